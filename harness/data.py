@@ -1,0 +1,106 @@
+"""Benchmark files: found below ``HARNESS_DATA`` or fetched once, at a pinned commit, and checked.
+
+Two ways lead to every file: a local copy in the documented layout, or its public repository. The hub's
+address can be replaced by a mirror through ``HARNESS_HUB``; the checksum decides whether what came is right.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput
+from harness.task import Data, Dataset
+
+HUB = "https://raw.githubusercontent.com"
+FETCH_TIMEOUT_S = 30
+
+
+def read(dataset: Dataset) -> Data:
+    """The rows of ``dataset``. Raises BadInput naming both ways to get the file when neither works."""
+    path, content = _content(dataset)
+    sha256 = hashlib.sha256(content).hexdigest()
+    rows = parse(content, path)
+    pinned = sha256 == dataset.sha256
+    source = f"{dataset.repository}/{dataset.path}@{dataset.commit[:12]}" if pinned else f"unpinned {dataset.local}"
+    return Data(rows=rows, sha256=sha256, source=source)
+
+
+def _content(dataset: Dataset) -> tuple[Path, bytes]:
+    root = os.environ.get("HARNESS_DATA")
+    if root and (Path(root) / dataset.local).is_file():
+        path = Path(root) / dataset.local
+        return path, path.read_bytes()
+    cached = cache_dir() / "datasets" / dataset.sha256[:16] / Path(dataset.path).name
+    if cached.is_file():
+        content = cached.read_bytes()
+        if hashlib.sha256(content).hexdigest() == dataset.sha256:
+            return cached, content
+    return cached, _fetch(dataset, cached)
+
+
+def _fetch(dataset: Dataset, target: Path) -> bytes:
+    url = f"{os.environ.get('HARNESS_HUB', HUB)}/{dataset.repository}/{dataset.commit}/{dataset.path}"
+    try:
+        with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT_S) as answer:
+            content = answer.read()
+    except (urllib.error.URLError, TimeoutError, OSError) as error:
+        reason = getattr(error, "reason", error)
+        raise BadInput(
+            f"no data for {dataset.local}: put the file at $HARNESS_DATA/{dataset.local}, "
+            f"or allow the download of {url} ({reason})"
+        ) from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != dataset.sha256:
+        raise BadInput(f"{url} has sha256 {found[:16]}…, not the pinned {dataset.sha256[:16]}…; nothing was kept")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as temporary:
+        temporary.write(content)
+    os.replace(temporary.name, target)
+    return content
+
+
+def parse(content: bytes, path: Path) -> list[Mapping[str, Any]]:
+    """Rows of a ``.jsonl``, ``.json`` (a list) or gzipped file. Raises BadInput with file and line."""
+    try:
+        text = (gzip.decompress(content) if path.name.endswith(".gz") else content).decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read ({error})") from None
+    if ".jsonl" in path.name:
+        return list(json_lines(text, path))
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadInput(f"{path}: expected a JSON list of objects")
+    return rows
+
+
+def json_lines(text: str, path: Path | str):
+    """The objects of a JSON-lines text. Raises BadInput with file and line for anything else."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise BadInput(f"{path}:{number}: not JSON ({getattr(error, 'msg', error)})") from None
+        if not isinstance(row, dict):
+            raise BadInput(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+        yield row
+
+
+def cache_dir() -> Path:
+    """Where downloads and built worlds are kept: ``HARNESS_CACHE`` or the user's cache folder."""
+    if "HARNESS_CACHE" in os.environ:
+        return Path(os.environ["HARNESS_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "reasoning-distillation-harness"

@@ -1,0 +1,1 @@
+"""Engines that tasks grade with: mathematics, programs, judged answers. None imports torch."""

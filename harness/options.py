@@ -1,0 +1,114 @@
+"""Hyper-parameters as data: a default, a help text, a range and the source of the default.
+
+A configuration is a frozen dataclass whose fields are made by :func:`option`. Nothing else is needed for
+``--set method.beta=0.3`` to work, to be checked, and to be printed by ``harness show method``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from harness.errors import BadInput, unknown
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[Any, ...] | None = None,
+    source: str = "assumed",
+) -> Any:
+    """A dataclass field. ``low`` and ``high`` are inclusive; ``source`` says where the default comes from."""
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "source": source}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    """``cls`` from ``values``, each converted and checked. Raises BadInput naming ``where`` and the key."""
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    hints = typing.get_type_hints(cls)
+    checked = {}
+    for key, value in values.items():
+        if key not in fields:
+            if not fields:
+                raise BadInput(f"{where} takes no settings, so {key!r} cannot be set")
+            raise unknown(f"setting of {where}", key, fields)
+        checked[key] = check(fields[key], hints[key], value, f"{where}.{key}")
+    return cls(**checked)
+
+
+def check(field: dataclasses.Field, hint: Any, value: Any, where: str) -> Any:
+    """``value`` as the field's type and within its range, or BadInput saying which it is not."""
+    value = convert(value, hint, where)
+    meta = field.metadata
+    if meta.get("choices") and value not in meta["choices"]:
+        raise BadInput(f"{where}={value!r} is not one of {', '.join(map(str, meta['choices']))}")
+    low, high = meta.get("low"), meta.get("high")
+    if value is None or not isinstance(value, int | float):
+        return value
+    if not math.isfinite(value):
+        raise BadInput(f"{where}={value} must be finite")
+    if (low is not None and value < low) or (high is not None and value > high):
+        span = f"[{'-inf' if low is None else low}, {'inf' if high is None else high}]"
+        raise BadInput(f"{where}={value} is outside {span} ({meta.get('help', '').rstrip('.')})")
+    return value
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """Text or a TOML value to the type of the field: bool, int, float, str, tuple[str, ...] or optional."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        inner = [a for a in typing.get_args(hint) if a is not type(None)]
+        if value is None or (isinstance(value, str) and value.lower() in {"none", "null"}):
+            return None
+        return convert(value, inner[0], where)
+    wrong = BadInput(f"{where}={value!r} is not {_NAMES.get(hint, 'a value of the right type')}")
+    if typing.get_origin(hint) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise wrong
+        return tuple(convert(item, typing.get_args(hint)[0], where) for item in items)
+    if hint is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in words:
+            return words[value.lower()]
+        raise wrong
+    if isinstance(value, bool):
+        raise wrong
+    if hint is int:
+        try:
+            return int(value) if isinstance(value, str) or value == int(value) else _refuse(wrong)
+        except (ValueError, TypeError, OverflowError):
+            raise wrong from None
+    if hint is float:
+        try:
+            return float(value)
+        except (ValueError, TypeError):
+            raise wrong from None
+    if hint is str:
+        return value if isinstance(value, str) else _refuse(wrong)
+    return value
+
+
+def describe(cls: type) -> list[dict[str, Any]]:
+    """The options of a configuration, for ``harness show method``: name, default, range, help, source."""
+    return [
+        {"name": f.name, "default": f.default}
+        | {k: f.metadata.get(k) for k in ("help", "low", "high", "choices", "source")}
+        for f in dataclasses.fields(cls)
+    ]
+
+
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+
+
+def _refuse(error: BadInput) -> Any:
+    raise error

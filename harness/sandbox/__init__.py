@@ -1,0 +1,1 @@
+"""The only place where untrusted programs run."""

@@ -1,0 +1,96 @@
+"""The nouns that flow through the house: plain, frozen, free of torch.
+
+    Prompt -> Completion -> Verdict        one item of a benchmark
+    Problem                                what a task asks and holds against the answer
+    Decoding, Source                       how text is made, and whose it is
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Source(StrEnum):
+    """Whose text a training sequence is."""
+
+    DATA = "data"  # reference responses of the labelled examples
+    TEACHER = "teacher"  # responses sampled from the teacher
+    STUDENT = "student"  # responses sampled from the student as it is at this step
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked, for models with and without a chat template.
+
+    With a chat template the turns ``system`` and ``user`` are rendered by it and ``prefill`` opens the
+    assistant's turn. Without one the model continues ``plain``.
+    """
+
+    user: str
+    plain: str
+    system: str | None = None
+    prefill: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One item: ``id`` is unique in its task; ``reference`` is what the grader holds the answer against."""
+
+    id: str
+    prompt: Prompt
+    reference: Any = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How completions are sampled. ``temperature=0`` is greedy. ``stop`` strings end a completion and are cut."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 512
+    samples: int = 1
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer of a model. ``text`` holds neither prompt nor stop string; ``finish``: stop or length."""
+
+    problem_id: str
+    sample: int
+    text: str
+    tokens: int
+    finish: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the grader says of one completion.
+
+    ``score`` lies in [0, 1] (a win rate's tie is 0.5). ``error`` marks a verdict that could not be
+    reached (a dead grader, an unparsable judge), which is not the same as a wrong answer.
+    """
+
+    problem_id: str
+    sample: int
+    score: float
+    reason: str
+    extracted: str | None = None
+    error: bool = False
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training prompt. ``response`` is None where only a teacher can answer it.
+
+    ``meta`` is carried to the step checker of the data (the ``verifier`` validity of vcrd).
+    """
+
+    id: str
+    prompt: Prompt
+    response: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
