@@ -1,0 +1,114 @@
+"""Recorded judgements, replayed: alpaca_eval's ``annotations.json`` as a judge.
+
+Each annotation compares ``output_1``, the reference, with ``output_2``, the model. ``preference`` runs from 1
+(the reference wins) to 2 (the model wins); 1.5 and 0 are draws; null, and the -1 that alpaca_eval keeps for a
+reply it could not parse, are no verdict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from harness.data import parse
+from harness.errors import BadInput
+from harness.grading.judges import Comparison, Judgement
+
+log = logging.getLogger(__name__)
+
+TEXTS = ("instruction", "output_1", "output_2")
+
+
+class Replay:
+    """Answers a comparison whose instruction and candidate were judged before, letter for letter.
+
+    The recorded reference counts, not the task's: the text of an older reference file may differ, and its
+    name enters the identity. Raises BadInput for a file that is no list of annotations of one judge.
+    """
+
+    def __init__(self, path: Path):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BadInput(f"--judge replay:{path}: cannot be read ({error.strerror})") from None
+        rows = parse(content, path)
+        if not rows:
+            raise BadInput(f"--judge replay:{path}: holds no annotations")
+        self.recorded: dict[tuple[str, str], list[float | None]] = {}
+        self.references: dict[tuple[str, str], str] = {}
+        for number, row in enumerate(rows, 1):
+            instruction, reference, candidate = _texts(row, path, number)
+            key = (instruction, candidate)
+            self.recorded.setdefault(key, []).append(_score(row, path, number))
+            self.references[key] = reference
+        self._identity = {
+            "judge": "replay",
+            "annotator": _only_one(rows, "annotator", path),
+            "reference": _only_one(rows, "generator_1", path),
+            "annotations_sha256": hashlib.sha256(content).hexdigest(),
+        }
+
+    def identity(self) -> dict[str, Any]:
+        return dict(self._identity)
+
+    def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
+        strangers = sum(
+            self.references.get((c.instruction, c.candidate), c.reference) != c.reference for c in comparisons
+        )
+        if strangers:
+            log.warning(
+                "%d of %d recorded judgements compare with another reference text than the task's: "
+                "the score is against the recorded %s",
+                strangers,
+                len(comparisons),
+                self._identity["reference"] or "reference",
+            )
+        return [self._recall(c) for c in comparisons]
+
+    def _recall(self, comparison: Comparison) -> Judgement:
+        scores = self.recorded.get((comparison.instruction, comparison.candidate))
+        if scores is None:
+            return Judgement(None, "no recorded judgement of this response to this instruction")
+        answered = [score for score in scores if score is not None]
+        if not answered:
+            return Judgement(None, "the recorded judge gave no verdict", unparsed=True)
+        score = fmean(answered)
+        return Judgement(score, f"recorded preference {1 + score:g} (1 reference, 2 candidate)")
+
+
+def _texts(row: Mapping[str, Any], path: Path, number: int) -> tuple[str, str, str]:
+    for field in TEXTS:
+        if not isinstance(row.get(field), str):
+            raise BadInput(f"{path}: annotation {number} has no text under {field!r}")
+    return row["instruction"], row["output_1"], row["output_2"]
+
+
+def _score(row: Mapping[str, Any], path: Path, number: int) -> float | None:
+    """The candidate's score in [0, 1] of one annotation, None for no verdict."""
+    if "preference" not in row:
+        raise BadInput(f"{path}: annotation {number} has no 'preference'")
+    preference = row["preference"]
+    if preference is None or preference == -1:
+        return None
+    if isinstance(preference, bool) or not isinstance(preference, int | float):
+        raise BadInput(f"{path}: annotation {number} has preference {preference!r}, not a number")
+    if math.isnan(preference):
+        return None
+    if preference == 0:
+        return 0.5
+    if not 1 <= preference <= 2:
+        raise BadInput(f"{path}: annotation {number} has preference {preference}, outside 1 to 2")
+    return preference - 1.0
+
+
+def _only_one(rows: Sequence[Mapping[str, Any]], field: str, path: Path) -> str | None:
+    """The one name under ``field``. Judgements of several judges or references make no score together."""
+    names = sorted({str(row[field]) for row in rows if row.get(field) is not None})
+    if len(names) > 1:
+        raise BadInput(f"{path}: mixes {field}s {', '.join(names[:4])}; keep one of them in the file")
+    return names[0] if names else None

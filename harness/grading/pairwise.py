@@ -1,0 +1,63 @@
+"""Instruction-following benchmarks: each response is compared with a reference response by a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from harness.errors import BadInput
+from harness.grading.judges import Comparison, Judgement, judge_all, require_judge
+from harness.task import Task
+from harness.types import Completion, Decoding, Problem, Prompt, Verdict
+
+
+class PairwiseTask(Task):
+    """A task whose rows hold an instruction and a reference response; its score is a win rate.
+
+    A verdict that the judge did not reach has ``error=True`` and does not belong in the win rate: the mean is
+    taken over the others, as alpaca_eval does. ``extracted`` holds the candidate's score in each order asked
+    (``1|0.5``), or ``unparsed`` where the judge's reply held no verdict.
+    """
+
+    family, metric, needs_judge = "instruction", "win_rate", True
+    grader = "judge"
+    decoding = Decoding(max_new_tokens=1024)
+    instruction_field: ClassVar[str]
+    reference_field: ClassVar[str]
+    judge_protocol: ClassVar[str] = "alpacaeval-1"  # how a model judge is asked, unless told otherwise
+
+    def problems(self, rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
+        return [self._problem(index, row) for index, row in enumerate(rows)]
+
+    def _problem(self, index: int, row: Mapping[str, Any]) -> Problem:
+        for field in (self.instruction_field, self.reference_field):
+            if not isinstance(row.get(field), str):
+                raise BadInput(f"{self.name}: item {index} of {self.data.source} has no text under {field!r}")
+        instruction, reference = row[self.instruction_field], row[self.reference_field]
+        prompt = Prompt(user=instruction, plain=f"Instruction: {instruction}\nResponse:\n")
+        rest = {k: v for k, v in row.items() if k not in (self.instruction_field, self.reference_field)}
+        return Problem(str(index), prompt, reference, rest)
+
+    def grade(self, problem: Problem, text: str) -> Verdict:
+        return self._verdicts([(problem, 0, text)])[0]
+
+    def grade_all(self, completions: Sequence[Completion]) -> list[Verdict]:
+        by_id = {p.id: p for p in self.items}
+        return self._verdicts([(by_id[c.problem_id], c.sample, c.text) for c in completions])
+
+    def _verdicts(self, answers: Sequence[tuple[Problem, int, str]]) -> list[Verdict]:
+        judge = require_judge(self.name, self.judge)
+        comparisons = [
+            Comparison(f"{problem.id}/{sample}", problem.prompt.user, problem.reference, text)
+            for problem, sample, text in answers
+        ]
+        judgements = judge_all(judge, comparisons)
+        return [_verdict(p.id, sample, j) for (p, sample, _), j in zip(answers, judgements, strict=True)]
+
+
+def _verdict(problem_id: str, sample: int, judgement: Judgement) -> Verdict:
+    if judgement.score is None:
+        extracted = "unparsed" if judgement.unparsed else None
+        return Verdict(problem_id, sample, 0.0, judgement.reason, extracted, error=True)
+    extracted = "|".join(f"{score:g}" for score in judgement.by_order or (judgement.score,))
+    return Verdict(problem_id, sample, judgement.score, judgement.reason, extracted)
