@@ -1,0 +1,113 @@
+"""Training sequences and their layout as tensors: [B, L] for the forward pass, [N] for the objective.
+
+Only response tokens have an objective. They are laid flat, sequence after sequence, so that the output head
+is applied to N rows and never to prompts or padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from harness.types import Source
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A prompt and a response as token ids. ``response`` carries its end-of-sequence token, if it ended."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    source: Source
+    example: int  # index into the examples that the run trains on
+    log_probs: tuple[float, ...] | None = None  # of the response under its sampler
+    validity: tuple[tuple[float, float], ...] | None = None  # per token: teacher's and student's next step
+
+
+@dataclass
+class Batch:
+    """B sequences right-padded to L tokens, with N response tokens in all."""
+
+    ids: Tensor  # [B, L]
+    mask: Tensor  # [B, L] 1 on tokens, 0 on padding
+    row: Tensor  # [N] sequence of the response token
+    column: Tensor  # [N] column of the hidden state that predicts it
+    labels: Tensor  # [N]
+    position: Tensor  # [N] 0-based place in the response
+    length: Tensor  # [N] length of the token's response
+    step_id: Tensor  # [N]
+    step_list: list[int]  # step_id on the host, for cutting chunks
+    sampler_log_prob: Tensor | None  # [N]
+    validity: Tensor | None  # [N, 2]
+    sources: tuple[Source, ...]  # [B]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that enter the forward pass, padding left out."""
+        return int(self.mask.sum())
+
+
+def step_ends(tokenizer: PreTrainedTokenizerBase, unit: str) -> Tensor | None:
+    """[V] bool: tokens after which a new step of the text begins; None when every token is a step."""
+    if unit == "token":
+        return None
+    pieces = [tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in range(len(tokenizer))]
+    if unit == "line":
+        return torch.tensor(["\n" in piece for piece in pieces])
+    return torch.tensor(["\n" in piece or piece.rstrip().endswith((".", "!", "?")) for piece in pieces])
+
+
+def lay_out(sequences: Seq[Sequence], pad: int, ends: Tensor | None, device: str | torch.device) -> Batch:
+    """The tensors of a micro-batch. ``ends`` is what :func:`step_ends` says."""
+    width = max(len(s.prompt) + len(s.response) for s in sequences)
+    ids = torch.full((len(sequences), width), pad)
+    mask = torch.zeros_like(ids)
+    for i, s in enumerate(sequences):
+        size = len(s.prompt) + len(s.response)
+        ids[i, :size] = torch.tensor(s.prompt + s.response)
+        mask[i, :size] = 1
+    lengths = torch.tensor([len(s.response) for s in sequences])
+    row = torch.repeat_interleave(torch.arange(len(sequences)), lengths)
+    position = torch.cat([torch.arange(n) for n in lengths.tolist()])
+    column = torch.tensor([len(s.prompt) for s in sequences])[row] + position - 1
+    labels = ids[row, column + 1]
+    step_id = _steps(labels, position, ends)
+    log_probs = validity = None
+    if any(s.log_probs is not None for s in sequences):
+        log_probs = torch.tensor([p for s in sequences for p in s.log_probs or [float("nan")] * len(s.response)])
+    if any(s.validity is not None for s in sequences):
+        nothing = (float("nan"), float("nan"))
+        validity = torch.tensor([v for s in sequences for v in s.validity or [nothing] * len(s.response)])
+    return Batch(
+        ids=ids.to(device),
+        mask=mask.to(device),
+        row=row.to(device),
+        column=column.to(device),
+        labels=labels.to(device),
+        position=position.to(device),
+        length=lengths[row].to(device),
+        step_id=step_id.to(device),
+        step_list=step_id.tolist(),
+        sampler_log_prob=None if log_probs is None else log_probs.to(device),
+        validity=None if validity is None else validity.to(device),
+        sources=tuple(s.source for s in sequences),
+    )
+
+
+def _steps(labels: Tensor, position: Tensor, ends: Tensor | None) -> Tensor:
+    """[N] consecutive step numbers: a step ends with its sequence or with a token that ends one."""
+    if ends is None:
+        return torch.arange(len(labels))
+    begins = position == 0
+    begins[1:] |= ends[labels[:-1]]
+    return begins.long().cumsum(0) - 1
+
+
+def micro_batches(sequences: Seq[Sequence], size: int) -> list[list[Sequence]]:
+    """Sequences of one optimizer step in forward passes of at most ``size``, alike in length to spare padding."""
+    ordered = sorted(sequences, key=lambda s: (len(s.prompt) + len(s.response), s.example, s.source))
+    return [list(ordered[i : i + size]) for i in range(0, len(ordered), size)]

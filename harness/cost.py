@@ -1,0 +1,60 @@
+"""What a run has spent, in units that compare across machines, and what it took on this one.
+
+Tokens are charged for what a method asks, also where a cache answered: two methods that read the same
+teacher texts have both had them. Padding is never charged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass
+class Cost:
+    """student_tokens: through the student forward and backward. teacher_forward_tokens: through the teacher,
+    its own generation included. generated_tokens: sampled from either model. seconds: of training, waiting
+    for the teacher's texts included. peak_memory_bytes: of the process, or of the accelerator if there is one."""
+
+    steps: int = 0
+    student_tokens: int = 0
+    teacher_forward_tokens: int = 0
+    generated_tokens: int = 0
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def add(self, **amounts: int | float) -> None:
+        for name, amount in amounts.items():
+            setattr(self, name, getattr(self, name) + amount)
+
+    def as_dict(self) -> dict[str, int | float]:
+        return dataclasses.asdict(self)
+
+
+def reset_peak(device: torch.device) -> None:
+    """Starts a new measurement of peak memory."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the high-water mark of this process
+    except OSError:
+        return  # elsewhere the peak is that of the whole process so far, an upper bound
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak memory in bytes since the last reset."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

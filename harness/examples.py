@@ -1,0 +1,55 @@
+"""Training prompts: from the micro world or from a JSON-lines file, always as :class:`harness.types.Example`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.data import json_lines
+from harness.errors import BadInput
+from harness.recipe import DataSources
+from harness.types import Example, Prompt
+
+MICRO = "micro:"
+BELOW_DATA = "data:"
+
+
+def load(name: str, sources: DataSources, *, labelled: bool) -> list[Example]:
+    """The examples that ``name`` leads to. Raises BadInput with file and line; ``labelled`` demands responses."""
+    if name.startswith(MICRO):
+        from harness.micro.world import examples
+
+        return examples(name.removeprefix(MICRO))
+    path = Path(name)
+    if name.startswith(BELOW_DATA):
+        root = os.environ.get("HARNESS_DATA")
+        if not root:
+            raise BadInput(f"{name} lies below HARNESS_DATA, which is not set; set it, or give a file")
+        path = Path(root) / name.removeprefix(BELOW_DATA)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"training prompts {name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    found = []
+    for number, row in enumerate(json_lines(text, path), 1):
+        prompt, response = row.get(sources.prompt_field), row.get(sources.response_field)
+        if not isinstance(prompt, str) or not prompt:
+            raise BadInput(f"{path}: row {number} has no text under {sources.prompt_field!r}; set data.prompt_field")
+        if labelled and not isinstance(response, str):
+            raise BadInput(f"{path}: row {number} has no text under {sources.response_field!r}; set data.response_field")
+        asked = Prompt(user=prompt, plain=prompt, system=sources.system)
+        found.append(Example(str(number), asked, response if labelled else None, {}))
+    if not found:
+        raise BadInput(f"training prompts {name}: the file holds no rows")
+    return found
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """sha256 of what the examples ask and answer: part of the training specification."""
+    digest = hashlib.sha256()
+    for e in examples:
+        digest.update(json.dumps([e.id, e.prompt.system, e.prompt.user, e.prompt.plain, e.response]).encode())
+    return digest.hexdigest()

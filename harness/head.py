@@ -1,0 +1,156 @@
+"""From hidden states to a sum of per-token values without the [tokens, vocabulary] logits.
+
+The output head is applied to one chunk of tokens at a time. Each chunk's logits live just long enough to
+yield the values and their gradient with respect to those logits, which is folded at once into the gradients
+of the hidden states [N, d] and of the head [V, d]. Peak memory beyond those is a few tensors of one chunk;
+the arithmetic is that of the full computation (nothing is recomputed in the backward pass).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from harness.errors import BadInput
+
+CHUNK_ELEMENTS = 2**24  # logits of one chunk: 64 MiB in fp32
+
+
+@dataclass(frozen=True)
+class Head:
+    """How a model turns hidden states [N, d] into logits [N, V] over the first ``vocab`` tokens.
+
+    ``scale`` multiplies the logits (Cohere, Granite), ``softcap`` bounds them by cap * tanh(z / cap) (Gemma).
+    Rows of the weight beyond ``vocab`` are padding of the checkpoint and never enter a softmax.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    vocab: int
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, vocab: int) -> Head:
+        """The head of ``model``, checked against the model's own logits. Refuses by name what it cannot read."""
+        head = cls.of_checked(model, vocab)
+        ids = torch.arange(4, device=head.weight.device)[None] % head.vocab
+        with torch.no_grad():
+            ours = head.logits(trunk(model)(input_ids=ids).last_hidden_state[0])
+            theirs = model(input_ids=ids).logits[0, :, : head.vocab]
+        if not torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=1e-2):
+            raise BadInput(f"{type(model).__name__} computes its logits in a way that this harness cannot chunk")
+        return head
+
+    @classmethod
+    def of_checked(cls, model: PreTrainedModel, vocab: int) -> Head:
+        """The head of a model that :meth:`of` has accepted before, read again without the check."""
+        output, config = model.get_output_embeddings(), model.config.get_text_config()
+        scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+        return cls(
+            weight=output.weight,
+            bias=getattr(output, "bias", None),
+            vocab=min(vocab, output.weight.shape[0]),
+            scale=float(scale),
+            softcap=getattr(config, "final_logit_softcapping", None),
+        )
+
+    def finish(self, raw: Tensor) -> Tensor:
+        """Scale and soft cap, in fp32 where they are there."""
+        if self.scale != 1.0:
+            raw = raw * self.scale
+        if self.softcap is not None:
+            raw = self.softcap * torch.tanh(raw.float() / self.softcap)
+        return raw
+
+    def raw(self, hidden: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias[: self.vocab].to(hidden.dtype)
+        return nn.functional.linear(hidden, self.weight[: self.vocab].to(hidden.dtype), bias)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N, vocab] logits of hidden states [N, d]."""
+        return self.finish(self.raw(hidden))
+
+
+def trunk(model: PreTrainedModel) -> nn.Module:
+    """The part of a causal language model below its head; called alike, it returns ``last_hidden_state``."""
+    return model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
+
+
+def cut(step_ids: Sequence[int], vocab: int, elements: int = CHUNK_ELEMENTS) -> list[tuple[int, int]]:
+    """Chunks [start, stop) of consecutive tokens that never cut a step; longer steps become one chunk."""
+    size = max(1, elements // vocab)
+    total = len(step_ids)
+    if total <= size:
+        return [(0, total)] if total else []
+    bounds, start = [], 0
+    while start < total:
+        stop = min(start + size, total)
+        if stop < total:
+            back = stop
+            while back > start and step_ids[back] == step_ids[back - 1]:
+                back -= 1
+            if back > start:
+                stop = back
+            else:  # one step longer than a chunk: it stays whole
+                while stop < total and step_ids[stop] == step_ids[stop - 1]:
+                    stop += 1
+        bounds.append((start, stop))
+        start = stop
+    return bounds
+
+
+def chunked_sum(
+    hidden: Tensor, head: Head, bounds: Sequence[tuple[int, int]], value: Callable[[Tensor, int, int], Tensor]
+) -> Tensor:
+    """Sum over chunks of ``value(logits [n, V], start, stop)``, differentiable in ``hidden`` and the head.
+
+    ``value`` returns a scalar. Its gradient is formed during the forward pass, chunk by chunk.
+    """
+    return _ChunkedSum.apply(hidden, head.weight, head.bias, head, bounds, value)
+
+
+class _ChunkedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, head, bounds, value):
+        wants_weight = ctx.needs_input_grad[1]
+        grad_hidden = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight) if wants_weight else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        matrix = weight[: head.vocab].to(hidden.dtype)
+        total = torch.zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
+                            device=hidden.device)
+        for start, stop in bounds:
+            rows = hidden[start:stop].detach()
+            raw = head.raw(rows).detach().requires_grad_()
+            with torch.enable_grad():
+                part = value(head.finish(raw), start, stop)
+                (grad_raw,) = torch.autograd.grad(part, raw)
+            total += part.detach()
+            if grad_hidden is not None:
+                torch.mm(grad_raw, matrix, out=grad_hidden[start:stop])
+            if grad_weight is not None:
+                _accumulate(grad_weight[: head.vocab], grad_raw, rows)
+            if grad_bias is not None:
+                grad_bias[: head.vocab] += grad_raw.sum(0)
+            del raw, part, grad_raw
+        # Plain attributes, given up in backward: autograd can then take the buffers over without a copy.
+        ctx.gradients = (grad_hidden, grad_weight, grad_bias)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad_total):
+        gradients, ctx.gradients = ctx.gradients, None
+        return (*(None if g is None else g.mul_(grad_total.to(g.dtype)) for g in gradients), None, None, None)
+
+
+def _accumulate(grad_weight: Tensor, grad_raw: Tensor, rows: Tensor) -> None:
+    """grad_weight [V, d] += grad_raw.T [V, n] @ rows [n, d], in place: a temporary would be as large as the head."""
+    if grad_weight.dtype == grad_raw.dtype:
+        grad_weight.addmm_(grad_raw.T, rows)
+    else:
+        grad_weight += (grad_raw.T @ rows).to(grad_weight.dtype)

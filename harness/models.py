@@ -1,0 +1,148 @@
+"""Models and tokenizers: found, loaded, identified by content, and refused early when they do not fit.
+
+A model is named by a hub id, a folder in the transformers format, or ``micro:student`` / ``micro:teacher``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BadInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MICRO = "micro:"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model before it is loaded. ``sha256`` covers weights, configuration and tokenizer files."""
+
+    id: str
+    path: Path
+    sha256: str
+
+    def identity(self) -> dict[str, str]:
+        return {"id": self.id, "sha256": self.sha256}
+
+
+def locate(name: str) -> ModelFiles:
+    """The files of a model, fetched from the hub if need be. Raises BadInput when they cannot be had."""
+    if name.startswith(MICRO):
+        from harness.micro.world import model_path
+
+        return ModelFiles(name, model_path(name.removeprefix(MICRO)), _digest(model_path(name.removeprefix(MICRO))))
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BadInput(f"{name} is no model folder: config.json is missing")
+        if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+            raise BadInput(f"{name} holds no weights (*.safetensors): the model folder is incomplete")
+        return ModelFiles(_portable(name), path, _digest(path))
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise BadInput(f"no model folder at {name}; give a folder, a hub id such as org/name, or micro:student")
+    from huggingface_hub import snapshot_download
+
+    try:
+        repository, _, revision = name.partition("@")
+        folder = Path(snapshot_download(repository, revision=revision or None, ignore_patterns=["*.gguf", "*.pth"]))
+    except Exception as error:  # the hub client raises dozens of unrelated types for "cannot be had"
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise BadInput(f"model {name} is no local folder and the hub did not give it: {reason}") from None
+    return ModelFiles(name, folder, _digest(folder))
+
+
+def _portable(name: str) -> str:
+    """A folder's own name: records travel, the paths of one machine do not."""
+    return Path(os.path.abspath(name)).name
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    wanted = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"}
+    for file in sorted(p for p in folder.iterdir() if p.suffix in wanted and p.name != "manifest.json"):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
+    """The tokenizer, with a padding token. Raises BadInput when the folder holds none that loads."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(files.path)
+    except Exception as error:  # tokenizer loading surfaces parser errors of several libraries
+        raise BadInput(f"the tokenizer of {files.id} cannot be loaded: {_first_line(error)}") from None
+    if tokenizer.eos_token_id is None:
+        raise BadInput(f"the tokenizer of {files.id} has no end-of-sequence token; set eos_token in its config")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
+    """A causal language model in evaluation mode. Raises BadInput for missing, corrupt or unfit weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    kwargs: dict[str, Any] = {"attn_implementation": "sdpa"} if device.startswith("cuda") else {}
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            files.path, dtype=getattr(torch, dtype), output_loading_info=True, **kwargs
+        )
+    except Exception as error:  # safetensors, json, OS and config errors: all mean that this folder is no model
+        raise BadInput(f"the model {files.id} cannot be loaded: {_first_line(error)}") from None
+    missing = [key for key in report["missing_keys"] if "rotary" not in key]
+    if missing:
+        raise BadInput(f"the weights of {files.id} lack {len(missing)} tensors, first {missing[0]}: the folder is corrupt")
+    return model.to(device).eval()
+
+
+def require_same_tokenizer(student: ModelFiles, teacher: ModelFiles) -> None:
+    """Raises BadInput saying how two tokenizers differ: token-level divergences need the same ids."""
+    if student.path == teacher.path:
+        return
+    a, b = load_tokenizer(student), load_tokenizer(teacher)
+    ours, theirs = a.get_vocab(), b.get_vocab()
+    how = None
+    if ours != theirs:
+        differing = sorted(t for t in ours.keys() | theirs.keys() if ours.get(t) != theirs.get(t))
+        token = differing[0]
+        how = (
+            f"{len(differing)} tokens differ ({len(ours)} against {len(theirs)} in all), e.g. {token!r} has id "
+            f"{ours.get(token, 'none')} for the student and {theirs.get(token, 'none')} for the teacher"
+        )
+    elif a.eos_token_id != b.eos_token_id:
+        how = f"the end-of-sequence tokens are {a.eos_token!r} and {b.eos_token!r}"
+    elif a(_PROBE)["input_ids"] != b(_PROBE)["input_ids"]:
+        how = "the vocabularies are equal but the same text is cut into different tokens"
+    if how:
+        raise BadInput(
+            f"the tokenizers of student {student.id} and teacher {teacher.id} do not match: {how}; "
+            "pick a pair of one family, or a method that needs no teacher signal (sft, seqkd)"
+        )
+
+
+def template_hash(files: ModelFiles) -> str:
+    """Identifies how prompts become token ids: the chat template and the tokenizer's special tokens."""
+    tokenizer = load_tokenizer(files)
+    facts = [tokenizer.chat_template, tokenizer.special_tokens_map, tokenizer(_PROBE)["input_ids"]]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]
+
+
+_PROBE = "def f(x):\n    return x**2 + 10  # \\boxed{1,234} naïve\n\nProblem: 3 + 4 = 7"

@@ -1,0 +1,84 @@
+"""Both models propose a next step at the same prefix, and a checker says which of the proposals are valid.
+
+For a text whose author is one of the two models, the steps of the text are that model's proposals; only
+the other model has to generate. Every step of the text is a prefix at which both are compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence as Seq
+from typing import Any
+
+from harness.batching import Sequence
+from harness.cost import Cost
+from harness.generate import Generator
+from harness.types import Decoding, Example, Source
+
+Checker = Callable[[Mapping[str, Any], str, str], float | None]
+
+
+class Proposals:
+    """Scores the next lines that teacher and student propose after every line of a text.
+
+    ``check(meta, prefix, step)`` is the validity of a line after the text so far, in [0, 1], or None where it
+    cannot tell. ``longest`` bounds a proposed line in tokens.
+    """
+
+    def __init__(self, student: Generator, teacher: Generator, check: Checker, longest: int = 48):
+        self.generators = {Source.STUDENT: student, Source.TEACHER: teacher}
+        self.check = check
+        self.decoding = Decoding(max_new_tokens=longest, stop=("\n",))
+
+    def judge(
+        self, sequences: Seq[Sequence], labelled: Seq[Example], prompts: Seq[Example], step: int, cost: Cost
+    ) -> list[Sequence]:
+        """The sequences with ``validity`` set: per token (teacher, student), NaN where the checker cannot tell."""
+        tokenizer = self.generators[Source.STUDENT].tokenizer
+        places = [(s, *line) for s in range(len(sequences)) for line in _lines(sequences[s], tokenizer)]
+        scores: dict[Source, list[float]] = {}
+        for author in (Source.TEACHER, Source.STUDENT):
+            lines = self._propose(author, sequences, places, cost)
+            scores[author] = []
+            for (s, _, _, prefix, _), line in zip(places, lines, strict=True):
+                sequence = sequences[s]
+                example = (labelled if sequence.source is Source.DATA else prompts)[sequence.example]
+                valid = self.check(example.meta, prefix, line)
+                scores[author].append(float("nan") if valid is None else float(valid))
+        validity = [[(float("nan"),) * 2] * len(s.response) for s in sequences]
+        for place, pair in zip(places, zip(*scores.values(), strict=True), strict=True):
+            s, start, stop = place[:3]
+            validity[s][start:stop] = [pair] * (stop - start)
+        return [dataclasses.replace(s, validity=tuple(v)) for s, v in zip(sequences, validity, strict=True)]
+
+    def _propose(self, author: Source, sequences: Seq[Sequence], places: list, cost: Cost) -> list[str]:
+        """The author's next line at every place: its own line where the text is its own."""
+        lines = [line for *_, line in places]
+        open_places = [i for i, place in enumerate(places) if sequences[place[0]].source is not author]
+        if open_places:
+            generator = self.generators[author]
+            prefixes = []
+            for i in open_places:
+                s, start = places[i][:2]
+                prefixes.append((*sequences[s].prompt, *sequences[s].response[:start]))
+            made = generator.continue_ids(prefixes, self.decoding, [0] * len(prefixes))
+            cost.add(generated_tokens=sum(g.tokens for g in made))
+            if author is Source.TEACHER:
+                cost.add(teacher_forward_tokens=sum(g.tokens + g.prompt_tokens for g in made))
+            for i, generated in zip(open_places, made, strict=True):
+                lines[i] = generated.text
+        return lines
+
+
+def _lines(sequence: Sequence, tokenizer) -> list[tuple[int, int, str, str]]:
+    """(first token, end, text before, text of the line) for every line of a response."""
+    found, start, prefix = [], 0, ""
+    for i, token in enumerate(sequence.response):
+        last = i + 1 == len(sequence.response)
+        if last or "\n" in tokenizer.decode([token], clean_up_tokenization_spaces=False):
+            piece = tokenizer.decode(
+                list(sequence.response[start : i + 1]), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            found.append((start, i + 1, prefix, piece.rstrip("\n")))
+            prefix, start = prefix + piece, i + 1
+    return found

@@ -1,0 +1,167 @@
+"""A recipe: who teaches whom, on what data, with which budget. TOML in, frozen dataclasses out, no logic.
+
+Precedence: defaults here < the recipe file < ``--set key=value``. Every key is checked; an unknown one is
+refused with the nearest known ones. The resolved whole is written into every record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput, unknown
+from harness.options import build, option
+
+
+@dataclass(frozen=True)
+class Models:
+    student: str = option("micro:student", "hub id, folder, or micro:student")
+    teacher: str = option("micro:teacher", "hub id, folder, or micro:teacher")
+
+
+@dataclass(frozen=True)
+class DataSources:
+    """Prompts that only the teacher answers, and labelled examples with reference responses."""
+
+    prompts: str = option("micro:prompts", "micro:prompts, a JSON-lines file, or data:PATH below HARNESS_DATA")
+    labelled: str = option("micro:labelled", "the same forms; every row needs a response")
+    prompt_field: str = option("prompt", "the field of a row that holds the prompt")
+    response_field: str = option("response", "the field of a row that holds the reference response")
+    system: str | None = option(None, "system turn put before every prompt of a file")
+
+
+@dataclass(frozen=True)
+class Training:
+    steps: int = option(300, "optimizer steps", low=0)
+    batch: int = option(32, "prompts per optimizer step, over all processes", low=1)
+    micro_batch: int = option(32, "sequences per forward pass", low=1)
+    learning_rate: float = option(1e-3, "peak learning rate of AdamW", low=0)
+    warmup: float = option(0.05, "share of the steps with rising learning rate", low=0, high=1)
+    schedule: str = option("cosine", "after warm-up", choices=("cosine", "linear", "constant"))
+    weight_decay: float = option(0.0, "AdamW's decoupled weight decay", low=0)
+    clip: float = option(1.0, "largest gradient norm; 0 does not clip", low=0)
+    precision: str = option("float32", "of the forward passes", choices=("float32", "bfloat16"))
+    max_tokens: int = option(2048, "longest prompt + response; longer responses are cut, counted, and warned of", low=2)
+    checkpoint_every: int = option(100, "optimizer steps between checkpoints; 0 keeps none", low=0)
+    threads: int = option(0, "CPU threads of torch; 0 leaves it to torch", low=0)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How training text is sampled. Never touches the loss: objectives have a temperature of their own."""
+
+    temperature: float = option(1.0, "sampling temperature; 0 is greedy", low=0)
+    top_p: float = option(1.0, "nucleus", low=0, high=1)
+    max_new_tokens: int = option(512, "longest response", low=1)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Overrides of the tasks' own decoding. What is not set stays as the task's protocol says."""
+
+    samples: int | None = option(None, "completions per problem", low=1)
+    temperature: float | None = option(None, "sampling temperature", low=0)
+    top_p: float | None = option(None, "nucleus", low=0, high=1)
+    max_new_tokens: int | None = option(None, "longest completion", low=1)
+    limit: int | None = option(None, "only the first n problems; enters the protocol", low=1)
+    batch: int = option(64, "completions decoded together; does not enter the protocol", low=1)
+    judge: str | None = option(None, "judge of the instruction tasks, see harness run --help")
+
+
+SECTIONS: dict[str, type] = {
+    "models": Models,
+    "data": DataSources,
+    "training": Training,
+    "rollout": Sampling,
+    "teacher_text": Sampling,
+    "evaluation": Evaluation,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """``world`` says where a bare task name leads: ``micro`` to generated problems, ``real`` to the benchmark."""
+
+    name: str
+    world: str = "real"
+    summary: str = ""
+    models: Models = field(default_factory=Models)
+    data: DataSources = field(default_factory=DataSources)
+    training: Training = field(default_factory=Training)
+    rollout: Sampling = field(default_factory=Sampling)
+    teacher_text: Sampling = field(default_factory=Sampling)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings per method name
+
+
+def names() -> list[str]:
+    """The recipes that ship with the harness."""
+    folder = resources.files("harness.recipes")
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def load(name_or_file: str) -> Recipe:
+    """A shipped recipe by name, or any TOML file. Raises BadInput with file and line for a malformed one."""
+    path = Path(name_or_file)
+    if name_or_file.endswith(".toml") or path.is_file():
+        if not path.is_file():
+            raise BadInput(f"no recipe file at {name_or_file}")
+        name = path.stem
+        content = path.read_bytes()
+    elif name_or_file in names():
+        name = name_or_file
+        content = (resources.files("harness.recipes") / f"{name}.toml").read_bytes()
+    else:
+        raise unknown("recipe", name_or_file, names())
+    try:
+        table = tomllib.loads(content.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{name_or_file}: not TOML: {error}") from None
+    return from_table(name, table, name_or_file)
+
+
+def from_table(name: str, table: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from a parsed file. Raises BadInput for an unknown section, key, type or range."""
+    values: dict[str, Any] = {"name": name}
+    for section, content in table.items():
+        if section in {"world", "summary"}:
+            if not isinstance(content, str) or (section == "world" and content not in {"real", "micro"}):
+                raise BadInput(f"{where}: {section}={content!r} must be {'real or micro' if section == 'world' else 'text'}")
+            values[section] = content
+        elif section == "method" and isinstance(content, dict):
+            bad = [key for key, settings in content.items() if not isinstance(settings, dict)]
+            if bad:
+                raise BadInput(f"{where}: [method] needs one table per method; write [method.NAME] above {bad[0]!r}")
+            values[section] = content
+        elif section in SECTIONS and isinstance(content, dict):
+            values[section] = build(SECTIONS[section], content, f"{where}: {section}")
+        else:
+            raise BadInput(f"{where}: {unknown('section', section, [*SECTIONS, 'method', 'world', 'summary'])}")
+    return Recipe(**values)
+
+
+def override(recipe: Recipe, settings: Iterable[str]) -> tuple[Recipe, dict[str, str]]:
+    """``--set`` applied: the recipe with its sections changed, and the ``method.*`` settings left to methods.
+
+    Keys are ``section.key`` (``training.steps=50``) or ``method.key`` (``method.beta=0.3``).
+    """
+    changes: dict[str, dict[str, str]] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not equals or not dot or not name:
+            raise BadInput(f"--set {setting!r} is not key=value with a dotted key such as training.steps=50 or method.beta=0.3")
+        if section not in SECTIONS and section != "method":
+            raise BadInput(f"--set {setting}: {unknown('section', section, [*SECTIONS, 'method'])}")
+        changes.setdefault(section, {})[name] = value.strip()
+    for section, values in changes.items():
+        if section != "method":
+            checked = build(SECTIONS[section], values, f"--set {section}")
+            chosen = {key: getattr(checked, key) for key in values}
+            recipe = dataclasses.replace(recipe, **{section: dataclasses.replace(getattr(recipe, section), **chosen)})
+    return recipe, changes.get("method", {})

@@ -1,0 +1,71 @@
+"""The teacher's answers to the training prompts, sampled once and kept: every method and seed reads the same.
+
+The file is named by what it depends on (teacher, prompts, rendering, decoding), written batch by batch, and
+picked up where an interrupted run left it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.generate import Generated, Generator
+from harness.recipe import Sampling
+from harness.rollouts import stable_seed
+from harness.types import Decoding, Example
+
+BATCH = 128
+
+
+def teacher_texts(
+    generator: Generator,
+    teacher_sha256: str,
+    prompts: Sequence[Example],
+    sampling: Sampling,
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Generated]:
+    """One answer per prompt, in order. ``folder`` holds the cache; ``progress`` hears (done, total)."""
+    texts = [generator.render(e.prompt) for e in prompts]
+    key = hashlib.sha256(
+        json.dumps([teacher_sha256, dataclasses.asdict(sampling), texts]).encode()
+    ).hexdigest()
+    path = folder / f"{key[:24]}.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    done = _read(path)
+    decoding = Decoding(sampling.temperature, sampling.top_p, sampling.max_new_tokens)
+    with path.open("a", encoding="utf-8") as stream:
+        while len(done) < len(texts):
+            progress(len(done), len(texts))
+            batch = slice(len(done), len(done) + BATCH)
+            seeds = [stable_seed("teacher", e.id, text) for e, text in zip(prompts[batch], texts[batch], strict=True)]
+            made = generator.generate(texts[batch], decoding, seeds)
+            stream.writelines(json.dumps(dataclasses.asdict(g)) + "\n" for g in made)
+            stream.flush()
+            os.fsync(stream.fileno())
+            done += made
+    progress(len(texts), len(texts))
+    return done
+
+
+def _read(path: Path) -> list[Generated]:
+    """What an earlier run finished. A torn last line is cut off the file; it is generated again."""
+    if not path.is_file():
+        return []
+    found, good = [], 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            row = json.loads(line)
+            if not line.endswith(b"\n"):
+                break
+            found.append(Generated(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}))
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError):
+            break
+        good += len(line)
+    with path.open("r+b") as stream:
+        stream.truncate(good)
+    return found
