@@ -1,0 +1,146 @@
+"""What a record is: its form, its identity, its name, and the seal that shows an edit by hand.
+
+A record is a JSON object in the form published as ``record.schema.json``. Its ``identity`` is the hash of
+what was asked for, its ``content_sha256`` the hash of everything it says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput, RunFailed
+
+SCHEMA_VERSION = 1
+Record = dict[str, Any]
+
+_LABEL_LENGTH = 60  # of one part of a file name; file systems stop at 255 bytes
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON text of ``value`` that hashes are taken of: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def fingerprint(value: Any) -> str:
+    """The sha256 (64 hex digits) of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def identity_of(spec: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
+    """What was asked for, as one hash: equal for equal training and equal measurement."""
+    return fingerprint({"protocol": protocol, "spec": spec})
+
+
+def label(name: str) -> str:
+    """``name`` as a part of a file name: ``lm-eval:gsm8k/cot`` becomes ``lm-eval_gsm8k_cot``."""
+    return re.sub(r"[^\w.@+-]|^\.+", "_", name, flags=re.ASCII)[:_LABEL_LENGTH]
+
+
+def method_label(method: Mapping[str, Any]) -> str:
+    """``vcrd``, or ``vcrd@shuffled`` for a named variant, from the ``method`` field of a record."""
+    return method["name"] if method["variant"] is None else f"{method['name']}@{method['variant']}"
+
+
+def run_id(method: Mapping[str, Any], task: str, seed: int, identity: str, attempt: int = 0) -> str:
+    """The name of a record and its files: ``vcrd-humaneval@micro-s0-1a2b3c4d``, when repeated ``…-r1``."""
+    again = f"-r{attempt}" if attempt else ""
+    return f"{label(method_label(method))}-{label(task)}-s{seed}-{identity[:8]}{again}"
+
+
+def content_hash(record: Mapping[str, Any]) -> str:
+    """The hash of everything in ``record`` but the seal itself."""
+    return fingerprint({key: value for key, value in record.items() if key != "content_sha256"})
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a record."""
+    return json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8"))
+
+
+def validate(record: Mapping[str, Any]) -> None:
+    """Raises RunFailed naming the field of ``record`` that does not fit ``record.schema.json``."""
+    import jsonschema
+
+    errors = jsonschema.Draft202012Validator(schema()).iter_errors(record)
+    if error := jsonschema.exceptions.best_match(errors):
+        raise RunFailed(f"the record does not fit its schema at {error.json_path}: {error.message[:200]}")
+
+
+def load(path: Path) -> Record:
+    """The record in ``path``. Raises BadInput saying why it cannot be trusted."""
+    record, fault = examine(path)
+    if record is None:
+        raise BadInput(f"{path}: {fault}; restore the file, or run again with --again")
+    return record
+
+
+def examine(path: Path) -> tuple[Record | None, str]:
+    """The record in ``path``, or None and what is wrong with it. Never raises for what a file can hold."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        return None, f"cannot be read ({error.strerror})"
+    except UnicodeDecodeError:
+        return None, "is not UTF-8 text"
+    except json.JSONDecodeError as error:
+        return None, f"is not JSON (line {error.lineno}: {error.msg})"
+    except (ValueError, RecursionError) as error:
+        return None, f"is not JSON ({error})"
+    if not isinstance(record, dict) or "schema_version" not in record:
+        return None, "is not a record (it has no schema_version)"
+    if record["schema_version"] != SCHEMA_VERSION:
+        return None, f"has schema version {record['schema_version']!r}, this harness reads {SCHEMA_VERSION}"
+    if fault := misfit(record, schema()):
+        return None, f"is not a record ({fault})"
+    try:
+        intact = content_hash(record) == record["content_sha256"]
+    except ValueError:  # NaN or Infinity, which no writer of records lets through
+        intact = False
+    return (record, "") if intact else (None, "was edited after it was written (content_sha256 differs)")
+
+
+_TYPES = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": int | float,
+    "boolean": bool,
+    "null": type(None),
+}
+
+
+def misfit(value: Any, rule: Mapping[str, Any], where: str = "record") -> str | None:
+    """Where ``value`` departs from the types and required keys of a JSON Schema, or None.
+
+    The few keywords that keep a reader from stumbling, at a fraction of the price of the full validation
+    that was done when the record was written.
+    """
+    if "type" in rule:
+        names = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
+        fits = isinstance(value, tuple(_TYPES[name] for name in names))
+        if not fits or (isinstance(value, bool) and "boolean" not in names):  # JSON's true is no number
+            return f"{where} is not {' or '.join(names)}"
+    if isinstance(value, dict):
+        for key in rule.get("required", ()):
+            if key not in value:
+                return f"{where}.{key} is missing"
+        named, others = rule.get("properties", {}), rule.get("additionalProperties")
+        for key, item in value.items():
+            inner = named.get(key, others if isinstance(others, dict) else {})
+            if fault := misfit(item, inner, f"{where}.{key}"):
+                return fault
+    if isinstance(value, list):
+        if not rule.get("minItems", 0) <= len(value) <= rule.get("maxItems", len(value)):
+            return f"{where} has {len(value)} items"
+        for index, item in enumerate(value):
+            if fault := misfit(item, rule.get("items", {}), f"{where}[{index}]"):
+                return fault
+    return None

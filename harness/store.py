@@ -1,0 +1,204 @@
+"""The archive: immutable result records and the completions they were scored on.
+
+    <root>/records/<task>/<method[@variant]>/<run_id>.json     one record, one file, never changed
+    <root>/completions/<run_id>.jsonl                          its completions with their verdicts
+
+Nothing is overwritten: running again appends a later ``attempt`` of the same ``identity``, and readers take
+the latest. Several processes may write at once, and a killed one leaves no half record.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.data import json_lines
+from harness.errors import BadInput, RunFailed, unknown
+from harness.record import SCHEMA_VERSION, Record, content_hash, examine, label, load, method_label, validate
+
+
+class Store:
+    """The records below one folder."""
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+        self.records_dir = self.root / "records"
+        self.completions_dir = self.root / "completions"
+
+    def all(self) -> tuple[list[Record], list[str]]:
+        """Every sound record, and a warning for each file left out (malformed, edited, unknown schema).
+
+        Raises BadInput naming both files when two records claim one run id, or one identity and attempt.
+        """
+        records, warnings, owners = [], [], {}
+        for path in self._files("*"):
+            record, fault = examine(path)
+            if record is None:
+                warnings.append(f"{path}: left out: {fault}")
+                continue
+            _claim(owners, record, path)
+            records.append(record)
+        return records, warnings
+
+    def find(self, identity: str) -> Record | None:
+        """The latest attempt at ``identity``. Raises BadInput when a file of that identity is not sound."""
+        owners: dict[Any, Path] = {}
+        found = []
+        for path in self._files(f"*{identity[:8]}*"):
+            record = load(path)
+            _claim(owners, record, path)
+            if record["identity"] == identity:
+                found.append(record)
+        return max(found, key=lambda record: record["attempt"], default=None)
+
+    def next_attempt(self, identity: str) -> tuple[int, str | None]:
+        """The attempt number and the superseded run id for running ``identity`` again.
+
+        Judged by file names alone, so that an attempt whose file is damaged can be superseded too.
+        """
+        attempts = {}
+        for path in self._files(f"*-{identity[:8]}*"):
+            if name := re.fullmatch(rf".*-{identity[:8]}(?:-r(\d+))?", path.stem):
+                attempts[int(name[1] or 0)] = path.stem
+        return (max(attempts) + 1, attempts[max(attempts)]) if attempts else (0, None)
+
+    def get(self, name: str | Path) -> Record:
+        """The record called ``name``: a run id, a beginning that only one run id has, or a file."""
+        name = str(name)
+        if os.path.isfile(name):
+            return load(Path(name))
+        if os.sep in name or name.endswith(".json"):
+            raise BadInput(f"{name}: no such record file")
+        files = self._files(f"{glob.escape(name)}*")
+        matches = [path for path in files if path.stem == name] or files
+        if len(matches) == 1:
+            return load(matches[0])
+        if matches:
+            names = ", ".join(path.stem for path in matches[:5])
+            raise BadInput(f"{name!r} is the beginning of {len(matches)} run ids: {names}")
+        known = [path.stem for path in self._files("*")]
+        if not known:
+            raise BadInput(f"no record {name!r}: {self.records_dir} holds none")
+        raise unknown("record", name, known)
+
+    def completions(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The stored completions with their verdicts. Raises BadInput when they are gone or were changed."""
+        entry = record["completions"]
+        path = self.root / entry["file"]
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BadInput(f"{path}: completions of {record['run_id']}: {error.strerror}") from None
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            raise BadInput(f"{path}: differs from what {record['run_id']} was scored on; restore the file")
+        return list(json_lines(content.decode("utf-8"), path))
+
+    def path_of(self, record: Mapping[str, Any]) -> Path:
+        """Where ``record`` lies, or would lie."""
+        folder = self.records_dir / label(record["task"]) / label(method_label(record["method"]))
+        return folder / f"{record['run_id']}.json"
+
+    def check_writable(self) -> None:
+        """Raises BadInput when records could not be written here. Leaves nothing behind."""
+        for folder in (self.records_dir, self.completions_dir):
+            try:
+                existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+                with tempfile.TemporaryFile(dir=existing):
+                    pass
+            except OSError as error:
+                raise BadInput(
+                    f"results cannot be written to {self.root} ({error.strerror}); "
+                    "choose another folder with --results"
+                ) from None
+
+    def add(self, record: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Path:
+        """Seals ``record``, stores it with its completions, and returns its file.
+
+        ``record`` comes without ``schema_version``, ``created``, ``completions`` and ``content_sha256``,
+        which are set here. When the run id is already taken (another process was quicker), nothing is
+        written and the file of the existing record is returned. Raises RunFailed when the record does not
+        fit the schema or the disk refuses it.
+        """
+        from filelock import FileLock
+
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        content = _encode("".join(lines))
+        completions = self.completions_dir / f"{record['run_id']}.jsonl"
+        sealed = {
+            **_plain(record),
+            "schema_version": SCHEMA_VERSION,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "completions": {
+                "file": completions.relative_to(self.root).as_posix(),
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "n": len(lines),
+            },
+        }
+        validate(sealed | {"content_sha256": "0" * 64})
+        sealed["content_sha256"] = content_hash(sealed)
+        path = self.path_of(sealed)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / ".lock"):
+                if not path.exists():
+                    # The record comes last: until it stands, nothing refers to the completions.
+                    _write(completions, content)
+                    _write(path, _encode(json.dumps(sealed, indent=2, ensure_ascii=False) + "\n"))
+        except OSError as error:
+            raise RunFailed(
+                f"record {record['run_id']} could not be written to {self.root} ({error})"
+            ) from None
+        return path
+
+    def _files(self, pattern: str) -> list[Path]:
+        return sorted(self.records_dir.rglob(f"{pattern}.json"))
+
+
+def _claim(owners: dict[Any, Path], record: Record, path: Path) -> None:
+    for claim in (record["run_id"], (record["identity"], record["attempt"])):
+        if claim in owners:
+            raise BadInput(
+                f"{owners[claim]} and {path} claim the same run "
+                f"({record['run_id']}, attempt {record['attempt']}); remove one of them"
+            )
+        owners[claim] = path
+
+
+def _plain(record: Mapping[str, Any]) -> Record:
+    """``record`` as a reader will get it back: tuples are lists."""
+    try:
+        return json.loads(json.dumps(record, allow_nan=False))
+    except ValueError:
+        raise RunFailed(f"record {record['run_id']} holds a number that is not finite") from None
+
+
+def _encode(text: str) -> bytes:
+    # A lone surrogate in sampled text becomes its JSON escape, so that every text survives the round trip.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Puts a whole file in place at once: a reader, or a power cut, sees all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
