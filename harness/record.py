@@ -98,7 +98,7 @@ def examine(path: Path) -> tuple[Record | None, str]:
     if record["schema_version"] != SCHEMA_VERSION:
         return None, f"has schema version {record['schema_version']!r}, this harness reads {SCHEMA_VERSION}"
     if fault := misfit(record, schema()):
-        return None, f"is not a record ({fault})"
+        return None, f"is not a record (it{fault})"
     try:
         intact = content_hash(record) == record["content_sha256"]
     except ValueError:  # NaN or Infinity, which no writer of records lets through
@@ -117,30 +117,35 @@ _TYPES = {
 }
 
 
-def misfit(value: Any, rule: Mapping[str, Any], where: str = "record") -> str | None:
+def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
     """Where ``value`` departs from the types and required keys of a JSON Schema, or None.
 
     The few keywords that keep a reader from stumbling, at a fraction of the price of the full validation
     that was done when the record was written.
     """
-    if "type" in rule:
-        names = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
-        fits = isinstance(value, tuple(_TYPES[name] for name in names))
-        if not fits or (isinstance(value, bool) and "boolean" not in names):  # JSON's true is no number
-            return f"{where} is not {' or '.join(names)}"
+    names = rule.get("type", ())
+    for name in (names,) if isinstance(names, str) else names:
+        # JSON's true is no number, though Python's is an int.
+        if isinstance(value, _TYPES[name]) and (name == "boolean" or not isinstance(value, bool)):
+            break
+    else:
+        if names:
+            return f" is not {names if isinstance(names, str) else ' or '.join(names)}"
     if isinstance(value, dict):
         for key in rule.get("required", ()):
             if key not in value:
-                return f"{where}.{key} is missing"
+                return f".{key} is missing"
         named, others = rule.get("properties", {}), rule.get("additionalProperties")
         for key, item in value.items():
-            inner = named.get(key, others if isinstance(others, dict) else {})
-            if fault := misfit(item, inner, f"{where}.{key}"):
-                return fault
-    if isinstance(value, list):
+            inner = named.get(key, others)
+            if isinstance(inner, dict) and (fault := misfit(item, inner)):
+                return f".{key}{fault}"
+    elif isinstance(value, list):
         if not rule.get("minItems", 0) <= len(value) <= rule.get("maxItems", len(value)):
-            return f"{where} has {len(value)} items"
-        for index, item in enumerate(value):
-            if fault := misfit(item, rule.get("items", {}), f"{where}[{index}]"):
-                return fault
+            return f" has {len(value)} items"
+        if "items" in rule:
+            return next(
+                (f"[{i}]{fault}" for i, item in enumerate(value) if (fault := misfit(item, rule["items"]))),
+                None,
+            )
     return None
