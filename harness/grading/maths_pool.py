@@ -1,0 +1,189 @@
+"""Processes that compare answers, each request under hard limits of CPU time and memory.
+
+They are fresh interpreters without torch, started when first needed and kept. One thread at a time uses the
+pool. Whatever ends a request (time, memory, a crash, an interrupt) ends the process that served it and no other.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.errors import RunFailed
+
+CPU_LIMIT_S = 5.0  # per comparison; the slowest gold of the shipped benchmarks takes under 1 s
+WALL_LIMIT_S = 120.0  # only for a process that gets no CPU at all
+MEMORY_LIMIT_BYTES = 2 * 2**30
+REQUESTS_PER_WORKER = 24  # a worker takes about 2 s of CPU to start: small sets get one
+
+
+class Worker:
+    """One grading process. Raises RunFailed where it cannot start."""
+
+    def __init__(self) -> None:
+        self.errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "harness.grading.maths_worker",
+                str(CPU_LIMIT_S),
+                str(MEMORY_LIMIT_BYTES),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C is ours to handle; and the group can be killed as a whole
+        )
+        self.ready = False
+        self.unread = b""
+        self.request: tuple[int, bytes] | None = None
+        self.deadline = 0.0
+
+    def send(self, index: int, request: bytes) -> None:
+        self.request = index, request
+        self.deadline = time.monotonic() + WALL_LIMIT_S
+        self.process.stdin.write(request)
+        self.process.stdin.flush()
+
+    def reply(self) -> dict[str, Any] | None:
+        """The reply, or None where only a part of it has come."""
+        chunk = os.read(self.process.stdout.fileno(), 65536)
+        if not chunk:
+            return self._ended()
+        *lines, self.unread = (self.unread + chunk).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "ready" not in message:
+                return message
+            self.ready = True
+        return None
+
+    def _ended(self) -> dict[str, Any]:
+        self.kill()
+        if self.ready:
+            return {"died": "crash"}
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").strip().splitlines()
+        raise RunFailed(f"the maths grader does not start: {lines[-1] if lines else 'no message'}")
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.process.stdout.close()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
+        self.errors.close()
+
+
+class Pool:
+    """Workers and the one loop that feeds them."""
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = size or len(os.sched_getaffinity(0))
+        self.workers: list[Worker] = []
+        self.lock = threading.Lock()
+        self.owner = os.getpid()
+
+    def compare(self, pairs: Sequence[tuple[Mapping[str, Any], str]]) -> list[dict[str, Any]]:
+        """For each (gold, answer) ``{"equal": bool}`` or ``{"died": "time" | "crash"}``, in order.
+
+        A request that dies of anything but CPU time is tried once more.
+        """
+        with self.lock:
+            try:
+                return self._run([json.dumps({"gold": g, "answer": a}).encode() + b"\n" for g, a in pairs])
+            except BaseException:
+                self._discard([w for w in self.workers if w.request is not None])
+                raise
+
+    def _run(self, requests: Sequence[bytes]) -> list[dict[str, Any]]:
+        replies: list[dict[str, Any] | None] = [None] * len(requests)
+        waiting = deque(enumerate(requests))
+        tried: set[int] = set()
+        wanted = min(self.size, 1 + len(requests) // REQUESTS_PER_WORKER) if requests else 0
+        while any(reply is None for reply in replies):
+            while len(self.workers) < wanted:
+                self.workers.append(Worker())
+            for worker in self.workers:
+                if worker.request is None and waiting:
+                    worker.send(*waiting.popleft())
+            for worker, reply in self._collect():
+                index, request = worker.request
+                worker.request = None
+                if worker.process.returncode is not None:
+                    self.workers.remove(worker)
+                if reply.get("died") == "crash" and index not in tried:
+                    tried.add(index)
+                    waiting.append((index, request))
+                else:
+                    replies[index] = reply
+        return replies
+
+    def _collect(self) -> list[tuple[Worker, dict[str, Any]]]:
+        """The replies of the busy workers that have one; waits for at least one event."""
+        busy = [w for w in self.workers if w.request is not None]
+        with selectors.DefaultSelector() as selector:
+            for worker in busy:
+                selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
+            timeout = max(0.0, min(w.deadline for w in busy) - time.monotonic())
+            events = selector.select(timeout)
+        found = [(key.data, key.data.reply()) for key, _ in events]
+        late = [w for w in busy if time.monotonic() > w.deadline and w not in [key.data for key, _ in events]]
+        for worker in late:
+            worker.kill()
+        return [(w, r) for w, r in found if r is not None] + [(w, {"died": "crash"}) for w in late]
+
+    def _discard(self, workers: Sequence[Worker]) -> None:
+        for worker in workers:
+            worker.kill()
+            self.workers.remove(worker)
+
+    def close(self) -> None:
+        """End all workers. The pool can be used again; it then starts new ones."""
+        with self.lock:
+            self._discard(list(self.workers))
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of ours but what an interpreter needs; a fixed hash seed makes sympy's orderings repeatable."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    package_root = str(Path(harness.__file__).resolve().parent.parent)
+    return kept | {
+        "PYTHONPATH": package_root,
+        "PYTHONHASHSEED": "0",
+        "PYTHONUTF8": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+_shared: Pool | None = None
+_shared_lock = threading.Lock()
+
+
+def shared_pool() -> Pool:
+    """The pool of this process; a forked child gets its own."""
+    global _shared
+    with _shared_lock:
+        if _shared is None or _shared.owner != os.getpid():
+            _shared = Pool()
+            atexit.register(_shared.close)
+        return _shared

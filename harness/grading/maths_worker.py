@@ -1,0 +1,60 @@
+"""A grading process: answers one JSON line with one JSON line. Started by :mod:`harness.grading.maths_pool`.
+
+The process imports math-verify once and forks; the child serves. A child that breaks a limit is killed by the
+kernel and forked again in milliseconds. CPU time is limited, not wall time, so that a busy machine changes no
+verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+from typing import BinaryIO
+
+from harness.grading.maths_equal import equal
+
+
+def main(cpu_s: float, memory_bytes: int) -> None:
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    silence = os.open(os.devnull, os.O_RDWR)
+    os.dup2(silence, 1)  # the grammar's runtime prints what it cannot parse
+    logging.disable(logging.CRITICAL)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    replies.write(b'{"ready": true}\n')
+    os.dup2(silence, 2)
+    while True:
+        child = os.fork()
+        if child == 0:
+            serve(replies, cpu_s)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.waitstatus_to_exitcode(status) == 0:
+            return
+        over_time = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF
+        replies.write(b'{"died": "%s"}\n' % (b"time" if over_time else b"crash"))
+
+
+def serve(replies: BinaryIO, cpu_s: float) -> None:
+    """Answer requests until the other side closes. The kernel ends a request that takes ``cpu_s``."""
+    requests = os.fdopen(0, "rb", buffering=0)
+    for line in requests:
+        request = json.loads(line)
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
+        try:
+            reply = {"equal": equal(request["gold"], request["answer"])}
+        except MemoryError:
+            os._exit(1)
+        except Exception as error:
+            # Libraries of this size fail in many ways on what a model writes; the answer is then not readable.
+            reply = {"equal": False, "unreadable": type(error).__name__}
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        replies.write(json.dumps(reply).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), int(sys.argv[2]))
