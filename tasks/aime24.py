@@ -1,4 +1,4 @@
-"""AIME 2024, I and II: 30 problems whose answers are integers from 000 to 999, as Qwen2.5-Math evaluates them.
+"""AIME 2024, I and II: 30 problems with integer answers from 000 to 999, as Qwen2.5-Math evaluates them.
 
 Seven answers have leading zeros (033), which stand for the same number.
 """

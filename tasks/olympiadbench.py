@@ -40,13 +40,10 @@ class OlympiadBench(MathsTask):
         if not isinstance(answers, list) or not answers or not isinstance(answers[0], str):
             raise BadInput(f"{self.data.source}: row {index + 1}: 'final_answer' is not a list of texts")
         number = str(self.field(row, "id", index))
-        error = row.get("error")
         try:
-            tolerance = float(error) if error else None
-        except ValueError:
-            raise BadInput(
-                f"{self.data.source}: row {index + 1}: 'error' is not a number ({error!r})"
-            ) from None
+            tolerance = float(row["error"]) if row.get("error") else None
+        except (TypeError, ValueError):
+            raise BadInput(f"{self.data.source}: row {index + 1}: 'error' is not a number") from None
         return Problem(
             id=number,
             prompt=prompt(self.field(row, "question", index)),

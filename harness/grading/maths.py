@@ -1,8 +1,8 @@
 """Maths benchmarks: what an answer is, and the grading that all maths tasks share.
 
-An answer stands in a box, or in the form that the protocol states (``#### 9`` for GSM8K). A number that merely
-occurs in the text is none. Plain numbers are compared here, exactly; everything else by math-verify in worker
-processes, structure first (:mod:`harness.grading.maths_equal`).
+An answer stands in a box, or in the form that the protocol states (``#### 9`` for GSM8K). A number that
+merely occurs in the text is none. Plain numbers are compared here, exactly; everything else in worker
+processes by :mod:`harness.grading.maths_equal`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Gold:
 
 @dataclass(frozen=True)
 class Judged:
-    """One graded text. ``extracted`` is None where the text holds no answer; ``error``: no verdict was reached."""
+    """One graded text. ``extracted`` is None where it holds no answer; ``error``: no verdict was reached."""
 
     correct: bool
     extracted: str | None
@@ -51,16 +51,16 @@ class Judged:
 
 
 def prompt(problem: str) -> Prompt:
-    """Qwen2.5-Math's ``qwen25-math-cot``: the instruction is the system turn, the problem alone the user's."""
+    """Qwen2.5-Math's ``qwen25-math-cot``: the instruction is the system turn, the problem the user's."""
     return Prompt(system=SYSTEM, user=problem, plain=f"Problem: {problem}\nSolution:\n")
 
 
 def extract(text: str, hashes: bool = False) -> str | None:
-    """The last box of ``text``, or with ``hashes`` what stands after the last ``####`` if that comes later."""
+    """The last box of ``text``; with ``hashes`` what stands after the last ``####``, if that comes later."""
     if not hashes:
         return last_box(text)
     marks = list(HASHES.finditer(text))
-    boxed = last_box(text[marks[-1].end() :] if marks else text)
+    boxed = last_box(text[marks[-1].start() :] if marks else text)
     return boxed if boxed is not None or not marks else marks[-1][1].strip()
 
 
@@ -86,7 +86,7 @@ def _at_once(gold: Gold, answer: str | None) -> Judged | None:
             False, answer[:LONGEST_ANSWER], f"the answer is longer than {LONGEST_ANSWER} characters"
         )
     wanted, given = literal(gold.text), literal(answer)
-    if wanted is None or given is None or gold.tolerance is not None:
+    if wanted is None or given is None or gold.unit or gold.tolerance is not None:
         return None
     return _verdict(gold, answer, wanted == given)
 
@@ -105,7 +105,7 @@ def _from_reply(gold: Gold, answer: str, reply: Mapping[str, Any]) -> Judged:
 
 
 def equivalence_classes(answers: Sequence[str | None]) -> list[int | None]:
-    """For each extracted answer the number of its class, in order of appearance; None has none (for maj@k)."""
+    """For maj@k: the class of each extracted answer, numbered by first appearance; None has none."""
     representatives: list[str] = []
     numbers: dict[str, int] = {}
     for answer in dict.fromkeys(a for a in answers if a is not None):

@@ -90,7 +90,7 @@ def _item(text: str) -> Answer:
     opening, body, closing = _enclosed(side)
     if opening == "\\{" and not re.search(r"\\mid|\\vert|[|:<>]", body):
         listed = read(body)
-        return listed if listed.kind == "list" else Answer("list", side, (listed,))
+        return Answer("list", side, listed.parts if listed.kind == "list" else (listed,))
     pieces = split(body, "[,;]")
     if opening in {"(", "["} and len(pieces) > 1:
         brackets = opening + closing
@@ -100,7 +100,7 @@ def _item(text: str) -> Answer:
 
 
 def _enclosed(text: str) -> tuple[str, str, str]:
-    """``(opening, body, closing)`` where one pair of brackets encloses all of ``text``, else ``("", text, "")``."""
+    """``(opening, body, closing)`` where one pair of brackets encloses ``text``, else ``("", text, "")``."""
     found = re.fullmatch(r"(\(|\[|\\\{)(.*?)(\)|\]|\\\})", text, re.DOTALL)
     if found and (found[1] == "\\{") == (found[3] == "\\}"):
         depth = 0
@@ -152,9 +152,12 @@ CLEANING = [
         (r"\\rangle(?![a-zA-Z])", ")"),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\(?:mathrm|mathbf|mathit|mbox|text(?:bf|it|rm|normal))\s*\{", r"\\text{"),
-        (r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\!|\\[!, ]|~| )\s*\d{3})+(?!\d)", _digits),  # 1{,}000 and 10,\!080
+        (
+            r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\!|(?<!\\)\\[!, ]|~| )\s*\d{3})+(?!\d)",
+            _digits,
+        ),  # 1{,}000 and 10,\!080
         (r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b(?![^{}]*\})", ","),
-        (r"\\(?:displaystyle|qquad|quad)(?![a-zA-Z])|\\[!,;: ]|~", " "),
+        (r"\\(?:displaystyle|qquad|quad)(?![a-zA-Z])|(?<!\\)\\[!,;: ]|~", " "),
         (r"^\s*\\text\{\s*\(?[A-E]\)?\s*\}(?=.*\w)", ""),  # the letter of a choice before its value
         (r"(?<=\d)[eE]([-+]?\d+)", r"\\times 10^{\1}"),
         (r"(?<!\d)(\d+) (\d+)/(\d+)", r"\1\\frac{\2}{\3}"),

@@ -36,7 +36,7 @@ LATEX = LatexExtractionConfig(
 
 
 def equal(gold: Mapping[str, Any], text: str) -> bool:
-    """Whether the box content ``text`` answers ``gold`` (the fields of :class:`harness.grading.maths.Gold`)."""
+    """Whether the box content ``text`` answers ``gold``, the fields of a harness.grading.maths.Gold."""
     target = clean(gold["text"])
     if not gold["several"] and THOUSANDS.fullmatch(target):
         target = target.replace(",", "")
@@ -47,13 +47,14 @@ def equal(gold: Mapping[str, Any], text: str) -> bool:
 def _same(gold: Answer, answer: Answer, rules: Mapping[str, Any]) -> bool:
     if gold.kind == "value" and answer.kind == "value":
         return _same_value(gold.text, answer.text, rules)
-    if gold.kind in {"list", "union"} and gold.kind == answer.kind and _same_any_order(gold, answer, rules):
+    if gold.kind == "value" and answer.kind == "list" and len(answer.parts) == 1:  # {27}
+        return _same(gold, answer.parts[0], rules)
+    listed = gold.kind == answer.kind == "list" or (gold.kind == "union" and answer.kind in {"union", "list"})
+    if listed and _same_any_order(gold, answer, rules):
         return True
     if gold.kind == answer.kind and gold.kind in {"tuple", "interval"}:
         return gold.brackets == answer.brackets and _same_in_order(gold, answer, rules)
-    if (
-        gold.kind == "tuple" and answer.kind == "list"
-    ):  # 1,2 for (1,2), unless braces or an interval say otherwise
+    if gold.kind == "tuple" and answer.kind == "list":  # 1,2 for (1,2), but neither {1,2} nor an interval
         bare = not answer.text.startswith("\\{") and not rules["interval"] and "\\infty" not in gold.text
         return bare and _same_in_order(gold, answer, rules)
     return _same_as_sets(gold, answer)
@@ -89,6 +90,8 @@ def _same_as_sets(gold: Answer, answer: Answer) -> bool:
 
 
 def _same_value(gold: str, answer: str, rules: Mapping[str, Any]) -> bool:
+    if re.search(r"\d \d", answer):  # math-verify would add them
+        return False
     if gold.replace(" ", "") == answer.replace(" ", ""):
         return True
     if SETS.search(gold) or SETS.search(answer):
@@ -117,8 +120,6 @@ def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tu
         return _letters(word[1]) == _letters(answer.removeprefix("\\text"))
     (gold, gold_unit), (answer, unit) = take_unit(gold), take_unit(answer)
     gold_unit = gold_unit or named(rules["unit"])
-    if re.search(r"\d \d", answer):  # math-verify would add them
-        return False
     gold, answer = _in_base_ten(gold, answer)
     if "%" in {gold_unit, unit} and gold_unit != unit:
         share = (1, 100) if unit == "%" else (100, 1)
@@ -163,7 +164,7 @@ def _same_number(
     tolerance: float | None,
     renamed: tuple[str, str] | None,
 ) -> bool:
-    """Whether ``gold`` equals ``answer`` times the fraction ``scale``, within an absolute ``tolerance`` if any."""
+    """Whether ``gold`` equals ``answer`` times the fraction ``scale``, within an absolute ``tolerance``."""
     exact, given = literal(gold), literal(answer)
     if exact is not None and given is not None and tolerance is None:
         return exact == given * Fraction(*scale)
@@ -171,7 +172,8 @@ def _same_number(
     if wanted is None or found is None:
         return False
     if renamed:
-        found = found.subs(Symbol(renamed[0], real=True), Symbol(renamed[1], real=True))
+        one, other = (Symbol(name, real=True) for name in renamed)
+        found = found.subs({one: other, other: one}, simultaneous=True)
     if scale != (1, 1):
         found = found * Rational(*scale)
     if tolerance is not None and isinstance(wanted, Expr) and isinstance(found, Expr):

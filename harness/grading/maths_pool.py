@@ -1,12 +1,13 @@
 """Processes that compare answers, each request under hard limits of CPU time and memory.
 
 They are fresh interpreters without torch, started when first needed and kept. One thread at a time uses the
-pool. Whatever ends a request (time, memory, a crash, an interrupt) ends the process that served it and no other.
+pool. Whatever ends a request (time, memory, a crash, an interrupt) ends the process that served it, no other.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import selectors
@@ -34,16 +35,10 @@ class Worker:
     """One grading process. Raises RunFailed where it cannot start."""
 
     def __init__(self) -> None:
-        self.errors = tempfile.TemporaryFile()
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill)
+        limits = [str(CPU_LIMIT_S), str(MEMORY_LIMIT_BYTES)]
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "harness.grading.maths_worker",
-                str(CPU_LIMIT_S),
-                str(MEMORY_LIMIT_BYTES),
-            ],
+            [sys.executable, "-P", "-m", "harness.grading.maths_worker", *limits],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -58,8 +53,9 @@ class Worker:
     def send(self, index: int, request: bytes) -> None:
         self.request = index, request
         self.deadline = time.monotonic() + WALL_LIMIT_S
-        self.process.stdin.write(request)
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it ended while idle: reply() will say so
+            self.process.stdin.write(request)
+            self.process.stdin.flush()
 
     def reply(self) -> dict[str, Any] | None:
         """The reply, or None where only a part of it has come."""
@@ -87,10 +83,8 @@ class Worker:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         self.process.stdout.close()
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        except BrokenPipeError:
-            pass
         self.errors.close()
 
 
@@ -98,7 +92,7 @@ class Pool:
     """Workers and the one loop that feeds them."""
 
     def __init__(self, size: int | None = None) -> None:
-        self.size = size or len(os.sched_getaffinity(0))
+        self.size = size or os.cpu_count() or 1
         self.workers: list[Worker] = []
         self.lock = threading.Lock()
         self.owner = os.getpid()
@@ -120,7 +114,8 @@ class Pool:
         waiting = deque(enumerate(requests))
         tried: set[int] = set()
         wanted = min(self.size, 1 + len(requests) // REQUESTS_PER_WORKER) if requests else 0
-        while any(reply is None for reply in replies):
+        unanswered = len(requests)
+        while unanswered:
             while len(self.workers) < wanted:
                 self.workers.append(Worker())
             for worker in self.workers:
@@ -136,6 +131,7 @@ class Pool:
                     waiting.append((index, request))
                 else:
                     replies[index] = reply
+                    unanswered -= 1
         return replies
 
     def _collect(self) -> list[tuple[Worker, dict[str, Any]]]:
@@ -167,12 +163,7 @@ def _environment() -> dict[str, str]:
     """Nothing of ours but what an interpreter needs; a fixed hash seed makes sympy's orderings repeatable."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     package_root = str(Path(harness.__file__).resolve().parent.parent)
-    return kept | {
-        "PYTHONPATH": package_root,
-        "PYTHONHASHSEED": "0",
-        "PYTHONUTF8": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    return kept | {"PYTHONPATH": package_root, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
 
 
 _shared: Pool | None = None

@@ -39,11 +39,12 @@ SPELLINGS = {
     "feet": "foot",
     "ft": "foot",
     "deg": "degree",
+    "degrees": "degree",
     "percent": "%",
     "percentage": "%",
 }
 # Outside \text{} a word is a unit only when it is one of these: 6m is a product.
-PLAIN = {*SIZES, *SPELLINGS, "km/h", "mile", "unit", "%"} - {"m", "in"}
+PLAIN = {*SIZES, *SPELLINGS.values(), "mile", "unit"} - {"m"}
 WRITTEN = re.compile(r"(.*?)\\text\s*\{([^{}]*)\}\s*(?:\^\s*\{?\s*(\d)\s*\}?)?", re.DOTALL)
 WORDS = re.compile(r"(.*[\d})])\s*([A-Za-z][A-Za-z/ ]*)\.?\s*(?:\^\s*\{?\s*(\d)\s*\}?)?", re.DOTALL)
 DEGREES = re.compile(r"(.*?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})", re.DOTALL)

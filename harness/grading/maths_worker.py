@@ -50,7 +50,7 @@ def serve(replies: BinaryIO, cpu_s: float) -> None:
         except MemoryError:
             os._exit(1)
         except Exception as error:
-            # Libraries of this size fail in many ways on what a model writes; the answer is then not readable.
+            # Parsers fail in many ways on what a model writes; the answer is then not readable.
             reply = {"equal": False, "unreadable": type(error).__name__}
         signal.setitimer(signal.ITIMER_PROF, 0)
         replies.write(json.dumps(reply).encode() + b"\n")

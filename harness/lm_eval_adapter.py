@@ -1,0 +1,236 @@
+"""Our generator as an lm-eval model, and our benchmarks through lm-eval's evaluator.
+
+lm-eval is the engine for requests and repeats; it neither touches a text nor seeds anything. Its own ways of
+losing samples, token counts and finish reasons are kept out: they come from the generator unchanged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.task import Task as LMEvalTask
+from lm_eval.evaluator import evaluate, simple_evaluate
+from lm_eval.tasks import TaskManager
+
+from harness.errors import BadInput, RunFailed, unknown
+from harness.rollouts import stable_seed
+from harness.task import Task
+from harness.types import Completion, Decoding, Problem
+
+if TYPE_CHECKING:
+    from harness.generate import Generated, Generator
+
+DEFAULT_NEW_TOKENS = 256  # lm-eval's own default of max_gen_toks
+
+
+class HarnessLM(LM):
+    """One generator for every lm-eval task.
+
+    After a run ``generated[task][doc][sample]`` holds what :meth:`generate_until` gave to lm-eval as text.
+    A sample's random numbers depend on ``seed``, task, document and sample index alone.
+    """
+
+    def __init__(self, generator: Generator, seed: int = 0):
+        super().__init__()
+        self.generator = generator
+        self.seed = seed
+        self.generated: dict[str, dict[int, list[Generated]]] = {}
+
+    def generate_until(self, requests: Sequence[Instance]) -> list[str]:
+        """The continuations of ``(context, gen_kwargs)``. Raises BadInput for a setting we do not have."""
+        seeds = self._seeds(requests)
+        made: list[Generated | None] = [None] * len(requests)
+        groups: dict[Decoding, list[int]] = {}
+        for i, request in enumerate(requests):
+            groups.setdefault(decoding_from(request.args[1], request.task_name), []).append(i)
+        for decoding, members in groups.items():
+            texts = [requests[i].args[0] for i in members]
+            answers = self.generator.generate(texts, decoding, [seeds[i] for i in members])
+            for i, generated in zip(members, answers, strict=True):
+                made[i] = generated
+        for request, generated in zip(requests, made, strict=True):
+            self.generated.setdefault(request.task_name, {}).setdefault(request.doc_id, []).append(generated)
+        return [generated.text for generated in made]
+
+    def _seeds(self, requests: Sequence[Instance]) -> list[int]:
+        """One per request; lm-eval asks for a further sample by passing the same object again."""
+        sample: Counter[int] = Counter()
+        seeds = []
+        for request in requests:
+            known = isinstance(request.doc, dict) and "id" in request.doc
+            document = request.doc["id"] if known else request.doc_id
+            seeds.append(stable_seed(self.seed, request.task_name, document, sample[id(request)]))
+            sample[id(request)] += 1
+        return seeds
+
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation given its context, and whether it is the greedy one."""
+        return self.generator.loglikelihood([request.args for request in requests])
+
+    def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
+        """Log-probability of each whole text, as the continuation of an empty context."""
+        return [value for value, _ in self.generator.loglikelihood([("", r.args[0]) for r in requests])]
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.generator.tokenizer.name_or_path.replace("/", "__")
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        return self.generator.tokenizer.chat_template if chat_template else None
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        return self.generator.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+
+
+def decoding_from(settings: Mapping[str, Any], where: str | None) -> Decoding:
+    """lm-eval's ``generation_kwargs`` as a Decoding. Raises BadInput for a setting that would be ignored."""
+    known = {"until", "do_sample", "temperature", "top_p", "max_gen_toks", "max_new_tokens"}
+    if strange := sorted(set(settings) - known):
+        raise BadInput(f"{where}: the generation setting {strange[0]!r} is not supported; leave it out")
+    until = settings.get("until") or ()
+    # lm-eval decodes greedily unless do_sample says otherwise, whatever the temperature.
+    temperature = float(settings.get("temperature", 1.0)) if settings.get("do_sample") else 0.0
+    return Decoding(
+        temperature=temperature,
+        top_p=float(settings.get("top_p", 1.0)),
+        max_new_tokens=int(settings.get("max_gen_toks", settings.get("max_new_tokens", DEFAULT_NEW_TOKENS))),
+        stop=(until,) if isinstance(until, str) else tuple(until),
+    )
+
+
+def complete(
+    task: Task, generator: Generator, problems: Sequence[Problem], decoding: Decoding, seed: int
+) -> list[Completion]:
+    """``decoding.samples`` completions of every problem through lm-eval's evaluator, problem by problem."""
+    if not problems:
+        return []
+    model = HarnessLM(generator, seed)
+    asked = _Generation(task.name, problems, [generator.render(p.prompt) for p in problems], decoding)
+    with _quiet():
+        evaluate(model, {"tasks": {task.name: asked}}, log_samples=False, bootstrap_iters=0)
+    answers = model.generated[task.name]
+    return [
+        Completion(problem.id, sample, generated.text, generated.tokens, generated.finish)
+        for i, problem in enumerate(problems)
+        for sample, generated in enumerate(answers[i])
+    ]
+
+
+class _Generation(LMEvalTask):
+    """Problems as an lm-eval task that asks and does not grade: every sample must reach our grader."""
+
+    OUTPUT_TYPE = "generate_until"
+
+    def __init__(self, name: str, problems: Sequence[Problem], texts: Sequence[str], decoding: Decoding):
+        self.documents = [{"id": p.id, "text": text} for p, text in zip(problems, texts, strict=True)]
+        self.settings = {
+            "until": list(decoding.stop),
+            "do_sample": decoding.temperature > 0,
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "max_gen_toks": decoding.max_new_tokens,
+        }
+        super().__init__(
+            config={
+                "task": name,
+                "output_type": self.OUTPUT_TYPE,
+                "num_fewshot": 0,
+                "repeats": decoding.samples,
+                "generation_kwargs": self.settings,
+            }
+        )
+
+    def download(self, data_dir=None, cache_dir=None, download_mode=None) -> None:
+        """Nothing: the documents are here."""
+
+    def has_training_docs(self) -> bool:
+        return False
+
+    def has_validation_docs(self) -> bool:
+        return False
+
+    def has_test_docs(self) -> bool:
+        return True
+
+    def test_docs(self) -> list[dict[str, str]]:
+        return self.documents
+
+    def doc_to_text(self, doc: Mapping[str, str]) -> str:
+        return doc["text"]
+
+    def doc_to_target(self, doc: Mapping[str, str]) -> str:
+        return ""
+
+    def fewshot_context(self, doc: Mapping[str, str], num_fewshot: int, **_: Any) -> str:
+        return self.doc_to_text(doc)
+
+    def construct_requests(self, doc: Mapping[str, str], ctx: str, metadata=None, **_: Any) -> Instance:
+        return Instance("generate_until", doc, (ctx, self.settings), 0, metadata)
+
+    def process_results(self, doc: Mapping[str, str], results: Sequence[str]) -> dict[str, float]:
+        return {}
+
+    def aggregation(self) -> dict[str, Any]:
+        return {}
+
+    def higher_is_better(self) -> dict[str, bool]:
+        return {}
+
+
+def run_lm_eval_task(
+    name: str, generator: Generator, limit: int | None = None, include_path: Path | None = None
+) -> dict[str, Any]:
+    """lm-eval's own task ``name``, graded by lm-eval: its metrics, versions and sample counts.
+
+    ``include_path`` is a folder of task files that replaces the built-in ones, which take about 20 s to scan.
+    Raises BadInput for an unknown task, RunFailed where its data cannot be had or it fails.
+    """
+    with _quiet():
+        manager = TaskManager(include_path=include_path, include_defaults=include_path is None)
+        if name not in manager.all_tasks:
+            raise unknown("lm-eval task", name, manager.all_tasks)
+        try:
+            results = simple_evaluate(
+                HarnessLM(generator),
+                tasks=[name],
+                task_manager=manager,
+                limit=limit,
+                bootstrap_iters=0,
+                log_samples=False,
+                apply_chat_template=bool(generator.tokenizer.chat_template),
+                random_seed=None,
+                numpy_random_seed=None,
+                torch_random_seed=None,
+            )
+        except BadInput:
+            raise
+        except Exception as error:  # tasks are foreign code: missing datasets, packages, permissions
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise RunFailed(f"lm-eval task {name!r} failed ({type(error).__name__}: {reason})") from error
+    return {key: results[key] for key in ("results", "versions", "n-shot", "n-samples", "higher_is_better")}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """lm-eval's remarks on its own defaults off; its errors stay."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
