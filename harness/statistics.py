@@ -1,0 +1,294 @@
+"""How sure a score is, and whether two scores differ. Pure functions of numbers; every draw has a seed.
+
+Scores are arrays of shape [N] (problems), [S, N] (training seeds, problems) or [S, N, K] (and K samples of
+each problem). Problems and seeds are both drawn from something larger, so both count as uncertainty; the K
+samples are averaged within a problem first, which leaves their noise in the cell means (arXiv 2411.00640).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import bdtr, ndtr, ndtri, stdtr, stdtrit
+
+DRAWS = 4000  # the tails of a 95 % interval are then known to a quarter of a percent
+_EXACT_PROBLEMS = 12  # 2**12 sign patterns are about as many: enumerate them
+_AT_ONCE = 2**22  # numbers drawn at once
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+# -- one score -----------------------------------------------------------------------------------------------
+
+
+def wilson(correct: float, total: float, level: float = 0.95) -> Interval:
+    """The score interval of a proportion (Wilson 1927, JASA 22:209). Nothing counted leaves [0, 1]."""
+    if not 0 <= correct <= total:
+        raise ValueError(f"{correct} correct of {total} is not a proportion")
+    return _score_interval(correct / total, total, ndtri((1 + level) / 2)) if total else Interval(0.0, 1.0)
+
+
+def mean_interval(scores: ArrayLike, level: float = 0.95) -> Interval:
+    """The interval of a mean of scores in [0, 1]: avg@k, win rates, averages over seeds.
+
+    One run of right and wrong answers gets Wilson's interval; anything else Wilson's at the effective number
+    of problems p(1-p)/Var(mean), with Student's quantile at the degrees of freedom behind that variance: it
+    stays in [0, 1] and holds its level for skewed scores and few seeds, where ± 1.96 SE does not.
+    """
+    cells = _cells(scores)
+    problems, mean = cells.shape[1], float(cells.mean())
+    if len(cells) == 1 and np.isin(cells, (0, 1)).all():
+        return wilson(float(cells.sum()), problems, level)
+    spread = variance_of_mean(cells)
+    if spread.value == 0:  # all scores alike tell nothing of their spread: take the widest there is
+        return wilson(mean * problems, problems, level)
+    effective = mean * (1 - mean) / spread.value
+    return _score_interval(mean, effective, stdtrit(spread.freedom, (1 + level) / 2))
+
+
+def pass_at_k(n: int, correct: ArrayLike, k: int) -> NDArray[np.float64]:
+    """The chance that one of k samples is right, 1 - C(n-c, k)/C(n, k), unbiased (arXiv 2107.03374, eq. 1).
+
+    ``correct`` [N]: how many of the ``n`` samples of each problem are right.
+    """
+    counts = np.asarray(correct)
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} needs at least {max(k, 1)} samples of each problem, there are {n}")
+    if counts.size and not (counts.min() >= 0 and counts.max() <= n):
+        raise ValueError(f"correct counts must lie in 0..{n}")
+    return np.array([1 - np.prod(1 - k / np.arange(n - c + 1, n + 1)) for c in counts.tolist()])
+
+
+def avg_at_k(scores: ArrayLike) -> NDArray[np.float64]:
+    """The mean score of each problem [N] over its samples [N, K]; their mean is pass@1 with less noise."""
+    return np.asarray(scores, dtype=float).mean(axis=-1)
+
+
+# -- variance over seeds and problems ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The variance of a mean over S seeds and N problems, split by where it comes from.
+
+    ``seeds``, ``problems`` and ``rest`` are the variances of one seed's effect, of one problem's, and of one
+    cell around both (interaction and sampling). With one seed ``rest`` is part of ``problems``.
+    """
+
+    seeds: float
+    problems: float
+    rest: float
+    value: float  # the variance of the mean
+    freedom: float  # degrees of freedom of ``value`` (Satterthwaite 1946)
+
+
+def variance_of_mean(scores: ArrayLike) -> Spread:
+    """Moment estimates in the crossed random-effects model score = mean + seed + problem + rest."""
+    cells = _cells(scores)
+    s, n = cells.shape
+    if n < 2:
+        return Spread(0.0, 0.0, 0.0, 0.0, 1.0)
+    seed, problem, rest = _effects(cells)
+    by_problem = s * float(problem @ problem) / (n - 1)
+    if s == 1:
+        return Spread(0.0, by_problem, 0.0, by_problem / n, n - 1.0)
+    by_seed = n * float(seed @ seed) / (s - 1)
+    by_rest = float((rest**2).sum()) / ((s - 1) * (n - 1))
+    seeds, problems = max(by_seed - by_rest, 0.0) / n, max(by_problem - by_rest, 0.0) / s
+    if seeds == 0:
+        return Spread(0.0, problems, by_rest, by_problem / (s * n), n - 1.0)
+    total = by_seed + max(by_problem - by_rest, 0.0)
+    pieces = by_seed**2 / (s - 1) + by_problem**2 / (n - 1) + by_rest**2 / ((s - 1) * (n - 1))
+    return Spread(seeds, problems, by_rest, total / (s * n), max(total**2 / pieces, 1.0))
+
+
+def hierarchical_bootstrap(
+    scores: ArrayLike, level: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> Interval:
+    """The bootstrap interval of a mean, or of a mean difference, over seeds, problems and samples.
+
+    Seed effects, problem effects and what remains in the cells are resampled each by itself, scaled to their
+    unbiased variances (Carpenter, Goldstein & Rasbash 2003, Appl. Statist. 52:431): drawing whole seeds, then
+    problems, then samples would count the noise of the samples at every level again. Percentiles are widened
+    for few problems or seeds (Hesterberg 2015, Am. Stat. 69:371).
+    """
+    cells = _cells(scores)
+    spread = variance_of_mean(cells)
+    rng = np.random.default_rng(seed)
+    means = np.full(draws, cells.mean())
+    for effect, variance in zip(_effects(cells), (spread.seeds, spread.problems, spread.rest), strict=True):
+        means += _resampled_means(effect.ravel(), variance, draws, rng)
+    tail = ndtr(stdtrit(spread.freedom, (1 - level) / 2))
+    low, high = np.quantile(means, (tail, 1 - tail))
+    return Interval(float(low), float(high))
+
+
+def _resampled_means(effect: NDArray, variance: float, draws: int, rng: np.random.Generator) -> NDArray:
+    """[draws] means of resamples of ``effect`` [M], which is first scaled to ``variance``."""
+    power = float(np.mean(effect**2))
+    if variance == 0 or power == 0:
+        return np.zeros(draws)
+    scaled = effect * math.sqrt(variance / power)
+    rows = max(_AT_ONCE // len(scaled), 1)
+    batches = [min(rows, draws - start) for start in range(0, draws, rows)]
+    return np.concatenate([rng.choice(scaled, size=(n, len(scaled))).mean(axis=1) for n in batches])
+
+
+# -- two methods on the same problems ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether B differs from A on the same problems (and seeds). ``difference`` is B - A."""
+
+    difference: float
+    interval: Interval
+    p: float
+    test: str
+    only_a: int  # cells in which A alone is better
+    only_b: int
+    spread: Spread
+
+
+def compare(a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0) -> Comparison:
+    """Paired comparison of two score arrays of one shape; the interval is the hierarchical bootstrap's."""
+    p, test = paired_test(a, b, draws, seed)
+    gap = _cells(b) - _cells(a)
+    interval = hierarchical_bootstrap(gap, draws=draws, seed=seed)
+    only_a, only_b = int((gap < 0).sum()), int((gap > 0).sum())
+    return Comparison(float(gap.mean()), interval, p, test, only_a, only_b, variance_of_mean(gap))
+
+
+def paired_test(a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0) -> tuple[float, str]:
+    """Two-sided p and the name of the test for score arrays of one shape: [N], [S, N] or [S, N, K].
+
+    One run of right and wrong answers: exact McNemar. One run of averages: sign flips over problems. Several
+    seeds: Student's t with seeds and problems both random, since flips over problems alone would take the
+    students at hand for all that the two methods can produce.
+    """
+    first, second = _cells(a), _cells(b)
+    if first.shape != second.shape:
+        raise ValueError(f"paired scores must have one shape, got {first.shape} and {second.shape}")
+    gap = second - first
+    spread = variance_of_mean(gap)
+    if len(gap) > 1 and spread.value > 0:
+        error = math.sqrt(spread.value)
+        return float(2 * stdtr(spread.freedom, -abs(gap.mean()) / error)), "paired t over seeds and problems"
+    if len(gap) == 1 and np.isin((first, second), (0, 1)).all():
+        return mcnemar(int((gap < 0).sum()), int((gap > 0).sum())), "exact McNemar"
+    return sign_flip(gap.mean(axis=0), draws, seed), "sign flips over problems"
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided p of the discordant pairs (McNemar 1947): a fair coin tossed only_a + only_b times."""
+    n = only_a + only_b
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), n, 0.5))) if n else 1.0
+
+
+def sign_flip(differences: ArrayLike, draws: int = DRAWS, seed: int = 0) -> float:
+    """Two-sided permutation p of a mean difference [N] under random signs; exact up to 12 problems."""
+    gap = np.asarray(differences, dtype=float)
+    gap = gap[gap != 0]
+    if not gap.size:
+        return 1.0
+    reached = abs(gap.sum()) - 1e-9 * np.abs(gap).sum()
+    if gap.size <= _EXACT_PROBLEMS:
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=gap.size)))
+        return float(np.mean(np.abs(signs @ gap) >= reached))
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(draws, gap.size))
+    return float((1 + np.count_nonzero(np.abs(signs @ gap) >= reached)) / (1 + draws))
+
+
+def difference_of_counts(correct_a: float, total_a: int, correct_b: float, total_b: int) -> float:
+    """Two-sided p of two unpaired proportions (pooled z), for when the single verdicts are not at hand."""
+    pooled = (correct_a + correct_b) / (total_a + total_b)
+    variance = pooled * (1 - pooled) * (1 / total_a + 1 / total_b)
+    gap = correct_b / total_b - correct_a / total_a
+    return float(2 * ndtr(-abs(gap) / math.sqrt(variance))) if variance > 0 else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979), in the order given."""
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted.tolist()
+
+
+# -- planning ------------------------------------------------------------------------------------------------
+
+
+def minimum_detectable_effect(
+    n: int, p: float, power: float = 0.8, level: float = 0.95, discordant: float | None = None
+) -> float:
+    """The smallest gain over a score of ``p`` that ``n`` problems show with ``power``; inf if none would.
+
+    Unpaired unless ``discordant`` says on which share of the problems the two methods differ; the gain then
+    solves gain = reach * sqrt(variance(gain) / n) with variance p(1-p) + q(1-q), or discordant - gain².
+    """
+    ratio = n / _reach(power, level) ** 2 + 1
+    if discordant is not None:
+        gain, largest = math.sqrt(discordant / ratio), min(discordant, 1 - p)
+    else:
+        tilt = 1 - 2 * p
+        gain, largest = (tilt + math.sqrt(tilt**2 + 8 * p * (1 - p) * ratio)) / (2 * ratio), 1 - p
+    return gain if gain <= largest else math.inf
+
+
+def problems_needed(comparison: Comparison, seeds: int, power: float = 0.8, level: float = 0.95) -> float:
+    """With ``seeds`` training seeds, the problems that would show such a difference; inf if none would."""
+    allowed = (comparison.difference / _reach(power, level)) ** 2 - comparison.spread.seeds / seeds
+    return _count(comparison.spread.problems + comparison.spread.rest / seeds, allowed)
+
+
+def seeds_needed(comparison: Comparison, problems: int, power: float = 0.8, level: float = 0.95) -> float:
+    """On ``problems`` problems, the training seeds that would show such a difference; inf if none would."""
+    allowed = (comparison.difference / _reach(power, level)) ** 2 - comparison.spread.problems / problems
+    return _count(comparison.spread.seeds + comparison.spread.rest / problems, allowed)
+
+
+def _count(variance_of_one: float, allowed: float) -> float:
+    return math.ceil(max(variance_of_one / allowed, 1)) if allowed > 0 else math.inf
+
+
+def _reach(power: float, level: float) -> float:
+    """How many standard errors a difference must have to be seen at ``level`` with ``power``."""
+    return float(ndtri((1 + level) / 2) + ndtri(power))
+
+
+# -- arithmetic shared by the above --------------------------------------------------------------------------
+
+
+def _cells(scores: ArrayLike) -> NDArray[np.float64]:
+    """[S, N] means over samples, from [N], [S, N] or [S, N, K]."""
+    cells = np.asarray(scores, dtype=float)
+    if cells.ndim == 3:
+        cells = cells.mean(axis=2)
+    cells = np.atleast_2d(cells)
+    if cells.ndim != 2 or not cells.size or not np.isfinite(cells).all():
+        raise ValueError("scores must be finite, of shape [N], [S, N] or [S, N, K], and not empty")
+    return cells
+
+
+def _effects(cells: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Seed effects [S], problem effects [N] and what remains [S, N]; each sums to zero."""
+    mean = cells.mean()
+    seed, problem = cells.mean(axis=1) - mean, cells.mean(axis=0) - mean
+    return seed, problem, cells - mean - seed[:, None] - problem
+
+
+def _score_interval(p: float, n: float, quantile: float) -> Interval:
+    centre = (p + quantile**2 / (2 * n)) / (1 + quantile**2 / n)
+    half = quantile / (1 + quantile**2 / n) * math.sqrt(p * (1 - p) / n + quantile**2 / (4 * n**2))
+    return Interval(float(max(centre - half, 0.0)), float(min(centre + half, 1.0)))
