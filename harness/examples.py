@@ -32,14 +32,20 @@ def load(name: str, sources: DataSources, *, labelled: bool) -> list[Example]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"training prompts {name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise BadInput(
+            f"training prompts {name} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
     found = []
     for number, row in enumerate(json_lines(text, path), 1):
         prompt, response = row.get(sources.prompt_field), row.get(sources.response_field)
         if not isinstance(prompt, str) or not prompt:
-            raise BadInput(f"{path}: row {number} has no text under {sources.prompt_field!r}; set data.prompt_field")
+            raise BadInput(
+                f"{path}: row {number} has no text under {sources.prompt_field!r}; set data.prompt_field"
+            )
         if labelled and not isinstance(response, str):
-            raise BadInput(f"{path}: row {number} has no text under {sources.response_field!r}; set data.response_field")
+            raise BadInput(
+                f"{path}: row {number} has no text under {sources.response_field!r}; set data.response_field"
+            )
         asked = Prompt(user=prompt, plain=prompt, system=sources.system)
         found.append(Example(str(number), asked, response if labelled else None, {}))
     if not found:
@@ -53,3 +59,12 @@ def fingerprint(examples: Sequence[Example]) -> str:
     for e in examples:
         digest.update(json.dumps([e.id, e.prompt.system, e.prompt.user, e.prompt.plain, e.response]).encode())
     return digest.hexdigest()
+
+
+def checker(name: str):
+    """The step checker that comes with the training prompts ``name``, or None where there is none."""
+    if not name.startswith(MICRO):
+        return None
+    from harness.micro.world import check_step
+
+    return check_step

@@ -50,10 +50,14 @@ class Generator:
             turns.insert(0, {"role": "system", "content": prompt.system})
         try:
             text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # jinja errors of the template's own raise_exception, e.g. "no system role"
+        except (
+            Exception
+        ) as error:  # jinja errors of the template's own raise_exception, e.g. "no system role"
             if prompt.system is None:
                 raise BadInput(f"the model's chat template refuses a user turn: {error}") from None
-            merged = Prompt(user=f"{prompt.system}\n\n{prompt.user}", plain=prompt.plain, prefill=prompt.prefill)
+            merged = Prompt(
+                user=f"{prompt.system}\n\n{prompt.user}", plain=prompt.plain, prefill=prompt.prefill
+            )
             return self.render(merged)
         return text + prompt.prefill
 
@@ -86,7 +90,9 @@ class Generator:
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
             for row, generated in zip(
-                rows, self._decode([prompts[i] for i in rows], decoding, [seeds[i] for i in rows]), strict=True
+                rows,
+                self._decode([prompts[i] for i in rows], decoding, [seeds[i] for i in rows]),
+                strict=True,
             ):
                 results[row] = generated
             progress(len(rows))
@@ -99,9 +105,14 @@ class Generator:
         room = [int(min(decoding.max_new_tokens, limit - len(p))) for p in prompts]
         if min(room) <= 0:  # a prompt fills the context: it gets no answer, its neighbours are not shortened
             fits = [i for i in range(rows) if room[i] > 0]
-            done = self._decode([prompts[i] for i in fits], decoding, [seeds[i] for i in fits]) if fits else []
+            done = (
+                self._decode([prompts[i] for i in fits], decoding, [seeds[i] for i in fits]) if fits else []
+            )
             rest = iter(done)
-            return [next(rest) if r > 0 else Generated("", (), (), "length", len(p)) for r, p in zip(room, prompts, strict=True)]
+            return [
+                next(rest) if r > 0 else Generated("", (), (), "length", len(p))
+                for r, p in zip(room, prompts, strict=True)
+            ]
         ids, mask = _pad_left(prompts, self.tokenizer.pad_token_id, device)
         draws = _uniforms(seeds, max(room), device) if decoding.temperature > 0 else None
         stops = _Stops(self.tokenizer, decoding.stop)
@@ -112,10 +123,18 @@ class Generator:
         cache = DynamicCache(config=self.model.config)
         position = (mask.cumsum(1) - 1).clamp_min(0)
         for t in range(max(room)):
-            logits = self.model(
-                input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache,
-                use_cache=True, logits_to_keep=1,
-            ).logits[:, -1, : len(self.tokenizer)].float()
+            logits = (
+                self.model(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=position,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                .logits[:, -1, : len(self.tokenizer)]
+                .float()
+            )
             token, log_prob = _pick(logits, decoding, None if draws is None else draws[alive, t])
             going = []
             for k, (row, new, lp) in enumerate(
@@ -137,7 +156,9 @@ class Generator:
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             position = position[:, -1:] + 1
         return [
-            Generated(stops.cut(self._text(out[i])), tuple(out[i]), tuple(log_probs[i]), finish[i], len(prompts[i]))
+            Generated(
+                stops.cut(self._text(out[i])), tuple(out[i]), tuple(log_probs[i]), finish[i], len(prompts[i])
+            )
             for i in range(rows)
         ]
 

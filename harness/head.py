@@ -43,7 +43,9 @@ class Head:
             ours = head.logits(trunk(model)(input_ids=ids).last_hidden_state[0])
             theirs = model(input_ids=ids).logits[0, :, : head.vocab]
         if not torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=1e-2):
-            raise BadInput(f"{type(model).__name__} computes its logits in a way that this harness cannot chunk")
+            raise BadInput(
+                f"{type(model).__name__} computes its logits in a way that this harness cannot chunk"
+            )
         return head
 
     @classmethod
@@ -60,11 +62,12 @@ class Head:
         )
 
     def finish(self, raw: Tensor) -> Tensor:
-        """Scale and soft cap, in fp32 where they are there."""
+        """Scale and soft cap; the cap in at least fp32."""
         if self.scale != 1.0:
             raw = raw * self.scale
         if self.softcap is not None:
-            raw = self.softcap * torch.tanh(raw.float() / self.softcap)
+            wide = raw if raw.dtype == torch.float64 else raw.float()
+            raw = self.softcap * torch.tanh(wide / self.softcap)
         return raw
 
     def raw(self, hidden: Tensor) -> Tensor:
@@ -122,8 +125,9 @@ class _ChunkedSum(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         matrix = weight[: head.vocab].to(hidden.dtype)
-        total = torch.zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
-                            device=hidden.device)
+        total = torch.zeros(
+            (), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32, device=hidden.device
+        )
         for start, stop in bounds:
             rows = hidden[start:stop].detach()
             raw = head.raw(rows).detach().requires_grad_()

@@ -100,7 +100,6 @@ class Method(ABC):
     Config: ClassVar[type] = NoSettings
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # "trl": settings that gkd@trl starts from
     reduction: ClassVar[str] = "token"
-    trains: ClassVar[bool] = True  # False: a point of reference that is evaluated as it comes
     note: ClassVar[str] = ""  # printed wherever the method's numbers are, e.g. that it is a reconstruction
 
     def __init__(self, config: Any = None):
@@ -130,3 +129,20 @@ class Method(ABC):
     def card(self) -> dict[str, Any]:
         """What the convention card says of this method besides what the loop knows."""
         return {}
+
+
+class ReferencePoint(Method):
+    """Not a method but a model evaluated as it comes, so that a table can show gain and recovery."""
+
+    evaluates: ClassVar[str]  # "student" or "teacher"
+
+    def objective(self, tokens: Tokens) -> Tensor:
+        raise TypeError(f"{self.name} is evaluated, never trained")
+
+
+def texts_of(method: Method, steps: int) -> set[Source]:
+    """Whose text any step of a run can ask for: ``sources`` is a function of the step, so its corners decide."""
+    if isinstance(method, ReferencePoint):
+        return set()
+    corners, draws = {0, steps // 2, max(steps - 1, 0)}, (0.0, 0.25, 0.5, 0.75, 1.0 - 1e-9)
+    return {s for i in corners for draw in draws for s in method.sources(Step(i, max(steps, 1), draw))}

@@ -7,7 +7,8 @@ the other model has to generate. Every step of the text is a prefix at which bot
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence as Seq
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Seq
 from typing import Any
 
 from harness.batching import Sequence
@@ -77,7 +78,9 @@ def _lines(sequence: Sequence, tokenizer) -> list[tuple[int, int, str, str]]:
         last = i + 1 == len(sequence.response)
         if last or "\n" in tokenizer.decode([token], clean_up_tokenization_spaces=False):
             piece = tokenizer.decode(
-                list(sequence.response[start : i + 1]), skip_special_tokens=True, clean_up_tokenization_spaces=False
+                list(sequence.response[start : i + 1]),
+                skip_special_tokens=True,
+                clean_up_tokenization_spaces=False,
             )
             found.append((start, i + 1, prefix, piece.rstrip("\n")))
             prefix, start = prefix + piece, i + 1

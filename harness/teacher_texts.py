@@ -42,7 +42,10 @@ def teacher_texts(
         while len(done) < len(texts):
             progress(len(done), len(texts))
             batch = slice(len(done), len(done) + BATCH)
-            seeds = [stable_seed("teacher", e.id, text) for e, text in zip(prompts[batch], texts[batch], strict=True)]
+            seeds = [
+                stable_seed("teacher", e.id, text)
+                for e, text in zip(prompts[batch], texts[batch], strict=True)
+            ]
             made = generator.generate(texts[batch], decoding, seeds)
             stream.writelines(json.dumps(dataclasses.asdict(g)) + "\n" for g in made)
             stream.flush()

@@ -27,7 +27,7 @@ from harness.batching import Batch, Sequence, lay_out, micro_batches, step_ends
 from harness.cost import Cost, peak_bytes, reset_peak
 from harness.errors import RunFailed
 from harness.generate import Generator
-from harness.method import Method, Step
+from harness.method import Method, Step, texts_of
 from harness.models import ModelFiles, load_model, load_tokenizer
 from harness.objective import Student, Sums
 from harness.proposals import Checker, Proposals
@@ -85,10 +85,16 @@ def train(job: Job, progress: Progress) -> Trained:
     model = load_model(job.student, "float32", str(device))
     student = Student(model, len(tokenizer))
     optimizer = torch.optim.AdamW(
-        student.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=device.type == "cuda"
+        student.parameters(),
+        lr=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        fused=device.type == "cuda",
     )
     scheduler = get_scheduler(
-        plan.schedule, optimizer, num_warmup_steps=round(plan.warmup * plan.steps), num_training_steps=plan.steps
+        plan.schedule,
+        optimizer,
+        num_warmup_steps=round(plan.warmup * plan.steps),
+        num_training_steps=plan.steps,
     )
     wrapped, optimizer = accelerator.prepare(student, optimizer)
     cost, curve, warnings, start = Cost(), [], [], 0
@@ -115,10 +121,14 @@ def train(job: Job, progress: Progress) -> Trained:
         speaker = Generator(teacher_model, tokenizer, job.recipe.evaluation.batch)
         if needs.proposals:
             rollouts.proposals = Proposals(rollouts.student, speaker, job.checker)
-        if _reads_teacher_text(method, plan.steps):
+        if Source.TEACHER in texts_of(method, plan.steps):
             with accelerator.main_process_first():
                 rollouts.teacher_texts = teacher_texts(
-                    speaker, job.teacher.sha256, job.prompts, job.recipe.teacher_text, job.texts,
+                    speaker,
+                    job.teacher.sha256,
+                    job.prompts,
+                    job.recipe.teacher_text,
+                    job.texts,
                     lambda done, total: progress("teacher texts", done, total, ""),
                 )
             made = sum(g.tokens for g in rollouts.teacher_texts)
@@ -160,22 +170,38 @@ def train(job: Job, progress: Progress) -> Trained:
         progress("train", index + 1, plan.steps, f"loss {report['loss']:.4f}")
         due = plan.checkpoint_every and (index + 1) % plan.checkpoint_every == 0 and index + 1 < plan.steps
         if due and accelerator.is_main_process:
-            checkpoint.save(job.folder, job.training_id, {
-                "student": student.state_dict(), "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(), "method": method.state, "curve": curve,
-                "step": index + 1, "cut": rollouts.cut, "cost": cost.as_dict(),
-            })
+            checkpoint.save(
+                job.folder,
+                job.training_id,
+                {
+                    "student": student.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "scheduler": scheduler.state_dict(),
+                    "method": method.state,
+                    "curve": curve,
+                    "step": index + 1,
+                    "cut": rollouts.cut,
+                    "cost": cost.as_dict(),
+                },
+            )
 
     cost.seconds = time.monotonic() - began
     cost.peak_memory_bytes = peak_bytes(device)
     if rollouts.cut:
-        warnings.append(f"{rollouts.cut} training responses were cut to training.max_tokens={plan.max_tokens}")
+        warnings.append(
+            f"{rollouts.cut} training responses were cut to training.max_tokens={plan.max_tokens}"
+        )
     return Trained(model.eval(), tokenizer, cost, curve, warnings)
 
 
 def _backward(
-    accelerator: Accelerator, wrapped: Any, method: Method, teacher: LiveTeacher | None,
-    batches: list[Batch], step: Step, cost: Cost,
+    accelerator: Accelerator,
+    wrapped: Any,
+    method: Method,
+    teacher: LiveTeacher | None,
+    batches: list[Batch],
+    step: Step,
+    cost: Cost,
 ) -> list[Sums]:
     """Gradients of the summed objective of every micro-batch; processes exchange them with the last one."""
     readings = {}
@@ -222,15 +248,6 @@ def _shuffle(weights: list[Tensor], step: Step) -> list[Tensor]:
     flat = torch.cat(weights)
     order = torch.randperm(len(flat), generator=torch.Generator().manual_seed(step.index))
     return list(flat[order.to(flat.device)].split([len(w) for w in weights]))
-
-
-def _reads_teacher_text(method: Method, steps: int) -> bool:
-    """Whether any step can ask for teacher text; ``sources`` is a function of the draw, so its ends decide."""
-    return any(
-        Source.TEACHER in method.sources(Step(index, max(steps, 1), draw))
-        for index in {0, steps // 2, max(steps - 1, 0)}
-        for draw in (0.0, 0.25, 0.5, 0.75, 1.0 - 1e-9)
-    )
 
 
 def _share(sequences: list[Sequence]) -> float:

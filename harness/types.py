@@ -1,8 +1,8 @@
 """The nouns that flow through the house: plain, frozen, free of torch.
 
-    Prompt -> Completion -> Verdict        one item of a benchmark
-    Problem                                what a task asks and holds against the answer
-    Decoding, Source                       how text is made, and whose it is
+Prompt -> Completion -> Verdict        one item of a benchmark
+Problem                                what a task asks and holds against the answer
+Decoding, Source                       how text is made, and whose it is
 """
 
 from __future__ import annotations

@@ -1,0 +1,181 @@
+"""A task and a generator in; completions, verdicts, and a score with its interval out.
+
+Completions are written to a file batch by batch, so an interrupted evaluation goes on where it stopped, and
+grading again never generates again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import statistics
+from harness.errors import RunFailed
+from harness.recipe import Evaluation
+from harness.record import fingerprint
+from harness.task import Task
+from harness.types import Completion, Decoding, Problem, Verdict
+
+if TYPE_CHECKING:
+    from harness.generate import Generator
+
+WINDOW = 4  # batches generated between two writes to disk
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score in [0, 1], its 95 % interval, and what it was counted from."""
+
+    value: float
+    interval: tuple[float, float]
+    interval_method: str
+    counts: dict[str, float | int]
+
+
+def decoding_of(task: Task, plan: Evaluation) -> Decoding:
+    """The task's decoding with the recipe's overrides."""
+    chosen = {
+        name: value
+        for name in ("samples", "temperature", "top_p", "max_new_tokens")
+        if (value := getattr(plan, name)) is not None
+    }
+    return dataclasses.replace(task.decoding, **chosen)
+
+
+def problems_of(task: Task, limit: int | None) -> list[Problem]:
+    return task.items if limit is None else task.items[:limit]
+
+
+def protocol_of(task: Task, decoding: Decoding, limit: int | None, template: str) -> dict[str, Any]:
+    """Everything that a score depends on besides the weights; scores compare only under equal ``hash``."""
+    problems = problems_of(task, limit)
+    asked = [[p.id, p.prompt.system, p.prompt.user, p.prompt.plain, p.prompt.prefill] for p in problems]
+    protocol = {
+        "task": task.title,
+        "version": task.version,
+        "metric": task.metric,
+        "dataset": {
+            "source": task.data.source,
+            "sha256": task.data.sha256,
+            "n": len(problems),
+            "of": len(task.items),
+        },
+        "prompts_sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
+        "template": template,
+        "decoding": dataclasses.asdict(decoding) | {"stop": list(decoding.stop)},
+        "grader": task.grader_identity(),
+    }
+    return protocol | {"hash": fingerprint(protocol)[:12]}
+
+
+def complete(
+    task: Task,
+    problems: Sequence[Problem],
+    generator: Generator,
+    decoding: Decoding,
+    seed: int,
+    path: Path,
+    progress: Callable[[int, int], None],
+) -> list[Completion]:
+    """``decoding.samples`` completions of every problem, problem by problem; ``path`` keeps them."""
+    from harness.rollouts import stable_seed
+
+    done = read_completions(path)
+    wanted = [(p, k) for p in problems for k in range(decoding.samples)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+        while len(done) < len(wanted):
+            progress(len(done), len(wanted))
+            batch = wanted[len(done) : len(done) + WINDOW * generator.batch]
+            texts = [generator.render(p.prompt) for p, _ in batch]
+            seeds = [stable_seed(seed, task.name, p.id, k) for p, k in batch]
+            made = [
+                Completion(p.id, k, g.text, g.tokens, g.finish)
+                for (p, k), g in zip(batch, generator.generate(texts, decoding, seeds), strict=True)
+            ]
+            stream.writelines(json.dumps(dataclasses.asdict(c)) + "\n" for c in made)
+            stream.flush()
+            os.fsync(stream.fileno())
+            done += made
+    progress(len(wanted), len(wanted))
+    return done
+
+
+def read_completions(path: Path) -> list[Completion]:
+    """What an interrupted evaluation left; a torn last line is cut off and generated again."""
+    if not path.is_file():
+        return []
+    found, good = [], 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            found.append(Completion(**json.loads(line)))
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError):
+            break
+        if not line.endswith(b"\n"):
+            found.pop()
+            break
+        good += len(line)
+    with path.open("r+b") as stream:
+        stream.truncate(good)
+    return found
+
+
+def rows(completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """One object per completion with its verdict, as records keep them."""
+    return [
+        dataclasses.asdict(c) | {k: getattr(v, k) for k in ("score", "reason", "extracted", "error")}
+        for c, v in zip(completions, verdicts, strict=True)
+    ]
+
+
+def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
+    """The score of graded rows: the mean over problems of the mean over their samples.
+
+    A verdict that could not be reached counts as wrong, except in a win rate, where it leaves the mean (as in
+    alpaca_eval) and shows under ``errors``. Raises RunFailed when no verdict was reached at all.
+    """
+    counted = [row for row in graded if not (row["error"] and task.metric == "win_rate")]
+    if not counted:
+        first = graded[0]["reason"] if graded else "there was nothing to grade"
+        raise RunFailed(
+            f"{task.title}: no verdict was reached ({first}); run again, the completions are kept"
+        )
+    by_problem: dict[str, list[float]] = {}
+    for row in counted:
+        by_problem.setdefault(row["problem_id"], []).append(row["score"])
+    means = [sum(scores) / len(scores) for scores in by_problem.values()]
+    value = sum(means) / len(means)
+    if all(mean in (0.0, 1.0) for mean in means):
+        interval, how = statistics.wilson(round(sum(means)), len(means)), "Wilson"
+    else:
+        interval, how = statistics.mean_interval(means), "mean of items"
+    counts = {
+        "correct": sum(row["score"] for row in counted),
+        "total": len(graded),
+        "errors": sum(bool(row["error"]) for row in graded),
+        "truncated": sum(row["finish"] == "length" for row in graded),
+    }
+    if float(counts["correct"]).is_integer():
+        counts["correct"] = int(counts["correct"])
+    low, high = interval
+    return Score(value, (max(0.0, float(low)), min(1.0, float(high))), how, counts)
+
+
+def warnings_of(task: Task, graded: Sequence[Mapping[str, Any]], counts: Mapping[str, float]) -> list[str]:
+    """What a reader should know before trusting the score: truncation, missing answers, dead graders."""
+    total = max(len(graded), 1)
+    found = []
+    if counts["truncated"] > 0.05 * total:
+        found.append(f"{task.title}: {counts['truncated']} of {total} completions hit the length limit")
+    silent = sum(row["extracted"] is None and not row["error"] for row in graded)
+    if task.family == "maths" and silent > 0.05 * total:
+        found.append(f"{task.title}: {silent} of {total} completions give no answer in the asked form")
+    if counts["errors"]:
+        found.append(f"{task.title}: {counts['errors']} of {total} verdicts could not be reached")
+    return found

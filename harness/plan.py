@@ -1,0 +1,218 @@
+"""From what a user asked for to what will be done, everything checked before any work begins.
+
+A plan is pure data: the methods as configured, the tasks as opened, the models as found, and the training
+specification of every (method, seed), whose hash names the trained student.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import benchmarks, examples, models, options, recipe, registry
+from harness.errors import BadInput, unknown
+from harness.method import Method, ReferencePoint, texts_of
+from harness.models import ModelFiles
+from harness.recipe import Recipe
+from harness.record import fingerprint
+from harness.store import Store
+from harness.task import Task
+from harness.types import Example, Source
+
+LOOP = "1"  # raised whenever the same specification would train to other weights
+NOT_IN_SPEC = {"checkpoint_every", "threads"}  # change how a run goes, not what it computes
+
+
+@dataclass(frozen=True)
+class Request:
+    """``harness run`` as typed."""
+
+    methods: Sequence[str]
+    tasks: Sequence[str]
+    recipe: str = "micro"
+    student: str | None = None
+    teacher: str | None = None
+    seeds: Sequence[int] = (0,)
+    settings: Sequence[str] = ()
+    results: Path = Path("results")
+    device: str | None = None
+    judge: str | None = None
+    again: bool = False
+
+
+@dataclass
+class Training:
+    """One student to be had: a method, a seed, and the specification that both and the recipe amount to."""
+
+    method: Method
+    variant: str | None
+    origin: str
+    seed: int
+    spec: dict[str, Any]
+    training_id: str
+
+    @property
+    def label(self) -> str:
+        return self.method.name if self.variant is None else f"{self.method.name}@{self.variant}"
+
+
+@dataclass
+class Plan:
+    request: Request
+    recipe: Recipe
+    tasks: list[Task]
+    trainings: list[Training]
+    student: ModelFiles
+    teacher: ModelFiles | None
+    prompts: list[Example]
+    labelled: list[Example]
+    template: str
+    store: Store
+    device: str
+
+
+def prepare(request: Request) -> Plan:
+    """The plan of a request. Raises BadInput for anything that would stop it later."""
+    chosen, settings = recipe.override(recipe.load(request.recipe), request.settings)
+    if request.student or request.teacher:
+        wanted = {"student": request.student, "teacher": request.teacher}
+        changed = dataclasses.replace(chosen.models, **{k: v for k, v in wanted.items() if v})
+        chosen = dataclasses.replace(chosen, models=changed)
+    built = [_method(name, chosen, settings) for name in _distinct(request.methods, "method")]
+    _all_used(settings, [method for method, *_ in built])
+    device = _device(request.device)
+    store = Store(request.results)
+    store.check_writable()
+    judge = request.judge or chosen.evaluation.judge
+    keep = request.results / "work" / "judgements"
+    tasks = [
+        benchmarks.open_task(name, chosen.world, judge, keep) for name in _distinct(request.tasks, "task")
+    ]
+
+    student = models.locate(chosen.models.student)
+    models.load_tokenizer(student)
+    teacher = None
+    if any(_wants_teacher(method) for method, *_ in built):
+        teacher = models.locate(chosen.models.teacher)
+        if any(m.needs.teacher != "none" for m, *_ in built if not isinstance(m, ReferencePoint)):
+            models.require_same_tokenizer(student, teacher)
+    prompts, labelled = _data(chosen, [method for method, *_ in built])
+    plan = Plan(
+        request,
+        chosen,
+        tasks,
+        [],
+        student,
+        teacher,
+        prompts,
+        labelled,
+        models.template_hash(student),
+        store,
+        device,
+    )
+    for method, variant, origin in built:
+        seeds = request.seeds
+        plan.trainings += [_training(plan, method, variant, origin, seed) for seed in dict.fromkeys(seeds)]
+    return plan
+
+
+def _method(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[Method, str | None, str]:
+    """The configured method, its variant, and who supplied it. Defaults < variant < recipe < --set."""
+    bare, at, variant = name.partition("@") if not name.endswith(".py") else (name, "", "")
+    found = registry.find(registry.METHODS, bare)
+    if at and variant not in found.variants:
+        raise (
+            unknown(f"variant of {bare}", variant, found.variants)
+            if found.variants
+            else BadInput(f"method {bare} has no variants, so {name!r} leads nowhere; use {bare}")
+        )
+    known = {field.name for field in dataclasses.fields(found.Config)}
+    values = dict(found.variants.get(variant, {})) | dict(chosen.method.get(found.name, {}))
+    values |= {key: value for key, value in settings.items() if key in known}
+    config = options.build(found.Config, values, f"method {found.name}" if values else found.name)
+    return found(config), variant or None, registry.origin(registry.METHODS, bare)
+
+
+def _all_used(settings: Mapping[str, str], methods: Iterable[Method]) -> None:
+    """A setting that no chosen method has is a mistake; one that some have goes to those."""
+    known = {f.name for m in methods for f in dataclasses.fields(m.Config)}
+    for key in settings:
+        if key not in known:
+            names = ", ".join(m.name for m in methods)
+            raise (
+                unknown(f"setting of {names}: --set method", key, known)
+                if known
+                else BadInput(f"--set method.{key}: {names} takes no settings")
+            )
+
+
+def _wants_teacher(method: Method) -> bool:
+    if isinstance(method, ReferencePoint):
+        return method.evaluates == "teacher"
+    return method.needs.teacher != "none" or method.needs.proposals
+
+
+def _data(chosen: Recipe, methods: Sequence[Method]) -> tuple[list[Example], list[Example]]:
+    """The prompts and the labelled examples, each loaded only if some method reads it."""
+    wanted = {source for method in methods for source in texts_of(method, chosen.training.steps)}
+    labelled, prompts = [], []
+    if Source.DATA in wanted:
+        labelled = examples.load(chosen.data.labelled, chosen.data, labelled=True)
+    if wanted & {Source.TEACHER, Source.STUDENT}:
+        prompts = examples.load(chosen.data.prompts, chosen.data, labelled=False)
+    for method in methods:
+        if method.needs.proposals and examples.checker(chosen.data.prompts) is None:
+            raise BadInput(
+                f"method {method.name} asks for a step checker and the data {chosen.data.prompts} has none; "
+                "use method.validity=likelihood, or the micro world's data"
+            )
+    return prompts, labelled
+
+
+def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> Training:
+    settings = dataclasses.asdict(method.config)
+    spec: dict[str, Any] = {
+        "method": {"name": method.name, "variant": variant, "settings": settings, "origin": origin},
+        "student": plan.student.identity(),
+        "seed": seed,
+    }
+    if isinstance(method, ReferencePoint):
+        if method.evaluates == "teacher":
+            spec["student"] = plan.teacher.identity()
+        return Training(method, variant, origin, seed, spec, f"{method.name}-{fingerprint(spec)[:16]}")
+    texts = texts_of(method, plan.recipe.training.steps)
+    training = dataclasses.asdict(plan.recipe.training)
+    spec |= {
+        "loop": LOOP,
+        "teacher": plan.teacher.identity() if _wants_teacher(method) else None,
+        "training": {key: value for key, value in training.items() if key not in NOT_IN_SPEC},
+        "rollout": dataclasses.asdict(plan.recipe.rollout) if Source.STUDENT in texts else None,
+        "teacher_text": dataclasses.asdict(plan.recipe.teacher_text) if Source.TEACHER in texts else None,
+        "prompts": examples.fingerprint(plan.prompts) if texts - {Source.DATA} else None,
+        "labelled": examples.fingerprint(plan.labelled) if Source.DATA in texts else None,
+    }
+    return Training(method, variant, origin, seed, spec, f"{method.name}-{fingerprint(spec)[:16]}")
+
+
+def _distinct(names: Sequence[str], kind: str) -> list[str]:
+    if not names:
+        raise BadInput(f"no {kind} given; add --{kind} NAME (harness list {kind}s shows them)")
+    return list(dict.fromkeys(names))
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = name.partition(":")[0]
+    if kind not in {"cpu", "cuda", "mps"}:
+        raise BadInput(f"--device {name!r} is not cpu, cuda, cuda:N or mps")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"--device {name}: no CUDA device is visible here; use --device cpu")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise BadInput("--device mps: no Apple GPU is visible here; use --device cpu")
+    return name

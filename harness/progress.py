@@ -1,0 +1,48 @@
+"""What a person sees of long work: one line that moves on a terminal, nothing where nobody looks."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Reporter:
+    """``progress`` moves a bar per stage (only on a terminal); ``announce`` writes a line to stderr."""
+
+    def __init__(self):
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.shown = sys.stderr.isatty()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[words]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.shown,
+        )
+        self.stage, self.task, self.seen = None, None, 0.0
+
+    def __enter__(self) -> Reporter:
+        self.bar.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.bar.__exit__(*error)
+
+    def progress(self, stage: str, done: int, total: int, words: str) -> None:
+        if not self.shown or (stage == self.stage and done < total and time.monotonic() - self.seen < 0.1):
+            return
+        self.seen = time.monotonic()
+        if stage != self.stage:
+            if self.task is not None:
+                self.bar.remove_task(self.task)
+            self.stage, self.task = stage, self.bar.add_task(stage, total=total, words="")
+        self.bar.update(self.task, completed=done, total=total, words=words)
+
+    def announce(self, line: str) -> None:
+        self.console.print(line, markup=False)

@@ -1,0 +1,230 @@
+"""``harness run``, read first: a plan in, one immutable record per (trained student, task) out.
+
+    plan -> train (or reuse) the student -> completions -> verdicts -> score -> record
+
+Every arrow leaves a file below ``<results>/work``, so the same command goes on after an interruption, a
+second task never trains again, and asking for what is already recorded returns the record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from harness import evaluate, examples, provenance, record
+from harness.generate import Generator
+from harness.method import ReferencePoint
+from harness.models import ModelFiles, load_model, load_tokenizer
+from harness.plan import Plan, Training
+from harness.task import Task
+from harness.train import Job, Progress, train
+
+TRAINED = "training.json"
+
+
+def run(plan: Plan, progress: Progress, announce: Callable[[str], None]) -> list[dict[str, Any]]:
+    """The records of a plan, in the order methods x seeds x tasks; ``reused`` says which existed before."""
+    found = []
+    for training in plan.trainings:
+        for task in plan.tasks:
+            found.append(_record(plan, training, task, progress, announce))
+    return found
+
+
+def _record(
+    plan: Plan, training: Training, task: Task, progress: Progress, announce: Callable[[str], None]
+) -> dict[str, Any]:
+    """The record of one student on one task: the existing one, or a new one."""
+    limit = plan.recipe.evaluation.limit
+    decoding = evaluate.decoding_of(task, plan.recipe.evaluation)
+    protocol = evaluate.protocol_of(task, decoding, limit, plan.template)
+    identity = record.identity_of(training.spec, protocol)
+    existing = plan.store.find(identity)
+    if existing is not None and not plan.request.again:
+        announce(f"{existing['run_id']}: already recorded, returned as it is (--again runs it anew)")
+        return existing | {"reused": True}
+    attempt, supersedes = plan.store.next_attempt(identity)
+    method = training.method
+    run_id = record.run_id(
+        {"name": method.name, "variant": training.variant}, task.title, training.seed, identity, attempt
+    )
+    generated = " (generated problems, not the benchmark)" if task.data.world != "real" else ""
+    announce(
+        f"{run_id}: {training.label} on {task.title}{generated}" + (f"; {method.note}" if method.note else "")
+    )
+
+    work = plan.request.results / "work"
+    with _lock(work / "locks" / training.training_id):
+        folder, facts = obtain(plan, training, work, progress, fresh=plan.request.again)
+    model, tokenizer = load_model(folder, "float32", plan.device), load_tokenizer(folder)
+    generator = Generator(model, tokenizer, plan.recipe.evaluation.batch)
+    problems = evaluate.problems_of(task, limit)
+    began = time.monotonic()
+    scratch = work / "completions" / f"{run_id}.jsonl"
+    with _lock(work / "locks" / run_id):
+        completions = evaluate.complete(
+            task,
+            problems,
+            generator,
+            decoding,
+            training.seed,
+            scratch,
+            lambda done, total: progress(f"answer {task.title}", done, total, ""),
+        )
+        progress(f"grade {task.title}", 0, len(completions), "")
+        graded = evaluate.rows(completions, task.grade_all(completions))
+        progress(f"grade {task.title}", len(completions), len(completions), "")
+        score = evaluate.score(task, graded)
+        warnings = [*facts["warnings"], *evaluate.warnings_of(task, graded, score.counts)]
+        plan.store.add(
+            {
+                "run_id": run_id,
+                "identity": identity,
+                "attempt": attempt,
+                "kind": "measured",
+                "method": {
+                    "name": method.name,
+                    "variant": training.variant,
+                    "paper": method.paper,
+                    "reconstruction": method.note.startswith("reconstruction"),
+                    "note": method.note,
+                    "settings": dataclasses.asdict(method.config),
+                },
+                "task": task.title,
+                "world": task.data.world,
+                "family": task.family,
+                "metric": task.metric,
+                "seed": training.seed,
+                "student": plan.student.id,
+                "teacher": plan.teacher.id if plan.teacher and training.spec.get("teacher") else None,
+                "spec": training.spec,
+                "training_id": training.training_id,
+                "protocol": protocol,
+                "score": score.value,
+                "interval": list(score.interval),
+                "interval_method": score.interval_method,
+                "counts": score.counts,
+                "cost": facts["cost"]
+                | {
+                    "eval_seconds": time.monotonic() - began,
+                    "eval_generated_tokens": sum(c.tokens for c in completions),
+                },
+                "convention": convention(plan, training, facts),
+                "provenance": provenance.collect(plan.device),
+                "warnings": warnings,
+                "supersedes": supersedes,
+            },
+            graded,
+        )
+    scratch.unlink(missing_ok=True)
+    for warning in warnings:
+        announce(f"warning: {warning}")
+    return plan.store.get(run_id) | {"reused": False}
+
+
+def obtain(
+    plan: Plan, training: Training, work: Path, progress: Progress, *, fresh: bool = False
+) -> tuple[ModelFiles, dict[str, Any]]:
+    """The trained student's folder and what its training cost; trains unless it is already there."""
+    method = training.method
+    if isinstance(method, ReferencePoint):
+        files = plan.teacher if method.evaluates == "teacher" else plan.student
+        nothing = {
+            "steps": 0,
+            "student_tokens": 0,
+            "teacher_forward_tokens": 0,
+            "generated_tokens": 0,
+            "seconds": 0.0,
+            "peak_memory_bytes": 0,
+        }
+        return files, {"cost": nothing, "warnings": [], "curve": []}
+    folder = work / "trained" / training.training_id
+    if fresh and (folder / TRAINED).is_file() and training.training_id not in _fresh:
+        shutil.rmtree(folder)
+    _fresh.add(training.training_id)
+    if not (folder / TRAINED).is_file():
+        scratch = work / "training" / training.training_id
+        scratch.mkdir(parents=True, exist_ok=True)
+        method.state = {}
+        outcome = train(
+            Job(
+                training_id=training.training_id,
+                method=method,
+                recipe=plan.recipe,
+                student=plan.student,
+                teacher=plan.teacher,
+                prompts=plan.prompts,
+                labelled=plan.labelled,
+                seed=training.seed,
+                folder=scratch,
+                texts=work / "teacher_texts",
+                device=plan.device,
+                checker=examples.checker(plan.recipe.data.prompts),
+            ),
+            progress,
+        )
+        facts = {
+            "spec": training.spec,
+            "cost": outcome.cost.as_dict(),
+            "warnings": outcome.warnings,
+            "curve": outcome.curve,
+        }
+        _publish(outcome.model, outcome.tokenizer, facts, folder)
+        shutil.rmtree(scratch, ignore_errors=True)
+    facts = json.loads((folder / TRAINED).read_text("utf-8"))
+    return ModelFiles(training.training_id, folder, ""), facts
+
+
+_fresh: set[str] = set()  # trained by this process: --again trains once, not once per task
+
+
+def _publish(model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Path) -> None:
+    """Puts the trained student in place as a whole: an ordinary transformers folder with ``training.json``."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    temporary = folder.with_name(f"{folder.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    (temporary / TRAINED).write_text(json.dumps(facts), "utf-8")
+    os.replace(temporary, folder)
+
+
+def convention(plan: Plan, training: Training, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The convention card: what two rows must share before their numbers may be set side by side."""
+    method = training.method
+    if isinstance(method, ReferencePoint):
+        return {"trained": False}
+    curve = facts["curve"]
+    share = sum(row["on_policy"] for row in curve) / len(curve) if curve else 0.0
+    return {
+        "divergence": "cross-entropy",
+        "mixture_weight_of_teacher": None,
+        "loss_temperature": 1.0,
+        "temperature_squared_factor": False,
+        "reduction": method.reduction,
+        "token_weights": "none",
+        "sampling_temperature": plan.recipe.rollout.temperature,
+        "teacher_text_temperature": plan.recipe.teacher_text.temperature,
+        "teacher_signal": "live, exact" if method.needs.teacher == "signal" else method.needs.teacher,
+        "top_k_tail": "none: exact signal",
+        "vocabulary": "cut to the shared tokenizer's length, renormalised",
+        "template": plan.template,
+        "on_policy_share": round(share, 4),
+        "buffer_age": 0,
+    } | method.card()
+
+
+def _lock(path: Path) -> FileLock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{path}.lock")

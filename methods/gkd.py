@@ -1,0 +1,52 @@
+"""Generalised knowledge distillation (Agarwal et al. 2024, https://arxiv.org/abs/2306.13649, algorithm 1).
+
+    L = (1/N) sum_t JSD_beta(p_t || q_t)
+    JSD_beta = beta KL(p || m) + (1 - beta) KL(q || m),      m = beta p + (1 - beta) q
+
+p teacher, q student; beta is the teacher's weight in m, beta = 0 is forward and beta = 1 reverse KL. With
+probability lambda (``on_policy``) a step trains on the student's own samples, else on fixed text; no gradient
+flows through the sampling. As beta -> 0 the gradient tends to beta times that of the forward KL while beta = 0
+gives it in full: a sweep over beta is also one over step sizes.
+"""
+
+from dataclasses import dataclass
+
+from harness.losses import jsd
+from harness.method import Method, Needs, Step, Tokens
+from harness.options import option
+from harness.types import Source
+
+
+@dataclass(frozen=True)
+class Config:
+    beta: float = option(
+        0.5, "teacher's weight in the mixture", low=0, high=1, source="TRL GKDConfig (beta 0.5)"
+    )
+    on_policy: float = option(
+        0.5, "lambda, share of steps on student text", low=0, high=1, source="TRL GKDConfig (lmbda 0.5)"
+    )
+    text: str = option(
+        "teacher", "text of the other steps", choices=("teacher", "data"), source="paper, section 3.1"
+    )
+    temperature: float = option(1.0, "of both distributions in the loss", low=0.05, high=100, source="paper")
+
+
+class GKD(Method):
+    """Generalised JSD on a mix of fixed and student-sampled text."""
+
+    name, paper, Config = "gkd", "https://arxiv.org/abs/2306.13649", Config
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(teacher="signal")
+
+    def sources(self, step: Step) -> tuple[Source, ...]:
+        return (Source.STUDENT if step.draw < self.config.on_policy else Source(self.config.text),)
+
+    def objective(self, tokens: Tokens):
+        c = self.config
+        return jsd(tokens.student, tokens.teacher, beta=c.beta, temperature=c.temperature)
+
+    def card(self):
+        c = self.config
+        return {"divergence": "JSD", "mixture_weight_of_teacher": c.beta, "loss_temperature": c.temperature}

@@ -1,0 +1,19 @@
+"""Supervised fine-tuning on reference responses.
+
+    L = (1/N) sum_t -log q(y_t | x, y_<t)        y from the labelled data
+
+q student, y reference response, N response tokens of the optimizer step. No teacher takes part, so it sees
+only the labelled examples. Source: the maximum-likelihood baseline of every distillation paper.
+"""
+
+from harness.losses import cross_entropy
+from harness.method import Method, Tokens
+
+
+class SFT(Method):
+    """Cross-entropy on the reference responses of the labelled examples."""
+
+    name, paper = "sft", "maximum likelihood; the baseline of all distillation papers"
+
+    def objective(self, tokens: Tokens):
+        return cross_entropy(tokens.logits, tokens.labels)

@@ -1,0 +1,64 @@
+"""Random two-layer models, a byte tokenizer and a few prompts: everything that training needs, in milliseconds."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HARNESS_PLUGINS", "0")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def byte_tokenizer():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {c: i for i, c in enumerate([*alphabet, "<eos>", "<pad>"])}
+    core = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<pad>")
+
+
+def tiny_model(folder: Path, seed: int, hidden: int = 24, vocab: int = 264) -> Path:
+    """A random Llama in ``folder``; its embedding is padded beyond the tokenizer, as real checkpoints are."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    tokenizer = byte_tokenizer()
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.3,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> tuple[Path, Path]:
+    """(student, teacher) folders of random models with one tokenizer and different widths."""
+    root = tmp_path_factory.mktemp("models")
+    return tiny_model(root / "student", 0, 16, 260), tiny_model(root / "teacher", 1, 24, 264)
+
+
+@pytest.fixture(scope="session")
+def prompts_file(tmp_path_factory) -> Path:
+    """Twelve prompts with responses of unequal length."""
+    path = tmp_path_factory.mktemp("data") / "prompts.jsonl"
+    rows = [
+        {"prompt": f"{'ab' * (i % 4)} {i}:", "response": f"line {i}\n{'x' * (i % 5)}."} for i in range(12)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path

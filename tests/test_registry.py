@@ -1,0 +1,164 @@
+"""Names to classes: built in, by path, installed as a plugin; and the conformance of all that is built in."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import registry
+from harness.errors import BadInput
+from harness.testing import check_method, check_task
+
+PLUGIN = Path(__file__).parent / "plugin"
+METHOD_NAMES = [entry.name for entry in registry.entries(registry.METHODS)]
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_every_built_in_method_keeps_its_promises(name):
+    found = registry.find(registry.METHODS, name)
+    check_method(found)
+    for settings in found.variants.values():
+        from harness.options import build
+
+        check_method(found, build(found.Config, settings, name))
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_a_method_fits_one_screenful_and_names_its_source(name):
+    path = Path(sys.modules[registry.find(registry.METHODS, name).__module__].__file__)
+    assert len(path.read_text("utf-8").splitlines()) <= 120
+    entry = next(e for e in registry.entries(registry.METHODS) if e.name == name)
+    assert entry.facts["doc"] and entry.facts["module_doc"]
+
+
+def test_an_unknown_name_answers_with_the_nearest():
+    with pytest.raises(BadInput, match="unknown method 'gdk'; did you mean gkd"):
+        registry.find(registry.METHODS, "gdk")
+
+
+def test_a_file_is_a_method_at_once():
+    found = registry.find(registry.METHODS, str(PLUGIN / "halfway_plugin.py"))
+    check_method(found)
+    task = registry.find(registry.TASKS, str(PLUGIN / "parity_plugin.py"))
+    checked = check_task(task, [{"number": 3}, {"number": 8}])
+    assert [checked.grade(p, " Odd ").score for p in checked.items] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = = 1", "method.py:1: invalid syntax"),
+        ("import nothing_like_this", "cannot be imported"),
+        ("x = 1", "no class with a `name`"),
+        ("from harness import Method\nclass A(Method):\n    name = 'a_b'\n", "lacks objective"),
+        (
+            "from harness import Method\nclass A(Method):\n    'Doc.'\n    name = 'kd'\n    def objective(self, t): ...\n",
+            r"two owners: built in \(harness.methods.kd\) and .*method.py",
+        ),
+    ],
+)
+def test_a_broken_file_is_one_clear_line(tmp_path, source, message):
+    (tmp_path / "method.py").write_text(source)
+    with pytest.raises(BadInput, match=message):
+        registry.find(registry.METHODS, str(tmp_path / "method.py"))
+    with pytest.raises(BadInput, match="no method file"):
+        registry.find(registry.METHODS, str(tmp_path / "absent.py"))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The example plugin, really built and installed into a folder of its own."""
+    target = tmp_path_factory.mktemp("site")
+    source = tmp_path_factory.mktemp("source")
+    for file in PLUGIN.iterdir():
+        if file.is_file():
+            (source / file.name).write_bytes(file.read_bytes())
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--target",
+        str(target),
+        str(source),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return target
+
+
+def ask(installed, *words, plugins="1", also=""):
+    environment = os.environ | {"PYTHONPATH": f"{installed}{also}", "HARNESS_PLUGINS": plugins}
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_an_installed_plugin_is_listed_and_named_with_its_owner(installed):
+    rows = {row["name"]: row for row in json.loads(ask(installed, "list", "methods", "--json").stdout)}
+    assert rows["halfway"]["owner"] == "harness-plugin-example" and rows["kd"]["owner"] == "built in"
+    tasks = {row["name"] for row in json.loads(ask(installed, "list", "tasks", "--json").stdout)}
+    assert "parity" in tasks
+    assert "halfway" not in ask(installed, "list", "methods", plugins="0").stdout
+
+
+def test_an_installed_plugin_trains_and_is_recorded(installed, models, prompts_file, tmp_path):
+    (tmp_path / "data/parity").mkdir(parents=True)
+    (tmp_path / "data/parity/test.jsonl").write_text("".join(f'{{"number": {i}}}\n' for i in range(4)))
+    environment = os.environ | {
+        "PYTHONPATH": str(installed),
+        "HARNESS_PLUGINS": "1",
+        "HARNESS_DATA": str(tmp_path / "data"),
+    }
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(
+        f"[models]\nstudent = '{models[0]}'\nteacher = '{models[1]}'\n[data]\nprompts = '{prompts_file}'\n"
+        "[training]\nsteps = 2\nbatch = 2\nmax_tokens = 64\n[teacher_text]\nmax_new_tokens = 6\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "harness",
+            "run",
+            "--method",
+            "halfway",
+            "--task",
+            "parity",
+            "--recipe",
+            str(recipe),
+            "--results",
+            str(tmp_path / "results"),
+            "--set",
+            "method.end=0.5",
+            "--json",
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    (record,) = json.loads(done.stdout)["records"]
+    assert record["counts"]["total"] == 4 and record["method"]["settings"] == {"end": 0.5}
+    assert record["spec"]["method"]["origin"] == "harness-plugin-example 0.3.0"
+
+
+def test_two_owners_of_one_name_are_both_named(installed, tmp_path):
+    info = tmp_path / "rival-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rival\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[harness.methods]\nhalfway = rival:X\nkd = rival:Y\n")
+    done = ask(installed, "list", "methods", also=f"{os.pathsep}{tmp_path}")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "two owners" in done.stderr and "rival" in done.stderr and done.stderr.count("\n") == 1
