@@ -19,12 +19,13 @@ from harness.errors import BadInput, RunFailed
 SCHEMA_VERSION = 1
 Record = dict[str, Any]
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, check_circular=False)
 _LABEL_LENGTH = 60  # of one part of a file name; file systems stop at 255 bytes
 
 
 def canonical(value: Any) -> bytes:
     """The one JSON text of ``value`` that hashes are taken of: sorted keys, no spaces, ASCII, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _CANONICAL.encode(value).encode("ascii")
 
 
 def fingerprint(value: Any) -> str:

@@ -1,0 +1,51 @@
+"""What a record says of the code and machine it was made with."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness import provenance
+
+GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "harness").mkdir()
+    (tmp_path / "harness" / "code.py").write_text("x = 1\n")
+    subprocess.run([*GIT, "-C", str(tmp_path), "add", "."], check=True)
+    subprocess.run([*GIT, "-C", str(tmp_path), "commit", "-qm", "first"], check=True)
+    return tmp_path
+
+
+def test_it_is_plain_json_without_paths_of_this_machine():
+    found = provenance.collect("cpu")
+    text = json.dumps(found)
+    assert found["device"] == "cpu"
+    assert found["versions"]["torch"]
+    assert str(Path(__file__).resolve().parent.parent) not in text
+    assert str(Path.home()) not in text or str(Path.home()) == "/"
+
+
+def test_new_results_do_not_make_the_sources_dirty_but_new_methods_do(checkout):
+    clean = provenance._checkout(checkout)
+    assert clean["dirty"] is False
+    assert len(clean["commit"]) == 40
+    (checkout / "results").mkdir()
+    (checkout / "results" / "record.json").write_text("{}")
+    assert provenance._checkout(checkout) == clean
+    (checkout / "methods").mkdir()
+    (checkout / "methods" / "mine.py").write_text("")
+    assert provenance._checkout(checkout) == clean | {"dirty": True}
+
+
+def test_an_installed_copy_inside_another_checkout_claims_no_commit(checkout):
+    assert provenance._checkout(checkout / "harness") == {"commit": None, "dirty": None}
+
+
+def test_without_git_the_commit_is_unknown(checkout, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert provenance._checkout(checkout) == {"commit": None, "dirty": None}
