@@ -10,7 +10,8 @@ from harness.task import Dataset
 class EvolInstruct(PairwiseTask):
     """Win rate against gpt-3.5-turbo, judged in both orders as DistiLLM-2 does."""
 
-    name, version = "evol_instruct", "1"
+    name = "evol_instruct"
+    version = "1"
     dataset = Dataset(
         local="evol_instruct/evol_inst_eval.json",
         repository="jongwooko/distillm-2",

@@ -56,6 +56,10 @@ class Replay:
     def identity(self) -> dict[str, Any]:
         return dict(self._identity)
 
+    def compared_with(self, instruction: str, candidate: str) -> str | None:
+        """The reference text of the recorded judgement, None where there is none."""
+        return self.references.get((instruction, candidate))
+
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
         strangers = sum(
             self.references.get((c.instruction, c.candidate), c.reference) != c.reference for c in comparisons

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.errors import BadInput
 from harness.grading.judges import Comparison, Judgement, judge_all, require_judge
+from harness.grading.winrate import win_rate
 from harness.task import Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
+
+if TYPE_CHECKING:
+    from harness.grading.length_baselines import Gamed
 
 
 class PairwiseTask(Task):
@@ -53,6 +59,48 @@ class PairwiseTask(Task):
         ]
         judgements = judge_all(judge, comparisons)
         return [_verdict(p.id, sample, j) for (p, sample, _), j in zip(answers, judgements, strict=True)]
+
+    def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What stands beside the win rate: ties, position consistency, unparsed replies, lengths, LC rate.
+
+        ``graded`` are completions with their verdicts: ``problem_id``, ``text``, ``score``, ``extracted`` and
+        ``error``. Rates are fractions of one, lengths in characters, gaps candidate minus reference.
+        """
+        from harness.grading.length_control import length_controlled
+
+        by_id = {p.id: p for p in self.items}
+        problems = [by_id[row["problem_id"]] for row in graded]
+        judgements = [_judgement(row) for row in graded]
+        found: dict[str, Any] = dataclasses.asdict(win_rate(judgements))
+        if not graded:
+            return found
+        candidate = [len(row["text"]) for row in graded]
+        reference = [len(self._compared_with(p, row["text"])) for p, row in zip(problems, graded, strict=True)]
+        difficulty, gamed = self.length_baselines(problems)
+        scores = [j.score for j in judgements]
+        controlled = length_controlled(scores, reference, candidate, difficulty, gamed)
+        return found | {
+            "candidate_length": fmean(candidate),
+            "reference_length": fmean(reference),
+            "length_gap": fmean(candidate) - fmean(reference),
+            "length_controlled": controlled and dataclasses.asdict(controlled),
+        }
+
+    def length_baselines(self, problems: Sequence[Problem]) -> tuple[list[float] | None, Gamed | None]:
+        """Each problem's difficulty and the gamed baselines of the length-controlled fit, where known."""
+        return None, None
+
+    def _compared_with(self, problem: Problem, text: str) -> str:
+        """The reference that the judge saw; recorded judgements bring their own."""
+        recorded = getattr(self.judge, "compared_with", lambda instruction, candidate: None)
+        return recorded(problem.prompt.user, text) or problem.reference
+
+
+def _judgement(row: Mapping[str, Any]) -> Judgement:
+    """The judgement that :func:`_verdict` made a verdict of."""
+    if row["error"]:
+        return Judgement(None, "", unparsed=row["extracted"] == "unparsed")
+    return Judgement(row["score"], "", tuple(float(score) for score in row["extracted"].split("|")))
 
 
 def _verdict(problem_id: str, sample: int, judgement: Judgement) -> Verdict:

@@ -1,0 +1,234 @@
+"""A language model as the judge: questions out, replies in, each answered question kept at once.
+
+Where a model runs (``judge_server``, ``judge_local``) is apart from how it is asked (``judge_protocols``).
+A question that fails costs itself: its comparison is unanswered, and the next run asks it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.data import cache_dir
+from harness.errors import BadInput
+from harness.grading.judge_budget import Budget
+from harness.grading.judge_cache import JudgementCache, digest
+from harness.grading.judge_protocols import JudgeProtocol, Reply, judge_protocol
+from harness.grading.judges import Comparison, Judgement
+from harness.options import build, option
+
+log = logging.getLogger(__name__)
+
+GIVEN_UP_AFTER = 10  # questions that fail in a row, retries included, before the rest is not asked
+
+
+class Unanswered(Exception):
+    """The model gave no reply to a question. ``refused``: it would refuse every other (key, model name)."""
+
+    def __init__(self, reason: str, refused: bool = False):
+        super().__init__(reason)
+        self.refused = refused
+
+
+class Model(Protocol):
+    """Where a judge runs. ``ask`` raises :class:`Unanswered` and is called from ``parallel`` threads."""
+
+    parallel: int
+
+    def identity(self) -> dict[str, Any]: ...
+
+    def ask(self, messages: list[dict[str, str]], temperature: float, max_tokens: int, top_logprobs: int) -> Reply: ...
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Settings of every model judge, written after commas in its specification."""
+
+    protocol: str | None = option(None, "how the judge is asked: alpacaeval-1, alpacaeval-2 or distillm2")
+    temperature: float | None = option(None, "sampling temperature; the protocol's unless set", low=0, high=2)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt to the judge, which ``key`` names in the cache, and the most it may cost."""
+
+    key: str
+    messages: list[dict[str, str]]
+    candidate_first: bool
+    tokens: int
+    usd: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a question has no answer. ``replied``: the judge did reply, without a verdict."""
+
+    reason: str
+    replied: bool
+
+
+class ModelJudge:
+    """Asks ``model`` by ``protocol``; answers that hold a verdict are kept in ``folder``."""
+
+    def __init__(self, model: Model, protocol: JudgeProtocol, temperature: float, budget: Budget, folder: Path):
+        self.model, self.protocol, self.temperature, self.budget = model, protocol, temperature, budget
+        self.cache = JudgementCache(folder, self.identity())
+
+    def identity(self) -> dict[str, Any]:
+        return self.model.identity() | {
+            "protocol": self.protocol.name,
+            "prompt_sha256": self.protocol.prompt_sha256,
+            "temperature": self.temperature,
+            "max_tokens": self.protocol.max_tokens,
+            "orders": "both" if self.protocol.both_orders else "drawn by instruction",
+        }
+
+    def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
+        """Raises BadInput before any question when the estimate is over budget, and at the first when the
+        server refuses the key or the model's name."""
+        asked = [self._questions(c) for c in comparisons]
+        missing = {q.key: q for questions in asked for q in questions if q.key not in self.cache}
+        failures = self._ask_all(list(missing.values())) if missing else {}
+        self._watch_model(q.key for questions in asked for q in questions if q.key not in failures)
+        return [self._judgement(questions, failures) for questions in asked]
+
+    def _questions(self, c: Comparison) -> list[Question]:
+        found = []
+        for candidate_first in self.protocol.orders(c.instruction):
+            first, second = (c.candidate, c.reference) if candidate_first else (c.reference, c.candidate)
+            messages = self.protocol.messages(c.instruction, first, second)
+            order = "candidate first" if candidate_first else "reference first"
+            key = digest([order, c.instruction, c.reference, c.candidate])
+            tokens, usd = self.budget.estimate(messages, self.protocol.max_tokens)
+            found.append(Question(key, messages, candidate_first, tokens, usd))
+        return found
+
+    def _ask_all(self, questions: list[Question]) -> dict[str, Failure]:
+        """Ask, keep each answer as it comes, and return why the other keys have none."""
+        tokens, usd = sum(q.tokens for q in questions), sum(q.usd for q in questions)
+        self.budget.check(len(questions), tokens, usd)
+        log.warning("judge: %d questions, at most about %d tokens, $%.4g", len(questions), tokens, usd)
+        failures: dict[str, Failure] = {}
+        in_a_row, answered = 0, False
+        stop = threading.Event()
+        try:
+            for question, outcome in self._outcomes(questions, stop):
+                if isinstance(outcome, Reply):
+                    in_a_row, answered = 0, True
+                    if not self._keep(question, outcome):
+                        failures[question.key] = Failure(f"no verdict in the reply {outcome.text[:80]!r}", True)
+                    continue
+                if outcome.refused and not answered:
+                    raise BadInput(f"the judge refuses to be asked: {outcome}")
+                failures[question.key] = Failure(str(outcome), False)
+                in_a_row += 1
+                if in_a_row == GIVEN_UP_AFTER and not stop.is_set():
+                    log.warning("judge: %d questions failed in a row; the rest is not asked", in_a_row)
+                    stop.set()
+        finally:
+            stop.set()  # threads that hold a question finish it and take no other
+        return failures
+
+    def _keep(self, question: Question, reply: Reply) -> bool:
+        """Whether the reply holds a verdict. Only those are kept: the next run asks the others again."""
+        share = self.protocol.read(reply)
+        if share is None:
+            return False
+        self.cache.add(question.key, {"share": share, "reply": reply.text, "model": reply.model})
+        return True
+
+    def _outcomes(
+        self, questions: list[Question], stop: threading.Event
+    ) -> Iterator[tuple[Question, Reply | Unanswered]]:
+        """Each question with its reply or failure, as they come. Daemon threads, so Ctrl-C ends at once."""
+        todo: queue.SimpleQueue[Question] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[Question, Reply | Exception]] = queue.SimpleQueue()
+        for question in questions:
+            todo.put(question)
+
+        def work() -> None:
+            while True:
+                try:
+                    question = todo.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    done.put((question, self._ask(question, stop)))
+                except Exception as error:  # an Unanswered, or whatever it is: raised where it is awaited
+                    done.put((question, error))
+
+        for _ in range(min(self.model.parallel, len(questions))):
+            threading.Thread(target=work, daemon=True).start()
+        for _ in questions:
+            question, outcome = done.get()
+            if not isinstance(outcome, Reply | Unanswered):
+                raise outcome
+            yield question, outcome
+
+    def _ask(self, question: Question, stop: threading.Event) -> Reply:
+        if stop.is_set():
+            raise Unanswered("not asked: the judge had stopped answering")
+        if not self.budget.reserve(question.usd):
+            raise Unanswered(f"not asked: the budget of ${self.budget.limit_usd:g} is spent")
+        reply = None
+        try:
+            reply = self.model.ask(
+                question.messages, self.temperature, self.protocol.max_tokens, self.protocol.top_logprobs
+            )
+        finally:
+            self.budget.settle(question.usd, reply)
+        return reply
+
+    def _watch_model(self, keys: Iterator[str]) -> None:
+        """A floating name may serve another model halfway; the server says which one it ran."""
+        served = sorted({self.cache[key]["model"] for key in keys} - {""})
+        if len(served) > 1:
+            log.warning("judge: the answers come from %s; ask for one of them by name", " and ".join(served))
+
+    def _judgement(self, questions: list[Question], failures: Mapping[str, Failure]) -> Judgement:
+        """A comparison counts when every order of it was answered: one order alone has a position bias."""
+        failed = [failures[q.key] for q in questions if q.key in failures]
+        if failed:
+            return Judgement(None, failed[0].reason, unparsed=all(f.replied for f in failed))
+        by_order = []
+        for question in questions:
+            share = self.cache[question.key]["share"]  # of the response shown first
+            by_order.append(share if question.candidate_first else 1 - share)
+        shown = ", ".join(
+            f"{score:.3g} with the {'candidate' if q.candidate_first else 'reference'} first"
+            for q, score in zip(questions, by_order, strict=True)
+        )
+        return Judgement(sum(by_order) / len(by_order), f"preferred {shown}", tuple(by_order))
+
+
+def open_model_judge(kind: str, rest: str, protocol: str, keep: Path | None) -> ModelJudge:
+    """The judge of ``openai:`` and ``hf:`` specifications, ``NAME[,key=value...]``. Raises BadInput."""
+    name, *settings = rest.split(",")
+    values = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise BadInput(f"--judge {kind}:{rest}: {setting!r} is not key=value")
+        values[key.strip()] = value.strip()
+    options: Any
+    model: Model
+    if kind == "openai":
+        from harness.grading.judge_server import Server, ServerOptions
+
+        options = build(ServerOptions, values, "judge openai")
+        budget = Budget(options.budget_usd, options.price_in, options.price_out)
+        model = Server.named(name, options)
+    else:
+        from harness.grading.judge_local import LocalModel, LocalOptions
+
+        options = build(LocalOptions, values, "judge hf")
+        budget = Budget()
+        model = LocalModel(name, options)
+    asked = judge_protocol(options.protocol or protocol)
+    temperature = asked.temperature if options.temperature is None else options.temperature
+    return ModelJudge(model, asked, temperature, budget, keep or cache_dir() / "judgements")

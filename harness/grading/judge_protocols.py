@@ -1,0 +1,174 @@
+"""How a model is asked to judge: the words, the order of the two responses, and how its reply is read.
+
+``alpacaeval-1``  alpaca_eval's ``alpaca_eval_gpt4``: ranks the two, in an order drawn by the instruction
+``alpacaeval-2``  its ``weighted_alpaca_eval_gpt4_turbo``: one token, score P(m) / (P(m) + P(M))
+``distillm2``     reasons, then [[A]], [[B]] or [[C]] for a tie, both orders (arXiv 2503.07067; words our own)
+
+The words and parsers of the first two are alpaca_eval's own, read from the installed package. Turns are cut
+before responses are filled in and each placeholder is filled once, so that no response can forge a turn or
+pull in another field; alpaca_eval fills first and splits after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import math
+import random
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from harness.errors import RunFailed, unknown
+
+REPLY_LIMIT = 20_000  # characters of a reply that are read; a judge's verdict is far shorter
+
+RUBRIC = """\
+Two assistants, A and B, answered the same request. Decide whose answer serves the person who asked better.
+
+Weigh, in this order: whether the answer does what was asked; whether what it says is correct; whether it \
+is useful, sufficiently deep and clearly put. Do not reward an answer for being longer, for coming first or \
+second, or for its tone or formatting alone.
+
+Give your reasons in a few sentences. Then end with your verdict on a line of its own: [[A]] if assistant \
+A's answer is better, [[B]] if assistant B's is, [[C]] if neither is.
+
+<request>
+{instruction}
+</request>
+
+<answer_of_A>
+{output_1}
+</answer_of_A>
+
+<answer_of_B>
+{output_2}
+</answer_of_B>"""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A judge's answer: its text, the likeliest first tokens with log-probabilities, tokens in and out."""
+
+    text: str
+    first_token: tuple[tuple[str, float], ...] = ()
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    model: str = ""  # what the server says it ran
+
+
+@dataclass(frozen=True)
+class JudgeProtocol:
+    """One way of asking. ``read`` gives the share in [0, 1] of the response shown first, or None."""
+
+    name: str
+    turns: tuple[tuple[str, str], ...]  # (role, template with {instruction}, {output_1}, {output_2})
+    read: Callable[[Reply], float | None]
+    temperature: float
+    max_tokens: int
+    both_orders: bool = False
+    top_logprobs: int = 0
+
+    @property
+    def prompt_sha256(self) -> str:
+        return hashlib.sha256(json.dumps(self.turns).encode()).hexdigest()
+
+    def orders(self, instruction: str) -> tuple[bool, ...]:
+        """Whether the candidate is shown first, for each question to ask about ``instruction``."""
+        if self.both_orders:
+            return (False, True)
+        # alpaca_eval's draw: RandomSwitchTwoColumnsProcessor, seed 0, on the instruction alone
+        return (random.Random(f"is_switched_outputs{instruction}0").choices([False, True], k=1)[0],)
+
+    def messages(self, instruction: str, first: str, second: str) -> list[dict[str, str]]:
+        """The chat turns that show ``first`` and ``second`` in this order."""
+        fields = {"instruction": instruction, "output_1": first, "output_2": second}
+
+        def fill(template: str) -> str:
+            return re.sub(r"\{(instruction|output_1|output_2)\}", lambda match: fields[match[1]], template)
+
+        return [{"role": role, "content": fill(template)} for role, template in self.turns]
+
+
+def judge_protocol(name: str) -> JudgeProtocol:
+    """The protocol called ``name``. Raises BadInput with the known names for any other."""
+    if name not in PROTOCOLS:
+        raise unknown("judge protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]()
+
+
+def _alpacaeval_1() -> JudgeProtocol:
+    turns = _turns("alpaca_eval_gpt4/alpaca_eval.txt")
+    return JudgeProtocol("alpacaeval-1", turns, _read_ranking, temperature=0.0, max_tokens=100)
+
+
+def _alpacaeval_2() -> JudgeProtocol:
+    turns = _turns("alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt")
+    return JudgeProtocol("alpacaeval-2", turns, _read_logprobs, temperature=1.0, max_tokens=1, top_logprobs=5)
+
+
+def _distillm2() -> JudgeProtocol:
+    return JudgeProtocol(
+        "distillm2", (("user", RUBRIC),), _read_letter, temperature=1.0, max_tokens=1024, both_orders=True
+    )
+
+
+PROTOCOLS = {"alpacaeval-1": _alpacaeval_1, "alpacaeval-2": _alpacaeval_2, "distillm2": _distillm2}
+
+
+def _turns(template: str) -> tuple[tuple[str, str], ...]:
+    """The turns of a ChatML template that alpaca_eval ships, found without importing the package."""
+    spec = importlib.util.find_spec("alpaca_eval")
+    if spec is None or not spec.submodule_search_locations:
+        raise RunFailed("this judge protocol needs the package alpaca-eval, which is not installed")
+    path = Path(spec.submodule_search_locations[0]) / "evaluators_configs" / template
+    pattern = r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>"
+    turns = re.findall(pattern, path.read_text("utf-8"), re.DOTALL)
+    return tuple((role, text.strip()) for role, text in turns)
+
+
+def _read_ranking(reply: Reply) -> float | None:
+    """alpaca_eval's ``ranking_parser``: a Python list that gives model_1 rank 1 or 2."""
+    return _share(_parsers().ranking_parser(reply.text[:REPLY_LIMIT]) if reply.text else [math.nan])
+
+
+def _read_logprobs(reply: Reply) -> float | None:
+    """alpaca_eval's ``logprob_parser``: m is the response shown first, M the second."""
+    top = [{"token": token, "logprob": logprob} for token, logprob in reply.first_token]
+    completion = {"logprobs": {"content": [{"top_logprobs": top}]}}
+    return _share(_parsers().logprob_parser(completion, "m", ["m", "M"], is_binarize=False))
+
+
+def _read_letter(reply: Reply) -> float | None:
+    """The last [[A]], [[B]] or [[C]]: reasons may mention another before the verdict."""
+    letters = re.findall(r"\[\[([ABC])\]\]", reply.text[-REPLY_LIMIT:])
+    return {"A": 1.0, "B": 0.0, "C": 0.5}[letters[-1]] if letters else None
+
+
+def _share(preference: list[float]) -> float | None:
+    """The first response's share of a parser's answer, which runs from 1 (first) to 2 (second)."""
+    return None if len(preference) != 1 or math.isnan(preference[0]) else 2.0 - float(preference[0])
+
+
+@cache
+def _parsers() -> ModuleType:
+    """alpaca_eval's parsers. Its import takes seconds, warns, and sets the root logger to INFO: undone here.
+
+    The parsers report every reply that they cannot read to the root logger; here it becomes a judgement.
+    """
+    root = logging.getLogger()
+    level = root.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from alpaca_eval import completion_parsers
+    root.setLevel(level)
+    silent = logging.getLogger("alpaca_eval.completion_parsers")
+    silent.setLevel(logging.CRITICAL)
+    completion_parsers.logging = silent
+    return completion_parsers
