@@ -25,7 +25,7 @@ from harness.types import Completion, Decoding, Problem, Verdict
 if TYPE_CHECKING:
     from harness.generate import Generator
 
-WINDOW = 4  # batches generated between two writes to disk
+WINDOW = 4  # batches of completions between two writes to disk
 
 
 @dataclass(frozen=True)
@@ -84,27 +84,39 @@ def complete(
     progress: Callable[[int, int], None],
 ) -> list[Completion]:
     """``decoding.samples`` completions of every problem, problem by problem; ``path`` keeps them."""
-    from harness.rollouts import stable_seed
-
+    ask = _through_lm_eval if task.family == "maths" else _directly
     done = read_completions(path)
-    wanted = [(p, k) for p in problems for k in range(decoding.samples)]
+    done = done[: len(done) - len(done) % decoding.samples]
+    window = max(1, WINDOW * generator.batch // decoding.samples)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
-        while len(done) < len(wanted):
-            progress(len(done), len(wanted))
-            batch = wanted[len(done) : len(done) + WINDOW * generator.batch]
-            texts = [generator.render(p.prompt) for p, _ in batch]
-            seeds = [stable_seed(seed, task.name, p.id, k) for p, k in batch]
-            made = [
-                Completion(p.id, k, g.text, g.tokens, g.finish)
-                for (p, k), g in zip(batch, generator.generate(texts, decoding, seeds), strict=True)
-            ]
+    with path.open("a", encoding="utf-8") as stream:
+        for start in range(len(done) // decoding.samples, len(problems), window):
+            progress(start, len(problems))
+            made = ask(task, generator, problems[start : start + window], decoding, seed)
             stream.writelines(json.dumps(dataclasses.asdict(c)) + "\n" for c in made)
             stream.flush()
             os.fsync(stream.fileno())
             done += made
-    progress(len(wanted), len(wanted))
+    progress(len(problems), len(problems))
     return done
+
+
+def _directly(
+    task: Task, generator: Generator, problems: Sequence[Problem], decoding: Decoding, seed: int
+) -> list[Completion]:
+    from harness.rollouts import stable_seed
+
+    wanted = [(p, k) for p in problems for k in range(decoding.samples)]
+    texts = [generator.render(p.prompt) for p, _ in wanted]
+    seeds = [stable_seed(seed, task.name, p.id, k) for p, k in wanted]
+    made = generator.generate(texts, decoding, seeds)
+    return [Completion(p.id, k, g.text, g.tokens, g.finish) for (p, k), g in zip(wanted, made, strict=True)]
+
+
+def _through_lm_eval(*asked: Any) -> list[Completion]:
+    from harness import lm_eval_adapter  # seconds to import: only where it is used
+
+    return lm_eval_adapter.complete(*asked)
 
 
 def read_completions(path: Path) -> list[Completion]:
@@ -143,9 +155,7 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
     counted = [row for row in graded if not (row["error"] and task.metric == "win_rate")]
     if not counted:
         first = graded[0]["reason"] if graded else "there was nothing to grade"
-        raise RunFailed(
-            f"{task.title}: no verdict was reached ({first}); run again, the completions are kept"
-        )
+        raise RunFailed(f"{task.title}: no verdict was reached ({first}); run again, the completions are kept")
     by_problem: dict[str, list[float]] = {}
     for row in counted:
         by_problem.setdefault(row["problem_id"], []).append(row["score"])

@@ -50,14 +50,10 @@ class Generator:
             turns.insert(0, {"role": "system", "content": prompt.system})
         try:
             text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except (
-            Exception
-        ) as error:  # jinja errors of the template's own raise_exception, e.g. "no system role"
+        except Exception as error:  # jinja errors of the template's own raise_exception, e.g. "no system role"
             if prompt.system is None:
                 raise BadInput(f"the model's chat template refuses a user turn: {error}") from None
-            merged = Prompt(
-                user=f"{prompt.system}\n\n{prompt.user}", plain=prompt.plain, prefill=prompt.prefill
-            )
+            merged = Prompt(user=f"{prompt.system}\n\n{prompt.user}", plain=prompt.plain, prefill=prompt.prefill)
             return self.render(merged)
         return text + prompt.prefill
 
@@ -99,15 +95,46 @@ class Generator:
         return results  # type: ignore[return-value]
 
     @torch.inference_mode()
+    def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        """For each (context, continuation): the continuation's log-probability in nats, and whether it is greedy.
+
+        The continuation's tokens are those of the joint text beyond the context's, as lm-eval counts them. A
+        text longer than the model's context loses its beginning.
+        """
+        found: list[tuple[float, bool]] = []
+        for start in range(0, len(pairs), self.batch):
+            whole, sizes = [], []
+            for context, continuation in pairs[start : start + self.batch]:
+                before = self.encode(context) or [self.tokenizer.eos_token_id]
+                joint = self.encode(context + continuation)
+                tail = joint[len(before) :] if joint[: len(before)] == before else None
+                if tail is None:
+                    tail = self.tokenizer(continuation, add_special_tokens=False)["input_ids"]
+                ids = before + tail
+                whole.append(ids[-self.limit :] if self.limit else ids)
+                sizes.append(len(tail))
+            ids, mask = _pad_left(whole, self.tokenizer.pad_token_id, self.model.device)
+            position = (mask.cumsum(1) - 1).clamp_min(0)
+            keep = max(sizes) + 1
+            logits = self.model(
+                input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False, logits_to_keep=keep
+            ).logits[:, -keep:, : len(self.tokenizer)]
+            log_probs = logits.float().log_softmax(-1)
+            for row, size in enumerate(sizes):
+                target = ids[row, ids.shape[1] - size :]
+                scores = log_probs[row, keep - 1 - size : keep - 1]
+                value = scores.gather(-1, target[:, None]).sum()
+                found.append((float(value), bool((scores.argmax(-1) == target).all())))
+        return found
+
+    @torch.inference_mode()
     def _decode(self, prompts: list[list[int]], decoding: Decoding, seeds: list[int]) -> list[Generated]:
         device, rows = self.model.device, len(prompts)
         limit = self.limit or float("inf")
         room = [int(min(decoding.max_new_tokens, limit - len(p))) for p in prompts]
         if min(room) <= 0:  # a prompt fills the context: it gets no answer, its neighbours are not shortened
             fits = [i for i in range(rows) if room[i] > 0]
-            done = (
-                self._decode([prompts[i] for i in fits], decoding, [seeds[i] for i in fits]) if fits else []
-            )
+            done = self._decode([prompts[i] for i in fits], decoding, [seeds[i] for i in fits]) if fits else []
             rest = iter(done)
             return [
                 next(rest) if r > 0 else Generated("", (), (), "length", len(p))
@@ -137,9 +164,7 @@ class Generator:
             )
             token, log_prob = _pick(logits, decoding, None if draws is None else draws[alive, t])
             going = []
-            for k, (row, new, lp) in enumerate(
-                zip(alive.tolist(), token.tolist(), log_prob.tolist(), strict=True)
-            ):
+            for k, (row, new, lp) in enumerate(zip(alive.tolist(), token.tolist(), log_prob.tolist(), strict=True)):
                 out[row].append(new)
                 log_probs[row].append(lp)
                 if new in self.end_ids or stops.hit(out[row]):
@@ -156,9 +181,7 @@ class Generator:
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             position = position[:, -1:] + 1
         return [
-            Generated(
-                stops.cut(self._text(out[i])), tuple(out[i]), tuple(log_probs[i]), finish[i], len(prompts[i])
-            )
+            Generated(stops.cut(self._text(out[i])), tuple(out[i]), tuple(log_probs[i]), finish[i], len(prompts[i]))
             for i in range(rows)
         ]
 

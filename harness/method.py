@@ -123,7 +123,7 @@ class Method(ABC):
         """[N] non-negative weights, computed without gradient; None weighs all tokens alike."""
         return None
 
-    def after_step(self, step: Step, report: Mapping[str, float]) -> None:
+    def after_step(self, step: Step, report: Mapping[str, float]) -> None:  # noqa: B027 (optional, not forgotten)
         """Moves ``state``, once per optimizer step, from ``report``: means over the step and all processes."""
 
     def card(self) -> dict[str, Any]:

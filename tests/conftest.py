@@ -8,6 +8,7 @@ import pytest
 
 os.environ.setdefault("HARNESS_PLUGINS", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second thread only waits for the first
 
 
 def byte_tokenizer():
@@ -57,8 +58,6 @@ def models(tmp_path_factory) -> tuple[Path, Path]:
 def prompts_file(tmp_path_factory) -> Path:
     """Twelve prompts with responses of unequal length."""
     path = tmp_path_factory.mktemp("data") / "prompts.jsonl"
-    rows = [
-        {"prompt": f"{'ab' * (i % 4)} {i}:", "response": f"line {i}\n{'x' * (i % 5)}."} for i in range(12)
-    ]
+    rows = [{"prompt": f"{'ab' * (i % 4)} {i}:", "response": f"line {i}\n{'x' * (i % 5)}."} for i in range(12)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
