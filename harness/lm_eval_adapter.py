@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task as LMEvalTask
+from lm_eval.config.task import TaskConfig
 from lm_eval.evaluator import evaluate, simple_evaluate
 from lm_eval.tasks import TaskManager
 
@@ -85,9 +86,7 @@ class HarnessLM(LM):
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         return self.generator.tokenizer.chat_template if chat_template else None
 
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return self.generator.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,
@@ -119,8 +118,9 @@ def complete(
     if not problems:
         return []
     model = HarnessLM(generator, seed)
-    asked = _Generation(task.name, problems, [generator.render(p.prompt) for p in problems], decoding)
+    texts = [generator.render(p.prompt) for p in problems]
     with _quiet():
+        asked = _Generation(task.name, problems, texts, decoding)
         evaluate(model, {"tasks": {task.name: asked}}, log_samples=False, bootstrap_iters=0)
     answers = model.generated[task.name]
     return [
@@ -144,14 +144,13 @@ class _Generation(LMEvalTask):
             "top_p": decoding.top_p,
             "max_gen_toks": decoding.max_new_tokens,
         }
-        super().__init__(
-            config={
-                "task": name,
-                "output_type": self.OUTPUT_TYPE,
-                "num_fewshot": 0,
-                "repeats": decoding.samples,
-                "generation_kwargs": self.settings,
-            }
+        super().__init__()
+        self._config = TaskConfig(  # set here: the base class drops the configuration it is given
+            task=name,
+            output_type=self.OUTPUT_TYPE,
+            num_fewshot=0,
+            repeats=decoding.samples,
+            generation_kwargs=self.settings,
         )
 
     def download(self, data_dir=None, cache_dir=None, download_mode=None) -> None:

@@ -82,9 +82,7 @@ def _at_once(gold: Gold, answer: str | None) -> Judged | None:
     if not answer:
         return Judged(False, "", "the answer is empty")
     if len(answer) > LONGEST_ANSWER:
-        return Judged(
-            False, answer[:LONGEST_ANSWER], f"the answer is longer than {LONGEST_ANSWER} characters"
-        )
+        return Judged(False, answer[:LONGEST_ANSWER], f"the answer is longer than {LONGEST_ANSWER} characters")
     wanted, given = literal(gold.text), literal(answer)
     if wanted is None or given is None or gold.unit or gold.tolerance is not None:
         return None

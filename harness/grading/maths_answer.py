@@ -117,9 +117,7 @@ def _both_signs(text: str) -> list[str]:
     if "\\pm" not in text or _enclosed(text)[0]:
         return [text]
     signs = [("+", "-"), ("-", "+")]
-    return [
-        re.sub(r"\\mp(?![a-zA-Z])", minus, re.sub(r"\\pm(?![a-zA-Z])", plus, text)) for plus, minus in signs
-    ]
+    return [re.sub(r"\\mp(?![a-zA-Z])", minus, re.sub(r"\\pm(?![a-zA-Z])", plus, text)) for plus, minus in signs]
 
 
 def clean(text: str) -> str:

@@ -21,9 +21,7 @@ from harness.grading.maths_units import conversion, named, take_unit
 
 RELATIVE = 1e-5  # math-verify rounds to 6 decimals, and so cannot tell 0.0000672 from 0.0000671
 UNDERFLOW = Float("1e-40")  # what evaluating an exact zero may leave
-NAME = re.compile(
-    r"(\\?[A-Za-z]+)(?:\s*_\s*(?:\w|\{[^{}]*\}))?\s*(?:\(\s*([A-Za-z])\s*\))?|\\angle[A-Za-z_{}\d ]+"
-)
+NAME = re.compile(r"(\\?[A-Za-z]+)(?:\s*_\s*(?:\w|\{[^{}]*\}))?\s*(?:\(\s*([A-Za-z])\s*\))?|\\angle[A-Za-z_{}\d ]+")
 BASED = re.compile(r"(-?\d+)\s*_\s*\{?\s*(\d{1,2})\s*\}?", re.ASCII)
 SETS = re.compile(r"[<>]|\\(?:le|ge|lt|gt|setminus|mathbb)(?![a-zA-Z])")
 # Units are off because the library counts single letters among them: 6m would become 6.
@@ -122,19 +120,17 @@ def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tu
     gold_unit = gold_unit or named(rules["unit"])
     gold, answer = _in_base_ten(gold, answer)
     if "%" in {gold_unit, unit} and gold_unit != unit:
-        share = (1, 100) if unit == "%" else (100, 1)
-        if _same_number(gold, answer, share, rules["tolerance"], renamed):
-            return True
-        # The sign may be missing on one side, but a gold of at most 1 without it is a share itself.
-        value = literal(gold)
-        missing = not unit or not gold_unit
-        return (
-            missing
-            and (value is None or abs(value) > 1)
-            and _same_number(gold, answer, (1, 1), rules["tolerance"], renamed)
-        )
-    scale = conversion(unit, gold_unit)
-    return scale is not None and _same_number(gold, answer, scale, rules["tolerance"], renamed)
+        scales = [(1, 100) if unit == "%" else (100, 1)]
+        if not (unit and gold_unit) and _exceeds_one(gold):  # a missing sign is forgiven, except to a share
+            scales.append((1, 1))
+    else:
+        scales = [conversion(unit, gold_unit)]
+    return any(scale and _same_number(gold, answer, scale, rules["tolerance"], renamed) for scale in scales)
+
+
+def _exceeds_one(latex: str) -> bool:
+    value = _parse(latex)
+    return isinstance(value, Expr) and bool(value.is_number) and bool(abs(N(value)) > 1)
 
 
 def _letters(text: str) -> str:

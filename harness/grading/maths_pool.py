@@ -71,11 +71,11 @@ class Worker:
         return None
 
     def _ended(self) -> dict[str, Any]:
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").strip().splitlines()
         self.kill()
         if self.ready:
             return {"died": "crash"}
-        self.errors.seek(0)
-        lines = self.errors.read().decode(errors="replace").strip().splitlines()
         raise RunFailed(f"the maths grader does not start: {lines[-1] if lines else 'no message'}")
 
     def kill(self) -> None:
@@ -154,9 +154,10 @@ class Pool:
             self.workers.remove(worker)
 
     def close(self) -> None:
-        """End all workers. The pool can be used again; it then starts new ones."""
-        with self.lock:
-            self._discard(list(self.workers))
+        """End all workers; a later use starts new ones. In a forked child they are the parent's: left alone."""
+        if self.owner == os.getpid():
+            with self.lock:
+                self._discard(list(self.workers))
 
 
 def _environment() -> dict[str, str]:
