@@ -88,15 +88,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="method.beta=0.3, training.steps=50, evaluation.limit=20, …; repeatable",
     )
-    run.add_argument(
-        "--judge", metavar="JUDGE", help="openai:MODEL[@URL], hf:DIR, replay:FILE: for instruction tasks"
-    )
-    run.add_argument(
-        "--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps (default: cuda if there is one)"
-    )
-    run.add_argument(
-        "--again", action="store_true", help="run anew even if the same is recorded; both are kept"
-    )
+    run.add_argument("--judge", metavar="JUDGE", help="openai:MODEL[@URL], hf:DIR, replay:FILE: for instruction tasks")
+    run.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps (default: cuda if there is one)")
+    run.add_argument("--again", action="store_true", help="run anew even if the same is recorded; both are kept")
     _shared(run)
     run.set_defaults(command=_run)
 
@@ -105,12 +99,8 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="JSON on stdout")
     listing.set_defaults(command=_list)
 
-    show = commands.add_parser(
-        "show", help="a record; or: show method NAME, show task NAME, show recipe NAME"
-    )
-    show.add_argument(
-        "what", nargs="+", metavar="RECORD|RUN_ID", help="a record file, a run id or its beginning"
-    )
+    show = commands.add_parser("show", help="a record; or: show method NAME, show task NAME, show recipe NAME")
+    show.add_argument("what", nargs="+", metavar="RECORD|RUN_ID", help="a record file, a run id or its beginning")
     _shared(show)
     show.set_defaults(command=_show)
 
@@ -124,12 +114,8 @@ def parser() -> argparse.ArgumentParser:
     grade.set_defaults(command=_grade)
 
     table = commands.add_parser("table", help="the leaderboard of the recorded results")
-    table.add_argument(
-        "--task", action="append", default=[], metavar="T", help="only these tasks; repeatable"
-    )
-    table.add_argument(
-        "--format", default=None, choices=("md", "csv", "json", "latex", "html"), help="default: md"
-    )
+    table.add_argument("--task", action="append", default=[], metavar="T", help="only these tasks; repeatable")
+    table.add_argument("--format", default=None, choices=("md", "csv", "json", "latex", "html"), help="default: md")
     _shared(table)
     table.set_defaults(command=_table)
     return top
@@ -178,7 +164,7 @@ def _run(chosen: argparse.Namespace) -> str:
     from harness.table import leaderboard, render
 
     titles = [task.title for task in plan.tasks]
-    return render(leaderboard(plan.store.all()[0], titles), "md")
+    return render(leaderboard(plan.store.all()[0], titles, plan.store.completions), "md")
 
 
 def _list(chosen: argparse.Namespace) -> str:
@@ -221,10 +207,13 @@ def _table(chosen: argparse.Namespace) -> str:
     from harness.store import Store
     from harness.table import leaderboard, render
 
-    records, warnings = Store(chosen.results).all()
+    store = Store(chosen.results)
+    records, warnings = store.all()
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    sections = leaderboard(records, chosen.task or None)
+    if not records:
+        raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
+    sections = leaderboard(records, chosen.task or None, store.completions)
     return render(sections, "json" if chosen.json else chosen.format or "md")
 
 
