@@ -1,0 +1,115 @@
+"""Grade programs by differential testing: a program is right when it gives what the canonical solution gives.
+
+Each suite (EvalPlus' ``base`` inputs, then its ``plus`` inputs) is one process in the sandbox that is called
+once per input. The outputs come back as plain values and are compared here, one by one as they arrive, so
+that nothing a program does to its own process can turn a wrong output into a right one.
+
+Time limits are CPU time: ``max(FLOOR_S, FACTOR x canonical)`` a call. EvalPlus' 0.3.1 has a floor of 1 s of
+wall time, which fails canonical solutions on a busy machine, and its later versions one of 4 s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from harness.grading.code_oracle import accepts, show
+from harness.grading.code_problem import CodeProblem
+from harness.grading.code_truth import Truth, truth
+from harness.sandbox import End, Job, Outcome, Sandbox, shared
+from harness.sandbox.pool import PATIENCE
+from harness.types import Verdict
+
+FLOOR_S = 4.0
+FACTOR = 4.0
+TOTAL_S = 60.0  # of a suite, or FACTOR times the canonical solution's if that is more
+ALONE = 3.0  # times the patience, when a program is given its second chance
+
+_REASONS = {
+    End.TIMEOUT: "timeout on {test} ({detail})",
+    End.STALLED: "timeout on {test} ({detail}, twice)",
+    End.RAISED: "failed {test}: raised {detail}",
+    End.NOT_PLAIN: "failed {test}: returned {detail}",
+    End.DIED: "failed {test}: {detail}",
+    End.MALFORMED: "failed {test}: wrote to the channel of the results",
+    End.LOST: "{test}: the sandbox was lost ({detail})",
+}
+
+
+def grade(
+    problems: Sequence[CodeProblem], programs: Sequence[str | None], sandbox: Sandbox | None = None
+) -> list[Verdict]:
+    """Verdicts on ``programs`` (None: there is none) in order, each against the problem beside it.
+
+    Suites that a problem holds are all required. Raises RunFailed when a canonical solution fails.
+    """
+    sandbox = sandbox or shared()
+    pairs = list(zip(problems, programs, strict=True))
+
+    def first(pair: tuple[CodeProblem, str | None]) -> Verdict | None:
+        return _judge(*pair, sandbox, PATIENCE)
+
+    with ThreadPoolExecutor(sandbox.workers, thread_name_prefix="grade") as threads:
+        verdicts = list(threads.map(first, pairs))
+    # A program that got no processor for a long time is tried once more, when nothing else runs here.
+    return [
+        verdict or _judge(*pair, sandbox, PATIENCE * ALONE, last=True)
+        for pair, verdict in zip(pairs, verdicts, strict=True)
+    ]
+
+
+def _judge(
+    problem: CodeProblem, program: str | None, sandbox: Sandbox, patience: float, last: bool = False
+) -> Verdict | None:
+    """The verdict, or None when the machine was too busy to reach one and this is not the ``last`` try."""
+    if program is None or not program.strip():
+        return Verdict(problem.task_id, 0, 0.0, "no program in the completion")
+    tests = 0
+    for suite in problem.suites:
+        outcome, reason = _run(problem, program, suite, sandbox, patience)
+        if outcome.end is End.STALLED and not last:
+            return None
+        if outcome.end is not End.DONE:
+            return Verdict(problem.task_id, 0, 0.0, reason, program, error=outcome.end is End.LOST)
+        tests += outcome.calls
+    return Verdict(problem.task_id, 0, 1.0, f"passed all {tests} tests", program)
+
+
+def _run(problem: CodeProblem, program: str, suite: str, sandbox: Sandbox, patience: float) -> tuple[Outcome, str]:
+    """How the program fared in ``suite``, and why it is wrong if it did not run through."""
+    expected = truth(problem, suite, sandbox)
+    inputs = problem.suites[suite]
+    wrong = ""
+
+    def receive(call: int, text: bytes, _: float) -> bool:
+        nonlocal wrong
+        # Equal texts are equal values, except that find_zero's oracle asks for no particular value at all.
+        if text == expected.outputs[call]:
+            return True
+        try:
+            if accepts(problem, inputs[call], expected.outputs[call], text):
+                return True
+            wrong = f"expected {show(expected.outputs[call])}, got {show(text)}"
+        except ValueError as error:
+            wrong = f"an output that cannot be read ({error})"
+        return False
+
+    outcome = sandbox.run(_job(problem, program, inputs, expected), receive, patience)
+    test = f"{suite} test {outcome.calls + 1}"
+    if outcome.end is End.STOPPED:
+        return outcome, f"failed {test}: {wrong}"
+    if outcome.end is End.UNDEFINED:
+        return outcome, f"the program cannot be run: {outcome.detail}"
+    reason = _REASONS.get(outcome.end, "")
+    return outcome, reason.format(test=test, detail=outcome.detail)
+
+
+def _job(problem: CodeProblem, program: str, inputs: list[str], expected: Truth) -> Job:
+    return Job(
+        program=program,
+        entry_point=problem.entry_point,
+        inputs=inputs,
+        limits=[max(FLOOR_S, FACTOR * seconds) for seconds in expected.seconds],
+        define_limit=FLOOR_S,
+        cpu_seconds=max(TOTAL_S, FACTOR * sum(expected.seconds)),
+    )

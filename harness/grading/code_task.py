@@ -1,0 +1,91 @@
+"""What the code tasks share: EvalPlus' prompts, and the way from completions to verdicts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+from harness.grading.code import FACTOR, FLOOR_S, TOTAL_S, grade
+from harness.grading.code_problem import CodeProblem
+from harness.grading.code_text import program_of
+from harness.task import Dataset, Task
+from harness.types import Completion, Decoding, Problem, Prompt, Verdict
+
+INSTRUCTION = (
+    "Please provide a self-contained Python script that solves the following problem in a markdown code block:"
+)
+RESPONSE = (
+    "Below is a Python script with a self-contained function that solves the problem and passes corresponding tests:"
+)
+# Strings that end a completion under both protocols of EvalPlus. Those that end only the continuation of a stub
+# (``CodeTask.completion_stop``) would cut a chat model's program at its first function; they are applied when the
+# completion is read.
+STOP = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(", "\n```\n")
+
+HUMANEVAL_STOP = ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ")
+MBPP_STOP = ('\n"""', "\nassert")
+
+HUMANEVAL_PLUS = Dataset(
+    local="humanevalplus/HumanEvalPlus.jsonl.gz",  # v0.1.10
+    repository="evalplus/humanevalplus_release",
+    commit="200defce9e3429d28ca215b6dd061c0f7f31c18b",
+    path="HumanEvalPlus.jsonl.gz",
+    sha256="272720b90ac375502c8ed23cd791c2a93dfb22a911641a494da74a426c09f101",
+    n=164,
+)
+MBPP_PLUS = Dataset(
+    local="mbppplus/MbppPlus.jsonl.gz",  # v0.2.0
+    repository="evalplus/mbppplus_release",
+    commit="dadf43da556a00f7bacd71cb154f2932757d9144",
+    path="MbppPlus.jsonl.gz",
+    sha256="af43697e8791c4c149bdfd6b489d8b5412507551ac20e28a439f650b8225db63",
+    n=378,
+)
+
+
+class CodeTask(Task):
+    """pass@1 by differential testing on rows in EvalPlus' format; ``plus`` adds the plus inputs to the base ones."""
+
+    family, metric, grader = "code", "pass@1", "differential testing on EvalPlus' inputs and oracles"
+    decoding = Decoding(max_new_tokens=768, stop=STOP)
+    plus: ClassVar[bool]
+    completion_stop: ClassVar[tuple[str, ...]]
+
+    def problems(self, rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
+        found = [CodeProblem.of(row, number, self.plus) for number, row in enumerate(rows, 1)]
+        return [Problem(problem.task_id, prompt(problem), problem) for problem in found]
+
+    def grade(self, problem: Problem, text: str) -> Verdict:
+        return self.grade_all([Completion(problem.id, 0, text, 0, "stop")])[0]
+
+    def grade_all(self, completions: Sequence[Completion]) -> list[Verdict]:
+        by_id = {problem.id: problem.reference for problem in self.items}
+        programs = [
+            program_of(by_id[completion.problem_id], completion.text, self.completion_stop)
+            for completion in completions
+        ]
+        return self.grade_programs(completions, programs)
+
+    def grade_programs(self, completions: Sequence[Completion], programs: Sequence[str | None]) -> list[Verdict]:
+        """Verdicts on whole programs, run as they are: EvalPlus' samples with a ``solution``."""
+        by_id = {problem.id: problem.reference for problem in self.items}
+        verdicts = grade([by_id[completion.problem_id] for completion in completions], programs)
+        return [
+            dataclasses.replace(verdict, sample=completion.sample)
+            for verdict, completion in zip(verdicts, completions, strict=True)
+        ]
+
+    def grader_identity(self) -> dict[str, Any]:
+        limits = {"floor_s": FLOOR_S, "factor": FACTOR, "total_s": TOTAL_S}
+        return super().grader_identity() | {"evalplus": version("evalplus"), "cpu_limits": limits}
+
+
+def prompt(problem: CodeProblem) -> Prompt:
+    """EvalPlus' chat protocol (a fence is opened for the model), and the stub for a model without chat template."""
+    return Prompt(
+        user=f"{INSTRUCTION}\n```\n{problem.prompt.strip()}\n```\n",
+        prefill=f"{RESPONSE}\n```python\n",
+        plain=problem.stub,
+    )

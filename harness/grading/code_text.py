@@ -1,0 +1,137 @@
+"""From the text of a completion to the program that is run.
+
+EvalPlus knows from the model which of its two protocols was used; here the text tells:
+
+- its first line is indented: it continues the body of the stub;
+- else it holds a code fence, or defines the entry point: it is, or contains, a whole program;
+- else it continues the stub.
+
+A continuation ends at the stop strings of EvalPlus' completion protocol and follows the stub. Both kinds then
+pass through EvalPlus' sanitiser, which keeps the imports and whatever the entry point needs. It loses decorated
+functions, functions without ``return`` and unpacked assignments; a program that needs one is run unsanitised.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+from harness.grading.code_problem import CodeProblem
+
+LONGEST_TEXT = 400_000  # characters; more than the 32k tokens of a reasoning model
+SEARCH_LINES = 60_000  # lines parsed in the search for a program in a text, some tenths of a second
+
+
+def program_of(problem: CodeProblem, text: str, stop: Sequence[str]) -> str | None:
+    """The program in ``text``, None if there is none. ``stop`` are the strings that end a continuation.
+
+    It need not be valid Python: what cannot be sanitised is handed on as it is, and will say why it fails.
+    """
+    if not text.strip() or len(text) > LONGEST_TEXT:
+        return None
+    text = text.replace("\t", "    ")
+    source = text if _is_whole(text, problem.entry_point) else problem.stub + _cut(text, stop)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the parser, about the escapes in a model's strings
+            return _sanitised(longest_program(source), problem.entry_point)
+    except (ValueError, RecursionError, MemoryError):  # null bytes, lone surrogates, bottomless nesting
+        return source
+
+
+def _is_whole(text: str, entry_point: str) -> bool:
+    first = next(line for line in text.split("\n") if line.strip())
+    if first[0].isspace():
+        return False
+    definition = rf"^(async )?def {re.escape(entry_point)}\b|^{re.escape(entry_point)} *="
+    return "```" in text or re.search(definition, text, re.MULTILINE) is not None
+
+
+def _cut(text: str, stop: Sequence[str]) -> str:
+    return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
+
+
+def _sanitised(program: str, entry_point: str) -> str:
+    kept = _sanitizer()(program, entry_point)
+    try:
+        before, after = ast.parse(program), ast.parse(kept)
+    except SyntaxError:
+        return kept  # there is no program; running what there is will say so
+    lost = _defined(before) - _defined(after)
+    needed = {node.id for node in ast.walk(after) if isinstance(node, ast.Name)} | {entry_point}
+    return program if lost & needed else kept
+
+
+def _defined(module: ast.Module) -> set[str]:
+    """Names bound at the top level, also those in its ``if``, ``try`` and ``with``."""
+    names: set[str] = set()
+    statements: list[ast.AST] = list(module.body)
+    while statements:
+        node = statements.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.alias):
+            names.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        else:
+            statements.extend(ast.iter_child_nodes(node))
+    return names
+
+
+@functools.cache
+def _sanitizer() -> Callable[[str, str], str]:
+    """``evalplus.sanitize.sanitize`` with our search in place of its own, which parses every span of lines.
+
+    The module is loaded a second time under no name, so that nobody else meets the change.
+    """
+    spec = importlib.util.find_spec("evalplus.sanitize")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.code_extract = longest_program
+    return module.sanitize
+
+
+def longest_program(text: str) -> str:
+    """The span of lines with the most code that parses: ``evalplus.sanitize.code_extract``, but quick.
+
+    The whole text and the fenced blocks are tried first; a long text in which neither parses is searched
+    until :data:`SEARCH_LINES` lines were parsed.
+    """
+    lines = text.split("\n")
+    code = [0, *accumulate(bool(line.strip()) for line in lines)]  # code[i]: non-empty lines before line i
+    best, most = (0, 1), 0
+    for start, end in [(0, len(lines)), *_between_fences(lines)]:
+        if code[end] - code[start] > most and _parses(lines[start:end]):
+            best, most = (start, end), code[end] - code[start]
+    left = SEARCH_LINES
+    for start, line in enumerate(lines):
+        if code[-1] - code[start] <= most or left < 0:
+            break
+        if not line.strip() or line[0].isspace():
+            continue  # no program begins so, or none that begins a line later is different
+        for end in range(len(lines), start + 1, -1):
+            if code[end] - code[start] <= most or left < 0:
+                break
+            left -= end - start
+            if _parses(lines[start:end]):
+                best, most = (start, end), code[end] - code[start]
+    return "\n".join(lines[slice(*best)])
+
+
+def _between_fences(lines: Sequence[str]) -> list[tuple[int, int]]:
+    fences = [i for i, line in enumerate(lines) if line.lstrip().startswith("```")]
+    return [(a + 1, b) for a, b in zip([-1, *fences], [*fences, len(lines)], strict=True)] if fences else []
+
+
+def _parses(lines: Sequence[str]) -> bool:
+    try:
+        ast.parse("\n".join(lines))
+    except (SyntaxError, MemoryError):
+        return False
+    return True

@@ -1,0 +1,96 @@
+"""Expected outputs: what the canonical solutions give, computed once in the sandbox and kept.
+
+Kept files are JSON, named by the hash of everything that decides their content, written whole or not at all,
+and checked when read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.data import cache_dir
+from harness.errors import RunFailed
+from harness.grading.code_problem import CodeProblem
+from harness.sandbox import End, Job, Sandbox
+
+VERSION = 1  # of the texts of values and of the way they are computed
+CALL_LIMIT_S = 120.0
+TOTAL_LIMIT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Per input: the text of the expected value, and the CPU seconds that the canonical solution took."""
+
+    outputs: list[bytes]
+    seconds: list[float]
+
+
+def truth(problem: CodeProblem, suite: str, sandbox: Sandbox) -> Truth:
+    """The expected outputs of a suite. Raises RunFailed when the canonical solution does not run through."""
+    inputs = problem.suites[suite]
+    program = problem.prompt + problem.canonical_solution
+    path = _path(VERSION, sys.version_info[:2], program, problem.entry_point, inputs)
+    found = _read(path, len(inputs))
+    if found is None:
+        found = _compute(problem, program, inputs, sandbox)
+        _write(path, found)
+    return found
+
+
+def _compute(problem: CodeProblem, program: str, inputs: list[str], sandbox: Sandbox) -> Truth:
+    found = Truth([], [])
+
+    def receive(_: int, text: bytes, seconds: float) -> bool:
+        found.outputs.append(text)
+        found.seconds.append(seconds)
+        return True
+
+    job = Job(program, problem.entry_point, inputs, [CALL_LIMIT_S] * len(inputs), CALL_LIMIT_S, TOTAL_LIMIT_S)
+    outcome = sandbox.run(job, receive)
+    if outcome.end is not End.DONE:
+        raise RunFailed(
+            f"{problem.task_id}: the canonical solution did not run through: {outcome.end} "
+            f"at input {outcome.calls + 1} {outcome.detail}".rstrip()
+        )
+    return found
+
+
+def _path(*content: object) -> Path:
+    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return cache_dir() / "expected" / key[:2] / f"{key}.json"
+
+
+def _checksum(outputs: list[str], seconds: list[float]) -> str:
+    return hashlib.sha256(json.dumps([outputs, seconds]).encode()).hexdigest()
+
+
+def _read(path: Path, n: int) -> Truth | None:
+    """What was kept, or None when it is absent or damaged."""
+    try:
+        kept = json.loads(path.read_text("ascii"))
+        outputs, seconds = kept["outputs"], kept["seconds"]
+        if len(outputs) != n or kept["sha256"] != _checksum(outputs, seconds):
+            return None
+        return Truth([text.encode("ascii") for text in outputs], seconds)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: Path, found: Truth) -> None:
+    outputs = [text.decode("ascii") for text in found.outputs]
+    kept = {"sha256": _checksum(outputs, found.seconds), "outputs": outputs, "seconds": found.seconds}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="ascii") as file:
+            json.dump(kept, file)
+        os.replace(file.name, path)
+    except OSError as error:
+        logging.getLogger(__name__).warning("expected outputs are not kept: %s", error)

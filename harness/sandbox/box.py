@@ -1,0 +1,245 @@
+"""The trusted end of one sandboxed process: start it, hand it programs, read what they claim, end it.
+
+Everything that arrives from a program is untrusted text. It is cut into lines, bounded, and given to a
+receiver; how the process really ended is told by the zygote, which runs no untrusted code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.sandbox.job import End, Job, Outcome
+from harness.sandbox.values import LINE_LIMIT
+
+# Called with the index of the call, the text of its value and its CPU seconds; False ends the run.
+Receiver = Callable[[int, bytes, float], bool]
+
+TICK_S = 0.5
+START_LIMIT_S = 60
+ANSWER_LIMIT_S = 60
+IDLE_SHARE = 0.02  # of the wall time; a process that gets less does not wait for the processor but for ever
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[3]); from harness.sandbox.zygote import main; "
+    "main(int(sys.argv[1]), sys.argv[2].split(), sys.argv[3])"
+)
+
+
+class Refused(Exception):
+    """The kernel refused a layer of the sandbox, or the process did not start. The message says which."""
+
+
+class _Lost(Exception):
+    """The process inside no longer answers."""
+
+
+class Box:
+    """One running sandbox process. Not thread-safe: one program at a time."""
+
+    def __init__(self, layers: Sequence[str]):
+        """Raises Refused when ``layers`` cannot be had."""
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        root = str(Path(__file__).parents[2])
+        # The fixed hash seed makes the order of a set, and so a verdict, the same on every run.
+        environment = {"PYTHONHASHSEED": "0"}
+        if "LD_LIBRARY_PATH" in os.environ:
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-s", "-S", "-P", "-B", "-c", _START, str(theirs.fileno()), " ".join(layers), root],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        try:
+            hello = self._receive(START_LIMIT_S)
+        except _Lost:
+            self.close()
+            raise Refused("the sandbox process ended while it started") from None
+        if "refused" in hello:
+            self.close()
+            raise Refused(hello["refused"])
+
+    def close(self) -> None:
+        """End the process and all that runs in it."""
+        self.channel.close()
+        self.process.kill()
+        self.process.wait()
+
+    def run(self, job: Job, receive: Receiver, patience: float) -> Outcome:
+        """Run ``job``; a call without progress is given up after ``patience`` times its CPU limit of wall time.
+
+        CPU limits are the kernel's and do not depend on the load of the machine. A call that waits for
+        something else than the processor is out of time as soon as that is certain.
+        """
+        reader, writer = os.pipe()
+        task = os.memfd_create("job", os.MFD_CLOEXEC)
+        try:
+            try:
+                with os.fdopen(os.dup(task), "wb") as file:
+                    file.write(job.encode())
+                os.lseek(task, 0, os.SEEK_SET)
+                self._send(b"run", task, writer)
+            finally:
+                os.close(task)
+                os.close(writer)
+            watch = _Watch(job, patience)
+            transcript = _Transcript(job, receive)
+            end = self._follow(reader, transcript, watch)
+            if end is not None:
+                self._send(b"kill")
+            answer = watch.answer or self._receive(ANSWER_LIMIT_S, wanted="ended")
+        except _Lost:
+            return Outcome(End.LOST, "it was killed or could not be reached", 0)
+        finally:
+            os.close(reader)
+        if end is None:
+            end, detail = _end_of(answer, job)
+        else:
+            detail = transcript.detail or watch.detail
+        return Outcome(end, detail, transcript.calls, answer["cpu"], answer["memory"])
+
+    def _follow(self, reader: int, transcript: _Transcript, watch: _Watch) -> End | None:
+        """Reads until the program has said how it ended, or must be ended. None: its process closed the pipe."""
+        while True:
+            if not select.select([reader], [], [], TICK_S)[0]:
+                end = watch.look(self._clock)
+                if end is not None:
+                    return end
+                continue
+            data = os.read(reader, 2**18)
+            if not data:
+                return None
+            end = transcript.take(data)
+            if end is not None:
+                return end
+            watch.progressed(transcript.calls)
+
+    def _clock(self) -> dict[str, Any]:
+        self._send(b"clock")
+        return self._receive(ANSWER_LIMIT_S)
+
+    def _send(self, message: bytes, *descriptors: int) -> None:
+        try:
+            socket.send_fds(self.channel, [message], descriptors)
+        except OSError:
+            raise _Lost from None
+
+    def _receive(self, limit: float, wanted: str | None = None) -> dict[str, Any]:
+        self.channel.settimeout(limit)
+        try:
+            while True:
+                message = self.channel.recv(4096)
+                if not message:
+                    raise _Lost
+                answer = json.loads(message)
+                if wanted is None or wanted in answer:
+                    return answer
+        except OSError:
+            raise _Lost from None
+
+
+class _Watch:
+    """Tells a program that waits for ever from one that is kept waiting by a busy machine."""
+
+    def __init__(self, job: Job, patience: float):
+        self.job = job
+        self.patience = patience
+        self.detail = ""
+        self.answer: dict[str, Any] | None = None  # that the process has ended, if it said so meanwhile
+        self.progressed(-1)
+
+    def progressed(self, calls: int) -> None:
+        self.limit = self.job.limit(calls)
+        self.since = time.monotonic()
+        self.reading: tuple[float, float] | None = None
+
+    def look(self, clock: Callable[[], dict[str, Any]]) -> End | None:
+        now = time.monotonic()
+        if now - self.since < self.limit or self.answer:
+            return None
+        answer = clock()
+        if "ended" in answer:
+            self.answer = answer
+            return None
+        if self.reading is None:
+            self.reading = now, answer["clock"]
+            return None
+        wall, cpu = now - self.reading[0], answer["clock"] - self.reading[1]
+        if wall >= self.limit and cpu < IDLE_SHARE * wall:
+            self.detail = f"waited {now - self.since:.0f} s without computing"
+            return End.TIMEOUT
+        if now - self.since > self.patience * self.limit:
+            self.detail = f"no result for {now - self.since:.0f} s"
+            return End.STALLED
+        return None
+
+
+class _Transcript:
+    """The lines of a program, see :mod:`harness.sandbox.program`; nothing in them is believed."""
+
+    def __init__(self, job: Job, receive: Receiver):
+        self.expected = len(job.inputs)
+        self.receive = receive
+        self.rest = b""
+        self.calls = 0
+        self.detail = ""
+
+    def take(self, data: bytes) -> End | None:
+        """Reads on. Returns the end once there is one."""
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            end = self.line(line)
+            if end is not None:
+                return end
+        return End.MALFORMED if len(self.rest) > LINE_LIMIT else None
+
+    def line(self, line: bytes) -> End | None:
+        kind, body = line[:1], line[1:]
+        try:
+            if kind == b"=" and self.calls < self.expected:
+                seconds, _, text = body.partition(b" ")
+                if not self.receive(self.calls, text, float(seconds)):
+                    return End.STOPPED
+                self.calls += 1
+                return None
+            if kind == b"." and self.calls == self.expected:
+                return End.DONE
+            if kind in _ENDS:
+                self.detail = json.loads(body)
+                if isinstance(self.detail, str):
+                    return _ENDS[kind]
+        except (ValueError, RecursionError):
+            pass
+        self.detail = ""
+        return End.MALFORMED
+
+
+_ENDS = {b"?": End.NOT_PLAIN, b"!": End.RAISED, b"#": End.UNDEFINED}
+
+
+def _end_of(answer: dict[str, Any], job: Job) -> tuple[End, str]:
+    """Why a process ended that had not said so itself."""
+    code = answer["ended"]
+    if code in (-signal.SIGPROF, -signal.SIGXCPU) or answer["cpu"] >= math.ceil(job.cpu_seconds):
+        return End.TIMEOUT, f"used {answer['cpu']:.1f} s of the processor"
+    if code >= 0:
+        return End.DIED, f"the process exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return End.DIED, f"the process was ended by {name}"

@@ -1,0 +1,159 @@
+"""What the Linux kernel offers to shut a process in, called directly: each function raises OSError if refused.
+
+Used only inside the process that is to be shut in. Sources: the man pages user_namespaces(7),
+mount_namespaces(7), pivot_root(2), landlock(7), seccomp(2), capabilities(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import struct
+from collections.abc import Sequence
+
+from harness.sandbox import seccomp
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_CLONE = {"mnt": 0x20000, "cgroup": 0x2000000, "uts": 0x4000000, "ipc": 0x8000000, "user": 0x10000000}
+_CLONE |= {"pid": 0x20000000, "net": 0x40000000}
+_RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+_DETACH = 2
+_SET_PDEATHSIG, _SET_DUMPABLE, _SET_SECCOMP, _SET_NO_NEW_PRIVS, _SET_SUBREAPER = 1, 4, 22, 38, 36
+_PIVOT_ROOT, _CAPSET = {"x86_64": (155, 126), "aarch64": (41, 91)}.get(platform.machine(), (-1, -1))
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_FILE_RIGHTS = _READ_FILE | 1 << 1  # reading and writing; the others are rights on folders
+_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # Landlock ABI: number of file rights it knows; 16 from ABI 5 on
+NOBODY = 65534
+
+
+def _call(name: str, *arguments: object) -> int:
+    result = getattr(_libc, name)(*arguments)
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result
+
+
+def _system_call(name: str, number: int, *arguments: object) -> int:
+    result = _libc.syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
+    return result
+
+
+def _prctl(option: int, *values: int) -> None:
+    padded = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
+    _call("prctl", option, *padded)
+
+
+def unshare_all() -> None:
+    """Leave every namespace of the parent; the next fork is process 1 of a new one. The user becomes nobody."""
+    user, group = os.geteuid(), os.getegid()
+    _call("unshare", sum(_CLONE.values()))
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{NOBODY} {user} 1"),
+        ("gid_map", f"{NOBODY} {group} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+def new_root(directories: Sequence[str], hidden: Sequence[str]) -> None:
+    """Replace the root by an empty one that shows ``directories`` read-only, ``/dev/null`` and nothing else.
+
+    ``hidden`` are folders below ``directories`` that are shown empty. Needs :func:`unshare_all` before.
+    """
+    _mount(None, "/", None, _REC | _PRIVATE)
+    # Opened before the new root covers them, whatever it is mounted upon.
+    sources = {path: os.open(path, os.O_PATH) for path in (*directories, "/dev/null")}
+    root = "/tmp"
+    _mount("tmpfs", root, "tmpfs", _NOSUID | _NODEV, "size=1m,nr_inodes=4096,mode=755")
+    for path, source in sources.items():
+        target = root + path
+        locked = os.fstatvfs(source).f_flag & _NOEXEC
+        if path == "/dev/null":
+            os.makedirs(root + "/dev")
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
+            _mount(f"/proc/self/fd/{source}", target, None, _BIND)
+        else:
+            os.makedirs(target, exist_ok=True)
+            _mount(f"/proc/self/fd/{source}", target, None, _BIND)
+            _mount(None, target, None, _BIND | _REMOUNT | _RDONLY | _NOSUID | _NODEV | locked)
+        os.close(source)
+    for path in hidden:
+        _mount("tmpfs", root + path, "tmpfs", _RDONLY | _NOSUID | _NODEV, "size=4k,nr_inodes=2")
+    os.makedirs(root + "/tmp", exist_ok=True)
+    os.chdir(root)
+    _system_call("pivot_root", _PIVOT_ROOT, b".", b".")
+    _call("umount2", b".", _DETACH)
+    os.chdir("/")
+    _mount(None, "/", None, _BIND | _REMOUNT | _RDONLY | _NOSUID | _NODEV)
+
+
+def fresh_work_directory(used: bool) -> None:
+    """An empty, size-capped ``/tmp`` in the new root; what was there before is gone if it was ``used``."""
+    os.chdir("/")
+    if used:
+        _call("umount2", b"/tmp", _DETACH)
+    _mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV | _NOEXEC, "size=16m,nr_inodes=1024,mode=1777")
+    os.chdir("/tmp")
+
+
+def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    encoded = [None if word is None else word.encode() for word in (source, target, kind, data)]
+    _call("mount", encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3])
+
+
+def die_with_parent() -> None:
+    """SIGKILL for this process when the thread that forked it ends."""
+    _prctl(_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Descendants whose parent dies become children of this process."""
+    _prctl(_SET_SUBREAPER, 1)
+
+
+def drop_privileges() -> None:
+    """No capability, none to be had again by any means, and no reading of this process by its siblings."""
+    _prctl(_SET_NO_NEW_PRIVS, 1)
+    header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+    _system_call("capset", _CAPSET, header, bytes(24))
+    _prctl(_SET_DUMPABLE, 0)
+
+
+def landlock_version() -> int:
+    """The ABI of Landlock. Raises OSError where the kernel has none or has it switched off."""
+    return _system_call("landlock", _CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(1))
+
+
+def restrict_files(readable: Sequence[str], writable: Sequence[str]) -> None:
+    """From now on only these files and what lies below these folders can be opened.
+
+    ``writable`` are also written and changed.
+    """
+    every = (1 << _RIGHTS.get(landlock_version(), 16)) - 1
+    attributes = struct.pack("=Q", every)
+    ruleset = _system_call("landlock", _CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint(0))
+    for paths, rights in ((readable, _READ_FILE | _READ_DIR), (writable, every)):
+        for path in paths:
+            parent = os.open(path, os.O_PATH)
+            rule = struct.pack("=Qi", rights if os.path.isdir(path) else rights & _FILE_RIGHTS, parent)
+            _system_call("landlock", _ADD_RULE, ruleset, ctypes.c_int(1), rule, ctypes.c_uint(0))
+            os.close(parent)
+    _system_call("landlock", _RESTRICT_SELF, ruleset, ctypes.c_uint(0))
+    os.close(ruleset)
+
+
+def restrict_calls() -> None:
+    """From now on only the system calls of :mod:`harness.sandbox.seccomp`; needs :func:`drop_privileges`."""
+    code = seccomp.program()
+    buffer = ctypes.create_string_buffer(code, len(code))
+    array = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer)))
+    _prctl(_SET_SECCOMP, 2, ctypes.addressof(array))

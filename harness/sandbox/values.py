@@ -1,0 +1,202 @@
+"""Plain values as text: the only thing that crosses the wall of the sandbox.
+
+JSON holds int, float, str, bool, None and list as they are; everything else is an object with one tag. Types
+are compared by identity, so an instance of a subclass is never taken for a value of its base: such an object
+may bring its own ``__eq__``. Decoding builds builtin and a few standard-library types from data alone and
+calls no constructor of the program's choosing. A value too large to be sent is told by its digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import marshal
+import math
+import re
+from collections import Counter, OrderedDict, defaultdict, deque
+from typing import Any
+
+TEXT_ROOM = 2**18  # characters, roughly: a larger value travels as a digest
+LINE_LIMIT = 2**22  # bytes: no text made by dumps is longer
+# A decimal int beyond this would meet CPython's limit on int <-> str conversion (4,300 digits).
+_DECIMAL_LIMIT = 2**64
+_ITERATOR_LIMIT = 100_000
+
+
+class NotPlain(TypeError):
+    """The value, or a part of it, is not of an exactly known type. The message names the type."""
+
+
+class Digest(str):
+    """Stands for a large value; equal digests mean values that ``==`` finds equal."""
+
+
+class Match:
+    """Stands for an ``re.Match``, of which only the presence is told."""
+
+
+class Iterated(tuple):
+    """What an iterator or a view yielded: it can be walked, and equals nothing but itself."""
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+
+
+def dumps(value: Any, room: int = TEXT_ROOM) -> str:
+    """``value`` as one line of ASCII text, or the text of its digest when it is larger than ``room``.
+
+    Raises NotPlain for any other type and RecursionError for a value nested too deeply.
+    """
+    try:
+        tagged = _Tagger(room).tag(value)
+    except _NoRoom:
+        tagged = {"digest": digest(value)}
+    return json.dumps(tagged, allow_nan=False, separators=(",", ":"))
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of a text made by :func:`dumps`. Raises ValueError for any other text."""
+    try:
+        return json.loads(text, object_hook=_untag, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise ValueError(f"not a tagged value ({error})") from None
+
+
+def digest(value: Any) -> str:
+    """A digest that is the same for values that ``==`` finds equal (1, 1.0 and True are). Raises NotPlain."""
+    state = hashlib.blake2b(digest_size=24)
+    if type(value) is list:  # piecewise, because a second copy of a gigabyte may not fit
+        for start in range(0, len(value), 4096):
+            state.update(_dump(value[start : start + 4096]))
+        return f"list of {len(value)} {state.hexdigest()}"
+    state.update(_dump(value))
+    return f"{type(value).__name__} {state.hexdigest()}"
+
+
+class _NoRoom(Exception):
+    """The text would be too long."""
+
+
+class _Tagger:
+    """Turns a value into what JSON can hold, as long as there is room for it."""
+
+    def __init__(self, room: int):
+        self.room = room
+
+    def spend(self, characters: int) -> None:
+        self.room -= characters
+        if self.room < 0:
+            raise _NoRoom
+
+    def tag(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is str:
+            self.spend(len(value))
+            return value
+        self.spend(4)
+        if kind is bool or value is None:
+            return value
+        if kind is int:
+            if -_DECIMAL_LIMIT < value < _DECIMAL_LIMIT:
+                return value
+            self.spend(value.bit_length() // 4)
+            return {"int": hex(value)}
+        if kind is float:
+            return value if math.isfinite(value) else {"float": repr(value)}
+        if kind is list:
+            return self.tags(value)
+        if kind in _SEQUENCES:
+            return {_SEQUENCES[kind]: self.tags(value)}
+        if kind in _MAPPINGS:
+            return {_MAPPINGS[kind]: [[self.tag(key), self.tag(item)] for key, item in value.items()]}
+        if kind is complex:
+            return {"complex": [self.tag(value.real), self.tag(value.imag)]}
+        if kind is bytes or kind is bytearray:
+            self.spend(2 * len(value))
+            return {kind.__name__: value.hex()}
+        if kind is re.Match:
+            return {"match": None}
+        if kind in _ITERATORS:
+            return {"iterated": [self.tag(item) for _, item in zip(range(_ITERATOR_LIMIT), value, strict=False)]}
+        raise NotPlain(_describe(kind))
+
+    def tags(self, items: Any) -> list[Any]:
+        if 4 * len(items) > self.room:
+            raise _NoRoom
+        kinds = set(map(type, items))
+        if kinds == {int} and min(items) > -_DECIMAL_LIMIT and max(items) < _DECIMAL_LIMIT:
+            self.spend(4 * len(items))
+            return list(items)
+        return [self.tag(item) for item in items]
+
+
+def _dump(value: Any) -> bytes:
+    """Bytes for the digest. ``marshal`` in format 2 writes exact types only and knows no references."""
+    return marshal.dumps(_normal(value), 2)
+
+
+def _normal(value: Any) -> Any:
+    """``value`` with equal numbers made the same and unordered things put in an order."""
+    kind = type(value)
+    if kind is list or kind is tuple:
+        kinds = set(map(type, value))
+        if kinds == {str} or kinds == {int} or not kinds:
+            return value
+        return kind(map(_normal, value))
+    if kind is float:
+        return int(value) if value.is_integer() else value
+    if kind is bool:
+        return int(value)
+    if kind is set or kind is frozenset:
+        return "set", sorted(map(_dump, value))
+    if kind in _MAPPINGS:
+        return "dict", sorted((_dump(key), _dump(item)) for key, item in value.items())
+    if kind in (int, str, bytes, complex, type(None)):
+        return value
+    raise NotPlain(_describe(kind))
+
+
+def _describe(kind: type) -> str:
+    base = next((base for base in _BASES if issubclass(kind, base)), None)
+    return f"a subclass of {base.__name__}" if base else f"an object of type {kind.__name__}"
+
+
+def _untag(item: dict[str, Any]) -> Any:
+    if len(item) != 1:
+        raise ValueError("an object must have one tag")
+    ((tag, content),) = item.items()
+    return _BUILD[tag](content)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"bare {constant}")
+
+
+_SEQUENCES = {tuple: "tuple", set: "set", frozenset: "frozenset", deque: "deque"}
+_MAPPINGS = {dict: "dict", defaultdict: "dict", Counter: "Counter", OrderedDict: "OrderedDict"}
+_ITERATORS = {
+    *(type(view) for view in ({}.keys(), {}.values(), {}.items())),
+    *(type(iter(empty)) for empty in ([], (), {}, set(), "", range(0))),
+    *(map, filter, zip, enumerate, reversed, range, type(_ for _ in ())),
+}
+_BASES = (bool, int, float, str, list, tuple, set, frozenset, dict, complex, bytes)
+_BUILD = {
+    "int": lambda text: int(text, 16),
+    "float": {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}.__getitem__,
+    "complex": lambda parts: complex(*parts),
+    "bytes": bytes.fromhex,
+    "bytearray": bytearray.fromhex,
+    "match": lambda _: Match(),
+    "iterated": Iterated,
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "deque": deque,
+    "dict": dict,
+    "Counter": lambda pairs: Counter(dict(pairs)),
+    "OrderedDict": OrderedDict,
+    "digest": Digest,
+}

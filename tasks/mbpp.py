@@ -1,0 +1,18 @@
+"""MBPP: the 378 problems of MBPP+ v0.2.0 on EvalPlus' ``base`` inputs, asked with one assert shown.
+
+"MBPP" names at least four sets of problems (974, 500, 257 and these 378); this one is tabled beside MBPP+.
+Version 0.1.0 had 399 problems, of which 21 were broken: the two are not to be compared.
+"""
+
+from harness.grading.code_task import MBPP_PLUS, MBPP_STOP, CodeTask
+
+
+class MBPP(CodeTask):
+    """EvalPlus' base tests only; ``mbppplus`` adds the others."""
+
+    name, version = "mbpp", "1"
+    dataset = MBPP_PLUS
+    plus = False
+    completion_stop = MBPP_STOP
+    paper = "https://arxiv.org/abs/2108.07732"
+    licence = "CC-BY-4.0 (MBPP), Apache-2.0 (MBPP+)"
