@@ -11,20 +11,46 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr, ndtr, ndtri, stdtr, stdtrit
 
-DRAWS = 4000  # the tails of a 95 % interval are then known to a quarter of a percent
+from harness.variance import (
+    DRAWS,
+    Interval,
+    SeedVariance,
+    Spread,
+    cell_means,
+    hierarchical_bootstrap,
+    pooled_seed_variance,
+    variance_of_mean,
+)
+
+__all__ = [
+    "Comparison",
+    "Interval",
+    "SeedVariance",
+    "Spread",
+    "avg_at_k",
+    "compare",
+    "difference_of_counts",
+    "hierarchical_bootstrap",
+    "holm",
+    "mcnemar",
+    "mean_interval",
+    "minimum_detectable_effect",
+    "paired_test",
+    "pass_at_k",
+    "pooled_seed_variance",
+    "problems_needed",
+    "seeds_needed",
+    "sign_flip",
+    "variance_of_mean",
+    "wilson",
+]
+
 _EXACT_PROBLEMS = 12  # 2**12 sign patterns are about as many: enumerate them
-_AT_ONCE = 2**22  # numbers drawn at once
-
-
-class Interval(NamedTuple):
-    low: float
-    high: float
 
 
 # -- one score -----------------------------------------------------------------------------------------------
@@ -37,18 +63,19 @@ def wilson(correct: float, total: float, level: float = 0.95) -> Interval:
     return _score_interval(correct / total, total, ndtri((1 + level) / 2)) if total else Interval(0.0, 1.0)
 
 
-def mean_interval(scores: ArrayLike, level: float = 0.95) -> Interval:
+def mean_interval(scores: ArrayLike, level: float = 0.95, seeds: SeedVariance | None = None) -> Interval:
     """The interval of a mean of scores in [0, 1]: avg@k, win rates, averages over seeds.
 
     One run of right and wrong answers gets Wilson's interval; anything else Wilson's at the effective number
     of problems p(1-p)/Var(mean), with Student's quantile at the degrees of freedom behind that variance: it
-    stays in [0, 1] and holds its level for skewed scores and few seeds, where ± 1.96 SE does not.
+    stays in [0, 1] and holds its level for skewed scores and few seeds, where ± 1.96 SE does not. ``seeds`` is
+    the variance between seeds where it is known better than from these few (``pooled_seed_variance``).
     """
-    cells = _cells(scores)
+    cells = cell_means(scores)
     problems, mean = cells.shape[1], float(cells.mean())
     if len(cells) == 1 and np.isin(cells, (0, 1)).all():
         return wilson(float(cells.sum()), problems, level)
-    spread = variance_of_mean(cells)
+    spread = variance_of_mean(cells, seeds)
     if spread.value == 0:  # all scores alike tell nothing of their spread: take the widest there is
         return wilson(mean * problems, problems, level)
     effective = mean * (1 - mean) / spread.value
@@ -73,76 +100,6 @@ def avg_at_k(scores: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(scores, dtype=float).mean(axis=-1)
 
 
-# -- variance over seeds and problems ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The variance of a mean over S seeds and N problems, split by where it comes from.
-
-    ``seeds``, ``problems`` and ``rest`` are the variances of one seed's effect, of one problem's, and of one
-    cell around both (interaction and sampling). With one seed ``rest`` is part of ``problems``.
-    """
-
-    seeds: float
-    problems: float
-    rest: float
-    value: float  # the variance of the mean
-    freedom: float  # degrees of freedom of ``value`` (Satterthwaite 1946)
-
-
-def variance_of_mean(scores: ArrayLike) -> Spread:
-    """Moment estimates in the crossed random-effects model score = mean + seed + problem + rest."""
-    cells = _cells(scores)
-    s, n = cells.shape
-    if n < 2:
-        return Spread(0.0, 0.0, 0.0, 0.0, 1.0)
-    seed, problem, rest = _effects(cells)
-    by_problem = s * float(problem @ problem) / (n - 1)
-    if s == 1:
-        return Spread(0.0, by_problem, 0.0, by_problem / n, n - 1.0)
-    by_seed = n * float(seed @ seed) / (s - 1)
-    by_rest = float((rest**2).sum()) / ((s - 1) * (n - 1))
-    seeds, problems = max(by_seed - by_rest, 0.0) / n, max(by_problem - by_rest, 0.0) / s
-    if seeds == 0:
-        return Spread(0.0, problems, by_rest, by_problem / (s * n), n - 1.0)
-    total = by_seed + max(by_problem - by_rest, 0.0)
-    pieces = by_seed**2 / (s - 1) + by_problem**2 / (n - 1) + by_rest**2 / ((s - 1) * (n - 1))
-    return Spread(seeds, problems, by_rest, total / (s * n), max(total**2 / pieces, 1.0))
-
-
-def hierarchical_bootstrap(
-    scores: ArrayLike, level: float = 0.95, draws: int = DRAWS, seed: int = 0
-) -> Interval:
-    """The bootstrap interval of a mean, or of a mean difference, over seeds, problems and samples.
-
-    Seed effects, problem effects and what remains in the cells are resampled each by itself, scaled to their
-    unbiased variances (Carpenter, Goldstein & Rasbash 2003, Appl. Statist. 52:431): drawing whole seeds, then
-    problems, then samples would count the noise of the samples at every level again. Percentiles are widened
-    for few problems or seeds (Hesterberg 2015, Am. Stat. 69:371).
-    """
-    cells = _cells(scores)
-    spread = variance_of_mean(cells)
-    rng = np.random.default_rng(seed)
-    means = np.full(draws, cells.mean())
-    for effect, variance in zip(_effects(cells), (spread.seeds, spread.problems, spread.rest), strict=True):
-        means += _resampled_means(effect.ravel(), variance, draws, rng)
-    tail = ndtr(stdtrit(spread.freedom, (1 - level) / 2))
-    low, high = np.quantile(means, (tail, 1 - tail))
-    return Interval(float(low), float(high))
-
-
-def _resampled_means(effect: NDArray, variance: float, draws: int, rng: np.random.Generator) -> NDArray:
-    """[draws] means of resamples of ``effect`` [M], which is first scaled to ``variance``."""
-    power = float(np.mean(effect**2))
-    if variance == 0 or power == 0:
-        return np.zeros(draws)
-    scaled = effect * math.sqrt(variance / power)
-    rows = max(_AT_ONCE // len(scaled), 1)
-    batches = [min(rows, draws - start) for start in range(0, draws, rows)]
-    return np.concatenate([rng.choice(scaled, size=(n, len(scaled))).mean(axis=1) for n in batches])
-
-
 # -- two methods on the same problems ------------------------------------------------------------------------
 
 
@@ -162,7 +119,7 @@ class Comparison:
 def compare(a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0) -> Comparison:
     """Paired comparison of two score arrays of one shape; the interval is the hierarchical bootstrap's."""
     p, test = paired_test(a, b, draws, seed)
-    gap = _cells(b) - _cells(a)
+    gap = cell_means(b) - cell_means(a)
     interval = hierarchical_bootstrap(gap, draws=draws, seed=seed)
     only_a, only_b = int((gap < 0).sum()), int((gap > 0).sum())
     return Comparison(float(gap.mean()), interval, p, test, only_a, only_b, variance_of_mean(gap))
@@ -175,7 +132,7 @@ def paired_test(a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0) -
     seeds: Student's t with seeds and problems both random, since flips over problems alone would take the
     students at hand for all that the two methods can produce.
     """
-    first, second = _cells(a), _cells(b)
+    first, second = cell_means(a), cell_means(b)
     if first.shape != second.shape:
         raise ValueError(f"paired scores must have one shape, got {first.shape} and {second.shape}")
     gap = second - first
@@ -265,27 +222,6 @@ def _count(variance_of_one: float, allowed: float) -> float:
 def _reach(power: float, level: float) -> float:
     """How many standard errors a difference must have to be seen at ``level`` with ``power``."""
     return float(ndtri((1 + level) / 2) + ndtri(power))
-
-
-# -- arithmetic shared by the above --------------------------------------------------------------------------
-
-
-def _cells(scores: ArrayLike) -> NDArray[np.float64]:
-    """[S, N] means over samples, from [N], [S, N] or [S, N, K]."""
-    cells = np.asarray(scores, dtype=float)
-    if cells.ndim == 3:
-        cells = cells.mean(axis=2)
-    cells = np.atleast_2d(cells)
-    if cells.ndim != 2 or not cells.size or not np.isfinite(cells).all():
-        raise ValueError("scores must be finite, of shape [N], [S, N] or [S, N, K], and not empty")
-    return cells
-
-
-def _effects(cells: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """Seed effects [S], problem effects [N] and what remains [S, N]; each sums to zero."""
-    mean = cells.mean()
-    seed, problem = cells.mean(axis=1) - mean, cells.mean(axis=0) - mean
-    return seed, problem, cells - mean - seed[:, None] - problem
 
 
 def _score_interval(p: float, n: float, quantile: float) -> Interval:

@@ -159,7 +159,7 @@ class Store:
         return path
 
     def _files(self, pattern: str) -> list[Path]:
-        return sorted(self.records_dir.rglob(f"{pattern}.json"))
+        return sorted(self.records_dir.rglob(f"{pattern}.json"), key=lambda path: str(path).removesuffix(".json"))
 
 
 @contextlib.contextmanager

@@ -5,11 +5,15 @@ from harness.record import fingerprint, identity_of, run_id
 NOTE = "reconstruction from the public abstract; the formula is not public"
 
 
-def make_record(
-    method="vcrd", task="humaneval@micro", seed=0, scores=(1.0, 0.0, 1.0, 1.0), attempt=0, **changes
-):
+def make_record(method="vcrd", task="humaneval@micro", seed=0, scores=(1.0, 0.0, 1.0, 1.0), attempt=0, **changes):
     """A record as ``Store.add`` takes it, for one student that got ``scores``. ``changes`` replace fields."""
-    spec = {"method": {"name": method, "settings": changes.get("settings", {})}, "seed": seed, "steps": 10}
+    student, teacher = changes.get("student", "micro-student"), "micro-teacher"
+    spec = {
+        "method": {"name": method, "settings": changes.get("settings", {})},
+        "student": {"id": teacher if method == "teacher" else student},
+        "teacher": None if method in ("sft", "untouched", "teacher") else {"id": teacher},
+        "seed": seed,
+    }
     spec |= changes.pop("recipe", {})
     measured = {"task": task, "version": "1", "n": len(scores)} | changes.pop("protocol", {})
     protocol = measured | {"hash": fingerprint(measured)}
@@ -19,9 +23,7 @@ def make_record(
         "variant": variant,
         "paper": "",
         "reconstruction": method == "vcrd",
-        "note": "reconstruction from the public abstract; the formula is not public"
-        if method == "vcrd"
-        else "",
+        "note": "reconstruction from the public abstract; the formula is not public" if method == "vcrd" else "",
         "settings": changes.pop("settings", {}),
     }
     identity = identity_of(spec, protocol)
@@ -36,8 +38,8 @@ def make_record(
         "family": "code",
         "metric": "pass@1",
         "seed": seed,
-        "student": "micro-student",
-        "teacher": "micro-teacher",
+        "student": student,
+        "teacher": teacher if spec["teacher"] else None,
         "spec": spec,
         "training_id": fingerprint(spec)[:16],
         "protocol": protocol,

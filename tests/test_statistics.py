@@ -141,6 +141,24 @@ def test_intervals_over_seeds_cover_the_mean_of_all_seeds(seed_sd):
     assert 92 < coverage(bootstrap, 0.5) < 98
 
 
+@pytest.mark.parametrize("seed_sd", [0.0, 0.05])
+def test_two_seeds_suffice_when_several_methods_tell_how_seeds_vary(seed_sd):
+    rng = np.random.default_rng(13)
+    pooled, alone = [], []
+    for _ in range(300):
+        methods = [crossed(rng, 2, 60, seed_sd) for _ in range(8)]
+        seeds = st.pooled_seed_variance(methods)
+        assert seeds.freedom == 8
+        pooled.append(st.mean_interval(methods[0], seeds=seeds))
+        alone.append(st.mean_interval(methods[0]))
+    assert 91.5 < coverage(pooled, 0.5) < 98.5
+    assert np.diff(pooled).mean() < np.diff(alone).mean()
+
+
+def test_seeds_cannot_be_pooled_from_single_runs():
+    assert st.pooled_seed_variance([[0.1, 0.2], [[1, 0, 1]]]) is None
+
+
 def test_forgetting_the_seeds_would_claim_too_much():
     scores = crossed(np.random.default_rng(6), 5, 200, 0.1)
     of_one = st.mean_interval(scores.mean(axis=0))
@@ -150,9 +168,7 @@ def test_forgetting_the_seeds_would_claim_too_much():
 
 def test_the_bootstrap_of_one_run_agrees_with_scipys():
     scores = np.random.default_rng(7).beta(1, 2, 300)
-    theirs = stats.bootstrap(
-        (scores,), np.mean, n_resamples=20_000, method="percentile", rng=1
-    ).confidence_interval
+    theirs = stats.bootstrap((scores,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
     ours = st.hierarchical_bootstrap(scores, draws=20_000)
     assert ours == pytest.approx((theirs.low, theirs.high), abs=2e-3)
 

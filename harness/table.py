@@ -1,0 +1,99 @@
+"""The results as tables: one flat frame of all records, and leaderboards that never mix protocols.
+
+    frame = harness.load_results("results")                      pandas, one row per record
+    print(render(leaderboard(records, ["humaneval"], store.completions), "md"))
+
+What a leaderboard is made of lives next door: ``table_rows`` (who stands in one row), ``table_inference``
+(what a row may claim), ``table_labels`` (what sets rows apart), ``table_formats`` (how it looks).
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.record import Record, method_label
+from harness.store import Store
+from harness.table_formats import render, row_dicts, update_between_markers
+from harness.table_rows import Row, Section, latest, leaderboard
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Row", "Section", "leaderboard", "load_results", "render", "row_dicts", "update_between_markers"]
+
+COLUMNS = {
+    "run_id": "name of the record",
+    "task": "title of the task; generated problems carry @micro",
+    "world": "real or micro",
+    "family": "maths, code or instruction",
+    "metric": "accuracy, pass@1 or win_rate",
+    "protocol": "hash; scores compare only under equal ones",
+    "kind": "measured",
+    "method": "with its variant: vcrd@shuffled",
+    "reconstruction": "whether the method's published formula is unknown",
+    "settings": "the method's hyper-parameters, JSON",
+    "seed": "training seed",
+    "student": "id of the student",
+    "teacher": "id of the teacher, or missing",
+    "training_id": "shared by the records of one trained student",
+    "score": "in [0, 1]",
+    "low": "lower end of the 95 % interval",
+    "high": "upper end of the 95 % interval",
+    "correct": "sum of scores over completions",
+    "total": "completions graded",
+    "errors": "verdicts that could not be reached",
+    "truncated": "completions cut at the length limit",
+    "teacher_forward_tokens": "through the teacher in training",
+    "generated_tokens": "sampled for training",
+    "student_tokens": "through the student in training",
+    "seconds": "of training, wall clock",
+    "peak_memory_bytes": "of training",
+    "eval_seconds": "of evaluation, wall clock",
+    "eval_generated_tokens": "sampled in evaluation",
+    "steps": "optimizer steps",
+    "attempt": "0, then 1, 2, … for repeated runs",
+    "latest": "whether no later attempt supersedes this one",
+    "created": "UTC time, timezone-aware",
+    "commit": "of the sources, or missing",
+    "dirty": "whether the sources differed from the commit, or missing",
+}
+
+
+def load_results(root: Path | str = "results") -> pandas.DataFrame:
+    """One row per record below ``root``, with exactly the columns of :data:`COLUMNS`, in that order.
+
+    Files that are no sound records are left out with a Python warning each. Raises BadInput when two records
+    claim one identity.
+    """
+    import pandas
+
+    records, faults = Store(root).all()
+    for fault in faults:
+        warnings.warn(fault, stacklevel=2)
+    current = {record["run_id"] for record in latest(records)}
+    rows = [_flat(record) | {"latest": record["run_id"] in current} for record in records]
+    frame = pandas.DataFrame(rows, columns=list(COLUMNS))
+    return frame.assign(created=pandas.to_datetime(frame["created"], utc=True))
+
+
+def _flat(record: Record) -> dict[str, Any]:
+    """The record's own fields, and those of its parts that a table needs, under the names of COLUMNS."""
+    low, high = record["interval"]
+    return (
+        record
+        | record["counts"]
+        | record["cost"]
+        | {
+            "method": method_label(record["method"]),
+            "reconstruction": record["method"]["reconstruction"],
+            "settings": json.dumps(record["method"]["settings"], sort_keys=True),
+            "protocol": record["protocol"]["hash"],
+            "low": low,
+            "high": high,
+            "commit": record["provenance"].get("commit"),
+            "dirty": record["provenance"].get("dirty"),
+        }
+    )

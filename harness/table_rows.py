@@ -1,0 +1,236 @@
+"""Records to leaderboard sections: pure, and never two protocols in one section.
+
+A section holds the scores measured under one protocol; a row, the training seeds of one method under one
+training recipe. Rows that differ in anything else stay apart and say in what.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness import statistics
+from harness import table_inference as inference
+from harness import table_labels as labels
+from harness.errors import unknown
+from harness.record import Record, method_label
+from harness.statistics import SeedVariance
+from harness.table_inference import Completions, Matrix, is_reference
+
+LEVEL = 0.05
+RECONSTRUCTED, TIED = "‡", "†"
+MICRO = "micro world: generated problems, not the benchmark"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method under one recipe and protocol. Costs are means over the seeds, of training alone."""
+
+    task: str
+    protocol: str
+    metric: str
+    kind: str
+    method: str  # with its variant: vcrd@shuffled
+    details: str  # what sets it apart from other rows: "beta=0.3, training.steps=100"
+    reference: bool  # untouched or teacher: a mark to measure by, not a competitor
+    reconstruction: bool
+    note: str
+    student: str
+    teacher: str | None
+    settings: Mapping[str, Any]
+    score: float
+    low: float
+    high: float
+    interval_method: str
+    seeds: tuple[int, ...]
+    correct: float
+    total: int
+    errors: int
+    truncated: int
+    teacher_tokens: float
+    generated_tokens: float
+    student_tokens: float
+    seconds: float
+    peak_memory_bytes: float
+    steps: float
+    run_ids: tuple[str, ...]
+    gain_over_sft: float | None = None
+    recovery: float | None = None
+    rank: int | None = None  # 1 is best; references are not ranked
+    p_best: float | None = None  # against the best row, Holm-adjusted within the section
+
+    @property
+    def label(self) -> str:
+        return f"{self.method} ({self.details})" if self.details else self.method
+
+    @property
+    def tied(self) -> bool:
+        """Not distinguishable from the best."""
+        return self.p_best is not None and self.p_best >= LEVEL
+
+
+@dataclass(frozen=True)
+class Section:
+    """All rows of one task under one protocol: methods best first, then the references."""
+
+    task: str
+    protocol: str
+    differs: str  # from the task's other protocols; "" when there is only one
+    metric: str
+    problems: int
+    rows: list[Row]
+    notes: list[str]
+
+    @property
+    def title(self) -> str:
+        return f"{self.task} ({self.differs})" if self.differs else self.task
+
+
+def leaderboard(
+    records: Iterable[Record], tasks: Sequence[str] | None = None, completions: Completions | None = None
+) -> list[Section]:
+    """One section per task and protocol, in alphabetical order.
+
+    ``tasks`` selects by title; a bare name also finds its generated problems when it has no records of its
+    own. ``completions`` reads the graded completions of a record (``Store.completions``): with them, intervals
+    and ties rest on the single problems, without them on counts. Raises BadInput for a task without records.
+    """
+    by_task: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in latest(records):
+        by_task[record["task"]][record["protocol"]["hash"]].append(record)
+    names = sorted(by_task) if tasks is None else list(dict.fromkeys(_selected(by_task, tasks)))
+    shown = [record for name in names for members in by_task[name].values() for record in members]
+    if completions is not None and not inference.affordable(shown):
+        completions = None
+    return [
+        _section(by_task[name][protocol], differs, completions)
+        for name in names
+        for protocol, differs in labels.of_protocols(by_task[name]).items()
+    ]
+
+
+def latest(records: Iterable[Record]) -> list[Record]:
+    """The newest attempt of each identity, in the order given."""
+    newest: dict[str, Record] = {}
+    for record in records:
+        known = newest.get(record["identity"])
+        if known is None or record["attempt"] > known["attempt"]:
+            newest[record["identity"]] = record
+    return list(newest.values())
+
+
+def _selected(known: Iterable[str], tasks: Sequence[str]) -> Iterator[str]:
+    for task in tasks:
+        exact = task.removesuffix("@real")
+        found = [exact] if exact in known else [title for title in sorted(known) if title.partition("@")[0] == task]
+        if not found:
+            raise unknown("task among the records", task, known)
+        yield from found
+
+
+def _section(members: Sequence[Record], differs: str, completions: Completions | None) -> Section:
+    groups = _groups(members)
+    tables = [inference.matrix(group, completions) if completions else None for group in groups]
+    firsts = [group[0] for group in groups]
+    trained = [t.scores for t, first in zip(tables, firsts, strict=True) if t is not None and not is_reference(first)]
+    seeds = statistics.pooled_seed_variance(trained)
+    told = zip(groups, tables, labels.of_rows(firsts), strict=True)
+    rows = [_row(group, table, seeds, details) for group, table, details in told]
+    scores = [(record, row.score) for record, row in zip(firsts, rows, strict=True)]
+    rows = [
+        dataclasses.replace(
+            row,
+            gain_over_sft=inference.gain(record, row.score, scores),
+            recovery=inference.recovery(record, row.score, scores),
+        )
+        for record, row in zip(firsts, rows, strict=True)
+    ]
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].reference, -rows[i].score, rows[i].label))
+    rows = _ranked([(rows[i], groups[i], tables[i]) for i in order])
+    first = members[0]
+    notes = _notes(first, rows, paired=all(table is not None for table in tables))
+    return Section(
+        first["task"], first["protocol"]["hash"], differs, first["metric"], inference.problems(first), rows, notes
+    )
+
+
+def _groups(members: Iterable[Record]) -> list[list[Record]]:
+    """Records that differ in the training seed alone, by seed."""
+    candidates: dict[Any, list[tuple[dict[str, Any], list[Record]]]] = defaultdict(list)
+    for record in members:
+        method = record["method"]
+        what = {"settings": method["settings"]} | {k: v for k, v in record["spec"].items() if k != "seed"}
+        alike = candidates[method["name"], method["variant"], record["student"], record["teacher"]]
+        # Comparing dicts is much quicker than hashing their canonical JSON, and a method has few recipes.
+        group = next((group for known, group in alike if known == what), None)
+        if group is None:
+            alike.append((what, [record]))
+        else:
+            group.append(record)
+    groups = [group for alike in candidates.values() for _, group in alike]
+    return [sorted(group, key=lambda record: record["seed"]) for group in groups]
+
+
+def _row(group: Sequence[Record], table: Matrix | None, seeds: SeedVariance | None, details: str) -> Row:
+    first = group[0]
+    (low, high), how = inference.interval(group, table, seeds)
+    cost = {key: float(np.mean([record["cost"][key] for record in group])) for key in first["cost"]}
+    counts = {key: sum(record["counts"][key] for record in group) for key in first["counts"]}
+    return Row(
+        task=first["task"],
+        protocol=first["protocol"]["hash"],
+        metric=first["metric"],
+        kind=first["kind"],
+        method=method_label(first["method"]),
+        details=details,
+        reference=is_reference(first),
+        reconstruction=first["method"]["reconstruction"],
+        note=first["method"]["note"],
+        student=first["student"],
+        teacher=first["teacher"],
+        settings=first["method"]["settings"],
+        score=float(np.mean([record["score"] for record in group])),
+        low=low,
+        high=high,
+        interval_method=how,
+        seeds=tuple(record["seed"] for record in group),
+        **counts,
+        teacher_tokens=cost["teacher_forward_tokens"],
+        generated_tokens=cost["generated_tokens"],
+        student_tokens=cost["student_tokens"],
+        seconds=cost["seconds"],
+        peak_memory_bytes=cost["peak_memory_bytes"],
+        steps=cost["steps"],
+        run_ids=tuple(record["run_id"] for record in group),
+    )
+
+
+def _ranked(parts: Sequence[tuple[Row, list[Record], Matrix | None]]) -> list[Row]:
+    """The rows with rank and p against the best; equal scores share a rank."""
+    competitors = [part for part in parts if not part[0].reference]
+    if not competitors:
+        return [row for row, *_ in parts]
+    _, best, best_table = competitors[0]
+    p = statistics.holm([inference.p_value(best, best_table, group, table) for _, group, table in competitors[1:]])
+    scores = [row.score for row, *_ in competitors]
+    ranked = [
+        dataclasses.replace(row, rank=scores.index(row.score) + 1, p_best=p_best)
+        for (row, *_), p_best in zip(competitors, [None, *p], strict=True)
+    ]
+    return ranked + [row for row, *_ in parts if row.reference]
+
+
+def _notes(first: Record, rows: Sequence[Row], paired: bool) -> list[str]:
+    notes = [MICRO] if first["world"] == "micro" else []
+    notes += sorted(
+        {f"{RECONSTRUCTED} {row.method.partition('@')[0]}: {row.note}" for row in rows if row.reconstruction}
+    )
+    if any(row.tied for row in rows):
+        test = "paired" if paired else "by counts where completions were not read"
+        notes.append(f"{TIED} not distinguishable from the best (p ≥ {LEVEL}, {test}, Holm-adjusted)")
+    return notes
