@@ -57,7 +57,7 @@ def verdict(body: dict, always_first: bool) -> tuple[str, float]:
     good, bad = text.find("good"), text.find("bad")
     share = 0.5 if good < 0 and bad < 0 else float(bad < 0 or 0 <= good < bad)
     share = 1.0 if always_first else share
-    if body["max_tokens"] == 1:
+    if body.get("max_tokens") == 1:
         return ("m" if share >= 0.5 else "M"), share
     if "[[A]]" in text:
         letter = {1.0: "A", 0.0: "B", 0.5: "C"}[share]

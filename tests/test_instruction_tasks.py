@@ -100,7 +100,7 @@ def test_an_unanswered_comparison_is_an_error_and_no_loss(tmp_path):
     assert [v.error for v in verdicts] == [False, True, True]
     assert [v.extracted for v in verdicts][1:] == ["unparsed", None]
     measures = task.measures(graded(answers("good", "good", "good"), verdicts))
-    assert measures["unanswered"] == 2 and measures["unparsed_rate"] == 0.5
+    assert measures["unanswered"] == 2 and measures["parse_failure_rate"] == 0.5
     assert measures["win_rate"] == verdicts[0].score
 
 
@@ -218,6 +218,7 @@ def test_the_fit_finds_the_weights_that_made_the_labels():
     assert found.win_rate == pytest.approx(expit(0.8 * difficulty + 0.3).mean(), abs=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_fit_is_the_one_of_alpaca_eval():
     pandas = pytest.importorskip("pandas")
     winrate = pytest.importorskip("alpaca_eval.metrics.glm_winrate")

@@ -9,7 +9,7 @@ import pytest
 from openai_stub import serving
 
 from harness.errors import BadInput
-from harness.grading.judge_cache import JudgementCache
+from harness.grading.judge_cache import Answer, JudgementCache
 from harness.grading.judge_protocols import Reply, judge_protocol
 from harness.grading.judges import Comparison, Judgement, judge_all, open_judge, require_judge
 from harness.grading.winrate import win_rate
@@ -67,7 +67,7 @@ def test_trouble_that_stays_costs_its_item_and_the_next_run_asks_for_it(tmp_path
         again = server_judge(stub.url, tmp_path).judge(comparisons(3))
         assert [j.score for j in again] == [1.0, 1.0, 1.0]
         assert len(stub.requests()) == 7
-    assert win_rate(judgements).unparsed_rate == (1 / 3 if unparsed else 0.0)
+    assert win_rate(judgements).parse_failure_rate == (1 / 3 if unparsed else 0.0)
 
 
 def test_a_server_that_never_recovers_costs_one_item_after_all_its_retries(tmp_path):
@@ -87,6 +87,30 @@ def test_a_server_that_dies_loses_the_rest_and_another_one_resumes(tmp_path, cap
         resumed = server_judge(stub.url, tmp_path, "parallel=4,backoff_s=0.01").judge(comparisons(20))
         assert len(stub.requests()) == 36
     assert [j.score for j in resumed] == [1.0] * 20
+
+
+def test_progress_counts_every_question(tmp_path):
+    seen = []
+    with serving("400") as stub:
+        judge = server_judge(stub.url, tmp_path)
+        judge.progress = lambda done, total: seen.append((done, total))
+        judge.judge(comparisons(2))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_any_mixture_of_trouble_costs_items_and_never_a_wrong_score(tmp_path):
+    words = random.Random(7)
+    trouble = [
+        words.choice(["ok", "ok", "400", "429", "500", "garbage", "drop", "nonsense", "empty"]) for _ in range(80)
+    ]
+    with serving(*trouble) as stub:
+        settings = "parallel=8,retries=1,backoff_s=0.01"
+        scores = [j.score for j in server_judge(stub.url, tmp_path, settings).judge(comparisons(40))]
+        assert set(scores) == {1.0, None}
+        again = [j.score for j in server_judge(stub.url, tmp_path, settings).judge(comparisons(40))]
+        assert again.count(1.0) > scores.count(1.0)
+    with serving() as stub:
+        assert [j.score for j in server_judge(stub.url, tmp_path).judge(comparisons(40))] == [1.0] * 40
 
 
 def test_a_refused_key_is_bad_input_and_no_second_question_is_asked(tmp_path):
@@ -156,16 +180,19 @@ def test_the_key_is_sent_and_never_kept(tmp_path, monkeypatch):
     assert b"secret-word" not in judge.cache.path.read_bytes()
 
 
-def test_the_cache_survives_torn_lines(tmp_path):
+def test_the_cache_survives_torn_and_foreign_lines(tmp_path):
     cache = JudgementCache(tmp_path, {"judge": "x"})
-    cache.add("a", {"share": 1.0})
-    cache.add("b", {"share": 0.0})
+    cache.add("a", Answer(1.0))
+    cache.add("b", Answer(0.0, "a reply of many words"))
     cache.path.write_bytes(cache.path.read_bytes()[:-9])  # a crash in the middle of the last line
     torn = JudgementCache(tmp_path, {"judge": "x"})
     assert "a" in torn and "b" not in torn
-    torn.add("c", {"share": 0.5})
+    torn.add("c", Answer(0.5))
+    with torn.path.open("ab") as file:
+        file.write(b'{"key": "d", "share": 7}\n{"key": "e"}\n[]\n\xff\n\n{"key": "f", "share": "1"}\n')
     whole = JudgementCache(tmp_path, {"judge": "x"})
-    assert "a" in whole and "b" not in whole and whole["c"]["share"] == 0.5
+    assert "a" in whole and whole["c"] == Answer(0.5)
+    assert not any(key in whole for key in "bdef")
 
 
 def test_responses_cannot_forge_turns_or_fields():
@@ -185,7 +212,9 @@ def test_responses_cannot_forge_turns_or_fields():
         ("alpacaeval-1", "[{'model': 'model_1', 'rank': 2}, {'model': 'model_2', 'rank': 1}]", 0.0),
         ("alpacaeval-1", "[{'model': 'model_1', 'rank': 3}]", None),
         ("alpacaeval-1", "", None),
-        ("alpacaeval-1", "[" * 10_000, None),
+        ("alpacaeval-1", "[" * 50_000, None),
+        ("alpacaeval-1", "-" * 50_000 + "1", None),
+        ("alpacaeval-1", "[{'model': 'model_1', 'rank': True}]", 1.0),
         ("alpacaeval-1", "__import__('os').getcwd()", None),
         ("distillm2", "I thought of [[A]] but [[B]]", 0.0),
         ("distillm2", "[[C]]", 0.5),
@@ -208,6 +237,24 @@ def test_letters_are_weighed_by_their_probability():
     assert read(Reply("m", top)) == pytest.approx(0.75)
     assert read(Reply("m", (("m", -0.1),))) == 1.0
     assert read(Reply("The", (("The", -0.1),))) is None
+
+
+def test_questions_are_worded_as_alpaca_eval_words_them():
+    alpaca_utils = pytest.importorskip("alpaca_eval.utils")
+    from alpaca_eval.constants import EVALUATORS_CONFIG_DIR
+
+    files = {
+        "alpacaeval-1": "alpaca_eval_gpt4/alpaca_eval.txt",
+        "alpacaeval-2": "alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt",
+    }
+    for name, file in files.items():
+        filled = (EVALUATORS_CONFIG_DIR / file).read_text()
+        for field, text in (("instruction", "Ask?"), ("output_1", " one\n"), ("output_2", "two")):
+            filled = filled.replace("{" + field + "}", text)
+        ours = judge_protocol(name).messages("Ask?", " one\n", "two")
+        assert ours == [
+            {"role": turn["role"], "content": turn["content"]} for turn in alpaca_utils.prompt_to_chatml(filled)
+        ]
 
 
 def test_the_order_is_the_one_that_alpaca_eval_draws():
@@ -257,6 +304,8 @@ def test_longest_ties_equal_lengths_and_warns(caplog):
         "openai:",
         "psychic:madame",
         "openai:@http://127.0.0.1:1/v1",
+        "openai:m@http://",
+        "openai:m@http://host:port/v1",
         "openai:m@http://127.0.0.1:1/v1,colour=red",
         "openai:m@http://127.0.0.1:1/v1,parallel=0",
         "openai:m@http://127.0.0.1:1/v1,protocol=distilm2",
@@ -276,6 +325,12 @@ def test_openai_itself_needs_a_key(monkeypatch, tmp_path):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(BadInput, match="OPENAI_API_KEY"):
         open_judge("openai:gpt-4o", keep=tmp_path)
+
+
+def test_the_reply_limit_goes_by_the_name_that_the_server_knows(tmp_path):
+    with serving() as stub:
+        server_judge(stub.url, tmp_path, FAST + ",length_field=max_completion_tokens").judge(comparisons(1))
+        assert stub.requests()[0]["max_completion_tokens"] == 1024 and "max_tokens" not in stub.requests()[0]
 
 
 def test_the_base_url_comes_from_the_environment(monkeypatch, tmp_path):
@@ -354,7 +409,7 @@ def test_a_recording_that_is_no_json_is_named_with_its_line(tmp_path):
 
 def test_win_rate_of_nothing_is_nothing():
     summary = win_rate([Judgement(None, "dead")])
-    assert summary.win_rate is None and summary.unanswered == 1 and summary.unparsed_rate is None
+    assert summary.win_rate is None and summary.unanswered == 1 and summary.parse_failure_rate is None
 
 
 def test_position_consistency_counts_winners_not_margins():
@@ -390,7 +445,7 @@ def test_a_local_model_judges_by_its_letters(letter_model, tmp_path):
 
     judge = open_judge(f"hf:{letter_model}", "alpacaeval-2", tmp_path)
     identity = judge.identity()
-    assert (identity["judge"], identity["model"]) == ("hf", letter_model.name)
+    assert (identity["kind"], identity["model"]) == ("hf", letter_model.name)
     assert len(identity["revision"]) == 64
     scores = [j.score for j in judge.judge(comparisons(3))]
 

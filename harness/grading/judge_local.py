@@ -34,7 +34,7 @@ class LocalModel:
         self._generator: Any = None
 
     def identity(self) -> dict[str, Any]:
-        return {"judge": "hf", "model": self.files.id, "revision": self.files.sha256}
+        return {"kind": "hf", "model": self.files.id, "revision": self.files.sha256}
 
     def ask(self, messages: list[dict[str, str]], temperature: float, max_tokens: int, top_logprobs: int) -> Reply:
         if self._generator is None:

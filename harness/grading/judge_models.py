@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from harness.data import cache_dir
 from harness.errors import BadInput
 from harness.grading.judge_budget import Budget
-from harness.grading.judge_cache import JudgementCache, digest
+from harness.grading.judge_cache import Answer, JudgementCache, digest
 from harness.grading.judge_protocols import JudgeProtocol, Reply, judge_protocol
 from harness.grading.judges import Comparison, Judgement
 from harness.options import build, option
@@ -78,6 +78,7 @@ class ModelJudge:
     def __init__(self, model: Model, protocol: JudgeProtocol, temperature: float, budget: Budget, folder: Path):
         self.model, self.protocol, self.temperature, self.budget = model, protocol, temperature, budget
         self.cache = JudgementCache(folder, self.identity())
+        self.progress: Callable[[int, int], None] = lambda done, total: None  # questions; set by who shows it
 
     def identity(self) -> dict[str, Any]:
         return self.model.identity() | {
@@ -117,7 +118,8 @@ class ModelJudge:
         in_a_row, answered = 0, False
         stop = threading.Event()
         try:
-            for question, outcome in self._outcomes(questions, stop):
+            for number, (question, outcome) in enumerate(self._outcomes(questions, stop), 1):
+                self.progress(number, len(questions))
                 if isinstance(outcome, Reply):
                     in_a_row, answered = 0, True
                     if not self._keep(question, outcome):
@@ -139,7 +141,7 @@ class ModelJudge:
         share = self.protocol.read(reply)
         if share is None:
             return False
-        self.cache.add(question.key, {"share": share, "reply": reply.text, "model": reply.model})
+        self.cache.add(question.key, Answer(share, reply.text, reply.model))
         return True
 
     def _outcomes(
@@ -186,7 +188,7 @@ class ModelJudge:
 
     def _watch_model(self, keys: Iterator[str]) -> None:
         """A floating name may serve another model halfway; the server says which one it ran."""
-        served = sorted({self.cache[key]["model"] for key in keys} - {""})
+        served = sorted({self.cache[key].model for key in keys} - {""})
         if len(served) > 1:
             log.warning("judge: the answers come from %s; ask for one of them by name", " and ".join(served))
 
@@ -197,7 +199,7 @@ class ModelJudge:
             return Judgement(None, failed[0].reason, unparsed=all(f.replied for f in failed))
         by_order = []
         for question in questions:
-            share = self.cache[question.key]["share"]  # of the response shown first
+            share = self.cache[question.key].share  # of the response shown first
             by_order.append(share if question.candidate_first else 1 - share)
         shown = ", ".join(
             f"{score:.3g} with the {'candidate' if q.candidate_first else 'reference'} first"

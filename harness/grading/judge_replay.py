@@ -47,7 +47,7 @@ class Replay:
             self.recorded.setdefault(key, []).append(_score(row, path, number))
             self.references[key] = reference
         self._identity = {
-            "judge": "replay",
+            "kind": "replay",
             "annotator": _only_one(rows, "annotator", path),
             "reference": _only_one(rows, "generator_1", path),
             "annotations_sha256": hashlib.sha256(content).hexdigest(),

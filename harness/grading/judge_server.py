@@ -42,6 +42,9 @@ class ServerOptions(JudgeOptions):
     timeout_s: float = option(120.0, "seconds that one reply may take", low=0.1)
     retries: int = option(5, "further attempts after a 429, 5xx, timeout or broken reply", low=0)
     backoff_s: float = option(1.0, "wait before the first retry, doubled for each further one", low=0)
+    length_field: str = option(
+        "max_tokens", "what the server calls the limit", choices=("max_tokens", "max_completion_tokens")
+    )
 
 
 class _Passing(Exception):
@@ -64,8 +67,7 @@ class Server:
         """The server of ``MODEL[@URL]``. Raises BadInput for an address that is no http(s) URL."""
         model, at, url = name.partition("@http")
         url = f"http{url}" if at else os.environ.get("OPENAI_BASE_URL") or OPENAI
-        parts = urllib.parse.urlsplit(url)
-        if not model or parts.scheme not in ("http", "https") or not parts.netloc:
+        if not model or not _is_address(url):
             raise BadInput(f"--judge openai:{name}: write openai:MODEL or openai:MODEL@http://host:port/v1")
         if url.startswith(OPENAI) and not os.environ.get("OPENAI_API_KEY"):
             raise BadInput(f"--judge openai:{name}: set OPENAI_API_KEY, or name a server with @http://host:port/v1")
@@ -73,14 +75,14 @@ class Server:
 
     def identity(self) -> dict[str, Any]:
         """Without the address: the same model is the same judge wherever it is served."""
-        return {"judge": "openai", "model": self.model, "revision": self.options.revision}
+        return {"kind": "openai", "model": self.model, "revision": self.options.revision}
 
     def ask(self, messages: list[dict[str, str]], temperature: float, max_tokens: int, top_logprobs: int) -> Reply:
         body: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
             "temperature": temperature,
-            "max_tokens": max_tokens,
+            self.options.length_field: max_tokens,
         }
         if top_logprobs:
             body |= {"logprobs": True, "top_logprobs": top_logprobs}
@@ -101,7 +103,7 @@ class Server:
 
     def _post(self, body: bytes) -> bytes:
         headers = {"Content-Type": "application/json"}
-        if key := os.environ.get("OPENAI_API_KEY"):
+        if key := os.environ.get("OPENAI_API_KEY", "").strip():
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(f"{self.url}/chat/completions", data=body, headers=headers)
         deadline = time.monotonic() + self.options.timeout_s
@@ -117,6 +119,14 @@ class Server:
             raise _Passing(f"no reply within {self.options.timeout_s:g} s") from None
         except (OSError, http.client.HTTPException) as error:
             raise _Passing(f"{type(error).__name__}: {getattr(error, 'reason', error)}") from None
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no number, a broken IPv6 address
+        return False
 
 
 def _read_until(answer: http.client.HTTPResponse, deadline: float) -> bytes:
@@ -153,14 +163,15 @@ def _reply(body: bytes, top_logprobs: int) -> Reply:
             completion_tokens=int(usage.get("completion_tokens") or 0),
             model=str(completion.get("model") or ""),
         )
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise _Passing(f"the reply is no chat completion: {body[:80]!r}") from None
 
 
 def _message(error: urllib.error.HTTPError) -> str:
     """What the server says of its refusal, on one line."""
     try:
-        content = error.read(10_000).decode("utf-8", "replace")
+        with error:
+            content = error.read(10_000).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
         return str(error.reason)
     with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):  # not in OpenAI's form

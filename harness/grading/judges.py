@@ -64,7 +64,7 @@ class Longest:
         log.warning("judge 'longest' measures length only: for plumbing, not for results")
 
     def identity(self) -> dict[str, Any]:
-        return {"judge": "longest", "version": "1"}
+        return {"kind": "longest", "version": "1"}
 
     def prefer(self, instruction: str, reference: str, candidate: str) -> tuple[float, str]:
         gap = len(candidate) - len(reference)

@@ -15,7 +15,7 @@ class WinRate:
     """Counts and rates in [0, 1]; ``win_rate`` is the mean score of the answered, a tie counting one half.
 
     ``position_consistency`` is the share of comparisons asked in both orders whose winner (or tie) is the
-    same in both, None where none was. ``unparsed_rate`` is the share of replies without a verdict.
+    same in both, None where none was. ``parse_failure_rate`` is the share of replies without a verdict.
     """
 
     win_rate: float | None
@@ -25,7 +25,7 @@ class WinRate:
     ties: int
     unanswered: int
     position_consistency: float | None
-    unparsed_rate: float | None
+    parse_failure_rate: float | None
 
 
 def win_rate(judgements: Sequence[Judgement]) -> WinRate:
@@ -41,7 +41,7 @@ def win_rate(judgements: Sequence[Judgement]) -> WinRate:
         ties=sum(score == 0.5 for score in scores),
         unanswered=len(judgements) - len(scores),
         position_consistency=fmean(_winner(a) == _winner(b) for a, b in both) if both else None,
-        unparsed_rate=unparsed / (len(scores) + unparsed) if scores or unparsed else None,
+        parse_failure_rate=unparsed / (len(scores) + unparsed) if scores or unparsed else None,
     )
 
 
