@@ -34,15 +34,46 @@ class Matrix:
     scores: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Group:
+    """The records of one row, which differ in the training seed alone, and their single scores if at hand."""
+
+    records: list[Record]
+    matrix: Matrix | None
+
+    @property
+    def first(self) -> Record:
+        return self.records[0]
+
+    @property
+    def score(self) -> float:
+        return float(np.mean([record["score"] for record in self.records]))
+
+    @property
+    def problems(self) -> int:
+        """How many problems the scores are means of."""
+        dataset = self.first["protocol"].get("dataset")
+        return dataset["n"] if isinstance(dataset, Mapping) and "n" in dataset else self.first["counts"]["total"]
+
+    @property
+    def reference(self) -> bool:
+        """Whether this is a mark to measure by, not a competitor."""
+        return is_reference(self.first)
+
+
+def is_reference(record: Record) -> bool:
+    return record["method"]["name"] in (FLOOR, CEILING)
+
+
 def affordable(records: Iterable[Record]) -> bool:
     """Whether reading the completions of ``records`` stays within what a table may take."""
     return sum(record["completions"]["n"] + FILE_WEIGHT for record in records) <= READ_AT_MOST
 
 
-def matrix(group: Sequence[Record], completions: Completions) -> Matrix | None:
-    """The scores of every problem, or None where completions are damaged or seeds saw other problems."""
+def read_matrix(records: Sequence[Record], completions: Completions) -> Matrix | None:
+    """The score of every problem, or None where completions are damaged or seeds saw different problems."""
     try:
-        by_seed = [problem_scores(completions(record), record["metric"]) for record in group]
+        by_seed = [problem_scores(completions(record), record["metric"]) for record in records]
     except BadInput:
         return None
     ids = tuple(sorted(by_seed[0]))
@@ -60,77 +91,70 @@ def problem_scores(rows: Iterable[Mapping[str, Any]], metric: str) -> dict[str, 
     return {problem: sum(scores) / len(scores) for problem, scores in found.items()}
 
 
-def problems(record: Record) -> int:
-    """How many problems the record's score is a mean of."""
-    dataset = record["protocol"].get("dataset")
-    return dataset["n"] if isinstance(dataset, Mapping) and "n" in dataset else record["counts"]["total"]
+def seed_variance(groups: Iterable[Group]) -> SeedVariance | None:
+    """How much training seeds vary, as pooled over the trained rows of a section."""
+    trained = [group.matrix.scores for group in groups if group.matrix is not None and not group.reference]
+    return statistics.pooled_seed_variance(trained)
 
 
-def interval(group: Sequence[Record], table: Matrix | None, seeds: SeedVariance | None) -> tuple[Interval, str]:
-    """The 95 % interval of the mean over the seeds in ``group``, and how it was had.
-
-    ``seeds`` is the variance between seeds as pooled over the rows of the section.
-    """
-    if len(group) == 1:
-        return Interval(*group[0]["interval"]), group[0]["interval_method"]
-    if table is not None and is_reference(group[0]):  # never trained: its seeds are but more samples
-        return statistics.mean_interval(table.scores.mean(axis=0)), "over problems"
-    if table is not None:
-        return statistics.mean_interval(table.scores, seeds=seeds), "over seeds and problems"
-    scores = np.array([record["score"] for record in group])
-    mean, n = float(scores.mean()), problems(group[0])
-    variance = mean * (1 - mean) / n + scores.var(ddof=1) / len(group)
+def interval(group: Group, seeds: SeedVariance | None) -> tuple[Interval, str]:
+    """The 95 % interval of the mean over the seeds of ``group``, and how it was had."""
+    if len(group.records) == 1:
+        return Interval(*group.first["interval"]), group.first["interval_method"]
+    if group.matrix is not None and group.reference:  # never trained: its seeds are but more samples
+        return statistics.mean_interval(group.matrix.scores.mean(axis=0)), "over problems"
+    if group.matrix is not None:
+        return statistics.mean_interval(group.matrix.scores, seeds=seeds), "over seeds and problems"
+    mean, n = group.score, group.problems
+    between = np.var([record["score"] for record in group.records], ddof=1)
+    variance = mean * (1 - mean) / n + between / len(group.records)
     effective = mean * (1 - mean) / variance if variance > 0 else n
     return statistics.wilson(mean * effective, effective), "from counts"
 
 
-def p_value(best: Sequence[Record], best_table: Matrix | None, group: Sequence[Record], table: Matrix | None) -> float:
+def p_value(best: Group, other: Group) -> float:
     """Two-sided p of a row against the best row: paired where the problems allow, else by counts."""
-    if best_table is None or table is None or best_table.ids != table.ids:
-        n, m = problems(best[0]), problems(group[0])
-        a, b = (float(np.mean([record["score"] for record in row])) for row in (best, group))
-        return statistics.difference_of_counts(a * n, n, b * m, m)
+    a, b = best.matrix, other.matrix
+    if a is None or b is None or a.ids != b.ids:
+        n, m = best.problems, other.problems
+        return statistics.difference_of_counts(best.score * n, n, other.score * m, m)
     # Seeds of different methods share nothing but their number: any pairing of them will do.
-    seeds = min(len(best_table.scores), len(table.scores))
-    return statistics.paired_test(best_table.scores[:seeds], table.scores[:seeds])[0]
+    seeds = min(len(a.scores), len(b.scores))
+    return statistics.paired_test(a.scores[:seeds], b.scores[:seeds])[0]
 
 
-def gain(record: Record, score: float, others: Iterable[tuple[Record, float]]) -> float | None:
-    """By how much ``score`` exceeds that of sft under the same recipe; None unless there is just one such row."""
-    if is_reference(record) or record["method"]["name"] == BASELINE:
+def gain(group: Group, section: Iterable[Group]) -> float | None:
+    """By how much the score exceeds that of sft under the same recipe; None unless there is just one such row."""
+    if group.reference or group.first["method"]["name"] == BASELINE:
         return None
-    baselines = [s for other, s in others if _is(other, BASELINE) and _one_recipe(record, other)]
-    return score - baselines[0] if len(baselines) == 1 else None
+    baselines = [g.score for g in section if _is(g, BASELINE) and _one_recipe(group.first, g.first)]
+    return group.score - baselines[0] if len(baselines) == 1 else None
 
 
-def recovery(record: Record, score: float, others: Sequence[tuple[Record, float]]) -> float | None:
+def recovery(group: Group, section: Sequence[Group]) -> float | None:
     """The share of the way from the untouched student to the teacher; None where either is not recorded."""
-    if is_reference(record):
+    if group.reference:
         return None
-    teacher = record["spec"].get("teacher", record["teacher"])
-    floors = [s for o, s in others if _is(o, FLOOR) and _model(o) == _model(record)]
-    ceilings = [s for o, s in others if _is(o, CEILING) and (teacher is None or _model(o) == teacher)]
+    teacher = group.first["spec"].get("teacher")
+    floors = [g.score for g in section if _is(g, FLOOR) and _model(g) == _model(group)]
+    ceilings = [g.score for g in section if _is(g, CEILING) and teacher in (None, _model(g))]
     if len(floors) != 1 or len(ceilings) != 1 or ceilings[0] <= floors[0]:
         return None
-    return (score - floors[0]) / (ceilings[0] - floors[0])
+    return (group.score - floors[0]) / (ceilings[0] - floors[0])
 
 
-def is_reference(record: Record) -> bool:
-    """Whether the row is a mark to measure by, not a competitor."""
-    return record["method"]["name"] in (FLOOR, CEILING)
+def _is(group: Group, name: str) -> bool:
+    method = group.first["method"]
+    return method["name"] == name and method["variant"] is None
 
 
-def _is(record: Record, name: str) -> bool:
-    return record["method"]["name"] == name and record["method"]["variant"] is None
-
-
-def _model(record: Record) -> Any:
+def _model(group: Group) -> Any:
     """The identity of the model that was trained, or evaluated as it came."""
-    return record["spec"].get("student", record["student"])
+    return group.first["spec"].get("student", group.first["student"])
 
 
 def _one_recipe(a: Record, b: Record) -> bool:
     """Whether two trainings agree on everything that both use, methods, seeds and teachers aside."""
-    ignored = {"method", "seed", "teacher"}
-    shared = [k for k in a["spec"].keys() & b["spec"].keys() - ignored if None not in (a["spec"][k], b["spec"][k])]
-    return a["student"] == b["student"] and all(a["spec"][key] == b["spec"][key] for key in shared)
+    keys = a["spec"].keys() & b["spec"].keys() - {"method", "seed", "teacher"}
+    both_use = [key for key in keys if a["spec"][key] is not None and b["spec"][key] is not None]
+    return a["student"] == b["student"] and all(a["spec"][key] == b["spec"][key] for key in both_use)

@@ -20,7 +20,7 @@ from harness import table_labels as labels
 from harness.errors import unknown
 from harness.record import Record, method_label
 from harness.statistics import SeedVariance
-from harness.table_inference import Completions, Matrix, is_reference
+from harness.table_inference import Completions, Group
 
 LEVEL = 0.05
 RECONSTRUCTED, TIED = "‡", "†"
@@ -134,32 +134,25 @@ def _selected(known: Iterable[str], tasks: Sequence[str]) -> Iterator[str]:
 
 
 def _section(members: Sequence[Record], differs: str, completions: Completions | None) -> Section:
-    groups = _groups(members)
-    tables = [inference.matrix(group, completions) if completions else None for group in groups]
-    firsts = [group[0] for group in groups]
-    trained = [t.scores for t, first in zip(tables, firsts, strict=True) if t is not None and not is_reference(first)]
-    seeds = statistics.pooled_seed_variance(trained)
-    told = zip(groups, tables, labels.of_rows(firsts), strict=True)
-    rows = [_row(group, table, seeds, details) for group, table, details in told]
-    scores = [(record, row.score) for record, row in zip(firsts, rows, strict=True)]
-    rows = [
-        dataclasses.replace(
-            row,
-            gain_over_sft=inference.gain(record, row.score, scores),
-            recovery=inference.recovery(record, row.score, scores),
-        )
-        for record, row in zip(firsts, rows, strict=True)
-    ]
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].reference, -rows[i].score, rows[i].label))
-    rows = _ranked([(rows[i], groups[i], tables[i]) for i in order])
-    first = members[0]
-    notes = _notes(first, rows, paired=all(table is not None for table in tables))
+    alike = _alike(members)
+    groups = [Group(records, inference.read_matrix(records, completions) if completions else None) for records in alike]
+    seeds = inference.seed_variance(groups)
+    details = labels.of_rows([group.first for group in groups])
+    rows = [_row(group, groups, seeds, words) for group, words in zip(groups, details, strict=True)]
+    ordered = sorted(zip(rows, groups, strict=True), key=lambda it: (it[0].reference, -it[0].score, it[0].label))
+    rows = _ranked(ordered)
     return Section(
-        first["task"], first["protocol"]["hash"], differs, first["metric"], inference.problems(first), rows, notes
+        task=groups[0].first["task"],
+        protocol=groups[0].first["protocol"]["hash"],
+        differs=differs,
+        metric=groups[0].first["metric"],
+        problems=groups[0].problems,
+        rows=rows,
+        notes=_notes(groups, rows),
     )
 
 
-def _groups(members: Iterable[Record]) -> list[list[Record]]:
+def _alike(members: Iterable[Record]) -> list[list[Record]]:
     """Records that differ in the training seed alone, by seed."""
     candidates: dict[Any, list[tuple[dict[str, Any], list[Record]]]] = defaultdict(list)
     for record in members:
@@ -176,11 +169,11 @@ def _groups(members: Iterable[Record]) -> list[list[Record]]:
     return [sorted(group, key=lambda record: record["seed"]) for group in groups]
 
 
-def _row(group: Sequence[Record], table: Matrix | None, seeds: SeedVariance | None, details: str) -> Row:
-    first = group[0]
-    (low, high), how = inference.interval(group, table, seeds)
-    cost = {key: float(np.mean([record["cost"][key] for record in group])) for key in first["cost"]}
-    counts = {key: sum(record["counts"][key] for record in group) for key in first["counts"]}
+def _row(group: Group, section: Sequence[Group], seeds: SeedVariance | None, details: str) -> Row:
+    first, records = group.first, group.records
+    (low, high), how = inference.interval(group, seeds)
+    cost = {key: float(np.mean([record["cost"][key] for record in records])) for key in first["cost"]}
+    counts = {key: sum(record["counts"][key] for record in records) for key in first["counts"]}
     return Row(
         task=first["task"],
         protocol=first["protocol"]["hash"],
@@ -188,17 +181,17 @@ def _row(group: Sequence[Record], table: Matrix | None, seeds: SeedVariance | No
         kind=first["kind"],
         method=method_label(first["method"]),
         details=details,
-        reference=is_reference(first),
+        reference=group.reference,
         reconstruction=first["method"]["reconstruction"],
         note=first["method"]["note"],
         student=first["student"],
         teacher=first["teacher"],
         settings=first["method"]["settings"],
-        score=float(np.mean([record["score"] for record in group])),
+        score=group.score,
         low=low,
         high=high,
         interval_method=how,
-        seeds=tuple(record["seed"] for record in group),
+        seeds=tuple(record["seed"] for record in records),
         **counts,
         teacher_tokens=cost["teacher_forward_tokens"],
         generated_tokens=cost["generated_tokens"],
@@ -206,31 +199,33 @@ def _row(group: Sequence[Record], table: Matrix | None, seeds: SeedVariance | No
         seconds=cost["seconds"],
         peak_memory_bytes=cost["peak_memory_bytes"],
         steps=cost["steps"],
-        run_ids=tuple(record["run_id"] for record in group),
+        run_ids=tuple(record["run_id"] for record in records),
+        gain_over_sft=inference.gain(group, section),
+        recovery=inference.recovery(group, section),
     )
 
 
-def _ranked(parts: Sequence[tuple[Row, list[Record], Matrix | None]]) -> list[Row]:
+def _ranked(ordered: Sequence[tuple[Row, Group]]) -> list[Row]:
     """The rows with rank and p against the best; equal scores share a rank."""
-    competitors = [part for part in parts if not part[0].reference]
+    competitors = [(row, group) for row, group in ordered if not row.reference]
     if not competitors:
-        return [row for row, *_ in parts]
-    _, best, best_table = competitors[0]
-    p = statistics.holm([inference.p_value(best, best_table, group, table) for _, group, table in competitors[1:]])
-    scores = [row.score for row, *_ in competitors]
+        return [row for row, _ in ordered]
+    best = competitors[0][1]
+    p_best = [None, *statistics.holm([inference.p_value(best, group) for _, group in competitors[1:]])]
+    scores = [row.score for row, _ in competitors]
     ranked = [
-        dataclasses.replace(row, rank=scores.index(row.score) + 1, p_best=p_best)
-        for (row, *_), p_best in zip(competitors, [None, *p], strict=True)
+        dataclasses.replace(row, rank=scores.index(row.score) + 1, p_best=p)
+        for (row, _), p in zip(competitors, p_best, strict=True)
     ]
-    return ranked + [row for row, *_ in parts if row.reference]
+    return ranked + [row for row, _ in ordered if row.reference]
 
 
-def _notes(first: Record, rows: Sequence[Row], paired: bool) -> list[str]:
-    notes = [MICRO] if first["world"] == "micro" else []
-    notes += sorted(
-        {f"{RECONSTRUCTED} {row.method.partition('@')[0]}: {row.note}" for row in rows if row.reconstruction}
-    )
+def _notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
+    notes = [MICRO] if groups[0].first["world"] == "micro" else []
+    reconstructed = {f"{row.method.partition('@')[0]}: {row.note}" for row in rows if row.reconstruction}
+    notes += [f"{RECONSTRUCTED} {note}" for note in sorted(reconstructed)]
     if any(row.tied for row in rows):
+        paired = all(group.matrix is not None for group in groups)
         test = "paired" if paired else "by counts where completions were not read"
         notes.append(f"{TIED} not distinguishable from the best (p ≥ {LEVEL}, {test}, Holm-adjusted)")
     return notes
