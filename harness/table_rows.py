@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from harness import statistics
 from harness import table_inference as inference
 from harness import table_labels as labels
-from harness.errors import unknown
+from harness.errors import BadInput, unknown
 from harness.record import Record, method_label
 from harness.statistics import SeedVariance
 from harness.table_inference import Completions, Group
@@ -124,10 +124,12 @@ def latest(records: Iterable[Record]) -> list[Record]:
     return list(newest.values())
 
 
-def _selected(known: Iterable[str], tasks: Sequence[str]) -> Iterator[str]:
+def _selected(known: Collection[str], tasks: Sequence[str]) -> Iterator[str]:
     for task in tasks:
         exact = task.removesuffix("@real")
         found = [exact] if exact in known else [title for title in sorted(known) if title.partition("@")[0] == task]
+        if not found and not known:
+            raise BadInput(f"nothing is recorded yet, for {task} or any other task")
         if not found:
             raise unknown("task among the records", task, known)
         yield from found

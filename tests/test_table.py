@@ -293,6 +293,8 @@ def test_nothing_recorded_is_said(store):
     assert render(table(store), "md") == "No records."
     assert json.loads(render(table(store), "json")) == []
     assert render(table(store), "csv").startswith("task,protocol")
+    with pytest.raises(BadInput, match="nothing is recorded"):
+        table(store, ["humaneval"])
 
 
 def test_an_unknown_format_is_named(store):
