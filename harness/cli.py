@@ -195,7 +195,8 @@ def _grade(chosen: argparse.Namespace) -> str:
     for warning in outcome["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if chosen.json:
-        return _dump({"records": [outcome]})
+        # A lone surrogate in an answer is no UTF-8; here it becomes its JSON escape.
+        return _dump({"records": [outcome]}).encode("utf-8", "backslashreplace").decode("utf-8")
     counts, (low, high) = outcome["counts"], outcome["interval"]
     return (
         f"{outcome['task']}: {outcome['score']:.4f} [{low:.4f}, {high:.4f}] {outcome['metric']}, "

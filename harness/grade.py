@@ -1,0 +1,86 @@
+"""``harness grade``: stored completions in, verdicts and a score out. Needs no model.
+
+A record's own completions get the record's score again, and ``samples_sha256`` is then the hash that the
+record keeps of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from harness import evaluate
+from harness.benchmarks import open_task
+from harness.errors import BadInput
+from harness.samples import Samples, read
+from harness.task import Task
+from harness.types import Verdict
+
+STORED_MICRO = re.compile(r".+@micro-s\d+-[0-9a-f]{8}(-r\d+)?")  # the run id of a record of the micro world
+
+
+def grade(name: str, path: Path, judge: str | None = None) -> dict[str, Any]:
+    """The score of the completions in ``path`` on the task called ``name``, ready for JSON.
+
+    A bare name is the real benchmark, unless the file is what a run in the micro world stored.
+    Raises BadInput for an unknown task, missing data or judge, or a file that :func:`read` refuses;
+    RunFailed when no verdict was reached.
+    """
+    stored_micro = STORED_MICRO.fullmatch(path.stem) is not None
+    task = open_task(name, "micro" if stored_micro else "real", judge)
+    if stored_micro and task.data.world != "micro":
+        raise BadInput(f"{path}: holds completions of the micro world, not of {task.title}; name the task with @micro")
+    samples = read(task, path)
+    rows = evaluate.rows(samples.completions, _verdicts(task, samples))
+    score = evaluate.score(task, rows)
+    measures = {"measures": task.measures(rows)} if hasattr(task, "measures") else {}
+    return {
+        "task": task.title,
+        "task_version": task.version,
+        "world": task.data.world,
+        "metric": task.metric,
+        "score": score.value,
+        "interval": list(score.interval),
+        "interval_method": score.interval_method,
+        "counts": score.counts,
+        **measures,
+        "problems": len({row["problem_id"] for row in rows}),
+        "problems_total": len(task.items),
+        "dataset": {"source": task.data.source, "sha256": task.data.sha256},
+        "grader": task.grader_identity(),
+        "samples_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "warnings": [*samples.warnings, *evaluate.warnings_of(task, rows, score.counts)],
+        "verdicts": [
+            {key: row[key] for key in ("problem_id", "sample", "score", "reason", "extracted", "error")} for row in rows
+        ],
+    }
+
+
+def _verdicts(task: Task, samples: Samples) -> list[Verdict]:
+    """EvalPlus runs its samples as they are; those that are no Python are read like any model's answer."""
+    completions = samples.completions
+    if samples.programs is None or not hasattr(task, "grade_programs"):
+        return task.grade_all(completions)
+    runs = [_is_python(program) for program in samples.programs]
+    as_programs = iter(
+        task.grade_programs(
+            [c for c, run in zip(completions, runs, strict=True) if run],
+            [p for p, run in zip(samples.programs, runs, strict=True) if run],
+        )
+    )
+    as_answers = iter(task.grade_all([c for c, run in zip(completions, runs, strict=True) if not run]))
+    return [next(as_programs if run else as_answers) for run in runs]
+
+
+def _is_python(program: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the parser, about the escapes in a model's strings
+            ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True

@@ -1,0 +1,131 @@
+"""A file of completions as rows: which of the known formats it is in, and where each row stands.
+
+=====================  ==============================  ===============================================
+format                 a row names its problem by      and holds the text under
+=====================  ==============================  ===============================================
+own completions        problem_id                      text (with sample, tokens, finish where known)
+evalplus samples       task_id                         solution or completion
+alpaca_eval outputs    instruction                     output
+raw outputs            problem_id, unique_id, id, idx  completion, output, code or generation
+=====================  ==============================  ===============================================
+
+Fields stand in order of preference. ``idx`` is the position in the dataset file, from 0. A list under a text
+field of raw outputs is several samples (Qwen2.5-Math's ``code``). A file is JSON lines or one JSON list,
+gzipped or not, all of one format.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput
+
+GZIP_MAGIC = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One line of the table; only tasks of ``family`` take it, None for all."""
+
+    name: str
+    keys: tuple[str, ...]
+    texts: tuple[str, ...]
+    family: str | None = None
+
+    @property
+    def needs(self) -> str:
+        return f"{' or '.join(self.keys)} with {' or '.join(self.texts)}"
+
+
+OWN = Format("own completions", ("problem_id",), ("text",))
+EVALPLUS = Format("evalplus samples", ("task_id",), ("solution", "completion"), "code")
+ALPACA = Format("alpaca_eval outputs", ("instruction",), ("output",), "instruction")
+RAW = Format("raw outputs", ("problem_id", "unique_id", "id", "idx"), ("completion", "output", "code", "generation"))
+FORMATS = (OWN, EVALPLUS, ALPACA, RAW)  # the first that a row fits is its format
+
+
+@dataclass(frozen=True)
+class Row:
+    """An object of the file without its null fields, and the ``place`` where it stands."""
+
+    place: str
+    fields: Mapping[str, Any]
+
+    def fits(self, form: Format) -> bool:
+        return any(key in self.fields for key in form.keys) and any(text in self.fields for text in form.texts)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of ``path``. Raises BadInput for a file that holds none, naming the line that is malformed."""
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if content.startswith(GZIP_MAGIC) else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    rows = list(_rows(content.removeprefix(BYTE_ORDER_MARK), path))
+    if not rows:
+        raise BadInput(f"{path}: holds no completions")
+    return rows
+
+
+def format_of(rows: Sequence[Row], family: str) -> Format:
+    """The format of ``rows``, for a task of ``family``. Raises BadInput for a row of none, or of another."""
+    accepted = [form for form in FORMATS if form.family in (None, family)]
+    first = _first_fit(rows[0], accepted)
+    for row in rows:
+        form = _first_fit(row, accepted)
+        if form is None:
+            needs = first.needs if first else "; or ".join(form.needs for form in accepted)
+            has = ", ".join(shown(key) for key in row.fields) or "nothing"
+            raise BadInput(f"{row.place}: needs {needs}; it has {has}")
+        if form is not first:
+            raise BadInput(f"{row.place}: is of {form.name}, {rows[0].place} of {first.name}; grade them apart")
+    return first
+
+
+def shown(value: Any) -> str:
+    """``value`` as a message shows it: short, and with nothing that a terminal could trip over."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _first_fit(row: Row, forms: Sequence[Format]) -> Format | None:
+    return next((form for form in forms if row.fits(form)), None)
+
+
+def _rows(content: bytes, path: Path) -> Iterator[Row]:
+    if content.lstrip().startswith(b"["):
+        for number, value in enumerate(_json(content, path, 1), 1):
+            yield _row(value, f"{path}: item {number}")
+        return
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            yield _row(_json(line, path, number), f"{path}:{number}")
+
+
+def _row(value: Any, place: str) -> Row:
+    if not isinstance(value, dict):
+        raise BadInput(f"{place}: expected a JSON object, found {shown(value)}")
+    return Row(place, {key: field for key, field in value.items() if field is not None})
+
+
+def _json(content: bytes, path: Path, line: int) -> Any:
+    """The value of ``content``, which begins at ``line``."""
+    try:
+        return json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line += content.count(b"\n", 0, error.start)
+        raise BadInput(f"{path}:{line}: is not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}:{line + error.lineno - 1}: is not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise BadInput(f"{path}:{line}: is not JSON that can be read ({error})") from None
