@@ -177,9 +177,7 @@ def _add_in_process(root, score, barrier, queue):
 def test_two_processes_adding_one_run_agree_on_one_record(store):
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(2), context.Queue()
-    workers = [
-        context.Process(target=_add_in_process, args=(store.root, s, barrier, queue)) for s in (0.0, 1.0)
-    ]
+    workers = [context.Process(target=_add_in_process, args=(store.root, s, barrier, queue)) for s in (0.0, 1.0)]
     for worker in workers:
         worker.start()
     paths = {queue.get(timeout=60)[1] for _ in workers}
