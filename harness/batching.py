@@ -78,9 +78,7 @@ def lay_out(sequences: Seq[Sequence], pad: int, ends: Tensor | None, device: str
     step_id = _steps(labels, position, ends)
     log_probs = validity = None
     if any(s.log_probs is not None for s in sequences):
-        log_probs = torch.tensor(
-            [p for s in sequences for p in s.log_probs or [float("nan")] * len(s.response)]
-        )
+        log_probs = torch.tensor([p for s in sequences for p in s.log_probs or [float("nan")] * len(s.response)])
     if any(s.validity is not None for s in sequences):
         nothing = (float("nan"), float("nan"))
         validity = torch.tensor([v for s in sequences for v in s.validity or [nothing] * len(s.response)])

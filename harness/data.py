@@ -30,11 +30,7 @@ def read(dataset: Dataset) -> Data:
     sha256 = hashlib.sha256(content).hexdigest()
     rows = parse(content, path)
     pinned = sha256 == dataset.sha256
-    source = (
-        f"{dataset.repository}/{dataset.path}@{dataset.commit[:12]}"
-        if pinned
-        else f"unpinned {dataset.local}"
-    )
+    source = f"{dataset.repository}/{dataset.path}@{dataset.commit[:12]}" if pinned else f"unpinned {dataset.local}"
     return Data(rows=rows, sha256=sha256, source=source)
 
 
@@ -64,9 +60,7 @@ def _fetch(dataset: Dataset, target: Path) -> bytes:
         ) from None
     found = hashlib.sha256(content).hexdigest()
     if found != dataset.sha256:
-        raise BadInput(
-            f"{url} has sha256 {found[:16]}…, not the pinned {dataset.sha256[:16]}…; nothing was kept"
-        )
+        raise BadInput(f"{url} has sha256 {found[:16]}…, not the pinned {dataset.sha256[:16]}…; nothing was kept")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as temporary:
         temporary.write(content)

@@ -32,16 +32,12 @@ def load(name: str, sources: DataSources, *, labelled: bool) -> list[Example]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"training prompts {name} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from None
+        raise BadInput(f"training prompts {name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     found = []
     for number, row in enumerate(json_lines(text, path), 1):
         prompt, response = row.get(sources.prompt_field), row.get(sources.response_field)
         if not isinstance(prompt, str) or not prompt:
-            raise BadInput(
-                f"{path}: row {number} has no text under {sources.prompt_field!r}; set data.prompt_field"
-            )
+            raise BadInput(f"{path}: row {number} has no text under {sources.prompt_field!r}; set data.prompt_field")
         if labelled and not isinstance(response, str):
             raise BadInput(
                 f"{path}: row {number} has no text under {sources.response_field!r}; set data.response_field"

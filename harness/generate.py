@@ -63,6 +63,11 @@ class Generator:
         end = self.tokenizer.eos_token_id
         return ids[:-1] if ids and ids[-1] == end and not text.endswith(self.tokenizer.eos_token) else ids
 
+    def response_ids(self, text: str, *, ended: bool) -> tuple[int, ...]:
+        """Token ids of a response, with the end-of-sequence token where it ``ended``."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return (*ids, self.tokenizer.eos_token_id) if ended else tuple(ids)
+
     def generate(
         self,
         texts: Sequence[str],

@@ -37,7 +37,6 @@ def grade(name: str, path: Path, judge: str | None = None) -> dict[str, Any]:
     samples = read(task, path)
     rows = evaluate.rows(samples.completions, _verdicts(task, samples))
     score = evaluate.score(task, rows)
-    measures = {"measures": task.measures(rows)} if hasattr(task, "measures") else {}
     return {
         "task": task.title,
         "task_version": task.version,
@@ -47,7 +46,7 @@ def grade(name: str, path: Path, judge: str | None = None) -> dict[str, Any]:
         "interval": list(score.interval),
         "interval_method": score.interval_method,
         "counts": score.counts,
-        **measures,
+        "measures": task.measures(rows),
         "problems": len({row["problem_id"] for row in rows}),
         "problems_total": len(task.items),
         "dataset": {"source": task.data.source, "sha256": task.data.sha256},

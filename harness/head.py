@@ -43,9 +43,7 @@ class Head:
             ours = head.logits(trunk(model)(input_ids=ids).last_hidden_state[0])
             theirs = model(input_ids=ids).logits[0, :, : head.vocab]
         if not torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=1e-2):
-            raise BadInput(
-                f"{type(model).__name__} computes its logits in a way that this harness cannot chunk"
-            )
+            raise BadInput(f"{type(model).__name__} computes its logits in a way that this harness cannot chunk")
         return head
 
     @classmethod

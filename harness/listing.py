@@ -100,9 +100,7 @@ def _setting(facts: Mapping[str, Any]) -> str:
         span = f"[{facts['low']}, {facts['high']}]"
     else:
         span = ""
-    return (
-        f"method.{facts['name']} = {facts['default']}  {span}  {facts['help']}  (default: {facts['source']})"
-    )
+    return f"method.{facts['name']} = {facts['default']}  {span}  {facts['help']}  (default: {facts['source']})"
 
 
 def record_text(record: Mapping[str, Any]) -> str:
@@ -113,8 +111,7 @@ def record_text(record: Mapping[str, Any]) -> str:
         f"{record['run_id']}  ({record['kind']})",
         f"score      {record['score']:.4f}  95 % [{low:.4f}, {high:.4f}]  {record['metric']}, {record['interval_method']}",
         f"counts     {counts['correct']:g} of {counts['total']}, {counts['errors']} errors, {counts['truncated']} truncated",
-        f"method     {record['method']['name']}  {record['method']['settings']}"
-        + (f"  [{note}]" if note else ""),
+        f"method     {record['method']['name']}  {record['method']['settings']}" + (f"  [{note}]" if note else ""),
         f"models     {record['student']} <- {record['teacher']}, seed {record['seed']}",
         f"protocol   {record['protocol']['hash']}",
         "cost       " + ", ".join(f"{key} {value:,.6g}" for key, value in record["cost"].items()),

@@ -2,7 +2,7 @@
 
 A method answers four questions; only the last one has no default::
 
-    needs      what of the teacher, and in which steps the text is cut      (property)
+    needs      what of the teacher, and in which steps the text is cut      (attribute)
     sources    whose text this optimizer step trains on                     (once per step)
     weight     how the signal is spread over tokens                         (no gradient)
     objective  the divergence of every token, in nats                       (required)
@@ -99,17 +99,13 @@ class Method(ABC):
     paper: ClassVar[str] = ""
     Config: ClassVar[type] = NoSettings
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # "trl": settings that gkd@trl starts from
+    needs: Needs = Needs()  # a property where it depends on the configuration
     reduction: ClassVar[str] = "token"
     note: ClassVar[str] = ""  # printed wherever the method's numbers are, e.g. that it is a reconstruction
 
     def __init__(self, config: Any = None):
         self.config = self.Config() if config is None else config
         self.state: dict[str, Any] = {}  # numbers and tensors that change while training; checkpointed
-
-    @property
-    def needs(self) -> Needs:
-        """What this method, as configured, asks of the harness."""
-        return Needs()
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         """Whose text this step trains on; with several, every prompt appears once for each."""

@@ -37,9 +37,7 @@ def locate(name: str) -> ModelFiles:
     if name.startswith(MICRO):
         from harness.micro.world import model_path
 
-        return ModelFiles(
-            name, model_path(name.removeprefix(MICRO)), _digest(model_path(name.removeprefix(MICRO)))
-        )
+        return ModelFiles(name, model_path(name.removeprefix(MICRO)), _digest(model_path(name.removeprefix(MICRO))))
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -48,16 +46,12 @@ def locate(name: str) -> ModelFiles:
             raise BadInput(f"{name} holds no weights (*.safetensors): the model folder is incomplete")
         return ModelFiles(_portable(name), path, _digest(path))
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise BadInput(
-            f"no model folder at {name}; give a folder, a hub id such as org/name, or micro:student"
-        )
+        raise BadInput(f"no model folder at {name}; give a folder, a hub id such as org/name, or micro:student")
     from huggingface_hub import snapshot_download
 
     try:
         repository, _, revision = name.partition("@")
-        folder = Path(
-            snapshot_download(repository, revision=revision or None, ignore_patterns=["*.gguf", "*.pth"])
-        )
+        folder = Path(snapshot_download(repository, revision=revision or None, ignore_patterns=["*.gguf", "*.pth"]))
     except Exception as error:  # the hub client raises dozens of unrelated types for "cannot be had"
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise BadInput(f"model {name} is no local folder and the hub did not give it: {reason}") from None
@@ -88,9 +82,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     except Exception as error:  # tokenizer loading surfaces parser errors of several libraries
         raise BadInput(f"the tokenizer of {files.id} cannot be loaded: {_first_line(error)}") from None
     if tokenizer.eos_token_id is None:
-        raise BadInput(
-            f"the tokenizer of {files.id} has no end-of-sequence token; set eos_token in its config"
-        )
+        raise BadInput(f"the tokenizer of {files.id} has no end-of-sequence token; set eos_token in its config")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -108,9 +100,7 @@ def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -
         model, report = AutoModelForCausalLM.from_pretrained(
             files.path, dtype=getattr(torch, dtype), output_loading_info=True, **kwargs
         )
-    except (
-        Exception
-    ) as error:  # safetensors, json, OS and config errors: all mean that this folder is no model
+    except Exception as error:  # safetensors, json, OS and config errors: all mean that this folder is no model
         raise BadInput(f"the model {files.id} cannot be loaded: {_first_line(error)}") from None
     missing = [key for key in report["missing_keys"] if "rotary" not in key]
     if missing:

@@ -88,16 +88,14 @@ def prepare(request: Request) -> Plan:
     store.check_writable()
     judge = request.judge or chosen.evaluation.judge
     keep = request.results / "work" / "judgements"
-    tasks = [
-        benchmarks.open_task(name, chosen.world, judge, keep) for name in _distinct(request.tasks, "task")
-    ]
+    tasks = [benchmarks.open_task(name, chosen.world, judge, keep) for name in _distinct(request.tasks, "task")]
 
     student = models.locate(chosen.models.student)
     models.load_tokenizer(student)
     teacher = None
     if any(_wants_teacher(method) for method, *_ in built):
         teacher = models.locate(chosen.models.teacher)
-        if any(m.needs.teacher != "none" for m, *_ in built if not isinstance(m, ReferencePoint)):
+        if any(m.needs.teacher == "signal" for m, *_ in built):
             models.require_same_tokenizer(student, teacher)
     prompts, labelled = _data(chosen, [method for method, *_ in built])
     plan = Plan(

@@ -28,9 +28,7 @@ class Models:
 class DataSources:
     """Prompts that only the teacher answers, and labelled examples with reference responses."""
 
-    prompts: str = option(
-        "micro:prompts", "micro:prompts, a JSON-lines file, or data:PATH below HARNESS_DATA"
-    )
+    prompts: str = option("micro:prompts", "micro:prompts, a JSON-lines file, or data:PATH below HARNESS_DATA")
     labelled: str = option("micro:labelled", "the same forms; every row needs a response")
     prompt_field: str = option("prompt", "the field of a row that holds the prompt")
     response_field: str = option("response", "the field of a row that holds the reference response")
@@ -48,9 +46,7 @@ class Training:
     weight_decay: float = option(0.0, "AdamW's decoupled weight decay", low=0)
     clip: float = option(1.0, "largest gradient norm; 0 does not clip", low=0)
     precision: str = option("float32", "of the forward passes", choices=("float32", "bfloat16"))
-    max_tokens: int = option(
-        2048, "longest prompt + response; longer responses are cut, counted, and warned of", low=2
-    )
+    max_tokens: int = option(2048, "longest prompt + response; longer responses are cut, counted, and warned of", low=2)
     checkpoint_every: int = option(100, "optimizer steps between checkpoints; 0 keeps none", low=0)
     threads: int = option(0, "CPU threads of torch; 0 leaves it to torch", low=0)
 
@@ -142,16 +138,12 @@ def from_table(name: str, table: Mapping[str, Any], where: str) -> Recipe:
         elif section == "method" and isinstance(content, dict):
             bad = [key for key, settings in content.items() if not isinstance(settings, dict)]
             if bad:
-                raise BadInput(
-                    f"{where}: [method] needs one table per method; write [method.NAME] above {bad[0]!r}"
-                )
+                raise BadInput(f"{where}: [method] needs one table per method; write [method.NAME] above {bad[0]!r}")
             values[section] = content
         elif section in SECTIONS and isinstance(content, dict):
             values[section] = build(SECTIONS[section], content, f"{where}: {section}")
         else:
-            raise BadInput(
-                f"{where}: {unknown('section', section, [*SECTIONS, 'method', 'world', 'summary'])}"
-            )
+            raise BadInput(f"{where}: {unknown('section', section, [*SECTIONS, 'method', 'world', 'summary'])}")
     return Recipe(**values)
 
 
@@ -175,7 +167,5 @@ def override(recipe: Recipe, settings: Iterable[str]) -> tuple[Recipe, dict[str,
         if section != "method":
             checked = build(SECTIONS[section], values, f"--set {section}")
             chosen = {key: getattr(checked, key) for key in values}
-            recipe = dataclasses.replace(
-                recipe, **{section: dataclasses.replace(getattr(recipe, section), **chosen)}
-            )
+            recipe = dataclasses.replace(recipe, **{section: dataclasses.replace(getattr(recipe, section), **chosen)})
     return recipe, changes.get("method", {})

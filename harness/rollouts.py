@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from harness.batching import Sequence
 from harness.cost import Cost
-from harness.generate import Generated, Generator
+from harness.generate import Generator
 from harness.method import Step
 from harness.proposals import Proposals
 from harness.recipe import Sampling
@@ -22,7 +22,7 @@ from harness.types import Decoding, Example, Source
 
 @dataclass
 class Rollouts:
-    """Makes the sequences of each optimizer step. ``teacher_texts`` answer ``prompts`` one to one."""
+    """Makes the sequences of each optimizer step. ``teacher_texts`` answer ``prompts`` one to one, as ids."""
 
     student: Generator
     prompts: Seq[Example]
@@ -31,7 +31,7 @@ class Rollouts:
     seed: int
     batch: int
     max_tokens: int
-    teacher_texts: Seq[Generated] = ()
+    teacher_texts: Seq[tuple[int, ...]] = ()
     proposals: Proposals | None = None
     process: int = 0
     processes: int = 1
@@ -51,7 +51,7 @@ class Rollouts:
             if source is Source.STUDENT:
                 found += self._from_student(chosen, step, cost)
             elif source is Source.TEACHER:
-                found += [self._sequence(i, self.teacher_texts[i].ids, source) for i in chosen]
+                found += [self._sequence(i, self.teacher_texts[i], source) for i in chosen]
             else:
                 found += [self._sequence(i, self._reference(i), source) for i in chosen]
         if self.proposals is not None:
@@ -74,9 +74,7 @@ class Rollouts:
         seeds = [stable_seed(self.seed, step.index, self.prompts[i].id) for i in chosen]
         made = self.student.generate(texts, decoding, seeds)
         cost.add(generated_tokens=sum(g.tokens for g in made))
-        return [
-            self._sequence(i, g.ids, Source.STUDENT, g.log_probs) for i, g in zip(chosen, made, strict=True)
-        ]
+        return [self._sequence(i, g.ids, Source.STUDENT, g.log_probs) for i, g in zip(chosen, made, strict=True)]
 
     def _sequence(self, i: int, response: tuple[int, ...], source: Source, log_probs=None) -> Sequence:
         prompt = self._prompt(i, source is Source.DATA)
@@ -94,9 +92,7 @@ class Rollouts:
         return self._encoded[key]
 
     def _reference(self, i: int) -> tuple[int, ...]:
-        tokenizer = self.student.tokenizer
-        ids = tokenizer(self.labelled[i].response, add_special_tokens=False)["input_ids"]
-        return (*ids, tokenizer.eos_token_id)
+        return self.student.response_ids(self.labelled[i].response, ended=True)
 
 
 def stable_seed(*parts: object) -> int:

@@ -57,9 +57,7 @@ def _record(
         {"name": method.name, "variant": training.variant}, task.title, training.seed, identity, attempt
     )
     generated = " (generated problems, not the benchmark)" if task.data.world != "real" else ""
-    announce(
-        f"{run_id}: {training.label} on {task.title}{generated}" + (f"; {method.note}" if method.note else "")
-    )
+    announce(f"{run_id}: {training.label} on {task.title}{generated}" + (f"; {method.note}" if method.note else ""))
 
     work = plan.request.results / "work"
     with _lock(work / "locks" / training.training_id):
@@ -112,6 +110,7 @@ def _record(
                 "interval": list(score.interval),
                 "interval_method": score.interval_method,
                 "counts": score.counts,
+                "measures": task.measures(graded),
                 "cost": facts["cost"]
                 | {
                     "eval_seconds": time.monotonic() - began,

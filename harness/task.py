@@ -90,9 +90,11 @@ class Task(ABC):
     def grade_all(self, completions: Sequence[Completion]) -> list[Verdict]:
         """Verdicts in the order of ``completions``. Engines that work in batches override this."""
         by_id = {p.id: p for p in self.items}
-        return [
-            dataclasses.replace(self.grade(by_id[c.problem_id], c.text), sample=c.sample) for c in completions
-        ]
+        return [dataclasses.replace(self.grade(by_id[c.problem_id], c.text), sample=c.sample) for c in completions]
+
+    def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Figures that stand beside the score, from completions with their verdicts; none by default."""
+        return {}
 
     def grader_identity(self) -> dict[str, Any]:
         """What decides a verdict besides the text (engine, versions, limits, judge); part of the protocol."""

@@ -31,9 +31,7 @@ def teacher_texts(
 ) -> list[Generated]:
     """One answer per prompt, in order. ``folder`` holds the cache; ``progress`` hears (done, total)."""
     texts = [generator.render(e.prompt) for e in prompts]
-    key = hashlib.sha256(
-        json.dumps([teacher_sha256, dataclasses.asdict(sampling), texts]).encode()
-    ).hexdigest()
+    key = hashlib.sha256(json.dumps([teacher_sha256, dataclasses.asdict(sampling), texts]).encode()).hexdigest()
     path = folder / f"{key[:24]}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     done = _read(path)
@@ -42,10 +40,7 @@ def teacher_texts(
         while len(done) < len(texts):
             progress(len(done), len(texts))
             batch = slice(len(done), len(done) + BATCH)
-            seeds = [
-                stable_seed("teacher", e.id, text)
-                for e, text in zip(prompts[batch], texts[batch], strict=True)
-            ]
+            seeds = [stable_seed("teacher", e.id, text) for e, text in zip(prompts[batch], texts[batch], strict=True)]
             made = generator.generate(texts[batch], decoding, seeds)
             stream.writelines(json.dumps(dataclasses.asdict(g)) + "\n" for g in made)
             stream.flush()

@@ -50,9 +50,7 @@ def _check_declarations(method: Method) -> None:
     assert needs.step_unit in {"token", "line", "sentence"}
     for draw in (0.0, 0.5, 0.999):
         sources = method.sources(dataclasses.replace(STEP, draw=draw))
-        assert sources and all(isinstance(s, Source) for s in sources), (
-            "sources are one or more harness.types.Source"
-        )
+        assert sources and all(isinstance(s, Source) for s in sources), "sources are one or more harness.types.Source"
         assert Source.TEACHER not in sources or needs.teacher != "none", "teacher text needs a teacher"
 
 
@@ -65,13 +63,9 @@ def _check_values(method: Method) -> None:
     assert values.isfinite().all() and values.requires_grad, "values must be finite and differentiable"
     weights = method.weight(tokens)
     if weights is not None:
-        assert weights.shape == (13,) and (weights >= 0).all() and weights.isfinite().all(), (
-            "weights [N] are >= 0"
-        )
+        assert weights.shape == (13,) and (weights >= 0).all() and weights.isfinite().all(), "weights [N] are >= 0"
     values.sum().backward()
-    assert tokens.logits.grad is not None and tokens.logits.grad.isfinite().all(), (
-        "no gradient reached the student"
-    )
+    assert tokens.logits.grad is not None and tokens.logits.grad.isfinite().all(), "no gradient reached the student"
     assert tokens.teacher is None or tokens.teacher.grad is None, "a gradient reached the teacher"
 
     # A token's value depends on that token alone: the loop computes chunks, in any order.
@@ -137,9 +131,7 @@ def check_task(found: type[Task], rows: Sequence[Mapping[str, Any]], judge: Any 
     for text in ("", "\x00\ud800 junk \\boxed{", "```python\n", "9" * 5000, "((((" * 500):
         completions = [Completion(problem.id, 2, text, 0, "stop") for problem in task.items]
         verdicts = task.grade_all(completions)
-        assert [(v.problem_id, v.sample) for v in verdicts] == [(i, 2) for i in ids], (
-            "one verdict each, in order"
-        )
+        assert [(v.problem_id, v.sample) for v in verdicts] == [(i, 2) for i in ids], "one verdict each, in order"
         for verdict in verdicts:
             assert isinstance(verdict, Verdict) and 0 <= verdict.score <= 1 and verdict.reason, (
                 "a verdict states a reason"

@@ -74,9 +74,7 @@ def train(job: Job, progress: Progress) -> Trained:
     plan, method = job.recipe.training, job.method
     if plan.threads:
         torch.set_num_threads(plan.threads)
-    accelerator = Accelerator(
-        cpu=job.device == "cpu", mixed_precision="bf16" if plan.precision == "bfloat16" else "no"
-    )
+    accelerator = Accelerator(cpu=job.device == "cpu", mixed_precision="bf16" if plan.precision == "bfloat16" else "no")
     device = accelerator.device
     torch.manual_seed(job.seed)
     reset_peak(device)
@@ -118,22 +116,12 @@ def train(job: Job, progress: Progress) -> Trained:
         processes=accelerator.num_processes,
     )
     if teacher_model is not None:
-        speaker = Generator(teacher_model, tokenizer, job.recipe.evaluation.batch)
+        speaker = Generator(teacher_model, load_tokenizer(job.teacher), job.recipe.evaluation.batch)
         if needs.proposals:
             rollouts.proposals = Proposals(rollouts.student, speaker, job.checker)
         if Source.TEACHER in texts_of(method, plan.steps):
             with accelerator.main_process_first():
-                rollouts.teacher_texts = teacher_texts(
-                    speaker,
-                    job.teacher.sha256,
-                    job.prompts,
-                    job.recipe.teacher_text,
-                    job.texts,
-                    lambda done, total: progress("teacher texts", done, total, ""),
-                )
-            made = sum(g.tokens for g in rollouts.teacher_texts)
-            read = sum(g.prompt_tokens for g in rollouts.teacher_texts)
-            cost.add(generated_tokens=made, teacher_forward_tokens=made + read)
+                rollouts.teacher_texts = _teacher_texts(job, speaker, rollouts.student, cost, progress)
 
     state, damage = checkpoint.load(job.folder, job.training_id)
     warnings += [damage] if damage else []
@@ -152,8 +140,7 @@ def train(job: Job, progress: Progress) -> Trained:
         sequences = [s for s in rollouts.collect(step, method.sources(step), cost) if s.response]
         model.train()
         batches = [
-            lay_out(part, tokenizer.pad_token_id, ends, device)
-            for part in micro_batches(sequences, plan.micro_batch)
+            lay_out(part, tokenizer.pad_token_id, ends, device) for part in micro_batches(sequences, plan.micro_batch)
         ]
         sums = _backward(accelerator, wrapped, method, teacher, batches, step, cost)
         report = _normalise(accelerator, student, sums)
@@ -188,10 +175,27 @@ def train(job: Job, progress: Progress) -> Trained:
     cost.seconds = time.monotonic() - began
     cost.peak_memory_bytes = peak_bytes(device)
     if rollouts.cut:
-        warnings.append(
-            f"{rollouts.cut} training responses were cut to training.max_tokens={plan.max_tokens}"
-        )
+        warnings.append(f"{rollouts.cut} training responses were cut to training.max_tokens={plan.max_tokens}")
     return Trained(model.eval(), tokenizer, cost, curve, warnings)
+
+
+def _teacher_texts(
+    job: Job, speaker: Generator, listener: Generator, cost: Cost, progress: Progress
+) -> list[tuple[int, ...]]:
+    """The teacher's answers to all prompts, in the student's token ids; charged in full, cached or not."""
+    answers = teacher_texts(
+        speaker,
+        job.teacher.sha256,
+        job.prompts,
+        job.recipe.teacher_text,
+        job.texts,
+        lambda done, total: progress("teacher texts", done, total, ""),
+    )
+    made, read = sum(g.tokens for g in answers), sum(g.prompt_tokens for g in answers)
+    cost.add(generated_tokens=made, teacher_forward_tokens=made + read)
+    if speaker.tokenizer.get_vocab() == listener.tokenizer.get_vocab():
+        return [g.ids for g in answers]
+    return [listener.response_ids(g.text, ended=g.finish == "stop") for g in answers]
 
 
 def _backward(

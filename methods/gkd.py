@@ -19,15 +19,11 @@ from harness.types import Source
 
 @dataclass(frozen=True)
 class Config:
-    beta: float = option(
-        0.5, "teacher's weight in the mixture", low=0, high=1, source="TRL GKDConfig (beta 0.5)"
-    )
+    beta: float = option(0.5, "teacher's weight in the mixture", low=0, high=1, source="TRL GKDConfig (beta 0.5)")
     on_policy: float = option(
         0.5, "lambda, share of steps on student text", low=0, high=1, source="TRL GKDConfig (lmbda 0.5)"
     )
-    text: str = option(
-        "teacher", "text of the other steps", choices=("teacher", "data"), source="paper, section 3.1"
-    )
+    text: str = option("teacher", "text of the other steps", choices=("teacher", "data"), source="paper, section 3.1")
     temperature: float = option(1.0, "of both distributions in the loss", low=0.05, high=100, source="paper")
 
 
@@ -35,10 +31,7 @@ class GKD(Method):
     """Generalised JSD on a mix of fixed and student-sampled text."""
 
     name, paper, Config = "gkd", "https://arxiv.org/abs/2306.13649", Config
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(teacher="signal")
+    needs = Needs(teacher="signal")
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source.STUDENT if step.draw < self.config.on_policy else Source(self.config.text),)

@@ -20,19 +20,14 @@ class Config:
     text: str = option(
         "teacher", "fixed text to distil on", choices=("teacher", "data"), source="DistiLLM-2's kd baseline"
     )
-    temperature: float = option(
-        1.0, "tau, of both distributions", low=0.05, high=100, source="distillm, TAID, TRL: 1"
-    )
+    temperature: float = option(1.0, "tau, of both distributions", low=0.05, high=100, source="distillm, TAID, TRL: 1")
 
 
 class KD(Method):
     """Forward KL from teacher to student on fixed text."""
 
     name, paper, Config = "kd", "https://arxiv.org/abs/1503.02531", Config
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(teacher="signal")
+    needs = Needs(teacher="signal")
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source(self.config.text),)

@@ -19,19 +19,14 @@ class Config:
     text: str = option(
         "teacher", "fixed text to distil on", choices=("teacher", "data"), source="as kd, for comparison"
     )
-    temperature: float = option(
-        1.0, "tau, of both distributions", low=0.05, high=100, source="distillm, TAID, TRL: 1"
-    )
+    temperature: float = option(1.0, "tau, of both distributions", low=0.05, high=100, source="distillm, TAID, TRL: 1")
 
 
 class RKL(Method):
     """Reverse KL from student to teacher on fixed text."""
 
     name, paper, Config = "rkl", "https://arxiv.org/abs/2306.08543", Config
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(teacher="signal")
+    needs = Needs(teacher="signal")
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source(self.config.text),)

@@ -15,10 +15,7 @@ class SeqKD(Method):
     """Cross-entropy on responses written by the teacher."""
 
     name, paper = "seqkd", "https://arxiv.org/abs/1606.07947"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(teacher="text")
+    needs = Needs(teacher="text")
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source.TEACHER,)

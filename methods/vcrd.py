@@ -64,16 +64,12 @@ class VCRD(Method):
     def __init__(self, config=None):
         super().__init__(config)
         if self.config.validity == "verifier" and self.config.step != "line":
-            raise BadInput(
-                "vcrd: the verifier judges whole lines; set method.step=line with method.validity=verifier"
-            )
+            raise BadInput("vcrd: the verifier judges whole lines; set method.step=line with method.validity=verifier")
 
     @property
     def needs(self) -> Needs:
         c = self.config
-        return Needs(
-            teacher="signal", step_unit=c.step, proposals=c.validity == "verifier" and c.gate != "one"
-        )
+        return Needs(teacher="signal", step_unit=c.step, proposals=c.validity == "verifier" and c.gate != "one")
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source.STUDENT if step.draw < self.config.on_policy else Source(self.config.text),)

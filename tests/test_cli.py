@@ -123,7 +123,7 @@ BAD = [
     (["--set", "trainig.steps=2"], "sft", "did you mean training"),
     (["--set", "training.stepz=2"], "sft", "did you mean steps"),
     (["--set", "steps"], "sft", "is not key=value"),
-    (["--seed", "-1"], "sft", "expected at least one argument"),
+    (["--seed", "-1"], "sft", "'-1' is not a whole number from 0"),
     (["--device", "tpu"], "sft", "is not cpu, cuda"),
     ([], "gdk", "unknown method 'gdk'; did you mean gkd"),
     ([], "kd@nothing", "has no variants"),

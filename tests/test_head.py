@@ -74,9 +74,7 @@ def test_padding_rows_of_the_head_never_matter():
     before = head.logits(trunk(model)(input_ids=ids).last_hidden_state[0])
     with torch.no_grad():
         model.lm_head.weight[47:] = 1e4
-    torch.testing.assert_close(
-        Head.of(model, 47).logits(trunk(model)(input_ids=ids).last_hidden_state[0]), before
-    )
+    torch.testing.assert_close(Head.of(model, 47).logits(trunk(model)(input_ids=ids).last_hidden_state[0]), before)
 
 
 def test_an_architecture_with_other_logits_is_refused_by_name():

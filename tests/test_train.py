@@ -70,7 +70,8 @@ def weights(outcome):
 def test_micro_batches_change_only_rounding(job, method):
     whole = train(job(method, micro_batch=6), quiet)
     parts = train(job(method, micro_batch=2), quiet)
-    torch.testing.assert_close(weights(whole), weights(parts), rtol=1e-4, atol=2e-6)
+    # Four Adam steps move a weight by about 4e-3; where its gradient is all rounding, so is a part of the move.
+    torch.testing.assert_close(weights(whole), weights(parts), rtol=1e-4, atol=1e-4)
     losses = [[row["loss"] for row in outcome.curve] for outcome in (whole, parts)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -152,9 +153,7 @@ class Explodes(Method):
 
 
 def test_a_loss_that_is_not_a_number_names_step_and_tensor(job):
-    with pytest.raises(
-        RunFailed, match=r"step 2: the objective became NaN or infinite at token 0 of sequence 0"
-    ):
+    with pytest.raises(RunFailed, match=r"step 2: the objective became NaN or infinite at token 0 of sequence 0"):
         train(job(Explodes()), quiet)
 
 
@@ -162,11 +161,8 @@ class Sees(Method):
     """Records what an objective is given."""
 
     name = "sees"
+    needs = Needs(teacher="signal", step_unit="line")
     seen: list = []
-
-    @property
-    def needs(self):
-        return Needs(teacher="signal", step_unit="line")
 
     def sources(self, step):
         return (Source.DATA, Source.STUDENT)

@@ -20,10 +20,7 @@ class Halfway(Method):
     """Forward KL that turns into reverse KL."""
 
     name, Config = "halfway", Config
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(teacher="signal")
+    needs = Needs(teacher="signal")
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source.TEACHER,)

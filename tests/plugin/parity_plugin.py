@@ -25,13 +25,9 @@ class Parity(Task):
             if not isinstance(row.get("number"), int):
                 raise BadInput(f"parity: row {i} has no whole number under 'number'")
             asked = f"Is {row['number']} even or odd?"
-            found.append(
-                Problem(str(i), Prompt(user=asked, plain=asked + "\n"), ("even", "odd")[row["number"] % 2])
-            )
+            found.append(Problem(str(i), Prompt(user=asked, plain=asked + "\n"), ("even", "odd")[row["number"] % 2]))
         return found
 
     def grade(self, problem, text):
         right = text.strip().lower() == problem.reference
-        return Verdict(
-            problem.id, 0, float(right), f"expected {problem.reference}", text.strip()[:20] or None
-        )
+        return Verdict(problem.id, 0, float(right), f"expected {problem.reference}", text.strip()[:20] or None)

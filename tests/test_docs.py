@@ -1,0 +1,80 @@
+"""Documents that run: the examples of CONTRIBUTING.md are executed, the README's tree is held against the disk."""
+
+import doctest
+import importlib
+import json
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness import registry
+from harness.cli import main, parser
+from harness.testing import check_method, check_task
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL)
+
+
+def test_add_a_method_page_works(models, prompts_file, tmp_path, monkeypatch, capsys):
+    assert len(BLOCKS[0].splitlines()) <= 30
+    (tmp_path / "my_method.py").write_text(BLOCKS[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    exec(compile(BLOCKS[1], "CONTRIBUTING.md", "exec"), {})
+    (tmp_path / "data/parity").mkdir(parents=True)
+    (tmp_path / "data/parity/test.jsonl").write_text('{"number": 1}\n{"number": 2}\n')
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
+    (tmp_path / "tiny.toml").write_text(
+        f"[models]\nstudent = '{models[0]}'\nteacher = '{models[1]}'\n[data]\nprompts = '{prompts_file}'\n"
+        "[training]\nsteps = 2\nbatch = 2\nmax_tokens = 64\n[rollout]\nmax_new_tokens = 4\n[teacher_text]\nmax_new_tokens = 4\n"
+    )
+    words = "run --method ./my_method.py --method gkd --recipe tiny.toml --set method.mix=0.3 --seed 0 1 --json --task".split()
+    assert main([*words, str(ROOT / "tests/plugin/parity_plugin.py")]) == 0
+    found = json.loads(capsys.readouterr().out)["records"]
+    assert [r["method"]["name"] for r in found] == ["blend", "blend", "gkd", "gkd"]
+
+
+def test_add_a_task_page_works(tmp_path):
+    assert len(BLOCKS[2].splitlines()) <= 30
+    (tmp_path / "even_odd.py").write_text(BLOCKS[2])
+    task = check_task(registry.find(registry.TASKS, str(tmp_path / "even_odd.py")), [{"number": 5}, {"number": 6}])
+    assert [task.grade(p, "odd").score for p in task.items] == [1.0, 0.0]
+
+
+def modules():
+    for package in ("harness", "harness.methods", "harness.tasks"):
+        folder = Path(importlib.import_module(package).__file__).parent
+        yield from (f"{package}.{m.name}" for m in pkgutil.iter_modules([str(folder)]) if m.name != "__main__")
+
+
+@pytest.mark.parametrize("name", [m for m in modules() if m.rpartition(".")[2] not in ("methods", "tasks")])
+def test_docstring_examples_are_true(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_the_tree_in_the_readme_is_the_tree_on_disk():
+    text = (ROOT / "README.md").read_text("utf-8")
+    block = re.search(r"```text\n(.*?)```", text[text.index("## The house") :], re.DOTALL)[1]
+    named = re.findall(r"^ {2}([\w/]+(?:\.\w+)?)", block, re.MULTILINE)
+    assert len(named) > 15
+    for name in named:
+        assert (ROOT / "harness" / name).exists(), f"README names harness/{name}, which is not there"
+    public = {p.name for p in (ROOT / "harness").iterdir() if p.suffix == ".py" and not p.name.startswith("__")}
+    missing = public - {Path(n).name for n in named}
+    assert not missing, f"README does not name {sorted(missing)}"
+
+
+def test_every_command_that_the_readme_types_is_understood():
+    text = (ROOT / "README.md").read_text("utf-8") + (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    commands = re.findall(r"^(?:\$ )?harness (.+?)(?:\s+#.*)?$", text, re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        parser().parse_args(command.split())
+
+
+def test_public_names_exist():
+    for name in harness.__all__:
+        assert getattr(harness, name) is not None
