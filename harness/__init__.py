@@ -18,7 +18,7 @@ _PUBLIC = {
     "Prompt": "harness.types",
     "Verdict": "harness.types",
     "BadInput": "harness.errors",
-    "load_results": "harness.table",
+    "load_results": "harness.leaderboard.table",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -161,7 +161,7 @@ def _run(chosen: argparse.Namespace) -> str:
         records = run(plan, reporter.progress, reporter.announce)
     if chosen.json:
         return _dump({"records": records})
-    from harness.table import leaderboard, render
+    from harness.leaderboard.table import leaderboard, render
 
     titles = [task.title for task in plan.tasks]
     return render(leaderboard(plan.store.all()[0], titles, plan.store.completions), "md")
@@ -182,14 +182,14 @@ def _show(chosen: argparse.Namespace) -> str:
         return _dump(card) if chosen.json else listing.card_text(card)
     if len(chosen.what) != 1:
         raise BadInput("show takes a record, or: method NAME, task NAME, recipe NAME")
-    from harness.store import Store
+    from harness.records.store import Store
 
     record = Store(chosen.results).get(chosen.what[0])
     return _dump(record) if chosen.json else listing.record_text(record)
 
 
 def _grade(chosen: argparse.Namespace) -> str:
-    from harness.grade import grade
+    from harness.evaluation.grade import grade
 
     outcome = grade(chosen.task, Path(chosen.samples), chosen.judge)
     for warning in outcome["warnings"]:
@@ -205,8 +205,8 @@ def _grade(chosen: argparse.Namespace) -> str:
 
 
 def _table(chosen: argparse.Namespace) -> str:
-    from harness.store import Store
-    from harness.table import leaderboard, render
+    from harness.leaderboard.table import leaderboard, render
+    from harness.records.store import Store
 
     store = Store(chosen.results)
     records, warnings = store.all()

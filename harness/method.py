@@ -7,7 +7,7 @@ A method answers four questions; only the last one has no default::
     weight     how the signal is spread over tokens                         (no gradient)
     objective  the divergence of every token, in nats                       (required)
 
-The loop (:mod:`harness.train`) owns everything else: batching, forward passes, accumulation, clipping,
+The loop (:mod:`harness.training.loop`) owns everything else: batching, forward passes, accumulation, clipping,
 precision, optimizer, rollouts, checkpoints, cost. With c_t = 1 (``reduction = "token"``) or
 c_t = 1/|y| (``"sequence"``) and w_t the weights, it minimises over each whole optimizer step
 

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import benchmarks, examples, models, options, recipe, registry
+from harness import options, recipe, registry
 from harness.errors import BadInput, unknown
+from harness.evaluation import benchmarks
 from harness.method import Method, ReferencePoint, texts_of
-from harness.models import ModelFiles
+from harness.models import files as models
+from harness.models.files import ModelFiles
 from harness.recipe import Recipe
-from harness.record import fingerprint
-from harness.store import Store
+from harness.records.record import fingerprint
+from harness.records.store import Store
 from harness.task import Task
+from harness.training import examples
 from harness.types import Example, Source
 
 LOOP = "1"  # raised whenever the same specification would train to other weights

@@ -19,13 +19,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from harness import evaluate, examples, provenance, record
-from harness.generate import Generator
+from harness.evaluation import evaluate
 from harness.method import ReferencePoint
-from harness.models import ModelFiles, load_model, load_tokenizer
+from harness.models.files import ModelFiles, load_model, load_tokenizer
+from harness.models.generate import Generator
 from harness.plan import Plan, Training
+from harness.records import provenance, record
 from harness.task import Task
-from harness.train import Job, Progress, train
+from harness.training import examples
+from harness.training.loop import Job, Progress, train
 
 TRAINED = "training.json"
 

@@ -86,7 +86,7 @@ def random_tokens(seed: int, keep: slice = slice(None), k: int | None = None, dt
     """Thirteen response tokens of two sequences (8 and 5 long) over 11 words, with a teacher."""
     import torch
 
-    from harness.signals import TopKReading
+    from harness.training.signals import TopKReading
 
     generator = torch.Generator().manual_seed(seed)
     student, teacher = torch.randn(2, 13, 11, generator=generator).to(dtype or torch.float32)

@@ -41,14 +41,18 @@ def ours(path: Path) -> set[str]:
     return {name for name in imports(path) if name.split(".")[0] == "harness"}
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "methods" and p.stem != "__init__"], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.parent.name == "methods" and p.stem != "__init__"], ids=lambda p: p.stem
+)
 def test_methods_see_only_the_contract_and_the_losses(path):
     allowed = FOUNDATION | {"harness.method", "harness.losses"}
     assert ours(path) <= allowed
     assert ".backward(" not in path.read_text("utf-8")
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "tasks" and p.stem != "__init__"], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.parent.name == "tasks" and p.stem != "__init__"], ids=lambda p: p.stem
+)
 def test_tasks_see_only_the_contract_and_the_graders(path):
     for name in ours(path):
         assert name in FOUNDATION | {"harness.task"} or name.startswith("harness.grading."), name

@@ -107,7 +107,7 @@ def test_show_and_table_read_what_was_recorded(world, capsys):
 def test_an_interrupted_run_goes_on_from_the_last_stage(world, capsys, monkeypatch):
     run, results, _ = world
     with monkeypatch.context() as patch:
-        patch.setattr("harness.evaluate.complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("harness.evaluation.evaluate.complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run(method="kd") == 1
     assert "interrupted" in capsys.readouterr().err and not records_of(results)
     monkeypatch.setattr("harness.run.train", lambda *_: pytest.fail("the training stage was complete"))

@@ -12,7 +12,7 @@ import pytest
 import harness
 from harness import registry
 from harness.cli import main, parser
-from harness.testing import check_method, check_task
+from harness.testing import check_task
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL)
@@ -31,7 +31,22 @@ def test_add_a_method_page_works(models, prompts_file, tmp_path, monkeypatch, ca
         f"[models]\nstudent = '{models[0]}'\nteacher = '{models[1]}'\n[data]\nprompts = '{prompts_file}'\n"
         "[training]\nsteps = 2\nbatch = 2\nmax_tokens = 64\n[rollout]\nmax_new_tokens = 4\n[teacher_text]\nmax_new_tokens = 4\n"
     )
-    words = "run --method ./my_method.py --method gkd --recipe tiny.toml --set method.mix=0.3 --seed 0 1 --json --task".split()
+    words = [
+        "run",
+        "--method",
+        "./my_method.py",
+        "--method",
+        "gkd",
+        "--recipe",
+        "tiny.toml",
+        "--set",
+        "method.mix=0.3",
+        "--seed",
+        "0",
+        "1",
+        "--json",
+        "--task",
+    ]
     assert main([*words, str(ROOT / "tests/plugin/parity_plugin.py")]) == 0
     found = json.loads(capsys.readouterr().out)["records"]
     assert [r["method"]["name"] for r in found] == ["blend", "blend", "gkd", "gkd"]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from harness import models as harness_models
-from harness.generate import Generator
+from harness.models import files as harness_models
+from harness.models.generate import Generator
 from harness.types import Decoding, Prompt
 
 TEXTS = ["a", "a much longer prompt than the others", "xyz", "", "def f():\n    "]
@@ -83,9 +83,7 @@ def test_loglikelihood_is_the_sum_of_log_probs(generator):
 def test_a_chat_template_is_rendered_once_with_its_prefill(generator):
     prompt = Prompt(user="U", plain="P", system="S", prefill="```python\n")
     assert generator.render(prompt) == "P"
-    generator.tokenizer.chat_template = (
-        "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}|{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
-    )
+    generator.tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}|{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
     try:
         assert generator.render(prompt) == "system:S|user:U|A:```python\n"
         generator.tokenizer.chat_template = (

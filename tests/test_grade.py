@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from harness import samples
 from harness.cli import main
 from harness.errors import BadInput, RunFailed
-from harness.grade import grade
+from harness.evaluation import samples
+from harness.evaluation.grade import grade
 from harness.task import Data, Task
 from harness.types import Problem, Prompt, Verdict
 
@@ -175,7 +175,7 @@ def test_evalplus_samples_are_whole_programs(write):
 
 def test_evalplus_samples_run_as_they_are_unless_they_are_no_python(write, monkeypatch):
     rows = [{**row, "q": "y = "} for row in ROWS]
-    monkeypatch.setattr("harness.grade.open_task", lambda *_: task(Programs, rows=rows))
+    monkeypatch.setattr("harness.evaluation.grade.open_task", lambda *_: task(Programs, rows=rows))
     path = write(
         {"task_id": "a7", "completion": "5"},
         {"task_id": "b3", "completion": "Here:\n```python\n4\n```"},
@@ -315,7 +315,7 @@ def test_partial_and_uneven_files_say_so(write):
 
 
 def amc_micro(n=150):
-    from harness.benchmarks import open_task
+    from harness.evaluation.benchmarks import open_task
 
     return open_task("amc23@micro").items[:n]
 
@@ -371,7 +371,7 @@ def test_no_verdict_at_all_ends_with_exit_code_1(write, monkeypatch, capsys):
         def grade(self, problem, text):
             return Verdict(problem.id, 0, 0.0, "the judge is away", error=True)
 
-    monkeypatch.setattr("harness.grade.open_task", lambda *_: task(Unjudged))
+    monkeypatch.setattr("harness.evaluation.grade.open_task", lambda *_: task(Unjudged))
     path = write({"instruction": "1 + 1 = ", "output": "2"})
     with pytest.raises(RunFailed, match="the judge is away"):
         grade("sums", path)
@@ -379,7 +379,7 @@ def test_no_verdict_at_all_ends_with_exit_code_1(write, monkeypatch, capsys):
 
 
 def test_generated_instructions_have_their_own_judge(write):
-    from harness.benchmarks import open_task
+    from harness.evaluation.benchmarks import open_task
 
     items = open_task("alpaca_eval@micro").items[:3]
     path = write(*({"instruction": p.prompt.user, "output": p.reference, "generator": "same"} for p in items))

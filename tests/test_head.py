@@ -13,7 +13,7 @@ from transformers import (
 
 from harness import losses
 from harness.errors import BadInput
-from harness.head import Head, chunked_sum, cut, trunk
+from harness.models.head import Head, chunked_sum, cut, trunk
 
 SMALL = {
     "vocab_size": 50,

@@ -8,7 +8,8 @@ from openai_stub import serving
 
 from harness.errors import BadInput
 from harness.grading.judge_cache import Answer, JudgementCache
-from harness.grading.judges import Comparison, open_judge
+from harness.grading.judge_opening import open_judge
+from harness.grading.judges import Comparison
 from harness.grading.winrate import win_rate
 
 FAST = "backoff_s=0.01,timeout_s=1,parallel=1"

@@ -8,8 +8,9 @@ import random
 import pytest
 
 from harness.errors import BadInput
+from harness.grading.judge_opening import open_judge
 from harness.grading.judge_protocols import Reply, judge_protocol
-from harness.grading.judges import Comparison, Judgement, judge_all, open_judge, require_judge
+from harness.grading.judges import Comparison, Judgement, judge_all, require_judge
 from harness.grading.winrate import win_rate
 
 

@@ -7,7 +7,7 @@ import pytest
 from harness.tasks.amc23 import AMC23
 
 from harness.errors import BadInput, RunFailed
-from harness.lm_eval_adapter import HarnessLM, complete, decoding_from, run_lm_eval_task
+from harness.models.lm_eval_adapter import HarnessLM, complete, decoding_from, run_lm_eval_task
 from harness.task import Data
 from harness.types import Decoding
 

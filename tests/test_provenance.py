@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import provenance
+from harness.records import provenance
 
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
 

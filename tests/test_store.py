@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 from sample_records import make_record, make_rows
 
-from harness import store as store_module
 from harness.errors import BadInput, RunFailed
-from harness.record import (
+from harness.records import store as store_module
+from harness.records.record import (
     content_hash,
     fingerprint,
     identity_of,
@@ -23,7 +23,7 @@ from harness.record import (
     schema,
     validate,
 )
-from harness.store import Store
+from harness.records.store import Store
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 from sample_records import NOTE, make_record, make_rows
 
 from harness.errors import BadInput
+from harness.leaderboard.formats import row_dicts
+from harness.leaderboard.table import COLUMNS, leaderboard, load_results, render, update_between_markers
+from harness.records.store import Store
 from harness.statistics import wilson
-from harness.store import Store
-from harness.table import COLUMNS, leaderboard, load_results, render, update_between_markers
-from harness.table_formats import row_dicts
 
 HALF = (1.0, 0.0) * 10
 
@@ -357,5 +357,5 @@ def test_a_damaged_record_is_left_out_of_the_frame_with_a_warning(store):
 
 
 def test_pandas_is_not_imported_for_a_leaderboard():
-    code = "import sys, harness.table; sys.exit('pandas' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, harness.leaderboard.table; sys.exit('pandas' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import byte_tokenizer
 
-from harness import models as harness_models
 from harness import recipe, registry
 from harness.errors import RunFailed
-from harness.examples import load
 from harness.method import Method, Needs
+from harness.models import files as harness_models
 from harness.options import build
-from harness.train import Job, train
+from harness.training.examples import load
+from harness.training.loop import Job, train
 from harness.types import Source
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.grading.judge_models import JudgeOptions, Unanswered
+from harness.grading.judge_contract import JudgeOptions, Unanswered
 from harness.grading.judge_protocols import Reply
 from harness.options import option
 from harness.types import Decoding, Prompt
@@ -28,7 +28,7 @@ class LocalModel:
     parallel = 1
 
     def __init__(self, name: str, options: LocalOptions):
-        from harness.models import locate
+        from harness.models.files import locate
 
         self.files, self.options = locate(name), options
         self._generator: Any = None
@@ -47,15 +47,15 @@ class LocalModel:
         if generator.limit and len(ids) + max_tokens > generator.limit:
             raise Unanswered(f"a question of {len(ids)} tokens does not fit a context of {generator.limit}")
         first = self._first_token(ids, top_logprobs) if top_logprobs else ()
-        from harness.rollouts import stable_seed
+        from harness.seeds import stable_seed
 
         decoding = Decoding(temperature=temperature, max_new_tokens=max_tokens)
         (made,) = generator.continue_ids([ids], decoding, [stable_seed("judge", text)])
         return Reply(made.text, first, prompt_tokens=len(ids), completion_tokens=made.tokens)
 
     def _load(self) -> Any:
-        from harness.generate import Generator
-        from harness.models import load_model, load_tokenizer
+        from harness.models.files import load_model, load_tokenizer
+        from harness.models.generate import Generator
 
         model = load_model(self.files, self.options.dtype, self.options.device)
         return Generator(model, load_tokenizer(self.files), batch=1)

@@ -12,45 +12,20 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harness.data import cache_dir
 from harness.errors import BadInput
 from harness.grading.judge_budget import Budget
 from harness.grading.judge_cache import Answer, JudgementCache, digest
+from harness.grading.judge_contract import Model, Unanswered
 from harness.grading.judge_protocols import JudgeProtocol, Reply, judge_protocol
 from harness.grading.judges import Comparison, Judgement
-from harness.options import build, option
+from harness.options import build
 
 log = logging.getLogger(__name__)
 
 GIVEN_UP_AFTER = 10  # questions that fail in a row, retries included, before the rest is not asked
-
-
-class Unanswered(Exception):
-    """The model gave no reply to a question. ``refused``: it would refuse every other (key, model name)."""
-
-    def __init__(self, reason: str, refused: bool = False):
-        super().__init__(reason)
-        self.refused = refused
-
-
-class Model(Protocol):
-    """Where a judge runs. ``ask`` raises :class:`Unanswered` and is called from ``parallel`` threads."""
-
-    parallel: int
-
-    def identity(self) -> dict[str, Any]: ...
-
-    def ask(self, messages: list[dict[str, str]], temperature: float, max_tokens: int, top_logprobs: int) -> Reply: ...
-
-
-@dataclass(frozen=True)
-class JudgeOptions:
-    """Settings of every model judge, written after commas in its specification."""
-
-    protocol: str | None = option(None, "how the judge is asked: alpacaeval-1, alpacaeval-2 or distillm2")
-    temperature: float | None = option(None, "sampling temperature; the protocol's unless set", low=0, high=2)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import BadInput
-from harness.grading.judge_models import JudgeOptions, Unanswered
+from harness.grading.judge_contract import JudgeOptions, Unanswered
 from harness.grading.judge_protocols import Reply
 from harness.options import option
 

@@ -7,16 +7,16 @@ alone. A resumed run, or one split over other processes, therefore trains on the
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
-from harness.batching import Sequence
-from harness.cost import Cost
-from harness.generate import Generator
 from harness.method import Step
-from harness.proposals import Proposals
+from harness.models.generate import Generator
 from harness.recipe import Sampling
+from harness.seeds import stable_seed
+from harness.training.batching import Sequence
+from harness.training.cost import Cost
+from harness.training.proposals import Proposals
 from harness.types import Decoding, Example, Source
 
 
@@ -93,9 +93,3 @@ class Rollouts:
 
     def _reference(self, i: int) -> tuple[int, ...]:
         return self.student.response_ids(self.labelled[i].response, ended=True)
-
-
-def stable_seed(*parts: object) -> int:
-    """A 63-bit seed from words and numbers, equal on every machine."""
-    text = "/".join(map(str, parts)).encode()
-    return zlib.crc32(text) << 31 ^ zlib.adler32(text[::-1])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness import statistics
 from harness.errors import BadInput
-from harness.record import Record
+from harness.records.record import Record
 from harness.statistics import Interval, SeedVariance
 
 BASELINE = "sft"  # what a gain is measured against

@@ -24,7 +24,7 @@ from typing import Any
 
 from harness.data import json_lines
 from harness.errors import BadInput, RunFailed, unknown
-from harness.record import SCHEMA_VERSION, Record, content_hash, examine, label, load, method_label, validate
+from harness.records.record import SCHEMA_VERSION, Record, content_hash, examine, label, load, method_label, validate
 
 
 class Store:

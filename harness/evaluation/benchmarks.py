@@ -48,7 +48,8 @@ def micro_judge():
 def _judge(found: type[Task], judge: str | None, keep: Path | None):
     if not found.needs_judge:
         return None
-    from harness.grading.judges import open_judge, require_judge
+    from harness.grading.judge_opening import open_judge
+    from harness.grading.judges import require_judge
 
     require_judge(found.name, judge)
     return open_judge(judge, getattr(found, "judge_protocol", "alpacaeval-1"), keep)

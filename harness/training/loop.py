@@ -22,19 +22,19 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import get_scheduler
 
-from harness import checkpoint
-from harness.batching import Batch, Sequence, lay_out, micro_batches, step_ends
-from harness.cost import Cost, peak_bytes, reset_peak
 from harness.errors import RunFailed
-from harness.generate import Generator
 from harness.method import Method, Step, texts_of
-from harness.models import ModelFiles, load_model, load_tokenizer
-from harness.objective import Student, Sums
-from harness.proposals import Checker, Proposals
+from harness.models.files import ModelFiles, load_model, load_tokenizer
+from harness.models.generate import Generator
 from harness.recipe import Recipe
-from harness.rollouts import Rollouts
-from harness.signals import LiveTeacher, NoReading
-from harness.teacher_texts import teacher_texts
+from harness.training import checkpoint
+from harness.training.batching import Batch, Sequence, lay_out, micro_batches, step_ends
+from harness.training.cost import Cost, peak_bytes, reset_peak
+from harness.training.objective import Student, Sums
+from harness.training.proposals import Checker, Proposals
+from harness.training.rollouts import Rollouts
+from harness.training.signals import LiveTeacher, NoReading
+from harness.training.teacher_texts import teacher_texts
 from harness.types import Example, Source
 
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, a few words

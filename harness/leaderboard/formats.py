@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput, unknown
-from harness.table_rows import RECONSTRUCTED, TIED, Row, Section
+from harness.leaderboard.rows import RECONSTRUCTED, TIED, Row, Section
 
 Emphasis = Callable[[str, int | None], str]  # text and rank
 

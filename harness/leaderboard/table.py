@@ -14,10 +14,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.record import Record, method_label
-from harness.store import Store
-from harness.table_formats import render, row_dicts, update_between_markers
-from harness.table_rows import Row, Section, latest, leaderboard
+from harness.leaderboard.formats import render, row_dicts, update_between_markers
+from harness.leaderboard.rows import Row, Section, latest, leaderboard
+from harness.records.record import Record, method_label
+from harness.records.store import Store
 
 if TYPE_CHECKING:
     import pandas

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from harness import statistics
 from harness.errors import RunFailed
 from harness.recipe import Evaluation
-from harness.record import fingerprint
+from harness.records.record import fingerprint
 from harness.task import Task
 from harness.types import Completion, Decoding, Problem, Verdict
 
 if TYPE_CHECKING:
-    from harness.generate import Generator
+    from harness.models.generate import Generator
 
 WINDOW = 4  # batches of completions between two writes to disk
 
@@ -104,7 +104,7 @@ def complete(
 def _directly(
     task: Task, generator: Generator, problems: Sequence[Problem], decoding: Decoding, seed: int
 ) -> list[Completion]:
-    from harness.rollouts import stable_seed
+    from harness.seeds import stable_seed
 
     wanted = [(p, k) for p in problems for k in range(decoding.samples)]
     texts = [generator.render(p.prompt) for p, _ in wanted]

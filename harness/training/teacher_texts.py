@@ -13,9 +13,9 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.generate import Generated, Generator
+from harness.models.generate import Generated, Generator
 from harness.recipe import Sampling
-from harness.rollouts import stable_seed
+from harness.seeds import stable_seed
 from harness.types import Decoding, Example
 
 BATCH = 128

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from typing import Any
 
-from harness.batching import Sequence
-from harness.cost import Cost
-from harness.generate import Generator
+from harness.models.generate import Generator
+from harness.training.batching import Sequence
+from harness.training.cost import Cost
 from harness.types import Decoding, Example, Source
 
 Checker = Callable[[Mapping[str, Any], str, str], float | None]

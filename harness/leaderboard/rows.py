@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from harness import statistics
-from harness import table_inference as inference
-from harness import table_labels as labels
 from harness.errors import BadInput, unknown
-from harness.record import Record, method_label
+from harness.leaderboard import inference as inference
+from harness.leaderboard import labels as labels
+from harness.leaderboard.inference import Completions, Group
+from harness.records.record import Record, method_label
 from harness.statistics import SeedVariance
-from harness.table_inference import Completions, Group
 
 LEVEL = 0.05
 RECONSTRUCTED, TIED = "‡", "†"

@@ -13,10 +13,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from harness import evaluate
-from harness.benchmarks import open_task
 from harness.errors import BadInput
-from harness.samples import Samples, read
+from harness.evaluation import evaluate
+from harness.evaluation.benchmarks import open_task
+from harness.evaluation.samples import Samples, read
 from harness.task import Task
 from harness.types import Verdict
 

@@ -21,12 +21,12 @@ from lm_eval.evaluator import evaluate, simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from harness.errors import BadInput, RunFailed, unknown
-from harness.rollouts import stable_seed
+from harness.seeds import stable_seed
 from harness.task import Task
 from harness.types import Completion, Decoding, Problem
 
 if TYPE_CHECKING:
-    from harness.generate import Generated, Generator
+    from harness.models.generate import Generated, Generator
 
 DEFAULT_NEW_TOKENS = 256  # lm-eval's own default of max_gen_toks
 

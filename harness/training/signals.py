@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from harness.batching import Batch
-from harness.head import Head, trunk
+from harness.models.head import Head, trunk
+from harness.training.batching import Batch
 
 
 class Reading(Protocol):

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.record import Record, method_label
-from harness.table_inference import is_reference
+from harness.leaderboard.inference import is_reference
+from harness.records.record import Record, method_label
 
 Facts = Mapping[str, Any]
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness.batching import Batch
 from harness.errors import RunFailed
-from harness.head import CHUNK_ELEMENTS, Head, chunked_sum, cut, trunk
 from harness.method import Method, Step, Tokens
-from harness.signals import Reading
+from harness.models.head import CHUNK_ELEMENTS, Head, chunked_sum, cut, trunk
+from harness.training.batching import Batch
+from harness.training.signals import Reading
 
 
 @dataclass

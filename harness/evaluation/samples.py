@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import BadInput
-from harness.sample_rows import ALPACA, EVALPLUS, OWN, RAW, Format, Row, format_of, read_rows, shown
+from harness.evaluation.sample_rows import ALPACA, EVALPLUS, OWN, RAW, Format, Row, format_of, read_rows, shown
 from harness.task import Task
 from harness.types import Completion, Problem
 
@@ -25,7 +25,7 @@ class Samples:
 def read(task: Task, path: Path) -> Samples:
     """The completions in ``path``, and what a reader of their score should know.
 
-    :mod:`harness.sample_rows` describes the formats. Raises BadInput with file and line for a row that is
+    :mod:`harness.evaluation.sample_rows` describes the formats. Raises BadInput with file and line for a row that is
     malformed, of another format than the first, of an unknown problem, or that repeats a sample number.
     """
     rows = read_rows(path)

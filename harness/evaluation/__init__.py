@@ -1,0 +1,1 @@
+"""From a task and completions to a score: opening, asking, grading, reading strangers' samples."""

@@ -1,0 +1,35 @@
+"""What a place that runs a judging model offers, and the settings that every model judge has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.grading.judge_protocols import Reply
+from harness.options import option
+
+
+class Unanswered(Exception):
+    """The model gave no reply to a question. ``refused``: it would refuse every other (key, model name)."""
+
+    def __init__(self, reason: str, refused: bool = False):
+        super().__init__(reason)
+        self.refused = refused
+
+
+class Model(Protocol):
+    """Where a judge runs. ``ask`` raises :class:`Unanswered` and is called from ``parallel`` threads."""
+
+    parallel: int
+
+    def identity(self) -> dict[str, Any]: ...
+
+    def ask(self, messages: list[dict[str, str]], temperature: float, max_tokens: int, top_logprobs: int) -> Reply: ...
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Settings of every model judge, written after commas in its specification."""
+
+    protocol: str | None = option(None, "how the judge is asked: alpacaeval-1, alpacaeval-2 or distillm2")
+    temperature: float | None = option(None, "sampling temperature; the protocol's unless set", low=0, high=2)

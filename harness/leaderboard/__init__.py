@@ -1,0 +1,1 @@
+"""Records as tables: who shares a row, what a row may claim, how it looks."""

@@ -1,0 +1,1 @@
+"""Language models: found and loaded, their head in chunks, their text, their place in lm-eval."""

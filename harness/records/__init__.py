@@ -1,0 +1,1 @@
+"""Results as facts: immutable, sealed, append-only, with their provenance."""

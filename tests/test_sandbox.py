@@ -1,0 +1,361 @@
+"""The walls: what an untrusted program can see, do, use up and claim."""
+
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, OrderedDict, deque
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BadInput
+from harness.sandbox import TIERS, End, Job, Sandbox, Tier, tier, tiers
+from harness.sandbox.box import Box, Refused, _Watch
+from harness.sandbox.values import Digest, Iterated, Match, NotPlain, digest, dumps, loads
+
+WALLED = [TIERS[0], TIERS[2]]
+
+
+@pytest.fixture(scope="module", params=WALLED, ids=lambda walls: f"tier-{walls.name}")
+def sandbox(request):
+    """A sandbox of one box behind the walls of a tier, or a skip that says which wall cannot be had."""
+    try:
+        Box(request.param.layers).close()
+    except Refused as refusal:
+        pytest.skip(f"tier {request.param.name} cannot be had here: {refusal}")
+    with Sandbox(1, request.param) as found:
+        yield found
+
+
+def run(sandbox, body, inputs=((1,), (2,)), limit=2.0, patience=20.0, head=""):
+    """The outcome of ``def f(x): body`` and the values it returned."""
+    returned = []
+    indented = "".join(f"    {line}\n" for line in body.split("\n"))
+    job = Job(f"{head}\ndef f(x):\n{indented}", "f", [dumps(list(i)) for i in inputs], [limit] * len(inputs), limit, 20)
+    outcome = sandbox.run(job, lambda _, text, __: returned.append(text) or True, patience)
+    return outcome, [loads(text) for text in returned]
+
+
+def children_of(pid):
+    """Pids of the live descendants of a process."""
+    found, waiting = [], [pid]
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = path.read_text().rpartition(")")
+        except OSError:
+            continue
+        state, parent = rest.split()[:2]
+        if state != "Z":
+            parents.setdefault(int(parent), []).append(int(path.parent.name))
+    while waiting:
+        for child in parents.get(waiting.pop(), []):
+            found.append(child)
+            waiting.append(child)
+    return found
+
+
+def test_values_come_back(sandbox):
+    outcome, values = run(sandbox, "return (x, [x, 'é'], {x: None})")
+    assert outcome.end is End.DONE
+    assert values == [(1, [1, "é"], {1: None}), (2, [2, "é"], {2: None})]
+
+
+@pytest.mark.parametrize(
+    ("body", "end", "detail"),
+    [
+        ("return (", End.UNDEFINED, "SyntaxError"),
+        ("return undefined", End.RAISED, "NameError: name 'undefined' is not defined"),
+        ("raise SystemExit(0)", End.RAISED, "SystemExit: 0"),
+        ("import os; os._exit(0)", End.DIED, "exited with code 0"),
+        ("import os; os.abort()", End.DIED, "SIGABRT"),
+        ("import ctypes; ctypes.string_at(0)", End.DIED, "SIGSEGV"),
+        ("return len(bytearray(2**40))", End.RAISED, "MemoryError"),
+        ("class E(Exception):\n    def __str__(self): raise self\nraise E", End.RAISED, "cannot be shown"),
+        ("a = []\na.append(a)\nreturn a", End.NOT_PLAIN, "RecursionError"),
+        ("return lambda: x", End.NOT_PLAIN, "an object of type function"),
+        ("import numpy\nreturn numpy.float64(x)", End.NOT_PLAIN, "a subclass of float"),
+        ("import os; os.closerange(0, 100)", End.DIED, "exited"),
+        ("import os\nwhile True: os.write(3, b'x' * 1000)", End.MALFORMED, ""),
+        ("import os\nwhile True: os.write(3, b'.\\n' * 1000)", End.MALFORMED, ""),
+        ("import os; os.write(3, b'=0 1\\n' * 9); return x", End.MALFORMED, ""),
+        ("import os; os.write(3, b'=zero 1\\n'); return x", End.MALFORMED, ""),
+        ("import os; os.write(3, b'!' + b'[' * 100000 + b'\\n'); return x", End.MALFORMED, ""),
+    ],
+)
+def test_every_end_has_its_name(sandbox, body, end, detail):
+    outcome, _ = run(sandbox, body)
+    assert (outcome.end, detail in outcome.detail) == (end, True), outcome
+    assert run(sandbox, "return x")[1] == [1, 2], "the next program must not notice"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "while True: pass",
+        "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
+        "import threading\nfor _ in range(4): threading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()",
+        "return (i for i in iter(int, 1) if i)",
+        "return 9 ** 9 ** 9",
+    ],
+)
+def test_time_is_that_of_the_processor(sandbox, body):
+    outcome, _ = run(sandbox, body, limit=0.3)
+    assert outcome.end is End.TIMEOUT and "of the processor" in outcome.detail, outcome
+
+
+@pytest.mark.parametrize("body", ["import time; time.sleep(999)", "import os; os.kill(os.getpid(), 19); return 1"])
+def test_waiting_for_ever_is_a_timeout(sandbox, body):
+    outcome, _ = run(sandbox, body, limit=0.5)
+    assert outcome.end is End.TIMEOUT and "without computing" in outcome.detail, outcome
+
+
+def test_a_slow_machine_is_no_timeout():
+    """Four programs that need most of their limit share one core: each has time enough, however long it takes."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    body = "import time\nwhile time.process_time() < 0.5: pass\nreturn x"
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        with Sandbox(4, TIERS[-1]) as crowded, ThreadPoolExecutor(4) as threads:
+            outcomes = list(threads.map(lambda _: run(crowded, body, inputs=((1,),), limit=0.9)[0], range(4)))
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert [outcome.end for outcome in outcomes] == [End.DONE] * 4
+
+
+def test_the_watch_knows_starved_from_waiting(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    job = Job("", "f", ["[]"], [1.0], 1.0, 10)
+
+    def look(watch, seconds, cpu):
+        now[0] += seconds
+        return watch.look(lambda: {"clock": cpu})
+
+    waiting, starved = _Watch(job, 10.0), _Watch(job, 10.0)
+    assert [look(waiting, 0.9, 0.0), look(waiting, 0.2, 0.0), look(waiting, 1.1, 0.01)] == [None, None, End.TIMEOUT]
+    now[0] = 0.0
+    assert [look(starved, 1.1, 0.1 * i) for i in range(9)] == [None] * 9
+    assert look(starved, 1.1, 0.9) is End.STALLED
+    starved.progressed(1)
+    assert look(starved, 1.1, 1.0) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return open('/etc/passwd').read()",
+        "import os; return os.listdir('/')[0:0] + os.listdir('/home')",
+        "import os; return os.listdir('/proc')",
+        "open('/tmp/../escaped', 'w')",
+        "import os; open(os.__file__, 'a')",
+        "import socket; socket.socket()",
+        "import socket; socket.create_connection(('127.0.0.1', 9))",
+        "import subprocess; subprocess.run(['/bin/true'])",
+        "import os; os.execv('/bin/true', ['true'])",
+        "import os; os.fork()",
+        "while True: __import__('os').fork()",
+        "import os; os.kill(os.getppid(), 9)",
+        "import os; os.kill(-1, 9)",
+        "import os; os.killpg(0, 9)",
+        "import fcntl, os; fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid())",
+        "import os; os.setpriority(os.PRIO_PROCESS, 0, -5)",
+        "import resource as r; r.setrlimit(r.RLIMIT_CPU, (999, 999))",
+        "import os; os.setuid(0); os.chroot('/tmp')",
+        "import os; os.unshare(0x10000000)" if hasattr(os, "unshare") else "import os; os.mknod('/tmp/n', 0o60000)",
+        "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(99,)).start()",
+        "open('/dev/null/../../tmp/big', 'wb').write(bytes(2**25))",
+    ],
+)
+def test_what_is_forbidden_raises(sandbox, body):
+    outcome, _ = run(sandbox, f"{body}\nreturn x")
+    assert outcome.end is End.RAISED, outcome
+    assert re.match(
+        "PermissionError|FileNotFoundError|NotADirectoryError|ValueError|RuntimeError|OSError", outcome.detail
+    )
+
+
+@pytest.mark.parametrize("call", ["ptrace(16, 1, 0, 0)", "mount(0, b'/', 0, 32, 0)", "syscall(435, 0, 0)", "vfork()"])
+def test_the_kernel_refuses_even_c(sandbox, call):
+    outcome, values = run(sandbox, f"import ctypes\nreturn ctypes.CDLL(None).{call}")
+    assert outcome.end is End.DONE and values == [-1, -1]
+
+
+def test_nothing_of_the_outside_is_told(sandbox, monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2")
+    with Sandbox(1, sandbox.tier) as fresh:
+        outcome, values = run(fresh, "import os, sys\nreturn dict(os.environ), sys.argv[1:2], os.getcwd()", ((1,),))
+    assert outcome.end is End.DONE
+    environment, _, cwd = values[0]
+    assert environment == {} and cwd in ("/tmp", "/")
+
+
+def test_the_full_tier_is_alone_in_a_small_world(sandbox):
+    if sandbox.tier.name != "A":
+        pytest.skip("only with namespaces")
+    body = "import os, socket\nreturn os.getuid(), os.getppid(), socket.gethostname(), os.path.exists('/usr/bin')"
+    _, values = run(sandbox, body)
+    assert values == [(65534, 1, "sandbox", False)] * 2
+    body = "import os\nopen('note', 'w').write('hello')\nreturn os.listdir(), open('note').read()"
+    assert run(sandbox, body)[1] == [(["note"], "hello")] * 2
+    assert run(sandbox, "import os\nreturn os.listdir()")[1] == [[], []], "the next program finds an empty directory"
+
+
+def test_output_and_standard_library_work(sandbox):
+    body = "import hashlib, decimal, random, threading\nprint('\\ud800' * 99)\nreturn len(hashlib.md5(b'').hexdigest())"
+    assert run(sandbox, body)[1] == [32, 32]
+    assert run(sandbox, "import numpy\nreturn int(numpy.linalg.norm([3 * x, 4 * x]))")[1] == [5, 10]
+    with Sandbox(1, sandbox.tier) as another:  # the order of a set of strings is the same in every box
+        body = "return list({'a', 'b', 'c', 'd', 'e', 'f'})"
+        assert run(another, body)[1] == run(sandbox, body)[1]
+
+
+def test_no_process_is_left(sandbox):
+    run(sandbox, "return x")
+    before = children_of(os.getpid())
+    run(sandbox, "import threading, time\nthreading.Thread(target=time.sleep, args=(99,)).start()\nreturn x")
+    assert children_of(os.getpid()) == before
+    with Sandbox(2, sandbox.tier) as another:
+        run(another, "return x")
+        assert len(children_of(os.getpid())) > len(before)
+    assert children_of(os.getpid()) == before
+
+
+def test_the_guard_alone_still_reaps(tmp_path):
+    """Tier C lets a program fork; what it leaves is found and ended."""
+    with Sandbox(1, TIERS[-1]) as guard:
+        mark = str(tmp_path / "mark")
+        body = f"import os, time\nif os.fork() == 0:\n    os.setsid()\n    open({mark!r}, 'w')\n    time.sleep(99)\nreturn x"
+        run(guard, "return x")
+        before = children_of(os.getpid())
+        assert run(guard, body)[1] == [1, 2]
+        assert children_of(os.getpid()) == before
+
+
+def test_boxes_end_with_their_owner(tmp_path):
+    """Even when the owner is killed in the middle of a program."""
+    script = (
+        "import sys\nfrom harness.sandbox import Job, Sandbox\n"
+        "box = Sandbox(1)\n"
+        "def told(*_): print(flush=True); return True\n"
+        "job = Job('import time\\ndef f(x):\\n    if x: time.sleep(99)', 'f', ['[0]', '[1]'], [60, 60], 60, 60)\n"
+        "box.run(job, told)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    owner.stdout.readline()  # the first call has returned, the second sleeps
+    inside = children_of(owner.pid)
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    owner.stdout.close()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in inside):
+        assert time.monotonic() < deadline, "processes outlived their owner"
+        time.sleep(0.05)
+    assert inside
+
+
+def test_a_lost_box_is_replaced(sandbox):
+    with Sandbox(1, sandbox.tier) as another:
+        run(another, "return x")
+        box = another._idle.get()
+        box.process.kill()
+        another._idle.put(box)
+        assert run(another, "return x")[0].end is End.LOST
+        assert run(another, "return x")[1] == [1, 2]
+
+
+def test_a_failing_receiver_ends_the_program(sandbox):
+    def receive(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sandbox.run(Job("def f(x): return x", "f", ["[1]"], [2.0], 2.0, 5), receive)
+    assert run(sandbox, "return x")[1] == [1, 2]
+
+
+def test_the_tier_is_stated_and_demanded(monkeypatch):
+    guard = Tier("C", (), "unshare: Operation not permitted")
+    monkeypatch.setattr(tiers, "_best", lambda: guard)
+    monkeypatch.delenv("HARNESS_SANDBOX", raising=False)
+    with pytest.raises(BadInput, match=r"tier C \(limits\); unshare: Operation not permitted.*HARNESS_SANDBOX=C"):
+        tier()
+    monkeypatch.setenv("HARNESS_SANDBOX", "C")
+    assert tier() is guard
+    with pytest.raises(BadInput, match="tier C"):
+        tier(accept="A")
+    monkeypatch.setenv("HARNESS_SANDBOX", "docker")
+    with pytest.raises(BadInput, match="choose A, B or C"):
+        tier()
+
+
+PLAIN = [
+    None, True, -1, 2**64, -(10**5000), 0.1, -0.0, math.inf, "", "a\n\u2028\ud800", b"\x00", bytearray(b"x"), 1 + 2j,
+    [], [1, "a", [None]], (1,), ((), ((),)), set(), {1, 2.5}, frozenset({"x"}), {}, {1: [2], "a": {(): 0.5}},
+    Counter("aab"), OrderedDict([(2, 1), (1, 2)]), deque([1, 2]), {frozenset({1}): {2}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", PLAIN, ids=lambda value: repr(value)[:20] if type(value) is not int else "int")
+def test_plain_values_survive(value):
+    text = dumps(value)
+    back = loads(text)
+    assert back == value and type(back) is type(value) and "\n" not in text and text.isascii()
+
+
+def test_what_only_looks_like_a_value():
+    assert math.isnan(loads(dumps(math.nan)))
+    assert isinstance(loads(dumps(re.match("a", "a"))), Match)
+    walked = loads(dumps(iter([1, 2])))
+    assert isinstance(walked, Iterated) and set(walked) == {1, 2} and walked != (1, 2) and walked != [1, 2]
+    assert set(loads(dumps({1: 2}.keys()))) == {1}
+
+
+class _Equal(int):
+    def __eq__(self, other):
+        return True
+
+    __hash__ = int.__hash__
+
+
+class _Liar:
+    __class__ = int
+
+    def __eq__(self, other):
+        return True
+
+
+@pytest.mark.parametrize("value", [_Equal(1), _Liar(), object(), print, int, type("S", (str,), {})("a"), signal.SIGINT])
+def test_nothing_else_is_a_value(value):
+    for wrapped in (value, [value], (0, [value]), {"a": value}):
+        with pytest.raises(NotPlain):
+            dumps(wrapped)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nope", "{}", '{"tuple":1}', '{"a":1,"b":2}', '{"eval":"1"}', "NaN", "[" * 10**6, '{"set":[[1]]}',
+     '{"dict":[1]}', '{"int":"zz"}', '{"float":"x"}', '{"complex":["a","b"]}', '{"bytes":"0"}', "9" * 5000, '{"tuple":null}'],
+    ids=range(16),
+)  # fmt: skip
+def test_other_texts_are_refused(text):
+    with pytest.raises(ValueError):
+        loads(text)
+
+
+def test_large_values_travel_as_digests():
+    large = list(range(10**6))
+    told = loads(dumps(large))
+    assert isinstance(told, Digest) and "list of 1000000" in told
+    assert told == loads(dumps(list(map(float, large)))) != loads(dumps([*large[:-1], 0]))
+    assert digest([1, True, 0.0, {1: {2, 3}}]) == digest([True, 1.0, 0, {1.0: {3.0, 2}}])
+    assert digest([(1, 2)]) != digest([[1, 2]]) and digest([1.5]) != digest([1]) and digest("1") != digest(1)
+    with pytest.raises(NotPlain):
+        dumps([_Equal(1)] * 10**6)
+    with pytest.raises(NotPlain):
+        dumps([[*range(9), _Liar()]] * 10**6)
