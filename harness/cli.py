@@ -27,6 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. Never raises for bad input or failed work."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of libraries; ours are in harness.progress
     try:
         chosen = parser().parse_args(arguments)
         with contextlib.redirect_stdout(sys.stderr):  # libraries print; stdout is for results

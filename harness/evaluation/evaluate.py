@@ -114,7 +114,7 @@ def _directly(
 
 
 def _through_lm_eval(*asked: Any) -> list[Completion]:
-    from harness import lm_eval_adapter  # seconds to import: only where it is used
+    from harness.models import lm_eval_adapter  # seconds to import: only where it is used
 
     return lm_eval_adapter.complete(*asked)
 
