@@ -1,4 +1,4 @@
-"""Training prompts: from the micro world or from a JSON-lines file, always as :class:`harness.types.Example`."""
+"""Training prompts: from the micro world or from a file of rows, always as :class:`harness.types.Example`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.data import json_lines
+from harness.data import parse
 from harness.errors import BadInput
 from harness.recipe import DataSources
 from harness.types import Example, Prompt
@@ -30,11 +30,11 @@ def load(name: str, sources: DataSources, *, labelled: bool) -> list[Example]:
             raise BadInput(f"{name} lies below HARNESS_DATA, which is not set; set it, or give a file")
         path = Path(root) / name.removeprefix(BELOW_DATA)
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"training prompts {name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"training prompts {name} cannot be read: {error.strerror}") from None
     found = []
-    for number, row in enumerate(json_lines(text, path), 1):
+    for number, row in enumerate(parse(content, path), 1):
         prompt, response = row.get(sources.prompt_field), row.get(sources.response_field)
         if not isinstance(prompt, str) or not prompt:
             raise BadInput(f"{path}: row {number} has no text under {sources.prompt_field!r}; set data.prompt_field")
