@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from harness import data, registry
@@ -12,6 +13,7 @@ from harness.errors import BadInput
 from harness.task import Task
 
 WORLDS = ("real", "micro")
+MICRO_NEW_TOKENS = 96  # generated problems are short: the longest right answer has about 70 tokens
 
 
 def open_task(name: str, world: str = "real", judge: str | None = None, keep: Path | None = None) -> Task:
@@ -20,29 +22,28 @@ def open_task(name: str, world: str = "real", judge: str | None = None, keep: Pa
     Raises BadInput for an unknown name or world, missing data, or a judged task without a judge.
     """
     bare, at, chosen = name.rpartition("@")
-    if at and chosen in WORLDS:
+    outright = bool(at) and chosen in WORLDS
+    if outright:
         name, world = bare, chosen
     elif at and not name.endswith(".py"):
         raise BadInput(f"task {name!r}: a task is called NAME, NAME@micro or NAME@real")
     found = registry.find(registry.TASKS, name)
-    if world == "micro" and registry_is_micro(found.name):
+    if world == "micro":
         from harness.micro import world as micro
 
-        return found(micro.dataset(found.name), micro_judge() if found.needs_judge else None)
+        # Under a micro recipe a bare name of a task without generated problems means the task itself.
+        if outright or found.name in micro.TASKS:
+            return _micro_task(found)
     return found(data.read(found.dataset), _judge(found, judge, keep))
 
 
-def registry_is_micro(name: str) -> bool:
-    """Whether the micro world has generated problems for a task; strangers' tasks bring their own data."""
+def _micro_task(found: type[Task]) -> Task:
     from harness.micro import world as micro
-
-    return name in micro.TASKS
-
-
-def micro_judge():
     from harness.micro.judge import ProgrammaticJudge
 
-    return ProgrammaticJudge()
+    task = found(micro.dataset(found.name), ProgrammaticJudge() if found.needs_judge else None)
+    task.decoding = dataclasses.replace(task.decoding, max_new_tokens=MICRO_NEW_TOKENS)
+    return task
 
 
 def _judge(found: type[Task], judge: str | None, keep: Path | None):
