@@ -112,6 +112,12 @@ def test_a_bucket_for_the_tail_gives_a_lower_bound(case):
             torch.testing.assert_close(value, full, rtol=1e-6, atol=1e-9)
 
 
+def test_a_head_of_all_mass_is_not_cut_short_by_rounding():
+    """In fp32 the first token of this teacher already sums to 1; the student's mass is on the others."""
+    student, teacher = torch.zeros(1, 9), torch.tensor([[30.0] + [0.0] * 8])
+    torch.testing.assert_close(losses.adaptive_kl(student, teacher, mu=1.0), losses.forward_kl(student, teacher))
+
+
 def test_a_flat_teacher_takes_the_long_way_to_its_head(monkeypatch):
     student, teacher = pair(20, tokens=16, vocab=300, scale=1.0)
     short = losses.adaptive_kl(student, teacher, mu=0.6)
