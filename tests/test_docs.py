@@ -73,12 +73,13 @@ def test_docstring_examples_are_true(name):
 def test_the_tree_in_the_readme_is_the_tree_on_disk():
     text = (ROOT / "README.md").read_text("utf-8")
     block = re.search(r"```text\n(.*?)```", text[text.index("## The house") :], re.DOTALL)[1]
-    named = re.findall(r"^ {2}([\w/]+(?:\.\w+)?)", block, re.MULTILINE)
+    named = re.findall(r"(?<=[ \n]{2})(\w+(?:\.py|/))", block)
     assert len(named) > 15
     for name in named:
-        assert (ROOT / "harness" / name).exists(), f"README names harness/{name}, which is not there"
+        assert (ROOT / "harness" / name).exists() or (ROOT / name).exists(), f"README names {name}, which is not there"
     public = {p.name for p in (ROOT / "harness").iterdir() if p.suffix == ".py" and not p.name.startswith("__")}
-    missing = public - {Path(n).name for n in named}
+    public |= {f"{p.name}/" for p in (ROOT / "harness").iterdir() if p.is_dir() and not p.name.startswith("__")}
+    missing = public - set(named)
     assert not missing, f"README does not name {sorted(missing)}"
 
 
