@@ -9,7 +9,7 @@ import pytest
 
 from harness import data
 from harness.errors import BadInput, RunFailed
-from harness.grading import code_truth
+from harness.grading import code, code_truth
 from harness.grading.code import grade
 from harness.grading.code_oracle import accepts
 from harness.grading.code_problem import CodeProblem
@@ -58,6 +58,12 @@ def walls(tmp_path_factory):
     patch.undo()
 
 
+@pytest.fixture
+def hurry(monkeypatch):
+    """Endless programs end sooner."""
+    monkeypatch.setattr(code, "FLOOR_S", 0.5)
+
+
 @pytest.fixture(scope="module")
 def real():
     """The rows of the two files by task id, or a skip."""
@@ -98,7 +104,7 @@ def test_a_right_program_passes_and_a_wrong_one_is_told_why():
         assert (found.score, found.error) == (0.0, False) and found.reason.startswith(reason), found
 
 
-def test_a_program_without_end_is_told_by_its_test():
+def test_a_program_without_end_is_told_by_its_test(hurry):
     found = verdict("def add(a, b):\n    while a == 3: pass\n    return a + b")
     assert found.reason.startswith("timeout on base test 2 (used ") and found.score == 0
 
@@ -130,9 +136,12 @@ FORGERIES = {
         "        frame = frame.f_back\n    os._exit(0)"
     ),
     "writing that all is done": "import os\ndef add(a, b):\n    os.write(3, b'.\\n')\n    os._exit(0)",
-    "writing digests": "import os\ndef add(a, b):\n    os.write(3, b'=0 {\"digest\":\"x\"}\\n' * 3 + b'.\\n'); os._exit(0)",
+    "writing digests": (
+        "import os\ndef add(a, b):\n    os.write(3, b'=0 {\"digest\":\"x\"}\\n' * 3 + b'.\\n')\n    os._exit(0)"
+    ),
     "asking the dead for the canonical solution": (
-        "import gc\ndef add(a, b):\n    found = [o for o in gc.get_objects() if isinstance(o, dict) and 'outputs' in o]\n"
+        "import gc\ndef add(a, b):\n"
+        "    found = [o for o in gc.get_objects() if isinstance(o, dict) and 'outputs' in o]\n"
         "    return found[0]['outputs'][0] if found else None"
     ),
 }
@@ -146,13 +155,10 @@ def test_forgeries_are_wrong(program):
 
 def test_what_a_program_writes_itself_is_no_more_than_a_claim():
     """The channel is no secret: who knows every right answer may as well give it."""
-    told = "b'=0 3\\n=0 7\\n=0 11\\n.\\n'"
-    assert verdict(f"import os\ndef add(a, b):\n    os.write(3, {told}); os._exit(0)", plus=False).score == 1
-    assert verdict(f"import os\ndef add(a, b):\n    os.write(3, {told}); return a + b", plus=False).score == 1
-    assert (
-        verdict(f"import os\ndef add(a, b):\n    os.write(3, {told[:-5]}12\\n.\\n'); os._exit(0)", plus=False).score
-        == 0
-    )
+    telling = "import os\ndef add(a, b):\n    os.write(3, b'=0 3\\n=0 7\\n=0 {}\\n.\\n')\n    {}"
+    assert verdict(telling.format(11, "os._exit(0)"), plus=False).score == 1
+    assert verdict(telling.format(11, "return a + b"), plus=False).score == 1
+    assert verdict(telling.format(12, "os._exit(0)"), plus=False).score == 0
 
 
 def test_programs_do_not_meet():
@@ -233,9 +239,9 @@ ORACLES = [
     ("Mbpp/737", "check_str", ["a"], "Valid", None, 0, False),
     ("Mbpp/737", "check_str", ["a"], None, None, 0, True),
     ("Mbpp/558", "digit_distance_nums", [1, 20], 3, 3, 0, True),
-    ("Mbpp/581", "surface_Area", [3, 4], 33, 35, 0, False),
-    ("Mbpp/581", "surface_Area", [4, 5], 0, 59, 0, True),  # the oracle's own reading of the height
-    ("Mbpp/581", "surface_Area", [4, 5], 0, "59", 0, False),
+    ("Mbpp/581", "surface_Area", [3, 4], 33, 34, 0, False),
+    ("Mbpp/581", "surface_Area", [3, 4], 33, 35, 0, True),  # the oracle's own reading of the height
+    ("Mbpp/581", "surface_Area", [3, 4], 33, "35", 0, False),
 ]
 
 
@@ -249,22 +255,22 @@ def test_inputs_of_mbpp_are_repaired_by_id_and_no_others():
     row = SORT | {"base_input": [[[1, 2], [3]]], "plus_input": {}}
     assert problem(row, task_id="Mbpp/2").suites == {"base": ['[{"tuple":[1,2]},{"tuple":[3]}]'], "plus": []}
     assert problem(row, task_id="Micro/2").suites["base"] == ["[[1,2],[3]]"]
-    assert problem(SORT | {"base_input": [["3"]]}, task_id="Mbpp/252").suites["base"] == ['[{"complex":[3.0,0.0]}]']
+    assert problem(SORT | {"base_input": [["3"]], "plus_input": []}, task_id="Mbpp/252").suites["base"] == [
+        '[{"complex":[3.0,0.0]}]'
+    ]
 
 
 WHOLE = "def add(a, b):\n    return a + b"
+CONTINUED = 'def add(a, b):\n    """ Add two numbers. """\n    return a + b'
 
 
 @pytest.mark.parametrize(
     ("text", "program"),
     [
-        ("    return a + b\n", 'def add(a, b):\n    """ Add two numbers. """\n    return a + b'),
-        ("    return a + b\n\ndef more():\n    x\n", 'def add(a, b):\n    """ Add two numbers. """\n    return a + b'),
-        (
-            "    return a + b\n\ndef add(a, b):\n    return 0\n",
-            'def add(a, b):\n    """ Add two numbers. """\n    return a + b',
-        ),
-        ("\treturn a + b", 'def add(a, b):\n    """ Add two numbers. """\n    return a + b'),
+        ("    return a + b\n", CONTINUED),
+        ("    return a + b\n\ndef more():\n    x\n", CONTINUED),
+        ("    return a + b\n\ndef add(a, b):\n    return 0\n", CONTINUED),
+        ("\treturn a + b", CONTINUED),
         (WHOLE, WHOLE),
         (WHOLE + "\n\nprint(add(1, 2))\nassert add(1, 1) == 3", WHOLE),
         (f"Sure!\n```python\n{WHOLE}\n```\nIt adds.", WHOLE),
@@ -289,7 +295,7 @@ def test_the_search_finds_what_evalplus_finds():
     from evalplus.sanitize import code_extract, syntax_check
 
     rng = random.Random(0)
-    pieces = (
+    pieces = [
         "Sure, so",
         "```",
         "def f(x):",
@@ -302,15 +308,18 @@ def test_the_search_finds_what_evalplus_finds():
         "'''",
         "  # d",
         "(",
-    )
-    code = lambda text: sum(bool(line.strip()) for line in text.split("\n"))
+    ]
+
+    def size(text):
+        return sum(bool(line.strip()) for line in text.split("\n"))
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(300):
             text = "\n".join(rng.choice(pieces) for _ in range(rng.randint(1, 12)))
             ours, theirs = longest_program(text), code_extract(text)
             if syntax_check(theirs):
-                assert syntax_check(ours) and code(ours) >= code(theirs), text
+                assert syntax_check(ours) and size(ours) >= size(theirs), text
 
 
 def test_prompts_are_those_of_evalplus():
@@ -363,10 +372,7 @@ def test_expected_outputs_are_kept_checked_and_never_pickled(tmp_path, monkeypat
     for damaged in (json.dumps(forged), "", "[]", kept.read_text()[:-9]):
         kept.write_text(damaged)
         assert verdict(WHOLE, plus=False).score == 1
-        assert json.loads(kept.read_text()) == content | {
-            "seconds": json.loads(kept.read_text())["seconds"],
-            "sha256": json.loads(kept.read_text())["sha256"],
-        }
+        assert json.loads(kept.read_text())["outputs"] == content["outputs"], "what is damaged is computed again"
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("HARNESS_CACHE", str(blocked))
@@ -374,9 +380,7 @@ def test_expected_outputs_are_kept_checked_and_never_pickled(tmp_path, monkeypat
 
 
 def test_a_broken_canonical_solution_is_no_wrong_answer():
-    with pytest.raises(
-        RunFailed, match="Micro/0: the canonical solution did not run through: a call raised at input 1"
-    ):
+    with pytest.raises(RunFailed, match=r"Micro/0: the canonical solution did not run through: .* at input 1"):
         verdict(WHOLE, canonical_solution="    return a / 0\n")
 
 
@@ -397,7 +401,9 @@ JUNK = {
     "recursion": "    import sys; sys.setrecursionlimit(10**9)\n    return add(a, b)",
     "flood": "    while True: print('x' * 10**6)",
     "killer": "    import os, signal\n    [os.kill(p, 9) for p in (os.getppid(), -1, 0, 1)]",
-    "signals": "    import signal\n    [signal.signal(s, signal.SIG_IGN) for s in range(1, 32) if s not in (9, 19)]\n    return 0",
+    "signals": (
+        "    import signal\n    for s in {*range(1, 32)} - {9, 19}: signal.signal(s, signal.SIG_IGN)\n    return 0"
+    ),
     "exit": "    raise SystemExit",
     "input": "    return input() + open(0).read()",
     "deleter": "    import shutil; shutil.rmtree('/')",
@@ -405,7 +411,7 @@ JUNK = {
 }
 
 
-def test_junk_costs_only_itself():
+def test_junk_costs_only_itself(hurry):
     """Every kind of junk, twice, among right answers: one verdict each, no error, no process left."""
     from test_sandbox import children_of
 
@@ -428,31 +434,32 @@ def test_random_bytes_do_no_harm():
     assert scores == [0.0] * 100
 
 
-SAMPLE = ("HumanEval/0", "HumanEval/32", "HumanEval/53", "HumanEval/115", "HumanEval/127", "Mbpp/2", "Mbpp/88", "Mbpp/124", "Mbpp/252", "Mbpp/558", "Mbpp/581", "Mbpp/630", "Mbpp/737", "Mbpp/793", "Mbpp/809")  # fmt: skip
+SAMPLE = {
+    "humanevalplus": [f"HumanEval/{i}" for i in (0, 32, 53, 115, 127)],
+    "mbppplus": [f"Mbpp/{i}" for i in (2, 88, 124, 252, 558, 581, 630, 737, 793, 809)],
+}
+FORMS = (
+    "{canonical_solution}",
+    "{prompt}{canonical_solution}",
+    "Here:\n```python\n{prompt}{canonical_solution}\n```\n",
+)
+CHEATS = ("    pass", "    return 1", "def {entry_point}(*args):\n    return args[0]", "", "{cut}")
 
 
-def test_canonical_solutions_pass_whatever_form_they_come_in(real):
-    rows = [real[i] for i in SAMPLE]
-    for name, prefix in (("humanevalplus", "HumanEval"), ("mbppplus", "Mbpp")):
-        task = task_of(name, *(row for row in rows if row["task_id"].startswith(prefix)))
-        for form in (
-            "{canonical_solution}",
-            "Here:\n```python\n{prompt}{canonical_solution}\n```\n",
-            "{prompt}{canonical_solution}",
-        ):
-            texts = [form.format(**real[p.id]) for p in task.items]
-            verdicts = task.grade_all(
-                [Completion(p.id, 0, t, 0, "stop") for p, t in zip(task.items, texts, strict=True)]
-            )
-            assert [v.reason for v in verdicts if v.score < 1] == []
+def graded(real, name, form):
+    """Verdicts of a real task on the sample, each problem answered by ``form`` filled from its row."""
+    rows = [real[i] | {"cut": real[i]["canonical_solution"].strip()[:-4]} for i in SAMPLE[name]]
+    texts = [Completion(row["task_id"], 0, form.format(**row), 0, "stop") for row in rows]
+    return task_of(name, *rows).grade_all(texts)
 
 
-def test_the_stub_alone_a_constant_and_a_cut_solution_fail(real):
-    for name, prefix in (("humanevalplus", "HumanEval"), ("mbppplus", "Mbpp")):
-        task = task_of(name, *(real[i] for i in SAMPLE if i.startswith(prefix)))
-        for form in ("    pass", "    return 1", "def {entry_point}(*args):\n    return args[0]", "", "{cut}"):
-            texts = [form.format(**real[p.id], cut=real[p.id]["canonical_solution"].strip()[:-4]) for p in task.items]
-            verdicts = task.grade_all(
-                [Completion(p.id, 0, t, 0, "stop") for p, t in zip(task.items, texts, strict=True)]
-            )
-            assert sum(v.score for v in verdicts) <= 1, (form, [v.problem_id for v in verdicts if v.score])
+@pytest.mark.parametrize("form", FORMS, ids=("body", "whole", "chat"))
+@pytest.mark.parametrize("name", SAMPLE)
+def test_canonical_solutions_pass_whatever_form_they_come_in(real, name, form):
+    assert [v.reason for v in graded(real, name, form) if v.score < 1] == []
+
+
+@pytest.mark.parametrize("form", CHEATS, ids=("stub", "constant", "echo", "nothing", "cut"))
+@pytest.mark.parametrize("name", SAMPLE)
+def test_cheats_fail(real, name, form):
+    assert [v.problem_id for v in graded(real, name, form) if v.score] == []

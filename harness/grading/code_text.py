@@ -17,6 +17,7 @@ import ast
 import functools
 import importlib.util
 import re
+import symtable
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -59,29 +60,20 @@ def _cut(text: str, stop: Sequence[str]) -> str:
 def _sanitised(program: str, entry_point: str) -> str:
     kept = _sanitizer()(program, entry_point)
     try:
-        before, after = ast.parse(program), ast.parse(kept)
+        before, after = (symtable.symtable(text, "<program>", "exec") for text in (program, kept))
     except SyntaxError:
         return kept  # there is no program; running what there is will say so
-    lost = _defined(before) - _defined(after)
-    needed = {node.id for node in ast.walk(after) if isinstance(node, ast.Name)} | {entry_point}
-    return program if lost & needed else kept
+    lost = _bound(before) - _bound(after)
+    return program if lost & (_globals_read(after) | {entry_point}) else kept
 
 
-def _defined(module: ast.Module) -> set[str]:
-    """Names bound at the top level, also those in its ``if``, ``try`` and ``with``."""
-    names: set[str] = set()
-    statements: list[ast.AST] = list(module.body)
-    while statements:
-        node = statements.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.alias):
-            names.add((node.asname or node.name).partition(".")[0])
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        else:
-            statements.extend(ast.iter_child_nodes(node))
-    return names
+def _bound(module: symtable.SymbolTable) -> set[str]:
+    return {name.get_name() for name in module.get_symbols() if name.is_assigned() or name.is_imported()}
+
+
+def _globals_read(table: symtable.SymbolTable) -> set[str]:
+    here = {name.get_name() for name in table.get_symbols() if name.is_global() and name.is_referenced()}
+    return here.union(*map(_globals_read, table.get_children()))
 
 
 @functools.cache
@@ -113,9 +105,9 @@ def longest_program(text: str) -> str:
     for start, line in enumerate(lines):
         if code[-1] - code[start] <= most or left < 0:
             break
-        if not line.strip() or line[0].isspace():
-            continue  # no program begins so, or none that begins a line later is different
-        for end in range(len(lines), start + 1, -1):
+        if not line.strip() or (line[0].isspace() and not line.lstrip().startswith("#")):
+            continue  # no program begins with indented code; one that begins with a blank line is found later
+        for end in range(len(lines), start, -1):
             if code[end] - code[start] <= most or left < 0:
                 break
             left -= end - start

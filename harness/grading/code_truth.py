@@ -20,7 +20,7 @@ from harness.errors import RunFailed
 from harness.grading.code_problem import CodeProblem
 from harness.sandbox import End, Job, Sandbox
 
-VERSION = 1  # of the texts of values and of the way they are computed
+VERSION = 2  # of the texts of values and of the way they are computed
 CALL_LIMIT_S = 120.0
 TOTAL_LIMIT_S = 600.0
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ ANSWER_LIMIT_S = 60
 IDLE_SHARE = 0.02  # of the wall time; a process that gets less does not wait for the processor but for ever
 _START = (
     "import sys; sys.path.insert(0, sys.argv[3]); from harness.sandbox.zygote import main; "
-    "main(int(sys.argv[1]), sys.argv[2].split(), sys.argv[3])"
+    "main(int(sys.argv[1]), sys.argv[2].split(), *sys.argv[3:])"
 )
 
 
@@ -49,14 +50,16 @@ class Box:
     def __init__(self, layers: Sequence[str]):
         """Raises Refused when ``layers`` cannot be had."""
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        root = str(Path(__file__).parents[2])
-        # The fixed hash seed makes the order of a set, and so a verdict, the same on every run.
-        environment = {"PYTHONHASHSEED": "0"}
+        root, packages = str(Path(__file__).parents[2]), sysconfig.get_path("platlib")
+        # The environment is emptied before any program runs. The fixed hash seed makes the order of a set, and so
+        # a verdict, the same on every run; threads of NumPy would not survive the fork.
+        environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         if "LD_LIBRARY_PATH" in os.environ:
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         with theirs:
+            arguments = (str(theirs.fileno()), " ".join(layers), root, packages)
             self.process = subprocess.Popen(
-                [sys.executable, "-s", "-S", "-P", "-B", "-c", _START, str(theirs.fileno()), " ".join(layers), root],
+                [sys.executable, "-s", "-S", "-P", "-B", "-c", _START, *arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -67,33 +67,34 @@ def unshare_all() -> None:
 def new_root(directories: Sequence[str], hidden: Sequence[str]) -> None:
     """Replace the root by an empty one that shows ``directories`` read-only, ``/dev/null`` and nothing else.
 
-    ``hidden`` are folders below ``directories`` that are shown empty. Needs :func:`unshare_all` before.
+    ``hidden`` are folders below ``directories`` of which only what is itself one of ``directories`` is shown.
+    Needs :func:`unshare_all` before.
     """
     _mount(None, "/", None, _REC | _PRIVATE)
     # Opened before the new root covers them, whatever it is mounted upon.
     sources = {path: os.open(path, os.O_PATH) for path in (*directories, "/dev/null")}
     root = "/tmp"
     _mount("tmpfs", root, "tmpfs", _NOSUID | _NODEV, "size=1m,nr_inodes=4096,mode=755")
-    for path, source in sources.items():
-        target = root + path
-        locked = os.fstatvfs(source).f_flag & _NOEXEC
-        if path == "/dev/null":
-            os.makedirs(root + "/dev")
-            os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
-            _mount(f"/proc/self/fd/{source}", target, None, _BIND)
-        else:
-            os.makedirs(target, exist_ok=True)
-            _mount(f"/proc/self/fd/{source}", target, None, _BIND)
-            _mount(None, target, None, _BIND | _REMOUNT | _RDONLY | _NOSUID | _NODEV | locked)
-        os.close(source)
-    for path in hidden:
-        _mount("tmpfs", root + path, "tmpfs", _RDONLY | _NOSUID | _NODEV, "size=4k,nr_inodes=2")
+    os.makedirs(root + "/dev")
+    os.close(os.open(root + "/dev/null", os.O_CREAT | os.O_WRONLY))
+    for path in sorted((*sources, *hidden)):  # a folder before what lies in it
+        if path in hidden:
+            _mount("tmpfs", root + path, "tmpfs", _NOSUID | _NODEV, "size=64k,nr_inodes=16")
+            continue
+        if path != "/dev/null":
+            os.makedirs(root + path, exist_ok=True)
+        locked = os.fstatvfs(sources[path]).f_flag & _NOEXEC
+        _mount(f"/proc/self/fd/{sources[path]}", root + path, None, _BIND)
+        if path != "/dev/null":
+            _mount(None, root + path, None, _BIND | _REMOUNT | _RDONLY | _NOSUID | _NODEV | locked)
+        os.close(sources[path])
     os.makedirs(root + "/tmp", exist_ok=True)
     os.chdir(root)
     _system_call("pivot_root", _PIVOT_ROOT, b".", b".")
     _call("umount2", b".", _DETACH)
     os.chdir("/")
-    _mount(None, "/", None, _BIND | _REMOUNT | _RDONLY | _NOSUID | _NODEV)
+    for path in ("/", *hidden):
+        _mount(None, path, None, _BIND | _REMOUNT | _RDONLY | _NOSUID | _NODEV)
 
 
 def fresh_work_directory(used: bool) -> None:

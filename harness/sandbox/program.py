@@ -44,9 +44,9 @@ def run(job: dict[str, Any], result: int) -> None:
             value = entry(*arguments)
         except BaseException as error:
             return _tell(send, result, "!", _describe(error))
-        seconds = cpu() - begin
         try:
-            line = f"={seconds:.6f} {dumps(value)}\n"
+            text = dumps(value)  # counted too: it walks the value, and may run an iterator of the program
+            line = f"={cpu() - begin:.6f} {text}\n"
         except values.NotPlain as error:
             return _tell(send, result, "?", str(error))
         except BaseException as error:

@@ -14,6 +14,8 @@ import marshal
 import math
 import re
 from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 TEXT_ROOM = 2**18  # characters, roughly: a larger value travels as a digest
@@ -35,12 +37,14 @@ class Match:
     """Stands for an ``re.Match``, of which only the presence is told."""
 
 
-class Iterated(tuple):
+class Iterated:
     """What an iterator or a view yielded: it can be walked, and equals nothing but itself."""
 
-    __hash__ = object.__hash__
-    __eq__ = object.__eq__
-    __ne__ = object.__ne__
+    def __init__(self, items: list[Any]):
+        self.items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
 
 
 def dumps(value: Any, room: int = TEXT_ROOM) -> str:
@@ -143,7 +147,9 @@ def _normal(value: Any) -> Any:
     kind = type(value)
     if kind is list or kind is tuple:
         kinds = set(map(type, value))
-        if kinds == {str} or kinds == {int} or not kinds:
+        if kinds <= {list, tuple}:  # one level at a time in C: large values are lists of lists of one type
+            kinds = set(map(type, chain.from_iterable(value)))
+        if kinds in ({str}, {int}):
             return value
         return kind(map(_normal, value))
     if kind is float:

@@ -39,8 +39,11 @@ _LOADED = """
 """
 
 
-def main(control: int, layers: list[str], root: str) -> None:
-    """Close the walls of ``layers``, say how it went, then serve until the other end closes ``control``."""
+def main(control: int, layers: list[str], root: str, packages: str) -> None:
+    """Close the walls of ``layers``, say how it went, then serve until the other end closes ``control``.
+
+    ``root`` is the folder that holds this package; ``packages`` the one that holds NumPy.
+    """
     sys.path.remove(root)
     channel = socket.socket(fileno=control)
     for name in _LOADED.split():
@@ -49,7 +52,7 @@ def main(control: int, layers: list[str], root: str) -> None:
         except ImportError:
             continue  # an interpreter built without it: programs that want it fail as they would outside
     try:
-        readable = _interpreter_directories()
+        readable = _interpreter_directories() + _load_numpy(packages)
         if "namespaces" in layers:
             _enter_namespaces(readable)
         else:
@@ -73,6 +76,19 @@ def _interpreter_directories() -> list[str]:
     return kept
 
 
+def _load_numpy(packages: str) -> list[str]:
+    """NumPy, which every machine that runs evalplus has, and programs therefore use. Returns its folders."""
+    sys.path.append(packages)
+    try:
+        import_module("numpy")
+    except ImportError:
+        return []
+    finally:
+        sys.path.remove(packages)
+    folders = (os.path.join(packages, name) for name in ("numpy", "numpy.libs"))
+    return [path for path in folders if os.path.isdir(path)]
+
+
 def _enter_namespaces(readable: list[str]) -> None:
     kernel.unshare_all()
     child = os.fork()
@@ -80,8 +96,8 @@ def _enter_namespaces(readable: list[str]) -> None:
         _, status = os.waitpid(child, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
     kernel.die_with_parent()
-    packages = [os.path.join(path, name) for path in readable for name in ("site-packages", "dist-packages")]
-    kernel.new_root(readable, [path for path in packages if os.path.isdir(path)])
+    folders = [os.path.join(path, name) for path in readable for name in ("site-packages", "dist-packages")]
+    kernel.new_root(readable, [path for path in folders if os.path.isdir(path)])
     socket.sethostname("sandbox")
 
 
