@@ -81,6 +81,17 @@ def split(text: str, separator: str) -> list[str]:
     return [*pieces, text[start:].strip()]
 
 
+def nesting(text: str) -> int:
+    """How deep brackets stand in brackets, of whatever kind; -1 where they do not match up."""
+    depth = deepest = 0
+    for token in re.finditer(BRACKET, text):
+        depth += 1 if token.group() in OPENING else -1
+        deepest = max(deepest, depth)
+        if depth < 0:
+            return -1
+    return deepest if depth == 0 else -1
+
+
 def _item(text: str) -> Answer:
     text = re.sub(r"^[^()\[\]{}=]{1,20}\\in(?![a-zA-Z])", "", text).strip()
     side = split(text, "=")[-1]
@@ -102,14 +113,8 @@ def _item(text: str) -> Answer:
 def _enclosed(text: str) -> tuple[str, str, str]:
     """``(opening, body, closing)`` where one pair of brackets encloses ``text``, else ``("", text, "")``."""
     found = re.fullmatch(r"(\(|\[|\\\{)(.*?)(\)|\]|\\\})", text, re.DOTALL)
-    if found and (found[1] == "\\{") == (found[3] == "\\}"):
-        depth = 0
-        for token in re.finditer(BRACKET, found[2]):
-            depth += 1 if token.group() in OPENING else -1
-            if depth < 0:
-                break
-        if depth == 0:
-            return found[1], found[2], found[3]
+    if found and (found[1] == "\\{") == (found[3] == "\\}") and nesting(found[2]) >= 0:
+        return found[1], found[2], found[3]
     return "", text, ""
 
 

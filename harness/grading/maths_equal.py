@@ -16,10 +16,11 @@ from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy import Expr, Float, N, Rational, Symbol
 
-from harness.grading.maths_answer import THOUSANDS, Answer, clean, literal, read, readings, split
+from harness.grading.maths_answer import THOUSANDS, Answer, clean, literal, nesting, read, readings, split
 from harness.grading.maths_units import conversion, named, take_unit
 
 RELATIVE = 1e-5  # math-verify rounds to 6 decimals, and so cannot tell 0.0000672 from 0.0000671
+DEEPEST = 24  # brackets in brackets; the time of math-verify's parser doubles with each few
 UNDERFLOW = Float("1e-40")  # what evaluating an exact zero may leave
 NAME = re.compile(r"(\\?[A-Za-z]+)(?:\s*_\s*(?:\w|\{[^{}]*\}))?\s*(?:\(\s*([A-Za-z])\s*\))?|\\angle[A-Za-z_{}\d ]+")
 BASED = re.compile(r"(-?\d+)\s*_\s*\{?\s*(\d{1,2})\s*\}?", re.ASCII)
@@ -198,5 +199,7 @@ def _far_apart(gold: Any, answer: Any) -> bool:
 @lru_cache(maxsize=256)
 def _parse(latex: str) -> Any:
     """The sympy object of one value, or None where math-verify reads none."""
+    if not 0 <= nesting(latex) <= DEEPEST:
+        return None
     found = parse(f"\\boxed{{{latex}}}", [LATEX], fallback_mode="no_fallback", parsing_timeout=None)
     return found[0] if found else None
