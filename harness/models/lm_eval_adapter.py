@@ -17,7 +17,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task as LMEvalTask
 from lm_eval.config.task import TaskConfig
-from lm_eval.evaluator import evaluate, simple_evaluate
+from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from harness.errors import BadInput, RunFailed, unknown
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.models.generate import Generated, Generator
 
 DEFAULT_NEW_TOKENS = 256  # lm-eval's own default of max_gen_toks
+FEWSHOT_SEED = 1234  # lm-eval's own
 
 
 class HarnessLM(LM):
@@ -203,17 +204,20 @@ def run_lm_eval_task(
         if name not in manager.all_tasks:
             raise unknown("lm-eval task", name, manager.all_tasks)
         try:
-            results = simple_evaluate(
+            loaded = manager.load([name])
+            for task in loaded["tasks"].values():
+                if task.get_config("num_fewshot") is None:
+                    task.set_config("num_fewshot", 0)
+                task.set_fewshot_seed(FEWSHOT_SEED)
+            # Not simple_evaluate: it seeds this whole process and runs programs to describe the machine.
+            results = evaluate(
                 HarnessLM(generator),
-                tasks=[name],
-                task_manager=manager,
+                loaded,
                 limit=limit,
-                bootstrap_iters=0,
                 log_samples=False,
+                bootstrap_iters=0,
                 apply_chat_template=bool(generator.tokenizer.chat_template),
-                random_seed=None,
-                numpy_random_seed=None,
-                torch_random_seed=None,
+                fewshot_as_multiturn=True,
             )
         except BadInput:
             raise
