@@ -29,7 +29,7 @@ Receiver = Callable[[int, bytes, float], bool]
 TICK_S = 0.5
 START_LIMIT_S = 60
 ANSWER_LIMIT_S = 60
-IDLE_SHARE = 0.02  # of the wall time; a process that gets less does not wait for the processor but for ever
+BUSY_SHARE = 0.2  # of the looks at it; a program that computes is busy at each, however little it gets done
 _START = (
     "import sys; sys.path.insert(0, sys.argv[3]); from harness.sandbox.zygote import main; "
     "main(int(sys.argv[1]), sys.argv[2].split(), *sys.argv[3:])"
@@ -85,8 +85,8 @@ class Box:
     def run(self, job: Job, receive: Receiver, patience: float) -> Outcome:
         """Run ``job``; a call without progress is given up after ``patience`` times its CPU limit of wall time.
 
-        CPU limits are the kernel's and do not depend on the load of the machine. A call that waits for
-        something else than the processor is out of time as soon as that is certain.
+        CPU limits are the kernel's and do not depend on the load of the machine. A call that waits for something
+        else than a processor is out of time after twice its limit.
         """
         reader, writer = os.pipe()
         task = os.memfd_create("job", os.MFD_CLOEXEC)
@@ -104,7 +104,7 @@ class Box:
             end = self._follow(reader, transcript, watch)
             if end is not None:
                 self._send(b"kill")
-            answer = watch.answer or self._receive(ANSWER_LIMIT_S, wanted="ended")
+            answer = self._receive(ANSWER_LIMIT_S)
         except _Lost:
             return Outcome(End.LOST, "it was killed or could not be reached", 0)
         finally:
@@ -119,7 +119,7 @@ class Box:
         """Reads until the program has said how it ended, or must be ended. None: its process closed the pipe."""
         while True:
             if not select.select([reader], [], [], TICK_S)[0]:
-                end = watch.look(self._clock)
+                end = watch.look(_is_busy(self.process.pid))
                 if end is not None:
                     return end
                 continue
@@ -131,28 +131,21 @@ class Box:
                 return end
             watch.progressed(transcript.calls)
 
-    def _clock(self) -> dict[str, Any]:
-        self._send(b"clock")
-        return self._receive(ANSWER_LIMIT_S)
-
     def _send(self, message: bytes, *descriptors: int) -> None:
         try:
             socket.send_fds(self.channel, [message], descriptors)
         except OSError:
             raise _Lost from None
 
-    def _receive(self, limit: float, wanted: str | None = None) -> dict[str, Any]:
+    def _receive(self, limit: float) -> dict[str, Any]:
         self.channel.settimeout(limit)
         try:
-            while True:
-                message = self.channel.recv(4096)
-                if not message:
-                    raise _Lost
-                answer = json.loads(message)
-                if wanted is None or wanted in answer:
-                    return answer
+            message = self.channel.recv(4096)
         except OSError:
             raise _Lost from None
+        if not message:
+            raise _Lost
+        return json.loads(message)
 
 
 class _Watch:
@@ -162,33 +155,38 @@ class _Watch:
         self.job = job
         self.patience = patience
         self.detail = ""
-        self.answer: dict[str, Any] | None = None  # that the process has ended, if it said so meanwhile
         self.progressed(-1)
 
     def progressed(self, calls: int) -> None:
         self.limit = self.job.limit(calls)
         self.since = time.monotonic()
-        self.reading: tuple[float, float] | None = None
+        self.looks = self.busy = 0
 
-    def look(self, clock: Callable[[], dict[str, Any]]) -> End | None:
-        now = time.monotonic()
-        if now - self.since < self.limit or self.answer:
-            return None
-        answer = clock()
-        if "ended" in answer:
-            self.answer = answer
-            return None
-        if self.reading is None:
-            self.reading = now, answer["clock"]
-            return None
-        wall, cpu = now - self.reading[0], answer["clock"] - self.reading[1]
-        if wall >= self.limit and cpu < IDLE_SHARE * wall:
-            self.detail = f"waited {now - self.since:.0f} s without computing"
+    def look(self, busy: bool) -> End | None:
+        """Another moment without a result, in which the program was ``busy`` or not. Returns the end if due."""
+        self.looks += 1
+        self.busy += busy
+        waited = time.monotonic() - self.since
+        if waited > 2 * self.limit and self.busy < BUSY_SHARE * self.looks:
+            self.detail = f"waited {waited:.0f} s without computing"
             return End.TIMEOUT
-        if now - self.since > self.patience * self.limit:
-            self.detail = f"no result for {now - self.since:.0f} s"
+        if waited > self.patience * self.limit:
+            self.detail = f"no result for {waited:.0f} s"
             return End.STALLED
         return None
+
+
+def _is_busy(pid: int) -> bool:
+    """Whether a thread of this process or of its descendants runs, or waits for nothing but a processor."""
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+            children = (task / "children").read_text().split()
+        except OSError:
+            continue  # it has ended meanwhile
+        if state in "RD" or any(_is_busy(int(child)) for child in children):
+            return True
+    return False
 
 
 class _Transcript:

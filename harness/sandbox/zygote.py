@@ -4,8 +4,7 @@ It is started once for many programs, because starting an interpreter costs more
 no untrusted code and holds no secret: neither expected outputs nor an environment. Programs reach it as file
 descriptors that only the child reads. After each program everything that it may have left is destroyed.
 
-Messages, one packet each: ``run`` with two descriptors (job, result), ``clock``, ``kill``; the answers are
-JSON objects.
+Messages, one packet each: ``run`` with two descriptors (job, result), and ``kill``; the answers are JSON objects.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import signal
 import socket
 import sys
 import sysconfig
-import time
 from importlib import import_module
 from typing import Any
 
@@ -138,7 +136,7 @@ class _Server:
             if not message:
                 return
             if message != b"run":
-                continue  # a kill or a question about a program that has just ended
+                continue  # a kill for a program that has just ended
             job, result = descriptors
             pid = self.fork()
             if pid == 0:
@@ -183,20 +181,13 @@ class _Server:
             kernel.restrict_calls()
 
     def supervise(self, pid: int) -> None:
-        """Wait for the program to end, obeying the other side meanwhile; then tell how it ended."""
+        """Wait until the program ends or is to be ended; tell how it ended."""
         ended = os.pidfd_open(pid)
         poll = select.poll()
         poll.register(ended, select.POLLIN)
         poll.register(self.channel, select.POLLIN)
-        while not any(descriptor == ended for descriptor, _ in poll.poll()):
-            message = self.channel.recv(64)
-            if message == b"clock":
-                seconds = time.clock_gettime((~pid << 3) | 2)  # clock_getcpuclockid(3)
-                self.channel.send(json.dumps({"clock": seconds}).encode())
-            else:  # kill, or nobody is there any more
-                os.kill(pid, signal.SIGKILL)
-            if not message:
-                break
+        if any(descriptor != ended for descriptor, _ in poll.poll()):  # kill, or nobody is there any more
+            os.kill(pid, signal.SIGKILL)
         os.close(ended)
         status, usage = self.reap(pid)
         answer = {"ended": status, "cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss * 1024}
