@@ -1,0 +1,47 @@
+"""How several steps are told in one sentence, and how the sentence is understood again.
+
+Some forms name the steps out of order ("…, but before that …"): the reader must plan before it works.
+Phrases hold no comma, so every sentence has exactly one reading.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from random import Random
+
+# Number of steps -> the forms of the sentence; {0} is the step to be done first.
+FORMS = {
+    2: (
+        "{0}, then {1}",
+        "first {0}, next {1}",
+        "{1}, but before that {0}",
+    ),
+    3: (
+        "{0}, then {1}, then {2}",
+        "first {0}, next {1}, finally {2}",
+        "{1}, but before that {0}, and finally {2}",
+        "{0}, then {2}, but in between {1}",
+    ),
+}
+
+
+def narrate(rng: Random, phrases: Sequence[str]) -> str:
+    """One sentence telling ``phrases`` (2 or 3, in the order of work) in a form drawn from ``rng``."""
+    return rng.choice(FORMS[len(phrases)]).format(*phrases)
+
+
+def understand(sentence: str) -> list[str] | None:
+    """The phrases of a narrated sentence in the order of work, or None if it has none of the forms."""
+    for pattern in _PATTERNS:
+        if match := pattern.fullmatch(sentence):
+            steps = match.groupdict()
+            return [steps[name] for name in sorted(steps)]
+    return None
+
+
+def _pattern(form: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{(\d)\}", r"(?P<step\1>[^,]+)", form))
+
+
+_PATTERNS = [_pattern(form) for forms in FORMS.values() for form in forms]
