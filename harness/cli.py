@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             printed = chosen.command(chosen)
         if printed:
             print(printed)
-        return 0
+        return chosen.exit_code
     except BadInput as error:
         print(f"harness: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The whole surface; ``tests/test_cli.py`` holds it still."""
     top = _Parser(prog="harness", description="Distil, evaluate, record and tabulate with one command.")
+    top.set_defaults(exit_code=0)
     top.add_argument("--version", action="version", version=f"harness {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
 
@@ -113,6 +114,11 @@ def parser() -> argparse.ArgumentParser:
     grade.add_argument("--judge", metavar="JUDGE", help="for instruction tasks")
     grade.add_argument("--json", action="store_true", help="JSON on stdout")
     grade.set_defaults(command=_grade)
+
+    check = commands.add_parser("check", help="grade the graders: golds must pass, wrong answers and traps must not")
+    check.add_argument("--task", action="append", default=[], metavar="T", help="only these tasks; repeatable")
+    check.add_argument("--json", action="store_true", help="JSON on stdout")
+    check.set_defaults(command=_check)
 
     table = commands.add_parser("table", help="the leaderboard of the recorded results")
     table.add_argument("--task", action="append", default=[], metavar="T", help="only these tasks; repeatable")
@@ -203,6 +209,16 @@ def _grade(chosen: argparse.Namespace) -> str:
         f"{outcome['task']}: {outcome['score']:.4f} [{low:.4f}, {high:.4f}] {outcome['metric']}, "
         f"{counts['correct']:g} of {counts['total']}, {counts['errors']} errors"
     )
+
+
+def _check(chosen: argparse.Namespace) -> str:
+    from harness.evaluation import check
+    from harness.progress import Reporter
+
+    with Reporter() as reporter:
+        found = check.check(chosen.task, reporter.progress)
+    chosen.exit_code = int(not check.green(found))
+    return _dump(check.as_json(found)) if chosen.json else check.text(found)
 
 
 def _table(chosen: argparse.Namespace) -> str:

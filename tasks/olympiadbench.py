@@ -23,6 +23,7 @@ class OlympiadBench(MathsTask):
     version = "1"
     paper = "https://arxiv.org/abs/2402.14008"
     licence = "MIT"
+    repairs = REPAIRS
     dataset = Dataset(
         local="olympiadbench/test.jsonl",
         repository="QwenLM/Qwen2.5-Math",
@@ -48,7 +49,7 @@ class OlympiadBench(MathsTask):
             id=number,
             prompt=prompt(self.field(row, "question", index)),
             reference=Gold(
-                text=REPAIRS.get(number, answers[0]).replace("$", "").strip(),
+                text=self.repairs.get(number, answers[0]).replace("$", "").strip(),
                 several=bool(row.get("is_multiple_answer")),
                 interval=row.get("answer_type") == "Interval",
                 unit=row.get("unit") or "",

@@ -1,0 +1,143 @@
+"""Completions whose verdict is known beforehand: golds that must pass, and wrong ones that must not.
+
+Golds are written as a model would write them, so that they take the whole way of a completion: box or fence,
+extraction, sanitiser, sandbox, comparison. Among the wrong ones are the traps that graders fell for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.task import Task
+
+NO_GOLD = "123454321"  # the answer of no problem that ships
+TRAPPED = 1  # problems of a task that meet the costly traps, which spend seconds until a limit ends them
+
+
+@dataclass(frozen=True)
+class KnownAnswer:
+    """``passes``: whether ``text`` must be graded right. ``kind`` says in words what it is."""
+
+    problem_id: str
+    text: str
+    kind: str
+    passes: bool
+
+
+def known_answers(task: Task) -> list[KnownAnswer]:
+    """Golds and wrong answers for every problem of ``task``; none where the task states no gold."""
+    write = {"maths": _maths, "code": _code, "instruction": _instruction}.get(task.family, _stated)
+    return list(write(task))
+
+
+def _stated(task: Task) -> Iterator[KnownAnswer]:
+    """What any task can state: a method ``gold_completion(problem)``."""
+    if hasattr(task, "gold_completion"):
+        for problem in task.items:
+            yield KnownAnswer(problem.id, task.gold_completion(problem), "gold", True)
+            yield KnownAnswer(problem.id, "", "empty completion", False)
+
+
+def _maths(task: Task) -> Iterator[KnownAnswer]:
+    if not all(hasattr(problem.reference, "text") for problem in task.items):
+        yield from _stated(task)
+        return
+    for number, problem in enumerate(task.items):
+        gold = problem.reference.text
+        yield KnownAnswer(problem.id, task.gold_completion(problem), "gold in a box", True)
+        wrong = [
+            ("empty completion", ""),
+            ("wrong answer", f"The answer is $\\boxed{{{NO_GOLD}}}$."),
+            ("gold without a box", f"The answer is {gold}."),
+            ("box cut off by the length limit", f"The answer is $\\boxed{{{gold}"),
+            ("a second box revokes the gold", f"First $\\boxed{{{gold}}}$. No: $\\boxed{{{NO_GOLD}}}$."),
+        ]
+        if number < TRAPPED:
+            wrong += [
+                ("power tower", "$\\boxed{" + "9^{" * 8 + "9" + "}" * 9 + "$"),
+                ("ten thousand brackets", "$\\boxed{" + "(" * 10_000 + "}$"),
+                ("a box in a box without end", "\\boxed{" * 5_000),
+            ]
+        for kind, text in wrong:
+            yield KnownAnswer(problem.id, text, kind, False)
+
+
+EQUALS_ALL = """class Anything(int):
+    def __eq__(self, other):
+        return True
+
+    __hash__ = int.__hash__
+
+
+def {name}(*args, **kwargs):
+    return Anything()
+"""
+WALKS_THE_STACK = """import sys
+
+
+def {name}(*args, **kwargs):
+    frame = sys._getframe()
+    while frame is not None:
+        for held in [*frame.f_locals.values(), *frame.f_globals.values()]:
+            if isinstance(held, list):
+                held[:] = [True] * len(held)
+            elif isinstance(held, dict):
+                held.update(status="pass", passed=True, result="passed")
+        frame = frame.f_back
+    raise SystemExit(0)
+"""
+CODE_TRAPS = {
+    "returns an object that equals everything": EQUALS_ALL,
+    "walks up the stack to set the result": WALKS_THE_STACK,
+    "leaves the process with success": "import os\n\n\ndef {name}(*args, **kwargs):\n    os._exit(0)\n",
+    "never ends": "def {name}(*args, **kwargs):\n    while True:\n        pass\n",
+    "takes all memory": "def {name}(*args, **kwargs):\n    return [0] * 10**12\n",
+}
+
+
+def _code(task: Task) -> Iterator[KnownAnswer]:
+    if not all(hasattr(problem.reference, "canonical_solution") for problem in task.items):
+        yield from _stated(task)
+        return
+    for number, problem in enumerate(task.items):
+        name, program = problem.reference.entry_point, problem.reference.prompt + problem.reference.canonical_solution
+        yield KnownAnswer(problem.id, fenced(program), "canonical solution in a fence", True)
+        yield KnownAnswer(problem.id, "", "empty completion", False)
+        returns_nothing = f"def {name}(*args, **kwargs):\n    return None"
+        yield KnownAnswer(problem.id, fenced(returns_nothing), "wrong answer: always None", False)
+        yield KnownAnswer(problem.id, _truncated(program, name), "program cut off by the length limit", False)
+        if number < TRAPPED:
+            for kind, trap in CODE_TRAPS.items():
+                yield KnownAnswer(problem.id, fenced(trap.format(name=name)), kind, False)
+
+
+def fenced(program: str) -> str:
+    """A program as a chat model gives it."""
+    return f"Here is the function:\n\n```python\n{program.rstrip()}\n```\n"
+
+
+def _truncated(program: str, name: str) -> str:
+    """The fenced program up to the first statement of its entry point, which the length limit cuts in two."""
+    lines = program.rstrip().split("\n")
+    start = max(i for i, line in enumerate(lines) if re.match(rf"def {re.escape(name)}\s*\(", line))
+    return "Here is the function:\n\n```python\n" + "\n".join([*lines[: start + 1], "    return ((("])
+
+
+def _instruction(task: Task) -> Iterator[KnownAnswer]:
+    """Of the micro world, whose judge works the answers out; a real judge's word is not known beforehand."""
+    if task.data.world != "micro":
+        return
+    from harness.micro.world import held_out
+
+    for problem, example in zip(task.items, held_out(task.name), strict=True):
+        yield KnownAnswer(problem.id, example.response, "right response", True)
+        yield KnownAnswer(problem.id, "", "empty completion", False)
+        cut = example.response.rpartition("\n")[0]
+        yield KnownAnswer(problem.id, cut, "response cut off before its answer", False)
+
+
+def counts_as_right(task: Task, score: float) -> bool:
+    """Whether ``score`` is that of a right answer; a right response need only tie with a right reference."""
+    return score >= (0.5 if task.metric == "win_rate" else 1.0)
