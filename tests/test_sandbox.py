@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BadInput
-from harness.sandbox import TIERS, End, Job, Sandbox, Tier, tier, tiers
-from harness.sandbox.box import Box, Refused, _Watch
+from harness.sandbox import TIERS, End, Job, Sandbox, Tier, box, tier, tiers
+from harness.sandbox.box import Box, Refused
 from harness.sandbox.values import Digest, Iterated, Match, NotPlain, digest, dumps, loads
 
 WALLED = [TIERS[0], TIERS[2]]
@@ -108,7 +108,28 @@ def test_time_is_that_of_the_processor(sandbox, body):
     assert outcome.end is End.TIMEOUT and "of the processor" in outcome.detail, outcome
 
 
-@pytest.mark.parametrize("body", ["import time; time.sleep(999)", "import os; os.kill(os.getpid(), 19); return 1"])
+TRICKLE = "import os, time\nwhile True: os.write(3, b'='); time.sleep(0.1)"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import signal; signal.setitimer(signal.ITIMER_PROF, 0)\nwhile True: pass",
+        "import signal; signal.signal(signal.SIGPROF, signal.SIG_IGN)\nwhile True: pass",
+    ],
+)
+def test_who_stops_the_timer_is_watched_from_outside(sandbox, body):
+    outcome, _ = run(sandbox, body, limit=0.3)
+    assert outcome.end is End.TIMEOUT and outcome.cpu < 5, outcome
+
+
+def test_who_closes_the_channel_and_stays_is_ended(sandbox, monkeypatch):
+    monkeypatch.setattr(box, "GRACE_S", 0.2)
+    outcome, _ = run(sandbox, "import os, time\nos.close(3)\ntime.sleep(99)")
+    assert outcome.end is End.DIED and "SIGKILL" in outcome.detail, outcome
+
+
+@pytest.mark.parametrize("body", ["import time; time.sleep(999)", "import os; os.kill(os.getpid(), 19)", TRICKLE])
 def test_waiting_for_ever_is_a_timeout(sandbox, body):
     outcome, _ = run(sandbox, body, limit=0.5)
     assert outcome.end is End.TIMEOUT and "without computing" in outcome.detail, outcome
@@ -129,22 +150,27 @@ def test_a_slow_machine_is_no_timeout():
     assert [outcome.end for outcome in outcomes] == [End.DONE] * 4
 
 
+def looks(monkeypatch, job, states):
+    """What the watch says at each look, half a second apart, of calls returned, busy, CPU seconds."""
+    now, state = [0.0], [(True, 0.0)]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(box, "_state_of", lambda _: state[0])
+    watch, said = box._Watch(job, 10.0, 0), []
+    for calls, *state[0] in states:
+        now[0] += box.TICK_S
+        said.append(watch.look(calls))
+    return said
+
+
 def test_the_watch_knows_starved_from_waiting(monkeypatch):
     """A program that gets no processor at all is not out of time; it is tried again (the caller's second chance)."""
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-
-    def look(watch, busy):
-        now[0] += 0.5
-        return watch.look(busy)
-
-    job = Job("", "f", ["[]"], [1.0], 1.0, 10)
-    watch = _Watch(job, 10.0)
-    assert [look(watch, False) for _ in range(5)] == [None] * 4 + [End.TIMEOUT]
-    watch = _Watch(job, 10.0)
-    assert [look(watch, True) for _ in range(21)] == [None] * 20 + [End.STALLED]
-    watch.progressed(1)
-    assert look(watch, False) is None
+    job = Job("", "f", ["[]"] * 9, [1.0] * 9, 1.0, 5.0)
+    waiting, starved, tampering = [(0, False, 0.0)], [(0, True, 0.0)], [(0, True, 0.4 * i) for i in range(9)]
+    assert looks(monkeypatch, job, waiting * 6) == [None] * 5 + [End.TIMEOUT]
+    assert looks(monkeypatch, job, starved * 22) == [None] * 21 + [End.STALLED]
+    assert looks(monkeypatch, job, tampering) == [None] * 7 + [End.TIMEOUT] * 2
+    napping = [(call // 3, False, 0.0) for call in range(11)]  # each call within its limit, all of them not
+    assert looks(monkeypatch, job, napping) == [None] * 10 + [End.TIMEOUT]
 
 
 @pytest.mark.parametrize(
@@ -264,9 +290,9 @@ def test_boxes_end_with_their_owner(tmp_path):
 def test_a_lost_box_is_replaced(sandbox):
     with Sandbox(1, sandbox.tier) as another:
         run(another, "return x")
-        box = another._idle.get()
-        box.process.kill()
-        another._idle.put(box)
+        idle = another._idle.get()
+        idle.process.kill()
+        another._idle.put(idle)
         assert run(another, "return x")[0].end is End.LOST
         assert run(another, "return x")[1] == [1, 2]
 

@@ -43,47 +43,57 @@ def grade(
 
     Suites that a problem holds are all required. Raises RunFailed when a canonical solution fails.
     """
-    sandbox = sandbox or shared()
+    grader = _Grader(sandbox or shared())
     pairs = list(zip(problems, programs, strict=True))
-
-    def first(pair: tuple[CodeProblem, str | None]) -> Verdict | None:
-        return _judge(*pair, sandbox, PATIENCE)
-
-    with ThreadPoolExecutor(sandbox.workers, thread_name_prefix="grade") as threads:
-        verdicts = list(threads.map(first, pairs))
+    with ThreadPoolExecutor(grader.sandbox.workers, thread_name_prefix="grade") as threads:
+        verdicts = list(threads.map(lambda pair: grader.judge(*pair), pairs))
     # A program that got no processor for a long time is tried once more, when nothing else runs here.
     return [
-        verdict or _judge(*pair, sandbox, PATIENCE * ALONE, last=True)
+        verdict or grader.judge(*pair, patience=PATIENCE * ALONE, last=True)
         for pair, verdict in zip(pairs, verdicts, strict=True)
     ]
 
 
-def _judge(
-    problem: CodeProblem, program: str | None, sandbox: Sandbox, patience: float, last: bool = False
-) -> Verdict | None:
-    """The verdict, or None when the machine was too busy to reach one and this is not the ``last`` try."""
-    if program is None or not program.strip():
-        return Verdict(problem.task_id, 0, 0.0, "no program in the completion")
-    tests = 0
-    for suite in problem.suites:
-        outcome, reason = _run(problem, program, suite, sandbox, patience)
-        if outcome.end is End.STALLED and not last:
-            return None
-        if outcome.end is not End.DONE:
-            return Verdict(problem.task_id, 0, 0.0, reason, program, error=outcome.end is End.LOST)
-        tests += outcome.calls
-    return Verdict(problem.task_id, 0, 1.0, f"passed all {tests} tests", program)
+class _Grader:
+    """One batch: its sandbox, and the expected outputs as far as they were needed."""
+
+    def __init__(self, sandbox: Sandbox):
+        self.sandbox = sandbox
+        self.truths: dict[tuple[int, str], Truth] = {}
+
+    def judge(
+        self, problem: CodeProblem, program: str | None, patience: float = PATIENCE, last: bool = False
+    ) -> Verdict | None:
+        """The verdict, or None when the machine was too busy to reach one and this is not the ``last`` try."""
+        if program is None or not program.strip():
+            return Verdict(problem.task_id, 0, 0.0, "no program in the completion")
+        tests = 0
+        for suite in problem.suites:
+            outcome, reason = _run(problem, program, suite, self.truth(problem, suite), self.sandbox, patience)
+            if outcome.end is End.STALLED and not last:
+                return None
+            if outcome.end is not End.DONE:
+                return Verdict(problem.task_id, 0, 0.0, reason, program, error=outcome.end is End.LOST)
+            tests += outcome.calls
+        return Verdict(problem.task_id, 0, 1.0, f"passed all {tests} tests", program)
+
+    def truth(self, problem: CodeProblem, suite: str) -> Truth:
+        key = id(problem), suite
+        if key not in self.truths:
+            self.truths[key] = truth(problem, suite, self.sandbox)
+        return self.truths[key]
 
 
-def _run(problem: CodeProblem, program: str, suite: str, sandbox: Sandbox, patience: float) -> tuple[Outcome, str]:
+def _run(
+    problem: CodeProblem, program: str, suite: str, expected: Truth, sandbox: Sandbox, patience: float
+) -> tuple[Outcome, str]:
     """How the program fared in ``suite``, and why it is wrong if it did not run through."""
-    expected = truth(problem, suite, sandbox)
     inputs = problem.suites[suite]
     wrong = ""
 
     def receive(call: int, text: bytes, _: float) -> bool:
         nonlocal wrong
-        # Equal texts are equal values, except that find_zero's oracle asks for no particular value at all.
+        # Equal texts are equal values.
         if text == expected.outputs[call]:
             return True
         try:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.sandbox.job import End, Job, Outcome
+from harness.sandbox.job import NOT_SHUT_IN, End, Job, Outcome
 from harness.sandbox.values import LINE_LIMIT
 
 # Called with the index of the call, the text of its value and its CPU seconds; False ends the run.
@@ -29,7 +29,8 @@ Receiver = Callable[[int, bytes, float], bool]
 TICK_S = 0.5
 START_LIMIT_S = 60
 ANSWER_LIMIT_S = 60
-BUSY_SHARE = 0.2  # of the looks at it; a program that computes is busy at each, however little it gets done
+GRACE_S = 5  # between the end of a program's results and its own
+BUSY_SHARE = 0.2  # of the time; a program that computes wants a processor all the time, however little it gets
 _START = (
     "import sys; sys.path.insert(0, sys.argv[3]); from harness.sandbox.zygote import main; "
     "main(int(sys.argv[1]), sys.argv[2].split(), *sys.argv[3:])"
@@ -86,7 +87,7 @@ class Box:
         """Run ``job``; a call without progress is given up after ``patience`` times its CPU limit of wall time.
 
         CPU limits are the kernel's and do not depend on the load of the machine. A call that waits for something
-        else than a processor is out of time after twice its limit.
+        else than a processor is out of time after twice its limit, and so is one that stopped the kernel's timer.
         """
         reader, writer = os.pipe()
         task = os.memfd_create("job", os.MFD_CLOEXEC)
@@ -99,17 +100,19 @@ class Box:
             finally:
                 os.close(task)
                 os.close(writer)
-            watch = _Watch(job, patience)
+            watch = _Watch(job, patience, self.process.pid)
             transcript = _Transcript(job, receive)
             end = self._follow(reader, transcript, watch)
-            if end is not None:
+            if end is not None or not select.select([self.channel], [], [], GRACE_S)[0]:
                 self._send(b"kill")
             answer = self._receive(ANSWER_LIMIT_S)
         except _Lost:
             return Outcome(End.LOST, "it was killed or could not be reached", 0)
         finally:
             os.close(reader)
-        if end is None:
+        if answer["ended"] == NOT_SHUT_IN:
+            end, detail = End.LOST, "the program could not be confined and was not run"
+        elif end is None:
             end, detail = _end_of(answer, job)
         else:
             detail = transcript.detail or watch.detail
@@ -118,18 +121,16 @@ class Box:
     def _follow(self, reader: int, transcript: _Transcript, watch: _Watch) -> End | None:
         """Reads until the program has said how it ended, or must be ended. None: its process closed the pipe."""
         while True:
-            if not select.select([reader], [], [], TICK_S)[0]:
-                end = watch.look(_is_busy(self.process.pid))
-                if end is not None:
-                    return end
-                continue
-            data = os.read(reader, 2**18)
-            if not data:
-                return None
-            end = transcript.take(data)
+            if select.select([reader], [], [], TICK_S)[0]:
+                data = os.read(reader, 2**18)
+                if not data:
+                    return None
+                end = transcript.take(data)
+            else:
+                end = None
+            end = end or watch.look(transcript.calls)
             if end is not None:
                 return end
-            watch.progressed(transcript.calls)
 
     def _send(self, message: bytes, *descriptors: int) -> None:
         try:
@@ -149,44 +150,56 @@ class Box:
 
 
 class _Watch:
-    """Tells a program that waits for ever from one that is kept waiting by a busy machine."""
+    """Ends a program that waits for ever, or has put its own clock out of order; not one that is starved."""
 
-    def __init__(self, job: Job, patience: float):
+    def __init__(self, job: Job, patience: float, process: int):
         self.job = job
         self.patience = patience
+        self.process = process
         self.detail = ""
-        self.progressed(-1)
+        self.calls = -2  # of the last look, none as yet
+        self.idle = 0.0
+        self.due = 0.0
 
-    def progressed(self, calls: int) -> None:
-        self.limit = self.job.limit(calls)
-        self.since = time.monotonic()
-        self.looks = self.busy = 0
-
-    def look(self, busy: bool) -> End | None:
-        """Another moment without a result, in which the program was ``busy`` or not. Returns the end if due."""
-        self.looks += 1
-        self.busy += busy
-        waited = time.monotonic() - self.since
-        if waited > 2 * self.limit and self.busy < BUSY_SHARE * self.looks:
-            self.detail = f"waited {waited:.0f} s without computing"
+    def look(self, calls: int) -> End | None:
+        """The end, if it is due; to be asked often while ``calls`` calls have returned."""
+        now = time.monotonic()
+        if now < self.due:
+            return None
+        self.due = now + TICK_S
+        busy, cpu = _state_of(self.process)
+        self.idle += 0.0 if busy else TICK_S
+        if calls != self.calls:
+            self.calls, self.since, self.cpu, self.idle_before = calls, now, cpu, self.idle
+            return None
+        limit = self.job.limit(calls)
+        waited, idle = now - self.since, self.idle - self.idle_before
+        if cpu - self.cpu > 2 * limit + TICK_S:
+            self.detail = f"used {cpu - self.cpu:.1f} s of the processor"
             return End.TIMEOUT
-        if waited > self.patience * self.limit:
+        if (waited > 2 * limit and idle > (1 - BUSY_SHARE) * waited) or self.idle > self.job.cpu_seconds:
+            self.detail = f"waited {self.idle:.0f} s without computing"
+            return End.TIMEOUT
+        if waited > self.patience * limit:
             self.detail = f"no result for {waited:.0f} s"
             return End.STALLED
         return None
 
 
-def _is_busy(pid: int) -> bool:
-    """Whether a thread of this process or of its descendants runs, or waits for nothing but a processor."""
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        try:
-            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-            children = (task / "children").read_text().split()
-        except OSError:
-            continue  # it has ended meanwhile
-        if state in "RD" or any(_is_busy(int(child)) for child in children):
-            return True
-    return False
+def _state_of(pid: int) -> tuple[bool, float]:
+    """Whether a thread of the process or of its descendants wants a processor, and their CPU seconds so far."""
+    busy, seconds = False, 0.0
+    try:
+        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        seconds = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            busy |= (task / "stat").read_text().rpartition(")")[2].split()[0] in "RD"
+            for child in (task / "children").read_text().split():
+                child_busy, child_seconds = _state_of(int(child))
+                busy, seconds = busy or child_busy, seconds + child_seconds
+    except OSError:
+        return True, seconds  # something is just ending: whoever asks will ask again
+    return busy, seconds
 
 
 class _Transcript:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+NOT_SHUT_IN = 97  # exit code of a process that could not be confined, and therefore ran nothing
+
 
 @dataclass(frozen=True)
 class Job:
@@ -27,9 +29,9 @@ class Job:
     def encode(self) -> bytes:
         return json.dumps(vars(self) | {"cpu_seconds": math.ceil(self.cpu_seconds)}).encode()
 
-    def limit(self, call: int) -> float:
-        """CPU seconds of the ``call``-th call; -1 is the definition of the program."""
-        return self.define_limit if call < 0 else self.limits[min(call, len(self.limits) - 1)]
+    def limit(self, calls: int) -> float:
+        """CPU seconds of what the program may be doing after ``calls`` calls have returned."""
+        return max(self.define_limit, *self.limits[calls : calls + 1])
 
 
 class End(StrEnum):

@@ -24,7 +24,12 @@ def shared() -> Sandbox:
 def _shared(pid: int) -> Sandbox:
     # One per process id: after a fork the channels of the parent's boxes must not be used by two.
     sandbox = Sandbox()
-    atexit.register(sandbox.close)
+
+    @atexit.register
+    def close() -> None:
+        if os.getpid() == pid:
+            sandbox.close()
+
     return sandbox
 
 

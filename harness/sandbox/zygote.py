@@ -23,6 +23,7 @@ from importlib import import_module
 from typing import Any
 
 from harness.sandbox import kernel, program
+from harness.sandbox.job import NOT_SHUT_IN
 
 MEMORY = 4 * 2**30  # bytes of address space, as in evalplus
 FILE_SIZE = 2**24
@@ -124,6 +125,7 @@ class _Server:
             finally:
                 os._exit(0)
         os.close(writer)
+        os.close(os.pidfd_open(pid))
         with os.fdopen(reader) as answers:
             refused = answers.read()
         self.reap(pid)
@@ -152,27 +154,26 @@ class _Server:
         return os.fork()
 
     def child(self, job: int, result: int) -> None:
+        code = NOT_SHUT_IN
         try:
             task: dict[str, Any] = json.loads(_read_all(job))
             os.dup2(result, 3)
             os.closerange(4, 2**20)
             self.shut_in(task["cpu_seconds"])
+            code = 0
             program.run(task, 3)
         finally:
-            os._exit(0)
+            os._exit(code)
 
     def shut_in(self, cpu_seconds: int) -> None:
         """What every program meets, in this order: each step leaves the process unable to undo it."""
         os.setsid()
         kernel.die_with_parent()
-        for limit, value in (
-            (resource.RLIMIT_CPU, cpu_seconds),
-            (resource.RLIMIT_AS, MEMORY),
-            (resource.RLIMIT_FSIZE, FILE_SIZE),
-            (resource.RLIMIT_NOFILE, OPEN_FILES),
-            (resource.RLIMIT_CORE, 0),
-        ):
-            resource.setrlimit(limit, (value, value))
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         kernel.drop_privileges()
         if "landlock" in self.layers:
             work = ["/tmp"] if "namespaces" in self.layers else []
