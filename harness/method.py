@@ -1,9 +1,10 @@
 """The contract of a distillation method: a per-token objective, and what it needs to be computed.
 
-A method answers four questions; only the last one has no default::
+A method answers these questions; only the last one has no default::
 
     needs      what of the teacher, and in which steps the text is cut      (attribute)
     sources    whose text this optimizer step trains on                     (once per step)
+    survey     what whole sequences say: returns, per-sequence settings     (no gradient)
     weight     how the signal is spread over tokens                         (no gradient)
     objective  the divergence of every token, in nats                       (required)
 
@@ -18,6 +19,10 @@ multiplying all of them by a constant changes nothing.
 
 Objectives see chunks of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an
 objective may not look across tokens; ``weight`` may, within a step of the text (see ``Needs.step_unit``).
+``survey`` sees the two log-probabilities of every token of whole sequences before the first chunk.
+
+A method that gives weights has a setting ``shuffle`` (default False), with which the loop deals the same weights
+out to other tokens of the optimizer step: the control that ``harness run --control`` adds.
 """
 
 from __future__ import annotations
@@ -27,10 +32,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.types import Source
+from harness.types import Decoding, Source
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Every token is drawn from ``teacher_share`` p + (1 - ``teacher_share``) q, p teacher and q student."""
+
+    teacher_share: float
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """The student proposes every token; one outside the teacher's ``top_k`` likeliest is drawn from the teacher.
+
+    ``student`` and ``teacher`` say at which temperature and nucleus each of them samples.
+    """
+
+    top_k: int
+    student: Decoding
+    teacher: Decoding
 
 
 @dataclass(frozen=True)
@@ -40,11 +64,22 @@ class Needs:
     teacher: ``none``; ``text`` (its samples); ``signal`` (its distribution, exact or top-k with tail)
     step_unit: ``token``, ``line`` or ``sentence``: the piece of text whose tokens ``weight`` sees together
     proposals: both models propose a next step at every step of the text and a checker scores the two
+    exact: the signal must be the whole distribution; a top-k one is refused before any work
+    survey: ``Method.survey`` is called before the objective (the signal must be exact then, too)
+    joint: how Source.MIXED text is sampled from both models
+    replay: how many of the student's latest responses Source.REPLAY draws from; 0 keeps none
+    validate_every: optimizer steps between validations; 0 makes none. ``report`` then holds
+        ``validation_loss``: the student's mean -log q per token, in nats, on held-out labelled examples
     """
 
     teacher: str = "none"
     step_unit: str = "token"
     proposals: bool = False
+    exact: bool = False
+    survey: bool = False
+    joint: Mixture | Speculation | None = None
+    replay: int = 0
+    validate_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,14 +112,67 @@ class Tokens:
     sampler_log_prob: Tensor | None  # [N] log-probability under the sampler, NaN where text is data
     validity: Tensor | None  # [N, 2] of the teacher's and the student's proposed step, NaN if unknown
     step: Step
+    survey: Tensor | None = None  # [N, ...] what Method.survey returned for these tokens
     metrics: dict[str, Tensor] = field(default_factory=dict)  # [N] values to log, filled by the method
 
-    def from_source(self, source: Source) -> Tensor:
-        """[N] bool: which tokens belong to text of ``source``."""
-        import torch
+    def from_source(self, *sources: Source) -> Tensor:
+        """[N] bool: which tokens belong to text of one of ``sources``."""
+        return _from_source(self.source, self.sequence, sources)
 
-        member = torch.tensor([s == source for s in self.source], device=self.sequence.device)
-        return member[self.sequence]
+
+@dataclass(frozen=True)
+class Sequences:
+    """The N response tokens of B whole sequences, before any objective. Nothing here has a gradient."""
+
+    log_p: Tensor  # [N] log-probability of the text's token under the teacher, in nats
+    log_q: Tensor  # [N] and under the student as it is now
+    sampler_log_prob: Tensor | None  # [N] and under its sampler, NaN where text is data
+    sequence: Tensor  # [N] which sequence of the micro-batch; ascending
+    position: Tensor  # [N] 0-based place in the response
+    length: Tensor  # [N] response length of the token's sequence
+    source: tuple[Source, ...]  # [B]
+    step: Step
+
+    def from_source(self, *sources: Source) -> Tensor:
+        """[N] bool: which tokens belong to text of one of ``sources``."""
+        return _from_source(self.source, self.sequence, sources)
+
+    def sampler(self) -> Tensor:
+        """[N] ``sampler_log_prob``, and the student's own where the text has no recorded sampler."""
+        return recorded_or(self.sampler_log_prob, self.log_q)
+
+    def table(self, values: Tensor) -> Tensor:
+        """[B, L] the values [N] of each sequence in a row, 0 behind its end."""
+        rows = values.new_zeros(len(self.source), int(self.length.max()))
+        rows[self.sequence, self.position] = values
+        return rows
+
+    def flat(self, rows: Tensor) -> Tensor:
+        """[N] of a table [B, L]: the inverse of :meth:`table`."""
+        return rows[self.sequence, self.position]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """[N] the mean of the values [N] over each token's sequence."""
+        return self.table(values).sum(1)[self.sequence] / self.length
+
+    def discounted(self, rewards: Tensor, discount: float) -> Tensor:
+        """[N] sum over t' >= t in the sequence of discount^(t' - t) rewards_t'."""
+        rows = self.table(rewards)
+        for t in range(rows.shape[1] - 2, -1, -1):
+            rows[:, t] += discount * rows[:, t + 1]
+        return self.flat(rows)
+
+
+def _from_source(of: tuple[Source, ...], sequence: Tensor, wanted: tuple[Source, ...]) -> Tensor:
+    import torch
+
+    return torch.tensor([s in wanted for s in of], device=sequence.device)[sequence]
+
+
+def recorded_or(sampler_log_prob: Tensor | None, log_q: Tensor) -> Tensor:
+    """[N] the recorded log-probabilities, and ``log_q`` without gradient where there is none."""
+    now = log_q.detach()
+    return now if sampler_log_prob is None else now.where(sampler_log_prob.isnan(), sampler_log_prob.to(now.dtype))
 
 
 @dataclass(frozen=True)
@@ -115,6 +203,10 @@ class Method(ABC):
     def objective(self, tokens: Tokens) -> Tensor:
         """[N] value of every token in nats, differentiable in ``tokens.logits`` and ``tokens.student``."""
 
+    def survey(self, sequences: Sequences) -> Tensor:
+        """[N, ...] what the objective is to know of whole sequences, see ``Needs.survey``; without gradient."""
+        raise NotImplementedError(f"{self.name} asks for a survey and makes none")
+
     def weight(self, tokens: Tokens) -> Tensor | None:
         """[N] non-negative weights, computed without gradient; None weighs all tokens alike."""
         return None
@@ -141,4 +233,6 @@ def texts_of(method: Method, steps: int) -> set[Source]:
     if isinstance(method, ReferencePoint):
         return set()
     corners, draws = {0, steps // 2, max(steps - 1, 0)}, (0.0, 0.25, 0.5, 0.75, 1.0 - 1e-9)
-    return {s for i in corners for draw in draws for s in method.sources(Step(i, max(steps, 1), draw))}
+    found = {s for i in corners for draw in draws for s in method.sources(Step(i, max(steps, 1), draw))}
+    # How often a method replays may depend on its state, which is not at its start what it will be.
+    return found | {Source.STUDENT, Source.REPLAY} if method.needs.replay else found

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.errors import BadInput
-from harness.method import Method, Needs, ReferencePoint, Step, Tokens
+from harness.method import Method, Needs, ReferencePoint, Sequences, Step, Tokens
 from harness.task import Data, Task
 from harness.types import Completion, Source, Verdict
 
@@ -41,6 +41,8 @@ def check_method(found: type[Method], config: Any = None) -> None:
         return
     method = found(config)
     _check_declarations(method)
+    if found.weight is not Method.weight:
+        assert hasattr(method.config, "shuffle"), "a method with weights has a setting `shuffle`, its control"
     _check_values(method)
 
 
@@ -57,7 +59,7 @@ def _check_declarations(method: Method) -> None:
 def _check_values(method: Method) -> None:
     import torch
 
-    tokens = random_tokens(seed=0)
+    tokens = random_tokens(seed=0, method=method)
     values = method.objective(tokens)
     assert values.shape == (13,), f"objective must give one value per token, [13], not {list(values.shape)}"
     assert values.isfinite().all() and values.requires_grad, "values must be finite and differentiable"
@@ -70,20 +72,25 @@ def _check_values(method: Method) -> None:
 
     # A token's value depends on that token alone: the loop computes chunks, in any order.
     for keep in (slice(0, 5), slice(5, 13)):
-        part = method.objective(random_tokens(seed=0, keep=keep))
+        part = method.objective(random_tokens(seed=0, keep=keep, method=method))
         torch.testing.assert_close(
             part, values[keep].detach(), rtol=1e-5, atol=1e-6, msg="objective looks across tokens"
         )
 
-    if method.needs.teacher == "signal":
+    if method.needs.teacher == "signal" and not (method.needs.exact or method.needs.survey):
         coarse = method.objective(random_tokens(seed=0, k=4))
         assert coarse.shape == (13,) and coarse.isfinite().all(), "fails on a top-k signal with a tail bucket"
-    half = method.objective(random_tokens(seed=0, dtype=torch.bfloat16))
+    half = method.objective(random_tokens(seed=0, dtype=torch.bfloat16, method=method))
     assert half.float().isfinite().all(), "fails on bfloat16 logits"
 
 
-def random_tokens(seed: int, keep: slice = slice(None), k: int | None = None, dtype: Any = None) -> Tokens:
-    """Thirteen response tokens of two sequences (8 and 5 long) over 11 words, with a teacher."""
+def random_tokens(
+    seed: int, keep: slice = slice(None), k: int | None = None, dtype: Any = None, method: Method | None = None
+) -> Tokens:
+    """Thirteen response tokens of two sequences (8 and 5 long) over 11 words, with a teacher.
+
+    ``k`` makes its signal a top-k one; ``method`` surveys the two sequences first, if it asks for that.
+    """
     import torch
 
     from harness.training.signals import TopKReading
@@ -95,6 +102,15 @@ def random_tokens(seed: int, keep: slice = slice(None), k: int | None = None, dt
     validity = torch.randint(0, 2, (13, 2), generator=generator).float()
     sequence = torch.tensor([0] * 8 + [1] * 5)
     position = torch.cat([torch.arange(8), torch.arange(5)])
+    length = torch.tensor([8] * 8 + [5] * 5)
+    source = (Source.STUDENT, Source.TEACHER)
+    survey = None
+    if method is not None and method.needs.survey:
+        log_q, log_p = (z.log_softmax(-1, torch.float32).gather(-1, labels[:, None])[:, 0] for z in (student, teacher))
+        survey = method.survey(Sequences(log_p, log_q, log_prob, sequence, position, length, source, STEP))
+        assert len(survey) == 13 and not survey.requires_grad and survey.isfinite().all(), (
+            "a survey is finite, [13, ...]"
+        )
     logits = student[keep].clone().requires_grad_()
     pair = (logits, teacher[keep])
     if k is not None:
@@ -107,12 +123,13 @@ def random_tokens(seed: int, keep: slice = slice(None), k: int | None = None, dt
         teacher=pair[1],
         sequence=sequence[keep],
         position=position[keep],
-        length=torch.tensor([8] * 8 + [5] * 5)[keep],
+        length=length[keep],
         step_id=steps - steps[0],
-        source=(Source.STUDENT, Source.TEACHER),
+        source=source,
         sampler_log_prob=log_prob[keep],
         validity=validity[keep],
         step=STEP,
+        survey=None if survey is None else survey[keep],
     )
 
 

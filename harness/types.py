@@ -19,6 +19,8 @@ class Source(StrEnum):
     DATA = "data"  # reference responses of the labelled examples
     TEACHER = "teacher"  # responses sampled from the teacher
     STUDENT = "student"  # responses sampled from the student as it is at this step
+    REPLAY = "replay"  # responses that the student gave at earlier steps, see Needs.replay
+    MIXED = "mixed"  # responses that student and teacher sampled together, see Needs.joint
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,12 @@ p teacher, q student; beta is the teacher's weight in m, beta = 0 is forward and
 probability lambda (``on_policy``) a step trains on the student's own samples, else on fixed text; no gradient
 flows through the sampling. As beta -> 0 the gradient tends to beta times that of the forward KL while beta = 0
 gives it in full: a sweep over beta is also one over step sizes.
+
+gkd@trl        TRL's GKDConfig: teacher weight 0.5, lambda 0.5, the other steps on the data's responses. Its sampling
+               temperature of 0.9 is the recipe's [rollout]; the loss has temperature 1.
+gkd@distillm   teacher weight 0.1 (its lam is 0.9), half of the steps on student text, the others on data
+gkd@distillm2  teacher weight 0.9 (its alpha), every step on the teacher's and on the student's text, weight 1 each;
+               a mean over all tokens, where the released code takes means over sequences
 """
 
 from dataclasses import dataclass
@@ -23,7 +29,9 @@ class Config:
     on_policy: float = option(
         0.5, "lambda, share of steps on student text", low=0, high=1, source="TRL GKDConfig (lmbda 0.5)"
     )
-    text: str = option("teacher", "text of the other steps", choices=("teacher", "data"), source="paper, section 3.1")
+    text: str = option(
+        "teacher", "text of the other steps", choices=("teacher", "data", "both"), source="paper, section 3.1"
+    )  # both: every prompt twice, with the teacher's response and with the student's own
     temperature: float = option(1.0, "of both distributions in the loss", low=0.05, high=100, source="paper")
 
 
@@ -32,9 +40,16 @@ class GKD(Method):
 
     name, paper, Config = "gkd", "https://arxiv.org/abs/2306.13649", Config
     needs = Needs(teacher="signal")
+    variants = {
+        "trl": {"beta": 0.5, "on_policy": 0.5, "text": "data"},
+        "distillm": {"beta": 0.1, "on_policy": 0.5, "text": "data"},
+        "distillm2": {"beta": 0.9, "on_policy": 0.0, "text": "both"},
+    }
 
     def sources(self, step: Step) -> tuple[Source, ...]:
-        return (Source.STUDENT if step.draw < self.config.on_policy else Source(self.config.text),)
+        if step.draw < self.config.on_policy:
+            return (Source.STUDENT,)
+        return (Source.TEACHER, Source.STUDENT) if self.config.text == "both" else (Source(self.config.text),)
 
     def objective(self, tokens: Tokens):
         c = self.config

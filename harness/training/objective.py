@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from harness.errors import RunFailed
-from harness.method import Method, Step, Tokens
+from harness.losses import cross_entropy
+from harness.method import Method, Sequences, Step, Tokens
 from harness.models.head import CHUNK_ELEMENTS, Head, chunked_sum, cut, trunk
 from harness.training.batching import Batch
 from harness.training.signals import Reading
@@ -43,9 +44,10 @@ class Student(nn.Module):
         hidden = self._hidden(batch)
         head = Head.of_checked(self.model, self.vocab)
         scale, sums = _per_token(method, batch), Sums()
+        survey = self._survey(hidden.detach(), head, batch, method, reading, step)
 
         def value(logits: Tensor, start: int, stop: int) -> Tensor:
-            tokens = _tokens(batch, logits, reading, step, start, stop)
+            tokens = _tokens(batch, logits, reading, step, start, stop, survey)
             values = method.objective(tokens).float()
             chosen = _weigh(method, tokens) if weights is None else weights[start:stop]
             factor = scale[start:stop] if chosen is None else scale[start:stop] * chosen
@@ -65,12 +67,45 @@ class Student(nn.Module):
     def weigh(self, batch: Batch, method: Method, reading: Reading, step: Step) -> Tensor:
         """[N] the weights that the method would give: the first pass of the shuffled-weight control."""
         hidden, head = self._hidden(batch), Head.of_checked(self.model, self.vocab)
+        survey = self._survey(hidden, head, batch, method, reading, step)
         parts = []
         for start, stop in cut(batch.step_list, self.vocab, self.elements):
-            tokens = _tokens(batch, head.logits(hidden[start:stop]), reading, step, start, stop)
+            tokens = _tokens(batch, head.logits(hidden[start:stop]), reading, step, start, stop, survey)
             weights = _weigh(method, tokens)
             parts.append(torch.ones(stop - start, device=hidden.device) if weights is None else weights)
         return torch.cat(parts)
+
+    @torch.no_grad()
+    def log_likelihood(self, batch: Batch) -> Tensor:
+        """[N] log q of the text's tokens, in nats."""
+        hidden, head = self._hidden(batch), Head.of_checked(self.model, self.vocab)
+        bounds = cut(batch.step_list, self.vocab, self.elements)
+        return torch.cat([-cross_entropy(head.logits(hidden[a:b]), batch.labels[a:b]) for a, b in bounds])
+
+    @torch.no_grad()
+    def _survey(
+        self, hidden: Tensor, head: Head, batch: Batch, method: Method, reading: Reading, step: Step
+    ) -> Tensor | None:
+        """[N, ...] what the method makes of the whole sequences, chunk by chunk through both heads once more."""
+        if not method.needs.survey:
+            return None
+        parts = []
+        for start, stop in cut(batch.step_list, self.vocab, self.elements):
+            pair = reading.pair(head.logits(hidden[start:stop]), start, stop)
+            parts.append(torch.stack([-cross_entropy(z, batch.labels[start:stop]) for z in pair]))
+        log_q, log_p = torch.cat(parts, 1)
+        return method.survey(
+            Sequences(
+                log_p=log_p,
+                log_q=log_q,
+                sampler_log_prob=batch.sampler_log_prob,
+                sequence=batch.row,
+                position=batch.position,
+                length=batch.length,
+                source=batch.sources,
+                step=step,
+            )
+        )
 
     def _hidden(self, batch: Batch) -> Tensor:
         """[N, d] the hidden states that predict the response tokens."""
@@ -85,7 +120,9 @@ def _per_token(method: Method, batch: Batch) -> Tensor:
     return torch.ones_like(batch.length, dtype=torch.float32)
 
 
-def _tokens(batch: Batch, logits: Tensor, reading: Reading, step: Step, start: int, stop: int) -> Tokens:
+def _tokens(
+    batch: Batch, logits: Tensor, reading: Reading, step: Step, start: int, stop: int, survey: Tensor | None
+) -> Tokens:
     student, teacher = reading.pair(logits, start, stop)
     here = slice(start, stop)
     return Tokens(
@@ -101,6 +138,7 @@ def _tokens(batch: Batch, logits: Tensor, reading: Reading, step: Step, start: i
         sampler_log_prob=None if batch.sampler_log_prob is None else batch.sampler_log_prob[here],
         validity=None if batch.validity is None else batch.validity[here],
         step=step,
+        survey=None if survey is None else survey[here],
     )
 
 
