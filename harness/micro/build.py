@@ -89,21 +89,23 @@ RECIPES = {
 def build(recipe: Recipe, out: Path, title: str = "micro model") -> list[float]:
     """Trains a model and writes it with its tokenizer to ``out``; the loss of every step, in nats a token."""
     torch.manual_seed(recipe.seed)
-    tokenizer = train_tokenizer()
+    tokenizer = the_tokenizer()
     model = new_model(recipe, tokenizer)
     losses: list[float] = []
     for number, stage in enumerate(recipe.stages):
         losses += train(model, tokenizer, recipe, stage, recipe.seed + 100 * number, f"{title}: {stage.examples}")
         model.to(STORED).float()  # a stage ends with the weights that the files hold
-    model.to(STORED).save_pretrained(out)
-    # Stored rounded, computed in full: transformers casts to the type named in the configuration.
+    model.to(STORED).save_pretrained(out)  # stored rounded; the configuration has it computed in full
     config = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
     tokenizer.save_pretrained(out)
     return losses
 
 
-def train_tokenizer() -> PreTrainedTokenizerFast:
+def the_tokenizer() -> PreTrainedTokenizerFast:
+    """The shipped tokenizer, a new one where none is: training breaks ties anew each time, and ids must agree."""
+    if (world.WEIGHTS / "teacher/tokenizer.json").is_file():
+        return PreTrainedTokenizerFast.from_pretrained(world.WEIGHTS / "teacher")
     texts = islice(world.training_stream(seed=0), TOKENIZER_TEXTS)
     return micro_tokenizer.train(example.prompt.plain + example.response for example in texts)
 
