@@ -91,6 +91,9 @@ def parser() -> argparse.ArgumentParser:
         help="method.beta=0.3, training.steps=50, evaluation.limit=20, …; repeatable",
     )
     run.add_argument("--judge", metavar="JUDGE", help="openai:MODEL[@URL], hf:DIR, replay:FILE: for instruction tasks")
+    run.add_argument(
+        "--protocol", metavar="NAME", help="a published protocol of the tasks; harness show task T lists them"
+    )
     run.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps (default: cuda if there is one)")
     run.add_argument("--again", action="store_true", help="run anew even if the same is recorded; both are kept")
     _shared(run)
@@ -112,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
         "--samples", required=True, metavar="FILE", help="JSON lines of completions, ours or another tool's"
     )
     grade.add_argument("--judge", metavar="JUDGE", help="for instruction tasks")
+    grade.add_argument("--protocol", metavar="NAME", help="a published protocol; harness show task T lists them")
     grade.add_argument("--json", action="store_true", help="JSON on stdout")
     grade.set_defaults(command=_grade)
 
@@ -159,6 +163,7 @@ def _run(chosen: argparse.Namespace) -> str:
             results=chosen.results,
             device=chosen.device,
             judge=chosen.judge,
+            protocol=chosen.protocol,
             again=chosen.again,
         )
     )
@@ -198,7 +203,7 @@ def _show(chosen: argparse.Namespace) -> str:
 def _grade(chosen: argparse.Namespace) -> str:
     from harness.evaluation.grade import grade
 
-    outcome = grade(chosen.task, Path(chosen.samples), chosen.judge)
+    outcome = grade(chosen.task, Path(chosen.samples), chosen.judge, chosen.protocol)
     for warning in outcome["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if chosen.json:

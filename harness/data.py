@@ -34,17 +34,27 @@ def read(dataset: Dataset) -> Data:
     return Data(rows=rows, sha256=sha256, source=source)
 
 
+def at_hand(dataset: Dataset) -> bool:
+    """Whether :func:`read` would find the file without a download."""
+    root = os.environ.get("HARNESS_DATA")
+    return bool(root and (Path(root) / dataset.local).is_file()) or _cached(dataset).is_file()
+
+
 def _content(dataset: Dataset) -> tuple[Path, bytes]:
     root = os.environ.get("HARNESS_DATA")
     if root and (Path(root) / dataset.local).is_file():
         path = Path(root) / dataset.local
         return path, path.read_bytes()
-    cached = cache_dir() / "datasets" / dataset.sha256[:16] / Path(dataset.path).name
+    cached = _cached(dataset)
     if cached.is_file():
         content = cached.read_bytes()
         if hashlib.sha256(content).hexdigest() == dataset.sha256:
             return cached, content
     return cached, _fetch(dataset, cached)
+
+
+def _cached(dataset: Dataset) -> Path:
+    return cache_dir() / "datasets" / dataset.sha256[:16] / Path(dataset.path).name
 
 
 def _fetch(dataset: Dataset, target: Path) -> bytes:

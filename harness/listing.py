@@ -7,7 +7,7 @@ the one thing they show.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness import options, recipe, registry
@@ -62,7 +62,10 @@ def card(kind: str, name: str) -> dict[str, Any]:
             "settings": options.describe(found.Config),
             "variants": {key: dict(value) for key, value in found.variants.items()},
         }
-    found = registry.find(registry.TASKS, name.partition("@")[0])
+    from harness.evaluation.benchmarks import locate
+    from harness.evaluation.cards import cards
+
+    found, _ = locate(name)
     return {
         "task": found.name,
         "version": found.version,
@@ -75,6 +78,7 @@ def card(kind: str, name: str) -> dict[str, Any]:
         "needs_judge": found.needs_judge,
         "paper": found.paper,
         "licence": found.licence,
+        "protocols": cards(name),
     }
 
 
@@ -86,11 +90,34 @@ def card_text(facts: Mapping[str, Any]) -> str:
             lines += ["", value, ""]
         elif key == "settings":
             lines += [_setting(s) for s in value] or ["settings: none"]
+        elif key == "protocols":
+            lines += _protocols(value)
         elif isinstance(value, Mapping):
             lines += [f"{key}:"] + [f"  {k}: {v}" for k, v in value.items()] if value else []
         elif value not in (None, ""):
             lines.append(f"{key}: {value}")
     return "\n".join(lines)
+
+
+def _protocols(cards: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The task's own protocol with all its facts, then of each published one what it changes."""
+    own, lines = dict(_facts(cards[0])), []
+    for card in cards:
+        lines += ["", f"protocol: {card['name']}  (version {card['version']}, hash {card['hash'] or 'unknown'})"]
+        if card is not cards[0] and card["hash"] and card["hash"] == cards[0]["hash"]:
+            lines.append(f"  about: {card['about']}\n  measures the same as {cards[0]['name']}")
+            continue
+        lines += [f"  {key}: {fact}" for key, fact in _facts(card) if card is cards[0] or own.get(key) != fact]
+    return lines
+
+
+def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in card.items():
+        if key in ("name", "version", "hash") or value in (None, ""):
+            continue
+        for name, fact in value.items() if isinstance(value, Mapping) else [("", value)]:
+            quoted = repr(fact) if key == "prompt_of_first_item" or name == "stop" else str(fact)
+            yield f"{key}.{name}".rstrip("."), quoted
 
 
 def _setting(facts: Mapping[str, Any]) -> str:

@@ -43,6 +43,7 @@ class Request:
     results: Path = Path("results")
     device: str | None = None
     judge: str | None = None
+    protocol: str | None = None
     again: bool = False
 
 
@@ -91,7 +92,8 @@ def prepare(request: Request) -> Plan:
     store.check_writable()
     judge = request.judge or chosen.evaluation.judge
     keep = request.results / "work" / "judgements"
-    tasks = [benchmarks.open_task(name, chosen.world, judge, keep) for name in _distinct(request.tasks, "task")]
+    protocol = request.protocol or chosen.evaluation.protocol
+    tasks = benchmarks.open_all(_distinct(request.tasks, "task"), chosen.world, judge, keep, protocol)
 
     student = models.locate(chosen.models.student)
     models.load_tokenizer(student)

@@ -70,6 +70,7 @@ class Evaluation:
     max_new_tokens: int | None = option(None, "longest completion", low=1)
     limit: int | None = option(None, "only the first n problems; enters the protocol", low=1)
     batch: int = option(64, "completions decoded together; does not enter the protocol", low=1)
+    protocol: str | None = option(None, "a published protocol, for the tasks that have it; see harness show task NAME")
     judge: str | None = option(None, "judge of the instruction tasks, see harness run --help")
 
 

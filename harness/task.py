@@ -23,10 +23,11 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from harness.types import Completion, Decoding, Problem, Verdict
+from harness.errors import BadInput, unknown
+from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,20 @@ class Data:
     world: str = "real"
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """A published way of using a benchmark, as what it changes in the task's class.
+
+    ``changes`` are class attributes (``decoding``, ``dataset``, ``ask``, ``judge_protocol``); ``rules`` is a class
+    whose methods come before the task's. ``version`` is raised whenever the same name would ask otherwise.
+    """
+
+    about: str  # whose way it is, and what sets it apart
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    rules: type | None = None
+    version: str = "1"
+
+
 class Task(ABC):
     """A benchmark. ``problems`` and ``grade`` are required; batch engines override ``grade_all``."""
 
@@ -68,11 +83,28 @@ class Task(ABC):
     paper: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     needs_judge: ClassVar[bool] = False
+    extractor: ClassVar[str] = ""  # in words: what of a completion is graded
+    equivalence: ClassVar[str] = ""  # in words: when it counts as right
+    protocols: ClassVar[Mapping[str, Protocol]] = {}  # besides the task's own, by name
+    protocol: ClassVar[str | None] = None  # the one in force; None is the task's own
 
     def __init__(self, data: Data, judge: Any = None):
         self.data = data
         self.judge = judge
-        self.items: list[Problem] = self.problems(data.rows)
+        asked = self.problems(data.rows)
+        self.items: list[Problem] = [dataclasses.replace(p, prompt=self.ask(p)) for p in asked]
+
+    @classmethod
+    def under(cls, name: str) -> type[Task]:
+        """This task under one of its ``protocols``. Raises BadInput with the known names for any other."""
+        if name not in cls.protocols:
+            if not cls.protocols:
+                raise BadInput(f"task {cls.name} has no protocol but its own, so --protocol {name} leads nowhere")
+            raise unknown(f"protocol of {cls.name}", name, cls.protocols)
+        chosen = cls.protocols[name]
+        bases = (cls,) if chosen.rules is None else (chosen.rules, cls)
+        facts = {"__doc__": cls.__doc__, "__module__": cls.__module__, "protocol": name}
+        return type(cls.__name__, bases, facts | dict(chosen.changes))
 
     @property
     def title(self) -> str:
@@ -82,6 +114,10 @@ class Task(ABC):
     @abstractmethod
     def problems(self, rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
         """The items in the order of the file. Raises BadInput naming the row that lacks a field."""
+
+    def ask(self, problem: Problem) -> Prompt:
+        """What a model is asked; protocols replace it."""
+        return problem.prompt
 
     @abstractmethod
     def grade(self, problem: Problem, text: str) -> Verdict:

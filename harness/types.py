@@ -28,13 +28,14 @@ class Prompt:
     """What a model is asked, for models with and without a chat template.
 
     With a chat template the turns ``system`` and ``user`` are rendered by it and ``prefill`` opens the
-    assistant's turn. Without one the model continues ``plain``.
+    assistant's turn. Without one, or where ``chat`` is False, the model continues ``plain``.
     """
 
     user: str
     plain: str
     system: str | None = None
     prefill: str = ""
+    chat: bool = True
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class GSM8K(MathsTask):
     )
     decoding = dataclasses.replace(MathsTask.decoding, max_new_tokens=1024)
     hashes = True
+    extractor = "the last \\boxed{}, or what follows the last #### if that comes later"
 
     def problems(self, rows):
         return [

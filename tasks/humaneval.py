@@ -4,7 +4,10 @@ These are the tests of OpenAI's file as EvalPlus runs them, against its own cano
 papers table beside HumanEval+. OpenAI's own ``check`` functions differ on a problem or two.
 """
 
+from harness.grading import openai_checks
 from harness.grading.code_task import HUMANEVAL_PLUS, HUMANEVAL_STOP, CodeTask
+from harness.grading.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
+from harness.task import Protocol
 
 
 class HumanEval(CodeTask):
@@ -14,5 +17,14 @@ class HumanEval(CodeTask):
     dataset = HUMANEVAL_PLUS
     plus = False
     completion_stop = HUMANEVAL_STOP
+    extractor, equivalence = EXTRACTOR, EQUIVALENCE
+    protocols = evalplus_protocols(HUMANEVAL_STOP) | {
+        "humaneval-original": Protocol(
+            "OpenAI's file, prompts and check functions (arXiv 2107.03374): 200 samples, pass@k without bias; "
+            "0.2 is the temperature for pass@1 (0.8 for pass@100), 512 tokens are our choice",
+            {"dataset": openai_checks.HUMANEVAL, "decoding": openai_checks.DECODING, "ask": openai_checks.ask},
+            openai_checks.OpenAIChecks,
+        )
+    }
     paper = "https://arxiv.org/abs/2107.03374"
     licence = "MIT (HumanEval), Apache-2.0 (HumanEval+)"

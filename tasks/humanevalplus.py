@@ -1,6 +1,7 @@
 """HumanEval+ v0.1.10: the 164 problems of HumanEval with about 750 inputs each."""
 
 from harness.grading.code_task import HUMANEVAL_PLUS, HUMANEVAL_STOP, CodeTask
+from harness.grading.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
 
 
 class HumanEvalPlus(CodeTask):
@@ -10,5 +11,7 @@ class HumanEvalPlus(CodeTask):
     dataset = HUMANEVAL_PLUS
     plus = True
     completion_stop = HUMANEVAL_STOP
+    extractor, equivalence = EXTRACTOR, EQUIVALENCE
+    protocols = evalplus_protocols(HUMANEVAL_STOP)
     paper = "https://arxiv.org/abs/2305.01210"
     licence = "MIT (HumanEval), Apache-2.0 (HumanEval+)"

@@ -5,6 +5,7 @@ Version 0.1.0 had 399 problems, of which 21 were broken: the two are not to be c
 """
 
 from harness.grading.code_task import MBPP_PLUS, MBPP_STOP, CodeTask
+from harness.grading.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
 
 
 class MBPP(CodeTask):
@@ -14,5 +15,7 @@ class MBPP(CodeTask):
     dataset = MBPP_PLUS
     plus = False
     completion_stop = MBPP_STOP
+    extractor, equivalence = EXTRACTOR, EQUIVALENCE
+    protocols = evalplus_protocols(MBPP_STOP)
     paper = "https://arxiv.org/abs/2108.07732"
     licence = "CC-BY-4.0 (MBPP), Apache-2.0 (MBPP+)"

@@ -6,21 +6,60 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness import data, registry
-from harness.errors import BadInput
+from harness.errors import BadInput, unknown
 from harness.task import Task
 
 WORLDS = ("real", "micro")
 MICRO_NEW_TOKENS = 96  # generated problems are short: the longest right answer has about 70 tokens
 
 
-def open_task(name: str, world: str = "real", judge: str | None = None, keep: Path | None = None) -> Task:
-    """The task, with rows and judge. ``keep`` is where a judge's answers are kept.
+def open_task(
+    name: str,
+    world: str = "real",
+    judge: str | None = None,
+    keep: Path | None = None,
+    protocol: str | None = None,
+) -> Task:
+    """The task, with rows and judge, under its own protocol or one of its ``protocols``.
 
-    Raises BadInput for an unknown name or world, missing data, or a judged task without a judge.
+    ``keep`` is where a judge's answers are kept. Raises BadInput for an unknown name, world or protocol, missing
+    data, or a judged task without a judge.
     """
+    found, world = locate(name, world)
+    asked = found if protocol is None else found.under(protocol)
+    if world == "micro":
+        if asked.dataset != found.dataset:
+            raise BadInput(f"protocol {protocol} asks {asked.dataset.local}; the micro world has no such problems")
+        return _micro_task(asked)
+    return asked(data.read(asked.dataset), _judge(asked, judge, keep))
+
+
+def open_unjudged(name: str, protocol: str | None = None) -> Task:
+    """The task to be looked at, not graded with: a judged one has no judge, except in the micro world."""
+    found, world = locate(name)
+    asked = found if protocol is None else found.under(protocol)
+    return _micro_task(asked) if world == "micro" else asked(data.read(asked.dataset))
+
+
+def open_all(
+    names: Sequence[str], world: str, judge: str | None, keep: Path | None, protocol: str | None
+) -> list[Task]:
+    """Several tasks. ``protocol`` goes to those that have it; raises BadInput where none does."""
+    having = {name: protocol for name in names if protocol in locate(name, world)[0].protocols}
+    if protocol is not None and not having:
+        known = {other for name in names for other in locate(name, world)[0].protocols}
+        if not known:
+            raise BadInput(f"{', '.join(names)}: no protocol but the task's own, so {protocol!r} leads nowhere")
+        raise unknown(f"protocol of {', '.join(names)}", protocol, known)
+    return [open_task(name, world, judge, keep, having.get(name)) for name in names]
+
+
+def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
+    """The class of a task and the world that ``name`` means. Raises BadInput for an unknown name or world."""
     bare, at, chosen = name.rpartition("@")
     outright = bool(at) and chosen in WORLDS
     if outright:
@@ -32,9 +71,9 @@ def open_task(name: str, world: str = "real", judge: str | None = None, keep: Pa
         from harness.micro import world as micro
 
         # Under a micro recipe a bare name of a task without generated problems means the task itself.
-        if outright or found.name in micro.TASKS:
-            return _micro_task(found)
-    return found(data.read(found.dataset), _judge(found, judge, keep))
+        if not outright and found.name not in micro.TASKS:
+            world = "real"
+    return found, world
 
 
 def _micro_task(found: type[Task]) -> Task:

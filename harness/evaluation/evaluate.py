@@ -53,9 +53,12 @@ def problems_of(task: Task, limit: int | None) -> list[Problem]:
 
 
 def protocol_of(task: Task, decoding: Decoding, limit: int | None, template: str) -> dict[str, Any]:
-    """Everything that a score depends on besides the weights; scores compare only under equal ``hash``."""
+    """Everything that a score depends on besides the weights; scores compare only under equal ``hash``.
+
+    The hash leaves out what only names the measurement: the published protocol that was asked for, if any, and
+    ``card``, the hash of the protocol card as ``harness show task`` prints it.
+    """
     problems = problems_of(task, limit)
-    asked = [[p.id, p.prompt.system, p.prompt.user, p.prompt.plain, p.prompt.prefill] for p in problems]
     protocol = {
         "task": task.title,
         "version": task.version,
@@ -66,12 +69,36 @@ def protocol_of(task: Task, decoding: Decoding, limit: int | None, template: str
             "n": len(problems),
             "of": len(task.items),
         },
-        "prompts_sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
-        "template": template,
+        "prompts_sha256": _prompts_hash(problems),
+        "template": template if any(p.prompt.chat for p in problems) else "none: plain text",
         "decoding": dataclasses.asdict(decoding) | {"stop": list(decoding.stop)},
         "grader": task.grader_identity(),
     }
-    return protocol | {"hash": fingerprint(protocol)[:12]}
+    names = {"hash": fingerprint(protocol)[:12], "card": card_hash(task)}
+    if task.protocol is not None:
+        names["name"] = task.protocol if decoding == task.decoding else f"{task.protocol}, decoding changed"
+    return protocol | names
+
+
+def card_hash(task: Task) -> str:
+    """What is fixed before there is a model, a judge or a limit: data, every prompt, decoding, grader."""
+    grader = {key: value for key, value in task.grader_identity().items() if key != "judge"}
+    card = {
+        "task": task.title,
+        "version": task.version,
+        "dataset_sha256": task.data.sha256,
+        "prompts_sha256": _prompts_hash(task.items),
+        "chat": all(p.prompt.chat for p in task.items),
+        "decoding": dataclasses.asdict(task.decoding) | {"stop": list(task.decoding.stop)},
+        "grader": grader,
+        "judge_protocol": getattr(task, "judge_protocol", None),
+    }
+    return fingerprint(card)[:12]
+
+
+def _prompts_hash(problems: Sequence[Problem]) -> str:
+    asked = [[p.id, p.prompt.system, p.prompt.user, p.prompt.plain, p.prompt.prefill] for p in problems]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def complete(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.grading.pairwise import PairwiseTask
-from harness.task import Dataset
+from harness.task import Dataset, Protocol
 from harness.types import Problem
 
 if TYPE_CHECKING:
@@ -45,6 +45,17 @@ class AlpacaItems(PairwiseTask):
     dataset = REFERENCES["text_davinci_003"]
     instruction_field, reference_field = "instruction", "output"
     judge_protocol = "alpacaeval-1"
+    protocols = PairwiseTask.protocols | {
+        "alpacaeval-1": Protocol(
+            "AlpacaEval 1: against text-davinci-003, ranked in one order drawn by the instruction",
+            {"dataset": REFERENCES["text_davinci_003"], "judge_protocol": "alpacaeval-1"},
+        ),
+        "alpacaeval-2": Protocol(
+            "AlpacaEval 2: against gpt-4-1106-preview, by the log-probabilities of one token; read the "
+            "length-controlled rate beside the win rate",
+            {"dataset": REFERENCES["gpt4_1106_preview"], "judge_protocol": "alpacaeval-2"},
+        ),
+    }
     paper = "https://arxiv.org/abs/2404.04475"
     licence = "CC BY-NC 4.0 (data), Apache-2.0 (code)"
 

@@ -17,10 +17,11 @@ from typing import Any, ClassVar
 from harness.errors import BadInput
 from harness.grading.maths_answer import last_box, literal
 from harness.grading.maths_pool import CPU_LIMIT_S, MEMORY_LIMIT_BYTES, shared_pool
-from harness.task import Task
+from harness.task import Protocol, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+DECODING = Decoding(max_new_tokens=2048, stop=("\n\nProblem:",))
 LONGEST_ANSWER = 2000  # characters; the longest gold of the shipped benchmarks has about 200
 HASHES = re.compile(r"####[ \t]*([^\n]*)")
 
@@ -121,7 +122,21 @@ class MathsTask(Task):
     family: ClassVar[str] = "maths"
     metric: ClassVar[str] = "accuracy"
     grader: ClassVar[str] = "math-verify"
-    decoding: ClassVar[Decoding] = Decoding(max_new_tokens=2048, stop=("\n\nProblem:",))
+    decoding: ClassVar[Decoding] = DECODING
+    extractor: ClassVar[str] = "the last \\boxed{}; a number outside is no answer"
+    equivalence: ClassVar[str] = (
+        "equal numbers, or equal by math-verify; order, unit and tolerance as in the gold"
+    )
+    protocols: ClassVar[Mapping[str, Protocol]] = {
+        "qwen25-math": Protocol(
+            "Qwen2.5-Math's qwen25-math-cot (arXiv 2409.12122): the box asked for in the system turn, greedy",
+            {"decoding": DECODING},
+        ),
+        "avg32": Protocol(
+            "mean of 32 samples at temperature 0.6, top-p 0.95, with room for long reasoning",
+            {"decoding": dataclasses.replace(DECODING, temperature=0.6, top_p=0.95, max_new_tokens=32768, samples=32)},
+        ),
+    }
     hashes: ClassVar[bool] = False  # whether "#### 9" gives an answer, besides a box
 
     def grade(self, problem: Problem, text: str) -> Verdict:

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from harness.errors import BadInput
 from harness.grading.judges import Comparison, Judgement, judge_all, require_judge
 from harness.grading.winrate import win_rate
-from harness.task import Task
+from harness.task import Protocol, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
 if TYPE_CHECKING:
     from harness.grading.length_baselines import Gamed
+
+DISTILLM2 = Protocol(
+    "DistiLLM-2's decoding and judge (arXiv 2503.07067): user turn only, both orders, ties half a win each",
+    {"decoding": Decoding(temperature=0.8, top_p=0.95, max_new_tokens=1024), "judge_protocol": "distillm2"},
+)
 
 
 class PairwiseTask(Task):
@@ -30,7 +35,11 @@ class PairwiseTask(Task):
     decoding = Decoding(max_new_tokens=1024)
     instruction_field: ClassVar[str]
     reference_field: ClassVar[str]
+    extractor = "the whole completion"
+    equivalence = "the judge prefers it to the reference; a tie is half a win"
     judge_protocol: ClassVar[str] = "alpacaeval-1"  # how a model judge is asked, unless told otherwise
+
+    protocols: ClassVar[Mapping[str, Protocol]] = {"distillm2": DISTILLM2}
 
     def problems(self, rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
         return [self._problem(index, row) for index, row in enumerate(rows)]

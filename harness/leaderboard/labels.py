@@ -15,7 +15,7 @@ Facts = Mapping[str, Any]
 def of_protocols(protocols: Mapping[str, Sequence[Record]]) -> dict[str, str]:
     """For each protocol of a task, by hash: its values that others contradict, "" for a single protocol."""
     facts = {key: dict(_flat(members[0]["protocol"])) for key, members in sorted(protocols.items())}
-    contested = _contested(facts.values()) - {"hash"}
+    contested = _contested(facts.values()) - {"hash", "card"}
     unnamed = "protocol {}" if len(facts) > 1 else ""
     return {key: _listed(mine, contested) or unnamed.format(key) for key, mine in facts.items()}
 

@@ -45,6 +45,9 @@ class Generator:
         """The exact text whose tokens the model continues."""
         if not self.tokenizer.chat_template:
             return prompt.plain
+        if not prompt.chat:  # encode() leaves the begin-of-sequence token to the template, which is not used here
+            begins = self.tokenizer("a")["input_ids"][:1] == [self.tokenizer.bos_token_id]
+            return (self.tokenizer.bos_token if begins else "") + prompt.plain
         turns = [{"role": "user", "content": prompt.user}]
         if prompt.system is not None:
             turns.insert(0, {"role": "system", "content": prompt.system})

@@ -34,8 +34,12 @@ def fingerprint(value: Any) -> str:
 
 
 def identity_of(spec: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
-    """What was asked for, as one hash: equal for equal training and equal measurement."""
-    return fingerprint({"protocol": protocol, "spec": spec})
+    """What was asked for, as one hash: equal for equal training and equal measurement.
+
+    The names of a protocol are no part of it: the same measurement has one identity by any name.
+    """
+    measurement = {key: value for key, value in protocol.items() if key not in ("name", "card")}
+    return fingerprint({"protocol": measurement, "spec": spec})
 
 
 def label(name: str) -> str:

@@ -1,0 +1,64 @@
+"""Protocol cards: everything that a benchmark's score depends on besides the model, under one hash.
+
+The hash needs the data, because it covers every prompt. Two protocols with one hash measure the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from harness import data
+from harness.evaluation import evaluate
+from harness.evaluation.benchmarks import locate, open_unjudged
+from harness.task import Task
+
+OWN = "the task's own"
+TEMPLATE = "the model's chat template renders the turns; a model without one continues the plain text"
+PLAIN = "none: every model continues the plain text"
+
+
+def cards(name: str) -> list[dict[str, Any]]:
+    """The cards of a task: its own protocol first, then the published ones. Raises BadInput for an unknown name."""
+    found, world = locate(name)
+    return [_card(name, found, world, protocol) for protocol in (None, *found.protocols)]
+
+
+def _card(name: str, found: type[Task], world: str, protocol: str | None) -> dict[str, Any]:
+    asked = found if protocol is None else found.under(protocol)
+    chosen = found.protocols.get(protocol)
+    card = {
+        "name": protocol or OWN,
+        "version": chosen.version if chosen else found.version,
+        "about": chosen.about if chosen else "",
+    }
+    if world == "micro" and asked.dataset != found.dataset:
+        return card | {"hash": None, "unavailable": "the micro world has no such problems"}
+    facts = {
+        "extractor": asked.extractor,
+        "equivalence": asked.equivalence,
+        "judge_protocol": asked.judge_protocol if asked.needs_judge else None,
+    }
+    if world == "real" and not data.at_hand(asked.dataset):
+        decoding = dataclasses.asdict(asked.decoding)
+        missing = f"the hash covers every prompt, and $HARNESS_DATA/{asked.dataset.local} is not there"
+        return (
+            card
+            | {"dataset": dataclasses.asdict(asked.dataset), "decoding": decoding}
+            | facts
+            | {
+                "hash": None,
+                "unavailable": missing,
+            }
+        )
+    task = open_unjudged(name, protocol)
+    first = task.items[0].prompt if task.items else None
+    return card | {
+        "dataset": {"source": task.data.source, "sha256": task.data.sha256, "n": len(task.items)},
+        "prompt_of_first_item": dataclasses.asdict(first) if first else None,
+        "template": TEMPLATE if first is None or first.chat else PLAIN,
+        "decoding": dataclasses.asdict(task.decoding),
+        **facts,
+        "grader": task.grader_identity(),
+        "hash": evaluate.card_hash(task),
+    }

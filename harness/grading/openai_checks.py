@@ -1,0 +1,160 @@
+"""HumanEval as published: OpenAI's own ``check`` functions, with the verdict still outside the program's reach.
+
+``check(candidate)`` wants to call the program, which must not share a process with it. So it is run twice, each
+time without the program: once with the canonical solution, to learn the calls that it makes; then, after the
+program answered those calls behind the walls, with a candidate that only repeats the answers, plain values by
+then. Tests that draw random inputs draw the same ones both times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import BadInput, RunFailed
+from harness.grading.code import FLOOR_S, TOTAL_S
+from harness.grading.code_problem import CodeProblem
+from harness.sandbox import End, Job, Sandbox, shared
+from harness.sandbox.values import dumps, loads
+from harness.task import Dataset
+from harness.types import Completion, Decoding, Problem, Prompt, Verdict
+
+HUMANEVAL = Dataset(
+    local="humaneval/HumanEval.jsonl.gz",
+    repository="openai/human-eval",
+    commit="6d43fb980f9fee3c892a914eda09951f772ad10d",
+    path="data/HumanEval.jsonl.gz",
+    sha256="b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
+    n=164,
+)
+# arXiv 2107.03374, section 3: nucleus 0.95, 200 samples, these stops; 0.2 is its temperature for pass@1.
+DECODING = Decoding(
+    temperature=0.2, top_p=0.95, max_new_tokens=512, samples=200, stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+)
+FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
+
+RECORD = """
+
+def harness_calls():
+    import copy, random
+    random.seed(0)
+    calls = []
+    def candidate(*arguments):
+        calls.append(copy.deepcopy(list(arguments)))
+        return {entry_point}(*arguments)
+    check(candidate)
+    return calls
+"""
+REPLAY = """
+
+def harness_replay(outputs):
+    import random
+    random.seed(0)
+    given = iter(outputs)
+    check(lambda *arguments: next(given))
+    return True
+"""
+
+
+@dataclass(frozen=True)
+class CheckedProblem(CodeProblem):
+    """A problem with OpenAI's ``test``: a module that defines ``check(candidate)``."""
+
+    test: str
+
+    @property
+    def tester(self) -> str:
+        """The trusted module: helpers of the prompt, canonical solution, test."""
+        return f"{self.prompt}{self.canonical_solution}\n\n{self.test}\n"
+
+
+class OpenAIChecks:
+    """The rules of ``humaneval-original``, in place of those of a code task."""
+
+    equivalence = "OpenAI's check(candidate) accepts the returned values"
+    extractor = "the prompt with the completion up to a stop string, run as it is"
+
+    def problems(self, rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
+        return [_problem(row, number) for number, row in enumerate(rows, 1)]
+
+    def grade_all(self, completions: Sequence[Completion]) -> list[Verdict]:
+        prompts = {problem.id: problem.reference.prompt for problem in self.items}
+        programs = [prompts[c.problem_id] + _cut(c.text) for c in completions]
+        return self.grade_programs(completions, programs)
+
+    def grade_programs(self, completions: Sequence[Completion], programs: Sequence[str]) -> list[Verdict]:
+        """Raises RunFailed where a check does not accept the canonical solution."""
+        sandbox = shared()
+        by_id = {problem.id: problem.reference for problem in self.items}
+        wanted = list(dict.fromkeys(c.problem_id for c in completions))
+        with ThreadPoolExecutor(sandbox.workers, thread_name_prefix="check") as threads:
+            calls = dict(zip(wanted, threads.map(lambda key: _calls(by_id[key], sandbox), wanted), strict=True))
+
+            def judge(pair: tuple[Completion, str]) -> Verdict:
+                completion, program = pair
+                problem = by_id[completion.problem_id]
+                score, reason, error = _judge(problem, program, calls[completion.problem_id], sandbox)
+                return Verdict(completion.problem_id, completion.sample, score, reason, program, error)
+
+            return list(threads.map(judge, zip(completions, programs, strict=True)))
+
+    def grader_identity(self) -> dict[str, Any]:
+        return {"engine": "OpenAI's check functions on replayed outputs", "cpu_limits": {"call_s": FLOOR_S}}
+
+
+def ask(task: Any, problem: Problem) -> Prompt:
+    """The prompt itself is continued, chat model or not."""
+    prompt = problem.reference.prompt
+    return Prompt(user=prompt, plain=prompt, chat=False)
+
+
+def _problem(row: Mapping[str, Any], number: int) -> Problem:
+    missing = [field for field in FIELDS if not isinstance(row.get(field), str)]
+    if missing:
+        raise BadInput(
+            f"row {number}: field {missing[0]!r} is missing or no text; this is no file of OpenAI's HumanEval"
+        )
+    facts = {field: row[field] for field in FIELDS}
+    return Problem(row["task_id"], Prompt(row["prompt"], row["prompt"]), CheckedProblem(**facts, atol=0.0, inputs={}))
+
+
+def _cut(text: str) -> str:
+    return text[: min((at for at in map(text.find, DECODING.stop) if at >= 0), default=len(text))]
+
+
+def _calls(problem: CheckedProblem, sandbox: Sandbox) -> list[str]:
+    """The texts of the argument lists that ``check`` calls its candidate with."""
+    program = problem.tester + RECORD.format(entry_point=problem.entry_point)
+    end, detail, outputs = _run(program, "harness_calls", ["[]"], sandbox)
+    if end is not End.DONE:
+        raise RunFailed(f"{problem.task_id}: OpenAI's check refuses the canonical solution: {end} {detail}".rstrip())
+    return [dumps(arguments, room=2**30) for arguments in loads(outputs[0])]
+
+
+def _judge(problem: CheckedProblem, program: str, calls: list[str], sandbox: Sandbox) -> tuple[float, str, bool]:
+    """Score, reason, and whether no verdict was reached."""
+    end, detail, outputs = _run(program, problem.entry_point, calls, sandbox)
+    if end is not End.DONE:
+        return 0.0, f"call {len(outputs) + 1} of {len(calls)}: {end} ({detail})", end in (End.LOST, End.STALLED)
+    try:
+        given = dumps([[loads(output) for output in outputs]], room=2**30)
+    except (ValueError, TypeError) as error:  # no text of ours, or a value too large to be sent as it is
+        return 0.0, f"an output that cannot be read ({error})", False
+    end, detail, _ = _run(problem.tester + REPLAY, "harness_replay", [given], sandbox)
+    if end is End.DONE:
+        return 1.0, f"check accepts all {len(calls)} outputs", False
+    return 0.0, f"check refuses the outputs: {detail or end}", end in (End.LOST, End.STALLED)
+
+
+def _run(program: str, entry_point: str, inputs: list[str], sandbox: Sandbox) -> tuple[End, str, list[str]]:
+    outputs: list[str] = []
+
+    def receive(_: int, text: bytes, __: float) -> bool:
+        outputs.append(text.decode("ascii"))
+        return True
+
+    job = Job(program, entry_point, inputs, [FLOOR_S] * len(inputs), FLOOR_S, TOTAL_S)
+    outcome = sandbox.run(job, receive)
+    return outcome.end, outcome.detail, outputs
