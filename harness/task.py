@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from harness.errors import BadInput, unknown
+from harness.repeats import repeated
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
 
@@ -129,8 +130,11 @@ class Task(ABC):
         return [dataclasses.replace(self.grade(by_id[c.problem_id], c.text), sample=c.sample) for c in completions]
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Figures that stand beside the score, from completions with their verdicts; none by default."""
-        return {}
+        """Figures that stand beside the score, from completions with their verdicts.
+
+        By default avg@k and pass@k, where each problem has several samples.
+        """
+        return repeated(graded)
 
     def grader_identity(self) -> dict[str, Any]:
         """What decides a verdict besides the text (engine, versions, limits, judge); part of the protocol."""

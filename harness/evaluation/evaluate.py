@@ -204,14 +204,20 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
     return Score(value, (max(0.0, float(low)), min(1.0, float(high))), how, counts)
 
 
+def _answerless(task: Task, row: Mapping[str, Any]) -> bool:
+    """A blank text, or one in which the extractor of a maths or code task found nothing."""
+    extracts = task.family in ("maths", "code")
+    return not row["text"].strip() or (extracts and row["extracted"] is None and not row["error"])
+
+
 def warnings_of(task: Task, graded: Sequence[Mapping[str, Any]], counts: Mapping[str, float]) -> list[str]:
     """What a reader should know before trusting the score: truncation, missing answers, dead graders."""
     total = max(len(graded), 1)
     found = []
     if counts["truncated"] > 0.05 * total:
         found.append(f"{task.title}: {counts['truncated']} of {total} completions hit the length limit")
-    silent = sum(row["extracted"] is None and not row["error"] for row in graded)
-    if task.family == "maths" and silent > 0.05 * total:
+    silent = sum(_answerless(task, row) for row in graded)
+    if silent > 0.05 * total:
         found.append(f"{task.title}: {silent} of {total} completions give no answer in the asked form")
     if counts["errors"]:
         found.append(f"{task.title}: {counts['errors']} of {total} verdicts could not be reached")

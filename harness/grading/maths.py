@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from harness.errors import BadInput
 from harness.grading.maths_answer import last_box, literal
 from harness.grading.maths_pool import CPU_LIMIT_S, MEMORY_LIMIT_BYTES, shared_pool
+from harness.repeats import majority
 from harness.task import Protocol, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
@@ -124,9 +125,7 @@ class MathsTask(Task):
     grader: ClassVar[str] = "math-verify"
     decoding: ClassVar[Decoding] = DECODING
     extractor: ClassVar[str] = "the last \\boxed{}; a number outside is no answer"
-    equivalence: ClassVar[str] = (
-        "equal numbers, or equal by math-verify; order, unit and tolerance as in the gold"
-    )
+    equivalence: ClassVar[str] = "equal numbers, or equal by math-verify; order, unit and tolerance as in the gold"
     protocols: ClassVar[Mapping[str, Protocol]] = {
         "qwen25-math": Protocol(
             "Qwen2.5-Math's qwen25-math-cot (arXiv 2409.12122): the box asked for in the system turn, greedy",
@@ -160,6 +159,13 @@ class MathsTask(Task):
             "cpu_limit_s": CPU_LIMIT_S,
             "memory_limit_bytes": MEMORY_LIMIT_BYTES,
         }
+
+    def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """avg@k, pass@k and maj@k where each problem has several samples."""
+        found = super().measures(graded)
+        if found:
+            found[f"maj@{found['samples']}"] = majority(graded, equivalence_classes)
+        return found
 
     def gold_completion(self, problem: Problem) -> str:
         """The completion of a model that answers as the gold does, for the self-test of the grading."""
