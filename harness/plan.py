@@ -165,7 +165,7 @@ def _data(chosen: Recipe, methods: Sequence[Method]) -> tuple[list[Example], lis
     if Source.DATA in wanted:
         labelled = examples.load(chosen.data.labelled, chosen.data, labelled=True)
     if wanted & {Source.TEACHER, Source.STUDENT}:
-        prompts = examples.load(chosen.data.prompts, chosen.data, labelled=False)
+        prompts = examples.load(chosen.data.prompts, chosen.data, labelled=False)[: chosen.data.limit]
     for method in methods:
         if method.needs.proposals and examples.checker(chosen.data.prompts) is None:
             raise BadInput(

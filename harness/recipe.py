@@ -33,6 +33,7 @@ class DataSources:
     prompt_field: str = option("prompt", "the field of a row that holds the prompt")
     response_field: str = option("response", "the field of a row that holds the reference response")
     system: str | None = option(None, "system turn put before every prompt of a file")
+    limit: int | None = option(None, "only the first n prompts", low=1)
 
 
 @dataclass(frozen=True)

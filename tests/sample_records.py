@@ -1,6 +1,6 @@
 """Small made-up records for the tests of what is done with records."""
 
-from harness.record import fingerprint, identity_of, run_id
+from harness.records.record import fingerprint, identity_of, run_id
 
 NOTE = "reconstruction from the public abstract; the formula is not public"
 

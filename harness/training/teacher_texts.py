@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from harness.models.generate import Generated, Generator
 from harness.recipe import Sampling
 from harness.seeds import stable_seed
@@ -34,9 +36,10 @@ def teacher_texts(
     key = hashlib.sha256(json.dumps([teacher_sha256, dataclasses.asdict(sampling), texts]).encode()).hexdigest()
     path = folder / f"{key[:24]}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
-    done = _read(path)
     decoding = Decoding(sampling.temperature, sampling.top_p, sampling.max_new_tokens)
-    with path.open("a", encoding="utf-8") as stream:
+    # Two runs that want the same texts take turns: the second one finds them written.
+    with FileLock(path.with_suffix(".lock")), path.open("a", encoding="utf-8") as stream:
+        done = _read(path)
         while len(done) < len(texts):
             progress(len(done), len(texts))
             batch = slice(len(done), len(done) + BATCH)
