@@ -64,8 +64,7 @@ class Recipe:
     weight_decay: float = 0.1
 
 
-# Mathematics is learned first; the later stages of the teacher turn to what it still gets wrong.
-RECIPES = {
+RECIPES = {  # mathematics is learned first: the teacher's later stages turn to what it still gets wrong
     "teacher": Recipe(
         *(3, 128, 4, 384),
         stages=(
