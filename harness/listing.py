@@ -144,4 +144,5 @@ def record_text(record: Mapping[str, Any]) -> str:
         "cost       " + ", ".join(f"{key} {value:,.6g}" for key, value in record["cost"].items()),
         "convention " + ", ".join(f"{key}={value}" for key, value in record["convention"].items()),
     ]
+    lines += [f"asked      {record['first_prompt']!r}"] if "first_prompt" in record else []
     return "\n".join(lines + [f"warning    {warning}" for warning in record["warnings"]])

@@ -2,7 +2,7 @@
 
     plan -> train (or reuse) the student -> completions -> verdicts -> score -> record
 
-Every arrow leaves a file below ``<results>/work``, so the same command goes on after an interruption, a
+Every arrow leaves a file below ``work`` of the results folder, so the same command goes on after an interruption, a
 second task never trains again, and asking for what is already recorded returns the record.
 """
 
@@ -67,6 +67,10 @@ def _record(
     model, tokenizer = load_model(folder, "float32", plan.device), load_tokenizer(folder)
     generator = Generator(model, tokenizer, plan.recipe.evaluation.batch)
     problems = evaluate.problems_of(task, limit)
+    first_prompt = generator.render(problems[0].prompt) if problems else ""
+    guarded = [f"{task.title}: {w}" for w in generator.warnings([p.prompt for p in problems], decoding)]
+    for warning in guarded:
+        announce(f"warning: {warning}")
     began = time.monotonic()
     scratch = work / "completions" / f"{run_id}.jsonl"
     with _lock(work / "locks" / run_id):
@@ -83,7 +87,7 @@ def _record(
         graded = evaluate.rows(completions, task.grade_all(completions))
         progress(f"grade {task.title}", len(completions), len(completions), "")
         score = evaluate.score(task, graded)
-        warnings = [*facts["warnings"], *evaluate.warnings_of(task, graded, score.counts)]
+        later = [*facts["warnings"], *evaluate.warnings_of(task, graded, score.counts)]
         plan.store.add(
             {
                 "run_id": run_id,
@@ -118,15 +122,16 @@ def _record(
                     "eval_seconds": time.monotonic() - began,
                     "eval_generated_tokens": sum(c.tokens for c in completions),
                 },
+                "first_prompt": first_prompt,
                 "convention": convention(plan, training, facts),
                 "provenance": provenance.collect(plan.device),
-                "warnings": warnings,
+                "warnings": [*guarded, *later],
                 "supersedes": supersedes,
             },
             graded,
         )
     scratch.unlink(missing_ok=True)
-    for warning in warnings:
+    for warning in later:
         announce(f"warning: {warning}")
     return plan.store.get(run_id) | {"reused": False}
 

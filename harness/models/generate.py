@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import BadInput
+from harness.models import guards
 from harness.types import Decoding, Prompt
 
 
@@ -59,6 +60,10 @@ class Generator:
             merged = Prompt(user=f"{prompt.system}\n\n{prompt.user}", plain=prompt.plain, prefill=prompt.prefill)
             return self.render(merged)
         return text + prompt.prefill
+
+    def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
+        """What stands between these prompts and this model that a reader of the scores should know."""
+        return guards.warnings(self, prompts, decoding)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a rendered prompt; a template already wrote its own begin-of-sequence token."""
