@@ -94,3 +94,15 @@ def test_every_command_that_the_readme_types_is_understood():
 def test_public_names_exist():
     for name in harness.__all__:
         assert getattr(harness, name) is not None
+
+
+def test_the_published_tables_are_what_the_records_say():
+    from harness.leaderboard.table import leaderboard, render
+    from harness.records.store import Store
+
+    store = Store(ROOT / "results/micro")
+    records, warnings = store.all()
+    assert records and not warnings
+    text = render(leaderboard(records, None, store.completions), "md").strip()
+    assert (ROOT / "results/micro/LEADERBOARD.md").read_text("utf-8").strip() == text
+    assert text in (ROOT / "README.md").read_text("utf-8")
