@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from itertools import islice
 
 import pytest
@@ -17,7 +18,7 @@ SPLITS = ("labelled", "validation")
 ASKED = "Please drop the first word, then reverse the order: mouse ocean lemon"
 CODE = {"family": "code", "stub": "def f(xs):\n", "entry_point": "f"}
 # The first digits of generated files; they change only together with ``world.VERSION``.
-ROWS: dict[str, str] = {}
+ROWS = {"amc23": "cac960528aa8b5ac", "humanevalplus": "8b9561ad3961e093", "alpaca_eval": "426a177ed60a0f30"}
 
 
 def test_every_task_has_its_own_problems_in_its_own_format():
@@ -223,6 +224,15 @@ def test_shipped_files_are_those_of_the_manifest():
     assert sum(path.stat().st_size for path in world.WEIGHTS.rglob("*") if path.is_file()) < 4e6
 
 
+def test_shipped_models_share_the_tokenizer_and_the_recipes_of_the_code():
+    build = pytest.importorskip("harness.micro.build")
+    shipped = [(world.model_path(role) / "tokenizer.json").read_text() for role in build.ROLES]
+    assert shipped[0] == shipped[1]
+    models = json.loads((world.WEIGHTS / "manifest.json").read_text())["models"]
+    for role, recipe in build.RECIPES.items():
+        assert models[role]["recipe"] == json.loads(json.dumps(asdict(recipe)))
+
+
 def test_the_shipped_teacher_solves_nearly_all_and_the_student_leaves_room():
     measure = pytest.importorskip("harness.micro.build").measure
     sample = [example for task in ("amc23", "humaneval", "alpaca_eval") for example in world.held_out(task)[:60]]
@@ -235,7 +245,8 @@ def test_the_shipped_teacher_solves_nearly_all_and_the_student_leaves_room():
 
 def test_a_build_repeats_bit_for_bit_and_learns(tmp_path):
     build = pytest.importorskip("harness.micro.build")
-    recipe = build.Recipe(1, 32, 2, 64, (build.Stage("fresh", 12), build.Stage("labelled", 4)), seed=3, batch=8)
+    stages = (build.Stage("fresh", 24), build.Stage("labelled", 4, rate=0.3))
+    recipe = build.Recipe(1, 32, 2, 64, stages, seed=3, batch=8, vector_rate=0.03)
     runs = [build.build(recipe, tmp_path / name) for name in ("a", "b")]
     assert runs[0] == runs[1]
     assert sum(runs[0][-4:]) < 0.8 * sum(runs[0][:4])
