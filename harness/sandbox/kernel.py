@@ -88,7 +88,7 @@ def new_root(directories: Sequence[str], hidden: Sequence[str]) -> None:
         if path != "/dev/null":
             _mount(None, root + path, None, _BIND | _REMOUNT | _RDONLY | _NOSUID | _NODEV | locked)
         os.close(sources[path])
-    os.makedirs(root + "/tmp", exist_ok=True)
+    os.makedirs(root + work_directory(directories), exist_ok=True)
     os.chdir(root)
     _system_call("pivot_root", _PIVOT_ROOT, b".", b".")
     _call("umount2", b".", _DETACH)
@@ -97,13 +97,18 @@ def new_root(directories: Sequence[str], hidden: Sequence[str]) -> None:
         _mount(None, path, None, _BIND | _REMOUNT | _RDONLY | _NOSUID | _NODEV)
 
 
-def fresh_work_directory(used: bool) -> None:
-    """An empty, size-capped ``/tmp`` in the new root; what was there before is gone if it was ``used``."""
+def work_directory(directories: Sequence[str]) -> str:
+    """``/tmp``; ``/var/tmp`` where one of the shown ``directories`` lies below ``/tmp`` and would be covered."""
+    return "/var/tmp" if any(path.startswith("/tmp/") for path in directories) else "/tmp"
+
+
+def fresh_work_directory(path: str, used: bool) -> None:
+    """An empty, size-capped ``path`` in the new root; what was there before is gone if it was ``used``."""
     os.chdir("/")
     if used:
-        _call("umount2", b"/tmp", _DETACH)
-    _mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV | _NOEXEC, "size=16m,nr_inodes=1024,mode=1777")
-    os.chdir("/tmp")
+        _call("umount2", path.encode(), _DETACH)
+    _mount("tmpfs", path, "tmpfs", _NOSUID | _NODEV | _NOEXEC, "size=16m,nr_inodes=1024,mode=1777")
+    os.chdir(path)
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:

@@ -105,6 +105,7 @@ class _Server:
         self.channel = channel
         self.layers = layers
         self.readable = readable
+        self.work = kernel.work_directory(readable)
         self.runs = 0
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.environ.clear()
@@ -149,7 +150,7 @@ class _Server:
 
     def fork(self) -> int:
         if "namespaces" in self.layers:
-            kernel.fresh_work_directory(used=self.runs > 0)
+            kernel.fresh_work_directory(self.work, used=self.runs > 0)
         self.runs += 1
         return os.fork()
 
@@ -176,7 +177,7 @@ class _Server:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         kernel.drop_privileges()
         if "landlock" in self.layers:
-            work = ["/tmp"] if "namespaces" in self.layers else []
+            work = [self.work] if "namespaces" in self.layers else []
             kernel.restrict_files(self.readable, ["/dev/null", *work])
         if "seccomp" in self.layers:
             kernel.restrict_calls()
