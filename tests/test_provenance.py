@@ -49,3 +49,11 @@ def test_an_installed_copy_inside_another_checkout_claims_no_commit(checkout):
 def test_without_git_the_commit_is_unknown(checkout, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert provenance._checkout(checkout) == {"commit": None, "dirty": None}
+
+
+def test_this_checkout_names_its_own_commit():
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        pytest.skip("the tests do not lie in a git checkout")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+    assert provenance.collect("cpu")["commit"] == head.stdout.strip()

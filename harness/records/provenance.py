@@ -28,7 +28,7 @@ _SOURCES = ("harness", "methods", "tasks", "pyproject.toml")  # what can change 
 def collect(device: str) -> dict[str, Any]:
     """The state of code, libraries and machine under which a record is made on ``device``."""
     return {
-        **_checkout(Path(__file__).resolve().parent.parent),
+        **_checkout(Path(__file__).resolve().parents[2]),
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
