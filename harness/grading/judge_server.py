@@ -15,8 +15,9 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import BadInput
 from harness.grading.judge_contract import JudgeOptions, Unanswered
@@ -27,6 +28,7 @@ OPENAI = "https://api.openai.com/v1"
 LONGEST_WAIT_S = 60.0
 REPLY_BYTES = 4_000_000  # a completion is far smaller; what is longer is not read to its end
 PASSING = {408, 409, 425, 429}  # and every 5xx
+Answer = TypeVar("Answer")
 REFUSALS = {401, 403, 404}  # a wrong key, model or path: every question would meet it
 
 
@@ -47,7 +49,7 @@ class ServerOptions(JudgeOptions):
     )
 
 
-class _Passing(Exception):
+class Passing(Exception):
     """A failure worth another attempt, after ``wait_s`` where the server names a wait."""
 
     def __init__(self, reason: str, wait_s: float | None = None):
@@ -86,12 +88,17 @@ class Server:
         }
         if top_logprobs:
             body |= {"logprobs": True, "top_logprobs": top_logprobs}
+        return self.request("/chat/completions", body, lambda content: _reply(content, top_logprobs))
+
+    def request(self, path: str, body: dict[str, Any], read: Callable[[bytes], Answer]) -> Answer:
+        """What ``read`` makes of the answer. Raises Unanswered when there is none after all attempts, and what
+        ``read`` raises; a :class:`Passing` failure is tried again."""
         content = json.dumps(body).encode()
         attempt = 0
         while True:
             try:
-                return _reply(self._post(content), top_logprobs)
-            except _Passing as trouble:
+                return read(self._post(path, content))
+            except Passing as trouble:
                 if attempt == self.options.retries:
                     raise Unanswered(f"{trouble} ({attempt + 1} attempts)") from None
                 time.sleep(self._wait(attempt) if trouble.wait_s is None else trouble.wait_s)
@@ -101,11 +108,11 @@ class Server:
         """Doubled each time and spread by half, so that parallel questions do not return in step."""
         return min(self.options.backoff_s * 2**attempt, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
 
-    def _post(self, body: bytes) -> bytes:
+    def _post(self, path: str, body: bytes) -> bytes:
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get("OPENAI_API_KEY", "").strip():
             headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(f"{self.url}/chat/completions", data=body, headers=headers)
+        request = urllib.request.Request(f"{self.url}{path}", data=body, headers=headers)
         deadline = time.monotonic() + self.options.timeout_s
         try:
             with urllib.request.urlopen(request, timeout=self.options.timeout_s) as answer:
@@ -113,12 +120,12 @@ class Server:
         except urllib.error.HTTPError as error:
             said = f"HTTP {error.code}: {_message(error)}"
             if error.code in PASSING or error.code >= 500:
-                raise _Passing(said, _retry_after(error)) from None
+                raise Passing(said, _retry_after(error)) from None
             raise Unanswered(said, refused=error.code in REFUSALS) from None
         except TimeoutError:
-            raise _Passing(f"no reply within {self.options.timeout_s:g} s") from None
+            raise Passing(f"no reply within {self.options.timeout_s:g} s") from None
         except (OSError, http.client.HTTPException) as error:
-            raise _Passing(f"{type(error).__name__}: {getattr(error, 'reason', error)}") from None
+            raise Passing(f"{type(error).__name__}: {getattr(error, 'reason', error)}") from None
 
 
 def _is_address(url: str) -> bool:
@@ -138,12 +145,12 @@ def _read_until(answer: http.client.HTTPResponse, deadline: float) -> bytes:
         if time.monotonic() > deadline:
             raise TimeoutError
         if size > REPLY_BYTES:
-            raise _Passing(f"a reply of more than {REPLY_BYTES} bytes")
+            raise Passing(f"a reply of more than {REPLY_BYTES} bytes")
     return b"".join(parts)
 
 
 def _reply(body: bytes, top_logprobs: int) -> Reply:
-    """The completion in a response body. Raises _Passing when there is none, Unanswered when the
+    """The completion in a response body. Raises Passing when there is none, Unanswered when the
     log-probabilities that the protocol reads are missing."""
     try:
         completion = json.loads(body)
@@ -164,7 +171,7 @@ def _reply(body: bytes, top_logprobs: int) -> Reply:
             model=str(completion.get("model") or ""),
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise _Passing(f"the reply is no chat completion: {body[:80]!r}") from None
+        raise Passing(f"the reply is no chat completion: {body[:80]!r}") from None
 
 
 def _message(error: urllib.error.HTTPError) -> str:

@@ -1,0 +1,119 @@
+"""Text from any OpenAI-compatible server (vLLM, SGLang, llama.cpp, ``transformers serve``, OpenAI).
+
+Chat prompts go to ``/chat/completions``, where the server's own template renders them; plain prompts to
+``/completions``. A text to be continued tells which it is by its beginning, ``chat:`` or ``text:``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import RunFailed
+from harness.grading.judge_contract import Unanswered
+from harness.grading.judge_server import Passing, Server, ServerOptions
+from harness.types import Decoding, Prompt
+
+CHAT, TEXT = "chat:", "text:"
+MOST_STOPS = 4  # that OpenAI's servers take; the rest is cut here
+PATIENT = ServerOptions(timeout_s=3600.0)  # a long completion on a busy server
+
+
+@dataclass(frozen=True)
+class Served:
+    """A completion: ``tokens`` as the server counts them, ``finish`` stop or length."""
+
+    text: str
+    tokens: int
+    finish: str
+
+
+class ServerGenerator:
+    """Generates like :class:`harness.models.generate.Generator`, as far as a server can.
+
+    It tells neither token ids nor log-probabilities, and a seed is only a wish: a server may batch differently
+    and sample otherwise. ``batch`` requests are under way at once.
+    """
+
+    def __init__(self, model: str, url: str, batch: int = 16, options: ServerOptions = PATIENT):
+        self.server, self.batch = Server(model, url, options), batch
+
+    def render(self, prompt: Prompt) -> str:
+        """The turns as JSON after ``chat:``, or the plain text after ``text:``."""
+        if not prompt.chat:
+            return TEXT + prompt.plain
+        turns = [{"role": "user", "content": prompt.user}]
+        if prompt.system is not None:
+            turns.insert(0, {"role": "system", "content": prompt.system})
+        if prompt.prefill:
+            turns.append({"role": "assistant", "content": prompt.prefill})
+        return CHAT + json.dumps(turns, ensure_ascii=False)
+
+    def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
+        """What cannot be known or promised of a server."""
+        found = ["a server applies its own chat template and generation_config; neither can be inspected here"]
+        if any(prompt.chat and prompt.prefill for prompt in prompts):
+            found.append(
+                "the answer is opened for the model, which vLLM and SGLang continue; other servers may begin anew"
+            )
+        return found
+
+    def generate(
+        self,
+        texts: Sequence[str],
+        decoding: Decoding,
+        seeds: Sequence[int],
+        progress: Callable[[int], None] = lambda rows: None,
+    ) -> list[Served]:
+        """One continuation of each rendered text, in order. Raises RunFailed when the server gives none."""
+        with ThreadPoolExecutor(self.batch) as threads:
+            asked = [threads.submit(self._one, *pair, decoding) for pair in zip(texts, seeds, strict=True)]
+            made = []
+            try:
+                for future in asked:
+                    made.append(future.result())
+                    progress(1)
+            except Unanswered as error:
+                threads.shutdown(cancel_futures=True)
+                raise RunFailed(f"the server of {self.server.model} gave no completion: {error}") from None
+        return made
+
+    def _one(self, text: str, seed: int, decoding: Decoding) -> Served:
+        body: dict[str, Any] = {
+            "model": self.server.model,
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            self.server.options.length_field: decoding.max_new_tokens,
+            "seed": seed % 2**31,
+        }
+        if decoding.stop:
+            body["stop"] = list(decoding.stop[:MOST_STOPS])
+        if text.startswith(TEXT):
+            path, where = "/completions", ("text",)
+            body["prompt"] = text.removeprefix(TEXT)
+        else:
+            path, where = "/chat/completions", ("message", "content")
+            body["messages"] = json.loads(text.removeprefix(CHAT))
+            if body["messages"][-1]["role"] == "assistant":
+                body |= {"add_generation_prompt": False, "continue_final_message": True}
+        return self.server.request(path, body, lambda content: _served(content, where, decoding))
+
+
+def _served(content: bytes, where: Sequence[str], decoding: Decoding) -> Served:
+    """The completion in a response body, cut at every stop string. Raises Passing where there is none."""
+    try:
+        reply = json.loads(content)
+        choice = reply["choices"][0]
+        text: Any = choice
+        for key in where:
+            text = text[key]
+        text = str(text or "")
+        ends = [at for at in map(text.find, decoding.stop) if at >= 0]
+        finish = "length" if choice.get("finish_reason") == "length" and not ends else "stop"
+        tokens = int((reply.get("usage") or {}).get("completion_tokens") or 0)
+        return Served(text[: min(ends, default=len(text))], tokens, finish)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise Passing(f"the reply is no completion: {content[:80]!r}") from None
