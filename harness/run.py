@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from harness.evaluation import evaluate
+from harness.evaluation.lm_eval_task import LmEvalTask
 from harness.method import ReferencePoint
 from harness.models.files import ModelFiles, load_model, load_tokenizer
 from harness.models.generate import Generator
@@ -46,7 +47,8 @@ def _record(
 ) -> dict[str, Any]:
     """The record of one student on one task: the existing one, or a new one."""
     limit = plan.recipe.evaluation.limit
-    decoding = evaluate.decoding_of(task, plan.recipe.evaluation)
+    foreign = isinstance(task, LmEvalTask)  # asks and grades as lm-eval does
+    decoding = task.decoding if foreign else evaluate.decoding_of(task, plan.recipe.evaluation)
     protocol = evaluate.protocol_of(task, decoding, limit, plan.template)
     identity = record.identity_of(training.spec, protocol)
     existing = plan.store.find(identity)
@@ -67,25 +69,28 @@ def _record(
     model, tokenizer = load_model(folder, "float32", plan.device), load_tokenizer(folder)
     generator = Generator(model, tokenizer, plan.recipe.evaluation.batch)
     problems = evaluate.problems_of(task, limit)
-    first_prompt = generator.render(problems[0].prompt) if problems else ""
-    guarded = [f"{task.title}: {w}" for w in generator.warnings([p.prompt for p in problems], decoding)]
+    prompts = [] if foreign else [problem.prompt for problem in problems]
+    guarded = [f"{task.title}: {word}" for word in generator.warnings(prompts, decoding)]
     for warning in guarded:
         announce(f"warning: {warning}")
     began = time.monotonic()
     scratch = work / "completions" / f"{run_id}.jsonl"
     with _lock(work / "locks" / run_id):
-        completions = evaluate.complete(
-            task,
-            problems,
-            generator,
-            decoding,
-            training.seed,
-            scratch,
-            lambda done, total: progress(f"answer {task.title}", done, total, ""),
-        )
-        progress(f"grade {task.title}", 0, len(completions), "")
-        graded = evaluate.rows(completions, task.grade_all(completions))
-        progress(f"grade {task.title}", len(completions), len(completions), "")
+        if foreign:
+            graded = task.measure(generator, limit, training.seed)
+        else:
+            completions = evaluate.complete(
+                task,
+                problems,
+                generator,
+                decoding,
+                training.seed,
+                scratch,
+                lambda done, total: progress(f"answer {task.title}", done, total, ""),
+            )
+            progress(f"grade {task.title}", 0, len(completions), "")
+            graded = evaluate.rows(completions, task.grade_all(completions))
+            progress(f"grade {task.title}", len(completions), len(completions), "")
         score = evaluate.score(task, graded)
         later = [*facts["warnings"], *evaluate.warnings_of(task, graded, score.counts)]
         plan.store.add(
@@ -120,9 +125,9 @@ def _record(
                 "cost": facts["cost"]
                 | {
                     "eval_seconds": time.monotonic() - began,
-                    "eval_generated_tokens": sum(c.tokens for c in completions),
+                    "eval_generated_tokens": sum(row["tokens"] for row in graded),
                 },
-                "first_prompt": first_prompt,
+                "first_prompt": task.first_prompt if foreign else "".join(map(generator.render, prompts[:1])),
                 "convention": convention(plan, training, facts),
                 "provenance": provenance.collect(plan.device),
                 "warnings": [*guarded, *later],

@@ -14,6 +14,7 @@ from harness.errors import BadInput, unknown
 from harness.task import Task
 
 WORLDS = ("real", "micro")
+LM_EVAL = "lm_eval:"
 MICRO_NEW_TOKENS = 96  # generated problems are short: the longest right answer has about 70 tokens
 
 
@@ -26,9 +27,13 @@ def open_task(
 ) -> Task:
     """The task, with rows and judge, under its own protocol or one of its ``protocols``.
 
-    ``keep`` is where a judge's answers are kept. Raises BadInput for an unknown name, world or protocol, missing
-    data, or a judged task without a judge.
+    ``lm_eval:NAME`` is lm-eval's own task. ``keep`` is where a judge's answers are kept. Raises BadInput for an
+    unknown name, world or protocol, missing data, or a judged task without a judge.
     """
+    if name.startswith(LM_EVAL):
+        from harness.evaluation.lm_eval_task import open_lm_eval_task
+
+        return open_lm_eval_task(name.removeprefix(LM_EVAL))
     found, world = locate(name, world)
     asked = found if protocol is None else found.under(protocol)
     if world == "micro":
@@ -49,9 +54,10 @@ def open_all(
     names: Sequence[str], world: str, judge: str | None, keep: Path | None, protocol: str | None
 ) -> list[Task]:
     """Several tasks. ``protocol`` goes to those that have it; raises BadInput where none does."""
-    having = {name: protocol for name in names if protocol in locate(name, world)[0].protocols}
+    ours = [name for name in names if not name.startswith(LM_EVAL)]
+    having = {name: protocol for name in ours if protocol in locate(name, world)[0].protocols}
     if protocol is not None and not having:
-        known = {other for name in names for other in locate(name, world)[0].protocols}
+        known = {other for name in ours for other in locate(name, world)[0].protocols}
         if not known:
             raise BadInput(f"{', '.join(names)}: no protocol but the task's own, so {protocol!r} leads nowhere")
         raise unknown(f"protocol of {', '.join(names)}", protocol, known)

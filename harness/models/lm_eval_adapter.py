@@ -191,40 +191,62 @@ class _Generation(LMEvalTask):
         return {}
 
 
-def run_lm_eval_task(
-    name: str, generator: Generator, limit: int | None = None, include_path: Path | None = None
-) -> dict[str, Any]:
-    """lm-eval's own task ``name``, graded by lm-eval: its metrics, versions and sample counts.
+def load_lm_eval_task(name: str, include_path: Path | None = None) -> dict[str, Any]:
+    """lm-eval's own task or group ``name``, as its evaluator takes it.
 
     ``include_path`` is a folder of task files that replaces the built-in ones, which take about 20 s to scan.
-    Raises BadInput for an unknown task, RunFailed where its data cannot be had or it fails.
+    Raises BadInput for an unknown task, RunFailed where its data cannot be had.
     """
     with _quiet():
         manager = TaskManager(include_path=include_path, include_defaults=include_path is None)
         if name not in manager.all_tasks:
             raise unknown("lm-eval task", name, manager.all_tasks)
-        try:
+        with _failing(name):
             loaded = manager.load([name])
             for task in loaded["tasks"].values():
                 if task.get_config("num_fewshot") is None:
                     task.set_config("num_fewshot", 0)
                 task.set_fewshot_seed(FEWSHOT_SEED)
-            # Not simple_evaluate: it seeds this whole process and runs programs to describe the machine.
-            results = evaluate(
-                HarnessLM(generator),
-                loaded,
-                limit=limit,
-                log_samples=False,
-                bootstrap_iters=0,
-                apply_chat_template=bool(generator.tokenizer.chat_template),
-                fewshot_as_multiturn=True,
-            )
-        except BadInput:
-            raise
-        except Exception as error:  # tasks are foreign code: missing datasets, packages, permissions
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise RunFailed(f"lm-eval task {name!r} failed ({type(error).__name__}: {reason})") from error
-    return {key: results[key] for key in ("results", "versions", "n-shot", "n-samples", "higher_is_better")}
+    return loaded
+
+
+def run_lm_eval_task(
+    name: str,
+    generator: Generator,
+    limit: int | None = None,
+    include_path: Path | None = None,
+    loaded: dict[str, Any] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """lm-eval's own task ``name``, graded by lm-eval: its metrics, versions, sample counts and single results.
+
+    Raises BadInput for an unknown task, RunFailed where its data cannot be had or it fails.
+    """
+    loaded = loaded or load_lm_eval_task(name, include_path)
+    with _quiet(), _failing(name):
+        # Not simple_evaluate: it seeds this whole process and runs programs to describe the machine.
+        results = evaluate(
+            HarnessLM(generator, seed),
+            loaded,
+            limit=limit,
+            log_samples=True,
+            bootstrap_iters=0,
+            apply_chat_template=bool(generator.tokenizer.chat_template),
+            fewshot_as_multiturn=True,
+        )
+    return {key: results[key] for key in ("results", "versions", "n-shot", "n-samples", "higher_is_better", "samples")}
+
+
+@contextmanager
+def _failing(name: str) -> Iterator[None]:
+    """What a task raises as one line: tasks are foreign code and miss datasets, packages, permissions."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise RunFailed(f"lm-eval task {name!r} failed ({type(error).__name__}: {reason})") from error
 
 
 @contextmanager

@@ -1,0 +1,114 @@
+"""``--task lm_eval:NAME``: any of lm-eval's own tasks, asked and graded by lm-eval, in our records.
+
+For regressions of general ability. Prompts, extraction and grading are lm-eval's, under its version of the
+task; our sandbox, protocols and graders play no part. ``lm_eval:FOLDER/NAME`` takes the task from a folder of
+task files, without the scan of the built-in ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BadInput, RunFailed
+from harness.task import Data, Dataset, Task
+from harness.types import Decoding, Problem, Prompt, Verdict
+
+if TYPE_CHECKING:
+    from harness.models.generate import Generator
+
+
+class LmEvalTask(Task):
+    """One of lm-eval's tasks. Its score is the task's first metric that lies in [0, 1] for every document."""
+
+    family, metric, grader = "lm-eval", "lm-eval", "lm-eval"
+    dataset = Dataset("", "EleutherAI/lm-evaluation-harness", "0" * 40, "", "0" * 64, 0)
+    first_prompt = ""  # known once it has run
+
+    def __init__(self, name: str, loaded: Mapping[str, Any]):
+        tasks = loaded["tasks"]
+        if list(tasks) != [name]:
+            raise BadInput(f"lm_eval:{name} is a group; name one of its tasks: {', '.join(sorted(tasks)[:8])}")
+        self.loaded, self.lm_eval_task = loaded, tasks[name]
+        self.bare, self.name, self.version = name, f"lm_eval:{name}", str(self.lm_eval_task.VERSION)
+        self.decoding = _decoding(self.lm_eval_task)
+        rows = list(self.lm_eval_task.eval_docs)
+        content = json.dumps(rows, sort_keys=True, default=str).encode()
+        super().__init__(Data(rows, hashlib.sha256(content).hexdigest(), f"lm-eval's task {name}"))
+
+    def problems(self, rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
+        texts = [json.dumps(row, sort_keys=True, default=str) for row in rows]
+        return [Problem(str(i), Prompt(user=text, plain=text)) for i, text in enumerate(texts)]
+
+    def grade(self, problem: Problem, text: str) -> Verdict:
+        raise BadInput(f"{self.name} is graded by lm-eval while it runs; stored completions cannot be graded again")
+
+    def grader_identity(self) -> dict[str, Any]:
+        config = self.lm_eval_task.dump_config()
+        text = json.dumps(config, sort_keys=True, default=lambda value: type(value).__name__)
+        return {
+            "engine": "lm-eval",
+            "version": version("lm-eval"),
+            "task_version": self.version,
+            "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        }
+
+    def measure(self, generator: Generator, limit: int | None, seed: int) -> list[dict[str, Any]]:
+        """One row per document, as records keep them. Raises RunFailed where lm-eval fails or scores nothing."""
+        from harness.models.lm_eval_adapter import run_lm_eval_task
+
+        found = run_lm_eval_task(self.bare, generator, limit, loaded=dict(self.loaded), seed=seed)
+        samples = found["samples"][self.bare]
+        metric = _fraction(samples, found["higher_is_better"][self.bare])
+        if metric is None:
+            raise RunFailed(f"{self.name}: lm-eval gives no metric that is a fraction of one for each document")
+        self.first_prompt = str(samples[0]["arguments"][0][0])
+        return [_row(sample, metric) for sample in samples]
+
+
+def open_lm_eval_task(name: str) -> LmEvalTask:
+    """``NAME``, or ``FOLDER/NAME``. Raises BadInput for an unknown task, RunFailed where its data cannot be had."""
+    from harness.models.lm_eval_adapter import load_lm_eval_task
+
+    folder, slash, bare = name.rpartition("/")
+    if slash and not Path(folder).is_dir():
+        raise BadInput(f"lm_eval:{name}: no folder of task files at {folder}")
+    return LmEvalTask(bare, load_lm_eval_task(bare, Path(folder) if slash else None))
+
+
+def _decoding(lm_eval_task: Any) -> Decoding:
+    """The task's own settings. Raises BadInput for one that our generators do not have."""
+    from harness.models.lm_eval_adapter import decoding_from
+
+    if lm_eval_task.OUTPUT_TYPE != "generate_until":
+        return Decoding(max_new_tokens=0)  # continuations are scored, none is made
+    return decoding_from(lm_eval_task.get_config("generation_kwargs") or {}, lm_eval_task.get_config("task"))
+
+
+def _fraction(samples: Sequence[Mapping[str, Any]], higher_is_better: Mapping[str, bool]) -> str | None:
+    """The first metric of which more is better and which is a number in [0, 1] everywhere."""
+    for metric, better in higher_is_better.items():
+        values = [sample.get(metric) for sample in samples]
+        if better and values and all(isinstance(v, int | float) and 0 <= v <= 1 for v in values):
+            return metric
+    return None
+
+
+def _row(sample: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    answers = sample["filtered_resps"]
+    extracted = json.dumps(answers, ensure_ascii=False, default=str)
+    return {
+        "problem_id": str(sample["doc_id"]),
+        "sample": 0,
+        "text": json.dumps(sample["resps"], ensure_ascii=False, default=str),
+        "tokens": 0,
+        "finish": "stop",
+        "score": float(sample[metric]),
+        "reason": f"{metric} by lm-eval, target {str(sample['target'])[:80]}",
+        "extracted": extracted,
+        "error": False,
+    }
