@@ -96,10 +96,13 @@ def prepare(request: Request) -> Plan:
     tasks = benchmarks.open_all(_distinct(request.tasks, "task"), chosen.world, judge, keep, protocol)
 
     student = models.locate(chosen.models.student)
-    models.load_tokenizer(student)
+    _none_trains(student, built)
+    if student.url is None:
+        models.load_tokenizer(student)
     teacher = None
     if any(_wants_teacher(method) for method, *_ in built):
         teacher = models.locate(chosen.models.teacher)
+        _none_trains(teacher, built)
         if any(m.needs.teacher == "signal" for m, *_ in built):
             models.require_same_tokenizer(student, teacher)
     prompts, labelled = _data(chosen, [method for method, *_ in built])
@@ -150,6 +153,13 @@ def _all_used(settings: Mapping[str, str], methods: Iterable[Method]) -> None:
                 if known
                 else BadInput(f"--set method.{key}: {names} takes no settings")
             )
+
+
+def _none_trains(model: ModelFiles, built: Iterable[tuple[Method, str | None, str]]) -> None:
+    """A served model lends neither weights nor signals: it can only be measured."""
+    names = [method.name for method, *_ in built if not isinstance(method, ReferencePoint)]
+    if model.url is not None and names:
+        raise BadInput(f"{model.id} runs on a server and can only be measured; method {names[0]} needs its files")
 
 
 def _wants_teacher(method: Method) -> bool:

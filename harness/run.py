@@ -22,8 +22,8 @@ from filelock import FileLock
 from harness.evaluation import evaluate
 from harness.evaluation.lm_eval_task import LmEvalTask
 from harness.method import ReferencePoint
-from harness.models.files import ModelFiles, load_model, load_tokenizer
-from harness.models.generate import Generator
+from harness.models.files import ModelFiles
+from harness.models.opening import open_generator
 from harness.plan import Plan, Training
 from harness.records import provenance, record
 from harness.task import Task
@@ -66,8 +66,7 @@ def _record(
     work = plan.request.results / "work"
     with _lock(work / "locks" / training.training_id):
         folder, facts = obtain(plan, training, work, progress, fresh=plan.request.again)
-    model, tokenizer = load_model(folder, "float32", plan.device), load_tokenizer(folder)
-    generator = Generator(model, tokenizer, plan.recipe.evaluation.batch)
+    generator = open_generator(folder, plan.device, plan.recipe.evaluation.batch)
     problems = evaluate.problems_of(task, limit)
     prompts = [] if foreign else [problem.prompt for problem in problems]
     guarded = [f"{task.title}: {word}" for word in generator.warnings(prompts, decoding)]

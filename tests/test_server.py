@@ -5,6 +5,7 @@ import json
 import pytest
 from openai_stub import serving
 
+from harness.cli import main
 from harness.errors import RunFailed
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import open_task
@@ -84,3 +85,26 @@ def test_it_serves_an_evaluation(name, tmp_path):
         assert [c.problem_id for c in completions] == [p.id for p in task.items[:3]]
         asked = {body["messages"][-1]["content"] for body in stub.requests()}
     assert asked == {p.prompt.user for p in task.items[:3]} and all(c.text for c in completions)
+
+
+def test_a_served_model_is_measured_from_the_command_line(tmp_path, models, capsys):
+    words = ["run", "--task", "gsm8k", "--set", "evaluation.limit=2", "--results", str(tmp_path / "results"), "--json"]
+    with serving() as stub:
+        assert main([*words, "--method", "untouched", "--student", f"openai:stub@{stub.url}"]) == 0
+        (record,) = json.loads(capsys.readouterr().out)["records"]
+        assert len(stub.requests()) == 2
+    assert record["student"] == "openai:stub" and "127.0.0.1" not in json.dumps(record)
+    assert record["protocol"]["template"] == "the server's" and record["first_prompt"].startswith("chat:")
+    assert any("its own chat template" in word for word in record["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "sft", "--student", "openai:stub@http://127.0.0.1:9/v1"], "can only be measured; method sft"),
+        (["--method", "untouched", "--student", "openai:stub"], "written openai:MODEL@http://host:port/v1"),
+    ],
+)
+def test_a_served_model_is_not_trained(words, message, tmp_path, capsys):
+    assert main(["run", "--task", "gsm8k", "--results", str(tmp_path / "results"), *words]) == 2
+    assert message in capsys.readouterr().err

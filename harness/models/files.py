@@ -1,6 +1,7 @@
 """Models and tokenizers: found, loaded, identified by content, and refused early when they do not fit.
 
-A model is named by a hub id, a folder in the transformers format, or ``micro:student`` / ``micro:teacher``.
+A model is named by a hub id, a folder in the transformers format, ``micro:student`` / ``micro:teacher``, or
+``openai:MODEL@URL`` where an OpenAI-compatible server runs it; such a model can be measured, not trained.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +20,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MICRO = "micro:"
+SERVED = "openai:"
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model before it is loaded. ``sha256`` covers weights, configuration and tokenizer files."""
+    """A model before it is loaded. ``sha256`` covers weights, configuration and tokenizer files.
+
+    Of a model behind the server at ``url`` there are no files, and nothing is known but its name.
+    """
 
     id: str
     path: Path
     sha256: str
+    url: str | None = None
 
     def identity(self) -> dict[str, str]:
         return {"id": self.id, "sha256": self.sha256}
@@ -38,6 +45,8 @@ def locate(name: str) -> ModelFiles:
         from harness.micro.world import model_path
 
         return ModelFiles(name, model_path(name.removeprefix(MICRO)), _digest(model_path(name.removeprefix(MICRO))))
+    if name.startswith(SERVED):
+        return _served(name)
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -56,6 +65,14 @@ def locate(name: str) -> ModelFiles:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise BadInput(f"model {name} is no local folder and the hub did not give it: {reason}") from None
     return ModelFiles(name, folder, _digest(folder))
+
+
+def _served(name: str) -> ModelFiles:
+    """Named without the address: the same model is the same wherever it is served."""
+    model, at, rest = name.removeprefix(SERVED).partition("@http")
+    if not model or not at or not re.fullmatch(r"s?://[^/\s]+(/\S*)?", rest):
+        raise BadInput(f"{name}: a served model is written openai:MODEL@http://host:port/v1")
+    return ModelFiles(f"{SERVED}{model}", Path(), "unknown: served", f"http{rest}")
 
 
 def _portable(name: str) -> str:
@@ -137,6 +154,8 @@ def require_same_tokenizer(student: ModelFiles, teacher: ModelFiles) -> None:
 
 def template_hash(files: ModelFiles) -> str:
     """Identifies how prompts become token ids: the chat template and the tokenizer's special tokens."""
+    if files.url is not None:
+        return "the server's"
     tokenizer = load_tokenizer(files)
     facts = [tokenizer.chat_template, tokenizer.special_tokens_map, tokenizer(_PROBE)["input_ids"]]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
