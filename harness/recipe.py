@@ -28,7 +28,9 @@ class Models:
 class DataSources:
     """Prompts that only the teacher answers, and labelled examples with reference responses."""
 
-    prompts: str = option("micro:prompts", "micro:prompts, a .jsonl or .json file of rows, or data:PATH below HARNESS_DATA")
+    prompts: str = option(
+        "micro:prompts", "micro:prompts, a .jsonl or .json file of rows, or data:PATH below HARNESS_DATA"
+    )
     labelled: str = option("micro:labelled", "the same forms; every row needs a response")
     prompt_field: str = option("prompt", "the field of a row that holds the prompt")
     response_field: str = option("response", "the field of a row that holds the reference response")

@@ -1,0 +1,37 @@
+"""``harness grade``: grade stored completions again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from harness.commands import words
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("grade", help="grade stored completions again; needs no model")
+    command.add_argument("--task", required=True, metavar="T")
+    command.add_argument(
+        "--samples", required=True, metavar="FILE", help="JSON lines of completions, ours or another tool's"
+    )
+    command.add_argument("--judge", metavar="JUDGE", help="for instruction tasks")
+    command.add_argument("--protocol", metavar="NAME", help="a published protocol; harness show task T lists them")
+    command.add_argument("--json", action="store_true", help="JSON on stdout")
+    command.set_defaults(command=call)
+
+
+def call(chosen: argparse.Namespace) -> str:
+    from harness.evaluation.grade import grade
+
+    outcome = grade(chosen.task, Path(chosen.samples), chosen.judge, chosen.protocol)
+    for warning in outcome["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if chosen.json:
+        # A lone surrogate in an answer is no UTF-8; here it becomes its JSON escape.
+        return words.dump({"records": [outcome]}).encode("utf-8", "backslashreplace").decode("utf-8")
+    counts, (low, high) = outcome["counts"], outcome["interval"]
+    return (
+        f"{outcome['task']}: {outcome['score']:.4f} [{low:.4f}, {high:.4f}] {outcome['metric']}, "
+        f"{counts['correct']:g} of {counts['total']}, {counts['errors']} errors"
+    )

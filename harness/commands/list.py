@@ -1,0 +1,21 @@
+"""``harness list``: what there is."""
+
+from __future__ import annotations
+
+import argparse
+
+from harness.commands import words
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("list", help="what there is: methods, tasks, recipes")
+    command.add_argument("kind", choices=("methods", "tasks", "recipes"))
+    command.add_argument("--json", action="store_true", help="JSON on stdout")
+    command.set_defaults(command=call)
+
+
+def call(chosen: argparse.Namespace) -> str:
+    from harness import listing
+
+    rows = listing.rows(chosen.kind)
+    return words.dump(rows) if chosen.json else listing.text(chosen.kind, rows)
