@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness import options, recipe, registry
+from harness.plan import variants_of
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -26,7 +27,8 @@ def _row(kind: str, entry: registry.Entry) -> dict[str, Any]:
     summary = (facts.get("doc") or facts.get("module_doc") or "").split("\n")[0]
     row = {"name": entry.name, "summary": summary, "paper": facts.get("paper", ""), "owner": entry.owner}
     if kind == registry.METHODS:
-        return row | {"variants": sorted(facts.get("variants", {})), "note": facts.get("note", "")}
+        row |= {"needs": facts.get("needs", ""), "variants": facts.get("variants", [])}
+        return row | {"note": facts.get("note", "")}
     return row | {"version": facts.get("version", "")}
 
 
@@ -37,6 +39,7 @@ def text(kind: str, found: Sequence[Mapping[str, Any]]) -> str:
     for row in found:
         lines.append(f"{row['name']:<{width}}  {row['summary']}")
         aside = [row.get("note") or "", row.get("paper") or ""]
+        aside += [f"needs: {row['needs']}"] if row.get("needs") else []
         aside += [f"from {row['owner']}"] if row.get("owner", "built in") != "built in" else []
         aside += ["variants: " + ", ".join(f"@{v}" for v in row["variants"])] if row.get("variants") else []
         lines += [" " * (width + 2) + part for part in aside if part]
@@ -58,9 +61,10 @@ def card(kind: str, name: str) -> dict[str, Any]:
             "paper": found.paper,
             "note": found.note,
             "equation": inspect.getdoc(inspect.getmodule(found)) or "",
-            "reduction": found.reduction,
+            "needs": dataclasses.asdict(found().needs),
+            "reduction": found().reduction,
             "settings": options.describe(found.Config),
-            "variants": {key: dict(value) for key, value in found.variants.items()},
+            "variants": {key: dict(value) for key, value in variants_of(found).items()},
         }
     from harness.evaluation.benchmarks import locate
     from harness.evaluation.cards import cards
@@ -136,8 +140,10 @@ def record_text(record: Mapping[str, Any]) -> str:
     note = record["method"]["note"]
     lines = [
         f"{record['run_id']}  ({record['kind']})",
-        f"score      {record['score']:.4f}  95 % [{low:.4f}, {high:.4f}]  {record['metric']}, {record['interval_method']}",
-        f"counts     {counts['correct']:g} of {counts['total']}, {counts['errors']} errors, {counts['truncated']} truncated",
+        f"score      {record['score']:.4f}  95 % [{low:.4f}, {high:.4f}]  "
+        f"{record['metric']}, {record['interval_method']}",
+        f"counts     {counts['correct']:g} of {counts['total']}, {counts['errors']} errors, "
+        f"{counts['truncated']} truncated",
         f"method     {record['method']['name']}  {record['method']['settings']}" + (f"  [{note}]" if note else ""),
         f"models     {record['student']} <- {record['teacher']}, seed {record['seed']}",
         f"protocol   {record['protocol']['hash']}",

@@ -9,20 +9,26 @@ A method answers these questions; only the last one has no default::
     objective  the divergence of every token, in nats                       (required)
 
 The loop (:mod:`harness.training.loop`) owns everything else: batching, forward passes, accumulation, clipping,
-precision, optimizer, rollouts, checkpoints, cost. With c_t = 1 (``reduction = "token"``) or
-c_t = 1/|y| (``"sequence"``) and w_t the weights, it minimises over each whole optimizer step
+precision, optimizer, rollouts, checkpoints, cost. With w_t the weights and c_t by the method's ``reduction``, it
+minimises over each whole optimizer step, whatever the micro-batches, the accumulation and the number of processes,
 
     L = sum_t c_t w_t objective_t / sum_t c_t w_t
 
-whatever the micro-batches, the accumulation and the number of processes. Weights thus re-allocate signal:
-multiplying all of them by a constant changes nothing.
+token      c_t = 1: every token counts alike
+sequence   c_t = 1/|y|: every sequence counts alike
+source     c_t = 1/(tokens of the step whose text has the same source): every source counts alike
+
+Weights thus re-allocate signal: multiplying all of them by a constant changes nothing. A method that adds up the means
+over k sources that share its step multiplies its objective by k.
 
 Objectives see chunks of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an
 objective may not look across tokens; ``weight`` may, within a step of the text (see ``Needs.step_unit``).
 ``survey`` sees the two log-probabilities of every token of whole sequences before the first chunk.
 
 A method that gives weights has a setting ``shuffle`` (default False), with which the loop deals the same weights
-out to other tokens of the optimizer step: the control that ``harness run --control`` adds.
+out to other tokens of the optimizer step: the control ``NAME@shuffled`` that ``harness run --control`` adds. A setting
+``temperature`` is the one of the loss; at another than 1 the method is refused on a top-k signal, whose tail was
+formed at 1.
 """
 
 from __future__ import annotations
@@ -65,6 +71,8 @@ class Needs:
     step_unit: ``token``, ``line`` or ``sentence``: the piece of text whose tokens ``weight`` sees together
     proposals: both models propose a next step at every step of the text and a checker scores the two
     exact: the signal must be the whole distribution; a top-k one is refused before any work
+    gate: ``Method.weight`` multiplies nothing; the objective reads what it gave, or its shuffled control, as
+        ``tokens.gate``
     survey: ``Method.survey`` is called before the objective (the signal must be exact then, too)
     joint: how Source.MIXED text is sampled from both models
     replay: how many of the student's latest responses Source.REPLAY draws from; 0 keeps none
@@ -76,6 +84,7 @@ class Needs:
     step_unit: str = "token"
     proposals: bool = False
     exact: bool = False
+    gate: bool = False
     survey: bool = False
     joint: Mixture | Speculation | None = None
     replay: int = 0
@@ -112,6 +121,7 @@ class Tokens:
     sampler_log_prob: Tensor | None  # [N] log-probability under the sampler, NaN where text is data
     validity: Tensor | None  # [N, 2] of the teacher's and the student's proposed step, NaN if unknown
     step: Step
+    gate: Tensor | None = None  # [N] see Needs.gate
     survey: Tensor | None = None  # [N, ...] what Method.survey returned for these tokens
     metrics: dict[str, Tensor] = field(default_factory=dict)  # [N] values to log, filled by the method
 
@@ -188,7 +198,7 @@ class Method(ABC):
     Config: ClassVar[type] = NoSettings
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # "trl": settings that gkd@trl starts from
     needs: Needs = Needs()  # a property where it depends on the configuration
-    reduction: ClassVar[str] = "token"
+    reduction: str = "token"  # a property where it depends on the configuration
     note: ClassVar[str] = ""  # printed wherever the method's numbers are, e.g. that it is a reconstruction
 
     def __init__(self, config: Any = None):

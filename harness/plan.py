@@ -25,7 +25,8 @@ from harness.task import Task
 from harness.training import examples
 from harness.types import Example, Source
 
-LOOP = "1"  # raised whenever the same specification would train to other weights
+LOOP = "2"  # raised whenever the same specification would train to other weights
+SHUFFLED = "shuffled"
 NOT_IN_SPEC = {"checkpoint_every", "threads"}  # change how a run goes, not what it computes
 
 
@@ -45,6 +46,7 @@ class Request:
     judge: str | None = None
     protocol: str | None = None
     again: bool = False
+    control: bool = False
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Plan:
     teacher: ModelFiles | None
     prompts: list[Example]
     labelled: list[Example]
+    validation: list[Example]
     template: str
     store: Store
     device: str
@@ -85,7 +88,8 @@ def prepare(request: Request) -> Plan:
         wanted = {"student": request.student, "teacher": request.teacher}
         changed = dataclasses.replace(chosen.models, **{k: v for k, v in wanted.items() if v})
         chosen = dataclasses.replace(chosen, models=changed)
-    built = [_method(name, chosen, settings) for name in _distinct(request.methods, "method")]
+    names = _distinct(request.methods, "method")
+    built = [_method(name, chosen, settings) for name in (_with_controls(names) if request.control else names)]
     _all_used(settings, [method for method, *_ in built])
     device = _device(request.device)
     store = Store(request.results)
@@ -103,9 +107,11 @@ def prepare(request: Request) -> Plan:
     if any(_wants_teacher(method) for method, *_ in built):
         teacher = models.locate(chosen.models.teacher)
         _none_trains(teacher, built)
-        if any(m.needs.teacher == "signal" for m, *_ in built):
+        if any(m.needs.teacher == "signal" or m.needs.joint for m, *_ in built):
             models.require_same_tokenizer(student, teacher)
-    prompts, labelled = _data(chosen, [method for method, *_ in built])
+    for method, *_ in built:
+        _signal_suits(method, chosen)
+    prompts, labelled, validation = _data(chosen, [method for method, *_ in built])
     plan = Plan(
         request,
         chosen,
@@ -115,6 +121,7 @@ def prepare(request: Request) -> Plan:
         teacher,
         prompts,
         labelled,
+        validation,
         models.template_hash(student),
         store,
         device,
@@ -129,17 +136,50 @@ def _method(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[Met
     """The configured method, its variant, and who supplied it. Defaults < variant < recipe < --set."""
     bare, at, variant = name.partition("@") if not name.endswith(".py") else (name, "", "")
     found = registry.find(registry.METHODS, bare)
-    if at and variant not in found.variants:
-        raise (
-            unknown(f"variant of {bare}", variant, found.variants)
-            if found.variants
-            else BadInput(f"method {bare} has no variants, so {name!r} leads nowhere; use {bare}")
-        )
+    variants = variants_of(found)
+    values: dict[str, Any] = {}
+    for part in variant.split("+") if at else ():
+        if part not in variants:
+            raise (
+                unknown(f"variant of {bare}", part, variants)
+                if variants
+                else BadInput(f"method {bare} has no variants, so {name!r} leads nowhere; use {bare}")
+            )
+        values |= variants[part]
     known = {field.name for field in dataclasses.fields(found.Config)}
-    values = dict(found.variants.get(variant, {})) | dict(chosen.method.get(found.name, {}))
+    values |= chosen.method.get(found.name, {})
     values |= {key: value for key, value in settings.items() if key in known}
     config = options.build(found.Config, values, f"method {found.name}" if values else found.name)
     return found(config), variant or None, registry.origin(registry.METHODS, bare)
+
+
+def _with_controls(names: Sequence[str]) -> list[str]:
+    """Every method, and behind each that weights tokens its shuffled-weight control."""
+    found = []
+    for name in names:
+        bare, at, variant = name.partition("@") if not name.endswith(".py") else (name, "", "")
+        weighs = SHUFFLED in variants_of(registry.find(registry.METHODS, bare))
+        control = f"{bare}@{variant}+{SHUFFLED}" if at else f"{name}@{SHUFFLED}"
+        found += [name, control] if weighs and SHUFFLED not in variant.split("+") else [name]
+    if len(found) == len(names):
+        raise BadInput(f"--control: {', '.join(names)} weights no tokens, so there is nothing to shuffle; leave it out")
+    return list(dict.fromkeys(found))
+
+
+def _signal_suits(method: Method, chosen: Recipe) -> None:
+    """Raises BadInput for a method that a top-k signal with a bucket for the rest cannot serve."""
+    needs, k = method.needs, chosen.training.top_k
+    if chosen.training.signal != "top-k" or needs.teacher != "signal":
+        return
+    if needs.exact or needs.survey:
+        why = "needs the teacher's whole distribution"
+    elif getattr(method.config, "temperature", 1.0) != 1.0:
+        why = f"has a loss temperature of {method.config.temperature:g}, and the bucket of the rest was formed at 1"
+    else:
+        return
+    raise BadInput(
+        f"method {method.name} {why}: a top-{k} signal cannot give that; set training.signal=hidden (cached) or live"
+    )
 
 
 def _all_used(settings: Mapping[str, str], methods: Iterable[Method]) -> None:
@@ -162,19 +202,25 @@ def _none_trains(model: ModelFiles, built: Iterable[tuple[Method, str | None, st
         raise BadInput(f"{model.id} runs on a server and can only be measured; method {names[0]} needs its files")
 
 
+def variants_of(found: type[Method]) -> dict[str, Mapping[str, Any]]:
+    """The named settings of a method, and ``shuffled``, the control of every method that weights tokens."""
+    weighs = any(field.name == "shuffle" for field in dataclasses.fields(found.Config))
+    return dict(found.variants) | ({SHUFFLED: {"shuffle": True}} if weighs else {})
+
+
 def _wants_teacher(method: Method) -> bool:
     if isinstance(method, ReferencePoint):
         return method.evaluates == "teacher"
     return method.needs.teacher != "none" or method.needs.proposals
 
 
-def _data(chosen: Recipe, methods: Sequence[Method]) -> tuple[list[Example], list[Example]]:
-    """The prompts and the labelled examples, each loaded only if some method reads it."""
+def _data(chosen: Recipe, methods: Sequence[Method]) -> tuple[list[Example], list[Example], list[Example]]:
+    """The prompts, the labelled and the validation examples, each loaded only if some method reads it."""
     wanted = {source for method in methods for source in texts_of(method, chosen.training.steps)}
-    labelled, prompts = [], []
+    labelled, prompts, validation = [], [], []
     if Source.DATA in wanted:
         labelled = examples.load(chosen.data.labelled, chosen.data, labelled=True)
-    if wanted & {Source.TEACHER, Source.STUDENT}:
+    if wanted - {Source.DATA}:
         prompts = examples.load(chosen.data.prompts, chosen.data, labelled=False)[: chosen.data.limit]
     for method in methods:
         if method.needs.proposals and examples.checker(chosen.data.prompts) is None:
@@ -182,7 +228,14 @@ def _data(chosen: Recipe, methods: Sequence[Method]) -> tuple[list[Example], lis
                 f"method {method.name} asks for a step checker and the data {chosen.data.prompts} has none; "
                 "use method.validity=likelihood, or the micro world's data"
             )
-    return prompts, labelled
+        if method.needs.validate_every and not validation:
+            if chosen.data.validation is None:
+                raise BadInput(
+                    f"method {method.name} follows the loss on held-out examples and recipe {chosen.name} has none; "
+                    "set data.validation"
+                )
+            validation = examples.load(chosen.data.validation, chosen.data, labelled=True)
+    return prompts, labelled, validation
 
 
 def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> Training:
@@ -198,14 +251,18 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         return Training(method, variant, origin, seed, spec, f"{method.name}-{fingerprint(spec)[:16]}")
     texts = texts_of(method, plan.recipe.training.steps)
     training = dataclasses.asdict(plan.recipe.training)
+    unused = set() if training["signal"] == "top-k" else {"top_k"}
+    if method.needs.teacher != "signal":
+        unused = {"signal", "top_k"}
     spec |= {
         "loop": LOOP,
         "teacher": plan.teacher.identity() if _wants_teacher(method) else None,
-        "training": {key: value for key, value in training.items() if key not in NOT_IN_SPEC},
-        "rollout": dataclasses.asdict(plan.recipe.rollout) if Source.STUDENT in texts else None,
+        "training": {key: value for key, value in training.items() if key not in NOT_IN_SPEC | unused},
+        "rollout": dataclasses.asdict(plan.recipe.rollout) if texts & {Source.STUDENT, Source.MIXED} else None,
         "teacher_text": dataclasses.asdict(plan.recipe.teacher_text) if Source.TEACHER in texts else None,
         "prompts": examples.fingerprint(plan.prompts) if texts - {Source.DATA} else None,
         "labelled": examples.fingerprint(plan.labelled) if Source.DATA in texts else None,
+        "validation": examples.fingerprint(plan.validation) if method.needs.validate_every else None,
     }
     return Training(method, variant, origin, seed, spec, f"{method.name}-{fingerprint(spec)[:16]}")
 

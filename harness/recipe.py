@@ -32,6 +32,7 @@ class DataSources:
         "micro:prompts", "micro:prompts, a .jsonl or .json file of rows, or data:PATH below HARNESS_DATA"
     )
     labelled: str = option("micro:labelled", "the same forms; every row needs a response")
+    validation: str | None = option(None, "the same forms; held-out examples for the methods that validate")
     prompt_field: str = option("prompt", "the field of a row that holds the prompt")
     response_field: str = option("response", "the field of a row that holds the reference response")
     system: str | None = option(None, "system turn put before every prompt of a file")
@@ -49,6 +50,12 @@ class Training:
     weight_decay: float = option(0.0, "AdamW's decoupled weight decay", low=0)
     clip: float = option(1.0, "largest gradient norm; 0 does not clip", low=0)
     precision: str = option("float32", "of the forward passes", choices=("float32", "bfloat16"))
+    signal: str = option(
+        "live",
+        "the teacher's distribution: from its forward passes, or on fixed text from a cache of hidden states or top-k",
+        choices=("live", "hidden", "top-k"),
+    )
+    top_k: int = option(64, "tokens of a top-k signal; the rest of the mass is one bucket", low=1)
     max_tokens: int = option(2048, "longest prompt + response; longer responses are cut, counted, and warned of", low=2)
     checkpoint_every: int = option(100, "optimizer steps between checkpoints; 0 keeps none", low=0)
     threads: int = option(0, "CPU threads of torch; 0 leaves it to torch", low=0)

@@ -156,15 +156,34 @@ def _checked(kind: str, found: Any, name: str, owner: str) -> type:
 
 
 def read_facts(path: Path, name: str) -> dict[str, Any]:
-    """Docstring and literal class attributes of the class called ``name``, read without importing the file."""
+    """Docstring, literal class attributes, variants and needs of the class called ``name``, read without importing."""
     tree = ast.parse(path.read_text("utf-8"))
     facts: dict[str, Any] = {"module_doc": ast.get_docstring(tree) or ""}
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             own = dict(_literals(node))
             if own.get("name") == name:
-                return facts | own | {"doc": ast.get_docstring(node) or ""}
+                weighs = any(getattr(n, "id", None) == "shuffle" for n in ast.walk(tree))
+                variants = sorted([*own.pop("variants", {}), *(["shuffled"] if weighs else [])])
+                return facts | own | {"doc": ast.get_docstring(node) or "", "variants": variants, "needs": _needs(node)}
     return facts
+
+
+def _needs(node: ast.ClassDef) -> str:
+    """The words of the class' ``Needs(...)``: ``signal, survey``; with ``?`` where they depend on its settings."""
+    for call in ast.walk(node):
+        if isinstance(call, ast.Call) and getattr(call.func, "id", None) == "Needs":
+            words = []
+            for keyword in call.keywords:
+                literal = isinstance(keyword.value, ast.Constant)
+                if literal and keyword.value.value is True:
+                    words.append(keyword.arg)
+                elif literal and keyword.value.value:
+                    words.append(f"{keyword.arg} {keyword.value.value}")
+                elif not literal:
+                    words.append(f"{keyword.arg}?")
+            return ", ".join(words)
+    return ""
 
 
 def _literals(node: ast.ClassDef):

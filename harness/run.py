@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from harness import convention
 from harness.evaluation import evaluate
 from harness.evaluation.lm_eval_task import LmEvalTask
 from harness.method import ReferencePoint
@@ -28,7 +29,8 @@ from harness.plan import Plan, Training
 from harness.records import provenance, record
 from harness.task import Task
 from harness.training import examples
-from harness.training.loop import Job, Progress, train
+from harness.training.job import Job, Progress
+from harness.training.loop import train
 
 TRAINED = "training.json"
 
@@ -127,7 +129,7 @@ def _record(
                     "eval_generated_tokens": sum(row["tokens"] for row in graded),
                 },
                 "first_prompt": task.first_prompt if foreign else "".join(map(generator.render, prompts[:1])),
-                "convention": convention(plan, training, facts),
+                "convention": convention.card(plan, training, facts),
                 "provenance": provenance.collect(plan.device),
                 "warnings": [*guarded, *later],
                 "supersedes": supersedes,
@@ -155,7 +157,7 @@ def obtain(
             "seconds": 0.0,
             "peak_memory_bytes": 0,
         }
-        return files, {"cost": nothing, "warnings": [], "curve": []}
+        return files, {"cost": nothing, "warnings": [], "curve": [], "signal": {}}
     folder = work / "trained" / training.training_id
     if fresh and (folder / TRAINED).is_file() and training.training_id not in _fresh:
         shutil.rmtree(folder)
@@ -174,8 +176,10 @@ def obtain(
                 prompts=plan.prompts,
                 labelled=plan.labelled,
                 seed=training.seed,
+                validation=plan.validation,
                 folder=scratch,
                 texts=work / "teacher_texts",
+                signals=work / "signals",
                 device=plan.device,
                 checker=examples.checker(plan.recipe.data.prompts),
             ),
@@ -186,6 +190,7 @@ def obtain(
             "cost": outcome.cost.as_dict(),
             "warnings": outcome.warnings,
             "curve": outcome.curve,
+            "signal": outcome.signal,
         }
         _publish(outcome.model, outcome.tokenizer, facts, folder)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -208,31 +213,6 @@ def _publish(model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Path)
     tokenizer.save_pretrained(temporary)
     (temporary / TRAINED).write_text(json.dumps(facts), "utf-8")
     os.replace(temporary, folder)
-
-
-def convention(plan: Plan, training: Training, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The convention card: what two rows must share before their numbers may be set side by side."""
-    method = training.method
-    if isinstance(method, ReferencePoint):
-        return {"trained": False}
-    curve = facts["curve"]
-    share = sum(row["on_policy"] for row in curve) / len(curve) if curve else 0.0
-    return {
-        "divergence": "cross-entropy",
-        "mixture_weight_of_teacher": None,
-        "loss_temperature": 1.0,
-        "temperature_squared_factor": False,
-        "reduction": method.reduction,
-        "token_weights": "none",
-        "sampling_temperature": plan.recipe.rollout.temperature,
-        "teacher_text_temperature": plan.recipe.teacher_text.temperature,
-        "teacher_signal": "live, exact" if method.needs.teacher == "signal" else method.needs.teacher,
-        "top_k_tail": "none: exact signal",
-        "vocabulary": "cut to the shared tokenizer's length, renormalised",
-        "template": plan.template,
-        "on_policy_share": round(share, 4),
-        "buffer_age": 0,
-    } | method.card()
 
 
 def _lock(path: Path) -> FileLock:

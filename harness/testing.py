@@ -28,7 +28,6 @@ def check_method(found: type[Method], config: Any = None) -> None:
     assert issubclass(found, Method), "a method subclasses harness.Method"
     assert isinstance(found.name, str) and found.name.isidentifier(), "name must be an identifier"
     assert found.__doc__, "the class docstring is the line that `harness list methods` shows"
-    assert found.reduction in {"token", "sequence"}, f"reduction {found.reduction!r} is unknown"
     assert dataclasses.is_dataclass(found.Config) and found.Config.__dataclass_params__.frozen, (
         "Config is a frozen dataclass"
     )
@@ -54,6 +53,9 @@ def _check_declarations(method: Method) -> None:
         sources = method.sources(dataclasses.replace(STEP, draw=draw))
         assert sources and all(isinstance(s, Source) for s in sources), "sources are one or more harness.types.Source"
         assert Source.TEACHER not in sources or needs.teacher != "none", "teacher text needs a teacher"
+        assert Source.MIXED not in sources or needs.joint, "Source.MIXED needs Needs.joint: how the two models mix"
+        assert Source.REPLAY not in sources or needs.replay, "Source.REPLAY needs Needs.replay: the buffer's size"
+    assert method.reduction in {"token", "sequence", "source"}, f"reduction {method.reduction!r} is unknown"
 
 
 def _check_values(method: Method) -> None:
@@ -116,7 +118,7 @@ def random_tokens(
     if k is not None:
         pair = TopKReading.of(teacher[keep], k).pair(logits, 0, len(logits))
     steps = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 4])[keep]
-    return Tokens(
+    tokens = Tokens(
         logits=logits,
         labels=labels[keep],
         student=pair[0],
@@ -131,6 +133,9 @@ def random_tokens(
         step=STEP,
         survey=None if survey is None else survey[keep],
     )
+    if method is not None and method.needs.gate:
+        tokens.gate = method.weight(tokens)
+    return tokens
 
 
 def check_task(found: type[Task], rows: Sequence[Mapping[str, Any]], judge: Any = None) -> Task:

@@ -5,7 +5,7 @@
 p teacher, q student on the student's own text, H the entropy in nats. Where the teacher is sure the student seeks its
 mode; where it is not, the forward KL keeps the student from dropping the alternatives. What is public is "reverse KL,
 plus forward KL where the teacher's entropy is high"; that both are over the whole vocabulary, and tau and lambda, are
-our reading. The gate adds a second divergence and spreads nothing, so there is no shuffled-weight control.
+our reading. The control deals the same number of forward KLs out to other tokens.
 """
 
 from dataclasses import dataclass
@@ -20,24 +20,31 @@ from harness.types import Source
 class Config:
     tau: float = option(1.0, "entropy of the teacher above which the forward KL joins, nats", low=0, high=100)
     forward: float = option(1.0, "lambda, weight of the forward KL", low=0, high=1000)
+    shuffle: bool = option(False, "control: the forward KL joins at shuffled tokens of the optimizer step")
 
 
 class EOPD(Method):
     """Reverse KL on own samples, with forward KL where the teacher is unsure."""
 
     name, paper, Config = "eopd", "https://arxiv.org/abs/2603.07079", Config
-    needs = Needs(teacher="signal", exact=True)
+    needs = Needs(teacher="signal", exact=True, gate=True)
     note = "reconstruction: threshold and weight of the forward KL are assumed"
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source.STUDENT,)
 
     def objective(self, tokens: Tokens):
-        c, (q, p) = self.config, (tokens.student, tokens.teacher)
-        unsure = (cross_entropy(p, p) > c.tau).float()  # the cross-entropy of p with itself is its entropy
-        tokens.metrics["unsure"] = unsure
-        return reverse_kl(q, p) + c.forward * unsure * forward_kl(q, p)
+        q, p = tokens.student, tokens.teacher
+        tokens.metrics["unsure"] = tokens.gate
+        return reverse_kl(q, p) + self.config.forward * tokens.gate * forward_kl(q, p)
+
+    def weight(self, tokens: Tokens):
+        entropy = cross_entropy(tokens.teacher, tokens.teacher)  # of p with itself
+        return (entropy > self.config.tau).float()
 
     def card(self):
         c = self.config
-        return {"divergence": f"reverse KL + {c.forward:g} forward KL where H(p) > {c.tau:g}"}
+        return {
+            "divergence": f"reverse KL + {c.forward:g} forward KL where H(p) > {c.tau:g}",
+            "token_weights": "entropy gate" + ("/shuffled" if c.shuffle else ""),
+        }

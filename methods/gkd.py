@@ -11,8 +11,8 @@ gives it in full: a sweep over beta is also one over step sizes.
 gkd@trl        TRL's GKDConfig: teacher weight 0.5, lambda 0.5, the other steps on the data's responses. Its sampling
                temperature of 0.9 is the recipe's [rollout]; the loss has temperature 1.
 gkd@distillm   teacher weight 0.1 (its lam is 0.9), half of the steps on student text, the others on data
-gkd@distillm2  teacher weight 0.9 (its alpha), every step on the teacher's and on the student's text, weight 1 each;
-               a mean over all tokens, where the released code takes means over sequences
+gkd@distillm2  teacher weight 0.9 (its alpha), every step on the teacher's and on the student's text, weight 1 each:
+               the mean over sequences of the mean over tokens, for both texts, added up
 """
 
 from dataclasses import dataclass
@@ -46,6 +46,10 @@ class GKD(Method):
         "distillm2": {"beta": 0.9, "on_policy": 0.0, "text": "both"},
     }
 
+    @property
+    def reduction(self) -> str:
+        return "sequence" if self.config.text == "both" else "token"
+
     def sources(self, step: Step) -> tuple[Source, ...]:
         if step.draw < self.config.on_policy:
             return (Source.STUDENT,)
@@ -53,7 +57,8 @@ class GKD(Method):
 
     def objective(self, tokens: Tokens):
         c = self.config
-        return jsd(tokens.student, tokens.teacher, beta=c.beta, temperature=c.temperature)
+        value = jsd(tokens.student, tokens.teacher, beta=c.beta, temperature=c.temperature)
+        return 2 * value if c.text == "both" else value  # the loop takes the mean over both texts, not the sum
 
     def card(self):
         c = self.config

@@ -165,7 +165,7 @@ def test_a_malformed_recipe_names_the_place(world, tmp_path, capsys, content, me
 
 
 def test_models_that_cannot_work_are_refused_before_any_work(world, models, tmp_path, capsys):
-    run, results, _ = world
+    run, _, _ = world
     broken = tmp_path / "broken"
     tiny_model(broken, 0)
     (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:999])

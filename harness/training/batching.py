@@ -7,7 +7,7 @@ is applied to N rows and never to prompts or padding.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ class Sequence:
     example: int  # index into the examples that the run trains on
     log_probs: tuple[float, ...] | None = None  # of the response under its sampler
     validity: tuple[tuple[float, float], ...] | None = None  # per token: teacher's and student's next step
+    place: int = 0  # in the optimizer step, over all processes
+    made: int | None = None  # the step that sampled the response; None where no step did
+    cut: bool = False  # whether the response was longer
 
 
 @dataclass
@@ -44,6 +47,9 @@ class Batch:
     sampler_log_prob: Tensor | None  # [N]
     validity: Tensor | None  # [N, 2]
     sources: tuple[Source, ...]  # [B]
+    examples: tuple[int, ...]  # [B] see Sequence.example
+    places: tuple[int, ...]  # [B] see Sequence.place
+    source_tokens: dict[Source, int] = field(default_factory=dict)  # response tokens of the whole step, all processes
 
     @property
     def tokens(self) -> int:
@@ -95,6 +101,8 @@ def lay_out(sequences: Seq[Sequence], pad: int, ends: Tensor | None, device: str
         sampler_log_prob=None if log_probs is None else log_probs.to(device),
         validity=None if validity is None else validity.to(device),
         sources=tuple(s.source for s in sequences),
+        examples=tuple(s.example for s in sequences),
+        places=tuple(s.place for s in sequences),
     )
 
 
@@ -109,5 +117,5 @@ def _steps(labels: Tensor, position: Tensor, ends: Tensor | None) -> Tensor:
 
 def micro_batches(sequences: Seq[Sequence], size: int) -> list[list[Sequence]]:
     """Sequences of one optimizer step in forward passes of at most ``size``, alike in length to spare padding."""
-    ordered = sorted(sequences, key=lambda s: (len(s.prompt) + len(s.response), s.example, s.source))
+    ordered = sorted(sequences, key=lambda s: (len(s.prompt) + len(s.response), s.place))
     return [list(ordered[i : i + size]) for i in range(0, len(ordered), size)]

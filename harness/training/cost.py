@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 
 @dataclass
 class Cost:
-    """student_tokens: through the student forward and backward. teacher_forward_tokens: through the teacher,
-    its own generation included. generated_tokens: sampled from either model. seconds: of training, waiting
-    for the teacher's texts included. peak_memory_bytes: of the process, or of the accelerator if there is one."""
+    """student_tokens: through the student, forward and backward, validation included. teacher_forward_tokens:
+    through the teacher, its own generation included; a text whose signal is cached counts once. generated_tokens:
+    sampled from either model. seconds: of training, waiting for the teacher's texts included. peak_memory_bytes: of
+    the process, or of the accelerator if there is one."""
 
     steps: int = 0
     student_tokens: int = 0
@@ -29,6 +31,12 @@ class Cost:
     def add(self, **amounts: int | float) -> None:
         for name, amount in amounts.items():
             setattr(self, name, getattr(self, name) + amount)
+
+    def over_processes(self, accelerator: Accelerator) -> Cost:
+        """Tokens and memory summed over all processes; steps and seconds are those of each of them."""
+        own = [self.student_tokens, self.teacher_forward_tokens, self.generated_tokens, self.peak_memory_bytes]
+        total = accelerator.reduce(torch.tensor(own, device=accelerator.device)).tolist()
+        return Cost(self.steps, total[0], total[1], total[2], self.seconds, total[3])
 
     def as_dict(self) -> dict[str, int | float]:
         return dataclasses.asdict(self)

@@ -1,6 +1,6 @@
 """THE loop. Every method trains here, and nowhere else: read it from top to bottom.
 
-    prepare      models, texts, optimizer, what an interrupted run left
+    prepare      models, texts, signal, optimizer, what an interrupted run left
     for a step:  collect sequences -> forward/backward per micro-batch -> normalise -> clip -> move -> report
     finish       the student as an ordinary transformers folder, with what it took to make it
 
@@ -12,69 +12,39 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import get_scheduler
 
-from harness.errors import RunFailed
-from harness.method import Method, Step, texts_of
-from harness.models.files import ModelFiles, load_model, load_tokenizer
+from harness.errors import BadInput, RunFailed
+from harness.method import Method, Step
+from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
-from harness.recipe import Recipe
 from harness.training import checkpoint
 from harness.training.batching import Batch, Sequence, lay_out, micro_batches, step_ends
+from harness.training.control import shuffle
 from harness.training.cost import Cost, peak_bytes, reset_peak
-from harness.training.objective import Student, Sums
-from harness.training.proposals import Checker, Proposals
+from harness.training.job import Job, Progress, Trained
+from harness.training.objective import NotFinite, Student, Sums
 from harness.training.rollouts import Rollouts
-from harness.training.signals import LiveTeacher, NoReading
-from harness.training.teacher_texts import teacher_texts
-from harness.types import Example, Source
-
-Progress = Callable[[str, int, int, str], None]  # stage, done, total, a few words
-
-
-@dataclass
-class Job:
-    """All that decides a training run. ``folder`` is its own; ``texts`` is shared by all runs."""
-
-    training_id: str
-    method: Method
-    recipe: Recipe
-    student: ModelFiles
-    teacher: ModelFiles | None
-    prompts: list[Example]
-    labelled: list[Example]
-    seed: int
-    folder: Path
-    texts: Path
-    device: str = "cpu"
-    checker: Checker | None = None
-
-
-@dataclass
-class Trained:
-    """The outcome: the trained model in memory, what it cost, how it went."""
-
-    model: Any
-    tokenizer: Any
-    cost: Cost
-    curve: list[dict[str, float]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+from harness.training.signals import NoReading, Signal
+from harness.training.teaching import engage
+from harness.training.validation import Validation
+from harness.types import Source
 
 
 def train(job: Job, progress: Progress) -> Trained:
     """Trains the student of ``job``, from its checkpoint if there is one. Raises RunFailed with the step."""
-    plan, method = job.recipe.training, job.method
+    plan, method, needs = job.recipe.training, job.method, job.method.needs
     if plan.threads:
         torch.set_num_threads(plan.threads)
     accelerator = Accelerator(cpu=job.device == "cpu", mixed_precision="bf16" if plan.precision == "bfloat16" else "no")
+    if plan.batch < accelerator.num_processes:
+        raise BadInput(f"training.batch={plan.batch} leaves some of {accelerator.num_processes} processes without work")
     device = accelerator.device
     torch.manual_seed(job.seed)
     reset_peak(device)
@@ -97,13 +67,6 @@ def train(job: Job, progress: Progress) -> Trained:
     wrapped, optimizer = accelerator.prepare(student, optimizer)
     cost, curve, warnings, start = Cost(), [], [], 0
     began = time.monotonic()
-
-    needs = method.needs
-    teacher = teacher_model = None
-    if job.teacher is not None and needs.teacher != "none":
-        teacher_model = load_model(job.teacher, plan.precision, str(device))
-        if needs.teacher == "signal":
-            teacher = LiveTeacher(teacher_model, student.vocab)
     rollouts = Rollouts(
         student=Generator(model, tokenizer, job.recipe.evaluation.batch),
         prompts=job.prompts,
@@ -112,16 +75,14 @@ def train(job: Job, progress: Progress) -> Trained:
         seed=job.seed,
         batch=plan.batch,
         max_tokens=plan.max_tokens,
+        capacity=needs.replay,
         process=accelerator.process_index,
         processes=accelerator.num_processes,
+        gather=gather_object if accelerator.num_processes > 1 else lambda mine: mine,
     )
-    if teacher_model is not None:
-        speaker = Generator(teacher_model, load_tokenizer(job.teacher), job.recipe.evaluation.batch)
-        if needs.proposals:
-            rollouts.proposals = Proposals(rollouts.student, speaker, job.checker)
-        if Source.TEACHER in texts_of(method, plan.steps):
-            with accelerator.main_process_first():
-                rollouts.teacher_texts = _teacher_texts(job, speaker, rollouts.student, cost, progress)
+    teacher, signal = engage(job, rollouts, student.vocab, accelerator, cost, progress)
+    validation = Validation(method, job.validation, rollouts.student, plan.micro_batch, accelerator)
+    ends = step_ends(tokenizer, needs.step_unit)
 
     state, damage = checkpoint.load(job.folder, job.training_id)
     warnings += [damage] if damage else []
@@ -129,103 +90,95 @@ def train(job: Job, progress: Progress) -> Trained:
         student.load_state_dict(state["student"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
+        rollouts.load_state(state["rollouts"])
         method.state, curve, start = state["method"], state["curve"], state["step"]
-        rollouts.cut, cost = state["cut"], Cost(**state["cost"])
-        began = time.monotonic() - cost.seconds
-    ends = step_ends(tokenizer, needs.step_unit)
+        began = time.monotonic() - state["cost"]["seconds"]
+        cost = Cost(**state["cost"]) if accelerator.is_main_process else Cost()
 
     for index in range(start, plan.steps):
         step = Step(index, plan.steps, rollouts.draw(index))
         model.eval()
         sequences = [s for s in rollouts.collect(step, method.sources(step), cost) if s.response]
+        if not sequences:
+            raise RunFailed("no sequence of the step has a response: the prompts fill training.max_tokens")
         model.train()
         batches = [
             lay_out(part, tokenizer.pad_token_id, ends, device) for part in micro_batches(sequences, plan.micro_batch)
         ]
-        sums = _backward(accelerator, wrapped, method, teacher, batches, step, cost)
+        sums = _backward(accelerator, wrapped, rollouts, method, teacher, batches, step, cost)
         report = _normalise(accelerator, student, sums)
-        if plan.clip:
-            report["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(student.parameters(), plan.clip))
+        report["grad_norm"] = _clip(student, plan.clip, step)
         report["learning_rate"] = scheduler.get_last_lr()[0]
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad(set_to_none=True)
+        report |= validation.report(index + 1, student, cost)
         method.after_step(step, report)
 
         cost.steps, cost.seconds = index + 1, time.monotonic() - began
-        curve.append({"step": index + 1, "seconds": cost.seconds, "on_policy": _share(sequences), **report})
+        curve.append({"step": index + 1, "seconds": cost.seconds, **_texts(sequences, step), **report})
         progress("train", index + 1, plan.steps, f"loss {report['loss']:.4f}")
-        due = plan.checkpoint_every and (index + 1) % plan.checkpoint_every == 0 and index + 1 < plan.steps
-        if due and accelerator.is_main_process:
-            checkpoint.save(
-                job.folder,
-                job.training_id,
-                {
-                    "student": student.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "scheduler": scheduler.state_dict(),
-                    "method": method.state,
-                    "curve": curve,
-                    "step": index + 1,
-                    "cut": rollouts.cut,
-                    "cost": cost.as_dict(),
-                },
-            )
+        if plan.checkpoint_every and (index + 1) % plan.checkpoint_every == 0 and index + 1 < plan.steps:
+            spent = cost.over_processes(accelerator)
+            if accelerator.is_main_process:
+                checkpoint.save(
+                    job.folder,
+                    job.training_id,
+                    {
+                        "student": student.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "scheduler": scheduler.state_dict(),
+                        "rollouts": rollouts.state(),
+                        "method": method.state,
+                        "curve": curve,
+                        "step": index + 1,
+                        "cost": spent.as_dict(),
+                    },
+                )
 
     cost.seconds = time.monotonic() - began
     cost.peak_memory_bytes = peak_bytes(device)
     if rollouts.cut:
         warnings.append(f"{rollouts.cut} training responses were cut to training.max_tokens={plan.max_tokens}")
-    return Trained(model.eval(), tokenizer, cost, curve, warnings)
-
-
-def _teacher_texts(
-    job: Job, speaker: Generator, listener: Generator, cost: Cost, progress: Progress
-) -> list[tuple[int, ...]]:
-    """The teacher's answers to all prompts, in the student's token ids; charged in full, cached or not."""
-    answers = teacher_texts(
-        speaker,
-        job.teacher.sha256,
-        job.prompts,
-        job.recipe.teacher_text,
-        job.texts,
-        lambda done, total: progress("teacher texts", done, total, ""),
-    )
-    made, read = sum(g.tokens for g in answers), sum(g.prompt_tokens for g in answers)
-    cost.add(generated_tokens=made, teacher_forward_tokens=made + read)
-    if speaker.tokenizer.get_vocab() == listener.tokenizer.get_vocab():
-        return [g.ids for g in answers]
-    return [listener.response_ids(g.text, ended=g.finish == "stop") for g in answers]
+    return Trained(model.eval(), tokenizer, cost.over_processes(accelerator), curve, warnings, signal)
 
 
 def _backward(
     accelerator: Accelerator,
     wrapped: Any,
+    rollouts: Rollouts,
     method: Method,
-    teacher: LiveTeacher | None,
+    teacher: Signal | None,
     batches: list[Batch],
     step: Step,
     cost: Cost,
 ) -> list[Sums]:
     """Gradients of the summed objective of every micro-batch; processes exchange them with the last one."""
-    readings = {}
 
     def reading(i: int):
         if teacher is None:
             return NoReading()
-        cost.add(teacher_forward_tokens=batches[i].tokens)
+        cost.add(teacher_forward_tokens=teacher.tokens(batches[i]))
         return teacher.read(batches[i])
 
-    weights: list[Tensor | None] = [None] * len(batches)
+    if method.reduction == "source":
+        _count_sources(accelerator, batches)
+    readings, weights = {}, [None] * len(batches)
     if getattr(method.config, "shuffle", False):
         readings = {i: reading(i) for i in range(len(batches))}
         module = accelerator.unwrap_model(wrapped)
-        weights = _shuffle([module.weigh(b, method, readings[i], step) for i, b in enumerate(batches)], step)
+        own = [module.weigh(b, method, readings[i], step) for i, b in enumerate(batches)]
+        weights = shuffle(own, batches, step, rollouts.gather)
     found = []
     for i, batch in enumerate(batches):
         last = i + 1 == len(batches)
         with contextlib.nullcontext() if last else accelerator.no_sync(wrapped), accelerator.autocast():
-            total, sums = wrapped(batch, method, readings.pop(i, None) or reading(i), step, weights[i])
+            try:
+                total, sums = wrapped(batch, method, readings.pop(i, None) or reading(i), step, weights[i])
+            except NotFinite as error:
+                raise RunFailed(
+                    f"step {step.index}, micro-batch {i + 1} of {len(batches)}: {error}; the last checkpoint is kept"
+                ) from None
             # Processes average their gradients; the sum over all tokens is what is wanted.
             accelerator.backward(total * accelerator.num_processes)
         cost.add(student_tokens=batch.tokens)
@@ -233,13 +186,24 @@ def _backward(
     return found
 
 
+def _count_sources(accelerator: Accelerator, batches: list[Batch]) -> None:
+    """Tells every micro-batch how many response tokens the whole step has of each source."""
+    own = [0] * len(Source)
+    for batch in batches:
+        for source, size in zip(batch.sources, batch.row.bincount().tolist(), strict=True):
+            own[list(Source).index(source)] += size
+    counts = accelerator.reduce(torch.tensor(own, device=accelerator.device)).tolist()
+    for batch in batches:
+        batch.source_tokens = dict(zip(Source, counts, strict=True))
+
+
 def _normalise(accelerator: Accelerator, student: Student, sums: list[Sums]) -> dict[str, float]:
     """Divides the gradients by the step's total weight over all processes; returns the means of the step."""
     names = sorted({name for s in sums for name in s.metrics})
-    rows = [[sum(float(s.value) for s in sums), sum(float(s.weight) for s in sums)]]
-    rows[0] += [sum(float(s.metrics.get(name, 0.0)) for s in sums) for name in names]
-    totals = accelerator.reduce(torch.tensor(rows[0], dtype=torch.float64, device=accelerator.device))
-    value, weight, *metrics = totals.tolist()
+    rows: list[Tensor | float] = [sum(s.value for s in sums), sum(s.weight for s in sums)]
+    rows += [sum(s.metrics.get(name, 0.0) for s in sums) for name in names]
+    own = torch.stack([torch.as_tensor(row, dtype=torch.float64, device=accelerator.device) for row in rows])
+    value, weight, *metrics = accelerator.reduce(own).tolist()
     divisor = weight if weight > 0 else 1.0  # a hard gate may silence a whole step: then nothing moves
     for parameter in student.parameters():
         if parameter.grad is not None:
@@ -247,14 +211,18 @@ def _normalise(accelerator: Accelerator, student: Student, sums: list[Sums]) -> 
     return {"loss": value / divisor, **{n: m / divisor for n, m in zip(names, metrics, strict=True)}}
 
 
-def _shuffle(weights: list[Tensor], step: Step) -> list[Tensor]:
-    """The same weights on other tokens of the step: equal mean, equal spread, no information."""
-    flat = torch.cat(weights)
-    order = torch.randperm(len(flat), generator=torch.Generator().manual_seed(step.index))
-    return list(flat[order.to(flat.device)].split([len(w) for w in weights]))
+def _clip(student: Student, largest: float, step: Step) -> float:
+    """The norm of the gradient, which is scaled down to ``largest`` (0: never). Raises RunFailed if it is no number."""
+    norm = float(torch.nn.utils.clip_grad_norm_(student.parameters(), largest or float("inf")))
+    if norm - norm != 0:
+        named = student.model.named_parameters()
+        bad = next((n for n, p in named if p.grad is not None and not p.grad.isfinite().all()), "a parameter")
+        raise RunFailed(f"step {step.index}: the gradient of {bad} became NaN or infinite; the last checkpoint is kept")
+    return norm
 
 
-def _share(sequences: list[Sequence]) -> float:
-    if not sequences:
-        raise RunFailed("no sequence of the step has a response: the prompts fill training.max_tokens")
-    return sum(s.source is Source.STUDENT for s in sequences) / len(sequences)
+def _texts(sequences: list[Sequence], step: Step) -> dict[str, float]:
+    """Whose texts the step trained on: the share sampled from the student now or before, and how long before."""
+    own = [s for s in sequences if s.source in (Source.STUDENT, Source.REPLAY)]
+    ages = [step.index - s.made for s in own]
+    return {"on_policy": len(own) / len(sequences), "buffer_age": sum(ages) / len(ages) if ages else 0.0}

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness.errors import RunFailed
 from harness.losses import cross_entropy
 from harness.method import Method, Sequences, Step, Tokens
 from harness.models.head import CHUNK_ELEMENTS, Head, chunked_sum, cut, trunk
 from harness.training.batching import Batch
 from harness.training.signals import Reading
+
+
+class NotFinite(ArithmeticError):
+    """A value that is no number; the message says which tensor it came from, and where."""
 
 
 @dataclass
@@ -40,7 +43,10 @@ class Student(nn.Module):
     def forward(
         self, batch: Batch, method: Method, reading: Reading, step: Step, weights: Tensor | None
     ) -> tuple[Tensor, Sums]:
-        """Sum of c_t w_t objective_t over the batch, and what to report. ``weights`` [N] replace the method's."""
+        """Sum of c_t w_t objective_t over the batch, and what to report. ``weights`` [N] replace the method's.
+
+        Raises NotFinite where the sum of a chunk is no finite number.
+        """
         hidden = self._hidden(batch)
         head = Head.of_checked(self.model, self.vocab)
         scale, sums = _per_token(method, batch), Sums()
@@ -48,12 +54,14 @@ class Student(nn.Module):
 
         def value(logits: Tensor, start: int, stop: int) -> Tensor:
             tokens = _tokens(batch, logits, reading, step, start, stop, survey)
-            values = method.objective(tokens).float()
             chosen = _weigh(method, tokens) if weights is None else weights[start:stop]
+            if method.needs.gate:
+                tokens.gate, chosen = chosen, None
+            values = method.objective(tokens).float()
             factor = scale[start:stop] if chosen is None else scale[start:stop] * chosen
             total = (factor * values).sum()
             if not torch.isfinite(total):
-                raise RunFailed(f"step {step.index}: {_culprit(tokens, values)}")
+                raise NotFinite(_culprit(tokens, values))
             sums.value += total.detach()
             sums.weight += factor.sum()
             for name, metric in tokens.metrics.items():
@@ -114,9 +122,11 @@ class Student(nn.Module):
 
 
 def _per_token(method: Method, batch: Batch) -> Tensor:
-    """[N] c_t of the reduction: 1, or 1/|y| so that every sequence counts alike."""
+    """[N] c_t of the method's reduction, see :mod:`harness.method`."""
     if method.reduction == "sequence":
         return 1.0 / batch.length.float()
+    if method.reduction == "source":
+        return torch.tensor([1.0 / batch.source_tokens[s] for s in batch.sources], device=batch.row.device)[batch.row]
     return torch.ones_like(batch.length, dtype=torch.float32)
 
 

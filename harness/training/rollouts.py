@@ -1,4 +1,4 @@
-"""Whose text a step trains on: reference responses, teacher samples, or the student's own, in any mix.
+"""Whose text a step trains on: reference responses, teacher samples, the student's own now or earlier, or joint text.
 
 Which examples a step sees and which random numbers its samples use are functions of (seed, step, example)
 alone. A resumed run, or one split over other processes, therefore trains on the same text.
@@ -6,12 +6,16 @@ alone. A resumed run, or one split over other processes, therefore trains on the
 
 from __future__ import annotations
 
+import dataclasses
 import random
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from typing import Any
 
-from harness.method import Step
-from harness.models.generate import Generator
+from harness.method import Mixture, Speculation, Step
+from harness.models.generate import Generated, Generator
+from harness.models.joint import JointGenerator
 from harness.recipe import Sampling
 from harness.seeds import stable_seed
 from harness.training.batching import Sequence
@@ -22,7 +26,10 @@ from harness.types import Decoding, Example, Source
 
 @dataclass
 class Rollouts:
-    """Makes the sequences of each optimizer step. ``teacher_texts`` answer ``prompts`` one to one, as ids."""
+    """Makes the sequences of each optimizer step. ``teacher_texts`` answer ``prompts`` one to one, as ids.
+
+    ``gather`` turns this process' list into the one of all processes; ``capacity`` responses are kept for replay.
+    """
 
     student: Generator
     prompts: Seq[Example]
@@ -33,9 +40,14 @@ class Rollouts:
     max_tokens: int
     teacher_texts: Seq[tuple[int, ...]] = ()
     proposals: Proposals | None = None
+    joint: JointGenerator | None = None
+    how: Mixture | Speculation | None = None
+    capacity: int = 0
     process: int = 0
     processes: int = 1
+    gather: Callable[[list[Any]], list[Any]] = lambda mine: mine
     cut: int = 0  # responses shortened to max_tokens so far
+    buffer: list[Sequence] = field(default_factory=list)  # the student's latest responses, equal on all processes
     _encoded: dict[tuple[bool, int], tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def draw(self, step: int) -> float:
@@ -43,20 +55,50 @@ class Rollouts:
         return random.Random(f"{self.seed}/draw/{step}").random()
 
     def collect(self, step: Step, sources: Seq[Source], cost: Cost) -> list[Sequence]:
-        """This process' sequences of a step: ``batch`` prompts over all processes, each once per source."""
+        """This process' sequences of a step: ``batch`` prompts over all processes, each once per source.
+
+        A replay from an empty buffer samples from the student instead.
+        """
         found: list[Sequence] = []
-        for source in sources:
-            pool = self.labelled if source is Source.DATA else self.prompts
-            chosen = self._examples(len(pool), step.index)[self.process :: self.processes]
-            if source is Source.STUDENT:
-                found += self._from_student(chosen, step, cost)
-            elif source is Source.TEACHER:
-                found += [self._sequence(i, self.teacher_texts[i], source) for i in chosen]
+        for turn, source in enumerate(sources):
+            if source is Source.REPLAY and self.buffer:
+                made = self._replayed(step.index)
+            elif source in (Source.STUDENT, Source.REPLAY):
+                made = self._sampled(step, Source.STUDENT, cost)
+                self._keep(made)
+            elif source is Source.MIXED:
+                made = self._sampled(step, source, cost)
             else:
-                found += [self._sequence(i, self._reference(i), source) for i in chosen]
+                made = [self.fixed(source, i) for i in self._mine(source, step.index)]
+            self.cut += sum(s.cut for s in made)
+            places = range(turn * self.batch + self.process, (turn + 1) * self.batch, self.processes)
+            found += [dataclasses.replace(s, place=place) for s, place in zip(made, places, strict=True)]
         if self.proposals is not None:
             found = self.proposals.judge(found, self.labelled, self.prompts, step.index, cost)
         return found
+
+    def fixed(self, source: Source, i: int) -> Sequence:
+        """The sequence of example ``i`` whose text no step changes: a reference response or the teacher's answer."""
+        if source is Source.TEACHER:
+            return self._sequence(i, self.teacher_texts[i], source)
+        return self._sequence(i, self.student.response_ids(self.labelled[i].response, ended=True), source)
+
+    def fixed_size(self, source: Source) -> int:
+        """How many sequences :meth:`fixed` has of a source."""
+        return len(self.teacher_texts) if source is Source.TEACHER else len(self.labelled)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold, in plain types."""
+        return {"cut": self.cut, "buffer": [dataclasses.asdict(s) | {"source": str(s.source)} for s in self.buffer]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.cut = state["cut"]
+        self.buffer = [Sequence(**row | {"source": Source(row["source"])}) for row in state["buffer"]]
+
+    def _mine(self, source: Source, step: int) -> list[int]:
+        """This process' examples of a step."""
+        pool = self.labelled if source is Source.DATA else self.prompts
+        return self._examples(len(pool), step)[self.process :: self.processes]
 
     def _examples(self, n: int, step: int) -> list[int]:
         """Indices of the step's examples: every epoch is a fresh permutation."""
@@ -68,21 +110,43 @@ class Rollouts:
             chosen.append(order[offset])
         return chosen
 
-    def _from_student(self, chosen: list[int], step: Step, cost: Cost) -> list[Sequence]:
-        texts = [self.student.render(self.prompts[i].prompt) for i in chosen]
+    def _sampled(self, step: Step, source: Source, cost: Cost) -> list[Sequence]:
+        """Responses made now, by the student alone or by student and teacher together."""
+        chosen = self._mine(source, step.index)
         decoding = Decoding(self.sampling.temperature, self.sampling.top_p, self.sampling.max_new_tokens)
         seeds = [stable_seed(self.seed, step.index, self.prompts[i].id) for i in chosen]
-        made = self.student.generate(texts, decoding, seeds)
+        prompts = [self._prompt(i, False) for i in chosen]
+        made: list[Generated]
+        if source is Source.MIXED:
+            made = self.joint.continue_ids(prompts, self.how, decoding, seeds)
+            cost.add(teacher_forward_tokens=sum(g.tokens + g.prompt_tokens for g in made))
+        else:
+            made = self.student.continue_ids(prompts, decoding, seeds)
         cost.add(generated_tokens=sum(g.tokens for g in made))
-        return [self._sequence(i, g.ids, Source.STUDENT, g.log_probs) for i, g in zip(chosen, made, strict=True)]
+        return [self._sequence(i, g.ids, source, g.log_probs, step.index) for i, g in zip(chosen, made, strict=True)]
 
-    def _sequence(self, i: int, response: tuple[int, ...], source: Source, log_probs=None) -> Sequence:
+    def _keep(self, made: list[Sequence]) -> None:
+        """Puts the step's responses into the buffer, in the order that one process would have made them in."""
+        if not self.capacity:
+            return
+        everyone = self.gather([(self.process + self.processes * i, s) for i, s in enumerate(made)])
+        self.buffer += [s for _, s in sorted(everyone, key=lambda pair: pair[0]) if s.response]
+        del self.buffer[: -self.capacity]
+
+    def _replayed(self, step: int) -> list[Sequence]:
+        """This process' share of ``batch`` responses out of the buffer, none twice where there are enough."""
+        dice = random.Random(f"{self.seed}/replay/{step}")
+        enough = len(self.buffer) >= self.batch
+        chosen = dice.sample(self.buffer, self.batch) if enough else dice.choices(self.buffer, k=self.batch)
+        return [dataclasses.replace(s, source=Source.REPLAY) for s in chosen[self.process :: self.processes]]
+
+    def _sequence(
+        self, i: int, response: tuple[int, ...], source: Source, log_probs=None, made: int | None = None
+    ) -> Sequence:
         prompt = self._prompt(i, source is Source.DATA)
-        room = self.max_tokens - len(prompt)
-        if len(response) > room:
-            self.cut += 1
-            response, log_probs = response[: max(room, 1)], log_probs and log_probs[: max(room, 1)]
-        return Sequence(prompt, response, source, i, log_probs)
+        room = max(self.max_tokens - len(prompt), 1)
+        whole = len(response) <= room
+        return Sequence(prompt, response[:room], source, i, log_probs and log_probs[:room], made=made, cut=not whole)
 
     def _prompt(self, i: int, labelled: bool) -> tuple[int, ...]:
         key = (labelled, i)
@@ -90,6 +154,3 @@ class Rollouts:
             example = (self.labelled if labelled else self.prompts)[i]
             self._encoded[key] = tuple(self.student.encode(self.student.render(example.prompt)))
         return self._encoded[key]
-
-    def _reference(self, i: int) -> tuple[int, ...]:
-        return self.student.response_ids(self.labelled[i].response, ended=True)

@@ -2,20 +2,23 @@
 
 A signal reads a batch once and then hands out pairs (student, teacher) of logits over a common support,
 chunk by chunk. For an exact signal the support is the shared vocabulary [N, V]. For a top-k signal it is
-K + 1 events (the cached tokens and one bucket with the rest of the mass), so that every divergence stays
+K + 1 events (the K likeliest tokens and one bucket with the rest of the mass), so that every divergence stays
 non-negative and, by the data-processing inequality, a lower bound of the exact one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from harness.models.head import Head, trunk
+from harness.models.head import Head, cut, trunk
 from harness.training.batching import Batch
+from harness.training.signal_cache import SignalCache
+from harness.types import Source
 
 
 class Reading(Protocol):
@@ -26,11 +29,12 @@ class Reading(Protocol):
 
 
 class Signal(Protocol):
-    """A source of readings. ``exact`` is False where the support is coarser than the vocabulary."""
-
-    exact: bool
+    """A source of readings."""
 
     def read(self, batch: Batch) -> Reading: ...
+
+    def tokens(self, batch: Batch) -> int:
+        """Tokens of the batch that have to go through the teacher for a reading."""
 
 
 class NoReading:
@@ -43,15 +47,71 @@ class NoReading:
 class LiveTeacher:
     """The teacher model itself: hidden states once per batch, its head applied to one chunk at a time."""
 
-    exact = True
-
     def __init__(self, model: PreTrainedModel, vocab: int):
         self.model, self.head = model, Head.of(model, vocab)
 
-    @torch.no_grad()
     def read(self, batch: Batch) -> HiddenReading:
-        hidden = trunk(self.model)(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
-        return HiddenReading(hidden[batch.row, batch.column], self.head)
+        return HiddenReading(self.hidden(batch), self.head)
+
+    def tokens(self, batch: Batch) -> int:
+        return batch.tokens
+
+    @torch.no_grad()
+    def hidden(self, batch: Batch, rows: list[int] | None = None) -> Tensor:
+        """[N, d] the hidden states that predict the response tokens, of all sequences or of ``rows``."""
+        if rows is None:
+            states = trunk(self.model)(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+            return states.last_hidden_state[batch.row, batch.column]
+        chosen = torch.tensor(rows, device=batch.ids.device)
+        states = trunk(self.model)(input_ids=batch.ids[chosen], attention_mask=batch.mask[chosen], use_cache=False)
+        at = torch.full((len(batch.ids),), -1, device=chosen.device)
+        at[chosen] = torch.arange(len(rows), device=chosen.device)
+        mine = at[batch.row] >= 0
+        return states.last_hidden_state[at[batch.row[mine]], batch.column[mine]]
+
+    def fields(self, batch: Batch, k: int | None, rows: list[int] | None = None) -> dict[str, Tensor]:
+        """What a cache keeps of the batch's N response tokens: hidden states [N, d], or the ``k`` likeliest tokens."""
+        hidden = self.hidden(batch, rows)
+        if k is None:
+            return {"hidden": hidden}
+        with torch.no_grad():
+            bounds = cut(range(len(hidden)), self.head.vocab)
+            parts = [TopKReading.of(self.head.logits(hidden[a:b]), k) for a, b in bounds]
+        return {"ids": torch.cat([p.ids for p in parts]), "log_probs": torch.cat([p.log_probs for p in parts])}
+
+
+class CachedTeacher:
+    """Fixed texts are read from caches, one per source; what no cache can hold goes through the teacher itself.
+
+    ``k`` is None for cached hidden states, which are exact, else the number of tokens of a top-k signal: the
+    student's own text is then reduced to its k likeliest tokens too, so that an objective means the same on all text.
+    """
+
+    def __init__(self, caches: Mapping[Source, SignalCache], live: LiveTeacher, k: int | None):
+        self.caches, self.live, self.k = caches, live, k
+
+    def tokens(self, batch: Batch) -> int:
+        return int(batch.mask[self._uncached(batch)].sum())
+
+    def read(self, batch: Batch) -> Reading:
+        fresh = self._uncached(batch)
+        new: Iterator[dict[str, Tensor]] = iter(())
+        if fresh:
+            sizes = batch.row.bincount(minlength=len(batch.sources))[torch.tensor(fresh)].tolist()
+            fields = self.live.fields(batch, self.k, fresh)
+            pieces = zip(*(t.split(sizes) for t in fields.values()), strict=True)
+            new = iter([dict(zip(fields, piece, strict=True)) for piece in pieces])
+        parts = []
+        for i, (source, example) in enumerate(zip(batch.sources, batch.examples, strict=True)):
+            parts.append(next(new) if i in fresh else self.caches[source].rows(example))
+        device = batch.ids.device
+        joined = {name: torch.cat([p[name].to(device) for p in parts]) for name in parts[0]}
+        if self.k is None:
+            return HiddenReading(joined["hidden"], self.live.head)
+        return TopKReading(joined["ids"].long(), joined["log_probs"])
+
+    def _uncached(self, batch: Batch) -> list[int]:
+        return [i for i, source in enumerate(batch.sources) if source not in self.caches]
 
 
 class HiddenReading:
@@ -66,24 +126,23 @@ class HiddenReading:
 
 
 class TopKReading:
-    """K tokens per position, their log-probabilities [N, K], and the log of all remaining mass [N]."""
+    """K tokens per position with their log-probabilities, both [N, K]; the bucket holds all remaining mass."""
 
-    def __init__(self, ids: Tensor, log_probs: Tensor, tail: Tensor):
-        self.ids, self.log_probs, self.tail = ids, log_probs, tail
+    def __init__(self, ids: Tensor, log_probs: Tensor):
+        self.ids, self.log_probs = ids, log_probs
 
     @classmethod
     def of(cls, logits: Tensor, k: int) -> TopKReading:
         """The reading that keeps the k likeliest tokens of exact logits [N, V]."""
-        log_probs, ids = logits.float().log_softmax(-1).topk(k, -1)
-        return cls(ids, log_probs, _log_rest(log_probs))
+        log_probs, ids = logits.float().log_softmax(-1).topk(min(k, logits.shape[-1]), -1)
+        return cls(ids, log_probs)
 
     def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        chosen = logits.float().log_softmax(-1).gather(-1, self.ids[start:stop])
-        student = torch.cat([chosen, _log_rest(chosen)[:, None]], -1)
-        return student, torch.cat([self.log_probs[start:stop], self.tail[start:stop, None]], -1)
+        student = logits.float().log_softmax(-1).gather(-1, self.ids[start:stop])
+        return _with_rest(student), _with_rest(self.log_probs[start:stop])
 
 
-def _log_rest(log_probs: Tensor) -> Tensor:
-    """log(1 - sum exp(log_probs)) [N] of log-probabilities [N, K]; the rest is never below one ulp of 1."""
-    rest = -torch.expm1(log_probs.logsumexp(-1).clamp_max(0.0))
-    return rest.clamp_min(torch.finfo(rest.dtype).eps).log()
+def _with_rest(log_probs: Tensor) -> Tensor:
+    """[N, K + 1] log-probabilities [N, K] and log(1 - their sum), which is never below one ulp of 1."""
+    rest = -torch.expm1(log_probs.logsumexp(-1, keepdim=True).clamp_max(0.0))
+    return torch.cat([log_probs, rest.clamp_min(torch.finfo(rest.dtype).eps).log()], -1)

@@ -1,0 +1,60 @@
+"""The convention card of a training: what two rows must share before their numbers may be set side by side.
+
+One name means different losses in different code. The card says which one this was: divergence, mixture, reduction,
+temperatures, signal, vocabulary, and whose text it was computed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.method import Method, ReferencePoint, texts_of
+from harness.plan import Plan, Training
+from harness.types import Source
+
+
+def card(plan: Plan, training: Training, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The card of a trained student; ``facts`` are those of its training.json."""
+    method, recipe = training.method, plan.recipe
+    if isinstance(method, ReferencePoint):
+        return {"trained": False}
+    texts = texts_of(method, recipe.training.steps)
+    sampled = texts & {Source.STUDENT, Source.MIXED}
+    curve = facts["curve"]
+    return {
+        "divergence": "cross-entropy",
+        "mixture_weight_of_teacher": None,
+        "loss_temperature": 1.0,
+        "temperature_squared_factor": False,
+        "reduction": method.reduction,
+        "token_weights": "none",
+        "text": "+".join(sorted(texts)),
+        "sampling_temperature": recipe.rollout.temperature if sampled else None,
+        "teacher_text_temperature": recipe.teacher_text.temperature if Source.TEACHER in texts else None,
+        **_signal(method, facts.get("signal", {})),
+        "vocabulary": "cut to the shared tokenizer's length, renormalised",
+        "template": plan.template,
+        "on_policy_share": round(_mean(row["on_policy"] for row in curve), 4),
+        "buffer_age": round(_mean(row["buffer_age"] for row in curve if row["on_policy"]), 4),
+    } | method.card()
+
+
+def _signal(method: Method, signal: Mapping[str, Any]) -> dict[str, Any]:
+    """What was known of the teacher's distribution, and what a top-k signal does with the rest of the mass."""
+    if not signal:
+        return {"teacher_signal": method.needs.teacher, "top_k_tail": None, "signal_bytes_per_token": None}
+    k = signal["top_k"]
+    kind = f"top-{k}" if k else "exact"
+    kept = {"live": "live", "hidden": "hidden states cached", "top-k": "cached"}[signal["kind"]]
+    kept = kept if signal["cached"] else "live"  # nothing to keep of text that every step makes anew
+    return {
+        "teacher_signal": f"{kind}, {kept}",
+        "top_k_tail": "one bucket with all remaining mass" if k else "none: exact signal",
+        "signal_bytes_per_token": signal.get("bytes_per_token"),
+    }
+
+
+def _mean(values) -> float:
+    found = list(values)
+    return sum(found) / len(found) if found else 0.0

@@ -1,0 +1,122 @@
+"""A teacher's signal on disk: written once, read by every method that trains on the same fixed text.
+
+The folder is named by everything its content depends on (teacher, tokenizer, kind of signal, the token ids of all
+texts). Shards of a few sequences are written whole and renamed into place, so an interrupted run goes on behind the
+last one; each carries a checksum and the facts of the cache, which are compared before a value of it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from harness.errors import BadInput
+from harness.training import batching
+
+FORMAT = "1"
+SHARD = 128  # sequences
+NARROW = 2**15  # token ids below this are kept in 16 bits
+
+Read = Callable[[Sequence["batching.Sequence"]], dict[str, Tensor]]
+
+
+class SignalCache:
+    """The signal of ``size`` fixed sequences below ``folder``. ``facts`` say what it is of and how it was reduced.
+
+    ``text`` gives a sequence by its number; only their token ids count.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, str], size: int, text: Callable[[int], batching.Sequence]):
+        digest = hashlib.sha256(json.dumps([FORMAT, dict(facts)], sort_keys=True).encode())
+        self.lengths, self.read_tokens = [], 0
+        for i in range(size):
+            sequence = text(i)
+            digest.update(json.dumps([sequence.prompt, sequence.response]).encode())
+            self.lengths.append(len(sequence.response))
+            self.read_tokens += len(sequence.prompt) + len(sequence.response)
+        self.key, self.text, self.size = digest.hexdigest(), text, size
+        self.folder, self.facts = folder / self.key[:24], {"format": FORMAT, "key": self.key, **facts}
+        self._open: dict[int, dict[str, Tensor]] = {}
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes on disk for every response token."""
+        return sum(p.stat().st_size for p in self.folder.glob("*.safetensors")) / max(sum(self.lengths), 1)
+
+    def fill(self, read: Read, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Writes the shards that are missing. ``read`` gives the fields [N, …] of the N response tokens."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock"):
+            for shard, start in enumerate(range(0, self.size, SHARD)):
+                progress(start, self.size)
+                path = self._path(shard)
+                if not path.is_file():
+                    fields = read([self.text(i) for i in range(start, min(start + SHARD, self.size))])
+                    _write(path, {name: _narrow(name, t) for name, t in fields.items()}, self.facts)
+        progress(self.size, self.size)
+
+    def rows(self, i: int) -> dict[str, Tensor]:
+        """The fields [n, …] of the n response tokens of sequence ``i``. Raises BadInput for a damaged shard."""
+        shard, place = divmod(i, SHARD)
+        if shard not in self._open:
+            self._open[shard] = self._load(shard)
+        start = sum(self.lengths[shard * SHARD : shard * SHARD + place])
+        return {name: t[start : start + self.lengths[i]] for name, t in self._open[shard].items()}
+
+    def verify(self) -> None:
+        """Reads every shard once. Raises BadInput naming the file that is damaged or belongs to something else."""
+        for shard in range(-(-self.size // SHARD)):
+            self._load(shard)
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"{shard:05d}.safetensors"
+
+    def _load(self, shard: int) -> dict[str, Tensor]:
+        """Tensors of a shard, mapped from the file, after its facts and checksum were found right."""
+        path = self._path(shard)
+        mend = "delete it, and the same command makes it again"
+        try:
+            with safe_open(path, framework="pt") as stream:
+                said = stream.metadata() or {}
+                found = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
+        except (OSError, SafetensorError) as error:
+            raise BadInput(f"teacher signal {path} cannot be read ({error}); {mend}") from None
+        for name, fact in self.facts.items():
+            if said.get(name) != fact:
+                raise BadInput(f"teacher signal {path} was made with {name} {said.get(name)!r}, not {fact!r}; {mend}")
+        rows = sum(self.lengths[shard * SHARD : (shard + 1) * SHARD])
+        if said.get("sha256") != _checksum(found) or any(len(t) != rows for t in found.values()):
+            raise BadInput(f"teacher signal {path} is damaged (its checksum differs); {mend}")
+        return found
+
+
+def _write(path: Path, fields: dict[str, Tensor], facts: Mapping[str, str]) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.writing")
+    save_file(fields, temporary, {**facts, "sha256": _checksum(fields)})
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+def _narrow(name: str, values: Tensor) -> Tensor:
+    values = values.cpu().contiguous()
+    if name != "ids":
+        return values
+    return values.to(torch.int16 if not values.numel() or int(values.max()) < NARROW else torch.int32)
+
+
+def _checksum(fields: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(fields):
+        digest.update(f"{name} {fields[name].dtype} {list(fields[name].shape)}".encode())
+        digest.update(fields[name].contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,50 @@
+"""How well the student knows held-out reference responses, for methods whose schedule follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from accelerate import Accelerator
+
+from harness.method import Method
+from harness.models.generate import Generator
+from harness.training.batching import Batch, lay_out, micro_batches
+from harness.training.batching import Sequence as Text
+from harness.training.cost import Cost
+from harness.training.objective import Student
+from harness.types import Example, Source
+
+
+class Validation:
+    """Measures every ``needs.validate_every`` steps; does nothing for methods that do not ask for it."""
+
+    def __init__(
+        self, method: Method, examples: Sequence[Example], speaker: Generator, size: int, accelerator: Accelerator
+    ):
+        self.every, self.accelerator = method.needs.validate_every, accelerator
+        self.batches: list[Batch] = []
+        if self.every:
+            mine = list(enumerate(examples))[accelerator.process_index :: accelerator.num_processes]
+            texts = [_sequence(e, i, speaker) for i, e in mine]
+            pad = speaker.tokenizer.pad_token_id
+            self.batches = [lay_out(part, pad, None, accelerator.device) for part in micro_batches(texts, size)]
+
+    def report(self, step: int, student: Student, cost: Cost) -> dict[str, float]:
+        """``validation_loss`` in nats per token if it is due after step number ``step``, counted from 1."""
+        if not self.every or step % self.every:
+            return {}
+        student.eval()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
+        for batch in self.batches:
+            log_q = student.log_likelihood(batch)
+            sums += torch.stack([-log_q.double().sum(), torch.tensor(float(len(log_q)), device=sums.device)])
+            cost.add(student_tokens=batch.tokens)
+        student.train()
+        total, tokens = self.accelerator.reduce(sums).tolist()
+        return {"validation_loss": total / max(tokens, 1)}
+
+
+def _sequence(example: Example, place: int, speaker: Generator) -> Text:
+    prompt = tuple(speaker.encode(speaker.render(example.prompt)))
+    return Text(prompt, speaker.response_ids(example.response, ended=True), Source.DATA, place, place=place)

@@ -1,0 +1,79 @@
+"""DistiLLM: skew KL on data, with student text as soon as the student stops improving (https://arxiv.org/abs/2402.03898).
+
+    L = (1/N) sum_t KL(p_t || alpha p_t + (1 - alpha) q_t)
+    a step at share s = step / steps of the run, u uniform:
+      u < phi (1 - s)   text that the student samples now; it enters a first-in-first-out buffer
+      else u < phi      text out of the buffer
+      else              reference responses of the data
+    phi <- min(1, phi + rise)   whenever the validation loss is at least epsilon above the one before
+
+p teacher, q student, phi the adaptive threshold (state ``threshold``). A replay from an empty buffer samples instead.
+Of the released code's settings the LM loss on pre-training text is not here: the harness has no such text. Its epochs
+end in a validation; here one is due every ``validate_every`` steps, 20 of them in the micro recipe as in its 20 epochs.
+
+distillm@srkl        skew reverse KL(q_t || (1 - alpha) p_t + alpha q_t), as type adaptive-srkl
+distillm@openllama   the released OpenLLaMA settings: the threshold starts at 0.2, epsilon is 0.2
+"""
+
+from dataclasses import dataclass
+
+from harness.losses import skew_kl, skew_reverse_kl
+from harness.method import Method, Needs, Step, Tokens
+from harness.options import option
+from harness.types import Source
+
+
+@dataclass(frozen=True)
+class Config:
+    divergence: str = option(
+        "skl", "skew KL or skew reverse KL", choices=("skl", "srkl"), source="distillm, GPT-2: adaptive-sfkl"
+    )
+    alpha: float = option(0.1, "skew, the weight of the KL's first argument", low=0, high=1, source="distillm: 0.1")
+    threshold: float = option(0.0, "phi at the start", low=0, high=1, source="distillm, GPT-2: 0")
+    epsilon: float = option(0.1, "rise of the validation loss that raises phi", low=0, high=100, source="distillm: 0.1")
+    rise: float = option(0.1, "what phi is raised by", low=0, high=1, source="distillm: 0.1")
+    capacity: int = option(1000, "responses in the buffer", low=1, high=10**7, source="distillm: 1000")
+    validate_every: int = option(20, "optimizer steps between validations", low=1, source="assumed; distillm: an epoch")
+    temperature: float = option(1.0, "tau, of both distributions", low=0.05, high=100, source="distillm: 1")
+
+
+class DistiLLM(Method):
+    """Skew KL with an adaptive share of student text, replayed from a buffer."""
+
+    name, paper, Config = "distillm", "https://arxiv.org/abs/2402.03898", Config
+    variants = {"srkl": {"divergence": "srkl"}, "openllama": {"threshold": 0.2, "epsilon": 0.2}}
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(teacher="signal", replay=self.config.capacity, validate_every=self.config.validate_every)
+
+    @property
+    def threshold(self) -> float:
+        return self.state.get("threshold", self.config.threshold)
+
+    def sources(self, step: Step) -> tuple[Source, ...]:
+        if step.draw < self.threshold * (1 - step.index / step.total):
+            return (Source.STUDENT,)
+        return (Source.REPLAY,) if step.draw < self.threshold else (Source.DATA,)
+
+    def objective(self, tokens: Tokens):
+        c = self.config
+        divergence = skew_kl if c.divergence == "skl" else skew_reverse_kl
+        return divergence(tokens.student, tokens.teacher, alpha=c.alpha, temperature=c.temperature)
+
+    def after_step(self, step: Step, report):
+        now = report.get("validation_loss")
+        if now is None:
+            return
+        if now >= self.state.get("validation_loss", float("inf")) + self.config.epsilon:
+            self.state["threshold"] = min(1.0, self.threshold + self.config.rise)
+        self.state["validation_loss"] = now
+
+    def card(self):
+        c = self.config
+        return {
+            "divergence": {"skl": "skew KL", "srkl": "skew reverse KL"}[c.divergence],
+            "mixture_weight_of_teacher": c.alpha if c.divergence == "skl" else 1 - c.alpha,
+            "loss_temperature": c.temperature,
+            "replay": f"{c.capacity} responses, threshold from {c.threshold:g}",
+        }

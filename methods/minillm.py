@@ -1,0 +1,89 @@
+"""MiniLLM: reverse KL by policy gradient (Gu et al. 2024, https://arxiv.org/abs/2306.08543, equations 2 to 8).
+
+    L = mean_t [ w_t KL(q_t || p_t) - w_t R_{t+1} ] on text y  +  lm mean_t [ CE + lm_kd (CE(p, q) - CE) ] on data
+    r_t = log p(y_t) - log q(y_t)                  R_t = sum_{t' >= t} discount^(t' - t) r_t' / (tokens from t on)
+    w_t = q(y_t) / s(y_t)                          s = mixture p + (1 - mixture) q_old, the sampler of y
+
+p teacher, q student, q_old the student that sampled. The first term is exact for the own token, the second estimates
+what the token does to all later ones; R has no gradient, and in the first term neither has w. CE is the cross-entropy
+with the data's token, CE(p, q) the one with the teacher's distribution. Every text gives one update, so q = q_old up to
+rounding and PPO's clip never acts; the released code makes four passes over its samples. It also whitens R over each
+micro-batch, which would make the result depend on the split, and is left out. The paper's last term reads pre-training
+text; here it reads the reference responses of the labelled data.
+
+minillm@paper   the defaults by name
+minillm@trl     TRL's MiniLLMTrainer: own samples only, discount 0 with the own token's reward in R, no LM term
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from harness.losses import cross_entropy, reverse_kl
+from harness.method import Method, Mixture, Needs, Sequences, Step, Tokens
+from harness.options import option
+from harness.types import Source
+
+SCRIPT = "LMOps, train_base_xl.sh"
+
+
+@dataclass(frozen=True)
+class Config:
+    mixture: float = option(0.2, "teacher's share in the sampler", low=0, high=1, source=f"{SCRIPT}: 0.2")
+    discount: float = option(0.95, "of later rewards", low=0, high=1, source=f"{SCRIPT}: gamma 0.95")
+    own_reward: bool = option(False, "R starts at the own token, not behind it", source="paper, equation 6")
+    lm: float = option(1.0, "weight of the language-modelling term", low=0, high=1000, source=f"{SCRIPT}: 1")
+    lm_kd: float = option(0.5, "teacher's share in that term", low=0, high=1, source=f"{SCRIPT}: kd_ratio 0.5")
+
+
+class MiniLLM(Method):
+    """Reverse KL over whole responses by policy gradient, sampled from a mixture with the teacher."""
+
+    name, paper, Config = "minillm", "https://arxiv.org/abs/2306.08543", Config
+    variants = {
+        "paper": {"mixture": 0.2, "discount": 0.95, "own_reward": False, "lm": 1.0},
+        "trl": {"mixture": 0.0, "discount": 0.0, "own_reward": True, "lm": 0.0},
+    }
+    reduction = "source"
+
+    @property
+    def needs(self) -> Needs:
+        joint = Mixture(self.config.mixture) if self.config.mixture else None
+        return Needs(teacher="signal", survey=True, joint=joint)
+
+    def sources(self, step: Step) -> tuple[Source, ...]:
+        sampled = Source.MIXED if self.config.mixture else Source.STUDENT
+        return (sampled, Source.DATA) if self.config.lm else (sampled,)
+
+    def survey(self, sequences: Sequences):
+        """[N, 2] return R and sampler's log-probability of each token."""
+        returns = sequences.discounted(sequences.log_p - sequences.log_q, self.config.discount)
+        returns = returns / (sequences.length - sequences.position)
+        if not self.config.own_reward:
+            later = sequences.table(returns).roll(-1, 1)
+            later[:, -1] = 0
+            returns = sequences.flat(later).where(sequences.position + 1 < sequences.length, 0)
+        return torch.stack([returns, sequences.sampler()], 1)
+
+    def objective(self, tokens: Tokens):
+        c = self.config
+        returns, sampler = tokens.survey.unbind(1)
+        p, q = tokens.teacher, tokens.student
+        entropy = cross_entropy(q, tokens.labels)
+        ratio = (-entropy - sampler).exp()
+        own = ratio.detach() * reverse_kl(q, p) - ratio * returns
+        tokens.metrics.update(ratio=ratio.detach(), returns=returns)
+        if not c.lm:
+            return own
+        data = tokens.from_source(Source.DATA)
+        language = c.lm * ((1 - c.lm_kd) * entropy + c.lm_kd * cross_entropy(q, p))
+        # Twice, because the loop takes the mean over both sources and L adds up their means.
+        return 2 * language.where(data, own)
+
+    def card(self):
+        c = self.config
+        return {
+            "divergence": f"reverse KL, exact for the token, by returns with discount {c.discount:g} beyond it"
+            + (f"; language modelling x {c.lm:g}" if c.lm else ""),
+            "joint_text": f"mixture with {c.mixture:g} teacher" if c.mixture else None,
+        }
