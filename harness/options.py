@@ -30,8 +30,8 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
-    """``cls`` from ``values``, each converted and checked. Raises BadInput naming ``where`` and the key."""
+def build(cls: type, values: Mapping[str, Any], where: str, paper: str = "") -> Any:
+    """``cls`` from ``values``, each converted and checked. Raises BadInput naming ``where``, the key and ``paper``."""
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     hints = typing.get_type_hints(cls)
     checked = {}
@@ -40,11 +40,11 @@ def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
             if not fields:
                 raise BadInput(f"{where} takes no settings, so {key!r} cannot be set")
             raise unknown(f"setting of {where}", key, fields)
-        checked[key] = check(fields[key], hints[key], value, f"{where}.{key}")
+        checked[key] = check(fields[key], hints[key], value, f"{where}.{key}", paper)
     return cls(**checked)
 
 
-def check(field: dataclasses.Field, hint: Any, value: Any, where: str) -> Any:
+def check(field: dataclasses.Field, hint: Any, value: Any, where: str, paper: str = "") -> Any:
     """``value`` as the field's type and within its range, or BadInput saying which it is not."""
     value = convert(value, hint, where)
     meta = field.metadata
@@ -53,11 +53,12 @@ def check(field: dataclasses.Field, hint: Any, value: Any, where: str) -> Any:
     low, high = meta.get("low"), meta.get("high")
     if value is None or not isinstance(value, int | float):
         return value
+    span = f"[{'-inf' if low is None else low}, {'inf' if high is None else high}]"
+    meaning = "; ".join(filter(None, (meta.get("help", "").rstrip("."), paper)))
     if not math.isfinite(value):
-        raise BadInput(f"{where}={value} must be finite")
+        raise BadInput(f"{where}={value} must be finite and in {span} ({meaning})")
     if (low is not None and value < low) or (high is not None and value > high):
-        span = f"[{'-inf' if low is None else low}, {'inf' if high is None else high}]"
-        raise BadInput(f"{where}={value} is outside {span} ({meta.get('help', '').rstrip('.')})")
+        raise BadInput(f"{where}={value} is outside {span} ({meaning})")
     return value
 
 

@@ -149,7 +149,7 @@ def _method(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[Met
     known = {field.name for field in dataclasses.fields(found.Config)}
     values |= chosen.method.get(found.name, {})
     values |= {key: value for key, value in settings.items() if key in known}
-    config = options.build(found.Config, values, f"method {found.name}" if values else found.name)
+    config = options.build(found.Config, values, f"method {found.name}", found.paper)
     return found(config), variant or None, registry.origin(registry.METHODS, bare)
 
 
