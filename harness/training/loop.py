@@ -200,15 +200,15 @@ def _count_sources(accelerator: Accelerator, batches: list[Batch]) -> None:
 def _normalise(accelerator: Accelerator, student: Student, sums: list[Sums]) -> dict[str, float]:
     """Divides the gradients by the step's total weight over all processes; returns the means of the step."""
     names = sorted({name for s in sums for name in s.metrics})
-    rows: list[Tensor | float] = [sum(s.value for s in sums), sum(s.weight for s in sums)]
+    rows: list[Tensor | float] = [sum(getattr(s, what) for s in sums) for what in ("value", "weight", "scale")]
     rows += [sum(s.metrics.get(name, 0.0) for s in sums) for name in names]
     own = torch.stack([torch.as_tensor(row, dtype=torch.float64, device=accelerator.device) for row in rows])
-    value, weight, *metrics = accelerator.reduce(own).tolist()
+    value, weight, scale, *metrics = accelerator.reduce(own).tolist()
     divisor = weight if weight > 0 else 1.0  # a hard gate may silence a whole step: then nothing moves
     for parameter in student.parameters():
         if parameter.grad is not None:
             parameter.grad /= divisor
-    return {"loss": value / divisor, **{n: m / divisor for n, m in zip(names, metrics, strict=True)}}
+    return {"loss": value / divisor, **{n: m / scale for n, m in zip(names, metrics, strict=True)}}
 
 
 def _clip(student: Student, largest: float, step: Step) -> float:

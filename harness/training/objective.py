@@ -29,6 +29,7 @@ class Sums:
 
     value: Tensor | float = 0.0  # sum of c w objective
     weight: Tensor | float = 0.0  # sum of c w
+    scale: Tensor | float = 0.0  # sum of c
     metrics: dict[str, Tensor] = field(default_factory=dict)  # sums of c * metric
 
 
@@ -64,6 +65,7 @@ class Student(nn.Module):
                 raise NotFinite(_culprit(tokens, values))
             sums.value += total.detach()
             sums.weight += factor.sum()
+            sums.scale += scale[start:stop].sum()
             for name, metric in tokens.metrics.items():
                 sums.metrics[name] = sums.metrics.get(name, 0.0) + (scale[start:stop] * metric.detach()).sum()
             return total
@@ -165,7 +167,8 @@ def _culprit(tokens: Tokens, values: Tensor) -> str:
         ("teacher logits", tokens.teacher),
         ("objective", values),
     ]
-    bad: Callable[[Tensor], Tensor] = lambda t: t.isnan() if t.dim() > 1 else ~t.isfinite()  # noqa: E731
+    # A logit of -inf is a masked token; no other number may be infinite.
+    bad: Callable[[Tensor], Tensor] = lambda t: t.isnan() | (t == torch.inf) if t.dim() > 1 else ~t.isfinite()  # noqa: E731
     for name, tensor in suspects:
         if tensor is not None and bad(tensor).any():
             where = bad(tensor).reshape(len(tensor), -1).any(1).nonzero()[0].item()
