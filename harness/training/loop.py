@@ -116,7 +116,7 @@ def train(job: Job, progress: Progress) -> Trained:
         method.after_step(step, report)
 
         cost.steps, cost.seconds = index + 1, time.monotonic() - began
-        curve.append({"step": index + 1, "seconds": cost.seconds, **_texts(sequences, step), **report})
+        curve.append({"step": index + 1, "seconds": cost.seconds, **_texts(accelerator, sequences, step), **report})
         progress("train", index + 1, plan.steps, f"loss {report['loss']:.4f}")
         if plan.checkpoint_every and (index + 1) % plan.checkpoint_every == 0 and index + 1 < plan.steps:
             spent = cost.over_processes(accelerator)
@@ -167,7 +167,8 @@ def _backward(
     if getattr(method.config, "shuffle", False):
         readings = {i: reading(i) for i in range(len(batches))}
         module = accelerator.unwrap_model(wrapped)
-        own = [module.weigh(b, method, readings[i], step) for i, b in enumerate(batches)]
+        with accelerator.autocast():
+            own = [module.weigh(b, method, readings[i], step) for i, b in enumerate(batches)]
         weights = shuffle(own, batches, step, rollouts.gather)
     found = []
     for i, batch in enumerate(batches):
@@ -221,8 +222,9 @@ def _clip(student: Student, largest: float, step: Step) -> float:
     return norm
 
 
-def _texts(sequences: list[Sequence], step: Step) -> dict[str, float]:
-    """Whose texts the step trained on: the share sampled from the student now or before, and how long before."""
-    own = [s for s in sequences if s.source in (Source.STUDENT, Source.REPLAY)]
-    ages = [step.index - s.made for s in own]
-    return {"on_policy": len(own) / len(sequences), "buffer_age": sum(ages) / len(ages) if ages else 0.0}
+def _texts(accelerator: Accelerator, sequences: list[Sequence], step: Step) -> dict[str, float]:
+    """Whose texts all processes trained on: the share sampled from the student now or before, and how long before."""
+    ages = [step.index - s.made for s in sequences if s.source in (Source.STUDENT, Source.REPLAY)]
+    counts = torch.tensor([len(sequences), len(ages), sum(ages)], device=accelerator.device)
+    every, own, age = accelerator.reduce(counts).tolist()
+    return {"on_policy": own / every, "buffer_age": age / max(own, 1)}
