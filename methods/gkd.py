@@ -58,7 +58,8 @@ class GKD(Method):
     def objective(self, tokens: Tokens):
         c = self.config
         value = jsd(tokens.student, tokens.teacher, beta=c.beta, temperature=c.temperature)
-        return 2 * value if c.text == "both" else value  # the loop takes the mean over both texts, not the sum
+        # Of a step on both texts the loop takes the mean, not the sum.
+        return len(self.sources(tokens.step)) * value
 
     def card(self):
         c = self.config

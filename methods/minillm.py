@@ -12,7 +12,8 @@ micro-batch, which would make the result depend on the split, and is left out. T
 text; here it reads the reference responses of the labelled data.
 
 minillm@paper   the defaults by name
-minillm@trl     TRL's MiniLLMTrainer: own samples only, discount 0 with the own token's reward in R, no LM term
+minillm@trl     TRL's MiniLLMTrainer: own samples only, no LM term, the own token's reward in R, and R divided by
+                sum_{t' >= t} discount^(t' - t); its discount is 0, so that R_t = r_t
 """
 
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ class Config:
     mixture: float = option(0.2, "teacher's share in the sampler", low=0, high=1, source=f"{SCRIPT}: 0.2")
     discount: float = option(0.95, "of later rewards", low=0, high=1, source=f"{SCRIPT}: gamma 0.95")
     own_reward: bool = option(False, "R starts at the own token, not behind it", source="paper, equation 6")
+    per: str = option(
+        "token", "what R is divided by: tokens, or tokens as discounted", choices=("token", "discount"), source=SCRIPT
+    )
     lm: float = option(1.0, "weight of the language-modelling term", low=0, high=1000, source=f"{SCRIPT}: 1")
     lm_kd: float = option(0.5, "teacher's share in that term", low=0, high=1, source=f"{SCRIPT}: kd_ratio 0.5")
 
@@ -41,8 +45,8 @@ class MiniLLM(Method):
 
     name, paper, Config = "minillm", "https://arxiv.org/abs/2306.08543", Config
     variants = {
-        "paper": {"mixture": 0.2, "discount": 0.95, "own_reward": False, "lm": 1.0},
-        "trl": {"mixture": 0.0, "discount": 0.0, "own_reward": True, "lm": 0.0},
+        "paper": {"mixture": 0.2, "discount": 0.95, "own_reward": False, "per": "token", "lm": 1.0},
+        "trl": {"mixture": 0.0, "discount": 0.0, "own_reward": True, "per": "discount", "lm": 0.0},
     }
     reduction = "source"
 
@@ -58,7 +62,10 @@ class MiniLLM(Method):
     def survey(self, sequences: Sequences):
         """[N, 2] return R and sampler's log-probability of each token."""
         returns = sequences.discounted(sequences.log_p - sequences.log_q, self.config.discount)
-        returns = returns / (sequences.length - sequences.position)
+        left = sequences.length - sequences.position
+        if self.config.per == "discount":
+            left = sequences.discounted(torch.ones_like(returns), self.config.discount)
+        returns = returns / left
         if not self.config.own_reward:
             later = sequences.table(returns).roll(-1, 1)
             later[:, -1] = 0

@@ -16,6 +16,8 @@ taid@stablelm    the start of the paper's StableLM pair
 from dataclasses import dataclass
 from math import exp
 
+import torch
+
 from harness.losses import cross_entropy, forward_kl
 from harness.method import Method, Needs, Step, Tokens
 from harness.options import option
@@ -49,7 +51,8 @@ class TAID(Method):
 
     def objective(self, tokens: Tokens):
         r, q, tau = self.ratio, tokens.student, self.config.temperature
-        target = (1 - r) * q.detach().float() + r * tokens.teacher.float()
+        own, teacher = (z if z.dtype == torch.float64 else z.float() for z in (q.detach(), tokens.teacher))
+        target = (1 - r) * own + r * teacher
         value = forward_kl(q, target, temperature=tau)
         tokens.metrics["cross_entropy"] = cross_entropy(q.detach(), target, temperature=tau)
         tokens.metrics["ratio"] = value.new_full(value.shape, r)
