@@ -1,11 +1,14 @@
-"""Text from a model held in this process: batched by length, finished rows retired, reproducible per row.
+"""Text from a model held in this process: sorted by length, finished rows replaced, reproducible per row.
 
 Every row draws its own uniform numbers from its own seed. A sampled text therefore does not depend on which
 other prompts share its batch, on the order of the prompts, or on how often the work was interrupted.
+Models of the Llama family decode in :mod:`harness.models.slots`, where a waiting prompt enters as soon as rows are
+free; all others decode batch by batch through transformers.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +18,11 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import BadInput
 from harness.models import guards
+from harness.models.sampling import Stops, pick, uniforms
+from harness.models.slots import Slots
 from harness.types import Decoding, Prompt
+
+PREFILL_TOKENS = {"cpu": 512, "cuda": 16384}  # prompts that enter together, padding included: what caches hold
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Generator:
         self.model, self.tokenizer, self.batch = model, tokenizer, batch
         self.limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.end_ids = _end_ids(model, tokenizer)
+        self._agrees: bool | None = None  # whether slots compute what the model computes; tried once
 
     def render(self, prompt: Prompt) -> str:
         """The exact text whose tokens the model continues."""
@@ -94,18 +102,15 @@ class Generator:
         progress: Callable[[int], None] = lambda rows: None,
     ) -> list[Generated]:
         """One continuation of each prompt given as token ids, in order."""
-        results: list[Generated | None] = [None] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-        for start in range(0, len(order), self.batch):
-            rows = order[start : start + self.batch]
-            for row, generated in zip(
-                rows,
-                self._decode([prompts[i] for i in rows], decoding, [seeds[i] for i in rows]),
-                strict=True,
-            ):
-                results[row] = generated
-            progress(len(rows))
-        return results  # type: ignore[return-value]
+        prompts = [list(prompt) or [self.tokenizer.eos_token_id] for prompt in prompts]
+        work = _Work(self, prompts, decoding, seeds, progress)
+        order = sorted((i for i in range(len(prompts)) if work.room[i] > 0), key=lambda i: (len(prompts[i]), i))
+        if order and self._slots_fit():
+            self._through_slots(work, order)
+        else:
+            for start in range(0, len(order), self.batch):
+                self._through_model(work, order[start : start + self.batch])
+        return work.results()
 
     @torch.inference_mode()
     def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
@@ -141,65 +146,130 @@ class Generator:
         return found
 
     @torch.inference_mode()
-    def _decode(self, prompts: list[list[int]], decoding: Decoding, seeds: list[int]) -> list[Generated]:
-        device, rows = self.model.device, len(prompts)
-        limit = self.limit or float("inf")
-        room = [int(min(decoding.max_new_tokens, limit - len(p))) for p in prompts]
-        if min(room) <= 0:  # a prompt fills the context: it gets no answer, its neighbours are not shortened
-            fits = [i for i in range(rows) if room[i] > 0]
-            done = self._decode([prompts[i] for i in fits], decoding, [seeds[i] for i in fits]) if fits else []
-            rest = iter(done)
-            return [
-                next(rest) if r > 0 else Generated("", (), (), "length", len(p))
-                for r, p in zip(room, prompts, strict=True)
-            ]
-        ids, mask = _pad_left(prompts, self.tokenizer.pad_token_id, device)
-        draws = _uniforms(seeds, max(room), device) if decoding.temperature > 0 else None
-        stops = _Stops(self.tokenizer, decoding.stop)
-        out: list[list[int]] = [[] for _ in range(rows)]
-        log_probs: list[list[float]] = [[] for _ in range(rows)]
-        finish = ["length"] * rows
-        alive = torch.arange(rows, device=device)
+    def _slots_fit(self) -> bool:
+        """Whether slots know this model, and agree with its own forward pass where they have never been used."""
+        if not Slots.fit(self.model):
+            return False
+        if self._agrees is None:
+            vocab, slots = len(self.tokenizer), Slots(self.model, len(self.tokenizer), 2)
+            ids = (torch.arange(5) * 7) % vocab
+            ours = [slots.enter([ids[:4].tolist(), ids[:2].tolist()])[0], slots.step(ids[[4, 2]].to(slots.device))]
+            ours = torch.stack([ours[0], *ours[1]]).float()
+            theirs = self.model(input_ids=ids[None].to(slots.device)).logits[0, [3, 4, 2], :vocab].float()
+            # In half precision the order of additions already shows in the second digit.
+            close = 1e-3 if self.model.dtype == torch.float32 else 5e-2
+            self._agrees = bool((ours - theirs).abs().max() <= close * (1 + theirs.abs().max()))
+        return self._agrees
+
+    @torch.inference_mode()
+    def _through_slots(self, work: _Work, order: list[int]) -> None:
+        """Waiting prompts enter in the order given, whenever an eighth of the rows is free."""
+        waiting, rows, newest = deque(order), [], []
+        budget = PREFILL_TOKENS.get(self.model.device.type, 16384)
+        slots = Slots(self.model, len(self.tokenizer), min(self.batch, len(order)))
+        while waiting or rows:
+            free = slots.rows - len(rows)
+            if waiting and (not rows or free * 8 >= slots.rows):
+                entering: list[int] = []
+                while waiting and len(entering) < free:
+                    if entering and (len(entering) + 1) * len(work.prompts[waiting[0]]) > budget:
+                        break
+                    entering.append(waiting.popleft())
+                logits = slots.enter([work.prompts[i] for i in entering])
+                rows += entering
+                newest += work.take(entering, logits.float())
+            else:
+                newest = work.take(rows, slots.step(torch.tensor(newest, device=slots.device)).float())
+            going = [k for k, row in enumerate(rows) if not work.ended[row]]
+            if len(going) < len(rows):
+                where = slots.keep(going)
+                rows, newest = [rows[k] for k in where], [newest[k] for k in where]
+
+    @torch.inference_mode()
+    def _through_model(self, work: _Work, rows: list[int]) -> None:
+        """One batch, decoded until its last row ends; ended rows leave it."""
+        ids, mask = _pad_left([work.prompts[i] for i in rows], self.tokenizer.pad_token_id, self.model.device)
         cache = DynamicCache(config=self.model.config)
         position = (mask.cumsum(1) - 1).clamp_min(0)
-        for t in range(max(room)):
-            logits = (
-                self.model(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=position,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-                .logits[:, -1, : len(self.tokenizer)]
-                .float()
-            )
-            token, log_prob = _pick(logits, decoding, None if draws is None else draws[alive, t])
-            going = []
-            for k, (row, new, lp) in enumerate(zip(alive.tolist(), token.tolist(), log_prob.tolist(), strict=True)):
-                out[row].append(new)
-                log_probs[row].append(lp)
-                if new in self.end_ids or stops.hit(out[row]):
-                    finish[row] = "stop"
-                elif len(out[row]) < room[row]:
-                    going.append(k)
+        while True:
+            logits = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1, : len(self.tokenizer)]
+            token = torch.tensor(work.take(rows, logits.float()), device=ids.device)
+            going = [k for k, row in enumerate(rows) if not work.ended[row]]
             if not going:
-                break
-            if len(going) < len(token):
-                keep = torch.tensor(going, device=device)
-                alive, token, mask, position = alive[keep], token[keep], mask[keep], position[keep]
+                return
+            if len(going) < len(rows):
+                keep = torch.tensor(going, device=ids.device)
+                token, mask, position = token[keep], mask[keep], position[keep]
+                rows = [rows[k] for k in going]
                 cache.batch_select_indices(keep)
             ids = token[:, None]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             position = position[:, -1:] + 1
-        return [
-            Generated(stops.cut(self._text(out[i])), tuple(out[i]), tuple(log_probs[i]), finish[i], len(prompts[i]))
-            for i in range(rows)
-        ]
 
-    def _text(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+class _Work:
+    """The continuations of one call while they grow: what was drawn for each prompt, and whether it ended."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        prompts: list[list[int]],
+        decoding: Decoding,
+        seeds: Sequence[int],
+        progress: Callable[[int], None],
+    ):
+        limit = generator.limit or float("inf")
+        self.prompts, self.decoding, self.progress = prompts, decoding, progress
+        # A prompt that fills the context gets no answer; its neighbours are not shortened.
+        self.room = [max(0, int(min(decoding.max_new_tokens, limit - len(p)))) for p in prompts]
+        self.end_ids, self.stops = generator.end_ids, Stops(generator.tokenizer, decoding.stop)
+        self.seeds, self.draws = seeds, {}
+        self.out: list[list[int]] = [[] for _ in prompts]
+        self.log_probs: list[list[float]] = [[] for _ in prompts]
+        self.finish = ["length"] * len(prompts)
+        self.ended = [room == 0 for room in self.room]
+        self.decode = generator.tokenizer.decode
+
+    def take(self, rows: Sequence[int], logits: Tensor) -> list[int]:
+        """The next token of each of these prompts from logits [n, V]; notes which of them end with it."""
+        draw = None
+        if self.decoding.temperature > 0:
+            draw = torch.tensor([self._draw(row) for row in rows], device=logits.device)
+        token, log_prob = pick(logits, self.decoding, draw)
+        tokens, ended = token.tolist(), 0
+        for row, new, lp in zip(rows, tokens, log_prob.tolist(), strict=True):
+            out = self.out[row]
+            out.append(new)
+            self.log_probs[row].append(lp)
+            if new in self.end_ids or self.stops.hit(out):
+                self.finish[row], self.ended[row] = "stop", True
+            elif len(out) >= self.room[row]:
+                self.ended[row] = True
+            ended += self.ended[row]
+        if ended:
+            self.progress(ended)
+        return tokens
+
+    def _draw(self, row: int) -> float:
+        if row not in self.draws:
+            self.draws[row] = uniforms(self.seeds[row], self.room[row])
+        return self.draws[row][len(self.out[row])]
+
+    def results(self) -> list[Generated]:
+        def text(ids: list[int]) -> str:
+            return self.stops.cut(self.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+        return [
+            Generated(text(ids) if ids else "", tuple(ids), tuple(log_probs), finish, len(prompt))
+            for ids, log_probs, finish, prompt in zip(self.out, self.log_probs, self.finish, self.prompts, strict=True)
+        ]
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -216,45 +286,3 @@ def _pad_left(prompts: list[list[int]], pad: int, device) -> tuple[Tensor, Tenso
         ids[i, width - len(prompt) :] = torch.tensor(prompt)
         mask[i, width - len(prompt) :] = 1
     return ids.to(device), mask.to(device)
-
-
-def _uniforms(seeds: list[int], length: int, device) -> Tensor:
-    """[rows, length] uniform numbers, each row from its own seed."""
-    generator = torch.Generator()
-    return torch.stack([torch.rand(length, generator=generator.manual_seed(s)) for s in seeds]).to(device)
-
-
-def _pick(logits: Tensor, decoding: Decoding, draw: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Next token [rows] and its log-probability at temperature 1 [rows] from logits [rows, V]."""
-    log_probs = logits.log_softmax(-1)
-    if decoding.temperature <= 0:
-        token = logits.argmax(-1)
-    else:
-        probs = (logits / decoding.temperature).softmax(-1)
-        if decoding.top_p < 1:
-            ordered, where = probs.sort(-1, descending=True)
-            ordered[ordered.cumsum(-1) - ordered >= decoding.top_p] = 0
-            probs = torch.zeros_like(probs).scatter_(-1, where, ordered)
-        steps = probs.cumsum(-1)
-        # The first token whose cumulative mass exceeds the draw: inverse transform sampling.
-        token = torch.searchsorted(steps, (draw[:, None] * steps[:, -1:]), right=True)[:, 0]
-        token = token.clamp_max(logits.shape[-1] - 1)
-    return token, log_probs.gather(-1, token[:, None])[:, 0]
-
-
-class _Stops:
-    """Stop strings. A tail of the ids is decoded: a stop string may span tokens or sit inside one."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]):
-        self.tokenizer, self.stop = tokenizer, tuple(stop)
-        self.tail = max((len(s.encode()) for s in stop), default=0) + 4
-
-    def hit(self, ids: list[int]) -> bool:
-        if not self.stop:
-            return False
-        tail = self.tokenizer.decode(ids[-self.tail :], clean_up_tokenization_spaces=False)
-        return any(s in tail for s in self.stop)
-
-    def cut(self, text: str) -> str:
-        ends = [text.find(s) for s in self.stop]
-        return text[: min((e for e in ends if e >= 0), default=len(text))]
