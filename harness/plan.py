@@ -248,7 +248,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     if isinstance(method, ReferencePoint):
         if method.evaluates == "teacher":
             spec["student"] = plan.teacher.identity()
-        return Training(method, variant, origin, seed, spec, f"{method.name}-{fingerprint(spec)[:16]}")
+        return Training(method, variant, origin, seed, spec, _training_id(spec))
     texts = texts_of(method, plan.recipe.training.steps)
     training = dataclasses.asdict(plan.recipe.training)
     unused = set() if training["signal"] == "top-k" else {"top_k"}
@@ -264,7 +264,13 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         "labelled": examples.fingerprint(plan.labelled) if Source.DATA in texts else None,
         "validation": examples.fingerprint(plan.validation) if method.needs.validate_every else None,
     }
-    return Training(method, variant, origin, seed, spec, f"{method.name}-{fingerprint(spec)[:16]}")
+    return Training(method, variant, origin, seed, spec, _training_id(spec))
+
+
+def _training_id(spec: Mapping[str, Any]) -> str:
+    """Names a trained student by what made it: a variant and its settings spelt out are one training."""
+    method = {key: value for key, value in spec["method"].items() if key != "variant"}
+    return f"{method['name']}-{fingerprint({**spec, 'method': method})[:16]}"
 
 
 def _distinct(names: Sequence[str], kind: str) -> list[str]:

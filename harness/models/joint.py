@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from harness.method import Mixture, Speculation
 from harness.models.generate import Generated, Generator
+from harness.models.sampling import invert, nucleus
 from harness.types import Decoding
 
 
@@ -121,14 +122,14 @@ def _sample(
     if isinstance(how, Mixture):
         student, teacher = (_probs(z, decoding.temperature, decoding.top_p) for z in (q, p))
         mixed = how.teacher_share * teacher + (1 - how.teacher_share) * student
-        token = _draw(mixed, chances[:, 0])
+        token = invert(mixed, chances[:, 0])
     else:
         student = _probs(q, how.student.temperature, how.student.top_p)
         teacher = _probs(p, how.teacher.temperature, how.teacher.top_p)
         accepted = torch.zeros_like(p, dtype=torch.bool).scatter_(-1, p.topk(min(how.top_k, p.shape[-1])).indices, True)
-        proposed = _draw(student, chances[:, 0])
+        proposed = invert(student, chances[:, 0])
         good = accepted.gather(-1, proposed[:, None])[:, 0]
-        token = torch.where(good, proposed, _draw(teacher, chances[:, 1]))
+        token = torch.where(good, proposed, invert(teacher, chances[:, 1]))
         kept = student * accepted
         mixed = kept + (1 - kept.sum(-1, keepdim=True)) * teacher
     return token, mixed.gather(-1, token[:, None])[:, 0].log()
@@ -138,17 +139,5 @@ def _probs(logits: Tensor, temperature: float, top_p: float) -> Tensor:
     """[rows, V] the distribution that is sampled from; temperature 0 is greedy."""
     if temperature <= 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
-    probs = (logits / temperature).softmax(-1)
-    if top_p < 1:
-        ordered, where = probs.sort(-1, descending=True)
-        ordered[ordered.cumsum(-1) - ordered >= top_p] = 0
-        probs = torch.zeros_like(probs).scatter_(-1, where, ordered)
-        probs /= probs.sum(-1, keepdim=True)
-    return probs
-
-
-def _draw(probs: Tensor, chance: Tensor) -> Tensor:
-    """[rows] tokens by inverse transform sampling: the first whose cumulative mass exceeds the chance."""
-    steps = probs.cumsum(-1)
-    token = torch.searchsorted(steps, chance[:, None] * steps[:, -1:], right=True)[:, 0]
-    return token.clamp_max(probs.shape[-1] - 1)
+    masses = nucleus(logits, temperature, top_p)
+    return masses / masses.sum(-1, keepdim=True)

@@ -21,18 +21,28 @@ def pick(logits: Tensor, decoding: Decoding, draw: Tensor | None) -> tuple[Tenso
     if decoding.temperature <= 0:
         token = logits.argmax(-1)
         return token, _log_prob(logits, token)
-    probs = (logits if decoding.temperature == 1 else logits / decoding.temperature).softmax(-1)
-    if decoding.top_p < 1:
-        ordered, where = probs.sort(-1, descending=True)
-        ordered[ordered.cumsum(-1) - ordered >= decoding.top_p] = 0
-        probs = torch.zeros_like(probs).scatter_(-1, where, ordered)
-    steps = probs.cumsum(-1)
-    # The first token whose cumulative mass exceeds the draw: inverse transform sampling.
-    token = torch.searchsorted(steps, (draw[:, None] * steps[:, -1:]), right=True)[:, 0]
-    token = token.clamp_max(logits.shape[-1] - 1)
+    probs = nucleus(logits, decoding.temperature, decoding.top_p)
+    token = invert(probs, draw)
     if decoding.temperature == 1 and decoding.top_p >= 1:  # it was drawn from these very probabilities
         return token, probs.gather(-1, token[:, None])[:, 0].log()
     return token, _log_prob(logits, token)
+
+
+def nucleus(logits: Tensor, temperature: float, top_p: float) -> Tensor:
+    """[rows, V] what is drawn from, in proportion: the tempered softmax, 0 outside the nucleus of mass ``top_p``."""
+    probs = (logits if temperature == 1 else logits / temperature).softmax(-1)
+    if top_p >= 1:
+        return probs
+    ordered, where = probs.sort(-1, descending=True)
+    ordered[ordered.cumsum(-1) - ordered >= top_p] = 0
+    return torch.zeros_like(probs).scatter_(-1, where, ordered)
+
+
+def invert(masses: Tensor, draw: Tensor) -> Tensor:
+    """[rows] tokens by inverse transform sampling: the first whose cumulative mass exceeds the uniform ``draw``."""
+    steps = masses.cumsum(-1)
+    token = torch.searchsorted(steps, (draw[:, None] * steps[:, -1:]), right=True)[:, 0]
+    return token.clamp_max(masses.shape[-1] - 1)
 
 
 def _log_prob(logits: Tensor, token: Tensor) -> Tensor:
