@@ -47,6 +47,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps (default: cuda if there is one)")
     command.add_argument("--again", action="store_true", help="run anew even if the same is recorded; both are kept")
     words.results(command)
+    words.sandbox(command)
     command.set_defaults(command=call)
 
 
@@ -54,6 +55,7 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.plan import Request, prepare
     from harness.progress import Reporter
 
+    words.accept_sandbox(chosen)
     seeds = [seed for group in chosen.seed or [[0]] for seed in group]
     plan = prepare(
         Request(
