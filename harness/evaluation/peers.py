@@ -229,8 +229,8 @@ def _stored(path: Path) -> list[Mapping[str, Any]]:
     return parse(path.read_bytes(), path)
 
 
-AGREED = """No verdict differs: the micro models box plain integers and write short programs. Where graders differ is in the
-forms that an answer can take, which the golds above have and these outputs have not."""
+AGREED = """No verdict differs: the micro models box plain integers and write short programs. Where graders
+differ is in the forms that an answer can take, which the golds above have and these outputs have not."""
 
 
 # -- judged ----------------------------------------------------------------------------------------------------
