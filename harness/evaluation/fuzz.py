@@ -24,7 +24,7 @@ from harness.evaluation.benchmarks import locate, open_task
 from harness.evaluation.fuzz_texts import BOMBS, GENTLE_BOMBS, KINDS
 from harness.evaluation.known_answers import fenced
 from harness.task import Task
-from harness.types import Completion
+from harness.types import Completion, Problem, Verdict
 
 TASKS = ("amc23", "gsm8k", "olympiadbench", "math500", "humaneval", "mbpp")
 CHUNK = 500
@@ -60,7 +60,7 @@ def draw(tasks: Sequence[Task], n: int, seed: int, bombs: Sequence[str]) -> Iter
         yield task, kind, Completion(problem.id, i, text, 0, "stop")
 
 
-def right_answer(task: Task, problem) -> str:
+def right_answer(task: Task, problem: Problem) -> str:
     """A completion that is graded right, to be spoilt."""
     if task.family == "maths":
         return task.gold_completion(problem)
@@ -76,9 +76,8 @@ def fuzz(
 ) -> Counter[tuple[str, str, str]]:
     """How often each (family, kind, outcome) came up. Raises Broken for a verdict that breaks a promise."""
     found: Counter[tuple[str, str, str]] = Counter()
-    drawn = list(draw(tasks, n, seed, bombs)) if n <= CHUNK else None
     done = 0
-    for piece in _pieces(drawn or draw(tasks, n, seed, bombs)):
+    for piece in _pieces(draw(tasks, n, seed, bombs)):
         faulthandler.dump_traceback_later(HANG_S, exit=True)
         for task in tasks:
             mine = [(kind, completion) for asked, kind, completion in piece if asked is task]
@@ -95,7 +94,7 @@ def fuzz(
     return found
 
 
-def _pieces(drawn) -> Iterator[list[tuple[Task, str, Completion]]]:
+def _pieces(drawn: Iterator[tuple[Task, str, Completion]]) -> Iterator[list[tuple[Task, str, Completion]]]:
     piece = []
     for item in drawn:
         piece.append(item)
@@ -106,7 +105,7 @@ def _pieces(drawn) -> Iterator[list[tuple[Task, str, Completion]]]:
         yield piece
 
 
-def _check(task: Task, completion: Completion, verdict) -> None:
+def _check(task: Task, completion: Completion, verdict: Verdict) -> None:
     """What every verdict promises."""
     fine = (
         (verdict.problem_id, verdict.sample) == (completion.problem_id, completion.sample)
@@ -159,7 +158,16 @@ def main(words: Sequence[str] | None = None) -> int:
     return int(bool(left))
 
 
-def page(found, tasks, n: int, seed: int, walls: str, seconds: float, waiting: int, left: Sequence[int]) -> str:
+def page(
+    found: Counter[tuple[str, str, str]],
+    tasks: Sequence[Task],
+    n: int,
+    seed: int,
+    walls: str,
+    seconds: float,
+    waiting: int,
+    left: Sequence[int],
+) -> str:
     """The log of a run, as Markdown."""
     lines = [
         f"# {sum(found.values()):,} fuzzed completions",
@@ -167,7 +175,7 @@ def page(found, tasks, n: int, seed: int, walls: str, seconds: float, waiting: i
         f"`python -m harness.evaluation.fuzz --n {n} --seed {seed}`, {seconds:.0f} s, {walls}.",
         f"Tasks in turn: {', '.join(task.title for task in tasks)}.",
         "",
-        f"Every completion got its verdict: no crash, no hang. {waiting} processes of the graders' pools were waiting at "
+        f"Every completion got its verdict: no crash, no hang. {waiting} processes of the graders' pools were waiting at",
         f"the end; after the pools were closed {len(left)} processes were left.",
         "",
         "| family | kind | right | wrong | no verdict |",
@@ -178,8 +186,8 @@ def page(found, tasks, n: int, seed: int, walls: str, seconds: float, waiting: i
         lines.append(f"| {family} | {kind} | " + " | ".join(f"{count:,}" for count in counts) + " |")
     lines += [
         "",
-        "Right ones are right answers that were hardly spoilt: a cut in the closing words, a changed comment. `no verdict`",
-        "is a comparison that hit its limit of CPU time or memory; it costs its item and counts as wrong.",
+        "Right ones are right answers that were hardly spoilt: a cut in the closing words, a changed comment.",
+        "`no verdict`: a comparison that hit its limit of CPU time or memory; it costs its item and counts as wrong.",
     ]
     return "\n".join(lines)
 
