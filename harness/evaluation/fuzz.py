@@ -23,6 +23,8 @@ from harness import data
 from harness.evaluation.benchmarks import locate, open_task
 from harness.evaluation.fuzz_texts import BOMBS, GENTLE_BOMBS, KINDS
 from harness.evaluation.known_answers import fenced
+from harness.grading.maths_pool import shared_pool
+from harness.sandbox import shared, tier
 from harness.task import Task
 from harness.types import Completion, Problem, Verdict
 
@@ -136,9 +138,6 @@ def descendants(pid: int | None = None) -> list[int]:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    from harness.grading.maths_pool import shared_pool
-    from harness.sandbox import shared, tier
-
     parser = argparse.ArgumentParser(prog="python -m harness.evaluation.fuzz", description=__doc__.split("\n")[0])
     parser.add_argument("--n", type=int, default=2000, help="completions (default: 2000)")
     parser.add_argument("--seed", type=int, default=0)
@@ -175,8 +174,8 @@ def page(
         f"`python -m harness.evaluation.fuzz --n {n} --seed {seed}`, {seconds:.0f} s, {walls}.",
         f"Tasks in turn: {', '.join(task.title for task in tasks)}.",
         "",
-        f"Every completion got its verdict: no crash, no hang. {waiting} processes of the graders' pools were waiting at",
-        f"the end; after the pools were closed {len(left)} processes were left.",
+        f"Every completion got its verdict: no crash, no hang. {waiting} processes of the graders' pools were waiting",
+        f"at the end; after the pools were closed {len(left)} processes were left.",
         "",
         "| family | kind | right | wrong | no verdict |",
         "|---|---|---:|---:|---:|",

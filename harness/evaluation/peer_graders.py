@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.grading.code_task import HUMANEVAL_PLUS, MBPP_PLUS
+
+FILES = {"humaneval": HUMANEVAL_PLUS.local, "mbpp": MBPP_PLUS.local}
 Passes = Callable[[str, str, float | None], bool]  # of a task id, a program, a floor of the time limits or None
 
 
@@ -38,10 +41,11 @@ def strings(gold: str, text: str) -> bool:
     return bool(process_results({"answer": gold}, [text])["exact_match"])
 
 
-def evalplus_on_its_data(dataset: str, local: str, plus: bool) -> Passes:
-    """EvalPlus on its own file ``local`` below ``HARNESS_DATA``; ``dataset`` is humaneval or mbpp."""
-    # read when evalplus is imported
-    os.environ[f"{dataset.upper()}_OVERRIDE_PATH"] = str(Path(os.environ["HARNESS_DATA"]) / local)
+def evalplus_on_its_data(dataset: str, plus: bool) -> Passes:
+    """EvalPlus on its own file; ``dataset`` is humaneval or mbpp. Raises KeyError without ``HARNESS_DATA``."""
+    root = Path(os.environ["HARNESS_DATA"])
+    for name, local in FILES.items():  # read when evalplus is imported
+        os.environ[f"{name.upper()}_OVERRIDE_PATH"] = str(root / local)
     from evalplus.data import get_human_eval_plus, get_mbpp_plus
 
     return evalplus(dataset, get_human_eval_plus() if dataset == "humaneval" else get_mbpp_plus(), plus)

@@ -139,7 +139,7 @@ def _code() -> Iterator[str]:
     for dataset, names in (("humaneval", ("humaneval", "humanevalplus")), ("mbpp", ("mbpp", "mbppplus"))):
         for name in names:
             task = open_task(name)
-            peer = evalplus_on_its_data(dataset, locate(name)[0].dataset.local, task.plus)
+            peer = evalplus_on_its_data(dataset, task.plus)
             for kind, ids, program in _programs(task):
                 programs = [program(task, key) for key in ids]
                 verdicts = task.grade_programs([_completion(key, "") for key in ids], programs)
