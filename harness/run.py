@@ -68,14 +68,15 @@ def _record(
     work = plan.request.results / "work"
     with _lock(work / "locks" / training.training_id):
         folder, facts = obtain(plan, training, work, progress, fresh=plan.request.again)
-    generator = open_generator(folder, plan.device, plan.recipe.evaluation.batch)
+    generator = open_generator(
+        folder, plan.device, plan.recipe.evaluation.batch, work / "generations", again=plan.request.again
+    )
     problems = evaluate.problems_of(task, limit)
     prompts = [] if foreign else [problem.prompt for problem in problems]
     guarded = [f"{task.title}: {word}" for word in generator.warnings(prompts, decoding)]
     for warning in guarded:
         announce(f"warning: {warning}")
     began = time.monotonic()
-    scratch = work / "completions" / f"{run_id}.jsonl"
     with _lock(work / "locks" / run_id):
         if foreign:
             graded = task.measure(generator, limit, training.seed)
@@ -86,7 +87,6 @@ def _record(
                 generator,
                 decoding,
                 training.seed,
-                scratch,
                 lambda done, total: progress(f"answer {task.title}", done, total, ""),
             )
             progress(f"grade {task.title}", 0, len(completions), "")
@@ -136,7 +136,6 @@ def _record(
             },
             graded,
         )
-    scratch.unlink(missing_ok=True)
     for warning in later:
         announce(f"warning: {warning}")
     return plan.store.get(run_id) | {"reused": False}

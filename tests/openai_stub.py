@@ -67,6 +67,9 @@ def verdict(body: dict, always_first: bool) -> tuple[str, float]:
 
 
 def completion(body: dict, trouble: str) -> dict:
+    if "prompt" in body:  # /completions: plain text goes on
+        choice = {"index": 0, "text": f" goes on after {body['prompt']}", "finish_reason": "stop"}
+        return {"model": body["model"], "choices": [choice], "usage": {"completion_tokens": 10}}
     text, share = verdict(body, always_first=trouble == "first")
     text = {"nonsense": "I like both of them!", "empty": ""}.get(trouble, text)
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}

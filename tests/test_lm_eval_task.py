@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from lm_eval.api.model import LM
+from openai_stub import serving
 from test_lm_eval_adapter import CHOOSE, DOCUMENTS, GENERATE
 
 from harness.cli import main
@@ -48,3 +50,62 @@ def test_limits_and_mistakes(folder):
     with pytest.raises(BadInput, match="graded by lm-eval while it runs"):
         task = open_task(f"lm_eval:{folder}/choices")
         task.grade(task.items[0], "yes")
+
+
+def test_a_served_model_answers_and_cannot_be_asked_for_likelihoods(folder, tmp_path, capsys):
+    words = ["run", "--method", "untouched", "--results", str(tmp_path / "results"), "--json"]
+    with serving("500", "garbage") as stub:
+        words += ["--student", f"openai:stub@{stub.url}", "--task"]
+        assert main([*words, f"lm_eval:{folder}/echoes"]) == 0
+        (record,) = json.loads(capsys.readouterr().out)["records"]
+        asked = [body["messages"] for body in stub.requests()]
+        assert len(asked) == 5 and [{"role": "user", "content": "say a"}] in asked
+        assert main([*words, f"lm_eval:{folder}/choices"]) == 2
+    assert record["counts"]["total"] == 3 and record["first_prompt"] == 'chat:[{"role": "user", "content": "say a"}]'
+    assert "choices scores continuations, which a served model cannot: give its files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("{}/echos", "unknown lm-eval task 'echos'; did you mean echoes"),
+        ("nowhere/echoes", "no folder of task files"),
+        ("{}/", "unknown lm-eval task ''"),
+    ],
+)
+def test_a_wrong_name_is_one_line(folder, models, tmp_path, capsys, task, message):
+    words = ["run", "--method", "untouched", "--student", str(models[0]), "--results", str(tmp_path / "results")]
+    assert main([*words, "--task", f"lm_eval:{task.format(folder)}"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+
+
+def test_our_maths_tasks_run_from_lm_evals_command_line(models, tmp_path, monkeypatch):
+    """Prompts, decoding and verdicts are those of ``harness run``."""
+    import harness.tasks.lm_eval as ours
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    data = tmp_path / "data/amc23"
+    data.mkdir(parents=True)
+    rows = [{"id": i, "problem": f"What is {i} + 1?", "answer": float(i + 1)} for i in range(2)]
+    (data / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("HARNESS_DATA", str(data.parent))
+    task = open_task("amc23@real")
+    said = {task.items[0].prompt.plain: "so \\boxed{1}", task.items[1].prompt.plain: "so 2"}
+
+    class Speaking(LM):
+        def generate_until(self, requests):
+            assert all(request.args[1]["max_gen_toks"] == task.decoding.max_new_tokens for request in requests)
+            return [said[request.args[0]] for request in requests]
+
+        loglikelihood = loglikelihood_rolling = None
+
+    found = simple_evaluate(
+        Speaking(),
+        tasks=["harness_amc23"],
+        task_manager=TaskManager(include_path=ours.__path__[0], include_defaults=False),
+        bootstrap_iters=0,
+    )
+    assert found["results"]["harness_amc23"]["exact_match,none"] == 0.5
+    assert [s["exact_match"] for s in found["samples"]["harness_amc23"]] == [1.0, 0.0]

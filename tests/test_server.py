@@ -75,13 +75,11 @@ def test_replies_are_cut_and_their_end_is_told(choice, text, finish):
 
 
 @pytest.mark.parametrize("name", ["gsm8k@micro", "alpaca_eval@micro"])
-def test_it_serves_an_evaluation(name, tmp_path):
+def test_it_serves_an_evaluation(name):
     task = open_task(name)
     with serving() as stub:
         generator = ServerGenerator("stub", stub.url, options=QUICK)
-        completions = evaluate.complete(
-            task, task.items[:3], generator, task.decoding, 0, tmp_path / "c.jsonl", lambda *_: None
-        )
+        completions = evaluate.complete(task, task.items[:3], generator, task.decoding, 0, lambda *_: None)
         assert [c.problem_id for c in completions] == [p.id for p in task.items[:3]]
         asked = {body["messages"][-1]["content"] for body in stub.requests()}
     assert asked == {p.prompt.user for p in task.items[:3]} and all(c.text for c in completions)

@@ -18,12 +18,14 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--judge", metavar="JUDGE", help="for instruction tasks")
     command.add_argument("--protocol", metavar="NAME", help="a published protocol; harness show task T lists them")
     command.add_argument("--json", action="store_true", help="JSON on stdout")
+    words.sandbox(command)
     command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
     from harness.evaluation.grade import grade
 
+    words.accept_sandbox(chosen)
     outcome = grade(chosen.task, Path(chosen.samples), chosen.judge, chosen.protocol)
     for warning in outcome["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)

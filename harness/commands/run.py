@@ -52,6 +52,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--again", action="store_true", help="run anew even if the same is recorded; both are kept")
     words.results(command)
+    words.sandbox(command)
     command.set_defaults(command=call)
 
 
@@ -59,6 +60,7 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.plan import Request, prepare
     from harness.progress import Reporter
 
+    words.accept_sandbox(chosen)
     seeds = [seed for group in chosen.seed or [[0]] for seed in group]
     plan = prepare(
         Request(

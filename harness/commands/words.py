@@ -18,6 +18,21 @@ def results(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="JSON on stdout, everything else on stderr")
 
 
+def sandbox(command: argparse.ArgumentParser) -> None:
+    """``--sandbox TIER``, which :func:`accept_sandbox` puts in force."""
+    command.add_argument(
+        "--sandbox",
+        choices=("A", "B", "C"),
+        help="the lowest sandbox tier that may run programs (default: HARNESS_SANDBOX, else B); C guards nothing",
+    )
+
+
+def accept_sandbox(chosen: argparse.Namespace) -> None:
+    """Every sandbox of this process takes the tier of ``--sandbox`` as the lowest."""
+    if chosen.sandbox:
+        os.environ["HARNESS_SANDBOX"] = chosen.sandbox
+
+
 def seed(word: str) -> int:
     """A training seed, or argparse's complaint."""
     if not word.isdecimal() or int(word) >= 2**31:

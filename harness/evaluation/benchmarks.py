@@ -11,6 +11,8 @@ from pathlib import Path
 
 from harness import data, registry
 from harness.errors import BadInput, unknown
+from harness.grading.code_task import CodeTask
+from harness.sandbox import tier
 from harness.task import Task
 
 WORLDS = ("real", "micro")
@@ -28,7 +30,7 @@ def open_task(
     """The task, with rows and judge, under its own protocol or one of its ``protocols``.
 
     ``lm_eval:NAME`` is lm-eval's own task. ``keep`` is where a judge's answers are kept. Raises BadInput for an
-    unknown name, world or protocol, missing data, or a judged task without a judge.
+    unknown name, world or protocol, missing data, a judged task without a judge, or programs without a sandbox.
     """
     if name.startswith(LM_EVAL):
         from harness.evaluation.lm_eval_task import open_lm_eval_task
@@ -39,8 +41,15 @@ def open_task(
     if world == "micro":
         if asked.dataset != found.dataset:
             raise BadInput(f"protocol {protocol} asks {asked.dataset.local}; the micro world has no such problems")
-        return _micro_task(asked)
-    return asked(data.read(asked.dataset), _judge(asked, judge, keep))
+        return _walled(_micro_task(asked))
+    return _walled(asked(data.read(asked.dataset), _judge(asked, judge, keep)))
+
+
+def _walled(task: Task) -> Task:
+    """The task, once it is known that its programs can be run here: before any work, not after it."""
+    if isinstance(task, CodeTask):
+        tier()
+    return task
 
 
 def open_unjudged(name: str, protocol: str | None = None) -> Task:

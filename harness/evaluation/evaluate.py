@@ -1,7 +1,7 @@
 """A task and a generator in; completions, verdicts, and a score with its interval out.
 
-Completions are written to a file batch by batch, so an interrupted evaluation goes on where it stopped, and
-grading again never generates again.
+What the generator makes it keeps (:mod:`harness.models.kept`), so an interrupted evaluation goes on where it
+stopped, and grading again never generates again.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import statistics
@@ -24,8 +22,10 @@ from harness.types import Completion, Decoding, Problem, Verdict
 
 if TYPE_CHECKING:
     from harness.models.generate import Generator
+    from harness.models.kept import Kept
+    from harness.models.server import ServerGenerator
 
-WINDOW = 4  # batches of completions between two writes to disk
+WINDOW = 4  # batches of completions between two signs of life
 
 
 @dataclass(frozen=True)
@@ -104,28 +104,20 @@ def _prompts_hash(problems: Sequence[Problem]) -> str:
 def complete(
     task: Task,
     problems: Sequence[Problem],
-    generator: Generator,
+    generator: Generator | Kept | ServerGenerator,
     decoding: Decoding,
     seed: int,
-    path: Path,
     progress: Callable[[int, int], None],
 ) -> list[Completion]:
-    """``decoding.samples`` completions of every problem, problem by problem; ``path`` keeps them."""
+    """``decoding.samples`` completions of every problem, problem by problem."""
     ask = _through_lm_eval if task.family == "maths" else _directly
-    done = read_completions(path)
-    done = done[: len(done) - len(done) % decoding.samples]
     window = max(1, WINDOW * generator.batch // decoding.samples)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        for start in range(len(done) // decoding.samples, len(problems), window):
-            progress(start, len(problems))
-            made = ask(task, generator, problems[start : start + window], decoding, seed)
-            stream.writelines(json.dumps(dataclasses.asdict(c)) + "\n" for c in made)
-            stream.flush()
-            os.fsync(stream.fileno())
-            done += made
+    made: list[Completion] = []
+    for start in range(0, len(problems), window):
+        progress(start, len(problems))
+        made += ask(task, generator, problems[start : start + window], decoding, seed)
     progress(len(problems), len(problems))
-    return done
+    return made
 
 
 def _directly(
@@ -144,25 +136,6 @@ def _through_lm_eval(*asked: Any) -> list[Completion]:
     from harness.models import lm_eval_adapter  # seconds to import: only where it is used
 
     return lm_eval_adapter.complete(*asked)
-
-
-def read_completions(path: Path) -> list[Completion]:
-    """What an interrupted evaluation left; a torn last line is cut off and generated again."""
-    if not path.is_file():
-        return []
-    found, good = [], 0
-    for line in path.read_bytes().splitlines(keepends=True):
-        try:
-            found.append(Completion(**json.loads(line)))
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError):
-            break
-        if not line.endswith(b"\n"):
-            found.pop()
-            break
-        good += len(line)
-    with path.open("r+b") as stream:
-        stream.truncate(good)
-    return found
 
 
 def rows(completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Our grades beside the libraries' own, on golds and on programs known to be wrong; every difference explained.
 
-    python -m harness.evaluation.peers > results/GRADERS.md      needs HARNESS_DATA and the grading libraries
+    python -m harness.evaluation.peers > results/grading/GRADERS.md      needs HARNESS_DATA and the grading libraries
 
 EvalPlus runs its programs without walls: the programs given to it here are canonical ones and harmless wrong ones.
 """
@@ -15,9 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness.data import parse
 from harness.evaluation import replays
 from harness.evaluation.benchmarks import locate, open_task
 from harness.evaluation.known_answers import EQUALS_ALL
+from harness.evaluation.peer_graders import bare, evalplus, evalplus_on_its_data, strings, wrapped
 from harness.task import Task
 from harness.types import Completion
 
@@ -57,6 +59,7 @@ def report() -> Iterator[str]:
     )
     yield from _maths()
     yield from _code()
+    yield from _outputs()
     yield from _judged()
 
 
@@ -86,7 +89,7 @@ def _maths() -> Iterator[str]:
         golds = [_raw_gold(name, row[field]) for row in task.data.rows]
         verdicts = task.grade_all([_completion(p.id, text) for p, text in zip(task.items, written, strict=True)])
         wrong = {"ours": [v.problem_id for v in verdicts if v.score < 1]}
-        for column, grade in (("wrapped", _wrapped), ("bare", _bare), ("strings", _strings)):
+        for column, grade in (("wrapped", wrapped), ("bare", bare), ("strings", strings)):
             right = [grade(gold, text) for gold, text in zip(golds, written, strict=True)]
             wrong[column] = [p.id for p, ok in zip(task.items, right, strict=True) if not ok]
         yield f"| {name} | " + " | ".join(f"{n - len(ids)}/{n}" for ids in wrong.values()) + " |"
@@ -115,26 +118,6 @@ def _raw_gold(name: str, value: Any) -> str:
     return value.rpartition("####")[2].strip() if name == "gsm8k" else str(value)
 
 
-def _wrapped(gold: str, text: str) -> bool:
-    return _verified(f"${gold.strip().strip('$')}$", text)
-
-
-def _bare(gold: str, text: str) -> bool:
-    return _verified(gold, text)
-
-
-def _verified(gold: str, text: str) -> bool:
-    from math_verify import parse, verify
-
-    return bool(verify(parse(gold), parse(text)))
-
-
-def _strings(gold: str, text: str) -> bool:
-    from lm_eval.tasks.aime.utils import process_results
-
-    return bool(process_results({"answer": gold}, [text])["exact_match"])
-
-
 def _completion(problem_id: str, text: str) -> Completion:
     return Completion(problem_id, 0, text, 0, "stop")
 
@@ -156,7 +139,7 @@ def _code() -> Iterator[str]:
     for dataset, names in (("humaneval", ("humaneval", "humanevalplus")), ("mbpp", ("mbpp", "mbppplus"))):
         for name in names:
             task = open_task(name)
-            peer = _evalplus(dataset, task)
+            peer = evalplus_on_its_data(dataset, task.plus)
             for kind, ids, program in _programs(task):
                 programs = [program(task, key) for key in ids]
                 verdicts = task.grade_programs([_completion(key, "") for key in ids], programs)
@@ -196,40 +179,58 @@ def _programs(task: Task) -> Iterator[tuple[str, list[str], Callable[[Task, str]
     yield "sets the result", every[:FORGED], named(SETS_THE_RESULT)
 
 
-def _evalplus(dataset: str, task: Task) -> Callable[[str, str, float | None], bool]:
-    """EvalPlus' verdict on a program: ``passes(task_id, program, floor of the time limits or None)``."""
-    local = Path(os.environ["HARNESS_DATA"]) / locate(task.name)[0].dataset.local
-    os.environ[f"{dataset.upper()}_OVERRIDE_PATH"] = str(local)  # read when evalplus is imported
-    from evalplus.data import get_human_eval_plus, get_mbpp_plus
-    from evalplus.eval import PASS, untrusted_check
-    from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS
-    from evalplus.evaluate import get_groundtruth
+# -- what models wrote ------------------------------------------------------------------------------------------
 
-    problems = get_human_eval_plus() if dataset == "humaneval" else get_mbpp_plus()
-    only_not_none = MBPP_OUTPUT_NOT_NONE_TASKS if dataset == "mbpp" else []
-    expected = get_groundtruth(problems, f"{dataset}-peers", only_not_none)
-    suites = ("base", "plus") if task.plus else ("base",)
+OUTPUTS = Path(__file__).parents[2] / "results/micro/completions"
+DIFFERENCES = 6  # that are shown of a kind
 
-    def passes(key: str, program: str, floor: float | None) -> bool:
-        problem, truth = problems[key], expected[key]
-        limits = {} if floor is None else {"min_time_limit": floor}
-        return all(
-            untrusted_check(
-                dataset,
-                program,
-                problem[f"{suite}_input"],
-                problem["entry_point"],
-                truth[suite],
-                problem["atol"],
-                truth[f"{suite}_time"],
-                fast_check=True,
-                **limits,
-            )[0]
-            == PASS
-            for suite in suites
-        )
 
-    return passes
+def _outputs() -> Iterator[str]:
+    yield from (
+        "## What models wrote: every stored completion of `results/micro`",
+        "",
+        "Students and teachers on generated problems. EvalPlus gets the stub with the completion through its own",
+        "sanitiser, as its scripts do for a model without chat template.",
+        "",
+        "| task | grader | completions | right for us | right for it | only for us | only for it |",
+        "|---|---|---|---|---|---|---|",
+    )
+    maths, code = open_task("amc23@micro"), open_task("humaneval@micro")
+    golds = {problem.id: problem.reference.text for problem in maths.items}
+    passes = evalplus("humaneval", {row["task_id"]: dict(row) for row in code.data.rows}, code.plus)
+    verdicts: dict[tuple[str, str], bool] = {}
+
+    def run(key: str, text: str) -> bool:
+        from evalplus.sanitize import sanitize
+
+        problem = next(p.reference for p in code.items if p.id == key)
+        program = sanitize(problem.prompt + text, problem.entry_point)
+        if (key, program) not in verdicts:  # models of one family write many programs alike
+            verdicts[key, program] = passes(key, program, PATIENT_S)
+        return verdicts[key, program]
+
+    shown: list[str] = []
+    for task, grader, right in (
+        (maths, "math-verify, wrapped", lambda key, text: wrapped(golds[key], text)),
+        (maths, "strings (lm-eval's `aime`)", lambda key, text: strings(golds[key], text)),
+        (code, "EvalPlus, patient", run),
+    ):
+        rows = [row for path in sorted(OUTPUTS.glob(f"*-{task.title}-*.jsonl")) for row in _stored(path)]
+        ours, theirs = [row["score"] == 1 for row in rows], [right(row["problem_id"], row["text"]) for row in rows]
+        apart = [(row, us) for row, us, it in zip(rows, ours, theirs, strict=True) if us != it]
+        only = sum(us for _, us in apart), sum(not us for _, us in apart)
+        yield f"| {task.title} | {grader} | {len(rows)} | {sum(ours)} | {sum(theirs)} | {only[0]} | {only[1]} |"
+        for row, us in apart[:DIFFERENCES]:
+            shown.append(f"- {grader}, right only for {'us' if us else 'it'}: {row['reason']}; {row['text'][-60:]!r}")
+    yield from ("", *(shown or [AGREED]), "")
+
+
+def _stored(path: Path) -> list[Mapping[str, Any]]:
+    return parse(path.read_bytes(), path)
+
+
+AGREED = """No verdict differs: the micro models box plain integers and write short programs. Where graders
+differ is in the forms that an answer can take, which the golds above have and these outputs have not."""
 
 
 # -- judged ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from harness.grading.code import FACTOR, FLOOR_S, TOTAL_S, grade
 from harness.grading.code_problem import CodeProblem
 from harness.grading.code_text import program_of
+from harness.sandbox import tier
 from harness.task import Dataset, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
@@ -76,6 +77,10 @@ class CodeTask(Task):
             dataclasses.replace(verdict, sample=completion.sample)
             for verdict, completion in zip(verdicts, completions, strict=True)
         ]
+
+    def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The tier of the sandbox that the programs ran in, and avg@k and pass@k where there are several samples."""
+        return {"sandbox": str(tier())} | super().measures(graded)
 
     def grader_identity(self) -> dict[str, Any]:
         limits = {"floor_s": FLOOR_S, "factor": FACTOR, "total_s": TOTAL_S}

@@ -17,10 +17,11 @@ from typing import Any
 from harness.data import cache_dir
 from harness.errors import BadInput
 from harness.grading.judge_budget import Budget
-from harness.grading.judge_cache import Answer, JudgementCache, digest
+from harness.grading.judge_cache import Answer, JudgementCache
 from harness.grading.judge_contract import Model, Unanswered
 from harness.grading.judge_protocols import JudgeProtocol, Reply, judge_protocol
 from harness.grading.judges import Comparison, Judgement
+from harness.journal import digest
 from harness.options import build
 
 log = logging.getLogger(__name__)

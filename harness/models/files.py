@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MICRO = "micro:"
+ASIDE = {"manifest.json", "training.json"}  # of how a model came about: they decide no text
 SERVED = "openai:"
 
 
@@ -80,10 +81,15 @@ def _portable(name: str) -> str:
     return Path(os.path.abspath(name)).name
 
 
+def content_hash(files: ModelFiles) -> str:
+    """The sha256 of weights, configuration and tokenizer, also of a student that was trained here."""
+    return files.sha256 or _digest(files.path)
+
+
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     wanted = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"}
-    for file in sorted(p for p in folder.iterdir() if p.suffix in wanted and p.name != "manifest.json"):
+    for file in sorted(p for p in folder.iterdir() if p.suffix in wanted and p.name not in ASIDE):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())

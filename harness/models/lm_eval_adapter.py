@@ -6,6 +6,7 @@ losing samples, token counts and finish reasons are kept out: they come from the
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from harness.errors import BadInput, RunFailed, unknown
+from harness.models.server import CHAT
 from harness.seeds import stable_seed
 from harness.task import Task
 from harness.types import Completion, Decoding, Problem
@@ -73,21 +75,37 @@ class HarnessLM(LM):
         return seeds
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation given its context, and whether it is the greedy one."""
+        """Log-probability of each continuation given its context, and whether it is the greedy one.
+
+        Raises BadInput for a model behind a server, which tells none.
+        """
+        if self.served:
+            raise BadInput(f"{requests[0].task_name} scores continuations, which a served model cannot: give its files")
         return self.generator.loglikelihood([request.args for request in requests])
 
     def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
         """Log-probability of each whole text, as the continuation of an empty context."""
+        if self.served:
+            raise BadInput(f"{requests[0].task_name} scores whole texts, which a served model cannot: give its files")
         return [value for value, _ in self.generator.loglikelihood([("", r.args[0]) for r in requests])]
 
     @property
+    def served(self) -> bool:
+        """Whether the model is behind a server, which renders the turns of a chat itself."""
+        return not hasattr(self.generator, "tokenizer")
+
+    @property
     def tokenizer_name(self) -> str:
-        return self.generator.tokenizer.name_or_path.replace("/", "__")
+        return "the-server's" if self.served else self.generator.tokenizer.name_or_path.replace("/", "__")
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        return self.generator.tokenizer.chat_template if chat_template else None
+        if not chat_template:
+            return None
+        return "the server's" if self.served else self.generator.tokenizer.chat_template
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        if self.served:
+            return CHAT + json.dumps(chat_history, ensure_ascii=False)
         return self.generator.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,
@@ -225,13 +243,14 @@ def run_lm_eval_task(
     loaded = loaded or load_lm_eval_task(name, include_path)
     with _quiet(), _failing(name):
         # Not simple_evaluate: it seeds this whole process and runs programs to describe the machine.
+        model = HarnessLM(generator, seed)
         results = evaluate(
-            HarnessLM(generator, seed),
+            model,
             loaded,
             limit=limit,
             log_samples=True,
             bootstrap_iters=0,
-            apply_chat_template=bool(generator.tokenizer.chat_template),
+            apply_chat_template=bool(model.chat_template(True)),
             fewshot_as_multiturn=True,
         )
     return {key: results[key] for key in ("results", "versions", "n-shot", "n-samples", "higher_is_better", "samples")}

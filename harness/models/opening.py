@@ -1,14 +1,29 @@
-"""From a model's files, or its server, to something that generates."""
+"""From a model's files, or its server, to something that generates and keeps what it made."""
 
 from __future__ import annotations
 
-from harness.models.files import SERVED, ModelFiles, load_model, load_tokenizer
+from pathlib import Path
+
+from harness.models.files import SERVED, ModelFiles, content_hash, load_model, load_tokenizer, template_hash
 from harness.models.generate import Generator
+from harness.models.kept import Kept
 from harness.models.server import ServerGenerator
 
+DTYPE = "float32"
 
-def open_generator(files: ModelFiles, device: str, batch: int) -> Generator | ServerGenerator:
-    """The generator of a model; ``batch`` completions are made together. Raises BadInput for unfit files."""
+
+def open_generator(files: ModelFiles, device: str, batch: int, keep: Path, *, again: bool = False) -> Kept:
+    """The generator of a model; ``batch`` completions are made together, and ``keep`` is the folder of what was made.
+
+    Of a model in this process a text is made once. A server's model may change behind its name: ``again`` asks it
+    anew. Raises BadInput for unfit files.
+    """
     if files.url is not None:
-        return ServerGenerator(files.id.removeprefix(SERVED), files.url, batch)
-    return Generator(load_model(files, "float32", device), load_tokenizer(files), batch)
+        generator = ServerGenerator(files.id.removeprefix(SERVED), files.url, batch)
+        return Kept(generator, keep, {"served": files.id}, seeded=True, fresh=again)
+    identity = {
+        "weights": content_hash(files),
+        "template": template_hash(files),
+        "arithmetic": [DTYPE, device.partition(":")[0]],
+    }
+    return Kept(Generator(load_model(files, DTYPE, device), load_tokenizer(files), batch), keep, identity)

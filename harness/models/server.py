@@ -7,28 +7,21 @@ Chat prompts go to ``/chat/completions``, where the server's own template render
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from harness.errors import RunFailed
 from harness.grading.judge_contract import Unanswered
 from harness.grading.judge_server import Passing, Server, ServerOptions
+from harness.models.kept import Answer
 from harness.types import Decoding, Prompt
 
 CHAT, TEXT = "chat:", "text:"
+ENDED = -1  # a thread that has nothing more to do
 MOST_STOPS = 4  # that OpenAI's servers take; the rest is cut here
 PATIENT = ServerOptions(timeout_s=3600.0)  # a long completion on a busy server
-
-
-@dataclass(frozen=True)
-class Served:
-    """A completion: ``tokens`` as the server counts them, ``finish`` stop or length."""
-
-    text: str
-    tokens: int
-    finish: str
 
 
 class ServerGenerator:
@@ -67,21 +60,61 @@ class ServerGenerator:
         decoding: Decoding,
         seeds: Sequence[int],
         progress: Callable[[int], None] = lambda rows: None,
-    ) -> list[Served]:
+    ) -> list[Answer]:
         """One continuation of each rendered text, in order. Raises RunFailed when the server gives none."""
-        with ThreadPoolExecutor(self.batch) as threads:
-            asked = [threads.submit(self._one, *pair, decoding) for pair in zip(texts, seeds, strict=True)]
-            made = []
-            try:
-                for future in asked:
-                    made.append(future.result())
-                    progress(1)
-            except Unanswered as error:
-                threads.shutdown(cancel_futures=True)
-                raise RunFailed(f"the server of {self.server.model} gave no completion: {error}") from None
-        return made
+        made: dict[int, Answer] = {}
+        for i, answer in self.each(texts, decoding, seeds):
+            made[i] = answer
+            progress(1)
+        return [made[i] for i in range(len(texts))]
 
-    def _one(self, text: str, seed: int, decoding: Decoding) -> Served:
+    def each(self, texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]) -> Iterator[tuple[int, Answer]]:
+        """Each continuation with its place in ``texts``, as they come.
+
+        Raises RunFailed for one that the server does not give, once those under way have come.
+        """
+        todo: queue.SimpleQueue[tuple[int, str, int]] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[int, Answer | BaseException]] = queue.SimpleQueue()
+        for i, (text, seed) in enumerate(zip(texts, seeds, strict=True)):
+            todo.put((i, text, seed))
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.is_set():
+                try:
+                    i, text, seed = todo.get_nowait()
+                except queue.Empty:
+                    break
+                try:
+                    done.put((i, self._one(text, seed, decoding)))
+                except BaseException as error:  # raised below, in the thread that waits for it
+                    stop.set()
+                    done.put((i, error))
+            done.put((ENDED, Unanswered("")))
+
+        working = min(self.batch, len(texts))
+        for _ in range(working):
+            threading.Thread(target=work, daemon=True).start()  # daemons, so that Ctrl-C ends at once
+        failed: BaseException | None = None
+        try:
+            while working:
+                i, outcome = done.get()
+                if i == ENDED:
+                    working -= 1
+                elif isinstance(outcome, Answer):
+                    yield i, outcome
+                else:
+                    failed = failed or outcome
+        finally:
+            stop.set()
+        if isinstance(failed, Unanswered):
+            raise RunFailed(
+                f"the server of {self.server.model} gave no completion: {failed}; run again, what it gave is kept"
+            )
+        if failed is not None:
+            raise failed
+
+    def _one(self, text: str, seed: int, decoding: Decoding) -> Answer:
         body: dict[str, Any] = {
             "model": self.server.model,
             "temperature": decoding.temperature,
@@ -102,7 +135,7 @@ class ServerGenerator:
         return self.server.request(path, body, lambda content: _served(content, where, decoding))
 
 
-def _served(content: bytes, where: Sequence[str], decoding: Decoding) -> Served:
+def _served(content: bytes, where: Sequence[str], decoding: Decoding) -> Answer:
     """The completion in a response body, cut at every stop string. Raises Passing where there is none."""
     try:
         reply = json.loads(content)
@@ -114,6 +147,6 @@ def _served(content: bytes, where: Sequence[str], decoding: Decoding) -> Served:
         ends = [at for at in map(text.find, decoding.stop) if at >= 0]
         finish = "length" if choice.get("finish_reason") == "length" and not ends else "stop"
         tokens = int((reply.get("usage") or {}).get("completion_tokens") or 0)
-        return Served(text[: min(ends, default=len(text))], tokens, finish)
+        return Answer(text[: min(ends, default=len(text))], tokens, finish)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise Passing(f"the reply is no completion: {content[:80]!r}") from None

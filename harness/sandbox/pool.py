@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import logging
 import os
 import queue
 
@@ -12,11 +13,13 @@ from harness.sandbox.box import Box, Receiver, Refused
 from harness.sandbox.job import End, Job, Outcome
 from harness.sandbox.tiers import Tier, tier
 
+log = logging.getLogger(__name__)
+
 PATIENCE = 20.0  # wall seconds per CPU second of a limit, before a call is given up
 
 
 def shared() -> Sandbox:
-    """The sandbox of this process, started on first use and ended with the process."""
+    """The sandbox of this process, ended with it. On first use it starts and says which tier is in force."""
     return _shared(os.getpid())
 
 
@@ -24,6 +27,7 @@ def shared() -> Sandbox:
 def _shared(pid: int) -> Sandbox:
     # One per process id: after a fork the channels of the parent's boxes must not be used by two.
     sandbox = Sandbox()
+    log.warning("%s", sandbox.tier)
 
     @atexit.register
     def close() -> None:

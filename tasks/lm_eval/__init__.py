@@ -1,0 +1,1 @@
+"""Our maths benchmarks as lm-eval tasks, for its own command line; their names begin with ``harness_``."""
