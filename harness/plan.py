@@ -22,7 +22,7 @@ from harness.recipe import Recipe
 from harness.records.record import fingerprint
 from harness.records.store import Store
 from harness.task import Task
-from harness.training import examples
+from harness.training import examples, tracking
 from harness.types import Example, Source
 
 LOOP = "1"  # raised whenever the same specification would train to other weights
@@ -45,6 +45,7 @@ class Request:
     judge: str | None = None
     protocol: str | None = None
     again: bool = False
+    track: Sequence[str] = ()
 
 
 @dataclass
@@ -88,6 +89,7 @@ def prepare(request: Request) -> Plan:
     built = [_method(name, chosen, settings) for name in _distinct(request.methods, "method")]
     _all_used(settings, [method for method, *_ in built])
     device = _device(request.device)
+    tracking.check(request.track)
     store = Store(request.results)
     store.check_writable()
     judge = request.judge or chosen.evaluation.judge

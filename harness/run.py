@@ -25,10 +25,11 @@ from harness.method import ReferencePoint
 from harness.models.files import ModelFiles
 from harness.models.opening import open_generator
 from harness.plan import Plan, Training
-from harness.records import provenance, record
+from harness.records import curves, provenance, record
 from harness.task import Task
 from harness.training import examples
 from harness.training.loop import Job, Progress, train
+from harness.training.tracking import Tracking
 
 TRAINED = "training.json"
 
@@ -91,6 +92,7 @@ def _record(
             graded = evaluate.rows(completions, task.grade_all(completions))
             progress(f"grade {task.title}", len(completions), len(completions), "")
         score = evaluate.score(task, graded)
+        curves.keep(plan.store.root, training.training_id, training.label, training.seed, facts["curve"])
         later = [*facts["warnings"], *evaluate.warnings_of(task, graded, score.counts)]
         plan.store.add(
             {
@@ -178,6 +180,8 @@ def obtain(
                 texts=work / "teacher_texts",
                 device=plan.device,
                 checker=examples.checker(plan.recipe.data.prompts),
+                tracking=Tracking(tuple(plan.request.track), work / "tracking"),
+                settings=training.spec,
             ),
             progress,
         )

@@ -45,6 +45,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--protocol", metavar="NAME", help="a published protocol of the tasks; harness show task T lists them"
     )
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps (default: cuda if there is one)")
+    command.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        metavar="TRACKER",
+        help="stream the training to tensorboard, wandb, …: any tracker of accelerate's; repeatable",
+    )
     command.add_argument("--again", action="store_true", help="run anew even if the same is recorded; both are kept")
     words.results(command)
     command.set_defaults(command=call)
@@ -69,6 +76,7 @@ def call(chosen: argparse.Namespace) -> str:
             judge=chosen.judge,
             protocol=chosen.protocol,
             again=chosen.again,
+            track=chosen.track,
         )
     )
     from harness.run import run

@@ -35,6 +35,7 @@ from harness.training.proposals import Checker, Proposals
 from harness.training.rollouts import Rollouts
 from harness.training.signals import LiveTeacher, NoReading
 from harness.training.teacher_texts import teacher_texts
+from harness.training.tracking import Tracking
 from harness.types import Example, Source
 
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, a few words
@@ -56,6 +57,8 @@ class Job:
     texts: Path
     device: str = "cpu"
     checker: Checker | None = None
+    tracking: Tracking = field(default_factory=Tracking)
+    settings: dict[str, Any] = field(default_factory=dict)  # what trackers are told of the run
 
 
 @dataclass
@@ -74,7 +77,11 @@ def train(job: Job, progress: Progress) -> Trained:
     plan, method = job.recipe.training, job.method
     if plan.threads:
         torch.set_num_threads(plan.threads)
-    accelerator = Accelerator(cpu=job.device == "cpu", mixed_precision="bf16" if plan.precision == "bfloat16" else "no")
+    accelerator = Accelerator(
+        cpu=job.device == "cpu",
+        mixed_precision="bf16" if plan.precision == "bfloat16" else "no",
+        **job.tracking.options(job.training_id),
+    )
     device = accelerator.device
     torch.manual_seed(job.seed)
     reset_peak(device)
@@ -133,6 +140,7 @@ def train(job: Job, progress: Progress) -> Trained:
         rollouts.cut, cost = state["cut"], Cost(**state["cost"])
         began = time.monotonic() - cost.seconds
     ends = step_ends(tokenizer, needs.step_unit)
+    job.tracking.begin(accelerator, job.training_id, job.settings)
 
     for index in range(start, plan.steps):
         step = Step(index, plan.steps, rollouts.draw(index))
@@ -154,6 +162,7 @@ def train(job: Job, progress: Progress) -> Trained:
 
         cost.steps, cost.seconds = index + 1, time.monotonic() - began
         curve.append({"step": index + 1, "seconds": cost.seconds, "on_policy": _share(sequences), **report})
+        job.tracking.log(curve[-1], index + 1)
         progress("train", index + 1, plan.steps, f"loss {report['loss']:.4f}")
         due = plan.checkpoint_every and (index + 1) % plan.checkpoint_every == 0 and index + 1 < plan.steps
         if due and accelerator.is_main_process:
@@ -174,6 +183,8 @@ def train(job: Job, progress: Progress) -> Trained:
 
     cost.seconds = time.monotonic() - began
     cost.peak_memory_bytes = peak_bytes(device)
+    job.tracking.end()
+    warnings += job.tracking.warnings
     if rollouts.cut:
         warnings.append(f"{rollouts.cut} training responses were cut to training.max_tokens={plan.max_tokens}")
     return Trained(model.eval(), tokenizer, cost, curve, warnings)
