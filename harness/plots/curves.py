@@ -57,12 +57,18 @@ def series(sections: Sequence[Section], records: Mapping[str, Record], root: Pat
     return sorted(found.values(), key=lambda one: one.label)
 
 
-def figure(found: Sequence[Series], metric: str, order: Sequence[str], scheme: str = "light") -> Figure:
+def figure(
+    found: Sequence[Series],
+    metric: str,
+    order: Sequence[str],
+    scheme: str = "light",
+    size: tuple[float, float] = (6.4, 3.5),
+) -> Figure:
     """One line for each series that reports ``metric``; the group ``c<i>`` holds the line of ``found[i]``."""
     from matplotlib.figure import Figure
 
     with theme.drawing(scheme):
-        drawn = Figure(figsize=(6.4, 3.5), layout="constrained")
+        drawn = Figure(figsize=size, layout="constrained")
         axes = drawn.subplots()
         for i, one in enumerate(found):
             table = one.table(metric)
@@ -82,9 +88,11 @@ def figure(found: Sequence[Series], metric: str, order: Sequence[str], scheme: s
                 gid=f"c{i}",
             )
         axes.set_xlabel("optimizer step")
-        axes.set_ylabel(METRICS.get(metric, metric))
+        axes.set_ylabel(METRICS.get(metric, metric.replace("_", " ")))
         axes.yaxis.grid(True, linewidth=0.6)
         axes.margins(x=0.01)
+        if metric == "on_policy":
+            axes.set_ylim(-0.04, 1.04)
     return drawn
 
 

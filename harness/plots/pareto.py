@@ -46,7 +46,7 @@ def figure(
     columns = min(columns, len(sections))
     lines = -(-len(sections) // columns)
     with theme.drawing(scheme):
-        found = Figure(figsize=((4.0 if columns > 1 else 6.4) * columns, 3.5 * lines), layout="constrained")
+        found = Figure(figsize=((4.0 if columns > 1 else 4.4) * columns, 3.4 * lines), layout="constrained")
         grid = found.subplots(lines, columns, squeeze=False)
         for axes in grid.flat[len(sections) :]:
             axes.set_axis_off()
