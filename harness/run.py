@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from harness.evaluation import evaluate
 from harness.evaluation.lm_eval_task import LmEvalTask
+from harness.export import card
 from harness.method import ReferencePoint
 from harness.models.files import ModelFiles
 from harness.models.opening import open_generator
@@ -139,7 +140,10 @@ def _record(
     scratch.unlink(missing_ok=True)
     for warning in later:
         announce(f"warning: {warning}")
-    return plan.store.get(run_id) | {"reused": False}
+    made = plan.store.get(run_id)
+    if not isinstance(method, ReferencePoint):
+        card.refresh(folder.path, plan.store, made)
+    return made | {"reused": False}
 
 
 def obtain(
@@ -190,6 +194,7 @@ def obtain(
             "cost": outcome.cost.as_dict(),
             "warnings": outcome.warnings,
             "curve": outcome.curve,
+            "told": card.told(method, plan.recipe.data, plan.prompts, plan.labelled),
         }
         _publish(outcome.model, outcome.tokenizer, facts, folder)
         shutil.rmtree(scratch, ignore_errors=True)

@@ -8,7 +8,10 @@ from harness.board import site
 from harness.records import curves
 from harness.records.store import Store
 
-ATTACK = "\n</pre></script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>\n<!-- \u2028 ${1+1} {{ 7*7 }}"
+ATTACK = (
+    "\n</pre></script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>\n"
+    "<!-- \u2028 ${1+1} {{ 7*7 }}"
+)
 SURROGATE = "half a \ud83d sign"
 SCORES = {
     "vcrd": (1, 0, 1, 1, 0, 1),
@@ -62,8 +65,8 @@ def fact(value, status="known"):
 PAPER = {
     "id": "vcrd", "method": "vcrd", "title": "A paper", "url": "https://example.org/paper", "about": "", "notes": [],
     "cells": [
-        {"id": "c", "task": "amc23", "dataset": "AMC23", "family": "maths", "metric": fact("accuracy"), "value": fact(35.0),
-         "n": fact(40, "deduced"), "count": fact(14, "deduced"), "decoding": fact(None, "unknown"),
+        {"id": "c", "task": "amc23", "dataset": "AMC23", "family": "maths", "metric": fact("accuracy"),
+         "value": fact(35.0), "n": fact(40, "deduced"), "count": fact(14, "deduced"), "decoding": fact(None, "unknown"),
          "judge": fact(None), "student": fact("<i>student</i>"), "teacher": fact(None, "unknown")}
     ],
 }  # fmt: skip

@@ -119,7 +119,6 @@ def inline_svg(figure: Figure, label: str, prefix: str, titles: Mapping[str, str
     """
     text = _variables(_svg(figure, fonts=False))
     text = text[text.index("<svg") :]
-    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
     for group, words in (titles or {}).items():
@@ -171,7 +170,8 @@ def _svg(figure: Figure, *, fonts: bool) -> str:
     text = io.StringIO()
     with drawing(**{"svg.fonttype": "path" if fonts else "none"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue() if fonts else re.sub(r"'DejaVu Sans'(, sans-serif)?", "inherit", text.getvalue())
+    svg = re.sub(r"<!--.*?-->|<!DOCTYPE.*?>|<metadata>.*?</metadata>\s*", "", text.getvalue(), flags=re.DOTALL)
+    return svg if fonts else re.sub(r"'DejaVu Sans'(, sans-serif)?", "inherit", svg)
 
 
 def _variables(svg: str) -> str:
