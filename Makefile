@@ -24,6 +24,7 @@ leaderboard: $(READY)
 	$(BIN)/harness table --results results/micro > results/micro/LEADERBOARD.md
 	$(BIN)/python -c "from harness.leaderboard.table import update_between_markers as update; \
 	  update('README.md', open('results/micro/LEADERBOARD.md', encoding='utf-8').read(), 'micro')"
+	$(BIN)/harness plot --results results/micro --theme auto --out results/micro/leaderboard.svg
 
 # The lock names every version. uv is quick and takes extra wheel folders from its own variable only.
 $(READY): requirements.lock pyproject.toml

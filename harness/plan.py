@@ -22,7 +22,7 @@ from harness.recipe import Recipe
 from harness.records.record import fingerprint
 from harness.records.store import Store
 from harness.task import Task
-from harness.training import examples
+from harness.training import examples, tracking
 from harness.types import Example, Source
 
 LOOP = "2"  # raised whenever the same specification would train to other weights
@@ -47,6 +47,7 @@ class Request:
     protocol: str | None = None
     again: bool = False
     control: bool = False
+    track: Sequence[str] = ()
 
 
 @dataclass
@@ -92,6 +93,7 @@ def prepare(request: Request) -> Plan:
     built = [_method(name, chosen, settings) for name in (_with_controls(names) if request.control else names)]
     _all_used(settings, [method for method, *_ in built])
     device = _device(request.device)
+    tracking.check(request.track)
     store = Store(request.results)
     store.check_writable()
     judge = request.judge or chosen.evaluation.judge

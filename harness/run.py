@@ -22,15 +22,17 @@ from filelock import FileLock
 from harness import convention
 from harness.evaluation import evaluate
 from harness.evaluation.lm_eval_task import LmEvalTask
+from harness.export import card
 from harness.method import ReferencePoint
 from harness.models.files import ModelFiles
 from harness.models.opening import open_generator
 from harness.plan import Plan, Training
-from harness.records import provenance, record
+from harness.records import curves, provenance, record
 from harness.task import Task
 from harness.training import examples
 from harness.training.job import Job, Progress
 from harness.training.loop import train
+from harness.training.tracking import Tracking
 
 TRAINED = "training.json"
 
@@ -93,6 +95,7 @@ def _record(
             graded = evaluate.rows(completions, task.grade_all(completions))
             progress(f"grade {task.title}", len(completions), len(completions), "")
         score = evaluate.score(task, graded)
+        curves.keep(plan.store.root, training.training_id, training.label, training.seed, facts["curve"])
         later = [*facts["warnings"], *evaluate.warnings_of(task, graded, score.counts)]
         plan.store.add(
             {
@@ -138,7 +141,10 @@ def _record(
         )
     for warning in later:
         announce(f"warning: {warning}")
-    return plan.store.get(run_id) | {"reused": False}
+    made = plan.store.get(run_id)
+    if not isinstance(method, ReferencePoint):
+        card.refresh(folder.path, plan.store, made)
+    return made | {"reused": False}
 
 
 def obtain(
@@ -181,6 +187,8 @@ def obtain(
                 signals=work / "signals",
                 device=plan.device,
                 checker=examples.checker(plan.recipe.data.prompts),
+                tracking=Tracking(tuple(plan.request.track), work / "tracking"),
+                settings=training.spec,
             ),
             progress,
         )
@@ -190,6 +198,7 @@ def obtain(
             "warnings": outcome.warnings,
             "curve": outcome.curve,
             "signal": outcome.signal,
+            "told": card.told(method, plan.recipe.data, plan.prompts, plan.labelled),
         }
         _publish(outcome.model, outcome.tokenizer, facts, folder)
         shutil.rmtree(scratch, ignore_errors=True)

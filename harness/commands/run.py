@@ -50,6 +50,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="also run the shuffled-weight control of every method that weights tokens",
     )
+    command.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        metavar="TRACKER",
+        help="stream the training to tensorboard, wandb, …: any tracker of accelerate's; repeatable",
+    )
     command.add_argument("--again", action="store_true", help="run anew even if the same is recorded; both are kept")
     words.results(command)
     words.sandbox(command)
@@ -77,6 +84,7 @@ def call(chosen: argparse.Namespace) -> str:
             protocol=chosen.protocol,
             again=chosen.again,
             control=chosen.control,
+            track=chosen.track,
         )
     )
     from harness.run import run

@@ -12,6 +12,7 @@ from harness.models.files import ModelFiles
 from harness.recipe import Recipe
 from harness.training.cost import Cost
 from harness.training.proposals import Checker
+from harness.training.tracking import Tracking
 from harness.types import Example
 
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, a few words
@@ -35,6 +36,8 @@ class Job:
     validation: list[Example] = field(default_factory=list)
     device: str = "cpu"
     checker: Checker | None = None
+    tracking: Tracking = field(default_factory=Tracking)
+    settings: dict[str, Any] = field(default_factory=dict)  # what trackers are told of the run
 
 
 @dataclass

@@ -42,7 +42,11 @@ def train(job: Job, progress: Progress) -> Trained:
     plan, method, needs = job.recipe.training, job.method, job.method.needs
     if plan.threads:
         torch.set_num_threads(plan.threads)
-    accelerator = Accelerator(cpu=job.device == "cpu", mixed_precision="bf16" if plan.precision == "bfloat16" else "no")
+    accelerator = Accelerator(
+        cpu=job.device == "cpu",
+        mixed_precision="bf16" if plan.precision == "bfloat16" else "no",
+        **job.tracking.options(job.training_id),
+    )
     if plan.batch < accelerator.num_processes:
         raise BadInput(f"training.batch={plan.batch} leaves some of {accelerator.num_processes} processes without work")
     device = accelerator.device
@@ -94,6 +98,7 @@ def train(job: Job, progress: Progress) -> Trained:
         method.state, curve, start = state["method"], state["curve"], state["step"]
         began = time.monotonic() - state["cost"]["seconds"]
         cost = Cost(**state["cost"]) if accelerator.is_main_process else Cost()
+    job.tracking.begin(accelerator, job.training_id, job.settings)
 
     for index in range(start, plan.steps):
         step = Step(index, plan.steps, rollouts.draw(index))
@@ -117,6 +122,7 @@ def train(job: Job, progress: Progress) -> Trained:
 
         cost.steps, cost.seconds = index + 1, time.monotonic() - began
         curve.append({"step": index + 1, "seconds": cost.seconds, **_texts(accelerator, sequences, step), **report})
+        job.tracking.log(curve[-1], index + 1)
         progress("train", index + 1, plan.steps, f"loss {report['loss']:.4f}")
         if plan.checkpoint_every and (index + 1) % plan.checkpoint_every == 0 and index + 1 < plan.steps:
             spent = cost.over_processes(accelerator)
@@ -138,6 +144,8 @@ def train(job: Job, progress: Progress) -> Trained:
 
     cost.seconds = time.monotonic() - began
     cost.peak_memory_bytes = peak_bytes(device)
+    job.tracking.end()
+    warnings += job.tracking.warnings
     if rollouts.cut:
         warnings.append(f"{rollouts.cut} training responses were cut to training.max_tokens={plan.max_tokens}")
     return Trained(model.eval(), tokenizer, cost.over_processes(accelerator), curve, warnings, signal)

@@ -1,0 +1,36 @@
+"""``harness board``: the results as a static site."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from harness.commands import words
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("board", help="the results as a static site that opens from disk")
+    command.add_argument("--out", type=Path, metavar="DIR", help="where to (default: board in the results folder)")
+    words.results(command)
+    command.set_defaults(command=call)
+
+
+def call(chosen: argparse.Namespace) -> str:
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    from harness.board import site
+    from harness.progress import Reporter
+    from harness.records.store import Store
+
+    out = chosen.out or chosen.results / "board"
+    papers = import_module("harness.papers.reported").papers(chosen.results) if find_spec("harness.papers") else []
+    with Reporter() as reporter:
+        pages, warnings = site.build(Store(chosen.results), out, papers, reporter.progress)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    front = out / "index.html"
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    facts = {"index": str(front), "pages": pages, "bytes": size, "warnings": warnings}
+    return words.dump(facts) if chosen.json else f"{front}  ({pages} pages, {size / 1e6:.1f} MB)"

@@ -1,0 +1,41 @@
+"""``harness export``: results as tables for other tools, or one trained student with its model card."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from harness.commands import words
+from harness.errors import BadInput
+
+FORMATS = ("parquet", "datasets")
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("export", help="results as parquet or datasets; or: export RUN_ID, a trained student")
+    command.add_argument(
+        "record", nargs="?", metavar="RUN_ID", help="the student that this record measured, with its model card"
+    )
+    command.add_argument("--format", choices=FORMATS, help="of the results (default: parquet)")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="a new folder, or a .parquet file of the records"
+    )
+    words.results(command)
+    command.set_defaults(command=call)
+
+
+def call(chosen: argparse.Namespace) -> str:
+    if chosen.record:
+        if chosen.format:
+            raise BadInput("--format is for the results; a student is a transformers folder as it is")
+        from harness.export import student
+        from harness.records.store import Store
+
+        out = student.export(Store(chosen.results), chosen.record, chosen.out)
+    else:
+        from harness.export import tables
+
+        form = chosen.format or "parquet"
+        out = tables.export(chosen.results, chosen.out, form, lambda line: print(f"warning: {line}", file=sys.stderr))
+    return words.dump({"out": str(out)}) if chosen.json else str(out)

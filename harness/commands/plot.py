@@ -1,0 +1,68 @@
+"""``harness plot``: the results as figures for a paper."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from harness.commands import words
+from harness.errors import BadInput
+
+KINDS = ("scores", "pareto", "curves")
+THEMES = ("light", "dark", "auto")
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("plot", help="the results as a figure: SVG, PNG or PDF")
+    command.add_argument("--task", action="append", default=[], metavar="T", help="only these tasks; repeatable")
+    command.add_argument(
+        "--kind", choices=KINDS, default="scores", help="scores with intervals (default), score against cost, curves"
+    )
+    command.add_argument(
+        "--cost", default="seconds", metavar="COST", help="of --kind pareto: seconds, teacher_tokens, …"
+    )
+    command.add_argument("--metric", default="loss", metavar="METRIC", help="of --kind curves (default: loss)")
+    command.add_argument(
+        "--theme", choices=THEMES, default="light", help="auto: SVG that follows the reader's light or dark"
+    )
+    command.add_argument("--out", type=Path, metavar="FILE", help="….svg, ….png or ….pdf (default: KIND.svg)")
+    words.results(command)
+    command.set_defaults(command=call)
+
+
+def call(chosen: argparse.Namespace) -> str:
+    from harness.leaderboard.table import leaderboard
+    from harness.plots import curves, pareto, scores, theme
+    from harness.records.store import Store
+
+    store = Store(chosen.results)
+    records, warnings = store.all()
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if not records:
+        raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
+    sections = leaderboard(records, chosen.task or None, store.completions)
+    order = sorted({row.label for section in sections for row in section.rows if not row.reference})
+    scheme = "dark" if chosen.theme == "dark" else "light"
+    trained = [section for section in sections if any(not row.reference for row in section.rows)]
+    if chosen.kind != "curves" and not trained:
+        raise BadInput(f"{chosen.results} holds no trained method to plot, only untouched or teacher")
+    if chosen.kind == "scores":
+        figure = scores.figure(trained, scheme)
+    elif chosen.kind == "pareto":
+        if chosen.cost not in pareto.COSTS:
+            raise BadInput(f"--cost {chosen.cost!r} is none of {', '.join(pareto.COSTS)}")
+        figure = pareto.figure(trained, chosen.cost, order, scheme)
+    else:
+        found = curves.series(sections, {record["run_id"]: record for record in records}, store.root)
+        known = sorted(set().union(*(one.metrics() for one in found)))
+        if not found:
+            raise BadInput(f"no learning curves in {chosen.results / 'curves'}; harness run keeps them as it records")
+        if chosen.metric not in known:
+            raise BadInput(f"--metric {chosen.metric!r} is none of {', '.join(known)}")
+        figure = curves.with_legend(curves.figure(found, chosen.metric, order, scheme))
+    if chosen.kind != "scores":
+        theme.below(figure, scores.standing_notes(sections), scheme)
+    path = theme.write(figure, chosen.out or Path(f"{chosen.kind}.svg"), chosen.theme)
+    return words.dump({"out": str(path)}) if chosen.json else str(path)

@@ -1,0 +1,1 @@
+"""Results for other tools: trained students with model cards, records and completions as tables."""

@@ -1,0 +1,122 @@
+"""Records and completions as parquet or as Hugging Face datasets.
+
+DIR/records.parquet        the frame of ``harness.load_results``, one row a record
+DIR/completions.parquet    one row a completion, with its verdict
+DIR/README.md              names both, so that ``datasets.load_dataset(DIR, "completions")`` finds them
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.errors import BadInput, RunFailed
+from harness.leaderboard.table import load_results
+from harness.records.record import method_label
+from harness.records.store import Store
+
+FORMATS = ("parquet", "datasets")
+TEXTS = ("problem_id", "text", "finish", "reason", "extracted")
+_README = """---
+configs:
+- config_name: records
+  data_files: records.parquet
+  default: true
+- config_name: completions
+  data_files: completions.parquet
+---
+
+# Results of the reasoning distillation harness
+
+`records`: one row a record, `completions`: one row a completion with its verdict; `run_id` joins them. Scores compare
+only under equal `protocol`. Rows with `reconstruction` are of a method whose formula is not public; `world` is `micro`
+where problems were generated and are not the benchmark.
+"""
+
+
+def export(root: Path, out: Path, form: str, warn: Callable[[str], None]) -> Path:
+    """Writes the results below ``root`` to ``out``: a folder, or for parquet also a ``.parquet`` file of the records.
+
+    What cannot be trusted is left out and told to ``warn``. Raises BadInput for no records or a place that is taken.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"--out {out} is there already; name a new place")
+    alone = out.suffix == ".parquet"
+    if alone and form == "datasets":
+        raise BadInput(f"--out {out}: --format datasets writes a folder, not a .parquet file")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        frame = load_results(root)
+    for one in caught:
+        warn(str(one.message))
+    if frame.empty:
+        raise BadInput(f"no records in {root}; harness run makes them, --results names another folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+            made = Path(scratch) / "made"
+            made.mkdir()
+            frame.to_parquet(made / "records.parquet", index=False)
+            if alone:
+                os.replace(made / "records.parquet", out)
+                return out
+            _completions(Store(root), made / "completions.parquet", warn)
+            if form == "datasets":
+                made = _datasets(made, Path(scratch))
+            else:
+                (made / "README.md").write_text(_README, "utf-8")
+            if out.is_dir():
+                out.rmdir()
+            os.replace(made, out)
+    except OSError as error:
+        raise RunFailed(f"the results could not be written to {out} ({error.strerror or error})") from None
+    return out
+
+
+def _completions(store: Store, path: Path, warn: Callable[[str], None]) -> None:
+    """All completions, a record at a time, so that many do not have to fit into memory."""
+    import pyarrow
+    from pyarrow import parquet
+
+    kinds = dict.fromkeys(("run_id", "task", "protocol", "method"), pyarrow.string()) | {"seed": pyarrow.int64()}
+    kinds |= {"problem_id": pyarrow.string(), "sample": pyarrow.int64(), "text": pyarrow.string()}
+    kinds |= {"tokens": pyarrow.int64(), "finish": pyarrow.string(), "score": pyarrow.float64()}
+    kinds |= {"reason": pyarrow.string(), "extracted": pyarrow.string(), "error": pyarrow.bool_()}
+    schema = pyarrow.schema(kinds)
+    with parquet.ParquetWriter(path, schema) as writer:
+        for record in store.all()[0]:
+            try:
+                rows = store.completions(record)
+            except BadInput as error:
+                warn(f"left out: {error}")
+                continue
+            same = {
+                "run_id": record["run_id"],
+                "task": record["task"],
+                "protocol": record["protocol"]["hash"],
+                "method": method_label(record["method"]),
+                "seed": record["seed"],
+            }
+            told = [same | row | {key: _plain(row[key]) for key in TEXTS} for row in rows]
+            writer.write_table(pyarrow.Table.from_pylist(told, schema))
+
+
+def _plain(value: object) -> str | None:
+    """Text that UTF-8 can hold: half a surrogate pair, which models do write, becomes a replacement sign."""
+    return None if value is None else str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _datasets(tables: Path, scratch: Path) -> Path:
+    from datasets import Dataset, DatasetDict, disable_progress_bars
+
+    disable_progress_bars()
+    cache = str(scratch / "cache")
+    found = {
+        name: Dataset.from_parquet(str(tables / f"{name}.parquet"), cache_dir=cache)
+        for name in ("records", "completions")
+    }
+    DatasetDict(found).save_to_disk(str(scratch / "datasets"))
+    return scratch / "datasets"

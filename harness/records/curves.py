@@ -1,0 +1,84 @@
+"""Learning curves beside the records they belong to, so that they outlive the trained students.
+
+    <root>/curves/<training_id>.json      {"training_id": …, "method": "vcrd", "seed": 0, "points": [{"step": 4, …}, …]}
+
+A curve is thinned to at most :data:`POINTS` points. It is for looking at; no score rests on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+POINTS = 100
+Point = dict[str, float | None]
+
+
+def thin(curve: Sequence[Mapping[str, float]], points: int = POINTS) -> list[Point]:
+    """At most ``points`` points, each the mean of the steps since the point before it, under its last step.
+
+    ``seconds`` is the clock at that step, not a mean. What is not a finite number becomes None.
+    """
+    if not curve:
+        return []
+    width = math.ceil(len(curve) / points)
+    # Counted from the end, so that the last point is a whole one and ends at the last step.
+    ends = range(len(curve) - (math.ceil(len(curve) / width) - 1) * width, len(curve) + 1, width)
+    return [_mean(curve[max(0, end - width) : end]) for end in ends]
+
+
+def _mean(rows: Sequence[Mapping[str, float]]) -> Point:
+    last, point = rows[-1], {}
+    for key in last:
+        values = [row[key] for row in rows if key in row]
+        mean = last[key] if key in ("step", "seconds") else sum(values) / len(values)
+        point[key] = float(f"{mean:.6g}") if math.isfinite(mean) else None
+    return point | {"step": int(last["step"])}
+
+
+def path_of(root: Path | str, training_id: str) -> Path:
+    """Where the curve of ``training_id`` lies, or would lie."""
+    return Path(root) / "curves" / f"{training_id}.json"
+
+
+def keep(
+    root: Path | str, training_id: str, method: str, seed: int, curve: Sequence[Mapping[str, float]]
+) -> Path | None:
+    """Writes the thinned curve of a training as a whole, or nothing where there is none. Training again replaces it."""
+    if not curve:
+        return None
+    path = path_of(root, training_id)
+    content = json.dumps({"training_id": training_id, "method": method, "seed": seed, "points": thin(curve)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content + "\n")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+    return path
+
+
+def read(root: Path | str, training_id: str) -> list[Point]:
+    """The points of a training's curve; [] where none was kept or the file holds none that can be drawn."""
+    try:
+        points = json.loads(path_of(root, training_id).read_text(encoding="utf-8"))["points"]
+        return [_checked(point) for point in points]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # decoration: a damaged curve is no curve
+        return []
+
+
+def _checked(point: Mapping[str, Any]) -> Point:
+    numbers = {k: v for k, v in point.items() if isinstance(v, int | float) and math.isfinite(v)}
+    if "step" not in numbers:
+        raise ValueError("a point of a curve says its step")
+    return numbers
