@@ -194,7 +194,7 @@ def minimum_detectable_effect(
     Unpaired unless ``discordant`` says on which share of the problems the two methods differ; the gain then
     solves gain = reach * sqrt(variance(gain) / n) with variance p(1-p) + q(1-q), or discordant - gain².
     """
-    ratio = n / _reach(power, level) ** 2 + 1
+    ratio = n / reach(power, level) ** 2 + 1
     if discordant is not None:
         gain, largest = math.sqrt(discordant / ratio), min(discordant, 1 - p)
     else:
@@ -205,13 +205,13 @@ def minimum_detectable_effect(
 
 def problems_needed(comparison: Comparison, seeds: int, power: float = 0.8, level: float = 0.95) -> float:
     """With ``seeds`` training seeds, the problems that would show such a difference; inf if none would."""
-    allowed = (comparison.difference / _reach(power, level)) ** 2 - comparison.spread.seeds / seeds
+    allowed = (comparison.difference / reach(power, level)) ** 2 - comparison.spread.seeds / seeds
     return _count(comparison.spread.problems + comparison.spread.rest / seeds, allowed)
 
 
 def seeds_needed(comparison: Comparison, problems: int, power: float = 0.8, level: float = 0.95) -> float:
     """On ``problems`` problems, the training seeds that would show such a difference; inf if none would."""
-    allowed = (comparison.difference / _reach(power, level)) ** 2 - comparison.spread.problems / problems
+    allowed = (comparison.difference / reach(power, level)) ** 2 - comparison.spread.problems / problems
     return _count(comparison.spread.seeds + comparison.spread.rest / problems, allowed)
 
 
@@ -219,7 +219,7 @@ def _count(variance_of_one: float, allowed: float) -> float:
     return math.ceil(max(variance_of_one / allowed, 1)) if allowed > 0 else math.inf
 
 
-def _reach(power: float, level: float) -> float:
+def reach(power: float, level: float) -> float:
     """How many standard errors a difference must have to be seen at ``level`` with ``power``."""
     return float(ndtri((1 + level) / 2) + ndtri(power))
 

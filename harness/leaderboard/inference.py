@@ -127,7 +127,7 @@ def gain(group: Group, section: Iterable[Group]) -> float | None:
     """By how much the score exceeds that of sft under the same recipe; None unless there is just one such row."""
     if group.reference or group.first["method"]["name"] == BASELINE:
         return None
-    baselines = [g.score for g in section if _is(g, BASELINE) and _one_recipe(group.first, g.first)]
+    baselines = [g.score for g in section if _is(g, BASELINE) and one_recipe(group.first, g.first)]
     return group.score - baselines[0] if len(baselines) == 1 else None
 
 
@@ -153,7 +153,7 @@ def _model(group: Group) -> Any:
     return group.first["spec"].get("student", group.first["student"])
 
 
-def _one_recipe(a: Record, b: Record) -> bool:
+def one_recipe(a: Record, b: Record) -> bool:
     """Whether two trainings agree on everything that both use, methods, seeds and teachers aside."""
     keys = a["spec"].keys() & b["spec"].keys() - {"method", "seed", "teacher"}
     both_use = [key for key in keys if a["spec"][key] is not None and b["spec"][key] is not None]

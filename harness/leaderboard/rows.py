@@ -19,7 +19,7 @@ from harness.errors import BadInput, unknown
 from harness.leaderboard import inference as inference
 from harness.leaderboard import labels as labels
 from harness.leaderboard.inference import Completions, Group
-from harness.records.record import Record, method_label
+from harness.records.record import Record
 from harness.statistics import SeedVariance
 
 LEVEL = 0.05
@@ -103,7 +103,7 @@ def leaderboard(
     by_task: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in latest(records):
         by_task[record["task"]][record["protocol"]["hash"]].append(record)
-    names = sorted(by_task) if tasks is None else list(dict.fromkeys(_selected(by_task, tasks)))
+    names = sorted(by_task) if tasks is None else list(dict.fromkeys(selected(by_task, tasks)))
     shown = [record for name in names for members in by_task[name].values() for record in members]
     if completions is not None and not inference.affordable(shown):
         completions = None
@@ -124,7 +124,7 @@ def latest(records: Iterable[Record]) -> list[Record]:
     return list(newest.values())
 
 
-def _selected(known: Collection[str], tasks: Sequence[str]) -> Iterator[str]:
+def selected(known: Collection[str], tasks: Sequence[str]) -> Iterator[str]:
     for task in tasks:
         exact = task.removesuffix("@real")
         found = [exact] if exact in known else [title for title in sorted(known) if title.partition("@")[0] == task]
@@ -136,8 +136,10 @@ def _selected(known: Collection[str], tasks: Sequence[str]) -> Iterator[str]:
 
 
 def _section(members: Sequence[Record], differs: str, completions: Completions | None) -> Section:
-    alike = _alike(members)
-    groups = [Group(records, inference.read_matrix(records, completions) if completions else None) for records in alike]
+    groups = [
+        Group(records, inference.read_matrix(records, completions) if completions else None)
+        for records in alike(members)
+    ]
     seeds = inference.seed_variance(groups)
     details = labels.of_rows([group.first for group in groups])
     rows = [_row(group, groups, seeds, words) for group, words in zip(groups, details, strict=True)]
@@ -154,20 +156,20 @@ def _section(members: Sequence[Record], differs: str, completions: Completions |
     )
 
 
-def _alike(members: Iterable[Record]) -> list[list[Record]]:
+def alike(members: Iterable[Record]) -> list[list[Record]]:
     """Records that differ in the training seed alone, by seed."""
     candidates: dict[Any, list[tuple[dict[str, Any], list[Record]]]] = defaultdict(list)
     for record in members:
         method = record["method"]
         what = {"settings": method["settings"]} | {k: v for k, v in record["spec"].items() if k != "seed"}
-        alike = candidates[method["name"], method["variant"], record["student"], record["teacher"]]
+        similar = candidates[method["name"], method["variant"], record["student"], record["teacher"]]
         # Comparing dicts is much quicker than hashing their canonical JSON, and a method has few recipes.
-        group = next((group for known, group in alike if known == what), None)
+        group = next((group for known, group in similar if known == what), None)
         if group is None:
-            alike.append((what, [record]))
+            similar.append((what, [record]))
         else:
             group.append(record)
-    groups = [group for alike in candidates.values() for _, group in alike]
+    groups = [group for similar in candidates.values() for _, group in similar]
     return [sorted(group, key=lambda record: record["seed"]) for group in groups]
 
 
@@ -181,7 +183,7 @@ def _row(group: Group, section: Sequence[Group], seeds: SeedVariance | None, det
         protocol=first["protocol"]["hash"],
         metric=first["metric"],
         kind=first["kind"],
-        method=method_label(first["method"]),
+        method=labels.name_of(first["method"]),
         details=details,
         reference=group.reference,
         reconstruction=first["method"]["reconstruction"],

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard.formats import render, row_dicts, update_between_markers
+from harness.leaderboard.labels import name_of
 from harness.leaderboard.rows import Row, Section, latest, leaderboard
-from harness.records.record import Record, method_label
+from harness.records.record import Record
 from harness.records.store import Store
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _flat(record: Record) -> dict[str, Any]:
         | record["counts"]
         | record["cost"]
         | {
-            "method": method_label(record["method"]),
+            "method": name_of(record["method"]),
             "reconstruction": record["method"]["reconstruction"],
             "settings": json.dumps(record["method"]["settings"], sort_keys=True),
             "protocol": record["protocol"]["hash"],
