@@ -44,6 +44,8 @@ __all__ = [
     "pass_at_k",
     "pooled_seed_variance",
     "problems_needed",
+    "reach",
+    "scale_needed",
     "seeds_needed",
     "sign_flip",
     "variance_of_mean",
@@ -213,6 +215,18 @@ def seeds_needed(comparison: Comparison, problems: int, power: float = 0.8, leve
     """On ``problems`` problems, the training seeds that would show such a difference; inf if none would."""
     allowed = (comparison.difference / reach(power, level)) ** 2 - comparison.spread.problems / problems
     return _count(comparison.spread.seeds + comparison.spread.rest / problems, allowed)
+
+
+def scale_needed(comparison: Comparison, seeds: int, problems: int, power: float = 0.8, level: float = 0.95) -> float:
+    """By which factor both seeds and problems must grow to show such a difference; inf if there is none.
+
+    Solves (V/k + R/k²) = (difference / reach)² for k, V the variance of the mean from seeds and from problems
+    as they are, R that of their cells.
+    """
+    allowed = (comparison.difference / reach(power, level)) ** 2
+    spread = comparison.spread
+    single, cells = spread.seeds / seeds + spread.problems / problems, spread.rest / (seeds * problems)
+    return (single + math.sqrt(single**2 + 4 * allowed * cells)) / (2 * allowed) if allowed > 0 else math.inf
 
 
 def _count(variance_of_one: float, allowed: float) -> float:

@@ -49,6 +49,7 @@ class Versus:
     p_holm: float
     more_problems: float  # with the same seeds; inf: no number would do
     more_seeds: float  # on the same problems
+    times_both: float  # by which both would have to grow; 1 or less: no need
     minimum_detectable: float  # the smallest difference that these problems and seeds show in four of five trials
     notes: tuple[str, ...]
 
@@ -235,6 +236,7 @@ def _versus(comparison: Comparison, pair: Pair, p: float, tests: int) -> Versus:
         p_holm=p,
         more_problems=max(statistics.problems_needed(comparison, seeds) - problems, 0),
         more_seeds=max(statistics.seeds_needed(comparison, problems) - seeds, 0) if seeds > 1 else math.inf,
+        times_both=statistics.scale_needed(comparison, seeds, problems),
         minimum_detectable=float(smallest),
         notes=pair.notes + ((f"p Holm-adjusted over {tests} tasks",) if tests > 1 else ()),
     )

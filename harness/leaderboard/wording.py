@@ -32,18 +32,19 @@ def in_words(found: Versus) -> str:
 
 def _settle(found: Versus) -> str:
     ways = []
-    if found.comparison.difference == 0:
-        return f"only a difference of {_points(found.minimum_detectable)} or more would be seen in four of five trials"
     if found.more_problems < math.inf:
         ways.append(f"about {_many(int(found.more_problems), 'more problem')}")
     if found.more_seeds < math.inf:
         ways.append(f"about {_many(int(found.more_seeds), 'more seed')}")
     if ways:
         return f"{' or '.join(ways)} would settle a difference of this size (in four of five trials)"
-    return (
-        "neither more problems alone nor more seeds alone would settle a difference this small; these show "
-        f"{_points(found.minimum_detectable)} or more in four of five trials"
-    )
+    if found.times_both > 1:
+        times = found.times_both
+        together = (
+            f"{_many(math.ceil(found.problems * times), 'problem')} with {math.ceil(len(found.seeds) * times)} seeds"
+        )
+        return f"neither more problems nor more seeds would settle it alone, about {together} would (in four of five trials)"
+    return f"only a difference of {_points(found.minimum_detectable)} or more would be seen in four of five trials"
 
 
 def _points(value: float) -> str:
