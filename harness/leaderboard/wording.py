@@ -43,7 +43,7 @@ def _settle(found: Versus) -> str:
         together = (
             f"{_many(math.ceil(found.problems * times), 'problem')} with {math.ceil(len(found.seeds) * times)} seeds"
         )
-        return f"neither more problems nor more seeds would settle it alone, about {together} would (in four of five trials)"
+        return f"more problems or seeds alone would not settle it, about {together} would (in four of five trials)"
     return f"only a difference of {_points(found.minimum_detectable)} or more would be seen in four of five trials"
 
 
