@@ -23,6 +23,12 @@ FLOOR, CEILING = "untouched", "teacher"  # the students between which recovery r
 READ_AT_MOST = 200_000  # completions read for one leaderboard, a few seconds' worth; beyond, counts must do
 FILE_WEIGHT = 100  # opening a file takes as long as reading this many completions
 
+# What a method is free to choose; any other line of two convention cards should agree.
+OF_THE_METHOD = {
+    "divergence", "mixture_weight_of_teacher", "loss_temperature", "reduction", "token_weights", "teacher_signal",
+    "on_policy_share", "buffer_age", "trained",
+}  # fmt: skip
+
 Completions = Callable[[Record], Sequence[Mapping[str, Any]]]
 
 
@@ -123,11 +129,14 @@ def p_value(best: Group, other: Group) -> float:
     return statistics.paired_test(a.scores[:seeds], b.scores[:seeds])[0]
 
 
-def gain(group: Group, section: Iterable[Group]) -> float | None:
-    """By how much the score exceeds that of sft under the same recipe; None unless there is just one such row."""
+def gain(group: Group, section: Iterable[Group], *, any_steps: bool = False) -> float | None:
+    """By how much the score exceeds that of sft under the same recipe; None unless there is just one such row.
+
+    ``any_steps``: at equal compute the recipes differ in their steps, and in nothing else.
+    """
     if group.reference or group.first["method"]["name"] == BASELINE:
         return None
-    baselines = [g.score for g in section if _is(g, BASELINE) and one_recipe(group.first, g.first)]
+    baselines = [g.score for g in section if _is(g, BASELINE) and one_recipe(group.first, g.first, any_steps=any_steps)]
     return group.score - baselines[0] if len(baselines) == 1 else None
 
 
@@ -153,8 +162,23 @@ def _model(group: Group) -> Any:
     return group.first["spec"].get("student", group.first["student"])
 
 
-def one_recipe(a: Record, b: Record) -> bool:
+def one_recipe(a: Record, b: Record, *, any_steps: bool = False) -> bool:
     """Whether two trainings agree on everything that both use, methods, seeds and teachers aside."""
     keys = a["spec"].keys() & b["spec"].keys() - {"method", "seed", "teacher"}
     both_use = [key for key in keys if a["spec"][key] is not None and b["spec"][key] is not None]
-    return a["student"] == b["student"] and all(a["spec"][key] == b["spec"][key] for key in both_use)
+    first, second = ({key: r["spec"][key] for key in both_use} for r in (a, b))
+    if any_steps and "training" in both_use:
+        first["training"], second["training"] = ({**s["training"], "steps": None} for s in (first, second))
+    return a["student"] == b["student"] and first == second
+
+
+def cards_differ(groups: Sequence[Group]) -> list[str]:
+    """A line for what rows of one table should share by their convention cards and do not."""
+    trained = [group.first["convention"] for group in groups if not group.reference]
+    keys = dict.fromkeys(key for card in trained for key in card if key not in OF_THE_METHOD)
+    found = []
+    for key in keys:
+        values = list(dict.fromkeys(str(card[key]) for card in trained if key in card))
+        if len(values) > 1:
+            found.append(f"{key} {' | '.join(values)}")
+    return [f"convention cards differ beyond the methods: {'; '.join(found)}"] if found else []

@@ -19,11 +19,12 @@ from harness.errors import BadInput, unknown
 from harness.leaderboard import inference as inference
 from harness.leaderboard import labels as labels
 from harness.leaderboard.inference import Completions, Group
-from harness.records.record import Record
+from harness.leaderboard.sheets import RECONSTRUCTED, TIED
+from harness.leaderboard.views import EVERYTHING, View, split
+from harness.records.record import Record, fingerprint
 from harness.statistics import SeedVariance
 
 LEVEL = 0.05
-RECONSTRUCTED, TIED = "‡", "†"
 MICRO = "micro world: generated problems, not the benchmark"
 
 
@@ -59,10 +60,17 @@ class Row:
     peak_memory_bytes: float
     steps: float
     run_ids: tuple[str, ...]
+    convention: Mapping[str, Any]  # the card: what two rows must share before their numbers are set side by side
+    training: str  # hash of models and recipe, seeds aside: one for all tasks that a row was measured on
     gain_over_sft: float | None = None
     recovery: float | None = None
     rank: int | None = None  # 1 is best; references are not ranked
     p_best: float | None = None  # against the best row, Holm-adjusted within the section
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes two rows of different tasks one method under one recipe."""
+        return self.method, self.student, self.teacher or "", self.training
 
     @property
     def label(self) -> str:
@@ -81,6 +89,7 @@ class Section:
     task: str
     protocol: str
     differs: str  # from the task's other protocols; "" when there is only one
+    view: str  # which rows were chosen: "equal steps: 400"; "" for all
     metric: str
     problems: int
     rows: list[Row]
@@ -88,13 +97,17 @@ class Section:
 
     @property
     def title(self) -> str:
-        return f"{self.task} ({self.differs})" if self.differs else self.task
+        aside = "; ".join(filter(None, (self.differs, self.view)))
+        return f"{self.task} ({aside})" if aside else self.task
 
 
 def leaderboard(
-    records: Iterable[Record], tasks: Sequence[str] | None = None, completions: Completions | None = None
+    records: Iterable[Record],
+    tasks: Sequence[str] | None = None,
+    completions: Completions | None = None,
+    view: View = EVERYTHING,
 ) -> list[Section]:
-    """One section per task and protocol, in alphabetical order.
+    """One section per task and protocol, in alphabetical order; ``view`` chooses which rows stand together.
 
     ``tasks`` selects by title; a bare name also finds its generated problems when it has no records of its
     own. ``completions`` reads the graded completions of a record (``Store.completions``): with them, intervals
@@ -108,9 +121,10 @@ def leaderboard(
     if completions is not None and not inference.affordable(shown):
         completions = None
     return [
-        _section(by_task[name][protocol], differs, completions)
+        section
         for name in names
         for protocol, differs in labels.of_protocols(by_task[name]).items()
+        for section in _sections(by_task[name][protocol], differs, completions, view)
     ]
 
 
@@ -135,25 +149,30 @@ def selected(known: Collection[str], tasks: Sequence[str]) -> Iterator[str]:
         yield from found
 
 
-def _section(members: Sequence[Record], differs: str, completions: Completions | None) -> Section:
-    groups = [
+def _sections(
+    members: Sequence[Record], differs: str, completions: Completions | None, view: View
+) -> Iterator[Section]:
+    everything = [
         Group(records, inference.read_matrix(records, completions) if completions else None)
         for records in alike(members)
     ]
-    seeds = inference.seed_variance(groups)
-    details = labels.of_rows([group.first for group in groups])
-    rows = [_row(group, groups, seeds, words) for group, words in zip(groups, details, strict=True)]
-    ordered = sorted(zip(rows, groups, strict=True), key=lambda it: (it[0].reference, -it[0].score, it[0].label))
-    rows = _ranked(ordered)
-    return Section(
-        task=groups[0].first["task"],
-        protocol=groups[0].first["protocol"]["hash"],
-        differs=differs,
-        metric=groups[0].first["metric"],
-        problems=groups[0].problems,
-        rows=rows,
-        notes=_notes(groups, rows),
-    )
+    seeds = inference.seed_variance(everything)
+    for words, groups, aside in split(everything, view):
+        details = labels.of_rows([group.first for group in groups])
+        fair = view.kind == "compute"  # recipes then differ in their steps by design
+        rows = [_row(group, groups, seeds, apart, fair) for group, apart in zip(groups, details, strict=True)]
+        ordered = sorted(zip(rows, groups, strict=True), key=lambda it: (it[0].reference, -it[0].score, it[0].label))
+        rows = _ranked(ordered)
+        yield Section(
+            task=groups[0].first["task"],
+            protocol=groups[0].first["protocol"]["hash"],
+            differs=differs,
+            view=words,
+            metric=groups[0].first["metric"],
+            problems=groups[0].problems,
+            rows=rows,
+            notes=[*_notes(groups, rows), *aside],
+        )
 
 
 def alike(members: Iterable[Record]) -> list[list[Record]]:
@@ -173,7 +192,7 @@ def alike(members: Iterable[Record]) -> list[list[Record]]:
     return [sorted(group, key=lambda record: record["seed"]) for group in groups]
 
 
-def _row(group: Group, section: Sequence[Group], seeds: SeedVariance | None, details: str) -> Row:
+def _row(group: Group, section: Sequence[Group], seeds: SeedVariance | None, details: str, any_steps: bool) -> Row:
     first, records = group.first, group.records
     (low, high), how = inference.interval(group, seeds)
     cost = {key: float(np.mean([record["cost"][key] for record in records])) for key in first["cost"]}
@@ -204,9 +223,16 @@ def _row(group: Group, section: Sequence[Group], seeds: SeedVariance | None, det
         peak_memory_bytes=cost["peak_memory_bytes"],
         steps=cost["steps"],
         run_ids=tuple(record["run_id"] for record in records),
-        gain_over_sft=inference.gain(group, section),
+        convention=first["convention"],
+        training=_training(first),
+        gain_over_sft=inference.gain(group, section, any_steps=any_steps),
         recovery=inference.recovery(group, section),
     )
+
+
+def _training(record: Record) -> str:
+    what = {"settings": record["method"]["settings"]} | {k: v for k, v in record["spec"].items() if k != "seed"}
+    return fingerprint(what)[:12]
 
 
 def _ranked(ordered: Sequence[tuple[Row, Group]]) -> list[Row]:
@@ -232,4 +258,4 @@ def _notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
         paired = all(group.matrix is not None for group in groups)
         test = "paired" if paired else "by counts where completions were not read"
         notes.append(f"{TIED} not distinguishable from the best (p ≥ {LEVEL}, {test}, Holm-adjusted)")
-    return notes
+    return notes + inference.cards_differ(groups)

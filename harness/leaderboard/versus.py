@@ -24,12 +24,6 @@ from harness.leaderboard.rows import LEVEL, MICRO, alike, latest, selected
 from harness.records.record import Record
 from harness.statistics import Comparison
 
-# What a method is free to choose; any other line of two convention cards should agree.
-OF_THE_METHOD = {
-    "divergence", "mixture_weight_of_teacher", "loss_temperature", "reduction", "token_weights", "teacher_signal",
-    "on_policy_share", "buffer_age", "trained",
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Versus:
@@ -138,20 +132,8 @@ def pair_up(a: Group, b: Group, names: tuple[str, str]) -> Pair:
     for group, name in ((a, names[0]), (b, names[1])):
         if group.first["method"]["reconstruction"]:
             notes.append(f"{name}: {group.first['method']['note']}")
-    notes += cards_differ([a, b])
+    notes += inference.cards_differ([a, b])
     return Pair(title, a, b, names, tuple(shared), first, second, tuple(notes))
-
-
-def cards_differ(groups: Sequence[Group]) -> list[str]:
-    """A line for what rows of one table should share by their convention cards and do not."""
-    trained = [group.first["convention"] for group in groups if not group.reference]
-    keys = dict.fromkeys(key for card in trained for key in card if key not in OF_THE_METHOD)
-    found = []
-    for key in keys:
-        values = list(dict.fromkeys(str(card[key]) for card in trained if key in card))
-        if len(values) > 1:
-            found.append(f"{key} {' | '.join(values)}")
-    return [f"convention cards differ beyond the methods: {'; '.join(found)}"] if found else []
 
 
 def _pair(

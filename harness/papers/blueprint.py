@@ -139,7 +139,8 @@ def _pair(name: str, value: Any, shared: Facts, where: str) -> Pair:
     if not isinstance(value, dict) or not _words(value.get("cells")):
         raise BadInput(f'{where}: needs cells = ["…"], the paper\'s cells that it is for')
     own = _sections({key: inner for key, inner in value.items() if key != "cells"}, where)
-    facts = {part: shared.get(part, {}) | own.get(part, {}) for part in shared.keys() | own.keys()}
+    facts = {part: shared.get(part, {}) | own.get(part, {}) for part in (*PARTS, "method", "estimate")}
+    facts = {part: inner for part, inner in facts.items() if inner}
     if missing := [key for key in ESTIMATE if key not in facts.get("estimate", {})]:
         raise BadInput(f"{where}: estimate lacks {', '.join(missing)}")
     pair = Pair(name, tuple(value["cells"]), facts)

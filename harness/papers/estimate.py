@@ -212,8 +212,9 @@ def text(found: Sequence[Estimate]) -> str:
     lines += [
         "",
         f"in all: {sums['trainings']} trainings, {sums['evaluations']} evaluations; {sums['tokens']:.3g} tokens, "
-        f"{sums['flops']:.3g} FLOPs, about {sums['device_hours']:.3g} device-hours, {_bytes(sums['peak_memory_bytes'])} "
-        f"of memory; {_bytes(sums['download_bytes'])} to download, {_bytes(sums['disk_bytes'])} of disk",
+        f"{sums['flops']:.3g} FLOPs, about {sums['device_hours']:.3g} device-hours, "
+        f"{_bytes(sums['peak_memory_bytes'])} of memory; {_bytes(sums['download_bytes'])} to download, "
+        f"{_bytes(sums['disk_bytes'])} of disk",
         *(f"  {rule}" for rule in RULES),
         "  what is recorded already is not run again; nothing was run or downloaded now",
     ]

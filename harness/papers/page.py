@@ -39,12 +39,12 @@ def _method(outcome: Outcome) -> Iterator[str]:
     yield "## How it was asked"
     yield (
         f"{len({arm for _, arm, _ in contestants})} methods, {len(seeds)} training seeds "
-        f"({', '.join(map(str, seeds))}), {len(trained)} trained students, {len({r['run_id'] for r in records})} records, "
-        f"{sum(trained.values()) / 3600:.2f} hours of training. Differences are paired by seed and by problem; "
-        "intervals and tests take both as drawn by chance. Holm's adjustment runs over all comparisons of a view's table: "
-        f"over the rows of “{ALL}” together, and over the rows of the single tasks together. The control has the same "
-        "weights, dealt out to other tokens of the optimizer step. The problems are generated: nothing here is a score "
-        "on a benchmark."
+        f"({', '.join(map(str, seeds))}), {len(trained)} trained students, {len({r['run_id'] for r in records})} "
+        f"records, {sum(trained.values()) / 3600:.2f} hours of training. Differences are paired by seed and by "
+        "problem; intervals and tests take both as drawn by chance. Holm's adjustment runs over all comparisons of "
+        f"a view's table: over the rows of “{ALL}” together, and over the rows of the single tasks together. The "
+        "control has the same weights, dealt out to other tokens of the optimizer step. The problems are generated: "
+        "nothing here is a score on a benchmark."
     )
     if outcome.budget is not None:
         b = outcome.budget
