@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -51,9 +53,9 @@ class Group:
     def first(self) -> Record:
         return self.records[0]
 
-    @property
+    @cached_property
     def score(self) -> float:
-        return float(np.mean([record["score"] for record in self.records]))
+        return fmean(record["score"] for record in self.records)
 
     @property
     def problems(self) -> int:
@@ -64,7 +66,7 @@ class Group:
     @property
     def reference(self) -> bool:
         """Whether this is a mark to measure by, not a competitor."""
-        return is_reference(self.first)
+        return is_reference(self.records[0])
 
 
 def is_reference(record: Record) -> bool:
@@ -129,24 +131,35 @@ def p_value(best: Group, other: Group) -> float:
     return statistics.paired_test(a.scores[:seeds], b.scores[:seeds])[0]
 
 
-def gain(group: Group, section: Iterable[Group], *, any_steps: bool = False) -> float | None:
-    """By how much the score exceeds that of sft under the same recipe; None unless there is just one such row.
+@dataclass(frozen=True)
+class Marks:
+    """The rows of a section that others are measured by, found once."""
 
-    ``any_steps``: at equal compute the recipes differ in their steps, and in nothing else.
-    """
+    baselines: list[Group]
+    floors: list[Group]
+    ceilings: list[Group]
+    any_steps: bool  # at equal compute recipes differ in their steps, and may differ in nothing else
+
+    @classmethod
+    def of(cls, section: Sequence[Group], *, any_steps: bool = False) -> Marks:
+        return cls(*([g for g in section if _is(g, name)] for name in (BASELINE, FLOOR, CEILING)), any_steps)
+
+
+def gain(group: Group, marks: Marks) -> float | None:
+    """By how much the score exceeds that of sft under the same recipe; None unless there is just one such row."""
     if group.reference or group.first["method"]["name"] == BASELINE:
         return None
-    baselines = [g.score for g in section if _is(g, BASELINE) and one_recipe(group.first, g.first, any_steps=any_steps)]
-    return group.score - baselines[0] if len(baselines) == 1 else None
+    alike = [g for g in marks.baselines if one_recipe(group.first, g.first, any_steps=marks.any_steps)]
+    return group.score - alike[0].score if len(alike) == 1 else None
 
 
-def recovery(group: Group, section: Sequence[Group]) -> float | None:
+def recovery(group: Group, marks: Marks) -> float | None:
     """The share of the way from the untouched student to the teacher; None where either is not recorded."""
     if group.reference:
         return None
     teacher = group.first["spec"].get("teacher")
-    floors = [g.score for g in section if _is(g, FLOOR) and _model(g) == _model(group)]
-    ceilings = [g.score for g in section if _is(g, CEILING) and teacher in (None, _model(g))]
+    floors = [g.score for g in marks.floors if _model(g) == _model(group)]
+    ceilings = [g.score for g in marks.ceilings if teacher in (None, _model(g))]
     if len(floors) != 1 or len(ceilings) != 1 or ceilings[0] <= floors[0]:
         return None
     return (group.score - floors[0]) / (ceilings[0] - floors[0])

@@ -7,18 +7,18 @@ training recipe. Rows that differ in anything else stay apart and say in what.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from harness import statistics
 from harness.errors import BadInput, unknown
 from harness.leaderboard import inference as inference
 from harness.leaderboard import labels as labels
-from harness.leaderboard.inference import Completions, Group
+from harness.leaderboard.inference import Completions, Group, Marks
 from harness.leaderboard.sheets import RECONSTRUCTED, TIED
 from harness.leaderboard.views import EVERYTHING, View, split
 from harness.records.record import Record, fingerprint
@@ -159,8 +159,8 @@ def _sections(
     seeds = inference.seed_variance(everything)
     for words, groups, aside in split(everything, view):
         details = labels.of_rows([group.first for group in groups])
-        fair = view.kind == "compute"  # recipes then differ in their steps by design
-        rows = [_row(group, groups, seeds, apart, fair) for group, apart in zip(groups, details, strict=True)]
+        marks = Marks.of(groups, any_steps=view.kind == "compute")
+        rows = [_row(group, marks, seeds, apart) for group, apart in zip(groups, details, strict=True)]
         ordered = sorted(zip(rows, groups, strict=True), key=lambda it: (it[0].reference, -it[0].score, it[0].label))
         rows = _ranked(ordered)
         yield Section(
@@ -177,25 +177,19 @@ def _sections(
 
 def alike(members: Iterable[Record]) -> list[list[Record]]:
     """Records that differ in the training seed alone, by seed."""
-    candidates: dict[Any, list[tuple[dict[str, Any], list[Record]]]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in members:
         method = record["method"]
         what = {"settings": method["settings"]} | {k: v for k, v in record["spec"].items() if k != "seed"}
-        similar = candidates[method["name"], method["variant"], record["student"], record["teacher"]]
-        # Comparing dicts is much quicker than hashing their canonical JSON, and a method has few recipes.
-        group = next((group for known, group in similar if known == what), None)
-        if group is None:
-            similar.append((what, [record]))
-        else:
-            group.append(record)
-    groups = [group for similar in candidates.values() for _, group in similar]
-    return [sorted(group, key=lambda record: record["seed"]) for group in groups]
+        key = json.dumps(what, sort_keys=True)
+        groups[method["name"], method["variant"], record["student"], record["teacher"], key].append(record)
+    return [sorted(group, key=lambda record: record["seed"]) for group in groups.values()]
 
 
-def _row(group: Group, section: Sequence[Group], seeds: SeedVariance | None, details: str, any_steps: bool) -> Row:
+def _row(group: Group, marks: Marks, seeds: SeedVariance | None, details: str) -> Row:
     first, records = group.first, group.records
     (low, high), how = inference.interval(group, seeds)
-    cost = {key: float(np.mean([record["cost"][key] for record in records])) for key in first["cost"]}
+    cost = {key: fmean(record["cost"][key] for record in records) for key in first["cost"]}
     counts = {key: sum(record["counts"][key] for record in records) for key in first["counts"]}
     return Row(
         task=first["task"],
@@ -225,8 +219,8 @@ def _row(group: Group, section: Sequence[Group], seeds: SeedVariance | None, det
         run_ids=tuple(record["run_id"] for record in records),
         convention=first["convention"],
         training=_training(first),
-        gain_over_sft=inference.gain(group, section, any_steps=any_steps),
-        recovery=inference.recovery(group, section),
+        gain_over_sft=inference.gain(group, marks),
+        recovery=inference.recovery(group, marks),
     )
 
 
