@@ -25,12 +25,6 @@ FLOOR, CEILING = "untouched", "teacher"  # the students between which recovery r
 READ_AT_MOST = 200_000  # completions read for one leaderboard, a few seconds' worth; beyond, counts must do
 FILE_WEIGHT = 100  # opening a file takes as long as reading this many completions
 
-# What a method is free to choose; any other line of two convention cards should agree.
-OF_THE_METHOD = {
-    "divergence", "mixture_weight_of_teacher", "loss_temperature", "reduction", "token_weights", "teacher_signal",
-    "on_policy_share", "buffer_age", "trained",
-}  # fmt: skip
-
 Completions = Callable[[Record], Sequence[Mapping[str, Any]]]
 
 
@@ -183,15 +177,3 @@ def one_recipe(a: Record, b: Record, *, any_steps: bool = False) -> bool:
     if any_steps and "training" in both_use:
         first["training"], second["training"] = ({**s["training"], "steps": None} for s in (first, second))
     return a["student"] == b["student"] and first == second
-
-
-def cards_differ(groups: Sequence[Group]) -> list[str]:
-    """A line for what rows of one table should share by their convention cards and do not."""
-    trained = [group.first["convention"] for group in groups if not group.reference]
-    keys = dict.fromkeys(key for card in trained for key in card if key not in OF_THE_METHOD)
-    found = []
-    for key in keys:
-        values = list(dict.fromkeys(str(card[key]) for card in trained if key in card))
-        if len(values) > 1:
-            found.append(f"{key} {' | '.join(values)}")
-    return [f"convention cards differ beyond the methods: {'; '.join(found)}"] if found else []

@@ -18,7 +18,7 @@ import numpy as np
 
 from harness import statistics
 from harness.errors import BadInput, unknown
-from harness.leaderboard import inference, labels
+from harness.leaderboard import conventions, inference, labels
 from harness.leaderboard.inference import Completions, Group
 from harness.leaderboard.rows import LEVEL, MICRO, alike, latest, selected
 from harness.records.record import Record
@@ -132,7 +132,7 @@ def pair_up(a: Group, b: Group, names: tuple[str, str]) -> Pair:
     for group, name in ((a, names[0]), (b, names[1])):
         if group.first["method"]["reconstruction"]:
             notes.append(f"{name}: {group.first['method']['note']}")
-    notes += inference.cards_differ([a, b])
+    notes += conventions.differences([a, b])
     return Pair(title, a, b, names, tuple(shared), first, second, tuple(notes))
 
 
