@@ -40,6 +40,7 @@ __all__ = [
     "mcnemar",
     "mean_interval",
     "minimum_detectable_effect",
+    "paired_bootstrap",
     "paired_test",
     "pass_at_k",
     "pooled_seed_variance",
@@ -122,9 +123,17 @@ def compare(a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0) -> Co
     """Paired comparison of two score arrays of one shape; the interval is the hierarchical bootstrap's."""
     p, test = paired_test(a, b, draws, seed)
     gap = cell_means(b) - cell_means(a)
-    interval = hierarchical_bootstrap(gap, draws=draws, seed=seed)
+    interval = paired_bootstrap(a, b, draws=draws, seed=seed)
     only_a, only_b = int((gap < 0).sum()), int((gap > 0).sum())
     return Comparison(float(gap.mean()), interval, p, test, only_a, only_b, variance_of_mean(gap))
+
+
+def paired_bootstrap(a: ArrayLike, b: ArrayLike, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> Interval:
+    """The bootstrap interval of the mean of B - A over the same problems and seeds, which are drawn as pairs."""
+    first, second = cell_means(a), cell_means(b)
+    if first.shape != second.shape:
+        raise ValueError(f"paired scores must have one shape, got {first.shape} and {second.shape}")
+    return hierarchical_bootstrap(second - first, level, draws, seed)
 
 
 def paired_test(a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0) -> tuple[float, str]:

@@ -6,6 +6,7 @@ import math
 import pytest
 from sample_records import NOTE, make_record, make_rows
 
+import harness
 from harness import statistics
 from harness.cli import main
 from harness.leaderboard.table import View, leaderboard, render
@@ -242,3 +243,45 @@ def test_the_grid_has_methods_by_tasks(store, capsys):
     assert main(["table", "--layout", "grid", "--json", *where]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows[0]["method"] == "vcrd" and rows[0]["tasks"][TASK]["rank"] == 1 and rows[-1]["method"] == "sft"
+
+
+def test_records_of_another_protocol_are_named_and_left_out_of_the_table(store, capsys):
+    add(store, "kd", right(10))
+    add(store, "gkd", right(12))
+    stray = add(store, "sft", right(39), protocol={"decoding": {"temperature": 0.8}})
+    where = ["--results", str(store.root)]
+    assert main(["table", "--layout", "grid", *where]) == 0
+    captured = capsys.readouterr()
+    assert f"so left out of their table: {stray['run_id']}" in captured.err
+    assert "97.5" not in captured.out and "| gkd | **30.0 ±" in captured.out
+    assert main(["table", "--json", *where]) == 0
+    captured = capsys.readouterr()
+    assert {row["protocol"] for row in json.loads(captured.out) if row["method"] == "sft"} == {
+        stray["protocol"]["hash"]
+    }
+    assert "left out of their table" in captured.err
+    assert main(["table", "--protocol", stray["protocol"]["hash"][:10], *where]) == 0
+    captured = capsys.readouterr()
+    assert "**97.5**" in captured.out and "gkd" not in captured.out and "warning" not in captured.err
+    assert main(["table", "--protocol", "zzz", *where]) == 2
+
+
+def test_records_that_cannot_be_trusted_are_left_out_aloud(store, capsys):
+    kept, edited, unknown = (add(store, method, right(10)) for method in ("kd", "gkd", "sft"))
+    for record, old, new in ((edited, '"score": 0.25', '"score": 0.95'), (unknown, '_version": 1', '_version": 7')):
+        path = store.path_of(record)
+        text = path.read_text("utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new))
+    assert main(["table", "--results", str(store.root)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("left out: ") == 2 and "95.0" not in captured.out and "sft" not in captured.out
+    assert f"{edited['run_id']}.json: left out: was edited" in captured.err and "schema version 7" in captured.err
+    with pytest.warns(UserWarning, match="left out"):
+        assert set(harness.load_results(store.root)["run_id"]) == {kept["run_id"]}
+    copy = store.path_of(kept).with_name("copy.json")
+    copy.write_bytes(store.path_of(kept).read_bytes())
+    for words in (["table"], ["compare", "kd", "gkd", "--task", TASK]):
+        assert main([*words, "--results", str(store.root)]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "copy.json" in error and f"{kept['run_id']}.json" in error

@@ -14,6 +14,7 @@ from harness.errors import BadInput
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("table", help="the leaderboard of the recorded results")
     command.add_argument("--task", action="append", default=[], metavar="T", help="only these tasks; repeatable")
+    command.add_argument("--protocol", metavar="HASH", help="only this protocol, by the beginning of its hash")
     command.add_argument("--format", default=None, choices=("md", "csv", "json", "latex", "html"), help="default: md")
     command.add_argument(
         "--view",
@@ -40,6 +41,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(chosen: argparse.Namespace) -> str:
+    from harness.leaderboard import grid
     from harness.leaderboard.table import View, leaderboard, render
     from harness.records.store import Store
 
@@ -55,10 +57,18 @@ def call(chosen: argparse.Namespace) -> str:
         print(f"warning: {warning}", file=sys.stderr)
     if not records and not chosen.reported:
         raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
+    hashes = {record["protocol"]["hash"] for record in records}
+    if chosen.protocol and not any(hash.startswith(chosen.protocol) for hash in hashes):
+        raise BadInput(
+            f"--protocol {chosen.protocol}: no record was measured under it; known: {', '.join(sorted(hashes))}"
+        )
+    records = [record for record in records if record["protocol"]["hash"].startswith(chosen.protocol or "")]
     view = View(chosen.view, chosen.cost, chosen.anchor)
     # What a paper printed can be asked for before anything of that task was measured.
     tasks = None if chosen.reported and not records else chosen.task or None
     sections = leaderboard(records, tasks, store.completions, view)
+    for line in grid.main(sections)[1]:
+        print(f"warning: {line}", file=sys.stderr)
     layout = chosen.layout or ("tasks" if data else "both")
     parts: dict[str, bool] = {"tasks": layout != "grid", "cards": chosen.cards}
     parts["grid"] = layout == "grid" or (layout == "both" and len(sections) > 1)

@@ -124,7 +124,7 @@ def _sheet(section: Section) -> Sheet:
 
 def grid_sheet(sections: Sequence[Section]) -> Sheet:
     """Rows by method, columns by task; an empty cell was not measured."""
-    rows = []
+    (sections, left_out), rows = grid.main(sections), []
     for line in grid.lines(sections):
         cells = [Cell(line.name)]
         for section in sections:
@@ -132,7 +132,7 @@ def grid_sheet(sections: Sequence[Section]) -> Sheet:
             text = f"{100 * row.score:.1f} ±{grid.half_width(row):.1f}" if row else ""
             cells.append(Cell(text, row.rank, row.tied) if row else Cell(""))
         rows.append(cells)
-    notes = list(dict.fromkeys(note for section in sections for note in section.notes))
+    notes = list(dict.fromkeys([*(note for section in sections for note in section.notes), *left_out]))
     metrics = ", ".join(f"{section.title}: {section.metric}, {section.problems} problems" for section in sections)
     subtitle = f"percent ± half of the 95 % interval, seeds averaged; {metrics}"
     return Sheet("All tasks", subtitle, ["method", *(section.title for section in sections)], rows, notes)
@@ -174,7 +174,7 @@ def _csv_cell(value: Any) -> Any:
 
 def _flat_grid(sections: Sequence[Section]) -> tuple[list[dict[str, Any]], list[str]]:
     columns = ["method", "kind", "reference", "reconstruction"]
-    columns += [f"{section.title}{suffix}" for section in sections for suffix in ("", " ±")]
+    columns += [f"{section.title}{suffix}" for section in grid.main(sections)[0] for suffix in ("", " ±")]
     rows = []
     for line in grid.objects(sections):
         row = {name: line[name] for name in columns[:4]}

@@ -5,6 +5,7 @@ Every column keeps its own protocol, best, second and ties; nothing is averaged 
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ class Line:
 def lines(sections: Sequence[Section]) -> list[Line]:
     """The rows of all sections, joined where method, settings, models and recipe are the same; best mean rank first."""
     by_key: dict[Any, dict[str, Row]] = {}
-    for section in sections:
+    for section in main(sections)[0]:
         for row in section.rows:
             by_key.setdefault(row.key, {})[section.title] = row
     found = []
@@ -39,6 +40,27 @@ def lines(sections: Sequence[Section]) -> list[Line]:
         label = max((row.label for row in rows), key=len)  # a section names only what is contested within it
         found.append(Line(label, rows[0].reference, rows[0].reconstruction, cells))
     return sorted(found, key=_order)
+
+
+def main(sections: Sequence[Section]) -> tuple[list[Section], list[str]]:
+    """The sections of each task's main protocol, and a line on every other: columns never mix protocols.
+
+    The main protocol is the one with most records, of equals the first.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for section in sections:
+        counts[section.task][section.protocol] += sum(len(row.run_ids) for row in section.rows)
+    chosen = {task: by_protocol.most_common(1)[0][0] for task, by_protocol in counts.items()}
+    lines = []
+    for section in sections:
+        if section.protocol != chosen[section.task]:
+            ids = [run_id for row in section.rows for run_id in row.run_ids]
+            named = ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+            lines.append(
+                f"{section.task}: of another protocol than most records ({section.differs or section.protocol[:12]}), "
+                f"so left out of their table: {named}"
+            )
+    return [section for section in sections if section.protocol == chosen[section.task]], lines
 
 
 def _order(line: Line) -> tuple:
