@@ -40,10 +40,13 @@ __all__ = [
     "mcnemar",
     "mean_interval",
     "minimum_detectable_effect",
+    "paired_bootstrap",
     "paired_test",
     "pass_at_k",
     "pooled_seed_variance",
     "problems_needed",
+    "reach",
+    "scale_needed",
     "seeds_needed",
     "sign_flip",
     "variance_of_mean",
@@ -120,9 +123,17 @@ def compare(a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0) -> Co
     """Paired comparison of two score arrays of one shape; the interval is the hierarchical bootstrap's."""
     p, test = paired_test(a, b, draws, seed)
     gap = cell_means(b) - cell_means(a)
-    interval = hierarchical_bootstrap(gap, draws=draws, seed=seed)
+    interval = paired_bootstrap(a, b, draws=draws, seed=seed)
     only_a, only_b = int((gap < 0).sum()), int((gap > 0).sum())
     return Comparison(float(gap.mean()), interval, p, test, only_a, only_b, variance_of_mean(gap))
+
+
+def paired_bootstrap(a: ArrayLike, b: ArrayLike, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> Interval:
+    """The bootstrap interval of the mean of B - A over the same problems and seeds, which are drawn as pairs."""
+    first, second = cell_means(a), cell_means(b)
+    if first.shape != second.shape:
+        raise ValueError(f"paired scores must have one shape, got {first.shape} and {second.shape}")
+    return hierarchical_bootstrap(second - first, level, draws, seed)
 
 
 def paired_test(a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0) -> tuple[float, str]:
@@ -194,7 +205,7 @@ def minimum_detectable_effect(
     Unpaired unless ``discordant`` says on which share of the problems the two methods differ; the gain then
     solves gain = reach * sqrt(variance(gain) / n) with variance p(1-p) + q(1-q), or discordant - gain².
     """
-    ratio = n / _reach(power, level) ** 2 + 1
+    ratio = n / reach(power, level) ** 2 + 1
     if discordant is not None:
         gain, largest = math.sqrt(discordant / ratio), min(discordant, 1 - p)
     else:
@@ -205,21 +216,33 @@ def minimum_detectable_effect(
 
 def problems_needed(comparison: Comparison, seeds: int, power: float = 0.8, level: float = 0.95) -> float:
     """With ``seeds`` training seeds, the problems that would show such a difference; inf if none would."""
-    allowed = (comparison.difference / _reach(power, level)) ** 2 - comparison.spread.seeds / seeds
+    allowed = (comparison.difference / reach(power, level)) ** 2 - comparison.spread.seeds / seeds
     return _count(comparison.spread.problems + comparison.spread.rest / seeds, allowed)
 
 
 def seeds_needed(comparison: Comparison, problems: int, power: float = 0.8, level: float = 0.95) -> float:
     """On ``problems`` problems, the training seeds that would show such a difference; inf if none would."""
-    allowed = (comparison.difference / _reach(power, level)) ** 2 - comparison.spread.problems / problems
+    allowed = (comparison.difference / reach(power, level)) ** 2 - comparison.spread.problems / problems
     return _count(comparison.spread.seeds + comparison.spread.rest / problems, allowed)
+
+
+def scale_needed(comparison: Comparison, seeds: int, problems: int, power: float = 0.8, level: float = 0.95) -> float:
+    """By which factor both seeds and problems must grow to show such a difference; inf if there is none.
+
+    Solves (V/k + R/k²) = (difference / reach)² for k, V the variance of the mean from seeds and from problems
+    as they are, R that of their cells.
+    """
+    allowed = (comparison.difference / reach(power, level)) ** 2
+    spread = comparison.spread
+    single, cells = spread.seeds / seeds + spread.problems / problems, spread.rest / (seeds * problems)
+    return (single + math.sqrt(single**2 + 4 * allowed * cells)) / (2 * allowed) if allowed > 0 else math.inf
 
 
 def _count(variance_of_one: float, allowed: float) -> float:
     return math.ceil(max(variance_of_one / allowed, 1)) if allowed > 0 else math.inf
 
 
-def _reach(power: float, level: float) -> float:
+def reach(power: float, level: float) -> float:
     """How many standard errors a difference must have to be seen at ``level`` with ``power``."""
     return float(ndtri((1 + level) / 2) + ndtri(power))
 

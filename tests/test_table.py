@@ -259,8 +259,8 @@ def test_json_rows_have_stable_keys(mixed):
         "task", "protocol", "metric", "kind", "method", "details", "reference", "reconstruction", "note", "student",
         "teacher", "settings", "score", "low", "high", "interval_method", "seeds", "correct", "total", "errors",
         "truncated", "teacher_tokens", "generated_tokens", "student_tokens", "seconds", "peak_memory_bytes", "steps",
-        "run_ids", "gain_over_sft", "recovery", "rank", "p_best", "label", "tied_with_best", "protocol_differs",
-        "notes",
+        "run_ids", "convention", "training", "gain_over_sft", "recovery", "rank", "p_best", "label", "tied_with_best",
+        "protocol_differs", "view", "notes",
     ]  # fmt: skip
     assert rows == json.loads(json.dumps(row_dicts(table(mixed))))
 

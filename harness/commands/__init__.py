@@ -3,4 +3,6 @@
 A module here imports nothing heavy at its top: the whole surface is built for every ``harness --help``.
 """
 
-NAMES = ("run", "list", "show", "grade", "check", "table", "plot", "board", "export")  # as `harness --help` shows them
+NAMES = (  # as `harness --help` shows them
+    "run", "list", "show", "grade", "check", "table", "compare", "reproduce", "plot", "board", "export",
+)  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from typing import Any
 
 from harness.commands import words
 from harness.errors import BadInput
@@ -12,20 +14,79 @@ from harness.errors import BadInput
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("table", help="the leaderboard of the recorded results")
     command.add_argument("--task", action="append", default=[], metavar="T", help="only these tasks; repeatable")
+    command.add_argument("--protocol", metavar="HASH", help="only this protocol, by the beginning of its hash")
     command.add_argument("--format", default=None, choices=("md", "csv", "json", "latex", "html"), help="default: md")
+    command.add_argument(
+        "--view",
+        choices=("all", "steps", "compute"),
+        default="all",
+        help="steps: rows of equal optimizer steps stand together; compute: rows of about equal training cost",
+    )
+    command.add_argument(
+        "--cost",
+        choices=("seconds", "tokens"),
+        default="seconds",
+        help="what --view compute counts (default: seconds)",
+    )
+    command.add_argument("--anchor", metavar="M", help="the method whose cost is the budget of --view compute")
+    command.add_argument(
+        "--layout",
+        choices=("both", "grid", "tasks"),
+        help="grid: methods by tasks; tasks: one table a task (default: both, for csv and json tasks)",
+    )
+    command.add_argument("--cards", action="store_true", help="the convention card of every row, too")
+    command.add_argument("--reported", action="store_true", help="what papers report, beside ours and ranked apart")
     words.results(command)
     command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness.leaderboard.table import leaderboard, render
+    from harness.leaderboard import grid
+    from harness.leaderboard.table import View, leaderboard, render
     from harness.records.store import Store
 
+    if chosen.anchor and chosen.view != "compute":
+        raise BadInput("--anchor says whose cost is the budget of --view compute; give that too")
+    format = "json" if chosen.json else chosen.format or "md"
+    data = format in ("csv", "json")
+    if data and chosen.layout == "both":
+        raise BadInput(f"--format {format} holds one table: choose --layout grid or --layout tasks")
     store = Store(chosen.results)
     records, warnings = store.all()
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    if not records:
+    if not records and not chosen.reported:
         raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
-    sections = leaderboard(records, chosen.task or None, store.completions)
-    return render(sections, "json" if chosen.json else chosen.format or "md")
+    hashes = {record["protocol"]["hash"] for record in records}
+    if chosen.protocol and not any(hash.startswith(chosen.protocol) for hash in hashes):
+        raise BadInput(
+            f"--protocol {chosen.protocol}: no record was measured under it; known: {', '.join(sorted(hashes))}"
+        )
+    records = [record for record in records if record["protocol"]["hash"].startswith(chosen.protocol or "")]
+    view = View(chosen.view, chosen.cost, chosen.anchor)
+    # What a paper printed can be asked for before anything of that task was measured.
+    tasks = None if chosen.reported and not records else chosen.task or None
+    sections = leaderboard(records, tasks, store.completions, view)
+    for line in grid.main(sections)[1]:
+        print(f"warning: {line}", file=sys.stderr)
+    layout = chosen.layout or ("tasks" if data else "both")
+    parts: dict[str, bool] = {"tasks": layout != "grid", "cards": chosen.cards}
+    parts["grid"] = layout == "grid" or (layout == "both" and len(sections) > 1)
+    if not chosen.reported:
+        return render(sections, format, **parts)
+    return _with_reported(chosen, sections, format, parts)
+
+
+def _with_reported(chosen: argparse.Namespace, sections: list, format: str, parts: dict[str, bool]) -> str:
+    from harness.leaderboard import formats
+    from harness.papers import beside, reported
+
+    papers = reported.papers(chosen.results)
+    if format in ("csv", "json") and parts["tasks"]:
+        printed: list[dict[str, Any]] = beside.objects(papers, formats.names(), chosen.task or None)
+        rows = formats.row_dicts(sections) + printed
+        return json.dumps(rows, indent=2, ensure_ascii=False) if format == "json" else formats.csv_text(rows)
+    if format in ("csv", "json"):
+        raise BadInput(f"--format {format} --layout grid holds measured rows only; use --layout tasks with --reported")
+    sheet = beside.sheet(papers, sections, chosen.task or None)
+    return formats.render(sections, format, [sheet] if sheet else [], **parts)

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import html
 import io
 import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput, unknown
-from harness.leaderboard.rows import RECONSTRUCTED, TIED, Row, Section
+from harness.leaderboard import grid, sheets
+from harness.leaderboard.rows import Row, Section
+from harness.leaderboard.sheets import RECONSTRUCTED, Cell, Sheet
 
-Emphasis = Callable[[str, int | None], str]  # text and rank
 
+def render(sections: Sequence[Section], format: str, extra: Sequence[Sheet] = (), **layout: bool) -> str:
+    """The tables as ``md``, ``csv``, ``json``, ``latex`` or ``html`` text without a final line end.
 
-def render(sections: Sequence[Section], format: str) -> str:
-    """The tables as ``md``, ``csv``, ``json``, ``latex`` or ``html`` text without a final line end."""
-    if format not in _FORMATS:
-        raise unknown("format", format, _FORMATS)
-    return _FORMATS[format](sections)
+    Prose formats take ``extra`` sheets below, and ``grid=True`` (all tasks on one sheet first), ``tasks=False`` (no
+    sheet a task) and ``cards=True`` (the convention card of every row). CSV and JSON hold one row per method and
+    task, or with ``tasks=False`` the grid.
+    """
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    tasks = layout.get("tasks", True)
+    if format == "json":
+        return json.dumps(row_dicts(sections) if tasks else grid.objects(sections), indent=2, ensure_ascii=False)
+    if format == "csv":
+        return csv_text(row_dicts(sections)) if tasks else csv_text(*_flat_grid(sections))
+    found = [grid_sheet(sections)] if layout.get("grid", False) and sections else []
+    for section in sections if tasks or layout.get("cards", False) else []:
+        found += [_sheet(section)] if tasks else []
+        found += [cards_sheet(section)] if layout.get("cards", False) else []
+    return _PROSE[format]([*found, *extra]) or ("No records." if format == "md" else "")
 
 
 def update_between_markers(path: Path | str, text: str, name: str) -> bool:
@@ -49,7 +61,8 @@ def row_dicts(sections: Sequence[Section]) -> list[dict[str, Any]]:
     """One object per row with every field of :class:`Row`, the label, the tie, and its section's words."""
     return [
         dataclasses.asdict(row)
-        | {"label": row.label, "tied_with_best": row.tied, "protocol_differs": section.differs, "notes": section.notes}
+        | {"label": row.label, "tied_with_best": row.tied, "protocol_differs": section.differs}
+        | {"view": section.view, "notes": section.notes}
         for section in sections
         for row in section.rows
     ]
@@ -93,45 +106,60 @@ def _columns(section: Section) -> list[str]:
     return [name for name in _COLUMNS if speaks(name)]
 
 
-def _lines(section: Section, emphasise: Emphasis, escape: Callable[[str], str]) -> Iterator[list[str]]:
-    """Each row as cells; the score is emphasised by rank and carries the mark of a tie."""
-    for row in section.rows:
-        cells = {name: escape(_COLUMNS[name](row)) for name in _columns(section)}
-        cells["score"] = emphasise(cells["score"], row.rank) + (escape(TIED) if row.tied else "")
-        yield [escape(row.label + (RECONSTRUCTED if row.reconstruction else "")), *cells.values()]
-
-
 def _subtitle(section: Section) -> str:
     return f"{section.metric}, {section.problems} problems, protocol {section.protocol[:12]}"
 
 
-# -- formats ---------------------------------------------------------------------------------------------------------
+def _sheet(section: Section) -> Sheet:
+    """Each row as cells; the score has its rank and the mark of a tie."""
+    rows = []
+    for row in section.rows:
+        cells = [Cell(row.label + (RECONSTRUCTED if row.reconstruction else ""))]
+        for name in _columns(section):
+            text = _COLUMNS[name](row)
+            cells.append(Cell(text, row.rank, row.tied) if name == "score" else Cell(text))
+        rows.append(cells)
+    return Sheet(section.title, _subtitle(section), ["method", *_columns(section)], rows, section.notes)
 
 
-def _markdown(sections: Sequence[Section]) -> str:
-    def emphasise(text: str, rank: int | None) -> str:
-        return {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(rank, text)
-
-    blocks = []
-    for section in sections:
-        header = ["method", *_columns(section)]
-        lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-        lines += _lines(section, emphasise, _markdown_escape)
-        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        notes = "  \n".join(_markdown_escape(note) for note in section.notes)
-        blocks.append(f"### {_markdown_escape(section.title)}\n\n{_subtitle(section)}\n\n{table}\n\n{notes}".rstrip())
-    return "\n\n".join(blocks) or "No records."
-
-
-def _markdown_escape(text: str) -> str:
-    return re.sub(r"([\\|*_<>`])", r"\\\1", text)
+def grid_sheet(sections: Sequence[Section]) -> Sheet:
+    """Rows by method, columns by task; an empty cell was not measured."""
+    (sections, left_out), rows = grid.main(sections), []
+    for line in grid.lines(sections):
+        cells = [Cell(line.name)]
+        for section in sections:
+            row = line.cells.get(section.title)
+            text = f"{100 * row.score:.1f} ±{grid.half_width(row):.1f}" if row else ""
+            cells.append(Cell(text, row.rank, row.tied) if row else Cell(""))
+        rows.append(cells)
+    notes = list(dict.fromkeys([*(note for section in sections for note in section.notes), *left_out]))
+    metrics = ", ".join(f"{section.title}: {section.metric}, {section.problems} problems" for section in sections)
+    subtitle = f"percent ± half of the 95 % interval, seeds averaged; {metrics}"
+    return Sheet("All tasks", subtitle, ["method", *(section.title for section in sections)], rows, notes)
 
 
-def _csv(sections: Sequence[Section]) -> str:
-    rows = row_dicts(sections)
-    names = [field.name for field in dataclasses.fields(Row)] + ["label", "tied_with_best", "protocol_differs", "notes"]
+def cards_sheet(section: Section) -> Sheet:
+    """The convention card of every row: rows are what two scores must share, columns the methods."""
+    cards = [(row.label + (RECONSTRUCTED if row.reconstruction else ""), row.convention) for row in section.rows]
+    keys = dict.fromkeys(key for _, card in cards for key in card)
+    rows = [sheets.plain(key, *(str(card.get(key, "")) for _, card in cards)) for key in keys]
+    return Sheet(f"Convention cards: {section.title}", "", ["", *(name for name, _ in cards)], rows, words=True)
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+_BESIDE = ["label", "tied_with_best", "protocol_differs", "view", "notes"]
+
+
+def names() -> list[str]:
+    """The keys of a row as data, in order."""
+    return [field.name for field in dataclasses.fields(Row)] + _BESIDE
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """Rows as CSV with a header; lists are joined, objects are JSON."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer = csv.DictWriter(text, columns or names(), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({key: _csv_cell(value) for key, value in row.items()})
@@ -144,57 +172,17 @@ def _csv_cell(value: Any) -> Any:
     return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
 
 
-def _json(sections: Sequence[Section]) -> str:
-    return json.dumps(row_dicts(sections), indent=2, ensure_ascii=False)
+def _flat_grid(sections: Sequence[Section]) -> tuple[list[dict[str, Any]], list[str]]:
+    columns = ["method", "kind", "reference", "reconstruction"]
+    columns += [f"{section.title}{suffix}" for section in grid.main(sections)[0] for suffix in ("", " ±")]
+    rows = []
+    for line in grid.objects(sections):
+        row = {name: line[name] for name in columns[:4]}
+        for title, cell in line["tasks"].items():
+            row |= {title: cell["score"], f"{title} ±": cell["half_width"]}
+        rows.append(row)
+    return rows, columns
 
 
-def _latex(sections: Sequence[Section]) -> str:
-    """booktabs tables; needs ``\\usepackage{booktabs}``."""
-
-    def emphasise(text: str, rank: int | None) -> str:
-        return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(rank, text)
-
-    blocks = []
-    for section in sections:
-        names = _columns(section)
-        header = " & ".join(_latex_escape(name) for name in ["method", *names])
-        body = "\n".join(f"{' & '.join(cells)} \\\\" for cells in _lines(section, emphasise, _latex_escape))
-        notes = r" \\ ".join(_latex_escape(note) for note in [_subtitle(section), *section.notes])
-        blocks.append(
-            f"% {section.title}\n\\begin{{table}}\n\\centering\n\\caption{{{_latex_escape(section.title)}}}\n"
-            f"\\begin{{tabular}}{{l{'r' * len(names)}}}\n\\toprule\n{header} \\\\\n\\midrule\n{body}\n\\bottomrule\n"
-            f"\\end{{tabular}}\n\n\\footnotesize {notes}\n\\end{{table}}"
-        )
-    return "\n\n".join(blocks)
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", RECONSTRUCTED: r"$^\ddagger$",
-    TIED: r"$^\dagger$", "–": "--", "≥": r"$\geq$", "…": r"\dots{}", "\n": " ",
-} | {character: f"\\{character}" for character in "&%$#_{}"}  # fmt: skip
-
-
-def _latex_escape(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def _html(sections: Sequence[Section]) -> str:
-    def emphasise(text: str, rank: int | None) -> str:
-        return {1: f"<strong>{text}</strong>", 2: f"<u>{text}</u>"}.get(rank, text)
-
-    blocks = []
-    for section in sections:
-        header = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in ["method", *_columns(section)])
-        body = "\n".join(
-            f'<tr><th scope="row">{cells[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>"
-            for cells in _lines(section, emphasise, html.escape)
-        )
-        notes = "".join(f"<p>{html.escape(note)}</p>\n" for note in [_subtitle(section), *section.notes])
-        blocks.append(
-            f"<section>\n<table>\n<caption>{html.escape(section.title)}</caption>\n<thead><tr>{header}</tr></thead>\n"
-            f"<tbody>\n{body}\n</tbody>\n</table>\n{notes}</section>"
-        )
-    return "\n".join(blocks)
-
-
-_FORMATS = {"md": _markdown, "csv": _csv, "json": _json, "latex": _latex, "html": _html}
+_PROSE = {"md": sheets.markdown, "latex": sheets.latex, "html": sheets.html}
+FORMATS = (*_PROSE, "csv", "json")

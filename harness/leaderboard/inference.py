@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -45,9 +47,9 @@ class Group:
     def first(self) -> Record:
         return self.records[0]
 
-    @property
+    @cached_property
     def score(self) -> float:
-        return float(np.mean([record["score"] for record in self.records]))
+        return fmean(record["score"] for record in self.records)
 
     @property
     def problems(self) -> int:
@@ -58,7 +60,7 @@ class Group:
     @property
     def reference(self) -> bool:
         """Whether this is a mark to measure by, not a competitor."""
-        return is_reference(self.first)
+        return is_reference(self.records[0])
 
 
 def is_reference(record: Record) -> bool:
@@ -123,21 +125,35 @@ def p_value(best: Group, other: Group) -> float:
     return statistics.paired_test(a.scores[:seeds], b.scores[:seeds])[0]
 
 
-def gain(group: Group, section: Iterable[Group]) -> float | None:
+@dataclass(frozen=True)
+class Marks:
+    """The rows of a section that others are measured by, found once."""
+
+    baselines: list[Group]
+    floors: list[Group]
+    ceilings: list[Group]
+    any_steps: bool  # at equal compute recipes differ in their steps, and may differ in nothing else
+
+    @classmethod
+    def of(cls, section: Sequence[Group], *, any_steps: bool = False) -> Marks:
+        return cls(*([g for g in section if _is(g, name)] for name in (BASELINE, FLOOR, CEILING)), any_steps)
+
+
+def gain(group: Group, marks: Marks) -> float | None:
     """By how much the score exceeds that of sft under the same recipe; None unless there is just one such row."""
     if group.reference or group.first["method"]["name"] == BASELINE:
         return None
-    baselines = [g.score for g in section if _is(g, BASELINE) and _one_recipe(group.first, g.first)]
-    return group.score - baselines[0] if len(baselines) == 1 else None
+    alike = [g for g in marks.baselines if one_recipe(group.first, g.first, any_steps=marks.any_steps)]
+    return group.score - alike[0].score if len(alike) == 1 else None
 
 
-def recovery(group: Group, section: Sequence[Group]) -> float | None:
+def recovery(group: Group, marks: Marks) -> float | None:
     """The share of the way from the untouched student to the teacher; None where either is not recorded."""
     if group.reference:
         return None
     teacher = group.first["spec"].get("teacher")
-    floors = [g.score for g in section if _is(g, FLOOR) and _model(g) == _model(group)]
-    ceilings = [g.score for g in section if _is(g, CEILING) and teacher in (None, _model(g))]
+    floors = [g.score for g in marks.floors if _model(g) == _model(group)]
+    ceilings = [g.score for g in marks.ceilings if teacher in (None, _model(g))]
     if len(floors) != 1 or len(ceilings) != 1 or ceilings[0] <= floors[0]:
         return None
     return (group.score - floors[0]) / (ceilings[0] - floors[0])
@@ -153,8 +169,11 @@ def _model(group: Group) -> Any:
     return group.first["spec"].get("student", group.first["student"])
 
 
-def _one_recipe(a: Record, b: Record) -> bool:
+def one_recipe(a: Record, b: Record, *, any_steps: bool = False) -> bool:
     """Whether two trainings agree on everything that both use, methods, seeds and teachers aside."""
     keys = a["spec"].keys() & b["spec"].keys() - {"method", "seed", "teacher"}
     both_use = [key for key in keys if a["spec"][key] is not None and b["spec"][key] is not None]
-    return a["student"] == b["student"] and all(a["spec"][key] == b["spec"][key] for key in both_use)
+    first, second = ({key: r["spec"][key] for key in both_use} for r in (a, b))
+    if any_steps and "training" in both_use:
+        first["training"], second["training"] = ({**s["training"], "steps": None} for s in (first, second))
+    return a["student"] == b["student"] and first == second

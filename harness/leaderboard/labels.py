@@ -12,6 +12,22 @@ from harness.records.record import Record, method_label
 Facts = Mapping[str, Any]
 
 
+def name_of(method: Mapping[str, Any]) -> str:
+    """What a row is called: ``vcrd``, ``gkd@trl``; the control with shuffled weights is ``vcrd@shuffled``.
+
+    ``method`` is the field of a record. The control is told by its setting, however it was asked for.
+    """
+    label = method_label(method)
+    if method["settings"].get("shuffle") is not True or "shuffled" in (method["variant"] or ""):
+        return label
+    return f"{label}{'@' if method['variant'] is None else '+'}shuffled"
+
+
+def facts_of(record: Record) -> dict[str, Any]:
+    """Settings and recipe of a record under the names that set rows apart: ``beta``, ``training.steps``, …"""
+    return dict(_flat(_recipe(record))) | dict(_flat(record["method"]["settings"]))
+
+
 def of_protocols(protocols: Mapping[str, Sequence[Record]]) -> dict[str, str]:
     """For each protocol of a task, by hash: its values that others contradict, "" for a single protocol."""
     facts = {key: dict(_flat(members[0]["protocol"])) for key, members in sorted(protocols.items())}
@@ -26,7 +42,7 @@ def of_rows(firsts: Sequence[Record]) -> list[str]:
     recipes = [dict(_flat(_recipe(record))) for record in firsts]
     by_method: dict[str, list[int]] = defaultdict(list)
     for i, record in enumerate(firsts):
-        by_method[method_label(record["method"])].append(i)
+        by_method[name_of(record["method"])].append(i)
     among_trained = _contested(recipes[i] for i, record in enumerate(firsts) if not is_reference(record))
     labels = [""] * len(firsts)
     for rows in by_method.values():

@@ -7,23 +7,25 @@ training recipe. Rows that differ in anything else stay apart and say in what.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from harness import statistics
 from harness.errors import BadInput, unknown
+from harness.leaderboard import conventions
 from harness.leaderboard import inference as inference
 from harness.leaderboard import labels as labels
-from harness.leaderboard.inference import Completions, Group
-from harness.records.record import Record, method_label
+from harness.leaderboard.inference import Completions, Group, Marks
+from harness.leaderboard.sheets import RECONSTRUCTED, TIED
+from harness.leaderboard.views import EVERYTHING, View, split
+from harness.records.record import Record, fingerprint
 from harness.statistics import SeedVariance
 
 LEVEL = 0.05
-RECONSTRUCTED, TIED = "‡", "†"
 MICRO = "micro world: generated problems, not the benchmark"
 
 
@@ -59,10 +61,17 @@ class Row:
     peak_memory_bytes: float
     steps: float
     run_ids: tuple[str, ...]
+    convention: Mapping[str, Any]  # the card: what two rows must share before their numbers are set side by side
+    training: str  # hash of models and recipe, seeds aside: one for all tasks that a row was measured on
     gain_over_sft: float | None = None
     recovery: float | None = None
     rank: int | None = None  # 1 is best; references are not ranked
     p_best: float | None = None  # against the best row, Holm-adjusted within the section
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes two rows of different tasks one method under one recipe."""
+        return self.method, self.student, self.teacher or "", self.training
 
     @property
     def label(self) -> str:
@@ -81,6 +90,7 @@ class Section:
     task: str
     protocol: str
     differs: str  # from the task's other protocols; "" when there is only one
+    view: str  # which rows were chosen: "equal steps: 400"; "" for all
     metric: str
     problems: int
     rows: list[Row]
@@ -88,13 +98,17 @@ class Section:
 
     @property
     def title(self) -> str:
-        return f"{self.task} ({self.differs})" if self.differs else self.task
+        aside = "; ".join(filter(None, (self.differs, self.view)))
+        return f"{self.task} ({aside})" if aside else self.task
 
 
 def leaderboard(
-    records: Iterable[Record], tasks: Sequence[str] | None = None, completions: Completions | None = None
+    records: Iterable[Record],
+    tasks: Sequence[str] | None = None,
+    completions: Completions | None = None,
+    view: View = EVERYTHING,
 ) -> list[Section]:
-    """One section per task and protocol, in alphabetical order.
+    """One section per task and protocol, in alphabetical order; ``view`` chooses which rows stand together.
 
     ``tasks`` selects by title; a bare name also finds its generated problems when it has no records of its
     own. ``completions`` reads the graded completions of a record (``Store.completions``): with them, intervals
@@ -103,14 +117,15 @@ def leaderboard(
     by_task: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in latest(records):
         by_task[record["task"]][record["protocol"]["hash"]].append(record)
-    names = sorted(by_task) if tasks is None else list(dict.fromkeys(_selected(by_task, tasks)))
+    names = sorted(by_task) if tasks is None else list(dict.fromkeys(selected(by_task, tasks)))
     shown = [record for name in names for members in by_task[name].values() for record in members]
     if completions is not None and not inference.affordable(shown):
         completions = None
     return [
-        _section(by_task[name][protocol], differs, completions)
+        section
         for name in names
         for protocol, differs in labels.of_protocols(by_task[name]).items()
+        for section in _sections(by_task[name][protocol], differs, completions, view)
     ]
 
 
@@ -124,7 +139,7 @@ def latest(records: Iterable[Record]) -> list[Record]:
     return list(newest.values())
 
 
-def _selected(known: Collection[str], tasks: Sequence[str]) -> Iterator[str]:
+def selected(known: Collection[str], tasks: Sequence[str]) -> Iterator[str]:
     for task in tasks:
         exact = task.removesuffix("@real")
         found = [exact] if exact in known else [title for title in sorted(known) if title.partition("@")[0] == task]
@@ -135,53 +150,54 @@ def _selected(known: Collection[str], tasks: Sequence[str]) -> Iterator[str]:
         yield from found
 
 
-def _section(members: Sequence[Record], differs: str, completions: Completions | None) -> Section:
-    alike = _alike(members)
-    groups = [Group(records, inference.read_matrix(records, completions) if completions else None) for records in alike]
-    seeds = inference.seed_variance(groups)
-    details = labels.of_rows([group.first for group in groups])
-    rows = [_row(group, groups, seeds, words) for group, words in zip(groups, details, strict=True)]
-    ordered = sorted(zip(rows, groups, strict=True), key=lambda it: (it[0].reference, -it[0].score, it[0].label))
-    rows = _ranked(ordered)
-    return Section(
-        task=groups[0].first["task"],
-        protocol=groups[0].first["protocol"]["hash"],
-        differs=differs,
-        metric=groups[0].first["metric"],
-        problems=groups[0].problems,
-        rows=rows,
-        notes=_notes(groups, rows),
-    )
+def _sections(
+    members: Sequence[Record], differs: str, completions: Completions | None, view: View
+) -> Iterator[Section]:
+    everything = [
+        Group(records, inference.read_matrix(records, completions) if completions else None)
+        for records in alike(members)
+    ]
+    seeds = inference.seed_variance(everything)
+    for words, groups, aside in split(everything, view):
+        details = labels.of_rows([group.first for group in groups])
+        marks = Marks.of(groups, any_steps=view.kind == "compute")
+        rows = [_row(group, marks, seeds, apart) for group, apart in zip(groups, details, strict=True)]
+        ordered = sorted(zip(rows, groups, strict=True), key=lambda it: (it[0].reference, -it[0].score, it[0].label))
+        rows = _ranked(ordered)
+        yield Section(
+            task=groups[0].first["task"],
+            protocol=groups[0].first["protocol"]["hash"],
+            differs=differs,
+            view=words,
+            metric=groups[0].first["metric"],
+            problems=groups[0].problems,
+            rows=rows,
+            notes=[*_notes(groups, rows), *aside],
+        )
 
 
-def _alike(members: Iterable[Record]) -> list[list[Record]]:
+def alike(members: Iterable[Record]) -> list[list[Record]]:
     """Records that differ in the training seed alone, by seed."""
-    candidates: dict[Any, list[tuple[dict[str, Any], list[Record]]]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in members:
         method = record["method"]
         what = {"settings": method["settings"]} | {k: v for k, v in record["spec"].items() if k != "seed"}
-        alike = candidates[method["name"], method["variant"], record["student"], record["teacher"]]
-        # Comparing dicts is much quicker than hashing their canonical JSON, and a method has few recipes.
-        group = next((group for known, group in alike if known == what), None)
-        if group is None:
-            alike.append((what, [record]))
-        else:
-            group.append(record)
-    groups = [group for alike in candidates.values() for _, group in alike]
-    return [sorted(group, key=lambda record: record["seed"]) for group in groups]
+        key = json.dumps(what, sort_keys=True)
+        groups[method["name"], method["variant"], record["student"], record["teacher"], key].append(record)
+    return [sorted(group, key=lambda record: record["seed"]) for group in groups.values()]
 
 
-def _row(group: Group, section: Sequence[Group], seeds: SeedVariance | None, details: str) -> Row:
+def _row(group: Group, marks: Marks, seeds: SeedVariance | None, details: str) -> Row:
     first, records = group.first, group.records
     (low, high), how = inference.interval(group, seeds)
-    cost = {key: float(np.mean([record["cost"][key] for record in records])) for key in first["cost"]}
+    cost = {key: fmean(record["cost"][key] for record in records) for key in first["cost"]}
     counts = {key: sum(record["counts"][key] for record in records) for key in first["counts"]}
     return Row(
         task=first["task"],
         protocol=first["protocol"]["hash"],
         metric=first["metric"],
         kind=first["kind"],
-        method=method_label(first["method"]),
+        method=labels.name_of(first["method"]),
         details=details,
         reference=group.reference,
         reconstruction=first["method"]["reconstruction"],
@@ -202,9 +218,16 @@ def _row(group: Group, section: Sequence[Group], seeds: SeedVariance | None, det
         peak_memory_bytes=cost["peak_memory_bytes"],
         steps=cost["steps"],
         run_ids=tuple(record["run_id"] for record in records),
-        gain_over_sft=inference.gain(group, section),
-        recovery=inference.recovery(group, section),
+        convention=first["convention"],
+        training=_training(first),
+        gain_over_sft=inference.gain(group, marks),
+        recovery=inference.recovery(group, marks),
     )
+
+
+def _training(record: Record) -> str:
+    what = {"settings": record["method"]["settings"]} | {k: v for k, v in record["spec"].items() if k != "seed"}
+    return fingerprint(what)[:12]
 
 
 def _ranked(ordered: Sequence[tuple[Row, Group]]) -> list[Row]:
@@ -230,4 +253,4 @@ def _notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
         paired = all(group.matrix is not None for group in groups)
         test = "paired" if paired else "by counts where completions were not read"
         notes.append(f"{TIED} not distinguishable from the best (p ≥ {LEVEL}, {test}, Holm-adjusted)")
-    return notes
+    return notes + conventions.differences(groups)

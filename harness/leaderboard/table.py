@@ -3,8 +3,9 @@
     frame = harness.load_results("results")                      pandas, one row per record
     print(render(leaderboard(records, ["humaneval"], store.completions), "md"))
 
-What a leaderboard is made of lives next door: ``table_rows`` (who stands in one row), ``table_inference``
-(what a row may claim), ``table_labels`` (what sets rows apart), ``table_formats`` (how it looks).
+What a leaderboard is made of lives next door: ``rows`` (who stands in one row), ``views`` (which rows stand together),
+``inference`` (what a row may claim), ``labels`` (what sets rows apart), ``grid``, ``sheets`` and ``formats`` (how it
+looks).
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard.formats import render, row_dicts, update_between_markers
+from harness.leaderboard.labels import name_of
 from harness.leaderboard.rows import Row, Section, latest, leaderboard
-from harness.records.record import Record, method_label
+from harness.leaderboard.views import View
+from harness.papers import reported as papers
+from harness.records.record import Record
 from harness.records.store import Store
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Row", "Section", "leaderboard", "load_results", "render", "row_dicts", "update_between_markers"]
+__all__ = ["Row", "Section", "View", "leaderboard", "load_results", "render", "row_dicts", "update_between_markers"]
 
 COLUMNS = {
     "run_id": "name of the record",
@@ -31,7 +35,7 @@ COLUMNS = {
     "family": "maths, code or instruction",
     "metric": "accuracy, pass@1 or win_rate",
     "protocol": "hash; scores compare only under equal ones",
-    "kind": "measured",
+    "kind": "measured, or reported by a paper",
     "method": "with its variant: vcrd@shuffled",
     "reconstruction": "whether the method's published formula is unknown",
     "settings": "the method's hyper-parameters, JSON",
@@ -62,11 +66,12 @@ COLUMNS = {
 }
 
 
-def load_results(root: Path | str = "results") -> pandas.DataFrame:
+def load_results(root: Path | str = "results", reported: bool = False) -> pandas.DataFrame:
     """One row per record below ``root``, with exactly the columns of :data:`COLUMNS`, in that order.
 
-    Files that are no sound records are left out with a Python warning each. Raises BadInput when two records
-    claim one identity.
+    ``reported`` adds a row for every cell that a paper prints, with ``kind`` "reported" and nothing where the paper
+    says nothing: never average over both kinds. Files that are no sound records are left out with a Python warning
+    each. Raises BadInput when two records claim one identity, or when a reported file is malformed.
     """
     import pandas
 
@@ -75,6 +80,8 @@ def load_results(root: Path | str = "results") -> pandas.DataFrame:
         warnings.warn(fault, stacklevel=2)
     current = {record["run_id"] for record in latest(records)}
     rows = [_flat(record) | {"latest": record["run_id"] in current} for record in records]
+    if reported:
+        rows += [_reported(paper, cell) for paper in papers.papers(root) for cell in paper["cells"]]
     frame = pandas.DataFrame(rows, columns=list(COLUMNS))
     return frame.assign(created=pandas.to_datetime(frame["created"], utc=True))
 
@@ -87,7 +94,7 @@ def _flat(record: Record) -> dict[str, Any]:
         | record["counts"]
         | record["cost"]
         | {
-            "method": method_label(record["method"]),
+            "method": name_of(record["method"]),
             "reconstruction": record["method"]["reconstruction"],
             "settings": json.dumps(record["method"]["settings"], sort_keys=True),
             "protocol": record["protocol"]["hash"],
@@ -97,3 +104,21 @@ def _flat(record: Record) -> dict[str, Any]:
             "dirty": record["provenance"].get("dirty"),
         }
     )
+
+
+def _reported(paper: dict[str, Any], cell: dict[str, Any]) -> dict[str, Any]:
+    """A printed cell under the names of COLUMNS; what a paper does not say is missing."""
+    return {
+        "run_id": f"reported:{paper['id']}/{cell['id']}",
+        "task": cell["task"],
+        "world": "real",
+        "family": cell["family"],
+        "metric": cell["metric"]["value"],
+        "kind": papers.KIND,
+        "method": paper["method"],
+        "student": cell["student"]["value"],
+        "teacher": cell["teacher"]["value"],
+        "score": cell["value"]["value"] / 100,
+        "correct": cell["count"]["value"],
+        "total": cell["n"]["value"],
+    }

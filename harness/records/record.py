@@ -111,15 +111,17 @@ def examine(path: Path) -> tuple[Record | None, str]:
     return (record, "") if intact else (None, "was edited after it was written (content_sha256 differs)")
 
 
-_TYPES = {
-    "object": dict,
-    "array": list,
-    "string": str,
-    "integer": int,
-    "number": int | float,
-    "boolean": bool,
-    "null": type(None),
+_TYPES = {  # as a JSON reader makes them: true is a bool and no number, though Python's bool is an int
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
 }
+
+_SCALARS = {str, int, float, bool, type(None)}
 
 
 def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
@@ -128,24 +130,25 @@ def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
     The few keywords that keep a reader from stumbling, at a fraction of the price of the full validation
     that was done when the record was written.
     """
-    names = rule.get("type", ())
-    for name in (names,) if isinstance(names, str) else names:
-        # JSON's true is no number, though Python's is an int.
-        if isinstance(value, _TYPES[name]) and (name == "boolean" or not isinstance(value, bool)):
-            break
-    else:
-        if names:
-            return f" is not {names if isinstance(names, str) else ' or '.join(names)}"
-    if isinstance(value, dict):
+    names, kind = rule.get("type"), type(value)
+    if names is not None and (
+        kind not in _TYPES[names] if isinstance(names, str) else all(kind not in _TYPES[name] for name in names)
+    ):
+        return f" is not {names if isinstance(names, str) else ' or '.join(names)}"
+    if kind is dict:
         for key in rule.get("required", ()):
             if key not in value:
                 return f".{key} is missing"
         named, others = rule.get("properties", {}), rule.get("additionalProperties")
-        for key, item in value.items():
+        for key, item in value.items() if named or others else ():
             inner = named.get(key, others)
-            if isinstance(inner, dict) and (fault := misfit(item, inner)):
+            if type(inner) is not dict or (
+                type(item) in _SCALARS and type(item) in _TYPES.get(str(inner.get("type")), ())
+            ):
+                continue  # nothing is asked of it, or nothing but the type that it has
+            if fault := misfit(item, inner):
                 return f".{key}{fault}"
-    elif isinstance(value, list):
+    elif kind is list:
         if not rule.get("minItems", 0) <= len(value) <= rule.get("maxItems", len(value)):
             return f" has {len(value)} items"
         if "items" in rule:

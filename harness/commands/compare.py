@@ -1,0 +1,41 @@
+"""``harness compare``: whether one method differs from another, in a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from harness.commands import words
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "compare", help="whether method B differs from method A, how sure, what would settle it"
+    )
+    command.add_argument(
+        "a", metavar="A", help="as a table names it: gkd, gkd@trl, vcrd@shuffled, sft:training.steps=900"
+    )
+    command.add_argument("b", metavar="B", help="the same; the difference is B - A")
+    command.add_argument(
+        "--task", action="append", required=True, metavar="T", help="repeatable; p is Holm-adjusted over the tasks"
+    )
+    command.add_argument("--protocol", metavar="HASH", help="beginning of a protocol's hash, where there are several")
+    words.results(command)
+    command.set_defaults(command=call)
+
+
+def call(chosen: argparse.Namespace) -> str:
+    from harness.leaderboard.versus import versus
+    from harness.leaderboard.wording import as_json, in_words
+    from harness.records.store import Store
+
+    store = Store(chosen.results)
+    records, warnings = store.all()
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    found = versus(records, chosen.a, chosen.b, chosen.task, store.completions, chosen.protocol)
+    if chosen.json:
+        return words.dump({"comparisons": [as_json(each) for each in found]})
+    for note in dict.fromkeys(note for each in found for note in each.notes):
+        print(f"note: {note}", file=sys.stderr)
+    return "\n".join(in_words(each) for each in found)

@@ -1,0 +1,86 @@
+"""``harness reproduce``: a paper's rows, or its question in the micro world."""
+
+from __future__ import annotations
+
+import argparse
+
+from harness.commands import words
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("reproduce", help="a paper's rows, run here and set beside theirs; resumes")
+    command.add_argument("paper", metavar="PAPER", help="a shipped paper (vcrd), or a TOML file of the same form")
+    command.add_argument("--only", action="append", default=[], metavar="CELL", help="one cell or task; repeatable")
+    command.add_argument("--dry-run", action="store_true", help="what would run, and what it would take; runs nothing")
+    command.add_argument(
+        "--scale",
+        choices=("micro", "paper"),
+        default="paper",
+        help="paper: its rows on real models; micro: its question in the embedded world (default: paper)",
+    )
+    command.add_argument(
+        "--seed", action="append", nargs="+", type=words.seed, metavar="N", help="default: the paper's"
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="KEY=VALUE",
+        help="training.steps=50, …; repeatable",
+    )
+    command.add_argument(
+        "--view", choices=("steps", "compute", "both"), default="both", help="of the micro question (default: both)"
+    )
+    command.add_argument(
+        "--budget", choices=("seconds", "flops"), default="seconds", help="what equal compute is measured in"
+    )
+    command.add_argument("--judge", metavar="JUDGE", help="for instruction tasks on real data")
+    command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps")
+    words.results(command)
+    command.set_defaults(command=call)
+
+
+def call(chosen: argparse.Namespace) -> str:
+    from harness.papers import blueprint, reported
+    from harness.papers import reproduce as room
+
+    found = blueprint.load(chosen.paper)
+    paper = reported.find(found.reported, chosen.results)
+    wish = room.Wish(
+        scale=chosen.scale,
+        only=list(dict.fromkeys(chosen.only)),
+        seeds=list(dict.fromkeys(seed for group in chosen.seed or [] for seed in group)),
+        settings=chosen.settings,
+        results=chosen.results,
+        judge=chosen.judge,
+        device=chosen.device,
+        views=("steps", "compute") if chosen.view == "both" else (chosen.view,),
+        unit=chosen.budget,
+    )
+    if chosen.dry_run:
+        from harness.papers import estimate
+
+        guessed = estimate.estimates(room.Outcome(found, wish, paper))
+        return words.dump(estimate.as_json(guessed)) if chosen.json else estimate.text(guessed)
+    return _run(chosen, found, wish, paper)
+
+
+def _run(chosen: argparse.Namespace, found, wish, paper) -> str:
+    from harness.papers import answer
+    from harness.papers import reproduce as room
+    from harness.papers.page import page
+    from harness.progress import Reporter
+    from harness.records.store import Store
+
+    with Reporter() as reporter:
+        outcome = room.reproduce(found, wish, paper, reporter.progress, reporter.announce)
+        store = Store(wish.results)
+        findings = answer.findings(outcome, store.completions) if wish.scale == "micro" else []
+        beside = answer.standings(outcome, store.completions)
+        text = page(outcome, findings, beside, store.completions)
+        facts = answer.as_json(outcome, findings, beside)
+        if outcome.had:
+            reporter.announce(f"written: {room.write(outcome, text, facts)}")
+    chosen.exit_code = int(bool(outcome.missing))
+    return words.dump(facts) if chosen.json else text

@@ -1,0 +1,233 @@
+"""Two methods on one task: whether B differs from A, by how much, how sure, and what would settle it.
+
+    found = versus(records, "vcrd", "gkd@trl", "humaneval", store.completions)
+    print(in_words(found[0]))
+
+Only scores under one protocol are compared, problem by problem, and only students of the same training seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness import statistics
+from harness.errors import BadInput, unknown
+from harness.leaderboard import conventions, inference, labels
+from harness.leaderboard.inference import Completions, Group
+from harness.leaderboard.rows import LEVEL, MICRO, alike, latest, selected
+from harness.records.record import Record
+from harness.statistics import Comparison
+
+
+@dataclass(frozen=True)
+class Versus:
+    """B against A on one task under one protocol. ``p_holm`` is adjusted over the tasks asked for together."""
+
+    task: str
+    protocol: str
+    metric: str
+    a: str
+    b: str
+    reconstructions: tuple[str, ...]  # those of a and b whose published formula is not known
+    score_a: float
+    score_b: float
+    problems: int
+    seeds: tuple[int, ...]
+    comparison: Comparison
+    p_holm: float
+    more_problems: float  # with the same seeds; inf: no number would do
+    more_seeds: float  # on the same problems
+    times_both: float  # by which both would have to grow; 1 or less: no need
+    minimum_detectable: float  # the smallest difference that these problems and seeds show in four of five trials
+    notes: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        return self.p_holm < LEVEL
+
+
+def versus(
+    records: Iterable[Record],
+    a: str,
+    b: str,
+    tasks: Sequence[str],
+    completions: Completions,
+    protocol: str | None = None,
+) -> list[Versus]:
+    """One comparison a task, Holm-adjusted over them.
+
+    ``a`` and ``b`` are names as in a table, with settings where several rows have one name:
+    ``gkd``, ``gkd@trl``, ``vcrd@shuffled``, ``sft:training.steps=900``. ``protocol`` is the beginning of a
+    hash, needed where both were measured under several. Raises BadInput when there is nothing to compare.
+    """
+    by_task: dict[str, list[Record]] = defaultdict(list)
+    for record in latest(records):
+        by_task[record["task"]].append(record)
+    titles = list(dict.fromkeys(selected(by_task, tasks)))
+    pairs = [_pair(by_task[title], title, a, b, completions, protocol) for title in titles]
+    found = [(statistics.compare(pair.first, pair.second), pair) for pair in pairs]
+    adjusted = statistics.holm([comparison.p for comparison, _ in found])
+    return [_versus(c, pair, p, len(found)) for (c, pair), p in zip(found, adjusted, strict=True)]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Scores [S, N] of two rows, seed by seed and problem by problem."""
+
+    title: str
+    a: Group
+    b: Group
+    names: tuple[str, str]
+    seeds: tuple[int, ...]
+    first: np.ndarray
+    second: np.ndarray
+    notes: tuple[str, ...]
+
+
+def pair_up(a: Group, b: Group, names: tuple[str, str]) -> Pair:
+    """Two rows of one protocol side by side. Raises BadInput where seeds or problems cannot be paired.
+
+    A model that was not trained has no seeds to pair: its mean stands against every student of the other.
+    """
+    title = a.first["task"]
+    if {r["run_id"] for r in a.records} == {r["run_id"] for r in b.records}:
+        raise BadInput(f"{names[0]} and {names[1]} are the same records of {title}; name two different rows")
+    for group, name in ((a, names[0]), (b, names[1])):
+        if group.matrix is None:
+            raise BadInput(
+                f"{name} on {title}: completions of {group.first['run_id']} are gone, damaged or of other problems, so "
+                "nothing can be paired; restore them, or run again with --again"
+            )
+    if a.matrix.ids != b.matrix.ids:
+        raise BadInput(f"{names[0]} and {names[1]} answered different problems of {title}; nothing can be paired")
+    seeds_a, seeds_b = ([r["seed"] for r in group.records] for group in (a, b))
+    first, second, notes = a.matrix.scores, b.matrix.scores, []
+    if a.reference or b.reference:
+        first = first.mean(axis=0, keepdims=True) if a.reference else first
+        second = second.mean(axis=0, keepdims=True) if b.reference else second
+        first, second = np.broadcast_arrays(first, second)
+        shared = sorted(seeds_b if a.reference else seeds_a)[: len(first)]
+    else:
+        shared = sorted(set(seeds_a) & set(seeds_b))
+        if not shared:
+            raise BadInput(
+                f"{names[0]} has the seeds {_listed(seeds_a)} on {title} and {names[1]} has {_listed(seeds_b)}: no "
+                f"seed is shared, so nothing can be paired; run {names[1]} with --seed {' '.join(map(str, seeds_a))}"
+            )
+        first = first[[seeds_a.index(seed) for seed in shared]]
+        second = second[[seeds_b.index(seed) for seed in shared]]
+        for name, seeds in zip(names, (seeds_a, seeds_b), strict=True):
+            if left := sorted(set(seeds) - set(shared)):
+                notes.append(f"seed {_listed(left)} of {name} left out: the other side lacks it")
+        if len(shared) == 1:
+            notes.append("one training seed each: what other seeds would give is not known")
+    if a.first["world"] == "micro":
+        notes.append(MICRO)
+    for group, name in ((a, names[0]), (b, names[1])):
+        if group.first["method"]["reconstruction"]:
+            notes.append(f"{name}: {group.first['method']['note']}")
+    notes += conventions.differences([a, b])
+    return Pair(title, a, b, names, tuple(shared), first, second, tuple(notes))
+
+
+def _pair(
+    members: Sequence[Record], title: str, a: str, b: str, completions: Completions, protocol: str | None
+) -> Pair:
+    first, second = (_of_name(members, title, name) for name in (a, b))
+    protocols_a, protocols_b = ({r["protocol"]["hash"] for r in side} for side in (first, second))
+    shared = protocols_a & protocols_b
+    if not shared:
+        raise BadInput(
+            f"{a} and {b} share no protocol on {title}: {a} was measured under {_listed(protocols_a)}, {b} under "
+            f"{_listed(protocols_b)}; measure both under one (harness run --protocol)"
+        )
+    chosen = sorted(h for h in shared if h.startswith(protocol or ""))
+    if len(chosen) != 1:
+        differs = labels.of_protocols({h: [r for r in members if r["protocol"]["hash"] == h] for h in sorted(shared)})
+        choices = "; ".join(f"{h[:12]} ({words})" if words else h[:12] for h, words in differs.items())
+        what = f"no shared protocol begins with {protocol!r}" if protocol and not chosen else "several protocols fit"
+        raise BadInput(f"{title}: {what}; choose one with --protocol HASH: {choices}")
+    rows_a, rows_b = ([r for r in side if r["protocol"]["hash"] == chosen[0]] for side in (first, second))
+    group_a, group_b = _one_recipe(alike(rows_a), alike(rows_b), title, (a, b))
+    groups = [Group(g, inference.read_matrix(g, completions)) for g in (group_a, group_b)]
+    return pair_up(*groups, (a, b))
+
+
+def _of_name(members: Sequence[Record], title: str, asked: str) -> list[Record]:
+    """The records that ``NAME`` or ``NAME:key=value,…`` means."""
+    name, _, wanted = asked.partition(":")
+    named = [r for r in members if labels.name_of(r["method"]) == name]
+    if not named:
+        raise unknown(f"method among the records of {title}", name, {labels.name_of(r["method"]) for r in members})
+    for condition in filter(None, wanted.split(",")):
+        key, equals, value = condition.partition("=")
+        known = {key for r in named for key in labels.facts_of(r)}
+        if not equals or key not in known:
+            raise unknown(f"setting in {asked!r}: NAME:key=value, key", key, known)
+        values = {str(labels.facts_of(r).get(key)) for r in named}
+        named = [r for r in named if str(labels.facts_of(r).get(key)) == value]
+        if not named:
+            raise BadInput(f"{name} on {title} has no row with {condition}; {key} is {_listed(values)}")
+    return named
+
+
+def _one_recipe(
+    a: Sequence[list[Record]], b: Sequence[list[Record]], title: str, names: tuple[str, str]
+) -> tuple[list[Record], list[Record]]:
+    """The one row of each side; of several, the pair that was trained by one recipe if there is just one."""
+    pairs = [(x, y) for x in a for y in b]
+    if len(pairs) > 1:
+        pairs = [(x, y) for x, y in pairs if inference.one_recipe(x[0], y[0])]
+    if len(pairs) == 1:
+        return pairs[0]
+    side, name = (a, names[0]) if len(a) > 1 else (b, names[1])
+    words = labels.of_rows([group[0] for group in side])
+    raise BadInput(
+        f"{name} on {title} has {len(side)} rows; say which as NAME:key=value: "
+        + "; ".join(text.replace(", ", ",") for text in words[:6])
+    )
+
+
+def _versus(comparison: Comparison, pair: Pair, p: float, tests: int) -> Versus:
+    seeds, problems = pair.first.shape
+    return Versus(
+        task=pair.title,
+        protocol=pair.a.first["protocol"]["hash"],
+        metric=pair.a.first["metric"],
+        a=pair.names[0],
+        b=pair.names[1],
+        reconstructions=tuple(
+            name
+            for group, name in zip((pair.a, pair.b), pair.names, strict=True)
+            if group.first["method"]["reconstruction"]
+        ),
+        score_a=float(pair.first.mean()),
+        score_b=float(pair.second.mean()),
+        problems=problems,
+        seeds=pair.seeds,
+        comparison=comparison,
+        p_holm=p,
+        more_problems=max(statistics.problems_needed(comparison, seeds) - problems, 0),
+        more_seeds=max(statistics.seeds_needed(comparison, problems) - seeds, 0) if seeds > 1 else math.inf,
+        times_both=statistics.scale_needed(comparison, seeds, problems),
+        minimum_detectable=smallest_seen(comparison, pair.first, pair.second),
+        notes=pair.notes + ((f"p Holm-adjusted over {tests} tasks",) if tests > 1 else ()),
+    )
+
+
+def smallest_seen(comparison: Comparison, first: np.ndarray, second: np.ndarray) -> float:
+    """The smallest difference that as many problems and seeds show in four of five trials."""
+    if comparison.spread.value > 0:
+        return statistics.reach(0.8, 1 - LEVEL) * math.sqrt(comparison.spread.value)
+    # All differences alike say nothing of their spread: as if the two sides were not paired.
+    return statistics.minimum_detectable_effect(first.shape[1], float(min(first.mean(), second.mean())))
+
+
+def _listed(values: Iterable[Any] | Mapping[Any, Any]) -> str:
+    return ", ".join(str(value)[:12] for value in sorted(values))

@@ -1,0 +1,106 @@
+"""Equal compute: how many steps the cost of one method buys the others.
+
+    steps = base steps x cost of the target / cost of the method        (medians over seeds, two significant digits)
+
+A method within a tenth of the target's cost keeps its run, and so does the target's control, whose only difference may
+be where its weights fall. ``seconds`` are of training on this machine; the teacher's texts, written once for all, weigh
+nothing in a median. ``flops`` count 6 a parameter and token for the student's training, 2 for every forward
+pass and sampled token, and do not hang on the machine. The decision is written down once, so that an interrupted
+or divided reproduction keeps to it although seconds are never the same twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from harness.errors import BadInput
+from harness.records.record import Record, fingerprint
+
+UNITS = ("seconds", "flops")
+ALIKE = 0.1  # relative difference of costs that counts as equal
+RULE = (
+    "every method has as many steps as the cost of {target} buys it (median over seeds of {unit} of training, steps "
+    "rounded to two digits); a method within a tenth of that cost keeps its run, and so does the control"
+)
+
+
+@dataclass(frozen=True)
+class Budget:
+    unit: str
+    target: str
+    costs: dict[str, float]  # by arm, of the base run
+    base: dict[str, int]  # steps of the base run
+    steps: dict[str, int]  # steps at the target's cost, of the arms that need others than the base run's
+    key: str  # hash of the base runs' specifications without seeds: another recipe decides anew
+
+    @property
+    def rule(self) -> str:
+        return RULE.format(target=self.target, unit=self.unit)
+
+
+def decide(base: Mapping[str, Sequence[Record]], target: str, control: str, unit: str, file: Path) -> Budget:
+    """The budget for the arms of ``base`` (records of their base runs, one a seed), as first written to ``file``."""
+    specs = {name: {k: v for k, v in records[0]["spec"].items() if k != "seed"} for name, records in base.items()}
+    key = fingerprint({"specs": specs, "target": target, "unit": unit})
+    if file.is_file():
+        try:
+            earlier = Budget(**json.loads(file.read_text("utf-8")))
+        except (ValueError, TypeError) as error:
+            raise BadInput(f"{file}: is not what was written there ({error}); remove it to decide anew") from None
+        if earlier.key == key:
+            return earlier
+    costs = {name: median(cost(record, unit) for record in records) for name, records in base.items()}
+    steps = {name: records[0]["cost"]["steps"] for name, records in base.items()}
+    bought = {}
+    for name in base:
+        ratio = costs[target] / costs[name] if costs[name] > 0 else 1.0
+        buys = max(two_digits(steps[name] * ratio), 1)
+        if name != control and buys != steps[name] and abs(math.log(ratio)) > math.log1p(ALIKE):
+            bought[name] = buys
+    found = Budget(unit, target, costs, steps, bought, key)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(asdict(found), indent=1) + "\n", "utf-8")
+    return found
+
+
+def cost(record: Record, unit: str) -> float:
+    """What the training of ``record`` cost. Raises BadInput for floating-point operations of unknown models."""
+    spent = record["cost"]
+    if unit == "seconds":
+        return spent["seconds"]
+    student, teacher = (parameters(record[side]) if record[side] else 0 for side in ("student", "teacher"))
+    return flops(student, teacher, spent["student_tokens"], spent["teacher_forward_tokens"], spent["generated_tokens"])
+
+
+def flops(student: float, teacher: float, trained: float, taught: float, generated: float) -> float:
+    """Floating-point operations from parameters and tokens; attention over the context is left out."""
+    return student * (6 * trained + 2 * generated) + 2 * teacher * taught
+
+
+def parameters(model: str) -> int:
+    """How many a model has, from the headers of its weight files; nothing is loaded."""
+    from safetensors import safe_open
+
+    from harness.models.files import locate
+
+    files = sorted(locate(model).path.glob("*.safetensors"))
+    if not files:
+        raise BadInput(f"{model}: no safetensors files, so its parameters cannot be counted; use --budget seconds")
+    total = 0
+    for file in files:
+        with safe_open(file, framework="numpy") as weights:
+            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return total
+
+
+def two_digits(value: float) -> int:
+    """``value`` rounded to two significant digits: 1234 to 1200, 87.6 to 88."""
+    if value < 10:
+        return round(value)
+    digits = 10 ** (math.floor(math.log10(value)) - 1)
+    return round(value / digits) * digits

@@ -1,0 +1,109 @@
+"""Numbers that papers print: ``results/reported/<id>.json``, checked against ``reported.schema.json``.
+
+A reported number is never a record: it has no completions, no seal and mostly no protocol. It stands beside
+measured rows and is never ranked among them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput, unknown
+
+Paper = dict[str, Any]
+KIND = "reported"
+FACTS = ("metric", "value", "n", "count", "decoding", "judge", "student", "teacher")
+_CHECKOUT = Path(__file__).resolve().parents[2] / "results" / "reported"
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a paper's file."""
+    return json.loads(Path(__file__).with_name("reported.schema.json").read_text("utf-8"))
+
+
+def papers(results: Path | str = "results") -> list[Paper]:
+    """All reported papers known to ``results``, by id.
+
+    Files lie in ``reported`` below ``results`` or beside it (``results/micro`` finds ``results/reported``);
+    those that come with the harness are found too, unless a nearer file has their id. Raises BadInput naming
+    the first file that is malformed.
+    """
+    found: dict[str, Paper] = {}
+    for path in _files(Path(results)):
+        if path.stem not in found:
+            found[path.stem] = load(path)
+    return [found[name] for name in sorted(found)]
+
+
+def find(name: str, results: Path | str = "results") -> Paper:
+    """The paper called ``name``. Raises BadInput offering the known ones."""
+    paths = list(_files(Path(results)))
+    for path in paths:
+        if path.stem == name:
+            return load(path)
+    if not paths:
+        raise BadInput(f"no paper {name!r}: there is no file reported/{name}.json below {results} or beside it")
+    raise unknown("paper", name, {path.stem for path in paths})
+
+
+def load(path: Path) -> Paper:
+    """One paper's file. Raises BadInput saying in one line what is wrong where."""
+    import jsonschema
+
+    try:
+        paper = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not JSON: {error}") from None
+    errors = jsonschema.Draft202012Validator(schema()).iter_errors(paper)
+    if fault := jsonschema.exceptions.best_match(errors):
+        raise BadInput(f"{path}: {fault.json_path}: {fault.message[:200]}")
+    if paper["id"] != path.stem:
+        raise BadInput(f"{path}: calls itself {paper['id']!r}; make the file's name and the id equal")
+    seen = set()
+    for cell in paper["cells"]:
+        where = f"{path}: cell {cell['id']}"
+        if cell["id"] in seen:
+            raise BadInput(f"{where} is there twice; every cell needs an id of its own")
+        seen.add(cell["id"])
+        n, count = cell["n"]["value"], cell["count"]["value"]
+        if count is not None and (n is None or not 0 <= count <= n):
+            raise BadInput(f"{where}: count {count} of n {n} is not possible")
+        if count is not None and abs(100 * count / n - cell["value"]["value"]) > 50 / n + 0.06:
+            raise BadInput(f"{where}: {count} of {n} is {100 * count / n:.2f}, not {cell['value']['value']}")
+    return paper
+
+
+def cell_of(paper: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The cell called ``name``. Raises BadInput offering the known ones."""
+    for cell in paper["cells"]:
+        if cell["id"] == name:
+            return cell
+    raise unknown(f"cell of paper {paper['id']}", name, {cell["id"] for cell in paper["cells"]})
+
+
+def standard_error(cell: Mapping[str, Any]) -> float | None:
+    """The binomial standard error of a cell, in points; None where n is unknown."""
+    share, n = cell["value"]["value"] / 100, cell["n"]["value"]
+    return 100 * math.sqrt(share * (1 - share) / n) if n else None
+
+
+def _files(results: Path) -> Iterator[Path]:
+    for folder in dict.fromkeys((results / KIND, results.resolve().parent / KIND, _CHECKOUT)):
+        yield from sorted(folder.glob("*.json"))
+    from importlib import resources
+
+    try:
+        shipped = resources.files("harness.reported")
+    except ModuleNotFoundError:  # a checkout: the folder above is the same
+        return
+    yield from sorted((p for p in shipped.iterdir() if p.name.endswith(".json")), key=lambda p: p.name)

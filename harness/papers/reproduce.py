@@ -1,0 +1,225 @@
+"""``harness reproduce``: what a paper's rows need, run by the ordinary plan and run, kept as ordinary records.
+
+    pieces (arm x recipe x tasks x seeds) -> harness.plan.prepare -> harness.run.run -> what is had, what is missing
+
+There is no second loop: an interrupted reproduction goes on because every run does, and a piece whose data or model
+cannot be had is named while the others run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput, RunFailed, unknown
+from harness.papers import budget, reported
+from harness.papers.blueprint import PARTS, Blueprint, Pair
+from harness.plan import Request, prepare
+from harness.records.record import Record
+
+STEPS, COMPUTE, PAPER = "steps", "compute", "paper"
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """``harness reproduce`` as typed."""
+
+    scale: str = PAPER
+    only: Sequence[str] = ()
+    seeds: Sequence[int] = ()  # none: those of the blueprint
+    settings: Sequence[str] = ()  # of the recipe: "training.steps=3"
+    results: Path = Path("results")
+    judge: str | None = None
+    device: str | None = None
+    views: Sequence[str] = (STEPS, COMPUTE)  # of the micro question
+    unit: str = "seconds"  # what equal compute is measured in
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One arm under one recipe: some students, each measured on some tasks."""
+
+    view: str
+    arm: str
+    method: str
+    recipe: str | Pair  # the name of a recipe, or a pair that is one
+    settings: tuple[str, ...]
+    tasks: dict[str, str]  # the name to run, by the cell (or task) that it answers
+    seeds: tuple[int, ...]
+
+
+@dataclass
+class Outcome:
+    """What is had: records by (view, arm, cell), and what is not, with the reason."""
+
+    blueprint: Blueprint
+    wish: Wish
+    paper: reported.Paper
+    had: dict[tuple[str, str, str], list[Record]] = field(default_factory=dict)
+    missing: list[dict[str, str]] = field(default_factory=list)
+    budget: budget.Budget | None = None
+
+
+def pieces(blueprint: Blueprint, wish: Wish, paper: reported.Paper) -> list[Piece]:
+    """What would run first; the arms of the equal-compute view follow from what these cost.
+
+    Raises BadInput for a cell or task that ``--only`` names and the paper does not have.
+    """
+    if any(setting.startswith("method.") for setting in wish.settings):
+        raise BadInput("--set method.…: what defines a method is said by the paper's file; copy it and give your copy")
+    return list((_of_question if wish.scale == "micro" else _of_paper)(blueprint, wish, paper))
+
+
+def _of_paper(blueprint: Blueprint, wish: Wish, paper: reported.Paper) -> Iterator[Piece]:
+    covered = {cell: pair for pair in blueprint.pairs for cell in pair.cells}
+    tasks = {cell["id"]: f"{cell['task'].removesuffix('@real')}" for cell in paper["cells"]}
+    for cell in [*covered, *wish.only]:
+        if cell not in tasks:
+            raise unknown(f"cell of paper {paper['id']}", cell, tasks)
+    if uncovered := [cell for cell in wish.only or tasks if cell not in covered]:
+        raise BadInput(f"{blueprint.name}: no pair is for the cell {', '.join(uncovered)}; add one to its cells")
+    for pair in blueprint.pairs:
+        chosen = {cell: _real(tasks[cell]) for cell in pair.cells if not wish.only or cell in wish.only}
+        if chosen:
+            settings = (*pair.settings, *wish.settings)
+            seeds = tuple(wish.seeds) or blueprint.seeds
+            yield Piece(PAPER, blueprint.method, blueprint.method, pair, settings, chosen, seeds)
+
+
+def _of_question(blueprint: Blueprint, wish: Wish, paper: reported.Paper) -> Iterator[Piece]:
+    question = blueprint.question
+    if question is None:
+        raise BadInput(f"{blueprint.name} asks nothing of the micro world: its file has no [micro]")
+    for name in wish.only:
+        if name not in question.tasks and name not in {task.partition("@")[0] for task in question.tasks}:
+            raise unknown("task of the question", name, question.tasks)
+    chosen = {t: t for t in question.tasks if not wish.only or t in wish.only or t.partition("@")[0] in wish.only}
+    seeds = tuple(wish.seeds) or question.seeds
+    for name in question.references:  # untrained: one seed says as much as five
+        yield Piece(STEPS, name, name, question.recipe, tuple(wish.settings), chosen, question.seeds[:1])
+    for arm in question.arms:
+        yield Piece(STEPS, arm.name, arm.method, question.recipe, (*arm.settings, *wish.settings), chosen, seeds)
+
+
+def _real(task: str) -> str:
+    return task if task.endswith(".py") or "@" in task else f"{task}@real"
+
+
+def reproduce(
+    blueprint: Blueprint, wish: Wish, paper: reported.Paper, progress: Callable[..., None], announce: Announce
+) -> Outcome:
+    """Runs what is not recorded yet. Raises BadInput for a request that nothing can be made of."""
+    outcome = Outcome(blueprint, wish, paper)
+    first = pieces(blueprint, wish, paper)
+    for piece in first:
+        _obtain(piece, outcome, progress, announce)
+    if wish.scale == "micro" and COMPUTE in wish.views:
+        for piece in _equal_compute(first, outcome, announce):
+            _obtain(piece, outcome, progress, announce)
+    return outcome
+
+
+def _equal_compute(first: Iterable[Piece], outcome: Outcome, announce: Announce) -> Iterator[Piece]:
+    """The arms again with as many steps as the target's cost buys; those about as dear stand as they are."""
+    question, wish = outcome.blueprint.question, outcome.wish
+    arms = [piece for piece in first if piece.arm not in question.references]
+    base = {piece.arm: _any_task(piece, outcome) for piece in arms}
+    if not base[question.target]:
+        announce(f"equal compute: {question.target} was not had, so there is no budget to give the others")
+        return
+    folder = wish.results / "reproductions"
+    file = folder / f"{outcome.blueprint.name}-{wish.scale}.budget.json"
+    had = {name: records for name, records in base.items() if records}
+    outcome.budget = budget.decide(had, question.target, question.control, wish.unit, file)
+    for piece in arms:
+        steps = outcome.budget.steps.get(piece.arm)
+        if steps is None:
+            for cell in piece.tasks:
+                if records := outcome.had.get((STEPS, piece.arm, cell)):
+                    outcome.had[COMPUTE, piece.arm, cell] = records
+        else:
+            settings = (*piece.settings, f"training.steps={steps}")
+            yield dataclasses.replace(piece, view=COMPUTE, settings=settings)
+
+
+def _any_task(piece: Piece, outcome: Outcome) -> list[Record]:
+    """One record per trained student of an arm: what training cost is the same on every task."""
+    return next(filter(None, (outcome.had.get((piece.view, piece.arm, cell)) for cell in piece.tasks)), [])
+
+
+def _obtain(piece: Piece, outcome: Outcome, progress: Callable[..., None], announce: Announce) -> None:
+    """Records for every cell of ``piece`` that can be had; the others are named with the reason."""
+    try:
+        _run(piece, dict(piece.tasks), outcome, progress, announce)
+        return
+    except (BadInput, RunFailed) as error:
+        if len(piece.tasks) == 1:
+            _miss(piece, next(iter(piece.tasks)), error, outcome, announce)
+            return
+    for cell, task in piece.tasks.items():  # one by one: what stops one cell need not stop its neighbours
+        try:
+            _run(piece, {cell: task}, outcome, progress, announce)
+        except (BadInput, RunFailed) as error:
+            _miss(piece, cell, error, outcome, announce)
+
+
+def _miss(piece: Piece, cell: str, error: Exception, outcome: Outcome, announce: Announce) -> None:
+    reason = " ".join(str(error).split())
+    outcome.missing.append({"view": piece.view, "arm": piece.arm, "cell": cell, "reason": reason})
+    announce(f"{piece.arm} on {cell} cannot be had: {reason}")
+
+
+def _run(
+    piece: Piece, tasks: dict[str, str], outcome: Outcome, progress: Callable[..., None], announce: Announce
+) -> None:
+    from harness.run import run
+
+    wish = outcome.wish
+    with tempfile.TemporaryDirectory() as scratch:
+        request = Request(
+            methods=[piece.method],
+            tasks=list(tasks.values()),
+            recipe=_recipe_file(piece.recipe, Path(scratch)),
+            seeds=piece.seeds,
+            settings=piece.settings,
+            results=wish.results,
+            device=wish.device,
+            judge=wish.judge,
+        )
+        plan = prepare(request)
+    titles = {task.title: cell for cell, task in zip(tasks, plan.tasks, strict=True)}
+    for record in run(plan, progress, announce):
+        key = (piece.view, piece.arm, titles[record["task"]])
+        outcome.had.setdefault(key, []).append(record)
+
+
+def _recipe_file(wanted: str | Pair, folder: Path) -> str:
+    """The recipe as ``harness run`` would be given it: by name, or a file written from the pair's facts."""
+    if isinstance(wanted, str):
+        return wanted
+    lines = []
+    for part in PARTS:
+        if part in wanted.facts:
+            lines.append(f"[{part}]")
+            lines += [f"{key} = {json.dumps(fact.value)}" for key, fact in wanted.facts[part].items()]
+    path = folder / f"{wanted.name}.toml"
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return str(path)
+
+
+def write(outcome: Outcome, text: str, facts: Any) -> Path:
+    """The page and its numbers, beside the records that they tell of. Returns the page's path."""
+    folder = outcome.wish.results / "reproductions"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{outcome.blueprint.name}-{outcome.wish.scale}.md"
+    for file, content in ((path, text), (path.with_suffix(".json"), json.dumps(facts, indent=1, ensure_ascii=False))):
+        temporary = file.with_name(f".{file.name}.tmp")
+        temporary.write_text(content.rstrip() + "\n", "utf-8")
+        temporary.replace(file)
+    return path

@@ -1,0 +1,287 @@
+"""``harness compare``, and rows that stand together at equal steps or equal cost."""
+
+import json
+import math
+
+import pytest
+from sample_records import NOTE, make_record, make_rows
+
+import harness
+from harness import statistics
+from harness.cli import main
+from harness.leaderboard.table import View, leaderboard, render
+from harness.records.store import Store
+
+TASK = "humaneval@micro"
+
+
+def right(count, total=40):
+    return (1.0,) * count + (0.0,) * (total - count)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "results")
+
+
+def add(store, method, scores, cost=None, **changes):
+    record = make_record(method, scores=scores, **changes)
+    record["cost"] = record["cost"] | (cost or {})
+    store.add(record, make_rows(scores))
+    return record
+
+
+def compare(store, capsys, *words):
+    code = main(["compare", *words, "--results", str(store.root)])
+    captured = capsys.readouterr()
+    return code, captured.out.strip(), captured.err.strip()
+
+
+def test_a_sure_difference_is_one_sentence_with_all_it_rests_on(store, capsys):
+    add(store, "kd", right(10))
+    add(store, "gkd", right(20))
+    code, said, _ = compare(store, capsys, "kd", "gkd", "--task", "humaneval")
+    assert code == 0 and said.count("\n") == 0
+    assert f"On {TASK} (pass@1, 40 problems × 1 seed) gkd is better than kd by +25.0 points [95 %" in said
+    assert "(50.0 against 25.0; p = 0.002, exact McNemar)" in said and "no more problems or seeds are needed" in said
+    assert "kd is worse than gkd by -25.0" in compare(store, capsys, "gkd", "kd", "--task", TASK)[1]
+
+
+def test_an_open_question_says_what_would_settle_it(store, capsys):
+    add(store, "kd", right(20))
+    add(store, "vcrd", (0.0, 0.0, *right(21, 38)))
+    _, said, aside = compare(store, capsys, "kd", "vcrd", "--task", TASK)
+    assert "vcrd (reconstruction) cannot be told from kd" in said and "more problems would settle" in said
+    assert NOTE in aside and "generated problems" in aside and "one training seed each" in aside
+
+
+def test_numbers_needed_are_those_of_the_statistics(store, capsys):
+    for seed, (a, b) in enumerate([(18, 22), (20, 22), (16, 20)]):
+        add(store, "kd", right(a), seed=seed)
+        add(store, "gkd", right(b), seed=seed)
+    code, out, _ = compare(store, capsys, "kd", "gkd", "--task", TASK, "--json")
+    (found,) = json.loads(out)["comparisons"]
+    assert code == 0 and found["seeds"] == [0, 1, 2] and found["problems"] == 40
+    scores = [[list(right(k)) for k in row] for row in ((18, 20, 16), (22, 22, 20))]
+    expected = statistics.compare(*scores)
+    assert found["comparison"]["difference"] == pytest.approx(expected.difference)
+    assert found["comparison"]["p"] == pytest.approx(expected.p) == found["p_holm"]
+    more = statistics.problems_needed(expected, 3) - 40
+    assert found["more_problems"] == (None if more == math.inf else max(more, 0))
+
+
+def test_several_tasks_are_adjusted_together(store, capsys):
+    for task in (TASK, "amc23@micro"):
+        add(store, "kd", right(20), task=task)
+        add(store, "gkd", (*right(21, 26), *right(0, 14)), task=task)
+    _, out, _ = compare(store, capsys, "kd", "gkd", "--task", TASK, "--task", "amc23", "--json")
+    first, second = json.loads(out)["comparisons"]
+    assert first["p_holm"] == min(1, 2 * first["comparison"]["p"]) == second["p_holm"]
+
+
+def test_the_shuffled_control_has_a_name(store, capsys):
+    add(store, "vcrd", right(12), settings={"shuffle": False})
+    add(store, "vcrd", right(11), settings={"shuffle": True})
+    code, said, _ = compare(store, capsys, "vcrd", "vcrd@shuffled", "--task", TASK)
+    assert code == 0 and "vcrd@shuffled (reconstruction) cannot be told from vcrd (reconstruction)" in said
+    (section,) = leaderboard(store.all()[0])
+    assert {row.method for row in section.rows} == {"vcrd", "vcrd@shuffled"}
+
+
+def test_variants_and_recipes_are_told_apart(store, capsys):
+    add(store, "gkd", right(12), variant="trl")
+    add(store, "sft", right(10), recipe={"training": {"steps": 5}})
+    add(store, "sft", right(14), recipe={"training": {"steps": 9}})
+    code, said, _ = compare(store, capsys, "sft:training.steps=9", "gkd@trl", "--task", TASK)
+    assert code == 0 and "gkd@trl" in said and "30.0 against 35.0" in said
+    assert compare(store, capsys, "sft:training.steps=5", "sft:training.steps=9", "--task", TASK)[0] == 0
+    code, _, error = compare(store, capsys, "sft", "gkd@trl", "--task", TASK)
+    assert code == 2 and "training.steps=5; training.steps=9" in error
+
+
+def test_an_untrained_model_stands_against_every_student(store, capsys):
+    add(store, "teacher", right(40))
+    for seed in (3, 4):
+        add(store, "kd", right(10), seed=seed)
+    code, said, _ = compare(store, capsys, "kd", "teacher", "--task", TASK)
+    assert code == 0 and "× 2 seeds) teacher is better than kd" in said
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "task", "message"),
+    [
+        ("kdd", "gkd", TASK, "unknown method among the records of humaneval@micro 'kdd'; did you mean"),
+        ("kd", "gkd", "humanevil@micro", "unknown task among the records"),
+        ("kd", "kd", TASK, "are the same records"),
+        ("kd:steps=3", "gkd", TASK, "unknown setting in 'kd:steps=3'"),
+        ("kd:mode=y", "gkd", TASK, "has no row with mode=y; mode is x"),
+        ("kd", "far", TASK, "no seed is shared, so nothing can be paired; run far with --seed 0"),
+        ("kd", "other", TASK, "share no protocol on humaneval@micro"),
+        ("kd", "gone", TASK, "are gone, damaged or of other problems"),
+        ("kd", "short", TASK, "answered different problems"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(store, capsys, a, b, task, message):
+    add(store, "kd", right(10), settings={"mode": "x"})
+    add(store, "gkd", right(12))
+    add(store, "far", right(12), seed=7)
+    add(store, "other", right(12), protocol={"decoding": {"temperature": 0.8}})
+    gone = add(store, "gone", right(12))
+    (store.completions_dir / f"{gone['run_id']}.jsonl").unlink()
+    store.add(make_record("short", scores=right(12)), make_rows(right(12, 39)))
+    code, out, error = compare(store, capsys, a, b, "--task", task)
+    assert code == 2 and out == "" and message in error and error.count("\n") == 0
+
+
+def test_nothing_recorded_is_said(store, capsys):
+    code, _, error = compare(store, capsys, "kd", "gkd", "--task", TASK)
+    assert code == 2 and "nothing is recorded" in error
+
+
+def test_two_shared_protocols_ask_for_one(store, capsys):
+    for method in ("kd", "gkd"):
+        for temperature in (0.2, 0.8):
+            scores = right(10 if method == "kd" else 12)
+            record = add(store, method, scores, protocol={"decoding": {"temperature": temperature}})
+    code, _, error = compare(store, capsys, "kd", "gkd", "--task", TASK)
+    assert code == 2 and "choose one with --protocol HASH" in error and "decoding.temperature=0.8" in error
+    assert compare(store, capsys, "kd", "gkd", "--task", TASK, "--protocol", record["protocol"]["hash"][:8])[0] == 0
+
+
+def test_seeds_of_one_side_alone_are_left_out_aloud(store, capsys):
+    add(store, "kd", right(10))
+    for seed in (0, 1):
+        add(store, "gkd", right(12), seed=seed)
+    code, _, aside = compare(store, capsys, "kd", "gkd", "--task", TASK)
+    assert code == 0 and "seed 1 of gkd left out" in aside
+
+
+def test_convention_cards_that_differ_beyond_the_method_are_said(store, capsys):
+    add(store, "kd", right(10), convention={"divergence": "forward KL", "template": "aaa"})
+    add(store, "gkd", right(12), convention={"divergence": "JSD", "template": "bbb"})
+    _, _, aside = compare(store, capsys, "kd", "gkd", "--task", TASK)
+    assert "convention cards differ beyond the methods: template aaa (kd) | bbb (gkd)" in aside
+    assert "template aaa (kd) | bbb (gkd)" in render(leaderboard(store.all()[0]), "html")
+    assert "| divergence | JSD | forward KL |" in render(leaderboard(store.all()[0]), "md", cards=True)
+
+
+# -- equal steps, equal compute ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def arms(store):
+    """Two methods at 10 steps, the cheap one also at 30, where it costs what the dear one does."""
+    for method, steps, seconds, count in (("sft", 10, 10.0, 10), ("gkd", 10, 30.0, 16), ("sft", 30, 29.0, 14)):
+        recipe = {"training": {"steps": steps, "batch": 2}}
+        add(store, method, right(count), cost={"steps": steps, "seconds": seconds}, recipe=recipe)
+    add(store, "untouched", right(4))
+    return store
+
+
+def board(store, view):
+    return leaderboard(store.all()[0], None, store.completions, view)
+
+
+def test_equal_steps_stand_in_sections_of_their_own(arms):
+    few, many = board(arms, View("steps"))
+    assert (few.view, many.view) == ("equal steps: 10", "equal steps: 30")
+    assert [row.label for row in few.rows] == ["gkd", "sft", "untouched"]
+    assert [(row.label, row.rank) for row in many.rows] == [("sft", 1), ("untouched", None)]
+    assert few.rows[0].gain_over_sft == pytest.approx(6 / 40)
+
+
+def test_equal_compute_gives_the_cheap_method_its_longer_run(arms):
+    (section,) = board(arms, View("compute"))
+    assert section.view == "equal compute: 30 s, as gkd"
+    assert [(row.method, row.steps, row.rank) for row in section.rows] == [
+        ("gkd", 10, 1), ("sft", 30, 2), ("untouched", 10, None)
+    ]  # fmt: skip
+    assert section.rows[0].gain_over_sft == pytest.approx(2 / 40)
+
+
+def test_a_method_without_a_run_at_the_budget_is_named(arms):
+    (section,) = board(arms, View("compute", anchor="sft"))
+    assert section.view == "equal compute: 10 s, as sft" and [r.method for r in section.rows] == ["sft", "untouched"]
+    assert any("no run within 10% of the budget, nearest: gkd (30 s)" in note for note in section.notes)
+
+
+def test_cost_can_be_counted_in_tokens(arms):
+    (section,) = board(arms, View("compute", cost="tokens"))
+    assert "tokens" in section.view and {"gkd", "sft"} <= {row.method for row in section.rows}
+
+
+def test_seconds_of_another_machine_are_not_compared(arms):
+    add(arms, "kd", right(9), cost={"steps": 10, "seconds": 30.0}, provenance={"commit": None, "cpu": "another"})
+    (section,) = board(arms, View("compute", anchor="gkd"))
+    assert "kd" not in {row.method for row in section.rows}
+    assert "timed on another machine, left out: kd" in section.notes
+
+
+def test_table_views_from_the_command_line(arms, capsys):
+    where = ["--results", str(arms.root)]
+    assert main(["table", "--view", "compute", *where]) == 0
+    assert "equal compute: 30 s, as gkd" in capsys.readouterr().out
+    assert main(["table", "--view", "compute", "--anchor", "kdd", *where]) == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert main(["table", "--anchor", "gkd", *where]) == 2
+    assert main(["table", "--format", "csv", "--layout", "both", *where]) == 2
+
+
+def test_the_grid_has_methods_by_tasks(store, capsys):
+    for task, count in ((TASK, 10), ("amc23@micro", 14)):
+        add(store, "vcrd", right(count), task=task)
+        add(store, "kd", right(8), task=task)
+    add(store, "sft", right(3), task=TASK)
+    where = ["--results", str(store.root)]
+    assert main(["table", *where]) == 0
+    text = capsys.readouterr().out
+    assert "| method | amc23@micro | humaneval@micro |" in text and "| vcrd‡ | **35.0 ±" in text
+    assert "| sft |  | 7.5 ±" in text and "### amc23@micro" in text
+    assert main(["table", "--layout", "grid", "--format", "latex", *where]) == 0
+    latex = capsys.readouterr().out
+    assert latex.count(r"\begin{tabular}{lrr}") == 1 and r"\textbf{35.0 $\pm$" in latex
+    assert main(["table", "--layout", "grid", "--json", *where]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["method"] == "vcrd" and rows[0]["tasks"][TASK]["rank"] == 1 and rows[-1]["method"] == "sft"
+
+
+def test_records_of_another_protocol_are_named_and_left_out_of_the_table(store, capsys):
+    add(store, "kd", right(10))
+    add(store, "gkd", right(12))
+    stray = add(store, "sft", right(39), protocol={"decoding": {"temperature": 0.8}})
+    where = ["--results", str(store.root)]
+    assert main(["table", "--layout", "grid", *where]) == 0
+    captured = capsys.readouterr()
+    assert f"so left out of their table: {stray['run_id']}" in captured.err
+    assert "97.5" not in captured.out and "| gkd | **30.0 ±" in captured.out
+    assert main(["table", "--json", *where]) == 0
+    captured = capsys.readouterr()
+    assert {row["protocol"] for row in json.loads(captured.out) if row["method"] == "sft"} == {
+        stray["protocol"]["hash"]
+    }
+    assert "left out of their table" in captured.err
+    assert main(["table", "--protocol", stray["protocol"]["hash"][:10], *where]) == 0
+    captured = capsys.readouterr()
+    assert "**97.5**" in captured.out and "gkd" not in captured.out and "warning" not in captured.err
+    assert main(["table", "--protocol", "zzz", *where]) == 2
+
+
+def test_records_that_cannot_be_trusted_are_left_out_aloud(store, capsys):
+    kept, edited, unknown = (add(store, method, right(10)) for method in ("kd", "gkd", "sft"))
+    for record, old, new in ((edited, '"score": 0.25', '"score": 0.95'), (unknown, '_version": 1', '_version": 7')):
+        path = store.path_of(record)
+        text = path.read_text("utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new))
+    assert main(["table", "--results", str(store.root)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("left out: ") == 2 and "95.0" not in captured.out and "sft" not in captured.out
+    assert f"{edited['run_id']}.json: left out: was edited" in captured.err and "schema version 7" in captured.err
+    with pytest.warns(UserWarning, match="left out"):
+        assert set(harness.load_results(store.root)["run_id"]) == {kept["run_id"]}
+    copy = store.path_of(kept).with_name("copy.json")
+    copy.write_bytes(store.path_of(kept).read_bytes())
+    for words in (["table"], ["compare", "kd", "gkd", "--task", TASK]):
+        assert main([*words, "--results", str(store.root)]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "copy.json" in error and f"{kept['run_id']}.json" in error

@@ -1,0 +1,223 @@
+"""``harness reproduce``: rows and questions of papers run by the ordinary loop; what cannot be had is named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sample_records import make_record, make_rows
+
+from harness import statistics
+from harness.cli import main
+from harness.papers import answer, blueprint, reported
+from harness.papers.page import page
+from harness.papers.reproduce import Outcome, Wish
+from harness.records.store import Store
+
+PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
+
+
+def fact(value, source="assumed"):
+    return f"{{ value = {json.dumps(value)}, source = {json.dumps(source)} }}"
+
+
+def told(value, status="known"):
+    return {"value": value, "status": status, "source": "a test"}
+
+
+@pytest.fixture
+def paper(models, prompts_file, tmp_path, monkeypatch):
+    """A made-up paper of two cells, a task by path and one whose data is not here, on random models."""
+    (tmp_path / "data/parity").mkdir(parents=True)
+    (tmp_path / "data/parity/test.jsonl").write_text("".join(f'{{"number": {i}}}\n' for i in range(4)))
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HARNESS_HUB", "http://127.0.0.1:9")
+    cell = {"dataset": "made up", "family": "maths", "metric": told("accuracy"), "decoding": told(None, "unknown")}
+    cell |= {"judge": told(None), "student": told("s"), "teacher": told("t")}
+    cells = [
+        cell | {"id": "parity", "task": PARITY, "value": told(75.0), "n": told(4), "count": told(3, "deduced")},
+        cell | {"id": "amc23", "task": "amc23", "value": told(50.0), "n": told(40), "count": told(20, "deduced")},
+    ]
+    printed = {"schema_version": 1, "kind": "reported", "id": "made_up", "method": "kd", "title": "Made up"}
+    printed |= {"authors": [], "year": None, "url": "", "about": "a test", "notes": [], "cells": cells}
+    results = tmp_path / "results"
+    (results / "reported").mkdir(parents=True)
+    (results / "reported/made_up.json").write_text(json.dumps(printed))
+    estimate = dict.fromkeys(blueprint.ESTIMATE, 10.0)
+    lines = ['reported = "made_up"\nmethod = "kd"\nabout = "A test."\n[paper]\nseeds = [3, 4]']
+    lines += ["[pair.tiny]", 'cells = ["parity", "amc23"]', "[pair.tiny.models]"]
+    lines += [f"student = {fact(str(models[0]))}", f"teacher = {fact(str(models[1]))}", "[pair.tiny.data]"]
+    lines += [f"prompts = {fact(str(prompts_file))}", f"labelled = {fact(str(prompts_file))}", "[pair.tiny.training]"]
+    lines += [f"steps = {fact(2)}", f"batch = {fact(2)}", f"max_tokens = {fact(64)}", "[pair.tiny.rollout]"]
+    lines += [f"max_new_tokens = {fact(6)}", "[pair.tiny.teacher_text]", f"max_new_tokens = {fact(6)}"]
+    lines += ["[pair.tiny.estimate]", *(f"{key} = {fact(value)}" for key, value in estimate.items())]
+    file = tmp_path / "made_up.toml"
+    file.write_text("\n".join(lines))
+    return file, results
+
+
+def test_a_cell_that_cannot_be_had_is_named_and_the_rest_runs(paper, capsys):
+    file, results = paper
+    assert main(["reproduce", str(file), "--results", str(results), "--json"]) == 1
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    (missing,) = found["missing"]
+    assert missing["cell"] == "amc23" and "$HARNESS_DATA/amc23/test.jsonl" in missing["reason"]
+    assert "kd on amc23 cannot be had" in captured.err
+    parity, amc = found["cells"]
+    assert parity["seeds"] == [3, 4] and parity["theirs"] == 75 and 0 <= parity["ours"] <= 100
+    error = (parity["high"] - parity["low"]) / (2 * 1.959964)
+    expected = (parity["ours"] - 75) / np.hypot(error, parity["theirs_error"])
+    assert parity["gap_in_errors"] == pytest.approx(expected)
+    assert amc["ours"] is None and amc["theirs"] == 50
+    text = (results / "reproductions/made_up-paper.md").read_text("utf-8")
+    assert "| parity | 75 (3 of 4, deduced) | 21.7 |" in text and "| amc23 | 50 (20 of 40, deduced)" in text
+    assert "## What could not be had" in text and "not had" in text
+    assert json.loads((results / "reproductions/made_up-paper.json").read_text("utf-8")) == found
+
+
+def test_what_is_had_is_never_run_again(paper, capsys, monkeypatch):
+    file, results = paper
+    assert main(["reproduce", str(file), "--results", str(results), "--only", "parity"]) == 0
+    files = {path: path.read_bytes() for path in (results / "records").rglob("*.json")}
+    assert len(files) == 2
+    monkeypatch.setattr("harness.run.train", lambda *_: pytest.fail("trained a second time"))
+    assert main(["reproduce", str(file), "--results", str(results), "--only", "parity"]) == 0
+    assert {path: path.read_bytes() for path in (results / "records").rglob("*.json")} == files
+    records = Store(results).all()[0]
+    assert all(
+        r["spec"]["training"]["batch"] == 2 and r["spec"]["teacher_text"]["max_new_tokens"] == 6 for r in records
+    )
+
+
+def test_a_model_that_cannot_be_had_stops_nobody_else(paper, capsys):
+    file, results = paper
+    printed = json.loads((results / "reported/made_up.json").read_text())
+    printed["cells"][1] |= {"task": PARITY, "value": told(75.0), "n": told(4), "count": told(3, "deduced")}
+    (results / "reported/made_up.json").write_text(json.dumps(printed))
+    text = file.read_text().replace('cells = ["parity", "amc23"]', 'cells = ["parity"]')
+    pair = text[text.index("[pair.tiny]") :].replace("pair.tiny", "pair.gone").replace('["parity"]', '["amc23"]')
+    start = pair.index("student = ")
+    pair = pair[:start] + f"student = {fact('./nowhere')}" + pair[pair.index("\n", start) :]
+    file.write_text(f"{text}\n{pair}")
+    assert main(["reproduce", str(file), "--results", str(results), "--seed", "0"]) == 1
+    captured = capsys.readouterr()
+    assert "no model folder at ./nowhere" in captured.out and "| parity | 75" in captured.out
+    assert len(list((results / "records").rglob("*.json"))) == 1
+
+
+# -- the question, in the micro world ------------------------------------------------------------------------
+
+SMALL = """
+reported = "vcrd"
+method = "vcrd"
+about = "The question with two arms and a control; the method is a reconstruction."
+[micro]
+recipe = "micro"
+tasks = ["amc23@micro", "alpaca_eval@micro"]
+seeds = [0]
+target = "vcrd"
+control = "vcrd@shuffled"
+references = ["untouched"]
+[[micro.arm]]
+name = "sft"
+[[micro.arm]]
+name = "vcrd@shuffled"
+method = "vcrd"
+settings = { shuffle = true }
+[[micro.arm]]
+name = "vcrd"
+[micro.estimate]
+"""
+
+
+def test_the_question_runs_end_to_end_at_equal_steps_and_equal_compute(tmp_path, capsys, monkeypatch):
+    estimate = "\n".join(f"{key} = {fact(10.0)}" for key in blueprint.ESTIMATE)
+    (tmp_path / "small.toml").write_text(SMALL + estimate)
+    results = tmp_path / "results"
+    words = [
+        "reproduce",
+        str(tmp_path / "small.toml"),
+        "--scale",
+        "micro",
+        "--results",
+        str(results),
+        "--budget",
+        "flops",
+    ]
+    for setting in ("training.steps=2", "training.batch=2", "evaluation.limit=3", "data.limit=4"):
+        words += ["--set", setting]
+    assert main([*words, "--dry-run"]) == 0
+    assert "equal compute" in capsys.readouterr().out and not results.exists()
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["missing"] == [] and len(found["answer"]) == 4
+    assert {(f["view"], f["scope"], f["other"]) for f in found["findings"]} == {
+        (view, scope, other)
+        for view in ("steps", "compute")
+        for scope in ("all tasks", "amc23@micro", "alpaca_eval@micro")
+        for other in ("sft", "vcrd@shuffled")
+    }
+    assert set(found["budget"]["steps"]) == {"sft"} and found["budget"]["steps"]["sft"] > 2
+    shuffled = next(r for r in Store(results).all()[0] if r["method"]["settings"].get("shuffle"))
+    assert shuffled["convention"]["token_weights"].endswith("/shuffled")
+    monkeypatch.setattr("harness.run.train", lambda *_: pytest.fail("trained a second time"))
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert text.strip() == (results / "reproductions/small-micro.md").read_text("utf-8").strip()
+    for word in ("reconstruction", "## Equal steps", "## Equal compute", "not comparable", "generated problems"):
+        assert word in text
+
+
+def outcome(tmp_path, gains, n=60, seeds=5):
+    """An outcome whose arms answer ``gains`` problems more than sft on each of two tasks."""
+    store = Store(tmp_path / "results")
+    found = Outcome(
+        blueprint.load("vcrd"), Wish("micro", results=store.root, views=("steps",)), reported.find("vcrd"), {}, []
+    )
+    rng = np.random.default_rng(0)
+    for task in ("amc23@micro", "humaneval@micro"):
+        hard = rng.permutation(n)
+        for arm, gain in gains.items():
+            for seed in range(seeds):
+                solved = set(hard[: 20 + gain + int(rng.integers(-1, 2))].tolist())
+                scores = [float(i in solved) for i in range(n)]
+                name = arm.partition("@")[0]
+                settings = {"shuffle": "@" in arm} if name == "vcrd" else {}
+                record = make_record(name, task=task, seed=seed, scores=scores, settings=settings)
+                store.add(record, make_rows(scores))
+                found.had.setdefault(("steps", arm, task), []).append(store.get(record["run_id"]))
+    return found, store
+
+
+@pytest.mark.parametrize(
+    ("gains", "baselines", "control"),
+    [
+        ({"sft": 0, "gkd": 0, "vcrd@shuffled": 0, "vcrd": 20}, "beats sft, gkd", "where the weights fall matters"),
+        (
+            {"sft": 0, "gkd": 0, "vcrd@shuffled": 20, "vcrd": 20},
+            "beats sft, gkd",
+            "the gain does not survive the control",
+        ),
+        ({"sft": 20, "gkd": 0, "vcrd@shuffled": 0, "vcrd": 0}, "loses to sft; cannot be told from gkd", "no gain"),
+        ({"sft": 0, "gkd": 0, "vcrd@shuffled": 20, "vcrd": 0}, "beats none", "the same weights do better shuffled"),
+    ],
+)
+def test_the_answer_is_what_the_records_say(tmp_path, gains, baselines, control):
+    found, store = outcome(tmp_path, gains)
+    findings = answer.findings(found, store.completions)
+    said = answer.words(found, findings)
+    assert baselines in said[0] and control in said[1]
+    text = page(found, findings, answer.standings(found, store.completions), store.completions)
+    assert all(line in text for line in said)
+    pooled = next(f for f in findings if f.scope == "all tasks" and f.other == "sft")
+    assert pooled.problems == 120 and pooled.seeds == (0, 1, 2, 3, 4)
+    raw = [f.comparison.p for f in findings if f.scope == "all tasks"]
+    assert [f.p_holm for f in findings if f.scope == "all tasks"] == statistics.holm(raw)
+
+
+def test_too_little_is_said_to_be_too_little(tmp_path):
+    found, store = outcome(tmp_path, {"vcrd": 0})
+    findings = answer.findings(found, store.completions)
+    assert findings == [] and "nothing can be said" in answer.words(found, findings)[0]
