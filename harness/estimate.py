@@ -122,7 +122,9 @@ def memory_of(work: Work) -> dict[str, int]:
     found = {"student weights, gradients, AdamW": work.student.parameters * ADAMW_BYTES // cut}
     found["teacher weights"] = 0 if work.teacher is None else work.teacher.parameters * width
     tokens = work.micro_rows * work.length
-    passes = work.student.activation_bytes(tokens, work.precision) + CHUNK_TENSORS * 4 * CHUNK_ELEMENTS
+    passes = work.student.activation_bytes(tokens, work.precision) + CHUNK_TENSORS * 4 * min(
+        CHUNK_ELEMENTS, tokens * work.student.vocab
+    )
     if work.precision == "bfloat16":
         passes += 2 * work.student.parameters  # autocast's copies of the weights
     if work.teacher is not None and work.signal:

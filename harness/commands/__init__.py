@@ -3,4 +3,4 @@
 A module here imports nothing heavy at its top: the whole surface is built for every ``harness --help``.
 """
 
-NAMES = ("run", "list", "show", "grade", "check", "table")  # as `harness --help` shows them
+NAMES = ("run", "list", "show", "grade", "check", "table", "sweep", "doctor")  # as `harness --help` shows them

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import sys
+from typing import TYPE_CHECKING
 
 from harness.commands import words
+
+if TYPE_CHECKING:
+    from harness.plan import Plan, Request
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("run", help="distil a student, evaluate it, record it")
+    add_request(command)
+    command.add_argument("--again", action="store_true", help="run anew even if the same is recorded; both are kept")
+    command.add_argument(
+        "--dry-run", action="store_true", help="say what is recorded, what would run, and what it would take"
+    )
+    words.results(command)
+    command.set_defaults(command=call)
+
+
+def add_request(command: argparse.ArgumentParser) -> None:
+    """The words that say what is to be run: those of a sweep as well."""
     command.add_argument(
         "--method", action="append", default=[], metavar="M", help="name, name@variant or file.py; repeatable"
     )
@@ -45,32 +62,18 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--protocol", metavar="NAME", help="a published protocol of the tasks; harness show task T lists them"
     )
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps (default: cuda if there is one)")
-    command.add_argument("--again", action="store_true", help="run anew even if the same is recorded; both are kept")
-    words.results(command)
-    command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness.plan import Request, prepare
+    from harness.plan import prepare
     from harness.progress import Reporter
 
-    seeds = [seed for group in chosen.seed or [[0]] for seed in group]
-    plan = prepare(
-        Request(
-            methods=chosen.method,
-            tasks=chosen.task,
-            recipe=chosen.recipe,
-            student=chosen.student,
-            teacher=chosen.teacher,
-            seeds=seeds,
-            settings=chosen.settings,
-            results=chosen.results,
-            device=chosen.device,
-            judge=chosen.judge,
-            protocol=chosen.protocol,
-            again=chosen.again,
-        )
-    )
+    plan = prepare(request_of(chosen))
+    from harness import fit
+
+    if chosen.dry_run:
+        return _intended(plan, chosen.json)
+    fit.check(plan, lambda line: print(line, file=sys.stderr))
     from harness.run import run
 
     with Reporter() as reporter:
@@ -81,3 +84,50 @@ def call(chosen: argparse.Namespace) -> str:
 
     titles = [task.title for task in plan.tasks]
     return render(leaderboard(plan.store.all()[0], titles, plan.store.completions), "md")
+
+
+def request_of(chosen: argparse.Namespace) -> Request:
+    """What :func:`add_request` declared, as a request."""
+    from harness.plan import Request
+
+    return Request(
+        methods=chosen.method,
+        tasks=chosen.task,
+        recipe=chosen.recipe,
+        student=chosen.student,
+        teacher=chosen.teacher,
+        seeds=[seed for group in chosen.seed or [[0]] for seed in group],
+        settings=chosen.settings,
+        results=chosen.results,
+        device=chosen.device,
+        judge=chosen.judge,
+        protocol=chosen.protocol,
+        again=getattr(chosen, "again", False),
+    )
+
+
+def _intended(plan: Plan, as_json: bool) -> str:
+    """What ``--dry-run`` prints: nothing is trained, asked or written."""
+    from harness import fit, intended
+    from harness.errors import BadInput
+
+    cells = [
+        {"method": t.label, "seed": t.seed, "task": task.title, "training_id": t.training_id, "recorded": run_id}
+        for t, task, run_id in intended.cells(plan)
+    ]
+    found = fit.estimates(plan)
+    try:
+        fit.check(plan, lambda line: None)
+        refusal = None
+    except BadInput as error:
+        refusal = str(error)
+    if as_json:
+        numbers = {label: dataclasses.asdict(e) | {"peak": e.peak, "seconds": e.seconds} for label, e in found.items()}
+        return words.dump({"runs": cells, "estimates": numbers, "refusal": refusal})
+    lines = []
+    for c in cells:
+        state = f"recorded as {c['recorded']}" if c["recorded"] else "to do"
+        lines.append(f"{c['method']} on {c['task']}, seed {c['seed']}: {state}")
+    for label, one in found.items():
+        lines += ["", f"training {label}", *fit.describe(one)]
+    return "\n".join([*lines, *(["", f"would be refused: {refusal}"] if refusal else [])])
