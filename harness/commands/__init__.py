@@ -4,5 +4,5 @@ A module here imports nothing heavy at its top: the whole surface is built for e
 """
 
 NAMES = (  # as `harness --help` shows them
-    "run", "list", "show", "grade", "check", "table", "compare", "reproduce", "plot", "board", "export",
+    "run", "sweep", "list", "show", "grade", "check", "table", "compare", "reproduce", "plot", "board", "export", "doctor",
 )  # fmt: skip

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import sys
+from typing import TYPE_CHECKING
 
 from harness.commands import words
+
+if TYPE_CHECKING:
+    from harness.plan import Plan, Request
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("run", help="distil a student, evaluate it, record it")
+    add_request(command)
+    command.add_argument("--again", action="store_true", help="run anew even if the same is recorded; both are kept")
+    command.add_argument(
+        "--dry-run", action="store_true", help="say what is recorded, what would run, and what it would take"
+    )
+    command.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        metavar="TRACKER",
+        help="stream the training to tensorboard, wandb, …: any tracker of accelerate's; repeatable",
+    )
+    words.results(command)
+    words.sandbox(command)
+    command.set_defaults(command=call)
+
+
+def add_request(command: argparse.ArgumentParser) -> None:
+    """The words that say what is to be run: those of a sweep as well."""
     command.add_argument(
         "--method", action="append", default=[], metavar="M", help="name, name@variant or file.py; repeatable"
     )
@@ -50,43 +75,19 @@ def add(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="also run the shuffled-weight control of every method that weights tokens",
     )
-    command.add_argument(
-        "--track",
-        action="append",
-        default=[],
-        metavar="TRACKER",
-        help="stream the training to tensorboard, wandb, …: any tracker of accelerate's; repeatable",
-    )
-    command.add_argument("--again", action="store_true", help="run anew even if the same is recorded; both are kept")
-    words.results(command)
-    words.sandbox(command)
-    command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness.plan import Request, prepare
+    from harness.plan import prepare
     from harness.progress import Reporter
 
     words.accept_sandbox(chosen)
-    seeds = [seed for group in chosen.seed or [[0]] for seed in group]
-    plan = prepare(
-        Request(
-            methods=chosen.method,
-            tasks=chosen.task,
-            recipe=chosen.recipe,
-            student=chosen.student,
-            teacher=chosen.teacher,
-            seeds=seeds,
-            settings=chosen.settings,
-            results=chosen.results,
-            device=chosen.device,
-            judge=chosen.judge,
-            protocol=chosen.protocol,
-            again=chosen.again,
-            control=chosen.control,
-            track=chosen.track,
-        )
-    )
+    plan = prepare(request_of(chosen))
+    from harness import fit
+
+    if chosen.dry_run:
+        return _intended(plan, chosen.json)
+    fit.check(plan, lambda line: print(line, file=sys.stderr))
     from harness.run import run
 
     with Reporter() as reporter:
@@ -97,3 +98,52 @@ def call(chosen: argparse.Namespace) -> str:
 
     titles = [task.title for task in plan.tasks]
     return render(leaderboard(plan.store.all()[0], titles, plan.store.completions), "md")
+
+
+def request_of(chosen: argparse.Namespace) -> Request:
+    """What :func:`add_request` declared, as a request."""
+    from harness.plan import Request
+
+    return Request(
+        methods=chosen.method,
+        tasks=chosen.task,
+        recipe=chosen.recipe,
+        student=chosen.student,
+        teacher=chosen.teacher,
+        seeds=[seed for group in chosen.seed or [[0]] for seed in group],
+        settings=chosen.settings,
+        results=chosen.results,
+        device=chosen.device,
+        judge=chosen.judge,
+        protocol=chosen.protocol,
+        again=getattr(chosen, "again", False),
+        control=chosen.control,
+        track=getattr(chosen, "track", ()),
+    )
+
+
+def _intended(plan: Plan, as_json: bool) -> str:
+    """What ``--dry-run`` prints: nothing is trained, asked or written."""
+    from harness import fit, intended
+    from harness.errors import BadInput
+
+    cells = [
+        {"method": t.label, "seed": t.seed, "task": task.title, "training_id": t.training_id, "recorded": run_id}
+        for t, task, run_id in intended.cells(plan)
+    ]
+    found = fit.estimates(plan)
+    try:
+        fit.check(plan, lambda line: None)
+        refusal = None
+    except BadInput as error:
+        refusal = str(error)
+    if as_json:
+        numbers = {label: dataclasses.asdict(e) | {"peak": e.peak, "seconds": e.seconds} for label, e in found.items()}
+        return words.dump({"runs": cells, "estimates": numbers, "refusal": refusal})
+    lines = []
+    for c in cells:
+        state = f"recorded as {c['recorded']}" if c["recorded"] else "to do"
+        lines.append(f"{c['method']} on {c['task']}, seed {c['seed']}: {state}")
+    for label, one in found.items():
+        lines += ["", f"training {label}", *fit.describe(one)]
+    return "\n".join([*lines, *(["", f"would be refused: {refusal}"] if refusal else [])])

@@ -40,6 +40,13 @@ def seed(word: str) -> int:
     return int(word)
 
 
+def count(word: str) -> int:
+    """A whole number from 1, or argparse's complaint."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 1")
+    return int(word)
+
+
 def dump(value: Any) -> str:
     """JSON as every command prints it."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)

@@ -1,0 +1,31 @@
+"""``harness doctor``: what works here, what does not, and the mend."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from harness.commands import words
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("doctor", help="what works on this machine, what does not, and the mend")
+    words.results(command)
+    command.set_defaults(command=call)
+
+
+def call(chosen: argparse.Namespace) -> str:
+    from harness import doctor
+
+    findings = list(doctor.examine(chosen.results))
+    problems = [f for f in findings if f.status == doctor.PROBLEM]
+    chosen.exit_code = 1 if problems else 0
+    if chosen.json:
+        return words.dump({"fit": not problems, "findings": [dataclasses.asdict(f) for f in findings]})
+    lines = []
+    for f in findings:
+        lines.append(f"{f.status:8} {f.name:10} {f.found}")
+        if f.mend and f.status != doctor.OK:
+            lines.append(f"{'':20}{f.mend}")
+    notes = sum(f.status == doctor.NOTE for f in findings)
+    return "\n".join([*lines, "", f"{len(problems)} problems, {notes} notes"])

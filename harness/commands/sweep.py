@@ -1,0 +1,126 @@
+"""``harness sweep``: a grid of methods x tasks x seeds, many runs at once, into one results folder."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from typing import TYPE_CHECKING
+
+from harness.commands import words
+from harness.commands.run import add_request, request_of
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+    from harness.sweep.jobs import Executor
+    from harness.sweep.sweep import Done
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("sweep", help="a grid of methods, tasks and seeds, many runs at once")
+    add_request(command)
+    command.add_argument(
+        "--executor", default="local", choices=("local", "ray", "slurm"), help="where runs run (default: local)"
+    )
+    command.add_argument(
+        "--workers", type=words.count, metavar="N", help="runs at once (default: one per GPU, or per core without)"
+    )
+    command.add_argument(
+        "--retries", type=int, default=2, choices=range(11), metavar="N", help="of a failed run (default: 2)"
+    )
+    command.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster (default: RAY_ADDRESS, or one here)")
+    command.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="submitit's settings: slurm_partition=gpu, timeout_min=600, gpus_per_node=1, …; repeatable",
+    )
+    command.add_argument("--dry-run", action="store_true", help="list the grid and what of it is recorded")
+    words.results(command)
+    command.set_defaults(command=call)
+
+
+def call(chosen: argparse.Namespace) -> str:
+    from harness import fit
+    from harness.plan import prepare
+    from harness.sweep.cells import cells
+    from harness.sweep.sweep import sweep
+    from harness.sweep.view import TerminalView
+
+    plan = prepare(request_of(chosen))
+    grid = cells(plan)
+    if chosen.dry_run:
+        return _listed(grid, chosen.json)
+    fit.check(plan, lambda line: print(line, file=sys.stderr))
+    todo = sum(bool(cell.missing) for cell in grid)
+    executor = _executor(chosen, plan, todo)
+    logs = chosen.results / "work" / "sweep"
+    print(f"{len(grid)} cells, {todo} to do, {executor.workers} at once; logs in {logs}", file=sys.stderr)
+    with TerminalView(len(grid), len(grid) - todo) as view:
+        done = sweep(grid, executor, chosen.retries, logs, view)
+    failed = [one for one in done if one.status == "failed"]
+    for one in failed:
+        log = logs / f"{one.cell.file}.log"
+        print(f"failed: {one.cell.label} after {one.attempts} attempts: {one.words} (log: {log})", file=sys.stderr)
+    chosen.exit_code = 1 if failed else 0
+    if chosen.json:
+        return words.dump({"cells": [_told(one) for one in done]})
+    if len(failed) == len(done):
+        return ""
+    from harness.leaderboard.table import leaderboard, render
+
+    titles = [task.title for task in plan.tasks]
+    return render(leaderboard(plan.store.all()[0], titles, plan.store.completions), "md")
+
+
+def _executor(chosen: argparse.Namespace, plan: Plan, todo: int) -> Executor:
+    """The executor asked for, with its workers. Raises BadInput where it is not there."""
+    from harness.errors import BadInput
+    from harness.sweep.local import LocalExecutor, cores
+
+    devices = 0
+    if plan.device.startswith("cuda"):
+        import torch
+
+        devices = torch.cuda.device_count()
+    for words_of, executor in ((chosen.slurm, "slurm"), (chosen.address, "ray")):
+        if words_of and chosen.executor != executor:
+            raise BadInput(f"--{'slurm' if executor == 'slurm' else 'address'} belongs to --executor {executor}")
+    here = devices or cores()
+    workers = chosen.workers or min(max(todo, 1), here)
+    if chosen.executor == "local":
+        if workers > here:
+            kind = "GPUs" if devices else "cores"
+            print(f"warning: {workers} workers share {here} {kind}; each will be slower", file=sys.stderr)
+        return LocalExecutor(workers, devices)
+    if chosen.executor == "ray":
+        from harness.sweep.on_ray import RayExecutor
+
+        return RayExecutor(workers, devices, chosen.address)
+    from harness.sweep.on_slurm import SlurmExecutor
+
+    settings = dict(setting.partition("=")[::2] for setting in chosen.slurm)
+    if not all(settings.values()):
+        raise BadInput("--slurm takes KEY=VALUE, for example slurm_partition=gpu")
+    return SlurmExecutor(chosen.workers or max(todo, 1), chosen.results / "work" / "sweep", settings, devices)
+
+
+def _listed(grid: list, as_json: bool) -> str:
+    if as_json:
+        return words.dump({"cells": [dataclasses.asdict(cell) for cell in grid]})
+    lines = []
+    for cell in grid:
+        lines += [f"{cell.label}: recorded as {run_id}" for run_id in cell.recorded]
+        lines += [f"{cell.label}: {task} to do" for task in cell.missing]
+    todo = sum(len(cell.missing) for cell in grid)
+    return "\n".join([*lines, "", f"{todo} records to make in {sum(bool(c.missing) for c in grid)} runs"])
+
+
+def _told(one: Done) -> dict:
+    facts = {"method": one.cell.method, "seed": one.cell.seed, "status": one.status, "attempts": one.attempts}
+    return facts | {
+        "run_ids": one.run_ids,
+        "seconds": one.seconds,
+        "error": one.words if one.status == "failed" else "",
+    }

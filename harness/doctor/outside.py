@@ -1,0 +1,88 @@
+"""What is fetched from elsewhere: the hubs, and the benchmark files that are here already."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness import data as files
+from harness import registry
+from harness.doctor.finding import NOTE, OK, PROBLEM, Finding
+from harness.errors import BadInput
+from harness.task import Dataset
+
+HUB_TIMEOUT_S = 4.0
+
+
+def hubs() -> Iterator[Finding]:
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        yield Finding(
+            "model hub", NOTE, "HF_HUB_OFFLINE is set", "models come from folders and the cache; unset to download"
+        )
+    else:
+        yield _reach("model hub", os.environ.get("HF_ENDPOINT", "https://huggingface.co"), "give model folders")
+    yield _reach("data hub", os.environ.get("HARNESS_HUB", files.HUB), "put the files below HARNESS_DATA")
+
+
+def _reach(name: str, url: str, instead: str) -> Finding:
+    """Asks once; a name server that never answers costs HUB_TIMEOUT_S, not more."""
+    answer: list[str] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HUB_TIMEOUT_S):
+                answer.append("")
+        except urllib.error.HTTPError:  # it spoke to us
+            answer.append("")
+        except (OSError, ValueError) as error:
+            answer.append(str(getattr(error, "reason", error)) or type(error).__name__)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT_S + 1)
+    reason = answer[0] if answer else f"no answer in {HUB_TIMEOUT_S:g} s"
+    if reason:
+        return Finding(name, NOTE, f"{url} cannot be reached ({reason})", f"{instead}, or allow the connection")
+    return Finding(name, OK, f"{url} answers")
+
+
+def data() -> Iterator[Finding]:
+    root = os.environ.get("HARNESS_DATA")
+    if root and not Path(root).is_dir():
+        yield Finding("data", PROBLEM, f"HARNESS_DATA={root} is no folder", "set it to the folder that holds the files")
+    missing, other, right = [], [], 0
+    for dataset in _datasets():
+        file = Path(root) / dataset.local if root else None
+        if file is None or not file.is_file():
+            if files.at_hand(dataset):
+                right += 1
+            else:
+                missing.append(dataset.local)
+        elif hashlib.sha256(file.read_bytes()).hexdigest() == dataset.sha256:
+            right += 1
+        else:
+            other.append(dataset.local)
+    found = f"{right} benchmark files as pinned"
+    if other:
+        mend = "scores on them are marked unpinned and stand in a table of their own; fetch the pinned files"
+        yield Finding("data", NOTE, f"{len(other)} files are not the pinned ones: {', '.join(other)}", mend)
+    if missing:
+        mend = "they are fetched at need; or put them below HARNESS_DATA (harness show task NAME says where from)"
+        yield Finding("data", NOTE, f"{found}, {len(missing)} not here: {', '.join(missing)}", mend)
+    else:
+        yield Finding("data", OK, found)
+
+
+def _datasets() -> list[Dataset]:
+    found = {}
+    for entry in registry.entries(registry.TASKS):
+        with contextlib.suppress(BadInput):  # a broken plugin is no file
+            dataset = registry.find(registry.TASKS, entry.name).dataset
+            found[dataset.local] = dataset
+    return [found[name] for name in sorted(found)]

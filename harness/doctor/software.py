@@ -1,0 +1,80 @@
+"""Python, the packages against requirements and lock, optional ones, and a browser."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib import metadata, util
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from harness.doctor.finding import NOTE, OK, PROBLEM, Finding
+
+PACKAGE = "reasoning-distillation-harness"
+EXTRAS = {"ray": "harness sweep --executor ray", "submitit": "harness sweep --executor slurm"}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def python() -> Iterator[Finding]:
+    """An older Python could not have imported this file."""
+    yield Finding("python", OK, f"{platform.python_version()}, {platform.platform()}")
+
+
+def versions() -> Iterator[Finding]:
+    """Installed packages against the requirements, and against the lock where there is a checkout."""
+    bad = []
+    try:
+        wanted = metadata.requires(PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        yield Finding("versions", PROBLEM, f"{PACKAGE} is not installed", "pip install -e . in the checkout")
+        return
+    for line in wanted:
+        requirement = Requirement(line)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        version = _version(requirement.name)
+        if version is None:
+            bad.append(f"{requirement.name} is missing")
+        elif not requirement.specifier.contains(version, prereleases=True):
+            bad.append(f"{requirement.name} {version} is not {requirement.specifier}")
+    if bad:
+        yield Finding("versions", PROBLEM, "; ".join(bad), "pip install -e . in the checkout")
+        return
+    lock = Path(__file__).parents[2] / "requirements.lock"
+    if not lock.is_file():
+        yield Finding("versions", OK, "all requirements are met; no lock to compare with")
+        return
+    pins = dict(line.split("==") for line in map(str.strip, lock.read_text("utf-8").splitlines()) if "==" in line)
+    other = [
+        f"{name} {version} (lock: {pin})"
+        for name, pin in ((n.split("[")[0], p.split(";")[0].split("#")[0].strip()) for n, p in pins.items())
+        if (version := _version(name)) is not None and version.partition("+")[0] != pin.partition("+")[0]
+    ]
+    if other:
+        shown = ", ".join(other[:6]) + (f" and {len(other) - 6} more" if len(other) > 6 else "")
+        mend = "pip install -r requirements.lock to reproduce published numbers"
+        yield Finding("versions", NOTE, f"all requirements are met; {len(other)} differ from the lock: {shown}", mend)
+    else:
+        yield Finding("versions", OK, f"all requirements are met, {len(pins)} packages as in requirements.lock")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def extras() -> Iterator[Finding]:
+    for name, use in EXTRAS.items():
+        if util.find_spec(name) is None:
+            yield Finding(name, NOTE, "not installed", f"pip install {name}, for {use}")
+        else:
+            yield Finding(name, OK, _version(name) or "installed")
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        yield Finding("browser", NOTE, "no chromium", "only pictures and tests of the web page need one")
+    else:
+        yield Finding("browser", OK, Path(browser).name)

@@ -1,0 +1,81 @@
+"""The results folder: writable, with room, its locks, its records."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from harness.doctor.finding import NOTE, OK, PROBLEM, Finding
+from harness.errors import BadInput
+from harness.records.store import Store
+
+DISK_NOTE, DISK_PROBLEM = 20e9, 1e9  # free bytes: a 1.5 B student's checkpoint takes 18 GB, the micro world's 2 MB
+
+
+def results(folder: Path) -> Iterator[Finding]:
+    try:
+        Store(folder).check_writable()
+    except BadInput as error:
+        yield Finding("results", PROBLEM, str(error), "choose another folder with --results or HARNESS_RESULTS")
+        return
+    yield Finding("results", OK, f"{folder} can be written")
+
+
+def _existing(folder: Path) -> Path:
+    return next(p for p in (folder, *folder.absolute().parents) if p.exists())
+
+
+def disk(results: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(_existing(results)).free
+    found = f"{free / 1e9:.1f} GB free at {results}"
+    if free < DISK_PROBLEM:
+        yield Finding("disk", PROBLEM, found, "free some space, or choose another folder with --results")
+    elif free < DISK_NOTE:
+        yield Finding(
+            "disk", NOTE, found, "enough for the micro world; checkpoints of real models need 12 bytes a weight"
+        )
+    else:
+        yield Finding("disk", OK, found)
+
+
+def locks(results: Path) -> Iterator[Finding]:
+    """Locks are the kernel's: one whose process died is free, whatever files lie about."""
+    from filelock import FileLock, Timeout
+
+    held, files = [], [*results.glob("work/**/*.lock"), *results.glob(".lock")]
+    for file in files:
+        lock = FileLock(file, timeout=0)
+        try:
+            with lock:
+                pass
+        except Timeout:
+            held.append(file.stem)
+        except (OSError, NotImplementedError) as error:
+            mend = "choose a results folder on a local disk, or on a file system that knows flock"
+            yield Finding("locks", PROBLEM, f"{file} cannot be locked ({error})", mend)
+            return
+    pending = sorted(results.glob("work/training/*/"))
+    size = sum(p.stat().st_size for folder in pending for p in folder.rglob("*") if p.is_file())
+    words = f"{len(held)} held by running work, {len(files) - len(held)} free (files of ended runs are harmless)"
+    if pending:
+        mend = f"their commands go on from there; delete {results / 'work/training'} to give them up"
+        found = f"{words}; {len(pending)} unfinished trainings, {size / 1e9:.2f} GB"
+        yield Finding("locks", NOTE if len(held) < len(pending) else OK, found, mend)
+    else:
+        yield Finding("locks", OK, words)
+
+
+def records(results: Path) -> Iterator[Finding]:
+    sound, warnings = Store(results).all()
+    damaged = [w for w in warnings if ": left out: " in w]
+    if damaged:
+        found = f"{len(sound)} sound, {len(damaged)} damaged: {damaged[0]}"
+        yield Finding("records", NOTE, found, "restore the file from a copy, or run again with --again")
+    else:
+        yield Finding("records", OK, f"{len(sound)} sound")
+    latest = max((datetime.fromisoformat(r["created"]) for r in sound), default=None)
+    if latest is not None and latest > datetime.now(UTC) + timedelta(minutes=5):
+        mend = "set the clock; records keep their order by attempt, not by time"
+        yield Finding("clock", NOTE, f"a record was made in the future ({latest.isoformat()})", mend)

@@ -1,0 +1,34 @@
+"""Launch configurations of accelerate for one and many GPUs, and where they lie.
+
+    accelerate launch --config_file "$(python -m harness.launch fsdp_8)" -m harness run --method gkd --recipe maths …
+
+=========  ==========================================================================================
+one        1 GPU
+ddp_8      8 GPUs of one machine; every GPU holds weights, gradients and optimizer whole
+fsdp_8     8 GPUs of one machine; weights, gradients and optimizer cut over them (FSDP 2)
+ddp_2x8    2 machines of 8 GPUs; add --machine_rank R --main_process_ip HOST on machine R
+fsdp_2x8   the same, cut over all 16
+=========  ==========================================================================================
+
+Precision is the recipe's (``training.precision``), so no file names one. Words on the command line win over a
+file: ``--num_processes 4`` uses four GPUs of eight. All machines need the results folder on a shared disk. The
+first process writes checkpoints, records and completions; the others train and end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def names() -> list[str]:
+    """The configurations that ship with the harness."""
+    return sorted(file.stem for file in Path(__file__).parent.glob("*.yaml"))
+
+
+def path(name: str) -> Path:
+    """The file of a configuration. Raises BadInput for an unknown name."""
+    from harness.errors import unknown
+
+    if name not in names():
+        raise unknown("launch configuration", name, names())
+    return Path(__file__).with_name(f"{name}.yaml")

@@ -1,0 +1,110 @@
+"""The shape of a decoder: its parameters, arithmetic, key-value cache and activations, by counting.
+
+The bytes of activations per token and layer are those that autograd keeps for a Llama-like layer under sdpa;
+``tests/test_estimate.py`` holds them against PyTorch's own count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder of the Llama family: what decides its memory and arithmetic. All numbers are counts."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    tied: bool
+    counted: int | None = None  # parameters, where they were counted in the files
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Shape:
+        """The shape in a ``config.json``, under the names that its families use. Raises KeyError for a missing size."""
+        config = config.get("text_config") or config
+
+        def first(*names: str) -> Any:
+            for name in names:
+                if config.get(name) is not None:
+                    return config[name]
+            raise KeyError(names[0])
+
+        hidden, heads = first("hidden_size", "n_embd", "d_model"), first("num_attention_heads", "n_head", "num_heads")
+        inner = config.get("intermediate_size") or config.get("n_inner") or config.get("d_ff") or 4 * hidden
+        return cls(
+            layers=first("num_hidden_layers", "n_layer", "num_layers"),
+            hidden=hidden,
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or hidden // heads,
+            intermediate=inner,
+            vocab=first("vocab_size"),
+            tied=bool(config.get("tie_word_embeddings", True)),
+        )
+
+    @property
+    def queries(self) -> int:
+        """Width of the queries of one token."""
+        return self.heads * self.head_dim
+
+    @property
+    def keys(self) -> int:
+        """Width of the keys of one token; the values are as wide."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def parameters(self) -> int:
+        """Weights; biases and norms (below 0.1 %) are left out unless the files were counted."""
+        layer = self.hidden * (2 * self.queries + 2 * self.keys + 3 * self.intermediate)
+        return self.counted or self.layers * layer + self.vocab * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def multiplied(self) -> int:
+        """Weights that every token is multiplied with: all but an input embedding of its own."""
+        return self.parameters - (0 if self.tied else self.vocab * self.hidden)
+
+    def flops(self, tokens: int, context: int) -> float:
+        """Of a forward pass over ``tokens`` tokens that see ``context`` tokens each on average."""
+        return tokens * (2.0 * self.multiplied + 4.0 * self.layers * self.queries * context)
+
+    def cache_bytes(self, tokens: int, width: int) -> int:
+        """Keys and values of ``tokens`` tokens in all layers."""
+        return 2 * self.layers * self.keys * tokens * width
+
+    def activation_bytes(self, tokens: int, precision: str) -> int:
+        """What autograd keeps of a forward pass over ``tokens`` tokens without gradient checkpointing."""
+        if precision == "float32":
+            layer = 4 * (6 * self.hidden + 2 * self.queries + 2 * self.keys + 4 * self.intermediate)
+        else:  # autocast: the residual stream and the norms stay in fp32
+            layer = 26 * self.hidden + 2 * (2 * self.queries + 2 * self.keys + 4 * self.intermediate)
+        return tokens * (self.layers * layer + 8 * self.hidden)
+
+
+def _llama(layers: int, hidden: int, heads: int, kv: int, inner: int, vocab: int, tied: bool, dim: int = 0) -> Shape:
+    return Shape(layers, hidden, heads, kv, dim or hidden // heads, inner, vocab, tied)
+
+
+_QWEN_7B, _QWEN_15B = (
+    _llama(28, 3584, 28, 4, 18944, 152064, False),
+    _llama(28, 1536, 12, 2, 8960, 151936, True),
+)
+PUBLISHED: Mapping[str, Shape] = {  # from the config.json of each repository
+    "Qwen/Qwen2.5-Math-7B-Instruct": _QWEN_7B,
+    "Qwen/Qwen2.5-Math-1.5B": _QWEN_15B,
+    "Qwen/Qwen2.5-7B-Instruct": _QWEN_7B,
+    "Qwen/Qwen2.5-1.5B": _QWEN_15B,
+    "Qwen/Qwen2.5-0.5B": _llama(24, 896, 14, 2, 4864, 151936, True),
+    "Qwen/Qwen2-7B-Instruct": _QWEN_7B,
+    "Qwen/Qwen2-1.5B": _QWEN_15B,
+    "deepseek-ai/deepseek-coder-6.7b-instruct": _llama(32, 4096, 32, 32, 11008, 32256, False),
+    "deepseek-ai/deepseek-coder-1.3b-base": _llama(24, 2048, 16, 16, 5504, 32256, False),
+    "google/gemma-2-9b-it": _llama(42, 3584, 16, 8, 14336, 256000, True, 256),
+    "google/gemma-2-2b": _llama(26, 2304, 8, 4, 9216, 256000, True, 256),
+}

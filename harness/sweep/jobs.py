@@ -1,0 +1,107 @@
+"""One attempt at one cell: ``harness run`` in a process of its own, which dies with whoever started it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness.sweep.cells import Cell
+
+BAD_INPUT = 2  # the exit code that no retry mends
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended: exit code (negative: a signal; None: the worker was lost), run ids, the last line said."""
+
+    code: int | None
+    run_ids: tuple[str, ...] = ()
+    words: str = ""
+
+    @property
+    def well(self) -> bool:
+        return self.code == 0
+
+    @property
+    def final(self) -> bool:
+        """Whether trying again is of no use."""
+        return self.code in (0, BAD_INPUT)
+
+
+class Job(Protocol):
+    """An attempt under way."""
+
+    def outcome(self) -> Outcome | None:
+        """How it ended, or None while it runs. Never waits long."""
+
+    def cancel(self) -> None:
+        """Ends it."""
+
+
+class Executor(Protocol):
+    """Where attempts run. ``workers`` of them run at once."""
+
+    workers: int
+
+    def submit(self, cell: Cell, log: Path) -> Job: ...
+
+    def close(self) -> None: ...
+
+
+def start(words: Sequence[str], log: Path, extra: Mapping[str, str]) -> subprocess.Popen:
+    """``harness WORDS`` with both streams in files: ``log`` and, for its JSON, ``log`` + ``.json``."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as said, log.with_suffix(".json").open("wb") as printed:
+        return subprocess.Popen(
+            [sys.executable, "-m", "harness", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=said,
+            env=os.environ | extra,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            start_new_session=True,  # Ctrl-C is for the sweep, which ends its runs
+        )
+
+
+def ended(code: int, log: Path) -> Outcome:
+    """The outcome of a process that ended with ``code``."""
+    if code == 0:
+        try:
+            records = json.loads(log.with_suffix(".json").read_text("utf-8"))["records"]
+        except (OSError, ValueError, KeyError):
+            return Outcome(None, (), f"{log.with_suffix('.json').name} holds no records")
+        return Outcome(0, tuple(record["run_id"] for record in records))
+    return Outcome(code, (), last_line(log) or f"ended with {code}")
+
+
+def run(words: Sequence[str], log: str, extra: Mapping[str, str]) -> int:
+    """Runs to the end and returns the exit code: what a worker on another machine executes."""
+    process = start(words, Path(log), extra)
+    try:
+        return process.wait()
+    finally:
+        process.kill()
+
+
+def last_line(log: Path) -> str:
+    """The last thing that a run said, shortened; empty where it said nothing."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - 4096))
+            lines = stream.read().decode("utf-8", "replace").split("\n")
+    except OSError:
+        return ""
+    said = [line.strip() for line in lines if line.strip()]
+    return said[-1].removeprefix("harness: ")[:300] if said else ""
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)

@@ -1,0 +1,71 @@
+"""Attempts as tasks of a Ray cluster. Results must lie on a file system that all nodes share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput
+from harness.sweep.cells import Cell
+from harness.sweep.jobs import Outcome, ended, run
+
+
+class RayJob:
+    """A task; a lost worker or node is an outcome without exit code."""
+
+    def __init__(self, ray: Any, reference: Any, log: Path):
+        self.ray, self.reference, self.log = ray, reference, log
+
+    def outcome(self) -> Outcome | None:
+        ready, _ = self.ray.wait([self.reference], timeout=0)
+        if not ready:
+            return None
+        try:
+            return ended(self.ray.get(self.reference), self.log)
+        except self.ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            return Outcome(None, (), f"the worker was lost ({type(error).__name__}: {reason})")
+
+    def cancel(self) -> None:
+        self.ray.cancel(self.reference, force=True)
+
+
+class RayExecutor:
+    """``address`` of a cluster, or None for the one in RAY_ADDRESS or, failing that, one on this machine.
+
+    Raises BadInput where Ray is not installed or the cluster cannot be reached.
+    """
+
+    def __init__(self, workers: int, gpus: int = 0, address: str | None = None):
+        try:
+            import ray
+        except ImportError:
+            raise BadInput("--executor ray: Ray is not installed; pip install ray, or use --executor local") from None
+        self.ray, self.workers, self.ours = ray, workers, not ray.is_initialized()
+        address = address or os.environ.get("RAY_ADDRESS")
+        if self.ours:
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray 3's way; spares a warning
+            local = {} if address else {"num_cpus": workers}
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+            except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+                raise BadInput(f"--executor ray: no cluster at {address or 'this machine'}: {reason}") from None
+        # Retries are the sweep's own, so that every lost attempt is counted and shown.
+        options = {"num_cpus": 1, "num_gpus": 1 if gpus else 0, "max_retries": 0}
+        self.remote = ray.remote(**options)(_run)
+
+    def submit(self, cell: Cell, log: Path) -> RayJob:
+        extra = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": "1"}
+        return RayJob(self.ray, self.remote.remote(cell.words, str(log.absolute()), extra, os.getcwd()), log)
+
+    def close(self) -> None:
+        if self.ours:
+            self.ray.shutdown()
+
+
+def _run(words: Sequence[str], log: str, extra: Mapping[str, str], folder: str) -> int:
+    os.chdir(folder)
+    return run(words, log, extra)

@@ -1,0 +1,85 @@
+"""Who runs next, what is tried again, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from harness.sweep.cells import Cell
+from harness.sweep.jobs import Executor, Job, Outcome
+
+TICK_S = 0.2
+
+
+@dataclass
+class Done:
+    """What came of a cell. ``status`` is ``recorded`` (before the sweep), ``done`` or ``failed``."""
+
+    cell: Cell
+    status: str
+    attempts: int = 0
+    run_ids: tuple[str, ...] = ()
+    words: str = ""
+    seconds: float = 0.0
+
+
+class View(Protocol):
+    """Whoever watches a sweep."""
+
+    def begin(self, cell: Cell, attempt: int, log: Path) -> None: ...
+
+    def end(self, cell: Cell, outcome: Outcome, again: bool) -> None: ...
+
+    def tick(self) -> None: ...
+
+
+@dataclass
+class _Running:
+    cell: Cell
+    job: Job
+    attempt: int
+    began: float = field(default_factory=time.monotonic)
+
+
+def sweep(cells: Sequence[Cell], executor: Executor, retries: int, logs: Path, view: View) -> list[Done]:
+    """Runs every cell that is not recorded; a failed attempt is repeated up to ``retries`` times, after the others.
+
+    An attempt that ended for bad input is not repeated. Whatever interrupts the sweep ends the running attempts;
+    what they finished is kept, and the same command goes on.
+    """
+    done = {c: Done(c, "recorded", run_ids=c.recorded) for c in cells if not c.missing}
+    waiting = deque((cell, 1) for cell in cells if cell.missing)
+    running: list[_Running] = []
+    spent: dict[Cell, float] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < executor.workers:
+                cell, attempt = waiting.popleft()
+                log = logs / f"{cell.file}.log"
+                view.begin(cell, attempt, log)
+                running.append(_Running(cell, executor.submit(cell, log), attempt))
+            for one in list(running):
+                outcome = one.job.outcome()
+                if outcome is None:
+                    continue
+                running.remove(one)
+                spent[one.cell] = spent.get(one.cell, 0.0) + max(0.0, time.monotonic() - one.began)
+                again = not outcome.final and one.attempt <= retries
+                view.end(one.cell, outcome, again)
+                if again:
+                    waiting.append((one.cell, one.attempt + 1))
+                    continue
+                status = "done" if outcome.well else "failed"
+                done[one.cell] = Done(one.cell, status, one.attempt, outcome.run_ids, outcome.words, spent[one.cell])
+            view.tick()
+            if running:
+                time.sleep(TICK_S)
+    finally:
+        for one in running:
+            one.job.cancel()
+        executor.close()
+    return [done[cell] for cell in cells]

@@ -1,0 +1,115 @@
+"""Estimates against what PyTorch itself counts, and against published parameter counts."""
+
+import contextlib
+from dataclasses import replace
+
+import pytest
+import torch
+
+from harness.estimate import ADAMW_BYTES, DEVICES, PUBLISHED, Shape, Work, decode_seconds, estimate, excess, memory_of
+
+SMALL = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+SMALL |= {"intermediate_size": 320, "vocab_size": 512, "tie_word_embeddings": False}
+PAPER = Work(
+    PUBLISHED["Qwen/Qwen2.5-Math-1.5B"],
+    PUBLISHED["Qwen/Qwen2.5-Math-7B-Instruct"],
+    steps=1000,
+    batch=128,
+    micro_batch=4,
+    prompt_tokens=256,
+    response_tokens=768,
+    precision="bfloat16",
+    on_policy=0.5,
+    teacher_texts=7473,
+)
+
+
+def small_model():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(LlamaConfig(**SMALL, attn_implementation="sdpa"))
+
+
+def test_parameters_are_those_of_the_model_but_for_norms():
+    counted = sum(p.numel() for p in small_model().parameters())
+    assert Shape.of(SMALL).parameters == pytest.approx(counted, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [("Qwen/Qwen2.5-Math-7B-Instruct", 7.62), ("Qwen/Qwen2.5-Math-1.5B", 1.54), ("google/gemma-2-9b-it", 9.24)],
+)
+def test_published_shapes_have_the_published_size(name, billions):
+    assert PUBLISHED[name].parameters / 1e9 == pytest.approx(billions, rel=0.01)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_activations_are_what_autograd_keeps(precision):
+    model, sizes = small_model().train(), {}
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(tensor):
+        if tensor.untyped_storage().data_ptr() not in own and tuple(tensor.shape) not in weights:
+            sizes[tensor.untyped_storage().data_ptr()] = (tensor.untyped_storage().nbytes(), tensor)
+        return tensor
+
+    # autocast's copies of the weights are counted apart, as 2 bytes a parameter
+    weights = {s for p in model.parameters() if p.dim() == 2 for s in (tuple(p.shape), tuple(p.shape[::-1]))}
+    ids = torch.randint(0, 512, (4, 48))
+    cast = torch.autocast("cpu", torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), cast:
+        hidden = model.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).last_hidden_state
+    assert hidden.requires_grad
+    kept = sum(size for size, _ in sizes.values())
+    assert Shape.of(SMALL).activation_bytes(ids.numel(), precision) == pytest.approx(kept, rel=0.1)
+
+
+def test_the_cache_is_as_large_as_the_one_of_transformers():
+    model, ids = small_model().eval(), torch.randint(0, 512, (3, 20))
+    with torch.no_grad():
+        cache = model(input_ids=ids, use_cache=True).past_key_values
+    size = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert Shape.of(SMALL).cache_bytes(60, 4) == size
+
+
+def test_processes_share_states_when_sharded_and_rows_always():
+    whole, copied = memory_of(PAPER), memory_of(replace(PAPER, processes=8))
+    cut = memory_of(replace(PAPER, processes=8, sharded=True))
+    states = "student weights, gradients, AdamW"
+    assert whole[states] == copied[states] == ADAMW_BYTES * PAPER.student.parameters
+    assert cut[states] == pytest.approx(whole[states] / 8, rel=1e-6)
+    assert replace(PAPER, processes=8).rows == 16
+
+
+def test_time_is_linear_in_steps_and_falls_with_processes():
+    one = estimate(PAPER, DEVICES["H100-80GB"])
+    two = estimate(replace(PAPER, steps=2000), DEVICES["H100-80GB"])
+    for stage in one.time:
+        factor = 1 if stage == "teacher's texts" else 2
+        assert two.time[stage] == pytest.approx(factor * one.time[stage])
+    assert estimate(replace(PAPER, processes=8), DEVICES["H100-80GB"]).seconds < one.seconds
+    assert decode_seconds(PAPER.student, 0, 1, 1, 1, 4, DEVICES["H100-80GB"]) == 0
+
+
+def test_the_paper_scale_plan_fits_one_large_device_and_says_what_was_assumed():
+    found = estimate(PAPER, DEVICES["H100-80GB"])
+    assert found.standing < found.peak < DEVICES["H100-80GB"].memory
+    assert any("assumed" in line for line in found.assumptions)
+    assert excess(PAPER, DEVICES["H100-80GB"].memory) is None
+
+
+def test_a_batch_that_cannot_fit_is_told_by_how_much_and_what_to_lower():
+    greedy = replace(PAPER, micro_batch=128)
+    over, mend = excess(greedy, 80e9)
+    assert over == pytest.approx(memory_of(greedy)["forward and backward"] + 24.7e9 + 15.2e9 - 80e9, rel=0.01)
+    assert mend.startswith("lower training.micro_batch from 128 to ")
+    fitting = int(mend.split()[-1])
+    assert excess(replace(greedy, micro_batch=fitting), 80e9) is None
+    assert excess(replace(greedy, micro_batch=fitting + 1), 80e9) is not None
+
+
+def test_what_no_batch_size_can_mend_is_told_so():
+    assert "smaller model" in excess(PAPER, 30e9)[1]
+    assert "training.max_tokens" in excess(replace(PAPER, micro_batch=1, response_tokens=10**6), 80e9)[1]
+    wide = replace(PAPER, generation_batch=4096, batch=8192)
+    assert "lower evaluation.batch from 4096 to" in excess(wide, 60e9)[1]
