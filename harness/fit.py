@@ -6,8 +6,8 @@ The numbers are those of :mod:`harness.estimate`; here a plan and a machine beco
 from __future__ import annotations
 
 import json
+import math
 import os
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 TEMPLATE_TOKENS = 32  # that a chat template puts around a prompt; assumed
 
 
+class Unknown(BadInput):
+    """A model whose sizes stand under other names: it may well run, and nothing can be said before."""
+
+
 def check(plan: Plan, announce: Callable[[str], None]) -> None:
     """Raises BadInput for a plan that cannot fit: more processes than devices, or a batch beyond the memory."""
     _check_processes(plan, announce)
@@ -34,7 +38,11 @@ def check(plan: Plan, announce: Callable[[str], None]) -> None:
         if isinstance(training.method, ReferencePoint) or training.label in seen:
             continue
         seen.add(training.label)
-        found = excess(work_of(plan, training.method), device.memory)
+        try:
+            found = excess(work_of(plan, training.method), device.memory)
+        except Unknown as unknown:
+            announce(f"warning: {unknown}")
+            return
         if found is not None:
             over, mend = found
             need = (device.memory + over) / 1e9
@@ -107,24 +115,20 @@ def shape_of(model: ModelFiles) -> Shape:
     try:
         shape = Shape.of(config)
     except KeyError as missing:
-        raise BadInput(f"the configuration of {model.id} has no {missing}; its memory cannot be estimated") from None
+        raise Unknown(f"the configuration of {model.id} has no {missing}; its memory cannot be estimated") from None
     files = sorted(model.path.glob("*.safetensors"))
-    return replace(shape, counted=sum(map(_count, files))) if files else shape
+    return replace(shape, counted=sum(_count(model, file) for file in files)) if files else shape
 
 
-def _count(file: Path) -> int:
-    """Elements in a safetensors file, from its header: 8 bytes of length, then JSON."""
-    with file.open("rb") as stream:
-        (size,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(size))
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            elements = 1
-            for length in tensor["shape"]:
-                elements *= length
-            total += elements
-    return total
+def _count(model: ModelFiles, file: Path) -> int:
+    """Elements in a safetensors file, from its header. Raises BadInput for a damaged one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="np") as stream:
+            return sum(math.prod(stream.get_slice(name).get_shape()) for name in stream.keys())  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"{model.id} cannot be loaded: {file.name} is damaged ({error}); fetch it again") from None
 
 
 def device_of(name: str) -> Device:

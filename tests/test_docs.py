@@ -29,7 +29,8 @@ def test_add_a_method_page_works(models, prompts_file, tmp_path, monkeypatch, ca
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
     (tmp_path / "tiny.toml").write_text(
         f"[models]\nstudent = '{models[0]}'\nteacher = '{models[1]}'\n[data]\nprompts = '{prompts_file}'\n"
-        "[training]\nsteps = 2\nbatch = 2\nmax_tokens = 64\n[rollout]\nmax_new_tokens = 4\n[teacher_text]\nmax_new_tokens = 4\n"
+        "[training]\nsteps = 2\nbatch = 2\nmax_tokens = 64\n"
+        "[rollout]\nmax_new_tokens = 4\n[teacher_text]\nmax_new_tokens = 4\n"
     )
     words = [
         "run",

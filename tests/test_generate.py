@@ -83,7 +83,10 @@ def test_loglikelihood_is_the_sum_of_log_probs(generator):
 def test_a_chat_template_is_rendered_once_with_its_prefill(generator):
     prompt = Prompt(user="U", plain="P", system="S", prefill="```python\n")
     assert generator.render(prompt) == "P"
-    generator.tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}|{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
+    generator.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}|{% endfor %}"
+        "{% if add_generation_prompt %}A:{% endif %}"
+    )
     try:
         assert generator.render(prompt) == "system:S|user:U|A:```python\n"
         generator.tokenizer.chat_template = (

@@ -55,7 +55,8 @@ def test_a_file_is_a_method_at_once():
         ("x = 1", "no class with a `name`"),
         ("from harness import Method\nclass A(Method):\n    name = 'a_b'\n", "lacks objective"),
         (
-            "from harness import Method\nclass A(Method):\n    'Doc.'\n    name = 'kd'\n    def objective(self, t): ...\n",
+            "from harness import Method\nclass A(Method):\n    'Doc.'\n    name = 'kd'\n"
+            "    def objective(self, t): ...\n",
             r"two owners: built in \(harness.methods.kd\) and .*method.py",
         ),
     ],
