@@ -5,7 +5,7 @@ import pytest
 import torch
 from loss_formulas import softmax
 from objective_formulas import DECLARED, VALUES, Text, step_loss, weight
-from tiny_runs import BATCH, LABELS, distinct, make, method, quiet
+from tiny_runs import BATCH, LABELS, distinct, make, method, pair, quiet
 
 from harness.method import Sequences, Step, Tokens
 from harness.models.files import load_model
@@ -177,8 +177,8 @@ def test_the_names_of_the_words_do_not_matter(label):
 
 
 @pytest.fixture(scope="module")
-def place(models, prompts_file, tmp_path_factory):
-    return models, prompts_file, tmp_path_factory.mktemp("runs")
+def place(prompts_file, tmp_path_factory):
+    return pair(tmp_path_factory.mktemp("pair")), prompts_file, tmp_path_factory.mktemp("runs")
 
 
 @pytest.mark.parametrize("label", distinct())

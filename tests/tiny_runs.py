@@ -5,6 +5,8 @@ import functools
 from pathlib import Path
 
 import torch
+from conftest import tiny_model
+from transformers import GenerationConfig
 
 from harness import plan, recipe, registry
 from harness.method import ReferencePoint
@@ -35,6 +37,14 @@ def found_labels() -> list[str]:
 
 
 LABELS = found_labels()
+
+
+def pair(folder: Path) -> tuple[Path, Path]:
+    """(student, teacher): random models that end a text at any of 40 tokens, so that its length varies."""
+    models = tiny_model(folder / "student", 0, 16, 260), tiny_model(folder / "teacher", 1, 24, 264)
+    for model in models:
+        GenerationConfig(eos_token_id=[*range(40), 256]).save_pretrained(model)
+    return models
 
 
 def distinct() -> list[str]:
