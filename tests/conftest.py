@@ -57,7 +57,10 @@ def models(tmp_path_factory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def prompts_file(tmp_path_factory) -> Path:
     """Twelve prompts with responses of unequal length."""
-    path = tmp_path_factory.mktemp("data") / "prompts.jsonl"
+    return write_prompts(tmp_path_factory.mktemp("data") / "prompts.jsonl")
+
+
+def write_prompts(path: Path) -> Path:
     rows = [{"prompt": f"{'ab' * (i % 4)} {i}:", "response": f"line {i}\n{'x' * (i % 5)}."} for i in range(12)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path

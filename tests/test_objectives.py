@@ -1,0 +1,294 @@
+"""Every registered objective against an independent float64 formula: value, gradient, and the loss of whole steps."""
+
+import numpy as np
+import pytest
+import torch
+from loss_formulas import softmax
+from objective_formulas import DECLARED, VALUES, Text, step_loss, weight
+from tiny_runs import BATCH, LABELS, distinct, make, method, pair, quiet
+
+from harness.method import Sequences, Step, Tokens
+from harness.models.files import load_model
+from harness.training.loop import train
+from harness.training.rollouts import Rollouts
+from harness.types import Source
+
+torch.set_num_threads(1)
+VOCAB, STEP = 9, Step(index=1, total=10, draw=0.25)
+STATES = {"distillm2": {"first_gaps": [0.09, -0.2]}, "taid": {"ratio": 0.7}}
+# Settings at which no branch of a formula is idle on these tokens.
+HARD = {"opd": {"discount": 0.6, "coefficient": 1.7}, "eopd": {"tau": 1.6}, "pw_opd": {"cap": 0.9}}
+
+
+def sources(method) -> tuple[Source, ...]:
+    """Of the two sequences: the sides that a method tells apart."""
+    if method.name == "minillm":
+        return (Source.MIXED, Source.DATA) if method.config.lm else (Source.STUDENT, Source.STUDENT)
+    return (Source.STUDENT, Source.DATA if method.name == "sft" else Source.TEACHER)
+
+
+class Case:
+    """Two sequences of 6 and 4 tokens over 9 words in float64, as the loop would hand them out and as texts."""
+
+    def __init__(self, label, hard=True):
+        self.label, self.name = label, label.partition("@")[0]
+        self.method = method(label, HARD.get(self.name) if hard else None, plain=True)
+        self.method.state = dict(STATES.get(self.name, {}))
+        generator = torch.Generator().manual_seed(3)
+        self.student, self.teacher = 1.3 * torch.randn(2, 10, VOCAB, generator=generator, dtype=torch.float64)
+        self.labels = torch.randint(0, VOCAB, (10,), generator=generator)
+        own = self.student.log_softmax(-1).gather(-1, self.labels[:, None])[:, 0]
+        self.source = sources(self.method)
+        fixed = torch.arange(10) >= 6
+        old = own - 0.3 * torch.rand(10, generator=generator, dtype=torch.float64)
+        self.old = old.where(~fixed, torch.nan)
+        self.sequence = fixed.long()
+        self.position = torch.cat([torch.arange(6), torch.arange(4)])
+        self.length = torch.tensor([6] * 6 + [4] * 4)
+        self.step_id = torch.tensor([0, 0, 1, 1, 1, 2, 3, 3, 4, 4])
+
+    def tokens(self, student=None, order=None) -> Tokens:
+        """``order`` renames the words: the same tokens in another vocabulary."""
+        student, teacher, labels = self.student if student is None else student, self.teacher, self.labels
+        if order is not None:
+            student, teacher, labels = student[:, order], teacher[:, order], order.argsort()[labels]
+        survey = None
+        if self.method.needs.survey:
+            log_q, log_p = (z.detach().log_softmax(-1).gather(-1, labels[:, None])[:, 0] for z in (student, teacher))
+            survey = self.method.survey(
+                Sequences(log_p, log_q, self.old, self.sequence, self.position, self.length, self.source, STEP)
+            )
+        tokens = Tokens(
+            logits=student,
+            labels=labels,
+            student=student,
+            teacher=teacher,
+            sequence=self.sequence,
+            position=self.position,
+            length=self.length,
+            step_id=self.step_id,
+            source=self.source,
+            sampler_log_prob=self.old,
+            validity=None,
+            step=STEP,
+            survey=survey,
+        )
+        if self.method.needs.gate:
+            tokens.gate = self.method.weight(tokens)
+        return tokens
+
+    def texts(self) -> list[Text]:
+        p, q, y = softmax(self.teacher.numpy()), softmax(self.student.numpy()), self.labels.numpy()
+        parts = []
+        for i, here in enumerate((slice(0, 6), slice(6, 10))):
+            old = None if i else self.old.numpy()[here]
+            parts.append(
+                Text(
+                    p[here],
+                    q[here],
+                    y[here],
+                    old,
+                    str(self.source[i]),
+                    self.step_id.numpy()[here],
+                    (STEP.index, STEP.total),
+                    self.method.state,
+                )
+            )
+        return parts
+
+    def formula(self, z) -> np.ndarray:
+        """[10] value of every token for the student's logits ``z``; the loop adds up means, see factor."""
+        texts = self.texts()
+        moved = softmax(z)
+        values = [
+            VALUES[self.name](self.method.config, t, moved[a:b]) for t, a, b in zip(texts, (0, 6), (6, 10), strict=True)
+        ]
+        return self.factor * np.concatenate(values)
+
+    @property
+    def factor(self) -> int:
+        """How often a method multiplies its objective because the loop takes the mean over the sources of a step."""
+        return len(self.method.sources(STEP)) if self.method.reduction == "source" or self.twice else 1
+
+    @property
+    def twice(self) -> bool:
+        return self.name == "distillm2" or self.label == "gkd@distillm2"
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_objective_of_every_token_is_the_published_formula(label):
+    case = Case(label)
+    np.testing.assert_allclose(
+        case.method.objective(case.tokens()).detach(), case.formula(case.student.numpy()), rtol=1e-8, atol=1e-9
+    )
+    given = case.method.weight(case.tokens())
+    if given is not None and not case.method.needs.gate:
+        expected = np.concatenate([weight(case.name, case.method.config, t) for t in case.texts()])
+        np.testing.assert_allclose(given, expected, rtol=1e-6)
+
+
+def derivative(value, z, step=1e-6) -> np.ndarray:
+    """[N, V] central differences of a function [N, V] -> [N] whose rows do not touch."""
+    found = np.zeros_like(z)
+    for column in range(z.shape[1]):
+        moved = np.zeros_like(z)
+        moved[:, column] = step
+        found[:, column] = (value(z + moved) - value(z - moved)) / (2 * step)
+    return found
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_gradient_is_that_of_the_formula_with_its_declared_parts_frozen(label):
+    """A detach that nobody declared, as in the released SRKL, fails here; so would a missing one."""
+    case = Case(label)
+    z = case.student.clone().requires_grad_()
+    with torch.no_grad():
+        given = case.method.weight(case.tokens())
+    weights = torch.ones(10) if given is None or case.method.needs.gate else given
+    tokens = case.tokens(z)
+    teacher = tokens.teacher
+    assert not teacher.requires_grad
+    (grad,) = torch.autograd.grad((weights * case.method.objective(tokens)).sum(), z)
+    expected = derivative(lambda x: weights.numpy() * case.formula(x), case.student.numpy())
+    np.testing.assert_allclose(grad, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("label", sorted(DECLARED))
+def test_what_is_declared_frozen_matters(label):
+    """The gradient differs from the one with nothing frozen, so the test above can tell them apart."""
+    case = Case(label)
+
+    def thawed(x):
+        case.student = torch.as_tensor(x)
+        return case.formula(x)
+
+    z = case.student.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(case.method.objective(case.tokens(z)).sum(), z)
+    assert np.abs(grad.numpy() - derivative(thawed, case.student.numpy())).max() > 1e-3
+
+
+@pytest.mark.parametrize("label", distinct())
+def test_the_names_of_the_words_do_not_matter(label):
+    case, order = Case(label), torch.randperm(VOCAB, generator=torch.Generator().manual_seed(1))
+    there, here = case.tokens(order=order), case.tokens()
+    torch.testing.assert_close(case.method.objective(there), case.method.objective(here), rtol=1e-9, atol=1e-10)
+    for_there, for_here = case.method.weight(there), case.method.weight(here)
+    assert for_here is None or torch.allclose(for_there, for_here)
+
+
+@pytest.fixture(scope="module")
+def place(prompts_file, tmp_path_factory):
+    return pair(tmp_path_factory.mktemp("pair")), prompts_file, tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.parametrize("label", distinct())
+def test_the_loss_of_every_step_is_the_formula_over_its_whole_texts(place, label, monkeypatch):
+    """From the texts that the loop collected, through transformers' own full logits, to the number in the curve."""
+    if label.endswith("shuffled"):
+        pytest.skip("a control has no formula: its weights are dealt out at random")
+    models, prompts, folder = place
+    collected, states, students = [], [], []
+    collect = Rollouts.collect
+
+    def record(self, step, wanted, cost):
+        found = collect(self, step, wanted, cost)
+        collected.append((step, found))
+        states.append(dict(job.method.state))
+        students.append({k: v.clone() for k, v in self.student.model.state_dict().items()})
+        return found
+
+    monkeypatch.setattr(Rollouts, "collect", record)
+    job = make(label, models, prompts, folder)
+    outcome = train(job, quiet)
+    student, teacher = load_model(job.student).double(), load_model(job.teacher).double()
+    newline = outcome.tokenizer("\n")["input_ids"][0]
+    assert len(collected) == 3 and all(len(found) >= BATCH for _, found in collected)
+    for (step, found), state, weights, row in zip(collected, states, students, outcome.curve, strict=True):
+        student.load_state_dict(weights)
+        texts = [_text(s, student, teacher, newline, step, state) for s in found]
+        expected = step_loss(label, job.method.config, texts)
+        assert row["loss"] == pytest.approx(expected, rel=2e-4), f"step {step.index}"
+
+
+@torch.no_grad()
+def _text(sequence, student, teacher, newline, step, state) -> Text:
+    ids = torch.tensor([sequence.prompt + sequence.response])
+    here = slice(len(sequence.prompt) - 1, -1)
+    q, p = (softmax(m(ids).logits[0, here, :258].double().numpy()) for m in (student, teacher))
+    y = np.array(sequence.response)
+    lines = np.concatenate([[0], np.cumsum(y[:-1] == newline)])
+    old = None if sequence.log_probs is None else np.array(sequence.log_probs)
+    return Text(p, q, y, old, str(sequence.source), lines, (step.index, step.total), state)
+
+
+def test_taid_at_its_end_is_the_forward_kl_bit_for_bit():
+    case = Case("taid")
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        case.method.state = {"ratio": 1.0}
+        case.student, case.teacher = case.student.to(dtype), case.teacher.to(dtype)
+        z = case.student.clone().requires_grad_()
+        ours = case.method.objective(case.tokens(z))
+        theirs = method("kd").objective(case.tokens(z))
+        assert torch.equal(ours, theirs)
+        assert torch.equal(*(torch.autograd.grad(v.sum(), z)[0] for v in (ours, theirs)))
+
+
+IDENTITIES = [
+    ("gkd", {"beta": 0.3, "on_policy": 0.0}, "jsd", {"beta": 0.3}),  # lambda = 0: off-policy JSD
+    ("vcrd", {"gate": "one", "beta": 0.3, "on_policy": 0.0}, "jsd", {"beta": 0.3}),  # w = 1: the base
+    ("vcrd", {"kappa": 0.0, "on_policy": 0.0}, "jsd", {}),  # a gate without slope
+    ("jsd", {"beta": 1.0}, "rkl", {}),
+    ("jsd", {"beta": 0.0}, "kd", {}),
+    ("skl", {"alpha": 0.0}, "kd", {}),
+    ("srkl", {"alpha": 0.0}, "rkl", {}),
+    ("distillm", {"threshold": 0.0, "epsilon": 100.0}, "skl", {"text": "data"}),
+    ("distillm@srkl", {"threshold": 0.0, "epsilon": 100.0}, "srkl", {"text": "data"}),
+    ("taid", {"start": 1.0}, "kd", {}),
+    ("iw_opd", {"gamma": 0.0}, "opd", {}),
+    ("pw_opd", {"rise": 0.0, "cap": 1e6}, "gkd", {"beta": 0.0, "on_policy": 1.0}),
+    ("eopd", {"forward": 0.0}, "gkd", {"beta": 1.0, "on_policy": 1.0}),
+    ("opd", {"discount": 1e-9}, "opd", {}),  # the survey's way to the same advantage
+]
+
+
+@pytest.mark.parametrize(("one", "settings", "other", "others"), IDENTITIES)
+def test_methods_meet_where_their_formulas_do(place, one, settings, other, others):
+    """Whole runs: the same losses and the same weights."""
+    models, prompts, folder = place
+    runs = [train(make(m, models, prompts, folder, settings=s), quiet) for m, s in ((one, settings), (other, others))]
+    losses = [[row["loss"] for row in run.curve] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for a, b in zip(*(run.model.parameters() for run in runs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_minillm_trl_is_k1_advantage_plus_the_reverse_kl(place):
+    """discount 0: every token has its own reward alone, and no length divides it."""
+    case = Case("minillm@trl")
+    case.old = torch.full((10,), torch.nan, dtype=torch.float64)
+    z = case.student.clone().requires_grad_()
+    log_q, log_p = (t.log_softmax(-1) for t in (z, case.teacher))
+    taken = log_q.gather(-1, case.labels[:, None])[:, 0]
+    advantage = (log_p.gather(-1, case.labels[:, None])[:, 0] - taken).detach()
+    reverse = (log_q.exp() * (log_q - log_p)).sum(-1)
+    (expected,) = torch.autograd.grad((reverse - (taken - taken.detach()).exp() * advantage).sum(), z)
+    (ours,) = torch.autograd.grad(case.method.objective(case.tokens(z)).sum(), z)
+    torch.testing.assert_close(ours, expected)
+
+
+def test_no_gradient_reaches_the_teacher(place, monkeypatch):
+    models, prompts, folder = place
+    teachers = []
+
+    def remember(*args, **kwargs):
+        teachers.append(load_model(*args, **kwargs))
+        return teachers[-1]
+
+    monkeypatch.setattr("harness.training.teaching.load_model", remember)
+    for label in distinct():
+        job = make(label, models, prompts, folder, steps=1)
+        train(job, quiet)
+        assert job.method.needs.teacher == "none" or teachers, label
+        for name, parameter in (pair for t in teachers for pair in t.named_parameters()):
+            assert parameter.requires_grad and parameter.grad is None, (label, name)
+        teachers.clear()
