@@ -206,7 +206,15 @@ def test_unwritable_results_are_refused(world, capsys, tmp_path):
 
 
 def test_help_and_lists_load_no_heavy_library():
-    for words in (["--help"], ["list", "methods"], ["list", "tasks"], ["list", "recipes"], ["run", "--help"]):
+    for words in (
+        ["--help"],
+        ["list", "methods"],
+        ["list", "tasks"],
+        ["list", "recipes"],
+        ["run", "--help"],
+        ["compare", "--help"],
+        ["reproduce", "--help"],
+    ):
         code = (
             "import sys\nfrom harness.cli import main\n"
             f"try:\n    main({words!r})\nexcept SystemExit:\n    pass\n"
