@@ -207,7 +207,8 @@ def test_unwritable_results_are_refused(world, capsys, tmp_path):
 
 def test_help_and_lists_load_no_heavy_library():
     listed = (["list", "methods"], ["list", "tasks"], ["list", "recipes"])
-    for words in (["--help"], *listed, ["run", "--help"], ["board", "--help"]):
+    helped = ([name, "--help"] for name in ("run", "board", "compare", "reproduce"))
+    for words in (["--help"], *listed, *helped):
         code = (
             "import sys\nfrom harness.cli import main\n"
             f"try:\n    main({words!r})\nexcept SystemExit:\n    pass\n"

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from sample_records import NOTE, make_record, make_rows
@@ -359,3 +360,8 @@ def test_a_damaged_record_is_left_out_of_the_frame_with_a_warning(store):
 def test_pandas_is_not_imported_for_a_leaderboard():
     code = "import sys, harness.leaderboard.table; sys.exit('pandas' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_columns_of_a_frame_are_documented():
+    text = (Path(__file__).parent.parent / "results/README.md").read_text("utf-8")
+    assert all(f"| `{name}` | {meaning} |" in text for name, meaning in COLUMNS.items())

@@ -33,7 +33,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--view", choices=("steps", "compute", "both"), default="both", help="of the micro question (default: both)"
     )
     command.add_argument(
-        "--budget", choices=("seconds", "flops"), default="seconds", help="what equal compute is measured in"
+        "--budget", choices=("seconds", "flops"), default="flops", help="what equal compute is measured in"
     )
     command.add_argument("--judge", metavar="JUDGE", help="for instruction tasks on real data")
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps")

@@ -3,8 +3,8 @@
     steps = base steps x cost of the target / cost of the method        (medians over seeds, two significant digits)
 
 A method within a tenth of the target's cost keeps its run, and so does the target's control, whose only difference may
-be where its weights fall. ``seconds`` are of training on this machine; the teacher's texts, written once for all, weigh
-nothing in a median. ``flops`` count 6 a parameter and token for the student's training, 2 for every forward
+be where its weights fall. ``seconds`` are of training on this machine; what a cache gave weighs nothing in
+a median. ``flops`` count 6 a parameter and token for the student's training, 2 for every forward
 pass and sampled token, and do not hang on the machine. The decision is written down once, so that an interrupted
 or divided reproduction keeps to it although seconds are never the same twice.
 """

@@ -43,7 +43,8 @@ def _method(outcome: Outcome) -> Iterator[str]:
         f"records, {sum(trained.values()) / 3600:.2f} hours of training. Differences are paired by seed and by "
         "problem; intervals and tests take both as drawn by chance. Holm's adjustment runs over all comparisons of "
         f"a view's table: over the rows of “{ALL}” together, and over the rows of the single tasks together. The "
-        "control has the same weights, dealt out to other tokens of the optimizer step. The problems are generated: "
+        "control has the same weights, dealt out to other tokens of the optimizer step. Over all tasks every problem "
+        "weighs the same. The problems are generated: "
         "nothing here is a score on a benchmark."
     )
     if outcome.budget is not None:

@@ -38,7 +38,7 @@ class Wish:
     judge: str | None = None
     device: str | None = None
     views: Sequence[str] = (STEPS, COMPUTE)  # of the micro question
-    unit: str = "seconds"  # what equal compute is measured in
+    unit: str = "flops"  # what equal compute is measured in
 
 
 @dataclass(frozen=True)
