@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(printed)
         return chosen.exit_code
     except BadInput as error:
-        print(f"harness: {_one_line(error)}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes of a launch, which all meet it, one speaks
+            print(f"harness: {_one_line(error)}", file=sys.stderr)
         return 2
     except RunFailed as error:
         print(f"harness: failed: {_one_line(error)}", file=sys.stderr)

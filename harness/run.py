@@ -9,11 +9,9 @@ second task never trains again, and asking for what is already recorded returns 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +21,34 @@ from harness import convention
 from harness.evaluation import evaluate
 from harness.evaluation.lm_eval_task import LmEvalTask
 from harness.export import card
+from harness.launch import processes
 from harness.method import ReferencePoint
 from harness.models.files import ModelFiles
 from harness.models.opening import open_generator
 from harness.plan import Plan, Training
-from harness.records import curves, provenance, record
+from harness.records import curves, provenance, record, trained
 from harness.task import Task
 from harness.training import examples
-from harness.training.job import Job, Progress
+from harness.training.job import Job, Progress, Trained
 from harness.training.loop import train
 from harness.training.tracking import Tracking
 
-TRAINED = "training.json"
-
 
 def run(plan: Plan, progress: Progress, announce: Callable[[str], None]) -> list[dict[str, Any]]:
-    """The records of a plan, in the order methods x seeds x tasks; ``reused`` says which existed before."""
+    """The records of a plan, in the order methods x seeds x tasks; ``reused`` says which existed before.
+
+    Under a launcher the first process makes them; the others train with it and return none.
+    """
+    processes.join(plan.device)
+    if not processes.leads():
+        work = plan.request.results / "work"
+        processes.follow(plan.trainings, lambda training: _train(plan, training, work, lambda *_: None))
+        return []
     found = []
     for training in plan.trainings:
         for task in plan.tasks:
             found.append(_record(plan, training, task, progress, announce))
+    processes.tell(None)
     return found
 
 
@@ -55,8 +61,10 @@ def _record(
     decoding = task.decoding if foreign else evaluate.decoding_of(task, plan.recipe.evaluation)
     protocol = evaluate.protocol_of(task, decoding, limit, plan.template)
     identity = record.identity_of(training.spec, protocol)
-    existing = plan.store.find(identity)
-    if existing is not None and not plan.request.again:
+    work = plan.request.results / "work"
+    # A damaged record stops a run, but not one that is to supersede it.
+    existing = None if plan.request.again else plan.store.find(identity)
+    if existing is not None:
         announce(f"{existing['run_id']}: already recorded, returned as it is (--again runs it anew)")
         return existing | {"reused": True}
     attempt, supersedes = plan.store.next_attempt(identity)
@@ -67,12 +75,11 @@ def _record(
     generated = " (generated problems, not the benchmark)" if task.data.world != "real" else ""
     announce(f"{run_id}: {training.label} on {task.title}{generated}" + (f"; {method.note}" if method.note else ""))
 
-    work = plan.request.results / "work"
     with _lock(work / "locks" / training.training_id):
         folder, facts = obtain(plan, training, work, progress, fresh=plan.request.again)
-    generator = open_generator(
-        folder, plan.device, plan.recipe.evaluation.batch, work / "generations", again=plan.request.again
-    )
+        generator = open_generator(
+            folder, plan.device, plan.recipe.evaluation.batch, work / "generations", again=plan.request.again
+        )
     problems = evaluate.problems_of(task, limit)
     prompts = [] if foreign else [problem.prompt for problem in problems]
     guarded = [f"{task.title}: {word}" for word in generator.warnings(prompts, decoding)]
@@ -80,6 +87,9 @@ def _record(
         announce(f"warning: {warning}")
     began = time.monotonic()
     with _lock(work / "locks" / run_id):
+        if plan.store.holds(run_id):  # another process ran the same and was quicker
+            announce(f"{run_id}: recorded meanwhile by another process, returned as it is")
+            return plan.store.get(run_id) | {"reused": True}
         if foreign:
             graded = task.measure(generator, limit, training.seed)
         else:
@@ -164,34 +174,13 @@ def obtain(
         }
         return files, {"cost": nothing, "warnings": [], "curve": [], "signal": {}}
     folder = work / "trained" / training.training_id
-    if fresh and (folder / TRAINED).is_file() and training.training_id not in _fresh:
-        shutil.rmtree(folder)
+    if fresh and trained.is_there(folder) and training.training_id not in _fresh:
+        trained.remove(folder)
     _fresh.add(training.training_id)
-    if not (folder / TRAINED).is_file():
-        scratch = work / "training" / training.training_id
-        scratch.mkdir(parents=True, exist_ok=True)
-        method.state = {}
-        outcome = train(
-            Job(
-                training_id=training.training_id,
-                method=method,
-                recipe=plan.recipe,
-                student=plan.student,
-                teacher=plan.teacher,
-                prompts=plan.prompts,
-                labelled=plan.labelled,
-                seed=training.seed,
-                validation=plan.validation,
-                folder=scratch,
-                texts=work / "teacher_texts",
-                signals=work / "signals",
-                device=plan.device,
-                checker=examples.checker(plan.recipe.data.prompts),
-                tracking=Tracking(tuple(plan.request.track), work / "tracking"),
-                settings=training.spec,
-            ),
-            progress,
-        )
+    scratch = work / "training" / training.training_id
+    if not trained.is_there(folder):
+        processes.tell(training.training_id)
+        outcome = _train(plan, training, work, progress)
         facts = {
             "spec": training.spec,
             "cost": outcome.cost.as_dict(),
@@ -200,27 +189,38 @@ def obtain(
             "signal": outcome.signal,
             "told": card.told(method, plan.recipe.data, plan.prompts, plan.labelled),
         }
-        _publish(outcome.model, outcome.tokenizer, facts, folder)
-        shutil.rmtree(scratch, ignore_errors=True)
-    facts = json.loads((folder / TRAINED).read_text("utf-8"))
-    return ModelFiles(training.training_id, folder, ""), facts
+        trained.publish(outcome.model, outcome.tokenizer, facts, folder)
+    shutil.rmtree(scratch, ignore_errors=True)  # also what a run that was killed while publishing has left
+    return ModelFiles(training.training_id, folder, ""), trained.facts_of(folder)
+
+
+def _train(plan: Plan, training: Training, work: Path, progress: Progress) -> Trained:
+    """Trains, on every process of a launch alike."""
+    scratch = work / "training" / training.training_id
+    scratch.mkdir(parents=True, exist_ok=True)
+    training.method.state = {}
+    job = Job(
+        training_id=training.training_id,
+        method=training.method,
+        recipe=plan.recipe,
+        student=plan.student,
+        teacher=plan.teacher,
+        prompts=plan.prompts,
+        labelled=plan.labelled,
+        validation=plan.validation,
+        seed=training.seed,
+        folder=scratch,
+        texts=work / "teacher_texts",
+        signals=work / "signals",
+        device=plan.device,
+        checker=examples.checker(plan.recipe.data.prompts),
+        tracking=Tracking(tuple(plan.request.track), work / "tracking"),
+        settings=training.spec,
+    )
+    return train(job, progress)
 
 
 _fresh: set[str] = set()  # trained by this process: --again trains once, not once per task
-
-
-def _publish(model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Path) -> None:
-    """Puts the trained student in place as a whole: an ordinary transformers folder with ``training.json``."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    temporary = folder.with_name(f"{folder.name}.writing")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    (temporary / TRAINED).write_text(json.dumps(facts), "utf-8")
-    os.replace(temporary, folder)
 
 
 def _lock(path: Path) -> FileLock:

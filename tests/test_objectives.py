@@ -289,6 +289,6 @@ def test_no_gradient_reaches_the_teacher(place, monkeypatch):
         job = make(label, models, prompts, folder, steps=1)
         train(job, quiet)
         assert job.method.needs.teacher == "none" or teachers, label
-        for name, parameter in (pair for t in teachers for pair in t.named_parameters()):
+        for name, parameter in (named for t in teachers for named in t.named_parameters()):
             assert parameter.requires_grad and parameter.grad is None, (label, name)
         teachers.clear()

@@ -78,6 +78,7 @@ def add_request(command: argparse.ArgumentParser) -> None:
 
 
 def call(chosen: argparse.Namespace) -> str:
+    from harness.launch import processes
     from harness.plan import prepare
     from harness.progress import Reporter
 
@@ -92,6 +93,8 @@ def call(chosen: argparse.Namespace) -> str:
 
     with Reporter() as reporter:
         records = run(plan, reporter.progress, reporter.announce)
+    if not processes.leads():
+        return ""
     if chosen.json:
         return words.dump({"records": records})
     from harness.leaderboard.table import leaderboard, render

@@ -8,11 +8,13 @@ ddp_8      8 GPUs of one machine; every GPU holds weights, gradients and optimiz
 fsdp_8     8 GPUs of one machine; weights, gradients and optimizer cut over them (FSDP 2)
 ddp_2x8    2 machines of 8 GPUs; add --machine_rank R --main_process_ip HOST on machine R
 fsdp_2x8   the same, cut over all 16
+cpu_2      2 CPU processes, to try a launch without a GPU: ``harness run --device cpu …``
 =========  ==========================================================================================
 
-Precision is the recipe's (``training.precision``), so no file names one. Words on the command line win over a
-file: ``--num_processes 4`` uses four GPUs of eight. All machines need the results folder on a shared disk. The
-first process writes checkpoints, records and completions; the others train and end.
+``accelerate launch --cpu --num_processes 2`` starts one process, not two: use ``cpu_2``. Precision is the recipe's
+(``training.precision``), so no file names one. Words on the command line win over a file: ``--num_processes 4`` uses
+four GPUs of eight. All machines need the results folder on a shared disk. The first process writes checkpoints,
+records and completions; the others train and end.
 """
 
 from __future__ import annotations

@@ -100,6 +100,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     """The tokenizer, with a padding token. Raises BadInput when the folder holds none that loads."""
     from transformers import AutoTokenizer
 
+    _check_there(files)
     try:
         tokenizer = AutoTokenizer.from_pretrained(files.path)
     except Exception as error:  # tokenizer loading surfaces parser errors of several libraries
@@ -117,6 +118,7 @@ def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    _check_there(files)
     logging.disable_progress_bar()
     kwargs: dict[str, Any] = {"attn_implementation": "sdpa"} if device.startswith("cuda") else {}
     try:
@@ -131,6 +133,12 @@ def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -
             f"the weights of {files.id} lack {len(missing)} tensors, first {missing[0]}: the folder is corrupt"
         )
     return model.to(device).eval()
+
+
+def _check_there(files: ModelFiles) -> None:
+    """A folder that vanished would be taken for the name of a hub's repository."""
+    if not files.path.is_dir():
+        raise BadInput(f"the folder of model {files.id} is gone: {files.path}; restore it, the same command goes on")
 
 
 def require_same_tokenizer(student: ModelFiles, teacher: ModelFiles) -> None:

@@ -62,6 +62,10 @@ class Store:
                 found.append(record)
         return max(found, key=lambda record: record["attempt"], default=None)
 
+    def holds(self, run_id: str) -> bool:
+        """Whether a record of this run id stands, sound or not."""
+        return bool(self._files(glob.escape(run_id)))
+
     def next_attempt(self, identity: str) -> tuple[int, str | None]:
         """The attempt number and the superseded run id for running ``identity`` again.
 

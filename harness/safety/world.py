@@ -24,7 +24,7 @@ STAGES = {
     "rollout": "harness.training.rollouts:Rollouts.collect",
     "training": "harness.training.objective:Student.forward",
     "checkpoint": "harness.training.checkpoint:save",
-    "publishing": "harness.run:_publish",
+    "publishing": "harness.records.trained:publish",
     "generation": "harness.evaluation.evaluate:complete",
     "grading programs": "harness.grading.code_task:CodeTask.grade_all",
     "grading maths": "harness.grading.maths:MathsTask.grade_all",
@@ -42,9 +42,10 @@ SETTINGS = {
     "teacher_text.max_new_tokens": 24,
     "evaluation.limit": 6,
     "evaluation.batch": 1,
-    "evaluation.max_new_tokens": 72,
+    "evaluation.max_new_tokens": 96,
 }
 TIMES = ("created", "content_sha256")  # of a record
+CHECKOUT = ("commit", "dirty")  # of its provenance: the checkout's, which may move on while runs are killed
 SPENT = ("seconds", "eval_seconds", "peak_memory_bytes")  # of its cost
 
 
@@ -116,7 +117,8 @@ def snapshot(results: Path) -> dict[str, Any]:
         found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     for path in sorted((results / "records").rglob("*.json")):
         record = _without(json.loads(path.read_text("utf-8")), TIMES)
-        found[path.name] = record | {"cost": _without(record["cost"], SPENT)}
+        kept = {"cost": _without(record["cost"], SPENT), "provenance": _without(record["provenance"], CHECKOUT)}
+        found[path.name] = record | kept
     return found
 
 

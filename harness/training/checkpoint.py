@@ -1,28 +1,44 @@
-"""The state of a training run on disk: complete, written atomically, refused when it belongs to another run."""
+"""The state of a training run on disk: complete, sealed, written atomically, refused when it is another run's."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 import random
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy
 import torch
+
+from harness.errors import RunFailed
 
 FILE = "checkpoint.pt"
 
 
 def save(folder: Path, training_id: str, state: dict[str, Any]) -> None:
-    """Replaces the checkpoint of ``folder`` in one step; a crash leaves the old or the new one, whole."""
+    """Replaces the checkpoint of ``folder`` in one step; a crash leaves the old or the new one, whole.
+
+    Raises RunFailed when the disk refuses it: the old one stands and the half-written one is gone.
+    """
     content = {"training_id": training_id, "random": _random_state(), **state}
     temporary = folder / f"{FILE}.writing"
-    with temporary.open("wb") as stream:
-        torch.save(content, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, folder / FILE)
+    try:
+        with temporary.open("wb") as stream:
+            sealed = _Sealing(stream)
+            torch.save(content, sealed)
+            stream.write(_SEAL + sealed.digest.hexdigest().encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, folder / FILE)
+    except (OSError, RuntimeError) as error:  # torch hides what its stream raised behind a RuntimeError
+        temporary.unlink(missing_ok=True)
+        reason = next((e.strerror for e in (error, error.__context__) if isinstance(e, OSError)), None)
+        kept = "the earlier checkpoint is kept" if (folder / FILE).is_file() else "there is none yet"
+        reason = reason or f"the disk is full or unwritable: {str(error).splitlines()[0][:80]}"
+        raise RunFailed(f"the checkpoint cannot be written to {folder} ({reason}); {kept}") from None
 
 
 def load(folder: Path, training_id: str) -> tuple[dict[str, Any] | None, str | None]:
@@ -31,14 +47,44 @@ def load(folder: Path, training_id: str) -> tuple[dict[str, Any] | None, str | N
     if not path.is_file():
         return None, None
     try:
+        if not _intact(path):
+            return None, f"the checkpoint {path.name} is damaged (its seal differs); training starts again from step 0"
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0][:120]
+    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         return None, f"the checkpoint {path.name} is damaged ({reason}); training starts again from step 0"
     if content.get("training_id") != training_id:
         return None, f"the checkpoint {path.name} belongs to another run; training starts again from step 0"
     _restore(content["random"])
     return content, None
+
+
+_SEAL = b"\nsha256:"  # before the hex digest of all bytes so far: torch.load would take changed weights as they are
+
+
+class _Sealing:
+    """A stream that hashes what passes to ``stream``."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream, self.digest = stream, hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        return self.stream.write(content)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def _intact(path: Path) -> bool:
+    """Whether the file ends with the seal of what comes before."""
+    rest = path.stat().st_size - len(_SEAL) - 64
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while rest > 0 and (piece := stream.read(min(rest, 2**20))):
+            digest.update(piece)
+            rest -= len(piece)
+        return stream.read() == _SEAL + digest.hexdigest().encode()
 
 
 def _random_state() -> dict[str, Any]:

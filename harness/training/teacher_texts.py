@@ -10,8 +10,10 @@ import dataclasses
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -45,7 +47,7 @@ def teacher_texts(
             batch = slice(len(done), len(done) + BATCH)
             seeds = [stable_seed("teacher", e.id, text) for e, text in zip(prompts[batch], texts[batch], strict=True)]
             made = generator.generate(texts[batch], decoding, seeds)
-            stream.writelines(json.dumps(dataclasses.asdict(g)) + "\n" for g in made)
+            stream.writelines(_line(g) for g in made)
             stream.flush()
             os.fsync(stream.fileno())
             done += made
@@ -53,18 +55,28 @@ def teacher_texts(
     return done
 
 
+def _line(generated: Generated) -> str:
+    """A text as a line with a checksum, so that a changed one is seen."""
+    row = dataclasses.asdict(generated)
+    return json.dumps(row | {"crc32": _checksum(row)}) + "\n"
+
+
+def _checksum(row: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(row).encode())
+
+
 def _read(path: Path) -> list[Generated]:
-    """What an earlier run finished. A torn last line is cut off the file; it is generated again."""
+    """What an earlier run finished. A torn or changed line is cut off with all behind it, and generated again."""
     if not path.is_file():
         return []
     found, good = [], 0
     for line in path.read_bytes().splitlines(keepends=True):
         try:
             row = json.loads(line)
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n") or row.pop("crc32") != _checksum(row):
                 break
             found.append(Generated(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}))
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError):
+        except (ValueError, AttributeError, KeyError, TypeError):
             break
         good += len(line)
     with path.open("r+b") as stream:
