@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lint leaderboard clean
+.PHONY: demo test lint leaderboard bench clean
 
 demo: $(READY)
 	$(BIN)/harness run --method vcrd --task humaneval > /dev/null & vcrd=$$!; \
@@ -25,6 +25,10 @@ leaderboard: $(READY)
 	$(BIN)/python -c "from harness.leaderboard.table import update_between_markers as update; \
 	  update('README.md', open('results/micro/LEADERBOARD.md', encoding='utf-8').read(), 'micro')"
 	$(BIN)/harness plot --results results/micro --theme auto --out results/micro/leaderboard.svg
+
+# The benchmarks against TRL and Liger, which get an environment of their own (.venv-bench). Hours; on a quiet machine.
+bench: $(READY)
+	$(BIN)/python -m harness.bench $(BENCH)
 
 # The lock names every version. uv is quick and takes extra wheel folders from its own variable only.
 $(READY): requirements.lock pyproject.toml

@@ -2,9 +2,20 @@
 
 import pytest
 import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from harness.models import files as harness_models
 from harness.models.generate import Generator
+from harness.models.slots import Slots
 from harness.types import Decoding, Prompt
 
 TEXTS = ["a", "a much longer prompt than the others", "xyz", "", "def f():\n    "]
@@ -96,3 +107,104 @@ def test_a_chat_template_is_rendered_once_with_its_prefill(generator):
         assert generator.render(prompt) == "user:S\n\nU|A:```python\n"
     finally:
         generator.tokenizer.chat_template = None
+
+
+SHAPE = {
+    "vocab_size": 258,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 200,
+    "pad_token_id": 257,
+    "bos_token_id": None,
+    "eos_token_id": 256,
+}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+FAMILY = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True)),
+    "llama3": lambda: LlamaForCausalLM(
+        LlamaConfig(**SHAPE, rope_parameters=LLAMA3 | {"original_max_position_embeddings": 64})
+    ),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=None)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE, tie_word_embeddings=True)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE)),
+}
+WINDOW = {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 0}
+
+
+def of_family(make, tokenizer, **kwargs):
+    torch.manual_seed(3)
+    model = make().eval()
+    for parameter in model.parameters():  # biases and norms start as constants
+        torch.nn.init.normal_(parameter, std=0.3)
+    return Generator(model, tokenizer, **kwargs)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("fused", [True, False])
+def test_slots_decode_as_transformers_does(generator, monkeypatch, name, fused):
+    """Seven prompts of mixed lengths through three rows: rows leave, enter, move, and the cache grows."""
+    if not fused:
+        monkeypatch.setattr("harness.models.slots.FUSED_ELEMENTS", 0)
+    monkeypatch.setattr("harness.models.slots.GROWTH", 3)
+    ours = of_family(FAMILY[name], generator.tokenizer, batch=3)
+    assert ours._slots_fit()
+    prompts = [[(7 * i + j) % 250 for j in range(n)] for i, n in enumerate((3, 40, 1, 9, 22, 5, 14))]
+    made = ours.continue_ids(prompts, Decoding(max_new_tokens=17), [0] * 7)
+    for prompt, row in zip(prompts, made, strict=True):
+        with torch.no_grad():
+            theirs = ours.model.generate(torch.tensor([prompt]), max_new_tokens=17, do_sample=False, pad_token_id=257)
+            logits = ours.model(torch.tensor([[*prompt, *row.ids]])).logits[0, len(prompt) - 1 : -1]
+        assert list(row.ids) == theirs[0, len(prompt) :].tolist()
+        expected = logits.log_softmax(-1).gather(-1, torch.tensor(row.ids)[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(row.log_probs), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_slots_and_transformers_sample_the_same_text(generator, monkeypatch, temperature):
+    ours = of_family(FAMILY["qwen2"], generator.tokenizer, batch=4)
+    prompts = [[(5 * i + j) % 250 for j in range(1 + 4 * i)] for i in range(9)]
+    decoding, seeds = Decoding(temperature, max_new_tokens=12), list(range(9))
+    through_slots = ours.continue_ids(prompts, decoding, seeds)
+    monkeypatch.setattr(Slots, "fit", staticmethod(lambda model: False))
+    through_model = ours.continue_ids(prompts, decoding, seeds)
+    assert [g.ids for g in through_slots] == [g.ids for g in through_model]
+    for a, b in zip(through_slots, through_model, strict=True):
+        assert a.log_probs == pytest.approx(b.log_probs, abs=1e-4)
+
+
+def test_what_slots_do_not_know_goes_through_transformers(generator):
+    class Odd(LlamaForCausalLM):
+        pass
+
+    model = FAMILY["llama"]()
+    assert Slots.fit(model)
+    handle = model.model.layers[0].register_forward_hook(lambda *_: None)
+    assert not Slots.fit(model)
+    handle.remove()
+    model.model.layers[1].mlp.up_proj = torch.nn.Sequential(model.model.layers[1].mlp.up_proj)
+    assert not Slots.fit(Odd(model.config))
+    assert not Slots.fit(Qwen2ForCausalLM(Qwen2Config(**SHAPE, **WINDOW)))
+    dynamic = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    assert not Slots.fit(LlamaForCausalLM(LlamaConfig(**SHAPE, rope_parameters=dynamic)))
+
+
+def test_new_weights_are_used_at_once(generator):
+    """The student moves between two rollouts."""
+    ours = of_family(FAMILY["llama"], generator.tokenizer)
+    before = ours.continue_ids([[1, 2, 3]], Decoding(max_new_tokens=8), [0])[0]
+    with torch.no_grad():
+        for parameter in ours.model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    after = ours.continue_ids([[1, 2, 3]], Decoding(max_new_tokens=8), [0])[0]
+    theirs = ours.model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=8, do_sample=False, pad_token_id=257)
+    assert before.ids != after.ids and list(after.ids) == theirs[0, 3:].tolist()
+
+
+def test_progress_hears_of_every_row_once(generator):
+    heard = []
+    generator.generate(["ab", "abc", "x" * 300], Decoding(max_new_tokens=4), [0] * 3, heard.append)
+    assert sum(heard) == 2  # the third one fills the context

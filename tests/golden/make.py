@@ -1,0 +1,159 @@
+"""Writes the golden values of the public implementations, from an environment of their own:
+
+    python3.11 -m venv /tmp/peers && /tmp/peers/bin/pip install torch==2.13.0 trl==1.16.0 liger_kernel==0.8.5
+    /tmp/peers/bin/python tests/golden/make.py
+
+The harness is not imported. Inputs are printed numbers, so that a test needs neither the peers nor the same
+generator of random numbers. The research repositories (distillm, distillm-2, TAID, ABKD, AKL) cannot be installed
+side by side; what stands for them are the formulas of tests/loss_formulas.py and tests/objective_formulas.py.
+"""
+
+import importlib.metadata
+import json
+from pathlib import Path
+
+import torch
+from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDFunction
+from trl.experimental.gkd.gkd_trainer import GKDTrainer
+from trl.experimental.iw_opd.iw_opd_trainer import _add_tail_bucket, _jsd_divergence
+from trl.trainer.distillation_trainer import _chunked_divergence_loss
+
+HERE = Path(__file__).parent
+BETAS = (0.0, 0.1, 0.5, 0.9, 1.0)
+
+
+def inputs(*shape: int, seed: int, scale: float = 1.5) -> torch.Tensor:
+    """Random numbers of three decimals: exact in the file."""
+    generator = torch.Generator().manual_seed(seed)
+    return (scale * torch.randn(*shape, generator=generator)).mul(1000).round().div(1000)
+
+
+def write(name: str, package: str, function: str, tolerance: float, given: dict, cases: list[dict]) -> None:
+    facts = {
+        "package": package,
+        "version": importlib.metadata.version(package),
+        "function": function,
+        "torch": torch.__version__.split("+")[0],
+        "tolerance": tolerance,
+        "made_by": "tests/golden/make.py",
+    }
+    content = facts | {"inputs": {k: v.tolist() for k, v in given.items()}, "cases": cases}
+    (HERE / f"{name}.json").write_text(json.dumps(content) + "\n", "utf-8")
+
+
+def gkd() -> None:
+    """TRL's generalised JSD: sum over the vocabulary, mean over the unmasked tokens of two sequences."""
+    given = {"student": inputs(2, 4, 11, seed=1), "teacher": inputs(2, 4, 11, seed=2)}
+    labels = torch.tensor([[-100, 3, 4, 5], [-100, -100, 1, 2]])
+    cases = []
+    for beta in BETAS:
+        for temperature in (1.0, 0.9, 2.0):
+            student = given["student"].clone().requires_grad_()
+            value = GKDTrainer.generalized_jsd_loss(
+                student, given["teacher"], labels, beta, temperature, num_items_in_batch=int((labels != -100).sum())
+            )
+            value.backward()
+            cases.append(
+                {"beta": beta, "temperature": temperature, "value": value.item(), "gradient": student.grad.tolist()}
+            )
+    write("trl_gkd", "trl", "GKDTrainer.generalized_jsd_loss", 1e-5, given | {"labels": labels}, cases)
+
+
+def heads() -> dict[str, torch.Tensor]:
+    return {
+        "student_hidden": inputs(2, 5, 6, seed=3),
+        "teacher_hidden": inputs(2, 5, 8, seed=4),
+        "student_head": inputs(17, 6, seed=5, scale=0.7),
+        "teacher_head": inputs(17, 8, seed=6, scale=0.7),
+        "mask": torch.tensor([[0, 1, 1, 1, 0], [0, 0, 1, 1, 1]]),
+    }
+
+
+def distillation() -> None:
+    """TRL's DistillationTrainer: chunked over both heads, with logit scale and soft cap."""
+    given, cases = heads(), []
+    for beta in BETAS:
+        for scale, cap in ((1.0, None), (0.5, None), (1.0, 2.0)):
+            hidden, head = (given[f"student_{k}"].clone().requires_grad_() for k in ("hidden", "head"))
+            value, _, count = _chunked_divergence_loss(
+                hidden,
+                given["teacher_hidden"],
+                head,
+                given["teacher_head"],
+                given["mask"],
+                beta,
+                student_logit_scale=scale,
+                teacher_logit_scale=scale,
+                student_final_logit_softcapping=cap,
+                teacher_final_logit_softcapping=cap,
+            )
+            value.backward()
+            assert count == 6
+            cases.append(
+                {
+                    "beta": beta,
+                    "scale": scale,
+                    "softcap": cap,
+                    "value": value.item(),
+                    "gradient_hidden": hidden.grad.tolist(),
+                    "gradient_head": head.grad.tolist(),
+                }
+            )
+    write("trl_distillation", "trl", "distillation_trainer._chunked_divergence_loss", 1e-5, given, cases)
+
+
+def liger() -> None:
+    """Liger's chunked JSD with its hard loss off: mean over the tokens that are not ignored."""
+    given, cases = heads(), []
+    flat = {k: given[k].reshape(-1, given[k].shape[-1]) for k in ("student_hidden", "teacher_hidden")}
+    target = torch.where(given["mask"].reshape(-1) == 1, 1, -100)
+    for beta in BETAS:
+        for temperature in (1.0, 2.0):
+            hidden, head = flat["student_hidden"].clone().requires_grad_(), given["student_head"].clone()
+            head.requires_grad_()
+            value = LigerFusedLinearJSDFunction.apply(
+                hidden,
+                head,
+                flat["teacher_hidden"],
+                given["teacher_head"],
+                target,
+                None,
+                None,
+                0.0,
+                1.0,
+                beta,
+                -100,
+                temperature,
+                False,
+                4,
+            )
+            value.backward()
+            cases.append(
+                {
+                    "beta": beta,
+                    "temperature": temperature,
+                    "value": value.item(),
+                    "gradient_hidden": hidden.grad.tolist(),
+                    "gradient_head": head.grad.tolist(),
+                }
+            )
+    write("liger_jsd", "liger_kernel", "LigerFusedLinearJSDFunction", 1e-5, given, cases)
+
+
+def tail() -> None:
+    """TRL's top-k divergence with a bucket for the rest."""
+    given, cases = {"student": inputs(5, 13, seed=7), "teacher": inputs(5, 13, seed=8)}, []
+    for k in (1, 4, 12):
+        ids = given["teacher"].topk(k).indices
+        logs = [given[side].log_softmax(-1).gather(-1, ids) for side in ("student", "teacher")]
+        (student, mask), (teacher, _) = (_add_tail_bucket(z, torch.ones_like(z, dtype=torch.bool)) for z in logs)
+        for beta in BETAS:
+            cases.append(
+                {"k": k, "beta": beta, "value": _jsd_divergence(student, teacher, beta, mask).sum(-1).tolist()}
+            )
+    write("trl_top_k", "trl", "iw_opd_trainer._jsd_divergence after _add_tail_bucket", 2e-5, given, cases)
+
+
+if __name__ == "__main__":
+    for make in (gkd, distillation, liger, tail):
+        make()

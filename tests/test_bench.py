@@ -1,0 +1,115 @@
+"""The benchmarks: chunked and naive are one computation for every method, and tables say what was measured."""
+
+import subprocess
+import sys
+from argparse import Namespace
+
+import pytest
+import torch
+
+from harness.bench import loss, loss_sides, measure, scaling
+from harness.bench.__main__ import main
+from harness.errors import RunFailed
+from harness.models.head import Head
+from harness.training.objective import Student
+from harness.training.signals import HiddenReading, NoReading
+
+VOCAB, TOKENS = 997, 48
+
+
+@pytest.fixture(scope="module")
+def heads():
+    student, teacher = (loss_sides.bare_head(VOCAB, 16, seed) for seed in (1, 2))
+    return Student(student, VOCAB, elements=VOCAB * 7), teacher
+
+
+def both(heads, name, **settings):
+    """(value, gradients, weight) of the chunked and of the naive computation."""
+    student, teacher = heads
+    chosen = loss_sides.method(name, **settings)
+    batch = loss_sides.batch_of(chosen, TOKENS)
+    reading = NoReading()
+    if chosen.needs.teacher == "signal":
+        with torch.no_grad():
+            hidden = Student(teacher, VOCAB)._hidden(batch)
+        reading = HiddenReading(hidden, Head.of(teacher, VOCAB))
+    weights = None
+    if settings.get("shuffle"):
+        own = student.weigh(batch, chosen, reading, loss_sides.STEP)
+        weights = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(0))]
+    found = []
+    for compute in (
+        lambda: student(batch, chosen, reading, loss_sides.STEP, weights),
+        lambda: loss_sides.naive(student, batch, chosen, reading, weights),
+    ):
+        student.zero_grad(set_to_none=True)
+        value, sums = compute()
+        value.backward()
+        named = student.model.named_parameters()
+        found.append((value.detach(), {n: p.grad for n, p in named if p.grad is not None}, sums.weight))
+    return found
+
+
+def shuffled():
+    return [n for n in loss.trainable() if hasattr(loss_sides.method(n).config, "shuffle")]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [(n, {}) for n in loss.trainable()] + [(n, {"shuffle": True}) for n in shuffled()]
+)
+def test_chunks_equal_the_naive_computation_of_every_method(heads, name, settings):
+    (value, ours, weight), (expected, theirs, total) = both(heads, name, **settings)
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(weight, total, rtol=1e-5, atol=0)
+    assert ours.keys() == theirs.keys() and "lm_head.weight" in ours
+    for key in ours:
+        assert (ours[key] - theirs[key]).norm() <= 1e-5 * theirs[key].norm(), key
+
+
+def test_a_sketch_tells_gradients_apart():
+    torch.manual_seed(0)
+    one = torch.randn(300, 11)
+    near, far = one * (1 + 1e-3), one + torch.randn(300, 11)
+    assert loss._apart(loss.sketch(one), loss.sketch(one)) == 0
+    assert loss._apart(loss.sketch(near), loss.sketch(one)) < 0.01 < loss._apart(loss.sketch(far), loss.sketch(one))
+
+
+def test_ratios_keep_their_spread():
+    found = measure.ratio([(2.0, 1.0), (9.0, 3.0), (8.0, 2.0)])
+    assert found == {"median": 3.0, "min": 2.0, "max": 4.0, "rounds": 3}
+    assert measure.spread(found) == "3.00 (2.00–4.00)"
+    assert measure.spread(measure.ratio([(1.0, 2.0)])) == "0.50 (one round)"
+
+
+def test_sides_take_turns_in_both_orders():
+    heard = []
+    said = measure.in_turns([lambda: heard.append("a") or {"who": "a"}, lambda: heard.append("b") or {"who": "b"}], 3)
+    assert heard == list("abbaab")
+    assert said == [[{"who": "a"}, {"who": "b"}]] * 3
+
+
+def test_a_side_that_dies_says_why():
+    with measure.Side("harness.bench.nowhere", {}) as side, pytest.raises(RunFailed, match="No module named"):
+        side.turn()
+
+
+def test_a_report_says_of_which_machine_it_is_and_of_nobody_s_paths(tmp_path):
+    chosen = Namespace(rounds=1, threads=1, size="small", only=["samples"], out=tmp_path, hidden=None)
+    report = scaling.run(chosen)
+    report.write(tmp_path)
+    text = (tmp_path / "scaling.md").read_text("utf-8") + (tmp_path / "scaling.json").read_text("utf-8")
+    assert torch.__version__ in text and "cores" in text and str(measure.ROOT) not in text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["scaling.json", "scaling.md"]
+
+
+def test_an_unknown_benchmark_is_one_line(capsys):
+    assert main(["nothing"]) == 2
+    assert "no benchmark is called 'nothing'; there are loss," in capsys.readouterr().err
+
+
+def test_nothing_of_trl_is_imported_before_it_is_asked_for():
+    code = (
+        "import sys, harness.bench.train, harness.bench.loss, harness.bench.peers, harness.bench.generate\n"
+        "sys.exit(bool({'trl', 'liger_kernel'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
