@@ -23,6 +23,7 @@ from harness.variance import (
     Spread,
     cell_means,
     hierarchical_bootstrap,
+    of_difference,
     pooled_seed_variance,
     variance_of_mean,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "wilson",
 ]
 
+PAIRED_T = "paired t over seeds and problems"
 _EXACT_PROBLEMS = 12  # 2**12 sign patterns are about as many: enumerate them
 
 
@@ -119,13 +121,25 @@ class Comparison:
     spread: Spread
 
 
-def compare(a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0) -> Comparison:
-    """Paired comparison of two score arrays of one shape; the interval is the hierarchical bootstrap's."""
-    p, test = paired_test(a, b, draws, seed)
+def compare(
+    a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0, seeds: SeedVariance | None = None
+) -> Comparison:
+    """Paired comparison of two score arrays of one shape.
+
+    The interval is that of the test where this is Student's t, so that the two never disagree, else the paired
+    bootstrap's: resampling two or five seeds says less of their tails than t does.
+    ``seeds`` is how much the seeds of one method vary, where several methods tell (``pooled_seed_variance``).
+    """
+    p, test = paired_test(a, b, draws, seed, seeds)
     gap = cell_means(b) - cell_means(a)
-    interval = paired_bootstrap(a, b, draws=draws, seed=seed)
+    spread = variance_of_mean(gap, of_difference(seeds))
+    if test == PAIRED_T:
+        half = float(stdtrit(spread.freedom, 0.975)) * math.sqrt(spread.value)
+        interval = Interval(float(gap.mean()) - half, float(gap.mean()) + half)
+    else:
+        interval = paired_bootstrap(a, b, draws=draws, seed=seed)
     only_a, only_b = int((gap < 0).sum()), int((gap > 0).sum())
-    return Comparison(float(gap.mean()), interval, p, test, only_a, only_b, variance_of_mean(gap))
+    return Comparison(float(gap.mean()), interval, p, test, only_a, only_b, spread)
 
 
 def paired_bootstrap(a: ArrayLike, b: ArrayLike, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> Interval:
@@ -136,21 +150,24 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, level: float = 0.95, draws: int
     return hierarchical_bootstrap(second - first, level, draws, seed)
 
 
-def paired_test(a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0) -> tuple[float, str]:
+def paired_test(
+    a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0, seeds: SeedVariance | None = None
+) -> tuple[float, str]:
     """Two-sided p and the name of the test for score arrays of one shape: [N], [S, N] or [S, N, K].
 
     One run of right and wrong answers: exact McNemar. One run of averages: sign flips over problems. Several
     seeds: Student's t with seeds and problems both random, since flips over problems alone would take the
-    students at hand for all that the two methods can produce.
+    students at hand for all that the two methods can produce. Two or three seeds hardly tell how seeds vary: give
+    ``seeds``, the variance of one method's, where more methods tell; the test is then exact in size.
     """
     first, second = cell_means(a), cell_means(b)
     if first.shape != second.shape:
         raise ValueError(f"paired scores must have one shape, got {first.shape} and {second.shape}")
     gap = second - first
-    spread = variance_of_mean(gap)
+    spread = variance_of_mean(gap, of_difference(seeds))
     if len(gap) > 1 and spread.value > 0:
         error = math.sqrt(spread.value)
-        return float(2 * stdtr(spread.freedom, -abs(gap.mean()) / error)), "paired t over seeds and problems"
+        return float(2 * stdtr(spread.freedom, -abs(gap.mean()) / error)), PAIRED_T
     if len(gap) == 1 and np.isin((first, second), (0, 1)).all():
         return mcnemar(int((gap < 0).sum()), int((gap > 0).sum())), "exact McNemar"
     return sign_flip(gap.mean(axis=0), draws, seed), "sign flips over problems"

@@ -89,6 +89,11 @@ def pooled_seed_variance(tables: Iterable[ArrayLike]) -> SeedVariance | None:
     return SeedVariance(max(sum_of_squares / freedom, 0.0), freedom) if freedom else None
 
 
+def of_difference(seeds: SeedVariance | None) -> SeedVariance | None:
+    """The variance between seeds of a difference of two methods, whose seeds share nothing but their number."""
+    return seeds and SeedVariance(2 * seeds.value, seeds.freedom)
+
+
 def hierarchical_bootstrap(scores: ArrayLike, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> Interval:
     """The bootstrap interval of a mean, or of a mean difference, over seeds, problems and samples.
 

@@ -294,6 +294,22 @@ def test_equal_methods_differ_in_at_most_5_percent_of_comparisons(seeds):
     assert wrong / 500 < 0.08
 
 
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_two_seeds_are_tested_at_their_level_when_several_methods_tell_how_seeds_vary(seeds):
+    """Alone they call every eighth pair of equal methods different."""
+    rng = np.random.default_rng(16)
+    wrong, runs = 0, 400
+    for _ in range(runs):
+        hard = rng.normal(0, 1.5, 150) + rng.normal(0, 0.5, (6, seeds, 150))
+        chance = 1 / (1 + np.exp(-hard - rng.normal(0, 0.3, (6, seeds, 1))))
+        scores = (rng.random((6, seeds, 150)) < chance).astype(float)
+        pooled = st.pooled_seed_variance(scores)
+        compared = st.compare(scores[0], scores[1], seeds=pooled)
+        wrong += compared.p < 0.05
+        assert (compared.p < 0.05) == (not compared.interval.low <= 0 <= compared.interval.high)
+    assert 0.02 < wrong / runs < 0.075
+
+
 def test_unpaired_counts_agree_with_the_chi_squared_test():
     table = [[60, 104], [80, 84]]
     expected = stats.chi2_contingency(table, correction=False).pvalue

@@ -114,7 +114,7 @@ def interval(group: Group, seeds: SeedVariance | None) -> tuple[Interval, str]:
     return statistics.wilson(mean * effective, effective), "from counts"
 
 
-def p_value(best: Group, other: Group) -> float:
+def p_value(best: Group, other: Group, pooled: SeedVariance | None = None) -> float:
     """Two-sided p of a row against the best row: paired where the problems allow, else by counts."""
     a, b = best.matrix, other.matrix
     if a is None or b is None or a.ids != b.ids:
@@ -122,7 +122,7 @@ def p_value(best: Group, other: Group) -> float:
         return statistics.difference_of_counts(best.score * n, n, other.score * m, m)
     # Seeds of different methods share nothing but their number: any pairing of them will do.
     seeds = min(len(a.scores), len(b.scores))
-    return statistics.paired_test(a.scores[:seeds], b.scores[:seeds])[0]
+    return statistics.paired_test(a.scores[:seeds], b.scores[:seeds], seeds=pooled)[0]
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def _sections(
         marks = Marks.of(groups, any_steps=view.kind == "compute")
         rows = [_row(group, marks, seeds, apart) for group, apart in zip(groups, details, strict=True)]
         ordered = sorted(zip(rows, groups, strict=True), key=lambda it: (it[0].reference, -it[0].score, it[0].label))
-        rows = _ranked(ordered)
+        rows = _ranked(ordered, seeds)
         yield Section(
             task=groups[0].first["task"],
             protocol=groups[0].first["protocol"]["hash"],
@@ -230,13 +230,13 @@ def _training(record: Record) -> str:
     return fingerprint(what)[:12]
 
 
-def _ranked(ordered: Sequence[tuple[Row, Group]]) -> list[Row]:
+def _ranked(ordered: Sequence[tuple[Row, Group]], seeds: SeedVariance | None) -> list[Row]:
     """The rows with rank and p against the best; equal scores share a rank."""
     competitors = [(row, group) for row, group in ordered if not row.reference]
     if not competitors:
         return [row for row, _ in ordered]
     best = competitors[0][1]
-    p_best = [None, *statistics.holm([inference.p_value(best, group) for _, group in competitors[1:]])]
+    p_best = [None, *statistics.holm([inference.p_value(best, group, seeds) for _, group in competitors[1:]])]
     scores = [row.score for row, _ in competitors]
     ranked = [
         dataclasses.replace(row, rank=scores.index(row.score) + 1, p_best=p)

@@ -8,6 +8,7 @@ Only scores under one protocol are compared, problem by problem, and only studen
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ from harness.leaderboard import conventions, inference, labels
 from harness.leaderboard.inference import Completions, Group
 from harness.leaderboard.rows import LEVEL, MICRO, alike, latest, selected
 from harness.records.record import Record
-from harness.statistics import Comparison
+from harness.statistics import Comparison, SeedVariance
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def versus(
         by_task[record["task"]].append(record)
     titles = list(dict.fromkeys(selected(by_task, tasks)))
     pairs = [_pair(by_task[title], title, a, b, completions, protocol) for title in titles]
-    found = [(statistics.compare(pair.first, pair.second), pair) for pair in pairs]
+    found = [(statistics.compare(pair.first, pair.second, seeds=pair.pooled), pair) for pair in pairs]
     adjusted = statistics.holm([comparison.p for comparison, _ in found])
     return [_versus(c, pair, p, len(found)) for (c, pair), p in zip(found, adjusted, strict=True)]
 
@@ -88,6 +89,7 @@ class Pair:
     first: np.ndarray
     second: np.ndarray
     notes: tuple[str, ...]
+    pooled: SeedVariance | None = None  # how seeds vary, as all rows of the table tell
 
 
 def pair_up(a: Group, b: Group, names: tuple[str, str]) -> Pair:
@@ -156,7 +158,14 @@ def _pair(
     rows_a, rows_b = ([r for r in side if r["protocol"]["hash"] == chosen[0]] for side in (first, second))
     group_a, group_b = _one_recipe(alike(rows_a), alike(rows_b), title, (a, b))
     groups = [Group(g, inference.read_matrix(g, completions)) for g in (group_a, group_b)]
-    return pair_up(*groups, (a, b))
+    pair = pair_up(*groups, (a, b))
+    under = [r for r in members if r["protocol"]["hash"] == chosen[0]]
+    if len(pair.seeds) == 1 or not inference.affordable(under):
+        return pair
+    rows = [Group(g, inference.read_matrix(g, completions)) for g in alike(under)]
+    telling = sum(not row.reference and row.matrix is not None and len(row.records) > 1 for row in rows)
+    words = (f"how much training seeds vary is told by all {telling} rows of the table",) if telling > 2 else ()
+    return dataclasses.replace(pair, pooled=inference.seed_variance(rows), notes=pair.notes + words)
 
 
 def _of_name(members: Sequence[Record], title: str, asked: str) -> list[Record]:

@@ -6,7 +6,7 @@ that is asked under one view. Over several tasks a student's problems stand side
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from harness.leaderboard.inference import Completions, Group
 from harness.leaderboard.versus import Pair, pair_up, smallest_seen
 from harness.papers import reported
 from harness.papers.reproduce import COMPUTE, PAPER, STEPS, Outcome
-from harness.statistics import Comparison
+from harness.statistics import Comparison, SeedVariance
 
 ALL = "all tasks"
 LEVEL = 0.05
@@ -66,7 +66,7 @@ def findings(outcome: Outcome, completions: Completions) -> list[Finding]:
     question, found = outcome.blueprint.question, []
     tasks = list(dict.fromkeys(cell for _, _, cell in outcome.had))
     for view in outcome.wish.views:
-        asked = []
+        asked, pooled = [], _pooled(outcome, view, tasks, completions)
         for other in [question.control, *question.baselines]:
             pairs = []
             for task in tasks:
@@ -79,9 +79,28 @@ def findings(outcome: Outcome, completions: Completions) -> list[Finding]:
             if len(pairs) > 1:
                 asked.append((ALL, other, *_side_by_side(pairs)))
             asked += [(pair.title, other, pair.first, pair.second, pair.seeds) for pair in pairs]
-        found += _adjusted(view, [a for a in asked if a[0] == ALL])
-        found += _adjusted(view, [a for a in asked if a[0] != ALL])
+        found += _adjusted(view, [a for a in asked if a[0] == ALL], pooled)
+        found += _adjusted(view, [a for a in asked if a[0] != ALL], pooled)
     return found
+
+
+def _pooled(
+    outcome: Outcome, view: str, tasks: Sequence[str], completions: Completions
+) -> dict[str, SeedVariance | None]:
+    """How much training seeds vary, as all contestants of a view tell: on each task, and over all of them."""
+    arms = [arm.name for arm in outcome.blueprint.question.arms]
+    found: dict[str, SeedVariance | None] = {}
+    whole: dict[str, list[np.ndarray]] = {}
+    for task in tasks:
+        had = {arm: outcome.had.get((view, arm, task)) for arm in arms}
+        groups = {arm: _group(records, completions) for arm, records in had.items() if records}
+        titles = {group.first["task"] for group in groups.values()}
+        found |= dict.fromkeys(titles, inference.seed_variance(groups.values()))
+        for arm, group in groups.items():
+            if group.matrix is not None:
+                whole.setdefault(arm, []).append(group.matrix.scores)
+    shaped = [parts for parts in whole.values() if len(parts) == len(tasks) and len({len(p) for p in parts}) == 1]
+    return found | {ALL: statistics.pooled_seed_variance(np.hstack(parts) for parts in shaped)}
 
 
 def _group(records: Sequence[dict[str, Any]], completions: Completions) -> Group:
@@ -99,8 +118,8 @@ def _side_by_side(pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray, tuple[
     return first, second, tuple(shared)
 
 
-def _adjusted(view: str, asked: Sequence[tuple]) -> list[Finding]:
-    compared = [statistics.compare(first, second) for _, _, first, second, _ in asked]
+def _adjusted(view: str, asked: Sequence[tuple], pooled: Mapping[str, SeedVariance | None]) -> list[Finding]:
+    compared = [statistics.compare(first, second, seeds=pooled.get(scope)) for scope, _, first, second, _ in asked]
     adjusted = statistics.holm([c.p for c in compared])
     return [
         Finding(view, scope, other, c, p, tuple(seeds), first.shape[1], smallest_seen(c, first, second))
