@@ -85,6 +85,9 @@ def _record(
     guarded = [f"{task.title}: {word}" for word in generator.warnings(prompts, decoding)]
     for warning in guarded:
         announce(f"warning: {warning}")
+    first_prompt = "".join(map(generator.render, prompts[:1]))
+    if first_prompt:
+        announce(f"{task.title}: the first prompt is {first_prompt!r}")
     began = time.monotonic()
     with _lock(work / "locks" / run_id):
         if plan.store.holds(run_id):  # another process ran the same and was quicker
@@ -141,7 +144,7 @@ def _record(
                     "eval_seconds": time.monotonic() - began,
                     "eval_generated_tokens": sum(row["tokens"] for row in graded),
                 },
-                "first_prompt": task.first_prompt if foreign else "".join(map(generator.render, prompts[:1])),
+                "first_prompt": task.first_prompt if foreign else first_prompt,
                 "convention": convention.card(plan, training, facts),
                 "provenance": provenance.collect(plan.device),
                 "warnings": [*guarded, *later],

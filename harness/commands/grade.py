@@ -17,7 +17,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--judge", metavar="JUDGE", help="for instruction tasks")
     command.add_argument("--protocol", metavar="NAME", help="a published protocol; harness show task T lists them")
-    command.add_argument("--json", action="store_true", help="JSON on stdout")
+    words.results(command)
     words.sandbox(command)
     command.set_defaults(command=call)
 
@@ -26,7 +26,9 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.evaluation.grade import grade
 
     words.accept_sandbox(chosen)
-    outcome = grade(chosen.task, Path(chosen.samples), chosen.judge, chosen.protocol)
+    outcome = grade(
+        chosen.task, Path(chosen.samples), chosen.judge, chosen.protocol, chosen.results / "work" / "judgements"
+    )
     for warning in outcome["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if chosen.json:

@@ -23,16 +23,18 @@ from harness.types import Verdict
 STORED_MICRO = re.compile(r".+@micro-s\d+-[0-9a-f]{8}(-r\d+)?")  # the run id of a record of the micro world
 
 
-def grade(name: str, path: Path, judge: str | None = None, protocol: str | None = None) -> dict[str, Any]:
+def grade(
+    name: str, path: Path, judge: str | None = None, protocol: str | None = None, keep: Path | None = None
+) -> dict[str, Any]:
     """The score of the completions in ``path`` on the task called ``name``, ready for JSON.
 
     A bare name is the real benchmark, unless the file is what a run in the micro world stored.
-    ``protocol`` names one of the task's, its own unless given.
+    ``protocol`` names one of the task's, its own unless given; ``keep`` is where a judge's answers are kept.
     Raises BadInput for an unknown task or protocol, missing data or judge, or a file that :func:`read` refuses;
     RunFailed when no verdict was reached.
     """
     stored_micro = STORED_MICRO.fullmatch(path.stem) is not None
-    task = open_task(name, "micro" if stored_micro else "real", judge, None, protocol)
+    task = open_task(name, "micro" if stored_micro else "real", judge, keep, protocol)
     if stored_micro and task.data.world != "micro":
         raise BadInput(f"{path}: holds completions of the micro world, not of {task.title}; name the task with @micro")
     samples = read(task, path)

@@ -41,11 +41,15 @@ def strings(gold: str, text: str) -> bool:
     return bool(process_results({"answer": gold}, [text])["exact_match"])
 
 
+def give_evalplus_its_files() -> None:
+    """Before its first import, which reads where they are. Raises KeyError without ``HARNESS_DATA``."""
+    for name, local in FILES.items():
+        os.environ[f"{name.upper()}_OVERRIDE_PATH"] = str(Path(os.environ["HARNESS_DATA"]) / local)
+
+
 def evalplus_on_its_data(dataset: str, plus: bool) -> Passes:
-    """EvalPlus on its own file; ``dataset`` is humaneval or mbpp. Raises KeyError without ``HARNESS_DATA``."""
-    root = Path(os.environ["HARNESS_DATA"])
-    for name, local in FILES.items():  # read when evalplus is imported
-        os.environ[f"{name.upper()}_OVERRIDE_PATH"] = str(root / local)
+    """EvalPlus on its own file; ``dataset`` is humaneval or mbpp."""
+    give_evalplus_its_files()
     from evalplus.data import get_human_eval_plus, get_mbpp_plus
 
     return evalplus(dataset, get_human_eval_plus() if dataset == "humaneval" else get_mbpp_plus(), plus)
