@@ -51,7 +51,9 @@ def add(store, method, seed, scores, task="humaneval@micro", **changes):
     family, world = changes.pop("family", "code"), changes.pop("world", "micro")
     record = make_record(method, task, seed, scores, **changes)
     cost = record["cost"] | {"seconds": 10.0 * len(method), "teacher_forward_tokens": 0 if method == "sft" else 1000}
-    record |= {"first_prompt": "\n  Exactly <this>\n", "family": family, "world": world, "cost": cost}
+    if method != "untouched":  # the field may be missing
+        record["first_prompt"] = "\n  Exactly <this>\n"
+    record |= {"family": family, "world": world, "cost": cost}
     store.add(record, rows)
     if method != "untouched":
         points = [{"step": i + 1, "seconds": float(i), "loss": 1 / (i + seed + 1), "on_policy": 0.5} for i in range(30)]

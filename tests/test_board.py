@@ -115,8 +115,8 @@ def test_without_curves_or_trained_rows_there_is_still_a_page(tmp_path):
     add(store, "untouched", 0, SCORES["untouched"])
     site.build(store, tmp_path / "board")
     assert "No curves are kept" in (tmp_path / "board/index.html").read_text("utf-8")
-    site.build(Store(tmp_path / "nothing"), tmp_path / "papers", [PAPER])
-    assert "AMC23" in (tmp_path / "papers/index.html").read_text("utf-8")
+    with pytest.raises(BadInput, match="no records in"):
+        site.build(Store(tmp_path / "nothing"), tmp_path / "papers", [PAPER])
 
 
 def test_axes_are_round_and_hold_what_they_show():

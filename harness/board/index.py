@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.board import words
-from harness.leaderboard.rows import Row, Section
+from harness.leaderboard.rows import TIED, Row, Section
 from harness.plots import curves, pareto, theme
 from harness.plots.curves import METRICS
+from harness.plots.scores import standing_notes
 
 if TYPE_CHECKING:
     from harness.board.site import Site
@@ -50,7 +51,7 @@ def context(site: Site, names: Mapping[str, str], diffs: Mapping[tuple[str, ...]
         "papers": [{k: paper.get(k, "") for k in ("id", "title", "url", "about", "notes")} for paper in site.papers],
         "choices": _choices(boards, reported),
         "warnings": site.warnings,
-        "notes": list(dict.fromkeys(n for s in site.sections for n in s.notes if not n.startswith("†"))),
+        "notes": standing_notes(site.sections),
         "facts": {
             "records": len(records),
             "methods": len({row.method for s in site.sections for row in s.rows if not row.reference}),
@@ -79,7 +80,10 @@ def _board(site: Site, section: Section, names: Mapping[str, str]) -> dict[str, 
         "differs": section.differs,
         "metric": section.metric,
         "problems": section.problems,
-        "notes": [note for note in section.notes if note.startswith("†")],
+        "tie": next((note for note in section.notes if note.startswith(TIED)), ""),
+        "asides": [
+            note for note in section.notes if not note.startswith(TIED) and note not in standing_notes([section])
+        ],
         "axis": words.axis(ends),
         "fields": [column for column in COLUMNS if column[0] in speaks],
         "rows": [_row(row, names) for row in rows],

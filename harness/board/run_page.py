@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class Figures:
     """The curves of each training, drawn once for all the records that share it."""
 
     def __init__(self, root: Path):
-        self.of = lru_cache(maxsize=64)(lambda training: _curves(curves.read(root, training)))
+        self.of = cache(lambda training: _curves(curves.read(root, training)))
 
 
 def context(
@@ -157,8 +157,8 @@ def _curve(points: Sequence[curves.Point], name: str, prefix: str) -> str:
 
     pairs = [(point["step"], point[name]) for point in points if point.get(name) is not None]
     with theme.drawing():
-        figure = Figure(figsize=(4.1, 2.3), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(4.1, 2.3))
+        axes = figure.add_axes((0.14, 0.2, 0.83, 0.66))  # much quicker than finding a layout, and these are many
         axes.plot(
             [step for step, _ in pairs], [value for _, value in pairs], color=theme.colour("accent"), linewidth=1.5
         )

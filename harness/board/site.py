@@ -91,7 +91,7 @@ def build(
     An earlier board at ``out`` is replaced; any other folder that is not empty is refused with BadInput.
     """
     records, warnings = store.all()
-    if not records and not papers:
+    if not records:
         raise BadInput(f"no records in {store.root}; harness run makes them, --results names another folder")
     _check(out)
     try:
@@ -119,7 +119,8 @@ def _check(out: Path) -> None:
 
 
 def _pages(site: Site, progress: Callable[[str, int, int, str], None]) -> None:
-    site.sections = leaderboard(site.records, None, site.store.completions) if site.records else []
+    found = leaderboard(site.records, None, site.store.completions)
+    site.sections = [s for s in found if any(run in site.by_run for row in s.rows for run in row.run_ids)]
     names = words.file_names(site.by_run)
     figures = run_page.Figures(site.store.root)
     rows = [(section, row) for section in site.sections for row in section.rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.leaderboard.rows import RECONSTRUCTED, TIED, Row, Section
+from harness.leaderboard.rows import MICRO, RECONSTRUCTED, Row, Section
 from harness.plots import theme
 
 if TYPE_CHECKING:
@@ -40,7 +40,11 @@ def figure(sections: Sequence[Section], scheme: str = "light", columns: int = CO
 
 def standing_notes(sections: Sequence[Section]) -> list[str]:
     """What must stand by any figure of ``sections``: whose world it is, what is a reconstruction."""
-    return list(dict.fromkeys(note for section in sections for note in section.notes if not note.startswith(TIED)))
+    return list(dict.fromkeys(note for section in sections for note in section.notes if _stands(note)))
+
+
+def _stands(note: str) -> bool:
+    return note == MICRO or note.startswith(RECONSTRUCTED)
 
 
 def _competitors(section: Section) -> list[Row]:
