@@ -17,15 +17,13 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from importlib import import_module
-    from importlib.util import find_spec
-
     from harness.board import site
+    from harness.papers import reported
     from harness.progress import Reporter
     from harness.records.store import Store
 
     out = chosen.out or chosen.results / "board"
-    papers = import_module("harness.papers.reported").papers(chosen.results) if find_spec("harness.papers") else []
+    papers = reported.papers(chosen.results)
     with Reporter() as reporter:
         pages, warnings = site.build(Store(chosen.results), out, papers, reporter.progress)
     for warning in warnings:
