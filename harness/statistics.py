@@ -138,6 +138,7 @@ def compare(
         interval = Interval(float(gap.mean()) - half, float(gap.mean()) + half)
     else:
         interval = paired_bootstrap(a, b, draws=draws, seed=seed)
+    interval = Interval(max(interval.low, -1.0), min(interval.high, 1.0))  # scores lie in [0, 1]
     only_a, only_b = int((gap < 0).sum()), int((gap > 0).sum())
     return Comparison(float(gap.mean()), interval, p, test, only_a, only_b, spread)
 

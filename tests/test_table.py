@@ -132,6 +132,12 @@ def test_no_gain_over_another_recipes_sft(store):
     assert all(row.gain_over_sft is None for row in rows_of(store).values())
 
 
+def test_a_part_of_the_recipe_that_sft_does_not_use_costs_no_gain(store):
+    add(store, "sft", score(8), recipe={"training": {"steps": 5}})
+    add(store, "kd", score(12), recipe={"training": {"steps": 5, "signal": "hidden"}, "teacher_text": {"top_p": 1.0}})
+    assert rows_of(store)["kd"].gain_over_sft == pytest.approx(0.2)
+
+
 def test_no_recovery_between_another_students_marks(store):
     add(store, "untouched", score(4), student="another")
     add(store, "teacher", score(20), student="another")

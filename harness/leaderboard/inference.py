@@ -172,8 +172,12 @@ def _model(group: Group) -> Any:
 def one_recipe(a: Record, b: Record, *, any_steps: bool = False) -> bool:
     """Whether two trainings agree on everything that both use, methods, seeds and teachers aside."""
     keys = a["spec"].keys() & b["spec"].keys() - {"method", "seed", "teacher"}
-    both_use = [key for key in keys if a["spec"][key] is not None and b["spec"][key] is not None]
-    first, second = ({key: r["spec"][key] for key in both_use} for r in (a, b))
-    if any_steps and "training" in both_use:
-        first["training"], second["training"] = ({**s["training"], "steps": None} for s in (first, second))
-    return a["student"] == b["student"] and first == second
+    pairs = [(a["spec"][key], b["spec"][key]) for key in keys]
+    return a["student"] == b["student"] and all(_agree(x, y, {"steps"} if any_steps else set()) for x, y in pairs)
+
+
+def _agree(a: Any, b: Any, aside: set[str]) -> bool:
+    """Whether two parts of a recipe agree where both say something: None and an absent key mean "not used"."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return all(_agree(a[key], b[key], aside) for key in a.keys() & b.keys() - aside)
+    return a is None or b is None or a == b

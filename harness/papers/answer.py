@@ -187,7 +187,7 @@ def _of_baselines(view: str, scope: str, others: Sequence[Finding], target: str,
         return f"At equal {view} no baseline was had."
     first = others[0]
     return (
-        f"At equal {view}, over {first.problems} problems ({scope}) and {len(first.seeds)} seeds, the reconstruction "
+        f"At equal {view}, over {first.problems} problems ({scope}) and {len(first.seeds)} seed(s), the reconstruction "
         f"of {target} {'; '.join(filter(None, parts))} (paired, Holm-adjusted, p < {LEVEL})."
     )
 
