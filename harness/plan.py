@@ -90,7 +90,7 @@ def prepare(request: Request) -> Plan:
         changed = dataclasses.replace(chosen.models, **{k: v for k, v in wanted.items() if v})
         chosen = dataclasses.replace(chosen, models=changed)
     names = _distinct(request.methods, "method")
-    built = [_method(name, chosen, settings) for name in (_with_controls(names) if request.control else names)]
+    built = [configured(name, chosen, settings) for name in (_with_controls(names) if request.control else names)]
     _all_used(settings, [method for method, *_ in built])
     device = _device(request.device)
     tracking.check(request.track)
@@ -134,7 +134,7 @@ def prepare(request: Request) -> Plan:
     return plan
 
 
-def _method(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[Method, str | None, str]:
+def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[Method, str | None, str]:
     """The configured method, its variant, and who supplied it. Defaults < variant < recipe < --set."""
     bare, at, variant = name.partition("@") if not name.endswith(".py") else (name, "", "")
     found = registry.find(registry.METHODS, bare)

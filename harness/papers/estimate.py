@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness import options, recipe, registry
+from harness import recipe
 from harness.method import Method, ReferencePoint, Step, texts_of
 from harness.papers.blueprint import Fact, Pair
 from harness.papers.budget import parameters
 from harness.papers.reproduce import COMPUTE, STEPS, Outcome, Piece, Wish, pieces
+from harness.plan import configured
 from harness.recipe import Recipe
 from harness.types import Source
 
@@ -84,8 +85,7 @@ def _estimate(piece: Piece, outcome: Outcome, wish: Wish) -> Estimate:
         chosen, facts = recipe.load(piece.recipe), dict(outcome.blueprint.question.estimate)
         assumed = [f"estimate.{key} = {fact.value!r} ({fact.source})" for key, fact in facts.items() if fact.assumed]
     chosen, settings = recipe.override(chosen, piece.settings)
-    found = registry.find(registry.METHODS, piece.method)
-    method = found(options.build(found.Config, settings, piece.method))
+    method, *_ = configured(piece.method, chosen, settings)
     for side in ("student", "teacher"):
         key = f"{side}_parameters"
         if key not in facts:
