@@ -4,6 +4,7 @@ The numbers are those of the list that this project keeps of them. Where another
 here, and the last test sees that it exists.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -156,9 +157,8 @@ def test_7_the_tokenizers_padding_side_does_not_matter(place, tmp_path):
     left.mkdir()
     for file in models[0].iterdir():
         (left / file.name).write_bytes(file.read_bytes())
-    tokenizer = load_tokenizer(locate(str(models[0])))
-    tokenizer.padding_side = "left"
-    tokenizer.save_pretrained(left)
+    facts = json.loads((left / "tokenizer_config.json").read_text("utf-8")) | {"padding_side": "left"}
+    (left / "tokenizer_config.json").write_text(json.dumps(facts), "utf-8")
     for label in ("gkd", "minillm"):
         assert load_tokenizer(locate(str(left))).padding_side == "left"
         a, b = (result(make(label, pair_, prompts, tmp_path)) for pair_ in (models, (left, models[1])))
