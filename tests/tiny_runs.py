@@ -17,7 +17,7 @@ from harness.training.job import Job
 from harness.training.loop import train
 
 STEPS, BATCH = 3, 6
-TAU = 4.2  # nats: about half of the random teacher's distributions are flatter
+TAU = 4.6  # nats: about half of the random teacher's distributions are flatter
 # DistiLLM starts on data alone: from this threshold on, four steps see data, samples and replays.
 SETTINGS = {
     "distillm": {"threshold": 0.9, "validate_every": 2, "capacity": 10},
