@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from harness.errors import BadInput
 from harness.sweep.cells import Cell
 from harness.sweep.jobs import Outcome, ended, run
+
+KNOCK_S = 10.0
 
 
 class RayJob:
@@ -46,6 +49,7 @@ class RayExecutor:
         self.ray, self.workers, self.ours = ray, workers, not ray.is_initialized()
         address = address or os.environ.get("RAY_ADDRESS")
         if self.ours:
+            _knock(address)
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray 3's way; spares a warning
             local = {} if address else {"num_cpus": workers}
             try:
@@ -64,6 +68,17 @@ class RayExecutor:
     def close(self) -> None:
         if self.ours:
             self.ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raises BadInput in seconds for an address that nobody answers; Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise BadInput(f"--executor ray: no cluster at {address}: {reason}; ray start --head begins one") from None
 
 
 def _run(words: Sequence[str], log: str, extra: Mapping[str, str], folder: str) -> int:
