@@ -76,6 +76,7 @@ class Needs:
     survey: ``Method.survey`` is called before the objective (the signal must be exact then, too)
     joint: how Source.MIXED text is sampled from both models
     replay: how many of the student's latest responses Source.REPLAY draws from; 0 keeps none
+    full: Source.REPLAY samples from the student until the buffer is full, not only while it is empty
     validate_every: optimizer steps between validations; 0 makes none. ``report`` then holds
         ``validation_loss``: the student's mean -log q per token, in nats, on held-out labelled examples
     """
@@ -88,6 +89,7 @@ class Needs:
     survey: bool = False
     joint: Mixture | Speculation | None = None
     replay: int = 0
+    full: bool = False
     validate_every: int = 0
 
 

@@ -9,8 +9,10 @@
 
 p teacher, q student, phi the adaptive threshold (state ``threshold``). A replay from an empty buffer samples instead.
 Of the released code's settings the LM loss on pre-training text is not here: the harness has no such text. Its epochs
-end in a validation; here one is due every ``validate_every`` steps, 20 of them in the micro recipe as in its 20 epochs.
+end in a validation, and one stands before them; here one is due every ``validate_every`` steps.
 
+distillm@release     as the released code: phi rises with the loss since its last rise, not since the last validation,
+                     and nothing is replayed before the buffer is full
 distillm@srkl        skew reverse KL(q_t || (1 - alpha) p_t + alpha q_t), as type adaptive-srkl
 distillm@openllama   the released OpenLLaMA settings: the threshold starts at 0.2, epsilon is 0.2
 """
@@ -34,6 +36,10 @@ class Config:
     rise: float = option(0.1, "what phi is raised by", low=0, high=1, source="distillm: 0.1")
     capacity: int = option(1000, "responses in the buffer", low=1, high=10**7, source="distillm: 1000")
     validate_every: int = option(20, "optimizer steps between validations", low=1, source="assumed; distillm: an epoch")
+    since: str = option(
+        "validation", "epsilon counts from the last one of", choices=("validation", "rise"), source="paper, algorithm 1"
+    )
+    full: bool = option(False, "replay from a full buffer only", source="paper, algorithm 1; True in the code")
     temperature: float = option(1.0, "tau, of both distributions", low=0.05, high=100, source="distillm: 1")
 
 
@@ -41,11 +47,16 @@ class DistiLLM(Method):
     """Skew KL with an adaptive share of student text, replayed from a buffer."""
 
     name, paper, Config = "distillm", "https://arxiv.org/abs/2402.03898", Config
-    variants = {"srkl": {"divergence": "srkl"}, "openllama": {"threshold": 0.2, "epsilon": 0.2}}
+    variants = {
+        "release": {"since": "rise", "full": True},
+        "srkl": {"divergence": "srkl"},
+        "openllama": {"threshold": 0.2, "epsilon": 0.2},
+    }
 
     @property
     def needs(self) -> Needs:
-        return Needs(teacher="signal", replay=self.config.capacity, validate_every=self.config.validate_every)
+        c = self.config
+        return Needs(teacher="signal", replay=c.capacity, full=c.full, validate_every=c.validate_every)
 
     @property
     def threshold(self) -> float:
@@ -65,9 +76,12 @@ class DistiLLM(Method):
         now = report.get("validation_loss")
         if now is None:
             return
-        if now >= self.state.get("validation_loss", float("inf")) + self.config.epsilon:
+        before = self.state.get("validation_loss")
+        rises = before is not None and now >= before + self.config.epsilon
+        if rises:
             self.state["threshold"] = min(1.0, self.threshold + self.config.rise)
-        self.state["validation_loss"] = now
+        if rises or before is None or self.config.since == "validation":
+            self.state["validation_loss"] = now
 
     def card(self):
         c = self.config

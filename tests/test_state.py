@@ -60,6 +60,11 @@ def test_distillm_raises_its_threshold_with_the_validation_loss():
     of.after_step(Step(8, 9, 0.5), {"validation_loss": 50.0})
     assert of.threshold == 1.0
 
+    released = method("distillm@release", {"threshold": 0.0, "epsilon": 0.1, "rise": 0.1}, plain=True)
+    states = walk(released, [{"validation_loss": x} for x in seen])
+    rises = [0, 0, 1, 0, 1, 1, 0, 0]  # above 5.0, then 5.15, then 5.5, then 5.7
+    assert [s.get("threshold", 0.0) for s in states] == pytest.approx([0.1 * sum(rises[: i + 1]) for i in range(8)])
+
 
 def test_distillm_samples_less_and_replays_more_as_time_goes():
     """A share phi (1 - s) of the steps is fresh, phi s replayed, 1 - phi data: counted over a grid of draws."""
@@ -175,6 +180,14 @@ def test_a_run_resumed_in_its_middle_ends_the_same_to_the_bit(place, tmp_path, l
         assert whole.state["threshold"] >= 0.5
         ages = [row["buffer_age"] for row in whole.curve]
         assert any(age > 0 for age in ages[:cut_at]) and any(age > 0 for age in ages[cut_at:])
+
+
+def test_a_buffer_that_is_to_be_full_first_is_not_replayed_before(place):
+    settings = {"threshold": 1.0, "capacity": 13, "full": True}
+    ages = [row["buffer_age"] for row in result(make("distillm", *place, settings=settings, steps=8)).curve]
+    early = [row["buffer_age"] for row in result(make("distillm", *place, settings=settings | {"full": False})).curve]
+    assert ages[:3] == [0, 0, 0] and max(ages) > 0  # six responses a step: 13 of them after three steps
+    assert any(early[:3])
 
 
 def test_the_buffer_holds_the_latest_responses_and_says_how_old_they_are(place, monkeypatch):

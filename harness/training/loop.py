@@ -80,6 +80,7 @@ def train(job: Job, progress: Progress) -> Trained:
         batch=plan.batch,
         max_tokens=plan.max_tokens,
         capacity=needs.replay,
+        full=needs.full,
         process=accelerator.process_index,
         processes=accelerator.num_processes,
         gather=gather_object if accelerator.num_processes > 1 else lambda mine: mine,

@@ -28,7 +28,8 @@ from harness.types import Decoding, Example, Source
 class Rollouts:
     """Makes the sequences of each optimizer step. ``teacher_texts`` answer ``prompts`` one to one, as ids.
 
-    ``gather`` turns this process' list into the one of all processes; ``capacity`` responses are kept for replay.
+    ``gather`` turns this process' list into the one of all processes; ``capacity`` responses are kept for replay, which
+    waits for all of them if ``full``.
     """
 
     student: Generator
@@ -43,6 +44,7 @@ class Rollouts:
     joint: JointGenerator | None = None
     how: Mixture | Speculation | None = None
     capacity: int = 0
+    full: bool = False
     process: int = 0
     processes: int = 1
     gather: Callable[[list[Any]], list[Any]] = lambda mine: mine
@@ -57,11 +59,11 @@ class Rollouts:
     def collect(self, step: Step, sources: Seq[Source], cost: Cost) -> list[Sequence]:
         """This process' sequences of a step: ``batch`` prompts over all processes, each once per source.
 
-        A replay from an empty buffer samples from the student instead.
+        A replay from an empty buffer, or one that is to be full first, samples from the student instead.
         """
         found: list[Sequence] = []
         for turn, source in enumerate(sources):
-            if source is Source.REPLAY and self.buffer:
+            if source is Source.REPLAY and len(self.buffer) >= (self.capacity if self.full else 1):
                 made = self._replayed(step.index)
             elif source in (Source.STUDENT, Source.REPLAY):
                 made = self._sampled(step, Source.STUDENT, cost)
