@@ -25,8 +25,8 @@ COLUMNS = [
     "speed-up (wall)",
     "speed-up (CPU)",
     "over sorted (CPU)",
-    "ours tok/s",
-    "theirs tok/s",
+    "ours tok/CPU s",
+    "theirs tok/CPU s",
     "same texts",
 ]
 

@@ -73,7 +73,9 @@ class Side:
             self.process.wait()
             self.log.seek(0)
             last = self.log.read().decode("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
-            raise RunFailed(f"{self.module} {self.spec}: ended with code {self.process.returncode}: {last[0]}")
+            code = self.process.returncode
+            why = "was killed, as for want of memory" if code == -9 else f"ended with code {code}: {last[0]}"
+            raise RunFailed(f"the side {self.spec.get('who', self.module)!r} {why}")
         return json.loads(line)
 
     def _say(self, line: str) -> None:

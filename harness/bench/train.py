@@ -3,7 +3,8 @@
 Same student, teacher, batch, lengths and arithmetic (fp32, beta 0.5, temperature 1, AdamW, clipping at 1); the loss on
 the same fixed batch is compared first. ``lambda`` is the share of steps on the student's own text. Timed is the step
 alone (rollout, both forward passes, backward, optimizer), none of either side's logging. DistillationTrainer has no
-off-policy steps. At lambda 0 the last column has the teacher's hidden states in the harness' cache, as after one epoch.
+off-policy steps. In the last row of a scale our side reads the teacher's hidden states from memory, as the cache of
+signals gives them after the first epoch.
 """
 
 from __future__ import annotations
