@@ -15,7 +15,7 @@ from harness.safety.kill import draw, report
 def test_a_run_killed_in_every_stage_ends_as_an_undisturbed_one(tmp_path):
     """One trial per stage or so; ``python -m harness.safety.kill`` has the long version."""
     page = tmp_path / "kill.md"
-    command = [sys.executable, "-m", "harness.safety.kill", "--points", "10", "--seed", "3", "--out", str(page)]
+    command = [sys.executable, "-m", "harness.safety.kill", "--points", "8", "--seed", "3", "--out", str(page)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     text = page.read_text()
@@ -23,7 +23,7 @@ def test_a_run_killed_in_every_stage_ends_as_an_undisturbed_one(tmp_path):
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
     kills = {row[1].strip(): row[4].strip() for row in rows if len(row) == 6}
     assert set(world.STAGES) <= set(kills)
-    assert sum(int(n) for name, n in kills.items() if name in world.STAGES) >= 6
+    assert sum(int(n) for name, n in kills.items() if name in world.STAGES) >= 5
 
 
 def trace(**calls):
