@@ -1,7 +1,7 @@
 """Writes the golden values of the public implementations, from an environment of their own:
 
-    python3.11 -m venv /tmp/peers && /tmp/peers/bin/pip install torch==2.13.0 trl==1.16.0 liger_kernel==0.8.5
-    /tmp/peers/bin/python tests/golden/make.py
+    python3.11 -m venv PEERS && PEERS/bin/pip install torch==2.13.0 trl==1.16.0 liger_kernel==0.8.5
+    PEERS/bin/python tests/golden/make.py
 
 The harness is not imported. Inputs are printed numbers, so that a test needs neither the peers nor the same
 generator of random numbers. The research repositories (distillm, distillm-2, TAID, ABKD, AKL) cannot be installed
