@@ -6,7 +6,7 @@ Importing this package imports neither torch nor any method or task; public name
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "Method": "harness.method",

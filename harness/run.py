@@ -65,6 +65,7 @@ def _record(
     # A damaged record stops a run, but not one that is to supersede it.
     existing = None if plan.request.again else plan.store.find(identity)
     if existing is not None:
+        card.catch_up(work / "trained" / training.training_id, plan.store, existing)
         announce(f"{existing['run_id']}: already recorded, returned as it is (--again runs it anew)")
         return existing | {"reused": True}
     attempt, supersedes = plan.store.next_attempt(identity)

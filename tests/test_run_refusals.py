@@ -29,7 +29,7 @@ def test_a_hyper_parameter_out_of_range_names_range_and_paper(name, option):
     found = registry.find(registry.METHODS, name)
     for value in (option["low"] - 1, option["high"] + 1):
         with pytest.raises(BadInput) as error:
-            plan._method(name, _Recipe, {option["name"]: str(value)})
+            plan.configured(name, _Recipe, {option["name"]: str(value)})
         said = str(error.value)
         assert f"method {name}.{option['name']}=" in said and found.paper in said and "\n" not in said
         assert f"[{option['low']}, {option['high']}]" in said and option["help"].rstrip(".") in said

@@ -10,9 +10,7 @@ import inspect
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,15 +32,18 @@ def refresh(folder: Path, store: Store, record: Record) -> None:
     records = of_training(store, record)
     facts = json.loads((folder / TRAINED).read_text("utf-8")) if (folder / TRAINED).is_file() else {}
     text = str(model_card(records, facts.get("told")))
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".md")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, folder / CARD)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+    temporary = folder / f".{CARD}.writing"  # one name: what a killed run left there is written over
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, folder / CARD)
+
+
+def catch_up(folder: Path, store: Store, record: Record) -> None:
+    """Writes the card if the student is there and its card lacks ``record``: a run was killed between the two."""
+    if not (folder / TRAINED).is_file():
+        return
+    card = folder / CARD
+    if not card.is_file() or record["run_id"] not in card.read_text("utf-8"):
+        refresh(folder, store, record)
 
 
 def told(method: object, sources: Any, prompts: Sequence[Any], labelled: Sequence[Any]) -> dict[str, str]:

@@ -111,6 +111,9 @@ def snapshot(results: Path) -> dict[str, Any]:
                 row.pop("seconds")
             found[f"{path.parent.name}/curve"] = facts["curve"]
             found[f"{path.parent.name}/cost"] = _without(facts["cost"], SPENT)
+        elif path.name == "README.md":  # the model card, which tells of times, too
+            lines = path.read_text("utf-8").splitlines()
+            found[f"{path.parent.name}/card"] = [x for x in lines if not any(f"`{word}`" in x for word in SPENT)]
         else:
             found[f"{path.parent.name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     for path in sorted((results / "completions").glob("*.jsonl")):
