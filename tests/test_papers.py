@@ -190,7 +190,7 @@ def test_the_question_in_the_small_is_asked_of_enough():
         ('device = { value = "A100-80GB"', 'device = { value = "A1000"', "estimate.device: unknown device 'A1000'"),
         ("prompts = { value = 7473", "prompts = { value = 0.5", "estimate.prompts: 0.5 is not a whole number from 1"),
         ('"Qwen/Qwen2-Math-1.5B"', '"Qwen/Qwen3-Nano"', "the shape of Qwen/Qwen3-Nano is not known"),
-        ("prompts = { value = 7473", "shapes = { value = 3, source = '' }\nprompts = { value = 7473", "shapes: write"),
+        (
             "prompts = { value = 7473",
             "shapes = { value = 3, source = '' }\nprompts = { value = 7473",
             "shapes: write {",
