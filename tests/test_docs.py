@@ -61,7 +61,7 @@ def test_add_a_task_page_works(tmp_path):
 
 
 def modules():
-    for package in ("harness", "harness.methods", "harness.tasks"):
+    for package in ("harness", "harness.forecast", "harness.methods", "harness.tasks"):
         folder = Path(importlib.import_module(package).__file__).parent
         yield from (f"{package}.{m.name}" for m in pkgutil.iter_modules([str(folder)]) if m.name != "__main__")
 

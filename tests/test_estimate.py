@@ -6,7 +6,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.estimate import ADAMW_BYTES, DEVICES, PUBLISHED, Shape, Work, decode_seconds, estimate, excess, memory_of
+from harness.forecast.estimate import (
+    ADAMW_BYTES,
+    DEVICES,
+    PUBLISHED,
+    Shape,
+    Work,
+    decode_seconds,
+    estimate,
+    excess,
+    memory_of,
+    stages_of,
+)
+from harness.forecast.shapes import token_flops
 
 SMALL = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
 SMALL |= {"intermediate_size": 320, "vocab_size": 512, "tie_word_embeddings": False}
@@ -85,10 +97,27 @@ def test_time_is_linear_in_steps_and_falls_with_processes():
     one = estimate(PAPER, DEVICES["H100-80GB"])
     two = estimate(replace(PAPER, steps=2000), DEVICES["H100-80GB"])
     for stage in one.time:
-        factor = 1 if stage == "teacher's texts" else 2
+        factor = 1 if stage == "teacher texts" else 2
         assert two.time[stage] == pytest.approx(factor * one.time[stage])
     assert estimate(replace(PAPER, processes=8), DEVICES["H100-80GB"]).seconds < one.seconds
     assert decode_seconds(PAPER.student, 0, 1, 1, 1, 4, DEVICES["H100-80GB"]) == 0
+
+
+def test_stages_add_up_to_the_estimate():
+    found, stages = estimate(PAPER, DEVICES["H100-80GB"]), list(stages_of(PAPER, DEVICES["H100-80GB"]))
+    names = ["teacher texts", "student rollouts", "teacher forward", "student forward and backward"]
+    assert [stage.stage for stage in stages] == names == list(found.time)
+    assert max(stage.memory for stage in stages) == found.peak
+    assert sum(stage.seconds for stage in stages) == found.seconds
+    texts, rollouts, taught, trained = stages
+    assert texts.tokens == 7473 * 768 and rollouts.tokens == 1000 * 64 * 768
+    assert taught.tokens == trained.tokens == 1000 * 128 * 1024
+    assert trained.flops == 3 * PAPER.student.flops(trained.tokens, 512)
+    # attention adds to the rule of 6 a parameter and token, and never much at this length
+    plain = token_flops(PAPER.student.parameters, 0, trained.tokens, 0, 0)
+    assert plain < trained.flops < 1.1 * plain
+    quiet = replace(PAPER, teacher=None, on_policy=0.0)
+    assert [stage.stage for stage in stages_of(quiet, DEVICES["H100-80GB"])] == names[3:]
 
 
 def test_the_paper_scale_plan_fits_one_large_device_and_says_what_was_assumed():

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import fit, intended
 from harness.cli import main
+from harness.forecast import counted, fit, intended
 from harness.plan import Request, prepare
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
@@ -48,8 +48,8 @@ def test_parameters_are_counted_in_the_files(tmp_path):
     from harness.models.files import load_model
 
     plan = plan_of("sft", tmp_path)
-    counted = sum(p.numel() for p in load_model(plan.student).parameters())
-    assert fit.shape_of(plan.student).parameters == counted
+    loaded = sum(p.numel() for p in load_model(plan.student).parameters())
+    assert counted.parameters(plan.student) == counted.shape_of(plan.student).parameters == loaded
 
 
 def test_a_batch_that_cannot_fit_is_refused_before_any_work(words, tmp_path, capsys):
@@ -69,7 +69,7 @@ def test_a_generation_that_cannot_fit_names_its_own_setting(tmp_path, monkeypatc
     standing = fit.estimates(plan)["gkd"]
     room = standing.standing + standing.memory["generation"] / 2
     monkeypatch.setattr(fit, "device_of", lambda name: replace(device, memory=room))
-    monkeypatch.setattr("harness.estimate.CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr("harness.forecast.estimate.CHUNK_ELEMENTS", 1)
     with pytest.raises(ValueError, match="lower"):
         fit.check(plan, lambda line: None)
 

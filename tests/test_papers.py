@@ -11,6 +11,7 @@ import harness
 from harness import recipe, registry
 from harness.cli import main
 from harness.errors import BadInput
+from harness.forecast.estimate import PUBLISHED, SHARE_TRAINING
 from harness.papers import blueprint, budget, estimate, reported
 from harness.papers.reproduce import Outcome, Wish
 from harness.records.store import Store
@@ -184,7 +185,21 @@ def test_the_question_in_the_small_is_asked_of_enough():
         ('cells = ["amc23", "aime24", "olympiadbench"]', "", "needs cells"),
         ("seeds = [0, 1, 2, 3, 4]", "seeds = [0.5]", "must be a list of whole numbers"),
         ("[paper]", "[paper", "not TOML"),
-        ("layers = { value = 28", "layerz = { value = 28", "estimate lacks layers"),
+        ("answer_tokens = {", "answer_tokenz = {", "did you mean answer_tokens"),
+        ('device = { value = "A100-80GB", source = "assumed" }', "", "pair.maths: estimate lacks device"),
+        ('device = { value = "A100-80GB"', 'device = { value = "A1000"', "estimate.device: unknown device 'A1000'"),
+        ("prompts = { value = 7473", "prompts = { value = 0.5", "estimate.prompts: 0.5 is not a whole number from 1"),
+        ('"Qwen/Qwen2-Math-1.5B"', '"Qwen/Qwen3-Nano"', "the shape of Qwen/Qwen3-Nano is not known"),
+        (
+            "prompts = { value = 7473",
+            "shapes = { value = 3, source = '' }\nprompts = { value = 7473",
+            "shapes: write {",
+        ),
+        (
+            "prompts = { value = 7473",
+            "shapes = { value = { 'a/b' = { hidden_size = 8 } }, source = '' }\nprompts = { value = 7473",
+            "shapes: a/b lacks 'num_attention_heads' of its config.json",
+        ),
         ('cells = ["amc23", "aime24"', 'cells = ["amc24", "aime24"', "did you mean"),
     ],
 )
@@ -201,6 +216,7 @@ def test_a_malformed_paper_file_names_the_place(tmp_path, capsys, old, new, mess
     ("words", "message"),
     [
         (["vcrt"], "unknown paper 'vcrt'; did you mean vcrd"),
+        (["distillm2"], "its reported cells are known (harness show paper distillm2), but no recipe file"),
         (["nowhere.toml"], "No such file"),
         (["vcrd", "--only", "amc24"], "unknown cell of paper vcrd 'amc24'; did you mean amc23"),
         (["vcrd", "--scale", "micro", "--only", "gsm8k"], "unknown task of the question 'gsm8k'"),
@@ -238,17 +254,49 @@ def test_the_estimate_follows_its_rules(tmp_path):
     wish = Wish(only=["amc23"], results=tmp_path)
     (piece,) = estimate.estimates(Outcome(found, wish, reported.find("vcrd")))
     by_name = {stage.stage: stage for stage in piece.stages}
-    trained = 1000 * 64 * (150 + 350)
-    assert by_name["student training"].tokens == pytest.approx(trained)
-    assert by_name["student training"].flops == pytest.approx(6 * 1.54e9 * trained)
-    assert by_name["student training"].hours == pytest.approx(6 * 1.54e9 * trained / (312e12 * 0.3) / 3600)
-    assert by_name["student rollouts"].tokens == pytest.approx(1000 * 64 * 350 * 0.5)
+    student, teacher = PUBLISHED["Qwen/Qwen2.5-Math-1.5B"], PUBLISHED["Qwen/Qwen2.5-Math-7B-Instruct"]
+    trained, fast = 1000 * 64 * (150 + 350), 312e12 * SHARE_TRAINING
+    passes = by_name["student forward and backward"]
+    assert passes.tokens == by_name["teacher forward"].tokens == trained
+    assert passes.flops == 3 * student.flops(trained, 250) and passes.seconds == pytest.approx(passes.flops / fast)
+    assert by_name["student rollouts"].tokens == 1000 * 64 * 350 * 0.5
     assert by_name["teacher texts (shared)"].tokens == 7473 * 350
     assert by_name["evaluation"].tokens == 40 * 500
-    assert piece.downloads == {"Qwen/Qwen2.5-Math-1.5B": 2 * 1.54e9, "Qwen/Qwen2.5-Math-7B-Instruct": 2 * 7.62e9}
+    # memory is that of the longest texts: activations of 4 x 1,024 tokens on top of states and teacher
+    assert passes.memory > 16 * student.parameters + 2 * teacher.parameters + student.activation_bytes(4096, "bfloat16")
+    assert piece.excess == "" and max(stage.memory for stage in piece.stages) < 80e9
+    assert piece.downloads == {
+        "Qwen/Qwen2.5-Math-1.5B": 2 * student.parameters,
+        "Qwen/Qwen2.5-Math-7B-Instruct": 2 * teacher.parameters,
+    }
     (three,) = estimate.estimates(Outcome(found, dataclasses.replace(wish, seeds=[1, 2, 3]), reported.find("vcrd")))
     assert estimate.totals([three])["trainings"] == 3
+    thrice = {stage.stage: stage for stage in three.stages}
+    assert thrice["student rollouts"].seconds == pytest.approx(3 * by_name["student rollouts"].seconds)
+    assert thrice["teacher texts (shared)"] == by_name["teacher texts (shared)"]
     assert estimate.totals([piece, piece])["download_bytes"] == estimate.totals([piece])["download_bytes"]
+
+
+def test_a_plan_that_overruns_the_device_is_told_before(tmp_path, capsys):
+    words = ["reproduce", "vcrd", "--only", "amc23", "--dry-run", "--results", str(tmp_path)]
+    assert main([*words, "--set", "training.micro_batch=64"]) == 0
+    assert "would be refused: " in capsys.readouterr().out
+    assert main([*words, "--set", "training.micro_batch=64", "--json"]) == 0
+    (piece,) = json.loads(capsys.readouterr().out)["pieces"]
+    assert "GB too little on A100-80GB; lower training.micro_batch from 64 to " in piece["excess"]
+
+
+def test_a_model_of_any_shape_can_be_told(tmp_path, capsys):
+    text = (ROOT / "harness/papers/vcrd.toml").read_text("utf-8").replace("Qwen/Qwen2-Math-1.5B", "some/model")
+    shape = "{ hidden_size = 1536, num_hidden_layers = 28, num_attention_heads = 12, num_key_value_heads = 2, "
+    shape += "intermediate_size = 8960, vocab_size = 151936 }"
+    told = f'[shared.estimate]\nshapes = {{ value = {{ "some/model" = {shape} }}, source = "assumed: a guess" }}'
+    (tmp_path / "mine.toml").write_text(text.replace("[shared.estimate]", told))
+    words = ["--only", "olympiadbench-second-student", "--dry-run", "--results", str(tmp_path), "--json"]
+    assert main(["reproduce", str(tmp_path / "mine.toml"), *words]) == 0
+    (piece,) = json.loads(capsys.readouterr().out)["pieces"]
+    assert piece["downloads"]["some/model"] == 2 * PUBLISHED["Qwen/Qwen2-Math-1.5B"].parameters
+    assert any(line.startswith("estimate.shapes = ") and "a guess" in line for line in piece["assumed"])
 
 
 # -- equal compute -------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def paper(models, prompts_file, tmp_path, monkeypatch):
     results = tmp_path / "results"
     (results / "reported").mkdir(parents=True)
     (results / "reported/made_up.json").write_text(json.dumps(printed))
-    estimate = dict.fromkeys(blueprint.ESTIMATE, 10.0)
+    estimate = dict.fromkeys(blueprint.LENGTHS, 10) | {"device": "cpu-core"}
     lines = ['reported = "made_up"\nmethod = "kd"\nabout = "A test."\n[paper]\nseeds = [3, 4]']
     lines += ["[pair.tiny]", 'cells = ["parity", "amc23"]', "[pair.tiny.models]"]
     lines += [f"student = {fact(str(models[0]))}", f"teacher = {fact(str(models[1]))}", "[pair.tiny.data]"]
@@ -133,7 +133,7 @@ name = "vcrd"
 
 
 def test_the_question_runs_end_to_end_at_equal_steps_and_equal_compute(tmp_path, capsys, monkeypatch):
-    estimate = "\n".join(f"{key} = {fact(10.0)}" for key in blueprint.ESTIMATE)
+    estimate = "\n".join([*(f"{key} = {fact(10)}" for key in blueprint.LENGTHS), f"device = {fact('cpu-core')}"])
     (tmp_path / "small.toml").write_text(SMALL + estimate)
     results = tmp_path / "results"
     words = [

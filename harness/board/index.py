@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.board import words
+from harness.board.pages import Site
 from harness.leaderboard.rows import TIED, Row, Section
 from harness.plots import curves, pareto, theme
 from harness.plots.curves import METRICS
 from harness.plots.scores import standing_notes
-
-if TYPE_CHECKING:
-    from harness.board.site import Site
 
 COSTS = ("seconds", "tokens", "teacher_tokens")
 COLUMNS = (  # field, heading, what it means

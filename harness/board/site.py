@@ -9,75 +9,18 @@ Completions are strangers' text: templates escape everything, and no page runs a
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from harness.board import index, items, run_page, words
+from harness.board.pages import MARK, Site
 from harness.errors import BadInput, RunFailed
 from harness.leaderboard.rows import Row, Section, leaderboard
 from harness.records.record import Record
 from harness.records.store import Store
-
-MARK = "harness board"  # in every page: what may be replaced without asking
-CHROME = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; script-src"
-
-
-@dataclass
-class Site:
-    """What is on its way to becoming pages."""
-
-    store: Store
-    records: list[Record]
-    warnings: list[str]
-    papers: Sequence[Mapping[str, Any]]
-    out: Path
-    sections: list[Section] = field(default_factory=list)
-    pages: int = 0
-
-    @cached_property
-    def by_run(self) -> dict[str, Record]:
-        return {record["run_id"]: record for record in self.records}
-
-    @cached_property
-    def order(self) -> list[str]:
-        """The labels of all trained rows: a method has one colour in all figures."""
-        return sorted({row.label for s in self.sections for row in s.rows if not row.reference})
-
-    @cached_property
-    def templates(self) -> Any:
-        import jinja2
-
-        found = jinja2.Environment(
-            loader=jinja2.PackageLoader("harness.board"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        found.filters |= words.FILTERS
-        found.globals |= {"mark": MARK, "source": lambda name: found.loader.get_source(found, name)[0]}
-        return found
-
-    def write(self, name: str, template: str, scripts: Sequence[str], **context: Any) -> None:
-        """One page. ``scripts`` are the files among the templates whose code it runs; nothing else may run."""
-        code = "\n".join(self.templates.globals["source"](script) for script in scripts)
-        digest = base64.b64encode(hashlib.sha256(code.encode("utf-8")).digest()).decode("ascii")
-        policy = f"{CHROME} 'sha256-{digest}' 'strict-dynamic'"
-        text = self.templates.get_template(template).render(
-            code=code, policy=policy, up="../" * name.count("/"), **context
-        )
-        path = self.out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A lone surrogate in sampled text becomes a character reference, which browsers show as a replacement sign.
-        path.write_text(text, "utf-8", errors="xmlcharrefreplace")
-        self.pages += 1
 
 
 def build(

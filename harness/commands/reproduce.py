@@ -45,7 +45,7 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.papers import blueprint, reported
     from harness.papers import reproduce as room
 
-    found = blueprint.load(chosen.paper)
+    found = blueprint.load(chosen.paper, chosen.results)
     paper = reported.find(found.reported, chosen.results)
     wish = room.Wish(
         scale=chosen.scale,

@@ -84,7 +84,7 @@ def call(chosen: argparse.Namespace) -> str:
 
     words.accept_sandbox(chosen)
     plan = prepare(request_of(chosen))
-    from harness import fit
+    from harness.forecast import fit
 
     if chosen.dry_run:
         return _intended(plan, chosen.json)
@@ -127,8 +127,8 @@ def request_of(chosen: argparse.Namespace) -> Request:
 
 def _intended(plan: Plan, as_json: bool) -> str:
     """What ``--dry-run`` prints: nothing is trained, asked or written."""
-    from harness import fit, intended
     from harness.errors import BadInput
+    from harness.forecast import fit, intended
 
     cells = [
         {"method": t.label, "seed": t.seed, "task": task.title, "training_id": t.training_id, "recorded": run_id}

@@ -42,7 +42,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness import fit
+    from harness.forecast import fit
     from harness.plan import prepare
     from harness.sweep.cells import cells
     from harness.sweep.sweep import sweep

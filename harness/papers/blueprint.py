@@ -15,14 +15,14 @@ from typing import Any
 
 from harness import recipe
 from harness.errors import BadInput, unknown
+from harness.forecast.estimate import DEVICES
+from harness.forecast.shapes import Shape
+from harness.papers import reported
 from harness.recipe import Recipe
 
 PARTS = ("models", "data", "training", "rollout", "teacher_text", "evaluation")
-ESTIMATE = (
-    "prompts", "prompt_tokens", "response_tokens", "answer_tokens", "student_parameters", "teacher_parameters",
-    "hidden", "layers", "flops_per_second", "training_utilisation", "generation_utilisation",
-)  # fmt: skip
-_MEASURED = {"student_parameters", "teacher_parameters"}  # of micro models: read from their files
+LENGTHS = ("prompts", "prompt_tokens", "response_tokens", "answer_tokens")
+ESTIMATE = (*LENGTHS, "device")  # what a dry run must be told; "shapes" besides, of models that the harness knows not
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,11 @@ def names() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
-def load(name_or_file: str) -> Blueprint:
-    """A shipped paper by name, or a TOML file. Raises BadInput in one line naming the place that is wrong."""
+def load(name_or_file: str, results: Path | str = "results") -> Blueprint:
+    """A shipped paper by name, or a TOML file. Raises BadInput in one line naming the place that is wrong.
+
+    ``results``: where papers may lie of which nothing is known but what they report.
+    """
     if name_or_file.endswith(".toml"):
         try:
             name, content = Path(name_or_file).stem, Path(name_or_file).read_bytes()
@@ -112,6 +115,11 @@ def load(name_or_file: str) -> Blueprint:
             raise BadInput(f"paper file {name_or_file}: {error.strerror}") from None
     elif name_or_file in names():
         name, content = name_or_file, (resources.files("harness.papers") / f"{name_or_file}.toml").read_bytes()
+    elif name_or_file in reported.names(results):
+        raise BadInput(
+            f"paper {name_or_file}: its reported cells are known (harness show paper {name_or_file}), but no recipe "
+            f"file says how to have them again; write one like harness/papers/vcrd.toml: harness reproduce FILE.toml"
+        )
     else:
         raise unknown("paper", name_or_file, names())
     try:
@@ -141,8 +149,7 @@ def _pair(name: str, value: Any, shared: Facts, where: str) -> Pair:
     own = _sections({key: inner for key, inner in value.items() if key != "cells"}, where)
     facts = {part: shared.get(part, {}) | own.get(part, {}) for part in (*PARTS, "method", "estimate")}
     facts = {part: inner for part, inner in facts.items() if inner}
-    if missing := [key for key in ESTIMATE if key not in facts.get("estimate", {})]:
-        raise BadInput(f"{where}: estimate lacks {', '.join(missing)}")
+    _check_estimate(facts.get("estimate", {}), f"{where}: estimate")
     pair = Pair(name, tuple(value["cells"]), facts)
     pair.recipe()
     return pair
@@ -170,8 +177,7 @@ def _question(value: Any, where: str) -> Question:
         if not _words(value.get(key)):
             raise BadInput(f"{where}.{key} must be a list of names")
     estimate = _facts(value.get("estimate", {}), f"{where}.estimate")
-    if missing := [key for key in ESTIMATE if key not in estimate and key not in _MEASURED]:
-        raise BadInput(f"{where}.estimate lacks {', '.join(missing)}")
+    _check_estimate(estimate, f"{where}.estimate")
     return Question(
         str(value.get("recipe", "micro")),
         tuple(value["tasks"]),
@@ -182,6 +188,31 @@ def _question(value: Any, where: str) -> Question:
         tuple(arms),
         estimate,
     )
+
+
+def _check_estimate(facts: Mapping[str, Fact], where: str) -> None:
+    """Raises BadInput unless a dry run has what it needs, in a form that it can reckon with."""
+    _keys(facts, {*ESTIMATE, "shapes"}, where)
+    if missing := [key for key in ESTIMATE if key not in facts]:
+        raise BadInput(f"{where} lacks {', '.join(missing)}")
+    for key in LENGTHS:
+        if type(facts[key].value) is not int or facts[key].value < 1:
+            raise BadInput(f"{where}.{key}: {facts[key].value!r} is not a whole number from 1")
+    if facts["device"].value not in DEVICES:
+        raise BadInput(f"{where}.device: {unknown('device', str(facts['device'].value), DEVICES)}")
+    shapes = facts["shapes"].value if "shapes" in facts else {}
+    if not isinstance(shapes, dict):
+        raise BadInput(f'{where}.shapes: write {{ value = {{ "org/name" = {{ hidden_size = … }} }}, source = … }}')
+    for name, config in shapes.items():
+        try:
+            shape = Shape.of(config)
+        except KeyError as missing:
+            raise BadInput(f"{where}.shapes: {name} lacks {missing} of its config.json") from None
+        except (TypeError, AttributeError, ZeroDivisionError):
+            raise BadInput(f"{where}.shapes: {name} must be a table of sizes, whole numbers from 1") from None
+        sizes = [value for key, value in vars(shape).items() if key not in ("tied", "counted")]
+        if not all(type(size) is int and size > 0 for size in sizes):
+            raise BadInput(f"{where}.shapes: {name} must be a table of sizes, whole numbers from 1")
 
 
 def _sections(value: Any, where: str) -> Facts:

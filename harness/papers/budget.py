@@ -4,9 +4,9 @@
 
 A method within a tenth of the target's cost keeps its run, and so does the target's control, whose only difference may
 be where its weights fall. ``seconds`` are of training on this machine; what a cache gave weighs nothing in
-a median. ``flops`` count 6 a parameter and token for the student's training, 2 for every forward
-pass and sampled token, and do not hang on the machine. The decision is written down once, so that an interrupted
-or divided reproduction keeps to it although seconds are never the same twice.
+a median. ``flops`` count 6 a parameter and token for the student's training, 2 for every forward pass and sampled
+token (:func:`harness.forecast.shapes.token_flops`), and do not hang on the machine. The decision is written down once,
+so that an interrupted or divided reproduction keeps to it although seconds are never the same twice.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from pathlib import Path
 from statistics import median
 
 from harness.errors import BadInput
+from harness.forecast import counted
+from harness.forecast.shapes import token_flops
+from harness.models.files import locate
 from harness.records.record import Record, fingerprint
 
 UNITS = ("seconds", "flops")
@@ -74,28 +77,17 @@ def cost(record: Record, unit: str) -> float:
     if unit == "seconds":
         return spent["seconds"]
     student, teacher = (parameters(record[side]) if record[side] else 0 for side in ("student", "teacher"))
-    return flops(student, teacher, spent["student_tokens"], spent["teacher_forward_tokens"], spent["generated_tokens"])
-
-
-def flops(student: float, teacher: float, trained: float, taught: float, generated: float) -> float:
-    """Floating-point operations from parameters and tokens; attention over the context is left out."""
-    return student * (6 * trained + 2 * generated) + 2 * teacher * taught
+    return token_flops(
+        student, teacher, spent["student_tokens"], spent["teacher_forward_tokens"], spent["generated_tokens"]
+    )
 
 
 def parameters(model: str) -> int:
-    """How many a model has, from the headers of its weight files; nothing is loaded."""
-    from safetensors import safe_open
-
-    from harness.models.files import locate
-
-    files = sorted(locate(model).path.glob("*.safetensors"))
-    if not files:
+    """How many a model has, by its files. Raises BadInput where they cannot be counted."""
+    found = counted.parameters(locate(model))
+    if found is None:
         raise BadInput(f"{model}: no safetensors files, so its parameters cannot be counted; use --budget seconds")
-    total = 0
-    for file in files:
-        with safe_open(file, framework="numpy") as weights:
-            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-    return total
+    return found
 
 
 def two_digits(value: float) -> int:

@@ -1,53 +1,46 @@
 """What a reproduction would take, before anything is downloaded: runs, tokens, operations, hours, memory, disk.
 
-Orders of magnitude from the assumptions that the paper's file states: 6 operations a parameter and token to train, 2
-for a forward pass or a sampled token; 16 bytes a parameter to train with AdamW in float32.
+Shapes, operations, memory and time are those of :mod:`harness.forecast`, on the device that the paper's file assumes.
+Here they become runs: seeds, cells, evaluations, downloads, disk, and which of the facts are assumed. Memory is that of
+texts as long as they may be; tokens, operations and hours are those of texts as long as the file expects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness import recipe
-from harness.method import Method, ReferencePoint, Step, texts_of
+from harness.errors import BadInput
+from harness.forecast.counted import shape_of
+from harness.forecast.estimate import DEVICES, Device, Stage, Work, answering, assumptions, excess, stages_of
+from harness.forecast.shapes import PUBLISHED, Shape
+from harness.forecast.work import asks_teacher, work
+from harness.method import Method, ReferencePoint
 from harness.papers.blueprint import Fact, Pair
-from harness.papers.budget import parameters
 from harness.papers.reproduce import COMPUTE, STEPS, Outcome, Piece, Wish, pieces
 from harness.plan import configured
 from harness.recipe import Recipe
-from harness.types import Source
 
-TRAIN_BYTES = 16  # a parameter: weights, gradient and two AdamW moments in float32
-ACTIVATION_BYTES = 34  # a token, layer and unit of width, in 16 bits, without recomputation (arXiv 2205.05198)
 CHECKPOINT_BYTES = 12  # a parameter: weights and moments
+SHARED = " (shared)"  # of texts that are sampled once for all methods and seeds
 RULES = (
-    "operations: 6 a parameter and token to train, 2 for a forward pass or a sampled token; attention left out",
-    "memory: 16 bytes a parameter for AdamW in float32, 34 bytes a token, layer and unit of width for activations, "
-    "and about 0.7 GB for libraries and the logits of one chunk",
+    "operations: 2 for each weight that a token is multiplied with, attention over the context on top; a training "
+    "pass costs three forward passes",
+    "memory: the peak of one process in a stage, its texts as long as they may be; hours: texts as long as expected",
     "disk: 2 bytes a parameter downloaded, 4 a parameter of every trained student, 12 while one trains",
 )
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One kind of work of a piece, over all its seeds. ``memory_bytes`` is the peak of one process."""
-
-    stage: str
-    tokens: float
-    flops: float
-    hours: float  # of one device at the stated speed
-    memory_bytes: float
-
-
-@dataclass(frozen=True)
 class Estimate:
-    """What one piece would take."""
+    """What one piece would take, its stages over all its seeds."""
 
     view: str
     arm: str
     recipe: str
+    device: str
     cells: tuple[str, ...]
     seeds: tuple[int, ...]
     trainings: int
@@ -55,11 +48,15 @@ class Estimate:
     stages: tuple[Stage, ...]
     downloads: dict[str, float]  # bytes, by what is fetched unless it is there
     disk_bytes: float  # of the trained students, and of one checkpoint while training
+    excess: str  # by how much it overruns the device, and the mend; empty where it fits
     assumed: tuple[str, ...]
 
 
 def estimates(outcome: Outcome) -> list[Estimate]:
-    """One estimate a piece; the equal-compute arms of a question count as much as its target."""
+    """One estimate a piece; the equal-compute arms of a question count as much as its target.
+
+    Raises BadInput for a model whose shape nobody knows.
+    """
     wish, found = outcome.wish, []
     for piece in pieces(outcome.blueprint, wish, outcome.paper):
         found.append(_estimate(piece, outcome, wish))
@@ -68,110 +65,112 @@ def estimates(outcome: Outcome) -> list[Estimate]:
         target = next(e for e in found if e.arm == question.target)
         for each in [e for e in found if e.arm in question.baselines]:
             words = ("steps: as many as the target's cost buys, known once the base runs are measured",)
-            found.append(Estimate(**{**vars(target), "view": COMPUTE, "arm": each.arm, "assumed": words}))
+            found.append(replace(target, view=COMPUTE, arm=each.arm, assumed=words))
     return found
 
 
 def _estimate(piece: Piece, outcome: Outcome, wish: Wish) -> Estimate:
     if isinstance(piece.recipe, Pair):
-        chosen, facts = piece.recipe.recipe(), dict(piece.recipe.facts.get("estimate", {}))
-        assumed = [
-            f"{part}.{key} = {fact.value!r} ({fact.source})"
-            for part, inner in piece.recipe.facts.items()
-            for key, fact in inner.items()
-            if fact.assumed
-        ]
+        chosen, stated = piece.recipe.recipe(), piece.recipe.facts
     else:
-        chosen, facts = recipe.load(piece.recipe), dict(outcome.blueprint.question.estimate)
-        assumed = [f"estimate.{key} = {fact.value!r} ({fact.source})" for key, fact in facts.items() if fact.assumed]
+        chosen, stated = recipe.load(piece.recipe), {"estimate": outcome.blueprint.question.estimate}
+    facts = stated["estimate"]
+    assumed = [
+        f"{part}.{key} = {fact.value!r} ({fact.source})"
+        for part, inner in stated.items()
+        for key, fact in inner.items()
+        if fact.assumed
+    ]
     chosen, settings = recipe.override(chosen, piece.settings)
     method, *_ = configured(piece.method, chosen, settings)
-    for side in ("student", "teacher"):
-        key = f"{side}_parameters"
-        if key not in facts:
-            facts[key] = Fact(parameters(getattr(chosen.models, side)), "counted in the model's files")
+    device = DEVICES[facts["device"].value]
+    names = {"student": chosen.models.student, "teacher": chosen.models.teacher}
+    shapes = {side: _shape(name, facts) for side, name in names.items()}
     untrained = isinstance(method, ReferencePoint)
-    trainings = 0 if untrained else len(piece.seeds)
-    stages = [] if untrained else list(_training(method, chosen, facts, len(piece.seeds)))
-    stages.append(_evaluation(piece.tasks.values(), chosen, facts, len(piece.seeds), _evaluated(method)))
-    student = facts["student_parameters"].value
+    trainings, over, stages = 0 if untrained else len(piece.seeds), "", []
+    if not untrained:
+        usual, longest = _works(method, chosen, shapes, facts)
+        stages += _training(usual, longest, device, len(piece.seeds))
+        assumed += [f"estimate: {line}" for line in assumptions(longest, device)]
+        if device.memory and (found := excess(longest, device.memory)):
+            over = f"{found[0] / 1e9:.1f} GB too little on {device.name}; {found[1]}"
+    side = "teacher" if untrained and method.evaluates == "teacher" else "student"
+    stages.append(_evaluation(piece.tasks.values(), chosen, facts, len(piece.seeds), shapes[side], device))
+    student = shapes["student"].parameters
     return Estimate(
-        piece.view,
-        piece.arm,
-        chosen.name,
-        tuple(piece.tasks),
-        piece.seeds,
-        trainings,
-        len(piece.seeds) * len(piece.tasks),
-        tuple(stages),
-        {m: 2 * n for m, n in _fetched(chosen, facts)},
-        4 * student * trainings + (CHECKPOINT_BYTES * student if trainings else 0),
-        tuple(dict.fromkeys(assumed)),
+        view=piece.view,
+        arm=piece.arm,
+        recipe=chosen.name,
+        device=device.name,
+        cells=tuple(piece.tasks),
+        seeds=piece.seeds,
+        trainings=trainings,
+        evaluations=len(piece.seeds) * len(piece.tasks),
+        stages=tuple(stages),
+        downloads={name: 2 * shapes[side].parameters for side, name in names.items() if _on_a_hub(name)},
+        disk_bytes=4 * student * trainings + (CHECKPOINT_BYTES * student if trainings else 0),
+        excess=over,
+        assumed=tuple(dict.fromkeys(assumed)),
     )
 
 
-def _training(method: Method, chosen: Recipe, facts: Mapping[str, Fact], seeds: int) -> Iterator[Stage]:
-    value = {key: fact.value for key, fact in facts.items()}
-    steps, batch = chosen.training.steps, chosen.training.batch
+def _shape(name: str, facts: Mapping[str, Fact]) -> Shape:
+    """As the paper's file says, as published, or as the files on this machine say: nothing is fetched."""
+    from harness.models.files import locate
+
+    stated = facts["shapes"].value if "shapes" in facts else {}
+    if name in stated:
+        return Shape.of(stated[name])
+    if name in PUBLISHED:
+        return PUBLISHED[name]
+    if _on_a_hub(name):
+        raise BadInput(
+            f"the shape of {name} is not known here and a dry run fetches nothing; add to [….estimate]: shapes = "
+            f'{{ value = {{ "{name}" = {{ hidden_size = …, … }} }}, source = "its config.json" }}'
+        )
+    return shape_of(locate(name))
+
+
+def _on_a_hub(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def _works(method: Method, chosen: Recipe, shapes: Mapping[str, Shape], facts: Mapping[str, Fact]) -> tuple[Work, Work]:
+    """The training with texts as long as expected, and as long as they may be."""
     limit = chosen.training.max_tokens
-    prompt, response = value["prompt_tokens"], min(value["response_tokens"], limit)
-    student, teacher, speed = value["student_parameters"], value["teacher_parameters"], value["flops_per_second"]
-    slow, fast = speed * value["generation_utilisation"], speed * value["training_utilisation"]
-    width = 2 if chosen.training.precision == "bfloat16" else 4
-    shares = _shares(method, steps)
-    both = TRAIN_BYTES * student + (width * teacher if method.needs.teacher == "signal" else 0)
-
-    def stage(name: str, tokens: float, parameters: float, each: int, rate: float, memory: float) -> Stage:
-        operations = each * parameters * tokens
-        return Stage(name, tokens, operations, operations / rate / 3600, memory)
-
-    if Source.TEACHER in texts_of(method, steps):
-        prompts = min(value["prompts"], chosen.data.limit or value["prompts"])
-        tokens = prompts * response  # once for all methods and seeds that share teacher, prompts and decoding
-        yield stage("teacher texts (shared)", tokens, teacher, 2, slow, width * teacher)
-    if shares[Source.STUDENT]:
-        tokens = seeds * steps * batch * shares[Source.STUDENT] * response
-        yield stage("student rollouts", tokens, student, 2, slow, both)
-    tokens = seeds * steps * batch * sum(shares.values()) * (prompt + response)
-    if method.needs.teacher == "signal":
-        yield stage("teacher forward", tokens, teacher, 2, fast, both)
-    held = chosen.training.micro_batch * min(prompt + response, limit) * value["hidden"] * value["layers"]
-    yield stage("student training", tokens, student, 6, fast, both + ACTIVATION_BYTES * held)
+    prompts = min(facts["prompts"].value, chosen.data.limit or facts["prompts"].value)
+    prompt = min(facts["prompt_tokens"].value, limit - 1)
+    response = min(facts["response_tokens"].value, limit - prompt)
+    teacher = shapes["teacher"] if asks_teacher(method) else None
+    usual = work(method, chosen, shapes["student"], teacher, prompts, (prompt, response))
+    return usual, replace(usual, response_tokens=limit - prompt)
 
 
-def _shares(method: Method, steps: int) -> dict[Source, float]:
-    """How many sequences a prompt gives from each source, on average over steps and draws."""
-    counts = dict.fromkeys(Source, 0.0)
-    places = [(i * max(steps - 1, 0) // 19, (j + 0.5) / 20) for i in range(20) for j in range(20)]
-    for index, draw in places:
-        for source in method.sources(Step(index, max(steps, 1), draw)):
-            counts[source] += 1 / len(places)
-    return counts
+def _training(usual: Work, longest: Work, device: Device, seeds: int) -> Iterator[Stage]:
+    for one, held in zip(stages_of(usual, device), stages_of(longest, device), strict=True):
+        if one.stage == "teacher texts":  # once for all methods and seeds that share teacher, prompts and decoding
+            yield replace(one, stage=one.stage + SHARED, memory=held.memory)
+        else:
+            sums = {key: seeds * getattr(one, key) for key in ("tokens", "flops", "seconds")}
+            yield replace(one, memory=held.memory, **sums)
 
 
-def _evaluated(method: Method) -> str:
-    teacher = isinstance(method, ReferencePoint) and method.evaluates == "teacher"
-    return "teacher_parameters" if teacher else "student_parameters"
+def _evaluation(
+    tasks: Sequence[str], chosen: Recipe, facts: Mapping[str, Fact], seeds: int, shape: Shape, device: Device
+) -> Stage:
+    from harness.evaluation.benchmarks import MICRO_NEW_TOKENS, locate
 
-
-def _evaluation(tasks: Sequence[str], chosen: Recipe, facts: Mapping[str, Fact], seeds: int, model: str) -> Stage:
-    from harness.evaluation.benchmarks import locate
-
-    tokens = 0.0
+    rows, longest = 0, 0
     for name in tasks:
         found, world = locate(name, chosen.world)
         n = found.dataset.n if world == "real" else 150
         samples = chosen.evaluation.samples or found.decoding.samples
-        tokens += min(n, chosen.evaluation.limit or n) * samples * facts["answer_tokens"].value * seeds
-    size, rate = facts[model].value, facts["flops_per_second"].value * facts["generation_utilisation"].value
-    return Stage("evaluation", tokens, 2 * size * tokens, 2 * size * tokens / rate / 3600, 4 * size)
-
-
-def _fetched(chosen: Recipe, facts: Mapping[str, Fact]) -> Iterator[tuple[str, float]]:
-    for side in ("student", "teacher"):
-        name = getattr(chosen.models, side)
-        if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-            yield name, facts[f"{side}_parameters"].value
+        rows += min(n, chosen.evaluation.limit or n) * samples * seeds
+        allowed = found.decoding.max_new_tokens if world == "real" else MICRO_NEW_TOKENS
+        longest = max(longest, chosen.evaluation.max_new_tokens or allowed)
+    answer = min(facts["answer_tokens"].value, longest)
+    lengths = (facts["prompt_tokens"].value, answer, longest)
+    return answering(shape, rows, lengths, chosen.evaluation.batch, device)
 
 
 def as_json(found: Sequence[Estimate]) -> dict[str, Any]:
@@ -180,16 +179,16 @@ def as_json(found: Sequence[Estimate]) -> dict[str, Any]:
 
 def totals(found: Sequence[Estimate]) -> dict[str, float]:
     """Sums over all pieces; shared teacher texts and downloads count once."""
-    shared = {(e.recipe, s.stage): s for e in found for s in e.stages if s.stage.endswith("(shared)")}
-    stages = [s for e in found for s in e.stages if not s.stage.endswith("(shared)")] + list(shared.values())
+    shared = {(e.recipe, s.stage): s for e in found for s in e.stages if s.stage.endswith(SHARED)}
+    stages = [s for e in found for s in e.stages if not s.stage.endswith(SHARED)] + list(shared.values())
     downloads = {name: size for e in found for name, size in e.downloads.items()}
     return {
         "trainings": sum(e.trainings for e in found),
         "evaluations": sum(e.evaluations for e in found),
         "tokens": sum(s.tokens for s in stages),
         "flops": sum(s.flops for s in stages),
-        "device_hours": sum(s.hours for s in stages),
-        "peak_memory_bytes": max((s.memory_bytes for s in stages), default=0),
+        "device_hours": sum(s.seconds for s in stages) / 3600,
+        "peak_memory_bytes": max((s.memory for s in stages), default=0),
         "download_bytes": sum(downloads.values()),
         "disk_bytes": sum(downloads.values()) + sum(e.disk_bytes for e in found),
     }
@@ -204,15 +203,18 @@ def text(found: Sequence[Estimate]) -> str:
             f"{each.arm} (recipe {each.recipe}{view}): {each.trainings} trainings, {each.evaluations} evaluations of "
             f"{', '.join(each.cells)}; seeds {', '.join(map(str, each.seeds))}"
         )
-        lines += [f"  {s.stage:<24}{_figures(s)}" for s in each.stages]
+        lines += [f"  {s.stage:<30}{_figures(s)}" for s in each.stages]
         lines += [f"  download {name} ~{size / 1e9:.1f} GB unless it is there" for name, size in each.downloads.items()]
+        lines += [f"  would be refused: {each.excess}"] if each.excess else []
     for name in dict.fromkeys(e.recipe for e in found):
         lines += ["", f"assumed for recipe {name}:"]
         lines += [f"  {word}" for word in dict.fromkeys(w for e in found if e.recipe == name for w in e.assumed)]
+    devices = ", ".join(dict.fromkeys(e.device for e in found))
     lines += [
         "",
         f"in all: {sums['trainings']} trainings, {sums['evaluations']} evaluations; {sums['tokens']:.3g} tokens, "
-        f"{sums['flops']:.3g} FLOPs, about {sums['device_hours']:.3g} device-hours, "
+        f"{sums['flops']:.3g} FLOPs, about {sums['device_hours']:.3g} device-hours "
+        f"({'CPU' if 'cpu' in devices else 'GPU'}-hours of {devices}), "
         f"{_bytes(sums['peak_memory_bytes'])} of memory; {_bytes(sums['download_bytes'])} to download, "
         f"{_bytes(sums['disk_bytes'])} of disk",
         *(f"  {rule}" for rule in RULES),
@@ -222,7 +224,7 @@ def text(found: Sequence[Estimate]) -> str:
 
 
 def _figures(s: Stage) -> str:
-    return f"{s.tokens:>9.3g} tokens {s.flops:>9.3g} FLOPs {s.hours:>9.3g} h {_bytes(s.memory_bytes):>9}"
+    return f"{s.tokens:>9.3g} tokens {s.flops:>9.3g} FLOPs {s.seconds / 3600:>9.3g} h {_bytes(s.memory):>9}"
 
 
 def _bytes(value: float) -> str:

@@ -52,6 +52,11 @@ def find(name: str, results: Path | str = "results") -> Paper:
     raise unknown("paper", name, {path.stem for path in paths})
 
 
+def names(results: Path | str = "results") -> list[str]:
+    """The ids under which :func:`find` has a file; none is read."""
+    return sorted({path.stem for path in _files(Path(results))})
+
+
 def load(path: Path) -> Paper:
     """One paper's file. Raises BadInput saying in one line what is wrong where."""
     import jsonschema

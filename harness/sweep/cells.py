@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness import intended
+from harness.forecast import intended
 
 if TYPE_CHECKING:
     from harness.plan import Plan

@@ -1,12 +1,10 @@
 """Whether a plan fits the machine, asked before any work: its estimate, and refusals that say what to lower.
 
-The numbers are those of :mod:`harness.estimate`; here a plan and a machine become its input.
+The numbers are those of :mod:`harness.forecast.estimate`; here a plan and a machine become its input.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,19 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import BadInput
-from harness.estimate import DEVICES, Device, Estimate, Shape, Work, estimate, excess
-from harness.method import Method, ReferencePoint, Step, texts_of
-from harness.models.files import ModelFiles, load_tokenizer
+from harness.forecast.counted import Unknown, shape_of
+from harness.forecast.estimate import DEVICES, Device, Estimate, Work, estimate, excess
+from harness.forecast.work import asks_teacher, mixture, work
+from harness.method import Method, ReferencePoint, texts_of
+from harness.models.files import load_tokenizer
 from harness.types import Source
 
 if TYPE_CHECKING:
     from harness.plan import Plan
 
 TEMPLATE_TOKENS = 32  # that a chat template puts around a prompt; assumed
-
-
-class Unknown(BadInput):
-    """A model whose sizes stand under other names: it may well run, and nothing can be said before."""
 
 
 def check(plan: Plan, announce: Callable[[str], None]) -> None:
@@ -70,30 +66,20 @@ def describe(found: Estimate) -> Iterator[str]:
 
 def work_of(plan: Plan, method: Method) -> Work:
     """The training of ``method`` under a plan, as numbers."""
-    recipe, total = plan.recipe, plan.recipe.training.steps
-    texts = texts_of(method, total)
-    drawn = [method.sources(Step(i % max(total, 1), max(total, 1), (i + 0.5) / 64)) for i in range(64)]
-    own = sum(source not in (Source.DATA, Source.TEACHER) for sources in drawn for source in sources)
+    recipe = plan.recipe
+    texts = texts_of(method, recipe.training.steps)
     prompt, answer = _longest(plan, texts)
     prompt = min(prompt, recipe.training.max_tokens - 1)
     if texts - {Source.DATA}:
-        answer = max(answer, recipe.rollout.max_new_tokens if own else recipe.teacher_text.max_new_tokens)
-    student = shape_of(plan.student)
-    teacher = plan.teacher is not None and (method.needs.teacher != "none" or method.needs.proposals)
-    return Work(
-        student=student,
-        teacher=shape_of(plan.teacher) if teacher else None,
-        steps=total,
-        batch=recipe.training.batch,
-        micro_batch=recipe.training.micro_batch,
-        prompt_tokens=prompt,
-        response_tokens=min(answer, recipe.training.max_tokens - prompt),
-        precision=recipe.training.precision,
-        on_policy=own / max(sum(map(len, drawn)), 1),
-        teacher_texts=len(plan.prompts) if Source.TEACHER in texts else 0,
-        signal=method.needs.teacher == "signal",
-        sources=max(map(len, drawn)),
-        generation_batch=recipe.evaluation.batch,
+        sampled = mixture(method, recipe.training.steps)[1] > 0
+        answer = max(answer, recipe.rollout.max_new_tokens if sampled else recipe.teacher_text.max_new_tokens)
+    return work(
+        method,
+        recipe,
+        shape_of(plan.student),
+        shape_of(plan.teacher) if plan.teacher is not None and asks_teacher(method) else None,
+        len(plan.prompts),
+        (prompt, min(answer, recipe.training.max_tokens - prompt)),
         processes=int(os.environ.get("WORLD_SIZE", 1)),
         sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true",
     )
@@ -107,28 +93,6 @@ def _longest(plan: Plan, texts: set[Source]) -> tuple[int, int]:
     prompt = len(tokenizer(longest)["input_ids"]) + (TEMPLATE_TOKENS if tokenizer.chat_template else 0)
     answers = [e.response or "" for e in plan.labelled] if Source.DATA in texts else []
     return prompt, len(tokenizer(max(answers, key=len, default=""))["input_ids"]) + 1
-
-
-def shape_of(model: ModelFiles) -> Shape:
-    """The shape in a model's configuration, its parameters counted in its files where they are safetensors."""
-    config = json.loads((model.path / "config.json").read_text("utf-8"))
-    try:
-        shape = Shape.of(config)
-    except KeyError as missing:
-        raise Unknown(f"the configuration of {model.id} has no {missing}; its memory cannot be estimated") from None
-    files = sorted(model.path.glob("*.safetensors"))
-    return replace(shape, counted=sum(_count(model, file) for file in files)) if files else shape
-
-
-def _count(model: ModelFiles, file: Path) -> int:
-    """Elements in a safetensors file, from its header. Raises BadInput for a damaged one."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="np") as stream:
-            return sum(math.prod(stream.get_slice(name).get_shape()) for name in stream.keys())  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise BadInput(f"{model.id} cannot be loaded: {file.name} is damaged ({error}); fetch it again") from None
 
 
 def device_of(name: str) -> Device:

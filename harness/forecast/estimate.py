@@ -14,17 +14,17 @@ was asked for; the shares of a chip's peak are assumed, which leaves the hours a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from harness.shapes import PUBLISHED, Shape
+from harness.forecast.shapes import PUBLISHED, Shape
 
 ADAMW_BYTES = 16  # per parameter: fp32 weight, gradient and two moments
 CHUNK_ELEMENTS = 2**24  # logits of one chunk, as harness.models.head cuts them
 CHUNK_TENSORS = 6  # of student and teacher logits, their softmaxes and gradients that live at once; assumed
 WIDTH = {"float32": 4, "bfloat16": 2}
 
-__all__ = ["DEVICES", "PUBLISHED", "Device", "Estimate", "Shape", "Work", "estimate", "excess"]
+__all__ = ["DEVICES", "PUBLISHED", "Device", "Estimate", "Shape", "Stage", "Work", "estimate", "excess", "stages_of"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,17 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One kind of work of a training, or of what goes with it: what one process does, and holds at its peak."""
+
+    stage: str
+    tokens: float  # that are read or, when text is sampled, written
+    flops: float
+    seconds: float
+    memory: int  # bytes on one device
+
+
+@dataclass(frozen=True)
 class Estimate:
     """Bytes on one device and seconds of all processes together, item by item."""
 
@@ -104,7 +115,7 @@ class Estimate:
 
     @property
     def standing(self) -> int:
-        return sum(size for name, size in self.memory.items() if name not in ("forward and backward", "generation"))
+        return _standing(self.memory)
 
     @property
     def peak(self) -> int:
@@ -118,27 +129,49 @@ class Estimate:
 
 def memory_of(work: Work) -> dict[str, int]:
     """Bytes on one device: states, teacher, and the two phases (training pass, generation)."""
-    width, cut = WIDTH[work.precision], work.processes if work.sharded else 1
-    found = {"student weights, gradients, AdamW": work.student.parameters * ADAMW_BYTES // cut}
-    found["teacher weights"] = 0 if work.teacher is None else work.teacher.parameters * width
+    cut = work.processes if work.sharded else 1
+    return {
+        "student weights, gradients, AdamW": work.student.parameters * ADAMW_BYTES // cut,
+        "teacher weights": 0 if work.teacher is None else work.teacher.parameters * WIDTH[work.precision],
+        "forward and backward": _student_pass(work) + _teacher_pass(work),
+        "generation": max(_student_cache(work), _teacher_cache(work)),
+    }
+
+
+def _standing(memory: Mapping[str, int]) -> int:
+    return sum(size for name, size in memory.items() if name not in ("forward and backward", "generation"))
+
+
+def _student_pass(work: Work) -> int:
     tokens = work.micro_rows * work.length
-    passes = work.student.activation_bytes(tokens, work.precision) + CHUNK_TENSORS * 4 * min(
-        CHUNK_ELEMENTS, tokens * work.student.vocab
-    )
-    if work.precision == "bfloat16":
-        passes += 2 * work.student.parameters  # autocast's copies of the weights
-    if work.teacher is not None and work.signal:
-        passes += tokens * work.teacher.hidden * width + tokens * work.teacher.intermediate * width
-    found["forward and backward"] = passes
-    caches = [0]
-    if work.on_policy > 0:
-        rows = min(work.generation_batch, work.rows)
-        caches.append(work.student.cache_bytes(rows * work.length, 4) + 8 * rows * work.student.vocab)
-    if work.teacher is not None and work.teacher_texts:
-        rows = min(work.generation_batch, work.teacher_texts)
-        caches.append(work.teacher.cache_bytes(rows * work.length, width) + 8 * rows * work.teacher.vocab)
-    found["generation"] = max(caches)
-    return found
+    chunk = CHUNK_TENSORS * 4 * min(CHUNK_ELEMENTS, tokens * work.student.vocab)
+    copies = 2 * work.student.parameters if work.precision == "bfloat16" else 0  # of the weights, by autocast
+    return work.student.activation_bytes(tokens, work.precision) + chunk + copies
+
+
+def _teacher_pass(work: Work) -> int:
+    if work.teacher is None or not work.signal:
+        return 0
+    widest = work.teacher.hidden + work.teacher.intermediate
+    return work.micro_rows * work.length * widest * WIDTH[work.precision]
+
+
+def _student_cache(work: Work) -> int:
+    if work.on_policy <= 0:
+        return 0
+    return cache_of(work.student, min(work.generation_batch, work.rows), work.length, 4)
+
+
+def _teacher_cache(work: Work) -> int:
+    if work.teacher is None or not work.teacher_texts:
+        return 0
+    rows = min(work.generation_batch, work.teacher_texts)
+    return cache_of(work.teacher, rows, work.length, WIDTH[work.precision])
+
+
+def cache_of(shape: Shape, rows: int, length: int, width: int) -> int:
+    """Bytes that ``rows`` texts take while they are sampled: keys and values, and the logits of one position."""
+    return shape.cache_bytes(rows * length, width) + 8 * rows * shape.vocab
 
 
 def decode_seconds(shape: Shape, rows: int, prompt: int, new: int, batch: int, width: int, device: Device) -> float:
@@ -158,36 +191,56 @@ def decode_seconds(shape: Shape, rows: int, prompt: int, new: int, batch: int, w
     return -(-rows // together) * (new * step + prefill)
 
 
-def time_of(work: Work, device: Device) -> dict[str, float]:
-    """Seconds by stage. Processes share every stage but the teacher's texts, which one of them samples."""
+def decode_flops(shape: Shape, rows: int, prompt: int, new: int) -> float:
+    """Operations to answer ``rows`` prompts with ``new`` tokens each."""
+    return shape.flops(rows * prompt, prompt // 2) + shape.flops(rows * new, prompt + new // 2)
+
+
+def stages_of(work: Work, device: Device) -> Iterator[Stage]:
+    """What a training consists of. Processes share every stage but the teacher's texts, which one of them samples."""
     arithmetic = device.peak(work.precision) * SHARE_TRAINING
-    tokens = work.steps * work.rows * work.length
-    found = {"student forward and backward": 3 * work.student.flops(tokens, work.length // 2) / arithmetic}
+    tokens, middle = work.steps * work.rows * work.length, work.length // 2
+    standing, passes = _standing(memory_of(work)), _student_pass(work) + _teacher_pass(work)
+    prompt, new, batch = work.prompt_tokens, work.response_tokens, work.generation_batch
+    if work.teacher is not None and (rows := work.teacher_texts):
+        operations = decode_flops(work.teacher, rows, prompt, new)
+        seconds = decode_seconds(work.teacher, rows, prompt, new, batch, WIDTH[work.precision], device)
+        yield Stage("teacher texts", rows * new, operations, seconds, standing + _teacher_cache(work))
+    if rows := round(work.rows * work.on_policy):
+        operations = work.steps * decode_flops(work.student, rows, prompt, new)
+        seconds = work.steps * decode_seconds(work.student, rows, prompt, new, batch, 4, device)
+        yield Stage("student rollouts", work.steps * rows * new, operations, seconds, standing + _student_cache(work))
     if work.teacher is not None and work.signal:
-        found["teacher forward"] = work.teacher.flops(tokens, work.length // 2) / arithmetic
-    lengths = (work.prompt_tokens, work.response_tokens, work.generation_batch)
-    rows = round(work.rows * work.on_policy)
-    found["student's own text"] = work.steps * decode_seconds(work.student, rows, *lengths, 4, device)
-    if work.teacher is not None:
-        width = WIDTH[work.precision]
-        found["teacher's texts"] = decode_seconds(work.teacher, work.teacher_texts, *lengths, width, device)
-    return found
+        operations = work.teacher.flops(tokens, middle)
+        yield Stage("teacher forward", tokens, operations, operations / arithmetic, standing + _teacher_pass(work))
+    operations = 3 * work.student.flops(tokens, middle)
+    yield Stage("student forward and backward", tokens, operations, operations / arithmetic, standing + passes)
+
+
+def answering(shape: Shape, rows: int, lengths: tuple[int, int, int], batch: int, device: Device) -> Stage:
+    """A trained model answers ``rows`` problems in fp32. ``lengths``: of a prompt, an answer, the longest answer."""
+    prompt, new, longest = lengths
+    held = 4 * shape.parameters + cache_of(shape, min(rows, batch), prompt + longest, 4)
+    seconds = decode_seconds(shape, rows, prompt, new, batch, 4, device)
+    return Stage("evaluation", rows * new, decode_flops(shape, rows, prompt, new), seconds, held)
 
 
 def estimate(work: Work, device: Device) -> Estimate:
     """Memory and time of ``work`` on ``device``, with what was assumed."""
+    longest = f"every sequence as long as allowed: {work.prompt_tokens} + {work.response_tokens} tokens"
+    words = (*assumptions(work, device), longest, "evaluation is left out")
+    return Estimate(memory_of(work), {stage.stage: stage.seconds for stage in stages_of(work, device)}, words)
+
+
+def assumptions(work: Work, device: Device) -> tuple[str, ...]:
+    """What every estimate rests on, whatever the lengths."""
     states = "cut over the processes (FSDP)" if work.sharded else "whole on every process (DDP)"
-    return Estimate(
-        memory_of(work),
-        time_of(work, device),
-        (
-            f"{work.processes} x {device.name}; student weights, gradients and AdamW moments in fp32, {states}",
-            f"every sequence as long as allowed: {work.prompt_tokens} + {work.response_tokens} tokens",
-            "no gradient checkpointing; attention by sdpa, whose scores are never stored",
-            f"{SHARE_TRAINING:.0%} of peak arithmetic in passes, {SHARE_DECODING:.0%} of peak bandwidth and "
-            f"{device.launch * 1e3:g} ms a layer in decoding (assumed, not measured on this device)",
-            "evaluation, loading and communication between processes are left out",
-        ),
+    return (
+        f"{work.processes} x {device.name}; student weights, gradients and AdamW moments in fp32, {states}",
+        "no gradient checkpointing; attention by sdpa, whose scores are never stored",
+        f"{SHARE_TRAINING:.0%} of peak arithmetic in passes, {SHARE_DECODING:.0%} of peak bandwidth and "
+        f"{device.launch * 1e3:g} ms a layer in decoding (assumed, not measured on this device)",
+        "loading and communication between processes are left out",
     )
 
 

@@ -1,5 +1,8 @@
 """The shape of a decoder: its parameters, arithmetic, key-value cache and activations, by counting.
 
+Two rules for operations: :meth:`Shape.flops` knows the context, for forecasts; :func:`token_flops` needs nothing but
+parameters and tokens, for budgets that must compare what was spent.
+
 The bytes of activations per token and layer are those that autograd keeps for a Llama-like layer under sdpa;
 ``tests/test_estimate.py`` holds them against PyTorch's own count.
 """
@@ -87,6 +90,13 @@ class Shape:
         return tokens * (self.layers * layer + 8 * self.hidden)
 
 
+def token_flops(student: float, teacher: float, trained: float, taught: float, generated: float) -> float:
+    """Operations from parameters and tokens alone: 6 a parameter and token of the student's training, 2 of a forward
+    pass of the teacher (``taught``) and of a token that the student sampled. Attention over the context is left out.
+    """
+    return student * (6 * trained + 2 * generated) + 2 * teacher * taught
+
+
 def _llama(layers: int, hidden: int, heads: int, kv: int, inner: int, vocab: int, tied: bool, dim: int = 0) -> Shape:
     return Shape(layers, hidden, heads, kv, dim or hidden // heads, inner, vocab, tied)
 
@@ -101,8 +111,11 @@ PUBLISHED: Mapping[str, Shape] = {  # from the config.json of each repository
     "Qwen/Qwen2.5-7B-Instruct": _QWEN_7B,
     "Qwen/Qwen2.5-1.5B": _QWEN_15B,
     "Qwen/Qwen2.5-0.5B": _llama(24, 896, 14, 2, 4864, 151936, True),
+    "Qwen/Qwen2.5-Coder-7B-Instruct": _QWEN_7B,
+    "Qwen/Qwen2.5-Coder-1.5B": _QWEN_15B,
     "Qwen/Qwen2-7B-Instruct": _QWEN_7B,
     "Qwen/Qwen2-1.5B": _QWEN_15B,
+    "Qwen/Qwen2-Math-1.5B": _QWEN_15B,
     "deepseek-ai/deepseek-coder-6.7b-instruct": _llama(32, 4096, 32, 32, 11008, 32256, False),
     "deepseek-ai/deepseek-coder-1.3b-base": _llama(24, 2048, 16, 16, 5504, 32256, False),
     "google/gemma-2-9b-it": _llama(42, 3584, 16, 8, 14336, 256000, True, 256),
