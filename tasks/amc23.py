@@ -27,7 +27,7 @@ class AMC23(MathsTask):
             Problem(
                 id=str(self.field(row, "id", i)),
                 prompt=prompt(self.field(row, "problem", i)),
-                reference=Gold(_number(self.field(row, "answer", i))),
+                reference=Gold(_number(self.field(row, "answer", i)), in_text=False),  # version 1 never read that
             )
             for i, row in enumerate(rows)
         ]

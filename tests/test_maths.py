@@ -85,6 +85,20 @@ CASES = [
     ("45", minutes, ["45", "45\\text{ minutes}", "45 min", "0.75 \\text{ hours}"], ["45\\text{ seconds}", "0.75"]),
     ("166", area, ["166 \\text{ cm}^2", "166\\mathrm{~cm}^2", "166 \\text{ square centimeters}"], []),
     ("166", area, [], ["166 \\text{ cm}", "166 \\text{ m}^2"]),
+    (
+        "45",
+        minutes,
+        ["\\text{45 minutes}", "\\text{0.75 hours}", "\\mathrm{45~min}"],
+        ["\\text{45 seconds}", "\\text{0.75}"],
+    ),
+    ("166", area, ["\\text{166 cm}^2", "\\text{166 square centimeters}"], ["\\text{166 m}^2", "\\text{16 cm}^2"]),
+    (
+        "10",
+        {},
+        ["\\text{10 cm}", "\\text{10}"],
+        ["\\text{11 cm}", "\\text{10 or 11}", "\\text{10 to x}", "\\text{not 10}"],
+    ),
+    ("10", {"in_text": False}, ["10\\text{ cm}", "\\text{10}"], ["\\text{10 cm}"]),
     ("4.2", percent, ["4.2", "4.1", "4.3\\%", "0.042"], ["4.31", "42", "4.05"]),
     ("\\$18.90", {}, ["18.9", "\\$18.90", "18.90 \\text{ dollars}"], ["18", "1890"]),
 ]

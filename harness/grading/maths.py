@@ -33,6 +33,7 @@ class Gold:
 
     ``several``: its commas separate answers (else ``1,000`` is a number). ``interval``: ``(a,b)`` is an open
     interval, not a pair. ``unit`` is meant where an answer names none; ``tolerance`` is absolute.
+    ``in_text``: an answer may stand with its unit inside one ``\\text{10 cm}``.
     """
 
     text: str
@@ -40,6 +41,7 @@ class Gold:
     interval: bool = False
     unit: str = ""
     tolerance: float | None = None
+    in_text: bool = True
 
 
 @dataclass(frozen=True)
