@@ -115,9 +115,12 @@ def _assignment(text: str) -> tuple[str | None, str | None, str]:
 
 def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tuple[str, str] | None) -> bool:
     word = re.fullmatch(r"\\text\s*\{(.*)\}", gold)
-    if word:
-        return _letters(word[1]) == _letters(answer.removeprefix("\\text"))
-    answer = out_of_text(answer) if rules["in_text"] else answer
+    if word and _letters(word[1]) == _letters(answer.removeprefix("\\text")):
+        return True
+    if rules["in_text"]:
+        gold, answer = out_of_text(gold), out_of_text(answer)
+    if word and gold.startswith("\\text"):
+        return False
     (gold, gold_unit), (answer, unit) = take_unit(gold), take_unit(answer)
     gold_unit = gold_unit or named(rules["unit"])
     gold, answer = _in_base_ten(gold, answer)

@@ -47,10 +47,10 @@ SPELLINGS = {
 PLAIN = {*SIZES, *SPELLINGS.values(), "mile", "unit"} - {"m"}
 WRITTEN = re.compile(r"(.*?)\\text\s*\{([^{}]*)\}\s*(?:\^\s*\{?\s*(\d)\s*\}?)?", re.DOTALL)
 WORDS = re.compile(r"(.*[\d})])\s*([A-Za-z][A-Za-z/ ]*)\.?\s*(?:\^\s*\{?\s*(\d)\s*\}?)?", re.DOTALL)
-# A number with its unit in one \text{}: words that make more of it than a quantity are none.
+# A number with its unit in one \text{}. Ordinals are words; so is what other words make more than a quantity.
 IN_TEXT = re.compile(
     r"\\text\s*\{\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:/\d+)?)\s*"
-    r"(?![^{}]*\b(?:and|or|to|not|is|plus|minus|times|over)\b)([A-Za-z\\%][A-Za-z\\%/. ]*)\}(.*)",
+    r"(?![^{}]*\b(?:and|or|to|not|is|plus|minus|times|over)\b)(?!(?:st|nd|rd|th)\b)([A-Za-z\\%][A-Za-z\\%/. ]*)\}(.*)",
     re.DOTALL | re.IGNORECASE,
 )
 DEGREES = re.compile(r"(.*?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})", re.DOTALL)
