@@ -13,7 +13,7 @@ from harness.types import Problem
 
 class GSM8K(MathsTask):
     name = "gsm8k"
-    version = "1"
+    version = "2"
     paper = "https://arxiv.org/abs/2110.14168"
     licence = "MIT"
     dataset = Dataset(

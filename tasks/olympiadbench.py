@@ -20,7 +20,7 @@ REPAIRS = {
 
 class OlympiadBench(MathsTask):
     name = "olympiadbench"
-    version = "1"
+    version = "2"
     paper = "https://arxiv.org/abs/2402.14008"
     licence = "MIT"
     repairs = REPAIRS

@@ -60,6 +60,9 @@ CASES = [
     ("m_{\\max }=n^{2}-n-1", {}, ["n^2-n-1", "m=n^2-1-n"], ["n^2-n+1"]),
     ("6 - 5i", {}, ["-5i+6"], ["6+5i", "6"]),
     ("\\text{Evelyn}", {}, ["Evelyn", "\\text{evelyn}"], ["\\text{Carla}", "E"]),
+    ("\\text{3rd}", {}, ["3rd", "\\text{3rd}"], ["3", "\\text{3 cm}"]),
+    ("\\text{10 cm}", {}, ["10", "10\\text{ cm}", "10 cm", "0.1\\text{ m}"], ["11", "10\\text{ m}"]),
+    ("\\text{5 apples}", {}, ["5 apples", "5"], ["6 apples", "\\text{apples}"]),
     ("\\text{(C)}", {}, ["C", "(C)"], ["D", "3"]),
     ("1,2", both, ["2,1", "1 and 2", "\\{1,2\\}", "x=1 \\text{ or } x=2"], ["1", "1,2,3", "(1,2)", "1,3"]),
     ("2500,7500", both, ["2,500 \\text{ and } 7,500"], ["2500", "25007500"]),
@@ -85,6 +88,19 @@ CASES = [
     ("45", minutes, ["45", "45\\text{ minutes}", "45 min", "0.75 \\text{ hours}"], ["45\\text{ seconds}", "0.75"]),
     ("166", area, ["166 \\text{ cm}^2", "166\\mathrm{~cm}^2", "166 \\text{ square centimeters}"], []),
     ("166", area, [], ["166 \\text{ cm}", "166 \\text{ m}^2"]),
+    (
+        "45",
+        minutes,
+        ["\\text{45 minutes}", "\\text{0.75 hours}", "\\mathrm{45~min}"],
+        ["\\text{45 seconds}", "\\text{0.75}"],
+    ),
+    ("166", area, ["\\text{166 cm}^2", "\\text{166 square centimeters}"], ["\\text{166 m}^2", "\\text{16 cm}^2"]),
+    (
+        "10",
+        {},
+        ["\\text{10 cm}", "\\text{10}"],
+        ["\\text{11 cm}", "\\text{10 or 11}", "\\text{10 to x}", "\\text{not 10}"],
+    ),
     ("4.2", percent, ["4.2", "4.1", "4.3\\%", "0.042"], ["4.31", "42", "4.05"]),
     ("\\$18.90", {}, ["18.9", "\\$18.90", "18.90 \\text{ dollars}"], ["18", "1890"]),
 ]
@@ -182,9 +198,20 @@ def test_a_bomb_costs_its_item_and_nothing_else(monkeypatch):
     assert "longer than" in verdicts[3].reason
 
 
+def test_amc23_reads_no_number_inside_text_until_its_version_is_raised():
+    for family, right, classes in ((AMC23, 0.0, [0, 1]), (AIME24, 1.0, [0, 0])):
+        task = family(Data([{"id": 0, "problem": "?", "answer": 10}], "", "one row"))
+        assert task.grade(task.items[0], "\\boxed{\\text{10 cm}}").score == right
+        assert (family.version == "1") == (right == 0.0)
+        assert equivalence_classes(["\\text{10 cm}", "10"], task.in_text) == classes
+
+
 def test_a_worker_killed_from_outside_is_replaced():
     pool = maths_pool.Pool(size=1)
-    pair = ({"text": "\\sqrt2", "several": False, "interval": False, "unit": "", "tolerance": None}, "\\sqrt{2}")
+    pair = (
+        {"text": "\\sqrt2", "several": False, "interval": False, "unit": "", "tolerance": None, "in_text": True},
+        "\\sqrt{2}",
+    )
     try:
         assert pool.compare([pair]) == [{"equal": True}]
         (worker,) = pool.workers
@@ -198,7 +225,7 @@ def test_a_worker_killed_from_outside_is_replaced():
 
 def test_an_interrupt_leaves_no_answer_behind_for_the_next_request(monkeypatch):
     pool = maths_pool.Pool(size=1)
-    rules = {"several": False, "interval": False, "unit": "", "tolerance": None}
+    rules = {"several": False, "interval": False, "unit": "", "tolerance": None, "in_text": True}
 
     def interrupted(self):
         raise KeyboardInterrupt

@@ -11,6 +11,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -66,12 +67,15 @@ def extract(text: str, hashes: bool = False) -> str | None:
     return boxed if boxed is not None or not marks else marks[-1][1].strip()
 
 
-def grade(golds: Sequence[Gold], texts: Sequence[str], hashes: bool = False) -> list[Judged]:
-    """Each text held against its gold, in order. Raises RunFailed where math-verify does not start."""
+def grade(golds: Sequence[Gold], texts: Sequence[str], hashes: bool = False, in_text: bool = True) -> list[Judged]:
+    """Each text held against its gold, in order; with ``in_text``, ``\\text{10 cm}`` is read as ``10\\text{ cm}``.
+
+    Raises RunFailed where math-verify does not start.
+    """
     answers = [extract(text, hashes) for text in texts]
     judged = [_at_once(gold, answer) for gold, answer in zip(golds, answers, strict=True)]
     open_ = [i for i, verdict in enumerate(judged) if verdict is None]
-    replies = shared_pool().compare([(dataclasses.asdict(golds[i]), answers[i]) for i in open_])
+    replies = shared_pool().compare([(dataclasses.asdict(golds[i]) | {"in_text": in_text}, answers[i]) for i in open_])
     for i, reply in zip(open_, replies, strict=True):
         judged[i] = _from_reply(golds[i], answers[i], reply)
     return judged
@@ -104,13 +108,13 @@ def _from_reply(gold: Gold, answer: str, reply: Mapping[str, Any]) -> Judged:
     return _verdict(gold, answer, reply["equal"], note)
 
 
-def equivalence_classes(answers: Sequence[str | None]) -> list[int | None]:
+def equivalence_classes(answers: Sequence[str | None], in_text: bool = True) -> list[int | None]:
     """For maj@k: the class of each extracted answer, numbered by first appearance; None has none."""
     representatives: list[str] = []
     numbers: dict[str, int] = {}
     for answer in dict.fromkeys(a for a in answers if a is not None):
         boxed = [f"\\boxed{{{answer}}}"] * len(representatives)
-        same = [j.correct for j in grade([Gold(text) for text in representatives], boxed)]
+        same = [j.correct for j in grade([Gold(text) for text in representatives], boxed, in_text=in_text)]
         numbers[answer] = same.index(True) if True in same else len(representatives)
         if True not in same:
             representatives.append(answer)
@@ -137,6 +141,7 @@ class MathsTask(Task):
         ),
     }
     hashes: ClassVar[bool] = False  # whether "#### 9" gives an answer, besides a box
+    in_text: ClassVar[bool] = True  # whether \text{10 cm} is a number and its unit
 
     def grade(self, problem: Problem, text: str) -> Verdict:
         return self.grade_all([Completion(problem.id, 0, text, tokens=0, finish="stop")])[0]
@@ -146,7 +151,9 @@ class MathsTask(Task):
         strangers = sorted({c.problem_id for c in completions} - set(golds))
         if strangers:
             raise BadInput(f"{self.name} has no problem {strangers[0]!r}")
-        judged = grade([golds[c.problem_id] for c in completions], [c.text for c in completions], self.hashes)
+        judged = grade(
+            [golds[c.problem_id] for c in completions], [c.text for c in completions], self.hashes, self.in_text
+        )
         return [
             Verdict(c.problem_id, c.sample, float(j.correct), j.reason, j.extracted, j.error)
             for c, j in zip(completions, judged, strict=True)
@@ -164,7 +171,7 @@ class MathsTask(Task):
         """avg@k, pass@k and maj@k where each problem has several samples."""
         found = super().measures(graded)
         if found:
-            found[f"maj@{found['samples']}"] = majority(graded, equivalence_classes)
+            found[f"maj@{found['samples']}"] = majority(graded, partial(equivalence_classes, in_text=self.in_text))
         return found
 
     def gold_completion(self, problem: Problem) -> str:

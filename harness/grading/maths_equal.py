@@ -17,7 +17,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 from sympy import Expr, Float, N, Rational, Symbol
 
 from harness.grading.maths_answer import THOUSANDS, Answer, clean, literal, nesting, read, readings, split
-from harness.grading.maths_units import conversion, named, take_unit
+from harness.grading.maths_units import conversion, named, out_of_text, take_unit
 
 RELATIVE = 1e-5  # math-verify rounds to 6 decimals, and so cannot tell 0.0000672 from 0.0000671
 DEEPEST = 24  # brackets in brackets; the time of math-verify's parser doubles with each few
@@ -115,8 +115,12 @@ def _assignment(text: str) -> tuple[str | None, str | None, str]:
 
 def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tuple[str, str] | None) -> bool:
     word = re.fullmatch(r"\\text\s*\{(.*)\}", gold)
-    if word:
-        return _letters(word[1]) == _letters(answer.removeprefix("\\text"))
+    if word and _letters(word[1]) == _letters(answer.removeprefix("\\text")):
+        return True
+    if rules["in_text"]:
+        gold, answer = out_of_text(gold), out_of_text(answer)
+    if word and gold.startswith("\\text"):
+        return False
     (gold, gold_unit), (answer, unit) = take_unit(gold), take_unit(answer)
     gold_unit = gold_unit or named(rules["unit"])
     gold, answer = _in_base_ten(gold, answer)

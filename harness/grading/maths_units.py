@@ -47,8 +47,19 @@ SPELLINGS = {
 PLAIN = {*SIZES, *SPELLINGS.values(), "mile", "unit"} - {"m"}
 WRITTEN = re.compile(r"(.*?)\\text\s*\{([^{}]*)\}\s*(?:\^\s*\{?\s*(\d)\s*\}?)?", re.DOTALL)
 WORDS = re.compile(r"(.*[\d})])\s*([A-Za-z][A-Za-z/ ]*)\.?\s*(?:\^\s*\{?\s*(\d)\s*\}?)?", re.DOTALL)
+# A number with its unit in one \text{}. Ordinals are words; so is what other words make more than a quantity.
+IN_TEXT = re.compile(
+    r"\\text\s*\{\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:/\d+)?)\s*"
+    r"(?![^{}]*\b(?:and|or|to|not|is|plus|minus|times|over)\b)(?!(?:st|nd|rd|th)\b)([A-Za-z\\%][A-Za-z\\%/. ]*)\}(.*)",
+    re.DOTALL | re.IGNORECASE,
+)
 DEGREES = re.compile(r"(.*?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})", re.DOTALL)
 PERCENT = re.compile(r"(.*?)\s*\\?%", re.DOTALL)
+
+
+def out_of_text(text: str) -> str:
+    """``10\\text{cm}`` for ``\\text{10 cm}``, else ``text`` as it is."""
+    return IN_TEXT.sub(r"\1\\text{\2}\3", text) if IN_TEXT.fullmatch(text) else text
 
 
 def take_unit(text: str) -> tuple[str, str]:
