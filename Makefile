@@ -21,9 +21,10 @@ lint: $(READY)
 
 # The published tables, from their records.
 leaderboard: $(READY)
-	$(BIN)/harness table --results results/micro > results/micro/LEADERBOARD.md
+	$(BIN)/harness table --results results/micro --layout tasks > results/micro/LEADERBOARD.md
+	$(BIN)/harness table --results results/micro --layout grid | grep -v '^convention cards' > results/micro/GRID.md
 	$(BIN)/python -c "from harness.leaderboard.table import update_between_markers as update; \
-	  update('README.md', open('results/micro/LEADERBOARD.md', encoding='utf-8').read(), 'micro')"
+	  update('README.md', open('results/micro/GRID.md', encoding='utf-8').read(), 'micro')"
 	$(BIN)/harness plot --results results/micro --theme auto --out results/micro/leaderboard.svg
 
 # The benchmarks against TRL and Liger, which get an environment of their own (.venv-bench). Hours; on a quiet machine.
