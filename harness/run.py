@@ -21,6 +21,7 @@ from harness import convention
 from harness.evaluation import evaluate
 from harness.evaluation.lm_eval_task import LmEvalTask
 from harness.export import card
+from harness.forecast import intended
 from harness.launch import processes
 from harness.method import ReferencePoint
 from harness.models.files import ModelFiles
@@ -58,9 +59,7 @@ def _record(
     """The record of one student on one task: the existing one, or a new one."""
     limit = plan.recipe.evaluation.limit
     foreign = isinstance(task, LmEvalTask)  # asks and grades as lm-eval does
-    decoding = task.decoding if foreign else evaluate.decoding_of(task, plan.recipe.evaluation)
-    protocol = evaluate.protocol_of(task, decoding, limit, plan.template)
-    identity = record.identity_of(training.spec, protocol)
+    decoding, protocol, identity = intended.measurement(plan, training, task)
     work = plan.request.results / "work"
     # A damaged record stops a run, but not one that is to supersede it.
     existing = None if plan.request.again else plan.store.find(identity)

@@ -110,4 +110,4 @@ def test_the_intended_identity_is_the_one_that_is_recorded(words, capsys, tmp_pa
     (record,) = json.loads(capsys.readouterr().out)["records"]
     plan = prepare(Request(["untouched"], [PARITY], settings=SMALL, results=tmp_path / "results"))
     ((training, task, run_id),) = intended.cells(plan)
-    assert run_id == record["run_id"] and intended.identity(plan, training, task) == record["identity"]
+    assert run_id == record["run_id"] and intended.measurement(plan, training, task)[2] == record["identity"]

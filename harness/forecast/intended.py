@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.evaluation import evaluate
 from harness.evaluation.lm_eval_task import LmEvalTask
 from harness.records import record
 from harness.task import Task
+from harness.types import Decoding
 
 if TYPE_CHECKING:
     from harness.plan import Plan, Training
@@ -18,13 +19,13 @@ def cells(plan: Plan) -> Iterator[tuple[Training, Task, str | None]]:
     """In the order of a run: the training, the task, and the run id of what is recorded, or None."""
     for training in plan.trainings:
         for task in plan.tasks:
-            existing = plan.store.find(identity(plan, training, task))
+            existing = plan.store.find(measurement(plan, training, task)[2])
             yield training, task, None if existing is None else existing["run_id"]
 
 
-def identity(plan: Plan, training: Training, task: Task) -> str:
-    """The identity under which ``harness run`` records this training on this task."""
+def measurement(plan: Plan, training: Training, task: Task) -> tuple[Decoding, dict[str, Any], str]:
+    """How a training is measured on a task: decoding, protocol, and the identity under which it is recorded."""
     evaluation = plan.recipe.evaluation
     decoding = task.decoding if isinstance(task, LmEvalTask) else evaluate.decoding_of(task, evaluation)
     protocol = evaluate.protocol_of(task, decoding, evaluation.limit, plan.template)
-    return record.identity_of(training.spec, protocol)
+    return decoding, protocol, record.identity_of(training.spec, protocol)
