@@ -110,7 +110,8 @@ MATHS_WHY = r"""Why:
 - olympiadbench, strings: the golds stand between dollar signs, and a model's box does not.
 
 AMC23 keeps version 1 of its protocol, which refuses a number that stands with its unit inside one `\text{}`, as in
-`\boxed{\text{27 minutes}}`; `\boxed{27\text{ minutes}}` is right there as everywhere. The other maths tasks read both."""
+`\boxed{\text{27 minutes}}`; `\boxed{27\text{ minutes}}` is right there as everywhere. The other maths tasks
+read both."""
 
 
 def _written(name: str, gold: str) -> str:
