@@ -135,3 +135,17 @@ def test_recorded_judgements_give_the_published_win_rate(monkeypatch, capsys):
     code, found = checked(capsys, "alpaca_eval")
     (task,) = found["tasks"]
     assert code == 0 and task["golds"] == {"passed": 1, "total": 1} and "published 26.4596" in task["notes"][0]
+
+
+def test_the_last_line_names_what_was_not_checked():
+    green = check.Checked("echo", golds=check.Tally(2, 2))
+    skipped = check.Checked("vicuna_bench", "skipped", "no recorded judgements")
+    failed = check.Checked("parity", "failed", failures=[])
+    for found, exit_is_0, last in (
+        ([green], True, "all green"),
+        ([green, skipped], True, "all green; not checked: vicuna_bench"),
+        ([green, skipped, failed], False, "not green; not checked: vicuna_bench"),
+        ([skipped], False, "not green; not checked: vicuna_bench"),
+    ):
+        assert check.green(found) == exit_is_0
+        assert check.text(found).splitlines()[-1] == last

@@ -169,7 +169,7 @@ def as_json(found: Sequence[Checked]) -> dict[str, Any]:
 
 
 def text(found: Sequence[Checked]) -> str:
-    """A line a task, and below it every failure."""
+    """A line a task, below it every failure, and a last line that says what was not checked."""
     width = max(len(checked.task) for checked in found)
     lines = []
     for c in found:
@@ -181,5 +181,8 @@ def text(found: Sequence[Checked]) -> str:
         )
         lines += [f"{'':<{width}}  {note}" for note in c.notes]
         lines += [f"{'':<{width}}  {f['problem_id']}: {f['kind']} must {f['must']}: {f['reason']}" for f in c.failures]
-    lines.append("all green" if green(found) else "not green")
+    skipped = [c.task for c in found if c.status == "skipped"]
+    lines.append(
+        ("all green" if green(found) else "not green") + (f"; not checked: {', '.join(skipped)}" if skipped else "")
+    )
     return "\n".join(lines)

@@ -186,6 +186,8 @@ def page(
     lines += [
         "",
         "Right ones are right answers that were hardly spoilt: a cut in the closing words, a changed comment.",
+        "A maths answer of huge numbers or deep nesting is right where it is worth the gold: a number over itself",
+        "is 1, and so is 1 behind an even number of signs or in matching brackets; odd signs make -1.",
         "`no verdict`: a comparison that hit its limit of CPU time or memory; it costs its item and counts as wrong.",
     ]
     return "\n".join(lines)
