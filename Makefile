@@ -22,6 +22,8 @@ lint: $(READY)
 # The published tables, from their records.
 leaderboard: $(READY)
 	$(BIN)/harness table --results results/micro --layout tasks > results/micro/LEADERBOARD.md
+	for format in csv json latex html; do \
+	  $(BIN)/harness table --results results/micro --format $$format > results/micro/leaderboard.$$format; done
 	$(BIN)/harness table --results results/micro --layout grid | grep -v '^convention cards' > results/micro/GRID.md
 	$(BIN)/python -c "from harness.leaderboard.table import update_between_markers as update; \
 	  update('README.md', open('results/micro/GRID.md', encoding='utf-8').read(), 'micro')"
