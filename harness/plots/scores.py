@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3  # panels side by side
+STEPS = re.compile(r" \(training\.steps=(\d+)\)$")
 LEGEND = (
     "95 % intervals. Filled: best; hollow: not distinguishable from the best; grey: the rest. "
     "Dashed: models as they come, not trained."
@@ -26,7 +28,8 @@ def figure(sections: Sequence[Section], scheme: str = "light", columns: int = CO
     lines = -(-len(sections) // columns)
     tallest = max(len(_competitors(section)) for section in sections)
     with theme.drawing(scheme):
-        size = (3.35 * max(columns, 2), lines * (1.05 + 0.27 * tallest))
+        longest = max(len(_name(row)) for section in sections for row in _competitors(section))
+        size = ((2.3 + 0.075 * longest) * max(columns, 2), lines * (1.05 + 0.27 * tallest))
         found = Figure(figsize=size, layout="constrained")
         grid = found.subplots(lines, columns, squeeze=False)
         for axes in grid.flat[len(sections) :]:
@@ -83,5 +86,6 @@ def _panel(axes: Any, section: Section, scheme: str) -> None:
 
 
 def _name(row: Row) -> str:
-    label = row.label if len(row.label) < 30 else row.label[:29] + "…"
+    label = STEPS.sub(r", \1 steps", row.label)  # what sets most rows apart, in few letters
+    label = label if len(label) < 30 else label[:29] + "…"
     return f"{label}{RECONSTRUCTED if row.reconstruction else ''}" + ("" if row.kind == "measured" else " (reported)")
