@@ -1,4 +1,4 @@
-"""Watches the memory of long work: on-policy training of the embedded pair, then generation and grading, step by step.
+"""Watches the memory of long work: on-policy training of the embedded pair, its generation included, step by step.
 
     python -m harness.safety.memory --steps 600 --out results/safety/memory.md
 
