@@ -14,20 +14,22 @@ from harness.models.head import Head
 from harness.training.objective import Student
 from harness.training.signals import HiddenReading, NoReading
 
-VOCAB, TOKENS = 997, 48
+VOCAB = 997
 
 
-@pytest.fixture(scope="module")
-def heads():
+@pytest.fixture(scope="module", params=["sequences longer than chunks", "sequences inside chunks"])
+def heads(request):
+    """Student and teacher, and the number of tokens."""
     student, teacher = (loss_sides.bare_head(VOCAB, 16, seed) for seed in (1, 2))
-    return Student(student, VOCAB, elements=VOCAB * 7), teacher
+    rows, tokens = {"sequences longer than chunks": (7, 48), "sequences inside chunks": (300, 512)}[request.param]
+    return Student(student, VOCAB, elements=VOCAB * rows), teacher, tokens
 
 
 def both(heads, name, **settings):
     """(value, gradients, weight) of the chunked and of the naive computation."""
-    student, teacher = heads
+    student, teacher, tokens = heads
     chosen = loss_sides.method(name, **settings)
-    batch = loss_sides.batch_of(chosen, TOKENS)
+    batch = loss_sides.batch_of(chosen, tokens)
     reading = NoReading()
     if chosen.needs.teacher == "signal":
         with torch.no_grad():
@@ -64,6 +66,21 @@ def test_chunks_equal_the_naive_computation_of_every_method(heads, name, setting
     assert ours.keys() == theirs.keys() and "lm_head.weight" in ours
     for key in ours:
         assert (ours[key] - theirs[key]).norm() <= 1e-5 * theirs[key].norm(), key
+
+
+@pytest.mark.parametrize("name", ["kd", "minillm", "distillm2", "iw_opd"])
+def test_each_head_is_applied_once_where_sequences_fit_into_chunks(heads, name, monkeypatch):
+    student, teacher, tokens = heads
+    chosen = loss_sides.method(name)
+    batch = loss_sides.batch_of(chosen, tokens)
+    with torch.no_grad():
+        reading = HiddenReading(Student(teacher, VOCAB)._hidden(batch), Head.of(teacher, VOCAB))
+    rows, raw = [], Head.raw
+    monkeypatch.setattr(Head, "raw", lambda head, hidden: (rows.append(len(hidden)), raw(head, hidden))[1])
+    student(batch, chosen, reading, loss_sides.STEP, None)
+    twice = chosen.needs.survey and tokens == 48
+    assert sum(rows) == len(batch.labels) * (4 if twice else 2)
+    assert max(rows) <= student.elements // VOCAB
 
 
 def test_a_sketch_tells_gradients_apart():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness.losses import jsd
-from harness.models.head import Head, chunked_sum, cut
+from harness.models.head import Head, chunked_sum, chunks
 from harness.training.signals import TopKReading
 
 FOLDER = Path(__file__).parent / "golden"
@@ -52,7 +52,7 @@ def test_chunked_losses_through_both_heads(name, elements):
         weight = torch.nn.Parameter(given["student_head"].clone())
         teacher = Head(torch.nn.Parameter(given["teacher_head"]), None, 17, **scaling)
         own, theirs = (h.reshape(-1, h.shape[-1])[mask] for h in (hidden, given["teacher_hidden"]))
-        bounds = cut(range(len(own)), 17, elements)
+        bounds = chunks(range(len(own)), 17, elements, "cpu")
         assert len(bounds) == (3 if elements == 34 else 1)
 
         def value(logits, a, b, case=case, teacher=teacher, theirs=theirs):

@@ -13,7 +13,7 @@ from transformers import (
 
 from harness import losses
 from harness.errors import BadInput
-from harness.models.head import Head, chunked_sum, cut, trunk
+from harness.models.head import Head, chunked_sum, chunks, cut, trunk
 
 SMALL = {
     "vocab_size": 50,
@@ -41,8 +41,9 @@ def cohere():
 
 
 @pytest.mark.parametrize("make", [llama, lambda: llama(tie_word_embeddings=True), gemma2, cohere])
-@pytest.mark.parametrize("elements", [1, 200, 10**9])
-def test_chunks_equal_the_full_computation(make, elements):
+@pytest.mark.parametrize("elements", [1, 47 * 16, 10**9])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])  # which only decides how a chunk is sliced
+def test_chunks_equal_the_full_computation(make, elements, device):
     torch.manual_seed(0)
     model, ids = make().double(), torch.randint(0, 50, (3, 9))
     teacher = torch.randn(27, 47, dtype=torch.float64)
@@ -60,7 +61,7 @@ def test_chunks_equal_the_full_computation(make, elements):
     total = chunked_sum(
         hidden,
         head,
-        cut(list(range(27)), 47, elements),
+        chunks(range(27), 47, elements, device),
         lambda logits, a, b: losses.reverse_kl(logits, teacher[a:b]).sum(),
     )
     torch.testing.assert_close(total, full)
@@ -121,7 +122,7 @@ def test_no_tensor_is_larger_than_a_chunk_of_logits():
         total = chunked_sum(
             hidden,
             head,
-            cut(list(range(64)), 997, 997 * 16),
+            chunks(range(64), 997, 997 * 16, "cpu"),
             lambda z, a, b: losses.forward_kl(z, -z.detach()).sum(),
         )
         total.backward()

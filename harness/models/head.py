@@ -1,9 +1,11 @@
 """From hidden states to a sum of per-token values without the [tokens, vocabulary] logits.
 
-The output head is applied to one chunk of tokens at a time. Each chunk's logits live just long enough to
-yield the values and their gradient with respect to those logits, which is folded at once into the gradients
-of the hidden states [N, d] and of the head [V, d]. Peak memory beyond those is a few tensors of one chunk;
-the arithmetic is that of the full computation (nothing is recomputed in the backward pass).
+The output head is applied to one chunk of tokens at a time, and its logits are read slice by slice. A slice yields
+its values and their gradient with respect to the logits, which takes the logits' place; once a chunk is read, its
+gradient is folded into those of the hidden states [N, d] and of the head [V, d]. Peak memory beyond those is the
+logits of one chunk and a few tensors of one slice; the arithmetic is that of the full computation (nothing is
+recomputed in the backward pass). Chunks are large because a product with the head is bound by reading the head when
+tokens are few; slices are small because everything else is bound by memory, which caches are faster than.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from transformers import PreTrainedModel
 
 from harness.errors import BadInput
 
-CHUNK_ELEMENTS = 2**24  # logits of one chunk: 64 MiB in fp32
+CHUNK_ELEMENTS = 2**26  # logits of one chunk: 256 MiB in fp32
+SLICES = {"cpu": 16}  # of a chunk, on a device that caches; elsewhere the number of kernel launches matters more
+SLICES_ELSEWHERE = 4
 
 
 @dataclass(frozen=True)
@@ -105,19 +109,43 @@ def cut(step_ids: Sequence[int], vocab: int, elements: int = CHUNK_ELEMENTS) -> 
     return bounds
 
 
-def chunked_sum(
-    hidden: Tensor, head: Head, bounds: Sequence[tuple[int, int]], value: Callable[[Tensor, int, int], Tensor]
-) -> Tensor:
-    """Sum over chunks of ``value(logits [n, V], start, stop)``, differentiable in ``hidden`` and the head.
+@dataclass(frozen=True)
+class Chunk:
+    """Tokens [start, stop) that are projected at once, and the slices [start, stop) in which they are read."""
 
-    ``value`` returns a scalar. Its gradient is formed during the forward pass, chunk by chunk.
+    start: int
+    stop: int
+    slices: list[tuple[int, int]]
+
+
+def chunks(
+    step_ids: Sequence[int], vocab: int, elements: int, device: str, whole: Sequence[int] | None = None
+) -> list[Chunk]:
+    """Chunks and slices that never cut a step. With ``whole`` [N], ids of longer pieces, no chunk cuts those either."""
+    outer = cut(step_ids if whole is None else whole, vocab, elements)
+    size = elements // SLICES.get(device, SLICES_ELSEWHERE)
+    inner = [cut(step_ids[start:stop], vocab, size) for start, stop in outer]
+    return [Chunk(a, b, [(a + c, a + d) for c, d in slices]) for (a, b), slices in zip(outer, inner, strict=True)]
+
+
+def chunked_sum(
+    hidden: Tensor,
+    head: Head,
+    bounds: Sequence[Chunk],
+    value: Callable[[Tensor, int, int], Tensor],
+    enter: Callable[[Tensor, Chunk], None] | None = None,
+) -> Tensor:
+    """Sum over slices of ``value(logits [n, V], start, stop)``, differentiable in ``hidden`` and the head.
+
+    ``value`` returns a scalar. Its gradient is formed during the forward pass, slice by slice. ``enter`` sees every
+    chunk's logits [n, V], not finished yet, before the chunk's first slice is read.
     """
-    return _ChunkedSum.apply(hidden, head.weight, head.bias, head, bounds, value)
+    return _ChunkedSum.apply(hidden, head.weight, head.bias, head, bounds, value, enter)
 
 
 class _ChunkedSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, head, bounds, value):
+    def forward(ctx, hidden, weight, bias, head, bounds, value, enter):
         wants_weight = ctx.needs_input_grad[1]
         grad_hidden = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
@@ -126,20 +154,28 @@ class _ChunkedSum(torch.autograd.Function):
         total = torch.zeros(
             (), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32, device=hidden.device
         )
-        for start, stop in bounds:
-            rows = hidden[start:stop].detach()
-            raw = head.raw(rows).detach().requires_grad_()
-            with torch.enable_grad():
-                part = value(head.finish(raw), start, stop)
-                (grad_raw,) = torch.autograd.grad(part, raw)
-            total += part.detach()
+        for chunk in bounds:
+            here = slice(chunk.start, chunk.stop)
+            rows = hidden[here].detach()
+            raw = head.raw(rows).detach()
+            if enter is not None:
+                enter(raw, chunk)
+            for start, stop in chunk.slices:
+                part = raw[start - chunk.start : stop - chunk.start]
+                read = part.clone().requires_grad_()  # a copy: a method may keep what it is given
+                with torch.enable_grad():
+                    summed = value(head.finish(read), start, stop)
+                    (gradient,) = torch.autograd.grad(summed, read)
+                total += summed.detach()
+                part.copy_(gradient)
+                del read, summed, gradient
             if grad_hidden is not None:
-                torch.mm(grad_raw, matrix, out=grad_hidden[start:stop])
+                torch.mm(raw, matrix, out=grad_hidden[here])
             if grad_weight is not None:
-                _accumulate(grad_weight[: head.vocab], grad_raw, rows)
+                _accumulate(grad_weight[: head.vocab], raw, rows)
             if grad_bias is not None:
-                grad_bias[: head.vocab] += grad_raw.sum(0)
-            del raw, part, grad_raw
+                grad_bias[: head.vocab] += raw.sum(0)
+            del raw, part
         # Plain attributes, given up in backward: autograd can then take the buffers over without a copy.
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
         return total
@@ -147,7 +183,7 @@ class _ChunkedSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_total):
         gradients, ctx.gradients = ctx.gradients, None
-        return (*(None if g is None else g.mul_(grad_total.to(g.dtype)) for g in gradients), None, None, None)
+        return (*(None if g is None else g.mul_(grad_total.to(g.dtype)) for g in gradients), *[None] * 4)
 
 
 def _accumulate(grad_weight: Tensor, grad_raw: Tensor, rows: Tensor) -> None:

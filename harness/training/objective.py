@@ -5,7 +5,7 @@ It is a module so that data-parallel wrappers see the whole computation, head in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from harness.losses import cross_entropy
 from harness.method import Method, Sequences, Step, Tokens
-from harness.models.head import CHUNK_ELEMENTS, Head, chunked_sum, cut, trunk
+from harness.models.head import CHUNK_ELEMENTS, Chunk, Head, chunked_sum, chunks, trunk
 from harness.training.batching import Batch
 from harness.training.signals import Reading
 
@@ -51,10 +51,22 @@ class Student(nn.Module):
         hidden = self._hidden(batch)
         head = Head.of_checked(self.model, self.vocab)
         scale, sums = _per_token(method, batch), Sums()
-        survey = self._survey(hidden.detach(), head, batch, method, reading, step)
+        # Sequences that fit into a chunk are surveyed inside it; for longer ones both heads are applied once before.
+        inside = method.needs.survey and int(batch.length.max()) * self.vocab <= self.elements
+        survey = first = None
+        if method.needs.survey and not inside:
+            survey, first = self._survey(hidden.detach(), head, batch, method, reading, step), 0
+
+        def enter(raw: Tensor, chunk: Chunk) -> None:
+            nonlocal near, survey, first
+            near = reading.over(chunk.start, chunk.stop)
+            if inside:
+                log_probs = _log_probs(_slices(raw, head, chunk), near, batch)
+                survey, first = _look(log_probs, batch, method, step, chunk.start, chunk.stop), chunk.start
 
         def value(logits: Tensor, start: int, stop: int) -> Tensor:
-            tokens = _tokens(batch, logits, reading, step, start, stop, survey)
+            mine = None if survey is None else survey[start - first : stop - first]
+            tokens = _tokens(batch, logits, near, step, start, stop, mine)
             chosen = _weigh(method, tokens) if weights is None else weights[start:stop]
             if method.needs.gate:
                 tokens.gate, chosen = chosen, None
@@ -70,57 +82,90 @@ class Student(nn.Module):
                 sums.metrics[name] = sums.metrics.get(name, 0.0) + (scale[start:stop] * metric.detach()).sum()
             return total
 
-        total = chunked_sum(hidden, head, cut(batch.step_list, self.vocab, self.elements), value)
+        near = reading
+        total = chunked_sum(hidden, head, self._chunks(batch, whole=inside), value, enter)
         return total, sums
 
     @torch.no_grad()
     def weigh(self, batch: Batch, method: Method, reading: Reading, step: Step) -> Tensor:
         """[N] the weights that the method would give: the first pass of the shuffled-weight control."""
-        hidden, head = self._hidden(batch), Head.of_checked(self.model, self.vocab)
-        survey = self._survey(hidden, head, batch, method, reading, step)
-        parts = []
-        for start, stop in cut(batch.step_list, self.vocab, self.elements):
-            tokens = _tokens(batch, head.logits(hidden[start:stop]), reading, step, start, stop, survey)
-            weights = _weigh(method, tokens)
-            parts.append(torch.ones(stop - start, device=hidden.device) if weights is None else weights)
+        hidden, head, survey, parts = self._hidden(batch), Head.of_checked(self.model, self.vocab), None, []
+        if method.needs.survey:
+            survey = self._survey(hidden, head, batch, method, reading, step)
+        for chunk, raw in self._project(hidden, head, batch):
+            near = reading.over(chunk.start, chunk.stop)
+            for logits, start, stop in _slices(raw, head, chunk):
+                mine = None if survey is None else survey[start:stop]
+                weights = _weigh(method, _tokens(batch, logits, near, step, start, stop, mine))
+                parts.append(torch.ones(stop - start, device=hidden.device) if weights is None else weights)
         return torch.cat(parts)
 
     @torch.no_grad()
     def log_likelihood(self, batch: Batch) -> Tensor:
         """[N] log q of the text's tokens, in nats."""
-        hidden, head = self._hidden(batch), Head.of_checked(self.model, self.vocab)
-        bounds = cut(batch.step_list, self.vocab, self.elements)
-        return torch.cat([-cross_entropy(head.logits(hidden[a:b]), batch.labels[a:b]) for a, b in bounds])
+        hidden, head, parts = self._hidden(batch), Head.of_checked(self.model, self.vocab), []
+        for chunk, raw in self._project(hidden, head, batch):
+            parts += [-cross_entropy(logits, batch.labels[a:b]) for logits, a, b in _slices(raw, head, chunk)]
+        return torch.cat(parts)
 
     @torch.no_grad()
-    def _survey(
-        self, hidden: Tensor, head: Head, batch: Batch, method: Method, reading: Reading, step: Step
-    ) -> Tensor | None:
-        """[N, ...] what the method makes of the whole sequences, chunk by chunk through both heads once more."""
-        if not method.needs.survey:
-            return None
+    def _survey(self, hidden: Tensor, head: Head, batch: Batch, method: Method, reading: Reading, step: Step) -> Tensor:
+        """[N, ...] what the method makes of the whole sequences, through both heads once more."""
         parts = []
-        for start, stop in cut(batch.step_list, self.vocab, self.elements):
-            pair = reading.pair(head.logits(hidden[start:stop]), start, stop)
-            parts.append(torch.stack([-cross_entropy(z, batch.labels[start:stop]) for z in pair]))
-        log_q, log_p = torch.cat(parts, 1)
-        return method.survey(
-            Sequences(
-                log_p=log_p,
-                log_q=log_q,
-                sampler_log_prob=batch.sampler_log_prob,
-                sequence=batch.row,
-                position=batch.position,
-                length=batch.length,
-                source=batch.sources,
-                step=step,
-            )
-        )
+        for chunk, raw in self._project(hidden, head, batch):
+            near = reading.over(chunk.start, chunk.stop)
+            parts.append(_log_probs(_slices(raw, head, chunk), near, batch))
+        return _look(torch.cat(parts, 1), batch, method, step, 0, len(batch.labels))
+
+    def _project(self, hidden: Tensor, head: Head, batch: Batch) -> Iterator[tuple[Chunk, Tensor]]:
+        """Chunk after chunk with its unfinished logits."""
+        for chunk in self._chunks(batch):
+            yield chunk, head.raw(hidden[chunk.start : chunk.stop])
+
+    def _chunks(self, batch: Batch, whole: bool = False) -> list[Chunk]:
+        """``whole``: no chunk cuts a sequence."""
+        rows = batch.row.tolist() if whole else None
+        return chunks(batch.step_list, self.vocab, self.elements, batch.row.device.type, rows)
 
     def _hidden(self, batch: Batch) -> Tensor:
         """[N, d] the hidden states that predict the response tokens."""
         states = trunk(self.model)(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).last_hidden_state
         return states[batch.row, batch.column]
+
+
+def _slices(raw: Tensor, head: Head, chunk: Chunk) -> Iterator[tuple[Tensor, int, int]]:
+    """The finished logits of a chunk, slice by slice."""
+    for start, stop in chunk.slices:
+        yield head.finish(raw[start - chunk.start : stop - chunk.start]), start, stop
+
+
+@torch.no_grad()
+def _log_probs(slices: Iterator[tuple[Tensor, int, int]], reading: Reading, batch: Batch) -> Tensor:
+    """[2, N] log q and log p of the text's tokens."""
+    parts = []
+    for logits, start, stop in slices:
+        pair = reading.pair(logits, start, stop)
+        parts.append(torch.stack([-cross_entropy(z, batch.labels[start:stop]) for z in pair]))
+    return torch.cat(parts, 1)
+
+
+@torch.no_grad()
+def _look(log_probs: Tensor, batch: Batch, method: Method, step: Step, start: int, stop: int) -> Tensor:
+    """[n, ...] the method's survey of the whole sequences that tokens [start, stop) are."""
+    here, (log_q, log_p) = slice(start, stop), log_probs
+    first, last = int(batch.row[start]), int(batch.row[stop - 1])
+    return method.survey(
+        Sequences(
+            log_p=log_p,
+            log_q=log_q,
+            sampler_log_prob=None if batch.sampler_log_prob is None else batch.sampler_log_prob[here],
+            sequence=batch.row[here] - first,
+            position=batch.position[here],
+            length=batch.length[here],
+            source=batch.sources[first : last + 1],
+            step=step,
+        )
+    )
 
 
 def _per_token(method: Method, batch: Batch) -> Tensor:
@@ -150,7 +195,7 @@ def _tokens(
         sampler_log_prob=None if batch.sampler_log_prob is None else batch.sampler_log_prob[here],
         validity=None if batch.validity is None else batch.validity[here],
         step=step,
-        survey=None if survey is None else survey[here],
+        survey=survey,
     )
 
 

@@ -27,6 +27,9 @@ class Reading(Protocol):
     def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         """Student and teacher logits [n, S] on the support for tokens start:stop; ``logits`` is [n, V]."""
 
+    def over(self, start: int, stop: int) -> Reading:
+        """The same view of tokens start:stop alone, with what it takes to read them in pieces at hand."""
+
 
 class Signal(Protocol):
     """A source of readings."""
@@ -42,6 +45,9 @@ class NoReading:
 
     def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, None]:
         return logits, None
+
+    def over(self, start: int, stop: int) -> NoReading:
+        return self
 
 
 class LiveTeacher:
@@ -124,6 +130,24 @@ class HiddenReading:
     def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         return logits, self.head.logits(self.hidden[start:stop])
 
+    @torch.no_grad()
+    def over(self, start: int, stop: int) -> ProjectedReading:
+        return ProjectedReading(self.head.raw(self.hidden[start:stop]), self.head, start)
+
+
+class ProjectedReading:
+    """Logits [n, V] of the tokens from ``first`` on, projected at once and finished piece by piece."""
+
+    def __init__(self, raw: Tensor, head: Head, first: int):
+        self.raw, self.head, self.first = raw, head, first
+
+    @torch.no_grad()
+    def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        return logits, self.head.finish(self.raw[start - self.first : stop - self.first])
+
+    def over(self, start: int, stop: int) -> ProjectedReading:
+        return ProjectedReading(self.raw[start - self.first : stop - self.first], self.head, start)
+
 
 class TopKReading:
     """K tokens per position with their log-probabilities, both [N, K]; the bucket holds all remaining mass."""
@@ -140,6 +164,9 @@ class TopKReading:
     def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         student = logits.float().log_softmax(-1).gather(-1, self.ids[start:stop])
         return _with_rest(student), _with_rest(self.log_probs[start:stop])
+
+    def over(self, start: int, stop: int) -> TopKReading:
+        return self
 
 
 def _with_rest(log_probs: Tensor) -> Tensor:
