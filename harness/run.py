@@ -96,17 +96,7 @@ def _record(
         if foreign:
             graded = task.measure(generator, limit, training.seed)
         else:
-            completions = evaluate.complete(
-                task,
-                problems,
-                generator,
-                decoding,
-                training.seed,
-                lambda done, total: progress(f"answer {task.title}", done, total, ""),
-            )
-            progress(f"grade {task.title}", 0, len(completions), "")
-            graded = evaluate.rows(completions, task.grade_all(completions))
-            progress(f"grade {task.title}", len(completions), len(completions), "")
+            graded = evaluate.answer(task, problems, generator, decoding, training.seed, progress)
         score = evaluate.score(task, graded)
         curves.keep(plan.store.root, training.training_id, training.label, training.seed, facts["curve"])
         later = [*facts["warnings"], *evaluate.warnings_of(task, graded, score.counts)]

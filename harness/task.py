@@ -84,6 +84,7 @@ class Task(ABC):
     paper: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     needs_judge: ClassVar[bool] = False
+    grades_aside: ClassVar[bool] = False  # whether grade_all may run in a thread of its own while the model writes on
     extractor: ClassVar[str] = ""  # in words: what of a completion is graded
     equivalence: ClassVar[str] = ""  # in words: when it counts as right
     protocols: ClassVar[Mapping[str, Protocol]] = {}  # besides the task's own, by name

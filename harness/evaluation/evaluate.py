@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,43 @@ def _prompts_hash(problems: Sequence[Problem]) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
+def answer(
+    task: Task,
+    problems: Sequence[Problem],
+    generator: Generator | Kept | ServerGenerator,
+    decoding: Decoding,
+    seed: int,
+    progress: Callable[[str, int, int, str], None],
+) -> list[dict[str, Any]]:
+    """Graded rows of all completions. A task that says it can is graded while the model writes on."""
+    answering, grading = f"answer {task.title}", f"grade {task.title}"
+    verdicts: list[Future[list[Verdict]]] = []
+
+    def look(window: list[Completion]) -> None:
+        for earlier in verdicts:
+            if earlier.done():
+                earlier.result()  # raises at once what would end the run anyway
+        verdicts.append(thread.submit(task.grade_all, window))
+
+    thread = ThreadPoolExecutor(1, thread_name_prefix="grade")
+    try:
+        completions = complete(
+            task,
+            problems,
+            generator,
+            decoding,
+            seed,
+            lambda done, total: progress(answering, done, total, ""),
+            look if task.grades_aside else lambda window: None,
+        )
+        progress(grading, 0, len(completions), "")
+        found = [v for each in verdicts for v in each.result()] if task.grades_aside else task.grade_all(completions)
+    finally:
+        thread.shutdown(cancel_futures=True)  # an interrupt waits for one window, not for all
+    progress(grading, len(completions), len(completions), "")
+    return rows(completions, found)
+
+
 def complete(
     task: Task,
     problems: Sequence[Problem],
@@ -108,14 +146,17 @@ def complete(
     decoding: Decoding,
     seed: int,
     progress: Callable[[int, int], None],
+    look: Callable[[list[Completion]], None] = lambda window: None,
 ) -> list[Completion]:
-    """``decoding.samples`` completions of every problem, problem by problem."""
+    """``decoding.samples`` completions of every problem, problem by problem. ``look`` sees them as they are made."""
     ask = _through_lm_eval if task.family == "maths" else _directly
     window = max(1, WINDOW * generator.batch // decoding.samples)
     made: list[Completion] = []
     for start in range(0, len(problems), window):
         progress(start, len(problems))
-        made += ask(task, generator, problems[start : start + window], decoding, seed)
+        latest = ask(task, generator, problems[start : start + window], decoding, seed)
+        look(latest)
+        made += latest
     progress(len(problems), len(problems))
     return made
 

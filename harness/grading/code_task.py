@@ -51,6 +51,7 @@ class CodeTask(Task):
 
     family, metric, grader = "code", "pass@1", "differential testing on EvalPlus' inputs and oracles"
     decoding = Decoding(max_new_tokens=768, stop=STOP)
+    grades_aside = True  # in the sandbox
     plus: ClassVar[bool]
     completion_stop: ClassVar[tuple[str, ...]]
 

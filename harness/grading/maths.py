@@ -126,6 +126,7 @@ class MathsTask(Task):
 
     family: ClassVar[str] = "maths"
     metric: ClassVar[str] = "accuracy"
+    grades_aside: ClassVar[bool] = True  # in processes of its own
     grader: ClassVar[str] = "math-verify"
     decoding: ClassVar[Decoding] = DECODING
     extractor: ClassVar[str] = "the last \\boxed{}; a number outside is no answer"
