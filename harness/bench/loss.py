@@ -9,6 +9,7 @@ same sizes; its Triton kernels do not exist on a CPU, its chunked losses do.
 from __future__ import annotations
 
 import gc
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,39 +26,26 @@ GOALS = {"memory": 0.15, "time": 1.15, "equal": 1e-5}
 
 
 def run(chosen: Any) -> Report:
-    """One row a trainable method and variant, in pairs of fresh processes, one process at a time."""
+    """One row a trainable method and variant, in pairs of fresh processes, one process at a time.
+
+    What is measured is written at once; with ``--only`` the other rows of an earlier table stay.
+    """
     sizes = dict(SMALL if chosen.size == "small" else FULL)
     name = "loss" if chosen.hidden in (None, sizes["hidden"]) else f"loss-hidden-{chosen.hidden}"
     sizes["hidden"] = chosen.hidden or sizes["hidden"]
     report = Report(name, f"{__doc__.split(chr(10) * 2)[1].replace(chr(10), ' ')} {sizes}.", machine(chosen.threads))
-    rows, names = [], [name for name in trainable() if not chosen.only or name in chosen.only]
-    report.raw = {"sizes": sizes, "methods": {}, "goals": GOALS}
-    for name in names:
-        label, asked, measured = name, sizes, None
-        while measured is None:
-            try:
-                measured = _pairs([("ours", name), ("naive", name)], asked, chosen)
-            except RunFailed as error:  # the naive side may ask for more memory than there is
-                report.notes.append(f"{label}: not measured: {error}")
-                if asked["tokens"] <= LEAST:
-                    break
-                asked = asked | {"tokens": asked["tokens"] // 2}
-                label = f"{name}, {asked['tokens']} tokens"
-        if measured is None:
-            continue
-        report.raw["methods"][label] = measured
-        rows.append(_row(label, measured))
-        report.tables = [("Against the naive computation of the same method", COLUMNS, rows)]
-        report.write(chosen.out)  # hours of work at full size: what is measured is kept
-    against = []
+    report.raw = {"sizes": sizes, "methods": {}, "liger": {}, "goals": GOALS}
+    if chosen.only:
+        _recall(report, chosen)
+    for name in trainable():
+        if not chosen.only or name in chosen.only:
+            _against_naive(report, name, chosen)
+            _lay_out(report).write(chosen.out)
     for chunk in (1024, 128) if not chosen.only or "liger" in chosen.only else ():
+        label = f"jsd, Liger's chunk of {chunk}{' (default)' if chunk == 1024 else ''}"
         sides = [("ours", "jsd"), (f"liger chunk {chunk}", "jsd")]
-        measured = _pairs(sides, {**sizes, "chunk": chunk}, chosen, peers.python())
-        report.raw[sides[1][0]] = measured
-        against.append(_row(f"jsd, Liger's chunk of {chunk}{' (default)' if chunk == 1024 else ''}", measured))
-    if against:
-        columns = [column.replace("naive", "Liger") for column in COLUMNS]
-        report.tables.append(("Against Liger's chunked JSD", columns, against))
+        report.raw["liger"][label] = _pairs(sides, {**sizes, "chunk": chunk}, chosen, peers.python())
+        _lay_out(report).write(chosen.out)
     return report
 
 
@@ -65,6 +53,48 @@ COLUMNS = [
     "method", "memory / naive", "time / naive", "CPU time / naive", "ours MB", "naive MB", "ours s", "naive s",
     "value differs by", "gradients differ by",
 ]  # fmt: skip
+
+
+def _lay_out(report: Report) -> Report:
+    """The tables of what is measured so far."""
+    report.tables = []
+    for key, title, other in (
+        ("methods", "Against the naive computation of the same method", "naive"),
+        ("liger", "Against Liger's chunked JSD", "Liger"),
+    ):
+        if rows := [_row(*item) for item in sorted(report.raw[key].items())]:
+            report.tables.append((title, [column.replace("naive", other) for column in COLUMNS], rows))
+    return report
+
+
+def _recall(report: Report, chosen: Any) -> None:
+    """Takes over the rows of an earlier table of the same sizes and machine, but for those that are asked for."""
+    path = chosen.out / f"{report.name}.json"
+    if not path.is_file():
+        return
+    earlier = json.loads(path.read_text("utf-8"))
+    known = [{**one, "load_average_at_start": None} for one in (earlier["machine"], report.machine)]
+    if earlier["raw"]["sizes"] != report.raw["sizes"] or known[0] != known[1]:
+        return
+    kept = earlier["raw"]["methods"].items()
+    report.raw["methods"] = {label: found for label, found in kept if label.split(",")[0] not in chosen.only}
+    report.raw["liger"] = {} if "liger" in chosen.only else earlier["raw"].get("liger", {})
+    report.notes = [note for note in earlier["notes"] if note.split(":")[0].split(",")[0] not in chosen.only]
+
+
+def _against_naive(report: Report, name: str, chosen: Any) -> None:
+    """One method; with half the tokens where the naive side asks for more memory than there is."""
+    label, sizes = name, report.raw["sizes"]
+    while True:
+        try:
+            report.raw["methods"][label] = _pairs([("ours", name), ("naive", name)], sizes, chosen)
+            return
+        except RunFailed as error:
+            report.notes.append(f"{label}: not measured: {error}")
+        if sizes["tokens"] <= LEAST:
+            return
+        sizes = sizes | {"tokens": sizes["tokens"] // 2}
+        label = f"{name}, {sizes['tokens']} tokens"
 
 
 def _pairs(sides: list[tuple[str, str]], sizes: dict, chosen: Any, peer: Path | None = None) -> list:
