@@ -3,7 +3,7 @@
 Seven answers have leading zeros (033), which stand for the same number.
 """
 
-from harness.grading.maths import Gold, MathsTask, prompt
+from harness.grading.maths.task import Gold, MathsTask, prompt
 from harness.task import Dataset
 from harness.types import Problem
 

@@ -4,7 +4,7 @@ In three problems of the file a command lost its backslash to JSON: ``\\frac`` b
 given back.
 """
 
-from harness.grading.maths import Gold, MathsTask, prompt
+from harness.grading.maths.task import Gold, MathsTask, prompt
 from harness.task import Dataset
 from harness.types import Problem
 

@@ -1,6 +1,6 @@
 """AlpacaEval: 805 instructions; a judge compares each response with text-davinci-003's."""
 
-from harness.grading.alpaca_items import AlpacaItems
+from harness.grading.instruction.alpaca_items import AlpacaItems
 
 
 class AlpacaEval(AlpacaItems):

@@ -3,7 +3,7 @@
 The file holds its answers as floats (27.0), which a comparison of strings never matches.
 """
 
-from harness.grading.maths import Gold, MathsTask, prompt
+from harness.grading.maths.task import Gold, MathsTask, prompt
 from harness.task import Dataset
 from harness.types import Problem
 

@@ -3,7 +3,7 @@
 The instructions are WizardLM's, the reference responses DistiLLM-2's, whose file also fixes their order.
 """
 
-from harness.grading.pairwise import PairwiseTask
+from harness.grading.instruction.pairwise import PairwiseTask
 from harness.task import Dataset
 
 

@@ -6,7 +6,7 @@ The rows carry no id: a problem's id is its place in the file, from 0.
 import dataclasses
 
 from harness.errors import BadInput
-from harness.grading.maths import Gold, MathsTask, prompt
+from harness.grading.maths.task import Gold, MathsTask, prompt
 from harness.task import Dataset
 from harness.types import Problem
 

@@ -4,9 +4,9 @@ These are the tests of OpenAI's file as EvalPlus runs them, against its own cano
 papers table beside HumanEval+. OpenAI's own ``check`` functions differ on a problem or two.
 """
 
-from harness.grading import openai_checks
-from harness.grading.code_task import HUMANEVAL_PLUS, HUMANEVAL_STOP, CodeTask
-from harness.grading.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
+from harness.grading.code import openai_checks
+from harness.grading.code.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
+from harness.grading.code.task import HUMANEVAL_PLUS, HUMANEVAL_STOP, CodeTask
 from harness.task import Protocol
 
 

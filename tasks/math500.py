@@ -1,6 +1,6 @@
 """MATH-500: the 500 test problems of MATH that PRM800K held out, in simpleRL-reason's copy."""
 
-from harness.grading.maths import Gold, MathsTask, prompt
+from harness.grading.maths.task import Gold, MathsTask, prompt
 from harness.task import Dataset
 from harness.types import Problem
 

@@ -4,8 +4,8 @@
 Version 0.1.0 had 399 problems, of which 21 were broken: the two are not to be compared.
 """
 
-from harness.grading.code_task import MBPP_PLUS, MBPP_STOP, CodeTask
-from harness.grading.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
+from harness.grading.code.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
+from harness.grading.code.task import MBPP_PLUS, MBPP_STOP, CodeTask
 
 
 class MBPP(CodeTask):

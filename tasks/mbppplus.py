@@ -1,7 +1,7 @@
 """MBPP+ v0.2.0: the 378 problems of EvalPlus' MBPP with about 105 inputs each."""
 
-from harness.grading.code_task import MBPP_PLUS, MBPP_STOP, CodeTask
-from harness.grading.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
+from harness.grading.code.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
+from harness.grading.code.task import MBPP_PLUS, MBPP_STOP, CodeTask
 
 
 class MBPPPlus(CodeTask):

@@ -5,7 +5,7 @@ tolerance of the file are honoured.
 """
 
 from harness.errors import BadInput
-from harness.grading.maths import Gold, MathsTask, prompt
+from harness.grading.maths.task import Gold, MathsTask, prompt
 from harness.task import Dataset
 from harness.types import Problem
 

@@ -4,7 +4,7 @@ The original compared with GPT-3.5 by a GPT-4 score and published reference answ
 AlpacaEval holds the same 80 questions in the same order, each with a response of text-davinci-003.
 """
 
-from harness.grading.alpaca_items import AlpacaItems
+from harness.grading.instruction.alpaca_items import AlpacaItems
 
 
 class VicunaBench(AlpacaItems):

@@ -9,12 +9,12 @@ import pytest
 
 from harness import data
 from harness.errors import BadInput, RunFailed
-from harness.grading import code, code_truth
-from harness.grading.code import grade
-from harness.grading.code_oracle import accepts
-from harness.grading.code_problem import CodeProblem
-from harness.grading.code_task import HUMANEVAL_PLUS, HUMANEVAL_STOP, MBPP_PLUS, prompt
-from harness.grading.code_text import longest_program, program_of
+from harness.grading.code import differential, truth
+from harness.grading.code.differential import grade
+from harness.grading.code.oracle import accepts
+from harness.grading.code.problem import CodeProblem
+from harness.grading.code.task import HUMANEVAL_PLUS, HUMANEVAL_STOP, MBPP_PLUS, prompt
+from harness.grading.code.text import longest_program, program_of
 from harness.registry import find
 from harness.sandbox import tier
 from harness.sandbox.values import dumps
@@ -61,7 +61,7 @@ def walls(tmp_path_factory):
 @pytest.fixture
 def hurry(monkeypatch):
     """Endless programs end sooner."""
-    monkeypatch.setattr(code, "FLOOR_S", 0.5)
+    monkeypatch.setattr(differential, "FLOOR_S", 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +364,7 @@ def test_expected_outputs_are_kept_checked_and_never_pickled(tmp_path, monkeypat
     (kept,) = (tmp_path / "expected").rglob("*.json")
     content = json.loads(kept.read_text())
     assert content["outputs"] == ["3", "7", "11"] and len(content["seconds"]) == 3
-    monkeypatch.setattr(code_truth, "_compute", None)
+    monkeypatch.setattr(truth, "_compute", None)
     assert verdict(WHOLE, plus=False).score == 1, "the second time nothing is computed"
     monkeypatch.undo()
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))

@@ -5,7 +5,7 @@ import pytest
 from harness.evaluation import fuzz
 from harness.evaluation.benchmarks import open_task
 from harness.evaluation.fuzz_texts import GENTLE_BOMBS, KINDS
-from harness.grading import code
+from harness.grading.code import differential
 from harness.types import Verdict
 
 
@@ -16,7 +16,7 @@ def tasks():
 
 def test_every_spoilt_completion_gets_a_verdict_and_no_process_is_left(tasks, monkeypatch):
     monkeypatch.setattr(fuzz, "BOMB_EVERY", 20)
-    monkeypatch.setattr(code, "FLOOR_S", 0.5)
+    monkeypatch.setattr(differential, "FLOOR_S", 0.5)
     fuzz.shared_pool().close()
     before = len(fuzz.descendants())
     found = fuzz.fuzz(tasks, 300, 0, GENTLE_BOMBS)

@@ -17,9 +17,9 @@ from scipy.special import expit
 
 from harness import data
 from harness.errors import BadInput
-from harness.grading import length_baselines
-from harness.grading.judge_opening import open_judge
-from harness.grading.length_control import FOLDS, GAMED_WEIGHT, fit, length_controlled, solve
+from harness.grading.instruction import length_baselines
+from harness.grading.instruction.length_control import FOLDS, GAMED_WEIGHT, fit, length_controlled, solve
+from harness.grading.judges.opening import open_judge
 from harness.task import Data
 from harness.types import Completion
 

@@ -7,10 +7,10 @@ import pytest
 from openai_stub import serving
 
 from harness.errors import BadInput
-from harness.grading.judge_cache import Answer, JudgementCache
-from harness.grading.judge_opening import open_judge
-from harness.grading.judges import Comparison
-from harness.grading.winrate import win_rate
+from harness.grading.instruction.winrate import win_rate
+from harness.grading.judges.cache import Answer, JudgementCache
+from harness.grading.judges.judgement import Comparison
+from harness.grading.judges.opening import open_judge
 
 FAST = "backoff_s=0.01,timeout_s=1,parallel=1"
 

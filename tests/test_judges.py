@@ -8,10 +8,10 @@ import random
 import pytest
 
 from harness.errors import BadInput
-from harness.grading.judge_opening import open_judge
-from harness.grading.judge_protocols import Reply, judge_protocol
-from harness.grading.judges import Comparison, Judgement, judge_all, require_judge
-from harness.grading.winrate import win_rate
+from harness.grading.instruction.winrate import win_rate
+from harness.grading.judges.judgement import Comparison, Judgement, judge_all, require_judge
+from harness.grading.judges.opening import open_judge
+from harness.grading.judges.protocols import Reply, judge_protocol
 
 
 def test_responses_cannot_forge_turns_or_fields():

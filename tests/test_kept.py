@@ -10,7 +10,7 @@ from openai_stub import serving
 
 from harness.cli import main
 from harness.errors import BadInput, RunFailed
-from harness.grading.judge_server import ServerOptions
+from harness.grading.judges.server import ServerOptions
 from harness.models.generate import Generator
 from harness.models.kept import Answer, Kept
 from harness.models.server import ServerGenerator

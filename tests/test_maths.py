@@ -16,9 +16,9 @@ from harness.tasks.olympiadbench import REPAIRS, OlympiadBench
 
 from harness import data
 from harness.errors import BadInput, RunFailed
-from harness.grading import maths_pool
-from harness.grading.maths import Gold, equivalence_classes, extract, grade, prompt
-from harness.grading.maths_answer import last_box
+from harness.grading.maths import pool as maths_pool
+from harness.grading.maths.answer import last_box
+from harness.grading.maths.task import Gold, equivalence_classes, extract, grade, prompt
 from harness.task import Data
 from harness.types import Completion
 
@@ -183,7 +183,7 @@ def test_reading_boxes_is_linear_in_the_text():
 
 def test_a_bomb_costs_its_item_and_nothing_else(monkeypatch):
     monkeypatch.setattr(maths_pool, "CPU_LIMIT_S", 1.0)
-    monkeypatch.setattr("harness.grading.maths.shared_pool", lambda: pool)
+    monkeypatch.setattr("harness.grading.maths.task.shared_pool", lambda: pool)
     pool = maths_pool.Pool(size=1)
     nested = "(" * 900 + "1" + ")" * 900
     try:
@@ -267,8 +267,8 @@ def test_threads_share_the_workers():
 def test_workers_end_with_the_process_and_import_no_torch():
     program = (
         "import sys\n"
-        "from harness.grading.maths import Gold, grade\n"
-        "from harness.grading.maths_pool import shared_pool\n"
+        "from harness.grading.maths.task import Gold, grade\n"
+        "from harness.grading.maths.pool import shared_pool\n"
         "import harness.tasks.amc23, harness.tasks.olympiadbench\n"
         "grade([Gold('x')], ['\\\\boxed{x+1}'])\n"
         "assert not {'torch', 'sympy', 'math_verify'} & set(sys.modules)\n"

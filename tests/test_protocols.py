@@ -10,8 +10,8 @@ from harness.cli import main
 from harness.errors import BadInput, RunFailed
 from harness.evaluation import benchmarks, evaluate
 from harness.evaluation.cards import cards
-from harness.grading.evalplus_protocols import last_fence
-from harness.grading.openai_checks import OpenAIChecks
+from harness.grading.code.evalplus_protocols import last_fence
+from harness.grading.code.openai_checks import OpenAIChecks
 from harness.models.generate import Generator
 from harness.records.record import identity_of
 from harness.task import Data, Dataset
@@ -147,7 +147,7 @@ ROW = {
 
 
 def checks(**changes):
-    from harness.grading.code_task import CodeTask
+    from harness.grading.code.task import CodeTask
 
     class Own(OpenAIChecks, CodeTask):
         name, version = "own", "1"

@@ -9,7 +9,7 @@ from harness.cli import main
 from harness.errors import RunFailed
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import open_task
-from harness.grading.judge_server import Passing, ServerOptions
+from harness.grading.judges.server import Passing, ServerOptions
 from harness.models.server import ServerGenerator, _served
 from harness.types import Decoding, Prompt
 

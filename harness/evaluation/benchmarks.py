@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness import data, registry
 from harness.errors import BadInput, unknown
-from harness.grading.code_task import CodeTask
+from harness.grading.code.task import CodeTask
 from harness.sandbox import tier
 from harness.task import Task
 
@@ -103,8 +103,8 @@ def _micro_task(found: type[Task]) -> Task:
 def _judge(found: type[Task], judge: str | None, keep: Path | None):
     if not found.needs_judge:
         return None
-    from harness.grading.judge_opening import open_judge
-    from harness.grading.judges import require_judge
+    from harness.grading.judges.judgement import require_judge
+    from harness.grading.judges.opening import open_judge
 
     require_judge(found.name, judge)
     return open_judge(judge, getattr(found, "judge_protocol", "alpacaeval-1"), keep)

@@ -23,7 +23,7 @@ from harness import data
 from harness.evaluation.benchmarks import locate, open_task
 from harness.evaluation.fuzz_texts import BOMBS, GENTLE_BOMBS, KINDS
 from harness.evaluation.known_answers import fenced
-from harness.grading.maths_pool import shared_pool
+from harness.grading.maths.pool import shared_pool
 from harness.sandbox import shared, tier
 from harness.task import Task
 from harness.types import Completion, Problem, Verdict

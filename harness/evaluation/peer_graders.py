@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.grading.code_task import HUMANEVAL_PLUS, MBPP_PLUS
+from harness.grading.code.task import HUMANEVAL_PLUS, MBPP_PLUS
 
 FILES = {"humaneval": HUMANEVAL_PLUS.local, "mbpp": MBPP_PLUS.local}
 Passes = Callable[[str, str, float | None], bool]  # of a task id, a program, a floor of the time limits or None

@@ -24,8 +24,8 @@ from pathlib import Path
 
 from harness.evaluation.benchmarks import open_task
 from harness.evaluation.peer_graders import FILES
-from harness.grading.code import grade
-from harness.grading.code_problem import CodeProblem
+from harness.grading.code.differential import grade
+from harness.grading.code.problem import CodeProblem
 from harness.sandbox import Job, Outcome, Sandbox
 from harness.sandbox.box import Receiver
 from harness.sandbox.pool import PATIENCE

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from harness.errors import RunFailed
-from harness.grading.judge_contract import Unanswered
-from harness.grading.judge_server import Passing, Server, ServerOptions
+from harness.grading.judges.contract import Unanswered
+from harness.grading.judges.server import Passing, Server, ServerOptions
 from harness.models.kept import Answer
 from harness.types import Decoding, Prompt
 

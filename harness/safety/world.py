@@ -26,9 +26,9 @@ STAGES = {
     "checkpoint": "harness.training.checkpoint:save",
     "publishing": "harness.records.trained:publish",
     "generation": "harness.evaluation.evaluate:complete",
-    "grading programs": "harness.grading.code_task:CodeTask.grade_all",
-    "grading maths": "harness.grading.maths:MathsTask.grade_all",
-    "judging": "harness.grading.pairwise:PairwiseTask.grade_all",
+    "grading programs": "harness.grading.code.task:CodeTask.grade_all",
+    "grading maths": "harness.grading.maths.task:MathsTask.grade_all",
+    "judging": "harness.grading.instruction.pairwise:PairwiseTask.grade_all",
     "record": "harness.records.store:Store.add",
 }
 TASKS = ("humaneval@micro", "amc23@micro", "alpaca_eval@micro", "evol_instruct@real")

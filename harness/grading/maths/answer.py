@@ -2,7 +2,7 @@
 
 Only strings are handled here. The structure is ours because generic parsers lose it: to math-verify
 ``(1,2)`` is an interval, ``1,2`` an unordered set and ``3 4`` seven. Whether two *values* are equal is left
-to it (:mod:`harness.grading.maths_equal`).
+to it (:mod:`harness.grading.maths.equal`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from harness.grading.judges import Judgement
+from harness.grading.judges.judgement import Judgement
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from harness.grading.code_problem import CodeProblem
+from harness.grading.code.problem import CodeProblem
 
 LONGEST_TEXT = 400_000  # characters; more than the 32k tokens of a reasoning model
 SEARCH_LINES = 60_000  # lines parsed in the search for a program in a text, some tenths of a second

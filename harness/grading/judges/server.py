@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from harness.errors import BadInput
-from harness.grading.judge_contract import JudgeOptions, Unanswered
-from harness.grading.judge_protocols import Reply
+from harness.grading.judges.contract import JudgeOptions, Unanswered
+from harness.grading.judges.protocols import Reply
 from harness.options import option
 
 OPENAI = "https://api.openai.com/v1"

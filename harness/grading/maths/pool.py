@@ -38,7 +38,7 @@ class Worker:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill)
         limits = [str(CPU_LIMIT_S), str(MEMORY_LIMIT_BYTES)]
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.grading.maths_worker", *limits],
+            [sys.executable, "-P", "-m", "harness.grading.maths.worker", *limits],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from harness.grading.length_baselines import Gamed
+from harness.grading.instruction.length_baselines import Gamed
 
 STRENGTHS = np.logspace(-4, 4, 10)  # inverse strengths of the L1 penalty that cross-validation chooses from
 FOLDS = 5

@@ -2,7 +2,7 @@
 
 An answer stands in a box, or in the form that the protocol states (``#### 9`` for GSM8K). A number that
 merely occurs in the text is none. Plain numbers are compared here, exactly; everything else in worker
-processes by :mod:`harness.grading.maths_equal`.
+processes by :mod:`harness.grading.maths.equal`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from importlib.metadata import version
 from typing import Any, ClassVar
 
 from harness.errors import BadInput
-from harness.grading.maths_answer import last_box, literal
-from harness.grading.maths_pool import CPU_LIMIT_S, MEMORY_LIMIT_BYTES, shared_pool
+from harness.grading.maths.answer import last_box, literal
+from harness.grading.maths.pool import CPU_LIMIT_S, MEMORY_LIMIT_BYTES, shared_pool
 from harness.repeats import majority
 from harness.task import Protocol, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.data import cache_dir
 from harness.errors import RunFailed
-from harness.grading.code_problem import CodeProblem
+from harness.grading.code.problem import CodeProblem
 from harness.sandbox import End, Job, Sandbox
 
 VERSION = 2  # of the texts of values and of the way they are computed

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.grading.judge_contract import JudgeOptions, Unanswered
-from harness.grading.judge_protocols import Reply
+from harness.grading.judges.contract import JudgeOptions, Unanswered
+from harness.grading.judges.protocols import Reply
 from harness.options import option
 from harness.types import Decoding, Prompt
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.grading.pairwise import PairwiseTask
+from harness.grading.instruction.pairwise import PairwiseTask
 from harness.task import Dataset, Protocol
 from harness.types import Problem
 
 if TYPE_CHECKING:
-    from harness.grading.length_baselines import Gamed
+    from harness.grading.instruction.length_baselines import Gamed
 
 
 def _outputs(model: str, sha256: str) -> Dataset:
@@ -61,7 +61,7 @@ class AlpacaItems(PairwiseTask):
 
     def length_baselines(self, problems: Sequence[Problem]) -> tuple[list[float] | None, Gamed | None]:
         """AlpacaEval's difficulties by position in the pinned file; they belong to no other items."""
-        from harness.grading.length_baselines import read_difficulty, read_gamed, recovered
+        from harness.grading.instruction.length_baselines import read_difficulty, read_gamed, recovered
 
         pinned = self.data.sha256 in {dataset.sha256 for dataset in REFERENCES.values()}
         difficulty = read_difficulty() if pinned else None

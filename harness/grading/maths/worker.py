@@ -1,4 +1,4 @@
-"""A grading process: answers one JSON line with one JSON line. Started by :mod:`harness.grading.maths_pool`.
+"""A grading process: answers one JSON line with one JSON line. Started by :mod:`harness.grading.maths.pool`.
 
 The process imports math-verify once and forks; the child serves. A child that breaks a limit is killed by the
 kernel and forked again in milliseconds. CPU time is limited, not wall time, so that a busy machine changes no
@@ -15,7 +15,7 @@ import signal
 import sys
 from typing import BinaryIO
 
-from harness.grading.maths_equal import equal
+from harness.grading.maths.equal import equal
 
 
 def main(cpu_s: float, memory_bytes: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.grading.code_problem import CodeProblem
+from harness.grading.code.problem import CodeProblem
 from harness.sandbox.values import Digest, Iterated, loads
 
 FLOAT_ATOL = 1e-6

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.grading.judges import FORMS, Longest
+from harness.grading.judges.judgement import FORMS, Longest
 
 
 def open_judge(spec: str, protocol: str = "alpacaeval-1", keep: Path | None = None) -> Any:
@@ -20,7 +20,7 @@ def open_judge(spec: str, protocol: str = "alpacaeval-1", keep: Path | None = No
     ============================  ======================================================================
 
     The first two take settings after commas, ``openai:gpt-4o,budget_usd=5,price_in=2.5,price_out=10``: the
-    fields of :class:`harness.grading.judge_models.JudgeOptions`. ``protocol`` names how they are asked (see
+    fields of :class:`harness.grading.judges.models.JudgeOptions`. ``protocol`` names how they are asked (see
     ``judge_protocols``) unless the settings do; ``keep`` is the folder of their answers.
     Raises BadInput for any other form.
     """
@@ -30,11 +30,11 @@ def open_judge(spec: str, protocol: str = "alpacaeval-1", keep: Path | None = No
     if not rest:
         raise BadInput(f"--judge {spec!r} is not a judge; the forms are {FORMS}")
     if kind == "replay":
-        from harness.grading.judge_replay import Replay
+        from harness.grading.judges.replay import Replay
 
         return Replay(Path(rest))
     if kind in ("openai", "hf"):
-        from harness.grading.judge_models import open_model_judge
+        from harness.grading.judges.models import open_model_judge
 
         return open_model_judge(kind, rest, protocol, keep)
     raise BadInput(f"--judge {spec!r}: unknown kind {kind!r}; the forms are {FORMS}")

@@ -5,7 +5,7 @@ A judge has ``identity()``, everything that decides its word, and one of two for
     judge(comparisons) -> list[Judgement]                           engines that work in batches and may fail
     prefer(instruction, reference, candidate) -> (score, reason)    small deterministic judges
 
-:func:`judge_all` calls either. ``judge_opening`` makes one from the words of ``--judge``.
+:func:`judge_all` calls either. ``opening`` makes one from the words of ``--judge``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A language model as the judge: questions out, replies in, each answered question kept at once.
 
-Where a model runs (``judge_server``, ``judge_local``) is apart from how it is asked (``judge_protocols``).
+Where a model runs (``server``, ``local``) is apart from how it is asked (``protocols``).
 A question that fails costs itself: its comparison is unanswered, and the next run asks it again.
 """
 
@@ -16,11 +16,11 @@ from typing import Any
 
 from harness.data import cache_dir
 from harness.errors import BadInput
-from harness.grading.judge_budget import Budget
-from harness.grading.judge_cache import Answer, JudgementCache
-from harness.grading.judge_contract import Model, Unanswered
-from harness.grading.judge_protocols import JudgeProtocol, Reply, judge_protocol
-from harness.grading.judges import Comparison, Judgement
+from harness.grading.judges.budget import Budget
+from harness.grading.judges.cache import Answer, JudgementCache
+from harness.grading.judges.contract import Model, Unanswered
+from harness.grading.judges.judgement import Comparison, Judgement
+from harness.grading.judges.protocols import JudgeProtocol, Reply, judge_protocol
 from harness.journal import digest
 from harness.options import build
 
@@ -196,13 +196,13 @@ def open_model_judge(kind: str, rest: str, protocol: str, keep: Path | None) -> 
     options: Any
     model: Model
     if kind == "openai":
-        from harness.grading.judge_server import Server, ServerOptions
+        from harness.grading.judges.server import Server, ServerOptions
 
         options = build(ServerOptions, values, "judge openai")
         budget = Budget(options.budget_usd, options.price_in, options.price_out)
         model = Server.named(name, options)
     else:
-        from harness.grading.judge_local import LocalModel, LocalOptions
+        from harness.grading.judges.local import LocalModel, LocalOptions
 
         options = build(LocalOptions, values, "judge hf")
         budget = Budget()

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from harness.grading.code_oracle import accepts, show
-from harness.grading.code_problem import CodeProblem
-from harness.grading.code_truth import Truth, truth
+from harness.grading.code.oracle import accepts, show
+from harness.grading.code.problem import CodeProblem
+from harness.grading.code.truth import Truth, truth
 from harness.sandbox import End, Job, Outcome, Sandbox, shared
 from harness.sandbox.pool import PATIENCE
 from harness.types import Verdict

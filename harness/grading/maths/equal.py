@@ -1,6 +1,6 @@
 """When an answer equals the gold: ordered where the gold is ordered, exact where math-verify rounds.
 
-This runs only in the worker processes of :mod:`harness.grading.maths_pool`, whose limits end it: what a model
+This runs only in the worker processes of :mod:`harness.grading.maths.pool`, whose limits end it: what a model
 wrote may take for ever, or all memory, to parse and simplify.
 """
 
@@ -16,8 +16,8 @@ from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy import Expr, Float, N, Rational, Symbol
 
-from harness.grading.maths_answer import THOUSANDS, Answer, clean, literal, nesting, read, readings, split
-from harness.grading.maths_units import conversion, named, out_of_text, take_unit
+from harness.grading.maths.answer import THOUSANDS, Answer, clean, literal, nesting, read, readings, split
+from harness.grading.maths.units import conversion, named, out_of_text, take_unit
 
 RELATIVE = 1e-5  # math-verify rounds to 6 decimals, and so cannot tell 0.0000672 from 0.0000671
 DEEPEST = 24  # brackets in brackets; the time of math-verify's parser doubles with each few
@@ -35,7 +35,7 @@ LATEX = LatexExtractionConfig(
 
 
 def equal(gold: Mapping[str, Any], text: str) -> bool:
-    """Whether the box content ``text`` answers ``gold``, the fields of a harness.grading.maths.Gold."""
+    """Whether the box content ``text`` answers ``gold``, the fields of a harness.grading.maths.task.Gold."""
     target = clean(gold["text"])
     if not gold["several"] and THOUSANDS.fullmatch(target):
         target = target.replace(",", "")

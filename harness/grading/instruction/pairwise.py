@@ -8,13 +8,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.errors import BadInput
-from harness.grading.judges import Comparison, Judgement, judge_all, require_judge
-from harness.grading.winrate import win_rate
+from harness.grading.instruction.winrate import win_rate
+from harness.grading.judges.judgement import Comparison, Judgement, judge_all, require_judge
 from harness.task import Protocol, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
 if TYPE_CHECKING:
-    from harness.grading.length_baselines import Gamed
+    from harness.grading.instruction.length_baselines import Gamed
 
 DISTILLM2 = Protocol(
     "DistiLLM-2's decoding and judge (arXiv 2503.07067): user turn only, both orders, ties half a win each",
@@ -75,7 +75,7 @@ class PairwiseTask(Task):
         ``graded`` are completions with their verdicts: ``problem_id``, ``text``, ``score``, ``extracted`` and
         ``error``. Rates are fractions of one, lengths in characters, gaps candidate minus reference.
         """
-        from harness.grading.length_control import length_controlled
+        from harness.grading.instruction.length_control import length_controlled
 
         by_id = {p.id: p for p in self.items}
         problems = [by_id[row["problem_id"]] for row in graded]

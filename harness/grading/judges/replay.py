@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.data import parse
 from harness.errors import BadInput
-from harness.grading.judges import Comparison, Judgement
+from harness.grading.judges.judgement import Comparison, Judgement
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
-from harness.grading.code import FACTOR, FLOOR_S, TOTAL_S, grade
-from harness.grading.code_problem import CodeProblem
-from harness.grading.code_text import program_of
+from harness.grading.code.differential import FACTOR, FLOOR_S, TOTAL_S, grade
+from harness.grading.code.problem import CodeProblem
+from harness.grading.code.text import program_of
 from harness.sandbox import tier
 from harness.task import Dataset, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harness.grading.judge_protocols import Reply
+from harness.grading.judges.protocols import Reply
 from harness.options import option
 
 

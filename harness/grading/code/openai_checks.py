@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import BadInput, RunFailed
-from harness.grading.code import FLOOR_S, TOTAL_S
-from harness.grading.code_problem import CodeProblem
+from harness.grading.code.differential import FLOOR_S, TOTAL_S
+from harness.grading.code.problem import CodeProblem
 from harness.sandbox import End, Job, Sandbox, shared
 from harness.sandbox.values import dumps, loads
 from harness.task import Dataset

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from harness.grading.code_task import STOP
+from harness.grading.code.task import STOP
 from harness.task import Protocol
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 

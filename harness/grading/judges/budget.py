@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from harness.errors import BadInput
-from harness.grading.judge_protocols import Reply
+from harness.grading.judges.protocols import Reply
 
 BYTES_PER_TOKEN = 3  # of the prompt: 4 is usual for English, so the estimate errs to the dear side
 TURN_TOKENS = 8  # that a chat template adds to a turn

@@ -1,0 +1,1 @@
+"""Programs: taken from a text, run in the sandbox, held against what the canonical solution gives."""
