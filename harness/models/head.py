@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from harness.errors import BadInput
 
-CHUNK_ELEMENTS = 2**26  # logits of one chunk: 256 MiB in fp32
+CHUNK_ELEMENTS = 2**25  # logits of one chunk: 128 MiB in fp32
 SLICES = {"cpu": 16}  # of a chunk, on a device that caches; elsewhere the number of kernel launches matters more
 SLICES_ELSEWHERE = 4
 

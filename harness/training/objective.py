@@ -18,6 +18,8 @@ from harness.models.head import CHUNK_ELEMENTS, Chunk, Head, chunked_sum, chunks
 from harness.training.batching import Batch
 from harness.training.signals import Reading
 
+LONGEST = 4  # chunks: a sequence up to so long is one chunk where a method surveys whole sequences
+
 
 class NotFinite(ArithmeticError):
     """A value that is no number; the message says which tensor it came from, and where."""
@@ -51,14 +53,15 @@ class Student(nn.Module):
         hidden = self._hidden(batch)
         head = Head.of_checked(self.model, self.vocab)
         scale, sums = _per_token(method, batch), Sums()
-        # Sequences that fit into a chunk are surveyed inside it; for longer ones both heads are applied once before.
-        inside = method.needs.survey and int(batch.length.max()) * self.vocab <= self.elements
+        # Whole sequences are surveyed inside a chunk; where one is too long for that, both heads are applied once before.
+        inside = method.needs.survey and int(batch.length.max()) * self.vocab <= LONGEST * self.elements
         survey = first = None
         if method.needs.survey and not inside:
             survey, first = self._survey(hidden.detach(), head, batch, method, reading, step), 0
 
         def enter(raw: Tensor, chunk: Chunk) -> None:
             nonlocal near, survey, first
+            near = reading  # the logits of the chunk before are given up first
             near = reading.over(chunk.start, chunk.stop)
             if inside:
                 log_probs = _log_probs(_slices(raw, head, chunk), near, batch)
