@@ -53,7 +53,7 @@ class Student(nn.Module):
         hidden = self._hidden(batch)
         head = Head.of_checked(self.model, self.vocab)
         scale, sums = _per_token(method, batch), Sums()
-        # Whole sequences are surveyed inside a chunk; where one is too long for that, both heads are applied once before.
+        # Whole sequences are surveyed inside a chunk; where one is too long, both heads are applied once before.
         inside = method.needs.survey and int(batch.length.max()) * self.vocab <= LONGEST * self.elements
         survey = first = None
         if method.needs.survey and not inside:
