@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.forecast import counted, fit, intended
+from harness.forecast import counted, estimate, fit, intended
 from harness.plan import Request, prepare
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
@@ -18,6 +18,12 @@ SMALL = [
     "rollout.max_new_tokens=8",
     "teacher_text.max_new_tokens=8",
 ]
+
+
+def test_the_forecast_knows_the_size_of_a_chunk():
+    from harness.models import head
+
+    assert estimate.CHUNK_ELEMENTS == head.CHUNK_ELEMENTS
 
 
 @pytest.fixture

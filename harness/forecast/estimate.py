@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from harness.forecast.shapes import PUBLISHED, Shape
 
 ADAMW_BYTES = 16  # per parameter: fp32 weight, gradient and two moments
-CHUNK_ELEMENTS = 2**24  # logits of one chunk, as harness.models.head cuts them
-CHUNK_TENSORS = 6  # of student and teacher logits, their softmaxes and gradients that live at once; assumed
+CHUNK_ELEMENTS = 2**25  # logits of one chunk, as harness.models.head cuts them
+CHUNK_TENSORS = 4.5  # the student's and the teacher's logits, and about ten tensors of a slice, 1/4 of them; assumed
 WIDTH = {"float32": 4, "bfloat16": 2}
 
 __all__ = ["DEVICES", "PUBLISHED", "Device", "Estimate", "Shape", "Stage", "Work", "estimate", "excess", "stages_of"]
@@ -144,7 +144,7 @@ def _standing(memory: Mapping[str, int]) -> int:
 
 def _student_pass(work: Work) -> int:
     tokens = work.micro_rows * work.length
-    chunk = CHUNK_TENSORS * 4 * min(CHUNK_ELEMENTS, tokens * work.student.vocab)
+    chunk = round(CHUNK_TENSORS * 4 * min(CHUNK_ELEMENTS, tokens * work.student.vocab))
     copies = 2 * work.student.parameters if work.precision == "bfloat16" else 0  # of the weights, by autocast
     return work.student.activation_bytes(tokens, work.precision) + chunk + copies
 
