@@ -19,7 +19,7 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-# The published tables, from their records.
+# The published tables, from their records and measurements.
 leaderboard: $(READY)
 	$(BIN)/harness table --results results/micro --layout tasks > results/micro/LEADERBOARD.md
 	for format in csv json latex html; do \
@@ -28,6 +28,9 @@ leaderboard: $(READY)
 	$(BIN)/python -c "from harness.leaderboard.table import update_between_markers as update; \
 	  update('README.md', open('results/micro/GRID.md', encoding='utf-8').read(), 'micro')"
 	$(BIN)/harness plot --results results/micro --theme auto --out results/micro/leaderboard.svg
+	$(BIN)/harness table --results results/objectives --layout tasks > results/objectives/LEADERBOARD.md
+	$(BIN)/python -c "from harness.leaderboard.table import update_between_markers as update; \
+	  from harness.bench.summary import markdown; update('README.md', markdown('results/bench'), 'bench')"
 
 # The benchmarks against TRL and Liger, which get an environment of their own (.venv-bench). Hours; on a quiet machine.
 bench: $(READY)

@@ -97,16 +97,40 @@ def test_public_names_exist():
         assert getattr(harness, name) is not None
 
 
-def test_the_published_tables_are_what_the_records_say():
+@pytest.mark.parametrize("folder", ["micro", "objectives"])
+def test_the_published_tables_are_what_the_records_say(folder):
     from harness.leaderboard.table import leaderboard, render
     from harness.records.store import Store
 
-    store = Store(ROOT / "results/micro")
+    store = Store(ROOT / "results" / folder)
     records, warnings = store.all()
     assert records and not warnings
     text = render(leaderboard(records, None, store.completions), "md").strip()
-    assert (ROOT / "results/micro/LEADERBOARD.md").read_text("utf-8").strip() == text
+    assert (ROOT / "results" / folder / "LEADERBOARD.md").read_text("utf-8").strip() == text
+    if folder != "micro":
+        return
     grid = render(leaderboard(records, None, store.completions), "md", tasks=False, grid=True).splitlines()
     short = "\n".join(line for line in grid if not line.startswith("convention cards")).strip()
     assert (ROOT / "results/micro/GRID.md").read_text("utf-8").strip() == short
     assert short in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_every_method_and_variant_is_recorded_with_three_seeds():
+    from harness.bench.loss import trainable
+    from harness.records.store import Store
+
+    seeds = {}
+    for record in Store(ROOT / "results/objectives").all()[0]:
+        assert record["task"] == "amc23@micro"
+        method = record["method"]
+        seeds.setdefault("@".join(filter(None, (method["name"], method["variant"]))), set()).add(record["seed"])
+    missing = [name for name in trainable() if not {0, 1, 2} <= seeds.get(name, set())]
+    assert not missing
+
+
+def test_the_readme_sums_up_what_was_measured():
+    from harness.bench.summary import markdown
+
+    text = (ROOT / "README.md").read_text("utf-8")
+    shown = re.search(r"<!-- BEGIN bench -->\n(.*?)\n<!-- END bench -->", text, re.DOTALL)[1]
+    assert shown == markdown(ROOT / "results/bench").strip() and shown.count("\n") > 10
