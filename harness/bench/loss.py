@@ -162,18 +162,18 @@ def side(spec: dict[str, Any]):
     return turn
 
 
-def sketch(gradient: Any, projections: int = 2) -> dict[str, Any]:
-    """A tensor's norm and its products with unit-variance random signs, in float64: enough to tell two apart."""
+def sketch(gradient: Any, projections: int = 8) -> dict[str, Any]:
+    """A tensor's norm and its products with random signs u v^T , in float64: enough to tell two apart."""
     import torch
 
-    flat, dice = gradient.flatten(), torch.Generator().manual_seed(0)
-    sums = torch.zeros(projections, dtype=torch.float64)
-    square = 0.0
-    for piece in flat.split(2**22):
-        signs = torch.randint(0, 2, (projections, len(piece)), generator=dice, dtype=torch.int8).to(torch.float64)
+    matrix, dice = gradient.reshape(len(gradient), -1), torch.Generator().manual_seed(0)
+    signs = [torch.randint(0, 2, (projections, n), generator=dice).double() * 2 - 1 for n in matrix.shape]
+    sums, square, row = torch.zeros(projections, dtype=torch.float64), 0.0, 0
+    for piece in matrix.split(4096):
         piece = piece.double()
-        sums += (signs * 2 - 1) @ piece
-        square += float(piece @ piece)
+        sums += ((signs[0][:, row : row + len(piece)] @ piece) * signs[1]).sum(1)
+        square += float(piece.square().sum())
+        row += len(piece)
     return {"norm": square**0.5, "projections": sums.tolist()}
 
 

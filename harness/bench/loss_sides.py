@@ -45,7 +45,7 @@ def bare_head(vocab: int, hidden: int, seed: int) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     model = LlamaForCausalLM(config)
     model.model.embed_tokens.weight.requires_grad_(False).normal_()
-    model.lm_head = nn.Linear(hidden, vocab, bias=False)
+    model.lm_head = nn.utils.skip_init(nn.Linear, hidden, vocab, bias=False)
     nn.init.normal_(model.lm_head.weight, std=2.0 * hidden**-0.5)  # logits of a standard deviation of 2
     return model
 
