@@ -146,12 +146,13 @@ def test_processes_may_have_another_number_of_micro_batches(place, two):
 def test_two_processes_in_bfloat16(place, two):
     one, other = result(make("kd", *place, precision="bfloat16")), two[0]["half:kd"]
     assert other.losses == pytest.approx(one.losses, rel=1e-2)
-    assert one.losses != pytest.approx(result(make("kd", *place)).losses, rel=1e-6)  # it is another arithmetic
+    wide = result(make("kd", *place)).losses
+    assert one.losses == pytest.approx(wide, rel=5e-2) and one.losses != pytest.approx(wide, rel=1e-6)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(place):
-    return {label: result(make(label, *place, name="undisturbed", **SHORT)) for label in STATEFUL}
+    return {label: result(make(label, *place, name=f"undisturbed-{label}", **SHORT)) for label in STATEFUL}
 
 
 @pytest.mark.parametrize("label", STATEFUL)
@@ -169,10 +170,10 @@ def test_a_run_goes_on_with_another_number_of_processes(place, two, undisturbed,
 
 
 def test_a_checkpoint_that_not_all_processes_see_is_one_line_of_each(two):
-    said = {state["lost:gkd"] for state in two[1]}
-    assert len(said) == 1 and "\n" not in (line := said.pop())
-    assert "process 0 of 2 finds the checkpoint of step 1 and process 1 of 2 finds no checkpoint" in line
-    assert "one shared disk" in line
+    for rank, state in enumerate(two[1]):
+        line = state["lost:gkd"]
+        assert "process 0 of 2 finds the checkpoint of step 1 and process 1 of 2 finds no checkpoint" in line
+        assert f"lost-{rank}" in line and line.endswith("one shared disk") and "\n" not in line
 
 
 def test_neighbours_of_another_length_leave_a_token_alone(place):

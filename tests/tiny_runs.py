@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState
 from conftest import tiny_model
 from transformers import GenerationConfig
 
@@ -128,6 +129,7 @@ class Result:
 
 
 def result(job: Job, progress=quiet) -> Result:
+    AcceleratorState._reset_state()  # which keeps a process to its first precision
     return of(job, train(job, progress))
 
 

@@ -182,7 +182,7 @@ def _backward(
         with held.read() as module, accelerator.autocast():
             own = [module.weigh(b, method, readings[i], step) for i, b in enumerate(batches)]
         weights = shuffle(own, batches, step, rollouts.gather)
-    found = []
+    found, spare = [], held.spare(len(batches), rollouts.gather)
     for i, batch in enumerate(batches):
         last = i + 1 == len(batches)
         with contextlib.nullcontext() if last else accelerator.no_sync(wrapped), accelerator.autocast():
@@ -196,7 +196,8 @@ def _backward(
             accelerator.backward(total * accelerator.num_processes)
         cost.add(student_tokens=batch.tokens)
         found.append(sums)
-    held.idle(wrapped, batches, step, rollouts.gather)
+    for _ in range(spare):
+        sharding.idle(wrapped, batches[0], step)
     return found
 
 

@@ -7,7 +7,7 @@ Weights, gradients and moments are cut; a gradient is exchanged with every micro
 
 Samples, the shuffled weights, validation and publishing read a plain twin of the student, whose weights are there while
 it is :meth:`Held.read` only. Under ``training.precision=bfloat16`` autograd keeps the weights in bfloat16 (2 bytes each)
-until backward has used them, as without FSDP. Every collective is met by all processes alike: see :meth:`Held.idle`.
+until backward has used them, as without FSDP. Every collective is met by all processes alike: see :func:`idle`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -65,8 +65,9 @@ class Held:
         """``whole`` with its weights as they are now; all processes enter and leave together."""
         yield self.whole
 
-    def idle(self, wrapped: nn.Module, batches: list[Batch], step: Step, gather) -> None:
-        """Nothing: only the last backward pass meets the other processes."""
+    def spare(self, batches: int, gather: Callable[[list[int]], list[int]]) -> int:
+        """How many micro-batches more another process has, and this one has to sit through."""
+        return 0  # only the last backward pass meets the other processes
 
     def state(self, optimizer: Optimizer, keep: bool) -> dict[str, Any]:
         """Weights and optimizer as a checkpoint holds them, plain and whole on any number of processes."""
@@ -110,14 +111,8 @@ class Cut(Held):
             for parameter in self.whole.parameters():
                 parameter.data = parameter.data.new_empty(0)
 
-    def idle(self, wrapped: nn.Module, batches: list[Batch], step: Step, gather) -> None:
-        """Keeps the others company: as many passes, worth nothing, as they have micro-batches more than this process.
-
-        Weights are gathered and gradients exchanged layer by layer in every pass, by all processes or by none.
-        """
-        for _ in range(max(gather([len(batches)])) - len(batches)):
-            total, _ = wrapped(batches[0], _Idle(), NoReading(), step, None)
-            total.backward()
+    def spare(self, batches: int, gather: Callable[[list[int]], list[int]]) -> int:
+        return max(gather([batches])) - batches
 
     def state(self, optimizer: Optimizer, keep: bool) -> dict[str, Any]:
         """Tensor by tensor onto the CPU of the processes that ``keep`` it; the others only take part."""
@@ -141,6 +136,15 @@ class Cut(Held):
     def _fill(self) -> None:
         for plain, part in zip(self.whole.parameters(), self.student.parameters(), strict=True):
             plain.data = uncut(part)
+
+
+def idle(wrapped: nn.Module, batch: Batch, step: Step) -> None:
+    """One pass that is worth nothing, beside a micro-batch of another process.
+
+    Weights are gathered and gradients exchanged layer by layer in every pass, by all processes or by none.
+    """
+    total, _ = wrapped(batch, _Idle(), NoReading(), step, None)
+    total.backward()
 
 
 class _Idle(Method):
