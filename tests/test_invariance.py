@@ -122,7 +122,7 @@ def two(request, place, stopped, tmp_path_factory):
 
 
 def test_fsdp_cuts_the_student_and_ddp_does_not(two):
-    results, states, folder = two
+    _, states, folder = two
     shares = {s["share"] for state in states for s in state.values() if isinstance(s, dict)}
     assert shares == {1.0} if folder.name.startswith("ddp") else all(0.45 < share < 0.55 for share in shares)
 
@@ -158,7 +158,7 @@ def undisturbed(place):
 @pytest.mark.parametrize("label", STATEFUL)
 def test_a_run_goes_on_with_another_number_of_processes(place, two, undisturbed, label):
     """From one to two and from two to one: buffer, state, costs and the count of cut responses included."""
-    results, states, folder = two
+    results, _, folder = two
     assert any("were cut to training.max_tokens" in warning for warning in undisturbed[label].warnings)
     close(undisturbed[label], results[f"resumed-{label}:{label}"])
     left = torch.load(folder / f"stopped-{label}" / "checkpoint.pt", weights_only=True)

@@ -1,4 +1,4 @@
-"""Every method on two gloo processes, whole (DDP) and cut (FSDP), set beside one: the same curve, weights, costs, state.
+"""Every method on two gloo processes, whole (DDP) and cut (FSDP), set beside one: curve, weights, costs and state.
 
     python tests/two_processes.py [--table FILE.md]
 

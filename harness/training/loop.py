@@ -28,6 +28,7 @@ from harness.training import checkpoint, sharding
 from harness.training.batching import Batch, Sequence, lay_out, micro_batches, step_ends
 from harness.training.control import shuffle
 from harness.training.cost import Cost, peak_bytes, reset_peak
+from harness.training.idle import sit_through
 from harness.training.job import Job, Progress, Trained
 from harness.training.objective import NotFinite, Student, Sums
 from harness.training.rollouts import Rollouts
@@ -197,7 +198,7 @@ def _backward(
         cost.add(student_tokens=batch.tokens)
         found.append(sums)
     for _ in range(spare):
-        sharding.idle(wrapped, batches[0], step)
+        sit_through(wrapped, batches[0], step)
     return found
 
 

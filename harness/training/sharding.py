@@ -5,9 +5,10 @@ follow. So torch's ``fully_shard`` is called here, the same on CPUs (gloo) and G
 the student around them, so that embedding, norm and head stay together from its ``forward`` to its ``backward``.
 Weights, gradients and moments are cut; a gradient is exchanged with every micro-batch, never held whole.
 
-Samples, the shuffled weights, validation and publishing read a plain twin of the student, whose weights are there while
-it is :meth:`Held.read` only. Under ``training.precision=bfloat16`` autograd keeps the weights in bfloat16 (2 bytes each)
-until backward has used them, as without FSDP. Every collective is met by all processes alike: see :func:`idle`.
+Samples, the shuffled weights, validation and publishing read a plain twin of the student, whose weights are there only
+while it is :meth:`Held.read`. Under ``training.precision=bfloat16`` autograd keeps the weights in bfloat16 (2 bytes
+each) until backward has used them, as without FSDP. Gathering and exchanging are met by all processes alike, or they
+wait for ever: hence :meth:`Held.spare` and :mod:`harness.training.idle`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from harness.launch import processes
-from harness.method import Method, Step
-from harness.training.batching import Batch
 from harness.training.objective import Student
-from harness.training.signals import NoReading
 
 
 def accelerator(**options: Any) -> Accelerator:
@@ -136,24 +134,6 @@ class Cut(Held):
     def _fill(self) -> None:
         for plain, part in zip(self.whole.parameters(), self.student.parameters(), strict=True):
             plain.data = uncut(part)
-
-
-def idle(wrapped: nn.Module, batch: Batch, step: Step) -> None:
-    """One pass that is worth nothing, beside a micro-batch of another process.
-
-    Weights are gathered and gradients exchanged layer by layer in every pass, by all processes or by none.
-    """
-    total, _ = wrapped(batch, _Idle(), NoReading(), step, None)
-    total.backward()
-
-
-class _Idle(Method):
-    """Teaches nothing: every gradient is 0."""
-
-    name = "idle"
-
-    def objective(self, tokens):
-        return tokens.logits[:, 0] * 0.0
 
 
 def uncut(tensor: Tensor) -> Tensor:
