@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from conftest import tiny_model
 from tiny_runs import close, distinct, make, near, pair, result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from two_processes import Stopped, on_two, part, stopping, table
@@ -105,20 +106,27 @@ def stopped(place, tmp_path_factory):
     return folder
 
 
-def started(place, stopped, folder, cut):
+@pytest.fixture(scope="module")
+def tied(place, tmp_path_factory):
+    """A pair whose student has one matrix for embedding and head, as most small models have."""
+    return tiny_model(tmp_path_factory.mktemp("tied"), 3, 16, 260, tied=True), place[0][1]
+
+
+def started(place, stopped, tied, folder, cut):
     """Two processes: every label, then those that go on from one process, those that stop, and the odd ones."""
     for label in STATEFUL:
         shutil.copytree(stopped / f"one-{label}", folder / f"resumed-{label}")
     shutil.copytree(stopped / "one-gkd", folder / "lost-0")
     more = [part(label, f"resumed-{label}", **SHORT) for label in STATEFUL]
     more += [part(label, f"stopped-{label}", stop=2, **SHORT) for label in STATEFUL]
+    more += [part("gkd", "tied", student=tied[0]), part("gkd", "tied-stopped", stop=2, student=tied[0], **SHORT)]
     more += [part("distillm2", "uneven", **UNEVEN), part("kd", "half", precision="bfloat16")]
     return *on_two(*place[:2], folder, cut=cut, more=[*more, part("gkd", "lost", apart=True, **SHORT)]), folder
 
 
 @pytest.fixture(scope="module", params=["ddp", "fsdp"])
-def two(request, place, stopped, tmp_path_factory):
-    return started(place, stopped, tmp_path_factory.mktemp(request.param), request.param == "fsdp")
+def two(request, place, stopped, tied, tmp_path_factory):
+    return started(place, stopped, tied, tmp_path_factory.mktemp(request.param), request.param == "fsdp")
 
 
 def test_fsdp_cuts_the_student_and_ddp_does_not(two):
@@ -167,6 +175,13 @@ def test_a_run_goes_on_with_another_number_of_processes(place, two, undisturbed,
     resumed = make(label, *place[:2], folder, name=f"stopped-{label}", **SHORT)
     close(undisturbed[label], result(resumed, lambda stage, done, *_: steps.append(done) if stage == "train" else None))
     assert steps == [2, 3, 4]
+
+
+def test_a_head_that_is_the_embedding_stays_it(place, tied, two):
+    results, _, folder = two
+    close(result(make("gkd", tied, *place[1:], name="tied")), results["tied:gkd"])
+    resumed = result(make("gkd", tied, place[1], folder, name="tied-stopped", **SHORT))
+    close(result(make("gkd", tied, *place[1:], name="tied-short", **SHORT)), resumed)
 
 
 def test_a_checkpoint_that_not_all_processes_see_is_one_line_of_each(two):

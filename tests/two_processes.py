@@ -26,9 +26,18 @@ from harness.errors import BadInput
 from harness.training import sharding
 
 
-def part(label: str, name: str = "two", stop: int | None = None, apart: bool = False, **training) -> dict:
+def part(
+    label: str,
+    name: str = "two",
+    *,
+    stop: int | None = None,
+    apart: bool = False,
+    student: Path | None = None,
+    **training,
+) -> dict:
     """A training for two processes: in a folder ``name``, one for each if ``apart``, interrupted in step ``stop``."""
-    return {"label": label, "name": name, "stop": stop, "apart": apart, "training": training}
+    student = None if student is None else str(student)
+    return {"label": label, "name": name, "stop": stop, "apart": apart, "student": student, "training": training}
 
 
 def on_two(
@@ -87,7 +96,8 @@ def _rank(student: str, teacher: str, prompts: str, folder: str) -> None:
     for one in json.loads((Path(folder) / "parts.json").read_text()):
         key = one["label"] if one["name"] == "two" else f"{one['name']}:{one['label']}"
         name = f"{one['name']}-{rank}" if one["apart"] else one["name"]
-        job = make(one["label"], (student, teacher), Path(prompts), Path(folder), name=name, **one["training"])
+        models = (one["student"] or student, teacher)
+        job = make(one["label"], models, Path(prompts), Path(folder), name=name, **one["training"])
         try:
             found = result(job, stopping(one["stop"]))
         except Stopped:
