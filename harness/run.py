@@ -27,7 +27,7 @@ from harness.method import ReferencePoint
 from harness.models.files import ModelFiles
 from harness.models.opening import open_generator
 from harness.plan import Plan, Training
-from harness.records import curves, provenance, record, trained
+from harness.records import begun, curves, provenance, record, trained
 from harness.task import Task
 from harness.training import examples
 from harness.training.job import Job, Progress, Trained
@@ -64,6 +64,7 @@ def _record(
     # A damaged record stops a run, but not one that is to supersede it.
     existing = None if plan.request.again else plan.store.find(identity)
     if existing is not None:
+        begun.forget_run(work, existing["run_id"])  # of a run that was killed right after it was recorded
         card.catch_up(work / "trained" / training.training_id, plan.store, existing)
         announce(f"{existing['run_id']}: already recorded, returned as it is (--again runs it anew)")
         return existing | {"reused": True}
@@ -75,6 +76,7 @@ def _record(
     generated = " (generated problems, not the benchmark)" if task.data.world != "real" else ""
     announce(f"{run_id}: {training.label} on {task.title}{generated}" + (f"; {method.note}" if method.note else ""))
 
+    begun.note_run(work, run_id, training.training_id, training.spec, task.title, protocol)
     with _lock(work / "locks" / training.training_id):
         folder, facts = obtain(plan, training, work, progress, fresh=plan.request.again)
         generator = open_generator(
@@ -91,6 +93,7 @@ def _record(
     began = time.monotonic()
     with _lock(work / "locks" / run_id):
         if plan.store.holds(run_id):  # another process ran the same and was quicker
+            begun.forget_run(work, run_id)
             announce(f"{run_id}: recorded meanwhile by another process, returned as it is")
             return plan.store.get(run_id) | {"reused": True}
         if foreign:
@@ -142,6 +145,7 @@ def _record(
             },
             graded,
         )
+        begun.forget_run(work, run_id)
     for warning in later:
         announce(f"warning: {warning}")
     made = plan.store.get(run_id)
@@ -191,6 +195,8 @@ def _train(plan: Plan, training: Training, work: Path, progress: Progress) -> Tr
     """Trains, on every process of a launch alike."""
     scratch = work / "training" / training.training_id
     scratch.mkdir(parents=True, exist_ok=True)
+    if processes.leads():
+        begun.note_training(scratch, training.spec)
     training.method.state = {}
     job = Job(
         training_id=training.training_id,

@@ -23,7 +23,7 @@ def byte_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<pad>")
 
 
-def tiny_model(folder: Path, seed: int, hidden: int = 24, vocab: int = 264) -> Path:
+def tiny_model(folder: Path, seed: int, hidden: int = 24, vocab: int = 264, tied: bool = False) -> Path:
     """A random Llama in ``folder``; its embedding is padded beyond the tokenizer, as real checkpoints are."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -41,6 +41,7 @@ def tiny_model(folder: Path, seed: int, hidden: int = 24, vocab: int = 264) -> P
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
+        tie_word_embeddings=tied,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

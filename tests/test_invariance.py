@@ -4,12 +4,14 @@ Curves agree to 1e-5 and weights to 1e-4: where a gradient is all rounding, so i
 """
 
 import random
+import shutil
 
 import pytest
 import torch
+from conftest import tiny_model
 from tiny_runs import close, distinct, make, near, pair, result
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from two_processes import on_two, table
+from two_processes import Stopped, on_two, part, stopping, table
 
 from harness.models.files import load_tokenizer
 from harness.training import loop
@@ -87,21 +89,106 @@ def test_the_width_of_the_checkpoints(place, padded, whole, label):
     close(whole[label], result(make(label, padded, *place[1:], name="padded")))
 
 
+# -- two processes, whole on each and cut over both -----------------------------------------------------------
+
+STATEFUL = ["distillm", "distillm2", "taid", "gkd", "vcrd@shuffled"]
+SHORT = {"steps": 4, "checkpoint_every": 1, "max_tokens": 12}  # cuts responses; DistiLLM replays in the second step
+UNEVEN = {"batch": 5, "micro_batch": 1}  # three micro-batches here, two there
+
+
 @pytest.fixture(scope="module")
-def two(place, tmp_path_factory):
-    return on_two(*place[:2], tmp_path_factory.mktemp("two"))
+def stopped(place, tmp_path_factory):
+    """Runs that one process left in their second step."""
+    folder = tmp_path_factory.mktemp("stopped")
+    for label in STATEFUL:
+        with pytest.raises(Stopped):
+            result(make(label, *place[:2], folder, name=f"one-{label}", **SHORT), stopping(2))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tied(place, tmp_path_factory):
+    """A pair whose student has one matrix for embedding and head, as most small models have."""
+    return tiny_model(tmp_path_factory.mktemp("tied"), 3, 16, 260, tied=True), place[0][1]
+
+
+def started(place, stopped, tied, folder, cut):
+    """Two processes: every label, then those that go on from one process, those that stop, and the odd ones."""
+    for label in STATEFUL:
+        shutil.copytree(stopped / f"one-{label}", folder / f"resumed-{label}")
+    shutil.copytree(stopped / "one-gkd", folder / "lost-0")
+    more = [part(label, f"resumed-{label}", **SHORT) for label in STATEFUL]
+    more += [part(label, f"stopped-{label}", stop=2, **SHORT) for label in STATEFUL]
+    more += [part("gkd", "tied", student=tied[0]), part("gkd", "tied-stopped", stop=2, student=tied[0], **SHORT)]
+    more += [part("distillm2", "uneven", **UNEVEN), part("kd", "half", precision="bfloat16")]
+    return *on_two(*place[:2], folder, cut=cut, more=[*more, part("gkd", "lost", apart=True, **SHORT)]), folder
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp"])
+def two(request, place, stopped, tied, tmp_path_factory):
+    return started(place, stopped, tied, tmp_path_factory.mktemp(request.param), request.param == "fsdp")
+
+
+def test_fsdp_cuts_the_student_and_ddp_does_not(two):
+    _, states, folder = two
+    shares = {s["share"] for state in states for s in state.values() if isinstance(s, dict)}
+    assert shares == {1.0} if folder.name.startswith("ddp") else all(0.45 < share < 0.55 for share in shares)
 
 
 @pytest.mark.parametrize("label", LABELS)
 def test_two_processes_equal_one(whole, two, label):
-    results, states = two
+    results, states, _ = two
     close(whole[label], results[label])
     near(states[0][label], states[1][label], 0.0)  # to the last bit
 
 
 def test_the_table_of_two_processes_shows_every_method(whole, two):
-    found = table(whole, two[0])
+    found = table(whole, two[0], two[0])
     assert found.count("\n") == len(LABELS) + 2 and "| distillm2 | " in found
+
+
+def test_processes_may_have_another_number_of_micro_batches(place, two):
+    close(result(make("distillm2", *place, **UNEVEN)), two[0]["uneven:distillm2"])
+
+
+def test_two_processes_in_bfloat16(place, two):
+    one, other = result(make("kd", *place, precision="bfloat16")), two[0]["half:kd"]
+    assert other.losses == pytest.approx(one.losses, rel=1e-2)
+    wide = result(make("kd", *place)).losses
+    assert one.losses == pytest.approx(wide, rel=5e-2) and one.losses != pytest.approx(wide, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place):
+    return {label: result(make(label, *place, name=f"undisturbed-{label}", **SHORT)) for label in STATEFUL}
+
+
+@pytest.mark.parametrize("label", STATEFUL)
+def test_a_run_goes_on_with_another_number_of_processes(place, two, undisturbed, label):
+    """From one to two and from two to one: buffer, state, costs and the count of cut responses included."""
+    results, _, folder = two
+    assert any("were cut to training.max_tokens" in warning for warning in undisturbed[label].warnings)
+    close(undisturbed[label], results[f"resumed-{label}:{label}"])
+    left = torch.load(folder / f"stopped-{label}" / "checkpoint.pt", weights_only=True)
+    assert left["step"] == 1 and all(type(t) is torch.Tensor for t in left["student"].values())
+    steps = []
+    resumed = make(label, *place[:2], folder, name=f"stopped-{label}", **SHORT)
+    close(undisturbed[label], result(resumed, lambda stage, done, *_: steps.append(done) if stage == "train" else None))
+    assert steps == [2, 3, 4]
+
+
+def test_a_head_that_is_the_embedding_stays_it(place, tied, two):
+    results, _, folder = two
+    close(result(make("gkd", tied, *place[1:], name="tied")), results["tied:gkd"])
+    resumed = result(make("gkd", tied, place[1], folder, name="tied-stopped", **SHORT))
+    close(result(make("gkd", tied, *place[1:], name="tied-short", **SHORT)), resumed)
+
+
+def test_a_checkpoint_that_not_all_processes_see_is_one_line_of_each(two):
+    for rank, state in enumerate(two[1]):
+        line = state["lost:gkd"]
+        assert "process 0 of 2 finds the checkpoint of step 1 and process 1 of 2 finds no checkpoint" in line
+        assert f"lost-{rank}" in line and line.endswith("one shared disk") and "\n" not in line
 
 
 def test_neighbours_of_another_length_leave_a_token_alone(place):

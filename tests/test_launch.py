@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from harness import launch
+from harness.cli import main
 from harness.errors import BadInput
 from harness.launch import processes
 from harness.records.store import Store
 
-NAMES = {"one": 1, "ddp_8": 8, "fsdp_8": 8, "ddp_2x8": 16, "fsdp_2x8": 16, "cpu_2": 2}
+NAMES = {"one": 1, "ddp_8": 8, "fsdp_8": 8, "ddp_2x8": 16, "fsdp_2x8": 16, "cpu_2": 2, "fsdp_cpu_2": 2}
 
 
 def test_the_configurations_are_those_of_the_page():
@@ -47,29 +48,73 @@ def test_a_lone_process_leads_and_tells_nobody(monkeypatch):
     processes.tell("x")
 
 
+def launcher(name):
+    file = str(launch.path(name))
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", file, "--main_process_port", "0"]
+
+
+def test_the_fsdp_configurations_ask_for_one_and_the_same_kind(tmp_path):
+    """And accelerate hands it on: what two CPU processes show is what eight GPUs are asked for."""
+    asked = [yaml.safe_load(launch.path(name).read_text("utf-8")) for name in NAMES if name.startswith("fsdp")]
+    assert len(asked) == 3 and all(one["fsdp_config"] == asked[0]["fsdp_config"] for one in asked)
+    script = tmp_path / "asked.py"
+    script.write_text("from harness.launch import processes\nprint(processes.sharded())\n")
+    for name, cut in (("fsdp_cpu_2", "True"), ("cpu_2", "False")):
+        done = subprocess.run([*launcher(name), str(script)], capture_output=True, text=True, timeout=120)
+        assert done.stdout.split() == [cut, cut], done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("FSDP_VERSION", "1", "asks for FSDP 1; say fsdp_version: 2"),
+        ("FSDP_OFFLOAD_PARAMS", "true", "asks for fsdp_offload_params, which is not done here; say false"),
+        ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true", "fsdp_cpu_ram_efficient_loading"),
+        ("FSDP_ACTIVATION_CHECKPOINTING", "true", "fsdp_activation_checkpointing"),
+    ],
+)
+def test_fsdp_that_is_not_done_is_refused_before_any_work(tmp_path, capsys, monkeypatch, name, value, said):
+    monkeypatch.setenv(processes.SHARDED, "true")
+    assert processes.sharded()
+    monkeypatch.setenv(name, value)
+    words = ["--task", "humaneval@micro", "--device", "cpu", "--results", str(tmp_path / "r")]
+    assert main(["run", "--method", "sft", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not (tmp_path / "r").exists()
+    monkeypatch.delenv(processes.SHARDED)
+    assert not processes.sharded()
+
+
+def test_more_processes_than_gpus_is_one_line(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(BadInput, match=r"8 processes were started on a machine with 2 GPUs; .* --num_processes 2,"):
+        processes.join("cuda")
+    connected = []
+    monkeypatch.setattr("accelerate.PartialState", lambda **options: connected.append(options))
+    processes.join("cpu")  # processes share a CPU
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    processes.join("cuda")
+    assert len(connected) == 2
+
+
 def test_two_processes_make_one_record_and_the_curve_of_one(tmp_path):
     job = ["--method", "gkd", "--task", "humaneval@micro", "--device", "cpu", "--json"]
     settings = ["training.steps=4", "training.batch=4", "training.threads=1", "data.limit=8", "evaluation.limit=2"]
     settings += ["rollout.max_new_tokens=8", "teacher_text.max_new_tokens=8", "evaluation.max_new_tokens=8"]
     job += [word for setting in settings for word in ("--set", setting)]
-    alone = [sys.executable, "-m", "harness", "run", *job, "--results", str(tmp_path / "one")]
-    launcher = [
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(launch.path("cpu_2")),
-        "--main_process_port",
-        "0",
-    ]
-    both = [sys.executable, *launcher, "-m", "harness", "run", *job, "--results", str(tmp_path / "two")]
-    ends = [subprocess.run(command, capture_output=True, text=True, timeout=600) for command in (alone, both)]
-    assert [end.returncode for end in ends] == [0, 0], ends[1].stderr[-3000:]
-    one, two = (json.loads(end.stdout)["records"] for end in ends)  # the second process printed nothing
-    assert len(one) == len(two) == 1 and one[0]["run_id"] == two[0]["run_id"]
-    assert len(Store(tmp_path / "two").all()[0]) == 1
-    curves = []
-    for name in ("one", "two"):
+    starts = {"one": [sys.executable], "cpu_2": launcher("cpu_2"), "fsdp_cpu_2": launcher("fsdp_cpu_2")}
+    made, curves = [], []
+    for name, start in starts.items():
+        command = [*start, "-m", "harness", "run", *job, "--results", str(tmp_path / name)]
+        end = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert end.returncode == 0, end.stderr[-3000:]
+        (record,) = json.loads(end.stdout)["records"]  # the second process printed nothing
+        made.append(record["run_id"])
+        assert len(Store(tmp_path / name).all()[0]) == 1
         (facts,) = (tmp_path / name / "work/trained").glob("*/training.json")
         curves.append([row["loss"] for row in json.loads(facts.read_text())["curve"]])
-    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
-    assert not list((tmp_path / "two/work/training").glob("*"))
+        assert not list((tmp_path / name / "work/training").glob("*"))
+    assert len(set(made)) == 1
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4) and curves[2] == pytest.approx(curves[0], rel=1e-4)

@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState
 from conftest import tiny_model
 from transformers import GenerationConfig
 
@@ -120,6 +121,7 @@ class Result:
     weights: torch.Tensor
     state: dict
     cost: dict
+    warnings: list[str]
 
     @property
     def losses(self) -> list[float]:
@@ -127,6 +129,7 @@ class Result:
 
 
 def result(job: Job, progress=quiet) -> Result:
+    AcceleratorState._reset_state()  # which keeps a process to its first precision
     return of(job, train(job, progress))
 
 
@@ -136,7 +139,7 @@ def of(job: Job, outcome) -> Result:
     flat = [(p[:vocab] if "embed" in n or "head" in n else p).detach().flatten() for n, p in _named(outcome.model)]
     cost = {k: v for k, v in outcome.cost.as_dict().items() if k not in {"seconds", "peak_memory_bytes"}}
     curve = [{k: v for k, v in row.items() if k != "seconds"} for row in outcome.curve]
-    return Result(curve, torch.cat(flat), dict(job.method.state), cost)
+    return Result(curve, torch.cat(flat), dict(job.method.state), cost, outcome.warnings)
 
 
 def _named(model):
@@ -145,7 +148,7 @@ def _named(model):
 
 def close(a: Result, b: Result, weights: float = 1e-4) -> None:
     """Raises AssertionError unless two results are one but for rounding."""
-    assert a.cost == b.cost
+    assert a.cost == b.cost and a.warnings == b.warnings
     assert len(a.curve) == len(b.curve)
     for mine, other in zip(a.curve, b.curve, strict=True):
         near(mine, other)

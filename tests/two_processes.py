@@ -1,4 +1,4 @@
-"""Every method on two gloo processes, set beside one: the same curve, weights, costs and state.
+"""Every method on two gloo processes, whole (DDP) and cut (FSDP), set beside one: curve, weights, costs and state.
 
     python tests/two_processes.py [--table FILE.md]
 
@@ -15,19 +15,44 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence as Seq
 from pathlib import Path
 
 import torch
 from conftest import write_prompts
 from tiny_runs import Result, distinct, make, pair, result
 
+from harness.errors import BadInput
+from harness.training import sharding
 
-def on_two(models, prompts: Path, folder: Path, timeout: float = 500) -> tuple[dict[str, Result], list[dict]]:
-    """Results of every distinct label by the first of two processes, and every process' states by label."""
+
+def part(
+    label: str,
+    name: str = "two",
+    *,
+    stop: int | None = None,
+    apart: bool = False,
+    student: Path | None = None,
+    **training,
+) -> dict:
+    """A training for two processes: in a folder ``name``, one for each if ``apart``, interrupted in step ``stop``."""
+    student = None if student is None else str(student)
+    return {"label": label, "name": name, "stop": stop, "apart": apart, "student": student, "training": training}
+
+
+def on_two(
+    models, prompts: Path, folder: Path, *, cut: bool = False, more: Seq[dict] = (), timeout: float = 500
+) -> tuple[dict[str, Result], list[dict]]:
+    """Results of every distinct label by the first of two processes, and every process' states by label.
+
+    What ``more`` trains stands behind, under ``name:label``; one that ends with BadInput has a state alone.
+    """
     with contextlib.closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    shared |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if cut else {}
+    (folder / "parts.json").write_text(json.dumps([*map(part, distinct()), *more]))
     command = [sys.executable, __file__, "--rank", *map(str, models), str(prompts), str(folder)]
     started = [
         subprocess.Popen(
@@ -50,27 +75,56 @@ def on_two(models, prompts: Path, folder: Path, timeout: float = 500) -> tuple[d
     return {label: Result(**fields) for label, fields in found.items()}, states
 
 
+class Stopped(Exception):
+    pass
+
+
+def stopping(step: int | None):
+    """A progress function that interrupts a training in ``step``, after it has moved and before it is saved."""
+
+    def progress(stage, done, total, words):
+        if stage == "train" and done == step:
+            raise Stopped
+
+    return progress
+
+
 def _rank(student: str, teacher: str, prompts: str, folder: str) -> None:
-    rank = int(os.environ["RANK"])
-    results, states = {}, {}
-    for label in distinct():
-        job = make(label, (student, teacher), Path(prompts), Path(folder), name=f"two-{rank}")
-        found = result(job)
-        results[label] = vars(found)
-        states[label] = {"state": found.state, "weights": float(found.weights.double().square().sum())}
+    rank, results, states, held = int(os.environ["RANK"]), {}, {}, []
+    hold = sharding.hold
+    sharding.hold = lambda *args: held.append(hold(*args)) or held[-1]
+    for one in json.loads((Path(folder) / "parts.json").read_text()):
+        key = one["label"] if one["name"] == "two" else f"{one['name']}:{one['label']}"
+        name = f"{one['name']}-{rank}" if one["apart"] else one["name"]
+        models = (one["student"] or student, teacher)
+        job = make(one["label"], models, Path(prompts), Path(folder), name=name, **one["training"])
+        try:
+            found = result(job, stopping(one["stop"]))
+        except Stopped:
+            continue
+        except BadInput as error:
+            states[key] = str(error)
+            continue
+        results[key] = vars(found)
+        sizes = [getattr(p, "to_local", lambda p=p: p)().numel() for p in held[-1].student.parameters()]
+        share = sum(sizes) / sum(p.numel() for p in held[-1].student.parameters())
+        states[key] = {"state": found.state, "weights": float(found.weights.double().square().sum()), "share": share}
     (Path(folder) / f"{rank}.json").write_text(json.dumps(states))
     if rank == 0:
         torch.save(results, Path(folder) / "results.pt")
     torch.distributed.destroy_process_group()
 
 
-def table(one: dict[str, Result], two: dict[str, Result]) -> str:
-    """Markdown: how far apart one and two processes end, per method."""
-    rows = ["| method | max abs. difference of the loss | of a weight |", "|---|---|---|"]
+def table(one: dict[str, Result], two: dict[str, Result], cut: dict[str, Result]) -> str:
+    """Markdown: how far from one process two end, per method, with the student whole on each and cut over both."""
+    rows = ["| method | DDP: max abs. difference of the loss | of a weight | FSDP: of the loss | of a weight |"]
+    rows.append("|---|---|---|---|---|")
     for label in one:
-        loss = max(abs(a - b) for a, b in zip(one[label].losses, two[label].losses, strict=True))
-        weight = float((one[label].weights - two[label].weights).abs().max())
-        rows.append(f"| {label} | {loss:.1e} | {weight:.1e} |")
+        row = [label]
+        for other in (two, cut):
+            row.append(max(abs(a - b) for a, b in zip(one[label].losses, other[label].losses, strict=True)))
+            row.append(float((one[label].weights - other[label].weights).abs().max()))
+        rows.append("| {} | {:.1e} | {:.1e} | {:.1e} | {:.1e} |".format(*row))
     return "\n".join(rows) + "\n"
 
 
@@ -86,10 +140,16 @@ def main() -> None:
         models = pair(folder)
         prompts = write_prompts(folder / "prompts.jsonl")
         one = {label: result(make(label, models, prompts, folder, name="one")) for label in distinct()}
-        found = table(one, on_two(models, prompts, folder)[0])
+        ends = []
+        for cut in (False, True):
+            own = folder / f"cut-{cut}"
+            own.mkdir()
+            ends.append(on_two(models, prompts, own, cut=cut)[0])
+        found = table(one, *ends)
     words = (
         "# Two processes equal one\n\nThree optimizer steps of six prompts on random two-layer models (AdamW, learning "
-        "rate 1e-3, float32), by one process and by two (gloo, CPU).\nWritten by `python tests/two_processes.py "
+        "rate 1e-3, float32), by one process and by two (gloo, CPU).\nDDP: the whole student on each; FSDP: weights, "
+        "gradients and moments cut over both.\nWritten by `python tests/two_processes.py "
         f"--table {chosen.table}`.\n\n{found}"
     )
     print(words)

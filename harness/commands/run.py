@@ -18,6 +18,12 @@ def add(commands: argparse._SubParsersAction) -> None:
     add_request(command)
     command.add_argument("--again", action="store_true", help="run anew even if the same is recorded; both are kept")
     command.add_argument(
+        "--resume",
+        metavar="ID",
+        help="go on with this training or run, and with no other: refuses a command that differs from the one it was "
+        "begun with, and says in what (without it the same command goes on by itself)",
+    )
+    command.add_argument(
         "--dry-run", action="store_true", help="say what is recorded, what would run, and what it would take"
     )
     command.add_argument(
@@ -84,8 +90,10 @@ def call(chosen: argparse.Namespace) -> str:
 
     words.accept_sandbox(chosen)
     plan = prepare(request_of(chosen))
-    from harness.forecast import fit
+    from harness.forecast import fit, resumed
 
+    if chosen.resume is not None and processes.leads():  # followers never look at the results on their own
+        resumed.check(plan, chosen.resume)
     if chosen.dry_run:
         return _intended(plan, chosen.json)
     fit.check(plan, lambda line: print(line, file=sys.stderr))

@@ -170,7 +170,7 @@ class _ChunkedSum(torch.autograd.Function):
                 part.copy_(gradient)
                 del read, summed, gradient
             if grad_hidden is not None:
-                torch.mm(raw, matrix, out=grad_hidden[here])
+                _project_back(grad_hidden[here], raw, matrix)
             if grad_weight is not None:
                 _accumulate(grad_weight[: head.vocab], raw, rows)
             if grad_bias is not None:
@@ -184,6 +184,14 @@ class _ChunkedSum(torch.autograd.Function):
     def backward(ctx, grad_total):
         gradients, ctx.gradients = ctx.gradients, None
         return (*(None if g is None else g.mul_(grad_total.to(g.dtype)) for g in gradients), *[None] * 4)
+
+
+def _project_back(grad_rows: Tensor, grad_raw: Tensor, matrix: Tensor) -> None:
+    """grad_rows [n, d] = grad_raw [n, V] @ matrix [V, d], in place where autocast has not made the logits narrower."""
+    if grad_rows.dtype == grad_raw.dtype:
+        torch.mm(grad_raw, matrix, out=grad_rows)
+    else:
+        grad_rows.copy_(grad_raw @ matrix)
 
 
 def _accumulate(grad_weight: Tensor, grad_raw: Tensor, rows: Tensor) -> None:

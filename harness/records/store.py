@@ -156,8 +156,8 @@ class Store:
             with FileLock(self.root / ".lock"):
                 if not path.exists():
                     # The record comes last: until it stands, nothing refers to the completions.
-                    _write(completions, content)
-                    _write(path, _encode(json.dumps(sealed, indent=2, ensure_ascii=False) + "\n"))
+                    write(completions, content)
+                    write(path, _encode(json.dumps(sealed, indent=2, ensure_ascii=False) + "\n"))
         except OSError as error:
             raise RunFailed(f"record {record['run_id']} could not be written to {self.root} ({error})") from None
         return path
@@ -201,7 +201,7 @@ def _encode(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Puts a whole file in place at once: a reader, or a power cut, sees all of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")

@@ -1,4 +1,11 @@
-"""The state of a training run on disk: complete, sealed, written atomically, refused when it is another run's."""
+"""The state of a training run on disk: complete, sealed, written atomically, refused when it is another run's.
+
+There is one form, whatever the launch: plain tensors, whole, written by the first process and read by all. A run that
+was interrupted on two processes goes on with one, one that was whole goes on cut (FSDP), and the other way round, to
+the same end within the rounding of their sums. Tokens spent and responses cut are those of all processes together; the
+replay buffer, the method's state and the curve are the same on each. Random numbers are the first process': texts and
+orders come from (seed, step, example) alone, so only a model's own dropout draws others on another number of processes.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +14,14 @@ import os
 import pickle
 import random
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy
 import torch
 
-from harness.errors import RunFailed
+from harness.errors import BadInput, RunFailed
 
 FILE = "checkpoint.pt"
 
@@ -57,6 +65,22 @@ def load(folder: Path, training_id: str) -> tuple[dict[str, Any] | None, str | N
         return None, f"the checkpoint {path.name} belongs to another run; training starts again from step 0"
     _restore(content["random"])
     return content, None
+
+
+def agree(folder: Path, state: dict[str, Any] | None, gather: Callable[[list[Any]], list[Any]]) -> None:
+    """Raises BadInput, on every process, unless all of them read the same checkpoint, or none.
+
+    Each reads the folder itself: without a shared disk they would train from different steps, or wait for ever.
+    """
+    steps = gather([None if state is None else state["step"]])
+    if len(set(steps)) > 1:
+        first, other = steps[0], next(i for i, step in enumerate(steps) if step != steps[0])
+        found = [f"process {i} of {len(steps)} finds {_what(step)}" for i, step in ((0, first), (other, steps[other]))]
+        raise BadInput(f"{' and '.join(found)} in {folder}: all machines need the results folder on one shared disk")
+
+
+def _what(step: int | None) -> str:
+    return "no checkpoint" if step is None else f"the checkpoint of step {step}"
 
 
 _SEAL = b"\nsha256:"  # before the hex digest of all bytes so far: torch.load would take changed weights as they are
@@ -107,4 +131,4 @@ def _restore(state: dict[str, Any]) -> None:
     numpy.random.set_state((kind, keys.numpy(), place, has_gauss, cached))
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])

@@ -24,13 +24,15 @@ from harness.errors import BadInput, RunFailed
 from harness.method import Method, Step
 from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
-from harness.training import checkpoint
+from harness.training import checkpoint, sharding
 from harness.training.batching import Batch, Sequence, lay_out, micro_batches, step_ends
 from harness.training.control import shuffle
 from harness.training.cost import Cost, peak_bytes, reset_peak
+from harness.training.idle import sit_through
 from harness.training.job import Job, Progress, Trained
 from harness.training.objective import NotFinite, Student, Sums
 from harness.training.rollouts import Rollouts
+from harness.training.sharding import Held, uncut
 from harness.training.signals import NoReading, Signal
 from harness.training.teaching import engage
 from harness.training.validation import Validation
@@ -42,7 +44,7 @@ def train(job: Job, progress: Progress) -> Trained:
     plan, method, needs = job.recipe.training, job.method, job.method.needs
     if plan.threads:
         torch.set_num_threads(plan.threads)
-    accelerator = Accelerator(
+    accelerator = sharding.accelerator(
         cpu=job.device == "cpu",
         mixed_precision="bf16" if plan.precision == "bfloat16" else "no",
         **job.tracking.options(job.training_id),
@@ -55,9 +57,10 @@ def train(job: Job, progress: Progress) -> Trained:
 
     tokenizer = load_tokenizer(job.student)
     model = load_model(job.student, "float32", str(device))
-    student = Student(model, len(tokenizer))
+    held = sharding.hold(Student(model, len(tokenizer)), accelerator)
+    model = held.whole.model
     optimizer = torch.optim.AdamW(
-        student.parameters(),
+        held.student.parameters(),
         lr=plan.learning_rate,
         weight_decay=plan.weight_decay,
         fused=device.type == "cuda",
@@ -68,7 +71,7 @@ def train(job: Job, progress: Progress) -> Trained:
         num_warmup_steps=round(plan.warmup * plan.steps),
         num_training_steps=plan.steps,
     )
-    wrapped, optimizer = accelerator.prepare(student, optimizer)
+    wrapped, optimizer = held.prepare(accelerator, optimizer)
     cost, curve, warnings, start = Cost(), [], [], 0
     began = time.monotonic()
     rollouts = Rollouts(
@@ -84,16 +87,17 @@ def train(job: Job, progress: Progress) -> Trained:
         process=accelerator.process_index,
         processes=accelerator.num_processes,
         gather=gather_object if accelerator.num_processes > 1 else lambda mine: mine,
+        read=held.read,
     )
-    teacher, signal = engage(job, rollouts, student.vocab, accelerator, cost, progress)
+    teacher, signal = engage(job, rollouts, held.student.vocab, accelerator, cost, progress)
     validation = Validation(method, job.validation, rollouts.student, plan.micro_batch, accelerator)
     ends = step_ends(tokenizer, needs.step_unit)
 
     state, damage = checkpoint.load(job.folder, job.training_id)
+    checkpoint.agree(job.folder, state, rollouts.gather)
     warnings += [damage] if damage else []
     if state is not None:
-        student.load_state_dict(state["student"])
-        optimizer.load_state_dict(state["optimizer"])
+        held.load(state, optimizer)
         scheduler.load_state_dict(state["scheduler"])
         rollouts.load_state(state["rollouts"])
         method.state, curve, start = state["method"], state["curve"], state["step"]
@@ -111,14 +115,14 @@ def train(job: Job, progress: Progress) -> Trained:
         batches = [
             lay_out(part, tokenizer.pad_token_id, ends, device) for part in micro_batches(sequences, plan.micro_batch)
         ]
-        sums = _backward(accelerator, wrapped, rollouts, method, teacher, batches, step, cost)
-        report = _normalise(accelerator, student, sums)
-        report["grad_norm"] = _clip(student, plan.clip, step)
+        sums = _backward(accelerator, held, wrapped, rollouts, method, teacher, batches, step, cost)
+        report = _normalise(accelerator, held.student, sums)
+        report["grad_norm"] = _clip(held.student, plan.clip, step)
         report["learning_rate"] = scheduler.get_last_lr()[0]
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad(set_to_none=True)
-        report |= validation.report(index + 1, student, cost)
+        report |= validation.report(index + 1, held, cost)
         method.after_step(step, report)
 
         cost.steps, cost.seconds = index + 1, time.monotonic() - began
@@ -126,16 +130,16 @@ def train(job: Job, progress: Progress) -> Trained:
         job.tracking.log(curve[-1], index + 1)
         progress("train", index + 1, plan.steps, f"loss {report['loss']:.4f}")
         if plan.checkpoint_every and (index + 1) % plan.checkpoint_every == 0 and index + 1 < plan.steps:
-            spent = cost.over_processes(accelerator)
+            spent, replays = cost.over_processes(accelerator), rollouts.state()
+            tensors = held.state(optimizer, keep=accelerator.is_main_process)
             if accelerator.is_main_process:
                 checkpoint.save(
                     job.folder,
                     job.training_id,
                     {
-                        "student": student.state_dict(),
-                        "optimizer": optimizer.state_dict(),
+                        **tensors,
                         "scheduler": scheduler.state_dict(),
-                        "rollouts": rollouts.state(),
+                        "rollouts": replays,
                         "method": method.state,
                         "curve": curve,
                         "step": index + 1,
@@ -147,13 +151,14 @@ def train(job: Job, progress: Progress) -> Trained:
     cost.peak_memory_bytes = peak_bytes(device)
     job.tracking.end()
     warnings += job.tracking.warnings
-    if rollouts.cut:
-        warnings.append(f"{rollouts.cut} training responses were cut to training.max_tokens={plan.max_tokens}")
-    return Trained(model.eval(), tokenizer, cost.over_processes(accelerator), curve, warnings, signal)
+    if cut := rollouts.state()["cut"]:
+        warnings.append(f"{cut} training responses were cut to training.max_tokens={plan.max_tokens}")
+    return Trained(held.finished().model.eval(), tokenizer, cost.over_processes(accelerator), curve, warnings, signal)
 
 
 def _backward(
     accelerator: Accelerator,
+    held: Held,
     wrapped: Any,
     rollouts: Rollouts,
     method: Method,
@@ -175,11 +180,10 @@ def _backward(
     readings, weights = {}, [None] * len(batches)
     if getattr(method.config, "shuffle", False):
         readings = {i: reading(i) for i in range(len(batches))}
-        module = accelerator.unwrap_model(wrapped)
-        with accelerator.autocast():
+        with held.read() as module, accelerator.autocast():
             own = [module.weigh(b, method, readings[i], step) for i, b in enumerate(batches)]
         weights = shuffle(own, batches, step, rollouts.gather)
-    found = []
+    found, spare = [], held.spare(len(batches), rollouts.gather)
     for i, batch in enumerate(batches):
         last = i + 1 == len(batches)
         with contextlib.nullcontext() if last else accelerator.no_sync(wrapped), accelerator.autocast():
@@ -193,6 +197,8 @@ def _backward(
             accelerator.backward(total * accelerator.num_processes)
         cost.add(student_tokens=batch.tokens)
         found.append(sums)
+    for _ in range(spare):
+        sit_through(wrapped, batches[0], step)
     return found
 
 
@@ -223,10 +229,10 @@ def _normalise(accelerator: Accelerator, student: Student, sums: list[Sums]) -> 
 
 def _clip(student: Student, largest: float, step: Step) -> float:
     """The norm of the gradient, which is scaled down to ``largest`` (0: never). Raises RunFailed if it is no number."""
-    norm = float(torch.nn.utils.clip_grad_norm_(student.parameters(), largest or float("inf")))
+    norm = float(uncut(torch.nn.utils.clip_grad_norm_(student.parameters(), largest or float("inf"))))
     if norm - norm != 0:
         named = student.model.named_parameters()
-        bad = next((n for n, p in named if p.grad is not None and not p.grad.isfinite().all()), "a parameter")
+        bad = next((n for n, p in named if p.grad is not None and not uncut(p.grad).isfinite().all()), "a parameter")
         raise RunFailed(f"step {step.index}: the gradient of {bad} became NaN or infinite; the last checkpoint is kept")
     return norm
 

@@ -6,6 +6,7 @@ alone. A resumed run, or one split over other processes, therefore trains on the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 from collections.abc import Callable
@@ -28,8 +29,8 @@ from harness.types import Decoding, Example, Source
 class Rollouts:
     """Makes the sequences of each optimizer step. ``teacher_texts`` answer ``prompts`` one to one, as ids.
 
-    ``gather`` turns this process' list into the one of all processes; ``capacity`` responses are kept for replay, which
-    waits for all of them if ``full``.
+    ``gather`` turns this process' list into the one of all processes; ``read`` holds the student's weights where all
+    processes read them; ``capacity`` responses are kept for replay, which waits for all of them if ``full``.
     """
 
     student: Generator
@@ -48,6 +49,7 @@ class Rollouts:
     process: int = 0
     processes: int = 1
     gather: Callable[[list[Any]], list[Any]] = lambda mine: mine
+    read: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     cut: int = 0  # responses shortened to max_tokens so far
     buffer: list[Sequence] = field(default_factory=list)  # the student's latest responses, equal on all processes
     _encoded: dict[tuple[bool, int], tuple[int, ...]] = field(default_factory=dict, repr=False)
@@ -76,7 +78,8 @@ class Rollouts:
             places = range(turn * self.batch + self.process, (turn + 1) * self.batch, self.processes)
             found += [dataclasses.replace(s, place=place) for s, place in zip(made, places, strict=True)]
         if self.proposals is not None:
-            found = self.proposals.judge(found, self.labelled, self.prompts, step.index, cost)
+            with self.read():
+                found = self.proposals.judge(found, self.labelled, self.prompts, step.index, cost)
         return found
 
     def fixed(self, source: Source, i: int) -> Sequence:
@@ -90,11 +93,13 @@ class Rollouts:
         return len(self.teacher_texts) if source is Source.TEACHER else len(self.labelled)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold, in plain types."""
-        return {"cut": self.cut, "buffer": [dataclasses.asdict(s) | {"source": str(s.source)} for s in self.buffer]}
+        """What a checkpoint must hold, in plain types and over all processes, which must ask together."""
+        buffer = [dataclasses.asdict(s) | {"source": str(s.source)} for s in self.buffer]
+        return {"cut": sum(self.gather([self.cut])), "buffer": buffer}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.cut = state["cut"]
+        """On any number of processes; what all have counted so far, the first goes on counting."""
+        self.cut = 0 if self.process else state["cut"]
         self.buffer = [Sequence(**row | {"source": Source(row["source"])}) for row in state["buffer"]]
 
     def _mine(self, source: Source, step: int) -> list[int]:
@@ -119,11 +124,12 @@ class Rollouts:
         seeds = [stable_seed(self.seed, step.index, self.prompts[i].id) for i in chosen]
         prompts = [self._prompt(i, False) for i in chosen]
         made: list[Generated]
-        if source is Source.MIXED:
-            made = self.joint.continue_ids(prompts, self.how, decoding, seeds)
-            cost.add(teacher_forward_tokens=sum(g.tokens + g.prompt_tokens for g in made))
-        else:
-            made = self.student.continue_ids(prompts, decoding, seeds)
+        with self.read():
+            if source is Source.MIXED:
+                made = self.joint.continue_ids(prompts, self.how, decoding, seeds)
+                cost.add(teacher_forward_tokens=sum(g.tokens + g.prompt_tokens for g in made))
+            else:
+                made = self.student.continue_ids(prompts, decoding, seeds)
         cost.add(generated_tokens=sum(g.tokens for g in made))
         return [self._sequence(i, g.ids, source, g.log_probs, step.index) for i, g in zip(chosen, made, strict=True)]
 

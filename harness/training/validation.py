@@ -12,7 +12,7 @@ from harness.models.generate import Generator
 from harness.training.batching import Batch, lay_out, micro_batches
 from harness.training.batching import Sequence as Text
 from harness.training.cost import Cost
-from harness.training.objective import Student
+from harness.training.sharding import Held
 from harness.types import Example, Source
 
 
@@ -30,17 +30,18 @@ class Validation:
             pad = speaker.tokenizer.pad_token_id
             self.batches = [lay_out(part, pad, None, accelerator.device) for part in micro_batches(texts, size)]
 
-    def report(self, step: int, student: Student, cost: Cost) -> dict[str, float]:
+    def report(self, step: int, held: Held, cost: Cost) -> dict[str, float]:
         """``validation_loss`` in nats per token if it is due after step number ``step``, counted from 1."""
         if not self.every or step % self.every:
             return {}
-        student.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
-        for batch in self.batches:
-            log_q = student.log_likelihood(batch)
-            sums += torch.stack([-log_q.double().sum(), torch.tensor(float(len(log_q)), device=sums.device)])
-            cost.add(student_tokens=batch.tokens)
-        student.train()
+        with held.read() as student:
+            student.eval()
+            for batch in self.batches:
+                log_q = student.log_likelihood(batch)
+                sums += torch.stack([-log_q.double().sum(), torch.tensor(float(len(log_q)), device=sums.device)])
+                cost.add(student_tokens=batch.tokens)
+            student.train()
         total, tokens = self.accelerator.reduce(sums).tolist()
         return {"validation_loss": total / max(tokens, 1)}
 
