@@ -91,6 +91,10 @@ def test_processes_share_states_when_sharded_and_rows_always():
     assert whole[states] == copied[states] == ADAMW_BYTES * PAPER.student.parameters
     assert cut[states] == pytest.approx(whole[states] / 8, rel=1e-6)
     assert replace(PAPER, processes=8).rows == 16
+    # the plain twin that samples and is published stands beside the part, whatever the number of processes
+    alone = replace(PAPER, processes=8, teacher=None)
+    twin = memory_of(replace(alone, sharded=True))["generation"] - memory_of(alone)["generation"]
+    assert twin == 4 * PAPER.student.parameters
 
 
 def test_time_is_linear_in_steps_and_falls_with_processes():

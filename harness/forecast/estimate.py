@@ -157,9 +157,10 @@ def _teacher_pass(work: Work) -> int:
 
 
 def _student_cache(work: Work) -> int:
+    whole = 4 * work.student.parameters if work.sharded else 0  # beside its part: what samples, and what is published
     if work.on_policy <= 0:
-        return 0
-    return cache_of(work.student, min(work.generation_batch, work.rows), work.length, 4)
+        return whole
+    return whole + cache_of(work.student, min(work.generation_batch, work.rows), work.length, 4)
 
 
 def _teacher_cache(work: Work) -> int:
