@@ -76,8 +76,8 @@ def _record(
     generated = " (generated problems, not the benchmark)" if task.data.world != "real" else ""
     announce(f"{run_id}: {training.label} on {task.title}{generated}" + (f"; {method.note}" if method.note else ""))
 
-    begun.note_run(work, run_id, training.training_id, training.spec, task.title, protocol)
     with _lock(work / "locks" / training.training_id):
+        begun.note_run(work, run_id, training.training_id, training.spec, task.title, protocol)
         folder, facts = obtain(plan, training, work, progress, fresh=plan.request.again)
         generator = open_generator(
             folder, plan.device, plan.recipe.evaluation.batch, work / "generations", again=plan.request.again

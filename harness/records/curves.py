@@ -7,14 +7,15 @@ A curve is thinned to at most :data:`POINTS` points. It is for looking at; no sc
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
+
+from harness.records.store import write
 
 POINTS = 100
 Point = dict[str, float | None]
@@ -55,16 +56,9 @@ def keep(
         return None
     path = path_of(root, training_id)
     content = json.dumps({"training_id": training_id, "method": method, "seed": seed, "points": thin(curve)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content + "\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    Path(root).mkdir(parents=True, exist_ok=True)
+    with FileLock(Path(root) / ".lock"):  # the runs of one training on several tasks write the same curve
+        write(path, content.encode() + b"\n")
     return path
 
 
