@@ -35,19 +35,21 @@ class IWOPD(Method):
         return (Source.STUDENT,)
 
     def survey(self, sequences: Sequences):
+        """[N, 2] weight and log p of each token; the second so that the teacher's softmax is taken once."""
         gaps = sequences.table((sequences.log_p - sequences.sampler()).abs())
         before = gaps.cumsum(1) - gaps
         used = before / gaps.sum(1, keepdim=True).clamp_min(torch.finfo(gaps.dtype).tiny)
-        return 1 + self.config.gamma * (1 - sequences.flat(used).clamp(0, 1))
+        weight = 1 + self.config.gamma * (1 - sequences.flat(used).clamp(0, 1))
+        return torch.stack([weight, sequences.log_p], 1)
 
     def weight(self, tokens: Tokens):
-        tokens.metrics["weight"] = tokens.survey
-        return tokens.survey
+        tokens.metrics["weight"] = tokens.survey[:, 0]
+        return tokens.survey[:, 0]
 
     def objective(self, tokens: Tokens):
         log_q = -cross_entropy(tokens.student, tokens.labels)
         old = recorded_or(tokens.sampler_log_prob, log_q)
-        return -(log_q - old).exp() * (-cross_entropy(tokens.teacher, tokens.labels) - old)
+        return -(log_q - old).exp() * (tokens.survey[:, 1] - old)
 
     def card(self):
         c = self.config
