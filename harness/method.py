@@ -23,7 +23,7 @@ over k sources that share its step multiplies its objective by k.
 
 Objectives see chunks of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an
 objective may not look across tokens; ``weight`` may, within a step of the text (see ``Needs.step_unit``).
-``survey`` sees the two log-probabilities of every token of whole sequences before the first chunk.
+``survey`` sees the two log-probabilities of every token of whole sequences before their objective.
 
 A method that gives weights has a setting ``shuffle`` (default False), with which the loop deals the same weights
 out to other tokens of the optimizer step: the control ``NAME@shuffled`` that ``harness run --control`` adds. A setting

@@ -15,7 +15,10 @@ from typing import Any
 from harness.bench.commands import timed
 from harness.bench.measure import Report, machine, ratio, spread
 
-IMPORTS = "import torch, transformers, accelerate, lm_eval.evaluator"
+IMPORTS = (
+    "import torch, accelerate, lm_eval.evaluator; "
+    "from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, get_scheduler"  # loaded when named
+)
 CASES = {"sft": ("sft", "recipe"), "gkd": ("gkd", "recipe")}
 COLUMNS = [
     "run",

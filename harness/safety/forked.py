@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -159,8 +160,11 @@ class Killer:
             os._exit(code)
 
     def _child(self, results: Path, point: Point | None, trace: Path | None) -> int:
+        from tqdm import tqdm
+
         from harness.cli import main
 
+        tqdm.set_lock(threading.RLock())  # its own is shared by all forks, and one was killed holding it
         counted: Counter[str] = Counter()
         calls: dict[str, list[float]] = {stage: [] for stage in world.STAGES}
         began: dict[str, float] = {}  # two stages may run beside each other
