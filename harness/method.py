@@ -21,7 +21,7 @@ source     c_t = 1/(tokens of the step whose text has the same source): every so
 Weights thus re-allocate signal: multiplying all of them by a constant changes nothing. A method that adds up the means
 over k sources that share its step multiplies its objective by k.
 
-Objectives see chunks of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an
+Objectives see slices of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an
 objective may not look across tokens; ``weight`` may, within a step of the text (see ``Needs.step_unit``).
 ``survey`` sees the two log-probabilities of every token of whole sequences before their objective.
 
@@ -104,7 +104,7 @@ class Step:
 
 @dataclass
 class Tokens:
-    """A chunk of N response tokens, never cutting a step of the text. S is the size of the support.
+    """A slice of N response tokens, never cutting a step of the text. S is the size of the support.
 
     The support is the shared vocabulary for an exact teacher signal. For a cached top-k signal it is the K
     cached tokens and one bucket for all others: ``student`` and ``teacher`` are then log-probabilities of

@@ -163,7 +163,7 @@ def side(spec: dict[str, Any]):
 
 
 def sketch(gradient: Any, projections: int = 8) -> dict[str, Any]:
-    """A tensor's norm and its products with random signs u v^T , in float64: enough to tell two apart."""
+    """A tensor's norm and its products with random signs u v^T, in float64: enough to tell two apart."""
     import torch
 
     matrix, dice = gradient.reshape(len(gradient), -1), torch.Generator().manual_seed(0)
