@@ -7,18 +7,22 @@ is read from the source text. Two owners of one name are an error naming both.
 from __future__ import annotations
 
 import ast
-import hashlib
+import dataclasses
 import importlib
 import importlib.metadata
 import importlib.util
 import os
+import re
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import foreign, places
 from harness.errors import BadInput, unknown
 
 METHODS, TASKS = "methods", "tasks"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,17 @@ def entries(kind: str) -> list[Entry]:
     return [found[name] for name in sorted(found)]
 
 
+def split(name: str) -> tuple[str, str, str]:
+    """``name@variant`` as name, ``@`` or nothing, and variant; the name may be the path of a file."""
+    path, suffix, variant = name.partition(".py@")
+    if suffix:
+        return f"{path}.py", "@", variant
+    return (name, "", "") if _is_path(name) else name.partition("@")
+
+
 def find(kind: str, name: str) -> type:
-    """The class that ``name`` (or a path ending in .py) leads to. Raises BadInput when there is none."""
-    if name.endswith(".py") or "/" in name or os.sep in name:
+    """The class that ``name`` (or the path of a Python file) leads to. Raises BadInput when there is none."""
+    if _is_path(name):
         return _from_file(kind, Path(name))
     known = {entry.name: entry for entry in entries(kind)}
     if name not in known:
@@ -54,14 +66,8 @@ def find(kind: str, name: str) -> type:
     return _load(kind, known[name])
 
 
-def origin(kind: str, name: str) -> str:
-    """Who supplied the code behind a name, for the specification of a run: a changed file is another run."""
-    if name.endswith(".py"):
-        return f"file sha256:{hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]}"
-    entry = next(entry for entry in entries(kind) if entry.name == name)
-    if entry.owner == "built in":
-        return "harness"
-    return f"{entry.owner} {importlib.metadata.version(entry.owner)}"
+def _is_path(name: str) -> bool:
+    return name.endswith(".py") or "/" in name or os.sep in name or name in (".", "..")
 
 
 def _built_in(kind: str) -> list[Entry]:
@@ -79,35 +85,44 @@ def _installed(kind: str) -> list[Entry]:
 
 def _load(kind: str, entry: Entry) -> type:
     module_name, _, attribute = entry.target.partition(":")
+    what = f"{kind[:-1]} {entry.name!r} of {entry.owner}"
     try:
         module = importlib.import_module(module_name)
         found = getattr(module, attribute) if attribute else _only_class(kind, module, entry.name)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise BadInput(f"{kind[:-1]} {entry.name!r} of {entry.owner} cannot be loaded: {error}") from None
-    return _checked(kind, found, entry.name, entry.owner)
+    except BadInput:
+        raise
+    except Exception as error:  # a plugin may raise anything while it is imported
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise BadInput(f"{what} cannot be loaded: {places.told(error)} at {last.filename}:{last.lineno}") from error
+    if entry.owner != "built in" and isinstance(found, type):
+        foreign.adopt(found, entry.owner)
+    if not isinstance(found, type) or not issubclass(found, _contract(kind)):
+        raise BadInput(f"{what} is no subclass of harness.{_contract(kind).__name__}: {entry.target}")
+    if found.__dict__.get("name", getattr(found, "name", None)) != entry.name:
+        raise BadInput(f"{what} calls itself {getattr(found, 'name', None)!r}; make them equal")
+    return _checked(kind, found)
 
 
 def _from_file(kind: str, path: Path) -> type:
-    if not path.is_file():
-        raise BadInput(f"no {kind[:-1]} file at {path}")
-    source = path.read_bytes()
-    name = f"harness_file_{path.stem}_{hashlib.sha256(source).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
+    word = kind[:-1]
     try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise BadInput(f"{path}:{error.lineno}: {error.msg}") from None
-    except Exception as error:  # a stranger's module may raise anything while it is imported
-        raise BadInput(f"{path}: cannot be imported: {type(error).__name__}: {error}") from None
-    found = _only_class(kind, module, None)
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:  # a name too long, a folder that may not be read
+        raise BadInput(f"no {word} file at {str(path)[:80]}: {error.strerror}") from None
+    if is_folder:
+        raise BadInput(f"{path} is a folder; a {word} by path is one file that ends in .py")
+    if is_file and path.suffix != ".py":
+        raise BadInput(f"{path} is no Python file; a {word} by path is one file that ends in .py")
+    if not is_file:
+        raise BadInput(f"no {word} file at {path}")
+    found = _checked(kind, _only_class(kind, foreign.load(path), None))
     taken = {entry.name: entry for entry in entries(kind)}.get(found.name)
     if taken is not None:
         raise BadInput(
-            f"{kind[:-1]} {found.name!r} has two owners: {taken.owner} ({taken.target}) and {path}; "
-            f"give the class in {path} another name"
+            f"{places.of(found, 'name')}: {word} {found.name!r} has two owners: {taken.owner} ({taken.target}) and "
+            f"{path}; give the class in {path} another name"
         )
-    return _checked(kind, found, found.name, str(path))
+    return found
 
 
 def _contract(kind: str) -> type:
@@ -122,36 +137,44 @@ def _contract(kind: str) -> type:
 
 def _only_class(kind: str, module: Any, name: str | None) -> type:
     """The one class of a module that fulfils the contract; ``name`` chooses where there are several."""
-    contract = _contract(kind)
-    found = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type)
-        and issubclass(value, contract)
-        and value.__module__ == module.__name__
-        and isinstance(getattr(value, "name", None), str)
-        and (name is None or value.name == name)
-    ]
-    if len(found) != 1:
-        what = "no class" if not found else f"{len(found)} classes"
+    contract, file = _contract(kind), places.shown(getattr(module, "__file__", None) or module.__name__)
+    classes = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
+    mine = [c for c in dict.fromkeys(classes) if issubclass(c, contract)]
+    found = [c for c in mine if hasattr(c, "name") and (name is None or c.name == name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(f"{c.__name__} at {places.of(c)}" for c in found)
         raise BadInput(
-            f"{getattr(module, '__file__', module.__name__)}: {what} with a `name` fulfilling "
-            f"harness.{contract.__name__}; exactly one is needed"
+            f"{file}: {len(found)} classes with a `name` fulfilling harness.{contract.__name__} ({listed}); exactly one "
+            "is needed: leave `name` out of a common base class, or put them into two files"
         )
-    return found[0]
+    base = f"harness.{contract.__name__}"
+    if mine:
+        raise BadInput(f'{places.of(mine[0])}: class {mine[0].__name__} has no name; say name = "my_{kind[:-1]}" in it')
+    named = [c for c in classes if hasattr(c, "name")] or [c for c in classes if not dataclasses.is_dataclass(c)]
+    other = TASKS if kind == METHODS else METHODS
+    if named and issubclass(named[0], _contract(other)):
+        raise BadInput(f"{places.of(named[0])}: {named[0].__name__} is a {other[:-1]}; give it with --{other[:-1]}")
+    if named:
+        raise BadInput(
+            f"{places.of(named[0])}: class {named[0].__name__} is no {base}; write "
+            f"class {named[0].__name__}({contract.__name__}), with from harness import {contract.__name__}"
+        )
+    raise BadInput(f"{file}: no class with a `name` fulfilling {base}; exactly one is needed")
 
 
-def _checked(kind: str, found: Any, name: str, owner: str) -> type:
-    contract = _contract(kind)
-    if not isinstance(found, type) or not issubclass(found, contract):
-        raise BadInput(f"{kind[:-1]} {name!r} of {owner} is not a subclass of harness.{contract.__name__}")
+def _checked(kind: str, found: Any) -> type:
+    """``found`` with a name that file names and tables can bear, and nothing left out."""
+    name, word = found.name, kind[:-1]
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise BadInput(
+            f"{places.of(found, 'name')}: name {name!r} of a {word} must be up to 60 letters, digits and _ . - that "
+            "begin with a letter or digit"
+        )
     missing = sorted(getattr(found, "__abstractmethods__", ()))
     if missing:
-        raise BadInput(f"{kind[:-1]} {name!r} of {owner} lacks {', '.join(missing)}")
-    if getattr(found, "name", None) != name:
-        raise BadInput(
-            f"{kind[:-1]} {name!r} of {owner} calls itself {getattr(found, 'name', None)!r}; make them equal"
-        )
+        raise BadInput(f"{places.of(found)}: {word} {name!r} lacks {', '.join(missing)}")
     return found
 
 
