@@ -44,10 +44,10 @@ def needs(method: Method) -> None:
             raise broken(method, "needs", f"says {name}={value!r}, which is no whole number from 0")
     if not isinstance(found.joint, Mixture | Speculation | None):
         raise broken(method, "needs", f"says joint={found.joint!r}; give a Mixture, a Speculation or None")
-    if found.teacher != "signal":
-        for name in ("survey", "exact", "joint"):
-            if getattr(found, name):
-                raise broken(method, "needs", f'says {name}, which takes the teacher\'s signal: add teacher="signal"')
+    if found.survey and found.teacher != "signal":
+        raise broken(method, "needs", 'asks for a survey, which reads the teacher\'s signal: add teacher="signal"')
+    if found.joint and found.teacher == "none":
+        raise broken(method, "needs", 'samples jointly with the teacher: add teacher="text" or "signal"')
     if found.survey and type(method).survey is Method.survey:
         raise broken(method, "needs", "asks for a survey; add a method survey(self, sequences), or leave survey out")
     known = ("token", "sequence", "source")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import options, recipe, registry
+from harness import foreign, options, places, probe, recipe, registry
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks
 from harness.method import Method, ReferencePoint, texts_of
@@ -82,6 +82,7 @@ class Plan:
     device: str
 
 
+@places.faults_as(BadInput)
 def prepare(request: Request) -> Plan:
     """The plan of a request. Raises BadInput for anything that would stop it later."""
     chosen, settings = recipe.override(recipe.load(request.recipe), request.settings)
@@ -92,6 +93,8 @@ def prepare(request: Request) -> Plan:
     names = _distinct(request.methods, "method")
     built = [configured(name, chosen, settings) for name in (_with_controls(names) if request.control else names)]
     _all_used(settings, [method for method, *_ in built])
+    for method, *_ in built:
+        _keeps_its_contract(method, chosen)
     device = _device(request.device)
     tracking.check(request.track)
     store = Store(request.results)
@@ -111,8 +114,6 @@ def prepare(request: Request) -> Plan:
         _none_trains(teacher, built)
         if any(m.needs.teacher == "signal" or m.needs.joint for m, *_ in built):
             models.require_same_tokenizer(student, teacher)
-    for method, *_ in built:
-        _signal_suits(method, chosen)
     prompts, labelled, validation = _data(chosen, [method for method, *_ in built])
     plan = Plan(
         request,
@@ -136,7 +137,7 @@ def prepare(request: Request) -> Plan:
 
 def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[Method, str | None, str]:
     """The configured method, its variant, and who supplied it. Defaults < variant < recipe < --set."""
-    bare, at, variant = name.partition("@") if not name.endswith(".py") else (name, "", "")
+    bare, at, variant = registry.split(name)
     found = registry.find(registry.METHODS, bare)
     variants = variants_of(found)
     values: dict[str, Any] = {}
@@ -152,20 +153,30 @@ def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[
     values |= chosen.method.get(found.name, {})
     values |= {key: value for key, value in settings.items() if key in known}
     config = options.build(found.Config, values, f"method {found.name}", found.paper)
-    return found(config), variant or None, registry.origin(registry.METHODS, bare)
+    return found(config), variant or None, foreign.identity(found)
 
 
 def _with_controls(names: Sequence[str]) -> list[str]:
     """Every method, and behind each that weights tokens its shuffled-weight control."""
     found = []
     for name in names:
-        bare, at, variant = name.partition("@") if not name.endswith(".py") else (name, "", "")
+        bare, at, variant = registry.split(name)
         weighs = SHUFFLED in variants_of(registry.find(registry.METHODS, bare))
         control = f"{bare}@{variant}+{SHUFFLED}" if at else f"{name}@{SHUFFLED}"
         found += [name, control] if weighs and SHUFFLED not in variant.split("+") else [name]
     if len(found) == len(names):
         raise BadInput(f"--control: {', '.join(names)} weights no tokens, so there is nothing to shuffle; leave it out")
     return list(dict.fromkeys(found))
+
+
+def _keeps_its_contract(method: Method, chosen: Recipe) -> None:
+    """Raises BadInput with FILE:LINE for a method that gives or asks for what the loop cannot take."""
+    for _ in probe.probe(method, chosen.training.steps):
+        pass
+    _signal_suits(method, chosen)
+    if chosen.training.signal == "top-k" and method.needs.teacher == "signal":
+        for _ in probe.probe(method, chosen.training.steps, chosen.training.top_k):
+            pass
 
 
 def _signal_suits(method: Method, chosen: Recipe) -> None:
@@ -206,6 +217,7 @@ def _none_trains(model: ModelFiles, built: Iterable[tuple[Method, str | None, st
 
 def variants_of(found: type[Method]) -> dict[str, Mapping[str, Any]]:
     """The named settings of a method, and ``shuffled``, the control of every method that weights tokens."""
+    probe.configuration(found)
     weighs = any(field.name == "shuffle" for field in dataclasses.fields(found.Config))
     return dict(found.variants) | ({SHUFFLED: {"shuffle": True}} if weighs else {})
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,8 +21,9 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import get_scheduler
 
+from harness import contract, places
 from harness.errors import BadInput, RunFailed
-from harness.method import Method, Step
+from harness.method import Method, Step, texts_of
 from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
 from harness.training import checkpoint, sharding
@@ -37,6 +39,9 @@ from harness.training.signals import NoReading, Signal
 from harness.training.teaching import engage
 from harness.training.validation import Validation
 from harness.types import Source
+
+
+UNPREPARED = "its first, middle and last steps never ask for: what they ask for is prepared before training"
 
 
 def train(job: Job, progress: Progress) -> Trained:
@@ -92,6 +97,7 @@ def train(job: Job, progress: Progress) -> Trained:
     teacher, signal = engage(job, rollouts, held.student.vocab, accelerator, cost, progress)
     validation = Validation(method, job.validation, rollouts.student, plan.micro_batch, accelerator)
     ends = step_ends(tokenizer, needs.step_unit)
+    texts = texts_of(method, plan.steps)
 
     state, damage = checkpoint.load(job.folder, job.training_id)
     checkpoint.agree(job.folder, state, rollouts.gather)
@@ -108,14 +114,20 @@ def train(job: Job, progress: Progress) -> Trained:
     for index in range(start, plan.steps):
         step = Step(index, plan.steps, rollouts.draw(index))
         model.eval()
-        sequences = [s for s in rollouts.collect(step, method.sources(step), cost) if s.response]
+        with _faults_named(step, plan.checkpoint_every):
+            asked = method.sources(step)
+            contract.sources(method, asked)
+            if unknown := set(asked) - texts:
+                raise contract.broken(method, "sources", f"asks for {', '.join(unknown)} text, which {UNPREPARED}")
+        sequences = [s for s in rollouts.collect(step, asked, cost) if s.response]
         if not sequences:
             raise RunFailed("no sequence of the step has a response: the prompts fill training.max_tokens")
         model.train()
         batches = [
             lay_out(part, tokenizer.pad_token_id, ends, device) for part in micro_batches(sequences, plan.micro_batch)
         ]
-        sums = _backward(accelerator, held, wrapped, rollouts, method, teacher, batches, step, cost)
+        with _faults_named(step, plan.checkpoint_every):
+            sums = _backward(accelerator, held, wrapped, rollouts, method, teacher, batches, step, cost)
         report = _normalise(accelerator, held.student, sums)
         report["grad_norm"] = _clip(held.student, plan.clip, step)
         report["learning_rate"] = scheduler.get_last_lr()[0]
@@ -123,7 +135,8 @@ def train(job: Job, progress: Progress) -> Trained:
         scheduler.step()
         optimizer.zero_grad(set_to_none=True)
         report |= validation.report(index + 1, held, cost)
-        method.after_step(step, report)
+        with _faults_named(step, plan.checkpoint_every):
+            method.after_step(step, report)
 
         cost.steps, cost.seconds = index + 1, time.monotonic() - began
         curve.append({"step": index + 1, "seconds": cost.seconds, **_texts(accelerator, sequences, step), **report})
@@ -154,6 +167,20 @@ def train(job: Job, progress: Progress) -> Trained:
     if cut := rollouts.state()["cut"]:
         warnings.append(f"{cut} training responses were cut to training.max_tokens={plan.max_tokens}")
     return Trained(held.finished().model.eval(), tokenizer, cost.over_processes(accelerator), curve, warnings, signal)
+
+
+@contextlib.contextmanager
+def _faults_named(step: Step, every: int) -> Iterator[None]:
+    """What a method breaks or raises becomes RunFailed, with FILE:LINE, the step, and what is kept of the training."""
+    last = step.index // every * every if every else 0
+    kept = f"the checkpoint of step {last} is kept" if last else "there was no checkpoint yet"
+    try:
+        with places.faults_as(RunFailed, f"step {step.index}; {kept}"):
+            yield
+    except BadInput as error:
+        place = places.of_error(error)
+        said = f"{place}: {error}" if place and place not in str(error) else str(error)
+        raise RunFailed(f"{said}; step {step.index}; {kept}") from error
 
 
 def _backward(

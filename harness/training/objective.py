@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from harness import contract
 from harness.losses import cross_entropy
 from harness.method import Method, Sequences, Step, Tokens
 from harness.models.head import CHUNK_ELEMENTS, Chunk, Head, chunked_sum, chunks, trunk
@@ -73,7 +74,10 @@ class Student(nn.Module):
             chosen = _weigh(method, tokens) if weights is None else weights[start:stop]
             if method.needs.gate:
                 tokens.gate, chosen = chosen, None
-            values = method.objective(tokens).float()
+            values = method.objective(tokens)
+            contract.values(method, values, logits)
+            contract.metrics(method, tokens.metrics, stop - start)
+            values = values.float()
             factor = scale[start:stop] if chosen is None else scale[start:stop] * chosen
             total = (factor * values).sum()
             if not torch.isfinite(total):
@@ -157,7 +161,7 @@ def _look(log_probs: Tensor, batch: Batch, method: Method, step: Step, start: in
     """[n, ...] the method's survey of the whole sequences that tokens [start, stop) are."""
     here, (log_q, log_p) = slice(start, stop), log_probs
     first, last = int(batch.row[start]), int(batch.row[stop - 1])
-    return method.survey(
+    found = method.survey(
         Sequences(
             log_p=log_p,
             log_q=log_q,
@@ -169,6 +173,8 @@ def _look(log_probs: Tensor, batch: Batch, method: Method, step: Step, start: in
             step=step,
         )
     )
+    contract.survey(method, found, stop - start)
+    return found
 
 
 def _per_token(method: Method, batch: Batch) -> Tensor:
@@ -205,6 +211,7 @@ def _tokens(
 def _weigh(method: Method, tokens: Tokens) -> Tensor | None:
     with torch.no_grad():
         weights = method.weight(tokens)
+    contract.weights(method, weights, len(tokens.labels))
     return None if weights is None else weights.float()
 
 
