@@ -9,11 +9,12 @@ import argparse
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from harness import __version__
+from harness import __version__, places
 from harness.commands import NAMES
 from harness.errors import BadInput, RunFailed
 
@@ -28,30 +29,49 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. Never raises for bad input or failed work."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of libraries; ours are in harness.progress
+    words = sys.argv[1:] if arguments is None else arguments
     try:
+        return _run(arguments)
+    except BaseException as error:
+        if "--debug" in words and not (isinstance(error, SystemExit) and places.of_error(error) is None):
+            traceback.print_exception(error, file=sys.stderr)
+        return _said(error)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Runs one command and prints what it returns. Raises what stopped it."""
+    with places.faults_as(RunFailed):
         chosen = parser().parse_args(arguments)
         with contextlib.redirect_stdout(sys.stderr):  # libraries print; stdout is for results
             printed = chosen.command(chosen)
         if printed:
             print(printed)
         return chosen.exit_code
-    except BadInput as error:
+
+
+def _said(error: BaseException) -> int:
+    """Says in one line on stderr what stopped a command; returns its exit code. --help and the like pass."""
+    if isinstance(error, BrokenPipeError):  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, BadInput):
         if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes of a launch, which all meet it, one speaks
             print(f"harness: {_one_line(error)}", file=sys.stderr)
         return 2
-    except RunFailed as error:
-        print(f"harness: failed: {_one_line(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("harness: interrupted; what is finished is kept, the same command goes on", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        print(f"harness: failed: {error.strerror or error}{place}", file=sys.stderr)
-        return 1
+    if isinstance(error, RunFailed):
+        line = f"failed: {_one_line(error)}"
+    elif isinstance(error, KeyboardInterrupt):
+        line = "interrupted; what is finished is kept, the same command goes on"
+    elif isinstance(error, OSError):
+        line = f"failed: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+    elif isinstance(error, Exception):
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        line = f"internal error: {type(error).__name__}: {_one_line(error)} at {places.shown(last.filename)}:{last.lineno}"
+        line += "; run again with --debug for the trace and report it"
+    else:
+        raise error
+    print(f"harness: {line}", file=sys.stderr)
+    return 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
 
     for name in NAMES:
         import_module(f"harness.commands.{name}").add(commands)
+    for one in (top, *commands.choices.values()):
+        one.add_argument("--debug", action="store_true", help="print the trace of whatever stops the command")
     return top
 
 

@@ -10,8 +10,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness import options, recipe, registry
-from harness.plan import variants_of
+from harness import options, places, recipe, registry
+from harness.errors import BadInput
+from harness.plan import settings_of, variants_of
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -46,13 +47,15 @@ def text(kind: str, found: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+@places.faults_as(BadInput)
 def card(kind: str, name: str) -> dict[str, Any]:
     """Everything that is known of one method, task or recipe. Raises BadInput for an unknown name."""
     if kind == "recipe":
         return {"recipe": name} | dataclasses.asdict(recipe.load(name))
     if kind == "method":
-        bare, _, variant = name.partition("@") if not name.endswith(".py") else (name, "", "")
+        bare, _, variant = registry.split(name)
         found = registry.find(registry.METHODS, bare)
+        settings_of(found, name)
         import inspect
 
         return {

@@ -137,8 +137,18 @@ def prepare(request: Request) -> Plan:
 
 def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[Method, str | None, str]:
     """The configured method, its variant, and who supplied it. Defaults < variant < recipe < --set."""
+    found = registry.find(registry.METHODS, registry.split(name)[0])
+    values = settings_of(found, name)
+    known = {field.name for field in dataclasses.fields(found.Config)}
+    values |= chosen.method.get(found.name, {})
+    values |= {key: value for key, value in settings.items() if key in known}
+    config = options.build(found.Config, values, f"method {found.name}", found.paper)
+    return found(config), registry.split(name)[2] or None, foreign.identity(found)
+
+
+def settings_of(found: type[Method], name: str) -> dict[str, Any]:
+    """The settings that the variants in ``name`` stand for. Raises BadInput for a variant that the method has not."""
     bare, at, variant = registry.split(name)
-    found = registry.find(registry.METHODS, bare)
     variants = variants_of(found)
     values: dict[str, Any] = {}
     for part in variant.split("+") if at else ():
@@ -149,11 +159,7 @@ def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[
                 else BadInput(f"method {bare} has no variants, so {name!r} leads nowhere; use {bare}")
             )
         values |= variants[part]
-    known = {field.name for field in dataclasses.fields(found.Config)}
-    values |= chosen.method.get(found.name, {})
-    values |= {key: value for key, value in settings.items() if key in known}
-    config = options.build(found.Config, values, f"method {found.name}", found.paper)
-    return found(config), variant or None, foreign.identity(found)
+    return values
 
 
 def _with_controls(names: Sequence[str]) -> list[str]:

@@ -26,7 +26,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from harness.errors import BadInput, unknown
+from harness import places, task_contract
+from harness.errors import BadInput, RunFailed, unknown
 from harness.repeats import repeated
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
@@ -94,6 +95,7 @@ class Task(ABC):
         self.data = data
         self.judge = judge
         asked = self.problems(data.rows)
+        task_contract.problems(self, asked)
         self.items: list[Problem] = [dataclasses.replace(p, prompt=self.ask(p)) for p in asked]
 
     @classmethod
@@ -128,7 +130,22 @@ class Task(ABC):
     def grade_all(self, completions: Sequence[Completion]) -> list[Verdict]:
         """Verdicts in the order of ``completions``. Engines that work in batches override this."""
         by_id = {p.id: p for p in self.items}
-        return [dataclasses.replace(self.grade(by_id[c.problem_id], c.text), sample=c.sample) for c in completions]
+        found = [self.grade(by_id[c.problem_id], c.text) for c in completions]
+        for verdict, completion in zip(found, completions, strict=True):
+            task_contract.verdict(self, "grade", verdict, completion)
+        return [dataclasses.replace(v, sample=c.sample) for v, c in zip(found, completions, strict=True)]
+
+    def verdicts(self, completions: Sequence[Completion]) -> list[Verdict]:
+        """:meth:`grade_all`, checked: one verdict each, in order. Raises RunFailed with FILE:LINE for anything else."""
+        with places.faults_as(RunFailed, "grade must give a Verdict for any text"):
+            found = self.grade_all(completions)
+        if not isinstance(found, list | tuple) or len(found) != len(completions):
+            said = f"gave {len(found)} verdicts" if isinstance(found, list | tuple) else f"gave {found!r:.60}"
+            said += f" on {len(completions)} completions; one each is wanted"
+            raise RunFailed(task_contract.broken(type(self), "grade_all", said))
+        for verdict, completion in zip(found, completions, strict=True):
+            task_contract.verdict(self, "grade_all", verdict, completion)
+        return list(found)
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Figures that stand beside the score, from completions with their verdicts.

@@ -21,7 +21,7 @@ class Counting(Task):
     decoding = Decoding()
 
     def problems(self, rows):
-        return [Problem(str(i), Prompt(user="", plain=f"{i}"), i) for i in range(N)]
+        return [Problem(str(i), Prompt(user=f"{i}", plain=f"{i}"), i) for i in range(N)]
 
     def grade(self, problem, text):
         return Verdict(problem.id, 0, float(int(text) % 2), "counted", text)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +52,7 @@ def test_a_file_is_a_method_at_once():
     ("source", "message"),
     [
         ("x = = 1", "method.py:1: invalid syntax"),
-        ("import nothing_like_this", "cannot be imported"),
+        ("import nothing_like_this", r"method.py:1: ModuleNotFoundError: .*install nothing_like_this"),
         ("x = 1", "no class with a `name`"),
         ("from harness import Method\nclass A(Method):\n    name = 'a_b'\n", "lacks objective"),
         (
@@ -152,7 +153,8 @@ def test_an_installed_plugin_trains_and_is_recorded(installed, models, prompts_f
     assert done.returncode == 0, done.stderr
     (record,) = json.loads(done.stdout)["records"]
     assert record["counts"]["total"] == 4 and record["method"]["settings"] == {"end": 0.5}
-    assert record["spec"]["method"]["origin"] == "harness-plugin-example 0.3.0"
+    assert re.fullmatch(r"harness-plugin-example 0.3.0 sha256:[0-9a-f]{16}", record["spec"]["method"]["origin"])
+    assert re.fullmatch(r"harness-plugin-example 0.3.0 sha256:[0-9a-f]{16}", record["protocol"]["code"])
 
 
 def test_two_owners_of_one_name_are_both_named(installed, tmp_path):

@@ -141,7 +141,7 @@ def _verdicts(task: Task, known: Sequence[KnownAnswer], progress: Progress) -> l
     verdicts: list[Verdict] = []
     for start in range(0, len(completions), CHUNK):
         progress(f"check {task.title}", start, len(completions), "")
-        verdicts += task.grade_all(completions[start : start + CHUNK])
+        verdicts += task.verdicts(completions[start : start + CHUNK])
     progress(f"check {task.title}", len(completions), len(completions), "")
     return verdicts
 

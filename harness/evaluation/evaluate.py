@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness import statistics
+from harness import foreign, statistics
 from harness.errors import RunFailed
 from harness.recipe import Evaluation
 from harness.records.record import fingerprint
@@ -60,7 +60,7 @@ def protocol_of(task: Task, decoding: Decoding, limit: int | None, template: str
     ``card``, the hash of the protocol card as ``harness show task`` prints it.
     """
     problems = problems_of(task, limit)
-    protocol = {
+    protocol = _code(task) | {
         "task": task.title,
         "version": task.version,
         "metric": task.metric,
@@ -84,7 +84,7 @@ def protocol_of(task: Task, decoding: Decoding, limit: int | None, template: str
 def card_hash(task: Task) -> str:
     """What is fixed before there is a model, a judge or a limit: data, every prompt, decoding, grader."""
     grader = {key: value for key, value in task.grader_identity().items() if key != "judge"}
-    card = {
+    card = _code(task) | {
         "task": task.title,
         "version": task.version,
         "dataset_sha256": task.data.sha256,
@@ -95,6 +95,12 @@ def card_hash(task: Task) -> str:
         "judge_protocol": getattr(task, "judge_protocol", None),
     }
     return fingerprint(card)[:12]
+
+
+def _code(task: Task) -> dict[str, str]:
+    """What stands for the code of a task that does not ship with the harness; its version stands for one that does."""
+    code = foreign.identity(type(task))
+    return {} if code == foreign.OURS else {"code": code}
 
 
 def _prompts_hash(problems: Sequence[Problem]) -> str:
@@ -118,7 +124,7 @@ def answer(
         for earlier in verdicts:
             if earlier.done():
                 earlier.result()  # raises at once what would end the run anyway
-        verdicts.append(thread.submit(task.grade_all, window))
+        verdicts.append(thread.submit(task.verdicts, window))
 
     thread = ThreadPoolExecutor(1, thread_name_prefix="grade")
     try:
@@ -132,7 +138,7 @@ def answer(
             look if task.grades_aside else lambda window: None,
         )
         progress(grading, 0, len(completions), "")
-        found = [v for each in verdicts for v in each.result()] if task.grades_aside else task.grade_all(completions)
+        found = [v for each in verdicts for v in each.result()] if task.grades_aside else task.verdicts(completions)
     finally:
         thread.shutdown(cancel_futures=True)  # an interrupt waits for one window, not for all
     progress(grading, len(completions), len(completions), "")

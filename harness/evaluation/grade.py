@@ -67,7 +67,7 @@ def _verdicts(task: Task, samples: Samples) -> list[Verdict]:
     """EvalPlus runs its samples as they are; those that are no Python are read like any model's answer."""
     completions = samples.completions
     if samples.programs is None or not hasattr(task, "grade_programs"):
-        return task.grade_all(completions)
+        return task.verdicts(completions)
     runs = [_is_python(program) for program in samples.programs]
     as_programs = iter(
         task.grade_programs(
@@ -75,7 +75,7 @@ def _verdicts(task: Task, samples: Samples) -> list[Verdict]:
             [p for p, run in zip(samples.programs, runs, strict=True) if run],
         )
     )
-    as_answers = iter(task.grade_all([c for c, run in zip(completions, runs, strict=True) if not run]))
+    as_answers = iter(task.verdicts([c for c, run in zip(completions, runs, strict=True) if not run]))
     return [next(as_programs if run else as_answers) for run in runs]
 
 
