@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness import places
 from harness.errors import BadInput
 from harness.method import Method, Mixture, Needs, Speculation
+from harness.places import describe
 from harness.types import Source
 
 if TYPE_CHECKING:
@@ -137,19 +138,6 @@ def metrics(method: Method, found: Mapping[str, Any], n: int) -> None:
             raise broken(method, "objective", f"{said}; the loop reports that itself, choose another name")
         if not isinstance(value, torch.Tensor) or value.shape not in ((n,), ()) or value.is_complex():
             raise broken(method, "objective", f"{said}; a tensor [{n}] is wanted, one value per token")
-
-
-def describe(value: Any) -> str:
-    """What a value is, in a few words: type, shape, number."""
-    if value is None or isinstance(value, bool):
-        return str(value)
-    if isinstance(value, int | float | str):
-        return f"{type(value).__name__} {value!r}"[:80]
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        kind = "a tensor" if type(value).__module__.startswith("torch") else f"a {type(value).__module__} array"
-        return f"{kind} {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
-    size = f" of {len(value)}" if isinstance(value, tuple | list | dict | set) else ""
-    return f"a {type(value).__name__}{size}"
 
 
 def _or(words: tuple[str, ...]) -> str:

@@ -23,6 +23,7 @@ import os
 import site
 import sys
 import sysconfig
+import threading
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, all_suffixes
@@ -33,6 +34,7 @@ from harness import places
 from harness.errors import BadInput
 
 OURS = "harness"
+PATIENCE_S = 20  # of an import, before it is said where it stands
 _spaces: dict[str, Space] = {}  # by the first part of their modules' names
 _latest: dict[Path, Space] = {}
 _owners: dict[str, str] = {}  # distribution of a plugin's top-level module
@@ -117,7 +119,13 @@ class Space:
         spec = importlib.util.spec_from_file_location(name, self.path, loader=_Loader(name, str(self.path)))
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        spec.loader.exec_module(module)
+        notice = threading.Timer(PATIENCE_S, _still_importing, (self.path, threading.get_ident()))
+        notice.daemon = True
+        notice.start()
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            notice.cancel()
         return module
 
     def _import(
@@ -159,11 +167,25 @@ class Space:
             del sys.modules[name]
 
 
+def _still_importing(path: Path, thread: int) -> None:
+    """Says where a file stands that is not through with its import: nothing else would be seen of an endless one."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None and not places.is_own(frame.f_code.co_filename):
+        frame = frame.f_back
+    place = f"{places.shown(frame.f_code.co_filename)}:{frame.f_lineno}" if frame else places.shown(path)
+    print(f"harness: {place}: still being imported after {PATIENCE_S} s; Ctrl-C ends it", file=sys.stderr)
+
+
 class _Loader(SourceFileLoader):
     """Loads a module of a space from its source as it is now; bytecode beside it is neither read nor written."""
 
     def get_code(self, fullname: str) -> types.CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
+        try:
+            return self.source_to_code(self.get_data(self.path), self.path)
+        except (SyntaxError, ValueError) as error:
+            if getattr(error, "filename", None):
+                raise
+            raise BadInput(f"{places.shown(self.path)}: is no Python source: {error}") from error
 
     def exec_module(self, module: types.ModuleType) -> None:
         places.own(self.path)

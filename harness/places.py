@@ -13,7 +13,7 @@ import difflib
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,20 +113,41 @@ def _hint(error: BaseException) -> str:
     return f" (did you mean {', '.join(near)}?)"
 
 
+def describe(value: Any) -> str:
+    """What a value is, in a few words: type, shape, number."""
+    if value is None or isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int | float | str):
+        return f"{type(value).__name__} {value!r}"[:80]
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        kind = "a tensor" if type(value).__module__.startswith("torch") else f"a {type(value).__module__} array"
+        return f"{kind} {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    size = f" of {len(value)}" if isinstance(value, tuple | list | dict | set) else ""
+    return f"a {type(value).__name__}{size}"
+
+
 @contextlib.contextmanager
-def faults_as(kind: type[BadInput] | type[RunFailed], after: str | Callable[[], str] = "") -> Iterator[None]:
+def faults_as(
+    kind: type[BadInput] | type[RunFailed], after: str = "", called: type | None = None
+) -> Iterator[None]:
     """Turns what somebody's own code raises into ``kind``: FILE:LINE, the exception, and ``after``.
 
-    What no such code raised passes as it is, and so do BadInput and RunFailed: they say their own line. The exception
-    stays as the cause, for ``--debug``.
+    What no such code raised passes as it is, and so do BadInput and RunFailed: they say their own line. ``called`` is the
+    class whose methods are called, some of which may not take what they are called with. The exception stays as the
+    cause, for ``--debug``.
     """
     try:
         yield
     except (BadInput, RunFailed, KeyboardInterrupt, BrokenPipeError):
         raise
     except BaseException as error:  # SystemExit as well: a file may not end the harness
-        place = of_error(error)
+        place = of_error(error) or _of_signature(error, called)
         if place is None:
             raise
-        more = after if isinstance(after, str) else after()
-        raise kind(f"{place}: {told(error)}" + (f"; {more}" if more else "")) from error
+        raise kind(f"{place}: {told(error)}" + (f"; {after}" if after else "")) from error
+
+
+def _of_signature(error: BaseException, called: type | None) -> str | None:
+    """FILE:LINE of a method that does not take its arguments: such an error is raised before its first line."""
+    said = re.match(r"(?:\w+\.)*(\w+)\(\) (?:takes|missing|got)", str(error)) if isinstance(error, TypeError) else None
+    return of(called, said[1]) if said and called is not None and hasattr(called, said[1]) else None

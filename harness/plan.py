@@ -94,7 +94,7 @@ def prepare(request: Request) -> Plan:
     built = [configured(name, chosen, settings) for name in (_with_controls(names) if request.control else names)]
     _all_used(settings, [method for method, *_ in built])
     for method, *_ in built:
-        _keeps_its_contract(method, chosen)
+        probe.check(method, chosen.training)
     device = _device(request.device)
     tracking.check(request.track)
     store = Store(request.results)
@@ -143,7 +143,11 @@ def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[
     values |= chosen.method.get(found.name, {})
     values |= {key: value for key, value in settings.items() if key in known}
     config = options.build(found.Config, values, f"method {found.name}", found.paper)
-    return found(config), registry.split(name)[2] or None, foreign.identity(found)
+    with places.faults_as(BadInput, called=found):
+        method = found(config)
+    if not hasattr(method, "config") or not hasattr(method, "state"):
+        raise BadInput(f"{places.of(found, '__init__')}: __init__ of {found.name} leaves out super().__init__(config)")
+    return method, registry.split(name)[2] or None, foreign.identity(found)
 
 
 def settings_of(found: type[Method], name: str) -> dict[str, Any]:
@@ -173,32 +177,6 @@ def _with_controls(names: Sequence[str]) -> list[str]:
     if len(found) == len(names):
         raise BadInput(f"--control: {', '.join(names)} weights no tokens, so there is nothing to shuffle; leave it out")
     return list(dict.fromkeys(found))
-
-
-def _keeps_its_contract(method: Method, chosen: Recipe) -> None:
-    """Raises BadInput with FILE:LINE for a method that gives or asks for what the loop cannot take."""
-    for _ in probe.probe(method, chosen.training.steps):
-        pass
-    _signal_suits(method, chosen)
-    if chosen.training.signal == "top-k" and method.needs.teacher == "signal":
-        for _ in probe.probe(method, chosen.training.steps, chosen.training.top_k):
-            pass
-
-
-def _signal_suits(method: Method, chosen: Recipe) -> None:
-    """Raises BadInput for a method that a top-k signal with a bucket for the rest cannot serve."""
-    needs, k = method.needs, chosen.training.top_k
-    if chosen.training.signal != "top-k" or needs.teacher != "signal":
-        return
-    if needs.exact or needs.survey:
-        why = "needs the teacher's whole distribution"
-    elif getattr(method.config, "temperature", 1.0) != 1.0:
-        why = f"has a loss temperature of {method.config.temperature:g}, and the bucket of the rest was formed at 1"
-    else:
-        return
-    raise BadInput(
-        f"method {method.name} {why}: a top-{k} signal cannot give that; set training.signal=hidden (cached) or live"
-    )
 
 
 def _all_used(settings: Mapping[str, str], methods: Iterable[Method]) -> None:

@@ -10,12 +10,17 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import contract, options, places
 from harness.errors import BadInput
 from harness.method import Method, ReferencePoint, Sequences, Step, Tokens
 from harness.types import Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.recipe import Training
 
 N, V = 13, 11
 LENGTHS = (8, 5)
@@ -43,7 +48,8 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
     tried = type(method)(method.config)
     yield "settings: each has a default, of its type and in its range"
     with _called(method, "needs"):
-        contract.needs(tried)
+        _ = tried.needs, tried.reduction  # properties may raise
+    contract.needs(tried)
     yield "needs and reduction"
     steps = max(steps, 1)
     for step in {Step(i, steps, draw): None for i in (0, steps - 1) for draw in DRAWS}:
@@ -52,19 +58,44 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
         contract.sources(tried, found)
     yield "sources: texts that its needs allow"
     k = top_k if tried.needs.teacher == "signal" else None
-    for step in (Step(0, steps, DRAWS[0]), Step(0, steps, DRAWS[-1]), Step(steps - 1, steps, DRAWS[1])):
-        report = _slice(tried, step, k)
+    moves = False
+    for index, draw in ((0, DRAWS[0]), (0, DRAWS[-1]), (steps // 2, DRAWS[1]), (steps - 1, DRAWS[1])):
+        step = Step(min(index, steps - 1), steps, draw)
+        report, gradient = _slices(tried, step, k)
+        moves |= bool(gradient.any())
         with _called(method, "after_step"):
             tried.after_step(step, report)
     _state(tried)
+    if not moves and method.config == type(method).Config():  # a setting at its limit may well silence a method
+        raise contract.broken(method, "objective", f"has a gradient of 0 everywhere {contract.DETACHED}")
     signal = f" on a top-{k} signal" if k else ""
     yield f"objective: one floating-point value per token, with a gradient to the student's logits{signal}"
     yield "weight, survey, metrics and after_step; a state that a checkpoint can keep"
     with _called(method, "card"):
         card = tried.card()
     if not isinstance(card, dict):
-        raise contract.broken(method, "card", f"gave {contract.describe(card)}; a dict is wanted")
+        raise contract.broken(method, "card", f"gave {places.describe(card)}; a dict is wanted")
     yield "card"
+
+
+def check(method: Method, training: Training) -> None:
+    """Raises BadInput for a method that gives or asks for what a training of this recipe cannot take."""
+    for _ in probe(method, training.steps):
+        pass
+    needs, k = method.needs, training.top_k
+    if training.signal != "top-k" or needs.teacher != "signal":
+        return
+    if needs.exact or needs.survey:
+        why = "needs the teacher's whole distribution"
+    elif getattr(method.config, "temperature", 1.0) != 1.0:
+        why = f"has a loss temperature of {method.config.temperature:g}, and the bucket of the rest was formed at 1"
+    else:
+        for _ in probe(method, training.steps, k):
+            pass
+        return
+    raise BadInput(
+        f"method {method.name} {why}: a top-{k} signal cannot give that; set training.signal=hidden (cached) or live"
+    )
 
 
 def configuration(found: type[Method]) -> None:
@@ -174,8 +205,8 @@ def weigh(method: Method, tokens: Tokens) -> Any:
     return None if found is None else found.float()
 
 
-def value(method: Method, tokens: Tokens) -> Any:
-    """The method's values [N] of a slice, finite, from which a gradient reaches ``tokens.logits``."""
+def value(method: Method, tokens: Tokens) -> tuple[Tensor, Tensor]:
+    """The method's values [N] of a slice and the gradient [N, V] of their sum for ``tokens.logits``, both finite."""
     import torch
 
     with _called(method, "objective", tokens):
@@ -186,20 +217,20 @@ def value(method: Method, tokens: Tokens) -> Any:
         raise contract.broken(method, "objective", "gave NaN or infinite values on ordinary logits; guard its logarithms")
     (gradient,) = torch.autograd.grad(found.float().sum(), [tokens.logits], allow_unused=True)
     if gradient is None:
-        raise contract.broken(method, "objective", f"gave {contract.describe(found)} {contract.DETACHED}")
+        raise contract.broken(method, "objective", f"gave {places.describe(found)} {contract.DETACHED}")
     if not bool(torch.isfinite(gradient).all()):
         raise contract.broken(
             method, "objective", "has a gradient of NaN or infinity on ordinary logits; guard its roots and divisions"
         )
-    return found.detach()
+    return found.detach(), gradient
 
 
-def _slice(method: Method, step: Step, k: int | None) -> dict[str, float]:
-    """All tokens at once and in slices, one of a single token: what a step reports of them."""
+def _slices(method: Method, step: Step, k: int | None) -> tuple[dict[str, float], Tensor]:
+    """All tokens at once and in slices, one of a single token: what a step reports of them, and their gradient."""
     tokens = random_tokens(0, k=k, method=method, step=step)
     if not method.needs.gate:
         weigh(method, tokens)
-    whole = value(method, tokens)
+    whole, gradient = value(method, tokens)
     for keep in (slice(0, 5), slice(5, 12), slice(12, 13)):
         part = random_tokens(0, keep, k=k, method=method, step=step)
         if not method.needs.gate:
@@ -208,7 +239,7 @@ def _slice(method: Method, step: Step, k: int | None) -> dict[str, float]:
     report = {"loss": float(whole.mean()), "grad_norm": 1.0, "learning_rate": 1e-3}
     report |= {name: float(metric.float().mean()) for name, metric in tokens.metrics.items()}
     due = method.needs.validate_every
-    return report | ({"validation_loss": 2.0} if due and (step.index + 1) % due == 0 else {})
+    return report | ({"validation_loss": 2.0} if due and (step.index + 1) % due == 0 else {}), gradient
 
 
 def _state(method: Method) -> None:
@@ -245,8 +276,7 @@ class _called:
         said = places.told(error)
         absent = [n for n in OPTIONAL if self.tokens is not None and n in self.read and getattr(self.tokens, n) is None]
         fixes = [f"; tokens.{name} is None without {OPTIONAL[name]}" for name in absent]
-        where = f" in {self.part} of method {self.method.name}"
-        raise BadInput(f"{place}: {said}{where}{''.join(fixes)}") from error
+        raise BadInput(f"{place}: {self.part} of method {self.method.name}: {said}{''.join(fixes)}") from error
 
 
 def _watching(read: set[str]) -> type[Tokens]:
@@ -267,9 +297,9 @@ def looks_across(method: Method, k: int | None = None) -> bool:
 
     step = Step(index=3, total=10, draw=0.25)
     method = type(method)(method.config)
-    whole, again = (value(method, random_tokens(0, k=k, method=method, step=step)) for _ in range(2))
+    whole, again = (value(method, random_tokens(0, k=k, method=method, step=step))[0] for _ in range(2))
     if not torch.equal(whole, again):
         return False
     parts: Sequence[slice] = (slice(0, 5), slice(5, 13))
-    found = [value(method, random_tokens(0, keep, k=k, method=method, step=step)) for keep in parts]
+    found = [value(method, random_tokens(0, keep, k=k, method=method, step=step))[0] for keep in parts]
     return not torch.allclose(torch.cat(found), whole, rtol=1e-5, atol=1e-6)

@@ -62,7 +62,7 @@ def problems(task: Task, found: Any) -> None:
         return BadInput(broken(type(task), "problems", said))
 
     if not isinstance(found, list | tuple):
-        raise wrong(f"gave {found!r:.60}; a list of harness.types.Problem is wanted")
+        raise wrong(f"gave {places.describe(found)}; a list of harness.types.Problem is wanted")
     if not found:
         if not task.data.rows:
             raise BadInput(f"task {task.name}: its data ({task.data.source}) has no rows, so there is nothing to ask")
@@ -70,7 +70,7 @@ def problems(task: Task, found: Any) -> None:
     ids: set[str] = set()
     for i, problem in enumerate(found):
         if not isinstance(problem, Problem):
-            raise wrong(f"gave {problem!r:.60} at place {i}; a harness.types.Problem is wanted")
+            raise wrong(f"gave {places.describe(problem)} at place {i}; a harness.types.Problem is wanted")
         if not isinstance(problem.id, str) or not problem.id:
             raise wrong(f"gave a problem whose id is {problem.id!r:.60}; text is wanted: str(...)")
         if problem.id in ids:
@@ -92,7 +92,7 @@ def verdict(task: Task, part: str, found: Any, of: Completion) -> None:
         return RunFailed(broken(type(task), part, f"{said}; {WANTED}"))
 
     if not isinstance(found, Verdict):
-        raise wrong(f"gave {found!r:.60} on problem {of.problem_id!r}")
+        raise wrong(f"gave {places.describe(found)} on problem {of.problem_id!r}")
     if found.problem_id != of.problem_id:
         raise wrong(f"gave a verdict on problem {found.problem_id!r:.60} when asked about {of.problem_id!r}")
     score = found.score

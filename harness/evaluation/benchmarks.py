@@ -8,13 +8,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import data, foreign, places, registry, task_contract
 from harness.errors import BadInput, RunFailed, unknown
 from harness.grading.code.task import CodeTask
 from harness.sandbox import tier
-from harness.task import Task
+from harness.task import Data, Task
 from harness.types import Completion
+
+if TYPE_CHECKING:
+    from harness.grading.judges.contract import Judge
 
 WORLDS = ("real", "micro")
 LM_EVAL = "lm_eval:"
@@ -45,7 +49,7 @@ def open_task(
         if asked.dataset != found.dataset:
             raise BadInput(f"protocol {protocol} asks {asked.dataset.local}; the micro world has no such problems")
         return _walled(_micro_task(asked))
-    return _tried(_walled(asked(data.read(asked.dataset), _judge(asked, judge, keep))))
+    return _tried(_walled(_made(asked, data.read(asked.dataset), _judge(asked, judge, keep))))
 
 
 def _walled(task: Task) -> Task:
@@ -53,6 +57,14 @@ def _walled(task: Task) -> Task:
     if isinstance(task, CodeTask):
         tier()
     return task
+
+
+def _made(asked: type[Task], rows: Data, judge: Judge | None) -> Task:
+    with places.faults_as(BadInput, called=asked):
+        made = asked(rows, judge)
+    if not hasattr(made, "items"):
+        raise BadInput(task_contract.broken(asked, "__init__", "leaves out super().__init__(data, judge)"))
+    return made
 
 
 def _tried(task: Task) -> Task:
@@ -71,7 +83,7 @@ def open_unjudged(name: str, protocol: str | None = None) -> Task:
     """The task to be looked at, not graded with: a judged one has no judge, except in the micro world."""
     found, world = locate(name)
     asked = found if protocol is None else found.under(protocol)
-    return _micro_task(asked) if world == "micro" else asked(data.read(asked.dataset))
+    return _micro_task(asked) if world == "micro" else _made(asked, data.read(asked.dataset), None)
 
 
 def open_all(

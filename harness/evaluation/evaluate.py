@@ -124,7 +124,7 @@ def answer(
         for earlier in verdicts:
             if earlier.done():
                 earlier.result()  # raises at once what would end the run anyway
-        verdicts.append(thread.submit(task.verdicts, window))
+        verdicts.append(thread.submit(_graded, task, window))
 
     thread = ThreadPoolExecutor(1, thread_name_prefix="grade")
     try:
@@ -138,11 +138,18 @@ def answer(
             look if task.grades_aside else lambda window: None,
         )
         progress(grading, 0, len(completions), "")
-        found = [v for each in verdicts for v in each.result()] if task.grades_aside else task.verdicts(completions)
+        found = [v for each in verdicts for v in each.result()] if task.grades_aside else _graded(task, completions)
     finally:
         thread.shutdown(cancel_futures=True)  # an interrupt waits for one window, not for all
     progress(grading, len(completions), len(completions), "")
     return rows(completions, found)
+
+
+def _graded(task: Task, completions: list[Completion]) -> list[Verdict]:
+    try:
+        return task.verdicts(completions)
+    except RunFailed as error:
+        raise RunFailed(f"{error}; the completions are kept, the same command grades them again") from error
 
 
 def complete(
