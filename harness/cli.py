@@ -66,7 +66,9 @@ def _said(error: BaseException) -> int:
         line = f"failed: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
     elif isinstance(error, Exception):
         last = traceback.extract_tb(error.__traceback__)[-1]
-        line = f"internal error: {type(error).__name__}: {_one_line(error)} at {places.shown(last.filename)}:{last.lineno}"
+        line = (
+            f"internal error: {type(error).__name__}: {_one_line(error)} at {places.shown(last.filename)}:{last.lineno}"
+        )
         line += "; run again with --debug for the trace and report it"
     else:
         raise error

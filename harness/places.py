@@ -127,9 +127,7 @@ def describe(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def faults_as(
-    kind: type[BadInput] | type[RunFailed], after: str = "", called: type | None = None
-) -> Iterator[None]:
+def faults_as(kind: type[BadInput] | type[RunFailed], after: str = "", called: type | None = None) -> Iterator[None]:
     """Turns what somebody's own code raises into ``kind``: FILE:LINE, the exception, and ``after``.
 
     What no such code raised passes as it is, and so do BadInput and RunFailed: they say their own line. ``called`` is the

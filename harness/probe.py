@@ -214,7 +214,9 @@ def value(method: Method, tokens: Tokens) -> tuple[Tensor, Tensor]:
     contract.values(method, found, tokens.logits)
     contract.metrics(method, tokens.metrics, len(tokens.logits))
     if not bool(torch.isfinite(found).all()):
-        raise contract.broken(method, "objective", "gave NaN or infinite values on ordinary logits; guard its logarithms")
+        raise contract.broken(
+            method, "objective", "gave NaN or infinite values on ordinary logits; guard its logarithms"
+        )
     (gradient,) = torch.autograd.grad(found.float().sum(), [tokens.logits], allow_unused=True)
     if gradient is None:
         raise contract.broken(method, "objective", f"gave {places.describe(found)} {contract.DETACHED}")

@@ -140,7 +140,9 @@ class Task(ABC):
         with places.faults_as(RunFailed, "grade must give a Verdict for any text", called=type(self)):
             found = self.grade_all(completions)
         if not isinstance(found, list | tuple) or len(found) != len(completions):
-            said = f"gave {len(found)} verdicts" if isinstance(found, list | tuple) else f"gave {places.describe(found)}"
+            said = (
+                f"gave {len(found)} verdicts" if isinstance(found, list | tuple) else f"gave {places.describe(found)}"
+            )
             said += f" on {len(completions)} completions; one each is wanted"
             raise RunFailed(task_contract.broken(type(self), "grade_all", said))
         for verdict, completion in zip(found, completions, strict=True):

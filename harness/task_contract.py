@@ -31,7 +31,9 @@ def facts(found: type[Task]) -> None:
             raise BadInput(broken(found, name, f"is {value!r:.60}; text is wanted, for example {_EXAMPLES[name]}"))
     dataset, decoding = getattr(found, "dataset", None), found.decoding
     if type(dataset).__name__ != "Dataset" or not all(isinstance(v, str) for v in _texts(dataset)):
-        said = f"is {dataset!r:.60}; dataset = Dataset(local=..., repository=..., commit=..., path=..., sha256=..., n=...)"
+        said = (
+            f"is {dataset!r:.60}; dataset = Dataset(local=..., repository=..., commit=..., path=..., sha256=..., n=...)"
+        )
         raise BadInput(broken(found, "dataset", f"{said} from harness.task is wanted"))
     if not isinstance(decoding, Decoding):
         raise BadInput(broken(found, "decoding", f"is {decoding!r:.60}; Decoding(max_new_tokens=...) is wanted"))
@@ -78,7 +80,9 @@ def problems(task: Task, found: Any) -> None:
         ids.add(problem.id)
         asked = problem.prompt
         if not isinstance(asked, Prompt):
-            raise wrong(f"gave problem {problem.id!r:.60} the prompt {asked!r:.60}; Prompt(user=..., plain=...) is wanted")
+            raise wrong(
+                f"gave problem {problem.id!r:.60} the prompt {asked!r:.60}; Prompt(user=..., plain=...) is wanted"
+            )
         for name in ("user", "plain") if asked.chat else ("plain",):
             text = getattr(asked, name)
             if not isinstance(text, str) or not text.strip():

@@ -15,15 +15,18 @@ needs_data = pytest.mark.skipif("HARNESS_DATA" not in os.environ, reason="needs 
 
 STATED = '''
 """A task that states its golds."""
+from harness.errors import BadInput
 from harness.task import Dataset, Task
 from harness.types import Problem, Prompt, Verdict
 
 
 class Echo(Task):
-    name, version, family, metric = "echo", "1", "repeating", "accuracy"
+    name, version, family, metric = "echo", "1", "instruction", "accuracy"
     dataset = Dataset("echo/test.jsonl", "example/echo", "0" * 40, "test.jsonl", "0" * 64, 2)
 
     def problems(self, rows):
+        if not all("say" in r for r in rows):
+            raise BadInput("echo: a row has no 'say'")
         return [Problem(str(i), Prompt(r["say"], r["say"]), r["say"]) for i, r in enumerate(rows)]
 
     def grade(self, problem, text):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from harness import data, foreign, places, registry, task_contract
 from harness.errors import BadInput, RunFailed, unknown
@@ -16,9 +16,6 @@ from harness.grading.code.task import CodeTask
 from harness.sandbox import tier
 from harness.task import Data, Task
 from harness.types import Completion
-
-if TYPE_CHECKING:
-    from harness.grading.judges.contract import Judge
 
 WORLDS = ("real", "micro")
 LM_EVAL = "lm_eval:"
@@ -59,7 +56,7 @@ def _walled(task: Task) -> Task:
     return task
 
 
-def _made(asked: type[Task], rows: Data, judge: Judge | None) -> Task:
+def _made(asked: type[Task], rows: Data, judge: Any) -> Task:
     with places.faults_as(BadInput, called=asked):
         made = asked(rows, judge)
     if not hasattr(made, "items"):

@@ -40,7 +40,6 @@ from harness.training.teaching import engage
 from harness.training.validation import Validation
 from harness.types import Source
 
-
 UNPREPARED = "its first, middle and last steps never ask for: what they ask for is prepared before training"
 
 

@@ -1,0 +1,79 @@
+"""``harness check --method`` and ``--task``: the conformance suite of :mod:`harness.testing`, as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import data, options, registry, testing
+from harness.evaluation.benchmarks import locate
+from harness.plan import settings_of, variants_of
+from harness.task import Task
+
+ROWS = 5  # of a benchmark: every text of the suite is graded twice on each
+
+
+@dataclass
+class Conformed:
+    """What the suite found of one method or task: the lines of what was checked, and the promise that is broken."""
+
+    name: str
+    checked: list[str] = field(default_factory=list)
+    broken: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was left out for want of rows or a judge, and no promise is broken."""
+        return not self.broken and not any(line.startswith(testing.LEFT_OUT) for line in self.checked)
+
+    def take(self, lines: Iterator[str]) -> Conformed:
+        """Goes through the checks up to the first broken promise."""
+        try:
+            for line in lines:
+                self.checked.append(line)
+        except AssertionError as error:
+            self.broken = str(error)
+        return self
+
+
+def methods(names: Sequence[str]) -> list[Conformed]:
+    """Each method, with each of its variants where none is named. Raises BadInput for what is no method at all."""
+    found = []
+    for name in names:
+        cls = registry.find(registry.METHODS, registry.split(name)[0])
+        variants: list[tuple[str, Mapping[str, Any]]] = [(name, settings_of(cls, name))]
+        if not registry.split(name)[1]:
+            variants += [(f"{name}@{variant}", settings) for variant, settings in variants_of(cls).items()]
+        for label, settings in variants:
+            found.append(Conformed(label).take(_method(cls, label, settings)))
+            if found[-1].broken:
+                break
+    return found
+
+
+def _method(cls: type, label: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    yield from testing.method_checks(cls, options.build(cls.Config, settings, label))
+
+
+def task(name: str) -> Conformed:
+    """A task on its first rows, as far as they are at hand and a judge's word is known. Raises BadInput for no task."""
+    found, world = locate(name)
+    rows, judge = _rows(found, world)
+    return Conformed(name).take(testing.task_checks(found, rows, judge))
+
+
+def _rows(found: type[Task], world: str) -> tuple[Sequence[Mapping[str, Any]] | None, Any]:
+    if world == "micro":
+        from harness.micro import world as micro
+        from harness.micro.judge import ProgrammaticJudge
+
+        return micro.dataset(found.name).rows[:ROWS], ProgrammaticJudge() if found.needs_judge else None
+    return (data.read(found.dataset).rows[:ROWS] if data.at_hand(found.dataset) else None), None
+
+
+def text(found: Conformed) -> str:
+    """A line for what was checked and, last, what is broken."""
+    marks = ["--" if line.startswith(testing.LEFT_OUT) else "ok" for line in found.checked]
+    lines = [found.name, *(f"  {mark}  {line}" for mark, line in zip(marks, found.checked, strict=True))]
+    return "\n".join([*lines, f"  broken  {found.broken}" if found.broken else "  conforms"])
