@@ -130,9 +130,9 @@ def describe(value: Any) -> str:
 def faults_as(kind: type[BadInput] | type[RunFailed], after: str = "", called: type | None = None) -> Iterator[None]:
     """Turns what somebody's own code raises into ``kind``: FILE:LINE, the exception, and ``after``.
 
-    What no such code raised passes as it is, and so do BadInput and RunFailed: they say their own line. ``called`` is the
-    class whose methods are called, some of which may not take what they are called with. The exception stays as the
-    cause, for ``--debug``.
+    What no such code raised passes as it is, and so do BadInput and RunFailed: they say their own line. ``called`` is
+    the class whose methods are called, some of which may not take what they are called with. The exception stays as
+    the cause, for ``--debug``.
     """
     try:
         yield

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 N, V = 13, 11
 LENGTHS = (8, 5)
 LINES = (0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5)  # steps of the text where these are lines or sentences
+MIDWAY = Step(index=3, total=10, draw=0.25)
 DRAWS = (0.0, 0.5, 1.0 - 1e-9)
 OPTIONAL = {  # fields of Tokens that are None unless a method asks for them
     "teacher": 'needs = Needs(teacher="signal")',
@@ -133,7 +134,7 @@ def random_tokens(
     k: int | None = None,
     dtype: Any = None,
     method: Method | None = None,
-    step: Step = Step(index=3, total=10, draw=0.25),
+    step: Step = MIDWAY,
 ) -> Tokens:
     """Thirteen response tokens of two sequences (8 and 5 long) over 11 words, with a teacher.
 
@@ -297,11 +298,10 @@ def looks_across(method: Method, k: int | None = None) -> bool:
     """Whether a token's value depends on the tokens it is computed with; never of an objective that draws at random."""
     import torch
 
-    step = Step(index=3, total=10, draw=0.25)
     method = type(method)(method.config)
-    whole, again = (value(method, random_tokens(0, k=k, method=method, step=step))[0] for _ in range(2))
+    whole, again = (value(method, random_tokens(0, k=k, method=method))[0] for _ in range(2))
     if not torch.equal(whole, again):
         return False
     parts: Sequence[slice] = (slice(0, 5), slice(5, 13))
-    found = [value(method, random_tokens(0, keep, k=k, method=method, step=step))[0] for keep in parts]
+    found = [value(method, random_tokens(0, keep, k=k, method=method))[0] for keep in parts]
     return not torch.allclose(torch.cat(found), whole, rtol=1e-5, atol=1e-6)

@@ -146,8 +146,8 @@ def _only_class(kind: str, module: Any, name: str | None) -> type:
     if found:
         listed = ", ".join(f"{c.__name__} at {places.of(c)}" for c in found)
         raise BadInput(
-            f"{file}: {len(found)} classes with a `name` fulfilling harness.{contract.__name__} ({listed}); exactly one "
-            "is needed: leave `name` out of a common base class, or put them into two files"
+            f"{file}: {len(found)} classes with a `name` fulfilling harness.{contract.__name__} ({listed}); exactly "
+            "one is needed: leave `name` out of a common base class, or put them into two files"
         )
     base = f"harness.{contract.__name__}"
     if mine:

@@ -21,7 +21,7 @@ from harness.types import Problem, Prompt, Verdict
 
 
 class Echo(Task):
-    name, version, family, metric = "echo", "1", "instruction", "accuracy"
+    name, version, family, metric = "echo", "1", "repeating", "accuracy"
     dataset = Dataset("echo/test.jsonl", "example/echo", "0" * 40, "test.jsonl", "0" * 64, 2)
 
     def problems(self, rows):
