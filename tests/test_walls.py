@@ -11,11 +11,11 @@ from test_sandbox import WALLED, children_of, run
 from harness.errors import BadInput
 from harness.grading.code import differential
 from harness.grading.code.differential import grade
-from harness.grading.code.oracle import accepts, show
+from harness.grading.code.oracle import accepts, members, show
 from harness.sandbox import End, Sandbox, box, tier
 from harness.sandbox.box import Box, Refused
 from harness.sandbox.threads import MOST
-from harness.sandbox.values import Crowd, can_be_sent, dumps, loads, members
+from harness.sandbox.values import Crowd, can_be_sent, dumps, loads
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,9 +80,7 @@ BOMBS = {
     "signals that queue": (
         "import os, signal as s\ns.pthread_sigmask(s.SIG_BLOCK, {40})\n" + FOR_EVER.format("os.kill(os.getpid(), 40)")
     ),
-    "timers": (
-        "import signal as s\ns.signal(s.SIGALRM, lambda *_: 0)\ns.setitimer(s.ITIMER_REAL, 1e-6, 1e-6)\nwhile True: pass"
-    ),
+    "timers": ("import signal as s\ns.signal(s.SIGALRM, lambda *_: 0)\ns.setitimer(0, 1e-6, 1e-6)\nwhile True: pass"),
     "processor": "while True: pass",
     "processors": "import threading as t\nfor _ in range(20): t.Thread(target=lambda: sum(iter(int, 1))).start()\n",
     "stack": C + "import sys\nsys.setrecursionlimit(10**9)\nf = lambda: [*map(lambda _: f(), [0])]\nreturn f()",
@@ -141,21 +139,31 @@ def test_threads_are_refused_where_nobody_can_count_them(monkeypatch):
     assert zygote._send_listener(told) is False and answers == [b"no threads: Device is busy"]
 
 
-@pytest.mark.parametrize("call", ["syscall(324, 1, 0, 0)", "syscall(73, 0, 2)", "syscall(221, 0, 0, 0, 4)",
-                                  "syscall(326, 0, 0, 1, 0, 1, 0)", "syscall(56, 0x3D4F00, 0, 0, 0, 0)",
-                                  "syscall(202, 0, 6, 0, 0, 0, 0)", "syscall(28, 0, 0, 21)",
-                                  "syscall(9, 0, 4096, 3, 0x40022, -1, 0)", "syscall(162)", "syscall(323, 0)",
-                                  "syscall(425, 1, 0)", "syscall(149, 0, 4096)", "syscall(300, 0, 0)",
-                                  "syscall(256, 0, 0, 0, 0)", "syscall(275, 0, 0, 0, 0, 0, 0)",
-                                  "syscall(133, 0, 0o10644, 0)", "syscall(144, 0, 1, 0)", "syscall(251, 1, 0, 0)",
-                                  "syscall(298, 0, 0, -1, -1, 0)", "syscall(319, 0, 0)", "syscall(250, 0, 0)"])  # fmt: skip
+REFUSED = {
+    "membarrier": "324, 1, 0, 0", "flock": "73, 0, 2", "fadvise64": "221, 0, 0, 0, 4",
+    "copy_file_range": "326, 0, 0, 1, 0, 1, 0", "a clone like vfork's": "56, 0x3D4F00, 0, 0, 0, 0",
+    "futex with priorities": "202, 0, 6, 0, 0, 0, 0", "madvise PAGEOUT": "28, 0, 0, 21",
+    "mmap HUGETLB": "9, 0, 4096, 3, 0x40022, -1, 0", "mmap LOCKED": "9, 0, 4096, 3, 0x2022, -1, 0", "sync": "162",
+    "syncfs": "306, 0", "userfaultfd": "323, 0", "io_uring_setup": "425, 1, 0", "mlock": "149, 0, 4096",
+    "fanotify_init": "300, 0, 0", "inotify_init1": "294, 0", "migrate_pages": "256, 0, 0, 0, 0",
+    "move_pages": "279, 0, 0, 0, 0, 0, 0", "set_mempolicy": "238, 0, 0, 0", "splice": "275, 0, 0, 0, 0, 0, 0",
+    "vmsplice": "278, 0, 0, 0, 0", "tee": "276, 0, 0, 0, 0", "mknod": "133, 0, 0o10644, 0",
+    "sched_setscheduler": "144, 0, 1, 0", "sched_setattr": "314, 0, 0, 0", "ioprio_set": "251, 1, 0, 0",
+    "perf_event_open": "298, 0, 0, -1, -1, 0", "memfd_create": "319, 0, 0", "keyctl": "250, 0, 0",
+    "quotactl": "179, 0, 0, 0, 0", "pidfd_open": "434, 1, 0", "process_vm_readv": "310, 1, 0, 0, 0, 0, 0",
+    "personality": "135, 0x40000", "prctl": "157, 4, 1", "semget": "64, 0, 1, 0o1600", "shmget": "29, 0, 4096, 0o1600",
+    "msgget": "68, 0, 0o1600", "mq_open": "240, 0, 0o102, 0o600, 0", "timer_create": "222, 0, 0, 0",
+    "rt_sigqueueinfo": "129, 1, 9, 0", "rt_sigsuspend": "130, 0, 8", "futex_waitv": "449, 0, 0, 0, 0, 0",
+    "seccomp": "317, 1, 0, 0", "setns": "308, 0, 0", "execve": "59, 0, 0, 0", "fallocate": "285, 3, 0, 0, 1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED)
 def test_what_parks_threads_or_reaches_others_is_refused(sandbox, call):
-    """By number, on x86_64: membarrier, flock, fadvise64, copy_file_range, vfork's clone, PI futex, MADV_PAGEOUT,
-    huge pages, sync, userfaultfd, io_uring, mlock, fanotify, migrate_pages, splice, mknod, sched_setscheduler,
-    ioprio_set, perf_event_open, memfd_create, keyctl."""
+    """By number, as a program without Python would ask."""
     if os.uname().machine != "x86_64":
         pytest.skip("the numbers are those of x86_64")
-    outcome, values = run(sandbox, f"{C}c.syscall.restype = ctypes.c_long\nreturn c.{call}")
+    outcome, values = run(sandbox, f"{C}c.syscall.restype = ctypes.c_long\nreturn c.syscall({call})")
     assert outcome.end is End.DONE and values == [-1, -1], outcome
 
 
@@ -316,7 +324,8 @@ def test_numpy_counts_as_evalplus_counts_it():
         try:
             exact_match = out == exp
             if entry == "surface_Area":
-                exact_match = exact_match or abs(out - special._surface_Area(*arguments)) <= atol
+                with np.errstate(all="ignore"):
+                    exact_match = exact_match or abs(out - special._surface_Area(*arguments)) <= atol
             elif entry == "digit_distance_nums":
                 exact_match = exact_match or out == special._digit_distance_nums(*arguments)
             elif entry in special.MBPP_OUTPUT_SET_EQ_TASKS:

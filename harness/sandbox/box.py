@@ -1,7 +1,7 @@
 """The trusted end of one sandboxed process: start it, hand it programs, read what they claim, end it.
 
-Everything that arrives from a program is untrusted text. It is cut into lines, bounded before anything reads it,
-and given to a receiver; how the process really ended is told by the zygote, which runs no untrusted code.
+What a program itself says goes to :mod:`harness.sandbox.transcript`; how its process really ended is told by the
+zygote, which runs no untrusted code.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import select
 import signal
 import socket
@@ -18,17 +17,14 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.sandbox.job import End, Job, Outcome
 from harness.sandbox.threads import MOST
-from harness.sandbox.values import LINE_LIMIT
-
-# Called with the index of the call, the text of its value and its CPU seconds; False ends the run.
-Receiver = Callable[[int, bytes, float], bool]
+from harness.sandbox.transcript import Receiver, Transcript
 
 TICK_S = 0.5
 START_LIMIT_S = 60
@@ -36,8 +32,6 @@ ANSWER_LIMIT_S = 60
 GRACE_S = 5  # between the end of a program's results and its own
 BLOCKED_S = 10  # of a program, in waits that no signal ends: a slow disk is not its fault, more is its doing
 TIMER_SHARE = 0.5  # of a limit, at the least, is used when its timer ends a program: it counts in ticks
-REASON_LIMIT = 4096  # bytes of the line that says why a program ended; 300 characters need no more
-REASON_LENGTH = 300
 BUSY_SHARE = 0.2  # of the time; a program that computes wants a processor all the time, however little it gets
 _START = (
     "import sys; sys.path.insert(0, sys.argv[3]); from harness.sandbox.zygote import main; "
@@ -115,7 +109,7 @@ class Box:
                 os.close(task)
                 os.close(writer)
             watch = _Watch(job, patience, self.process.pid)
-            transcript = _Transcript(job, receive)
+            transcript = Transcript(job, receive)
             end = self._follow(reader, transcript, watch)
             if end is not None or not select.select([self.channel], [], [], GRACE_S)[0]:
                 self._send(b"kill")
@@ -134,7 +128,7 @@ class Box:
             detail = transcript.detail or watch.detail
         return Outcome(end, detail, transcript.calls, answer["cpu"], answer["memory"])
 
-    def _follow(self, reader: int, transcript: _Transcript, watch: _Watch) -> End | None:
+    def _follow(self, reader: int, transcript: Transcript, watch: _Watch) -> End | None:
         """Reads until the program has said how it ended, or must be ended. None: its process closed the pipe."""
         while True:
             if select.select([reader], [], [], TICK_S)[0]:
@@ -241,62 +235,6 @@ def _state_of(pid: int) -> _State:
     except OSError:
         found.running = True  # something is just ending: whoever asks will ask again
     return found
-
-
-class _Transcript:
-    """The lines of a program, see :mod:`harness.sandbox.program`; nothing in them is believed."""
-
-    def __init__(self, job: Job, receive: Receiver):
-        self.expected = len(job.inputs)
-        self.receive = receive
-        self.rest = bytearray()
-        self.calls = 0
-        self.detail = ""
-
-    def take(self, data: bytes) -> End | None:
-        """Reads on. Returns the end once there is one."""
-        *lines, rest = data.split(b"\n")
-        for line in lines:
-            self.rest += line
-            end = self.line(bytes(self.rest)) if len(self.rest) <= LINE_LIMIT else End.MALFORMED
-            if end is not None:
-                return end
-            self.rest.clear()
-        self.rest += rest
-        return End.MALFORMED if len(self.rest) > LINE_LIMIT else None
-
-    def line(self, line: bytes) -> End | None:
-        kind, body = line[:1], line[1:]
-        try:
-            if kind == b"=" and self.calls < self.expected:
-                seconds, _, text = body.partition(b" ")
-                if not _SECONDS.fullmatch(seconds):
-                    return End.MALFORMED
-                if not self.receive(self.calls, text, float(seconds)):
-                    return End.STOPPED
-                self.calls += 1
-                return None
-            if kind == b"." and self.calls == self.expected:
-                return End.DONE
-            if kind in _ENDS and len(body) <= REASON_LIMIT:
-                detail = json.loads(body)
-                if isinstance(detail, str):
-                    self.detail = printable(detail)
-                    return _ENDS[kind]
-        except (ValueError, RecursionError):
-            pass
-        self.detail = ""
-        return End.MALFORMED
-
-
-def printable(text: str) -> str:
-    """``text`` on one line, short, with an escape for each character that a terminal or a table would act upon."""
-    shown = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:REASON_LENGTH])
-    return "".join(shown)[:REASON_LENGTH]
-
-
-_SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?")
-_ENDS = {b"?": End.NOT_PLAIN, b"!": End.RAISED, b"#": End.UNDEFINED}
 
 
 def _end_of(answer: dict[str, Any], job: Job, calls: int) -> tuple[End, str]:

@@ -10,9 +10,10 @@ import queue
 import time
 
 from harness.errors import RunFailed
-from harness.sandbox.box import Box, Receiver, Refused
+from harness.sandbox.box import Box, Refused
 from harness.sandbox.job import End, Job, Outcome
 from harness.sandbox.tiers import Tier, tier
+from harness.sandbox.transcript import Receiver
 
 log = logging.getLogger(__name__)
 

@@ -99,17 +99,6 @@ def can_be_sent(text: str) -> bool:
     return True
 
 
-def members(value: Any) -> int:
-    """How many members the sets and dicts in ``value`` have altogether."""
-    if isinstance(value, list | tuple | deque):
-        return sum(map(members, value))
-    if isinstance(value, set | frozenset):
-        return len(value) + sum(map(members, value))
-    if isinstance(value, dict):
-        return len(value) + sum(map(members, chain(value, value.values())))
-    return 0
-
-
 def _read(text: str | bytes, build: Callable[[dict[str, Any]], Any]) -> Any:
     try:
         return json.loads(text, object_hook=build, parse_constant=_refuse)

@@ -19,14 +19,10 @@ import select
 import signal
 import socket
 import sys
-import sysconfig
 import time
-from importlib import import_module
-from importlib.machinery import FileFinder
-from pkgutil import get_importer
 from typing import Any
 
-from harness.sandbox import kernel, program
+from harness.sandbox import interpreter, kernel, program
 from harness.sandbox.threads import Threads
 
 MEMORY = 4 * 2**30  # bytes of address space, as in evalplus
@@ -34,17 +30,8 @@ FILE_SIZE = 2**24
 OPEN_FILES = 64
 PENDING_SIGNALS = 64
 FORK_TRIES, FORK_WAIT_S = 20, 0.2  # while others use up all the processes that there may be
-_PACKAGES = ("site-packages", "dist-packages")  # folders of an interpreter that are no part of it
 _TOLD = 4  # descriptor on which a child says that it is shut in; closed before its program begins
 _SHUT_IN, _THREADS, _NO_THREADS = b"shut in", b"threads", b"no threads: "
-# Loaded before the walls close, since those that link to a shared library could not find it afterwards, and
-# since a fork is quicker than an import.
-_LOADED = """
-    array ast bisect bz2 calendar cmath collections.abc copy ctypes dataclasses datetime decimal difflib enum
-    fractions functools hashlib heapq io itertools json lzma math numbers operator queue random re sqlite3
-    statistics string struct sys textwrap threading time timeit traceback types typing unicodedata unittest uuid
-    zlib zoneinfo
-"""
 
 
 def main(control: int, layers: list[str], root: str, packages: str) -> None:
@@ -54,19 +41,15 @@ def main(control: int, layers: list[str], root: str, packages: str) -> None:
     """
     sys.path.remove(root)
     channel = socket.socket(fileno=control)
-    for name in _LOADED.split():
-        try:
-            import_module(name)
-        except ImportError:
-            continue  # an interpreter built without it: programs that want it fail as they would outside
+    interpreter.load_modules()
     try:
         _offer_to_the_killer()
-        interpreter, numpy = _interpreter_directories(), _load_numpy(packages)
+        standard, numpy = interpreter.directories(), interpreter.load_numpy(packages)
         if "namespaces" in layers:
-            readable = interpreter + numpy
+            readable = standard + numpy
             _enter_namespaces(readable)
         else:
-            readable = _without_packages(interpreter) + numpy
+            readable = interpreter.without_packages(standard) + numpy
             os.chdir("/")
         kernel.adopt_orphans()
         server = _Server(channel, layers, readable)
@@ -84,41 +67,6 @@ def _offer_to_the_killer() -> None:
         file.write("1000")
 
 
-def _without_packages(directories: list[str]) -> list[str]:
-    """What lies in ``directories`` but installed packages: Landlock cannot hide a part of what it shows.
-
-    The folders themselves can no longer be listed then, which imports would do; they are listed here, once.
-    """
-    for path in directories:
-        finder = get_importer(path)
-        if isinstance(finder, FileFinder):
-            finder.find_spec("no such module")  # it keeps the list until the folder changes
-    entries = [os.path.join(path, name) for path in directories for name in os.listdir(path) if name not in _PACKAGES]
-    return sorted(path for path in entries if os.path.exists(path))
-
-
-def _interpreter_directories() -> list[str]:
-    paths = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *sys.path}
-    kept: list[str] = []
-    for path in sorted(path for path in paths if os.path.isdir(path)):
-        if not any(path.startswith(parent + "/") for parent in kept):
-            kept.append(path)
-    return kept
-
-
-def _load_numpy(packages: str) -> list[str]:
-    """NumPy, which every machine that runs evalplus has, and programs therefore use. Returns its folders."""
-    sys.path.append(packages)
-    try:
-        import_module("numpy")
-    except ImportError:
-        return []
-    finally:
-        sys.path.remove(packages)
-    folders = (os.path.join(packages, name) for name in ("numpy", "numpy.libs"))
-    return [path for path in folders if os.path.isdir(path)]
-
-
 def _enter_namespaces(readable: list[str]) -> None:
     kernel.unshare_all()
     child = os.fork()
@@ -126,7 +74,7 @@ def _enter_namespaces(readable: list[str]) -> None:
         _, status = os.waitpid(child, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
     kernel.die_with_parent()
-    folders = [os.path.join(path, name) for path in readable for name in _PACKAGES]
+    folders = [os.path.join(path, name) for path in readable for name in interpreter.PACKAGES]
     kernel.new_root(readable, [path for path in folders if os.path.isdir(path)])
     socket.sethostname("sandbox")
 

@@ -17,8 +17,8 @@ from harness.grading.code.oracle import accepts, show
 from harness.grading.code.problem import CodeProblem
 from harness.grading.code.truth import Truth, truth
 from harness.sandbox import End, Job, Outcome, Sandbox, shared
-from harness.sandbox.box import printable
 from harness.sandbox.pool import PATIENCE
+from harness.sandbox.transcript import printable
 from harness.types import Verdict
 
 FLOOR_S = 4.0

@@ -14,15 +14,17 @@ What a program sent is bounded before it is built, by what was expected: see :fu
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from itertools import chain
 from numbers import Number
 from typing import Any
 
 from harness.grading.code.problem import CodeProblem
 from harness.sandbox import arrays
 from harness.sandbox.arrays import Several
-from harness.sandbox.box import printable
-from harness.sandbox.values import Digest, Iterated, loads, members
+from harness.sandbox.transcript import printable
+from harness.sandbox.values import Digest, Iterated, loads
 
 FLOAT_ATOL = 1e-6
 RTOL = 1e-7
@@ -47,6 +49,17 @@ def accepts(problem: CodeProblem, arguments: str, expected: bytes, got: bytes) -
             return bool(_accepts(problem, arguments, want, have))
     except (TypeError, ValueError, OverflowError, RecursionError, ZeroDivisionError):
         return False  # the rule does not apply to such an output: EvalPlus fails it by the same exception
+
+
+def members(value: Any) -> int:
+    """How many members the sets and dicts in ``value`` have altogether."""
+    if isinstance(value, list | tuple | deque):
+        return sum(map(members, value))
+    if isinstance(value, set | frozenset):
+        return len(value) + sum(map(members, value))
+    if isinstance(value, dict):
+        return len(value) + sum(map(members, chain(value, value.values())))
+    return 0
 
 
 def _accepts(problem: CodeProblem, arguments: str, want: Any, have: Any) -> bool:
