@@ -98,7 +98,7 @@ def test_every_end_has_its_name(sandbox, body, end, detail):
     [
         "while True: pass",
         "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
-        "import threading as t\nfor _ in range(9): t.Thread(target=sum, args=(iter(int, 1),)).start()\nwhile True: pass",
+        "from threading import Thread as T\nfor _ in range(9): T(target=sum, args=(iter(int, 1),)).start()\nwhile 1: 1",
         "return (i for i in iter(int, 1) if i)",
         "return 9 ** 9 ** 9",
     ],

@@ -8,11 +8,12 @@ import pytest
 from test_code import ADD, problem
 from test_sandbox import WALLED, children_of, run
 
-from harness.errors import BadInput
-from harness.grading.code import differential
+from harness.errors import BadInput, RunFailed
+from harness.grading.code import differential, openai_checks
 from harness.grading.code.differential import grade
+from harness.grading.code.openai_checks import CheckedProblem
 from harness.grading.code.oracle import accepts, members, show
-from harness.sandbox import End, Sandbox, box, tier
+from harness.sandbox import End, Outcome, Sandbox, box, pool, tier
 from harness.sandbox.box import Box, Refused
 from harness.sandbox.threads import MOST
 from harness.sandbox.values import Crowd, can_be_sent, dumps, loads
@@ -375,3 +376,63 @@ def test_numpy_counts_as_evalplus_counts_it():
                     assert accepts(asked, dumps(arguments), *told) is right, (entry, out, exp, atol)
                     accepted, refused = accepted + right, refused + (not right)
     assert accepted > 300 and refused > 300
+
+
+def test_who_lost_its_sandbox_is_tried_again_alone(sandbox, monkeypatch):
+    """And only once: who brings it about has its verdict all the same."""
+    tries = []
+    real = Sandbox.run
+
+    def lose(self, job, *rest):
+        tries.append(job.program)
+        # The second program loses its sandbox once, the third always; the first run is the canonical solution.
+        if "# loses" in job.program and (tries.count(job.program) == 1 or "always" in job.program):
+            return Outcome(End.LOST, "it was killed or could not be reached", 0)
+        return real(self, job, *rest)
+
+    monkeypatch.setattr(Sandbox, "run", lose)
+    right = "def add(a, b): return a + b"
+    programs = [right, right + "  # loses once", right + "  # loses always"]
+    verdicts = grade([problem(plus=False)] * 3, programs, sandbox)
+    assert [(v.score, v.error) for v in verdicts] == [(1.0, False), (1.0, False), (0.0, True)]
+    assert tries.count(programs[2]) == 2 and "the sandbox was lost" in verdicts[2].reason
+
+
+def test_a_box_that_cannot_start_is_tried_for_a_while(sandbox, monkeypatch):
+    waits, starts = [], iter([Refused("no process could be started"), Refused("again")])
+
+    def start(layers):
+        for refusal in starts:
+            raise refusal
+        return Box(layers)
+
+    monkeypatch.setattr(pool, "Box", start)
+    monkeypatch.setattr(pool.time, "sleep", waits.append)
+    with Sandbox(1, sandbox.tier) as another:
+        assert run(another, "return x")[1] == [1, 2]
+    assert waits == [0, 0.5, 2]
+    starts = iter([Refused("never")] * 9)
+    with Sandbox(1, sandbox.tier) as another, pytest.raises(RunFailed, match="no longer works: never"):
+        run(another, "return x")
+
+
+CHECKED = CheckedProblem(
+    task_id="HumanEval/0", prompt='def add(a, b):\n    """Add."""\n', entry_point="add", atol=0.0, inputs={},
+    canonical_solution="    return a + b\n",
+    test="def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate([1], [2]) == [1, 2]\n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "score"),
+    [("return a + b", 1), ("import numpy\nreturn numpy.int64(a + b) if a == 1 else a + b", 1),
+     ("import numpy\nreturn numpy.int64(4) if a == 1 else a + b", 0), ("return lambda: 3", 0),
+     (f"import os\nos.write(3, b'=0 {{\"set\":[' + {SAME_HASH} + b']}}\\n')\nreturn a + b", 0),
+     ("import os\nos.write(3, b'=0 3],[[1,2]\\n=0 1\\n.\\n')\nos._exit(0)", 0), ("import os; os._exit(97)", 0)],
+)  # fmt: skip
+def test_openais_checks_get_values_and_no_bombs(sandbox, body, score):
+    calls = openai_checks._calls(CHECKED, sandbox)
+    begin = time.process_time()
+    found, reason, error = openai_checks._judge(CHECKED, add(body), calls, sandbox)
+    assert (found, error) == (score, False), reason
+    assert time.process_time() - begin < 5

@@ -206,7 +206,7 @@ class _Server:
             poll.register(source, select.POLLIN)
         shut_in, threads, waiting = False, None, True
         while waiting:
-            for source, _ in poll.poll():
+            for source, event in poll.poll():
                 if source == told.fileno():
                     message, descriptors, _, _ = socket.recv_fds(told, 256, 1)
                     shut_in = shut_in or message == _SHUT_IN
@@ -216,7 +216,10 @@ class _Server:
                     if not message:
                         poll.unregister(told)
                 elif threads is not None and source == threads.listener:
-                    threads.answer()
+                    if event & select.POLLIN:
+                        threads.answer()
+                    else:  # nobody is left who could ask; to wait for a question would be to wait for ever
+                        poll.unregister(source)
                 else:
                     waiting = False
                     if source != ended:  # kill, or nobody is there any more
