@@ -131,13 +131,19 @@ def test_threads_are_bounded_and_honest_ones_work(sandbox):
     assert run(sandbox, pool)[1] == [1275, 1275]
 
 
-def test_threads_are_refused_where_nobody_can_count_them(monkeypatch):
-    from harness.sandbox import zygote
-
-    answers = []
-    monkeypatch.setattr(zygote.kernel, "listen_to_threads", lambda: (_ for _ in ()).throw(OSError("Device is busy")))
-    told = type("Told", (), {"send": lambda _, message: answers.append(message)})()
-    assert zygote._send_listener(told) is False and answers == [b"no threads: Device is busy"]
+def test_threads_are_refused_where_nobody_can_count_them(sandbox, monkeypatch):
+    busy = (
+        "from harness.sandbox import kernel\ndef listen(): raise OSError('busy')\nkernel.listen_to_threads = listen\n"
+    )
+    before, main = box._START.split("; from ")
+    monkeypatch.setattr(box, "_START", f"{before}\n{busy}from {main}")
+    with Sandbox(1, sandbox.tier) as uncounted:
+        assert run(uncounted, "return x")[1] == [1, 2]
+        outcome, _ = run(uncounted, "import threading\nthreading.Thread(target=int).start()\nreturn x")
+        assert outcome.end is End.RAISED and "can't start new thread" in outcome.detail
+        used = uncounted._idle.get()
+        uncounted._idle.put(used)
+        assert used.note == "no threads: busy"
 
 
 REFUSED = {

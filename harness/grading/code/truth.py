@@ -55,7 +55,7 @@ def _compute(problem: CodeProblem, program: str, inputs: list[str], sandbox: San
 
     job = Job(program, problem.entry_point, inputs, [CALL_LIMIT_S] * len(inputs), CALL_LIMIT_S, TOTAL_LIMIT_S)
     outcome = sandbox.run(job, receive)
-    if outcome.end is End.LOST:  # by what a neighbour used up, perhaps
+    if outcome.end in (End.LOST, End.STALLED):  # by what a neighbour used up, perhaps
         found = Truth([], [])
         outcome = sandbox.run(job, receive)
     if outcome.end is not End.DONE:
