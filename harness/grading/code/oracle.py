@@ -139,11 +139,12 @@ def show(text: bytes | str, limit: int = 80) -> str:
     """A value for a reason: short, on one line."""
     value = loads(text, most=SPARE_MEMBERS)
     if isinstance(value, Digest):
-        shown = printable(f"a large {value}")
+        shown = f"a large {value}"
     elif isinstance(value, Iterated):
         shown = "an iterator"
     else:
         shown = _shown(value, limit)
+    shown = printable(shown)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
