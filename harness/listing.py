@@ -85,6 +85,7 @@ def card(kind: str, name: str) -> dict[str, Any]:
         "needs_judge": found.needs_judge,
         "paper": found.paper,
         "licence": found.licence,
+        "note": found.note,
         "protocols": cards(name),
     }
 

@@ -84,6 +84,7 @@ class Task(ABC):
     grader: ClassVar[str] = "own"  # the engine and its version rule, e.g. "math-verify"
     paper: ClassVar[str] = ""
     licence: ClassVar[str] = ""
+    note: ClassVar[str] = ""  # what whoever reads its scores should know of its data
     needs_judge: ClassVar[bool] = False
     grades_aside: ClassVar[bool] = False  # whether grade_all may run in a thread of its own while the model writes on
     extractor: ClassVar[str] = ""  # in words: what of a completion is graded

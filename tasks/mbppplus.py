@@ -7,7 +7,7 @@ from harness.grading.code.task import MBPP_PLUS, MBPP_STOP, CodeTask
 class MBPPPlus(CodeTask):
     """A program must pass EvalPlus' base tests and its plus tests."""
 
-    name, version = "mbppplus", "1"
+    name, version = "mbppplus", "2"
     dataset = MBPP_PLUS
     plus = True
     completion_stop = MBPP_STOP
@@ -15,3 +15,7 @@ class MBPPPlus(CodeTask):
     protocols = evalplus_protocols(MBPP_STOP)
     paper = "https://arxiv.org/abs/2305.01210"
     licence = "CC-BY-4.0 (MBPP), Apache-2.0 (MBPP+)"
+    note = (
+        "Mbpp/14, Mbpp/267 and Mbpp/287 cannot be passed by a program that computes in exact integers: their plus "
+        "outputs are floats beyond 2^53, rounded, and an int has no tolerance (github.com/evalplus/evalplus/issues/308)"
+    )

@@ -5,6 +5,7 @@ A kind is a function of a random generator and of a completion that is graded ri
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from random import Random
 
@@ -85,6 +86,30 @@ def repeated(rng: Random, right: str) -> str:
     return (right + rng.choice(["", "\n", "\r", " No: "])) * rng.randrange(2, 12)
 
 
+def forged_values(rng: Random, right: str) -> str:
+    """A program that writes a value of its own making to the channel of the results before it returns."""
+    forged = f"={rng.choice(['0'] * 9 + ['nan', '9' * 400])} {_value(rng, 4)}"
+    if rng.random() < 0.3:
+        at = rng.randrange(len(forged))
+        forged = forged[:at] + rng.choice(['"', "[", "}", "\\ud800", "", "9" * 5000]) + forged[at + 1 :]
+    telling = f"__import__('os').write(3, {(forged + chr(10)).encode()!r})"
+    return re.sub(r"^( +)(?=return\b)", lambda found: f"{found[1]}{telling}\n{found[1]}", right, count=1, flags=re.M)
+
+
+def _value(rng: Random, depth: int) -> str:
+    """A text that is a tagged value, or nearly: see :mod:`harness.sandbox.values`."""
+    plain = ["0", "-1", "1e999", "true", "null", '"\\u202e"', str(2**61 - 1), '{"int":"0x1fffffffffffffff"}', "NaN"]
+    if not depth or rng.random() < 0.2:
+        return rng.choice(plain)
+    inner = [_value(rng, depth - 1) for _ in range(rng.choice([0, 1, 2, 2, 3, 900 if depth == 1 else 3]))]
+    tag = rng.choice(["set", "frozenset", "tuple", "dict", "Counter", "iterated", "digest", "bytes", "float", "other"])
+    listed = f"[{','.join(inner)}]"
+    dtype = rng.choice(["<i8", "<f4", "|b1", "<U3", "|O", "<M8[s]", "<f16"])
+    shape = rng.choice(["null", "[]", "[1]", "[2,1]", "[4294967295,0]", listed])
+    content = rng.choice(['"00"', '"0000000000000000"', '["abc"]', listed])
+    return rng.choice([listed, f'{{"{tag}":{listed}}}', f'{{"numpy":["{dtype}",{shape},{content}]}}'])
+
+
 def nothing(rng: Random, _: str) -> str:
     return rng.choice(
         ["", " ", "\n" * rng.randrange(500), "\t", "\u3000", "None", "```", "```python\n```", "\\boxed{}"]
@@ -106,6 +131,7 @@ KINDS: dict[str, Callable[[Random, str], str]] = {
         spoilt,
         shuffled,
         repeated,
+        forged_values,
         nothing,
     )
 }
@@ -152,5 +178,11 @@ BOMBS = {
     "sleeps": _bomb("import time\n    time.sleep(10**6)", "\\prod_{i=1}^{9^9} (x-i)"),
     "stops itself": _bomb("import os\n    os.kill(os.getpid(), 19)", "1/3" * 600),
     "regex bomb": _bomb("import re\n    return re.match('(a*)*b', 'a' * 60)", "\\text{" * 300 + "a" * 1000),
+    "keys of one hash": _bomb(
+        "import os\n    os.write(3, b'=0 {\"set\":[' + b','.join(b'{\"int\":\"%s\"}' % hex(i * (2**61 - 1)).encode()"
+        " for i in range(60000)) + b']}\\n')",
+        "\\{" + "2305843009213693951," * 900,
+    ),
+    "barriers": _bomb("import ctypes\n    while True: ctypes.CDLL(None).syscall(324, 1, 0, 0)", "\\bar" * 300),
     "large power": _bomb("return 9**9**9", "2^{10^{8}} - 1"),
 }

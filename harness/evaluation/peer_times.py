@@ -27,8 +27,8 @@ from harness.evaluation.peer_graders import FILES
 from harness.grading.code.differential import grade
 from harness.grading.code.problem import CodeProblem
 from harness.sandbox import Job, Outcome, Sandbox
-from harness.sandbox.box import Receiver
 from harness.sandbox.pool import PATIENCE
+from harness.sandbox.transcript import Receiver
 
 BENCHMARKS = {"humanevalplus": "humaneval", "mbppplus": "mbpp"}
 

@@ -4,9 +4,10 @@ A program gets a process without network, environment, other processes or files 
 it is told inputs and claims outputs, which are plain values in JSON. What they are worth is decided by the
 caller, outside, so a program that takes over its own process has gained nothing but another way to be wrong.
 
-Reading order: ``job`` (what goes in and out), ``box`` and ``pool`` (the trusted side), ``tiers``; then inside
-the wall ``zygote`` (forks one child per program), ``program`` (runs one), with ``values``, ``kernel``,
-``seccomp``. The inside imports nothing else, and only the standard library.
+Reading order: ``job`` (what goes in and out), ``box``, ``transcript`` and ``pool`` (the trusted side), ``tiers``;
+then inside the wall ``zygote`` (forks one child per program), ``program`` (runs one), with ``interpreter``,
+``values``, ``arrays``, ``kernel``, ``seccomp``, ``threads``. The inside imports nothing else, and only the
+standard library.
 """
 
 from importlib import import_module

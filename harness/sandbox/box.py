@@ -1,11 +1,12 @@
 """The trusted end of one sandboxed process: start it, hand it programs, read what they claim, end it.
 
-Everything that arrives from a program is untrusted text. It is cut into lines, bounded, and given to a
-receiver; how the process really ended is told by the zygote, which runs no untrusted code.
+What a program itself says goes to :mod:`harness.sandbox.transcript`; how its process really ended is told by the
+zygote, which runs no untrusted code.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -16,20 +17,21 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.sandbox.job import NOT_SHUT_IN, End, Job, Outcome
-from harness.sandbox.values import LINE_LIMIT
-
-# Called with the index of the call, the text of its value and its CPU seconds; False ends the run.
-Receiver = Callable[[int, bytes, float], bool]
+from harness.sandbox.job import End, Job, Outcome
+from harness.sandbox.threads import MOST
+from harness.sandbox.transcript import Receiver, Transcript
 
 TICK_S = 0.5
 START_LIMIT_S = 60
 ANSWER_LIMIT_S = 60
 GRACE_S = 5  # between the end of a program's results and its own
+BLOCKED_S = 10  # of a program, in waits that no signal ends: a slow disk is not its fault, more is its doing
+TIMER_SHARE = 0.5  # of a limit, at the least, is used when its timer ends a program: it counts in ticks
 BUSY_SHARE = 0.2  # of the time; a program that computes wants a processor all the time, however little it gets
 _START = (
     "import sys; sys.path.insert(0, sys.argv[3]); from harness.sandbox.zygote import main; "
@@ -57,17 +59,22 @@ class Box:
         environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         if "LD_LIBRARY_PATH" in os.environ:
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-        with theirs:
+        with theirs, contextlib.ExitStack() as unless_started:
+            unless_started.callback(self.channel.close)
             arguments = (str(theirs.fileno()), " ".join(layers), root, packages)
-            self.process = subprocess.Popen(
-                [sys.executable, "-s", "-S", "-P", "-B", "-c", _START, *arguments],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-s", "-S", "-P", "-B", "-c", _START, *arguments],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise Refused(f"no process could be started: {error}") from None
+            unless_started.pop_all()
         try:
             hello = self._receive(START_LIMIT_S)
         except _Lost:
@@ -76,6 +83,7 @@ class Box:
         if "refused" in hello:
             self.close()
             raise Refused(hello["refused"])
+        self.note: str = hello["note"]  # what works less well here, or nothing
 
     def close(self) -> None:
         """End the process and all that runs in it."""
@@ -101,7 +109,7 @@ class Box:
                 os.close(task)
                 os.close(writer)
             watch = _Watch(job, patience, self.process.pid)
-            transcript = _Transcript(job, receive)
+            transcript = Transcript(job, receive)
             end = self._follow(reader, transcript, watch)
             if end is not None or not select.select([self.channel], [], [], GRACE_S)[0]:
                 self._send(b"kill")
@@ -110,15 +118,17 @@ class Box:
             return Outcome(End.LOST, "it was killed or could not be reached", 0)
         finally:
             os.close(reader)
-        if answer["ended"] == NOT_SHUT_IN:
+        if "lost" in answer:
+            return Outcome(End.LOST, answer["lost"], 0)
+        if not answer["shut in"]:
             end, detail = End.LOST, "the program could not be confined and was not run"
         elif end is None:
-            end, detail = _end_of(answer, job)
+            end, detail = _end_of(answer, job, transcript.calls)
         else:
             detail = transcript.detail or watch.detail
         return Outcome(end, detail, transcript.calls, answer["cpu"], answer["memory"])
 
-    def _follow(self, reader: int, transcript: _Transcript, watch: _Watch) -> End | None:
+    def _follow(self, reader: int, transcript: Transcript, watch: _Watch) -> End | None:
         """Reads until the program has said how it ended, or must be ended. None: its process closed the pipe."""
         while True:
             if select.select([reader], [], [], TICK_S)[0]:
@@ -159,6 +169,7 @@ class _Watch:
         self.detail = ""
         self.calls = -2  # of the last look, none as yet
         self.idle = 0.0
+        self.blocked = 0.0
         self.due = 0.0
 
     def look(self, calls: int) -> End | None:
@@ -167,8 +178,15 @@ class _Watch:
         if now < self.due:
             return None
         self.due = now + TICK_S
-        busy, cpu = _state_of(self.process)
-        self.idle += 0.0 if busy else TICK_S
+        state = _state_of(self.process)
+        cpu = state.seconds
+        if state.blocked and not state.running and self.blocked < BLOCKED_S:
+            self.blocked += TICK_S
+        elif not state.running:
+            self.idle += TICK_S
+        if state.most_threads > 2 * MOST:
+            self.detail = f"had {state.most_threads} threads"
+            return End.DIED
         if calls != self.calls:
             self.calls, self.since, self.cpu, self.idle_before = calls, now, cpu, self.idle
             return None
@@ -186,70 +204,48 @@ class _Watch:
         return None
 
 
-def _state_of(pid: int) -> tuple[bool, float]:
-    """Whether a thread of the process or of its descendants wants a processor, and their CPU seconds so far."""
-    busy, seconds = False, 0.0
+@dataclass
+class _State:
+    """Whether a thread of some processes runs or wants to, whether one waits as if for a disk, and what they used."""
+
+    running: bool = False
+    blocked: bool = False
+    seconds: float = 0.0
+    most_threads: int = 0  # of one process
+
+
+def _state_of(pid: int) -> _State:
+    """The state of the process and its descendants."""
+    found = _State()
     try:
         user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        seconds = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            busy |= (task / "stat").read_text().rpartition(")")[2].split()[0] in "RD"
+        found.seconds = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        found.most_threads = len(threads)
+        for task in threads:
+            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+            found.running |= state == "R"
+            found.blocked |= state == "D"
             for child in (task / "children").read_text().split():
-                child_busy, child_seconds = _state_of(int(child))
-                busy, seconds = busy or child_busy, seconds + child_seconds
+                below = _state_of(int(child))
+                found.running |= below.running
+                found.blocked |= below.blocked
+                found.seconds += below.seconds
+                found.most_threads = max(found.most_threads, below.most_threads)
     except OSError:
-        return True, seconds  # something is just ending: whoever asks will ask again
-    return busy, seconds
+        found.running = True  # something is just ending: whoever asks will ask again
+    return found
 
 
-class _Transcript:
-    """The lines of a program, see :mod:`harness.sandbox.program`; nothing in them is believed."""
+def _end_of(answer: dict[str, Any], job: Job, calls: int) -> tuple[End, str]:
+    """Why a process ended that had not said so itself.
 
-    def __init__(self, job: Job, receive: Receiver):
-        self.expected = len(job.inputs)
-        self.receive = receive
-        self.rest = b""
-        self.calls = 0
-        self.detail = ""
-
-    def take(self, data: bytes) -> End | None:
-        """Reads on. Returns the end once there is one."""
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        for line in lines:
-            end = self.line(line)
-            if end is not None:
-                return end
-        return End.MALFORMED if len(self.rest) > LINE_LIMIT else None
-
-    def line(self, line: bytes) -> End | None:
-        kind, body = line[:1], line[1:]
-        try:
-            if kind == b"=" and self.calls < self.expected:
-                seconds, _, text = body.partition(b" ")
-                if not self.receive(self.calls, text, float(seconds)):
-                    return End.STOPPED
-                self.calls += 1
-                return None
-            if kind == b"." and self.calls == self.expected:
-                return End.DONE
-            if kind in _ENDS:
-                self.detail = json.loads(body)
-                if isinstance(self.detail, str):
-                    return _ENDS[kind]
-        except (ValueError, RecursionError):
-            pass
-        self.detail = ""
-        return End.MALFORMED
-
-
-_ENDS = {b"?": End.NOT_PLAIN, b"!": End.RAISED, b"#": End.UNDEFINED}
-
-
-def _end_of(answer: dict[str, Any], job: Job) -> tuple[End, str]:
-    """Why a process ended that had not said so itself."""
-    code = answer["ended"]
-    if code in (-signal.SIGPROF, -signal.SIGXCPU) or answer["cpu"] >= math.ceil(job.cpu_seconds):
-        return End.TIMEOUT, f"used {answer['cpu']:.1f} s of the processor"
+    Who sends itself the signal of a timer that has not run out is no timeout: the processor time is the kernel's.
+    """
+    code, cpu = answer["ended"], answer["cpu"]
+    timers = {-signal.SIGPROF: job.limit(calls), -signal.SIGXCPU: job.cpu_seconds}
+    if cpu >= job.cpu_seconds or cpu >= TIMER_SHARE * timers.get(code, math.inf):
+        return End.TIMEOUT, f"used {cpu:.1f} s of the processor"
     if code >= 0:
         return End.DIED, f"the process exited with code {code}"
     try:

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-NOT_SHUT_IN = 97  # exit code of a process that could not be confined, and therefore ran nothing
-
 
 @dataclass(frozen=True)
 class Job:

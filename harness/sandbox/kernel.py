@@ -6,12 +6,14 @@ mount_namespaces(7), pivot_root(2), landlock(7), seccomp(2), capabilities(7).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import os
 import platform
 import signal
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from harness.sandbox import seccomp
 
@@ -23,6 +25,8 @@ _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8,
 _DETACH = 2
 _SET_PDEATHSIG, _SET_DUMPABLE, _SET_SECCOMP, _SET_NO_NEW_PRIVS, _SET_SUBREAPER = 1, 4, 22, 38, 36
 _PIVOT_ROOT, _CAPSET = {"x86_64": (155, 126), "aarch64": (41, 91)}.get(platform.machine(), (-1, -1))
+_SECCOMP = {"x86_64": 317, "aarch64": 277}.get(platform.machine(), -1)
+_NEW_LISTENER, _WAIT_KILLABLE = 8, 32
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _FILE_RIGHTS = _READ_FILE | 1 << 1  # reading and writing; the others are rights on folders
@@ -157,9 +161,32 @@ def restrict_files(readable: Sequence[str], writable: Sequence[str]) -> None:
     os.close(ruleset)
 
 
-def restrict_calls() -> None:
+def restrict_calls(threads: bool) -> None:
     """From now on only the system calls of :mod:`harness.sandbox.seccomp`; needs :func:`drop_privileges`."""
-    code = seccomp.program()
+    with _filter(seccomp.program(threads)) as address:
+        _prctl(_SET_SECCOMP, 2, address)
+
+
+def listen_to_threads() -> int:
+    """A descriptor that is told of every thread that begins or ends here; needs :func:`drop_privileges`.
+
+    Source: seccomp_unotify(2). Raises OSError on kernels before 5.5 and where another listener is above this one.
+    """
+    with _filter(seccomp.thread_counter()) as address:
+        for flags in (_NEW_LISTENER | _WAIT_KILLABLE, _NEW_LISTENER):  # kernels before 5.19 know the second alone
+            try:
+                return _system_call(
+                    "seccomp", _SECCOMP, ctypes.c_uint(1), ctypes.c_ulong(flags), ctypes.c_void_p(address)
+                )
+            except OSError as error:
+                if error.errno != errno.EINVAL or flags == _NEW_LISTENER:
+                    raise
+    raise AssertionError("the loop returns or raises")
+
+
+@contextlib.contextmanager
+def _filter(code: bytes) -> Iterator[int]:
+    """The address of a ``struct sock_fprog`` for ``code``."""
     buffer = ctypes.create_string_buffer(code, len(code))
     array = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer)))
-    _prctl(_SET_SECCOMP, 2, ctypes.addressof(array))
+    yield ctypes.addressof(array)

@@ -7,14 +7,17 @@ import functools
 import logging
 import os
 import queue
+import time
 
 from harness.errors import RunFailed
-from harness.sandbox.box import Box, Receiver, Refused
+from harness.sandbox.box import Box, Refused
 from harness.sandbox.job import End, Job, Outcome
 from harness.sandbox.tiers import Tier, tier
+from harness.sandbox.transcript import Receiver
 
 log = logging.getLogger(__name__)
 
+START_WAITS_S = (0, 0.5, 2, 8)  # before each try to start a box: processes and memory may be short for a while
 PATIENCE = 20.0  # wall seconds per CPU second of a limit, before a call is given up
 
 
@@ -82,10 +85,13 @@ class Sandbox:
         self.close()
 
     def _start(self) -> Box:
-        try:
-            return Box(self.tier.layers)
-        except Refused as refusal:
-            raise RunFailed(f"{self.tier} no longer works: {refusal}") from None
+        for wait in START_WAITS_S:
+            time.sleep(wait)
+            try:
+                return Box(self.tier.layers)
+            except Refused as refusal:
+                refused = refusal
+        raise RunFailed(f"{self.tier} no longer works: {refused}")
 
     def _discard(self, box: Box | None) -> None:
         if box is not None:

@@ -67,9 +67,10 @@ def _best() -> Tier:
     refusals: dict[str, None] = {}
     for candidate in TIERS:
         try:
-            Box(candidate.layers).close()
+            box = Box(candidate.layers)
+            box.close()
         except Refused as refusal:
             refusals[str(refusal)] = None
         else:
-            return Tier(candidate.name, candidate.layers, "; ".join(refusals))
+            return Tier(candidate.name, candidate.layers, "; ".join(filter(None, (*refusals, box.note))))
     raise BadInput(f"no program can be run in a sandbox here: {'; '.join(refusals)}")

@@ -4,6 +4,9 @@ JSON holds int, float, str, bool, None and list as they are; everything else is 
 are compared by identity, so an instance of a subclass is never taken for a value of its base: such an object
 may bring its own ``__eq__``. Decoding builds builtin and a few standard-library types from data alone and
 calls no constructor of the program's choosing. A value too large to be sent is told by its digest.
+
+A reader who does not trust a text says how many members its sets and dicts may have. A table of chosen keys can
+take quadratic time to build: keys whose hashes agree cost the reader, not the program that chose them.
 """
 
 from __future__ import annotations
@@ -14,15 +17,18 @@ import marshal
 import math
 import re
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
+
+from harness.sandbox import arrays
 
 TEXT_ROOM = 2**18  # characters, roughly: a larger value travels as a digest
 LINE_LIMIT = 2**22  # bytes: no text made by dumps is longer
 # A decimal int beyond this would meet CPython's limit on int <-> str conversion (4,300 digits).
 _DECIMAL_LIMIT = 2**64
 _ITERATOR_LIMIT = 100_000
+_SAME_HASH = 64  # members of one set; -1 and -2 share theirs, and beyond such pairs it takes intent
 
 
 class NotPlain(TypeError):
@@ -35,6 +41,16 @@ class Digest(str):
 
 class Match:
     """Stands for an ``re.Match``, of which only the presence is told."""
+
+
+class Crowd:
+    """Stands for a set or dict with more members than were asked for; it equals nothing but itself."""
+
+    def __init__(self, tag: str, members: int):
+        self.tag, self.members = tag, members
+
+    def __repr__(self) -> str:
+        return f"a {self.tag} of {self.members} members"
 
 
 class Iterated:
@@ -59,14 +75,37 @@ def dumps(value: Any, room: int = TEXT_ROOM) -> str:
     return json.dumps(tagged, allow_nan=False, separators=(",", ":"))
 
 
-def loads(text: str | bytes) -> Any:
-    """The value of a text made by :func:`dumps`. Raises ValueError for any other text."""
+def loads(text: str | bytes, most: int | None = None) -> Any:
+    """The value of a text made by :func:`dumps`. Raises ValueError for any other text.
+
+    ``most`` is given for a text from inside: the members that its sets and dicts may have altogether, one beyond
+    it being a :class:`Crowd`; arrays that would be ambiguous as a truth value are :class:`arrays.Several`.
+    """
+    return _read(text, _untag if most is None else _Wary(most).untag)
+
+
+def can_be_sent(text: str) -> bool:
+    """Whether ``text`` from inside is one value that another program may be given. Builds nothing of it."""
+
+    def look(item: dict[str, Any]) -> None:
+        (tag,) = item
+        if tag not in _BUILD or tag in ("digest", "match", "iterated"):
+            raise ValueError(tag)
+
     try:
-        return json.loads(text, object_hook=_untag, parse_constant=_refuse)
+        _read(text, look)
+    except ValueError:
+        return False
+    return True
+
+
+def _read(text: str | bytes, build: Callable[[dict[str, Any]], Any]) -> Any:
+    try:
+        return json.loads(text, object_hook=build, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except (TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise ValueError(f"not a tagged value ({error})") from None
+        raise ValueError(f"not a tagged value ({str(error)[:80]})") from None
 
 
 def digest(value: Any) -> str:
@@ -125,7 +164,20 @@ class _Tagger:
             return {"match": None}
         if kind in _ITERATORS:
             return {"iterated": [self.tag(item) for _, item in zip(range(_ITERATOR_LIMIT), value, strict=False)]}
+        if arrays.belongs(kind):
+            return {"numpy": self.array(value)}
         raise NotPlain(_describe(kind))
+
+    def array(self, value: Any) -> list[Any]:
+        if arrays.size(value) > self.room:
+            raise _NoRoom
+        try:
+            dtype, shape, content = arrays.take_apart(value)
+        except TypeError as error:
+            raise NotPlain(f"an object of type {error}") from None
+        if shape is not None:
+            self.spend(len(content))
+        return [dtype, shape, content if isinstance(content, str) else [self.tag(item) for item in content]]
 
     def tags(self, items: Any) -> list[Any]:
         if 4 * len(items) > self.room:
@@ -160,8 +212,16 @@ def _normal(value: Any) -> Any:
         return "set", sorted(map(_dump, value))
     if kind in _MAPPINGS:
         return "dict", sorted((_dump(key), _dump(item)) for key, item in value.items())
+    if kind is deque:
+        return "deque", list(map(_normal, value))
+    if kind is bytearray:
+        return bytes(value)
     if kind in (int, str, bytes, complex, type(None)):
         return value
+    if arrays.belongs(kind):
+        if not value.shape:
+            return _normal(value.item())
+        return "array", value.shape, _normal(value.tolist())
     raise NotPlain(_describe(kind))
 
 
@@ -175,6 +235,33 @@ def _untag(item: dict[str, Any]) -> Any:
         raise ValueError("an object must have one tag")
     ((tag, content),) = item.items()
     return _BUILD[tag](content)
+
+
+class _Wary:
+    """Builds the values of one text from inside, within what was asked for."""
+
+    def __init__(self, most: int):
+        self.left = most
+
+    def untag(self, item: dict[str, Any]) -> Any:
+        if len(item) == 1:
+            ((tag, content),) = item.items()
+            if tag in _HASHED:
+                if type(content) is not list:  # another tagged value, say, whose members were never counted
+                    raise ValueError(f"no list of members in a {tag}")
+                self.left -= len(content)
+                keys = [key for key, _ in content] if tag in _HASHED_PAIRS else content
+                if self.left < 0 or _share_a_hash(keys):
+                    return Crowd(tag, len(content))
+            if tag == "numpy":
+                array = _untag(item)
+                return array if array.size == 1 else arrays.Several(array)
+        return _untag(item)
+
+
+def _share_a_hash(keys: list[Any]) -> bool:
+    hashes = sorted(map(hash, keys))
+    return any(one == other for one, other in zip(hashes, hashes[_SAME_HASH:], strict=False))
 
 
 def _refuse(constant: str) -> Any:
@@ -205,4 +292,7 @@ _BUILD = {
     "Counter": lambda pairs: Counter(dict(pairs)),
     "OrderedDict": OrderedDict,
     "digest": Digest,
+    "numpy": lambda parts: arrays.build(*parts),
 }
+_HASHED_PAIRS = ("dict", "Counter", "OrderedDict")
+_HASHED = ("set", "frozenset", *_HASHED_PAIRS)

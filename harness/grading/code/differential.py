@@ -18,11 +18,13 @@ from harness.grading.code.problem import CodeProblem
 from harness.grading.code.truth import Truth, truth
 from harness.sandbox import End, Job, Outcome, Sandbox, shared
 from harness.sandbox.pool import PATIENCE
+from harness.sandbox.transcript import printable
 from harness.types import Verdict
 
 FLOOR_S = 4.0
 FACTOR = 4.0
 TOTAL_S = 60.0  # of a suite, or FACTOR times the canonical solution's if that is more
+READ_ROOM = 2**24  # characters of a program's outputs that are read, besides what was expected of it
 ALONE = 3.0  # times the patience, when a program is given its second chance
 
 _REASONS = {
@@ -47,7 +49,8 @@ def grade(
     pairs = list(zip(problems, programs, strict=True))
     with ThreadPoolExecutor(grader.sandbox.workers, thread_name_prefix="grade") as threads:
         verdicts = list(threads.map(lambda pair: grader.judge(*pair), pairs))
-    # A program that got no processor for a long time is tried once more, when nothing else runs here.
+    # A program that got no processor for a long time, or lost its sandbox, is tried once more, when nothing else
+    # runs here: what a neighbour used up is no fault of its own.
     return [
         verdict or grader.judge(*pair, patience=PATIENCE * ALONE, last=True)
         for pair, verdict in zip(pairs, verdicts, strict=True)
@@ -70,7 +73,7 @@ class _Grader:
         tests = 0
         for suite in problem.suites:
             outcome, reason = _run(problem, program, suite, self.truth(problem, suite), self.sandbox, patience)
-            if outcome.end is End.STALLED and not last:
+            if outcome.end in (End.STALLED, End.LOST) and not last:
                 return None
             if outcome.end is not End.DONE:
                 return Verdict(problem.task_id, 0, 0.0, reason, program, error=outcome.end is End.LOST)
@@ -90,18 +93,23 @@ def _run(
     """How the program fared in ``suite``, and why it is wrong if it did not run through."""
     inputs = problem.suites[suite]
     wrong = ""
+    room = READ_ROOM + 2 * sum(map(len, expected.outputs))
 
     def receive(call: int, text: bytes, _: float) -> bool:
-        nonlocal wrong
+        nonlocal wrong, room
         # Equal texts are equal values.
         if text == expected.outputs[call]:
             return True
+        room -= len(text)
+        if room < 0:
+            wrong = "outputs that are too large to be read"
+            return False
         try:
             if accepts(problem, inputs[call], expected.outputs[call], text):
                 return True
             wrong = f"expected {show(expected.outputs[call])}, got {show(text)}"
         except ValueError as error:
-            wrong = f"an output that cannot be read ({error})"
+            wrong = f"an output that cannot be read ({printable(str(error))})"
         return False
 
     outcome = sandbox.run(_job(problem, program, inputs, expected), receive, patience)

@@ -4,18 +4,31 @@ The rules are those of ``evalplus.eval.unsafe_execute`` (0.3.1), with its specia
 wrong: HumanEval/32 can pass; a tolerance taken for one test does not stay for the tests after it; a special
 oracle sees the inputs as they were before the program could change them; shapes must agree and not merely
 broadcast.
+
+NumPy's scalars and arrays are compared as EvalPlus compares them, by NumPy's own ``==``: ``np.int64(3)`` is 3 and
+``np.array([3])`` is ``[3]``, while an array of several elements has no truth value and fails. No tolerance is given
+to them, since EvalPlus gives one only where the types are the same.
+
+What a program sent is bounded before it is built, by what was expected: see :func:`harness.sandbox.values.loads`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from itertools import chain
+from numbers import Number
 from typing import Any
 
 from harness.grading.code.problem import CodeProblem
+from harness.sandbox import arrays
+from harness.sandbox.arrays import Several
+from harness.sandbox.transcript import printable
 from harness.sandbox.values import Digest, Iterated, loads
 
 FLOAT_ATOL = 1e-6
 RTOL = 1e-7
+SPARE_MEMBERS = 1000  # of sets and dicts, beyond those of the expected value, that are still built
 
 
 def accepts(problem: CodeProblem, arguments: str, expected: bytes, got: bytes) -> bool:
@@ -23,37 +36,65 @@ def accepts(problem: CodeProblem, arguments: str, expected: bytes, got: bytes) -
 
     Raises ValueError when ``got`` is no text of a value.
     """
-    want, have = loads(expected), loads(got)
+    want = loads(expected)
+    # A set may stand for an expected list where only the members count.
+    listed = len(want) if isinstance(want, list | tuple) else 0
+    have = loads(got, most=SPARE_MEMBERS + members(want) + listed)
     if isinstance(want, Digest) or isinstance(have, Digest):
         return type(want) is type(have) and want == have
+    import numpy
+
     try:
-        return _accepts(problem, arguments, want, have)
+        with numpy.errstate(all="ignore"):
+            return bool(_accepts(problem, arguments, want, have))
     except (TypeError, ValueError, OverflowError, RecursionError, ZeroDivisionError):
         return False  # the rule does not apply to such an output: EvalPlus fails it by the same exception
 
 
+def members(value: Any) -> int:
+    """How many members the sets and dicts in ``value`` have altogether."""
+    if isinstance(value, list | tuple | deque):
+        return sum(map(members, value))
+    if isinstance(value, set | frozenset):
+        return len(value) + sum(map(members, value))
+    if isinstance(value, dict):
+        return len(value) + sum(map(members, chain(value, value.values())))
+    return 0
+
+
 def _accepts(problem: CodeProblem, arguments: str, want: Any, have: Any) -> bool:
+    import numpy
     from evalplus.eval import _special_oracle as oracles
 
     entry_point, atol = problem.entry_point, problem.atol
     if problem.task_id == "HumanEval/32":
         return abs(oracles._poly(*loads(arguments), have)) <= atol
-    exact = want == have
-    if problem.task_id.startswith("Mbpp/"):
-        if entry_point == "surface_Area":
+    mbpp = problem.task_id.startswith("Mbpp/")
+    if mbpp and entry_point in oracles.MBPP_OUTPUT_NOT_NONE_TASKS:
+        found = have if isinstance(have, bool) else have is not None
+        return found == (want is not None)
+    if mbpp and entry_point in oracles.MBPP_OUTPUT_SET_EQ_TASKS:
+        if isinstance(have, Several):  # EvalPlus asks for out == exp before, which raises for shapes that do not fit
+            numpy.broadcast_shapes(have.array.shape, numpy.shape(want))
+        exact = _same_members(want, have)
+    else:
+        exact = have == want
+        if mbpp and entry_point == "surface_Area":
             exact = exact or abs(have - oracles._surface_Area(*loads(arguments))) <= atol
-        elif entry_point == "digit_distance_nums":
+        elif mbpp and entry_point == "digit_distance_nums":
             exact = exact or have == oracles._digit_distance_nums(*loads(arguments))
-        elif entry_point in oracles.MBPP_OUTPUT_SET_EQ_TASKS:
-            exact = set(have) == set(want)
-        elif entry_point in oracles.MBPP_OUTPUT_NOT_NONE_TASKS:
-            found = have if isinstance(have, bool) else have is not None
-            exact = found == (want is not None)
     if exact:
         return True
     if atol == 0 and _floats(want):
         atol = FLOAT_ATOL
     return atol != 0 and _close(want, have, atol)
+
+
+def _same_members(want: Any, have: Any) -> bool:
+    """``set(want) == set(have)``, in a table of the expected members alone."""
+    places = {member: place for place, member in enumerate(set(want))}
+    found = {places.get(member, -1) for member in have}
+    return -1 not in found and len(found) == len(places)
 
 
 def _floats(value: Any) -> bool:
@@ -65,20 +106,45 @@ def _floats(value: Any) -> bool:
 def _close(want: Any, have: Any, atol: float) -> bool:
     import numpy
 
-    if type(want) is not type(have) or numpy.shape(want) != numpy.shape(have):
+    if type(want) is not type(have):
+        return False
+    have = _unpacked(have)
+    if not _alike(want, have):
         return False
     return bool(numpy.allclose(have, want, rtol=RTOL, atol=atol))
 
 
+def _unpacked(value: Any) -> Any:
+    """``value`` with lists for the arrays in it."""
+    if isinstance(value, list | tuple):
+        return [_unpacked(item) for item in value]
+    if isinstance(value, Several):
+        return value.array.tolist()
+    return value.tolist() if arrays.belongs(type(value)) else value
+
+
+def _alike(want: Any, have: Any) -> bool:
+    """Whether two nests of numbers have one shape, found out before NumPy makes arrays of them."""
+    if isinstance(want, list | tuple):
+        return (
+            isinstance(have, list | tuple)
+            and len(want) == len(have)
+            and all(map(_alike, want, have))
+            and len({len(item) if isinstance(item, list | tuple) else -1 for item in have}) <= 1
+        )
+    return isinstance(want, Number) and isinstance(have, Number)
+
+
 def show(text: bytes | str, limit: int = 80) -> str:
     """A value for a reason: short, on one line."""
-    value = loads(text)
+    value = loads(text, most=SPARE_MEMBERS)
     if isinstance(value, Digest):
         shown = f"a large {value}"
     elif isinstance(value, Iterated):
         shown = "an iterator"
     else:
         shown = _shown(value, limit)
+    shown = printable(shown)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 

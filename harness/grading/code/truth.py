@@ -55,6 +55,9 @@ def _compute(problem: CodeProblem, program: str, inputs: list[str], sandbox: San
 
     job = Job(program, problem.entry_point, inputs, [CALL_LIMIT_S] * len(inputs), CALL_LIMIT_S, TOTAL_LIMIT_S)
     outcome = sandbox.run(job, receive)
+    if outcome.end in (End.LOST, End.STALLED):  # by what a neighbour used up, perhaps
+        found = Truth([], [])
+        outcome = sandbox.run(job, receive)
     if outcome.end is not End.DONE:
         raise RunFailed(
             f"{problem.task_id}: the canonical solution did not run through: {outcome.end} "

@@ -1,0 +1,117 @@
+"""NumPy's scalars and arrays as plain parts, and back: dtype, shape (None for a scalar) and content.
+
+Numbers travel as the hex digits of their bytes, texts and objects as a list. Only exact types are taken apart,
+as everywhere in :mod:`harness.sandbox.values`; a scalar of platform-dependent precision, a date or a record is
+none of them. What is built has no more elements than the text it is built from has characters.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+_NUMBERS = re.compile(r"\|b1|[|<][iu][1248]|<f[248]|<c(8|16)")
+_LISTED = re.compile(r"\|O|<U\d{1,6}|\|S\d{1,6}")
+_MOST_BYTES = 2**24
+_MOST_AXES = 32
+
+
+class Several:
+    """An array of none or several elements. ``==`` gives another one, which is neither true nor false.
+
+    It is kept from being compared, because comparing two shapes may fill any amount of memory.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, array: Any):
+        self.array = array
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth of an array is ambiguous")
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.array)
+
+    def __repr__(self) -> str:
+        return f"an array of shape {self.array.shape}"
+
+
+def belongs(kind: type) -> bool:
+    """Whether ``kind`` is a type of NumPy's own that can be taken apart."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and (kind is numpy.ndarray or kind in _scalar_types(numpy))
+
+
+@functools.cache
+def _scalar_types(numpy: Any) -> set[type]:
+    known = set(numpy.sctypeDict.values())
+    return {kind for kind in known if _is_known(numpy.dtype(kind).str) or kind in (numpy.str_, numpy.bytes_)}
+
+
+def _is_known(dtype: str) -> bool:
+    return bool(_NUMBERS.fullmatch(dtype) or _LISTED.fullmatch(dtype))
+
+
+def size(value: Any) -> int:
+    """Characters that the content of an array will take, at the least; a scalar counts as any other number."""
+    if not value.shape:
+        return 0
+    return 2 * value.nbytes if _NUMBERS.fullmatch(value.dtype.str) else 4 * value.size
+
+
+def take_apart(value: Any) -> tuple[str, list[int] | None, str | list[Any]]:
+    """The parts of a scalar or array. Raises TypeError where its dtype is of another kind."""
+    numpy = sys.modules["numpy"]
+    dtype = value.dtype.str
+    if not _is_known(dtype):
+        raise TypeError(f"{type(value).__name__} of {value.dtype}")
+    shape = list(value.shape) if type(value) is numpy.ndarray else None
+    if _NUMBERS.fullmatch(dtype):
+        return dtype, shape, value.tobytes().hex()
+    return dtype, shape, value.ravel().tolist() if shape is not None else [value.item()]
+
+
+def build(dtype: str, shape: list[int] | None, content: str | list[Any]) -> Any:
+    """The scalar or array of these parts. Raises ValueError or TypeError for other parts."""
+    import numpy
+
+    if shape is not None and not _is_shape(shape):
+        raise ValueError("not a shape")
+    if isinstance(content, str):
+        if not _NUMBERS.fullmatch(dtype):
+            raise ValueError("not a dtype of numbers")
+        data = bytes.fromhex(content)
+        if dtype == "|b1" and data.strip(b"\0\1"):
+            raise ValueError("not truth values")
+        flat = numpy.frombuffer(data, dtype) if data else numpy.zeros(0, dtype)
+    else:
+        flat = _listed(dtype, content)
+    if shape is None:
+        if len(flat) != 1:
+            raise ValueError("not one scalar")
+        return flat[0]
+    return flat.reshape(shape)
+
+
+def _listed(dtype: str, content: list[Any]) -> Any:
+    import numpy
+
+    if not _LISTED.fullmatch(dtype) or len(content) * int(dtype[2:] or 8) * 4 > _MOST_BYTES:
+        raise ValueError("not a dtype of texts or objects, or too large")
+    kind = {"U": str, "S": bytes, "O": object}[dtype[1]]
+    if not all(isinstance(item, kind) for item in content):
+        raise ValueError("not of the dtype")
+    flat = numpy.empty(len(content), dtype)
+    for position, item in enumerate(content):
+        flat[position] = item
+    return flat
+
+
+def _is_shape(shape: Any) -> bool:
+    sizes = isinstance(shape, list) and all(type(length) is int and 0 <= length < 2**32 for length in shape)
+    return sizes and len(shape) <= _MOST_AXES and math.prod(length or 1 for length in shape) < 2**40
