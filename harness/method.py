@@ -207,6 +207,11 @@ class Method(ABC):
         self.config = self.Config() if config is None else config
         self.state: dict[str, Any] = {}  # numbers and tensors that change while training; checkpointed
 
+    @property
+    def role(self) -> str:
+        """What a row of this method is: ``competitor``, or ``control`` where its weights are shuffled."""
+        return "control" if getattr(self.config, "shuffle", False) else "competitor"
+
     def sources(self, step: Step) -> tuple[Source, ...]:
         """Whose text this step trains on; with several, every prompt appears once for each."""
         return (Source.DATA,)
@@ -235,6 +240,7 @@ class ReferencePoint(Method):
     """Not a method but a model evaluated as it comes, so that a table can show gain and recovery."""
 
     evaluates: ClassVar[str]  # "student" or "teacher"
+    role = "reference"
 
     def objective(self, tokens: Tokens) -> Tensor:
         raise TypeError(f"{self.name} is evaluated, never trained")

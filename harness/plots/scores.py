@@ -42,8 +42,9 @@ def figure(sections: Sequence[Section], scheme: str = "light", columns: int = CO
 
 
 def standing_notes(sections: Sequence[Section]) -> list[str]:
-    """What must stand by any figure of ``sections``: whose world it is, what is a reconstruction."""
-    return list(dict.fromkeys(note for section in sections for note in section.notes if _stands(note)))
+    """What must stand by any figure of ``sections``: how rows were chosen, whose world it is, what is a reconstruction."""
+    chosen = [note for section in sections for note in (section.view, *section.aside)]
+    return list(dict.fromkeys([*filter(None, chosen), *(n for s in sections for n in s.notes if _stands(n))]))
 
 
 def _stands(note: str) -> bool:
@@ -82,7 +83,7 @@ def _panel(axes: Any, section: Section, scheme: str) -> None:
     axes.spines["left"].set_visible(False)
     axes.xaxis.grid(True, linewidth=0.6)
     axes.set_xlabel(f"{section.metric}, % of {section.problems} problems")
-    axes.set_title(section.title if len(section.title) < 44 else section.title[:43] + "…", pad=16)
+    axes.set_title(section.named if len(section.named) < 44 else section.named[:43] + "…", pad=16)
 
 
 def _name(row: Row) -> str:
