@@ -201,7 +201,10 @@ class Method(ABC):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # "trl": settings that gkd@trl starts from
     needs: Needs = Needs()  # a property where it depends on the configuration
     reduction: str = "token"  # a property where it depends on the configuration
-    note: ClassVar[str] = ""  # printed wherever the method's numbers are, e.g. that it is a reconstruction
+    note: ClassVar[str] = ""  # printed wherever the method's numbers are, e.g. what was assumed
+    without_checker: ClassVar[str] = ""  # the setting that does without a step checker, see Needs.proposals
+    reconstruction: ClassVar[bool] = False  # the published formula is not known; marked wherever its numbers are
+    baseline: ClassVar[bool] = False  # tables state the scores of other methods as differences from this one's
 
     def __init__(self, config: Any = None):
         self.config = self.Config() if config is None else config

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.board import words
-from harness.leaderboard.rows import Section, order
+from harness.leaderboard.rows import Section
+from harness.leaderboard.together import order
 from harness.records.record import Record
 from harness.records.store import Store
 

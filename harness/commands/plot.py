@@ -33,7 +33,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness.leaderboard import compute, rows
+    from harness.leaderboard import compute, together
     from harness.leaderboard.table import View, leaderboard
     from harness.plots import curves, pareto, scores, theme
     from harness.records.store import Store
@@ -47,7 +47,7 @@ def call(chosen: argparse.Namespace) -> str:
         raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
     unit = chosen.cost if chosen.cost in compute.UNITS else compute.DEFAULT
     sections = leaderboard(records, chosen.task or None, store.completions, View(chosen.view, unit, chosen.anchor))
-    order = rows.order(sections)
+    order = together.order(sections)
     scheme = "dark" if chosen.theme == "dark" else "light"
     trained = [section for section in sections if any(not row.reference for row in section.rows)]
     if chosen.kind != "curves" and not trained:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from harness.leaderboard.rows import Row, Section, labels_of
+from harness.leaderboard.rows import Row, Section
 from harness.leaderboard.sheets import MISSING, RECONSTRUCTED
+from harness.leaderboard.together import labels_of
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def half_width(row: Row) -> float:
 
 
 def objects(sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """One object a method with one object a task: score, half_width, low, high, rank, tied_with_best, seeds; in percent."""
+    """One object a method with one a task: score, half_width, low, high in percent; rank, tied_with_best, seeds."""
     return [
         {
             "method": line.label,

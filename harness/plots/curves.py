@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.leaderboard.rows import RECONSTRUCTED, Section, labels_of
+from harness.leaderboard.rows import RECONSTRUCTED, Section
+from harness.leaderboard.together import labels_of
 from harness.plots import theme
 from harness.records import curves
 from harness.records.record import Record

@@ -42,7 +42,7 @@ def figure(sections: Sequence[Section], scheme: str = "light", columns: int = CO
 
 
 def standing_notes(sections: Sequence[Section]) -> list[str]:
-    """What must stand by any figure of ``sections``: how rows were chosen, whose world it is, what is a reconstruction."""
+    """What must stand by any figure of ``sections``: how rows were chosen, whose world, what is a reconstruction."""
     chosen = [note for section in sections for note in (section.view, *section.aside)]
     return list(dict.fromkeys([*filter(None, chosen), *(n for s in sections for n in s.notes if _stands(n))]))
 
