@@ -65,7 +65,7 @@ def test_operations_are_counted_by_one_function(store):
     assert compute.cost(record, "tokens") == 147 and compute.cost(record, "seconds") == 1.5
     (section,) = leaderboard(store.all()[0])
     assert section.rows[0].flops == compute.flops(record)
-    with pytest.raises(BadInput, match="unknown unit of cost 'flopz'; did you mean 'flops'"):
+    with pytest.raises(BadInput, match="unknown unit of cost 'flopz'; did you mean flops"):
         compute.cost(record, "flopz")
 
 
@@ -97,7 +97,7 @@ def test_the_anchor_is_the_row_whose_budget_most_methods_have(store):
     add(store, "cheap", 300, (3000, 0, 0))
     assert "as gkd at 100 steps" in section_of(store).view
     assert "as dear at 100 steps" in section_of(store, anchor="dear").view
-    with pytest.raises(BadInput, match="unknown anchor among the rows 'gdk'; did you mean 'gkd'"):
+    with pytest.raises(BadInput, match="unknown anchor among the rows 'gdk'; did you mean gkd"):
         section_of(store, anchor="gdk")
 
 
@@ -148,18 +148,13 @@ def test_a_median_weighs_out_the_seed_that_waited(store):
 
 def test_board_and_plot_take_the_same_view(tmp_path, capsys):
     root = tmp_path / "results"
-    for folder in ("records", "completions"):
-        for task in ("amc23@micro",):
-            source = MICRO / folder
-            if folder == "records":
-                shutil.copytree(source / task, root / folder / task)
-            else:
-                (root / folder).mkdir(parents=True)
-                for file in source.glob("*-amc23@micro-*"):
-                    shutil.copy(file, root / folder / file.name)
+    shutil.copytree(MICRO / "records/amc23@micro", root / "records/amc23@micro")
+    (root / "completions").mkdir()
+    for file in (MICRO / "completions").glob("*-amc23@micro-*"):
+        shutil.copy(file, root / "completions" / file.name)
     assert main(["board", "--out", str(tmp_path / "site"), "--results", str(root)]) == 0
     page = (tmp_path / "site/index.html").read_text("utf-8")
-    assert ("at equal compute</h2>" in page and "715\u202fGFLOPs" in page) or "715 GFLOPs of training, as vcrd" in page
+    assert "at equal compute</h2>" in page and "715 GFLOPs of training, as vcrd at 200 steps" in page
     svg = tmp_path / "scores.svg"
     assert main(["plot", "--view", "compute", "--theme", "auto", "--out", str(svg), "--results", str(root)]) == 0
     drawn = svg.read_text("utf-8")

@@ -5,7 +5,7 @@ Searched: every string literal and every identifier below ``harness/``, docstrin
 - A literal that is a name, alone or with a variant or world (``kd``, ``gkd@trl``, ``amc23@micro``), is refused, and so
   is a sentence in which a name stands as a word.
 - A part of a path or a module (``humaneval/HumanEval.jsonl.gz``) is where somebody else's file lies.
-- ``teacher`` is also the model that teaches. As a literal it is refused only where something's name is compared with it.
+- ``teacher`` is also the model that teaches. As a literal it is refused only where a name is compared with it.
 
 What is left is named in :data:`ALLOWED` with its reason. Recipes, papers and jobs are TOML: data, not code.
 """

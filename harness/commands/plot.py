@@ -33,7 +33,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness.leaderboard import compute, together
+    from harness.leaderboard import together
     from harness.leaderboard.table import View, leaderboard
     from harness.plots import curves, pareto, scores, theme
     from harness.records.store import Store
@@ -45,8 +45,8 @@ def call(chosen: argparse.Namespace) -> str:
         print(f"warning: {warning}", file=sys.stderr)
     if not records:
         raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
-    unit = chosen.cost if chosen.cost in compute.UNITS else compute.DEFAULT
-    sections = leaderboard(records, chosen.task or None, store.completions, View(chosen.view, unit, chosen.anchor))
+    view = View(chosen.view, anchor=chosen.anchor)
+    sections = leaderboard(records, chosen.task or None, store.completions, view)
     order = together.order(sections)
     scheme = "dark" if chosen.theme == "dark" else "light"
     trained = [section for section in sections if any(not row.reference for row in section.rows)]

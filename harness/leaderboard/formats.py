@@ -96,6 +96,13 @@ def _or_noise(written: Callable[[float], str], value: float | None, p: float | N
     return written(value) if p is not None and p < LEVEL else f"({written(value)})"
 
 
+def _noise(section: Section) -> list[str]:
+    """What parentheses mean, where a row of the section has some."""
+    tested = [p for row in section.rows for p in (row.over_baseline_p, row.recovery_p) if p is not None]
+    noise = f"in parentheses: not distinguishable from zero (p ≥ {LEVEL}, Holm-adjusted)"
+    return [noise] if any(p >= LEVEL for p in tested) else []
+
+
 def _spent(row: Row, value: float) -> str:
     """What training took; nothing for a model that was never trained."""
     return "" if row.reference else numbers.amount(value)
@@ -131,7 +138,9 @@ def _sheet(section: Section) -> Sheet:
             text = _COLUMNS[name](row)
             cells.append(Cell(text, row.rank, row.tied) if name == "score" else Cell(text))
         rows.append(cells)
-    return Sheet(section.title, _subtitle(section), ["method", *_headings(section)], rows, section.notes)
+    return Sheet(
+        section.title, _subtitle(section), ["method", *_headings(section)], rows, [*section.notes, *_noise(section)]
+    )
 
 
 def grid_sheet(sections: Sequence[Section]) -> Sheet:
@@ -154,7 +163,8 @@ def grid_sheet(sections: Sequence[Section]) -> Sheet:
         f"{title}: {section.metric}, {section.problems} problems"
         for title, section in zip(titles, sections, strict=True)
     )
-    measured = f"percent ± half of the 95 % interval, seeds averaged, by mean rank; {metrics}"
+    order = "seeds averaged, by mean rank"
+    measured = f"percent ± half of the 95 % interval (its ends where half would leave the range), {order}; {metrics}"
     subtitle = "; ".join(filter(None, (*(views if len(views) == 1 else ()), measured)))
     return Sheet("All tasks", subtitle, ["method", *titles], rows, list(dict.fromkeys(notes)))
 

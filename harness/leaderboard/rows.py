@@ -277,6 +277,4 @@ def _notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
         paired = all(group.matrix is not None for group in groups)
         test = "paired" if paired else "by counts where completions were not read"
         notes.append(f"{TIED} not distinguishable from the best (p ≥ {LEVEL}, {test}, Holm-adjusted)")
-    if any(p is not None and p >= LEVEL for row in rows for p in (row.over_baseline_p, row.recovery_p)):
-        notes.append(f"in parentheses: not distinguishable from zero (p ≥ {LEVEL}, Holm-adjusted)")
     return notes + conventions.differences(groups)

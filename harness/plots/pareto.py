@@ -141,8 +141,8 @@ def _labels(axes: Any, rows: Sequence[Row], name: str, scheme: str) -> None:
         x = places[row.run_ids][0]
         low, high = (axes.transData.transform((cost(row, name), 100 * end))[1] for end in (row.low, row.high))
         taken.append((x - unit, x + unit, low, high))
-    for row in sorted(rows, key=lambda row: -row.score):
-        label = row.label if len(row.label) < 26 else row.label[:25] + "…"
+    ordered = sorted(rows, key=lambda row: -row.score)
+    for row, label in zip(ordered, theme.shortened([row.label for row in ordered], 26), strict=True):
         label += RECONSTRUCTED if row.reconstruction else ""
         x, y = places[row.run_ids]
         wide, tall = 5.2 * len(label) * unit, 9 * unit
