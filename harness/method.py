@@ -201,11 +201,19 @@ class Method(ABC):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # "trl": settings that gkd@trl starts from
     needs: Needs = Needs()  # a property where it depends on the configuration
     reduction: str = "token"  # a property where it depends on the configuration
-    note: ClassVar[str] = ""  # printed wherever the method's numbers are, e.g. that it is a reconstruction
+    note: ClassVar[str] = ""  # printed wherever the method's numbers are, e.g. what was assumed
+    without_checker: ClassVar[str] = ""  # the setting that does without a step checker, see Needs.proposals
+    reconstruction: ClassVar[bool] = False  # the published formula is not known; marked wherever its numbers are
+    baseline: ClassVar[bool] = False  # tables state the scores of other methods as differences from this one's
 
     def __init__(self, config: Any = None):
         self.config = self.Config() if config is None else config
         self.state: dict[str, Any] = {}  # numbers and tensors that change while training; checkpointed
+
+    @property
+    def role(self) -> str:
+        """What a row of this method is: ``competitor``, or ``control`` where its weights are shuffled."""
+        return "control" if getattr(self.config, "shuffle", False) else "competitor"
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         """Whose text this step trains on; with several, every prompt appears once for each."""
@@ -235,6 +243,7 @@ class ReferencePoint(Method):
     """Not a method but a model evaluated as it comes, so that a table can show gain and recovery."""
 
     evaluates: ClassVar[str]  # "student" or "teacher"
+    role = "reference"
 
     def objective(self, tokens: Tokens) -> Tensor:
         raise TypeError(f"{self.name} is evaluated, never trained")

@@ -222,9 +222,10 @@ def _data(chosen: Recipe, methods: Sequence[Method]) -> tuple[list[Example], lis
         prompts = examples.load(chosen.data.prompts, chosen.data, labelled=False)[: chosen.data.limit]
     for method in methods:
         if method.needs.proposals and examples.checker(chosen.data.prompts) is None:
+            without = f"--set {method.without_checker}, or " if method.without_checker else ""
             raise BadInput(
                 f"method {method.name} asks for a step checker and the data {chosen.data.prompts} has none; "
-                "use method.validity=likelihood, or the micro world's data"
+                f"use {without}the micro world's data"
             )
         if method.needs.validate_every and not validation:
             if chosen.data.validation is None:

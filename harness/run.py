@@ -21,7 +21,7 @@ from harness import convention
 from harness.evaluation import evaluate
 from harness.evaluation.lm_eval_task import LmEvalTask
 from harness.export import card
-from harness.forecast import intended
+from harness.forecast import counted, intended
 from harness.launch import processes
 from harness.method import ReferencePoint
 from harness.models.files import ModelFiles
@@ -113,7 +113,10 @@ def _record(
                     "name": method.name,
                     "variant": training.variant,
                     "paper": method.paper,
-                    "reconstruction": method.note.startswith("reconstruction"),
+                    "role": method.role,
+                    "evaluates": method.evaluates if isinstance(method, ReferencePoint) else None,
+                    "baseline": method.baseline,
+                    "reconstruction": method.reconstruction,
                     "note": method.note,
                     "settings": dataclasses.asdict(method.config),
                 },
@@ -124,6 +127,7 @@ def _record(
                 "seed": training.seed,
                 "student": plan.student.id,
                 "teacher": plan.teacher.id if plan.teacher and training.spec.get("teacher") else None,
+                "parameters": _parameters(plan),
                 "spec": training.spec,
                 "training_id": training.training_id,
                 "protocol": protocol,
@@ -152,6 +156,12 @@ def _record(
     if not isinstance(method, ReferencePoint):
         card.refresh(folder.path, plan.store, made)
     return made | {"reused": False}
+
+
+def _parameters(plan: Plan) -> dict[str, int | None]:
+    """How many each model of the run has, so that its cost can be counted where its files are not."""
+    models = {"student": plan.student, "teacher": plan.teacher}
+    return {side: None if m is None or m.url is not None else counted.parameters(m) for side, m in models.items()}
 
 
 def obtain(

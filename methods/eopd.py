@@ -28,6 +28,7 @@ class EOPD(Method):
 
     name, paper, Config = "eopd", "https://arxiv.org/abs/2603.07079", Config
     needs = Needs(teacher="signal", exact=True, gate=True)
+    reconstruction = True
     note = "reconstruction: threshold and weight of the forward KL are assumed"
 
     def sources(self, step: Step) -> tuple[Source, ...]:

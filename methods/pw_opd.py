@@ -29,6 +29,7 @@ class PWOPD(Method):
 
     name, paper, Config = "pw_opd", "https://arxiv.org/abs/2605.21606", Config
     needs = Needs(teacher="signal")
+    reconstruction = True
     note = "reconstruction: shape of the weight and of the clip are assumed"
 
     def sources(self, step: Step) -> tuple[Source, ...]:

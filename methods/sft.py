@@ -14,6 +14,7 @@ class SFT(Method):
     """Cross-entropy on the reference responses of the labelled examples."""
 
     name, paper = "sft", "maximum likelihood; the baseline of all distillation papers"
+    baseline = True
 
     def objective(self, tokens: Tokens):
         return cross_entropy(tokens.logits, tokens.labels)

@@ -59,6 +59,7 @@ class VCRD(Method):
     """Reconstruction: a divergence whose strength follows the validity gap of both models' next steps."""
 
     name, paper, Config = "vcrd", "https://arxiv.org/abs/2605.04078", Config
+    reconstruction, without_checker = True, "method.validity=likelihood"
     note = "reconstruction from the public abstract; the formula is not public"
 
     def __init__(self, config=None):

@@ -6,7 +6,10 @@ NOTE = "reconstruction from the public abstract; the formula is not public"
 
 
 def make_record(method="vcrd", task="humaneval@micro", seed=0, scores=(1.0, 0.0, 1.0, 1.0), attempt=0, **changes):
-    """A record as ``Store.add`` takes it, for one student that got ``scores``. ``changes`` replace fields."""
+    """A record as ``Store.add`` takes it, for one student that got ``scores``. ``changes`` replace fields.
+
+    ``who`` replaces fields of the method, such as its role.
+    """
     student, teacher = changes.get("student", "micro-student"), "micro-teacher"
     spec = {
         "method": {"name": method, "settings": changes.get("settings", {})},
@@ -18,14 +21,20 @@ def make_record(method="vcrd", task="humaneval@micro", seed=0, scores=(1.0, 0.0,
     measured = {"task": task, "version": "1", "n": len(scores)} | changes.pop("protocol", {})
     protocol = measured | {"hash": fingerprint(measured)}
     variant = changes.pop("variant", None)
+    settings = changes.pop("settings", {})
+    evaluates = {"untouched": "student", "teacher": "teacher"}.get(method)
+    trained = "control" if settings.get("shuffle") else "competitor"
     who = {
         "name": method,
         "variant": variant,
         "paper": "",
+        "role": "reference" if evaluates else trained,
+        "evaluates": evaluates,
+        "baseline": method == "sft",
         "reconstruction": method == "vcrd",
         "note": "reconstruction from the public abstract; the formula is not public" if method == "vcrd" else "",
-        "settings": changes.pop("settings", {}),
-    }
+        "settings": settings,
+    } | changes.pop("who", {})
     identity = identity_of(spec, protocol)
     return {
         "run_id": run_id(who, task, seed, identity, attempt),
@@ -40,6 +49,7 @@ def make_record(method="vcrd", task="humaneval@micro", seed=0, scores=(1.0, 0.0,
         "seed": seed,
         "student": student,
         "teacher": teacher if spec["teacher"] else None,
+        "parameters": {"student": 1000, "teacher": 5000},
         "spec": spec,
         "training_id": fingerprint(spec)[:16],
         "protocol": protocol,

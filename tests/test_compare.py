@@ -9,6 +9,7 @@ from sample_records import NOTE, make_record, make_rows
 import harness
 from harness import statistics
 from harness.cli import main
+from harness.leaderboard import grid, numbers
 from harness.leaderboard.table import View, leaderboard, render
 from harness.records.store import Store
 
@@ -96,7 +97,7 @@ def test_variants_and_recipes_are_told_apart(store, capsys):
     assert code == 0 and "gkd@trl" in said and "30.0 against 35.0" in said
     assert compare(store, capsys, "sft:training.steps=5", "sft:training.steps=9", "--task", TASK)[0] == 0
     code, _, error = compare(store, capsys, "sft", "gkd@trl", "--task", TASK)
-    assert code == 2 and "training.steps=5; training.steps=9" in error
+    assert code == 2 and "sft is sft:training.steps=5 or sft:training.steps=9" in error
 
 
 def test_an_untrained_model_stands_against_every_student(store, capsys):
@@ -187,22 +188,24 @@ def test_equal_steps_stand_in_sections_of_their_own(arms):
     assert (few.view, many.view) == ("equal steps: 10", "equal steps: 30")
     assert [row.label for row in few.rows] == ["gkd", "sft", "untouched"]
     assert [(row.label, row.rank) for row in many.rows] == [("sft", 1), ("untouched", None)]
-    assert few.rows[0].gain_over_sft == pytest.approx(6 / 40)
+    assert few.rows[0].over_baseline == pytest.approx(6 / 40)
 
 
 def test_equal_compute_gives_the_cheap_method_its_longer_run(arms):
-    (section,) = board(arms, View("compute"))
-    assert section.view == "equal compute: 30 s, as gkd"
+    (section,) = board(arms, View("compute", "seconds"))
+    assert section.view == "equal compute: 30 s of training, as gkd at 10 steps, within a factor of 1.15"
     assert [(row.method, row.steps, row.rank) for row in section.rows] == [
         ("gkd", 10, 1), ("sft", 30, 2), ("untouched", 10, None)
     ]  # fmt: skip
-    assert section.rows[0].gain_over_sft == pytest.approx(2 / 40)
+    assert section.rows[0].over_baseline == pytest.approx(2 / 40)
 
 
 def test_a_method_without_a_run_at_the_budget_is_named(arms):
-    (section,) = board(arms, View("compute", anchor="sft"))
-    assert section.view == "equal compute: 10 s, as sft" and [r.method for r in section.rows] == ["sft", "untouched"]
-    assert any("no run within 10% of the budget, nearest: gkd (30 s)" in note for note in section.notes)
+    (section,) = board(arms, View("compute", "seconds", anchor="sft"))
+    assert section.view.startswith("equal compute: 10 s of training, as sft at 10 steps")
+    assert [r.method for r in section.rows] == ["sft", "untouched"]
+    (left,) = section.aside
+    assert "gkd (training.steps=10): 30 s" in left and "sft (training.steps=30): 29 s" in left and left in section.notes
 
 
 def test_cost_can_be_counted_in_tokens(arms):
@@ -212,15 +215,15 @@ def test_cost_can_be_counted_in_tokens(arms):
 
 def test_seconds_of_another_machine_are_not_compared(arms):
     add(arms, "kd", right(9), cost={"steps": 10, "seconds": 30.0}, provenance={"commit": None, "cpu": "another"})
-    (section,) = board(arms, View("compute", anchor="gkd"))
+    (section,) = board(arms, View("compute", "seconds", anchor="gkd"))
     assert "kd" not in {row.method for row in section.rows}
-    assert "timed on another machine, left out: kd" in section.notes
+    assert any("kd: timed on another machine" in note for note in section.notes)
 
 
 def test_table_views_from_the_command_line(arms, capsys):
     where = ["--results", str(arms.root)]
-    assert main(["table", "--view", "compute", *where]) == 0
-    assert "equal compute: 30 s, as gkd" in capsys.readouterr().out
+    assert main(["table", "--view", "compute", "--cost", "seconds", *where]) == 0
+    assert "equal compute: 30 s of training, as gkd" in capsys.readouterr().out
     assert main(["table", "--view", "compute", "--anchor", "kdd", *where]) == 2
     assert "did you mean" in capsys.readouterr().err
     assert main(["table", "--anchor", "gkd", *where]) == 2
@@ -235,11 +238,13 @@ def test_the_grid_has_methods_by_tasks(store, capsys):
     where = ["--results", str(store.root)]
     assert main(["table", *where]) == 0
     text = capsys.readouterr().out
-    assert "| method | amc23@micro | humaneval@micro |" in text and "| vcrd‡ | **35.0 ±" in text
-    assert "| sft |  | 7.5 ±" in text and "### amc23@micro" in text
+    assert "| method | amc23@micro | humaneval@micro |" in text and "| vcrd‡ | **35.0 (0.0–100.0)**" in text
+    assert (
+        "| sft | – | 7.5 (" in text and "ranked over all tasks: sft: amc23@micro" in text and "### amc23@micro" in text
+    )
     assert main(["table", "--layout", "grid", "--format", "latex", *where]) == 0
     latex = capsys.readouterr().out
-    assert latex.count(r"\begin{tabular}{lrr}") == 1 and r"\textbf{35.0 $\pm$" in latex
+    assert latex.count(r"\begin{tabular}{lrr}") == 1 and r"\textbf{35.0 (0.0--100.0)}" in latex
     assert main(["table", "--layout", "grid", "--json", *where]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows[0]["method"] == "vcrd" and rows[0]["tasks"][TASK]["rank"] == 1 and rows[-1]["method"] == "sft"
@@ -253,7 +258,7 @@ def test_records_of_another_protocol_are_named_and_left_out_of_the_table(store, 
     assert main(["table", "--layout", "grid", *where]) == 0
     captured = capsys.readouterr()
     assert f"so left out of their table: {stray['run_id']}" in captured.err
-    assert "97.5" not in captured.out and "| gkd | **30.0 ±" in captured.out
+    assert "97.5" not in captured.out and "| gkd | **30.0 (" in captured.out
     assert main(["table", "--json", *where]) == 0
     captured = capsys.readouterr()
     assert {row["protocol"] for row in json.loads(captured.out) if row["method"] == "sft"} == {
@@ -285,3 +290,175 @@ def test_records_that_cannot_be_trusted_are_left_out_aloud(store, capsys):
         assert main([*words, "--results", str(store.root)]) == 2
         error = capsys.readouterr().err.splitlines()[-1]
         assert "copy.json" in error and f"{kept['run_id']}.json" in error
+
+
+# -- which rows were taken -----------------------------------------------------------------------------------
+
+
+def spent(steps, tokens):
+    cost = {"steps": steps, "student_tokens": tokens, "teacher_forward_tokens": 0, "generated_tokens": 0}
+    return {"cost": cost, "recipe": {"training": {"steps": steps}}}
+
+
+@pytest.fixture
+def two_runs(store):
+    """kd at the steps of vcrd loses to it, and at the cost of vcrd wins."""
+    add(store, "kd", right(4), **spent(200, 1000))
+    add(store, "kd", right(36), **spent(340, 1700))
+    add(store, "vcrd", right(20), **spent(200, 1700))
+    return store
+
+
+def test_two_rules_that_disagree_choose_nothing(two_runs, capsys):
+    code, out, error = compare(two_runs, capsys, "kd", "vcrd", "--task", TASK)
+    assert code == 2 and out == "" and error.count("\n") == 0
+    assert "kd is kd:training.steps=200 or kd:training.steps=340" in error
+    assert "--view steps" in error and "--view compute" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "taken"),
+    [
+        (["--view", "steps"], "better than kd:training.steps=200", "by equal steps"),
+        (
+            ["--view", "compute"],
+            "worse than kd:training.steps=340",
+            "by equal compute (flops, within a factor of 1.15)",
+        ),
+    ],
+)
+def test_a_view_chooses_and_says_what_else_there_is(two_runs, capsys, words, said, taken):
+    code, out, aside = compare(two_runs, capsys, "kd", "vcrd", "--task", TASK, *words)
+    other = {"200": "340", "340": "200"}[said[-3:]]
+    assert code == 0 and said in out and f"1 run, seed 0) {taken}, others of this name" in aside
+    assert f"others of this name: kd:training.steps={other}" in aside and "vcrd: took vcrd (200 steps; 1 run" in aside
+
+
+@pytest.mark.parametrize("asked", ["kd:training.steps=340", "kd[training.steps=340]"])
+def test_a_row_can_be_named_and_the_others_are_still_told(two_runs, capsys, asked):
+    code, out, _ = compare(two_runs, capsys, asked, "vcrd", "--task", TASK, "--json")
+    (found,) = json.loads(out)["comparisons"]
+    first, second = found["taken"]
+    assert code == 0 and first["selector"] == found["a"] == "kd:training.steps=340" and first["steps"] == 340
+    assert first["others"] == ["kd:training.steps=200"] and second["others"] == []
+    assert first["run_ids"][0].startswith("kd-humaneval@micro-s0-")
+
+
+def test_a_view_that_no_two_rows_share_is_refused(two_runs, capsys):
+    add(two_runs, "gkd", right(20), **spent(50, 99))
+    code, _, error = compare(two_runs, capsys, "gkd", "vcrd", "--task", TASK, "--view", "steps")
+    assert code == 2 and "no two rows have equal steps" in error and "gkd has 50 steps, vcrd has 200 steps" in error
+
+
+def test_one_row_of_each_name_needs_no_rule(store, capsys):
+    add(store, "kd", right(4), **spent(200, 1000))
+    add(store, "vcrd", right(20), **spent(50, 9000))
+    assert compare(store, capsys, "kd", "vcrd", "--task", TASK)[0] == 0
+
+
+def test_both_rules_may_lead_to_the_same_two_rows(store, capsys):
+    add(store, "kd", right(4), **spent(200, 1000))
+    add(store, "kd", right(30), **spent(900, 9000))
+    add(store, "gkd", right(20), **spent(200, 1050))
+    code, out, aside = compare(store, capsys, "kd", "gkd", "--task", TASK)
+    assert code == 0 and "kd:training.steps=200" in out and "by equal recipe and equal compute" in aside
+
+
+def test_every_listed_selector_leads_to_its_row(store, capsys):
+    """Whatever tells rows apart, what a refusal lists can be typed."""
+    codes = ("file sha256:0123456789abcdef", "file sha256:fedcba9876543210")
+    for code in codes:
+        recipe = {"method": {"name": "kd", "settings": {}, "origin": code}}
+        add(store, "kd", right(10), recipe=recipe)
+    add(store, "kd", right(11), settings={"mode": [1, 2]})
+    add(store, "gkd", right(20))
+    _, _, error = compare(store, capsys, "kd", "gkd", "--task", TASK)
+    listed = [word.strip("'") for word in error.partition("kd is ")[2].split(" or ")]
+    assert len(listed) == len(set(listed)) == 3
+    for selector in listed:
+        code, _, aside = compare(store, capsys, selector, "gkd", "--task", TASK)
+        assert code == 0 and f"took {selector} (" in aside
+
+
+# -- labels, grid and numbers --------------------------------------------------------------------------------
+
+
+def twins():
+    """Pairs of records that differ in one thing alone."""
+    origin = lambda code: {"recipe": {"method": {"name": "kd", "settings": {}, "origin": code}}}  # noqa: E731
+    return [
+        (origin("file sha256:0123456789abcdef"), origin("file sha256:fedcba9876543210")),
+        (origin("harness"), {}),
+        ({"settings": {"beta": 0.1}}, {}),
+        ({"settings": {"beta": None}}, {"settings": {}}),
+        ({"settings": {"k": 1}}, {"settings": {"k": "1"}}),
+        ({"settings": {"layers": {}}}, {"settings": {}}),
+        ({"recipe": {"rollout": None}}, {"recipe": {"rollout": {"temperature": 1.0}}}),
+        ({"recipe": {"prompts": "a" * 64}}, {"recipe": {"prompts": "a" * 63 + "b"}}),
+        ({"student": "one"}, {"student": "two"}),
+    ]
+
+
+@pytest.mark.parametrize("pair", twins(), ids=str)
+def test_no_two_rows_of_a_table_have_one_label(store, pair):
+    for changes in pair:
+        add(store, "kd", right(10), **changes)
+    (section,) = leaderboard(store.all()[0])
+    assert len({row.label for row in section.rows}) == len(section.rows) == 2
+    assert all(row.label.startswith("kd") for row in section.rows)
+
+
+@pytest.mark.parametrize("pair", twins(), ids=str)
+def test_no_two_lines_of_a_grid_have_one_label(store, pair):
+    """Each task has one of the two rows, so that neither table needs to tell them apart and the grid does."""
+    for task, changes in zip((TASK, "amc23@micro"), pair, strict=True):
+        add(store, "kd", right(10), task=task, **changes)
+    found = grid.lines(leaderboard(store.all()[0]))
+    assert len({line.label for line in found}) == len(found) == 2
+
+
+def test_a_method_with_a_task_missing_leads_nothing(store, capsys):
+    """Best on one of three tasks, absent from two: no mean rank, and the cells that lack are named."""
+    tasks = (TASK, "amc23@micro", "mbpp@micro")
+    for place, method in enumerate(("kd", "gkd", "rkl")):
+        for task in tasks:
+            add(store, method, right(20 - place), task=task)
+    add(store, "early", right(39), task=TASK)
+    add(store, "teacher", right(40), task=TASK)
+    found = grid.lines(leaderboard(store.all()[0]))
+    assert [line.label for line in found] == ["kd", "gkd", "rkl", "early", "teacher"]
+    assert [line.mean_rank for line in found] == [1, 2, 3, None, None]
+    assert set(found[3].missing) == {"amc23@micro", "mbpp@micro"}
+    assert main(["table", "--layout", "grid", "--results", str(store.root)]) == 0
+    text = capsys.readouterr().out
+    assert "| early | – |" in text and "not ranked over all tasks: early: amc23@micro, mbpp@micro" in text
+    assert "ranked over all tasks: early: amc23@micro, mbpp@micro; teacher" not in text
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (numbers.signed(0.0), "0.0"), (numbers.signed(-0.0001), "0.0"), (numbers.signed(0.0004), "0.0"),
+        (numbers.signed(-0.0006), "-0.1"), (numbers.signed(0.25), "+25.0"), (numbers.percent(-0.001), "0 %"),
+        (numbers.percent(-0.11), "-11 %"), (numbers.amount(999_999), "1 M"), (numbers.amount(950, "B"), "950 B"),
+        (numbers.amount(12_300), "12.3 k"), (numbers.amount(4.56e6, "B"), "4.56 MB"), (numbers.amount(0), "0"),
+        (numbers.spread(1.0, 0.975, 1.0), "100.0 (97.5–100.0)"), (numbers.spread(0.0, 0.0, 0.09), "0.0 (0.0–9.0)"),
+        (numbers.spread(0.5, 0.4, 0.6), "50.0 ±10.0"), (numbers.spread(0.95, 0.9, 1.0), "95.0 ±5.0"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_without_oddities(written, expected):
+    assert written == expected
+
+
+def test_a_difference_within_noise_is_no_gain(store, capsys):
+    add(store, "untouched", right(19))
+    add(store, "teacher", right(40))
+    add(store, "sft", right(20))
+    add(store, "kd", (0.0, *right(21, 39)))
+    add(store, "gkd", right(36))
+    (section,) = leaderboard(store.all()[0], None, store.completions)
+    rows = {row.method: row for row in section.rows}
+    assert rows["kd"].over_baseline_p > 0.05 > rows["gkd"].over_baseline_p
+    text = render([section], "md")
+    assert "| over sft |" in text and "| (+2.5) |" in text and "| +40.0 |" in text and "in parentheses: not" in text
+    assert "gain" not in text and "0 B" not in text and "0B" not in text and "-0" not in text

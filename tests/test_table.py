@@ -119,9 +119,9 @@ def test_gain_and_recovery(store):
     for method, right in (("untouched", 4), ("teacher", 20), ("sft", 8), ("kd", 12)):
         add(store, method, score(right))
     rows = rows_of(store)
-    assert rows["kd"].gain_over_sft == pytest.approx(0.2)
+    assert rows["kd"].over_baseline == pytest.approx(0.2)
     assert rows["kd"].recovery == pytest.approx(0.5)
-    assert rows["sft"].gain_over_sft is None
+    assert rows["sft"].over_baseline is None
     assert rows["sft"].recovery == pytest.approx(0.25)
     assert rows["untouched"].recovery is rows["teacher"].recovery is None
 
@@ -129,13 +129,13 @@ def test_gain_and_recovery(store):
 def test_no_gain_over_another_recipes_sft(store):
     add(store, "sft", recipe={"training": {"steps": 5}})
     add(store, "kd", recipe={"training": {"steps": 7}})
-    assert all(row.gain_over_sft is None for row in rows_of(store).values())
+    assert all(row.over_baseline is None for row in rows_of(store).values())
 
 
 def test_a_part_of_the_recipe_that_sft_does_not_use_costs_no_gain(store):
     add(store, "sft", score(8), recipe={"training": {"steps": 5}})
     add(store, "kd", score(12), recipe={"training": {"steps": 5, "signal": "hidden"}, "teacher_text": {"top_p": 1.0}})
-    assert rows_of(store)["kd"].gain_over_sft == pytest.approx(0.2)
+    assert rows_of(store)["kd"].over_baseline == pytest.approx(0.2)
 
 
 def test_no_recovery_between_another_students_marks(store):
@@ -263,11 +263,11 @@ def test_json_rows_have_stable_keys(mixed):
     assert len(rows) == 4
     assert rows[0]["label"] == "vcrd"
     assert list(rows[0]) == [
-        "task", "protocol", "metric", "kind", "method", "details", "reference", "reconstruction", "note", "student",
-        "teacher", "settings", "score", "low", "high", "interval_method", "seeds", "correct", "total", "errors",
-        "truncated", "teacher_tokens", "generated_tokens", "student_tokens", "seconds", "peak_memory_bytes", "steps",
-        "run_ids", "convention", "training", "gain_over_sft", "recovery", "rank", "p_best", "label", "tied_with_best",
-        "protocol_differs", "view", "notes",
+        "task", "protocol", "metric", "kind", "method", "details", "role", "reference", "reconstruction", "note",
+        "student", "teacher", "settings", "score", "low", "high", "interval_method", "seeds", "correct", "total",
+        "errors", "truncated", "teacher_tokens", "generated_tokens", "student_tokens", "seconds", "peak_memory_bytes",
+        "steps", "flops", "run_ids", "convention", "training", "baseline", "over_baseline", "over_baseline_p",
+        "recovery", "recovery_p", "rank", "p_best", "label", "tied_with_best", "protocol_differs", "view", "notes",
     ]  # fmt: skip
     assert rows == json.loads(json.dumps(row_dicts(table(mixed))))
 

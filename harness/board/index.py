@@ -7,15 +7,17 @@ from typing import Any
 
 from harness.board import words
 from harness.board.pages import Site
+from harness.leaderboard import numbers
+from harness.leaderboard.inference import LEVEL
 from harness.leaderboard.rows import TIED, Row, Section
 from harness.plots import curves, pareto, theme
 from harness.plots.curves import METRICS
 from harness.plots.scores import standing_notes
 
-COSTS = ("seconds", "tokens", "teacher_tokens")
+COSTS = ("seconds", "flops", "tokens", "teacher_tokens")
 COLUMNS = (  # field, heading, what it means
-    ("gain_over_sft", "Gain", "points over sft under the same recipe"),
-    ("recovery", "Recovery", "share of the way from the untouched student to the teacher"),
+    ("over_baseline", "Over baseline", "points over the baseline under the same recipe; in parentheses within noise"),
+    ("recovery", "Recovery", "share of the way from the untrained student to the teacher; in parentheses within noise"),
     ("teacher_tokens", "Teacher", "tokens through the teacher in training"),
     ("generated_tokens", "Generated", "tokens sampled for training"),
     ("student_tokens", "Student", "tokens through the student in training"),
@@ -24,7 +26,7 @@ COLUMNS = (  # field, heading, what it means
     ("errors", "Errors", "verdicts that could not be reached"),
     ("truncated", "Cut", "completions cut at the length limit"),
 )
-_ONLY_IF_ANY = ("gain_over_sft", "recovery", "errors", "truncated")
+_ONLY_IF_ANY = ("over_baseline", "recovery", "errors", "truncated")
 
 
 def context(site: Site, names: Mapping[str, str], diffs: Mapping[tuple[str, ...], str]) -> dict[str, Any]:
@@ -32,6 +34,7 @@ def context(site: Site, names: Mapping[str, str], diffs: Mapping[tuple[str, ...]
     boards = [_board(site, section, names) for section in site.sections]
     for number, (board, section) in enumerate(zip(boards, site.sections, strict=True)):
         board["figures"] = _pareto(section, site.order, number)
+    boards += [_board(site, section, names) | {"figures": {}} for section in site.equal]
     reported = [_cell(paper, cell) for paper in site.papers for cell in paper["cells"]]
     comparable = [s.title for s in site.sections if sum(row.run_ids in diffs for row in s.rows) > 1]
     for board in boards:
@@ -76,6 +79,7 @@ def _board(site: Site, section: Section, names: Mapping[str, str]) -> dict[str, 
         "world": first["world"],
         "protocol": section.protocol,
         "differs": section.differs,
+        "view": section.view,
         "metric": section.metric,
         "problems": section.problems,
         "tie": next((note for note in section.notes if note.startswith(TIED)), ""),
@@ -97,28 +101,32 @@ def _row(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
 
 def _text(row: Row, field: str) -> str:
     value = getattr(row, field)
-    if field == "gain_over_sft":
-        return words.signed(value)
-    if field == "recovery":
-        return "" if value is None else f"{100 * value:.0f}\u202f%".replace("-", "−")
+    if field in ("over_baseline", "recovery"):
+        if value is None:
+            return ""
+        text = words.signed(value) if field == "over_baseline" else numbers.percent(value).replace(" ", "\u202f")
+        text = text.replace("-", "−")
+        return text if getattr(row, f"{field}_p") < LEVEL else f"({text})"
     if row.reference and field not in ("errors", "truncated"):
         return ""  # never trained: it cost nothing
-    return f"{value:.0f}" if field == "seconds" else words.amount(value) + ("B" if field.endswith("bytes") else "")
+    if field.endswith("bytes"):
+        return words.amount(value, "B") if value else ""
+    return f"{value:.0f}" if field == "seconds" else words.amount(value)
 
 
 def _pareto(section: Section, order: Sequence[str], number: int) -> dict[str, str]:
-    rows = [row for row in section.rows if not row.reference and row.kind == "measured"]
-    if not rows:
-        return {}
     found = {}
     for cost in COSTS:
+        rows = pareto.rows_of(section, cost)
+        if not rows:
+            continue
         said = {
             f"p{i}": f"{row.label}: {100 * row.score:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}], "
             f"{words.amount(pareto.cost(row, cost))} {pareto.COSTS[cost]}"
             for i, row in enumerate(rows)
         }
         best = ", ".join(row.label for row in pareto.frontier(rows, cost))
-        label = f"{section.title}: {section.metric} against {pareto.COSTS[cost]}. Not beaten on both: {best}."
+        label = f"{section.title}: {section.metric} against {pareto.COSTS[cost]}. Highest score at its cost: {best}."
         figure = pareto.figure([section], cost, order)
         found[cost] = theme.inline_svg(figure, label, f"f{number}{cost[:2]}{COSTS.index(cost)}", said)
     return found

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.board import words
 from harness.leaderboard.rows import Section
+from harness.leaderboard.together import order
 from harness.records.record import Record
 from harness.records.store import Store
 
@@ -32,6 +33,7 @@ class Site:
     papers: Sequence[Mapping[str, Any]]
     out: Path
     sections: list[Section] = field(default_factory=list)
+    equal: list[Section] = field(default_factory=list)  # the same at equal compute
     pages: int = 0
 
     @cached_property
@@ -40,8 +42,7 @@ class Site:
 
     @cached_property
     def order(self) -> list[str]:
-        """The labels of all trained rows: a method has one colour in all figures."""
-        return sorted({row.label for s in self.sections for row in s.rows if not row.reference})
+        return order(self.sections)
 
     @cached_property
     def templates(self) -> Any:

@@ -114,7 +114,9 @@ def _short(value: Any) -> Any:
 def _amount(name: str, value: float) -> str:
     if name.endswith("seconds"):
         return f"{value:,.1f} s"
-    return words.amount(value) + ("B" if name.endswith("bytes") else "")
+    if name.endswith("bytes"):
+        return words.amount(value, "B") if value else ""  # not measured, or never trained
+    return words.amount(value)
 
 
 def _shown(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:

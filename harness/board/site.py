@@ -19,6 +19,7 @@ from harness.board import index, items, run_page, words
 from harness.board.pages import MARK, Site
 from harness.errors import BadInput, RunFailed
 from harness.leaderboard.rows import Row, Section, leaderboard
+from harness.leaderboard.views import COMPUTE, View
 from harness.records.record import Record
 from harness.records.store import Store
 
@@ -64,6 +65,7 @@ def _check(out: Path) -> None:
 def _pages(site: Site, progress: Callable[[str, int, int, str], None]) -> None:
     found = leaderboard(site.records, None, site.store.completions)
     site.sections = [s for s in found if any(run in site.by_run for row in s.rows for run in row.run_ids)]
+    site.equal = _at_equal_compute(site)
     names = words.file_names(site.by_run)
     figures = run_page.Figures(site.store.root)
     rows = [(section, row) for section in site.sections for row in section.rows]
@@ -84,6 +86,18 @@ def _pages(site: Site, progress: Callable[[str, int, int, str], None]) -> None:
         _run(site, site.by_run[run], names, figures, None, None)
     site.write("index.html", "index.html.j2", ["board.js"], **index.context(site, names, diffs))
     site.write("compare.html", "compare.html.j2", ["board.js", "compare.js"], **items.context(site.sections, diffs))
+
+
+def _at_equal_compute(site: Site) -> list[Section]:
+    """The sections at equal compute that leave some row out; none where no cost is known."""
+    try:
+        found = leaderboard(site.records, None, site.store.completions, View(COMPUTE))
+    except BadInput as error:
+        site.warnings.append(str(error))
+        return []
+    trained = {(s.task, s.protocol): sum(not row.reference for row in s.rows) for s in site.sections}
+    rows = [(s, sum(not row.reference for row in s.rows)) for s in found]
+    return [section for section, n in rows if 1 < n < trained.get((section.task, section.protocol), 0)]
 
 
 def _run(

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from harness.leaderboard import numbers
+
 
 def points(share: float | None, digits: int = 1) -> str:
     """A share of one in percent points: 0.405 is 40.5."""
@@ -19,17 +21,12 @@ def points(share: float | None, digits: int = 1) -> str:
 
 def signed(share: float | None) -> str:
     """A difference in percent points, with its sign and a true minus."""
-    return "" if share is None else f"{100 * share:+.1f}".replace("-", "−")
+    return "" if share is None else numbers.signed(share).replace("-", "−")
 
 
-def amount(value: float | None) -> str:
-    """A count in at most four characters and a prefix: 950, 12.3 k, 4.56 M."""
-    if value is None:
-        return ""
-    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}\u202f{prefix}"
-    return f"{value:.3g}"
+def amount(value: float | None, unit: str = "") -> str:
+    """A count in at most four characters, a prefix and its unit: 950, 12.3 k, 4.56 MB."""
+    return "" if value is None else numbers.amount(value, unit).replace(" ", "\u202f")
 
 
 def count(value: float) -> str:

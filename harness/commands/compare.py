@@ -12,20 +12,26 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "compare", help="whether method B differs from method A, how sure, what would settle it"
     )
-    command.add_argument(
-        "a", metavar="A", help="as a table names it: gkd, gkd@trl, vcrd@shuffled, sft:training.steps=900"
-    )
+    command.add_argument("a", metavar="A", help="as a table names it: NAME, NAME@VARIANT, NAME:training.steps=900")
     command.add_argument("b", metavar="B", help="the same; the difference is B - A")
     command.add_argument(
         "--task", action="append", required=True, metavar="T", help="repeatable; p is Holm-adjusted over the tasks"
     )
     command.add_argument("--protocol", metavar="HASH", help="beginning of a protocol's hash, where there are several")
+    command.add_argument(
+        "--view",
+        choices=("steps", "compute"),
+        default="all",
+        help="where a name has several rows: the two of equal steps, or of equal compute",
+    )
+    command.add_argument("--cost", choices=words.UNITS, default="flops", help="what --view compute counts")
     words.results(command)
     command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
     from harness.leaderboard.versus import versus
+    from harness.leaderboard.views import View
     from harness.leaderboard.wording import as_json, in_words
     from harness.records.store import Store
 
@@ -33,9 +39,12 @@ def call(chosen: argparse.Namespace) -> str:
     records, warnings = store.all()
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    found = versus(records, chosen.a, chosen.b, chosen.task, store.completions, chosen.protocol)
+    view = View(chosen.view, chosen.cost)
+    found = versus(records, chosen.a, chosen.b, chosen.task, store.completions, chosen.protocol, view)
     if chosen.json:
         return words.dump({"comparisons": [as_json(each) for each in found]})
+    for line in dict.fromkeys(f"{each.task}: {side.words()}" for each in found for side in each.taken):
+        print(line, file=sys.stderr)
     for note in dict.fromkeys(note for each in found for note in each.notes):
         print(f"note: {note}", file=sys.stderr)
     return "\n".join(in_words(each) for each in found)

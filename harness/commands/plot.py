@@ -20,8 +20,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--kind", choices=KINDS, default="scores", help="scores with intervals (default), score against cost, curves"
     )
     command.add_argument(
-        "--cost", default="seconds", metavar="COST", help="of --kind pareto: seconds, teacher_tokens, …"
+        "--cost", default="seconds", metavar="COST", help="of --kind pareto: seconds, flops, tokens, teacher_tokens, …"
     )
+    words.view(command)
     command.add_argument("--metric", default="loss", metavar="METRIC", help="of --kind curves (default: loss)")
     command.add_argument(
         "--theme", choices=THEMES, default="light", help="auto: SVG that follows the reader's light or dark"
@@ -32,27 +33,33 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness.leaderboard.table import leaderboard
+    from harness.leaderboard import together
+    from harness.leaderboard.table import View, leaderboard
     from harness.plots import curves, pareto, scores, theme
     from harness.records.store import Store
 
+    words.check_view(chosen)
     store = Store(chosen.results)
     records, warnings = store.all()
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if not records:
         raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
-    sections = leaderboard(records, chosen.task or None, store.completions)
-    order = sorted({row.label for section in sections for row in section.rows if not row.reference})
+    view = View(chosen.view, anchor=chosen.anchor)
+    sections = leaderboard(records, chosen.task or None, store.completions, view)
+    order = together.order(sections)
     scheme = "dark" if chosen.theme == "dark" else "light"
     trained = [section for section in sections if any(not row.reference for row in section.rows)]
     if chosen.kind != "curves" and not trained:
-        raise BadInput(f"{chosen.results} holds no trained method to plot, only untouched or teacher")
+        raise BadInput(f"{chosen.results} holds no trained method to plot, only models as they come")
     if chosen.kind == "scores":
         figure = scores.figure(trained, scheme)
     elif chosen.kind == "pareto":
         if chosen.cost not in pareto.COSTS:
             raise BadInput(f"--cost {chosen.cost!r} is none of {', '.join(pareto.COSTS)}")
+        trained = [section for section in trained if pareto.rows_of(section, chosen.cost)]
+        if not trained:
+            raise BadInput(f"--cost {chosen.cost}: the parameters of the models in {chosen.results} are not known")
         figure = pareto.figure(trained, chosen.cost, order, scheme)
     else:
         found = curves.series(sections, {record["run_id"]: record for record in records}, store.root)

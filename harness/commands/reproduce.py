@@ -9,7 +9,7 @@ from harness.commands import words
 
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("reproduce", help="a paper's rows, run here and set beside theirs; resumes")
-    command.add_argument("paper", metavar="PAPER", help="a shipped paper (vcrd), or a TOML file of the same form")
+    command.add_argument("paper", metavar="PAPER", help="a shipped paper, or a TOML file of the same form")
     command.add_argument("--only", action="append", default=[], metavar="CELL", help="one cell or task; repeatable")
     command.add_argument("--dry-run", action="store_true", help="what would run, and what it would take; runs nothing")
     command.add_argument(
@@ -32,9 +32,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--view", choices=("steps", "compute", "both"), default="both", help="of the micro question (default: both)"
     )
-    command.add_argument(
-        "--budget", choices=("seconds", "flops"), default="flops", help="what equal compute is measured in"
-    )
+    command.add_argument("--budget", choices=words.UNITS, default="flops", help="what equal compute is measured in")
     command.add_argument("--judge", metavar="JUDGE", help="for instruction tasks on real data")
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps")
     words.results(command)

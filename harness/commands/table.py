@@ -16,19 +16,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--task", action="append", default=[], metavar="T", help="only these tasks; repeatable")
     command.add_argument("--protocol", metavar="HASH", help="only this protocol, by the beginning of its hash")
     command.add_argument("--format", default=None, choices=("md", "csv", "json", "latex", "html"), help="default: md")
-    command.add_argument(
-        "--view",
-        choices=("all", "steps", "compute"),
-        default="all",
-        help="steps: rows of equal optimizer steps stand together; compute: rows of about equal training cost",
-    )
-    command.add_argument(
-        "--cost",
-        choices=("seconds", "tokens"),
-        default="seconds",
-        help="what --view compute counts (default: seconds)",
-    )
-    command.add_argument("--anchor", metavar="M", help="the method whose cost is the budget of --view compute")
+    words.view(command)
+    command.add_argument("--cost", choices=words.UNITS, default="flops", help="what --view compute counts")
     command.add_argument(
         "--layout",
         choices=("both", "grid", "tasks"),
@@ -45,8 +34,7 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.leaderboard.table import View, leaderboard, render
     from harness.records.store import Store
 
-    if chosen.anchor and chosen.view != "compute":
-        raise BadInput("--anchor says whose cost is the budget of --view compute; give that too")
+    words.check_view(chosen)
     format = "json" if chosen.json else chosen.format or "md"
     data = format in ("csv", "json")
     if data and chosen.layout == "both":

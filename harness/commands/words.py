@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from harness.errors import BadInput
+
 
 def results(command: argparse.ArgumentParser) -> None:
     """``--results DIR`` and ``--json``."""
@@ -16,6 +18,26 @@ def results(command: argparse.ArgumentParser) -> None:
         "--results", type=Path, default=Path(where), metavar="DIR", help=f"results folder (default: {where})"
     )
     command.add_argument("--json", action="store_true", help="JSON on stdout, everything else on stderr")
+
+
+UNITS = ("flops", "seconds", "tokens")  # those of harness.leaderboard.compute, which is slower to import
+
+
+def view(command: argparse.ArgumentParser) -> None:
+    """``--view`` and ``--anchor``: which rows stand together, see :mod:`harness.leaderboard.views`."""
+    command.add_argument(
+        "--view",
+        choices=("all", "steps", "compute"),
+        default="all",
+        help="steps: rows of equal optimizer steps stand together; compute: rows at equal compute (default: all)",
+    )
+    command.add_argument("--anchor", metavar="M", help="the method whose cost is the budget of --view compute")
+
+
+def check_view(chosen: argparse.Namespace) -> None:
+    """Raises BadInput for an anchor that no view asks for."""
+    if chosen.anchor and chosen.view != "compute":
+        raise BadInput("--anchor says whose cost is the budget of --view compute; give that too")
 
 
 def sandbox(command: argparse.ArgumentParser) -> None:

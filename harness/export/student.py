@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.errors import BadInput, RunFailed
 from harness.export import card
+from harness.records import roles
 from harness.records.store import Store
 
 
@@ -18,7 +19,7 @@ def export(store: Store, name: str, out: Path) -> Path:
     Raises BadInput when the record was never trained, its student is no longer kept, or ``out`` is not empty.
     """
     record = store.get(name)
-    if record["cost"]["steps"] == 0 and record["training_id"].partition("-")[0] in ("untouched", "teacher"):
+    if roles.of(record).reference:
         raise BadInput(f"{record['run_id']} measures a model as it came; there is no trained student to export")
     folder = store.root / "work" / "trained" / record["training_id"]
     if not (folder / card.TRAINED).is_file():

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import BadInput, RunFailed
+from harness.leaderboard.labels import name_of
 from harness.leaderboard.table import load_results
-from harness.records.record import method_label
 from harness.records.store import Store
 
 FORMATS = ("parquet", "datasets")
@@ -97,7 +97,7 @@ def _completions(store: Store, path: Path, warn: Callable[[str], None]) -> None:
                 "run_id": record["run_id"],
                 "task": record["task"],
                 "protocol": record["protocol"]["hash"],
-                "method": method_label(record["method"]),
+                "method": name_of(record["method"]),
                 "seed": record["seed"],
             }
             told = [same | row | {key: _plain(row[key]) for key in TEXTS} for row in rows]

@@ -1,4 +1,4 @@
-"""Leaderboard sections as text: Markdown, CSV, JSON, LaTeX, HTML. Numbers are formatted here and nowhere else."""
+"""Leaderboard sections as text: Markdown, CSV, JSON, LaTeX, HTML."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput, unknown
-from harness.leaderboard import grid, sheets
+from harness.leaderboard import grid, numbers, sheets
+from harness.leaderboard.inference import LEVEL
 from harness.leaderboard.rows import Row, Section
-from harness.leaderboard.sheets import RECONSTRUCTED, Cell, Sheet
+from harness.leaderboard.sheets import MISSING, RECONSTRUCTED, Cell, Sheet
 
 
 def render(sections: Sequence[Section], format: str, extra: Sequence[Sheet] = (), **layout: bool) -> str:
@@ -75,25 +76,36 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "95 % interval": lambda row: f"{100 * row.low:.1f}–{100 * row.high:.1f}",
     "correct/total": lambda row: f"{row.correct:.10g}/{row.total}",
     "seeds": lambda row: str(len(row.seeds)),
-    "gain over sft": lambda row: "" if row.gain_over_sft is None else f"{100 * row.gain_over_sft:+.1f}",
-    "recovery": lambda row: "" if row.recovery is None else f"{100 * row.recovery:.0f} %",
-    "teacher tokens": lambda row: _amount(row.teacher_tokens),
-    "generated tokens": lambda row: _amount(row.generated_tokens),
-    "student tokens": lambda row: _amount(row.student_tokens),
-    "seconds": lambda row: f"{row.seconds:.0f}",
-    "peak memory": lambda row: f"{_amount(row.peak_memory_bytes)}B",
+    "over baseline": lambda row: _or_noise(numbers.signed, row.over_baseline, row.over_baseline_p),
+    "recovery": lambda row: _or_noise(numbers.percent, row.recovery, row.recovery_p),
+    "teacher tokens": lambda row: _spent(row, row.teacher_tokens),
+    "generated tokens": lambda row: _spent(row, row.generated_tokens),
+    "student tokens": lambda row: _spent(row, row.student_tokens),
+    "seconds": lambda row: "" if row.reference else f"{row.seconds:.0f}",
+    "peak memory": lambda row: numbers.amount(row.peak_memory_bytes, "B") if row.peak_memory_bytes else "",
     "errors": lambda row: str(row.errors),
     "truncated": lambda row: str(row.truncated),
 }
-_ONLY_IF_ANY = {"errors": "errors", "truncated": "truncated", "gain over sft": "gain_over_sft", "recovery": "recovery"}
+_ONLY_IF_ANY = {"errors": "errors", "truncated": "truncated", "over baseline": "over_baseline", "recovery": "recovery"}
 
 
-def _amount(value: float) -> str:
-    """A count in at most four characters and a prefix: 950, 12.3 k, 4.56 M."""
-    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {prefix}"
-    return f"{value:.3g}"
+def _or_noise(written: Callable[[float], str], value: float | None, p: float | None) -> str:
+    """A difference; in parentheses one that may be noise, and nothing where there is none."""
+    if value is None:
+        return ""
+    return written(value) if p is not None and p < LEVEL else f"({written(value)})"
+
+
+def _noise(section: Section) -> list[str]:
+    """What parentheses mean, where a row of the section has some."""
+    tested = [p for row in section.rows for p in (row.over_baseline_p, row.recovery_p) if p is not None]
+    noise = f"in parentheses: not distinguishable from zero (p ≥ {LEVEL}, Holm-adjusted)"
+    return [noise] if any(p >= LEVEL for p in tested) else []
+
+
+def _spent(row: Row, value: float) -> str:
+    """What training took; nothing for a model that was never trained."""
+    return "" if row.reference else numbers.amount(value)
 
 
 def _columns(section: Section) -> list[str]:
@@ -104,6 +116,13 @@ def _columns(section: Section) -> list[str]:
         return field is None or any(getattr(row, field) not in (None, 0) for row in section.rows)
 
     return [name for name in _COLUMNS if speaks(name)]
+
+
+def _headings(section: Section) -> list[str]:
+    """The columns as titled: a difference says from which method, where all rows have the same."""
+    marks = {row.baseline for row in section.rows if row.baseline}
+    own = {"over baseline": f"over {next(iter(marks))}"} if len(marks) == 1 else {}
+    return [own.get(name, name) for name in _columns(section)]
 
 
 def _subtitle(section: Section) -> str:
@@ -119,23 +138,35 @@ def _sheet(section: Section) -> Sheet:
             text = _COLUMNS[name](row)
             cells.append(Cell(text, row.rank, row.tied) if name == "score" else Cell(text))
         rows.append(cells)
-    return Sheet(section.title, _subtitle(section), ["method", *_columns(section)], rows, section.notes)
+    return Sheet(
+        section.title, _subtitle(section), ["method", *_headings(section)], rows, [*section.notes, *_noise(section)]
+    )
 
 
 def grid_sheet(sections: Sequence[Section]) -> Sheet:
-    """Rows by method, columns by task; an empty cell was not measured."""
+    """Rows by method, columns by task; what was not measured is marked."""
     (sections, left_out), rows = grid.main(sections), []
-    for line in grid.lines(sections):
+    lines = grid.lines(sections)
+    for line in lines:
         cells = [Cell(line.name)]
         for section in sections:
             row = line.cells.get(section.title)
-            text = f"{100 * row.score:.1f} ±{grid.half_width(row):.1f}" if row else ""
-            cells.append(Cell(text, row.rank, row.tied) if row else Cell(""))
+            cells.append(
+                Cell(numbers.spread(row.score, row.low, row.high), row.rank, row.tied) if row else Cell(MISSING)
+            )
         rows.append(cells)
-    notes = list(dict.fromkeys([*(note for section in sections for note in section.notes), *left_out]))
-    metrics = ", ".join(f"{section.title}: {section.metric}, {section.problems} problems" for section in sections)
-    subtitle = f"percent ± half of the 95 % interval, seeds averaged; {metrics}"
-    return Sheet("All tasks", subtitle, ["method", *(section.title for section in sections)], rows, notes)
+    notes = [*(note for section in sections for note in section.notes), *grid.missing_notes(lines), *left_out]
+    # What all columns share is said once, above them.
+    views = {section.view for section in sections}
+    titles = [section.title if len(views) > 1 else section.named for section in sections]
+    metrics = ", ".join(
+        f"{title}: {section.metric}, {section.problems} problems"
+        for title, section in zip(titles, sections, strict=True)
+    )
+    order = "seeds averaged, by mean rank"
+    measured = f"percent ± half of the 95 % interval (its ends where half would leave the range), {order}; {metrics}"
+    subtitle = "; ".join(filter(None, (*(views if len(views) == 1 else ()), measured)))
+    return Sheet("All tasks", subtitle, ["method", *titles], rows, list(dict.fromkeys(notes)))
 
 
 def cards_sheet(section: Section) -> Sheet:
@@ -173,11 +204,12 @@ def _csv_cell(value: Any) -> Any:
 
 
 def _flat_grid(sections: Sequence[Section]) -> tuple[list[dict[str, Any]], list[str]]:
-    columns = ["method", "kind", "reference", "reconstruction"]
+    columns = ["method", "kind", "reference", "reconstruction", "mean_rank", "missing"]
+    facts = len(columns)
     columns += [f"{section.title}{suffix}" for section in grid.main(sections)[0] for suffix in ("", " ±")]
     rows = []
     for line in grid.objects(sections):
-        row = {name: line[name] for name in columns[:4]}
+        row = {name: line[name] for name in columns[:facts]}
         for title, cell in line["tasks"].items():
             row |= {title: cell["score"], f"{title} ±": cell["half_width"]}
         rows.append(row)

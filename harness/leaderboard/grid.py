@@ -1,27 +1,36 @@
 """All tasks on one sheet: rows by method, columns by task, each score with the half width of its interval.
 
-Every column keeps its own protocol, best, second and ties; nothing is averaged over tasks.
+Every column keeps its own protocol, best, second and ties. Scores are not averaged over tasks; lines are in the order
+of their mean rank.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from harness.leaderboard.rows import Row, Section
-from harness.leaderboard.sheets import RECONSTRUCTED
+from harness.leaderboard.sheets import MISSING, RECONSTRUCTED
+from harness.leaderboard.together import labels_of
 
 
 @dataclass(frozen=True)
 class Line:
-    """One method under one training recipe; ``cells`` by the title of the section."""
+    """One method under one training recipe; ``cells`` by the title of the section, ``missing`` those without a cell.
+
+    ``mean_rank`` is over all tasks, among the lines that have them all: a line with a task missing has none, for a
+    mean over fewer tasks compares with nobody's.
+    """
 
     label: str
     reference: bool
     reconstruction: bool
     cells: Mapping[str, Row]
+    missing: tuple[str, ...] = ()
+    mean_rank: float | None = None
 
     @property
     def name(self) -> str:
@@ -29,17 +38,40 @@ class Line:
 
 
 def lines(sections: Sequence[Section]) -> list[Line]:
-    """The rows of all sections, joined where method, settings, models and recipe are the same; best mean rank first."""
+    """The rows of all sections, joined where method, settings, models and recipe are the same.
+
+    Best mean rank first, then the lines with tasks missing by their label, then the references.
+    """
+    shown = main(sections)[0]
+    names = labels_of(shown)
     by_key: dict[Any, dict[str, Row]] = {}
-    for section in main(sections)[0]:
+    for section in shown:
         for row in section.rows:
             by_key.setdefault(row.key, {})[section.title] = row
     found = []
-    for cells in by_key.values():
-        rows = list(cells.values())
-        label = max((row.label for row in rows), key=len)  # a section names only what is contested within it
-        found.append(Line(label, rows[0].reference, rows[0].reconstruction, cells))
-    return sorted(found, key=_order)
+    for key, cells in by_key.items():
+        row = next(iter(cells.values()))
+        missing = tuple(section.title for section in shown if section.title not in cells)
+        found.append(Line(names[key], row.reference, row.reconstruction, cells, missing))
+    ranked = [line for line in found if not line.reference and not line.missing]
+    rest = sorted((line for line in found if line.reference or line.missing), key=lambda it: (it.reference, it.label))
+    return [*sorted(_with_mean_ranks(ranked), key=lambda it: (it.mean_rank, it.label)), *rest]
+
+
+def _with_mean_ranks(complete: Sequence[Line]) -> list[Line]:
+    """Equal scores share a rank, as in a section."""
+    ranks: list[list[int]] = [[] for _ in complete]
+    for title in complete[0].cells if complete else ():
+        scores = [line.cells[title].score for line in complete]
+        for place, score in zip(ranks, scores, strict=True):
+            place.append(1 + sum(other > score for other in scores))
+    return [replace(line, mean_rank=fmean(place)) for line, place in zip(complete, ranks, strict=True)]
+
+
+def missing_notes(found: Sequence[Line]) -> list[str]:
+    """A line on the lines that have no rank over all tasks, with the cells that they lack."""
+    lacking = [f"{line.label}: {', '.join(line.missing)}" for line in found if line.missing and not line.reference]
+    return [f"{MISSING} not measured, so not ranked over all tasks: {'; '.join(lacking)}"] if lacking else []
 
 
 def main(sections: Sequence[Section]) -> tuple[list[Section], list[str]]:
@@ -63,28 +95,27 @@ def main(sections: Sequence[Section]) -> tuple[list[Section], list[str]]:
     return [section for section in sections if section.protocol == chosen[section.task]], lines
 
 
-def _order(line: Line) -> tuple:
-    ranks = [row.rank for row in line.cells.values() if row.rank is not None]
-    return line.reference, sum(ranks) / len(ranks) if ranks else 0.0, line.label
-
-
 def half_width(row: Row) -> float:
     """Half of the 95 % interval, in points."""
     return 50 * (row.high - row.low)
 
 
 def objects(sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """One object a method with one object a task: score, half_width, rank, tied_with_best, seeds, all in percent."""
+    """One object a method with one a task: score, half_width, low, high in percent; rank, tied_with_best, seeds."""
     return [
         {
             "method": line.label,
             "kind": next(iter(line.cells.values())).kind,
             "reference": line.reference,
             "reconstruction": line.reconstruction,
+            "mean_rank": line.mean_rank,
+            "missing": list(line.missing),
             "tasks": {
                 title: {
                     "score": 100 * row.score,
                     "half_width": half_width(row),
+                    "low": 100 * row.low,
+                    "high": 100 * row.high,
                     "rank": row.rank,
                     "tied_with_best": row.tied,
                     "seeds": len(row.seeds),

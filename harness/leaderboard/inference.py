@@ -1,4 +1,4 @@
-"""What the rows of a section may claim: intervals over seeds, ties with the best, gain and recovery.
+"""What the rows of a section may claim: intervals over seeds, ties with the best, distance to the marks.
 
 Where the scores of the single problems are at hand, seeds and problems are both random and tests are paired.
 Where they are not, counts stand in, on the cautious side: problems shared by seeds count once.
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from harness import statistics
 from harness.errors import BadInput
+from harness.records import roles
 from harness.records.record import Record
+from harness.records.roles import Roles
 from harness.statistics import Interval, SeedVariance
 
-BASELINE = "sft"  # what a gain is measured against
-FLOOR, CEILING = "untouched", "teacher"  # the students between which recovery runs from 0 to 1
+LEVEL = 0.05  # of every test
 READ_AT_MOST = 200_000  # completions read for one leaderboard, a few seconds' worth; beyond, counts must do
 FILE_WEIGHT = 100  # opening a file takes as long as reading this many completions
 
@@ -60,11 +61,11 @@ class Group:
     @property
     def reference(self) -> bool:
         """Whether this is a mark to measure by, not a competitor."""
-        return is_reference(self.records[0])
+        return self.roles.reference
 
-
-def is_reference(record: Record) -> bool:
-    return record["method"]["name"] in (FLOOR, CEILING)
+    @cached_property
+    def roles(self) -> Roles:
+        return roles.of(self.first)
 
 
 def affordable(records: Iterable[Record]) -> bool:
@@ -126,42 +127,69 @@ def p_value(best: Group, other: Group, pooled: SeedVariance | None = None) -> fl
 
 
 @dataclass(frozen=True)
-class Marks:
-    """The rows of a section that others are measured by, found once."""
+class Distance:
+    """How far a row is from a mark, and the p of that difference, Holm-adjusted over the rows of a section."""
 
-    baselines: list[Group]
-    floors: list[Group]
-    ceilings: list[Group]
-    any_steps: bool  # at equal compute recipes differ in their steps, and may differ in nothing else
+    value: float
+    p: float
+    mark: str = ""  # the name of the method that is the mark
 
-    @classmethod
-    def of(cls, section: Sequence[Group], *, any_steps: bool = False) -> Marks:
-        return cls(*([g for g in section if _is(g, name)] for name in (BASELINE, FLOOR, CEILING)), any_steps)
-
-
-def gain(group: Group, marks: Marks) -> float | None:
-    """By how much the score exceeds that of sft under the same recipe; None unless there is just one such row."""
-    if group.reference or group.first["method"]["name"] == BASELINE:
-        return None
-    alike = [g for g in marks.baselines if one_recipe(group.first, g.first, any_steps=marks.any_steps)]
-    return group.score - alike[0].score if len(alike) == 1 else None
+    @property
+    def told_apart(self) -> bool:
+        """Whether the difference is more than noise."""
+        return self.p < LEVEL
 
 
-def recovery(group: Group, marks: Marks) -> float | None:
-    """The share of the way from the untouched student to the teacher; None where either is not recorded."""
-    if group.reference:
-        return None
-    teacher = group.first["spec"].get("teacher")
-    floors = [g.score for g in marks.floors if _model(g) == _model(group)]
-    ceilings = [g.score for g in marks.ceilings if teacher in (None, _model(g))]
-    if len(floors) != 1 or len(ceilings) != 1 or ceilings[0] <= floors[0]:
-        return None
-    return (group.score - floors[0]) / (ceilings[0] - floors[0])
+def over_baseline(section: Sequence[Group], *, any_steps: bool, seeds: SeedVariance | None) -> list[Distance | None]:
+    """For each row, its score minus that of the baseline under the same recipe; None unless there is just one such row.
+
+    At equal compute recipes differ in their steps (``any_steps``), and may differ in nothing else.
+    """
+    baselines = [group for group in section if group.roles.baseline]
+    found: list[tuple[Group, float] | None] = []
+    for group in section:
+        own = group.reference or group.roles.baseline
+        alike = [g for g in baselines if not own and one_recipe(group.first, g.first, any_steps=any_steps)]
+        found.append((alike[0], group.score - alike[0].score) if len(alike) == 1 else None)
+    return _tested(section, found, seeds)
 
 
-def _is(group: Group, name: str) -> bool:
-    method = group.first["method"]
-    return method["name"] == name and method["variant"] is None
+def recovery(section: Sequence[Group], seeds: SeedVariance | None) -> list[Distance | None]:
+    """For each row, its share of the way from the untrained student to the teacher, with the p of having moved at all.
+
+    None where either was not measured, or where the two cannot be told from each other.
+    """
+    floors = [g for g in section if g.roles.evaluates == roles.STUDENT]
+    ceilings = [g for g in section if g.roles.evaluates == roles.TEACHER]
+    found: list[tuple[Group, float] | None] = []
+    for group in section:
+        teacher = group.first["spec"].get("teacher")
+        low = [g for g in floors if _model(g) == _model(group)]
+        high = [g for g in ceilings if teacher in (None, _model(g))]
+        if (
+            group.reference
+            or not _one_score(low)
+            or not _one_score(high)
+            or high[0].score <= low[0].score
+            or p_value(low[0], high[0], seeds) >= LEVEL
+        ):
+            found.append(None)
+        else:
+            found.append((low[0], (group.score - low[0].score) / (high[0].score - low[0].score)))
+    return _tested(section, found, seeds)
+
+
+def _one_score(groups: Sequence[Group]) -> bool:
+    """Whether there is a mark, and only one: a model measured under two names is one where the scores agree."""
+    return len({group.score for group in groups}) == 1
+
+
+def _tested(
+    section: Sequence[Group], found: Sequence[tuple[Group, float] | None], seeds: SeedVariance | None
+) -> list[Distance | None]:
+    pairs = [(group, *it) for group, it in zip(section, found, strict=True) if it is not None]
+    adjusted = iter(statistics.holm([p_value(mark, group, seeds) for group, mark, _ in pairs]))
+    return [it and Distance(it[1], next(adjusted), it[0].first["method"]["name"]) for it in found]
 
 
 def _model(group: Group) -> Any:

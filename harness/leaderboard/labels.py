@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.leaderboard.inference import is_reference
-from harness.records.record import Record, method_label
+from harness.records import roles
+from harness.records.record import Record, fingerprint, method_label
 
 Facts = Mapping[str, Any]
+NONE = "none"  # what a label says of a setting that another row has and this one lacks
 
 
 def name_of(method: Mapping[str, Any]) -> str:
@@ -24,8 +26,25 @@ def name_of(method: Mapping[str, Any]) -> str:
 
 
 def facts_of(record: Record) -> dict[str, Any]:
-    """Settings and recipe of a record under the names that set rows apart: ``beta``, ``training.steps``, …"""
-    return dict(_flat(_recipe(record))) | dict(_flat(record["method"]["settings"]))
+    """All that sets the row of a record apart, under the names of a label: ``beta``, ``training.steps``, ``code``, …
+
+    ``code`` is where the method came from: the harness, a distribution with its version, or the hash of a file.
+    """
+    return dict(_flat(_recipe(record))) | dict(_flat(_own(record)))
+
+
+def fact(record: Record, key: str) -> str:
+    """One of :func:`facts_of` in words; what a record does not say is ``none``."""
+    return str(facts_of(record).get(key, NONE))
+
+
+def names(firsts: Sequence[Record]) -> list[str]:
+    """For one record of each row: its name with what sets it apart, no two alike."""
+    return [joined(name_of(r["method"]), details) for r, details in zip(firsts, of_rows(firsts), strict=True)]
+
+
+def joined(name: str, details: str) -> str:
+    return f"{name} ({details})" if details else name
 
 
 def of_protocols(protocols: Mapping[str, Sequence[Record]]) -> dict[str, str]:
@@ -37,21 +56,66 @@ def of_protocols(protocols: Mapping[str, Sequence[Record]]) -> dict[str, str]:
 
 
 def of_rows(firsts: Sequence[Record]) -> list[str]:
-    """For one record of each row: settings contested within its method, and recipe contested among all trained."""
-    settings = [dict(_flat(record["method"]["settings"])) for record in firsts]
+    """For one record of each row: settings contested within its method, and recipe contested among all trained.
+
+    No two rows of one name get the same words: see :func:`apart`.
+    """
+    own = [dict(_flat(_own(record))) for record in firsts]
     recipes = [dict(_flat(_recipe(record))) for record in firsts]
     by_method: dict[str, list[int]] = defaultdict(list)
     for i, record in enumerate(firsts):
         by_method[name_of(record["method"])].append(i)
-    among_trained = _contested(recipes[i] for i, record in enumerate(firsts) if not is_reference(record))
-    labels = [""] * len(firsts)
+    references = [roles.of(record).reference for record in firsts]
+    among_trained = _contested(recipes[i] for i, reference in enumerate(references) if not reference)
+    details = [""] * len(firsts)
     for rows in by_method.values():
-        own = _contested(settings[i] for i in rows)
+        contested = _contested(own[i] for i in rows)
         for i in rows:
-            recipe = _contested(recipes[j] for j in rows) if is_reference(firsts[i]) else among_trained
-            parts = (_listed(settings[i], own), _listed(recipes[i], recipe))
-            labels[i] = ", ".join(part for part in parts if part)
-    return labels
+            recipe = _contested(recipes[j] for j in rows) if references[i] else among_trained
+            parts = (_listed(own[i], contested), _listed(recipes[i], recipe))
+            details[i] = ", ".join(part for part in parts if part)
+    return apart([(name_of(r["method"]), words) for r, words in zip(firsts, details, strict=True)], firsts)
+
+
+def apart(rows: Sequence[tuple[str, str]], firsts: Sequence[Record]) -> list[str]:
+    """The details of ``rows`` (name, details), made longer where two rows would be called the same.
+
+    First by facts that one row has and the other lacks (``beta=none``), and where no fact tells, by the hash of the
+    whole specification.
+    """
+    alike: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        alike[row].append(i)
+    details = [words for _, words in rows]
+    for same in (members for members in alike.values() if len(members) > 1):
+        facts = {i: {key: short(value) for key, value in facts_of(firsts[i]).items()} for i in same}
+        keys = dict.fromkeys(key for i in same for key in facts[i])
+        telling = [key for key in keys if len({facts[i].get(key) for i in same}) > 1]
+        more = {i: ", ".join(f"{key}={facts[i].get(key, NONE)}" for key in telling) for i in same}
+        counts = Counter(more.values())
+        for i in same:
+            rest = f"specification {training(firsts[i])}" if counts[more[i]] > 1 else ""
+            details[i] = ", ".join(filter(None, (details[i], more[i], rest)))
+    return details
+
+
+def training(record: Record) -> str:
+    """The hash of the specification of a record, seeds aside: one for all tasks of a row."""
+    what = {"settings": record["method"]["settings"]} | {k: v for k, v in record["spec"].items() if k != "seed"}
+    return fingerprint(what)[:12]
+
+
+def short(value: Any) -> str:
+    """The value as a label has it: a hash is told by its beginning."""
+    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{8,}\b", r"\1…", str(value))
+
+
+def _own(record: Record) -> dict[str, Any]:
+    """What belongs to the method of a record: its settings, how it was asked for, and whose code it was."""
+    method, spec = record["method"], record["spec"].get("method")
+    origin = spec.get("origin") if isinstance(spec, Mapping) else None
+    asked = {"variant": method["variant"]} if method["variant"] is not None else {}
+    return asked | ({"code": origin} if origin else {}) | dict(method["settings"])
 
 
 def _recipe(record: Record) -> dict[str, Any]:
@@ -78,9 +142,4 @@ def _contested(all_facts: Iterable[Facts]) -> set[str]:
 
 
 def _listed(facts: Facts, keys: set[str]) -> str:
-    return ", ".join(f"{key}={_short(value)}" for key, value in facts.items() if key in keys)
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return f"{text[:8]}…" if len(text) >= 32 and text.isalnum() else text  # a hash is told by its beginning
+    return ", ".join(f"{key}={short(value)}" for key, value in facts.items() if key in keys)

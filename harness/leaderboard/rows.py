@@ -16,16 +16,15 @@ from typing import Any
 
 from harness import statistics
 from harness.errors import BadInput, unknown
-from harness.leaderboard import conventions
+from harness.leaderboard import compute, conventions
 from harness.leaderboard import inference as inference
 from harness.leaderboard import labels as labels
-from harness.leaderboard.inference import Completions, Group, Marks
+from harness.leaderboard.inference import LEVEL, Completions, Distance, Group
 from harness.leaderboard.sheets import RECONSTRUCTED, TIED
-from harness.leaderboard.views import EVERYTHING, View, split
-from harness.records.record import Record, fingerprint
+from harness.leaderboard.views import COMPUTE, EVERYTHING, View, split
+from harness.records.record import Record
 from harness.statistics import SeedVariance
 
-LEVEL = 0.05
 MICRO = "micro world: generated problems, not the benchmark"
 
 
@@ -39,7 +38,8 @@ class Row:
     kind: str
     method: str  # with its variant: vcrd@shuffled
     details: str  # what sets it apart from other rows: "beta=0.3, training.steps=100"
-    reference: bool  # untouched or teacher: a mark to measure by, not a competitor
+    role: str  # competitor, control, or reference: a model as it comes, a mark to measure by
+    reference: bool  # whether that is its role
     reconstruction: bool
     note: str
     student: str
@@ -60,11 +60,15 @@ class Row:
     seconds: float
     peak_memory_bytes: float
     steps: float
+    flops: float | None  # of training, median over the seeds; None where a model's parameters are not known
     run_ids: tuple[str, ...]
     convention: Mapping[str, Any]  # the card: what two rows must share before their numbers are set side by side
     training: str  # hash of models and recipe, seeds aside: one for all tasks that a row was measured on
-    gain_over_sft: float | None = None
-    recovery: float | None = None
+    baseline: str | None = None  # the method that the next is a difference from
+    over_baseline: float | None = None
+    over_baseline_p: float | None = None  # Holm-adjusted within the section; from 0.05 on it is noise
+    recovery: float | None = None  # share of the way from the untrained student to the teacher
+    recovery_p: float | None = None  # of having moved from the untrained student
     rank: int | None = None  # 1 is best; references are not ranked
     p_best: float | None = None  # against the best row, Holm-adjusted within the section
 
@@ -75,7 +79,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        return f"{self.method} ({self.details})" if self.details else self.method
+        return labels.joined(self.method, self.details)
 
     @property
     def tied(self) -> bool:
@@ -95,11 +99,17 @@ class Section:
     problems: int
     rows: list[Row]
     notes: list[str]
+    aside: list[str]  # those of the notes that name rows left out, with the reason
+    firsts: Mapping[tuple[str, ...], Record]  # of each row one record, by the row's key
+
+    @property
+    def named(self) -> str:
+        """The task, and its protocol where it has several."""
+        return labels.joined(self.task, self.differs)
 
     @property
     def title(self) -> str:
-        aside = "; ".join(filter(None, (self.differs, self.view)))
-        return f"{self.task} ({aside})" if aside else self.task
+        return labels.joined(self.task, "; ".join(filter(None, (self.differs, self.view))))
 
 
 def leaderboard(
@@ -159,9 +169,7 @@ def _sections(
     ]
     seeds = inference.seed_variance(everything)
     for words, groups, aside in split(everything, view):
-        details = labels.of_rows([group.first for group in groups])
-        marks = Marks.of(groups, any_steps=view.kind == "compute")
-        rows = [_row(group, marks, seeds, apart) for group, apart in zip(groups, details, strict=True)]
+        rows = _rows(groups, seeds, any_steps=view.kind == COMPUTE)
         ordered = sorted(zip(rows, groups, strict=True), key=lambda it: (it[0].reference, -it[0].score, it[0].label))
         rows = _ranked(ordered, seeds)
         yield Section(
@@ -173,6 +181,8 @@ def _sections(
             problems=groups[0].problems,
             rows=rows,
             notes=[*_notes(groups, rows), *aside],
+            aside=aside,
+            firsts={row.key: group.first for row, group in ordered},
         )
 
 
@@ -187,7 +197,14 @@ def alike(members: Iterable[Record]) -> list[list[Record]]:
     return [sorted(group, key=lambda record: record["seed"]) for group in groups.values()]
 
 
-def _row(group: Group, marks: Marks, seeds: SeedVariance | None, details: str) -> Row:
+def _rows(groups: Sequence[Group], seeds: SeedVariance | None, *, any_steps: bool) -> list[Row]:
+    details = labels.of_rows([group.first for group in groups])
+    over = inference.over_baseline(groups, any_steps=any_steps, seeds=seeds)
+    moved = inference.recovery(groups, seeds)
+    return [_row(group, seeds, *told) for group, *told in zip(groups, details, over, moved, strict=True)]
+
+
+def _row(group: Group, seeds: SeedVariance | None, details: str, over: Distance | None, moved: Distance | None) -> Row:
     first, records = group.first, group.records
     (low, high), how = inference.interval(group, seeds)
     cost = {key: fmean(record["cost"][key] for record in records) for key in first["cost"]}
@@ -199,8 +216,9 @@ def _row(group: Group, marks: Marks, seeds: SeedVariance | None, details: str) -
         kind=first["kind"],
         method=labels.name_of(first["method"]),
         details=details,
+        role=group.roles.role,
         reference=group.reference,
-        reconstruction=first["method"]["reconstruction"],
+        reconstruction=group.roles.reconstruction,
         note=first["method"]["note"],
         student=first["student"],
         teacher=first["teacher"],
@@ -217,17 +235,23 @@ def _row(group: Group, marks: Marks, seeds: SeedVariance | None, details: str) -
         seconds=cost["seconds"],
         peak_memory_bytes=cost["peak_memory_bytes"],
         steps=cost["steps"],
+        flops=_flops(records),
         run_ids=tuple(record["run_id"] for record in records),
         convention=first["convention"],
-        training=_training(first),
-        gain_over_sft=inference.gain(group, marks),
-        recovery=inference.recovery(group, marks),
+        training=labels.training(first),
+        baseline=over.mark if over else None,
+        over_baseline=over.value if over else None,
+        over_baseline_p=over.p if over else None,
+        recovery=moved.value if moved else None,
+        recovery_p=moved.p if moved else None,
     )
 
 
-def _training(record: Record) -> str:
-    what = {"settings": record["method"]["settings"]} | {k: v for k, v in record["spec"].items() if k != "seed"}
-    return fingerprint(what)[:12]
+def _flops(records: Sequence[Record]) -> float | None:
+    try:
+        return compute.median_cost(records, "flops")
+    except BadInput:  # a row has its place in a table whether or not its cost can be counted in this unit
+        return None
 
 
 def _ranked(ordered: Sequence[tuple[Row, Group]], seeds: SeedVariance | None) -> list[Row]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-TIED, RECONSTRUCTED = "†", "‡"
+TIED, RECONSTRUCTED, MISSING = "†", "‡", "–"
 Emphasis = Callable[[str, int | None], str]  # text and rank
 
 

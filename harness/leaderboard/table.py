@@ -20,6 +20,7 @@ from harness.leaderboard.labels import name_of
 from harness.leaderboard.rows import Row, Section, latest, leaderboard
 from harness.leaderboard.views import View
 from harness.papers import reported as papers
+from harness.records import roles
 from harness.records.record import Record
 from harness.records.store import Store
 
@@ -36,7 +37,8 @@ COLUMNS = {
     "metric": "accuracy, pass@1 or win_rate",
     "protocol": "hash; scores compare only under equal ones",
     "kind": "measured, or reported by a paper",
-    "method": "with its variant: vcrd@shuffled",
+    "method": "with its variant: NAME@shuffled",
+    "role": "competitor, control, or reference: a model as it comes",
     "reconstruction": "whether the method's published formula is unknown",
     "settings": "the method's hyper-parameters, JSON",
     "seed": "training seed",
@@ -95,6 +97,7 @@ def _flat(record: Record) -> dict[str, Any]:
         | record["cost"]
         | {
             "method": name_of(record["method"]),
+            "role": roles.of(record).role,
             "reconstruction": record["method"]["reconstruction"],
             "settings": json.dumps(record["method"]["settings"], sort_keys=True),
             "protocol": record["protocol"]["hash"],

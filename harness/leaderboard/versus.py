@@ -3,7 +3,8 @@
     found = versus(records, "vcrd", "gkd@trl", "humaneval", store.completions)
     print(in_words(found[0]))
 
-Only scores under one protocol are compared, problem by problem, and only students of the same training seed.
+Only scores under one protocol are compared, problem by problem, and only students of the same training seed. Which rows
+were taken, and which others a name could have meant, is part of the answer: :mod:`harness.leaderboard.choice`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import Any
 import numpy as np
 
 from harness import statistics
-from harness.errors import BadInput, unknown
-from harness.leaderboard import conventions, inference, labels
-from harness.leaderboard.inference import Completions, Group
-from harness.leaderboard.rows import LEVEL, MICRO, alike, latest, selected
+from harness.errors import BadInput
+from harness.leaderboard import choice, conventions, inference, labels
+from harness.leaderboard.choice import Taken
+from harness.leaderboard.inference import LEVEL, Completions, Group
+from harness.leaderboard.rows import MICRO, alike, latest, selected
+from harness.leaderboard.views import EVERYTHING, View
 from harness.records.record import Record
 from harness.statistics import Comparison, SeedVariance
 
@@ -46,6 +49,7 @@ class Versus:
     more_seeds: float  # on the same problems
     times_both: float  # by which both would have to grow; 1 or less: no need
     minimum_detectable: float  # the smallest difference that these problems and seeds show in four of five trials
+    taken: tuple[Taken, Taken]  # the rows of a and b, and the rule that chose them
     notes: tuple[str, ...]
 
     @property
@@ -60,18 +64,20 @@ def versus(
     tasks: Sequence[str],
     completions: Completions,
     protocol: str | None = None,
+    view: View = EVERYTHING,
 ) -> list[Versus]:
     """One comparison a task, Holm-adjusted over them.
 
     ``a`` and ``b`` are names as in a table, with settings where several rows have one name:
-    ``gkd``, ``gkd@trl``, ``vcrd@shuffled``, ``sft:training.steps=900``. ``protocol`` is the beginning of a
-    hash, needed where both were measured under several. Raises BadInput when there is nothing to compare.
+    ``gkd``, ``gkd@trl``, ``vcrd@shuffled``, ``sft:training.steps=900``. ``view`` says which budget two rows of
+    several must share. ``protocol`` is the beginning of a hash, needed where both were measured under several. Raises
+    BadInput when there is nothing to compare, or when it is not clear which rows are meant.
     """
     by_task: dict[str, list[Record]] = defaultdict(list)
     for record in latest(records):
         by_task[record["task"]].append(record)
     titles = list(dict.fromkeys(selected(by_task, tasks)))
-    pairs = [_pair(by_task[title], title, a, b, completions, protocol) for title in titles]
+    pairs = [_pair(by_task[title], title, a, b, completions, protocol, view) for title in titles]
     found = [(statistics.compare(pair.first, pair.second, seeds=pair.pooled), pair) for pair in pairs]
     adjusted = statistics.holm([comparison.p for comparison, _ in found])
     return [_versus(c, pair, p, len(found)) for (c, pair), p in zip(found, adjusted, strict=True)]
@@ -90,6 +96,7 @@ class Pair:
     second: np.ndarray
     notes: tuple[str, ...]
     pooled: SeedVariance | None = None  # how seeds vary, as all rows of the table tell
+    taken: tuple[Taken, ...] = ()
 
 
 def pair_up(a: Group, b: Group, names: tuple[str, str]) -> Pair:
@@ -132,16 +139,22 @@ def pair_up(a: Group, b: Group, names: tuple[str, str]) -> Pair:
     if a.first["world"] == "micro":
         notes.append(MICRO)
     for group, name in ((a, names[0]), (b, names[1])):
-        if group.first["method"]["reconstruction"]:
+        if group.roles.reconstruction:
             notes.append(f"{name}: {group.first['method']['note']}")
     notes += conventions.differences([a, b])
     return Pair(title, a, b, names, tuple(shared), first, second, tuple(notes))
 
 
 def _pair(
-    members: Sequence[Record], title: str, a: str, b: str, completions: Completions, protocol: str | None
+    members: Sequence[Record],
+    title: str,
+    a: str,
+    b: str,
+    completions: Completions,
+    protocol: str | None,
+    view: View,
 ) -> Pair:
-    first, second = (_of_name(members, title, name) for name in (a, b))
+    first, second = (choice.of_name(members, title, name) for name in (a, b))
     protocols_a, protocols_b = ({r["protocol"]["hash"] for r in side} for side in (first, second))
     shared = protocols_a & protocols_b
     if not shared:
@@ -156,51 +169,23 @@ def _pair(
         what = f"no shared protocol begins with {protocol!r}" if protocol and not chosen else "several protocols fit"
         raise BadInput(f"{title}: {what}; choose one with --protocol HASH: {choices}")
     rows_a, rows_b = ([r for r in side if r["protocol"]["hash"] == chosen[0]] for side in (first, second))
-    group_a, group_b = _one_recipe(alike(rows_a), alike(rows_b), title, (a, b))
-    groups = [Group(g, inference.read_matrix(g, completions)) for g in (group_a, group_b)]
-    pair = pair_up(*groups, (a, b))
     under = [r for r in members if r["protocol"]["hash"] == chosen[0]]
+    all_rows = alike(under)
+    taken = choice.choose(alike(rows_a), alike(rows_b), all_rows, title, (a, b), view)
+    groups = [Group(one.records, inference.read_matrix(one.records, completions)) for one in taken]
+    pair = dataclasses.replace(pair_up(*groups, (a, b)), taken=taken)
     if len(pair.seeds) == 1 or not inference.affordable(under):
         return pair
-    rows = [Group(g, inference.read_matrix(g, completions)) for g in alike(under)]
+    rows = [Group(g, inference.read_matrix(g, completions)) for g in all_rows]
     telling = sum(not row.reference and row.matrix is not None and len(row.records) > 1 for row in rows)
     words = (f"how much training seeds vary is told by all {telling} rows of the table",) if telling > 2 else ()
     return dataclasses.replace(pair, pooled=inference.seed_variance(rows), notes=pair.notes + words)
 
 
-def _of_name(members: Sequence[Record], title: str, asked: str) -> list[Record]:
-    """The records that ``NAME`` or ``NAME:key=value,…`` means."""
-    name, _, wanted = asked.partition(":")
-    named = [r for r in members if labels.name_of(r["method"]) == name]
-    if not named:
-        raise unknown(f"method among the records of {title}", name, {labels.name_of(r["method"]) for r in members})
-    for condition in filter(None, wanted.split(",")):
-        key, equals, value = condition.partition("=")
-        known = {key for r in named for key in labels.facts_of(r)}
-        if not equals or key not in known:
-            raise unknown(f"setting in {asked!r}: NAME:key=value, key", key, known)
-        values = {str(labels.facts_of(r).get(key)) for r in named}
-        named = [r for r in named if str(labels.facts_of(r).get(key)) == value]
-        if not named:
-            raise BadInput(f"{name} on {title} has no row with {condition}; {key} is {_listed(values)}")
-    return named
-
-
-def _one_recipe(
-    a: Sequence[list[Record]], b: Sequence[list[Record]], title: str, names: tuple[str, str]
-) -> tuple[list[Record], list[Record]]:
-    """The one row of each side; of several, the pair that was trained by one recipe if there is just one."""
-    pairs = [(x, y) for x in a for y in b]
-    if len(pairs) > 1:
-        pairs = [(x, y) for x, y in pairs if inference.one_recipe(x[0], y[0])]
-    if len(pairs) == 1:
-        return pairs[0]
-    side, name = (a, names[0]) if len(a) > 1 else (b, names[1])
-    words = labels.of_rows([group[0] for group in side])
-    raise BadInput(
-        f"{name} on {title} has {len(side)} rows; say which as NAME:key=value: "
-        + "; ".join(text.replace(", ", ",") for text in words[:6])
-    )
+def _called(pair: Pair, side: int) -> str:
+    """A side by its name, and by what tells it from other rows where its name has several."""
+    taken = pair.taken[side]
+    return taken.selector if taken.others else pair.names[side]
 
 
 def _versus(comparison: Comparison, pair: Pair, p: float, tests: int) -> Versus:
@@ -209,12 +194,10 @@ def _versus(comparison: Comparison, pair: Pair, p: float, tests: int) -> Versus:
         task=pair.title,
         protocol=pair.a.first["protocol"]["hash"],
         metric=pair.a.first["metric"],
-        a=pair.names[0],
-        b=pair.names[1],
+        a=_called(pair, 0),
+        b=_called(pair, 1),
         reconstructions=tuple(
-            name
-            for group, name in zip((pair.a, pair.b), pair.names, strict=True)
-            if group.first["method"]["reconstruction"]
+            _called(pair, side) for side, group in enumerate((pair.a, pair.b)) if group.roles.reconstruction
         ),
         score_a=float(pair.first.mean()),
         score_b=float(pair.second.mean()),
@@ -226,6 +209,7 @@ def _versus(comparison: Comparison, pair: Pair, p: float, tests: int) -> Versus:
         more_seeds=max(statistics.seeds_needed(comparison, problems) - seeds, 0) if seeds > 1 else math.inf,
         times_both=statistics.scale_needed(comparison, seeds, problems),
         minimum_detectable=smallest_seen(comparison, pair.first, pair.second),
+        taken=pair.taken,
         notes=pair.notes + ((f"p Holm-adjusted over {tests} tasks",) if tests > 1 else ()),
     )
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
+from harness.leaderboard.numbers import signed
 from harness.leaderboard.versus import Versus
 
 
 def as_json(found: Versus) -> dict[str, Any]:
     """Every number, finite or null."""
-    facts = asdict(found) | {"differs": found.differs, "sentence": in_words(found)}
+    facts = {field.name: getattr(found, field.name) for field in fields(found)}
+    facts |= {"comparison": asdict(found.comparison), "taken": [side.as_json() for side in found.taken]}
+    facts |= {"differs": found.differs, "sentence": in_words(found)}
     return {key: None if value == math.inf else value for key, value in facts.items()}
 
 
 def in_words(found: Versus) -> str:
     """Whether B differs from A, by how much, how sure, and what would settle it: one sentence for a person."""
     c, (a, b) = found.comparison, (_name(found, found.a), _name(found, found.b))
-    low, high = (100 * bound for bound in c.interval)
+    low, high = (signed(bound) for bound in c.interval)
     where = f"{found.metric}, {found.problems} problems × {_many(len(found.seeds), 'seed')}"
-    gap = f"{100 * c.difference:+.1f} points [95 % {low:+.1f} to {high:+.1f}]"
+    gap = f"{signed(c.difference)} points [95 % {low} to {high}]"
     scores = f"{100 * found.score_b:.1f} against {100 * found.score_a:.1f}"
     sure = f"p {_p(found.p_holm)}, {c.test}"
     if found.differs:

@@ -162,7 +162,7 @@ def require_same_tokenizer(student: ModelFiles, teacher: ModelFiles) -> None:
     if how:
         raise BadInput(
             f"the tokenizers of student {student.id} and teacher {teacher.id} do not match: {how}; "
-            "pick a pair of one family, or a method that needs no teacher signal (sft, seqkd)"
+            "pick a pair of one family, or a method that needs no teacher signal (harness list methods shows it)"
         )
 
 

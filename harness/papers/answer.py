@@ -15,14 +15,14 @@ import numpy as np
 from harness import statistics
 from harness.errors import BadInput
 from harness.leaderboard import inference
-from harness.leaderboard.inference import Completions, Group
+from harness.leaderboard.inference import LEVEL, Completions, Group
+from harness.leaderboard.numbers import signed
 from harness.leaderboard.versus import Pair, pair_up, smallest_seen
 from harness.papers import reported
 from harness.papers.reproduce import COMPUTE, PAPER, STEPS, Outcome
 from harness.statistics import Comparison, SeedVariance
 
 ALL = "all tasks"
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,8 @@ def _of_baselines(view: str, scope: str, others: Sequence[Finding], target: str,
 
 def _of_control(view: str, control: Finding, others: Sequence[Finding], name: str) -> str:
     c = control.comparison
-    low, high = (100 * bound for bound in c.interval)
-    gap = f"{100 * c.difference:+.1f} points [{low:+.1f} to {high:+.1f}], p = {control.p_holm:.2g}"
+    low, high = map(signed, c.interval)
+    gap = f"{signed(c.difference)} points [{low} to {high}], p = {control.p_holm:.2g}"
     won = any(f.verdict == "better" for f in others)
     if control.verdict == "better":
         return f"At equal {view} it is better than its control {name} ({gap}): where the weights fall matters."

@@ -118,7 +118,7 @@ def load(name_or_file: str, results: Path | str = "results") -> Blueprint:
     elif name_or_file in reported.names(results):
         raise BadInput(
             f"paper {name_or_file}: its reported cells are known (harness show paper {name_or_file}), but no recipe "
-            f"file says how to have them again; write one like harness/papers/vcrd.toml: harness reproduce FILE.toml"
+            f"file says how to have them again; write one like those in harness/papers: harness reproduce FILE.toml"
         )
     else:
         raise unknown("paper", name_or_file, names())

@@ -2,11 +2,10 @@
 
     steps = base steps x cost of the target / cost of the method        (medians over seeds, two significant digits)
 
-A method within a tenth of the target's cost keeps its run, and so does the target's control, whose only difference may
-be where its weights fall. ``seconds`` are of training on this machine; what a cache gave weighs nothing in
-a median. ``flops`` count 6 a parameter and token for the student's training, 2 for every forward pass and sampled
-token (:func:`harness.forecast.shapes.token_flops`), and do not hang on the machine. The decision is written down once,
-so that an interrupted or divided reproduction keeps to it although seconds are never the same twice.
+What a cost is and which costs are equal, :mod:`harness.leaderboard.compute` says; the anchor here is the target. A
+method whose cost equals the target's keeps its run, and so does the target's control, whose only difference may be
+where its weights fall. The decision is written down once, so that an interrupted or divided reproduction keeps to it
+although seconds are never the same twice.
 """
 
 from __future__ import annotations
@@ -16,19 +15,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 
 from harness.errors import BadInput
-from harness.forecast import counted
-from harness.forecast.shapes import token_flops
-from harness.models.files import locate
+from harness.leaderboard import compute
 from harness.records.record import Record, fingerprint
 
-UNITS = ("seconds", "flops")
-ALIKE = 0.1  # relative difference of costs that counts as equal
 RULE = (
     "every method has as many steps as the cost of {target} buys it (median over seeds of {unit} of training, steps "
-    "rounded to two digits); a method within a tenth of that cost keeps its run, and so does the control"
+    f"rounded to two digits); a method {compute.WITHIN} of that cost keeps its run, and so does the control"
 )
 
 
@@ -57,36 +51,17 @@ def decide(base: Mapping[str, Sequence[Record]], target: str, control: str, unit
             raise BadInput(f"{file}: is not what was written there ({error}); remove it to decide anew") from None
         if earlier.key == key:
             return earlier
-    costs = {name: median(cost(record, unit) for record in records) for name, records in base.items()}
+    costs = {name: compute.median_cost(records, unit) for name, records in base.items()}
     steps = {name: records[0]["cost"]["steps"] for name, records in base.items()}
     bought = {}
     for name in base:
         ratio = costs[target] / costs[name] if costs[name] > 0 else 1.0
         buys = max(two_digits(steps[name] * ratio), 1)
-        if name != control and buys != steps[name] and abs(math.log(ratio)) > math.log1p(ALIKE):
+        if name != control and buys != steps[name] and not compute.alike(costs[name], costs[target]):
             bought[name] = buys
     found = Budget(unit, target, costs, steps, bought, key)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(found), indent=1) + "\n", "utf-8")
-    return found
-
-
-def cost(record: Record, unit: str) -> float:
-    """What the training of ``record`` cost. Raises BadInput for floating-point operations of unknown models."""
-    spent = record["cost"]
-    if unit == "seconds":
-        return spent["seconds"]
-    student, teacher = (parameters(record[side]) if record[side] else 0 for side in ("student", "teacher"))
-    return token_flops(
-        student, teacher, spent["student_tokens"], spent["teacher_forward_tokens"], spent["generated_tokens"]
-    )
-
-
-def parameters(model: str) -> int:
-    """How many a model has, by its files. Raises BadInput where they cannot be counted."""
-    found = counted.parameters(locate(model))
-    if found is None:
-        raise BadInput(f"{model}: no safetensors files, so its parameters cannot be counted; use --budget seconds")
     return found
 
 

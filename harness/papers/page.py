@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.leaderboard.formats import render
 from harness.leaderboard.inference import Completions
+from harness.leaderboard.numbers import signed
 from harness.leaderboard.rows import leaderboard
 from harness.papers import reported
 from harness.papers.answer import ALL, Finding, Standing, words
@@ -59,12 +60,10 @@ def _method(outcome: Outcome) -> Iterator[str]:
 def _comparisons(view: str, found: Sequence[Finding]) -> Iterator[str]:
     rows = [("target minus", "over", "points", "95 % interval", "p (Holm)", "verdict", "seen from")]
     for f in (f for f in found if f.view == view):
-        low, high = (100 * bound for bound in f.comparison.interval)
+        low, high = map(signed, f.comparison.interval)
         p = f"{f.p_holm:.2g}" if f.p_holm >= 0.0001 else "< 0.0001"
-        points = f"{100 * f.comparison.difference:+.1f}"
-        rows.append(
-            (f.other, f.scope, points, f"{low:+.1f} to {high:+.1f}", p, f.verdict, f"{100 * f.minimum_detectable:.1f}")
-        )
+        points = signed(f.comparison.difference)
+        rows.append((f.other, f.scope, points, f"{low} to {high}", p, f.verdict, f"{100 * f.minimum_detectable:.1f}"))
     yield _table(rows) if len(rows) > 1 else "Nothing could be compared."
     if len(rows) > 1:
         yield "“Seen from”: the smallest difference, in points, that so many problems show four times in five."
@@ -98,8 +97,8 @@ def _beside(outcome: Outcome, beside: Sequence[Standing]) -> Iterator[str]:
         decoded = f" ({count} of {n}, {status})" if count is not None else ""
         ours = "not had" if s.ours is None else f"{s.ours:.1f} on {s.task}"
         span = "" if s.low is None else f"{s.low:.1f} to {s.high:.1f}"
-        gap = f"{s.gap:+.1f}" if s.gap is not None else "not comparable" if micro and s.ours is not None else ""
-        in_errors = f"{s.gap_in_errors:+.1f}" if s.gap_in_errors is not None else ""
+        gap = signed(s.gap / 100) if s.gap is not None else "not comparable" if micro and s.ours is not None else ""
+        in_errors = signed(s.gap_in_errors / 100) if s.gap_in_errors is not None else ""
         error = f"{s.theirs_error:.1f}" if s.theirs_error is not None else ""
         rows.append((s.cell, f"{s.theirs:g}{decoded}", error, ours, span, str(len(s.seeds) or ""), gap, in_errors))
     yield _table(rows) if len(rows) > 1 else "No cell of the paper is about these tasks."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.leaderboard.rows import RECONSTRUCTED, Section
+from harness.leaderboard.together import labels_of
 from harness.plots import theme
 from harness.records import curves
 from harness.records.record import Record
@@ -46,6 +47,7 @@ class Series:
 def series(sections: Sequence[Section], records: Mapping[str, Record], root: Path | str) -> list[Series]:
     """The curves kept below ``root`` for the rows of ``sections``, each training once, by label."""
     found: dict[tuple[str, ...], Series] = {}
+    names = labels_of(sections)
     for section in sections:
         for row in section.rows:
             trainings = tuple(sorted({records[run]["training_id"] for run in row.run_ids if run in records}))
@@ -53,7 +55,7 @@ def series(sections: Sequence[Section], records: Mapping[str, Record], root: Pat
                 continue
             kept = tuple(tuple(points) for t in trainings if (points := curves.read(root, t)))
             if kept:
-                found[trainings] = Series(row.label, row.reconstruction, kept)
+                found[trainings] = Series(names[row.key], row.reconstruction, kept)
     return sorted(found.values(), key=lambda one: one.label)
 
 

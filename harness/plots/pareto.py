@@ -1,4 +1,4 @@
-"""Score against cost: who gives more for less. The line joins the methods that none other beats on both."""
+"""Score against cost. The line joins the highest scores at each cost or less; it says nothing of noise, the bars do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 COSTS = {
     "seconds": "seconds of training",
     "teacher_tokens": "tokens through the teacher in training",
-    "tokens": "tokens through student and teacher in training",
+    "tokens": "tokens through student and teacher, or sampled, in training",
+    "flops": "floating-point operations of training",
     "peak_memory_bytes": "peak memory of training, bytes",
 }
 
@@ -23,8 +24,19 @@ Box = tuple[float, float, float, float]  # left, right, low, high, in pixels
 
 
 def cost(row: Row, name: str) -> float:
-    """The cost of a row under one of :data:`COSTS`: a mean over its seeds, of training alone."""
-    return row.student_tokens + row.teacher_tokens if name == "tokens" else float(getattr(row, name))
+    """The cost of a row under one of :data:`COSTS`, of training alone."""
+    if name == "tokens":
+        return row.student_tokens + row.teacher_tokens + row.generated_tokens
+    return float(getattr(row, name))
+
+
+def rows_of(section: Section, name: str) -> list[Row]:
+    """The trained rows whose cost is known."""
+    return [row for row in section.rows if not row.reference and row.kind == "measured" and known(row, name)]
+
+
+def known(row: Row, name: str) -> bool:
+    return name == "tokens" or getattr(row, name) is not None
 
 
 def frontier(rows: Sequence[Row], name: str) -> list[Row]:
@@ -56,7 +68,7 @@ def figure(
 
 
 def _panel(axes: Any, section: Section, name: str, order: Sequence[str], scheme: str) -> None:
-    rows = [row for row in section.rows if not row.reference and row.kind == "measured"]
+    rows = rows_of(section, name)
     muted = theme.colour("muted", scheme)
     costs = [cost(row, name) for row in rows]
     _scale(axes, costs)
@@ -84,7 +96,7 @@ def _panel(axes: Any, section: Section, name: str, order: Sequence[str], scheme:
     axes.yaxis.grid(True, linewidth=0.6)
     axes.set_xlabel(COSTS[name])
     axes.set_ylabel(f"{section.metric}, %")
-    axes.set_title(section.title if len(section.title) < 60 else section.title[:59] + "…")
+    axes.set_title(section.named if len(section.named) < 60 else section.named[:59] + "…")
 
 
 def _mark(axes: Any, name: str, score: float, low: float, high: float, shade: str) -> None:
@@ -129,8 +141,8 @@ def _labels(axes: Any, rows: Sequence[Row], name: str, scheme: str) -> None:
         x = places[row.run_ids][0]
         low, high = (axes.transData.transform((cost(row, name), 100 * end))[1] for end in (row.low, row.high))
         taken.append((x - unit, x + unit, low, high))
-    for row in sorted(rows, key=lambda row: -row.score):
-        label = row.label if len(row.label) < 26 else row.label[:25] + "…"
+    ordered = sorted(rows, key=lambda row: -row.score)
+    for row, label in zip(ordered, theme.shortened([row.label for row in ordered], 26), strict=True):
         label += RECONSTRUCTED if row.reconstruction else ""
         x, y = places[row.run_ids]
         wide, tall = 5.2 * len(label) * unit, 9 * unit

@@ -28,7 +28,7 @@ def figure(sections: Sequence[Section], scheme: str = "light", columns: int = CO
     lines = -(-len(sections) // columns)
     tallest = max(len(_competitors(section)) for section in sections)
     with theme.drawing(scheme):
-        longest = max(len(_name(row)) for section in sections for row in _competitors(section))
+        longest = max(len(name) for section in sections for name in _names(_competitors(section)))
         size = ((2.3 + 0.075 * longest) * max(columns, 2), lines * (1.05 + 0.27 * tallest))
         found = Figure(figsize=size, layout="constrained")
         grid = found.subplots(lines, columns, squeeze=False)
@@ -42,8 +42,9 @@ def figure(sections: Sequence[Section], scheme: str = "light", columns: int = CO
 
 
 def standing_notes(sections: Sequence[Section]) -> list[str]:
-    """What must stand by any figure of ``sections``: whose world it is, what is a reconstruction."""
-    return list(dict.fromkeys(note for section in sections for note in section.notes if _stands(note)))
+    """What must stand by any figure of ``sections``: how rows were chosen, whose world, what is a reconstruction."""
+    chosen = [note for section in sections for note in (section.view, *section.aside)]
+    return list(dict.fromkeys([*filter(None, chosen), *(n for s in sections for n in s.notes if _stands(n))]))
 
 
 def _stands(note: str) -> bool:
@@ -76,16 +77,18 @@ def _panel(axes: Any, section: Section, scheme: str) -> None:
                 textcoords="offset points", ha="center", fontsize=7, color=theme.colour("muted", scheme),
             )  # fmt: skip
     axes.margins(x=0.06)
-    axes.set_yticks(range(len(rows)), [_name(row) for row in rows])
+    axes.set_yticks(range(len(rows)), _names(rows))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.xaxis.grid(True, linewidth=0.6)
     axes.set_xlabel(f"{section.metric}, % of {section.problems} problems")
-    axes.set_title(section.title if len(section.title) < 44 else section.title[:43] + "…", pad=16)
+    axes.set_title(section.named if len(section.named) < 44 else section.named[:43] + "…", pad=16)
 
 
-def _name(row: Row) -> str:
-    label = STEPS.sub(r", \1 steps", row.label)  # what sets most rows apart, in few letters
-    label = label if len(label) < 30 else label[:29] + "…"
-    return f"{label}{RECONSTRUCTED if row.reconstruction else ''}" + ("" if row.kind == "measured" else " (reported)")
+def _names(rows: Sequence[Row]) -> list[str]:
+    labels = [STEPS.sub(r", \1 steps", row.label) for row in rows]  # what sets most rows apart, in few letters
+    return [
+        f"{label}{RECONSTRUCTED if row.reconstruction else ''}" + ("" if row.kind == "measured" else " (reported)")
+        for label, row in zip(theme.shortened(labels, 30), rows, strict=True)
+    ]

@@ -76,6 +76,12 @@ def of_series(index: int, scheme: str = "light") -> tuple[str, str, object]:
     return colour(SERIES[place], scheme), MARKERS[turn % len(MARKERS)], DASHES[turn % len(DASHES)]
 
 
+def shortened(labels: Sequence[str], most: int) -> list[str]:
+    """Labels cut to ``most`` characters, but for those that would then read alike."""
+    cut = [label if len(label) <= most else f"{label[: most - 1]}…" for label in labels]
+    return [short if cut.count(short) == 1 else label for short, label in zip(cut, labels, strict=True)]
+
+
 @contextmanager
 def drawing(scheme: str = "light", **changes: object) -> Iterator[None]:
     """Draws and writes in the house style, whatever the user's own matplotlib settings are."""

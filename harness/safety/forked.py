@@ -67,7 +67,7 @@ class Trace:
 class Killer:
     """Forks runs of the small job from this process and kills them."""
 
-    def __init__(self, folder: Path, method: str = "gkd", tasks: Sequence[str] = world.TASKS):
+    def __init__(self, folder: Path, method: str = world.METHOD, tasks: Sequence[str] = world.TASKS):
         self.folder, self.method, self.tasks = folder, method, tuple(tasks)
         self.shared = mmap.mmap(-1, 16)  # the child says: the awaited call began
         world.write_data(folder / "data")

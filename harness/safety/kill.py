@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = argparse.ArgumentParser(prog="python -m harness.safety.kill", description=__doc__.split("\n\n")[0])
     words.add_argument("--points", type=int, default=60, help="kill points in all (default: 60)")
     words.add_argument("--seed", type=int, default=0, help="of the points (default: 0)")
-    words.add_argument("--method", default="gkd", help="that trains (default: gkd)")
+    words.add_argument("--method", default=world.METHOD, help=f"that trains (default: {world.METHOD})")
     words.add_argument("--task", action="append", default=[], help="repeatable (default: one of each kind)")
     words.add_argument("--out", type=Path, help="write the page here as well")
     chosen = words.parse_args(arguments)

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import linear_regression
 
 from harness.plan import Request, prepare
+from harness.safety import world
 
 SETTINGS = ("training.batch=8", "training.checkpoint_every=50", "training.threads=1", "data.limit=32")
 
@@ -55,13 +56,13 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def train(steps: int, results: Path, every: int, method: str = "gkd") -> Watch:
+def train(steps: int, results: Path, every: int, method: str = world.METHOD) -> Watch:
     """Trains the embedded student for ``steps`` and watches."""
     from harness.run import obtain
 
     request = Request(
         methods=[method],
-        tasks=["humaneval@micro"],
+        tasks=[world.TASKS[0]],
         settings=[*SETTINGS, f"training.steps={steps}"],
         results=results,
         device="cpu",
@@ -74,7 +75,7 @@ def train(steps: int, results: Path, every: int, method: str = "gkd") -> Watch:
 def main(arguments: Sequence[str] | None = None) -> int:
     words = argparse.ArgumentParser(prog="python -m harness.safety.memory", description=__doc__.split("\n\n")[0])
     words.add_argument("--steps", type=int, default=600, help="optimizer steps (default: 600)")
-    words.add_argument("--method", default="gkd", help="that trains (default: gkd)")
+    words.add_argument("--method", default=world.METHOD, help=f"that trains (default: {world.METHOD})")
     words.add_argument("--allowed", type=float, default=8192, help="bytes of growth a step (default: 8192)")
     words.add_argument("--out", type=Path, help="write the page here as well")
     chosen = words.parse_args(arguments)

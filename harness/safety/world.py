@@ -12,9 +12,10 @@ import hashlib
 import json
 import sys
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import import_module
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ STAGES = {
     "judging": "harness.grading.instruction.pairwise:PairwiseTask.grade_all",
     "record": "harness.records.store:Store.add",
 }
-TASKS = ("humaneval@micro", "amc23@micro", "alpaca_eval@micro", "evol_instruct@real")
+JOB = tomllib.loads((resources.files("harness.safety") / "job.toml").read_text("utf-8"))
+METHOD, TASKS = JOB["method"], tuple(JOB["tasks"])
 SETTINGS = {
     "training.steps": 8,
     "training.batch": 4,
@@ -50,13 +52,15 @@ SPENT = ("seconds", "eval_seconds", "peak_memory_bytes")  # of its cost
 
 
 def write_data(folder: Path) -> None:
-    """The instructions of ``evol_instruct`` in the layout of HARNESS_DATA."""
-    rows = [{"prompt": f"Say {i} in words.", "generated_text": "word " * i} for i in range(8)]
-    (folder / "evol_instruct").mkdir(parents=True, exist_ok=True)
-    (folder / "evol_instruct/evol_inst_eval.json").write_text(json.dumps(rows), "utf-8")
+    """The instructions of the job's judged task in the layout of HARNESS_DATA."""
+    layout = JOB["instructions"]
+    rows = [{layout["prompt"]: f"Say {i} in words.", layout["response"]: "word " * i} for i in range(8)]
+    file = folder / layout["file"]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(rows), "utf-8")
 
 
-def words(results: Path, judge: str, method: str = "gkd", tasks: tuple[str, ...] = TASKS) -> list[str]:
+def words(results: Path, judge: str, method: str = METHOD, tasks: tuple[str, ...] = TASKS) -> list[str]:
     """The command line of the job."""
     found = ["run", "--method", method, "--results", str(results), "--json", "--judge", judge]
     found += [word for task in tasks for word in ("--task", task)]
