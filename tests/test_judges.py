@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import random
+import time
 
 import pytest
 
@@ -35,13 +36,76 @@ def test_responses_cannot_forge_turns_or_fields():
         ("alpacaeval-1", "-" * 50_000 + "1", None),
         ("alpacaeval-1", "[{'model': 'model_1', 'rank': True}]", 1.0),
         ("alpacaeval-1", "__import__('os').getcwd()", None),
-        ("distillm2", "I thought of [[A]] but [[B]]", 0.0),
-        ("distillm2", "[[C]]", 0.5),
-        ("distillm2", "[[D]] A", None),
+        (
+            "alpacaeval-1",
+            "<think>2!</think>\n[{'model': 'model_1', 'rank': 1}, {'model': 'm', 'rank': 2}]",
+            1.0,
+        ),
+        ("alpacaeval-1", "<think>[{'model': 'model_1', 'rank': 1}, {'model': 'm', 'rank': 2}]", None),
     ],
 )
 def test_replies_are_read(protocol, reply, share):
     assert judge_protocol(protocol).read(Reply(reply)) == share
+
+
+@pytest.mark.parametrize(
+    ("reply", "share"),
+    [
+        ("[[C]]", 0.5),
+        ("Both are fine.\n[[A]]\n", 1.0),
+        ("I thought of [[A]] first.\n\n[[B]]", 0.0),
+        ("[[A]]\nOn reflection B is better:\n[[B]]", 0.0),
+        ("[[A]]\nCorrection: [[B]]", 0.0),
+        ("[[A]]\n\nNote: answer A quotes the words `[[B]]` itself.", 1.0),
+        ("[[A]]\n> [[B]]", 1.0),
+        ("The answer ends with\n```\n[[B]]\n```\n[[A]]", 1.0),
+        ("[[A]]\nAnswer B holds\n~~~text\n[[B]]\n~~~", 1.0),
+        ("[[A]]\nAnswer B holds\n````\n```\n[[B]]\n````", 1.0),
+        ("[[A]]\n'[[B]]' stands in the second answer.", 1.0),
+        ("**[[A]]**", 1.0),
+        ("### Verdict: **[[B]]**", 0.0),
+        ("**My final verdict is:** [[C]].", 0.5),
+        ("`[[A]]`", 1.0),
+        ("```[[A]]```", 1.0),
+        ("<think>[[B]]\nor rather</think>\n[[A]]", 1.0),
+        ("[[B]] was my first thought\n</think>\n[[A]]", 1.0),
+        ("[[A]]\r\n", 1.0),
+        # no verdict
+        ("", None),
+        ("[[D]] A", None),
+        ("[[a]]", None),
+        ("[A]", None),
+        ("I thought of [[A]] but [[B]]", None),
+        ("I have to answer [[A]], [[B]] or [[C]]. Let me", None),
+        ("[[A]] [[B]]", None),
+        ("[[A]] or\n", None),
+        ("> [[B]]", None),
+        ('"[[B]]"', None),
+        ("```\n[[B]]\n```", None),
+        ("<think>\n[[B]]\n", None),
+        ("<think>\n[[B]]\n</think>\nI cannot tell.", None),
+        ("Not [[A]]", None),
+        ("- [[A]]: answer A is better", None),
+    ],
+)
+def test_a_verdict_stands_on_a_line_of_its_own(reply, share):
+    read = judge_protocol("distillm2").read
+    assert read(Reply(reply)) == share
+    assert read(Reply(reply, cut=True)) is None
+
+
+def test_reading_a_hostile_reply_takes_no_time():
+    read = judge_protocol("distillm2").read
+    for text in (
+        "* " * 10_000 + "[[A]",
+        "my " * 7000,
+        "`" * 20_000,
+        "\n".join(["```"] * 5000),
+        "verdict" + " " * 20_000,
+    ):
+        began = time.monotonic()
+        assert read(Reply(text)) is None
+        assert time.monotonic() - began < 1.0
 
 
 def test_the_parsers_leave_the_root_logger_alone(caplog):

@@ -9,11 +9,11 @@ from harness.cli import main
 from harness.errors import RunFailed
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import open_task
-from harness.grading.judges.server import Passing, ServerOptions
+from harness.models.openai_client import ClientOptions, Passing
 from harness.models.server import ServerGenerator, _served
 from harness.types import Decoding, Prompt
 
-QUICK = ServerOptions(retries=2, backoff_s=0.01, timeout_s=5.0)
+QUICK = ClientOptions(retries=2, backoff_s=0.01, timeout_s=5.0)
 DECODING = Decoding(temperature=0.6, top_p=0.9, max_new_tokens=64, stop=("\n\n", "END", "c", "d", "e"))
 
 

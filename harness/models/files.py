@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInput
+from harness.models import openai_client
+from harness.models.openai_client import PATIENT_S, ClientOptions
+from harness.options import build, key_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,6 +37,7 @@ class ModelFiles:
     path: Path
     sha256: str
     url: str | None = None
+    client: ClientOptions | None = None  # how that server is reached
 
     def identity(self) -> dict[str, str]:
         return {"id": self.id, "sha256": self.sha256}
@@ -69,11 +72,17 @@ def locate(name: str) -> ModelFiles:
 
 
 def _served(name: str) -> ModelFiles:
-    """Named without the address: the same model is the same wherever it is served."""
-    model, at, rest = name.removeprefix(SERVED).partition("@http")
-    if not model or not at or not re.fullmatch(r"s?://[^/\s]+(/\S*)?", rest):
+    """Named without the address: the same model is the same wherever it is served.
+
+    ``openai:MODEL@URL`` may be followed by the fields of :class:`ClientOptions`, as in ``,key_env=NAME``.
+    """
+    asked, *settings = name.removeprefix(SERVED).split(",")
+    model, url = openai_client.split_name(asked, name)
+    if not model or url is None:
         raise BadInput(f"{name}: a served model is written openai:MODEL@http://host:port/v1")
-    return ModelFiles(f"{SERVED}{model}", Path(), "unknown: served", f"http{rest}")
+    options = build(ClientOptions, {"timeout_s": PATIENT_S} | key_values(settings, name), name)
+    openai_client.OpenAIClient(model, url, options, name)  # refuses an address or a key before any work
+    return ModelFiles(f"{SERVED}{model}", Path(), "unknown: served", url, options)
 
 
 def _portable(name: str) -> str:

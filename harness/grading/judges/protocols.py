@@ -27,6 +27,7 @@ from types import ModuleType
 
 from harness.errors import RunFailed, unknown
 
+THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # around a model's thinking, before its answer
 REPLY_LIMIT = 20_000  # characters of a reply that are read; a judge's verdict is far shorter
 
 RUBRIC = """\
@@ -61,11 +62,16 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model: str = ""  # what the server says it ran
+    cut: bool = False  # the reply ended at the token limit, not by itself
 
 
 @dataclass(frozen=True)
 class JudgeProtocol:
-    """One way of asking. ``read`` gives the share in [0, 1] of the response shown first, or None."""
+    """One way of asking. ``read`` gives the share in [0, 1] of the response shown first, or None.
+
+    ``reading`` names the rule of ``read`` where another rule went by the same protocol name before; it enters the
+    judge's identity, so that answers kept under the older rule are not used.
+    """
 
     name: str
     turns: tuple[tuple[str, str], ...]  # (role, template with {instruction}, {output_1}, {output_2})
@@ -74,6 +80,7 @@ class JudgeProtocol:
     max_tokens: int
     both_orders: bool = False
     top_logprobs: int = 0
+    reading: str = ""
 
     @property
     def prompt_sha256(self) -> str:
@@ -115,7 +122,13 @@ def _alpacaeval_2() -> JudgeProtocol:
 
 def _distillm2() -> JudgeProtocol:
     return JudgeProtocol(
-        "distillm2", (("user", RUBRIC),), _read_letter, temperature=1.0, max_tokens=1024, both_orders=True
+        "distillm2",
+        (("user", RUBRIC),),
+        _read_letter,
+        temperature=1.0,
+        max_tokens=1024,
+        both_orders=True,
+        reading="last verdict on a line of its own",
     )
 
 
@@ -134,8 +147,9 @@ def _turns(template: str) -> tuple[tuple[str, str], ...]:
 
 
 def _read_ranking(reply: Reply) -> float | None:
-    """alpaca_eval's ``ranking_parser``: a Python list that gives model_1 rank 1 or 2."""
-    return _share(_parsers().ranking_parser(reply.text[:REPLY_LIMIT]) if reply.text else [math.nan])
+    """alpaca_eval's ``ranking_parser``: a Python list that gives model_1 rank 1 or 2, behind any thinking."""
+    text = _answer(reply.text)[:REPLY_LIMIT]
+    return _share(_parsers().ranking_parser(text) if text else [math.nan])
 
 
 def _read_logprobs(reply: Reply) -> float | None:
@@ -146,9 +160,40 @@ def _read_logprobs(reply: Reply) -> float | None:
 
 
 def _read_letter(reply: Reply) -> float | None:
-    """The last [[A]], [[B]] or [[C]]: reasons may mention another before the verdict."""
-    letters = re.findall(r"\[\[([ABC])\]\]", reply.text[-REPLY_LIMIT:])
-    return {"A": 1.0, "B": 0.0, "C": 0.5}[letters[-1]] if letters else None
+    """The last verdict that stands on a line of its own, [[A]], [[B]] or [[C]]; None from a reply that was cut.
+
+    Emphasis and a short label may stand around it (``**Verdict: [[A]]**``). Verdicts within a sentence, in quotes,
+    quoted lines (``>``), code blocks and thinking are talk about a verdict and give none.
+    """
+    if reply.cut:
+        return None
+    found, fence = None, None
+    for line in _answer(reply.text)[-REPLY_LIMIT:].splitlines():
+        if mark := _FENCE.match(line):
+            if fence is None:
+                fence = mark[1]
+            elif mark[1].startswith(fence) and not line.strip().strip(fence[0]):
+                fence = None
+        elif fence is None and (verdict := _VERDICT.fullmatch(line)):
+            found = verdict[1]
+    return None if found is None else {"A": 1.0, "B": 0.0, "C": 0.5}[found]
+
+
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[^`]*$")
+_VERDICT = re.compile(
+    r"[\s*_#`]*"
+    r"(?i:(?:(?:my|the|so|final|overall|corrected)[\s*_]+)*"
+    r"(?:verdict|answer|judge?ment|decision|choice|correction)[\s*_]*(?:is)?[\s*_]*[:=]?[\s*_`]*)?"
+    r"\[\[([ABC])\]\][\s*_`.!]*"
+)
+
+
+def _answer(text: str) -> str:
+    """What a reply says after its thinking; nothing where the thinking was not ended."""
+    _, ended, answer = text.rpartition(THOUGHT_ENDS)
+    if not ended and text.lstrip().startswith(THOUGHT_BEGINS):
+        return ""
+    return answer
 
 
 def _share(preference: list[float]) -> float | None:
