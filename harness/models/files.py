@@ -57,7 +57,7 @@ def locate(name: str) -> ModelFiles:
             raise BadInput(f"{name} is no model folder: config.json is missing")
         if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
             raise BadInput(f"{name} holds no weights (*.safetensors): the model folder is incomplete")
-        return ModelFiles(_portable(name), path, _digest(path))
+        return ModelFiles(portable(name), path, _digest(path))
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise BadInput(f"no model folder at {name}; give a folder, a hub id such as org/name, or micro:student")
     from huggingface_hub import snapshot_download
@@ -85,7 +85,7 @@ def _served(name: str) -> ModelFiles:
     return ModelFiles(f"{SERVED}{model}", Path(), "unknown: served", url, options)
 
 
-def _portable(name: str) -> str:
+def portable(name: str) -> str:
     """A folder's own name: records travel, the paths of one machine do not."""
     return Path(os.path.abspath(name)).name
 
