@@ -306,12 +306,12 @@ def _unknown(record: Record, given: Given) -> Iterator[str]:
     if judge.get("kind") == "replay" and given.judge is None:
         yield f"the judgements came from a file (sha256 {judge.get('annotations_sha256', '')[:8]}): --judge replay:FILE"
     for role in ("student", "teacher"):
-        name = record[role]
-        if name and getattr(given, role) is None and (name.startswith(models.SERVED) or "/" not in name):
-            yield (
-                f"the {role} {name} is a folder or a server: give it with --{role}"
-                if ":" not in name
-                else (f"the {role} {name} runs on a server: give its address with --{role} {name}@URL")
-            )
+        name = record[role] or ""
+        if getattr(given, role) is not None:
+            continue
+        if name.startswith(models.SERVED):
+            yield f"the {role} runs on a server: give its address with --{role} {name}@URL"
+        elif name and not name.startswith(models.MICRO) and "/" not in name:
+            yield f"the {role} {name!r} is a folder: give it with --{role} DIR"
     if judge.get("kind") == "openai" and given.judge is None:
         yield f"the judge's address is not recorded: give it with --judge openai:{judge['model']}@URL"
