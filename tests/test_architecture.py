@@ -89,7 +89,7 @@ def test_the_harness_names_no_method_and_no_task():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_rooms_stay_small_and_say_what_they_are_for(path):
     text = path.read_text("utf-8")
-    assert len(text.splitlines()) <= 300
+    assert len(text.splitlines()) <= 400
     assert ast.get_docstring(ast.parse(text)), "a module starts by saying what it is for"
     assert path.stem not in {"utils", "common", "misc", "helpers"}
 

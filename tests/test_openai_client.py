@@ -322,3 +322,19 @@ def test_https_goes_through_the_proxy_of_the_environment_and_http_does_not(monke
         with listening(answering(OK)) as (url, _):
             assert ask(url) == b"{}"
         assert len(seen) == 1
+
+
+def test_a_proxy_of_another_kind_is_named(monkeypatch):
+    monkeypatch.delenv("no_proxy", raising=False)
+    for proxy in ("socks5://127.0.0.1:1", "https://127.0.0.1:1", "http://host:port", "http://[::1"):
+        monkeypatch.setenv("https_proxy", proxy)
+        with pytest.raises(Unanswered, match="https_proxy of the environment"):
+            ask("https://outside.example/v1")
+
+
+def test_a_server_that_wants_a_key_says_how_to_name_it():
+    with (
+        listening(answering(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")) as (url, _),
+        pytest.raises(Unanswered, match=r"no key was sent; .* key_env=NAME"),
+    ):
+        ask(url)

@@ -306,3 +306,53 @@ def test_a_task_whose_completions_are_others_is_bad_input(recorded):
 
     with pytest.raises(BadInput, match="has no problem 'no such'"):
         verify.grade_again(record, Strange(store.root), Given(task=PARITY), None)
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", '{"problem_id": 1}', '{"problem_id": "0", "sample": 0, "text": null}'])
+def test_completions_that_are_none_are_bad_input(recorded, line):
+    _, results, _ = recorded
+
+    class Odd(Store):
+        def completions(self, record):
+            return [json.loads(line)]
+
+    for again in (
+        lambda: verify.grade_again(one_record(results), Odd(results), Given(task=PARITY), None),
+        lambda: verify.run_again(one_record(results), Odd(results), Given(), None, print, print),
+    ):
+        with pytest.raises(BadInput, match=r"jsonl:1: no graded completion"):
+            again()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec": {}},
+        {"spec": {"method": [], "student": {"id": "x"}}},
+        {"spec": {"method": {"settings": 3}, "student": {"id": "x"}}},
+        {"spec": {"method": {"settings": {}}, "student": "x"}},
+        {"spec": {"method": {"settings": {}}, "student": {"id": "x"}, "training": [1]}},
+        {"protocol": {"hash": "h", "grader": "mine"}},
+        {"request": "harness run"},
+    ],
+)
+def test_a_record_of_another_form_is_bad_input(change, tmp_path):
+    record = Store(PUBLISHED).get("gkd-amc23@micro-s0")
+    with pytest.raises(BadInput, match="has not the form"):
+        command.find(record | change, tmp_path)
+
+
+def test_a_model_that_is_not_here_is_not_fetched_to_print_a_command(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def absent(name, local_files_only=False, **_):
+        asked.append(local_files_only)
+        raise huggingface_hub.errors.LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", absent)
+    record = Store(PUBLISHED).get("gkd-amc23@micro-s0")
+    found = command.find(record | {"student": "org/student"}, tmp_path, fetch=False)
+    assert not found.exact and found.plan is None and "org/student is not on this machine" in found.differs
+    assert "--student org/student" in command.line(found.request) and all(asked)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+from pathlib import Path
 
 from harness.commands import verify, words
 from harness.errors import BadInput
@@ -44,16 +46,17 @@ def call(chosen: argparse.Namespace) -> str:
 
 
 def _command(chosen: argparse.Namespace) -> str:
-    """The command line of a record; exit code 1 where this version and these files make another run of it."""
+    """The command line of a record; exit code 1 where it makes another run here, or where that cannot be known."""
     from harness.records.store import Store
     from harness.rerun import command
 
     if len(chosen.what) != 1:
         raise BadInput("show --command takes one record: a run id, its beginning, or a record file")
     record = Store(chosen.results).get(chosen.what[0])
-    found = command.find(record, chosen.results, verify.given_of(chosen))
+    with tempfile.TemporaryDirectory() as scratch:  # planning opens a judge's file of answers
+        found = command.find(record, Path(scratch), verify.given_of(chosen), fetch=False)
     if not found.exact:
-        print(f"harness: another run than {record['run_id']}: {found.differs}", file=sys.stderr)
+        print(f"harness: not shown to make {record['run_id']}: {found.differs}", file=sys.stderr)
         chosen.exit_code = 1
     said = command.line(found.request)
     return words.dump({"command": said, "exact": found.exact, "differs": found.differs}) if chosen.json else said

@@ -71,6 +71,20 @@ def locate(name: str) -> ModelFiles:
     return ModelFiles(name, folder, _digest(folder))
 
 
+def is_here(name: str) -> bool:
+    """Whether :func:`locate` needs no hub for a model: it ships, is served, is a folder, or was fetched before."""
+    if name.startswith((MICRO, SERVED)) or Path(name).is_dir() or name.count("/") != 1:
+        return True
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    try:
+        snapshot_download(repository, revision=revision or None, local_files_only=True)
+    except (OSError, ValueError):  # LocalEntryNotFoundError and HFValidationError are of these
+        return False
+    return True
+
+
 def _served(name: str) -> ModelFiles:
     """Named without the address: the same model is the same wherever it is served.
 

@@ -212,7 +212,7 @@ class OpenAIClient:
         headers = {"Content-Type": "application/json", "Connection": "close"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        connection = _Connection(self.address, time.monotonic() + self.options.timeout_s)
+        connection = _Connection(self.address, time.monotonic() + self.options.timeout_s, _proxy_of(self.address))
         try:
             connection.request("POST", f"{self.address.path}{path}", body, headers)
             answer = connection.getresponse()
@@ -231,6 +231,8 @@ class OpenAIClient:
             target = _shown(answer.headers.get("Location") or "an address that it does not name")
             raise Unanswered(f"HTTP {answer.status}: the server redirects to {target}, which is not followed", True)
         said = f"HTTP {answer.status}: {_message(content) or _shown(answer.reason)}"
+        if answer.status in (401, 403) and not self._key:
+            said += " (no key was sent; name the variable that holds this server's with key_env=NAME)"
         if answer.status in PASSING or answer.status >= 500:
             raise Passing(said, retry_after(answer.headers.get("Retry-After")))
         too_long = answer.status == 413 or (answer.status in (400, 422) and TOO_LONG.search(said) is not None)
@@ -240,12 +242,11 @@ class OpenAIClient:
 class _Connection(http.client.HTTPConnection):
     """One connection, all of whose waits end at ``deadline`` (time.monotonic)."""
 
-    def __init__(self, address: Address, deadline: float):
+    def __init__(self, address: Address, deadline: float, proxy: urllib.parse.SplitResult | None):
         super().__init__(address.host, address.port)
         self._tls = address.scheme == "https"
         self._deadline, self._server = deadline, address.host
         self._bare: socket.socket | None = None
-        proxy = _proxy_of(address) if self._tls else None
         if proxy is not None:
             self.host, self.port = proxy.hostname, proxy.port or 80
             self.set_tunnel(address.host, address.port, _proxy_login(proxy))
@@ -331,12 +332,17 @@ class _Incoming(io.RawIOBase):
 
 
 def _proxy_of(address: Address) -> urllib.parse.SplitResult | None:
-    """The https proxy that the environment names for this host, or None."""
-    named = urllib.request.getproxies().get("https")
+    """The proxy that the environment names for this host, None for none. Raises Unanswered for one of another kind."""
+    named = urllib.request.getproxies().get("https") if address.scheme == "https" else None
     if not named or urllib.request.proxy_bypass(f"{address.host}:{address.port}"):
         return None
-    proxy = urllib.parse.urlsplit(named if "://" in named else f"http://{named}")
-    return proxy if proxy.hostname else None
+    try:
+        proxy = urllib.parse.urlsplit(named if "://" in named else f"http://{named}")
+        if proxy.scheme == "http" and proxy.hostname and proxy.port != 0:
+            return proxy
+    except ValueError:  # a port that is no number, a broken IPv6 address
+        pass
+    raise Unanswered("https_proxy of the environment is no http://host:port; name such a proxy, or unset it", True)
 
 
 def _proxy_login(proxy: urllib.parse.SplitResult) -> dict[str, str]:

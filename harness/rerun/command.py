@@ -45,37 +45,42 @@ class Given:
     teacher: str | None = None
     judge: str | None = None
     device: str | None = None
-    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Found:
-    """The request behind a record. ``differs`` says in what its plan is another run, "" for the same run."""
+    """The request behind a record. ``differs`` says in what its plan is another run, "" for the same run.
+
+    ``plan`` is None where a model is not on this machine and was not to be fetched: then nothing is known of the run.
+    """
 
     request: Request
-    plan: Plan
+    plan: Plan | None
     differs: str
-    same_training: bool
+    same_training: bool = False
 
     @property
     def exact(self) -> bool:
         return not self.differs
 
 
-def find(record: Record, results: Path, given: Given = Given()) -> Found:
+def find(record: Record, results: Path, given: Given = Given(), *, fetch: bool = True) -> Found:
     """The request that makes ``record``, with its plan prepared on the results folder ``results``.
 
-    Raises BadInput where the request cannot be planned here at all, naming what must be given along.
+    ``fetch``: whether models may be fetched from the hub for it. Raises BadInput for a record whose specification has
+    not the form that this version writes, and where the request cannot be planned here at all, naming what must be
+    given along.
     """
+    _check_form(record)
     best: Found | None = None
     refusal: BadInput | None = None
     for base in _recipes(record, given):
         try:
-            tried = _try(record, results, given, base)
+            tried = _try(record, results, given, base, fetch)
         except BadInput as error:
             refusal = refusal or error
             continue
-        if tried.exact:
+        if tried.exact or tried.plan is None:
             return tried
         if best is None or tried.same_training > best.same_training:
             best = tried
@@ -119,18 +124,29 @@ def _recipes(record: Record, given: Given) -> list[str]:
     return sorted(recipe.names(), key=strange)
 
 
-def _try(record: Record, results: Path, given: Given, base: str) -> Found:
+def _check_form(record: Record) -> None:
+    """Raises BadInput for a record that cannot have come from a run: its parts are not what they are called."""
+    spec, protocol = record["spec"], record["protocol"]
+    method = spec.get("method")
+    parts = [spec.get(name) for name in ("training", "rollout", "teacher_text")]
+    parts += [protocol.get(name) for name in ("dataset", "decoding", "grader")] + [record.get("request")]
+    sound = isinstance(method, dict) and isinstance(method.get("settings"), dict)
+    sound = sound and isinstance(spec.get("student"), dict) and isinstance(spec["student"].get("id"), str)
+    if not sound or not all(part is None or isinstance(part, dict) for part in parts):
+        raise BadInput(f"{record['run_id']}: its specification has not the form that this version writes")
+
+
+def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) -> Found:
     """The request on top of the recipe ``base``, planned, and held against the record."""
     spec, protocol = record["spec"], record["protocol"]
     kept = [s for s in record.get("request", {}).get("settings", ()) if s.startswith("data.")]
-    chosen, _ = recipe.override(recipe.load(base), [*kept, *given.settings])
+    chosen, _ = recipe.override(recipe.load(base), kept)
     word = given.method or _method_word(record)
     method, _, _ = plan.configured(word, chosen, {})
     task = given.task or task_word(record)
     name = (protocol.get("name") or "").removesuffix(CHANGED) or None
     settings = [
         *kept,
-        *given.settings,
         *_method_settings(spec, method),
         *_training_settings(spec, chosen),
         *_evaluation_settings(protocol, task, chosen, name),
@@ -150,6 +166,9 @@ def _try(record: Record, results: Path, given: Given, base: str) -> Found:
         judge=given.judge or judge_word(protocol),
         protocol=name,
     )
+    names = {request.student or chosen.models.student, request.teacher or chosen.models.teacher}
+    if not fetch and (absent := sorted(name for name in names if not models.is_here(name))):
+        return Found(request, None, f"not checked, since {' and '.join(absent)} is not on this machine")
     prepared = plan.prepare(request)
     (training,) = prepared.trainings
     same = training.training_id == record["training_id"]

@@ -32,7 +32,8 @@ from harness.types import Completion
 
 LEVEL = 0.95
 ENOUGH_SEEDS = 3  # of the row itself; with fewer, all rows of the task say how seeds vary
-COMPLETION = ("problem_id", "sample", "text", "tokens", "finish")  # the fields of a Completion, in order
+TEXT = ("problem_id", "sample", "text", "tokens", "finish")  # the fields of a Completion, in order
+COMPLETION = dict(zip(TEXT, (str, int, str, int, str), strict=True)) | {"score": int | float}
 MACHINE = ("cpu", "kernel", "threads", "device")  # of the provenance: what decides rounding, beside torch
 
 Rows = Sequence[Mapping[str, Any]]
@@ -91,7 +92,7 @@ def run_again(
     Raises BadInput where this version, these files or this machine cannot make the same training, and RunFailed
     where the run fails.
     """
-    rows = store.completions(record)
+    rows = _rows_of(record, store)
     with _folder(work, store) as scratch:
         found = command.find(record, scratch, given)
         if not found.same_training:
@@ -114,7 +115,7 @@ def grade_again(record: Record, store: Store, given: Given, work: Path | None) -
 
     Raises BadInput where the task or its judge cannot be opened, or where the completions are not the task's.
     """
-    rows = store.completions(record)
+    rows = _rows_of(record, store)
     protocol = record["protocol"]
     name = (protocol.get("name") or "").removesuffix(command.CHANGED) or None
     judge = given.judge or command.judge_word(protocol)
@@ -124,7 +125,7 @@ def grade_again(record: Record, store: Store, given: Given, work: Path | None) -
         known = {problem.id for problem in task.items}
         if strangers := [row["problem_id"] for row in rows if row["problem_id"] not in known]:
             raise BadInput(f"{record['run_id']}: {task.title} has no problem {strangers[0]!r}; its data has changed")
-        completions = [Completion(*(row[key] for key in COMPLETION)) for row in rows]
+        completions = [Completion(*(row[key] for key in TEXT)) for row in rows]
         graded = evaluate.rows(completions, task.grade_all(completions))
         score = evaluate.score(task, graded)
     now = {"score": score.value, "counts": score.counts, "provenance": provenance.collect("cpu")}
@@ -149,6 +150,15 @@ def _folder(work: Path | None, store: Store) -> Iterator[Path]:
     if work.resolve() == store.root.resolve():
         raise BadInput(f"--work {work} is the results folder itself; name another, so that no record is touched")
     yield work
+
+
+def _rows_of(record: Record, store: Store) -> Rows:
+    """The stored completions. Raises BadInput where they are gone, changed, or no graded completions."""
+    rows = store.completions(record)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or any(not isinstance(row.get(key), kind) for key, kind in COMPLETION.items()):
+            raise BadInput(f"{record['completions']['file']}:{number}: no graded completion")
+    return rows
 
 
 def _report(
