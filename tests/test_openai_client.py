@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import random
 import socket
 import threading
 import time
@@ -338,3 +339,37 @@ def test_a_server_that_wants_a_key_says_how_to_name_it():
         pytest.raises(Unanswered, match=r"no key was sent; .* key_env=NAME"),
     ):
         ask(url)
+
+
+def test_spoilt_answers_are_read_or_refused_and_nothing_else():
+    """Bytes of sound answers, cut, doubled, swapped and replaced, all drawn from a seed."""
+    body = b'{"choices": [{"message": {"content": "[[A]]"}}]}'
+    chunked = b"%x\r\n%s\r\n0\r\nA: b\r\n\r\n" % (len(body), body)
+    sound = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked,
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 429 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n",
+    ]
+    draw, outcomes = random.Random(0), set()
+
+    def spoilt(connection, seen):
+        answer = bytearray(draw.choice(sound))
+        for _ in range(draw.randint(0, 6)):
+            at, size = draw.randrange(len(answer)), draw.randint(1, 12)
+            new = draw.choice(
+                [b"", draw.randbytes(size), b"\r\n", b"-1", b"9" * 40, b"\x00", answer[at : at + size] * 2]
+            )
+            answer[at : at + size] = new
+            if not answer:
+                break
+        answering(bytes(answer))(connection, seen)
+
+    with listening(spoilt) as (url, _):
+        for _ in range(300):
+            try:
+                outcomes.add(type(ask(url, ClientOptions(timeout_s=2.0, retries=0))))
+            except Unanswered as error:
+                assert str(error).isprintable()
+                outcomes.add(Unanswered)
+    assert outcomes == {bytes, Unanswered}
