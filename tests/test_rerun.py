@@ -112,6 +112,8 @@ def test_overrides_are_read_back_from_what_was_resolved(words, tmp_path, monkeyp
         ({"kind": "hf", "model": "org/j", "revision": "0" * 64, "protocol": "alpacaeval-1", "temperature": 0.0,
           "max_tokens": 100}, "hf:org/j,protocol=alpacaeval-1,temperature=0.0,max_tokens=100"),
         ({"kind": "replay", "annotations_sha256": "0" * 64}, None),
+        ({"kind": "hf", "model": "../evil", "revision": ""}, None),
+        ({"kind": "openai", "model": "m@http://127.0.0.1:9/v1", "revision": None}, None),
         (None, None),
     ],
 )  # fmt: skip
@@ -144,17 +146,47 @@ def test_what_a_record_cannot_hold_is_given_along(world, capsys, tmp_path, monke
     given = ["--method", HALFWAY, "--task", PARITY, "--recipe", str(recipe)]
     assert main([*show, *given]) == 0
     assert ids(capsys.readouterr().out) == (record["training_id"], record["identity"])
-    for name in (HALFWAY, PARITY):
-        (tmp_path / Path(name).name).write_bytes(Path(name).read_bytes())
-    monkeypatch.chdir(tmp_path)  # where the files have the names that the record tells
-    assert main(show) == 0
+    copy = tmp_path / "copy.py"
+    copy.write_text(Path(HALFWAY).read_text())
+    monkeypatch.chdir(tmp_path)  # where the recipe has the name that the record tells
+    given = ["--method", "./copy.py", "--task", PARITY]
+    assert main([*show, *given]) == 0
     assert ids(capsys.readouterr().out) == (record["training_id"], record["identity"])
     recipe.write_text(recipe.read_text().replace("steps = 2", "steps = 2\nwarmup = 0.5\nthreads = 1"))
-    assert main(show) == 0 and "--set training.warmup=0.05" in capsys.readouterr().out
-    (tmp_path / "halfway_plugin.py").write_text(Path(HALFWAY).read_text() + "\n")
-    assert main(show) == 1  # another file: printed, and told what differs
+    assert main([*show, *given]) == 0 and "--set training.warmup=0.05" in capsys.readouterr().out
+    copy.write_text(Path(HALFWAY).read_text() + "\n")
+    assert main([*show, *given]) == 1  # another file: printed, and told what differs
     said = capsys.readouterr()
     assert "harness run" in said.out and "method.origin was" in said.err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": {"name": "./evil.py", "variant": None}}, "--method FILE"),
+        ({"method": {"name": "gkd", "variant": "x/evil.py"}}, "--method FILE"),
+        ({"task": "./evil.py"}, "--task FILE"),
+        ({"task": "lm_eval:../evil/task"}, "--task FILE"),
+        ({"student": "/etc"}, "--student"),
+        ({"teacher": "../evil"}, "--teacher"),
+        ({"student": "openai:m@http://127.0.0.1:9/v1"}, "--student"),
+        ({"request": {"method": "gkd", "task": "amc23", "recipe": "micro", "settings": ["data.prompts=/etc/passwd"]}},
+         "--recipe FILE"),
+        ({"request": {"method": "gkd", "task": "amc23", "recipe": "micro", "settings": ["data.prompts=data:../x"]}},
+         "--recipe FILE"),
+    ],
+)  # fmt: skip
+def test_no_path_is_taken_from_a_record(change, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    (tmp_path / "gkd@x").mkdir()
+    (tmp_path / "gkd@x/evil.py").write_text("raise SystemExit('ran')")
+    record = Store(PUBLISHED).get("gkd-amc23@micro-s0") | change
+    with pytest.raises(BadInput, match=message):
+        command.find(record, tmp_path)
+    if "task" in change:
+        with pytest.raises(BadInput, match=message):
+            verify.grade_again(record, Store(PUBLISHED), Given(), None)
 
 
 def test_show_refuses_what_leads_nowhere(world, capsys):  # noqa: F811

@@ -4,6 +4,8 @@ A record keeps what was resolved (every setting, every hash), not what was typed
 a recipe and overriding what differs; preparing its plan then shows whether it names the same training and the same
 measurement. What a record cannot hold (the folder of a model, the file of a method, the address of a judge) can be
 given along, as :class:`Given`.
+
+Records travel, so none is trusted with a path: no code, model or data is read from a place that only a record names.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +34,8 @@ from harness.training import examples
 
 DECODING = ("samples", "temperature", "top_p", "max_new_tokens")  # what a recipe's [evaluation] may override
 NAMES_ONLY = ("name", "card")  # of a protocol: they name a measurement and are no part of it
+PLAIN = re.compile(r"[\w+-][\w.+-]*")  # the name of a file in this folder
+NAME = re.compile(r"(micro:)?[\w+-][\w.+-]*(/[\w+-][\w.+-]*)?(@[\w.-]+)?|openai:[^@]*(@[\w.-]+)?")  # of a model
 CHANGED = ", decoding changed"  # behind the name of a protocol whose decoding was overridden
 
 
@@ -71,7 +76,7 @@ def find(record: Record, results: Path, given: Given = Given(), *, fetch: bool =
     not the form that this version writes, and where the request cannot be planned here at all, naming what must be
     given along.
     """
-    _check_form(record)
+    check_form(record, given)
     best: Found | None = None
     refusal: BadInput | None = None
     for base in _recipes(record, given):
@@ -111,8 +116,8 @@ def _recipes(record: Record, given: Given) -> list[str]:
     """The recipes to start from, likeliest first: as given, as recorded, those that ship."""
     if given.recipe is not None:
         return [given.recipe]
-    recorded = record.get("request", {}).get("recipe")
-    if recorded is not None and (recorded in recipe.names() or Path(recorded).is_file()):
+    recorded = record.get("request", {}).get("recipe", "")
+    if recorded in recipe.names() or (PLAIN.fullmatch(recorded) and Path(recorded).is_file()):
         return [recorded]
     # A shipped recipe of the record's own models comes first; all are tried.
     mine = {record["student"], record["teacher"]}
@@ -124,16 +129,46 @@ def _recipes(record: Record, given: Given) -> list[str]:
     return sorted(recipe.names(), key=strange)
 
 
-def _check_form(record: Record) -> None:
-    """Raises BadInput for a record that cannot have come from a run: its parts are not what they are called."""
-    spec, protocol = record["spec"], record["protocol"]
+def check_form(record: Record, given: Given, *, training: bool = True) -> None:
+    """Raises BadInput for a record that this version would not write, or whose files must be given along.
+
+    ``training``: whether the method and the models are wanted too, or the task alone.
+    """
+    spec, protocol, request = record["spec"], record["protocol"], record.get("request", {})
     method = spec.get("method")
-    parts = [spec.get(name) for name in ("training", "rollout", "teacher_text")]
-    parts += [protocol.get(name) for name in ("dataset", "decoding", "grader")] + [record.get("request")]
+    parts = [spec.get(name) for name in ("training", "rollout", "teacher_text")] + [request]
+    parts += [protocol.get(name) for name in ("dataset", "decoding", "grader")]
     sound = isinstance(method, dict) and isinstance(method.get("settings"), dict)
-    sound = sound and isinstance(spec.get("student"), dict) and isinstance(spec["student"].get("id"), str)
-    if not sound or not all(part is None or isinstance(part, dict) for part in parts):
+    sound = sound and isinstance(spec.get("student"), dict) and all(isinstance(p, dict | None) for p in parts)
+    if not sound:
         raise BadInput(f"{record['run_id']}: its specification has not the form that this version writes")
+    if unknown := [*_task_file(record, given), *(_training_files(record, given) if training else ())]:
+        raise BadInput(f"{record['run_id']} cannot be planned here: {'; '.join(unknown)}")
+
+
+def _task_file(record: Record, given: Given) -> Iterator[str]:
+    """Whether the user must name the file of the task, since a record's word is not taken for a path."""
+    title = record["task"]
+    known = title.partition("@")[0] in _tasks() or re.fullmatch(r"lm_eval:[\w.+-]+", title)
+    if given.task is None and not known:
+        yield f"the task {record.get('request', {}).get('task', title)} came from a file: give it with --task FILE"
+
+
+def _training_files(record: Record, given: Given) -> Iterator[str]:
+    """The same of the method, the models and the data."""
+    request, method = record.get("request", {}), record["method"]
+    known = {entry.name for entry in registry.entries(registry.METHODS)}
+    plain_variant = method["variant"] is None or re.fullmatch(r"[\w+-]+", method["variant"])
+    if given.method is None and not (method["name"] in known and plain_variant):
+        word, origin = request.get("method", method["name"]), record["spec"]["method"].get("origin", "unknown")
+        yield f"the method {word} came from a file (origin: {origin}): give it with --method FILE"
+    for role in ("student", "teacher"):
+        name = record["spec"]["student"].get("id") if record[role] is None else record[role]
+        if getattr(given, role) is None and not NAME.fullmatch(str(name)):
+            yield f"the {role} {name} is no name of a model: give it with --{role}"
+    for setting in request.get("settings", ()):
+        if setting.startswith("data.") and (".." in setting or os.path.isabs(setting.partition("=")[2])):
+            yield f"{setting} is a path of another machine: give a recipe with --recipe FILE"
 
 
 def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) -> Found:
@@ -141,7 +176,7 @@ def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) ->
     spec, protocol = record["spec"], record["protocol"]
     kept = [s for s in record.get("request", {}).get("settings", ()) if s.startswith("data.")]
     chosen, _ = recipe.override(recipe.load(base), kept)
-    word = given.method or _method_word(record)
+    word = given.method or method_label(record["method"])
     method, _, _ = plan.configured(word, chosen, {})
     task = given.task or task_word(record)
     name = (protocol.get("name") or "").removesuffix(CHANGED) or None
@@ -194,26 +229,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:12]}…"
 
 
-def _method_word(record: Record) -> str:
-    """The method as ``--method`` takes it: by name, or by the file that the record names."""
-    if record["spec"]["method"].get("origin", "").startswith("file "):
-        word = record.get("request", {}).get("method", f"{record['method']['name']}.py")
-        return word if os.sep in word else f"./{word}"
-    return method_label(record["method"])
-
-
 def task_word(record: Record) -> str:
     """The task as ``--task`` takes it, its world said outright where the title leaves it open."""
     title = record["task"]
-    bare = title.partition("@")[0]
-    if title.startswith(benchmarks.LM_EVAL) or "@" in title:
-        return title if bare in _tasks() or title.startswith(benchmarks.LM_EVAL) else _task_file(record)
-    return f"{title}@real" if title in _tasks() else _task_file(record)
-
-
-def _task_file(record: Record) -> str:
-    word = record.get("request", {}).get("task", f"{record['task'].partition('@')[0]}.py")
-    return word if os.sep in word else f"./{word}"
+    return title if "@" in title or title.startswith(benchmarks.LM_EVAL) else f"{title}@real"
 
 
 def _tasks() -> set[str]:
@@ -289,8 +308,8 @@ def judge_word(protocol: Mapping[str, Any]) -> str | None:
     kind = judge.get("kind")
     if kind == "longest":
         return kind
-    if kind not in ("openai", "hf"):
-        return None  # a file of judgements, or a judge that needs no words
+    if kind not in ("openai", "hf") or not NAME.fullmatch(f"{'openai:' * (kind == 'openai')}{judge['model']}"):
+        return None  # a file of judgements, a judge that needs no words, or a path or an address in place of a name
     words = [f"{kind}:{judge['model']}"]
     words += [f"{key}={judge[key]}" for key in ("revision",) if kind == "openai" and judge.get(key) is not None]
     words += [f"{key}={judge[key]}" for key in ("protocol", "temperature", "max_tokens") if judge.get(key) is not None]
@@ -316,14 +335,11 @@ def _setting(key: str, value: Any) -> str:
 
 def _unknown(record: Record, given: Given) -> Iterator[str]:
     """What only the user can know, with the word that says it."""
-    spec = record["spec"]
     judge = (record["protocol"].get("grader") or {}).get("judge") or {}
-    if spec["method"].get("origin", "").startswith("file ") and given.method is None:
-        yield f"the method came from a file ({spec['method']['origin']}): give it with --method FILE"
-    if record["task"].partition("@")[0] not in _tasks() and given.task is None:
-        yield "the task came from a file: give it with --task FILE"
     if judge.get("kind") == "replay" and given.judge is None:
         yield f"the judgements came from a file (sha256 {judge.get('annotations_sha256', '')[:8]}): --judge replay:FILE"
+    if judge.get("kind") == "openai" and given.judge is None:
+        yield f"the judge's address is not recorded: give it with --judge openai:{judge.get('model')}@URL"
     for role in ("student", "teacher"):
         name = record[role] or ""
         if getattr(given, role) is not None:
@@ -332,5 +348,3 @@ def _unknown(record: Record, given: Given) -> Iterator[str]:
             yield f"the {role} runs on a server: give its address with --{role} {name}@URL"
         elif name and not name.startswith(models.MICRO) and "/" not in name:
             yield f"the {role} {name!r} is a folder: give it with --{role} DIR"
-    if judge.get("kind") == "openai" and given.judge is None:
-        yield f"the judge's address is not recorded: give it with --judge openai:{judge['model']}@URL"

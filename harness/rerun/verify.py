@@ -117,6 +117,7 @@ def grade_again(record: Record, store: Store, given: Given, work: Path | None) -
     """
     rows = _rows_of(record, store)
     protocol = record["protocol"]
+    command.check_form(record, given, training=False)
     name = (protocol.get("name") or "").removesuffix(command.CHANGED) or None
     judge = given.judge or command.judge_word(protocol)
     with _folder(work, store) as scratch:
