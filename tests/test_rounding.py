@@ -43,8 +43,9 @@ def test_what_the_page_says_holds(script, facts):
 
 def test_the_readme_has_the_numbers_of_the_page(script, facts):
     shown = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    for kind in script.kinds(facts):
-        assert f"{100 * kind.rounding:.1f}" in shown and f"{100 * kind.seeds:.1f}" in shown
+    fixed, own = ([f"{100 * n:.1f}" for n in (k.rounding, k.seeds, k.widest)] for k in script.kinds(facts))
+    assert f"moves a score by {fixed[0]} points (SD), another seed by {fixed[1]}; trained on" in shown
+    assert f"by {own[0]} points, another seed by {own[1]}, and one row by as much as {own[2]}." in shown
 
 
 def groups(*scores, world="micro"):

@@ -39,11 +39,11 @@ TASKS = ("humaneval", "amc23", "alpaca_eval")
 # What the numbers mean; to be read again whenever they are made anew.
 PLAINLY = (
     "A student that trains on its own samples draws another token somewhere, then other texts, and ends where another "
-    "seed would. No side scores higher throughout. So rounding is no source of variance beside the seeds but a part of "
-    "what seeds show: an interval over several seeds covers it. The score of one seed is not reproducible on another "
-    "machine beyond the spread between seeds."
+    "seed would. No side is seen to score higher throughout. So rounding is no source of variance beside the seeds but "
+    "a part of what seeds show: an interval over several seeds covers it. The score of one seed is reproducible on "
+    "another machine within the spread between seeds only. Not measured: GPUs, bfloat16, and models beyond the micro "
+    "world."
 )
-
 SOLVED = ("humaneval@micro", "amc23@micro")  # whose score is a share of problems solved
 
 # Environment and settings of each variant. "avx512" is what torch chooses on the machine that measured.
