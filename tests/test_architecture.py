@@ -80,6 +80,11 @@ def test_imports_form_no_circle():
         visit(name, ())
 
 
+def test_models_know_no_grader():
+    for path in (ROOT / "harness/models").rglob("*.py"):
+        assert not any(name.startswith("harness.grading") for name in imports(path)), path
+
+
 def test_the_harness_names_no_method_and_no_task():
     for path in (p for p in FILES if p.is_relative_to(ROOT / "harness")):
         text = path.read_text("utf-8")

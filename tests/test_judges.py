@@ -37,6 +37,12 @@ def test_responses_cannot_forge_turns_or_fields():
         ("alpacaeval-1", "[" * 50_000, None),
         ("alpacaeval-1", "-" * 50_000 + "1", None),
         ("alpacaeval-1", "[{'model': 'model_1', 'rank': True}]", 1.0),
+        ("alpacaeval-1", "[{'model': 'model_1', 'rank': 1+0j}]", None),
+        ("alpacaeval-1", "[{'model': 'model_1', 'rank': 1e999}]", None),
+        ("alpacaeval-1", "[{'model': 'model_1', 'rank': " + "9" * 6000 + "}]", None),
+        ("alpacaeval-1", "[{'model': ['model_1'], 'rank': 1}]", None),
+        ("alpacaeval-1", "[{1: 2}]", None),
+        ("alpacaeval-1", "\x00", None),
         ("alpacaeval-1", "__import__('os').getcwd()", None),
         (
             "alpacaeval-1",
@@ -121,6 +127,11 @@ def test_letters_are_weighed_by_their_probability():
     top = (("M", math.log(0.2)), ("m", math.log(0.6)), ("The", math.log(0.1)))
     assert read(Reply("m", top)) == pytest.approx(0.75)
     assert read(Reply("m", (("m", -0.1),))) == 1.0
+    assert read(Reply("m", (("m", -math.inf), ("M", -0.1)))) == pytest.approx(0.0)
+    assert read(Reply("m", (("m", 1e-7), ("M", -9999.0)))) == pytest.approx(1.0)
+    for odd in (math.nan, math.inf, 1e308, 800.0):  # no log-probabilities: left out
+        assert read(Reply("m", (("m", odd), ("M", -0.1)))) == 0.0
+        assert read(Reply("m", (("m", odd), ("M", odd)))) is None
     assert read(Reply("The", (("The", -0.1),))) is None
 
 

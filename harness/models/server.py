@@ -145,7 +145,7 @@ def _served(content: bytes, where: Sequence[str], decoding: Decoding) -> Answer:
         text = str(text or "")
         ends = [at for at in map(text.find, decoding.stop) if at >= 0]
         finish = "length" if choice.get("finish_reason") == "length" and not ends else "stop"
-        tokens = int((reply.get("usage") or {}).get("completion_tokens") or 0)
+        tokens = max(int((reply.get("usage") or {}).get("completion_tokens") or 0), 0)
         return Answer(text[: min(ends, default=len(text))], tokens, finish)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise Passing(f"the reply is no completion: {content[:80]!r}") from None

@@ -24,10 +24,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from harness.errors import RunFailed, unknown
 
 THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # around a model's thinking, before its answer
+ROUNDED_ZERO, LEAST_LOGPROB = 0.01, -1e4  # the largest and the smallest log-probability that is taken for one
 REPLY_LIMIT = 20_000  # characters of a reply that are read; a judge's verdict is far shorter
 
 RUBRIC = """\
@@ -153,8 +155,13 @@ def _read_ranking(reply: Reply) -> float | None:
 
 
 def _read_logprobs(reply: Reply) -> float | None:
-    """alpaca_eval's ``logprob_parser``: m is the response shown first, M the second."""
-    top = [{"token": token, "logprob": logprob} for token, logprob in reply.first_token]
+    """alpaca_eval's ``logprob_parser``: m is the response shown first, M the second.
+
+    What is no log-probability (not a number, or above 0 by more than rounding) is left out, and one below
+    :data:`LEAST_LOGPROB`, of which servers have several names for minus infinity, counts as that.
+    """
+    sound = [(token, logprob) for token, logprob in reply.first_token if logprob <= ROUNDED_ZERO]
+    top = [{"token": token, "logprob": max(logprob, LEAST_LOGPROB)} for token, logprob in sound]
     completion = {"logprobs": {"content": [{"top_logprobs": top}]}}
     return _share(_parsers().logprob_parser(completion, "m", ["m", "M"], is_binarize=False))
 
@@ -196,9 +203,10 @@ def _answer(text: str) -> str:
     return answer
 
 
-def _share(preference: list[float]) -> float | None:
-    """The first response's share of a parser's answer, which runs from 1 (first) to 2 (second)."""
-    return None if len(preference) != 1 or math.isnan(preference[0]) else 2.0 - float(preference[0])
+def _share(preference: list[Any]) -> float | None:
+    """The first response's share of a parser's answer, which runs from 1 (first) to 2 (second); None for any other."""
+    value = preference[0] if len(preference) == 1 else None
+    return 2.0 - float(value) if isinstance(value, int | float) and 1 <= value <= 2 else None
 
 
 @cache

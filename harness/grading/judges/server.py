@@ -77,8 +77,8 @@ def _reply(body: bytes, top_logprobs: int) -> Reply:
         return Reply(
             text=text,
             first_token=tuple(first),
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
+            prompt_tokens=max(int(usage.get("prompt_tokens") or 0), 0),
+            completion_tokens=max(int(usage.get("completion_tokens") or 0), 0),
             model=str(completion.get("model") or ""),
             cut=choice.get("finish_reason") == "length",
         )
