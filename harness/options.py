@@ -10,7 +10,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.errors import BadInput, unknown
@@ -42,6 +42,17 @@ def build(cls: type, values: Mapping[str, Any], where: str, paper: str = "") -> 
             raise unknown(f"setting of {where}", key, fields)
         checked[key] = check(fields[key], hints[key], value, f"{where}.{key}", paper)
     return cls(**checked)
+
+
+def key_values(settings: Sequence[str], where: str) -> dict[str, str]:
+    """The settings written ``key=value``. Raises BadInput naming ``where`` and the one that is not."""
+    values = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise BadInput(f"{where}: {setting!r} is not key=value")
+        values[key.strip()] = value.strip()
+    return values
 
 
 def check(field: dataclasses.Field, hint: Any, value: Any, where: str, paper: str = "") -> Any:

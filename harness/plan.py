@@ -60,10 +60,25 @@ class Training:
     seed: int
     spec: dict[str, Any]
     training_id: str
+    word: str = ""  # as the method was asked for: a name or a file
 
     @property
     def label(self) -> str:
         return self.method.name if self.variant is None else f"{self.method.name}@{self.variant}"
+
+
+def words_of(request: Request, training: Training, task: str) -> dict[str, Any]:
+    """What a record keeps of the request, for ``harness show --command``: absolute paths are cut to their file."""
+    return {
+        "method": _portable(training.word),
+        "task": _portable(task),
+        "recipe": _portable(request.recipe),
+        "settings": ["=".join(map(_portable, setting.split("=", 1))) for setting in request.settings],
+    }
+
+
+def _portable(word: str) -> str:
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 @dataclass
@@ -91,7 +106,8 @@ def prepare(request: Request) -> Plan:
         changed = dataclasses.replace(chosen.models, **{k: v for k, v in wanted.items() if v})
         chosen = dataclasses.replace(chosen, models=changed)
     names = _distinct(request.methods, "method")
-    built = [configured(name, chosen, settings) for name in (_with_controls(names) if request.control else names)]
+    names = _with_controls(names) if request.control else names
+    built = [configured(name, chosen, settings) for name in names]
     _all_used(settings, [method for method, *_ in built])
     for method, *_ in built:
         probe.check(method, chosen.training)
@@ -129,9 +145,9 @@ def prepare(request: Request) -> Plan:
         store,
         device,
     )
-    for method, variant, origin in built:
-        seeds = request.seeds
-        plan.trainings += [_training(plan, method, variant, origin, seed) for seed in dict.fromkeys(seeds)]
+    for word, (method, variant, origin) in zip(names, built, strict=True):
+        trainings = [_training(plan, method, variant, origin, seed) for seed in dict.fromkeys(request.seeds)]
+        plan.trainings += [dataclasses.replace(training, word=word) for training in trainings]
     return plan
 
 

@@ -26,7 +26,7 @@ from harness.launch import processes
 from harness.method import ReferencePoint
 from harness.models.files import ModelFiles
 from harness.models.opening import open_generator
-from harness.plan import Plan, Training
+from harness.plan import Plan, Training, words_of
 from harness.records import begun, curves, provenance, record, trained
 from harness.task import Task
 from harness.training import examples
@@ -47,16 +47,16 @@ def run(plan: Plan, progress: Progress, announce: Callable[[str], None]) -> list
         return []
     found = []
     for training in plan.trainings:
-        for task in plan.tasks:
-            found.append(_record(plan, training, task, progress, announce))
+        for word, task in zip(dict.fromkeys(plan.request.tasks), plan.tasks, strict=True):
+            found.append(_record(plan, training, task, word, progress, announce))
     processes.tell(None)
     return found
 
 
 def _record(
-    plan: Plan, training: Training, task: Task, progress: Progress, announce: Callable[[str], None]
+    plan: Plan, training: Training, task: Task, word: str, progress: Progress, announce: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The record of one student on one task: the existing one, or a new one."""
+    """The record of one student on one task, asked for as ``word``: the existing one, or a new one."""
     limit = plan.recipe.evaluation.limit
     foreign = isinstance(task, LmEvalTask)  # asks and grades as lm-eval does
     decoding, protocol, identity = intended.measurement(plan, training, task)
@@ -142,6 +142,7 @@ def _record(
                     "eval_generated_tokens": sum(row["tokens"] for row in graded),
                 },
                 "first_prompt": task.first_prompt if foreign else first_prompt,
+                "request": words_of(plan.request, training, word),
                 "convention": convention.card(plan, training, facts),
                 "provenance": provenance.collect(plan.device),
                 "warnings": [*guarded, *later],

@@ -3,6 +3,10 @@
 Scores are arrays of shape [N] (problems), [S, N] (training seeds, problems) or [S, N, K] (and K samples of
 each problem). Problems and seeds are both drawn from something larger, so both count as uncertainty; the K
 samples are averaged within a problem first, which leaves their noise in the cell means (arXiv 2411.00640).
+
+Rounding on another CPU is no third source: under other kernels one seed's score spreads no wider than seeds do, and no
+kernel scores higher throughout (results/rounding), so the variance between seeds holds it already. With one seed it is
+in no interval.
 """
 
 from __future__ import annotations

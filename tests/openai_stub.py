@@ -3,7 +3,7 @@
 It prefers the response that contains "good" and replies in the form that the question asks for. Run alone it
 prints its port. ``trouble`` names what happens to the first requests, one word each, then to all the rest:
 
-    ok 400 401 404 429 500 hang drip garbage empty nonsense drop die nologprobs greedy first
+    ok 400 401 404 429 500 toolong hang drip garbage empty nonsense drop die nologprobs greedy first cut think
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def verdict(body: dict, always_first: bool) -> tuple[str, float]:
     good, bad = text.find("good"), text.find("bad")
     share = 0.5 if good < 0 and bad < 0 else float(bad < 0 or 0 <= good < bad)
     share = 1.0 if always_first else share
-    if body.get("max_tokens") == 1:
+    if body.get("logprobs"):
         return ("m" if share >= 0.5 else "M"), share
     if "[[A]]" in text:
         letter = {1.0: "A", 0.0: "B", 0.5: "C"}[share]
-        return f"At first [[C]] came to mind. [[{letter}]]", share
+        return f"At first [[C]] came to mind.\n\n[[{letter}]]", share
     ranks = (1, 2) if share >= 0.5 else (2, 1)
     return f"[{{'model': 'model_1', 'rank': {ranks[0]}}}, {{'model': 'model_2', 'rank': {ranks[1]}}}]", share
 
@@ -72,12 +72,19 @@ def completion(body: dict, trouble: str) -> dict:
         return {"model": body["model"], "choices": [choice], "usage": {"completion_tokens": 10}}
     text, share = verdict(body, always_first=trouble == "first")
     text = {"nonsense": "I like both of them!", "empty": ""}.get(trouble, text)
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    thought = "<think>\n[[B]]?\n</think>\n\n" if trouble == "think" else ""
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": thought + text},
+        "finish_reason": "length" if trouble == "cut" else "stop",
+    }
     if body.get("logprobs") and trouble != "nologprobs":
         # exp(-0.1054) = 0.9: the first response gets 0.9 of the two letters' mass when it is preferred
         logprobs = [("m", -0.1054 if share > 0.5 else -2.3026), ("M", -2.3026 if share > 0.5 else -0.1054)]
         top = [{"token": token, "logprob": logprob} for token, logprob in logprobs]
-        choice["logprobs"] = {"content": [{"token": text, "logprob": -0.1, "top_logprobs": top}]}
+        before = [{"token": t, "logprob": 0.0, "top_logprobs": []} for t in ("<think>", "hm", "</think>", "\n\n")]
+        answer = {"token": text, "logprob": -0.1, "top_logprobs": top}
+        choice["logprobs"] = {"content": [*(before if thought else []), answer]}
     usage = {"prompt_tokens": 100, "completion_tokens": 1000 if trouble == "greedy" else 10}
     return {"object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage}
 
@@ -107,6 +114,8 @@ class Handler(BaseHTTPRequestHandler):
             self._drip()
         elif trouble == "garbage":
             self._send_bytes(200, b"<html>\xff bad gateway")
+        elif trouble == "toolong":
+            self._send(400, {"error": {"message": "This model's maximum context length is 4096 tokens."}})
         elif trouble.isdigit():
             self._send(int(trouble), {"error": {"message": f"told to answer {trouble}"}})
         else:

@@ -80,6 +80,11 @@ def test_imports_form_no_circle():
         visit(name, ())
 
 
+def test_models_know_no_grader():
+    for path in (ROOT / "harness/models").rglob("*.py"):
+        assert not any(name.startswith("harness.grading") for name in imports(path)), path
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_rooms_stay_small_and_say_what_they_are_for(path):
     text = path.read_text("utf-8")

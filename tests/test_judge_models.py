@@ -169,10 +169,14 @@ def test_a_budget_without_prices_is_bad_input(tmp_path):
         server_judge("http://127.0.0.1:9/v1", tmp_path, "budget_usd=1")
 
 
-def test_the_key_is_sent_and_never_kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "secret-word")
+def test_a_named_key_is_sent_and_never_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "the-key-of-openai")
+    monkeypatch.setenv("STUB_KEY", "secret-word")
     with serving() as stub:
-        judge = server_judge(stub.url, tmp_path)
+        server_judge(stub.url, tmp_path / "without").judge(comparisons(1))
+        assert stub.requests()[0]["authorization"] is None
+    with serving() as stub:
+        judge = server_judge(stub.url, tmp_path, FAST + ",key_env=STUB_KEY")
         judge.judge(comparisons(1))
         assert stub.requests()[0]["authorization"] == "Bearer secret-word"
     assert b"secret-word" not in judge.cache.path.read_bytes()
@@ -217,6 +221,38 @@ def test_judgements_are_kept_where_they_can_be(tmp_path):
     blocked.write_text("")
     with pytest.raises(BadInput, match="nothing can be kept"):
         server_judge("http://127.0.0.1:9/v1", blocked)
+
+
+@pytest.mark.parametrize("protocol", ["alpacaeval-1", "alpacaeval-2", "distillm2"])
+def test_the_longest_reply_is_a_setting_that_enters_the_identity(tmp_path, protocol):
+    usual = server_judge("http://127.0.0.1:9/v1", tmp_path, protocol=protocol).identity()
+    assert usual["max_tokens"] == {"alpacaeval-1": 100, "alpacaeval-2": 1, "distillm2": 1024}[protocol]
+    with serving() as stub:
+        judge = server_judge(stub.url, tmp_path, FAST + ",max_tokens=4096", protocol)
+        judge.judge(comparisons(1))
+        assert {body["max_tokens"] for body in stub.requests()} == {4096}
+    assert judge.identity() == usual | {"max_tokens": 4096}
+    for wrong in ("0", "-1", "many"):
+        with pytest.raises(BadInput, match="max_tokens"):
+            server_judge("http://127.0.0.1:9/v1", tmp_path, f"max_tokens={wrong}")
+
+
+def test_a_reply_that_was_cut_gives_no_verdict_and_says_so(tmp_path):
+    with serving(then="cut") as stub:
+        (judgement,) = server_judge(stub.url, tmp_path).judge(comparisons(1))
+    assert judgement.score is None and judgement.unparsed
+    assert judgement.reason.endswith(
+        "which was cut at 1024 tokens; a judge that reasons first needs more: --judge …,max_tokens=N"
+    )
+
+
+def test_a_judge_that_thinks_first_is_read_behind_its_thinking(tmp_path):
+    with serving(then="think") as stub:
+        for protocol in ("alpacaeval-1", "alpacaeval-2", "distillm2"):
+            judgements = server_judge(stub.url, tmp_path, FAST + ",max_tokens=512", protocol).judge(comparisons(2))
+            assert [j.score for j in judgements] == pytest.approx(
+                [0.9 if protocol == "alpacaeval-2" else 1.0] * 2, abs=1e-4
+            )
 
 
 @pytest.fixture(scope="module")
@@ -270,4 +306,19 @@ def test_a_local_model_without_a_verdict_or_room_costs_items(letter_model, tmp_p
     judge = open_judge(f"hf:{letter_model}", "alpacaeval-1", tmp_path)
     short, long = judge.judge([*comparisons(1), *comparisons(1, candidate="good " * 500)])
     assert short.score is None and short.unparsed
-    assert long.score is None and not long.unparsed and "does not fit a context of 400" in long.reason
+    assert long.score is None and not long.unparsed and "do not fit the judge's context of 400" in long.reason
+
+
+def test_questions_that_do_not_fit_are_counted_and_the_others_are_asked(letter_model, tmp_path, caplog):
+    judge = open_judge(f"hf:{letter_model}", "alpacaeval-2", tmp_path)
+    long = [Comparison(f"{i}/0", f"Long {i}?", "a bad answer", "good " * 500) for i in range(25)]
+    judgements = judge.judge([*long, *comparisons(2)])
+    assert [j.score is None for j in judgements] == [True] * 25 + [False] * 2
+    assert "25 of 27 questions do not fit the judge's context" in caplog.text and "not asked" not in caplog.text
+
+
+def test_a_server_that_finds_questions_too_long_is_asked_the_others(tmp_path, caplog):
+    with serving(*["toolong"] * 24) as stub:
+        judgements = server_judge(stub.url, tmp_path).judge(comparisons(13))
+    assert [j.score is None for j in judgements] == [True] * 12 + [False]
+    assert "24 of 26 questions do not fit" in caplog.text

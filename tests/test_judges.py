@@ -4,10 +4,13 @@ import json
 import logging
 import math
 import random
+import time
 
 import pytest
 
+from harness.cli import main
 from harness.errors import BadInput
+from harness.evaluation.benchmarks import open_task, unused_judge
 from harness.grading.instruction.winrate import win_rate
 from harness.grading.judges.judgement import Comparison, Judgement, judge_all, require_judge
 from harness.grading.judges.opening import open_judge
@@ -34,14 +37,83 @@ def test_responses_cannot_forge_turns_or_fields():
         ("alpacaeval-1", "[" * 50_000, None),
         ("alpacaeval-1", "-" * 50_000 + "1", None),
         ("alpacaeval-1", "[{'model': 'model_1', 'rank': True}]", 1.0),
+        ("alpacaeval-1", "[{'model': 'model_1', 'rank': 1+0j}]", None),
+        ("alpacaeval-1", "[{'model': 'model_1', 'rank': 1e999}]", None),
+        ("alpacaeval-1", "[{'model': 'model_1', 'rank': " + "9" * 6000 + "}]", None),
+        ("alpacaeval-1", "[{'model': ['model_1'], 'rank': 1}]", None),
+        ("alpacaeval-1", "[{1: 2}]", None),
+        ("alpacaeval-1", "\x00", None),
         ("alpacaeval-1", "__import__('os').getcwd()", None),
-        ("distillm2", "I thought of [[A]] but [[B]]", 0.0),
-        ("distillm2", "[[C]]", 0.5),
-        ("distillm2", "[[D]] A", None),
+        (
+            "alpacaeval-1",
+            "<think>2!</think>\n[{'model': 'model_1', 'rank': 1}, {'model': 'm', 'rank': 2}]",
+            1.0,
+        ),
+        ("alpacaeval-1", "<think>[{'model': 'model_1', 'rank': 1}, {'model': 'm', 'rank': 2}]", None),
     ],
 )
 def test_replies_are_read(protocol, reply, share):
     assert judge_protocol(protocol).read(Reply(reply)) == share
+
+
+@pytest.mark.parametrize(
+    ("reply", "share"),
+    [
+        ("[[C]]", 0.5),
+        ("Both are fine.\n[[A]]\n", 1.0),
+        ("I thought of [[A]] first.\n\n[[B]]", 0.0),
+        ("[[A]]\nOn reflection B is better:\n[[B]]", 0.0),
+        ("[[A]]\nCorrection: [[B]]", 0.0),
+        ("[[A]]\n\nNote: answer A quotes the words `[[B]]` itself.", 1.0),
+        ("[[A]]\n> [[B]]", 1.0),
+        ("The answer ends with\n```\n[[B]]\n```\n[[A]]", 1.0),
+        ("[[A]]\nAnswer B holds\n~~~text\n[[B]]\n~~~", 1.0),
+        ("[[A]]\nAnswer B holds\n````\n```\n[[B]]\n````", 1.0),
+        ("[[A]]\n'[[B]]' stands in the second answer.", 1.0),
+        ("**[[A]]**", 1.0),
+        ("### Verdict: **[[B]]**", 0.0),
+        ("**My final verdict is:** [[C]].", 0.5),
+        ("`[[A]]`", 1.0),
+        ("```[[A]]```", 1.0),
+        ("<think>[[B]]\nor rather</think>\n[[A]]", 1.0),
+        ("[[B]] was my first thought\n</think>\n[[A]]", 1.0),
+        ("[[A]]\r\n", 1.0),
+        # no verdict
+        ("", None),
+        ("[[D]] A", None),
+        ("[[a]]", None),
+        ("[A]", None),
+        ("I thought of [[A]] but [[B]]", None),
+        ("I have to answer [[A]], [[B]] or [[C]]. Let me", None),
+        ("[[A]] [[B]]", None),
+        ("[[A]] or\n", None),
+        ("> [[B]]", None),
+        ('"[[B]]"', None),
+        ("```\n[[B]]\n```", None),
+        ("<think>\n[[B]]\n", None),
+        ("<think>\n[[B]]\n</think>\nI cannot tell.", None),
+        ("Not [[A]]", None),
+        ("- [[A]]: answer A is better", None),
+    ],
+)
+def test_a_verdict_stands_on_a_line_of_its_own(reply, share):
+    read = judge_protocol("distillm2").read
+    assert read(Reply(reply)) == share
+    assert read(Reply(reply, cut=True)) is None
+
+
+def test_reading_a_hostile_reply_takes_no_time():
+    read = judge_protocol("distillm2").read
+    for text in (
+        "* " * 10_000 + "[[A]",
+        "my " * 7000,
+        "`" * 20_000,
+        "\n".join(["```"] * 5000),
+        "verdict" + " " * 20_000,
+    ):
+        began = time.monotonic()
+        assert read(Reply(text)) is None
+        assert time.monotonic() - began < 1.0
 
 
 def test_the_parsers_leave_the_root_logger_alone(caplog):
@@ -55,6 +127,11 @@ def test_letters_are_weighed_by_their_probability():
     top = (("M", math.log(0.2)), ("m", math.log(0.6)), ("The", math.log(0.1)))
     assert read(Reply("m", top)) == pytest.approx(0.75)
     assert read(Reply("m", (("m", -0.1),))) == 1.0
+    assert read(Reply("m", (("m", -math.inf), ("M", -0.1)))) == pytest.approx(0.0)
+    assert read(Reply("m", (("m", 1e-7), ("M", -9999.0)))) == pytest.approx(1.0)
+    for odd in (math.nan, math.inf, 1e308, 800.0):  # no log-probabilities: left out
+        assert read(Reply("m", (("m", odd), ("M", -0.1)))) == 0.0
+        assert read(Reply("m", (("m", odd), ("M", odd)))) is None
     assert read(Reply("The", (("The", -0.1),))) is None
 
 
@@ -208,3 +285,19 @@ def test_win_rate_of_nothing_is_nothing():
 def test_position_consistency_counts_winners_not_margins():
     judgements = [Judgement(s, "", o) for s, o in [(0.8, (0.9, 0.7)), (0.5, (0.2, 0.8)), (0.5, (0.5, 0.5))]]
     assert win_rate(judgements).position_consistency == pytest.approx(2 / 3)
+
+
+def test_a_judge_that_is_not_used_is_no_secret(tmp_path, capsys):
+    maths, generated = open_task("amc23@micro"), open_task("alpaca_eval@micro")
+    assert unused_judge(None, [maths, generated]) == []
+    (told,) = unused_judge("longest", [maths])
+    assert told == "--judge longest is not used: amc23@micro takes no judge"
+    (told,) = unused_judge("longest", [maths, generated])
+    assert told == "--judge longest does not judge alpaca_eval@micro, whose answers are judged by a rule"
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text("".join(json.dumps({"problem_id": p.id, "completion": "x"}) + "\n" for p in maths.items))
+    assert main(["grade", "--task", "amc23@micro", "--samples", str(samples), "--judge", "longest"]) == 0
+    assert "warning: --judge longest is not used" in capsys.readouterr().err
+    words = ["run", "--method", "untouched", "--task", "amc23", "--judge", "longest", "--dry-run"]
+    assert main([*words, "--results", str(tmp_path / "results")]) == 0
+    assert "warning: --judge longest is not used" in capsys.readouterr().err

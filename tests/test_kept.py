@@ -10,9 +10,9 @@ from openai_stub import serving
 
 from harness.cli import main
 from harness.errors import BadInput, RunFailed
-from harness.grading.judges.server import ServerOptions
 from harness.models.generate import Generator
 from harness.models.kept import Answer, Kept
+from harness.models.openai_client import ClientOptions
 from harness.models.server import ServerGenerator
 from harness.types import Decoding
 
@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_written_is_bad_input(tmp_path):
 
 
 def test_a_dying_server_costs_only_what_it_did_not_answer(tmp_path):
-    texts, quick = [f"text:{i}" for i in range(9)], ServerOptions(retries=1, backoff_s=0.01, timeout_s=5.0)
+    texts, quick = [f"text:{i}" for i in range(9)], ClientOptions(retries=1, backoff_s=0.01, timeout_s=5.0)
     with serving(*["ok"] * 4, then="die") as stub:
         dying = Kept(ServerGenerator("stub", stub.url, batch=1, options=quick), tmp_path, {})
         with pytest.raises(RunFailed, match="run again, what it gave is kept"):

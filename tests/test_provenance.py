@@ -1,7 +1,9 @@
 """What a record says of the code and machine it was made with."""
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,17 @@ def test_this_checkout_names_its_own_commit():
         pytest.skip("the tests do not lie in a git checkout")
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
     assert provenance.collect("cpu")["commit"] == head.stdout.strip()
+
+
+def test_what_decides_rounding_is_recorded():
+    code = (
+        "import json, sys; from harness.records import provenance; before = provenance.collect('cpu');"
+        "import torch; torch.set_num_threads(1); print(json.dumps([before, provenance.collect('cpu')]))"
+    )
+    forced = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | forced, capture_output=True, text=True, timeout=120, check=True
+    )
+    before, after = json.loads(done.stdout)
+    assert before["kernel"] is None and before["threads"] is None  # torch is not loaded for it
+    assert (after["kernel"], after["threads"], after["forced"]) == ("DEFAULT", 1, forced)

@@ -9,11 +9,11 @@ from harness.cli import main
 from harness.errors import RunFailed
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import open_task
-from harness.grading.judges.server import Passing, ServerOptions
+from harness.models.openai_client import ClientOptions, Passing
 from harness.models.server import ServerGenerator, _served
 from harness.types import Decoding, Prompt
 
-QUICK = ServerOptions(retries=2, backoff_s=0.01, timeout_s=5.0)
+QUICK = ClientOptions(retries=2, backoff_s=0.01, timeout_s=5.0)
 DECODING = Decoding(temperature=0.6, top_p=0.9, max_new_tokens=64, stop=("\n\n", "END", "c", "d", "e"))
 
 
@@ -106,3 +106,27 @@ def test_a_served_model_is_measured_from_the_command_line(tmp_path, models, caps
 def test_a_served_model_is_not_trained(words, message, tmp_path, capsys):
     assert main(["run", "--task", "gsm8k", "--results", str(tmp_path / "results"), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[1]",
+        b'{"choices": [{"text": "a"}], "usage": {"completion_tokens": 1e999}}',
+        b'{"choices": [{"text": "a"}], "usage": {"completion_tokens": NaN}}',
+        b'{"choices": [{"text": "a"}], "usage": [1]}',
+        b'{"choices": ' + b"[" * 100_000,
+        b'{"choices": ' + b"9" * 100_000 + b"}",
+        b"\xff\xfe",
+    ],
+)
+def test_odd_replies_are_tried_again_and_no_traceback(content):
+    with pytest.raises(Passing, match="no completion"):
+        _served(content, ("text",), Decoding())
+
+
+def test_a_count_of_tokens_is_never_negative():
+    found = _served(b'{"choices": [{"text": "a"}], "usage": {"completion_tokens": -5}}', ("text",), Decoding())
+    assert found.tokens == 0

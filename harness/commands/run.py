@@ -70,7 +70,10 @@ def add_request(command: argparse.ArgumentParser) -> None:
         help="method.beta=0.3, training.steps=50, evaluation.limit=20, …; repeatable",
     )
     command.add_argument(
-        "--judge", metavar="JUDGE", help="openai:MODEL[@URL], hf:DIR, replay:FILE: for instruction tasks"
+        "--judge",
+        metavar="JUDGE",
+        help="of instruction tasks: openai:MODEL[@URL], hf:DIR, replay:FILE; settings of the first two behind commas "
+        "(key_env=NAME,max_tokens=4096)",
     )
     command.add_argument(
         "--protocol", metavar="NAME", help="a published protocol of the tasks; harness show task T lists them"
@@ -90,7 +93,11 @@ def call(chosen: argparse.Namespace) -> str:
 
     words.accept_sandbox(chosen)
     plan = prepare(request_of(chosen))
+    from harness.evaluation.benchmarks import unused_judge
     from harness.forecast import fit, resumed
+
+    for warning in unused_judge(chosen.judge, plan.tasks):
+        print(f"warning: {warning}", file=sys.stderr)
 
     if chosen.resume is not None and processes.leads():  # followers never look at the results on their own
         resumed.check(plan, chosen.resume)

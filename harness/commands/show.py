@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import tempfile
+from pathlib import Path
 
-from harness.commands import words
+from harness.commands import verify, words
 from harness.errors import BadInput
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("show", help="a record; or: show method|task|recipe|paper NAME")
     command.add_argument("what", nargs="+", metavar="RECORD|RUN_ID", help="a record file, a run id or its beginning")
+    command.add_argument(
+        "--command", action="store_true", dest="as_command", help="the harness run command that makes this record"
+    )
+    verify.add_given(command)
     words.results(command)
     command.set_defaults(command=call)
 
@@ -18,6 +25,10 @@ def add(commands: argparse._SubParsersAction) -> None:
 def call(chosen: argparse.Namespace) -> str:
     from harness import listing
 
+    if chosen.as_command:
+        return _command(chosen)
+    if any(vars(verify.given_of(chosen)).values()):
+        raise BadInput("--method, --task, --recipe, --student, --teacher, --judge and --device go with --command")
     if len(chosen.what) == 2 and chosen.what[0] == "paper":
         from harness.papers import beside, reported
 
@@ -32,3 +43,20 @@ def call(chosen: argparse.Namespace) -> str:
 
     record = Store(chosen.results).get(chosen.what[0])
     return words.dump(record) if chosen.json else listing.record_text(record)
+
+
+def _command(chosen: argparse.Namespace) -> str:
+    """The command line of a record; exit code 1 where it makes another run here, or where that cannot be known."""
+    from harness.records.store import Store
+    from harness.rerun import command
+
+    if len(chosen.what) != 1:
+        raise BadInput("show --command takes one record: a run id, its beginning, or a record file")
+    record = Store(chosen.results).get(chosen.what[0])
+    with tempfile.TemporaryDirectory() as scratch:  # planning opens a judge's file of answers
+        found = command.find(record, Path(scratch), verify.given_of(chosen), fetch=False)
+    if not found.exact:
+        print(f"harness: not shown to make {record['run_id']}: {found.differs}", file=sys.stderr)
+        chosen.exit_code = 1
+    said = command.line(found.request)
+    return words.dump({"command": said, "exact": found.exact, "differs": found.differs}) if chosen.json else said

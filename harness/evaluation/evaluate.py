@@ -209,7 +209,10 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
     counted = [row for row in graded if not (row["error"] and task.metric == "win_rate")]
     if not counted:
         first = graded[0]["reason"] if graded else "there was nothing to grade"
-        raise RunFailed(f"{task.title}: no verdict was reached ({first}); run again, the completions are kept")
+        raise RunFailed(
+            f"{task.title}: no verdict was reached on any of {len(graded)} completions ({first}); run again, the "
+            "completions are kept"
+        )
     by_problem: dict[str, list[float]] = {}
     for row in counted:
         by_problem.setdefault(row["problem_id"], []).append(row["score"])

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.errors import BadInput
 from harness.evaluation import evaluate
-from harness.evaluation.benchmarks import open_task
+from harness.evaluation.benchmarks import open_task, unused_judge
 from harness.evaluation.samples import Samples, read
 from harness.task import Task
 from harness.types import Verdict
@@ -56,7 +56,11 @@ def grade(
         "dataset": {"source": task.data.source, "sha256": task.data.sha256},
         "grader": task.grader_identity(),
         "samples_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "warnings": [*samples.warnings, *evaluate.warnings_of(task, rows, score.counts)],
+        "warnings": [
+            *unused_judge(judge, [task]),
+            *samples.warnings,
+            *evaluate.warnings_of(task, rows, score.counts),
+        ],
         "verdicts": [
             {key: row[key] for key in ("problem_id", "sample", "score", "reason", "extracted", "error")} for row in rows
         ],

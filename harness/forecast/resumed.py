@@ -45,7 +45,7 @@ def _same_measurement(plan: Plan, training: Training, found: begun.Begun) -> Non
         raise _refusal(found.id, [f"task is {found.task} there, {asked} here"], [f"--task {found.task}"])
     protocol = intended.measurement(plan, training, task)[1]
     parts = [{k: v for k, v in p.items() if k not in ("name", "card")} for p in (found.protocol, protocol)]
-    differing = list(_leaves(*json.loads(json.dumps(parts))))
+    differing = list(leaves(*json.loads(json.dumps(parts))))
     if differing:
         said = [f"{key} of {found.task} is {_short(a)} there, {_short(b)} here" for key, a, b in differing]
         raise _refusal(found.id, said, ["the evaluation settings it was begun with"])
@@ -68,7 +68,7 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[
     keys = ("name", "origin") if a.get("name") == b["name"] else ("name",)
     yield from ((f"method.{k}", a.get(k), b.get(k)) for k in keys if a.get(k) != b.get(k))
     if len(keys) > 1:
-        yield from _leaves(a.get("settings", {}), b.get("settings", {}), "method.")
+        yield from leaves(a.get("settings", {}), b.get("settings", {}), "method.")
     for key in ("student", "teacher"):
         if there.get(key) != here.get(key) and (key == "student" or len(keys) > 1):
             yield key, there.get(key), here.get(key)
@@ -76,13 +76,14 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[
         yield "seed", there.get("seed"), here.get("seed")
     if len(keys) > 1:
         rest = {"method", "student", "teacher", "seed"}
-        yield from _leaves(*({k: v for k, v in spec.items() if k not in rest} for spec in (there, here)))
+        yield from leaves(*({k: v for k, v in spec.items() if k not in rest} for spec in (there, here)))
 
 
-def _leaves(there: Any, here: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def leaves(there: Any, here: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, there, here) of every value in which two nested mappings differ."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted(there.keys() | here.keys()):
-            yield from _leaves(there.get(key), here.get(key), f"{path}{key}.")
+            yield from leaves(there.get(key), here.get(key), f"{path}{key}.")
     elif there != here:
         yield path.removesuffix("."), there, here
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness import statistics
 from harness.errors import BadInput, unknown
-from harness.leaderboard import compute, conventions
+from harness.leaderboard import compute, conventions, one_seed
 from harness.leaderboard import inference as inference
 from harness.leaderboard import labels as labels
 from harness.leaderboard.inference import LEVEL, Completions, Distance, Group
@@ -277,4 +277,4 @@ def _notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
         paired = all(group.matrix is not None for group in groups)
         test = "paired" if paired else "by counts where completions were not read"
         notes.append(f"{TIED} not distinguishable from the best (p ≥ {LEVEL}, {test}, Holm-adjusted)")
-    return notes + conventions.differences(groups)
+    return notes + conventions.differences(groups) + one_seed.note(groups)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInput
+from harness.models import openai_client
+from harness.models.openai_client import PATIENT_S, ClientOptions
+from harness.options import build, key_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,6 +37,7 @@ class ModelFiles:
     path: Path
     sha256: str
     url: str | None = None
+    client: ClientOptions | None = None  # how that server is reached
 
     def identity(self) -> dict[str, str]:
         return {"id": self.id, "sha256": self.sha256}
@@ -54,7 +57,7 @@ def locate(name: str) -> ModelFiles:
             raise BadInput(f"{name} is no model folder: config.json is missing")
         if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
             raise BadInput(f"{name} holds no weights (*.safetensors): the model folder is incomplete")
-        return ModelFiles(_portable(name), path, _digest(path))
+        return ModelFiles(portable(name), path, _digest(path))
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise BadInput(f"no model folder at {name}; give a folder, a hub id such as org/name, or micro:student")
     from huggingface_hub import snapshot_download
@@ -68,15 +71,35 @@ def locate(name: str) -> ModelFiles:
     return ModelFiles(name, folder, _digest(folder))
 
 
+def is_here(name: str) -> bool:
+    """Whether :func:`locate` needs no hub for a model: it ships, is served, is a folder, or was fetched before."""
+    if name.startswith((MICRO, SERVED)) or Path(name).is_dir() or name.count("/") != 1:
+        return True
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    try:
+        snapshot_download(repository, revision=revision or None, local_files_only=True)
+    except (OSError, ValueError):  # LocalEntryNotFoundError and HFValidationError are of these
+        return False
+    return True
+
+
 def _served(name: str) -> ModelFiles:
-    """Named without the address: the same model is the same wherever it is served."""
-    model, at, rest = name.removeprefix(SERVED).partition("@http")
-    if not model or not at or not re.fullmatch(r"s?://[^/\s]+(/\S*)?", rest):
+    """Named without the address: the same model is the same wherever it is served.
+
+    ``openai:MODEL@URL`` may be followed by the fields of :class:`ClientOptions`, as in ``,key_env=NAME``.
+    """
+    asked, *settings = name.removeprefix(SERVED).split(",")
+    model, url = openai_client.split_name(asked, name)
+    if not model or url is None:
         raise BadInput(f"{name}: a served model is written openai:MODEL@http://host:port/v1")
-    return ModelFiles(f"{SERVED}{model}", Path(), "unknown: served", f"http{rest}")
+    options = build(ClientOptions, {"timeout_s": PATIENT_S} | key_values(settings, name), name)
+    openai_client.OpenAIClient(model, url, options, name)  # refuses an address or a key before any work
+    return ModelFiles(f"{SERVED}{model}", Path(), "unknown: served", url, options)
 
 
-def _portable(name: str) -> str:
+def portable(name: str) -> str:
     """A folder's own name: records travel, the paths of one machine do not."""
     return Path(os.path.abspath(name)).name
 

@@ -19,7 +19,7 @@ def open_generator(files: ModelFiles, device: str, batch: int, keep: Path, *, ag
     anew. Raises BadInput for unfit files.
     """
     if files.url is not None:
-        generator = ServerGenerator(files.id.removeprefix(SERVED), files.url, batch)
+        generator = ServerGenerator(files.id.removeprefix(SERVED), files.url, batch, files.client)
         return Kept(generator, keep, {"served": files.id}, seeded=True, fresh=again)
     identity = {
         "weights": content_hash(files),

@@ -13,15 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from harness.errors import RunFailed
-from harness.grading.judges.contract import Unanswered
-from harness.grading.judges.server import Passing, Server, ServerOptions
 from harness.models.kept import Answer
+from harness.models.openai_client import PATIENT_S, ClientOptions, OpenAIClient, Passing, Unanswered
 from harness.types import Decoding, Prompt
 
 CHAT, TEXT = "chat:", "text:"
 ENDED = -1  # a thread that has nothing more to do
 MOST_STOPS = 4  # that OpenAI's servers take; the rest is cut here
-PATIENT = ServerOptions(timeout_s=3600.0)  # a long completion on a busy server
+PATIENT = ClientOptions(timeout_s=PATIENT_S)
 
 
 class ServerGenerator:
@@ -31,8 +30,8 @@ class ServerGenerator:
     and sample otherwise. ``batch`` requests are under way at once.
     """
 
-    def __init__(self, model: str, url: str, batch: int = 16, options: ServerOptions = PATIENT):
-        self.server, self.batch = Server(model, url, options), batch
+    def __init__(self, model: str, url: str, batch: int = 16, options: ClientOptions | None = None):
+        self.server, self.batch = OpenAIClient(model, url, options or PATIENT), batch
 
     def render(self, prompt: Prompt) -> str:
         """The turns as JSON after ``chat:``, or the plain text after ``text:``."""
@@ -146,7 +145,7 @@ def _served(content: bytes, where: Sequence[str], decoding: Decoding) -> Answer:
         text = str(text or "")
         ends = [at for at in map(text.find, decoding.stop) if at >= 0]
         finish = "length" if choice.get("finish_reason") == "length" and not ends else "stop"
-        tokens = int((reply.get("usage") or {}).get("completion_tokens") or 0)
+        tokens = max(int((reply.get("usage") or {}).get("completion_tokens") or 0), 0)
         return Answer(text[: min(ends, default=len(text))], tokens, finish)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise Passing(f"the reply is no completion: {content[:80]!r}") from None

@@ -1,10 +1,11 @@
-"""Where a number came from: commit, package versions, hardware. No paths, no host name, no imports."""
+"""Where a number came from: commit, package versions, hardware. No paths, no host name, no heavy imports."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,14 @@ PACKAGES = (
     "evalplus",
     "alpaca-eval",
 )
+# Environment variables that choose the kernels of ATen, MKL and oneDNN.
+FORCES = (
+    "ATEN_CPU_CAPABILITY",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+)
 _SOURCES = ("harness", "methods", "tasks", "pyproject.toml")  # what can change a number
 
 
@@ -35,6 +44,20 @@ def collect(device: str) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "device": device,
+        **_rounding(),
+    }
+
+
+def _rounding() -> dict[str, Any]:
+    """What decides how sums are rounded, beside CPU and torch: torch's kernels, its threads, and what was forced.
+
+    ``kernel`` and ``threads`` are None where torch was not loaded.
+    """
+    torch = sys.modules.get("torch")
+    return {
+        "kernel": torch.backends.cpu.get_cpu_capability() if torch else None,
+        "threads": torch.get_num_threads() if torch else None,
+        "forced": {name: os.environ[name] for name in FORCES if name in os.environ},
     }
 
 

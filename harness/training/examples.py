@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.data import parse
@@ -51,10 +52,20 @@ def load(name: str, sources: DataSources, *, labelled: bool) -> list[Example]:
 
 def fingerprint(examples: Sequence[Example]) -> str:
     """sha256 of what the examples ask and answer: part of the training specification."""
+    return deque(_fingerprints(examples), maxlen=1)[0] if examples else hashlib.sha256().hexdigest()
+
+
+def beginning(examples: Sequence[Example], wanted: str) -> int | None:
+    """How many examples, from the first, have the fingerprint ``wanted``; None where no beginning has it."""
+    return next((n for n, found in enumerate(_fingerprints(examples), 1) if found == wanted), None)
+
+
+def _fingerprints(examples: Sequence[Example]) -> Iterator[str]:
+    """The fingerprint of every beginning, the shortest first."""
     digest = hashlib.sha256()
     for e in examples:
         digest.update(json.dumps([e.id, e.prompt.system, e.prompt.user, e.prompt.plain, e.response]).encode())
-    return digest.hexdigest()
+        yield digest.hexdigest()
 
 
 def checker(name: str):

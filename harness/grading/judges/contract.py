@@ -9,16 +9,9 @@ from harness.grading.judges.protocols import Reply
 from harness.options import option
 
 
-class Unanswered(Exception):
-    """The model gave no reply to a question. ``refused``: it would refuse every other (key, model name)."""
-
-    def __init__(self, reason: str, refused: bool = False):
-        super().__init__(reason)
-        self.refused = refused
-
-
 class Model(Protocol):
-    """Where a judge runs. ``ask`` raises :class:`Unanswered` and is called from ``parallel`` threads."""
+    """Where a judge runs. ``ask`` raises :class:`harness.models.openai_client.Unanswered` and is called from
+    ``parallel`` threads."""
 
     parallel: int
 
@@ -33,3 +26,6 @@ class JudgeOptions:
 
     protocol: str | None = option(None, "how the judge is asked: alpacaeval-1, alpacaeval-2 or distillm2")
     temperature: float | None = option(None, "sampling temperature; the protocol's unless set", low=0, high=2)
+    max_tokens: int | None = option(
+        None, "longest reply, the reasoning before the verdict included; the protocol's unless set", low=1
+    )

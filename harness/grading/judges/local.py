@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.grading.judges.contract import JudgeOptions, Unanswered
+from harness.grading.judges.contract import JudgeOptions
 from harness.grading.judges.protocols import Reply
+from harness.models.openai_client import Unanswered
 from harness.options import option
 from harness.types import Decoding, Prompt
 
@@ -45,13 +46,17 @@ class LocalModel:
         text = generator.render(Prompt(turns["user"], plain, turns.get("system")))
         ids = generator.encode(text)
         if generator.limit and len(ids) + max_tokens > generator.limit:
-            raise Unanswered(f"a question of {len(ids)} tokens does not fit a context of {generator.limit}")
+            raise Unanswered(
+                f"a question of {len(ids)} tokens and a reply of {max_tokens} do not fit the judge's context of "
+                f"{generator.limit}",
+                of_question=True,
+            )
         first = self._first_token(ids, top_logprobs) if top_logprobs else ()
         from harness.seeds import stable_seed
 
         decoding = Decoding(temperature=temperature, max_new_tokens=max_tokens)
         (made,) = generator.continue_ids([ids], decoding, [stable_seed("judge", text)])
-        return Reply(made.text, first, prompt_tokens=len(ids), completion_tokens=made.tokens)
+        return Reply(made.text, first, len(ids), made.tokens, cut=made.finish == "length")
 
     def _load(self) -> Any:
         from harness.models.files import load_model, load_tokenizer

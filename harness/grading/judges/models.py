@@ -6,6 +6,7 @@ A question that fails costs itself: its comparison is unanswered, and the next r
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import queue
 import threading
@@ -18,11 +19,12 @@ from harness.data import cache_dir
 from harness.errors import BadInput
 from harness.grading.judges.budget import Budget
 from harness.grading.judges.cache import Answer, JudgementCache
-from harness.grading.judges.contract import Model, Unanswered
+from harness.grading.judges.contract import Model
 from harness.grading.judges.judgement import Comparison, Judgement
 from harness.grading.judges.protocols import JudgeProtocol, Reply, judge_protocol
 from harness.journal import digest
-from harness.options import build
+from harness.models.openai_client import Unanswered
+from harness.options import build, key_values
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class ModelJudge:
             "temperature": self.temperature,
             "max_tokens": self.protocol.max_tokens,
             "orders": "both" if self.protocol.both_orders else "drawn by instruction",
+            **({"reading": self.protocol.reading} if self.protocol.reading else {}),
         }
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
@@ -91,7 +94,7 @@ class ModelJudge:
         self.budget.check(len(questions), tokens, usd)
         log.warning("judge: %d questions, at most about %d tokens, $%.4g", len(questions), tokens, usd)
         failures: dict[str, Failure] = {}
-        in_a_row, answered = 0, False
+        in_a_row, answered, unfit = 0, False, 0
         stop = threading.Event()
         try:
             for number, (question, outcome) in enumerate(self._outcomes(questions, stop), 1):
@@ -99,18 +102,33 @@ class ModelJudge:
                 if isinstance(outcome, Reply):
                     in_a_row, answered = 0, True
                     if not self._keep(question, outcome):
-                        failures[question.key] = Failure(f"no verdict in the reply {outcome.text[:80]!r}", True)
+                        failures[question.key] = Failure(self._no_verdict(outcome), True)
                     continue
                 if outcome.refused and not answered:
                     raise BadInput(f"the judge refuses to be asked: {outcome}")
                 failures[question.key] = Failure(str(outcome), False)
+                if outcome.of_question:  # too long, say: the next one may do
+                    unfit += 1
+                    continue
                 in_a_row += 1
                 if in_a_row == GIVEN_UP_AFTER and not stop.is_set():
                     log.warning("judge: %d questions failed in a row; the rest is not asked", in_a_row)
                     stop.set()
         finally:
             stop.set()  # threads that hold a question finish it and take no other
+        if unfit:
+            log.warning("judge: %d of %d questions do not fit the judge's context", unfit, len(questions))
         return failures
+
+    def _no_verdict(self, reply: Reply) -> str:
+        """Why a reply gives no verdict: it holds none, or it was cut before it came to one."""
+        shown = f"no verdict in the reply {reply.text[:80]!r}"
+        if not reply.cut:
+            return shown
+        limit = self.protocol.max_tokens
+        return (
+            f"{shown}, which was cut at {limit} tokens; a judge that reasons first needs more: --judge …,max_tokens=N"
+        )
 
     def _keep(self, question: Question, reply: Reply) -> bool:
         """Whether the reply holds a verdict. Only those are kept: the next run asks the others again."""
@@ -187,20 +205,15 @@ class ModelJudge:
 def open_model_judge(kind: str, rest: str, protocol: str, keep: Path | None) -> ModelJudge:
     """The judge of ``openai:`` and ``hf:`` specifications, ``NAME[,key=value...]``. Raises BadInput."""
     name, *settings = rest.split(",")
-    values = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise BadInput(f"--judge {kind}:{rest}: {setting!r} is not key=value")
-        values[key.strip()] = value.strip()
+    values = key_values(settings, f"--judge {kind}:{rest}")
     options: Any
     model: Model
     if kind == "openai":
-        from harness.grading.judges.server import Server, ServerOptions
+        from harness.grading.judges.server import ServerModel, ServerOptions
 
         options = build(ServerOptions, values, "judge openai")
         budget = Budget(options.budget_usd, options.price_in, options.price_out)
-        model = Server.named(name, options)
+        model = ServerModel(name, options)
     else:
         from harness.grading.judges.local import LocalModel, LocalOptions
 
@@ -208,5 +221,7 @@ def open_model_judge(kind: str, rest: str, protocol: str, keep: Path | None) -> 
         budget = Budget()
         model = LocalModel(name, options)
     asked = judge_protocol(options.protocol or protocol)
+    if options.max_tokens is not None:
+        asked = dataclasses.replace(asked, max_tokens=options.max_tokens)
     temperature = asked.temperature if options.temperature is None else options.temperature
     return ModelJudge(model, asked, temperature, budget, keep or cache_dir() / "judgements")

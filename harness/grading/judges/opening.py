@@ -19,8 +19,9 @@ def open_judge(spec: str, protocol: str = "alpacaeval-1", keep: Path | None = No
     ``longest``                   the longer response wins (plumbing only)
     ============================  ======================================================================
 
-    The first two take settings after commas, ``openai:gpt-4o,budget_usd=5,price_in=2.5,price_out=10``: the
-    fields of :class:`harness.grading.judges.models.JudgeOptions`. ``protocol`` names how they are asked (see
+    The first two take settings after commas, ``openai:m@https://host/v1,key_env=HOST_KEY,max_tokens=4096``: the
+    fields of :class:`harness.grading.judges.server.ServerOptions` and
+    :class:`harness.grading.judges.local.LocalOptions`. ``protocol`` names how they are asked (see
     ``judge_protocols``) unless the settings do; ``keep`` is the folder of their answers.
     Raises BadInput for any other form.
     """

@@ -24,9 +24,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from harness.errors import RunFailed, unknown
 
+THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # around a model's thinking, before its answer
+ROUNDED_ZERO, LEAST_LOGPROB = 0.01, -1e4  # the largest and the smallest log-probability that is taken for one
 REPLY_LIMIT = 20_000  # characters of a reply that are read; a judge's verdict is far shorter
 
 RUBRIC = """\
@@ -61,11 +64,16 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model: str = ""  # what the server says it ran
+    cut: bool = False  # the reply ended at the token limit, not by itself
 
 
 @dataclass(frozen=True)
 class JudgeProtocol:
-    """One way of asking. ``read`` gives the share in [0, 1] of the response shown first, or None."""
+    """One way of asking. ``read`` gives the share in [0, 1] of the response shown first, or None.
+
+    ``reading`` names the rule of ``read`` where another rule went by the same protocol name before; it enters the
+    judge's identity, so that answers kept under the older rule are not used.
+    """
 
     name: str
     turns: tuple[tuple[str, str], ...]  # (role, template with {instruction}, {output_1}, {output_2})
@@ -74,6 +82,7 @@ class JudgeProtocol:
     max_tokens: int
     both_orders: bool = False
     top_logprobs: int = 0
+    reading: str = ""
 
     @property
     def prompt_sha256(self) -> str:
@@ -115,7 +124,13 @@ def _alpacaeval_2() -> JudgeProtocol:
 
 def _distillm2() -> JudgeProtocol:
     return JudgeProtocol(
-        "distillm2", (("user", RUBRIC),), _read_letter, temperature=1.0, max_tokens=1024, both_orders=True
+        "distillm2",
+        (("user", RUBRIC),),
+        _read_letter,
+        temperature=1.0,
+        max_tokens=1024,
+        both_orders=True,
+        reading="last verdict on a line of its own",
     )
 
 
@@ -134,26 +149,64 @@ def _turns(template: str) -> tuple[tuple[str, str], ...]:
 
 
 def _read_ranking(reply: Reply) -> float | None:
-    """alpaca_eval's ``ranking_parser``: a Python list that gives model_1 rank 1 or 2."""
-    return _share(_parsers().ranking_parser(reply.text[:REPLY_LIMIT]) if reply.text else [math.nan])
+    """alpaca_eval's ``ranking_parser``: a Python list that gives model_1 rank 1 or 2, behind any thinking."""
+    text = _answer(reply.text)[:REPLY_LIMIT]
+    return _share(_parsers().ranking_parser(text) if text else [math.nan])
 
 
 def _read_logprobs(reply: Reply) -> float | None:
-    """alpaca_eval's ``logprob_parser``: m is the response shown first, M the second."""
-    top = [{"token": token, "logprob": logprob} for token, logprob in reply.first_token]
+    """alpaca_eval's ``logprob_parser``: m is the response shown first, M the second.
+
+    What is no log-probability (not a number, or above 0 by more than rounding) is left out, and one below
+    :data:`LEAST_LOGPROB`, of which servers have several names for minus infinity, counts as that.
+    """
+    sound = [(token, logprob) for token, logprob in reply.first_token if logprob <= ROUNDED_ZERO]
+    top = [{"token": token, "logprob": max(logprob, LEAST_LOGPROB)} for token, logprob in sound]
     completion = {"logprobs": {"content": [{"top_logprobs": top}]}}
     return _share(_parsers().logprob_parser(completion, "m", ["m", "M"], is_binarize=False))
 
 
 def _read_letter(reply: Reply) -> float | None:
-    """The last [[A]], [[B]] or [[C]]: reasons may mention another before the verdict."""
-    letters = re.findall(r"\[\[([ABC])\]\]", reply.text[-REPLY_LIMIT:])
-    return {"A": 1.0, "B": 0.0, "C": 0.5}[letters[-1]] if letters else None
+    """The last verdict that stands on a line of its own, [[A]], [[B]] or [[C]]; None from a reply that was cut.
+
+    Emphasis and a short label may stand around it (``**Verdict: [[A]]**``). Verdicts within a sentence, in quotes,
+    quoted lines (``>``), code blocks and thinking are talk about a verdict and give none.
+    """
+    if reply.cut:
+        return None
+    found, fence = None, None
+    for line in _answer(reply.text)[-REPLY_LIMIT:].splitlines():
+        if mark := _FENCE.match(line):
+            if fence is None:
+                fence = mark[1]
+            elif mark[1].startswith(fence) and not line.strip().strip(fence[0]):
+                fence = None
+        elif fence is None and (verdict := _VERDICT.fullmatch(line)):
+            found = verdict[1]
+    return None if found is None else {"A": 1.0, "B": 0.0, "C": 0.5}[found]
 
 
-def _share(preference: list[float]) -> float | None:
-    """The first response's share of a parser's answer, which runs from 1 (first) to 2 (second)."""
-    return None if len(preference) != 1 or math.isnan(preference[0]) else 2.0 - float(preference[0])
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[^`]*$")
+_VERDICT = re.compile(
+    r"[\s*_#`]*"
+    r"(?i:(?:(?:my|the|so|final|overall|corrected)[\s*_]+)*"
+    r"(?:verdict|answer|judge?ment|decision|choice|correction)[\s*_]*(?:is)?[\s*_]*[:=]?[\s*_`]*)?"
+    r"\[\[([ABC])\]\][\s*_`.!]*"
+)
+
+
+def _answer(text: str) -> str:
+    """What a reply says after its thinking; nothing where the thinking was not ended."""
+    _, ended, answer = text.rpartition(THOUGHT_ENDS)
+    if not ended and text.lstrip().startswith(THOUGHT_BEGINS):
+        return ""
+    return answer
+
+
+def _share(preference: list[Any]) -> float | None:
+    """The first response's share of a parser's answer, which runs from 1 (first) to 2 (second); None for any other."""
+    value = preference[0] if len(preference) == 1 else None
+    return 2.0 - float(value) if isinstance(value, int | float) and 1 <= value <= 2 else None
 
 
 @cache

@@ -1,0 +1,75 @@
+"""``harness verify``: a recorded row run again, and how far off it is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.commands import words
+
+if TYPE_CHECKING:
+    from harness.rerun.command import Given
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "verify", help="run a recorded row again and say how far off it is (exit 1: further than seeds explain)"
+    )
+    command.add_argument("run_id", metavar="RUN_ID", help="a run id, its beginning, or a record file")
+    command.add_argument(
+        "--grade-only", action="store_true", help="grade the stored completions again; trains and generates nothing"
+    )
+    command.add_argument(
+        "--work",
+        type=Path,
+        metavar="DIR",
+        help="keep the second run here and go on from it (default: scratch)",
+    )
+    add_given(command)
+    words.results(command)
+    words.sandbox(command)
+    command.set_defaults(command=call)
+
+
+def add_given(command: argparse.ArgumentParser) -> None:
+    """The words that say what a record cannot: files, folders and addresses of this machine."""
+    for name, metavar in (
+        ("method", "FILE"),
+        ("task", "FILE"),
+        ("recipe", "FILE.toml"),
+        ("student", "DIR"),
+        ("teacher", "DIR"),
+        ("judge", "JUDGE"),
+        ("device", "DEVICE"),
+    ):
+        command.add_argument(f"--{name}", metavar=metavar, help="in place of what the record names; as in harness run")
+
+
+def given_of(chosen: argparse.Namespace) -> Given:
+    """What :func:`add_given` declared."""
+    from harness.rerun.command import Given
+
+    names = ("method", "task", "recipe", "student", "teacher", "judge", "device")
+    return Given(**{name: getattr(chosen, name) for name in names})
+
+
+def call(chosen: argparse.Namespace) -> str:
+    from harness.progress import Reporter
+    from harness.records.store import Store
+    from harness.rerun import verify
+
+    words.accept_sandbox(chosen)
+    store = Store(chosen.results)
+    record = store.get(chosen.run_id)
+    with Reporter() as reporter:
+        if chosen.grade_only:
+            report = verify.grade_again(record, store, given_of(chosen), chosen.work)
+        else:
+            report = verify.run_again(
+                record, store, given_of(chosen), chosen.work, reporter.progress, reporter.announce
+            )
+    chosen.exit_code = 0 if report.holds else 1
+    if chosen.json:
+        return words.dump(verify.as_json(report))
+    return verify.in_words(report)

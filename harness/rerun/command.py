@@ -1,0 +1,350 @@
+"""From a record back to the request that makes it, and to the command line that says so.
+
+A record keeps what was resolved (every setting, every hash), not what was typed. The request is found by starting from
+a recipe and overriding what differs; preparing its plan then shows whether it names the same training and the same
+measurement. What a record cannot hold (the folder of a model, the file of a method, the address of a judge) can be
+given along, as :class:`Given`.
+
+Records travel, so none is trusted with a path: no code, model or data is read from a place that only a record names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import plan, recipe, registry
+from harness.errors import BadInput
+from harness.evaluation import benchmarks, evaluate
+from harness.forecast import intended
+from harness.forecast.resumed import leaves
+from harness.method import Method, ReferencePoint
+from harness.models import files as models
+from harness.plan import Plan, Request
+from harness.recipe import Recipe
+from harness.records.record import Record, method_label
+from harness.training import examples
+
+DECODING = ("samples", "temperature", "top_p", "max_new_tokens")  # what a recipe's [evaluation] may override
+NAMES_ONLY = ("name", "card")  # of a protocol: they name a measurement and are no part of it
+PLAIN = re.compile(r"[\w+-][\w.+-]*")  # the name of a file in this folder
+NAME = re.compile(r"(micro:)?[\w+-][\w.+-]*(/[\w+-][\w.+-]*)?(@[\w.-]+)?|openai:[^@]*(@[\w.-]+)?")  # of a model
+CHANGED = ", decoding changed"  # behind the name of a protocol whose decoding was overridden
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user says in place of what the record says: words of ``harness run``, None where it stands."""
+
+    method: str | None = None
+    task: str | None = None
+    recipe: str | None = None
+    student: str | None = None
+    teacher: str | None = None
+    judge: str | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The request behind a record. ``differs`` says in what its plan is another run, "" for the same run.
+
+    ``plan`` is None where a model is not on this machine and was not to be fetched: then nothing is known of the run.
+    """
+
+    request: Request
+    plan: Plan | None
+    differs: str
+    same_training: bool = False
+
+    @property
+    def exact(self) -> bool:
+        return not self.differs
+
+
+def find(record: Record, results: Path, given: Given = Given(), *, fetch: bool = True) -> Found:
+    """The request that makes ``record``, with its plan prepared on the results folder ``results``.
+
+    ``fetch``: whether models may be fetched from the hub for it. Raises BadInput for a record whose specification has
+    not the form that this version writes, and where the request cannot be planned here at all, naming what must be
+    given along.
+    """
+    check_form(record, given)
+    best: Found | None = None
+    refusal: BadInput | None = None
+    for base in _recipes(record, given):
+        try:
+            tried = _try(record, results, given, base, fetch)
+        except BadInput as error:
+            refusal = refusal or error
+            continue
+        if tried.exact or tried.plan is None:
+            return tried
+        if best is None or tried.same_training > best.same_training:
+            best = tried
+    if best is None:
+        hint = "; ".join(_unknown(record, given)) or "the record was made with another recipe or version"
+        raise BadInput(f"{record['run_id']} cannot be planned here: {refusal} ({hint})")
+    return best
+
+
+def line(request: Request) -> str:
+    """``harness run ...`` as a shell takes it, without what is the default."""
+    words = ["harness", "run"]
+    for method in request.methods:
+        words += ["--method", method]
+    for task in request.tasks:
+        words += ["--task", task]
+    words += ["--seed", *map(str, request.seeds)]
+    for option in ("recipe", "student", "teacher", "protocol", "judge", "device"):
+        value = getattr(request, option)
+        if value is not None and value != Request.__dataclass_fields__[option].default:
+            words += [f"--{option}", value]
+    for setting in request.settings:
+        words += ["--set", setting]
+    return shlex.join(words)
+
+
+def _recipes(record: Record, given: Given) -> list[str]:
+    """The recipes to start from, likeliest first: as given, as recorded, those that ship."""
+    if given.recipe is not None:
+        return [given.recipe]
+    recorded = record.get("request", {}).get("recipe", "")
+    if recorded in recipe.names() or (PLAIN.fullmatch(recorded) and Path(recorded).is_file()):
+        return [recorded]
+    # A shipped recipe of the record's own models comes first; all are tried.
+    mine = {record["student"], record["teacher"]}
+
+    def strange(name: str) -> bool:
+        asked = recipe.load(name).models
+        return not mine & {asked.student, asked.teacher}
+
+    return sorted(recipe.names(), key=strange)
+
+
+def check_form(record: Record, given: Given, *, training: bool = True) -> None:
+    """Raises BadInput for a record that this version would not write, or whose files must be given along.
+
+    ``training``: whether the method and the models are wanted too, or the task alone.
+    """
+    spec, protocol, request = record["spec"], record["protocol"], record.get("request", {})
+    method = spec.get("method")
+    parts = [spec.get(name) for name in ("training", "rollout", "teacher_text")] + [request]
+    parts += [protocol.get(name) for name in ("dataset", "decoding", "grader")]
+    sound = isinstance(method, dict) and isinstance(method.get("settings"), dict)
+    sound = sound and isinstance(spec.get("student"), dict) and all(isinstance(p, dict | None) for p in parts)
+    if not sound:
+        raise BadInput(f"{record['run_id']}: its specification has not the form that this version writes")
+    if unknown := [*_task_file(record, given), *(_training_files(record, given) if training else ())]:
+        raise BadInput(f"{record['run_id']} cannot be planned here: {'; '.join(unknown)}")
+
+
+def _task_file(record: Record, given: Given) -> Iterator[str]:
+    """Whether the user must name the file of the task, since a record's word is not taken for a path."""
+    title = record["task"]
+    known = title.partition("@")[0] in _tasks() or re.fullmatch(r"lm_eval:[\w.+-]+", title)
+    if given.task is None and not known:
+        yield f"the task {record.get('request', {}).get('task', title)} came from a file: give it with --task FILE"
+
+
+def _training_files(record: Record, given: Given) -> Iterator[str]:
+    """The same of the method, the models and the data."""
+    request, method = record.get("request", {}), record["method"]
+    known = {entry.name for entry in registry.entries(registry.METHODS)}
+    plain_variant = method["variant"] is None or re.fullmatch(r"[\w+-]+", method["variant"])
+    if given.method is None and not (method["name"] in known and plain_variant):
+        word, origin = request.get("method", method["name"]), record["spec"]["method"].get("origin", "unknown")
+        yield f"the method {word} came from a file (origin: {origin}): give it with --method FILE"
+    for role in ("student", "teacher"):
+        name = record["spec"]["student"].get("id") if record[role] is None else record[role]
+        if getattr(given, role) is None and not NAME.fullmatch(str(name)):
+            yield f"the {role} {name} is no name of a model: give it with --{role}"
+    for setting in request.get("settings", ()):
+        if setting.startswith("data.") and (".." in setting or os.path.isabs(setting.partition("=")[2])):
+            yield f"{setting} is a path of another machine: give a recipe with --recipe FILE"
+
+
+def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) -> Found:
+    """The request on top of the recipe ``base``, planned, and held against the record."""
+    spec, protocol = record["spec"], record["protocol"]
+    kept = [s for s in record.get("request", {}).get("settings", ()) if s.startswith("data.")]
+    chosen, _ = recipe.override(recipe.load(base), kept)
+    word = given.method or method_label(record["method"])
+    method, _, _ = plan.configured(word, chosen, {})
+    task = given.task or task_word(record)
+    name = (protocol.get("name") or "").removesuffix(CHANGED) or None
+    settings = [
+        *kept,
+        *_method_settings(spec, method),
+        *_training_settings(spec, chosen),
+        *_evaluation_settings(protocol, task, chosen, name),
+    ]
+    settings += _data_limit(spec, chosen) if not any(s.startswith("data.limit=") for s in settings) else []
+    student, teacher = _models(record, method, chosen)
+    request = Request(
+        methods=[word],
+        tasks=[task],
+        recipe=base,
+        student=given.student or student,
+        teacher=given.teacher or teacher,
+        seeds=[record["seed"]],
+        settings=settings,
+        results=results,
+        device=given.device or _device_word(record),
+        judge=given.judge or judge_word(protocol),
+        protocol=name,
+    )
+    names = {request.student or chosen.models.student, request.teacher or chosen.models.teacher}
+    if not fetch and (absent := sorted(name for name in names if not models.is_here(name))):
+        return Found(request, None, f"not checked, since {' and '.join(absent)} is not on this machine")
+    prepared = plan.prepare(request)
+    (training,) = prepared.trainings
+    same = training.training_id == record["training_id"]
+    _, measured, _ = intended.measurement(prepared, training, prepared.tasks[0])
+    differs = [] if same else list(_leaves(spec, training.spec, ""))
+    differs += _leaves(protocol, measured, "protocol.")
+    return Found(request, prepared, ", ".join(differs), same)
+
+
+def _leaves(there: Any, here: Any, path: str) -> Iterator[str]:
+    """Where the plan departs from the record, in words."""
+    there, here = (json.loads(json.dumps(_bare(value))) for value in (there, here))  # tuples are lists in a file
+    for key, was, is_now in leaves(there, here, path):
+        yield f"{key} was {_short(was)}, is {_short(is_now)}"
+
+
+def _bare(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: part for key, part in value.items() if key not in (*NAMES_ONLY, "hash")}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"
+
+
+def task_word(record: Record) -> str:
+    """The task as ``--task`` takes it, its world said outright where the title leaves it open."""
+    title = record["task"]
+    return title if "@" in title or title.startswith(benchmarks.LM_EVAL) else f"{title}@real"
+
+
+def _tasks() -> set[str]:
+    return {entry.name for entry in registry.entries(registry.TASKS)}
+
+
+def _method_settings(spec: Mapping[str, Any], method: Method) -> list[str]:
+    """``method.*`` where the record's settings are not those of the variant and the recipe."""
+    default = json.loads(json.dumps(dataclasses.asdict(method.config)))
+    recorded = spec["method"]["settings"]
+    return [_setting(f"method.{k}", v) for k, v in recorded.items() if k not in default or default[k] != v]
+
+
+def _training_settings(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
+    """What of the training, of its samples and of the teacher's text the recipe says otherwise."""
+    found = []
+    for section in ("training", "rollout", "teacher_text"):
+        recorded, own = spec.get(section) or {}, dataclasses.asdict(getattr(chosen, section))
+        found += [_setting(f"{section}.{k}", v) for k, v in recorded.items() if k not in own or own[k] != v]
+    return found
+
+
+def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe, name: str | None) -> list[str]:
+    """The decoding and the limit of the measurement, where the task and the recipe say otherwise."""
+    found = []
+    dataset = protocol.get("dataset") or {}
+    limit = dataset.get("n") if dataset.get("n") != dataset.get("of") else None
+    if limit != chosen.evaluation.limit:
+        found.append(_setting("evaluation.limit", limit))
+    if task.startswith(benchmarks.LM_EVAL):
+        return found  # which decodes as it likes
+    opened = benchmarks.open_unjudged(task, name)
+    default = dataclasses.asdict(evaluate.decoding_of(opened, chosen.evaluation))
+    recorded = protocol.get("decoding") or {}
+    return found + [_setting(f"evaluation.{k}", recorded[k]) for k in DECODING if recorded.get(k) != default[k]]
+
+
+def _data_limit(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
+    """``data.limit`` where the prompts of the record are another beginning of the recipe's file than its own."""
+    if not spec.get("prompts"):
+        return []
+    try:
+        prompts = examples.load(chosen.data.prompts, chosen.data, labelled=False)
+    except BadInput:
+        return []  # the plan says so in its own words
+    used = examples.beginning(prompts, spec["prompts"])
+    if used is None or used == min(chosen.data.limit or len(prompts), len(prompts)):
+        return []
+    return [_setting("data.limit", used if used < len(prompts) else None)]
+
+
+def _models(record: Record, method: Method, chosen: Recipe) -> tuple[str | None, str | None]:
+    """The student and the teacher as the request names them, None where the recipe has the same."""
+    student, teacher = record["student"], record["teacher"]
+    if isinstance(method, ReferencePoint) and method.evaluates == "teacher":
+        teacher = record["spec"]["student"]["id"]
+    return (
+        None if student == _portable(chosen.models.student) else student,
+        None if teacher in (None, _portable(chosen.models.teacher)) else teacher,
+    )
+
+
+def _portable(name: str) -> str:
+    """A model's name as records keep it: of a folder its own name."""
+    return models.portable(name) if Path(name).is_dir() else name
+
+
+def judge_word(protocol: Mapping[str, Any]) -> str | None:
+    """``--judge`` as far as the record tells it: its model and settings, never its address."""
+    judge = (protocol.get("grader") or {}).get("judge")
+    if not isinstance(judge, Mapping):
+        return None
+    kind = judge.get("kind")
+    if kind == "longest":
+        return kind
+    if kind not in ("openai", "hf") or not NAME.fullmatch(f"{'openai:' * (kind == 'openai')}{judge['model']}"):
+        return None  # a file of judgements, a judge that needs no words, or a path or an address in place of a name
+    words = [f"{kind}:{judge['model']}"]
+    words += [f"{key}={judge[key]}" for key in ("revision",) if kind == "openai" and judge.get(key) is not None]
+    words += [f"{key}={judge[key]}" for key in ("protocol", "temperature", "max_tokens") if judge.get(key) is not None]
+    return ",".join(words)
+
+
+def _device_word(record: Record) -> str | None:
+    """The device, where this machine would choose another by itself."""
+    import torch
+
+    kind = str(record["provenance"].get("device") or "cpu")
+    return None if kind.partition(":")[0] == ("cuda" if torch.cuda.is_available() else "cpu") else kind
+
+
+def _setting(key: str, value: Any) -> str:
+    """``key=value`` as ``--set`` reads it."""
+    if isinstance(value, list | tuple):
+        return f"{key}={','.join(map(str, value))}"
+    if isinstance(value, bool) or value is None:
+        return f"{key}={str(value).lower()}"
+    return f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}"
+
+
+def _unknown(record: Record, given: Given) -> Iterator[str]:
+    """What only the user can know, with the word that says it."""
+    judge = (record["protocol"].get("grader") or {}).get("judge") or {}
+    if judge.get("kind") == "replay" and given.judge is None:
+        yield f"the judgements came from a file (sha256 {judge.get('annotations_sha256', '')[:8]}): --judge replay:FILE"
+    if judge.get("kind") == "openai" and given.judge is None:
+        yield f"the judge's address is not recorded: give it with --judge openai:{judge.get('model')}@URL"
+    for role in ("student", "teacher"):
+        name = record[role] or ""
+        if getattr(given, role) is not None:
+            continue
+        if name.startswith(models.SERVED):
+            yield f"the {role} runs on a server: give its address with --{role} {name}@URL"
+        elif name and not name.startswith(models.MICRO) and "/" not in name:
+            yield f"the {role} {name!r} is a folder: give it with --{role} DIR"
