@@ -5,7 +5,7 @@ taken from what the grader says. A file is a list of golds; each has its ``right
 ones:
 
     [[gold]]
-    text = '\\frac{1}{2}'              # the fields of harness.grading.maths.task.Gold: several, interval, unit, tolerance
+    text = '\\frac{1}{2}'              # and, where they apply, several, interval, unit, tolerance: the fields of a Gold
     right = ['0.5', '½']
     [gold.wrong]
     'the reciprocal' = ['2']
@@ -55,6 +55,12 @@ class Case:
     def must(self) -> str:
         return "pass" if self.right else "fail"
 
+    @property
+    def words(self) -> str:
+        """The case in one line, without its verdict."""
+        why = f" ({self.why})" if self.why else ""
+        return f"{flat(self.answer)} for {flat(self.gold.text)}{why}"
+
 
 @dataclass
 class Counts:
@@ -89,8 +95,12 @@ def _read(path: Path) -> Iterator[Case]:
         raise BadInput(f"{path}: not readable as TOML ({error})") from None
     _only(path, table, {"gold", "whole", "frames"})
     written: set[tuple[Gold, str]] = set()
-    for entry in table["gold"]:
+    if not table.get("gold"):
+        raise BadInput(f"{path}: no [[gold]] in it")
+    for number, entry in enumerate(table["gold"], 1):
         _only(path, entry, {"text", "right", "wrong", *RULES})
+        if missing := [key for key in ("text", "right", "wrong") if key not in entry]:
+            raise BadInput(f"{path}: gold {number} has no {missing[0]!r}")
         gold = Gold(entry["text"], **{rule: entry[rule] for rule in RULES if rule in entry})
         stated = [(True, "", answer) for answer in entry["right"]]
         stated += [(False, why, answer) for why, answers in entry["wrong"].items() for answer in answers]
@@ -143,13 +153,8 @@ def sample(every: Sequence[Case]) -> list[Case]:
     return accepted[::THROUGH_A_TASK] + refused[::THROUGH_A_TASK]
 
 
-def line(case: Case, reason: str) -> str:
-    """A failure in one line."""
-    why = f" ({case.why})" if case.why else ""
-    return f"{case.kind}: {_flat(case.answer)} for {_flat(case.gold.text)} must {case.must}{why}: {_flat(reason)}"
-
-
-def _flat(text: str) -> str:
+def flat(text: str) -> str:
+    """``text`` in one line."""
     return " ".join(text.split())
 
 
@@ -159,9 +164,9 @@ def page(found: Mapping[str, Counts], seconds: float) -> str:
         "# Right answers in other notations",
         "",
         f"Made by `python -m harness.evaluation.notations > results/grading/notations.md` ({seconds:.0f} s).",
-        "Each case is a gold, an answer in a box and the verdict that is right; they stand in",
-        "`harness/evaluation/answers/`, one file a kind, and `harness check` runs them. An answer to be accepted is the",
-        "gold in another notation; one to be refused is wrong for the reason stated beside it.",
+        "Each case is a gold, an answer in a box and the right verdict. They stand in `harness/evaluation/answers/`,",
+        "one file a kind, and `harness check` runs them. An answer to be accepted is the gold in another notation; one",
+        "to be refused is wrong for the reason stated beside it.",
         "",
         "| kind | to be accepted | accepted | to be refused | refused |",
         "|---|---:|---:|---:|---:|",
@@ -174,8 +179,16 @@ def page(found: Mapping[str, Counts], seconds: float) -> str:
     lines.append(
         f"| **all** | {total.accepted:,} | {total.accepted_right:,} | {total.refused:,} | {total.refused_right:,} |"
     )
-    failures = [line(case, reason) for c in found.values() for case, reason in c.failures]
-    lines += ["", f"Graded wrongly: {len(failures) or 'none'}.", *(["", "```text", *failures, "```"] if failures else [])]
+    failures = [
+        f"{case.kind}: {case.words} must {case.must}: {flat(reason)}"
+        for c in found.values()
+        for case, reason in c.failures
+    ]
+    lines += [
+        "",
+        f"Graded wrongly: {len(failures) or 'none'}.",
+        *(["", "```text", *failures, "```"] if failures else []),
+    ]
     return "\n".join(lines)
 
 
