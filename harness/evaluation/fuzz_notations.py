@@ -28,7 +28,8 @@ SPELLINGS = (
     (r"\^\{?\\circ\}?", "°"), (r"\^(?:2|\{2\})(?!\d)", "²"), (r"\^(?:3|\{3\})(?!\d)", "³"),
     (r"\\emptyset(?![a-zA-Z])", "∅"), (r"\\setminus(?![a-zA-Z])", "∖"), (r"\\mathbb\{R\}", "ℝ"),
     (r"\\frac(?![a-zA-Z])", r"\\dfrac"), ("\\\\left(?![a-zA-Z])", ""), ("\\\\right(?![a-zA-Z])", ""), ("≤", "<="),
-    ("≥", r"\\ge "), ("°", "º"), ("(?<![!<>:])=(?!=)", " = "), (r",(?=\s)", r",\\;"), ("·", "×"), ("²", "^{2}"), ("π", r"\\pi "),
+    ("≥", r"\\ge "), ("°", "º"), ("(?<![!<>:])=(?!=)", " = "), (r",(?=\s)", r",\\;"),
+    ("·", "×"), ("²", "^{2}"), ("π", r"\\pi "),
 )  # fmt: skip
 # Kinds whose golds exclude each other. Others share answers across golds: "5 apples" answers 5 and names a unit.
 EXCLUSIVE = {
