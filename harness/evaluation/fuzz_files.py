@@ -92,9 +92,14 @@ def _become(words: list[str], said: Path, main: Callable[[list[str]], int]) -> N
         nothing = os.open(os.devnull, os.O_RDONLY)
         for target, source in ((0, nothing), (1, output), (2, output)):
             os.dup2(source, target)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", encoding="utf-8"), os.fdopen(2, "w", encoding="utf-8")
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.environ |= {"HARNESS_HUB": "http://127.0.0.1:9", "HARNESS_CACHE": str(said.parent / "cache")}
+        os.environ |= {
+            "HARNESS_HUB": "http://127.0.0.1:9",  # nothing is fetched
+            "HARNESS_CACHE": str(said.parent / "cache"),
+            "HARNESS_DATA": str(said.parent / "data"),
+        }
         os.chdir(said.parent)
         code = main(words)
         sys.stdout.flush()
@@ -195,7 +200,6 @@ def _benchmark(rng: Random, folder: Path) -> tuple[str, list[str]]:
     path.parent.mkdir(parents=True)
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     _damage(rng, path)
-    os.environ["HARNESS_DATA"] = str(folder / "data")
     return "benchmark file: check", ["check", "--task", task]
 
 
