@@ -88,7 +88,7 @@ def _become(words: list[str], said: Path, main: Callable[[list[str]], int]) -> N
     """The child: runs the command with its output in ``said``, and ends."""
     code = 70  # of a command that raises: its traceback is in ``said``
     try:
-        output = os.open(said, os.O_WRONLY | os.O_CREAT)
+        output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for target, source in ((0, nothing), (1, output), (2, output)):
             os.dup2(source, target)
