@@ -107,6 +107,7 @@ def test_the_page_counts_what_failed():
     counts = notations.Counts()
     counts.add(case("8", True), True, "equals 8")
     counts.add(case("9", False), True, "equals 8")
+    counts.add(case("7", False), False, "not compared", error=True)
     page = notations.page({"made": counts}, 1.0)
-    assert "| made | 1 | 1 | 1 | 0 |" in page and "Graded wrongly: 1." in page
+    assert "| made | 1 | 1 | 2 | 0 |" in page and "Graded wrongly: 2." in page
     assert "made: 9 for 8 (another value) must fail: equals 8" in page

@@ -62,7 +62,7 @@ def check(names: Sequence[str], progress: Progress) -> list[Checked]:
     """The named tasks checked, or all; a task that cannot be checked stands there as skipped, with the reason.
 
     Where all are asked for, the answers in other notations come first, and a real benchmark that is skipped is followed
-    by its generated problems. ``notations`` among the names asks for them alone.
+    by its generated problems. ``notations`` among the names asks for them.
     Raises BadInput for an unknown name.
     """
     wanted = [] if names and NOTATIONS not in names else [check_notations(progress)]

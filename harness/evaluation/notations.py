@@ -72,8 +72,9 @@ class Counts:
     refused_right: int = 0
     failures: list[tuple[Case, str]] = field(default_factory=list)
 
-    def add(self, case: Case, correct: bool, reason: str) -> None:
-        good = correct == case.right
+    def add(self, case: Case, correct: bool, reason: str, error: bool = False) -> None:
+        """Counts one verdict. With ``error`` none was reached, which is right for no case."""
+        good = correct == case.right and not error
         if case.right:
             self.accepted, self.accepted_right = self.accepted + 1, self.accepted_right + good
         else:
@@ -127,7 +128,7 @@ def held_against_grader(chosen: Sequence[Case], progress: Progress) -> dict[str,
         piece = chosen[start : start + CHUNK]
         progress("check notations", start, len(chosen), piece[0].kind)
         for case, judged in zip(piece, grade([c.gold for c in piece], [c.text for c in piece]), strict=True):
-            found.setdefault(case.kind, Counts()).add(case, judged.correct, judged.reason)
+            found.setdefault(case.kind, Counts()).add(case, judged.correct, judged.reason, judged.error)
     progress("check notations", len(chosen), len(chosen), "")
     return found
 
@@ -144,7 +145,7 @@ def held_against_task(task: Task, chosen: Iterable[Case]) -> list[tuple[Case, st
         verdicts = task.grade_all([Completion(str(i), 0, c.text, 0, "stop") for i, c in enumerate(chosen)])
     finally:
         task.items = kept
-    return [(c, v.reason) for c, v in zip(chosen, verdicts, strict=True) if bool(v.score) != c.right]
+    return [(c, v.reason) for c, v in zip(chosen, verdicts, strict=True) if v.error or bool(v.score) != c.right]
 
 
 def sample(every: Sequence[Case]) -> list[Case]:
