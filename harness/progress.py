@@ -6,16 +6,21 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 
 class Reporter:
-    """``progress`` moves a bar per stage (only on a terminal); ``announce`` writes a line to stderr."""
+    """``progress`` moves a bar per stage; ``announce`` writes a line to stderr.
 
-    def __init__(self):
+    Where stderr is no terminal there is no bar, but a line each ``line_every`` seconds, if that is given.
+    """
+
+    def __init__(self, line_every: float | None = None):
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.shown = sys.stderr.isatty()
+        self.line_every, self.last_line = line_every, time.monotonic()
         self.bar = Progress(
+            SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -35,7 +40,12 @@ class Reporter:
         self.bar.__exit__(*error)
 
     def progress(self, stage: str, done: int, total: int, words: str) -> None:
-        if not self.shown or (stage == self.stage and done < total and time.monotonic() - self.seen < 0.1):
+        if not self.shown:
+            if self.line_every is not None and time.monotonic() - self.last_line >= self.line_every:
+                self.last_line = time.monotonic()
+                self.announce(f"{stage}: {done} of {total} {words}".rstrip())
+            return
+        if stage == self.stage and done < total and time.monotonic() - self.seen < 0.1:
             return
         self.seen = time.monotonic()
         if stage != self.stage:

@@ -152,3 +152,18 @@ def test_the_last_line_names_what_was_not_checked():
     ):
         assert check.green(found) == exit_is_0
         assert check.text(found).splitlines()[-1] == last
+
+
+def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(monkeypatch, capsys):
+    from harness import progress
+
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.Reporter(line_every=60) as reporter:
+        for done in range(6):
+            reporter.progress("check amc23", done, 6, "")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["check amc23: 2 of 6", "check amc23: 5 of 6"]
+    with progress.Reporter() as reporter:
+        reporter.progress("check amc23", 1, 6, "")
+    assert capsys.readouterr().err == ""

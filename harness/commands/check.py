@@ -12,7 +12,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         "check", help="grade the graders: golds must pass, wrong answers and traps must not; hold your own code to it"
     )
     command.add_argument(
-        "--task", action="append", default=[], metavar="T", help="only these tasks, and their contract; repeatable"
+        "--task",
+        action="append",
+        default=[],
+        metavar="T",
+        help="only these tasks, and their contract, or `notations`; repeatable",
     )
     command.add_argument(
         "--method", action="append", default=[], metavar="M", help="the contract of these methods; repeatable"
@@ -29,13 +33,15 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.progress import Reporter
 
     words.accept_sandbox(chosen)
-    conformed = conformance.methods(chosen.method) + [conformance.task(name) for name in chosen.task]
+    conformed = conformance.methods(chosen.method) + [
+        conformance.task(name) for name in chosen.task if name != check.NOTATIONS
+    ]
     broken = any(one.broken for one in conformed)
     # A task that breaks its contract is not graded on: its verdicts mean nothing.
     graded = [name for name in chosen.task if not any(one.broken for one in conformed if one.name == name)]
     found = []
     if graded or not conformed:
-        with Reporter() as reporter:
+        with Reporter(line_every=60) as reporter:
             found = check.check(graded, reporter.progress)
     # A task that states no golds is well as far as it can be known, if all of its contract was checked.
     skipped_well = all(c.status == "skipped" for c in found) and all(one.whole for one in conformed)

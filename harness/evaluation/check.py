@@ -1,5 +1,8 @@
 """``harness check``: the graders graded. Golds must pass, wrong answers and known traps must not.
 
+Golds against golds show no fault of notation, for they are well written: so the maths grader is also held against
+right and wrong answers in other notations (:mod:`harness.evaluation.notations`).
+
 Run before any model is: a benchmark on which a perfect model cannot score 100 % is not worth its GPU time.
 """
 
@@ -12,14 +15,16 @@ from typing import Any
 
 from harness import registry
 from harness.errors import BadInput
-from harness.evaluation import replays
+from harness.evaluation import notations, replays
 from harness.evaluation.benchmarks import open_task
 from harness.evaluation.known_answers import KnownAnswer, counts_as_right, known_answers
 from harness.task import Task
 from harness.types import Completion, Verdict
 
 Progress = Callable[[str, int, int, str], None]
-CHUNK = 256  # completions graded between two signs of life
+CHUNK = 64  # completions graded between two signs of life
+NOTATIONS = "notations"  # the suite's line among the tasks
+WHOLE_TASK = "math500@micro"  # the maths task that a sample of the suite goes through
 NO_GOLD = "the task states no gold completions (a method gold_completion(problem))"
 NO_REPLAY = "a judge's word is not known beforehand, and HARNESS_DATA holds no recorded judgements of these items"
 
@@ -56,17 +61,47 @@ class Checked:
 def check(names: Sequence[str], progress: Progress) -> list[Checked]:
     """The named tasks checked, or all; a task that cannot be checked stands there as skipped, with the reason.
 
-    Where all are asked for, a real benchmark that is skipped is followed by its generated problems.
+    Where all are asked for, the answers in other notations come first, and a real benchmark that is skipped is followed
+    by its generated problems. ``notations`` among the names asks for them.
     Raises BadInput for an unknown name.
     """
+    wanted = [] if names and NOTATIONS not in names else [check_notations(progress)]
+    if names and not (names := [name for name in names if name != NOTATIONS]):
+        return wanted
     for name in names:
         registry.find(registry.TASKS, name.partition("@")[0] if not name.endswith(".py") else name)
-    found = []
+    found = wanted
     for name in names or [entry.name for entry in registry.entries(registry.TASKS)]:
         found.append(_check(name, progress))
         if not names and found[-1].status == "skipped" and _has_micro(name):
             found.append(_check(f"{name}@micro", progress))
     return found
+
+
+def check_notations(progress: Progress) -> Checked:
+    """The suite of answers in other notations: all through the grader, a sample through a whole maths task."""
+    began = time.monotonic()
+    checked, every = Checked(NOTATIONS), notations.cases()
+    found = notations.held_against_grader(every, progress)
+    counted = found.values()
+    checked.golds = Tally(sum(c.accepted_right for c in counted), sum(c.accepted for c in counted))
+    checked.traps = Tally(sum(c.refused_right for c in counted), sum(c.refused for c in counted))
+    checked.notes = [
+        f"{kind}: accepted {c.accepted_right}/{c.accepted}, refused {c.refused_right}/{c.refused}"
+        for kind, c in found.items()
+    ]
+    wrong = [failure for c in counted for failure in c.failures]
+    known = {case for case, _ in wrong}
+    sample = notations.sample(every)
+    aside = notations.held_against_task(open_task(WHOLE_TASK), sample)
+    checked.notes.append(f"through {WHOLE_TASK}: {len(sample) - len(aside)}/{len(sample)}")
+    wrong += [(case, f"{reason} (through {WHOLE_TASK})") for case, reason in aside if case not in known]
+    checked.failures = [
+        {"problem_id": c.kind, "kind": c.words, "must": c.must, "reason": notations.flat(reason)} for c, reason in wrong
+    ]
+    checked.status = "failed" if checked.failures else "green"
+    checked.seconds = round(time.monotonic() - began, 1)
+    return checked
 
 
 def _has_micro(name: str) -> bool:

@@ -4,6 +4,7 @@
 
 Every completion is drawn from the seed, so that any of them can be had again. The problems are those of the micro
 world and of the benchmarks whose files are at hand. One in :data:`BOMB_EVERY` is a bomb: it costs seconds.
+``--of`` names another family of :mod:`harness.evaluation.fuzz_families`: notations, files, judges.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from random import Random
 
 from harness import data, registry
 from harness.evaluation.benchmarks import locate, open_task
+from harness.evaluation.fuzz_families import FAMILIES
+from harness.evaluation.fuzz_families import page as family_page
 from harness.evaluation.fuzz_texts import BOMBS, GENTLE_BOMBS, KINDS
 from harness.evaluation.known_answers import fenced
 from harness.grading.maths.pool import shared_pool
@@ -31,6 +34,7 @@ from harness.types import Completion, Problem, Verdict
 FAMILIES = ("maths", "code")
 CHUNK = 500
 BOMB_EVERY = 1000
+EACH = 100  # trials between two lines of progress
 HANG_S = 3600  # a chunk that takes longer ends the run with a traceback
 
 
@@ -146,12 +150,20 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--n", type=int, default=2000, help="completions (default: 2000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--gentle", action="store_true", help="only bombs that cost no seconds")
+    parser.add_argument("--of", choices=("completions", *FAMILIES), default="completions", help="what is fuzzed")
     chosen = parser.parse_args(words)
-    tasks, began = open_tasks(), time.monotonic()
+    began = time.monotonic()
 
     def progress(done: int) -> None:
+        if done % EACH and done != chosen.n:
+            return
         print(f"{done} of {chosen.n}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
+    if chosen.of != "completions":
+        written, faults = family_page(chosen.of, chosen.n, chosen.seed, progress)
+        print(written)
+        return int(bool(faults))
+    tasks = open_tasks()
     found = fuzz(tasks, chosen.n, chosen.seed, GENTLE_BOMBS if chosen.gentle else tuple(BOMBS), progress)
     waiting = len(descendants())
     shared().close()
