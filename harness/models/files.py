@@ -172,7 +172,18 @@ def template_hash(files: ModelFiles) -> str:
         return "the server's"
     tokenizer = load_tokenizer(files)
     facts = [tokenizer.chat_template, tokenizer.special_tokens_map, tokenizer(_PROBE)["input_ids"]]
+    if rule := text_rule(files):
+        facts.append(rule)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def text_rule(files: ModelFiles) -> dict[str, Any]:
+    """What sets the texts of a model apart, as :func:`harness.models.wording.facts` says; of a server nothing."""
+    if files.url is not None:
+        return {}
+    from harness.models.wording import facts
+
+    return facts(load_tokenizer(files))
 
 
 def _first_line(error: BaseException) -> str:

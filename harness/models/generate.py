@@ -17,9 +17,10 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import BadInput
-from harness.models import guards
-from harness.models.sampling import Stops, pick, uniforms
+from harness.models import guards, wording
+from harness.models.sampling import pick, uniforms
 from harness.models.slots import Slots
+from harness.models.wording import Stops, continuation
 from harness.types import Decoding, Prompt
 
 PREFILL_TOKENS = {"cpu": 512, "cuda": 16384}  # prompts that enter together, padding included: what caches hold
@@ -47,7 +48,9 @@ class Generator:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int = 64):
         self.model, self.tokenizer, self.batch = model, tokenizer, batch
         self.limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self.end_ids = _end_ids(model, tokenizer)
+        self.turn_end = wording.turn_end(tokenizer)
+        self.thinks = wording.thinks(tokenizer)
+        self.end_ids = _end_ids(model, tokenizer) | ({self.turn_end} - {None})
         self._agrees: bool | None = None  # whether slots compute what the model computes; tried once
 
     def render(self, prompt: Prompt) -> str:
@@ -67,7 +70,12 @@ class Generator:
                 raise BadInput(f"the model's chat template refuses a user turn: {error}") from None
             merged = Prompt(user=f"{prompt.system}\n\n{prompt.user}", plain=prompt.plain, prefill=prompt.prefill)
             return self.render(merged)
-        return text + prompt.prefill
+        # A prefill would stand inside the thoughts of a model that thinks first.
+        return text if self.thinks else text + prompt.prefill
+
+    def begins_itself(self, prompt: Prompt) -> bool:
+        """Whether the answer is a chat reply that the model begins: no stop string of a continued text ends it."""
+        return bool(self.tokenizer.chat_template) and prompt.chat and (self.thinks or not prompt.prefill)
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """What stands between these prompts and this model that a reader of the scores should know."""
@@ -79,10 +87,15 @@ class Generator:
         end = self.tokenizer.eos_token_id
         return ids[:-1] if ids and ids[-1] == end and not text.endswith(self.tokenizer.eos_token) else ids
 
-    def response_ids(self, text: str, *, ended: bool) -> tuple[int, ...]:
-        """Token ids of a response, with the end-of-sequence token where it ``ended``."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return (*ids, self.tokenizer.eos_token_id) if ended else tuple(ids)
+    def response_ids(self, prompt: Sequence[int], text: str, *, ended: bool) -> tuple[int, ...]:
+        """Token ids of a response behind the ids of its prompt, with the end of its turn where it ``ended``."""
+        ids = wording.response_ids(self.tokenizer, prompt, text)
+        return (*ids, self.end_id) if ended else ids
+
+    @property
+    def end_id(self) -> int:
+        """The token that is taught to end a response: the template's end of a turn, else the end of sequence."""
+        return self.tokenizer.eos_token_id if self.turn_end is None else self.turn_end
 
     def generate(
         self,
@@ -122,12 +135,12 @@ class Generator:
         found: list[tuple[float, bool]] = []
         for start in range(0, len(pairs), self.batch):
             whole, sizes = [], []
-            for context, continuation in pairs[start : start + self.batch]:
+            for context, answer in pairs[start : start + self.batch]:
                 before = self.encode(context) or [self.tokenizer.eos_token_id]
-                joint = self.encode(context + continuation)
+                joint = self.encode(context + answer)
                 tail = joint[len(before) :] if joint[: len(before)] == before else None
                 if tail is None:
-                    tail = self.tokenizer(continuation, add_special_tokens=False)["input_ids"]
+                    tail = list(wording.response_ids(self.tokenizer, before, answer))
                 ids = before + tail
                 whole.append(ids[-self.limit :] if self.limit else ids)
                 sizes.append(len(tail))
@@ -235,7 +248,7 @@ class _Work:
         self.log_probs: list[list[float]] = [[] for _ in prompts]
         self.finish = ["length"] * len(prompts)
         self.ended = [room == 0 for room in self.room]
-        self.decode = generator.tokenizer.decode
+        self.tokenizer = generator.tokenizer
 
     def take(self, rows: Sequence[int], logits: Tensor) -> list[int]:
         """The next token of each of these prompts from logits [n, V]; notes which of them end with it."""
@@ -248,7 +261,7 @@ class _Work:
             out = self.out[row]
             out.append(new)
             self.log_probs[row].append(lp)
-            if new in self.end_ids or self.stops.hit(out):
+            if new in self.end_ids or self.stops.hit(self.prompts[row], out):
                 self.finish[row], self.ended[row] = "stop", True
             elif len(out) >= self.room[row]:
                 self.ended[row] = True
@@ -263,13 +276,13 @@ class _Work:
         return self.draws[row][len(self.out[row])]
 
     def results(self) -> list[Generated]:
-        def text(ids: list[int]) -> str:
-            return self.stops.cut(self.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-        return [
-            Generated(text(ids) if ids else "", tuple(ids), tuple(log_probs), finish, len(prompt))
-            for ids, log_probs, finish, prompt in zip(self.out, self.log_probs, self.finish, self.prompts, strict=True)
-        ]
+        made = []
+        for ids, log_probs, finish, prompt in zip(self.out, self.log_probs, self.finish, self.prompts, strict=True):
+            whole = continuation(self.tokenizer, prompt, ids)
+            text = self.stops.cut(whole)
+            finish = "stop" if len(text) < len(whole) else finish
+            made.append(Generated(text, tuple(ids), tuple(log_probs), finish, len(prompt)))
+        return made
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
