@@ -102,7 +102,8 @@ def _record(
             graded = evaluate.answer(task, problems, generator, decoding, training.seed, progress)
         score = evaluate.score(task, graded)
         curves.keep(plan.store.root, training.training_id, training.label, training.seed, facts["curve"])
-        later = [*facts["warnings"], *evaluate.warnings_of(task, graded, score.counts)]
+        figures = evaluate.figures(task, graded)
+        later = [*facts["warnings"], *evaluate.warnings_of(task, graded, score.counts, figures)]
         plan.store.add(
             {
                 "run_id": run_id,
@@ -131,7 +132,7 @@ def _record(
                 "interval": list(score.interval),
                 "interval_method": score.interval_method,
                 "counts": score.counts,
-                "measures": task.measures(graded),
+                "measures": figures,
                 "cost": facts["cost"]
                 | {
                     "eval_seconds": time.monotonic() - began,

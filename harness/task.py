@@ -85,6 +85,7 @@ class Task(ABC):
     licence: ClassVar[str] = ""
     needs_judge: ClassVar[bool] = False
     grades_aside: ClassVar[bool] = False  # whether grade_all may run in a thread of its own while the model writes on
+    thoughts_are_graded: ClassVar[bool] = False  # else only what stands behind the last </think> is
     extractor: ClassVar[str] = ""  # in words: what of a completion is graded
     equivalence: ClassVar[str] = ""  # in words: when it counts as right
     protocols: ClassVar[Mapping[str, Protocol]] = {}  # besides the task's own, by name
@@ -129,6 +130,10 @@ class Task(ABC):
         """Verdicts in the order of ``completions``. Engines that work in batches override this."""
         by_id = {p.id: p for p in self.items}
         return [dataclasses.replace(self.grade(by_id[c.problem_id], c.text), sample=c.sample) for c in completions]
+
+    def reading(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Figures of how texts were read before they were graded, where that could have been done otherwise."""
+        return {}
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Figures that stand beside the score, from completions with their verdicts.

@@ -13,7 +13,7 @@ from harness.task import Protocol
 class HumanEval(CodeTask):
     """EvalPlus' base tests only; ``humanevalplus`` adds the others."""
 
-    name, version = "humaneval", "1"
+    name, version = "humaneval", "2"
     dataset = HUMANEVAL_PLUS
     plus = False
     completion_stop = HUMANEVAL_STOP

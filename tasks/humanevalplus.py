@@ -7,7 +7,7 @@ from harness.grading.code.task import HUMANEVAL_PLUS, HUMANEVAL_STOP, CodeTask
 class HumanEvalPlus(CodeTask):
     """A program must pass EvalPlus' base tests and its plus tests."""
 
-    name, version = "humanevalplus", "1"
+    name, version = "humanevalplus", "2"
     dataset = HUMANEVAL_PLUS
     plus = True
     completion_stop = HUMANEVAL_STOP

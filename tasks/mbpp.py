@@ -11,7 +11,7 @@ from harness.grading.code.task import MBPP_PLUS, MBPP_STOP, CodeTask
 class MBPP(CodeTask):
     """EvalPlus' base tests only; ``mbppplus`` adds the others."""
 
-    name, version = "mbpp", "1"
+    name, version = "mbpp", "2"
     dataset = MBPP_PLUS
     plus = False
     completion_stop = MBPP_STOP

@@ -7,7 +7,7 @@ from harness.grading.code.task import MBPP_PLUS, MBPP_STOP, CodeTask
 class MBPPPlus(CodeTask):
     """A program must pass EvalPlus' base tests and its plus tests."""
 
-    name, version = "mbppplus", "1"
+    name, version = "mbppplus", "2"
     dataset = MBPP_PLUS
     plus = True
     completion_stop = MBPP_STOP

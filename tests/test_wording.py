@@ -62,14 +62,25 @@ def unigram():
 
 def wordpiece():
     """Spaces are what the decoder makes of word borders, and it cleans up before signs."""
-    words = ["[UNK]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz0123456789().,:!+=", *[f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"]]
+    words = [
+        "[UNK]",
+        "[SEP]",
+        *"abcdefghijklmnopqrstuvwxyz0123456789().,:!+=",
+        *[f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"],
+    ]
     core = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     core.decoder = decoders.WordPiece(cleanup=True)
     return fast(core, eos_token="[SEP]", unk_token="[UNK]", pad_token="[SEP]")
 
 
-KINDS = {"byte level": byte_tokenizer, "llama 2": llama2, "mistral": mistral, "unigram": unigram, "wordpiece": wordpiece}
+KINDS = {
+    "byte level": byte_tokenizer,
+    "llama 2": llama2,
+    "mistral": mistral,
+    "unigram": unigram,
+    "wordpiece": wordpiece,
+}
 FAITHFUL = [name for name in KINDS if name != "wordpiece"]  # it drops spaces and line breaks: no text comes back
 
 

@@ -1,4 +1,4 @@
-"""From the text of a completion to the program that is run.
+"""From the text of a completion to the program that is run, in EvalPlus' reading and in our own.
 
 EvalPlus knows from the model which of its two protocols was used; here the text tells:
 
@@ -7,8 +7,10 @@ EvalPlus knows from the model which of its two protocols was used; here the text
 - else it continues the stub.
 
 A continuation ends at the stop strings of EvalPlus' completion protocol and follows the stub. Both kinds then
-pass through EvalPlus' sanitiser, which keeps the imports and whatever the entry point needs. It loses decorated
-functions, functions without ``return`` and unpacked assignments; a program that needs one is run unsanitised.
+pass through EvalPlus' sanitiser, which keeps the imports and whatever the entry point needs. EvalPlus' reading ends
+here. Our own mends the text before (:mod:`harness.grading.code.mending`), takes a fenced body for a continuation, and
+runs a program unsanitised that needs what the sanitiser loses: decorated functions, functions without ``return`` and
+unpacked assignments.
 """
 
 from __future__ import annotations
@@ -20,29 +22,77 @@ import re
 import symtable
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
+from harness.grading.code.mending import indented, mended
 from harness.grading.code.problem import CodeProblem
 
 LONGEST_TEXT = 400_000  # characters; more than the 32k tokens of a reasoning model
 SEARCH_LINES = 60_000  # lines parsed in the search for a program in a text, some tenths of a second
 
 
+@dataclass(frozen=True)
+class Reading:
+    """The program of a text, None if there is none, and the names of what was mended to find it."""
+
+    program: str | None
+    mends: tuple[str, ...] = ()
+
+
 def program_of(problem: CodeProblem, text: str, stop: Sequence[str]) -> str | None:
-    """The program in ``text``, None if there is none. ``stop`` are the strings that end a continuation.
+    """The program in ``text`` as the harness reads it, None if there is none."""
+    return read(problem, text, stop).program
+
+
+def read(problem: CodeProblem, text: str, stop: Sequence[str]) -> Reading:
+    """The program in ``text`` as the harness reads it. ``stop`` are the strings that end a continuation.
 
     It need not be valid Python: what cannot be sanitised is handed on as it is, and will say why it fails.
     """
+    if len(text) > LONGEST_TEXT:
+        return Reading(None)
+    text, mends = mended(text.replace("\t", "    "))
+    if not text.strip():
+        return Reading(None, tuple(mends))
+    if _is_whole(text, problem.entry_point):
+        body = _fenced_body(problem, text)
+        source = text if body is None else problem.stub + body
+        mends += [] if body is None else ["fenced body"]
+    else:
+        body = _cut(text, stop)
+        moved = indented(problem.stub, body)
+        source = problem.stub + moved
+        mends += ["first indentation"] if moved != body else []
+    return Reading(_program(source, problem.entry_point, _sanitised), tuple(mends))
+
+
+def as_evalplus_reads(problem: CodeProblem, text: str, stop: Sequence[str]) -> str | None:
+    """The program in ``text`` by the letter of EvalPlus: its sanitiser, and nothing mended."""
     if not text.strip() or len(text) > LONGEST_TEXT:
         return None
     text = text.replace("\t", "    ")
     source = text if _is_whole(text, problem.entry_point) else problem.stub + _cut(text, stop)
+    return _program(source, problem.entry_point, lambda code, name: _sanitizer()(code, name))
+
+
+def _program(source: str, entry_point: str, sanitise: Callable[[str, str], str]) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the parser, about the escapes in a model's strings
-            return _sanitised(longest_program(source), problem.entry_point)
+            return sanitise(longest_program(source), entry_point)
     except (ValueError, RecursionError, MemoryError):  # null bytes, lone surrogates, bottomless nesting
         return source
+
+
+def _fenced_body(problem: CodeProblem, text: str) -> str | None:
+    """A body of the stub that stands in the last fenced block, indented to fit; None where the text has a program."""
+    lines = text.split("\n")
+    blocks = [lines[start:end] for start, end in _between_fences(lines)][1::2]
+    if not blocks or re.search(rf"\b{re.escape(problem.entry_point)} *[(=]", text):
+        return None
+    body = indented(problem.stub, "\n".join(blocks[-1]) + "\n")
+    return body if body[:1] == " " and _parses((problem.stub + body).split("\n")) else None
 
 
 def _is_whole(text: str, entry_point: str) -> bool:
