@@ -38,7 +38,8 @@ RIGHT = {  # our reading passes these
     "a fenced body": "```python\n    return a + b\n```",
     "a fenced body that lost its spaces": "Sure:\n```python\nreturn a + b\n```\n",
     "thoughts before a body": f"<think>\ndef add(a, b):\n    return 0\n    # longer\n</think>\n{BODY}",
-    "thoughts before a fence": f"<think>```python\ndef add(a, b):\n    x = 1\n    return 0\n```</think>\n```python\n{PROGRAM}\n```",
+    "thoughts before a fence": "<think>```python\ndef add(a, b):\n    x = 1\n    return 0\n```</think>\n"
+    f"```python\n{PROGRAM}\n```",
     "thoughts that the template opened": f"hm\ndef add(a, b): return 0\n</think>\n{PROGRAM}",
     "non-breaking spaces": "\u00a0\u00a0\u00a0\u00a0return\u00a0a + b",
     "ideographic spaces": "    return a\u3000+\u3000b",
@@ -61,6 +62,14 @@ WRONG = {  # and none of these
     "the wrong of two": "c = a\n    return c",
     "nothing": "\u200b\u00a0",
 }
+
+
+ONE_LINERS = [
+    "add = lambda a, b: a + b",
+    "```\nadd = lambda a, b: a + b\n```",
+    "```\n\nadd = lambda a, b: a + b\n```",
+    "```\nadd = lambda a, b: a + b\n\n```",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -96,7 +105,7 @@ def test_evalplus_reading_is_its_sanitiser_by_the_letter():
     from evalplus.sanitize import sanitize
 
     problem = CodeProblem.of(ROW, 1, False)
-    for text in [*RIGHT.values(), *WRONG.values(), PROGRAM, BODY, f"@cache\n{PROGRAM}"]:
+    for text in [*RIGHT.values(), *WRONG.values(), PROGRAM, BODY, f"@cache\n{PROGRAM}", *ONE_LINERS]:
         if not text.strip():
             continue
         plain = text.replace("\t", "    ")

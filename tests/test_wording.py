@@ -1,12 +1,12 @@
-"""A continuation is what prompt and continuation decode to, minus the prompt: on every kind of tokenizer, at every cut."""
+"""A continuation is what prompt and continuation decode to, minus the prompt, whatever the tokenizer and the cut."""
 
 import random
 
 import pytest
+from conftest import byte_tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from conftest import byte_tokenizer
 from harness.models import wording
 from harness.models.wording import Stops, continuation, decoded, response_ids
 

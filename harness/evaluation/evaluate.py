@@ -267,8 +267,8 @@ def warnings_of(
         found.append(f"{task.title}: {counts['errors']} of {total} verdicts could not be reached")
     if thoughts := figures.get("thoughts"):
         found.append(
-            f"{task.title}: {sum(thoughts.values())} of {total} texts think first: what stands behind the last </think> "
-            f"is graded; {thoughts['never_closed']} never close their thoughts and hold no answer"
+            f"{task.title}: {sum(thoughts.values())} of {total} texts think first: what stands behind the last "
+            f"</think> is graded; {thoughts['never_closed']} never close their thoughts and hold no answer"
         )
     if touched := figures.get("texts_mended"):
         listed = ", ".join(f"{name} {count}" for name, count in figures["mends"].items())

@@ -7,7 +7,6 @@ and shows a character that the cut divides as two halves. Special tokens are ski
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +38,12 @@ def continuation(
 
 def behind(before: str, whole: str) -> str:
     """``whole`` without ``before``, which may end in the signs of a character that ``whole`` completes."""
-    return whole[len(before) :] if whole.startswith(before) else whole[len(os.path.commonprefix([before, whole])) :]
+    if whole.startswith(before):
+        return whole[len(before) :]
+    same = next(
+        (i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole))
+    )
+    return whole[same:]
 
 
 def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], text: str) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from harness.grading.code.mending import indented, mended
 from harness.grading.code.problem import CodeProblem
 
 LONGEST_TEXT = 400_000  # characters; more than the 32k tokens of a reasoning model
+LETTER = 2  # lines that the shortest span has in EvalPlus' search
 SEARCH_LINES = 60_000  # lines parsed in the search for a program in a text, some tenths of a second
 
 
@@ -73,14 +74,14 @@ def as_evalplus_reads(problem: CodeProblem, text: str, stop: Sequence[str]) -> s
         return None
     text = text.replace("\t", "    ")
     source = text if _is_whole(text, problem.entry_point) else problem.stub + _cut(text, stop)
-    return _program(source, problem.entry_point, lambda code, name: _sanitizer()(code, name))
+    return _program(source, problem.entry_point, _sanitizer(LETTER), LETTER)
 
 
-def _program(source: str, entry_point: str, sanitise: Callable[[str, str], str]) -> str:
+def _program(source: str, entry_point: str, sanitise: Callable[[str, str], str], least: int = 1) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the parser, about the escapes in a model's strings
-            return sanitise(longest_program(source), entry_point)
+            return sanitise(longest_program(source, least), entry_point)
     except (ValueError, RecursionError, MemoryError):  # null bytes, lone surrogates, bottomless nesting
         return source
 
@@ -127,7 +128,7 @@ def _globals_read(table: symtable.SymbolTable) -> set[str]:
 
 
 @functools.cache
-def _sanitizer() -> Callable[[str, str], str]:
+def _sanitizer(least: int = 1) -> Callable[[str, str], str]:
     """``evalplus.sanitize.sanitize`` with our search in place of its own, which parses every span of lines.
 
     The module is loaded a second time under no name, so that nobody else meets the change.
@@ -135,29 +136,31 @@ def _sanitizer() -> Callable[[str, str], str]:
     spec = importlib.util.find_spec("evalplus.sanitize")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.code_extract = longest_program
+    module.code_extract = functools.partial(longest_program, least=least)
     return module.sanitize
 
 
-def longest_program(text: str) -> str:
+def longest_program(text: str, least: int = 1) -> str:
     """The span of lines with the most code that parses: ``evalplus.sanitize.code_extract``, but quick.
 
     The whole text and the fenced blocks are tried first; a long text in which neither parses is searched
-    until :data:`SEARCH_LINES` lines were parsed.
+    until :data:`SEARCH_LINES` lines were parsed. A span has at least ``least`` lines, two for EvalPlus.
     """
     lines = text.split("\n")
     code = [0, *accumulate(bool(line.strip()) for line in lines)]  # code[i]: non-empty lines before line i
     best, most = (0, 1), 0
     for start, end in [(0, len(lines)), *_between_fences(lines)]:
-        if code[end] - code[start] > most and _parses(lines[start:end]):
+        if end - start >= least and code[end] - code[start] > most and _parses(lines[start:end]):
             best, most = (start, end), code[end] - code[start]
     left = SEARCH_LINES
     for start, line in enumerate(lines):
         if code[-1] - code[start] <= most or left < 0:
             break
-        if not line.strip() or (line[0].isspace() and not line.lstrip().startswith("#")):
+        if (least == 1 and not line.strip()) or (
+            line[:1].isspace() and line.strip() and not line.lstrip().startswith("#")
+        ):
             continue  # no program begins with indented code; one that begins with a blank line is found later
-        for end in range(len(lines), start, -1):
+        for end in range(len(lines), start + least - 1, -1):
             if code[end] - code[start] <= most or left < 0:
                 break
             left -= end - start
