@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from harness import convention
-from harness.evaluation import evaluate
+from harness.evaluation import evaluate, round_trip
 from harness.evaluation.lm_eval_task import LmEvalTask
 from harness.export import card
 from harness.forecast import intended
@@ -33,6 +33,7 @@ from harness.training import examples
 from harness.training.job import Job, Progress, Trained
 from harness.training.loop import train
 from harness.training.tracking import Tracking
+from harness.types import Problem
 
 
 def run(plan: Plan, progress: Progress, announce: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -85,6 +86,8 @@ def _record(
     problems = evaluate.problems_of(task, limit)
     prompts = [] if foreign else [problem.prompt for problem in problems]
     guarded = [f"{task.title}: {word}" for word in generator.warnings(prompts, decoding)]
+    if not foreign and (lost := _lost(task, problems, generator)):
+        guarded.append(lost)
     for warning in guarded:
         announce(f"warning: {warning}")
     first_prompt = "".join(map(generator.render, prompts[:1]))
@@ -153,6 +156,11 @@ def _record(
     if not isinstance(method, ReferencePoint):
         card.refresh(folder.path, plan.store, made)
     return made | {"reused": False}
+
+
+def _lost(task: Task, problems: list[Problem], generator: Any) -> str | None:
+    """A warning where the model's tokenizer does not give back what the task writes; a server's is not known."""
+    return round_trip.tried(task, generator, problems).warning if hasattr(generator, "tokenizer") else None
 
 
 def obtain(

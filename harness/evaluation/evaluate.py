@@ -179,11 +179,33 @@ def complete(
     made: list[Completion] = []
     for start in range(0, len(problems), window):
         progress(start, len(problems))
-        latest = ask(task, generator, problems[start : start + window], decoding, seed)
+        latest = _each_by_its_stops(ask, task, generator, problems[start : start + window], decoding, seed)
         look(latest)
         made += latest
     progress(len(problems), len(problems))
     return made
+
+
+def _each_by_its_stops(
+    ask: Callable[..., list[Completion]],
+    task: Task,
+    generator: Generator | Kept | ServerGenerator,
+    problems: Sequence[Problem],
+    decoding: Decoding,
+    seed: int,
+) -> list[Completion]:
+    """Completions in the order of ``problems``. Stop strings end what a model continues: a plain text, or an answer
+    that a prefill opened. A chat reply that the model begins itself ends with its turn; none of them cuts it.
+    """
+    own = [bool(decoding.stop) and generator.begins_itself(p.prompt) for p in problems]
+    if not any(own):
+        return ask(task, generator, problems, decoding, seed)
+    found: dict[str, list[Completion]] = {}
+    for replies, stop in ((True, ()), (False, decoding.stop)):
+        mine = [p for p, begins in zip(problems, own, strict=True) if begins is replies]
+        for made in ask(task, generator, mine, dataclasses.replace(decoding, stop=stop), seed) if mine else ():
+            found.setdefault(made.problem_id, []).append(made)
+    return [made for p in problems for made in found[p.id]]
 
 
 def _directly(

@@ -110,7 +110,10 @@ def train(job: Job, progress: Progress) -> Trained:
         model.eval()
         sequences = [s for s in rollouts.collect(step, method.sources(step), cost) if s.response]
         if not sequences:
-            raise RunFailed("no sequence of the step has a response: the prompts fill training.max_tokens")
+            raise RunFailed(
+                f"step {index}: no sequence has a response: the prompts fill training.max_tokens={plan.max_tokens}; "
+                "raise it"
+            )
         model.train()
         batches = [
             lay_out(part, tokenizer.pad_token_id, ends, device) for part in micro_batches(sequences, plan.micro_batch)
