@@ -279,6 +279,8 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         "labelled": examples.fingerprint(plan.labelled) if Source.DATA in texts else None,
         "validation": examples.fingerprint(plan.validation) if method.needs.validate_every else None,
     }
+    if rule := models.text_rule(plan.student):
+        spec["text"] = rule  # only where the labels are not those of every other tokenizer
     return Training(method, variant, origin, seed, spec, _training_id(spec))
 
 

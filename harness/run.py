@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from harness import convention
-from harness.evaluation import evaluate
+from harness.evaluation import evaluate, round_trip
 from harness.evaluation.lm_eval_task import LmEvalTask
 from harness.export import card
 from harness.forecast import counted, intended
@@ -33,6 +33,7 @@ from harness.training import examples
 from harness.training.job import Job, Progress, Trained
 from harness.training.loop import train
 from harness.training.tracking import Tracking
+from harness.types import Problem
 
 
 def run(plan: Plan, progress: Progress, announce: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -85,6 +86,8 @@ def _record(
     problems = evaluate.problems_of(task, limit)
     prompts = [] if foreign else [problem.prompt for problem in problems]
     guarded = [f"{task.title}: {word}" for word in generator.warnings(prompts, decoding)]
+    if not foreign and (lost := _lost(task, problems, generator)):
+        guarded.append(lost)
     for warning in guarded:
         announce(f"warning: {warning}")
     first_prompt = "".join(map(generator.render, prompts[:1]))
@@ -102,7 +105,8 @@ def _record(
             graded = evaluate.answer(task, problems, generator, decoding, training.seed, progress)
         score = evaluate.score(task, graded)
         curves.keep(plan.store.root, training.training_id, training.label, training.seed, facts["curve"])
-        later = [*facts["warnings"], *evaluate.warnings_of(task, graded, score.counts)]
+        figures = evaluate.figures(task, graded)
+        later = [*facts["warnings"], *evaluate.warnings_of(task, graded, score.counts, figures)]
         plan.store.add(
             {
                 "run_id": run_id,
@@ -135,7 +139,7 @@ def _record(
                 "interval": list(score.interval),
                 "interval_method": score.interval_method,
                 "counts": score.counts,
-                "measures": task.measures(graded),
+                "measures": figures,
                 "cost": facts["cost"]
                 | {
                     "eval_seconds": time.monotonic() - began,
@@ -163,6 +167,11 @@ def _parameters(plan: Plan) -> dict[str, int | None]:
     """How many each model of the run has, so that its cost can be counted where its files are not."""
     models = {"student": plan.student, "teacher": plan.teacher}
     return {side: None if m is None or m.url is not None else counted.parameters(m) for side, m in models.items()}
+
+
+def _lost(task: Task, problems: list[Problem], generator: Any) -> str | None:
+    """A warning where the model's tokenizer does not give back what the task writes; a server's is not known."""
+    return round_trip.tried(task, generator, problems).warning if hasattr(generator, "tokenizer") else None
 
 
 def obtain(

@@ -87,6 +87,7 @@ class Task(ABC):
     note: ClassVar[str] = ""  # what whoever reads its scores should know of its data
     needs_judge: ClassVar[bool] = False
     grades_aside: ClassVar[bool] = False  # whether grade_all may run in a thread of its own while the model writes on
+    thoughts_are_graded: ClassVar[bool] = False  # else only what stands behind the last </think> is
     extractor: ClassVar[str] = ""  # in words: what of a completion is graded
     equivalence: ClassVar[str] = ""  # in words: when it counts as right
     protocols: ClassVar[Mapping[str, Protocol]] = {}  # besides the task's own, by name
@@ -149,6 +150,10 @@ class Task(ABC):
         for verdict, completion in zip(found, completions, strict=True):
             task_contract.verdict(self, "grade_all", verdict, completion)
         return list(found)
+
+    def reading(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Figures of how texts were read before they were graded, where that could have been done otherwise."""
+        return {}
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Figures that stand beside the score, from completions with their verdicts.

@@ -162,33 +162,74 @@ def test_an_instruction_beside_an_id_does_not_matter_to_a_maths_task(write):
     assert seen(write({"id": "a7", "instruction": "Solve: 1 + 1", "output": "2"})) == [("a7", 0, "2")]
 
 
-def test_evalplus_samples_are_whole_programs(write):
+def test_a_solution_is_a_whole_program_and_a_completion_is_a_text(write):
     path = write(
         {"task_id": "a7", "solution": "x = 1", "completion": "ignored"},
         {"task_id": "a7", "completion": "5\n"},
         {"task_id": "b3", "completion": "Sure!\n```python\n4\n```"},
     )
-    found = samples.read(task(Programs, rows=[{**row, "q": "y = "} for row in ROWS]), path)
-    assert found.programs == ["x = 1", "y = 5\n", "y = Sure!\n```python\n4\n```"]
+    found = samples.read(task(Programs), path)
+    assert found.programs == ["x = 1", None, None]
     assert [c.text for c in found.completions] == ["x = 1", "5\n", "Sure!\n```python\n4\n```"]
 
 
-def test_evalplus_samples_run_as_they_are_unless_they_are_no_python(write, monkeypatch):
-    rows = [{**row, "q": "y = "} for row in ROWS]
-    monkeypatch.setattr("harness.evaluation.grade.open_task", lambda *_: task(Programs, rows=rows))
+def test_solutions_run_as_they_are_and_completions_are_read(write, monkeypatch):
+    monkeypatch.setattr("harness.evaluation.grade.open_task", lambda *_: task(Programs))
     path = write(
         {"task_id": "a7", "completion": "5"},
         {"task_id": "b3", "completion": "Here:\n```python\n4\n```"},
         {"task_id": "c9", "solution": "y = 1\0"},
         {"task_id": "c9", "solution": "y = 7"},
     )
-    found = [(v["problem_id"], v["sample"], v["reason"], v["extracted"]) for v in grade("sums", path)["verdicts"]]
-    assert found == [
-        ("a7", 0, "run", "y = 5"),
-        ("b3", 0, "read", "Here:\n```python\n4\n```"),
-        ("c9", 0, "read", "y = 1\0"),
-        ("c9", 1, "run", "y = 7"),
+    graded = grade("sums", path)
+    assert [(v["reason"], v["extracted"]) for v in graded["verdicts"]] == [
+        ("read", "5"),
+        ("read", "Here:\n```python\n4\n```"),
+        ("run", "y = 1\0"),
+        ("run", "y = 7"),
     ]
+    assert (graded["measures"]["run_as_they_are"], graded["measures"]["extracted"]) == (2, 2)
+
+
+SOLUTION_ROWS = [  # (solution, score): EvalPlus' evaluator runs each as it is
+    ("def {name}(xs):\n{body}", 1.0),
+    ("import math\ndef {name}(xs):\n{body}\nprint({name}([1]))\n", 1.0),
+    ("def {name}(xs):\n{body}\ndef broken(:\n", 0.0),
+    ("Sure!\n```python\ndef {name}(xs):\n{body}\n```", 0.0),
+    ("def {name}(xs):\n{body}\n<|im_end|>", 0.0),
+    ("<think>a</think>def {name}(xs):\n{body}", 0.0),
+]
+
+
+@pytest.mark.parametrize(("form", "score"), SOLUTION_ROWS)
+def test_nothing_of_a_solution_is_mended_and_a_completion_is(write, form, score):
+    from harness.evaluation.benchmarks import open_task
+
+    problem = open_task("humaneval@micro").items[0]
+    facts = {"name": problem.reference.entry_point, "body": problem.reference.canonical_solution}
+    text = form.format(**facts)
+    assert grade("humaneval@micro", write({"task_id": problem.id, "solution": text}))["score"] == score
+    read = grade("humaneval@micro", write({"task_id": problem.id, "completion": text}))
+    assert read["score"] == 1.0
+    if "<" in text:
+        assert read["measures"]["texts_mended"] == 1
+        assert read["measures"].get("evalplus_reading", {"score": 1.0})["score"] in (0.0, 1.0)
+        assert sum("were mended" in warning for warning in read["warnings"]) == 1
+
+
+def test_thoughts_are_left_out_counted_and_told(write):
+    gold, other = amc_micro(2)
+    right = f"\\boxed{{{gold.reference.text}}}"
+    path = write(
+        {"problem_id": gold.id, "text": f"<think>\\boxed{{1}}</think> {right}"},
+        {"problem_id": gold.id, "text": f"{right} </think> no answer"},
+        {"problem_id": other.id, "text": f"<think> \\boxed{{{other.reference.text}}}"},
+    )
+    graded = grade("amc23@micro", path)
+    assert [v["score"] for v in graded["verdicts"]] == [1.0, 0.0, 0.0]
+    assert graded["measures"]["thoughts"] == {"closed": 2, "never_closed": 1}
+    assert any("3 of 3 texts think first" in w and "1 never close" in w for w in graded["warnings"])
+    assert "thoughts" not in grade("amc23@micro", write(*answers(2, 2)))["measures"]
 
 
 def test_json_lists_gzip_byte_order_marks_and_blank_lines_are_read(tmp_path):

@@ -109,3 +109,81 @@ def test_our_maths_tasks_run_from_lm_evals_command_line(models, tmp_path, monkey
     )
     assert found["results"]["harness_amc23"]["exact_match,none"] == 0.5
     assert [s["exact_match"] for s in found["samples"]["harness_amc23"]] == [1.0, 0.0]
+
+
+TWO_FILTERS = """
+task: sums
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{q}}}}"
+doc_to_target: "{{{{a}}}}"
+generation_kwargs: {{until: ["Q:"], do_sample: false, max_gen_toks: 8}}
+metric_list:
+  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
+filter_list:
+  - name: strict-match
+    filter:
+      - {{function: regex, regex_pattern: "#### (\\\\d+)"}}
+      - {{function: take_first}}
+  - name: flexible-extract
+    filter:
+      - {{function: regex, group_select: -1, regex_pattern: "(\\\\d+)"}}
+      - {{function: take_first}}
+metadata: {{version: 1.0}}
+"""
+SAID = ["so 1", "#### 2", "3 or 4", "5", "9", "6 #### 6"]  # strict: 2 of 6; flexible: 4 of 6
+WANTED = ["1", "2", "3", "5", "8", "6"]
+
+
+def test_every_filter_is_a_metric_of_its_own_as_lm_evals_own_command_says(tmp_path, monkeypatch):
+    """One row a document; score and filters equal simple_evaluate's with the same answers."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from harness.evaluation import evaluate
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    data = tmp_path / "docs.jsonl"
+    data.write_text("".join(json.dumps({"q": f"Q{i}", "a": a}) + "\n" for i, a in enumerate(WANTED)))
+    (tmp_path / "lm").mkdir()
+    (tmp_path / "lm/sums.yaml").write_text(TWO_FILTERS.format(data=data))
+    said = {f"Q{i}": text for i, text in enumerate(SAID)}
+
+    class Speaking(LM):
+        def generate_until(self, requests):
+            return [said[request.args[0]] for request in requests]
+
+        loglikelihood = loglikelihood_rolling = None
+
+    manager = TaskManager(include_path=str(tmp_path / "lm"), include_defaults=False)
+    theirs = simple_evaluate(Speaking(), tasks=["sums"], task_manager=manager, bootstrap_iters=0)["results"]["sums"]
+
+    class Generator:
+        def generate(self, texts, decoding, seeds):
+            from harness.models.kept import Answer
+
+            return [
+                Answer(said[text.removeprefix('chat:[{"role": "user", "content": "')[:2]], 1, "stop") for text in texts
+            ]
+
+    task = open_task(f"lm_eval:{tmp_path}/lm/sums")
+    rows = task.measure(Generator(), None, 0)
+    score = evaluate.score(task, rows)
+    assert score.value == pytest.approx(theirs["exact_match,strict-match"]) == pytest.approx(2 / 6)
+    assert score.counts["total"] == 6 and score.counts["correct"] == 2
+    from harness.statistics import wilson
+
+    assert score.interval == pytest.approx(wilson(2, 6))
+    beside = task.measures(rows)["filters"]
+    assert beside["flexible-extract"]["exact_match"] == pytest.approx(theirs["exact_match,flexible-extract"])
+    assert beside["flexible-extract"]["exact_match"] == pytest.approx(4 / 6)
+    assert beside["strict-match"]["exact_match"] == pytest.approx(2 / 6)
+    assert "'strict-match'" in task.extractor and "'flexible-extract'" in task.extractor
+    assert task.grader_identity()["score_filter"] == "strict-match"
+
+
+def test_a_task_with_one_filter_has_no_figures_of_filters(folder):
+    task = open_task(f"lm_eval:{folder}/choices")
+    assert task.filters == ["none"] and "score_filter" not in task.grader_identity() and task.measures([]) == {}

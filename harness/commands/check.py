@@ -21,6 +21,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--method", action="append", default=[], metavar="M", help="the contract of these methods; repeatable"
     )
+    command.add_argument(
+        "--model", metavar="DIR", help="not the graders: whether this model's tokenizer gives back what the tasks write"
+    )
     command.add_argument("--json", action="store_true", help="JSON on stdout")
     words.sandbox(command)
     command.set_defaults(command=call)
@@ -33,6 +36,8 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.progress import Reporter
 
     words.accept_sandbox(chosen)
+    if chosen.model:
+        return _round_trip(chosen)
     conformed = conformance.methods(chosen.method) + [
         conformance.task(name) for name in chosen.task if name != check.NOTATIONS
     ]
@@ -50,3 +55,13 @@ def call(chosen: argparse.Namespace) -> str:
         return words.dump(check.as_json(found) | {"contracts": [asdict(one) for one in conformed]})
     parts = ["\n".join(conformance.text(one) for one in conformed), check.text(found) if found else ""]
     return "\n\n".join(filter(None, parts))
+
+
+def _round_trip(chosen: argparse.Namespace) -> str:
+    from harness.evaluation import round_trip
+
+    trips = round_trip.check(chosen.model, chosen.task)
+    chosen.exit_code = int(any(trip.lost for trip in trips))
+    if chosen.json:
+        return words.dump({"model": chosen.model, "tasks": [trip.as_json() for trip in trips]})
+    return "\n".join(trip.warning or f"{trip.task}: all of {trip.items} items tried come back" for trip in trips)

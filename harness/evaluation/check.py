@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import registry
 from harness.errors import BadInput
-from harness.evaluation import notations, replays
+from harness.evaluation import evaluate, notations, replays
 from harness.evaluation.benchmarks import open_task
 from harness.evaluation.known_answers import KnownAnswer, counts_as_right, known_answers
 from harness.task import Task
@@ -176,7 +176,7 @@ def _verdicts(task: Task, known: Sequence[KnownAnswer], progress: Progress) -> l
     verdicts: list[Verdict] = []
     for start in range(0, len(completions), CHUNK):
         progress(f"check {task.title}", start, len(completions), "")
-        verdicts += task.verdicts(completions[start : start + CHUNK])
+        verdicts += evaluate.verdicts_of(task, completions[start : start + CHUNK])
     progress(f"check {task.title}", len(completions), len(completions), "")
     return verdicts
 

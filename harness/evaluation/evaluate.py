@@ -9,13 +9,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness import foreign, statistics
 from harness.errors import RunFailed
+from harness.grading.thinking import Thought, answer_of, thought
 from harness.recipe import Evaluation
 from harness.records.record import fingerprint
 from harness.task import Task
@@ -124,7 +127,7 @@ def answer(
         for earlier in verdicts:
             if earlier.done():
                 earlier.result()  # raises at once what would end the run anyway
-        verdicts.append(thread.submit(_graded, task, window))
+        verdicts.append(thread.submit(verdicts_of, task, window))
 
     thread = ThreadPoolExecutor(1, thread_name_prefix="grade")
     try:
@@ -138,18 +141,36 @@ def answer(
             look if task.grades_aside else lambda window: None,
         )
         progress(grading, 0, len(completions), "")
-        found = [v for each in verdicts for v in each.result()] if task.grades_aside else _graded(task, completions)
+        found = [v for each in verdicts for v in each.result()] if task.grades_aside else verdicts_of(task, completions)
     finally:
         thread.shutdown(cancel_futures=True)  # an interrupt waits for one window, not for all
     progress(grading, len(completions), len(completions), "")
     return rows(completions, found)
 
 
-def _graded(task: Task, completions: list[Completion]) -> list[Verdict]:
+def verdicts_of(task: Task, completions: Sequence[Completion]) -> list[Verdict]:
+    """The task's verdicts, each on what stands behind the thoughts of its text, unless the task grades those too."""
+    if not task.thoughts_are_graded:
+        completions = [dataclasses.replace(c, text=answer_of(c.text)) for c in completions]
     try:
         return task.verdicts(completions)
     except RunFailed as error:
         raise RunFailed(f"{error}; the completions are kept, the same command grades them again") from error
+
+
+def figures(task: Task, graded: Sequence[Mapping[str, Any]], *, read: Sequence[bool] | None = None) -> dict[str, Any]:
+    """What stands beside the score: the task's measures, and how its texts were read.
+
+    ``read``: which texts were read at all, where others were run as they are.
+    """
+    texts = list(graded) if read is None else [row for row, was in zip(graded, read, strict=True) if was]
+    found = dict(task.measures(graded)) | task.reading(texts)
+    if not task.thoughts_are_graded:
+        thoughts = Counter(thought(row["text"]) for row in texts)
+        closed, still_open = thoughts[Thought.CLOSED], thoughts[Thought.OPEN]
+        if closed or still_open:
+            found["thoughts"] = {"closed": closed, "never_closed": still_open}
+    return found
 
 
 def complete(
@@ -167,11 +188,33 @@ def complete(
     made: list[Completion] = []
     for start in range(0, len(problems), window):
         progress(start, len(problems))
-        latest = ask(task, generator, problems[start : start + window], decoding, seed)
+        latest = _each_by_its_stops(ask, task, generator, problems[start : start + window], decoding, seed)
         look(latest)
         made += latest
     progress(len(problems), len(problems))
     return made
+
+
+def _each_by_its_stops(
+    ask: Callable[..., list[Completion]],
+    task: Task,
+    generator: Generator | Kept | ServerGenerator,
+    problems: Sequence[Problem],
+    decoding: Decoding,
+    seed: int,
+) -> list[Completion]:
+    """Completions in the order of ``problems``. Stop strings end what a model continues: a plain text, or an answer
+    that a prefill opened. A chat reply that the model begins itself ends with its turn; none of them cuts it.
+    """
+    own = [bool(decoding.stop) and generator.begins_itself(p.prompt) for p in problems]
+    if not any(own):
+        return ask(task, generator, problems, decoding, seed)
+    found: dict[str, list[Completion]] = {}
+    for replies, stop in ((True, ()), (False, decoding.stop)):
+        mine = [p for p, begins in zip(problems, own, strict=True) if begins is replies]
+        for made in ask(task, generator, mine, dataclasses.replace(decoding, stop=stop), seed) if mine else ():
+            found.setdefault(made.problem_id, []).append(made)
+    return [made for p in problems for made in found[p.id]]
 
 
 def _directly(
@@ -240,8 +283,13 @@ def _answerless(task: Task, row: Mapping[str, Any]) -> bool:
     return not row["text"].strip() or (extracts and row["extracted"] is None and not row["error"])
 
 
-def warnings_of(task: Task, graded: Sequence[Mapping[str, Any]], counts: Mapping[str, float]) -> list[str]:
-    """What a reader should know before trusting the score: truncation, missing answers, dead graders."""
+def warnings_of(
+    task: Task,
+    graded: Sequence[Mapping[str, Any]],
+    counts: Mapping[str, float],
+    figures: Mapping[str, Any] = MappingProxyType({}),
+) -> list[str]:
+    """What a reader should know before trusting the score: truncation, missing answers, dead graders, mended texts."""
     total = max(len(graded), 1)
     found = []
     if counts["truncated"] > 0.05 * total:
@@ -251,4 +299,14 @@ def warnings_of(task: Task, graded: Sequence[Mapping[str, Any]], counts: Mapping
         found.append(f"{task.title}: {silent} of {total} completions give no answer in the asked form")
     if counts["errors"]:
         found.append(f"{task.title}: {counts['errors']} of {total} verdicts could not be reached")
+    if thoughts := figures.get("thoughts"):
+        found.append(
+            f"{task.title}: {sum(thoughts.values())} of {total} texts think first: what stands behind the last "
+            f"</think> is graded; {thoughts['never_closed']} never close their thoughts and hold no answer"
+        )
+    if touched := figures.get("texts_mended"):
+        listed = ", ".join(f"{name} {count}" for name, count in figures["mends"].items())
+        found.append(f"{task.title}: {touched} of {total} texts were mended before they were run ({listed})")
+    if theirs := figures.get("evalplus_reading"):
+        found.append(f"{task.title}: by EvalPlus' own reading of these texts the score is {theirs['score']:.4f}")
     return found

@@ -6,10 +6,8 @@ record keeps of them.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +38,9 @@ def grade(
     samples = read(task, path)
     rows = evaluate.rows(samples.completions, _verdicts(task, samples))
     score = evaluate.score(task, rows)
+    figures = evaluate.figures(task, rows, read=[program is None for program in samples.programs])
+    if as_they_are := sum(program is not None for program in samples.programs):
+        figures |= {"run_as_they_are": as_they_are, "extracted": len(rows) - as_they_are}
     return {
         "task": task.title,
         "task_version": task.version,
@@ -50,7 +51,7 @@ def grade(
         "interval": list(score.interval),
         "interval_method": score.interval_method,
         "counts": score.counts,
-        "measures": task.measures(rows),
+        "measures": figures,
         "problems": len({row["problem_id"] for row in rows}),
         "problems_total": len(task.items),
         "dataset": {"source": task.data.source, "sha256": task.data.sha256},
@@ -59,7 +60,7 @@ def grade(
         "warnings": [
             *unused_judge(judge, [task]),
             *samples.warnings,
-            *evaluate.warnings_of(task, rows, score.counts),
+            *evaluate.warnings_of(task, rows, score.counts, figures),
         ],
         "verdicts": [
             {key: row[key] for key in ("problem_id", "sample", "score", "reason", "extracted", "error")} for row in rows
@@ -68,26 +69,16 @@ def grade(
 
 
 def _verdicts(task: Task, samples: Samples) -> list[Verdict]:
-    """EvalPlus runs its samples as they are; those that are no Python are read like any model's answer."""
+    """A whole program of EvalPlus' format is run as it is, as EvalPlus does; every other text is read."""
     completions = samples.completions
-    if samples.programs is None or not hasattr(task, "grade_programs"):
-        return task.verdicts(completions)
-    runs = [_is_python(program) for program in samples.programs]
+    runs = [program is not None and hasattr(task, "grade_programs") for program in samples.programs]
     as_programs = iter(
         task.grade_programs(
             [c for c, run in zip(completions, runs, strict=True) if run],
             [p for p, run in zip(samples.programs, runs, strict=True) if run],
         )
+        if any(runs)
+        else ()
     )
-    as_answers = iter(task.verdicts([c for c, run in zip(completions, runs, strict=True) if not run]))
+    as_answers = iter(evaluate.verdicts_of(task, [c for c, run in zip(completions, runs, strict=True) if not run]))
     return [next(as_programs if run else as_answers) for run in runs]
-
-
-def _is_python(program: str) -> bool:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the parser, about the escapes in a model's strings
-            ast.parse(program)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInput, RunFailed
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 
 class LmEvalTask(Task):
-    """One of lm-eval's tasks. Its score is the task's first metric that lies in [0, 1] for every document."""
+    """One of lm-eval's tasks. Its score is the task's first metric that lies in [0, 1] for every document.
+
+    lm-eval reads an answer through each of the task's filters (strict-match, flexible-extract, …); each gives a metric
+    of its own. The score is that of the first one, the others stand beside it.
+    """
 
     family, metric, grader = "lm-eval", "lm-eval", "lm-eval"
     dataset = Dataset("", "EleutherAI/lm-evaluation-harness", "0" * 40, "", "0" * 64, 0)
@@ -36,6 +41,9 @@ class LmEvalTask(Task):
         self.loaded, self.lm_eval_task = loaded, tasks[name]
         self.bare, self.name, self.version = name, f"lm_eval:{name}", str(self.lm_eval_task.VERSION)
         self.decoding = _decoding(self.lm_eval_task)
+        self.filters = _filters(self.lm_eval_task)
+        self.extractor = f"lm-eval's filter {self.filters[0]!r}" + _besides(self.filters[1:])
+        self.by_filter: dict[str, dict[str, float]] = {}  # known once it has run, where there are several
         rows = list(self.lm_eval_task.eval_docs)
         content = json.dumps(rows, sort_keys=True, default=str).encode()
         super().__init__(Data(rows, hashlib.sha256(content).hexdigest(), f"lm-eval's task {name}"))
@@ -55,7 +63,7 @@ class LmEvalTask(Task):
             "version": version("lm-eval"),
             "task_version": self.version,
             "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        }
+        } | ({"score_filter": self.filters[0], "filters": self.filters} if len(self.filters) > 1 else {})
 
     def measure(self, generator: Generator, limit: int | None, seed: int) -> list[dict[str, Any]]:
         """One row per document, as records keep them. Raises RunFailed where lm-eval fails or scores nothing."""
@@ -63,11 +71,20 @@ class LmEvalTask(Task):
 
         found = run_lm_eval_task(self.bare, generator, limit, loaded=dict(self.loaded), seed=seed)
         samples = found["samples"][self.bare]
-        metric = _fraction(samples, found["higher_is_better"][self.bare])
+        higher = found["higher_is_better"][self.bare]
+        groups = {name: [s for s in samples if s.get("filter", self.filters[0]) == name] for name in self.filters}
+        first = groups[self.filters[0]]
+        metric = _fraction(first, higher)
         if metric is None:
             raise RunFailed(f"{self.name}: lm-eval gives no metric that is a fraction of one for each document")
-        self.first_prompt = str(samples[0]["arguments"][0][0])
-        return [_row(sample, metric) for sample in samples]
+        self.first_prompt = str(first[0]["arguments"][0][0])
+        if len(groups) > 1:
+            self.by_filter = {name: _means(group, higher) for name, group in groups.items()}
+        return [_row(sample, metric) for sample in first]
+
+    def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Every metric under every filter, where the task has several filters: means over the documents."""
+        return super().measures(graded) | ({"filters": self.by_filter} if self.by_filter else {})
 
 
 def open_lm_eval_task(name: str) -> LmEvalTask:
@@ -87,6 +104,25 @@ def _decoding(lm_eval_task: Any) -> Decoding:
     if lm_eval_task.OUTPUT_TYPE != "generate_until":
         return Decoding(max_new_tokens=0)  # continuations are scored, none is made
     return decoding_from(lm_eval_task.get_config("generation_kwargs") or {}, lm_eval_task.get_config("task"))
+
+
+def _filters(lm_eval_task: Any) -> list[str]:
+    """The names of the task's filters in its own order; lm-eval's for a task that states none is ``none``."""
+    return [each.name for each in getattr(lm_eval_task, "_filters", [])] or ["none"]
+
+
+def _besides(names: Sequence[str]) -> str:
+    return f", the task's first; beside it {', '.join(map(repr, names))}" if names else ""
+
+
+def _means(samples: Sequence[Mapping[str, Any]], higher_is_better: Mapping[str, bool]) -> dict[str, float]:
+    """The mean of every metric that is a number for each of the documents."""
+    found = {}
+    for metric in higher_is_better:
+        values = [sample.get(metric) for sample in samples]
+        if values and all(isinstance(value, int | float) for value in values):
+            found[metric] = fmean(values)
+    return found
 
 
 def _fraction(samples: Sequence[Mapping[str, Any]], higher_is_better: Mapping[str, bool]) -> str | None:

@@ -15,10 +15,10 @@ from harness.types import Completion, Problem
 
 @dataclass(frozen=True)
 class Samples:
-    """What a file holds, in its order. ``programs`` are the whole programs of EvalPlus' samples, else None."""
+    """What a file holds, in its order. ``programs``: the ``solution`` of each row that has one, run as it is."""
 
     completions: list[Completion]
-    programs: list[str] | None
+    programs: list[str | None]
     warnings: list[str]
 
 
@@ -38,7 +38,8 @@ def read(task: Task, path: Path) -> Samples:
     completions = [
         _completion(form, row, problem, text, numbers) for row, problem in pairs for text in _texts(form, row)
     ]
-    programs = [_program(row, problem) for row, problem in pairs] if form is EVALPLUS else None
+    programs = [row.fields.get("solution") if form is EVALPLUS else None for row in rows]
+    programs += [None] * (len(completions) - len(programs))  # rows of several texts are of another format
     return Samples(completions, programs, [*warnings, *_coverage(task, completions)])
 
 
@@ -133,12 +134,6 @@ def _texts(form: Format, row: Row) -> list[str]:
         if not isinstance(text, str):
             raise BadInput(f"{row.place}: {field!r} holds {shown(text)}, not a text")
     return texts
-
-
-def _program(row: Row, problem: Problem) -> str:
-    """The program of an EvalPlus sample: its solution, or the prompt with its completion."""
-    fields = row.fields
-    return fields["solution"] if "solution" in fields else problem.prompt.plain + fields["completion"]
 
 
 class _Numbers:

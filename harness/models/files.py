@@ -6,6 +6,7 @@ A model is named by a hub id, a folder in the transformers format, ``micro:stude
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -20,6 +21,8 @@ from harness.options import build, key_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.models.speaker import Speaker
 
 MICRO = "micro:"
 ASIDE = {"manifest.json", "training.json"}  # of how a model came about: they decide no text
@@ -195,7 +198,28 @@ def template_hash(files: ModelFiles) -> str:
         return "the server's"
     tokenizer = load_tokenizer(files)
     facts = [tokenizer.chat_template, tokenizer.special_tokens_map, tokenizer(_PROBE)["input_ids"]]
+    if rule := text_rule(files):
+        facts.append(rule)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def speaker(files: ModelFiles) -> Speaker | None:
+    """How the model is spoken to, without its weights; None for one behind a server, which renders by itself."""
+    if files.url is not None:
+        return None
+    from harness.models.speaker import Speaker
+
+    return Speaker(load_tokenizer(files))
+
+
+def text_rule(files: ModelFiles) -> dict[str, Any]:
+    """What sets the texts of a model apart, as :func:`harness.models.wording.facts` says; of a server nothing."""
+    if files.url is not None:
+        return {}
+    from harness.models.wording import facts
+
+    return facts(load_tokenizer(files))
 
 
 def _first_line(error: BaseException) -> str:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.errors import BadInput
-from harness.models import guards
-from harness.models.sampling import Stops, pick, uniforms
+from harness.models import guards, wording
+from harness.models.sampling import pick, uniforms
 from harness.models.slots import Slots
+from harness.models.speaker import Speaker
+from harness.models.wording import Stops, continuation
 from harness.types import Decoding, Prompt
 
 PREFILL_TOKENS = {"cpu": 512, "cuda": 16384}  # prompts that enter together, padding included: what caches hold
@@ -41,48 +42,19 @@ class Generated:
         return len(self.ids)
 
 
-class Generator:
+class Generator(Speaker):
     """Generates with one model. ``batch`` is the number of rows decoded together."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int = 64):
-        self.model, self.tokenizer, self.batch = model, tokenizer, batch
+        super().__init__(tokenizer)
+        self.model, self.batch = model, batch
         self.limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self.end_ids = _end_ids(model, tokenizer)
+        self.end_ids = _end_ids(model, tokenizer) | ({self.turn_end} - {None})
         self._agrees: bool | None = None  # whether slots compute what the model computes; tried once
-
-    def render(self, prompt: Prompt) -> str:
-        """The exact text whose tokens the model continues."""
-        if not self.tokenizer.chat_template:
-            return prompt.plain
-        if not prompt.chat:  # encode() leaves the begin-of-sequence token to the template, which is not used here
-            begins = self.tokenizer("a")["input_ids"][:1] == [self.tokenizer.bos_token_id]
-            return (self.tokenizer.bos_token if begins else "") + prompt.plain
-        turns = [{"role": "user", "content": prompt.user}]
-        if prompt.system is not None:
-            turns.insert(0, {"role": "system", "content": prompt.system})
-        try:
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # jinja errors of the template's own raise_exception, e.g. "no system role"
-            if prompt.system is None:
-                raise BadInput(f"the model's chat template refuses a user turn: {error}") from None
-            merged = Prompt(user=f"{prompt.system}\n\n{prompt.user}", plain=prompt.plain, prefill=prompt.prefill)
-            return self.render(merged)
-        return text + prompt.prefill
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """What stands between these prompts and this model that a reader of the scores should know."""
         return guards.warnings(self, prompts, decoding)
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a rendered prompt; a template already wrote its own begin-of-sequence token."""
-        ids = self.tokenizer(text, add_special_tokens=not self.tokenizer.chat_template)["input_ids"]
-        end = self.tokenizer.eos_token_id
-        return ids[:-1] if ids and ids[-1] == end and not text.endswith(self.tokenizer.eos_token) else ids
-
-    def response_ids(self, text: str, *, ended: bool) -> tuple[int, ...]:
-        """Token ids of a response, with the end-of-sequence token where it ``ended``."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return (*ids, self.tokenizer.eos_token_id) if ended else tuple(ids)
 
     def generate(
         self,
@@ -122,12 +94,12 @@ class Generator:
         found: list[tuple[float, bool]] = []
         for start in range(0, len(pairs), self.batch):
             whole, sizes = [], []
-            for context, continuation in pairs[start : start + self.batch]:
+            for context, answer in pairs[start : start + self.batch]:
                 before = self.encode(context) or [self.tokenizer.eos_token_id]
-                joint = self.encode(context + continuation)
+                joint = self.encode(context + answer)
                 tail = joint[len(before) :] if joint[: len(before)] == before else None
                 if tail is None:
-                    tail = self.tokenizer(continuation, add_special_tokens=False)["input_ids"]
+                    tail = list(wording.response_ids(self.tokenizer, before, answer))
                 ids = before + tail
                 whole.append(ids[-self.limit :] if self.limit else ids)
                 sizes.append(len(tail))
@@ -235,7 +207,7 @@ class _Work:
         self.log_probs: list[list[float]] = [[] for _ in prompts]
         self.finish = ["length"] * len(prompts)
         self.ended = [room == 0 for room in self.room]
-        self.decode = generator.tokenizer.decode
+        self.tokenizer = generator.tokenizer
 
     def take(self, rows: Sequence[int], logits: Tensor) -> list[int]:
         """The next token of each of these prompts from logits [n, V]; notes which of them end with it."""
@@ -248,7 +220,7 @@ class _Work:
             out = self.out[row]
             out.append(new)
             self.log_probs[row].append(lp)
-            if new in self.end_ids or self.stops.hit(out):
+            if new in self.end_ids or self.stops.hit(self.prompts[row], out):
                 self.finish[row], self.ended[row] = "stop", True
             elif len(out) >= self.room[row]:
                 self.ended[row] = True
@@ -263,13 +235,13 @@ class _Work:
         return self.draws[row][len(self.out[row])]
 
     def results(self) -> list[Generated]:
-        def text(ids: list[int]) -> str:
-            return self.stops.cut(self.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-        return [
-            Generated(text(ids) if ids else "", tuple(ids), tuple(log_probs), finish, len(prompt))
-            for ids, log_probs, finish, prompt in zip(self.out, self.log_probs, self.finish, self.prompts, strict=True)
-        ]
+        made = []
+        for ids, log_probs, finish, prompt in zip(self.out, self.log_probs, self.finish, self.prompts, strict=True):
+            whole = continuation(self.tokenizer, prompt, ids)
+            text = self.stops.cut(whole)
+            finish = "stop" if len(text) < len(whole) else finish
+            made.append(Generated(text, tuple(ids), tuple(log_probs), finish, len(prompt)))
+        return made
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

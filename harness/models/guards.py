@@ -40,6 +40,7 @@ def warnings(generator: Generator, prompts: Sequence[Prompt], decoding: Decoding
     found = [*_template(tokenizer, prompts[0], chat), *_begin(generator, prompts[0])]
     if chat:
         found += _injected(generator, prompts[0])
+        found += _thoughts(generator, prompts)
     return [*found, *_penalties(generator.model), *_room(generator, prompts, decoding)]
 
 
@@ -66,6 +67,14 @@ def _begin(generator: Generator, prompt: Prompt) -> Iterator[str]:
         yield f"the prompt begins with two begin-of-sequence tokens ({tokenizer.bos_token})"
     elif begin not in ids[:1] and tokenizer("a")["input_ids"][:1] == [begin]:
         yield f"the prompt lacks the begin-of-sequence token ({tokenizer.bos_token}) that the tokenizer puts first"
+
+
+def _thoughts(generator: Generator, prompts: Sequence[Prompt]) -> Iterator[str]:
+    if generator.thinks and any(prompt.prefill for prompt in prompts):
+        yield (
+            "the model thinks before it answers: the answer is not opened for it with the task's prefill, which would "
+            "stand inside its thoughts"
+        )
 
 
 def _injected(generator: Generator, prompt: Prompt) -> Iterator[str]:

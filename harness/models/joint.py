@@ -15,6 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 from harness.method import Mixture, Speculation
 from harness.models.generate import Generated, Generator
 from harness.models.sampling import invert, nucleus
+from harness.models.wording import continuation
 from harness.types import Decoding
 
 
@@ -67,10 +68,9 @@ class JointGenerator:
             alive = [alive[k] for k in going]
             for lane in lanes:
                 lane.keep(going, token)
-        decode = self.student.tokenizer.decode
         return [
             Generated(
-                decode(out[i], skip_special_tokens=True, clean_up_tokenization_spaces=False),
+                continuation(self.student.tokenizer, prompts[i], out[i]),
                 tuple(out[i]),
                 tuple(log_probs[i]),
                 finish[i],

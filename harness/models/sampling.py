@@ -1,12 +1,9 @@
-"""One token from logits, and when a text has reached a stop string."""
+"""One token from logits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from harness.types import Decoding
 
@@ -47,32 +44,3 @@ def invert(masses: Tensor, draw: Tensor) -> Tensor:
 
 def _log_prob(logits: Tensor, token: Tensor) -> Tensor:
     return logits.gather(-1, token[:, None])[:, 0] - logits.logsumexp(-1)
-
-
-class Stops:
-    """Stop strings. A tail of the ids is decoded: a stop string may span tokens or sit inside one."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]):
-        self.tokenizer, self.stop = tokenizer, tuple(stop)
-        self.tail = max((len(s.encode()) for s in stop), default=0) + 4
-        self.ends = {s[-1] for s in stop if s}
-        self.completes: dict[int, bool] = {}  # whether a token can be the last one of a stop string
-
-    def hit(self, ids: list[int]) -> bool:
-        """Whether the newest of ``ids`` completes a stop string; asked after every token."""
-        if not self.stop:
-            return False
-        newest = ids[-1]
-        if newest not in self.completes:
-            piece = self.tokenizer.decode([newest], clean_up_tokenization_spaces=False)
-            # Part of a character decodes to the replacement sign; some tokenizers drop a leading blank.
-            self.completes[newest] = not piece or "\ufffd" in piece or " " in self.ends or bool(self.ends & set(piece))
-        if not self.completes[newest]:
-            return False
-        tail = self.tokenizer.decode(ids[-self.tail :], clean_up_tokenization_spaces=False)
-        return any(s in tail for s in self.stop)
-
-    def cut(self, text: str) -> str:
-        """``text`` up to the first stop string."""
-        ends = [text.find(s) for s in self.stop]
-        return text[: min((e for e in ends if e >= 0), default=len(text))]

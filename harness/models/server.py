@@ -44,12 +44,17 @@ class ServerGenerator:
             turns.append({"role": "assistant", "content": prompt.prefill})
         return CHAT + json.dumps(turns, ensure_ascii=False)
 
+    def begins_itself(self, prompt: Prompt) -> bool:
+        """Whether the answer is a chat reply that the model begins, see :class:`harness.models.speaker.Speaker`."""
+        return prompt.chat and not prompt.prefill
+
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """What cannot be known or promised of a server."""
         found = ["a server applies its own chat template and generation_config; neither can be inspected here"]
         if any(prompt.chat and prompt.prefill for prompt in prompts):
             found.append(
-                "the answer is opened for the model, which vLLM and SGLang continue; other servers may begin anew"
+                "the answer is opened for the model, which vLLM and SGLang continue; other servers may begin anew, "
+                "and a model that thinks first has it inside its thoughts"
             )
         return found
 

@@ -120,7 +120,10 @@ def train(job: Job, progress: Progress) -> Trained:
                 raise contract.broken(method, "sources", f"asks for {', '.join(unknown)} text, which {UNPREPARED}")
         sequences = [s for s in rollouts.collect(step, asked, cost) if s.response]
         if not sequences:
-            raise RunFailed("no sequence of the step has a response: the prompts fill training.max_tokens")
+            raise RunFailed(
+                f"step {index}: no sequence has a response: the prompts fill training.max_tokens={plan.max_tokens}; "
+                "raise it"
+            )
         model.train()
         batches = [
             lay_out(part, tokenizer.pad_token_id, ends, device) for part in micro_batches(sequences, plan.micro_batch)

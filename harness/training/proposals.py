@@ -12,6 +12,7 @@ from collections.abc import Sequence as Seq
 from typing import Any
 
 from harness.models.generate import Generator
+from harness.models.wording import behind, continuation, decoded
 from harness.training.batching import Sequence
 from harness.training.cost import Cost
 from harness.types import Decoding, Example, Source
@@ -76,12 +77,8 @@ def _lines(sequence: Sequence, tokenizer) -> list[tuple[int, int, str, str]]:
     found, start, prefix = [], 0, ""
     for i, token in enumerate(sequence.response):
         last = i + 1 == len(sequence.response)
-        if last or "\n" in tokenizer.decode([token], clean_up_tokenization_spaces=False):
-            piece = tokenizer.decode(
-                list(sequence.response[start : i + 1]),
-                skip_special_tokens=True,
-                clean_up_tokenization_spaces=False,
-            )
-            found.append((start, i + 1, prefix, piece.rstrip("\n")))
-            prefix, start = prefix + piece, i + 1
+        if last or "\n" in decoded(tokenizer, [token], special=True):
+            text = continuation(tokenizer, sequence.prompt, sequence.response[: i + 1])
+            found.append((start, i + 1, prefix, behind(prefix, text).rstrip("\n")))
+            prefix, start = text, i + 1
     return found

@@ -53,6 +53,7 @@ class Rollouts:
     cut: int = 0  # responses shortened to max_tokens so far
     buffer: list[Sequence] = field(default_factory=list)  # the student's latest responses, equal on all processes
     _encoded: dict[tuple[bool, int], tuple[int, ...]] = field(default_factory=dict, repr=False)
+    _responses: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def draw(self, step: int) -> float:
         """Uniform in [0, 1), the same on every process."""
@@ -86,7 +87,10 @@ class Rollouts:
         """The sequence of example ``i`` whose text no step changes: a reference response or the teacher's answer."""
         if source is Source.TEACHER:
             return self._sequence(i, self.teacher_texts[i], source)
-        return self._sequence(i, self.student.response_ids(self.labelled[i].response, ended=True), source)
+        if i not in self._responses:
+            prompt, text = self._prompt(i, True), self.labelled[i].response
+            self._responses[i] = self.student.response_ids(prompt, text, ended=True)
+        return self._sequence(i, self._responses[i], source)
 
     def fixed_size(self, source: Source) -> int:
         """How many sequences :meth:`fixed` has of a source."""
@@ -152,7 +156,7 @@ class Rollouts:
         self, i: int, response: tuple[int, ...], source: Source, log_probs=None, made: int | None = None
     ) -> Sequence:
         prompt = self._prompt(i, source is Source.DATA)
-        room = max(self.max_tokens - len(prompt), 1)
+        room = max(self.max_tokens - len(prompt), 0)
         whole = len(response) <= room
         return Sequence(prompt, response[:room], source, i, log_probs and log_probs[:room], made=made, cut=not whole)
 

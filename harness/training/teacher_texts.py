@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from harness.models.generate import Generated, Generator
+from harness.models.wording import facts
 from harness.recipe import Sampling
 from harness.seeds import stable_seed
 from harness.types import Decoding, Example
@@ -35,7 +36,10 @@ def teacher_texts(
 ) -> list[Generated]:
     """One answer per prompt, in order. ``folder`` holds the cache; ``progress`` hears (done, total)."""
     texts = [generator.render(e.prompt) for e in prompts]
-    key = hashlib.sha256(json.dumps([teacher_sha256, dataclasses.asdict(sampling), texts]).encode()).hexdigest()
+    named = [teacher_sha256, dataclasses.asdict(sampling), texts]
+    if rule := facts(generator.tokenizer):
+        named.append(rule)
+    key = hashlib.sha256(json.dumps(named).encode()).hexdigest()
     path = folder / f"{key[:24]}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     decoding = Decoding(sampling.temperature, sampling.top_p, sampling.max_new_tokens)

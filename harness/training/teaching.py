@@ -86,8 +86,13 @@ def _texts(job: Job, speaker: Generator, listener: Generator, bill: Cost, progre
     made, read = sum(g.tokens for g in answers), sum(g.prompt_tokens for g in answers)
     bill.add(generated_tokens=made, teacher_forward_tokens=made + read)
     if speaker.tokenizer.get_vocab() == listener.tokenizer.get_vocab():
-        return [g.ids for g in answers]
-    return [listener.response_ids(g.text, ended=g.finish == "stop") for g in answers]
+        # Whichever token ended the teacher's answer, the student is taught its own template's end of a turn.
+        return [(*g.ids[:-1], listener.end_id) if g.ids and g.ids[-1] in speaker.end_ids else g.ids for g in answers]
+    prompts = [listener.encode(listener.render(example.prompt)) for example in job.prompts]
+    return [
+        listener.response_ids(prompt, g.text, ended=g.finish == "stop")
+        for prompt, g in zip(prompts, answers, strict=True)
+    ]
 
 
 def _facts(job: Job, vocab: int, kind: str) -> dict[str, str]:

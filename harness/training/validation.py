@@ -48,4 +48,4 @@ class Validation:
 
 def _sequence(example: Example, place: int, speaker: Generator) -> Text:
     prompt = tuple(speaker.encode(speaker.render(example.prompt)))
-    return Text(prompt, speaker.response_ids(example.response, ended=True), Source.DATA, place, place=place)
+    return Text(prompt, speaker.response_ids(prompt, example.response, ended=True), Source.DATA, place, place=place)

@@ -7,10 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.grading.code.task import STOP
+from harness.grading.thinking import answer_of
 from harness.task import Protocol
-from harness.types import Completion, Decoding, Problem, Prompt, Verdict
+from harness.types import Decoding, Problem, Prompt
 
-EXTRACTOR = "a whole program, or the stub with its continuation, through EvalPlus' sanitiser"
+EXTRACTOR = (
+    "a whole program, or the stub with its continuation, through EvalPlus' sanitiser; thoughts, end markers, odd "
+    "spaces, fenced bodies and a lost first indentation are mended before. EvalPlus mends none: where a verdict differs, the "
+    "score by its own reading stands beside (evalplus_reading)"
+)
+BY_THE_LETTER = {
+    "letter": True,
+    "thoughts_are_graded": True,
+    "extractor": "a whole program, or the stub with its continuation, through EvalPlus' sanitiser, by the letter",
+}
 EQUIVALENCE = "every output equals the canonical solution's, by EvalPlus' oracles and tolerances"
 
 
@@ -20,15 +30,16 @@ def evalplus_protocols(completion_stop: Sequence[str]) -> dict[str, Protocol]:
         "evalplus-0.2.0": Protocol(
             "EvalPlus on its data release 0.2.0 of MBPP+ (0.1.10 of HumanEval+): the fence opened for chat models, "
             "the stub continued by others; greedy, 768 tokens",
-            {"decoding": Decoding(max_new_tokens=768, stop=STOP)},
+            {"decoding": Decoding(max_new_tokens=768, stop=STOP)} | BY_THE_LETTER,
         ),
         "evalplus-0.2.0-completion": Protocol(
             "EvalPlus' completion protocol for any model: the stub is continued as plain text",
-            {"ask": _continue, "decoding": Decoding(max_new_tokens=768, stop=(*STOP, *completion_stop))},
+            {"ask": _continue, "decoding": Decoding(max_new_tokens=768, stop=(*STOP, *completion_stop))}
+            | BY_THE_LETTER,
         ),
         "distillm2": Protocol(
             "DistiLLM-2's script (arXiv 2503.07067): the bare stub as user turn, sampled",
-            {"ask": _bare, "decoding": Decoding(temperature=0.8, top_p=0.95, max_new_tokens=1024)},
+            {"ask": _bare, "decoding": Decoding(temperature=0.8, top_p=0.95, max_new_tokens=1024)} | BY_THE_LETTER,
         ),
         "last-fence": Protocol(
             "for models that reason first: nothing opened for the model, its last fenced block is the program",
@@ -55,8 +66,8 @@ class LastFence:
 
     extractor = "the last closed code fence, through EvalPlus' sanitiser"
 
-    def grade_all(self, completions: Sequence[Completion]) -> list[Verdict]:
-        return super().grade_all([dataclasses.replace(c, text=last_fence(c.text)) for c in completions])
+    def graded_part(self, text: str) -> str:
+        return last_fence(answer_of(text))
 
     def grader_identity(self) -> dict[str, Any]:
         return super().grader_identity() | {"extractor": "last fence"}

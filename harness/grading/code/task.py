@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from statistics import fmean
 from typing import Any, ClassVar
 
 from harness.grading.code.differential import FACTOR, FLOOR_S, TOTAL_S, grade
 from harness.grading.code.problem import CodeProblem
-from harness.grading.code.text import program_of
+from harness.grading.code.text import as_evalplus_reads, program_of
+from harness.grading.code.text import read as read_text
 from harness.sandbox import tier
 from harness.task import Dataset, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
@@ -52,6 +55,7 @@ class CodeTask(Task):
     family, metric, grader = "code", "pass@1", "differential testing on EvalPlus' inputs and oracles"
     decoding = Decoding(max_new_tokens=768, stop=STOP)
     grades_aside = True  # in the sandbox
+    letter: ClassVar[bool] = False  # whether texts are read by EvalPlus' letter, without what our reading mends
     plus: ClassVar[bool]
     completion_stop: ClassVar[tuple[str, ...]]
 
@@ -64,11 +68,13 @@ class CodeTask(Task):
 
     def grade_all(self, completions: Sequence[Completion]) -> list[Verdict]:
         by_id = {problem.id: problem.reference for problem in self.items}
-        programs = [
-            program_of(by_id[completion.problem_id], completion.text, self.completion_stop)
-            for completion in completions
-        ]
+        read = as_evalplus_reads if self.letter else program_of
+        programs = [read(by_id[c.problem_id], self.graded_part(c.text), self.completion_stop) for c in completions]
         return self.grade_programs(completions, programs)
+
+    def graded_part(self, text: str) -> str:
+        """What of a completion is read for a program."""
+        return text
 
     def grade_programs(self, completions: Sequence[Completion], programs: Sequence[str | None]) -> list[Verdict]:
         """Verdicts on whole programs, run as they are: EvalPlus' samples with a ``solution``."""
@@ -83,9 +89,41 @@ class CodeTask(Task):
         """The tier of the sandbox that the programs ran in, and avg@k and pass@k where there are several samples."""
         return {"sandbox": str(tier())} | super().measures(graded)
 
+    def reading(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What our reading mended in these texts, and the score under EvalPlus' own where a verdict differs.
+
+        Only texts that hold another program for EvalPlus are run a second time. Empty where nothing was mended.
+        """
+        if self.letter:
+            return {}
+        by_id = {problem.id: problem.reference for problem in self.items}
+        mends: Counter[str] = Counter()
+        other: list[tuple[int, str | None]] = []
+        touched = 0
+        for i, row in enumerate(graded):
+            problem, text = by_id[row["problem_id"]], self.graded_part(row["text"])
+            ours = read_text(problem, text, self.completion_stop)
+            theirs = as_evalplus_reads(problem, text, self.completion_stop)
+            mends.update(ours.mends)
+            touched += bool(ours.mends)
+            if ours.program != theirs:
+                other.append((i, theirs))
+        found: dict[str, Any] = {"texts_mended": touched, "mends": dict(sorted(mends.items()))} if touched else {}
+        again = [Completion(graded[i]["problem_id"], graded[i]["sample"], "", 0, "stop") for i, _ in other]
+        verdicts = self.grade_programs(again, [program for _, program in other]) if other else []
+        moved = {i: v.score for (i, _), v in zip(other, verdicts, strict=True) if v.score != graded[i]["score"]}
+        if not moved:
+            return found
+        scores: dict[str, list[float]] = {}
+        for i, row in enumerate(graded):
+            scores.setdefault(row["problem_id"], []).append(moved.get(i, row["score"]))
+        figure = fmean(fmean(each) for each in scores.values())
+        return found | {"evalplus_reading": {"score": figure, "verdicts_that_differ": len(moved)}}
+
     def grader_identity(self) -> dict[str, Any]:
         limits = {"floor_s": FLOOR_S, "factor": FACTOR, "total_s": TOTAL_S}
-        return super().grader_identity() | {"evalplus": version("evalplus"), "cpu_limits": limits}
+        reading = "evalplus's" if self.letter else "mended before evalplus's sanitiser"
+        return super().grader_identity() | {"evalplus": version("evalplus"), "cpu_limits": limits, "reading": reading}
 
 
 def prompt(problem: CodeProblem) -> Prompt:

@@ -1,4 +1,4 @@
-"""From the text of a completion to the program that is run.
+"""From the text of a completion to the program that is run, in EvalPlus' reading and in our own.
 
 EvalPlus knows from the model which of its two protocols was used; here the text tells:
 
@@ -7,8 +7,10 @@ EvalPlus knows from the model which of its two protocols was used; here the text
 - else it continues the stub.
 
 A continuation ends at the stop strings of EvalPlus' completion protocol and follows the stub. Both kinds then
-pass through EvalPlus' sanitiser, which keeps the imports and whatever the entry point needs. It loses decorated
-functions, functions without ``return`` and unpacked assignments; a program that needs one is run unsanitised.
+pass through EvalPlus' sanitiser, which keeps the imports and whatever the entry point needs. EvalPlus' reading ends
+here. Our own mends the text before (:mod:`harness.grading.code.mending`), takes a fenced body for a continuation, and
+runs a program unsanitised that needs what the sanitiser loses: decorated functions, functions without ``return`` and
+unpacked assignments.
 """
 
 from __future__ import annotations
@@ -20,29 +22,78 @@ import re
 import symtable
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
+from harness.grading.code.mending import indented, mended
 from harness.grading.code.problem import CodeProblem
 
 LONGEST_TEXT = 400_000  # characters; more than the 32k tokens of a reasoning model
+LETTER = 2  # lines that the shortest span has in EvalPlus' search
 SEARCH_LINES = 60_000  # lines parsed in the search for a program in a text, some tenths of a second
 
 
+@dataclass(frozen=True)
+class Reading:
+    """The program of a text, None if there is none, and the names of what was mended to find it."""
+
+    program: str | None
+    mends: tuple[str, ...] = ()
+
+
 def program_of(problem: CodeProblem, text: str, stop: Sequence[str]) -> str | None:
-    """The program in ``text``, None if there is none. ``stop`` are the strings that end a continuation.
+    """The program in ``text`` as the harness reads it, None if there is none."""
+    return read(problem, text, stop).program
+
+
+def read(problem: CodeProblem, text: str, stop: Sequence[str]) -> Reading:
+    """The program in ``text`` as the harness reads it. ``stop`` are the strings that end a continuation.
 
     It need not be valid Python: what cannot be sanitised is handed on as it is, and will say why it fails.
     """
+    if len(text) > LONGEST_TEXT:
+        return Reading(None)
+    text, mends = mended(text.replace("\t", "    "))
+    if not text.strip():
+        return Reading(None, tuple(mends))
+    if _is_whole(text, problem.entry_point):
+        body = _fenced_body(problem, text)
+        source = text if body is None else problem.stub + body
+        mends += [] if body is None else ["fenced body"]
+    else:
+        body = _cut(text, stop)
+        moved = indented(problem.stub, body)
+        source = problem.stub + moved
+        mends += ["first indentation"] if moved != body else []
+    return Reading(_program(source, problem.entry_point, _sanitised), tuple(mends))
+
+
+def as_evalplus_reads(problem: CodeProblem, text: str, stop: Sequence[str]) -> str | None:
+    """The program in ``text`` by the letter of EvalPlus: its sanitiser, and nothing mended."""
     if not text.strip() or len(text) > LONGEST_TEXT:
         return None
     text = text.replace("\t", "    ")
     source = text if _is_whole(text, problem.entry_point) else problem.stub + _cut(text, stop)
+    return _program(source, problem.entry_point, _sanitizer(LETTER), LETTER)
+
+
+def _program(source: str, entry_point: str, sanitise: Callable[[str, str], str], least: int = 1) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the parser, about the escapes in a model's strings
-            return _sanitised(longest_program(source), problem.entry_point)
+            return sanitise(longest_program(source, least), entry_point)
     except (ValueError, RecursionError, MemoryError):  # null bytes, lone surrogates, bottomless nesting
         return source
+
+
+def _fenced_body(problem: CodeProblem, text: str) -> str | None:
+    """A body of the stub that stands in the last fenced block, indented to fit; None where the text has a program."""
+    lines = text.split("\n")
+    blocks = [lines[start:end] for start, end in _between_fences(lines)][1::2]
+    if not blocks or re.search(rf"\b{re.escape(problem.entry_point)} *[(=]", text):
+        return None
+    body = indented(problem.stub, "\n".join(blocks[-1]) + "\n")
+    return body if body[:1] == " " and _parses((problem.stub + body).split("\n")) else None
 
 
 def _is_whole(text: str, entry_point: str) -> bool:
@@ -77,7 +128,7 @@ def _globals_read(table: symtable.SymbolTable) -> set[str]:
 
 
 @functools.cache
-def _sanitizer() -> Callable[[str, str], str]:
+def _sanitizer(least: int = 1) -> Callable[[str, str], str]:
     """``evalplus.sanitize.sanitize`` with our search in place of its own, which parses every span of lines.
 
     The module is loaded a second time under no name, so that nobody else meets the change.
@@ -85,29 +136,31 @@ def _sanitizer() -> Callable[[str, str], str]:
     spec = importlib.util.find_spec("evalplus.sanitize")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.code_extract = longest_program
+    module.code_extract = functools.partial(longest_program, least=least)
     return module.sanitize
 
 
-def longest_program(text: str) -> str:
+def longest_program(text: str, least: int = 1) -> str:
     """The span of lines with the most code that parses: ``evalplus.sanitize.code_extract``, but quick.
 
     The whole text and the fenced blocks are tried first; a long text in which neither parses is searched
-    until :data:`SEARCH_LINES` lines were parsed.
+    until :data:`SEARCH_LINES` lines were parsed. A span has at least ``least`` lines, two for EvalPlus.
     """
     lines = text.split("\n")
     code = [0, *accumulate(bool(line.strip()) for line in lines)]  # code[i]: non-empty lines before line i
     best, most = (0, 1), 0
     for start, end in [(0, len(lines)), *_between_fences(lines)]:
-        if code[end] - code[start] > most and _parses(lines[start:end]):
+        if end - start >= least and code[end] - code[start] > most and _parses(lines[start:end]):
             best, most = (start, end), code[end] - code[start]
     left = SEARCH_LINES
     for start, line in enumerate(lines):
         if code[-1] - code[start] <= most or left < 0:
             break
-        if not line.strip() or (line[0].isspace() and not line.lstrip().startswith("#")):
+        if (least == 1 and not line.strip()) or (
+            line[:1].isspace() and line.strip() and not line.lstrip().startswith("#")
+        ):
             continue  # no program begins with indented code; one that begins with a blank line is found later
-        for end in range(len(lines), start, -1):
+        for end in range(len(lines), start + least - 1, -1):
             if code[end] - code[start] <= most or left < 0:
                 break
             left -= end - start

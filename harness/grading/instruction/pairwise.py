@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from harness.errors import BadInput
 from harness.grading.instruction.winrate import win_rate
 from harness.grading.judges.judgement import Comparison, Judgement, judge_all, require_judge
+from harness.grading.thinking import answer_of
 from harness.task import Protocol, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
@@ -35,7 +36,7 @@ class PairwiseTask(Task):
     decoding = Decoding(max_new_tokens=1024)
     instruction_field: ClassVar[str]
     reference_field: ClassVar[str]
-    extractor = "the whole completion"
+    extractor = "the whole completion, without the thoughts before the last </think>"
     equivalence = "the judge prefers it to the reference; a tie is half a win"
     judge_protocol: ClassVar[str] = "alpacaeval-1"  # how a model judge is asked, unless told otherwise
 
@@ -83,8 +84,9 @@ class PairwiseTask(Task):
         found: dict[str, Any] = dataclasses.asdict(win_rate(judgements))
         if not graded:
             return found
-        candidate = [len(row["text"]) for row in graded]
-        reference = [len(self._compared_with(p, row["text"])) for p, row in zip(problems, graded, strict=True)]
+        judged = [row["text"] if self.thoughts_are_graded else answer_of(row["text"]) for row in graded]
+        candidate = list(map(len, judged))
+        reference = [len(self._compared_with(p, text)) for p, text in zip(problems, judged, strict=True)]
         difficulty, gamed = self.length_baselines(problems)
         scores = [j.score for j in judgements]
         controlled = length_controlled(scores, reference, candidate, difficulty, gamed)

@@ -1,0 +1,174 @@
+"""Token ids to text and back: the one way that every continuation is read and every response is written.
+
+A continuation is what prompt and continuation decode to together, minus what the prompt decodes to. Decoded alone, a
+continuation loses its first space under decoders that strip one (Llama 2, Mistral 7B), keeps the ``##`` of WordPiece,
+and shows a character that the cut divides as two halves. Special tokens are skipped; spaces are never cleaned up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+MARK = "harness-mark"
+THOUGHT, THOUGHT_ENDS = "<think>", "</think>"
+# Texts before and behind a cut: an indented body, a word, a character of several bytes.
+PROBES = (("def f(x):\n", "   return x\n"), ("x =", " y"), ("a", "b"), ("\n", "é"))
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, special: bool = False) -> str:
+    """The text of ``ids``; special tokens are written out only if ``special``."""
+    return tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
+
+
+def continuation(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], ids: Sequence[int], *, special: bool = False
+) -> str:
+    """The text of ``ids`` behind ``prompt``; a character that the cut divides belongs to it whole.
+
+    Two decodings of the whole, so that no context is too short. Asked once for each text, not for each token.
+    """
+    if not ids:
+        return ""
+    before = decoded(tokenizer, prompt, special=special)
+    return behind(before, decoded(tokenizer, [*prompt, *ids], special=special))
+
+
+def behind(before: str, whole: str) -> str:
+    """``whole`` without ``before``, which may end in the signs of a character that ``whole`` completes."""
+    if whole.startswith(before):
+        return whole[len(before) :]
+    same = next(
+        (i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole))
+    )
+    return whole[same:]
+
+
+def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], text: str) -> tuple[int, ...]:
+    """The ids of a response that reads as ``text`` behind ``prompt``.
+
+    The response's own ids, unless they read otherwise there: a tokenizer that puts a space before every text adds one
+    to the response. Then those behind a line break, without it; where no way reads as ``text``, its own.
+    """
+    alone = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if continuation(tokenizer, prompt, alone) == text:
+        return alone
+    anchor = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    anchored = tokenizer("\n" + text, add_special_tokens=False)["input_ids"]
+    if anchored[: len(anchor)] == anchor:
+        found = tuple(anchored[len(anchor) :])
+        if continuation(tokenizer, prompt, found) == text:
+            return found
+    return alone
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that the chat template writes behind an assistant's turn; None without template or such a token.
+
+    Found by rendering one exchange: the added token that stands, spaces aside, right behind the answer.
+    """
+    if not tokenizer.chat_template:
+        return None
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": MARK}]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception:  # jinja errors of the template's own raise_exception: it cannot render a whole exchange
+        return None
+    rest = text.rpartition(MARK)[2].lstrip() if MARK in text else ""
+    added = {str(token): i for i, token in tokenizer.added_tokens_decoder.items()}
+    longest = max((token for token in added if token and rest.startswith(token)), key=len, default=None)
+    return None if longest is None else added[longest]
+
+
+def thinks(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template is that of a model that thinks before it answers.
+
+    It is where the prompt ends inside open thoughts, or where the template knows thoughts and the prompt does not
+    close them.
+    """
+    template = tokenizer.chat_template
+    if not template:
+        return False
+    try:
+        asked = tokenizer.apply_chat_template(
+            [{"role": "user", "content": MARK}], tokenize=False, add_generation_prompt=True
+        )
+    except Exception:  # jinja errors of the template's own raise_exception; Generator.render reports them
+        return False
+    opened = asked.rpartition(MARK)[2]
+    if THOUGHT in opened or THOUGHT_ENDS in opened:
+        return opened.rfind(THOUGHT) > opened.rfind(THOUGHT_ENDS)
+    return THOUGHT_ENDS in str(template)
+
+
+def facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What sets this tokenizer apart from one whose texts are decoded alone and end with its end-of-sequence token.
+
+    Empty for most. Whatever is named by its content carries this: texts made under another rule are not reused.
+    """
+    found: dict[str, Any] = {}
+    end = turn_end(tokenizer)
+    if end is not None and end != tokenizer.eos_token_id:
+        found["turn_end"] = tokenizer.convert_ids_to_tokens(end)
+    if any(_differs(tokenizer, before, after) for before, after in PROBES):
+        found["decoded"] = "behind the prompt"
+    if thinks(tokenizer):
+        found["thinks"] = True
+    return found
+
+
+def _differs(tokenizer: PreTrainedTokenizerBase, before: str, after: str) -> bool:
+    """Whether ``after`` decoded alone is not what it is behind ``before``."""
+    prompt = tokenizer(before, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(after, add_special_tokens=False)["input_ids"]
+    return bool(ids) and continuation(tokenizer, prompt, ids) != decoded(tokenizer, ids)
+
+
+class Stops:
+    """Stop strings. Their newest tokens are decoded: a stop string may span tokens or sit inside one.
+
+    What a few tokens seem to say is held against the whole continuation before it ends a text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]):
+        self.tokenizer, self.stop = tokenizer, tuple(s for s in stop if s)
+        self.tail = max((len(s.encode()) for s in self.stop), default=0) + 4
+        self.ends = {s[-1] for s in self.stop}
+        self.completes: dict[int, bool] = {}  # whether a token can be the last one of a stop string
+
+    def hit(self, prompt: Sequence[int], ids: Sequence[int]) -> bool:
+        """Whether the newest of ``ids``, which continue ``prompt``, completes a stop string; asked after each."""
+        if not self.stop:
+            return False
+        newest = ids[-1]
+        if newest not in self.completes:
+            piece = decoded(self.tokenizer, [newest], special=True)
+            # Part of a character decodes to the replacement sign; some tokenizers drop a leading blank.
+            self.completes[newest] = not piece or "\ufffd" in piece or " " in self.ends or bool(self.ends & set(piece))
+        if not self.completes[newest] or not self._in(self._latest(prompt, ids)):
+            return False
+        return self._in(continuation(self.tokenizer, prompt, ids, special=True)) or self._in(
+            continuation(self.tokenizer, prompt, ids)
+        )
+
+    def cut(self, text: str) -> str:
+        """``text`` up to the first stop string."""
+        ends = [text.find(s) for s in self.stop]
+        return text[: min((e for e in ends if e >= 0), default=len(text))]
+
+    def _in(self, text: str) -> bool:
+        return any(s in text for s in self.stop)
+
+    def _latest(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
+        """The text of the newest tokens and some before them; more where it would begin inside a character."""
+        size = self.tail + 4
+        while True:
+            window = [*prompt[len(prompt) + len(ids) - size :], *ids] if size > len(ids) else ids[-size:]
+            if size >= len(prompt) + len(ids):
+                return decoded(self.tokenizer, [*prompt, *ids], special=True)
+            text = decoded(self.tokenizer, window, special=True)
+            if not text.startswith("\ufffd"):
+                return text
+            size *= 2
