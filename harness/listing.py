@@ -77,7 +77,7 @@ def card(kind: str, name: str) -> dict[str, Any]:
         "metric": found.metric,
         "about": (found.__doc__ or "").strip(),
         "dataset": dataclasses.asdict(found.dataset),
-        "decoding": dataclasses.asdict(found.decoding),
+        "decoding": found.decoding.facts(),
         "grader": found.grader,
         "needs_judge": found.needs_judge,
         "paper": found.paper,

@@ -8,7 +8,7 @@ Decoding, Source                       how text is made, and whose it is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -50,13 +50,27 @@ class Problem:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How completions are sampled. ``temperature=0`` is greedy. ``stop`` strings end a completion and are cut."""
+    """How completions are sampled. ``temperature=0`` is greedy. ``stop`` strings end a completion and are cut.
+
+    ``plain_stop`` strings do so where a model continues plain text, which has no end of turn: there they mark that the
+    model goes on to invent the next problem. A reply in a chat may contain them.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     max_new_tokens: int = 512
     samples: int = 1
     stop: tuple[str, ...] = ()
+    plain_stop: tuple[str, ...] = ()
+
+    def of_form(self, *, chat: bool) -> Decoding:
+        """The decoding of a reply in a chat, or of a continuation of plain text; ``plain_stop`` is settled in it."""
+        return replace(self, stop=self.stop if chat else (*self.stop, *self.plain_stop), plain_stop=())
+
+    def facts(self) -> dict[str, Any]:
+        """As protocols and records state it. ``plain_stop`` stands there only where a task has one."""
+        found = asdict(self) | {"stop": list(self.stop), "plain_stop": list(self.plain_stop)}
+        return found if self.plain_stop else {k: v for k, v in found.items() if k != "plain_stop"}
 
 
 @dataclass(frozen=True)

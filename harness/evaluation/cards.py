@@ -40,7 +40,7 @@ def _card(name: str, found: type[Task], world: str, protocol: str | None) -> dic
         "judge_protocol": asked.judge_protocol if asked.needs_judge else None,
     }
     if world == "real" and not data.at_hand(asked.dataset):
-        decoding = dataclasses.asdict(asked.decoding)
+        decoding = asked.decoding.facts()
         missing = f"the hash covers every prompt, and $HARNESS_DATA/{asked.dataset.local} is not there"
         return (
             card
@@ -57,7 +57,7 @@ def _card(name: str, found: type[Task], world: str, protocol: str | None) -> dic
         "dataset": {"source": task.data.source, "sha256": task.data.sha256, "n": len(task.items)},
         "prompt_of_first_item": dataclasses.asdict(first) if first else None,
         "template": TEMPLATE if first is None or first.chat else PLAIN,
-        "decoding": dataclasses.asdict(task.decoding),
+        "decoding": task.decoding.facts(),
         **facts,
         "grader": task.grader_identity(),
         "hash": evaluate.card_hash(task),

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from harness import statistics
@@ -72,7 +73,7 @@ def protocol_of(task: Task, decoding: Decoding, limit: int | None, template: str
         },
         "prompts_sha256": _prompts_hash(problems),
         "template": template if any(p.prompt.chat for p in problems) else "none: plain text",
-        "decoding": dataclasses.asdict(decoding) | {"stop": list(decoding.stop)},
+        "decoding": decoding.facts(),
         "grader": task.grader_identity(),
     }
     names = {"hash": fingerprint(protocol)[:12], "card": card_hash(task)}
@@ -90,7 +91,7 @@ def card_hash(task: Task) -> str:
         "dataset_sha256": task.data.sha256,
         "prompts_sha256": _prompts_hash(task.items),
         "chat": all(p.prompt.chat for p in task.items),
-        "decoding": dataclasses.asdict(task.decoding) | {"stop": list(task.decoding.stop)},
+        "decoding": task.decoding.facts(),
         "grader": grader,
         "judge_protocol": getattr(task, "judge_protocol", None),
     }
@@ -154,7 +155,9 @@ def complete(
     made: list[Completion] = []
     for start in range(0, len(problems), window):
         progress(start, len(problems))
-        latest = ask(task, generator, problems[start : start + window], decoding, seed)
+        latest = []
+        for chat, asked in groupby(problems[start : start + window], key=lambda p: generator.chats(p.prompt)):
+            latest += ask(task, generator, list(asked), decoding.of_form(chat=chat), seed)
         look(latest)
         made += latest
     progress(len(problems), len(problems))
@@ -235,4 +238,4 @@ def warnings_of(task: Task, graded: Sequence[Mapping[str, Any]], counts: Mapping
         found.append(f"{task.title}: {silent} of {total} completions give no answer in the asked form")
     if counts["errors"]:
         found.append(f"{task.title}: {counts['errors']} of {total} verdicts could not be reached")
-    return found
+    return found + [f"{task.title}: {remark}" for remark in task.remarks(graded)]

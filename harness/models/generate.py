@@ -50,6 +50,10 @@ class Generator:
         self.end_ids = _end_ids(model, tokenizer)
         self._agrees: bool | None = None  # whether slots compute what the model computes; tried once
 
+    def chats(self, prompt: Prompt) -> bool:
+        """Whether the model replies in a chat, not by continuing plain text."""
+        return bool(self.tokenizer.chat_template) and prompt.chat
+
     def render(self, prompt: Prompt) -> str:
         """The exact text whose tokens the model continues."""
         if not self.tokenizer.chat_template:

@@ -83,7 +83,7 @@ class Kept:
         self._answers |= answers
 
     def _key(self, text: str, decoding: Decoding, seed: int) -> str:
-        settings = {k: v for k, v in asdict(decoding).items() if k != "samples"}
+        settings = {k: v for k, v in decoding.facts().items() if k != "samples"}
         sown = self.seeded or decoding.temperature > 0
         return digest([text, settings, seed if sown else None])
 

@@ -34,6 +34,10 @@ class ServerGenerator:
     def __init__(self, model: str, url: str, batch: int = 16, options: ServerOptions = PATIENT):
         self.server, self.batch = Server(model, url, options), batch
 
+    def chats(self, prompt: Prompt) -> bool:
+        """Whether the model replies in a chat, not by continuing plain text."""
+        return prompt.chat
+
     def render(self, prompt: Prompt) -> str:
         """The turns as JSON after ``chat:``, or the plain text after ``text:``."""
         if not prompt.chat:

@@ -34,7 +34,7 @@ class HarnessMaths(ConfigurableTask):
             "doc_to_target": "{{gold}}",
             "process_results": self._grade,
             "generation_kwargs": {
-                "until": list(decoding.stop),
+                "until": list(decoding.of_form(chat=False).stop),
                 "do_sample": decoding.temperature > 0,
                 "temperature": decoding.temperature,
                 "top_p": decoding.top_p,
@@ -66,6 +66,15 @@ class HarnessMaths(ConfigurableTask):
         if system := "\n\n".join(filter(None, (system_instruction, doc["system"]))):
             turns.insert(0, {"role": "system", "content": system})
         return chat_template(turns, add_generation_prompt=True)
+
+    def construct_requests(self, doc: Mapping[str, str], ctx: str, **named: Any) -> Any:
+        """A request whose stop strings are those of its form: a reply in a chat is not cut where a text would be."""
+        chat = bool(named.get("apply_chat_template"))
+        request = super().construct_requests(doc, ctx, **named)
+        context, settings = request.arguments
+        if settings.get("until") == list(self.ours.decoding.of_form(chat=False).stop):  # else the caller's own
+            settings["until"] = list(self.ours.decoding.of_form(chat=chat).stop)
+        return request
 
     def _documents(self, **_: Any) -> Mapping[str, datasets.Dataset]:
         rows = [

@@ -15,7 +15,10 @@ import signal
 import sys
 from typing import BinaryIO
 
+from harness.grading.maths import parser, qwen25
 from harness.grading.maths.equal import equal
+
+RULES = {"": equal, "qwen25": qwen25.equal}  # which comparison a request asks for
 
 
 def main(cpu_s: float, memory_bytes: int) -> None:
@@ -45,13 +48,17 @@ def serve(replies: BinaryIO, cpu_s: float) -> None:
     for line in requests:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, cpu_s)
+        parser.failures.clear()
         try:
-            reply = {"equal": equal(request["gold"], request["answer"])}
+            reply = {"equal": RULES[request["gold"].get("rules", "")](request["gold"], request["answer"])}
         except MemoryError:
             os._exit(1)
         except Exception as error:
-            # Parsers fail in many ways on what a model writes; the answer is then not readable.
-            reply = {"equal": False, "unreadable": type(error).__name__}
+            # sympy fails in many ways on what a model writes; the answer is then not readable.
+            parser.failures.append(type(error).__name__)
+            reply = {"equal": False}
+        if not reply["equal"] and parser.failures:
+            reply["unreadable"] = parser.failures[-1]
         signal.setitimer(signal.ITIMER_PROF, 0)
         replies.write(json.dumps(reply).encode() + b"\n")
 
