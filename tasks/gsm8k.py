@@ -32,7 +32,8 @@ class GSM8K(MathsTask):
     protocols: ClassVar[Mapping[str, Protocol]] = {
         **MathsTask.protocols,
         "lm-eval-strict-match": Protocol(
-            "our prompt, read as lm-eval's gsm8k reads it by strict-match (version 3)", {"reading": readings.STRICT_MATCH}
+            "our prompt, read as lm-eval's gsm8k reads it by strict-match (version 3)",
+            {"reading": readings.STRICT_MATCH},
         ),
         "lm-eval-flexible-extract": Protocol(
             "our prompt, read as lm-eval's gsm8k and gsm8k_cot read it by flexible-extract (version 3)",

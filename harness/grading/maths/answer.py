@@ -18,6 +18,8 @@ LITERAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
 LONGEST_LITERAL = 4000  # characters; Python refuses to convert integers of more than 4300 digits
 SEPARATOR = r"[,;]|\\l(?:or|and)(?![a-zA-Z])"
 CONDITION = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt|setminus|mathbb|cap|emptyset|mid)(?![a-zA-Z])")
+POINT = re.compile(r"^[A-Z]'?\s*(?=\([^()]*,[^()]*\)$)")  # P(2,1)
+NAMES = re.compile(r"\(\s*\\?[A-Za-z]+(?:\s*,\s*\\?[A-Za-z]+)+\s*\)")
 MEMBER = re.compile(r"^(?:\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\)|[^()\[\]{}=<>]{1,20})\s*\\in(?![a-zA-Z])")
 
 
@@ -69,11 +71,15 @@ def read(text: str) -> Answer:
 
 
 def _item(text: str) -> Answer:
-    text = MEMBER.sub("", text).strip()
-    side = split(text, "=")[-1]
+    text = POINT.sub("", MEMBER.sub("", text)).strip()
+    sides = split(text, "=")
+    side = sides[-1]
     pieces = split(side, r"\\cup(?![a-zA-Z])")
     if len(pieces) > 1:
-        return Answer("union", text, tuple(_item(piece) for piece in pieces))
+        parts = tuple(_item(piece) for piece in pieces)
+        if all(part.kind == "list" for part in parts):  # {1} and {2}
+            return Answer("list", text, tuple(member for part in parts for member in part.parts))
+        return Answer("union", text, parts)
     opening, body, closing = enclosed(side)
     if opening == "\\{" and not re.search(r"\\mid|\\vert|\\colon|[|:<>]", body):
         listed = read(body)
@@ -82,6 +88,9 @@ def _item(text: str) -> Answer:
     if opening in {"(", "["} and len(pieces) > 1:
         brackets = opening + closing
         kind = "interval" if len(pieces) == 2 and brackets != "()" else "tuple"
+        names = split(sides[0][1:-1], ",") if len(sides) > 1 and NAMES.fullmatch(sides[0]) else []
+        if len(names) == len(pieces):  # (x,y)=(1,2) is x=1, y=2
+            pieces = [f"{name}={piece}" for name, piece in zip(names, pieces, strict=True)]
         return Answer(kind, side, tuple(_item(piece) for piece in pieces), brackets)
     return Answer("value", text)
 
@@ -95,8 +104,7 @@ def enclosed(text: str) -> tuple[str, str, str]:
 
 
 def _both_signs(text: str) -> list[str]:
-    if "\\pm" not in text or enclosed(text)[0]:
+    if not re.search(r"\\(?:pm|mp)(?![a-zA-Z])", text) or enclosed(text)[0] or len(split(text, r"\\cup\b")) > 1:
         return [text]
     signs = [("+", "-"), ("-", "+")]
     return [re.sub(r"\\mp(?![a-zA-Z])", minus, re.sub(r"\\pm(?![a-zA-Z])", plus, text)) for plus, minus in signs]
-

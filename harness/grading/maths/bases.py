@@ -12,7 +12,9 @@ import string
 MOST = 36  # digits 0-9, then letters
 WORDS = dict(
     zip(
-        "two three four five six seven eight nine ten eleven twelve".split(), range(2, 13), strict=True  # noqa: SIM905
+        "two three four five six seven eight nine ten eleven twelve".split(),
+        range(2, 13),
+        strict=True,  # noqa: SIM905
     )
 )
 WORDS |= {"binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16, "hex": 16, "sixteen": 16}
@@ -34,6 +36,7 @@ def base_and_digits(text: str, *, any_letters: bool = False) -> tuple[str, str, 
     A name with an index is no number (``x_2``, ``a_{16}``): a digit or a capital must say that it is one, except
     with ``any_letters``.
     """
+    text = re.sub(r"(?<=\d)\\text\s*\{([A-Z]+)\}(?=\s*_)", r"\1", text)
     found = SUBSCRIPT.fullmatch(text) or IN_WORDS.fullmatch(text)
     if not found:
         return None

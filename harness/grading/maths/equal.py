@@ -12,11 +12,11 @@ from typing import Any
 
 from sympy import Expr, N, Rational
 
-from harness.grading.maths import bases
+from harness.grading.maths import bases, clock
 from harness.grading.maths.answer import CONDITION, Answer, assigned, literal, read, readings
 from harness.grading.maths.brackets import split
 from harness.grading.maths.notation import NAME, THOUSANDS, clean
-from harness.grading.maths.parser import RELATIVE, parse, same_value, swapped
+from harness.grading.maths.parser import RELATIVE, multiplied, parse, same_value, swapped
 from harness.grading.maths.sets import real_set, same_set
 from harness.grading.maths.units import Unit, conversion, ordinal, out_of_text, take_unit, unit_of
 
@@ -26,6 +26,7 @@ CALLED = re.compile(
     r"|\\(?:overline|widehat|vec|mathbb|Pr|hat|bar)\s*\{?[^{}=]*\}?(?:\s*[(\[].*[)\]])?|\\(?:triangle|angle)[A-Za-z ]+"
     r"|[A-Za-z](?:\s*\+\s*[A-Za-z])+"
 )
+CHOICE = re.compile(r"(?i)^[\s{(]*(?:choice|option|answer)\s+(?=\(?[A-E]\)?[\s})]*$)")
 
 
 def equal(gold: Mapping[str, Any], text: str) -> bool:
@@ -40,7 +41,7 @@ def equal(gold: Mapping[str, Any], text: str) -> bool:
 def _same(gold: Answer, answer: Answer, rules: Mapping[str, Any]) -> bool:
     if gold.kind == "value" and answer.kind == "value":
         return _same_value(gold.text, answer.text, rules)
-    if gold.kind == "value" and answer.kind == "list" and len(answer.parts) == 1:  # {27}
+    if answer.kind == "list" and len(answer.parts) == 1 and _may_be_member(gold, rules):  # {27}, {(2,1)}
         return _same(gold, answer.parts[0], rules)
     if gold.kind == "list" and gold.names:
         return _same_by_name(gold, answer, rules)
@@ -52,17 +53,27 @@ def _same(gold: Answer, answer: Answer, rules: Mapping[str, Any]) -> bool:
     if listed and _same_any_order(gold.parts, answer.parts, rules):
         return True
     if gold.kind == answer.kind and gold.kind in {"tuple", "interval"}:
-        if gold.brackets == answer.brackets and _same_in_order(gold.parts, answer.parts, rules):
+        if gold.names and answer.names:
+            return _same_by_name(gold, answer, rules)
+        if gold.brackets == answer.brackets and _same_in_order(gold.parts, _by_name(answer), rules):
             return True
-    if gold.kind == "tuple" and answer.kind == "list":  # 1,2 for (1,2), but neither {1,2} nor an interval
+    if (
+        gold.kind == "tuple" and answer.kind == "list" and not CONDITION.search(answer.text)
+    ):  # 1,2 for (1,2), but neither {1,2} nor an interval
         bare = not answer.text.startswith("\\{") and not rules["interval"] and "\\infty" not in gold.text
         return bare and _same_in_order(gold.parts, _by_name(answer), rules)
     return _same_as_sets(gold, answer)
 
 
+def _may_be_member(gold: Answer, rules: Mapping[str, Any]) -> bool:
+    """Whether a set of one member stands for it: of a value or a point, not of an interval or of the empty set."""
+    point = gold.kind == "tuple" and not rules["interval"] and "\\infty" not in gold.text
+    return point or (gold.kind == "value" and gold.text.strip() != "\\emptyset")
+
+
 def _by_name(answer: Answer) -> Sequence[Answer]:
     """The parts of ``y=2, x=1`` in the order of their names, in which a tuple lists them."""
-    if not answer.names:
+    if not all(len(name) == 1 for name in answer.names) or not answer.names:
         return answer.parts
     return [part for _, part in sorted(zip(answer.names, answer.parts, strict=True), key=lambda pair: pair[0])]
 
@@ -73,8 +84,10 @@ def _same_by_name(gold: Answer, answer: Answer, rules: Mapping[str, Any]) -> boo
         return False
     if not answer.names:
         bare = answer.kind == "tuple" or not answer.text.startswith("\\{")
-        return bare and not any(assigned(part.text) for part in answer.parts) and _same_in_order(
-            gold.parts, answer.parts, rules
+        return (
+            bare
+            and not any(assigned(part.text) for part in answer.parts)
+            and _same_in_order(gold.parts, answer.parts, rules)
         )
     named = dict(zip(answer.names, answer.parts, strict=True))
     return all(
@@ -125,6 +138,9 @@ def _same_value(gold: str, answer: str, rules: Mapping[str, Any]) -> bool:
         if wanted is not None and found is not None:
             return same_set(wanted, found)
         return _equivalent(gold, answer)
+    wanted, given = clock.parts(gold), clock.parts(answer)
+    if wanted or given:
+        return wanted is not None and given is not None and clock.same(wanted, given)
     (name, variable, target), (other, parameter, values) = _equation(gold), _equation(answer)
     if name is None and len(target) > 1:
         return _equivalent(gold, answer)
@@ -150,7 +166,7 @@ def _equation(text: str) -> tuple[str | None, str | None, list[str]]:
 
 def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tuple[str, str] | None) -> bool:
     word = re.fullmatch(r"\\text\s*\{(.*)\}", gold)
-    if word and _letters(word[1]) == _letters(answer.removeprefix("\\text")):
+    if word and _letters(word[1]) == _letters(CHOICE.sub("", answer.removeprefix("\\text"))):
         return True
     number = ordinal(answer)
     if number is not None and literal(gold) is not None:
@@ -182,8 +198,9 @@ def _exceeds_one(latex: str) -> bool:
     return isinstance(value, Expr) and bool(value.is_number) and bool(abs(N(value)) > 1)
 
 
-def _letters(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
+def _letters(text: str) -> str | None:
+    """What of a word is compared; None for a formula."""
+    return None if re.search(r"[+*/=^<>]", text) else re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 def _same_number(
@@ -200,6 +217,7 @@ def _same_number(
     wanted, found = parse(gold), parse(answer)
     if wanted is None or found is None:
         return False
+    found = multiplied(found, wanted)
     if renamed:
         found = swapped(found, *renamed)
     if scale != (1, 1):
@@ -213,4 +231,3 @@ def _equivalent(gold: str, answer: str) -> bool:
     """Equations, inequalities and sets, as math-verify compares them."""
     wanted, found = parse(gold), parse(answer)
     return wanted is not None and found is not None and same_value(wanted, found, sets=True)
-

@@ -11,7 +11,7 @@ import re
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped character is skipped as a whole
 # \boxed 8: without braces a number, with its sign, digits and separators, or one letter.
-UNBRACED = re.compile(r"\\(?:boxed|fbox)(?:[ \t]+|(?=\d))(-?\d(?:[\d,./]*\d)?|[A-Za-z](?![A-Za-z]))")
+UNBRACED = re.compile(r"\\(?:boxed|fbox)(?:[ \t]+|(?=\d))(-?\d(?:[\d,.]*\d)?(?![\d/])|[A-Za-z](?![A-Za-z]))")
 # What may stand between two boxes of one sentence: dollar signs, a comma or a conjunction, the name of the next.
 DOLLAR = r"\s*(?:\$\$?|\\[()\[\]])?\s*"
 GLUE = re.compile(

@@ -12,9 +12,12 @@ import unicodedata
 from collections.abc import Callable
 
 from harness.grading.maths.brackets import closing, split
+from harness.grading.maths.units import KNOWN
 
 THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)", re.ASCII)
-NAME = re.compile(r"(\\?[A-Za-z]+)(?:\s*_\s*(?:\w|\{[^{}]*\}))?\s*(?:\(\s*([A-Za-z])\s*\))?|\\angle[A-Za-z_{}\d ]+")
+NAME = re.compile(
+    r"(\\?[A-Za-z]+)(?:\s*_\s*(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?\s*(?:\(\s*([A-Za-z])\s*\))?|\\angle[A-Za-z_{}\d ]+"
+)
 TEXT = re.compile(r"(\\text\s*\{[^{}]*\})")
 MATHEMATICS = re.compile(r"[=+*<>\\]|\d\s*-|^\s*[-\d]*[abcknpqrtxyz]\^|^\s*[-\d.,/() ]+\s*$|^\s*[eiknxyz]\s*$")
 LONGEST_PERIOD = 60  # digits of a repeating decimal; its fraction has twice as many
@@ -51,6 +54,7 @@ SIGNS = {
     "∧": r"\land ",
     "÷": "/",
     "⁄": "/",
+    "∶": ":",
     "ℝ": r"\mathbb{R}",
     "⟨": r"\langle ",
     "⟩": r"\rangle ",
@@ -64,23 +68,26 @@ SIGNS = {
     "¥": r"\text{yen}",
     "₹": r"\text{rupee}",
 }
-RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣ", "0123456789+-()nx", strict=True))
+RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣᵗʰˢᵈʳ", "0123456789+-()nxthsdr", strict=True))
 LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-", strict=True))
 FULL_WIDTH = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFF01, 0xFF5F)}
 FRACTIONS = {
-    char: "\\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", char).split("⁄"))
-    for char in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
+    char: "\\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", char).split("⁄")) for char in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 }
-CHARACTERS = str.maketrans(SIGNS | FRACTIONS) | FULL_WIDTH
+# Letters of mathematical alphabets (𝑖, 𝐂) and units in one character (㎝) stand for plain ones.
+ALPHABETS = {
+    code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0x1D400, 0x1D7FF), *range(0x3380, 0x33E0))
+}
+CHARACTERS = ALPHABETS | FULL_WIDTH | str.maketrans(SIGNS | FRACTIONS)
 FUNCTIONS = (
     "sqrt|sinh|cosh|tanh|arcsin|arccos|arctan|sin|cos|tan|cot|csc|exp|ln|log|gcd|lcm|binom|frac|pi|infty"
     r"|(?:max|min|sec)(?=\s*[\\({])"  # else units of time, and words
 )
 
 # Commands whose argument is the answer, and those that say nothing.
-SHOWN = "textcolor|colorbox"
+SHOWN = r"(?:textcolor|colorbox|color)\s*(?:\[[^\[\]]*\])?"
 WRAPPING = "underline|ensuremath|boldsymbol|bm|pmb|mathnormal|mathord|boxed|fbox|hbox|mathsf|mathtt|overset\\{\\}"
-LETTERS = "mathrm|mathbf|mathit|mbox|textbf|textit|textrm|textnormal|textsf|operatorname"
+LETTERS = "mathrm|mathbf|mathit|mbox|textbf|textit|textrm|textnormal|textsf|texttt|textsc|textup|emph|operatorname"
 LEAD = (
     r"(?:(?:so|thus|hence|therefore),?\s+)?(?:(?:the|my|our)\s+)?(?:(?:final|correct|required)\s+)?"
     r"(?:answer|result|solution|value)s?\s*(?:is|are|equals|:|=)?\s*:?"
@@ -104,6 +111,7 @@ def clean(text: str) -> str:
 
 def _dollars(text: str) -> str:
     """Dollar signs that enclose mathematics go; one before a number is money."""
+    text = re.sub(r"\\text\s*\{\s*(\\\$\s*[\d.,]+)\s*\}", r"\1", text.replace("\\textdollar", "\\$"))
     text = re.sub(r"\\\$|(?<!\$)\$(?=\s*\d[^$]*\Z)", r"\\text{dollar}", text)
     return re.sub(r"(?<!\\)\\[()\[\]]|\$", "", text)
 
@@ -111,6 +119,9 @@ def _dollars(text: str) -> str:
 def _letters_or_mathematics(group: re.Match) -> str:
     r"""``\text{…}`` around mathematics alone, as in ``\mathbf{x^3+1}``, ``\mathrm{i}``: the braces go."""
     content = group.group().partition("{")[2][:-1]
+    bare = re.sub(r"\\cdot(?![a-z])", " ", content)
+    if all(word in KNOWN for word in re.findall(r"[A-Za-z]+", bare)) and not re.search(r"[=+<>*\\]", bare):
+        return content if re.fullmatch(r"\s*[eik]\s*|[-\d.,/() ]+", content) else f"\\text{{{bare}}}"
     formula = MATHEMATICS.search(content) and not re.search(r"[A-Za-z]{3}|^\s*[\d.,/]+\s*(?:[A-Za-z]|\\?%)", content)
     return content if formula else group.group()
 
@@ -157,7 +168,7 @@ def _argument(text: str, whole: bool) -> tuple[str, str]:
 def _bare(text: str) -> str:
     """``text`` without braces around all of it, a sign of equality before it, a full stop behind it."""
     for _ in range(4):
-        text = re.sub(r"^\s*=\s*|(?<!\.)[.,;:]?\s*\Z", "", text).strip()
+        text = re.sub(r"^\s*=\s*|(?<!\.)[.,;:]?\s*\Z|(?<!\\)\\\s*\Z", "", text).strip()
         if not (text.startswith("{") and closing(text, 0) == len(text) - 1):
             break
         text = text[1:-1]
@@ -192,18 +203,38 @@ def _rules(*rules: tuple[str, str | Callable[[re.Match], str]]) -> list[tuple[re
 DECORATION = _rules(
     (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
     (r"^\s*`([^`]*)`\s*$", r"\1"),
-    (rf"\\(?:{SHOWN})\s*\{{[^{{}}]*\}}|\\color\s*\{{[^{{}}]*\}}", ""),
+    (rf"\\{SHOWN}\s*\{{[^{{}}]*\}}", ""),
+    (r"\\(?:bf|it|rm|sf|tt|em|bfseries)(?![a-zA-Z])", ""),
+    (r"^\s*\\(?:therefore|Rightarrow|implies|Longrightarrow|rightarrow|to)(?![a-zA-Z])", ""),
+    (r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+    (r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+    (r"\\(?:begin|end)\s*\{(?:p?smallmatrix)\}", lambda m: m.group().replace("p", "").replace("small", "p")),
+    (r"\\begin\s*\{(cases|aligned|align\*?|gathered)\}([^&]*)\\end\s*\{\1\}", lambda m: m[2].replace("\\\\", ",")),
+    (r"&\s*=", "="),
+    (r"\\text(?:superscript)\s*\{(\w+)\}", r"^{\1}"),
+    (r"\\textdegree(?![a-zA-Z])|\^\s*\{\s*\\text\s*\{\s*o\s*\}\s*\}", r"^{\\circ}"),
+    (r"\\(?:imath|jmath)(?![a-zA-Z])", lambda m: m.group()[1]),
+    (r"\\lbrack(?![a-zA-Z])", "["),
+    (r"\\rbrack(?![a-zA-Z])", "]"),
+    (r"\\big(cup|cap)(?![a-zA-Z])", r"\\\1 "),
     (r"\\(?:tag\*?|label|h?phantom|vphantom|hspace\*?|vspace\*?)\s*\{[^{}]*\}", ""),
     (rf"\\(?:{WRAPPING})(?![a-zA-Z])", ""),
     (r"\\(?:displaystyle|textstyle|large|Large|LARGE|huge|Huge|limits|qquad|quad|thinspace|enspace)(?![a-zA-Z])", " "),
     (r"\\(?:left|right)(?![a-zA-Z])\s*\.?|\\[bB]igg?[lr]?(?![a-zA-Z])", ""),
     (rf"\\(?:{LETTERS})\s*\{{", r"\\text{"),
-    (rf"\\text\s*\{{\s*({FUNCTIONS}|max|min)\s*\}}(?=\s*[\\({{])", r"\\operatorname{\1}"),
+    (rf"\\text\s*\{{\s*({FUNCTIONS})\s*\}}", r"\\operatorname{\1}"),
+    (r"\\text\s*\{\s*(max|min|sec)\s*\}(?=\s*[\\({])", r"\\operatorname{\1}"),
+    (r"\\text\s*\{\s*:\s*\}|\{\s*:\s*\}|\\colon(?![a-zA-Z])", ":"),
+    (r"(?i)\\text\s*\{\s*(?:\\emptyset|(?:the )?empty set)\s*\}", r"\\emptyset "),
+    (r"(\\text\s*\{[^{}]*)\^\{(-?\d+)\}", r"\1^\2"),
+    (r"(\\text\s*\{[^{}]*)\^\{(-?\d+)\}", r"\1^\2"),  # a second power in the same group
+    (r"(\\text\s*\{[^{}]*)\}\\text\s*\{", r"\1"),
     (r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\!|(?<!\\)\\[!, ]|~| )\s*\d{3})+(?!\d)", digits),  # 1{,}000 and 10,\!080
     (r"(?<!\\)\\[!,;:> ]|~", " "),
     (r"^\s*(?:USD?|\\text\{USD?\})\s*(?:\\text\{dollar\})?\s*(?=\d)", r"\\text{dollar}"),
     (rf"(?i)^\s*\\text\s*\{{\s*{LEAD}\s*\}}\s*:?", ""),
-    (rf"(?i)^\s*{LEAD}(?=\s*[\d\\$({{+-])", ""),
+    (rf"(?i)^\s*{LEAD}(?=\s*[\d\\$({{\[+-]|\s*[a-z]\s*(?:=|\\in))", ""),
+    (r"^\s*the\s+(?=\d)", ""),
 )
 TYPED = _rules(
     (r"\\operatorname\s*\{(\w+)\}", r"\\\1 "),
@@ -215,6 +246,12 @@ TYPED = _rules(
     (r"(?<![\\A-Za-z])(?:and)(?![A-Za-z])", r"\\land "),
     (r"(?<![\\A-Za-z])(?:or)(?![A-Za-z])", r"\\lor "),
     (r"^\s*([A-Za-z])\s*!=", r"\1\\ne "),
+    (r"^\s*(?:\$\s*)?\+\s*/?\s*-(?=\s*[\d\\a-z])|\+/-", r"\\pm "),
+    (r":\s*=", "="),
+    (r"^\s*([A-Za-z])\s*:\s*([A-Za-z])\s*\\(?:mapsto|to)(?![a-zA-Z])", r"\1(\2)="),
+    (r"^\s*[A-Za-z]\s*\\mapsto(?![a-zA-Z])", ""),
+    (r"\\log\s*_\s*\{?\s*e(?![a-zA-Z])\s*\}?", r"\\ln "),
+    (r"\\(ln|log)(\s*_\s*\{?\d+\}?)?\s*(\d+|[A-Za-z])\s*/\s*(?=\\(?:ln|log))", r"\\\1\2(\3)/"),
     (r"<=", r"\\le "),
     (r">=", r"\\ge "),
     (r"\^\s*(?!\{)([-+]?\d+(?:\.\d+)?|[A-Za-z])", r"^{\1}"),
@@ -240,14 +277,22 @@ SPELLING = _rules(
     (r"\\rbrace(?![a-zA-Z])", r"\\}"),
     (r"\\langle(?![a-zA-Z])", "("),
     (r"\\rangle(?![a-zA-Z])", ")"),
-    (r"\{\s*([:=<>])\s*\}", r"\1"),
+    (r"\{\s*([.=<>])\s*\}", r"\1"),
+    (r"(?<=\\in)\s*\{(.*)\}\s*$", r" \\{\1\\}"),
+    (
+        r"(?:^|(?<=\\cup)|(?<=\\in)|(?<=,))\s*\]([^\[\](){}]*,[^\[\]]*)([\[\]])",
+        lambda m: f"({m[1]}{')' if m[2] == '[' else ']'}",
+    ),
+    (r"\[([^\[\]]*,[^\[\]]*)\[", r"[\1)"),
     (r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))|\\degree(?![a-zA-Z])", r"^{\\circ}"),
     (r"(?:(?<=[(\[,;<>=])|(?<=\\le)|(?<=\\in)|^)\s*\+\s*(?=\\infty)", " "),
     (r"(\d+)?\.(\d*)\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?(?!\d)", lambda m: _repeating_between(m)),
     (r"(\d+)?\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?(?!\s*\d)", _repeating),
     (r"(?<!\d)(\d+)\.()\((\d+)\)", _repeating),
-    (r"^\s*\\text\{\s*\(?[A-E]\)?\s*[.:]?\s*\}(?=.*\w)", ""),  # the letter of a choice before its value
-    (r"^\s*\([A-E]\)\s*(?=[\d.$]|-\d|\\(?:frac|sqrt|pi)\b)", ""),
+    # The letter of a choice before its value.
+    (r"^\s*\\text\{\s*\(?[A-E]\)?\s*[.:]?\s*\}(?=.*\w)", ""),
+    (r"^\s*\((?:[A-E]|\\text\s*\{\s*[A-E]\s*\})\)\s*:?\s*(?=[\d.$]|-\d|\\(?:frac|sqrt|pi)\b)", ""),
+    (r"^\s*\\text\{\s*\([A-E]\)\s*(-?\d[\d.,/]*)\s*\}$", r"\1"),
     (r"(?<=\d)[eE]([-+]?\d+)(?![\dA-Za-z]*_)", r"\\times 10^{\1}"),
     (r"(?<!\d)(\d+) (\d+)/(\d+)", r"\1\\frac{\2}{\3}"),
     (r"(?<=\d)\s*\((?!\s*[A-Za-z]?\s*\))", r"\\cdot ("),  # a number before a bracket multiplies it

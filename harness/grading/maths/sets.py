@@ -101,6 +101,8 @@ def _condition(text: str, read: Read) -> Set | None:
     """``a < x \\le b``, ``|x| < 3``, ``x \\ne 5`` in one variable; ``5, 7`` after ``x \\ne`` are not read."""
     sides = RELATION.split(text)
     signs, terms = sides[1::2], [side.strip() for side in sides[::2]]
+    if len(signs) == 1 and not terms[0]:  # \ne 5
+        terms[0] = "x"
     if len(signs) > 2 or not all(terms):
         return None
     variable = [place for place, term in enumerate(terms) if VARIABLE.fullmatch(term)]

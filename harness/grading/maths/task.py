@@ -122,7 +122,9 @@ def equivalence_classes(answers: Sequence[str | None], reading: Reading = BOX) -
     representatives: list[str] = []
     numbers: dict[str, int] = {}
     for answer in dict.fromkeys(a for a in answers if a is not None):
-        same = [j.correct for j in judge([Gold(text) for text in representatives], [answer] * len(representatives), reading)]
+        same = [
+            j.correct for j in judge([Gold(text) for text in representatives], [answer] * len(representatives), reading)
+        ]
         numbers[answer] = same.index(True) if True in same else len(representatives)
         if True not in same:
             representatives.append(answer)

@@ -73,23 +73,87 @@ CURRENCIES = "dollar|euro|pound|yen|rupee"
 # Words that make more than a quantity of what stands before them.
 NO_UNIT = frozenset(
     # fmt: off
-    "a an and are be but can cannot does except false factorial half if impossible incorrect invalid is isn't least "
-    "less minus mod modulo more most never no none nor not only or over plus quarter solution solutions squared "
-    "cubed than third times to true undefined unknown unless was were where whether which wrong yes".split()
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "be",
+        "but",
+        "can",
+        "cannot",
+        "does",
+        "except",
+        "false",
+        "factorial",
+        "half",
+        "if",
+        "impossible",
+        "incorrect",
+        "invalid",
+        "is",
+        "isn't",
+        "least",
+        "less",
+        "minus",
+        "mod",
+        "modulo",
+        "more",
+        "most",
+        "never",
+        "no",
+        "none",
+        "nor",
+        "not",
+        "only",
+        "or",
+        "over",
+        "plus",
+        "quarter",
+        "solution",
+        "solutions",
+        "squared",
+        "cubed",
+        "than",
+        "third",
+        "times",
+        "to",
+        "true",
+        "undefined",
+        "unknown",
+        "unless",
+        "was",
+        "were",
+        "where",
+        "whether",
+        "which",
+        "wrong",
+        "yes",
+    ]
     # fmt: on
 )
 MOST_WORDS = 6
 # Outside \text{} a word is a unit only when it is one of these: 6m is a product.
-PLAIN = {*SIZES, *SPELLINGS, *SCALES, "mile", "unit", "degree", "inch", "foot", "euro", "pound", "yen", "rupee"} - {
-    *"mshlg",
-    "in",
-    "deg",
-}
+KNOWN = {*SIZES, *SPELLINGS, *SCALES, "mile", "unit", "degree", "inch", "foot", "euro", "pound", "yen", "rupee"}
+PLAIN = KNOWN - {*"mshlg", "in"}
 POWER = r"(?:\s*\^\s*\{?\s*(-?\d+)\s*\}?)?"
+# Symbols of units as they are typed behind a number: 9.8 m/s^2, 60 km h^{-1}.
+SYMBOL = r"(?:{})(?![A-Za-z])(?:\s*\^\s*(?:\{{\s*-?\d\s*\}}|-?\d))?".format(
+    "|".join(sorted((name for name in KNOWN if re.fullmatch(r"[a-z]{1,4}", name)), key=len, reverse=True))
+)
+SYMBOLS = re.compile(rf"(.*[\d)}}])\s*(?<![A-Za-z\\])({SYMBOL}(?:\s*(?:/|\\cdot|\s)\s*{SYMBOL})+)\s*", re.DOTALL)
+NOUN = re.compile(r"(-?[\d.,]*\d)\s+([A-Za-z]{3,}(?:\s+[A-Za-z]+){0,4})\.?")
 FACTOR = re.compile(r"\\text\s*\{([^{}]*)\}" + POWER + r"\s*$")
 JOINED = re.compile(r"(?:/|\\cdot|\\times)\s*$")
-QUOTIENT = re.compile(r"\\frac\s*\{(\s*\\text\s*\{[^{}]*\}[^{}]*)\}\s*\{(\s*\\text\s*\{[^{}]*\}[^{}]*)\}\s*$")
-WORDS = re.compile(r"(.*[\d})])\s*(?<![A-Za-z\\])([A-Za-z][A-Za-z/ ]*)\.?\s*" + POWER, re.DOTALL)
+RAISED = r"\s*\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\s*-?\d+\s*\}?)?\s*"
+QUOTIENT = re.compile(rf"\\frac\s*\{{({RAISED})\}}\s*\{{({RAISED})\}}\s*$")
+QUANTITIES = re.compile(rf"\\frac\s*\{{([^{{}}]*[^{{}}\s])({RAISED})\}}\s*\{{([^{{}}]*[^{{}}\s])({RAISED})\}}\s*$")
+# 5 feet 6 inches, 18 dollars and 90 cents
+MIXED = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(?:\\text\s*\{)?\s*([A-Za-z]+)\s*,?\s*(?:and|\\land)?\s*\}?\s*(?:\\land)?\s*"
+    r"(\d+(?:\.\d+)?)\s*(?:\\text\s*\{)?\s*([A-Za-z]+)\s*\}?"
+)
+WORDS = re.compile(r"(.*[\d})])\s*(?<![A-Za-z\\])([A-Za-z][A-Za-z/. ]*)\.?\s*" + POWER, re.DOTALL)
 # A number with its unit in one \text{}. Ordinals are words; so is what other words make more than a quantity.
 IN_TEXT = re.compile(
     r"\\text\s*\{\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:/\d+)?)\s*"
@@ -97,7 +161,7 @@ IN_TEXT = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 ORDINAL = re.compile(
-    r"(-?\d+)\s*(?:\^\s*\{\s*)?(?:\\text\s*\{\s*)?(st|nd|rd|th)(?![A-Za-z])\s*\}?\s*\}?(\s*\\text\s*\{[^{}]*\})?"
+    r"(-?\d+)\s*(?:\^\s*\{?\s*)?(?:\\text\s*\{\s*)?(st|nd|rd|th)(?![A-Za-z])\s*\}?\s*\}?(\s*\\text\s*\{[^{}]*\})?"
     r"|\\text\s*\{\s*(\d+)\s*(st|nd|rd|th)\b([^{}]*)\}",
     re.IGNORECASE,
 )
@@ -131,6 +195,8 @@ def take_unit(text: str) -> tuple[str, Unit | None]:
         text = f"{money[1]}{text[money.end() :]}\\text{{{money[2]}}}"
     if re.search(DEGREE, text):
         return _angle(text)
+    if (mixed := MIXED.fullmatch(text)) and (found := _mixed(*mixed.groups())):
+        return found
     percent = PERCENT.fullmatch(text)
     if percent and percent[1]:
         return percent[1].strip(), {"%": 1}
@@ -156,7 +222,11 @@ def _angle(text: str) -> tuple[str, Unit | None]:
 
 def _factors(text: str) -> tuple[str, Unit | None]:
     """The value and the product of the units at the end of ``text``."""
-    rest, unit, scale, taken = QUOTIENT.sub(r"\1 / \2", text), {}, 1, False
+    rest = QUOTIENT.sub(r"\1 / \2", QUANTITIES.sub(r"\\frac{\1}{\3}\2 / \4", text))
+    symbols = SYMBOLS.fullmatch(rest)
+    if symbols and re.search(r"/|-|[a-z]{2}", symbols[2]):
+        rest = symbols[1] + _as_text(symbols[2])
+    unit, scale, taken = {}, 1, False
     while found := FACTOR.search(rest):
         before = rest[: found.start()].rstrip()
         joint = JOINED.search(before)
@@ -172,16 +242,35 @@ def _factors(text: str) -> tuple[str, Unit | None]:
     if not taken:
         plain = WORDS.fullmatch(text)
         if not plain or not _plain(plain[2]):
-            return text, {}
+            noun = NOUN.fullmatch(text)
+            return (noun[1], unit_of(noun[2])[1]) if noun and unit_of(noun[2])[0] == 1 else (text, {})
         rest, (scale, unit) = plain[1].strip(), unit_of(plain[2], int(plain[3] or 1))
         if unit is None:
             return text, None
     return (f"({rest})\\cdot {scale}" if scale != 1 else rest), unit
 
 
+def _as_text(symbols: str) -> str:
+    """Typed symbols as one ``\\text{…}``, their powers without braces."""
+    return "\\text{" + re.sub(r"[{}]", "", symbols.replace("\\cdot", " ")) + "}"
+
+
+def _mixed(number: str, name: str, rest: str, smaller: str) -> tuple[str, Unit] | None:
+    """``5 feet 6 inches`` in the second unit, where both measure one thing and the second is the smaller."""
+    (_, unit), (_, other) = unit_of(name), unit_of(smaller)
+    ratio = conversion(unit, other) if unit and other else None
+    if ratio is None or unit == other or ratio[0] <= ratio[1]:
+        return None
+    return f"{number}\\cdot\\frac{{{ratio[0]}}}{{{ratio[1]}}}+{rest}", other
+
+
 def _plain(words: str) -> bool:
-    first = re.split(r"[\s/]", words.strip().lower())[0]
-    return first in PLAIN or first.removesuffix("s") in PLAIN or words.strip().lower() in {"square units", "sq cm"}
+    first = re.split(r"[\s/.]", words.strip().lower())[0]
+    return (
+        first in PLAIN
+        or first.removesuffix("s") in PLAIN
+        or first in {"square", "cubic", "centimetres", "kilometres", "metres"}
+    )
 
 
 def _product(one: Unit, other: Unit) -> Unit:
@@ -203,12 +292,22 @@ def unit_of(words: str, power: int = 1) -> tuple[int, Unit | None]:
         scale *= SCALES[tokens.pop(0).removesuffix("s")]
     unit: Unit = {}
     text = " ".join(tokens)
-    for place, piece in enumerate(re.split(r"/|\bper\b", text)):
-        if piece.strip():
-            one = _named(piece)
-            sign = -1 if place else 1
-            unit = _product(unit, {name: sign * count for name, count in one.items()})
-    return scale, {name: count * power for name, count in unit.items()}
+    pieces = [piece.strip() for piece in re.split(r"/|\bper\b", text)]
+    for place, piece in enumerate(pieces):
+        sign = -1 if place else 1
+        factors = _symbols(piece) if piece else []
+        for number, factor in enumerate(factors):
+            last = place == len(pieces) - 1 and number == len(factors) - 1
+            raised = sign * (power if last else 1)  # m/s squared is a metre per second squared
+            unit = _product(unit, {name: raised * count for name, count in _named(factor).items()})
+    return scale, unit
+
+
+def _symbols(words: str) -> list[str]:
+    """``km h^-1`` as its two factors; words that are not all symbols of units are one."""
+    found = words.split()
+    known = all(word.partition("^")[0] in KNOWN - {"square", "sq", "cubic"} for word in found)
+    return found if known else [words]
 
 
 def _named(words: str) -> Unit:
