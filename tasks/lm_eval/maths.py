@@ -71,7 +71,7 @@ class HarnessMaths(ConfigurableTask):
         """A request whose stop strings are those of its form: a reply in a chat is not cut where a text would be."""
         chat = bool(named.get("apply_chat_template"))
         request = super().construct_requests(doc, ctx, **named)
-        context, settings = request.arguments
+        settings = request.arguments[1]
         if settings.get("until") == list(self.ours.decoding.of_form(chat=False).stop):  # else the caller's own
             settings["until"] = list(self.ours.decoding.of_form(chat=chat).stop)
         return request

@@ -10,13 +10,8 @@ import re
 import string
 
 MOST = 36  # digits 0-9, then letters
-WORDS = dict(
-    zip(
-        "two three four five six seven eight nine ten eleven twelve".split(),
-        range(2, 13),
-        strict=True,  # noqa: SIM905
-    )
-)
+NAMED = "two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
+WORDS = {word: base for base, word in enumerate(NAMED, 2)}
 WORDS |= {"binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16, "hex": 16, "sixteen": 16}
 NUMBER = r"(-?)\s*(?:\(\s*([0-9A-Za-z]+)\s*\)|(?:\\text\s*\{\s*)?([0-9A-Za-z]+)\}?)"
 SUBSCRIPT = re.compile(

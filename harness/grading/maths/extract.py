@@ -7,6 +7,7 @@ function is linear in the text.
 from __future__ import annotations
 
 import re
+from collections import deque
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped character is skipped as a whole
@@ -58,10 +59,13 @@ def _last_box(text: str) -> tuple[int, int, str] | None:
             braced = opening.start(), closing + 1, text[opening.end() : closing].strip()
             break
         end = opening.end()  # whatever encloses an unclosed box is unclosed too
-    bare = None
-    for bare in UNBRACED.finditer(text, braced[1] if braced else 0):
-        pass
+    bare = _last(UNBRACED, text, braced[1] if braced else 0)
     return braced if bare is None else (bare.start(), bare.end(), bare[1])
+
+
+def _last(pattern: re.Pattern, text: str, start: int = 0) -> re.Match | None:
+    """The last match; none but it is held in memory."""
+    return next(iter(deque(pattern.finditer(text, start), maxlen=1)), None)
 
 
 def _closing(text: str, start: int, end: int) -> int | None:
@@ -75,9 +79,9 @@ def _closing(text: str, start: int, end: int) -> int | None:
 
 def after_hashes(text: str) -> str | None:
     """What stands after the last ``####``, if no box comes later; ``18 dollars per day`` and ``**18**`` are 18."""
-    marks = list(HASHES.finditer(text))
-    boxed = last_box(text[marks[-1].start() :] if marks else text)
-    return boxed if boxed is not None or not marks else _line(marks[-1][1])
+    mark = _last(HASHES, text)
+    boxed = last_box(text[mark.start() :] if mark else text)
+    return boxed if boxed is not None or mark is None else _line(mark[1])
 
 
 def _line(line: str) -> str:
@@ -113,18 +117,14 @@ def cot_strict_match(text: str) -> str | None:
 
 def flexible_extract(text: str) -> str | None:
     """lm-eval's gsm8k, filter ``flexible-extract``: the last number, wherever it stands."""
-    last = None
-    for last in FLEXIBLE_EXTRACT.finditer(text):
-        pass
-    return last.group() if last else None
+    found = _last(FLEXIBLE_EXTRACT, text)
+    return found.group() if found else None
 
 
 def few_shot(text: str) -> str | None:
     """The last number in one of the forms that few-shot examples teach: ``The answer is 18.``, ``A: 26``."""
-    last = None
-    for last in FEW_SHOT.finditer(text):
-        pass
-    return last[1] if last else None
+    found = _last(FEW_SHOT, text)
+    return found[1] if found else None
 
 
 def as_lm_eval_compares(text: str) -> str:

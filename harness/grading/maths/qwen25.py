@@ -8,9 +8,9 @@ The rules are those of evaluation/parser.py and evaluation/grader.py of QwenLM/Q
 - two numbers are equal within a relative 1e-4, also where one is a hundred times the other;
 - anything else is equal as text without brackets, part by part, or as a formula, its value within the same 1e-4.
 
-Many wrong answers pass these rules (``50`` for ``0.5``), which is why they are no default. Two things differ: formulas
-are read by the parser that our other readings use (theirs evaluates them as Python among other things), and of numbers
-in words only single ones are read.
+Many wrong answers pass these rules (``50`` for ``0.5``), which is why they are no default. Two things differ: a formula
+that sympy's LaTeX reader refuses is read by the parser of our other readings (theirs also evaluates it as Python), and
+of numbers in words only single ones are read.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from math import isclose
 from typing import Any
 
 from sympy import Basic, Equality, Expr, MatrixBase, N, simplify
+from sympy.parsing.latex import parse_latex
 
 from harness.grading.maths.parser import failures, parse
 from harness.grading.maths.qwen25_reading import CHOICES, choice, stripped
 
 RELATIVE = 1e-4
-DEEPEST = 12  # lists in lists
+DEEPEST = 12  # lists in lists, and brackets in brackets of a formula
 MATRIX = re.compile(r"\\begin\{[pb]matrix\}(.*)\\end\{[pb]matrix\}", re.DOTALL)
 
 
@@ -109,7 +111,7 @@ def _as_equations(answer: str, gold: str, depth: int) -> bool:
 
 
 def _symbolic(answer: str, gold: str) -> bool:
-    one, other = parse(answer), parse(gold)
+    one, other = _read(answer), _read(gold)
     if one is None or other is None:
         return False
     for comparison in (_identical, _zero_difference, _same_equation, _close, _close_matrices):
@@ -121,12 +123,34 @@ def _symbolic(answer: str, gold: str) -> bool:
     return False
 
 
+@lru_cache(maxsize=256)
+def _read(text: str) -> Any:
+    """By sympy's own reader of LaTeX, which stops without a word where it understands no more (``1,-2`` is 1).
+
+    Where that fails, by ours; None where both do.
+    """
+    depth = deepest = 0
+    for character in text:  # its pieces need not match up: (x-1)(x+2) was cut to x-1)(x+2
+        depth = max(0, depth + (character in "([{") - (character in ")]}"))
+        deepest = max(deepest, depth)
+    if deepest > DEEPEST:
+        return None
+    try:
+        return parse_latex(text.replace("\\\\", "\\"))
+    except MemoryError:
+        raise
+    except Exception:  # its grammar fails in many ways; what ours says of the text is then what counts
+        return parse(text)
+
+
 def _identical(one: Any, other: Any) -> bool:
     return one == other or str(one) == str(other)
 
 
 def _zero_difference(one: Any, other: Any) -> bool:
-    return isinstance(one, Expr) and isinstance(other, Expr) and simplify(one - other) == 0
+    if not (isinstance(one, Expr) and isinstance(other, Expr)):
+        return False
+    return bool(one.equals(other)) or simplify(one - other) == 0
 
 
 def _same_equation(one: Any, other: Any) -> bool:

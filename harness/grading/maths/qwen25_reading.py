@@ -7,155 +7,25 @@ import re
 CHOICES = ("A", "B", "C", "D", "E")
 NUMBER = re.compile(r"-?\d*\.?\d+")
 # Its names of units, most of them from MathQA; they are regular expressions there too ("a ." is a and any character).
-UNITS = sorted(
-    # fmt: off
-    {
-        name + ending
-        for ending in ("", "s")
-        for name in [
-            "m sqaure",
-            " m east",
-            "sq m",
-            "sq inch",
-            "sq . m",
-            "cu . m",
-            "cu cm",
-            "cm 2",
-            "pi sq m",
-            "π r 2",
-            "∏ cm ³",
-            "° f",
-            "v â € ™",
-            "profit of rs",
-            "no change",
-            "q .",
-            "p . m",
-            "a . m",
-            "a .",
-            "b .",
-            "c .",
-            "d .",
-            "e .",
-            "f .",
-            "g .",
-            "h .",
-            "s .",
-            "rs .",
-            "ab",
-            "acre",
-            "am",
-            "apple",
-            "are",
-            "bc",
-            "by",
-            "cc",
-            "coin",
-            "cube",
-            "cubic",
-            "day",
-            "decrease",
-            "deg",
-            "degree",
-            "dm",
-            "east",
-            "excess",
-            "feet",
-            "ft",
-            "gain",
-            "gal",
-            "gallon",
-            "gm",
-            "hectare",
-            "hour",
-            "hr",
-            "inch",
-            "inches",
-            "increase",
-            "kg",
-            "km",
-            "kmh",
-            "kmph",
-            "lb",
-            "less",
-            "liter",
-            "litre",
-            "loss",
-            "lt",
-            "man",
-            "mark",
-            "men",
-            "meter",
-            "metre",
-            "mile",
-            "min",
-            "minute",
-            "minw",
-            "mm",
-            "cm",
-            "monkey",
-            "month",
-            "more",
-            "mp",
-            "mph",
-            "mt",
-            "mtr",
-            "noon",
-            "number",
-            "ohm",
-            "per",
-            "percent",
-            "pie",
-            "pm",
-            "prime",
-            "profit",
-            "pure",
-            "ratio",
-            "rd",
-            "rise",
-            "rounds",
-            "rs",
-            "rupee",
-            "sec",
-            "second",
-            "soldier",
-            "sq",
-            "square",
-            "st",
-            "Surface",
-            "th",
-            "tile",
-            "toy",
-            "unit",
-            "way",
-            "west",
-            "woman",
-            "women",
-            "yard",
-            "year",
-            "yr",
-            "a",
-            "c",
-            "d",
-            "g",
-            "h",
-            "l",
-            "m",
-            "o",
-            "s",
-            "t",
-        ]
-    },
-    # fmt: on
-    key=lambda name: (-len(name), name),
-)
+NAMES_OF_UNITS = (  # noqa: SIM905
+    "m sqaure| m east|sq m|sq inch|sq . m|cu . m|cu cm|cm 2|pi sq m|π r 2|∏ cm ³|° f|v â € ™|profit of rs|no change|"
+    "q .|p . m|a . m|a .|b .|c .|d .|e .|f .|g .|h .|s .|rs .|"
+    "ab|acre|am|apple|are|bc|by|cc|coin|cube|cubic|day|decrease|deg|degree|dm|east|excess|feet|ft|gain|gal|gallon|"
+    "gm|hectare|hour|hr|inch|inches|increase|kg|km|kmh|kmph|lb|less|liter|litre|loss|lt|man|mark|men|meter|metre|"
+    "mile|min|minute|minw|mm|cm|monkey|month|more|mp|mph|mt|mtr|noon|number|ohm|per|percent|pie|pm|prime|profit|"
+    "pure|ratio|rd|rise|rounds|rs|rupee|sec|second|soldier|sq|square|st|Surface|th|tile|toy|unit|way|west|woman|"
+    "women|yard|year|yr|a|c|d|g|h|l|m|o|s|t"
+).split("|")
+UNITS = sorted({*NAMES_OF_UNITS, *(f"{name}s" for name in NAMES_OF_UNITS)}, key=lambda name: (-len(name), name))
 UNIT = [re.compile(rf"(^|\W){name}($|\W)") for name in UNITS]
-WORDS = {
-    word: str(value)
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "  # noqa: SIM905
-        "seventeen eighteen nineteen twenty".split()
-    )
-} | {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90"}
+WORDS_OF_NUMBERS = (  # noqa: SIM905
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905
+WORDS = {word: str(value) for value, word in enumerate(WORDS_OF_NUMBERS)}
+WORDS |= {word: str(10 * value) for value, word in enumerate(TENS, 2)}
+MOST_DIGITS = 4000  # Python refuses to convert longer integers
 NAMES = ("x=", "y=", "z=", *(f"{name}\\{sign}" for name in "xyz" for sign in ("in", "to")))
 
 
@@ -219,7 +89,7 @@ def stripped(text: str) -> str:
             text = unit.sub(r"\1\2", text) or text
     for sign in ("^{\\circ}", "^\\circ", "\\$", "$", "\\(", "\\)"):
         text = text.replace(sign, "")
-    text = re.sub(r"\\text\{(.*?)\}", r"\1", WORDS.get(text.strip().lower(), text))
+    text = re.sub(r"\\text\{(.*?)\}", r"\1", _number_in_words(text))
     for name in NAMES:
         text = text.replace(name, "")
     text = text.replace("\\emptyset", "{}").replace("(-\\infty,\\infty)", "\\mathbb{R}")
@@ -230,6 +100,12 @@ def stripped(text: str) -> str:
     text = text.replace("j", "i") if "i" not in text else text
     text = re.sub(r"(\d+)\.0*($|[^\d])", r"\1\2", text)
     return _short_name_dropped("0" + text if text.startswith(".") else text) if text else text
+
+
+def _number_in_words(text: str) -> str:
+    """``twenty`` as 20, and ``033`` as 33, which its reader of number words does too."""
+    bare = text.strip().lower()
+    return str(int(bare)) if bare.isdecimal() and len(bare) <= MOST_DIGITS else WORDS.get(bare, text)
 
 
 def _short_name_dropped(text: str) -> str:

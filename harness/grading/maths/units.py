@@ -72,65 +72,11 @@ SCALES = {
 CURRENCIES = "dollar|euro|pound|yen|rupee"
 # Words that make more than a quantity of what stands before them.
 NO_UNIT = frozenset(
-    # fmt: off
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "be",
-        "but",
-        "can",
-        "cannot",
-        "does",
-        "except",
-        "false",
-        "factorial",
-        "half",
-        "if",
-        "impossible",
-        "incorrect",
-        "invalid",
-        "is",
-        "isn't",
-        "least",
-        "less",
-        "minus",
-        "mod",
-        "modulo",
-        "more",
-        "most",
-        "never",
-        "no",
-        "none",
-        "nor",
-        "not",
-        "only",
-        "or",
-        "over",
-        "plus",
-        "quarter",
-        "solution",
-        "solutions",
-        "squared",
-        "cubed",
-        "than",
-        "third",
-        "times",
-        "to",
-        "true",
-        "undefined",
-        "unknown",
-        "unless",
-        "was",
-        "were",
-        "where",
-        "whether",
-        "which",
-        "wrong",
-        "yes",
-    ]
-    # fmt: on
+    (  # noqa: SIM905
+        "a an and are be but can cannot does except false factorial half if impossible incorrect invalid is isn't "
+        "least less minus mod modulo more most never no none nor not only or over plus quarter solution solutions "
+        "squared cubed than third times to true undefined unknown unless was were where whether which wrong yes"
+    ).split()
 )
 MOST_WORDS = 6
 # Outside \text{} a word is a unit only when it is one of these: 6m is a product.
