@@ -20,6 +20,7 @@ NAME = re.compile(
 )
 TEXT = re.compile(r"(\\text\s*\{[^{}]*\})")
 MATHEMATICS = re.compile(r"[=+*<>\\]|\d\s*-|^\s*[-\d]*[abcknpqrtxyz]\^|^\s*[-\d.,/() ]+\s*$|^\s*[eiknxyz]\s*$")
+MOST_LAYERS = 8  # of decoration around decoration
 LONGEST_PERIOD = 60  # digits of a repeating decimal; its fraction has twice as many
 
 SIGNS = {
@@ -99,8 +100,13 @@ def clean(text: str) -> str:
     text = re.sub(f"[{''.join(RAISED)}]+", lambda m: "^{" + "".join(map(RAISED.get, m.group())) + "}", text)
     text = re.sub(f"[{''.join(LOWERED)}]+", lambda m: "_{" + "".join(map(LOWERED.get, m.group())) + "}", text)
     text = _dollars(text.translate(CHARACTERS))
-    for pattern, replacement in DECORATION:
-        text = pattern.sub(replacement, text)
+    for _ in range(MOST_LAYERS):
+        before = text
+        for pattern, replacement in DECORATION:
+            text = pattern.sub(replacement, text)
+        text = _bare(text)
+        if text == before:
+            break
     text = TEXT.sub(_letters_or_mathematics, text)
     text = "".join(piece if TEXT.fullmatch(piece) else _typed(piece) for piece in TEXT.split(text))
     text = _arguments(text)
@@ -233,7 +239,11 @@ DECORATION = _rules(
     (r"(?<!\\)\\[!,;:> ]|~", " "),
     (r"^\s*(?:USD?|\\text\{USD?\})\s*(?:\\text\{dollar\})?\s*(?=\d)", r"\\text{dollar}"),
     (rf"(?i)^\s*\\text\s*\{{\s*{LEAD}\s*\}}\s*:?", ""),
-    (rf"(?i)^\s*{LEAD}(?=\s*[\d\\$({{\[+-]|\s*[a-z]\s*(?:=|\\in))", ""),
+    (rf"(?i)^\s*{LEAD}(?=\s*[\d\\$({{\[+*-]|\s*[a-z]\s*(?:=|\\in))", ""),
+    (
+        r"(?i)^\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*(?!(?:not|never|no|none|wrong|unknown|un\w+|im\w+|in\w+)\b)",
+        "",
+    ),
     (r"^\s*the\s+(?=\d)", ""),
 )
 TYPED = _rules(

@@ -61,8 +61,10 @@ def _plain(found: Basic) -> Basic:
 
 def same_value(one: Any, other: Any, sets: bool = False) -> bool:
     """Whether math-verify holds two sympy objects for equal, and their values are not further apart than rounding."""
+    if far_apart(one, other):
+        return False
     found = verify(one, other, allow_set_relation_comp=sets, timeout_seconds=None, raise_on_error=False)
-    return (bool(found) and not far_apart(one, other)) or _same_decimals(one, other)
+    return bool(found) or _same_decimals(one, other)
 
 
 def _same_decimals(one: Any, other: Any) -> bool:
