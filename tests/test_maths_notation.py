@@ -5,7 +5,7 @@ import pytest
 from harness.grading.maths import pool
 from harness.grading.maths.task import Gold, grade
 
-both, interval, km = {"several": True}, {"interval": True}, {"unit": "km/h"}
+both, km = {"several": True}, {"unit": "km/h"}
 
 # gold, rules, answers that are right, answers that are wrong
 CASES = [
@@ -326,6 +326,139 @@ CASES = [
         ["\\lfloor \\log_2 n \\rfloor + 1", "⌊log_2(n)⌋+1", "1+\\lfloor\\log_2 n\\rfloor"],
         ["\\lceil \\log_2 n \\rceil + 1", "\\lfloor\\log_2 n\\rfloor"],
     ),
+    (
+        "4",
+        {},
+        [
+            "\\max(f)=4",
+            "\\text{Area}=4",
+            "[ABC]=4",
+            "\\angle ABC=4",
+            "S_{10}=4",
+            "\\boxed{4}",
+            "4=2\\cdot2",
+            "N=4",
+            "f(0)=4",
+            "4.00",
+            "IV=4",
+        ],
+        [
+            "\\sin(x)=4",
+            "\\ln(x)=4",
+            "\\log(x)=4",
+            "x^{2}=4",
+            "\\sqrt{x}=4",
+            "4!",
+            "x+2=4",
+            "4x",
+            "x4",
+            "-4",
+            "4-",
+            "4\\text{ is false}",
+            "4 \\text{ no}",
+            "4 \\text{ or less}",
+        ],
+    ),
+    ("8 \\%", {}, ["8", "8\\%", "0.08"], ["8\\text{ cents}", "0.08\\text{ cm}"]),
+    ("1.5", {}, ["(3)\\frac{1}{2}", "3\\cdot\\frac12", "1\\frac12"], ["3\\frac12"]),
+    (
+        "5.5\\text{ ft}",
+        {},
+        ["5\\text{ feet }6\\text{ inches}", "66\\text{ in}", "5 feet 6 inches"],
+        ["5\\text{ feet }7\\text{ inches}", "5.6 \\text{ ft}"],
+    ),
+    ("5", {}, ["5 apples", "5\\text{ cups of flour}"], ["5 squared", "5 factorial", "5\\text{ remainder }2"]),
+    (
+        "36",
+        {},
+        ["36\\text{ square units}", "6^2", "36 \\text{ units}^2", "36\\ \\mathrm{cm^2}"],
+        ["6\\text{ squared plus 1}", "36^2"],
+    ),
+    ("20^\\circ\\text{C}", {}, ["20", "20°C", "20^{\\circ}\\mathrm{C}"], ["20^\\circ\\text{F}", "21°C", "20^\\circ"]),
+    (
+        "\\frac{\\pi}{6}",
+        {},
+        ["\\pi/6", "\\frac{1}{6}\\pi", "\\arcsin\\frac12", "\\frac{\\pi}{6}\\text{ radians}"],
+        ["30", "\\frac{\\pi}{60}", "\\frac{6}{\\pi}"],
+    ),
+    (
+        "30^\\circ",
+        {},
+        ["30", "30\\text{ degrees}", "\\frac{60^\\circ}{2}", "90^\\circ-60^\\circ"],
+        ["\\frac{\\pi}{6}", "30\\text{ radians}", "30\\%"],
+    ),
+    ("x^2+1", {}, ["1+x^2", "x*x+1", "f(x)=x^2+1", "y=x^2+1"], ["x^2-1", "x^{21}", "2x+1"]),
+    (
+        "\\{1\\pm\\sqrt{5},-2\\}",
+        {},
+        ["-2,1+\\sqrt5,1-\\sqrt5", "\\{-2\\}\\cup\\{1\\pm\\sqrt5\\}", "x=-2 \\text{ or } x=1\\pm\\sqrt5"],
+        ["1\\pm\\sqrt5", "-2,1+\\sqrt5"],
+    ),
+    (
+        "1,3,9,11",
+        both,
+        ["\\{1,3,9,11\\}", "1;3;9;11", "1, 3, 9 and 11", "n=1,3,9,11", "x_1=1, x_2=3, x_3=9, x_4=11", "(1,3,9,11)"],
+        ["1,3,9", "1,3,9,11,12", "(1,3,11,9)"],
+    ),
+    (
+        "(-\\infty, 0]",
+        {},
+        ["x\\le0", "(-\\infty,0]", "x ≤ 0", "]-\\infty,0]", "0\\ge x", "\\{x: x\\le 0\\}"],
+        ["(-\\infty,0)", "x<0", "[0,\\infty)", "x\\ge0"],
+    ),
+    (
+        "x \\in [-2,7]",
+        {},
+        ["[-2,7]", "-2\\le x\\le 7", "7\\ge x\\ge -2", "|x-2.5|\\le 4.5"],
+        ["(-2,7)", "[-2,7)", "[2,7]", "-2\\le x"],
+    ),
+    ("\\text{even}", {}, ["even", "\\text{Even}", "\\mathrm{even}"], ["odd", "\\text{not even}", "uneven"]),
+    (
+        "\\frac{270}7\\text{ degrees}",
+        {},
+        ["\\frac{270}{7}^\\circ", "38\\frac47^\\circ", "\\frac{270}{7}"],
+        ["\\frac{270}{7}\\text{ radians}", "38"],
+    ),
+    (
+        "864 \\mbox{ inches}^2",
+        {},
+        ["864", "864\\text{ in}^2", "864 \\text{ square inches}", "6\\text{ ft}^2"],
+        ["864 \\text{ in}", "864\\text{ ft}^2"],
+    ),
+    ("58,500", {}, ["58500", "58,500", "58.5\\text{ thousand}"], ["58", "58.5"]),
+    ("2k+2", {}, ["2(k+1)"], ["2n+2", "2k"]),
+    ("\\cot x", {}, ["\\frac{\\cos x}{\\sin x}", "\\frac{1}{\\tan x}", "cot(x)", "cot x"], ["\\tan x", "\\cot 2x"]),
+    ("\\frac{d !}{2 k(d-k) !}", {}, ["\\frac{d!}{2k(d-k)!}", "d!/(2k(d-k)!)"], ["\\frac{d!}{k(d-k)!}"]),
+    (
+        "m n-\\lfloor m / 2\\rfloor",
+        {},
+        ["mn-\\lfloor\\frac m2\\rfloor", "mn-⌊m/2⌋"],
+        ["mn-\\lceil m/2\\rceil", "mn-m/2"],
+    ),
+    ("2^{-2 / 3}, 8", both, ["2^{-2/3},8", "8,\\frac{1}{\\sqrt[3]{4}}", "8, 2^(-2/3)"], ["8", "2^{2/3},8"]),
+    (
+        "x=\\frac{1}{6} \\pi+\\pi k, \\frac{1}{3} \\pi+\\pi k",
+        both,
+        ["\\frac{\\pi}{6}+k\\pi,\\frac{\\pi}{3}+k\\pi"],
+        ["\\frac{\\pi}{6}+k\\pi"],
+    ),
+    ("0", {}, ["0", "-0", "0.0", "0\\%", "\\sqrt2-\\sqrt2"], ["\\emptyset", "1", "10^{-50}", "\\{\\}"]),
+    ("10^{100}", {}, ["10**100", "1e100", "10^100"], ["10^{10}0", "1e101"]),
+    ("\\infty", {}, ["+\\infty", "∞", "infinity", "\\infty"], ["-\\infty", "0", "\\text{none}"]),
+    ("\\text{No solution}", {}, ["no solution", "\\text{no solution}"], ["0", "solution"]),
+    (
+        "(1,8,19), (2,7,13), (4,5,7)",
+        both,
+        ["(4,5,7),(1,8,19),(2,7,13)", "\\{(1,8,19),(2,7,13),(4,5,7)\\}", "(a,b,c)=(1,8,19),(2,7,13),(4,5,7)"],
+        ["(8,1,19),(2,7,13),(4,5,7)", "(1,8,19),(2,7,13)"],
+    ),
+    (
+        "\\angle B E A_{1}=90,\\angle A E B_{1}=90",
+        both | {"unit": "^{\\circ}"},
+        ["90,90", "\\angle BEA_1=90^\\circ, \\angle AEB_1=90^\\circ", "90^\\circ, 90^\\circ"],
+        ["90", "90,80"],
+    ),
+    ("90^{\\circ},60^{\\circ}", both, ["60°,90°", "90,60"], ["90", "60^\\circ,80^\\circ"]),
 ]
 
 

@@ -15,14 +15,15 @@ from sympy import Expr, N, Rational
 from harness.grading.maths import bases, clock
 from harness.grading.maths.answer import CONDITION, Answer, assigned, literal, read, readings
 from harness.grading.maths.brackets import split
-from harness.grading.maths.notation import NAME, THOUSANDS, clean
+from harness.grading.maths.notation import NAME, NO_FUNCTION, THOUSANDS, clean
 from harness.grading.maths.parser import RELATIVE, multiplied, parse, same_value, swapped
 from harness.grading.maths.sets import real_set, same_set
 from harness.grading.maths.units import Unit, conversion, ordinal, out_of_text, take_unit, unit_of
 
 # What a side of an equation may be called besides a name: P(X=2), |AB|, f(2), AB, \text{Area}, \overline{AB}, m+n.
 CALLED = re.compile(
-    r"\\text\s*\{[^{}]*\}(?:\s*\([^()]*\))?|\\?[A-Za-z]+(?:_\{[^{}]*\})?\s*\(.*\)|\|[A-Z ]{2,}\||[A-Z]{2,4}"
+    r"\\text\s*\{[^{}]*\}(?:\s*\([^()]*\))?"
+    rf"|{NO_FUNCTION}\\?[A-Za-z]+(?:_\{{[^{{}}]*\}})?\s*\(.*\)|\|[A-Z ]{{2,}}\||\[[A-Z ]{{3,}}\]|[A-Z]{{2,4}}"
     r"|\\(?:overline|widehat|vec|mathbb|Pr|hat|bar)\s*\{?[^{}=]*\}?(?:\s*[(\[].*[)\]])?|\\(?:triangle|angle)[A-Za-z ]+"
     r"|[A-Za-z](?:\s*\+\s*[A-Za-z])+"
 )
@@ -179,9 +180,9 @@ def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tu
         return False
     (gold, gold_unit), (answer, unit) = take_unit(bases.in_base_ten(gold)), take_unit(bases.in_base_ten(answer))
     gold_unit = gold_unit if gold_unit else _stated(rules["unit"]) if gold_unit is not None else None
-    if "%" in {*(gold_unit or {}), *(unit or {})} and gold_unit != unit and None not in (gold_unit, unit):
+    if {"%": 1} in (gold_unit, unit) and {} in (gold_unit, unit):
         scales = [(1, 100) if unit == {"%": 1} else (100, 1)]
-        if not (unit and gold_unit) and _exceeds_one(gold):  # a missing sign is forgiven, except to a share
+        if _exceeds_one(gold):  # a missing sign is forgiven, except to a share
             scales.append((1, 1))
     else:
         scales = [conversion(unit, gold_unit)]

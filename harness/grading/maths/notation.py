@@ -15,8 +15,10 @@ from harness.grading.maths.brackets import closing, split
 from harness.grading.maths.units import KNOWN
 
 THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)", re.ASCII)
+NO_FUNCTION = r"(?!\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp)h?(?![a-zA-Z]))"
 NAME = re.compile(
-    r"(\\?[A-Za-z]+)(?:\s*_\s*(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?\s*(?:\(\s*([A-Za-z])\s*\))?|\\angle[A-Za-z_{}\d ]+"
+    NO_FUNCTION + r"(\\?[A-Za-z]+)(?:\s*_\s*(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?\s*(?:\(\s*([A-Za-z])\s*\))?"
+    r"|\\angle[A-Za-z_{}\d ]+"
 )
 TEXT = re.compile(r"(\\text\s*\{[^{}]*\})")
 MATHEMATICS = re.compile(r"[=+*<>\\]|\d\s*-|^\s*[-\d]*[abcknpqrtxyz]\^|^\s*[-\d.,/() ]+\s*$|^\s*[eiknxyz]\s*$")
@@ -306,7 +308,7 @@ SPELLING = _rules(
     (r"(?<=\d)[eE]([-+]?\d+)(?![\dA-Za-z]*_)", r"\\times 10^{\1}"),
     (r"(?<!\d)(\d+) (\d+)/(\d+)", r"\1\\frac{\2}{\3}"),
     (r"(?<=\d)\s*\((?!\s*[A-Za-z]?\s*\))", r"\\cdot ("),  # a number before a bracket multiplies it
-    (r"\)\s*(?=[\d(])", r")\\cdot "),
+    (r"\)\s*(?=[\d(]|\\frac)", r")\\cdot "),
     (r"(?<=[)\]}])\s*-\s*(?=\\\{)", r"\\setminus "),
     (r"\\\{\s*\\\}", r"\\emptyset "),
     (r"\s+", " "),

@@ -23,14 +23,14 @@ DEEPEST = 24  # brackets in brackets; the time of the parser doubles with each f
 # Units are off because the library counts single letters among them: 6m would become 6.
 NORMALISED = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="last")
 
-failures: list[str] = []  # of the comparison at work: which errors the parser ended with; cleared by the worker
+failures: dict[str, str] = {}  # of the comparison at work: text -> the error it ended with; cleared by the worker
 
 
 def parse(latex: str) -> Any:
     """The sympy object of one value, or None where there is none; the parser's own error goes to :data:`failures`."""
     found, failure = _parsed(latex)
     if failure:
-        failures.append(failure)
+        failures[latex] = failure
     return found
 
 

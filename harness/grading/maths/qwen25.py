@@ -119,7 +119,7 @@ def _symbolic(answer: str, gold: str) -> bool:
             if comparison(one, other):
                 return True
         except (TypeError, ValueError, AttributeError, NotImplementedError, ArithmeticError, KeyError) as error:
-            failures.append(type(error).__name__)  # sympy has no such operation on these; the next may have
+            failures[answer] = type(error).__name__  # sympy has no such operation on these; the next may have
     return False
 
 

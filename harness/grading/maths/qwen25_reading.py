@@ -25,6 +25,7 @@ WORDS_OF_NUMBERS = (  # noqa: SIM905
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905
 WORDS = {word: str(value) for value, word in enumerate(WORDS_OF_NUMBERS)}
 WORDS |= {word: str(10 * value) for value, word in enumerate(TENS, 2)}
+LONGEST = 2000  # characters of an answer, as everywhere in our grading
 MOST_DIGITS = 4000  # Python refuses to convert longer integers
 NAMES = ("x=", "y=", "z=", *(f"{name}\\{sign}" for name in "xyz" for sign in ("in", "to")))
 
@@ -44,6 +45,8 @@ def extract(text: str) -> str | None:
         for number in NUMBER.finditer(text.replace(",", "")):
             found = number.group()
     found = re.sub(r"\n\s*", "", found).removeprefix(":").removesuffix(".").removesuffix("/")
+    if len(found) > LONGEST:
+        return found  # no answer; to strip it would cost more than it has characters
     return stripped(stripped(found)) or None
 
 

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from harness.grading.maths import parser, qwen25
 from harness.grading.maths.equal import equal
+from harness.grading.maths.notation import clean
 
 RULES = {"": equal, "qwen25": qwen25.equal}  # which comparison a request asks for
 
@@ -49,16 +50,18 @@ def serve(replies: BinaryIO, cpu_s: float) -> None:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, cpu_s)
         parser.failures.clear()
+        gold = clean(request["gold"]["text"])
         try:
             reply = {"equal": RULES[request["gold"].get("rules", "")](request["gold"], request["answer"])}
         except MemoryError:
             os._exit(1)
         except Exception as error:
             # sympy fails in many ways on what a model writes; the answer is then not readable.
-            parser.failures.append(type(error).__name__)
+            parser.failures[request["answer"]] = type(error).__name__
             reply = {"equal": False}
-        if not reply["equal"] and parser.failures:
-            reply["unreadable"] = parser.failures[-1]
+        failed = [error for text, error in parser.failures.items() if text not in gold]  # of the answer alone
+        if not reply["equal"] and failed:
+            reply["unreadable"] = failed[-1]
         signal.setitimer(signal.ITIMER_PROF, 0)
         replies.write(json.dumps(reply).encode() + b"\n")
 
