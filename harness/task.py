@@ -162,6 +162,10 @@ class Task(ABC):
         """
         return repeated(graded)
 
+    def remarks(self, graded: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What a reader of the score should know of how these completions were graded; each one line, often none."""
+        return []
+
     def grader_identity(self) -> dict[str, Any]:
         """What decides a verdict besides the text (engine, versions, limits, judge); part of the protocol."""
         identity: dict[str, Any] = {"engine": self.grader}

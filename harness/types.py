@@ -50,7 +50,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How completions are sampled. ``temperature=0`` is greedy. ``stop`` strings end a completion and are cut."""
+    """How completions are sampled. ``temperature=0`` is greedy.
+
+    ``stop`` strings end a completion that continues a text (a plain prompt, or a prefill) and are cut off. There they
+    mark that the model goes on to invent the next problem. A chat reply that the model begins itself ends with its turn
+    and may contain them.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0

@@ -10,7 +10,7 @@ from harness.types import Problem
 
 class AIME24(MathsTask):
     name = "aime24"
-    version = "2"
+    version = "3"
     paper = "https://arxiv.org/abs/2409.12122"
     licence = "MIT (problems: MAA)"
     dataset = Dataset(

@@ -11,7 +11,7 @@ from harness.types import Problem
 
 class AIME25(MathsTask):
     name = "aime25"
-    version = "2"
+    version = "3"
     paper = "https://arxiv.org/abs/2505.24298"
     licence = "Apache-2.0 (problems: MAA)"
     dataset = Dataset(

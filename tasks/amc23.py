@@ -10,7 +10,7 @@ from harness.types import Problem
 
 class AMC23(MathsTask):
     name = "amc23"
-    version = "1"
+    version = "2"
     paper = "https://arxiv.org/abs/2409.12122"
     licence = "MIT (problems: MAA)"
     dataset = Dataset(
@@ -21,7 +21,6 @@ class AMC23(MathsTask):
         sha256="43707e1ca784602d8479de24ee8ce36609dbebc46dd152b0b12a46611aa898a4",
         n=40,
     )
-    in_text = False  # as scores of version 1 were made; to be dropped when the version is raised
 
     def problems(self, rows):
         return [

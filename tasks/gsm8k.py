@@ -4,16 +4,19 @@ The rows carry no id: a problem's id is its place in the file, from 0.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 from harness.errors import BadInput
+from harness.grading.maths import readings
 from harness.grading.maths.task import Gold, MathsTask, prompt
-from harness.task import Dataset
+from harness.task import Dataset, Protocol
 from harness.types import Problem
 
 
 class GSM8K(MathsTask):
     name = "gsm8k"
-    version = "2"
+    version = "3"
     paper = "https://arxiv.org/abs/2110.14168"
     licence = "MIT"
     dataset = Dataset(
@@ -25,8 +28,27 @@ class GSM8K(MathsTask):
         n=1319,
     )
     decoding = dataclasses.replace(MathsTask.decoding, max_new_tokens=1024)
-    hashes = True
-    extractor = "the last \\boxed{}, or what follows the last #### if that comes later"
+    reading = readings.HASHES
+    protocols: ClassVar[Mapping[str, Protocol]] = {
+        **MathsTask.protocols,
+        "lm-eval-strict-match": Protocol(
+            "our prompt, read as lm-eval's gsm8k reads it by strict-match (version 3)",
+            {"reading": readings.STRICT_MATCH},
+        ),
+        "lm-eval-flexible-extract": Protocol(
+            "our prompt, read as lm-eval's gsm8k and gsm8k_cot read it by flexible-extract (version 3)",
+            {"reading": readings.FLEXIBLE_EXTRACT},
+        ),
+        "lm-eval-cot-strict-match": Protocol(
+            "our prompt, read as lm-eval's gsm8k_cot reads it by strict-match (version 3): 'The answer is 18.'",
+            {"reading": readings.COT_STRICT_MATCH},
+        ),
+        "few-shot-forms": Protocol(
+            "our prompt, read in the forms that published few-shot examples teach: 'The answer is 18.' "
+            "(arXiv 2201.11903), 'The final answer is 18', 'A: 18'; the last one counts",
+            {"reading": readings.FEW_SHOT},
+        ),
+    }
 
     def problems(self, rows):
         return [

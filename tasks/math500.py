@@ -7,7 +7,7 @@ from harness.types import Problem
 
 class MATH500(MathsTask):
     name = "math500"
-    version = "2"
+    version = "3"
     paper = "https://arxiv.org/abs/2305.20050"
     licence = "MIT"
     dataset = Dataset(

@@ -20,7 +20,7 @@ REPAIRS = {
 
 class OlympiadBench(MathsTask):
     name = "olympiadbench"
-    version = "2"
+    version = "3"
     paper = "https://arxiv.org/abs/2402.14008"
     licence = "MIT"
     repairs = REPAIRS

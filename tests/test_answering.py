@@ -35,6 +35,9 @@ class Model:
     def __init__(self, graded=None):
         self.graded, self.calls = graded, 0
 
+    def chats(self, prompt):
+        return False
+
     def render(self, prompt):
         return prompt.plain
 

@@ -148,7 +148,9 @@ def grade_known(task: Task, checked: Checked, progress: Progress) -> None:
     if repairs := getattr(task, "repairs", None):
         checked.notes.append(f"{len(repairs)} malformed golds are read as repaired: {', '.join(repairs)}")
     failed: dict[str, bool] = {}
-    for answer, verdict in zip(known, _verdicts(task, known, progress), strict=True):
+    verdicts = _verdicts(task, known, progress)
+    checked.notes += task.remarks([asdict(verdict) for verdict in verdicts])
+    for answer, verdict in zip(known, verdicts, strict=True):
         passed = counts_as_right(task, verdict.score) == answer.passes
         if answer.passes:
             failed[answer.problem_id] = failed.get(answer.problem_id, False) or not passed

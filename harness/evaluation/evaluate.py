@@ -309,4 +309,4 @@ def warnings_of(
         found.append(f"{task.title}: {touched} of {total} texts were mended before they were run ({listed})")
     if theirs := figures.get("evalplus_reading"):
         found.append(f"{task.title}: by EvalPlus' own reading of these texts the score is {theirs['score']:.4f}")
-    return found
+    return found + [f"{task.title}: {remark}" for remark in task.remarks(graded)]

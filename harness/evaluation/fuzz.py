@@ -31,7 +31,7 @@ from harness.sandbox import shared, tier
 from harness.task import Task
 from harness.types import Completion, Problem, Verdict
 
-FAMILIES = ("maths", "code")
+GRADED = ("maths", "code")
 CHUNK = 500
 BOMB_EVERY = 1000
 EACH = 100  # trials between two lines of progress
@@ -49,7 +49,7 @@ def open_tasks() -> list[Task]:
 
     known = {entry.name: locate(entry.name)[0] for entry in registry.entries(registry.TASKS)}
     # A harder version of a task asks the same problems.
-    graded = [name for name, task in known.items() if task.family in FAMILIES and name not in SAME_PROBLEMS]
+    graded = [name for name, task in known.items() if task.family in GRADED and name not in SAME_PROBLEMS]
     names = [f"{name}@micro" for name in graded if name in GENERATED]
     names += [f"{name}@real" for name in graded if data.at_hand(known[name].dataset)]
     return [open_task(name) for name in names]

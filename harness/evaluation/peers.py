@@ -107,11 +107,7 @@ MATHS_WHY = r"""Why:
 - olympiadbench, wrapped: three malformed golds, which we read as repaired (`tasks/olympiadbench.py` has them all).
 - olympiadbench and math500, bare: LaTeX that stands in no mathematical environment, so that math-verify takes the
   first number in it, or nothing, for the gold.
-- olympiadbench, strings: the golds stand between dollar signs, and a model's box does not.
-
-AMC23 keeps version 1 of its protocol, which refuses a number that stands with its unit inside one `\text{}`, as in
-`\boxed{\text{27 minutes}}`; `\boxed{27\text{ minutes}}` is right there as everywhere. The other maths tasks
-read both."""
+- olympiadbench, strings: the golds stand between dollar signs, and a model's box does not."""
 
 
 def _written(name: str, gold: str) -> str:

@@ -67,6 +67,15 @@ class HarnessMaths(ConfigurableTask):
             turns.insert(0, {"role": "system", "content": system})
         return chat_template(turns, add_generation_prompt=True)
 
+    def construct_requests(self, doc: Mapping[str, str], ctx: str, **named: Any) -> Any:
+        """A request whose stop strings are those of its form: a reply in a chat is not cut where a text would be."""
+        chat = bool(named.get("apply_chat_template"))
+        request = super().construct_requests(doc, ctx, **named)
+        settings = request.arguments[1]
+        if chat and settings.get("until") == list(self.ours.decoding.stop):  # else the caller's own
+            settings["until"] = []
+        return request
+
     def _documents(self, **_: Any) -> Mapping[str, datasets.Dataset]:
         rows = [
             {

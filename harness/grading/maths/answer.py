@@ -1,8 +1,8 @@
-"""Reading a final answer: which text it is, and its structure (values, tuples, intervals, lists).
+"""The structure of an answer: values, tuples, intervals, sets, lists, and the names they are given.
 
-Only strings are handled here. The structure is ours because generic parsers lose it: to math-verify
-``(1,2)`` is an interval, ``1,2`` an unordered set and ``3 4`` seven. Whether two *values* are equal is left
-to it (:mod:`harness.grading.maths.equal`).
+Only strings are handled here. The structure is ours because generic parsers lose it: to math-verify ``(1,2)`` is an
+interval, ``1,2`` an unordered set and ``3 4`` seven. Whether two *values* are equal is left to it
+(:mod:`harness.grading.maths.equal`).
 """
 
 from __future__ import annotations
@@ -11,26 +11,16 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped character is skipped as a whole
+from harness.grading.maths.brackets import nesting, split
+from harness.grading.maths.notation import NAME, THOUSANDS, digits
+
 LITERAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
-THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)", re.ASCII)
-BRACKET = r"\\\{|\\\}|\\begin\b|\\end\b|[(\[{)\]}]"
-OPENING = {"\\{", "\\begin", "(", "[", "{"}
 LONGEST_LITERAL = 4000  # characters; Python refuses to convert integers of more than 4300 digits
-
-
-def last_box(text: str) -> str | None:
-    """The content of the last closed ``\\boxed{…}`` or ``\\fbox{…}``, or None. Linear in the text."""
-    end = len(text)
-    for start in reversed([match.end() for match in BOX.finditer(text)]):
-        depth = 1
-        for brace in BRACE.finditer(text, start, end):
-            depth += {"{": 1, "}": -1}.get(brace.group(), 0)
-            if depth == 0:
-                return text[start : brace.start()].strip()
-        end = start  # whatever encloses an unclosed box is unclosed too
-    return None
+SEPARATOR = r"[,;]|\\l(?:or|and)(?![a-zA-Z])"
+CONDITION = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt|setminus|mathbb|cap|emptyset|mid)(?![a-zA-Z])")
+POINT = re.compile(r"^[A-Z]'?\s*(?=\([^()]*,[^()]*\)$)")  # P(2,1)
+NAMES = re.compile(r"\(\s*\\?[A-Za-z]+(?:\s*,\s*\\?[A-Za-z]+)+\s*\)")
+MEMBER = re.compile(r"^(?:\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\)|[^()\[\]{}=<>]{1,20})\s*\\in(?![a-zA-Z])")
 
 
 def literal(text: str) -> Fraction | None:
@@ -55,62 +45,57 @@ class Answer:
     parts: tuple[Answer, ...] = ()
     brackets: str = ""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the parts are called, as in ``x=1, y=2``; () unless each has a name of its own."""
+        found = tuple(name for name in map(assigned, (part.text for part in self.parts)) if name)
+        return found if len(set(found)) == len(self.parts) else ()
+
+
+def assigned(text: str) -> str | None:
+    """The name in ``name = …``, or None."""
+    sides = split(text, "=")
+    return sides[0].replace(" ", "") if len(sides) > 1 and NAME.fullmatch(sides[0]) else None
+
 
 def readings(text: str) -> list[Answer]:
-    """The ways to read an answer: its commas as separators and, where they can be, of thousands."""
-    text = clean(text)
-    joined = THOUSANDS.sub(_digits, text)
+    """The ways to read a cleaned answer: its commas as separators and, where they can be, of thousands."""
+    joined = THOUSANDS.sub(digits, text)
     return [read(text)] if joined == text else [read(text), read(joined)]
 
 
 def read(text: str) -> Answer:
     """The structure of a cleaned text; several items side by side are a list, ``a \\pm b`` are two."""
-    parts = [_item(item) for piece in split(text, "[,;]") for item in _both_signs(piece)]
+    parts = [_item(item) for piece in split(text, SEPARATOR) for item in _both_signs(piece)]
     return parts[0] if len(parts) == 1 else Answer("list", text, tuple(parts))
 
 
-def split(text: str, separator: str) -> list[str]:
-    """``text`` cut wherever the regular expression ``separator`` matches outside all brackets."""
-    pieces, depth, start = [], 0, 0
-    for token in re.finditer(f"{BRACKET}|(?P<cut>{separator})", text):
-        if token["cut"] is None:
-            depth += 1 if token.group() in OPENING else -1
-        elif depth == 0:
-            pieces.append(text[start : token.start()].strip())
-            start = token.end()
-    return [*pieces, text[start:].strip()]
-
-
-def nesting(text: str) -> int:
-    """How deep brackets stand in brackets, of whatever kind; -1 where they do not match up."""
-    depth = deepest = 0
-    for token in re.finditer(BRACKET, text):
-        depth += 1 if token.group() in OPENING else -1
-        deepest = max(deepest, depth)
-        if depth < 0:
-            return -1
-    return deepest if depth == 0 else -1
-
-
 def _item(text: str) -> Answer:
-    text = re.sub(r"^[^()\[\]{}=]{1,20}\\in(?![a-zA-Z])", "", text).strip()
-    side = split(text, "=")[-1]
+    text = POINT.sub("", MEMBER.sub("", text)).strip()
+    sides = split(text, "=")
+    side = sides[-1]
     pieces = split(side, r"\\cup(?![a-zA-Z])")
     if len(pieces) > 1:
-        return Answer("union", text, tuple(_item(piece) for piece in pieces))
-    opening, body, closing = _enclosed(side)
-    if opening == "\\{" and not re.search(r"\\mid|\\vert|[|:<>]", body):
+        parts = tuple(_item(piece) for piece in pieces)
+        if all(part.kind == "list" for part in parts):  # {1} and {2}
+            return Answer("list", text, tuple(member for part in parts for member in part.parts))
+        return Answer("union", text, parts)
+    opening, body, closing = enclosed(side)
+    if opening == "\\{" and not re.search(r"\\mid|\\vert|\\colon|[|:<>]", body):
         listed = read(body)
         return Answer("list", side, listed.parts if listed.kind == "list" else (listed,))
     pieces = split(body, "[,;]")
     if opening in {"(", "["} and len(pieces) > 1:
         brackets = opening + closing
         kind = "interval" if len(pieces) == 2 and brackets != "()" else "tuple"
+        names = split(sides[0][1:-1], ",") if len(sides) > 1 and NAMES.fullmatch(sides[0]) else []
+        if len(names) == len(pieces):  # (x,y)=(1,2) is x=1, y=2
+            pieces = [f"{name}={piece}" for name, piece in zip(names, pieces, strict=True)]
         return Answer(kind, side, tuple(_item(piece) for piece in pieces), brackets)
     return Answer("value", text)
 
 
-def _enclosed(text: str) -> tuple[str, str, str]:
+def enclosed(text: str) -> tuple[str, str, str]:
     """``(opening, body, closing)`` where one pair of brackets encloses ``text``, else ``("", text, "")``."""
     found = re.fullmatch(r"(\(|\[|\\\{)(.*?)(\)|\]|\\\})", text, re.DOTALL)
     if found and (found[1] == "\\{") == (found[3] == "\\}") and nesting(found[2]) >= 0:
@@ -119,52 +104,7 @@ def _enclosed(text: str) -> tuple[str, str, str]:
 
 
 def _both_signs(text: str) -> list[str]:
-    if "\\pm" not in text or _enclosed(text)[0]:
+    if not re.search(r"\\(?:pm|mp)(?![a-zA-Z])", text) or enclosed(text)[0] or len(split(text, r"\\cup\b")) > 1:
         return [text]
     signs = [("+", "-"), ("-", "+")]
     return [re.sub(r"\\mp(?![a-zA-Z])", minus, re.sub(r"\\pm(?![a-zA-Z])", plus, text)) for plus, minus in signs]
-
-
-def clean(text: str) -> str:
-    """``text`` without typesetting: one spelling of each command, no spacing, no dollar signs."""
-    for pattern, replacement in CLEANING:
-        text = pattern.sub(replacement, text)
-    return text.strip().removesuffix(".").rstrip()
-
-
-def _digits(number: re.Match) -> str:
-    return re.sub(r"[^\d]", "", number.group())
-
-
-CLEANING = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        ("[−–]", "-"),
-        ("×", r"\\times "),
-        ("√", r"\\sqrt "),
-        ("π", r"\\pi "),
-        ("∞", r"\\infty "),
-        ("°", r"^\\circ "),
-        ("∪", r"\\cup "),
-        (r"≤|<=|\\leqslant|\\leq(?![a-zA-Z])", r"\\le "),
-        (r"≥|>=|\\geqslant|\\geq(?![a-zA-Z])", r"\\ge "),
-        (r"\\?\$|(?<!\\)\\[()\[\]]", ""),  # currency, and the delimiters of mathematics
-        (r"\\(?:left|right)(?![a-zA-Z])\s*\.?|\\[bB]igg?[lr]?(?![a-zA-Z])", ""),
-        (r"\\(?:lbrace|rbrace)(?![a-zA-Z])", lambda m: "\\{" if "l" in m.group()[:2] else "\\}"),
-        (r"\\langle(?![a-zA-Z])", "("),
-        (r"\\rangle(?![a-zA-Z])", ")"),
-        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-        (r"\\(?:mathrm|mathbf|mathit|mbox|text(?:bf|it|rm|normal))\s*\{", r"\\text{"),
-        (
-            r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\!|(?<!\\)\\[!, ]|~| )\s*\d{3})+(?!\d)",
-            _digits,
-        ),  # 1{,}000 and 10,\!080
-        (r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b(?![^{}]*\})", ","),
-        (r"\\(?:displaystyle|qquad|quad)(?![a-zA-Z])|(?<!\\)\\[!,;: ]|~", " "),
-        (r"^\s*\\text\{\s*\(?[A-E]\)?\s*\}(?=.*\w)", ""),  # the letter of a choice before its value
-        (r"(?<=\d)[eE]([-+]?\d+)", r"\\times 10^{\1}"),
-        (r"(?<!\d)(\d+) (\d+)/(\d+)", r"\1\\frac{\2}{\3}"),
-        (r"(?:\\approx|≈).*", ""),
-        (r"\s+", " "),
-    ]
-]

@@ -1,14 +1,15 @@
 """Maths benchmarks: what an answer is, and the grading that all maths tasks share.
 
-An answer stands in a box, or in the form that the protocol states (``#### 9`` for GSM8K). A number that
-merely occurs in the text is none. Plain numbers are compared here, exactly; everything else in worker
-processes by :mod:`harness.grading.maths.equal`.
+Where an answer stands and when it is right is a :class:`~harness.grading.maths.readings.Reading`, which the protocol
+states: by default a box alone, compared exactly. Plain numbers are compared here; everything else in worker processes
+by :mod:`harness.grading.maths.equal`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +17,11 @@ from importlib.metadata import version
 from typing import Any, ClassVar
 
 from harness.errors import BadInput
-from harness.grading.maths.answer import last_box, literal
+from harness.grading.maths.answer import literal, read
+from harness.grading.maths.extract import as_lm_eval_compares, last_boxes
+from harness.grading.maths.notation import clean
 from harness.grading.maths.pool import CPU_LIMIT_S, MEMORY_LIMIT_BYTES, shared_pool
+from harness.grading.maths.readings import BOX, QWEN25, Reading
 from harness.repeats import majority
 from harness.task import Protocol, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
@@ -25,7 +29,8 @@ from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 DECODING = Decoding(max_new_tokens=2048, stop=("\n\nProblem:",))
 LONGEST_ANSWER = 2000  # characters; the longest gold of the shipped benchmarks has about 200
-HASHES = re.compile(r"####[ \t]*([^\n]*)")
+UNREADABLE = "not readable, the parser failed with "
+FAILED_PARSER = re.compile(rf"\({UNREADABLE}(\w+)\)$")
 
 
 @dataclass(frozen=True)
@@ -58,39 +63,43 @@ def prompt(problem: str) -> Prompt:
     return Prompt(system=SYSTEM, user=problem, plain=f"Problem: {problem}\nSolution:\n")
 
 
-def extract(text: str, hashes: bool = False) -> str | None:
-    """The last box of ``text``; with ``hashes`` what stands after the last ``####``, if that comes later."""
-    if not hashes:
-        return last_box(text)
-    marks = list(HASHES.finditer(text))
-    boxed = last_box(text[marks[-1].start() :] if marks else text)
-    return boxed if boxed is not None or not marks else marks[-1][1].strip()
+def grade(golds: Sequence[Gold], texts: Sequence[str], reading: Reading = BOX) -> list[Judged]:
+    """Each text held against its gold, in order. Raises RunFailed where math-verify does not start."""
+    return judge(golds, [_extracted(gold, text, reading) for gold, text in zip(golds, texts, strict=True)], reading)
 
 
-def grade(golds: Sequence[Gold], texts: Sequence[str], hashes: bool = False, in_text: bool = True) -> list[Judged]:
-    """Each text held against its gold, in order; with ``in_text``, ``\\text{10 cm}`` is read as ``10\\text{ cm}``.
+def _extracted(gold: Gold, text: str, reading: Reading) -> str | None:
+    """The answer of a text; where the gold has several parts, all boxes that its last sentence lists."""
+    answer = reading.extract(text)
+    if not reading.lists or answer is None or len(answer) > LONGEST_ANSWER:
+        return answer
+    listed = last_boxes(text)
+    several = listed is not None and read(clean(gold.text)).kind != "value" and read(clean(answer)).kind == "value"
+    return listed if several else answer
 
-    Raises RunFailed where math-verify does not start.
-    """
-    answers = [extract(text, hashes) for text in texts]
-    judged = [_at_once(gold, answer) for gold, answer in zip(golds, answers, strict=True)]
+
+def judge(golds: Sequence[Gold], answers: Sequence[str | None], reading: Reading = BOX) -> list[Judged]:
+    """Each extracted answer held against its gold, in order. Raises RunFailed where math-verify does not start."""
+    judged = [_at_once(gold, answer, reading) for gold, answer in zip(golds, answers, strict=True)]
     open_ = [i for i, verdict in enumerate(judged) if verdict is None]
-    replies = shared_pool().compare([(dataclasses.asdict(golds[i]) | {"in_text": in_text}, answers[i]) for i in open_])
-    for i, reply in zip(open_, replies, strict=True):
+    asked = [(dataclasses.asdict(golds[i]) | {"rules": reading.rules}, answers[i]) for i in open_]
+    for i, reply in zip(open_, shared_pool().compare(asked), strict=True):
         judged[i] = _from_reply(golds[i], answers[i], reply)
     return judged
 
 
-def _at_once(gold: Gold, answer: str | None) -> Judged | None:
+def _at_once(gold: Gold, answer: str | None, reading: Reading) -> Judged | None:
     """The verdict where no mathematics is needed, else None."""
     if answer is None:
-        return Judged(False, None, "no boxed answer")
+        return Judged(False, None, reading.nothing)
     if not answer:
         return Judged(False, "", "the answer is empty")
     if len(answer) > LONGEST_ANSWER:
         return Judged(False, answer[:LONGEST_ANSWER], f"the answer is longer than {LONGEST_ANSWER} characters")
+    if reading.rules == "lm-eval":
+        return _verdict(gold, answer, as_lm_eval_compares(answer) == as_lm_eval_compares(gold.text))
     wanted, given = literal(gold.text), literal(answer)
-    if wanted is None or given is None or gold.unit or gold.tolerance is not None:
+    if wanted is None or given is None or gold.unit or gold.tolerance is not None or reading.rules:
         return None
     return _verdict(gold, answer, wanted == given)
 
@@ -104,17 +113,18 @@ def _from_reply(gold: Gold, answer: str, reply: Mapping[str, Any]) -> Judged:
         return Judged(False, answer, f"not compared within {CPU_LIMIT_S:g} s of CPU time", error=True)
     if "died" in reply:
         return Judged(False, answer, "the comparison crashed or ran out of memory, twice", error=True)
-    note = f" (not readable: {reply['unreadable']})" if "unreadable" in reply else ""
+    note = f" ({UNREADABLE}{reply['unreadable']})" if "unreadable" in reply else ""
     return _verdict(gold, answer, reply["equal"], note)
 
 
-def equivalence_classes(answers: Sequence[str | None], in_text: bool = True) -> list[int | None]:
+def equivalence_classes(answers: Sequence[str | None], reading: Reading = BOX) -> list[int | None]:
     """For maj@k: the class of each extracted answer, numbered by first appearance; None has none."""
     representatives: list[str] = []
     numbers: dict[str, int] = {}
     for answer in dict.fromkeys(a for a in answers if a is not None):
-        boxed = [f"\\boxed{{{answer}}}"] * len(representatives)
-        same = [j.correct for j in grade([Gold(text) for text in representatives], boxed, in_text=in_text)]
+        same = [
+            j.correct for j in judge([Gold(text) for text in representatives], [answer] * len(representatives), reading)
+        ]
         numbers[answer] = same.index(True) if True in same else len(representatives)
         if True not in same:
             representatives.append(answer)
@@ -129,20 +139,26 @@ class MathsTask(Task):
     grades_aside: ClassVar[bool] = True  # in processes of its own
     grader: ClassVar[str] = "math-verify"
     decoding: ClassVar[Decoding] = DECODING
-    extractor: ClassVar[str] = "the last \\boxed{}; a number outside is no answer"
-    equivalence: ClassVar[str] = "equal numbers, or equal by math-verify; order, unit and tolerance as in the gold"
+    reading: ClassVar[Reading] = BOX
     protocols: ClassVar[Mapping[str, Protocol]] = {
+        "strict": Protocol("the task's own reading by name: an answer stands where it was asked for, or is none"),
         "qwen25-math": Protocol(
-            "Qwen2.5-Math's qwen25-math-cot (arXiv 2409.12122): the box asked for in the system turn, greedy",
-            {"decoding": DECODING},
+            "Qwen2.5-Math's prompt qwen25-math-cot, greedy, read as its grader reads (arXiv 2409.12122): the last box, "
+            "else what follows 'the answer is', else the last number; within a relative 1e-4, percent or not",
+            {"reading": QWEN25},
+            version="2",
         ),
         "avg32": Protocol(
             "mean of 32 samples at temperature 0.6, top-p 0.95, with room for long reasoning",
             {"decoding": dataclasses.replace(DECODING, temperature=0.6, top_p=0.95, max_new_tokens=32768, samples=32)},
+            version="2",
         ),
     }
-    hashes: ClassVar[bool] = False  # whether "#### 9" gives an answer, besides a box
-    in_text: ClassVar[bool] = True  # whether \text{10 cm} is a number and its unit
+
+    def __init_subclass__(cls, **named: Any):
+        """What the reading does, in words, is what the cards of its task say."""
+        super().__init_subclass__(**named)
+        cls.extractor, cls.equivalence = cls.reading.extractor, cls.reading.equivalence
 
     def grade(self, problem: Problem, text: str) -> Verdict:
         return self.grade_all([Completion(problem.id, 0, text, tokens=0, finish="stop")])[0]
@@ -152,9 +168,7 @@ class MathsTask(Task):
         strangers = sorted({c.problem_id for c in completions} - set(golds))
         if strangers:
             raise BadInput(f"{self.name} has no problem {strangers[0]!r}")
-        judged = grade(
-            [golds[c.problem_id] for c in completions], [c.text for c in completions], self.hashes, self.in_text
-        )
+        judged = grade([golds[c.problem_id] for c in completions], [c.text for c in completions], self.reading)
         return [
             Verdict(c.problem_id, c.sample, float(j.correct), j.reason, j.extracted, j.error)
             for c, j in zip(completions, judged, strict=True)
@@ -166,14 +180,27 @@ class MathsTask(Task):
             "parser": version("latex2sympy2_extended"),
             "cpu_limit_s": CPU_LIMIT_S,
             "memory_limit_bytes": MEMORY_LIMIT_BYTES,
+            "reading": self.reading.name,
         }
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """avg@k, pass@k and maj@k where each problem has several samples."""
+        """avg@k, pass@k and maj@k where each problem has several samples; ``unreadable``: parser errors by name."""
         found = super().measures(graded)
         if found:
-            found[f"maj@{found['samples']}"] = majority(graded, partial(equivalence_classes, in_text=self.in_text))
+            found[f"maj@{found['samples']}"] = majority(graded, partial(equivalence_classes, reading=self.reading))
+        if failed := _parser_failures(graded):
+            found["unreadable"] = failed
         return found
+
+    def remarks(self, graded: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The answers that count as wrong because the parser failed on them."""
+        failed = _parser_failures(graded)
+        names = ", ".join(f"{name}: {count}" if len(failed) > 1 else name for name, count in failed.items())
+        return (
+            [f"{sum(failed.values())} of {len(graded)} answers not readable because the parser failed ({names})"]
+            if failed
+            else []
+        )
 
     def gold_completion(self, problem: Problem) -> str:
         """The completion of a model that answers as the gold does, for the self-test of the grading."""
@@ -184,3 +211,9 @@ class MathsTask(Task):
         if row.get(key) is None:
             raise BadInput(f"{self.data.source}: row {index + 1} has no {key!r}; {self.name} needs it")
         return row[key]
+
+
+def _parser_failures(graded: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many verdicts each error of the parser decided."""
+    found = (FAILED_PARSER.search(row["reason"]) for row in graded)
+    return dict(sorted(Counter(match[1] for match in found if match).items()))

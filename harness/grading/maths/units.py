@@ -1,59 +1,119 @@
-"""Units of an answer: taken off its end, and converted where both sides name one."""
+r"""Units of an answer: taken off its end, and converted where both sides name one.
+
+A unit is a mapping from names to powers, ``{"km": 1, "hour": -1}``. Words that are no unit (``is not a solution``)
+are told apart from those that may be one (``apples``), and words of number (``million``) belong to the value.
+"""
 
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
-# name -> (dimension, size). A unit that is not listed here is compared by its name.
-SIZES = {
-    "second": ("time", 1),
-    "minute": ("time", 60),
-    "hour": ("time", 3600),
-    "day": ("time", 86400),
-    "mm": ("length", 1),
-    "cm": ("length", 10),
-    "m": ("length", 1000),
-    "km": ("length", 1_000_000),
-    "cm^2": ("area", 1),
-    "m^2": ("area", 10_000),
-    "cent": ("money", 1),
-    "dollar": ("money", 100),
+from harness.grading.maths.brackets import closing
+
+Unit = dict[str, int]
+# name -> (dimensions, size). A unit that is not listed here is compared by its name.
+SIZES: dict[str, tuple[Unit, Fraction]] = {
+    name: (dimensions, Fraction(size))
+    for dimensions, sizes in (
+        ({"time": 1}, {"ms": "1/1000", "second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}),
+        ({"length": 1}, {"mm": 1, "cm": 10, "dm": 100, "m": 1000, "km": 1_000_000}),
+        ({"imperial length": 1}, {"inch": 1, "foot": 12, "yard": 36, "mile": 63360}),
+        ({"length": 3}, {"ml": 1000, "cl": 10_000, "liter": 1_000_000}),
+        ({"mass": 1}, {"mg": "1/1000", "g": 1, "kg": 1000, "tonne": 1_000_000}),
+        ({"money": 1}, {"cent": 1, "dollar": 100}),
+    )
+    for name, size in sizes.items()
 }
 SPELLINGS = {
+    "s": "second",
     "sec": "second",
     "min": "minute",
-    "mins": "minute",
+    "h": "hour",
     "hr": "hour",
-    "hrs": "hour",
     "millimeter": "mm",
     "centimeter": "cm",
+    "decimeter": "dm",
     "meter": "m",
     "kilometer": "km",
-    "kilometer per hour": "km/h",
+    "milliliter": "ml",
+    "litre": "liter",
+    "l": "liter",
+    "gram": "g",
+    "kilogram": "kg",
+    "kgs": "kg",
     "kmh": "km/h",
-    "km/hr": "km/h",
-    "km/hour": "km/h",
     "kph": "km/h",
+    "km/hr": "km/h",
+    "mph": "mile/h",
     "inches": "inch",
     "in": "inch",
     "feet": "foot",
     "ft": "foot",
     "deg": "degree",
-    "degrees": "degree",
-    "percent": "%",
     "percentage": "%",
+    "percent": "%",
+    "usd": "dollar",
+    "us dollar": "dollar",
+    "buck": "dollar",
+    "¢": "cent",
+    "eur": "euro",
+    "gbp": "pound",
+    "sq": "square",
 }
+SCALES = {
+    "hundred": 100,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+}
+CURRENCIES = "dollar|euro|pound|yen|rupee"
+# Words that make more than a quantity of what stands before them.
+NO_UNIT = frozenset(
+    (  # noqa: SIM905
+        "a an and are be but can cannot does except false factorial half if impossible incorrect invalid is isn't "
+        "least less minus mod modulo more most never no none nor not only or over plus quarter solution solutions "
+        "squared cubed than third times to true undefined unknown unless was were where whether which wrong yes"
+    ).split()
+)
+MOST_WORDS = 6
 # Outside \text{} a word is a unit only when it is one of these: 6m is a product.
-PLAIN = {*SIZES, *SPELLINGS.values(), "mile", "unit"} - {"m"}
-WRITTEN = re.compile(r"(.*?)\\text\s*\{([^{}]*)\}\s*(?:\^\s*\{?\s*(\d)\s*\}?)?", re.DOTALL)
-WORDS = re.compile(r"(.*[\d})])\s*([A-Za-z][A-Za-z/ ]*)\.?\s*(?:\^\s*\{?\s*(\d)\s*\}?)?", re.DOTALL)
+KNOWN = {*SIZES, *SPELLINGS, *SCALES, "mile", "unit", "degree", "inch", "foot", "euro", "pound", "yen", "rupee"}
+PLAIN = KNOWN - {*"mshlg", "in"}
+POWER = r"(?:\s*\^\s*\{?\s*(-?\d+)\s*\}?)?"
+# Symbols of units as they are typed behind a number: 9.8 m/s^2, 60 km h^{-1}.
+SYMBOL = r"(?:{})(?![A-Za-z])(?:\s*\^\s*(?:\{{\s*-?\d\s*\}}|-?\d))?".format(
+    "|".join(sorted((name for name in KNOWN if re.fullmatch(r"[a-z]{1,4}", name)), key=len, reverse=True))
+)
+SYMBOLS = re.compile(rf"(.*[\d)}}])\s*(?<![A-Za-z\\])({SYMBOL}(?:\s*(?:/|\\cdot|\s)\s*{SYMBOL})+)\s*", re.DOTALL)
+NOUN = re.compile(r"(-?[\d.,]*\d)\s+([A-Za-z]{3,}(?:\s+[A-Za-z]+){0,4})\.?")
+FACTOR = re.compile(r"\\text\s*\{([^{}]*)\}" + POWER + r"\s*$")
+JOINED = re.compile(r"(?:/|\\cdot|\\times)\s*$")
+RAISED = r"\s*\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\s*-?\d+\s*\}?)?\s*"
+QUOTIENT = re.compile(rf"\\frac\s*\{{({RAISED})\}}\s*\{{({RAISED})\}}\s*$")
+QUANTITIES = re.compile(rf"\\frac\s*\{{([^{{}}]*[^{{}}\s])({RAISED})\}}\s*\{{([^{{}}]*[^{{}}\s])({RAISED})\}}\s*$")
+# 5 feet 6 inches, 18 dollars and 90 cents
+MIXED = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(?:\\text\s*\{)?\s*([A-Za-z]+)\s*,?\s*(?:and|\\land)?\s*\}?\s*(?:\\land)?\s*"
+    r"(\d+(?:\.\d+)?)\s*(?:\\text\s*\{)?\s*([A-Za-z]+)\s*\}?"
+)
+WORDS = re.compile(r"(.*[\d})])\s*(?<![A-Za-z\\])([A-Za-z][A-Za-z/. ]*)\.?\s*" + POWER, re.DOTALL)
 # A number with its unit in one \text{}. Ordinals are words; so is what other words make more than a quantity.
 IN_TEXT = re.compile(
     r"\\text\s*\{\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:/\d+)?)\s*"
     r"(?![^{}]*\b(?:and|or|to|not|is|plus|minus|times|over)\b)(?!(?:st|nd|rd|th)\b)([A-Za-z\\%][A-Za-z\\%/. ]*)\}(.*)",
     re.DOTALL | re.IGNORECASE,
 )
-DEGREES = re.compile(r"(.*?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})", re.DOTALL)
+ORDINAL = re.compile(
+    r"(-?\d+)\s*(?:\^\s*\{?\s*)?(?:\\text\s*\{\s*)?(st|nd|rd|th)(?![A-Za-z])\s*\}?\s*\}?(\s*\\text\s*\{[^{}]*\})?"
+    r"|\\text\s*\{\s*(\d+)\s*(st|nd|rd|th)\b([^{}]*)\}",
+    re.IGNORECASE,
+)
+DEGREE = r"\^\{\\circ\}"
+FUNCTION = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|pi)(?![a-zA-Z])|\\pi(?![a-zA-Z])")
+ANGLE = re.compile(r"(\d+(?:\.\d+)?|\\[a-z]+|[A-Za-z]|\)|\})\s*" + DEGREE)
 PERCENT = re.compile(r"(.*?)\s*\\?%", re.DOTALL)
 
 
@@ -62,44 +122,178 @@ def out_of_text(text: str) -> str:
     return IN_TEXT.sub(r"\1\\text{\2}\3", text) if IN_TEXT.fullmatch(text) else text
 
 
-def take_unit(text: str) -> tuple[str, str]:
-    """``(value, unit)`` of a cleaned text; the unit is "" where there is none, the value never is."""
+def ordinal(text: str) -> str | None:
+    """The number of an ordinal with its right ending (``12th``, ``3^{\\text{rd}}``), else None."""
+    found = ORDINAL.fullmatch(text)
+    if not found:
+        return None
+    number, ending = found[1] or found[4], (found[2] or found[5]).lower()
+    teens = number[-2:] in {"11", "12", "13"}
+    right = "th" if teens else {"1": "st", "2": "nd", "3": "rd"}.get(number[-1], "th")
+    return number if ending == right else None
+
+
+def take_unit(text: str) -> tuple[str, Unit | None]:
+    """``(value, unit)`` of a cleaned text; {} where there is none, None for words that are no unit."""
     text = text.strip()
-    for pattern, unit in ((DEGREES, "degree"), (PERCENT, "%")):
-        found = pattern.fullmatch(text)
-        if found and found[1]:
-            return found[1].strip(), unit
-    for pattern in (WRITTEN, WORDS):
-        found = pattern.fullmatch(text)
-        if found and found[1].strip():
-            unit = named(found[2] + (f"^{found[3]}" if found[3] else ""))
-            if pattern is WRITTEN or unit.partition("^")[0] in PLAIN:
-                return found[1].strip(), unit
-    return text, ""
+    money = re.match(rf"(-?)\s*\\text\s*\{{({CURRENCIES})\}}\s*(?=[-\d.(\\])", text)
+    if money:
+        text = f"{money[1]}{text[money.end() :]}\\text{{{money[2]}}}"
+    if re.search(DEGREE, text):
+        return _angle(text)
+    if (mixed := MIXED.fullmatch(text)) and (found := _mixed(*mixed.groups())):
+        return found
+    percent = PERCENT.fullmatch(text)
+    if percent and percent[1]:
+        return percent[1].strip(), {"%": 1}
+    return _factors(text)
 
 
-def named(unit: str) -> str:
-    """One spelling of a unit: ``" Minutes."`` is ``minute``, ``square centimeters`` is ``cm^2``."""
-    unit = re.sub(r"[\\${}]|\s+(?=\^)", "", unit).strip().rstrip(".").lower()
-    if unit.removeprefix("^") == "circ":
-        return "degree"
-    unit, _, power = unit.partition("^")
-    if unit.startswith(("square ", "sq ")):
-        unit, power = unit.split(" ", 1)[1], "2"
-    if unit.startswith("cubic "):
-        unit, power = unit.removeprefix("cubic "), "3"
-    unit = re.sub(r"(?<=[a-z]{2})metre", "meter", unit)
-    singular = re.sub(r"(?<=[a-z]{2})s\b", "", unit)
-    unit = SPELLINGS.get(unit) or SPELLINGS.get(singular) or singular
-    return f"{unit}^{power}" if power else unit
+def _angle(text: str) -> tuple[str, Unit | None]:
+    r"""Degrees as a unit of the whole, or, where an angle stands in a formula, as ``\pi/180`` each."""
+    scale = re.search(DEGREE + r"\s*\\?(?:text\s*\{\s*)?([CF])\s*\}?$", text)
+    if scale:
+        return text[: scale.start()].strip(), {"celsius" if scale[1] == "C" else "fahrenheit": 1}
+    if not FUNCTION.search(text):
+        bare = re.sub(r"\s*" + DEGREE, "", text).strip()
+        return (bare, {"degree": 1}) if bare else (text, {})
+    while found := ANGLE.search(text):
+        start = found.start(1)
+        if found[1] in ")}":
+            start = next((i for i in range(start) if text[i] in "({" and closing(text, i) == start), start)
+        angle = text[start : found.end(1)]
+        text = f"{text[:start]}(\\frac{{{angle}\\pi}}{{180}}){text[found.end() :]}"
+    return text, {}
 
 
-def conversion(unit: str, target: str) -> tuple[int, int] | None:
+def _factors(text: str) -> tuple[str, Unit | None]:
+    """The value and the product of the units at the end of ``text``."""
+    rest = QUOTIENT.sub(r"\1 / \2", QUANTITIES.sub(r"\\frac{\1}{\3}\2 / \4", text))
+    symbols = SYMBOLS.fullmatch(rest)
+    if symbols and re.search(r"/|-|[a-z]{2}", symbols[2]):
+        rest = symbols[1] + _as_text(symbols[2])
+    unit, scale, taken = {}, 1, False
+    while found := FACTOR.search(rest):
+        before = rest[: found.start()].rstrip()
+        joint = JOINED.search(before)
+        if not before and not taken:
+            return text, {}  # a word alone is no quantity
+        number, one = unit_of(found[1], int(found[2] or 1))
+        if one is None:
+            return text, None
+        if joint and joint.group().startswith("/"):
+            one = {name: -power for name, power in one.items()}
+        unit, scale, taken = _product(unit, one), scale * number, True
+        rest = before[: joint.start()].rstrip() if joint else before
+    if not taken:
+        plain = WORDS.fullmatch(text)
+        if not plain or not _plain(plain[2]):
+            noun = NOUN.fullmatch(text)
+            return (noun[1], unit_of(noun[2])[1]) if noun and unit_of(noun[2])[0] == 1 else (text, {})
+        rest, (scale, unit) = plain[1].strip(), unit_of(plain[2], int(plain[3] or 1))
+        if unit is None:
+            return text, None
+    return (f"({rest})\\cdot {scale}" if scale != 1 else rest), unit
+
+
+def _as_text(symbols: str) -> str:
+    """Typed symbols as one ``\\text{…}``, their powers without braces."""
+    return "\\text{" + re.sub(r"[{}]", "", symbols.replace("\\cdot", " ")) + "}"
+
+
+def _mixed(number: str, name: str, rest: str, smaller: str) -> tuple[str, Unit] | None:
+    """``5 feet 6 inches`` in the second unit, where both measure one thing and the second is the smaller."""
+    (_, unit), (_, other) = unit_of(name), unit_of(smaller)
+    ratio = conversion(unit, other) if unit and other else None
+    if ratio is None or unit == other or ratio[0] <= ratio[1]:
+        return None
+    return f"{number}\\cdot\\frac{{{ratio[0]}}}{{{ratio[1]}}}+{rest}", other
+
+
+def _plain(words: str) -> bool:
+    first = re.split(r"[\s/.]", words.strip().lower())[0]
+    return (
+        first in PLAIN
+        or first.removesuffix("s") in PLAIN
+        or first in {"square", "cubic", "centimetres", "kilometres", "metres"}
+    )
+
+
+def _product(one: Unit, other: Unit) -> Unit:
+    found = {name: one.get(name, 0) + other.get(name, 0) for name in {*one, *other}}
+    return {name: power for name, power in found.items() if power}
+
+
+def unit_of(words: str, power: int = 1) -> tuple[int, Unit | None]:
+    """``(scale, unit)`` of words such as ``million dollars per day``; the unit is None where they are no unit."""
+    words = re.sub(r"[\\${}~]", " ", words).strip().strip(".,;:").lower().strip()
+    if words.lstrip("^ ") in {"circ", "circ c"}:
+        return 1, {"degree": 1}
+    tokens, scale = words.split(), 1
+    if len(tokens) > MOST_WORDS or NO_UNIT & {*tokens[:-1], *(t for t in tokens[-1:] if t not in {"squared", "cubed"})}:
+        return 1, None
+    if tokens and NO_UNIT & {tokens[0]}:
+        return 1, None
+    while tokens and tokens[0].removesuffix("s") in SCALES:
+        scale *= SCALES[tokens.pop(0).removesuffix("s")]
+    unit: Unit = {}
+    text = " ".join(tokens)
+    pieces = [piece.strip() for piece in re.split(r"/|\bper\b", text)]
+    for place, piece in enumerate(pieces):
+        sign = -1 if place else 1
+        factors = _symbols(piece) if piece else []
+        for number, factor in enumerate(factors):
+            last = place == len(pieces) - 1 and number == len(factors) - 1
+            raised = sign * (power if last else 1)  # m/s squared is a metre per second squared
+            unit = _product(unit, {name: raised * count for name, count in _named(factor).items()})
+    return scale, unit
+
+
+def _symbols(words: str) -> list[str]:
+    """``km h^-1`` as its two factors; words that are not all symbols of units are one."""
+    found = words.split()
+    known = all(word.partition("^")[0] in KNOWN - {"square", "sq", "cubic"} for word in found)
+    return found if known else [words]
+
+
+def _named(words: str) -> Unit:
+    """One factor by its usual name: ``Minutes`` is ``minute``, ``square centimeters`` is ``cm`` squared."""
+    words, _, raised = words.strip().rstrip(".").partition("^")
+    power = int(raised.strip(" ()")) if re.fullmatch(r"[\s(]*-?\d{1,2}[\s)]*", raised) else 1
+    for pattern, size in ((r"^(?:square|sq\.?)\s+|\s+squared$", 2), (r"^(?:cubic|cu\.?)\s+|\s+cubed$", 3)):
+        shorter = re.sub(pattern, "", words.strip())
+        if shorter != words.strip():
+            words, power = shorter, size
+    words = re.sub(r"(?<=[a-z]{2})metre", "meter", words.strip())
+    singular = re.sub(r"(?<=[a-z]{2})s\b", "", words)
+    name = SPELLINGS.get(words) or SPELLINGS.get(singular) or singular
+    if "/" in name:
+        above, below = name.split("/")
+        return {SPELLINGS.get(above, above): power, SPELLINGS.get(below, below): -power}
+    return {name: power}
+
+
+def conversion(unit: Unit | None, target: Unit | None) -> tuple[int, int] | None:
     """The fraction (numerator, denominator) that turns ``unit`` into ``target``; None if nothing does.
 
     An answer or a gold that names no unit is taken in the other's.
     """
+    if unit is None or target is None:
+        return None
     if not unit or not target or unit == target:
         return 1, 1
-    (dimension, size), (wanted, target_size) = SIZES.get(unit, (unit, 1)), SIZES.get(target, (target, 1))
-    return (size, target_size) if dimension == wanted else None
+    (dimensions, size), (wanted, target_size) = _measured(unit), _measured(target)
+    if dimensions != wanted:
+        return None
+    ratio = size / target_size
+    return ratio.numerator, ratio.denominator
+
+
+def _measured(unit: Unit) -> tuple[Unit, Fraction]:
+    dimensions, size = Unit(), Fraction(1)
+    for name, power in unit.items():
+        own, one = SIZES.get(name, ({name: 1}, Fraction(1)))
+        dimensions = _product(dimensions, {dimension: count * power for dimension, count in own.items()})
+        if abs(power) <= 9:
+            size *= one**power
+    return dimensions, size

@@ -15,7 +15,11 @@ import signal
 import sys
 from typing import BinaryIO
 
+from harness.grading.maths import parser, qwen25
 from harness.grading.maths.equal import equal
+from harness.grading.maths.notation import clean
+
+RULES = {"": equal, "qwen25": qwen25.equal}  # which comparison a request asks for
 
 
 def main(cpu_s: float, memory_bytes: int) -> None:
@@ -45,13 +49,19 @@ def serve(replies: BinaryIO, cpu_s: float) -> None:
     for line in requests:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, cpu_s)
+        parser.failures.clear()
+        gold = clean(request["gold"]["text"])
         try:
-            reply = {"equal": equal(request["gold"], request["answer"])}
+            reply = {"equal": RULES[request["gold"].get("rules", "")](request["gold"], request["answer"])}
         except MemoryError:
             os._exit(1)
         except Exception as error:
-            # Parsers fail in many ways on what a model writes; the answer is then not readable.
-            reply = {"equal": False, "unreadable": type(error).__name__}
+            # sympy fails in many ways on what a model writes; the answer is then not readable.
+            parser.failures[request["answer"]] = type(error).__name__
+            reply = {"equal": False}
+        failed = [error for text, error in parser.failures.items() if text not in gold]  # of the answer alone
+        if not reply["equal"] and failed:
+            reply["unreadable"] = failed[-1]
         signal.setitimer(signal.ITIMER_PROF, 0)
         replies.write(json.dumps(reply).encode() + b"\n")
 

@@ -1,0 +1,132 @@
+r"""Which text of a completion is its answer: the last box, the line after ``####``, or a published few-shot form.
+
+A number that merely occurs in a text is no answer, except to the readings of other graders that take one. Every
+function is linear in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped character is skipped as a whole
+# \boxed 8: without braces a number, with its sign, digits and separators, or one letter.
+UNBRACED = re.compile(r"\\(?:boxed|fbox)(?:[ \t]+|(?=\d))(-?\d(?:[\d,.]*\d)?(?![\d/])|[A-Za-z](?![A-Za-z]))")
+# What may stand between two boxes of one sentence: dollar signs, a comma or a conjunction, the name of the next.
+DOLLAR = r"\s*(?:\$\$?|\\[()\[\]])?\s*"
+GLUE = re.compile(
+    rf"{DOLLAR}(?:,|;)?{DOLLAR}(?:\\quad|\\qquad|\\;|\\,|\\ )?\s*(?:\\text\s*\{{)?\s*(?:and|or|&)?\s*\}}?{DOLLAR}"
+    r"(?:[A-Za-z](?:_\{?\w+\}?)?\s*=\s*)?"
+)
+NAME_BEFORE = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?\s*=\s*$")
+LONGEST_GLUE, MOST_BOXES = 60, 24
+HASHES = re.compile(r"####[ \t]*([^\n]*)")
+DECORATION = re.compile(r"^[\s*_`:]+|[\s*_`]+$")
+COUNTED = re.compile(r"(\\?\$\s*)?(-?\d[\d,]*(?:\.\d+)?)[*_`]*\s+([A-Za-z][A-Za-z ]*)\.?")
+
+
+def last_box(text: str) -> str | None:
+    """The content of the last closed ``\\boxed{…}`` or ``\\fbox{…}``, or of a ``\\boxed 8``; None without one."""
+    found = _last_box(text)
+    return None if found is None else found[2]
+
+
+def last_boxes(text: str) -> str | None:
+    """The contents of all boxes that the last sentence lists, ``x=\\boxed{1} and x=\\boxed{-2}``, with their names.
+
+    Only a comma, a conjunction and a name may stand between them, so that a box that was taken back (``No:``)
+    counts for nothing. None where the last box stands alone.
+    """
+    listed: list[str] = []
+    found = _last_box(text)
+    while found is not None and len(listed) < MOST_BOXES:
+        start, _, content = found
+        name = NAME_BEFORE.search(text[max(0, start - 12) : start])
+        listed.insert(0, (name.group() if name else "") + content)
+        before = _last_box(text[:start]) if "boxed" in text[max(0, start - 400) : start] else None
+        near = before is not None and start - before[1] <= LONGEST_GLUE
+        found = before if near and GLUE.fullmatch(text[before[1] : start]) else None
+    return ", ".join(listed) if len(listed) > 1 else None
+
+
+def _last_box(text: str) -> tuple[int, int, str] | None:
+    """``(start, end, content)`` of the last closed box."""
+    braced, end = None, len(text)
+    for opening in reversed(list(BOX.finditer(text))):
+        closing = _closing(text, opening.end(), end)
+        if closing is not None:
+            braced = opening.start(), closing + 1, text[opening.end() : closing].strip()
+            break
+        end = opening.end()  # whatever encloses an unclosed box is unclosed too
+    bare = _last(UNBRACED, text, braced[1] if braced else 0)
+    return braced if bare is None else (bare.start(), bare.end(), bare[1])
+
+
+def _last(pattern: re.Pattern, text: str, start: int = 0) -> re.Match | None:
+    """The last match; none but it is held in memory."""
+    return next(iter(deque(pattern.finditer(text, start), maxlen=1)), None)
+
+
+def _closing(text: str, start: int, end: int) -> int | None:
+    depth = 1
+    for brace in BRACE.finditer(text, start, end):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+        if depth == 0:
+            return brace.start()
+    return None
+
+
+def after_hashes(text: str) -> str | None:
+    """What stands after the last ``####``, if no box comes later; ``18 dollars per day`` and ``**18**`` are 18."""
+    mark = _last(HASHES, text)
+    boxed = last_box(text[mark.start() :] if mark else text)
+    return boxed if boxed is not None or mark is None else _line(mark[1])
+
+
+def _line(line: str) -> str:
+    """The answer of a line: its number without decoration, with the words behind it as its unit."""
+    line = DECORATION.sub("", line)
+    found = COUNTED.fullmatch(line)
+    return f"{found[1] or ''}{found[2]}\\text{{ {found[3].strip()}}}" if found else line
+
+
+# -- other readings of GSM8K, by whose they are ------------------------------------------------------------------
+
+STRICT_MATCH = re.compile(r"#### (-?[0-9.,]+)")
+COT_STRICT_MATCH = re.compile(r"The answer is (-?[0-9.,]+).")
+FLEXIBLE_EXTRACT = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+FEW_SHOT = re.compile(
+    r"(?:\b[Tt]he (?:final )?answer is:?|^(?:\*\*)?(?:A|Answer|Final [Aa]nswer)(?:\*\*)?:(?:\*\*)?)[ \t]*"
+    r"(?:\*\*|\$|\\\$|\\\()*[ \t]*(?:\\boxed\{)?(-?[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?)(?![0-9/]|,[0-9])",
+    re.MULTILINE,
+)
+
+
+def strict_match(text: str) -> str | None:
+    """lm-eval's gsm8k, filter ``strict-match``: the number after the first ``#### ``."""
+    found = STRICT_MATCH.search(text)
+    return found[1] if found else None
+
+
+def cot_strict_match(text: str) -> str | None:
+    """lm-eval's gsm8k_cot, filter ``strict-match``: the number after the first ``The answer is ``."""
+    found = COT_STRICT_MATCH.search(text)
+    return found[1] if found else None
+
+
+def flexible_extract(text: str) -> str | None:
+    """lm-eval's gsm8k, filter ``flexible-extract``: the last number, wherever it stands."""
+    found = _last(FLEXIBLE_EXTRACT, text)
+    return found.group() if found else None
+
+
+def few_shot(text: str) -> str | None:
+    """The last number in one of the forms that few-shot examples teach: ``The answer is 18.``, ``A: 26``."""
+    found = _last(FEW_SHOT, text)
+    return found[1] if found else None
+
+
+def as_lm_eval_compares(text: str) -> str:
+    """What lm-eval's exact match of GSM8K leaves of an answer: no ``,``, no ``$``, no last full stop, lower case."""
+    return re.sub(r"\.$", "", re.sub(r"(?s).*#### |[,$]", "", text)).lower()

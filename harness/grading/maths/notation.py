@@ -1,0 +1,321 @@
+r"""One spelling of an answer: unicode, typed mathematics and typesetting as the LaTeX that the parser reads.
+
+Nothing here decides whether an answer is right. Each rule maps a way of writing to another with the same meaning;
+where two meanings are possible, the text is left as it is. Work is bounded: an answer has at most a few thousand
+characters (:data:`harness.grading.maths.task.LONGEST_ANSWER`) and no rule is worse than quadratic in them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+from harness.grading.maths.brackets import closing, split
+from harness.grading.maths.units import KNOWN
+
+THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)", re.ASCII)
+NO_FUNCTION = r"(?!\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp)h?(?![a-zA-Z]))"
+NAME = re.compile(
+    NO_FUNCTION + r"(\\?[A-Za-z]+)(?:\s*_\s*(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?\s*(?:\(\s*([A-Za-z])\s*\))?"
+    r"|\\angle[A-Za-z_{}\d ]+"
+)
+TEXT = re.compile(r"(\\text\s*\{[^{}]*\})")
+MATHEMATICS = re.compile(r"[=+*<>\\]|\d\s*-|^\s*[-\d]*[abcknpqrtxyz]\^|^\s*[-\d.,/() ]+\s*$|^\s*[eiknxyz]\s*$")
+MOST_LAYERS = 8  # of decoration around decoration
+LONGEST_PERIOD = 60  # digits of a repeating decimal; its fraction has twice as many
+
+SIGNS = {
+    **dict.fromkeys("−–—‐‑", "-"),
+    **dict.fromkeys("×✕", r"\times "),
+    **dict.fromkeys("·⋅∙•∗", r"\cdot "),
+    **dict.fromkeys("°º˚", r"^{\circ}"),
+    **dict.fromkeys("′’", "'"),
+    **dict.fromkeys("\u00a0\u2002\u2003\u2005\u2007\u2009\u200a\u202f\u3000\t\n\r", " "),
+    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", ""),
+    "√": r"\sqrt ",
+    "∛": r"\sqrt[3] ",
+    "∜": r"\sqrt[4] ",
+    "π": r"\pi ",
+    "θ": r"\theta ",
+    "φ": r"\phi ",
+    "∞": r"\infty ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∖": r"\setminus ",
+    "∅": r"\emptyset ",
+    "∈": r"\in ",
+    "≤": r"\le ",
+    "⩽": r"\le ",
+    "≥": r"\ge ",
+    "⩾": r"\ge ",
+    "≠": r"\ne ",
+    "≈": r"\approx ",
+    "±": r"\pm ",
+    "∓": r"\mp ",
+    "∨": r"\lor ",
+    "∧": r"\land ",
+    "÷": "/",
+    "⁄": "/",
+    "∶": ":",
+    "ℝ": r"\mathbb{R}",
+    "⟨": r"\langle ",
+    "⟩": r"\rangle ",
+    "⌊": r"\lfloor ",
+    "⌋": r"\rfloor ",
+    "⌈": r"\lceil ",
+    "⌉": r"\rceil ",
+    "…": r"\ldots ",
+    "€": r"\text{euro}",
+    "£": r"\text{pound}",
+    "¥": r"\text{yen}",
+    "₹": r"\text{rupee}",
+}
+RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣᵗʰˢᵈʳ", "0123456789+-()nxthsdr", strict=True))
+LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-", strict=True))
+FULL_WIDTH = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFF01, 0xFF5F)}
+FRACTIONS = {
+    char: "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", char).split("⁄")) for char in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
+}
+# Letters of mathematical alphabets (𝑖, 𝐂) and units in one character (㎝) stand for plain ones.
+ALPHABETS = {
+    code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0x1D400, 0x1D7FF), *range(0x3380, 0x33E0))
+}
+CHARACTERS = ALPHABETS | FULL_WIDTH | str.maketrans(SIGNS | FRACTIONS)
+FUNCTIONS = (
+    "sqrt|sinh|cosh|tanh|arcsin|arccos|arctan|sin|cos|tan|cot|csc|exp|ln|log|gcd|lcm|binom|frac|pi|infty"
+    r"|(?:max|min|sec)(?=\s*[\\({])"  # else units of time, and words
+)
+
+# Commands whose argument is the answer, and those that say nothing.
+SHOWN = r"(?:textcolor|colorbox|color)\s*(?:\[[^\[\]]*\])?"
+WRAPPING = "underline|ensuremath|boldsymbol|bm|pmb|mathnormal|mathord|boxed|fbox|hbox|mathsf|mathtt|overset\\{\\}"
+LETTERS = "mathrm|mathbf|mathit|mbox|textbf|textit|textrm|textnormal|textsf|texttt|textsc|textup|emph|operatorname"
+LEAD = (
+    r"(?:(?:so|thus|hence|therefore),?\s+)?(?:(?:the|my|our)\s+)?(?:(?:final|correct|required)\s+)?"
+    r"(?:answer|result|solution|value)s?\s*(?:is|are|equals|:|=)?\s*:?"
+)
+
+
+def clean(text: str) -> str:
+    """``text`` in one spelling: no typesetting, no decoration, no dollar signs of mathematics."""
+    text = re.sub(f"[{''.join(RAISED)}]+", lambda m: "^{" + "".join(map(RAISED.get, m.group())) + "}", text)
+    text = re.sub(f"[{''.join(LOWERED)}]+", lambda m: "_{" + "".join(map(LOWERED.get, m.group())) + "}", text)
+    text = _dollars(text.translate(CHARACTERS))
+    for _ in range(MOST_LAYERS):
+        before = text
+        for pattern, replacement in DECORATION:
+            text = pattern.sub(replacement, text)
+        text = _bare(text)
+        if text == before:
+            break
+    text = TEXT.sub(_letters_or_mathematics, text)
+    text = "".join(piece if TEXT.fullmatch(piece) else _typed(piece) for piece in TEXT.split(text))
+    text = _arguments(text)
+    for pattern, replacement in SPELLING:
+        text = pattern.sub(replacement, text)
+    return _shown_value(_bare(text))
+
+
+def _dollars(text: str) -> str:
+    """Dollar signs that enclose mathematics go; one before a number is money."""
+    text = re.sub(r"\\text\s*\{\s*(\\\$\s*[\d.,]+)\s*\}", r"\1", text.replace("\\textdollar", "\\$"))
+    text = re.sub(r"\\\$|(?<!\$)\$(?=\s*\d[^$]*\Z)", r"\\text{dollar}", text)
+    return re.sub(r"(?<!\\)\\[()\[\]]|\$", "", text)
+
+
+def _letters_or_mathematics(group: re.Match) -> str:
+    r"""``\text{…}`` around mathematics alone, as in ``\mathbf{x^3+1}``, ``\mathrm{i}``: the braces go."""
+    content = group.group().partition("{")[2][:-1]
+    bare = re.sub(r"\\cdot(?![a-z])", " ", content)
+    if all(word in KNOWN for word in re.findall(r"[A-Za-z]+", bare)) and not re.search(r"[=+<>*\\]", bare):
+        return content if re.fullmatch(r"\s*[eik]\s*|[-\d.,/() ]+", content) else f"\\text{{{bare}}}"
+    formula = MATHEMATICS.search(content) and not re.search(r"[A-Za-z]{3}|^\s*[\d.,/]+\s*(?:[A-Za-z]|\\?%)", content)
+    return content if formula else group.group()
+
+
+def _typed(text: str) -> str:
+    """Mathematics as it is typed on a keyboard: ``2*pi``, ``x**3``, ``sqrt(7)``, ``exp(9)``, ``x^(n+1)``."""
+    for pattern, replacement in TYPED:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _arguments(text: str) -> str:
+    r"""Braces around every argument: ``\frac13``, ``\sqrt 17``, ``\sqrt(7)``, ``x^10``, ``\log_2 3``.
+
+    A root binds the whole number, letter or bracket behind it; a fraction takes one character each, as in TeX.
+    """
+    for found in reversed(list(re.finditer(r"\\(sqrt|frac|binom)(?![a-zA-Z])\s*(\[[^\[\]]*\])?", text))):
+        rest, arguments = text[found.end() :], ""
+        for _ in range(1 if found[1] == "sqrt" else 2):
+            argument, rest = _argument(rest.lstrip(), whole=found[1] == "sqrt")
+            arguments += argument
+        text = text[: found.start()] + f"\\{found[1]}{found[2] or ''}{arguments}" + rest
+    for found in reversed(list(re.finditer(r"\^\s*\(", text))):
+        end = closing(text, found.end() - 1)
+        if end is not None:
+            text = f"{text[: found.start()]}^{{{text[found.end() : end]}}}{text[end + 1 :]}"
+    return text
+
+
+def _argument(text: str, whole: bool) -> tuple[str, str]:
+    """The first argument of ``text`` in braces, and what follows it; ("", text) where there is none."""
+    if text.startswith("{") or (whole and text.startswith("(")):
+        end = closing(text, 0)
+        return ("{" + text[1:end] + "}", text[end + 1 :]) if end is not None else ("", text)
+    if text.startswith((r"\frac{", r"\sqrt{", r"\sqrt[")):
+        end = 5
+        while end < len(text) and text[end] in "{[":
+            end = (closing(text, end) or len(text)) + 1
+        return "{" + text[:end] + "}", text[end:]
+    found = re.match(r"\d+(?:\.\d+)?|\\[a-zA-Z]+|[A-Za-z]" if whole else r"\d|\\[a-zA-Z]+|[A-Za-z]", text)
+    return ("{" + found.group() + "}", text[found.end() :]) if found else ("", text)
+
+
+def _bare(text: str) -> str:
+    """``text`` without braces around all of it, a sign of equality before it, a full stop behind it."""
+    for _ in range(4):
+        text = re.sub(r"^\s*=\s*|(?<!\.)[.,;:]?\s*\Z|(?<!\\)\\\s*\Z", "", text).strip()
+        if not (text.startswith("{") and closing(text, 0) == len(text) - 1):
+            break
+        text = text[1:-1]
+    return text
+
+
+def _shown_value(text: str) -> str:
+    r"""The exact side of ``a \approx b``; ``b`` where nothing or a bare name stands before the sign."""
+    sides = split(text, r"\\approx(?![a-zA-Z])")
+    return next((side for side in sides[:-1] if side and not NAME.fullmatch(side)), sides[-1])
+
+
+def _repeating(number: re.Match) -> str:
+    """The fraction of a repeating decimal, ``0.1\\overline{6}``."""
+    whole, fixed, period = number[1] or "0", number[2], number[3]
+    if len(period) + len(fixed) > LONGEST_PERIOD or not int(period):
+        return number.group()
+    scale = 10 ** len(fixed)
+    numerator = int(whole + fixed) * (10 ** len(period) - 1) + int(period)
+    return f"\\frac{{{numerator}}}{{{scale * (10 ** len(period) - 1)}}}"
+
+
+def digits(number: re.Match) -> str:
+    """The digits of a match, without what separates them."""
+    return re.sub(r"[^\d]", "", number.group())
+
+
+def _rules(*rules: tuple[str, str | Callable[[re.Match], str]]) -> list[tuple[re.Pattern, str | Callable]]:
+    return [(re.compile(pattern), replacement) for pattern, replacement in rules]
+
+
+DECORATION = _rules(
+    (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
+    (r"^\s*`([^`]*)`\s*$", r"\1"),
+    (rf"\\{SHOWN}\s*\{{[^{{}}]*\}}", ""),
+    (r"\\(?:bf|it|rm|sf|tt|em|bfseries)(?![a-zA-Z])", ""),
+    (r"^\s*\\(?:therefore|Rightarrow|implies|Longrightarrow|rightarrow|to)(?![a-zA-Z])", ""),
+    (r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+    (r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+    (r"\\(?:begin|end)\s*\{(?:p?smallmatrix)\}", lambda m: m.group().replace("p", "").replace("small", "p")),
+    (r"\\begin\s*\{(cases|aligned|align\*?|gathered)\}([^&]*)\\end\s*\{\1\}", lambda m: m[2].replace("\\\\", ",")),
+    (r"&\s*=", "="),
+    (r"\\text(?:superscript)\s*\{(\w+)\}", r"^{\1}"),
+    (r"\\textdegree(?![a-zA-Z])|\^\s*\{\s*\\text\s*\{\s*o\s*\}\s*\}", r"^{\\circ}"),
+    (r"\\(?:imath|jmath)(?![a-zA-Z])", lambda m: m.group()[1]),
+    (r"\\lbrack(?![a-zA-Z])", "["),
+    (r"\\rbrack(?![a-zA-Z])", "]"),
+    (r"\\big(cup|cap)(?![a-zA-Z])", r"\\\1 "),
+    (r"\\(?:tag\*?|label|h?phantom|vphantom|hspace\*?|vspace\*?)\s*\{[^{}]*\}", ""),
+    (rf"\\(?:{WRAPPING})(?![a-zA-Z])", ""),
+    (r"\\(?:displaystyle|textstyle|large|Large|LARGE|huge|Huge|limits|qquad|quad|thinspace|enspace)(?![a-zA-Z])", " "),
+    (r"\\(?:left|right)(?![a-zA-Z])\s*\.?|\\[bB]igg?[lr]?(?![a-zA-Z])", ""),
+    (rf"\\(?:{LETTERS})\s*\{{", r"\\text{"),
+    (rf"\\text\s*\{{\s*({FUNCTIONS})\s*\}}", r"\\operatorname{\1}"),
+    (r"\\text\s*\{\s*(max|min|sec)\s*\}(?=\s*[\\({])", r"\\operatorname{\1}"),
+    (r"\\text\s*\{\s*:\s*\}|\{\s*:\s*\}|\\colon(?![a-zA-Z])", ":"),
+    (r"(?i)\\text\s*\{\s*(?:\\emptyset|(?:the )?empty set)\s*\}", r"\\emptyset "),
+    (r"(\\text\s*\{[^{}]*)\^\{(-?\d+)\}", r"\1^\2"),
+    (r"(\\text\s*\{[^{}]*)\^\{(-?\d+)\}", r"\1^\2"),  # a second power in the same group
+    (r"(\\text\s*\{[^{}]*)\}\\text\s*\{", r"\1"),
+    (r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\!|(?<!\\)\\[!, ]|~| )\s*\d{3})+(?!\d)", digits),  # 1{,}000 and 10,\!080
+    (r"(?<!\\)\\[!,;:> ]|~", " "),
+    (r"^\s*(?:USD?|\\text\{USD?\})\s*(?:\\text\{dollar\})?\s*(?=\d)", r"\\text{dollar}"),
+    (rf"(?i)^\s*\\text\s*\{{\s*{LEAD}\s*\}}\s*:?", ""),
+    (rf"(?i)^\s*{LEAD}(?=\s*[\d\\$({{\[+*-]|\s*[a-z]\s*(?:=|\\in))", ""),
+    (
+        r"(?i)^\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*(?!(?:not|never|no|none|wrong|unknown|un\w+|im\w+|in\w+)\b)",
+        "",
+    ),
+    (r"^\s*the\s+(?=\d)", ""),
+)
+TYPED = _rules(
+    (r"\\operatorname\s*\{(\w+)\}", r"\\\1 "),
+    (r"\*\*", "^"),
+    (r"\*", r"\\cdot "),
+    (r"(?i)(?<![\\A-Za-z])(?:\+?\s*infinity|infty|oo)(?![A-Za-z])", r"\\infty "),
+    (r"(?<![\\A-Za-z])abs\(([^()]*)\)", r"|\1|"),
+    (rf"(?<![\\A-Za-z])({FUNCTIONS})(?![A-Za-z])", r"\\\1 "),
+    (r"(?<![\\A-Za-z])(?:and)(?![A-Za-z])", r"\\land "),
+    (r"(?<![\\A-Za-z])(?:or)(?![A-Za-z])", r"\\lor "),
+    (r"^\s*([A-Za-z])\s*!=", r"\1\\ne "),
+    (r"^\s*(?:\$\s*)?\+\s*/?\s*-(?=\s*[\d\\a-z])|\+/-", r"\\pm "),
+    (r":\s*=", "="),
+    (r"^\s*([A-Za-z])\s*:\s*([A-Za-z])\s*\\(?:mapsto|to)(?![a-zA-Z])", r"\1(\2)="),
+    (r"^\s*[A-Za-z]\s*\\mapsto(?![a-zA-Z])", ""),
+    (r"\\log\s*_\s*\{?\s*e(?![a-zA-Z])\s*\}?", r"\\ln "),
+    (r"\\(ln|log)(\s*_\s*\{?\d+\}?)?\s*(\d+|[A-Za-z])\s*/\s*(?=\\(?:ln|log))", r"\\\1\2(\3)/"),
+    (r"<=", r"\\le "),
+    (r">=", r"\\ge "),
+    (r"\^\s*(?!\{)([-+]?\d+(?:\.\d+)?|[A-Za-z])", r"^{\1}"),
+    (r"(?<=\\log)\s*_\s*(\d)", r"_{\1}"),
+    (r"_\s*(\d+)", r"_{\1}"),
+    (r"\\[dtcs]frac(?![a-zA-Z])|\\nicefrac(?![a-zA-Z])", r"\\frac"),
+)
+SPELLING = _rules(
+    (r"\\(?:leqslant|leq)(?![a-zA-Z])", r"\\le "),
+    (r"\\(?:geqslant|geq)(?![a-zA-Z])", r"\\ge "),
+    (r"\\(?:lt)(?![a-zA-Z])", "<"),
+    (r"\\(?:gt)(?![a-zA-Z])", ">"),
+    (r"\\(?:neq|not\s*=)(?![a-zA-Z])", r"\\ne "),
+    (r"\\(?:backslash|smallsetminus)(?![a-zA-Z])", r"\\setminus "),
+    (r"\\(?:varnothing)(?![a-zA-Z])", r"\\emptyset "),
+    (r"\\(?:mathbb|mathbf|Bbb|text)\s*(?:R(?![a-zA-Z])|\{\s*R\s*\})|\\(?:R|Reals|reals)(?![a-zA-Z])", r"\\mathbb{R}"),
+    (r"\\(?:vee)(?![a-zA-Z])", r"\\lor "),
+    (r"\\(?:wedge)(?![a-zA-Z])", r"\\land "),
+    (r"\\text\s*\{\s*,?\s*and\s*\}", r"\\land "),
+    (r"\\text\s*\{\s*,?\s*or\s*\}", r"\\lor "),
+    (r",\s*(?=\\l(?:and|or)\b)", ""),
+    (r"\\lbrace(?![a-zA-Z])", r"\\{"),
+    (r"\\rbrace(?![a-zA-Z])", r"\\}"),
+    (r"\\langle(?![a-zA-Z])", "("),
+    (r"\\rangle(?![a-zA-Z])", ")"),
+    (r"\{\s*([.=<>])\s*\}", r"\1"),
+    (r"(?<=\\in)\s*\{(.*)\}\s*$", r" \\{\1\\}"),
+    (
+        r"(?:^|(?<=\\cup)|(?<=\\in)|(?<=,))\s*\]([^\[\](){}]*,[^\[\]]*)([\[\]])",
+        lambda m: f"({m[1]}{')' if m[2] == '[' else ']'}",
+    ),
+    (r"\[([^\[\]]*,[^\[\]]*)\[", r"[\1)"),
+    (r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))|\\degree(?![a-zA-Z])", r"^{\\circ}"),
+    (r"(?:(?<=[(\[,;<>=])|(?<=\\le)|(?<=\\in)|^)\s*\+\s*(?=\\infty)", " "),
+    (r"(\d+)?\.(\d*)\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?(?!\d)", lambda m: _repeating_between(m)),
+    (r"(\d+)?\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?(?!\s*\d)", _repeating),
+    (r"(?<!\d)(\d+)\.()\((\d+)\)", _repeating),
+    # The letter of a choice before its value.
+    (r"^\s*\\text\{\s*\(?[A-E]\)?\s*[.:]?\s*\}(?=.*\w)", ""),
+    (r"^\s*\((?:[A-E]|\\text\s*\{\s*[A-E]\s*\})\)\s*:?\s*(?=[\d.$]|-\d|\\(?:frac|sqrt|pi)\b)", ""),
+    (r"^\s*\\text\{\s*\([A-E]\)\s*(-?\d[\d.,/]*)\s*\}$", r"\1"),
+    (r"(?<=\d)[eE]([-+]?\d+)(?![\dA-Za-z]*_)", r"\\times 10^{\1}"),
+    (r"(?<!\d)(\d+) (\d+)/(\d+)", r"\1\\frac{\2}{\3}"),
+    (r"(?<=\d)\s*\((?!\s*[A-Za-z]?\s*\))", r"\\cdot ("),  # a number before a bracket multiplies it
+    (r"\)\s*(?=[\d(]|\\frac)", r")\\cdot "),
+    (r"(?<=[)\]}])\s*-\s*(?=\\\{)", r"\\setminus "),
+    (r"\\\{\s*\\\}", r"\\emptyset "),
+    (r"\s+", " "),
+)
+
+
+def _repeating_between(number: re.Match) -> str:
+    """``0.\\dot{1}4285\\dot{7}``: the period runs from one dot to the other."""
+    whole = f"{number[1] or 0}.{number[2]}\\overline{{{number[3]}{number[4]}{number[5]}}}"
+    return _repeating(re.fullmatch(r"(\d+)?\.(\d*)\\overline\{(\d+)\}", whole))

@@ -1,0 +1,107 @@
+"""Values as sympy objects, read by math-verify's parser; what the parser failed with is kept, not lost.
+
+This runs only in the worker processes of :mod:`harness.grading.maths.pool`, whose limits end it: what a model wrote
+may take for ever, or all memory, to parse and simplify.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from latex2sympy2_extended import NormalizationConfig, normalize_latex
+from math_verify import verify
+from math_verify.parser import parse_latex_cached
+from sympy import Basic, Expr, Float, I, N, Symbol, UnevaluatedExpr
+from sympy.core.function import AppliedUndef
+
+from harness.grading.maths.brackets import nesting
+
+RELATIVE = 1e-5  # math-verify rounds to 6 decimals, and so cannot tell 0.0000672 from 0.0000671
+EXACT = 1e-12  # what computing with decimals of 15 digits may lose
+DEEPEST = 24  # brackets in brackets; the time of the parser doubles with each few
+# Units are off because the library counts single letters among them: 6m would become 6.
+NORMALISED = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="last")
+
+failures: dict[str, str] = {}  # of the comparison at work: text -> the error it ended with; cleared by the worker
+
+
+def parse(latex: str) -> Any:
+    """The sympy object of one value, or None where there is none; the parser's own error goes to :data:`failures`."""
+    found, failure = _parsed(latex)
+    if failure:
+        failures[latex] = failure
+    return found
+
+
+@lru_cache(maxsize=256)
+def _parsed(latex: str) -> tuple[Any, str]:
+    if not latex or not 0 <= nesting(latex) <= DEEPEST:
+        return None, ""
+    try:
+        found = parse_latex_cached(normalize_latex(latex, config=NORMALISED))
+        if isinstance(found, Basic):
+            found = _plain(found)
+        return found, ""
+    except MemoryError:
+        raise
+    except Exception as error:  # the grammar and sympy fail in many ways on what a model writes
+        return None, type(error).__name__
+
+
+def _plain(found: Basic) -> Basic:
+    """``found`` with ``\\gcd`` evaluated, and ``i`` as the imaginary unit where it is the only letter."""
+    if found.has(UnevaluatedExpr):
+        found = found.replace(lambda e: isinstance(e, UnevaluatedExpr), lambda e: e.args[0])
+    letters = getattr(found, "free_symbols", set())
+    if len(letters) == 1 and (letter := next(iter(letters))).name == "i":
+        found = found.subs(letter, I)
+    return found
+
+
+def same_value(one: Any, other: Any, sets: bool = False) -> bool:
+    """Whether math-verify holds two sympy objects for equal, and their values are not further apart than rounding."""
+    if far_apart(one, other):
+        return False
+    found = verify(one, other, allow_set_relation_comp=sets, timeout_seconds=None, raise_on_error=False)
+    return bool(found) or _same_decimals(one, other)
+
+
+def _same_decimals(one: Any, other: Any) -> bool:
+    """Whether two numbers are equal but for the rounding of a decimal, as ``602*10^21`` and ``6.02*10^23`` are."""
+    numbers = all(isinstance(side, Expr) and side.is_number for side in (one, other))
+    if not numbers or not (one.has(Float) or other.has(Float)):
+        return False
+    left, right = approximately(one), approximately(other)
+    return bool(abs(left - right) <= EXACT * max(abs(left), abs(right)))
+
+
+def far_apart(one: Any, other: Any) -> bool:
+    """Whether two numbers differ by more than a relative :data:`RELATIVE`, however small they are."""
+    if not (isinstance(one, Expr) and isinstance(other, Expr) and one.is_number and other.is_number):
+        return False
+    left, right = approximately(one), approximately(other)
+    return bool(abs(left - right) > RELATIVE * max(abs(left), abs(right)))
+
+
+def approximately(number: Expr) -> Expr:
+    """The value of ``number``. What evaluating an exact zero leaves has no correct digit, and is zero."""
+    value = N(number, 20)
+    return value if not isinstance(value, Float) or value._prec > 1 else Float(0)
+
+
+def multiplied(expression: Any, like: Any) -> Any:
+    """``n(2)`` as ``2n`` where ``n`` is a number in ``like``, and so no function here."""
+    numbers = {letter.name: letter for letter in getattr(like, "free_symbols", ())}
+    if not isinstance(expression, Expr) or not numbers:
+        return expression
+    return expression.replace(
+        lambda e: isinstance(e, AppliedUndef) and len(e.args) == 1 and e.func.__name__ in numbers,
+        lambda e: numbers[e.func.__name__] * e.args[0],
+    )
+
+
+def swapped(expression: Any, one: str, other: str) -> Any:
+    """``expression`` with two variables exchanged."""
+    left, right = Symbol(one, real=True), Symbol(other, real=True)
+    return expression.subs({left: right, right: left}, simultaneous=True)

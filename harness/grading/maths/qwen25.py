@@ -1,0 +1,174 @@
+r"""Qwen2.5-Math's own reading of an answer and its own rule of equality, for scores beside those it publishes.
+
+The rules are those of evaluation/parser.py and evaluation/grader.py of QwenLM/Qwen2.5-Math at commit a45202b
+(``extract_answer``, ``strip_string``, ``math_equal``), in words of ours:
+
+- the answer is the last ``boxed``; else what follows ``he answer is``; else the last number of the text;
+- units, ``\text``, degree, percent and dollar signs are dropped from it, and so is a short name before ``=``;
+- two numbers are equal within a relative 1e-4, also where one is a hundred times the other;
+- anything else is equal as text without brackets, part by part, or as a formula, its value within the same 1e-4.
+
+Many wrong answers pass these rules (``50`` for ``0.5``), which is why they are no default. Two things differ: a formula
+that sympy's LaTeX reader refuses is read by the parser of our other readings (theirs also evaluates it as Python), and
+of numbers in words only single ones are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
+from math import isclose
+from typing import Any
+
+from sympy import Basic, Equality, Expr, MatrixBase, N, simplify
+from sympy.parsing.latex import parse_latex
+
+from harness.grading.maths.parser import failures, parse
+from harness.grading.maths.qwen25_reading import CHOICES, choice, stripped
+
+RELATIVE = 1e-4
+DEEPEST = 12  # lists in lists, and brackets in brackets of a formula
+MATRIX = re.compile(r"\\begin\{[pb]matrix\}(.*)\\end\{[pb]matrix\}", re.DOTALL)
+
+
+def equal(gold: Mapping[str, Any], text: str) -> bool:
+    """Whether ``text``, as :func:`harness.grading.maths.qwen25_reading.extract` gives it, answers ``gold``."""
+    return _same(text, stripped(gold["text"]))
+
+
+def _same(answer: str, gold: str, depth: int = 0) -> bool:
+    if answer.strip().lower() == gold.strip().lower() or (gold in CHOICES and choice(answer) == gold):
+        return True
+    given, wanted = number(answer), number(gold)
+    if given is not None and wanted is not None:
+        return any(isclose(scaled, given, rel_tol=RELATIVE) for scaled in (wanted / 100, wanted, wanted * 100))
+    answer, gold = answer.strip(), gold.strip()
+    if not answer or depth > DEEPEST:
+        return False
+    if "pmatrix" in answer and "pmatrix" not in gold:
+        sets = (found.strip("{}").replace(",", "\\") for found in re.findall(r"\{.*,.*\}", gold))
+        gold = ", ".join(f"\\begin{{pmatrix}}{found}\\end{{pmatrix}}" for found in sets)
+    if _without_brackets(answer, gold) or _part_by_part(answer, gold, depth) or _row_by_row(answer, gold, depth):
+        return True
+    return _as_equations(answer, gold, depth) or _symbolic(answer, gold)
+
+
+def number(text: str) -> float | None:
+    """A decimal number, its commas dropped; one with a percent sign is divided by 100."""
+    text = text.replace(",", "")
+    with suppress(ValueError):
+        return float(text)
+    if text.endswith("%"):
+        with suppress(ValueError):
+            return float(text[:-1].removesuffix("\\")) / 100
+    return None
+
+
+def _without_brackets(answer: str, gold: str) -> bool:
+    square = answer.startswith("[") and answer.endswith("]") and not gold.startswith("(")
+    round_ = answer.startswith("(") and answer.endswith(")") and not gold.startswith("[")
+    if square or round_:
+        answer, gold = answer.strip("[]()"), gold.strip("[]()")
+    bare = str.maketrans("", "", "{}()")
+    return answer.translate(bare).lower() == gold.translate(bare).lower()
+
+
+def _part_by_part(answer: str, gold: str, depth: int) -> bool:
+    if not all(re.match(r"[(\[].+[)\]]", side) for side in (answer, gold)):
+        return False
+    parts, wanted = answer[1:-1].split(","), gold[1:-1].split(",")
+    return len(parts) == len(wanted) and all(_same(a, g, depth + 1) for a, g in zip(parts, wanted, strict=True))
+
+
+def _row_by_row(answer: str, gold: str, depth: int) -> bool:
+    tables = []
+    for side in (answer, gold):
+        found = MATRIX.fullmatch(side)
+        if not found:
+            return False
+        tables.append([row.strip().split("&") for row in found[1].split("\\\\") if row.strip()])
+    given, wanted = tables
+    return [len(row) for row in given] == [len(row) for row in wanted] and all(
+        _same(a, g, depth + 1)
+        for row, other in zip(given, wanted, strict=True)
+        for a, g in zip(row, other, strict=True)
+    )
+
+
+def _as_equations(answer: str, gold: str, depth: int) -> bool:
+    """Two equations by the difference of their sides; a name of two characters before ``=`` counts for nothing."""
+    given, wanted = answer.split("="), gold.split("=")
+    if len(given) == len(wanted) == 2:
+        one, other = (f"{left.strip()} - ({right.strip()})" for left, right in (given, wanted))
+        return _symbolic(one, other) or _symbolic(f"-({one})", other)
+    if len(given) == 2 and len(wanted) == 1 and len(given[0].strip()) <= 2:
+        return _same(given[1], gold, depth + 1)
+    if len(wanted) == 2 and len(given) == 1 and len(wanted[0].strip()) <= 2:
+        return _same(answer, wanted[1], depth + 1)
+    return False
+
+
+def _symbolic(answer: str, gold: str) -> bool:
+    one, other = _read(answer), _read(gold)
+    if one is None or other is None:
+        return False
+    for comparison in (_identical, _zero_difference, _same_equation, _close, _close_matrices):
+        try:
+            if comparison(one, other):
+                return True
+        except (TypeError, ValueError, AttributeError, NotImplementedError, ArithmeticError, KeyError) as error:
+            failures[answer] = type(error).__name__  # sympy has no such operation on these; the next may have
+    return False
+
+
+@lru_cache(maxsize=256)
+def _read(text: str) -> Any:
+    """By sympy's own reader of LaTeX, which stops without a word where it understands no more (``1,-2`` is 1).
+
+    Where that fails, by ours; None where both do.
+    """
+    depth = deepest = 0
+    for character in text:  # its pieces need not match up: (x-1)(x+2) was cut to x-1)(x+2
+        depth = max(0, depth + (character in "([{") - (character in ")]}"))
+        deepest = max(deepest, depth)
+    if deepest > DEEPEST:
+        return None
+    try:
+        return parse_latex(text.replace("\\\\", "\\"))
+    except MemoryError:
+        raise
+    except Exception:  # its grammar fails in many ways; what ours says of the text is then what counts
+        return parse(text)
+
+
+def _identical(one: Any, other: Any) -> bool:
+    return one == other or str(one) == str(other)
+
+
+def _zero_difference(one: Any, other: Any) -> bool:
+    if not (isinstance(one, Expr) and isinstance(other, Expr)):
+        return False
+    return bool(one.equals(other)) or simplify(one - other) == 0
+
+
+def _same_equation(one: Any, other: Any) -> bool:
+    if not (isinstance(one, Equality) and isinstance(other, Equality)):
+        return False
+    return bool(abs(one.lhs - one.rhs).equals(abs(other.lhs - other.rhs)))
+
+
+def _close(one: Any, other: Any) -> bool:
+    numbers = all(isinstance(side, Expr) and side.is_number and side.is_real for side in (one, other))
+    return numbers and isclose(float(N(other)), float(N(one)), rel_tol=RELATIVE)
+
+
+def _close_matrices(one: Any, other: Any) -> bool:
+    if not (isinstance(one, MatrixBase) and isinstance(other, MatrixBase) and one.shape == other.shape):
+        return False
+
+    def rounded(entry: Basic) -> Basic:
+        return round(entry, 3)
+
+    return bool(one.applyfunc(rounded).equals(other.applyfunc(rounded)))

@@ -1,0 +1,127 @@
+r"""What Qwen2.5-Math's grader takes for the answer of a text, and what it drops from it; see :mod:`.qwen25`."""
+
+from __future__ import annotations
+
+import re
+
+CHOICES = ("A", "B", "C", "D", "E")
+NUMBER = re.compile(r"-?\d*\.?\d+")
+# Its names of units, most of them from MathQA; they are regular expressions there too ("a ." is a and any character).
+NAMES_OF_UNITS = (  # noqa: SIM905
+    "m sqaure| m east|sq m|sq inch|sq . m|cu . m|cu cm|cm 2|pi sq m|π r 2|∏ cm ³|° f|v â € ™|profit of rs|no change|"
+    "q .|p . m|a . m|a .|b .|c .|d .|e .|f .|g .|h .|s .|rs .|"
+    "ab|acre|am|apple|are|bc|by|cc|coin|cube|cubic|day|decrease|deg|degree|dm|east|excess|feet|ft|gain|gal|gallon|"
+    "gm|hectare|hour|hr|inch|inches|increase|kg|km|kmh|kmph|lb|less|liter|litre|loss|lt|man|mark|men|meter|metre|"
+    "mile|min|minute|minw|mm|cm|monkey|month|more|mp|mph|mt|mtr|noon|number|ohm|per|percent|pie|pm|prime|profit|"
+    "pure|ratio|rd|rise|rounds|rs|rupee|sec|second|soldier|sq|square|st|Surface|th|tile|toy|unit|way|west|woman|"
+    "women|yard|year|yr|a|c|d|g|h|l|m|o|s|t"
+).split("|")
+UNITS = sorted({*NAMES_OF_UNITS, *(f"{name}s" for name in NAMES_OF_UNITS)}, key=lambda name: (-len(name), name))
+UNIT = [re.compile(rf"(^|\W){name}($|\W)") for name in UNITS]
+WORDS_OF_NUMBERS = (  # noqa: SIM905
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905
+WORDS = {word: str(value) for value, word in enumerate(WORDS_OF_NUMBERS)}
+WORDS |= {word: str(10 * value) for value, word in enumerate(TENS, 2)}
+LONGEST = 2000  # characters of an answer, as everywhere in our grading
+MOST_DIGITS = 4000  # Python refuses to convert longer integers
+NAMES = ("x=", "y=", "z=", *(f"{name}\\{sign}" for name in "xyz" for sign in ("in", "to")))
+
+
+def extract(text: str) -> str | None:
+    """The answer of a text, without what its grader drops; None where there is none."""
+    if "final answer is $" in text and "$. I hope" in text:  # Minerva's prompt
+        found = text.split("final answer is $", 1)[1].split("$. I hope", 1)[0].strip()
+    elif "boxed" in text:
+        found = _boxed(text.rpartition("boxed")[2])
+    elif "he answer is" in text:
+        found = text.rpartition("he answer is")[2].strip()
+    elif "final answer is" in text:
+        found = text.rpartition("final answer is")[2].strip()
+    else:
+        found = ""
+        for number in NUMBER.finditer(text.replace(",", "")):
+            found = number.group()
+    found = re.sub(r"\n\s*", "", found).removeprefix(":").removesuffix(".").removesuffix("/")
+    if len(found) > LONGEST:
+        return found  # no answer; to strip it would cost more than it has characters
+    return stripped(stripped(found)) or None
+
+
+def _boxed(rest: str) -> str:
+    """What stands in the braces that open ``rest``, to its end where they do not close; else up to a dollar sign."""
+    if not rest.startswith("{"):
+        return rest.split("$")[0].strip()
+    depth = 0
+    for brace in re.finditer(r"[{}]", rest):
+        depth += 1 if brace.group() == "{" else -1
+        if depth == 0:
+            return rest[1 : brace.start()]
+    return rest[1:]
+
+
+def choice(text: str) -> str:
+    """The last of the letters A to E that stands alone, else the text."""
+    text = text.strip("\n").rstrip(".").rstrip("/").strip(" ").lstrip(":")
+    letters = re.findall(r"\b[ABCDE]\b", text.upper())
+    return (letters[-1] if letters else text.strip().strip(".")).rstrip(".").rstrip("/")
+
+
+def stripped(text: str) -> str:
+    """``text`` without units, typesetting and signs, in its grader's order."""
+    text = text.strip().replace("\n", "").rstrip(".").replace("\\!", "")
+    text = re.sub(r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}", text).replace("\\end{array}", "\\end{pmatrix}")
+    for old, new in (
+        ("bmatrix", "pmatrix"),
+        ("tfrac", "frac"),
+        ("dfrac", "frac"),
+        ("\\neq", "\\ne"),
+        ("\\leq", "\\le"),
+        ("\\geq", "\\ge"),
+        ("\\left", ""),
+        ("\\right", ""),
+        ("\\{", "{"),
+        ("\\}", "}"),
+    ):
+        text = text.replace(old, new)
+    text = re.sub(r"\\text{.*?}$", "", text).strip() or text
+    for _ in range(2):
+        for unit in UNIT:
+            text = unit.sub(r"\1\2", text) or text
+    for sign in ("^{\\circ}", "^\\circ", "\\$", "$", "\\(", "\\)"):
+        text = text.replace(sign, "")
+    text = re.sub(r"\\text\{(.*?)\}", r"\1", _number_in_words(text))
+    for name in NAMES:
+        text = text.replace(name, "")
+    text = text.replace("\\emptyset", "{}").replace("(-\\infty,\\infty)", "\\mathbb{R}")
+    text = re.sub(r"\\?%", "", text).replace(" .", " 0.").replace("{.", "{0.")
+    text = text.replace("infinity", "\\infty")
+    text = text if "\\infty" in text else text.replace("inf", "\\infty")
+    text = re.sub(r"\\mbox\{.*?\}", "", text.replace("and", "").replace("\\mathbf", ""))
+    text = text.replace("j", "i") if "i" not in text else text
+    text = re.sub(r"(\d+)\.0*($|[^\d])", r"\1\2", text)
+    return _short_name_dropped("0" + text if text.startswith(".") else text) if text else text
+
+
+def _number_in_words(text: str) -> str:
+    """``twenty`` as 20, and ``033`` as 33, which its reader of number words does too."""
+    bare = text.strip().lower()
+    return str(int(bare)) if bare.isdecimal() and len(bare) <= MOST_DIGITS else WORDS.get(bare, text)
+
+
+def _short_name_dropped(text: str) -> str:
+    """``5`` for ``k=5``; then ``\\sqrt2``, ``\\frac12`` and ``1/2`` with braces."""
+    sides = text.split("=")
+    if len(sides) == 2 and len(sides[0]) <= 2:
+        text = sides[1]
+    text = re.sub(r"\\sqrt(\w+)", r"\\sqrt{\1}", text).replace(" ", "")
+    text = re.sub(r"\\frac([^{])(\{|[^{])", _braced, text)
+    quotient = re.fullmatch(r"(-?\d+|[^/]*sqrt[^/]*)/(-?\d+|[^/]*sqrt[^/]*)", text)
+    return f"\\frac{{{quotient[1]}}}{{{quotient[2]}}}" if quotient else text
+
+
+def _braced(arguments: re.Match) -> str:
+    second = arguments[2] if arguments[2] == "{" else f"{{{arguments[2]}}}"
+    return f"\\frac{{{arguments[1]}}}{second}"

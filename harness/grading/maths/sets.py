@@ -1,0 +1,150 @@
+r"""Sets of real numbers, however they are described: intervals, conditions, set builders, differences.
+
+``(2,\infty)``, ``x>2``, ``\{x \mid x>2\}`` and ``\mathbb{R}\setminus(-\infty,2]`` are one set. What cannot be read as
+a set of reals gives None, and is compared by other means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from sympy import EmptySet, Expr, FiniteSet, Intersection, Interval, Reals, Set, Union, oo
+
+from harness.grading.maths.answer import MEMBER, enclosed
+from harness.grading.maths.brackets import split
+
+Read = Callable[[str], Any]  # the parser of values
+RELATION = re.compile(r"(<|>|\\(?:le|ge|ne)(?![a-zA-Z]))")
+BUILDER = re.compile(r"(?:\\mid|\\colon|\\vert|\||:)(?![a-zA-Z])")
+VARIABLE = re.compile(r"[A-Za-z](?:_\{\w+\})?")
+FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
+
+
+def real_set(text: str, read: Read, depth: int = 0) -> Set | None:
+    """The set that ``text`` describes, None where it is not read as one."""
+    text = text.strip()
+    if depth > 8:
+        return None
+    text = MEMBER.sub("", text).strip() if RELATION.search(text) is None else text
+    for separator, join in ((r"\\lor(?![a-zA-Z])", Union), (r"\\land(?![a-zA-Z])", Intersection)):
+        pieces = split(text, separator)
+        if len(pieces) > 1:
+            return _joined([real_set(piece, read, depth + 1) for piece in pieces], join)
+    if RELATION.search(_outer(text)):
+        return _conditions(text, read, depth)
+    for separator, join in (
+        (r"\\cup(?![a-zA-Z])", Union),
+        (r"\\cap(?![a-zA-Z])", Intersection),
+        (r"\\setminus(?![a-zA-Z])", _difference),
+    ):
+        pieces = split(text, separator)
+        if len(pieces) > 1:
+            return _joined([real_set(piece, read, depth + 1) for piece in pieces], join)
+    if re.fullmatch(r"\\mathbb\{R\}", text):
+        return Reals
+    if re.fullmatch(r"\\emptyset", text):
+        return EmptySet
+    opening, body, closing = enclosed(text)
+    if opening == "\\{":
+        builder = split(body, BUILDER.pattern)
+        if len(builder) == 2:
+            return _built(*builder, read, depth)
+        values = [_real(read(piece)) for piece in split(body, "[,;]")]
+        return None if None in values else FiniteSet(*values)
+    ends = [_real(read(piece)) for piece in split(body, "[,;]")] if opening else []
+    if len(ends) != 2 or None in ends or not ends[0] <= ends[1]:
+        return None
+    return Interval(*ends, opening == "(", closing == ")")
+
+
+def _outer(text: str) -> str:
+    """``text`` without what stands between brackets of sets."""
+    return re.sub(r"\\\{.*\\\}", "", text)
+
+
+def _joined(parts: list[Set | None], join: Callable[..., Set]) -> Set | None:
+    return None if None in parts else join(*parts)
+
+
+def _difference(first: Set, *others: Set) -> Set:
+    for other in others:
+        first = first - other
+    return first
+
+
+def _built(variable: str, condition: str, read: Read, depth: int) -> Set | None:
+    r"""``\{x \in A \mid condition\}``."""
+    name, *within = split(variable, r"\\in(?![a-zA-Z])")
+    if not VARIABLE.fullmatch(name):
+        return None
+    found = real_set(condition, read, depth + 1)
+    if found is None or not within:
+        return found
+    return _joined([found, real_set(within[0], read, depth + 1)], Intersection)
+
+
+def _conditions(text: str, read: Read, depth: int) -> Set | None:
+    """Conditions in a row hold together, ``2<x<9, x \\ne 3``; where that leaves nothing they are cases."""
+    found = [
+        _condition(piece, read) if RELATION.search(_outer(piece)) else real_set(piece, read, depth + 1)
+        for piece in split(text, "[,;]")
+    ]
+    if None in found:
+        return None
+    together = Intersection(*found)
+    return Union(*found) if len(found) > 1 and together.is_empty else together
+
+
+def _condition(text: str, read: Read) -> Set | None:
+    """``a < x \\le b``, ``|x| < 3``, ``x \\ne 5`` in one variable; ``5, 7`` after ``x \\ne`` are not read."""
+    sides = RELATION.split(text)
+    signs, terms = sides[1::2], [side.strip() for side in sides[::2]]
+    if len(signs) == 1 and not terms[0]:  # \ne 5
+        terms[0] = "x"
+    if len(signs) > 2 or not all(terms):
+        return None
+    variable = [place for place, term in enumerate(terms) if VARIABLE.fullmatch(term)]
+    if len(variable) != 1:
+        return _solved(text, read)
+    bounds = []
+    for place, sign in enumerate(signs):
+        left, right = place, place + 1
+        if variable[0] not in (left, right):
+            return None
+        other = _real(read(terms[right if variable[0] == left else left]))
+        if other is None:
+            return None
+        bounds.append(_half_line(sign if variable[0] == left else FLIPPED[sign], other))
+    return Intersection(*bounds)
+
+
+def _half_line(sign: str, bound: Expr) -> Set:
+    if sign == r"\ne":
+        return Reals - FiniteSet(bound)
+    if sign in ("<", r"\le"):
+        return Interval(-oo, bound, True, sign == "<")
+    return Interval(bound, oo, sign == ">", True)
+
+
+def _solved(text: str, read: Read) -> Set | None:
+    """Any other condition in one variable, solved by sympy."""
+    relation = read(text)
+    if not hasattr(relation, "as_set") or len(getattr(relation, "free_symbols", ())) != 1:
+        return None
+    found = relation.as_set()
+    return found if isinstance(found, Set) else None
+
+
+def _real(value: Any) -> Expr | None:
+    if not isinstance(value, Expr) or value.free_symbols:
+        return None
+    return value if value.is_extended_real else None
+
+
+def same_set(one: Set, other: Set) -> bool:
+    """Whether two sets have the same members; numbers at their ends compare by value."""
+    if one == other:
+        return True
+    return bool((one - other).is_empty) and bool((other - one).is_empty)
