@@ -16,6 +16,7 @@ from typing import NoReturn
 from harness import __version__
 from harness.commands import NAMES
 from harness.errors import BadInput, RunFailed
+from harness.reading import printable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,4 +68,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))

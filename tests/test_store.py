@@ -83,7 +83,7 @@ def test_the_quick_check_agrees_with_the_schema_on_types_and_required_keys(store
     checked = 0
     for mutant in mutants:
         keywords = {error.validator for error in validator.iter_errors(mutant)}
-        if keywords & {"type", "required", "minItems"}:
+        if keywords & {"type", "required", "minItems", "minimum", "maximum", "pattern"}:
             assert misfit(mutant, schema()), mutant
             checked += 1
         else:

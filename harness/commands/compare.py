@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from harness import reading
 from harness.commands import words
 
 
@@ -31,8 +32,7 @@ def call(chosen: argparse.Namespace) -> str:
 
     store = Store(chosen.results)
     records, warnings = store.all()
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    reading.warn(warnings)
     found = versus(records, chosen.a, chosen.b, chosen.task, store.completions, chosen.protocol)
     if chosen.json:
         return words.dump({"comparisons": [as_json(each) for each in found]})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from harness import reading
 from harness.commands import words
 from harness.errors import BadInput
 
@@ -38,8 +38,7 @@ def call(chosen: argparse.Namespace) -> str:
 
     store = Store(chosen.results)
     records, warnings = store.all()
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    reading.warn(warnings)
     if not records:
         raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
     sections = leaderboard(records, chosen.task or None, store.completions)
