@@ -5,6 +5,7 @@ import io
 import os
 
 import pytest
+from sample_records import make_record, make_rows
 
 from harness import reading, recipe
 from harness.cli import main
@@ -12,7 +13,6 @@ from harness.data import parse
 from harness.errors import BadInput
 from harness.leaderboard.formats import csv_text
 from harness.records.store import Store
-from tests.sample_records import draft, row
 
 BAD = {
     "deep": b"[" * 100_000,
@@ -70,7 +70,7 @@ def test_an_odd_recipe_is_one_line(raw, tmp_path):
 
 def test_a_record_with_edited_completions_is_left_out_by_name(tmp_path, capsys):
     store = Store(tmp_path)
-    store.add(draft(), [row()])
+    store.add(make_record(), make_rows())
     (file,) = store.completions_dir.iterdir()
     file.write_text(file.read_text() + "\n")
     records, warnings = store.all()

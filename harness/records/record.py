@@ -128,6 +128,8 @@ def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
     The few keywords that keep a reader from stumbling, at a fraction of the price of the full validation
     that was done when the record was written.
     """
+    if "$ref" in rule:
+        rule = schema()["$defs"][rule["$ref"].rpartition("/")[2]] | rule
     names, kind = rule.get("type"), type(value)
     if names is not None and (
         kind not in _TYPES[names] if isinstance(names, str) else all(kind not in _TYPES[name] for name in names)
@@ -147,7 +149,7 @@ def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
             if type(inner) is not dict or (
                 type(item) in _SCALARS
                 and type(item) in _TYPES.get(str(inner.get("type")), ())
-                and not inner.keys() & {"minimum", "maximum", "pattern"}
+                and not inner.keys() & {"minimum", "maximum", "pattern", "$ref"}
             ):
                 continue  # nothing is asked of it, or nothing but the type that it has
             if fault := misfit(item, inner):
