@@ -281,7 +281,7 @@ def test_an_edit_by_hand_shows(store, change):
     assert records == []
     assert str(path) in warning
     assert "edited" in warning or "no finite number" in warning
-    with pytest.raises(BadInput, match="edited|no finite number"):
+    with pytest.raises(BadInput, match=r"edited|no finite number"):
         store.find(record["identity"])
     assert store.next_attempt(record["identity"]) == (1, record["run_id"])
 
