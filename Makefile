@@ -36,12 +36,16 @@ leaderboard: $(READY)
 bench: $(READY)
 	$(BIN)/python -m harness.bench $(BENCH)
 
-# The lock names every version. uv is quick and takes extra wheel folders from its own variable only.
-$(READY): requirements.lock pyproject.toml
+# The locks name every version and the hash of every file. uv is quick and takes wheel folders from its own variable only.
+# torch has a lock of its own: its CPU wheel where a wheel folder has it, else that of the public index.
+WHEELS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
+CPU_TORCH := $(foreach folder,$(WHEELS),$(wildcard $(folder)/torch-*+cpu-*.whl))
+LOCKS := requirements.lock requirements-torch$(if $(CPU_TORCH),-cpu).lock
+$(READY): $(LOCKS) pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q uv
-	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip install -q -p $(BIN)/python --compile-bytecode \
-	  -r requirements.lock
+	UV_FIND_LINKS="$(WHEELS)" $(BIN)/uv pip install -q -p $(BIN)/python --compile-bytecode --require-hashes \
+	  $(addprefix -r ,$(LOCKS))
 	$(BIN)/uv pip install -q -p $(BIN)/python --no-deps --no-build-isolation -e .
 	touch $(READY)
 

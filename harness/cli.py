@@ -17,6 +17,7 @@ from typing import NoReturn
 from harness import __version__, places
 from harness.commands import NAMES
 from harness.errors import BadInput, RunFailed
+from harness.reading import printable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -91,4 +92,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))

@@ -6,17 +6,16 @@ address can be replaced by a mirror through ``HARNESS_HUB``; the checksum decide
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import reading
 from harness.errors import BadInput
 from harness.task import Data, Dataset
 
@@ -44,10 +43,10 @@ def _content(dataset: Dataset) -> tuple[Path, bytes]:
     root = os.environ.get("HARNESS_DATA")
     if root and (Path(root) / dataset.local).is_file():
         path = Path(root) / dataset.local
-        return path, path.read_bytes()
+        return path, _bytes(path)
     cached = _cached(dataset)
     if cached.is_file():
-        content = cached.read_bytes()
+        content = _bytes(cached)
         if hashlib.sha256(content).hexdigest() == dataset.sha256:
             return cached, content
     return cached, _fetch(dataset, cached)
@@ -81,32 +80,33 @@ def _fetch(dataset: Dataset, target: Path) -> bytes:
 def parse(content: bytes, path: Path) -> list[Mapping[str, Any]]:
     """Rows of a ``.jsonl``, ``.json`` (a list) or gzipped file. Raises BadInput with file and line."""
     try:
-        text = (gzip.decompress(content) if path.name.endswith(".gz") else content).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read ({error})") from None
+        raw = reading.unpacked(content) if path.name.endswith(".gz") else content
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
     if ".jsonl" in path.name:
-        return list(json_lines(text, path))
+        return list(json_lines(raw, path))
     try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+        rows = reading.value(raw, finite=False)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BadInput(f"{path}: expected a JSON list of objects")
     return rows
 
 
-def json_lines(text: str, path: Path | str):
-    """The objects of a JSON-lines text. Raises BadInput with file and line for anything else."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise BadInput(f"{path}:{number}: not JSON ({getattr(error, 'msg', error)})") from None
-        if not isinstance(row, dict):
-            raise BadInput(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-        yield row
+def json_lines(raw: bytes, path: Path | str) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file. Raises BadInput with file and line for anything else."""
+    try:
+        yield from (row for _, row in reading.rows(raw, finite=False))
+    except BadInput as error:
+        raise BadInput(f"{path}:{error}") from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return reading.content(path, reading.LARGE)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
 
 
 def cache_dir() -> Path:

@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from harness import reading
 from harness.errors import BadInput, unknown
 from harness.options import build, option
 
@@ -123,17 +124,26 @@ def load(name_or_file: str) -> Recipe:
         if not path.is_file():
             raise BadInput(f"no recipe file at {name_or_file}")
         name = path.stem
-        content = path.read_bytes()
+        content = _bytes(path)
     elif name_or_file in names():
         name = name_or_file
         content = (resources.files("harness.recipes") / f"{name}.toml").read_bytes()
     else:
         raise unknown("recipe", name_or_file, names())
     try:
+        if reading.depth(content) > reading.NESTING:
+            raise ValueError(f"brackets nested more than {reading.NESTING} deep")
         table = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, UTF-8, dates, and numbers of thousands of digits
         raise BadInput(f"{name_or_file}: not TOML: {error}") from None
     return from_table(name, table, name_or_file)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return reading.content(path, reading.TABLE)
+    except BadInput as error:
+        raise BadInput(f"recipe {path}: {error}") from None
 
 
 def from_table(name: str, table: Mapping[str, Any], where: str) -> Recipe:

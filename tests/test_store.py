@@ -83,7 +83,7 @@ def test_the_quick_check_agrees_with_the_schema_on_types_and_required_keys(store
     checked = 0
     for mutant in mutants:
         keywords = {error.validator for error in validator.iter_errors(mutant)}
-        if keywords & {"type", "required", "minItems"}:
+        if keywords & {"type", "required", "minItems", "minimum", "maximum", "pattern"}:
             assert misfit(mutant, schema()), mutant
             checked += 1
         else:
@@ -280,8 +280,8 @@ def test_an_edit_by_hand_shows(store, change):
     records, (warning,) = store.all()
     assert records == []
     assert str(path) in warning
-    assert "edited" in warning
-    with pytest.raises(BadInput, match="edited"):
+    assert "edited" in warning or "no finite number" in warning
+    with pytest.raises(BadInput, match=r"edited|no finite number"):
         store.find(record["identity"])
     assert store.next_attempt(record["identity"]) == (1, record["run_id"])
 

@@ -185,10 +185,10 @@ def test_repeated_evaluations_of_an_untrained_model_do_not_count_as_seeds(store)
     assert (row.low, row.high) == pytest.approx(wilson(10, 20))
 
 
-def test_damaged_completions_cost_the_pairing_not_the_table(store):
+def test_missing_completions_cost_the_pairing_not_the_table(store):
     add(store, "kd", score(12))
     record = add(store, "sft", score(8))
-    (store.completions_dir / f"{record['run_id']}.jsonl").write_text("gone\n")
+    (store.completions_dir / f"{record['run_id']}.jsonl").unlink()
     assert set(rows_of(store)) == {"kd", "sft"}
     assert "by counts" in render(table(store), "md")
 
@@ -253,7 +253,7 @@ def test_the_reconstruction_is_named_under_every_table(mixed, format):
 def test_markdown_has_the_best_bold_the_second_underlined_and_ties_marked(mixed):
     text = render(table(mixed), "md")
     assert "| vcrd‡ | **60.0** |" in text
-    assert r"| a\|b\<\_$%& | <u>55.0</u>† |" in text
+    assert r"| a\|b\<\_$%\& | <u>55.0</u>† |" in text
     widths = {line.replace(r"\|", "").count("|") for line in text.splitlines() if line.startswith("|")}
     assert len(widths) == 1
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import reading
 from harness.board import index, items, run_page, words
 from harness.board.pages import MARK, Site
 from harness.errors import BadInput, RunFailed
@@ -36,6 +37,7 @@ def build(
     """
     records, warnings = store.all()
     if not records:
+        reading.warn(warnings)
         raise BadInput(f"no records in {store.root}; harness run makes them, --results names another folder")
     _check(out)
     try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from harness import reading
 from harness.commands import words
 
 
@@ -26,8 +26,7 @@ def call(chosen: argparse.Namespace) -> str:
     papers = reported.papers(chosen.results)
     with Reporter() as reporter:
         pages, warnings = site.build(Store(chosen.results), out, papers, reporter.progress)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    reading.warn(warnings)
     front = out / "index.html"
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     facts = {"index": str(front), "pages": pages, "bytes": size, "warnings": warnings}

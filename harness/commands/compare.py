@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from harness import reading
 from harness.commands import words
 
 
@@ -37,8 +38,7 @@ def call(chosen: argparse.Namespace) -> str:
 
     store = Store(chosen.results)
     records, warnings = store.all()
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    reading.warn(warnings)
     view = View(chosen.view, chosen.cost)
     found = versus(records, chosen.a, chosen.b, chosen.task, store.completions, chosen.protocol, view)
     if chosen.json:

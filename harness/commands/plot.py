@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from harness import reading
 from harness.commands import words
 from harness.errors import BadInput
 
@@ -41,8 +41,7 @@ def call(chosen: argparse.Namespace) -> str:
     words.check_view(chosen)
     store = Store(chosen.results)
     records, warnings = store.all()
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    reading.warn(warnings)
     if not records:
         raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
     view = View(chosen.view, anchor=chosen.anchor)

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any
 
+from harness import reading
 from harness.commands import words
 from harness.errors import BadInput
 
@@ -41,8 +42,7 @@ def call(chosen: argparse.Namespace) -> str:
         raise BadInput(f"--format {format} holds one table: choose --layout grid or --layout tasks")
     store = Store(chosen.results)
     records, warnings = store.all()
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    reading.warn(warnings)
     if not records and not chosen.reported:
         raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
     hashes = {record["protocol"]["hash"] for record in records}

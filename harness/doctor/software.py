@@ -46,10 +46,13 @@ def versions() -> Iterator[Finding]:
     if not lock.is_file():
         yield Finding("versions", OK, "all requirements are met; no lock to compare with")
         return
-    pins = dict(line.split("==") for line in map(str.strip, lock.read_text("utf-8").splitlines()) if "==" in line)
+    locks = [lock, lock.with_name("requirements-torch.lock")]
+    text = "\n".join(one.read_text("utf-8") for one in locks if one.is_file())
+    lines = (line.split("#")[0].strip(" \\") for line in text.splitlines())
+    pins = dict(line.split("==", 1) for line in lines if "==" in line)  # the lines of hashes name no version
     other = [
         f"{name} {version} (lock: {pin})"
-        for name, pin in ((n.split("[")[0], p.split(";")[0].split("#")[0].strip()) for n, p in pins.items())
+        for name, pin in ((n.split("[")[0], p.split(";")[0].strip()) for n, p in pins.items())
         if (version := _version(name)) is not None and version.partition("+")[0] != pin.partition("+")[0]
     ]
     if other:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import reading
 from harness.errors import BadInput, unknown
 from harness.leaderboard import grid, numbers, sheets
 from harness.leaderboard.inference import LEVEL
@@ -199,8 +200,12 @@ def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = 
 
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return "; ".join(map(str, value))
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
+        value = "; ".join(map(str, value))
+    value = json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
+    if not isinstance(value, str):
+        return value  # a negative number stays a number
+    # A spreadsheet runs a cell that begins like a formula; the apostrophe has it read as text.
+    return reading.printable(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)
 
 
 def _flat_grid(sections: Sequence[Section]) -> tuple[list[dict[str, Any]], list[str]]:

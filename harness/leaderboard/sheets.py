@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from harness import reading
+
 TIED, RECONSTRUCTED, MISSING = "†", "‡", "–"
 Emphasis = Callable[[str, int | None], str]  # text and rank
 
@@ -60,7 +62,7 @@ def markdown(sheets: Sequence[Sheet]) -> str:
 
 
 def _markdown(text: str) -> str:
-    return re.sub(r"([\\|*_<>`])", r"\\\1", text)
+    return re.sub(r"([\\|*_<>`\[\]&])", r"\\\1", reading.printable(text)).replace("://", ":\u200b//")
 
 
 def latex(sheets: Sequence[Sheet]) -> str:
@@ -90,7 +92,7 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(character, character) for character in reading.printable(text.replace("\n", " ")))
 
 
 def html(sheets: Sequence[Sheet]) -> str:

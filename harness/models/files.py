@@ -128,7 +128,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
 
     _check_there(files)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(files.path)
+        tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=False)
     except Exception as error:  # tokenizer loading surfaces parser errors of several libraries
         raise BadInput(f"the tokenizer of {files.id} cannot be loaded: {_first_line(error)}") from None
     if tokenizer.eos_token_id is None:
@@ -149,7 +149,7 @@ def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -
     kwargs: dict[str, Any] = {"attn_implementation": "sdpa"} if device.startswith("cuda") else {}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            files.path, dtype=getattr(torch, dtype), output_loading_info=True, **kwargs
+            files.path, dtype=getattr(torch, dtype), output_loading_info=True, trust_remote_code=False, **kwargs
         )
     except Exception as error:  # safetensors, json, OS and config errors: all mean that this folder is no model
         raise BadInput(f"the model {files.id} cannot be loaded: {_first_line(error)}") from None
@@ -223,6 +223,8 @@ def text_rule(files: ModelFiles) -> dict[str, Any]:
 
 
 def _first_line(error: BaseException) -> str:
+    if "trust_remote_code" in str(error):
+        return "it runs code of its own (auto_map in its configuration), which is not run here; use a model without"
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import reading
 from harness.errors import BadInput
 from harness.records import trained
 from harness.records.store import Store, write
@@ -86,7 +87,7 @@ def _put(path: Path, content: Mapping[str, Any]) -> None:
 def _object(path: Path) -> dict[str, Any] | None:
     """What a file holds, or None where it cannot be told."""
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        content = reading.value(reading.content(path, reading.RECORD), finite=False)
+    except BadInput:
         return None
     return content if isinstance(content, dict) else None

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness import reading
 from harness.errors import BadInput, RunFailed
 
 SCHEMA_VERSION = 1
@@ -86,18 +87,15 @@ def load(path: Path) -> Record:
     return record
 
 
-def examine(path: Path) -> tuple[Record | None, str]:
-    """The record in ``path``, or None and what is wrong with it. Never raises for what a file can hold."""
+def examine(path: Path, inside: Path | None = None) -> tuple[Record | None, str]:
+    """The record in ``path``, or None and what is wrong with it. Never raises for what a file can hold.
+
+    A link is followed only where it stays below ``inside``.
+    """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        return None, f"cannot be read ({error.strerror})"
-    except UnicodeDecodeError:
-        return None, "is not UTF-8 text"
-    except json.JSONDecodeError as error:
-        return None, f"is not JSON (line {error.lineno}: {error.msg})"
-    except (ValueError, RecursionError) as error:
-        return None, f"is not JSON ({error})"
+        record = reading.value(reading.content(path, reading.RECORD, inside))
+    except BadInput as error:
+        return None, str(error)
     if not isinstance(record, dict) or "schema_version" not in record:
         return None, "is not a record (it has no schema_version)"
     if record["schema_version"] != SCHEMA_VERSION:
@@ -130,11 +128,17 @@ def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
     The few keywords that keep a reader from stumbling, at a fraction of the price of the full validation
     that was done when the record was written.
     """
+    if "$ref" in rule:
+        rule = schema()["$defs"][rule["$ref"].rpartition("/")[2]] | rule
     names, kind = rule.get("type"), type(value)
     if names is not None and (
         kind not in _TYPES[names] if isinstance(names, str) else all(kind not in _TYPES[name] for name in names)
     ):
         return f" is not {names if isinstance(names, str) else ' or '.join(names)}"
+    if kind in (int, float) and not rule.get("minimum", value) <= value <= rule.get("maximum", value):
+        return f" is {value}, outside its range"
+    if kind is str and "pattern" in rule and not re.search(rule["pattern"], value):
+        return " is not of its form"
     if kind is dict:
         for key in rule.get("required", ()):
             if key not in value:
@@ -143,7 +147,9 @@ def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
         for key, item in value.items() if named or others else ():
             inner = named.get(key, others)
             if type(inner) is not dict or (
-                type(item) in _SCALARS and type(item) in _TYPES.get(str(inner.get("type")), ())
+                type(item) in _SCALARS
+                and type(item) in _TYPES.get(str(inner.get("type")), ())
+                and not inner.keys() & {"minimum", "maximum", "pattern", "$ref"}
             ):
                 continue  # nothing is asked of it, or nothing but the type that it has
             if fault := misfit(item, inner):

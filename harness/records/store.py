@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.data import json_lines
+from harness import reading
 from harness.errors import BadInput, RunFailed, unknown
 from harness.records.record import SCHEMA_VERSION, Record, content_hash, examine, label, load, method_label, validate
 
@@ -43,8 +43,11 @@ class Store:
         records, warnings, owners = [], [], {}
         with _garbage_kept():
             for path in self._files("*"):
-                record, fault = examine(path)
+                record, fault = examine(path, self.root)
                 if record is None:
+                    warnings.append(f"{path}: left out: {fault}")
+                    continue
+                if fault := self._edited(record):
                     warnings.append(f"{path}: left out: {fault}")
                     continue
                 _claim(owners, record, path)
@@ -101,12 +104,30 @@ class Store:
         entry = record["completions"]
         path = self.root / entry["file"]
         try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise BadInput(f"{path}: completions of {record['run_id']}: {error.strerror}") from None
+            content = reading.content(path, reading.LARGE, self.root)
+        except BadInput as error:
+            raise BadInput(f"{path}: completions of {record['run_id']}: {error}") from None
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise BadInput(f"{path}: differs from what {record['run_id']} was scored on; restore the file")
-        return list(json_lines(content.decode("utf-8"), path))
+        try:
+            return [_checked_row(number, row) for number, row in reading.rows(content)]
+        except BadInput as error:
+            raise BadInput(f"{path}:{error}") from None
+
+    def _edited(self, record: Mapping[str, Any]) -> str:
+        """How the completions kept differ from those that were scored, or "". Missing ones are no contradiction."""
+        entry = record["completions"]
+        path = self.root / entry["file"]
+        if not os.path.lexists(path):
+            return ""
+        try:
+            content = reading.content(path, reading.LARGE, self.root)
+            if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+                return f"its completions in {path} are not those it was scored on (sha256 differs)"
+            reading.text(content)
+        except BadInput as error:
+            return f"its completions in {path}: {error}"
+        return ""
 
     def path_of(self, record: Mapping[str, Any]) -> Path:
         """Where ``record`` lies, or would lie."""
@@ -176,6 +197,19 @@ def _garbage_kept() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+_ROW = {"problem_id": str, "text": str, "reason": str, "finish": str, "error": bool, "score": (int, float)}
+
+
+def _checked_row(number: int, row: dict[str, Any]) -> dict[str, Any]:
+    """A completion with the fields that tables, pages and exports read. Raises BadInput with line and field."""
+    for key, kind in _ROW.items():
+        if not isinstance(row.get(key), kind):
+            raise BadInput(f"{number}: {key!r} is missing or of a wrong type")
+    if isinstance(row["score"], bool) or not 0 <= row["score"] <= 1:
+        raise BadInput(f"{number}: 'score' is no number from 0 to 1")
+    return row
 
 
 def _claim(owners: dict[Any, Path], record: Record, path: Path) -> None:

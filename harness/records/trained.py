@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import reading
 from harness.errors import BadInput, RunFailed
 
 FACTS = "training.json"
+_KINDS = {"files": dict, "cost": dict, "warnings": list, "curve": list}  # what a run reads of the facts
 
 
 def publish(model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Path) -> None:
@@ -63,9 +65,12 @@ def facts_of(folder: Path) -> dict[str, Any]:
     """What is known of a student's training. Raises BadInput when any of its files is not what was written."""
     mend = f"delete {folder}, the same command trains it again"
     try:
-        facts = json.loads((folder / FACTS).read_text("utf-8"))
+        facts = reading.value(reading.content(folder / FACTS, reading.LARGE, folder), finite=False)
         files = facts["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        whole = all(isinstance(facts[key], kind) for key, kind in _KINDS.items())
+    except (BadInput, KeyError, TypeError):
+        whole = False
+    if not whole:
         raise BadInput(f"{folder / FACTS} cannot be read; {mend}") from None
     for name, digest in files.items():
         if not (folder / name).is_file() or _digest(folder / name) != digest:

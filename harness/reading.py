@@ -1,0 +1,171 @@
+"""Files that anyone may have written, read within bounds: regular files only, of bounded size, nesting and digits.
+
+What a file holds decides neither where is read nor for how long: a link that leads out of the folder, a device, a pipe,
+a thousand brackets or a number of a thousand digits is refused with its reason, and nothing but BadInput is raised.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import math
+import os
+import re
+import stat
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from harness.errors import BadInput
+
+MB = 1_000_000
+RECORD, CURVE, TABLE = 4 * MB, 4 * MB, 1 * MB  # bytes; a record has a few thousand
+LARGE = 2000 * MB  # completions, benchmarks and training prompts, unpacked
+NESTING = 64  # brackets within brackets
+DIGITS = 30  # of a whole number
+GZIP = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+NAMED_AT_MOST = 20  # files that a command names before it counts the rest
+
+
+def content(path: Path | str, limit: int, inside: Path | str | None = None) -> bytes:
+    """The bytes of a regular file of at most ``limit`` bytes that lies, links followed, below ``inside``.
+
+    Raises BadInput with the reason alone: who asks knows the name.
+    """
+    try:
+        real = os.path.realpath(path)
+        if inside is not None and not _is_below(real, os.path.realpath(inside)):
+            raise BadInput(f"leads out of the folder {printable(str(inside))}")
+        _check(os.stat(real), limit)  # before it is opened: opening a pipe waits, and a device may act
+        descriptor = os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
+        with open(descriptor, "rb") as file:
+            _check(os.fstat(descriptor), limit)
+            found = file.read(limit + 1)
+    except OSError as error:
+        raise BadInput(f"cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"cannot be read ({error})") from None  # a NUL in a name
+    if len(found) > limit:
+        raise BadInput(f"is larger than the {_amount(limit)} that are read of such a file")
+    return found
+
+
+def unpacked(packed: bytes, limit: int = LARGE) -> bytes:
+    """What gzip packed, of at most ``limit`` bytes. Raises BadInput with the reason alone."""
+    try:
+        with gzip.open(io.BytesIO(packed)) as file:
+            found = file.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"is no whole gzip file ({error})") from None
+    if len(found) > limit:
+        raise BadInput(f"unpacks to more than the {_amount(limit)} that are read of such a file")
+    return found
+
+
+def text(raw: bytes) -> str:
+    """UTF-8 with or without a byte order mark. Raises BadInput with the reason alone."""
+    try:
+        return raw.removeprefix(BYTE_ORDER_MARK).decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise BadInput(f"is not UTF-8 text (line {line}, byte {error.start})") from None
+
+
+def value(raw: bytes, *, finite: bool = True) -> Any:
+    """The JSON value of ``raw``; ``finite`` refuses NaN and infinities. Raises BadInput with the reason alone."""
+    nested = depth(raw)
+    if nested > NESTING:
+        raise BadInput(f"is not JSON that is read (brackets nested more than {NESTING} deep)")
+    numbers = {"parse_int": _whole, "parse_float": _real, "parse_constant": _no_number} if finite else {}
+    try:
+        return json.loads(text(raw), **({"parse_int": _whole} | numbers))
+    except json.JSONDecodeError as error:
+        raise BadInput(f"is not JSON (line {error.lineno}: {error.msg})") from None
+    except RecursionError:
+        raise BadInput("is not JSON that is read (nested too deep)") from None
+
+
+def rows(raw: bytes, *, finite: bool = True) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of every line of JSON lines. Raises BadInput with line and reason, ``3: is not …``."""
+    for number, line in enumerate(raw.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = value(line, finite=finite)
+        except BadInput as error:
+            raise BadInput(f"{number}: {re.sub(r'line 1: ', '', str(error))}") from None
+        if not isinstance(row, dict):
+            raise BadInput(f"{number}: expected a JSON object, found {type(row).__name__}")
+        yield number, row
+
+
+def depth(raw: bytes) -> int:
+    """How deep the brackets of a JSON or TOML text nest, strings aside; counted only where there are many."""
+    if raw.count(b"[") + raw.count(b"{") <= NESTING:
+        return 0
+    deepest = now = 0
+    for token in _TOKENS.finditer(raw):
+        if token[0] in (b"[", b"{"):
+            now += 1
+            deepest = max(deepest, now)
+        elif token[0] in (b"]", b"}"):
+            now -= 1
+    return deepest
+
+
+# C0 and C1 controls, line and paragraph separators, and the marks that turn the direction of writing.
+_ACTS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_ACTS_IN_LINES = re.compile(_ACTS.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
+
+
+def printable(words: str, *, lines: bool = False) -> str:
+    """``words`` with every character that acts on a terminal, or cannot be printed, as its escape.
+
+    ``lines`` lets line ends and tabs through.
+    """
+    return (_ACTS_IN_LINES if lines else _ACTS).sub(lambda found: ascii(found[0])[1:-1], words)
+
+
+def warn(warnings: list[str], kind: str = "warning") -> None:
+    """One line a warning on stderr, the first :data:`NAMED_AT_MOST`; then how many more there are."""
+    for line in warnings[:NAMED_AT_MOST]:
+        print(f"{kind}: {printable(line)}", file=sys.stderr)
+    if len(warnings) > NAMED_AT_MOST:
+        print(f"{kind}: and {len(warnings) - NAMED_AT_MOST} more", file=sys.stderr)
+
+
+def _check(status: os.stat_result, limit: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise BadInput("is a folder" if stat.S_ISDIR(status.st_mode) else "is no regular file")
+    if status.st_size > limit:
+        raise BadInput(f"has {_amount(status.st_size)}, more than the {_amount(limit)} that are read of such a file")
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise BadInput(f"is not JSON that is read (a whole number of {len(digits)} digits)")
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _no_number(digits[:20])
+
+
+def _no_number(word: str) -> NoReturn:
+    raise BadInput(f"is not JSON that is read ({word} is no finite number)")
+
+
+def _amount(size: int) -> str:
+    return f"{size / MB:,.0f} MB" if size >= MB else f"{size:,} bytes"
