@@ -151,7 +151,7 @@ class Task(ABC):
             task_contract.verdict(self, "grade_all", verdict, completion)
         return list(found)
 
-    def repairs(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def read_figures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Figures of how texts were read before they were graded, where that could have been done otherwise."""
         return {}
 

@@ -129,14 +129,14 @@ def test_both_numbers_stand_beside_each_other_where_a_verdict_differs():
     ]
     again, inner = [], ours.grade_programs
     ours.grade_programs = lambda completions, programs: again.extend(programs) or inner(completions, programs)
-    assert ours.repairs(rows) == {
+    assert ours.read_figures(rows) == {
         "texts_mended": 3,
         "mends": {"end marker": 1, "first indentation": 2},
         "evalplus_reading": {"score": 0.25, "verdicts_that_differ": 2},
     }
     assert len(again) == 3  # only what EvalPlus reads otherwise is run a second time
-    assert ours.repairs(rows[:1]) == {} and len(again) == 3
-    assert task("evalplus-0.2.0").repairs(rows) == {}
+    assert ours.read_figures(rows[:1]) == {} and len(again) == 3
+    assert task("evalplus-0.2.0").read_figures(rows) == {}
 
 
 @pytest.mark.parametrize(

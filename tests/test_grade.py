@@ -316,7 +316,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 
 
 def test_a_task_without_problems_is_no_task(write):
-    with pytest.raises(BadInput, match="sums: its data .* has no rows"):
+    with pytest.raises(BadInput, match=r"sums: its data .* has no rows"):
         samples.read(task(rows=[]), write({"id": "a7", "output": "2"}))
 
 

@@ -164,7 +164,7 @@ def figures(task: Task, graded: Sequence[Mapping[str, Any]], *, read: Sequence[b
     ``read``: which texts were read at all, where others were run as they are.
     """
     texts = list(graded) if read is None else [row for row, was in zip(graded, read, strict=True) if was]
-    found = dict(task.measures(graded)) | task.repairs(texts)
+    found = dict(task.measures(graded)) | task.read_figures(texts)
     if not task.thoughts_are_graded:
         thoughts = Counter(thought(row["text"]) for row in texts)
         closed, still_open = thoughts[Thought.CLOSED], thoughts[Thought.OPEN]

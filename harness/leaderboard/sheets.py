@@ -62,7 +62,12 @@ def markdown(sheets: Sequence[Sheet]) -> str:
 
 
 def _markdown(text: str) -> str:
-    return re.sub(r"([\\|*_<>`\[\]&])", r"\\\1", reading.printable(text)).replace("://", ":\u200b//")
+    """The text of a cell that can be no markup: neither emphasis nor tag, entity, link or bare address."""
+    text = re.sub(r"([\\|*_`])", r"\\\1", reading.printable(text))
+    text = re.sub(r"(<(?=[A-Za-z/!?])|&(?=#?\w+;))", r"\\\1", text)
+    if re.search(r"\][(\[:]", text):  # an interval in brackets stays readable
+        text = re.sub(r"([\[\]])", r"\\\1", text)
+    return text.replace("://", ":\u200b//")
 
 
 def latex(sheets: Sequence[Sheet]) -> str:

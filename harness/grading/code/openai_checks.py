@@ -102,7 +102,7 @@ class OpenAIChecks:
 
             return list(threads.map(judge, zip(completions, programs, strict=True)))
 
-    def repairs(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def read_figures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Nothing is mended, and EvalPlus has no part in it."""
         return {}
 

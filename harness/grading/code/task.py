@@ -89,7 +89,7 @@ class CodeTask(Task):
         """The tier of the sandbox that the programs ran in, and avg@k and pass@k where there are several samples."""
         return {"sandbox": str(tier())} | super().measures(graded)
 
-    def repairs(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def read_figures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """What our reading mended in these texts, and the score under EvalPlus' own where a verdict differs.
 
         Only texts that hold another program for EvalPlus are run a second time. Empty where nothing was mended.
