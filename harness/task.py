@@ -62,7 +62,7 @@ class Data:
 class Protocol:
     """A published way of using a benchmark, as what it changes in the task's class.
 
-    ``changes`` are class attributes (``decoding``, ``dataset``, ``ask``, ``judge_protocol``); ``rules`` is a class
+    ``changes`` are class attributes (``decoding``, ``dataset``, ``ask``, ``reading``); ``rules`` is a class
     whose methods come before the task's. ``version`` is raised whenever the same name would ask otherwise.
     """
 

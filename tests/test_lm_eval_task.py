@@ -97,16 +97,24 @@ def test_our_maths_tasks_run_from_lm_evals_command_line(models, tmp_path, monkey
     class Speaking(LM):
         def generate_until(self, requests):
             assert all(request.args[1]["max_gen_toks"] == task.decoding.max_new_tokens for request in requests)
+            stops.append(requests[0].args[1]["until"])
             return [said[request.args[0]] for request in requests]
 
         loglikelihood = loglikelihood_rolling = None
+        tokenizer_name = "me/speaking"
 
-    found = simple_evaluate(
-        Speaking(),
-        tasks=["harness_amc23"],
-        task_manager=TaskManager(include_path=ours.__path__[0], include_defaults=False),
-        bootstrap_iters=0,
-    )
+        def chat_template(self, chosen=False):
+            return "turns"
+
+        def apply_chat_template(self, turns, add_generation_prompt=True):
+            return next(p.prompt.plain for p in task.items if p.prompt.user == turns[-1]["content"])
+
+    stops = []
+    manager = TaskManager(include_path=ours.__path__[0], include_defaults=False)
+    asked = {"tasks": ["harness_amc23"], "task_manager": manager, "bootstrap_iters": 0}
+    simple_evaluate(Speaking(), apply_chat_template=True, **asked)
+    found = simple_evaluate(Speaking(), **asked)
+    assert stops == [[], ["\n\nProblem:"]]  # a reply in a chat is not cut where a text would be
     assert found["results"]["harness_amc23"]["exact_match,none"] == 0.5
     assert [s["exact_match"] for s in found["samples"]["harness_amc23"]] == [1.0, 0.0]
 

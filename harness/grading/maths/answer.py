@@ -8,8 +8,10 @@ interval, ``1,2`` an unordered set and ``3 4`` seven. Whether two *values* are e
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 from harness.grading.maths.brackets import nesting, split
 from harness.grading.maths.notation import NAME, THOUSANDS, digits
@@ -18,6 +20,7 @@ LITERAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
 LONGEST_LITERAL = 4000  # characters; Python refuses to convert integers of more than 4300 digits
 SEPARATOR = r"[,;]|\\l(?:or|and)(?![a-zA-Z])"
 CONDITION = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt|setminus|mathbb|cap|emptyset|mid)(?![a-zA-Z])")
+SIGNS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 POINT = re.compile(r"^[A-Z]'?\s*(?=\([^()]*,[^()]*\)$)")  # P(2,1)
 NAMES = re.compile(r"\(\s*\\?[A-Za-z]+(?:\s*,\s*\\?[A-Za-z]+)+\s*\)")
 MEMBER = re.compile(r"^(?:\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\)|[^()\[\]{}=<>]{1,20})\s*\\in(?![a-zA-Z])")
@@ -104,7 +107,14 @@ def enclosed(text: str) -> tuple[str, str, str]:
 
 
 def _both_signs(text: str) -> list[str]:
-    if not re.search(r"\\(?:pm|mp)(?![a-zA-Z])", text) or enclosed(text)[0] or len(split(text, r"\\cup\b")) > 1:
+    """``a \\pm b``, and a tuple with one such sign, as two answers; a set in braces reads its own members."""
+    count = len(SIGNS.findall(text))
+    opening = enclosed(text)[0]
+    if not count or opening == "\\{" or (opening and count > 1) or len(split(text, r"\\cup\b")) > 1:
         return [text]
-    signs = [("+", "-"), ("-", "+")]
-    return [re.sub(r"\\mp(?![a-zA-Z])", minus, re.sub(r"\\pm(?![a-zA-Z])", plus, text)) for plus, minus in signs]
+    signs = [{"\\pm": "+", "\\mp": "-"}, {"\\pm": "-", "\\mp": "+"}]
+    return [SIGNS.sub(partial(_sign, chosen), text) for chosen in signs]
+
+
+def _sign(chosen: Mapping[str, str], found: re.Match) -> str:
+    return chosen[found.group()]

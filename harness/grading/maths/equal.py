@@ -58,9 +58,8 @@ def _same(gold: Answer, answer: Answer, rules: Mapping[str, Any]) -> bool:
             return _same_by_name(gold, answer, rules)
         if gold.brackets == answer.brackets and _same_in_order(gold.parts, _by_name(answer), rules):
             return True
-    if (
-        gold.kind == "tuple" and answer.kind == "list" and not CONDITION.search(answer.text)
-    ):  # 1,2 for (1,2), but neither {1,2} nor an interval
+    # 1,2 for (1,2), but neither {1,2} nor an interval
+    if gold.kind == "tuple" and answer.kind == "list" and not CONDITION.search(answer.text):
         bare = not answer.text.startswith("\\{") and not rules["interval"] and "\\infty" not in gold.text
         return bare and _same_in_order(gold.parts, _by_name(answer), rules)
     return _same_as_sets(gold, answer)

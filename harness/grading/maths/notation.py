@@ -8,10 +8,10 @@ characters (:data:`harness.grading.maths.task.LONGEST_ANSWER`) and no rule is wo
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
 
 from harness.grading.maths.brackets import closing, split
+from harness.grading.maths.characters import plain
 from harness.grading.maths.units import KNOWN
 
 THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)", re.ASCII)
@@ -25,63 +25,6 @@ MATHEMATICS = re.compile(r"[=+*<>\\]|\d\s*-|^\s*[-\d]*[abcknpqrtxyz]\^|^\s*[-\d.
 MOST_LAYERS = 8  # of decoration around decoration
 LONGEST_PERIOD = 60  # digits of a repeating decimal; its fraction has twice as many
 
-SIGNS = {
-    **dict.fromkeys("−–—‐‑", "-"),
-    **dict.fromkeys("×✕", r"\times "),
-    **dict.fromkeys("·⋅∙•∗", r"\cdot "),
-    **dict.fromkeys("°º˚", r"^{\circ}"),
-    **dict.fromkeys("′’", "'"),
-    **dict.fromkeys("\u00a0\u2002\u2003\u2005\u2007\u2009\u200a\u202f\u3000\t\n\r", " "),
-    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", ""),
-    "√": r"\sqrt ",
-    "∛": r"\sqrt[3] ",
-    "∜": r"\sqrt[4] ",
-    "π": r"\pi ",
-    "θ": r"\theta ",
-    "φ": r"\phi ",
-    "∞": r"\infty ",
-    "∪": r"\cup ",
-    "∩": r"\cap ",
-    "∖": r"\setminus ",
-    "∅": r"\emptyset ",
-    "∈": r"\in ",
-    "≤": r"\le ",
-    "⩽": r"\le ",
-    "≥": r"\ge ",
-    "⩾": r"\ge ",
-    "≠": r"\ne ",
-    "≈": r"\approx ",
-    "±": r"\pm ",
-    "∓": r"\mp ",
-    "∨": r"\lor ",
-    "∧": r"\land ",
-    "÷": "/",
-    "⁄": "/",
-    "∶": ":",
-    "ℝ": r"\mathbb{R}",
-    "⟨": r"\langle ",
-    "⟩": r"\rangle ",
-    "⌊": r"\lfloor ",
-    "⌋": r"\rfloor ",
-    "⌈": r"\lceil ",
-    "⌉": r"\rceil ",
-    "…": r"\ldots ",
-    "€": r"\text{euro}",
-    "£": r"\text{pound}",
-    "¥": r"\text{yen}",
-    "₹": r"\text{rupee}",
-}
-RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣᵗʰˢᵈʳ", "0123456789+-()nxthsdr", strict=True))
-LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-", strict=True))
-FULL_WIDTH = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFF01, 0xFF5F)}
-FRACTIONS = {
-    char: "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", char).split("⁄")) for char in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
-}
-# Letters of mathematical alphabets (𝑖, 𝐂) and units in one character (㎝) stand for plain ones.
-ALPHABETS = {
-    code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0x1D400, 0x1D7FF), *range(0x3380, 0x33E0))
-}
-CHARACTERS = ALPHABETS | FULL_WIDTH | str.maketrans(SIGNS | FRACTIONS)
 FUNCTIONS = (
     "sqrt|sinh|cosh|tanh|arcsin|arccos|arctan|sin|cos|tan|cot|csc|exp|ln|log|gcd|lcm|binom|frac|pi|infty"
     r"|(?:max|min|sec)(?=\s*[\\({])"  # else units of time, and words
@@ -99,9 +42,7 @@ LEAD = (
 
 def clean(text: str) -> str:
     """``text`` in one spelling: no typesetting, no decoration, no dollar signs of mathematics."""
-    text = re.sub(f"[{''.join(RAISED)}]+", lambda m: "^{" + "".join(map(RAISED.get, m.group())) + "}", text)
-    text = re.sub(f"[{''.join(LOWERED)}]+", lambda m: "_{" + "".join(map(LOWERED.get, m.group())) + "}", text)
-    text = _dollars(text.translate(CHARACTERS))
+    text = _dollars(plain(text))
     for _ in range(MOST_LAYERS):
         before = text
         for pattern, replacement in DECORATION:

@@ -211,12 +211,8 @@ def _mixed(number: str, name: str, rest: str, smaller: str) -> tuple[str, Unit] 
 
 
 def _plain(words: str) -> bool:
-    first = re.split(r"[\s/.]", words.strip().lower())[0]
-    return (
-        first in PLAIN
-        or first.removesuffix("s") in PLAIN
-        or first in {"square", "cubic", "centimetres", "kilometres", "metres"}
-    )
+    first = re.split(r"[\s/.]", words.strip().lower())[0].replace("metre", "meter")
+    return first in {*PLAIN, "square", "cubic"} or first.removesuffix("s") in PLAIN
 
 
 def _product(one: Unit, other: Unit) -> Unit:
@@ -230,9 +226,8 @@ def unit_of(words: str, power: int = 1) -> tuple[int, Unit | None]:
     if words.lstrip("^ ") in {"circ", "circ c"}:
         return 1, {"degree": 1}
     tokens, scale = words.split(), 1
-    if len(tokens) > MOST_WORDS or NO_UNIT & {*tokens[:-1], *(t for t in tokens[-1:] if t not in {"squared", "cubed"})}:
-        return 1, None
-    if tokens and NO_UNIT & {tokens[0]}:
+    raised = len(tokens) > 1 and tokens[-1] in {"squared", "cubed"}  # meters per second squared
+    if len(tokens) > MOST_WORDS or NO_UNIT & set(tokens[:-1] if raised else tokens):
         return 1, None
     while tokens and tokens[0].removesuffix("s") in SCALES:
         scale *= SCALES[tokens.pop(0).removesuffix("s")]
@@ -244,8 +239,8 @@ def unit_of(words: str, power: int = 1) -> tuple[int, Unit | None]:
         factors = _symbols(piece) if piece else []
         for number, factor in enumerate(factors):
             last = place == len(pieces) - 1 and number == len(factors) - 1
-            raised = sign * (power if last else 1)  # m/s squared is a metre per second squared
-            unit = _product(unit, {name: raised * count for name, count in _named(factor).items()})
+            times = sign * (power if last else 1)  # m/s squared is a metre per second squared
+            unit = _product(unit, {name: times * count for name, count in _named(factor).items()})
     return scale, unit
 
 

@@ -1,0 +1,71 @@
+r"""Characters of mathematics in unicode as LaTeX: ``½``, ``x²``, ``√``, ``≤``, ``𝑖``, ``㎝``, full-width digits."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+SIGNS = {
+    **dict.fromkeys("−–—‐‑", "-"),
+    **dict.fromkeys("×✕", r"\times "),
+    **dict.fromkeys("·⋅∙•∗", r"\cdot "),
+    **dict.fromkeys("°º˚", r"^{\circ}"),
+    **dict.fromkeys("′’", "'"),
+    **dict.fromkeys("\u00a0\u2002\u2003\u2005\u2007\u2009\u200a\u202f\u3000\t\n\r", " "),
+    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", ""),
+    "√": r"\sqrt ",
+    "∛": r"\sqrt[3] ",
+    "∜": r"\sqrt[4] ",
+    "π": r"\pi ",
+    "θ": r"\theta ",
+    "φ": r"\phi ",
+    "∞": r"\infty ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∖": r"\setminus ",
+    "∅": r"\emptyset ",
+    "∈": r"\in ",
+    "≤": r"\le ",
+    "⩽": r"\le ",
+    "≥": r"\ge ",
+    "⩾": r"\ge ",
+    "≠": r"\ne ",
+    "≈": r"\approx ",
+    "±": r"\pm ",
+    "∓": r"\mp ",
+    "∨": r"\lor ",
+    "∧": r"\land ",
+    "÷": "/",
+    "⁄": "/",
+    "∶": ":",
+    "ℝ": r"\mathbb{R}",
+    "⟨": r"\langle ",
+    "⟩": r"\rangle ",
+    "⌊": r"\lfloor ",
+    "⌋": r"\rfloor ",
+    "⌈": r"\lceil ",
+    "⌉": r"\rceil ",
+    "…": r"\ldots ",
+    "€": r"\text{euro}",
+    "£": r"\text{pound}",
+    "¥": r"\text{yen}",
+    "₹": r"\text{rupee}",
+}
+RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣᵗʰˢᵈʳ", "0123456789+-()nxthsdr", strict=True))
+LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-", strict=True))
+FULL_WIDTH = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFF01, 0xFF5F)}
+FRACTIONS = {
+    char: "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", char).split("⁄")) for char in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
+}
+# Letters of mathematical alphabets (𝑖, 𝐂) and units in one character (㎝) stand for plain ones.
+ALPHABETS = {
+    code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0x1D400, 0x1D7FF), *range(0x3380, 0x33E0))
+}
+CHARACTERS = ALPHABETS | FULL_WIDTH | str.maketrans(SIGNS | FRACTIONS)
+
+
+def plain(text: str) -> str:
+    """``text`` in the characters that LaTeX is typed in."""
+    text = re.sub(f"[{''.join(RAISED)}]+", lambda m: "^{" + "".join(map(RAISED.get, m.group())) + "}", text)
+    text = re.sub(f"[{''.join(LOWERED)}]+", lambda m: "_{" + "".join(map(LOWERED.get, m.group())) + "}", text)
+    return text.translate(CHARACTERS)
