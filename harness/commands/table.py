@@ -25,7 +25,6 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--cost",
         choices=("seconds", "tokens"),
-        default="seconds",
         help="what --view compute counts (default: seconds)",
     )
     command.add_argument("--anchor", metavar="M", help="the method whose cost is the budget of --view compute")
@@ -47,6 +46,8 @@ def call(chosen: argparse.Namespace) -> str:
 
     if chosen.anchor and chosen.view != "compute":
         raise BadInput("--anchor says whose cost is the budget of --view compute; give that too")
+    if chosen.cost and chosen.view != "compute":
+        raise BadInput("--cost says what --view compute counts; give that too")
     format = "json" if chosen.json else chosen.format or "md"
     data = format in ("csv", "json")
     if data and chosen.layout == "both":
@@ -63,7 +64,7 @@ def call(chosen: argparse.Namespace) -> str:
             f"--protocol {chosen.protocol}: no record was measured under it; known: {', '.join(sorted(hashes))}"
         )
     records = [record for record in records if record["protocol"]["hash"].startswith(chosen.protocol or "")]
-    view = View(chosen.view, chosen.cost, chosen.anchor)
+    view = View(chosen.view, chosen.cost or "seconds", chosen.anchor)
     # What a paper printed can be asked for before anything of that task was measured.
     tasks = None if chosen.reported and not records else chosen.task or None
     sections = leaderboard(records, tasks, store.completions, view)

@@ -13,8 +13,8 @@ from harness.types import Decoding, Problem, Prompt
 
 EXTRACTOR = (
     "a whole program, or the stub with its continuation, through EvalPlus' sanitiser; thoughts, end markers, odd "
-    "spaces, fenced bodies and a lost first indentation are mended before. EvalPlus mends none: where a verdict differs, the "
-    "score by its own reading stands beside (evalplus_reading)"
+    "spaces, fenced bodies and a lost first indentation are mended before. EvalPlus mends none: where a verdict "
+    "differs, the score by its own reading stands beside (evalplus_reading)"
 )
 BY_THE_LETTER = {
     "letter": True,
