@@ -22,6 +22,15 @@ def test_a_run_whose_prompts_all_fill_the_room_ends_in_one_line(method, models, 
     assert "the prompts fill training.max_tokens=32; raise it" in error
 
 
+@pytest.mark.parametrize("signal", ["hidden", "top-k"])
+def test_a_cached_signal_has_no_rows_for_them(signal, models, tmp_path, capsys):
+    data = rows(tmp_path / "p.jsonl", ["x" * 40, "y"] * 3)
+    assert main([*_words("kd", models, data, tmp_path), "--set", f"training.signal={signal}"]) == 0
+    data = rows(tmp_path / "q.jsonl", ["x" * 40] * 6)
+    assert main([*_words("kd", models, data, tmp_path), "--set", f"training.signal={signal}"]) == 1
+    assert "the prompts fill training.max_tokens=32" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
 @pytest.mark.parametrize("method", ["sft", "kd", "gkd"])
 def test_the_others_train_and_the_cut_ones_are_counted(method, models, tmp_path, capsys):
     data = rows(tmp_path / "p.jsonl", ["x" * 40, "y"] * 3)
