@@ -269,6 +269,8 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     unused = set() if training["signal"] == "top-k" else {"top_k"}
     if method.needs.teacher != "signal":
         unused = {"signal", "top_k"}
+    if training["decay_norms"] or not training["weight_decay"]:
+        unused = unused | {"decay_norms"}  # as it was before there was a choice
     spec |= {
         "loop": LOOP,
         "teacher": plan.teacher.identity() if _wants_teacher(method) else None,

@@ -49,6 +49,7 @@ class Training:
     warmup: float = option(0.05, "share of the steps with rising learning rate", low=0, high=1)
     schedule: str = option("cosine", "after warm-up", choices=("cosine", "linear", "constant"))
     weight_decay: float = option(0.0, "AdamW's decoupled weight decay", low=0)
+    decay_norms: bool = option(True, "whether the decay also shrinks norm weights and biases; False spares them")
     clip: float = option(1.0, "largest gradient norm; 0 does not clip", low=0)
     precision: str = option("float32", "of the forward passes", choices=("float32", "bfloat16"))
     signal: str = option(

@@ -7,5 +7,5 @@ class AlpacaEval(AlpacaItems):
     """Win rate against text-davinci-003 on 805 instructions, asked in AlpacaEval 1's words by default."""
 
     name = "alpaca_eval"
-    version = "1"
+    version = "2"
     paper = "https://arxiv.org/abs/2404.04475"

@@ -11,7 +11,7 @@ class EvolInstruct(PairwiseTask):
     """Win rate against gpt-3.5-turbo, judged in both orders as DistiLLM-2 does."""
 
     name = "evol_instruct"
-    version = "1"
+    version = "2"
     dataset = Dataset(
         local="evol_instruct/evol_inst_eval.json",
         repository="jongwooko/distillm-2",

@@ -11,7 +11,7 @@ class VicunaBench(AlpacaItems):
     """Win rate against text-davinci-003 on AlpacaEval's 80 Vicuna questions, judged in both orders."""
 
     name = "vicuna_bench"
-    version = "1"
+    version = "2"
     paper = "https://lmsys.org/blog/2023-03-30-vicuna/"
     judge_protocol = "distillm2"
 

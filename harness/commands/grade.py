@@ -29,6 +29,8 @@ def call(chosen: argparse.Namespace) -> str:
     outcome = grade(
         chosen.task, Path(chosen.samples), chosen.judge, chosen.protocol, chosen.results / "work" / "judgements"
     )
+    if chosen.sandbox and "sandbox" not in outcome["measures"]:
+        print("warning: --sandbox is not read: the task runs no programs", file=sys.stderr)
     for warning in outcome["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if chosen.json:

@@ -93,11 +93,12 @@ def call(chosen: argparse.Namespace) -> str:
 
     words.accept_sandbox(chosen)
     plan = prepare(request_of(chosen))
-    from harness.evaluation.benchmarks import unused_judge
+    from harness import unheard
     from harness.forecast import fit, resumed
 
-    for warning in unused_judge(chosen.judge, plan.tasks):
-        print(f"warning: {warning}", file=sys.stderr)
+    for warning in unheard.warnings(plan, sandbox=chosen.sandbox):
+        if processes.leads():
+            print(f"warning: {warning}", file=sys.stderr)
 
     if chosen.resume is not None and processes.leads():  # followers never look at the results on their own
         resumed.check(plan, chosen.resume)

@@ -42,6 +42,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(chosen: argparse.Namespace) -> str:
+    from harness import unheard
     from harness.forecast import fit
     from harness.plan import prepare
     from harness.sweep.cells import cells
@@ -49,6 +50,8 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.sweep.view import TerminalView
 
     plan = prepare(request_of(chosen))
+    for warning in unheard.warnings(plan):
+        print(f"warning: {warning}", file=sys.stderr)
     grid = cells(plan)
     if chosen.dry_run:
         return _listed(grid, chosen.json)

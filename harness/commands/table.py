@@ -18,7 +18,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--protocol", metavar="HASH", help="only this protocol, by the beginning of its hash")
     command.add_argument("--format", default=None, choices=("md", "csv", "json", "latex", "html"), help="default: md")
     words.view(command)
-    command.add_argument("--cost", choices=words.UNITS, default="flops", help="what --view compute counts")
+    command.add_argument("--cost", choices=words.UNITS, help="what --view compute counts (default: flops)")
     command.add_argument(
         "--layout",
         choices=("both", "grid", "tasks"),
@@ -51,7 +51,7 @@ def call(chosen: argparse.Namespace) -> str:
             f"--protocol {chosen.protocol}: no record was measured under it; known: {', '.join(sorted(hashes))}"
         )
     records = [record for record in records if record["protocol"]["hash"].startswith(chosen.protocol or "")]
-    view = View(chosen.view, chosen.cost, chosen.anchor)
+    view = View(chosen.view, chosen.cost or "flops", chosen.anchor)
     # What a paper printed can be asked for before anything of that task was measured.
     tasks = None if chosen.reported and not records else chosen.task or None
     sections = leaderboard(records, tasks, store.completions, view)

@@ -83,17 +83,6 @@ def open_unjudged(name: str, protocol: str | None = None) -> Task:
     return _micro_task(asked) if world == "micro" else _made(asked, data.read(asked.dataset), None)
 
 
-def unused_judge(judge: str | None, tasks: Sequence[Task]) -> list[str]:
-    """What a user should know of a judge that was asked for and that some or all of the tasks do without."""
-    if judge is None:
-        return []
-    generated = [task.title for task in tasks if task.needs_judge and task.data.world == "micro"]
-    found = [f"--judge {judge} does not judge {title}, whose answers are judged by a rule" for title in generated]
-    if not any(task.needs_judge for task in tasks):
-        found.append(f"--judge {judge} is not used: {', '.join(task.title for task in tasks)} takes no judge")
-    return found
-
-
 def open_all(
     names: Sequence[str], world: str, judge: str | None, keep: Path | None, protocol: str | None
 ) -> list[Task]:

@@ -11,9 +11,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from harness import unheard
 from harness.errors import BadInput
 from harness.evaluation import evaluate
-from harness.evaluation.benchmarks import open_task, unused_judge
+from harness.evaluation.benchmarks import open_task
 from harness.evaluation.samples import Samples, read
 from harness.task import Task
 from harness.types import Verdict
@@ -35,6 +36,7 @@ def grade(
     task = open_task(name, "micro" if stored_micro else "real", judge, keep, protocol)
     if stored_micro and task.data.world != "micro":
         raise BadInput(f"{path}: holds completions of the micro world, not of {task.title}; name the task with @micro")
+    unheard.judge_heard([task], judge)
     samples = read(task, path)
     rows = evaluate.rows(samples.completions, _verdicts(task, samples))
     score = evaluate.score(task, rows)
@@ -58,7 +60,6 @@ def grade(
         "grader": task.grader_identity(),
         "samples_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "warnings": [
-            *unused_judge(judge, [task]),
             *samples.warnings,
             *evaluate.warnings_of(task, rows, score.counts, figures),
         ],

@@ -64,7 +64,7 @@ def train(job: Job, progress: Progress) -> Trained:
     held = sharding.hold(Student(model, len(tokenizer)), accelerator)
     model = held.whole.model
     optimizer = torch.optim.AdamW(
-        held.student.parameters(),
+        decayed(held.student, plan.decay_norms or not plan.weight_decay),
         lr=plan.learning_rate,
         weight_decay=plan.weight_decay,
         fused=device.type == "cuda",
@@ -183,6 +183,15 @@ def _faults_named(step: Step, every: int) -> Iterator[None]:
         place = places.of_error(error)
         said = f"{place}: {error}" if place and place not in str(error) else str(error)
         raise RunFailed(f"{said}; step {step.index}; {kept}") from error
+
+
+def decayed(student: torch.nn.Module, norms: bool) -> list[dict[str, Any]]:
+    """The parameters for the optimizer; unless ``norms``, those of one dimension (norms, biases) are not decayed."""
+    every = list(student.parameters())
+    if norms:
+        return [{"params": every}]
+    matrices = [p for p in every if p.ndim > 1]
+    return [{"params": matrices}, {"params": [p for p in every if p.ndim <= 1], "weight_decay": 0.0}]
 
 
 def _backward(

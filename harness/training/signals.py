@@ -81,7 +81,7 @@ class LiveTeacher:
         if k is None:
             return {"hidden": hidden}
         with torch.no_grad():
-            bounds = cut(range(len(hidden)), self.head.vocab)
+            bounds = [*cut(range(len(hidden)), self.head.vocab)] or [(0, 0)]  # of prompts that leave no room
             parts = [TopKReading.of(self.head.logits(hidden[a:b]), k) for a, b in bounds]
         return {"ids": torch.cat([p.ids for p in parts]), "log_probs": torch.cat([p.log_probs for p in parts])}
 

@@ -1,0 +1,55 @@
+"""Options that nobody would read: refused where no part of a request reads them, told where only some parts do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.errors import BadInput
+from harness.method import ReferencePoint, texts_of
+from harness.task import Task
+from harness.types import Source
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+
+
+def judge_heard(tasks: Sequence[Task], judge: str | None) -> list[str]:
+    """Warnings where ``--judge`` is read by some of the tasks only. Raises BadInput where none reads it."""
+    if judge is None:
+        return []
+    deaf = [task.title for task in tasks if not task.needs_judge or task.data.world != "real"]
+    if len(deaf) == len(tasks):
+        raise BadInput(f"--judge: {', '.join(deaf)} is graded without a judge of yours; leave --judge out")
+    return [f"--judge is not read by {', '.join(deaf)}, which no judge of yours grades"] if deaf else []
+
+
+def warnings(plan: Plan, *, sandbox: str | None = None) -> list[str]:
+    """What of a request is not read by all of it. Raises BadInput for a judge that no task reads."""
+    request, methods = plan.request, [training.method for training in plan.trainings]
+    found = judge_heard(plan.tasks, request.judge)
+    if request.protocol is not None:
+        deaf = [task.title for task in plan.tasks if task.protocol != request.protocol]
+        found += [f"--protocol {request.protocol} is not read by {', '.join(deaf)}, which has none"] if deaf else []
+    if request.teacher and plan.teacher is None:
+        found.append(f"--teacher is not read: {_names(plan)} needs no teacher")
+    trained = [method for method in methods if not isinstance(method, ReferencePoint)]
+    if request.track and not trained:
+        found.append(f"--track is not read: {_names(plan)} trains nothing")
+    texts = {source for method in trained for source in texts_of(method, plan.recipe.training.steps)}
+    read = {
+        "training": bool(trained),
+        "rollout": bool(texts & {Source.STUDENT, Source.MIXED}),
+        "teacher_text": Source.TEACHER in texts,
+        "data": bool(trained),
+    }
+    for setting in request.settings:
+        if not read.get(setting.partition(".")[0].strip(), True):
+            found.append(f"--set {setting} is not read: {_names(plan)} has no use for it")
+    if sandbox and not any(task.family == "code" for task in plan.tasks):
+        found.append("--sandbox is not read: no task asked runs programs")
+    return found
+
+
+def _names(plan: Plan) -> str:
+    return ", ".join(dict.fromkeys(training.label for training in plan.trainings))
