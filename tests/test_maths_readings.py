@@ -175,6 +175,8 @@ def test_qwens_extraction(text, answer):
         ("(1,2)", "(1.00001,2)", True),
         ("1,2", "(1,2)", True),  # brackets count for nothing
         ("1,2", "(2,1)", False),
+        ("\\text{east}", "\\text{east}", True),  # a unit to it: nothing is left on either side
+        ("\\text{even}", "\\text{east}", False),
         ("C", "(C)", True),
         ("C", "(D)", False),
         ("x^2+1", "1+x^{2}", True),

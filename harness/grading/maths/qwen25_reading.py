@@ -31,7 +31,7 @@ NAMES = ("x=", "y=", "z=", *(f"{name}\\{sign}" for name in "xyz" for sign in ("i
 
 
 def extract(text: str) -> str | None:
-    """The answer of a text, without what its grader drops; None where there is none."""
+    """The answer of a text, without what its grader drops, which may be all of it; None where there is none."""
     if "final answer is $" in text and "$. I hope" in text:  # Minerva's prompt
         found = text.split("final answer is $", 1)[1].split("$. I hope", 1)[0].strip()
     elif "boxed" in text:
@@ -47,7 +47,7 @@ def extract(text: str) -> str | None:
     found = re.sub(r"\n\s*", "", found).removeprefix(":").removesuffix(".").removesuffix("/")
     if len(found) > LONGEST:
         return found  # no answer; to strip it would cost more than it has characters
-    return stripped(stripped(found)) or None
+    return stripped(stripped(found)) if found else None
 
 
 def _boxed(rest: str) -> str:

@@ -92,7 +92,7 @@ def _at_once(gold: Gold, answer: str | None, reading: Reading) -> Judged | None:
     """The verdict where no mathematics is needed, else None."""
     if answer is None:
         return Judged(False, None, reading.nothing)
-    if not answer:
+    if not answer and reading.rules != "qwen25":  # which drops "east" from gold and answer, and finds them equal
         return Judged(False, "", "the answer is empty")
     if len(answer) > LONGEST_ANSWER:
         return Judged(False, answer[:LONGEST_ANSWER], f"the answer is longer than {LONGEST_ANSWER} characters")
