@@ -27,6 +27,7 @@ ALLOWED = {  # folder or file, and the names that may stand there (None: any)
     "evaluation/peers.py": (None, "holds named benchmarks against named libraries, with the differences of each"),
     "evaluation/peer_graders.py": (None, "asks libraries by their own names of benchmarks"),
     "evaluation/peer_times.py": (None, "asks libraries by their own names of benchmarks"),
+    "grading/maths/readings.py": ({"gsm8k"}, "the readings are named after lm-eval's tasks"),
     "losses.py": ({"jsd"}, "the divergence of that name"),
     "grading/judges": ({"distillm2", "alpaca_eval"}, "a judge protocol named as its paper; the package with templates"),
     "grading/instruction/pairwise.py": ({"distillm2"}, "the protocol of that paper's script"),

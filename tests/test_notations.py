@@ -7,9 +7,10 @@ import pytest
 
 from harness.cli import main
 from harness.errors import BadInput
-from harness.evaluation import check, notations
+from harness.evaluation import notations
 from harness.evaluation.benchmarks import open_task
 from harness.grading.maths.task import Gold, Judged
+from harness.micro import world
 
 KINDS = (  # noqa: SIM905 (words read best as words)
     "assignments bases boxes complex constants decimals decorated equations fractions integers intervals radicals sets "
@@ -92,7 +93,7 @@ def test_a_sound_grader_is_green(monkeypatch, capsys):
 
 
 def test_a_case_takes_the_way_of_a_whole_task_and_leaves_the_task_as_it_was():
-    task = open_task(check.WHOLE_TASK)
+    task = open_task(world.ANY_ANSWER)
     before = list(task.items)
     wrong = notations.held_against_task(task, [case("8", True), case("9", False), case("9", True), case("08.0", False)])
     assert [(c.answer, c.right) for c, _ in wrong] == [("9", True), ("08.0", False)] and task.items == before

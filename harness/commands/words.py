@@ -38,7 +38,8 @@ def check_view(chosen: argparse.Namespace) -> None:
     """Raises BadInput for an anchor or a unit of cost that no view asks for."""
     if chosen.anchor and chosen.view != "compute":
         raise BadInput("--anchor says whose cost is the budget of --view compute; give that too")
-    if getattr(chosen, "cost", None) and chosen.view != "compute":
+    pareto = getattr(chosen, "kind", None) == "pareto"  # whose axis is a cost in every view
+    if getattr(chosen, "cost", None) and chosen.view != "compute" and not pareto:
         raise BadInput("--cost says what --view compute counts; give that too")
 
 

@@ -69,19 +69,19 @@ def _accepts(problem: CodeProblem, arguments: str, want: Any, have: Any) -> bool
     entry_point, atol = problem.entry_point, problem.atol
     if problem.task_id == "HumanEval/32":
         return abs(oracles._poly(*loads(arguments), have)) <= atol
-    mbpp = problem.task_id.startswith("Mbpp/")
-    if mbpp and entry_point in oracles.MBPP_OUTPUT_NOT_NONE_TASKS:
+    from_mbpp = problem.task_id.startswith("Mbpp/")
+    if from_mbpp and entry_point in oracles.MBPP_OUTPUT_NOT_NONE_TASKS:
         found = have if isinstance(have, bool) else have is not None
         return found == (want is not None)
-    if mbpp and entry_point in oracles.MBPP_OUTPUT_SET_EQ_TASKS:
+    if from_mbpp and entry_point in oracles.MBPP_OUTPUT_SET_EQ_TASKS:
         if isinstance(have, Several):  # EvalPlus asks for out == exp before, which raises for shapes that do not fit
             numpy.broadcast_shapes(have.array.shape, numpy.shape(want))
         exact = _same_members(want, have)
     else:
         exact = have == want
-        if mbpp and entry_point == "surface_Area":
+        if from_mbpp and entry_point == "surface_Area":
             exact = exact or abs(have - oracles._surface_Area(*loads(arguments))) <= atol
-        elif mbpp and entry_point == "digit_distance_nums":
+        elif from_mbpp and entry_point == "digit_distance_nums":
             exact = exact or have == oracles._digit_distance_nums(*loads(arguments))
     if exact:
         return True
