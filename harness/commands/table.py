@@ -36,6 +36,8 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.records.store import Store
 
     words.check_view(chosen)
+    if chosen.cost and chosen.view != "compute":
+        raise BadInput("--cost says what --view compute counts; give that too")
     format = "json" if chosen.json else chosen.format or "md"
     data = format in ("csv", "json")
     if data and chosen.layout == "both":

@@ -35,12 +35,9 @@ def view(command: argparse.ArgumentParser) -> None:
 
 
 def check_view(chosen: argparse.Namespace) -> None:
-    """Raises BadInput for an anchor or a unit of cost that no view asks for."""
+    """Raises BadInput for an anchor that no view asks for."""
     if chosen.anchor and chosen.view != "compute":
         raise BadInput("--anchor says whose cost is the budget of --view compute; give that too")
-    pareto = getattr(chosen, "kind", None) == "pareto"  # whose axis is a cost in every view
-    if getattr(chosen, "cost", None) and chosen.view != "compute" and not pareto:
-        raise BadInput("--cost says what --view compute counts; give that too")
 
 
 def sandbox(command: argparse.ArgumentParser) -> None:
