@@ -30,11 +30,11 @@ leaderboard: $(READY)
 	$(BIN)/harness plot --results results/micro --theme auto --out results/micro/leaderboard.svg
 	$(BIN)/harness table --results results/objectives --layout tasks > results/objectives/LEADERBOARD.md
 	$(BIN)/python -c "from harness.leaderboard.table import update_between_markers as update; \
-	  from harness.bench.summary import markdown; update('README.md', markdown('results/bench'), 'bench')"
+	  from results.scripts.bench.summary import markdown; update('README.md', markdown('results/bench'), 'bench')"
 
 # The benchmarks against TRL and Liger, which get an environment of their own (.venv-bench). Hours; on a quiet machine.
 bench: $(READY)
-	$(BIN)/python -m harness.bench $(BENCH)
+	$(BIN)/python -m results.scripts.bench $(BENCH)
 
 # The locks name every version and the hash of every file. uv is quick and takes wheel folders from its own variable only.
 # torch has a lock of its own: its CPU wheel where a wheel folder has it, else that of the public index.

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from harness import __version__, places
+from harness import __version__, error_location
 from harness.commands import NAMES
 from harness.errors import BadInput, RunFailed
-from harness.reading import printable
+from harness.safe_read import printable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,14 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except BaseException as error:
-        if "--debug" in words and not (isinstance(error, SystemExit) and places.of_error(error) is None):
+        if "--debug" in words and not (isinstance(error, SystemExit) and error_location.of_error(error) is None):
             traceback.print_exception(error, file=sys.stderr)
         return _said(error)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
     """Runs one command and prints what it returns. Raises what stopped it."""
-    with places.faults_as(RunFailed):
+    with error_location.faults_as(RunFailed):
         chosen = parser().parse_args(arguments)
         with contextlib.redirect_stdout(sys.stderr):  # libraries print; stdout is for results
             printed = chosen.command(chosen)
@@ -67,9 +67,7 @@ def _said(error: BaseException) -> int:
         line = f"failed: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
     elif isinstance(error, Exception):
         last = traceback.extract_tb(error.__traceback__)[-1]
-        line = (
-            f"internal error: {type(error).__name__}: {_one_line(error)} at {places.shown(last.filename)}:{last.lineno}"
-        )
+        line = f"internal error: {type(error).__name__}: {_one_line(error)} at {error_location.shown(last.filename)}:{last.lineno}"
         line += "; run again with --debug for the trace and report it"
     else:
         raise error

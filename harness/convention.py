@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.method import Method, ReferencePoint, texts_of
-from harness.plan import Plan, Training
+from harness.plan import Plan, TrainingRun
 from harness.types import Source
 
 
-def card(plan: Plan, training: Training, facts: Mapping[str, Any]) -> dict[str, Any]:
+def card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The card of a trained student; ``facts`` are those of its training.json."""
     method, recipe = training.method, plan.recipe
     if isinstance(method, ReferencePoint):

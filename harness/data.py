@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import reading
+from harness import safe_read
 from harness.errors import BadInput
 from harness.task import Data, Dataset
 
@@ -80,13 +80,13 @@ def _fetch(dataset: Dataset, target: Path) -> bytes:
 def parse(content: bytes, path: Path) -> list[Mapping[str, Any]]:
     """Rows of a ``.jsonl``, ``.json`` (a list) or gzipped file. Raises BadInput with file and line."""
     try:
-        raw = reading.unpacked(content) if path.name.endswith(".gz") else content
+        raw = safe_read.unpacked(content) if path.name.endswith(".gz") else content
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
     if ".jsonl" in path.name:
         return list(json_lines(raw, path))
     try:
-        rows = reading.value(raw, finite=False)
+        rows = safe_read.value(raw, finite=False)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -97,14 +97,14 @@ def parse(content: bytes, path: Path) -> list[Mapping[str, Any]]:
 def json_lines(raw: bytes, path: Path | str) -> Iterator[dict[str, Any]]:
     """The objects of a JSON-lines file. Raises BadInput with file and line for anything else."""
     try:
-        yield from (row for _, row in reading.rows(raw, finite=False))
+        yield from (row for _, row in safe_read.rows(raw, finite=False))
     except BadInput as error:
         raise BadInput(f"{path}:{error}") from None
 
 
 def _bytes(path: Path) -> bytes:
     try:
-        return reading.content(path, reading.LARGE)
+        return safe_read.content(path, safe_read.LARGE)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
 

@@ -22,7 +22,7 @@ Weights thus re-allocate signal: multiplying all of them by a constant changes n
 over k sources that share its step multiplies its objective by k.
 
 Objectives see slices of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an
-objective may not look across tokens; ``weight`` may, within a step of the text (see ``Needs.step_unit``).
+objective may not look across tokens; ``weight`` may, within a step of the text (see ``Needs.segment``).
 ``survey`` sees the two log-probabilities of every token of whole sequences before their objective.
 
 A method that gives weights has a setting ``shuffle`` (default False), with which the loop deals the same weights
@@ -68,12 +68,12 @@ class Needs:
     """What a method asks of the harness; the cost accounting and the early refusals follow from it.
 
     teacher: ``none``; ``text`` (its samples); ``signal`` (its distribution, exact or top-k with tail)
-    step_unit: ``token``, ``line`` or ``sentence``: the piece of text whose tokens ``weight`` sees together
+    segment: ``token``, ``line`` or ``sentence``: the piece of text whose tokens ``weight`` sees together
     proposals: both models propose a next step at every step of the text and a checker scores the two
     exact: the signal must be the whole distribution; a top-k one is refused before any work
     gate: ``Method.weight`` multiplies nothing; the objective reads what it gave, or its shuffled control, as
         ``tokens.gate``
-    survey: ``Method.survey`` is called before the objective (the signal must be exact then, too)
+    sequence_features: ``Method.sequence_features`` is called before the objective (the signal must be exact then, too)
     joint: how Source.MIXED text is sampled from both models
     replay: how many of the student's latest responses Source.REPLAY draws from; 0 keeps none
     full: Source.REPLAY samples from the student until the buffer is full, not only while it is empty
@@ -82,11 +82,11 @@ class Needs:
     """
 
     teacher: str = "none"
-    step_unit: str = "token"
+    segment: str = "token"
     proposals: bool = False
     exact: bool = False
     gate: bool = False
-    survey: bool = False
+    sequence_features: bool = False
     joint: Mixture | Speculation | None = None
     replay: int = 0
     full: bool = False
@@ -118,13 +118,13 @@ class Tokens:
     sequence: Tensor  # [N] which sequence of the micro-batch
     position: Tensor  # [N] 0-based place in the response
     length: Tensor  # [N] response length of the token's sequence
-    step_id: Tensor  # [N] consecutive number of the step of the text, see Needs.step_unit
+    segment_id: Tensor  # [N] consecutive number of the step of the text, see Needs.segment
     source: tuple[Source, ...]  # of each sequence, indexed by ``sequence``
     sampler_log_prob: Tensor | None  # [N] log-probability under the sampler, NaN where text is data
     validity: Tensor | None  # [N, 2] of the teacher's and the student's proposed step, NaN if unknown
     step: Step
     gate: Tensor | None = None  # [N] see Needs.gate
-    survey: Tensor | None = None  # [N, ...] what Method.survey returned for these tokens
+    sequence_features: Tensor | None = None  # [N, ...] what Method.sequence_features returned for these tokens
     metrics: dict[str, Tensor] = field(default_factory=dict)  # [N] values to log, filled by the method
 
     def from_source(self, *sources: Source) -> Tensor:
@@ -223,8 +223,8 @@ class Method(ABC):
     def objective(self, tokens: Tokens) -> Tensor:
         """[N] value of every token in nats, differentiable in ``tokens.logits`` and ``tokens.student``."""
 
-    def survey(self, sequences: Sequences) -> Tensor:
-        """[N, ...] what the objective is to know of whole sequences, see ``Needs.survey``; without gradient."""
+    def sequence_features(self, sequences: Sequences) -> Tensor:
+        """[N, ...] what the objective is to know of whole sequences, see ``Needs.sequence_features``; without gradient."""
         raise NotImplementedError(f"{self.name} asks for a survey and makes none")
 
     def weight(self, tokens: Tokens) -> Tensor | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import foreign, options, places, probe, recipe, registry
+from harness import error_location, method_probe, options, recipe, registry, user_code
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks
 from harness.method import Method, ReferencePoint, texts_of
@@ -31,7 +31,7 @@ NOT_IN_SPEC = {"checkpoint_every", "threads"}  # change how a run goes, not what
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """``harness run`` as typed."""
 
     methods: Sequence[str]
@@ -51,7 +51,7 @@ class Request:
 
 
 @dataclass
-class Training:
+class TrainingRun:
     """One student to be had: a method, a seed, and the specification that both and the recipe amount to."""
 
     method: Method
@@ -67,7 +67,7 @@ class Training:
         return self.method.name if self.variant is None else f"{self.method.name}@{self.variant}"
 
 
-def words_of(request: Request, training: Training, task: str) -> dict[str, Any]:
+def words_of(request: RunRequest, training: TrainingRun, task: str) -> dict[str, Any]:
     """What a record keeps of the request, for ``harness show --command``: absolute paths are cut to their file."""
     return {
         "method": _portable(training.word),
@@ -83,10 +83,10 @@ def _portable(word: str) -> str:
 
 @dataclass
 class Plan:
-    request: Request
+    request: RunRequest
     recipe: Recipe
     tasks: list[Task]
-    trainings: list[Training]
+    trainings: list[TrainingRun]
     student: ModelFiles
     teacher: ModelFiles | None
     prompts: list[Example]
@@ -97,8 +97,8 @@ class Plan:
     device: str
 
 
-@places.faults_as(BadInput)
-def prepare(request: Request) -> Plan:
+@error_location.faults_as(BadInput)
+def prepare(request: RunRequest) -> Plan:
     """The plan of a request. Raises BadInput for anything that would stop it later."""
     chosen, settings = recipe.override(recipe.load(request.recipe), request.settings)
     if request.student or request.teacher:
@@ -110,7 +110,7 @@ def prepare(request: Request) -> Plan:
     built = [configured(name, chosen, settings) for name in names]
     _all_used(settings, [method for method, *_ in built])
     for method, *_ in built:
-        probe.check(method, chosen.training)
+        method_probe.check(method, chosen.training)
     device = _device(request.device)
     tracking.check(request.track)
     store = Store(request.results)
@@ -159,11 +159,13 @@ def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[
     values |= chosen.method.get(found.name, {})
     values |= {key: value for key, value in settings.items() if key in known}
     config = options.build(found.Config, values, f"method {found.name}", found.paper)
-    with places.faults_as(BadInput, called=found):
+    with error_location.faults_as(BadInput, called=found):
         method = found(config)
     if not hasattr(method, "config") or not hasattr(method, "state"):
-        raise BadInput(f"{places.of(found, '__init__')}: __init__ of {found.name} leaves out super().__init__(config)")
-    return method, registry.split(name)[2] or None, foreign.identity(found)
+        raise BadInput(
+            f"{error_location.of(found, '__init__')}: __init__ of {found.name} leaves out super().__init__(config)"
+        )
+    return method, registry.split(name)[2] or None, user_code.identity(found)
 
 
 def settings_of(found: type[Method], name: str) -> dict[str, Any]:
@@ -217,7 +219,7 @@ def _none_trains(model: ModelFiles, built: Iterable[tuple[Method, str | None, st
 
 def variants_of(found: type[Method]) -> dict[str, Mapping[str, Any]]:
     """The named settings of a method, and ``shuffled``, the control of every method that weights tokens."""
-    probe.configuration(found)
+    method_probe.configuration(found)
     weighs = any(field.name == "shuffle" for field in dataclasses.fields(found.Config))
     return dict(found.variants) | ({SHUFFLED: {"shuffle": True}} if weighs else {})
 
@@ -253,7 +255,7 @@ def _data(chosen: Recipe, methods: Sequence[Method]) -> tuple[list[Example], lis
     return prompts, labelled, validation
 
 
-def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> Training:
+def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> TrainingRun:
     settings = dataclasses.asdict(method.config)
     spec: dict[str, Any] = {
         "method": {"name": method.name, "variant": variant, "settings": settings, "origin": origin},
@@ -263,7 +265,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     if isinstance(method, ReferencePoint):
         if method.evaluates == "teacher":
             spec["student"] = plan.teacher.identity()
-        return Training(method, variant, origin, seed, spec, _training_id(spec))
+        return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
     texts = texts_of(method, plan.recipe.training.steps)
     training = dataclasses.asdict(plan.recipe.training)
     unused = set() if training["signal"] == "top-k" else {"top_k"}
@@ -283,7 +285,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     }
     if rule := models.text_rule(plan.student):
         spec["text"] = rule  # only where the labels are not those of every other tokenizer
-    return Training(method, variant, origin, seed, spec, _training_id(spec))
+    return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
 
 
 def _training_id(spec: Mapping[str, Any]) -> str:

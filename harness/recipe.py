@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from harness import reading
+from harness import safe_read
 from harness.errors import BadInput, unknown
 from harness.options import build, option
 
@@ -132,8 +132,8 @@ def load(name_or_file: str) -> Recipe:
     else:
         raise unknown("recipe", name_or_file, names())
     try:
-        if reading.depth(content) > reading.NESTING:
-            raise ValueError(f"brackets nested more than {reading.NESTING} deep")
+        if safe_read.depth(content) > safe_read.NESTING:
+            raise ValueError(f"brackets nested more than {safe_read.NESTING} deep")
         table = tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # of TOML, UTF-8, dates, and numbers of thousands of digits
         raise BadInput(f"{name_or_file}: not TOML: {error}") from None
@@ -142,7 +142,7 @@ def load(name_or_file: str) -> Recipe:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return reading.content(path, reading.TABLE)
+        return safe_read.content(path, safe_read.TABLE)
     except BadInput as error:
         raise BadInput(f"recipe {path}: {error}") from None
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import foreign, places
+from harness import error_location, user_code
 from harness.errors import BadInput, unknown
 
 METHODS, TASKS = "methods", "tasks"
@@ -93,9 +93,11 @@ def _load(kind: str, entry: Entry) -> type:
         raise
     except Exception as error:  # a plugin may raise anything while it is imported
         last = traceback.extract_tb(error.__traceback__)[-1]
-        raise BadInput(f"{what} cannot be loaded: {places.told(error)} at {last.filename}:{last.lineno}") from error
+        raise BadInput(
+            f"{what} cannot be loaded: {error_location.told(error)} at {last.filename}:{last.lineno}"
+        ) from error
     if entry.owner != "built in" and isinstance(found, type):
-        foreign.adopt(found, entry.owner)
+        user_code.adopt(found, entry.owner)
     if not isinstance(found, type) or not issubclass(found, _contract(kind)):
         raise BadInput(f"{what} is no subclass of harness.{_contract(kind).__name__}: {entry.target}")
     if found.__dict__.get("name", getattr(found, "name", None)) != entry.name:
@@ -115,11 +117,11 @@ def _from_file(kind: str, path: Path) -> type:
         raise BadInput(f"{path} is no Python file; a {word} by path is one file that ends in .py")
     if not is_file:
         raise BadInput(f"no {word} file at {path}")
-    found = _checked(kind, _only_class(kind, foreign.load(path), None))
+    found = _checked(kind, _only_class(kind, user_code.load(path), None))
     taken = {entry.name: entry for entry in entries(kind)}.get(found.name)
     if taken is not None:
         raise BadInput(
-            f"{places.of(found, 'name')}: {word} {found.name!r} has two owners: {taken.owner} ({taken.target}) and "
+            f"{error_location.of(found, 'name')}: {word} {found.name!r} has two owners: {taken.owner} ({taken.target}) and "
             f"{path}; give the class in {path} another name"
         )
     return found
@@ -137,28 +139,32 @@ def _contract(kind: str) -> type:
 
 def _only_class(kind: str, module: Any, name: str | None) -> type:
     """The one class of a module that fulfils the contract; ``name`` chooses where there are several."""
-    contract, file = _contract(kind), places.shown(getattr(module, "__file__", None) or module.__name__)
+    contract, file = _contract(kind), error_location.shown(getattr(module, "__file__", None) or module.__name__)
     classes = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
     mine = [c for c in dict.fromkeys(classes) if issubclass(c, contract)]
     found = [c for c in mine if hasattr(c, "name") and (name is None or c.name == name)]
     if len(found) == 1:
         return found[0]
     if found:
-        listed = ", ".join(f"{c.__name__} at {places.of(c)}" for c in found)
+        listed = ", ".join(f"{c.__name__} at {error_location.of(c)}" for c in found)
         raise BadInput(
             f"{file}: {len(found)} classes with a `name` fulfilling harness.{contract.__name__} ({listed}); exactly "
             "one is needed: leave `name` out of a common base class, or put them into two files"
         )
     base = f"harness.{contract.__name__}"
     if mine:
-        raise BadInput(f'{places.of(mine[0])}: class {mine[0].__name__} has no name; say name = "my_{kind[:-1]}" in it')
+        raise BadInput(
+            f'{error_location.of(mine[0])}: class {mine[0].__name__} has no name; say name = "my_{kind[:-1]}" in it'
+        )
     named = [c for c in classes if hasattr(c, "name")] or [c for c in classes if not dataclasses.is_dataclass(c)]
     other = TASKS if kind == METHODS else METHODS
     if named and issubclass(named[0], _contract(other)):
-        raise BadInput(f"{places.of(named[0])}: {named[0].__name__} is a {other[:-1]}; give it with --{other[:-1]}")
+        raise BadInput(
+            f"{error_location.of(named[0])}: {named[0].__name__} is a {other[:-1]}; give it with --{other[:-1]}"
+        )
     if named:
         raise BadInput(
-            f"{places.of(named[0])}: class {named[0].__name__} is no {base}; write "
+            f"{error_location.of(named[0])}: class {named[0].__name__} is no {base}; write "
             f"class {named[0].__name__}({contract.__name__}), with from harness import {contract.__name__}"
         )
     raise BadInput(f"{file}: no class with a `name` fulfilling {base}; exactly one is needed")
@@ -169,12 +175,12 @@ def _checked(kind: str, found: Any) -> type:
     name, word = found.name, kind[:-1]
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise BadInput(
-            f"{places.of(found, 'name')}: name {name!r} of a {word} must be up to 60 letters, digits and _ . - that "
+            f"{error_location.of(found, 'name')}: name {name!r} of a {word} must be up to 60 letters, digits and _ . - that "
             "begin with a letter or digit"
         )
     missing = sorted(getattr(found, "__abstractmethods__", ()))
     if missing:
-        raise BadInput(f"{places.of(found)}: {word} {name!r} lacks {', '.join(missing)}")
+        raise BadInput(f"{error_location.of(found)}: {word} {name!r} lacks {', '.join(missing)}")
     return found
 
 

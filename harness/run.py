@@ -18,19 +18,19 @@ from typing import Any
 from filelock import FileLock
 
 from harness import convention
-from harness.evaluation import evaluate, round_trip
+from harness.estimate import model_size
+from harness.evaluation import evaluate, measurement, round_trip
 from harness.evaluation.lm_eval_task import LmEvalTask
-from harness.export import card
-from harness.forecast import counted, intended
 from harness.launch import processes
 from harness.method import ReferencePoint
+from harness.models.engines import open_generator
 from harness.models.files import ModelFiles
-from harness.models.opening import open_generator
-from harness.plan import Plan, Training, words_of
-from harness.records import begun, curves, provenance, record, trained
+from harness.plan import Plan, TrainingRun, words_of
+from harness.records import curves, interrupted, provenance, record, students
+from harness.reports.export import card
 from harness.task import Task
 from harness.training import examples
-from harness.training.job import Job, Progress, Trained
+from harness.training.job import Progress, TrainingJob, TrainingResult
 from harness.training.loop import train
 from harness.training.tracking import Tracking
 from harness.types import Problem
@@ -55,17 +55,17 @@ def run(plan: Plan, progress: Progress, announce: Callable[[str], None]) -> list
 
 
 def _record(
-    plan: Plan, training: Training, task: Task, word: str, progress: Progress, announce: Callable[[str], None]
+    plan: Plan, training: TrainingRun, task: Task, word: str, progress: Progress, announce: Callable[[str], None]
 ) -> dict[str, Any]:
     """The record of one student on one task, asked for as ``word``: the existing one, or a new one."""
     limit = plan.recipe.evaluation.limit
     foreign = isinstance(task, LmEvalTask)  # asks and grades as lm-eval does
-    decoding, protocol, identity = intended.measurement(plan, training, task)
+    decoding, protocol, identity = measurement.measurement(plan, training, task)
     work = plan.request.results / "work"
     # A damaged record stops a run, but not one that is to supersede it.
     existing = None if plan.request.again else plan.store.find(identity)
     if existing is not None:
-        begun.forget_run(work, existing["run_id"])  # of a run that was killed right after it was recorded
+        interrupted.forget_run(work, existing["run_id"])  # of a run that was killed right after it was recorded
         card.catch_up(work / "trained" / training.training_id, plan.store, existing)
         announce(f"{existing['run_id']}: already recorded, returned as it is (--again runs it anew)")
         return existing | {"reused": True}
@@ -78,7 +78,7 @@ def _record(
     announce(f"{run_id}: {training.label} on {task.title}{generated}" + (f"; {method.note}" if method.note else ""))
 
     with _lock(work / "locks" / training.training_id):
-        begun.note_run(work, run_id, training.training_id, training.spec, task.title, protocol)
+        interrupted.note_run(work, run_id, training.training_id, training.spec, task.title, protocol)
         folder, facts = obtain(plan, training, work, progress, fresh=plan.request.again)
         generator = open_generator(
             folder, plan.device, plan.recipe.evaluation.batch, work / "generations", again=plan.request.again
@@ -96,7 +96,7 @@ def _record(
     began = time.monotonic()
     with _lock(work / "locks" / run_id):
         if plan.store.holds(run_id):  # another process ran the same and was quicker
-            begun.forget_run(work, run_id)
+            interrupted.forget_run(work, run_id)
             announce(f"{run_id}: recorded meanwhile by another process, returned as it is")
             return plan.store.get(run_id) | {"reused": True}
         if foreign:
@@ -154,7 +154,7 @@ def _record(
             },
             graded,
         )
-        begun.forget_run(work, run_id)
+        interrupted.forget_run(work, run_id)
     for warning in later:
         announce(f"warning: {warning}")
     made = plan.store.get(run_id)
@@ -166,7 +166,7 @@ def _record(
 def _parameters(plan: Plan) -> dict[str, int | None]:
     """How many each model of the run has, so that its cost can be counted where its files are not."""
     models = {"student": plan.student, "teacher": plan.teacher}
-    return {side: None if m is None or m.url is not None else counted.parameters(m) for side, m in models.items()}
+    return {side: None if m is None or m.url is not None else model_size.parameters(m) for side, m in models.items()}
 
 
 def _lost(task: Task, problems: list[Problem], generator: Any) -> str | None:
@@ -175,7 +175,7 @@ def _lost(task: Task, problems: list[Problem], generator: Any) -> str | None:
 
 
 def obtain(
-    plan: Plan, training: Training, work: Path, progress: Progress, *, fresh: bool = False
+    plan: Plan, training: TrainingRun, work: Path, progress: Progress, *, fresh: bool = False
 ) -> tuple[ModelFiles, dict[str, Any]]:
     """The trained student's folder and what its training cost; trains unless it is already there."""
     method = training.method
@@ -191,11 +191,11 @@ def obtain(
         }
         return files, {"cost": nothing, "warnings": [], "curve": [], "signal": {}}
     folder = work / "trained" / training.training_id
-    if fresh and trained.is_there(folder) and training.training_id not in _fresh:
-        trained.remove(folder)
+    if fresh and students.is_there(folder) and training.training_id not in _fresh:
+        students.remove(folder)
     _fresh.add(training.training_id)
     scratch = work / "training" / training.training_id
-    if not trained.is_there(folder):
+    if not students.is_there(folder):
         processes.tell(training.training_id)
         outcome = _train(plan, training, work, progress)
         facts = {
@@ -204,21 +204,21 @@ def obtain(
             "warnings": outcome.warnings,
             "curve": outcome.curve,
             "signal": outcome.signal,
-            "told": card.told(method, plan.recipe.data, plan.prompts, plan.labelled),
+            "told": card.provenance_text(method, plan.recipe.data, plan.prompts, plan.labelled),
         }
-        trained.publish(outcome.model, outcome.tokenizer, facts, folder)
+        students.publish(outcome.model, outcome.tokenizer, facts, folder)
     shutil.rmtree(scratch, ignore_errors=True)  # also what a run that was killed while publishing has left
-    return ModelFiles(training.training_id, folder, ""), trained.facts_of(folder)
+    return ModelFiles(training.training_id, folder, ""), students.facts_of(folder)
 
 
-def _train(plan: Plan, training: Training, work: Path, progress: Progress) -> Trained:
+def _train(plan: Plan, training: TrainingRun, work: Path, progress: Progress) -> TrainingResult:
     """Trains, on every process of a launch alike."""
     scratch = work / "training" / training.training_id
     scratch.mkdir(parents=True, exist_ok=True)
     if processes.leads():
-        begun.note_training(scratch, training.spec)
+        interrupted.note_training(scratch, training.spec)
     training.method.state = {}
-    job = Job(
+    job = TrainingJob(
         training_id=training.training_id,
         method=training.method,
         recipe=plan.recipe,

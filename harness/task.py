@@ -26,9 +26,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from harness import places, task_contract
+from harness import error_location, task_contract
 from harness.errors import BadInput, RunFailed, unknown
-from harness.repeats import repeated
+from harness.stats.pass_at_k import repeated
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
 
@@ -139,11 +139,13 @@ class Task(ABC):
 
     def verdicts(self, completions: Sequence[Completion]) -> list[Verdict]:
         """:meth:`grade_all`, checked: one verdict each, in order. Raises RunFailed with FILE:LINE for anything else."""
-        with places.faults_as(RunFailed, "grade must give a Verdict for any text", called=type(self)):
+        with error_location.faults_as(RunFailed, "grade must give a Verdict for any text", called=type(self)):
             found = self.grade_all(completions)
         if not isinstance(found, list | tuple) or len(found) != len(completions):
             said = (
-                f"gave {len(found)} verdicts" if isinstance(found, list | tuple) else f"gave {places.describe(found)}"
+                f"gave {len(found)} verdicts"
+                if isinstance(found, list | tuple)
+                else f"gave {error_location.describe(found)}"
             )
             said += f" on {len(completions)} completions; one each is wanted"
             raise RunFailed(task_contract.broken(type(self), "grade_all", said))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness import places
+from harness import error_location
 from harness.errors import BadInput, RunFailed
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
@@ -20,7 +20,7 @@ WANTED = "Verdict(problem.id, 0, score from 0 to 1, reason) is wanted"
 
 def broken(found: type[Task], part: str, said: str) -> str:
     """FILE:LINE of a part of a task, and what is wrong with it."""
-    return f"{places.of(found, part)}: {part} of task {found.name} {said}"
+    return f"{error_location.of(found, part)}: {part} of task {found.name} {said}"
 
 
 def facts(found: type[Task]) -> None:
@@ -64,7 +64,7 @@ def problems(task: Task, found: Any) -> None:
         return BadInput(broken(type(task), "problems", said))
 
     if not isinstance(found, list | tuple):
-        raise wrong(f"gave {places.describe(found)}; a list of harness.types.Problem is wanted")
+        raise wrong(f"gave {error_location.describe(found)}; a list of harness.types.Problem is wanted")
     if not found:
         if not task.data.rows:
             raise BadInput(f"task {task.name}: its data ({task.data.source}) has no rows, so there is nothing to ask")
@@ -72,7 +72,7 @@ def problems(task: Task, found: Any) -> None:
     ids: set[str] = set()
     for i, problem in enumerate(found):
         if not isinstance(problem, Problem):
-            raise wrong(f"gave {places.describe(problem)} at place {i}; a harness.types.Problem is wanted")
+            raise wrong(f"gave {error_location.describe(problem)} at place {i}; a harness.types.Problem is wanted")
         if not isinstance(problem.id, str) or not problem.id:
             raise wrong(f"gave a problem whose id is {problem.id!r:.60}; text is wanted: str(...)")
         if problem.id in ids:
@@ -96,7 +96,7 @@ def verdict(task: Task, part: str, found: Any, of: Completion) -> None:
         return RunFailed(broken(type(task), part, f"{said}; {WANTED}"))
 
     if not isinstance(found, Verdict):
-        raise wrong(f"gave {places.describe(found)} on problem {of.problem_id!r}")
+        raise wrong(f"gave {error_location.describe(found)} on problem {of.problem_id!r}")
     if found.problem_id != of.problem_id:
         raise wrong(f"gave a verdict on problem {found.problem_id!r:.60} when asked about {of.problem_id!r}")
     score = found.score

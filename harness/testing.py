@@ -17,11 +17,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness import places, probe, task_contract
-from harness.contract import broken
+from harness import error_location, method_probe, task_contract
 from harness.errors import BadInput, RunFailed
 from harness.method import Method, ReferencePoint
-from harness.probe import random_tokens
+from harness.method_contract import broken
+from harness.method_probe import random_tokens
 from harness.task import Data, Task
 from harness.types import Completion
 
@@ -52,18 +52,24 @@ def method_checks(found: type[Method], config: Any = None) -> Iterator[str]:
     """
     try:
         assert issubclass(found, Method), "a method subclasses harness.Method"
-        assert found.__doc__, f"{places.of(found)}: give the class a docstring, the line that `harness list` shows"
-        probe.configuration(found)
-        place = places.of(found.Config)
+        assert found.__doc__, (
+            f"{error_location.of(found)}: give the class a docstring, the line that `harness list` shows"
+        )
+        method_probe.configuration(found)
+        place = error_location.of(found.Config)
         assert found.Config.__dataclass_params__.frozen, f"{place}: Config is no frozen dataclass; say frozen=True"
         for field in dataclasses.fields(found.Config):
             said = "has no help text; make it with harness.options.option"
-            assert field.metadata.get("help"), f"{places.of(found.Config, field.name)}: setting {field.name} {said}"
+            assert field.metadata.get("help"), (
+                f"{error_location.of(found.Config, field.name)}: setting {field.name} {said}"
+            )
         yield "a docstring, and a frozen Config whose settings say what they are"
         method = found(config)
-        yield from probe.probe(method)
+        yield from method_probe.probe(method)
         if isinstance(method, ReferencePoint):
-            assert found.evaluates in {"student", "teacher"}, f"{places.of(found)}: evaluates is student or teacher"
+            assert found.evaluates in {"student", "teacher"}, (
+                f"{error_location.of(found)}: evaluates is student or teacher"
+            )
             return
         yield from _further(method)
     except BadInput as error:
@@ -79,15 +85,15 @@ def _further(method: Method) -> Iterator[str]:
         assert hasattr(method.config, "shuffle"), str(broken(method, "weight", said))
         yield "a setting `shuffle`, the control of its weights"
     said = "looks across tokens: a token has another value in another slice, and the loop cuts slices as it likes"
-    assert not probe.looks_across(method), str(broken(method, "objective", said))
+    assert not method_probe.looks_across(method), str(broken(method, "objective", said))
     yield "a token's value depends on that token alone"
     needs = method.needs
-    coarse = needs.teacher == "signal" and not (needs.exact or needs.survey)
+    coarse = needs.teacher == "signal" and not (needs.exact or needs.sequence_features)
     if coarse and getattr(method.config, "temperature", 1.0) == 1.0:
-        probe.value(method, random_tokens(seed=0, k=4, method=method))
+        method_probe.value(method, random_tokens(seed=0, k=4, method=method))
         yield "a top-k signal with a bucket for the rest"
     tokens = random_tokens(seed=0, dtype=torch.bfloat16, method=method)
-    probe.value(method, tokens)
+    method_probe.value(method, tokens)
     yield "bfloat16 logits"
 
 
@@ -97,7 +103,7 @@ def task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, jud
     Raises AssertionError with FILE:LINE for the first promise that is broken.
     """
     try:
-        with places.faults_as(BadInput, called=found):
+        with error_location.faults_as(BadInput, called=found):
             yield from _task_checks(found, rows, judge)
     except (BadInput, RunFailed) as error:
         raise AssertionError(str(error)) from error
@@ -105,7 +111,7 @@ def task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, jud
 
 def _task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, judge: Any) -> Iterator[str]:
     task_contract.facts(found)
-    place = places.of(found, "dataset")
+    place = error_location.of(found, "dataset")
     pinned = len(found.dataset.sha256) == 64 and len(found.dataset.commit) == 40
     assert pinned, f"{place}: the dataset is not pinned: commit has 40 hex digits, sha256 has 64"
     yield "name, version, family, metric, a pinned dataset, decoding"

@@ -47,12 +47,12 @@ class DistiLLM2(Method):
 
     @property
     def needs(self) -> Needs:
-        return Needs(teacher="signal", survey=self.config.adaptive)
+        return Needs(teacher="signal", sequence_features=self.config.adaptive)
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source.TEACHER, Source.STUDENT)
 
-    def survey(self, sequences: Sequences):
+    def sequence_features(self, sequences: Sequences):
         """[N, 2] skew and gap D of each token's sequence."""
         gap = sequences.mean(sequences.log_p).exp() - sequences.mean(sequences.log_q).exp()
         own = sequences.from_source(Source.STUDENT)
@@ -70,8 +70,8 @@ class DistiLLM2(Method):
         beta = 1 + c.growth * min(1.0, 2 * tokens.step.index / tokens.step.total)
         own = tokens.from_source(Source.STUDENT)
         alpha = c.alpha
-        if tokens.survey is not None:
-            alpha, gap = tokens.survey.unbind(1)
+        if tokens.sequence_features is not None:
+            alpha, gap = tokens.sequence_features.unbind(1)
             tokens.metrics.update(skew=alpha, gap_teacher=2 * gap * ~own, gap_student=2 * gap * own)
         p, q = tokens.teacher, tokens.student
         forward = skew_kl(q, p, alpha=alpha, temperature=c.temperature)

@@ -29,12 +29,12 @@ class IWOPD(Method):
     """On-policy reverse KL by advantage, early tokens weighted up."""
 
     name, paper, Config = "iw_opd", "https://arxiv.org/abs/2606.22600", Config
-    needs = Needs(teacher="signal", survey=True)
+    needs = Needs(teacher="signal", sequence_features=True)
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source.STUDENT,)
 
-    def survey(self, sequences: Sequences):
+    def sequence_features(self, sequences: Sequences):
         """[N, 2] weight and log p of each token; the second so that the teacher's softmax is taken once."""
         gaps = sequences.table((sequences.log_p - sequences.sampler()).abs())
         before = gaps.cumsum(1) - gaps
@@ -43,13 +43,13 @@ class IWOPD(Method):
         return torch.stack([weight, sequences.log_p], 1)
 
     def weight(self, tokens: Tokens):
-        tokens.metrics["weight"] = tokens.survey[:, 0]
-        return tokens.survey[:, 0]
+        tokens.metrics["weight"] = tokens.sequence_features[:, 0]
+        return tokens.sequence_features[:, 0]
 
     def objective(self, tokens: Tokens):
         log_q = -cross_entropy(tokens.student, tokens.labels)
         old = recorded_or(tokens.sampler_log_prob, log_q)
-        return -(log_q - old).exp() * (tokens.survey[:, 1] - old)
+        return -(log_q - old).exp() * (tokens.sequence_features[:, 1] - old)
 
     def card(self):
         c = self.config

@@ -53,13 +53,13 @@ class MiniLLM(Method):
     @property
     def needs(self) -> Needs:
         joint = Mixture(self.config.mixture) if self.config.mixture else None
-        return Needs(teacher="signal", survey=True, joint=joint)
+        return Needs(teacher="signal", sequence_features=True, joint=joint)
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         sampled = Source.MIXED if self.config.mixture else Source.STUDENT
         return (sampled, Source.DATA) if self.config.lm else (sampled,)
 
-    def survey(self, sequences: Sequences):
+    def sequence_features(self, sequences: Sequences):
         """[N, 2] return R and sampler's log-probability of each token."""
         returns = sequences.discounted(sequences.log_p - sequences.log_q, self.config.discount)
         left = sequences.length - sequences.position
@@ -74,7 +74,7 @@ class MiniLLM(Method):
 
     def objective(self, tokens: Tokens):
         c = self.config
-        returns, sampler = tokens.survey.unbind(1)
+        returns, sampler = tokens.sequence_features.unbind(1)
         p, q = tokens.teacher, tokens.student
         entropy = cross_entropy(q, tokens.labels)
         ratio = (-entropy - sampler).exp()

@@ -30,18 +30,22 @@ class OPD(Method):
 
     @property
     def needs(self) -> Needs:
-        return Needs(teacher="signal", exact=True, survey=self.config.discount > 0)
+        return Needs(teacher="signal", exact=True, sequence_features=self.config.discount > 0)
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source.STUDENT,)
 
-    def survey(self, sequences: Sequences):
+    def sequence_features(self, sequences: Sequences):
         return sequences.discounted(sequences.log_p - sequences.sampler(), self.config.discount)
 
     def objective(self, tokens: Tokens):
         log_q = -cross_entropy(tokens.student, tokens.labels)
         old = recorded_or(tokens.sampler_log_prob, log_q)
-        gap = -cross_entropy(tokens.teacher, tokens.labels) - old if tokens.survey is None else tokens.survey
+        gap = (
+            -cross_entropy(tokens.teacher, tokens.labels) - old
+            if tokens.sequence_features is None
+            else tokens.sequence_features
+        )
         tokens.metrics["advantage"] = gap
         return -(log_q - old).exp() * self.config.coefficient * gap
 

@@ -70,7 +70,7 @@ class VCRD(Method):
     @property
     def needs(self) -> Needs:
         c = self.config
-        return Needs(teacher="signal", step_unit=c.step, proposals=c.validity == "verifier" and c.gate != "one")
+        return Needs(teacher="signal", segment=c.step, proposals=c.validity == "verifier" and c.gate != "one")
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source.STUDENT if step.draw < self.config.on_policy else Source(self.config.text),)
@@ -80,7 +80,7 @@ class VCRD(Method):
 
     def weight(self, tokens: Tokens):
         v = tokens.validity if self.config.validity == "verifier" else self._likelihood(tokens)
-        gap = torch.zeros_like(tokens.step_id, dtype=torch.float32) if v is None else v[:, 0] - v[:, 1]
+        gap = torch.zeros_like(tokens.segment_id, dtype=torch.float32) if v is None else v[:, 0] - v[:, 1]
         w = GATES[self.config.gate](self.config.kappa * gap.nan_to_num(0.0))
         tokens.metrics.update(validity_gap=gap.nan_to_num(0.0), weight=w)
         return w
@@ -90,7 +90,7 @@ class VCRD(Method):
         p = tokens.teacher.float().softmax(-1)
         proposed = torch.stack([tokens.teacher.argmax(-1), tokens.student.argmax(-1)], -1)
         v = p.gather(-1, proposed)
-        steps = tokens.step_id
+        steps = tokens.segment_id
         total = torch.zeros(int(steps[-1]) + 1, 2, device=v.device).index_add_(0, steps, v)
         return (total / steps.bincount()[:, None])[steps]
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from sample_records import make_record, make_rows
 
-from harness.board import site
 from harness.records import curves
 from harness.records.store import Store
+from harness.reports.board import site
 
 ATTACK = (
     "\n</pre></script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>\n"

@@ -24,7 +24,7 @@ class Text:
     y: np.ndarray
     old: np.ndarray | None
     source: str
-    step_id: np.ndarray  # [n] number of the line that the token is in
+    segment_id: np.ndarray  # [n] number of the line that the token is in
     step: tuple[int, int] = (0, 1)  # index, total
     state: Any = None
 
@@ -132,7 +132,7 @@ def weight(name, c, t):
         return 1 + c.rise * np.arange(n) / max(n - 1, 1)
     if name == "vcrd":
         gap = t.p.max(-1) - t.p[np.arange(n), t.q.argmax(-1)]
-        mean = np.array([gap[t.step_id == s].mean() for s in t.step_id])
+        mean = np.array([gap[t.segment_id == s].mean() for s in t.segment_id])
         return 2 / (1 + np.exp(-c.kappa * mean))
     return np.ones(n)
 

@@ -7,12 +7,12 @@ from argparse import Namespace
 import pytest
 import torch
 
-from harness.bench import loss, loss_sides, measure, scaling
-from harness.bench.__main__ import main
 from harness.errors import RunFailed
 from harness.models.head import Head
 from harness.training.objective import Student
-from harness.training.signals import HiddenReading, NoReading
+from harness.training.signals import HiddenStateLogits, NoTeacher
+from results.scripts.bench import loss, loss_sides, measure, scaling
+from results.scripts.bench.__main__ import main
 
 VOCAB = 997
 
@@ -30,11 +30,11 @@ def both(heads, name, **settings):
     student, teacher, tokens = heads
     chosen = loss_sides.method(name, **settings)
     batch = loss_sides.batch_of(chosen, tokens)
-    reading = NoReading()
+    reading = NoTeacher()
     if chosen.needs.teacher == "signal":
         with torch.no_grad():
             hidden = Student(teacher, VOCAB)._hidden(batch)
-        reading = HiddenReading(hidden, Head.of(teacher, VOCAB))
+        reading = HiddenStateLogits(hidden, Head.of(teacher, VOCAB))
     weights = None
     if settings.get("shuffle"):
         own = student.weigh(batch, chosen, reading, loss_sides.STEP)
@@ -74,11 +74,11 @@ def test_each_head_is_applied_once_where_sequences_fit_into_chunks(heads, name, 
     chosen = loss_sides.method(name)
     batch = loss_sides.batch_of(chosen, tokens)
     with torch.no_grad():
-        reading = HiddenReading(Student(teacher, VOCAB)._hidden(batch), Head.of(teacher, VOCAB))
+        reading = HiddenStateLogits(Student(teacher, VOCAB)._hidden(batch), Head.of(teacher, VOCAB))
     rows, raw = [], Head.raw
     monkeypatch.setattr(Head, "raw", lambda head, hidden: (rows.append(len(hidden)), raw(head, hidden))[1])
     student(batch, chosen, reading, loss_sides.STEP, None)
-    twice = chosen.needs.survey and tokens == 48
+    twice = chosen.needs.sequence_features and tokens == 48
     assert sum(rows) == len(batch.labels) * (4 if twice else 2)
     assert max(rows) <= student.elements // VOCAB
 
@@ -106,7 +106,7 @@ def test_sides_take_turns_in_both_orders():
 
 
 def test_a_side_that_dies_says_why():
-    with measure.Side("harness.bench.nowhere", {}) as side, pytest.raises(RunFailed, match="No module named"):
+    with measure.Side("results.scripts.bench.nowhere", {}) as side, pytest.raises(RunFailed, match="No module named"):
         side.turn()
 
 
@@ -126,7 +126,7 @@ def test_an_unknown_benchmark_is_one_line(capsys):
 
 def test_nothing_of_trl_is_imported_before_it_is_asked_for():
     code = (
-        "import sys, harness.bench.train, harness.bench.loss, harness.bench.peers, harness.bench.generate\n"
+        "import sys, results.scripts.bench.train, results.scripts.bench.loss, results.scripts.bench.peers, results.scripts.bench.generate\n"
         "sys.exit(bool({'trl', 'liger_kernel'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

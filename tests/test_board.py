@@ -8,10 +8,10 @@ from urllib.parse import unquote
 import pytest
 from board_site import ATTACK, PAPER, SCORES, add, build, results
 
-from harness.board import items, site, words
 from harness.cli import main
 from harness.errors import BadInput
 from harness.records.store import Store
+from harness.reports.board import items, site, words
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_long_texts_are_cut_and_say_so(board):
 
 
 def test_a_page_holds_no_more_than_it_can(board, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.board.run_page.PAGE_AT_MOST", 2000)
+    monkeypatch.setattr("harness.reports.board.run_page.PAGE_AT_MOST", 2000)
     site.build(results(tmp_path), tmp_path / "board")
     page = next((tmp_path / "board").glob("runs/kd-*.html")).read_text("utf-8")
     assert "more would make this page too heavy" in page and page.count('class="item"') < 6

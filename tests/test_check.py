@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.evaluation import check, known_answers
+from harness.evaluation import known_answers, self_check
 from harness.evaluation.benchmarks import open_task
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
@@ -98,8 +98,8 @@ def some(name, n, monkeypatch, traps=1):
     monkeypatch.setattr(known_answers, "TRAPPED", traps)
     task = open_task(name)
     task.items = task.items[:n]
-    found = check.Checked(name)
-    check.grade_known(task, found, lambda *_: None)
+    found = self_check.Checked(name)
+    self_check.grade_known(task, found, lambda *_: None)
     return found
 
 
@@ -131,27 +131,27 @@ def test_generated_instructions(monkeypatch, capsys):
 
 @needs_data
 def test_recorded_judgements_give_the_published_win_rate(monkeypatch, capsys):
-    from harness.evaluation import replays
+    from harness.evaluation import published_winrates
 
-    every = replays.recorded
-    monkeypatch.setattr(replays, "recorded", lambda task: every(task)[:1])
+    every = published_winrates.recorded
+    monkeypatch.setattr(published_winrates, "recorded", lambda task: every(task)[:1])
     code, found = checked(capsys, "alpaca_eval")
     (task,) = found["tasks"]
     assert code == 0 and task["golds"] == {"passed": 1, "total": 1} and "published 26.4596" in task["notes"][0]
 
 
 def test_the_last_line_names_what_was_not_checked():
-    green = check.Checked("echo", golds=check.Tally(2, 2))
-    skipped = check.Checked("vicuna_bench", "skipped", "no recorded judgements")
-    failed = check.Checked("parity", "failed", failures=[])
+    green = self_check.Checked("echo", golds=self_check.Tally(2, 2))
+    skipped = self_check.Checked("vicuna_bench", "skipped", "no recorded judgements")
+    failed = self_check.Checked("parity", "failed", failures=[])
     for found, exit_is_0, last in (
         ([green], True, "all green"),
         ([green, skipped], True, "all green; not checked: vicuna_bench"),
         ([green, skipped, failed], False, "not green; not checked: vicuna_bench"),
         ([skipped], False, "not green; not checked: vicuna_bench"),
     ):
-        assert check.green(found) == exit_is_0
-        assert check.text(found).splitlines()[-1] == last
+        assert self_check.green(found) == exit_is_0
+        assert self_check.text(found).splitlines()[-1] == last
 
 
 def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(monkeypatch, capsys):

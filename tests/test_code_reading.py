@@ -3,8 +3,8 @@
 import pytest
 
 from harness.errors import BadInput
-from harness.grading.code.mending import indented, mended
 from harness.grading.code.problem import CodeProblem
+from harness.grading.code.repairs import indented, repaired
 from harness.grading.code.task import HUMANEVAL_STOP
 from harness.grading.code.text import as_evalplus_reads, read
 from harness.registry import find
@@ -130,8 +130,8 @@ def test_both_numbers_stand_beside_each_other_where_a_verdict_differs():
     again, inner = [], ours.grade_programs
     ours.grade_programs = lambda completions, programs: again.extend(programs) or inner(completions, programs)
     assert ours.read_figures(rows) == {
-        "texts_mended": 3,
-        "mends": {"end marker": 1, "first indentation": 2},
+        "texts_repaired": 3,
+        "repairs": {"end marker": 1, "first indentation": 2},
         "evalplus_reading": {"score": 0.25, "verdicts_that_differ": 2},
     }
     assert len(again) == 3  # only what EvalPlus reads otherwise is run a second time
@@ -151,7 +151,7 @@ def test_both_numbers_stand_beside_each_other_where_a_verdict_differs():
     ],
 )
 def test_what_is_sound_or_inside_a_string_stays(text):
-    assert mended(text) == (text, [])
+    assert repaired(text) == (text, [])
 
 
 @pytest.mark.parametrize(

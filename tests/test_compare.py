@@ -7,11 +7,11 @@ import pytest
 from sample_records import NOTE, make_record, make_rows
 
 import harness
-from harness import statistics
 from harness.cli import main
 from harness.leaderboard import grid, numbers
 from harness.leaderboard.table import View, leaderboard, render
 from harness.records.store import Store
+from harness.stats import intervals
 
 TASK = "humaneval@micro"
 
@@ -64,10 +64,10 @@ def test_numbers_needed_are_those_of_the_statistics(store, capsys):
     (found,) = json.loads(out)["comparisons"]
     assert code == 0 and found["seeds"] == [0, 1, 2] and found["problems"] == 40
     scores = [[list(right(k)) for k in row] for row in ((18, 20, 16), (22, 22, 20))]
-    expected = statistics.compare(*scores, seeds=statistics.pooled_seed_variance(scores))
+    expected = intervals.compare(*scores, seeds=intervals.pooled_seed_variance(scores))
     assert found["comparison"]["difference"] == pytest.approx(expected.difference)
     assert found["comparison"]["p"] == pytest.approx(expected.p) == found["p_holm"]
-    more = statistics.problems_needed(expected, 3) - 40
+    more = intervals.problems_needed(expected, 3) - 40
     assert found["more_problems"] == (None if more == math.inf else max(more, 0))
 
 

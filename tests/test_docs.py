@@ -61,7 +61,7 @@ def test_add_a_task_page_works(tmp_path):
 
 
 def modules():
-    for package in ("harness", "harness.forecast", "harness.methods", "harness.tasks"):
+    for package in ("harness", "harness.estimate", "harness.methods", "harness.tasks"):
         folder = Path(importlib.import_module(package).__file__).parent
         yield from (f"{package}.{m.name}" for m in pkgutil.iter_modules([str(folder)]) if m.name != "__main__")
 
@@ -116,8 +116,8 @@ def test_the_published_tables_are_what_the_records_say(folder):
 
 
 def test_every_method_and_variant_is_recorded_with_three_seeds():
-    from harness.bench.loss import trainable
     from harness.records.store import Store
+    from results.scripts.bench.loss import trainable
 
     seeds = {}
     for record in Store(ROOT / "results/objectives").all()[0]:
@@ -129,7 +129,7 @@ def test_every_method_and_variant_is_recorded_with_three_seeds():
 
 
 def test_the_readme_sums_up_what_was_measured():
-    from harness.bench.summary import markdown
+    from results.scripts.bench.summary import markdown
 
     text = (ROOT / "README.md").read_text("utf-8")
     shown = re.search(r"<!-- BEGIN bench -->\n(.*?)\n<!-- END bench -->", text, re.DOTALL)[1]

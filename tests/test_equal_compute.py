@@ -8,10 +8,10 @@ import pytest
 from sample_records import make_record, make_rows
 
 from harness.cli import main
-from harness.commands import words
+from harness.commands import arguments
 from harness.errors import BadInput
-from harness.forecast.shapes import token_flops
-from harness.leaderboard import compute
+from harness.estimate.shapes import token_flops
+from harness.leaderboard import equal_compute
 from harness.leaderboard.inference import Group
 from harness.leaderboard.table import View, leaderboard
 from harness.papers import budget
@@ -61,19 +61,19 @@ def test_the_published_table_has_all_nine_methods_at_the_budget(capsys):
 
 def test_operations_are_counted_by_one_function(store):
     record = add(store, "kd", 10, (100, 40, 7))
-    assert compute.cost(record) == token_flops(1000, 5000, 100, 40, 7) == compute.flops(record)
-    assert compute.cost(record, "tokens") == 147 and compute.cost(record, "seconds") == 1.5
+    assert equal_compute.cost(record) == token_flops(1000, 5000, 100, 40, 7) == equal_compute.flops(record)
+    assert equal_compute.cost(record, "tokens") == 147 and equal_compute.cost(record, "seconds") == 1.5
     (section,) = leaderboard(store.all()[0])
-    assert section.rows[0].flops == compute.flops(record)
+    assert section.rows[0].flops == equal_compute.flops(record)
     with pytest.raises(BadInput, match="unknown unit of cost 'flopz'; did you mean flops"):
-        compute.cost(record, "flopz")
+        equal_compute.cost(record, "flopz")
 
 
 @pytest.mark.parametrize(
     ("a", "b", "same"), [(1, 1.15, True), (1.15, 1, True), (1, 1.16, False), (0, 0, True), (0, 1, False)]
 )
 def test_two_costs_are_equal_within_a_factor_either_way(a, b, same):
-    assert compute.alike(a, b) is same is compute.alike(b, a)
+    assert equal_compute.alike(a, b) is same is equal_compute.alike(b, a)
 
 
 def test_reproduce_leaves_alone_what_the_table_calls_equal(tmp_path):
@@ -133,7 +133,7 @@ def test_no_row_of_known_size_is_one_line(store, capsys):
 
 
 def test_every_command_has_the_same_units(capsys):
-    assert tuple(compute.UNITS) == words.UNITS and compute.DEFAULT == "flops"
+    assert tuple(equal_compute.UNITS) == arguments.UNITS and equal_compute.DEFAULT == "flops"
     for command in (["table"], ["compare", "a", "b", "--task", "t"]):
         assert main([*command, "--cost", "joules"]) == 2
         assert "flops" in capsys.readouterr().err
@@ -142,8 +142,8 @@ def test_every_command_has_the_same_units(capsys):
 def test_a_median_weighs_out_the_seed_that_waited(store):
     records = [add(store, "kd", 10, (100, 0, 0), seed=seed) for seed in range(3)]
     records[0]["cost"]["seconds"] = 900.0
-    assert compute.median_cost(records, "seconds") == 1.5
-    assert compute.measured_alike(Group(records, None), Group(records[1:], None), "seconds") is None
+    assert equal_compute.median_cost(records, "seconds") == 1.5
+    assert equal_compute.measured_alike(Group(records, None), Group(records[1:], None), "seconds") is None
 
 
 def test_board_and_plot_take_the_same_view(tmp_path, capsys):

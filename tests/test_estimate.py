@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.forecast.estimate import (
+from harness.estimate.resources import (
     ADAMW_BYTES,
     DEVICES,
     PUBLISHED,
@@ -18,7 +18,7 @@ from harness.forecast.estimate import (
     memory_of,
     stages_of,
 )
-from harness.forecast.shapes import token_flops
+from harness.estimate.shapes import token_flops
 
 SMALL = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
 SMALL |= {"intermediate_size": 320, "vocab_size": 512, "tie_word_embeddings": False}

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.forecast import counted, estimate, fit, intended
-from harness.plan import Request, prepare
+from harness.estimate import memory_check, model_size, resources
+from harness.evaluation import measurement
+from harness.plan import RunRequest, prepare
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 SMALL = [
@@ -23,7 +24,7 @@ SMALL = [
 def test_the_forecast_knows_the_size_of_a_chunk():
     from harness.models import head
 
-    assert estimate.CHUNK_ELEMENTS == head.CHUNK_ELEMENTS
+    assert resources.CHUNK_ELEMENTS == head.CHUNK_ELEMENTS
 
 
 @pytest.fixture
@@ -36,17 +37,17 @@ def words(tmp_path, monkeypatch):
 
 
 def plan_of(method="gkd", tmp_path=Path("nowhere"), *settings):
-    return prepare(Request(methods=[method], tasks=["humaneval"], settings=[*SMALL, *settings], results=tmp_path))
+    return prepare(RunRequest(methods=[method], tasks=["humaneval"], settings=[*SMALL, *settings], results=tmp_path))
 
 
 def test_a_plan_becomes_numbers(tmp_path):
     plan = plan_of("gkd", tmp_path)
-    work = fit.work_of(plan, plan.trainings[0].method)
+    work = memory_check.work_of(plan, plan.trainings[0].method)
     assert (work.steps, work.batch, work.micro_rows, work.response_tokens) == (2, 4, 4, 8)
     assert work.student.layers == 2 and work.teacher.parameters > work.student.parameters > 100_000
     assert 0 < work.on_policy <= 1 and work.teacher_texts == 4 and work.signal
     sft = plan_of("sft", tmp_path)
-    work = fit.work_of(sft, sft.trainings[0].method)
+    work = memory_check.work_of(sft, sft.trainings[0].method)
     assert work.teacher is None and work.on_policy == 0 == work.teacher_texts and work.response_tokens > 8
 
 
@@ -55,7 +56,7 @@ def test_parameters_are_counted_in_the_files(tmp_path):
 
     plan = plan_of("sft", tmp_path)
     loaded = sum(p.numel() for p in load_model(plan.student).parameters())
-    assert counted.parameters(plan.student) == counted.shape_of(plan.student).parameters == loaded
+    assert model_size.parameters(plan.student) == model_size.shape_of(plan.student).parameters == loaded
 
 
 def test_a_batch_that_cannot_fit_is_refused_before_any_work(words, tmp_path, capsys):
@@ -66,18 +67,18 @@ def test_a_batch_that_cannot_fit_is_refused_before_any_work(words, tmp_path, cap
     assert not (tmp_path / "results").exists()
     fitting = error.rstrip().rpartition(" ")[2]
     plan = plan_of("sft", tmp_path / "r", "training.batch=2000000", f"training.micro_batch={fitting}")
-    fit.check(plan, lambda line: None)
+    memory_check.check(plan, lambda line: None)
 
 
 def test_a_generation_that_cannot_fit_names_its_own_setting(tmp_path, monkeypatch):
     plan = plan_of("gkd", tmp_path, "training.batch=64", "training.micro_batch=1", "evaluation.batch=64")
-    device = fit.device_of("cpu")
-    standing = fit.estimates(plan)["gkd"]
+    device = memory_check.device_of("cpu")
+    standing = memory_check.estimates(plan)["gkd"]
     room = standing.standing + standing.memory["generation"] / 2
-    monkeypatch.setattr(fit, "device_of", lambda name: replace(device, memory=room))
-    monkeypatch.setattr("harness.forecast.estimate.CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(memory_check, "device_of", lambda name: replace(device, memory=room))
+    monkeypatch.setattr("harness.estimate.resources.CHUNK_ELEMENTS", 1)
     with pytest.raises(ValueError, match="lower"):
-        fit.check(plan, lambda line: None)
+        memory_check.check(plan, lambda line: None)
 
 
 def test_more_processes_than_devices_or_prompts(tmp_path, monkeypatch):
@@ -85,15 +86,15 @@ def test_more_processes_than_devices_or_prompts(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     with pytest.raises(ValueError, match=r"training\.batch=4 over 8 processes"):
-        fit.check(plan, said.append)
+        memory_check.check(plan, said.append)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")
-    fit.check(plan, said.append)
+    memory_check.check(plan, said.append)
     assert "1000 processes share" in said[-1]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     plan.device = "cuda"
     with pytest.raises(ValueError, match="1000 processes on a machine with 2 CUDA devices; launch --num_processes 2"):
-        fit.check(plan, said.append)
+        memory_check.check(plan, said.append)
 
 
 def test_a_dry_run_tells_everything_and_writes_nothing(words, tmp_path, capsys):
@@ -114,6 +115,6 @@ def test_a_dry_run_tells_everything_and_writes_nothing(words, tmp_path, capsys):
 def test_the_intended_identity_is_the_one_that_is_recorded(words, capsys, tmp_path):
     assert main([*words, "--method", "untouched", "--json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)["records"]
-    plan = prepare(Request(["untouched"], [PARITY], settings=SMALL, results=tmp_path / "results"))
-    ((training, task, run_id),) = intended.cells(plan)
-    assert run_id == record["run_id"] and intended.measurement(plan, training, task)[2] == record["identity"]
+    plan = prepare(RunRequest(["untouched"], [PARITY], settings=SMALL, results=tmp_path / "results"))
+    ((training, task, run_id),) = measurement.cells(plan)
+    assert run_id == record["run_id"] and measurement.measurement(plan, training, task)[2] == record["identity"]

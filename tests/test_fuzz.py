@@ -2,11 +2,11 @@
 
 import pytest
 
-from harness.evaluation import fuzz
 from harness.evaluation.benchmarks import open_task
-from harness.evaluation.fuzz_texts import GENTLE_BOMBS, KINDS
 from harness.grading.code import differential
 from harness.types import Verdict
+from results.scripts.grading import fuzz
+from results.scripts.grading.fuzz_texts import GENTLE_BOMBS, KINDS
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import os
 import pytest
 
 from harness.errors import BadInput
-from harness.evaluation import fuzz, fuzz_families, fuzz_files, fuzz_judges, fuzz_notations
-from harness.evaluation.fuzz_families import Trial
 from harness.grading.judges.judgement import Judgement
 from harness.grading.maths.task import Judged
+from results.scripts.grading import fuzz, fuzz_families, fuzz_files, fuzz_judges, fuzz_notations
+from results.scripts.grading.fuzz_families import Trial
 
 
 def test_the_page_counts_outcomes_and_lists_faults(monkeypatch, capsys):

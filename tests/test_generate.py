@@ -15,7 +15,7 @@ from transformers import (
 
 from harness.models import files as harness_models
 from harness.models.generate import Generator
-from harness.models.slots import Slots
+from harness.models.llama_decoder import LlamaDecoder
 from harness.types import Decoding, Prompt
 
 TEXTS = ["a", "a much longer prompt than the others", "xyz", "", "def f():\n    "]
@@ -148,8 +148,8 @@ def of_family(make, tokenizer, **kwargs):
 def test_slots_decode_as_transformers_does(generator, monkeypatch, name, fused):
     """Seven prompts of mixed lengths through three rows: rows leave, enter, move, and the cache grows."""
     if not fused:
-        monkeypatch.setattr("harness.models.slots.FUSED_ELEMENTS", 0)
-    monkeypatch.setattr("harness.models.slots.GROWTH", 3)
+        monkeypatch.setattr("harness.models.llama_decoder.FUSED_ELEMENTS", 0)
+    monkeypatch.setattr("harness.models.llama_decoder.GROWTH", 3)
     ours = of_family(FAMILY[name], generator.tokenizer, batch=3)
     assert ours._slots_fit()
     prompts = [[(7 * i + j) % 250 for j in range(n)] for i, n in enumerate((3, 40, 1, 9, 22, 5, 14))]
@@ -169,7 +169,7 @@ def test_slots_and_transformers_sample_the_same_text(generator, monkeypatch, tem
     prompts = [[(5 * i + j) % 250 for j in range(1 + 4 * i)] for i in range(9)]
     decoding, seeds = Decoding(temperature, max_new_tokens=12), list(range(9))
     through_slots = ours.continue_ids(prompts, decoding, seeds)
-    monkeypatch.setattr(Slots, "fit", staticmethod(lambda model: False))
+    monkeypatch.setattr(LlamaDecoder, "fit", staticmethod(lambda model: False))
     through_model = ours.continue_ids(prompts, decoding, seeds)
     assert [g.ids for g in through_slots] == [g.ids for g in through_model]
     for a, b in zip(through_slots, through_model, strict=True):
@@ -181,15 +181,15 @@ def test_what_slots_do_not_know_goes_through_transformers(generator):
         pass
 
     model = FAMILY["llama"]()
-    assert Slots.fit(model)
+    assert LlamaDecoder.fit(model)
     handle = model.model.layers[0].register_forward_hook(lambda *_: None)
-    assert not Slots.fit(model)
+    assert not LlamaDecoder.fit(model)
     handle.remove()
     model.model.layers[1].mlp.up_proj = torch.nn.Sequential(model.model.layers[1].mlp.up_proj)
-    assert not Slots.fit(Odd(model.config))
-    assert not Slots.fit(Qwen2ForCausalLM(Qwen2Config(**SHAPE, **WINDOW)))
+    assert not LlamaDecoder.fit(Odd(model.config))
+    assert not LlamaDecoder.fit(Qwen2ForCausalLM(Qwen2Config(**SHAPE, **WINDOW)))
     dynamic = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
-    assert not Slots.fit(LlamaForCausalLM(LlamaConfig(**SHAPE, rope_parameters=dynamic)))
+    assert not LlamaDecoder.fit(LlamaForCausalLM(LlamaConfig(**SHAPE, rope_parameters=dynamic)))
 
 
 def test_new_weights_are_used_at_once(generator):

@@ -12,7 +12,7 @@ import torch
 
 from harness.losses import jsd
 from harness.models.head import Head, chunked_sum, chunks
-from harness.training.signals import TopKReading
+from harness.training.signals import TopKLogits
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -70,7 +70,7 @@ def test_chunked_losses_through_both_heads(name, elements):
 def test_trl_top_k_with_a_tail_bucket():
     found, given = golden("trl_top_k")
     for case in found["cases"]:
-        reading = TopKReading.of(given["teacher"], case["k"])
+        reading = TopKLogits.of(given["teacher"], case["k"])
         pair = reading.pair(given["student"], 0, len(given["student"]))
         ours = jsd(*pair, beta=case["beta"])
         torch.testing.assert_close(ours, torch.tensor(case["value"]), rtol=1e-4, atol=found["tolerance"])

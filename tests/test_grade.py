@@ -212,9 +212,9 @@ def test_nothing_of_a_solution_is_mended_and_a_completion_is(write, form, score)
     read = grade("humaneval@micro", write({"task_id": problem.id, "completion": text}))
     assert read["score"] == 1.0
     if "<" in text:
-        assert read["measures"]["texts_mended"] == 1
+        assert read["measures"]["texts_repaired"] == 1
         assert read["measures"].get("evalplus_reading", {"score": 1.0})["score"] in (0.0, 1.0)
-        assert sum("were mended" in warning for warning in read["warnings"]) == 1
+        assert sum("were repaired" in warning for warning in read["warnings"]) == 1
 
 
 def test_thoughts_are_left_out_counted_and_told(write):

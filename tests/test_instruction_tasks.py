@@ -19,7 +19,7 @@ from harness import data
 from harness.errors import BadInput
 from harness.grading.instruction import length_baselines
 from harness.grading.instruction.length_control import FOLDS, GAMED_WEIGHT, fit, length_controlled, solve
-from harness.grading.judges.opening import open_judge
+from harness.grading.judges.open_judge import open_judge
 from harness.task import Data
 from harness.types import Completion
 

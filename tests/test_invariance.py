@@ -15,7 +15,7 @@ from two_processes import Stopped, on_two, part, stopping, table
 
 from harness.models.files import load_tokenizer
 from harness.training import loop
-from harness.training.batching import lay_out
+from harness.training.batching import collate
 from harness.training.objective import Student
 from harness.training.rollouts import Rollouts
 
@@ -207,8 +207,8 @@ def test_neighbours_of_another_length_leave_a_token_alone(place):
     assert len({len(s.prompt) for s in seen[0]}) > 2 and len({len(s.response) for s in seen[0]}) > 2
     student = Student(outcome.model, len(outcome.tokenizer))
     pad = load_tokenizer(job.student).pad_token_id
-    together = student.log_likelihood(lay_out(seen[0], pad, None, "cpu"))
-    alone = torch.cat([student.log_likelihood(lay_out([s], pad, None, "cpu")) for s in seen[0]])
+    together = student.log_likelihood(collate(seen[0], pad, None, "cpu"))
+    alone = torch.cat([student.log_likelihood(collate([s], pad, None, "cpu")) for s in seen[0]])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
-    other = student.log_likelihood(lay_out(seen[0], 5, None, "cpu"))  # what the padding holds
+    other = student.log_likelihood(collate(seen[0], 5, None, "cpu"))  # what the padding holds
     torch.testing.assert_close(together, other, rtol=0, atol=0)

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.method import Mixture, Speculation
 from harness.models.generate import Generator
-from harness.models.joint import JointGenerator
+from harness.models.joint_sampling import JointGenerator
 from harness.types import Decoding
 
 torch.set_num_threads(1)

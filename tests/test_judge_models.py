@@ -8,15 +8,15 @@ from openai_stub import serving
 
 from harness.errors import BadInput
 from harness.grading.instruction.winrate import win_rate
-from harness.grading.judges.cache import Answer, JudgementCache
-from harness.grading.judges.judgement import Comparison
-from harness.grading.judges.opening import open_judge
+from harness.grading.judges.cache import CachedReply, JudgementCache
+from harness.grading.judges.judgement import PairToJudge
+from harness.grading.judges.open_judge import open_judge
 
 FAST = "backoff_s=0.01,timeout_s=1,parallel=1"
 
 
-def comparisons(n: int, candidate: str = "a good answer") -> list[Comparison]:
-    return [Comparison(f"{i}/0", f"Instruction {i}?", "a bad answer", candidate) for i in range(n)]
+def comparisons(n: int, candidate: str = "a good answer") -> list[PairToJudge]:
+    return [PairToJudge(f"{i}/0", f"Instruction {i}?", "a bad answer", candidate) for i in range(n)]
 
 
 def server_judge(url: str, folder, settings: str = FAST, protocol: str = "distillm2"):
@@ -28,7 +28,7 @@ def test_every_protocol_finds_the_better_answer_in_any_order(tmp_path, protocol)
     with serving() as stub:
         won = server_judge(stub.url, tmp_path, protocol=protocol).judge(comparisons(6))
         lost = server_judge(stub.url, tmp_path, protocol=protocol).judge(
-            [Comparison("0", f"Instruction {i}?", "a good answer", "a bad answer") for i in range(6)]
+            [PairToJudge("0", f"Instruction {i}?", "a good answer", "a bad answer") for i in range(6)]
         )
         asked = stub.requests()
     winner = 0.9 if protocol == "alpacaeval-2" else 1.0
@@ -184,16 +184,16 @@ def test_a_named_key_is_sent_and_never_kept(tmp_path, monkeypatch):
 
 def test_the_cache_survives_torn_and_foreign_lines(tmp_path):
     cache = JudgementCache(tmp_path, {"judge": "x"})
-    cache.add("a", Answer(1.0))
-    cache.add("b", Answer(0.0, "a reply of many words"))
+    cache.add("a", CachedReply(1.0))
+    cache.add("b", CachedReply(0.0, "a reply of many words"))
     cache.path.write_bytes(cache.path.read_bytes()[:-9])  # a crash in the middle of the last line
     torn = JudgementCache(tmp_path, {"judge": "x"})
     assert "a" in torn and "b" not in torn
-    torn.add("c", Answer(0.5))
+    torn.add("c", CachedReply(0.5))
     with torn.path.open("ab") as file:
         file.write(b'{"key": "d", "share": 7}\n{"key": "e"}\n[]\n\xff\n\n{"key": "f", "share": "1"}\n')
     whole = JudgementCache(tmp_path, {"judge": "x"})
-    assert "a" in whole and whole["c"] == Answer(0.5)
+    assert "a" in whole and whole["c"] == CachedReply(0.5)
     assert not any(key in whole for key in "bdef")
 
 
@@ -311,7 +311,7 @@ def test_a_local_model_without_a_verdict_or_room_costs_items(letter_model, tmp_p
 
 def test_questions_that_do_not_fit_are_counted_and_the_others_are_asked(letter_model, tmp_path, caplog):
     judge = open_judge(f"hf:{letter_model}", "alpacaeval-2", tmp_path)
-    long = [Comparison(f"{i}/0", f"Long {i}?", "a bad answer", "good " * 500) for i in range(25)]
+    long = [PairToJudge(f"{i}/0", f"Long {i}?", "a bad answer", "good " * 500) for i in range(25)]
     judgements = judge.judge([*long, *comparisons(2)])
     assert [j.score is None for j in judgements] == [True] * 25 + [False] * 2
     assert "25 of 27 questions do not fit the judge's context" in caplog.text and "not asked" not in caplog.text

@@ -12,8 +12,8 @@ from harness.cli import main
 from harness.errors import BadInput
 from harness.evaluation.benchmarks import open_task, unused_judge
 from harness.grading.instruction.winrate import win_rate
-from harness.grading.judges.judgement import Comparison, Judgement, judge_all, require_judge
-from harness.grading.judges.opening import open_judge
+from harness.grading.judges.judgement import Judgement, PairToJudge, judge_all, require_judge
+from harness.grading.judges.open_judge import open_judge
 from harness.grading.judges.protocols import Reply, judge_protocol
 
 
@@ -181,7 +181,7 @@ class Shouter:
 
 
 def test_judge_all_takes_both_forms():
-    pair = [Comparison("0", "i", "r", "LOUD"), Comparison("1", "i", "r", "quiet")]
+    pair = [PairToJudge("0", "i", "r", "LOUD"), PairToJudge("1", "i", "r", "quiet")]
     assert [j.score for j in judge_all(Shouter(), pair)] == [1.0, 0.0]
     assert [j.score for j in judge_all(open_judge("longest"), pair)] == [1.0, 1.0]
 
@@ -235,7 +235,7 @@ def write(path, rows):
 def test_replay_reads_preferences_as_alpaca_eval_does(tmp_path):
     recorded = {"a": 1, "b": 2.0, "c": 1.5, "d": 0, "e": None, "f": 1.25, "g": float("nan"), "h": -1}
     spec = write(tmp_path / "annotations.json", [annotation("i", k, v) for k, v in recorded.items()])
-    asked = [Comparison(k, "i", "reference", k) for k in (*recorded, "unseen")]
+    asked = [PairToJudge(k, "i", "reference", k) for k in (*recorded, "unseen")]
     judgements = open_judge(spec).judge(asked)
     assert [j.score for j in judgements] == [0.0, 1.0, 0.5, 0.5, None, 0.25, None, None, None]
     assert [j.unparsed for j in judgements] == [False] * 4 + [True, False, True, True, False]
@@ -246,9 +246,9 @@ def test_replay_reads_preferences_as_alpaca_eval_does(tmp_path):
 
 def test_replay_matches_letter_for_letter_and_warns_of_another_reference(tmp_path, caplog):
     judge = open_judge(write(tmp_path / "a.json", [annotation("i", "x", 2)]))
-    assert judge.judge([Comparison("0", "i", "reference", "x ")])[0].score is None
+    assert judge.judge([PairToJudge("0", "i", "reference", "x ")])[0].score is None
     assert not caplog.text
-    assert judge.judge([Comparison("0", "i", "another", "x")])[0].score == 1.0
+    assert judge.judge([PairToJudge("0", "i", "another", "x")])[0].score == 1.0
     assert "1 of 1 recorded judgements compare with another reference" in caplog.text
     assert judge.compared_with("i", "x") == "reference"
 

@@ -11,9 +11,9 @@ from openai_stub import serving
 from harness.cli import main
 from harness.errors import BadInput, RunFailed
 from harness.models.generate import Generator
-from harness.models.kept import Answer, Kept
+from harness.models.generation_cache import CachedAnswer, CachedGenerator
 from harness.models.openai_client import ClientOptions
-from harness.models.server import ServerGenerator
+from harness.models.server_generator import ServerGenerator
 from harness.types import Decoding
 
 GREEDY = Decoding(max_new_tokens=8)
@@ -33,12 +33,12 @@ class Counting:
             if len(self.asked) == self.room:
                 raise KeyboardInterrupt
             self.asked.append((text, seed))
-        return [Answer(f"{text}/{seed}\ud800é", 1, "stop") for text, seed in zip(texts, seeds, strict=True)]
+        return [CachedAnswer(f"{text}/{seed}\ud800é", 1, "stop") for text, seed in zip(texts, seeds, strict=True)]
 
 
 def asked(folder, texts, decoding, seeds, identity="model", **options):
     inner = Counting()
-    answers = Kept(inner, folder, {"weights": identity}, **options).generate(texts, decoding, seeds)
+    answers = CachedGenerator(inner, folder, {"weights": identity}, **options).generate(texts, decoding, seeds)
     return answers, inner.asked
 
 
@@ -69,31 +69,31 @@ def test_greedy_text_has_no_seed_except_from_a_server(tmp_path):
 def test_a_killed_process_loses_at_most_what_was_under_way(tmp_path):
     texts, seeds = [f"{i:02}" for i in range(20)], list(range(20))
     with pytest.raises(KeyboardInterrupt):
-        Kept(Counting(room=10), tmp_path, {}).generate(texts, SAMPLED, seeds)
+        CachedGenerator(Counting(room=10), tmp_path, {}).generate(texts, SAMPLED, seeds)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-5])  # and the last line is torn
     inner = Counting()
-    answers = Kept(inner, tmp_path, {}).generate(texts, SAMPLED, seeds)
+    answers = CachedGenerator(inner, tmp_path, {}).generate(texts, SAMPLED, seeds)
     assert [answer.text[:2] for answer in answers] == texts and len(inner.asked) == 13
     with path.open("ab") as file:
         file.write(b'{"key": "d", "text": 7, "tokens": 1, "finish": "stop"}\n[]\n\xff\n' + b"[" * 5000 + b"\n")
-    assert Kept(Counting(room=0), tmp_path, {}).generate(texts, SAMPLED, seeds) == answers
+    assert CachedGenerator(Counting(room=0), tmp_path, {}).generate(texts, SAMPLED, seeds) == answers
 
 
 def test_a_folder_that_cannot_be_written_is_bad_input(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="nothing can be kept"):
-        Kept(Counting(), tmp_path / "file", {})
+        CachedGenerator(Counting(), tmp_path / "file", {})
 
 
 def test_a_dying_server_costs_only_what_it_did_not_answer(tmp_path):
     texts, quick = [f"text:{i}" for i in range(9)], ClientOptions(retries=1, backoff_s=0.01, timeout_s=5.0)
     with serving(*["ok"] * 4, then="die") as stub:
-        dying = Kept(ServerGenerator("stub", stub.url, batch=1, options=quick), tmp_path, {})
+        dying = CachedGenerator(ServerGenerator("stub", stub.url, batch=1, options=quick), tmp_path, {})
         with pytest.raises(RunFailed, match="run again, what it gave is kept"):
             dying.generate(texts, GREEDY, range(9))
     with serving() as other:
-        resumed = Kept(ServerGenerator("stub", other.url, batch=4, options=quick), tmp_path, {})
+        resumed = CachedGenerator(ServerGenerator("stub", other.url, batch=4, options=quick), tmp_path, {})
         assert len(resumed.generate(texts, GREEDY, range(9))) == 9
         assert len(other.requests()) == 5 and resumed.reused == 4
 

@@ -170,10 +170,11 @@ def test_every_filter_is_a_metric_of_its_own_as_lm_evals_own_command_says(tmp_pa
 
     class Generator:
         def generate(self, texts, decoding, seeds):
-            from harness.models.kept import Answer
+            from harness.models.generation_cache import CachedAnswer
 
             return [
-                Answer(said[text.removeprefix('chat:[{"role": "user", "content": "')[:2]], 1, "stop") for text in texts
+                CachedAnswer(said[text.removeprefix('chat:[{"role": "user", "content": "')[:2]], 1, "stop")
+                for text in texts
             ]
 
     task = open_task(f"lm_eval:{tmp_path}/lm/sums")
@@ -181,7 +182,7 @@ def test_every_filter_is_a_metric_of_its_own_as_lm_evals_own_command_says(tmp_pa
     score = evaluate.score(task, rows)
     assert score.value == pytest.approx(theirs["exact_match,strict-match"]) == pytest.approx(2 / 6)
     assert score.counts["total"] == 6 and score.counts["correct"] == 2
-    from harness.statistics import wilson
+    from harness.stats.intervals import wilson
 
     assert score.interval == pytest.approx(wilson(2, 6))
     beside = task.measures(rows)["filters"]

@@ -12,7 +12,7 @@ import pytest
 from harness.errors import BadInput
 from harness.micro import code, instruction, interpreter, maths, world
 from harness.micro.judge import ProgrammaticJudge
-from harness.micro.wording import FORMS, understand
+from harness.micro.phrasing import FORMS, understand
 
 SPLITS = ("labelled", "validation")
 ASKED = "Please drop the first word, then reverse the order: mouse ocean lemon"

@@ -45,7 +45,7 @@ class Case:
         self.sequence = fixed.long()
         self.position = torch.cat([torch.arange(6), torch.arange(4)])
         self.length = torch.tensor([6] * 6 + [4] * 4)
-        self.step_id = torch.tensor([0, 0, 1, 1, 1, 2, 3, 3, 4, 4])
+        self.segment_id = torch.tensor([0, 0, 1, 1, 1, 2, 3, 3, 4, 4])
 
     def tokens(self, student=None, order=None) -> Tokens:
         """``order`` renames the words: the same tokens in another vocabulary."""
@@ -53,9 +53,9 @@ class Case:
         if order is not None:
             student, teacher, labels = student[:, order], teacher[:, order], order.argsort()[labels]
         survey = None
-        if self.method.needs.survey:
+        if self.method.needs.sequence_features:
             log_q, log_p = (z.detach().log_softmax(-1).gather(-1, labels[:, None])[:, 0] for z in (student, teacher))
-            survey = self.method.survey(
+            survey = self.method.sequence_features(
                 Sequences(log_p, log_q, self.old, self.sequence, self.position, self.length, self.source, STEP)
             )
         tokens = Tokens(
@@ -66,12 +66,12 @@ class Case:
             sequence=self.sequence,
             position=self.position,
             length=self.length,
-            step_id=self.step_id,
+            segment_id=self.segment_id,
             source=self.source,
             sampler_log_prob=self.old,
             validity=None,
             step=STEP,
-            survey=survey,
+            sequence_features=survey,
         )
         if self.method.needs.gate:
             tokens.gate = self.method.weight(tokens)
@@ -89,7 +89,7 @@ class Case:
                     y[here],
                     old,
                     str(self.source[i]),
-                    self.step_id.numpy()[here],
+                    self.segment_id.numpy()[here],
                     (STEP.index, STEP.total),
                     self.method.state,
                 )
@@ -284,7 +284,7 @@ def test_no_gradient_reaches_the_teacher(place, monkeypatch):
         teachers.append(load_model(*args, **kwargs))
         return teachers[-1]
 
-    monkeypatch.setattr("harness.training.teaching.load_model", remember)
+    monkeypatch.setattr("harness.training.teacher.load_model", remember)
     for label in distinct():
         job = make(label, models, prompts, folder, steps=1)
         train(job, quiet)

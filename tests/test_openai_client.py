@@ -14,7 +14,7 @@ import pytest
 
 from harness.cli import main
 from harness.errors import BadInput
-from harness.grading.judges.opening import open_judge
+from harness.grading.judges.open_judge import open_judge
 from harness.models import files
 from harness.models.openai_client import (
     LONGEST_WAIT_S,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import foreign, registry
+from harness import registry, user_code
 from harness.cli import main
 from harness.evaluation import benchmarks, evaluate
 from harness.records.store import Store
@@ -99,7 +99,11 @@ GIVEN = [
     ("kl * float('nan')", "NaN or infinite values", "guard"),
     ("kl + (kl - kl).sqrt()", "gradient of NaN", "guard"),
     ("tokens.logit.sum(-1)", "m.py:24: ", "did you mean logits"),
-    ("tokens.survey[:, 0]", "m.py:24: ", "tokens.survey is None without Needs(survey=True)"),
+    (
+        "tokens.sequence_features[:, 0]",
+        "m.py:24: ",
+        "tokens.sequence_features is None without Needs(sequence_features=True)",
+    ),
     ("tokens.validity[:, 0]", "m.py:24: ", "Needs(proposals=True)"),
     ("self.config.mux * kl", "m.py:24: ", "no attribute 'mux'"),
     ("1 / 0", "m.py:24: ", "ZeroDivisionError"),
@@ -130,7 +134,7 @@ DECLARED = [
     ([(CLASS, "")], "asks for Source.TEACHER; say needs = Needs("),
     ([(CLASS, '    needs = "signal"\n')], "say needs = Needs(...)"),
     ([('teacher="signal"', 'techer="signal"')], "m.py:17: TypeError"),
-    ([('"signal"', '"signal", survey=True')], "add a method survey"),
+    ([('"signal"', '"signal", sequence_features=True')], "add a method survey"),
     ([("(Source.TEACHER,)", '"teacher"')], "m.py:19: sources of method mine gave 'teacher'"),
     ([("(Source.TEACHER,)", "Source.TEACHER")], "return a tuple: (Source.TEACHER,)"),
     ([("(Source.TEACHER,)", "()")], "one or more harness.types.Source"),
@@ -258,7 +262,7 @@ def test_debug_prints_the_trace_and_an_internal_error_is_one_line(world, tmp_pat
     assert world("--debug") == 2
     said = capsys.readouterr().err
     assert "Traceback" in said and 'm.py", line 24' in said and said.splitlines()[-1].startswith("harness: m.py:24")
-    monkeypatch.setattr("harness.listing.rows", lambda kind: [][1])
+    monkeypatch.setattr("harness.show.rows", lambda kind: [][1])
     assert main(["list", "methods"]) == 1
     line = the_line(capsys)
     assert "internal error: IndexError" in line and "test_own_code.py:" in line and "--debug" in line
@@ -266,7 +270,7 @@ def test_debug_prints_the_trace_and_an_internal_error_is_one_line(world, tmp_pat
 
 def identities(folder, name):
     kind = registry.METHODS if name == "m.py" else registry.TASKS
-    return foreign.identity(registry.find(kind, str(folder / name)))
+    return user_code.identity(registry.find(kind, str(folder / name)))
 
 
 def test_the_identity_covers_the_code_and_what_is_imported_beside_it(world, tmp_path):
@@ -321,8 +325,8 @@ def test_what_ships_keeps_its_identity_and_its_published_hashes():
         assert (evaluate.card_hash(task) == card) is (task.version == version), title
     for kind in (registry.METHODS, registry.TASKS):
         for entry in registry.entries(kind):
-            assert foreign.identity(registry.find(kind, entry.name)) == foreign.OURS
-    assert {r["spec"]["method"]["origin"] for r in records} == {foreign.OURS}
+            assert user_code.identity(registry.find(kind, entry.name)) == user_code.OURS
+    assert {r["spec"]["method"]["origin"] for r in records} == {user_code.OURS}
 
 
 def test_check_prints_what_was_checked_of_a_method_and_a_task(world, tmp_path, capsys):

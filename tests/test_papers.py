@@ -11,12 +11,13 @@ import harness
 from harness import recipe, registry
 from harness.cli import main
 from harness.errors import BadInput
-from harness.forecast import counted
-from harness.forecast.estimate import PUBLISHED, SHARE_TRAINING
-from harness.leaderboard import compute
+from harness.estimate import model_size
+from harness.estimate.resources import PUBLISHED, SHARE_TRAINING
+from harness.leaderboard import equal_compute
 from harness.models.files import locate
-from harness.papers import blueprint, budget, estimate, reported
-from harness.papers.reproduce import Outcome, Wish
+from harness.papers import budget, paper_cost, spec
+from harness.papers.reproduce import ReproduceRequest, Reproduction
+from harness.records import reported
 from harness.records.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -153,9 +154,9 @@ def test_papers_can_be_asked_for_before_anything_was_measured(tmp_path, capsys):
 # -- how their rows are had again ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", blueprint.names())
+@pytest.mark.parametrize("name", spec.names())
 def test_every_hyper_parameter_of_a_shipped_paper_has_a_source(name):
-    found = blueprint.load(name)
+    found = spec.load(name)
     cells = {cell["id"] for cell in reported.find(found.reported)["cells"]}
     assert cells == {cell for pair in found.pairs for cell in pair.cells}
     config = {field.name for field in dataclasses.fields(registry.find(registry.METHODS, found.method).Config)}
@@ -169,7 +170,7 @@ def test_every_hyper_parameter_of_a_shipped_paper_has_a_source(name):
 
 
 def test_the_question_in_the_small_is_asked_of_enough():
-    question = blueprint.load("vcrd").question
+    question = spec.load("vcrd").question
     assert len(question.arms) >= 8 and len(question.seeds) >= 5 and len(question.tasks) >= 3
     known = {entry.name for entry in registry.entries(registry.METHODS)}
     assert {arm.method.partition("@")[0] for arm in question.arms} <= known
@@ -253,9 +254,9 @@ def test_a_dry_run_of_the_paper_downloads_nothing_and_states_what_it_assumes(tmp
 
 
 def test_the_estimate_follows_its_rules(tmp_path):
-    found = blueprint.load("vcrd")
-    wish = Wish(only=["amc23"], results=tmp_path)
-    (piece,) = estimate.estimates(Outcome(found, wish, reported.find("vcrd")))
+    found = spec.load("vcrd")
+    wish = ReproduceRequest(only=["amc23"], results=tmp_path)
+    (piece,) = paper_cost.estimates(Reproduction(found, wish, reported.find("vcrd")))
     by_name = {stage.stage: stage for stage in piece.stages}
     student, teacher = PUBLISHED["Qwen/Qwen2.5-Math-1.5B"], PUBLISHED["Qwen/Qwen2.5-Math-7B-Instruct"]
     trained, fast = 1000 * 64 * (150 + 350), 312e12 * SHARE_TRAINING
@@ -272,12 +273,14 @@ def test_the_estimate_follows_its_rules(tmp_path):
         "Qwen/Qwen2.5-Math-1.5B": 2 * student.parameters,
         "Qwen/Qwen2.5-Math-7B-Instruct": 2 * teacher.parameters,
     }
-    (three,) = estimate.estimates(Outcome(found, dataclasses.replace(wish, seeds=[1, 2, 3]), reported.find("vcrd")))
-    assert estimate.totals([three])["trainings"] == 3
+    (three,) = paper_cost.estimates(
+        Reproduction(found, dataclasses.replace(wish, seeds=[1, 2, 3]), reported.find("vcrd"))
+    )
+    assert paper_cost.totals([three])["trainings"] == 3
     thrice = {stage.stage: stage for stage in three.stages}
     assert thrice["student rollouts"].seconds == pytest.approx(3 * by_name["student rollouts"].seconds)
     assert thrice["teacher texts (shared)"] == by_name["teacher texts (shared)"]
-    assert estimate.totals([piece, piece])["download_bytes"] == estimate.totals([piece])["download_bytes"]
+    assert paper_cost.totals([piece, piece])["download_bytes"] == paper_cost.totals([piece])["download_bytes"]
 
 
 def test_a_plan_that_overruns_the_device_is_told_before(tmp_path, capsys):
@@ -336,11 +339,11 @@ def test_steps_follow_the_targets_cost_and_stay_as_first_decided(tmp_path):
 
 def test_operations_are_counted_from_the_models_own_files():
     """A record that counts no parameters has those of the shipped models' files."""
-    student, teacher = (counted.parameters(locate(f"micro:{side}")) for side in ("student", "teacher"))
+    student, teacher = (model_size.parameters(locate(f"micro:{side}")) for side in ("student", "teacher"))
     assert 1e5 < student < teacher < 1e6
     record = make_record("kd", student="micro:student") | {"teacher": "micro:teacher"}
     del record["parameters"]
-    assert compute.cost(record, "flops") == student * (6 * 2000 + 2 * 500) + 2 * teacher * 1000
+    assert equal_compute.cost(record, "flops") == student * (6 * 2000 + 2 * 500) + 2 * teacher * 1000
 
 
 @pytest.mark.parametrize(("value", "rounded"), [(1234, 1200), (87.6, 88), (3.2, 3), (0.2, 0), (999, 1000)])

@@ -10,10 +10,10 @@ from board_site import results
 
 from harness.cli import main
 from harness.leaderboard.table import leaderboard
-from harness.plots import curves as curve_plots
-from harness.plots import pareto, theme
 from harness.records import curves
 from harness.records.store import Store
+from harness.reports.plots import curves as curve_plots
+from harness.reports.plots import pareto, theme
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,7 +7,7 @@ import os
 import pytest
 from sample_records import make_record, make_rows
 
-from harness import reading, recipe
+from harness import recipe, safe_read
 from harness.cli import main
 from harness.data import parse
 from harness.errors import BadInput
@@ -29,14 +29,14 @@ BAD = {
 @pytest.mark.parametrize("raw", BAD.values(), ids=BAD.keys())
 def test_an_odd_value_is_refused_with_its_reason(raw):
     with pytest.raises(BadInput, match="is not"):
-        reading.value(raw)
+        safe_read.value(raw)
 
 
 def test_an_ordinary_value_is_read():
     quoted = b'"' + b"[" * 200 + b'"'
-    assert reading.value(b'\xef\xbb\xbf{"a": [-1.5, 2]}') == {"a": [-1.5, 2]}
-    assert reading.value(quoted) == "[" * 200
-    assert reading.value(b"[" * 64 + b"]" * 64)
+    assert safe_read.value(b'\xef\xbb\xbf{"a": [-1.5, 2]}') == {"a": [-1.5, 2]}
+    assert safe_read.value(quoted) == "[" * 200
+    assert safe_read.value(b"[" * 64 + b"]" * 64)
 
 
 def test_only_regular_files_below_the_folder_are_read(tmp_path):
@@ -47,12 +47,12 @@ def test_only_regular_files_below_the_folder_are_read(tmp_path):
     (folder / "out").symlink_to(tmp_path / "secret")
     (folder / "in").symlink_to(folder / "own")
     os.mkfifo(folder / "pipe")
-    assert reading.content(folder / "in", 10, folder) == b"1"
+    assert safe_read.content(folder / "in", 10, folder) == b"1"
     for name in ("out", "pipe", "../secret", "/dev/zero", ".", "gone", "a\0b"):
         with pytest.raises(BadInput):
-            reading.content(folder / name, 10, folder)
+            safe_read.content(folder / name, 10, folder)
     with pytest.raises(BadInput, match="more than"):
-        reading.content(folder / "own", 0, folder)
+        safe_read.content(folder / "own", 0, folder)
 
 
 @pytest.mark.parametrize("raw", [b"\x1f\x8b", b"\x1f\x8bx" * 9, b"plain"])

@@ -5,7 +5,7 @@ from math import comb
 import pytest
 
 from harness.evaluation.benchmarks import open_task
-from harness.repeats import majority, repeated
+from harness.stats.pass_at_k import majority, repeated
 from harness.types import Completion
 
 

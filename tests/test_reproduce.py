@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from sample_records import make_record, make_rows
 
-from harness import statistics
 from harness.cli import main
-from harness.papers import answer, blueprint, reported
+from harness.papers import answer_text, spec
 from harness.papers.page import page
-from harness.papers.reproduce import Outcome, Wish
+from harness.papers.reproduce import ReproduceRequest, Reproduction
+from harness.records import reported
 from harness.records.store import Store
+from harness.stats import intervals
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 
@@ -44,7 +45,7 @@ def paper(models, prompts_file, tmp_path, monkeypatch):
     results = tmp_path / "results"
     (results / "reported").mkdir(parents=True)
     (results / "reported/made_up.json").write_text(json.dumps(printed))
-    estimate = dict.fromkeys(blueprint.LENGTHS, 10) | {"device": "cpu-core"}
+    estimate = dict.fromkeys(spec.LENGTHS, 10) | {"device": "cpu-core"}
     lines = ['reported = "made_up"\nmethod = "kd"\nabout = "A test."\n[paper]\nseeds = [3, 4]']
     lines += ["[pair.tiny]", 'cells = ["parity", "amc23"]', "[pair.tiny.models]"]
     lines += [f"student = {fact(str(models[0]))}", f"teacher = {fact(str(models[1]))}", "[pair.tiny.data]"]
@@ -133,7 +134,7 @@ name = "vcrd"
 
 
 def test_the_question_runs_end_to_end_at_equal_steps_and_equal_compute(tmp_path, capsys, monkeypatch):
-    estimate = "\n".join([*(f"{key} = {fact(10)}" for key in blueprint.LENGTHS), f"device = {fact('cpu-core')}"])
+    estimate = "\n".join([*(f"{key} = {fact(10)}" for key in spec.LENGTHS), f"device = {fact('cpu-core')}"])
     (tmp_path / "small.toml").write_text(SMALL + estimate)
     results = tmp_path / "results"
     words = [
@@ -173,8 +174,12 @@ def test_the_question_runs_end_to_end_at_equal_steps_and_equal_compute(tmp_path,
 def outcome(tmp_path, gains, n=60, seeds=5):
     """An outcome whose arms answer ``gains`` problems more than sft on each of two tasks."""
     store = Store(tmp_path / "results")
-    found = Outcome(
-        blueprint.load("vcrd"), Wish("micro", results=store.root, views=("steps",)), reported.find("vcrd"), {}, []
+    found = Reproduction(
+        spec.load("vcrd"),
+        ReproduceRequest("micro", results=store.root, views=("steps",)),
+        reported.find("vcrd"),
+        {},
+        [],
     )
     rng = np.random.default_rng(0)
     for task in ("amc23@micro", "humaneval@micro"):
@@ -206,18 +211,18 @@ def outcome(tmp_path, gains, n=60, seeds=5):
 )
 def test_the_answer_is_what_the_records_say(tmp_path, gains, baselines, control):
     found, store = outcome(tmp_path, gains)
-    findings = answer.findings(found, store.completions)
-    said = answer.words(found, findings)
+    findings = answer_text.findings(found, store.completions)
+    said = answer_text.words(found, findings)
     assert baselines in said[0] and control in said[1]
-    text = page(found, findings, answer.standings(found, store.completions), store.completions)
+    text = page(found, findings, answer_text.standings(found, store.completions), store.completions)
     assert all(line in text for line in said)
     pooled = next(f for f in findings if f.scope == "all tasks" and f.other == "sft")
     assert pooled.problems == 120 and pooled.seeds == (0, 1, 2, 3, 4)
     raw = [f.comparison.p for f in findings if f.scope == "all tasks"]
-    assert [f.p_holm for f in findings if f.scope == "all tasks"] == statistics.holm(raw)
+    assert [f.p_holm for f in findings if f.scope == "all tasks"] == intervals.holm(raw)
 
 
 def test_too_little_is_said_to_be_too_little(tmp_path):
     found, store = outcome(tmp_path, {"vcrd": 0})
-    findings = answer.findings(found, store.completions)
-    assert findings == [] and "nothing can be said" in answer.words(found, findings)[0]
+    findings = answer_text.findings(found, store.completions)
+    assert findings == [] and "nothing can be said" in answer_text.words(found, findings)[0]

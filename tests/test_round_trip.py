@@ -10,7 +10,7 @@ from harness.cli import main
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import open_task
 from harness.evaluation.round_trip import ITEMS, tried
-from harness.models.speaker import Speaker
+from harness.models.text_codec import TextCodec
 from harness.types import Completion, Decoding, Prompt
 
 NAMES = ("humaneval@micro", "mbpp@micro", "amc23@micro", "alpaca_eval@micro")
@@ -20,13 +20,13 @@ NAMES = ("humaneval@micro", "mbpp@micro", "amc23@micro", "alpaca_eval@micro")
 @pytest.mark.parametrize("make", [byte_tokenizer, llama2, mistral, unigram], ids=lambda f: f.__name__)
 def test_sound_tokenizers_give_everything_back(name, make):
     task = open_task(name)
-    found = tried(task, Speaker(make()), task.items)
+    found = tried(task, TextCodec(make()), task.items)
     assert (found.lost, found.items, found.warning) == ([], ITEMS, None)
 
 
 def test_a_tokenizer_that_loses_text_is_told_in_one_line():
     task = open_task("humaneval@micro")
-    found = tried(task, Speaker(wordpiece()), task.items)
+    found = tried(task, TextCodec(wordpiece()), task.items)
     assert {lost.part for lost in found.lost} == {"prompt", "reference"} and len(found.lost) == 2 * ITEMS
     assert "\n" not in found.warning
     assert found.warning.startswith("humaneval@micro: the tokenizer does not give back the text of 16 of 16 items")
@@ -39,7 +39,7 @@ def test_a_lowercase_tokenizer_is_told_too():
     tokenizer = byte_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     task = open_task("amc23@micro")
-    assert "'P" in tried(task, Speaker(tokenizer), task.items).warning
+    assert "'P" in tried(task, TextCodec(tokenizer), task.items).warning
 
 
 @pytest.mark.parametrize("lowercase", [False, True])
@@ -59,7 +59,7 @@ def test_the_command_and_a_run_say_it(tmp_path, capsys, lowercase):
     assert main(["check", "--model", "openai:m@http://localhost:1/v1"]) == 2
 
 
-class Chatty(Speaker):
+class Chatty(TextCodec):
     """Notes the decoding of every call; its answers are the prompts."""
 
     batch = 4
@@ -93,5 +93,5 @@ def test_stop_strings_of_a_plain_text_end_no_chat_reply():
 
 def test_a_model_that_thinks_first_is_not_given_the_opening():
     prompt = Prompt(user="U", plain="P", prefill="```python\n")
-    assert Speaker(chat(CHATML)).render(prompt).endswith("assistant\n```python\n")
-    assert Speaker(chat(CHATML + "{# </think> #}")).render(prompt).endswith("assistant\n")
+    assert TextCodec(chat(CHATML)).render(prompt).endswith("assistant\n```python\n")
+    assert TextCodec(chat(CHATML + "{# </think> #}")).render(prompt).endswith("assistant\n")

@@ -1,21 +1,31 @@
-"""Runs that are killed end as undisturbed ones; long ones keep their memory: harness.safety in small."""
+"""Runs that are killed end as undisturbed ones; long ones keep their memory: results.scripts.robustness in small."""
 
 import subprocess
 import sys
 
 import pytest
 
-from harness.safety import memory, world
-from harness.safety.forked import Point, Trace, Trial
-from harness.safety.kill import draw, report
+from results.scripts.robustness import memory, world
+from results.scripts.robustness.forked import Point, Trace, Trial
+from results.scripts.robustness.kill import draw, report
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kill script watches processes as Linux shows them")
 def test_a_run_killed_in_every_stage_ends_as_an_undisturbed_one(tmp_path):
-    """One trial per stage or so; ``python -m harness.safety.kill`` has the long version."""
+    """One trial per stage or so; ``python -m results.scripts.robustness.kill`` has the long version."""
     page = tmp_path / "kill.md"
-    command = [sys.executable, "-m", "harness.safety.kill", "--points", "8", "--seed", "3", "--out", str(page)]
+    command = [
+        sys.executable,
+        "-m",
+        "results.scripts.robustness.kill",
+        "--points",
+        "8",
+        "--seed",
+        "3",
+        "--out",
+        str(page),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     text = page.read_text()

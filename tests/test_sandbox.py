@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BadInput
-from harness.sandbox import TIERS, End, Job, Sandbox, Tier, box, tier, tiers
+from harness.sandbox import TIERS, End, Sandbox, SandboxJob, Tier, box, tier, tiers
 from harness.sandbox.box import Box, Refused
 from harness.sandbox.values import Digest, Iterated, Match, NotPlain, digest, dumps, loads
 
@@ -35,7 +35,9 @@ def run(sandbox, body, inputs=((1,), (2,)), limit=2.0, patience=20.0, head=""):
     """The outcome of ``def f(x): body`` and the values it returned."""
     returned = []
     indented = "".join(f"    {line}\n" for line in body.split("\n"))
-    job = Job(f"{head}\ndef f(x):\n{indented}", "f", [dumps(list(i)) for i in inputs], [limit] * len(inputs), limit, 20)
+    job = SandboxJob(
+        f"{head}\ndef f(x):\n{indented}", "f", [dumps(list(i)) for i in inputs], [limit] * len(inputs), limit, 20
+    )
     outcome = sandbox.run(job, lambda _, text, __: returned.append(text) or True, patience)
     return outcome, [loads(text) for text in returned]
 
@@ -170,7 +172,7 @@ def looks(monkeypatch, job, states):
 
 def test_the_watch_knows_starved_from_waiting(monkeypatch):
     """A program that gets no processor at all is not out of time; it is tried again (the caller's second chance)."""
-    job = Job("", "f", ["[]"] * 9, [1.0] * 9, 1.0, 5.0)
+    job = SandboxJob("", "f", ["[]"] * 9, [1.0] * 9, 1.0, 5.0)
     waiting, starved, tampering = [(0, False, 0.0)], [(0, True, 0.0)], [(0, True, 0.4 * i) for i in range(9)]
     assert looks(monkeypatch, job, waiting * 6) == [None] * 5 + [End.TIMEOUT]
     assert looks(monkeypatch, job, starved * 22) == [None] * 21 + [End.STALLED]
@@ -277,10 +279,10 @@ def test_the_guard_alone_still_reaps(tmp_path):
 def test_boxes_end_with_their_owner(tmp_path):
     """Even when the owner is killed in the middle of a program."""
     script = (
-        "import sys\nfrom harness.sandbox import Job, Sandbox\n"
+        "import sys\nfrom harness.sandbox import SandboxJob, Sandbox\n"
         "box = Sandbox(1)\n"
         "def told(*_): print(flush=True); return True\n"
-        "job = Job('import time\\ndef f(x):\\n    if x: time.sleep(99)', 'f', ['[0]', '[1]'], [60, 60], 60, 60)\n"
+        "job = SandboxJob('import time\\ndef f(x):\\n    if x: time.sleep(99)', 'f', ['[0]', '[1]'], [60, 60], 60, 60)\n"
         "box.run(job, told)\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
@@ -311,7 +313,7 @@ def test_a_failing_receiver_ends_the_program(sandbox):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sandbox.run(Job("def f(x): return x", "f", ["[1]"], [2.0], 2.0, 5), receive)
+        sandbox.run(SandboxJob("def f(x): return x", "f", ["[1]"], [2.0], 2.0, 5), receive)
     assert run(sandbox, "return x")[1] == [1, 2]
 
 

@@ -12,7 +12,7 @@ from harness.models.files import load_model
 from harness.models.head import trunk
 from harness.training import signal_cache
 from harness.training.loop import train
-from harness.training.signals import HiddenReading, TopKReading
+from harness.training.signals import HiddenStateLogits, TopKLogits
 
 torch.set_num_threads(1)
 ASKING = [label for label in distinct() if method(label).needs.teacher == "signal"]
@@ -40,7 +40,7 @@ class Counted:
             trunk(model).register_forward_pre_hook(self.see, with_kwargs=True)
             return model
 
-        monkeypatch.setattr("harness.training.teaching.load_model", load)
+        monkeypatch.setattr("harness.training.teacher.load_model", load)
 
     def see(self, module, args, kwargs):
         if kwargs["input_ids"].shape == (1, 4) and kwargs.get("attention_mask") is None:
@@ -87,7 +87,9 @@ def test_top_k_of_the_whole_vocabulary_equals_the_live_teacher(fresh):
         torch.testing.assert_close(whole.weights, live.weights, rtol=1e-3, atol=2e-4)
 
 
-@pytest.mark.parametrize("label", [m for m in ASKING if not (method(m).needs.exact or method(m).needs.survey)])
+@pytest.mark.parametrize(
+    "label", [m for m in ASKING if not (method(m).needs.exact or method(m).needs.sequence_features)]
+)
 @pytest.mark.parametrize("k", [1, 5, 50])
 def test_top_k_is_non_negative_and_a_lower_bound(label, k):
     """Token by token, by the data-processing inequality; a gap of zero would be no bound but a copy."""
@@ -96,7 +98,7 @@ def test_top_k_is_non_negative_and_a_lower_bound(label, k):
     case = Case(label, hard=False)
     full = case.method.objective(case.tokens()).detach()
     tokens = case.tokens()
-    tokens.student, tokens.teacher = TopKReading.of(case.teacher, k).pair(case.student, 0, 10)
+    tokens.student, tokens.teacher = TopKLogits.of(case.teacher, k).pair(case.student, 0, 10)
     coarse = case.method.objective(tokens).detach()
     assert (coarse > -1e-6).all() and (coarse <= full + 1e-5).all()
     if k == 1:
@@ -111,7 +113,7 @@ def test_a_reading_of_hidden_states_is_the_models_own_logits(place):
     teacher = load_model(make("kd", *place).teacher)
     ids = torch.arange(12)[None]
     hidden = trunk(teacher)(input_ids=ids).last_hidden_state[0].detach()
-    _, ours = HiddenReading(hidden, Head.of(teacher, 258)).pair(None, 2, 9)
+    _, ours = HiddenStateLogits(hidden, Head.of(teacher, 258)).pair(None, 2, 9)
     torch.testing.assert_close(ours, teacher(input_ids=ids).logits[0, 2:9, :258].detach())
     assert not ours.requires_grad
 
@@ -268,7 +270,7 @@ def test_a_method_that_top_k_cannot_serve_is_refused_before_any_work(command, ca
 
 def test_every_method_either_runs_on_top_k_or_says_so_before(command, capsys):
     run, results = command
-    refused = [m for m in ASKING if method(m).needs.exact or method(m).needs.survey]
+    refused = [m for m in ASKING if method(m).needs.exact or method(m).needs.sequence_features]
     for label in refused:
         assert run("--set", "training.signal=top-k", method=label) == 2, label
         assert "top-64 signal cannot give that" in one_line(capsys)

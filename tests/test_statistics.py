@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness import statistics as st
+from harness.stats import intervals as st
 
 
 def coverage(intervals, truth):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.plan import Request, prepare
-from harness.sweep.cells import Cell, cells
-from harness.sweep.jobs import Outcome, last_line
+from harness.plan import RunRequest, prepare
+from harness.sweep.cells import SweepCell, cells
+from harness.sweep.jobs import SweepOutcome, last_line
 from harness.sweep.local import LocalExecutor
 from harness.sweep.sweep import sweep
 
@@ -68,10 +68,15 @@ class ScriptedJob:
 
 
 def cell(method, missing=("t",)):
-    return Cell(method, 0, ("run",), () if missing else (f"{method}-0",), tuple(missing))
+    return SweepCell(method, 0, ("run",), () if missing else (f"{method}-0",), tuple(missing))
 
 
-WELL, FAILED, LOST, BAD = Outcome(0, ("id",)), Outcome(1, (), "boom"), Outcome(None, (), "lost"), Outcome(2, (), "bad")
+WELL, FAILED, LOST, BAD = (
+    SweepOutcome(0, ("id",)),
+    SweepOutcome(1, (), "boom"),
+    SweepOutcome(None, (), "lost"),
+    SweepOutcome(2, (), "bad"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +127,7 @@ def words(models, prompts_file, tmp_path, monkeypatch):
 def test_the_grid_is_methods_times_seeds_with_what_is_recorded(words, tmp_path):
     rest, results, recipe = words
     assert main(["run", "--method", "untouched", "--seed", "1", *rest]) == 0
-    request = Request(["untouched", "sft"], [PARITY], str(recipe), seeds=[0, 1], settings=SMALL, results=results)
+    request = RunRequest(["untouched", "sft"], [PARITY], str(recipe), seeds=[0, 1], settings=SMALL, results=results)
     grid = cells(prepare(request))
     assert [(c.method, c.seed, bool(c.recorded)) for c in grid] == [
         ("untouched", 0, False),
@@ -164,7 +169,7 @@ def test_a_local_sweep_records_reuses_and_tells_of_failures(words, capsys):
 
 def test_a_killed_process_is_tried_again_and_nothing_outlives_the_sweep(words, tmp_path, capsys):
     _, results, recipe = words
-    request = Request(["sft"], [PARITY], str(recipe), settings=SMALL, results=results)
+    request = RunRequest(["sft"], [PARITY], str(recipe), settings=SMALL, results=results)
     (only,) = cells(prepare(request))
     executor, view = LocalExecutor(1), Silent()
     submit = executor.submit
@@ -250,7 +255,7 @@ def test_slurm_jobs_through_submitits_local_executor(words, tmp_path, capsys, mo
     from harness.sweep.on_slurm import SlurmExecutor
 
     _, results, recipe = words
-    request = Request(["untouched"], [PARITY], str(recipe), settings=SMALL, results=results)
+    request = RunRequest(["untouched"], [PARITY], str(recipe), settings=SMALL, results=results)
     grid = cells(prepare(request))
     executor = SlurmExecutor(1, tmp_path / "jobs", {"timeout_min": "10"}, cluster="local")
     (done,) = sweep(grid, executor, 0, tmp_path / "logs", Silent())
@@ -276,7 +281,7 @@ def test_a_ray_cluster_of_two_workers_one_of_which_is_killed(words, tmp_path, ca
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-        request = Request(["sft", "untouched"], [PARITY], str(recipe), settings=SMALL, results=results)
+        request = RunRequest(["sft", "untouched"], [PARITY], str(recipe), settings=SMALL, results=results)
         grid = cells(prepare(request))
         executor, view = RayExecutor(2, address=cluster.address), Silent()
 

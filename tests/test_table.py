@@ -15,7 +15,7 @@ from harness.errors import BadInput
 from harness.leaderboard.formats import row_dicts
 from harness.leaderboard.table import COLUMNS, leaderboard, load_results, render, update_between_markers
 from harness.records.store import Store
-from harness.statistics import wilson
+from harness.stats.intervals import wilson
 
 HALF = (1.0, 0.0) * 10
 

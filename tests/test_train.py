@@ -12,7 +12,7 @@ from harness.method import Method, Needs
 from harness.models import files as harness_models
 from harness.options import build
 from harness.training.examples import load
-from harness.training.job import Job
+from harness.training.job import TrainingJob
 from harness.training.loop import train
 from harness.types import Source
 
@@ -47,7 +47,7 @@ def job(models, prompts_file, tmp_path):
             found = registry.find(registry.METHODS, method)
             method = found(build(found.Config, settings or {}, method))
         (tmp_path / folder).mkdir(exist_ok=True)
-        return Job(
+        return TrainingJob(
             training_id=f"{method.name}-{seed}",
             method=method,
             recipe=chosen,
@@ -165,7 +165,7 @@ class Sees(Method):
     """Records what an objective is given."""
 
     name = "sees"
-    needs = Needs(teacher="signal", step_unit="line")
+    needs = Needs(teacher="signal", segment="line")
     seen: list = []
 
     def sources(self, step):
@@ -189,10 +189,10 @@ def test_tokens_say_where_they_are(job):
         mine = tokens.sequence == i
         assert tokens.position[mine].tolist() == list(range(int(tokens.length[mine][0])))
     newline = byte_tokenizer()("\n")["input_ids"][0]
-    begins = torch.cat([torch.tensor([True]), tokens.step_id.diff() == 1])
+    begins = torch.cat([torch.tensor([True]), tokens.segment_id.diff() == 1])
     after_newline = torch.cat([torch.tensor([True]), tokens.labels[:-1] == newline])
     assert torch.equal(begins, after_newline | (tokens.position == 0))
-    assert int(tokens.step_id[-1]) > 5
+    assert int(tokens.segment_id[-1]) > 5
 
 
 def test_on_policy_log_probs_equal_a_fresh_forward(job):

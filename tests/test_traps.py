@@ -17,7 +17,7 @@ from harness import losses
 from harness.errors import BadInput
 from harness.method import Method, Step
 from harness.models.files import load_tokenizer, locate, require_same_tokenizer
-from harness.training.batching import lay_out, micro_batches
+from harness.training.batching import collate, micro_batches
 from harness.training.loop import train
 from harness.training.rollouts import Rollouts
 from harness.types import Source
@@ -135,7 +135,7 @@ def test_7_prompt_padding_and_last_position_have_no_loss(place):
     """One label a response token, shifted once: the token itself, predicted one column before."""
     seen, _ = collected(make("distillm2", *place, steps=1))
     pad = load_tokenizer(make("kd", *place).student).pad_token_id
-    batch = lay_out(seen[0], pad, None, "cpu")
+    batch = collate(seen[0], pad, None, "cpu")
     assert len(batch.labels) == sum(len(s.response) for s in seen[0])
     for i, s in enumerate(seen[0]):
         mine = batch.row == i

@@ -64,7 +64,7 @@ def test_a_judge_that_some_tasks_read_is_told(monkeypatch):
     from harness.evaluation.benchmarks import open_task
     from harness.registry import find
     from harness.task import Data
-    from harness.unheard import judge_heard
+    from harness.unused_options import judge_heard
 
     row = {"instruction": "Say a.", "output": "a"}
     judged = find("tasks", "alpaca_eval")(Data([row], "0" * 64, "made up"), object())

@@ -11,7 +11,7 @@ from harness.errors import BadInput
 from harness.models.generate import Generated
 from harness.options import build
 from harness.testing import random_tokens
-from harness.training.batching import Sequence
+from harness.training.batching import TrainingSequence
 from harness.training.cost import Cost
 from harness.training.proposals import Proposals
 from harness.types import Example, Prompt, Source
@@ -23,11 +23,11 @@ def method(**settings):
     return VCRD(build(VCRD.Config, settings, "vcrd"))
 
 
-def tokens_of(student, teacher, step_id):
+def tokens_of(student, teacher, segment_id):
     """Tokens whose distributions are given as rows of probabilities."""
     base = random_tokens(seed=0, keep=slice(0, len(student)))
     q, p = torch.tensor(student).log(), torch.tensor(teacher).log()
-    return dataclasses.replace(base, logits=q, student=q, teacher=p, step_id=torch.tensor(step_id))
+    return dataclasses.replace(base, logits=q, student=q, teacher=p, segment_id=torch.tensor(segment_id))
 
 
 def test_the_weight_is_the_gate_of_the_validity_gap_of_the_step():
@@ -93,8 +93,8 @@ class Scripted:
 
 def test_both_models_propose_at_every_line_and_only_the_other_one_generates():
     student, teacher = Scripted(lambda _: "s"), Scripted(lambda _: "t")
-    own = Sequence(tuple(b"P:"), tuple(b"a\nbb\n"), Source.STUDENT, 0)
-    reference = Sequence(tuple(b"P:"), tuple(b"c"), Source.DATA, 0)
+    own = TrainingSequence(tuple(b"P:"), tuple(b"a\nbb\n"), Source.STUDENT, 0)
+    reference = TrainingSequence(tuple(b"P:"), tuple(b"c"), Source.DATA, 0)
     examples = [Example("0", Prompt(user="P", plain="P:"), None, {"right": {"a", "t"}})]
     seen = []
 

@@ -13,7 +13,7 @@ from harness.grading.code import differential, openai_checks
 from harness.grading.code.differential import grade
 from harness.grading.code.openai_checks import CheckedProblem
 from harness.grading.code.oracle import accepts, members, show
-from harness.sandbox import End, Outcome, Sandbox, box, pool, tier
+from harness.sandbox import End, Sandbox, SandboxOutcome, box, pool, tier
 from harness.sandbox.box import Box, Refused
 from harness.sandbox.threads import MOST
 from harness.sandbox.values import Crowd, can_be_sent, dumps, loads
@@ -393,7 +393,7 @@ def test_who_lost_its_sandbox_is_tried_again_alone(sandbox, monkeypatch):
         tries.append(job.program)
         # The second program loses its sandbox once, the third always; the first run is the canonical solution.
         if "# loses" in job.program and (tries.count(job.program) == 1 or "always" in job.program):
-            return Outcome(End.LOST, "it was killed or could not be reached", 0)
+            return SandboxOutcome(End.LOST, "it was killed or could not be reached", 0)
         return real(self, job, *rest)
 
     monkeypatch.setattr(Sandbox, "run", lose)

@@ -7,8 +7,8 @@ from conftest import byte_tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from harness.models import wording
-from harness.models.wording import Stops, continuation, decoded, response_ids
+from harness.models import token_text
+from harness.models.token_text import Stops, continuation, decoded, response_ids
 
 PROMPT = "def add(x, y):\n"
 BODIES = ["    return x + y\n", "   return x\n", "  # é 日本 🙂\n    y", " a b", "x", "", " ", "return x\n\n\ndef f():"]
@@ -110,7 +110,7 @@ def test_random_ids_too(tokenizer):
         cut = rng.randrange(len(ids) + 1)
         whole, after = decoded(tokenizer, ids), continuation(tokenizer, ids[:cut], ids[cut:])
         assert whole.endswith(after) if cut < len(ids) else after == ""
-        assert wording.behind(decoded(tokenizer, ids[:cut]), whole) == after or cut == len(ids)
+        assert token_text.behind(decoded(tokenizer, ids[:cut]), whole) == after or cut == len(ids)
 
 
 @pytest.mark.parametrize("kind", FAITHFUL)
@@ -181,13 +181,13 @@ def test_a_stop_string_that_is_a_special_token_ends_the_text(tokenizer):
 def test_the_cost_of_stop_strings_does_not_grow_with_the_text(monkeypatch):
     """Tokens decoded while a text of 4,000 grows stay in proportion to it."""
     tokenizer, seen = byte_tokenizer(), [0]
-    inner = wording.decoded
+    inner = token_text.decoded
 
     def counted(tokenizer, ids, **how):
         seen[0] += len(ids)
         return inner(tokenizer, ids, **how)
 
-    monkeypatch.setattr(wording, "decoded", counted)
+    monkeypatch.setattr(token_text, "decoded", counted)
     ids = tokenizer("ab\n" * 1400, add_special_tokens=False)["input_ids"]
     stops = Stops(tokenizer, ("\n\n", "\ndef "))
     for end in range(1, len(ids) + 1):
@@ -226,7 +226,7 @@ def chat(template, *added):
 )
 def test_the_end_of_a_turn_is_the_token_that_the_template_writes(template, end):
     tokenizer = chat(template, "<|im_start|>", "<|im_end|>", "<|eot_id|>")
-    found = wording.turn_end(tokenizer)
+    found = token_text.turn_end(tokenizer)
     assert found == (None if end is None else tokenizer.convert_tokens_to_ids(end))
 
 
@@ -256,10 +256,10 @@ def test_both_ends_stop_and_the_templates_is_taught(models):
 
 
 def test_nothing_changes_where_the_template_ends_a_turn_with_what_the_tokenizer_ends():
-    assert wording.facts(byte_tokenizer()) == {}
-    assert wording.facts(chat("{% for m in messages %}{{ m['content'] }}<eos>{% endfor %}")) == {}
-    assert wording.facts(chat(CHATML, "<|im_start|>", "<|im_end|>")) == {"turn_end": "<|im_end|>"}
-    assert wording.facts(llama2()) == {"decoded": "behind the prompt"}
+    assert token_text.facts(byte_tokenizer()) == {}
+    assert token_text.facts(chat("{% for m in messages %}{{ m['content'] }}<eos>{% endfor %}")) == {}
+    assert token_text.facts(chat(CHATML, "<|im_start|>", "<|im_end|>")) == {"turn_end": "<|im_end|>"}
+    assert token_text.facts(llama2()) == {"decoded": "behind the prompt"}
 
 
 def test_the_micro_world_has_no_rule_of_its_own():
@@ -283,4 +283,4 @@ def test_the_micro_world_has_no_rule_of_its_own():
     ],
 )
 def test_a_template_that_thinks_is_told_by_what_it_opens_or_knows(template, thinks):
-    assert wording.thinks(chat(template, "<|im_start|>", "<|im_end|>")) is thinks
+    assert token_text.thinks(chat(template, "<|im_start|>", "<|im_end|>")) is thinks

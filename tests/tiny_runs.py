@@ -14,7 +14,7 @@ from harness.method import ReferencePoint
 from harness.models import files
 from harness.options import build
 from harness.training.examples import load
-from harness.training.job import Job
+from harness.training.job import TrainingJob
 from harness.training.loop import train
 
 STEPS, BATCH = 3, 6
@@ -72,7 +72,9 @@ def method(label: str, settings=None, plain=False):
     return found(build(found.Config, values | (settings or {}), label))
 
 
-def make(label, models, prompts: Path, folder: Path, *, settings=None, seed=SEED, name="run", **training) -> Job:
+def make(
+    label, models, prompts: Path, folder: Path, *, settings=None, seed=SEED, name="run", **training
+) -> TrainingJob:
     """A job of STEPS steps. Texts and signals are shared by all jobs of a folder; ``name`` tells them apart."""
     table = {
         "training": {
@@ -93,7 +95,7 @@ def make(label, models, prompts: Path, folder: Path, *, settings=None, seed=SEED
     asked, labelled = (load(str(prompts), chosen.data, labelled=flag) for flag in (False, True))
     own = folder / name
     own.mkdir(parents=True, exist_ok=True)
-    return Job(
+    return TrainingJob(
         training_id=f"{label}-{seed}",
         method=label if not isinstance(label, str) else method(label, settings),
         recipe=chosen,
@@ -128,12 +130,12 @@ class Result:
         return [row["loss"] for row in self.curve]
 
 
-def result(job: Job, progress=quiet) -> Result:
+def result(job: TrainingJob, progress=quiet) -> Result:
     AcceleratorState._reset_state()  # which keeps a process to its first precision
     return of(job, train(job, progress))
 
 
-def of(job: Job, outcome) -> Result:
+def of(job: TrainingJob, outcome) -> Result:
     """Time and memory left out; the learnt rows of the shared vocabulary only."""
     vocab = len(outcome.tokenizer)
     flat = [(p[:vocab] if "embed" in n or "head" in n else p).detach().flatten() for n, p in _named(outcome.model)]

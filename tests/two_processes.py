@@ -23,7 +23,7 @@ from conftest import write_prompts
 from tiny_runs import Result, distinct, make, pair, result
 
 from harness.errors import BadInput
-from harness.training import sharding
+from harness.training import distributed
 
 
 def part(
@@ -91,8 +91,8 @@ def stopping(step: int | None):
 
 def _rank(student: str, teacher: str, prompts: str, folder: str) -> None:
     rank, results, states, held = int(os.environ["RANK"]), {}, {}, []
-    hold = sharding.hold
-    sharding.hold = lambda *args: held.append(hold(*args)) or held[-1]
+    hold = distributed.distribute
+    distributed.distribute = lambda *args: held.append(hold(*args)) or held[-1]
     for one in json.loads((Path(folder) / "parts.json").read_text()):
         key = one["label"] if one["name"] == "two" else f"{one['name']}:{one['label']}"
         name = f"{one['name']}-{rank}" if one["apart"] else one["name"]

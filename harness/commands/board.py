@@ -5,29 +5,29 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness import reading
-from harness.commands import words
+from harness import safe_read
+from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("board", help="the results as a static site that opens from disk")
     command.add_argument("--out", type=Path, metavar="DIR", help="where to (default: board in the results folder)")
-    words.results(command)
+    arguments.results(command)
     command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness.board import site
-    from harness.papers import reported
     from harness.progress import Reporter
+    from harness.records import reported
     from harness.records.store import Store
+    from harness.reports.board import site
 
     out = chosen.out or chosen.results / "board"
     papers = reported.papers(chosen.results)
     with Reporter() as reporter:
         pages, warnings = site.build(Store(chosen.results), out, papers, reporter.progress)
-    reading.warn(warnings)
+    safe_read.warn(warnings)
     front = out / "index.html"
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     facts = {"index": str(front), "pages": pages, "bytes": size, "warnings": warnings}
-    return words.dump(facts) if chosen.json else f"{front}  ({pages} pages, {size / 1e6:.1f} MB)"
+    return arguments.dump(facts) if chosen.json else f"{front}  ({pages} pages, {size / 1e6:.1f} MB)"

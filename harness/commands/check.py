@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.commands import words
+from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -25,21 +25,21 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--model", metavar="DIR", help="not the graders: whether this model's tokenizer gives back what the tasks write"
     )
     command.add_argument("--json", action="store_true", help="JSON on stdout")
-    words.sandbox(command)
+    arguments.sandbox(command)
     command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
     from dataclasses import asdict
 
-    from harness.evaluation import check, conformance
+    from harness.evaluation import conformance, self_check
     from harness.progress import Reporter
 
-    words.accept_sandbox(chosen)
+    arguments.accept_sandbox(chosen)
     if chosen.model:
         return _round_trip(chosen)
     conformed = conformance.methods(chosen.method) + [
-        conformance.task(name) for name in chosen.task if name != check.NOTATIONS
+        conformance.task(name) for name in chosen.task if name != self_check.NOTATIONS
     ]
     broken = any(one.broken for one in conformed)
     # A task that breaks its contract is not graded on: its verdicts mean nothing.
@@ -47,13 +47,13 @@ def call(chosen: argparse.Namespace) -> str:
     found = []
     if graded or not conformed:
         with Reporter(line_every=60) as reporter:
-            found = check.check(graded, reporter.progress)
+            found = self_check.check(graded, reporter.progress)
     # A task that states no golds is well as far as it can be known, if all of its contract was checked.
     skipped_well = all(c.status == "skipped" for c in found) and all(one.whole for one in conformed)
-    chosen.exit_code = int(broken or (bool(found) and not check.green(found) and not (conformed and skipped_well)))
+    chosen.exit_code = int(broken or (bool(found) and not self_check.green(found) and not (conformed and skipped_well)))
     if chosen.json:
-        return words.dump(check.as_json(found) | {"contracts": [asdict(one) for one in conformed]})
-    parts = ["\n".join(conformance.text(one) for one in conformed), check.text(found) if found else ""]
+        return arguments.dump(self_check.as_json(found) | {"contracts": [asdict(one) for one in conformed]})
+    parts = ["\n".join(conformance.text(one) for one in conformed), self_check.text(found) if found else ""]
     return "\n\n".join(filter(None, parts))
 
 
@@ -63,5 +63,5 @@ def _round_trip(chosen: argparse.Namespace) -> str:
     trips = round_trip.check(chosen.model, chosen.task)
     chosen.exit_code = int(any(trip.lost for trip in trips))
     if chosen.json:
-        return words.dump({"model": chosen.model, "tasks": [trip.as_json() for trip in trips]})
+        return arguments.dump({"model": chosen.model, "tasks": [trip.as_json() for trip in trips]})
     return "\n".join(trip.warning or f"{trip.task}: all of {trip.items} items tried come back" for trip in trips)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from harness import reading
-from harness.commands import words
+from harness import safe_read
+from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -25,24 +25,24 @@ def add(commands: argparse._SubParsersAction) -> None:
         default="all",
         help="where a name has several rows: the two of equal steps, or of equal compute",
     )
-    command.add_argument("--cost", choices=words.UNITS, default="flops", help="what --view compute counts")
-    words.results(command)
+    command.add_argument("--cost", choices=arguments.UNITS, default="flops", help="what --view compute counts")
+    arguments.results(command)
     command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness.leaderboard.versus import versus
+    from harness.leaderboard.compare import compare
+    from harness.leaderboard.compare_text import as_json, in_words
     from harness.leaderboard.views import View
-    from harness.leaderboard.wording import as_json, in_words
     from harness.records.store import Store
 
     store = Store(chosen.results)
     records, warnings = store.all()
-    reading.warn(warnings)
+    safe_read.warn(warnings)
     view = View(chosen.view, chosen.cost)
-    found = versus(records, chosen.a, chosen.b, chosen.task, store.completions, chosen.protocol, view)
+    found = compare(records, chosen.a, chosen.b, chosen.task, store.completions, chosen.protocol, view)
     if chosen.json:
-        return words.dump({"comparisons": [as_json(each) for each in found]})
+        return arguments.dump({"comparisons": [as_json(each) for each in found]})
     for line in dict.fromkeys(f"{each.task}: {side.words()}" for each in found for side in each.taken):
         print(line, file=sys.stderr)
     for note in dict.fromkeys(note for each in found for note in each.notes):

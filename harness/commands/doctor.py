@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from harness.commands import words
+from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("doctor", help="what works on this machine, what does not, and the mend")
-    words.results(command)
+    arguments.results(command)
     command.set_defaults(command=call)
 
 
@@ -21,7 +21,7 @@ def call(chosen: argparse.Namespace) -> str:
     problems = [f for f in findings if f.status == doctor.PROBLEM]
     chosen.exit_code = 1 if problems else 0
     if chosen.json:
-        return words.dump({"fit": not problems, "findings": [dataclasses.asdict(f) for f in findings]})
+        return arguments.dump({"fit": not problems, "findings": [dataclasses.asdict(f) for f in findings]})
     lines = []
     for f in findings:
         lines.append(f"{f.status:8} {f.name:10} {f.found}")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness.commands import words
+from harness.commands import arguments
 from harness.errors import BadInput
 
 FORMATS = ("parquet", "datasets")
@@ -21,7 +21,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="a new folder, or a .parquet file of the records"
     )
-    words.results(command)
+    arguments.results(command)
     command.set_defaults(command=call)
 
 
@@ -29,13 +29,13 @@ def call(chosen: argparse.Namespace) -> str:
     if chosen.record:
         if chosen.format:
             raise BadInput("--format is for the results; a student is a transformers folder as it is")
-        from harness.export import student
         from harness.records.store import Store
+        from harness.reports.export import student
 
         out = student.export(Store(chosen.results), chosen.record, chosen.out)
     else:
-        from harness.export import tables
+        from harness.reports.export import tables
 
         form = chosen.format or "parquet"
         out = tables.export(chosen.results, chosen.out, form, lambda line: print(f"warning: {line}", file=sys.stderr))
-    return words.dump({"out": str(out)}) if chosen.json else str(out)
+    return arguments.dump({"out": str(out)}) if chosen.json else str(out)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness.commands import words
+from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -17,15 +17,15 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--judge", metavar="JUDGE", help="for instruction tasks")
     command.add_argument("--protocol", metavar="NAME", help="a published protocol; harness show task T lists them")
-    words.results(command)
-    words.sandbox(command)
+    arguments.results(command)
+    arguments.sandbox(command)
     command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
     from harness.evaluation.grade import grade
 
-    words.accept_sandbox(chosen)
+    arguments.accept_sandbox(chosen)
     outcome = grade(
         chosen.task, Path(chosen.samples), chosen.judge, chosen.protocol, chosen.results / "work" / "judgements"
     )
@@ -35,7 +35,7 @@ def call(chosen: argparse.Namespace) -> str:
         print(f"warning: {warning}", file=sys.stderr)
     if chosen.json:
         # A lone surrogate in an answer is no UTF-8; here it becomes its JSON escape.
-        return words.dump({"records": [outcome]}).encode("utf-8", "backslashreplace").decode("utf-8")
+        return arguments.dump({"records": [outcome]}).encode("utf-8", "backslashreplace").decode("utf-8")
     counts, (low, high) = outcome["counts"], outcome["interval"]
     return (
         f"{outcome['task']}: {outcome['score']:.4f} [{low:.4f}, {high:.4f}] {outcome['metric']}, "

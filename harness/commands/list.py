@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.commands import words
+from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -15,7 +15,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness import listing
+    from harness import show
 
-    rows = listing.rows(chosen.kind)
-    return words.dump(rows) if chosen.json else listing.text(chosen.kind, rows)
+    rows = show.rows(chosen.kind)
+    return arguments.dump(rows) if chosen.json else show.text(chosen.kind, rows)

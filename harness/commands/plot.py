@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness import reading
-from harness.commands import words
+from harness import safe_read
+from harness.commands import arguments
 from harness.errors import BadInput
 
 KINDS = ("scores", "pareto", "curves")
@@ -22,26 +22,26 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--cost", default="seconds", metavar="COST", help="of --kind pareto: seconds, flops, tokens, teacher_tokens, …"
     )
-    words.view(command)
+    arguments.view(command)
     command.add_argument("--metric", default="loss", metavar="METRIC", help="of --kind curves (default: loss)")
     command.add_argument(
         "--theme", choices=THEMES, default="light", help="auto: SVG that follows the reader's light or dark"
     )
     command.add_argument("--out", type=Path, metavar="FILE", help="….svg, ….png or ….pdf (default: KIND.svg)")
-    words.results(command)
+    arguments.results(command)
     command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
     from harness.leaderboard import together
     from harness.leaderboard.table import View, leaderboard
-    from harness.plots import curves, pareto, scores, theme
     from harness.records.store import Store
+    from harness.reports.plots import curves, pareto, scores, theme
 
-    words.check_view(chosen)
+    arguments.check_view(chosen)
     store = Store(chosen.results)
     records, warnings = store.all()
-    reading.warn(warnings)
+    safe_read.warn(warnings)
     if not records:
         raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
     view = View(chosen.view, anchor=chosen.anchor)
@@ -71,4 +71,4 @@ def call(chosen: argparse.Namespace) -> str:
     if chosen.kind != "scores":
         theme.below(figure, scores.standing_notes(sections), scheme)
     path = theme.write(figure, chosen.out or Path(f"{chosen.kind}.svg"), chosen.theme)
-    return words.dump({"out": str(path)}) if chosen.json else str(path)
+    return arguments.dump({"out": str(path)}) if chosen.json else str(path)

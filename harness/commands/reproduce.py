@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.commands import words
+from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -19,7 +19,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="paper: its rows on real models; micro: its question in the embedded world (default: paper)",
     )
     command.add_argument(
-        "--seed", action="append", nargs="+", type=words.seed, metavar="N", help="default: the paper's"
+        "--seed", action="append", nargs="+", type=arguments.seed, metavar="N", help="default: the paper's"
     )
     command.add_argument(
         "--set",
@@ -32,20 +32,21 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--view", choices=("steps", "compute", "both"), default="both", help="of the micro question (default: both)"
     )
-    command.add_argument("--budget", choices=words.UNITS, default="flops", help="what equal compute is measured in")
+    command.add_argument("--budget", choices=arguments.UNITS, default="flops", help="what equal compute is measured in")
     command.add_argument("--judge", metavar="JUDGE", help="for instruction tasks on real data")
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps")
-    words.results(command)
+    arguments.results(command)
     command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness.papers import blueprint, reported
     from harness.papers import reproduce as room
+    from harness.papers import spec
+    from harness.records import reported
 
-    found = blueprint.load(chosen.paper, chosen.results)
+    found = spec.load(chosen.paper, chosen.results)
     paper = reported.find(found.reported, chosen.results)
-    wish = room.Wish(
+    wish = room.ReproduceRequest(
         scale=chosen.scale,
         only=list(dict.fromkeys(chosen.only)),
         seeds=list(dict.fromkeys(seed for group in chosen.seed or [] for seed in group)),
@@ -57,15 +58,15 @@ def call(chosen: argparse.Namespace) -> str:
         unit=chosen.budget,
     )
     if chosen.dry_run:
-        from harness.papers import estimate
+        from harness.papers import paper_cost
 
-        guessed = estimate.estimates(room.Outcome(found, wish, paper))
-        return words.dump(estimate.as_json(guessed)) if chosen.json else estimate.text(guessed)
+        guessed = paper_cost.estimates(room.Reproduction(found, wish, paper))
+        return arguments.dump(paper_cost.as_json(guessed)) if chosen.json else paper_cost.text(guessed)
     return _run(chosen, found, wish, paper)
 
 
 def _run(chosen: argparse.Namespace, found, wish, paper) -> str:
-    from harness.papers import answer
+    from harness.papers import answer_text
     from harness.papers import reproduce as room
     from harness.papers.page import page
     from harness.progress import Reporter
@@ -74,11 +75,11 @@ def _run(chosen: argparse.Namespace, found, wish, paper) -> str:
     with Reporter() as reporter:
         outcome = room.reproduce(found, wish, paper, reporter.progress, reporter.announce)
         store = Store(wish.results)
-        findings = answer.findings(outcome, store.completions) if wish.scale == "micro" else []
-        beside = answer.standings(outcome, store.completions)
+        findings = answer_text.findings(outcome, store.completions) if wish.scale == "micro" else []
+        beside = answer_text.standings(outcome, store.completions)
         text = page(outcome, findings, beside, store.completions)
-        facts = answer.as_json(outcome, findings, beside)
+        facts = answer_text.as_json(outcome, findings, beside)
         if outcome.had:
             reporter.announce(f"written: {room.write(outcome, text, facts)}")
     chosen.exit_code = int(bool(outcome.missing))
-    return words.dump(facts) if chosen.json else text
+    return arguments.dump(facts) if chosen.json else text

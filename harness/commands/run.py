@@ -7,10 +7,10 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
-from harness.commands import words
+from harness.commands import arguments
 
 if TYPE_CHECKING:
-    from harness.plan import Plan, Request
+    from harness.plan import Plan, RunRequest
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -33,8 +33,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="TRACKER",
         help="stream the training to tensorboard, wandb, …: any tracker of accelerate's; repeatable",
     )
-    words.results(command)
-    words.sandbox(command)
+    arguments.results(command)
+    arguments.sandbox(command)
     command.set_defaults(command=call)
 
 
@@ -59,7 +59,7 @@ def add_request(command: argparse.ArgumentParser) -> None:
     command.add_argument("--student", metavar="ID|DIR", help="overrides the recipe's student")
     command.add_argument("--teacher", metavar="ID|DIR", help="overrides the recipe's teacher")
     command.add_argument(
-        "--seed", action="append", nargs="+", type=words.seed, metavar="N", help="one or more seeds (default: 0)"
+        "--seed", action="append", nargs="+", type=arguments.seed, metavar="N", help="one or more seeds (default: 0)"
     )
     command.add_argument(
         "--set",
@@ -91,20 +91,20 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.plan import prepare
     from harness.progress import Reporter
 
-    words.accept_sandbox(chosen)
+    arguments.accept_sandbox(chosen)
     plan = prepare(request_of(chosen))
-    from harness import unheard
-    from harness.forecast import fit, resumed
+    from harness import resume, unused_options
+    from harness.estimate import memory_check
 
-    for warning in unheard.warnings(plan, sandbox=chosen.sandbox):
+    for warning in unused_options.warnings(plan, sandbox=chosen.sandbox):
         if processes.leads():
             print(f"warning: {warning}", file=sys.stderr)
 
     if chosen.resume is not None and processes.leads():  # followers never look at the results on their own
-        resumed.check(plan, chosen.resume)
+        resume.check(plan, chosen.resume)
     if chosen.dry_run:
         return _intended(plan, chosen.json)
-    fit.check(plan, lambda line: print(line, file=sys.stderr))
+    memory_check.check(plan, lambda line: print(line, file=sys.stderr))
     from harness.run import run
 
     with Reporter() as reporter:
@@ -112,18 +112,18 @@ def call(chosen: argparse.Namespace) -> str:
     if not processes.leads():
         return ""
     if chosen.json:
-        return words.dump({"records": records})
+        return arguments.dump({"records": records})
     from harness.leaderboard.table import leaderboard, render
 
     titles = [task.title for task in plan.tasks]
     return render(leaderboard(plan.store.all()[0], titles, plan.store.completions), "md")
 
 
-def request_of(chosen: argparse.Namespace) -> Request:
+def request_of(chosen: argparse.Namespace) -> RunRequest:
     """What :func:`add_request` declared, as a request."""
-    from harness.plan import Request
+    from harness.plan import RunRequest
 
-    return Request(
+    return RunRequest(
         methods=chosen.method,
         tasks=chosen.task,
         recipe=chosen.recipe,
@@ -144,25 +144,26 @@ def request_of(chosen: argparse.Namespace) -> Request:
 def _intended(plan: Plan, as_json: bool) -> str:
     """What ``--dry-run`` prints: nothing is trained, asked or written."""
     from harness.errors import BadInput
-    from harness.forecast import fit, intended
+    from harness.estimate import memory_check
+    from harness.evaluation import measurement
 
     cells = [
         {"method": t.label, "seed": t.seed, "task": task.title, "training_id": t.training_id, "recorded": run_id}
-        for t, task, run_id in intended.cells(plan)
+        for t, task, run_id in measurement.cells(plan)
     ]
-    found = fit.estimates(plan)
+    found = memory_check.estimates(plan)
     try:
-        fit.check(plan, lambda line: None)
+        memory_check.check(plan, lambda line: None)
         refusal = None
     except BadInput as error:
         refusal = str(error)
     if as_json:
         numbers = {label: dataclasses.asdict(e) | {"peak": e.peak, "seconds": e.seconds} for label, e in found.items()}
-        return words.dump({"runs": cells, "estimates": numbers, "refusal": refusal})
+        return arguments.dump({"runs": cells, "estimates": numbers, "refusal": refusal})
     lines = []
     for c in cells:
         state = f"recorded as {c['recorded']}" if c["recorded"] else "to do"
         lines.append(f"{c['method']} on {c['task']}, seed {c['seed']}: {state}")
     for label, one in found.items():
-        lines += ["", f"training {label}", *fit.describe(one)]
+        lines += ["", f"training {label}", *memory_check.describe(one)]
     return "\n".join([*lines, *(["", f"would be refused: {refusal}"] if refusal else [])])

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness.commands import verify, words
+from harness.commands import arguments, verify
 from harness.errors import BadInput
 
 
@@ -18,31 +18,32 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--command", action="store_true", dest="as_command", help="the harness run command that makes this record"
     )
     verify.add_given(command)
-    words.results(command)
+    arguments.results(command)
     command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness import listing
+    from harness import show
 
     if chosen.as_command:
         return _command(chosen)
     if any(vars(verify.given_of(chosen)).values()):
         raise BadInput("--method, --task, --recipe, --student, --teacher, --judge and --device go with --command")
     if len(chosen.what) == 2 and chosen.what[0] == "paper":
-        from harness.papers import beside, reported
+        from harness.papers import side_by_side
+        from harness.records import reported
 
         paper = reported.find(chosen.what[1], chosen.results)
-        return words.dump(paper) if chosen.json else beside.card(paper)
+        return arguments.dump(paper) if chosen.json else side_by_side.card(paper)
     if len(chosen.what) == 2 and chosen.what[0] in ("method", "task", "recipe"):
-        card = listing.card(*chosen.what)
-        return words.dump(card) if chosen.json else listing.card_text(card)
+        card = show.card(*chosen.what)
+        return arguments.dump(card) if chosen.json else show.card_text(card)
     if len(chosen.what) != 1:
         raise BadInput("show takes a record, or: method NAME, task NAME, recipe NAME, paper NAME")
     from harness.records.store import Store
 
     record = Store(chosen.results).get(chosen.what[0])
-    return words.dump(record) if chosen.json else listing.record_text(record)
+    return arguments.dump(record) if chosen.json else show.record_text(record)
 
 
 def _command(chosen: argparse.Namespace) -> str:
@@ -59,4 +60,4 @@ def _command(chosen: argparse.Namespace) -> str:
         print(f"harness: not shown to make {record['run_id']}: {found.differs}", file=sys.stderr)
         chosen.exit_code = 1
     said = command.line(found.request)
-    return words.dump({"command": said, "exact": found.exact, "differs": found.differs}) if chosen.json else said
+    return arguments.dump({"command": said, "exact": found.exact, "differs": found.differs}) if chosen.json else said

@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
-from harness.commands import words
+from harness.commands import arguments
 from harness.commands.run import add_request, request_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--executor", default="local", choices=("local", "ray", "slurm"), help="where runs run (default: local)"
     )
     command.add_argument(
-        "--workers", type=words.count, metavar="N", help="runs at once (default: one per GPU, or per core without)"
+        "--workers", type=arguments.count, metavar="N", help="runs at once (default: one per GPU, or per core without)"
     )
     command.add_argument(
         "--retries", type=int, default=2, choices=range(11), metavar="N", help="of a failed run (default: 2)"
@@ -37,25 +37,25 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="submitit's settings: slurm_partition=gpu, timeout_min=600, gpus_per_node=1, …; repeatable",
     )
     command.add_argument("--dry-run", action="store_true", help="list the grid and what of it is recorded")
-    words.results(command)
+    arguments.results(command)
     command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness import unheard
-    from harness.forecast import fit
+    from harness import unused_options
+    from harness.estimate import memory_check
     from harness.plan import prepare
     from harness.sweep.cells import cells
     from harness.sweep.sweep import sweep
     from harness.sweep.view import TerminalView
 
     plan = prepare(request_of(chosen))
-    for warning in unheard.warnings(plan):
+    for warning in unused_options.warnings(plan):
         print(f"warning: {warning}", file=sys.stderr)
     grid = cells(plan)
     if chosen.dry_run:
         return _listed(grid, chosen.json)
-    fit.check(plan, lambda line: print(line, file=sys.stderr))
+    memory_check.check(plan, lambda line: print(line, file=sys.stderr))
     todo = sum(bool(cell.missing) for cell in grid)
     executor = _executor(chosen, plan, todo)
     logs = chosen.results / "work" / "sweep"
@@ -68,7 +68,7 @@ def call(chosen: argparse.Namespace) -> str:
         print(f"failed: {one.cell.label} after {one.attempts} attempts: {one.words} (log: {log})", file=sys.stderr)
     chosen.exit_code = 1 if failed else 0
     if chosen.json:
-        return words.dump({"cells": [_told(one) for one in done]})
+        return arguments.dump({"cells": [_told(one) for one in done]})
     if len(failed) == len(done):
         return ""
     from harness.leaderboard.table import leaderboard, render
@@ -111,7 +111,7 @@ def _executor(chosen: argparse.Namespace, plan: Plan, todo: int) -> Executor:
 
 def _listed(grid: list, as_json: bool) -> str:
     if as_json:
-        return words.dump({"cells": [dataclasses.asdict(cell) for cell in grid]})
+        return arguments.dump({"cells": [dataclasses.asdict(cell) for cell in grid]})
     lines = []
     for cell in grid:
         lines += [f"{cell.label}: recorded as {run_id}" for run_id in cell.recorded]

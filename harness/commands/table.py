@@ -7,8 +7,8 @@ import json
 import sys
 from typing import Any
 
-from harness import reading
-from harness.commands import words
+from harness import safe_read
+from harness.commands import arguments
 from harness.errors import BadInput
 
 
@@ -17,8 +17,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--task", action="append", default=[], metavar="T", help="only these tasks; repeatable")
     command.add_argument("--protocol", metavar="HASH", help="only this protocol, by the beginning of its hash")
     command.add_argument("--format", default=None, choices=("md", "csv", "json", "latex", "html"), help="default: md")
-    words.view(command)
-    command.add_argument("--cost", choices=words.UNITS, help="what --view compute counts (default: flops)")
+    arguments.view(command)
+    command.add_argument("--cost", choices=arguments.UNITS, help="what --view compute counts (default: flops)")
     command.add_argument(
         "--layout",
         choices=("both", "grid", "tasks"),
@@ -26,7 +26,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--cards", action="store_true", help="the convention card of every row, too")
     command.add_argument("--reported", action="store_true", help="what papers report, beside ours and ranked apart")
-    words.results(command)
+    arguments.results(command)
     command.set_defaults(command=call)
 
 
@@ -35,7 +35,7 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.leaderboard.table import View, leaderboard, render
     from harness.records.store import Store
 
-    words.check_view(chosen)
+    arguments.check_view(chosen)
     if chosen.cost and chosen.view != "compute":
         raise BadInput("--cost says what --view compute counts; give that too")
     format = "json" if chosen.json else chosen.format or "md"
@@ -44,7 +44,7 @@ def call(chosen: argparse.Namespace) -> str:
         raise BadInput(f"--format {format} holds one table: choose --layout grid or --layout tasks")
     store = Store(chosen.results)
     records, warnings = store.all()
-    reading.warn(warnings)
+    safe_read.warn(warnings)
     if not records and not chosen.reported:
         raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
     hashes = {record["protocol"]["hash"] for record in records}
@@ -69,14 +69,15 @@ def call(chosen: argparse.Namespace) -> str:
 
 def _with_reported(chosen: argparse.Namespace, sections: list, format: str, parts: dict[str, bool]) -> str:
     from harness.leaderboard import formats
-    from harness.papers import beside, reported
+    from harness.papers import side_by_side
+    from harness.records import reported
 
     papers = reported.papers(chosen.results)
     if format in ("csv", "json") and parts["tasks"]:
-        printed: list[dict[str, Any]] = beside.objects(papers, formats.names(), chosen.task or None)
+        printed: list[dict[str, Any]] = side_by_side.objects(papers, formats.names(), chosen.task or None)
         rows = formats.row_dicts(sections) + printed
         return json.dumps(rows, indent=2, ensure_ascii=False) if format == "json" else formats.csv_text(rows)
     if format in ("csv", "json"):
         raise BadInput(f"--format {format} --layout grid holds measured rows only; use --layout tasks with --reported")
-    sheet = beside.sheet(papers, sections, chosen.task or None)
+    sheet = side_by_side.sheet(papers, sections, chosen.task or None)
     return formats.render(sections, format, [sheet] if sheet else [], **parts)

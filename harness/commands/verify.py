@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands import words
+from harness.commands import arguments
 
 if TYPE_CHECKING:
     from harness.rerun.command import Given
@@ -27,8 +27,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="keep the second run here and go on from it (default: scratch)",
     )
     add_given(command)
-    words.results(command)
-    words.sandbox(command)
+    arguments.results(command)
+    arguments.sandbox(command)
     command.set_defaults(command=call)
 
 
@@ -59,7 +59,7 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.records.store import Store
     from harness.rerun import verify
 
-    words.accept_sandbox(chosen)
+    arguments.accept_sandbox(chosen)
     store = Store(chosen.results)
     record = store.get(chosen.run_id)
     with Reporter() as reporter:
@@ -71,5 +71,5 @@ def call(chosen: argparse.Namespace) -> str:
             )
     chosen.exit_code = 0 if report.holds else 1
     if chosen.json:
-        return words.dump(verify.as_json(report))
+        return arguments.dump(verify.as_json(report))
     return verify.in_words(report)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.doctor.finding import NOTE, OK, PROBLEM, Finding
 from harness.errors import BadInput
-from harness.forecast.fit import main_memory
+from harness.estimate.memory_check import main_memory
 from harness.sandbox.tiers import tier
 
 

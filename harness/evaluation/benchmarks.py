@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import data, foreign, places, registry, task_contract
+from harness import data, error_location, registry, task_contract, user_code
 from harness.errors import BadInput, RunFailed, unknown
 from harness.grading.code.task import CodeTask
 from harness.sandbox import tier
@@ -23,7 +23,7 @@ TRIED = ("", "1", "no answer\n```python\n", "\\boxed{")  # texts that any grader
 MICRO_NEW_TOKENS = 96  # generated problems are short: the longest right answer has about 70 tokens
 
 
-@places.faults_as(BadInput)
+@error_location.faults_as(BadInput)
 def open_task(
     name: str,
     world: str = "real",
@@ -57,7 +57,7 @@ def _walled(task: Task) -> Task:
 
 
 def _made(asked: type[Task], rows: Data, judge: Any) -> Task:
-    with places.faults_as(BadInput, called=asked):
+    with error_location.faults_as(BadInput, called=asked):
         made = asked(rows, judge)
     if not hasattr(made, "items"):
         raise BadInput(task_contract.broken(asked, "__init__", "leaves out super().__init__(data, judge)"))
@@ -66,7 +66,7 @@ def _made(asked: type[Task], rows: Data, judge: Any) -> Task:
 
 def _tried(task: Task) -> Task:
     """The task, once a grader that does not ship with the harness has given verdicts on a few texts."""
-    if foreign.identity(type(task)) != foreign.OURS and task.judge is None:
+    if user_code.identity(type(task)) != user_code.OURS and task.judge is None:
         asked = [Completion(p.id, 0, text, 0, "stop") for p in task.items[:2] for text in TRIED]
         try:
             task.verdicts(asked)
@@ -75,7 +75,7 @@ def _tried(task: Task) -> Task:
     return task
 
 
-@places.faults_as(BadInput)
+@error_location.faults_as(BadInput)
 def open_unjudged(name: str, protocol: str | None = None) -> Task:
     """The task to be looked at, not graded with: a judged one has no judge, except in the micro world."""
     found, world = locate(name)
@@ -129,7 +129,7 @@ def _judge(found: type[Task], judge: str | None, keep: Path | None):
     if not found.needs_judge:
         return None
     from harness.grading.judges.judgement import require_judge
-    from harness.grading.judges.opening import open_judge
+    from harness.grading.judges.open_judge import open_judge
 
     require_judge(found.name, judge)
     return open_judge(judge, getattr(found, "judge_protocol", "alpacaeval-1"), keep)

@@ -1,6 +1,6 @@
 """A task and a generator in; completions, verdicts, and a score with its interval out.
 
-What the generator makes it keeps (:mod:`harness.models.kept`), so an interrupted evaluation goes on where it
+What the generator makes it keeps (:mod:`harness.models.generation_cache`), so an interrupted evaluation goes on where it
 stopped, and grading again never generates again.
 """
 
@@ -16,18 +16,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from harness import foreign, statistics
+from harness import user_code
 from harness.errors import RunFailed
 from harness.grading.thinking import Thought, answer_of, thought
 from harness.recipe import Evaluation
 from harness.records.record import fingerprint
+from harness.stats import intervals
 from harness.task import Task
 from harness.types import Completion, Decoding, Problem, Verdict
 
 if TYPE_CHECKING:
     from harness.models.generate import Generator
-    from harness.models.kept import Kept
-    from harness.models.server import ServerGenerator
+    from harness.models.generation_cache import CachedGenerator
+    from harness.models.server_generator import ServerGenerator
 
 WINDOW = 4  # batches of completions between two signs of life
 
@@ -102,8 +103,8 @@ def card_hash(task: Task) -> str:
 
 def _code(task: Task) -> dict[str, str]:
     """What stands for the code of a task that does not ship with the harness; its version stands for one that does."""
-    code = foreign.identity(type(task))
-    return {} if code == foreign.OURS else {"code": code}
+    code = user_code.identity(type(task))
+    return {} if code == user_code.OURS else {"code": code}
 
 
 def _prompts_hash(problems: Sequence[Problem]) -> str:
@@ -114,7 +115,7 @@ def _prompts_hash(problems: Sequence[Problem]) -> str:
 def answer(
     task: Task,
     problems: Sequence[Problem],
-    generator: Generator | Kept | ServerGenerator,
+    generator: Generator | CachedGenerator | ServerGenerator,
     decoding: Decoding,
     seed: int,
     progress: Callable[[str, int, int, str], None],
@@ -176,7 +177,7 @@ def figures(task: Task, graded: Sequence[Mapping[str, Any]], *, read: Sequence[b
 def complete(
     task: Task,
     problems: Sequence[Problem],
-    generator: Generator | Kept | ServerGenerator,
+    generator: Generator | CachedGenerator | ServerGenerator,
     decoding: Decoding,
     seed: int,
     progress: Callable[[int, int], None],
@@ -198,7 +199,7 @@ def complete(
 def _each_by_its_stops(
     ask: Callable[..., list[Completion]],
     task: Task,
-    generator: Generator | Kept | ServerGenerator,
+    generator: Generator | CachedGenerator | ServerGenerator,
     problems: Sequence[Problem],
     decoding: Decoding,
     seed: int,
@@ -262,9 +263,9 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
     means = [sum(scores) / len(scores) for scores in by_problem.values()]
     value = sum(means) / len(means)
     if all(mean in (0.0, 1.0) for mean in means):
-        interval, how = statistics.wilson(round(sum(means)), len(means)), "Wilson"
+        interval, how = intervals.wilson(round(sum(means)), len(means)), "Wilson"
     else:
-        interval, how = statistics.mean_interval(means), "mean of items"
+        interval, how = intervals.mean_interval(means), "mean of items"
     counts = {
         "correct": sum(row["score"] for row in counted),
         "total": len(graded),
@@ -289,7 +290,7 @@ def warnings_of(
     counts: Mapping[str, float],
     figures: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[str]:
-    """What a reader should know before trusting the score: truncation, missing answers, dead graders, mended texts."""
+    """What a reader should know before trusting the score: truncation, missing answers, dead graders, repaired texts."""
     total = max(len(graded), 1)
     found = []
     if counts["truncated"] > 0.05 * total:
@@ -304,9 +305,9 @@ def warnings_of(
             f"{task.title}: {sum(thoughts.values())} of {total} texts think first: what stands behind the last "
             f"</think> is graded; {thoughts['never_closed']} never close their thoughts and hold no answer"
         )
-    if touched := figures.get("texts_mended"):
-        listed = ", ".join(f"{name} {count}" for name, count in figures["mends"].items())
-        found.append(f"{task.title}: {touched} of {total} texts were mended before they were run ({listed})")
+    if touched := figures.get("texts_repaired"):
+        listed = ", ".join(f"{name} {count}" for name, count in figures["repairs"].items())
+        found.append(f"{task.title}: {touched} of {total} texts were repaired before they were run ({listed})")
     if theirs := figures.get("evalplus_reading"):
         found.append(f"{task.title}: by EvalPlus' own reading of these texts the score is {theirs['score']:.4f}")
     return found + [f"{task.title}: {remark}" for remark in task.remarks(graded)]

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness import unheard
+from harness import unused_options
 from harness.errors import BadInput
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import open_task
@@ -36,7 +36,7 @@ def grade(
     task = open_task(name, "micro" if stored_micro else "real", judge, keep, protocol)
     if stored_micro and task.data.world != "micro":
         raise BadInput(f"{path}: holds completions of the micro world, not of {task.title}; name the task with @micro")
-    unheard.judge_heard([task], judge)
+    unused_options.judge_heard([task], judge)
     samples = read(task, path)
     rows = evaluate.rows(samples.completions, _verdicts(task, samples))
     score = evaluate.score(task, rows)

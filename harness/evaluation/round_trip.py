@@ -13,7 +13,7 @@ from harness.task import Task
 from harness.types import Problem
 
 if TYPE_CHECKING:
-    from harness.models.speaker import Speaker
+    from harness.models.text_codec import TextCodec
 
 ITEMS = 16  # of a task that are tried, spread over its whole length
 LONGEST = 8000  # characters of a reference that are tried
@@ -53,9 +53,9 @@ class Tried:
         return asdict(self)
 
 
-def tried(task: Task, speaker: Speaker, problems: Sequence[Problem]) -> Tried:
+def tried(task: Task, speaker: TextCodec, problems: Sequence[Problem]) -> Tried:
     """Some prompts of ``task`` as they are sent, and their references behind them, through the tokenizer and back."""
-    from harness.models.wording import continuation, decoded
+    from harness.models.token_text import continuation, decoded
 
     step = max(1, len(problems) // ITEMS)
     chosen = problems[::step][:ITEMS]
@@ -84,7 +84,7 @@ def reference_text(task: Task, problem: Problem) -> str | None:
     return reference[:LONGEST] if isinstance(reference, str) else None
 
 
-def _without_specials(speaker: Speaker, text: str) -> str:
+def _without_specials(speaker: TextCodec, text: str) -> str:
     for token in sorted(speaker.tokenizer.all_special_tokens, key=len, reverse=True):
         text = text.replace(token, "")
     return text

@@ -52,7 +52,7 @@ FORMATS = (OWN, EVALPLUS, ALPACA, RAW)  # the first that a row fits is its forma
 
 
 @dataclass(frozen=True)
-class Row:
+class SampleRow:
     """An object of the file without its null fields, and the ``place`` where it stands."""
 
     place: str
@@ -62,7 +62,7 @@ class Row:
         return any(key in self.fields for key in form.keys) and any(text in self.fields for text in form.texts)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[SampleRow]:
     """The rows of ``path``. Raises BadInput for a file that holds none, naming the line that is malformed."""
     try:
         content = path.read_bytes()
@@ -75,7 +75,7 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def format_of(rows: Sequence[Row], family: str) -> Format:
+def format_of(rows: Sequence[SampleRow], family: str) -> Format:
     """The format of ``rows``, for a task of ``family``. Raises BadInput for a row of none, or of another."""
     accepted = [form for form in FORMATS if form.family in (None, family)]
     first = _first_fit(rows[0], accepted)
@@ -98,11 +98,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
-def _first_fit(row: Row, forms: Sequence[Format]) -> Format | None:
+def _first_fit(row: SampleRow, forms: Sequence[Format]) -> Format | None:
     return next((form for form in forms if row.fits(form)), None)
 
 
-def _rows(content: bytes, path: Path) -> Iterator[Row]:
+def _rows(content: bytes, path: Path) -> Iterator[SampleRow]:
     if content.lstrip().startswith(b"["):
         for number, value in enumerate(_json(content, path, 1), 1):
             yield _row(value, f"{path}: item {number}")
@@ -112,10 +112,10 @@ def _rows(content: bytes, path: Path) -> Iterator[Row]:
             yield _row(_json(line, path, number), f"{path}:{number}")
 
 
-def _row(value: Any, place: str) -> Row:
+def _row(value: Any, place: str) -> SampleRow:
     if not isinstance(value, dict):
         raise BadInput(f"{place}: expected a JSON object, found {shown(value)}")
-    return Row(place, {key: field for key, field in value.items() if field is not None})
+    return SampleRow(place, {key: field for key, field in value.items() if field is not None})
 
 
 def _json(content: bytes, path: Path, line: int) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import BadInput
-from harness.evaluation.sample_rows import ALPACA, EVALPLUS, OWN, RAW, Format, Row, format_of, read_rows, shown
+from harness.evaluation.sample_rows import ALPACA, EVALPLUS, OWN, RAW, Format, SampleRow, format_of, read_rows, shown
 from harness.task import Task
 from harness.types import Completion, Problem
 
@@ -43,7 +43,7 @@ def read(task: Task, path: Path) -> Samples:
     return Samples(completions, programs, [*warnings, *_coverage(task, completions)])
 
 
-def _by_instruction(task: Task, rows: Sequence[Row]) -> tuple[list[Problem], list[str]]:
+def _by_instruction(task: Task, rows: Sequence[SampleRow]) -> tuple[list[Problem], list[str]]:
     """The problem of each row. Problems that share an instruction are taken in turn."""
     asked: defaultdict[str, list[Problem]] = defaultdict(list)
     for problem in task.items:
@@ -61,7 +61,7 @@ def _by_instruction(task: Task, rows: Sequence[Row]) -> tuple[list[Problem], lis
     return found, []
 
 
-def _by_id(task: Task, form: Format, rows: Sequence[Row]) -> tuple[list[Problem], list[str]]:
+def _by_id(task: Task, form: Format, rows: Sequence[SampleRow]) -> tuple[list[Problem], list[str]]:
     """The problem of each row: by an id that the task has, else by ``idx``; and warnings where they disagree.
 
     Raises BadInput when neither can be trusted: some ids contradict their idx, and others name no problem.
@@ -99,12 +99,12 @@ def _by_id(task: Task, form: Format, rows: Sequence[Row]) -> tuple[list[Problem]
     ]
 
 
-def _quotes_another(row: Row, problem: Problem) -> bool:
+def _quotes_another(row: SampleRow, problem: Problem) -> bool:
     question = row.fields.get("question", row.fields.get("problem"))
     return isinstance(question, str) and question.split() != problem.prompt.user.split()
 
 
-def _unknown(task: Task, row: Row, ids: Sequence[str], idx: object) -> BadInput:
+def _unknown(task: Task, row: SampleRow, ids: Sequence[str], idx: object) -> BadInput:
     if idx is not None:
         return BadInput(f"{row.place}: idx {shown(idx)} is no position from 0 to {len(task.items) - 1} in {task.title}")
     some = ", ".join(repr(problem.id) for problem in task.items[:3])
@@ -123,7 +123,7 @@ def _other_world(task: Task, is_meant: Callable[[Problem], bool]) -> str:
     return ""
 
 
-def _texts(form: Format, row: Row) -> list[str]:
+def _texts(form: Format, row: SampleRow) -> list[str]:
     """The texts of a row: one, or the several of a list in raw outputs."""
     field = next(text for text in form.texts if text in row.fields)
     value = row.fields[field]
@@ -154,7 +154,7 @@ class _Numbers:
         return given
 
 
-def _completion(form: Format, row: Row, problem: Problem, text: str, numbers: _Numbers) -> Completion:
+def _completion(form: Format, row: SampleRow, problem: Problem, text: str, numbers: _Numbers) -> Completion:
     if form is not OWN:
         return Completion(problem.id, numbers.next(problem, None, row.place), text, tokens=0, finish="stop")
     sample = numbers.next(problem, _count(row, "sample"), row.place)
@@ -164,7 +164,7 @@ def _completion(form: Format, row: Row, problem: Problem, text: str, numbers: _N
     return Completion(problem.id, sample, text, _count(row, "tokens") or 0, finish)
 
 
-def _count(row: Row, field: str) -> int | None:
+def _count(row: SampleRow, field: str) -> int | None:
     """The whole number under ``field``, None where there is none."""
     value = row.fields.get(field)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from harness.errors import BadInput
 
 if TYPE_CHECKING:
-    from harness.plan import Training
+    from harness.plan import TrainingRun
 
 PATIENCE = timedelta(days=30)  # followers wait through whole evaluations; a dead process is the launcher's to see
 SHARDED = "ACCELERATE_USE_FSDP"  # set by accelerate's launcher, from a configuration that says FSDP
@@ -73,7 +73,7 @@ def tell(training_id: str | None) -> None:
         broadcast_object_list([training_id])
 
 
-def follow(trainings: Sequence[Training], train: Callable[[Training], object]) -> None:
+def follow(trainings: Sequence[TrainingRun], train: Callable[[TrainingRun], object]) -> None:
     """Trains what the first process says, until it sends this one home."""
     from accelerate.utils import broadcast_object_list
 

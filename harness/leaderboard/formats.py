@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import reading
+from harness import safe_read
 from harness.errors import BadInput, unknown
-from harness.leaderboard import grid, numbers, sheets
+from harness.leaderboard import grid, numbers, text_tables
 from harness.leaderboard.inference import LEVEL
-from harness.leaderboard.rows import Row, Section
-from harness.leaderboard.sheets import MISSING, RECONSTRUCTED, Cell, Sheet
+from harness.leaderboard.rows import LeaderboardRow, Section
+from harness.leaderboard.text_tables import MISSING, RECONSTRUCTED, Table, TableCell
 
 
-def render(sections: Sequence[Section], format: str, extra: Sequence[Sheet] = (), **layout: bool) -> str:
+def render(sections: Sequence[Section], format: str, extra: Sequence[Table] = (), **layout: bool) -> str:
     """The tables as ``md``, ``csv``, ``json``, ``latex`` or ``html`` text without a final line end.
 
     Prose formats take ``extra`` sheets below, and ``grid=True`` (all tasks on one sheet first), ``tasks=False`` (no
@@ -60,7 +60,7 @@ def update_between_markers(path: Path | str, text: str, name: str) -> bool:
 
 
 def row_dicts(sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """One object per row with every field of :class:`Row`, the label, the tie, and its section's words."""
+    """One object per row with every field of :class:`LeaderboardRow`, the label, the tie, and its section's words."""
     return [
         dataclasses.asdict(row)
         | {"label": row.label, "tied_with_best": row.tied, "protocol_differs": section.differs}
@@ -72,7 +72,7 @@ def row_dicts(sections: Sequence[Section]) -> list[dict[str, Any]]:
 
 # -- cells -----------------------------------------------------------------------------------------------------------
 
-_COLUMNS: dict[str, Callable[[Row], str]] = {
+_COLUMNS: dict[str, Callable[[LeaderboardRow], str]] = {
     "score": lambda row: f"{100 * row.score:.1f}",
     "95 % interval": lambda row: f"{100 * row.low:.1f}–{100 * row.high:.1f}",
     "correct/total": lambda row: f"{row.correct:.10g}/{row.total}",
@@ -104,7 +104,7 @@ def _noise(section: Section) -> list[str]:
     return [noise] if any(p >= LEVEL for p in tested) else []
 
 
-def _spent(row: Row, value: float) -> str:
+def _spent(row: LeaderboardRow, value: float) -> str:
     """What training took; nothing for a model that was never trained."""
     return "" if row.reference else numbers.amount(value)
 
@@ -130,30 +130,32 @@ def _subtitle(section: Section) -> str:
     return f"{section.metric}, {section.problems} problems, protocol {section.protocol[:12]}"
 
 
-def _sheet(section: Section) -> Sheet:
+def _sheet(section: Section) -> Table:
     """Each row as cells; the score has its rank and the mark of a tie."""
     rows = []
     for row in section.rows:
-        cells = [Cell(row.label + (RECONSTRUCTED if row.reconstruction else ""))]
+        cells = [TableCell(row.label + (RECONSTRUCTED if row.reconstruction else ""))]
         for name in _columns(section):
             text = _COLUMNS[name](row)
-            cells.append(Cell(text, row.rank, row.tied) if name == "score" else Cell(text))
+            cells.append(TableCell(text, row.rank, row.tied) if name == "score" else TableCell(text))
         rows.append(cells)
-    return Sheet(
+    return Table(
         section.title, _subtitle(section), ["method", *_headings(section)], rows, [*section.notes, *_noise(section)]
     )
 
 
-def grid_sheet(sections: Sequence[Section]) -> Sheet:
+def grid_sheet(sections: Sequence[Section]) -> Table:
     """Rows by method, columns by task; what was not measured is marked."""
     (sections, left_out), rows = grid.main(sections), []
     lines = grid.lines(sections)
     for line in lines:
-        cells = [Cell(line.name)]
+        cells = [TableCell(line.name)]
         for section in sections:
             row = line.cells.get(section.title)
             cells.append(
-                Cell(numbers.spread(row.score, row.low, row.high), row.rank, row.tied) if row else Cell(MISSING)
+                TableCell(numbers.spread(row.score, row.low, row.high), row.rank, row.tied)
+                if row
+                else TableCell(MISSING)
             )
         rows.append(cells)
     notes = [*(note for section in sections for note in section.notes), *grid.missing_notes(lines), *left_out]
@@ -167,15 +169,15 @@ def grid_sheet(sections: Sequence[Section]) -> Sheet:
     order = "seeds averaged, by mean rank"
     measured = f"percent ± half of the 95 % interval (its ends where half would leave the range), {order}; {metrics}"
     subtitle = "; ".join(filter(None, (*(views if len(views) == 1 else ()), measured)))
-    return Sheet("All tasks", subtitle, ["method", *titles], rows, list(dict.fromkeys(notes)))
+    return Table("All tasks", subtitle, ["method", *titles], rows, list(dict.fromkeys(notes)))
 
 
-def cards_sheet(section: Section) -> Sheet:
+def cards_sheet(section: Section) -> Table:
     """The convention card of every row: rows are what two scores must share, columns the methods."""
     cards = [(row.label + (RECONSTRUCTED if row.reconstruction else ""), row.convention) for row in section.rows]
     keys = dict.fromkeys(key for _, card in cards for key in card)
-    rows = [sheets.plain(key, *(str(card.get(key, "")) for _, card in cards)) for key in keys]
-    return Sheet(f"Convention cards: {section.title}", "", ["", *(name for name, _ in cards)], rows, words=True)
+    rows = [text_tables.plain(key, *(str(card.get(key, "")) for _, card in cards)) for key in keys]
+    return Table(f"Convention cards: {section.title}", "", ["", *(name for name, _ in cards)], rows, words=True)
 
 
 # -- data ------------------------------------------------------------------------------------------------------------
@@ -185,7 +187,7 @@ _BESIDE = ["label", "tied_with_best", "protocol_differs", "view", "notes"]
 
 def names() -> list[str]:
     """The keys of a row as data, in order."""
-    return [field.name for field in dataclasses.fields(Row)] + _BESIDE
+    return [field.name for field in dataclasses.fields(LeaderboardRow)] + _BESIDE
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
@@ -205,7 +207,7 @@ def _csv_cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value  # a negative number stays a number
     # A spreadsheet runs a cell that begins like a formula; the apostrophe has it read as text.
-    return reading.printable(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)
+    return safe_read.printable(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)
 
 
 def _flat_grid(sections: Sequence[Section]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -221,5 +223,5 @@ def _flat_grid(sections: Sequence[Section]) -> tuple[list[dict[str, Any]], list[
     return rows, columns
 
 
-_PROSE = {"md": sheets.markdown, "latex": sheets.latex, "html": sheets.html}
+_PROSE = {"md": text_tables.markdown, "latex": text_tables.latex, "html": text_tables.html}
 FORMATS = (*_PROSE, "csv", "json")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from harness.leaderboard.rows import Row, Section
-from harness.leaderboard.sheets import MISSING, RECONSTRUCTED
+from harness.leaderboard.rows import LeaderboardRow, Section
+from harness.leaderboard.text_tables import MISSING, RECONSTRUCTED
 from harness.leaderboard.together import labels_of
 
 
@@ -28,7 +28,7 @@ class Line:
     label: str
     reference: bool
     reconstruction: bool
-    cells: Mapping[str, Row]
+    cells: Mapping[str, LeaderboardRow]
     missing: tuple[str, ...] = ()
     mean_rank: float | None = None
 
@@ -44,7 +44,7 @@ def lines(sections: Sequence[Section]) -> list[Line]:
     """
     shown = main(sections)[0]
     names = labels_of(shown)
-    by_key: dict[Any, dict[str, Row]] = {}
+    by_key: dict[Any, dict[str, LeaderboardRow]] = {}
     for section in shown:
         for row in section.rows:
             by_key.setdefault(row.key, {})[section.title] = row
@@ -95,7 +95,7 @@ def main(sections: Sequence[Section]) -> tuple[list[Section], list[str]]:
     return [section for section in sections if section.protocol == chosen[section.task]], lines
 
 
-def half_width(row: Row) -> float:
+def half_width(row: LeaderboardRow) -> float:
     """Half of the 95 % interval, in points."""
     return 50 * (row.high - row.low)
 

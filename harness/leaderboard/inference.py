@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import statistics
 from harness.errors import BadInput
 from harness.records import roles
 from harness.records.record import Record
 from harness.records.roles import Roles
-from harness.statistics import Interval, SeedVariance
+from harness.stats import intervals
+from harness.stats.intervals import Interval, SeedVariance
 
 LEVEL = 0.05  # of every test
 READ_AT_MOST = 200_000  # completions read for one leaderboard, a few seconds' worth; beyond, counts must do
@@ -97,7 +97,7 @@ def problem_scores(rows: Iterable[Mapping[str, Any]], metric: str) -> dict[str, 
 def seed_variance(groups: Iterable[Group]) -> SeedVariance | None:
     """How much training seeds vary, as pooled over the trained rows of a section."""
     trained = [group.matrix.scores for group in groups if group.matrix is not None and not group.reference]
-    return statistics.pooled_seed_variance(trained)
+    return intervals.pooled_seed_variance(trained)
 
 
 def interval(group: Group, seeds: SeedVariance | None) -> tuple[Interval, str]:
@@ -105,14 +105,14 @@ def interval(group: Group, seeds: SeedVariance | None) -> tuple[Interval, str]:
     if len(group.records) == 1:
         return Interval(*group.first["interval"]), group.first["interval_method"]
     if group.matrix is not None and group.reference:  # never trained: its seeds are but more samples
-        return statistics.mean_interval(group.matrix.scores.mean(axis=0)), "over problems"
+        return intervals.mean_interval(group.matrix.scores.mean(axis=0)), "over problems"
     if group.matrix is not None:
-        return statistics.mean_interval(group.matrix.scores, seeds=seeds), "over seeds and problems"
+        return intervals.mean_interval(group.matrix.scores, seeds=seeds), "over seeds and problems"
     mean, n = group.score, group.problems
     between = np.var([record["score"] for record in group.records], ddof=1)
     variance = mean * (1 - mean) / n + between / len(group.records)
     effective = mean * (1 - mean) / variance if variance > 0 else n
-    return statistics.wilson(mean * effective, effective), "from counts"
+    return intervals.wilson(mean * effective, effective), "from counts"
 
 
 def p_value(best: Group, other: Group, pooled: SeedVariance | None = None) -> float:
@@ -120,10 +120,10 @@ def p_value(best: Group, other: Group, pooled: SeedVariance | None = None) -> fl
     a, b = best.matrix, other.matrix
     if a is None or b is None or a.ids != b.ids:
         n, m = best.problems, other.problems
-        return statistics.difference_of_counts(best.score * n, n, other.score * m, m)
+        return intervals.difference_of_counts(best.score * n, n, other.score * m, m)
     # Seeds of different methods share nothing but their number: any pairing of them will do.
     seeds = min(len(a.scores), len(b.scores))
-    return statistics.paired_test(a.scores[:seeds], b.scores[:seeds], seeds=pooled)[0]
+    return intervals.paired_test(a.scores[:seeds], b.scores[:seeds], seeds=pooled)[0]
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _tested(
     section: Sequence[Group], found: Sequence[tuple[Group, float] | None], seeds: SeedVariance | None
 ) -> list[Distance | None]:
     pairs = [(group, *it) for group, it in zip(section, found, strict=True) if it is not None]
-    adjusted = iter(statistics.holm([p_value(mark, group, seeds) for group, mark, _ in pairs]))
+    adjusted = iter(intervals.holm([p_value(mark, group, seeds) for group, mark, _ in pairs]))
     return [it and Distance(it[1], next(adjusted), it[0].first["method"]["name"]) for it in found]
 
 

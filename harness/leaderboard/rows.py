@@ -14,22 +14,22 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from harness import statistics
 from harness.errors import BadInput, unknown
-from harness.leaderboard import compute, conventions, one_seed
+from harness.leaderboard import conventions, equal_compute, one_seed
 from harness.leaderboard import inference as inference
 from harness.leaderboard import labels as labels
 from harness.leaderboard.inference import LEVEL, Completions, Distance, Group
-from harness.leaderboard.sheets import RECONSTRUCTED, TIED
+from harness.leaderboard.text_tables import RECONSTRUCTED, TIED
 from harness.leaderboard.views import COMPUTE, EVERYTHING, View, split
 from harness.records.record import Record
-from harness.statistics import SeedVariance
+from harness.stats import intervals
+from harness.stats.intervals import SeedVariance
 
 MICRO = "micro world: generated problems, not the benchmark"
 
 
 @dataclass(frozen=True)
-class Row:
+class LeaderboardRow:
     """One method under one recipe and protocol. Costs are means over the seeds, of training alone."""
 
     task: str
@@ -97,7 +97,7 @@ class Section:
     view: str  # which rows were chosen: "equal steps: 400"; "" for all
     metric: str
     problems: int
-    rows: list[Row]
+    rows: list[LeaderboardRow]
     notes: list[str]
     aside: list[str]  # those of the notes that name rows left out, with the reason
     firsts: Mapping[tuple[str, ...], Record]  # of each row one record, by the row's key
@@ -197,19 +197,21 @@ def alike(members: Iterable[Record]) -> list[list[Record]]:
     return [sorted(group, key=lambda record: record["seed"]) for group in groups.values()]
 
 
-def _rows(groups: Sequence[Group], seeds: SeedVariance | None, *, any_steps: bool) -> list[Row]:
+def _rows(groups: Sequence[Group], seeds: SeedVariance | None, *, any_steps: bool) -> list[LeaderboardRow]:
     details = labels.of_rows([group.first for group in groups])
     over = inference.over_baseline(groups, any_steps=any_steps, seeds=seeds)
     moved = inference.recovery(groups, seeds)
     return [_row(group, seeds, *told) for group, *told in zip(groups, details, over, moved, strict=True)]
 
 
-def _row(group: Group, seeds: SeedVariance | None, details: str, over: Distance | None, moved: Distance | None) -> Row:
+def _row(
+    group: Group, seeds: SeedVariance | None, details: str, over: Distance | None, moved: Distance | None
+) -> LeaderboardRow:
     first, records = group.first, group.records
     (low, high), how = inference.interval(group, seeds)
     cost = {key: fmean(record["cost"][key] for record in records) for key in first["cost"]}
     counts = {key: sum(record["counts"][key] for record in records) for key in first["counts"]}
-    return Row(
+    return LeaderboardRow(
         task=first["task"],
         protocol=first["protocol"]["hash"],
         metric=first["metric"],
@@ -249,18 +251,18 @@ def _row(group: Group, seeds: SeedVariance | None, details: str, over: Distance 
 
 def _flops(records: Sequence[Record]) -> float | None:
     try:
-        return compute.median_cost(records, "flops")
+        return equal_compute.median_cost(records, "flops")
     except BadInput:  # a row has its place in a table whether or not its cost can be counted in this unit
         return None
 
 
-def _ranked(ordered: Sequence[tuple[Row, Group]], seeds: SeedVariance | None) -> list[Row]:
+def _ranked(ordered: Sequence[tuple[LeaderboardRow, Group]], seeds: SeedVariance | None) -> list[LeaderboardRow]:
     """The rows with rank and p against the best; equal scores share a rank."""
     competitors = [(row, group) for row, group in ordered if not row.reference]
     if not competitors:
         return [row for row, _ in ordered]
     best = competitors[0][1]
-    p_best = [None, *statistics.holm([inference.p_value(best, group, seeds) for _, group in competitors[1:]])]
+    p_best = [None, *intervals.holm([inference.p_value(best, group, seeds) for _, group in competitors[1:]])]
     scores = [row.score for row, _ in competitors]
     ranked = [
         dataclasses.replace(row, rank=scores.index(row.score) + 1, p_best=p)
@@ -269,7 +271,7 @@ def _ranked(ordered: Sequence[tuple[Row, Group]], seeds: SeedVariance | None) ->
     return ranked + [row for row, _ in ordered if row.reference]
 
 
-def _notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
+def _notes(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:
     notes = [MICRO] if groups[0].first["world"] == "micro" else []
     reconstructed = {f"{row.method.partition('@')[0]}: {row.note}" for row in rows if row.reconstruction}
     notes += [f"{RECONSTRUCTED} {note}" for note in sorted(reconstructed)]

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard.formats import render, row_dicts, update_between_markers
 from harness.leaderboard.labels import name_of
-from harness.leaderboard.rows import Row, Section, latest, leaderboard
+from harness.leaderboard.rows import LeaderboardRow, Section, latest, leaderboard
 from harness.leaderboard.views import View
-from harness.papers import reported as papers
+from harness.records import reported as papers
 from harness.records import roles
 from harness.records.record import Record
 from harness.records.store import Store
@@ -27,7 +27,16 @@ from harness.records.store import Store
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Row", "Section", "View", "leaderboard", "load_results", "render", "row_dicts", "update_between_markers"]
+__all__ = [
+    "LeaderboardRow",
+    "Section",
+    "View",
+    "leaderboard",
+    "load_results",
+    "render",
+    "row_dicts",
+    "update_between_markers",
+]
 
 COLUMNS = {
     "run_id": "name of the record",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.leaderboard import labels
-from harness.leaderboard.rows import Row, Section
+from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.records.record import Record
 
 
@@ -22,7 +22,7 @@ def labels_of(sections: Iterable[Section]) -> dict[tuple[str, ...], str]:
 
     A section names only what is contested within it, so of one row the longest label tells most.
     """
-    longest: dict[tuple[str, ...], tuple[Row, Record]] = {}
+    longest: dict[tuple[str, ...], tuple[LeaderboardRow, Record]] = {}
     for section in sections:
         for row in section.rows:
             known = longest.get(row.key)

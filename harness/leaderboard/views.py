@@ -1,7 +1,7 @@
 """Which rows may be set side by side: all of them, those of equal steps, or those of equal compute.
 
 steps     one section for each number of optimizer steps
-compute   the rows at the budget, as :mod:`harness.leaderboard.compute` defines it; every other is named with its cost
+compute   the rows at the budget, as :mod:`harness.leaderboard.equal_compute` defines it; every other is named with its cost
 
 References are shown in every section and cost nothing.
 """
@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.leaderboard import compute, labels
+from harness.leaderboard import equal_compute, labels
 from harness.leaderboard.inference import Group
 
 ALL, STEPS, COMPUTE = VIEWS = ("all", "steps", "compute")
@@ -23,7 +23,7 @@ class View:
     """How rows are chosen. ``anchor`` is the method whose cost is the budget; None takes the rule's."""
 
     kind: str = ALL
-    cost: str = compute.DEFAULT
+    cost: str = equal_compute.DEFAULT
     anchor: str | None = None
 
 
@@ -49,15 +49,15 @@ def split(groups: Sequence[Group], view: View) -> Iterator[tuple[str, list[Group
 def _equal_compute(
     competitors: Sequence[Group], references: Sequence[Group], view: View
 ) -> tuple[str, list[Group], list[str]]:
-    budget = compute.anchor(competitors, view.cost, view.anchor)
+    budget = equal_compute.anchor(competitors, view.cost, view.anchor)
     names = labels.names([group.first for group in competitors])
     chosen, aside = [], defaultdict(list)
     for group, name in zip(competitors, names, strict=True):
-        reason = compute.measured_alike(group, budget, view.cost)
+        reason = equal_compute.measured_alike(group, budget, view.cost)
         if reason is None:
             chosen.append(group)
         else:
             aside[reason].append(name)
     costs = "; ".join(f"{', '.join(sorted(rows))}: {reason}" for reason, rows in sorted(aside.items()))
-    notes = [f"left out, not {compute.WITHIN} of the budget: {costs}"] if aside else []
-    return compute.caption(budget, view.cost), [*chosen, *references], notes
+    notes = [f"left out, not {equal_compute.WITHIN} of the budget: {costs}"] if aside else []
+    return equal_compute.caption(budget, view.cost), [*chosen, *references], notes

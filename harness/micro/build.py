@@ -39,7 +39,7 @@ STORED = torch.bfloat16  # the files' precision; config.json has the models comp
 
 
 @dataclass(frozen=True)
-class Stage:
+class BuildStage:
     """A run through ``fresh`` problems or the ``labelled`` examples, with its own warm-up and cosine decay."""
 
     examples: str
@@ -49,14 +49,14 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BuildRecipe:
     """Shape and training of one model. What changes the weights is here, in the world or in the tokenizer."""
 
     layers: int
     width: int
     heads: int
     mlp: int
-    stages: tuple[Stage, ...]
+    stages: tuple[BuildStage, ...]
     seed: int
     batch: int = 32
     matrix_rate: float = 0.01  # Muon's learning rate
@@ -65,27 +65,27 @@ class Recipe:
 
 
 RECIPES = {  # mathematics is learned first: the teacher's later stages turn to what it still gets wrong
-    "teacher": Recipe(
+    "teacher": BuildRecipe(
         *(3, 128, 4, 384),
         stages=(
-            Stage("fresh", 1700),
-            Stage("fresh", 1000, 0.7, ("code", "instruction", "maths", "code", "instruction", "instruction")),
-            Stage("fresh", 500, 0.5, ("code", "code", "maths", "code", "code", "instruction")),
+            BuildStage("fresh", 1700),
+            BuildStage("fresh", 1000, 0.7, ("code", "instruction", "maths", "code", "instruction", "instruction")),
+            BuildStage("fresh", 500, 0.5, ("code", "code", "maths", "code", "code", "instruction")),
         ),
         seed=1,
     ),
-    "student": Recipe(
+    "student": BuildRecipe(
         *(2, 64, 4, 176),
         stages=(
-            Stage("fresh", 600, turns=("maths", "code", "instruction", "maths", "instruction", "instruction")),
-            Stage("labelled", 60, 0.3),
+            BuildStage("fresh", 600, turns=("maths", "code", "instruction", "maths", "instruction", "instruction")),
+            BuildStage("labelled", 60, 0.3),
         ),
         seed=3,
     ),
 }
 
 
-def build(recipe: Recipe, out: Path, title: str = "micro model") -> list[float]:
+def build(recipe: BuildRecipe, out: Path, title: str = "micro model") -> list[float]:
     """Trains a model and writes it with its tokenizer to ``out``; the loss of every step, in nats a token."""
     torch.manual_seed(recipe.seed)
     tokenizer = the_tokenizer()
@@ -109,7 +109,7 @@ def the_tokenizer() -> PreTrainedTokenizerFast:
     return micro_tokenizer.train(example.prompt.plain + example.response for example in texts)
 
 
-def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def new_model(recipe: BuildRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe.width,
@@ -126,7 +126,12 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
 
 
 def train(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, stage: Stage, seed: int, title: str
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: BuildRecipe,
+    stage: BuildStage,
+    seed: int,
+    title: str,
 ) -> list[float]:
     """One stage of ``recipe`` on the response tokens of examples drawn by ``seed``; the mean loss of each step."""
     optimizers = _optimizers(model, recipe)
@@ -160,7 +165,7 @@ def train(
     return losses
 
 
-def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def _optimizers(model: LlamaForCausalLM, recipe: BuildRecipe) -> list[torch.optim.Optimizer]:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     vectors = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from harness.micro import interpreter, render
-from harness.micro.wording import narrate
+from harness.micro.phrasing import narrate
 from harness.types import Prompt
 
 TASKS = ("humaneval", "mbpp")
@@ -22,7 +22,7 @@ LENGTHS = {"humaneval": (3,), "mbpp": (2, 3)}
 
 
 @dataclass(frozen=True)
-class Operation:
+class ListOperation:
     """A step: the ways to say it and the line that does it; ``k`` ranges over ``parameters``."""
 
     phrases: tuple[str, ...]
@@ -31,25 +31,33 @@ class Operation:
 
 
 STEPS = (
-    Operation(("add {k} to each number", "add {k} everywhere"), "xs = [x + {k} for x in xs]", range(1, 10)),
-    Operation(("subtract {k} from each number", "subtract {k} everywhere"), "xs = [x - {k} for x in xs]", range(1, 10)),
-    Operation(("multiply each number by {k}", "scale every number by {k}"), "xs = [x * {k} for x in xs]", range(2, 6)),
-    Operation(("take each number modulo {k}",), "xs = [x % {k} for x in xs]", range(3, 10)),
-    Operation(("negate each number", "flip the sign of every number"), "xs = [-x for x in xs]"),
-    Operation(("keep the even numbers", "pick the even ones"), "xs = [x for x in xs if x % 2 == 0]"),
-    Operation(("keep the odd numbers", "pick the odd ones"), "xs = [x for x in xs if x % 2 == 1]"),
-    Operation(("keep the numbers above {k}", "pick those above {k}"), "xs = [x for x in xs if x > {k}]", range(1, 10)),
-    Operation(("keep the numbers below {k}", "pick those below {k}"), "xs = [x for x in xs if x < {k}]", range(1, 10)),
-    Operation(("reverse the list", "put the list in reverse order"), "xs = xs[::-1]"),
-    Operation(("sort the list", "put the list in rising order"), "xs = sorted(xs)"),
-    Operation(("sort the list downwards", "put the list in falling order"), "xs = sorted(xs, reverse=True)"),
-    Operation(("drop the first number", "leave out the first number"), "xs = xs[1:]"),
-    Operation(("drop the last number", "leave out the last number"), "xs = xs[:-1]"),
-    Operation(("keep the first {k} numbers", "cut the list to {k} numbers"), "xs = xs[:{k}]", range(2, 6)),
+    ListOperation(("add {k} to each number", "add {k} everywhere"), "xs = [x + {k} for x in xs]", range(1, 10)),
+    ListOperation(
+        ("subtract {k} from each number", "subtract {k} everywhere"), "xs = [x - {k} for x in xs]", range(1, 10)
+    ),
+    ListOperation(
+        ("multiply each number by {k}", "scale every number by {k}"), "xs = [x * {k} for x in xs]", range(2, 6)
+    ),
+    ListOperation(("take each number modulo {k}",), "xs = [x % {k} for x in xs]", range(3, 10)),
+    ListOperation(("negate each number", "flip the sign of every number"), "xs = [-x for x in xs]"),
+    ListOperation(("keep the even numbers", "pick the even ones"), "xs = [x for x in xs if x % 2 == 0]"),
+    ListOperation(("keep the odd numbers", "pick the odd ones"), "xs = [x for x in xs if x % 2 == 1]"),
+    ListOperation(
+        ("keep the numbers above {k}", "pick those above {k}"), "xs = [x for x in xs if x > {k}]", range(1, 10)
+    ),
+    ListOperation(
+        ("keep the numbers below {k}", "pick those below {k}"), "xs = [x for x in xs if x < {k}]", range(1, 10)
+    ),
+    ListOperation(("reverse the list", "put the list in reverse order"), "xs = xs[::-1]"),
+    ListOperation(("sort the list", "put the list in rising order"), "xs = sorted(xs)"),
+    ListOperation(("sort the list downwards", "put the list in falling order"), "xs = sorted(xs, reverse=True)"),
+    ListOperation(("drop the first number", "leave out the first number"), "xs = xs[1:]"),
+    ListOperation(("drop the last number", "leave out the last number"), "xs = xs[:-1]"),
+    ListOperation(("keep the first {k} numbers", "cut the list to {k} numbers"), "xs = xs[:{k}]", range(2, 6)),
 )
 ENDINGS = (
-    Operation(("return the sum", "add up what is left"), "return sum(xs)"),
-    Operation(("return the length", "count what is left"), "return len(xs)"),
+    ListOperation(("return the sum", "add up what is left"), "return sum(xs)"),
+    ListOperation(("return the length", "count what is left"), "return len(xs)"),
 )
 ENDING_SHARE = 0.3
 

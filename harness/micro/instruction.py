@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from harness.micro import render
-from harness.micro.wording import narrate, understand
+from harness.micro.phrasing import narrate, understand
 from harness.types import Prompt
 
 TASKS = ("alpaca_eval", "evol_instruct")
@@ -26,7 +26,7 @@ BASELINE_RIGHT = 0.5  # share of right answers in the reference outputs
 
 
 @dataclass(frozen=True)
-class Operation:
+class TextOperation:
     """A step: its name in the response, the ways to ask for it, and what it does to the list of words."""
 
     name: str
@@ -40,12 +40,12 @@ def swapped(words: list[str]) -> list[str]:
 
 
 STEPS = (
-    Operation("reverse", ("reverse the order", "write them backwards"), lambda w: w[::-1]),
-    Operation("sort", ("sort them alphabetically", "put them in alphabetical order"), sorted),
-    Operation("behead", ("drop the first word", "leave out the first word"), lambda w: w[1:]),
-    Operation("curtail", ("drop the last word", "leave out the last word"), lambda w: w[:-1]),
-    Operation("swap", ("swap the first and last words", "exchange the two ends"), swapped),
-    Operation("rotate", ("move the first word to the end", "put the first word last"), lambda w: [*w[1:], w[0]]),
+    TextOperation("reverse", ("reverse the order", "write them backwards"), lambda w: w[::-1]),
+    TextOperation("sort", ("sort them alphabetically", "put them in alphabetical order"), sorted),
+    TextOperation("behead", ("drop the first word", "leave out the first word"), lambda w: w[1:]),
+    TextOperation("curtail", ("drop the last word", "leave out the last word"), lambda w: w[:-1]),
+    TextOperation("swap", ("swap the first and last words", "exchange the two ends"), swapped),
+    TextOperation("rotate", ("move the first word to the end", "put the first word last"), lambda w: [*w[1:], w[0]]),
 )
 BY_PHRASE = {phrase: operation for operation in STEPS for phrase in operation.phrases}
 
@@ -53,11 +53,11 @@ _TEXT = re.compile(rf"(?:{'|'.join(map(re.escape, LEAD.values()))}) ([^:]+): ([a
 
 
 @dataclass(frozen=True)
-class Request:
+class TextRequest:
     """The words and what is to be done to them; ``text`` is the instruction."""
 
     words: tuple[str, ...]
-    operations: tuple[Operation, ...]
+    operations: tuple[TextOperation, ...]
     text: str
 
     @property
@@ -85,7 +85,7 @@ class Request:
         return {"family": "instruction", "instruction": self.text, "answer": self.answer}
 
 
-def work(words: Sequence[str], operations: Sequence[Operation]) -> list[str]:
+def work(words: Sequence[str], operations: Sequence[TextOperation]) -> list[str]:
     """The lines of the response: each operation with the words after it, then the answer."""
     lines, words = [], list(words)
     for operation in operations:
@@ -94,24 +94,24 @@ def work(words: Sequence[str], operations: Sequence[Operation]) -> list[str]:
     return [*lines, f"Answer: {' '.join(words)}"]
 
 
-def draw(rng: Random, task: str) -> Request:
+def draw(rng: Random, task: str) -> TextRequest:
     """A request in the wording of ``task``."""
     words = tuple(rng.sample(WORDS, rng.choice((3, 4))))
     operations = tuple(rng.sample(STEPS, rng.choice(LENGTHS[task])))
     sentence = narrate(rng, [rng.choice(operation.phrases) for operation in operations])
-    return Request(words, operations, f"{LEAD[task]} {sentence}: {' '.join(words)}")
+    return TextRequest(words, operations, f"{LEAD[task]} {sentence}: {' '.join(words)}")
 
 
-def read(text: str) -> Request | None:
+def read(text: str) -> TextRequest | None:
     """The request that an instruction's text makes, or None for a text this family did not write."""
     match = _TEXT.fullmatch(text.strip())
     phrases = understand(match[1]) if match else None
     if phrases is None or not all(phrase in BY_PHRASE for phrase in phrases):
         return None
-    return Request(tuple(match[2].split()), tuple(BY_PHRASE[phrase] for phrase in phrases), text.strip())
+    return TextRequest(tuple(match[2].split()), tuple(BY_PHRASE[phrase] for phrase in phrases), text.strip())
 
 
-def row(task: str, index: int, request: Request) -> dict[str, Any]:
+def row(task: str, index: int, request: TextRequest) -> dict[str, Any]:
     """The request as an item of the real benchmark's file, with the baseline's answer to compare with."""
     output = _baseline(Random(f"baseline/{task}/{index}"), request)
     if task == "evol_instruct":
@@ -119,7 +119,7 @@ def row(task: str, index: int, request: Request) -> dict[str, Any]:
     return {"dataset": "micro", "instruction": request.text, "output": output, "generator": "micro_baseline"}
 
 
-def _baseline(rng: Random, request: Request) -> str:
+def _baseline(rng: Random, request: TextRequest) -> str:
     """A response that is right about half of the time and otherwise takes one step for another."""
     operations = list(request.operations)
     if rng.random() >= BASELINE_RIGHT:

@@ -39,7 +39,7 @@ class ProgrammaticJudge:
 _NAMES = {RIGHT: "right", WRONG: "wrong", ABSENT: "without an answer"}
 
 
-def _quality(request: family.Request, text: str) -> int:
+def _quality(request: family.TextRequest, text: str) -> int:
     answer = family.final_answer(text)
     if answer is None:
         return ABSENT

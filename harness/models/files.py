@@ -22,7 +22,7 @@ from harness.options import build, key_values
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.models.speaker import Speaker
+    from harness.models.text_codec import TextCodec
 
 MICRO = "micro:"
 ASIDE = {"manifest.json", "training.json"}  # of how a model came about: they decide no text
@@ -204,20 +204,20 @@ def template_hash(files: ModelFiles) -> str:
 
 
 @functools.cache
-def speaker(files: ModelFiles) -> Speaker | None:
+def speaker(files: ModelFiles) -> TextCodec | None:
     """How the model is spoken to, without its weights; None for one behind a server, which renders by itself."""
     if files.url is not None:
         return None
-    from harness.models.speaker import Speaker
+    from harness.models.text_codec import TextCodec
 
-    return Speaker(load_tokenizer(files))
+    return TextCodec(load_tokenizer(files))
 
 
 def text_rule(files: ModelFiles) -> dict[str, Any]:
-    """What sets the texts of a model apart, as :func:`harness.models.wording.facts` says; of a server nothing."""
+    """What sets the texts of a model apart, as :func:`harness.models.token_text.facts` says; of a server nothing."""
     if files.url is not None:
         return {}
-    from harness.models.wording import facts
+    from harness.models.token_text import facts
 
     return facts(load_tokenizer(files))
 

@@ -2,7 +2,7 @@
 
 Every row draws its own uniform numbers from its own seed. A sampled text therefore does not depend on which
 other prompts share its batch, on the order of the prompts, or on how often the work was interrupted.
-Models of the Llama family decode in :mod:`harness.models.slots`, where a waiting prompt enters as soon as rows are
+Models of the Llama family decode in :mod:`harness.models.llama_decoder`, where a waiting prompt enters as soon as rows are
 free; all others decode batch by batch through transformers.
 """
 
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.models import guards, wording
+from harness.models import prompt_checks, token_text
+from harness.models.llama_decoder import LlamaDecoder
 from harness.models.sampling import pick, uniforms
-from harness.models.slots import Slots
-from harness.models.speaker import Speaker
-from harness.models.wording import Stops, continuation
+from harness.models.text_codec import TextCodec
+from harness.models.token_text import Stops, continuation
 from harness.types import Decoding, Prompt
 
 PREFILL_TOKENS = {"cpu": 512, "cuda": 16384}  # prompts that enter together, padding included: what caches hold
@@ -42,7 +42,7 @@ class Generated:
         return len(self.ids)
 
 
-class Generator(Speaker):
+class Generator(TextCodec):
     """Generates with one model. ``batch`` is the number of rows decoded together."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int = 64):
@@ -54,7 +54,7 @@ class Generator(Speaker):
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """What stands between these prompts and this model that a reader of the scores should know."""
-        return guards.warnings(self, prompts, decoding)
+        return prompt_checks.warnings(self, prompts, decoding)
 
     def generate(
         self,
@@ -99,7 +99,7 @@ class Generator(Speaker):
                 joint = self.encode(context + answer)
                 tail = joint[len(before) :] if joint[: len(before)] == before else None
                 if tail is None:
-                    tail = list(wording.response_ids(self.tokenizer, before, answer))
+                    tail = list(token_text.response_ids(self.tokenizer, before, answer))
                 ids = before + tail
                 whole.append(ids[-self.limit :] if self.limit else ids)
                 sizes.append(len(tail))
@@ -120,10 +120,10 @@ class Generator(Speaker):
     @torch.inference_mode()
     def _slots_fit(self) -> bool:
         """Whether slots know this model, and agree with its own forward pass where they have never been used."""
-        if not Slots.fit(self.model):
+        if not LlamaDecoder.fit(self.model):
             return False
         if self._agrees is None:
-            vocab, slots = len(self.tokenizer), Slots(self.model, len(self.tokenizer), 2)
+            vocab, slots = len(self.tokenizer), LlamaDecoder(self.model, len(self.tokenizer), 2)
             ids = (torch.arange(5) * 7) % vocab
             ours = [slots.enter([ids[:4].tolist(), ids[:2].tolist()])[0], slots.step(ids[[4, 2]].to(slots.device))]
             ours = torch.stack([ours[0], *ours[1]]).float()
@@ -138,7 +138,7 @@ class Generator(Speaker):
         """Waiting prompts enter in the order given, whenever an eighth of the rows is free."""
         waiting, rows, newest = deque(order), [], []
         budget = PREFILL_TOKENS.get(self.model.device.type, 16384)
-        slots = Slots(self.model, len(self.tokenizer), min(self.batch, len(order)))
+        slots = LlamaDecoder(self.model, len(self.tokenizer), min(self.batch, len(order)))
         while waiting or rows:
             free = slots.rows - len(rows)
             if waiting and (not rows or free * 8 >= slots.rows):

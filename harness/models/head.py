@@ -86,10 +86,10 @@ def trunk(model: PreTrainedModel) -> nn.Module:
     return model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
 
 
-def cut(step_ids: Sequence[int], vocab: int, elements: int = CHUNK_ELEMENTS) -> list[tuple[int, int]]:
+def cut(segment_ids: Sequence[int], vocab: int, elements: int = CHUNK_ELEMENTS) -> list[tuple[int, int]]:
     """Chunks [start, stop) of consecutive tokens that never cut a step; longer steps become one chunk."""
     size = max(1, elements // vocab)
-    total = len(step_ids)
+    total = len(segment_ids)
     if total <= size:
         return [(0, total)] if total else []
     bounds, start = [], 0
@@ -97,12 +97,12 @@ def cut(step_ids: Sequence[int], vocab: int, elements: int = CHUNK_ELEMENTS) -> 
         stop = min(start + size, total)
         if stop < total:
             back = stop
-            while back > start and step_ids[back] == step_ids[back - 1]:
+            while back > start and segment_ids[back] == segment_ids[back - 1]:
                 back -= 1
             if back > start:
                 stop = back
             else:  # one step longer than a chunk: it stays whole
-                while stop < total and step_ids[stop] == step_ids[stop - 1]:
+                while stop < total and segment_ids[stop] == segment_ids[stop - 1]:
                     stop += 1
         bounds.append((start, stop))
         start = stop
@@ -119,12 +119,12 @@ class Chunk:
 
 
 def chunks(
-    step_ids: Sequence[int], vocab: int, elements: int, device: str, whole: Sequence[int] | None = None
+    segment_ids: Sequence[int], vocab: int, elements: int, device: str, whole: Sequence[int] | None = None
 ) -> list[Chunk]:
     """Chunks and slices that never cut a step. With ``whole`` [N], ids of longer pieces, no chunk cuts those either."""
-    outer = cut(step_ids if whole is None else whole, vocab, elements)
+    outer = cut(segment_ids if whole is None else whole, vocab, elements)
     size = elements // SLICES.get(device, SLICES_ELSEWHERE)
-    inner = [cut(step_ids[start:stop], vocab, size) for start, stop in outer]
+    inner = [cut(segment_ids[start:stop], vocab, size) for start, stop in outer]
     return [Chunk(a, b, [(a + c, a + d) for c, d in slices]) for (a, b), slices in zip(outer, inner, strict=True)]
 
 

@@ -22,7 +22,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from harness.errors import BadInput, RunFailed, unknown
-from harness.models.server import CHAT
+from harness.models.server_generator import CHAT
 from harness.seeds import stable_seed
 from harness.task import Task
 from harness.types import Completion, Decoding, Problem

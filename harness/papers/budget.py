@@ -2,7 +2,7 @@
 
     steps = base steps x cost of the target / cost of the method        (medians over seeds, two significant digits)
 
-What a cost is and which costs are equal, :mod:`harness.leaderboard.compute` says; the anchor here is the target. A
+What a cost is and which costs are equal, :mod:`harness.leaderboard.equal_compute` says; the anchor here is the target. A
 method whose cost equals the target's keeps its run, and so does the target's control, whose only difference may be
 where its weights fall. The decision is written down once, so that an interrupted or divided reproduction keeps to it
 although seconds are never the same twice.
@@ -17,17 +17,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.errors import BadInput
-from harness.leaderboard import compute
+from harness.leaderboard import equal_compute
 from harness.records.record import Record, fingerprint
 
 RULE = (
     "every method has as many steps as the cost of {target} buys it (median over seeds of {unit} of training, steps "
-    f"rounded to two digits); a method {compute.WITHIN} of that cost keeps its run, and so does the control"
+    f"rounded to two digits); a method {equal_compute.WITHIN} of that cost keeps its run, and so does the control"
 )
 
 
 @dataclass(frozen=True)
-class Budget:
+class ComputeBudget:
     unit: str
     target: str
     costs: dict[str, float]  # by arm, of the base run
@@ -40,26 +40,26 @@ class Budget:
         return RULE.format(target=self.target, unit=self.unit)
 
 
-def decide(base: Mapping[str, Sequence[Record]], target: str, control: str, unit: str, file: Path) -> Budget:
+def decide(base: Mapping[str, Sequence[Record]], target: str, control: str, unit: str, file: Path) -> ComputeBudget:
     """The budget for the arms of ``base`` (records of their base runs, one a seed), as first written to ``file``."""
     specs = {name: {k: v for k, v in records[0]["spec"].items() if k != "seed"} for name, records in base.items()}
     key = fingerprint({"specs": specs, "target": target, "unit": unit})
     if file.is_file():
         try:
-            earlier = Budget(**json.loads(file.read_text("utf-8")))
+            earlier = ComputeBudget(**json.loads(file.read_text("utf-8")))
         except (ValueError, TypeError) as error:
             raise BadInput(f"{file}: is not what was written there ({error}); remove it to decide anew") from None
         if earlier.key == key:
             return earlier
-    costs = {name: compute.median_cost(records, unit) for name, records in base.items()}
+    costs = {name: equal_compute.median_cost(records, unit) for name, records in base.items()}
     steps = {name: records[0]["cost"]["steps"] for name, records in base.items()}
     bought = {}
     for name in base:
         ratio = costs[target] / costs[name] if costs[name] > 0 else 1.0
         buys = max(two_digits(steps[name] * ratio), 1)
-        if name != control and buys != steps[name] and not compute.alike(costs[name], costs[target]):
+        if name != control and buys != steps[name] and not equal_compute.alike(costs[name], costs[target]):
             bought[name] = buys
-    found = Budget(unit, target, costs, steps, bought, key)
+    found = ComputeBudget(unit, target, costs, steps, bought, key)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(found), indent=1) + "\n", "utf-8")
     return found

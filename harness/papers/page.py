@@ -8,14 +8,16 @@ from harness.leaderboard.formats import render
 from harness.leaderboard.inference import Completions
 from harness.leaderboard.numbers import signed
 from harness.leaderboard.rows import leaderboard
-from harness.papers import reported
-from harness.papers.answer import ALL, Finding, Standing, words
-from harness.papers.reproduce import COMPUTE, PAPER, STEPS, Outcome
+from harness.papers.answer_text import ALL, PaperFinding, Standing, words
+from harness.papers.reproduce import COMPUTE, PAPER, STEPS, Reproduction
+from harness.records import reported
 
 VIEWS = {STEPS: "Equal steps", COMPUTE: "Equal compute", PAPER: "As the paper's rows"}
 
 
-def page(outcome: Outcome, found: Sequence[Finding], beside: Sequence[Standing], completions: Completions) -> str:
+def page(
+    outcome: Reproduction, found: Sequence[PaperFinding], beside: Sequence[Standing], completions: Completions
+) -> str:
     """The whole page."""
     paper, micro = outcome.paper, outcome.wish.scale == "micro"
     title = f"{paper['title']}: its question in the micro world" if micro else f"{paper['title']}: its rows, run here"
@@ -31,7 +33,7 @@ def page(outcome: Outcome, found: Sequence[Finding], beside: Sequence[Standing],
     return "\n\n".join(blocks)
 
 
-def _method(outcome: Outcome) -> Iterator[str]:
+def _method(outcome: Reproduction) -> Iterator[str]:
     question = outcome.blueprint.question
     records = [r for rows in outcome.had.values() for r in rows]
     contestants = {key: rows for key, rows in outcome.had.items() if key[1] not in question.references}
@@ -57,7 +59,7 @@ def _method(outcome: Outcome) -> Iterator[str]:
         yield _table(rows)
 
 
-def _comparisons(view: str, found: Sequence[Finding]) -> Iterator[str]:
+def _comparisons(view: str, found: Sequence[PaperFinding]) -> Iterator[str]:
     rows = [("target minus", "over", "points", "95 % interval", "p (Holm)", "verdict", "seen from")]
     for f in (f for f in found if f.view == view):
         low, high = map(signed, f.comparison.interval)
@@ -69,7 +71,7 @@ def _comparisons(view: str, found: Sequence[Finding]) -> Iterator[str]:
         yield "“Seen from”: the smallest difference, in points, that so many problems show four times in five."
 
 
-def _tables(view: str, outcome: Outcome, completions: Completions) -> Iterator[str]:
+def _tables(view: str, outcome: Reproduction, completions: Completions) -> Iterator[str]:
     question = outcome.blueprint.question
     records = {
         r["run_id"]: r
@@ -81,7 +83,7 @@ def _tables(view: str, outcome: Outcome, completions: Completions) -> Iterator[s
         yield render(leaderboard(list(records.values()), None, completions), "md")
 
 
-def _beside(outcome: Outcome, beside: Sequence[Standing]) -> Iterator[str]:
+def _beside(outcome: Reproduction, beside: Sequence[Standing]) -> Iterator[str]:
     micro = outcome.wish.scale == "micro"
     yield (
         "The paper's numbers are of the real benchmarks and other models. The micro world's are of generated problems, "

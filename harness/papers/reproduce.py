@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput, RunFailed, unknown
-from harness.papers import budget, reported
-from harness.papers.blueprint import PARTS, Blueprint, Pair
-from harness.plan import Request, prepare
+from harness.papers import budget
+from harness.papers.spec import PARTS, ModelPair, PaperSpec
+from harness.plan import RunRequest, prepare
+from harness.records import reported
 from harness.records.record import Record
 
 STEPS, COMPUTE, PAPER = "steps", "compute", "paper"
@@ -27,7 +28,7 @@ Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Wish:
+class ReproduceRequest:
     """``harness reproduce`` as typed."""
 
     scale: str = PAPER
@@ -48,25 +49,25 @@ class Piece:
     view: str
     arm: str
     method: str
-    recipe: str | Pair  # the name of a recipe, or a pair that is one
+    recipe: str | ModelPair  # the name of a recipe, or a pair that is one
     settings: tuple[str, ...]
     tasks: dict[str, str]  # the name to run, by the cell (or task) that it answers
     seeds: tuple[int, ...]
 
 
 @dataclass
-class Outcome:
+class Reproduction:
     """What is had: records by (view, arm, cell), and what is not, with the reason."""
 
-    blueprint: Blueprint
-    wish: Wish
+    blueprint: PaperSpec
+    wish: ReproduceRequest
     paper: reported.Paper
     had: dict[tuple[str, str, str], list[Record]] = field(default_factory=dict)
     missing: list[dict[str, str]] = field(default_factory=list)
-    budget: budget.Budget | None = None
+    budget: budget.ComputeBudget | None = None
 
 
-def pieces(blueprint: Blueprint, wish: Wish, paper: reported.Paper) -> list[Piece]:
+def pieces(blueprint: PaperSpec, wish: ReproduceRequest, paper: reported.Paper) -> list[Piece]:
     """What would run first; the arms of the equal-compute view follow from what these cost.
 
     Raises BadInput for a cell or task that ``--only`` names and the paper does not have.
@@ -76,7 +77,7 @@ def pieces(blueprint: Blueprint, wish: Wish, paper: reported.Paper) -> list[Piec
     return list((_of_question if wish.scale == "micro" else _of_paper)(blueprint, wish, paper))
 
 
-def _of_paper(blueprint: Blueprint, wish: Wish, paper: reported.Paper) -> Iterator[Piece]:
+def _of_paper(blueprint: PaperSpec, wish: ReproduceRequest, paper: reported.Paper) -> Iterator[Piece]:
     covered = {cell: pair for pair in blueprint.pairs for cell in pair.cells}
     tasks = {cell["id"]: f"{cell['task'].removesuffix('@real')}" for cell in paper["cells"]}
     for cell in [*covered, *wish.only]:
@@ -92,7 +93,7 @@ def _of_paper(blueprint: Blueprint, wish: Wish, paper: reported.Paper) -> Iterat
             yield Piece(PAPER, blueprint.method, blueprint.method, pair, settings, chosen, seeds)
 
 
-def _of_question(blueprint: Blueprint, wish: Wish, paper: reported.Paper) -> Iterator[Piece]:
+def _of_question(blueprint: PaperSpec, wish: ReproduceRequest, paper: reported.Paper) -> Iterator[Piece]:
     question = blueprint.question
     if question is None:
         raise BadInput(f"{blueprint.name} asks nothing of the micro world: its file has no [micro]")
@@ -112,10 +113,14 @@ def _real(task: str) -> str:
 
 
 def reproduce(
-    blueprint: Blueprint, wish: Wish, paper: reported.Paper, progress: Callable[..., None], announce: Announce
-) -> Outcome:
+    blueprint: PaperSpec,
+    wish: ReproduceRequest,
+    paper: reported.Paper,
+    progress: Callable[..., None],
+    announce: Announce,
+) -> Reproduction:
     """Runs what is not recorded yet. Raises BadInput for a request that nothing can be made of."""
-    outcome = Outcome(blueprint, wish, paper)
+    outcome = Reproduction(blueprint, wish, paper)
     first = pieces(blueprint, wish, paper)
     for piece in first:
         _obtain(piece, outcome, progress, announce)
@@ -125,7 +130,7 @@ def reproduce(
     return outcome
 
 
-def _equal_compute(first: Iterable[Piece], outcome: Outcome, announce: Announce) -> Iterator[Piece]:
+def _equal_compute(first: Iterable[Piece], outcome: Reproduction, announce: Announce) -> Iterator[Piece]:
     """The arms again with as many steps as the target's cost buys; those about as dear stand as they are."""
     question, wish = outcome.blueprint.question, outcome.wish
     arms = [piece for piece in first if piece.arm not in question.references]
@@ -148,12 +153,12 @@ def _equal_compute(first: Iterable[Piece], outcome: Outcome, announce: Announce)
             yield dataclasses.replace(piece, view=COMPUTE, settings=settings)
 
 
-def _any_task(piece: Piece, outcome: Outcome) -> list[Record]:
+def _any_task(piece: Piece, outcome: Reproduction) -> list[Record]:
     """One record per trained student of an arm: what training cost is the same on every task."""
     return next(filter(None, (outcome.had.get((piece.view, piece.arm, cell)) for cell in piece.tasks)), [])
 
 
-def _obtain(piece: Piece, outcome: Outcome, progress: Callable[..., None], announce: Announce) -> None:
+def _obtain(piece: Piece, outcome: Reproduction, progress: Callable[..., None], announce: Announce) -> None:
     """Records for every cell of ``piece`` that can be had; the others are named with the reason."""
     try:
         _run(piece, dict(piece.tasks), outcome, progress, announce)
@@ -169,20 +174,20 @@ def _obtain(piece: Piece, outcome: Outcome, progress: Callable[..., None], annou
             _miss(piece, cell, error, outcome, announce)
 
 
-def _miss(piece: Piece, cell: str, error: Exception, outcome: Outcome, announce: Announce) -> None:
+def _miss(piece: Piece, cell: str, error: Exception, outcome: Reproduction, announce: Announce) -> None:
     reason = " ".join(str(error).split())
     outcome.missing.append({"view": piece.view, "arm": piece.arm, "cell": cell, "reason": reason})
     announce(f"{piece.arm} on {cell} cannot be had: {reason}")
 
 
 def _run(
-    piece: Piece, tasks: dict[str, str], outcome: Outcome, progress: Callable[..., None], announce: Announce
+    piece: Piece, tasks: dict[str, str], outcome: Reproduction, progress: Callable[..., None], announce: Announce
 ) -> None:
     from harness.run import run
 
     wish = outcome.wish
     with tempfile.TemporaryDirectory() as scratch:
-        request = Request(
+        request = RunRequest(
             methods=[piece.method],
             tasks=list(tasks.values()),
             recipe=_recipe_file(piece.recipe, Path(scratch)),
@@ -199,7 +204,7 @@ def _run(
         outcome.had.setdefault(key, []).append(record)
 
 
-def _recipe_file(wanted: str | Pair, folder: Path) -> str:
+def _recipe_file(wanted: str | ModelPair, folder: Path) -> str:
     """The recipe as ``harness run`` would be given it: by name, or a file written from the pair's facts."""
     if isinstance(wanted, str):
         return wanted
@@ -213,7 +218,7 @@ def _recipe_file(wanted: str | Pair, folder: Path) -> str:
     return str(path)
 
 
-def write(outcome: Outcome, text: str, facts: Any) -> Path:
+def write(outcome: Reproduction, text: str, facts: Any) -> Path:
     """The page and its numbers, beside the records that they tell of. Returns the page's path."""
     folder = outcome.wish.results / "reproductions"
     folder.mkdir(parents=True, exist_ok=True)

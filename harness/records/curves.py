@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from harness import reading
+from harness import safe_read
 from harness.records.store import write
 
 POINTS = 100
@@ -66,7 +66,7 @@ def keep(
 def read(root: Path | str, training_id: str) -> list[Point]:
     """The points of a training's curve; [] where none was kept or the file holds none that can be drawn."""
     try:
-        points = reading.value(reading.content(path_of(root, training_id), reading.CURVE, root))["points"]
+        points = safe_read.value(safe_read.content(path_of(root, training_id), safe_read.CURVE, root))["points"]
         return [_checked(point) for point in points]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # decoration: a damaged curve is no curve
         return []

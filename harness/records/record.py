@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness import reading
+from harness import safe_read
 from harness.errors import BadInput, RunFailed
 
 SCHEMA_VERSION = 1
@@ -93,7 +93,7 @@ def examine(path: Path, inside: Path | None = None) -> tuple[Record | None, str]
     A link is followed only where it stays below ``inside``.
     """
     try:
-        record = reading.value(reading.content(path, reading.RECORD, inside))
+        record = safe_read.value(safe_read.content(path, safe_read.RECORD, inside))
     except BadInput as error:
         return None, str(error)
     if not isinstance(record, dict) or "schema_version" not in record:

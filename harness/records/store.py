@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness import reading
+from harness import safe_read
 from harness.errors import BadInput, RunFailed, unknown
 from harness.records.record import SCHEMA_VERSION, Record, content_hash, examine, label, load, method_label, validate
 
@@ -104,13 +104,13 @@ class Store:
         entry = record["completions"]
         path = self.root / entry["file"]
         try:
-            content = reading.content(path, reading.LARGE, self.root)
+            content = safe_read.content(path, safe_read.LARGE, self.root)
         except BadInput as error:
             raise BadInput(f"{path}: completions of {record['run_id']}: {error}") from None
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise BadInput(f"{path}: differs from what {record['run_id']} was scored on; restore the file")
         try:
-            return [_checked_row(number, row) for number, row in reading.rows(content)]
+            return [_checked_row(number, row) for number, row in safe_read.rows(content)]
         except BadInput as error:
             raise BadInput(f"{path}:{error}") from None
 
@@ -121,10 +121,10 @@ class Store:
         if not os.path.lexists(path):
             return ""
         try:
-            content = reading.content(path, reading.LARGE, self.root)
+            content = safe_read.content(path, safe_read.LARGE, self.root)
             if hashlib.sha256(content).hexdigest() != entry["sha256"]:
                 return f"its completions in {path} are not those it was scored on (sha256 differs)"
-            reading.text(content)
+            safe_read.text(content)
         except BadInput as error:
             return f"its completions in {path}: {error}"
         return ""

@@ -22,14 +22,13 @@ from typing import Any
 
 from harness import plan, recipe, registry
 from harness.errors import BadInput
-from harness.evaluation import benchmarks, evaluate
-from harness.forecast import intended
-from harness.forecast.resumed import leaves
+from harness.evaluation import benchmarks, evaluate, measurement
 from harness.method import Method, ReferencePoint
 from harness.models import files as models
-from harness.plan import Plan, Request
+from harness.plan import Plan, RunRequest
 from harness.recipe import Recipe
 from harness.records.record import Record, method_label
+from harness.resume import leaves
 from harness.training import examples
 
 DECODING = ("samples", "temperature", "top_p", "max_new_tokens")  # what a recipe's [evaluation] may override
@@ -59,7 +58,7 @@ class Found:
     ``plan`` is None where a model is not on this machine and was not to be fetched: then nothing is known of the run.
     """
 
-    request: Request
+    request: RunRequest
     plan: Plan | None
     differs: str
     same_training: bool = False
@@ -95,7 +94,7 @@ def find(record: Record, results: Path, given: Given = Given(), *, fetch: bool =
     return best
 
 
-def line(request: Request) -> str:
+def line(request: RunRequest) -> str:
     """``harness run ...`` as a shell takes it, without what is the default."""
     words = ["harness", "run"]
     for method in request.methods:
@@ -105,7 +104,7 @@ def line(request: Request) -> str:
     words += ["--seed", *map(str, request.seeds)]
     for option in ("recipe", "student", "teacher", "protocol", "judge", "device"):
         value = getattr(request, option)
-        if value is not None and value != Request.__dataclass_fields__[option].default:
+        if value is not None and value != RunRequest.__dataclass_fields__[option].default:
             words += [f"--{option}", value]
     for setting in request.settings:
         words += ["--set", setting]
@@ -188,7 +187,7 @@ def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) ->
     ]
     settings += _data_limit(spec, chosen) if not any(s.startswith("data.limit=") for s in settings) else []
     student, teacher = _models(record, method, chosen)
-    request = Request(
+    request = RunRequest(
         methods=[word],
         tasks=[task],
         recipe=base,
@@ -207,7 +206,7 @@ def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) ->
     prepared = plan.prepare(request)
     (training,) = prepared.trainings
     same = training.training_id == record["training_id"]
-    _, measured, _ = intended.measurement(prepared, training, prepared.tasks[0])
+    _, measured, _ = measurement.measurement(prepared, training, prepared.tasks[0])
     differs = [] if same else list(_leaves(spec, training.spec, ""))
     differs += _leaves(protocol, measured, "protocol.")
     return Found(request, prepared, ", ".join(differs), same)

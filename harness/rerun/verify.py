@@ -97,10 +97,10 @@ def run_again(
         found = command.find(record, scratch, given)
         if not found.same_training:
             raise BadInput(f"{record['run_id']} cannot be run again as it was: {found.differs}")
-        from harness.forecast import fit
+        from harness.estimate import memory_check
         from harness.run import run
 
-        fit.check(found.plan, announce)
+        memory_check.check(found.plan, announce)
         (made,) = run(found.plan, progress, announce)
         second = Store(scratch)
         again = second.completions(made)

@@ -14,8 +14,8 @@ from importlib import import_module
 
 _PUBLIC = {
     "End": "job",
-    "Job": "job",
-    "Outcome": "job",
+    "SandboxJob": "job",
+    "SandboxOutcome": "job",
     "Sandbox": "pool",
     "TIERS": "tiers",
     "Tier": "tiers",

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.sandbox.job import End, Job, Outcome
+from harness.sandbox.job import End, SandboxJob, SandboxOutcome
 from harness.sandbox.threads import MOST
 from harness.sandbox.transcript import Receiver, Transcript
 
@@ -91,7 +91,7 @@ class Box:
         self.process.kill()
         self.process.wait()
 
-    def run(self, job: Job, receive: Receiver, patience: float) -> Outcome:
+    def run(self, job: SandboxJob, receive: Receiver, patience: float) -> SandboxOutcome:
         """Run ``job``; a call without progress is given up after ``patience`` times its CPU limit of wall time.
 
         CPU limits are the kernel's and do not depend on the load of the machine. A call that waits for something
@@ -115,18 +115,18 @@ class Box:
                 self._send(b"kill")
             answer = self._receive(ANSWER_LIMIT_S)
         except _Lost:
-            return Outcome(End.LOST, "it was killed or could not be reached", 0)
+            return SandboxOutcome(End.LOST, "it was killed or could not be reached", 0)
         finally:
             os.close(reader)
         if "lost" in answer:
-            return Outcome(End.LOST, answer["lost"], 0)
+            return SandboxOutcome(End.LOST, answer["lost"], 0)
         if not answer["shut in"]:
             end, detail = End.LOST, "the program could not be confined and was not run"
         elif end is None:
             end, detail = _end_of(answer, job, transcript.calls)
         else:
             detail = transcript.detail or watch.detail
-        return Outcome(end, detail, transcript.calls, answer["cpu"], answer["memory"])
+        return SandboxOutcome(end, detail, transcript.calls, answer["cpu"], answer["memory"])
 
     def _follow(self, reader: int, transcript: Transcript, watch: _Watch) -> End | None:
         """Reads until the program has said how it ended, or must be ended. None: its process closed the pipe."""
@@ -162,7 +162,7 @@ class Box:
 class _Watch:
     """Ends a program that waits for ever, or has put its own clock out of order; not one that is starved."""
 
-    def __init__(self, job: Job, patience: float, process: int):
+    def __init__(self, job: SandboxJob, patience: float, process: int):
         self.job = job
         self.patience = patience
         self.process = process
@@ -237,7 +237,7 @@ def _state_of(pid: int) -> _State:
     return found
 
 
-def _end_of(answer: dict[str, Any], job: Job, calls: int) -> tuple[End, str]:
+def _end_of(answer: dict[str, Any], job: SandboxJob, calls: int) -> tuple[End, str]:
     """Why a process ended that had not said so itself.
 
     Who sends itself the signal of a timer that has not run out is no timeout: the processor time is the kernel's.

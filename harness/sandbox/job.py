@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True)
-class Job:
+class SandboxJob:
     """A program whose ``entry_point`` is called once per input, in order, in one process.
 
     ``inputs`` are texts of :func:`harness.sandbox.values.dumps`, each a list of positional arguments;
@@ -48,7 +48,7 @@ class End(StrEnum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SandboxOutcome:
     """``calls`` calls returned before the end. ``cpu`` in seconds and ``memory`` in bytes of the process."""
 
     end: End

@@ -11,7 +11,7 @@ import time
 
 from harness.errors import RunFailed
 from harness.sandbox.box import Box, Refused
-from harness.sandbox.job import End, Job, Outcome
+from harness.sandbox.job import End, SandboxJob, SandboxOutcome
 from harness.sandbox.tiers import Tier, tier
 from harness.sandbox.transcript import Receiver
 
@@ -54,7 +54,7 @@ class Sandbox:
         for _ in range(self.workers):
             self._idle.put(None)
 
-    def run(self, job: Job, receive: Receiver, patience: float = PATIENCE) -> Outcome:
+    def run(self, job: SandboxJob, receive: Receiver, patience: float = PATIENCE) -> SandboxOutcome:
         """Run ``job`` in a free box, waiting for one if need be. May be called from many threads."""
         box = self._idle.get()
         try:

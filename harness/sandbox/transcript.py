@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 
-from harness.sandbox.job import End, Job
+from harness.sandbox.job import End, SandboxJob
 from harness.sandbox.values import LINE_LIMIT
 
 # Called with the index of the call, the text of its value and its CPU seconds; False ends the run.
@@ -19,7 +19,7 @@ REASON_LENGTH = 300
 class Transcript:
     """The lines of a program, see :mod:`harness.sandbox.program`; nothing in them is believed."""
 
-    def __init__(self, job: Job, receive: Receiver):
+    def __init__(self, job: SandboxJob, receive: Receiver):
         self.expected = len(job.inputs)
         self.receive = receive
         self.rest = bytearray()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.forecast import intended
+from harness.evaluation import measurement
 
 if TYPE_CHECKING:
     from harness.plan import Plan
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """``words`` follow ``harness``; ``recorded`` are run ids that exist, ``missing`` the tasks still to do."""
 
     method: str
@@ -31,16 +31,16 @@ class Cell:
         return "".join(c if c.isalnum() or c in "@-." else "_" for c in f"{self.method}-s{self.seed}")[-80:]
 
 
-def cells(plan: Plan) -> list[Cell]:
+def cells(plan: Plan) -> list[SweepCell]:
     """The grid of a plan, in its order."""
     found: dict[tuple[str, int], list] = {}
     seeds = len(dict.fromkeys(plan.request.seeds))
     names = [name for name in dict.fromkeys(plan.request.methods) for _ in range(seeds)]
     name_of = {id(training): name for training, name in zip(plan.trainings, names, strict=True)}
-    for training, task, run_id in intended.cells(plan):
+    for training, task, run_id in measurement.cells(plan):
         found.setdefault((name_of[id(training)], training.seed), []).append((task, run_id))
     return [
-        Cell(
+        SweepCell(
             method,
             seed,
             tuple(_words(plan, method, seed)),

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.sweep.cells import Cell
+from harness.sweep.cells import SweepCell
 
 BAD_INPUT = 2  # the exit code that no retry mends
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepOutcome:
     """How an attempt ended: exit code (negative: a signal; None: the worker was lost), run ids, the last line said."""
 
     code: int | None
@@ -36,10 +36,10 @@ class Outcome:
         return self.code in (0, BAD_INPUT)
 
 
-class Job(Protocol):
+class SweepJob(Protocol):
     """An attempt under way."""
 
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> SweepOutcome | None:
         """How it ended, or None while it runs. Never waits long."""
 
     def cancel(self) -> None:
@@ -51,7 +51,7 @@ class Executor(Protocol):
 
     workers: int
 
-    def submit(self, cell: Cell, log: Path) -> Job: ...
+    def submit(self, cell: SweepCell, log: Path) -> SweepJob: ...
 
     def close(self) -> None: ...
 
@@ -71,15 +71,15 @@ def start(words: Sequence[str], log: Path, extra: Mapping[str, str]) -> subproce
         )
 
 
-def ended(code: int, log: Path) -> Outcome:
+def ended(code: int, log: Path) -> SweepOutcome:
     """The outcome of a process that ended with ``code``."""
     if code == 0:
         try:
             records = json.loads(log.with_suffix(".json").read_text("utf-8"))["records"]
         except (OSError, ValueError, KeyError):
-            return Outcome(None, (), f"{log.with_suffix('.json').name} holds no records")
-        return Outcome(0, tuple(record["run_id"] for record in records))
-    return Outcome(code, (), last_line(log) or f"ended with {code}")
+            return SweepOutcome(None, (), f"{log.with_suffix('.json').name} holds no records")
+        return SweepOutcome(0, tuple(record["run_id"] for record in records))
+    return SweepOutcome(code, (), last_line(log) or f"ended with {code}")
 
 
 def run(words: Sequence[str], log: str, extra: Mapping[str, str]) -> int:

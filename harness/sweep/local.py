@@ -8,8 +8,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from harness.sweep.cells import Cell
-from harness.sweep.jobs import Outcome, ended, start
+from harness.sweep.cells import SweepCell
+from harness.sweep.jobs import SweepOutcome, ended, start
 
 
 class LocalJob:
@@ -18,7 +18,7 @@ class LocalJob:
     def __init__(self, process: subprocess.Popen, log: Path, slot: int, free: set[int]):
         self.process, self.log, self.slot, self.free = process, log, slot, free
 
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> SweepOutcome | None:
         code = self.process.poll()
         if code is None:
             return None
@@ -39,7 +39,7 @@ class LocalExecutor:
         self.workers, self.devices = workers, devices
         self.free = set(range(workers))
 
-    def submit(self, cell: Cell, log: Path) -> LocalJob:
+    def submit(self, cell: SweepCell, log: Path) -> LocalJob:
         slot = min(self.free)
         self.free.remove(slot)
         extra = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, cores() // self.workers))}

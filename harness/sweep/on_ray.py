@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.sweep.cells import Cell
-from harness.sweep.jobs import Outcome, ended, run
+from harness.sweep.cells import SweepCell
+from harness.sweep.jobs import SweepOutcome, ended, run
 
 KNOCK_S = 10.0
 
@@ -21,7 +21,7 @@ class RayJob:
     def __init__(self, ray: Any, reference: Any, log: Path):
         self.ray, self.reference, self.log = ray, reference, log
 
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> SweepOutcome | None:
         ready, _ = self.ray.wait([self.reference], timeout=0)
         if not ready:
             return None
@@ -29,7 +29,7 @@ class RayJob:
             return ended(self.ray.get(self.reference), self.log)
         except self.ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[0][:200]
-            return Outcome(None, (), f"the worker was lost ({type(error).__name__}: {reason})")
+            return SweepOutcome(None, (), f"the worker was lost ({type(error).__name__}: {reason})")
 
     def cancel(self) -> None:
         self.ray.cancel(self.reference, force=True)
@@ -61,7 +61,7 @@ class RayExecutor:
         options = {"num_cpus": 1, "num_gpus": 1 if gpus else 0, "max_retries": 0}
         self.remote = ray.remote(**options)(_run)
 
-    def submit(self, cell: Cell, log: Path) -> RayJob:
+    def submit(self, cell: SweepCell, log: Path) -> RayJob:
         extra = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": "1"}
         return RayJob(self.ray, self.remote.remote(cell.words, str(log.absolute()), extra, os.getcwd()), log)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.sweep.cells import Cell
-from harness.sweep.jobs import Outcome, ended, run
+from harness.sweep.cells import SweepCell
+from harness.sweep.jobs import SweepOutcome, ended, run
 
 
 class SlurmJob:
@@ -20,14 +20,14 @@ class SlurmJob:
     def __init__(self, job: Any, log: Path):
         self.job, self.log = job, log
 
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> SweepOutcome | None:
         if not self.job.done():
             return None
         try:
             return ended(self.job.result(), self.log)
         except Exception as error:  # submitit raises what the worker raised, and several kinds of its own
             reason = (str(error).strip().splitlines() or [""])[0][:200]
-            return Outcome(None, (), f"the job was lost ({type(error).__name__}: {reason})")
+            return SweepOutcome(None, (), f"the job was lost ({type(error).__name__}: {reason})")
 
     def cancel(self) -> None:
         self.job.cancel()
@@ -58,7 +58,7 @@ class SlurmExecutor:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BadInput(f"--slurm: {reason}") from None
 
-    def submit(self, cell: Cell, log: Path) -> SlurmJob:
+    def submit(self, cell: SweepCell, log: Path) -> SlurmJob:
         extra = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": "1"}
         return SlurmJob(self.executor.submit(run, cell.words, str(log.absolute()), extra), log)
 

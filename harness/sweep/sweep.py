@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from harness.sweep.cells import Cell
-from harness.sweep.jobs import Executor, Job, Outcome
+from harness.sweep.cells import SweepCell
+from harness.sweep.jobs import Executor, SweepJob, SweepOutcome
 
 TICK_S = 0.2
 
@@ -19,7 +19,7 @@ TICK_S = 0.2
 class Done:
     """What came of a cell. ``status`` is ``recorded`` (before the sweep), ``done`` or ``failed``."""
 
-    cell: Cell
+    cell: SweepCell
     status: str
     attempts: int = 0
     run_ids: tuple[str, ...] = ()
@@ -27,25 +27,25 @@ class Done:
     seconds: float = 0.0
 
 
-class View(Protocol):
+class SweepView(Protocol):
     """Whoever watches a sweep."""
 
-    def begin(self, cell: Cell, attempt: int, log: Path) -> None: ...
+    def begin(self, cell: SweepCell, attempt: int, log: Path) -> None: ...
 
-    def end(self, cell: Cell, outcome: Outcome, again: bool) -> None: ...
+    def end(self, cell: SweepCell, outcome: SweepOutcome, again: bool) -> None: ...
 
     def tick(self) -> None: ...
 
 
 @dataclass
 class _Running:
-    cell: Cell
-    job: Job
+    cell: SweepCell
+    job: SweepJob
     attempt: int
     began: float = field(default_factory=time.monotonic)
 
 
-def sweep(cells: Sequence[Cell], executor: Executor, retries: int, logs: Path, view: View) -> list[Done]:
+def sweep(cells: Sequence[SweepCell], executor: Executor, retries: int, logs: Path, view: SweepView) -> list[Done]:
     """Runs every cell that is not recorded; a failed attempt is repeated up to ``retries`` times, after the others.
 
     An attempt that ended for bad input is not repeated. Whatever interrupts the sweep ends the running attempts;
@@ -54,7 +54,7 @@ def sweep(cells: Sequence[Cell], executor: Executor, retries: int, logs: Path, v
     done = {c: Done(c, "recorded", run_ids=c.recorded) for c in cells if not c.missing}
     waiting = deque((cell, 1) for cell in cells if cell.missing)
     running: list[_Running] = []
-    spent: dict[Cell, float] = {}
+    spent: dict[SweepCell, float] = {}
     try:
         while waiting or running:
             while waiting and len(running) < executor.workers:

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from harness.sweep.cells import Cell
-from harness.sweep.jobs import Outcome, last_line
+from harness.sweep.cells import SweepCell
+from harness.sweep.jobs import SweepOutcome, last_line
 
 
 class TerminalView:
@@ -21,7 +21,7 @@ class TerminalView:
     def __init__(self, total: int, recorded: int):
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.total, self.finished, self.failed = total, recorded, 0
-        self.running: dict[Cell, tuple[int, float, Path]] = {}
+        self.running: dict[SweepCell, tuple[int, float, Path]] = {}
         self.live = Live(console=self.console, transient=True, auto_refresh=False) if sys.stderr.isatty() else None
 
     def __enter__(self) -> TerminalView:
@@ -33,12 +33,12 @@ class TerminalView:
         if self.live:
             self.live.__exit__(*error)
 
-    def begin(self, cell: Cell, attempt: int, log: Path) -> None:
+    def begin(self, cell: SweepCell, attempt: int, log: Path) -> None:
         self.running[cell] = (attempt, time.monotonic(), log)
         again = f" (attempt {attempt})" if attempt > 1 else ""
         self.console.print(f"begins   {cell.label}{again}: {', '.join(cell.missing)}", markup=False)
 
-    def end(self, cell: Cell, outcome: Outcome, again: bool) -> None:
+    def end(self, cell: SweepCell, outcome: SweepOutcome, again: bool) -> None:
         attempt, began, _ = self.running.pop(cell)
         seconds = f"{max(0.0, time.monotonic() - began):.0f} s"
         if outcome.well:

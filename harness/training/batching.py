@@ -17,7 +17,7 @@ from harness.types import Source
 
 
 @dataclass(frozen=True)
-class Sequence:
+class TrainingSequence:
     """A prompt and a response as token ids. ``response`` carries its end-of-sequence token, if it ended."""
 
     prompt: tuple[int, ...]
@@ -42,13 +42,13 @@ class Batch:
     labels: Tensor  # [N]
     position: Tensor  # [N] 0-based place in the response
     length: Tensor  # [N] length of the token's response
-    step_id: Tensor  # [N]
-    step_list: list[int]  # step_id on the host, for cutting chunks
+    segment_id: Tensor  # [N]
+    segment_list: list[int]  # segment_id on the host, for cutting chunks
     sampler_log_prob: Tensor | None  # [N]
     validity: Tensor | None  # [N, 2]
     sources: tuple[Source, ...]  # [B]
-    examples: tuple[int, ...]  # [B] see Sequence.example
-    places: tuple[int, ...]  # [B] see Sequence.place
+    examples: tuple[int, ...]  # [B] see TrainingSequence.example
+    places: tuple[int, ...]  # [B] see TrainingSequence.place
     source_tokens: dict[Source, int] = field(default_factory=dict)  # response tokens of the whole step, all processes
 
     @property
@@ -57,7 +57,7 @@ class Batch:
         return int(self.mask.sum())
 
 
-def step_ends(tokenizer: PreTrainedTokenizerBase, unit: str) -> Tensor | None:
+def segment_ends(tokenizer: PreTrainedTokenizerBase, unit: str) -> Tensor | None:
     """[V] bool: tokens after which a new step of the text begins; None when every token is a step."""
     if unit == "token":
         return None
@@ -67,8 +67,8 @@ def step_ends(tokenizer: PreTrainedTokenizerBase, unit: str) -> Tensor | None:
     return torch.tensor(["\n" in piece or piece.rstrip().endswith((".", "!", "?")) for piece in pieces])
 
 
-def lay_out(sequences: Seq[Sequence], pad: int, ends: Tensor | None, device: str | torch.device) -> Batch:
-    """The tensors of a micro-batch. ``ends`` is what :func:`step_ends` says."""
+def collate(sequences: Seq[TrainingSequence], pad: int, ends: Tensor | None, device: str | torch.device) -> Batch:
+    """The tensors of a micro-batch. ``ends`` is what :func:`segment_ends` says."""
     width = max(len(s.prompt) + len(s.response) for s in sequences)
     ids = torch.full((len(sequences), width), pad)
     mask = torch.zeros_like(ids)
@@ -81,7 +81,7 @@ def lay_out(sequences: Seq[Sequence], pad: int, ends: Tensor | None, device: str
     position = torch.cat([torch.arange(n) for n in lengths.tolist()])
     column = torch.tensor([len(s.prompt) for s in sequences])[row] + position - 1
     labels = ids[row, column + 1]
-    step_id = _steps(labels, position, ends)
+    segment_id = _steps(labels, position, ends)
     log_probs = validity = None
     if any(s.log_probs is not None for s in sequences):
         log_probs = torch.tensor([p for s in sequences for p in s.log_probs or [float("nan")] * len(s.response)])
@@ -96,8 +96,8 @@ def lay_out(sequences: Seq[Sequence], pad: int, ends: Tensor | None, device: str
         labels=labels.to(device),
         position=position.to(device),
         length=lengths[row].to(device),
-        step_id=step_id.to(device),
-        step_list=step_id.tolist(),
+        segment_id=segment_id.to(device),
+        segment_list=segment_id.tolist(),
         sampler_log_prob=None if log_probs is None else log_probs.to(device),
         validity=None if validity is None else validity.to(device),
         sources=tuple(s.source for s in sequences),
@@ -115,7 +115,7 @@ def _steps(labels: Tensor, position: Tensor, ends: Tensor | None) -> Tensor:
     return begins.long().cumsum(0) - 1
 
 
-def micro_batches(sequences: Seq[Sequence], size: int) -> list[list[Sequence]]:
+def micro_batches(sequences: Seq[TrainingSequence], size: int) -> list[list[TrainingSequence]]:
     """Sequences of one optimizer step in forward passes of at most ``size``, alike in length to spare padding."""
     ordered = sorted(sequences, key=lambda s: (len(s.prompt) + len(s.response), s.place))
     return [list(ordered[i : i + size]) for i in range(0, len(ordered), size)]

@@ -19,7 +19,7 @@ Progress = Callable[[str, int, int, str], None]  # stage, done, total, a few wor
 
 
 @dataclass
-class Job:
+class TrainingJob:
     """All that decides a training run. ``folder`` is its own; ``texts`` and ``signals`` are shared by all runs."""
 
     training_id: str
@@ -41,7 +41,7 @@ class Job:
 
 
 @dataclass
-class Trained:
+class TrainingResult:
     """The outcome: the trained model in memory, what it cost, how it went, and facts of the teacher's signal."""
 
     model: Any

@@ -21,34 +21,34 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import get_scheduler
 
-from harness import contract, places
+from harness import error_location, method_contract
 from harness.errors import BadInput, RunFailed
 from harness.method import Method, Step, texts_of
 from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
-from harness.training import checkpoint, sharding
-from harness.training.batching import Batch, Sequence, lay_out, micro_batches, step_ends
-from harness.training.control import shuffle
+from harness.training import checkpoint, distributed
+from harness.training.batching import Batch, TrainingSequence, collate, micro_batches, segment_ends
 from harness.training.cost import Cost, peak_bytes, reset_peak
-from harness.training.idle import sit_through
-from harness.training.job import Job, Progress, Trained
+from harness.training.distributed import Replicated, full_tensor
+from harness.training.dummy_step import dummy_step
+from harness.training.job import Progress, TrainingJob, TrainingResult
 from harness.training.objective import NotFinite, Student, Sums
 from harness.training.rollouts import Rollouts
-from harness.training.sharding import Held, uncut
-from harness.training.signals import NoReading, Signal
-from harness.training.teaching import engage
+from harness.training.shuffled_weights import shuffle
+from harness.training.signals import NoTeacher, TeacherSignal
+from harness.training.teacher import set_up
 from harness.training.validation import Validation
 from harness.types import Source
 
 UNPREPARED = "its first, middle and last steps never ask for: what they ask for is prepared before training"
 
 
-def train(job: Job, progress: Progress) -> Trained:
+def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     """Trains the student of ``job``, from its checkpoint if there is one. Raises RunFailed with the step."""
     plan, method, needs = job.recipe.training, job.method, job.method.needs
     if plan.threads:
         torch.set_num_threads(plan.threads)
-    accelerator = sharding.accelerator(
+    accelerator = distributed.accelerator(
         cpu=job.device == "cpu",
         mixed_precision="bf16" if plan.precision == "bfloat16" else "no",
         **job.tracking.options(job.training_id),
@@ -61,7 +61,7 @@ def train(job: Job, progress: Progress) -> Trained:
 
     tokenizer = load_tokenizer(job.student)
     model = load_model(job.student, "float32", str(device))
-    held = sharding.hold(Student(model, len(tokenizer)), accelerator)
+    held = distributed.distribute(Student(model, len(tokenizer)), accelerator)
     model = held.whole.model
     optimizer = torch.optim.AdamW(
         decayed(held.student, plan.decay_norms or not plan.weight_decay),
@@ -93,9 +93,9 @@ def train(job: Job, progress: Progress) -> Trained:
         gather=gather_object if accelerator.num_processes > 1 else lambda mine: mine,
         read=held.read,
     )
-    teacher, signal = engage(job, rollouts, held.student.vocab, accelerator, cost, progress)
+    teacher, signal = set_up(job, rollouts, held.student.vocab, accelerator, cost, progress)
     validation = Validation(method, job.validation, rollouts.student, plan.micro_batch, accelerator)
-    ends = step_ends(tokenizer, needs.step_unit)
+    ends = segment_ends(tokenizer, needs.segment)
     texts = texts_of(method, plan.steps)
 
     state, damage = checkpoint.load(job.folder, job.training_id)
@@ -115,9 +115,11 @@ def train(job: Job, progress: Progress) -> Trained:
         model.eval()
         with _faults_named(step, plan.checkpoint_every):
             asked = method.sources(step)
-            contract.sources(method, asked)
+            method_contract.sources(method, asked)
             if unknown := set(asked) - texts:
-                raise contract.broken(method, "sources", f"asks for {', '.join(unknown)} text, which {UNPREPARED}")
+                raise method_contract.broken(
+                    method, "sources", f"asks for {', '.join(unknown)} text, which {UNPREPARED}"
+                )
         sequences = [s for s in rollouts.collect(step, asked, cost) if s.response]
         if not sequences:
             raise RunFailed(
@@ -126,7 +128,7 @@ def train(job: Job, progress: Progress) -> Trained:
             )
         model.train()
         batches = [
-            lay_out(part, tokenizer.pad_token_id, ends, device) for part in micro_batches(sequences, plan.micro_batch)
+            collate(part, tokenizer.pad_token_id, ends, device) for part in micro_batches(sequences, plan.micro_batch)
         ]
         with _faults_named(step, plan.checkpoint_every):
             sums = _backward(accelerator, held, wrapped, rollouts, method, teacher, batches, step, cost)
@@ -168,7 +170,9 @@ def train(job: Job, progress: Progress) -> Trained:
     warnings += job.tracking.warnings
     if cut := rollouts.state()["cut"]:
         warnings.append(f"{cut} training responses were cut to training.max_tokens={plan.max_tokens}")
-    return Trained(held.finished().model.eval(), tokenizer, cost.over_processes(accelerator), curve, warnings, signal)
+    return TrainingResult(
+        held.finished().model.eval(), tokenizer, cost.over_processes(accelerator), curve, warnings, signal
+    )
 
 
 @contextlib.contextmanager
@@ -177,10 +181,10 @@ def _faults_named(step: Step, every: int) -> Iterator[None]:
     last = step.index // every * every if every else 0
     kept = f"the checkpoint of step {last} is kept" if last else "there was no checkpoint yet"
     try:
-        with places.faults_as(RunFailed, f"step {step.index}; {kept}"):
+        with error_location.faults_as(RunFailed, f"step {step.index}; {kept}"):
             yield
     except BadInput as error:
-        place = places.of_error(error)
+        place = error_location.of_error(error)
         said = f"{place}: {error}" if place and place not in str(error) else str(error)
         raise RunFailed(f"{said}; step {step.index}; {kept}") from error
 
@@ -196,11 +200,11 @@ def decayed(student: torch.nn.Module, norms: bool) -> list[dict[str, Any]]:
 
 def _backward(
     accelerator: Accelerator,
-    held: Held,
+    held: Replicated,
     wrapped: Any,
     rollouts: Rollouts,
     method: Method,
-    teacher: Signal | None,
+    teacher: TeacherSignal | None,
     batches: list[Batch],
     step: Step,
     cost: Cost,
@@ -209,7 +213,7 @@ def _backward(
 
     def reading(i: int):
         if teacher is None:
-            return NoReading()
+            return NoTeacher()
         cost.add(teacher_forward_tokens=teacher.tokens(batches[i]))
         return teacher.read(batches[i])
 
@@ -236,7 +240,7 @@ def _backward(
         cost.add(student_tokens=batch.tokens)
         found.append(sums)
     for _ in range(spare):
-        sit_through(wrapped, batches[0], step)
+        dummy_step(wrapped, batches[0], step)
     return found
 
 
@@ -267,15 +271,17 @@ def _normalise(accelerator: Accelerator, student: Student, sums: list[Sums]) -> 
 
 def _clip(student: Student, largest: float, step: Step) -> float:
     """The norm of the gradient, which is scaled down to ``largest`` (0: never). Raises RunFailed if it is no number."""
-    norm = float(uncut(torch.nn.utils.clip_grad_norm_(student.parameters(), largest or float("inf"))))
+    norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(student.parameters(), largest or float("inf"))))
     if norm - norm != 0:
         named = student.model.named_parameters()
-        bad = next((n for n, p in named if p.grad is not None and not uncut(p.grad).isfinite().all()), "a parameter")
+        bad = next(
+            (n for n, p in named if p.grad is not None and not full_tensor(p.grad).isfinite().all()), "a parameter"
+        )
         raise RunFailed(f"step {step.index}: the gradient of {bad} became NaN or infinite; the last checkpoint is kept")
     return norm
 
 
-def _texts(accelerator: Accelerator, sequences: list[Sequence], step: Step) -> dict[str, float]:
+def _texts(accelerator: Accelerator, sequences: list[TrainingSequence], step: Step) -> dict[str, float]:
     """Whose texts all processes trained on: the share sampled from the student now or before, and how long before."""
     ages = [step.index - s.made for s in sequences if s.source in (Source.STUDENT, Source.REPLAY)]
     counts = torch.tensor([len(sequences), len(ages), sum(ages)], device=accelerator.device)

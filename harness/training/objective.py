@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness import contract
+from harness import method_contract
 from harness.losses import cross_entropy
 from harness.method import Method, Sequences, Step, Tokens
 from harness.models.head import CHUNK_ELEMENTS, Chunk, Head, chunked_sum, chunks, trunk
 from harness.training.batching import Batch
-from harness.training.signals import Reading
+from harness.training.signals import TeacherLogits
 
 LONGEST = 4  # chunks: a sequence up to so long is one chunk where a method surveys whole sequences
 
@@ -45,7 +45,7 @@ class Student(nn.Module):
         self.vocab = Head.of(model, vocab).vocab
 
     def forward(
-        self, batch: Batch, method: Method, reading: Reading, step: Step, weights: Tensor | None
+        self, batch: Batch, method: Method, reading: TeacherLogits, step: Step, weights: Tensor | None
     ) -> tuple[Tensor, Sums]:
         """Sum of c_t w_t objective_t over the batch, and what to report. ``weights`` [N] replace the method's.
 
@@ -55,10 +55,10 @@ class Student(nn.Module):
         head = Head.of_checked(self.model, self.vocab)
         scale, sums = _per_token(method, batch), Sums()
         # Whole sequences are surveyed inside a chunk; where one is too long, both heads are applied once before.
-        inside = method.needs.survey and int(batch.length.max()) * self.vocab <= LONGEST * self.elements
+        inside = method.needs.sequence_features and int(batch.length.max()) * self.vocab <= LONGEST * self.elements
         survey = first = None
-        if method.needs.survey and not inside:
-            survey, first = self._survey(hidden.detach(), head, batch, method, reading, step), 0
+        if method.needs.sequence_features and not inside:
+            survey, first = self._sequence_features(hidden.detach(), head, batch, method, reading, step), 0
 
         def enter(raw: Tensor, chunk: Chunk) -> None:
             nonlocal near, survey, first
@@ -75,8 +75,8 @@ class Student(nn.Module):
             if method.needs.gate:
                 tokens.gate, chosen = chosen, None
             values = method.objective(tokens)
-            contract.values(method, values, logits)
-            contract.metrics(method, tokens.metrics, stop - start)
+            method_contract.values(method, values, logits)
+            method_contract.metrics(method, tokens.metrics, stop - start)
             values = values.float()
             factor = scale[start:stop] if chosen is None else scale[start:stop] * chosen
             total = (factor * values).sum()
@@ -94,11 +94,11 @@ class Student(nn.Module):
         return total, sums
 
     @torch.no_grad()
-    def weigh(self, batch: Batch, method: Method, reading: Reading, step: Step) -> Tensor:
+    def weigh(self, batch: Batch, method: Method, reading: TeacherLogits, step: Step) -> Tensor:
         """[N] the weights that the method would give: the first pass of the shuffled-weight control."""
         hidden, head, survey, parts = self._hidden(batch), Head.of_checked(self.model, self.vocab), None, []
-        if method.needs.survey:
-            survey = self._survey(hidden, head, batch, method, reading, step)
+        if method.needs.sequence_features:
+            survey = self._sequence_features(hidden, head, batch, method, reading, step)
         for chunk, raw in self._project(hidden, head, batch):
             near = reading.over(chunk.start, chunk.stop)
             for logits, start, stop in _slices(raw, head, chunk):
@@ -116,7 +116,9 @@ class Student(nn.Module):
         return torch.cat(parts)
 
     @torch.no_grad()
-    def _survey(self, hidden: Tensor, head: Head, batch: Batch, method: Method, reading: Reading, step: Step) -> Tensor:
+    def _sequence_features(
+        self, hidden: Tensor, head: Head, batch: Batch, method: Method, reading: TeacherLogits, step: Step
+    ) -> Tensor:
         """[N, ...] what the method makes of the whole sequences, through both heads once more."""
         parts = []
         for chunk, raw in self._project(hidden, head, batch):
@@ -132,7 +134,7 @@ class Student(nn.Module):
     def _chunks(self, batch: Batch, whole: bool = False) -> list[Chunk]:
         """``whole``: no chunk cuts a sequence."""
         rows = batch.row.tolist() if whole else None
-        return chunks(batch.step_list, self.vocab, self.elements, batch.row.device.type, rows)
+        return chunks(batch.segment_list, self.vocab, self.elements, batch.row.device.type, rows)
 
     def _hidden(self, batch: Batch) -> Tensor:
         """[N, d] the hidden states that predict the response tokens."""
@@ -147,7 +149,7 @@ def _slices(raw: Tensor, head: Head, chunk: Chunk) -> Iterator[tuple[Tensor, int
 
 
 @torch.no_grad()
-def _log_probs(slices: Iterator[tuple[Tensor, int, int]], reading: Reading, batch: Batch) -> Tensor:
+def _log_probs(slices: Iterator[tuple[Tensor, int, int]], reading: TeacherLogits, batch: Batch) -> Tensor:
     """[2, N] log q and log p of the text's tokens."""
     parts = []
     for logits, start, stop in slices:
@@ -161,7 +163,7 @@ def _look(log_probs: Tensor, batch: Batch, method: Method, step: Step, start: in
     """[n, ...] the method's survey of the whole sequences that tokens [start, stop) are."""
     here, (log_q, log_p) = slice(start, stop), log_probs
     first, last = int(batch.row[start]), int(batch.row[stop - 1])
-    found = method.survey(
+    found = method.sequence_features(
         Sequences(
             log_p=log_p,
             log_q=log_q,
@@ -173,7 +175,7 @@ def _look(log_probs: Tensor, batch: Batch, method: Method, step: Step, start: in
             step=step,
         )
     )
-    contract.survey(method, found, stop - start)
+    method_contract.sequence_features(method, found, stop - start)
     return found
 
 
@@ -187,7 +189,13 @@ def _per_token(method: Method, batch: Batch) -> Tensor:
 
 
 def _tokens(
-    batch: Batch, logits: Tensor, reading: Reading, step: Step, start: int, stop: int, survey: Tensor | None
+    batch: Batch,
+    logits: Tensor,
+    reading: TeacherLogits,
+    step: Step,
+    start: int,
+    stop: int,
+    sequence_features: Tensor | None,
 ) -> Tokens:
     student, teacher = reading.pair(logits, start, stop)
     here = slice(start, stop)
@@ -199,19 +207,19 @@ def _tokens(
         sequence=batch.row[here],
         position=batch.position[here],
         length=batch.length[here],
-        step_id=batch.step_id[here] - batch.step_list[start],
+        segment_id=batch.segment_id[here] - batch.segment_list[start],
         source=batch.sources,
         sampler_log_prob=None if batch.sampler_log_prob is None else batch.sampler_log_prob[here],
         validity=None if batch.validity is None else batch.validity[here],
         step=step,
-        survey=survey,
+        sequence_features=survey,
     )
 
 
 def _weigh(method: Method, tokens: Tokens) -> Tensor | None:
     with torch.no_grad():
         weights = method.weight(tokens)
-    contract.weights(method, weights, len(tokens.labels))
+    method_contract.weights(method, weights, len(tokens.labels))
     return None if weights is None else weights.float()
 
 

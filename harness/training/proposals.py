@@ -12,8 +12,8 @@ from collections.abc import Sequence as Seq
 from typing import Any
 
 from harness.models.generate import Generator
-from harness.models.wording import behind, continuation, decoded
-from harness.training.batching import Sequence
+from harness.models.token_text import behind, continuation, decoded
+from harness.training.batching import TrainingSequence
 from harness.training.cost import Cost
 from harness.types import Decoding, Example, Source
 
@@ -33,8 +33,8 @@ class Proposals:
         self.decoding = Decoding(max_new_tokens=longest, stop=("\n",))
 
     def judge(
-        self, sequences: Seq[Sequence], labelled: Seq[Example], prompts: Seq[Example], step: int, cost: Cost
-    ) -> list[Sequence]:
+        self, sequences: Seq[TrainingSequence], labelled: Seq[Example], prompts: Seq[Example], step: int, cost: Cost
+    ) -> list[TrainingSequence]:
         """The sequences with ``validity`` set: per token (teacher, student), NaN where the checker cannot tell."""
         tokenizer = self.generators[Source.STUDENT].tokenizer
         places = [(s, *line) for s in range(len(sequences)) for line in _lines(sequences[s], tokenizer)]
@@ -53,7 +53,7 @@ class Proposals:
             validity[s][start:stop] = [pair] * (stop - start)
         return [dataclasses.replace(s, validity=tuple(v)) for s, v in zip(sequences, validity, strict=True)]
 
-    def _propose(self, author: Source, sequences: Seq[Sequence], places: list, cost: Cost) -> list[str]:
+    def _propose(self, author: Source, sequences: Seq[TrainingSequence], places: list, cost: Cost) -> list[str]:
         """The author's next line at every place: its own line where the text is its own."""
         lines = [line for *_, line in places]
         open_places = [i for i, place in enumerate(places) if sequences[place[0]].source is not author]
@@ -72,7 +72,7 @@ class Proposals:
         return lines
 
 
-def _lines(sequence: Sequence, tokenizer) -> list[tuple[int, int, str, str]]:
+def _lines(sequence: TrainingSequence, tokenizer) -> list[tuple[int, int, str, str]]:
     """(first token, end, text before, text of the line) for every line of a response."""
     found, start, prefix = [], 0, ""
     for i, token in enumerate(sequence.response):

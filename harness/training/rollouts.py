@@ -16,10 +16,10 @@ from typing import Any
 
 from harness.method import Mixture, Speculation, Step
 from harness.models.generate import Generated, Generator
-from harness.models.joint import JointGenerator
+from harness.models.joint_sampling import JointGenerator
 from harness.recipe import Sampling
 from harness.seeds import stable_seed
-from harness.training.batching import Sequence
+from harness.training.batching import TrainingSequence
 from harness.training.cost import Cost
 from harness.training.proposals import Proposals
 from harness.types import Decoding, Example, Source
@@ -51,7 +51,9 @@ class Rollouts:
     gather: Callable[[list[Any]], list[Any]] = lambda mine: mine
     read: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     cut: int = 0  # responses shortened to max_tokens so far
-    buffer: list[Sequence] = field(default_factory=list)  # the student's latest responses, equal on all processes
+    buffer: list[TrainingSequence] = field(
+        default_factory=list
+    )  # the student's latest responses, equal on all processes
     _encoded: dict[tuple[bool, int], tuple[int, ...]] = field(default_factory=dict, repr=False)
     _responses: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
@@ -59,12 +61,12 @@ class Rollouts:
         """Uniform in [0, 1), the same on every process."""
         return random.Random(f"{self.seed}/draw/{step}").random()
 
-    def collect(self, step: Step, sources: Seq[Source], cost: Cost) -> list[Sequence]:
+    def collect(self, step: Step, sources: Seq[Source], cost: Cost) -> list[TrainingSequence]:
         """This process' sequences of a step: ``batch`` prompts over all processes, each once per source.
 
         A replay from an empty buffer, or one that is to be full first, samples from the student instead.
         """
-        found: list[Sequence] = []
+        found: list[TrainingSequence] = []
         for turn, source in enumerate(sources):
             if source is Source.REPLAY and len(self.buffer) >= (self.capacity if self.full else 1):
                 made = self._replayed(step.index)
@@ -83,7 +85,7 @@ class Rollouts:
                 found = self.proposals.judge(found, self.labelled, self.prompts, step.index, cost)
         return found
 
-    def fixed(self, source: Source, i: int) -> Sequence:
+    def fixed(self, source: Source, i: int) -> TrainingSequence:
         """The sequence of example ``i`` whose text no step changes: a reference response or the teacher's answer."""
         if source is Source.TEACHER:
             return self._sequence(i, self.teacher_texts[i], source)
@@ -104,7 +106,7 @@ class Rollouts:
     def load_state(self, state: dict[str, Any]) -> None:
         """On any number of processes; what all have counted so far, the first goes on counting."""
         self.cut = 0 if self.process else state["cut"]
-        self.buffer = [Sequence(**row | {"source": Source(row["source"])}) for row in state["buffer"]]
+        self.buffer = [TrainingSequence(**row | {"source": Source(row["source"])}) for row in state["buffer"]]
 
     def _mine(self, source: Source, step: int) -> list[int]:
         """This process' examples of a step."""
@@ -121,7 +123,7 @@ class Rollouts:
             chosen.append(order[offset])
         return chosen
 
-    def _sampled(self, step: Step, source: Source, cost: Cost) -> list[Sequence]:
+    def _sampled(self, step: Step, source: Source, cost: Cost) -> list[TrainingSequence]:
         """Responses made now, by the student alone or by student and teacher together."""
         chosen = self._mine(source, step.index)
         decoding = Decoding(self.sampling.temperature, self.sampling.top_p, self.sampling.max_new_tokens)
@@ -137,7 +139,7 @@ class Rollouts:
         cost.add(generated_tokens=sum(g.tokens for g in made))
         return [self._sequence(i, g.ids, source, g.log_probs, step.index) for i, g in zip(chosen, made, strict=True)]
 
-    def _keep(self, made: list[Sequence]) -> None:
+    def _keep(self, made: list[TrainingSequence]) -> None:
         """Puts the step's responses into the buffer, in the order that one process would have made them in."""
         if not self.capacity:
             return
@@ -145,7 +147,7 @@ class Rollouts:
         self.buffer += [s for _, s in sorted(everyone, key=lambda pair: pair[0]) if s.response]
         del self.buffer[: -self.capacity]
 
-    def _replayed(self, step: int) -> list[Sequence]:
+    def _replayed(self, step: int) -> list[TrainingSequence]:
         """This process' share of ``batch`` responses out of the buffer, none twice where there are enough."""
         dice = random.Random(f"{self.seed}/replay/{step}")
         enough = len(self.buffer) >= self.batch
@@ -154,11 +156,13 @@ class Rollouts:
 
     def _sequence(
         self, i: int, response: tuple[int, ...], source: Source, log_probs=None, made: int | None = None
-    ) -> Sequence:
+    ) -> TrainingSequence:
         prompt = self._prompt(i, source is Source.DATA)
         room = max(self.max_tokens - len(prompt), 0)
         whole = len(response) <= room
-        return Sequence(prompt, response[:room], source, i, log_probs and log_probs[:room], made=made, cut=not whole)
+        return TrainingSequence(
+            prompt, response[:room], source, i, log_probs and log_probs[:room], made=made, cut=not whole
+        )
 
     def _prompt(self, i: int, labelled: bool) -> tuple[int, ...]:
         key = (labelled, i)

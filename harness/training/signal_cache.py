@@ -26,7 +26,7 @@ FORMAT = "1"
 SHARD = 128  # sequences
 NARROW = 2**15  # token ids below this are kept in 16 bits
 
-Read = Callable[[Sequence["batching.Sequence"]], dict[str, Tensor]]
+Read = Callable[[Sequence["batching.TrainingSequence"]], dict[str, Tensor]]
 
 
 class SignalCache:
@@ -35,7 +35,9 @@ class SignalCache:
     ``text`` gives a sequence by its number; only their token ids count.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, str], size: int, text: Callable[[int], batching.Sequence]):
+    def __init__(
+        self, folder: Path, facts: Mapping[str, str], size: int, text: Callable[[int], batching.TrainingSequence]
+    ):
         digest = hashlib.sha256(json.dumps([FORMAT, dict(facts)], sort_keys=True).encode())
         self.lengths, self.read_tokens = [], 0
         for i in range(size):

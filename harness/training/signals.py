@@ -21,32 +21,32 @@ from harness.training.signal_cache import SignalCache
 from harness.types import Source
 
 
-class Reading(Protocol):
+class TeacherLogits(Protocol):
     """A teacher's view of one batch."""
 
     def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         """Student and teacher logits [n, S] on the support for tokens start:stop; ``logits`` is [n, V]."""
 
-    def over(self, start: int, stop: int) -> Reading:
+    def over(self, start: int, stop: int) -> TeacherLogits:
         """The same view of tokens start:stop alone, with what it takes to read them in pieces at hand."""
 
 
-class Signal(Protocol):
+class TeacherSignal(Protocol):
     """A source of readings."""
 
-    def read(self, batch: Batch) -> Reading: ...
+    def read(self, batch: Batch) -> TeacherLogits: ...
 
     def tokens(self, batch: Batch) -> int:
         """Tokens of the batch that have to go through the teacher for a reading."""
 
 
-class NoReading:
+class NoTeacher:
     """The reading of methods that ask nothing of the teacher's distribution."""
 
     def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, None]:
         return logits, None
 
-    def over(self, start: int, stop: int) -> NoReading:
+    def over(self, start: int, stop: int) -> NoTeacher:
         return self
 
 
@@ -56,8 +56,8 @@ class LiveTeacher:
     def __init__(self, model: PreTrainedModel, vocab: int):
         self.model, self.head = model, Head.of(model, vocab)
 
-    def read(self, batch: Batch) -> HiddenReading:
-        return HiddenReading(self.hidden(batch), self.head)
+    def read(self, batch: Batch) -> HiddenStateLogits:
+        return HiddenStateLogits(self.hidden(batch), self.head)
 
     def tokens(self, batch: Batch) -> int:
         return batch.tokens
@@ -82,7 +82,7 @@ class LiveTeacher:
             return {"hidden": hidden}
         with torch.no_grad():
             bounds = [*cut(range(len(hidden)), self.head.vocab)] or [(0, 0)]  # of prompts that leave no room
-            parts = [TopKReading.of(self.head.logits(hidden[a:b]), k) for a, b in bounds]
+            parts = [TopKLogits.of(self.head.logits(hidden[a:b]), k) for a, b in bounds]
         return {"ids": torch.cat([p.ids for p in parts]), "log_probs": torch.cat([p.log_probs for p in parts])}
 
 
@@ -99,7 +99,7 @@ class CachedTeacher:
     def tokens(self, batch: Batch) -> int:
         return int(batch.mask[self._uncached(batch)].sum())
 
-    def read(self, batch: Batch) -> Reading:
+    def read(self, batch: Batch) -> TeacherLogits:
         fresh = self._uncached(batch)
         new: Iterator[dict[str, Tensor]] = iter(())
         if fresh:
@@ -113,14 +113,14 @@ class CachedTeacher:
         device = batch.ids.device
         joined = {name: torch.cat([p[name].to(device) for p in parts]) for name in parts[0]}
         if self.k is None:
-            return HiddenReading(joined["hidden"], self.live.head)
-        return TopKReading(joined["ids"].long(), joined["log_probs"])
+            return HiddenStateLogits(joined["hidden"], self.live.head)
+        return TopKLogits(joined["ids"].long(), joined["log_probs"])
 
     def _uncached(self, batch: Batch) -> list[int]:
         return [i for i, source in enumerate(batch.sources) if source not in self.caches]
 
 
-class HiddenReading:
+class HiddenStateLogits:
     """Hidden states [N, d] and the head that turns them into exact logits."""
 
     def __init__(self, hidden: Tensor, head: Head):
@@ -131,11 +131,11 @@ class HiddenReading:
         return logits, self.head.logits(self.hidden[start:stop])
 
     @torch.no_grad()
-    def over(self, start: int, stop: int) -> ProjectedReading:
-        return ProjectedReading(self.head.raw(self.hidden[start:stop]), self.head, start)
+    def over(self, start: int, stop: int) -> ProjectedLogits:
+        return ProjectedLogits(self.head.raw(self.hidden[start:stop]), self.head, start)
 
 
-class ProjectedReading:
+class ProjectedLogits:
     """Logits [n, V] of the tokens from ``first`` on, projected at once and finished piece by piece."""
 
     def __init__(self, raw: Tensor, head: Head, first: int):
@@ -145,18 +145,18 @@ class ProjectedReading:
     def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         return logits, self.head.finish(self.raw[start - self.first : stop - self.first])
 
-    def over(self, start: int, stop: int) -> ProjectedReading:
-        return ProjectedReading(self.raw[start - self.first : stop - self.first], self.head, start)
+    def over(self, start: int, stop: int) -> ProjectedLogits:
+        return ProjectedLogits(self.raw[start - self.first : stop - self.first], self.head, start)
 
 
-class TopKReading:
+class TopKLogits:
     """K tokens per position with their log-probabilities, both [N, K]; the bucket holds all remaining mass."""
 
     def __init__(self, ids: Tensor, log_probs: Tensor):
         self.ids, self.log_probs = ids, log_probs
 
     @classmethod
-    def of(cls, logits: Tensor, k: int) -> TopKReading:
+    def of(cls, logits: Tensor, k: int) -> TopKLogits:
         """The reading that keeps the k likeliest tokens of exact logits [N, V]."""
         log_probs, ids = logits.float().log_softmax(-1).topk(min(k, logits.shape[-1]), -1)
         return cls(ids, log_probs)
@@ -165,7 +165,7 @@ class TopKReading:
         student = logits.float().log_softmax(-1).gather(-1, self.ids[start:stop])
         return _with_rest(student), _with_rest(self.log_probs[start:stop])
 
-    def over(self, start: int, stop: int) -> TopKReading:
+    def over(self, start: int, stop: int) -> TopKLogits:
         return self
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from harness.models.generate import Generated, Generator
-from harness.models.wording import facts
+from harness.models.token_text import facts
 from harness.recipe import Sampling
 from harness.seeds import stable_seed
 from harness.types import Decoding, Example

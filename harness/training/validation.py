@@ -9,10 +9,10 @@ from accelerate import Accelerator
 
 from harness.method import Method
 from harness.models.generate import Generator
-from harness.training.batching import Batch, lay_out, micro_batches
-from harness.training.batching import Sequence as Text
+from harness.training.batching import Batch, collate, micro_batches
+from harness.training.batching import TrainingSequence as Text
 from harness.training.cost import Cost
-from harness.training.sharding import Held
+from harness.training.distributed import Replicated
 from harness.types import Example, Source
 
 
@@ -28,9 +28,9 @@ class Validation:
             mine = list(enumerate(examples))[accelerator.process_index :: accelerator.num_processes]
             texts = [_sequence(e, i, speaker) for i, e in mine]
             pad = speaker.tokenizer.pad_token_id
-            self.batches = [lay_out(part, pad, None, accelerator.device) for part in micro_batches(texts, size)]
+            self.batches = [collate(part, pad, None, accelerator.device) for part in micro_batches(texts, size)]
 
-    def report(self, step: int, held: Held, cost: Cost) -> dict[str, float]:
+    def report(self, step: int, held: Replicated, cost: Cost) -> dict[str, float]:
         """``validation_loss`` in nats per token if it is due after step number ``step``, counted from 1."""
         if not self.every or step % self.every:
             return {}

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from harness.grading.code.oracle import accepts, show
 from harness.grading.code.problem import CodeProblem
 from harness.grading.code.truth import Truth, truth
-from harness.sandbox import End, Job, Outcome, Sandbox, shared
+from harness.sandbox import End, Sandbox, SandboxJob, SandboxOutcome, shared
 from harness.sandbox.pool import PATIENCE
 from harness.sandbox.transcript import printable
 from harness.types import Verdict
@@ -89,7 +89,7 @@ class _Grader:
 
 def _run(
     problem: CodeProblem, program: str, suite: str, expected: Truth, sandbox: Sandbox, patience: float
-) -> tuple[Outcome, str]:
+) -> tuple[SandboxOutcome, str]:
     """How the program fared in ``suite``, and why it is wrong if it did not run through."""
     inputs = problem.suites[suite]
     wrong = ""
@@ -122,8 +122,8 @@ def _run(
     return outcome, reason.format(test=test, detail=outcome.detail)
 
 
-def _job(problem: CodeProblem, program: str, inputs: list[str], expected: Truth) -> Job:
-    return Job(
+def _job(problem: CodeProblem, program: str, inputs: list[str], expected: Truth) -> SandboxJob:
+    return SandboxJob(
         program=program,
         entry_point=problem.entry_point,
         inputs=inputs,

@@ -16,7 +16,7 @@ from typing import Any
 from harness.errors import BadInput, RunFailed
 from harness.grading.code.differential import ALONE, FLOOR_S, TOTAL_S
 from harness.grading.code.problem import CodeProblem
-from harness.sandbox import End, Job, Sandbox, shared
+from harness.sandbox import End, Sandbox, SandboxJob, shared
 from harness.sandbox.pool import PATIENCE
 from harness.sandbox.values import can_be_sent, dumps, loads
 from harness.task import Dataset
@@ -103,7 +103,7 @@ class OpenAIChecks:
             return list(threads.map(judge, zip(completions, programs, strict=True)))
 
     def read_figures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Nothing is mended, and EvalPlus has no part in it."""
+        """Nothing is repaired, and EvalPlus has no part in it."""
         return {}
 
     def grader_identity(self) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _run(program: str, entry_point: str, inputs: list[str], sandbox: Sandbox) ->
         outputs.append(text.decode("ascii"))
         return room >= 0
 
-    job = Job(program, entry_point, inputs, [FLOOR_S] * len(inputs), FLOOR_S, TOTAL_S)
+    job = SandboxJob(program, entry_point, inputs, [FLOOR_S] * len(inputs), FLOOR_S, TOTAL_S)
     outcome = sandbox.run(job, receive)
     if outcome.end in (End.LOST, End.STALLED):  # by what a neighbour used up, perhaps
         outputs, room = [], OUTPUT_ROOM

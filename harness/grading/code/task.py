@@ -90,9 +90,9 @@ class CodeTask(Task):
         return {"sandbox": str(tier())} | super().measures(graded)
 
     def read_figures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """What our reading mended in these texts, and the score under EvalPlus' own where a verdict differs.
+        """What our reading repaired in these texts, and the score under EvalPlus' own where a verdict differs.
 
-        Only texts that hold another program for EvalPlus are run a second time. Empty where nothing was mended.
+        Only texts that hold another program for EvalPlus are run a second time. Empty where nothing was repaired.
         """
         if self.letter:
             return {}
@@ -108,7 +108,7 @@ class CodeTask(Task):
             touched += bool(ours.mends)
             if ours.program != theirs:
                 other.append((i, theirs))
-        found: dict[str, Any] = {"texts_mended": touched, "mends": dict(sorted(mends.items()))} if touched else {}
+        found: dict[str, Any] = {"texts_repaired": touched, "repairs": dict(sorted(mends.items()))} if touched else {}
         again = [Completion(graded[i]["problem_id"], graded[i]["sample"], "", 0, "stop") for i, _ in other]
         verdicts = self.grade_programs(again, [program for _, program in other]) if other else []
         moved = {i: v.score for (i, _), v in zip(other, verdicts, strict=True) if v.score != graded[i]["score"]}
@@ -122,7 +122,7 @@ class CodeTask(Task):
 
     def grader_identity(self) -> dict[str, Any]:
         limits = {"floor_s": FLOOR_S, "factor": FACTOR, "total_s": TOTAL_S}
-        reading = "evalplus's" if self.letter else "mended before evalplus's sanitiser"
+        reading = "evalplus's" if self.letter else "repaired before evalplus's sanitiser"
         return super().grader_identity() | {"evalplus": version("evalplus"), "cpu_limits": limits, "reading": reading}
 
 

@@ -8,7 +8,7 @@ EvalPlus knows from the model which of its two protocols was used; here the text
 
 A continuation ends at the stop strings of EvalPlus' completion protocol and follows the stub. Both kinds then
 pass through EvalPlus' sanitiser, which keeps the imports and whatever the entry point needs. EvalPlus' reading ends
-here. Our own mends the text before (:mod:`harness.grading.code.mending`), takes a fenced body for a continuation, and
+here. Our own mends the text before (:mod:`harness.grading.code.repairs`), takes a fenced body for a continuation, and
 runs a program unsanitised that needs what the sanitiser loses: decorated functions, functions without ``return`` and
 unpacked assignments.
 """
@@ -25,8 +25,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from harness.grading.code.mending import indented, mended
 from harness.grading.code.problem import CodeProblem
+from harness.grading.code.repairs import indented, repaired
 
 LONGEST_TEXT = 400_000  # characters; more than the 32k tokens of a reasoning model
 LETTER = 2  # lines that the shortest span has in EvalPlus' search
@@ -35,7 +35,7 @@ SEARCH_LINES = 60_000  # lines parsed in the search for a program in a text, som
 
 @dataclass(frozen=True)
 class Reading:
-    """The program of a text, None if there is none, and the names of what was mended to find it."""
+    """The program of a text, None if there is none, and the names of what was repaired to find it."""
 
     program: str | None
     mends: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ def read(problem: CodeProblem, text: str, stop: Sequence[str]) -> Reading:
     """
     if len(text) > LONGEST_TEXT:
         return Reading(None)
-    text, mends = mended(text.replace("\t", "    "))
+    text, mends = repaired(text.replace("\t", "    "))
     if not text.strip():
         return Reading(None, tuple(mends))
     if _is_whole(text, problem.entry_point):
@@ -69,7 +69,7 @@ def read(problem: CodeProblem, text: str, stop: Sequence[str]) -> Reading:
 
 
 def as_evalplus_reads(problem: CodeProblem, text: str, stop: Sequence[str]) -> str | None:
-    """The program in ``text`` by the letter of EvalPlus: its sanitiser, and nothing mended."""
+    """The program in ``text`` by the letter of EvalPlus: its sanitiser, and nothing repaired."""
     if not text.strip() or len(text) > LONGEST_TEXT:
         return None
     text = text.replace("\t", "    ")

@@ -18,7 +18,7 @@ from pathlib import Path
 from harness.data import cache_dir
 from harness.errors import RunFailed
 from harness.grading.code.problem import CodeProblem
-from harness.sandbox import End, Job, Sandbox
+from harness.sandbox import End, Sandbox, SandboxJob
 
 VERSION = 2  # of the texts of values and of the way they are computed
 CALL_LIMIT_S = 120.0
@@ -53,7 +53,7 @@ def _compute(problem: CodeProblem, program: str, inputs: list[str], sandbox: San
         found.seconds.append(seconds)
         return True
 
-    job = Job(program, problem.entry_point, inputs, [CALL_LIMIT_S] * len(inputs), CALL_LIMIT_S, TOTAL_LIMIT_S)
+    job = SandboxJob(program, problem.entry_point, inputs, [CALL_LIMIT_S] * len(inputs), CALL_LIMIT_S, TOTAL_LIMIT_S)
     outcome = sandbox.run(job, receive)
     if outcome.end in (End.LOST, End.STALLED):  # by what a neighbour used up, perhaps
         found = Truth([], [])

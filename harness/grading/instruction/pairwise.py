@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.errors import BadInput
 from harness.grading.instruction.winrate import win_rate
-from harness.grading.judges.judgement import Comparison, Judgement, judge_all, require_judge
+from harness.grading.judges.judgement import Judgement, PairToJudge, judge_all, require_judge
 from harness.grading.thinking import answer_of
 from harness.task import Protocol, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
@@ -64,7 +64,7 @@ class PairwiseTask(Task):
     def _verdicts(self, answers: Sequence[tuple[Problem, int, str]]) -> list[Verdict]:
         judge = require_judge(self.name, self.judge)
         comparisons = [
-            Comparison(f"{problem.id}/{sample}", problem.prompt.user, problem.reference, text)
+            PairToJudge(f"{problem.id}/{sample}", problem.prompt.user, problem.reference, text)
             for problem, sample, text in answers
         ]
         judgements = judge_all(judge, comparisons)

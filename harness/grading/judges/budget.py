@@ -12,7 +12,7 @@ BYTES_PER_TOKEN = 3  # of the prompt: 4 is usual for English, so the estimate er
 TURN_TOKENS = 8  # that a chat template adds to a turn
 
 
-class Budget:
+class JudgeBudget:
     """Tokens and money of one judge. ``price_in`` and ``price_out`` are USD per million tokens.
 
     Raises BadInput when a limit is given without prices: nothing could be held against it.

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.journal import Journal
+from harness.cache_file import CacheFile
 
 
 @dataclass(frozen=True)
-class Answer:
+class CachedReply:
     """A verdict: the share in [0, 1] of the response shown first, the reply it was read from, and whose."""
 
     share: float
@@ -30,21 +30,21 @@ class JudgementCache:
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]):
-        self._journal = Journal(folder, identity)
+        self._journal = CacheFile(folder, identity)
         self.path = self._journal.path
-        self._answers: dict[str, Answer] = {}
+        self._answers: dict[str, CachedReply] = {}
         for key, fields in self._journal.read():
             share = fields.get("share")
             if isinstance(share, int | float) and 0 <= share <= 1 and fields.keys() <= {"share", "reply", "model"}:
-                self._answers[key] = Answer(**fields)
+                self._answers[key] = CachedReply(**fields)
 
     def __contains__(self, key: str) -> bool:
         return key in self._answers
 
-    def __getitem__(self, key: str) -> Answer:
+    def __getitem__(self, key: str) -> CachedReply:
         return self._answers[key]
 
-    def add(self, key: str, answer: Answer) -> None:
+    def add(self, key: str, answer: CachedReply) -> None:
         """Keep an answer; it is on disk when this returns. Raises RunFailed when it cannot be written."""
         self._answers[key] = answer
         self._journal.add({key: dataclasses.asdict(answer)})

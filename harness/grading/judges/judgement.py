@@ -23,7 +23,7 @@ FORMS = "openai:MODEL[@URL], hf:DIR_OR_ID, replay:FILE or longest"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairToJudge:
     """Two responses to one instruction: the benchmark's ``reference`` and the ``candidate`` under test."""
 
     id: str
@@ -53,7 +53,7 @@ class Judge(Protocol):
 
     def identity(self) -> dict[str, Any]: ...
 
-    def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]: ...
+    def judge(self, comparisons: Sequence[PairToJudge]) -> list[Judgement]: ...
 
 
 class Longest:
@@ -71,7 +71,7 @@ class Longest:
         return score, f"length gap {gap:+d} characters"
 
 
-def judge_all(judge: Any, comparisons: Sequence[Comparison]) -> list[Judgement]:
+def judge_all(judge: Any, comparisons: Sequence[PairToJudge]) -> list[Judgement]:
     """The judgements of either form of judge, in the order of ``comparisons``."""
     if hasattr(judge, "judge"):
         return judge.judge(comparisons)

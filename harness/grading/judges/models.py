@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.cache_file import digest
 from harness.data import cache_dir
 from harness.errors import BadInput
-from harness.grading.judges.budget import Budget
-from harness.grading.judges.cache import Answer, JudgementCache
+from harness.grading.judges.budget import JudgeBudget
+from harness.grading.judges.cache import CachedReply, JudgementCache
 from harness.grading.judges.contract import Model
-from harness.grading.judges.judgement import Comparison, Judgement
+from harness.grading.judges.judgement import Judgement, PairToJudge
 from harness.grading.judges.protocols import JudgeProtocol, Reply, judge_protocol
-from harness.journal import digest
 from harness.models.openai_client import Unanswered
 from harness.options import build, key_values
 
@@ -32,7 +32,7 @@ GIVEN_UP_AFTER = 10  # questions that fail in a row, retries included, before th
 
 
 @dataclass(frozen=True)
-class Question:
+class JudgeQuestion:
     """One prompt to the judge, which ``key`` names in the cache, and the most it may cost."""
 
     key: str
@@ -53,7 +53,7 @@ class Failure:
 class ModelJudge:
     """Asks ``model`` by ``protocol``; answers that hold a verdict are kept in ``folder``."""
 
-    def __init__(self, model: Model, protocol: JudgeProtocol, temperature: float, budget: Budget, folder: Path):
+    def __init__(self, model: Model, protocol: JudgeProtocol, temperature: float, budget: JudgeBudget, folder: Path):
         self.model, self.protocol, self.temperature, self.budget = model, protocol, temperature, budget
         self.cache = JudgementCache(folder, self.identity())
         self.progress: Callable[[int, int], None] = lambda done, total: None  # questions; set by who shows it
@@ -68,7 +68,7 @@ class ModelJudge:
             **({"reading": self.protocol.reading} if self.protocol.reading else {}),
         }
 
-    def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
+    def judge(self, comparisons: Sequence[PairToJudge]) -> list[Judgement]:
         """Raises BadInput before any question when the estimate is over budget, and at the first when the
         server refuses the key or the model's name."""
         asked = [self._questions(c) for c in comparisons]
@@ -77,7 +77,7 @@ class ModelJudge:
         self._watch_model(q.key for questions in asked for q in questions if q.key not in failures)
         return [self._judgement(questions, failures) for questions in asked]
 
-    def _questions(self, c: Comparison) -> list[Question]:
+    def _questions(self, c: PairToJudge) -> list[JudgeQuestion]:
         found = []
         for candidate_first in self.protocol.orders(c.instruction):
             first, second = (c.candidate, c.reference) if candidate_first else (c.reference, c.candidate)
@@ -85,10 +85,10 @@ class ModelJudge:
             order = "candidate first" if candidate_first else "reference first"
             key = digest([order, c.instruction, c.reference, c.candidate])
             tokens, usd = self.budget.estimate(messages, self.protocol.max_tokens)
-            found.append(Question(key, messages, candidate_first, tokens, usd))
+            found.append(JudgeQuestion(key, messages, candidate_first, tokens, usd))
         return found
 
-    def _ask_all(self, questions: list[Question]) -> dict[str, Failure]:
+    def _ask_all(self, questions: list[JudgeQuestion]) -> dict[str, Failure]:
         """Ask, keep each answer as it comes, and return why the other keys have none."""
         tokens, usd = sum(q.tokens for q in questions), sum(q.usd for q in questions)
         self.budget.check(len(questions), tokens, usd)
@@ -130,20 +130,20 @@ class ModelJudge:
             f"{shown}, which was cut at {limit} tokens; a judge that reasons first needs more: --judge …,max_tokens=N"
         )
 
-    def _keep(self, question: Question, reply: Reply) -> bool:
+    def _keep(self, question: JudgeQuestion, reply: Reply) -> bool:
         """Whether the reply holds a verdict. Only those are kept: the next run asks the others again."""
         share = self.protocol.read(reply)
         if share is None:
             return False
-        self.cache.add(question.key, Answer(share, reply.text, reply.model))
+        self.cache.add(question.key, CachedReply(share, reply.text, reply.model))
         return True
 
     def _outcomes(
-        self, questions: list[Question], stop: threading.Event
-    ) -> Iterator[tuple[Question, Reply | Unanswered]]:
+        self, questions: list[JudgeQuestion], stop: threading.Event
+    ) -> Iterator[tuple[JudgeQuestion, Reply | Unanswered]]:
         """Each question with its reply or failure, as they come. Daemon threads, so Ctrl-C ends at once."""
-        todo: queue.SimpleQueue[Question] = queue.SimpleQueue()
-        done: queue.SimpleQueue[tuple[Question, Reply | Exception]] = queue.SimpleQueue()
+        todo: queue.SimpleQueue[JudgeQuestion] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[JudgeQuestion, Reply | Exception]] = queue.SimpleQueue()
         for question in questions:
             todo.put(question)
 
@@ -166,7 +166,7 @@ class ModelJudge:
                 raise outcome
             yield question, outcome
 
-    def _ask(self, question: Question, stop: threading.Event) -> Reply:
+    def _ask(self, question: JudgeQuestion, stop: threading.Event) -> Reply:
         if stop.is_set():
             raise Unanswered("not asked: the judge had stopped answering")
         if not self.budget.reserve(question.usd):
@@ -186,7 +186,7 @@ class ModelJudge:
         if len(served) > 1:
             log.warning("judge: the answers come from %s; ask for one of them by name", " and ".join(served))
 
-    def _judgement(self, questions: list[Question], failures: Mapping[str, Failure]) -> Judgement:
+    def _judgement(self, questions: list[JudgeQuestion], failures: Mapping[str, Failure]) -> Judgement:
         """A comparison counts when every order of it was answered: one order alone has a position bias."""
         failed = [failures[q.key] for q in questions if q.key in failures]
         if failed:
@@ -212,13 +212,13 @@ def open_model_judge(kind: str, rest: str, protocol: str, keep: Path | None) -> 
         from harness.grading.judges.server import ServerModel, ServerOptions
 
         options = build(ServerOptions, values, "judge openai")
-        budget = Budget(options.budget_usd, options.price_in, options.price_out)
+        budget = JudgeBudget(options.budget_usd, options.price_in, options.price_out)
         model = ServerModel(name, options)
     else:
         from harness.grading.judges.local import LocalModel, LocalOptions
 
         options = build(LocalOptions, values, "judge hf")
-        budget = Budget()
+        budget = JudgeBudget()
         model = LocalModel(name, options)
     asked = judge_protocol(options.protocol or protocol)
     if options.max_tokens is not None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.data import parse
 from harness.errors import BadInput
-from harness.grading.judges.judgement import Comparison, Judgement
+from harness.grading.judges.judgement import Judgement, PairToJudge
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Replay:
         """The reference text of the recorded judgement, None where there is none."""
         return self.references.get((instruction, candidate))
 
-    def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
+    def judge(self, comparisons: Sequence[PairToJudge]) -> list[Judgement]:
         strangers = sum(
             self.references.get((c.instruction, c.candidate), c.reference) != c.reference for c in comparisons
         )
@@ -74,7 +74,7 @@ class Replay:
             )
         return [self._recall(c) for c in comparisons]
 
-    def _recall(self, comparison: Comparison) -> Judgement:
+    def _recall(self, comparison: PairToJudge) -> Judgement:
         scores = self.recorded.get((comparison.instruction, comparison.candidate))
         if scores is None:
             return Judgement(None, "no recorded judgement of this response to this instruction")

@@ -1,0 +1,64 @@
+"""Facts kept by key in an append-only file: what cost money or hours once is never lost and never paid for twice.
+
+A line is on disk when :meth:`CacheFile.add` returns. A line that a crash tore is skipped when the file is read again.
+Threads may share a journal, and processes its file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput, RunFailed
+
+
+def digest(content: Any) -> str:
+    """The sha256 of a JSON value, the same for the same content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class CacheFile:
+    """The file of one ``identity`` in ``folder``. Raises BadInput where it cannot be written."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]):
+        self.path = folder / f"{digest(identity)[:16]}.jsonl"
+        self._folder, self._lock = folder, threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # unbuffered: each write is one append, which other processes cannot cut in two
+            self._file = self.path.open("a+b", buffering=0)
+        except OSError as error:
+            raise BadInput(f"nothing can be kept in {folder}: {error.strerror}") from None
+
+    def read(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Key and fields of every whole line, in the order they were kept. Raises BadInput."""
+        try:
+            self._file.seek(0)
+            content = self._file.read()
+            if content and not content.endswith(b"\n"):
+                self._file.write(b"\n")  # so that the next line does not continue the torn one
+        except OSError as error:
+            raise BadInput(f"what is kept in {self._folder} cannot be read: {error.strerror}") from None
+        for line in content.split(b"\n"):
+            try:
+                fields = json.loads(line)
+                yield fields.pop("key"), fields
+            except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+                continue  # torn, or foreign: what it held is asked again
+
+    def add(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep the fields of every key. Raises RunFailed when they cannot be written."""
+        lines = "".join(json.dumps({"key": key, **fields}) + "\n" for key, fields in facts.items())
+        with self._lock:
+            try:
+                self._file.write(lines.encode())
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise RunFailed(
+                    f"no more can be kept in {self._folder}: {error.strerror}; what is there stays"
+                ) from None

@@ -1,0 +1,74 @@
+"""Words that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput
+
+
+def results(command: argparse.ArgumentParser) -> None:
+    """``--results DIR`` and ``--json``."""
+    where = os.environ.get("HARNESS_RESULTS", "results")
+    command.add_argument(
+        "--results", type=Path, default=Path(where), metavar="DIR", help=f"results folder (default: {where})"
+    )
+    command.add_argument("--json", action="store_true", help="JSON on stdout, everything else on stderr")
+
+
+UNITS = ("flops", "seconds", "tokens")  # those of harness.leaderboard.equal_compute, which is slower to import
+
+
+def view(command: argparse.ArgumentParser) -> None:
+    """``--view`` and ``--anchor``: which rows stand together, see :mod:`harness.leaderboard.views`."""
+    command.add_argument(
+        "--view",
+        choices=("all", "steps", "compute"),
+        default="all",
+        help="steps: rows of equal optimizer steps stand together; compute: rows at equal compute (default: all)",
+    )
+    command.add_argument("--anchor", metavar="M", help="the method whose cost is the budget of --view compute")
+
+
+def check_view(chosen: argparse.Namespace) -> None:
+    """Raises BadInput for an anchor that no view asks for."""
+    if chosen.anchor and chosen.view != "compute":
+        raise BadInput("--anchor says whose cost is the budget of --view compute; give that too")
+
+
+def sandbox(command: argparse.ArgumentParser) -> None:
+    """``--sandbox TIER``, which :func:`accept_sandbox` puts in force."""
+    command.add_argument(
+        "--sandbox",
+        choices=("A", "B", "C"),
+        help="the lowest sandbox tier that may run programs (default: HARNESS_SANDBOX, else B); C guards nothing",
+    )
+
+
+def accept_sandbox(chosen: argparse.Namespace) -> None:
+    """Every sandbox of this process takes the tier of ``--sandbox`` as the lowest."""
+    if chosen.sandbox:
+        os.environ["HARNESS_SANDBOX"] = chosen.sandbox
+
+
+def seed(word: str) -> int:
+    """A training seed, or argparse's complaint."""
+    if not word.isdecimal() or int(word) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 0 to 2147483647")
+    return int(word)
+
+
+def count(word: str) -> int:
+    """A whole number from 1, or argparse's complaint."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 1")
+    return int(word)
+
+
+def dump(value: Any) -> str:
+    """JSON as every command prints it."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)

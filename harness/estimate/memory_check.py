@@ -1,0 +1,156 @@
+"""Whether a plan fits the machine, asked before any work: its estimate, and refusals that say what to lower.
+
+The numbers are those of :mod:`harness.estimate.resources`; here a plan and a machine become its input.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import BadInput
+from harness.estimate.model_size import Unknown, shape_of
+from harness.estimate.resources import DEVICES, Device, Estimate, Work, estimate, excess
+from harness.estimate.workload import asks_teacher, mixture, work
+from harness.method import Method, ReferencePoint, texts_of
+from harness.models.files import load_tokenizer
+from harness.types import Source
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+
+TEMPLATE_TOKENS = 32  # that a chat template puts around a prompt; assumed
+
+
+def check(plan: Plan, announce: Callable[[str], None]) -> None:
+    """Raises BadInput for a plan that cannot fit: more processes than devices, or a batch beyond the memory."""
+    _check_processes(plan, announce)
+    device = device_of(plan.device)
+    seen = set()
+    for training in plan.trainings:
+        if isinstance(training.method, ReferencePoint) or training.label in seen:
+            continue
+        seen.add(training.label)
+        try:
+            found = excess(work_of(plan, training.method), device.memory)
+        except Unknown as unknown:
+            announce(f"warning: {unknown}")
+            return
+        if found is not None:
+            over, mend = found
+            need = (device.memory + over) / 1e9
+            raise BadInput(
+                f"{training.label} needs about {need:.1f} GB and {device.name} has {device.memory / 1e9:.1f} GB, "
+                f"{over / 1e9:.1f} GB too little; {mend}"
+            )
+
+
+def estimates(plan: Plan) -> dict[str, Estimate]:
+    """The estimate of every method of a plan, by its label; points of reference train nothing."""
+    device = device_of(plan.device)
+    trained = {t.label: t.method for t in plan.trainings if not isinstance(t.method, ReferencePoint)}
+    return {label: estimate(work_of(plan, method), device) for label, method in trained.items()}
+
+
+def describe(found: Estimate) -> Iterator[str]:
+    """An estimate in lines."""
+    yield f"  memory of one process: about {_bytes(found.peak)} at its peak"
+    yield from (f"    {_bytes(size):>9}  {name}" for name, size in found.memory.items() if size)
+    yield f"  time of one seed: about {_duration(found.seconds)}"
+    yield from (f"    {_duration(seconds):>9}  {name}" for name, seconds in found.time.items() if seconds)
+    yield from (f"  assumed: {line}" for line in found.assumptions)
+
+
+def work_of(plan: Plan, method: Method) -> Work:
+    """The training of ``method`` under a plan, as numbers."""
+    recipe = plan.recipe
+    texts = texts_of(method, recipe.training.steps)
+    prompt, answer = _longest(plan, texts)
+    prompt = min(prompt, recipe.training.max_tokens - 1)
+    if texts - {Source.DATA}:
+        sampled = mixture(method, recipe.training.steps)[1] > 0
+        answer = max(answer, recipe.rollout.max_new_tokens if sampled else recipe.teacher_text.max_new_tokens)
+    return work(
+        method,
+        recipe,
+        shape_of(plan.student),
+        shape_of(plan.teacher) if plan.teacher is not None and asks_teacher(method) else None,
+        len(plan.prompts),
+        (prompt, min(answer, recipe.training.max_tokens - prompt)),
+        processes=int(os.environ.get("WORLD_SIZE", 1)),
+        sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true",
+    )
+
+
+def _longest(plan: Plan, texts: set[Source]) -> tuple[int, int]:
+    """Tokens of the longest prompt and of the longest reference response that a run reads."""
+    tokenizer = load_tokenizer(plan.student)
+    asked = [e.prompt for e in (*plan.prompts, *plan.labelled)]
+    longest = max((f"{p.system or ''}{p.user}" for p in asked), key=len, default="")
+    prompt = len(tokenizer(longest)["input_ids"]) + (TEMPLATE_TOKENS if tokenizer.chat_template else 0)
+    answers = [e.response or "" for e in plan.labelled] if Source.DATA in texts else []
+    return prompt, len(tokenizer(max(answers, key=len, default=""))["input_ids"]) + 1
+
+
+def device_of(name: str) -> Device:
+    """The machine behind ``--device``: its memory as found, its speed as the data sheet of its kind says."""
+    if name.startswith("cuda"):
+        import torch
+
+        facts = torch.cuda.get_device_properties(torch.device(name))
+        known = [d for key, d in DEVICES.items() if key.partition("-")[0] in facts.name.replace(" ", "")]
+        return replace(known[0] if known else DEVICES["A100-40GB"], name=facts.name, memory=float(facts.total_memory))
+    core = DEVICES["cpu-core"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    kind = "Apple GPU" if name == "mps" else f"this machine ({cores} cores)"
+    speed = {"bfloat16": core.bfloat16 * cores, "float32": core.float32 * cores}
+    return replace(core, name=kind, memory=float(main_memory()), **speed)
+
+
+def main_memory() -> int:
+    """Bytes that this process may have: of the machine, of its control group, and of its own limits."""
+    import resource
+
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            found.append(int(Path(file).read_text()))
+        except (OSError, ValueError):  # no such hierarchy, or "max"
+            continue
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    return min(found + [limit for limit in limits if limit != resource.RLIM_INFINITY])
+
+
+def _check_processes(plan: Plan, announce: Callable[[str], None]) -> None:
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1)))
+    everywhere = int(os.environ.get("WORLD_SIZE", 1))
+    if plan.device.startswith("cuda"):
+        import torch
+
+        devices = torch.cuda.device_count()
+        if here > devices:
+            raise BadInput(
+                f"{here} processes on a machine with {devices} CUDA devices; launch --num_processes {devices}"
+            )
+    elif here > (cores := len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1):
+        announce(f"warning: {here} processes share {cores} cores; each will wait for the others")
+    trained = [t for t in plan.trainings if not isinstance(t.method, ReferencePoint)]
+    if trained and everywhere > plan.recipe.training.batch:
+        batch = plan.recipe.training.batch
+        raise BadInput(
+            f"training.batch={batch} over {everywhere} processes leaves some without a prompt; "
+            f"set training.batch to {everywhere} or more, or launch --num_processes {batch}"
+        )
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 0.5 else "< 1 s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

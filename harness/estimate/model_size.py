@@ -1,0 +1,45 @@
+"""The parameters of a model as they lie in its files: read from safetensors headers, nothing is loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from harness.errors import BadInput
+from harness.estimate.shapes import Shape
+from harness.models.files import ModelFiles
+
+
+class Unknown(BadInput):
+    """A model whose sizes stand under other names: it may well run, and nothing can be said before."""
+
+
+def parameters(model: ModelFiles) -> int | None:
+    """How many a model has; None where its files are not safetensors. Raises BadInput for a damaged file."""
+    files = sorted(model.path.glob("*.safetensors"))
+    return sum(_count(model, file) for file in files) if files else None
+
+
+def shape_of(model: ModelFiles) -> Shape:
+    """The shape in a model's configuration, its parameters counted in its files where they are safetensors.
+
+    Raises Unknown for a configuration without a size, BadInput for a damaged file.
+    """
+    config = json.loads((model.path / "config.json").read_text("utf-8"))
+    try:
+        shape = Shape.of(config)
+    except KeyError as missing:
+        raise Unknown(f"the configuration of {model.id} has no {missing}; its memory cannot be estimated") from None
+    return replace(shape, counted=parameters(model))
+
+
+def _count(model: ModelFiles, file: Path) -> int:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="np") as stream:
+            return sum(math.prod(stream.get_slice(name).get_shape()) for name in stream.keys())  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"{model.id} cannot be loaded: {file.name} is damaged ({error}); fetch it again") from None

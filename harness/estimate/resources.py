@@ -1,0 +1,285 @@
+"""What a training will take, before any work: memory and time from the shapes of the models, by arithmetic.
+
+Nothing here opens a model or touches a device: shapes and sizes in, bytes and seconds out, with the assumptions in
+words. Responses are taken to be as long as they may be, so that memory and time are those of the longest run that
+was asked for; the shares of a chip's peak are assumed, which leaves the hours a matter of a factor of two.
+
+>>> student, teacher = PUBLISHED["Qwen/Qwen2.5-Math-1.5B"], PUBLISHED["Qwen/Qwen2.5-Math-7B-Instruct"]
+>>> work = Work(student, teacher, steps=1000, batch=128, micro_batch=4, prompt_tokens=256, response_tokens=768,
+...             precision="bfloat16", on_policy=0.5, teacher_texts=7473)
+>>> found = estimate(work, DEVICES["H100-80GB"])
+>>> print(f"{found.peak / 1e9:.0f} GB, {found.seconds / 3600:.0f} hours")
+57 GB, 8 hours
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from harness.estimate.shapes import PUBLISHED, Shape
+
+ADAMW_BYTES = 16  # per parameter: fp32 weight, gradient and two moments
+CHUNK_ELEMENTS = 2**25  # logits of one chunk, as harness.models.head cuts them
+CHUNK_TENSORS = 4.5  # the student's and the teacher's logits, and about ten tensors of a slice, 1/4 of them; assumed
+WIDTH = {"float32": 4, "bfloat16": 2}
+
+__all__ = [
+    "DEVICES",
+    "PUBLISHED",
+    "Device",
+    "Estimate",
+    "Shape",
+    "StageEstimate",
+    "Work",
+    "estimate",
+    "excess",
+    "stages_of",
+]
+
+
+@dataclass(frozen=True)
+class Device:
+    """One accelerator: memory in bytes, dense peaks in FLOP/s, bandwidth in bytes/s (data sheets), and what a
+    kernel launch of eager PyTorch costs per layer in seconds (assumed). ``memory`` 0: not known."""
+
+    name: str
+    memory: float
+    bfloat16: float
+    float32: float
+    bandwidth: float
+    launch: float = 8e-4
+
+    def peak(self, precision: str) -> float:
+        return self.bfloat16 if precision == "bfloat16" else self.float32
+
+
+DEVICES: Mapping[str, Device] = {
+    "H100-80GB": Device("H100-80GB", 80e9, 989e12, 67e12, 3.35e12),
+    "A100-80GB": Device("A100-80GB", 80e9, 312e12, 19.5e12, 2.04e12),
+    "A100-40GB": Device("A100-40GB", 40e9, 312e12, 19.5e12, 1.56e12),
+    "L40S-48GB": Device("L40S-48GB", 48e9, 362e12, 91.6e12, 0.86e12),
+    "RTX4090-24GB": Device("RTX4090-24GB", 24e9, 165e12, 82.6e12, 1.01e12),
+    "cpu-core": Device("cpu-core", 0, 3e10, 3e10, 1e10, 5e-5),  # assumed; one core with AVX2
+}
+SHARE_TRAINING, SHARE_DECODING = 0.35, 0.5  # of peak arithmetic, of peak bandwidth: assumed
+
+
+@dataclass(frozen=True)
+class Work:
+    """A training, as numbers. Lengths are the longest allowed, in tokens; ``batch`` is over all processes.
+
+    sources: how many sequences a prompt becomes in a step. on_policy: the share of sequences that the student
+    samples. teacher_texts: prompts that the teacher answers once, beforehand. signal: the teacher reads every batch.
+    sharded: weights, gradients and moments are cut over the processes (FSDP), not copied (DDP).
+    """
+
+    student: Shape
+    teacher: Shape | None
+    steps: int
+    batch: int
+    micro_batch: int
+    prompt_tokens: int
+    response_tokens: int
+    precision: str = "float32"
+    on_policy: float = 0.0
+    teacher_texts: int = 0
+    signal: bool = True
+    sources: int = 1
+    generation_batch: int = 64
+    processes: int = 1
+    sharded: bool = False
+
+    @property
+    def length(self) -> int:
+        return self.prompt_tokens + self.response_tokens
+
+    @property
+    def rows(self) -> int:
+        """Sequences of one optimizer step on one process."""
+        return max(1, -(-self.batch * self.sources // self.processes))
+
+    @property
+    def micro_rows(self) -> int:
+        """Sequences of one forward pass."""
+        return min(self.micro_batch, self.rows)
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One kind of work of a training, or of what goes with it: what one process does, and holds at its peak."""
+
+    stage: str
+    tokens: float  # that are read or, when text is sampled, written
+    flops: float
+    seconds: float
+    memory: int  # bytes on one device
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes on one device and seconds of all processes together, item by item."""
+
+    memory: Mapping[str, int]  # of what stands all the time, and of the two phases that never meet
+    time: Mapping[str, float]
+    assumptions: tuple[str, ...]
+
+    @property
+    def standing(self) -> int:
+        return _standing(self.memory)
+
+    @property
+    def peak(self) -> int:
+        """The larger phase on top of what stands."""
+        return self.standing + max(self.memory["forward and backward"], self.memory["generation"])
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.time.values())
+
+
+def memory_of(work: Work) -> dict[str, int]:
+    """Bytes on one device: states, teacher, and the two phases (training pass, generation)."""
+    cut = work.processes if work.sharded else 1
+    return {
+        "student weights, gradients, AdamW": work.student.parameters * ADAMW_BYTES // cut,
+        "teacher weights": 0 if work.teacher is None else work.teacher.parameters * WIDTH[work.precision],
+        "forward and backward": _student_pass(work) + _teacher_pass(work),
+        "generation": max(_student_cache(work), _teacher_cache(work)),
+    }
+
+
+def _standing(memory: Mapping[str, int]) -> int:
+    return sum(size for name, size in memory.items() if name not in ("forward and backward", "generation"))
+
+
+def _student_pass(work: Work) -> int:
+    tokens = work.micro_rows * work.length
+    chunk = round(CHUNK_TENSORS * 4 * min(CHUNK_ELEMENTS, tokens * work.student.vocab))
+    copies = 2 * work.student.parameters if work.precision == "bfloat16" else 0  # of the weights, by autocast
+    return work.student.activation_bytes(tokens, work.precision) + chunk + copies
+
+
+def _teacher_pass(work: Work) -> int:
+    if work.teacher is None or not work.signal:
+        return 0
+    widest = work.teacher.hidden + work.teacher.intermediate
+    return work.micro_rows * work.length * widest * WIDTH[work.precision]
+
+
+def _student_cache(work: Work) -> int:
+    whole = 4 * work.student.parameters if work.sharded else 0  # beside its part: what samples, and what is published
+    if work.on_policy <= 0:
+        return whole
+    return whole + cache_of(work.student, min(work.generation_batch, work.rows), work.length, 4)
+
+
+def _teacher_cache(work: Work) -> int:
+    if work.teacher is None or not work.teacher_texts:
+        return 0
+    rows = min(work.generation_batch, work.teacher_texts)
+    return cache_of(work.teacher, rows, work.length, WIDTH[work.precision])
+
+
+def cache_of(shape: Shape, rows: int, length: int, width: int) -> int:
+    """Bytes that ``rows`` texts take while they are sampled: keys and values, and the logits of one position."""
+    return shape.cache_bytes(rows * length, width) + 8 * rows * shape.vocab
+
+
+def decode_seconds(shape: Shape, rows: int, prompt: int, new: int, batch: int, width: int, device: Device) -> float:
+    """Seconds to answer ``rows`` prompts with ``new`` tokens each, ``batch`` rows at once, on one device."""
+    if rows <= 0:
+        return 0.0
+    together = min(rows, batch)
+    context = prompt + new // 2
+    precision = "bfloat16" if width == 2 else "float32"
+    moved = shape.multiplied * width + shape.cache_bytes(together * context, width)
+    step = max(
+        moved / (device.bandwidth * SHARE_DECODING),
+        shape.flops(together, context) / (device.peak(precision) * SHARE_TRAINING),
+        shape.layers * device.launch,
+    )
+    prefill = shape.flops(together * prompt, prompt // 2) / (device.peak(precision) * SHARE_TRAINING)
+    return -(-rows // together) * (new * step + prefill)
+
+
+def decode_flops(shape: Shape, rows: int, prompt: int, new: int) -> float:
+    """Operations to answer ``rows`` prompts with ``new`` tokens each."""
+    return shape.flops(rows * prompt, prompt // 2) + shape.flops(rows * new, prompt + new // 2)
+
+
+def stages_of(work: Work, device: Device) -> Iterator[StageEstimate]:
+    """What a training consists of. Processes share every stage but the teacher's texts, which one of them samples."""
+    arithmetic = device.peak(work.precision) * SHARE_TRAINING
+    tokens, middle = work.steps * work.rows * work.length, work.length // 2
+    standing, passes = _standing(memory_of(work)), _student_pass(work) + _teacher_pass(work)
+    prompt, new, batch = work.prompt_tokens, work.response_tokens, work.generation_batch
+    if work.teacher is not None and (rows := work.teacher_texts):
+        operations = decode_flops(work.teacher, rows, prompt, new)
+        seconds = decode_seconds(work.teacher, rows, prompt, new, batch, WIDTH[work.precision], device)
+        yield StageEstimate("teacher texts", rows * new, operations, seconds, standing + _teacher_cache(work))
+    if rows := round(work.rows * work.on_policy):
+        operations = work.steps * decode_flops(work.student, rows, prompt, new)
+        seconds = work.steps * decode_seconds(work.student, rows, prompt, new, batch, 4, device)
+        yield StageEstimate(
+            "student rollouts", work.steps * rows * new, operations, seconds, standing + _student_cache(work)
+        )
+    if work.teacher is not None and work.signal:
+        operations = work.teacher.flops(tokens, middle)
+        yield StageEstimate(
+            "teacher forward", tokens, operations, operations / arithmetic, standing + _teacher_pass(work)
+        )
+    operations = 3 * work.student.flops(tokens, middle)
+    yield StageEstimate("student forward and backward", tokens, operations, operations / arithmetic, standing + passes)
+
+
+def answering(shape: Shape, rows: int, lengths: tuple[int, int, int], batch: int, device: Device) -> StageEstimate:
+    """A trained model answers ``rows`` problems in fp32. ``lengths``: of a prompt, an answer, the longest answer."""
+    prompt, new, longest = lengths
+    held = 4 * shape.parameters + cache_of(shape, min(rows, batch), prompt + longest, 4)
+    seconds = decode_seconds(shape, rows, prompt, new, batch, 4, device)
+    return StageEstimate("evaluation", rows * new, decode_flops(shape, rows, prompt, new), seconds, held)
+
+
+def estimate(work: Work, device: Device) -> Estimate:
+    """Memory and time of ``work`` on ``device``, with what was assumed."""
+    longest = f"every sequence as long as allowed: {work.prompt_tokens} + {work.response_tokens} tokens"
+    words = (*assumptions(work, device), longest, "evaluation is left out")
+    return Estimate(memory_of(work), {stage.stage: stage.seconds for stage in stages_of(work, device)}, words)
+
+
+def assumptions(work: Work, device: Device) -> tuple[str, ...]:
+    """What every estimate rests on, whatever the lengths."""
+    states = "cut over the processes (FSDP)" if work.sharded else "whole on every process (DDP)"
+    return (
+        f"{work.processes} x {device.name}; student weights, gradients and AdamW moments in fp32, {states}",
+        "no gradient checkpointing; attention by sdpa, whose scores are never stored",
+        f"{SHARE_TRAINING:.0%} of peak arithmetic in passes, {SHARE_DECODING:.0%} of peak bandwidth and "
+        f"{device.launch * 1e3:g} ms a layer in decoding (assumed, not measured on this device)",
+        "loading and communication between processes are left out",
+    )
+
+
+def excess(work: Work, memory: float) -> tuple[int, str] | None:
+    """By how many bytes ``work`` overruns ``memory``, and the mend; None where it fits."""
+    found = Estimate(memory_of(work), {}, ())
+    over = round(found.peak - memory)
+    if over <= 0:
+        return None
+    if found.standing >= memory:
+        return over, "the models alone do not fit: use a smaller model, or more processes with FSDP"
+    for name, phase, setting in (
+        ("micro_batch", "forward and backward", "training.micro_batch"),
+        ("generation_batch", "generation", "evaluation.batch"),
+    ):
+        if found.standing + found.memory[phase] <= memory:
+            continue
+        low, high = 0, getattr(work, name)
+        while high - low > 1:  # the largest that fits
+            middle = (low + high) // 2
+            fits = found.standing + memory_of(replace(work, **{name: middle}))[phase] <= memory
+            low, high = (middle, high) if fits else (low, middle)
+        if low:
+            return over, f"lower {setting} from {getattr(work, name)} to {low}"
+        return over, "one sequence does not fit: lower training.max_tokens, or use more processes with FSDP"
+    raise AssertionError("the peak is one of the two phases")

@@ -1,0 +1,58 @@
+"""A method under a recipe as numbers: what :mod:`harness.estimate.resources` reckons with."""
+
+from __future__ import annotations
+
+from harness.estimate.resources import Work
+from harness.estimate.shapes import Shape
+from harness.method import Method, Step, texts_of
+from harness.recipe import Recipe
+from harness.types import Source
+
+DRAWS = 20  # steps and draws, evenly spread, at which a method is asked for its sources
+
+
+def work(
+    method: Method,
+    recipe: Recipe,
+    student: Shape,
+    teacher: Shape | None,
+    prompts: int,
+    lengths: tuple[int, int],
+    processes: int = 1,
+    sharded: bool = False,
+) -> Work:
+    """``teacher``: None for a method that asks none. ``prompts``: those that a teacher would answer. ``lengths``: of a
+    prompt and a response, in tokens.
+    """
+    plan = recipe.training
+    sources, own = mixture(method, plan.steps)
+    return Work(
+        student=student,
+        teacher=teacher,
+        steps=plan.steps,
+        batch=plan.batch,
+        micro_batch=plan.micro_batch,
+        prompt_tokens=lengths[0],
+        response_tokens=lengths[1],
+        precision=plan.precision,
+        on_policy=own,
+        teacher_texts=prompts if Source.TEACHER in texts_of(method, plan.steps) else 0,
+        signal=method.needs.teacher == "signal",
+        sources=sources,
+        generation_batch=recipe.evaluation.batch,
+        processes=processes,
+        sharded=sharded,
+    )
+
+
+def asks_teacher(method: Method) -> bool:
+    return method.needs.teacher != "none" or method.needs.proposals
+
+
+def mixture(method: Method, steps: int) -> tuple[int, float]:
+    """How many sequences a prompt becomes at most, and the share of sequences that the student samples."""
+    total = max(steps, 1)
+    places = [((i * (total - 1)) // (DRAWS - 1), (j + 0.5) / DRAWS) for i in range(DRAWS) for j in range(DRAWS)]
+    drawn = [method.sources(Step(index, total, draw)) for index, draw in places]
+    own = sum(source not in (Source.DATA, Source.TEACHER) for sources in drawn for source in sources)
+    return max(map(len, drawn)), own / max(sum(map(len, drawn)), 1)

@@ -1,0 +1,226 @@
+"""Two methods on one task: whether B differs from A, by how much, how sure, and what would settle it.
+
+    found = compare(records, "vcrd", "gkd@trl", "humaneval", store.completions)
+    print(in_words(found[0]))
+
+Only scores under one protocol are compared, problem by problem, and only students of the same training seed. Which rows
+were taken, and which others a name could have meant, is part of the answer: :mod:`harness.leaderboard.row_selection`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.errors import BadInput
+from harness.leaderboard import conventions, inference, labels, row_selection
+from harness.leaderboard.inference import LEVEL, Completions, Group
+from harness.leaderboard.row_selection import Taken
+from harness.leaderboard.rows import MICRO, alike, latest, selected
+from harness.leaderboard.views import EVERYTHING, View
+from harness.records.record import Record
+from harness.stats import intervals
+from harness.stats.intervals import Comparison, SeedVariance
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """B against A on one task under one protocol. ``p_holm`` is adjusted over the tasks asked for together."""
+
+    task: str
+    protocol: str
+    metric: str
+    a: str
+    b: str
+    reconstructions: tuple[str, ...]  # those of a and b whose published formula is not known
+    score_a: float
+    score_b: float
+    problems: int
+    seeds: tuple[int, ...]
+    comparison: Comparison
+    p_holm: float
+    more_problems: float  # with the same seeds; inf: no number would do
+    more_seeds: float  # on the same problems
+    times_both: float  # by which both would have to grow; 1 or less: no need
+    minimum_detectable: float  # the smallest difference that these problems and seeds show in four of five trials
+    taken: tuple[Taken, Taken]  # the rows of a and b, and the rule that chose them
+    notes: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        return self.p_holm < LEVEL
+
+
+def compare(
+    records: Iterable[Record],
+    a: str,
+    b: str,
+    tasks: Sequence[str],
+    completions: Completions,
+    protocol: str | None = None,
+    view: View = EVERYTHING,
+) -> list[ComparisonResult]:
+    """One comparison a task, Holm-adjusted over them.
+
+    ``a`` and ``b`` are names as in a table, with settings where several rows have one name:
+    ``gkd``, ``gkd@trl``, ``vcrd@shuffled``, ``sft:training.steps=900``. ``view`` says which budget two rows of
+    several must share. ``protocol`` is the beginning of a hash, needed where both were measured under several. Raises
+    BadInput when there is nothing to compare, or when it is not clear which rows are meant.
+    """
+    by_task: dict[str, list[Record]] = defaultdict(list)
+    for record in latest(records):
+        by_task[record["task"]].append(record)
+    titles = list(dict.fromkeys(selected(by_task, tasks)))
+    pairs = [_pair(by_task[title], title, a, b, completions, protocol, view) for title in titles]
+    found = [(intervals.compare(pair.first, pair.second, seeds=pair.pooled), pair) for pair in pairs]
+    adjusted = intervals.holm([comparison.p for comparison, _ in found])
+    return [_versus(c, pair, p, len(found)) for (c, pair), p in zip(found, adjusted, strict=True)]
+
+
+@dataclass(frozen=True)
+class PairedScores:
+    """Scores [S, N] of two rows, seed by seed and problem by problem."""
+
+    title: str
+    a: Group
+    b: Group
+    names: tuple[str, str]
+    seeds: tuple[int, ...]
+    first: np.ndarray
+    second: np.ndarray
+    notes: tuple[str, ...]
+    pooled: SeedVariance | None = None  # how seeds vary, as all rows of the table tell
+    taken: tuple[Taken, ...] = ()
+
+
+def pair_up(a: Group, b: Group, names: tuple[str, str]) -> PairedScores:
+    """Two rows of one protocol side by side. Raises BadInput where seeds or problems cannot be paired.
+
+    A model that was not trained has no seeds to pair: its mean stands against every student of the other.
+    """
+    title = a.first["task"]
+    if {r["run_id"] for r in a.records} == {r["run_id"] for r in b.records}:
+        raise BadInput(f"{names[0]} and {names[1]} are the same records of {title}; name two different rows")
+    for group, name in ((a, names[0]), (b, names[1])):
+        if group.matrix is None:
+            raise BadInput(
+                f"{name} on {title}: completions of {group.first['run_id']} are gone, damaged or of other problems, so "
+                "nothing can be paired; restore them, or run again with --again"
+            )
+    if a.matrix.ids != b.matrix.ids:
+        raise BadInput(f"{names[0]} and {names[1]} answered different problems of {title}; nothing can be paired")
+    seeds_a, seeds_b = ([r["seed"] for r in group.records] for group in (a, b))
+    first, second, notes = a.matrix.scores, b.matrix.scores, []
+    if a.reference or b.reference:
+        first = first.mean(axis=0, keepdims=True) if a.reference else first
+        second = second.mean(axis=0, keepdims=True) if b.reference else second
+        first, second = np.broadcast_arrays(first, second)
+        shared = sorted(seeds_b if a.reference else seeds_a)[: len(first)]
+    else:
+        shared = sorted(set(seeds_a) & set(seeds_b))
+        if not shared:
+            raise BadInput(
+                f"{names[0]} has the seeds {_listed(seeds_a)} on {title} and {names[1]} has {_listed(seeds_b)}: no "
+                f"seed is shared, so nothing can be paired; run {names[1]} with --seed {' '.join(map(str, seeds_a))}"
+            )
+        first = first[[seeds_a.index(seed) for seed in shared]]
+        second = second[[seeds_b.index(seed) for seed in shared]]
+        for name, seeds in zip(names, (seeds_a, seeds_b), strict=True):
+            if left := sorted(set(seeds) - set(shared)):
+                notes.append(f"seed {_listed(left)} of {name} left out: the other side lacks it")
+        if len(shared) == 1:
+            notes.append("one training seed each: what other seeds would give is not known")
+    if a.first["world"] == "micro":
+        notes.append(MICRO)
+    for group, name in ((a, names[0]), (b, names[1])):
+        if group.roles.reconstruction:
+            notes.append(f"{name}: {group.first['method']['note']}")
+    notes += conventions.differences([a, b])
+    return PairedScores(title, a, b, names, tuple(shared), first, second, tuple(notes))
+
+
+def _pair(
+    members: Sequence[Record],
+    title: str,
+    a: str,
+    b: str,
+    completions: Completions,
+    protocol: str | None,
+    view: View,
+) -> PairedScores:
+    first, second = (row_selection.of_name(members, title, name) for name in (a, b))
+    protocols_a, protocols_b = ({r["protocol"]["hash"] for r in side} for side in (first, second))
+    shared = protocols_a & protocols_b
+    if not shared:
+        raise BadInput(
+            f"{a} and {b} share no protocol on {title}: {a} was measured under {_listed(protocols_a)}, {b} under "
+            f"{_listed(protocols_b)}; measure both under one (harness run --protocol)"
+        )
+    chosen = sorted(h for h in shared if h.startswith(protocol or ""))
+    if len(chosen) != 1:
+        differs = labels.of_protocols({h: [r for r in members if r["protocol"]["hash"] == h] for h in sorted(shared)})
+        choices = "; ".join(f"{h[:12]} ({words})" if words else h[:12] for h, words in differs.items())
+        what = f"no shared protocol begins with {protocol!r}" if protocol and not chosen else "several protocols fit"
+        raise BadInput(f"{title}: {what}; choose one with --protocol HASH: {choices}")
+    rows_a, rows_b = ([r for r in side if r["protocol"]["hash"] == chosen[0]] for side in (first, second))
+    under = [r for r in members if r["protocol"]["hash"] == chosen[0]]
+    all_rows = alike(under)
+    taken = row_selection.choose(alike(rows_a), alike(rows_b), all_rows, title, (a, b), view)
+    groups = [Group(one.records, inference.read_matrix(one.records, completions)) for one in taken]
+    pair = dataclasses.replace(pair_up(*groups, (a, b)), taken=taken)
+    if len(pair.seeds) == 1 or not inference.affordable(under):
+        return pair
+    rows = [Group(g, inference.read_matrix(g, completions)) for g in all_rows]
+    telling = sum(not row.reference and row.matrix is not None and len(row.records) > 1 for row in rows)
+    words = (f"how much training seeds vary is told by all {telling} rows of the table",) if telling > 2 else ()
+    return dataclasses.replace(pair, pooled=inference.seed_variance(rows), notes=pair.notes + words)
+
+
+def _called(pair: PairedScores, side: int) -> str:
+    """A side by its name, and by what tells it from other rows where its name has several."""
+    taken = pair.taken[side]
+    return taken.selector if taken.others else pair.names[side]
+
+
+def _versus(comparison: Comparison, pair: PairedScores, p: float, tests: int) -> ComparisonResult:
+    seeds, problems = pair.first.shape
+    return ComparisonResult(
+        task=pair.title,
+        protocol=pair.a.first["protocol"]["hash"],
+        metric=pair.a.first["metric"],
+        a=_called(pair, 0),
+        b=_called(pair, 1),
+        reconstructions=tuple(
+            _called(pair, side) for side, group in enumerate((pair.a, pair.b)) if group.roles.reconstruction
+        ),
+        score_a=float(pair.first.mean()),
+        score_b=float(pair.second.mean()),
+        problems=problems,
+        seeds=pair.seeds,
+        comparison=comparison,
+        p_holm=p,
+        more_problems=max(intervals.problems_needed(comparison, seeds) - problems, 0),
+        more_seeds=max(intervals.seeds_needed(comparison, problems) - seeds, 0) if seeds > 1 else math.inf,
+        times_both=intervals.scale_needed(comparison, seeds, problems),
+        minimum_detectable=smallest_seen(comparison, pair.first, pair.second),
+        taken=pair.taken,
+        notes=pair.notes + ((f"p Holm-adjusted over {tests} tasks",) if tests > 1 else ()),
+    )
+
+
+def smallest_seen(comparison: Comparison, first: np.ndarray, second: np.ndarray) -> float:
+    """The smallest difference that as many problems and seeds show in four of five trials."""
+    if comparison.spread.value > 0:
+        return intervals.reach(0.8, 1 - LEVEL) * math.sqrt(comparison.spread.value)
+    # All differences alike say nothing of their spread: as if the two sides were not paired.
+    return intervals.minimum_detectable_effect(first.shape[1], float(min(first.mean(), second.mean())))
+
+
+def _listed(values: Iterable[Any] | Mapping[Any, Any]) -> str:
+    return ", ".join(str(value)[:12] for value in sorted(values))

@@ -1,0 +1,66 @@
+"""A comparison of two methods in words, and as JSON."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, fields
+from typing import Any
+
+from harness.leaderboard.compare import ComparisonResult
+from harness.leaderboard.numbers import signed
+
+
+def as_json(found: ComparisonResult) -> dict[str, Any]:
+    """Every number, finite or null."""
+    facts = {field.name: getattr(found, field.name) for field in fields(found)}
+    facts |= {"comparison": asdict(found.comparison), "taken": [side.as_json() for side in found.taken]}
+    facts |= {"differs": found.differs, "sentence": in_words(found)}
+    return {key: None if value == math.inf else value for key, value in facts.items()}
+
+
+def in_words(found: ComparisonResult) -> str:
+    """Whether B differs from A, by how much, how sure, and what would settle it: one sentence for a person."""
+    c, (a, b) = found.comparison, (_name(found, found.a), _name(found, found.b))
+    low, high = (signed(bound) for bound in c.interval)
+    where = f"{found.metric}, {found.problems} problems × {_many(len(found.seeds), 'seed')}"
+    gap = f"{signed(c.difference)} points [95 % {low} to {high}]"
+    scores = f"{100 * found.score_b:.1f} against {100 * found.score_a:.1f}"
+    sure = f"p {_p(found.p_holm)}, {c.test}"
+    if found.differs:
+        verdict = f"{b} is {'better' if c.difference > 0 else 'worse'} than {a} by {gap}"
+        return f"On {found.task} ({where}) {verdict} ({scores}; {sure}), and no more problems or seeds are needed."
+    verdict = f"{b} cannot be told from {a}: {gap}"
+    return f"On {found.task} ({where}) {verdict} ({scores}; {sure}); {_settle(found)}."
+
+
+def _settle(found: ComparisonResult) -> str:
+    ways = []
+    if found.more_problems < math.inf:
+        ways.append(f"about {_many(int(found.more_problems), 'more problem')}")
+    if found.more_seeds < math.inf:
+        ways.append(f"about {_many(int(found.more_seeds), 'more seed')}")
+    if ways:
+        return f"{' or '.join(ways)} would settle a difference of this size (in four of five trials)"
+    if found.times_both > 1:
+        times = found.times_both
+        together = (
+            f"{_many(math.ceil(found.problems * times), 'problem')} with {math.ceil(len(found.seeds) * times)} seeds"
+        )
+        return f"more problems or seeds alone would not settle it, about {together} would (in four of five trials)"
+    return f"only a difference of {_points(found.minimum_detectable)} or more would be seen in four of five trials"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f} points"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _p(value: float) -> str:
+    return f"= {value:.2g}" if value >= 0.0001 else "< 0.0001"
+
+
+def _name(found: ComparisonResult, name: str) -> str:
+    return f"{name} (reconstruction)" if name in found.reconstructions else name

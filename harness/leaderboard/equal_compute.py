@@ -1,0 +1,146 @@
+"""Equal compute, defined once for ``table``, ``compare``, ``plot``, ``board`` and ``reproduce``.
+
+unit        what the training cost, median over the seeds of a row: floating-point operations unless another is named
+anchor      the row whose cost is the budget. Unless a method is named: of the rows with the commonest number of
+            steps, the one whose budget most methods have a run at; of equals no control, and the dearest
+tolerance   two costs are equal when the dearer is at most 1.15 times the cheaper: steps bought for a budget are rounded
+            to two digits, and a method that samples its own texts does not cost the same at every step
+
+``flops`` are 6 a parameter and token of the student's training and 2 of every forward pass of the teacher and sampled
+token (:func:`harness.estimate.shapes.token_flops`); they do not hang on the machine. ``seconds`` do, so only rows of
+one machine are compared by them. ``tokens`` went through the student, through the teacher, or were sampled.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from statistics import median
+from typing import Any
+
+from harness.errors import BadInput, unknown
+from harness.estimate import model_size
+from harness.estimate.shapes import PUBLISHED, token_flops
+from harness.leaderboard import labels
+from harness.leaderboard.inference import Group
+from harness.leaderboard.numbers import amount
+from harness.models.files import MICRO, locate
+from harness.records import roles
+from harness.records.record import Record
+
+UNITS = {"flops": "FLOPs", "seconds": "s", "tokens": "tokens"}
+DEFAULT = "flops"
+TOLERANCE = 1.15
+TOKENS = ("student_tokens", "teacher_forward_tokens", "generated_tokens")
+WITHIN = f"within a factor of {TOLERANCE:g}"
+
+
+def cost(record: Record, unit: str = DEFAULT) -> float:
+    """What the training of ``record`` cost. Raises BadInput for FLOPs where a model's parameters are not known."""
+    if unit not in UNITS:
+        raise unknown("unit of cost", unit, UNITS)
+    spent = record["cost"]
+    if unit == "seconds":
+        return float(spent["seconds"])
+    if unit == "tokens":
+        return float(sum(spent[key] for key in TOKENS))
+    return flops(record)
+
+
+def flops(record: Record) -> float:
+    """Floating-point operations of the training of ``record``: the only place that turns a cost into them."""
+    spent = record["cost"]
+    if not any(spent[key] for key in TOKENS):
+        return 0.0
+    student = _parameters(record, "student")
+    teacher = _parameters(record, "teacher") if spent["teacher_forward_tokens"] else 0
+    return token_flops(student, teacher, *(spent[key] for key in TOKENS))
+
+
+def median_cost(records: Sequence[Record], unit: str = DEFAULT) -> float:
+    """The cost of a row: what all seeds share and one had to wait for weighs nothing in a median."""
+    return median(cost(record, unit) for record in records)
+
+
+def alike(a: float, b: float) -> bool:
+    """Whether two costs are equal compute."""
+    low, high = sorted((a, b))
+    return high <= TOLERANCE * low
+
+
+def measured_alike(group: Group, budget: Group, unit: str) -> str | None:
+    """None where ``group`` costs what ``budget`` costs, else why it does not stand beside it."""
+    if unit == "seconds" and _machine(group) != _machine(budget):
+        return "timed on another machine"
+    try:
+        spent, wanted = median_cost(group.records, unit), median_cost(budget.records, unit)
+    except BadInput as error:
+        return str(error)
+    return None if alike(spent, wanted) else said(spent, unit)
+
+
+def anchor(competitors: Sequence[Group], unit: str, name: str | None = None) -> Group:
+    """The row whose cost is the budget. Raises BadInput where ``name`` has no row, or no row's cost is known."""
+    names = {labels.name_of(group.first["method"]) for group in competitors}
+    if name is not None and name not in names:
+        raise unknown("anchor among the rows", name, names)
+    costs, faults = {}, []
+    for i, group in enumerate(competitors):
+        try:
+            costs[i] = median_cost(group.records, unit)
+        except BadInput as error:
+            faults.append(str(error))
+    named = [i for i in costs if name in (None, labels.name_of(competitors[i].first["method"]))]
+    if not named:
+        raise BadInput(f"equal compute: no cost in {unit} is known for {name or 'any row'}: {faults[0]}")
+    counts = Counter(competitors[i].first["cost"]["steps"] for i in costs)
+    commonest = max(counts, key=lambda steps: (counts[steps], -steps))
+    base = [i for i in named if competitors[i].first["cost"]["steps"] == commonest] or named
+
+    def standing(i: int) -> tuple[int, bool, float]:
+        near = [j for j in costs if measured_alike(competitors[j], competitors[i], unit) is None]
+        served = {labels.name_of(competitors[j].first["method"]) for j in near}
+        return len(served), roles.of(competitors[i].first).role != roles.CONTROL, costs[i]
+
+    return competitors[max(base, key=standing)]
+
+
+def caption(budget: Group, unit: str) -> str:
+    """Unit, anchor and tolerance in words: ``equal compute: 720 GFLOPs, as vcrd at 200 steps, within …``."""
+    first = budget.first
+    name = f"{labels.name_of(first['method'])} at {first['cost']['steps']:,} steps"
+    return f"equal compute: {said(median_cost(budget.records, unit), unit)} of training, as {name}, {WITHIN}"
+
+
+def said(value: float, unit: str) -> str:
+    """A cost in words: ``720 GFLOPs``, ``634 k tokens``, ``30 s``."""
+    if unit == "flops":
+        return amount(value, UNITS[unit])
+    return f"{amount(value) if unit == 'tokens' else f'{value:.3g}'} {UNITS[unit]}"
+
+
+def _machine(group: Group) -> tuple[Any, ...]:
+    where = group.first["provenance"]
+    return where.get("cpu"), where.get("cores"), where.get("device")
+
+
+def _parameters(record: Record, side: str) -> int:
+    """The parameters of a model as its record counts them, else as its shipped files or published shape do."""
+    known: Mapping[str, Any] = record.get("parameters") or {}
+    name = record[side]
+    found = known.get(side) or (name and _of_model(name))
+    if not found:
+        raise BadInput(
+            f"FLOPs of {record['run_id']}: the parameters of {name or 'its teacher'} are not known; run it again "
+            "(--again) where the model is, or count another unit (--cost tokens)"
+        )
+    return found
+
+
+@cache
+def _of_model(name: str) -> int | None:
+    """For records that count no parameters. Nothing is fetched: a table may be made where no model is."""
+    if name.startswith(MICRO):
+        return model_size.parameters(locate(name))
+    return PUBLISHED[name].parameters if name in PUBLISHED else None

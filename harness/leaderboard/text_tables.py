@@ -1,0 +1,119 @@
+"""A sheet of cells as Markdown, LaTeX or HTML: the looks of every table, and nothing else.
+
+The best of a column is bold, the second underlined, and a dagger marks what cannot be told from the best.
+"""
+
+from __future__ import annotations
+
+import html as entities
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from harness import safe_read
+
+TIED, RECONSTRUCTED, MISSING = "†", "‡", "–"
+Emphasis = Callable[[str, int | None], str]  # text and rank
+
+
+@dataclass(frozen=True)
+class TableCell:
+    text: str
+    rank: int | None = None  # 1 is the best of its column
+    tied: bool = False  # not distinguishable from the best
+
+
+@dataclass(frozen=True)
+class Table:
+    """``rows`` begin with what names them; numbers stand to the right unless ``words``."""
+
+    title: str
+    subtitle: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[TableCell]]
+    notes: Sequence[str] = field(default_factory=list)
+    words: bool = False
+
+
+def plain(*texts: str) -> list[TableCell]:
+    """A row of cells without ranks."""
+    return [TableCell(text) for text in texts]
+
+
+def _lines(sheet: Table, emphasise: Emphasis, escape: Callable[[str], str]) -> Iterator[list[str]]:
+    for row in sheet.rows:
+        yield [emphasise(escape(cell.text), cell.rank) + (escape(TIED) if cell.tied else "") for cell in row]
+
+
+def markdown(sheets: Sequence[Table]) -> str:
+    def emphasise(text: str, rank: int | None) -> str:
+        return {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(rank, text)
+
+    blocks = []
+    for sheet in sheets:
+        right = "---" if sheet.words else "---:"
+        lines = [[_markdown(name) for name in sheet.header], ["---", *[right] * (len(sheet.header) - 1)]]
+        lines += _lines(sheet, emphasise, _markdown)
+        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        notes = "  \n".join(map(_markdown, sheet.notes))
+        parts = [f"### {_markdown(sheet.title)}", sheet.subtitle, table, notes]
+        blocks.append("\n\n".join(filter(None, parts)))
+    return "\n\n".join(blocks)
+
+
+def _markdown(text: str) -> str:
+    """The text of a cell that can be no markup: neither emphasis nor tag, entity, link or bare address."""
+    text = re.sub(r"([\\|*_`])", r"\\\1", safe_read.printable(text))
+    text = re.sub(r"(<(?=[A-Za-z/!?])|&(?=#?\w+;))", r"\\\1", text)
+    if re.search(r"\][(\[:]", text):  # an interval in brackets stays readable
+        text = re.sub(r"([\[\]])", r"\\\1", text)
+    return text.replace("://", ":\u200b//")
+
+
+def latex(sheets: Sequence[Table]) -> str:
+    """booktabs tables; needs ``\\usepackage{booktabs}``."""
+
+    def emphasise(text: str, rank: int | None) -> str:
+        return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(rank, text)
+
+    blocks = []
+    for sheet in sheets:
+        header = " & ".join(map(_latex, sheet.header))
+        body = "\n".join(f"{' & '.join(cells)} \\\\" for cells in _lines(sheet, emphasise, _latex))
+        notes = r" \\ ".join(_latex(note) for note in filter(None, [sheet.subtitle, *sheet.notes]))
+        columns = "l" + ("l" if sheet.words else "r") * (len(sheet.header) - 1)
+        blocks.append(
+            f"% {sheet.title}\n\\begin{{table}}\n\\centering\n\\caption{{{_latex(sheet.title)}}}\n"
+            f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{header} \\\\\n\\midrule\n{body}\n\\bottomrule\n"
+            f"\\end{{tabular}}\n\n\\footnotesize {notes}\n\\end{{table}}"
+        )
+    return "\n\n".join(blocks)
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", RECONSTRUCTED: r"$^\ddagger$",
+    TIED: r"$^\dagger$", "–": "--", "≥": r"$\geq$", "±": r"$\pm$", "×": r"$\times$", "…": r"\dots{}", "\n": " ",
+} | {character: f"\\{character}" for character in "&%$#_{}"}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in safe_read.printable(text.replace("\n", " ")))
+
+
+def html(sheets: Sequence[Table]) -> str:
+    def emphasise(text: str, rank: int | None) -> str:
+        return {1: f"<strong>{text}</strong>", 2: f"<u>{text}</u>"}.get(rank, text)
+
+    blocks = []
+    for sheet in sheets:
+        header = "".join(f'<th scope="col">{entities.escape(name)}</th>' for name in sheet.header)
+        body = "\n".join(
+            f'<tr><th scope="row">{cells[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>"
+            for cells in _lines(sheet, emphasise, entities.escape)
+        )
+        notes = "".join(f"<p>{entities.escape(note)}</p>\n" for note in filter(None, [sheet.subtitle, *sheet.notes]))
+        blocks.append(
+            f"<section>\n<table>\n<caption>{entities.escape(sheet.title)}</caption>\n<thead><tr>{header}</tr></thead>\n"
+            f"<tbody>\n{body}\n</tbody>\n</table>\n{notes}</section>"
+        )
+    return "\n".join(blocks)

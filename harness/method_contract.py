@@ -1,0 +1,144 @@
+"""What the parts of a method must give, checked where they give it: before any training and at every step of it.
+
+Each function raises BadInput with FILE:LINE of the part, what it gave and what is wanted. Shapes and types cost
+nothing to look at, so the training loop asks the same questions of every slice of tokens that the plan asked of a few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness import error_location
+from harness.error_location import describe
+from harness.errors import BadInput
+from harness.method import Method, Mixture, Needs, Speculation
+from harness.types import Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What the loop reports itself: a metric of such a name would stand in its place.
+REPORTED = {"loss", "grad_norm", "learning_rate", "validation_loss", "step", "seconds", "on_policy", "buffer_age"}
+
+
+def broken(method: Method, part: str, said: str) -> BadInput:
+    """The error of a part of a method: FILE:LINE, the part, what is wrong and what is wanted."""
+    return BadInput(f"{error_location.of(type(method), part)}: {part} of method {method.name} {said}")
+
+
+def needs(method: Method) -> None:
+    """``needs`` and ``reduction`` are of the known words and numbers."""
+    found = method.needs
+    if not isinstance(found, Needs):
+        raise broken(method, "needs", f"is {describe(found)}; say needs = Needs(...), from harness.method")
+    words = {"teacher": ("none", "text", "signal"), "segment": ("token", "line", "sentence")}
+    for name, known in words.items():
+        if getattr(found, name) not in known:
+            raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not {_or(known)}")
+    for name in ("proposals", "exact", "gate", "survey", "full"):
+        if not isinstance(getattr(found, name), bool):
+            raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not True or False")
+    for name in ("replay", "validate_every"):
+        value = getattr(found, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise broken(method, "needs", f"says {name}={value!r}, which is no whole number from 0")
+    if not isinstance(found.joint, Mixture | Speculation | None):
+        raise broken(method, "needs", f"says joint={found.joint!r}; give a Mixture, a Speculation or None")
+    if found.sequence_features and found.teacher != "signal":
+        raise broken(method, "needs", 'asks for a survey, which reads the teacher\'s signal: add teacher="signal"')
+    if found.joint and found.teacher == "none":
+        raise broken(method, "needs", 'samples jointly with the teacher: add teacher="text" or "signal"')
+    if found.sequence_features and type(method).sequence_features is Method.sequence_features:
+        raise broken(method, "needs", "asks for a survey; add a method survey(self, sequences), or leave survey out")
+    known = ("token", "sequence", "source")
+    if method.reduction not in known:
+        raise broken(method, "reduction", f"is {method.reduction!r}, which is not {_or(known)}")
+
+
+def sources(method: Method, found: Any) -> None:
+    """One or more of :class:`Source`, each of which the needs of the method allow."""
+    if isinstance(found, Source | str):
+        raise broken(method, "sources", f"gave {found!r}; return a tuple: (Source.{str(found).upper()},)")
+    if not isinstance(found, tuple | list) or not found:
+        raise broken(method, "sources", f"gave {describe(found)}; return a tuple of one or more harness.types.Source")
+    needed = {
+        Source.TEACHER: (method.needs.teacher != "none", 'teacher="text" or "signal"'),
+        Source.MIXED: (method.needs.joint, "joint=Mixture(...) or Speculation(...)"),
+        Source.REPLAY: (method.needs.replay, "replay=N, the size of the buffer"),
+    }
+    for source in found:
+        if not isinstance(source, Source):
+            raise broken(method, "sources", f"gave {source!r} among {found!r}; each must be a harness.types.Source")
+        given, what = needed.get(source, (True, ""))
+        if not given:
+            raise broken(method, "sources", f"asks for Source.{source.name}; say needs = Needs({what})")
+
+
+def values(method: Method, found: Any, logits: Tensor) -> None:
+    """[N] floating-point numbers with a gradient, for ``logits`` [N, V]."""
+    import torch
+
+    n, v = logits.shape
+    wanted = f"one floating-point value per token is wanted, [{n}] here"
+    if not isinstance(found, torch.Tensor):
+        fix = "does it lack a return?" if found is None else "return a tensor computed from tokens.student"
+        raise broken(method, "objective", f"gave {describe(found)}; {wanted}: {fix}")
+    if found.shape != (n,):
+        fix = {
+            0: "take out .sum() or .mean(), the harness averages over tokens",
+            1: "each token of the slice has its own value",
+        }.get(found.dim(), "sum over the vocabulary with .sum(-1)")
+        fix = "add .squeeze(-1)" if found.shape == (n, 1) and v != 1 else fix
+        raise broken(method, "objective", f"gave {describe(found)}; {wanted}: {fix}")
+    if not found.is_floating_point():
+        raise broken(method, "objective", f"gave {describe(found)}; {wanted}: compute with .float()")
+    if not found.requires_grad and torch.is_grad_enabled() and logits.requires_grad:
+        raise broken(method, "objective", f"gave {describe(found)} {DETACHED}")
+
+
+DETACHED = (
+    "that no gradient leads from to the student; compute it from tokens.student or tokens.logits without .detach(), "
+    ".data, .item(), argmax or torch.no_grad()"
+)
+
+
+def weights(method: Method, found: Any, n: int) -> None:
+    """None, or [N] finite numbers from 0."""
+    import torch
+
+    if found is None:
+        return
+    wanted = f"[{n}] finite values from 0 are wanted, one per token, or None"
+    if not isinstance(found, torch.Tensor) or found.shape != (n,) or found.is_complex():
+        raise broken(method, "weight", f"gave {describe(found)}; {wanted}")
+    smallest = float(found.min()) if n else 0.0  # NaN where one of them is
+    if not smallest >= 0:
+        raise broken(method, "weight", f"gave a weight of {smallest:g}; {wanted}")
+    if not bool(torch.isfinite(found).all()):
+        raise broken(method, "weight", f"gave an infinite weight; {wanted}")
+
+
+def sequence_features(method: Method, found: Any, n: int) -> None:
+    """[N, ...] numbers."""
+    import torch
+
+    if not isinstance(found, torch.Tensor) or found.dim() < 1 or len(found) != n:
+        said = f"gave {describe(found)}; a tensor [{n}, ...] is wanted, one row per token"
+        raise broken(method, "survey", said)
+
+
+def metrics(method: Method, found: Mapping[str, Any], n: int) -> None:
+    """Tensors of one value per token, or of one for all, under names that the loop does not report itself."""
+    import torch
+
+    for name, value in found.items():
+        said = f"set tokens.metrics[{name!r}] to {describe(value)}"
+        if not isinstance(name, str) or name in REPORTED:
+            raise broken(method, "objective", f"{said}; the loop reports that itself, choose another name")
+        if not isinstance(value, torch.Tensor) or value.shape not in ((n,), ()) or value.is_complex():
+            raise broken(method, "objective", f"{said}; a tensor [{n}] is wanted, one value per token")
+
+
+def _or(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,0 +1,311 @@
+"""A method tried on a few made-up tokens: whether it keeps its contract is known before any model is loaded.
+
+``harness run`` tries every method at plan time, ``harness check --method`` and :mod:`harness.testing` print and assert
+the same checks. Thirteen tokens of a few sequences over eleven words, the texts, signal and steps that the method
+itself asks for, on the first and the last step of the training; some milliseconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness import error_location, method_contract, options
+from harness.errors import BadInput
+from harness.method import Method, ReferencePoint, Sequences, Step, Tokens
+from harness.types import Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.recipe import Training
+
+N, V = 13, 11
+LENGTHS = (8, 5)
+LINES = (0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5)  # steps of the text where these are lines or sentences
+MIDWAY = Step(index=3, total=10, draw=0.25)
+DRAWS = (0.0, 0.5, 1.0 - 1e-9)
+OPTIONAL = {  # fields of Tokens that are None unless a method asks for them
+    "teacher": 'needs = Needs(teacher="signal")',
+    "survey": "Needs(sequence_features=True) and a method survey(self, sequences)",
+    "validity": "Needs(proposals=True)",
+    "gate": "Needs(gate=True) and a method weight(self, tokens)",
+    "sampler_log_prob": "sampled text: harness.method.recorded_or(tokens.sampler_log_prob, log_q) serves both",
+}
+
+
+def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator[str]:
+    """Tries a configured method; yields what was found in order, line by line.
+
+    ``steps`` is the length of the training, ``top_k`` that of a top-k signal. The method itself stays as it is. Raises
+    BadInput with FILE:LINE for the first part that breaks its contract.
+    """
+    if isinstance(method, ReferencePoint):
+        yield "a point of reference: evaluated as it comes, never trained"
+        return
+    configuration(type(method))
+    tried = type(method)(method.config)
+    yield "settings: each has a default, of its type and in its range"
+    with _called(method, "needs"):
+        _ = tried.needs, tried.reduction  # properties may raise
+    method_contract.needs(tried)
+    yield "needs and reduction"
+    steps = max(steps, 1)
+    for step in {Step(i, steps, draw): None for i in (0, steps - 1) for draw in DRAWS}:
+        with _called(method, "sources"):
+            found = tried.sources(step)
+        method_contract.sources(tried, found)
+    yield "sources: texts that its needs allow"
+    k = top_k if tried.needs.teacher == "signal" else None
+    moves = False
+    for index, draw in ((0, DRAWS[0]), (0, DRAWS[-1]), (steps // 2, DRAWS[1]), (steps - 1, DRAWS[1])):
+        step = Step(min(index, steps - 1), steps, draw)
+        report, gradient = _slices(tried, step, k)
+        moves |= bool(gradient.any())
+        with _called(method, "after_step"):
+            tried.after_step(step, report)
+    _state(tried)
+    if not moves and method.config == type(method).Config():  # a setting at its limit may well silence a method
+        raise method_contract.broken(method, "objective", f"has a gradient of 0 everywhere {method_contract.DETACHED}")
+    signal = f" on a top-{k} signal" if k else ""
+    yield f"objective: one floating-point value per token, with a gradient to the student's logits{signal}"
+    yield "weight, survey, metrics and after_step; a state that a checkpoint can keep"
+    with _called(method, "card"):
+        card = tried.card()
+    if not isinstance(card, dict):
+        raise method_contract.broken(method, "card", f"gave {error_location.describe(card)}; a dict is wanted")
+    yield "card"
+
+
+def check(method: Method, training: Training) -> None:
+    """Raises BadInput for a method that gives or asks for what a training of this recipe cannot take."""
+    for _ in probe(method, training.steps):
+        pass
+    needs, k = method.needs, training.top_k
+    if training.signal != "top-k" or needs.teacher != "signal":
+        return
+    if needs.exact or needs.sequence_features:
+        why = "needs the teacher's whole distribution"
+    elif getattr(method.config, "temperature", 1.0) != 1.0:
+        why = f"has a loss temperature of {method.config.temperature:g}, and the bucket of the rest was formed at 1"
+    else:
+        for _ in probe(method, training.steps, k):
+            pass
+        return
+    raise BadInput(
+        f"method {method.name} {why}: a top-{k} signal cannot give that; set training.signal=hidden (cached) or live"
+    )
+
+
+def configuration(found: type[Method]) -> None:
+    """``Config`` is a dataclass whose defaults fulfil its own types and ranges, and the variants are settings of it."""
+    if not isinstance(found.Config, type) or not dataclasses.is_dataclass(found.Config):
+        raise BadInput(
+            f"{error_location.of(found, 'Config')}: Config of method {found.name} is no dataclass; put @dataclass(frozen=True) "
+            "above it"
+        )
+    for field in dataclasses.fields(found.Config):
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise BadInput(
+                f"{error_location.of(found.Config, field.name)}: setting {field.name} of method {found.name} has no default; "
+                f'say {field.name}: TYPE = option(DEFAULT, "what it is")'
+            )
+    try:
+        defaults = {f.name: getattr(found.Config(), f.name) for f in dataclasses.fields(found.Config) if f.init}
+        options.build(found.Config, defaults, f"default of method {found.name}")
+    except BadInput as error:
+        raise BadInput(f"{error_location.of(found.Config)}: {error}") from None
+    except Exception as error:  # an annotation or a __post_init__ of theirs may raise anything
+        raise BadInput(
+            f"{error_location.of_error(error) or error_location.of(found.Config)}: {error_location.told(error)}"
+        ) from error
+    if not isinstance(found.variants, dict) or not all(isinstance(v, dict) for v in found.variants.values()):
+        raise BadInput(f"{error_location.of(found, 'variants')}: variants of method {found.name} map names to settings")
+    for name, settings in found.variants.items():
+        try:
+            options.build(found.Config, settings, f"variant {name} of method {found.name}")
+        except BadInput as error:
+            raise BadInput(f"{error_location.of(found, 'variants')}: {error}") from None
+
+
+def random_tokens(
+    seed: int,
+    keep: slice = slice(None),
+    k: int | None = None,
+    dtype: Any = None,
+    method: Method | None = None,
+    step: Step = MIDWAY,
+) -> Tokens:
+    """Thirteen response tokens of two sequences (8 and 5 long) over 11 words, with a teacher.
+
+    ``k`` makes its signal a top-k one; ``keep`` is the slice that is shown. With ``method`` the texts are those that it
+    asks for at ``step``, it surveys them if it wants to, and it is given nothing that it did not ask for.
+    """
+    import torch
+
+    from harness.training.signals import TopKLogits
+
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = torch.randn(2, N, V, generator=generator).to(dtype or torch.float32)
+    labels = torch.randint(0, V, (N,), generator=generator)
+    log_prob: Any = -torch.rand(N, generator=generator)
+    validity: Any = torch.randint(0, 2, (N, 2), generator=generator).float()
+    sequence = torch.repeat_interleave(torch.arange(2), torch.tensor(LENGTHS))
+    position = torch.cat([torch.arange(n) for n in LENGTHS])
+    length = torch.tensor(LENGTHS)[sequence]
+    source: tuple[Source, ...] = (Source.STUDENT, Source.TEACHER)
+    steps, needs = torch.tensor(LINES), None
+    if method is not None:
+        needs, asked = method.needs, tuple(method.sources(step))
+        source = tuple(asked[i % len(asked)] for i in range(2))
+        sampled = torch.tensor([s not in (Source.DATA, Source.TEACHER) for s in source])[sequence]
+        log_prob = log_prob.where(sampled, float("nan")) if sampled.any() else None
+        validity = validity if needs.proposals else None
+        steps = torch.arange(N) if needs.segment == "token" else steps
+
+    surveyed = None
+    if needs is not None and needs.sequence_features:
+        log_q, log_p = (z.log_softmax(-1, torch.float32).gather(-1, labels[:, None])[:, 0] for z in (student, teacher))
+        seen = Sequences(log_p, log_q, log_prob, sequence, position, length, source, step)
+        with torch.no_grad(), _called(method, "survey"):
+            surveyed = method.sequence_features(seen)
+        method_contract.sequence_features(method, surveyed, N)
+    logits = student[keep].clone().requires_grad_()
+    pair = (logits, teacher[keep])
+    if needs is not None and needs.teacher != "signal":
+        pair = (logits, None)
+    elif k is not None:
+        pair = TopKLogits.of(teacher[keep], k).pair(logits, 0, len(logits))
+    tokens = Tokens(
+        logits=logits,
+        labels=labels[keep],
+        student=pair[0],
+        teacher=pair[1],
+        sequence=sequence[keep],
+        position=position[keep],
+        length=length[keep],
+        segment_id=steps[keep] - steps[keep][0],
+        source=source,
+        sampler_log_prob=None if log_prob is None else log_prob[keep],
+        validity=None if validity is None else validity[keep],
+        step=step,
+        sequence_features=None if surveyed is None else surveyed[keep],
+    )
+    if needs is not None:
+        tokens.gate = weigh(method, tokens) if needs.gate else None
+    return tokens
+
+
+def weigh(method: Method, tokens: Tokens) -> Any:
+    """The method's weights of a slice, as the loop asks for them."""
+    import torch
+
+    with torch.no_grad(), _called(method, "weight", tokens):
+        found = method.weight(tokens)
+    method_contract.weights(method, found, len(tokens.logits))
+    return None if found is None else found.float()
+
+
+def value(method: Method, tokens: Tokens) -> tuple[Tensor, Tensor]:
+    """The method's values [N] of a slice and the gradient [N, V] of their sum for ``tokens.logits``, both finite."""
+    import torch
+
+    with _called(method, "objective", tokens):
+        found = method.objective(tokens)
+    method_contract.values(method, found, tokens.logits)
+    method_contract.metrics(method, tokens.metrics, len(tokens.logits))
+    if not bool(torch.isfinite(found).all()):
+        raise method_contract.broken(
+            method, "objective", "gave NaN or infinite values on ordinary logits; guard its logarithms"
+        )
+    (gradient,) = torch.autograd.grad(found.float().sum(), [tokens.logits], allow_unused=True)
+    if gradient is None:
+        raise method_contract.broken(
+            method, "objective", f"gave {error_location.describe(found)} {method_contract.DETACHED}"
+        )
+    if not bool(torch.isfinite(gradient).all()):
+        raise method_contract.broken(
+            method, "objective", "has a gradient of NaN or infinity on ordinary logits; guard its roots and divisions"
+        )
+    return found.detach(), gradient
+
+
+def _slices(method: Method, step: Step, k: int | None) -> tuple[dict[str, float], Tensor]:
+    """All tokens at once and in slices, one of a single token: what a step reports of them, and their gradient."""
+    tokens = random_tokens(0, k=k, method=method, step=step)
+    if not method.needs.gate:
+        weigh(method, tokens)
+    whole, gradient = value(method, tokens)
+    for keep in (slice(0, 5), slice(5, 12), slice(12, 13)):
+        part = random_tokens(0, keep, k=k, method=method, step=step)
+        if not method.needs.gate:
+            weigh(method, part)
+        value(method, part)
+    report = {"loss": float(whole.mean()), "grad_norm": 1.0, "learning_rate": 1e-3}
+    report |= {name: float(metric.float().mean()) for name, metric in tokens.metrics.items()}
+    due = method.needs.validate_every
+    return report | ({"validation_loss": 2.0} if due and (step.index + 1) % due == 0 else {}), gradient
+
+
+def _state(method: Method) -> None:
+    """The state must come back from a checkpoint, which loads numbers, text, tensors and lists of them, no code."""
+    import torch
+
+    kept = io.BytesIO()
+    try:
+        torch.save(method.state, kept)
+        kept.seek(0)
+        torch.load(kept, weights_only=True)
+    except Exception as error:  # pickle and torch raise errors of many types
+        said = "keeps in self.state what a checkpoint cannot; keep numbers, text, tensors, and lists or dicts of them"
+        raise method_contract.broken(method, "after_step", said) from error
+
+
+class _called:
+    """Around a call of a method's part: what it raises becomes one line, with what it was not given and read."""
+
+    def __init__(self, method: Method, part: str, tokens: Tokens | None = None):
+        self.method, self.part, self.tokens = method, part, tokens
+
+    def __enter__(self) -> None:
+        if self.tokens is not None:
+            self.read: set[str] = set()
+            self.kind, self.tokens.__class__ = type(self.tokens), _watching(self.read)
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        if self.tokens is not None:
+            self.tokens.__class__ = self.kind
+        if error is None or isinstance(error, KeyboardInterrupt):
+            return
+        place = error_location.of_error(error) or error_location.of(type(self.method), self.part)
+        said = error_location.told(error)
+        absent = [n for n in OPTIONAL if self.tokens is not None and n in self.read and getattr(self.tokens, n) is None]
+        fixes = [f"; tokens.{name} is None without {OPTIONAL[name]}" for name in absent]
+        raise BadInput(f"{place}: {self.part} of method {self.method.name}: {said}{''.join(fixes)}") from error
+
+
+def _watching(read: set[str]) -> type[Tokens]:
+    """Tokens that note which of their fields are read."""
+
+    class Watched(Tokens):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    Watched.__name__ = Tokens.__name__  # as errors name it
+    return Watched
+
+
+def looks_across(method: Method, k: int | None = None) -> bool:
+    """Whether a token's value depends on the tokens it is computed with; never of an objective that draws at random."""
+    import torch
+
+    method = type(method)(method.config)
+    whole, again = (value(method, random_tokens(0, k=k, method=method))[0] for _ in range(2))
+    if not torch.equal(whole, again):
+        return False
+    parts: Sequence[slice] = (slice(0, 5), slice(5, 13))
+    found = [value(method, random_tokens(0, keep, k=k, method=method))[0] for keep in parts]
+    return not torch.allclose(torch.cat(found), whole, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,143 @@
+"""Text that two models write together, token by token: a mixture of both, or proposals of one checked by the other.
+
+Both models read the same prefix at every position, so each keeps a cache of its own. The random numbers of a row come
+from its own seed, as in :mod:`harness.models.generate`: its text does not depend on what shares its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from harness.method import Mixture, Speculation
+from harness.models.generate import Generated, Generator
+from harness.models.sampling import invert, nucleus
+from harness.models.token_text import continuation
+from harness.types import Decoding
+
+
+class JointGenerator:
+    """Samples from a student and a teacher that share a tokenizer, whose ids the student's generator decodes."""
+
+    def __init__(self, student: Generator, teacher: Generator):
+        self.student, self.teacher = student, teacher
+
+    def continue_ids(
+        self, prompts: Sequence[Sequence[int]], how: Mixture | Speculation, decoding: Decoding, seeds: Sequence[int]
+    ) -> list[Generated]:
+        """One continuation of each prompt, in order; ``log_probs`` are those of the joint sampler.
+
+        Of ``decoding`` a mixture takes temperature and nucleus, both only its length.
+        """
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        made: dict[int, Generated] = {}
+        for start in range(0, len(order), self.student.batch):
+            rows = order[start : start + self.student.batch]
+            found = self._decode([list(prompts[i]) for i in rows], how, decoding, [seeds[i] for i in rows])
+            made |= dict(zip(rows, found, strict=True))
+        return [made[i] for i in range(len(prompts))]
+
+    @torch.inference_mode()
+    def _decode(
+        self, prompts: list[list[int]], how: Mixture | Speculation, decoding: Decoding, seeds: list[int]
+    ) -> list[Generated]:
+        limits = [g.limit or float("inf") for g in (self.student, self.teacher)]
+        room = [int(min(decoding.max_new_tokens, *(limit - len(p) for limit in limits))) for p in prompts]
+        out: list[list[int]] = [[] for _ in prompts]
+        log_probs: list[list[float]] = [[] for _ in prompts]
+        finish = ["length"] * len(prompts)
+        alive = [i for i, r in enumerate(room) if r > 0]
+        pad, vocab = self.student.tokenizer.pad_token_id, len(self.student.tokenizer)
+        lanes = [_Lane(g.model, [prompts[i] for i in alive], pad, vocab) for g in (self.student, self.teacher)]
+        dice = {i: torch.Generator().manual_seed(seeds[i]) for i in alive}
+        while alive:
+            q, p = (lane.logits() for lane in lanes)
+            chances = torch.stack([torch.rand(2, generator=dice[i]) for i in alive]).to(q.device)
+            token, log_prob = _sample(how, decoding, q, p, chances)
+            going = []
+            for k, (i, new, lp) in enumerate(zip(alive, token.tolist(), log_prob.tolist(), strict=True)):
+                out[i].append(new)
+                log_probs[i].append(lp)
+                if new in self.student.end_ids:
+                    finish[i] = "stop"
+                elif len(out[i]) < room[i]:
+                    going.append(k)
+            alive = [alive[k] for k in going]
+            for lane in lanes:
+                lane.keep(going, token)
+        return [
+            Generated(
+                continuation(self.student.tokenizer, prompts[i], out[i]),
+                tuple(out[i]),
+                tuple(log_probs[i]),
+                finish[i],
+                len(prompts[i]),
+            )
+            for i in range(len(prompts))
+        ]
+
+
+class _Lane:
+    """One model's side: its cache, and the tokens that it has not read yet."""
+
+    def __init__(self, model: PreTrainedModel, prompts: list[list[int]], pad: int, vocab: int):
+        self.model, self.vocab = model, vocab
+        self.cache = DynamicCache(config=model.config)
+        width = max(map(len, prompts), default=0)
+        rows = [[pad] * (width - len(p)) + p for p in prompts]
+        seen = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
+        self.ids, self.mask = torch.tensor(rows, device=model.device), torch.tensor(seen, device=model.device)
+        self.position = (self.mask.cumsum(-1) - 1).clamp_min(0)
+
+    def logits(self) -> Tensor:
+        """[rows, vocab] of the next token, in fp32."""
+        out = self.model(
+            input_ids=self.ids,
+            attention_mask=self.mask,
+            position_ids=self.position,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1, : self.vocab].float()
+
+    def keep(self, going: list[int], token: Tensor) -> None:
+        """Drops the rows that ended, and appends its new token to each of the others."""
+        rows = torch.tensor(going, dtype=torch.long, device=token.device)
+        if len(going) < len(token):
+            self.cache.batch_select_indices(rows)
+        mask = self.mask[rows]
+        self.ids = token[rows][:, None]
+        self.mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+        self.position = self.position[rows][:, -1:] + 1
+
+
+def _sample(
+    how: Mixture | Speculation, decoding: Decoding, q: Tensor, p: Tensor, chances: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Tokens [rows] and their log-probability [rows] under the joint sampler; ``chances`` [rows, 2] are uniform."""
+    if isinstance(how, Mixture):
+        student, teacher = (_probs(z, decoding.temperature, decoding.top_p) for z in (q, p))
+        mixed = how.teacher_share * teacher + (1 - how.teacher_share) * student
+        token = invert(mixed, chances[:, 0])
+    else:
+        student = _probs(q, how.student.temperature, how.student.top_p)
+        teacher = _probs(p, how.teacher.temperature, how.teacher.top_p)
+        accepted = torch.zeros_like(p, dtype=torch.bool).scatter_(-1, p.topk(min(how.top_k, p.shape[-1])).indices, True)
+        proposed = invert(student, chances[:, 0])
+        good = accepted.gather(-1, proposed[:, None])[:, 0]
+        token = torch.where(good, proposed, invert(teacher, chances[:, 1]))
+        kept = student * accepted
+        mixed = kept + (1 - kept.sum(-1, keepdim=True)) * teacher
+    return token, mixed.gather(-1, token[:, None])[:, 0].log()
+
+
+def _probs(logits: Tensor, temperature: float, top_p: float) -> Tensor:
+    """[rows, V] the distribution that is sampled from; temperature 0 is greedy."""
+    if temperature <= 0:
+        return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+    masses = nucleus(logits, temperature, top_p)
+    return masses / masses.sum(-1, keepdim=True)

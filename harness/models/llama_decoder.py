@@ -1,0 +1,227 @@
+"""Decoding with the models of the Llama family at a fraction of their module calls: one row, one slot.
+
+The arithmetic is that of transformers' modules, read from the model's own weights; what is gone is what a token pays
+for their generality (masks built anew, caches concatenated, hundreds of Python calls). Rows live in slots of one
+preallocated cache, each at its own length, so that finished rows leave and waiting prompts enter while others go on.
+Models it does not know by name and structure are left to transformers, see :meth:`LlamaDecoder.of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from harness.models.head import Head, trunk
+
+FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
+FUSED_ELEMENTS = 2**24  # weights of all layers up to which the projections that read one input become one matrix
+GROWTH = 64  # columns by which the cache grows at least
+
+
+class LlamaDecoder:
+    """The keys and values of up to ``rows`` texts, and the forward pass that fills them.
+
+    Rows 0 to n-1 are in use; every call of :meth:`step` moves all of them one token on.
+    """
+
+    def __init__(self, model: PreTrainedModel, vocab: int, rows: int):
+        self.head, body = Head.of_checked(model, vocab), trunk(model)
+        self.embed, self.rotary, self.norm = body.embed_tokens, body.rotary_emb, body.norm
+        attention = body.layers[0].self_attn
+        self.head_dim, self.scaling = attention.head_dim, attention.scaling
+        self.heads = attention.q_proj.out_features // self.head_dim
+        self.shared = attention.k_proj.out_features // self.head_dim  # heads of keys and values
+        fuse = sum(p.numel() for p in body.layers.parameters()) <= FUSED_ELEMENTS
+        self.layers = [_Layer(layer, fuse) for layer in body.layers]
+        self.rows, self.device, self.dtype = rows, model.device, self.embed.weight.dtype
+        self.width = 0
+        self.cache: list[tuple[Tensor, Tensor]] = []  # per layer, [rows, width, shared * head_dim]
+        self.blocked = torch.empty(0)  # [rows, width] 0 on columns in use, -inf on the others
+        self.cos = self.sin = torch.empty(0)  # [width, 1, head_dim]
+        self.length: list[int] = []  # tokens in the cache, of each row in use
+
+    @staticmethod
+    def fit(model: PreTrainedModel) -> bool:
+        """Whether this model is computed here as transformers computes it. Exact types, nothing hooked or replaced."""
+        config = model.config
+        if type(model).__name__ not in FAMILY or not type(model).__module__.startswith("transformers."):
+            return False
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type", "default") not in {"default", "linear", "llama3", "yarn"}:
+            return False  # the others change with the length of the text
+        if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+            return False
+        if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
+            return False
+        for module in model.modules():
+            if module._forward_hooks or module._forward_pre_hooks:
+                return False
+            plain = type(module).__module__.startswith(("transformers.", "torch.nn."))
+            if not plain or (isinstance(module, nn.Linear) and type(module) is not nn.Linear):
+                return False
+        return True
+
+    def enter(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """[n, V] logits of the token after each of n prompts, which take the next free rows."""
+        first, sizes = len(self.length), [len(p) for p in prompts]
+        self._reserve(max(sizes) + 1)
+        stop, longest = first + len(sizes), max(sizes)
+        ids = torch.zeros(len(sizes), longest, dtype=torch.long)
+        for i, prompt in enumerate(prompts):
+            ids[i, : sizes[i]] = torch.tensor(prompt)
+        ids, shape = ids.to(self.device), (len(sizes), longest, -1, self.head_dim)
+        cos, sin = self.cos[:longest], self.sin[:longest]
+
+        def attend(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = self.cache[i]
+            # Padding is on the right: what a text's own tokens see lies before it, and later columns are blocked.
+            keys[first:stop, :longest], values[first:stop, :longest] = k.flatten(2), v.flatten(2)
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+            grouped = self.heads != self.shared
+            out = functional.scaled_dot_product_attention(
+                q, k, v, is_causal=True, scale=self.scaling, enable_gqa=grouped
+            )
+            return out.transpose(1, 2).flatten(2)
+
+        hidden = self._through(functional.embedding(ids, self.embed.weight), shape, cos, sin, attend)
+        last = torch.tensor(sizes, device=self.device)
+        columns = torch.arange(self.width, device=self.device)
+        self.blocked[first:stop] = torch.zeros_like(self.blocked[first:stop]).masked_fill_(
+            columns >= last[:, None], -torch.inf
+        )
+        self.length += sizes
+        return self._logits(hidden[torch.arange(len(sizes), device=self.device), last - 1])
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """[n, V] logits of the token after ``tokens`` [n], the newest one of every row in use."""
+        rows, width = len(self.length), max(self.length) + 1
+        self._reserve(width)
+        at = torch.tensor(self.length, device=self.device)
+        flat = at + torch.arange(rows, device=self.device) * self.width
+        self.blocked.view(-1).index_fill_(0, flat, 0.0)
+        mask = self.blocked[:rows, :width].view(rows, 1, 1, width)
+        cos, sin = self.cos[at], self.sin[at]
+
+        def attend(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = self.cache[i]
+            keys.view(-1, keys.shape[2]).index_copy_(0, flat, k.flatten(1))
+            values.view(-1, values.shape[2]).index_copy_(0, flat, v.flatten(1))
+            seen = (t[:rows, :width].unflatten(2, (self.shared, -1)).transpose(1, 2) for t in (keys, values))
+            # The heads that share keys stand where the positions of a longer query would.
+            q = q.reshape(rows, self.shared, -1, self.head_dim)
+            return functional.scaled_dot_product_attention(q, *seen, attn_mask=mask, scale=self.scaling).reshape(
+                rows, -1
+            )
+
+        hidden = self._through(
+            functional.embedding(tokens, self.embed.weight), (rows, -1, self.head_dim), cos, sin, attend
+        )
+        for i in range(rows):
+            self.length[i] += 1
+        return self._logits(hidden)
+
+    def keep(self, rows: Sequence[int]) -> list[int]:
+        """Frees all rows but these (ascending): the last ones move into the gaps. Returns who is where now."""
+        count, chosen = len(rows), set(rows)
+        order = [i if i in chosen else -1 for i in range(count)]
+        movers = [i for i in rows if i >= count]
+        gaps = [place for place, row in enumerate(order) if row < 0]
+        if movers:
+            to, source = (torch.tensor(x, device=self.device) for x in (gaps, movers))
+            longest = max(self.length[i] for i in movers)
+            for part in (t for pair in self.cache for t in pair):
+                part[:, :longest].index_copy_(0, to, part[source, :longest])
+            self.blocked.index_copy_(0, to, self.blocked[source])
+            for gap, mover in zip(gaps, movers, strict=True):
+                order[gap] = mover
+        self.length = [self.length[i] for i in order]
+        return order
+
+    def _reserve(self, width: int) -> None:
+        """Room for ``width`` columns."""
+        if width <= self.width:
+            return
+        old, self.width = self.width, max(width + GROWTH, int(1.5 * self.width))
+
+        def grown(part: Tensor | None, fill: float, dtype: torch.dtype, *shape: int) -> Tensor:
+            new = torch.full((self.rows, self.width, *shape), fill, dtype=dtype, device=self.device)
+            if part is not None and old:
+                new[:, :old] = part
+            return new
+
+        size = self.shared * self.head_dim
+        pairs = self.cache or [(None, None)] * len(self.layers)
+        self.cache = [tuple(grown(part, 0.0, self.dtype, size) for part in pair) for pair in pairs]
+        self.blocked = grown(self.blocked, -torch.inf, self.dtype)
+        place = torch.arange(self.width, device=self.device)[None]
+        cos, sin = self.rotary(self.embed.weight, place)
+        half = self.head_dim // 2
+        # Rotating by half and then negating the first half of it: the sign sits in the table.
+        self.cos, self.sin = cos[0, :, None], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]
+
+    def _through(self, x: Tensor, shape: tuple[int, ...], cos: Tensor, sin: Tensor, attend) -> Tensor:
+        """Hidden states below the last norm."""
+        half, both = self.head_dim // 2, self.heads + self.shared
+        for i, layer in enumerate(self.layers):
+            heads = layer.qkv(_norm(layer.before, x)).view(shape)
+            turned, v = heads[..., :both, :], heads[..., both:, :]
+            if layer.q_norm is not None:
+                parts = (
+                    _norm(layer.q_norm, turned[..., : self.heads, :]),
+                    _norm(layer.k_norm, turned[..., self.heads :, :]),
+                )
+                turned = torch.cat(parts, -2)
+            turned = torch.addcmul(turned * cos, turned.roll(half, -1), sin)
+            x = x + layer.out(attend(i, turned[..., : self.heads, :], turned[..., self.heads :, :], v))
+            x = x + layer.mlp(_norm(layer.between, x))
+        return x
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self.head.logits(_norm(self.norm, hidden))
+
+
+class _Layer:
+    """One layer's weights, those that read the same input in one matrix where they are small."""
+
+    def __init__(self, layer: nn.Module, fuse: bool):
+        attention, mlp = layer.self_attn, layer.mlp
+        self.before, self.between = layer.input_layernorm, layer.post_attention_layernorm
+        self.q_norm, self.k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+        self.qkv = _joint([attention.q_proj, attention.k_proj, attention.v_proj], fuse)
+        gate_up, activation, down = _joint([mlp.gate_proj, mlp.up_proj], fuse), mlp.act_fn, _plain(mlp.down_proj)
+        self.out = _plain(attention.o_proj)
+
+        def through(x: Tensor) -> Tensor:
+            gate, up = gate_up(x).chunk(2, -1)
+            return down(activation(gate) * up)
+
+        self.mlp = through
+
+
+def _plain(linear: nn.Linear):
+    return lambda x: functional.linear(x, linear.weight, linear.bias)
+
+
+def _joint(linears: list[nn.Linear], fuse: bool):
+    """The outputs of ``linears`` side by side."""
+    if not fuse:
+        each = [_plain(linear) for linear in linears]
+        return lambda x: torch.cat([one(x) for one in each], -1)
+    weight = torch.cat([linear.weight for linear in linears])
+    biases = [linear.bias for linear in linears]
+    bias = None
+    if any(b is not None for b in biases):
+        bias = torch.cat([weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in linears])
+    return lambda x: functional.linear(x, weight, bias)
+
+
+def _norm(module: nn.Module, x: Tensor) -> Tensor:
+    """transformers' RMS norm, without the casts where all is fp32."""
+    if x.dtype != torch.float32:
+        return module(x)
+    spread = x.square().sum(-1, keepdim=True).div_(x.shape[-1]).add_(module.variance_epsilon)
+    return module.weight * (x * spread.rsqrt_())

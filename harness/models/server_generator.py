@@ -1,0 +1,158 @@
+"""Text from any OpenAI-compatible server (vLLM, SGLang, llama.cpp, ``transformers serve``, OpenAI).
+
+Chat prompts go to ``/chat/completions``, where the server's own template renders them; plain prompts to
+``/completions``. A text to be continued tells which it is by its beginning, ``chat:`` or ``text:``.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from harness.errors import RunFailed
+from harness.models.generation_cache import CachedAnswer
+from harness.models.openai_client import PATIENT_S, ClientOptions, OpenAIClient, Passing, Unanswered
+from harness.types import Decoding, Prompt
+
+CHAT, TEXT = "chat:", "text:"
+ENDED = -1  # a thread that has nothing more to do
+MOST_STOPS = 4  # that OpenAI's servers take; the rest is cut here
+PATIENT = ClientOptions(timeout_s=PATIENT_S)
+
+
+class ServerGenerator:
+    """Generates like :class:`harness.models.generate.Generator`, as far as a server can.
+
+    It tells neither token ids nor log-probabilities, and a seed is only a wish: a server may batch differently
+    and sample otherwise. ``batch`` requests are under way at once.
+    """
+
+    def __init__(self, model: str, url: str, batch: int = 16, options: ClientOptions | None = None):
+        self.server, self.batch = OpenAIClient(model, url, options or PATIENT), batch
+
+    def render(self, prompt: Prompt) -> str:
+        """The turns as JSON after ``chat:``, or the plain text after ``text:``."""
+        if not prompt.chat:
+            return TEXT + prompt.plain
+        turns = [{"role": "user", "content": prompt.user}]
+        if prompt.system is not None:
+            turns.insert(0, {"role": "system", "content": prompt.system})
+        if prompt.prefill:
+            turns.append({"role": "assistant", "content": prompt.prefill})
+        return CHAT + json.dumps(turns, ensure_ascii=False)
+
+    def begins_itself(self, prompt: Prompt) -> bool:
+        """Whether the answer is a chat reply that the model begins, see :class:`harness.models.text_codec.TextCodec`."""
+        return prompt.chat and not prompt.prefill
+
+    def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
+        """What cannot be known or promised of a server."""
+        found = ["a server applies its own chat template and generation_config; neither can be inspected here"]
+        if any(prompt.chat and prompt.prefill for prompt in prompts):
+            found.append(
+                "the answer is opened for the model, which vLLM and SGLang continue; other servers may begin anew, "
+                "and a model that thinks first has it inside its thoughts"
+            )
+        return found
+
+    def generate(
+        self,
+        texts: Sequence[str],
+        decoding: Decoding,
+        seeds: Sequence[int],
+        progress: Callable[[int], None] = lambda rows: None,
+    ) -> list[CachedAnswer]:
+        """One continuation of each rendered text, in order. Raises RunFailed when the server gives none."""
+        made: dict[int, CachedAnswer] = {}
+        for i, answer in self.each(texts, decoding, seeds):
+            made[i] = answer
+            progress(1)
+        return [made[i] for i in range(len(texts))]
+
+    def each(
+        self, texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, CachedAnswer]]:
+        """Each continuation with its place in ``texts``, as they come.
+
+        Raises RunFailed for one that the server does not give, once those under way have come.
+        """
+        todo: queue.SimpleQueue[tuple[int, str, int]] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[int, CachedAnswer | BaseException]] = queue.SimpleQueue()
+        for i, (text, seed) in enumerate(zip(texts, seeds, strict=True)):
+            todo.put((i, text, seed))
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.is_set():
+                try:
+                    i, text, seed = todo.get_nowait()
+                except queue.Empty:
+                    break
+                try:
+                    done.put((i, self._one(text, seed, decoding)))
+                except BaseException as error:  # raised below, in the thread that waits for it
+                    stop.set()
+                    done.put((i, error))
+            done.put((ENDED, Unanswered("")))
+
+        working = min(self.batch, len(texts))
+        for _ in range(working):
+            threading.Thread(target=work, daemon=True).start()  # daemons, so that Ctrl-C ends at once
+        failed: BaseException | None = None
+        try:
+            while working:
+                i, outcome = done.get()
+                if i == ENDED:
+                    working -= 1
+                elif isinstance(outcome, CachedAnswer):
+                    yield i, outcome
+                else:
+                    failed = failed or outcome
+        finally:
+            stop.set()
+        if isinstance(failed, Unanswered):
+            raise RunFailed(
+                f"the server of {self.server.model} gave no completion: {failed}; run again, what it gave is kept"
+            )
+        if failed is not None:
+            raise failed
+
+    def _one(self, text: str, seed: int, decoding: Decoding) -> CachedAnswer:
+        body: dict[str, Any] = {
+            "model": self.server.model,
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            self.server.options.length_field: decoding.max_new_tokens,
+            "seed": seed % 2**31,
+        }
+        if decoding.stop:
+            body["stop"] = list(decoding.stop[:MOST_STOPS])
+        if text.startswith(TEXT):
+            path, where = "/completions", ("text",)
+            body["prompt"] = text.removeprefix(TEXT)
+        else:
+            path, where = "/chat/completions", ("message", "content")
+            body["messages"] = json.loads(text.removeprefix(CHAT))
+            if body["messages"][-1]["role"] == "assistant":
+                body |= {"add_generation_prompt": False, "continue_final_message": True}
+        return self.server.request(path, body, lambda content: _served(content, where, decoding))
+
+
+def _served(content: bytes, where: Sequence[str], decoding: Decoding) -> CachedAnswer:
+    """The completion in a response body, cut at every stop string. Raises Passing where there is none."""
+    try:
+        reply = json.loads(content)
+        choice = reply["choices"][0]
+        text: Any = choice
+        for key in where:
+            text = text[key]
+        text = str(text or "")
+        ends = [at for at in map(text.find, decoding.stop) if at >= 0]
+        finish = "length" if choice.get("finish_reason") == "length" and not ends else "stop"
+        tokens = max(int((reply.get("usage") or {}).get("completion_tokens") or 0), 0)
+        return CachedAnswer(text[: min(ends, default=len(text))], tokens, finish)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise Passing(f"the reply is no completion: {content[:80]!r}") from None

@@ -1,0 +1,227 @@
+"""The question of a paper, answered from records: does the target beat the others, and its own control?
+
+Comparisons are those of ``harness compare``: paired by training seed and by problem, Holm-adjusted over everything
+that is asked under one view. Over several tasks a student's problems stand side by side, each weighing the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.errors import BadInput
+from harness.leaderboard import inference
+from harness.leaderboard.compare import PairedScores, pair_up, smallest_seen
+from harness.leaderboard.inference import LEVEL, Completions, Group
+from harness.leaderboard.numbers import signed
+from harness.papers.reproduce import COMPUTE, PAPER, STEPS, Reproduction
+from harness.records import reported
+from harness.stats import intervals
+from harness.stats.intervals import Comparison, SeedVariance
+
+ALL = "all tasks"
+
+
+@dataclass(frozen=True)
+class PaperFinding:
+    """The target against one other arm; ``difference`` is target minus other."""
+
+    view: str
+    scope: str  # a task, or all tasks
+    other: str
+    comparison: Comparison
+    p_holm: float
+    seeds: tuple[int, ...]
+    problems: int
+    minimum_detectable: float
+
+    @property
+    def verdict(self) -> str:
+        if self.p_holm >= LEVEL:
+            return "not told apart"
+        return "better" if self.comparison.difference > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Ours beside theirs for one cell of the paper. Shares in percent; gap in combined standard errors."""
+
+    cell: str
+    task: str
+    ours: float | None
+    low: float | None
+    high: float | None
+    seeds: tuple[int, ...]
+    theirs: float | None
+    theirs_error: float | None  # points
+    gap: float | None  # points
+    gap_in_errors: float | None
+
+
+def findings(outcome: Reproduction, completions: Completions) -> list[PaperFinding]:
+    """Everything that the micro question asks: pooled first, then by task. Arms that are missing are left out."""
+    question, found = outcome.blueprint.question, []
+    tasks = list(dict.fromkeys(cell for _, _, cell in outcome.had))
+    for view in outcome.wish.views:
+        asked, pooled = [], _pooled(outcome, view, tasks, completions)
+        for other in [question.control, *question.baselines]:
+            pairs = []
+            for task in tasks:
+                groups = [outcome.had.get((view, arm, task)) for arm in (other, question.target)]
+                if all(groups):
+                    try:
+                        pairs.append(pair_up(*(_group(g, completions) for g in groups), (other, question.target)))
+                    except BadInput as error:
+                        outcome.missing.append({"view": view, "arm": other, "cell": task, "reason": str(error)})
+            if len(pairs) > 1:
+                asked.append((ALL, other, *_side_by_side(pairs)))
+            asked += [(pair.title, other, pair.first, pair.second, pair.seeds) for pair in pairs]
+        found += _adjusted(view, [a for a in asked if a[0] == ALL], pooled)
+        found += _adjusted(view, [a for a in asked if a[0] != ALL], pooled)
+    return found
+
+
+def _pooled(
+    outcome: Reproduction, view: str, tasks: Sequence[str], completions: Completions
+) -> dict[str, SeedVariance | None]:
+    """How much training seeds vary, as all contestants of a view tell: on each task, and over all of them."""
+    arms = [arm.name for arm in outcome.blueprint.question.arms]
+    found: dict[str, SeedVariance | None] = {}
+    whole: dict[str, list[np.ndarray]] = {}
+    for task in tasks:
+        had = {arm: outcome.had.get((view, arm, task)) for arm in arms}
+        groups = {arm: _group(records, completions) for arm, records in had.items() if records}
+        titles = {group.first["task"] for group in groups.values()}
+        found |= dict.fromkeys(titles, inference.seed_variance(groups.values()))
+        for arm, group in groups.items():
+            if group.matrix is not None:
+                whole.setdefault(arm, []).append(group.matrix.scores)
+    shaped = [parts for parts in whole.values() if len(parts) == len(tasks) and len({len(p) for p in parts}) == 1]
+    return found | {ALL: intervals.pooled_seed_variance(np.hstack(parts) for parts in shaped)}
+
+
+def _group(records: Sequence[dict[str, Any]], completions: Completions) -> Group:
+    ordered = sorted(records, key=lambda record: record["seed"])
+    return Group(ordered, inference.read_matrix(ordered, completions))
+
+
+def _side_by_side(pairs: Sequence[PairedScores]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """Scores [S, N of all tasks] of both arms for the seeds that every task has."""
+    shared = sorted(set.intersection(*(set(pair.seeds) for pair in pairs)))
+    rows = [[pair.seeds.index(seed) for seed in shared] for pair in pairs]
+    first, second = (
+        np.hstack([getattr(pair, side)[r] for pair, r in zip(pairs, rows, strict=True)]) for side in ("first", "second")
+    )
+    return first, second, tuple(shared)
+
+
+def _adjusted(view: str, asked: Sequence[tuple], pooled: Mapping[str, SeedVariance | None]) -> list[PaperFinding]:
+    compared = [intervals.compare(first, second, seeds=pooled.get(scope)) for scope, _, first, second, _ in asked]
+    adjusted = intervals.holm([c.p for c in compared])
+    return [
+        PaperFinding(view, scope, other, c, p, tuple(seeds), first.shape[1], smallest_seen(c, first, second))
+        for (scope, other, first, second, seeds), c, p in zip(asked, compared, adjusted, strict=True)
+    ]
+
+
+def standings(outcome: Reproduction, completions: Completions) -> list[Standing]:
+    """The paper's cells, each with ours beside it. Generated problems have no gap: they are not the benchmark."""
+    target = outcome.blueprint.question.target if outcome.wish.scale == "micro" else outcome.blueprint.method
+    view = STEPS if outcome.wish.scale == "micro" else PAPER
+    found = []
+    for cell in outcome.paper["cells"]:
+        names = (cell["id"], cell["task"], f"{cell['task']}@micro")
+        records = next(filter(None, (outcome.had.get((view, target, name)) for name in names)), None)
+        theirs, error = cell["value"]["value"], reported.standard_error(cell)
+        if outcome.wish.scale == "micro" and (records is None or cell["id"] != cell["task"]):
+            continue
+        if records is None:
+            found.append(Standing(cell["id"], cell["task"], None, None, None, (), theirs, error, None, None))
+            continue
+        group = _group(records, completions)
+        (low, high), _ = inference.interval(group, inference.seed_variance([group]))
+        score, real = 100 * group.score, records[0]["world"] == "real"
+        own = 100 * (high - low) / (2 * 1.959964)
+        gap = score - theirs if real else None
+        in_errors = gap / np.hypot(own, error) if gap is not None and error else None
+        seeds = tuple(record["seed"] for record in group.records)
+        task = records[0]["task"]
+        found.append(
+            Standing(cell["id"], task, score, 100 * low, 100 * high, seeds, theirs, error, gap, _float(in_errors))
+        )
+    return found
+
+
+def _float(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def words(outcome: Reproduction, found: Sequence[PaperFinding]) -> list[str]:
+    """The answer in sentences, whatever it is: one for the baselines and one for the control, under each view."""
+    question, said = outcome.blueprint.question, []
+    for view in outcome.wish.views:
+        every = [f for f in found if f.view == view]
+        scope = ALL if any(f.scope == ALL for f in every) else next((f.scope for f in every), ALL)
+        main = [f for f in every if f.scope == scope]
+        others = [f for f in main if f.other != question.control]
+        if not main:
+            said.append(f"At equal {view} nothing can be said: too little was had.")
+            continue
+        said.append(_of_baselines(view, scope, others, question.target, outcome.paper["title"]))
+        for control in (f for f in main if f.other == question.control):
+            said.append(_of_control(view, control, others, question.control))
+    return said
+
+
+def _of_baselines(view: str, scope: str, others: Sequence[PaperFinding], target: str, title: str) -> str:
+    groups = {v: [f.other for f in others if f.verdict == v] for v in ("better", "worse", "not told apart")}
+    parts = [
+        f"beats {', '.join(groups['better'])}" if groups["better"] else "beats none of the baselines",
+        f"loses to {', '.join(groups['worse'])}" if groups["worse"] else "",
+        f"cannot be told from {', '.join(groups['not told apart'])}" if groups["not told apart"] else "",
+    ]
+    if not others:
+        return f"At equal {view} no baseline was had."
+    first = others[0]
+    return (
+        f"At equal {view}, over {first.problems} problems ({scope}) and {len(first.seeds)} seed(s), the reconstruction "
+        f"of {target} {'; '.join(filter(None, parts))} (paired, Holm-adjusted, p < {LEVEL})."
+    )
+
+
+def _of_control(view: str, control: PaperFinding, others: Sequence[PaperFinding], name: str) -> str:
+    c = control.comparison
+    low, high = map(signed, c.interval)
+    gap = f"{signed(c.difference)} points [{low} to {high}], p = {control.p_holm:.2g}"
+    won = any(f.verdict == "better" for f in others)
+    if control.verdict == "better":
+        return f"At equal {view} it is better than its control {name} ({gap}): where the weights fall matters."
+    if control.verdict == "worse":
+        return f"At equal {view} it is worse than its control {name} ({gap}): the same weights do better shuffled."
+    gain = "the gain does not survive the control" if won else "there is no gain for the control to explain"
+    return (
+        f"At equal {view} it cannot be told from its control {name} ({gap}): {gain}; an effect of where the weights "
+        f"fall would have been seen from about {100 * control.minimum_detectable:.1f} points on."
+    )
+
+
+def as_json(outcome: Reproduction, found: Sequence[PaperFinding], beside: Sequence[Standing]) -> dict[str, Any]:
+    """Everything that the page tells, as data."""
+    return {
+        "kind": "reproduction",
+        "paper": outcome.paper["id"],
+        "scale": outcome.wish.scale,
+        "answer": words(outcome, found) if outcome.wish.scale == "micro" else [],
+        "findings": [asdict(f) | {"verdict": f.verdict} for f in found],
+        "cells": [asdict(s) for s in beside],
+        "budget": outcome.budget and asdict(outcome.budget) | {"rule": outcome.budget.rule},
+        "runs": [
+            {"view": v, "arm": arm, "cell": cell, "run_ids": [r["run_id"] for r in records]}
+            for (v, arm, cell), records in outcome.had.items()
+        ],
+        "missing": outcome.missing,
+        "views": {STEPS: "equal steps", COMPUTE: "equal compute"} if outcome.wish.scale == "micro" else {},
+    }

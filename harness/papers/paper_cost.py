@@ -1,0 +1,234 @@
+"""What a reproduction would take, before anything is downloaded: runs, tokens, operations, hours, memory, disk.
+
+Shapes, operations, memory and time are those of :mod:`harness.estimate`, on the device that the paper's file assumes.
+Here they become runs: seeds, cells, evaluations, downloads, disk, and which of the facts are assumed. Memory is that of
+texts as long as they may be; tokens, operations and hours are those of texts as long as the file expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from harness import recipe
+from harness.errors import BadInput
+from harness.estimate.model_size import shape_of
+from harness.estimate.resources import DEVICES, Device, StageEstimate, Work, answering, assumptions, excess, stages_of
+from harness.estimate.shapes import PUBLISHED, Shape
+from harness.estimate.workload import asks_teacher, work
+from harness.method import Method, ReferencePoint
+from harness.papers.reproduce import COMPUTE, STEPS, Piece, ReproduceRequest, Reproduction, pieces
+from harness.papers.spec import Fact, ModelPair
+from harness.plan import configured
+from harness.recipe import Recipe
+
+CHECKPOINT_BYTES = 12  # a parameter: weights and moments
+SHARED = " (shared)"  # of texts that are sampled once for all methods and seeds
+RULES = (
+    "operations: 2 for each weight that a token is multiplied with, attention over the context on top; a training "
+    "pass costs three forward passes",
+    "memory: the peak of one process in a stage, its texts as long as they may be; hours: texts as long as expected",
+    "disk: 2 bytes a parameter downloaded, 4 a parameter of every trained student, 12 while one trains",
+)
+
+
+@dataclass(frozen=True)
+class PaperCost:
+    """What one piece would take, its stages over all its seeds."""
+
+    view: str
+    arm: str
+    recipe: str
+    device: str
+    cells: tuple[str, ...]
+    seeds: tuple[int, ...]
+    trainings: int
+    evaluations: int
+    stages: tuple[StageEstimate, ...]
+    downloads: dict[str, float]  # bytes, by what is fetched unless it is there
+    disk_bytes: float  # of the trained students, and of one checkpoint while training
+    excess: str  # by how much it overruns the device, and the mend; empty where it fits
+    assumed: tuple[str, ...]
+
+
+def estimates(outcome: Reproduction) -> list[PaperCost]:
+    """One estimate a piece; the equal-compute arms of a question count as much as its target.
+
+    Raises BadInput for a model whose shape nobody knows.
+    """
+    wish, found = outcome.wish, []
+    for piece in pieces(outcome.blueprint, wish, outcome.paper):
+        found.append(_estimate(piece, outcome, wish))
+    question = outcome.blueprint.question
+    if wish.scale == "micro" and COMPUTE in wish.views:
+        target = next(e for e in found if e.arm == question.target)
+        for each in [e for e in found if e.arm in question.baselines]:
+            words = ("steps: as many as the target's cost buys, known once the base runs are measured",)
+            found.append(replace(target, view=COMPUTE, arm=each.arm, assumed=words))
+    return found
+
+
+def _estimate(piece: Piece, outcome: Reproduction, wish: ReproduceRequest) -> PaperCost:
+    if isinstance(piece.recipe, ModelPair):
+        chosen, stated = piece.recipe.recipe(), piece.recipe.facts
+    else:
+        chosen, stated = recipe.load(piece.recipe), {"estimate": outcome.blueprint.question.estimate}
+    facts = stated["estimate"]
+    assumed = [
+        f"{part}.{key} = {fact.value!r} ({fact.source})"
+        for part, inner in stated.items()
+        for key, fact in inner.items()
+        if fact.assumed
+    ]
+    chosen, settings = recipe.override(chosen, piece.settings)
+    method, *_ = configured(piece.method, chosen, settings)
+    device = DEVICES[facts["device"].value]
+    names = {"student": chosen.models.student, "teacher": chosen.models.teacher}
+    shapes = {side: _shape(name, facts) for side, name in names.items()}
+    untrained = isinstance(method, ReferencePoint)
+    trainings, over, stages = 0 if untrained else len(piece.seeds), "", []
+    if not untrained:
+        usual, longest = _works(method, chosen, shapes, facts)
+        stages += _training(usual, longest, device, len(piece.seeds))
+        assumed += [f"estimate: {line}" for line in assumptions(longest, device)]
+        if device.memory and (found := excess(longest, device.memory)):
+            over = f"{found[0] / 1e9:.1f} GB too little on {device.name}; {found[1]}"
+    side = "teacher" if untrained and method.evaluates == "teacher" else "student"
+    stages.append(_evaluation(piece.tasks.values(), chosen, facts, len(piece.seeds), shapes[side], device))
+    student = shapes["student"].parameters
+    return PaperCost(
+        view=piece.view,
+        arm=piece.arm,
+        recipe=chosen.name,
+        device=device.name,
+        cells=tuple(piece.tasks),
+        seeds=piece.seeds,
+        trainings=trainings,
+        evaluations=len(piece.seeds) * len(piece.tasks),
+        stages=tuple(stages),
+        downloads={name: 2 * shapes[side].parameters for side, name in names.items() if _on_a_hub(name)},
+        disk_bytes=4 * student * trainings + (CHECKPOINT_BYTES * student if trainings else 0),
+        excess=over,
+        assumed=tuple(dict.fromkeys(assumed)),
+    )
+
+
+def _shape(name: str, facts: Mapping[str, Fact]) -> Shape:
+    """As the paper's file says, as published, or as the files on this machine say: nothing is fetched."""
+    from harness.models.files import locate
+
+    stated = facts["shapes"].value if "shapes" in facts else {}
+    if name in stated:
+        return Shape.of(stated[name])
+    if name in PUBLISHED:
+        return PUBLISHED[name]
+    if _on_a_hub(name):
+        raise BadInput(
+            f"the shape of {name} is not known here and a dry run fetches nothing; add to [….estimate]: shapes = "
+            f'{{ value = {{ "{name}" = {{ hidden_size = …, … }} }}, source = "its config.json" }}'
+        )
+    return shape_of(locate(name))
+
+
+def _on_a_hub(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def _works(method: Method, chosen: Recipe, shapes: Mapping[str, Shape], facts: Mapping[str, Fact]) -> tuple[Work, Work]:
+    """The training with texts as long as expected, and as long as they may be."""
+    limit = chosen.training.max_tokens
+    prompts = min(facts["prompts"].value, chosen.data.limit or facts["prompts"].value)
+    prompt = min(facts["prompt_tokens"].value, limit - 1)
+    response = min(facts["response_tokens"].value, limit - prompt)
+    teacher = shapes["teacher"] if asks_teacher(method) else None
+    usual = work(method, chosen, shapes["student"], teacher, prompts, (prompt, response))
+    return usual, replace(usual, response_tokens=limit - prompt)
+
+
+def _training(usual: Work, longest: Work, device: Device, seeds: int) -> Iterator[StageEstimate]:
+    for one, held in zip(stages_of(usual, device), stages_of(longest, device), strict=True):
+        if one.stage == "teacher texts":  # once for all methods and seeds that share teacher, prompts and decoding
+            yield replace(one, stage=one.stage + SHARED, memory=held.memory)
+        else:
+            sums = {key: seeds * getattr(one, key) for key in ("tokens", "flops", "seconds")}
+            yield replace(one, memory=held.memory, **sums)
+
+
+def _evaluation(
+    tasks: Sequence[str], chosen: Recipe, facts: Mapping[str, Fact], seeds: int, shape: Shape, device: Device
+) -> StageEstimate:
+    from harness.evaluation.benchmarks import MICRO_NEW_TOKENS, locate
+
+    rows, longest = 0, 0
+    for name in tasks:
+        found, world = locate(name, chosen.world)
+        n = found.dataset.n if world == "real" else 150
+        samples = chosen.evaluation.samples or found.decoding.samples
+        rows += min(n, chosen.evaluation.limit or n) * samples * seeds
+        allowed = found.decoding.max_new_tokens if world == "real" else MICRO_NEW_TOKENS
+        longest = max(longest, chosen.evaluation.max_new_tokens or allowed)
+    answer = min(facts["answer_tokens"].value, longest)
+    lengths = (facts["prompt_tokens"].value, answer, longest)
+    return answering(shape, rows, lengths, chosen.evaluation.batch, device)
+
+
+def as_json(found: Sequence[PaperCost]) -> dict[str, Any]:
+    return {"kind": "estimate", "totals": totals(found), "pieces": [asdict(e) for e in found], "rules": list(RULES)}
+
+
+def totals(found: Sequence[PaperCost]) -> dict[str, float]:
+    """Sums over all pieces; shared teacher texts and downloads count once."""
+    shared = {(e.recipe, s.stage): s for e in found for s in e.stages if s.stage.endswith(SHARED)}
+    stages = [s for e in found for s in e.stages if not s.stage.endswith(SHARED)] + list(shared.values())
+    downloads = {name: size for e in found for name, size in e.downloads.items()}
+    return {
+        "trainings": sum(e.trainings for e in found),
+        "evaluations": sum(e.evaluations for e in found),
+        "tokens": sum(s.tokens for s in stages),
+        "flops": sum(s.flops for s in stages),
+        "device_hours": sum(s.seconds for s in stages) / 3600,
+        "peak_memory_bytes": max((s.memory for s in stages), default=0),
+        "download_bytes": sum(downloads.values()),
+        "disk_bytes": sum(downloads.values()) + sum(e.disk_bytes for e in found),
+    }
+
+
+def text(found: Sequence[PaperCost]) -> str:
+    """The estimate for people."""
+    sums, lines = totals(found), []
+    for each in found:
+        view = {STEPS: ", equal steps", COMPUTE: ", equal compute"}.get(each.view, "")
+        lines.append(
+            f"{each.arm} (recipe {each.recipe}{view}): {each.trainings} trainings, {each.evaluations} evaluations of "
+            f"{', '.join(each.cells)}; seeds {', '.join(map(str, each.seeds))}"
+        )
+        lines += [f"  {s.stage:<30}{_figures(s)}" for s in each.stages]
+        lines += [f"  download {name} ~{size / 1e9:.1f} GB unless it is there" for name, size in each.downloads.items()]
+        lines += [f"  would be refused: {each.excess}"] if each.excess else []
+    for name in dict.fromkeys(e.recipe for e in found):
+        lines += ["", f"assumed for recipe {name}:"]
+        lines += [f"  {word}" for word in dict.fromkeys(w for e in found if e.recipe == name for w in e.assumed)]
+    devices = ", ".join(dict.fromkeys(e.device for e in found))
+    lines += [
+        "",
+        f"in all: {sums['trainings']} trainings, {sums['evaluations']} evaluations; {sums['tokens']:.3g} tokens, "
+        f"{sums['flops']:.3g} FLOPs, about {sums['device_hours']:.3g} device-hours "
+        f"({'CPU' if 'cpu' in devices else 'GPU'}-hours of {devices}), "
+        f"{_bytes(sums['peak_memory_bytes'])} of memory; {_bytes(sums['download_bytes'])} to download, "
+        f"{_bytes(sums['disk_bytes'])} of disk",
+        *(f"  {rule}" for rule in RULES),
+        "  what is recorded already is not run again; nothing was run or downloaded now",
+    ]
+    return "\n".join(lines)
+
+
+def _figures(s: StageEstimate) -> str:
+    return f"{s.tokens:>9.3g} tokens {s.flops:>9.3g} FLOPs {s.seconds / 3600:>9.3g} h {_bytes(s.memory):>9}"
+
+
+def _bytes(value: float) -> str:
+    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e3:.3g} kB"

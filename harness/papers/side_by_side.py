@@ -1,0 +1,97 @@
+"""Reported numbers as a sheet of their own, with what was measured beside each: shown together, ranked apart."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from harness.leaderboard.rows import LeaderboardRow, Section
+from harness.leaderboard.text_tables import Table, plain
+from harness.records import reported
+from harness.records.reported import Paper
+
+UNMEASURED = "not measured here"
+
+
+def sheet(papers: Sequence[Paper], sections: Sequence[Section], tasks: Collection[str] | None = None) -> Table | None:
+    """The printed cells for ``tasks`` (None: all), with our rows of the same method on the same benchmark.
+
+    Generated problems are never set beside a printed number as if they were the benchmark.
+    """
+    rows = []
+    for paper, cell in _cells(papers, tasks):
+        n, count, error = cell["n"]["value"], cell["count"]["value"], reported.standard_error(cell)
+        ours = [row for section in sections for row in section.rows if _same(row, paper, cell)]
+        rows.append(
+            plain(
+                f"{paper['id']}: {cell['dataset']}",
+                cell["task"],
+                f"{cell['value']['value']:g}" + (f" ±{error:.1f}" if error is not None else ""),
+                f"{count}/{n} ({cell['count']['status']})" if count is not None else f"n = {n}" if n else "",
+                _said(cell["decoding"]),
+                _said(cell["judge"]) if cell["family"] == "instruction" else "",
+                f"{_said(cell['student'])} <- {_said(cell['teacher'])}",
+                "; ".join(f"{100 * r.score:.1f} [{100 * r.low:.1f}–{100 * r.high:.1f}]" for r in ours) or UNMEASURED,
+            )
+        )
+    if not rows:
+        return None
+    header = ["reported", "task", "value ± SE", "count", "decoding", "judge", "student <- teacher", "ours (measured)"]
+    shown = [paper for paper in papers if any(True for _ in _cells([paper], tasks))]
+    notes = [f"{paper['id']}: {paper['title']}. {paper['about']}" for paper in shown]
+    notes.append("SE: binomial, from n. Reported values take no part in any rank, test or mean.")
+    return Table("Reported by papers, not measured here", "", header, rows, notes, words=True)
+
+
+def objects(papers: Sequence[Paper], like: Sequence[str], tasks: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """The printed cells as rows of a leaderboard's JSON, under its keys ``like``: kind is "reported", no rank."""
+    found = []
+    for paper, cell in _cells(papers, tasks):
+        known = {
+            "task": cell["task"],
+            "metric": cell["metric"]["value"],
+            "kind": reported.KIND,
+            "method": paper["method"],
+            "label": f"{paper['method']} as reported ({cell['id']})",
+            "note": paper["about"],
+            "student": cell["student"]["value"],
+            "teacher": cell["teacher"]["value"],
+            "score": cell["value"]["value"] / 100,
+            "correct": cell["count"]["value"],
+            "total": cell["n"]["value"],
+            "notes": [f"{key}: {cell[key]['status']}, {cell[key]['source']}" for key in reported.FACTS],
+        }
+        found.append({key: known.get(key) for key in like})
+    return found
+
+
+def card(paper: Paper) -> str:
+    """A paper for people: every fact with its status and source."""
+    lines = [f"{paper['id']}  ({paper['kind']}, not measured here)", f"title      {paper['title']}"]
+    lines += [f"authors    {', '.join(paper['authors'])}"] if paper["authors"] else []
+    lines += [f"paper      {paper['url']}"] if paper["url"] else []
+    lines += [f"about      {paper['about']}"] + [f"note       {note}" for note in paper["notes"]]
+    for cell in paper["cells"]:
+        error = reported.standard_error(cell)
+        lines += ["", f"{cell['id']}  {cell['dataset']} (task {cell['task']})" + (f", SE {error:.1f}" if error else "")]
+        for key in reported.FACTS:
+            fact = cell[key]
+            value = "-" if fact["value"] is None else fact["value"]
+            lines.append(f"  {key:<9}{value}  [{fact['status']}: {fact['source']}]")
+    return "\n".join(lines)
+
+
+def _cells(papers: Sequence[Paper], tasks: Collection[str] | None) -> Iterator[tuple[Paper, dict[str, Any]]]:
+    wanted = None if tasks is None else {task.partition("@")[0] for task in tasks}
+    for paper in papers:
+        for cell in paper["cells"]:
+            if wanted is None or cell["task"] in wanted:
+                yield paper, cell
+
+
+def _same(row: LeaderboardRow, paper: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:
+    return row.task == cell["task"] and row.method.partition("@")[0] == paper["method"] and not row.reference
+
+
+def _said(fact: Mapping[str, Any]) -> str:
+    return "unknown" if fact["value"] is None else f"{fact['value']} ({fact['status']})"

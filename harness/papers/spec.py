@@ -1,0 +1,262 @@
+"""How the rows of a paper would be had again: ``harness/papers/<id>.toml`` or a file of yours. TOML in, data out.
+
+Every value of a pair is a fact ``{ value, source }``: what is used, and who says so, or "assumed". The file's other
+half, ``[micro]``, asks the paper's question in the embedded world.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from harness import recipe
+from harness.errors import BadInput, unknown
+from harness.estimate.resources import DEVICES
+from harness.estimate.shapes import Shape
+from harness.recipe import Recipe
+from harness.records import reported
+
+PARTS = ("models", "data", "training", "rollout", "teacher_text", "evaluation")
+LENGTHS = ("prompts", "prompt_tokens", "response_tokens", "answer_tokens")
+ESTIMATE = (*LENGTHS, "device")  # what a dry run must be told; "shapes" besides, of models that the harness knows not
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A value and where it is from."""
+
+    value: Any
+    source: str
+
+    @property
+    def assumed(self) -> bool:
+        return self.source.startswith(("assumed", "deduced"))
+
+
+Facts = dict[str, dict[str, Fact]]  # by section and key
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """A teacher, a student and a training recipe, for the paper's cells ``cells``."""
+
+    name: str
+    cells: tuple[str, ...]
+    facts: Facts
+
+    def recipe(self) -> Recipe:
+        """The training recipe that the facts amount to. Raises BadInput for an unknown key or a wrong value."""
+        table = {p: {key: f.value for key, f in self.facts[p].items()} for p in PARTS if p in self.facts}
+        return recipe.from_table(self.name, table, f"pair {self.name}")
+
+    @property
+    def settings(self) -> list[str]:
+        """The method's hyper-parameters as ``--set`` takes them."""
+        return [f"method.{key}={_word(fact.value)}" for key, fact in self.facts.get("method", {}).items()]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One contestant of the micro question: a method with the settings that make it what ``name`` says."""
+
+    name: str
+    method: str
+    settings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PaperQuestion:
+    """The paper's question in the small: does ``target`` beat the other arms, and its own ``control``?"""
+
+    recipe: str
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    target: str
+    control: str
+    references: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    estimate: dict[str, Fact]
+
+    @property
+    def baselines(self) -> list[str]:
+        return [arm.name for arm in self.arms if arm.name not in (self.target, self.control)]
+
+
+@dataclass(frozen=True)
+class PaperSpec:
+    name: str
+    reported: str
+    method: str
+    about: str
+    seeds: tuple[int, ...]
+    pairs: tuple[ModelPair, ...]
+    question: PaperQuestion | None
+
+
+def names() -> list[str]:
+    """The papers that ship with the harness."""
+    folder = resources.files("harness.papers")
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def load(name_or_file: str, results: Path | str = "results") -> PaperSpec:
+    """A shipped paper by name, or a TOML file. Raises BadInput in one line naming the place that is wrong.
+
+    ``results``: where papers may lie of which nothing is known but what they report.
+    """
+    if name_or_file.endswith(".toml"):
+        try:
+            name, content = Path(name_or_file).stem, Path(name_or_file).read_bytes()
+        except OSError as error:
+            raise BadInput(f"paper file {name_or_file}: {error.strerror}") from None
+    elif name_or_file in names():
+        name, content = name_or_file, (resources.files("harness.papers") / f"{name_or_file}.toml").read_bytes()
+    elif name_or_file in reported.names(results):
+        raise BadInput(
+            f"paper {name_or_file}: its reported cells are known (harness show paper {name_or_file}), but no recipe "
+            f"file says how to have them again; write one like those in harness/papers: harness reproduce FILE.toml"
+        )
+    else:
+        raise unknown("paper", name_or_file, names())
+    try:
+        table = tomllib.loads(content.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{name_or_file}: not TOML: {error}") from None
+    _keys(table, {"reported", "method", "about", "paper", "shared", "pair", "micro"}, name_or_file)
+    for key in ("reported", "method", "about"):
+        if not isinstance(table.get(key), str) or not table[key]:
+            raise BadInput(f"{name_or_file}: {key} must be text")
+    shared = _sections(table.get("shared", {}), f"{name_or_file}: shared")
+    pairs = [_pair(key, value, shared, name_or_file) for key, value in _table(table, "pair", name_or_file).items()]
+    question = _question(table["micro"], f"{name_or_file}: micro") if "micro" in table else None
+    if not pairs and question is None:
+        raise BadInput(f"{name_or_file}: neither a [pair.NAME] nor [micro]: nothing to run")
+    paper = _table(table, "paper", name_or_file)
+    _keys(paper, {"seeds"}, f"{name_or_file}: paper")
+    seeds = _seeds(paper.get("seeds", [0]), f"{name_or_file}: paper.seeds")
+    about = " ".join(table["about"].split())
+    return PaperSpec(name, table["reported"], table["method"], about, seeds, tuple(pairs), question)
+
+
+def _pair(name: str, value: Any, shared: Facts, where: str) -> ModelPair:
+    where = f"{where}: pair.{name}"
+    if not isinstance(value, dict) or not _words(value.get("cells")):
+        raise BadInput(f'{where}: needs cells = ["…"], the paper\'s cells that it is for')
+    own = _sections({key: inner for key, inner in value.items() if key != "cells"}, where)
+    facts = {part: shared.get(part, {}) | own.get(part, {}) for part in (*PARTS, "method", "estimate")}
+    facts = {part: inner for part, inner in facts.items() if inner}
+    _check_estimate(facts.get("estimate", {}), f"{where}: estimate")
+    pair = ModelPair(name, tuple(value["cells"]), facts)
+    pair.recipe()
+    return pair
+
+
+def _question(value: Any, where: str) -> PaperQuestion:
+    if not isinstance(value, dict):
+        raise BadInput(f"{where} must be a table")
+    _keys(value, {"recipe", "tasks", "seeds", "target", "control", "references", "arm", "estimate"}, where)
+    arms = []
+    for number, arm in enumerate(value.get("arm", []), 1):
+        if not isinstance(arm, dict) or not isinstance(arm.get("name"), str):
+            raise BadInput(f"{where}.arm {number} needs a name")
+        _keys(arm, {"name", "method", "settings"}, f"{where}.arm {arm['name']}")
+        settings = arm.get("settings", {})
+        words = tuple(f"method.{key}={_word(inner)}" for key, inner in settings.items())
+        arms.append(Arm(arm["name"], arm.get("method", arm["name"]), words))
+    known = [arm.name for arm in arms]
+    for key in ("target", "control"):
+        if value.get(key) not in known:
+            raise BadInput(f"{where}: {unknown(f'arm as {key}', str(value.get(key)), known)}")
+    if len(set(known)) != len(known):
+        raise BadInput(f"{where}: two arms have one name among {', '.join(known)}")
+    for key in ("tasks", "references"):
+        if not _words(value.get(key)):
+            raise BadInput(f"{where}.{key} must be a list of names")
+    estimate = _facts(value.get("estimate", {}), f"{where}.estimate")
+    _check_estimate(estimate, f"{where}.estimate")
+    return PaperQuestion(
+        str(value.get("recipe", "micro")),
+        tuple(value["tasks"]),
+        _seeds(value.get("seeds"), f"{where}.seeds"),
+        value["target"],
+        value["control"],
+        tuple(value["references"]),
+        tuple(arms),
+        estimate,
+    )
+
+
+def _check_estimate(facts: Mapping[str, Fact], where: str) -> None:
+    """Raises BadInput unless a dry run has what it needs, in a form that it can reckon with."""
+    _keys(facts, {*ESTIMATE, "shapes"}, where)
+    if missing := [key for key in ESTIMATE if key not in facts]:
+        raise BadInput(f"{where} lacks {', '.join(missing)}")
+    for key in LENGTHS:
+        if type(facts[key].value) is not int or facts[key].value < 1:
+            raise BadInput(f"{where}.{key}: {facts[key].value!r} is not a whole number from 1")
+    if facts["device"].value not in DEVICES:
+        raise BadInput(f"{where}.device: {unknown('device', str(facts['device'].value), DEVICES)}")
+    shapes = facts["shapes"].value if "shapes" in facts else {}
+    if not isinstance(shapes, dict):
+        raise BadInput(f'{where}.shapes: write {{ value = {{ "org/name" = {{ hidden_size = … }} }}, source = … }}')
+    for name, config in shapes.items():
+        try:
+            shape = Shape.of(config)
+        except KeyError as missing:
+            raise BadInput(f"{where}.shapes: {name} lacks {missing} of its config.json") from None
+        except (TypeError, AttributeError, ZeroDivisionError):
+            raise BadInput(f"{where}.shapes: {name} must be a table of sizes, whole numbers from 1") from None
+        sizes = [value for key, value in vars(shape).items() if key not in ("tied", "counted")]
+        if not all(type(size) is int and size > 0 for size in sizes):
+            raise BadInput(f"{where}.shapes: {name} must be a table of sizes, whole numbers from 1")
+
+
+def _sections(value: Any, where: str) -> Facts:
+    if not isinstance(value, dict):
+        raise BadInput(f"{where} must be a table")
+    _keys(value, {*PARTS, "method", "estimate"}, where)
+    return {part: _facts(content, f"{where}.{part}") for part, content in value.items()}
+
+
+def _facts(value: Any, where: str) -> dict[str, Fact]:
+    return dict(_each(value, where))
+
+
+def _each(value: Any, where: str) -> Iterator[tuple[str, Fact]]:
+    if not isinstance(value, dict):
+        raise BadInput(f"{where} must be a table")
+    for key, fact in value.items():
+        if not isinstance(fact, dict) or fact.keys() != {"value", "source"} or not isinstance(fact["source"], str):
+            raise BadInput(f'{where}.{key}: write {{ value = …, source = "who says so, or assumed" }}')
+        yield key, Fact(fact["value"], fact["source"])
+
+
+def _keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise BadInput(f"{where}: {unknown('key', key, known)}")
+
+
+def _table(table: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    if not isinstance(table.get(key, {}), dict):
+        raise BadInput(f"{where}: {key} must be a table")
+    return table.get(key, {})
+
+
+def _words(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(word, str) for word in value)
+
+
+def _seeds(value: Any, where: str) -> tuple[int, ...]:
+    fits = isinstance(value, list) and value and all(type(seed) is int and 0 <= seed < 2**31 for seed in value)
+    if not fits:
+        raise BadInput(f"{where} must be a list of whole numbers from 0")
+    return tuple(value)
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

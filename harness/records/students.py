@@ -1,0 +1,83 @@
+"""Trained students on disk: each an ordinary transformers folder with the facts of its training and its digests.
+
+A folder appears and disappears as a whole, whatever interrupts; one that was changed since is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness import safe_read
+from harness.errors import BadInput, RunFailed
+
+FACTS = "training.json"
+_KINDS = {"files": dict, "cost": dict, "warnings": list, "curve": list}  # what a run reads of the facts
+
+
+def publish(model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Path) -> None:
+    """Puts the trained student in place as a whole: an ordinary transformers folder with ``training.json``.
+
+    Raises RunFailed when the disk refuses it; the checkpoint is kept.
+    """
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    temporary = folder.with_name(f"{folder.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        files = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
+        (temporary / FACTS).write_text(json.dumps({**facts, "files": files}), "utf-8")
+        for file in temporary.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        remove(folder)
+        os.replace(temporary, folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise RunFailed(f"the trained student cannot be written to {folder} ({reason}); run again with room") from None
+
+
+def remove(folder: Path) -> None:
+    """Takes a folder away in one step: a crash leaves it whole or gone, never half of it under its name."""
+    if folder.exists():
+        gone = folder.with_name(f"{folder.name}.removed")
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(folder, gone)
+        shutil.rmtree(gone)
+
+
+def is_there(folder: Path) -> bool:
+    return (folder / FACTS).is_file()
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What is known of a student's training. Raises BadInput when any of its files is not what was written."""
+    mend = f"delete {folder}, the same command trains it again"
+    try:
+        facts = safe_read.value(safe_read.content(folder / FACTS, safe_read.LARGE, folder), finite=False)
+        files = facts["files"]
+        whole = all(isinstance(facts[key], kind) for key, kind in _KINDS.items())
+    except (BadInput, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise BadInput(f"{folder / FACTS} cannot be read; {mend}") from None
+    for name, digest in files.items():
+        if not (folder / name).is_file() or _digest(folder / name) != digest:
+            raise BadInput(f"{folder / name} is missing or was changed after training; {mend}")
+    return facts
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,181 @@
+"""The model card of a trained student: method, equation, data, and its scores as ``model-index`` metadata.
+
+``README.md`` in the student's folder, in the form that model hubs read. Every score stands with its count and
+interval; what is a reconstruction or a generated problem says so.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import registry
+from harness.leaderboard.rows import MICRO, latest
+from harness.records.record import Record, examine, label, method_label
+from harness.records.store import Store
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+CARD = "README.md"
+TRAINED = "training.json"
+PARTS = ("training", "rollout", "teacher_text")  # of a specification, in the order of a card
+
+
+def refresh(folder: Path, store: Store, record: Record) -> None:
+    """Writes the card of the student in ``folder`` from all records of the training that ``record`` belongs to."""
+    records = of_training(store, record)
+    facts = json.loads((folder / TRAINED).read_text("utf-8")) if (folder / TRAINED).is_file() else {}
+    text = str(model_card(records, facts.get("told")))
+    temporary = folder / f".{CARD}.writing"  # one name: what a killed run left there is written over
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, folder / CARD)
+
+
+def catch_up(folder: Path, store: Store, record: Record) -> None:
+    """Writes the card if the student is there and its card lacks ``record``: a run was killed between the two."""
+    if not (folder / TRAINED).is_file():
+        return
+    card = folder / CARD
+    if not card.is_file() or record["run_id"] not in card.read_text("utf-8"):
+        refresh(folder, store, record)
+
+
+def provenance_text(method: object, sources: Any, prompts: Sequence[Any], labelled: Sequence[Any]) -> dict[str, str]:
+    """What ``training.json`` keeps for the card: the equation, and what was trained on, by name without its folder."""
+    read = {"prompts": (sources.prompts, len(prompts)), "labelled": (sources.labelled, len(labelled))}
+    data = {key: f"{Path(name).name} ({n} examples)" for key, (name, n) in read.items() if n}
+    return {"equation": inspect.getdoc(inspect.getmodule(type(method))) or ""} | data
+
+
+def of_training(store: Store, record: Record) -> list[Record]:
+    """The latest sound records of the student that ``record`` measures, by task."""
+    files = store.records_dir.glob(f"*/{label(method_label(record['method']))}/*.json")
+    found = [sound for path in sorted(files) if (sound := examine(path)[0]) is not None]
+    same = [one for one in found if one["training_id"] == record["training_id"]]
+    return sorted(latest(same), key=lambda one: (one["task"], one["protocol"]["hash"]))
+
+
+def model_card(records: Sequence[Record], provenance_text: Mapping[str, Any] | None = None) -> ModelCard:
+    """The card of one trained student; ``records`` are its scores, at least one."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    first = records[0]
+    name = first["training_id"]
+    base = first["student"]
+    metadata = ModelCardData(
+        model_name=name,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        base_model=base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) else None,
+        tags=["knowledge-distillation", method_label(first["method"])]
+        + (["reconstruction"] if first["method"]["reconstruction"] else []),
+        eval_results=[_result(record) for record in records],
+    )
+    return ModelCard(f"---\n{metadata}\n---\n\n{_text(records, provenance_text)}")
+
+
+def _result(record: Record) -> Any:
+    from huggingface_hub import EvalResult
+
+    counts, (low, high) = record["counts"], record["interval"]
+    dataset = record["protocol"].get("dataset") or {}
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=record["task"],
+        dataset_name=record["task"]
+        + (" (generated problems, not the benchmark)" if record["world"] == "micro" else ""),
+        dataset_config=f"protocol {record['protocol']['hash']}",
+        dataset_revision=dataset.get("sha256"),
+        metric_type=record["metric"],
+        metric_name=record["metric"],
+        metric_value=record["score"],
+        metric_args={
+            "correct": counts["correct"],
+            "total": counts["total"],
+            "errors": counts["errors"],
+            "truncated": counts["truncated"],
+            "interval_95": [low, high],
+            "interval_method": record["interval_method"],
+            "seed": record["seed"],
+            "run_id": record["run_id"],
+        },
+    )
+
+
+def _text(records: Sequence[Record], provenance_text: Mapping[str, Any] | None) -> str:
+    first = records[0]
+    method, spec, cost = first["method"], first["spec"], first["cost"]
+    title = method_label(method)
+    notes = [f"**{title}: {method['note']}.**"] if method["note"] else []
+    notes += [f"{MICRO[0].upper()}{MICRO[1:]}."] if any(r["world"] == "micro" for r in records) else []
+    equation = (provenance_text or {}).get("equation") or _equation(method["name"])
+    teacher = f" by `{first['teacher']}`" if first["teacher"] else ""
+    parts = [
+        f"# {title} student, seed {first['seed']}",
+        f"`{first['student']}` distilled{teacher} with `{title}`: `{first['training_id']}`."
+        if teacher
+        else f"`{first['student']}` trained with `{title}`: `{first['training_id']}`.",
+        *notes,
+        "## Scores",
+        _scores(records),
+        "Each score is of this one training seed. Its completions and verdicts are kept with the record named.",
+        "## Use",
+        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        'model = AutoModelForCausalLM.from_pretrained("THIS FOLDER")\n'
+        'tokenizer = AutoTokenizer.from_pretrained("THIS FOLDER")\n```',
+        "## Method",
+        f"```text\n{equation.replace('```', '` ` `')}\n```" if equation else "",
+        f"Paper: {method['paper']}" if method["paper"] else "",
+        _lines(method["settings"], "Settings: none."),
+        "## Data and training",
+        _data(spec, provenance_text),
+        _lines(dict(pair for part in PARTS for pair in _under(part, spec.get(part))), ""),
+        "## Cost of training",
+        _lines({key: f"{value:,.6g}" for key, value in cost.items() if not key.startswith("eval_")}, ""),
+        f"Written by `harness` from {len(records)} record{'s' if len(records) != 1 else ''}.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _equation(name: str) -> str:
+    entries = (entry for entry in registry.entries(registry.METHODS) if entry.name == name)
+    return next((entry.facts.get("module_doc") or "" for entry in entries), "")
+
+
+def _scores(records: Sequence[Record]) -> str:
+    lines = ["| task | metric | score | 95 % interval | correct | record |", "| --- | --- | ---: | ---: | ---: | --- |"]
+    for record in records:
+        low, high = record["interval"]
+        counts = record["counts"]
+        cells = (
+            record["task"], record["metric"], f"{100 * record['score']:.1f}", f"{100 * low:.1f}–{100 * high:.1f}",
+            f"{counts['correct']:.10g}/{counts['total']}", f"`{record['run_id']}`",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def _data(spec: Mapping[str, Any], provenance_text: Mapping[str, Any] | None) -> str:
+    """Which prompts and examples were read, by name where it was kept, always by hash."""
+    kinds = {"prompts": "prompts that the teacher or the student answers", "labelled": "labelled examples"}
+    known = provenance_text or {}
+    lines = [
+        f"- {words}: {known[key] + ', ' if key in known else ''}sha256 `{spec[key]}`"
+        for key, words in kinds.items()
+        if spec.get(key)
+    ]
+    return "\n".join(lines)
+
+
+def _under(prefix: str, values: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
+    return [(f"{prefix}.{key}", value) for key, value in (values or {}).items() if value is not None]
+
+
+def _lines(values: Mapping[str, Any], otherwise: str) -> str:
+    return "\n".join(f"- `{key}`: {value}" for key, value in values.items()) or otherwise

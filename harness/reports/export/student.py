@@ -1,0 +1,43 @@
+"""A trained student as a folder of its own: weights, tokenizer, training.json, and a fresh model card."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from harness.errors import BadInput, RunFailed
+from harness.records import roles
+from harness.records.store import Store
+from harness.reports.export import card
+
+
+def export(store: Store, name: str, out: Path) -> Path:
+    """Copies the student that the record ``name`` measured to ``out``, whole or not at all.
+
+    Raises BadInput when the record was never trained, its student is no longer kept, or ``out`` is not empty.
+    """
+    record = store.get(name)
+    if roles.of(record).reference:
+        raise BadInput(f"{record['run_id']} measures a model as it came; there is no trained student to export")
+    folder = store.root / "work" / "trained" / record["training_id"]
+    if not (folder / card.TRAINED).is_file():
+        raise BadInput(
+            f"the student of {record['run_id']} is not kept at {folder}; the harness run that made it, with --again, "
+            "trains it again"
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"--out {out} is not an empty folder; name a new one")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+            copy = Path(scratch) / "student"
+            shutil.copytree(folder, copy)
+            card.refresh(copy, store, record)
+            if out.is_dir():
+                out.rmdir()
+            os.replace(copy, out)
+    except OSError as error:
+        raise RunFailed(f"the student could not be written to {out} ({error.strerror or error})") from None
+    return out

@@ -1,0 +1,107 @@
+"""Learning curves: what a training reported step by step, the mean over the seeds with their range around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.leaderboard.rows import RECONSTRUCTED, Section
+from harness.leaderboard.together import labels_of
+from harness.records import curves
+from harness.records.record import Record
+from harness.reports.plots import theme
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METRICS = {  # what every training reports, in words
+    "loss": "objective (each method its own)",
+    "grad_norm": "gradient norm before clipping",
+    "on_policy": "share of student-written text",
+    "learning_rate": "learning rate",
+}
+BESIDES = ("step", "seconds")  # what a curve runs over
+
+
+@dataclass(frozen=True)
+class Series:
+    """One method under one recipe: a curve for each of its seeds."""
+
+    label: str
+    reconstruction: bool
+    curves: tuple[tuple[curves.Point, ...], ...]
+
+    def metrics(self) -> set[str]:
+        return {name for curve in self.curves for point in curve for name in point} - set(BESIDES)
+
+    def table(self, metric: str) -> list[tuple[float, float, float, float]]:
+        """(step, mean, lowest, highest) over the seeds, at the steps that all of them have."""
+        by_seed = [{p["step"]: p[metric] for p in c if p.get(metric) is not None} for c in self.curves]
+        steps = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
+        values = [[seed[step] for seed in by_seed] for step in steps]
+        return [(s, sum(v) / len(v), min(v), max(v)) for s, v in zip(steps, values, strict=True)]
+
+
+def series(sections: Sequence[Section], records: Mapping[str, Record], root: Path | str) -> list[Series]:
+    """The curves kept below ``root`` for the rows of ``sections``, each training once, by label."""
+    found: dict[tuple[str, ...], Series] = {}
+    names = labels_of(sections)
+    for section in sections:
+        for row in section.rows:
+            trainings = tuple(sorted({records[run]["training_id"] for run in row.run_ids if run in records}))
+            if row.reference or not trainings or trainings in found:
+                continue
+            kept = tuple(tuple(points) for t in trainings if (points := curves.read(root, t)))
+            if kept:
+                found[trainings] = Series(names[row.key], row.reconstruction, kept)
+    return sorted(found.values(), key=lambda one: one.label)
+
+
+def figure(
+    found: Sequence[Series],
+    metric: str,
+    order: Sequence[str],
+    scheme: str = "light",
+    size: tuple[float, float] = (6.4, 3.5),
+) -> Figure:
+    """One line for each series that reports ``metric``; the group ``c<i>`` holds the line of ``found[i]``."""
+    from matplotlib.figure import Figure
+
+    with theme.drawing(scheme):
+        drawn = Figure(figsize=size, layout="constrained")
+        axes = drawn.subplots()
+        for i, one in enumerate(found):
+            table = one.table(metric)
+            if not table:
+                continue
+            shade, _, dash = theme.of_series(order.index(one.label), scheme)
+            steps, mean, low, high = zip(*table, strict=True)
+            if len(one.curves) > 1:
+                axes.fill_between(steps, low, high, color=shade, alpha=0.14, linewidth=0, gid=f"r{i}")
+            axes.plot(
+                steps,
+                mean,
+                color=shade,
+                linestyle=dash,
+                linewidth=1.5,
+                label=one.label + (RECONSTRUCTED if one.reconstruction else ""),
+                gid=f"c{i}",
+            )
+        axes.set_xlabel("optimizer step")
+        axes.set_ylabel(METRICS.get(metric, metric.replace("_", " ")))
+        axes.yaxis.grid(True, linewidth=0.6)
+        axes.margins(x=0.01)
+        if metric == "on_policy":
+            axes.set_ylim(-0.04, 1.04)
+    return drawn
+
+
+def with_legend(drawn: Figure) -> Figure:
+    """The same figure with its legend inside, for files; pages have buttons instead."""
+    axes = drawn.axes[0]
+    if axes.get_legend_handles_labels()[0]:
+        with theme.drawing():
+            axes.legend(frameon=False, fontsize=8, ncols=2, labelcolor=axes.xaxis.label.get_color())
+    return drawn

@@ -1,0 +1,165 @@
+"""Score against cost. The line joins the highest scores at each cost or less; it says nothing of noise, the bars do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.leaderboard.rows import RECONSTRUCTED, LeaderboardRow, Section
+from harness.reports.plots import theme
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COSTS = {
+    "seconds": "seconds of training",
+    "teacher_tokens": "tokens through the teacher in training",
+    "tokens": "tokens through student and teacher, or sampled, in training",
+    "flops": "floating-point operations of training",
+    "peak_memory_bytes": "peak memory of training, bytes",
+}
+
+
+Box = tuple[float, float, float, float]  # left, right, low, high, in pixels
+
+
+def cost(row: LeaderboardRow, name: str) -> float:
+    """The cost of a row under one of :data:`COSTS`, of training alone."""
+    if name == "tokens":
+        return row.student_tokens + row.teacher_tokens + row.generated_tokens
+    return float(getattr(row, name))
+
+
+def rows_of(section: Section, name: str) -> list[LeaderboardRow]:
+    """The trained rows whose cost is known."""
+    return [row for row in section.rows if not row.reference and row.kind == "measured" and known(row, name)]
+
+
+def known(row: LeaderboardRow, name: str) -> bool:
+    return name == "tokens" or getattr(row, name) is not None
+
+
+def frontier(rows: Sequence[LeaderboardRow], name: str) -> list[LeaderboardRow]:
+    """The rows that no other beats in score at the same or lower cost, cheapest first."""
+    best, found = float("-inf"), []
+    for row in sorted(rows, key=lambda row: (cost(row, name), -row.score)):
+        if row.score > best:
+            found.append(row)
+            best = row.score
+    return found
+
+
+def figure(
+    sections: Sequence[Section], name: str, order: Sequence[str], scheme: str = "light", columns: int = 3
+) -> Figure:
+    """One panel for each of ``sections``; ``order`` of labels gives every method its colour in all figures."""
+    from matplotlib.figure import Figure
+
+    columns = min(columns, len(sections))
+    lines = -(-len(sections) // columns)
+    with theme.drawing(scheme):
+        found = Figure(figsize=((4.0 if columns > 1 else 4.4) * columns, 3.4 * lines), layout="constrained")
+        grid = found.subplots(lines, columns, squeeze=False)
+        for axes in grid.flat[len(sections) :]:
+            axes.set_axis_off()
+        for axes, section in zip(grid.flat, sections, strict=False):
+            _panel(axes, section, name, order, scheme)
+    return found
+
+
+def _panel(axes: Any, section: Section, name: str, order: Sequence[str], scheme: str) -> None:
+    rows = rows_of(section, name)
+    muted = theme.colour("muted", scheme)
+    costs = [cost(row, name) for row in rows]
+    _scale(axes, costs)
+    edge = frontier(rows, name)
+    axes.step(
+        [cost(row, name) for row in edge], [100 * row.score for row in edge], where="post",
+        color=muted, linewidth=1, alpha=0.6, zorder=1,
+    )  # fmt: skip
+    for i, row in enumerate(rows):
+        shade, marker, _ = theme.of_series(order.index(row.label), scheme)
+        x, y = cost(row, name), 100 * row.score
+        axes.plot(
+            [x, x], [100 * row.low, 100 * row.high], color=shade, linewidth=1.2, alpha=0.55, zorder=2, gid=f"i{i}"
+        )
+        axes.plot(x, y, marker, color=shade, markersize=6.5, zorder=3, gid=f"p{i}")
+    low, high = 100 * min(row.low for row in rows), 100 * max(row.high for row in rows)
+    reach = max(high - low, 5)
+    for row in section.rows:
+        if row.reference and row.kind == "measured":
+            _mark(axes, row.method, 100 * row.score, low - reach, high + reach / 2, muted)
+            if low - reach <= 100 * row.score <= high + reach / 2:
+                low, high = min(low, 100 * row.score), max(high, 100 * row.score)
+    axes.set_ylim(low - reach * 0.12, high + reach * 0.16)
+    _labels(axes, rows, name, scheme)
+    axes.yaxis.grid(True, linewidth=0.6)
+    axes.set_xlabel(COSTS[name])
+    axes.set_ylabel(f"{section.metric}, %")
+    axes.set_title(section.named if len(section.named) < 60 else section.named[:59] + "…")
+
+
+def _mark(axes: Any, name: str, score: float, low: float, high: float, shade: str) -> None:
+    """A model evaluated as it comes: a dashed line, or a word at the edge where the line would lie far off."""
+    words = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7, "color": shade}
+    if low <= score <= high:
+        axes.axhline(score, color=shade, linewidth=0.9, dashes=(3, 2), zorder=0)
+        axes.annotate(name, (0, score), xytext=(3, 2), ha="left", **words)
+        return
+    above = score > high
+    axes.annotate(
+        f"{name} {score:.1f} {'↑' if above else '↓'}", (1, int(above)), xytext=(0, -9 if above else 4), ha="right",
+        **words | {"xycoords": "axes fraction"},
+    )  # fmt: skip
+
+
+def _scale(axes: Any, costs: Sequence[float]) -> None:
+    """Logarithmic where costs span more than a factor of four; zero has its own place left of it."""
+    from matplotlib.ticker import EngFormatter
+
+    positive = [value for value in costs if value > 0]
+    if positive and max(positive) > 4 * min(positive):
+        if len(positive) < len(costs):
+            axes.set_xscale("symlog", linthresh=min(positive) / 2, linscale=0.4)
+        else:
+            axes.set_xscale("log")
+        axes.minorticks_off()
+    else:
+        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.16 * max(costs, default=0) or 1)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.margins(x=0.16, y=0.12)
+
+
+def _labels(axes: Any, rows: Sequence[LeaderboardRow], name: str, scheme: str) -> None:
+    """Names beside their points, on the side where they cover the least of points, bars and other names."""
+    axes.figure.canvas.draw()
+    unit = axes.figure.dpi / 72
+    places = {row.run_ids: axes.transData.transform((cost(row, name), 100 * row.score)) for row in rows}
+    taken = [(x - 5 * unit, x + 5 * unit, y - 5 * unit, y + 5 * unit) for x, y in places.values()]
+    for row in rows:
+        x = places[row.run_ids][0]
+        low, high = (axes.transData.transform((cost(row, name), 100 * end))[1] for end in (row.low, row.high))
+        taken.append((x - unit, x + unit, low, high))
+    ordered = sorted(rows, key=lambda row: -row.score)
+    for row, label in zip(ordered, theme.shortened([row.label for row in ordered], 26), strict=True):
+        label += RECONSTRUCTED if row.reconstruction else ""
+        x, y = places[row.run_ids]
+        wide, tall = 5.2 * len(label) * unit, 9 * unit
+        boxes = {}
+        for dx, dy in ((8, 0), (-8, 0), (8, 8), (8, -8), (-8, 8), (-8, -8), (8, 16), (8, -16), (-8, 16), (-8, -16)):
+            left = x + dx * unit if dx > 0 else x + dx * unit - wide
+            boxes[dx, dy] = (left, left + wide, y + dy * unit - tall / 2, y + dy * unit + tall / 2)
+        (dx, dy), box = min(boxes.items(), key=lambda it: _covered(it[1], taken, axes.bbox.x1))
+        taken.append(box)
+        axes.annotate(
+            label, (cost(row, name), 100 * row.score), xytext=(dx, dy), textcoords="offset points",
+            ha="left" if dx > 0 else "right", va="center", fontsize=8, color=theme.colour("ink", scheme),
+        )  # fmt: skip
+
+
+def _covered(box: Box, taken: Sequence[Box], edge: float) -> float:
+    """The area of ``box`` that is taken already or lies beyond the right ``edge``."""
+    width, height = box[1] - box[0], box[3] - box[2]
+    shared = [max(0, min(box[1], b) - max(box[0], a)) * max(0, min(box[3], d) - max(box[2], c)) for a, b, c, d in taken]
+    return sum(shared) + max(0.0, min(width, box[1] - edge)) * height

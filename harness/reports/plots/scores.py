@@ -1,0 +1,94 @@
+"""Scores with their intervals: one panel a task, one line a method, the untrained student and the teacher as marks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.leaderboard.rows import MICRO, RECONSTRUCTED, LeaderboardRow, Section
+from harness.reports.plots import theme
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 3  # panels side by side
+STEPS = re.compile(r" \(training\.steps=(\d+)\)$")
+LEGEND = (
+    "95 % intervals. Filled: best; hollow: not distinguishable from the best; grey: the rest. "
+    "Dashed: models as they come, not trained."
+)
+
+
+def figure(sections: Sequence[Section], scheme: str = "light", columns: int = COLUMNS) -> Figure:
+    """One panel for each of ``sections``. Filled: the best; hollow: not distinguishable from it; grey: below it."""
+    from matplotlib.figure import Figure
+
+    columns = min(columns, len(sections))
+    lines = -(-len(sections) // columns)
+    tallest = max(len(_competitors(section)) for section in sections)
+    with theme.drawing(scheme):
+        longest = max(len(name) for section in sections for name in _names(_competitors(section)))
+        size = ((2.3 + 0.075 * longest) * max(columns, 2), lines * (1.05 + 0.27 * tallest))
+        found = Figure(figsize=size, layout="constrained")
+        grid = found.subplots(lines, columns, squeeze=False)
+        for axes in grid.flat[len(sections) :]:
+            axes.set_axis_off()
+        for axes, section in zip(grid.flat, sections, strict=False):
+            _panel(axes, section, scheme)
+        found.get_layout_engine().set(w_pad=0.12, h_pad=0.08, wspace=0.06)
+        theme.below(found, [LEGEND, *standing_notes(sections)], scheme)
+    return found
+
+
+def standing_notes(sections: Sequence[Section]) -> list[str]:
+    """What must stand by any figure of ``sections``: how rows were chosen, whose world, what is a reconstruction."""
+    chosen = [note for section in sections for note in (section.view, *section.aside)]
+    return list(dict.fromkeys([*filter(None, chosen), *(n for s in sections for n in s.notes if _stands(n))]))
+
+
+def _stands(note: str) -> bool:
+    return note == MICRO or note.startswith(RECONSTRUCTED)
+
+
+def _competitors(section: Section) -> list[LeaderboardRow]:
+    return [row for row in section.rows if not row.reference]
+
+
+def _panel(axes: Any, section: Section, scheme: str) -> None:
+    rows = _competitors(section)
+    for i, row in enumerate(rows):
+        best = row.rank == 1
+        name = "accent" if best or row.tied else "faint"
+        shade, score = theme.colour(name, scheme), 100 * row.score
+        axes.plot([100 * row.low, 100 * row.high], [i, i], color=shade, linewidth=1.8, solid_capstyle="round", zorder=2)
+        face = theme.colour("paper", scheme) if row.tied and not best else shade
+        marker = "D" if row.kind != "measured" else "o"
+        axes.plot(score, i, marker, color=shade, markerfacecolor=face, markersize=6, markeredgewidth=1.6, zorder=3)
+        axes.annotate(
+            f"{score:.1f}", (1.015, i), xycoords=("axes fraction", "data"), va="center", fontsize=8,
+            fontweight="bold" if best else "normal", color=theme.colour("ink", scheme), annotation_clip=False,
+        )  # fmt: skip
+    for row in section.rows:
+        if row.reference:
+            axes.axvline(100 * row.score, color=theme.colour("muted", scheme), linewidth=0.9, dashes=(3, 2), zorder=1)
+            axes.annotate(
+                row.method, (100 * row.score, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2),
+                textcoords="offset points", ha="center", fontsize=7, color=theme.colour("muted", scheme),
+            )  # fmt: skip
+    axes.margins(x=0.06)
+    axes.set_yticks(range(len(rows)), _names(rows))
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.grid(True, linewidth=0.6)
+    axes.set_xlabel(f"{section.metric}, % of {section.problems} problems")
+    axes.set_title(section.named if len(section.named) < 44 else section.named[:43] + "…", pad=16)
+
+
+def _names(rows: Sequence[LeaderboardRow]) -> list[str]:
+    labels = [STEPS.sub(r", \1 steps", row.label) for row in rows]  # what sets most rows apart, in few letters
+    return [
+        f"{label}{RECONSTRUCTED if row.reconstruction else ''}" + ("" if row.kind == "measured" else " (reported)")
+        for label, row in zip(theme.shortened(labels, 30), rows, strict=True)
+    ]

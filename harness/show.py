@@ -1,0 +1,158 @@
+"""``harness list`` and ``harness show``: what there is, and the cards of single things.
+
+Lists are read from source text without importing a method or a task, which keeps them quick; cards import
+the one thing they show.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from harness import error_location, options, recipe, registry
+from harness.errors import BadInput
+from harness.plan import settings_of, variants_of
+
+
+def rows(kind: str) -> list[dict[str, Any]]:
+    """What ``harness list KIND`` shows, one object a line."""
+    if kind == "recipes":
+        found = [recipe.load(name) for name in recipe.names()]
+        return [{"name": r.name, "world": r.world, "summary": r.summary} for r in found]
+    return [_row(kind, entry) for entry in registry.entries(kind)]
+
+
+def _row(kind: str, entry: registry.Entry) -> dict[str, Any]:
+    facts = entry.facts
+    summary = (facts.get("doc") or facts.get("module_doc") or "").split("\n")[0]
+    row = {"name": entry.name, "summary": summary, "paper": facts.get("paper", ""), "owner": entry.owner}
+    if kind == registry.METHODS:
+        row |= {"needs": facts.get("needs", ""), "variants": facts.get("variants", [])}
+        return row | {"note": facts.get("note", "")}
+    return row | {"version": facts.get("version", "")}
+
+
+def text(kind: str, found: Sequence[Mapping[str, Any]]) -> str:
+    """The list for people."""
+    width = max((len(row["name"]) for row in found), default=0)
+    lines = []
+    for row in found:
+        lines.append(f"{row['name']:<{width}}  {row['summary']}")
+        aside = [row.get("note") or "", row.get("paper") or ""]
+        aside += [f"needs: {row['needs']}"] if row.get("needs") else []
+        aside += [f"from {row['owner']}"] if row.get("owner", "built in") != "built in" else []
+        aside += ["variants: " + ", ".join(f"@{v}" for v in row["variants"])] if row.get("variants") else []
+        lines += [" " * (width + 2) + part for part in aside if part]
+    return "\n".join(lines)
+
+
+@error_location.faults_as(BadInput)
+def card(kind: str, name: str) -> dict[str, Any]:
+    """Everything that is known of one method, task or recipe. Raises BadInput for an unknown name."""
+    if kind == "recipe":
+        return {"recipe": name} | dataclasses.asdict(recipe.load(name))
+    if kind == "method":
+        bare, _, variant = registry.split(name)
+        found = registry.find(registry.METHODS, bare)
+        settings_of(found, name)
+        import inspect
+
+        return {
+            "method": found.name,
+            "variant": variant or None,
+            "paper": found.paper,
+            "note": found.note,
+            "equation": inspect.getdoc(inspect.getmodule(found)) or "",
+            "needs": dataclasses.asdict(found().needs),
+            "reduction": found().reduction,
+            "settings": options.describe(found.Config),
+            "variants": {key: dict(value) for key, value in variants_of(found).items()},
+        }
+    from harness.evaluation.benchmarks import locate
+    from harness.evaluation.cards import cards
+
+    found, _ = locate(name)
+    return {
+        "task": found.name,
+        "version": found.version,
+        "family": found.family,
+        "metric": found.metric,
+        "about": (found.__doc__ or "").strip(),
+        "dataset": dataclasses.asdict(found.dataset),
+        "decoding": dataclasses.asdict(found.decoding),
+        "grader": found.grader,
+        "needs_judge": found.needs_judge,
+        "paper": found.paper,
+        "licence": found.licence,
+        "note": found.note,
+        "protocols": cards(name),
+    }
+
+
+def card_text(facts: Mapping[str, Any]) -> str:
+    """A card for people: long texts as they are, settings one a line with range and source."""
+    lines = []
+    for key, value in facts.items():
+        if key == "equation":
+            lines += ["", value, ""]
+        elif key == "settings":
+            lines += [_setting(s) for s in value] or ["settings: none"]
+        elif key == "protocols":
+            lines += _protocols(value)
+        elif isinstance(value, Mapping):
+            lines += [f"{key}:"] + [f"  {k}: {v}" for k, v in value.items()] if value else []
+        elif value not in (None, ""):
+            lines.append(f"{key}: {value}")
+    return "\n".join(lines)
+
+
+def _protocols(cards: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The task's own protocol with all its facts, then of each published one what it changes."""
+    own, lines = dict(_facts(cards[0])), []
+    for card in cards:
+        lines += ["", f"protocol: {card['name']}  (version {card['version']}, hash {card['hash'] or 'unknown'})"]
+        if card is not cards[0] and card["hash"] and card["hash"] == cards[0]["hash"]:
+            lines.append(f"  about: {card['about']}\n  measures the same as {cards[0]['name']}")
+            continue
+        lines += [f"  {key}: {fact}" for key, fact in _facts(card) if card is cards[0] or own.get(key) != fact]
+    return lines
+
+
+def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in card.items():
+        if key in ("name", "version", "hash") or value in (None, ""):
+            continue
+        for name, fact in value.items() if isinstance(value, Mapping) else [("", value)]:
+            quoted = repr(fact) if key == "prompt_of_first_item" or name == "stop" else str(fact)
+            yield f"{key}.{name}".rstrip("."), quoted
+
+
+def _setting(facts: Mapping[str, Any]) -> str:
+    if facts["choices"]:
+        span = " | ".join(map(str, facts["choices"]))
+    elif facts["low"] is not None or facts["high"] is not None:
+        span = f"[{facts['low']}, {facts['high']}]"
+    else:
+        span = ""
+    return f"method.{facts['name']} = {facts['default']}  {span}  {facts['help']}  (default: {facts['source']})"
+
+
+def record_text(record: Mapping[str, Any]) -> str:
+    """A record for people: the score first, then what it rests on."""
+    counts, (low, high) = record["counts"], record["interval"]
+    note = record["method"]["note"]
+    lines = [
+        f"{record['run_id']}  ({record['kind']})",
+        f"score      {record['score']:.4f}  95 % [{low:.4f}, {high:.4f}]  "
+        f"{record['metric']}, {record['interval_method']}",
+        f"counts     {counts['correct']:g} of {counts['total']}, {counts['errors']} errors, "
+        f"{counts['truncated']} truncated",
+        f"method     {record['method']['name']}  {record['method']['settings']}" + (f"  [{note}]" if note else ""),
+        f"models     {record['student']} <- {record['teacher']}, seed {record['seed']}",
+        f"protocol   {record['protocol']['hash']}",
+        "cost       " + ", ".join(f"{key} {value:,.6g}" for key, value in record["cost"].items()),
+        "convention " + ", ".join(f"{key}={value}" for key, value in record["convention"].items()),
+    ]
+    lines += [f"asked      {record['first_prompt']!r}"] if "first_prompt" in record else []
+    return "\n".join(lines + [f"warning    {warning}" for warning in record["warnings"]])

@@ -1,0 +1,275 @@
+"""How sure a score is, and whether two scores differ. Pure functions of numbers; every draw has a seed.
+
+Scores are arrays of shape [N] (problems), [S, N] (training seeds, problems) or [S, N, K] (and K samples of
+each problem). Problems and seeds are both drawn from something larger, so both count as uncertainty; the K
+samples are averaged within a problem first, which leaves their noise in the cell means (arXiv 2411.00640).
+
+Rounding on another CPU is no third source: under other kernels one seed's score spreads no wider than seeds do, and no
+kernel scores higher throughout (results/rounding), so the variance between seeds holds it already. With one seed it is
+in no interval.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import bdtr, ndtr, ndtri, stdtr, stdtrit
+
+from harness.stats.seed_variance import (
+    DRAWS,
+    Interval,
+    SeedVariance,
+    Spread,
+    cell_means,
+    hierarchical_bootstrap,
+    of_difference,
+    pooled_seed_variance,
+    variance_of_mean,
+)
+
+__all__ = [
+    "Comparison",
+    "Interval",
+    "SeedVariance",
+    "Spread",
+    "avg_at_k",
+    "compare",
+    "difference_of_counts",
+    "hierarchical_bootstrap",
+    "holm",
+    "mcnemar",
+    "mean_interval",
+    "minimum_detectable_effect",
+    "paired_bootstrap",
+    "paired_test",
+    "pass_at_k",
+    "pooled_seed_variance",
+    "problems_needed",
+    "reach",
+    "scale_needed",
+    "seeds_needed",
+    "sign_flip",
+    "variance_of_mean",
+    "wilson",
+]
+
+PAIRED_T = "paired t over seeds and problems"
+_EXACT_PROBLEMS = 12  # 2**12 sign patterns are about as many: enumerate them
+
+
+# -- one score -----------------------------------------------------------------------------------------------
+
+
+def wilson(correct: float, total: float, level: float = 0.95) -> Interval:
+    """The score interval of a proportion (Wilson 1927, JASA 22:209). Nothing counted leaves [0, 1]."""
+    if not 0 <= correct <= total:
+        raise ValueError(f"{correct} correct of {total} is not a proportion")
+    return _score_interval(correct / total, total, ndtri((1 + level) / 2)) if total else Interval(0.0, 1.0)
+
+
+def mean_interval(scores: ArrayLike, level: float = 0.95, seeds: SeedVariance | None = None) -> Interval:
+    """The interval of a mean of scores in [0, 1]: avg@k, win rates, averages over seeds.
+
+    One run of right and wrong answers gets Wilson's interval; anything else Wilson's at the effective number
+    of problems p(1-p)/Var(mean), with Student's quantile at the degrees of freedom behind that variance: it
+    stays in [0, 1] and holds its level for skewed scores and few seeds, where ± 1.96 SE does not. ``seeds`` is
+    the variance between seeds where it is known better than from these few (``pooled_seed_variance``).
+    """
+    cells = cell_means(scores)
+    problems, mean = cells.shape[1], float(cells.mean())
+    if len(cells) == 1 and np.isin(cells, (0, 1)).all():
+        return wilson(float(cells.sum()), problems, level)
+    spread = variance_of_mean(cells, seeds)
+    if spread.value == 0:  # all scores alike tell nothing of their spread: take the widest there is
+        return wilson(mean * problems, problems, level)
+    effective = mean * (1 - mean) / spread.value
+    return _score_interval(mean, effective, stdtrit(spread.freedom, (1 + level) / 2))
+
+
+def pass_at_k(n: int, correct: ArrayLike, k: int) -> NDArray[np.float64]:
+    """The chance that one of k samples is right, 1 - C(n-c, k)/C(n, k), unbiased (arXiv 2107.03374, eq. 1).
+
+    ``correct`` [N]: how many of the ``n`` samples of each problem are right.
+    """
+    counts = np.asarray(correct)
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} needs at least {max(k, 1)} samples of each problem, there are {n}")
+    if counts.size and not (counts.min() >= 0 and counts.max() <= n):
+        raise ValueError(f"correct counts must lie in 0..{n}")
+    return np.array([1 - np.prod(1 - k / np.arange(n - c + 1, n + 1)) for c in counts.tolist()])
+
+
+def avg_at_k(scores: ArrayLike) -> NDArray[np.float64]:
+    """The mean score of each problem [N] over its samples [N, K]; their mean is pass@1 with less noise."""
+    return np.asarray(scores, dtype=float).mean(axis=-1)
+
+
+# -- two methods on the same problems ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether B differs from A on the same problems (and seeds). ``difference`` is B - A."""
+
+    difference: float
+    interval: Interval
+    p: float
+    test: str
+    only_a: int  # cells in which A alone is better
+    only_b: int
+    spread: Spread
+
+
+def compare(
+    a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0, seeds: SeedVariance | None = None
+) -> Comparison:
+    """Paired comparison of two score arrays of one shape.
+
+    The interval is that of the test where this is Student's t, so that the two never disagree, else the paired
+    bootstrap's: resampling two or five seeds says less of their tails than t does.
+    ``seeds`` is how much the seeds of one method vary, where several methods tell (``pooled_seed_variance``).
+    """
+    p, test = paired_test(a, b, draws, seed, seeds)
+    gap = cell_means(b) - cell_means(a)
+    spread = variance_of_mean(gap, of_difference(seeds))
+    if test == PAIRED_T:
+        half = float(stdtrit(spread.freedom, 0.975)) * math.sqrt(spread.value)
+        interval = Interval(float(gap.mean()) - half, float(gap.mean()) + half)
+    else:
+        interval = paired_bootstrap(a, b, draws=draws, seed=seed)
+    interval = Interval(max(interval.low, -1.0), min(interval.high, 1.0))  # scores lie in [0, 1]
+    only_a, only_b = int((gap < 0).sum()), int((gap > 0).sum())
+    return Comparison(float(gap.mean()), interval, p, test, only_a, only_b, spread)
+
+
+def paired_bootstrap(a: ArrayLike, b: ArrayLike, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> Interval:
+    """The bootstrap interval of the mean of B - A over the same problems and seeds, which are drawn as pairs."""
+    first, second = cell_means(a), cell_means(b)
+    if first.shape != second.shape:
+        raise ValueError(f"paired scores must have one shape, got {first.shape} and {second.shape}")
+    return hierarchical_bootstrap(second - first, level, draws, seed)
+
+
+def paired_test(
+    a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0, seeds: SeedVariance | None = None
+) -> tuple[float, str]:
+    """Two-sided p and the name of the test for score arrays of one shape: [N], [S, N] or [S, N, K].
+
+    One run of right and wrong answers: exact McNemar. One run of averages: sign flips over problems. Several
+    seeds: Student's t with seeds and problems both random, since flips over problems alone would take the
+    students at hand for all that the two methods can produce. Two or three seeds hardly tell how seeds vary: give
+    ``seeds``, the variance of one method's, where more methods tell; the test is then exact in size.
+    """
+    first, second = cell_means(a), cell_means(b)
+    if first.shape != second.shape:
+        raise ValueError(f"paired scores must have one shape, got {first.shape} and {second.shape}")
+    gap = second - first
+    spread = variance_of_mean(gap, of_difference(seeds))
+    if len(gap) > 1 and spread.value > 0:
+        error = math.sqrt(spread.value)
+        return float(2 * stdtr(spread.freedom, -abs(gap.mean()) / error)), PAIRED_T
+    if len(gap) == 1 and np.isin((first, second), (0, 1)).all():
+        return mcnemar(int((gap < 0).sum()), int((gap > 0).sum())), "exact McNemar"
+    return sign_flip(gap.mean(axis=0), draws, seed), "sign flips over problems"
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided p of the discordant pairs (McNemar 1947): a fair coin tossed only_a + only_b times."""
+    n = only_a + only_b
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), n, 0.5))) if n else 1.0
+
+
+def sign_flip(differences: ArrayLike, draws: int = DRAWS, seed: int = 0) -> float:
+    """Two-sided permutation p of a mean difference [N] under random signs; exact up to 12 problems."""
+    gap = np.asarray(differences, dtype=float)
+    gap = gap[gap != 0]
+    if not gap.size:
+        return 1.0
+    reached = abs(gap.sum()) - 1e-9 * np.abs(gap).sum()
+    if gap.size <= _EXACT_PROBLEMS:
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=gap.size)))
+        return float(np.mean(np.abs(signs @ gap) >= reached))
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(draws, gap.size))
+    return float((1 + np.count_nonzero(np.abs(signs @ gap) >= reached)) / (1 + draws))
+
+
+def difference_of_counts(correct_a: float, total_a: int, correct_b: float, total_b: int) -> float:
+    """Two-sided p of two unpaired proportions (pooled z), for when the single verdicts are not at hand."""
+    pooled = (correct_a + correct_b) / (total_a + total_b)
+    variance = pooled * (1 - pooled) * (1 / total_a + 1 / total_b)
+    gap = correct_b / total_b - correct_a / total_a
+    return float(2 * ndtr(-abs(gap) / math.sqrt(variance))) if variance > 0 else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979), in the order given."""
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted.tolist()
+
+
+# -- planning ------------------------------------------------------------------------------------------------
+
+
+def minimum_detectable_effect(
+    n: int, p: float, power: float = 0.8, level: float = 0.95, discordant: float | None = None
+) -> float:
+    """The smallest gain over a score of ``p`` that ``n`` problems show with ``power``; inf if none would.
+
+    Unpaired unless ``discordant`` says on which share of the problems the two methods differ; the gain then
+    solves gain = reach * sqrt(variance(gain) / n) with variance p(1-p) + q(1-q), or discordant - gain².
+    """
+    ratio = n / reach(power, level) ** 2 + 1
+    if discordant is not None:
+        gain, largest = math.sqrt(discordant / ratio), min(discordant, 1 - p)
+    else:
+        tilt = 1 - 2 * p
+        gain, largest = (tilt + math.sqrt(tilt**2 + 8 * p * (1 - p) * ratio)) / (2 * ratio), 1 - p
+    return gain if gain <= largest else math.inf
+
+
+def problems_needed(comparison: Comparison, seeds: int, power: float = 0.8, level: float = 0.95) -> float:
+    """With ``seeds`` training seeds, the problems that would show such a difference; inf if none would."""
+    allowed = (comparison.difference / reach(power, level)) ** 2 - comparison.spread.seeds / seeds
+    return _count(comparison.spread.problems + comparison.spread.rest / seeds, allowed)
+
+
+def seeds_needed(comparison: Comparison, problems: int, power: float = 0.8, level: float = 0.95) -> float:
+    """On ``problems`` problems, the training seeds that would show such a difference; inf if none would."""
+    allowed = (comparison.difference / reach(power, level)) ** 2 - comparison.spread.problems / problems
+    return _count(comparison.spread.seeds + comparison.spread.rest / problems, allowed)
+
+
+def scale_needed(comparison: Comparison, seeds: int, problems: int, power: float = 0.8, level: float = 0.95) -> float:
+    """By which factor both seeds and problems must grow to show such a difference; inf if there is none.
+
+    Solves (V/k + R/k²) = (difference / reach)² for k, V the variance of the mean from seeds and from problems
+    as they are, R that of their cells.
+    """
+    allowed = (comparison.difference / reach(power, level)) ** 2
+    spread = comparison.spread
+    single, cells = spread.seeds / seeds + spread.problems / problems, spread.rest / (seeds * problems)
+    return (single + math.sqrt(single**2 + 4 * allowed * cells)) / (2 * allowed) if allowed > 0 else math.inf
+
+
+def _count(variance_of_one: float, allowed: float) -> float:
+    return math.ceil(max(variance_of_one / allowed, 1)) if allowed > 0 else math.inf
+
+
+def reach(power: float, level: float) -> float:
+    """How many standard errors a difference must have to be seen at ``level`` with ``power``."""
+    return float(ndtri((1 + level) / 2) + ndtri(power))
+
+
+def _score_interval(p: float, n: float, quantile: float) -> Interval:
+    centre = (p + quantile**2 / (2 * n)) / (1 + quantile**2 / n)
+    half = quantile / (1 + quantile**2 / n) * math.sqrt(p * (1 - p) / n + quantile**2 / (4 * n**2))
+    return Interval(float(max(centre - half, 0.0)), float(min(centre + half, 1.0)))

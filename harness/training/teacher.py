@@ -1,0 +1,122 @@
+"""What the teacher gives to a run: its texts, its hand in joint text, its proposals, and its signal, live or cached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from harness.method import texts_of
+from harness.models.files import load_model, load_tokenizer, template_hash
+from harness.models.generate import Generator
+from harness.models.joint_sampling import JointGenerator
+from harness.training.batching import TrainingSequence, collate
+from harness.training.cost import Cost
+from harness.training.job import Progress, TrainingJob
+from harness.training.proposals import Proposals
+from harness.training.rollouts import Rollouts
+from harness.training.signal_cache import SignalCache
+from harness.training.signals import CachedTeacher, LiveTeacher, TeacherSignal
+from harness.training.teacher_texts import teacher_texts
+from harness.types import Source
+
+FIXED = (Source.TEACHER, Source.DATA)  # text that no step changes, so that a signal of it can be kept
+
+
+def set_up(
+    job: TrainingJob, rollouts: Rollouts, vocab: int, accelerator: Accelerator, cost: Cost, progress: Progress
+) -> tuple[TeacherSignal | None, dict[str, Any]]:
+    """Gives ``rollouts`` what its texts need of the teacher; returns the signal and facts about it.
+
+    Texts and cached signals are charged in full, written by this run or before it, and once: to the main process.
+    """
+    needs, plan = job.method.needs, job.recipe.training
+    if job.teacher is None or (needs.teacher == "none" and not needs.proposals):
+        return None, {}
+    model = load_model(job.teacher, plan.precision, str(accelerator.device))
+    speaker = Generator(model, load_tokenizer(job.teacher), job.recipe.evaluation.batch)
+    if needs.proposals:
+        rollouts.proposals = Proposals(rollouts.student, speaker, job.checker)
+    if needs.joint is not None:
+        rollouts.joint, rollouts.how = JointGenerator(rollouts.student, speaker), needs.joint
+    texts = texts_of(job.method, plan.steps)
+    bill = cost if accelerator.is_main_process else Cost()
+    if Source.TEACHER in texts:
+        with accelerator.main_process_first():
+            rollouts.teacher_texts = _texts(job, speaker, rollouts.student, bill, progress)
+    if needs.teacher != "signal":
+        return None, {}
+    live = LiveTeacher(model, vocab)
+    k = min(plan.top_k, vocab) if plan.signal == "top-k" else None
+    caches: dict[Source, SignalCache] = {}
+    if plan.signal != "live":
+        facts = _facts(job, vocab, plan.signal if k is None else f"top-{k}")
+        pad = rollouts.student.tokenizer.pad_token_id
+        for source in (s for s in FIXED if s in texts):
+            cache = _cache(job.signals, facts, rollouts, source)
+            with accelerator.main_process_first():
+                cache.fill(
+                    lambda part: _read(live, part, k, plan.micro_batch, pad, accelerator.device),
+                    lambda done, total: progress("teacher signal", done, total, ""),
+                )
+            cache.verify()
+            bill.add(teacher_forward_tokens=cache.read_tokens)
+            caches[source] = cache
+    about = {"kind": plan.signal, "top_k": k, "cached": [str(s) for s in caches]}
+    if caches:
+        tokens = {s: sum(c.lengths) for s, c in caches.items()}
+        stored = sum(c.bytes_per_token * tokens[s] for s, c in caches.items())
+        about["bytes_per_token"] = round(stored / max(sum(tokens.values()), 1), 1)
+    return CachedTeacher(caches, live, k) if plan.signal != "live" else live, about
+
+
+def _texts(
+    job: TrainingJob, speaker: Generator, listener: Generator, bill: Cost, progress: Progress
+) -> list[tuple[int, ...]]:
+    """The teacher's answers to all prompts, in the student's token ids."""
+    answers = teacher_texts(
+        speaker,
+        job.teacher.sha256,
+        job.prompts,
+        job.recipe.teacher_text,
+        job.texts,
+        lambda done, total: progress("teacher texts", done, total, ""),
+    )
+    made, read = sum(g.tokens for g in answers), sum(g.prompt_tokens for g in answers)
+    bill.add(generated_tokens=made, teacher_forward_tokens=made + read)
+    if speaker.tokenizer.get_vocab() == listener.tokenizer.get_vocab():
+        # Whichever token ended the teacher's answer, the student is taught its own template's end of a turn.
+        return [(*g.ids[:-1], listener.end_id) if g.ids and g.ids[-1] in speaker.end_ids else g.ids for g in answers]
+    prompts = [listener.encode(listener.render(example.prompt)) for example in job.prompts]
+    return [
+        listener.response_ids(prompt, g.text, ended=g.finish == "stop")
+        for prompt, g in zip(prompts, answers, strict=True)
+    ]
+
+
+def _facts(job: TrainingJob, vocab: int, kind: str) -> dict[str, str]:
+    return {
+        "teacher": job.teacher.sha256,
+        "tokenizer": template_hash(job.student),
+        "vocabulary": str(vocab),
+        "signal": kind,
+        "precision": job.recipe.training.precision,
+    }
+
+
+def _cache(folder: Path, facts: dict[str, str], rollouts: Rollouts, source: Source) -> SignalCache:
+    return SignalCache(folder, facts, rollouts.fixed_size(source), lambda i: rollouts.fixed(source, i))
+
+
+def _read(
+    live: LiveTeacher, sequences: Seq[TrainingSequence], k: int | None, size: int, pad: int, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """The fields of the sequences' response tokens, in their order, ``size`` sequences a forward pass."""
+    parts = []
+    for start in range(0, len(sequences), size):
+        batch = collate(sequences[start : start + size], pad, None, device)
+        parts.append(live.fields(batch, k))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

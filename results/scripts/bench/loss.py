@@ -1,0 +1,186 @@
+"""Memory and time of every method's training-step head and objective, against the naive full-logit computation.
+
+Both sides run the method's own objective, weights and survey on the same hidden states, labels and live teacher:
+ours through the chunked head of training, the naive side on [tokens, vocabulary] logits of student and teacher and
+plain autograd. A side's memory is its peak above the weights and their gradients. Liger's chunked JSD runs at the
+same sizes; its Triton kernels do not exist on a CPU, its chunked losses do.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RunFailed
+from results.scripts.bench import peers
+from results.scripts.bench.measure import Report, Side, in_turns, machine, ratio, spread, stopwatch
+
+FULL = {"vocab": 151_936, "hidden": 1536, "tokens": 2048}
+SMALL = {"vocab": 4_096, "hidden": 64, "tokens": 256}
+LEAST = 512  # tokens, below which a naive side that finds no memory is given up
+GOALS = {"memory": 0.15, "time": 1.15, "equal": 1e-5}
+
+
+def run(chosen: Any) -> Report:
+    """One row a trainable method and variant, in pairs of fresh processes, one process at a time.
+
+    What is measured is written at once; with ``--only`` the other rows of an earlier table stay.
+    """
+    sizes = dict(SMALL if chosen.size == "small" else FULL)
+    name = "loss" if chosen.hidden in (None, sizes["hidden"]) else f"loss-hidden-{chosen.hidden}"
+    sizes["hidden"] = chosen.hidden or sizes["hidden"]
+    report = Report(name, f"{__doc__.split(chr(10) * 2)[1].replace(chr(10), ' ')} {sizes}.", machine(chosen.threads))
+    report.raw = {"sizes": sizes, "methods": {}, "liger": {}, "goals": GOALS}
+    if chosen.only:
+        _recall(report, chosen)
+    for name in trainable():
+        if not chosen.only or name in chosen.only:
+            _against_naive(report, name, chosen)
+            _lay_out(report).write(chosen.out)
+    for chunk in (1024, 128) if not chosen.only or "liger" in chosen.only else ():
+        label = f"jsd, Liger's chunk of {chunk}{' (default)' if chunk == 1024 else ''}"
+        sides = [("ours", "jsd"), (f"liger chunk {chunk}", "jsd")]
+        report.raw["liger"][label] = _pairs(sides, {**sizes, "chunk": chunk}, chosen, peers.python())
+        _lay_out(report).write(chosen.out)
+    return report
+
+
+COLUMNS = [
+    "method", "memory / naive", "time / naive", "CPU time / naive", "ours MB", "naive MB", "ours s", "naive s",
+    "value differs by", "gradients differ by",
+]  # fmt: skip
+
+
+def _lay_out(report: Report) -> Report:
+    """The tables of what is measured so far."""
+    report.tables = []
+    for key, title, other in (
+        ("methods", "Against the naive computation of the same method", "naive"),
+        ("liger", "Against Liger's chunked JSD", "Liger"),
+    ):
+        if rows := [_row(*item) for item in sorted(report.raw[key].items())]:
+            report.tables.append((title, [column.replace("naive", other) for column in COLUMNS], rows))
+    return report
+
+
+def _recall(report: Report, chosen: Any) -> None:
+    """Takes over the rows of an earlier table of the same sizes and machine, but for those that are asked for."""
+    path = chosen.out / f"{report.name}.json"
+    if not path.is_file():
+        return
+    earlier = json.loads(path.read_text("utf-8"))
+    known = [{**one, "load_average_at_start": None} for one in (earlier["machine"], report.machine)]
+    if earlier["raw"]["sizes"] != report.raw["sizes"] or known[0] != known[1]:
+        return
+    kept = earlier["raw"]["methods"].items()
+    report.raw["methods"] = {label: found for label, found in kept if label.split(",")[0] not in chosen.only}
+    report.raw["liger"] = {} if "liger" in chosen.only else earlier["raw"].get("liger", {})
+    report.notes = [note for note in earlier["notes"] if note.split(":")[0].split(",")[0] not in chosen.only]
+
+
+def _against_naive(report: Report, name: str, chosen: Any) -> None:
+    """One method; with half the tokens where the naive side asks for more memory than there is."""
+    label, sizes = name, report.raw["sizes"]
+    while True:
+        try:
+            report.raw["methods"][label] = _pairs([("ours", name), ("naive", name)], sizes, chosen)
+            return
+        except RunFailed as error:
+            report.notes.append(f"{label}: not measured: {error}")
+        if sizes["tokens"] <= LEAST:
+            return
+        sizes = sizes | {"tokens": sizes["tokens"] // 2}
+        label = f"{name}, {sizes['tokens']} tokens"
+
+
+def _pairs(sides: list[tuple[str, str]], sizes: dict, chosen: Any, peer: Path | None = None) -> list:
+    """[rounds][2]: fresh processes, since a process keeps the memory it once had."""
+
+    def once(who: str, method: str) -> Callable[[], dict[str, Any]]:
+        def turn() -> dict[str, Any]:
+            python = peer if peer is not None and who != "ours" else sys.executable
+            with Side(__name__, {"who": who, "method": method, **sizes}, python, chosen.threads) as side:
+                return side.turn()
+
+        return turn
+
+    return in_turns([once(*side) for side in sides], chosen.rounds)
+
+
+def _row(name: str, measured: list) -> list[str]:
+    ours, naive = measured[0]
+    cells = [spread(ratio([(a[key], b[key]) for a, b in measured])) for key in ("bytes", "seconds", "cpu")]
+    apart = [abs(ours["value"] - naive["value"]) / max(abs(naive["value"]), 1e-30)]
+    apart.append(max(_apart(ours["gradients"][k], naive["gradients"][k]) for k in naive["gradients"]))
+    middle = sorted(measured, key=lambda pair: pair[0]["seconds"])[len(measured) // 2]
+    cells += [f"{side['bytes'] / 1e6:.0f}" for side in middle] + [f"{side['seconds']:.1f}" for side in middle]
+    return [name, *cells, *(f"{value:.1e}" for value in apart)]
+
+
+def _apart(ours: dict, naive: dict) -> float:
+    """Of two gradients, known by random projections and their norm: the distance relative to the norm."""
+    squares = [(a - b) ** 2 for a, b in zip(ours["projections"], naive["projections"], strict=True)]
+    return (sum(squares) / len(squares)) ** 0.5 / max(naive["norm"], 1e-30)
+
+
+def trainable() -> list[str]:
+    """Every registered method that trains, and its variants but for the shuffled controls."""
+    from harness import registry
+    from harness.method import ReferencePoint
+
+    names = []
+    for entry in registry.entries(registry.METHODS):
+        found = registry.find(registry.METHODS, entry.name)
+        if not issubclass(found, ReferencePoint):
+            names += [entry.name, *(f"{entry.name}@{variant}" for variant in found.variants)]
+    return names
+
+
+def side(spec: dict[str, Any]):
+    """The process of one side, see :mod:`results.scripts.bench.measure`."""
+    import torch
+
+    torch.set_num_threads(spec["threads"])
+    from results.scripts.bench import loss_sides
+
+    work = loss_sides.prepare(spec)
+
+    def turn(asked: dict[str, Any]) -> dict[str, Any]:
+        gc.collect()
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+        found: dict[str, Any] = {}
+        with stopwatch(found):
+            value, gradients = work()
+        extra = resident("VmHWM") - before - sum(g.numel() * g.element_size() for g in gradients.values())
+        return found | {"bytes": extra, "value": value, "gradients": {k: sketch(g) for k, g in gradients.items()}}
+
+    return turn
+
+
+def sketch(gradient: Any, projections: int = 8) -> dict[str, Any]:
+    """A tensor's norm and its products with random signs u v^T, in float64: enough to tell two apart."""
+    import torch
+
+    matrix, dice = gradient.reshape(len(gradient), -1), torch.Generator().manual_seed(0)
+    signs = [torch.randint(0, 2, (projections, n), generator=dice).double() * 2 - 1 for n in matrix.shape]
+    sums, square, row = torch.zeros(projections, dtype=torch.float64), 0.0, 0
+    for piece in matrix.split(4096):
+        piece = piece.double()
+        sums += ((signs[0][:, row : row + len(piece)] @ piece) * signs[1]).sum(1)
+        square += float(piece.square().sum())
+        row += len(piece)
+    return {"norm": square**0.5, "projections": sums.tolist()}
+
+
+def resident(line: str) -> int:
+    """Bytes of VmRSS (now) or VmHWM (at most) of this process. Raises RunFailed where there is no /proc."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        raise RunFailed("the memory of a side is read from /proc, which this system does not have") from None
+    return next(int(text.split()[1]) for text in lines if text.startswith(f"{line}:")) * 1024

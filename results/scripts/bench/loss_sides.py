@@ -1,0 +1,159 @@
+"""Our side and the naive one of the `loss` benchmark, for any method: models that are nothing but a head.
+
+Also what the tests use at small sizes to hold chunked and naive equal for every registered method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from harness.losses import cross_entropy
+from harness.method import Method, Sequences, Step
+from harness.models.head import Head
+from harness.options import build
+from harness.training import objective
+from harness.training.batching import Batch, TrainingSequence, collate
+from harness.training.objective import Student, Sums
+from harness.training.signals import HiddenStateLogits, NoTeacher, TeacherLogits
+from harness.types import Source
+
+EMBEDDED = 64  # rows of the input embedding, which is no part of what is measured
+STEP = Step(1, 10, 0.5)
+LENGTH = 128  # tokens of a response
+
+
+def method(name: str, **settings: Any) -> Method:
+    """A configured method; ``name`` may carry a variant."""
+    from harness import registry  # not in the peers' environment, where only Liger's side runs
+
+    bare, _, variant = name.partition("@")
+    found = registry.find(registry.METHODS, bare)
+    return found(build(found.Config, (found.variants[variant] if variant else {}) | settings, name))
+
+
+def bare_head(vocab: int, hidden: int, seed: int) -> LlamaForCausalLM:
+    """A causal language model without layers: embedding, norm, head. Its input embedding is small and frozen."""
+    config = LlamaConfig(
+        vocab_size=EMBEDDED, hidden_size=hidden, intermediate_size=8, num_hidden_layers=0, num_attention_heads=1,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(config)
+    model.model.embed_tokens.weight.requires_grad_(False).normal_()
+    model.lm_head = nn.utils.skip_init(nn.Linear, hidden, vocab, bias=False)
+    nn.init.normal_(model.lm_head.weight, std=2.0 * hidden**-0.5)  # logits of a standard deviation of 2
+    return model
+
+
+def sources_of(chosen: Method) -> list[Source]:
+    """Whose text a method may meet in a step."""
+    return sorted({s for index in range(20) for s in chosen.sources(Step(index, 20, index / 20))})
+
+
+def batch_of(chosen: Method | None, tokens: int, seed: int = 0) -> Batch:
+    """About ``tokens`` response tokens, in sequences of all sources that the method may meet, with all they may carry.
+
+    The ids are the same for every method.
+    """
+    order = sources_of(chosen) if chosen is not None else [Source.DATA]
+    dice, extra = (torch.Generator().manual_seed(s) for s in (seed, seed + 1))
+    texts = []
+    size = min(LENGTH, tokens)
+    for i in range(max(tokens // size, 1)):
+        ids, source = torch.randint(3, EMBEDDED, (4 + size,), generator=dice).tolist(), order[i % len(order)]
+        sampled = validity = None
+        if source not in (Source.DATA, Source.TEACHER):
+            sampled = tuple((-torch.rand(size, generator=extra) * 8).tolist())
+        if chosen is not None and chosen.needs.proposals:
+            validity = tuple(map(tuple, torch.rand(size, 2, generator=extra).tolist()))
+        texts.append(TrainingSequence(tuple(ids[:4]), tuple(ids[4:]), source, i, sampled, validity))
+    ends = None
+    if chosen is not None and chosen.needs.segment != "token":
+        ends = torch.arange(EMBEDDED) % 12 == 0  # steps of about a dozen tokens
+    made = collate(texts, 0, ends, "cpu")
+    counts = made.row.bincount(minlength=len(texts)).tolist()
+    made.source_tokens = {s: sum(n for n, own in zip(counts, made.sources, strict=True) if own is s) for s in order}
+    return made
+
+
+def naive(
+    student: Student, batch: Batch, chosen: Method, reading: TeacherLogits, weights: Tensor | None = None
+) -> tuple[Tensor, Sums]:
+    """What ``Student.forward`` computes, on the whole [N, V] logits and with autograd's own graph."""
+    head, total = Head.of_checked(student.model, student.vocab), len(batch.labels)
+    logits, survey = head.logits(student._hidden(batch)), None
+    if isinstance(reading, HiddenStateLogits):
+        full = reading.pair(logits, 0, total)[1]
+        reading = _Full(full)
+    if chosen.needs.sequence_features:
+        with torch.no_grad():
+            log_q, log_p = (-cross_entropy(z, batch.labels) for z in reading.pair(logits, 0, total))
+        survey = chosen.sequence_features(
+            Sequences(
+                log_p=log_p,
+                log_q=log_q,
+                sampler_log_prob=batch.sampler_log_prob,
+                sequence=batch.row,
+                position=batch.position,
+                length=batch.length,
+                source=batch.sources,
+                step=STEP,
+            )
+        )
+    tokens = objective._tokens(batch, logits, reading, STEP, 0, total, survey)
+    given = objective._weigh(chosen, tokens) if weights is None else weights
+    if getattr(chosen.needs, "gate", False):
+        tokens.gate, given = given, None
+    values = chosen.objective(tokens).float()
+    scale = objective._per_token(chosen, batch)
+    factor = scale if given is None else scale * given
+    value = (factor * values).sum()
+    return value, Sums(value.detach(), factor.sum().detach())
+
+
+class _Full:
+    """A teacher's [N, V] logits, computed once."""
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits
+
+    def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        return logits, self.logits[start:stop]
+
+
+def prepare(spec: dict[str, Any]) -> Callable[[], tuple[float, dict[str, Tensor]]]:
+    """The work of one side: value and gradients of a step's objective."""
+    vocab, hidden = spec["vocab"], spec["hidden"]
+    liger = spec["who"].startswith("liger")
+    chosen = None if liger else method(spec["method"])
+    student, batch = Student(bare_head(vocab, hidden, 1), vocab), batch_of(chosen, spec["tokens"])
+    reading: TeacherLogits = NoTeacher()
+    if liger or chosen.needs.teacher == "signal":
+        teacher = bare_head(vocab, hidden, 2).requires_grad_(False)
+        reading = HiddenStateLogits(Student(teacher, vocab)._hidden(batch), Head.of(teacher, vocab))
+    if liger:
+        from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+
+        jsd = LigerFusedLinearJSDLoss(
+            weight_hard_loss=0.0, weight_soft_loss=1.0, beta=0.5, compiled=False, chunk_size=spec["chunk"]
+        )
+
+    def work() -> tuple[float, dict[str, Tensor]]:
+        if liger:
+            states, weight = student._hidden(batch), student.model.lm_head.weight
+            mean = jsd(states, weight, reading.hidden, reading.head.weight, batch.labels)
+            total = mean * len(batch.labels)
+        elif spec["who"] == "ours":
+            total, _ = student(batch, chosen, reading, STEP, None)
+        else:
+            total, _ = naive(student, batch, chosen, reading)
+        total.backward()
+        named = student.model.named_parameters()
+        return float(total.detach()), {name: p.grad for name, p in named if p.grad is not None}
+
+    return work
