@@ -1,7 +1,7 @@
-"""Facts kept by key in an append-only file: what cost money or hours once is never lost and never paid for twice.
+"""An append-only cache file: what cost money or hours is never lost and never paid for twice.
 
-A line is on disk when :meth:`CacheFile.add` returns. A line that a crash tore is skipped when the file is read again.
-Threads may share a journal, and processes its file.
+A line is on disk when :meth:`CacheFile.add` returns. A line torn by a crash is skipped on reading. Threads may share an
+object, and processes may share its file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.errors import BadInput, RunFailed
 
 
 def digest(content: Any) -> str:
-    """The sha256 of a JSON value, the same for the same content."""
+    """The sha256 of a JSON value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -30,29 +30,29 @@ class CacheFile:
         self._folder, self._lock = folder, threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # unbuffered: each write is one append, which other processes cannot cut in two
+            # unbuffered: each write is one append, which other processes cannot interleave
             self._file = self.path.open("a+b", buffering=0)
         except OSError as error:
-            raise BadInput(f"nothing can be kept in {folder}: {error.strerror}") from None
+            raise BadInput(f"cannot write the cache in {folder}: {error.strerror}") from None
 
     def read(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Key and fields of every whole line, in the order they were kept. Raises BadInput."""
+        """Key and fields of every complete line, in file order. Raises BadInput where the file cannot be read."""
         try:
             self._file.seek(0)
             content = self._file.read()
             if content and not content.endswith(b"\n"):
                 self._file.write(b"\n")  # so that the next line does not continue the torn one
         except OSError as error:
-            raise BadInput(f"what is kept in {self._folder} cannot be read: {error.strerror}") from None
+            raise BadInput(f"cannot read the cache in {self._folder}: {error.strerror}") from None
         for line in content.split(b"\n"):
             try:
                 fields = json.loads(line)
                 yield fields.pop("key"), fields
             except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-                continue  # torn, or foreign: what it held is asked again
+                continue  # torn, or not ours: its content is computed again
 
     def add(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep the fields of every key. Raises RunFailed when they cannot be written."""
+        """Appends the fields of every key. Raises RunFailed when they cannot be written."""
         lines = "".join(json.dumps({"key": key, **fields}) + "\n" for key, fields in facts.items())
         with self._lock:
             try:
@@ -60,5 +60,5 @@ class CacheFile:
                 os.fsync(self._file.fileno())
             except OSError as error:
                 raise RunFailed(
-                    f"no more can be kept in {self._folder}: {error.strerror}; what is there stays"
+                    f"cannot write to the cache in {self._folder}: {error.strerror}; earlier entries are kept"
                 ) from None

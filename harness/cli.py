@@ -67,7 +67,8 @@ def _said(error: BaseException) -> int:
         line = f"failed: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
     elif isinstance(error, Exception):
         last = traceback.extract_tb(error.__traceback__)[-1]
-        line = f"internal error: {type(error).__name__}: {_one_line(error)} at {error_location.shown(last.filename)}:{last.lineno}"
+        place = f"{error_location.shown(last.filename)}:{last.lineno}"
+        line = f"internal error: {type(error).__name__}: {_one_line(error)} at {place}"
         line += "; run again with --debug for the trace and report it"
     else:
         raise error

@@ -1,8 +1,8 @@
 """FILE:LINE of somebody's own code, and the one line that an exception out of it becomes.
 
-A method or task given by path or installed as a plugin is somebody's own code. Where its files are is said here by
-:mod:`harness.user_code`, which loads them; every command, the plan and the training loop then turn what it raises into a
-line by :func:`faults_as`, and :func:`harness.cli.main` does so for whatever is left.
+A method or task given by path or installed as a plugin is a user's own code. :mod:`harness.user_code`, which loads it,
+registers its files here. Commands, the plan and the training loop turn what it raises into one line with
+:func:`faults_as`; :func:`harness.cli.main` does so for everything else.
 """
 
 from __future__ import annotations

@@ -224,8 +224,8 @@ class Method(ABC):
         """[N] value of every token in nats, differentiable in ``tokens.logits`` and ``tokens.student``."""
 
     def sequence_features(self, sequences: Sequences) -> Tensor:
-        """[N, ...] what the objective is to know of whole sequences, see ``Needs.sequence_features``; without gradient."""
-        raise NotImplementedError(f"{self.name} asks for a survey and makes none")
+        """[N, ...] features of whole sequences for the objective, see ``Needs.sequence_features``; without gradient."""
+        raise NotImplementedError(f"{self.name} needs sequence features and computes none")
 
     def weight(self, tokens: Tokens) -> Tensor | None:
         """[N] non-negative weights, computed without gradient; None weighs all tokens alike."""

@@ -103,14 +103,14 @@ def configuration(found: type[Method]) -> None:
     """``Config`` is a dataclass whose defaults fulfil its own types and ranges, and the variants are settings of it."""
     if not isinstance(found.Config, type) or not dataclasses.is_dataclass(found.Config):
         raise BadInput(
-            f"{error_location.of(found, 'Config')}: Config of method {found.name} is no dataclass; put @dataclass(frozen=True) "
-            "above it"
+            f"{error_location.of(found, 'Config')}: Config of method {found.name} is no dataclass; "
+            "put @dataclass(frozen=True) above it"
         )
     for field in dataclasses.fields(found.Config):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise BadInput(
-                f"{error_location.of(found.Config, field.name)}: setting {field.name} of method {found.name} has no default; "
-                f'say {field.name}: TYPE = option(DEFAULT, "what it is")'
+                f"{error_location.of(found.Config, field.name)}: setting {field.name} of method {found.name} has no "
+                f'default; say {field.name}: TYPE = option(DEFAULT, "what it is")'
             )
     try:
         defaults = {f.name: getattr(found.Config(), f.name) for f in dataclasses.fields(found.Config) if f.init}

@@ -23,7 +23,8 @@ from harness.records.record import fingerprint
 from harness.records.store import Store
 from harness.task import Task
 from harness.training import examples, tracking
-from harness.types import Example, Source
+from harness.training.job import TrainingData, TrainingRun
+from harness.types import Source
 
 LOOP = "2"  # raised whenever the same specification would train to other weights
 SHUFFLED = "shuffled"
@@ -51,37 +52,6 @@ class RunRequest:
 
 
 @dataclass
-class TrainingRun:
-    """One student to be had: a method, a seed, and the specification that both and the recipe amount to."""
-
-    method: Method
-    variant: str | None
-    origin: str
-    seed: int
-    spec: dict[str, Any]
-    training_id: str
-    word: str = ""  # as the method was asked for: a name or a file
-
-    @property
-    def label(self) -> str:
-        return self.method.name if self.variant is None else f"{self.method.name}@{self.variant}"
-
-
-def words_of(request: RunRequest, training: TrainingRun, task: str) -> dict[str, Any]:
-    """What a record keeps of the request, for ``harness show --command``: absolute paths are cut to their file."""
-    return {
-        "method": _portable(training.word),
-        "task": _portable(task),
-        "recipe": _portable(request.recipe),
-        "settings": ["=".join(map(_portable, setting.split("=", 1))) for setting in request.settings],
-    }
-
-
-def _portable(word: str) -> str:
-    return Path(word).name if Path(word).is_absolute() else word
-
-
-@dataclass
 class Plan:
     request: RunRequest
     recipe: Recipe
@@ -89,12 +59,15 @@ class Plan:
     trainings: list[TrainingRun]
     student: ModelFiles
     teacher: ModelFiles | None
-    prompts: list[Example]
-    labelled: list[Example]
-    validation: list[Example]
+    data: TrainingData
     template: str
     store: Store
     device: str
+
+    @property
+    def work(self) -> Path:
+        """Where interrupted work, caches and trained students lie."""
+        return self.request.results / "work"
 
 
 @error_location.faults_as(BadInput)
@@ -130,7 +103,7 @@ def prepare(request: RunRequest) -> Plan:
         _none_trains(teacher, built)
         if any(m.needs.teacher == "signal" or m.needs.joint for m, *_ in built):
             models.require_same_tokenizer(student, teacher)
-    prompts, labelled, validation = _data(chosen, [method for method, *_ in built])
+    data = _data(chosen, [method for method, *_ in built])
     plan = Plan(
         request,
         chosen,
@@ -138,9 +111,7 @@ def prepare(request: RunRequest) -> Plan:
         [],
         student,
         teacher,
-        prompts,
-        labelled,
-        validation,
+        data,
         models.template_hash(student),
         store,
         device,
@@ -230,7 +201,7 @@ def _wants_teacher(method: Method) -> bool:
     return method.needs.teacher != "none" or method.needs.proposals
 
 
-def _data(chosen: Recipe, methods: Sequence[Method]) -> tuple[list[Example], list[Example], list[Example]]:
+def _data(chosen: Recipe, methods: Sequence[Method]) -> TrainingData:
     """The prompts, the labelled and the validation examples, each loaded only if some method reads it."""
     wanted = {source for method in methods for source in texts_of(method, chosen.training.steps)}
     labelled, prompts, validation = [], [], []
@@ -252,7 +223,7 @@ def _data(chosen: Recipe, methods: Sequence[Method]) -> tuple[list[Example], lis
                     "set data.validation"
                 )
             validation = examples.load(chosen.data.validation, chosen.data, labelled=True)
-    return prompts, labelled, validation
+    return TrainingData(prompts, labelled, validation, examples.checker(chosen.data.prompts))
 
 
 def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> TrainingRun:
@@ -279,9 +250,9 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         "training": {key: value for key, value in training.items() if key not in NOT_IN_SPEC | unused},
         "rollout": dataclasses.asdict(plan.recipe.rollout) if texts & {Source.STUDENT, Source.MIXED} else None,
         "teacher_text": dataclasses.asdict(plan.recipe.teacher_text) if Source.TEACHER in texts else None,
-        "prompts": examples.fingerprint(plan.prompts) if texts - {Source.DATA} else None,
-        "labelled": examples.fingerprint(plan.labelled) if Source.DATA in texts else None,
-        "validation": examples.fingerprint(plan.validation) if method.needs.validate_every else None,
+        "prompts": examples.fingerprint(plan.data.prompts) if texts - {Source.DATA} else None,
+        "labelled": examples.fingerprint(plan.data.labelled) if Source.DATA in texts else None,
+        "validation": examples.fingerprint(plan.data.validation) if method.needs.validate_every else None,
     }
     if rule := models.text_rule(plan.student):
         spec["text"] = rule  # only where the labels are not those of every other tokenizer

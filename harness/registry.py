@@ -121,8 +121,8 @@ def _from_file(kind: str, path: Path) -> type:
     taken = {entry.name: entry for entry in entries(kind)}.get(found.name)
     if taken is not None:
         raise BadInput(
-            f"{error_location.of(found, 'name')}: {word} {found.name!r} has two owners: {taken.owner} ({taken.target}) and "
-            f"{path}; give the class in {path} another name"
+            f"{error_location.of(found, 'name')}: {word} {found.name!r} has two owners: {taken.owner} ({taken.target}) "
+            f"and {path}; give the class in {path} another name"
         )
     return found
 
@@ -175,8 +175,8 @@ def _checked(kind: str, found: Any) -> type:
     name, word = found.name, kind[:-1]
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise BadInput(
-            f"{error_location.of(found, 'name')}: name {name!r} of a {word} must be up to 60 letters, digits and _ . - that "
-            "begin with a letter or digit"
+            f"{error_location.of(found, 'name')}: name {name!r} of a {word} must be up to 60 letters, digits and _ . - "
+            "that begin with a letter or digit"
         )
     missing = sorted(getattr(found, "__abstractmethods__", ()))
     if missing:

@@ -43,7 +43,7 @@ def _same_measurement(plan: Plan, training: TrainingRun, found: interrupted.Inte
     if task is None:
         asked = ", ".join(t.title for t in plan.tasks)
         raise _refusal(found.id, [f"task is {found.task} there, {asked} here"], [f"--task {found.task}"])
-    protocol = measurement.measurement(plan, training, task)[1]
+    protocol = measurement.of(plan, training, task).protocol
     parts = [{k: v for k, v in p.items() if k not in ("name", "card")} for p in (found.protocol, protocol)]
     differing = list(leaves(*json.loads(json.dumps(parts))))
     if differing:

@@ -92,6 +92,7 @@ class Task(ABC):
     equivalence: ClassVar[str] = ""  # in words: when it counts as right
     protocols: ClassVar[Mapping[str, Protocol]] = {}  # besides the task's own, by name
     protocol: ClassVar[str | None] = None  # the one in force; None is the task's own
+    measures_itself: ClassVar[bool] = False  # whether ``measure`` asks and grades, as for tasks of another harness
 
     def __init__(self, data: Data, judge: Any = None):
         self.data = data
@@ -156,6 +157,10 @@ class Task(ABC):
     def read_figures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Figures of how texts were read before they were graded, where that could have been done otherwise."""
         return {}
+
+    def measure(self, generator: Any, limit: int | None, seed: int) -> tuple[list[dict[str, Any]], str]:
+        """For tasks that ``measures_itself``: graded rows as records keep them, and the first prompt."""
+        raise NotImplementedError
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Figures that stand beside the score, from completions with their verdicts.

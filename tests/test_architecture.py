@@ -1,11 +1,9 @@
-"""The shape of the house: imports run one way, rooms stay small, importing does nothing."""
+"""The structure: imports run one way, files stay small, importing does nothing, names are not used twice."""
 
 import ast
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 FOUNDATION = {"harness.types", "harness.errors", "harness.options"}
@@ -41,23 +39,22 @@ def ours(path: Path) -> set[str]:
     return {name for name in imports(path) if name.split(".")[0] == "harness"}
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in FILES if p.parent.name == "methods" and p.stem != "__init__"], ids=lambda p: p.stem
-)
-def test_methods_see_only_the_contract_and_the_losses(path):
+def sources(folder: str) -> list[Path]:
+    return [p for p in FILES if p.parent.name == folder and p.stem != "__init__"]
+
+
+def test_methods_see_only_the_contract_and_the_losses():
     allowed = FOUNDATION | {"harness.method", "harness.losses"}
-    assert ours(path) <= allowed
-    assert ".backward(" not in path.read_text("utf-8")
+    assert {str(p): ours(p) - allowed for p in sources("methods") if ours(p) - allowed} == {}
+    assert [p for p in sources("methods") if ".backward(" in p.read_text("utf-8")] == []
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in FILES if p.parent.name == "tasks" and p.stem != "__init__"], ids=lambda p: p.stem
-)
-def test_tasks_see_only_the_contract_and_the_graders(path):
-    for name in ours(path):
-        assert name in FOUNDATION | {"harness.task"} or name.startswith("harness.grading."), name
-    assert not {n for n in imports(path) if n.split(".")[0] in ("torch", "transformers")}
-    assert len(path.read_text("utf-8").splitlines()) <= 120
+def test_tasks_see_only_the_contract_and_the_graders():
+    for path in sources("tasks"):
+        for name in ours(path):
+            assert name in FOUNDATION | {"harness.task"} or name.startswith("harness.grading."), f"{path}: {name}"
+        assert not {n for n in imports(path) if n.split(".")[0] in ("torch", "transformers")}, path
+        assert len(path.read_text("utf-8").splitlines()) <= 120, path
 
 
 def test_imports_form_no_circle():
@@ -85,12 +82,17 @@ def test_models_know_no_grader():
         assert not any(name.startswith("harness.grading") for name in imports(path)), path
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_rooms_stay_small_and_say_what_they_are_for(path):
-    text = path.read_text("utf-8")
-    assert len(text.splitlines()) <= 400
-    assert ast.get_docstring(ast.parse(text)), "a module starts by saying what it is for"
-    assert path.stem not in {"utils", "common", "misc", "helpers"}
+def test_files_stay_small_and_say_what_they_are_for():
+    wrong = []
+    for path in FILES:
+        text = path.read_text("utf-8")
+        if len(text.splitlines()) > 400:
+            wrong.append(f"{path.relative_to(ROOT)}: {len(text.splitlines())} lines, 400 are the limit")
+        if not ast.get_docstring(ast.parse(text)):
+            wrong.append(f"{path.relative_to(ROOT)}: no module docstring says what the file is for")
+        if path.stem in {"utils", "common", "misc", "helpers"}:
+            wrong.append(f"{path.relative_to(ROOT)}: the name says nothing")
+    assert not wrong
 
 
 def test_the_graders_and_the_sandbox_never_load_torch():
@@ -102,6 +104,16 @@ def test_the_graders_and_the_sandbox_never_load_torch():
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_no_two_classes_share_a_name():
+    """``Config`` is the settings class of every method file, looked up on the method, never imported."""
+    seen: dict[str, Path] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name != "Config" and not node.name.startswith("_"):
+                assert node.name not in seen, f"{node.name} is in {seen[node.name]} and in {path}"
+                seen[node.name] = path
 
 
 def test_the_source_folders_cannot_be_imported_twice():

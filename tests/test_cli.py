@@ -68,7 +68,7 @@ def test_a_second_task_never_trains_again(world, tmp_path, capsys, monkeypatch):
     assert run() == 0
     other = tmp_path / "other_task.py"
     other.write_text(Path(PARITY).read_text().replace('"parity", "1"', '"parity2", "1"'))
-    monkeypatch.setattr("harness.run.train", lambda *_: pytest.fail("trained a second time"))
+    monkeypatch.setattr("harness.training.loop.train", lambda *_: pytest.fail("trained a second time"))
     assert run(task=str(other)) == 0
     assert "parity2" in capsys.readouterr().out
 
@@ -110,7 +110,7 @@ def test_an_interrupted_run_goes_on_from_the_last_stage(world, capsys, monkeypat
         patch.setattr("harness.evaluation.evaluate.complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run(method="kd") == 1
     assert "interrupted" in capsys.readouterr().err and not records_of(results)
-    monkeypatch.setattr("harness.run.train", lambda *_: pytest.fail("the training stage was complete"))
+    monkeypatch.setattr("harness.training.loop.train", lambda *_: pytest.fail("the training stage was complete"))
     assert run(method="kd") == 0 and len(records_of(results)) == 1
 
 

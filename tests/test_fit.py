@@ -117,4 +117,4 @@ def test_the_intended_identity_is_the_one_that_is_recorded(words, capsys, tmp_pa
     (record,) = json.loads(capsys.readouterr().out)["records"]
     plan = prepare(RunRequest(["untouched"], [PARITY], settings=SMALL, results=tmp_path / "results"))
     ((training, task, run_id),) = measurement.cells(plan)
-    assert run_id == record["run_id"] and measurement.measurement(plan, training, task)[2] == record["identity"]
+    assert run_id == record["run_id"] and measurement.of(plan, training, task).identity == record["identity"]

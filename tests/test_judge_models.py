@@ -219,7 +219,7 @@ def test_the_base_url_comes_from_the_environment(monkeypatch, tmp_path):
 def test_judgements_are_kept_where_they_can_be(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(BadInput, match="nothing can be kept"):
+    with pytest.raises(BadInput, match="cannot write the cache"):
         server_judge("http://127.0.0.1:9/v1", blocked)
 
 

@@ -82,7 +82,7 @@ def test_a_killed_process_loses_at_most_what_was_under_way(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_bad_input(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="nothing can be kept"):
+    with pytest.raises(BadInput, match="cannot write the cache"):
         CachedGenerator(Counting(), tmp_path / "file", {})
 
 

@@ -83,7 +83,7 @@ def test_what_is_had_is_never_run_again(paper, capsys, monkeypatch):
     assert main(["reproduce", str(file), "--results", str(results), "--only", "parity"]) == 0
     files = {path: path.read_bytes() for path in (results / "records").rglob("*.json")}
     assert len(files) == 2
-    monkeypatch.setattr("harness.run.train", lambda *_: pytest.fail("trained a second time"))
+    monkeypatch.setattr("harness.training.loop.train", lambda *_: pytest.fail("trained a second time"))
     assert main(["reproduce", str(file), "--results", str(results), "--only", "parity"]) == 0
     assert {path: path.read_bytes() for path in (results / "records").rglob("*.json")} == files
     records = Store(results).all()[0]
@@ -163,7 +163,7 @@ def test_the_question_runs_end_to_end_at_equal_steps_and_equal_compute(tmp_path,
     assert set(found["budget"]["steps"]) == {"sft"} and found["budget"]["steps"]["sft"] > 2
     shuffled = next(r for r in Store(results).all()[0] if r["method"]["settings"].get("shuffle"))
     assert shuffled["convention"]["token_weights"].endswith("/shuffled")
-    monkeypatch.setattr("harness.run.train", lambda *_: pytest.fail("trained a second time"))
+    monkeypatch.setattr("harness.training.loop.train", lambda *_: pytest.fail("trained a second time"))
     assert main(words) == 0
     text = capsys.readouterr().out
     assert text.strip() == (results / "reproductions/small-micro.md").read_text("utf-8").strip()

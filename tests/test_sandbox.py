@@ -282,7 +282,8 @@ def test_boxes_end_with_their_owner(tmp_path):
         "import sys\nfrom harness.sandbox import SandboxJob, Sandbox\n"
         "box = Sandbox(1)\n"
         "def told(*_): print(flush=True); return True\n"
-        "job = SandboxJob('import time\\ndef f(x):\\n    if x: time.sleep(99)', 'f', ['[0]', '[1]'], [60, 60], 60, 60)\n"
+        "text = 'import time\\ndef f(x):\\n    if x: time.sleep(99)'\n"
+        "job = SandboxJob(text, 'f', ['[0]', '[1]'], [60, 60], 60, 60)\n"
         "box.run(job, told)\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)

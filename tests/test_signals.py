@@ -131,15 +131,15 @@ def test_a_cache_goes_on_behind_its_last_whole_shard(fresh, monkeypatch):
             raise Killed
 
     job = make("kd", *fresh, signal="hidden", name="cut")
-    job.signals = fresh[2] / "other"
+    job.cache = fresh[2] / "other"
     with pytest.raises(Killed):
         train(job, kill)
-    (folder,) = job.signals.iterdir()
+    (folder,) = (job.cache / "signals").iterdir()
     kept = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.safetensors")}
     assert sorted(kept) == ["00000.safetensors", "00001.safetensors"]
     seen = Counted(monkeypatch)
     job = make("kd", *fresh, signal="hidden", name="cut")
-    job.signals = fresh[2] / "other"
+    job.cache = fresh[2] / "other"
     resumed = result(job)
     assert seen.calls == 1  # the third shard alone
     assert {p.name: p.stat().st_mtime_ns for p in folder.glob("*.safetensors")}.items() >= kept.items()

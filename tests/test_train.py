@@ -12,7 +12,7 @@ from harness.method import Method, Needs
 from harness.models import files as harness_models
 from harness.options import build
 from harness.training.examples import load
-from harness.training.job import TrainingJob
+from harness.training.job import TrainingData, TrainingJob, TrainingRun
 from harness.training.loop import train
 from harness.types import Source
 
@@ -48,17 +48,13 @@ def job(models, prompts_file, tmp_path):
             method = found(build(found.Config, settings or {}, method))
         (tmp_path / folder).mkdir(exist_ok=True)
         return TrainingJob(
-            training_id=f"{method.name}-{seed}",
-            method=method,
-            recipe=chosen,
-            student=harness_models.locate(student),
-            teacher=harness_models.locate(teacher),
-            prompts=load(str(prompts_file), chosen.data, labelled=False),
-            labelled=load(str(prompts_file), chosen.data, labelled=True),
-            seed=seed,
+            TrainingRun(method, None, "test", seed, {}, f"{method.name}-{seed}"),
+            chosen,
+            harness_models.locate(student),
+            harness_models.locate(teacher),
+            TrainingData(*(load(str(prompts_file), chosen.data, labelled=flag) for flag in (False, True))),
             folder=tmp_path / folder,
-            texts=tmp_path / "texts",
-            signals=tmp_path / "signals",
+            cache=tmp_path,
         )
 
     return make

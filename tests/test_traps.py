@@ -178,9 +178,10 @@ def test_8_teacher_and_student_read_the_same_prompt_ids(place):
     assert sorted(rows) == sorted([*s.prompt, *s.response] for s in texts[0])
 
 
-def test_12_the_on_policy_share_is_lambda_over_all_steps():
+def test_12_the_on_policy_share_is_lambda_over_all_steps(place):
     """Drawn once a step, equal on all processes; TRL draws per micro-batch and process."""
-    rollouts = [Rollouts(None, [], [], None, seed, 4, 9, process=p, processes=2) for seed in (0, 1) for p in (0, 1)]
+    jobs = [make("gkd", *place, seed=seed) for seed in (0, 1)]
+    rollouts = [Rollouts(job, None, process=p, processes=2) for job in jobs for p in (0, 1)]
     draws = [[r.draw(step) for step in range(2000)] for r in rollouts]
     assert draws[0] == draws[1] != draws[2]
     for share in (0.0, 0.25, 0.5, 1.0):

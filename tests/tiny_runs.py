@@ -14,7 +14,7 @@ from harness.method import ReferencePoint
 from harness.models import files
 from harness.options import build
 from harness.training.examples import load
-from harness.training.job import TrainingJob
+from harness.training.job import TrainingData, TrainingJob, TrainingRun
 from harness.training.loop import train
 
 STEPS, BATCH = 3, 6
@@ -96,18 +96,15 @@ def make(
     own = folder / name
     own.mkdir(parents=True, exist_ok=True)
     return TrainingJob(
-        training_id=f"{label}-{seed}",
-        method=label if not isinstance(label, str) else method(label, settings),
-        recipe=chosen,
-        student=student,
-        teacher=teacher,
-        prompts=asked,
-        labelled=labelled,
-        seed=seed,
+        TrainingRun(
+            label if not isinstance(label, str) else method(label, settings), None, "test", seed, {}, f"{label}-{seed}"
+        ),
+        chosen,
+        student,
+        teacher,
+        TrainingData(asked, labelled, labelled[:5]),
         folder=own,
-        texts=folder / "texts",
-        signals=folder / "signals",
-        validation=labelled[:5],
+        cache=folder,
     )
 
 

@@ -106,8 +106,8 @@ def _rank(student: str, teacher: str, prompts: str, folder: str) -> None:
             states[key] = str(error)
             continue
         results[key] = vars(found)
-        sizes = [getattr(p, "to_local", lambda p=p: p)().numel() for p in held[-1].student.parameters()]
-        share = sum(sizes) / sum(p.numel() for p in held[-1].student.parameters())
+        sizes = [getattr(p, "to_local", lambda p=p: p)().numel() for p in held[-1].module.parameters()]
+        share = sum(sizes) / sum(p.numel() for p in held[-1].module.parameters())
         states[key] = {"state": found.state, "weights": float(found.weights.double().square().sum()), "share": share}
     (Path(folder) / f"{rank}.json").write_text(json.dumps(states))
     if rank == 0:

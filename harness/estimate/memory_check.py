@@ -78,7 +78,7 @@ def work_of(plan: Plan, method: Method) -> Work:
         recipe,
         shape_of(plan.student),
         shape_of(plan.teacher) if plan.teacher is not None and asks_teacher(method) else None,
-        len(plan.prompts),
+        len(plan.data.prompts),
         (prompt, min(answer, recipe.training.max_tokens - prompt)),
         processes=int(os.environ.get("WORLD_SIZE", 1)),
         sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true",
@@ -88,10 +88,10 @@ def work_of(plan: Plan, method: Method) -> Work:
 def _longest(plan: Plan, texts: set[Source]) -> tuple[int, int]:
     """Tokens of the longest prompt and of the longest reference response that a run reads."""
     tokenizer = load_tokenizer(plan.student)
-    asked = [e.prompt for e in (*plan.prompts, *plan.labelled)]
+    asked = [e.prompt for e in (*plan.data.prompts, *plan.data.labelled)]
     longest = max((f"{p.system or ''}{p.user}" for p in asked), key=len, default="")
     prompt = len(tokenizer(longest)["input_ids"]) + (TEMPLATE_TOKENS if tokenizer.chat_template else 0)
-    answers = [e.response or "" for e in plan.labelled] if Source.DATA in texts else []
+    answers = [e.response or "" for e in plan.data.labelled] if Source.DATA in texts else []
     return prompt, len(tokenizer(max(answers, key=len, default=""))["input_ids"]) + 1
 
 

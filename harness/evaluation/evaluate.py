@@ -1,6 +1,6 @@
-"""A task and a generator in; completions, verdicts, and a score with its interval out.
+"""Evaluates a generator on a task: completions, verdicts, and a score with its interval.
 
-What the generator makes it keeps (:mod:`harness.models.generation_cache`), so an interrupted evaluation goes on where it
+The generator caches its texts (:mod:`harness.models.generation_cache`), so an interrupted evaluation continues where it
 stopped, and grading again never generates again.
 """
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import user_code
 from harness.errors import RunFailed
+from harness.evaluation import round_trip
 from harness.grading.thinking import Thought, answer_of, thought
 from harness.recipe import Evaluation
 from harness.records.record import fingerprint
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from harness.models.generation_cache import CachedGenerator
     from harness.models.server_generator import ServerGenerator
 
-WINDOW = 4  # batches of completions between two signs of life
+WINDOW = 4  # batches between progress updates
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class Score:
 
 
 def decoding_of(task: Task, plan: Evaluation) -> Decoding:
-    """The task's decoding with the recipe's overrides."""
+    """The task's decoding with the recipe's overrides, which a task that measures itself does not take."""
+    if task.measures_itself:
+        return task.decoding
     chosen = {
         name: value
         for name in ("samples", "temperature", "top_p", "max_new_tokens")
@@ -112,6 +115,36 @@ def _prompts_hash(problems: Sequence[Problem]) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
+def prompt_warnings(task: Task, problems: Sequence[Problem], generator: Any, decoding: Decoding) -> list[str]:
+    """What a reader of the score should know of the way from the prompts to the model."""
+    if task.measures_itself:
+        return [f"{task.title}: {warning}" for warning in generator.warnings([], decoding)]
+    found = [f"{task.title}: {w}" for w in generator.warnings([problem.prompt for problem in problems], decoding)]
+    # Whether the tokenizer gives back what the task writes; a server's tokenizer is not known.
+    lost = round_trip.tried(task, generator, problems).warning if hasattr(generator, "tokenizer") else None
+    return [*found, lost] if lost else found
+
+
+def first_prompt(task: Task, problems: Sequence[Problem], generator: Any) -> str:
+    """The first problem as the model reads it; empty where the task asks by itself and tells afterwards."""
+    return "" if task.measures_itself or not problems else generator.render(problems[0].prompt)
+
+
+def evaluate(
+    task: Task,
+    problems: Sequence[Problem],
+    generator: Generator | CachedGenerator | ServerGenerator,
+    decoding: Decoding,
+    limit: int | None,
+    seed: int,
+    progress: Callable[[str, int, int, str], None],
+) -> tuple[list[dict[str, Any]], str]:
+    """Graded rows of all completions, as records keep them, and the first prompt."""
+    if task.measures_itself:
+        return task.measure(generator, limit, seed)
+    return answer(task, problems, generator, decoding, seed, progress), first_prompt(task, problems, generator)
+
+
 def answer(
     task: Task,
     problems: Sequence[Problem],
@@ -120,7 +153,7 @@ def answer(
     seed: int,
     progress: Callable[[str, int, int, str], None],
 ) -> list[dict[str, Any]]:
-    """Graded rows of all completions. A task that says it can is graded while the model writes on."""
+    """Graded rows of all completions. A task with ``grades_aside`` is graded while the model continues to write."""
     answering, grading = f"answer {task.title}", f"grade {task.title}"
     verdicts: list[Future[list[Verdict]]] = []
 
@@ -290,7 +323,7 @@ def warnings_of(
     counts: Mapping[str, float],
     figures: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[str]:
-    """What a reader should know before trusting the score: truncation, missing answers, dead graders, repaired texts."""
+    """What a reader should know before trusting the score: truncation, missing answers, failed graders, repairs."""
     total = max(len(graded), 1)
     found = []
     if counts["truncated"] > 0.05 * total:

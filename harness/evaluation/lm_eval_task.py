@@ -32,7 +32,7 @@ class LmEvalTask(Task):
 
     family, metric, grader = "lm-eval", "lm-eval", "lm-eval"
     dataset = Dataset("", "EleutherAI/lm-evaluation-harness", "0" * 40, "", "0" * 64, 0)
-    first_prompt = ""  # known once it has run
+    measures_itself = True
 
     def __init__(self, name: str, loaded: Mapping[str, Any]):
         tasks = loaded["tasks"]
@@ -65,8 +65,8 @@ class LmEvalTask(Task):
             "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
         } | ({"score_filter": self.filters[0], "filters": self.filters} if len(self.filters) > 1 else {})
 
-    def measure(self, generator: Generator, limit: int | None, seed: int) -> list[dict[str, Any]]:
-        """One row per document, as records keep them. Raises RunFailed where lm-eval fails or scores nothing."""
+    def measure(self, generator: Generator, limit: int | None, seed: int) -> tuple[list[dict[str, Any]], str]:
+        """One row per document, and the first prompt. Raises RunFailed where lm-eval fails or scores nothing."""
         from harness.models.lm_eval_adapter import run_lm_eval_task
 
         found = run_lm_eval_task(self.bare, generator, limit, loaded=dict(self.loaded), seed=seed)
@@ -77,10 +77,9 @@ class LmEvalTask(Task):
         metric = _fraction(first, higher)
         if metric is None:
             raise RunFailed(f"{self.name}: lm-eval gives no metric that is a fraction of one for each document")
-        self.first_prompt = str(first[0]["arguments"][0][0])
         if len(groups) > 1:
             self.by_filter = {name: _means(group, higher) for name, group in groups.items()}
-        return [_row(sample, metric) for sample in first]
+        return [_row(sample, metric) for sample in first], str(first[0]["arguments"][0][0])
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Every metric under every filter, where the task has several filters: means over the documents."""

@@ -1,43 +1,54 @@
-"""What a plan would do, before it does it: every (training, task) with the record that exists already."""
+"""How a trained student is measured on a task, decided before any work: decoding, protocol, identity."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation import evaluate
-from harness.evaluation.lm_eval_task import LmEvalTask
 from harness.models import files
 from harness.records import record
-from harness.task import Task
 from harness.types import Decoding
 
 if TYPE_CHECKING:
-    from harness.plan import Plan, TrainingRun
+    from harness.plan import Plan
+    from harness.task import Task
+    from harness.training.job import TrainingRun
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """``protocol`` is everything that the score depends on besides the weights; ``identity`` adds the training."""
+
+    decoding: Decoding
+    protocol: dict[str, Any]
+    identity: str
+
+
+def of(plan: Plan, training: TrainingRun, task: Task) -> Measurement:
+    """The measurement that ``harness run`` would make of a training run on a task."""
+    evaluation = plan.recipe.evaluation
+    decoding = evaluate.decoding_of(task, evaluation)
+    # Stop strings end what a model continues; they never end a chat reply, and the protocol says so.
+    if decoding.stop and not task.measures_itself and _replies(plan, task):
+        decoding = dataclasses.replace(decoding, stop=())
+    protocol = evaluate.protocol_of(task, decoding, evaluation.limit, plan.template)
+    return Measurement(decoding, protocol, record.identity_of(training.spec, protocol))
 
 
 def cells(plan: Plan) -> Iterator[tuple[TrainingRun, Task, str | None]]:
-    """In the order of a run: the training, the task, and the run id of what is recorded, or None."""
+    """In the order of a run: the training run, the task, and the run id of what is recorded, or None."""
     for training in plan.trainings:
         for task in plan.tasks:
-            existing = plan.store.find(measurement(plan, training, task)[2])
+            existing = plan.store.find(of(plan, training, task).identity)
             yield training, task, None if existing is None else existing["run_id"]
-
-
-def measurement(plan: Plan, training: TrainingRun, task: Task) -> tuple[Decoding, dict[str, Any], str]:
-    """How a training is measured on a task: decoding, protocol, and the identity under which it is recorded."""
-    evaluation = plan.recipe.evaluation
-    decoding = task.decoding if isinstance(task, LmEvalTask) else evaluate.decoding_of(task, evaluation)
-    if decoding.stop and not isinstance(task, LmEvalTask) and _replies(plan, task):
-        decoding = dataclasses.replace(decoding, stop=())  # see evaluate: they end no chat reply
-    protocol = evaluate.protocol_of(task, decoding, evaluation.limit, plan.template)
-    return decoding, protocol, record.identity_of(training.spec, protocol)
 
 
 def _replies(plan: Plan, task: Task) -> bool:
     """Whether the student begins every answer itself, as a chat model does."""
-    speaks = files.speaker(plan.student)
+    codec = files.speaker(plan.student)
     return all(
-        p.prompt.chat and not p.prompt.prefill if speaks is None else speaks.begins_itself(p.prompt) for p in task.items
+        p.prompt.chat and not p.prompt.prefill if codec is None else codec.begins_itself(p.prompt) for p in task.items
     )

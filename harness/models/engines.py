@@ -1,4 +1,4 @@
-"""From a model's files, or its server, to something that generates and keeps what it made."""
+"""Opens a generator for a model: in this process from its files, or through an OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DTYPE = "float32"
 
 
 def open_generator(files: ModelFiles, device: str, batch: int, keep: Path, *, again: bool = False) -> CachedGenerator:
-    """The generator of a model; ``batch`` completions are made together, and ``keep`` is the folder of what was made.
+    """The generator of a model with its cache in ``keep``; ``batch`` completions are generated together.
 
-    Of a model in this process a text is made once. A server's model may change behind its name: ``again`` asks it
-    anew. Raises BadInput for unfit files.
+    A model in this process generates each text once. A server's model may change behind its name, so ``again`` asks
+    the server anew. Raises BadInput for files that cannot be loaded.
     """
     if files.url is not None:
         generator = ServerGenerator(files.id.removeprefix(SERVED), files.url, batch, files.client)

@@ -2,8 +2,8 @@
 
 Every row draws its own uniform numbers from its own seed. A sampled text therefore does not depend on which
 other prompts share its batch, on the order of the prompts, or on how often the work was interrupted.
-Models of the Llama family decode in :mod:`harness.models.llama_decoder`, where a waiting prompt enters as soon as rows are
-free; all others decode batch by batch through transformers.
+Models of the Llama family decode in :mod:`harness.models.llama_decoder`, where a waiting prompt enters as soon as rows
+are free; all others decode batch by batch through transformers.
 """
 
 from __future__ import annotations

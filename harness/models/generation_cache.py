@@ -1,8 +1,8 @@
-"""Generations kept by content, so that no text is ever made twice: a killed run goes on, grading again is free.
+"""A cache of generated texts, so that none is generated twice: killed runs resume, and grading again is free.
 
-A text is named by all that decides it: the weights and tokenizer files with the chat template (one journal each),
-the rendered prompt, the decoding, and the seed of its row, which is made of run seed, task, problem and sample
-index. Greedy text of a model in this process has no seed: every run, seed and task shares it.
+The key of a text covers everything that decides it: weights, tokenizer files and chat template (one cache file each),
+the rendered prompt, the decoding, and the seed of its row, which comes from run seed, task, problem and sample index.
+Greedy texts of a model in this process have no seed, so every run and seed shares them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from harness.cache_file import CacheFile, digest
 from harness.types import Decoding
 
-PIECE = 4  # batches between two writes to disk
+PIECE = 4  # batches per write to disk
 
 
 @dataclass(frozen=True)
@@ -28,28 +28,28 @@ class CachedAnswer:
 
 
 class CachedGenerator:
-    """A generator that asks ``inner`` only for what is not kept in ``folder``.
+    """A generator that asks ``inner`` only for texts that are not in ``folder``.
 
-    Where ``inner`` hands over each text as it comes (``each``), each is kept at once, else every few batches.
+    Where ``inner`` yields texts one by one (``each``), each is written at once; otherwise every few batches.
 
-    ``identity`` is everything about the model that decides its text. ``seeded``: whether greedy text may differ
-    from seed to seed, as a server's may. ``fresh``: ask for everything once more, and keep that.
+    ``identity`` is everything about the model that decides its text. ``seeded``: greedy text may differ from seed to
+    seed, as a server's may. ``fresh``: generate everything again and keep that.
     """
 
     def __init__(
         self, inner: Any, folder: Path, identity: Mapping[str, Any], *, seeded: bool = False, fresh: bool = False
     ):
         self.inner, self.seeded = inner, seeded
-        self._journal = CacheFile(folder, identity)
+        self._cache_file = CacheFile(folder, identity)
         self._answers: dict[str, CachedAnswer] = {}
-        for key, fields in self._journal.read():
+        for key, fields in self._cache_file.read():
             answer = _answer(fields)
             if answer is not None and not fresh:
                 self._answers[key] = answer
-        self.reused = 0  # answers given so far that were not made for it
+        self.reused = 0  # answers so far that came from the cache
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else a generator offers is that of ``inner``."""
+        """Everything else is delegated to ``inner``."""
         return getattr(self.inner, name)
 
     def generate(
@@ -59,7 +59,7 @@ class CachedGenerator:
         seeds: Sequence[int],
         progress: Callable[[int], None] = lambda rows: None,
     ) -> list[CachedAnswer]:
-        """One continuation of each rendered text, in order; what is new is on disk when it is returned."""
+        """One continuation of each rendered text, in order. New texts are on disk when this returns."""
         keys = [self._key(text, decoding, seed) for text, seed in zip(texts, seeds, strict=True)]
         new = {key: i for i, key in enumerate(keys) if key not in self._answers}
         self.reused += len(keys) - len(new)
@@ -79,7 +79,7 @@ class CachedGenerator:
 
     def _keep(self, made: Mapping[str, Any]) -> None:
         answers = {key: CachedAnswer(a.text, a.tokens, a.finish) for key, a in made.items()}
-        self._journal.add({key: asdict(answer) for key, answer in answers.items()})
+        self._cache_file.add({key: asdict(answer) for key, answer in answers.items()})
         self._answers |= answers
 
     def _key(self, text: str, decoding: Decoding, seed: int) -> str:
@@ -89,7 +89,7 @@ class CachedGenerator:
 
 
 def _answer(fields: Mapping[str, Any]) -> CachedAnswer | None:
-    """The answer of a line, None where the line is none of ours."""
+    """The answer of a line, or None where the line is not in our format."""
     types = {"text": str, "tokens": int, "finish": str}
     if fields.keys() != types.keys() or not all(isinstance(fields[name], kind) for name, kind in types.items()):
         return None

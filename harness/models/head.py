@@ -1,11 +1,13 @@
 """From hidden states to a sum of per-token values without the [tokens, vocabulary] logits.
 
-The output head is applied to one chunk of tokens at a time, and its logits are read slice by slice. A slice yields
-its values and their gradient with respect to the logits, which takes the logits' place; once a chunk is read, its
-gradient is folded into those of the hidden states [N, d] and of the head [V, d]. Peak memory beyond those is the
-logits of one chunk and a few tensors of one slice; the arithmetic is that of the full computation (nothing is
-recomputed in the backward pass). Chunks are large because a product with the head is bound by reading the head when
-tokens are few; slices are small because everything else is bound by memory, which caches are faster than.
+The output head is applied to one chunk of tokens at a time, and the objective reads the chunk's logits slice by slice.
+The gradient of a slice with respect to its logits overwrites the logits; after the last slice of a chunk it is
+multiplied into the gradients of the hidden states [N, d] and of the head [V, d]. Peak memory beyond those two is the
+logits of one chunk plus a few tensors of one slice. The arithmetic is that of the full computation: nothing is
+recomputed in the backward pass.
+
+Chunks are large because with few tokens a product with the head spends its time reading the head's weights. Slices
+are small because the element-wise work of an objective is bound by memory and runs faster inside a CPU's caches.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ class Head:
         )
 
     def finish(self, raw: Tensor) -> Tensor:
-        """Scale and soft cap; the cap in at least fp32."""
+        """[N, vocab] logits with scale and soft cap applied; the cap is computed in fp32 or wider."""
         if self.scale != 1.0:
             raw = raw * self.scale
         if self.softcap is not None:
@@ -73,6 +75,7 @@ class Head:
         return raw
 
     def raw(self, hidden: Tensor) -> Tensor:
+        """[N, vocab] the product of hidden states [N, d] with the head, before scale and soft cap."""
         bias = None if self.bias is None else self.bias[: self.vocab].to(hidden.dtype)
         return nn.functional.linear(hidden, self.weight[: self.vocab].to(hidden.dtype), bias)
 
@@ -87,7 +90,7 @@ def trunk(model: PreTrainedModel) -> nn.Module:
 
 
 def cut(segment_ids: Sequence[int], vocab: int, elements: int = CHUNK_ELEMENTS) -> list[tuple[int, int]]:
-    """Chunks [start, stop) of consecutive tokens that never cut a step; longer steps become one chunk."""
+    """Chunks [start, stop) of consecutive tokens that never cut a segment; a longer segment becomes one chunk."""
     size = max(1, elements // vocab)
     total = len(segment_ids)
     if total <= size:
@@ -96,12 +99,13 @@ def cut(segment_ids: Sequence[int], vocab: int, elements: int = CHUNK_ELEMENTS) 
     while start < total:
         stop = min(start + size, total)
         if stop < total:
+            # Step back to the end of a segment; if none ends in this chunk, run on to the end of the segment.
             back = stop
             while back > start and segment_ids[back] == segment_ids[back - 1]:
                 back -= 1
             if back > start:
                 stop = back
-            else:  # one step longer than a chunk: it stays whole
+            else:
                 while stop < total and segment_ids[stop] == segment_ids[stop - 1]:
                     stop += 1
         bounds.append((start, stop))
@@ -121,7 +125,7 @@ class Chunk:
 def chunks(
     segment_ids: Sequence[int], vocab: int, elements: int, device: str, whole: Sequence[int] | None = None
 ) -> list[Chunk]:
-    """Chunks and slices that never cut a step. With ``whole`` [N], ids of longer pieces, no chunk cuts those either."""
+    """Chunks and slices that never cut a segment; nor does a chunk cut a piece of ``whole`` [N] (longer ids)."""
     outer = cut(segment_ids if whole is None else whole, vocab, elements)
     size = elements // SLICES.get(device, SLICES_ELSEWHERE)
     inner = [cut(segment_ids[start:stop], vocab, size) for start, stop in outer]
@@ -162,13 +166,15 @@ class _ChunkedSum(torch.autograd.Function):
                 enter(raw, chunk)
             for start, stop in chunk.slices:
                 part = raw[start - chunk.start : stop - chunk.start]
-                read = part.clone().requires_grad_()  # a copy: a method may keep what it is given
+                # A copy, because the gradient overwrites ``part`` and a method may keep a reference to its logits.
+                read = part.clone().requires_grad_()
                 with torch.enable_grad():
                     summed = value(head.finish(read), start, stop)
                     (gradient,) = torch.autograd.grad(summed, read)
                 total += summed.detach()
                 part.copy_(gradient)
                 del read, summed, gradient
+            # ``raw`` now holds d(sum)/d(logits) of the whole chunk.
             if grad_hidden is not None:
                 _project_back(grad_hidden[here], raw, matrix)
             if grad_weight is not None:
@@ -176,7 +182,7 @@ class _ChunkedSum(torch.autograd.Function):
             if grad_bias is not None:
                 grad_bias[: head.vocab] += raw.sum(0)
             del raw, part
-        # Plain attributes, given up in backward: autograd can then take the buffers over without a copy.
+        # Kept as plain attributes and released in backward, so that autograd takes the buffers over without a copy.
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
         return total
 

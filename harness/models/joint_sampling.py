@@ -1,7 +1,7 @@
-"""Text that two models write together, token by token: a mixture of both, or proposals of one checked by the other.
+"""Text sampled jointly from student and teacher, token by token: from their mixture, or speculatively.
 
-Both models read the same prefix at every position, so each keeps a cache of its own. The random numbers of a row come
-from its own seed, as in :mod:`harness.models.generate`: its text does not depend on what shares its batch.
+Both models read the same prefix at every position, each with its own key-value cache. The random numbers of a row come
+from its own seed, as in :mod:`harness.models.generate`, so a text does not depend on the rest of its batch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class JointGenerator:
     ) -> list[Generated]:
         """One continuation of each prompt, in order; ``log_probs`` are those of the joint sampler.
 
-        Of ``decoding`` a mixture takes temperature and nucleus, both only its length.
+        A mixture uses temperature, nucleus and length of ``decoding``; speculation uses its length only.
         """
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         made: dict[int, Generated] = {}
@@ -81,7 +81,7 @@ class JointGenerator:
 
 
 class _Lane:
-    """One model's side: its cache, and the tokens that it has not read yet."""
+    """One model with its key-value cache and the tokens that it has not read yet."""
 
     def __init__(self, model: PreTrainedModel, prompts: list[list[int]], pad: int, vocab: int):
         self.model, self.vocab = model, vocab
@@ -105,7 +105,7 @@ class _Lane:
         return out.logits[:, -1, : self.vocab].float()
 
     def keep(self, going: list[int], token: Tensor) -> None:
-        """Drops the rows that ended, and appends its new token to each of the others."""
+        """Drops the rows that ended and appends the new token of each other row."""
         rows = torch.tensor(going, dtype=torch.long, device=token.device)
         if len(going) < len(token):
             self.cache.batch_select_indices(rows)
@@ -130,6 +130,7 @@ def _sample(
         proposed = invert(student, chances[:, 0])
         good = accepted.gather(-1, proposed[:, None])[:, 0]
         token = torch.where(good, proposed, invert(teacher, chances[:, 1]))
+        # The sampler's distribution: the accepted part of q, and p wherever a proposal was refused.
         kept = student * accepted
         mixed = kept + (1 - kept.sum(-1, keepdim=True)) * teacher
     return token, mixed.gather(-1, token[:, None])[:, 0].log()

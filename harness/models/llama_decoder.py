@@ -1,9 +1,11 @@
-"""Decoding with the models of the Llama family at a fraction of their module calls: one row, one slot.
+"""Batched decoding with a preallocated key-value cache, for models of the Llama family.
 
-The arithmetic is that of transformers' modules, read from the model's own weights; what is gone is what a token pays
-for their generality (masks built anew, caches concatenated, hundreds of Python calls). Rows live in slots of one
-preallocated cache, each at its own length, so that finished rows leave and waiting prompts enter while others go on.
-Models it does not know by name and structure are left to transformers, see :meth:`LlamaDecoder.of`.
+The arithmetic is that of transformers' modules, on the model's own weights. What it saves per token is the price of
+their generality: masks built anew, caches concatenated, hundreds of Python calls. Each row of the cache holds one text
+at its own length, so finished texts leave and waiting prompts enter while the others continue (continuous batching).
+:meth:`LlamaDecoder.fit` says which models it can run; transformers decodes all others.
+
+Shapes: n rows in use, V vocabulary, d hidden size, W columns of the cache.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ GROWTH = 64  # columns by which the cache grows at least
 
 
 class LlamaDecoder:
-    """The keys and values of up to ``rows`` texts, and the forward pass that fills them.
+    """A key-value cache for up to ``rows`` texts and the forward pass that fills it.
 
-    Rows 0 to n-1 are in use; every call of :meth:`step` moves all of them one token on.
+    Rows 0 to n-1 are in use. :meth:`enter` adds prompts, :meth:`step` appends one token to every row, :meth:`keep`
+    frees rows.
     """
 
     def __init__(self, model: PreTrainedModel, vocab: int, rows: int):
@@ -46,7 +49,7 @@ class LlamaDecoder:
 
     @staticmethod
     def fit(model: PreTrainedModel) -> bool:
-        """Whether this model is computed here as transformers computes it. Exact types, nothing hooked or replaced."""
+        """Whether this decoder computes the model as transformers does: a known type, nothing hooked or replaced."""
         config = model.config
         if type(model).__name__ not in FAMILY or not type(model).__module__.startswith("transformers."):
             return False
@@ -57,6 +60,7 @@ class LlamaDecoder:
             return False
         if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
             return False
+        # Adapters, quantised layers and hooks change the arithmetic without changing the model's class.
         for module in model.modules():
             if module._forward_hooks or module._forward_pre_hooks:
                 return False
@@ -66,7 +70,7 @@ class LlamaDecoder:
         return True
 
     def enter(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """[n, V] logits of the token after each of n prompts, which take the next free rows."""
+        """Runs n prompts (prefill), which take the next free rows; returns the logits [n, V] of their next token."""
         first, sizes = len(self.length), [len(p) for p in prompts]
         self._reserve(max(sizes) + 1)
         stop, longest = first + len(sizes), max(sizes)
@@ -78,7 +82,8 @@ class LlamaDecoder:
 
         def attend(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = self.cache[i]
-            # Padding is on the right: what a text's own tokens see lies before it, and later columns are blocked.
+            # Prompts are padded on the right: causal attention keeps real tokens from padding, and ``blocked`` hides
+            # the padded columns from later steps.
             keys[first:stop, :longest], values[first:stop, :longest] = k.flatten(2), v.flatten(2)
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))
             grouped = self.heads != self.shared
@@ -97,9 +102,10 @@ class LlamaDecoder:
         return self._logits(hidden[torch.arange(len(sizes), device=self.device), last - 1])
 
     def step(self, tokens: Tensor) -> Tensor:
-        """[n, V] logits of the token after ``tokens`` [n], the newest one of every row in use."""
+        """Appends ``tokens`` [n], one to every row in use; returns the logits [n, V] of the next ones."""
         rows, width = len(self.length), max(self.length) + 1
         self._reserve(width)
+        # Rows have different lengths, so each writes to its own column: one index into the flattened cache.
         at = torch.tensor(self.length, device=self.device)
         flat = at + torch.arange(rows, device=self.device) * self.width
         self.blocked.view(-1).index_fill_(0, flat, 0.0)
@@ -111,7 +117,8 @@ class LlamaDecoder:
             keys.view(-1, keys.shape[2]).index_copy_(0, flat, k.flatten(1))
             values.view(-1, values.shape[2]).index_copy_(0, flat, v.flatten(1))
             seen = (t[:rows, :width].unflatten(2, (self.shared, -1)).transpose(1, 2) for t in (keys, values))
-            # The heads that share keys stand where the positions of a longer query would.
+            # Grouped-query attention without repeating the keys: query heads that share a key head are laid out
+            # as positions of a longer query.
             q = q.reshape(rows, self.shared, -1, self.head_dim)
             return functional.scaled_dot_product_attention(q, *seen, attn_mask=mask, scale=self.scaling).reshape(
                 rows, -1
@@ -125,7 +132,10 @@ class LlamaDecoder:
         return self._logits(hidden)
 
     def keep(self, rows: Sequence[int]) -> list[int]:
-        """Frees all rows but these (ascending): the last ones move into the gaps. Returns who is where now."""
+        """Frees all rows but ``rows`` (ascending). Returns which old row is in each new row.
+
+        Rows must stay contiguous, so rows from the end move into the gaps; the others are not copied.
+        """
         count, chosen = len(rows), set(rows)
         order = [i if i in chosen else -1 for i in range(count)]
         movers = [i for i in rows if i >= count]
@@ -142,7 +152,7 @@ class LlamaDecoder:
         return order
 
     def _reserve(self, width: int) -> None:
-        """Room for ``width`` columns."""
+        """Grows the cache to at least ``width`` columns; geometric growth keeps the copying linear."""
         if width <= self.width:
             return
         old, self.width = self.width, max(width + GROWTH, int(1.5 * self.width))
@@ -160,11 +170,13 @@ class LlamaDecoder:
         place = torch.arange(self.width, device=self.device)[None]
         cos, sin = self.rotary(self.embed.weight, place)
         half = self.head_dim // 2
-        # Rotating by half and then negating the first half of it: the sign sits in the table.
+        # rotate_half(x) = cat(-x2, x1). ``roll`` gives cat(x2, x1) without a copy per half, so the minus sign of the
+        # first half is stored in the sine table.
         self.cos, self.sin = cos[0, :, None], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]
 
     def _through(self, x: Tensor, shape: tuple[int, ...], cos: Tensor, sin: Tensor, attend) -> Tensor:
-        """Hidden states below the last norm."""
+        """Hidden states [..., d] before the last norm. ``shape`` splits projections into heads; ``attend`` reads the
+        cache of a layer."""
         half, both = self.head_dim // 2, self.heads + self.shared
         for i, layer in enumerate(self.layers):
             heads = layer.qkv(_norm(layer.before, x)).view(shape)
@@ -175,6 +187,7 @@ class LlamaDecoder:
                     _norm(layer.k_norm, turned[..., self.heads :, :]),
                 )
                 turned = torch.cat(parts, -2)
+            # Rotary embedding of queries and keys together; see _reserve for the sign.
             turned = torch.addcmul(turned * cos, turned.roll(half, -1), sin)
             x = x + layer.out(attend(i, turned[..., : self.heads, :], turned[..., self.heads :, :], v))
             x = x + layer.mlp(_norm(layer.between, x))
@@ -185,7 +198,7 @@ class LlamaDecoder:
 
 
 class _Layer:
-    """One layer's weights, those that read the same input in one matrix where they are small."""
+    """One layer's weights. Projections with the same input are fused into one matrix where ``fuse`` allows."""
 
     def __init__(self, layer: nn.Module, fuse: bool):
         attention, mlp = layer.self_attn, layer.mlp
@@ -207,7 +220,7 @@ def _plain(linear: nn.Linear):
 
 
 def _joint(linears: list[nn.Linear], fuse: bool):
-    """The outputs of ``linears`` side by side."""
+    """A function that returns the outputs of ``linears`` concatenated on the last axis."""
     if not fuse:
         each = [_plain(linear) for linear in linears]
         return lambda x: torch.cat([one(x) for one in each], -1)
@@ -220,7 +233,7 @@ def _joint(linears: list[nn.Linear], fuse: bool):
 
 
 def _norm(module: nn.Module, x: Tensor) -> Tensor:
-    """transformers' RMS norm, without the casts where all is fp32."""
+    """RMS norm as in transformers, without its casts when everything is fp32."""
     if x.dtype != torch.float32:
         return module(x)
     spread = x.square().sum(-1, keepdim=True).div_(x.shape[-1]).add_(module.variance_epsilon)

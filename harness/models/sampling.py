@@ -1,4 +1,4 @@
-"""One token from logits."""
+"""Sampling one token from logits."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def pick(logits: Tensor, decoding: Decoding, draw: Tensor | None) -> tuple[Tenso
         return token, _log_prob(logits, token)
     probs = nucleus(logits, decoding.temperature, decoding.top_p)
     token = invert(probs, draw)
-    if decoding.temperature == 1 and decoding.top_p >= 1:  # it was drawn from these very probabilities
+    if decoding.temperature == 1 and decoding.top_p >= 1:  # it was drawn from these probabilities
         return token, probs.gather(-1, token[:, None])[:, 0].log()
     return token, _log_prob(logits, token)
 
 
 def nucleus(logits: Tensor, temperature: float, top_p: float) -> Tensor:
-    """[rows, V] what is drawn from, in proportion: the tempered softmax, 0 outside the nucleus of mass ``top_p``."""
+    """[rows, V] unnormalised probabilities: softmax at ``temperature``, 0 outside the nucleus of mass ``top_p``."""
     probs = (logits if temperature == 1 else logits / temperature).softmax(-1)
     if top_p >= 1:
         return probs

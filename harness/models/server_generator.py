@@ -45,7 +45,7 @@ class ServerGenerator:
         return CHAT + json.dumps(turns, ensure_ascii=False)
 
     def begins_itself(self, prompt: Prompt) -> bool:
-        """Whether the answer is a chat reply that the model begins, see :class:`harness.models.text_codec.TextCodec`."""
+        """Whether the model begins the answer itself, see :class:`harness.models.text_codec.TextCodec`."""
         return prompt.chat and not prompt.prefill
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:

@@ -2,7 +2,7 @@
 
     steps = base steps x cost of the target / cost of the method        (medians over seeds, two significant digits)
 
-What a cost is and which costs are equal, :mod:`harness.leaderboard.equal_compute` says; the anchor here is the target. A
+:mod:`harness.leaderboard.equal_compute` defines cost and which costs are equal; the anchor here is the target. A
 method whose cost equals the target's keeps its run, and so does the target's control, whose only difference may be
 where its weights fall. The decision is written down once, so that an interrupted or divided reproduction keeps to it
 although seconds are never the same twice.

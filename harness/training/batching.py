@@ -1,7 +1,7 @@
-"""Training sequences and their layout as tensors: [B, L] for the forward pass, [N] for the objective.
+"""Training sequences as tensors: [B, L] for the forward pass, [N] for the objective.
 
-Only response tokens have an objective. They are laid flat, sequence after sequence, so that the output head
-is applied to N rows and never to prompts or padding.
+Only response tokens have an objective. They are concatenated, sequence after sequence, so that the output head is
+applied to N rows and never to prompts or padding.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Batch:
 
 
 def segment_ends(tokenizer: PreTrainedTokenizerBase, unit: str) -> Tensor | None:
-    """[V] bool: tokens after which a new step of the text begins; None when every token is a step."""
+    """[V] bool: tokens that end a segment (a line or a sentence); None when every token is a segment."""
     if unit == "token":
         return None
     pieces = [tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in range(len(tokenizer))]
@@ -68,7 +68,7 @@ def segment_ends(tokenizer: PreTrainedTokenizerBase, unit: str) -> Tensor | None
 
 
 def collate(sequences: Seq[TrainingSequence], pad: int, ends: Tensor | None, device: str | torch.device) -> Batch:
-    """The tensors of a micro-batch. ``ends`` is what :func:`segment_ends` says."""
+    """The tensors of a micro-batch. ``ends`` [V] comes from :func:`segment_ends`."""
     width = max(len(s.prompt) + len(s.response) for s in sequences)
     ids = torch.full((len(sequences), width), pad)
     mask = torch.zeros_like(ids)
@@ -79,9 +79,10 @@ def collate(sequences: Seq[TrainingSequence], pad: int, ends: Tensor | None, dev
     lengths = torch.tensor([len(s.response) for s in sequences])
     row = torch.repeat_interleave(torch.arange(len(sequences)), lengths)
     position = torch.cat([torch.arange(n) for n in lengths.tolist()])
+    # The hidden state before a token predicts it, hence the -1.
     column = torch.tensor([len(s.prompt) for s in sequences])[row] + position - 1
     labels = ids[row, column + 1]
-    segment_id = _steps(labels, position, ends)
+    segment_id = _segments(labels, position, ends)
     log_probs = validity = None
     if any(s.log_probs is not None for s in sequences):
         log_probs = torch.tensor([p for s in sequences for p in s.log_probs or [float("nan")] * len(s.response)])
@@ -106,8 +107,8 @@ def collate(sequences: Seq[TrainingSequence], pad: int, ends: Tensor | None, dev
     )
 
 
-def _steps(labels: Tensor, position: Tensor, ends: Tensor | None) -> Tensor:
-    """[N] consecutive step numbers: a step ends with its sequence or with a token that ends one."""
+def _segments(labels: Tensor, position: Tensor, ends: Tensor | None) -> Tensor:
+    """[N] consecutive segment numbers: a segment ends with its sequence or with a token that ends one."""
     if ends is None:
         return torch.arange(len(labels))
     begins = position == 0
@@ -116,6 +117,6 @@ def _steps(labels: Tensor, position: Tensor, ends: Tensor | None) -> Tensor:
 
 
 def micro_batches(sequences: Seq[TrainingSequence], size: int) -> list[list[TrainingSequence]]:
-    """Sequences of one optimizer step in forward passes of at most ``size``, alike in length to spare padding."""
+    """The sequences of an optimizer step in micro-batches of at most ``size``, sorted by length to save padding."""
     ordered = sorted(sequences, key=lambda s: (len(s.prompt) + len(s.response), s.place))
     return [list(ordered[i : i + size]) for i in range(0, len(ordered), size)]

@@ -1,10 +1,10 @@
-"""The state of a training run on disk: complete, sealed, written atomically, refused when it is another run's.
+"""Checkpoints: complete, sealed with a checksum, written atomically, refused when they belong to another run.
 
-There is one form, whatever the launch: plain tensors, whole, written by the first process and read by all. A run that
-was interrupted on two processes goes on with one, one that was whole goes on cut (FSDP), and the other way round, to
-the same end within the rounding of their sums. Tokens spent and responses cut are those of all processes together; the
-replay buffer, the method's state and the curve are the same on each. Random numbers are the first process': texts and
-orders come from (seed, step, example) alone, so only a model's own dropout draws others on another number of processes.
+There is one format for every launch: plain whole tensors, written by the first process and read by all. A run can
+therefore resume on another number of processes, replicated or sharded, with the same result up to the rounding of
+sums. Token counts and truncated responses are sums over all processes; the replay buffer, the method's state and the
+learning curve are the same on each. Saved random states are the first process'. Texts and orders depend on (seed, step,
+example) only, so just a model's own dropout differs on another number of processes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ FILE = "checkpoint.pt"
 
 
 def save(folder: Path, training_id: str, state: dict[str, Any]) -> None:
-    """Replaces the checkpoint of ``folder`` in one step; a crash leaves the old or the new one, whole.
+    """Replaces the checkpoint of ``folder`` atomically: after a crash it is the old or the new one.
 
-    Raises RunFailed when the disk refuses it: the old one stands and the half-written one is gone.
+    Raises RunFailed when the disk refuses it; the old checkpoint stays and the half-written one is removed.
     """
     content = {"training_id": training_id, "random": _random_state(), **state}
     temporary = folder / f"{FILE}.writing"
@@ -50,7 +50,7 @@ def save(folder: Path, training_id: str, state: dict[str, Any]) -> None:
 
 
 def load(folder: Path, training_id: str) -> tuple[dict[str, Any] | None, str | None]:
-    """The state, or None and a warning when there is none that can be trusted. Restores random numbers."""
+    """The saved state, or None and a warning where it is damaged or of another run. Restores the random states."""
     path = folder / FILE
     if not path.is_file():
         return None, None
@@ -70,7 +70,7 @@ def load(folder: Path, training_id: str) -> tuple[dict[str, Any] | None, str | N
 def agree(folder: Path, state: dict[str, Any] | None, gather: Callable[[list[Any]], list[Any]]) -> None:
     """Raises BadInput, on every process, unless all of them read the same checkpoint, or none.
 
-    Each reads the folder itself: without a shared disk they would train from different steps, or wait for ever.
+    Each process reads the folder itself; without a shared disk they would train from different steps, or hang.
     """
     steps = gather([None if state is None else state["step"]])
     if len(set(steps)) > 1:
@@ -83,11 +83,11 @@ def _what(step: int | None) -> str:
     return "no checkpoint" if step is None else f"the checkpoint of step {step}"
 
 
-_SEAL = b"\nsha256:"  # before the hex digest of all bytes so far: torch.load would take changed weights as they are
+_SEAL = b"\nsha256:"  # followed by the hex digest of all bytes before it: torch.load does not notice changed weights
 
 
 class _Sealing:
-    """A stream that hashes what passes to ``stream``."""
+    """A stream that hashes all bytes written to ``stream``."""
 
     def __init__(self, stream: BinaryIO):
         self.stream, self.digest = stream, hashlib.sha256()
@@ -101,7 +101,7 @@ class _Sealing:
 
 
 def _intact(path: Path) -> bool:
-    """Whether the file ends with the seal of what comes before."""
+    """Whether the file ends with the digest of the bytes before it."""
     rest = path.stat().st_size - len(_SEAL) - 64
     digest = hashlib.sha256()
     with path.open("rb") as stream:

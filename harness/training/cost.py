@@ -1,7 +1,7 @@
-"""What a run has spent, in units that compare across machines, and what it took on this one.
+"""The cost of a training run: tokens, which compare across machines, and seconds and memory of this one.
 
-Tokens are charged for what a method asks, also where a cache answered: two methods that read the same
-teacher texts have both had them. Padding is never charged.
+A method is charged for the tokens it asks for even where a cache answers, so two methods that read the same teacher
+texts both pay for them. Padding is never charged.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from accelerate import Accelerator
 
 @dataclass
 class Cost:
-    """student_tokens: through the student, forward and backward, validation included. teacher_forward_tokens:
-    through the teacher, its own generation included; a text whose signal is cached counts once. generated_tokens:
-    sampled from either model. seconds: of training, waiting for the teacher's texts included. peak_memory_bytes: of
-    the process, or of the accelerator if there is one."""
+    """Counts of one run.
+
+    student_tokens: through the student, forward and backward, validation included
+    teacher_forward_tokens: through the teacher, its own generation included; a text with a cached signal counts once
+    generated_tokens: sampled from either model
+    seconds: of training, with the time that the teacher takes to write texts
+    peak_memory_bytes: of the process, or of the accelerator if there is one
+    """
 
     steps: int = 0
     student_tokens: int = 0
@@ -33,7 +37,7 @@ class Cost:
             setattr(self, name, getattr(self, name) + amount)
 
     def over_processes(self, accelerator: Accelerator) -> Cost:
-        """Tokens and memory summed over all processes; steps and seconds are those of each of them."""
+        """Tokens and memory summed over all processes; steps and seconds are equal on all of them."""
         own = [self.student_tokens, self.teacher_forward_tokens, self.generated_tokens, self.peak_memory_bytes]
         total = accelerator.reduce(torch.tensor(own, device=accelerator.device)).tolist()
         return Cost(self.steps, total[0], total[1], total[2], self.seconds, total[3])

@@ -1,14 +1,17 @@
-"""A student cut over the processes of a launch (FSDP 2), and the whole of it for everyone who reads it.
+"""The student on several processes: replicated on each of them (DDP), or sharded over them (FSDP 2).
 
-accelerate cuts models over GPUs alone, and inside ``prepare``, where this loop's head, decoder and checkpoints cannot
-follow. So torch's ``fully_shard`` is called here, the same on CPUs (gloo) and GPUs: every decoder layer by itself, and
-the student around them, so that embedding, norm and head stay together from its ``forward`` to its ``backward``.
-Weights, gradients and moments are cut; a gradient is exchanged with every micro-batch, never held whole.
+accelerate shards models on GPUs only, and inside ``prepare``, where this loop's chunked head, its decoder and its
+checkpoints cannot follow. This module therefore calls torch's ``fully_shard`` itself, on CPUs (gloo) and GPUs alike:
+once for every decoder layer, and once for the whole student, so that embedding, last norm and head stay gathered from
+its ``forward`` to its ``backward``. Weights, gradients and optimizer moments are sharded; gradients are
+reduce-scattered after every micro-batch and never held whole.
 
-Samples, the shuffled weights, validation and publishing read a plain twin of the student, whose weights are there only
-while it is :meth:`Replicated.read`. Under ``training.precision=bfloat16`` autograd keeps the weights in bfloat16 (2 bytes
-each) until backward has used them, as without FSDP. Gathering and exchanging are met by all processes alike, or they
-wait for ever: hence :meth:`Replicated.spare` and :mod:`harness.training.dummy_step`.
+Rollouts, shuffled weights, validation and saving need the whole student. They read an unsharded copy, whose weights
+exist only inside :meth:`Replicated.gathered`. With ``training.precision=bfloat16`` autograd keeps gathered weights in
+bfloat16 (2 bytes each) until backward has used them, as it does without FSDP.
+
+Every rank must enter every all-gather and reduce-scatter; otherwise the job hangs. A rank with fewer micro-batches
+than another therefore runs dummy steps: :meth:`Replicated.missing_batches` and :mod:`harness.training.dummy_step`.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from harness.training.objective import Student
 
 
 def accelerator(**options: Any) -> Accelerator:
-    """accelerate's own, which is not told of FSDP: it would cut the model its way, or refuse the CPU."""
+    """An ``Accelerator`` that does not know of FSDP: it would shard the model its own way, or refuse the CPU."""
     asked = os.environ.pop(processes.SHARDED, None)
     try:
         return Accelerator(**options)
@@ -42,115 +45,119 @@ def accelerator(**options: Any) -> Accelerator:
 
 
 def distribute(student: Student, accelerator: Accelerator) -> Replicated:
-    """The student as the launch wants it held: cut, or a copy on every process."""
+    """The student as the launch configuration asks for it: sharded, or replicated on every process."""
     if processes.sharded() and accelerator.num_processes > 1:
         return Sharded(student, accelerator)
     return Replicated(student)
 
 
 class Replicated:
-    """A student that every process has whole: nothing to gather. ``student`` is trained, ``whole`` is read."""
+    """A student that every process holds whole. ``module`` is trained; ``whole`` is read (here the same object)."""
 
     def __init__(self, student: Student):
-        self.student = self.whole = student
+        self.module = self.whole = student
 
     def prepare(self, accelerator: Accelerator, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        """What runs forward and backward, and what moves the weights."""
-        return accelerator.prepare(self.student, optimizer)
+        """The module that runs forward and backward, and the optimizer, both as accelerate wraps them."""
+        return accelerator.prepare(self.module, optimizer)
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[Student]:
-        """``whole`` with its weights as they are now; all processes enter and leave together."""
+    def gathered(self) -> Iterator[Student]:
+        """``whole`` with the current weights. A collective: all processes enter and leave together."""
         yield self.whole
 
-    def spare(self, batches: int, gather: Callable[[list[int]], list[int]]) -> int:
-        """How many micro-batches more another process has, and this one has to sit through."""
-        return 0  # only the last backward pass meets the other processes
+    def missing_batches(self, batches: int, gather: Callable[[list[int]], list[int]]) -> int:
+        """How many micro-batches this process has fewer than the process with most; each becomes a dummy step."""
+        return 0  # DDP communicates in the last backward pass only, which every process runs anyway
 
     def state(self, optimizer: Optimizer, keep: bool) -> dict[str, Any]:
-        """Weights and optimizer as a checkpoint holds them, plain and whole on any number of processes."""
-        return {"student": self.student.state_dict(), "optimizer": optimizer.state_dict()}
+        """Weights and optimizer state as plain whole tensors, the same on any number of processes."""
+        return {"student": self.module.state_dict(), "optimizer": optimizer.state_dict()}
 
     def load(self, state: dict[str, Any], optimizer: Optimizer) -> None:
-        """What :meth:`state` gave, on whatever number of processes, cut or not."""
-        self.student.load_state_dict(state["student"])
+        """Loads what :meth:`state` returned, on any number of processes, sharded or not."""
+        self.module.load_state_dict(state["student"])
         optimizer.load_state_dict(state["optimizer"])
 
     def finished(self) -> Student:
-        """The trained student, whole for good."""
+        """The trained student with all its weights, for saving and evaluation."""
         return self.whole
 
 
 class Sharded(Replicated):
-    """A student of which every process holds a part. The student given is cut in place."""
+    """A student of which every process holds a part. The student passed in is sharded in place."""
 
     def __init__(self, student: Student, accelerator: Accelerator):
-        # The twin shares no weights: an empty parameter stands where each of them will be, tied ones once.
+        # The unsharded copy shares no storage with the student: an empty parameter takes the place of each weight,
+        # one and the same for tied weights.
         empty = {id(p): nn.Parameter(p.new_empty(0), p.requires_grad) for p in student.parameters()}
-        self.student, self.whole = student, copy.deepcopy(student, empty)
+        self.module, self.whole = student, copy.deepcopy(student, empty)
         mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
         layers = set(getattr(student.model, "_no_split_modules", None) or ())
         free = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "false"
-        for module in reversed(list(student.modules())):  # inner ones first
+        # fully_shard claims the parameters that no inner module has claimed, so inner modules come first.
+        for module in reversed(list(student.modules())):
             if type(module).__name__ in layers:
                 fully_shard(module, mesh=mesh, reshard_after_forward=free)
         fully_shard(student, mesh=mesh)
         student.train()
 
     def prepare(self, accelerator: Accelerator, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        return self.student, accelerator.prepare(optimizer)
+        return self.module, accelerator.prepare(optimizer)
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[Student]:
-        self._fill()
+    def gathered(self) -> Iterator[Student]:
+        self._gather()
         try:
             yield self.whole
         finally:
+            # Free the gathered weights; the shards of ``module`` stay.
             for parameter in self.whole.parameters():
                 parameter.data = parameter.data.new_empty(0)
 
-    def spare(self, batches: int, gather: Callable[[list[int]], list[int]]) -> int:
+    def missing_batches(self, batches: int, gather: Callable[[list[int]], list[int]]) -> int:
         return max(gather([batches])) - batches
 
     def state(self, optimizer: Optimizer, keep: bool) -> dict[str, Any]:
-        """Tensor by tensor onto the CPU of the processes that ``keep`` it; the others only take part."""
+        """Gathers one tensor at a time onto the CPU of the processes that ``keep`` it; the others only take part."""
         return {name: _whole(part, keep) for name, part in super().state(optimizer, keep).items()}
 
     def load(self, state: dict[str, Any], optimizer: Optimizer) -> None:
-        own = self.student.state_dict()
-        self.student.load_state_dict({name: _like(full, own[name]) for name, full in state["student"].items()})
+        own = self.module.state_dict()
+        self.module.load_state_dict({name: _shard_like(full, own[name]) for name, full in state["student"].items()})
+        # Moments are sharded like their parameter; "step" is a number that every process needs whole.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         moments = {
-            i: {name: _like(value, parameters[i]) if name != "step" else value for name, value in entry.items()}
+            i: {name: _shard_like(value, parameters[i]) if name != "step" else value for name, value in entry.items()}
             for i, entry in state["optimizer"]["state"].items()
         }
         optimizer.load_state_dict(state["optimizer"] | {"state": moments})
 
     def finished(self) -> Student:
-        self._fill()
+        self._gather()
         return self.whole
 
     @torch.no_grad()
-    def _fill(self) -> None:
-        for plain, part in zip(self.whole.parameters(), self.student.parameters(), strict=True):
+    def _gather(self) -> None:
+        for plain, part in zip(self.whole.parameters(), self.module.parameters(), strict=True):
             plain.data = full_tensor(part)
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor as it is on all processes together; all of them must ask."""
+    """The whole of a sharded tensor, or a plain tensor as it is. A collective for sharded tensors."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _whole(tree: Any, keep: bool) -> Any:
-    """``tree`` with every cut tensor whole on the CPU, or None where it is not to be kept."""
+    """``tree`` with every sharded tensor gathered on the CPU, or None in its place where it is not kept."""
     if isinstance(tree, DTensor):
         full = tree.full_tensor()
         return full.cpu() if keep else None
     return {key: _whole(value, keep) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
-def _like(full: Tensor, part: Tensor) -> Tensor:
-    """This process' part of a whole tensor, cut as ``part`` is; every process has read the whole from the file."""
+def _shard_like(full: Tensor, part: Tensor) -> Tensor:
+    """This process' part of a whole tensor, sharded as ``part`` is; every process has read the whole from the file."""
     if not isinstance(part, DTensor):
         return full
     return distribute_tensor(full.to(part.device), part.device_mesh, part.placements, src_data_rank=None)

@@ -1,7 +1,7 @@
-"""A forward and backward pass that is worth nothing, for a process that has fewer micro-batches than another.
+"""A forward and backward pass with zero gradient, so that ranks with fewer micro-batches still join FSDP's collectives.
 
-Where the student is cut over the processes, weights are gathered and gradients exchanged layer by layer in every pass:
-by all of them, or the others wait for ever. What passes here moves no weight and is charged to nobody.
+FSDP gathers weights and reduce-scatters gradients layer by layer in every pass, and every rank must take part. A dummy
+step moves no weight and is charged to nobody.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from harness.training.signals import NoTeacher
 
 
 class ZeroObjective(Method):
-    """Teaches nothing: the gradient of every parameter is 0."""
+    """An objective whose gradient is 0 for every parameter."""
 
-    name = "idle"
+    name = "zero objective"
 
     def objective(self, tokens: Tokens) -> Tensor:
         return tokens.logits[:, 0] * 0.0
 
 
 def dummy_step(wrapped: nn.Module, batch: Batch, step: Step) -> None:
-    """One pass over a batch that this process has already read."""
+    """One pass over a batch that this process has already trained on."""
     total, _ = wrapped(batch, ZeroObjective(), NoTeacher(), step, None)
     total.backward()

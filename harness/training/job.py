@@ -1,48 +1,81 @@
-"""What a training run is asked for, and what it gives back."""
+"""What a training run is given and what it returns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.method import Method
-from harness.models.files import ModelFiles
 from harness.recipe import Recipe
-from harness.training.cost import Cost
-from harness.training.proposals import Checker
 from harness.training.tracking import Tracking
 from harness.types import Example
 
-Progress = Callable[[str, int, int, str], None]  # stage, done, total, a few words
+if TYPE_CHECKING:  # a plan is made without torch
+    from harness.models.files import ModelFiles
+    from harness.training.cost import Cost
+    from harness.training.proposals import Checker
+
+Progress = Callable[[str, int, int, str], None]  # stage, done, total, details
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The examples of a recipe; a list is empty where no method of the plan reads it."""
+
+    prompts: list[Example]  # without reference responses: the teacher or the student answers them
+    labelled: list[Example]
+    validation: list[Example] = field(default_factory=list)
+    checker: Checker | None = None  # scores a proposed step of the text, where the data comes with one
+
+
+@dataclass
+class TrainingRun:
+    """One training run: method, seed, and the resolved spec whose hash names the student."""
+
+    method: Method
+    variant: str | None
+    origin: str
+    seed: int
+    spec: dict[str, Any]
+    training_id: str
+    word: str = ""  # how the command named the method: a name or a file
+
+    @property
+    def label(self) -> str:
+        return self.method.name if self.variant is None else f"{self.method.name}@{self.variant}"
 
 
 @dataclass
 class TrainingJob:
-    """All that decides a training run. ``folder`` is its own; ``texts`` and ``signals`` are shared by all runs."""
+    """A training run with all that it reads and where it writes.
 
-    training_id: str
-    method: Method
+    ``folder`` is its own (checkpoints); ``cache`` is shared by all runs (teacher texts and signals).
+    """
+
+    run: TrainingRun
     recipe: Recipe
     student: ModelFiles
     teacher: ModelFiles | None
-    prompts: list[Example]
-    labelled: list[Example]
-    seed: int
+    data: TrainingData
     folder: Path
-    texts: Path
-    signals: Path
-    validation: list[Example] = field(default_factory=list)
+    cache: Path
     device: str = "cpu"
-    checker: Checker | None = None
     tracking: Tracking = field(default_factory=Tracking)
-    settings: dict[str, Any] = field(default_factory=dict)  # what trackers are told of the run
+
+    @property
+    def training_id(self) -> str:
+        return self.run.training_id
+
+    @property
+    def method(self) -> Method:
+        return self.run.method
 
 
 @dataclass
 class TrainingResult:
-    """The outcome: the trained model in memory, what it cost, how it went, and facts of the teacher's signal."""
+    """The trained model in memory, what it cost, its learning curve, and facts of the teacher's signal."""
 
     model: Any
     tokenizer: Any

@@ -19,11 +19,11 @@ from harness.models.head import CHUNK_ELEMENTS, Chunk, Head, chunked_sum, chunks
 from harness.training.batching import Batch
 from harness.training.signals import TeacherLogits
 
-LONGEST = 4  # chunks: a sequence up to so long is one chunk where a method surveys whole sequences
+LONGEST = 4  # chunks: up to this length a sequence may become one chunk, for methods with sequence features
 
 
 class NotFinite(ArithmeticError):
-    """A value that is no number; the message says which tensor it came from, and where."""
+    """A NaN or infinite value; the message names the tensor and the token."""
 
 
 @dataclass
@@ -45,64 +45,35 @@ class Student(nn.Module):
         self.vocab = Head.of(model, vocab).vocab
 
     def forward(
-        self, batch: Batch, method: Method, reading: TeacherLogits, step: Step, weights: Tensor | None
+        self, batch: Batch, method: Method, teacher: TeacherLogits, step: Step, weights: Tensor | None
     ) -> tuple[Tensor, Sums]:
         """Sum of c_t w_t objective_t over the batch, and what to report. ``weights`` [N] replace the method's.
 
-        Raises NotFinite where the sum of a chunk is no finite number.
+        Raises NotFinite where the sum of a slice is not a finite number.
         """
-        hidden = self._hidden(batch)
-        head = Head.of_checked(self.model, self.vocab)
-        scale, sums = _per_token(method, batch), Sums()
-        # Whole sequences are surveyed inside a chunk; where one is too long, both heads are applied once before.
-        inside = method.needs.sequence_features and int(batch.length.max()) * self.vocab <= LONGEST * self.elements
-        survey = first = None
-        if method.needs.sequence_features and not inside:
-            survey, first = self._sequence_features(hidden.detach(), head, batch, method, reading, step), 0
-
-        def enter(raw: Tensor, chunk: Chunk) -> None:
-            nonlocal near, survey, first
-            near = reading  # the logits of the chunk before are given up first
-            near = reading.over(chunk.start, chunk.stop)
-            if inside:
-                log_probs = _log_probs(_slices(raw, head, chunk), near, batch)
-                survey, first = _look(log_probs, batch, method, step, chunk.start, chunk.stop), chunk.start
-
-        def value(logits: Tensor, start: int, stop: int) -> Tensor:
-            mine = None if survey is None else survey[start - first : stop - first]
-            tokens = _tokens(batch, logits, near, step, start, stop, mine)
-            chosen = _weigh(method, tokens) if weights is None else weights[start:stop]
-            if method.needs.gate:
-                tokens.gate, chosen = chosen, None
-            values = method.objective(tokens)
-            method_contract.values(method, values, logits)
-            method_contract.metrics(method, tokens.metrics, stop - start)
-            values = values.float()
-            factor = scale[start:stop] if chosen is None else scale[start:stop] * chosen
-            total = (factor * values).sum()
-            if not torch.isfinite(total):
-                raise NotFinite(_culprit(tokens, values))
-            sums.value += total.detach()
-            sums.weight += factor.sum()
-            sums.scale += scale[start:stop].sum()
-            for name, metric in tokens.metrics.items():
-                sums.metrics[name] = sums.metrics.get(name, 0.0) + (scale[start:stop] * metric.detach()).sum()
-            return total
-
-        near = reading
-        total = chunked_sum(hidden, head, self._chunks(batch, whole=inside), value, enter)
-        return total, sums
+        hidden, head = self._hidden(batch), self._head()
+        # Sequence features need log-probabilities of whole sequences before the first objective value. Where every
+        # sequence fits into a chunk they are computed inside it and each head is applied once; longer sequences
+        # take a pass of their own through both heads.
+        needed = method.needs.sequence_features
+        inside = needed and int(batch.length.max()) * self.vocab <= LONGEST * self.elements
+        features = None
+        if needed and not inside:
+            features = self._sequence_features(hidden.detach(), head, batch, method, teacher, step)
+        objective = _Objective(batch, method, teacher, step, head, weights, features, inside)
+        total = chunked_sum(hidden, head, self._chunks(batch, whole=inside), objective.value, objective.enter)
+        return total, objective.sums
 
     @torch.no_grad()
-    def weigh(self, batch: Batch, method: Method, reading: TeacherLogits, step: Step) -> Tensor:
+    def weigh(self, batch: Batch, method: Method, teacher: TeacherLogits, step: Step) -> Tensor:
         """[N] the weights that the method would give: the first pass of the shuffled-weight control."""
-        hidden, head, survey, parts = self._hidden(batch), Head.of_checked(self.model, self.vocab), None, []
+        hidden, head, features, parts = self._hidden(batch), self._head(), None, []
         if method.needs.sequence_features:
-            survey = self._sequence_features(hidden, head, batch, method, reading, step)
+            features = self._sequence_features(hidden, head, batch, method, teacher, step)
         for chunk, raw in self._project(hidden, head, batch):
-            near = reading.over(chunk.start, chunk.stop)
+            near = teacher.over(chunk.start, chunk.stop)
             for logits, start, stop in _slices(raw, head, chunk):
-                mine = None if survey is None else survey[start:stop]
+                mine = None if features is None else features[start:stop]
                 weights = _weigh(method, _tokens(batch, logits, near, step, start, stop, mine))
                 parts.append(torch.ones(stop - start, device=hidden.device) if weights is None else weights)
         return torch.cat(parts)
@@ -110,24 +81,24 @@ class Student(nn.Module):
     @torch.no_grad()
     def log_likelihood(self, batch: Batch) -> Tensor:
         """[N] log q of the text's tokens, in nats."""
-        hidden, head, parts = self._hidden(batch), Head.of_checked(self.model, self.vocab), []
+        hidden, head, parts = self._hidden(batch), self._head(), []
         for chunk, raw in self._project(hidden, head, batch):
             parts += [-cross_entropy(logits, batch.labels[a:b]) for logits, a, b in _slices(raw, head, chunk)]
         return torch.cat(parts)
 
     @torch.no_grad()
     def _sequence_features(
-        self, hidden: Tensor, head: Head, batch: Batch, method: Method, reading: TeacherLogits, step: Step
+        self, hidden: Tensor, head: Head, batch: Batch, method: Method, teacher: TeacherLogits, step: Step
     ) -> Tensor:
-        """[N, ...] what the method makes of the whole sequences, through both heads once more."""
+        """[N, ...] the method's features of whole sequences, from an extra pass through both heads."""
         parts = []
         for chunk, raw in self._project(hidden, head, batch):
-            near = reading.over(chunk.start, chunk.stop)
+            near = teacher.over(chunk.start, chunk.stop)
             parts.append(_log_probs(_slices(raw, head, chunk), near, batch))
-        return _look(torch.cat(parts, 1), batch, method, step, 0, len(batch.labels))
+        return _features(torch.cat(parts, 1), batch, method, step, 0, len(batch.labels))
 
     def _project(self, hidden: Tensor, head: Head, batch: Batch) -> Iterator[tuple[Chunk, Tensor]]:
-        """Chunk after chunk with its unfinished logits."""
+        """Each chunk with its raw logits [n, V], before scale and soft cap."""
         for chunk in self._chunks(batch):
             yield chunk, head.raw(hidden[chunk.start : chunk.stop])
 
@@ -141,26 +112,85 @@ class Student(nn.Module):
         states = trunk(self.model)(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).last_hidden_state
         return states[batch.row, batch.column]
 
+    def _head(self) -> Head:
+        """Read at every pass: FSDP swaps the weight between its shard and the gathered tensor."""
+        return Head.of_checked(self.model, self.vocab)
+
+
+class _Objective:
+    """What :func:`chunked_sum` calls for every chunk and slice of a batch. ``sums`` fill up on the way."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        method: Method,
+        teacher: TeacherLogits,
+        step: Step,
+        head: Head,
+        weights: Tensor | None,
+        features: Tensor | None,
+        inside: bool | None,
+    ):
+        self.batch, self.method, self.teacher, self.step, self.head = batch, method, teacher, step, head
+        self.weights, self.features, self.inside = weights, features, inside
+        self.first = 0  # the token that row 0 of ``features`` describes
+        self.near = teacher  # the teacher's logits of the current chunk
+        self.scale, self.sums = _per_token(method, batch), Sums()
+
+    def enter(self, raw: Tensor, chunk: Chunk) -> None:
+        """Fetches the teacher's logits of a chunk, and the features of its sequences. ``raw`` are logits [n, V]."""
+        # Free the previous chunk's teacher logits before allocating the next.
+        self.near = self.teacher
+        self.near = self.teacher.over(chunk.start, chunk.stop)
+        if self.inside:
+            log_probs = _log_probs(_slices(raw, self.head, chunk), self.near, self.batch)
+            self.features = _features(log_probs, self.batch, self.method, self.step, chunk.start, chunk.stop)
+            self.first = chunk.start
+
+    def value(self, logits: Tensor, start: int, stop: int) -> Tensor:
+        """Sum of c w objective over tokens [start, stop), whose student logits [n, V] carry the gradient."""
+        method, scale = self.method, self.scale[start:stop]
+        mine = None if self.features is None else self.features[start - self.first : stop - self.first]
+        tokens = _tokens(self.batch, logits, self.near, self.step, start, stop, mine)
+        weights = _weigh(method, tokens) if self.weights is None else self.weights[start:stop]
+        # A gate multiplies nothing here: the objective reads it, and the mean is not divided by it.
+        if method.needs.gate:
+            tokens.gate, weights = weights, None
+        values = method.objective(tokens)
+        method_contract.values(method, values, logits)
+        method_contract.metrics(method, tokens.metrics, stop - start)
+        values = values.float()
+        factor = scale if weights is None else scale * weights
+        total = (factor * values).sum()
+        if not torch.isfinite(total):
+            raise NotFinite(_culprit(tokens, values))
+        self.sums.value += total.detach()
+        self.sums.weight += factor.sum()
+        self.sums.scale += scale.sum()
+        for name, metric in tokens.metrics.items():
+            self.sums.metrics[name] = self.sums.metrics.get(name, 0.0) + (scale * metric.detach()).sum()
+        return total
+
 
 def _slices(raw: Tensor, head: Head, chunk: Chunk) -> Iterator[tuple[Tensor, int, int]]:
-    """The finished logits of a chunk, slice by slice."""
+    """The logits of a chunk, slice by slice, with scale and soft cap applied."""
     for start, stop in chunk.slices:
         yield head.finish(raw[start - chunk.start : stop - chunk.start]), start, stop
 
 
 @torch.no_grad()
-def _log_probs(slices: Iterator[tuple[Tensor, int, int]], reading: TeacherLogits, batch: Batch) -> Tensor:
+def _log_probs(slices: Iterator[tuple[Tensor, int, int]], teacher: TeacherLogits, batch: Batch) -> Tensor:
     """[2, N] log q and log p of the text's tokens."""
     parts = []
     for logits, start, stop in slices:
-        pair = reading.pair(logits, start, stop)
+        pair = teacher.pair(logits, start, stop)
         parts.append(torch.stack([-cross_entropy(z, batch.labels[start:stop]) for z in pair]))
     return torch.cat(parts, 1)
 
 
 @torch.no_grad()
-def _look(log_probs: Tensor, batch: Batch, method: Method, step: Step, start: int, stop: int) -> Tensor:
-    """[n, ...] the method's survey of the whole sequences that tokens [start, stop) are."""
+def _features(log_probs: Tensor, batch: Batch, method: Method, step: Step, start: int, stop: int) -> Tensor:
+    """[n, ...] the method's features of the whole sequences that tokens [start, stop) make up."""
     here, (log_q, log_p) = slice(start, stop), log_probs
     first, last = int(batch.row[start]), int(batch.row[stop - 1])
     found = method.sequence_features(
@@ -191,19 +221,19 @@ def _per_token(method: Method, batch: Batch) -> Tensor:
 def _tokens(
     batch: Batch,
     logits: Tensor,
-    reading: TeacherLogits,
+    teacher: TeacherLogits,
     step: Step,
     start: int,
     stop: int,
-    sequence_features: Tensor | None,
+    features: Tensor | None,
 ) -> Tokens:
-    student, teacher = reading.pair(logits, start, stop)
+    student_logits, teacher_logits = teacher.pair(logits, start, stop)
     here = slice(start, stop)
     return Tokens(
         logits=logits,
         labels=batch.labels[here],
-        student=student,
-        teacher=teacher,
+        student=student_logits,
+        teacher=teacher_logits,
         sequence=batch.row[here],
         position=batch.position[here],
         length=batch.length[here],
@@ -212,11 +242,12 @@ def _tokens(
         sampler_log_prob=None if batch.sampler_log_prob is None else batch.sampler_log_prob[here],
         validity=None if batch.validity is None else batch.validity[here],
         step=step,
-        sequence_features=survey,
+        sequence_features=features,
     )
 
 
 def _weigh(method: Method, tokens: Tokens) -> Tensor | None:
+    """[n] the method's weights in fp32, without gradient, or None where it weighs all tokens alike."""
     with torch.no_grad():
         weights = method.weight(tokens)
     method_contract.weights(method, weights, len(tokens.labels))
@@ -224,7 +255,7 @@ def _weigh(method: Method, tokens: Tokens) -> Tensor | None:
 
 
 def _culprit(tokens: Tokens, values: Tensor) -> str:
-    """Which tensor stopped being a number first, and where."""
+    """Names the first tensor that holds a NaN or an infinity, and the token."""
     suspects: list[tuple[str, Tensor | None]] = [
         ("student logits", tokens.logits),
         ("teacher logits", tokens.teacher),

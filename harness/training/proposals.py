@@ -1,7 +1,7 @@
-"""Both models propose a next step at the same prefix, and a checker says which of the proposals are valid.
+"""Proposals of both models for the next line after the same prefix, each scored by a checker.
 
-For a text whose author is one of the two models, the steps of the text are that model's proposals; only
-the other model has to generate. Every step of the text is a prefix at which both are compared.
+Every line of a text ends a prefix at which the two models are compared. Where one of them wrote the text, its lines
+are that model's proposals and only the other model generates.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Checker = Callable[[Mapping[str, Any], str, str], float | None]
 class Proposals:
     """Scores the next lines that teacher and student propose after every line of a text.
 
-    ``check(meta, prefix, step)`` is the validity of a line after the text so far, in [0, 1], or None where it
-    cannot tell. ``longest`` bounds a proposed line in tokens.
+    ``check(meta, prefix, line)`` returns the validity of a line after the text so far, in [0, 1], or None where it is
+    unknown. ``longest`` bounds a proposed line in tokens.
     """
 
     def __init__(self, student: Generator, teacher: Generator, check: Checker, longest: int = 48):
@@ -35,7 +35,7 @@ class Proposals:
     def judge(
         self, sequences: Seq[TrainingSequence], labelled: Seq[Example], prompts: Seq[Example], step: int, cost: Cost
     ) -> list[TrainingSequence]:
-        """The sequences with ``validity`` set: per token (teacher, student), NaN where the checker cannot tell."""
+        """The sequences with ``validity`` set: per token (teacher, student), NaN where the validity is unknown."""
         tokenizer = self.generators[Source.STUDENT].tokenizer
         places = [(s, *line) for s in range(len(sequences)) for line in _lines(sequences[s], tokenizer)]
         scores: dict[Source, list[float]] = {}
@@ -54,7 +54,7 @@ class Proposals:
         return [dataclasses.replace(s, validity=tuple(v)) for s, v in zip(sequences, validity, strict=True)]
 
     def _propose(self, author: Source, sequences: Seq[TrainingSequence], places: list, cost: Cost) -> list[str]:
-        """The author's next line at every place: its own line where the text is its own."""
+        """The author's next line at every place; where it wrote the text, the line of the text."""
         lines = [line for *_, line in places]
         open_places = [i for i, place in enumerate(places) if sequences[place[0]].source is not author]
         if open_places:

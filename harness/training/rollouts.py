@@ -1,7 +1,7 @@
-"""Whose text a step trains on: reference responses, teacher samples, the student's own now or earlier, or joint text.
+"""Collects the text of every optimizer step: reference responses, teacher texts, student samples, replays, joint text.
 
-Which examples a step sees and which random numbers its samples use are functions of (seed, step, example)
-alone. A resumed run, or one split over other processes, therefore trains on the same text.
+The examples of a step and the random numbers of its samples depend on (seed, step, example) only. A resumed run, or one
+on another number of processes, therefore trains on the same text.
 """
 
 from __future__ import annotations
@@ -11,51 +11,49 @@ import dataclasses
 import random
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
 from typing import Any
 
 from harness.method import Mixture, Speculation, Step
 from harness.models.generate import Generated, Generator
 from harness.models.joint_sampling import JointGenerator
-from harness.recipe import Sampling
 from harness.seeds import stable_seed
 from harness.training.batching import TrainingSequence
 from harness.training.cost import Cost
+from harness.training.job import TrainingJob
 from harness.training.proposals import Proposals
-from harness.types import Decoding, Example, Source
+from harness.types import Decoding, Source
 
 
-@dataclass
 class Rollouts:
-    """Makes the sequences of each optimizer step. ``teacher_texts`` answer ``prompts`` one to one, as ids.
+    """Makes the sequences of each optimizer step.
 
-    ``gather`` turns this process' list into the one of all processes; ``read`` holds the student's weights where all
-    processes read them; ``capacity`` responses are kept for replay, which waits for all of them if ``full``.
+    ``student`` samples; :func:`harness.training.teacher.set_up` adds what the method needs of the teacher. ``gather``
+    turns this process' list into the list of all processes; inside ``gathered()`` the student's weights are whole on
+    every process.
     """
 
-    student: Generator
-    prompts: Seq[Example]
-    labelled: Seq[Example]
-    sampling: Sampling
-    seed: int
-    batch: int
-    max_tokens: int
-    teacher_texts: Seq[tuple[int, ...]] = ()
-    proposals: Proposals | None = None
-    joint: JointGenerator | None = None
-    how: Mixture | Speculation | None = None
-    capacity: int = 0
-    full: bool = False
-    process: int = 0
-    processes: int = 1
-    gather: Callable[[list[Any]], list[Any]] = lambda mine: mine
-    read: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
-    cut: int = 0  # responses shortened to max_tokens so far
-    buffer: list[TrainingSequence] = field(
-        default_factory=list
-    )  # the student's latest responses, equal on all processes
-    _encoded: dict[tuple[bool, int], tuple[int, ...]] = field(default_factory=dict, repr=False)
-    _responses: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    def __init__(
+        self,
+        job: TrainingJob,
+        student: Generator,
+        process: int = 0,
+        processes: int = 1,
+        gather: Callable[[list[Any]], list[Any]] = lambda mine: mine,
+        gathered: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    ):
+        self.student, self.data, self.sampling, self.seed = student, job.data, job.recipe.rollout, job.run.seed
+        self.batch, self.max_tokens = job.recipe.training.batch, job.recipe.training.max_tokens
+        self.capacity, self.full = job.method.needs.replay, job.method.needs.full
+        self.process, self.processes = process, processes
+        self.gather, self.gathered = gather, gathered
+        self.teacher_texts: Seq[tuple[int, ...]] = ()  # one answer per prompt, in the student's token ids
+        self.proposals: Proposals | None = None
+        self.joint: JointGenerator | None = None
+        self.cut = 0  # responses shortened to max_tokens so far
+        self.buffer: list[TrainingSequence] = []  # the student's latest responses, equal on all processes
+        self._how: Mixture | Speculation | None = job.method.needs.joint
+        self._encoded: dict[tuple[bool, int], tuple[int, ...]] = {}
+        self._responses: dict[int, tuple[int, ...]] = {}
 
     def draw(self, step: int) -> float:
         """Uniform in [0, 1), the same on every process."""
@@ -64,7 +62,7 @@ class Rollouts:
     def collect(self, step: Step, sources: Seq[Source], cost: Cost) -> list[TrainingSequence]:
         """This process' sequences of a step: ``batch`` prompts over all processes, each once per source.
 
-        A replay from an empty buffer, or one that is to be full first, samples from the student instead.
+        While the buffer is empty (or not full, where the method asks for that) a replay samples from the student.
         """
         found: list[TrainingSequence] = []
         for turn, source in enumerate(sources):
@@ -81,36 +79,36 @@ class Rollouts:
             places = range(turn * self.batch + self.process, (turn + 1) * self.batch, self.processes)
             found += [dataclasses.replace(s, place=place) for s, place in zip(made, places, strict=True)]
         if self.proposals is not None:
-            with self.read():
-                found = self.proposals.judge(found, self.labelled, self.prompts, step.index, cost)
+            with self.gathered():
+                found = self.proposals.judge(found, self.data.labelled, self.data.prompts, step.index, cost)
         return found
 
     def fixed(self, source: Source, i: int) -> TrainingSequence:
-        """The sequence of example ``i`` whose text no step changes: a reference response or the teacher's answer."""
+        """The sequence of example ``i`` of a fixed source: its reference response or the teacher's answer."""
         if source is Source.TEACHER:
             return self._sequence(i, self.teacher_texts[i], source)
         if i not in self._responses:
-            prompt, text = self._prompt(i, True), self.labelled[i].response
+            prompt, text = self._prompt(i, True), self.data.labelled[i].response
             self._responses[i] = self.student.response_ids(prompt, text, ended=True)
         return self._sequence(i, self._responses[i], source)
 
     def fixed_size(self, source: Source) -> int:
-        """How many sequences :meth:`fixed` has of a source."""
-        return len(self.teacher_texts) if source is Source.TEACHER else len(self.labelled)
+        """The number of sequences that :meth:`fixed` has of a source."""
+        return len(self.teacher_texts) if source is Source.TEACHER else len(self.data.labelled)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold, in plain types and over all processes, which must ask together."""
+        """The state for a checkpoint, in plain types, summed over processes. A collective: all of them call it."""
         buffer = [dataclasses.asdict(s) | {"source": str(s.source)} for s in self.buffer]
         return {"cut": sum(self.gather([self.cut])), "buffer": buffer}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """On any number of processes; what all have counted so far, the first goes on counting."""
+        """Restores :meth:`state` on any number of processes; the first one continues the count of all."""
         self.cut = 0 if self.process else state["cut"]
         self.buffer = [TrainingSequence(**row | {"source": Source(row["source"])}) for row in state["buffer"]]
 
     def _mine(self, source: Source, step: int) -> list[int]:
         """This process' examples of a step."""
-        pool = self.labelled if source is Source.DATA else self.prompts
+        pool = self.data.labelled if source is Source.DATA else self.data.prompts
         return self._examples(len(pool), step)[self.process :: self.processes]
 
     def _examples(self, n: int, step: int) -> list[int]:
@@ -124,15 +122,15 @@ class Rollouts:
         return chosen
 
     def _sampled(self, step: Step, source: Source, cost: Cost) -> list[TrainingSequence]:
-        """Responses made now, by the student alone or by student and teacher together."""
+        """Responses sampled now, from the student or jointly from student and teacher."""
         chosen = self._mine(source, step.index)
         decoding = Decoding(self.sampling.temperature, self.sampling.top_p, self.sampling.max_new_tokens)
-        seeds = [stable_seed(self.seed, step.index, self.prompts[i].id) for i in chosen]
+        seeds = [stable_seed(self.seed, step.index, self.data.prompts[i].id) for i in chosen]
         prompts = [self._prompt(i, False) for i in chosen]
         made: list[Generated]
-        with self.read():
+        with self.gathered():
             if source is Source.MIXED:
-                made = self.joint.continue_ids(prompts, self.how, decoding, seeds)
+                made = self.joint.continue_ids(prompts, self._how, decoding, seeds)
                 cost.add(teacher_forward_tokens=sum(g.tokens + g.prompt_tokens for g in made))
             else:
                 made = self.student.continue_ids(prompts, decoding, seeds)
@@ -140,7 +138,7 @@ class Rollouts:
         return [self._sequence(i, g.ids, source, g.log_probs, step.index) for i, g in zip(chosen, made, strict=True)]
 
     def _keep(self, made: list[TrainingSequence]) -> None:
-        """Puts the step's responses into the buffer, in the order that one process would have made them in."""
+        """Adds the step's responses to the buffer, in the order in which a single process would have made them."""
         if not self.capacity:
             return
         everyone = self.gather([(self.process + self.processes * i, s) for i, s in enumerate(made)])
@@ -148,7 +146,7 @@ class Rollouts:
         del self.buffer[: -self.capacity]
 
     def _replayed(self, step: int) -> list[TrainingSequence]:
-        """This process' share of ``batch`` responses out of the buffer, none twice where there are enough."""
+        """This process' share of ``batch`` responses from the buffer, without replacement where it holds enough."""
         dice = random.Random(f"{self.seed}/replay/{step}")
         enough = len(self.buffer) >= self.batch
         chosen = dice.sample(self.buffer, self.batch) if enough else dice.choices(self.buffer, k=self.batch)
@@ -158,7 +156,7 @@ class Rollouts:
         self, i: int, response: tuple[int, ...], source: Source, log_probs=None, made: int | None = None
     ) -> TrainingSequence:
         prompt = self._prompt(i, source is Source.DATA)
-        room = max(self.max_tokens - len(prompt), 0)
+        room = max(self.max_tokens - len(prompt), 1)
         whole = len(response) <= room
         return TrainingSequence(
             prompt, response[:room], source, i, log_probs and log_probs[:room], made=made, cut=not whole
@@ -167,6 +165,6 @@ class Rollouts:
     def _prompt(self, i: int, labelled: bool) -> tuple[int, ...]:
         key = (labelled, i)
         if key not in self._encoded:
-            example = (self.labelled if labelled else self.prompts)[i]
+            example = (self.data.labelled if labelled else self.data.prompts)[i]
             self._encoded[key] = tuple(self.student.encode(self.student.render(example.prompt)))
         return self._encoded[key]

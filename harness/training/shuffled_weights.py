@@ -1,7 +1,7 @@
-"""The shuffled-weight control: the weights of an optimizer step, dealt out to other tokens of the same step.
+"""The shuffled-weight control: the token weights of an optimizer step, permuted over the tokens of the same step.
 
-Mean and spread stay what they are and only the information is gone, so that what a weighting method gains over its
-control is due to where its weights lie.
+The weights keep their mean and spread and lose only their information. What a weighting method gains over its control
+is therefore due to which tokens get which weight.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from harness.training.batching import Batch
 def shuffle(
     weights: Sequence[Tensor], batches: Sequence[Batch], step: Step, gather: Callable[[list[Any]], list[Any]]
 ) -> list[Tensor]:
-    """The weights [N] of each of this process' micro-batches, each of some other token of the whole step.
+    """The weights [N] of each of this process' micro-batches, permuted over all tokens of the optimizer step.
 
-    Sequences are put in the order of their places before the deal, so that it depends neither on the micro-batches
-    nor on the number of processes; ``gather`` turns this process' list into the one of all.
+    ``gather`` turns this process' list into the list of all processes.
     """
+    # One entry per sequence: its place in the optimizer step and the weights of its tokens.
     mine = [
         (place, part.tolist())
         for batch, flat in zip(batches, weights, strict=True)
         for place, part in zip(batch.places, flat.split(batch.row.bincount().tolist()), strict=True)
     ]
+    # Sorting by place makes the permutation independent of the micro-batches and of the number of processes.
     everyone = sorted(gather(mine))
     flat = torch.tensor([value for _, part in everyone for value in part])
     dealt = flat[torch.randperm(len(flat), generator=torch.Generator().manual_seed(step.index))]

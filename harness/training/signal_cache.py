@@ -1,8 +1,8 @@
-"""A teacher's signal on disk: written once, read by every method that trains on the same fixed text.
+"""The teacher's signal on disk: computed once, read by every method that trains on the same fixed text.
 
-The folder is named by everything its content depends on (teacher, tokenizer, kind of signal, the token ids of all
-texts). Shards of a few sequences are written whole and renamed into place, so an interrupted run goes on behind the
-last one; each carries a checksum and the facts of the cache, which are compared before a value of it is used.
+The folder name is a hash of everything its content depends on (teacher, tokenizer, kind of signal, token ids of all
+texts). Shards of a few sequences are written and then renamed into place, so an interrupted run continues after the
+last shard. Each shard carries a checksum and the facts of the cache; both are checked before a value is used.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Read = Callable[[Sequence["batching.TrainingSequence"]], dict[str, Tensor]]
 
 
 class SignalCache:
-    """The signal of ``size`` fixed sequences below ``folder``. ``facts`` say what it is of and how it was reduced.
+    """The signal of ``size`` fixed sequences below ``folder``. ``facts`` name its inputs and its kind.
 
-    ``text`` gives a sequence by its number; only their token ids count.
+    ``text`` returns a sequence by its number; only token ids count.
     """
 
     def __init__(
@@ -83,21 +83,21 @@ class SignalCache:
         return self.folder / f"{shard:05d}.safetensors"
 
     def _load(self, shard: int) -> dict[str, Tensor]:
-        """Tensors of a shard, mapped from the file, after its facts and checksum were found right."""
+        """The tensors of a shard, memory-mapped, after checking its facts and its checksum."""
         path = self._path(shard)
-        mend = "delete it, and the same command makes it again"
+        fix = "delete it; the same command makes it again"
         try:
             with safe_open(path, framework="pt") as stream:
                 said = stream.metadata() or {}
                 found = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
         except (OSError, SafetensorError) as error:
-            raise BadInput(f"teacher signal {path} cannot be read ({error}); {mend}") from None
+            raise BadInput(f"teacher signal {path} cannot be read ({error}); {fix}") from None
         for name, fact in self.facts.items():
             if said.get(name) != fact:
-                raise BadInput(f"teacher signal {path} was made with {name} {said.get(name)!r}, not {fact!r}; {mend}")
+                raise BadInput(f"teacher signal {path} was made with {name} {said.get(name)!r}, not {fact!r}; {fix}")
         rows = sum(self.lengths[shard * SHARD : (shard + 1) * SHARD])
         if said.get("sha256") != _checksum(found) or any(len(t) != rows for t in found.values()):
-            raise BadInput(f"teacher signal {path} is damaged (its checksum differs); {mend}")
+            raise BadInput(f"teacher signal {path} is damaged (its checksum differs); {fix}")
         return found
 
 

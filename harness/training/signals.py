@@ -1,9 +1,10 @@
-"""What a teacher says of a text, as a type: the same objective runs on any of them.
+"""The teacher's distribution for the tokens of a batch: live, from cached hidden states, or top-k.
 
-A signal reads a batch once and then hands out pairs (student, teacher) of logits over a common support,
-chunk by chunk. For an exact signal the support is the shared vocabulary [N, V]. For a top-k signal it is
-K + 1 events (the K likeliest tokens and one bucket with the rest of the mass), so that every divergence stays
-non-negative and, by the data-processing inequality, a lower bound of the exact one.
+A :class:`TeacherSignal` reads a batch once and returns :class:`TeacherLogits`, which give pairs (student, teacher) of
+logits over a common support, chunk by chunk. The same objective runs on all of them. An exact signal has the shared
+vocabulary as its support [N, V]. A top-k signal has K + 1 events: the teacher's K likeliest tokens and one bucket for
+the remaining mass. Both sides stay distributions, so every divergence is non-negative, and by the data-processing
+inequality it is a lower bound of the exact one.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ from harness.types import Source
 
 
 class TeacherLogits(Protocol):
-    """A teacher's view of one batch."""
+    """The teacher's logits for one batch of N response tokens."""
 
     def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         """Student and teacher logits [n, S] on the support for tokens start:stop; ``logits`` is [n, V]."""
 
     def over(self, start: int, stop: int) -> TeacherLogits:
-        """The same view of tokens start:stop alone, with what it takes to read them in pieces at hand."""
+        """The logits of tokens start:stop alone, projected once, so that slices of them are cheap to read."""
 
 
 class TeacherSignal(Protocol):
-    """A source of readings."""
+    """What turns a batch into teacher logits."""
 
     def read(self, batch: Batch) -> TeacherLogits: ...
 
     def tokens(self, batch: Batch) -> int:
-        """Tokens of the batch that have to go through the teacher for a reading."""
+        """Tokens of the batch that have to go through the teacher model; cached ones do not count."""
 
 
 class NoTeacher:
-    """The reading of methods that ask nothing of the teacher's distribution."""
+    """For methods that do not use the teacher's distribution."""
 
     def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, None]:
         return logits, None
@@ -87,7 +88,7 @@ class LiveTeacher:
 
 
 class CachedTeacher:
-    """Fixed texts are read from caches, one per source; what no cache can hold goes through the teacher itself.
+    """Fixed texts are read from caches, one per source; the student's own text goes through the teacher itself.
 
     ``k`` is None for cached hidden states, which are exact, else the number of tokens of a top-k signal: the
     student's own text is then reduced to its k likeliest tokens too, so that an objective means the same on all text.
@@ -107,6 +108,7 @@ class CachedTeacher:
             fields = self.live.fields(batch, self.k, fresh)
             pieces = zip(*(t.split(sizes) for t in fields.values()), strict=True)
             new = iter([dict(zip(fields, piece, strict=True)) for piece in pieces])
+        # Cached and fresh rows are joined in the order of the batch.
         parts = []
         for i, (source, example) in enumerate(zip(batch.sources, batch.examples, strict=True)):
             parts.append(next(new) if i in fresh else self.caches[source].rows(example))
@@ -136,7 +138,7 @@ class HiddenStateLogits:
 
 
 class ProjectedLogits:
-    """Logits [n, V] of the tokens from ``first`` on, projected at once and finished piece by piece."""
+    """Raw logits [n, V] of the tokens from ``first`` on; scale and soft cap are applied per slice."""
 
     def __init__(self, raw: Tensor, head: Head, first: int):
         self.raw, self.head, self.first = raw, head, first
@@ -157,7 +159,7 @@ class TopKLogits:
 
     @classmethod
     def of(cls, logits: Tensor, k: int) -> TopKLogits:
-        """The reading that keeps the k likeliest tokens of exact logits [N, V]."""
+        """The k likeliest tokens of exact logits [N, V]."""
         log_probs, ids = logits.float().log_softmax(-1).topk(min(k, logits.shape[-1]), -1)
         return cls(ids, log_probs)
 

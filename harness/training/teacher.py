@@ -1,4 +1,4 @@
-"""What the teacher gives to a run: its texts, its hand in joint text, its proposals, and its signal, live or cached."""
+"""Sets up the teacher of a training run: its texts, joint sampling, proposals, and its signal, live or cached."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from harness.training.signals import CachedTeacher, LiveTeacher, TeacherSignal
 from harness.training.teacher_texts import teacher_texts
 from harness.types import Source
 
-FIXED = (Source.TEACHER, Source.DATA)  # text that no step changes, so that a signal of it can be kept
+FIXED = (Source.TEACHER, Source.DATA)  # text that no training step changes, so its teacher signal can be cached
 
 
 def set_up(
     job: TrainingJob, rollouts: Rollouts, vocab: int, accelerator: Accelerator, cost: Cost, progress: Progress
 ) -> tuple[TeacherSignal | None, dict[str, Any]]:
-    """Gives ``rollouts`` what its texts need of the teacher; returns the signal and facts about it.
+    """Gives ``rollouts`` what it needs of the teacher; returns the signal and facts about it.
 
-    Texts and cached signals are charged in full, written by this run or before it, and once: to the main process.
+    Texts and cached signals are charged in full whether this run made them or found them, and once: to the main
+    process.
     """
     needs, plan = job.method.needs, job.recipe.training
     if job.teacher is None or (needs.teacher == "none" and not needs.proposals):
@@ -39,11 +40,12 @@ def set_up(
     model = load_model(job.teacher, plan.precision, str(accelerator.device))
     speaker = Generator(model, load_tokenizer(job.teacher), job.recipe.evaluation.batch)
     if needs.proposals:
-        rollouts.proposals = Proposals(rollouts.student, speaker, job.checker)
+        rollouts.proposals = Proposals(rollouts.student, speaker, job.data.checker)
     if needs.joint is not None:
-        rollouts.joint, rollouts.how = JointGenerator(rollouts.student, speaker), needs.joint
+        rollouts.joint = JointGenerator(rollouts.student, speaker)
     texts = texts_of(job.method, plan.steps)
     bill = cost if accelerator.is_main_process else Cost()
+    # The main process writes the texts; the others wait and then find them in the cache.
     if Source.TEACHER in texts:
         with accelerator.main_process_first():
             rollouts.teacher_texts = _texts(job, speaker, rollouts.student, bill, progress)
@@ -51,12 +53,13 @@ def set_up(
         return None, {}
     live = LiveTeacher(model, vocab)
     k = min(plan.top_k, vocab) if plan.signal == "top-k" else None
+    # Caches hold the signal of fixed text. Methods and seeds that train on the same text share them.
     caches: dict[Source, SignalCache] = {}
     if plan.signal != "live":
         facts = _facts(job, vocab, plan.signal if k is None else f"top-{k}")
         pad = rollouts.student.tokenizer.pad_token_id
         for source in (s for s in FIXED if s in texts):
-            cache = _cache(job.signals, facts, rollouts, source)
+            cache = _cache(job.cache / "signals", facts, rollouts, source)
             with accelerator.main_process_first():
                 cache.fill(
                     lambda part: _read(live, part, k, plan.micro_batch, pad, accelerator.device),
@@ -80,13 +83,14 @@ def _texts(
     answers = teacher_texts(
         speaker,
         job.teacher.sha256,
-        job.prompts,
+        job.data.prompts,
         job.recipe.teacher_text,
-        job.texts,
+        job.cache / "teacher_texts",
         lambda done, total: progress("teacher texts", done, total, ""),
     )
     made, read = sum(g.tokens for g in answers), sum(g.prompt_tokens for g in answers)
     bill.add(generated_tokens=made, teacher_forward_tokens=made + read)
+    # With another tokenizer the teacher's text is encoded anew: sequence-level distillation needs only the text.
     if speaker.tokenizer.get_vocab() == listener.tokenizer.get_vocab():
         # Whichever token ended the teacher's answer, the student is taught its own template's end of a turn.
         return [(*g.ids[:-1], listener.end_id) if g.ids and g.ids[-1] in speaker.end_ids else g.ids for g in answers]

@@ -1,7 +1,7 @@
-"""The teacher's answers to the training prompts, sampled once and kept: every method and seed reads the same.
+"""The teacher's answers to the training prompts: sampled once, cached, and read by every method and seed.
 
-The file is named by what it depends on (teacher, prompts, rendering, decoding), written batch by batch, and
-picked up where an interrupted run left it.
+The file name is a hash of what the texts depend on (teacher, prompts, rendering, decoding). The file is written batch
+by batch; an interrupted run continues after the last complete line.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def teacher_texts(
     folder: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Generated]:
-    """One answer per prompt, in order. ``folder`` holds the cache; ``progress`` hears (done, total)."""
+    """One answer per prompt, in order. ``folder`` holds the cache; ``progress`` receives (done, total)."""
     texts = [generator.render(e.prompt) for e in prompts]
     named = [teacher_sha256, dataclasses.asdict(sampling), texts]
     if rule := facts(generator.tokenizer):
@@ -43,7 +43,7 @@ def teacher_texts(
     path = folder / f"{key[:24]}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     decoding = Decoding(sampling.temperature, sampling.top_p, sampling.max_new_tokens)
-    # Two runs that want the same texts take turns: the second one finds them written.
+    # Two runs that need the same texts take turns; the second one finds them on disk.
     with FileLock(path.with_suffix(".lock")), path.open("a", encoding="utf-8") as stream:
         done = _read(path)
         while len(done) < len(texts):
@@ -60,7 +60,7 @@ def teacher_texts(
 
 
 def _line(generated: Generated) -> str:
-    """A text as a line with a checksum, so that a changed one is seen."""
+    """One text as a line of JSON with its checksum."""
     row = dataclasses.asdict(generated)
     return json.dumps(row | {"crc32": _checksum(row)}) + "\n"
 
@@ -70,7 +70,7 @@ def _checksum(row: dict[str, Any]) -> int:
 
 
 def _read(path: Path) -> list[Generated]:
-    """What an earlier run finished. A torn or changed line is cut off with all behind it, and generated again."""
+    """The texts of an earlier run. Cuts the file at the first torn or changed line; the rest is generated again."""
     if not path.is_file():
         return []
     found, good = [], 0

@@ -1,7 +1,7 @@
-"""What a training streams to trackers that people watch (tensorboard, wandb, …), through accelerate.
+"""Streams a training run to experiment trackers (tensorboard, wandb, …) through accelerate.
 
-Trackers see a run and never decide it: they are no part of its specification, and one that stops answering costs
-a warning, not the training. tensorboard and its like write below ``work/tracking`` of the results folder.
+Trackers are not part of the spec: they never change a result, and one that fails costs a warning, not the training.
+Trackers that write files write below ``work/tracking`` of the results folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PROJECT = "reasoning-distillation"
 
 @dataclass
 class Tracking:
-    """The trackers of one training. ``names`` empty: nothing is streamed, and every call does nothing."""
+    """The trackers of one training run. With empty ``names`` every call does nothing."""
 
     names: tuple[str, ...] = ()
     folder: Path = Path("tracking")
@@ -26,7 +26,7 @@ class Tracking:
     accelerator: Any = None
 
     def options(self, run: str) -> dict[str, Any]:
-        """What ``Accelerator`` is to be built with."""
+        """Arguments for ``Accelerator``."""
         if not self.names:
             return {}
         from accelerate.utils import ProjectConfiguration
@@ -45,7 +45,7 @@ class Tracking:
         try:
             (self.folder / run).mkdir(parents=True, exist_ok=True)
             accelerator.init_trackers(PROJECT, config=_flat(settings) | {"run": run}, init_kwargs=naming)
-        except Exception as error:  # every tracker has its own ways to fail: no login, no server, no disk
+        except Exception as error:  # trackers fail in many ways: no login, no server, no disk
             raise RunFailed(f"--track {','.join(self.names)} did not start: {_first_line(error)}") from None
         self.accelerator = accelerator
 
@@ -63,7 +63,7 @@ class Tracking:
             return
         try:
             getattr(self.accelerator, what)(*arguments, **named)
-        except Exception as error:  # as above; a training outlives the tracker that watches it
+        except Exception as error:  # as above; training continues without the tracker
             self.accelerator = None
             self.warnings.append(f"--track {','.join(self.names)} stopped: {_first_line(error)}")
 

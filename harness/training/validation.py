@@ -1,4 +1,4 @@
-"""How well the student knows held-out reference responses, for methods whose schedule follows it."""
+"""The student's loss on held-out reference responses, for methods whose schedule depends on it."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class Validation:
             pad = speaker.tokenizer.pad_token_id
             self.batches = [collate(part, pad, None, accelerator.device) for part in micro_batches(texts, size)]
 
-    def report(self, step: int, held: Replicated, cost: Cost) -> dict[str, float]:
+    def report(self, step: int, student: Replicated, cost: Cost) -> dict[str, float]:
         """``validation_loss`` in nats per token if it is due after step number ``step``, counted from 1."""
         if not self.every or step % self.every:
             return {}
         sums = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
-        with held.read() as student:
-            student.eval()
+        with student.gathered() as whole:
+            whole.eval()
             for batch in self.batches:
-                log_q = student.log_likelihood(batch)
+                log_q = whole.log_likelihood(batch)
                 sums += torch.stack([-log_q.double().sum(), torch.tensor(float(len(log_q)), device=sums.device)])
                 cost.add(student_tokens=batch.tokens)
-            student.train()
+            whole.train()
         total, tokens = self.accelerator.reduce(sums).tolist()
         return {"validation_loss": total / max(tokens, 1)}
 

@@ -1,7 +1,7 @@
 """The stopwatch: sides as processes that take turns, ratios with their spread, tables with the machine they are of.
 
-A side is ``python -m results.scripts.bench --side MODULE``: it reads one line of JSON (its specification), prepares itself,
-and then answers every further line with one line of JSON. Only one side works at a time.
+A side is ``python -m results.scripts.bench --side MODULE``: it reads one line of JSON (its specification), prepares
+itself, and then answers every further line with one line of JSON. Only one side works at a time.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from results.scripts.bench.train_models import pair
 
 
 def prepare(spec: dict[str, Any]) -> Callable[[str], tuple[float, int]]:
-    """The step; see :func:`results.scripts.bench.train.side`. Gradient checkpointing and mixed precision are off, as ours."""
+    """The step; see :func:`results.scripts.bench.train.side`. Without gradient checkpointing or mixed precision."""
     student, teacher, tokenizer = pair(spec["models"])
     rows = len(spec["prompts"])
     settings = {

@@ -1,7 +1,7 @@
 """Our grades beside the libraries' own, on golds and on programs known to be wrong; every difference explained.
 
-    python -m results.scripts.grading.agreement > results/grading/GRADERS.md      needs HARNESS_DATA and the grading libraries
-    python -m results.scripts.grading.agreement --code mbppplus --every 8         only these rows, of every eighth problem
+    python -m results.scripts.grading.agreement > results/grading/GRADERS.md    needs HARNESS_DATA and the libraries
+    python -m results.scripts.grading.agreement --code mbppplus --every 8       only these rows, every eighth problem
 
 EvalPlus runs its programs without walls: the programs given to it here are canonical ones and harmless wrong ones.
 """

@@ -58,7 +58,7 @@ def resident_bytes() -> int:
 
 def train(steps: int, results: Path, every: int, method: str = world.METHOD) -> Watch:
     """Trains the embedded student for ``steps`` and watches."""
-    from harness.run import obtain
+    from harness.students import obtain
 
     request = RunRequest(
         methods=[method],
@@ -68,7 +68,7 @@ def train(steps: int, results: Path, every: int, method: str = world.METHOD) -> 
         device="cpu",
     )
     plan, watch = prepare(request), Watch("train", every)
-    obtain(plan, plan.trainings[0], results / "work", watch)
+    obtain(plan, plan.trainings[0], watch)
     return watch
 
 
@@ -90,8 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         [
             "# Memory over a long training",
             "",
-            f"`python -m results.scripts.robustness.memory --method {chosen.method} --steps {chosen.steps}`: over the second half "
-            f"of {chosen.steps} steps the resident memory grew by {watch.slope():.0f} bytes a step "
+            f"`python -m results.scripts.robustness.memory --method {chosen.method} --steps {chosen.steps}`: over the "
+            f"second half of {chosen.steps} steps the resident memory grew by {watch.slope():.0f} bytes a step "
             f"({chosen.allowed:.0f} are allowed; a row of the learning curve takes about 1,000), and between "
             f"{fewest} and {most} tensors were alive. {'Flat.' if flat else 'NOT FLAT.'}",
             "",

@@ -1,0 +1,117 @@
+"""Assembles the record of a measurement: the one place that decides what a record holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import convention
+from harness.estimate import model_size
+from harness.method import ReferencePoint
+from harness.records import provenance, record
+
+if TYPE_CHECKING:
+    from harness.evaluation.evaluate import Score
+    from harness.evaluation.measurement import Measurement
+    from harness.plan import Plan
+    from harness.task import Task
+    from harness.training.job import TrainingRun
+
+
+def run_id(training: TrainingRun, task: Task, identity: str, attempt: int) -> str:
+    """The name of a record: ``METHOD-TASK-sSEED-HASH``, with the attempt where it supersedes another."""
+    method = {"name": training.method.name, "variant": training.variant}
+    return record.run_id(method, task.title, training.seed, identity, attempt)
+
+
+def title(training: TrainingRun, task: Task) -> str:
+    """One line that says what is measured, generated problems and the method's note included."""
+    generated = " (generated problems, not the benchmark)" if task.data.world != "real" else ""
+    note = f"; {training.method.note}" if training.method.note else ""
+    return f"{training.label} on {task.title}{generated}{note}"
+
+
+def assemble(
+    plan: Plan,
+    training: TrainingRun,
+    task: Task,
+    measurement: Measurement,
+    facts: Mapping[str, Any],
+    graded: Sequence[Mapping[str, Any]],
+    score: Score,
+    figures: Mapping[str, Any],
+    run: Mapping[str, Any],
+    *,
+    seconds: float,
+) -> dict[str, Any]:
+    """The record, unsealed.
+
+    ``facts`` are those of the training; ``figures`` are printed with the score; ``run`` names this attempt and its
+    warnings; ``seconds`` are those of the evaluation.
+    """
+    method = training.method
+    trained_with_teacher = plan.teacher is not None and training.spec.get("teacher")
+    return {
+        "run_id": run["run_id"],
+        "identity": measurement.identity,
+        "attempt": run["attempt"],
+        "kind": "measured",
+        "method": {
+            "name": method.name,
+            "variant": training.variant,
+            "paper": method.paper,
+            "role": method.role,
+            "evaluates": method.evaluates if isinstance(method, ReferencePoint) else None,
+            "baseline": method.baseline,
+            "reconstruction": method.reconstruction,
+            "note": method.note,
+            "settings": dataclasses.asdict(method.config),
+        },
+        "task": task.title,
+        "world": task.data.world,
+        "family": task.family,
+        "metric": task.metric,
+        "seed": training.seed,
+        "student": plan.student.id,
+        "teacher": plan.teacher.id if trained_with_teacher else None,
+        "parameters": _parameters(plan),
+        "spec": training.spec,
+        "training_id": training.training_id,
+        "protocol": measurement.protocol,
+        "score": score.value,
+        "interval": list(score.interval),
+        "interval_method": score.interval_method,
+        "counts": score.counts,
+        "measures": figures,
+        "cost": facts["cost"]
+        | {"eval_seconds": seconds, "eval_generated_tokens": sum(row["tokens"] for row in graded)},
+        "first_prompt": run["first_prompt"],
+        "request": request(plan, training, task),
+        "convention": convention.card(plan, training, facts),
+        "provenance": provenance.collect(plan.device),
+        "warnings": run["warnings"],
+        "supersedes": run["supersedes"],
+    }
+
+
+def request(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:
+    """The request in its own words, for ``harness show RUN_ID --command``. Absolute paths are cut to their file."""
+    words = dict(zip((id(task) for task in plan.tasks), dict.fromkeys(plan.request.tasks), strict=True))
+    return {
+        "method": _portable(training.word),
+        "task": _portable(words[id(task)]),
+        "recipe": _portable(plan.request.recipe),
+        "settings": ["=".join(map(_portable, setting.split("=", 1))) for setting in plan.request.settings],
+    }
+
+
+def _portable(word: str) -> str:
+    return Path(word).name if Path(word).is_absolute() else word
+
+
+def _parameters(plan: Plan) -> dict[str, int | None]:
+    """How many each model of the run has, so that its cost can be counted where its files are not at hand."""
+    models = {"student": plan.student, "teacher": plan.teacher}
+    return {side: None if m is None or m.url is not None else model_size.parameters(m) for side, m in models.items()}

@@ -1,0 +1,104 @@
+"""The student of a training run: found on disk where it was trained before, trained now where it was not."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.launch import processes
+from harness.method import ReferencePoint
+from harness.models.files import ModelFiles
+from harness.records import interrupted, students
+from harness.reports.export import card
+from harness.training.job import TrainingJob, TrainingResult
+from harness.training.tracking import Tracking
+
+if TYPE_CHECKING:
+    from harness.models.generation_cache import CachedGenerator
+    from harness.plan import Plan
+    from harness.training.job import Progress, TrainingRun
+
+UNTRAINED: dict[str, Any] = {
+    "cost": {
+        "steps": 0,
+        "student_tokens": 0,
+        "teacher_forward_tokens": 0,
+        "generated_tokens": 0,
+        "seconds": 0.0,
+        "peak_memory_bytes": 0,
+    },
+    "warnings": [],
+    "curve": [],
+    "signal": {},
+}
+
+
+@dataclass(frozen=True)
+class EvaluationModel:
+    """A model to evaluate. ``facts`` are those of its training: cost, curve, warnings, teacher signal."""
+
+    files: ModelFiles
+    facts: dict[str, Any]
+    trained: bool
+
+    def generator(self, device: str, batch: int, cache: Path, again: bool) -> CachedGenerator:
+        """Loads the model. Its completions are kept in ``cache``; ``again`` asks a served model anew."""
+        from harness.models.engines import open_generator
+
+        return open_generator(self.files, device, batch, cache, again=again)
+
+
+def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool = False) -> EvaluationModel:
+    """The student of ``training``. Trains it unless it is on disk; ``fresh`` trains again, once per process.
+
+    A reference point is the student or the teacher as it comes.
+    """
+    method = training.method
+    if isinstance(method, ReferencePoint):
+        files = plan.teacher if method.evaluates == "teacher" else plan.student
+        return EvaluationModel(files, UNTRAINED, trained=False)
+    folder = plan.work / "trained" / training.training_id
+    if fresh and students.is_there(folder) and training.training_id not in _fresh:
+        students.remove(folder)
+    _fresh.add(training.training_id)
+    if not students.is_there(folder):
+        processes.tell(training.training_id)
+        result = train_run(plan, training, progress)
+        facts = {
+            "spec": training.spec,
+            "cost": result.cost.as_dict(),
+            "warnings": result.warnings,
+            "curve": result.curve,
+            "signal": result.signal,
+            "told": card.provenance_text(method, plan.recipe.data, plan.data.prompts, plan.data.labelled),
+        }
+        students.publish(result.model, result.tokenizer, facts, folder)
+    # Also what a run that was killed while publishing has left.
+    shutil.rmtree(_scratch(plan, training), ignore_errors=True)
+    return EvaluationModel(ModelFiles(training.training_id, folder, ""), students.facts_of(folder), trained=True)
+
+
+def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> TrainingResult:
+    """Trains the student; every process of a launch calls this alike."""
+    from harness.training.loop import train
+
+    scratch = _scratch(plan, training)
+    scratch.mkdir(parents=True, exist_ok=True)
+    if processes.leads():
+        interrupted.note_training(scratch, training.spec)
+    training.method.state = {}
+    tracking = Tracking(tuple(plan.request.track), plan.work / "tracking")
+    job = TrainingJob(
+        training, plan.recipe, plan.student, plan.teacher, plan.data, scratch, plan.work, plan.device, tracking
+    )
+    return train(job, progress)
+
+
+def _scratch(plan: Plan, training: TrainingRun) -> Path:
+    """Where checkpoints lie while the student trains."""
+    return plan.work / "training" / training.training_id
+
+
+_fresh: set[str] = set()  # trained by this process: --again trains once, not once per task
