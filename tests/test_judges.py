@@ -8,9 +8,7 @@ import time
 
 import pytest
 
-from harness.cli import main
 from harness.errors import BadInput
-from harness.evaluation.benchmarks import open_task, unused_judge
 from harness.grading.instruction.winrate import win_rate
 from harness.grading.judges.judgement import Judgement, PairToJudge, judge_all, require_judge
 from harness.grading.judges.open_judge import open_judge
@@ -285,19 +283,3 @@ def test_win_rate_of_nothing_is_nothing():
 def test_position_consistency_counts_winners_not_margins():
     judgements = [Judgement(s, "", o) for s, o in [(0.8, (0.9, 0.7)), (0.5, (0.2, 0.8)), (0.5, (0.5, 0.5))]]
     assert win_rate(judgements).position_consistency == pytest.approx(2 / 3)
-
-
-def test_a_judge_that_is_not_used_is_no_secret(tmp_path, capsys):
-    maths, generated = open_task("amc23@micro"), open_task("alpaca_eval@micro")
-    assert unused_judge(None, [maths, generated]) == []
-    (told,) = unused_judge("longest", [maths])
-    assert told == "--judge longest is not used: amc23@micro takes no judge"
-    (told,) = unused_judge("longest", [maths, generated])
-    assert told == "--judge longest does not judge alpaca_eval@micro, whose answers are judged by a rule"
-    samples = tmp_path / "samples.jsonl"
-    samples.write_text("".join(json.dumps({"problem_id": p.id, "completion": "x"}) + "\n" for p in maths.items))
-    assert main(["grade", "--task", "amc23@micro", "--samples", str(samples), "--judge", "longest"]) == 0
-    assert "warning: --judge longest is not used" in capsys.readouterr().err
-    words = ["run", "--method", "untouched", "--task", "amc23", "--judge", "longest", "--dry-run"]
-    assert main([*words, "--results", str(tmp_path / "results")]) == 0
-    assert "warning: --judge longest is not used" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Which rows may be set side by side: all of them, those of equal steps, or those of equal compute.
 
 steps     one section for each number of optimizer steps
-compute   the rows at the budget, as :mod:`harness.leaderboard.equal_compute` defines it; others are named with their cost
+compute   the rows at the budget, as :mod:`harness.leaderboard.equal_compute` defines it; others named with their cost
 
 References are shown in every section and cost nothing.
 """

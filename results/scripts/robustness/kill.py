@@ -54,8 +54,8 @@ def report(trials: Sequence[Trial], trace: Trace, asked: int, seed: int, method:
         "# Runs killed at random moments",
         "",
         f"`python -m results.scripts.robustness.kill --method {method} --points {len(points)} --seed {seed}`: "
-        f"{len(trials)} runs of {', '.join(world.TASKS)} were killed {kills} times with SIGKILL ({len(points) - kills} points lay beyond "
-        f"the end of their run). {len(trials) - len(bad)} ended with the weights, completions and records of the "
+        f"{len(trials)} runs of {', '.join(world.TASKS)} were killed {kills} times with SIGKILL "
+        f"({len(points) - kills} points lay beyond the end of their run). {len(trials) - len(bad)} ended with the weights, completions and records of the "
         f"undisturbed run, bit for bit but for times; {len(bad)} did not. The judge was asked {asked} questions in all "
         f"(an undisturbed run asks {trace.asked}; {trace.asked * len(trials)} without kills).",
         "",
