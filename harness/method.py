@@ -4,7 +4,7 @@ A method answers these questions; only the last one has no default::
 
     needs      what of the teacher, and in which steps the text is cut      (attribute)
     sources    whose text this optimizer step trains on                     (once per step)
-    survey     what whole sequences say: returns, per-sequence settings     (no gradient)
+    sequence_features  of whole sequences: returns, per-sequence settings   (no gradient)
     weight     how the signal is spread over tokens                         (no gradient)
     objective  the divergence of every token, in nats                       (required)
 
@@ -23,7 +23,7 @@ over k sources that share its step multiplies its objective by k.
 
 Objectives see slices of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an
 objective may not look across tokens; ``weight`` may, within a step of the text (see ``Needs.segment``).
-``survey`` sees the two log-probabilities of every token of whole sequences before their objective.
+``sequence_features`` sees the two log-probabilities of every token of whole sequences before their objective.
 
 A method that gives weights has a setting ``shuffle`` (default False), with which the loop deals the same weights
 out to other tokens of the optimizer step: the control ``NAME@shuffled`` that ``harness run --control`` adds. A setting

@@ -36,7 +36,7 @@ def needs(method: Method) -> None:
     for name, known in words.items():
         if getattr(found, name) not in known:
             raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not {_or(known)}")
-    for name in ("proposals", "exact", "gate", "survey", "full"):
+    for name in ("proposals", "exact", "gate", "sequence_features", "full"):
         if not isinstance(getattr(found, name), bool):
             raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not True or False")
     for name in ("replay", "validate_every"):
@@ -46,11 +46,13 @@ def needs(method: Method) -> None:
     if not isinstance(found.joint, Mixture | Speculation | None):
         raise broken(method, "needs", f"says joint={found.joint!r}; give a Mixture, a Speculation or None")
     if found.sequence_features and found.teacher != "signal":
-        raise broken(method, "needs", 'asks for a survey, which reads the teacher\'s signal: add teacher="signal"')
+        said = 'asks for sequence features, which read the teacher\'s signal: add teacher="signal"'
+        raise broken(method, "needs", said)
     if found.joint and found.teacher == "none":
         raise broken(method, "needs", 'samples jointly with the teacher: add teacher="text" or "signal"')
     if found.sequence_features and type(method).sequence_features is Method.sequence_features:
-        raise broken(method, "needs", "asks for a survey; add a method survey(self, sequences), or leave survey out")
+        said = "asks for sequence features; add a method sequence_features(self, sequences), or leave them out"
+        raise broken(method, "needs", said)
     known = ("token", "sequence", "source")
     if method.reduction not in known:
         raise broken(method, "reduction", f"is {method.reduction!r}, which is not {_or(known)}")
@@ -125,7 +127,7 @@ def sequence_features(method: Method, found: Any, n: int) -> None:
 
     if not isinstance(found, torch.Tensor) or found.dim() < 1 or len(found) != n:
         said = f"gave {describe(found)}; a tensor [{n}, ...] is wanted, one row per token"
-        raise broken(method, "survey", said)
+        raise broken(method, "sequence_features", said)
 
 
 def metrics(method: Method, found: Mapping[str, Any], n: int) -> None:

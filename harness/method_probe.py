@@ -29,7 +29,7 @@ MIDWAY = Step(index=3, total=10, draw=0.25)
 DRAWS = (0.0, 0.5, 1.0 - 1e-9)
 OPTIONAL = {  # fields of Tokens that are None unless a method asks for them
     "teacher": 'needs = Needs(teacher="signal")',
-    "survey": "Needs(sequence_features=True) and a method survey(self, sequences)",
+    "sequence_features": "Needs(sequence_features=True) and a method sequence_features(self, sequences)",
     "validity": "Needs(proposals=True)",
     "gate": "Needs(gate=True) and a method weight(self, tokens)",
     "sampler_log_prob": "sampled text: harness.method.recorded_or(tokens.sampler_log_prob, log_q) serves both",
@@ -71,7 +71,7 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
         raise method_contract.broken(method, "objective", f"has a gradient of 0 everywhere {method_contract.DETACHED}")
     signal = f" on a top-{k} signal" if k else ""
     yield f"objective: one floating-point value per token, with a gradient to the student's logits{signal}"
-    yield "weight, survey, metrics and after_step; a state that a checkpoint can keep"
+    yield "weight, sequence_features, metrics and after_step; a state that a checkpoint can keep"
     with _called(method, "card"):
         card = tried.card()
     if not isinstance(card, dict):
@@ -141,7 +141,7 @@ def random_tokens(
     """Thirteen response tokens of two sequences (8 and 5 long) over 11 words, with a teacher.
 
     ``k`` makes its signal a top-k one; ``keep`` is the slice that is shown. With ``method`` the texts are those that it
-    asks for at ``step``, it surveys them if it wants to, and it is given nothing that it did not ask for.
+    asks for at ``step``, computes features if it needs them, and it is given nothing that it did not ask for.
     """
     import torch
 
@@ -165,13 +165,13 @@ def random_tokens(
         validity = validity if needs.proposals else None
         steps = torch.arange(N) if needs.segment == "token" else steps
 
-    surveyed = None
+    features = None
     if needs is not None and needs.sequence_features:
         log_q, log_p = (z.log_softmax(-1, torch.float32).gather(-1, labels[:, None])[:, 0] for z in (student, teacher))
         seen = Sequences(log_p, log_q, log_prob, sequence, position, length, source, step)
-        with torch.no_grad(), _called(method, "survey"):
-            surveyed = method.sequence_features(seen)
-        method_contract.sequence_features(method, surveyed, N)
+        with torch.no_grad(), _called(method, "sequence_features"):
+            features = method.sequence_features(seen)
+        method_contract.sequence_features(method, features, N)
     logits = student[keep].clone().requires_grad_()
     pair = (logits, teacher[keep])
     if needs is not None and needs.teacher != "signal":
@@ -191,7 +191,7 @@ def random_tokens(
         sampler_log_prob=None if log_prob is None else log_prob[keep],
         validity=None if validity is None else validity[keep],
         step=step,
-        sequence_features=None if surveyed is None else surveyed[keep],
+        sequence_features=None if features is None else features[keep],
     )
     if needs is not None:
         tokens.gate = weigh(method, tokens) if needs.gate else None

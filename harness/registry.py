@@ -199,7 +199,7 @@ def read_facts(path: Path, name: str) -> dict[str, Any]:
 
 
 def _needs(node: ast.ClassDef) -> str:
-    """The words of the class' ``Needs(...)``: ``signal, survey``; with ``?`` where they depend on its settings."""
+    """The words of the class' ``Needs(...)``: ``signal, gate``; with ``?`` where they depend on its settings."""
     for call in ast.walk(node):
         if isinstance(call, ast.Call) and getattr(call.func, "id", None) == "Needs":
             words = []

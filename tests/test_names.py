@@ -23,10 +23,6 @@ NAMES = {entry.name for kind in (registry.METHODS, registry.TASKS) for entry in 
 MODEL = "teacher"
 ALLOWED = {  # folder or file, and the names that may stand there (None: any)
     "micro": (None, "the generated world draws a twin of each benchmark: which it has is its data"),
-    "bench": (None, "measures the named objectives beside the same ones of named libraries"),
-    "evaluation/peers.py": (None, "holds named benchmarks against named libraries, with the differences of each"),
-    "evaluation/peer_graders.py": (None, "asks libraries by their own names of benchmarks"),
-    "evaluation/peer_times.py": (None, "asks libraries by their own names of benchmarks"),
     "grading/maths/readings.py": ({"gsm8k"}, "the readings are named after lm-eval's tasks"),
     "losses.py": ({"jsd"}, "the divergence of that name"),
     "grading/judges": ({"distillm2", "alpaca_eval"}, "a judge protocol named as its paper; the package with templates"),

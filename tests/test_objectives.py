@@ -52,10 +52,10 @@ class Case:
         student, teacher, labels = self.student if student is None else student, self.teacher, self.labels
         if order is not None:
             student, teacher, labels = student[:, order], teacher[:, order], order.argsort()[labels]
-        survey = None
+        features = None
         if self.method.needs.sequence_features:
             log_q, log_p = (z.detach().log_softmax(-1).gather(-1, labels[:, None])[:, 0] for z in (student, teacher))
-            survey = self.method.sequence_features(
+            features = self.method.sequence_features(
                 Sequences(log_p, log_q, self.old, self.sequence, self.position, self.length, self.source, STEP)
             )
         tokens = Tokens(
@@ -71,7 +71,7 @@ class Case:
             sampler_log_prob=self.old,
             validity=None,
             step=STEP,
-            sequence_features=survey,
+            sequence_features=features,
         )
         if self.method.needs.gate:
             tokens.gate = self.method.weight(tokens)
@@ -247,7 +247,7 @@ IDENTITIES = [
     ("iw_opd", {"gamma": 0.0}, "opd", {}),
     ("pw_opd", {"rise": 0.0, "cap": 1e6}, "gkd", {"beta": 0.0, "on_policy": 1.0}),
     ("eopd", {"forward": 0.0}, "gkd", {"beta": 1.0, "on_policy": 1.0}),
-    ("opd", {"discount": 1e-9}, "opd", {}),  # the survey's way to the same advantage
+    ("opd", {"discount": 1e-9}, "opd", {}),  # the way through sequence features to the same advantage
 ]
 
 

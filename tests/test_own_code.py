@@ -134,7 +134,7 @@ DECLARED = [
     ([(CLASS, "")], "asks for Source.TEACHER; say needs = Needs("),
     ([(CLASS, '    needs = "signal"\n')], "say needs = Needs(...)"),
     ([('teacher="signal"', 'techer="signal"')], "m.py:17: TypeError"),
-    ([('"signal"', '"signal", sequence_features=True')], "add a method survey"),
+    ([('"signal"', '"signal", sequence_features=True')], "add a method sequence_features"),
     ([("(Source.TEACHER,)", '"teacher"')], "m.py:19: sources of method mine gave 'teacher'"),
     ([("(Source.TEACHER,)", "Source.TEACHER")], "return a tuple: (Source.TEACHER,)"),
     ([("(Source.TEACHER,)", "()")], "one or more harness.types.Source"),

@@ -94,7 +94,7 @@ def _texts(
     if speaker.tokenizer.get_vocab() == listener.tokenizer.get_vocab():
         # Whichever token ended the teacher's answer, the student is taught its own template's end of a turn.
         return [(*g.ids[:-1], listener.end_id) if g.ids and g.ids[-1] in speaker.end_ids else g.ids for g in answers]
-    prompts = [listener.encode(listener.render(example.prompt)) for example in job.prompts]
+    prompts = [listener.encode(listener.render(example.prompt)) for example in job.data.prompts]
     return [
         listener.response_ids(prompt, g.text, ended=g.finish == "stop")
         for prompt, g in zip(prompts, answers, strict=True)

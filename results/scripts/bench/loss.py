@@ -1,6 +1,6 @@
 """Memory and time of every method's training-step head and objective, against the naive full-logit computation.
 
-Both sides run the method's own objective, weights and survey on the same hidden states, labels and live teacher:
+Both sides run the method's own objective, weights and sequence features on the same hidden states, labels and teacher:
 ours through the chunked head of training, the naive side on [tokens, vocabulary] logits of student and teacher and
 plain autograd. A side's memory is its peak above the weights and their gradients. Liger's chunked JSD runs at the
 same sizes; its Triton kernels do not exist on a CPU, its chunked losses do.

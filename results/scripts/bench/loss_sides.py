@@ -86,14 +86,14 @@ def naive(
 ) -> tuple[Tensor, Sums]:
     """What ``Student.forward`` computes, on the whole [N, V] logits and with autograd's own graph."""
     head, total = Head.of_checked(student.model, student.vocab), len(batch.labels)
-    logits, survey = head.logits(student._hidden(batch)), None
+    logits, features = head.logits(student._hidden(batch)), None
     if isinstance(reading, HiddenStateLogits):
         full = reading.pair(logits, 0, total)[1]
         reading = _Full(full)
     if chosen.needs.sequence_features:
         with torch.no_grad():
             log_q, log_p = (-cross_entropy(z, batch.labels) for z in reading.pair(logits, 0, total))
-        survey = chosen.sequence_features(
+        features = chosen.sequence_features(
             Sequences(
                 log_p=log_p,
                 log_q=log_q,
@@ -105,7 +105,7 @@ def naive(
                 step=STEP,
             )
         )
-    tokens = objective._tokens(batch, logits, reading, STEP, 0, total, survey)
+    tokens = objective._tokens(batch, logits, reading, STEP, 0, total, features)
     given = objective._weigh(chosen, tokens) if weights is None else weights
     if getattr(chosen.needs, "gate", False):
         tokens.gate, given = given, None

@@ -55,9 +55,9 @@ def report(trials: Sequence[Trial], trace: Trace, asked: int, seed: int, method:
         "",
         f"`python -m results.scripts.robustness.kill --method {method} --points {len(points)} --seed {seed}`: "
         f"{len(trials)} runs of {', '.join(world.TASKS)} were killed {kills} times with SIGKILL "
-        f"({len(points) - kills} points lay beyond the end of their run). {len(trials) - len(bad)} ended with the weights, completions and records of the "
-        f"undisturbed run, bit for bit but for times; {len(bad)} did not. The judge was asked {asked} questions in all "
-        f"(an undisturbed run asks {trace.asked}; {trace.asked * len(trials)} without kills).",
+        f"({len(points) - kills} points lay beyond the end of their run). {len(trials) - len(bad)} ended with the "
+        f"weights, completions and records of the undisturbed run, bit for bit but for times; {len(bad)} did not. "
+        f"The judge was asked {asked} questions in all (an undisturbed run asks {trace.asked}; {trace.asked * len(trials)} without kills).",
         "",
         "| stage | calls in a run | seconds in a run | kills |",
         "| --- | ---: | ---: | ---: |",
