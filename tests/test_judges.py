@@ -271,7 +271,7 @@ def test_a_malformed_recording_is_named(tmp_path, rows, complaint):
 
 def test_a_recording_that_is_no_json_is_named_with_its_line(tmp_path):
     (tmp_path / "annotations.json").write_text('[\n{"instruction": }\n]')
-    with pytest.raises(BadInput, match=r"annotations\.json:2: not JSON"):
+    with pytest.raises(BadInput, match=r"annotations\.json: is not JSON \(line 2"):
         open_judge(f"replay:{tmp_path / 'annotations.json'}")
 
 

@@ -178,7 +178,7 @@ def test_every_filter_is_a_metric_of_its_own_as_lm_evals_own_command_says(tmp_pa
             ]
 
     task = open_task(f"lm_eval:{tmp_path}/lm/sums")
-    rows = task.measure(Generator(), None, 0)
+    rows, _ = task.measure(Generator(), None, 0)
     score = evaluate.score(task, rows)
     assert score.value == pytest.approx(theirs["exact_match,strict-match"]) == pytest.approx(2 / 6)
     assert score.counts["total"] == 6 and score.counts["correct"] == 2

@@ -245,8 +245,8 @@ def test_the_shipped_teacher_solves_nearly_all_and_the_student_leaves_room():
 
 def test_a_build_repeats_bit_for_bit_and_learns(tmp_path):
     build = pytest.importorskip("harness.micro.build")
-    stages = (build.Stage("fresh", 24), build.Stage("labelled", 4, rate=0.3))
-    recipe = build.Recipe(1, 32, 2, 64, stages, seed=3, batch=8, vector_rate=0.03)
+    stages = (build.BuildStage("fresh", 24), build.BuildStage("labelled", 4, rate=0.3))
+    recipe = build.BuildRecipe(1, 32, 2, 64, stages, seed=3, batch=8, vector_rate=0.03)
     runs = [build.build(recipe, tmp_path / name) for name in ("a", "b")]
     assert runs[0] == runs[1]
     assert sum(runs[0][-4:]) < 0.8 * sum(runs[0][:4])

@@ -206,7 +206,7 @@ def test_a_damaged_shard_is_one_line_naming_file_and_mend(command, capsys, damag
     shard.write_bytes(DAMAGES[damage](shard.read_bytes()))
     assert run(method="rkl") == 2
     said = one_line(capsys)
-    assert str(shard) in said and "delete it, and the same command makes it again" in said
+    assert str(shard) in said and "delete it; the same command makes it again" in said
     assert {p: p.read_bytes() for p in before} == before  # nothing else lost
     shard.unlink()
     assert run(method="rkl") == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +74,9 @@ def count(word: str) -> int:
 def dump(value: Any) -> str:
     """JSON as every command prints it."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """One line on stderr for each warning."""
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)

@@ -96,15 +96,15 @@ def call(chosen: argparse.Namespace) -> str:
     from harness import resume, unused_options
     from harness.estimate import memory_check
 
-    for warning in unused_options.warnings(plan, sandbox=chosen.sandbox):
-        if processes.leads():
-            print(f"warning: {warning}", file=sys.stderr)
-
+    unread = unused_options.warnings(plan, sandbox=chosen.sandbox)
     if chosen.resume is not None and processes.leads():  # followers never look at the results on their own
         resume.check(plan, chosen.resume)
+    if not chosen.dry_run:
+        memory_check.check(plan, lambda line: print(line, file=sys.stderr))
+    if processes.leads():
+        arguments.warn(unread)
     if chosen.dry_run:
         return _intended(plan, chosen.json)
-    memory_check.check(plan, lambda line: print(line, file=sys.stderr))
     from harness.run import run
 
     with Reporter() as reporter:

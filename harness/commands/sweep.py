@@ -50,14 +50,15 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.sweep.view import TerminalView
 
     plan = prepare(request_of(chosen))
-    for warning in unused_options.warnings(plan):
-        print(f"warning: {warning}", file=sys.stderr)
+    unread = unused_options.warnings(plan)
     grid = cells(plan)
     if chosen.dry_run:
+        arguments.warn(unread)
         return _listed(grid, chosen.json)
     memory_check.check(plan, lambda line: print(line, file=sys.stderr))
     todo = sum(bool(cell.missing) for cell in grid)
     executor = _executor(chosen, plan, todo)
+    arguments.warn(unread)
     logs = chosen.results / "work" / "sweep"
     print(f"{len(grid)} cells, {todo} to do, {executor.workers} at once; logs in {logs}", file=sys.stderr)
     with TerminalView(len(grid), len(grid) - todo) as view:

@@ -206,7 +206,7 @@ def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) ->
     prepared = plan.prepare(request)
     (training,) = prepared.trainings
     same = training.training_id == record["training_id"]
-    _, measured, _ = measurement.measurement(prepared, training, prepared.tasks[0])
+    measured = measurement.of(prepared, training, prepared.tasks[0]).protocol
     differs = [] if same else list(_leaves(spec, training.spec, ""))
     differs += _leaves(protocol, measured, "protocol.")
     return Found(request, prepared, ", ".join(differs), same)

@@ -156,7 +156,7 @@ class Rollouts:
         self, i: int, response: tuple[int, ...], source: Source, log_probs=None, made: int | None = None
     ) -> TrainingSequence:
         prompt = self._prompt(i, source is Source.DATA)
-        room = max(self.max_tokens - len(prompt), 1)
+        room = max(self.max_tokens - len(prompt), 0)
         whole = len(response) <= room
         return TrainingSequence(
             prompt, response[:room], source, i, log_probs and log_probs[:room], made=made, cut=not whole

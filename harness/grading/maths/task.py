@@ -215,5 +215,5 @@ class MathsTask(Task):
 
 def _parser_failures(graded: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """How many verdicts each error of the parser decided."""
-    found = (FAILED_PARSER.search(row["reason"]) for row in graded)
+    found = (FAILED_PARSER.search(row.get("reason", "")) for row in graded)
     return dict(sorted(Counter(match[1] for match in found if match).items()))

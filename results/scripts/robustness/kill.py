@@ -57,7 +57,8 @@ def report(trials: Sequence[Trial], trace: Trace, asked: int, seed: int, method:
         f"{len(trials)} runs of {', '.join(world.TASKS)} were killed {kills} times with SIGKILL "
         f"({len(points) - kills} points lay beyond the end of their run). {len(trials) - len(bad)} ended with the "
         f"weights, completions and records of the undisturbed run, bit for bit but for times; {len(bad)} did not. "
-        f"The judge was asked {asked} questions in all (an undisturbed run asks {trace.asked}; {trace.asked * len(trials)} without kills).",
+        f"The judge was asked {asked} questions in all (an undisturbed run asks {trace.asked}; "
+        f"{trace.asked * len(trials)} without kills).",
         "",
         "| stage | calls in a run | seconds in a run | kills |",
         "| --- | ---: | ---: | ---: |",
