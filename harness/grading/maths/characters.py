@@ -61,11 +61,18 @@ FRACTIONS = {
 ALPHABETS = {
     code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0x1D400, 0x1D7FF), *range(0x3380, 0x33E0))
 }
+SLASHED = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]+)[⁄/]([₀₁₂₃₄₅₆₇₈₉]+)")  # ⁷⁄₁₂
 CHARACTERS = ALPHABETS | FULL_WIDTH | str.maketrans(SIGNS | FRACTIONS)
 
 
 def plain(text: str) -> str:
     """``text`` in the characters that LaTeX is typed in."""
+    text = SLASHED.sub(lambda m: _fraction(*m.groups()), text)
     text = re.sub(f"[{''.join(RAISED)}]+", lambda m: "^{" + "".join(map(RAISED.get, m.group())) + "}", text)
     text = re.sub(f"[{''.join(LOWERED)}]+", lambda m: "_{" + "".join(map(LOWERED.get, m.group())) + "}", text)
     return text.translate(CHARACTERS)
+
+
+def _fraction(above: str, below: str) -> str:
+    """A fraction written with raised and lowered digits."""
+    return f"\\frac{{{''.join(map(RAISED.get, above))}}}{{{''.join(map(LOWERED.get, below))}}}"

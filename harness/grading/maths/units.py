@@ -259,7 +259,7 @@ def _named(words: str) -> Unit:
         shorter = re.sub(pattern, "", words.strip())
         if shorter != words.strip():
             words, power = shorter, size
-    words = re.sub(r"(?<=[a-z]{2})metre", "meter", words.strip())
+    words = re.sub(r"(?i)metre", "meter", words.strip())
     singular = re.sub(r"(?<=[a-z]{2})s\b", "", words)
     name = SPELLINGS.get(words) or SPELLINGS.get(singular) or singular
     if "/" in name:
