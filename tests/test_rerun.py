@@ -31,7 +31,7 @@ def ids(line):
     """(training id, identity) of the one run that a command line asks for."""
     plan = prepare(parsed(line))
     (training,), (task,) = plan.trainings, plan.tasks
-    return training.training_id, measurement.measurement(plan, training, task)[2]
+    return training.training_id, measurement.of(plan, training, task).identity
 
 
 @pytest.mark.slow
@@ -83,7 +83,8 @@ def test_overrides_are_read_back_from_what_was_resolved(words, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     plan = prepare(parsed(shlex.join(["harness", "run", "--task", "amc23", *words])))
     (training,), (task,) = plan.trainings, plan.tasks
-    _, protocol, identity = measurement.measurement(plan, training, task)
+    found = measurement.of(plan, training, task)
+    protocol, identity = found.protocol, found.identity
     record = {  # an older one, which keeps no words of the request
         "run_id": "x",
         "method": {"name": training.method.name, "variant": training.variant},
