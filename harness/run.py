@@ -17,6 +17,7 @@ from filelock import FileLock
 from harness.evaluation import evaluate, measurement
 from harness.launch import processes
 from harness.records import curves, interrupted, measured
+from harness.records.measured import Outcome
 from harness.reports.export import card
 from harness.students import obtain, train_run
 
@@ -94,31 +95,14 @@ def _measure(
         graded, first = evaluate.evaluate(
             task, problems, generator, chosen.decoding, evaluation.limit, training.seed, progress
         )
-        score = evaluate.score(task, graded)
-        figures = evaluate.figures(task, graded)
+        score, figures = evaluate.score(task, graded), evaluate.figures(task, graded)
         later = [*student.facts["warnings"], *evaluate.warnings_of(task, graded, score.counts, figures)]
 
-        # The record.
+        # The record, written once.
         curves.keep(plan.store.root, training.training_id, training.label, training.seed, student.facts["curve"])
-        content = measured.assemble(
-            plan,
-            training,
-            task,
-            chosen,
-            student.facts,
-            graded,
-            score,
-            figures,
-            {
-                "run_id": run_id,
-                "attempt": attempt,
-                "supersedes": supersedes,
-                "first_prompt": first,
-                "warnings": [*warnings, *later],
-            },
-            seconds=time.monotonic() - began,
-        )
-        plan.store.add(content, graded)
+        names = {"run_id": run_id, "attempt": attempt, "supersedes": supersedes}
+        outcome = Outcome(graded, score, figures, first, [*warnings, *later], time.monotonic() - began)
+        plan.store.add(measured.assemble(plan, training, task, chosen, student.facts, outcome) | names, graded)
         interrupted.forget_run(plan.work, run_id)
     for warning in later:
         announce(f"warning: {warning}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,30 +34,32 @@ def title(training: TrainingRun, task: Task) -> str:
     return f"{training.label} on {task.title}{generated}{note}"
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation came to: graded rows, score, figures printed with it, the first prompt, warnings, seconds."""
+
+    graded: Sequence[Mapping[str, Any]]
+    score: Score
+    figures: Mapping[str, Any]
+    first_prompt: str
+    warnings: Sequence[str]
+    seconds: float
+
+
 def assemble(
     plan: Plan,
     training: TrainingRun,
     task: Task,
     measurement: Measurement,
     facts: Mapping[str, Any],
-    graded: Sequence[Mapping[str, Any]],
-    score: Score,
-    figures: Mapping[str, Any],
-    run: Mapping[str, Any],
-    *,
-    seconds: float,
+    outcome: Outcome,
 ) -> dict[str, Any]:
-    """The record, unsealed.
-
-    ``facts`` are those of the training; ``figures`` are printed with the score; ``run`` names this attempt and its
-    warnings; ``seconds`` are those of the evaluation.
-    """
+    """The record without its names (run id, attempt, superseded record); ``facts`` are those of the training."""
     method = training.method
     trained_with_teacher = plan.teacher is not None and training.spec.get("teacher")
+    score = outcome.score
     return {
-        "run_id": run["run_id"],
         "identity": measurement.identity,
-        "attempt": run["attempt"],
         "kind": "measured",
         "method": {
             "name": method.name,
@@ -84,15 +87,17 @@ def assemble(
         "interval": list(score.interval),
         "interval_method": score.interval_method,
         "counts": score.counts,
-        "measures": figures,
+        "measures": outcome.figures,
         "cost": facts["cost"]
-        | {"eval_seconds": seconds, "eval_generated_tokens": sum(row["tokens"] for row in graded)},
-        "first_prompt": run["first_prompt"],
+        | {
+            "eval_seconds": outcome.seconds,
+            "eval_generated_tokens": sum(row["tokens"] for row in outcome.graded),
+        },
+        "first_prompt": outcome.first_prompt,
         "request": request(plan, training, task),
         "convention": convention.card(plan, training, facts),
         "provenance": provenance.collect(plan.device),
-        "warnings": run["warnings"],
-        "supersedes": run["supersedes"],
+        "warnings": list(outcome.warnings),
     }
 
 

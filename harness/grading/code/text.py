@@ -34,7 +34,7 @@ SEARCH_LINES = 60_000  # lines parsed in the search for a program in a text, som
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadProgram:
     """The program of a text, None if there is none, and the names of what was repaired to find it."""
 
     program: str | None
@@ -46,16 +46,16 @@ def program_of(problem: CodeProblem, text: str, stop: Sequence[str]) -> str | No
     return read(problem, text, stop).program
 
 
-def read(problem: CodeProblem, text: str, stop: Sequence[str]) -> Reading:
+def read(problem: CodeProblem, text: str, stop: Sequence[str]) -> ReadProgram:
     """The program in ``text`` as the harness reads it. ``stop`` are the strings that end a continuation.
 
     It need not be valid Python: what cannot be sanitised is handed on as it is, and will say why it fails.
     """
     if len(text) > LONGEST_TEXT:
-        return Reading(None)
+        return ReadProgram(None)
     text, mends = repaired(text.replace("\t", "    "))
     if not text.strip():
-        return Reading(None, tuple(mends))
+        return ReadProgram(None, tuple(mends))
     if _is_whole(text, problem.entry_point):
         body = _fenced_body(problem, text)
         source = text if body is None else problem.stub + body
@@ -65,7 +65,7 @@ def read(problem: CodeProblem, text: str, stop: Sequence[str]) -> Reading:
         moved = indented(problem.stub, body)
         source = problem.stub + moved
         mends += ["first indentation"] if moved != body else []
-    return Reading(_program(source, problem.entry_point, _sanitised), tuple(mends))
+    return ReadProgram(_program(source, problem.entry_point, _sanitised), tuple(mends))
 
 
 def as_evalplus_reads(problem: CodeProblem, text: str, stop: Sequence[str]) -> str | None:
