@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lint leaderboard bench clean
+.PHONY: demo test quick lint leaderboard bench clean
 
 demo: $(READY)
 	$(BIN)/harness run --method vcrd --task humaneval > /dev/null & vcrd=$$!; \
@@ -16,8 +16,13 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -q
 
+# The edit loop: everything but what is marked slow.
+quick: $(READY)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+
+# Style, layout, and the types of the core (pyproject.toml names the files).
 lint: $(READY)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/ty check --python $(VENV)
 
 # The published tables, from their records and measurements.
 leaderboard: $(READY)

@@ -30,7 +30,7 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def build(cls: type, values: Mapping[str, Any], where: str, paper: str = "") -> Any:
+def build(cls: type[Any], values: Mapping[str, Any], where: str, paper: str = "") -> Any:
     """``cls`` from ``values``, each converted and checked. Raises BadInput naming ``where``, the key and ``paper``."""
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     hints = typing.get_type_hints(cls)
@@ -110,7 +110,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     return value
 
 
-def describe(cls: type) -> list[dict[str, Any]]:
+def describe(cls: type[Any]) -> list[dict[str, Any]]:
     """The options of a configuration, for ``harness show method``: name, default, range, help, source."""
     return [
         {"name": f.name, "default": f.default}

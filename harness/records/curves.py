@@ -73,7 +73,7 @@ def read(root: Path | str, training_id: str) -> list[Point]:
 
 
 def _checked(point: Mapping[str, Any]) -> Point:
-    numbers = {k: v for k, v in point.items() if isinstance(v, int | float) and math.isfinite(v)}
+    numbers: Point = {k: v for k, v in point.items() if isinstance(v, int | float) and math.isfinite(v)}
     if "step" not in numbers:
         raise ValueError("a point of a curve says its step")
     return numbers

@@ -111,4 +111,5 @@ def _files(results: Path) -> Iterator[Path]:
         shipped = resources.files("harness.reported")
     except ModuleNotFoundError:  # a checkout: the folder above is the same
         return
-    yield from sorted((p for p in shipped.iterdir() if p.name.endswith(".json")), key=lambda p: p.name)
+    files = [Path(str(p)) for p in shipped.iterdir() if p.name.endswith(".json")]
+    yield from sorted(files, key=lambda p: p.name)

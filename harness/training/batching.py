@@ -61,7 +61,7 @@ def segment_ends(tokenizer: PreTrainedTokenizerBase, unit: str) -> Tensor | None
     """[V] bool: tokens that end a segment (a line or a sentence); None when every token is a segment."""
     if unit == "token":
         return None
-    pieces = [tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in range(len(tokenizer))]
+    pieces = [str(tokenizer.decode([i], clean_up_tokenization_spaces=False)) for i in range(len(tokenizer))]
     if unit == "line":
         return torch.tensor(["\n" in piece for piece in pieces])
     return torch.tensor(["\n" in piece or piece.rstrip().endswith((".", "!", "?")) for piece in pieces])

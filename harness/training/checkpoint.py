@@ -16,7 +16,7 @@ import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy
 import torch
@@ -36,7 +36,7 @@ def save(folder: Path, training_id: str, state: dict[str, Any]) -> None:
     try:
         with temporary.open("wb") as stream:
             sealed = _Sealing(stream)
-            torch.save(content, sealed)
+            torch.save(content, cast(BinaryIO, sealed))  # it writes and flushes, which is all that is used
             stream.write(_SEAL + sealed.digest.hexdigest().encode())
             stream.flush()
             os.fsync(stream.fileno())
@@ -113,7 +113,8 @@ def _intact(path: Path) -> bool:
 
 def _random_state() -> dict[str, Any]:
     version, numbers, gauss = random.getstate()
-    kind, keys, place, has_gauss, cached = numpy.random.get_state()
+    kind, keys, place, has_gauss, cached = numpy.random.get_state(legacy=True)
+    assert isinstance(keys, numpy.ndarray)
     state = {
         "python": [version, list(numbers), gauss],
         "numpy": [kind, torch.from_numpy(keys.copy()), place, has_gauss, cached],

@@ -127,7 +127,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
 
         # Clip after normalising, so that ``clip`` means the same for every batch size.
         report["grad_norm"] = _clip(student.module, settings.clip, step)
-        report["learning_rate"] = scheduler.get_last_lr()[0]
+        report["learning_rate"] = float(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad(set_to_none=True)
@@ -296,7 +296,7 @@ def _clip(student: Student, largest: float, step: Step) -> float:
 
 def _texts(accelerator: Accelerator, sequences: list[TrainingSequence], step: Step) -> dict[str, float]:
     """Share of the step's sequences that the student sampled (``on_policy``) and their mean age in optimizer steps."""
-    ages = [step.index - s.made for s in sequences if s.source in (Source.STUDENT, Source.REPLAY)]
+    ages = [step.index - s.made for s in sequences if s.made is not None and s.source is not Source.MIXED]
     counts = torch.tensor([len(sequences), len(ages), sum(ages)], device=accelerator.device)
     every, own, age = accelerator.reduce(counts).tolist()
     return {"on_policy": own / every, "buffer_age": age / max(own, 1)}

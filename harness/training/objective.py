@@ -183,8 +183,10 @@ def _log_probs(slices: Iterator[tuple[Tensor, int, int]], teacher: TeacherLogits
     """[2, N] log q and log p of the text's tokens."""
     parts = []
     for logits, start, stop in slices:
-        pair = teacher.pair(logits, start, stop)
-        parts.append(torch.stack([-cross_entropy(z, batch.labels[start:stop]) for z in pair]))
+        student_logits, teacher_logits = teacher.pair(logits, start, stop)
+        assert teacher_logits is not None, "sequence features need the teacher's signal"
+        both, labels = (student_logits, teacher_logits), batch.labels[start:stop]
+        parts.append(torch.stack([-cross_entropy(z, labels) for z in both]))
     return torch.cat(parts, 1)
 
 
@@ -265,6 +267,6 @@ def _culprit(tokens: Tokens, values: Tensor) -> str:
     bad: Callable[[Tensor], Tensor] = lambda t: t.isnan() | (t == torch.inf) if t.dim() > 1 else ~t.isfinite()  # noqa: E731
     for name, tensor in suspects:
         if tensor is not None and bad(tensor).any():
-            where = bad(tensor).reshape(len(tensor), -1).any(1).nonzero()[0].item()
+            where = int(bad(tensor).reshape(len(tensor), -1).any(1).nonzero()[0])
             return f"the {name} became NaN or infinite at token {where} of sequence {int(tokens.sequence[where])}"
     return "the weights of the tokens became NaN or infinite"

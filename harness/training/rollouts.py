@@ -89,6 +89,7 @@ class Rollouts:
             return self._sequence(i, self.teacher_texts[i], source)
         if i not in self._responses:
             prompt, text = self._prompt(i, True), self.data.labelled[i].response
+            assert text is not None, "labelled examples have responses"
             self._responses[i] = self.student.response_ids(prompt, text, ended=True)
         return self._sequence(i, self._responses[i], source)
 
@@ -130,6 +131,7 @@ class Rollouts:
         made: list[Generated]
         with self.gathered():
             if source is Source.MIXED:
+                assert self.joint is not None and self._how is not None, "the method needs joint sampling"
                 made = self.joint.continue_ids(prompts, self._how, decoding, seeds)
                 cost.add(teacher_forward_tokens=sum(g.tokens + g.prompt_tokens for g in made))
             else:

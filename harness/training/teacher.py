@@ -40,6 +40,7 @@ def set_up(
     model = load_model(job.teacher, plan.precision, str(accelerator.device))
     speaker = Generator(model, load_tokenizer(job.teacher), job.recipe.evaluation.batch)
     if needs.proposals:
+        assert job.data.checker is not None, "the plan refuses proposals without a checker"
         rollouts.proposals = Proposals(rollouts.student, speaker, job.data.checker)
     if needs.joint is not None:
         rollouts.joint = JointGenerator(rollouts.student, speaker)
@@ -80,6 +81,7 @@ def _texts(
     job: TrainingJob, speaker: Generator, listener: Generator, bill: Cost, progress: Progress
 ) -> list[tuple[int, ...]]:
     """The teacher's answers to all prompts, in the student's token ids."""
+    assert job.teacher is not None
     answers = teacher_texts(
         speaker,
         job.teacher.sha256,
@@ -102,6 +104,7 @@ def _texts(
 
 
 def _facts(job: TrainingJob, vocab: int, kind: str) -> dict[str, str]:
+    assert job.teacher is not None
     return {
         "teacher": job.teacher.sha256,
         "tokenizer": template_hash(job.student),

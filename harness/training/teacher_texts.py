@@ -79,7 +79,8 @@ def _read(path: Path) -> list[Generated]:
             row = json.loads(line)
             if not line.endswith(b"\n") or row.pop("crc32") != _checksum(row):
                 break
-            found.append(Generated(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}))
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+            found.append(Generated(**fields))
         except (ValueError, AttributeError, KeyError, TypeError):
             break
         good += len(line)

@@ -47,5 +47,6 @@ class Validation:
 
 
 def _sequence(example: Example, place: int, speaker: Generator) -> Text:
+    assert example.response is not None, "validation examples have responses"
     prompt = tuple(speaker.encode(speaker.render(example.prompt)))
     return Text(prompt, speaker.response_ids(prompt, example.response, ended=True), Source.DATA, place, place=place)
