@@ -52,7 +52,7 @@ def test_an_open_question_says_what_would_settle_it(store, capsys):
     add(store, "kd", right(20))
     add(store, "vcrd", (0.0, 0.0, *right(21, 38)))
     _, said, aside = compare(store, capsys, "kd", "vcrd", "--task", TASK)
-    assert "vcrd (reconstruction) cannot be told from kd" in said and "more problems would settle" in said
+    assert "vcrd (reconstruction) is not distinguishable from kd" in said and "more problems would settle" in said
     assert NOTE in aside and "generated problems" in aside and "one training seed each" in aside
 
 
@@ -84,7 +84,7 @@ def test_the_shuffled_control_has_a_name(store, capsys):
     add(store, "vcrd", right(12), settings={"shuffle": False})
     add(store, "vcrd", right(11), settings={"shuffle": True})
     code, said, _ = compare(store, capsys, "vcrd", "vcrd@shuffled", "--task", TASK)
-    assert code == 0 and "vcrd@shuffled (reconstruction) cannot be told from vcrd (reconstruction)" in said
+    assert code == 0 and "vcrd@shuffled (reconstruction) is not distinguishable from vcrd (reconstruction)" in said
     (section,) = leaderboard(store.all()[0])
     assert {row.method for row in section.rows} == {"vcrd", "vcrd@shuffled"}
 

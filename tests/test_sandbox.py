@@ -22,11 +22,11 @@ WALLED = [TIERS[0], TIERS[2]]
 
 @pytest.fixture(scope="module", params=WALLED, ids=lambda walls: f"tier-{walls.name}")
 def sandbox(request):
-    """A sandbox of one box behind the walls of a tier, or a skip that says which wall cannot be had."""
+    """A sandbox of one box behind the walls of a tier, or a skip that says which limit is not available."""
     try:
         Box(request.param.layers).close()
     except Refused as refusal:
-        pytest.skip(f"tier {request.param.name} cannot be had here: {refusal}")
+        pytest.skip(f"tier {request.param.name} is not available here: {refusal}")
     with Sandbox(1, request.param) as found:
         yield found
 

@@ -37,7 +37,7 @@ def sandbox(request):
     try:
         Box(request.param.layers).close()
     except Refused as refusal:
-        pytest.skip(f"tier {request.param.name} cannot be had here: {refusal}")
+        pytest.skip(f"tier {request.param.name} is not available here: {refusal}")
     with Sandbox(1, request.param) as found:
         yield found
 

@@ -48,7 +48,7 @@ class ComparisonResult:
     more_problems: float  # with the same seeds; inf: no number would do
     more_seeds: float  # on the same problems
     times_both: float  # by which both would have to grow; 1 or less: no need
-    minimum_detectable: float  # the smallest difference that these problems and seeds show in four of five trials
+    minimum_detectable: float  # the smallest difference that these problems and seeds detect with 80 % power
     taken: tuple[Taken, Taken]  # the rows of a and b, and the rule that chose them
     notes: tuple[str, ...]
 
@@ -215,7 +215,7 @@ def _versus(comparison: Comparison, pair: PairedScores, p: float, tests: int) ->
 
 
 def smallest_seen(comparison: Comparison, first: np.ndarray, second: np.ndarray) -> float:
-    """The smallest difference that as many problems and seeds show in four of five trials."""
+    """The smallest difference that as many problems and seeds detect with 80 % power."""
     if comparison.spread.value > 0:
         return intervals.reach(0.8, 1 - LEVEL) * math.sqrt(comparison.spread.value)
     # All differences alike say nothing of their spread: as if the two sides were not paired.

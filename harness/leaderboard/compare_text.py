@@ -29,7 +29,7 @@ def in_words(found: ComparisonResult) -> str:
     if found.differs:
         verdict = f"{b} is {'better' if c.difference > 0 else 'worse'} than {a} by {gap}"
         return f"On {found.task} ({where}) {verdict} ({scores}; {sure}), and no more problems or seeds are needed."
-    verdict = f"{b} cannot be told from {a}: {gap}"
+    verdict = f"{b} is not distinguishable from {a}: {gap}"
     return f"On {found.task} ({where}) {verdict} ({scores}; {sure}); {_settle(found)}."
 
 
@@ -40,14 +40,14 @@ def _settle(found: ComparisonResult) -> str:
     if found.more_seeds < math.inf:
         ways.append(f"about {_many(int(found.more_seeds), 'more seed')}")
     if ways:
-        return f"{' or '.join(ways)} would settle a difference of this size (in four of five trials)"
+        return f"{' or '.join(ways)} would settle a difference of this size (80 % power)"
     if found.times_both > 1:
         times = found.times_both
         together = (
             f"{_many(math.ceil(found.problems * times), 'problem')} with {math.ceil(len(found.seeds) * times)} seeds"
         )
-        return f"more problems or seeds alone would not settle it, about {together} would (in four of five trials)"
-    return f"only a difference of {_points(found.minimum_detectable)} or more would be seen in four of five trials"
+        return f"more problems or seeds alone would not settle it, about {together} would (80 % power)"
+    return f"only a difference of {_points(found.minimum_detectable)} or more would be detected (80 % power)"
 
 
 def _points(value: float) -> str:

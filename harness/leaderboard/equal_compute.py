@@ -70,7 +70,7 @@ def alike(a: float, b: float) -> bool:
 
 
 def measured_alike(group: Group, budget: Group, unit: str) -> str | None:
-    """None where ``group`` costs what ``budget`` costs, else why it does not stand beside it."""
+    """None where ``group`` costs what ``budget`` costs, else why it is left out."""
     if unit == "seconds" and _machine(group) != _machine(budget):
         return "timed on another machine"
     try:

@@ -101,7 +101,7 @@ def seed_variance(groups: Iterable[Group]) -> SeedVariance | None:
 
 
 def interval(group: Group, seeds: SeedVariance | None) -> tuple[Interval, str]:
-    """The 95 % interval of the mean over the seeds of ``group``, and how it was had."""
+    """The 95 % interval of the mean over the seeds of ``group``, and how it was computed."""
     if len(group.records) == 1:
         return Interval(*group.first["interval"]), group.first["interval_method"]
     if group.matrix is not None and group.reference:  # never trained: its seeds are but more samples
@@ -157,7 +157,7 @@ def over_baseline(section: Sequence[Group], *, any_steps: bool, seeds: SeedVaria
 def recovery(section: Sequence[Group], seeds: SeedVariance | None) -> list[Distance | None]:
     """For each row, its share of the way from the untrained student to the teacher, with the p of having moved at all.
 
-    None where either was not measured, or where the two cannot be told from each other.
+    None where either was not measured, or where the two are not distinguishable.
     """
     floors = [g for g in section if g.roles.evaluates == roles.STUDENT]
     ceilings = [g for g in section if g.roles.evaluates == roles.TEACHER]

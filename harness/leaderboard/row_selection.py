@@ -125,7 +125,7 @@ def _sharing_a_budget(pairs: Sequence[tuple[Rows, Rows]], view: View) -> tuple[l
 
 
 def _equal_steps(a: Rows, b: Rows) -> bool:
-    """A model as it comes took no steps, and stands beside any."""
+    """A reference point took no steps, so it compares with rows of any number of steps."""
     return _any_reference(a, b) or a[0]["cost"]["steps"] == b[0]["cost"]["steps"]
 
 

@@ -1,6 +1,6 @@
 """A sheet of cells as Markdown, LaTeX or HTML: the looks of every table, and nothing else.
 
-The best of a column is bold, the second underlined, and a dagger marks what cannot be told from the best.
+The best of a column is bold, the second underlined, and a dagger marks what is not distinguishable from the best.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Papers as data: what they report, how their rows would be had again, and how ours stand beside theirs."""
+"""Papers as data: what they report, how their rows would be reproduced, and our rows next to theirs."""

@@ -41,7 +41,7 @@ class PaperFinding:
     @property
     def verdict(self) -> str:
         if self.p_holm >= LEVEL:
-            return "not told apart"
+            return "not distinguishable"
         return "better" if self.comparison.difference > 0 else "worse"
 
 
@@ -168,7 +168,7 @@ def words(outcome: Reproduction, found: Sequence[PaperFinding]) -> list[str]:
         main = [f for f in every if f.scope == scope]
         others = [f for f in main if f.other != question.control]
         if not main:
-            said.append(f"At equal {view} nothing can be said: too little was had.")
+            said.append(f"At equal {view} nothing can be said: too little was measured.")
             continue
         said.append(_of_baselines(view, scope, others, question.target, outcome.paper["title"]))
         for control in (f for f in main if f.other == question.control):
@@ -177,14 +177,16 @@ def words(outcome: Reproduction, found: Sequence[PaperFinding]) -> list[str]:
 
 
 def _of_baselines(view: str, scope: str, others: Sequence[PaperFinding], target: str, title: str) -> str:
-    groups = {v: [f.other for f in others if f.verdict == v] for v in ("better", "worse", "not told apart")}
+    groups = {v: [f.other for f in others if f.verdict == v] for v in ("better", "worse", "not distinguishable")}
     parts = [
         f"beats {', '.join(groups['better'])}" if groups["better"] else "beats none of the baselines",
         f"loses to {', '.join(groups['worse'])}" if groups["worse"] else "",
-        f"cannot be told from {', '.join(groups['not told apart'])}" if groups["not told apart"] else "",
+        f"is not distinguishable from {', '.join(groups['not distinguishable'])}"
+        if groups["not distinguishable"]
+        else "",
     ]
     if not others:
-        return f"At equal {view} no baseline was had."
+        return f"At equal {view} no baseline was measured."
     first = others[0]
     return (
         f"At equal {view}, over {first.problems} problems ({scope}) and {len(first.seeds)} seed(s), the reconstruction "
@@ -203,7 +205,7 @@ def _of_control(view: str, control: PaperFinding, others: Sequence[PaperFinding]
         return f"At equal {view} it is worse than its control {name} ({gap}): the same weights do better shuffled."
     gain = "the gain does not survive the control" if won else "there is no gain for the control to explain"
     return (
-        f"At equal {view} it cannot be told from its control {name} ({gap}): {gain}; an effect of where the weights "
+        f"At equal {view} it is not distinguishable from its control {name} ({gap}): {gain}; an effect of where the weights "
         f"fall would have been seen from about {100 * control.minimum_detectable:.1f} points on."
     )
 

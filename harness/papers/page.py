@@ -29,7 +29,7 @@ def page(
     blocks += ["## Ours beside theirs", *_beside(outcome, beside)]
     if outcome.missing:
         lines = [f"- {m['arm']} on {m['cell']} ({m['view']}): {m['reason']}" for m in outcome.missing]
-        blocks += ["## What could not be had", "\n".join(lines)]
+        blocks += ["## What could not be run", "\n".join(lines)]
     return "\n\n".join(blocks)
 
 

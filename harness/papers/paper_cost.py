@@ -48,7 +48,7 @@ class PaperCost:
     stages: tuple[StageEstimate, ...]
     downloads: dict[str, float]  # bytes, by what is fetched unless it is there
     disk_bytes: float  # of the trained students, and of one checkpoint while training
-    excess: str  # by how much it overruns the device, and the mend; empty where it fits
+    excess: str  # by how much it overruns the device, and the fix; empty where it fits
     assumed: tuple[str, ...]
 
 

@@ -3,7 +3,7 @@
     pieces (arm x recipe x tasks x seeds) -> harness.plan.prepare -> harness.run.run -> what is had, what is missing
 
 There is no second loop: an interrupted reproduction goes on because every run does, and a piece whose data or model
-cannot be had is named while the others run.
+cannot be run is named while the others run.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _any_task(piece: Piece, outcome: Reproduction) -> list[Record]:
 
 
 def _obtain(piece: Piece, outcome: Reproduction, progress: Callable[..., None], announce: Announce) -> None:
-    """Records for every cell of ``piece`` that can be had; the others are named with the reason."""
+    """Records for every cell of ``piece`` that can be run; the others are named with the reason."""
     try:
         _run(piece, dict(piece.tasks), outcome, progress, announce)
         return
@@ -177,7 +177,7 @@ def _obtain(piece: Piece, outcome: Reproduction, progress: Callable[..., None], 
 def _miss(piece: Piece, cell: str, error: Exception, outcome: Reproduction, announce: Announce) -> None:
     reason = " ".join(str(error).split())
     outcome.missing.append({"view": piece.view, "arm": piece.arm, "cell": cell, "reason": reason})
-    announce(f"{piece.arm} on {cell} cannot be had: {reason}")
+    announce(f"could not run {piece.arm} on {cell}: {reason}")
 
 
 def _run(

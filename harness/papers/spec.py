@@ -1,4 +1,4 @@
-"""How the rows of a paper would be had again: ``harness/papers/<id>.toml`` or a file of yours. TOML in, data out.
+"""How the rows of a paper would be reproduced: ``harness/papers/<id>.toml`` or a file of yours. TOML in, data out.
 
 Every value of a pair is a fact ``{ value, source }``: what is used, and who says so, or "assumed". The file's other
 half, ``[micro]``, asks the paper's question in the embedded world.

@@ -87,7 +87,7 @@ def _put(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _object(path: Path) -> dict[str, Any] | None:
-    """What a file holds, or None where it cannot be told."""
+    """What a file holds, or None where it cannot be read."""
     try:
         content = safe_read.value(safe_read.content(path, safe_read.RECORD), finite=False)
     except BadInput:

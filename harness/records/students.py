@@ -63,7 +63,7 @@ def is_there(folder: Path) -> bool:
 
 def facts_of(folder: Path) -> dict[str, Any]:
     """What is known of a student's training. Raises BadInput when any of its files is not what was written."""
-    mend = f"delete {folder}, the same command trains it again"
+    fix = f"delete {folder}, the same command trains it again"
     try:
         facts = safe_read.value(safe_read.content(folder / FACTS, safe_read.LARGE, folder), finite=False)
         files = facts["files"]
@@ -71,10 +71,10 @@ def facts_of(folder: Path) -> dict[str, Any]:
     except (BadInput, KeyError, TypeError):
         whole = False
     if not whole:
-        raise BadInput(f"{folder / FACTS} cannot be read; {mend}") from None
+        raise BadInput(f"{folder / FACTS} cannot be read; {fix}") from None
     for name, digest in files.items():
         if not (folder / name).is_file() or _digest(folder / name) != digest:
-            raise BadInput(f"{folder / name} is missing or was changed after training; {mend}")
+            raise BadInput(f"{folder / name} is missing or was changed after training; {fix}")
     return facts
 
 

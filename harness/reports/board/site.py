@@ -110,7 +110,7 @@ def _run(
     section: Section | None,
     row: LeaderboardRow | None,
 ) -> list[dict[str, Any]] | None:
-    """The page of one record; returns its completions, or None where they cannot be had."""
+    """The page of one record; returns its completions, or None where they cannot be read."""
     try:
         rows, missing = site.store.completions(record), None
     except BadInput as error:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FORMATS = ("svg", "png", "pdf")
 THEMES = ("light", "dark", "auto")  # auto: SVG that follows the reader's scheme
 
-# name: (light, dark). No colour twice within a scheme, for colours are told apart by their value.
+# name: (light, dark). No colour twice within a scheme, because colours are identified by their value.
 COLOURS = {
     "paper": ("#fdfcfa", "#15181c"),
     "ink": ("#1f2328", "#e6e4df"),
@@ -84,7 +84,7 @@ def shortened(labels: Sequence[str], most: int) -> list[str]:
 
 @contextmanager
 def drawing(scheme: str = "light", **changes: object) -> Iterator[None]:
-    """Draws and writes in the house style, whatever the user's own matplotlib settings are."""
+    """Draws and writes in the harness's style, whatever the user's own matplotlib settings are."""
     import matplotlib
 
     ink, muted, line = (colour(name, scheme) for name in ("ink", "muted", "line"))
