@@ -205,8 +205,8 @@ def _of_control(view: str, control: PaperFinding, others: Sequence[PaperFinding]
         return f"At equal {view} it is worse than its control {name} ({gap}): the same weights do better shuffled."
     gain = "the gain does not survive the control" if won else "there is no gain for the control to explain"
     return (
-        f"At equal {view} it is not distinguishable from its control {name} ({gap}): {gain}; an effect of where the weights "
-        f"fall would have been seen from about {100 * control.minimum_detectable:.1f} points on."
+        f"At equal {view} it is not distinguishable from its control {name} ({gap}): {gain}; an effect of where the "
+        f"weights fall would have been seen from about {100 * control.minimum_detectable:.1f} points on."
     )
 
 
