@@ -18,6 +18,7 @@ from harness.errors import BadInput, unknown
 Paper = dict[str, Any]
 KIND = "reported"
 FACTS = ("metric", "value", "n", "count", "decoding", "judge", "student", "teacher")
+KEY = ("source", "locator", "setting", "method", "student", "teacher", "benchmark", "metric")
 _CHECKOUT = Path(__file__).resolve().parents[2] / "results" / "reported"
 
 
@@ -71,7 +72,7 @@ def load(path: Path) -> Paper:
         raise BadInput(f"{path}: not JSON: {error}") from None
     errors = jsonschema.Draft202012Validator(schema()).iter_errors(paper)
     if fault := jsonschema.exceptions.best_match(errors):
-        raise BadInput(f"{path}: {fault.json_path}: {fault.message[:200]}")
+        raise BadInput(f"{path}: {_place(paper, fault)}: {fault.message[:200]}")
     if paper["id"] != path.stem:
         raise BadInput(f"{path}: calls itself {paper['id']!r}; make the file's name and the id equal")
     seen = set()
@@ -85,6 +86,7 @@ def load(path: Path) -> Paper:
             raise BadInput(f"{where}: count {count} of n {n} is not possible")
         if count is not None and abs(100 * count / n - cell["value"]["value"]) > 50 / n + 0.06:
             raise BadInput(f"{where}: {count} of {n} is {100 * count / n:.2f}, not {cell['value']['value']}")
+    _check_printed(path, paper)
     return paper
 
 
@@ -100,6 +102,32 @@ def standard_error(cell: Mapping[str, Any]) -> float | None:
     """The binomial standard error of a cell, in points; None where n is unknown."""
     share, n = cell["value"]["value"] / 100, cell["n"]["value"]
     return 100 * math.sqrt(share * (1 - share) / n) if n else None
+
+
+def _check_printed(path: Path, paper: Paper) -> None:
+    """Raises BadInput when a printed cell names no source of the file, or when two are one cell of the paper."""
+    seen: dict[tuple[str, ...], int] = {}
+    for number, cell in enumerate(paper.get("printed", [])):
+        where = f"{path}: {_cell_place(number, cell)}"
+        if cell["source"] not in paper["sources"]:
+            raise BadInput(f"{where}: {unknown('source', cell['source'], paper['sources'])}")
+        key = tuple(cell.get(part, "") for part in KEY)
+        if key in seen:
+            raise BadInput(f"{where}: printed[{seen[key]}] is the same cell; give one of them a setting or leave it out")
+        seen[key] = number
+
+
+def _place(paper: Any, fault: Any) -> str:
+    """Where a fault lies; a printed cell is called by its names, too."""
+    path = list(fault.absolute_path)
+    if len(path) >= 2 and path[0] == "printed" and isinstance(cell := paper["printed"][path[1]], dict):
+        return ".".join([_cell_place(path[1], cell), *map(str, path[2:])])
+    return fault.json_path
+
+
+def _cell_place(number: int, cell: Mapping[str, Any]) -> str:
+    names = (cell.get(part) for part in ("locator", "method", "student", "benchmark"))
+    return f"printed[{number}] ({', '.join(str(name) for name in names if name)})"
 
 
 def _files(results: Path) -> Iterator[Path]:

@@ -1,0 +1,172 @@
+"""Cells of papers in one form: the tables as printed, and the cells whose every fact carries its own source.
+
+:func:`of` reads both parts of a paper's file, so that tables and audit need not know which part a cell came from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+DOUBT = re.compile(r"one source|SUSPICIOUS|EXTRAPOLATED|to be checked|check in the|uncertain|LATER VERSIONS", re.I)
+_Key = TypeVar("_Key")
+
+
+@dataclass(frozen=True)
+class PrintedCell:
+    """One number as printed. ``text`` keeps its decimals; ``n`` counts problems, ``samples`` completions a problem."""
+
+    paper: str  # id of the file
+    source: str  # id of the source within it
+    locator: str
+    setting: str
+    method: str
+    student: str
+    teacher: str
+    benchmark: str
+    metric: str
+    unit: str
+    text: str
+    n: int | None
+    samples: int | None
+    judge: str
+    seeds: str
+    spread: float | None  # standard deviation over seeds, in the unit of the value
+    version: str
+    status: str
+    note: str
+
+    @property
+    def value(self) -> float:
+        """The number: 130*8 is 1040, ~70 is 70."""
+        first, _, times = self.text.lstrip("~").partition("*")
+        return float(first) * (float(times) if times else 1.0)
+
+    @property
+    def decimals(self) -> int:
+        """Places behind the point as printed."""
+        return len(re.sub(r"[e*].*", "", self.text).partition(".")[2])
+
+    @property
+    def step(self) -> float:
+        """The smallest difference that the printed places can show."""
+        return 10.0**-self.decimals
+
+    @property
+    def exact(self) -> bool:
+        """Whether the paper says the value without "about"."""
+        return not self.text.startswith("~")
+
+    @property
+    def doubt(self) -> str:
+        """Status and note where one of them says that the cell is not well attested; empty otherwise."""
+        return "; ".join(words for words in (self.status, self.note) if DOUBT.search(words))
+
+    @property
+    def table(self) -> tuple[str, str]:
+        """What stands in one table of the paper."""
+        return self.source, self.locator
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What no two cells of a file share."""
+        return (
+            *(self.source, self.locator, self.setting, self.method),
+            *(self.student, self.teacher, self.benchmark, self.metric),
+        )
+
+    @property
+    def name(self) -> str:
+        """The cell for people, in one line."""
+        extra = f", {self.setting}" if self.setting else ""
+        return f"{self.locator}: {self.method}, {self.student}, {self.benchmark} ({self.metric}{extra})"
+
+
+def of(paper: Mapping[str, Any]) -> list[PrintedCell]:
+    """All cells of a paper's file, printed tables first."""
+    return [*(_printed(paper, cell) for cell in paper.get("printed", [])), *_stated(paper)]
+
+
+def grouped(cells: Iterable[PrintedCell], key: Callable[[PrintedCell], _Key]) -> dict[_Key, list[PrintedCell]]:
+    """Cells by ``key``, in the order in which they first appear."""
+    found: dict[_Key, list[PrintedCell]] = {}
+    for cell in cells:
+        found.setdefault(key(cell), []).append(cell)
+    return found
+
+
+def sources(paper: Mapping[str, Any]) -> Sequence[str]:
+    """Every source of a paper's cells in one line each: whose, the copy read, version, address, licence."""
+    lines = []
+    for source in paper.get("sources", {}).values():
+        version = f", version {source['version']}" if "version" in source else ""
+        address = f" {source['url']}" if source["url"] else ""
+        lines.append(f"{source['paper']}: {source['text']}{version}.{address} Licence: {source['licence']}.")
+    if paper["cells"]:
+        stated = dict.fromkeys(cell["value"]["source"] for cell in paper["cells"])
+        lines += [f"{paper['method']} on a public index: {text}. {paper['url']} Licence: not stated." for text in stated]
+    return lines
+
+
+def _printed(paper: Mapping[str, Any], cell: Mapping[str, Any]) -> PrintedCell:
+    return PrintedCell(
+        paper["id"],
+        cell["source"],
+        cell["locator"],
+        cell.get("setting", ""),
+        cell["method"],
+        cell["student"],
+        cell["teacher"],
+        cell["benchmark"],
+        cell["metric"],
+        cell["unit"],
+        cell["value"],
+        cell.get("n"),
+        cell.get("samples"),
+        cell.get("judge", ""),
+        cell.get("seeds", ""),
+        float(cell["spread"]) if "spread" in cell else None,
+        paper["sources"][cell["source"]].get("version", ""),
+        cell["status"],
+        cell.get("note", ""),
+    )
+
+
+def _stated(paper: Mapping[str, Any]) -> list[PrintedCell]:
+    """The cells with facts. Cells of one benchmark that only their ids tell apart carry the id as setting."""
+    found = []
+    for cell in paper["cells"]:
+        facts = {key: cell[key]["value"] for key in ("metric", "value", "n", "judge", "student", "teacher")}
+        status = f"known: {cell['value']['source']}; n {cell['n']['status']}"
+        found.append(
+            PrintedCell(
+                paper["id"],
+                "index",
+                "public index",
+                cell["id"] if cell["id"] != cell["task"] else "",
+                paper["method"],
+                _deduced(cell["student"]),
+                _deduced(cell["teacher"]),
+                cell["dataset"],
+                facts["metric"] or "not stated",
+                "percent",
+                str(facts["value"]),
+                facts["n"],
+                None,
+                facts["judge"] or "",
+                "",
+                None,
+                "",
+                status,
+                "",
+            )
+        )
+    return found
+
+
+def _deduced(fact: Mapping[str, Any]) -> str:
+    if fact["value"] is None:
+        return "not stated"
+    return fact["value"] + (" (deduced)" if fact["status"] == "deduced" else "")
