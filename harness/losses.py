@@ -211,6 +211,25 @@ def cross_entropy(
     return functional.nll_loss(log_q, target, reduction="none")
 
 
+def log_probs(*logits: Tensor, temperature: float = 1.0) -> list[Tensor]:
+    """The log-probabilities [N, V] of each of ``logits`` [N, V], for objectives that are sums of their own."""
+    return _log_probs(temperature, None, *logits)
+
+
+def kl_of(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """[N] KL(p || q) of log-probabilities [N, S] that both add up to 1, such as those of a part of the vocabulary."""
+    return _kl(log_p, log_q)
+
+
+def with_rest(log_probs: Tensor) -> Tensor:
+    """[N, K + 1] log-probabilities [N, K] of some tokens, and of a bucket for the rest of the mass.
+
+    The bucket has at least one ulp of 1, so that a part that holds everything has no logarithm of 0.
+    """
+    rest = -torch.expm1(log_probs.logsumexp(-1, keepdim=True).clamp_max(0.0))
+    return torch.cat([log_probs, rest.clamp_min(torch.finfo(rest.dtype).eps).log()], -1)
+
+
 def _log_probs(temperature: float, vocab_size: int | None, *logits: Tensor) -> list[Tensor]:
     """The log-probabilities [N, V] of each of ``logits``, cut to the shared vocabulary and tempered."""
     if not 0 < temperature < math.inf:

@@ -2,11 +2,12 @@
 
 A method answers these questions; only the last one has no default::
 
-    needs      what of the teacher, and in which steps the text is cut      (attribute)
-    sources    whose text this optimizer step trains on                     (once per step)
-    sequence_features  of whole sequences: returns, per-sequence settings   (no gradient)
-    weight     how the signal is spread over tokens                         (no gradient)
-    objective  the divergence of every token, in nats                       (required)
+    needs              what of the teacher, and in which steps the text is cut      (attribute)
+    sources            whose text this optimizer step trains on                     (once per step)
+    sequence_features  what whole sequences say: returns, per-sequence settings     (no gradient)
+    step_features      what the whole optimizer step says: ranks, means, pairs      (no gradient)
+    weight             how the signal is spread over tokens                         (no gradient)
+    objective          the divergence of every token, in nats                       (required)
 
 The loop (:mod:`harness.training.loop`) owns everything else: batching, forward passes, accumulation, clipping,
 precision, optimizer, rollouts, checkpoints, cost. With w_t the weights and c_t by the method's ``reduction``, it
@@ -23,7 +24,8 @@ over k sources that share its step multiplies its objective by k.
 
 Objectives see slices of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an
 objective may not look across tokens; ``weight`` may, within a step of the text (see ``Needs.segment``).
-``sequence_features`` sees the two log-probabilities of every token of whole sequences before their objective.
+``sequence_features`` sees the two log-probabilities of every token of whole sequences before their objective;
+``step_features`` sees what ``measure`` gave for every token of the optimizer step, on all processes.
 
 A method that gives weights has a setting ``shuffle`` (default False), with which the loop deals the same weights
 out to other tokens of the optimizer step: the control ``NAME@shuffled`` that ``harness run --control`` adds. A setting
@@ -74,6 +76,11 @@ class Needs:
     gate: ``Method.weight`` multiplies nothing; the objective reads what it gave, or its shuffled control, as
         ``tokens.gate``
     sequence_features: ``Method.sequence_features`` is called before the objective (the signal must be exact then, too)
+    step_features: ``Method.measure`` and ``Method.step_features`` are called before the objective; the forward pass of
+        the student that this takes is charged
+    ranks: of how many likeliest tokens the method looks at; more than the vocabulary has is refused before any work
+    redraw: ``step`` samples the student's text anew at every step; ``epoch`` samples the responses to all prompts when
+        an epoch begins and trains on them until it ends
     joint: how Source.MIXED text is sampled from both models
     replay: how many of the student's latest responses Source.REPLAY draws from; 0 keeps none
     full: Source.REPLAY samples from the student until the buffer is full, not only while it is empty
@@ -87,6 +94,9 @@ class Needs:
     exact: bool = False
     gate: bool = False
     sequence_features: bool = False
+    step_features: bool = False
+    ranks: int = 0
+    redraw: str = "step"
     joint: Mixture | Speculation | None = None
     replay: int = 0
     full: bool = False
@@ -95,11 +105,17 @@ class Needs:
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands. ``draw`` is uniform in [0, 1), equal on all processes, new at every step."""
+    """Where training stands. ``draw`` is uniform in [0, 1), equal on all processes, new at every step.
+
+    ``epoch`` counts the passes over the prompts that are made before this step, ``epochs`` those of the whole run; both
+    have fractions: 1.25 is a quarter into the second epoch.
+    """
 
     index: int
     total: int
     draw: float
+    epoch: float = 0.0
+    epochs: float = 1.0
 
 
 @dataclass
@@ -125,6 +141,8 @@ class Tokens:
     step: Step
     gate: Tensor | None = None  # [N] see Needs.gate
     sequence_features: Tensor | None = None  # [N, ...] what Method.sequence_features returned for these tokens
+    step_features: Tensor | None = None  # [N, ...] what Method.step_features returned for these tokens
+    special: Tensor | None = None  # [N] bool: the text's token is a special one of the tokenizer
     metrics: dict[str, Tensor] = field(default_factory=dict)  # [N] values to log, filled by the method
 
     def from_source(self, *sources: Source) -> Tensor:
@@ -173,6 +191,25 @@ class Sequences:
         for t in range(rows.shape[1] - 2, -1, -1):
             rows[:, t] += discount * rows[:, t + 1]
         return self.flat(rows)
+
+
+@dataclass(frozen=True)
+class WholeStep:
+    """The M response tokens of an optimizer step on all processes, in an order that does not depend on these."""
+
+    sequence: Tensor  # [M] which text of the step; ascending
+    source: tuple[Source, ...]  # of each text
+    prompt: tuple[int, ...]  # of each text: the place of its prompt, equal for texts that answer one prompt
+    step: Step
+
+    def mean(self, values: Tensor) -> Tensor:
+        """[texts] the mean of the values [M] over each text."""
+        return self.total(values) / self.sequence.bincount(minlength=len(self.source))
+
+    def total(self, values: Tensor) -> Tensor:
+        """[texts] the sum of the values [M] over each text, in float64."""
+        sums = values.double().new_zeros(len(self.source))
+        return sums.index_add_(0, self.sequence, values.double())
 
 
 def _from_source(of: tuple[Source, ...], sequence: Tensor, wanted: tuple[Source, ...]) -> Tensor:
@@ -226,6 +263,14 @@ class Method(ABC):
     def sequence_features(self, sequences: Sequences) -> Tensor:
         """[N, ...] features of whole sequences for the objective, see ``Needs.sequence_features``; without gradient."""
         raise NotImplementedError(f"{self.name} needs sequence features and computes none")
+
+    def measure(self, tokens: Tokens) -> Tensor:
+        """[N, k] what ``step_features`` is to know of each token, see ``Needs.step_features``; without gradient."""
+        raise NotImplementedError(f"{self.name} asks for step features and measures nothing")
+
+    def step_features(self, values: Tensor, whole: WholeStep) -> Tensor:
+        """[M, ...] from what ``measure`` gave for every token of the step, [M, k]; without gradient."""
+        raise NotImplementedError(f"{self.name} asks for step features and makes none")
 
     def weight(self, tokens: Tokens) -> Tensor | None:
         """[N] non-negative weights, computed without gradient; None weighs all tokens alike."""

@@ -32,14 +32,18 @@ def needs(method: Method) -> None:
     found = method.needs
     if not isinstance(found, Needs):
         raise broken(method, "needs", f"is {describe(found)}; say needs = Needs(...), from harness.method")
-    words = {"teacher": ("none", "text", "signal"), "segment": ("token", "line", "sentence")}
+    words = {
+        "teacher": ("none", "text", "signal"),
+        "segment": ("token", "line", "sentence"),
+        "redraw": ("step", "epoch"),
+    }
     for name, known in words.items():
         if getattr(found, name) not in known:
             raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not {_or(known)}")
-    for name in ("proposals", "exact", "gate", "sequence_features", "full"):
+    for name in ("proposals", "exact", "gate", "sequence_features", "step_features", "full"):
         if not isinstance(getattr(found, name), bool):
             raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not True or False")
-    for name in ("replay", "validate_every"):
+    for name in ("replay", "validate_every", "ranks"):
         value = getattr(found, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise broken(method, "needs", f"says {name}={value!r}, which is no whole number from 0")
@@ -53,6 +57,9 @@ def needs(method: Method) -> None:
     if found.sequence_features and type(method).sequence_features is Method.sequence_features:
         said = "asks for sequence features; add a method sequence_features(self, sequences), or leave them out"
         raise broken(method, "needs", said)
+    for name in ("measure", "step_features") if found.step_features else ():
+        if getattr(type(method), name) is getattr(Method, name):
+            raise broken(method, "needs", f"asks for step features; add a method {name}, or leave them out")
     known = ("token", "sequence", "source")
     if method.reduction not in known:
         raise broken(method, "reduction", f"is {method.reduction!r}, which is not {_or(known)}")
@@ -121,13 +128,13 @@ def weights(method: Method, found: Any, n: int) -> None:
         raise broken(method, "weight", f"gave an infinite weight; {wanted}")
 
 
-def sequence_features(method: Method, found: Any, n: int) -> None:
-    """[N, ...] numbers."""
+def features(method: Method, name: str, found: Any, n: int) -> None:
+    """[N, ...] numbers from ``name``: sequence_features, measure or step_features."""
     import torch
 
     if not isinstance(found, torch.Tensor) or found.dim() < 1 or len(found) != n:
         said = f"gave {describe(found)}; a tensor [{n}, ...] is wanted, one row per token"
-        raise broken(method, "sequence_features", said)
+        raise broken(method, name, said)
 
 
 def metrics(method: Method, found: Mapping[str, Any], n: int) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import error_location, method_contract, options
 from harness.errors import BadInput
-from harness.method import Method, ReferencePoint, Sequences, Step, Tokens
+from harness.method import Method, ReferencePoint, Sequences, Step, Tokens, WholeStep
 from harness.types import Source
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def random_tokens(
         seen = Sequences(log_p, log_q, log_prob, sequence, position, length, source, step)
         with torch.no_grad(), _called(method, "sequence_features"):
             features = method.sequence_features(seen)
-        method_contract.sequence_features(method, features, N)
+        method_contract.features(method, "sequence_features", features, N)
     logits = student[keep].clone().requires_grad_()
     pair = (logits, teacher[keep])
     if needs is not None and needs.teacher != "signal":
@@ -192,10 +192,31 @@ def random_tokens(
         validity=None if validity is None else validity[keep],
         step=step,
         sequence_features=None if features is None else features[keep],
+        special=labels[keep] == 0,
     )
+    if needs is not None and needs.step_features:
+        # The features of the whole step, of which a slice shows its part.
+        whole = tokens if keep == slice(None) else random_tokens(seed, slice(None), k, dtype, method, step)
+        found = step_features(method, tokens) if whole is tokens else whole.step_features
+        tokens.step_features = found if whole is tokens else found[keep]
     if needs is not None:
         tokens.gate = weigh(method, tokens) if needs.gate else None
     return tokens
+
+
+def step_features(method: Method, tokens: Tokens) -> Any:
+    """[N, ...] the step features of tokens that are a whole optimizer step, whose texts all answer one prompt."""
+    import torch
+
+    with torch.no_grad():
+        with _called(method, "measure", tokens):
+            measured = method.measure(tokens)
+        method_contract.features(method, "measure", measured, len(tokens.labels))
+        whole = WholeStep(tokens.sequence, tokens.source, (0,) * len(tokens.source), tokens.step)
+        with _called(method, "step_features"):
+            found = method.step_features(measured, whole)
+    method_contract.features(method, "step_features", found, len(tokens.labels))
+    return found
 
 
 def weigh(method: Method, tokens: Tokens) -> Any:

@@ -24,10 +24,28 @@ def option(
     high: float | None = None,
     choices: tuple[Any, ...] | None = None,
     source: str = "assumed",
+    before: Any = dataclasses.MISSING,
 ) -> Any:
-    """A dataclass field. ``low`` and ``high`` are inclusive; ``source`` says where the default comes from."""
-    metadata = {"help": help, "low": low, "high": high, "choices": choices, "source": source}
+    """A dataclass field. ``low`` and ``high`` are inclusive; ``source`` says where the default comes from.
+
+    ``before`` belongs to a setting that a published method gained: what runs did without it, see :func:`spelt`.
+    """
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "source": source, "before": before}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def spelt(config: Any) -> dict[str, Any]:
+    """The settings as specifications and records write them.
+
+    Where every setting that was added later has its value ``before``, all of these are left out: such a run is one
+    from before they existed, and keeps its training id.
+    """
+    values = dataclasses.asdict(config)
+    added = {f.name: f.metadata["before"] for f in dataclasses.fields(config) if "before" in f.metadata}
+    added = {name: before for name, before in added.items() if before is not dataclasses.MISSING}
+    if added and all(values[name] == before for name, before in added.items()):
+        return {name: value for name, value in values.items() if name not in added}
+    return values
 
 
 def build(cls: type[Any], values: Mapping[str, Any], where: str, paper: str = "") -> Any:

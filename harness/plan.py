@@ -96,7 +96,9 @@ def prepare(request: RunRequest) -> Plan:
     student = models.locate(chosen.models.student)
     _none_trains(student, built)
     if student.url is None:
-        models.load_tokenizer(student)
+        words = len(models.load_tokenizer(student))
+        for method, *_ in built:
+            _within_vocabulary(method, chosen, words)
     teacher = None
     if any(_wants_teacher(method) for method, *_ in built):
         teacher = models.locate(chosen.models.teacher)
@@ -168,6 +170,15 @@ def _with_controls(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _within_vocabulary(method: Method, chosen: Recipe, words: int) -> None:
+    """Raises BadInput where more likeliest tokens are asked for than the tokenizer of the student has."""
+    needs, joint = method.needs, getattr(method.needs.joint, "top_k", 0)
+    signal = chosen.training.top_k if chosen.training.signal == "top-k" and needs.teacher == "signal" else 0
+    for k, where in ((max(needs.ranks, joint), f"method {method.name}"), (signal, "training.top_k")):
+        if k > words:
+            raise BadInput(f"{where} looks at the {k} likeliest tokens of a vocabulary of {words}: set at most {words}")
+
+
 def _all_used(settings: Mapping[str, str], methods: Iterable[Method]) -> None:
     """A setting that no chosen method has is a mistake; one that some have goes to those."""
     known = {f.name for m in methods for f in dataclasses.fields(m.Config)}
@@ -227,7 +238,7 @@ def _data(chosen: Recipe, methods: Sequence[Method]) -> TrainingData:
 
 
 def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> TrainingRun:
-    settings = dataclasses.asdict(method.config)
+    settings = options.spelt(method.config)
     spec: dict[str, Any] = {
         "method": {"name": method.name, "variant": variant, "settings": settings, "origin": origin},
         "student": plan.student.identity(),

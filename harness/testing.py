@@ -21,11 +21,11 @@ from harness import error_location, method_probe, task_contract
 from harness.errors import BadInput, RunFailed
 from harness.method import Method, ReferencePoint
 from harness.method_contract import broken
-from harness.method_probe import random_tokens
+from harness.method_probe import random_tokens, step_features
 from harness.task import Data, Task
 from harness.types import Completion
 
-__all__ = ["check_method", "check_task", "method_checks", "random_tokens", "task_checks"]
+__all__ = ["check_method", "check_task", "method_checks", "random_tokens", "step_features", "task_checks"]
 
 LEFT_OUT = "not checked"  # how the line begins of a check for which something was not at hand
 TEXTS = ("", "\x00\ud800 junk \\boxed{", "```python\n", "9" * 5000, "((((" * 500)  # that a grader must bear

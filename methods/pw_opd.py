@@ -1,53 +1,94 @@
-"""Position-weighted on-policy distillation, after PW-OPSD (2026, https://arxiv.org/abs/2605.21606).
+"""Position-weighted on-policy distillation (PW-OPSD 2026, https://arxiv.org/abs/2605.21606, code SaFo-Lab/PW-OPSD).
 
-    L = sum_t w_t min(KL(p_t || q_t), cap) / sum_t w_t,      w_t = 1 + rise (t - 1) / (|y| - 1)
+    L = mean over texts of (1/|y|) sum_t w_t sum_v min(p_t(v) log(p_t(v) / q_t(v)), clip)
+    w_t = w_min + (1 - w_min) sigmoid((f_t - center) / slope),      f_t = (t - 1/2) / |y|,   t = 1..|y|
 
-p teacher, q student, t = 1..|y| the place in the student's own response. What is public is a weight rising with the
-position on a clipped forward KL (iw_opd advises the opposite); its shape, its slope and where the clip acts are our
-reading: linear, doubling, and on the value of a token, which then has no gradient. There the teacher is the model
-itself with more context; here it is the recipe's teacher.
+p teacher, q student, both at temperature 1.1, on the student's own text. Early tokens, where ways part, count for less
+than late ones (iw_opd advises the opposite). Each entry of the vocabulary is clipped before the sum, and nothing is
+divided by the weights. The rollouts' temperature of 1.1 is the recipe's [rollout].
+
+One thing differs from the paper: its teacher is the initial student itself with the reference solution in its prompt.
+The loop asks the recipe's teacher, under the student's prompt; a teacher's prompt of its own is not offered yet.
+
+pw_opd@linear   what this package called pw_opd up to 0.2, a reading of the abstract: a weight that doubles linearly, a
+                cap on the token's whole divergence, a mean that is divided by the weights, temperature 1
 """
 
 from dataclasses import dataclass
 
-from harness.losses import forward_kl
+import torch
+
+from harness.losses import forward_kl, log_probs
 from harness.method import Method, Needs, Step, Tokens
 from harness.options import option
 from harness.types import Source
 
+CODE = "PW-OPSD, released code"
+
 
 @dataclass(frozen=True)
 class Config:
-    rise: float = option(1.0, "extra weight of the last token", low=0, high=100)
-    cap: float = option(10.0, "largest divergence of a token, nats", low=0, high=1e6)
-    temperature: float = option(1.0, "of both distributions", low=0.05, high=100)
+    rise: float = option(1.0, "linear: extra weight of the last token", low=0, high=100)
+    cap: float = option(10.0, "linear: largest divergence of a token, nats", low=0, high=1e6)
+    temperature: float = option(1.1, "of both distributions", low=0.05, high=100, source=f"{CODE}: 1.1")
     shuffle: bool = option(False, "control: the same weights on shuffled tokens of the optimizer step")
+    shape: str = option(
+        "sigmoid", "of the weight over the text", choices=("sigmoid", "linear"), source=CODE, before="linear"
+    )
+    least: float = option(0.25, "w_min", low=0, high=1, source=f"{CODE}: 0.25", before=0.25)
+    center: float = option(0.3, "share of the text at half weight", low=0, high=1, source=f"{CODE}: 0.3", before=0.3)
+    slope: float = option(0.1, "of the sigmoid", low=0.001, high=100, source=f"{CODE}: 0.1", before=0.1)
+    clip: float = option(0.05, "largest entry of the KL, nats", low=0, high=1e6, source=f"{CODE}: 0.05", before=0.05)
 
 
 class PWOPD(Method):
-    """Clipped forward KL on own samples, late tokens weighted up."""
+    """Forward KL on own samples, clipped per entry, late tokens weighted up."""
 
     name, paper, Config = "pw_opd", "https://arxiv.org/abs/2605.21606", Config
-    needs = Needs(teacher="signal")
-    reconstruction = True
-    note = "reconstruction: shape of the weight and of the clip are assumed"
+    variants = {"linear": {"shape": "linear", "temperature": 1.0}}
+
+    @property
+    def needs(self) -> Needs:
+        # A clip per entry means something else where one entry is a bucket of many.
+        published = self.config.shape == "sigmoid"
+        return Needs(teacher="signal", exact=published, gate=published)
+
+    @property
+    def reduction(self) -> str:
+        return "sequence" if self.config.shape == "sigmoid" else "token"
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source.STUDENT,)
 
     def objective(self, tokens: Tokens):
         c = self.config
-        return forward_kl(tokens.student, tokens.teacher, temperature=c.temperature).clamp(max=c.cap)
+        if c.shape == "linear":
+            return forward_kl(tokens.student, tokens.teacher, temperature=c.temperature).clamp(max=c.cap)
+        tokens.metrics["weight"] = tokens.gate
+        log_q, log_p = log_probs(tokens.student, tokens.teacher, temperature=c.temperature)
+        p = log_p.exp()
+        entries = (p * (log_p - log_q)).masked_fill(p == 0, 0)
+        return tokens.gate * entries.clamp(max=c.clip).sum(-1)
 
     def weight(self, tokens: Tokens):
+        c = self.config
+        if c.shape == "sigmoid":
+            share = (tokens.position.double() + 0.5) / tokens.length
+            return c.least + (1 - c.least) * torch.sigmoid((share - c.center) / c.slope)
         place = tokens.position / (tokens.length - 1).clamp_min(1)
-        tokens.metrics["weight"] = 1 + self.config.rise * place
+        tokens.metrics["weight"] = 1 + c.rise * place
         return tokens.metrics["weight"]
 
     def card(self):
         c = self.config
+        sigmoid = c.shape == "sigmoid"
         return {
-            "divergence": f"forward KL, at most {c.cap:g}",
+            "divergence": f"forward KL, at most {c.clip:g} an entry" if sigmoid else f"forward KL, at most {c.cap:g}",
             "loss_temperature": c.temperature,
-            "token_weights": f"rising with position, rise {c.rise:g}" + ("/shuffled" if c.shuffle else ""),
+            "token_weights": (
+                f"sigmoid of the position from {c.least:g}, not divided by"
+                if sigmoid
+                else f"rising with position, rise {c.rise:g}"
+            )
+            + ("/shuffled" if c.shuffle else ""),
         }

@@ -1,8 +1,8 @@
 """Validity-calibrated reasoning distillation, a RECONSTRUCTION (Saadi and Wang 2026, arXiv 2605.04078).
 
-Only the abstract is public, not the formula. It says: under the same prefix compare the next steps that
-student and teacher propose; let their relative local validity modulate the strength of the update, while
-the teacher keeps giving its direction. This file is our reading of that:
+The paper is public; its formula was not available to us, only the abstract. It says: under the same prefix
+compare the next steps that student and teacher propose; let their relative local validity modulate the
+strength of the update, while the teacher keeps giving its direction. This file is our reading of that:
 
     L = sum_t w_t D(p_t, q_t) / sum_t w_t,      w_t = g(kappa (v^T_s - v^S_s))      for every token t of step s
 
@@ -13,6 +13,10 @@ The teacher's step is scored like the student's and may be found invalid.
 likelihood  v^T_s = mean_{t in s} p_t(argmax p_t),  v^S_s = mean_{t in s} p_t(argmax q_t)
             both proposals under the teacher's distribution, no extra model; a doubtful teacher has a low v^T
 verifier    v = 1 or 0 as the data's step checker finds the proposed line valid; unknown counts as no gap
+
+If you have the paper, edit this file alone: ten lines carry the reading. The two marked "the gap" and "the weight" in
+``weight``, the five of ``_likelihood`` that are v, the one of ``GATES`` that is g, the one of ``BASES`` that is D, and
+``note``, which then goes.
 """
 
 from dataclasses import dataclass
@@ -60,7 +64,7 @@ class VCRD(Method):
 
     name, paper, Config = "vcrd", "https://arxiv.org/abs/2605.04078", Config
     reconstruction, without_checker = True, "method.validity=likelihood"
-    note = "reconstruction from the public abstract; the formula is not public"
+    note = "reconstruction from the public abstract; its formula was not available to us"
 
     def __init__(self, config=None):
         super().__init__(config)
@@ -80,7 +84,9 @@ class VCRD(Method):
 
     def weight(self, tokens: Tokens):
         v = tokens.validity if self.config.validity == "verifier" else self._likelihood(tokens)
+        # The gap.
         gap = torch.zeros_like(tokens.segment_id, dtype=torch.float32) if v is None else v[:, 0] - v[:, 1]
+        # The weight.
         w = GATES[self.config.gate](self.config.kappa * gap.nan_to_num(0.0))
         tokens.metrics.update(validity_gap=gap.nan_to_num(0.0), weight=w)
         return w

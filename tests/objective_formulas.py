@@ -14,6 +14,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import torch
 from loss_formulas import akl_weight, kl, ref_alpha_beta, ref_jsd
 
 
@@ -27,6 +28,10 @@ class Text:
     segment_id: np.ndarray  # [n] number of the line that the token is in
     step: tuple[int, int] = (0, 1)  # index, total
     state: Any = None
+    epoch: tuple[float, float] = (0.0, 1.0)  # passes over the prompts before the step, and of the run
+    prompt: int = 0  # texts with the same number answer the same prompt
+    special: tuple[int, ...] = ()  # tokens that the tokenizer calls special
+    whole: list[Text] | None = None  # all texts of the optimizer step, this one among them
 
     def of(self, which: np.ndarray) -> np.ndarray:
         """[n] log-probability of the text's tokens."""
@@ -73,6 +78,130 @@ def distillm2(c, t, q):
     return (2 - beta) * kl(t.p, a * t.p + (1 - a) * q)
 
 
+def distillm2_paper(c, t, q):
+    """Algorithm 1, lines 11 to 15; the loss is half of the sum of both means."""
+    gaps = {"teacher": [], "student": []}
+    for text in t.whole:
+        gap = np.exp(text.of(text.p).mean()) - np.exp(text.of(text.q).mean())
+        gaps[text.source].append(-gap if text.source == "student" else gap)
+    (index, epochs), own = t.epoch, t.source == "student"
+    a = c.alpha
+    if index >= 1 and t.state:
+        a = 1 - (1 - c.alpha) * t.state["first_gaps"][own] / (np.mean(gaps[t.source]) + 1e-5)
+        a = min(max(a, 0.01), 0.1)
+    e, last = int(index) + 1, int(np.ceil(epochs))
+    x = index - int(index)
+    beta = (e + x) / last if c.algorithm == "paper" else e / last + x
+    beta = min(max(beta, 0.5), 1.0)
+    if own:
+        return beta * kl(q, (1 - a) * t.p + a * q) / 2
+    return (1 - beta) * kl(t.p, a * t.p + (1 - a) * q) / 2
+
+
+def likeliest(p, k):
+    """[n, k] the ids of the k likeliest words of each token."""
+    return np.argsort(-p, axis=-1, kind="stable")[:, :k]
+
+
+def part(p, ids):
+    return np.take_along_axis(p, ids, -1)
+
+
+def eopd(c, t, q):
+    unsure = entropy(t.p) > c.tau
+    if c.reverse == "exact":
+        return kl(q, t.p) + c.forward * unsure * kl(t.p, q)
+    a = t.of(t.p) - t.sampler
+    r = np.exp(t.of(q) - t.sampler)
+    opd = -np.minimum(r * a, np.minimum(np.maximum(r, 1 - c.clip), 1 + c.clip) * a)
+    ids = likeliest(t.p, c.top_k)
+    top = part(t.p, ids)
+    top = top / top.sum(-1, keepdims=True)
+    return opd + c.forward * unsure * (top * np.log(top / part(q, ids))).sum(-1)
+
+
+def pw_opd(c, t, q):
+    if c.shape == "linear":
+        return np.minimum(kl(t.p, q), c.cap)
+    p, q = hot(t.p, c.temperature), hot(q, c.temperature)
+    n = len(t.y)
+    w = [c.least + (1 - c.least) / (1 + np.exp(-((i - 0.5) / n - c.center) / c.slope)) for i in range(1, n + 1)]
+    return np.array(w) * np.minimum(p * np.log(p / q), c.clip).sum(-1)
+
+
+def hot(p, temperature):
+    """softmax(z / T) of probabilities softmax(z)."""
+    raised = p ** (1 / temperature)
+    return raised / raised.sum(-1, keepdims=True)
+
+
+def topk_opd(c, t, q):
+    ids = likeliest(t.p if c.support == "teacher" else t.q, c.k)
+    p, q = part(t.p, ids), part(q, ids)
+    if c.rest == "bucket":
+        p, q = (np.concatenate([x, 1 - x.sum(-1, keepdims=True)], -1) for x in (p, q))
+    return kl(q / q.sum(-1, keepdims=True), p / p.sum(-1, keepdims=True))
+
+
+def accepted(c, t):
+    return np.array([v in top for v, top in zip(t.q.argmax(-1), likeliest(t.p, c.k), strict=True)])
+
+
+def selectkd(c, t, q):
+    w = np.where(accepted(c, t), 1.0, c.rejected) if c.normaliser == "tokens" else 1.0
+    return w * kl(t.p, q)
+
+
+def todi(c, t, q):
+    a = 1 / (1 + (t.q / t.p) ** c.beta)
+    return (a * t.p * np.log(t.p / q) + (1 - a) * q * np.log(q / t.p)).sum(-1)
+
+
+def amid(c, t, q):
+    e = (1 - c.alpha) / 2
+    r = (c.share * t.p**e + (1 - c.share) * q**e) ** (1 / e)
+    r = r / r.sum(-1, keepdims=True)
+    return kl(t.p, r) if c.divergence == "forward_kl" else ref_alpha_beta(t.p, r, c.ab_alpha, c.ab_beta)
+
+
+def imitkd(c, t, q):
+    if c.target == "distribution":
+        return -(t.p * np.log(q)).sum(-1)
+    target = t.p.argmax(-1) if t.source == "student" else t.y
+    return -np.log(q[np.arange(len(target)), target])
+
+
+def fdistill(c, t, q):
+    m = (1 - c.share) * t.p + c.share * q
+    return {
+        "kl": lambda: kl(t.p, q),
+        "rkl": lambda: kl(q, t.p),
+        "tvd": lambda: 0.5 * 0.5 * np.abs(t.p - q).sum(-1),
+        "js": lambda: c.share * kl(q, m) if t.source == "student" else (1 - c.share) * kl(t.p, m),
+    }[c.divergence]()
+
+
+def reopold(c, t, q):
+    reward = t.of(t.p) - t.of(t.q)
+    return -np.maximum(reward, np.log(c.mixture) / (1 - c.mixture)) * t.of(q)
+
+
+def dpkd(c, t, q):
+    """Every token of a pair shows the pair's loss; only this text moves, and the loss in it twice."""
+
+    def score(text, which):
+        ratio = text.of(which) - text.of(text.p)
+        return (ratio.mean() if c.per == "token" else ratio.sum()) * (1 if text.source == "teacher" else -1)
+
+    others = [text for text in t.whole if text.prompt == t.prompt and text is not t]
+    # Token by token: what the loss becomes when this token alone moves, so that rows do not touch.
+    base = sum(score(text, text.q) for text in [*others, t])
+    sign = (1 if t.source == "teacher" else -1) * (1 if c.per == "sequence" else 1 / len(t.y))
+    moved = base + sign * (t.of(q) - t.of(t.q))
+    loss, now = (np.log1p(np.exp(-c.beta * x)) for x in (moved, base))
+    return now + 2 * len(t.y) * (loss - now)
+
+
 def taid(c, t, q):
     r = t.state["ratio"] if t.state else c.start
     target = t.q ** (1 - r) * t.p**r  # softmax of the mixed logits
@@ -110,16 +239,33 @@ VALUES = {
     "distillm": lambda c, t, q: skew(c, t, q, c.divergence == "srkl"),
     "abkd": lambda c, t, q: ref_alpha_beta(t.p, q, c.alpha, c.beta),
     "akl": akl,
-    "eopd": lambda c, t, q: kl(q, t.p) + c.forward * (entropy(t.p) > c.tau) * kl(t.p, q),
+    "eopd": eopd,
     "opd": opd,
     "iw_opd": lambda c, t, q: -np.exp(t.of(q) - t.sampler) * (t.of(t.p) - t.sampler),
-    "pw_opd": lambda c, t, q: np.minimum(kl(t.p, q), c.cap),
+    "pw_opd": pw_opd,
+    "topk_opd": topk_opd,
+    "selectkd": selectkd,
+    "tip": lambda c, t, q: kl(q, t.p),
+    "todi": todi,
+    "amid": amid,
+    "imitkd": imitkd,
+    "fdistill": fdistill,
+    "reopold": reopold,
+    "dpkd": dpkd,
     "skd": lambda c, t, q: ref_jsd(t.p, q, 0.5) if c.divergence == "jsd" else kl(t.p, q),
     "minillm": minillm,
-    "distillm2": distillm2,
+    "distillm2": lambda c, t, q: (distillm2 if c.algorithm == "release" else distillm2_paper)(c, t, q),
     "taid": taid,
 }
-DECLARED = {"taid", "akl", "minillm", "srkl@detached", "distillm2@release"}  # parts without gradient in the value
+DECLARED = {
+    "taid",
+    "akl",
+    "minillm",
+    "srkl@detached",
+    "distillm2@release",
+    "todi",
+    "reopold",
+}  # parts without gradient in the value
 
 
 def weight(name, c, t):
@@ -128,8 +274,17 @@ def weight(name, c, t):
     if name == "iw_opd":
         gaps = np.abs(t.of(t.p) - t.sampler)
         return np.array([1 + c.gamma * (1 - gaps[:i].sum() / gaps.sum()) for i in range(n)])
-    if name == "pw_opd":
+    if name == "pw_opd" and c.shape == "linear":
         return 1 + c.rise * np.arange(n) / max(n - 1, 1)
+    if name == "topk_opd":
+        return np.array([float(c.special == "trained" or y not in t.special) for y in t.y])
+    if name == "selectkd" and c.normaliser == "weights":
+        return np.where(accepted(c, t), 1.0, c.rejected)
+    if name in ("tip", "reopold"):
+        texts = t.whole or [t]
+        mask = {"tip": tip_mask, "reopold": reopold_mask}[name](c, texts)
+        start = sum(len(text.y) for text in texts[: next(i for i, text in enumerate(texts) if text is t)])
+        return mask[start : start + n]
     if name == "vcrd":
         gap = t.p.max(-1) - t.p[np.arange(n), t.q.argmax(-1)]
         mean = np.array([gap[t.segment_id == s].mean() for s in t.segment_id])
@@ -137,17 +292,42 @@ def weight(name, c, t):
     return np.ones(n)
 
 
+def tip_mask(c, texts):
+    h, d = (np.concatenate(x) for x in zip(*((entropy(t.q), kl(t.q, t.p)) for t in texts), strict=True))
+    keep = max(1, int(c.share * len(h)))
+    if c.score == "sampled":
+        dice = torch.rand(
+            len(h), generator=torch.Generator().manual_seed(texts[0].step[0]), dtype=torch.float64
+        ).numpy()
+        score = np.log(h / np.log(texts[0].p.shape[-1])) - np.log(-np.log(dice))
+    else:
+        h, d = ((x - x.min()) / (x.max() - x.min()) for x in (h, d))
+        score = h if c.score == "entropy" else 1 - (1 - h) * (1 - d)
+    return (score >= np.sort(score)[-keep]).astype(float)
+
+
+def reopold_mask(c, texts):
+    index, total = texts[0].step
+    if index < c.switch * total:
+        reward = np.concatenate([t.of(t.p) - t.of(t.q) for t in texts])
+        return (reward >= np.log(c.mixture) / (1 - c.mixture)).astype(float)
+    h = np.concatenate([entropy(t.q) for t in texts])
+    return (h >= np.quantile(h, 1 - c.share)).astype(float)
+
+
 def step_loss(label, c, texts):
     """The loss of an optimizer step, as each method's docstring writes it."""
+    for t in texts:
+        t.whole = texts
     name = label.partition("@")[0]
     each = [VALUES[name](c, t, t.q) for t in texts]
     sides = sorted({t.source for t in texts})
     if name == "distillm2" or (name == "gkd" and c.text == "both"):
         return sum(np.mean([v.mean() for v, t in zip(each, texts, strict=True) if t.source == s]) for s in sides)
-    if name == "minillm":
+    if name in ("minillm", "fdistill"):
         flat = [np.concatenate([v for v, t in zip(each, texts, strict=True) if t.source == s]) for s in sides]
         return sum(v.mean() for v in flat)
-    if name == "skd":
+    if name in ("skd", "dpkd") or (name == "pw_opd" and c.shape == "sigmoid"):
         return np.mean([v.mean() for v in each])
     w = np.concatenate([weight(name, c, t) for t in texts])
     return (w * np.concatenate(each)).sum() / w.sum()

@@ -2,7 +2,9 @@
 
 from harness.records.record import fingerprint, identity_of, run_id
 
-NOTE = "reconstruction from the public abstract; the formula is not public"
+NOTE = "reconstruction from the public abstract; its formula was not available to us"
+
+NOTE = "reconstruction from the public abstract; its formula was not available to us"
 
 
 def make_record(method="vcrd", task="humaneval@micro", seed=0, scores=(1.0, 0.0, 1.0, 1.0), attempt=0, **changes):
@@ -32,7 +34,9 @@ def make_record(method="vcrd", task="humaneval@micro", seed=0, scores=(1.0, 0.0,
         "evaluates": evaluates,
         "baseline": method == "sft",
         "reconstruction": method == "vcrd",
-        "note": "reconstruction from the public abstract; the formula is not public" if method == "vcrd" else "",
+        "note": "reconstruction from the public abstract; its formula was not available to us"
+        if method == "vcrd"
+        else "",
         "settings": settings,
     } | changes.pop("who", {})
     identity = identity_of(spec, protocol)

@@ -35,6 +35,7 @@ def both(heads, name, **settings):
         with torch.no_grad():
             hidden = Student(teacher, VOCAB)._hidden(batch)
         reading = HiddenStateLogits(hidden, Head.of(teacher, VOCAB))
+    loss_sides.see_whole_step(student, batch, chosen, reading)
     weights = None
     if settings.get("shuffle"):
         own = student.weigh(batch, chosen, reading, loss_sides.STEP)

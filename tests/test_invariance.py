@@ -38,8 +38,9 @@ def test_the_runs_see_what_is_to_be_invariant(whole):
     texts = {label: [(row["on_policy"], row["buffer_age"]) for row in run.curve] for label, run in whole.items()}
     assert texts["distillm"] == [(1.0, 0.0), (1.0, 1.0), (0.0, 0.0)]  # samples, replay, data
     assert [share for share, _ in texts["gkd"]] == [1.0, 0.0, 0.0]
-    assert all(whole[label].state for label in ("taid", "distillm", "distillm2"))
-    for name in ("eopd", "iw_opd", "pw_opd", "vcrd"):
+    assert all(whole[label].state for label in ("taid", "distillm", "distillm2", "distillm2@paper"))
+    assert [age for _, age in texts["distillm2@paper"]][1] > 0.0 == texts["distillm2"][1][1]  # drawn an epoch ahead
+    for name in ("eopd", "iw_opd", "pw_opd", "reopold", "selectkd", "tip", "vcrd"):
         assert whole[name].losses != pytest.approx(whole[f"{name}@shuffled"].losses, rel=1e-4)
     unsure = [row["unsure"] for row in whole["eopd"].curve]
     assert all(0.1 < share < 0.9 for share in unsure)
@@ -91,7 +92,7 @@ def test_the_width_of_the_checkpoints(place, padded, whole, label):
 
 # -- two processes, whole on each and cut over both -----------------------------------------------------------
 
-STATEFUL = ["distillm", "distillm2", "taid", "gkd", "vcrd@shuffled"]
+STATEFUL = ["distillm", "distillm2", "distillm2@paper", "taid", "gkd", "vcrd@shuffled"]
 SHORT = {"steps": 4, "checkpoint_every": 1, "max_tokens": 12}  # cuts responses; DistiLLM replays in the second step
 UNEVEN = {"batch": 5, "micro_batch": 1}  # three micro-batches here, two there
 

@@ -9,15 +9,24 @@ from tiny_runs import BATCH, LABELS, distinct, make, method, pair, quiet
 
 from harness.method import Sequences, Step, Tokens
 from harness.models.files import load_model
+from harness.testing import step_features
 from harness.training.loop import train
 from harness.training.rollouts import Rollouts
 from harness.types import Source
 
 torch.set_num_threads(1)
-VOCAB, STEP = 9, Step(index=1, total=10, draw=0.25)
+VOCAB, STEP = 9, Step(index=1, total=10, draw=0.25, epoch=1.3, epochs=3.5)
+SPECIAL = (0, 4)
 STATES = {"distillm2": {"first_gaps": [0.09, -0.2]}, "taid": {"ratio": 0.7}}
 # Settings at which no branch of a formula is idle on these tokens.
 HARD = {"opd": {"discount": 0.6, "coefficient": 1.7}, "eopd": {"tau": 1.6}, "pw_opd": {"cap": 0.9}}
+for name, k in (("eopd", "top_k"), ("topk_opd", "k"), ("selectkd", "k")):
+    HARD[name] = HARD.get(name, {}) | {k: 3}
+HARD["eopd@full"] = {"tau": 1.6}
+HARD["amid"] = {"share": 0.3, "alpha": -0.6}
+HARD["todi"] = {"beta": 1.4}
+HARD["fdistill"] = {"share": 0.4}
+HARD["reopold"] = {"mixture": 0.4}
 
 
 def sources(method) -> tuple[Source, ...]:
@@ -32,7 +41,7 @@ class Case:
 
     def __init__(self, label, hard=True):
         self.label, self.name = label, label.partition("@")[0]
-        self.method = method(label, HARD.get(self.name) if hard else None, plain=True)
+        self.method = method(label, HARD.get(label, HARD.get(self.name)) if hard else None, plain=True)
         self.method.state = dict(STATES.get(self.name, {}))
         generator = torch.Generator().manual_seed(3)
         self.student, self.teacher = 1.3 * torch.randn(2, 10, VOCAB, generator=generator, dtype=torch.float64)
@@ -51,6 +60,7 @@ class Case:
         """``order`` renames the words: the same tokens in another vocabulary."""
         student, teacher, labels = self.student if student is None else student, self.teacher, self.labels
         if order is not None:
+            special = torch.isin(labels, torch.tensor(SPECIAL))
             student, teacher, labels = student[:, order], teacher[:, order], order.argsort()[labels]
         features = None
         if self.method.needs.sequence_features:
@@ -72,7 +82,10 @@ class Case:
             validity=None,
             step=STEP,
             sequence_features=features,
+            special=torch.isin(self.labels, torch.tensor(SPECIAL)) if order is None else special,
         )
+        if self.method.needs.step_features:
+            tokens.step_features = step_features(self.method, tokens)
         if self.method.needs.gate:
             tokens.gate = self.method.weight(tokens)
         return tokens
@@ -92,8 +105,12 @@ class Case:
                     self.segment_id.numpy()[here],
                     (STEP.index, STEP.total),
                     self.method.state,
+                    (STEP.epoch, STEP.epochs),
+                    special=SPECIAL,
                 )
             )
+        for text in parts:
+            text.whole = parts
         return parts
 
     def formula(self, z) -> np.ndarray:
@@ -205,20 +222,33 @@ def test_the_loss_of_every_step_is_the_formula_over_its_whole_texts(place, label
     assert len(collected) == 3 and all(len(found) >= BATCH for _, found in collected)
     for (step, found), state, weights, row in zip(collected, states, students, outcome.curve, strict=True):
         student.load_state_dict(weights)
-        texts = [_text(s, student, teacher, newline, step, state) for s in found]
+        special = tuple(outcome.tokenizer.all_special_ids)
+        texts = [_text(s, student, teacher, newline, step, state, special) for s in found]
         expected = step_loss(label, job.method.config, texts)
         assert row["loss"] == pytest.approx(expected, rel=2e-4), f"step {step.index}"
 
 
 @torch.no_grad()
-def _text(sequence, student, teacher, newline, step, state) -> Text:
+def _text(sequence, student, teacher, newline, step, state, special=()) -> Text:
     ids = torch.tensor([sequence.prompt + sequence.response])
     here = slice(len(sequence.prompt) - 1, -1)
     q, p = (softmax(m(ids).logits[0, here, :258].double().numpy()) for m in (student, teacher))
     y = np.array(sequence.response)
     lines = np.concatenate([[0], np.cumsum(y[:-1] == newline)])
     old = None if sequence.log_probs is None else np.array(sequence.log_probs)
-    return Text(p, q, y, old, str(sequence.source), lines, (step.index, step.total), state)
+    return Text(
+        p,
+        q,
+        y,
+        old,
+        str(sequence.source),
+        lines,
+        (step.index, step.total),
+        state,
+        (step.epoch, step.epochs),
+        sequence.place % BATCH,
+        special,
+    )
 
 
 def test_taid_at_its_end_is_the_forward_kl_bit_for_bit():
@@ -245,8 +275,22 @@ IDENTITIES = [
     ("distillm@srkl", {"threshold": 0.0, "epsilon": 100.0}, "srkl", {"text": "data"}),
     ("taid", {"start": 1.0}, "kd", {}),
     ("iw_opd", {"gamma": 0.0}, "opd", {}),
-    ("pw_opd", {"rise": 0.0, "cap": 1e6}, "gkd", {"beta": 0.0, "on_policy": 1.0}),
-    ("eopd", {"forward": 0.0}, "gkd", {"beta": 1.0, "on_policy": 1.0}),
+    ("pw_opd@linear", {"rise": 0.0, "cap": 1e6}, "gkd", {"beta": 0.0, "on_policy": 1.0}),
+    ("eopd@full", {"forward": 0.0}, "gkd", {"beta": 1.0, "on_policy": 1.0}),
+    ("eopd", {"forward": 0.0}, "opd", {}),  # whose ratio stays within the clip
+    ("topk_opd@unmasked", {"k": 258}, "gkd", {"beta": 1.0, "on_policy": 1.0}),  # k = V: the full reverse KL
+    ("topk_opd@unmasked", {"k": 258, "rest": "bucket"}, "gkd", {"beta": 1.0, "on_policy": 1.0}),
+    ("topk_opd@student", {"k": 258, "special": "trained"}, "gkd", {"beta": 1.0, "on_policy": 1.0}),
+    ("selectkd", {"rejected": 1.0}, "kd", {}),  # weight 1: the base
+    ("selectkd@weights", {"rejected": 1.0, "divergence": "reverse_kl"}, "rkl", {}),
+    ("selectkd", {"k": 258}, "kd", {}),  # everything is accepted
+    ("tip", {"share": 1.0}, "gkd", {"beta": 1.0, "on_policy": 1.0}),
+    ("amid", {"share": 0.0, "divergence": "forward_kl"}, "kd", {}),  # r = q
+    ("amid", {"share": 0.0}, "abkd", {}),
+    ("amid@release", {"share": 0.1, "alpha": -1.0}, "skl", {"alpha": 0.1}),  # the arithmetic mixture
+    ("fdistill@kl", {}, "kd", {}),
+    ("fdistill@rkl", {}, "gkd", {"beta": 1.0, "on_policy": 1.0}),
+    ("imitkd", {"base": 1.0, "target": "likeliest"}, "sft", {}),  # data alone
     ("opd", {"discount": 1e-9}, "opd", {}),  # the way through sequence features to the same advantage
 ]
 

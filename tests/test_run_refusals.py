@@ -137,6 +137,27 @@ def test_control_runs_each_weighting_method_and_its_shuffled_control(command, ca
     assert found[0]["cost"]["generated_tokens"] == found[1]["cost"]["generated_tokens"]
 
 
+@pytest.mark.parametrize(
+    ("name", "setting", "where"),
+    [
+        ("topk_opd", "method.k", "method topk_opd"),
+        ("selectkd", "method.k", "method selectkd"),
+        ("eopd", "method.top_k", "method eopd"),
+        ("skd", "method.top_k", "method skd"),
+        ("kd", "training.top_k", "training.top_k"),
+    ],
+)
+def test_more_likeliest_tokens_than_the_vocabulary_has_are_refused(command, capsys, name, setting, where):  # noqa: F811
+    run, results = command
+    signal = ("--set", "training.signal=top-k") if name == "kd" else ()
+    assert run("--set", f"{setting}=259", *signal, method=name) == 2
+    assert f"{where} looks at the 259 likeliest tokens of a vocabulary of 258: set at most 258" in one_line(capsys)
+    assert run("--set", f"{setting}=0", method=name) == (0 if name == "eopd" else 2)  # eopd: the whole vocabulary
+    assert name == "eopd" or not (results / "work").exists()
+    capsys.readouterr()
+    assert run("--set", f"{setting}=258", *signal, "--seed", "5", method=name) == 0  # all of it is no mistake
+
+
 def test_control_is_refused_where_nothing_weights_tokens(command, capsys):  # noqa: F811
     run, results = command
     assert run("--control", method="kd sft") == 2

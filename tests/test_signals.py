@@ -258,6 +258,10 @@ def test_the_record_says_what_was_known_of_the_teacher(command, capsys):
         ("distillm2", [], "method distillm2 needs the teacher's whole distribution"),
         ("abkd", [], "method abkd needs the teacher's whole distribution"),
         ("kd", ["--set", "method.temperature=2"], "method kd has a loss temperature of 2"),
+        ("topk_opd", [], "method topk_opd needs the teacher's whole distribution"),  # whose support is its own
+        ("selectkd", [], "method selectkd needs the teacher's whole distribution"),
+        ("amid", [], "method amid needs the teacher's whole distribution"),
+        ("pw_opd", [], "method pw_opd needs the teacher's whole distribution"),  # a clip on a bucket
     ],
 )
 def test_a_method_that_top_k_cannot_serve_is_refused_before_any_work(command, capsys, name, settings, why):
@@ -275,4 +279,4 @@ def test_every_method_either_runs_on_top_k_or_says_so_before(command, capsys):
         assert run("--set", "training.signal=top-k", method=label) == 2, label
         assert "top-64 signal cannot give that" in one_line(capsys)
     assert not (results / "work").exists()
-    assert {"kd", "gkd", "skd", "distillm", "vcrd"} <= set(ASKING) - set(refused)
+    assert {"kd", "gkd", "skd", "distillm", "vcrd", "fdistill", "imitkd"} <= set(ASKING) - set(refused)

@@ -23,6 +23,7 @@ TAU = 4.6  # nats: about half of the random teacher's distributions are flatter
 SETTINGS = {
     "distillm": {"threshold": 0.9, "validate_every": 2, "capacity": 10},
     "eopd": {"tau": TAU},
+    "selectkd": {"k": 100},  # of 258: the teacher accepts some proposals
 }
 SEED = 96  # its three steps draw 0.05, 0.84, 0.99: every method with a choice of text makes each of its choices
 

@@ -24,7 +24,7 @@ from harness.leaderboard.inference import LEVEL, Completions, Group
 from harness.leaderboard.row_selection import Taken
 from harness.leaderboard.rows import MICRO, alike, latest, selected
 from harness.leaderboard.views import EVERYTHING, View
-from harness.records.record import Record
+from harness.records.record import Record, note_of
 from harness.stats import intervals
 from harness.stats.intervals import Comparison, SeedVariance
 
@@ -38,7 +38,7 @@ class ComparisonResult:
     metric: str
     a: str
     b: str
-    reconstructions: tuple[str, ...]  # those of a and b whose published formula is not known
+    reconstructions: tuple[str, ...]  # those of a and b whose published formula was not available to us
     score_a: float
     score_b: float
     problems: int
@@ -140,7 +140,7 @@ def pair_up(a: Group, b: Group, names: tuple[str, str]) -> PairedScores:
         notes.append(MICRO)
     for group, name in ((a, names[0]), (b, names[1])):
         if group.roles.reconstruction:
-            notes.append(f"{name}: {group.first['method']['note']}")
+            notes.append(f"{name}: {note_of(group.first['method'])}")
     notes += conventions.differences([a, b])
     return PairedScores(title, a, b, names, tuple(shared), first, second, tuple(notes))
 

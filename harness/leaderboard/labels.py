@@ -69,7 +69,8 @@ def of_rows(firsts: Sequence[Record]) -> list[str]:
     among_trained = _contested(recipes[i] for i, reference in enumerate(references) if not reference)
     details = [""] * len(firsts)
     for rows in by_method.values():
-        contested = _contested(own[i] for i in rows)
+        # A setting that only newer records have tells them from older ones that carry the same label.
+        contested = _contested(own[i] for i in rows) | _gained(own[i] for i in rows)
         for i in rows:
             recipe = _contested(recipes[j] for j in rows) if references[i] else among_trained
             parts = (_listed(own[i], contested), _listed(recipes[i], recipe))
@@ -139,6 +140,12 @@ def _contested(all_facts: Iterable[Facts]) -> set[str]:
     for facts in all_facts:
         contested |= {key for key, value in facts.items() if seen.setdefault(key, value) != value}
     return contested
+
+
+def _gained(all_facts: Iterable[Facts]) -> set[str]:
+    """The keys that some of ``all_facts`` have and others lack."""
+    keys = [set(facts) for facts in all_facts]
+    return set.union(*keys) - set.intersection(*keys) if keys else set()
 
 
 def _listed(facts: Facts, keys: set[str]) -> str:

@@ -21,7 +21,7 @@ from harness.leaderboard import labels as labels
 from harness.leaderboard.inference import LEVEL, Completions, Distance, Group
 from harness.leaderboard.text_tables import RECONSTRUCTED, TIED
 from harness.leaderboard.views import COMPUTE, EVERYTHING, View, split
-from harness.records.record import Record
+from harness.records.record import Record, note_of
 from harness.stats import intervals
 from harness.stats.intervals import SeedVariance
 
@@ -221,7 +221,7 @@ def _row(
         role=group.roles.role,
         reference=group.reference,
         reconstruction=group.roles.reconstruction,
-        note=first["method"]["note"],
+        note=note_of(first["method"]),
         student=first["student"],
         teacher=first["teacher"],
         settings=first["method"]["settings"],

@@ -48,7 +48,7 @@ COLUMNS = {
     "kind": "measured, or reported by a paper",
     "method": "with its variant: NAME@shuffled",
     "role": "competitor, control, or reference: a model as it comes",
-    "reconstruction": "whether the method's published formula is unknown",
+    "reconstruction": "whether the method's published formula was not available to us",
     "settings": "the method's hyper-parameters, JSON",
     "seed": "training seed",
     "student": "id of the student",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import convention
+from harness import convention, options
 from harness.estimate import model_size
 from harness.method import ReferencePoint
 from harness.records import provenance, record
@@ -70,7 +69,7 @@ def assemble(
             "baseline": method.baseline,
             "reconstruction": method.reconstruction,
             "note": method.note,
-            "settings": dataclasses.asdict(method.config),
+            "settings": options.spelt(method.config),
         },
         "task": task.title,
         "world": task.data.world,

@@ -106,7 +106,9 @@ def sources(paper: Mapping[str, Any]) -> Sequence[str]:
         lines.append(f"{source['paper']}: {source['text']}{version}.{address} Licence: {source['licence']}.")
     if paper["cells"]:
         stated = dict.fromkeys(cell["value"]["source"] for cell in paper["cells"])
-        lines += [f"{paper['method']} on a public index: {text}. {paper['url']} Licence: not stated." for text in stated]
+        lines += [
+            f"{paper['method']} on a public index: {text}. {paper['url']} Licence: not stated." for text in stated
+        ]
     return lines
 
 

@@ -53,6 +53,14 @@ def method_label(method: Mapping[str, Any]) -> str:
     return method["name"] if method["variant"] is None else f"{method['name']}@{method['variant']}"
 
 
+def note_of(method: Mapping[str, Any]) -> str:
+    """The note on a method, from the ``method`` field of a record.
+
+    Records up to 0.2 call a formula "not public" that was public, and only not available to us; the seal keeps them so.
+    """
+    return method["note"].replace("the formula is not public", "its formula was not available to us")
+
+
 def run_id(method: Mapping[str, Any], task: str, seed: int, identity: str, attempt: int = 0) -> str:
     """The name of a record and its files: ``vcrd-humaneval@micro-s0-1a2b3c4d``, when repeated ``…-r1``."""
     again = f"-r{attempt}" if attempt else ""

@@ -113,7 +113,9 @@ def _check_printed(path: Path, paper: Paper) -> None:
             raise BadInput(f"{where}: {unknown('source', cell['source'], paper['sources'])}")
         key = tuple(cell.get(part, "") for part in KEY)
         if key in seen:
-            raise BadInput(f"{where}: printed[{seen[key]}] is the same cell; give one of them a setting or leave it out")
+            raise BadInput(
+                f"{where}: printed[{seen[key]}] is the same cell; give one of them a setting or leave it out"
+            )
         seen[key] = number
 
 

@@ -49,6 +49,8 @@ class Batch:
     sources: tuple[Source, ...]  # [B]
     examples: tuple[int, ...]  # [B] see TrainingSequence.example
     places: tuple[int, ...]  # [B] see TrainingSequence.place
+    special: Tensor | None = None  # [N] bool, see Tokens.special
+    step_features: Tensor | None = None  # [N, ...] see Tokens.step_features
     source_tokens: dict[Source, int] = field(default_factory=dict)  # response tokens of the whole step, all processes
 
     @property
@@ -67,8 +69,10 @@ def segment_ends(tokenizer: PreTrainedTokenizerBase, unit: str) -> Tensor | None
     return torch.tensor(["\n" in piece or piece.rstrip().endswith((".", "!", "?")) for piece in pieces])
 
 
-def collate(sequences: Seq[TrainingSequence], pad: int, ends: Tensor | None, device: str | torch.device) -> Batch:
-    """The tensors of a micro-batch. ``ends`` [V] comes from :func:`segment_ends`."""
+def collate(
+    sequences: Seq[TrainingSequence], pad: int, ends: Tensor | None, device: str | torch.device, special: Seq[int] = ()
+) -> Batch:
+    """The tensors of a micro-batch. ``ends`` [V] comes from :func:`segment_ends`; ``special`` are token ids."""
     width = max(len(s.prompt) + len(s.response) for s in sequences)
     ids = torch.full((len(sequences), width), pad)
     mask = torch.zeros_like(ids)
@@ -104,6 +108,7 @@ def collate(sequences: Seq[TrainingSequence], pad: int, ends: Tensor | None, dev
         sources=tuple(s.source for s in sequences),
         examples=tuple(s.example for s in sequences),
         places=tuple(s.place for s in sequences),
+        special=torch.isin(labels, torch.tensor(special, dtype=labels.dtype)).to(device),
     )
 
 

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 class Cost:
     """Counts of one run.
 
-    student_tokens: through the student, forward and backward, validation included
+    student_tokens: through the student, forward and backward; the forward passes of validation and step features too
     teacher_forward_tokens: through the teacher, its own generation included; a text with a cached signal counts once
     generated_tokens: sampled from either model
     seconds: of training, with the time that the teacher takes to write texts

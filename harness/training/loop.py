@@ -42,6 +42,7 @@ from harness.training.shuffled_weights import shuffle
 from harness.training.signals import NoTeacher, TeacherLogits, TeacherSignal
 from harness.training.teacher import set_up
 from harness.training.validation import Validation
+from harness.training.whole_step import measured
 from harness.types import Source
 
 UNPREPARED = "its first, middle and last steps never ask for: what they ask for is prepared before training"
@@ -104,7 +105,9 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
 
     for index in range(start, settings.steps):
         # Collect this process' share of the step's text. Dropout is off while the student samples.
-        step = Step(index, settings.steps, rollouts.draw(index))
+        step = Step(
+            index, settings.steps, rollouts.draw(index), rollouts.epochs(index), rollouts.epochs(settings.steps)
+        )
         model.eval()
         with _faults_named(step, settings.checkpoint_every):
             asked = method.sources(step)
@@ -120,7 +123,8 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         # Gradients of the summed objective, divided by the step's weight over all processes.
         model.train()
         parts = micro_batches(sequences, settings.micro_batch)
-        batches = [collate(part, tokenizer.pad_token_id, ends, device) for part in parts]
+        special = tokenizer.all_special_ids
+        batches = [collate(part, tokenizer.pad_token_id, ends, device, special) for part in parts]
         with _faults_named(step, settings.checkpoint_every):
             sums = _backward(accelerator, student, wrapped, rollouts, method, teacher, batches, step, cost)
         report = _normalise(accelerator, student.module, sums)
@@ -223,12 +227,21 @@ def _backward(
     if method.reduction == "source":
         _count_sources(accelerator, batches)
 
-    # The shuffled control needs all weights of the step before it can permute them, hence a first pass without
-    # gradient. The teacher's hidden states of that pass are kept for the second one.
+    # What a method decides over the whole step, and the shuffled control, need all tokens before the first objective,
+    # hence passes without gradient. The teacher's hidden states of these passes are kept for the last one.
     ready: dict[int, TeacherLogits] = {}
     weights: list[Tensor | None] = [None] * len(batches)
-    if getattr(method.config, "shuffle", False):
+    shuffled = getattr(method.config, "shuffle", False)
+    if method.needs.step_features or shuffled:
         ready = {i: teacher_logits(i) for i in range(len(batches))}
+    if method.needs.step_features:
+        with student.gathered() as module, accelerator.autocast():
+            seen = [module.measure(b, method, ready[i], step) for i, b in enumerate(batches)]
+        cost.add(student_tokens=sum(batch.tokens for batch in batches))
+        features = measured(seen, batches, method, step, rollouts.batch, rollouts.gather)
+        for batch, rows in zip(batches, features, strict=True):
+            batch.step_features = rows
+    if shuffled:
         with student.gathered() as module, accelerator.autocast():
             own = [module.weigh(b, method, ready[i], step) for i, b in enumerate(batches)]
         weights = list(shuffle(own, batches, step, rollouts.gather))

@@ -67,6 +67,27 @@ class Student(nn.Module):
     @torch.no_grad()
     def weigh(self, batch: Batch, method: Method, teacher: TeacherLogits, step: Step) -> Tensor:
         """[N] the weights that the method would give: the first pass of the shuffled-weight control."""
+
+        def weights(tokens: Tokens) -> Tensor:
+            found = _weigh(method, tokens)
+            return torch.ones(len(tokens.labels), device=batch.row.device) if found is None else found
+
+        return self._of_tokens(batch, method, teacher, step, weights)
+
+    @torch.no_grad()
+    def measure(self, batch: Batch, method: Method, teacher: TeacherLogits, step: Step) -> Tensor:
+        """[N, k] what the method measures of every token before it sees the whole step."""
+        return self._of_tokens(batch, method, teacher, step, lambda tokens: method.measure(tokens).float())
+
+    def _of_tokens(
+        self,
+        batch: Batch,
+        method: Method,
+        teacher: TeacherLogits,
+        step: Step,
+        what: Callable[[Tokens], Tensor],
+    ) -> Tensor:
+        """[N, ...] ``what`` of all tokens, slice by slice, without gradient."""
         hidden, head, features, parts = self._hidden(batch), self._head(), None, []
         if method.needs.sequence_features:
             features = self._sequence_features(hidden, head, batch, method, teacher, step)
@@ -74,8 +95,7 @@ class Student(nn.Module):
             near = teacher.over(chunk.start, chunk.stop)
             for logits, start, stop in _slices(raw, head, chunk):
                 mine = None if features is None else features[start:stop]
-                weights = _weigh(method, _tokens(batch, logits, near, step, start, stop, mine))
-                parts.append(torch.ones(stop - start, device=hidden.device) if weights is None else weights)
+                parts.append(what(_tokens(batch, logits, near, step, start, stop, mine)))
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -207,7 +227,7 @@ def _features(log_probs: Tensor, batch: Batch, method: Method, step: Step, start
             step=step,
         )
     )
-    method_contract.sequence_features(method, found, stop - start)
+    method_contract.features(method, "sequence_features", found, stop - start)
     return found
 
 
@@ -245,6 +265,8 @@ def _tokens(
         validity=None if batch.validity is None else batch.validity[here],
         step=step,
         sequence_features=features,
+        step_features=None if batch.step_features is None else batch.step_features[here],
+        special=None if batch.special is None else batch.special[here],
     )
 
 

@@ -44,6 +44,7 @@ class Rollouts:
         self.student, self.data, self.sampling, self.seed = student, job.data, job.recipe.rollout, job.run.seed
         self.batch, self.max_tokens = job.recipe.training.batch, job.recipe.training.max_tokens
         self.capacity, self.full = job.method.needs.replay, job.method.needs.full
+        self.per_epoch, self.steps = job.method.needs.redraw == "epoch", job.recipe.training.steps
         self.process, self.processes = process, processes
         self.gather, self.gathered = gather, gathered
         self.teacher_texts: Seq[tuple[int, ...]] = ()  # one answer per prompt, in the student's token ids
@@ -51,6 +52,8 @@ class Rollouts:
         self.joint: JointGenerator | None = None
         self.cut = 0  # responses shortened to max_tokens so far
         self.buffer: list[TrainingSequence] = []  # the student's latest responses, equal on all processes
+        self.ahead: dict[int, TrainingSequence] = {}  # this process' responses to train on later
+        self.drawn = 0  # places of the run whose responses are sampled, on all processes, with ``Needs.redraw``
         self._how: Mixture | Speculation | None = job.method.needs.joint
         self._encoded: dict[tuple[bool, int], tuple[int, ...]] = {}
         self._responses: dict[int, tuple[int, ...]] = {}
@@ -58,6 +61,10 @@ class Rollouts:
     def draw(self, step: int) -> float:
         """Uniform in [0, 1), the same on every process."""
         return random.Random(f"{self.seed}/draw/{step}").random()
+
+    def epochs(self, steps: int) -> float:
+        """How often ``steps`` optimizer steps pass over the prompts, or over the labelled examples if that is all."""
+        return steps * self.batch / max(len(self.data.prompts or self.data.labelled), 1)
 
     def collect(self, step: Step, sources: Seq[Source], cost: Cost) -> list[TrainingSequence]:
         """This process' sequences of a step: ``batch`` prompts over all processes, each once per source.
@@ -69,7 +76,7 @@ class Rollouts:
             if source is Source.REPLAY and len(self.buffer) >= (self.capacity if self.full else 1):
                 made = self._replayed(step.index)
             elif source in (Source.STUDENT, Source.REPLAY):
-                made = self._sampled(step, Source.STUDENT, cost)
+                made = self._of_epoch(step, cost) if self.per_epoch else self._sampled(step, Source.STUDENT, cost)
                 self._keep(made)
             elif source is Source.MIXED:
                 made = self._sampled(step, source, cost)
@@ -99,23 +106,36 @@ class Rollouts:
 
     def state(self) -> dict[str, Any]:
         """The state for a checkpoint, in plain types, summed over processes. A collective: all of them call it."""
-        buffer = [dataclasses.asdict(s) | {"source": str(s.source)} for s in self.buffer]
-        return {"cut": sum(self.gather([self.cut])), "buffer": buffer}
+        ahead = self.gather([(place, _plain(s)) for place, s in self.ahead.items()])
+        return {
+            "cut": sum(self.gather([self.cut])),
+            "buffer": [_plain(s) for s in self.buffer],
+            "ahead": [list(entry) for entry in ahead],
+            "drawn": self.drawn,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state` on any number of processes; the first one continues the count of all."""
         self.cut = 0 if self.process else state["cut"]
-        self.buffer = [TrainingSequence(**row | {"source": Source(row["source"])}) for row in state["buffer"]]
+        self.buffer = [_from_plain(row) for row in state["buffer"]]
+        # A checkpoint of an earlier version has neither, and is of a method that draws nothing ahead.
+        self.ahead = {place: _from_plain(row) for place, row in state.get("ahead", ()) if self._is_mine(place)}
+        self.drawn = state.get("drawn", 0)
 
     def _mine(self, source: Source, step: int) -> list[int]:
         """This process' examples of a step."""
         pool = self.data.labelled if source is Source.DATA else self.data.prompts
-        return self._examples(len(pool), step)[self.process :: self.processes]
+        places = range(step * self.batch, (step + 1) * self.batch)
+        return self._examples(len(pool), places)[self.process :: self.processes]
 
-    def _examples(self, n: int, step: int) -> list[int]:
-        """Indices of the step's examples: every epoch is a fresh permutation."""
+    def _is_mine(self, place: int) -> bool:
+        """Whether this process trains on the response at ``place`` of the run."""
+        return place % self.batch % self.processes == self.process
+
+    def _examples(self, n: int, places: range) -> list[int]:
+        """Indices of the examples at places of the run: every epoch is a fresh permutation."""
         chosen = []
-        for place in range(step * self.batch, (step + 1) * self.batch):
+        for place in places:
             epoch, offset = divmod(place, n)
             if not chosen or offset == 0:
                 order = random.Random(f"{self.seed}/order/{epoch}").sample(range(n), n)
@@ -124,7 +144,22 @@ class Rollouts:
 
     def _sampled(self, step: Step, source: Source, cost: Cost) -> list[TrainingSequence]:
         """Responses sampled now, from the student or jointly from student and teacher."""
-        chosen = self._mine(source, step.index)
+        return self._answers(self._mine(source, step.index), step, source, cost)
+
+    def _of_epoch(self, step: Step, cost: Cost) -> list[TrainingSequence]:
+        """This process' responses of a step; a step that enters an epoch samples all that the run needs of it."""
+        n, first, end = len(self.data.prompts), step.index * self.batch, (step.index + 1) * self.batch
+        # How far is drawn is the same on every process, so that all of them gather the weights at the same steps.
+        if end > self.drawn:
+            places = range(self.drawn, min(-(-end // n) * n, self.steps * self.batch))
+            mine = [(p, i) for p, i in zip(places, self._examples(n, places), strict=True) if self._is_mine(p)]
+            made = self._answers([i for _, i in mine], step, Source.STUDENT, cost)
+            self.ahead |= {place: s for (place, _), s in zip(mine, made, strict=True)}
+            self.drawn = places.stop
+        return [self.ahead.pop(place) for place in range(first + self.process, end, self.processes)]
+
+    def _answers(self, chosen: list[int], step: Step, source: Source, cost: Cost) -> list[TrainingSequence]:
+        """Responses to the examples ``chosen``, sampled now."""
         decoding = Decoding(self.sampling.temperature, self.sampling.top_p, self.sampling.max_new_tokens)
         seeds = [stable_seed(self.seed, step.index, self.data.prompts[i].id) for i in chosen]
         prompts = [self._prompt(i, False) for i in chosen]
@@ -170,3 +205,11 @@ class Rollouts:
             example = (self.data.labelled if labelled else self.data.prompts)[i]
             self._encoded[key] = tuple(self.student.encode(self.student.render(example.prompt)))
         return self._encoded[key]
+
+
+def _plain(sequence: TrainingSequence) -> dict[str, Any]:
+    return dataclasses.asdict(sequence) | {"source": str(sequence.source)}
+
+
+def _from_plain(row: dict[str, Any]) -> TrainingSequence:
+    return TrainingSequence(**row | {"source": Source(row["source"])})

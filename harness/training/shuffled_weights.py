@@ -6,32 +6,23 @@ is therefore due to which tokens get which weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from harness.method import Step
+from harness.method import Step, WholeStep
 from harness.training.batching import Batch
+from harness.training.whole_step import Gather, over_step
 
 
-def shuffle(
-    weights: Sequence[Tensor], batches: Sequence[Batch], step: Step, gather: Callable[[list[Any]], list[Any]]
-) -> list[Tensor]:
+def shuffle(weights: Sequence[Tensor], batches: Sequence[Batch], step: Step, gather: Gather) -> list[Tensor]:
     """The weights [N] of each of this process' micro-batches, permuted over all tokens of the optimizer step.
 
     ``gather`` turns this process' list into the list of all processes.
     """
-    # One entry per sequence: its place in the optimizer step and the weights of its tokens.
-    mine = [
-        (place, part.tolist())
-        for batch, flat in zip(batches, weights, strict=True)
-        for place, part in zip(batch.places, flat.split(batch.row.bincount().tolist()), strict=True)
-    ]
-    # Sorting by place makes the permutation independent of the micro-batches and of the number of processes.
-    everyone = sorted(gather(mine))
-    flat = torch.tensor([value for _, part in everyone for value in part])
-    dealt = flat[torch.randperm(len(flat), generator=torch.Generator().manual_seed(step.index))]
-    by_place = dict(zip([p for p, _ in everyone], dealt.split([len(part) for _, part in everyone]), strict=True))
-    return [torch.cat([by_place[p] for p in batch.places]).to(batch.ids.device) for batch in batches]
+
+    def deal(flat: Tensor, whole: WholeStep) -> Tensor:
+        return flat[torch.randperm(len(flat), generator=torch.Generator().manual_seed(step.index))]
+
+    return over_step(weights, batches, step, 1, gather, deal)

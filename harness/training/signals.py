@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from harness.losses import with_rest
 from harness.models.head import Head, cut, trunk
 from harness.training.batching import Batch
 from harness.training.signal_cache import SignalCache
@@ -165,13 +166,7 @@ class TopKLogits:
 
     def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         student = logits.float().log_softmax(-1).gather(-1, self.ids[start:stop])
-        return _with_rest(student), _with_rest(self.log_probs[start:stop])
+        return with_rest(student), with_rest(self.log_probs[start:stop])
 
     def over(self, start: int, stop: int) -> TopKLogits:
         return self
-
-
-def _with_rest(log_probs: Tensor) -> Tensor:
-    """[N, K + 1] log-probabilities [N, K] and log(1 - their sum), which is never below one ulp of 1."""
-    rest = -torch.expm1(log_probs.logsumexp(-1, keepdim=True).clamp_max(0.0))
-    return torch.cat([log_probs, rest.clamp_min(torch.finfo(rest.dtype).eps).log()], -1)

@@ -11,7 +11,7 @@ from typing import Any
 from harness import registry
 from harness.leaderboard.rows import MICRO, LeaderboardRow, Section
 from harness.records import curves
-from harness.records.record import Record, method_label
+from harness.records.record import Record, method_label, note_of
 from harness.reports.board import words
 from harness.reports.plots import theme
 from harness.reports.plots.curves import BESIDES, METRICS
@@ -45,6 +45,7 @@ def context(
         "here": "run",
         "record": record,
         "label": method_label(method),
+        "note": note_of(method),
         "axis": words.axis([low, high, record["score"], max(0.0, low - 0.1), min(1.0, high + 0.1)]),
         "differs": section.differs if section else "",
         "superseded": section is None,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import registry
 from harness.leaderboard.rows import MICRO, latest
-from harness.records.record import Record, examine, label, method_label
+from harness.records.record import Record, examine, label, method_label, note_of
 from harness.records.store import Store
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _text(records: Sequence[Record], provenance_text: Mapping[str, Any] | None) 
     first = records[0]
     method, spec, cost = first["method"], first["spec"], first["cost"]
     title = method_label(method)
-    notes = [f"**{title}: {method['note']}.**"] if method["note"] else []
+    notes = [f"**{title}: {note_of(method)}.**"] if method["note"] else []
     notes += [f"{MICRO[0].upper()}{MICRO[1:]}."] if any(r["world"] == "micro" for r in records) else []
     equation = (provenance_text or {}).get("equation") or _equation(method["name"])
     teacher = f" by `{first['teacher']}`" if first["teacher"] else ""

@@ -32,8 +32,8 @@ configs:
 # Results of the reasoning distillation harness
 
 `records`: one row a record, `completions`: one row a completion with its verdict; `run_id` joins them. Scores compare
-only under equal `protocol`. Rows with `reconstruction` are of a method whose formula is not public; `world` is `micro`
-where problems were generated and are not the benchmark.
+only under equal `protocol`. Rows with `reconstruction` are of a method whose formula was not available to us; `world`
+is `micro` where problems were generated and are not the benchmark.
 """
 
 

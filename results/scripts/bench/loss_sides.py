@@ -20,6 +20,7 @@ from harness.training import objective
 from harness.training.batching import Batch, TrainingSequence, collate
 from harness.training.objective import Student, Sums
 from harness.training.signals import HiddenStateLogits, NoTeacher, TeacherLogits
+from harness.training.whole_step import measured
 from harness.types import Source
 
 EMBEDDED = 64  # rows of the input embedding, which is no part of what is measured
@@ -71,7 +72,7 @@ def batch_of(chosen: Method | None, tokens: int, seed: int = 0) -> Batch:
             sampled = tuple((-torch.rand(size, generator=extra) * 8).tolist())
         if chosen is not None and chosen.needs.proposals:
             validity = tuple(map(tuple, torch.rand(size, 2, generator=extra).tolist()))
-        texts.append(TrainingSequence(tuple(ids[:4]), tuple(ids[4:]), source, i, sampled, validity))
+        texts.append(TrainingSequence(tuple(ids[:4]), tuple(ids[4:]), source, i, sampled, validity, place=i))
     ends = None
     if chosen is not None and chosen.needs.segment != "token":
         ends = torch.arange(EMBEDDED) % 12 == 0  # steps of about a dozen tokens
@@ -79,6 +80,13 @@ def batch_of(chosen: Method | None, tokens: int, seed: int = 0) -> Batch:
     counts = made.row.bincount(minlength=len(texts)).tolist()
     made.source_tokens = {s: sum(n for n, own in zip(counts, made.sources, strict=True) if own is s) for s in order}
     return made
+
+
+def see_whole_step(student: Student, batch: Batch, chosen: Method, reading: TeacherLogits) -> None:
+    """Gives a batch that is a whole optimizer step the features of it that the method asks for."""
+    if chosen.needs.step_features:
+        values = student.measure(batch, chosen, reading, STEP)
+        (batch.step_features,) = measured([values], [batch], chosen, STEP, len(batch.sources), lambda mine: mine)
 
 
 def naive(
@@ -142,6 +150,9 @@ def prepare(spec: dict[str, Any]) -> Callable[[], tuple[float, dict[str, Tensor]
         jsd = LigerFusedLinearJSDLoss(
             weight_hard_loss=0.0, weight_soft_loss=1.0, beta=0.5, compiled=False, chunk_size=spec["chunk"]
         )
+
+    if chosen is not None:
+        see_whole_step(student, batch, chosen, reading)
 
     def work() -> tuple[float, dict[str, Tensor]]:
         if liger:

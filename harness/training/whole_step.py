@@ -1,0 +1,62 @@
+"""What is decided over a whole optimizer step: values of its tokens gathered from all micro-batches and processes.
+
+Texts are sorted by their place in the step, so that the outcome depends neither on the micro-batches nor on the number
+of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.method import Method, Step, WholeStep
+from harness.training.batching import Batch
+
+Gather = Callable[[list[Any]], list[Any]]
+
+
+def over_step(
+    values: Sequence[Tensor],
+    batches: Sequence[Batch],
+    step: Step,
+    prompts: int,
+    gather: Gather,
+    decide: Callable[[Tensor, WholeStep], Tensor],
+) -> list[Tensor]:
+    """For each micro-batch its rows [N, ...] of what ``decide`` makes of all M rows of the step.
+
+    ``values`` [N, ...] of each of this process' micro-batches. ``prompts`` is the number of prompts of a step, each of
+    which appears once per source. ``gather`` turns this process' list into the list of all processes.
+    """
+    # One entry per sequence: its place in the optimizer step, its source, and the values of its tokens.
+    mine = [
+        (place, source, part.tolist())
+        for batch, rows in zip(batches, values, strict=True)
+        for place, source, part in zip(
+            batch.places, batch.sources, rows.split(batch.row.bincount().tolist()), strict=True
+        )
+    ]
+    everyone = sorted(gather(mine), key=lambda entry: entry[0])
+    places, sources, parts = zip(*everyone, strict=True)
+    lengths = [len(part) for part in parts]
+    whole = WholeStep(
+        sequence=torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(lengths)),
+        source=sources,
+        prompt=tuple(place % prompts for place in places),
+        step=step,
+    )
+    decided = decide(torch.tensor([value for part in parts for value in part]), whole)
+    by_place = dict(zip(places, decided.split(lengths), strict=True))
+    return [torch.cat([by_place[p] for p in batch.places]).to(batch.ids.device) for batch in batches]
+
+
+def measured(
+    values: Sequence[Tensor], batches: Sequence[Batch], method: Method, step: Step, prompts: int, gather: Gather
+) -> list[Tensor]:
+    """The step features of each micro-batch's tokens, [N, ...], from what the method measured of them."""
+    return over_step(
+        values, batches, step, prompts, gather, lambda flat, whole: method.step_features(flat, whole).float()
+    )
