@@ -71,7 +71,9 @@ def _is_path(name: str) -> bool:
 
 
 def _built_in(kind: str) -> list[Entry]:
-    folder = Path(importlib.util.find_spec(f"harness.{kind}").origin).parent
+    spec = importlib.util.find_spec(f"harness.{kind}")
+    assert spec is not None and spec.origin is not None  # part of this package
+    folder = Path(spec.origin).parent
     files = sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
     return [Entry(p.stem, "built in", f"harness.{kind}.{p.stem}", read_facts(p, p.stem)) for p in files]
 
@@ -206,7 +208,7 @@ def _needs(node: ast.ClassDef) -> str:
             for keyword in call.keywords:
                 literal = isinstance(keyword.value, ast.Constant)
                 if literal and keyword.value.value is True:
-                    words.append(keyword.arg)
+                    words.append(str(keyword.arg))
                 elif literal and keyword.value.value:
                     words.append(f"{keyword.arg} {keyword.value.value}")
                 elif not literal:
@@ -221,7 +223,7 @@ def _literals(node: ast.ClassDef):
             continue
         for target in statement.targets:
             names = [t.id for t in getattr(target, "elts", [target]) if isinstance(t, ast.Name)]
-            values = statement.value.elts if isinstance(target, ast.Tuple) else [statement.value]
+            values = getattr(statement.value, "elts", []) if isinstance(target, ast.Tuple) else [statement.value]
             for key, value in zip(names, values, strict=False):
                 try:
                     yield key, ast.literal_eval(value)

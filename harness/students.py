@@ -58,6 +58,7 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
     method = training.method
     if isinstance(method, ReferencePoint):
         files = plan.teacher if method.evaluates == "teacher" else plan.student
+        assert files is not None  # the plan has both models of a reference point
         return EvaluationModel(files, UNTRAINED, trained=False)
     folder = plan.work / "trained" / training.training_id
     if fresh and students.is_there(folder) and training.training_id not in _fresh:
