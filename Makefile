@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lint leaderboard bench clean
+.PHONY: demo test quick lint leaderboard bench clean
 
 demo: $(READY)
 	$(BIN)/harness run --method vcrd --task humaneval > /dev/null & vcrd=$$!; \
@@ -15,6 +15,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q
+
+# For the edit loop: without the tests that train, start processes or wait.
+quick: $(READY)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu"
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/ty check

@@ -11,6 +11,8 @@ from conftest import tiny_model
 
 from harness.cli import main
 
+pytestmark = pytest.mark.slow
+
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 HALFWAY = str(Path(__file__).parent / "plugin/halfway_plugin.py")
 

@@ -25,6 +25,8 @@ from harness.records.store import Store
 from harness.training import checkpoint, loop, teacher_texts
 from harness.training.loop import train
 
+pytestmark = pytest.mark.slow
+
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 
 

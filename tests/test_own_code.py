@@ -11,6 +11,8 @@ from harness.cli import main
 from harness.evaluation import benchmarks, evaluate
 from harness.records.store import Store
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PARITY = (ROOT / "tests/plugin/parity_plugin.py").read_text("utf-8")
 METHOD = '''from dataclasses import dataclass

@@ -37,6 +37,12 @@ def test_a_method_fits_one_screenful_and_names_its_source():
     assert METHOD_NAMES and not wrong, "\n".join(wrong)
 
 
+def test_a_class_body_that_unpacks_a_call_is_read(tmp_path):
+    path = tmp_path / "method.py"
+    path.write_text("class A:\n    'Doc.'\n    name, paper = 'a', 'p'\n    low, high = divmod(7, 2)\n")
+    assert registry.read_facts(path, "a")["name"] == "a"
+
+
 def test_an_unknown_name_answers_with_the_nearest():
     with pytest.raises(BadInput, match="unknown method 'gdk'; did you mean gkd"):
         registry.find(registry.METHODS, "gdk")

@@ -14,6 +14,8 @@ from harness.training import signal_cache
 from harness.training.loop import train
 from harness.training.signals import HiddenStateLogits, TopKLogits
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 ASKING = [label for label in distinct() if method(label).needs.teacher == "signal"]
 FIXED = ["kd", "jsd", "skl", "tvd", "taid", "akl"]  # off-policy, on the teacher's texts

@@ -19,6 +19,8 @@ from harness.sweep.jobs import SweepOutcome, last_line
 from harness.sweep.local import LocalExecutor
 from harness.sweep.sweep import sweep
 
+pytestmark = pytest.mark.slow
+
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 SMALL = ["training.steps=2", "training.batch=2", "data.limit=4", "rollout.max_new_tokens=6"]
 
