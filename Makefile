@@ -16,9 +16,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -q
 
-# The edit loop: everything but what is marked slow.
+# The edit loop: without the tests that train, start processes or wait.
 quick: $(READY)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu"
 
 # Style, layout, and the types of the core (pyproject.toml names the files).
 lint: $(READY)

@@ -56,7 +56,7 @@ def split(name: str) -> tuple[str, str, str]:
     return (name, "", "") if _is_path(name) else name.partition("@")
 
 
-def find(kind: str, name: str) -> type:
+def find(kind: str, name: str) -> type[Any]:
     """The class that ``name`` (or the path of a Python file) leads to. Raises BadInput when there is none."""
     if _is_path(name):
         return _from_file(kind, Path(name))
@@ -71,7 +71,9 @@ def _is_path(name: str) -> bool:
 
 
 def _built_in(kind: str) -> list[Entry]:
-    folder = Path(importlib.util.find_spec(f"harness.{kind}").origin).parent
+    spec = importlib.util.find_spec(f"harness.{kind}")
+    assert spec is not None and spec.origin is not None  # part of this package
+    folder = Path(spec.origin).parent
     files = sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
     return [Entry(p.stem, "built in", f"harness.{kind}.{p.stem}", read_facts(p, p.stem)) for p in files]
 
@@ -83,7 +85,7 @@ def _installed(kind: str) -> list[Entry]:
     return [Entry(p.name, p.dist.name if p.dist else "plugin", p.value, {}) for p in points]
 
 
-def _load(kind: str, entry: Entry) -> type:
+def _load(kind: str, entry: Entry) -> type[Any]:
     module_name, _, attribute = entry.target.partition(":")
     what = f"{kind[:-1]} {entry.name!r} of {entry.owner}"
     try:
@@ -105,7 +107,7 @@ def _load(kind: str, entry: Entry) -> type:
     return _checked(kind, found)
 
 
-def _from_file(kind: str, path: Path) -> type:
+def _from_file(kind: str, path: Path) -> type[Any]:
     word = kind[:-1]
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -127,7 +129,7 @@ def _from_file(kind: str, path: Path) -> type:
     return found
 
 
-def _contract(kind: str) -> type:
+def _contract(kind: str) -> type[Any]:
     if kind == METHODS:
         from harness.method import Method
 
@@ -137,7 +139,7 @@ def _contract(kind: str) -> type:
     return Task
 
 
-def _only_class(kind: str, module: Any, name: str | None) -> type:
+def _only_class(kind: str, module: Any, name: str | None) -> type[Any]:
     """The one class of a module that fulfils the contract; ``name`` chooses where there are several."""
     contract, file = _contract(kind), error_location.shown(getattr(module, "__file__", None) or module.__name__)
     classes = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
@@ -170,7 +172,7 @@ def _only_class(kind: str, module: Any, name: str | None) -> type:
     raise BadInput(f"{file}: no class with a `name` fulfilling {base}; exactly one is needed")
 
 
-def _checked(kind: str, found: Any) -> type:
+def _checked(kind: str, found: Any) -> type[Any]:
     """``found`` with a name that file names and tables can bear, and nothing left out."""
     name, word = found.name, kind[:-1]
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -206,7 +208,7 @@ def _needs(node: ast.ClassDef) -> str:
             for keyword in call.keywords:
                 literal = isinstance(keyword.value, ast.Constant)
                 if literal and keyword.value.value is True:
-                    words.append(keyword.arg)
+                    words.append(str(keyword.arg))
                 elif literal and keyword.value.value:
                     words.append(f"{keyword.arg} {keyword.value.value}")
                 elif not literal:
@@ -221,7 +223,7 @@ def _literals(node: ast.ClassDef):
             continue
         for target in statement.targets:
             names = [t.id for t in getattr(target, "elts", [target]) if isinstance(t, ast.Name)]
-            values = statement.value.elts if isinstance(target, ast.Tuple) else [statement.value]
+            values = getattr(statement.value, "elts", []) if isinstance(target, ast.Tuple) else [statement.value]
             for key, value in zip(names, values, strict=False):
                 try:
                     yield key, ast.literal_eval(value)

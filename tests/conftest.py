@@ -65,3 +65,25 @@ def write_prompts(path: Path) -> Path:
     rows = [{"prompt": f"{'ab' * (i % 4)} {i}:", "response": f"line {i}\n{'x' * (i % 5)}."} for i in range(12)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
+
+
+@pytest.fixture
+def tiny_world(models, prompts_file, tmp_path, monkeypatch):
+    """Data of four items for the parity plugin, and ``recipe(rest)``: writes ``tiny.toml`` and returns its path.
+
+    ``rest`` is TOML that goes on in the ``[data]`` table. The models and prompts are shared by the whole session
+    unless others are given; the data and the recipe are the test's own and may be damaged.
+    """
+    (tmp_path / "data/parity").mkdir(parents=True)
+    (tmp_path / "data/parity/test.jsonl").write_text("".join(f'{{"number": {i}}}\n' for i in range(4)))
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
+
+    def recipe(rest: str, models: tuple[Path, Path] = models, prompts: Path = prompts_file) -> Path:
+        path = tmp_path / "tiny.toml"
+        path.write_text(
+            f"[models]\nstudent = '{models[0]}'\nteacher = '{models[1]}'\n"
+            f"[data]\nprompts = '{prompts}'\nlabelled = '{prompts}'\n" + rest
+        )
+        return path
+
+    return recipe

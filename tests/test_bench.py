@@ -14,6 +14,8 @@ from harness.training.signals import HiddenStateLogits, NoTeacher
 from results.scripts.bench import loss, loss_sides, measure, scaling
 from results.scripts.bench.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 VOCAB = 997
 
 

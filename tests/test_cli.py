@@ -11,20 +11,16 @@ from conftest import tiny_model
 
 from harness.cli import main
 
+pytestmark = pytest.mark.slow
+
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 HALFWAY = str(Path(__file__).parent / "plugin/halfway_plugin.py")
 
 
 @pytest.fixture
-def world(models, prompts_file, tmp_path, monkeypatch):
+def world(tiny_world, tmp_path):
     """A recipe on random models, a task by path with data, and a results folder: ``(run, results, recipe)``."""
-    (tmp_path / "data/parity").mkdir(parents=True)
-    (tmp_path / "data/parity/test.jsonl").write_text("".join(f'{{"number": {i}}}\n' for i in range(4)))
-    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
-    recipe = tmp_path / "tiny.toml"
-    recipe.write_text(
-        f"[models]\nstudent = '{models[0]}'\nteacher = '{models[1]}'\n"
-        f"[data]\nprompts = '{prompts_file}'\nlabelled = '{prompts_file}'\n"
+    recipe = tiny_world(
         "[training]\nsteps = 2\nbatch = 2\nmax_tokens = 64\n[rollout]\nmax_new_tokens = 6\n"
         "[teacher_text]\nmax_new_tokens = 6\n"
     )

@@ -25,19 +25,15 @@ from harness.records.store import Store
 from harness.training import checkpoint, loop, teacher_texts
 from harness.training.loop import train
 
+pytestmark = pytest.mark.slow
+
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 
 
 @pytest.fixture
-def world(models, prompts_file, tmp_path, monkeypatch):
+def world(tiny_world):
     """``run(results, *words)`` of a small job; models in folders of their own, which a test may damage."""
-    (tmp_path / "data/parity").mkdir(parents=True)
-    (tmp_path / "data/parity/test.jsonl").write_text("".join(f'{{"number": {i}}}\n' for i in range(4)))
-    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
-    recipe = tmp_path / "tiny.toml"
-    recipe.write_text(
-        f"[models]\nstudent = '{models[0]}'\nteacher = '{models[1]}'\n"
-        f"[data]\nprompts = '{prompts_file}'\nlabelled = '{prompts_file}'\n"
+    recipe = tiny_world(
         "[training]\nsteps = 3\nbatch = 2\nmax_tokens = 64\ncheckpoint_every = 1\nthreads = 1\n"
         "[rollout]\nmax_new_tokens = 6\n[teacher_text]\nmax_new_tokens = 6\n"
     )

@@ -11,6 +11,8 @@ from harness.estimate import memory_check, model_size, resources
 from harness.evaluation import measurement
 from harness.plan import RunRequest, prepare
 
+pytestmark = pytest.mark.slow
+
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 SMALL = [
     "training.steps=2",

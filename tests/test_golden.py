@@ -14,6 +14,8 @@ from harness.losses import jsd
 from harness.models.head import Head, chunked_sum, chunks
 from harness.training.signals import TopKLogits
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent / "golden"
 
 

@@ -19,6 +19,8 @@ from harness.training.batching import collate
 from harness.training.objective import Student
 from harness.training.rollouts import Rollouts
 
+pytestmark = pytest.mark.slow
+
 LABELS = distinct()
 
 

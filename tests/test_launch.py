@@ -13,6 +13,8 @@ from harness.errors import BadInput
 from harness.launch import processes
 from harness.records.store import Store
 
+pytestmark = pytest.mark.slow
+
 NAMES = {"one": 1, "ddp_8": 8, "fsdp_8": 8, "ddp_2x8": 16, "fsdp_2x8": 16, "cpu_2": 2, "fsdp_cpu_2": 2}
 
 

@@ -201,7 +201,9 @@ def test_retry_after_is_a_wait_that_can_be_waited(header, low, high):
     assert found is None if low is None else low <= found <= high
 
 
-@pytest.mark.parametrize("header", ["nan", "-5", "soon", date(-99)])  # passed, whenever it is read
+@pytest.mark.parametrize(
+    "header", ["nan", "-5", "soon", date(-99)], ids=["nan", "negative", "word", "past"]
+)  # passed, whenever it is read
 def test_an_odd_retry_after_falls_back_to_our_own_wait(header):
     answers = iter([f"HTTP/1.1 429 Busy\r\nRetry-After: {header}\r\nContent-Length: 0\r\n\r\n".encode(), OK])
     with listening(lambda connection, seen: answering(next(answers))(connection, seen)) as (url, seen):

@@ -11,6 +11,8 @@ from harness.cli import main
 from harness.evaluation import benchmarks, evaluate
 from harness.records.store import Store
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PARITY = (ROOT / "tests/plugin/parity_plugin.py").read_text("utf-8")
 METHOD = '''from dataclasses import dataclass
@@ -42,17 +44,10 @@ OBJECTIVE = "        return kl\n"
 
 
 @pytest.fixture
-def world(models, prompts_file, tmp_path, monkeypatch):
+def world(tiny_world, tmp_path, monkeypatch):
     """``run(*words)`` in a folder with a recipe on random models and the data of a task."""
-    (tmp_path / "data/parity").mkdir(parents=True)
-    (tmp_path / "data/parity/test.jsonl").write_text("".join(f'{{"number": {i}}}\n' for i in range(4)))
     (tmp_path / "data/parity/none.jsonl").write_text("")
-    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
-    (tmp_path / "tiny.toml").write_text(
-        f"[models]\nstudent = '{models[0]}'\nteacher = '{models[1]}'\n"
-        f"[data]\nprompts = '{prompts_file}'\nlabelled = '{prompts_file}'\n"
-        "[training]\nsteps = 5\nbatch = 2\nmax_tokens = 64\n[teacher_text]\nmax_new_tokens = 6\n"
-    )
+    tiny_world("[training]\nsteps = 5\nbatch = 2\nmax_tokens = 64\n[teacher_text]\nmax_new_tokens = 6\n")
     (tmp_path / "m.py").write_text(METHOD)
     (tmp_path / "t.py").write_text(PARITY)
     monkeypatch.chdir(tmp_path)

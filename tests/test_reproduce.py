@@ -15,6 +15,8 @@ from harness.records import reported
 from harness.records.store import Store
 from harness.stats import intervals
 
+pytestmark = pytest.mark.slow
+
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 
 

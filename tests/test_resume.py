@@ -9,6 +9,8 @@ from test_cli import PARITY, records_of, world  # noqa: F401 (a fixture)
 
 from harness.progress import Reporter
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("--set", "training.steps=4", "--set", "training.checkpoint_every=1")
 
 

@@ -9,6 +9,8 @@ from results.scripts.robustness import memory, world
 from results.scripts.robustness.forked import Point, Trace, Trial
 from results.scripts.robustness.kill import draw, report
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kill script watches processes as Linux shows them")

@@ -17,6 +17,8 @@ from harness.sandbox import TIERS, End, Sandbox, SandboxJob, Tier, box, tier, ti
 from harness.sandbox.box import Box, Refused
 from harness.sandbox.values import Digest, Iterated, Match, NotPlain, digest, dumps, loads
 
+pytestmark = pytest.mark.slow
+
 WALLED = [TIERS[0], TIERS[2]]
 
 

@@ -14,6 +14,8 @@ from harness.training import signal_cache
 from harness.training.loop import train
 from harness.training.signals import HiddenStateLogits, TopKLogits
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 ASKING = [label for label in distinct() if method(label).needs.teacher == "signal"]
 FIXED = ["kd", "jsd", "skl", "tvd", "taid", "akl"]  # off-policy, on the teacher's texts
@@ -155,20 +157,17 @@ def test_another_teacher_or_tokenizer_has_a_cache_of_its_own(fresh):
 
 
 @pytest.fixture
-def command(place, tmp_path, monkeypatch):
+def command(place, tiny_world, tmp_path):
     """``harness run`` on the random models and a task of four items; returns its exit code."""
     from pathlib import Path
 
-    (tmp_path / "data/parity").mkdir(parents=True)
-    (tmp_path / "data/parity/test.jsonl").write_text("".join(f'{{"number": {i}}}\n' for i in range(4)))
-    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
-    (student, teacher), prompts, _ = place
-    recipe = tmp_path / "tiny.toml"
-    recipe.write_text(
-        f"[models]\nstudent = '{student}'\nteacher = '{teacher}'\n"
-        f"[data]\nprompts = '{prompts}'\nlabelled = '{prompts}'\nvalidation = '{prompts}'\n"
+    models, prompts, _ = place
+    recipe = tiny_world(
+        f"validation = '{prompts}'\n"
         "[training]\nsteps = 2\nbatch = 2\nmax_tokens = 64\nsignal = 'hidden'\n[rollout]\nmax_new_tokens = 6\n"
-        "[teacher_text]\nmax_new_tokens = 6\n"
+        "[teacher_text]\nmax_new_tokens = 6\n",
+        models,
+        prompts,
     )
     task = str(Path(__file__).parent / "plugin/parity_plugin.py")
 

@@ -19,6 +19,8 @@ from harness.sweep.jobs import SweepOutcome, last_line
 from harness.sweep.local import LocalExecutor
 from harness.sweep.sweep import sweep
 
+pytestmark = pytest.mark.slow
+
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 SMALL = ["training.steps=2", "training.batch=2", "data.limit=4", "rollout.max_new_tokens=6"]
 
@@ -110,15 +112,8 @@ def test_an_interrupt_ends_what_runs(tmp_path):
 
 
 @pytest.fixture
-def words(models, prompts_file, tmp_path, monkeypatch):
-    (tmp_path / "data/parity").mkdir(parents=True)
-    (tmp_path / "data/parity/test.jsonl").write_text("".join(f'{{"number": {i}}}\n' for i in range(4)))
-    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
-    recipe = tmp_path / "tiny.toml"
-    recipe.write_text(
-        f"[models]\nstudent = '{models[0]}'\nteacher = '{models[1]}'\n"
-        f"[data]\nprompts = '{prompts_file}'\nlabelled = '{prompts_file}'\n[training]\nmax_tokens = 64\n"
-    )
+def words(tiny_world, tmp_path):
+    recipe = tiny_world("[training]\nmax_tokens = 64\n")
     settings = [word for setting in SMALL for word in ("--set", setting)]
     results = tmp_path / "results"
     return ["--task", PARITY, "--recipe", str(recipe), "--results", str(results), *settings], results, recipe

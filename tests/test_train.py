@@ -16,6 +16,8 @@ from harness.training.job import TrainingData, TrainingJob, TrainingRun
 from harness.training.loop import train
 from harness.types import Source
 
+pytestmark = pytest.mark.slow
+
 
 def quiet(*_):
     return None

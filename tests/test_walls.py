@@ -18,6 +18,8 @@ from harness.sandbox.box import Box, Refused
 from harness.sandbox.threads import MOST
 from harness.sandbox.values import Crowd, can_be_sent, dumps, loads
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def walls(tmp_path_factory):
