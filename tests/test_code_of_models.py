@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from harness.cli import main
 from harness.errors import BadInput
 from harness.grading.judges.local import LocalModel, LocalOptions
 from harness.models import files
+
+PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 
 MODEL = """
 from pathlib import Path
@@ -148,3 +151,36 @@ def test_a_pickle_in_place_of_weights_does_not_run(models, tmp_path):
         with pytest.raises(BadInput, match="cannot be loaded"):
             files.load_model(files.locate(str(folder)))
         assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_with_code_is_recorded_and_its_command_says_so(own, models, prompts_file, tmp_path, monkeypatch, capsys):
+    folder, _ = own()
+    (tmp_path / "data/parity").mkdir(parents=True)
+    (tmp_path / "data/parity/test.jsonl").write_text("".join(f'{{"number": {i}}}\n' for i in range(4)))
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
+    (tmp_path / "tiny.toml").write_text(
+        f"[models]\nstudent = '{folder}'\nteacher = '{models[1]}'\n[data]\nlabelled = '{prompts_file}'\n"
+        "[training]\nsteps = 1\nbatch = 2\nmax_tokens = 64\n"
+    )
+    place = ["--recipe", str(tmp_path / "tiny.toml"), "--results", str(tmp_path / "results")]
+    run = ["run", "--method", "sft", "--task", PARITY, *place, "--json"]
+    assert main(run) == 2  # nothing of the folder runs before the setting is given
+    assert "auto_map" in capsys.readouterr().err and not (tmp_path / "results/records").exists()
+    assert main([*run, "--set", "models.trust_remote_code=true"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)["records"]
+    assert record["spec"]["student"]["trust_remote_code"] is True
+    assert list((tmp_path / "results/work/trained").glob("sft-*/own_model.py"))  # the student keeps its code
+    main(
+        [
+            "show",
+            record["run_id"],
+            "--command",
+            "--task",
+            PARITY,
+            "--student",
+            str(folder),
+            "--results",
+            str(tmp_path / "results"),
+        ]
+    )
+    assert "models.trust_remote_code=true" in capsys.readouterr().out

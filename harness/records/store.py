@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import safe_read
+from harness.atomic import write
 from harness.errors import BadInput, RunFailed, unknown
 from harness.records.record import SCHEMA_VERSION, Record, content_hash, examine, label, load, method_label, validate
 
@@ -233,22 +234,3 @@ def _plain(record: Mapping[str, Any]) -> Record:
 def _encode(text: str) -> bytes:
     # A lone surrogate in sampled text becomes its JSON escape, so that every text survives the round trip.
     return text.encode("utf-8", "backslashreplace")
-
-
-def write(path: Path, content: bytes) -> None:
-    """Puts a whole file in place at once: a reader, or a power cut, sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

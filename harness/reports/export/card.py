@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import registry
+from harness import atomic, registry
 from harness.leaderboard.rows import MICRO, latest
 from harness.records.record import Record, examine, label, method_label
 from harness.records.store import Store
@@ -32,9 +31,7 @@ def refresh(folder: Path, store: Store, record: Record) -> None:
     records = of_training(store, record)
     facts = json.loads((folder / TRAINED).read_text("utf-8")) if (folder / TRAINED).is_file() else {}
     text = str(model_card(records, facts.get("told")))
-    temporary = folder / f".{CARD}.writing"  # one name: what a killed run left there is written over
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, folder / CARD)
+    atomic.write(folder / CARD, text.encode("utf-8", "backslashreplace"))
 
 
 def catch_up(folder: Path, store: Store, record: Record) -> None:
