@@ -1,4 +1,4 @@
-"""A model that brings code: it is named and refused, runs only where a setting says so, and a record says that it did."""
+"""A model that brings code is refused by name; the code runs only where a setting says so, and the record says it."""
 
 import json
 import os
@@ -170,17 +170,6 @@ def test_a_run_with_code_is_recorded_and_its_command_says_so(own, models, prompt
     (record,) = json.loads(capsys.readouterr().out)["records"]
     assert record["spec"]["student"]["trust_remote_code"] is True
     assert list((tmp_path / "results/work/trained").glob("sft-*/own_model.py"))  # the student keeps its code
-    main(
-        [
-            "show",
-            record["run_id"],
-            "--command",
-            "--task",
-            PARITY,
-            "--student",
-            str(folder),
-            "--results",
-            str(tmp_path / "results"),
-        ]
-    )
+    given = ["--task", PARITY, "--student", str(folder), "--results", str(tmp_path / "results")]
+    main(["show", record["run_id"], "--command", *given])
     assert "models.trust_remote_code=true" in capsys.readouterr().out
