@@ -312,7 +312,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         path.write_bytes(content)
         assert fault in refusal(path)
     assert "No such file" in refusal(tmp_path / "absent.jsonl")
-    assert "Is a directory" in refusal(tmp_path)
+    assert "is a folder" in refusal(tmp_path)
 
 
 def test_a_task_without_problems_is_no_task(write):
