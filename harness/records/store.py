@@ -63,7 +63,7 @@ class Store:
         owners: dict[Any, Path] = {}
         found = []
         for path in self._files(f"*{identity[:8]}*"):
-            record = load(path)
+            record = load(path, self.root)
             _claim(owners, record, path)
             if record["identity"] == identity:
                 found.append(record)
@@ -94,7 +94,7 @@ class Store:
         files = self._files(f"{glob.escape(name)}*")
         matches = [path for path in files if path.stem == name] or files
         if len(matches) == 1:
-            return load(matches[0])
+            return load(matches[0], self.root)
         if matches:
             names = ", ".join(path.stem for path in matches[:5])
             raise BadInput(f"{name!r} is the beginning of {len(matches)} run ids: {names}")

@@ -80,7 +80,7 @@ def _read(path: Path) -> list[Generated]:
             if not line.endswith(b"\n") or row.pop("crc32") != _checksum(row):
                 break
             found.append(Generated(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}))
-        except (ValueError, AttributeError, KeyError, TypeError):
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
             break
         good += len(line)
     with path.open("r+b") as stream:
