@@ -133,6 +133,11 @@ def printable(words: str, *, lines: bool = False) -> str:
     return (_ACTS_IN_LINES if lines else _ACTS).sub(lambda found: ascii(found[0])[1:-1], words)
 
 
+def for_stdout(text: str) -> str:
+    """Text of many lines with what acts on a terminal, or cannot be encoded, as ``\\uXXXX``, which JSON reads back."""
+    return _ACTS_IN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def warn(warnings: list[str], kind: str = "warning") -> None:
     """One line a warning on stderr, the first :data:`NAMED_AT_MOST`; then how many more there are."""
     for line in warnings[:NAMED_AT_MOST]:
