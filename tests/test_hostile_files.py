@@ -154,5 +154,7 @@ def test_a_bad_file_given_by_name_is_one_line(results, capsys, bad, tmp_path):
         ["run", "--method", "sft", "--task", "amc23", "--recipe", "micro", "--set", f"data.labelled={path}"],
         ["reproduce", f"{path}"],
     ):
+        if bad == "empty" and "recipe" in " ".join(words[-2:]):
+            continue  # an empty file is a recipe of defaults
         code, said = run(words, results, capsys)
         assert code == 2 and len(said.err.splitlines()) == 1, (words, said.err)
