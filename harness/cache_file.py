@@ -47,9 +47,11 @@ class CacheFile:
         for line in content.split(b"\n"):
             try:
                 fields = json.loads(line)
-                yield fields.pop("key"), fields
+                key = fields.pop("key")
             except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
                 continue  # torn, or not ours: its content is computed again
+            if isinstance(key, str):
+                yield key, fields
 
     def add(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
         """Appends the fields of every key. Raises RunFailed when they cannot be written."""

@@ -17,7 +17,7 @@ from typing import NoReturn
 from harness import __version__, error_location
 from harness.commands import NAMES
 from harness.errors import BadInput, RunFailed
-from harness.safe_read import printable
+from harness.safe_read import for_stdout, printable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -46,7 +46,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         with contextlib.redirect_stdout(sys.stderr):  # libraries print; stdout is for results
             printed = chosen.command(chosen)
         if printed:
-            print(printed)
+            print(for_stdout(printed))
         return chosen.exit_code
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import safe_read
+from harness import atomic, safe_read
 from harness.errors import BadInput
 from harness.task import Data, Dataset
 
@@ -70,10 +69,7 @@ def _fetch(dataset: Dataset, target: Path) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != dataset.sha256:
         raise BadInput(f"{url} has sha256 {found[:16]}…, not the pinned {dataset.sha256[:16]}…; nothing was kept")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as temporary:
-        temporary.write(content)
-    os.replace(temporary.name, target)
+    atomic.write(target, content)
     return content
 
 

@@ -93,7 +93,7 @@ def prepare(request: RunRequest) -> Plan:
     protocol = request.protocol or chosen.evaluation.protocol
     tasks = benchmarks.open_all(_distinct(request.tasks, "task"), chosen.world, judge, keep, protocol)
 
-    student = models.locate(chosen.models.student)
+    student = models.locate(chosen.models.student, chosen.models.trust_remote_code)
     _none_trains(student, built)
     if student.url is None:
         words = len(models.load_tokenizer(student))
@@ -101,7 +101,7 @@ def prepare(request: RunRequest) -> Plan:
             _within_vocabulary(method, chosen, words)
     teacher = None
     if any(_wants_teacher(method) for method, *_ in built):
-        teacher = models.locate(chosen.models.teacher)
+        teacher = models.locate(chosen.models.teacher, chosen.models.trust_remote_code)
         _none_trains(teacher, built)
         if any(m.needs.teacher == "signal" or m.needs.joint for m, *_ in built):
             models.require_same_tokenizer(student, teacher)

@@ -23,6 +23,7 @@ from harness.options import build, option
 class Models:
     student: str = option("micro:student", "hub id, folder, or micro:student")
     teacher: str = option("micro:teacher", "hub id, folder, or micro:teacher")
+    trust_remote_code: bool = option(False, "run Python code that a model's folder brings (auto_map); recorded if so")
 
 
 @dataclass(frozen=True)

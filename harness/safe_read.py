@@ -25,7 +25,7 @@ MB = 1_000_000
 RECORD, CURVE, TABLE = 4 * MB, 4 * MB, 1 * MB  # bytes; a record has a few thousand
 LARGE = 2000 * MB  # completions, benchmarks and training prompts, unpacked
 NESTING = 64  # brackets within brackets
-DIGITS = 30  # of a whole number
+DIGITS = 40  # of a whole number; transformers writes 10^30 for a length without a limit
 GZIP = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
@@ -131,6 +131,11 @@ def printable(words: str, *, lines: bool = False) -> str:
     ``lines`` lets line ends and tabs through.
     """
     return (_ACTS_IN_LINES if lines else _ACTS).sub(lambda found: ascii(found[0])[1:-1], words)
+
+
+def for_stdout(text: str) -> str:
+    """Text of many lines with what acts on a terminal, or cannot be encoded, as ``\\uXXXX``, which JSON reads back."""
+    return _ACTS_IN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def warn(warnings: list[str], kind: str = "warning") -> None:

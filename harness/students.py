@@ -78,7 +78,10 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
         students.publish(result.model, result.tokenizer, facts, folder)
     # Also what a run that was killed while publishing has left.
     shutil.rmtree(_scratch(plan, training), ignore_errors=True)
-    return EvaluationModel(ModelFiles(training.training_id, folder, ""), students.facts_of(folder), trained=True)
+    facts = students.facts_of(folder)
+    # A trained student brings the code of the student it was trained from.
+    files = ModelFiles(training.training_id, folder, "", trusted=plan.student.trusted)
+    return EvaluationModel(files, facts, trained=True)
 
 
 def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> TrainingResult:

@@ -304,7 +304,7 @@ def test_a_repeated_sample_names_both_lines(write):
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
     for name, content, fault in (
-        ("cut.gz", gzip.compress(b'{"id": "a7", "output": "2"}\n' * 50)[:-12], "cannot be read"),
+        ("cut.gz", gzip.compress(b'{"id": "a7", "output": "2"}\n' * 50)[:-12], "is no whole gzip file"),
         ("latin.jsonl", b'{"id": "a7", "output": "2"}\n{"id": "a7", "output": "\xe9"}\n', ":2: is not UTF-8"),
         ("wide.json", '[{"id": "a7"}]'.encode("utf-16"), ":1: is not UTF-8"),
     ):
@@ -312,7 +312,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         path.write_bytes(content)
         assert fault in refusal(path)
     assert "No such file" in refusal(tmp_path / "absent.jsonl")
-    assert "Is a directory" in refusal(tmp_path)
+    assert "is a folder" in refusal(tmp_path)
 
 
 def test_a_task_without_problems_is_no_task(write):

@@ -1,6 +1,7 @@
 """Records: sealed, append-only, one file each; what is damaged is named and left out."""
 
 import copy
+import gzip
 import json
 import multiprocessing
 import os
@@ -368,3 +369,55 @@ def test_validation_names_the_place():
     }
     with pytest.raises(RunFailed, match=r"\$\.cost\.steps"):
         validate(record | sealed)
+
+
+def test_packed_completions_are_read_as_the_plain_ones_were(store):
+    store.add(make_record(), make_rows())
+    (record,), _ = store.all()
+    plain = store.completions_file(record)
+    content, found = plain.read_bytes(), store.completions(record)
+    before, after = store.pack()
+    packed = store.completions_file(record)
+    assert (before, after) == (len(content), packed.stat().st_size) and packed.name == f"{plain.name}.gz"
+    assert not plain.exists() and store.completions(record) == found and store.all() == ([record], [])
+    assert store.pack() == (0, 0)
+
+    kept = packed.read_bytes()
+    packed.unlink()
+    plain.write_bytes(content)
+    store.pack()
+    assert packed.read_bytes() == kept  # no date in it
+    plain.write_bytes(content)  # interrupted between the two: the plain one counts, and packing goes on
+    assert store.completions_file(record) == plain and store.pack()[0] == len(content) and not plain.exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (lambda raw: raw[:-9], "no whole gzip file"),
+        (lambda raw: b"", "sha256 differs"),
+        (lambda raw: gzip.decompress(raw), "no whole gzip file"),  # plain under the packed name
+        (lambda raw: gzip.compress(gzip.decompress(raw) + b"\n"), "sha256 differs"),
+        (lambda raw: gzip.compress(raw), "sha256 differs"),
+    ],
+)
+def test_damaged_packed_completions_leave_their_record_out(store, damage, fault):
+    store.add(make_record(), make_rows())
+    (record,), _ = store.all()
+    store.pack()
+    path = store.completions_file(record)
+    path.write_bytes(damage(path.read_bytes()))
+    found, (warning,) = store.all()
+    assert found == [] and path.name in warning and fault in warning
+
+
+def test_packed_completions_are_never_read_outside_the_folder(store, tmp_path):
+    store.add(make_record(), make_rows())
+    (record,), _ = store.all()
+    store.pack()
+    path = store.completions_file(record)
+    elsewhere = tmp_path / "elsewhere.gz"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    found, (warning,) = store.all()
+    assert found == [] and "leads out of the folder" in warning

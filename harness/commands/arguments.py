@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
+from harness.safe_read import printable
 
 
 def results(command: argparse.ArgumentParser) -> None:
@@ -79,4 +80,4 @@ def dump(value: Any) -> str:
 def warn(warnings: Iterable[str]) -> None:
     """One line on stderr for each warning."""
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)

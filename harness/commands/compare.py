@@ -7,6 +7,7 @@ import sys
 
 from harness import safe_read
 from harness.commands import arguments
+from harness.safe_read import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -44,7 +45,7 @@ def call(chosen: argparse.Namespace) -> str:
     if chosen.json:
         return arguments.dump({"comparisons": [as_json(each) for each in found]})
     for line in dict.fromkeys(f"{each.task}: {side.words()}" for each in found for side in each.taken):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     for note in dict.fromkeys(note for each in found for note in each.notes):
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     return "\n".join(in_words(each) for each in found)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.commands import arguments
 from harness.errors import BadInput
+from harness.safe_read import printable
 
 FORMATS = ("parquet", "datasets")
 
@@ -37,5 +38,7 @@ def call(chosen: argparse.Namespace) -> str:
         from harness.reports.export import tables
 
         form = chosen.format or "parquet"
-        out = tables.export(chosen.results, chosen.out, form, lambda line: print(f"warning: {line}", file=sys.stderr))
+        out = tables.export(
+            chosen.results, chosen.out, form, lambda line: print(f"warning: {printable(line)}", file=sys.stderr)
+        )
     return arguments.dump({"out": str(out)}) if chosen.json else str(out)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from harness.commands import arguments
+from harness.safe_read import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -32,7 +33,7 @@ def call(chosen: argparse.Namespace) -> str:
     if chosen.sandbox and "sandbox" not in outcome["measures"]:
         print("warning: --sandbox is not read: the task runs no programs", file=sys.stderr)
     for warning in outcome["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)
     if chosen.json:
         # A lone surrogate in an answer is no UTF-8; here it becomes its JSON escape.
         return arguments.dump({"records": [outcome]}).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.commands import arguments, verify
 from harness.errors import BadInput
+from harness.safe_read import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -57,7 +58,7 @@ def _command(chosen: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory() as scratch:  # planning opens a judge's file of answers
         found = command.find(record, Path(scratch), verify.given_of(chosen), fetch=False)
     if not found.exact:
-        print(f"harness: not shown to make {record['run_id']}: {found.differs}", file=sys.stderr)
+        print(f"harness: not shown to make {record['run_id']}: {printable(found.differs)}", file=sys.stderr)
         chosen.exit_code = 1
     said = command.line(found.request)
     return arguments.dump({"command": said, "exact": found.exact, "differs": found.differs}) if chosen.json else said

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.commands import arguments
 from harness.commands.run import add_request, request_of
+from harness.safe_read import printable
 
 if TYPE_CHECKING:
     from harness.plan import Plan
@@ -66,7 +67,10 @@ def call(chosen: argparse.Namespace) -> str:
     failed = [one for one in done if one.status == "failed"]
     for one in failed:
         log = logs / f"{one.cell.file}.log"
-        print(f"failed: {one.cell.label} after {one.attempts} attempts: {one.words} (log: {log})", file=sys.stderr)
+        print(
+            f"failed: {one.cell.label} after {one.attempts} attempts: {printable(one.words)} (log: {log})",
+            file=sys.stderr,
+        )
     chosen.exit_code = 1 if failed else 0
     if chosen.json:
         return arguments.dump({"cells": [_told(one) for one in done]})

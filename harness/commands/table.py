@@ -10,6 +10,7 @@ from typing import Any
 from harness import safe_read
 from harness.commands import arguments
 from harness.errors import BadInput
+from harness.safe_read import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -58,7 +59,7 @@ def call(chosen: argparse.Namespace) -> str:
     tasks = None if chosen.reported and not records else chosen.task or None
     sections = leaderboard(records, tasks, store.completions, view)
     for line in grid.main(sections)[1]:
-        print(f"warning: {line}", file=sys.stderr)
+        print(f"warning: {printable(line)}", file=sys.stderr)
     layout = chosen.layout or ("tasks" if data else "both")
     parts: dict[str, bool] = {"tasks": layout != "grid", "cards": chosen.cards}
     parts["grid"] = layout == "grid" or (layout == "both" and len(sections) > 1)

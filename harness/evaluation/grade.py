@@ -15,6 +15,7 @@ from harness import unused_options
 from harness.errors import BadInput
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import open_task
+from harness.evaluation.sample_rows import content_of
 from harness.evaluation.samples import Samples, read
 from harness.task import Task
 from harness.types import Verdict
@@ -32,7 +33,7 @@ def grade(
     Raises BadInput for an unknown task or protocol, missing data or judge, or a file that :func:`read` refuses;
     RunFailed when no verdict was reached.
     """
-    stored_micro = STORED_MICRO.fullmatch(path.stem) is not None
+    stored_micro = STORED_MICRO.fullmatch(path.name.removesuffix(".gz").removesuffix(".jsonl")) is not None
     task = open_task(name, "micro" if stored_micro else "real", judge, keep, protocol)
     if stored_micro and task.data.world != "micro":
         raise BadInput(f"{path}: holds completions of the micro world, not of {task.title}; name the task with @micro")
@@ -58,7 +59,7 @@ def grade(
         "problems_total": len(task.items),
         "dataset": {"source": task.data.source, "sha256": task.data.sha256},
         "grader": task.grader_identity(),
-        "samples_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "samples_sha256": hashlib.sha256(content_of(path)).hexdigest(),
         "warnings": [
             *samples.warnings,
             *evaluate.warnings_of(task, rows, score.counts, figures),

@@ -16,18 +16,14 @@ gzipped or not, all of one format.
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import safe_read
 from harness.errors import BadInput
-
-GZIP_MAGIC = b"\x1f\x8b"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -64,15 +60,19 @@ class SampleRow:
 
 def read_rows(path: Path) -> list[SampleRow]:
     """The rows of ``path``. Raises BadInput for a file that holds none, naming the line that is malformed."""
-    try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if content.startswith(GZIP_MAGIC) else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadInput(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    rows = list(_rows(content.removeprefix(BYTE_ORDER_MARK), path))
+    rows = list(_rows(content_of(path).removeprefix(safe_read.BYTE_ORDER_MARK), path))
     if not rows:
         raise BadInput(f"{path}: holds no completions")
     return rows
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a file of completions, unpacked where gzip packed them. Raises BadInput."""
+    try:
+        content = safe_read.content(path, safe_read.LARGE)
+        return safe_read.unpacked(content) if content.startswith(safe_read.GZIP) else content
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
 
 
 def format_of(rows: Sequence[SampleRow], family: str) -> Format:

@@ -41,7 +41,7 @@ def _settle(found: ComparisonResult) -> str:
         ways.append(f"about {_many(int(found.more_seeds), 'more seed')}")
     if ways:
         return f"{' or '.join(ways)} would settle a difference of this size (80 % power)"
-    if found.times_both > 1:
+    if 1 < found.times_both < math.inf:
         times = found.times_both
         together = (
             f"{_many(math.ceil(found.problems * times), 'problem')} with {math.ceil(len(found.seeds) * times)} seeds"

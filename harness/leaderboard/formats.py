@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import safe_read
-from harness.errors import BadInput, unknown
+from harness import atomic, safe_read
+from harness.errors import BadInput, RunFailed, unknown
 from harness.leaderboard import grid, numbers, text_tables
 from harness.leaderboard.inference import LEVEL
 from harness.leaderboard.rows import LeaderboardRow, Section
@@ -42,12 +42,13 @@ def render(sections: Sequence[Section], format: str, extra: Sequence[Table] = ()
 def update_between_markers(path: Path | str, text: str, name: str) -> bool:
     """Replaces what stands between ``<!-- BEGIN name -->`` and ``<!-- END name -->``; says whether it changed.
 
-    Raises BadInput when the file cannot be read or does not hold the two markers, once and in this order.
+    Raises BadInput when the file cannot be read or does not hold the two markers, once and in this order; RunFailed
+    when it cannot be written.
     """
     path = Path(path)
     begin, end = f"<!-- BEGIN {name} -->", f"<!-- END {name} -->"
     try:
-        before = path.read_text(encoding="utf-8")
+        before = path.read_bytes().decode("utf-8")  # line ends as they are
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read ({error})") from None
     if (before.count(begin), before.count(end)) != (1, 1) or before.index(begin) > before.index(end):
@@ -55,7 +56,10 @@ def update_between_markers(path: Path | str, text: str, name: str) -> bool:
     head, rest = before.split(begin)
     after = f"{head}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}"
     if after != before:
-        path.write_text(after, encoding="utf-8")
+        try:
+            atomic.write(path, after.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise RunFailed(f"{path} could not be written ({error.strerror}); it is as it was") from None
     return after != before
 
 

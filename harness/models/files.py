@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import safe_read
 from harness.errors import BadInput
 from harness.models import openai_client
 from harness.models.openai_client import PATIENT_S, ClientOptions
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 MICRO = "micro:"
 ASIDE = {"manifest.json", "training.json"}  # of how a model came about: they decide no text
 SERVED = "openai:"
+TRUST = "--set models.trust_remote_code=true (of a judge: hf:MODEL,trust_remote_code=true)"
+CONFIGURATIONS = ("config.json", "tokenizer_config.json", "generation_config.json")  # may name code in auto_map
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,17 @@ class ModelFiles:
     sha256: str
     url: str | None = None
     client: ClientOptions | None = None  # how that server is reached
+    trusted: bool = False  # it brings Python code of its own, and the user said that it may run
 
-    def identity(self) -> dict[str, str]:
-        return {"id": self.id, "sha256": self.sha256}
+    def identity(self) -> dict[str, Any]:
+        return {"id": self.id, "sha256": self.sha256} | ({"trust_remote_code": True} if self.trusted else {})
 
 
-def locate(name: str) -> ModelFiles:
-    """The files of a model, fetched from the hub if need be. Raises BadInput when they cannot be had."""
+def locate(name: str, trust: bool = False) -> ModelFiles:
+    """The files of a model, fetched from the hub if need be. Raises BadInput when they cannot be had.
+
+    A model that brings code of its own is refused unless ``trust`` says that this code may run.
+    """
     if name.startswith(MICRO):
         from harness.micro.world import model_path
 
@@ -60,7 +67,7 @@ def locate(name: str) -> ModelFiles:
             raise BadInput(f"{name} is no model folder: config.json is missing")
         if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
             raise BadInput(f"{name} holds no weights (*.safetensors): the model folder is incomplete")
-        return ModelFiles(portable(name), path, _digest(path))
+        return _in_folder(portable(name), path, trust)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise BadInput(f"no model folder at {name}; give a folder, a hub id such as org/name, or micro:student")
     from huggingface_hub import snapshot_download
@@ -71,7 +78,48 @@ def locate(name: str) -> ModelFiles:
     except Exception as error:  # the hub client raises dozens of unrelated types for "cannot be had"
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise BadInput(f"model {name} is no local folder and the hub did not give it: {reason}") from None
-    return ModelFiles(name, folder, _digest(folder))
+    return _in_folder(name, folder, trust)
+
+
+def _in_folder(name: str, folder: Path, trust: bool) -> ModelFiles:
+    own = own_code(folder)
+    if own and not trust:
+        raise BadInput(
+            f"the model {name} brings code of its own ({own}), which is not run; use another model, or read that code "
+            f"and allow it with {TRUST}"
+        )
+    return ModelFiles(name, folder, _digest(folder, bool(own)), trusted=bool(own))
+
+
+def own_code(folder: Path) -> str:
+    """Where the configuration of a model names Python code that loading it would run, or "".
+
+    Raises BadInput for a configuration that cannot be read, and for code of another repository: no hash of the
+    folder covers it, so nothing says what would run.
+    """
+    found = ""
+    for file in CONFIGURATIONS:
+        if not (folder / file).exists():
+            continue
+        try:
+            content = safe_read.value(safe_read.content(folder / file, safe_read.RECORD), finite=False)
+        except BadInput as error:
+            raise BadInput(f"{folder / file}: {error}") from None
+        if not isinstance(content, dict):
+            raise BadInput(f"{folder / file}: is not a JSON object")
+        names = [part for value in _values(content.get("auto_map")) for part in _values(value)]
+        kernels = [v for key, v in content.items() if key.endswith("attn_implementation") and "/" in str(v)]
+        for foreign in [name for name in names if "--" in str(name)] + kernels:
+            raise BadInput(f"{folder / file}: takes code from elsewhere ({str(foreign)[:80]!r}), which is never run")
+        found = found or (f"auto_map in {file}" if names else "")
+    return found
+
+
+def _values(value: Any) -> list[Any]:
+    """The members of a list or an object; of anything else itself, and nothing of None."""
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def is_here(name: str) -> bool:
@@ -109,12 +157,13 @@ def portable(name: str) -> str:
 
 def content_hash(files: ModelFiles) -> str:
     """The sha256 of weights, configuration and tokenizer, also of a student that was trained here."""
-    return files.sha256 or _digest(files.path)
+    return files.sha256 or _digest(files.path, files.trusted)
 
 
-def _digest(folder: Path) -> str:
+def _digest(folder: Path, code: bool = False) -> str:
+    """The hash of the files that decide texts; ``code`` adds the Python files of a model that runs them."""
     digest = hashlib.sha256()
-    wanted = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"}
+    wanted = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"} | ({".py"} if code else set())
     for file in sorted(p for p in folder.iterdir() if p.suffix in wanted and p.name not in ASIDE):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
@@ -128,7 +177,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
 
     _check_there(files)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=files.trusted)
     except Exception as error:  # tokenizer loading surfaces parser errors of several libraries
         raise BadInput(f"the tokenizer of {files.id} cannot be loaded: {_first_line(error)}") from None
     if tokenizer.eos_token_id is None:
@@ -149,7 +198,12 @@ def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -
     kwargs: dict[str, Any] = {"attn_implementation": "sdpa"} if device.startswith("cuda") else {}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            files.path, dtype=getattr(torch, dtype), output_loading_info=True, trust_remote_code=False, **kwargs
+            files.path,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+            trust_remote_code=files.trusted,
+            weights_only=True,  # of pytorch_model.bin: a pickle that would run code is refused
+            **kwargs,
         )
     except Exception as error:  # safetensors, json, OS and config errors: all mean that this folder is no model
         raise BadInput(f"the model {files.id} cannot be loaded: {_first_line(error)}") from None
@@ -224,7 +278,7 @@ def text_rule(files: ModelFiles) -> dict[str, Any]:
 
 def _first_line(error: BaseException) -> str:
     if "trust_remote_code" in str(error):
-        return "it runs code of its own (auto_map in its configuration), which is not run here; use a model without"
+        return f"it brings code of its own, which is not run; use another model, or allow it with {TRUST}"
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]
 

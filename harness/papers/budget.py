@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness import atomic, safe_read
 from harness.errors import BadInput
 from harness.leaderboard import equal_compute
 from harness.records.record import Record, fingerprint
@@ -46,8 +47,8 @@ def decide(base: Mapping[str, Sequence[Record]], target: str, control: str, unit
     key = fingerprint({"specs": specs, "target": target, "unit": unit})
     if file.is_file():
         try:
-            earlier = ComputeBudget(**json.loads(file.read_text("utf-8")))
-        except (ValueError, TypeError) as error:
+            earlier = ComputeBudget(**safe_read.value(safe_read.content(file, safe_read.TABLE)))
+        except (BadInput, TypeError) as error:
             raise BadInput(f"{file}: is not what was written there ({error}); remove it to decide anew") from None
         if earlier.key == key:
             return earlier
@@ -60,8 +61,7 @@ def decide(base: Mapping[str, Sequence[Record]], target: str, control: str, unit
         if name != control and buys != steps[name] and not equal_compute.alike(costs[name], costs[target]):
             bought[name] = buys
     found = ComputeBudget(unit, target, costs, steps, bought, key)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asdict(found), indent=1) + "\n", "utf-8")
+    atomic.write(file, (json.dumps(asdict(found), indent=1) + "\n").encode())
     return found
 
 

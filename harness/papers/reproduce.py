@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness import atomic
 from harness.errors import BadInput, RunFailed, unknown
 from harness.papers import budget
 from harness.papers.spec import PARTS, ModelPair, PaperSpec
@@ -214,17 +215,14 @@ def _recipe_file(wanted: str | ModelPair, folder: Path) -> str:
             lines.append(f"[{part}]")
             lines += [f"{key} = {json.dumps(fact.value)}" for key, fact in wanted.facts[part].items()]
     path = folder / f"{wanted.name}.toml"
-    path.write_text("\n".join(lines) + "\n", "utf-8")
+    atomic.write(path, ("\n".join(lines) + "\n").encode())
     return str(path)
 
 
 def write(outcome: Reproduction, text: str, facts: Any) -> Path:
     """The page and its numbers, beside the records that they tell of. Returns the page's path."""
     folder = outcome.wish.results / "reproductions"
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{outcome.blueprint.name}-{outcome.wish.scale}.md"
     for file, content in ((path, text), (path.with_suffix(".json"), json.dumps(facts, indent=1, ensure_ascii=False))):
-        temporary = file.with_name(f".{file.name}.tmp")
-        temporary.write_text(content.rstrip() + "\n", "utf-8")
-        temporary.replace(file)
+        atomic.write(file, (content.rstrip() + "\n").encode("utf-8", "backslashreplace"))
     return path

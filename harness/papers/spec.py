@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from harness import recipe
+from harness import recipe, safe_read
 from harness.errors import BadInput, unknown
 from harness.estimate.resources import DEVICES
 from harness.estimate.shapes import Shape
@@ -110,9 +110,9 @@ def load(name_or_file: str, results: Path | str = "results") -> PaperSpec:
     """
     if name_or_file.endswith(".toml"):
         try:
-            name, content = Path(name_or_file).stem, Path(name_or_file).read_bytes()
-        except OSError as error:
-            raise BadInput(f"paper file {name_or_file}: {error.strerror}") from None
+            name, content = Path(name_or_file).stem, safe_read.content(name_or_file, safe_read.TABLE)
+        except BadInput as error:
+            raise BadInput(f"paper file {name_or_file}: {error}") from None
     elif name_or_file in names():
         name, content = name_or_file, (resources.files("harness.papers") / f"{name_or_file}.toml").read_bytes()
     elif name_or_file in reported.names(results):
@@ -123,8 +123,10 @@ def load(name_or_file: str, results: Path | str = "results") -> PaperSpec:
     else:
         raise unknown("paper", name_or_file, names())
     try:
+        if safe_read.depth(content) > safe_read.NESTING:
+            raise ValueError(f"brackets nested more than {safe_read.NESTING} deep")
         table = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, UTF-8, dates, and numbers of thousands of digits
         raise BadInput(f"{name_or_file}: not TOML: {error}") from None
     _keys(table, {"reported", "method", "about", "paper", "shared", "pair", "micro"}, name_or_file)
     for key in ("reported", "method", "about"):

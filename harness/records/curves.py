@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from harness import safe_read
-from harness.records.store import write
+from harness.atomic import write
 
 POINTS = 100
 Point = dict[str, float | None]

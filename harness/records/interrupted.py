@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import safe_read
+from harness.atomic import write
 from harness.errors import BadInput
 from harness.records import students
-from harness.records.store import Store, write
+from harness.records.store import Store
 
 SPEC = "spec.json"
 

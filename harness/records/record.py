@@ -87,9 +87,9 @@ def validate(record: Mapping[str, Any]) -> None:
         raise RunFailed(f"the record does not fit its schema at {error.json_path}: {error.message[:200]}")
 
 
-def load(path: Path) -> Record:
-    """The record in ``path``. Raises BadInput saying why it cannot be trusted."""
-    record, fault = examine(path)
+def load(path: Path, inside: Path | None = None) -> Record:
+    """The record in ``path``, as :func:`examine` reads it. Raises BadInput saying why it cannot be trusted."""
+    record, fault = examine(path, inside)
     if record is None:
         raise BadInput(f"{path}: {fault}; restore the file, or run again with --again")
     return record

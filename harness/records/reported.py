@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness import safe_read
 from harness.errors import BadInput, unknown
 
 Paper = dict[str, Any]
@@ -63,13 +64,9 @@ def load(path: Path) -> Paper:
     import jsonschema
 
     try:
-        paper = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not JSON: {error}") from None
+        paper = safe_read.value(safe_read.content(path, safe_read.RECORD))
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
     errors = jsonschema.Draft202012Validator(schema()).iter_errors(paper)
     if fault := jsonschema.exceptions.best_match(errors):
         raise BadInput(f"{path}: {_place(paper, fault)}: {fault.message[:200]}")

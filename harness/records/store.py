@@ -1,7 +1,7 @@
 """The archive: immutable result records and the completions they were scored on.
 
     <root>/records/<task>/<method[@variant]>/<run_id>.json     one record, one file, never changed
-    <root>/completions/<run_id>.jsonl                          its completions with their verdicts
+    <root>/completions/<run_id>.jsonl[.gz]                     its completions with their verdicts, plain or packed
 
 Nothing is overwritten: running again appends a later ``attempt`` of the same ``identity``, and readers take
 the latest. Several processes may write at once, and a killed one leaves no half record.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import glob
+import gzip
 import hashlib
 import json
 import os
@@ -23,8 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import safe_read
+from harness.atomic import write
 from harness.errors import BadInput, RunFailed, unknown
 from harness.records.record import SCHEMA_VERSION, Record, content_hash, examine, label, load, method_label, validate
+
+PACKED = ".gz"  # ends the name of a file of completions that was packed
 
 
 class Store:
@@ -59,7 +63,7 @@ class Store:
         owners: dict[Any, Path] = {}
         found = []
         for path in self._files(f"*{identity[:8]}*"):
-            record = load(path)
+            record = load(path, self.root)
             _claim(owners, record, path)
             if record["identity"] == identity:
                 found.append(record)
@@ -90,7 +94,7 @@ class Store:
         files = self._files(f"{glob.escape(name)}*")
         matches = [path for path in files if path.stem == name] or files
         if len(matches) == 1:
-            return load(matches[0])
+            return load(matches[0], self.root)
         if matches:
             names = ", ".join(path.stem for path in matches[:5])
             raise BadInput(f"{name!r} is the beginning of {len(matches)} run ids: {names}")
@@ -101,10 +105,9 @@ class Store:
 
     def completions(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The stored completions with their verdicts. Raises BadInput when they are gone or were changed."""
-        entry = record["completions"]
-        path = self.root / entry["file"]
+        entry, path = record["completions"], self.completions_file(record)
         try:
-            content = safe_read.content(path, safe_read.LARGE, self.root)
+            content = self._unpacked(path)
         except BadInput as error:
             raise BadInput(f"{path}: completions of {record['run_id']}: {error}") from None
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
@@ -116,18 +119,47 @@ class Store:
 
     def _edited(self, record: Mapping[str, Any]) -> str:
         """How the completions kept differ from those that were scored, or "". Missing ones are no contradiction."""
-        entry = record["completions"]
-        path = self.root / entry["file"]
+        entry, path = record["completions"], self.completions_file(record)
         if not os.path.lexists(path):
             return ""
         try:
-            content = safe_read.content(path, safe_read.LARGE, self.root)
+            content = self._unpacked(path)
             if hashlib.sha256(content).hexdigest() != entry["sha256"]:
                 return f"its completions in {path} are not those it was scored on (sha256 differs)"
             safe_read.text(content)
         except BadInput as error:
             return f"its completions in {path}: {error}"
         return ""
+
+    def completions_file(self, record: Mapping[str, Any]) -> Path:
+        """Where the completions of ``record`` lie: the file that it names, or that file packed by :func:`pack`."""
+        plain = self.root / record["completions"]["file"]
+        packed = plain.with_name(plain.name + PACKED) if plain.name else plain
+        return packed if os.path.lexists(packed) and not os.path.lexists(plain) else plain
+
+    def _unpacked(self, path: Path) -> bytes:
+        content = safe_read.content(path, safe_read.LARGE, self.root)
+        return safe_read.unpacked(content) if path.name.endswith(PACKED) else content
+
+    def pack(self) -> tuple[int, int]:
+        """Packs the completions of every sound record that still lie plain. Returns the bytes before and after.
+
+        Records keep the checksum of what was packed, so none changes. The plain file goes only after the packed one
+        stands and gives back the same bytes; interrupted, the same call goes on.
+        """
+        before = after = 0
+        for record in self.all()[0]:
+            path = self.completions_file(record)
+            if path.name.endswith(PACKED) or not path.is_file():
+                continue
+            content = safe_read.content(path, safe_read.LARGE, self.root)
+            packed = gzip.compress(content, 9, mtime=0)  # no date in it: the same completions give the same file
+            if safe_read.unpacked(packed) != content:
+                raise RunFailed(f"{path} does not come back as it was packed; it is left as it is")
+            write(path.with_name(path.name + PACKED), packed)
+            path.unlink()
+            before, after = before + len(content), after + len(packed)
+        return before, after
 
     def path_of(self, record: Mapping[str, Any]) -> Path:
         """Where ``record`` lies, or would lie."""
@@ -233,22 +265,3 @@ def _plain(record: Mapping[str, Any]) -> Record:
 def _encode(text: str) -> bytes:
     # A lone surrogate in sampled text becomes its JSON escape, so that every text survives the round trip.
     return text.encode("utf-8", "backslashreplace")
-
-
-def write(path: Path, content: bytes) -> None:
-    """Puts a whole file in place at once: a reader, or a power cut, sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -183,6 +183,7 @@ def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) ->
         *kept,
         *_method_settings(spec, method),
         *_training_settings(spec, chosen),
+        *_trust(spec, chosen),
         *_evaluation_settings(protocol, task, chosen, name),
     ]
     settings += _data_limit(spec, chosen) if not any(s.startswith("data.limit=") for s in settings) else []
@@ -254,6 +255,12 @@ def _training_settings(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
     return found
 
 
+def _trust(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
+    """``models.trust_remote_code`` where a model of the record ran code of its own and the recipe does not allow it."""
+    ran = any((spec.get(role) or {}).get("trust_remote_code") for role in ("student", "teacher"))
+    return [_setting("models.trust_remote_code", True)] if ran and not chosen.models.trust_remote_code else []
+
+
 def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe, name: str | None) -> list[str]:
     """The decoding and the limit of the measurement, where the task and the recipe say otherwise."""
     found = []
@@ -312,6 +319,7 @@ def judge_word(protocol: Mapping[str, Any]) -> str | None:
     words = [f"{kind}:{judge['model']}"]
     words += [f"{key}={judge[key]}" for key in ("revision",) if kind == "openai" and judge.get(key) is not None]
     words += [f"{key}={judge[key]}" for key in ("protocol", "temperature", "max_tokens") if judge.get(key) is not None]
+    words += ["trust_remote_code=true"] if judge.get("trust_remote_code") is True else []
     return ",".join(words)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from harness import safe_read
+from harness.errors import BadInput
 from harness.sweep.cells import SweepCell
 
 BAD_INPUT = 2  # the exit code that no retry mends
@@ -75,10 +76,10 @@ def ended(code: int, log: Path) -> SweepOutcome:
     """The outcome of a process that ended with ``code``."""
     if code == 0:
         try:
-            records = json.loads(log.with_suffix(".json").read_text("utf-8"))["records"]
-        except (OSError, ValueError, KeyError):
+            printed = safe_read.value(safe_read.content(log.with_suffix(".json"), safe_read.LARGE), finite=False)
+            return SweepOutcome(0, tuple(record["run_id"] for record in printed["records"]))
+        except (BadInput, KeyError, TypeError):
             return SweepOutcome(None, (), f"{log.with_suffix('.json').name} holds no records")
-        return SweepOutcome(0, tuple(record["run_id"] for record in records))
     return SweepOutcome(code, (), last_line(log) or f"ended with {code}")
 
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness import safe_read
 from harness.data import parse
 from harness.errors import BadInput
 from harness.recipe import DataSources
@@ -31,9 +32,9 @@ def load(name: str, sources: DataSources, *, labelled: bool) -> list[Example]:
             raise BadInput(f"{name} lies below HARNESS_DATA, which is not set; set it, or give a file")
         path = Path(root) / name.removeprefix(BELOW_DATA)
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"training prompts {name} cannot be read: {error.strerror}") from None
+        content = safe_read.content(path, safe_read.LARGE)
+    except BadInput as error:
+        raise BadInput(f"training prompts {name}: {error}") from None
     found = []
     for number, row in enumerate(parse(content, path), 1):
         prompt, response = row.get(sources.prompt_field), row.get(sources.response_field)

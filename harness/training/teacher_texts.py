@@ -81,7 +81,7 @@ def _read(path: Path) -> list[Generated]:
                 break
             fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
             found.append(Generated(**fields))
-        except (ValueError, AttributeError, KeyError, TypeError):
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
             break
         good += len(line)
     with path.open("r+b") as stream:

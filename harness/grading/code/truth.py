@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import atomic
 from harness.data import cache_dir
 from harness.errors import RunFailed
 from harness.grading.code.problem import CodeProblem
@@ -91,9 +90,6 @@ def _write(path: Path, found: Truth) -> None:
     outputs = [text.decode("ascii") for text in found.outputs]
     kept = {"sha256": _checksum(outputs, found.seconds), "outputs": outputs, "seconds": found.seconds}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="ascii") as file:
-            json.dump(kept, file)
-        os.replace(file.name, path)
+        atomic.write(path, json.dumps(kept).encode("ascii"))
     except OSError as error:
         logging.getLogger(__name__).warning("expected outputs are not kept: %s", error)

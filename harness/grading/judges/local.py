@@ -21,6 +21,7 @@ class LocalOptions(JudgeOptions):
 
     device: str = option("cpu", "where the model runs, e.g. cuda")
     dtype: str = option("float32", "of the weights", choices=("float32", "bfloat16", "float16"))
+    trust_remote_code: bool = option(False, "run Python code that the model's folder brings (auto_map)")
 
 
 class LocalModel:
@@ -31,11 +32,12 @@ class LocalModel:
     def __init__(self, name: str, options: LocalOptions):
         from harness.models.files import locate
 
-        self.files, self.options = locate(name), options
+        self.files, self.options = locate(name, options.trust_remote_code), options
         self._generator: Any = None
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": "hf", "model": self.files.id, "revision": self.files.sha256}
+        identity = {"kind": "hf", "model": self.files.id, "revision": self.files.sha256}
+        return identity | ({"trust_remote_code": True} if self.files.trusted else {})
 
     def ask(self, messages: list[dict[str, str]], temperature: float, max_tokens: int, top_logprobs: int) -> Reply:
         if self._generator is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from harness import safe_read
 from harness.data import parse
 from harness.errors import BadInput
 from harness.grading.judges.judgement import Judgement, PairToJudge
@@ -33,9 +34,9 @@ class Replay:
 
     def __init__(self, path: Path):
         try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise BadInput(f"--judge replay:{path}: cannot be read ({error.strerror})") from None
+            content = safe_read.content(path, safe_read.LARGE)
+        except BadInput as error:
+            raise BadInput(f"--judge replay:{path}: {error}") from None
         rows = parse(content, path)
         if not rows:
             raise BadInput(f"--judge replay:{path}: holds no annotations")

@@ -7,14 +7,13 @@ interval; what is a reconstruction or a generated problem says so.
 from __future__ import annotations
 
 import inspect
-import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import registry
+from harness import atomic, registry, safe_read
+from harness.errors import BadInput
 from harness.leaderboard.rows import MICRO, latest
 from harness.records.record import Record, examine, label, method_label, note_of
 from harness.records.store import Store
@@ -30,11 +29,19 @@ PARTS = ("training", "rollout", "teacher_text")  # of a specification, in the or
 def refresh(folder: Path, store: Store, record: Record) -> None:
     """Writes the card of the student in ``folder`` from all records of the training that ``record`` belongs to."""
     records = of_training(store, record)
-    facts = json.loads((folder / TRAINED).read_text("utf-8")) if (folder / TRAINED).is_file() else {}
-    text = str(model_card(records, facts.get("told")))
-    temporary = folder / f".{CARD}.writing"  # one name: what a killed run left there is written over
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, folder / CARD)
+    text = str(model_card(records, _told(folder)))
+    atomic.write(folder / CARD, text.encode("utf-8", "backslashreplace"))
+
+
+def _told(folder: Path) -> dict[str, str] | None:
+    """What ``training.json`` keeps for the card; None where the file is gone or odd, since no score rests on it."""
+    try:
+        facts = safe_read.value(safe_read.content(folder / TRAINED, safe_read.LARGE, folder), finite=False)
+    except BadInput:
+        return None
+    told = facts.get("told") if isinstance(facts, dict) else None
+    sound = isinstance(told, dict) and all(isinstance(text, str) for text in told.values())
+    return told if sound else None
 
 
 def catch_up(folder: Path, store: Store, record: Record) -> None:
@@ -56,7 +63,7 @@ def provenance_text(method: object, sources: Any, prompts: Sequence[Any], labell
 def of_training(store: Store, record: Record) -> list[Record]:
     """The latest sound records of the student that ``record`` measures, by task."""
     files = store.records_dir.glob(f"*/{label(method_label(record['method']))}/*.json")
-    found = [sound for path in sorted(files) if (sound := examine(path)[0]) is not None]
+    found = [sound for path in sorted(files) if (sound := examine(path, store.root)[0]) is not None]
     same = [one for one in found if one["training_id"] == record["training_id"]]
     return sorted(latest(same), key=lambda one: (one["task"], one["protocol"]["hash"]))
 

@@ -222,7 +222,7 @@ def _outputs() -> Iterator[str]:
         (maths, "strings (lm-eval's `aime`)", lambda key, text: strings(golds[key], text)),
         (code, "EvalPlus, patient", run),
     ):
-        rows = [row for path in sorted(OUTPUTS.glob(f"*-{task.title}-*.jsonl")) for row in _stored(path)]
+        rows = [row for path in sorted(OUTPUTS.glob(f"*-{task.title}-*.jsonl*")) for row in _stored(path)]
         ours, theirs = [row["score"] == 1 for row in rows], [right(row["problem_id"], row["text"]) for row in rows]
         apart = [(row, us) for row, us, it in zip(rows, ours, theirs, strict=True) if us != it]
         only = sum(us for _, us in apart), sum(not us for _, us in apart)

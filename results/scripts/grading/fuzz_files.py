@@ -22,7 +22,9 @@ from random import Random
 from typing import Any
 
 from harness.errors import BadInput
+from harness.evaluation.sample_rows import content_of
 from harness.records.record import content_hash
+from harness.records.store import Store
 from harness.registry import TASKS, find
 from results.scripts.grading.fuzz_families import Trial
 
@@ -125,7 +127,7 @@ def _records(rng: Random, folder: Path) -> tuple[str, list[str]]:
     for record in chosen:
         _copy(record, results)
         facts = json.loads(record.read_text("utf-8"))
-        _copy(SOUND / facts["completions"]["file"], results)
+        _copy(Store(SOUND).completions_file(facts), results)
         curve = SOUND / "curves" / f"{facts['training_id']}.json"
         if curve.is_file():
             _copy(curve, results)
@@ -205,8 +207,8 @@ def _benchmark(rng: Random, folder: Path) -> tuple[str, list[str]]:
 
 def _samples(rng: Random, folder: Path) -> tuple[str, list[str]]:
     path = folder / "samples.jsonl"
-    source = rng.choice(sorted((SOUND / "completions").glob(f"*-{TASK}-*.jsonl")))
-    path.write_text("".join(source.read_text("utf-8").splitlines(keepends=True)[:20]), "utf-8")
+    source = rng.choice(sorted((SOUND / "completions").glob(f"*-{TASK}-*.jsonl*")))
+    path.write_bytes(b"".join(content_of(source).splitlines(keepends=True)[:20]))
     _damage(rng, path)
     return "samples: grade", ["grade", "--task", TASK, "--samples", str(path), "--results", str(folder / "results")]
 
