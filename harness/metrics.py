@@ -107,7 +107,7 @@ SHIPPED: dict[str, type[Metric]] = {found.name: found for found in (Accuracy, Pa
 
 
 def card(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a record keeps of a metric that does not ship, so that tables need not its code; nothing of one that does."""
+    """What a record keeps of a metric that does not ship, so that tables do without its code."""
     if type(metric) is SHIPPED.get(metric.name):
         return {}
     facts = {"errors_count_as": metric.errors_count_as, "unit": metric.unit, "by_problem": metric.by_problem(rows)}

@@ -197,6 +197,7 @@ def _only_class(kind: str, module: Any, name: str | None) -> type:
             "one is needed: leave `name` out of a common base class, or put them into two files"
         )
     base = _base(kind)
+    module = base.rpartition(".")[0]
     if mine:
         raise BadInput(
             f'{error_location.of(mine[0])}: class {mine[0].__name__} has no name; say name = "my_{kind[:-1]}" in it'
@@ -211,7 +212,7 @@ def _only_class(kind: str, module: Any, name: str | None) -> type:
     if named:
         raise BadInput(
             f"{error_location.of(named[0])}: class {named[0].__name__} is no {base}; write "
-            f"class {named[0].__name__}({contract.__name__}), with from {base.rpartition('.')[0]} import {contract.__name__}"
+            f"class {named[0].__name__}({contract.__name__}), with from {module} import {contract.__name__}"
         )
     raise BadInput(f"{file}: no class with a `name` fulfilling {base}; exactly one is needed")
 

@@ -76,7 +76,7 @@ def read_rows(path: Path) -> list[SampleRow]:
 
 
 def format_of(rows: Sequence[SampleRow], samples_as: str) -> Format:
-    """The format of ``rows``, for a task that takes ``samples_as`` besides the general ones. Raises BadInput for a row of none, or of another."""
+    """The format of ``rows``: a general one or ``samples_as``. Raises BadInput for a row of none, or of another."""
     accepted = [form for form in FORMATS if form.samples_as in (None, samples_as)]
     first = _first_fit(rows[0], accepted)
     for row in rows:
