@@ -110,8 +110,7 @@ def card(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a record keeps of a metric that does not ship, so that tables do without its code."""
     if type(metric) is SHIPPED.get(metric.name):
         return {}
-    facts = {"errors_count_as": metric.errors_count_as, "unit": metric.unit, "by_problem": metric.by_problem(rows)}
-    return {"metric_card": facts}
+    return {"errors_count_as": metric.errors_count_as, "unit": metric.unit, "by_problem": metric.by_problem(rows)}
 
 
 def of_record(record: Mapping[str, Any]) -> Metric:

@@ -57,7 +57,7 @@ _FACTS = {  # what a card says of a class besides its name and docstring
 
 @error_location.faults_as(BadInput)
 def card(kind: str, name: str) -> dict[str, Any]:
-    """Everything that is known of one method, task, recipe, judge, signal or metric. Raises BadInput for an unknown name."""
+    """The facts of one method, task, recipe, judge, signal or metric. Raises BadInput for an unknown name."""
     if kind == "recipe":
         return {"recipe": name} | dataclasses.asdict(recipe.load(name))
     if kind == "method":

@@ -39,9 +39,7 @@ def call(chosen: argparse.Namespace) -> str:
         card = show.card(*chosen.what)
         return arguments.dump(card) if chosen.json else show.card_text(card)
     if len(chosen.what) != 1:
-        raise BadInput(
-            "show takes a record, or: method NAME, task NAME, recipe NAME, paper NAME; judge, signal or metric NAME"
-        )
+        raise BadInput("show takes a record, or method, task, recipe, paper, judge, signal or metric with a NAME")
     from harness.records.store import Store
 
     record = Store(chosen.results).get(chosen.what[0])

@@ -22,6 +22,7 @@ class HiddenSignal(TeacherSignal):
     """Exact: hidden states of fixed text from a cache; the student's own text goes through the teacher."""
 
     name = "hidden"
+    source = "hidden states cached"
 
     def __init__(self, given: SignalInputs):
         super().__init__(given)
@@ -52,6 +53,7 @@ class TopKSignal(HiddenSignal):
     """Inexact: the K likeliest tokens, and one bucket for the remaining mass."""
 
     name = "top-k"
+    source = "cached"
     exact = False
     takes_top_k = True
 

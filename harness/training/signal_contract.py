@@ -48,6 +48,7 @@ class TeacherSignal:
 
     name: ClassVar[str]
     exact: ClassVar[bool] = True  # the whole distribution; methods that need it are refused on an inexact signal
+    source: ClassVar[str] = "live"  # where the values for fixed text come from, in the words of the convention card
     takes_top_k: ClassVar[bool] = False  # whether ``training.top_k`` matters; it then enters the training's identity
 
     def __init__(self, given: SignalInputs):
