@@ -43,6 +43,7 @@ class Programs(Sums):
 
 class Chats(Sums):
     family, metric = "instruction", "win_rate"
+    samples_as = "alpaca_eval"
 
 
 ROWS = [
