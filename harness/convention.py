@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness import registry, user_code
 from harness.method import Method, ReferencePoint, texts_of
 from harness.plan import Plan, TrainingRun
 from harness.types import Source
@@ -32,7 +33,7 @@ def card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any]) -> dict[st
         "text": "+".join(sorted(texts)),
         "sampling_temperature": recipe.rollout.temperature if sampled else None,
         "teacher_text_temperature": recipe.teacher_text.temperature if Source.TEACHER in texts else None,
-        **_signal(method, facts.get("signal", {})),
+        **_signal(method, recipe.training.signal, facts.get("signal", {})),
         "vocabulary": "cut to the shared tokenizer's length, renormalised",
         "template": plan.template,
         "on_policy_share": round(_mean(row["on_policy"] for row in curve), 4),
@@ -40,17 +41,19 @@ def card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any]) -> dict[st
     } | method.card()
 
 
-def _signal(method: Method, signal: Mapping[str, Any]) -> dict[str, Any]:
+def _signal(method: Method, name: str, signal: Mapping[str, Any]) -> dict[str, Any]:
     """What was known of the teacher's distribution, and what a top-k signal does with the rest of the mass."""
     if not signal:
         return {"teacher_signal": method.needs.teacher, "top_k_tail": None, "signal_bytes_per_token": None}
-    k = signal["top_k"]
-    kind = f"top-{k}" if k else "exact"
-    kept = {"live": "live", "hidden": "hidden states cached", "top-k": "cached"}[signal["kind"]]
-    kept = kept if signal["cached"] else "live"  # nothing to keep of text that every step makes anew
+    cls, k = registry.find(registry.SIGNALS, name), signal.get("top_k")
+    kind = f"top-{k}" if k else ("exact" if cls.exact else "inexact")
+    # Text that every step samples anew has no cache, whatever the signal.
+    kept = cls.source if signal.get("cached") else "live"
+    if user_code.identity(cls) != user_code.OURS:
+        kept = f"signal {cls.name}"
     return {
         "teacher_signal": f"{kind}, {kept}",
-        "top_k_tail": "one bucket with all remaining mass" if k else "none: exact signal",
+        "top_k_tail": "one bucket with all remaining mass" if k else ("none: exact signal" if cls.exact else "unknown"),
         "signal_bytes_per_token": signal.get("bytes_per_token"),
     }
 

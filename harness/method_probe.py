@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness import error_location, method_contract, options
+from harness import error_location, method_contract, options, registry
 from harness.errors import BadInput
 from harness.method import Method, ReferencePoint, Sequences, Step, Tokens, WholeStep
 from harness.types import Source
@@ -84,7 +84,8 @@ def check(method: Method, training: Training) -> None:
     for _ in probe(method, training.steps):
         pass
     needs, k = method.needs, training.top_k
-    if training.signal != "top-k" or needs.teacher != "signal":
+    signal = registry.find(registry.SIGNALS, training.signal)
+    if signal.exact or needs.teacher != "signal":
         return
     if needs.exact or needs.sequence_features:
         why = "needs the teacher's whole distribution"
@@ -94,9 +95,8 @@ def check(method: Method, training: Training) -> None:
         for _ in probe(method, training.steps, k):
             pass
         return
-    raise BadInput(
-        f"method {method.name} {why}: a top-{k} signal cannot give that; set training.signal=hidden (cached) or live"
-    )
+    said = f"a top-{k} signal" if signal.takes_top_k else f"signal {signal.name}"
+    raise BadInput(f"method {method.name} {why}: {said} cannot give that; set training.signal=hidden (cached) or live")
 
 
 def configuration(found: type[Method]) -> None:

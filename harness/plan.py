@@ -250,7 +250,9 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
     texts = texts_of(method, plan.recipe.training.steps)
     training = dataclasses.asdict(plan.recipe.training)
-    unused = set() if training["signal"] == "top-k" else {"top_k"}
+    signal = registry.find(registry.SIGNALS, training["signal"])
+    training["signal"] = signal.name  # a file's own name, not where it is kept
+    unused = set() if signal.takes_top_k else {"top_k"}
     if method.needs.teacher != "signal":
         unused = {"signal", "top_k"}
     if training["decay_norms"] or not training["weight_decay"]:
@@ -265,6 +267,9 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         "labelled": examples.fingerprint(plan.data.labelled) if Source.DATA in texts else None,
         "validation": examples.fingerprint(plan.data.validation) if method.needs.validate_every else None,
     }
+    code = user_code.identity(signal)
+    if code != user_code.OURS and method.needs.teacher == "signal":
+        spec["signal_code"] = code
     if rule := models.text_rule(plan.student):
         spec["text"] = rule  # only where the labels are not those of every other tokenizer
     return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))

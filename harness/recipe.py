@@ -55,8 +55,8 @@ class Training:
     precision: str = option("float32", "of the forward passes", choices=("float32", "bfloat16"))
     signal: str = option(
         "live",
-        "the teacher's distribution: from its forward passes, or on fixed text from a cache of hidden states or top-k",
-        choices=("live", "hidden", "top-k"),
+        "the teacher's distribution: live (its forward passes), hidden or top-k (on fixed text from a cache), or a "
+        "signal of your own by name or file; harness list signals",
     )
     top_k: int = option(64, "tokens of a top-k signal; the rest of the mass is one bucket", low=1)
     max_tokens: int = option(2048, "longest prompt + response; longer responses are cut, counted, and warned of", low=2)

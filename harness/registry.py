@@ -1,7 +1,8 @@
-"""From a name to a class: built in, installed as a plugin, or a file given by path.
+"""Finds a class by its name (built in, or installed as a plugin) or by the path of its file.
 
-Nothing is imported before it is asked for, and listing imports nothing at all: what ``harness list`` shows
-is read from the source text. Two owners of one name are an error naming both.
+Methods, tasks, judges, teacher signals and metrics are found alike. A plugin registers a class under the entry point
+group ``harness.KIND``. A class is imported when it is asked for; what ``harness list`` shows is read from the source
+text, without any import. Two owners of one name are an error that names both.
 """
 
 from __future__ import annotations
@@ -21,7 +22,32 @@ from typing import Any
 from harness import error_location, user_code
 from harness.errors import BadInput, unknown
 
-METHODS, TASKS = "methods", "tasks"
+METHODS, TASKS, JUDGES, SIGNALS, METRICS = "methods", "tasks", "judges", "signals", "metrics"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What can be registered: its contract, and the package or the modules that hold what ships."""
+
+    contract: str  # module:Class
+    homes: tuple[str, ...]  # one package of one class a file, or modules of several classes
+
+
+KINDS = {
+    METHODS: Kind("harness.method:Method", ("harness.methods",)),
+    TASKS: Kind("harness.task:Task", ("harness.tasks",)),
+    JUDGES: Kind(
+        "harness.grading.judges.judgement:Judge",
+        (
+            "harness.grading.judges.models",
+            "harness.grading.judges.replay",
+            "harness.grading.judges.judgement",
+            "harness.micro.judge",
+        ),
+    ),
+    SIGNALS: Kind("harness.training.signal_contract:TeacherSignal", ("harness.training.shipped_signals",)),
+    METRICS: Kind("harness.metrics:Metric", ("harness.metrics",)),
+}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}", re.ASCII)
 
 
@@ -36,7 +62,7 @@ class Entry:
 
 
 def entries(kind: str) -> list[Entry]:
-    """All known entries of ``methods`` or ``tasks``, by name. Two owners of one name raise BadInput."""
+    """All known entries of a kind, by name. Two owners of one name raise BadInput."""
     found: dict[str, Entry] = {}
     for entry in [*_built_in(kind), *_installed(kind)]:
         if entry.name in found:
@@ -71,11 +97,29 @@ def _is_path(name: str) -> bool:
 
 
 def _built_in(kind: str) -> list[Entry]:
+    if kind not in (METHODS, TASKS):
+        return [entry for home in KINDS[kind].homes for entry in _of_module(home)]
     spec = importlib.util.find_spec(f"harness.{kind}")
     assert spec is not None and spec.origin is not None  # part of this package
     folder = Path(spec.origin).parent
     files = sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
     return [Entry(p.stem, "built in", f"harness.{kind}.{p.stem}", read_facts(p, p.stem)) for p in files]
+
+
+def _of_module(module: str) -> list[Entry]:
+    """The classes of a module whose source states a ``name``, without importing it."""
+    path = _source_of(module)
+    found = []
+    for node in ast.parse(path.read_text("utf-8")).body:
+        name = dict(_literals(node)).get("name") if isinstance(node, ast.ClassDef) else None
+        if isinstance(name, str):
+            found.append(Entry(name, "built in", f"{module}:{node.name}", read_facts(path, name)))
+    return found
+
+
+def _source_of(module: str) -> Path:
+    """The file of a module of the harness; its packages are not imported."""
+    return Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
 
 
 def _installed(kind: str) -> list[Entry]:
@@ -101,7 +145,7 @@ def _load(kind: str, entry: Entry) -> type[Any]:
     if entry.owner != "built in" and isinstance(found, type):
         user_code.adopt(found, entry.owner)
     if not isinstance(found, type) or not issubclass(found, _contract(kind)):
-        raise BadInput(f"{what} is no subclass of harness.{_contract(kind).__name__}: {entry.target}")
+        raise BadInput(f"{what} is no subclass of {_base(kind)}: {entry.target}")
     if found.__dict__.get("name", getattr(found, "name", None)) != entry.name:
         raise BadInput(f"{what} calls itself {getattr(found, 'name', None)!r}; make them equal")
     return _checked(kind, found)
@@ -130,13 +174,14 @@ def _from_file(kind: str, path: Path) -> type[Any]:
 
 
 def _contract(kind: str) -> type[Any]:
-    if kind == METHODS:
-        from harness.method import Method
+    module, _, name = KINDS[kind].contract.partition(":")
+    return getattr(importlib.import_module(module), name)
 
-        return Method
-    from harness.task import Task
 
-    return Task
+def _base(kind: str) -> str:
+    """The contract as a file imports it."""
+    module, _, name = KINDS[kind].contract.partition(":")
+    return f"harness.{name}" if kind in (METHODS, TASKS) else f"{module}.{name}"
 
 
 def _only_class(kind: str, module: Any, name: str | None) -> type[Any]:
@@ -150,24 +195,26 @@ def _only_class(kind: str, module: Any, name: str | None) -> type[Any]:
     if found:
         listed = ", ".join(f"{c.__name__} at {error_location.of(c)}" for c in found)
         raise BadInput(
-            f"{file}: {len(found)} classes with a `name` fulfilling harness.{contract.__name__} ({listed}); exactly "
+            f"{file}: {len(found)} classes with a `name` fulfilling {_base(kind)} ({listed}); exactly "
             "one is needed: leave `name` out of a common base class, or put them into two files"
         )
-    base = f"harness.{contract.__name__}"
+    base = _base(kind)
+    module = base.rpartition(".")[0]
     if mine:
         raise BadInput(
             f'{error_location.of(mine[0])}: class {mine[0].__name__} has no name; say name = "my_{kind[:-1]}" in it'
         )
     named = [c for c in classes if hasattr(c, "name")] or [c for c in classes if not dataclasses.is_dataclass(c)]
-    other = TASKS if kind == METHODS else METHODS
-    if named and issubclass(named[0], _contract(other)):
-        raise BadInput(
-            f"{error_location.of(named[0])}: {named[0].__name__} is a {other[:-1]}; give it with --{other[:-1]}"
-        )
+    others = {METHODS: (TASKS,), TASKS: (METHODS,)}.get(kind, (METHODS, TASKS))
+    for other in others:
+        if named and issubclass(named[0], _contract(other)):
+            raise BadInput(
+                f"{error_location.of(named[0])}: {named[0].__name__} is a {other[:-1]}; give it with --{other[:-1]}"
+            )
     if named:
         raise BadInput(
             f"{error_location.of(named[0])}: class {named[0].__name__} is no {base}; write "
-            f"class {named[0].__name__}({contract.__name__}), with from harness import {contract.__name__}"
+            f"class {named[0].__name__}({contract.__name__}), with from {module} import {contract.__name__}"
         )
     raise BadInput(f"{file}: no class with a `name` fulfilling {base}; exactly one is needed")
 

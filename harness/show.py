@@ -7,10 +7,11 @@ the one thing they show.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness import error_location, options, recipe, registry
+from harness import error_location, options, recipe, registry, user_code
 from harness.errors import BadInput
 from harness.plan import settings_of, variants_of
 
@@ -30,7 +31,7 @@ def _row(kind: str, entry: registry.Entry) -> dict[str, Any]:
     if kind == registry.METHODS:
         row |= {"needs": facts.get("needs", ""), "variants": facts.get("variants", [])}
         return row | {"note": facts.get("note", "")}
-    return row | {"version": facts.get("version", "")}
+    return row | ({"version": facts.get("version", "")} if kind == registry.TASKS else {})
 
 
 def text(kind: str, found: Sequence[Mapping[str, Any]]) -> str:
@@ -47,17 +48,22 @@ def text(kind: str, found: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+_FACTS = {  # what a card says of a class besides its name and docstring
+    "judge": ("takes",),
+    "signal": ("exact", "takes_top_k"),
+    "metric": ("errors_count_as", "right_from", "unit"),
+}
+
+
 @error_location.faults_as(BadInput)
 def card(kind: str, name: str) -> dict[str, Any]:
-    """Everything that is known of one method, task or recipe. Raises BadInput for an unknown name."""
+    """The facts of one method, task, recipe, judge, signal or metric. Raises BadInput for an unknown name."""
     if kind == "recipe":
         return {"recipe": name} | dataclasses.asdict(recipe.load(name))
     if kind == "method":
         bare, _, variant = registry.split(name)
         found = registry.find(registry.METHODS, bare)
         settings_of(found, name)
-        import inspect
-
         return {
             "method": found.name,
             "variant": variant or None,
@@ -68,6 +74,14 @@ def card(kind: str, name: str) -> dict[str, Any]:
             "reduction": found().reduction,
             "settings": options.describe(found.Config),
             "variants": {key: dict(value) for key, value in variants_of(found).items()},
+        }
+    if kind in _FACTS:
+        found = registry.find(f"{kind}s", name)
+        return {
+            kind: found.name,
+            "about": inspect.getdoc(found) or "",
+            **{fact: getattr(found, fact) for fact in _FACTS[kind]},
+            "code": user_code.identity(found),
         }
     from harness.evaluation.benchmarks import locate
     from harness.evaluation.cards import cards

@@ -77,8 +77,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     version: ClassVar[str]
-    family: ClassVar[str]  # maths, code or instruction
-    metric: ClassVar[str]  # accuracy, pass@1 or win_rate
+    family: ClassVar[str]  # free text: maths, code, instruction, tool use
+    metric: ClassVar[str]  # the name of a harness.metrics.Metric; harness list metrics
     dataset: ClassVar[Dataset]
     decoding: ClassVar[Decoding] = Decoding()
     grader: ClassVar[str] = "own"  # the engine and its version rule, e.g. "math-verify"
@@ -86,6 +86,11 @@ class Task(ABC):
     licence: ClassVar[str] = ""
     note: ClassVar[str] = ""  # what whoever reads its scores should know of its data
     needs_judge: ClassVar[bool] = False
+    asks_through_lm_eval: ClassVar[bool] = False  # whether lm-eval's evaluator sends the prompts
+    runs_programs: ClassVar[bool] = False  # whether grading takes the sandbox
+    extracts: ClassVar[bool] = False  # whether a completion without ``extracted`` gives no answer in the asked form
+    known_wrong: ClassVar[str] = ""  # the kind of wrong answers and traps that ``harness check`` knows for its grader
+    samples_as: ClassVar[str] = ""  # the public sample format that ``harness grade`` accepts besides the general ones
     grades_aside: ClassVar[bool] = False  # whether grade_all may run in a thread of its own while the model writes on
     thoughts_are_graded: ClassVar[bool] = False  # else only what stands behind the last </think> is
     extractor: ClassVar[str] = ""  # in words: what of a completion is graded
@@ -177,5 +182,6 @@ class Task(ABC):
         """What decides a verdict besides the text (engine, versions, limits, judge); part of the protocol."""
         identity: dict[str, Any] = {"engine": self.grader}
         if self.judge is not None:
-            identity["judge"] = self.judge.identity()
+            code = getattr(self.judge, "code", None)  # of a judge that does not ship
+            identity["judge"] = self.judge.identity() | ({} if code is None else {"code": code})
         return identity

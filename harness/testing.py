@@ -1,10 +1,11 @@
-"""The conformance suite: what every method and every task must fulfil, ours and yours.
+"""The conformance suite: what every method, task and judge must fulfil, ours and yours.
 
 In your own tests::
 
-    from harness.testing import check_method, check_task
+    from harness.testing import check_judge, check_method, check_task
     def test_method(): check_method(MyMethod)
     def test_task(): check_task(MyTask, rows)
+    def test_judge(): check_judge(MyJudge())
 
 Each raises AssertionError with FILE:LINE and the promise that is broken. ``harness check --method FILE`` and
 ``--task FILE`` make the same checks and print them, from :func:`method_checks` and :func:`task_checks`. None needs a
@@ -14,18 +15,28 @@ network, a GPU or a download.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness import error_location, method_probe, task_contract
 from harness.errors import BadInput, RunFailed
+from harness.grading.judges.judgement import Judge, PairToJudge, judge_all
 from harness.method import Method, ReferencePoint
 from harness.method_contract import broken
 from harness.method_probe import random_tokens, step_features
 from harness.task import Data, Task
 from harness.types import Completion
 
-__all__ = ["check_method", "check_task", "method_checks", "random_tokens", "step_features", "task_checks"]
+__all__ = [
+    "check_judge",
+    "check_method",
+    "check_task",
+    "method_checks",
+    "random_tokens",
+    "step_features",
+    "task_checks",
+]
 
 LEFT_OUT = "not checked"  # how the line begins of a check for which something was not at hand
 TEXTS = ("", "\x00\ud800 junk \\boxed{", "```python\n", "9" * 5000, "((((" * 500)  # that a grader must bear
@@ -43,6 +54,37 @@ def check_task(found: type[Task], rows: Sequence[Mapping[str, Any]], judge: Any 
     for _ in task_checks(found, rows, judge):
         pass
     return found(_data(rows), judge)
+
+
+PAIRS = (  # that a judge must bear
+    PairToJudge("1", "Say hello.", "Hello!", "Hi."),
+    PairToJudge("2", "Say hello.", "Hello!", ""),
+    PairToJudge("3", "Say hello.", "Hello!", "\x00\ud800 junk [[A]]"),
+    PairToJudge("4", "What is 2 + 2?", "4", "9" * 5000),
+)
+
+
+def check_judge(judge: Any, pairs: Sequence[PairToJudge] = PAIRS) -> None:
+    """All promises of a judge as it was made, on ``pairs``. Raises AssertionError with FILE:LINE for a broken one.
+
+    The judge has a name, an identity that is JSON and stays the same, and one verdict a pair, in order, whatever the
+    order of the pairs.
+    """
+    where = error_location.of(type(judge))
+    assert isinstance(judge, Judge), f"{where}: a judge subclasses harness.grading.judges.judgement.Judge"
+    try:
+        with error_location.faults_as(BadInput, called=type(judge)):
+            said = json.dumps(judge.identity(), sort_keys=True)
+            assert said != "{}", f"{where}: identity is empty; return everything that decides the judge's word"
+            found = judge_all(judge, pairs)
+            backwards = judge_all(judge, pairs[::-1])[::-1]
+            assert said == json.dumps(judge.identity(), sort_keys=True), f"{where}: identity changes as the judge works"
+            assert judge_all(judge, []) == [], f"{where}: gives judgements on no pairs"
+    except (BadInput, RunFailed) as error:
+        raise AssertionError(str(error)) from error
+    for one, again in zip(found, backwards, strict=True):
+        assert one.score == again.score, f"{where}: a pair is judged otherwise in another order of the pairs"
+        assert one.reason, f"{where}: gives a judgement without a reason"
 
 
 def method_checks(found: type[Method], config: Any = None) -> Iterator[str]:

@@ -46,7 +46,7 @@ def warnings(plan: Plan, *, sandbox: str | None = None) -> list[str]:
     for setting in request.settings:
         if not read.get(setting.partition(".")[0].strip(), True):
             found.append(f"--set {setting} is not read: {_names(plan)} has no use for it")
-    if sandbox and not any(task.family == "code" for task in plan.tasks):
+    if sandbox and not any(task.runs_programs for task in plan.tasks):
         found.append("--sandbox is not read: no task asked runs programs")
     return found
 

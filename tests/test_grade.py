@@ -33,6 +33,7 @@ class Programs(Sums):
     """A code task whose verdict tells the way a sample came: run as it is, or read as an answer."""
 
     family, metric = "code", "pass@1"
+    samples_as = "evalplus"
 
     def grade(self, problem, text):
         return Verdict(problem.id, 0, 0.0, "read", text)
@@ -43,6 +44,7 @@ class Programs(Sums):
 
 class Chats(Sums):
     family, metric = "instruction", "win_rate"
+    samples_as = "alpaca_eval"
 
 
 ROWS = [

@@ -13,7 +13,7 @@ from harness.safe_read import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("show", help="a record; or: show method|task|recipe|paper NAME")
+    command = commands.add_parser("show", help="a record; or: show method|task|recipe|paper|judge|signal|metric NAME")
     command.add_argument("what", nargs="+", metavar="RECORD|RUN_ID", help="a record file, a run id or its beginning")
     command.add_argument(
         "--command", action="store_true", dest="as_command", help="the harness run command that makes this record"
@@ -36,11 +36,11 @@ def call(chosen: argparse.Namespace) -> str:
 
         paper = reported.find(chosen.what[1], chosen.results)
         return arguments.dump(paper) if chosen.json else side_by_side.card(paper)
-    if len(chosen.what) == 2 and chosen.what[0] in ("method", "task", "recipe"):
+    if len(chosen.what) == 2 and chosen.what[0] in ("method", "task", "recipe", "judge", "signal", "metric"):
         card = show.card(*chosen.what)
         return arguments.dump(card) if chosen.json else show.card_text(card)
     if len(chosen.what) != 1:
-        raise BadInput("show takes a record, or: method NAME, task NAME, recipe NAME, paper NAME")
+        raise BadInput("show takes a record, or method, task, recipe, paper, judge, signal or metric with a NAME")
     from harness.records.store import Store
 
     record = Store(chosen.results).get(chosen.what[0])

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness import data, error_location, registry, task_contract, user_code
 from harness.errors import BadInput, RunFailed, unknown
-from harness.grading.code.task import CodeTask
+from harness.evaluation.metric_of import metric_of
 from harness.sandbox import tier
 from harness.task import Data, Task
 from harness.types import Completion
@@ -51,7 +51,7 @@ def open_task(
 
 def _walled(task: Task) -> Task:
     """The task, once it is known that its programs can be run here: before any work, not after it."""
-    if isinstance(task, CodeTask):
+    if task.runs_programs:
         tier()
     return task
 
@@ -107,6 +107,7 @@ def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
         raise BadInput(f"task {name!r}: a task is called NAME, NAME@micro or NAME@real")
     found = registry.find(registry.TASKS, name)
     task_contract.facts(found)
+    metric_of(found)  # refuses a name that leads nowhere before any work
     if world == "micro":
         from harness.micro import world as micro
 

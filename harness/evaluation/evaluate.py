@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from harness import user_code
+from harness import error_location, metrics, user_code
 from harness.errors import RunFailed
 from harness.evaluation import round_trip
+from harness.evaluation.metric_of import code_of, metric_of
 from harness.grading.thinking import Thought, answer_of, thought
 from harness.recipe import Evaluation
 from harness.records.record import fingerprint
-from harness.stats import intervals
 from harness.task import Task
 from harness.types import Completion, Decoding, Problem, Verdict
 
@@ -42,6 +42,7 @@ class Score:
     interval: tuple[float, float]
     interval_method: str
     counts: dict[str, float | int]
+    metric_card: dict[str, Any] = dataclasses.field(default_factory=dict)  # of a metric that does not ship
 
 
 def decoding_of(task: Task, plan: Evaluation) -> Decoding:
@@ -67,21 +68,25 @@ def protocol_of(task: Task, decoding: Decoding, limit: int | None, template: str
     ``card``, the hash of the protocol card as ``harness show task`` prints it.
     """
     problems = problems_of(task, limit)
-    protocol = _code(task) | {
-        "task": task.title,
-        "version": task.version,
-        "metric": task.metric,
-        "dataset": {
-            "source": task.data.source,
-            "sha256": task.data.sha256,
-            "n": len(problems),
-            "of": len(task.items),
-        },
-        "prompts_sha256": _prompts_hash(problems),
-        "template": template if any(p.prompt.chat for p in problems) else "none: plain text",
-        "decoding": dataclasses.asdict(decoding) | {"stop": list(decoding.stop)},
-        "grader": task.grader_identity(),
-    }
+    protocol = (
+        _code(task)
+        | code_of(task)
+        | {
+            "task": task.title,
+            "version": task.version,
+            "metric": task.metric,
+            "dataset": {
+                "source": task.data.source,
+                "sha256": task.data.sha256,
+                "n": len(problems),
+                "of": len(task.items),
+            },
+            "prompts_sha256": _prompts_hash(problems),
+            "template": template if any(p.prompt.chat for p in problems) else "none: plain text",
+            "decoding": dataclasses.asdict(decoding) | {"stop": list(decoding.stop)},
+            "grader": task.grader_identity(),
+        }
+    )
     names = {"hash": fingerprint(protocol)[:12], "card": card_hash(task)}
     if task.protocol is not None:
         names["name"] = task.protocol if decoding == task.decoding else f"{task.protocol}, decoding changed"
@@ -91,16 +96,20 @@ def protocol_of(task: Task, decoding: Decoding, limit: int | None, template: str
 def card_hash(task: Task) -> str:
     """What is fixed before there is a model, a judge or a limit: data, every prompt, decoding, grader."""
     grader = {key: value for key, value in task.grader_identity().items() if key != "judge"}
-    card = _code(task) | {
-        "task": task.title,
-        "version": task.version,
-        "dataset_sha256": task.data.sha256,
-        "prompts_sha256": _prompts_hash(task.items),
-        "chat": all(p.prompt.chat for p in task.items),
-        "decoding": dataclasses.asdict(task.decoding) | {"stop": list(task.decoding.stop)},
-        "grader": grader,
-        "judge_protocol": getattr(task, "judge_protocol", None),
-    }
+    card = (
+        _code(task)
+        | code_of(task)
+        | {
+            "task": task.title,
+            "version": task.version,
+            "dataset_sha256": task.data.sha256,
+            "prompts_sha256": _prompts_hash(task.items),
+            "chat": all(p.prompt.chat for p in task.items),
+            "decoding": dataclasses.asdict(task.decoding) | {"stop": list(task.decoding.stop)},
+            "grader": grader,
+            "judge_protocol": getattr(task, "judge_protocol", None),
+        }
+    )
     return fingerprint(card)[:12]
 
 
@@ -217,7 +226,7 @@ def complete(
     look: Callable[[list[Completion]], None] = lambda window: None,
 ) -> list[Completion]:
     """``decoding.samples`` completions of every problem, problem by problem. ``look`` sees them as they are made."""
-    ask = _through_lm_eval if task.family == "maths" else _directly
+    ask = _through_lm_eval if task.asks_through_lm_eval else _directly
     window = max(1, WINDOW * generator.batch // decoding.samples)
     made: list[Completion] = []
     for start in range(0, len(problems), window):
@@ -278,43 +287,40 @@ def rows(completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> list
 
 
 def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
-    """The score of graded rows: the mean over problems of the mean over their samples.
+    """The score of graded rows, as the task's metric defines it (:mod:`harness.metrics`).
 
-    A verdict that could not be reached counts as wrong, except in a win rate, where it leaves the mean (as in
-    alpaca_eval) and shows under ``errors``. Raises RunFailed when no verdict was reached at all.
+    Verdicts that could not be reached show under ``errors``. Raises RunFailed when none was reached, and with FILE:LINE
+    for a metric whose value is no number in [0, 1].
     """
-    counted = [row for row in graded if not (row["error"] and task.metric == "win_rate")]
-    if not counted:
+    metric = metric_of(task)
+    with error_location.faults_as(RunFailed, called=type(metric)):
+        means = list(metric.by_problem(graded).values())
+    if not means:
         first = graded[0]["reason"] if graded else "there was nothing to grade"
         raise RunFailed(
             f"{task.title}: no verdict was reached on any of {len(graded)} completions ({first}); run again, the "
             "completions are kept"
         )
-    by_problem: dict[str, list[float]] = {}
-    for row in counted:
-        by_problem.setdefault(row["problem_id"], []).append(row["score"])
-    means = [sum(scores) / len(scores) for scores in by_problem.values()]
-    value = sum(means) / len(means)
-    if all(mean in (0.0, 1.0) for mean in means):
-        interval, how = intervals.wilson(round(sum(means)), len(means)), "Wilson"
-    else:
-        interval, how = intervals.mean_interval(means), "mean of items"
+    with error_location.faults_as(RunFailed, called=type(metric)):
+        value = metric.value(means)
+        low, high, how = metric.interval(means)
+    if not all(isinstance(v, int | float) and 0 <= v <= 1 for v in (value, *means)):
+        where = error_location.of(type(metric))
+        raise RunFailed(f"{where}: metric {metric.name} gave {value!r:.40}; a score and its problems lie in [0, 1]")
     counts = {
-        "correct": sum(row["score"] for row in counted),
+        "correct": sum(row["score"] for row in metric.counted(graded)),
         "total": len(graded),
         "errors": sum(bool(row["error"]) for row in graded),
         "truncated": sum(row["finish"] == "length" for row in graded),
     }
     if float(counts["correct"]).is_integer():
         counts["correct"] = int(counts["correct"])
-    low, high = interval
-    return Score(value, (max(0.0, float(low)), min(1.0, float(high))), how, counts)
+    return Score(float(value), (max(0.0, float(low)), min(1.0, float(high))), how, counts, metrics.card(metric, graded))
 
 
 def _answerless(task: Task, row: Mapping[str, Any]) -> bool:
-    """A blank text, or one in which the extractor of a maths or code task found nothing."""
-    extracts = task.family in ("maths", "code")
-    return not row["text"].strip() or (extracts and row["extracted"] is None and not row["error"])
+    """A blank text, or one in which the extractor of a task that ``extracts`` found nothing."""
+    return not row["text"].strip() or (task.extracts and row["extracted"] is None and not row["error"])
 
 
 def warnings_of(

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.evaluation.metric_of import metric_of
 from harness.task import Task
 
 NO_GOLD = "123454321"  # the answer of no problem that ships
@@ -28,7 +29,7 @@ class KnownAnswer:
 
 def known_answers(task: Task) -> list[KnownAnswer]:
     """Golds and wrong answers for every problem of ``task``; none where the task states no gold."""
-    write = {"maths": _maths, "code": _code, "instruction": _instruction}.get(task.family, _stated)
+    write = {"maths": _maths, "code": _code, "instruction": _instruction}.get(task.known_wrong, _stated)
     return list(write(task))
 
 
@@ -140,4 +141,4 @@ def _instruction(task: Task) -> Iterator[KnownAnswer]:
 
 def counts_as_right(task: Task, score: float) -> bool:
     """Whether ``score`` is that of a right answer; a right response need only tie with a right reference."""
-    return score >= (0.5 if task.metric == "win_rate" else 1.0)
+    return score >= metric_of(task).right_from

@@ -28,12 +28,12 @@ from harness.errors import BadInput
 
 @dataclass(frozen=True)
 class Format:
-    """One line of the table; only tasks of ``family`` take it, None for all."""
+    """One line of the table; only tasks that say ``samples_as`` take it, None for all."""
 
     name: str
     keys: tuple[str, ...]
     texts: tuple[str, ...]
-    family: str | None = None
+    samples_as: str | None = None
 
     @property
     def needs(self) -> str:
@@ -41,8 +41,8 @@ class Format:
 
 
 OWN = Format("own completions", ("problem_id",), ("text",))
-EVALPLUS = Format("evalplus samples", ("task_id",), ("solution", "completion"), "code")
-ALPACA = Format("alpaca_eval outputs", ("instruction",), ("output",), "instruction")
+EVALPLUS = Format("evalplus samples", ("task_id",), ("solution", "completion"), "evalplus")
+ALPACA = Format("alpaca_eval outputs", ("instruction",), ("output",), "alpaca_eval")
 RAW = Format("raw outputs", ("problem_id", "unique_id", "id", "idx"), ("completion", "output", "code", "generation"))
 FORMATS = (OWN, EVALPLUS, ALPACA, RAW)  # the first that a row fits is its format
 
@@ -75,9 +75,9 @@ def content_of(path: Path) -> bytes:
         raise BadInput(f"{path}: {error}") from None
 
 
-def format_of(rows: Sequence[SampleRow], family: str) -> Format:
-    """The format of ``rows``, for a task of ``family``. Raises BadInput for a row of none, or of another."""
-    accepted = [form for form in FORMATS if form.family in (None, family)]
+def format_of(rows: Sequence[SampleRow], samples_as: str) -> Format:
+    """The format of ``rows``: a general one or ``samples_as``. Raises BadInput for a row of none, or of another."""
+    accepted = [form for form in FORMATS if form.samples_as in (None, samples_as)]
     first = _first_fit(rows[0], accepted)
     for row in rows:
         form = _first_fit(row, accepted)

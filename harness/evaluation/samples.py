@@ -29,7 +29,7 @@ def read(task: Task, path: Path) -> Samples:
     malformed, of another format than the first, of an unknown problem, or that repeats a sample number.
     """
     rows = read_rows(path)
-    form = format_of(rows, task.family)
+    form = format_of(rows, task.samples_as)
     if not task.items:
         raise BadInput(f"{task.title} has no problems: {task.data.source} is empty")
     problems, warnings = _by_instruction(task, rows) if form is ALPACA else _by_id(task, form, rows)

@@ -142,7 +142,7 @@ def grade_known(task: Task, checked: Checked, progress: Progress) -> None:
     """Every known answer through the whole grading path."""
     checked.task = task.title
     known = known_answers(task)
-    if task.family == "code" and known:
+    if task.runs_programs and known:
         from harness.sandbox import tier
 
         checked.notes.append(str(tier()))

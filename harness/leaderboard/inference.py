@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness import metrics
 from harness.errors import BadInput
 from harness.records import roles
 from harness.records.record import Record
@@ -76,7 +77,7 @@ def affordable(records: Iterable[Record]) -> bool:
 def read_matrix(records: Sequence[Record], completions: Completions) -> Matrix | None:
     """The score of every problem, or None where completions are damaged or seeds saw different problems."""
     try:
-        by_seed = [problem_scores(completions(record), record["metric"]) for record in records]
+        by_seed = [problem_scores(completions(record), record) for record in records]
     except BadInput:
         return None
     ids = tuple(sorted(by_seed[0]))
@@ -85,13 +86,9 @@ def read_matrix(records: Sequence[Record], completions: Completions) -> Matrix |
     return Matrix(ids, np.array([[scores[i] for i in ids] for scores in by_seed]))
 
 
-def problem_scores(rows: Iterable[Mapping[str, Any]], metric: str) -> dict[str, float]:
-    """The mean score of each problem over its samples; verdicts not reached leave a win rate, as in its score."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        if not (row["error"] and metric == "win_rate"):
-            found.setdefault(row["problem_id"], []).append(row["score"])
-    return {problem: sum(scores) / len(scores) for problem, scores in found.items()}
+def problem_scores(rows: Iterable[Mapping[str, Any]], record: Mapping[str, Any]) -> dict[str, float]:
+    """The value of each problem by the record's metric, from the graded completions of the record."""
+    return metrics.of_record(record).by_problem(rows)
 
 
 def seed_variance(groups: Iterable[Group]) -> SeedVariance | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from harness import metrics
 from harness.errors import BadInput, unknown
 from harness.leaderboard import conventions, equal_compute, one_seed
 from harness.leaderboard import inference as inference
@@ -101,6 +102,12 @@ class Section:
     notes: list[str]
     aside: list[str]  # those of the notes that name rows left out, with the reason
     firsts: Mapping[tuple[str, ...], Record]  # of each row one record, by the row's key
+
+    @property
+    def metric_axis(self) -> str:
+        """The metric with the unit of its scores times 100, for the axis of a figure."""
+        unit = metrics.unit_of(next(iter(self.firsts.values())))
+        return f"{self.metric}, {unit}" if unit else self.metric
 
     @property
     def named(self) -> str:

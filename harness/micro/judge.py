@@ -8,13 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 from harness.errors import BadInput
+from harness.grading.judges.judgement import Judge
 from harness.micro import instruction as family
 
 RIGHT, WRONG, ABSENT = 2, 1, 0
 
 
-class ProgrammaticJudge:
-    """Prefers a right answer to a wrong one, and a wrong one to none; equals tie."""
+class ProgrammaticJudge(Judge):
+    """The rules of the micro world, for its own instructions.
+
+    It prefers a right answer to a wrong one, and a wrong one to none; equals tie.
+    """
+
+    name = "micro"
 
     def identity(self) -> dict[str, Any]:
         """What decides a verdict; part of the protocol."""

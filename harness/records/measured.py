@@ -75,6 +75,7 @@ def assemble(
         "world": task.data.world,
         "family": task.family,
         "metric": task.metric,
+        **({"metric_card": score.metric_card} if score.metric_card else {}),
         "seed": training.seed,
         "student": plan.student.id,
         "teacher": plan.teacher.id if trained_with_teacher else None,

@@ -39,7 +39,8 @@ from harness.training.job import Progress, TrainingJob, TrainingResult
 from harness.training.objective import NotFinite, Student, Sums
 from harness.training.rollouts import Rollouts
 from harness.training.shuffled_weights import shuffle
-from harness.training.signals import NoTeacher, TeacherLogits, TeacherSignal
+from harness.training.signal_contract import TeacherSignal
+from harness.training.signals import NoTeacher, TeacherLogits
 from harness.training.teacher import set_up
 from harness.training.validation import Validation
 from harness.training.whole_step import measured

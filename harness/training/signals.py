@@ -1,10 +1,10 @@
-"""The teacher's distribution for the tokens of a batch: live, from cached hidden states, or top-k.
+"""The teacher's logits for the tokens of a batch: live, from cached hidden states, or top-k.
 
-A :class:`TeacherSignal` reads a batch once and returns :class:`TeacherLogits`, which give pairs (student, teacher) of
-logits over a common support, chunk by chunk. The same objective runs on all of them. An exact signal has the shared
-vocabulary as its support [N, V]. A top-k signal has K + 1 events: the teacher's K likeliest tokens and one bucket for
-the remaining mass. Both sides stay distributions, so every divergence is non-negative, and by the data-processing
-inequality it is a lower bound of the exact one.
+A teacher signal (:mod:`harness.training.signal_contract`) reads a batch once and returns :class:`TeacherLogits`, which
+give pairs (student, teacher) of logits over a common support, chunk by chunk. The same objective runs on all of them.
+An exact signal has the shared vocabulary as its support [N, V]. A top-k signal has K + 1 events: the teacher's K
+likeliest tokens and one bucket for the remaining mass. Both sides stay distributions, so every divergence is
+non-negative, and by the data-processing inequality it is a lower bound of the exact one.
 """
 
 from __future__ import annotations
@@ -31,15 +31,6 @@ class TeacherLogits(Protocol):
 
     def over(self, start: int, stop: int) -> TeacherLogits:
         """The logits of tokens start:stop alone, projected once, so that slices of them are cheap to read."""
-
-
-class TeacherSignal(Protocol):
-    """What turns a batch into teacher logits."""
-
-    def read(self, batch: Batch) -> TeacherLogits: ...
-
-    def tokens(self, batch: Batch) -> int:
-        """Tokens of the batch that have to go through the teacher model; cached ones do not count."""
 
 
 class NoTeacher:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from harness import error_location, registry
+from harness.errors import RunFailed
 from harness.method import texts_of
 from harness.models.files import load_model, load_tokenizer, template_hash
 from harness.models.generate import Generator
@@ -19,7 +21,8 @@ from harness.training.job import Progress, TrainingJob
 from harness.training.proposals import Proposals
 from harness.training.rollouts import Rollouts
 from harness.training.signal_cache import SignalCache
-from harness.training.signals import CachedTeacher, LiveTeacher, TeacherSignal
+from harness.training.signal_contract import SignalInputs, TeacherSignal
+from harness.training.signals import LiveTeacher
 from harness.training.teacher_texts import teacher_texts
 from harness.types import Source
 
@@ -53,12 +56,12 @@ def set_up(
     if needs.teacher != "signal":
         return None, {}
     live = LiveTeacher(model, vocab)
-    k = min(plan.top_k, vocab) if plan.signal == "top-k" else None
-    # Caches hold the signal of fixed text. Methods and seeds that train on the same text share them.
-    caches: dict[Source, SignalCache] = {}
-    if plan.signal != "live":
-        facts = _facts(job, vocab, plan.signal if k is None else f"top-{k}")
+
+    def caches(kind: str, k: int | None) -> dict[Source, SignalCache]:
+        """Caches of the signal of fixed text, filled. Methods and seeds that train on the same text share them."""
+        facts = _facts(job, vocab, kind)
         pad = rollouts.student.tokenizer.pad_token_id
+        found = {}
         for source in (s for s in FIXED if s in texts):
             cache = _cache(job.cache / "signals", facts, rollouts, source)
             with accelerator.main_process_first():
@@ -68,13 +71,13 @@ def set_up(
                 )
             cache.verify()
             bill.add(teacher_forward_tokens=cache.read_tokens)
-            caches[source] = cache
-    about = {"kind": plan.signal, "top_k": k, "cached": [str(s) for s in caches]}
-    if caches:
-        tokens = {s: sum(c.lengths) for s, c in caches.items()}
-        stored = sum(c.bytes_per_token * tokens[s] for s, c in caches.items())
-        about["bytes_per_token"] = round(stored / max(sum(tokens.values()), 1), 1)
-    return CachedTeacher(caches, live, k) if plan.signal != "live" else live, about
+            found[source] = cache
+        return found
+
+    cls = registry.find(registry.SIGNALS, plan.signal)
+    with error_location.faults_as(RunFailed, called=cls):
+        signal = cls(SignalInputs(live, vocab, plan, caches))
+        return signal, {"kind": signal.name} | signal.facts()
 
 
 def _texts(

@@ -127,7 +127,7 @@ def collect(work: Path) -> dict[str, Any]:
         for name, store in stores.items():
             mine = records[name][run_id]
             rows = store.completions(mine)
-            scores = problem_scores(rows, mine["metric"])
+            scores = problem_scores(rows, mine)
             found[name] = {
                 "score": mine["score"],
                 "correct": mine["counts"]["correct"],

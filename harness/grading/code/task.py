@@ -52,6 +52,8 @@ MBPP_PLUS = Dataset(
 class CodeTask(Task):
     """pass@1 by differential testing on rows in EvalPlus' format; ``plus`` adds the plus inputs to the base ones."""
 
+    runs_programs = extracts = True
+    known_wrong, samples_as = "code", "evalplus"
     family, metric, grader = "code", "pass@1", "differential testing on EvalPlus' inputs and oracles"
     decoding = Decoding(max_new_tokens=768, stop=STOP)
     grades_aside = True  # in the sandbox

@@ -31,6 +31,7 @@ class PairwiseTask(Task):
     (``1|0.5``), or ``unparsed`` where the judge's reply held no verdict.
     """
 
+    known_wrong, samples_as = "instruction", "alpaca_eval"
     family, metric, needs_judge = "instruction", "win_rate", True
     grader = "judge"
     decoding = Decoding(max_new_tokens=1024)

@@ -1,11 +1,21 @@
-"""Judges: who says which of two responses to an instruction is better.
+"""The contract of a judge, which says which of two responses to an instruction is better.
 
-A judge has ``identity()``, everything that decides its word, and one of two forms::
+A judge is a class with a ``name``. ``--judge NAME:ARGUMENT`` finds it by that name, ``--judge my_judge.py:ARGUMENT`` in
+a file of its own, and a plugin registers it under the entry point group ``harness.judges``. It gives its identity,
+everything that decides its word, and one of two rules: ``judge`` for engines that work in batches and may fail, or
+``prefer`` for small deterministic judges::
 
-    judge(comparisons) -> list[Judgement]                           engines that work in batches and may fail
-    prefer(instruction, reference, candidate) -> (score, reason)    small deterministic judges
+    class MostDigits(Judge):
+        name = "most_digits"
 
-:func:`judge_all` calls either. ``opening`` makes one from the words of ``--judge``.
+        def identity(self):
+            return {"kind": "most_digits", "version": "1"}
+
+        def prefer(self, instruction, reference, candidate):
+            ours, theirs = (sum(c.isdigit() for c in text) for text in (candidate, reference))
+            return (0.5 if ours == theirs else float(ours > theirs)), f"{ours} digits against {theirs}"
+
+:mod:`harness.grading.judges.open_judge` makes a judge from the words of ``--judge``.
 """
 
 from __future__ import annotations
@@ -13,13 +23,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, ClassVar
 
-from harness.errors import BadInput
+from harness import error_location
+from harness.errors import BadInput, RunFailed
 
 log = logging.getLogger(__name__)
 
-FORMS = "openai:MODEL[@URL], hf:DIR_OR_ID, replay:FILE or longest"
+FORMS = "openai:MODEL[@URL], hf:DIR_OR_ID, replay:FILE, longest, or the name or file of a judge of your own"
 
 
 @dataclass(frozen=True)
@@ -48,16 +60,42 @@ class Judgement:
     unparsed: bool = False
 
 
-class Judge(Protocol):
-    """The batch form. ``judge`` answers in the order it is asked and never raises for a single item."""
+class Judge:
+    """Says which of two responses is better. A subclass gives ``name``, ``identity`` and ``judge`` or ``prefer``."""
 
-    def identity(self) -> dict[str, Any]: ...
+    name: ClassVar[str]
+    takes: ClassVar[str] = ""  # what stands behind NAME: in --judge, as a help text shows it; "" for nothing
 
-    def judge(self, comparisons: Sequence[PairToJudge]) -> list[Judgement]: ...
+    @classmethod
+    def open(cls, argument: str, protocol: str, keep: Path | None) -> Judge:
+        """The judge of ``NAME:argument``.
+
+        ``protocol`` is how the task asks a model judge (``harness.grading.judges.protocols``), ``keep`` the folder for
+        answers. Raises BadInput for an argument that it cannot use.
+        """
+        if argument and not cls.takes:
+            raise BadInput(f"judge {cls.name} takes no argument, and got {argument!r}; give --judge {cls.name}")
+        if cls.takes and not argument:
+            raise BadInput(f"judge {cls.name} takes {cls.takes}: --judge {cls.name}:{cls.takes}")
+        return cls(argument) if cls.takes else cls()
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides a verdict besides the texts, as JSON; part of the protocol."""
+        raise NotImplementedError(f"judge {self.name} has no identity(self); return everything that decides its word")
+
+    def prefer(self, instruction: str, reference: str, candidate: str) -> tuple[float, str]:
+        """The candidate's score against the reference (1 win, 0.5 tie, 0 loss) and the reason."""
+        raise NotImplementedError(f"judge {self.name} has neither judge nor prefer")
+
+    def judge(self, comparisons: Sequence[PairToJudge]) -> list[Judgement]:
+        """The judgements in the order of ``comparisons``; ``Judgement(None, reason)`` where there is no verdict."""
+        return [Judgement(*self.prefer(c.instruction, c.reference, c.candidate)) for c in comparisons]
 
 
-class Longest:
-    """alpaca_eval's trivial baseline: the longer response wins. It measures length and nothing else."""
+class Longest(Judge):
+    """The longer response wins: alpaca_eval's trivial baseline, which measures length and nothing else."""
+
+    name = "longest"
 
     def __init__(self):
         log.warning("judge 'longest' measures length only: for plumbing, not for results")
@@ -72,10 +110,24 @@ class Longest:
 
 
 def judge_all(judge: Any, comparisons: Sequence[PairToJudge]) -> list[Judgement]:
-    """The judgements of either form of judge, in the order of ``comparisons``."""
-    if hasattr(judge, "judge"):
-        return judge.judge(comparisons)
-    return [Judgement(*judge.prefer(c.instruction, c.reference, c.candidate)) for c in comparisons]
+    """One judgement for each comparison, in order. Raises RunFailed with FILE:LINE for anything else."""
+    if not hasattr(judge, "judge"):
+        return [Judgement(*judge.prefer(c.instruction, c.reference, c.candidate)) for c in comparisons]
+    with error_location.faults_as(RunFailed, called=type(judge)):
+        found = judge.judge(comparisons)
+    where = error_location.of(type(judge), "judge" if "judge" in vars(type(judge)) else "prefer")
+    if not isinstance(found, list | tuple) or len(found) != len(comparisons):
+        raise RunFailed(
+            f"{where}: gave {error_location.describe(found)} on {len(comparisons)} pairs; a list of one Judgement each"
+        )
+    for judgement in found:
+        score = getattr(judgement, "score", "nothing")
+        number = isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1
+        if not isinstance(judgement, Judgement) or not (score is None or number):
+            raise RunFailed(f"{where}: gave {judgement!r:.80}; Judgement(score from 0 to 1 or None, reason) is wanted")
+        if not isinstance(judgement.reason, str):
+            raise RunFailed(f"{where}: gave the reason {judgement.reason!r:.60}; text is wanted")
+    return list(found)
 
 
 def require_judge(task: str, judge: Any) -> Any:

@@ -20,8 +20,8 @@ from harness.data import cache_dir
 from harness.errors import BadInput
 from harness.grading.judges.budget import JudgeBudget
 from harness.grading.judges.cache import CachedReply, JudgementCache
-from harness.grading.judges.contract import Model
-from harness.grading.judges.judgement import Judgement, PairToJudge
+from harness.grading.judges.contract import JudgeOptions, Model
+from harness.grading.judges.judgement import FORMS, Judge, Judgement, PairToJudge
 from harness.grading.judges.protocols import JudgeProtocol, Reply, judge_protocol
 from harness.models.openai_client import Unanswered
 from harness.options import build, key_values
@@ -50,7 +50,7 @@ class Failure:
     replied: bool
 
 
-class ModelJudge:
+class ModelJudge(Judge):
     """Asks ``model`` by ``protocol``; answers that hold a verdict are kept in ``folder``."""
 
     def __init__(self, model: Model, protocol: JudgeProtocol, temperature: float, budget: JudgeBudget, folder: Path):
@@ -202,26 +202,46 @@ class ModelJudge:
         return Judgement(sum(by_order) / len(by_order), f"preferred {shown}", tuple(by_order))
 
 
-def open_model_judge(kind: str, rest: str, protocol: str, keep: Path | None) -> ModelJudge:
-    """The judge of ``openai:`` and ``hf:`` specifications, ``NAME[,key=value...]``. Raises BadInput."""
-    name, *settings = rest.split(",")
-    values = key_values(settings, f"--judge {kind}:{rest}")
-    options: Any
-    model: Model
-    if kind == "openai":
+class OpenAIJudge(ModelJudge):
+    """A model behind any OpenAI-compatible server."""
+
+    name, takes = "openai", "MODEL[@URL][,key=value...]"
+
+    @classmethod
+    def open(cls, argument: str, protocol: str, keep: Path | None) -> OpenAIJudge:
         from harness.grading.judges.server import ServerModel, ServerOptions
 
-        options = build(ServerOptions, values, "judge openai")
+        model, options = _asked(cls, argument, ServerOptions)
         budget = JudgeBudget(options.budget_usd, options.price_in, options.price_out)
-        model = ServerModel(name, options)
-    else:
+        return cls(ServerModel(model, options), *_way(options, protocol), budget, keep or cache_dir() / "judgements")
+
+
+class HuggingFaceJudge(ModelJudge):
+    """A local Hugging Face model, run by transformers."""
+
+    name, takes = "hf", "DIR_OR_ID[,key=value...]"
+
+    @classmethod
+    def open(cls, argument: str, protocol: str, keep: Path | None) -> HuggingFaceJudge:
         from harness.grading.judges.local import LocalModel, LocalOptions
 
-        options = build(LocalOptions, values, "judge hf")
-        budget = JudgeBudget()
-        model = LocalModel(name, options)
+        model, options = _asked(cls, argument, LocalOptions)
+        return cls(
+            LocalModel(model, options), *_way(options, protocol), JudgeBudget(), keep or cache_dir() / "judgements"
+        )
+
+
+def _asked(judge: type[ModelJudge], argument: str, known: type) -> tuple[str, Any]:
+    """The model's name and the settings after it. Raises BadInput for a setting that ``known`` does not have."""
+    if not argument:
+        raise BadInput(f"--judge {judge.name!r} is not a judge; the forms are {FORMS}")
+    name, *settings = argument.split(",")
+    return name, build(known, key_values(settings, f"--judge {judge.name}:{argument}"), f"judge {judge.name}")
+
+
+def _way(options: JudgeOptions, protocol: str) -> tuple[JudgeProtocol, float]:
+    """How the model is asked, and its sampling temperature: the protocol's, where the settings do not say otherwise."""
     asked = judge_protocol(options.protocol or protocol)
     if options.max_tokens is not None:
         asked = dataclasses.replace(asked, max_tokens=options.max_tokens)
-    temperature = asked.temperature if options.temperature is None else options.temperature
-    return ModelJudge(model, asked, temperature, budget, keep or cache_dir() / "judgements")
+    return asked, asked.temperature if options.temperature is None else options.temperature

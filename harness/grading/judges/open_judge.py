@@ -1,41 +1,46 @@
-"""From the words of ``--judge`` to a judge; each kind is imported only when it is asked for."""
+"""Makes a judge from the words of ``--judge``; its module is imported only when it is asked for."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from harness import error_location, registry, user_code
 from harness.errors import BadInput
-from harness.grading.judges.judgement import FORMS, Longest
+from harness.grading.judges.judgement import FORMS, Judge
 
 
-def open_judge(spec: str, protocol: str = "alpacaeval-1", keep: Path | None = None) -> Any:
-    """The judge that ``spec`` names.
+def open_judge(spec: str, protocol: str = "alpacaeval-1", keep: Path | None = None) -> Judge:
+    """The judge of ``NAME[:ARGUMENT]`` or ``FILE.py[:ARGUMENT]``.
 
     ============================  ======================================================================
     ``openai:MODEL[@URL]``        any OpenAI-compatible server; URL defaults to ``OPENAI_BASE_URL``
     ``hf:DIR_OR_ID``              a local Hugging Face model, run by transformers
     ``replay:FILE``               recorded judgements in alpaca_eval's annotation format
     ``longest``                   the longer response wins (plumbing only)
+    ``micro``                     the rules of the micro world, for its own instructions
     ============================  ======================================================================
 
     The first two take settings after commas, ``openai:m@https://host/v1,key_env=HOST_KEY,max_tokens=4096``: the
     fields of :class:`harness.grading.judges.server.ServerOptions` and
     :class:`harness.grading.judges.local.LocalOptions`. ``protocol`` names how they are asked (see
     ``judge_protocols``) unless the settings do; ``keep`` is the folder of their answers.
-    Raises BadInput for any other form.
+    Raises BadInput for an unknown name, or an argument that the judge cannot use.
     """
-    kind, _, rest = spec.partition(":")
-    if spec == "longest":
-        return Longest()
-    if not rest:
-        raise BadInput(f"--judge {spec!r} is not a judge; the forms are {FORMS}")
-    if kind == "replay":
-        from harness.grading.judges.replay import Replay
+    name, argument = split(spec)
+    try:
+        found = registry.find(registry.JUDGES, name)
+    except BadInput as error:
+        raise BadInput(f"--judge {spec!r} is not a judge: {error}; the forms are {FORMS}") from None
+    with error_location.faults_as(BadInput, called=found):
+        judge = found.open(argument, protocol, keep)
+    if (code := user_code.identity(found)) != user_code.OURS:
+        judge.code = code  # the protocol covers it, see Task.grader_identity
+    return judge
 
-        return Replay(Path(rest))
-    if kind in ("openai", "hf"):
-        from harness.grading.judges.models import open_model_judge
 
-        return open_model_judge(kind, rest, protocol, keep)
-    raise BadInput(f"--judge {spec!r}: unknown kind {kind!r}; the forms are {FORMS}")
+def split(spec: str) -> tuple[str, str]:
+    """The name or file of a judge, and its argument."""
+    path, suffix, rest = spec.partition(".py:")
+    if suffix and ":" not in path:
+        return f"{path}.py", rest
+    return (spec, "") if spec.endswith(".py") and ":" not in spec else (spec.partition(":")[0], spec.partition(":")[2])

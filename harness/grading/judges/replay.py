@@ -18,21 +18,26 @@ from typing import Any
 from harness import safe_read
 from harness.data import parse
 from harness.errors import BadInput
-from harness.grading.judges.judgement import Judgement, PairToJudge
+from harness.grading.judges.judgement import Judge, Judgement, PairToJudge
 
 log = logging.getLogger(__name__)
 
 TEXTS = ("instruction", "output_1", "output_2")
 
 
-class Replay:
-    """Answers a comparison whose instruction and candidate were judged before, letter for letter.
+class Replay(Judge):
+    """Recorded judgements, replayed.
+
+    It answers a comparison whose instruction and candidate were judged before, letter for letter.
 
     The recorded reference counts, not the task's: the text of an older reference file may differ, and its
     name enters the identity. Raises BadInput for a file that is no list of annotations of one judge.
     """
 
-    def __init__(self, path: Path):
+    name, takes = "replay", "FILE"
+
+    def __init__(self, path: Path | str):
+        path = Path(path)
         try:
             content = safe_read.content(path, safe_read.LARGE)
         except BadInput as error:

@@ -135,6 +135,8 @@ class MathsTask(Task):
     """A benchmark whose problems carry a :class:`Gold`. A task file states its data and reads its rows."""
 
     family: ClassVar[str] = "maths"
+    asks_through_lm_eval = extracts = True
+    known_wrong: ClassVar[str] = "maths"
     metric: ClassVar[str] = "accuracy"
     grades_aside: ClassVar[bool] = True  # in processes of its own
     grader: ClassVar[str] = "math-verify"

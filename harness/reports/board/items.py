@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.leaderboard.inference import problem_scores
-from harness.leaderboard.rows import RECONSTRUCTED, LeaderboardRow, Section
+from harness.leaderboard.rows import RECONSTRUCTED, Section
+from harness.records.record import Record
 
 TEXT_AT_MOST = 1500  # characters of a completion here; its run's page has it whole
 
@@ -32,9 +33,9 @@ def context(sections: Sequence[Section], diffs: Mapping[tuple[str, ...], str]) -
     return {"tables": tables, "notes": notes, "title": "Problem by problem", "here": "compare"}
 
 
-def write(path: Path, row: LeaderboardRow, completions: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> None:
+def write(path: Path, records: Sequence[Record], completions: Sequence[Sequence[Mapping[str, Any]]]) -> None:
     """The file of one row: for every problem its score at each seed, and the first seed's first completion."""
-    scores = [problem_scores(rows, metric) for rows in completions]
+    scores = [problem_scores(rows, record) for rows, record in zip(completions, records, strict=True)]
     first: dict[str, Mapping[str, Any]] = {}
     for one in completions[0]:
         first.setdefault(one["problem_id"], one)

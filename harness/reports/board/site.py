@@ -83,7 +83,7 @@ def _pages(site: Site, progress: Callable[[str, int, int, str], None]) -> None:
                 progress("pages", done, len(site.records), "")
         if parts and all(part is not None for part in parts):
             diffs[row.run_ids] = f"data/{number}.js"
-            items.write(site.out / diffs[row.run_ids], row, parts, section.metric)
+            items.write(site.out / diffs[row.run_ids], [site.by_run[run] for run in row.run_ids], parts)
     for run in site.by_run.keys() - shown:  # superseded attempts stay readable
         _run(site, site.by_run[run], names, figures, None, None)
     site.write("index.html", "index.html.j2", ["board.js"], **index.context(site, names, diffs))

@@ -95,7 +95,7 @@ def _panel(axes: Any, section: Section, name: str, order: Sequence[str], scheme:
     _labels(axes, rows, name, scheme)
     axes.yaxis.grid(True, linewidth=0.6)
     axes.set_xlabel(COSTS[name])
-    axes.set_ylabel(f"{section.metric}, %")
+    axes.set_ylabel(section.metric_axis)
     axes.set_title(section.named if len(section.named) < 60 else section.named[:59] + "…")
 
 

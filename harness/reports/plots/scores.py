@@ -82,7 +82,7 @@ def _panel(axes: Any, section: Section, scheme: str) -> None:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.xaxis.grid(True, linewidth=0.6)
-    axes.set_xlabel(f"{section.metric}, % of {section.problems} problems")
+    axes.set_xlabel(f"{section.metric_axis} of {section.problems} problems")
     axes.set_title(section.named if len(section.named) < 44 else section.named[:43] + "…", pad=16)
 
 

@@ -1,0 +1,132 @@
+"""Judges, metrics and teacher signals of one's own: found by file, named in identities, refused in one line."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from harness import metrics, registry
+from harness.errors import BadInput, RunFailed
+from harness.evaluation import evaluate
+from harness.evaluation.benchmarks import locate
+from harness.evaluation.metric_of import metric_of
+from harness.grading.judges.judgement import Judge, Judgement, PairToJudge, judge_all
+from harness.grading.judges.open_judge import open_judge, split
+from harness.testing import check_judge
+from harness.types import Decoding
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL)
+JUDGE, METRIC, SIGNAL = (next(b for b in BLOCKS if word in b) for word in ("MostDigits", "BestOfN", "Softer"))
+
+
+def rows(*scores, errors=()):
+    return [
+        {"problem_id": str(i // 2), "sample": i % 2, "score": s, "error": i in errors, "finish": "stop", "reason": "r"}
+        for i, s in enumerate(scores)
+    ]
+
+
+@pytest.fixture
+def task(tmp_path):
+    lines = (BLOCKS[2] + METRIC).replace('"instruction", "accuracy"', '"tool use", "best@n"')
+    (tmp_path / "even_odd.py").write_text(lines)
+    found, _ = locate(str(tmp_path / "even_odd.py"))
+    from harness.task import Data
+
+    return found(Data([{"number": 5}, {"number": 6}], "0" * 64, "test"))
+
+
+def test_a_judge_in_a_file_is_found_checked_and_identified(tmp_path):
+    (tmp_path / "most_digits.py").write_text(JUDGE)
+    judge = open_judge(str(tmp_path / "most_digits.py"))
+    check_judge(judge)
+    assert judge.code.startswith("file sha256:")
+    assert [j.score for j in judge_all(judge, [PairToJudge("1", "i", "1", "22"), PairToJudge("2", "i", "", "")])] == [
+        1,
+        0.5,
+    ]
+    with pytest.raises(BadInput, match="takes no argument"):
+        open_judge(f"{tmp_path}/most_digits.py:x")
+    before = judge.code
+    (tmp_path / "most_digits.py").write_text(JUDGE.replace("ours > theirs", "ours < theirs"))
+    assert open_judge(str(tmp_path / "most_digits.py")).code != before
+
+
+@pytest.mark.parametrize(
+    "spec, expected",
+    [
+        ("a.py:b:c", ("a.py", "b:c")),
+        ("replay:x.py", ("replay", "x.py")),
+        ("replay:a.py:b", ("replay", "a.py:b")),
+        ("longest", ("longest", "")),
+    ],
+)
+def test_the_words_of_a_judge(spec, expected):
+    assert split(spec) == expected
+
+
+BROKEN = [None, [], [Judgement(2.0, "r")], [0.5], [Judgement(True, "r")], [Judgement(0.5, None)]]
+
+
+@pytest.mark.parametrize("given", BROKEN)
+def test_a_judge_that_breaks_its_contract_is_refused(given):
+    class Broken(Judge):
+        name = "broken"
+
+        def judge(self, comparisons):
+            return given
+
+    with pytest.raises(RunFailed, match=r"test_doors\.py"):
+        judge_all(Broken(), [PairToJudge("1", "i", "r", "c")])
+
+
+def test_a_metric_of_a_tasks_own_file(task):
+    graded = rows(0.2, 0.6, 1.0, 0.0)
+    score = evaluate.score(task, graded)
+    assert task.family == "tool use" and score.value == pytest.approx(0.8)
+    assert score.metric_card["by_problem"] == {"0": 0.6, "1": 1.0}
+    assert metrics.of_record({"metric": "best@n", "metric_card": score.metric_card}).by_problem([]) == {
+        "0": 0.6,
+        "1": 1.0,
+    }
+    assert evaluate.protocol_of(task, Decoding(), None, "t")["metric_code"].startswith("file sha256:")
+
+
+def test_an_unknown_metric_is_refused_with_its_place(tmp_path):
+    (tmp_path / "t.py").write_text(BLOCKS[2].replace('"accuracy"', '"accurcy"'))
+    with pytest.raises(BadInput, match=r"t.py:\d+: task even_odd: unknown metric 'accurcy'.*accuracy"):
+        locate(str(tmp_path / "t.py"))
+
+
+def test_only_a_win_rate_leaves_errors_out():
+    graded = rows(1.0, 1.0, 0.0, 0.0, errors=(2, 3))
+    values = {name: cls().aggregate(graded) for name, cls in metrics.SHIPPED.items()}
+    assert values == {"accuracy": 0.5, "pass@1": 0.5, "win_rate": 1.0, "lm-eval": 0.5}
+
+
+def test_shipped_metrics_add_nothing_to_records():
+    assert all(metrics.card(cls(), rows(1.0)) == {} for cls in metrics.SHIPPED.values())
+    assert {e.name for e in registry.entries(registry.METRICS)} == set(metrics.SHIPPED)
+    assert metric_of(registry.find(registry.TASKS, "amc23")).name == "accuracy"
+
+
+def test_a_signal_in_a_file_trains_and_enters_the_training_id(tmp_path):
+    from harness.plan import RunRequest, prepare
+
+    (tmp_path / "softer.py").write_text(SIGNAL)
+
+    def spec(*settings):
+        request = RunRequest(["kd"], ["amc23"], "micro", settings=settings, results=tmp_path / "r")
+        return prepare(request).trainings[0].spec
+
+    own = spec(f"training.signal={tmp_path}/softer.py")
+    assert own["training"]["signal"] == "softer" and own["signal_code"].startswith("file sha256:")
+    assert "signal_code" not in spec("training.signal=live")
+    with pytest.raises(BadInput, match="live"):
+        spec("training.signal=lve")
+    (tmp_path / "softer.py").write_text(SIGNAL.replace('    name = "softer"', '    name = "softer"\n    exact = False'))
+    with pytest.raises(BadInput, match="signal softer cannot give that"):
+        request = RunRequest(["akl"], ["amc23"], "micro", results=tmp_path / "r")
+        prepare(dataclasses.replace(request, settings=[f"training.signal={tmp_path}/softer.py"]))
