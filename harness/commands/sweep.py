@@ -66,7 +66,7 @@ def call(chosen: argparse.Namespace) -> str:
     failed = [one for one in done if one.status == "failed"]
     for one in failed:
         log = logs / f"{one.cell.file}.log"
-        print(f"failed: {one.cell.label} after {one.attempts} attempts: {one.words} (log: {log})", file=sys.stderr)
+        print(f"failed: {one.cell.label} after {one.attempts} attempts: {one.message} (log: {log})", file=sys.stderr)
     chosen.exit_code = 1 if failed else 0
     if chosen.json:
         return arguments.dump({"cells": [_told(one) for one in done]})
@@ -88,8 +88,8 @@ def _executor(chosen: argparse.Namespace, plan: Plan, todo: int) -> Executor:
         import torch
 
         devices = torch.cuda.device_count()
-    for words_of, executor in ((chosen.slurm, "slurm"), (chosen.address, "ray")):
-        if words_of and chosen.executor != executor:
+    for option, executor in ((chosen.slurm, "slurm"), (chosen.address, "ray")):
+        if option and chosen.executor != executor:
             raise BadInput(f"--{'slurm' if executor == 'slurm' else 'address'} belongs to --executor {executor}")
     here = devices or cores()
     workers = chosen.workers or min(max(todo, 1), here)
@@ -126,5 +126,5 @@ def _told(one: Done) -> dict:
     return facts | {
         "run_ids": one.run_ids,
         "seconds": one.seconds,
-        "error": one.words if one.status == "failed" else "",
+        "error": one.message if one.status == "failed" else "",
     }
