@@ -37,7 +37,7 @@ def both(heads, name, **settings):
         reading = HiddenStateLogits(hidden, Head.of(teacher, VOCAB))
     weights = None
     if settings.get("shuffle"):
-        own = student.weigh(batch, chosen, reading, loss_sides.STEP)
+        own = student.token_weights(batch, chosen, reading, loss_sides.STEP)
         weights = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(0))]
     found = []
     for compute in (

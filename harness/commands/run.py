@@ -39,7 +39,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def add_request(command: argparse.ArgumentParser) -> None:
-    """The words that say what is to be run: those of a sweep as well."""
+    """Declares the arguments that a run and a sweep share."""
     command.add_argument(
         "--method", action="append", default=[], metavar="M", help="name, name@variant or file.py; repeatable"
     )
@@ -97,7 +97,7 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.estimate import memory_check
 
     unread = unused_options.warnings(plan, sandbox=chosen.sandbox)
-    if chosen.resume is not None and processes.leads():  # followers never look at the results on their own
+    if chosen.resume is not None and processes.leads():  # followers do not read the results folder
         resume.check(plan, chosen.resume)
     if not chosen.dry_run:
         memory_check.check(plan, lambda line: print(line, file=sys.stderr))
@@ -120,7 +120,7 @@ def call(chosen: argparse.Namespace) -> str:
 
 
 def request_of(chosen: argparse.Namespace) -> RunRequest:
-    """What :func:`add_request` declared, as a request."""
+    """Builds the request from the arguments of :func:`add_request`."""
     from harness.plan import RunRequest
 
     return RunRequest(
@@ -142,7 +142,7 @@ def request_of(chosen: argparse.Namespace) -> RunRequest:
 
 
 def _intended(plan: Plan, as_json: bool) -> str:
-    """What ``--dry-run`` prints: nothing is trained, asked or written."""
+    """The output of ``--dry-run``, which trains, generates and writes nothing."""
     from harness.errors import BadInput
     from harness.estimate import memory_check
     from harness.evaluation import measurement

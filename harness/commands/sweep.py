@@ -79,7 +79,7 @@ def call(chosen: argparse.Namespace) -> str:
 
 
 def _executor(chosen: argparse.Namespace, plan: Plan, todo: int) -> Executor:
-    """The executor asked for, with its workers. Raises BadInput where it is not there."""
+    """The requested executor with its workers. Raises BadInput where it is not available."""
     from harness.errors import BadInput
     from harness.sweep.local import LocalExecutor, cores
 

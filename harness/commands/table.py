@@ -54,7 +54,7 @@ def call(chosen: argparse.Namespace) -> str:
         )
     records = [record for record in records if record["protocol"]["hash"].startswith(chosen.protocol or "")]
     view = View(chosen.view, chosen.cost or "flops", chosen.anchor)
-    # What a paper printed can be asked for before anything of that task was measured.
+    # Reported scores of a task can be shown before anything was measured on it.
     tasks = None if chosen.reported and not records else chosen.task or None
     sections = leaderboard(records, tasks, store.completions, view)
     for line in grid.main(sections)[1]:

@@ -1,4 +1,4 @@
-"""``harness verify``: a recorded row run again, and how far off it is."""
+"""``harness verify``: run a recorded row again and compare the scores."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def add_given(command: argparse.ArgumentParser) -> None:
-    """The words that say what a record cannot: files, folders and addresses of this machine."""
+    """Declares the arguments for what a record does not contain: files, folders and addresses of this machine."""
     for name, metavar in (
         ("method", "FILE"),
         ("task", "FILE"),
@@ -47,7 +47,7 @@ def add_given(command: argparse.ArgumentParser) -> None:
 
 
 def given_of(chosen: argparse.Namespace) -> Given:
-    """What :func:`add_given` declared."""
+    """Collects the arguments of :func:`add_given`."""
     from harness.rerun.command import Given
 
     names = ("method", "task", "recipe", "student", "teacher", "judge", "device")

@@ -75,9 +75,7 @@ def data() -> Iterator[Finding]:
         fix = "scores on them are marked unpinned and listed in a separate table; fetch the pinned files"
         yield Finding("data", NOTE, f"{len(other)} files are not the pinned ones: {', '.join(other)}", fix)
     if missing:
-        fix = (
-            "they are downloaded when needed, or put them below HARNESS_DATA (harness show task NAME gives the source)"
-        )
+        fix = "they are downloaded when needed; or put them below HARNESS_DATA (see harness show task NAME)"
         yield Finding("data", NOTE, f"{found}, {len(missing)} missing: {', '.join(missing)}", fix)
     else:
         yield Finding("data", OK, found)

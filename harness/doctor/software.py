@@ -49,9 +49,7 @@ def versions() -> Iterator[Finding]:
     locks = [lock, lock.with_name("requirements-torch.lock")]
     text = "\n".join(one.read_text("utf-8") for one in locks if one.is_file())
     lines = (line.split("#")[0].strip(" \\") for line in text.splitlines())
-    pins = dict(
-        line.split("==", 1) for line in lines if "==" in line
-    )  # skip the lines of hashes, which name no version
+    pins = dict(line.split("==", 1) for line in lines if "==" in line)  # lines of hashes name no version
     other = [
         f"{name} {version} (lock: {pin})"
         for name, pin in ((n.split("[")[0], p.split(";")[0].strip()) for n, p in pins.items())

@@ -58,9 +58,7 @@ def locks(results: Path) -> Iterator[Finding]:
             return
     pending = sorted(results.glob("work/training/*/"))
     size = sum(p.stat().st_size for folder in pending for p in folder.rglob("*") if p.is_file())
-    summary = (
-        f"{len(locked)} locked by running work, {len(files) - len(locked)} free (files of ended runs are harmless)"
-    )
+    summary = f"{len(locked)} held by running work, {len(files) - len(locked)} free (files of ended runs are harmless)"
     if pending:
         fix = f"run their commands again to continue; delete {results / 'work/training'} to discard them"
         found = f"{summary}; {len(pending)} unfinished trainings, {size / 1e9:.2f} GB"

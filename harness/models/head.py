@@ -31,7 +31,7 @@ class Head:
     """How a model turns hidden states [N, d] into logits [N, V] over the first ``vocab`` tokens.
 
     ``scale`` multiplies the logits (Cohere, Granite), ``softcap`` bounds them by cap * tanh(z / cap) (Gemma).
-    Rows of the weight beyond ``vocab`` are padding of the checkpoint and never enter a softmax.
+    Rows of the weight beyond ``vocab`` are padding of the checkpoint and never on_chunk a softmax.
     """
 
     weight: nn.Parameter
@@ -137,19 +137,19 @@ def chunked_sum(
     head: Head,
     bounds: Sequence[Chunk],
     value: Callable[[Tensor, int, int], Tensor],
-    enter: Callable[[Tensor, Chunk], None] | None = None,
+    on_chunk: Callable[[Tensor, Chunk], None] | None = None,
 ) -> Tensor:
     """Sum over slices of ``value(logits [n, V], start, stop)``, differentiable in ``hidden`` and the head.
 
-    ``value`` returns a scalar. Its gradient is formed during the forward pass, slice by slice. ``enter`` sees every
-    chunk's logits [n, V], not finished yet, before the chunk's first slice is read.
+    ``value`` returns a scalar. Its gradient is formed during the forward pass, slice by slice. ``on_chunk`` receives
+    every chunk's raw logits [n, V], before scale and soft cap, ahead of the chunk's first slice.
     """
-    return _ChunkedSum.apply(hidden, head.weight, head.bias, head, bounds, value, enter)
+    return _ChunkedSum.apply(hidden, head.weight, head.bias, head, bounds, value, on_chunk)
 
 
 class _ChunkedSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, head, bounds, value, enter):
+    def forward(ctx, hidden, weight, bias, head, bounds, value, on_chunk):
         wants_weight = ctx.needs_input_grad[1]
         grad_hidden = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
@@ -162,8 +162,8 @@ class _ChunkedSum(torch.autograd.Function):
             here = slice(chunk.start, chunk.stop)
             rows = hidden[here].detach()
             raw = head.raw(rows).detach()
-            if enter is not None:
-                enter(raw, chunk)
+            if on_chunk is not None:
+                on_chunk(raw, chunk)
             for start, stop in chunk.slices:
                 part = raw[start - chunk.start : stop - chunk.start]
                 # A copy, because the gradient overwrites ``part`` and a method may keep a reference to its logits.

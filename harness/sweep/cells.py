@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepCell:
-    """``arguments`` follow ``harness``; ``recorded`` lists the run ids that exist, ``missing`` the tasks left to run."""
+    """``arguments`` follow ``harness``; ``recorded`` has the existing run ids, ``missing`` the tasks left to run."""
 
     method: str
     seed: int

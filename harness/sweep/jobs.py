@@ -20,7 +20,7 @@ BAD_INPUT = 2  # the exit code of bad input, which a retry would repeat
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """How an attempt ended: exit code (negative: a signal; None: the worker was lost), run ids, last line of its log."""
+    """How an attempt ended: exit code (negative: a signal; None: the worker was lost), run ids, last log line."""
 
     code: int | None
     run_ids: tuple[str, ...] = ()

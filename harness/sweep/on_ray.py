@@ -78,9 +78,7 @@ def _knock(address: str | None) -> None:
             socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
         except OSError as error:
             reason = error.strerror or str(error)
-            raise BadInput(
-                f"--executor ray: no cluster at {address}: {reason}; start one with ray start --head"
-            ) from None
+            raise BadInput(f"--executor ray: no cluster at {address}: {reason}; ray start --head starts one") from None
 
 
 def _run(arguments: Sequence[str], log: str, extra: Mapping[str, str], folder: str) -> int:

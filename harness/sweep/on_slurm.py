@@ -47,9 +47,7 @@ class SlurmExecutor:
             fix = "pip install submitit, or use --executor local"
             raise BadInput(f"--executor slurm: submitit is not installed; {fix}") from None
         if cluster == "slurm" and shutil.which("sbatch") is None:
-            raise BadInput(
-                "--executor slurm: sbatch is not installed here; run on a login node, or use --executor local"
-            )
+            raise BadInput("--executor slurm: sbatch is not installed; run on a login node, or use --executor local")
         self.workers = workers
         self.executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         values = {k: int(v) if v.isdecimal() else v for k, v in settings.items()}

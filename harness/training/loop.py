@@ -230,7 +230,7 @@ def _backward(
     if getattr(method.config, "shuffle", False):
         ready = {i: teacher_logits(i) for i in range(len(batches))}
         with student.gathered() as module, accelerator.autocast():
-            own = [module.weigh(b, method, ready[i], step) for i, b in enumerate(batches)]
+            own = [module.token_weights(b, method, ready[i], step) for i, b in enumerate(batches)]
         weights = list(shuffle(own, batches, step, rollouts.gather))
 
     found, missing = [], student.missing_batches(len(batches), rollouts.gather)
