@@ -1,7 +1,7 @@
-"""The convention card of a training: what two rows must share before their numbers may be set side by side.
+"""The convention card of a training: what two rows must share for their numbers to be comparable.
 
-One name means different losses in different code. The card says which one this was: divergence, mixture, reduction,
-temperatures, signal, vocabulary, and whose text it was computed on.
+Different code bases use one name for different losses. The card states the loss of this training: divergence, mixture,
+reduction, temperatures, teacher signal, vocabulary, and the source of its text.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any]) -> dict[st
 
 
 def _signal(method: Method, signal: Mapping[str, Any]) -> dict[str, Any]:
-    """What was known of the teacher's distribution, and what a top-k signal does with the rest of the mass."""
+    """The teacher signal, and how a top-k signal treats the remaining probability mass."""
     if not signal:
         return {"teacher_signal": method.needs.teacher, "top_k_tail": None, "signal_bytes_per_token": None}
     k = signal["top_k"]
     kind = f"top-{k}" if k else "exact"
     kept = {"live": "live", "hidden": "hidden states cached", "top-k": "cached"}[signal["kind"]]
-    kept = kept if signal["cached"] else "live"  # nothing to keep of text that every step makes anew
+    kept = kept if signal["cached"] else "live"  # text that is sampled anew at every step has no cached signal
     return {
         "teacher_signal": f"{kind}, {kept}",
         "top_k_tail": "one bucket with all remaining mass" if k else "none: exact signal",

@@ -1,7 +1,7 @@
-"""``harness list`` and ``harness show``: what there is, and the cards of single things.
+"""``harness list`` and ``harness show``: lists of methods, tasks and recipes, and the card of each.
 
 Lists are read from source text without importing a method or a task, which keeps them quick; cards import
-the one thing they show.
+only what they show.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.plan import settings_of, variants_of
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
-    """What ``harness list KIND`` shows, one object a line."""
+    """The rows of ``harness list KIND``."""
     if kind == "recipes":
         found = [recipe.load(name) for name in recipe.names()]
         return [{"name": r.name, "world": r.world, "summary": r.summary} for r in found]
@@ -34,7 +34,7 @@ def _row(kind: str, entry: registry.Entry) -> dict[str, Any]:
 
 
 def text(kind: str, found: Sequence[Mapping[str, Any]]) -> str:
-    """The list for people."""
+    """The list as text."""
     width = max((len(row["name"]) for row in found), default=0)
     lines = []
     for row in found:
@@ -49,7 +49,7 @@ def text(kind: str, found: Sequence[Mapping[str, Any]]) -> str:
 
 @error_location.faults_as(BadInput)
 def card(kind: str, name: str) -> dict[str, Any]:
-    """Everything that is known of one method, task or recipe. Raises BadInput for an unknown name."""
+    """All facts about one method, task or recipe. Raises BadInput for an unknown name."""
     if kind == "recipe":
         return {"recipe": name} | dataclasses.asdict(recipe.load(name))
     if kind == "method":
@@ -91,7 +91,7 @@ def card(kind: str, name: str) -> dict[str, Any]:
 
 
 def card_text(facts: Mapping[str, Any]) -> str:
-    """A card for people: long texts as they are, settings one a line with range and source."""
+    """A card as text: settings one per line with range and source."""
     lines = []
     for key, value in facts.items():
         if key == "equation":
@@ -108,7 +108,7 @@ def card_text(facts: Mapping[str, Any]) -> str:
 
 
 def _protocols(cards: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The task's own protocol with all its facts, then of each published one what it changes."""
+    """The task's own protocol with all facts, then the changes of each published one."""
     own, lines = dict(_facts(cards[0])), []
     for card in cards:
         lines += ["", f"protocol: {card['name']}  (version {card['version']}, hash {card['hash'] or 'unknown'})"]
@@ -139,7 +139,7 @@ def _setting(facts: Mapping[str, Any]) -> str:
 
 
 def record_text(record: Mapping[str, Any]) -> str:
-    """A record for people: the score first, then what it rests on."""
+    """A record as text: the score first, then the conditions it was measured under."""
     counts, (low, high) = record["counts"], record["interval"]
     note = record["method"]["note"]
     lines = [

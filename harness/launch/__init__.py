@@ -18,7 +18,7 @@ four GPUs of eight. All machines need the results folder on a shared disk. The f
 records and completions; the others only train. An interrupted run may continue with the same command under another
 configuration, with more or fewer processes, sharded or not.
 
-Only ``fsdp_reshard_after_forward`` of an ``fsdp_config`` may be changed; version 1, offloading, activation checkpointing
+Only ``fsdp_reshard_after_forward`` of an ``fsdp_config`` may change; version 1, offloading, activation checkpointing
 and loading by the first process alone are refused. With FSDP every process holds the whole student, in float32 and
 without gradients, while it loads, samples, validates and publishes. FSDP was tested on CPU processes, not yet on GPUs.
 """
