@@ -31,7 +31,7 @@ def option(
 
 
 def build(cls: type, values: Mapping[str, Any], where: str, paper: str = "") -> Any:
-    """Builds ``cls`` from ``values``, converted and checked. Raises BadInput naming ``where``, the key and ``paper``."""
+    """Builds ``cls`` from ``values``, converted and checked. Raises BadInput with ``where``, the key and ``paper``."""
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     hints = typing.get_type_hints(cls)
     checked = {}

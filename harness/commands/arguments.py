@@ -47,7 +47,7 @@ def sandbox(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--sandbox",
         choices=("A", "B", "C"),
-        help="the lowest sandbox tier that may run programs (default: HARNESS_SANDBOX, else B); C guards nothing",
+        help="the lowest sandbox tier that may run programs (default: HARNESS_SANDBOX, else B); C does not isolate",
     )
 
 

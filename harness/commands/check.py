@@ -9,7 +9,7 @@ from harness.commands import arguments
 
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
-        "check", help="grade the graders: golds must pass, wrong answers and traps must not; hold your own code to it"
+        "check", help="test graders on right and wrong answers; test your own method or task against its contract"
     )
     command.add_argument(
         "--task",
@@ -22,7 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--method", action="append", default=[], metavar="M", help="the contract of these methods; repeatable"
     )
     command.add_argument(
-        "--model", metavar="DIR", help="not the graders: whether this model's tokenizer gives back what the tasks write"
+        "--model", metavar="DIR", help="test instead whether this model's tokenizer reproduces the text of the tasks"
     )
     command.add_argument("--json", action="store_true", help="JSON on stdout")
     arguments.sandbox(command)

@@ -8,7 +8,7 @@ from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("list", help="what there is: methods, tasks, recipes")
+    command = commands.add_parser("list", help="list methods, tasks or recipes")
     command.add_argument("kind", choices=("methods", "tasks", "recipes"))
     command.add_argument("--json", action="store_true", help="JSON on stdout")
     command.set_defaults(command=call)

@@ -8,7 +8,9 @@ from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("reproduce", help="a paper's rows, run here and set beside theirs; resumes")
+    command = commands.add_parser(
+        "reproduce", help="run the rows of a paper and compare them with its numbers; resumes"
+    )
     command.add_argument("paper", metavar="PAPER", help="a shipped paper, or a TOML file of the same form")
     command.add_argument("--only", action="append", default=[], metavar="CELL", help="one cell or task; repeatable")
     command.add_argument("--dry-run", action="store_true", help="what would run, and what it would take; runs nothing")

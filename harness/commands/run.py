@@ -20,11 +20,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--resume",
         metavar="ID",
-        help="go on with this training or run, and with no other: refuses a command that differs from the one it was "
-        "begun with, and says in what (without it the same command goes on by itself)",
+        help="continue this training or run only: a command that differs from the original one is refused, with the "
+        "differences (without --resume the same command continues by itself)",
     )
     command.add_argument(
-        "--dry-run", action="store_true", help="say what is recorded, what would run, and what it would take"
+        "--dry-run", action="store_true", help="print what is recorded, what would run, and its estimated cost"
     )
     command.add_argument(
         "--track",
@@ -54,7 +54,7 @@ def add_request(command: argparse.ArgumentParser) -> None:
         "--recipe",
         default="micro",
         metavar="NAME|FILE.toml",
-        help="who teaches whom, on what, how long (default: micro)",
+        help="models, data and length of training (default: micro)",
     )
     command.add_argument("--student", metavar="ID|DIR", help="overrides the recipe's student")
     command.add_argument("--teacher", metavar="ID|DIR", help="overrides the recipe's teacher")

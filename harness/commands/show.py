@@ -12,7 +12,7 @@ from harness.errors import BadInput
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("show", help="a record; or: show method|task|recipe|paper NAME")
+    command = commands.add_parser("show", help="show a record; or: show method|task|recipe|paper NAME")
     command.add_argument("what", nargs="+", metavar="RECORD|RUN_ID", help="a record file, a run id or its beginning")
     command.add_argument(
         "--command", action="store_true", dest="as_command", help="the harness run command that makes this record"

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("sweep", help="a grid of methods, tasks and seeds, many runs at once")
+    command = commands.add_parser("sweep", help="run a grid of methods, tasks and seeds, many runs at once")
     add_request(command)
     command.add_argument(
-        "--executor", default="local", choices=("local", "ray", "slurm"), help="where runs run (default: local)"
+        "--executor", default="local", choices=("local", "ray", "slurm"), help="where to execute runs (default: local)"
     )
     command.add_argument(
         "--workers", type=arguments.count, metavar="N", help="runs at once (default: one per GPU, or per core without)"

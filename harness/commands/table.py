@@ -13,7 +13,7 @@ from harness.errors import BadInput
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("table", help="the leaderboard of the recorded results")
+    command = commands.add_parser("table", help="print the leaderboard of the recorded results")
     command.add_argument("--task", action="append", default=[], metavar="T", help="only these tasks; repeatable")
     command.add_argument("--protocol", metavar="HASH", help="only this protocol, by the beginning of its hash")
     command.add_argument("--format", default=None, choices=("md", "csv", "json", "latex", "html"), help="default: md")
@@ -25,7 +25,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="grid: methods by tasks; tasks: one table a task (default: both, for csv and json tasks)",
     )
     command.add_argument("--cards", action="store_true", help="the convention card of every row, too")
-    command.add_argument("--reported", action="store_true", help="what papers report, beside ours and ranked apart")
+    command.add_argument(
+        "--reported", action="store_true", help="add the scores that papers report, ranked apart from ours"
+    )
     arguments.results(command)
     command.set_defaults(command=call)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
-        "verify", help="run a recorded row again and say how far off it is (exit 1: further than seeds explain)"
+        "verify", help="run a recorded row again and compare (exit 1: differs by more than seeds explain)"
     )
     command.add_argument("run_id", metavar="RUN_ID", help="a run id, its beginning, or a record file")
     command.add_argument(
@@ -24,7 +24,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--work",
         type=Path,
         metavar="DIR",
-        help="keep the second run here and go on from it (default: scratch)",
+        help="keep the second run here and resume from it (default: a temporary folder)",
     )
     add_given(command)
     arguments.results(command)
