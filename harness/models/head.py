@@ -154,7 +154,9 @@ class _ChunkedSum(torch.autograd.Function):
         grad_hidden = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        # Rows beyond the vocabulary are padding of the checkpoint; their gradient stays 0.
         matrix = weight[: head.vocab].to(hidden.dtype)
+        # Sums over many tokens lose digits in half precision, so accumulate in fp32 or wider.
         total = torch.zeros(
             (), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32, device=hidden.device
         )
@@ -164,6 +166,7 @@ class _ChunkedSum(torch.autograd.Function):
             raw = head.raw(rows).detach()
             if on_chunk is not None:
                 on_chunk(raw, chunk)
+            # The objective sees one slice at a time. Its gradient replaces the logits of the slice in place.
             for start, stop in chunk.slices:
                 part = raw[start - chunk.start : stop - chunk.start]
                 # A copy, because the gradient overwrites ``part`` and a method may keep a reference to its logits.
@@ -188,6 +191,7 @@ class _ChunkedSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_total):
+        # The gradients were formed in the forward pass for a factor of 1; scale them by the incoming one.
         gradients, ctx.gradients = ctx.gradients, None
         return (*(None if g is None else g.mul_(grad_total.to(g.dtype)) for g in gradients), *[None] * 4)
 

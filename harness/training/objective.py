@@ -71,6 +71,7 @@ class Student(nn.Module):
         if method.needs.sequence_features:
             features = self._sequence_features(hidden, head, batch, method, teacher, step)
         for chunk, raw in self._project(hidden, head, batch):
+            # The teacher is projected per chunk too, so that its logits [N, V] never exist at once.
             chunk_teacher = teacher.over(chunk.start, chunk.stop)
             for logits, start, stop in _slices(raw, head, chunk):
                 slice_features = None if features is None else features[start:stop]
