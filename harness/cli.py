@@ -64,7 +64,7 @@ def _said(error: BaseException) -> int:
     if isinstance(error, RunFailed):
         line = f"failed: {_one_line(error)}"
     elif isinstance(error, KeyboardInterrupt):
-        line = "interrupted; what is finished is kept, the same command goes on"
+        line = "interrupted; finished work is kept, run the same command again to continue"
     elif isinstance(error, OSError):
         line = f"failed: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
     elif isinstance(error, Exception):

@@ -101,7 +101,7 @@ def told(error: BaseException) -> str:
 def _hint(error: BaseException) -> str:
     """The fix for a missing attribute of one of our objects, or for a module that is not installed."""
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith(SPACE):
-        return f" (install {error.name.partition('.')[0]}, or put its file beside this one)"
+        return f" (install {error.name.partition('.')[0]}, or put its file next to this one)"
     if not isinstance(error, AttributeError) or error.name is None or error.obj is None:
         return ""
     if not type(error.obj).__module__.startswith("harness."):

@@ -10,7 +10,7 @@ A method defines these parts; only the last one has no default::
 
 The loop (:mod:`harness.training.loop`) owns everything else: batching, forward passes, accumulation, clipping,
 precision, optimizer, rollouts, checkpoints, cost. With w_t the weights and c_t by the method's ``reduction``, it
-minimises over each whole optimizer step, whatever the micro-batches, the accumulation and the number of processes,
+minimises over each whole optimizer step, independent of micro-batches, accumulation and number of processes,
 
     L = sum_t c_t w_t objective_t / sum_t c_t w_t
 

@@ -49,7 +49,7 @@ def _same_measurement(plan: Plan, training: TrainingRun, found: interrupted.Inte
     differing = list(leaves(*json.loads(json.dumps(parts))))
     if differing:
         differences = [f"{key} of {found.task} is {_short(a)} there, {_short(b)} here" for key, a, b in differing]
-        raise _refusal(found.id, differences, ["the evaluation settings it was begun with"])
+        raise _refusal(found.id, differences, ["the evaluation settings it was started with"])
 
 
 def _refusal(wanted: str, differences: list[str], fixes: list[str]) -> BadInput:
@@ -110,5 +110,5 @@ def _option(key: str, there: Any, spec: Mapping[str, Any]) -> str:
     if dot and section in SETTABLE and key != "method.origin" and isinstance(there, int | float | str):
         return f"--set {key}={json.dumps(there) if not isinstance(there, str) else there}"
     if key == "loop":
-        return "the version of the harness it was begun with"
-    return f"the {key} it was begun with"
+        return "the version of the harness it was started with"
+    return f"the {key} it was started with"

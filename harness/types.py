@@ -53,7 +53,7 @@ class Decoding:
     """How completions are sampled. ``temperature=0`` is greedy.
 
     ``stop`` strings end a completion that continues a text (a plain prompt, or a prefill) and are cut off. There they
-    mark that the model goes on to invent the next problem. A chat reply that the model begins itself ends with its turn
+    mark that the model starts to invent the next problem. A chat reply that the model begins itself ends with its turn
     and may contain them.
     """
 

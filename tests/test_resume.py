@@ -102,7 +102,7 @@ def test_other_data_and_models_are_named(left, models, tmp_path, capsys):
     assert run(*SHORT, "--resume", training, "--student", str(other), method="gkd") == 2
     assert "student is student (" in (line := refused(capsys)) and "there, other (" in line
     assert run(*SHORT, "--resume", training, "--set", "data.limit=3", method="gkd") == 2
-    assert "prompts is " in (line := refused(capsys)) and "give the prompts it was begun with" in line
+    assert "prompts is " in (line := refused(capsys)) and "give the prompts it was started with" in line
 
 
 def test_a_run_is_a_measurement_as_well(left, tmp_path, capsys):

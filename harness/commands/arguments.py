@@ -31,7 +31,7 @@ def view(command: argparse.ArgumentParser) -> None:
         "--view",
         choices=("all", "steps", "compute"),
         default="all",
-        help="steps: rows of equal optimizer steps stand together; compute: rows at equal compute (default: all)",
+        help="steps: rows of equal optimizer steps together; compute: rows at equal compute (default: all)",
     )
     command.add_argument("--anchor", metavar="M", help="the method whose cost is the budget of --view compute")
 

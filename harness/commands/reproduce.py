@@ -78,9 +78,9 @@ def _run(chosen: argparse.Namespace, found, request, paper) -> str:
         outcome = paper_runs.reproduce(found, request, paper, reporter.progress, reporter.announce)
         store = Store(request.results)
         findings = answer_text.findings(outcome, store.completions) if request.scale == "micro" else []
-        beside = answer_text.standings(outcome, store.completions)
-        text = page(outcome, findings, beside, store.completions)
-        facts = answer_text.as_json(outcome, findings, beside)
+        standings = answer_text.standings(outcome, store.completions)
+        text = page(outcome, findings, standings, store.completions)
+        facts = answer_text.as_json(outcome, findings, standings)
         if outcome.had:
             reporter.announce(f"written: {paper_runs.write(outcome, text, facts)}")
     chosen.exit_code = int(bool(outcome.missing))

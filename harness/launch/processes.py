@@ -36,11 +36,11 @@ def sharded() -> bool:
     if os.environ.get(SHARDED, "").lower() != "true":
         return False
     if (version := os.environ.get("FSDP_VERSION", "2")) != "2":
-        raise BadInput(f"the launch asks for FSDP {version}; set fsdp_version: 2 in its fsdp_config")
+        raise BadInput(f"the launch requests FSDP {version}; set fsdp_version: 2 in its fsdp_config")
     for name in UNSUPPORTED:
         if os.environ.get(name, "").lower() == "true":
             raise BadInput(
-                f"the launch asks for {name.lower()}, which is not supported; set it to false in its fsdp_config"
+                f"the launch requests {name.lower()}, which is not supported; set it to false in its fsdp_config"
             )
     return True
 

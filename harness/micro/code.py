@@ -64,7 +64,7 @@ ENDING_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A function: its name, its body and the text that asks for it; ``whole`` if the reply holds the ``def``."""
+    """A function: its name, its body and the text of its problem; ``whole`` if the reply holds the ``def``."""
 
     name: str
     body: tuple[str, ...]
@@ -185,7 +185,7 @@ def solved(meta: Mapping[str, Any], text: str) -> bool:
 
 
 def check_step(meta: Mapping[str, Any], done: list[str], line: str) -> float | None:
-    """Whether ``line`` does what the next line of the canonical program does, whatever ``done`` did.
+    """Whether ``line`` does what the next line of the canonical program does, on any result of ``done``.
 
     None where the line is Python that the interpreter cannot read.
     """

@@ -346,7 +346,7 @@ def _proxy_of(address: Address) -> urllib.parse.SplitResult | None:
 
 
 def _proxy_login(proxy: urllib.parse.SplitResult) -> dict[str, str]:
-    """The header for a proxy that asks for a user and a password."""
+    """The header for a proxy that requires a user and a password."""
     if proxy.username is None:
         return {}
     login = f"{urllib.parse.unquote(proxy.username)}:{urllib.parse.unquote(proxy.password or '')}"
@@ -368,10 +368,10 @@ def _message(content: bytes) -> str:
 
 
 def retry_after(header: str | None) -> float | None:
-    """The wait in seconds that a ``Retry-After`` header asks for, at most LONGEST_WAIT_S.
+    """The wait in seconds that a ``Retry-After`` header requests, at most LONGEST_WAIT_S.
 
-    The header holds seconds or a date. None where it asks for nothing that can be waited for: no header, other text,
-    no number, a negative number, a date that has passed.
+    The header holds seconds or a date. None without a usable value: no header, other text, a
+    negative number, a date that has passed.
     """
     text = (header or "").strip()[:100]
     try:

@@ -67,7 +67,7 @@ def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], text
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The token that the chat template writes after an assistant's turn; None without a template or such a token.
 
-    Found by rendering one exchange: the added token that stands, spaces aside, right behind the answer.
+    Found by rendering one exchange: the added token that directly follows the answer, spaces aside.
     """
     if not tokenizer.chat_template:
         return None

@@ -45,7 +45,7 @@ def accelerator(**options: Any) -> Accelerator:
 
 
 def distribute(student: Student, accelerator: Accelerator) -> Replicated:
-    """The student as the launch configuration asks for it: sharded, or replicated on every process."""
+    """Shards or replicates the student, as the launch configuration requests."""
     if processes.sharded() and accelerator.num_processes > 1:
         return Sharded(student, accelerator)
     return Replicated(student)
