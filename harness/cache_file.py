@@ -1,4 +1,4 @@
-"""An append-only cache file: what cost money or hours is never lost and never paid for twice.
+"""An append-only cache file for expensive results, such as answers of a paid judge or generated text.
 
 A line is on disk when :meth:`CacheFile.add` returns. A line torn by a crash is skipped on reading. Threads may share an
 object, and processes may share its file.
@@ -41,7 +41,7 @@ class CacheFile:
             self._file.seek(0)
             content = self._file.read()
             if content and not content.endswith(b"\n"):
-                self._file.write(b"\n")  # so that the next line does not continue the torn one
+                self._file.write(b"\n")  # end a torn last line, so that the next entry starts on a line of its own
         except OSError as error:
             raise BadInput(f"cannot read the cache in {self._folder}: {error.strerror}") from None
         for line in content.split(b"\n"):

@@ -1,6 +1,6 @@
-"""The command line: words to calls, results to stdout, everything else to stderr; harness.commands has the words.
+"""The command line. Results go to stdout, everything else to stderr; :mod:`harness.commands` has the commands.
 
-Exit codes: 0 done, 2 bad input (nothing was written), 1 failed while working (what is done is kept).
+Exit codes: 0 success, 2 bad input (nothing was written), 1 failure while working (finished work is kept).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.safe_read import for_stdout, printable
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are one line."""
+    """An argument parser that reports mistakes in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message} (see {self.prog} --help)")
@@ -29,21 +29,21 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. Never raises for bad input or failed work."""
-    os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of libraries; ours are in harness.progress
-    words = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("TQDM_DISABLE", "1")  # turns off the progress bars of libraries; ours are in harness.progress
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         return _run(arguments)
     except BaseException as error:
-        if "--debug" in words and not (isinstance(error, SystemExit) and error_location.of_error(error) is None):
+        if "--debug" in given and not (isinstance(error, SystemExit) and error_location.of_error(error) is None):
             traceback.print_exception(error, file=sys.stderr)
         return _said(error)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    """Runs one command and prints what it returns. Raises what stopped it."""
+    """Runs one command and prints its output. Raises whatever stops it."""
     with error_location.faults_as(RunFailed):
         chosen = parser().parse_args(arguments)
-        with contextlib.redirect_stdout(sys.stderr):  # libraries print; stdout is for results
+        with contextlib.redirect_stdout(sys.stderr):  # what libraries print must not mix with the results on stdout
             printed = chosen.command(chosen)
         if printed:
             print(for_stdout(printed))
@@ -51,18 +51,20 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _said(error: BaseException) -> int:
-    """Says in one line on stderr what stopped a command; returns its exit code. --help and the like pass."""
-    if isinstance(error, BrokenPipeError):  # the reader of our output has seen enough
+    """Reports in one line on stderr what stopped a command; returns its exit code. Lets the exit of --help pass."""
+    if isinstance(error, BrokenPipeError):  # the reader closed the pipe, as ``| head`` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, BadInput):
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes of a launch, which all meet it, one speaks
+        if (
+            os.environ.get("LOCAL_RANK", "0") == "0"
+        ):  # all processes of a launch raise the same error; the first one reports it
             print(f"harness: {_one_line(error)}", file=sys.stderr)
         return 2
     if isinstance(error, RunFailed):
         line = f"failed: {_one_line(error)}"
     elif isinstance(error, KeyboardInterrupt):
-        line = "interrupted; what is finished is kept, the same command goes on"
+        line = "interrupted; finished work is kept, run the same command again to continue"
     elif isinstance(error, OSError):
         line = f"failed: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
     elif isinstance(error, Exception):
@@ -77,7 +79,7 @@ def _said(error: BaseException) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole surface; ``tests/test_cli.py`` holds it still."""
+    """The parser of all commands; ``tests/test_cli.py`` pins it."""
     top = _Parser(prog="harness", description="Distil, evaluate, record and tabulate with one command.")
     top.set_defaults(exit_code=0)
     top.add_argument("--version", action="version", version=f"harness {__version__}")

@@ -1,7 +1,7 @@
-"""The convention card of a training: what two rows must share before their numbers may be set side by side.
+"""The convention card of a training: what two rows must share for their numbers to be comparable.
 
-One name means different losses in different code. The card says which one this was: divergence, mixture, reduction,
-temperatures, signal, vocabulary, and whose text it was computed on.
+Different code bases use one name for different losses. The card states the loss of this training: divergence, mixture,
+reduction, temperatures, teacher signal, vocabulary, and the source of its text.
 """
 
 from __future__ import annotations

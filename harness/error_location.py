@@ -1,7 +1,7 @@
-"""FILE:LINE of somebody's own code, and the one line that an exception out of it becomes.
+"""Locates errors in user code as FILE:LINE and turns exceptions from it into one line.
 
-A method or task given by path or installed as a plugin is a user's own code. :mod:`harness.user_code`, which loads it,
-registers its files here. Commands, the plan and the training loop turn what it raises into one line with
+A method or task given by path or installed as a plugin is user code. :mod:`harness.user_code`, which loads it,
+registers its files here. Commands, the plan and the training loop turn its exceptions into one line with
 :func:`faults_as`; :func:`harness.cli.main` does so for everything else.
 """
 
@@ -19,23 +19,23 @@ from typing import Any
 
 from harness.errors import BadInput, RunFailed
 
-SPACE = "harness_file_"  # what the names of modules begin with that were loaded from a path
+SPACE = "harness_file_"  # prefix of the names of modules loaded from a path
 _files: set[str] = set()
 _folders: set[str] = set()
 
 
 def own(path: str | Path, folder: bool = False) -> None:
-    """Says that a file, or every file below a folder, is somebody's own code."""
+    """Registers a file, or every file below a folder, as user code."""
     (_folders if folder else _files).add(str(path))
 
 
 def is_own(filename: str) -> bool:
-    """Whether a file holds somebody's own code: of a path or of a plugin."""
+    """Whether a file is user code: loaded from a path or part of a plugin."""
     return filename in _files or any(filename.startswith(f"{folder}/") for folder in _folders)
 
 
 def shown(filename: str | Path) -> str:
-    """The path as a person would type it: relative where the file is below the working directory."""
+    """The path for messages: relative where the file is below the working directory."""
     path = Path(filename)
     with contextlib.suppress(ValueError, OSError):
         return str(path.relative_to(Path.cwd()))
@@ -54,7 +54,7 @@ def of(found: Any, attribute: str | None = None) -> str:
     try:
         filename = inspect.getfile(found)
         tree = ast.parse(Path(filename).read_text("utf-8"))
-    except (TypeError, OSError, SyntaxError, ValueError):  # defined in a session, or its file has gone
+    except (TypeError, OSError, SyntaxError, ValueError):  # defined in an interactive session, or its file was deleted
         return getattr(found, "__module__", "somewhere")
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == found.__name__:
@@ -70,13 +70,13 @@ def _code(value: Any) -> Any:
 
 
 def _assigned(statement: ast.stmt) -> set[str]:
-    """The names that a statement of a class body assigns."""
+    """The names assigned by a statement of a class body."""
     targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
     return {n.id for t in targets for n in getattr(t, "elts", [t]) if isinstance(n, ast.Name)}
 
 
 def of_error(error: BaseException) -> str | None:
-    """FILE:LINE of the innermost frame inside somebody's own code; None where the error has nothing to do with it."""
+    """FILE:LINE of the innermost frame inside user code; None where no such code is involved."""
     if isinstance(error, SyntaxError) and error.filename and is_own(error.filename):
         return f"{shown(error.filename)}:{error.lineno or 1}"
     frames = traceback.walk_tb(error.__traceback__)
@@ -85,7 +85,7 @@ def of_error(error: BaseException) -> str | None:
 
 
 def told(error: BaseException) -> str:
-    """What an exception says, with its type and, where it is one of the usual slips, the fix."""
+    """The message of an exception with its type and, for common mistakes, the fix."""
     if isinstance(error, SystemExit):
         return "calls sys.exit(), which would end the harness; raise an error or return"
     if isinstance(error, SyntaxError):
@@ -99,9 +99,9 @@ def told(error: BaseException) -> str:
 
 
 def _hint(error: BaseException) -> str:
-    """The fix of an attribute that an object of ours lacks, or of a module that is not installed."""
+    """The fix for a missing attribute of one of our objects, or for a module that is not installed."""
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith(SPACE):
-        return f" (install {error.name.partition('.')[0]}, or put its file beside this one)"
+        return f" (install {error.name.partition('.')[0]}, or put its file next to this one)"
     if not isinstance(error, AttributeError) or error.name is None or error.obj is None:
         return ""
     if not type(error.obj).__module__.startswith("harness."):
@@ -109,12 +109,12 @@ def _hint(error: BaseException) -> str:
     if type(error.obj).__name__ == "NoSettings":
         return " (the class names no settings: say Config = Config in it)"
     known = [n for n in dir(error.obj) if not n.startswith("_")]
-    near = difflib.get_close_matches(error.name, known, n=3, cutoff=0.5) or known
-    return f" (did you mean {', '.join(near)}?)"
+    suggestions = difflib.get_close_matches(error.name, known, n=3, cutoff=0.5) or known
+    return f" (did you mean {', '.join(suggestions)}?)"
 
 
 def describe(value: Any) -> str:
-    """What a value is, in a few words: type, shape, number."""
+    """A short description of a value: type, shape, number."""
     if value is None or isinstance(value, bool):
         return str(value)
     if isinstance(value, int | float | str):
@@ -128,17 +128,16 @@ def describe(value: Any) -> str:
 
 @contextlib.contextmanager
 def faults_as(kind: type[BadInput] | type[RunFailed], after: str = "", called: type | None = None) -> Iterator[None]:
-    """Turns what somebody's own code raises into ``kind``: FILE:LINE, the exception, and ``after``.
+    """Turns exceptions from user code into ``kind``: FILE:LINE, the exception, and ``after``.
 
-    What no such code raised passes as it is, and so do BadInput and RunFailed: they say their own line. ``called`` is
-    the class whose methods are called, some of which may not take what they are called with. The exception stays as
-    the cause, for ``--debug``.
+    Exceptions from other code, BadInput and RunFailed pass unchanged. ``called`` is the class whose methods are
+    called, for signatures that do not accept the arguments. The original exception stays as the cause, for ``--debug``.
     """
     try:
         yield
     except (BadInput, RunFailed, KeyboardInterrupt, BrokenPipeError):
         raise
-    except BaseException as error:  # SystemExit as well: a file may not end the harness
+    except BaseException as error:  # SystemExit as well, so that user code cannot end the harness
         place = of_error(error) or _of_signature(error, called)
         if place is None:
             raise
@@ -146,6 +145,6 @@ def faults_as(kind: type[BadInput] | type[RunFailed], after: str = "", called: t
 
 
 def _of_signature(error: BaseException, called: type | None) -> str | None:
-    """FILE:LINE of a method that does not take its arguments: such an error is raised before its first line."""
+    """FILE:LINE of a method that does not accept its arguments; such an error is raised before its first line."""
     said = re.match(r"(?:\w+\.)*(\w+)\(\) (?:takes|missing|got)", str(error)) if isinstance(error, TypeError) else None
     return of(called, said[1]) if said and called is not None and hasattr(called, said[1]) else None

@@ -1,7 +1,7 @@
-"""What can go wrong, in the two kinds that a user must tell apart.
+"""The two kinds of error that a user sees.
 
 The command line turns each into one line on stderr: :class:`BadInput` ends with exit code 2 (nothing was
-written, mend the input), :class:`RunFailed` with exit code 1 (the work itself failed).
+written; fix the input), :class:`RunFailed` with exit code 1 (the work itself failed).
 """
 
 import difflib
@@ -9,15 +9,15 @@ from collections.abc import Iterable
 
 
 class BadInput(ValueError):
-    """The request cannot be carried out as given. The message says what is wrong, where, and the mend."""
+    """The request cannot be carried out as given. The message says what is wrong, where, and how to fix it."""
 
 
 class RunFailed(RuntimeError):
-    """Work that was well asked for failed while it ran. The message says at which stage and what is kept."""
+    """A valid request failed while it ran. The message names the stage and what is kept."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
-    """The error for a name that nobody owns: it offers the nearest known names."""
+    """The error for an unknown name; it suggests the most similar known names."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names
-    return BadInput(f"unknown {kind} {name!r}; did you mean {', '.join(near)}?")
+    suggestions = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names
+    return BadInput(f"unknown {kind} {name!r}; did you mean {', '.join(suggestions)}?")

@@ -1,4 +1,4 @@
-"""The divergences between student and teacher, each once, exactly, with its convention written on it.
+"""The divergences between student and teacher, each defined once, exactly, with its convention.
 
 Pure functions of logits: ``f(student_logits [N, V], teacher_logits [N, V], *, ..., temperature=1.0,
 vocab_size=None) -> [N]``, one value per token, in nats, never reduced. Throughout, p is the teacher's and q
@@ -31,7 +31,9 @@ from torch.nn import functional
 
 from harness.errors import BadInput
 
-HEAD_SEARCH = 1024  # adaptive_kl looks for the head among so many likeliest tokens before it sorts them all
+HEAD_SEARCH = (
+    1024  # adaptive_kl searches its head among this many likeliest tokens before it sorts the whole vocabulary
+)
 
 
 def forward_kl(
@@ -231,12 +233,12 @@ def with_rest(log_probs: Tensor) -> Tensor:
 
 
 def _log_probs(temperature: float, vocab_size: int | None, *logits: Tensor) -> list[Tensor]:
-    """The log-probabilities [N, V] of each of ``logits``, cut to the shared vocabulary and tempered."""
+    """The log-probabilities [N, V] of each of ``logits``, cut to the shared vocabulary, over the temperature."""
     if not 0 < temperature < math.inf:
         raise BadInput(f"temperature={temperature} is outside (0, inf): it divides the logits")
     if len({z.shape[:-1] for z in logits}) > 1:
         shapes = [list(z.shape) for z in logits]
-        raise BadInput(f"student and teacher logits, {shapes}, are not of the same tokens")
+        raise BadInput(f"student and teacher logits, {shapes}, do not describe the same tokens")
     widths = [z.shape[-1] for z in logits]
     if vocab_size is None and len(set(widths)) > 1:
         raise BadInput(f"student and teacher have {widths} logits per token: pass their tokenizer's vocab_size")
@@ -249,7 +251,7 @@ def _log_probs(temperature: float, vocab_size: int | None, *logits: Tensor) -> l
 
 
 class _KL(torch.autograd.Function):
-    """[N] KL(p || q) = sum p log(p / q) + q - p of log-probabilities, with both gradients formed on the way.
+    """[N] KL(p || q) = sum p log(p / q) + q - p of log-probabilities, with both gradients formed in the forward pass.
 
     q - p sums to 0 in exact arithmetic. In fp32 it cancels the errors of the two normalisers, 1e-5 nats at
     V = 150,000, which would make the KL of near-equal distributions negative.
@@ -284,7 +286,7 @@ def _log_mixture(log_a: Tensor, log_b: Tensor, weight: float | Tensor) -> Tensor
 
 def _least_of_head(p: Tensor, mu: float, crossing: bool) -> Tensor:
     """[N, 1] the smallest probability in the head of each row of p [N, V], see `adaptive_kl`."""
-    if mu == 1:  # rounded sums reach 1 too early
+    if mu == 1:  # float64, because rounded float32 sums reach 1 too early
         return torch.zeros_like(p[..., :1])
     likeliest = p.topk(min(HEAD_SEARCH, p.shape[-1])).values
     if likeliest.shape != p.shape and bool((likeliest.sum(-1) <= mu).any()):

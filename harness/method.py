@@ -1,6 +1,6 @@
 """The contract of a distillation method: a per-token objective, and what it needs to be computed.
 
-A method answers these questions; only the last one has no default::
+A method defines these parts; only the last one has no default::
 
     needs              what of the teacher, and in which steps the text is cut      (attribute)
     sources            whose text this optimizer step trains on                     (once per step)
@@ -11,7 +11,7 @@ A method answers these questions; only the last one has no default::
 
 The loop (:mod:`harness.training.loop`) owns everything else: batching, forward passes, accumulation, clipping,
 precision, optimizer, rollouts, checkpoints, cost. With w_t the weights and c_t by the method's ``reduction``, it
-minimises over each whole optimizer step, whatever the micro-batches, the accumulation and the number of processes,
+minimises over each whole optimizer step, independent of micro-batches, accumulation and number of processes,
 
     L = sum_t c_t w_t objective_t / sum_t c_t w_t
 
@@ -21,6 +21,13 @@ source     c_t = 1/(tokens of the step whose text has the same source): every so
 
 Weights thus re-allocate signal: multiplying all of them by a constant changes nothing. A method that adds up the means
 over k sources that share its step multiplies its objective by k.
+
+Letters in the shapes of tensors, here and in :mod:`harness.training` and :mod:`harness.models`::
+
+    N  tokens of a slice or micro-batch          V  shared vocabulary
+    B  sequences of a micro-batch                S  support of the objective: V, or K + 1 for a top-k signal
+    L  length that sequences are padded to       K  tokens of a top-k signal
+    n  rows of a part of N (a chunk or slice)    d  hidden size
 
 Objectives see slices of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an
 objective may not look across tokens; ``weight`` may, within a step of the text (see ``Needs.segment``).
@@ -57,7 +64,7 @@ class Mixture:
 class Speculation:
     """The student proposes every token; one outside the teacher's ``top_k`` likeliest is drawn from the teacher.
 
-    ``student`` and ``teacher`` say at which temperature and nucleus each of them samples.
+    ``student`` and ``teacher`` give the temperature and nucleus that each of them samples with.
     """
 
     top_k: int
@@ -67,7 +74,7 @@ class Speculation:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method asks of the harness; the cost accounting and the early refusals follow from it.
+    """What a method needs from the harness. Cost accounting and early checks follow from it.
 
     teacher: ``none``; ``text`` (its samples); ``signal`` (its distribution, exact or top-k with tail)
     segment: ``token``, ``line`` or ``sentence``: the piece of text whose tokens ``weight`` sees together
@@ -249,7 +256,7 @@ class Method(ABC):
 
     @property
     def role(self) -> str:
-        """What a row of this method is: ``competitor``, or ``control`` where its weights are shuffled."""
+        """The role of this method in tables: ``competitor``, or ``control`` where its weights are shuffled."""
         return "control" if getattr(self.config, "shuffle", False) else "competitor"
 
     def sources(self, step: Step) -> tuple[Source, ...]:
@@ -277,15 +284,15 @@ class Method(ABC):
         return None
 
     def after_step(self, step: Step, report: Mapping[str, float]) -> None:  # noqa: B027 (optional, not forgotten)
-        """Moves ``state``, once per optimizer step, from ``report``: means over the step and all processes."""
+        """Updates ``state`` once per optimizer step from ``report``: means over the step and all processes."""
 
     def card(self) -> dict[str, Any]:
-        """What the convention card says of this method besides what the loop knows."""
+        """Entries of the convention card that only the method knows."""
         return {}
 
 
 class ReferencePoint(Method):
-    """Not a method but a model evaluated as it comes, so that a table can show gain and recovery."""
+    """A model evaluated without training, so that a table can show gain and recovery."""
 
     evaluates: ClassVar[str]  # "student" or "teacher"
     role = "reference"
@@ -295,10 +302,10 @@ class ReferencePoint(Method):
 
 
 def texts_of(method: Method, steps: int) -> set[Source]:
-    """Whose text any step of a run can ask for: ``sources`` is a function of the step, so its corners decide."""
+    """The sources that any step of a run can request, found by calling ``sources`` at sample steps and draws."""
     if isinstance(method, ReferencePoint):
         return set()
     corners, draws = {0, steps // 2, max(steps - 1, 0)}, (0.0, 0.25, 0.5, 0.75, 1.0 - 1e-9)
     found = {s for i in corners for draw in draws for s in method.sources(Step(i, max(steps, 1), draw))}
-    # How often a method replays may depend on its state, which is not at its start what it will be.
+    # The replay rate may depend on state that changes while training, so both of its sources are always possible.
     return found | {Source.STUDENT, Source.REPLAY} if method.needs.replay else found

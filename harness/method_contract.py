@@ -1,7 +1,7 @@
-"""What the parts of a method must give, checked where they give it: before any training and at every step of it.
+"""Checks what the parts of a method return, before training and at every step of it.
 
-Each function raises BadInput with FILE:LINE of the part, what it gave and what is wanted. Shapes and types cost
-nothing to look at, so the training loop asks the same questions of every slice of tokens that the plan asked of a few.
+Each function raises BadInput with FILE:LINE of the part, what it gave and what is wanted. Shapes and types are cheap
+to check, so the training loop makes the checks of the plan on every slice of tokens.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from harness.types import Source
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What the loop reports itself: a metric of such a name would stand in its place.
+# Metrics of the loop itself, which a metric of the same name would overwrite.
 REPORTED = {"loss", "grad_norm", "learning_rate", "validation_loss", "step", "seconds", "on_policy", "buffer_age"}
 
 
 def broken(method: Method, part: str, said: str) -> BadInput:
-    """The error of a part of a method: FILE:LINE, the part, what is wrong and what is wanted."""
+    """The error for a part of a method: FILE:LINE, the part, what is wrong and what is wanted."""
     return BadInput(f"{error_location.of(type(method), part)}: {part} of method {method.name} {said}")
 
 
 def needs(method: Method) -> None:
-    """``needs`` and ``reduction`` are of the known words and numbers."""
+    """Checks that ``needs`` and ``reduction`` have allowed values."""
     found = method.needs
     if not isinstance(found, Needs):
         raise broken(method, "needs", f"is {describe(found)}; say needs = Needs(...), from harness.method")
@@ -66,7 +66,7 @@ def needs(method: Method) -> None:
 
 
 def sources(method: Method, found: Any) -> None:
-    """One or more of :class:`Source`, each of which the needs of the method allow."""
+    """Checks for one or more of :class:`Source`, each allowed by the needs of the method."""
     if isinstance(found, Source | str):
         raise broken(method, "sources", f"gave {found!r}; return a tuple: (Source.{str(found).upper()},)")
     if not isinstance(found, tuple | list) or not found:
@@ -85,7 +85,7 @@ def sources(method: Method, found: Any) -> None:
 
 
 def values(method: Method, found: Any, logits: Tensor) -> None:
-    """[N] floating-point numbers with a gradient, for ``logits`` [N, V]."""
+    """Checks an objective: [N] floating-point numbers with a gradient, for ``logits`` [N, V]."""
     import torch
 
     n, v = logits.shape
@@ -113,7 +113,7 @@ DETACHED = (
 
 
 def weights(method: Method, found: Any, n: int) -> None:
-    """None, or [N] finite numbers from 0."""
+    """Checks weights: None, or [N] finite non-negative numbers."""
     import torch
 
     if found is None:
@@ -121,7 +121,7 @@ def weights(method: Method, found: Any, n: int) -> None:
     wanted = f"[{n}] finite values from 0 are wanted, one per token, or None"
     if not isinstance(found, torch.Tensor) or found.shape != (n,) or found.is_complex():
         raise broken(method, "weight", f"gave {describe(found)}; {wanted}")
-    smallest = float(found.min()) if n else 0.0  # NaN where one of them is
+    smallest = float(found.min()) if n else 0.0  # NaN if any weight is NaN, which fails the comparison below
     if not smallest >= 0:
         raise broken(method, "weight", f"gave a weight of {smallest:g}; {wanted}")
     if not bool(torch.isfinite(found).all()):
@@ -138,7 +138,7 @@ def features(method: Method, name: str, found: Any, n: int) -> None:
 
 
 def metrics(method: Method, found: Mapping[str, Any], n: int) -> None:
-    """Tensors of one value per token, or of one for all, under names that the loop does not report itself."""
+    """Checks metrics: a tensor [N] or a scalar each, under a name that the loop does not use itself."""
     import torch
 
     for name, value in found.items():
@@ -149,5 +149,5 @@ def metrics(method: Method, found: Mapping[str, Any], n: int) -> None:
             raise broken(method, "objective", f"{said}; a tensor [{n}] is wanted, one value per token")
 
 
-def _or(words: tuple[str, ...]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}"
+def _or(choices: tuple[str, ...]) -> str:
+    return f"{', '.join(choices[:-1])} or {choices[-1]}"

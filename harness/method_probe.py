@@ -1,8 +1,8 @@
-"""A method tried on a few made-up tokens: whether it keeps its contract is known before any model is loaded.
+"""Runs a method on a few synthetic tokens to check its contract before any model is loaded.
 
 ``harness run`` tries every method at plan time, ``harness check --method`` and :mod:`harness.testing` print and assert
-the same checks. Thirteen tokens of a few sequences over eleven words, the texts, signal and steps that the method
-itself asks for, on the first and the last step of the training; some milliseconds.
+the same checks. They use thirteen tokens of two sequences over a vocabulary of eleven, with the sources, signal and
+segments that the method declares, at the first and the last step of training, and take milliseconds.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 N, V = 13, 11
 LENGTHS = (8, 5)
-LINES = (0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5)  # steps of the text where these are lines or sentences
+LINES = (0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5)  # segments where these are lines or sentences
 MIDWAY = Step(index=3, total=10, draw=0.25)
 DRAWS = (0.0, 0.5, 1.0 - 1e-9)
-OPTIONAL = {  # fields of Tokens that are None unless a method asks for them
+OPTIONAL = {  # fields of Tokens that are None unless a method needs them
     "teacher": 'needs = Needs(teacher="signal")',
     "sequence_features": "Needs(sequence_features=True) and a method sequence_features(self, sequences)",
     "validity": "Needs(proposals=True)",
@@ -37,9 +37,9 @@ OPTIONAL = {  # fields of Tokens that are None unless a method asks for them
 
 
 def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator[str]:
-    """Tries a configured method; yields what was found in order, line by line.
+    """Checks a configured method; yields a line per passed check.
 
-    ``steps`` is the length of the training, ``top_k`` that of a top-k signal. The method itself stays as it is. Raises
+    ``steps`` is the length of the training, ``top_k`` that of a top-k signal. The method itself is not changed. Raises
     BadInput with FILE:LINE for the first part that breaks its contract.
     """
     if isinstance(method, ReferencePoint):
@@ -49,7 +49,7 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
     tried = type(method)(method.config)
     yield "settings: each has a default, of its type and in its range"
     with _called(method, "needs"):
-        _ = tried.needs, tried.reduction  # properties may raise
+        _ = tried.needs, tried.reduction  # properties of user code may raise
     method_contract.needs(tried)
     yield "needs and reduction"
     steps = max(steps, 1)
@@ -67,7 +67,9 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
         with _called(method, "after_step"):
             tried.after_step(step, report)
     _state(tried)
-    if not moves and method.config == type(method).Config():  # a setting at its limit may well silence a method
+    if (
+        not moves and method.config == type(method).Config()
+    ):  # a setting at its limit may legitimately make every value 0
         raise method_contract.broken(method, "objective", f"has a gradient of 0 everywhere {method_contract.DETACHED}")
     signal = f" on a top-{k} signal" if k else ""
     yield f"objective: one floating-point value per token, with a gradient to the student's logits{signal}"
@@ -80,7 +82,7 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
 
 
 def check(method: Method, training: Training) -> None:
-    """Raises BadInput for a method that gives or asks for what a training of this recipe cannot take."""
+    """Raises BadInput for a method that a training of this recipe cannot support."""
     for _ in probe(method, training.steps):
         pass
     needs, k = method.needs, training.top_k
@@ -100,7 +102,7 @@ def check(method: Method, training: Training) -> None:
 
 
 def configuration(found: type[Method]) -> None:
-    """``Config`` is a dataclass whose defaults fulfil its own types and ranges, and the variants are settings of it."""
+    """Checks that ``Config`` is a dataclass with valid defaults, and that the variants are settings of it."""
     if not isinstance(found.Config, type) or not dataclasses.is_dataclass(found.Config):
         raise BadInput(
             f"{error_location.of(found, 'Config')}: Config of method {found.name} is no dataclass; "
@@ -117,7 +119,7 @@ def configuration(found: type[Method]) -> None:
         options.build(found.Config, defaults, f"default of method {found.name}")
     except BadInput as error:
         raise BadInput(f"{error_location.of(found.Config)}: {error}") from None
-    except Exception as error:  # an annotation or a __post_init__ of theirs may raise anything
+    except Exception as error:  # annotations and __post_init__ of user code may raise anything
         raise BadInput(
             f"{error_location.of_error(error) or error_location.of(found.Config)}: {error_location.told(error)}"
         ) from error
@@ -138,10 +140,10 @@ def random_tokens(
     method: Method | None = None,
     step: Step = MIDWAY,
 ) -> Tokens:
-    """Thirteen response tokens of two sequences (8 and 5 long) over 11 words, with a teacher.
+    """Thirteen response tokens of two sequences (lengths 8 and 5) over a vocabulary of 11, with a teacher.
 
-    ``k`` makes its signal a top-k one; ``keep`` is the slice that is shown. With ``method`` the texts are those that it
-    asks for at ``step``, computes features if it needs them, and it is given nothing that it did not ask for.
+    ``k`` gives a top-k signal; ``keep`` selects a slice. With ``method`` the sources are those of ``step``, sequence
+    features are computed if needed, and fields that the method does not need are None.
     """
     import torch
 
@@ -220,7 +222,7 @@ def step_features(method: Method, tokens: Tokens) -> Any:
 
 
 def weigh(method: Method, tokens: Tokens) -> Any:
-    """The method's weights of a slice, as the loop asks for them."""
+    """The method's weights of a slice, computed as in the loop."""
     import torch
 
     with torch.no_grad(), _called(method, "weight", tokens):
@@ -254,7 +256,7 @@ def value(method: Method, tokens: Tokens) -> tuple[Tensor, Tensor]:
 
 
 def _slices(method: Method, step: Step, k: int | None) -> tuple[dict[str, float], Tensor]:
-    """All tokens at once and in slices, one of a single token: what a step reports of them, and their gradient."""
+    """Compares the report and gradient of all tokens at once with those of slices, one of a single token."""
     tokens = random_tokens(0, k=k, method=method, step=step)
     if not method.needs.gate:
         weigh(method, tokens)
@@ -271,7 +273,7 @@ def _slices(method: Method, step: Step, k: int | None) -> tuple[dict[str, float]
 
 
 def _state(method: Method) -> None:
-    """The state must come back from a checkpoint, which loads numbers, text, tensors and lists of them, no code."""
+    """Checks that the state survives a checkpoint, which holds numbers, text, tensors and lists of them."""
     import torch
 
     kept = io.BytesIO()
@@ -285,7 +287,7 @@ def _state(method: Method) -> None:
 
 
 class _called:
-    """Around a call of a method's part: what it raises becomes one line, with what it was not given and read."""
+    """Wraps the call of a part: its exceptions become one line, which names absent fields that it read."""
 
     def __init__(self, method: Method, part: str, tokens: Tokens | None = None):
         self.method, self.part, self.tokens = method, part, tokens
@@ -308,19 +310,19 @@ class _called:
 
 
 def _watching(read: set[str]) -> type[Tokens]:
-    """Tokens that note which of their fields are read."""
+    """Tokens that record which of their fields are read."""
 
     class Watched(Tokens):
         def __getattribute__(self, name: str) -> Any:
             read.add(name)
             return super().__getattribute__(name)
 
-    Watched.__name__ = Tokens.__name__  # as errors name it
+    Watched.__name__ = Tokens.__name__  # the class name shown in error messages
     return Watched
 
 
 def looks_across(method: Method, k: int | None = None) -> bool:
-    """Whether a token's value depends on the tokens it is computed with; never of an objective that draws at random."""
+    """Whether a token's value depends on the other tokens of its slice; False for an objective that draws at random."""
     import torch
 
     method = type(method)(method.config)

@@ -63,7 +63,7 @@ def build(cls: type[Any], values: Mapping[str, Any], where: str, paper: str = ""
 
 
 def key_values(settings: Sequence[str], where: str) -> dict[str, str]:
-    """The settings written ``key=value``. Raises BadInput naming ``where`` and the one that is not."""
+    """Parses settings written ``key=value``. Raises BadInput naming ``where`` and the malformed one."""
     values = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -74,7 +74,7 @@ def key_values(settings: Sequence[str], where: str) -> dict[str, str]:
 
 
 def check(field: dataclasses.Field, hint: Any, value: Any, where: str, paper: str = "") -> Any:
-    """``value`` as the field's type and within its range, or BadInput saying which it is not."""
+    """``value`` converted to the field's type. Raises BadInput where the type or range does not fit."""
     value = convert(value, hint, where)
     meta = field.metadata
     if meta.get("choices") and value not in meta["choices"]:
@@ -92,7 +92,7 @@ def check(field: dataclasses.Field, hint: Any, value: Any, where: str, paper: st
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:
-    """Text or a TOML value to the type of the field: bool, int, float, str, tuple[str, ...] or optional."""
+    """Converts text or a TOML value to the type of the field: bool, int, float, str, tuple[str, ...] or optional."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         inner = [a for a in typing.get_args(hint) if a is not type(None)]
         if value is None or (isinstance(value, str) and value.lower() in {"none", "null"}):

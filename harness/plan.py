@@ -1,4 +1,4 @@
-"""From what a user asked for to what will be done, everything checked before any work begins.
+"""Turns a request into a plan, and checks everything before any work begins.
 
 A plan is pure data: the methods as configured, the tasks as opened, the models as found, and the training
 specification of every (method, seed), whose hash names the trained student.
@@ -26,14 +26,14 @@ from harness.training import examples, tracking
 from harness.training.job import TrainingData, TrainingRun
 from harness.types import Source
 
-LOOP = "2"  # raised whenever the same specification would train to other weights
+LOOP = "2"  # raise whenever the same specification would train to other weights
 SHUFFLED = "shuffled"
 NOT_IN_SPEC = {"checkpoint_every", "threads"}  # change how a run goes, not what it computes
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """``harness run`` as typed."""
+    """The arguments of ``harness run``."""
 
     methods: Sequence[str]
     tasks: Sequence[str]
@@ -66,24 +66,29 @@ class Plan:
 
     @property
     def work(self) -> Path:
-        """Where interrupted work, caches and trained students lie."""
+        """The folder of interrupted work, caches and trained students."""
         return self.request.results / "work"
 
 
 @error_location.faults_as(BadInput)
 def prepare(request: RunRequest) -> Plan:
     """The plan of a request. Raises BadInput for anything that would stop it later."""
+    # The recipe, with the settings of the command line.
     chosen, settings = recipe.override(recipe.load(request.recipe), request.settings)
     if request.student or request.teacher:
         wanted = {"student": request.student, "teacher": request.teacher}
         changed = dataclasses.replace(chosen.models, **{k: v for k, v in wanted.items() if v})
         chosen = dataclasses.replace(chosen, models=changed)
+    # The methods. The probe runs each on a few synthetic tokens, because a broken method must not be found out only
+    # after the models are loaded.
     names = _distinct(request.methods, "method")
     names = _with_controls(names) if request.control else names
-    built = [configured(name, chosen, settings) for name in names]
-    _all_used(settings, [method for method, *_ in built])
-    for method, *_ in built:
+    configurations = [configured(name, chosen, settings) for name in names]
+    _all_used(settings, [method for method, *_ in configurations])
+    for method, *_ in configurations:
         method_probe.check(method, chosen.training)
+    # Everything outside: device, trackers, results folder and benchmark files. They are cheap to check, and a run that
+    # cannot record its result should not start.
     device = _device(request.device)
     tracking.check(request.track)
     store = Store(request.results)
@@ -105,7 +110,8 @@ def prepare(request: RunRequest) -> Plan:
         _none_trains(teacher, built)
         if any(m.needs.teacher == "signal" or m.needs.joint for m, *_ in built):
             models.require_same_tokenizer(student, teacher)
-    data = _data(chosen, [method for method, *_ in built])
+    # The data, then one training per (method, seed): its specification hashes everything found above.
+    data = _data(chosen, [method for method, *_ in configurations])
     plan = Plan(
         request,
         chosen,
@@ -118,14 +124,14 @@ def prepare(request: RunRequest) -> Plan:
         store,
         device,
     )
-    for word, (method, variant, origin) in zip(names, built, strict=True):
+    for word, (method, variant, origin) in zip(names, configurations, strict=True):
         trainings = [_training(plan, method, variant, origin, seed) for seed in dict.fromkeys(request.seeds)]
         plan.trainings += [dataclasses.replace(training, word=word) for training in trainings]
     return plan
 
 
 def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[Method, str | None, str]:
-    """The configured method, its variant, and who supplied it. Defaults < variant < recipe < --set."""
+    """The configured method, its variant and its origin. Defaults < variant < recipe < --set."""
     found = registry.find(registry.METHODS, registry.split(name)[0])
     values = settings_of(found, name)
     known = {field.name for field in dataclasses.fields(found.Config)}
@@ -134,6 +140,7 @@ def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[
     config = options.build(found.Config, values, f"method {found.name}", found.paper)
     with error_location.faults_as(BadInput, called=found):
         method = found(config)
+    # Without these the first error would appear deep in the training loop.
     if not hasattr(method, "config") or not hasattr(method, "state"):
         raise BadInput(
             f"{error_location.of(found, '__init__')}: __init__ of {found.name} leaves out super().__init__(config)"
@@ -142,7 +149,7 @@ def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[
 
 
 def settings_of(found: type[Method], name: str) -> dict[str, Any]:
-    """The settings that the variants in ``name`` stand for. Raises BadInput for a variant that the method has not."""
+    """The settings that the variants in ``name`` stand for. Raises BadInput for an unknown variant."""
     bare, at, variant = registry.split(name)
     variants = variants_of(found)
     values: dict[str, Any] = {}
@@ -151,14 +158,14 @@ def settings_of(found: type[Method], name: str) -> dict[str, Any]:
             raise (
                 unknown(f"variant of {bare}", part, variants)
                 if variants
-                else BadInput(f"method {bare} has no variants, so {name!r} leads nowhere; use {bare}")
+                else BadInput(f"method {bare} has no variants, so {name!r} is unknown; use {bare}")
             )
         values |= variants[part]
     return values
 
 
 def _with_controls(names: Sequence[str]) -> list[str]:
-    """Every method, and behind each that weights tokens its shuffled-weight control."""
+    """Adds after every method that weights tokens its shuffled-weight control."""
     found = []
     for name in names:
         bare, at, variant = registry.split(name)
@@ -180,7 +187,7 @@ def _within_vocabulary(method: Method, chosen: Recipe, words: int) -> None:
 
 
 def _all_used(settings: Mapping[str, str], methods: Iterable[Method]) -> None:
-    """A setting that no chosen method has is a mistake; one that some have goes to those."""
+    """Raises BadInput for a setting that no method has; one that only some have applies to those."""
     known = {f.name for m in methods for f in dataclasses.fields(m.Config)}
     for key in settings:
         if key not in known:
@@ -192,9 +199,9 @@ def _all_used(settings: Mapping[str, str], methods: Iterable[Method]) -> None:
             )
 
 
-def _none_trains(model: ModelFiles, built: Iterable[tuple[Method, str | None, str]]) -> None:
-    """A served model lends neither weights nor signals: it can only be measured."""
-    names = [method.name for method, *_ in built if not isinstance(method, ReferencePoint)]
+def _none_trains(model: ModelFiles, configurations: Iterable[tuple[Method, str | None, str]]) -> None:
+    """Raises BadInput for training with a served model, which gives neither weights nor a teacher signal."""
+    names = [method.name for method, *_ in configurations if not isinstance(method, ReferencePoint)]
     if model.url is not None and names:
         raise BadInput(f"{model.id} runs on a server and can only be measured; method {names[0]} needs its files")
 
@@ -221,12 +228,14 @@ def _data(chosen: Recipe, methods: Sequence[Method]) -> TrainingData:
     if wanted - {Source.DATA}:
         prompts = examples.load(chosen.data.prompts, chosen.data, labelled=False)[: chosen.data.limit]
     for method in methods:
+        # Checkers come with the data, so a method that needs one cannot train on every data set.
         if method.needs.proposals and examples.checker(chosen.data.prompts) is None:
             without = f"--set {method.without_checker}, or " if method.without_checker else ""
             raise BadInput(
-                f"method {method.name} asks for a step checker and the data {chosen.data.prompts} has none; "
+                f"method {method.name} needs a step checker and the data {chosen.data.prompts} has none; "
                 f"use {without}the micro world's data"
             )
+        # A schedule that follows the validation loss needs held-out examples.
         if method.needs.validate_every and not validation:
             if chosen.data.validation is None:
                 raise BadInput(
@@ -248,6 +257,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         if method.evaluates == "teacher":
             spec["student"] = plan.teacher.identity()
         return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
+    # Leave out settings that do not affect this training, so that changing them does not train it again.
     texts = texts_of(method, plan.recipe.training.steps)
     training = dataclasses.asdict(plan.recipe.training)
     signal = registry.find(registry.SIGNALS, training["signal"])
@@ -256,7 +266,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     if method.needs.teacher != "signal":
         unused = {"signal", "top_k"}
     if training["decay_norms"] or not training["weight_decay"]:
-        unused = unused | {"decay_norms"}  # as it was before there was a choice
+        unused = unused | {"decay_norms"}  # keeps the hashes of trainings from before this setting existed
     spec |= {
         "loop": LOOP,
         "teacher": plan.teacher.identity() if _wants_teacher(method) else None,
@@ -271,12 +281,12 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     if code != user_code.OURS and method.needs.teacher == "signal":
         spec["signal_code"] = code
     if rule := models.text_rule(plan.student):
-        spec["text"] = rule  # only where the labels are not those of every other tokenizer
+        spec["text"] = rule  # absent for most tokenizers, which keeps their hashes
     return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
 
 
 def _training_id(spec: Mapping[str, Any]) -> str:
-    """Names a trained student by what made it: a variant and its settings spelt out are one training."""
+    """The id of a trained student. A variant and the same settings given one by one are the same training."""
     method = {key: value for key, value in spec["method"].items() if key != "variant"}
     return f"{method['name']}-{fingerprint({**spec, 'method': method})[:16]}"
 

@@ -1,4 +1,4 @@
-"""What a person sees of long work: one line that moves on a terminal, nothing where nobody looks."""
+"""Progress of long work: a moving line on a terminal, by default nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 class Reporter:
     """``progress`` moves a bar per stage; ``announce`` writes a line to stderr.
 
-    Where stderr is no terminal there is no bar, but a line each ``line_every`` seconds, if that is given.
+    Where stderr is not a terminal there is no bar, but a line every ``line_every`` seconds if that is given.
     """
 
     def __init__(self, line_every: float | None = None):
@@ -25,7 +25,7 @@ class Reporter:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[words]}"),
+            TextColumn("{task.fields[details]}"),
             console=self.console,
             transient=True,
             disable=not self.shown,
@@ -39,11 +39,11 @@ class Reporter:
     def __exit__(self, *error) -> None:
         self.bar.__exit__(*error)
 
-    def progress(self, stage: str, done: int, total: int, words: str) -> None:
+    def progress(self, stage: str, done: int, total: int, details: str) -> None:
         if not self.shown:
             if self.line_every is not None and time.monotonic() - self.last_line >= self.line_every:
                 self.last_line = time.monotonic()
-                self.announce(f"{stage}: {done} of {total} {words}".rstrip())
+                self.announce(f"{stage}: {done} of {total} {details}".rstrip())
             return
         if stage == self.stage and done < total and time.monotonic() - self.seen < 0.1:
             return
@@ -51,8 +51,8 @@ class Reporter:
         if stage != self.stage:
             if self.task is not None:
                 self.bar.remove_task(self.task)
-            self.stage, self.task = stage, self.bar.add_task(stage, total=total, words="")
-        self.bar.update(self.task, completed=done, total=total, words=words)
+            self.stage, self.task = stage, self.bar.add_task(stage, total=total, details="")
+        self.bar.update(self.task, completed=done, total=total, details=details)
 
     def announce(self, line: str) -> None:
         self.console.print(line, markup=False)

@@ -1,6 +1,6 @@
-"""``--resume ID``: whether a command asks for the very training that was interrupted, and if not, in what it differs.
+"""``--resume ID``: checks that a command continues the given training, and names the differences if not.
 
-The same command goes on by itself. This is for someone who wants to be told when it is not the same.
+Repeating a command resumes it without this option; with it, a command that differs is refused instead of starting anew.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from harness.records import interrupted
 if TYPE_CHECKING:
     from harness.plan import Plan, TrainingRun
 
-SHOWN = 4  # differences in one line
+SHOWN = 4  # differences in one message
 SETTABLE = ("training", "rollout", "teacher_text", "method")  # sections of --set
 
 
 def check(plan: Plan, wanted: str) -> None:
-    """Raises BadInput unless the plan includes the training, or the run, that is called ``wanted``."""
+    """Raises BadInput unless the plan includes the training or run with the id ``wanted``."""
     found = interrupted.find(wanted, plan.request.results)
     mine = [t for t in plan.trainings if t.training_id == found.training_id]
     if mine:
@@ -29,16 +29,17 @@ def check(plan: Plan, wanted: str) -> None:
             _same_measurement(plan, mine[0], found)
         return
     if found.spec is None:
-        raise BadInput(f"--resume {wanted}: what it was begun with cannot be read; give that command without --resume")
+        raise BadInput(f"--resume {wanted}: its settings cannot be read; give its command without --resume")
+    # Report against the most similar training of the plan: one of the same method, with the fewest differences.
     compared = [(list(_differences(found.spec, t.spec)), t) for t in plan.trainings]
     differing, _ = min(compared, key=lambda pair: (any(k == "method.name" for k, *_ in pair[0]), len(pair[0])))
-    said = [f"{key} is {_short(there)} there, {_short(here)} here" for key, there, here in differing]
-    mends = list(dict.fromkeys(_mend(key, there, found.spec) for key, there, _ in differing))
-    raise _refusal(wanted, said, mends)
+    differences = [f"{key} is {_short(there)} there, {_short(here)} here" for key, there, here in differing]
+    fixes = list(dict.fromkeys(_option(key, there, found.spec) for key, there, _ in differing))
+    raise _refusal(wanted, differences, fixes)
 
 
 def _same_measurement(plan: Plan, training: TrainingRun, found: interrupted.Interrupted) -> None:
-    """Of a run also the task and the protocol must be asked for."""
+    """Raises BadInput unless the plan includes the task and the protocol of an interrupted run."""
     task = next((task for task in plan.tasks if task.title == found.task), None)
     if task is None:
         asked = ", ".join(t.title for t in plan.tasks)
@@ -47,17 +48,17 @@ def _same_measurement(plan: Plan, training: TrainingRun, found: interrupted.Inte
     parts = [{k: v for k, v in p.items() if k not in ("name", "card")} for p in (found.protocol, protocol)]
     differing = list(leaves(*json.loads(json.dumps(parts))))
     if differing:
-        said = [f"{key} of {found.task} is {_short(a)} there, {_short(b)} here" for key, a, b in differing]
-        raise _refusal(found.id, said, ["the evaluation settings it was begun with"])
+        differences = [f"{key} of {found.task} is {_short(a)} there, {_short(b)} here" for key, a, b in differing]
+        raise _refusal(found.id, differences, ["the evaluation settings it was started with"])
 
 
-def _refusal(wanted: str, said: list[str], mends: list[str]) -> BadInput:
-    more = f", and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
-    words = " ".join(m for m in mends if m.startswith("--"))
-    mend = " and ".join([w for w in (words,) if w] + [m for m in mends if not m.startswith("--")])
+def _refusal(wanted: str, differences: list[str], fixes: list[str]) -> BadInput:
+    more = f", and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+    options = " ".join(m for m in fixes if m.startswith("--"))
+    fix = " and ".join([w for w in (options,) if w] + [m for m in fixes if not m.startswith("--")])
     return BadInput(
-        f"--resume {wanted} is not what this command asks for: {', '.join(said[:SHOWN])}{more}; "
-        f"give {mend} to go on with it, or leave --resume out"
+        f"--resume {wanted} is not what this command asks for: {', '.join(differences[:SHOWN])}{more}; "
+        f"give {fix} to go on with it, or leave --resume out"
     )
 
 
@@ -89,15 +90,15 @@ def leaves(there: Any, here: Any, path: str = "") -> Iterator[tuple[str, Any, An
 
 
 def _short(value: Any) -> str:
-    """A value in a few letters; of a model its name and the beginning of its hash."""
+    """A value, shortened; for a model its name and the first digits of its hash."""
     if isinstance(value, dict) and "sha256" in value:
         return f"{value.get('id')} ({value['sha256'][:8]})"
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else f"{text[:12]}…"
 
 
-def _mend(key: str, there: Any, spec: Mapping[str, Any]) -> str:
-    """The word of the command line that asks for what was asked for there."""
+def _option(key: str, there: Any, spec: Mapping[str, Any]) -> str:
+    """The command-line option that sets ``key`` as the interrupted run had it."""
     if key == "method.name":
         variant = spec["method"].get("variant")
         return f"--method {there}@{variant}" if variant else f"--method {there}"
@@ -109,5 +110,5 @@ def _mend(key: str, there: Any, spec: Mapping[str, Any]) -> str:
     if dot and section in SETTABLE and key != "method.origin" and isinstance(there, int | float | str):
         return f"--set {key}={json.dumps(there) if not isinstance(there, str) else there}"
     if key == "loop":
-        return "the version of the harness it was begun with"
-    return f"the {key} it was begun with"
+        return "the version of the harness it was started with"
+    return f"the {key} it was started with"

@@ -1,6 +1,6 @@
 """``harness run``; read this first: a plan in, one immutable record per (trained student, task) out.
 
-    plan -> train the student, or reuse it -> ask -> grade -> score -> record
+    plan -> train the student, or reuse it -> generate -> grade -> score -> record
 
 Every stage leaves a file below ``work`` of the results folder. The same command therefore resumes after an
 interruption, a second task never trains again, and a measurement that is already recorded returns its record.
@@ -33,7 +33,7 @@ Announce = Callable[[str], None]
 def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, Any]]:
     """The records of a plan, in the order methods x seeds x tasks; ``reused`` says which existed before.
 
-    Under a launcher the first process makes them; the others train with it and return none.
+    Under a launcher the first process returns them; the others train with it and return none.
     """
     processes.join(plan.device)
     if not processes.leads():
@@ -43,7 +43,7 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
     for training in plan.trainings:
         for task in plan.tasks:
             chosen = measurement.of(plan, training, task)
-            # A damaged record stops a run, but not one that supersedes it.
+            # A damaged record stops a run, unless --again supersedes it.
             existing = None if plan.request.again else plan.store.find(chosen.identity)
             if existing is not None:
                 found.append(_reuse(plan, training, existing, announce))
@@ -54,7 +54,7 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
 
 
 def _reuse(plan: Plan, training: TrainingRun, existing: dict[str, Any], announce: Announce) -> dict[str, Any]:
-    """The recorded result, after finishing what a run that was killed right after recording left undone."""
+    """The recorded result. First finishes what a run left undone that was killed right after recording."""
     interrupted.forget_run(plan.work, existing["run_id"])
     card.catch_up(plan.work / "trained" / training.training_id, plan.store, existing)
     announce(f"{existing['run_id']}: already recorded, returned as it is (--again runs it anew)")
@@ -64,7 +64,7 @@ def _reuse(plan: Plan, training: TrainingRun, existing: dict[str, Any], announce
 def _measure(
     plan: Plan, training: TrainingRun, task: Task, chosen: Measurement, progress: Progress, announce: Announce
 ) -> dict[str, Any]:
-    """Trains, asks, grades and records one student on one task."""
+    """Trains, evaluates and records one student on one task."""
     evaluation = plan.recipe.evaluation
     attempt, supersedes = plan.store.next_attempt(chosen.identity)
     run_id = measured.run_id(training, task, chosen.identity, attempt)
@@ -76,7 +76,7 @@ def _measure(
         student = obtain(plan, training, progress, fresh=plan.request.again)
         generator = student.generator(plan.device, evaluation.batch, plan.work / "generations", plan.request.again)
 
-    # What decides a score before a word is generated: the prompt as rendered, and what is odd about it.
+    # Show the rendered prompt and its warnings before generation, because they decide a score.
     problems = evaluate.problems_of(task, evaluation.limit)
     warnings = evaluate.prompt_warnings(task, problems, generator, chosen.decoding)
     for warning in warnings:
@@ -113,7 +113,7 @@ def _measure(
 
 
 def _lock(plan: Plan, name: str) -> FileLock:
-    """Held while a student is trained or a run is recorded, against other commands on the same results folder."""
+    """The lock for training a student or recording a run, against other commands on the same results folder."""
     path = plan.work / "locks" / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)

@@ -1,7 +1,7 @@
-"""``harness list`` and ``harness show``: what there is, and the cards of single things.
+"""``harness list`` and ``harness show``: lists of methods, tasks and recipes, and the card of each.
 
 Lists are read from source text without importing a method or a task, which keeps them quick; cards import
-the one thing they show.
+only what they show.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.plan import settings_of, variants_of
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
-    """What ``harness list KIND`` shows, one object a line."""
+    """The rows of ``harness list KIND``."""
     if kind == "recipes":
         found = [recipe.load(name) for name in recipe.names()]
         return [{"name": r.name, "world": r.world, "summary": r.summary} for r in found]
@@ -35,7 +35,7 @@ def _row(kind: str, entry: registry.Entry) -> dict[str, Any]:
 
 
 def text(kind: str, found: Sequence[Mapping[str, Any]]) -> str:
-    """The list for people."""
+    """The list as text."""
     width = max((len(row["name"]) for row in found), default=0)
     lines = []
     for row in found:
@@ -105,7 +105,7 @@ def card(kind: str, name: str) -> dict[str, Any]:
 
 
 def card_text(facts: Mapping[str, Any]) -> str:
-    """A card for people: long texts as they are, settings one a line with range and source."""
+    """A card as text: settings one per line with range and source."""
     lines = []
     for key, value in facts.items():
         if key == "equation":
@@ -122,7 +122,7 @@ def card_text(facts: Mapping[str, Any]) -> str:
 
 
 def _protocols(cards: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The task's own protocol with all its facts, then of each published one what it changes."""
+    """The task's own protocol with all facts, then the changes of each published one."""
     own, lines = dict(_facts(cards[0])), []
     for card in cards:
         lines += ["", f"protocol: {card['name']}  (version {card['version']}, hash {card['hash'] or 'unknown'})"]
@@ -153,7 +153,7 @@ def _setting(facts: Mapping[str, Any]) -> str:
 
 
 def record_text(record: Mapping[str, Any]) -> str:
-    """A record for people: the score first, then what it rests on."""
+    """A record as text: the score first, then the conditions it was measured under."""
     counts, (low, high) = record["counts"], record["interval"]
     note = record["method"]["note"]
     lines = [

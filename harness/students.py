@@ -1,4 +1,4 @@
-"""The student of a training run: found on disk where it was trained before, trained now where it was not."""
+"""The student of a training run: loaded if it was trained before, else trained now."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ UNTRAINED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class EvaluationModel:
-    """A model to evaluate. ``facts`` are those of its training: cost, curve, warnings, teacher signal."""
+    """A model to evaluate. ``facts`` describe its training: cost, curve, warnings, teacher signal."""
 
     files: ModelFiles
     facts: dict[str, Any]
     trained: bool
 
     def generator(self, device: str, batch: int, cache: Path, again: bool) -> CachedGenerator:
-        """Loads the model. Its completions are kept in ``cache``; ``again`` asks a served model anew."""
+        """Loads the model. Its completions are kept in ``cache``; ``again`` generates anew with a served model."""
         from harness.models.engines import open_generator
 
         return open_generator(self.files, device, batch, cache, again=again)
@@ -53,7 +53,7 @@ class EvaluationModel:
 def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool = False) -> EvaluationModel:
     """The student of ``training``. Trains it unless it is on disk; ``fresh`` trains again, once per process.
 
-    A reference point is the student or the teacher as it comes.
+    A reference point is the untrained student or the teacher.
     """
     method = training.method
     if isinstance(method, ReferencePoint):
@@ -76,7 +76,7 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
             "told": card.provenance_text(method, plan.recipe.data, plan.data.prompts, plan.data.labelled),
         }
         students.publish(result.model, result.tokenizer, facts, folder)
-    # Also what a run that was killed while publishing has left.
+    # Also removes what a run left that was killed while publishing.
     shutil.rmtree(_scratch(plan, training), ignore_errors=True)
     facts = students.facts_of(folder)
     # A trained student brings the code of the student it was trained from.
@@ -85,7 +85,7 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
 
 
 def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> TrainingResult:
-    """Trains the student; every process of a launch calls this alike."""
+    """Trains the student. Every process of a launch must call this."""
     from harness.training.loop import train
 
     scratch = _scratch(plan, training)
@@ -101,8 +101,8 @@ def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> Training
 
 
 def _scratch(plan: Plan, training: TrainingRun) -> Path:
-    """Where checkpoints lie while the student trains."""
+    """The folder of checkpoints while the student trains."""
     return plan.work / "training" / training.training_id
 
 
-_fresh: set[str] = set()  # trained by this process: --again trains once, not once per task
+_fresh: set[str] = set()  # students trained by this process: --again trains once, not once per task

@@ -1,7 +1,7 @@
-"""What the parts of a task must give, checked where they give it: facts, problems, and every verdict.
+"""Checks what the parts of a task provide: facts, problems and every verdict.
 
-Each function raises with FILE:LINE of the part, what it gave and what is wanted: BadInput for what is known before any
-work, RunFailed for a verdict.
+Each function raises with FILE:LINE of the part, what it gave and what is wanted: BadInput before any work, RunFailed
+for a verdict.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def broken(found: type[Task], part: str, said: str) -> str:
 
 
 def facts(found: type[Task]) -> None:
-    """Version, family, metric, dataset and decoding are stated, and each is what it says. Raises BadInput."""
+    """Checks version, family, metric, dataset and decoding. Raises BadInput."""
     for name in ("version", "family", "metric"):
         value = getattr(found, name, None)
         if not isinstance(value, str) or not value:
@@ -58,7 +58,7 @@ def _texts(dataset: Any) -> list[Any]:
 
 
 def problems(task: Task, found: Any) -> None:
-    """A list of problems that can be asked and told apart. Raises BadInput."""
+    """Checks for a non-empty list of valid problems with unique ids. Raises BadInput."""
 
     def wrong(said: str) -> BadInput:
         return BadInput(broken(type(task), "problems", said))
@@ -67,7 +67,7 @@ def problems(task: Task, found: Any) -> None:
         raise wrong(f"gave {error_location.describe(found)}; a list of harness.types.Problem is wanted")
     if not found:
         if not task.data.rows:
-            raise BadInput(f"task {task.name}: its data ({task.data.source}) has no rows, so there is nothing to ask")
+            raise BadInput(f"task {task.name}: its data ({task.data.source}) has no rows")
         raise wrong(f"gave no problem for {len(task.data.rows)} rows; one per row is wanted")
     ids: set[str] = set()
     for i, problem in enumerate(found):
@@ -90,7 +90,7 @@ def problems(task: Task, found: Any) -> None:
 
 
 def verdict(task: Task, part: str, found: Any, of: Completion) -> None:
-    """A verdict on this very completion, its score a number from 0 to 1. Raises RunFailed."""
+    """Checks for a verdict on the given completion with a score from 0 to 1. Raises RunFailed."""
 
     def wrong(said: str) -> RunFailed:
         return RunFailed(broken(type(task), part, f"{said}; {WANTED}"))

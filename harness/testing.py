@@ -7,7 +7,7 @@ In your own tests::
     def test_task(): check_task(MyTask, rows)
     def test_judge(): check_judge(MyJudge())
 
-Each raises AssertionError with FILE:LINE and the promise that is broken. ``harness check --method FILE`` and
+Each raises AssertionError with FILE:LINE and the broken requirement. ``harness check --method FILE`` and
 ``--task FILE`` make the same checks and print them, from :func:`method_checks` and :func:`task_checks`. None needs a
 network, a GPU or a download.
 """
@@ -38,18 +38,24 @@ __all__ = [
     "task_checks",
 ]
 
-LEFT_OUT = "not checked"  # how the line begins of a check for which something was not at hand
-TEXTS = ("", "\x00\ud800 junk \\boxed{", "```python\n", "9" * 5000, "((((" * 500)  # that a grader must bear
+LEFT_OUT = "not checked"  # prefix of the line of a skipped check
+TEXTS = (
+    "",
+    "\x00\ud800 junk \\boxed{",
+    "```python\n",
+    "9" * 5000,
+    "((((" * 500,
+)  # malformed completions that a grader must survive
 
 
 def check_method(found: type[Method], config: Any = None) -> None:
-    """All promises of a method. Raises AssertionError with FILE:LINE for the first that is broken."""
+    """Checks a method. Raises AssertionError with FILE:LINE for the first broken requirement."""
     for _ in method_checks(found, config):
         pass
 
 
 def check_task(found: type[Task], rows: Sequence[Mapping[str, Any]], judge: Any = None) -> Task:
-    """All promises of a task on a few rows in its file format; returns the task for further checks."""
+    """Checks a task on a few rows in its file format; returns the task for further checks."""
     assert not found.needs_judge or judge is not None, "a judged task is checked with a judge"
     for _ in task_checks(found, rows, judge):
         pass
@@ -88,7 +94,7 @@ def check_judge(judge: Any, pairs: Sequence[PairToJudge] = PAIRS) -> None:
 
 
 def method_checks(found: type[Method], config: Any = None) -> Iterator[str]:
-    """What was checked of a method, line by line, on made-up tokens: exact, top-k and bfloat16.
+    """Checks a method on synthetic tokens with an exact, a top-k and a bfloat16 signal; yields a line per check.
 
     Raises AssertionError with FILE:LINE for the first promise that is broken.
     """
@@ -119,7 +125,7 @@ def method_checks(found: type[Method], config: Any = None) -> Iterator[str]:
 
 
 def _further(method: Method) -> Iterator[str]:
-    """Promises that a run does not insist on: the control, chunks, signals of a few tokens, half precision."""
+    """Requirements that a run does not check: the control, chunks, top-k signals, half precision."""
     import torch
 
     if type(method).weight is not Method.weight:
@@ -140,7 +146,7 @@ def _further(method: Method) -> Iterator[str]:
 
 
 def task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, judge: Any = None) -> Iterator[str]:
-    """What was checked of a task, line by line, and what could not be: without ``rows``, or without a judge.
+    """Checks a task; yields a line per check, also for those skipped for lack of ``rows`` or of a judge.
 
     Raises AssertionError with FILE:LINE for the first promise that is broken.
     """
@@ -187,7 +193,7 @@ def _refuses_an_empty_row(found: type[Task], judge: Any) -> None:
         found(_data([{}]), judge)
     except BadInput:
         return
-    except Exception as error:  # theirs, of any type
+    except Exception as error:  # exceptions of user code, of any type
         said = f"raises {type(error).__name__} on a row without fields; raise BadInput that names the row and the field"
         raise AssertionError(task_contract.broken(found, "problems", said)) from error
     said = "takes a row without fields; raise BadInput that names the row and the field"

@@ -1,8 +1,8 @@
-"""The nouns that flow through the house: plain, frozen, free of torch.
+"""The data types that all parts share: frozen dataclasses without torch.
 
 Prompt -> Completion -> Verdict        one item of a benchmark
-Problem                                what a task asks and holds against the answer
-Decoding, Source                       how text is made, and whose it is
+Problem                                a question with the reference for grading
+Decoding, Source                       how text is sampled, and which model or data set it comes from
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Source(StrEnum):
-    """Whose text a training sequence is."""
+    """The origin of the text of a training sequence."""
 
     DATA = "data"  # reference responses of the labelled examples
     TEACHER = "teacher"  # responses sampled from the teacher
@@ -25,7 +25,7 @@ class Source(StrEnum):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is asked, for models with and without a chat template.
+    """A prompt for models with and without a chat template.
 
     With a chat template the turns ``system`` and ``user`` are rendered by it and ``prefill`` opens the
     assistant's turn. Without one, or where ``chat`` is False, the model continues ``plain``.
@@ -40,7 +40,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Problem:
-    """One item: ``id`` is unique in its task; ``reference`` is what the grader holds the answer against."""
+    """One item: ``id`` is unique in its task; ``reference`` is what the grader compares the answer with."""
 
     id: str
     prompt: Prompt
@@ -53,7 +53,7 @@ class Decoding:
     """How completions are sampled. ``temperature=0`` is greedy.
 
     ``stop`` strings end a completion that continues a text (a plain prompt, or a prefill) and are cut off. There they
-    mark that the model goes on to invent the next problem. A chat reply that the model begins itself ends with its turn
+    mark that the model starts to invent the next problem. A chat reply that the model begins itself ends with its turn
     and may contain them.
     """
 
@@ -77,10 +77,10 @@ class Completion:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the grader says of one completion.
+    """The result of grading one completion.
 
     ``score`` lies in [0, 1] (a win rate's tie is 0.5). ``error`` marks a verdict that could not be
-    reached (a dead grader, an unparsable judge), which is not the same as a wrong answer.
+    reached (a crashed grader, an unparsable judge), which is not the same as a wrong answer.
     """
 
     problem_id: str

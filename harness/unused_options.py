@@ -1,4 +1,4 @@
-"""Options that nobody would read: refused where no part of a request reads them, told where only some parts do."""
+"""Detects unused options: an error where no part of a request reads them, a warning where only some parts do."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from harness.plan import Plan
 
 
-def judge_heard(tasks: Sequence[Task], judge: str | None) -> list[str]:
+def judge_warnings(tasks: Sequence[Task], judge: str | None) -> list[str]:
     """Warnings where ``--judge`` is read by some of the tasks only. Raises BadInput where none reads it."""
     if judge is None:
         return []
-    deaf = [task.title for task in tasks if not task.needs_judge or task.data.world != "real"]
-    if len(deaf) == len(tasks):
-        raise BadInput(f"--judge: {', '.join(deaf)} is graded without a judge of yours; leave --judge out")
-    return [f"--judge is not read by {', '.join(deaf)}, which no judge of yours grades"] if deaf else []
+    unread = [task.title for task in tasks if not task.needs_judge or task.data.world != "real"]
+    if len(unread) == len(tasks):
+        raise BadInput(f"--judge: {', '.join(unread)} is graded without a judge of yours; leave --judge out")
+    return [f"--judge is not read by {', '.join(unread)}, which no judge of yours grades"] if unread else []
 
 
 def warnings(plan: Plan, *, sandbox: str | None = None) -> list[str]:
-    """What of a request is not read by all of it. Raises BadInput for a judge that no task reads."""
+    """Warnings about options that only part of a request reads. Raises BadInput for a judge that no task reads."""
     request, methods = plan.request, [training.method for training in plan.trainings]
-    found = judge_heard(plan.tasks, request.judge)
+    found = judge_warnings(plan.tasks, request.judge)
     if request.protocol is not None:
-        deaf = [task.title for task in plan.tasks if task.protocol != request.protocol]
-        found += [f"--protocol {request.protocol} is not read by {', '.join(deaf)}, which has none"] if deaf else []
+        unread = [task.title for task in plan.tasks if task.protocol != request.protocol]
+        found += [f"--protocol {request.protocol} is not read by {', '.join(unread)}, which has none"] if unread else []
     if request.teacher and plan.teacher is None:
         found.append(f"--teacher is not read: {_names(plan)} needs no teacher")
     trained = [method for method in methods if not isinstance(method, ReferencePoint)]

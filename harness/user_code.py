@@ -1,11 +1,11 @@
-"""Code that the harness did not ship: files given by path, and plugins. How it is loaded, and what it is identified by.
+"""Loads and identifies user code: files given by path, and plugins.
 
-A file is loaded into a space of its own: it and the modules beside it get module names that nobody else has, so that
-two folders may both hold a ``helper.py``, and every load reads the files as they are now, never a cached bytecode.
-Modules beside a file are found as Python finds those beside a script; libraries come from where they are installed.
+A file is loaded into a namespace of its own: it and the modules next to it get unique module names, so that two
+folders may both have a ``helper.py``, and every load reads the current source, never cached bytecode.
+Modules next to a file are found as Python finds those next to a script; libraries come from where they are installed.
 
-The identity covers the code itself and what it imports, as far as that is somebody's own: the modules beside the file,
-those below folders that it puts on ``sys.path``, the package of a plugin; not the libraries, and not the harness.
+The identity covers the code itself and the user code that it imports: the modules next to the file, those below
+folders that it puts on ``sys.path``, the package of a plugin; not libraries, and not the harness.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from harness import error_location
 from harness.errors import BadInput
 
 OURS = "harness"
-PATIENCE_S = 20  # of an import, before it is said where it stands
-_spaces: dict[str, Space] = {}  # by the first part of their modules' names
+PATIENCE_S = 20  # duration of an import before its position is reported
+_spaces: dict[str, Space] = {}  # key: first part of the module names
 _latest: dict[Path, Space] = {}
 _owners: dict[str, str] = {}  # distribution of a plugin's top-level module
-_plugins: dict[str, str] = {}  # identity of a plugin's module: what was loaded, whatever the files say later
+_plugins: dict[str, str] = {}  # identity of a plugin's module when it was loaded; its files may change later
 _numbers = itertools.count()
 
 
 def load(path: Path) -> types.ModuleType:
-    """The module of a file, loaded anew unless it and all that it imports beside it are as they were.
+    """The module of a file. Loads it again if it or an imported file next to it has changed.
 
-    Raises BadInput with FILE:LINE for a file that is not there, is not Python or raises while it is imported.
+    Raises BadInput with FILE:LINE for a file that is missing, is not Python or raises on import.
     """
     path = Path(os.path.abspath(path))
     known = _latest.get(path)
@@ -55,7 +55,7 @@ def load(path: Path) -> types.ModuleType:
 
 
 def adopt(found: Any, owner: str) -> None:
-    """Says that a class is that of a plugin, which the distribution ``owner`` installed."""
+    """Registers a class as part of a plugin of the distribution ``owner``."""
     top = found.__module__.partition(".")[0]
     if top == OURS:
         return
@@ -68,7 +68,7 @@ def adopt(found: Any, owner: str) -> None:
 
 
 def identity(found: type) -> str:
-    """What stands for the code of a class of any kind in identities: ``harness`` for what ships with the harness."""
+    """The identity of the code of a class: a hash, or ``harness`` for what ships with the harness."""
     top = found.__module__.partition(".")[0]
     if top == OURS:
         return OURS
@@ -83,7 +83,7 @@ def identity(found: type) -> str:
 
 
 class Space:
-    """A file and the modules beside it. ``search`` are the folders that they are looked for in."""
+    """A file and the modules next to it, searched in the folders ``search``."""
 
     def __init__(self, path: Path):
         self.path, self.package = path, f"{error_location.SPACE}{next(_numbers)}"
@@ -105,13 +105,13 @@ class Space:
             self._forget()
             raise
         finally:
-            sys.path[:] = kept  # what the file put there is in ``search``
+            sys.path[:] = kept  # folders that the file added are in ``search``
         self.files = sources(path, self.search)
         self.digest = _digest(self.files, path.parent)
         self.seen = _contents(self.files)
 
     def current(self) -> bool:
-        """Whether all files are still as they were loaded."""
+        """Whether no file has changed since it was loaded."""
         return sources(self.path, self.search) == self.files and _contents(self.files) == self.seen
 
     def _execute(self) -> types.ModuleType:
@@ -131,7 +131,7 @@ class Space:
     def _import(
         self, name: str, globals: Any = None, locals: Any = None, fromlist: Sequence[str] = (), level: int = 0
     ) -> Any:
-        """``__import__`` of the space's modules: those beside the file under their names here, all others as ever."""
+        """``__import__`` for the modules of the space: maps modules next to the file to their unique names."""
         head = name.partition(".")[0]
         self._adopt_folders()
         if level == 0 and self._holds(head):
@@ -142,7 +142,7 @@ class Space:
         return builtins.__import__(name, globals, locals, fromlist, level)
 
     def _holds(self, head: str) -> bool:
-        """Whether a name is a module beside the file. A folder without code never hides a library."""
+        """Whether a name is a module next to the file. A folder without code never hides a library."""
         if head == OURS or head in sys.stdlib_module_names:
             return False
         spec = PathFinder.find_spec(head, self.search)
@@ -152,11 +152,11 @@ class Space:
             return True
         try:
             return importlib.util.find_spec(head) is None
-        except ValueError:  # a module of this name without a specification, as __main__
+        except ValueError:  # a loaded module without a specification, such as __main__
             return False
 
     def _adopt_folders(self) -> None:
-        """Folders that the file has put on sys.path are folders of its space, in their order."""
+        """Moves folders that the file added to sys.path into ``search``, in their order."""
         if not hasattr(self, "module"):
             new = [entry for entry in sys.path if entry not in self.before and entry not in self.search]
             self.search += new
@@ -168,7 +168,7 @@ class Space:
 
 
 def _still_importing(path: Path, thread: int) -> None:
-    """Says where a file stands that is not through with its import: nothing else would be seen of an endless one."""
+    """Reports the current line of an import that takes long, since an endless one would show nothing."""
     frame = sys._current_frames().get(thread)
     while frame is not None and not error_location.is_own(frame.f_code.co_filename):
         frame = frame.f_back
@@ -179,7 +179,7 @@ def _still_importing(path: Path, thread: int) -> None:
 
 
 class _Loader(SourceFileLoader):
-    """Loads a module of a space from its source as it is now; bytecode beside it is neither read nor written."""
+    """Loads a module of a space from its current source; reads and writes no bytecode."""
 
     def get_code(self, fullname: str) -> types.CodeType:
         try:
@@ -187,7 +187,7 @@ class _Loader(SourceFileLoader):
         except (SyntaxError, ValueError) as error:
             if getattr(error, "filename", None):
                 raise
-            raise BadInput(f"{error_location.shown(self.path)}: is no Python source: {error}") from error
+            raise BadInput(f"{error_location.shown(self.path)}: is not Python source: {error}") from error
 
     def exec_module(self, module: types.ModuleType) -> None:
         error_location.own(self.path)
@@ -212,9 +212,9 @@ sys.meta_path.insert(0, _Finder)
 
 
 def sources(path: Path, search: Sequence[str]) -> frozenset[Path]:
-    """A file and all files of somebody's own that it imports, however far, read from the import statements.
+    """A file and all user files that it imports, directly or indirectly, found from the import statements.
 
-    Of a package every file counts. ``search`` comes before the folders of ``sys.path`` that are no library's.
+    A package counts with all its files. ``search`` precedes the folders of ``sys.path`` that hold no libraries.
     """
     folders = [*search, *(entry or os.getcwd() for entry in sys.path if not _of_library(entry or os.getcwd()))]
     found: set[Path] = set()
@@ -252,7 +252,7 @@ def _imported(file: Path) -> Iterator[tuple[str, Path | None]]:
 
 
 def _files_of(name: str, folders: Iterable[str]) -> list[Path]:
-    """The files of a module, or all of its package, in the first folder that has it; none where it is a library's."""
+    """The files of a module or of its whole package, in the first folder that has it; none for a library."""
     head, *rest = name.split(".")
     if head == OURS or head in sys.stdlib_module_names:
         return []
@@ -274,14 +274,14 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def _of_plugin(module: types.ModuleType, owner: str | None) -> tuple[frozenset[Path], Path]:
-    """The files of a plugin, and the folder that they are named from."""
+    """The files of a plugin, and the folder that their names are relative to."""
     top = sys.modules[module.__name__.partition(".")[0]]
     file = getattr(module, "__file__", None)
-    if file is None:  # defined in a session: there is nothing to read
+    if file is None:  # defined in an interactive session, so there is no source file
         return frozenset(), Path()
     own = set(_files_below(Path(next(iter(top.__path__))))) if hasattr(top, "__path__") else {Path(file)}
     root = Path(next(iter(top.__path__))).parent if hasattr(top, "__path__") else Path(file).parent
-    if owner:  # modules that the same distribution installed besides
+    if owner:  # other modules of the same distribution
         listed = importlib.metadata.files(owner) or ()
         own |= {p for f in listed if f.suffix == ".py" and (p := Path(f.locate())).is_file()}
     search = [] if _of_library(str(root)) else [str(root)]
@@ -295,7 +295,7 @@ def _of_library(folder: str) -> bool:
         return True
     with contextlib.suppress(OSError):
         return any(name.endswith((".dist-info", ".egg-info")) for name in os.listdir(real))
-    return True  # a zip file, or nothing that is there
+    return True  # a zip file or a missing folder
 
 
 @functools.cache

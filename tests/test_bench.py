@@ -40,7 +40,7 @@ def both(heads, name, **settings):
     loss_sides.see_whole_step(student, batch, chosen, reading)
     weights = None
     if settings.get("shuffle"):
-        own = student.weigh(batch, chosen, reading, loss_sides.STEP)
+        own = student.token_weights(batch, chosen, reading, loss_sides.STEP)
         weights = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(0))]
     found = []
     for compute in (

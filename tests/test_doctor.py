@@ -1,4 +1,4 @@
-"""harness doctor: every check finds what it is for, and a fault is told with its mend."""
+"""harness doctor: every check finds the fault it is for, and reports it with its fix."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def test_a_sound_machine_is_told_so_and_nothing_is_written(tmp_path, capsys):
         "records",
     }
     assert names >= {"model hub", "data hub", "data", "ray", "submitit", "browser"}
-    assert all(f["mend"] for f in told["findings"] if f["status"] != "ok")
+    assert all(f["fix"] for f in told["findings"] if f["status"] != "ok")
     assert not list(tmp_path.iterdir())
 
 
@@ -74,7 +74,7 @@ def test_held_locks_are_told_from_files_of_dead_processes(tmp_path):
     (tmp_path / "work/training/kd-1/checkpoint.pt").write_bytes(bytes(100))
     found = only(storage.locks(tmp_path))
     assert "0 held" in found.found and "1 free" in found.found and "1 unfinished trainings" in found.found
-    assert found.status == doctor.NOTE and "work/training" in found.mend
+    assert found.status == doctor.NOTE and "work/training" in found.fix
     with FileLock(locks / "live.lock"):
         assert "1 held" in (found := only(storage.locks(tmp_path))).found and found.status == doctor.OK
 
@@ -98,7 +98,7 @@ def test_a_hub_that_never_answers_costs_seconds(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         found = outside._reach("hub", f"http://127.0.0.1:{silent.getsockname()[1]}", "use folders")
-    assert found.status == doctor.NOTE and "use folders" in found.mend
+    assert found.status == doctor.NOTE and "use folders" in found.fix
     assert time.monotonic() - began < 30
 
 
@@ -117,7 +117,7 @@ def test_data_files_are_held_against_their_pins(tmp_path, monkeypatch):
     monkeypatch.setattr(outside, "_datasets", lambda: [replace(right, sha256=hashlib.sha256(b"x").hexdigest()), wrong])
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
-    assert "1 not here" not in str(list(outside.data()))
+    assert "1 missing" not in str(list(outside.data()))
     for dataset in (right, wrong):
         (tmp_path / dataset.local).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / dataset.local).write_bytes(b"x")
@@ -137,7 +137,7 @@ def test_packages_are_held_against_requirements_and_lock(monkeypatch):
     assert "rich 1.0 is not >=13" in only(software.versions()).found
     monkeypatch.setattr(software, "_version", lambda name: "99.0" if name == "rich" else real(name))
     found = only(software.versions())
-    assert found.status == doctor.NOTE and "rich 99.0 (lock: " in found.found and "requirements.lock" in found.mend
+    assert found.status == doctor.NOTE and "rich 99.0 (lock: " in found.found and "requirements.lock" in found.fix
 
 
 def test_a_sandbox_below_the_wanted_tier_is_a_problem(monkeypatch):
@@ -147,7 +147,7 @@ def test_a_sandbox_below_the_wanted_tier_is_a_problem(monkeypatch):
         monkeypatch.setattr(tiers, "_best", lambda name=name: tiers.Tier(name, (), "no walls"))
         found = only(machine.sandbox())
         assert found.status == status
-    assert "HARNESS_SANDBOX=C" in found.mend
+    assert "HARNESS_SANDBOX=C" in found.fix
     monkeypatch.setenv("HARNESS_SANDBOX", "C")
     assert only(machine.sandbox()).status == doctor.NOTE
 

@@ -145,13 +145,13 @@ def of_family(make, tokenizer, **kwargs):
 
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("fused", [True, False])
-def test_slots_decode_as_transformers_does(generator, monkeypatch, name, fused):
+def test_the_batched_decoder_decodes_as_transformers_does(generator, monkeypatch, name, fused):
     """Seven prompts of mixed lengths through three rows: rows leave, enter, move, and the cache grows."""
     if not fused:
         monkeypatch.setattr("harness.models.llama_decoder.FUSED_ELEMENTS", 0)
     monkeypatch.setattr("harness.models.llama_decoder.GROWTH", 3)
     ours = of_family(FAMILY[name], generator.tokenizer, batch=3)
-    assert ours._slots_fit()
+    assert ours._decoder_fits()
     prompts = [[(7 * i + j) % 250 for j in range(n)] for i, n in enumerate((3, 40, 1, 9, 22, 5, 14))]
     made = ours.continue_ids(prompts, Decoding(max_new_tokens=17), [0] * 7)
     for prompt, row in zip(prompts, made, strict=True):
@@ -164,19 +164,19 @@ def test_slots_decode_as_transformers_does(generator, monkeypatch, name, fused):
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
-def test_slots_and_transformers_sample_the_same_text(generator, monkeypatch, temperature):
+def test_the_batched_decoder_and_transformers_sample_the_same_text(generator, monkeypatch, temperature):
     ours = of_family(FAMILY["qwen2"], generator.tokenizer, batch=4)
     prompts = [[(5 * i + j) % 250 for j in range(1 + 4 * i)] for i in range(9)]
     decoding, seeds = Decoding(temperature, max_new_tokens=12), list(range(9))
-    through_slots = ours.continue_ids(prompts, decoding, seeds)
+    through_decoder = ours.continue_ids(prompts, decoding, seeds)
     monkeypatch.setattr(LlamaDecoder, "fit", staticmethod(lambda model: False))
     through_model = ours.continue_ids(prompts, decoding, seeds)
-    assert [g.ids for g in through_slots] == [g.ids for g in through_model]
-    for a, b in zip(through_slots, through_model, strict=True):
+    assert [g.ids for g in through_decoder] == [g.ids for g in through_model]
+    for a, b in zip(through_decoder, through_model, strict=True):
         assert a.log_probs == pytest.approx(b.log_probs, abs=1e-4)
 
 
-def test_what_slots_do_not_know_goes_through_transformers(generator):
+def test_unsupported_models_go_through_transformers(generator):
     class Odd(LlamaForCausalLM):
         pass
 

@@ -69,8 +69,8 @@ def test_the_fsdp_configurations_ask_for_one_and_the_same_kind(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("FSDP_VERSION", "1", "asks for FSDP 1; say fsdp_version: 2"),
-        ("FSDP_OFFLOAD_PARAMS", "true", "asks for fsdp_offload_params, which is not done here; say false"),
+        ("FSDP_VERSION", "1", "requests FSDP 1; set fsdp_version: 2"),
+        ("FSDP_OFFLOAD_PARAMS", "true", "requests fsdp_offload_params, which is not supported; set it to false"),
         ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true", "fsdp_cpu_ram_efficient_loading"),
         ("FSDP_ACTIVATION_CHECKPOINTING", "true", "fsdp_activation_checkpointing"),
     ],

@@ -62,7 +62,7 @@ def test_a_served_model_answers_and_cannot_be_asked_for_likelihoods(folder, tmp_
         assert len(asked) == 5 and [{"role": "user", "content": "say a"}] in asked
         assert main([*words, f"lm_eval:{folder}/choices"]) == 2
     assert record["counts"]["total"] == 3 and record["first_prompt"] == 'chat:[{"role": "user", "content": "say a"}]'
-    assert "choices scores continuations, which a served model cannot: give its files" in capsys.readouterr().err
+    assert "choices scores continuations, which a served model cannot; give a model folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_other_data_and_models_are_named(left, models, tmp_path, capsys):
     assert run(*SHORT, "--resume", training, "--student", str(other), method="gkd") == 2
     assert "student is student (" in (line := refused(capsys)) and "there, other (" in line
     assert run(*SHORT, "--resume", training, "--set", "data.limit=3", method="gkd") == 2
-    assert "prompts is " in (line := refused(capsys)) and "give the prompts it was begun with" in line
+    assert "prompts is " in (line := refused(capsys)) and "give the prompts it was started with" in line
 
 
 def test_a_run_is_a_measurement_as_well(left, tmp_path, capsys):
@@ -137,7 +137,7 @@ def test_a_spec_that_cannot_be_read_refuses_only_what_it_cannot_compare(left, ca
     run, results, training, _ = left
     damage(results / "work/training" / training / "spec.json")
     assert run(*SHORT, "--resume", training, "--seed", "9", method="gkd") == 2
-    assert "what it was begun with cannot be read" in refused(capsys)
+    assert "its settings cannot be read" in refused(capsys)
     assert run(*SHORT, "--resume", training, method="gkd") == 0  # the id itself says that it is the same
 
 
@@ -146,7 +146,7 @@ def test_a_note_that_cannot_be_read_is_said(left, capsys):
     for damaged in ("{", "[]", "{}", ""):
         (results / "work/begun" / f"{run_id}.json").write_text(damaged)
         assert run(*SHORT, "--resume", run_id, method="gkd") == 2
-        assert "what it was begun with cannot be read; give that command without --resume" in refused(capsys)
+        assert "its settings cannot be read; give its command without --resume" in refused(capsys)
     assert run(*SHORT, method="gkd") == 0
 
 

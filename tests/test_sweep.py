@@ -97,7 +97,7 @@ def test_failures_are_tried_again_after_the_others_and_told_at_the_end(tmp_path)
         ("d", "failed", 1),
         ("e", "recorded", 0),
     ]
-    assert done[2].words == "boom" and done[4].run_ids == ("e-0",)
+    assert done[2].message == "boom" and done[4].run_ids == ("e-0",)
     assert executor.most == 2 and executor.closed
     assert ("begin", "a seed 0", 2) in view.seen and view.seen.index(("begin", "d seed 0", 1)) < view.seen.index(
         ("begin", "c seed 0", 2)
@@ -130,7 +130,7 @@ def test_the_grid_is_methods_times_seeds_with_what_is_recorded(words, tmp_path):
         ("sft", 0, False),
         ("sft", 1, False),
     ]
-    assert grid[2].missing == ("parity",) and "--seed" in grid[2].words and len({c.file for c in grid}) == 4
+    assert grid[2].missing == ("parity",) and "--seed" in grid[2].arguments and len({c.file for c in grid}) == 4
 
 
 def test_a_dry_run_lists_the_grid_and_writes_nothing(words, capsys):
@@ -148,7 +148,7 @@ def test_a_local_sweep_records_reuses_and_tells_of_failures(words, capsys):
     told = json.loads(captured.out)["cells"]
     assert [c["status"] for c in told] == ["done", "done"] and len(list((results / "records").rglob("*.json"))) == 2
     assert captured.err.count("begins") == captured.err.count("done ") == 2
-    # A student that was changed is bad input for its own cell only, and no retry mends it.
+    # A student that was changed is bad input for its own cell only, and no retry can succeed.
     (bad,) = (results / "work/trained").glob("sft-*/training.json")
     (file,) = (results / "records").rglob("sft*.json")
     file.unlink()
@@ -258,7 +258,7 @@ def test_slurm_jobs_through_submitits_local_executor(words, tmp_path, capsys, mo
     with pytest.raises(BadInput, match="--slurm: "):
         SlurmExecutor(1, tmp_path / "jobs", {"no_such_setting": "1"}, cluster="local")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BadInput, match="no sbatch"):
+    with pytest.raises(BadInput, match="sbatch is not installed"):
         SlurmExecutor(1, tmp_path / "jobs", {})
 
 

@@ -64,13 +64,13 @@ def test_a_judge_that_some_tasks_read_is_told(monkeypatch):
     from harness.evaluation.benchmarks import open_task
     from harness.registry import find
     from harness.task import Data
-    from harness.unused_options import judge_heard
+    from harness.unused_options import judge_warnings
 
     row = {"instruction": "Say a.", "output": "a"}
     judged = find("tasks", "alpaca_eval")(Data([row], "0" * 64, "made up"), object())
     maths = open_task("amc23@micro")
-    assert judge_heard([judged], "longest") == [] == judge_heard([maths], None)
-    assert judge_heard([judged, maths], "longest") == [
+    assert judge_warnings([judged], "longest") == [] == judge_warnings([maths], None)
+    assert judge_warnings([judged, maths], "longest") == [
         "--judge is not read by amc23@micro, which no judge of yours grades"
     ]
 

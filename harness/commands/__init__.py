@@ -1,8 +1,8 @@
-"""The commands, one a file: ``add`` declares the words, ``call`` makes the calls and returns what is printed.
+"""The commands, one per file: ``add`` declares the arguments, ``call`` runs the command and returns its output.
 
-A module here imports nothing heavy at its top: the whole surface is built for every ``harness --help``.
+Modules here import nothing heavy at the top, because ``harness --help`` builds the parser of every command.
 """
 
-# As `harness --help` shows them.
+# In the order of `harness --help`.
 NAMES = ("run", "sweep", "list", "show", "verify", "grade", "check", "table", "compare", "reproduce", "plot", "board")
 NAMES += ("export", "doctor")

@@ -10,8 +10,8 @@ from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("board", help="the results as a static site that opens from disk")
-    command.add_argument("--out", type=Path, metavar="DIR", help="where to (default: board in the results folder)")
+    command = commands.add_parser("board", help="write the results as a static site that opens from disk")
+    command.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: board in the results folder)")
     arguments.results(command)
     command.set_defaults(command=call)
 

@@ -1,4 +1,4 @@
-"""``harness check``: grade the graders, and hold a method or task to its contract."""
+"""``harness check``: test the graders on known answers, and a method or task against its contract."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.commands import arguments
 
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
-        "check", help="grade the graders: golds must pass, wrong answers and traps must not; hold your own code to it"
+        "check", help="test graders on right and wrong answers; test your own method or task against its contract"
     )
     command.add_argument(
         "--task",
@@ -22,7 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--method", action="append", default=[], metavar="M", help="the contract of these methods; repeatable"
     )
     command.add_argument(
-        "--model", metavar="DIR", help="not the graders: whether this model's tokenizer gives back what the tasks write"
+        "--model", metavar="DIR", help="test instead whether this model's tokenizer reproduces the text of the tasks"
     )
     command.add_argument("--json", action="store_true", help="JSON on stdout")
     arguments.sandbox(command)
@@ -42,13 +42,13 @@ def call(chosen: argparse.Namespace) -> str:
         conformance.task(name) for name in chosen.task if name != self_check.NOTATIONS
     ]
     broken = any(one.broken for one in conformed)
-    # A task that breaks its contract is not graded on: its verdicts mean nothing.
+    # Skip grading for a task that breaks its contract, because its verdicts mean nothing.
     graded = [name for name in chosen.task if not any(one.broken for one in conformed if one.name == name)]
     found = []
     if graded or not conformed:
         with Reporter(line_every=60) as reporter:
             found = self_check.check(graded, reporter.progress)
-    # A task that states no golds is well as far as it can be known, if all of its contract was checked.
+    # A task without gold answers passes if its whole contract could be checked.
     skipped_well = all(c.status == "skipped" for c in found) and all(one.whole for one in conformed)
     chosen.exit_code = int(broken or (bool(found) and not self_check.green(found) and not (conformed and skipped_well)))
     if chosen.json:

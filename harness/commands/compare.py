@@ -12,7 +12,7 @@ from harness.safe_read import printable
 
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
-        "compare", help="whether method B differs from method A, how sure, what would settle it"
+        "compare", help="test whether method B differs from method A, and what would settle it"
     )
     command.add_argument("a", metavar="A", help="as a table names it: NAME, NAME@VARIANT, NAME:training.steps=900")
     command.add_argument("b", metavar="B", help="the same; the difference is B - A")

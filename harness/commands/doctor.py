@@ -1,4 +1,4 @@
-"""``harness doctor``: what works here, what does not, and the mend."""
+"""``harness doctor``: check this machine for what the harness needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("doctor", help="what works on this machine, what does not, and the mend")
+    command = commands.add_parser("doctor", help="check what works on this machine, what does not, and how to fix it")
     arguments.results(command)
     command.set_defaults(command=call)
 
@@ -25,7 +25,7 @@ def call(chosen: argparse.Namespace) -> str:
     lines = []
     for f in findings:
         lines.append(f"{f.status:8} {f.name:10} {f.found}")
-        if f.mend and f.status != doctor.OK:
-            lines.append(f"{'':20}{f.mend}")
+        if f.fix and f.status != doctor.OK:
+            lines.append(f"{'':20}{f.fix}")
     notes = sum(f.status == doctor.NOTE for f in findings)
     return "\n".join([*lines, "", f"{len(problems)} problems, {notes} notes"])

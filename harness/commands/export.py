@@ -14,7 +14,9 @@ FORMATS = ("parquet", "datasets")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("export", help="results as parquet or datasets; or: export RUN_ID, a trained student")
+    command = commands.add_parser(
+        "export", help="export results as parquet or datasets; or export RUN_ID: a trained student"
+    )
     command.add_argument(
         "record", nargs="?", metavar="RUN_ID", help="the student that this record measured, with its model card"
     )

@@ -35,7 +35,7 @@ def call(chosen: argparse.Namespace) -> str:
     for warning in outcome["warnings"]:
         print(f"warning: {printable(warning)}", file=sys.stderr)
     if chosen.json:
-        # A lone surrogate in an answer is no UTF-8; here it becomes its JSON escape.
+        # A lone surrogate in an answer is not valid UTF-8; print its JSON escape.
         return arguments.dump({"records": [outcome]}).encode("utf-8", "backslashreplace").decode("utf-8")
     counts, (low, high) = outcome["counts"], outcome["interval"]
     return (

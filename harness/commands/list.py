@@ -1,4 +1,4 @@
-"""``harness list``: what there is."""
+"""``harness list``: the methods, tasks and recipes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ THEMES = ("light", "dark", "auto")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("plot", help="the results as a figure: SVG, PNG or PDF")
+    command = commands.add_parser("plot", help="plot the results as SVG, PNG or PDF")
     command.add_argument("--task", action="append", default=[], metavar="T", help="only these tasks; repeatable")
     command.add_argument(
         "--kind", choices=KINDS, default="scores", help="scores with intervals (default), score against cost, curves"

@@ -1,4 +1,4 @@
-"""``harness reproduce``: a paper's rows, or its question in the micro world."""
+"""``harness reproduce``: run the rows of a paper, or its comparison in the micro world."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("reproduce", help="a paper's rows, run here and set beside theirs; resumes")
+    command = commands.add_parser(
+        "reproduce", help="run the rows of a paper and compare them with its numbers; resumes"
+    )
     command.add_argument("paper", metavar="PAPER", help="a shipped paper, or a TOML file of the same form")
     command.add_argument("--only", action="append", default=[], metavar="CELL", help="one cell or task; repeatable")
     command.add_argument("--dry-run", action="store_true", help="what would run, and what it would take; runs nothing")
@@ -40,13 +42,13 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness.papers import reproduce as room
+    from harness.papers import reproduce as paper_runs
     from harness.papers import spec
     from harness.records import reported
 
     found = spec.load(chosen.paper, chosen.results)
     paper = reported.find(found.reported, chosen.results)
-    wish = room.ReproduceRequest(
+    request = paper_runs.ReproduceRequest(
         scale=chosen.scale,
         only=list(dict.fromkeys(chosen.only)),
         seeds=list(dict.fromkeys(seed for group in chosen.seed or [] for seed in group)),
@@ -60,26 +62,26 @@ def call(chosen: argparse.Namespace) -> str:
     if chosen.dry_run:
         from harness.papers import paper_cost
 
-        guessed = paper_cost.estimates(room.Reproduction(found, wish, paper))
+        guessed = paper_cost.estimates(paper_runs.Reproduction(found, request, paper))
         return arguments.dump(paper_cost.as_json(guessed)) if chosen.json else paper_cost.text(guessed)
-    return _run(chosen, found, wish, paper)
+    return _run(chosen, found, request, paper)
 
 
-def _run(chosen: argparse.Namespace, found, wish, paper) -> str:
+def _run(chosen: argparse.Namespace, found, request, paper) -> str:
     from harness.papers import answer_text
-    from harness.papers import reproduce as room
+    from harness.papers import reproduce as paper_runs
     from harness.papers.page import page
     from harness.progress import Reporter
     from harness.records.store import Store
 
     with Reporter() as reporter:
-        outcome = room.reproduce(found, wish, paper, reporter.progress, reporter.announce)
-        store = Store(wish.results)
-        findings = answer_text.findings(outcome, store.completions) if wish.scale == "micro" else []
-        beside = answer_text.standings(outcome, store.completions)
-        text = page(outcome, findings, beside, store.completions)
-        facts = answer_text.as_json(outcome, findings, beside)
+        outcome = paper_runs.reproduce(found, request, paper, reporter.progress, reporter.announce)
+        store = Store(request.results)
+        findings = answer_text.findings(outcome, store.completions) if request.scale == "micro" else []
+        standings = answer_text.standings(outcome, store.completions)
+        text = page(outcome, findings, standings, store.completions)
+        facts = answer_text.as_json(outcome, findings, standings)
         if outcome.had:
-            reporter.announce(f"written: {room.write(outcome, text, facts)}")
+            reporter.announce(f"written: {paper_runs.write(outcome, text, facts)}")
     chosen.exit_code = int(bool(outcome.missing))
     return arguments.dump(facts) if chosen.json else text

@@ -20,11 +20,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--resume",
         metavar="ID",
-        help="go on with this training or run, and with no other: refuses a command that differs from the one it was "
-        "begun with, and says in what (without it the same command goes on by itself)",
+        help="continue this training or run only: a command that differs from the original one is refused, with the "
+        "differences (without --resume the same command continues by itself)",
     )
     command.add_argument(
-        "--dry-run", action="store_true", help="say what is recorded, what would run, and what it would take"
+        "--dry-run", action="store_true", help="print what is recorded, what would run, and its estimated cost"
     )
     command.add_argument(
         "--track",
@@ -39,7 +39,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def add_request(command: argparse.ArgumentParser) -> None:
-    """The words that say what is to be run: those of a sweep as well."""
+    """Declares the arguments that a run and a sweep share."""
     command.add_argument(
         "--method", action="append", default=[], metavar="M", help="name, name@variant or file.py; repeatable"
     )
@@ -54,7 +54,7 @@ def add_request(command: argparse.ArgumentParser) -> None:
         "--recipe",
         default="micro",
         metavar="NAME|FILE.toml",
-        help="who teaches whom, on what, how long (default: micro)",
+        help="models, data and length of training (default: micro)",
     )
     command.add_argument("--student", metavar="ID|DIR", help="overrides the recipe's student")
     command.add_argument("--teacher", metavar="ID|DIR", help="overrides the recipe's teacher")
@@ -97,7 +97,7 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.estimate import memory_check
 
     unread = unused_options.warnings(plan, sandbox=chosen.sandbox)
-    if chosen.resume is not None and processes.leads():  # followers never look at the results on their own
+    if chosen.resume is not None and processes.leads():  # followers do not read the results folder
         resume.check(plan, chosen.resume)
     if not chosen.dry_run:
         memory_check.check(plan, lambda line: print(line, file=sys.stderr))
@@ -120,7 +120,7 @@ def call(chosen: argparse.Namespace) -> str:
 
 
 def request_of(chosen: argparse.Namespace) -> RunRequest:
-    """What :func:`add_request` declared, as a request."""
+    """Builds the request from the arguments of :func:`add_request`."""
     from harness.plan import RunRequest
 
     return RunRequest(
@@ -142,7 +142,7 @@ def request_of(chosen: argparse.Namespace) -> RunRequest:
 
 
 def _intended(plan: Plan, as_json: bool) -> str:
-    """What ``--dry-run`` prints: nothing is trained, asked or written."""
+    """The output of ``--dry-run``, which trains, generates and writes nothing."""
     from harness.errors import BadInput
     from harness.estimate import memory_check
     from harness.evaluation import measurement

@@ -48,14 +48,14 @@ def call(chosen: argparse.Namespace) -> str:
 
 
 def _command(chosen: argparse.Namespace) -> str:
-    """The command line of a record; exit code 1 where it makes another run here, or where that cannot be known."""
+    """The command line of a record; exit code 1 where it would make another run here, or where that is unknown."""
     from harness.records.store import Store
     from harness.rerun import command
 
     if len(chosen.what) != 1:
         raise BadInput("show --command takes one record: a run id, its beginning, or a record file")
     record = Store(chosen.results).get(chosen.what[0])
-    with tempfile.TemporaryDirectory() as scratch:  # planning opens a judge's file of answers
+    with tempfile.TemporaryDirectory() as scratch:  # planning opens the answer file of a judge
         found = command.find(record, Path(scratch), verify.given_of(chosen), fetch=False)
     if not found.exact:
         print(f"harness: not shown to make {record['run_id']}: {printable(found.differs)}", file=sys.stderr)

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("sweep", help="a grid of methods, tasks and seeds, many runs at once")
+    command = commands.add_parser("sweep", help="run a grid of methods, tasks and seeds, many runs at once")
     add_request(command)
     command.add_argument(
-        "--executor", default="local", choices=("local", "ray", "slurm"), help="where runs run (default: local)"
+        "--executor", default="local", choices=("local", "ray", "slurm"), help="where to execute runs (default: local)"
     )
     command.add_argument(
         "--workers", type=arguments.count, metavar="N", help="runs at once (default: one per GPU, or per core without)"
@@ -83,7 +83,7 @@ def call(chosen: argparse.Namespace) -> str:
 
 
 def _executor(chosen: argparse.Namespace, plan: Plan, todo: int) -> Executor:
-    """The executor asked for, with its workers. Raises BadInput where it is not there."""
+    """The requested executor with its workers. Raises BadInput where it is not available."""
     from harness.errors import BadInput
     from harness.sweep.local import LocalExecutor, cores
 
@@ -92,8 +92,8 @@ def _executor(chosen: argparse.Namespace, plan: Plan, todo: int) -> Executor:
         import torch
 
         devices = torch.cuda.device_count()
-    for words_of, executor in ((chosen.slurm, "slurm"), (chosen.address, "ray")):
-        if words_of and chosen.executor != executor:
+    for option, executor in ((chosen.slurm, "slurm"), (chosen.address, "ray")):
+        if option and chosen.executor != executor:
             raise BadInput(f"--{'slurm' if executor == 'slurm' else 'address'} belongs to --executor {executor}")
     here = devices or cores()
     workers = chosen.workers or min(max(todo, 1), here)
@@ -130,5 +130,5 @@ def _told(one: Done) -> dict:
     return facts | {
         "run_ids": one.run_ids,
         "seconds": one.seconds,
-        "error": one.words if one.status == "failed" else "",
+        "error": one.message if one.status == "failed" else "",
     }

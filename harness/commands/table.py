@@ -14,7 +14,7 @@ from harness.safe_read import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("table", help="the leaderboard of the recorded results")
+    command = commands.add_parser("table", help="print the leaderboard of the recorded results")
     command.add_argument("--task", action="append", default=[], metavar="T", help="only these tasks; repeatable")
     command.add_argument("--protocol", metavar="HASH", help="only this protocol, by the beginning of its hash")
     command.add_argument("--format", default=None, choices=("md", "csv", "json", "latex", "html"), help="default: md")
@@ -26,7 +26,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="grid: methods by tasks; tasks: one table a task (default: both, for csv and json tasks)",
     )
     command.add_argument("--cards", action="store_true", help="the convention card of every row, too")
-    command.add_argument("--reported", action="store_true", help="what papers report, beside ours and ranked apart")
+    command.add_argument(
+        "--reported", action="store_true", help="add the scores that papers report, ranked apart from ours"
+    )
     arguments.results(command)
     command.set_defaults(command=call)
 
@@ -55,7 +57,7 @@ def call(chosen: argparse.Namespace) -> str:
         )
     records = [record for record in records if record["protocol"]["hash"].startswith(chosen.protocol or "")]
     view = View(chosen.view, chosen.cost or "flops", chosen.anchor)
-    # What a paper printed can be asked for before anything of that task was measured.
+    # Reported scores of a task can be shown before anything was measured on it.
     tasks = None if chosen.reported and not records else chosen.task or None
     sections = leaderboard(records, tasks, store.completions, view)
     for line in grid.main(sections)[1]:

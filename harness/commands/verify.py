@@ -1,4 +1,4 @@
-"""``harness verify``: a recorded row run again, and how far off it is."""
+"""``harness verify``: run a recorded row again and compare the scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
-        "verify", help="run a recorded row again and say how far off it is (exit 1: further than seeds explain)"
+        "verify", help="run a recorded row again and compare (exit 1: differs by more than seeds explain)"
     )
     command.add_argument("run_id", metavar="RUN_ID", help="a run id, its beginning, or a record file")
     command.add_argument(
@@ -24,7 +24,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--work",
         type=Path,
         metavar="DIR",
-        help="keep the second run here and go on from it (default: scratch)",
+        help="keep the second run here and resume from it (default: a temporary folder)",
     )
     add_given(command)
     arguments.results(command)
@@ -33,7 +33,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def add_given(command: argparse.ArgumentParser) -> None:
-    """The words that say what a record cannot: files, folders and addresses of this machine."""
+    """Declares the arguments for what a record does not contain: files, folders and addresses of this machine."""
     for name, metavar in (
         ("method", "FILE"),
         ("task", "FILE"),
@@ -47,7 +47,7 @@ def add_given(command: argparse.ArgumentParser) -> None:
 
 
 def given_of(chosen: argparse.Namespace) -> Given:
-    """What :func:`add_given` declared."""
+    """Collects the arguments of :func:`add_given`."""
     from harness.rerun.command import Given
 
     names = ("method", "task", "recipe", "student", "teacher", "judge", "device")

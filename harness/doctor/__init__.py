@@ -1,6 +1,6 @@
-"""What this machine has and lacks for the harness, and the mend for each lack; looks only, changes nothing.
+"""Checks what the harness needs on this machine and says how to fix what is missing. Changes nothing.
 
-Every check yields findings: ``software``, ``machine``, ``storage`` and ``outside`` hold them by what they look at.
+Every check yields findings. The modules group the checks: ``software``, ``machine``, ``storage`` and ``outside``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["NOTE", "OK", "PROBLEM", "Finding", "examine"]
 
 
 def examine(results: Path) -> Iterator[Finding]:
-    """Every check in turn. One that breaks is itself a problem, so that the others are still made."""
-    looks: dict[str, Callable[[], Iterator[Finding]]] = {
+    """Runs every check in turn. A check that raises is reported as a problem, and the others still run."""
+    checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "python": software.python,
         "versions": software.versions,
         "torch": machine.torch,
@@ -31,9 +31,9 @@ def examine(results: Path) -> Iterator[Finding]:
         "data": outside.data,
         "extras": software.extras,
     }
-    for name, look in looks.items():
+    for name, check in checks.items():
         try:
-            yield from look()
-        except Exception as error:  # a doctor must not die of what ails the patient
+            yield from check()
+        except Exception as error:  # one broken check must not hide the results of the others
             found = f"could not be checked ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-            yield Finding(name, PROBLEM, found, "mend what the message names, then ask again")
+            yield Finding(name, PROBLEM, found, "fix what the message names, then run harness doctor again")

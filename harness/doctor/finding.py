@@ -1,4 +1,4 @@
-"""What one check found."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ OK, NOTE, PROBLEM = "ok", "note", "problem"
 
 @dataclass(frozen=True)
 class Finding:
-    """``status`` is ok; note (only some work misses it); or problem (what was asked for, or any run, will not work).
+    """``status`` is ok, note (only some commands need it) or problem (no run, or not the requested one, can work).
 
-    ``mend`` is empty where there is nothing to do.
+    ``fix`` says what to do; it is empty where nothing is needed.
     """
 
     name: str
     status: str
     found: str
-    mend: str = ""
+    fix: str = ""

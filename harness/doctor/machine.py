@@ -1,4 +1,4 @@
-"""torch and its devices, memory, and the walls around programs that a model wrote."""
+"""Checks torch and its devices, the memory, and the sandbox for programs that a model wrote."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def torch() -> Iterator[Finding]:
     elif torch.version.cuda and Path("/proc/driver/nvidia").exists():
         yield Finding("device", PROBLEM, "an NVIDIA driver, but torch sees no GPU", "match torch's CUDA and the driver")
     else:
-        mend = "the micro world needs no GPU; real models do"
-        yield Finding("device", NOTE, "cpu only", mend)
+        fix = "the micro world needs no GPU; real models do"
+        yield Finding("device", NOTE, "cpu only", fix)
 
 
 def memory() -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What is fetched from elsewhere: the hubs, and the benchmark files that are here already."""
+"""Checks what is downloaded: whether the hubs answer, and which benchmark files are already on this machine."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def hubs() -> Iterator[Finding]:
 
 
 def _reach(name: str, url: str, instead: str) -> Finding:
-    """Asks once; a name server that never answers costs HUB_TIMEOUT_S, not more."""
+    """Sends one request. The thread bounds the wait, since name resolution ignores the timeout of a socket."""
     answer: list[str] = []
 
     def ask() -> None:
         try:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HUB_TIMEOUT_S):
                 answer.append("")
-        except urllib.error.HTTPError:  # it spoke to us
+        except urllib.error.HTTPError:  # an error status is an answer too
             answer.append("")
         except (OSError, ValueError) as error:
             answer.append(str(getattr(error, "reason", error)) or type(error).__name__)
@@ -55,7 +55,9 @@ def _reach(name: str, url: str, instead: str) -> Finding:
 def data() -> Iterator[Finding]:
     root = os.environ.get("HARNESS_DATA")
     if root and not Path(root).is_dir():
-        yield Finding("data", PROBLEM, f"HARNESS_DATA={root} is no folder", "set it to the folder that holds the files")
+        yield Finding(
+            "data", PROBLEM, f"HARNESS_DATA={root} is not a folder", "set it to the folder that holds the files"
+        )
     missing, other, right = [], [], 0
     for dataset in _datasets():
         file = Path(root) / dataset.local if root else None
@@ -70,11 +72,11 @@ def data() -> Iterator[Finding]:
             other.append(dataset.local)
     found = f"{right} benchmark files as pinned"
     if other:
-        mend = "scores on them are marked unpinned and stand in a table of their own; fetch the pinned files"
-        yield Finding("data", NOTE, f"{len(other)} files are not the pinned ones: {', '.join(other)}", mend)
+        fix = "scores on them are marked unpinned and listed in a separate table; fetch the pinned files"
+        yield Finding("data", NOTE, f"{len(other)} files are not the pinned ones: {', '.join(other)}", fix)
     if missing:
-        mend = "they are fetched at need; or put them below HARNESS_DATA (harness show task NAME says where from)"
-        yield Finding("data", NOTE, f"{found}, {len(missing)} not here: {', '.join(missing)}", mend)
+        fix = "they are downloaded when needed; or put them below HARNESS_DATA (see harness show task NAME)"
+        yield Finding("data", NOTE, f"{found}, {len(missing)} missing: {', '.join(missing)}", fix)
     else:
         yield Finding("data", OK, found)
 
@@ -82,7 +84,7 @@ def data() -> Iterator[Finding]:
 def _datasets() -> list[Dataset]:
     found = {}
     for entry in registry.entries(registry.TASKS):
-        with contextlib.suppress(BadInput):  # a broken plugin is no file
+        with contextlib.suppress(BadInput):  # a plugin that does not load names no file
             dataset = registry.find(registry.TASKS, entry.name).dataset
             found[dataset.local] = dataset
     return [found[name] for name in sorted(found)]

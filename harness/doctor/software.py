@@ -1,4 +1,4 @@
-"""Python, the packages against requirements and lock, optional ones, and a browser."""
+"""Checks Python, the installed packages, the optional packages and the browser."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def python() -> Iterator[Finding]:
-    """An older Python could not have imported this file."""
+    """Reports the version only: an older Python could not have imported this file."""
     yield Finding("python", OK, f"{platform.python_version()}, {platform.platform()}")
 
 
 def versions() -> Iterator[Finding]:
-    """Installed packages against the requirements, and against the lock where there is a checkout."""
+    """Compares installed packages with the requirements and, in a checkout, with the lock file."""
     bad = []
     try:
         wanted = metadata.requires(PACKAGE) or []
@@ -49,7 +49,7 @@ def versions() -> Iterator[Finding]:
     locks = [lock, lock.with_name("requirements-torch.lock")]
     text = "\n".join(one.read_text("utf-8") for one in locks if one.is_file())
     lines = (line.split("#")[0].strip(" \\") for line in text.splitlines())
-    pins = dict(line.split("==", 1) for line in lines if "==" in line)  # the lines of hashes name no version
+    pins = dict(line.split("==", 1) for line in lines if "==" in line)  # lines of hashes name no version
     other = [
         f"{name} {version} (lock: {pin})"
         for name, pin in ((n.split("[")[0], p.split(";")[0].strip()) for n, p in pins.items())
@@ -57,8 +57,8 @@ def versions() -> Iterator[Finding]:
     ]
     if other:
         shown = ", ".join(other[:6]) + (f" and {len(other) - 6} more" if len(other) > 6 else "")
-        mend = "pip install -r requirements.lock to reproduce published numbers"
-        yield Finding("versions", NOTE, f"all requirements are met; {len(other)} differ from the lock: {shown}", mend)
+        fix = "pip install -r requirements.lock to reproduce published numbers"
+        yield Finding("versions", NOTE, f"all requirements are met; {len(other)} differ from the lock: {shown}", fix)
     else:
         yield Finding("versions", OK, f"all requirements are met, {len(pins)} packages as in requirements.lock")
 

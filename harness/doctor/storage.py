@@ -1,4 +1,4 @@
-"""The results folder: writable, with room, its locks, its records."""
+"""Checks the results folder: write access, free space, locks and records."""
 
 from __future__ import annotations
 
@@ -41,30 +41,30 @@ def disk(results: Path) -> Iterator[Finding]:
 
 
 def locks(results: Path) -> Iterator[Finding]:
-    """Locks are the kernel's: one whose process died is free, whatever files lie about."""
+    """Tries every lock. The kernel frees the lock of a process that died, so a leftover file means nothing."""
     from filelock import FileLock, Timeout
 
-    held, files = [], [*results.glob("work/**/*.lock"), *results.glob(".lock")]
+    locked, files = [], [*results.glob("work/**/*.lock"), *results.glob(".lock")]
     for file in files:
         lock = FileLock(file, timeout=0)
         try:
             with lock:
                 pass
         except Timeout:
-            held.append(file.stem)
+            locked.append(file.stem)
         except (OSError, NotImplementedError) as error:
-            mend = "choose a results folder on a local disk, or on a file system that knows flock"
-            yield Finding("locks", PROBLEM, f"{file} cannot be locked ({error})", mend)
+            fix = "choose a results folder on a local disk or on a file system that supports flock"
+            yield Finding("locks", PROBLEM, f"{file} cannot be locked ({error})", fix)
             return
     pending = sorted(results.glob("work/training/*/"))
     size = sum(p.stat().st_size for folder in pending for p in folder.rglob("*") if p.is_file())
-    words = f"{len(held)} held by running work, {len(files) - len(held)} free (files of ended runs are harmless)"
+    summary = f"{len(locked)} held by running work, {len(files) - len(locked)} free (files of ended runs are harmless)"
     if pending:
-        mend = f"their commands go on from there; delete {results / 'work/training'} to give them up"
-        found = f"{words}; {len(pending)} unfinished trainings, {size / 1e9:.2f} GB"
-        yield Finding("locks", NOTE if len(held) < len(pending) else OK, found, mend)
+        fix = f"run their commands again to continue; delete {results / 'work/training'} to discard them"
+        found = f"{summary}; {len(pending)} unfinished trainings, {size / 1e9:.2f} GB"
+        yield Finding("locks", NOTE if len(locked) < len(pending) else OK, found, fix)
     else:
-        yield Finding("locks", OK, words)
+        yield Finding("locks", OK, summary)
 
 
 def records(results: Path) -> Iterator[Finding]:
@@ -77,5 +77,5 @@ def records(results: Path) -> Iterator[Finding]:
         yield Finding("records", OK, f"{len(sound)} sound")
     latest = max((datetime.fromisoformat(r["created"]) for r in sound), default=None)
     if latest is not None and latest > datetime.now(UTC) + timedelta(minutes=5):
-        mend = "set the clock; records keep their order by attempt, not by time"
-        yield Finding("clock", NOTE, f"a record was made in the future ({latest.isoformat()})", mend)
+        fix = "set the clock; records are ordered by attempt, not by time"
+        yield Finding("clock", NOTE, f"a record was made in the future ({latest.isoformat()})", fix)

@@ -1,1 +1,1 @@
-"""Tokens, FLOPs, memory and time that a plan would take, before any work."""
+"""Estimates of the tokens, FLOPs, memory and time of a plan, made before any work."""

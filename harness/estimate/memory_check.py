@@ -1,6 +1,6 @@
-"""Whether a plan fits the machine, asked before any work: its estimate, and refusals that say what to lower.
+"""Checks before any work whether a plan fits the machine; a refusal says which setting to lower.
 
-The numbers are those of :mod:`harness.estimate.resources`; here a plan and a machine become its input.
+The arithmetic is in :mod:`harness.estimate.resources`; this module turns a plan and a machine into its input.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.types import Source
 if TYPE_CHECKING:
     from harness.plan import Plan
 
-TEMPLATE_TOKENS = 32  # that a chat template puts around a prompt; assumed
+TEMPLATE_TOKENS = 32  # tokens that a chat template adds to a prompt; assumed
 
 
 def check(plan: Plan, announce: Callable[[str], None]) -> None:
@@ -40,23 +40,23 @@ def check(plan: Plan, announce: Callable[[str], None]) -> None:
             announce(f"warning: {unknown}")
             return
         if found is not None:
-            over, mend = found
+            over, fix = found
             need = (device.memory + over) / 1e9
             raise BadInput(
                 f"{training.label} needs about {need:.1f} GB and {device.name} has {device.memory / 1e9:.1f} GB, "
-                f"{over / 1e9:.1f} GB too little; {mend}"
+                f"{over / 1e9:.1f} GB too little; {fix}"
             )
 
 
 def estimates(plan: Plan) -> dict[str, Estimate]:
-    """The estimate of every method of a plan, by its label; points of reference train nothing."""
+    """The estimate of every method of a plan, by its label; reference points train nothing."""
     device = device_of(plan.device)
     trained = {t.label: t.method for t in plan.trainings if not isinstance(t.method, ReferencePoint)}
     return {label: estimate(work_of(plan, method), device) for label, method in trained.items()}
 
 
 def describe(found: Estimate) -> Iterator[str]:
-    """An estimate in lines."""
+    """An estimate as lines of text."""
     yield f"  memory of one process: about {_bytes(found.peak)} at its peak"
     yield from (f"    {_bytes(size):>9}  {name}" for name, size in found.memory.items() if size)
     yield f"  time of one seed: about {_duration(found.seconds)}"
@@ -65,7 +65,7 @@ def describe(found: Estimate) -> Iterator[str]:
 
 
 def work_of(plan: Plan, method: Method) -> Work:
-    """The training of ``method`` under a plan, as numbers."""
+    """The workload of training ``method`` under a plan."""
     recipe = plan.recipe
     texts = texts_of(method, recipe.training.steps)
     prompt, answer = _longest(plan, texts)
@@ -96,7 +96,7 @@ def _longest(plan: Plan, texts: set[Source]) -> tuple[int, int]:
 
 
 def device_of(name: str) -> Device:
-    """The machine behind ``--device``: its memory as found, its speed as the data sheet of its kind says."""
+    """The machine behind ``--device``: memory as measured, speed from the data sheet of its kind."""
     if name.startswith("cuda"):
         import torch
 
@@ -111,7 +111,7 @@ def device_of(name: str) -> Device:
 
 
 def main_memory() -> int:
-    """Bytes that this process may have: of the machine, of its control group, and of its own limits."""
+    """Bytes that this process may use: the least of the machine, its control group and its resource limits."""
     import resource
 
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
@@ -136,7 +136,7 @@ def _check_processes(plan: Plan, announce: Callable[[str], None]) -> None:
                 f"{here} processes on a machine with {devices} CUDA devices; launch --num_processes {devices}"
             )
     elif here > (cores := len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1):
-        announce(f"warning: {here} processes share {cores} cores; each will wait for the others")
+        announce(f"warning: {here} processes share {cores} cores; they will compete for them")
     trained = [t for t in plan.trainings if not isinstance(t.method, ReferencePoint)]
     if trained and everywhere > plan.recipe.training.batch:
         batch = plan.recipe.training.batch

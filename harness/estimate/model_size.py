@@ -1,4 +1,4 @@
-"""The parameters of a model as they lie in its files: read from safetensors headers, nothing is loaded."""
+"""Counts the parameters of a model from its safetensors headers, without loading it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness.models.files import ModelFiles
 
 
 class Unknown(BadInput):
-    """A model whose sizes stand under other names: it may well run, and nothing can be said before."""
+    """The configuration names its sizes differently: the model may run, but cannot be estimated."""
 
 
 def parameters(model: ModelFiles) -> int | None:
-    """How many a model has; None where its files are not safetensors. Raises BadInput for a damaged file."""
+    """The number of parameters; None where the files are not safetensors. Raises BadInput for a damaged file."""
     files = sorted(model.path.glob("*.safetensors"))
     return sum(_count(model, file) for file in files) if files else None
 

@@ -1,8 +1,8 @@
-"""What a training will take, before any work: memory and time from the shapes of the models, by arithmetic.
+"""Estimates memory and time of a training from the shapes of its models, before any work.
 
 Nothing here opens a model or touches a device: shapes and sizes in, bytes and seconds out, with the assumptions in
-words. Responses are taken to be as long as they may be, so that memory and time are those of the longest run that
-was asked for; the shares of a chip's peak are assumed, which leaves the hours a matter of a factor of two.
+text. Every response counts with its longest allowed length, so memory and time are upper ends. The achieved share of
+a chip's peak is assumed, so hours are accurate to about a factor of two.
 
 >>> student, teacher = PUBLISHED["Qwen/Qwen2.5-Math-1.5B"], PUBLISHED["Qwen/Qwen2.5-Math-7B-Instruct"]
 >>> work = Work(student, teacher, steps=1000, batch=128, micro_batch=4, prompt_tokens=256, response_tokens=768,
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from harness.estimate.shapes import PUBLISHED, Shape
 
 ADAMW_BYTES = 16  # per parameter: fp32 weight, gradient and two moments
-CHUNK_ELEMENTS = 2**25  # logits of one chunk, as harness.models.head cuts them
+CHUNK_ELEMENTS = 2**25  # logits of one chunk of harness.models.head
 CHUNK_TENSORS = 4.5  # the student's and the teacher's logits, and about ten tensors of a slice, 1/4 of them; assumed
 WIDTH = {"float32": 4, "bfloat16": 2}
 
@@ -41,7 +41,7 @@ __all__ = [
 @dataclass(frozen=True)
 class Device:
     """One accelerator: memory in bytes, dense peaks in FLOP/s, bandwidth in bytes/s (data sheets), and what a
-    kernel launch of eager PyTorch costs per layer in seconds (assumed). ``memory`` 0: not known."""
+    kernel launch of eager PyTorch costs per layer in seconds (assumed). ``memory`` is 0 where unknown."""
 
     name: str
     memory: float
@@ -67,11 +67,11 @@ SHARE_TRAINING, SHARE_DECODING = 0.35, 0.5  # of peak arithmetic, of peak bandwi
 
 @dataclass(frozen=True)
 class Work:
-    """A training, as numbers. Lengths are the longest allowed, in tokens; ``batch`` is over all processes.
+    """The workload of a training. Lengths are the longest allowed, in tokens; ``batch`` is over all processes.
 
-    sources: how many sequences a prompt becomes in a step. on_policy: the share of sequences that the student
-    samples. teacher_texts: prompts that the teacher answers once, beforehand. signal: the teacher reads every batch.
-    sharded: weights, gradients and moments are cut over the processes (FSDP), not copied (DDP).
+    sources: sequences per prompt in a step. on_policy: the share of sequences that the student samples.
+    teacher_texts: prompts that the teacher answers once, before training. signal: the teacher reads every batch.
+    sharded: weights, gradients and moments are sharded over the processes (FSDP), not replicated (DDP).
     """
 
     student: Shape
@@ -107,10 +107,10 @@ class Work:
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One kind of work of a training, or of what goes with it: what one process does, and holds at its peak."""
+    """One stage of a training or evaluation: the work and the peak memory of one process."""
 
     stage: str
-    tokens: float  # that are read or, when text is sampled, written
+    tokens: float  # tokens read or, when sampling, written
     flops: float
     seconds: float
     memory: int  # bytes on one device
@@ -120,7 +120,7 @@ class StageEstimate:
 class Estimate:
     """Bytes on one device and seconds of all processes together, item by item."""
 
-    memory: Mapping[str, int]  # of what stands all the time, and of the two phases that never meet
+    memory: Mapping[str, int]  # permanent items, and those of two phases that never overlap
     time: Mapping[str, float]
     assumptions: tuple[str, ...]
 
@@ -130,7 +130,7 @@ class Estimate:
 
     @property
     def peak(self) -> int:
-        """The larger phase on top of what stands."""
+        """The permanent items plus the larger phase."""
         return self.standing + max(self.memory["forward and backward"], self.memory["generation"])
 
     @property
@@ -168,7 +168,8 @@ def _teacher_pass(work: Work) -> int:
 
 
 def _student_cache(work: Work) -> int:
-    whole = 4 * work.student.parameters if work.sharded else 0  # beside its part: what samples, and what is published
+    # Sampling and publishing need the whole weights in addition to the shard.
+    whole = 4 * work.student.parameters if work.sharded else 0
     if work.on_policy <= 0:
         return whole
     return whole + cache_of(work.student, min(work.generation_batch, work.rows), work.length, 4)
@@ -182,7 +183,7 @@ def _teacher_cache(work: Work) -> int:
 
 
 def cache_of(shape: Shape, rows: int, length: int, width: int) -> int:
-    """Bytes that ``rows`` texts take while they are sampled: keys and values, and the logits of one position."""
+    """Bytes of ``rows`` texts during sampling: keys and values, and the logits of one position."""
     return shape.cache_bytes(rows * length, width) + 8 * rows * shape.vocab
 
 
@@ -209,7 +210,7 @@ def decode_flops(shape: Shape, rows: int, prompt: int, new: int) -> float:
 
 
 def stages_of(work: Work, device: Device) -> Iterator[StageEstimate]:
-    """What a training consists of. Processes share every stage but the teacher's texts, which one of them samples."""
+    """The stages of a training. All processes share each of them except the teacher's texts, which one samples."""
     arithmetic = device.peak(work.precision) * SHARE_TRAINING
     tokens, middle = work.steps * work.rows * work.length, work.length // 2
     standing, passes = _standing(memory_of(work)), _student_pass(work) + _teacher_pass(work)
@@ -236,20 +237,20 @@ def stages_of(work: Work, device: Device) -> Iterator[StageEstimate]:
 def answering(shape: Shape, rows: int, lengths: tuple[int, int, int], batch: int, device: Device) -> StageEstimate:
     """A trained model answers ``rows`` problems in fp32. ``lengths``: of a prompt, an answer, the longest answer."""
     prompt, new, longest = lengths
-    held = 4 * shape.parameters + cache_of(shape, min(rows, batch), prompt + longest, 4)
+    memory = 4 * shape.parameters + cache_of(shape, min(rows, batch), prompt + longest, 4)
     seconds = decode_seconds(shape, rows, prompt, new, batch, 4, device)
-    return StageEstimate("evaluation", rows * new, decode_flops(shape, rows, prompt, new), seconds, held)
+    return StageEstimate("evaluation", rows * new, decode_flops(shape, rows, prompt, new), seconds, memory)
 
 
 def estimate(work: Work, device: Device) -> Estimate:
-    """Memory and time of ``work`` on ``device``, with what was assumed."""
+    """Memory and time of ``work`` on ``device``, with the assumptions."""
     longest = f"every sequence as long as allowed: {work.prompt_tokens} + {work.response_tokens} tokens"
-    words = (*assumptions(work, device), longest, "evaluation is left out")
-    return Estimate(memory_of(work), {stage.stage: stage.seconds for stage in stages_of(work, device)}, words)
+    notes = (*assumptions(work, device), longest, "evaluation is left out")
+    return Estimate(memory_of(work), {stage.stage: stage.seconds for stage in stages_of(work, device)}, notes)
 
 
 def assumptions(work: Work, device: Device) -> tuple[str, ...]:
-    """What every estimate rests on, whatever the lengths."""
+    """The assumptions of every estimate, independent of the lengths."""
     states = "cut over the processes (FSDP)" if work.sharded else "whole on every process (DDP)"
     return (
         f"{work.processes} x {device.name}; student weights, gradients and AdamW moments in fp32, {states}",
@@ -261,7 +262,7 @@ def assumptions(work: Work, device: Device) -> tuple[str, ...]:
 
 
 def excess(work: Work, memory: float) -> tuple[int, str] | None:
-    """By how many bytes ``work`` overruns ``memory``, and the mend; None where it fits."""
+    """The bytes by which ``work`` exceeds ``memory``, and the fix; None where it fits."""
     found = Estimate(memory_of(work), {}, ())
     over = round(found.peak - memory)
     if over <= 0:

@@ -1,10 +1,10 @@
-"""The shape of a decoder: its parameters, arithmetic, key-value cache and activations, by counting.
+"""The shape of a decoder: counts parameters, operations, key-value cache and activations.
 
-Two rules for operations: :meth:`Shape.flops` knows the context, for forecasts; :func:`token_flops` needs nothing but
-parameters and tokens, for budgets that must compare what was spent.
+Operations are counted in two ways: :meth:`Shape.flops` includes attention over the context, for estimates;
+:func:`token_flops` needs only parameters and tokens, for budgets that compare recorded runs.
 
 The bytes of activations per token and layer are those that autograd keeps for a Llama-like layer under sdpa;
-``tests/test_estimate.py`` holds them against PyTorch's own count.
+``tests/test_estimate.py`` compares them with PyTorch's own count.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder of the Llama family: what decides its memory and arithmetic. All numbers are counts."""
+    """A decoder of the Llama family: the sizes that decide its memory and operations."""
 
     layers: int
     hidden: int
@@ -70,19 +70,19 @@ class Shape:
 
     @property
     def multiplied(self) -> int:
-        """Weights that every token is multiplied with: all but an input embedding of its own."""
+        """Weights that every token is multiplied with: all but an untied input embedding."""
         return self.parameters - (0 if self.tied else self.vocab * self.hidden)
 
     def flops(self, tokens: int, context: int) -> float:
-        """Of a forward pass over ``tokens`` tokens that see ``context`` tokens each on average."""
+        """Operations of a forward pass over ``tokens`` tokens that see ``context`` tokens each on average."""
         return tokens * (2.0 * self.multiplied + 4.0 * self.layers * self.queries * context)
 
     def cache_bytes(self, tokens: int, width: int) -> int:
-        """Keys and values of ``tokens`` tokens in all layers."""
+        """Bytes of the keys and values of ``tokens`` tokens in all layers."""
         return 2 * self.layers * self.keys * tokens * width
 
     def activation_bytes(self, tokens: int, precision: str) -> int:
-        """What autograd keeps of a forward pass over ``tokens`` tokens without gradient checkpointing."""
+        """Bytes that autograd keeps of a forward pass over ``tokens`` tokens without gradient checkpointing."""
         if precision == "float32":
             layer = 4 * (6 * self.hidden + 2 * self.queries + 2 * self.keys + 4 * self.intermediate)
         else:  # autocast: the residual stream and the norms stay in fp32

@@ -1,4 +1,4 @@
-"""A method under a recipe as numbers: what :mod:`harness.estimate.resources` reckons with."""
+"""Turns a method and a recipe into the workload that :mod:`harness.estimate.resources` estimates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.method import Method, Step, texts_of
 from harness.recipe import Recipe
 from harness.types import Source
 
-DRAWS = 20  # steps and draws, evenly spread, at which a method is asked for its sources
+DRAWS = 20  # evenly spaced steps and draws at which the sources of a method are sampled
 
 
 def work(
@@ -21,7 +21,7 @@ def work(
     processes: int = 1,
     sharded: bool = False,
 ) -> Work:
-    """``teacher``: None for a method that asks none. ``prompts``: those that a teacher would answer. ``lengths``: of a
+    """``teacher``: None for a method without one. ``prompts``: those that a teacher would answer. ``lengths``: of a
     prompt and a response, in tokens.
     """
     plan = recipe.training
@@ -50,7 +50,7 @@ def asks_teacher(method: Method) -> bool:
 
 
 def mixture(method: Method, steps: int) -> tuple[int, float]:
-    """How many sequences a prompt becomes at most, and the share of sequences that the student samples."""
+    """The largest number of sequences per prompt, and the share of sequences that the student samples."""
     total = max(steps, 1)
     places = [((i * (total - 1)) // (DRAWS - 1), (j + 0.5) / DRAWS) for i in range(DRAWS) for j in range(DRAWS)]
     drawn = [method.sources(Step(index, total, draw)) for index, draw in places]

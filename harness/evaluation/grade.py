@@ -37,7 +37,7 @@ def grade(
     task = open_task(name, "micro" if stored_micro else "real", judge, keep, protocol)
     if stored_micro and task.data.world != "micro":
         raise BadInput(f"{path}: holds completions of the micro world, not of {task.title}; name the task with @micro")
-    unused_options.judge_heard([task], judge)
+    unused_options.judge_warnings([task], judge)
     samples = read(task, path)
     rows = evaluate.rows(samples.completions, _verdicts(task, samples))
     score = evaluate.score(task, rows)

@@ -48,7 +48,7 @@ def cells(plan: Plan) -> Iterator[tuple[TrainingRun, Task, str | None]]:
 
 def _replies(plan: Plan, task: Task) -> bool:
     """Whether the student begins every answer itself, as a chat model does."""
-    codec = files.speaker(plan.student)
+    codec = files.text_codec(plan.student)
     return all(
         p.prompt.chat and not p.prompt.prefill if codec is None else codec.begins_itself(p.prompt) for p in task.items
     )

@@ -109,7 +109,7 @@ def check(model: str, names: Sequence[str]) -> list[Tried]:
     from harness.models import files
 
     found = files.locate(model)
-    speaker = files.speaker(found)
+    speaker = files.text_codec(found)
     if speaker is None:
         raise BadInput(f"--model {model}: the tokenizer of a served model is not known here; give a folder")
     trips = []

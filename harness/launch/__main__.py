@@ -1,4 +1,4 @@
-"""``python -m harness.launch NAME``: prints where a configuration lies; without a name, which there are."""
+"""``python -m harness.launch NAME``: prints the path of a configuration; without a name, lists all."""
 
 import sys
 

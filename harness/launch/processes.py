@@ -1,7 +1,7 @@
-"""Several processes of one ``accelerate launch``: the first decides, evaluates and writes; the others train with it.
+"""Processes of one ``accelerate launch``: the first decides, evaluates and writes; the others only train with it.
 
-Followers wait to be told the next training. They never look at the results folder on their own, so that all
-processes agree on what is to be done whatever the files say meanwhile.
+Followers wait for the first process to announce the next training. They never read the results folder to decide what
+to do: files may change meanwhile, and processes that disagree would wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from harness.errors import BadInput
 if TYPE_CHECKING:
     from harness.plan import TrainingRun
 
-PATIENCE = timedelta(days=30)  # followers wait through whole evaluations; a dead process is the launcher's to see
-SHARDED = "ACCELERATE_USE_FSDP"  # set by accelerate's launcher, from a configuration that says FSDP
-NOT_DONE = ("FSDP_OFFLOAD_PARAMS", "FSDP_CPU_RAM_EFFICIENT_LOADING", "FSDP_ACTIVATION_CHECKPOINTING")
+TIMEOUT = timedelta(days=30)  # followers wait through whole evaluations; the launcher detects dead processes
+SHARDED = "ACCELERATE_USE_FSDP"  # set by accelerate's launcher for FSDP configurations
+UNSUPPORTED = ("FSDP_OFFLOAD_PARAMS", "FSDP_CPU_RAM_EFFICIENT_LOADING", "FSDP_ACTIVATION_CHECKPOINTING")
 
 
 def several() -> bool:
@@ -32,41 +32,43 @@ def leads() -> bool:
 
 
 def sharded() -> bool:
-    """Whether the launch wants the student cut over its processes. Raises BadInput for what is not done here."""
+    """Whether the launch shards the student over its processes. Raises BadInput for unsupported FSDP options."""
     if os.environ.get(SHARDED, "").lower() != "true":
         return False
     if (version := os.environ.get("FSDP_VERSION", "2")) != "2":
-        raise BadInput(f"the launch asks for FSDP {version}; say fsdp_version: 2 in its fsdp_config")
-    for name in NOT_DONE:
+        raise BadInput(f"the launch requests FSDP {version}; set fsdp_version: 2 in its fsdp_config")
+    for name in UNSUPPORTED:
         if os.environ.get(name, "").lower() == "true":
-            raise BadInput(f"the launch asks for {name.lower()}, which is not done here; say false in its fsdp_config")
+            raise BadInput(
+                f"the launch requests {name.lower()}, which is not supported; set it to false in its fsdp_config"
+            )
     return True
 
 
 def join(device: str) -> None:
-    """Connects the processes of a launch; nothing where there is one. Raises BadInput where they cannot work."""
+    """Connects the processes of a launch; does nothing for a single one. Raises BadInput for too few GPUs."""
     sharded()
     if several():
         from accelerate import PartialState
 
         _enough_devices(device)
-        PartialState(cpu=device == "cpu", timeout=PATIENCE)
+        PartialState(cpu=device == "cpu", timeout=TIMEOUT)
 
 
 def _enough_devices(device: str) -> None:
-    """Every process of a machine takes a GPU of its own."""
+    """Raises BadInput unless every process of this machine has its own GPU."""
     import torch
 
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if device.startswith("cuda") and here > (there := torch.cuda.device_count()):
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.startswith("cuda") and processes > (devices := torch.cuda.device_count()):
         raise BadInput(
-            f"{here} processes were started on a machine with {there} GPU{'s' * (there != 1)}; every process needs its "
-            f"own: accelerate launch --num_processes {there}, or harness run --device cpu"
+            f"{processes} processes were started on a machine with {devices} GPU{'s' * (devices != 1)}; "
+            f"every process needs its own: accelerate launch --num_processes {devices}, or harness run --device cpu"
         )
 
 
 def tell(training_id: str | None) -> None:
-    """Says to the followers what is trained next; None sends them home. Only the first process calls this."""
+    """Announces the next training to the followers; None ends them. Only the first process calls this."""
     if several():
         from accelerate.utils import broadcast_object_list
 
@@ -74,9 +76,9 @@ def tell(training_id: str | None) -> None:
 
 
 def follow(trainings: Sequence[TrainingRun], train: Callable[[TrainingRun], object]) -> None:
-    """Trains what the first process says, until it sends this one home."""
+    """Trains what the first process announces, until it announces the end."""
     from accelerate.utils import broadcast_object_list
 
     known = {training.training_id: training for training in trainings}
-    while (told := broadcast_object_list([None])[0]) is not None:
-        train(known[told])
+    while (training_id := broadcast_object_list([None])[0]) is not None:
+        train(known[training_id])

@@ -1,7 +1,7 @@
 """Builds the micro world's teacher and student: ``python -m harness.micro.build [--out DIR] [--role …]``.
 
-The teacher learns from an endless stream of fresh problems. The student has a short schooling on the same
-stream, as a small pretrained model has, and its warm start on the labelled examples. One seed, one thread and
+The teacher learns from an endless stream of fresh problems. The student is trained briefly on the same
+stream, like a small pretrained model, and its warm start on the labelled examples. One seed, one thread and
 fixed batches make a build repeatable on one machine.
 """
 
@@ -64,7 +64,7 @@ class BuildRecipe:
     weight_decay: float = 0.1
 
 
-RECIPES = {  # mathematics is learned first: the teacher's later stages turn to what it still gets wrong
+RECIPES = {  # mathematics is learned first, so later stages weight the families with more errors
     "teacher": BuildRecipe(
         *(3, 128, 4, 384),
         stages=(
@@ -184,7 +184,7 @@ def _again(split: str, seed: int) -> Iterator[Example]:
 def _parts(tokenizer: PreTrainedTokenizerFast, examples: Iterable[Example]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """A batch in parts of similar length, each (ids, response mask) [N, longest].
 
-    Padding is on the right, where a causal model does not see it.
+    Padding is on the right, where causal attention hides it from real tokens.
     """
     sequences = []
     for example in examples:
@@ -243,7 +243,7 @@ def measure(folder: Path, examples: Sequence[Example]) -> dict[str, dict[str, in
 
 
 def manifest(out: Path) -> dict[str, Any]:
-    """What the built folders hold and can do: recipe, sizes, checksums, counts of solved test problems."""
+    """Facts about the built folders: recipe, sizes, checksums, counts of solved test problems."""
     tests = [example for task in world.TASKS if task not in world.SAME_PROBLEMS for example in world.held_out(task)]
     models = {}
     for role in ROLES:

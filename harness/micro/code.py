@@ -1,4 +1,4 @@
-"""Code: a function on a list of numbers, described in words step by step, one line of body a step.
+"""Code: a function on a list of numbers, described step by step, one line of its body per step.
 
 HumanEval's flavour completes a stub (signature and docstring); MBPP's writes the whole function from a
 docstring with one assert. Problems and tests are in the files' own formats, so the real graders execute them.
@@ -64,7 +64,7 @@ ENDING_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A function: its name, its body and the text that asks for it; ``whole`` if the reply holds the ``def``."""
+    """A function: its name, its body and the text of its problem; ``whole`` if the reply holds the ``def``."""
 
     name: str
     body: tuple[str, ...]
@@ -108,7 +108,7 @@ def draw(rng: Random, task: str) -> Pipeline:
         ending = rng.choice(ENDINGS) if rng.random() < ENDING_SHARE else None
         operations = [*rng.sample(STEPS, length - 1), ending] if ending else rng.sample(STEPS, length)
         if sum(len(operation.parameters) > 1 for operation in operations) <= 1:
-            break  # with one number at most, the number of a step is beyond doubt
+            break  # with one number at most, it is clear which step a number belongs to
     phrases, body = [], []
     for operation in operations:
         k = rng.choice(operation.parameters)
@@ -173,7 +173,7 @@ PROBES = (
 
 
 def solved(meta: Mapping[str, Any], text: str) -> bool:
-    """Whether the program does on the probes what the canonical one does; by reading, not executing."""
+    """Whether the program agrees with the canonical one on the probes; interprets it without executing."""
     canonical, candidate = meta["stub"] + meta["answer"], meta["stub"] + text
     name = meta["entry_point"]
     try:
@@ -185,7 +185,7 @@ def solved(meta: Mapping[str, Any], text: str) -> bool:
 
 
 def check_step(meta: Mapping[str, Any], done: list[str], line: str) -> float | None:
-    """Whether ``line`` does what the next line of the canonical program does, whatever ``done`` did.
+    """Whether ``line`` does what the next line of the canonical program does, on any result of ``done``.
 
     None where the line is Python that the interpreter cannot read.
     """

@@ -1,6 +1,6 @@
 """Instruction following: do two or three things to a list of words, show each, end with the answer.
 
-The instruction's text alone says what is asked, so a judge needs nothing but the text.
+The text of the instruction is self-contained, so a judge needs nothing else.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def draw(rng: Random, task: str) -> TextRequest:
 
 
 def read(text: str) -> TextRequest | None:
-    """The request that an instruction's text makes, or None for a text this family did not write."""
+    """Parses the request from an instruction; None for a text that this family did not write."""
     match = _TEXT.fullmatch(text.strip())
     phrases = understand(match[1]) if match else None
     if phrases is None or not all(phrase in BY_PHRASE for phrase in phrases):
@@ -135,7 +135,7 @@ def final_answer(text: str) -> str | None:
 
 
 def solved(meta: Mapping[str, Any], text: str) -> bool:
-    """Whether the final answer of ``text`` is the one asked for."""
+    """Whether the final answer of ``text`` is correct."""
     return final_answer(text) == meta["answer"]
 
 

@@ -1,4 +1,4 @@
-"""A reader of the small Python that solves generated code problems. It never executes anything.
+"""Interprets the subset of Python that solves generated code problems, without executing it.
 
 It understands one list-valued variable worked on line by line: comprehensions over it, slices, ``sorted``,
 ``sum`` and ``len``. That is enough to validate a student during training without a sandbox; benchmark scores
@@ -11,7 +11,7 @@ import ast
 import operator
 from typing import Any
 
-LIMIT = 10**12  # no number of a generated problem comes near it
+LIMIT = 10**12  # far above every number of a generated problem
 
 _ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Mod: operator.mod}
 _COMPARISON = {
@@ -26,15 +26,15 @@ _FUNCTIONS = {"sorted": sorted, "sum": sum, "len": len, "list": list}
 
 
 class Beyond(Exception):
-    """The text may be good Python, but it is not the Python this reader understands."""
+    """The text may be valid Python, but lies outside the subset."""
 
 
 class Mistaken(Exception):
-    """The text is no Python, or would raise when executed."""
+    """The text is not Python, or would raise when executed."""
 
 
 def parse(source: str) -> ast.Module:
-    """The tree of ``source``. Raises Mistaken for what is no Python."""
+    """The tree of ``source``. Raises Mistaken for invalid Python."""
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -55,7 +55,7 @@ def call(source: str, entry_point: str, argument: list[int]) -> Any:
 
 
 def execute(statement: ast.stmt, names: dict[str, Any]) -> tuple[bool, Any]:
-    """Does one statement on ``names``; (whether it returned, the value). Raises Beyond or Mistaken."""
+    """Executes one statement on ``names``; returns (whether it returned, the value). Raises Beyond or Mistaken."""
     match statement:
         case ast.Assign(targets=[ast.Name(id=name)], value=expression):
             names[name] = evaluate(expression, names)

@@ -1,6 +1,6 @@
-"""The judge of generated instructions: it reads what is asked, works it out, and compares two answers.
+"""The judge of generated instructions: it parses the request, solves it, and compares two answers.
 
-Deterministic, and a pure function of the three texts; order and length play no part.
+A pure function of the three texts; order and length have no influence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ProgrammaticJudge(Judge):
     name = "micro"
 
     def identity(self) -> dict[str, Any]:
-        """What decides a verdict; part of the protocol."""
+        """The identity of the judge; part of the protocol."""
         return {"kind": "programmatic", "name": "micro", "version": "1"}
 
     def prefer(self, instruction: str, reference: str, candidate: str) -> tuple[float, str]:

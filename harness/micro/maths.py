@@ -1,7 +1,7 @@
 """Maths: a chain of small sums modulo 11, one step a line, the answer in a box.
 
-Each line holds on to the value of the line before, so one slip spoils the answer: the chain must be right
-step by step. Every task tells its chains in its own way.
+Each line continues from the value of the line before, so one error spoils the answer. Every task words its chains
+differently.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def solved(meta: Mapping[str, Any], text: str) -> bool:
 def check_step(meta: Mapping[str, Any], done: list[str], line: str) -> float | None:
     """Whether ``line`` follows the lines ``done``, taking the value they reached for granted.
 
-    A slip made earlier is not held against the next step. None where ``done`` ends in something unreadable.
+    An earlier error does not count against the next step. None where ``done`` ends in something unreadable.
     """
     value, operations = meta["start"], meta["operations"]
     if done:

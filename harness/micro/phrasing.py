@@ -1,4 +1,4 @@
-"""How several steps are told in one sentence, and how the sentence is understood again.
+"""Writes several steps as one sentence, and parses the sentence again.
 
 Some forms name the steps out of order ("…, but before that …"): the reader must plan before it works.
 Phrases hold no comma, so every sentence has exactly one reading.
@@ -27,7 +27,7 @@ FORMS = {
 
 
 def narrate(rng: Random, phrases: Sequence[str]) -> str:
-    """One sentence telling ``phrases`` (2 or 3, in the order of work) in a form drawn from ``rng``."""
+    """One sentence with ``phrases`` (2 or 3, in the order of work) in a form drawn from ``rng``."""
     return rng.choice(FORMS[len(phrases)]).format(*phrases)
 
 

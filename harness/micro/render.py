@@ -1,4 +1,4 @@
-"""How a model without a chat template is asked, family by family; the micro models are trained on these texts.
+"""Prompts for a model without a chat template, by family; the micro models are trained on these texts.
 
 The task files follow the same convention, so that the ids at evaluation are the ids of training.
 """

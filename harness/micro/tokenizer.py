@@ -1,6 +1,6 @@
-"""The micro models' tokenizer: byte-level BPE, so it takes any text, cut so that numbers stay whole.
+"""The micro models' tokenizer: byte-level BPE, so it encodes any text, and pre-tokenized so that numbers stay whole.
 
-Newlines and indents are pieces of their own: a prompt's tokens followed by its response's are the tokens of
+Newlines and indents are separate tokens: a prompt's tokens followed by its response's are the tokens of
 the joined text, and ids at evaluation equal ids in training. Nothing is put before or after a text.
 """
 

@@ -1,4 +1,4 @@
-"""The micro world's front door: benchmark files, training examples, step checker, shipped models.
+"""The interface of the micro world: benchmark files, training examples, step checker, shipped models.
 
 Everything is generated from fixed seeds, the same rows on every machine. A problem (its content, not only its
 wording) belongs to one split: test problems are drawn first, then validation, labelled and unlabelled prompts;
@@ -101,8 +101,8 @@ def solved(example: Example, text: str) -> bool:
 def check_step(meta: Mapping[str, Any], prefix: str, step: str) -> float | None:
     """1.0 if the line ``step`` is a right next step after the response so far, 0.0 if not, None if unknown.
 
-    ``prefix`` is empty or ends with a newline; otherwise ``step`` continues its last line. Slips made in
-    ``prefix`` are taken for granted. An empty step is the end of the response.
+    ``prefix`` is empty or ends with a newline; otherwise ``step`` continues its last line. Errors in
+    ``prefix`` do not count. An empty step is the end of the response.
     """
     *done, line = (prefix + step.rstrip("\n")).split("\n")
     return FAMILIES[meta["family"]].check_step(meta, done, line)

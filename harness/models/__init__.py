@@ -1,1 +1,1 @@
-"""Language models: found and loaded, their head in chunks, their text, their place in lm-eval."""
+"""Language models: loading, chunked output head, text generation, lm-eval adapter."""

@@ -1,4 +1,4 @@
-"""Models and tokenizers: found, loaded, identified by content, and refused early when they do not fit.
+"""Finds and loads models and tokenizers, identifies them by content, and refuses unsuitable ones early.
 
 A model is named by a hub id, a folder in the transformers format, ``micro:student`` / ``micro:teacher``, or
 ``openai:MODEL@URL`` where an OpenAI-compatible server runs it; such a model can be measured, not trained.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.models.text_codec import TextCodec
 
 MICRO = "micro:"
-ASIDE = {"manifest.json", "training.json"}  # of how a model came about: they decide no text
+ASIDE = {"manifest.json", "training.json"}  # record how a model was made; they do not affect its output
 SERVED = "openai:"
 TRUST = "--set models.trust_remote_code=true (of a judge: hf:MODEL,trust_remote_code=true)"
 CONFIGURATIONS = ("config.json", "tokenizer_config.json", "generation_config.json")  # may name code in auto_map
@@ -36,7 +36,7 @@ CONFIGURATIONS = ("config.json", "tokenizer_config.json", "generation_config.jso
 class ModelFiles:
     """A model before it is loaded. ``sha256`` covers weights, configuration and tokenizer files.
 
-    Of a model behind the server at ``url`` there are no files, and nothing is known but its name.
+    A model behind the server at ``url`` has no files; only its name is known.
     """
 
     id: str
@@ -75,7 +75,7 @@ def locate(name: str, trust: bool = False) -> ModelFiles:
     try:
         repository, _, revision = name.partition("@")
         folder = Path(snapshot_download(repository, revision=revision or None, ignore_patterns=["*.gguf", "*.pth"]))
-    except Exception as error:  # the hub client raises dozens of unrelated types for "cannot be had"
+    except Exception as error:  # the hub client raises dozens of unrelated types for an unavailable model
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise BadInput(f"model {name} is no local folder and the hub did not give it: {reason}") from None
     return _in_folder(name, folder, trust)
@@ -123,7 +123,7 @@ def _values(value: Any) -> list[Any]:
 
 
 def is_here(name: str) -> bool:
-    """Whether :func:`locate` needs no hub for a model: it ships, is served, is a folder, or was fetched before."""
+    """Whether :func:`locate` needs no download: the model ships, is served, is a folder, or is in the hub cache."""
     if name.startswith((MICRO, SERVED)) or Path(name).is_dir() or name.count("/") != 1:
         return True
     from huggingface_hub import snapshot_download
@@ -131,13 +131,13 @@ def is_here(name: str) -> bool:
     repository, _, revision = name.partition("@")
     try:
         snapshot_download(repository, revision=revision or None, local_files_only=True)
-    except (OSError, ValueError):  # LocalEntryNotFoundError and HFValidationError are of these
+    except (OSError, ValueError):  # LocalEntryNotFoundError and HFValidationError are subclasses of these
         return False
     return True
 
 
 def _served(name: str) -> ModelFiles:
-    """Named without the address: the same model is the same wherever it is served.
+    """A served model, identified without its address: the same model may move to another server.
 
     ``openai:MODEL@URL`` may be followed by the fields of :class:`ClientOptions`, as in ``,key_env=NAME``.
     """
@@ -146,12 +146,12 @@ def _served(name: str) -> ModelFiles:
     if not model or url is None:
         raise BadInput(f"{name}: a served model is written openai:MODEL@http://host:port/v1")
     options = build(ClientOptions, {"timeout_s": PATIENT_S} | key_values(settings, name), name)
-    openai_client.OpenAIClient(model, url, options, name)  # refuses an address or a key before any work
+    openai_client.OpenAIClient(model, url, options, name)  # refuses a bad address or key before any work
     return ModelFiles(f"{SERVED}{model}", Path(), "unknown: served", url, options)
 
 
 def portable(name: str) -> str:
-    """A folder's own name: records travel, the paths of one machine do not."""
+    """The name of the folder, without its path: records are shared between machines, paths are not."""
     return Path(os.path.abspath(name)).name
 
 
@@ -172,7 +172,7 @@ def _digest(folder: Path, code: bool = False) -> str:
 
 
 def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
-    """The tokenizer, with a padding token. Raises BadInput when the folder holds none that loads."""
+    """Loads the tokenizer and gives it a padding token. Raises BadInput when it cannot be loaded."""
     from transformers import AutoTokenizer
 
     _check_there(files)
@@ -188,7 +188,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
 
 
 def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
-    """A causal language model in evaluation mode. Raises BadInput for missing, corrupt or unfit weights."""
+    """Loads a causal language model in evaluation mode. Raises BadInput for missing or corrupt weights."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -205,7 +205,7 @@ def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -
             weights_only=True,  # of pytorch_model.bin: a pickle that would run code is refused
             **kwargs,
         )
-    except Exception as error:  # safetensors, json, OS and config errors: all mean that this folder is no model
+    except Exception as error:  # safetensors, json, OS and config errors all mean that the folder holds no usable model
         raise BadInput(f"the model {files.id} cannot be loaded: {_first_line(error)}") from None
     missing = [key for key in report["missing_keys"] if "rotary" not in key]
     if missing:
@@ -216,13 +216,15 @@ def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -
 
 
 def _check_there(files: ModelFiles) -> None:
-    """A folder that vanished would be taken for the name of a hub's repository."""
+    """Raises BadInput for a folder that vanished, which transformers would read as a hub repository name."""
     if not files.path.is_dir():
-        raise BadInput(f"the folder of model {files.id} is gone: {files.path}; restore it, the same command goes on")
+        raise BadInput(
+            f"the folder of model {files.id} is gone: {files.path}; restore it and run the same command again"
+        )
 
 
 def require_same_tokenizer(student: ModelFiles, teacher: ModelFiles) -> None:
-    """Raises BadInput saying how two tokenizers differ: token-level divergences need the same ids."""
+    """Raises BadInput naming the difference of two tokenizers: token-level divergences need the same ids."""
     if student.path == teacher.path:
         return
     a, b = load_tokenizer(student), load_tokenizer(teacher)
@@ -258,8 +260,8 @@ def template_hash(files: ModelFiles) -> str:
 
 
 @functools.cache
-def speaker(files: ModelFiles) -> TextCodec | None:
-    """How the model is spoken to, without its weights; None for one behind a server, which renders by itself."""
+def text_codec(files: ModelFiles) -> TextCodec | None:
+    """Prompt rendering and encoding of a model, without its weights; None for a served model, which renders itself."""
     if files.url is not None:
         return None
     from harness.models.text_codec import TextCodec
@@ -268,7 +270,7 @@ def speaker(files: ModelFiles) -> TextCodec | None:
 
 
 def text_rule(files: ModelFiles) -> dict[str, Any]:
-    """What sets the texts of a model apart, as :func:`harness.models.token_text.facts` says; of a server nothing."""
+    """The facts of :func:`harness.models.token_text.facts` about a model; empty for a served model."""
     if files.url is not None:
         return {}
     from harness.models.token_text import facts

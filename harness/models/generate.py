@@ -1,9 +1,9 @@
-"""Text from a model held in this process: sorted by length, finished rows replaced, reproducible per row.
+"""Generates text with a model in this process: sorted by length, continuously batched, reproducible per row.
 
 Every row draws its own uniform numbers from its own seed. A sampled text therefore does not depend on which
 other prompts share its batch, on the order of the prompts, or on how often the work was interrupted.
-Models of the Llama family decode in :mod:`harness.models.llama_decoder`, where a waiting prompt enters as soon as rows
-are free; all others decode batch by batch through transformers.
+Models of the Llama family decode in :mod:`harness.models.llama_decoder`, where waiting prompts take the rows of
+finished ones; all others decode batch by batch through transformers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.models.text_codec import TextCodec
 from harness.models.token_text import Stops, continuation
 from harness.types import Decoding, Prompt
 
-PREFILL_TOKENS = {"cpu": 512, "cuda": 16384}  # prompts that enter together, padding included: what caches hold
+PREFILL_TOKENS = {"cpu": 512, "cuda": 16384}  # of prompts prefilled together, padding included; bounds memory
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Generator(TextCodec):
         self.model, self.batch = model, batch
         self.limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.end_ids = _end_ids(model, tokenizer) | ({self.turn_end} - {None})
-        self._agrees: bool | None = None  # whether slots compute what the model computes; tried once
+        self._agrees: bool | None = None  # whether LlamaDecoder reproduces the model; checked once
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
-        """What stands between these prompts and this model that a reader of the scores should know."""
+        """Warnings about these prompts with this model that a reader of the scores needs."""
         return prompt_checks.warnings(self, prompts, decoding)
 
     def generate(
@@ -63,7 +63,7 @@ class Generator(TextCodec):
         seeds: Sequence[int],
         progress: Callable[[int], None] = lambda rows: None,
     ) -> list[Generated]:
-        """One continuation of each rendered text, in order. ``progress`` hears of finished rows."""
+        """One continuation of each rendered text, in order. ``progress`` receives the number of newly finished rows."""
         return self.continue_ids([self.encode(text) for text in texts], decoding, seeds, progress)
 
     def continue_ids(
@@ -76,9 +76,9 @@ class Generator(TextCodec):
         """One continuation of each prompt given as token ids, in order."""
         prompts = [list(prompt) or [self.tokenizer.eos_token_id] for prompt in prompts]
         work = _Work(self, prompts, decoding, seeds, progress)
-        order = sorted((i for i in range(len(prompts)) if work.room[i] > 0), key=lambda i: (len(prompts[i]), i))
-        if order and self._slots_fit():
-            self._through_slots(work, order)
+        order = sorted((i for i in range(len(prompts)) if work.budgets[i] > 0), key=lambda i: (len(prompts[i]), i))
+        if order and self._decoder_fits():
+            self._through_decoder(work, order)
         else:
             for start in range(0, len(order), self.batch):
                 self._through_model(work, order[start : start + self.batch])
@@ -118,48 +118,53 @@ class Generator(TextCodec):
         return found
 
     @torch.inference_mode()
-    def _slots_fit(self) -> bool:
-        """Whether slots know this model, and agree with its own forward pass where they have never been used."""
+    def _decoder_fits(self) -> bool:
+        """Whether LlamaDecoder supports this model and reproduces its forward pass, which is checked on first use."""
         if not LlamaDecoder.fit(self.model):
             return False
         if self._agrees is None:
-            vocab, slots = len(self.tokenizer), LlamaDecoder(self.model, len(self.tokenizer), 2)
+            vocab, decoder = len(self.tokenizer), LlamaDecoder(self.model, len(self.tokenizer), 2)
             ids = (torch.arange(5) * 7) % vocab
-            ours = [slots.enter([ids[:4].tolist(), ids[:2].tolist()])[0], slots.step(ids[[4, 2]].to(slots.device))]
-            ours = torch.stack([ours[0], *ours[1]]).float()
-            theirs = self.model(input_ids=ids[None].to(slots.device)).logits[0, [3, 4, 2], :vocab].float()
-            # In half precision the order of additions already shows in the second digit.
+            batched = [
+                decoder.add([ids[:4].tolist(), ids[:2].tolist()])[0],
+                decoder.step(ids[[4, 2]].to(decoder.device)),
+            ]
+            batched = torch.stack([batched[0], *batched[1]]).float()
+            reference = self.model(input_ids=ids[None].to(decoder.device)).logits[0, [3, 4, 2], :vocab].float()
+            # In half precision the order of additions changes the second digit.
             close = 1e-3 if self.model.dtype == torch.float32 else 5e-2
-            self._agrees = bool((ours - theirs).abs().max() <= close * (1 + theirs.abs().max()))
+            self._agrees = bool((batched - reference).abs().max() <= close * (1 + reference.abs().max()))
         return self._agrees
 
     @torch.inference_mode()
-    def _through_slots(self, work: _Work, order: list[int]) -> None:
-        """Waiting prompts enter in the order given, whenever an eighth of the rows is free."""
+    def _through_decoder(self, work: _Work, order: list[int]) -> None:
+        """Continuous batching: admits waiting prompts in the given order whenever an eighth of the rows is free."""
         waiting, rows, newest = deque(order), [], []
         budget = PREFILL_TOKENS.get(self.model.device.type, 16384)
-        slots = LlamaDecoder(self.model, len(self.tokenizer), min(self.batch, len(order)))
+        decoder = LlamaDecoder(self.model, len(self.tokenizer), min(self.batch, len(order)))
         while waiting or rows:
-            free = slots.rows - len(rows)
-            if waiting and (not rows or free * 8 >= slots.rows):
-                entering: list[int] = []
-                while waiting and len(entering) < free:
-                    if entering and (len(entering) + 1) * len(work.prompts[waiting[0]]) > budget:
+            free = decoder.rows - len(rows)
+            if waiting and (not rows or free * 8 >= decoder.rows):
+                # Prefill as many prompts as fit the free rows and the token budget, but at least one.
+                admitted: list[int] = []
+                while waiting and len(admitted) < free:
+                    if admitted and (len(admitted) + 1) * len(work.prompts[waiting[0]]) > budget:
                         break
-                    entering.append(waiting.popleft())
-                logits = slots.enter([work.prompts[i] for i in entering])
-                rows += entering
-                newest += work.take(entering, logits.float())
+                    admitted.append(waiting.popleft())
+                logits = decoder.add([work.prompts[i] for i in admitted])
+                rows += admitted
+                newest += work.take(admitted, logits.float())
             else:
-                newest = work.take(rows, slots.step(torch.tensor(newest, device=slots.device)).float())
-            going = [k for k, row in enumerate(rows) if not work.ended[row]]
-            if len(going) < len(rows):
-                where = slots.keep(going)
+                newest = work.take(rows, decoder.step(torch.tensor(newest, device=decoder.device)).float())
+            # Drop finished rows; ``keep`` says which old row each new row holds.
+            unfinished = [k for k, row in enumerate(rows) if not work.ended[row]]
+            if len(unfinished) < len(rows):
+                where = decoder.keep(unfinished)
                 rows, newest = [rows[k] for k in where], [newest[k] for k in where]
 
     @torch.inference_mode()
     def _through_model(self, work: _Work, rows: list[int]) -> None:
-        """One batch, decoded until its last row ends; ended rows leave it."""
+        """Decodes one batch until its last row ends; finished rows are removed from it."""
         ids, mask = _pad_left([work.prompts[i] for i in rows], self.tokenizer.pad_token_id, self.model.device)
         cache = DynamicCache(config=self.model.config)
         position = (mask.cumsum(1) - 1).clamp_min(0)
@@ -173,13 +178,13 @@ class Generator(TextCodec):
                 logits_to_keep=1,
             ).logits[:, -1, : len(self.tokenizer)]
             token = torch.tensor(work.take(rows, logits.float()), device=ids.device)
-            going = [k for k, row in enumerate(rows) if not work.ended[row]]
-            if not going:
+            unfinished = [k for k, row in enumerate(rows) if not work.ended[row]]
+            if not unfinished:
                 return
-            if len(going) < len(rows):
-                keep = torch.tensor(going, device=ids.device)
+            if len(unfinished) < len(rows):
+                keep = torch.tensor(unfinished, device=ids.device)
                 token, mask, position = token[keep], mask[keep], position[keep]
-                rows = [rows[k] for k in going]
+                rows = [rows[k] for k in unfinished]
                 cache.batch_select_indices(keep)
             ids = token[:, None]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
@@ -187,7 +192,7 @@ class Generator(TextCodec):
 
 
 class _Work:
-    """The continuations of one call while they grow: what was drawn for each prompt, and whether it ended."""
+    """The state of one call: the tokens sampled so far for each prompt, and which prompts are finished."""
 
     def __init__(
         self,
@@ -199,18 +204,18 @@ class _Work:
     ):
         limit = generator.limit or float("inf")
         self.prompts, self.decoding, self.progress = prompts, decoding, progress
-        # A prompt that fills the context gets no answer; its neighbours are not shortened.
-        self.room = [max(0, int(min(decoding.max_new_tokens, limit - len(p)))) for p in prompts]
+        # Per prompt: one that fills the context gets no answer, and the others keep their length.
+        self.budgets = [max(0, int(min(decoding.max_new_tokens, limit - len(p)))) for p in prompts]
         self.end_ids, self.stops = generator.end_ids, Stops(generator.tokenizer, decoding.stop)
         self.seeds, self.draws = seeds, {}
         self.out: list[list[int]] = [[] for _ in prompts]
         self.log_probs: list[list[float]] = [[] for _ in prompts]
         self.finish = ["length"] * len(prompts)
-        self.ended = [room == 0 for room in self.room]
+        self.ended = [budgets == 0 for budgets in self.budgets]
         self.tokenizer = generator.tokenizer
 
     def take(self, rows: Sequence[int], logits: Tensor) -> list[int]:
-        """The next token of each of these prompts from logits [n, V]; notes which of them end with it."""
+        """Samples the next token of prompts ``rows`` from logits [n, V] and marks those that end with it."""
         draw = None
         if self.decoding.temperature > 0:
             draw = torch.tensor([self._draw(row) for row in rows], device=logits.device)
@@ -222,7 +227,7 @@ class _Work:
             self.log_probs[row].append(lp)
             if new in self.end_ids or self.stops.hit(self.prompts[row], out):
                 self.finish[row], self.ended[row] = "stop", True
-            elif len(out) >= self.room[row]:
+            elif len(out) >= self.budgets[row]:
                 self.ended[row] = True
             ended += self.ended[row]
         if ended:
@@ -231,7 +236,7 @@ class _Work:
 
     def _draw(self, row: int) -> float:
         if row not in self.draws:
-            self.draws[row] = uniforms(self.seeds[row], self.room[row])
+            self.draws[row] = uniforms(self.seeds[row], self.budgets[row])
         return self.draws[row][len(self.out[row])]
 
     def results(self) -> list[Generated]:

@@ -1,4 +1,4 @@
-"""A cache of generated texts, so that none is generated twice: killed runs resume, and grading again is free.
+"""A cache of generated texts, so that none is generated twice and interrupted runs resume.
 
 The key of a text covers everything that decides it: weights, tokenizer files and chat template (one cache file each),
 the rendered prompt, the decoding, and the seed of its row, which comes from run seed, task, problem and sample index.
@@ -28,7 +28,7 @@ class CachedAnswer:
 
 
 class CachedGenerator:
-    """A generator that asks ``inner`` only for texts that are not in ``folder``.
+    """Wraps a generator: only texts that are not in ``folder`` are requested from ``inner``.
 
     Where ``inner`` yields texts one by one (``each``), each is written at once; otherwise every few batches.
 
@@ -46,7 +46,7 @@ class CachedGenerator:
             answer = _answer(fields)
             if answer is not None and not fresh:
                 self._answers[key] = answer
-        self.reused = 0  # answers so far that came from the cache
+        self.reused = 0  # answers taken from the cache so far
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is delegated to ``inner``."""

@@ -31,7 +31,7 @@ class Head:
     """How a model turns hidden states [N, d] into logits [N, V] over the first ``vocab`` tokens.
 
     ``scale`` multiplies the logits (Cohere, Granite), ``softcap`` bounds them by cap * tanh(z / cap) (Gemma).
-    Rows of the weight beyond ``vocab`` are padding of the checkpoint and never enter a softmax.
+    Rows of the weight beyond ``vocab`` are padding of the checkpoint and never on_chunk a softmax.
     """
 
     weight: nn.Parameter
@@ -137,24 +137,26 @@ def chunked_sum(
     head: Head,
     bounds: Sequence[Chunk],
     value: Callable[[Tensor, int, int], Tensor],
-    enter: Callable[[Tensor, Chunk], None] | None = None,
+    on_chunk: Callable[[Tensor, Chunk], None] | None = None,
 ) -> Tensor:
     """Sum over slices of ``value(logits [n, V], start, stop)``, differentiable in ``hidden`` and the head.
 
-    ``value`` returns a scalar. Its gradient is formed during the forward pass, slice by slice. ``enter`` sees every
-    chunk's logits [n, V], not finished yet, before the chunk's first slice is read.
+    ``value`` returns a scalar. Its gradient is formed during the forward pass, slice by slice. ``on_chunk`` receives
+    every chunk's raw logits [n, V], before scale and soft cap, ahead of the chunk's first slice.
     """
-    return _ChunkedSum.apply(hidden, head.weight, head.bias, head, bounds, value, enter)
+    return _ChunkedSum.apply(hidden, head.weight, head.bias, head, bounds, value, on_chunk)
 
 
 class _ChunkedSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, head, bounds, value, enter):
+    def forward(ctx, hidden, weight, bias, head, bounds, value, on_chunk):
         wants_weight = ctx.needs_input_grad[1]
         grad_hidden = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        # Rows beyond the vocabulary are padding of the checkpoint; their gradient stays 0.
         matrix = weight[: head.vocab].to(hidden.dtype)
+        # Sums over many tokens lose digits in half precision, so accumulate in fp32 or wider.
         total = torch.zeros(
             (), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32, device=hidden.device
         )
@@ -162,8 +164,9 @@ class _ChunkedSum(torch.autograd.Function):
             here = slice(chunk.start, chunk.stop)
             rows = hidden[here].detach()
             raw = head.raw(rows).detach()
-            if enter is not None:
-                enter(raw, chunk)
+            if on_chunk is not None:
+                on_chunk(raw, chunk)
+            # The objective sees one slice at a time. Its gradient replaces the logits of the slice in place.
             for start, stop in chunk.slices:
                 part = raw[start - chunk.start : stop - chunk.start]
                 # A copy, because the gradient overwrites ``part`` and a method may keep a reference to its logits.
@@ -188,6 +191,7 @@ class _ChunkedSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_total):
+        # The gradients were formed in the forward pass for a factor of 1; scale them by the incoming one.
         gradients, ctx.gradients = ctx.gradients, None
         return (*(None if g is None else g.mul_(grad_total.to(g.dtype)) for g in gradients), *[None] * 4)
 

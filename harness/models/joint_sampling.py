@@ -45,27 +45,27 @@ class JointGenerator:
         self, prompts: list[list[int]], how: Mixture | Speculation, decoding: Decoding, seeds: list[int]
     ) -> list[Generated]:
         limits = [g.limit or float("inf") for g in (self.student, self.teacher)]
-        room = [int(min(decoding.max_new_tokens, *(limit - len(p) for limit in limits))) for p in prompts]
+        budgets = [int(min(decoding.max_new_tokens, *(limit - len(p) for limit in limits))) for p in prompts]
         out: list[list[int]] = [[] for _ in prompts]
         log_probs: list[list[float]] = [[] for _ in prompts]
         finish = ["length"] * len(prompts)
-        alive = [i for i, r in enumerate(room) if r > 0]
+        unfinished = [i for i, r in enumerate(budgets) if r > 0]
         pad, vocab = self.student.tokenizer.pad_token_id, len(self.student.tokenizer)
-        lanes = [_Lane(g.model, [prompts[i] for i in alive], pad, vocab) for g in (self.student, self.teacher)]
-        dice = {i: torch.Generator().manual_seed(seeds[i]) for i in alive}
-        while alive:
+        lanes = [_Lane(g.model, [prompts[i] for i in unfinished], pad, vocab) for g in (self.student, self.teacher)]
+        dice = {i: torch.Generator().manual_seed(seeds[i]) for i in unfinished}
+        while unfinished:
             q, p = (lane.logits() for lane in lanes)
-            chances = torch.stack([torch.rand(2, generator=dice[i]) for i in alive]).to(q.device)
+            chances = torch.stack([torch.rand(2, generator=dice[i]) for i in unfinished]).to(q.device)
             token, log_prob = _sample(how, decoding, q, p, chances)
             going = []
-            for k, (i, new, lp) in enumerate(zip(alive, token.tolist(), log_prob.tolist(), strict=True)):
+            for k, (i, new, lp) in enumerate(zip(unfinished, token.tolist(), log_prob.tolist(), strict=True)):
                 out[i].append(new)
                 log_probs[i].append(lp)
                 if new in self.student.end_ids:
                     finish[i] = "stop"
-                elif len(out[i]) < room[i]:
+                elif len(out[i]) < budgets[i]:
                     going.append(k)
-            alive = [alive[k] for k in going]
+            unfinished = [unfinished[k] for k in going]
             for lane in lanes:
                 lane.keep(going, token)
         return [

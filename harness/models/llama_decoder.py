@@ -1,8 +1,8 @@
 """Batched decoding with a preallocated key-value cache, for models of the Llama family.
 
-The arithmetic is that of transformers' modules, on the model's own weights. What it saves per token is the price of
-their generality: masks built anew, caches concatenated, hundreds of Python calls. Each row of the cache holds one text
-at its own length, so finished texts leave and waiting prompts enter while the others continue (continuous batching).
+The arithmetic is that of transformers' modules, on the model's own weights. It avoids their per-token
+overhead: rebuilt masks, concatenated caches, hundreds of Python calls. Each row of the cache holds one text
+at its own length, so finished texts are replaced by waiting prompts while the others continue (continuous batching).
 :meth:`LlamaDecoder.fit` says which models it can run; transformers decodes all others.
 
 Shapes: n rows in use, V vocabulary, d hidden size, W columns of the cache.
@@ -21,13 +21,13 @@ from harness.models.head import Head, trunk
 
 FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
 FUSED_ELEMENTS = 2**24  # weights of all layers up to which the projections that read one input become one matrix
-GROWTH = 64  # columns by which the cache grows at least
+GROWTH = 64  # the least number of columns that the cache grows by
 
 
 class LlamaDecoder:
     """A key-value cache for up to ``rows`` texts and the forward pass that fills it.
 
-    Rows 0 to n-1 are in use. :meth:`enter` adds prompts, :meth:`step` appends one token to every row, :meth:`keep`
+    Rows 0 to n-1 are in use. :meth:`add` adds prompts, :meth:`step` appends one token to every row, :meth:`keep`
     frees rows.
     """
 
@@ -69,7 +69,7 @@ class LlamaDecoder:
                 return False
         return True
 
-    def enter(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+    def add(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Runs n prompts (prefill), which take the next free rows; returns the logits [n, V] of their next token."""
         first, sizes = len(self.length), [len(p) for p in prompts]
         self._reserve(max(sizes) + 1)

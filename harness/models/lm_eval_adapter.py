@@ -1,7 +1,7 @@
-"""Our generator as an lm-eval model, and our benchmarks through lm-eval's evaluator.
+"""Wraps our generator as an lm-eval model, and runs our benchmarks through lm-eval's evaluator.
 
-lm-eval is the engine for requests and repeats; it neither touches a text nor seeds anything. Its own ways of
-losing samples, token counts and finish reasons are kept out: they come from the generator unchanged.
+lm-eval handles requests and repeats only; it neither changes a text nor sets a seed. It drops repeated samples, token
+counts and finish reasons, so those are taken from the generator directly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from harness.types import Completion, Decoding, Problem
 if TYPE_CHECKING:
     from harness.models.generate import Generated, Generator
 
-DEFAULT_NEW_TOKENS = 256  # lm-eval's own default of max_gen_toks
+DEFAULT_NEW_TOKENS = 256  # lm-eval's default of max_gen_toks
 FEWSHOT_SEED = 1234  # lm-eval's own
 
 
@@ -48,7 +48,7 @@ class HarnessLM(LM):
         self.generated: dict[str, dict[int, list[Generated]]] = {}
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
-        """The continuations of ``(context, gen_kwargs)``. Raises BadInput for a setting we do not have."""
+        """The continuations of ``(context, gen_kwargs)``. Raises BadInput for an unsupported setting."""
         seeds = self._seeds(requests)
         made: list[Generated | None] = [None] * len(requests)
         groups: dict[Decoding, list[int]] = {}
@@ -64,7 +64,7 @@ class HarnessLM(LM):
         return [generated.text for generated in made]
 
     def _seeds(self, requests: Sequence[Instance]) -> list[int]:
-        """One per request; lm-eval asks for a further sample by passing the same object again."""
+        """The sample index of each request; lm-eval requests a further sample by passing the same object again."""
         sample: Counter[int] = Counter()
         seeds = []
         for request in requests:
@@ -77,16 +77,20 @@ class HarnessLM(LM):
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """Log-probability of each continuation given its context, and whether it is the greedy one.
 
-        Raises BadInput for a model behind a server, which tells none.
+        Raises BadInput for a served model, which returns none.
         """
         if self.served:
-            raise BadInput(f"{requests[0].task_name} scores continuations, which a served model cannot: give its files")
+            raise BadInput(
+                f"{requests[0].task_name} scores continuations, which a served model cannot; give a model folder"
+            )
         return self.generator.loglikelihood([request.args for request in requests])
 
     def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
         """Log-probability of each whole text, as the continuation of an empty context."""
         if self.served:
-            raise BadInput(f"{requests[0].task_name} scores whole texts, which a served model cannot: give its files")
+            raise BadInput(
+                f"{requests[0].task_name} scores whole texts, which a served model cannot; give a model folder"
+            )
         return [value for value, _ in self.generator.loglikelihood([("", r.args[0]) for r in requests])]
 
     @property
@@ -150,7 +154,7 @@ def complete(
 
 
 class _Generation(LMEvalTask):
-    """Problems as an lm-eval task that asks and does not grade: every sample must reach our grader."""
+    """Problems as an lm-eval task without grading, because every sample must reach our grader."""
 
     OUTPUT_TYPE = "generate_until"
 
@@ -164,7 +168,7 @@ class _Generation(LMEvalTask):
             "max_gen_toks": decoding.max_new_tokens,
         }
         super().__init__()
-        self._config = TaskConfig(  # set here: the base class drops the configuration it is given
+        self._config = TaskConfig(  # set here because the base class drops the configuration it receives
             task=name,
             output_type=self.OUTPUT_TYPE,
             num_fewshot=0,
@@ -173,7 +177,7 @@ class _Generation(LMEvalTask):
         )
 
     def download(self, data_dir=None, cache_dir=None, download_mode=None) -> None:
-        """Nothing: the documents are here."""
+        """Does nothing: the documents are in memory."""
 
     def has_training_docs(self) -> bool:
         return False
@@ -213,7 +217,7 @@ def load_lm_eval_task(name: str, include_path: Path | None = None) -> dict[str, 
     """lm-eval's own task or group ``name``, as its evaluator takes it.
 
     ``include_path`` is a folder of task files that replaces the built-in ones, which take about 20 s to scan.
-    Raises BadInput for an unknown task, RunFailed where its data cannot be had.
+    Raises BadInput for an unknown task, RunFailed where its data is not available.
     """
     with _quiet():
         manager = TaskManager(include_path=include_path, include_defaults=include_path is None)
@@ -236,13 +240,13 @@ def run_lm_eval_task(
     loaded: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """lm-eval's own task ``name``, graded by lm-eval: its metrics, versions, sample counts and single results.
+    """Runs lm-eval's own task ``name``, graded by lm-eval; returns metrics, versions, sample counts and samples.
 
-    Raises BadInput for an unknown task, RunFailed where its data cannot be had or it fails.
+    Raises BadInput for an unknown task, RunFailed where its data is not available or it fails.
     """
     loaded = loaded or load_lm_eval_task(name, include_path)
     with _quiet(), _failing(name):
-        # Not simple_evaluate: it seeds this whole process and runs programs to describe the machine.
+        # simple_evaluate would seed the whole process and run programs to describe the machine.
         model = HarnessLM(generator, seed)
         results = evaluate(
             model,
@@ -258,7 +262,7 @@ def run_lm_eval_task(
 
 @contextmanager
 def _failing(name: str) -> Iterator[None]:
-    """What a task raises as one line: tasks are foreign code and miss datasets, packages, permissions."""
+    """Turns any exception of a task into one line: third-party tasks fail for datasets, packages, permissions."""
     try:
         yield
     except BadInput:
@@ -270,7 +274,7 @@ def _failing(name: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """lm-eval's remarks on its own defaults off; its errors stay."""
+    """Silences lm-eval's remarks on its defaults; errors still appear."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
 """The HTTP client of every OpenAI-compatible server: judges, served students and served teachers.
 
-One POST per question. What may pass (429, 5xx, a timeout, a dropped connection, a reply that is no completion) is
-tried again after a growing wait; the rest is not. The rules, the same for every server:
+One POST per question. Transient failures (429, 5xx, a timeout, a dropped connection, a malformed reply) are
+retried after a growing wait; others are not. The rules, the same for every server:
 
 * An address has a scheme. Plain ``http`` reaches this machine alone, unless ``plain_http=yes`` says otherwise.
 * ``OPENAI_API_KEY`` goes to api.openai.com and to no other host. The key of any other server stands in an environment
@@ -43,11 +43,11 @@ OPENAI = "https://api.openai.com/v1"
 OPENAI_HOST = "api.openai.com"
 OPENAI_KEY = "OPENAI_API_KEY"
 LONGEST_WAIT_S = 60.0
-PATIENT_S = 3600.0  # for a long completion on a busy server
+PATIENT_S = 3600.0  # allows a long completion on a busy server
 REPLY_BYTES = 4_000_000  # of one attempt, headers included; a completion is far smaller
 PIECE = 65536  # bytes sent or read at once
 PASSING = {408, 409, 425, 429}  # and every 5xx
-REFUSALS = {401, 403, 404}  # a wrong key, model or path: every question would meet it
+REFUSALS = {401, 403, 404}  # a wrong key, model or path fails every question alike
 TOO_LONG = re.compile(r"context.{0,10}length|maximum context|too (?:long|large|many tokens)", re.IGNORECASE)
 Answer = TypeVar("Answer")
 
@@ -74,7 +74,7 @@ class Passing(Exception):
 
 @dataclass(frozen=True)
 class ClientOptions:
-    """How a server is reached and how patient we are with it."""
+    """How to reach a server, how long to wait and how often to retry."""
 
     key_env: str | None = option(None, "environment variable that holds this server's key")
     plain_http: bool = option(False, "allow http to another machine: questions and key travel unencrypted")
@@ -140,7 +140,7 @@ def address_of(url: str, options: ClientOptions, where: str) -> Address:
         parts, host, port = urllib.parse.urlsplit(""), "", None
     plain = re.fullmatch(r"[\w.:-]+", host) and re.fullmatch(r"[!-~]*", parts.path) and port != 0
     if parts.scheme not in ("http", "https") or not plain:
-        raise BadInput(f"{where}: {url!r} is no address of a server; write openai:MODEL@http://host:port/v1")
+        raise BadInput(f"{where}: {url!r} is not a server address; write openai:MODEL@http://host:port/v1")
     if parts.username is not None or parts.query or parts.fragment:
         raise BadInput(
             f"{where}: an address has no user, password, query or fragment; put the key in an environment variable "
@@ -187,10 +187,10 @@ class OpenAIClient:
         self._key = key_for(self.address, options, where)
 
     def request(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], Answer]) -> Answer:
-        """What ``read`` makes of the answer to a POST of ``body`` (as JSON) to ``path`` below the base URL.
+        """POSTs ``body`` as JSON to ``path`` below the base URL; returns ``read`` of the answer.
 
-        Raises Unanswered when there is none after all attempts, and what ``read`` raises; a :class:`Passing` failure
-        is tried again.
+        Raises Unanswered when all attempts failed, and what ``read`` raises, except that a :class:`Passing` failure
+        is retried.
         """
         content = json.dumps(body).encode()
         attempt = 0
@@ -204,7 +204,7 @@ class OpenAIClient:
                 attempt += 1
 
     def _wait(self, attempt: int) -> float:
-        """Doubled each time and spread by half, so that parallel questions do not return in step."""
+        """The wait in seconds, doubled each time, with 50 % jitter so that parallel requests do not retry in step."""
         return min(self.options.backoff_s * 2 ** min(attempt, 60), LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
 
     def _post(self, path: str, body: bytes) -> bytes:
@@ -217,7 +217,7 @@ class OpenAIClient:
             connection.request("POST", f"{self.address.path}{path}", body, headers)
             answer = connection.getresponse()
             content = b"".join(iter(lambda: answer.read(PIECE), b""))
-            if answer.length:  # bytes that were promised and did not come
+            if answer.length:  # the body ended before its Content-Length
                 raise http.client.IncompleteRead(b"", answer.length)
         except TimeoutError:
             raise Passing(f"no reply within {self.options.timeout_s:g} s") from None
@@ -346,7 +346,7 @@ def _proxy_of(address: Address) -> urllib.parse.SplitResult | None:
 
 
 def _proxy_login(proxy: urllib.parse.SplitResult) -> dict[str, str]:
-    """The header for a proxy that asks for a user and a password."""
+    """The header for a proxy that requires a user and a password."""
     if proxy.username is None:
         return {}
     login = f"{urllib.parse.unquote(proxy.username)}:{urllib.parse.unquote(proxy.password or '')}"
@@ -368,10 +368,10 @@ def _message(content: bytes) -> str:
 
 
 def retry_after(header: str | None) -> float | None:
-    """The wait in seconds that a ``Retry-After`` header asks for, at most LONGEST_WAIT_S.
+    """The wait in seconds that a ``Retry-After`` header requests, at most LONGEST_WAIT_S.
 
-    The header holds seconds or a date. None where it asks for nothing that can be waited for: no header, other text,
-    no number, a negative number, a date that has passed.
+    The header holds seconds or a date. None without a usable value: no header, other text, a
+    negative number, a date that has passed.
     """
     text = (header or "").strip()[:100]
     try:

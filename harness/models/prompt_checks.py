@@ -1,8 +1,8 @@
-"""What goes wrong between a prompt and the model without any error, found before the first token is generated.
+"""Finds silent faults between prompt and model before the first token is generated.
 
-Published scores were off by tens of points through each of these: a template left out or applied twice, a
-second begin-of-sequence token, a system prompt that nobody wrote, a penalty that one engine applies and another
-does not, a prompt that fills the context.
+Each of these has moved published scores by tens of points: a template left out or applied twice, a second
+begin-of-sequence token, a system prompt added by the template, a penalty that one engine applies and another does
+not, a prompt that fills the context.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from harness.types import Decoding, Prompt
 if TYPE_CHECKING:
     from harness.models.generate import Generator
 
-# Tokens that only the templates of chat models write.
+# Tokens that only chat templates write.
 CHAT_TOKENS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<|user|>", "<|Assistant|>")
-# Settings of a generation_config.json that change the distribution, with the values that change nothing.
+# Settings of generation_config.json that change the distribution, with their neutral values.
 PENALTIES = {
     "repetition_penalty": 1.0,
     "encoder_repetition_penalty": 1.0,
@@ -32,7 +32,7 @@ MARK = "harness-mark"
 
 
 def warnings(generator: Generator, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
-    """What a reader of the scores should know of the way from ``prompts`` to the model."""
+    """Warnings about how ``prompts`` reach the model, for a reader of the scores."""
     if not prompts:
         return []
     tokenizer = generator.tokenizer
@@ -78,7 +78,7 @@ def _thoughts(generator: Generator, prompts: Sequence[Prompt]) -> Iterator[str]:
 
 
 def _injected(generator: Generator, prompt: Prompt) -> Iterator[str]:
-    """Prose that the template puts before the first turn."""
+    """The text that the template puts before the first turn."""
     rendered = generator.render(Prompt(user=MARK, plain="", system=prompt.system))
     before = rendered.partition(MARK)[0]
     for known in (prompt.system, *sorted(generator.tokenizer.all_special_tokens, key=len, reverse=True)):

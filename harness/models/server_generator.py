@@ -1,7 +1,7 @@
-"""Text from any OpenAI-compatible server (vLLM, SGLang, llama.cpp, ``transformers serve``, OpenAI).
+"""Generates text with any OpenAI-compatible server (vLLM, SGLang, llama.cpp, ``transformers serve``, OpenAI).
 
 Chat prompts go to ``/chat/completions``, where the server's own template renders them; plain prompts to
-``/completions``. A text to be continued tells which it is by its beginning, ``chat:`` or ``text:``.
+``/completions``. A rendered text starts with ``chat:`` or ``text:`` to say which it is.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from harness.models.openai_client import PATIENT_S, ClientOptions, OpenAIClient,
 from harness.types import Decoding, Prompt
 
 CHAT, TEXT = "chat:", "text:"
-ENDED = -1  # a thread that has nothing more to do
-MOST_STOPS = 4  # that OpenAI's servers take; the rest is cut here
+ENDED = -1  # tells a thread to end
+MOST_STOPS = 4  # the most that OpenAI's servers accept; the others are applied here
 PATIENT = ClientOptions(timeout_s=PATIENT_S)
 
 
 class ServerGenerator:
     """Generates like :class:`harness.models.generate.Generator`, as far as a server can.
 
-    It tells neither token ids nor log-probabilities, and a seed is only a wish: a server may batch differently
-    and sample otherwise. ``batch`` requests are under way at once.
+    A server returns neither token ids nor log-probabilities, and it may ignore the seed or batch differently.
+    ``batch`` requests run at once.
     """
 
     def __init__(self, model: str, url: str, batch: int = 16, options: ClientOptions | None = None):
@@ -49,7 +49,7 @@ class ServerGenerator:
         return prompt.chat and not prompt.prefill
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
-        """What cannot be known or promised of a server."""
+        """Warnings about what a server does not reveal or guarantee."""
         found = ["a server applies its own chat template and generation_config; neither can be inspected here"]
         if any(prompt.chat and prompt.prefill for prompt in prompts):
             found.append(
@@ -65,7 +65,7 @@ class ServerGenerator:
         seeds: Sequence[int],
         progress: Callable[[int], None] = lambda rows: None,
     ) -> list[CachedAnswer]:
-        """One continuation of each rendered text, in order. Raises RunFailed when the server gives none."""
+        """One continuation of each rendered text, in order. Raises RunFailed when the server returns none."""
         made: dict[int, CachedAnswer] = {}
         for i, answer in self.each(texts, decoding, seeds):
             made[i] = answer
@@ -75,9 +75,9 @@ class ServerGenerator:
     def each(
         self, texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]
     ) -> Iterator[tuple[int, CachedAnswer]]:
-        """Each continuation with its place in ``texts``, as they come.
+        """Each continuation with its index in ``texts``, in order of arrival.
 
-        Raises RunFailed for one that the server does not give, once those under way have come.
+        Raises RunFailed for one that the server does not return, after the running requests have ended.
         """
         todo: queue.SimpleQueue[tuple[int, str, int]] = queue.SimpleQueue()
         done: queue.SimpleQueue[tuple[int, CachedAnswer | BaseException]] = queue.SimpleQueue()
@@ -93,14 +93,14 @@ class ServerGenerator:
                     break
                 try:
                     done.put((i, self._one(text, seed, decoding)))
-                except BaseException as error:  # raised below, in the thread that waits for it
+                except BaseException as error:  # raised again below, in the waiting thread
                     stop.set()
                     done.put((i, error))
             done.put((ENDED, Unanswered("")))
 
         working = min(self.batch, len(texts))
         for _ in range(working):
-            threading.Thread(target=work, daemon=True).start()  # daemons, so that Ctrl-C ends at once
+            threading.Thread(target=work, daemon=True).start()  # daemon threads, so that Ctrl-C takes effect at once
         failed: BaseException | None = None
         try:
             while working:

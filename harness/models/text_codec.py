@@ -1,4 +1,4 @@
-"""A model's way with words, of which its tokenizer alone decides: prompts rendered and encoded, responses as ids."""
+"""Renders and encodes prompts, and encodes responses, as a model's tokenizer and chat template prescribe."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class TextCodec:
                 raise BadInput(f"the model's chat template refuses a user turn: {error}") from None
             merged = Prompt(user=f"{prompt.system}\n\n{prompt.user}", plain=prompt.plain, prefill=prompt.prefill)
             return self.render(merged)
-        # A prefill would stand inside the thoughts of a model that thinks first.
+        # With a model that thinks first, a prefill would end up inside its thoughts.
         return text if self.thinks else text + prompt.prefill
 
     def begins_itself(self, prompt: Prompt) -> bool:
-        """Whether the answer is a chat reply that the model begins: no stop string of a continued text ends it."""
+        """Whether the answer is a chat reply that the model begins itself; stop strings do not apply to it."""
         return bool(self.tokenizer.chat_template) and prompt.chat and (self.thinks or not prompt.prefill)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a rendered prompt; a template already wrote its own begin-of-sequence token."""
+        """Token ids of a rendered prompt. A template has already written the begin-of-sequence token."""
         ids = self.tokenizer(text, add_special_tokens=not self.tokenizer.chat_template)["input_ids"]
         end = self.tokenizer.eos_token_id
         return ids[:-1] if ids and ids[-1] == end and not text.endswith(self.tokenizer.eos_token) else ids
@@ -56,5 +56,5 @@ class TextCodec:
 
     @property
     def end_id(self) -> int:
-        """The token that is taught to end a response: the template's end of a turn, else the end of sequence."""
+        """The token that ends a response in training: the template's end of a turn, else the end of sequence."""
         return self.tokenizer.eos_token_id if self.turn_end is None else self.turn_end

@@ -1,8 +1,8 @@
-"""Token ids to text and back: the one way that every continuation is read and every response is written.
+"""Token ids to text and back, the same for every continuation that is decoded and every response that is encoded.
 
 A continuation is what prompt and continuation decode to together, minus what the prompt decodes to. Decoded alone, a
 continuation loses its first space under decoders that strip one (Llama 2, Mistral 7B), keeps the ``##`` of WordPiece,
-and shows a character that the cut divides as two halves. Special tokens are skipped; spaces are never cleaned up.
+and breaks a character whose bytes are split by the cut. Special tokens are skipped; spaces are never cleaned up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def continuation(
 ) -> str:
     """The text of ``ids`` behind ``prompt``; a character that the cut divides belongs to it whole.
 
-    Two decodings of the whole, so that no context is too short. Asked once for each text, not for each token.
+    Decodes the whole sequence twice, so that no context is too short. Call it once per text, not per token.
     """
     if not ids:
         return ""
@@ -37,7 +37,7 @@ def continuation(
 
 
 def behind(before: str, whole: str) -> str:
-    """``whole`` without ``before``, which may end in the signs of a character that ``whole`` completes."""
+    """``whole`` without ``before``, which may end in replacement characters that ``whole`` completes."""
     if whole.startswith(before):
         return whole[len(before) :]
     same = next(
@@ -65,9 +65,9 @@ def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], text
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that the chat template writes behind an assistant's turn; None without template or such a token.
+    """The token that the chat template writes after an assistant's turn; None without a template or such a token.
 
-    Found by rendering one exchange: the added token that stands, spaces aside, right behind the answer.
+    Found by rendering one exchange: the added token that directly follows the answer, spaces aside.
     """
     if not tokenizer.chat_template:
         return None
@@ -83,10 +83,10 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def thinks(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template is that of a model that thinks before it answers.
+    """Whether the chat template belongs to a model that thinks before it answers.
 
-    It is where the prompt ends inside open thoughts, or where the template knows thoughts and the prompt does not
-    close them.
+    True if the prompt ends inside an open thinking block, or if the template has thinking tags and the prompt does
+    not close them.
     """
     template = tokenizer.chat_template
     if not template:
@@ -104,9 +104,9 @@ def thinks(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What sets this tokenizer apart from one whose texts are decoded alone and end with its end-of-sequence token.
+    """How this tokenizer differs from one whose texts decode in isolation and end with the end-of-sequence token.
 
-    Empty for most. Whatever is named by its content carries this: texts made under another rule are not reused.
+    Empty for most. Part of every content hash, so that texts made under another rule are not reused.
     """
     found: dict[str, Any] = {}
     end = turn_end(tokenizer)
@@ -127,9 +127,9 @@ def _differs(tokenizer: PreTrainedTokenizerBase, before: str, after: str) -> boo
 
 
 class Stops:
-    """Stop strings. Their newest tokens are decoded: a stop string may span tokens or sit inside one.
+    """Stop strings, searched in the decoded newest tokens: one may span tokens or lie inside a token.
 
-    What a few tokens seem to say is held against the whole continuation before it ends a text.
+    A match in the newest tokens is confirmed on the whole continuation before it ends a text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]):
@@ -139,7 +139,7 @@ class Stops:
         self.completes: dict[int, bool] = {}  # whether a token can be the last one of a stop string
 
     def hit(self, prompt: Sequence[int], ids: Sequence[int]) -> bool:
-        """Whether the newest of ``ids``, which continue ``prompt``, completes a stop string; asked after each."""
+        """Whether the newest of ``ids``, which continue ``prompt``, completes a stop string. Call after each."""
         if not self.stop:
             return False
         newest = ids[-1]
@@ -162,7 +162,7 @@ class Stops:
         return any(s in text for s in self.stop)
 
     def _latest(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
-        """The text of the newest tokens and some before them; more where it would begin inside a character."""
+        """Decodes the newest tokens and a few before; more where the text would begin inside a character."""
         size = self.tail + 4
         while True:
             window = [*prompt[len(prompt) + len(ids) - size :], *ids] if size > len(ids) else ids[-size:]

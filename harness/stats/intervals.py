@@ -1,12 +1,12 @@
-"""How sure a score is, and whether two scores differ. Pure functions of numbers; every draw has a seed.
+"""Confidence intervals of scores and tests of their differences. Pure functions; every random draw has a seed.
 
 Scores are arrays of shape [N] (problems), [S, N] (training seeds, problems) or [S, N, K] (and K samples of
-each problem). Problems and seeds are both drawn from something larger, so both count as uncertainty; the K
+each problem). Problems and seeds are both samples of a larger population, so both count as uncertainty; the K
 samples are averaged within a problem first, which leaves their noise in the cell means (arXiv 2411.00640).
 
-Rounding on another CPU is no third source: under other kernels one seed's score spreads no wider than seeds do, and no
-kernel scores higher throughout (results/rounding), so the variance between seeds holds it already. With one seed it is
-in no interval.
+Rounding on another CPU is not a third source: across kernels one seed's score varies no more than seeds do, and no
+kernel scores consistently higher (results/rounding), so the variance between seeds includes it. With a single seed no
+interval includes it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ _EXACT_PROBLEMS = 12  # 2**12 sign patterns are about as many: enumerate them
 
 
 def wilson(correct: float, total: float, level: float = 0.95) -> Interval:
-    """The score interval of a proportion (Wilson 1927, JASA 22:209). Nothing counted leaves [0, 1]."""
+    """The score interval of a proportion (Wilson 1927, JASA 22:209); [0, 1] for a total of 0.
+
+    Unlike p ± 1.96 SE it stays in [0, 1] and is not empty at 0 or all correct.
+    """
     if not 0 <= correct <= total:
         raise ValueError(f"{correct} correct of {total} is not a proportion")
     return _score_interval(correct / total, total, ndtri((1 + level) / 2)) if total else Interval(0.0, 1.0)
@@ -85,14 +88,17 @@ def mean_interval(scores: ArrayLike, level: float = 0.95, seeds: SeedVariance | 
     if len(cells) == 1 and np.isin(cells, (0, 1)).all():
         return wilson(float(cells.sum()), problems, level)
     spread = variance_of_mean(cells, seeds)
-    if spread.value == 0:  # all scores alike tell nothing of their spread: take the widest there is
+    # Equal scores do not reveal their variance, so assume the largest one possible, that of right or wrong answers.
+    if spread.value == 0:
         return wilson(mean * problems, problems, level)
+    # The number of right-or-wrong problems whose mean would have this variance. Few seeds estimate the variance badly,
+    # so the quantile is that of Student's t with its degrees of freedom.
     effective = mean * (1 - mean) / spread.value
     return _score_interval(mean, effective, stdtrit(spread.freedom, (1 + level) / 2))
 
 
 def pass_at_k(n: int, correct: ArrayLike, k: int) -> NDArray[np.float64]:
-    """The chance that one of k samples is right, 1 - C(n-c, k)/C(n, k), unbiased (arXiv 2107.03374, eq. 1).
+    """The probability that one of k samples is right, 1 - C(n-c, k)/C(n, k), unbiased (arXiv 2107.03374, eq. 1).
 
     ``correct`` [N]: how many of the ``n`` samples of each problem are right.
     """
@@ -130,9 +136,9 @@ def compare(
 ) -> Comparison:
     """Paired comparison of two score arrays of one shape.
 
-    The interval is that of the test where this is Student's t, so that the two never disagree, else the paired
-    bootstrap's: resampling two or five seeds says less of their tails than t does.
-    ``seeds`` is how much the seeds of one method vary, where several methods tell (``pooled_seed_variance``).
+    With several seeds the interval is that of Student's t, like the test, so that the two agree; resampling two
+    to five seeds would underestimate the tails. With one run it is the paired bootstrap's.
+    ``seeds`` is the variance between seeds of one method, pooled over methods (``pooled_seed_variance``).
     """
     p, test = paired_test(a, b, draws, seed, seeds)
     gap = cell_means(b) - cell_means(a)
@@ -161,9 +167,9 @@ def paired_test(
     """Two-sided p and the name of the test for score arrays of one shape: [N], [S, N] or [S, N, K].
 
     One run of right and wrong answers: exact McNemar. One run of averages: sign flips over problems. Several
-    seeds: Student's t with seeds and problems both random, since flips over problems alone would take the
-    students at hand for all that the two methods can produce. Two or three seeds hardly tell how seeds vary: give
-    ``seeds``, the variance of one method's, where more methods tell; the test is then exact in size.
+    seeds: Student's t with seeds and problems both random, since flips over problems alone would treat these
+    students as all that the two methods can produce. Two or three seeds hardly estimate the variance between seeds:
+    give the pooled ``seeds`` where there are more methods; the test then has its nominal size.
     """
     first, second = cell_means(a), cell_means(b)
     if first.shape != second.shape:
@@ -190,6 +196,7 @@ def sign_flip(differences: ArrayLike, draws: int = DRAWS, seed: int = 0) -> floa
     gap = gap[gap != 0]
     if not gap.size:
         return 1.0
+    # Slightly less than the observed sum, so that rounding does not exclude sign patterns that tie with it.
     reached = abs(gap.sum()) - 1e-9 * np.abs(gap).sum()
     if gap.size <= _EXACT_PROBLEMS:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=gap.size)))
@@ -199,7 +206,7 @@ def sign_flip(differences: ArrayLike, draws: int = DRAWS, seed: int = 0) -> floa
 
 
 def difference_of_counts(correct_a: float, total_a: int, correct_b: float, total_b: int) -> float:
-    """Two-sided p of two unpaired proportions (pooled z), for when the single verdicts are not at hand."""
+    """Two-sided p of two unpaired proportions (pooled z), for reported scores without single verdicts."""
     pooled = (correct_a + correct_b) / (total_a + total_b)
     variance = pooled * (1 - pooled) * (1 / total_a + 1 / total_b)
     gap = correct_b / total_b - correct_a / total_a
@@ -207,9 +214,11 @@ def difference_of_counts(correct_a: float, total_a: int, correct_b: float, total
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979), in the order given."""
+    """p-values adjusted for multiple tests by Holm's step-down method (1979), in the given order."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
+    # Multiply the i-th smallest p by the number of hypotheses not yet rejected; the running maximum keeps the adjusted
+    # values in the order of p. This controls the family-wise error like Bonferroni, with more power.
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(stepped, 1)
@@ -222,9 +231,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def minimum_detectable_effect(
     n: int, p: float, power: float = 0.8, level: float = 0.95, discordant: float | None = None
 ) -> float:
-    """The smallest gain over a score of ``p`` that ``n`` problems show with ``power``; inf if none would.
+    """The smallest gain over a score of ``p`` that ``n`` problems detect with ``power``; inf if none.
 
-    Unpaired unless ``discordant`` says on which share of the problems the two methods differ; the gain then
+    Unpaired unless ``discordant`` gives the share of problems on which the two methods differ; the gain then
     solves gain = reach * sqrt(variance(gain) / n) with variance p(1-p) + q(1-q), or discordant - gain².
     """
     ratio = n / reach(power, level) ** 2 + 1
@@ -237,19 +246,19 @@ def minimum_detectable_effect(
 
 
 def problems_needed(comparison: Comparison, seeds: int, power: float = 0.8, level: float = 0.95) -> float:
-    """With ``seeds`` training seeds, the problems that would show such a difference; inf if none would."""
+    """The number of problems that would detect the difference with ``seeds`` training seeds; inf if none."""
     allowed = (comparison.difference / reach(power, level)) ** 2 - comparison.spread.seeds / seeds
     return _count(comparison.spread.problems + comparison.spread.rest / seeds, allowed)
 
 
 def seeds_needed(comparison: Comparison, problems: int, power: float = 0.8, level: float = 0.95) -> float:
-    """On ``problems`` problems, the training seeds that would show such a difference; inf if none would."""
+    """The number of training seeds that would detect the difference on ``problems`` problems; inf if none."""
     allowed = (comparison.difference / reach(power, level)) ** 2 - comparison.spread.problems / problems
     return _count(comparison.spread.seeds + comparison.spread.rest / problems, allowed)
 
 
 def scale_needed(comparison: Comparison, seeds: int, problems: int, power: float = 0.8, level: float = 0.95) -> float:
-    """By which factor both seeds and problems must grow to show such a difference; inf if there is none.
+    """The factor by which seeds and problems must both grow to detect the difference; inf if none.
 
     Solves (V/k + R/k²) = (difference / reach)² for k, V the variance of the mean from seeds and from problems
     as they are, R that of their cells.
@@ -265,7 +274,7 @@ def _count(variance_of_one: float, allowed: float) -> float:
 
 
 def reach(power: float, level: float) -> float:
-    """How many standard errors a difference must have to be seen at ``level`` with ``power``."""
+    """The size of a detectable difference in standard errors, at ``level`` with ``power``."""
     return float(ndtri((1 + level) / 2) + ndtri(power))
 
 

@@ -1,4 +1,4 @@
-"""Figures of several samples per problem: avg@k, unbiased pass@k, and maj@k over classes of equal answers."""
+"""Scores from several samples per problem: avg@k, unbiased pass@k, and maj@k over classes of equal answers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def by_problem(graded: Sequence[Row]) -> list[list[Row]]:
 def repeated(graded: Sequence[Row]) -> dict[str, Any]:
     """``avg@k`` and ``pass@1, 2, 4, … k`` where every problem has k > 1 samples, else nothing.
 
-    pass@k is the estimator without bias (arXiv 2107.03374): the share of draws of k samples that hold a right
-    one. At k samples it is exact but noisy; twice as many are better.
+    pass@k is the unbiased estimator (arXiv 2107.03374): the share of draws of k samples that contain a right one.
+    Sampling exactly k gives a noisy estimate; sample twice as many.
     """
     problems = by_problem(graded)
     k = min(map(len, problems), default=0)

@@ -1,4 +1,4 @@
-"""Where the uncertainty of a mean comes from: training seeds, problems, and what is left in their cells.
+"""The variance of a mean score, by source: training seeds, problems, and the residual of their cells.
 
 The model is crossed and random: score[s, i] = mean + seed[s] + problem[i] + rest[s, i]. The samples of a cell
 are averaged first, which leaves their noise in ``rest`` (with one seed: in ``problem``).
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, stdtrit
 
-DRAWS = 4000  # the tails of a 95 % interval are then known to a quarter of a percent
+DRAWS = 4000  # gives the tails of a 95 % interval to a quarter of a percent
 _AT_ONCE = 2**22  # numbers drawn at once
 
 
@@ -36,7 +36,7 @@ class Spread:
 
 
 class SeedVariance(NamedTuple):
-    """The variance of one seed's effect, and the degrees of freedom that it is known with."""
+    """The variance of one seed's effect, and the degrees of freedom of its estimate."""
 
     value: float
     freedom: float
@@ -62,42 +62,46 @@ def variance_of_mean(scores: ArrayLike, seeds: SeedVariance | None = None) -> Sp
     by_seed, by_problem, by_rest = _mean_squares(cells)
     if s == 1:
         return Spread(0.0, by_problem, 0.0, by_problem / n, n - 1.0)
+    # Two or three seeds estimate their own variance badly, so use the one pooled over methods where it is given.
     known_with = s - 1.0
     if seeds is not None:
         by_seed, known_with = by_rest + n * seeds.value, seeds.freedom
     problems = max(by_problem - by_rest, 0.0) / s
+    # Seeds that vary no more than the residual explains have an estimated variance of 0: seed and residual drop out.
     if by_seed <= by_rest:
         return Spread(0.0, problems, by_rest, by_problem / (s * n), n - 1.0)
+    # Satterthwaite: the degrees of freedom of a sum of independent mean squares.
     total = by_seed + max(by_problem - by_rest, 0.0)
     pieces = by_seed**2 / known_with + by_problem**2 / (n - 1) + by_rest**2 / ((s - 1) * (n - 1))
     return Spread((by_seed - by_rest) / n, problems, by_rest, total / (s * n), max(total**2 / pieces, 1.0))
 
 
 def pooled_seed_variance(tables: Iterable[ArrayLike]) -> SeedVariance | None:
-    """One estimate of the variance between seeds from several methods' scores; None without two seeds anywhere.
+    """The variance between seeds, pooled over several methods; None if no method has two seeds.
 
-    Two or three seeds alone say next to nothing of it. That methods trained alike vary alike is assumed, as
-    in any analysis of variance.
+    Two or three seeds of one method hardly determine it. Pooling assumes, as any analysis of variance does, that
+    methods trained alike have equal variance.
     """
     sum_of_squares, freedom = 0.0, 0.0
     for cells in map(cell_means, tables):
         s, n = cells.shape
         if s > 1 and n > 1:
             by_seed, _, by_rest = _mean_squares(cells)
+            # Weight by degrees of freedom. Negative estimates stay in, since dropping them would bias the sum upwards.
             sum_of_squares += (s - 1) * (by_seed - by_rest) / n
             freedom += s - 1
     return SeedVariance(max(sum_of_squares / freedom, 0.0), freedom) if freedom else None
 
 
 def of_difference(seeds: SeedVariance | None) -> SeedVariance | None:
-    """The variance between seeds of a difference of two methods, whose seeds share nothing but their number."""
+    """The variance between seeds of a difference of two methods: twice one, as equal seed numbers are independent."""
     return seeds and SeedVariance(2 * seeds.value, seeds.freedom)
 
 
 def hierarchical_bootstrap(scores: ArrayLike, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> Interval:
     """The bootstrap interval of a mean, or of a mean difference, over seeds, problems and samples.
 
-    Seed effects, problem effects and what remains in the cells are resampled each by itself, scaled to their
+    Seed effects, problem effects and residuals are resampled separately, each scaled to their
     unbiased variances (Carpenter, Goldstein & Rasbash 2003, Appl. Statist. 52:431): drawing whole seeds, then
     problems, then samples would count the noise of the samples at every level again. Percentiles are widened
     for few problems or seeds (Hesterberg 2015, Am. Stat. 69:371).

@@ -1,5 +1,5 @@
-"""A grid of methods x tasks x seeds on many processes: cells, executors, retries, one view of it all.
+"""Runs a grid of methods x tasks x seeds on many processes, with retries and one live view.
 
-Reading order: ``cells`` (what is to be done), ``jobs`` (one attempt at one cell, in a process of its own), ``local``,
-``on_ray`` and ``on_slurm`` (where attempts run), ``sweep`` (who runs next, what is tried again), ``view``.
+Reading order: ``cells`` (the runs of the grid), ``jobs`` (one attempt at one cell, in its own process), ``local``,
+``on_ray`` and ``on_slurm`` (where attempts run), ``sweep`` (scheduling and retries), ``view`` (the display).
 """

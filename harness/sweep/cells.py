@@ -1,4 +1,4 @@
-"""The cells of a grid: one (method, seed) each, with all its tasks, as the words of a ``harness run``."""
+"""The cells of a grid: one (method, seed) each with all its tasks, as the arguments of a ``harness run``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepCell:
-    """``words`` follow ``harness``; ``recorded`` are run ids that exist, ``missing`` the tasks still to do."""
+    """``arguments`` follow ``harness``; ``recorded`` has the existing run ids, ``missing`` the tasks left to run."""
 
     method: str
     seed: int
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     recorded: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -27,12 +27,12 @@ class SweepCell:
 
     @property
     def file(self) -> str:
-        """A name for its log."""
+        """The name of its log file, without suffix."""
         return "".join(c if c.isalnum() or c in "@-." else "_" for c in f"{self.method}-s{self.seed}")[-80:]
 
 
 def cells(plan: Plan) -> list[SweepCell]:
-    """The grid of a plan, in its order."""
+    """The cells of a plan, in its order."""
     found: dict[tuple[str, int], list] = {}
     seeds = len(dict.fromkeys(plan.request.seeds))
     names = [name for name in dict.fromkeys(plan.request.methods) for _ in range(seeds)]
@@ -43,7 +43,7 @@ def cells(plan: Plan) -> list[SweepCell]:
         SweepCell(
             method,
             seed,
-            tuple(_words(plan, method, seed)),
+            tuple(_arguments(plan, method, seed)),
             tuple(run_id for _, run_id in tasks if run_id),
             tuple(task.title for task, run_id in tasks if not run_id),
         )
@@ -51,12 +51,12 @@ def cells(plan: Plan) -> list[SweepCell]:
     ]
 
 
-def _words(plan: Plan, method: str, seed: int) -> list[str]:
+def _arguments(plan: Plan, method: str, seed: int) -> list[str]:
     asked = plan.request
-    words = ["run", "--json", "--method", method, "--seed", str(seed), "--recipe", asked.recipe]
-    words += ["--results", str(asked.results), "--device", plan.device]
-    words += [word for task in asked.tasks for word in ("--task", task)]
-    words += [word for setting in asked.settings for word in ("--set", setting)]
+    arguments = ["run", "--json", "--method", method, "--seed", str(seed), "--recipe", asked.recipe]
+    arguments += ["--results", str(asked.results), "--device", plan.device]
+    arguments += [argument for task in asked.tasks for argument in ("--task", task)]
+    arguments += [argument for setting in asked.settings for argument in ("--set", setting)]
     given = {"--student": asked.student, "--teacher": asked.teacher, "--judge": asked.judge}
     given["--protocol"] = asked.protocol
-    return words + [word for name, value in given.items() if value for word in (name, value)]
+    return arguments + [argument for name, value in given.items() if value for argument in (name, value)]

@@ -1,4 +1,4 @@
-"""One attempt at one cell: ``harness run`` in a process of its own, which dies with whoever started it."""
+"""One attempt at one cell: ``harness run`` in its own process, which ends with the process that started it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from harness import safe_read
 from harness.errors import BadInput
 from harness.sweep.cells import SweepCell
 
-BAD_INPUT = 2  # the exit code that no retry mends
+BAD_INPUT = 2  # the exit code of bad input, which a retry would repeat
 
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """How an attempt ended: exit code (negative: a signal; None: the worker was lost), run ids, the last line said."""
+    """How an attempt ended: exit code (negative: a signal; None: the worker was lost), run ids, last log line."""
 
     code: int | None
     run_ids: tuple[str, ...] = ()
-    words: str = ""
+    message: str = ""
 
     @property
     def well(self) -> bool:
@@ -33,22 +33,22 @@ class SweepOutcome:
 
     @property
     def final(self) -> bool:
-        """Whether trying again is of no use."""
+        """Whether a retry would end the same way."""
         return self.code in (0, BAD_INPUT)
 
 
 class SweepJob(Protocol):
-    """An attempt under way."""
+    """A running attempt."""
 
     def outcome(self) -> SweepOutcome | None:
-        """How it ended, or None while it runs. Never waits long."""
+        """How it ended, or None while it runs. Returns without waiting."""
 
     def cancel(self) -> None:
-        """Ends it."""
+        """Stops it."""
 
 
 class Executor(Protocol):
-    """Where attempts run. ``workers`` of them run at once."""
+    """Runs attempts, ``workers`` at once."""
 
     workers: int
 
@@ -57,18 +57,18 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
-def start(words: Sequence[str], log: Path, extra: Mapping[str, str]) -> subprocess.Popen:
-    """``harness WORDS`` with both streams in files: ``log`` and, for its JSON, ``log`` + ``.json``."""
+def start(arguments: Sequence[str], log: Path, extra: Mapping[str, str]) -> subprocess.Popen:
+    """Starts ``harness ARGUMENTS`` with both streams in files: ``log`` and, for its JSON, ``log`` + ``.json``."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as said, log.with_suffix(".json").open("wb") as printed:
         return subprocess.Popen(
-            [sys.executable, "-m", "harness", *words],
+            [sys.executable, "-m", "harness", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=printed,
             stderr=said,
             env=os.environ | extra,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-            start_new_session=True,  # Ctrl-C is for the sweep, which ends its runs
+            start_new_session=True,  # Ctrl-C reaches the sweep alone, which then ends its runs
         )
 
 
@@ -83,9 +83,9 @@ def ended(code: int, log: Path) -> SweepOutcome:
     return SweepOutcome(code, (), last_line(log) or f"ended with {code}")
 
 
-def run(words: Sequence[str], log: str, extra: Mapping[str, str]) -> int:
-    """Runs to the end and returns the exit code: what a worker on another machine executes."""
-    process = start(words, Path(log), extra)
+def run(arguments: Sequence[str], log: str, extra: Mapping[str, str]) -> int:
+    """Runs an attempt to its end and returns the exit code. Executed by workers on other machines."""
+    process = start(arguments, Path(log), extra)
     try:
         return process.wait()
     finally:
@@ -93,7 +93,7 @@ def run(words: Sequence[str], log: str, extra: Mapping[str, str]) -> int:
 
 
 def last_line(log: Path) -> str:
-    """The last thing that a run said, shortened; empty where it said nothing."""
+    """The last line of a log, shortened; empty where there is none."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(0, log.stat().st_size - 4096))

@@ -1,4 +1,4 @@
-"""Attempts as processes of this machine, cores and GPUs shared out among them."""
+"""Runs attempts as processes of this machine and divides cores and GPUs among them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.sweep.jobs import SweepOutcome, ended, start
 
 
 class LocalJob:
-    """A process. ``slot`` is freed when its end has been told."""
+    """A process. ``slot`` becomes free once :meth:`outcome` has reported its end."""
 
     def __init__(self, process: subprocess.Popen, log: Path, slot: int, free: set[int]):
         self.process, self.log, self.slot, self.free = process, log, slot, free
@@ -47,12 +47,12 @@ class LocalExecutor:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             names = visible.split(",") if visible else [str(i) for i in range(self.devices)]
             extra["CUDA_VISIBLE_DEVICES"] = names[slot % len(names)]
-        return LocalJob(start(cell.words, log, extra), log, slot, self.free)
+        return LocalJob(start(cell.arguments, log, extra), log, slot, self.free)
 
     def close(self) -> None:
-        """Nothing outlives its jobs."""
+        """Does nothing: every process ends with its job."""
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Attempts as tasks of a Ray cluster. Results must lie on a file system that all nodes share."""
+"""Runs attempts as tasks of a Ray cluster. The results folder must be on a file system that all nodes share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KNOCK_S = 10.0
 
 
 class RayJob:
-    """A task; a lost worker or node is an outcome without exit code."""
+    """A Ray task. A lost worker or node gives an outcome without exit code."""
 
     def __init__(self, ray: Any, reference: Any, log: Path):
         self.ray, self.reference, self.log = ray, reference, log
@@ -50,20 +50,20 @@ class RayExecutor:
         address = address or os.environ.get("RAY_ADDRESS")
         if self.ours:
             _knock(address)
-            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray 3's way; spares a warning
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the default of Ray 3; avoids a warning
             local = {} if address else {"num_cpus": workers}
             try:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
             except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
                 raise BadInput(f"--executor ray: no cluster at {address or 'this machine'}: {reason}") from None
-        # Retries are the sweep's own, so that every lost attempt is counted and shown.
+        # Ray must not retry by itself: the sweep counts and shows every lost attempt.
         options = {"num_cpus": 1, "num_gpus": 1 if gpus else 0, "max_retries": 0}
         self.remote = ray.remote(**options)(_run)
 
     def submit(self, cell: SweepCell, log: Path) -> RayJob:
         extra = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": "1"}
-        return RayJob(self.ray, self.remote.remote(cell.words, str(log.absolute()), extra, os.getcwd()), log)
+        return RayJob(self.ray, self.remote.remote(cell.arguments, str(log.absolute()), extra, os.getcwd()), log)
 
     def close(self) -> None:
         if self.ours:
@@ -71,16 +71,16 @@ class RayExecutor:
 
 
 def _knock(address: str | None) -> None:
-    """Raises BadInput in seconds for an address that nobody answers; Ray itself would try for minutes."""
+    """Raises BadInput within seconds for an address that does not answer; Ray itself would try for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         try:
             socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
         except OSError as error:
             reason = error.strerror or str(error)
-            raise BadInput(f"--executor ray: no cluster at {address}: {reason}; ray start --head begins one") from None
+            raise BadInput(f"--executor ray: no cluster at {address}: {reason}; ray start --head starts one") from None
 
 
-def _run(words: Sequence[str], log: str, extra: Mapping[str, str], folder: str) -> int:
+def _run(arguments: Sequence[str], log: str, extra: Mapping[str, str], folder: str) -> int:
     os.chdir(folder)
-    return run(words, log, extra)
+    return run(arguments, log, extra)

@@ -1,4 +1,4 @@
-"""Attempts as SLURM jobs, through submitit. Results must lie on a file system that all nodes share."""
+"""Runs attempts as SLURM jobs through submitit. The results folder must be on a file system that all nodes share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.sweep.jobs import SweepOutcome, ended, run
 
 
 class SlurmJob:
-    """A job of submitit; one that the scheduler lost or killed is an outcome without exit code."""
+    """A submitit job. One that the scheduler lost or killed gives an outcome without exit code."""
 
     def __init__(self, job: Any, log: Path):
         self.job, self.log = job, log
@@ -25,7 +25,7 @@ class SlurmJob:
             return None
         try:
             return ended(self.job.result(), self.log)
-        except Exception as error:  # submitit raises what the worker raised, and several kinds of its own
+        except Exception as error:  # submitit raises the worker's exception, or one of several types of its own
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             return SweepOutcome(None, (), f"the job was lost ({type(error).__name__}: {reason})")
 
@@ -36,18 +36,18 @@ class SlurmJob:
 class SlurmExecutor:
     """``settings`` are submitit's (``timeout_min``, ``slurm_partition``, ``gpus_per_node``, …).
 
-    ``cluster`` other than "slurm" is submitit's stand-in, for tests. Raises BadInput where submitit or SLURM is not
-    there, or a setting is unknown.
+    ``cluster`` other than "slurm" names a replacement of submitit for tests. Raises BadInput where submitit or SLURM
+    is missing, or a setting is unknown.
     """
 
     def __init__(self, workers: int, folder: Path, settings: Mapping[str, str], gpus: int = 0, cluster: str = "slurm"):
         try:
             import submitit
         except ImportError:
-            mend = "pip install submitit, or use --executor local"
-            raise BadInput(f"--executor slurm: submitit is not installed; {mend}") from None
+            fix = "pip install submitit, or use --executor local"
+            raise BadInput(f"--executor slurm: submitit is not installed; {fix}") from None
         if cluster == "slurm" and shutil.which("sbatch") is None:
-            raise BadInput("--executor slurm: there is no sbatch here; run on a login node, or use --executor local")
+            raise BadInput("--executor slurm: sbatch is not installed; run on a login node, or use --executor local")
         self.workers = workers
         self.executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         values = {k: int(v) if v.isdecimal() else v for k, v in settings.items()}
@@ -60,8 +60,8 @@ class SlurmExecutor:
 
     def submit(self, cell: SweepCell, log: Path) -> SlurmJob:
         extra = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": "1"}
-        return SlurmJob(self.executor.submit(run, cell.words, str(log.absolute()), extra), log)
+        return SlurmJob(self.executor.submit(run, cell.arguments, str(log.absolute()), extra), log)
 
     def close(self) -> None:
-        """Nothing to close; a moment for the scheduler's files."""
+        """Closes nothing; gives the scheduler a moment to write its files."""
         time.sleep(0)

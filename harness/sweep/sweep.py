@@ -1,4 +1,4 @@
-"""Who runs next, what is tried again, and what came of it."""
+"""Schedules the cells of a sweep, retries failed ones and collects the outcomes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ TICK_S = 0.2
 
 @dataclass
 class Done:
-    """What came of a cell. ``status`` is ``recorded`` (before the sweep), ``done`` or ``failed``."""
+    """The result of a cell. ``status`` is ``recorded`` (before the sweep), ``done`` or ``failed``."""
 
     cell: SweepCell
     status: str
     attempts: int = 0
     run_ids: tuple[str, ...] = ()
-    words: str = ""
+    message: str = ""
     seconds: float = 0.0
 
 
 class SweepView(Protocol):
-    """Whoever watches a sweep."""
+    """Receives the progress of a sweep."""
 
     def begin(self, cell: SweepCell, attempt: int, log: Path) -> None: ...
 
@@ -48,8 +48,8 @@ class _Running:
 def sweep(cells: Sequence[SweepCell], executor: Executor, retries: int, logs: Path, view: SweepView) -> list[Done]:
     """Runs every cell that is not recorded; a failed attempt is repeated up to ``retries`` times, after the others.
 
-    An attempt that ended for bad input is not repeated. Whatever interrupts the sweep ends the running attempts;
-    what they finished is kept, and the same command goes on.
+    An attempt that ended with bad input is not repeated. Interrupting the sweep stops the running attempts; what
+    they finished is kept, and the same command continues the sweep.
     """
     done = {c: Done(c, "recorded", run_ids=c.recorded) for c in cells if not c.missing}
     waiting = deque((cell, 1) for cell in cells if cell.missing)
@@ -57,11 +57,14 @@ def sweep(cells: Sequence[SweepCell], executor: Executor, retries: int, logs: Pa
     spent: dict[SweepCell, float] = {}
     try:
         while waiting or running:
+            # Fill the free workers.
             while waiting and len(running) < executor.workers:
                 cell, attempt = waiting.popleft()
                 log = logs / f"{cell.file}.log"
                 view.begin(cell, attempt, log)
                 running.append(_Running(cell, executor.submit(cell, log), attempt))
+            # Collect ended attempts. A failed one goes to the end of the queue, so that a cell that fails slowly
+            # does not hold up the others.
             for one in list(running):
                 outcome = one.job.outcome()
                 if outcome is None:
@@ -74,7 +77,7 @@ def sweep(cells: Sequence[SweepCell], executor: Executor, retries: int, logs: Pa
                     waiting.append((one.cell, one.attempt + 1))
                     continue
                 status = "done" if outcome.well else "failed"
-                done[one.cell] = Done(one.cell, status, one.attempt, outcome.run_ids, outcome.words, spent[one.cell])
+                done[one.cell] = Done(one.cell, status, one.attempt, outcome.run_ids, outcome.message, spent[one.cell])
             view.tick()
             if running:
                 time.sleep(TICK_S)

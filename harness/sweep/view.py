@@ -1,4 +1,4 @@
-"""One view of a whole sweep on stderr: a live table on a terminal, a line per beginning and end elsewhere."""
+"""Shows a whole sweep on stderr: a live table on a terminal, elsewhere a line per start and end of a run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TerminalView:
             return
         self.failed += not again
         word = "retries " if again else "failed  "
-        self.console.print(f"{word} {cell.label} after {seconds}, attempt {attempt}: {outcome.words}", markup=False)
+        self.console.print(f"{word} {cell.label} after {seconds}, attempt {attempt}: {outcome.message}", markup=False)
 
     def tick(self) -> None:
         if not self.live:
@@ -55,7 +55,7 @@ class TerminalView:
         table = Table.grid(padding=(0, 2))
         for cell, (attempt, began, log) in self.running.items():
             table.add_row(cell.label, f"attempt {attempt}", f"{time.monotonic() - began:.0f} s", last_line(log)[:80])
-        words = f"{self.finished} of {self.total} done, {len(self.running)} running, {self.failed} failed"
+        message = f"{self.finished} of {self.total} done, {len(self.running)} running, {self.failed} failed"
         self.live.update(
-            Group(ProgressBar(self.total, self.finished + self.failed, width=60), words, table), refresh=True
+            Group(ProgressBar(self.total, self.finished + self.failed, width=60), message, table), refresh=True
         )

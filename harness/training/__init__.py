@@ -1,1 +1,1 @@
-"""One loop for every method, and what it stands on: text, layout, teacher signals, checkpoints, cost."""
+"""The training loop of every method, with text collection, batching, teacher signals, checkpoints and cost."""

@@ -1,7 +1,7 @@
 """The cost of a training run: tokens, which compare across machines, and seconds and memory of this one.
 
-A method is charged for the tokens it asks for even where a cache answers, so two methods that read the same teacher
-texts both pay for them. Padding is never charged.
+A method is charged for the tokens it needs even where a cache has them, so two methods that read the same teacher
+texts are both charged. Padding is never charged.
 """
 
 from __future__ import annotations

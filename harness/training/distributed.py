@@ -45,7 +45,7 @@ def accelerator(**options: Any) -> Accelerator:
 
 
 def distribute(student: Student, accelerator: Accelerator) -> Replicated:
-    """The student as the launch configuration asks for it: sharded, or replicated on every process."""
+    """Shards or replicates the student, as the launch configuration requests."""
     if processes.sharded() and accelerator.num_processes > 1:
         return Sharded(student, accelerator)
     return Replicated(student)
@@ -64,7 +64,7 @@ class Replicated:
     @contextlib.contextmanager
     def gathered(self) -> Iterator[Student]:
         """``whole`` with the current weights. A collective: all processes enter and leave together."""
-        yield self.whole
+        yield self.whole  # nothing to gather: every process holds all weights
 
     def missing_batches(self, batches: int, gather: Callable[[list[int]], list[int]]) -> int:
         """How many micro-batches this process has fewer than the process with most; each becomes a dummy step."""
@@ -92,6 +92,8 @@ class Sharded(Replicated):
         # one and the same for tied weights.
         empty = {id(p): nn.Parameter(p.new_empty(0), p.requires_grad) for p in student.parameters()}
         self.module, self.whole = student, copy.deepcopy(student, empty)
+        # Shard each layer on its own, so that at most one layer is gathered at a time. Without resharding after the
+        # forward pass all layers stay gathered until backward: more memory, one all-gather less.
         mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
         layers = set(getattr(student.model, "_no_split_modules", None) or ())
         free = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "false"
@@ -116,6 +118,7 @@ class Sharded(Replicated):
                 parameter.data = parameter.data.new_empty(0)
 
     def missing_batches(self, batches: int, gather: Callable[[list[int]], list[int]]) -> int:
+        # Every FSDP pass communicates, so all ranks must run equally many.
         return max(gather([batches])) - batches
 
     def state(self, optimizer: Optimizer, keep: bool) -> dict[str, Any]:
@@ -123,6 +126,7 @@ class Sharded(Replicated):
         return {name: _whole(part, keep) for name, part in super().state(optimizer, keep).items()}
 
     def load(self, state: dict[str, Any], optimizer: Optimizer) -> None:
+        # The checkpoint holds whole tensors, so that any number of processes can load it; each takes its shard.
         own = self.module.state_dict()
         self.module.load_state_dict({name: _shard_like(full, own[name]) for name, full in state["student"].items()})
         # Moments are sharded like their parameter; "step" is a number that every process needs whole.
@@ -139,6 +143,7 @@ class Sharded(Replicated):
 
     @torch.no_grad()
     def _gather(self) -> None:
+        # ``full_tensor`` is a collective: every rank must pass the parameters in the same order.
         for plain, part in zip(self.whole.parameters(), self.module.parameters(), strict=True):
             plain.data = full_tensor(part)
 

@@ -29,7 +29,7 @@ def load(name: str, sources: DataSources, *, labelled: bool) -> list[Example]:
     if name.startswith(BELOW_DATA):
         root = os.environ.get("HARNESS_DATA")
         if not root:
-            raise BadInput(f"{name} lies below HARNESS_DATA, which is not set; set it, or give a file")
+            raise BadInput(f"{name} is below HARNESS_DATA, which is not set; set it, or give a file")
         path = Path(root) / name.removeprefix(BELOW_DATA)
     try:
         content = safe_read.content(path, safe_read.LARGE)

@@ -100,7 +100,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         rollouts.load_state(state["rollouts"])
         method.state, curve, start = state["method"], state["curve"], state["step"]
         began = time.monotonic() - state["cost"]["seconds"]
-        # The saved cost is that of all processes together, so only one of them goes on counting from it.
+        # The saved cost is that of all processes together, so only one of them continues to count from it.
         cost = Cost(**state["cost"]) if accelerator.is_main_process else Cost()
     job.tracking.begin(accelerator, job.training_id, job.run.spec)
 
@@ -244,7 +244,7 @@ def _backward(
             batch.step_features = rows
     if shuffled:
         with student.gathered() as module, accelerator.autocast():
-            own = [module.weigh(b, method, ready[i], step) for i, b in enumerate(batches)]
+            own = [module.token_weights(b, method, ready[i], step) for i, b in enumerate(batches)]
         weights = list(shuffle(own, batches, step, rollouts.gather))
 
     found, missing = [], student.missing_batches(len(batches), rollouts.gather)
@@ -275,6 +275,7 @@ def _count_sources(accelerator: Accelerator, batches: list[Batch]) -> None:
     for batch in batches:
         for source, size in zip(batch.sources, batch.row.bincount().tolist(), strict=True):
             own[list(Source).index(source)] += size
+    # The reduction by source divides by the tokens of the whole step, so count over all processes.
     counts = accelerator.reduce(torch.tensor(own, device=accelerator.device)).tolist()
     for batch in batches:
         batch.source_tokens = dict(zip(Source, counts, strict=True))
@@ -299,6 +300,7 @@ def _normalise(accelerator: Accelerator, student: Student, sums: list[Sums]) -> 
 def _clip(student: Student, largest: float, step: Step) -> float:
     """Scales the gradient down to the norm ``largest`` (0: never); returns the norm before. Raises RunFailed on NaN."""
     norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(student.parameters(), largest or float("inf"))))
+    # Name the parameter, which tells where the divergence began. Nothing was updated yet.
     if not math.isfinite(norm):
         named = student.model.named_parameters()
         bad = next(

@@ -61,11 +61,11 @@ class Student(nn.Module):
         if needed and not inside:
             features = self._sequence_features(hidden.detach(), head, batch, method, teacher, step)
         objective = _Objective(batch, method, teacher, step, head, weights, features, inside)
-        total = chunked_sum(hidden, head, self._chunks(batch, whole=inside), objective.value, objective.enter)
+        total = chunked_sum(hidden, head, self._chunks(batch, whole=inside), objective.value, objective.start_chunk)
         return total, objective.sums
 
     @torch.no_grad()
-    def weigh(self, batch: Batch, method: Method, teacher: TeacherLogits, step: Step) -> Tensor:
+    def token_weights(self, batch: Batch, method: Method, teacher: TeacherLogits, step: Step) -> Tensor:
         """[N] the weights that the method would give: the first pass of the shuffled-weight control."""
 
         def weights(tokens: Tokens) -> Tensor:
@@ -92,7 +92,8 @@ class Student(nn.Module):
         if method.needs.sequence_features:
             features = self._sequence_features(hidden, head, batch, method, teacher, step)
         for chunk, raw in self._project(hidden, head, batch):
-            near = teacher.over(chunk.start, chunk.stop)
+            # The teacher is projected per chunk too, so that its logits [N, V] never exist at once.
+            chunk_teacher = teacher.over(chunk.start, chunk.stop)
             for logits, start, stop in _slices(raw, head, chunk):
                 mine = None if features is None else features[start:stop]
                 parts.append(what(_tokens(batch, logits, near, step, start, stop, mine)))
@@ -113,8 +114,8 @@ class Student(nn.Module):
         """[N, ...] the method's features of whole sequences, from an extra pass through both heads."""
         parts = []
         for chunk, raw in self._project(hidden, head, batch):
-            near = teacher.over(chunk.start, chunk.stop)
-            parts.append(_log_probs(_slices(raw, head, chunk), near, batch))
+            chunk_teacher = teacher.over(chunk.start, chunk.stop)
+            parts.append(_log_probs(_slices(raw, head, chunk), chunk_teacher, batch))
         return _features(torch.cat(parts, 1), batch, method, step, 0, len(batch.labels))
 
     def _project(self, hidden: Tensor, head: Head, batch: Batch) -> Iterator[tuple[Chunk, Tensor]]:
@@ -154,24 +155,24 @@ class _Objective:
         self.batch, self.method, self.teacher, self.step, self.head = batch, method, teacher, step, head
         self.weights, self.features, self.inside = weights, features, inside
         self.first = 0  # the token that row 0 of ``features`` describes
-        self.near = teacher  # the teacher's logits of the current chunk
+        self.chunk_teacher = teacher  # the teacher's logits of the current chunk
         self.scale, self.sums = _per_token(method, batch), Sums()
 
-    def enter(self, raw: Tensor, chunk: Chunk) -> None:
+    def start_chunk(self, raw: Tensor, chunk: Chunk) -> None:
         """Fetches the teacher's logits of a chunk, and the features of its sequences. ``raw`` are logits [n, V]."""
         # Free the previous chunk's teacher logits before allocating the next.
-        self.near = self.teacher
-        self.near = self.teacher.over(chunk.start, chunk.stop)
+        self.chunk_teacher = self.teacher
+        self.chunk_teacher = self.teacher.over(chunk.start, chunk.stop)
         if self.inside:
-            log_probs = _log_probs(_slices(raw, self.head, chunk), self.near, self.batch)
+            log_probs = _log_probs(_slices(raw, self.head, chunk), self.chunk_teacher, self.batch)
             self.features = _features(log_probs, self.batch, self.method, self.step, chunk.start, chunk.stop)
             self.first = chunk.start
 
     def value(self, logits: Tensor, start: int, stop: int) -> Tensor:
         """Sum of c w objective over tokens [start, stop), whose student logits [n, V] carry the gradient."""
         method, scale = self.method, self.scale[start:stop]
-        mine = None if self.features is None else self.features[start - self.first : stop - self.first]
-        tokens = _tokens(self.batch, logits, self.near, self.step, start, stop, mine)
+        slice_features = None if self.features is None else self.features[start - self.first : stop - self.first]
+        tokens = _tokens(self.batch, logits, self.chunk_teacher, self.step, start, stop, slice_features)
         weights = _weigh(method, tokens) if self.weights is None else self.weights[start:stop]
         # A gate multiplies nothing here: the objective reads it, and the mean is not divided by it.
         if method.needs.gate:

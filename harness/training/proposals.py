@@ -47,6 +47,7 @@ class Proposals:
                 example = (labelled if sequence.source is Source.DATA else prompts)[sequence.example]
                 valid = self.check(example.meta, prefix, line)
                 scores[author].append(float("nan") if valid is None else float(valid))
+        # Every token of a line gets the validity of that line.
         validity = [[(float("nan"),) * 2] * len(s.response) for s in sequences]
         for place, pair in zip(places, zip(*scores.values(), strict=True), strict=True):
             s, start, stop = place[:3]
@@ -57,6 +58,7 @@ class Proposals:
         """The author's next line at every place; where it wrote the text, the line of the text."""
         lines = [line for *_, line in places]
         open_places = [i for i, place in enumerate(places) if sequences[place[0]].source is not author]
+        # Generate only where the other model wrote the text; its own lines are its proposals already.
         if open_places:
             generator = self.generators[author]
             prefixes = []

@@ -69,7 +69,7 @@ class Rollouts:
     def collect(self, step: Step, sources: Seq[Source], cost: Cost) -> list[TrainingSequence]:
         """This process' sequences of a step: ``batch`` prompts over all processes, each once per source.
 
-        While the buffer is empty (or not full, where the method asks for that) a replay samples from the student.
+        While the buffer is empty (or not full, if the method requires that) a replay samples from the student.
         """
         found: list[TrainingSequence] = []
         for turn, source in enumerate(sources):

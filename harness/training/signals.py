@@ -63,6 +63,7 @@ class LiveTeacher:
             return states.last_hidden_state[batch.row, batch.column]
         chosen = torch.tensor(rows, device=batch.ids.device)
         states = trunk(self.model)(input_ids=batch.ids[chosen], attention_mask=batch.mask[chosen], use_cache=False)
+        # Map rows of the batch to rows of this pass; -1 marks sequences that were left out.
         at = torch.full((len(batch.ids),), -1, device=chosen.device)
         at[chosen] = torch.arange(len(rows), device=chosen.device)
         mine = at[batch.row] >= 0
@@ -74,6 +75,7 @@ class LiveTeacher:
         if k is None:
             return {"hidden": hidden}
         with torch.no_grad():
+            # Project in chunks, so that the logits [N, V] never exist; only K of each row are kept.
             bounds = [*cut(range(len(hidden)), self.head.vocab)] or [(0, 0)]  # of prompts that leave no room
             parts = [TopKLogits.of(self.head.logits(hidden[a:b]), k) for a, b in bounds]
         return {"ids": torch.cat([p.ids for p in parts]), "log_probs": torch.cat([p.log_probs for p in parts])}
@@ -95,6 +97,7 @@ class CachedTeacher:
     def read(self, batch: Batch) -> TeacherLogits:
         fresh = self._uncached(batch)
         new: Iterator[dict[str, Tensor]] = iter(())
+        # Run the teacher once over the uncached sequences and split the result by sequence.
         if fresh:
             sizes = batch.row.bincount(minlength=len(batch.sources))[torch.tensor(fresh)].tolist()
             fields = self.live.fields(batch, self.k, fresh)
@@ -104,6 +107,7 @@ class CachedTeacher:
         parts = []
         for i, (source, example) in enumerate(zip(batch.sources, batch.examples, strict=True)):
             parts.append(next(new) if i in fresh else self.caches[source].rows(example))
+        # Shards are memory-mapped on the CPU; only the rows of this batch move to the device.
         device = batch.ids.device
         joined = {name: torch.cat([p[name].to(device) for p in parts]) for name in parts[0]}
         if self.k is None:
@@ -156,6 +160,7 @@ class TopKLogits:
         return cls(ids, log_probs)
 
     def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        # Normalise over the vocabulary before the selection, so that K tokens and bucket stay a distribution.
         student = logits.float().log_softmax(-1).gather(-1, self.ids[start:stop])
         return with_rest(student), with_rest(self.log_probs[start:stop])
 

@@ -41,18 +41,19 @@ def set_up(
     if job.teacher is None or (needs.teacher == "none" and not needs.proposals):
         return None, {}
     model = load_model(job.teacher, plan.precision, str(accelerator.device))
-    speaker = Generator(model, load_tokenizer(job.teacher), job.recipe.evaluation.batch)
+    teacher = Generator(model, load_tokenizer(job.teacher), job.recipe.evaluation.batch)
     if needs.proposals:
         assert job.data.checker is not None, "the plan refuses proposals without a checker"
         rollouts.proposals = Proposals(rollouts.student, speaker, job.data.checker)
     if needs.joint is not None:
-        rollouts.joint = JointGenerator(rollouts.student, speaker)
+        rollouts.joint = JointGenerator(rollouts.student, teacher)
     texts = texts_of(job.method, plan.steps)
-    bill = cost if accelerator.is_main_process else Cost()
+    # Every process reads the shared texts, but only the main one is charged, so that the sum counts them once.
+    charged = cost if accelerator.is_main_process else Cost()
     # The main process writes the texts; the others wait and then find them in the cache.
     if Source.TEACHER in texts:
         with accelerator.main_process_first():
-            rollouts.teacher_texts = _texts(job, speaker, rollouts.student, bill, progress)
+            rollouts.teacher_texts = _texts(job, teacher, rollouts.student, charged, progress)
     if needs.teacher != "signal":
         return None, {}
     live = LiveTeacher(model, vocab)
@@ -81,12 +82,12 @@ def set_up(
 
 
 def _texts(
-    job: TrainingJob, speaker: Generator, listener: Generator, bill: Cost, progress: Progress
+    job: TrainingJob, teacher: Generator, student: Generator, charged: Cost, progress: Progress
 ) -> list[tuple[int, ...]]:
     """The teacher's answers to all prompts, in the student's token ids."""
     assert job.teacher is not None
     answers = teacher_texts(
-        speaker,
+        teacher,
         job.teacher.sha256,
         job.data.prompts,
         job.recipe.teacher_text,
@@ -94,14 +95,14 @@ def _texts(
         lambda done, total: progress("teacher texts", done, total, ""),
     )
     made, read = sum(g.tokens for g in answers), sum(g.prompt_tokens for g in answers)
-    bill.add(generated_tokens=made, teacher_forward_tokens=made + read)
+    charged.add(generated_tokens=made, teacher_forward_tokens=made + read)
     # With another tokenizer the teacher's text is encoded anew: sequence-level distillation needs only the text.
-    if speaker.tokenizer.get_vocab() == listener.tokenizer.get_vocab():
+    if teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab():
         # Whichever token ended the teacher's answer, the student is taught its own template's end of a turn.
-        return [(*g.ids[:-1], listener.end_id) if g.ids and g.ids[-1] in speaker.end_ids else g.ids for g in answers]
-    prompts = [listener.encode(listener.render(example.prompt)) for example in job.data.prompts]
+        return [(*g.ids[:-1], student.end_id) if g.ids and g.ids[-1] in teacher.end_ids else g.ids for g in answers]
+    prompts = [student.encode(student.render(example.prompt)) for example in job.data.prompts]
     return [
-        listener.response_ids(prompt, g.text, ended=g.finish == "stop")
+        student.response_ids(prompt, g.text, ended=g.finish == "stop")
         for prompt, g in zip(prompts, answers, strict=True)
     ]
 

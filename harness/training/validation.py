@@ -20,14 +20,14 @@ class Validation:
     """Measures every ``needs.validate_every`` steps; does nothing for methods that do not ask for it."""
 
     def __init__(
-        self, method: Method, examples: Sequence[Example], speaker: Generator, size: int, accelerator: Accelerator
+        self, method: Method, examples: Sequence[Example], generator: Generator, size: int, accelerator: Accelerator
     ):
         self.every, self.accelerator = method.needs.validate_every, accelerator
         self.batches: list[Batch] = []
         if self.every:
             mine = list(enumerate(examples))[accelerator.process_index :: accelerator.num_processes]
-            texts = [_sequence(e, i, speaker) for i, e in mine]
-            pad = speaker.tokenizer.pad_token_id
+            texts = [_sequence(e, i, generator) for i, e in mine]
+            pad = generator.tokenizer.pad_token_id
             self.batches = [collate(part, pad, None, accelerator.device) for part in micro_batches(texts, size)]
 
     def report(self, step: int, student: Replicated, cost: Cost) -> dict[str, float]:
