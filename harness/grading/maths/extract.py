@@ -78,7 +78,7 @@ def _closing(text: str, start: int, end: int) -> int | None:
 
 
 def after_hashes(text: str) -> str | None:
-    """What stands after the last ``####``, if no box comes later; ``18 dollars per day`` and ``**18**`` are 18."""
+    """The text after the last ``####``, or the last box if that comes later; reads ``**18**`` as 18."""
     mark = _last(HASHES, text)
     boxed = last_box(text[mark.start() :] if mark else text)
     return boxed if boxed is not None or mark is None else _line(mark[1])
