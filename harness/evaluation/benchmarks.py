@@ -1,6 +1,7 @@
-"""From the name of a task to a benchmark that can be run: its adapter, its rows, its judge.
+"""Opens a task by name: finds its class, reads its rows, opens its judge.
 
-``humaneval`` is what the recipe's world makes of it; ``humaneval@micro`` and ``humaneval@real`` say it outright.
+The recipe's world decides whether ``humaneval`` means the real benchmark or generated problems; ``humaneval@real`` and
+``humaneval@micro`` name one of them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from harness.types import Completion
 
 WORLDS = ("real", "micro")
 LM_EVAL = "lm_eval:"
-TRIED = ("", "1", "no answer\n```python\n", "\\boxed{")  # texts that any grader has to bear
-MICRO_NEW_TOKENS = 96  # generated problems are short: the longest right answer has about 70 tokens
+SMOKE_TEXTS = ("", "1", "no answer\n```python\n", "\\boxed{")  # texts that every grader must accept as input
+MICRO_NEW_TOKENS = 96  # the longest right answer to a generated problem has about 70 tokens
 
 
 @error_location.faults_as(BadInput)
@@ -33,8 +34,8 @@ def open_task(
 ) -> Task:
     """The task, with rows and judge, under its own protocol or one of its ``protocols``.
 
-    ``lm_eval:NAME`` is lm-eval's own task. ``keep`` is where a judge's answers are kept. Raises BadInput for an
-    unknown name, world or protocol, missing data, a judged task without a judge, or programs without a sandbox.
+    ``lm_eval:NAME`` is lm-eval's own task. ``keep`` is the folder that caches a judge's answers. Raises BadInput for an
+    unknown name, world or protocol, missing data, a judged task without a judge, or a code task without a sandbox.
     """
     if name.startswith(LM_EVAL):
         from harness.evaluation.lm_eval_task import open_lm_eval_task
@@ -45,29 +46,30 @@ def open_task(
     if world == "micro":
         if asked.dataset != found.dataset:
             raise BadInput(f"protocol {protocol} asks {asked.dataset.local}; the micro world has no such problems")
-        return _walled(_micro_task(asked))
-    return _tried(_walled(_made(asked, data.read(asked.dataset), _judge(asked, judge, keep))))
+        return _require_sandbox(_micro_task(asked))
+    return _smoke_test(_require_sandbox(_build(asked, data.read(asked.dataset), _judge(asked, judge, keep))))
 
 
-def _walled(task: Task) -> Task:
-    """The task, once it is known that its programs can be run here: before any work, not after it."""
+def _require_sandbox(task: Task) -> Task:
+    """Returns ``task``; raises BadInput, before any work, if it needs a sandbox that this machine lacks."""
     if isinstance(task, CodeTask):
         tier()
     return task
 
 
-def _made(asked: type[Task], rows: Data, judge: Any) -> Task:
+def _build(asked: type[Task], rows: Data, judge: Any) -> Task:
+    """An instance of the class; errors raised by the task's own code become BadInput with the line."""
     with error_location.faults_as(BadInput, called=asked):
-        made = asked(rows, judge)
-    if not hasattr(made, "items"):
+        task = asked(rows, judge)
+    if not hasattr(task, "items"):
         raise BadInput(task_contract.broken(asked, "__init__", "leaves out super().__init__(data, judge)"))
-    return made
+    return task
 
 
-def _tried(task: Task) -> Task:
-    """The task, once a grader that does not ship with the harness has given verdicts on a few texts."""
+def _smoke_test(task: Task) -> Task:
+    """Returns ``task`` after grading a few texts with a grader that does not ship with the harness."""
     if user_code.identity(type(task)) != user_code.OURS and task.judge is None:
-        asked = [Completion(p.id, 0, text, 0, "stop") for p in task.items[:2] for text in TRIED]
+        asked = [Completion(p.id, 0, text, 0, "stop") for p in task.items[:2] for text in SMOKE_TEXTS]
         try:
             task.verdicts(asked)
         except RunFailed as error:
@@ -77,22 +79,22 @@ def _tried(task: Task) -> Task:
 
 @error_location.faults_as(BadInput)
 def open_unjudged(name: str, protocol: str | None = None) -> Task:
-    """The task to be looked at, not graded with: a judged one has no judge, except in the micro world."""
+    """The task for inspection: a judged task has no judge, except in the micro world, and cannot grade."""
     found, world = locate(name)
     asked = found if protocol is None else found.under(protocol)
-    return _micro_task(asked) if world == "micro" else _made(asked, data.read(asked.dataset), None)
+    return _micro_task(asked) if world == "micro" else _build(asked, data.read(asked.dataset), None)
 
 
 def open_all(
     names: Sequence[str], world: str, judge: str | None, keep: Path | None, protocol: str | None
 ) -> list[Task]:
-    """Several tasks. ``protocol`` goes to those that have it; raises BadInput where none does."""
+    """Opens several tasks. ``protocol`` applies to those that have it; raises BadInput if none does."""
     ours = [name for name in names if not name.startswith(LM_EVAL)]
     having = {name: protocol for name in ours if protocol in locate(name, world)[0].protocols}
     if protocol is not None and not having:
         known = {other for name in ours for other in locate(name, world)[0].protocols}
         if not known:
-            raise BadInput(f"{', '.join(names)}: no protocol but the task's own, so {protocol!r} leads nowhere")
+            raise BadInput(f"{', '.join(names)}: no protocol but the task's own; leave out --protocol {protocol}")
         raise unknown(f"protocol of {', '.join(names)}", protocol, known)
     return [open_task(name, world, judge, keep, having.get(name)) for name in names]
 
@@ -110,7 +112,7 @@ def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
     if world == "micro":
         from harness.micro import world as micro
 
-        # Under a micro recipe a bare name of a task without generated problems means the task itself.
+        # Under a micro recipe, a task without generated problems is the real one.
         if not outright and found.name not in micro.TASKS:
             world = "real"
     return found, world

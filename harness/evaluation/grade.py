@@ -1,7 +1,6 @@
-"""``harness grade``: stored completions in, verdicts and a score out. Needs no model.
+"""``harness grade``: grades stored completions and computes their score. Needs no model.
 
-A record's own completions get the record's score again, and ``samples_sha256`` is then the hash that the
-record keeps of them.
+The completions of a record get the score of the record, and ``samples_sha256`` equals the hash in the record.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ STORED_MICRO = re.compile(r".+@micro-s\d+-[0-9a-f]{8}(-r\d+)?")  # the run id of
 def grade(
     name: str, path: Path, judge: str | None = None, protocol: str | None = None, keep: Path | None = None
 ) -> dict[str, Any]:
-    """The score of the completions in ``path`` on the task called ``name``, ready for JSON.
+    """The score of the completions in ``path`` on the task ``name``, as a JSON object.
 
-    A bare name is the real benchmark, unless the file is what a run in the micro world stored.
-    ``protocol`` names one of the task's, its own unless given; ``keep`` is where a judge's answers are kept.
-    Raises BadInput for an unknown task or protocol, missing data or judge, or a file that :func:`read` refuses;
-    RunFailed when no verdict was reached.
+    A bare name means the real benchmark, unless a run in the micro world stored the file. ``protocol`` is one of the
+    task's protocols, by default its own; ``keep`` is the folder that caches a judge's answers. Raises BadInput for an
+    unknown task or protocol, missing data or judge, or a file that :func:`read` refuses; RunFailed if no verdict was
+    reached.
     """
     stored_micro = STORED_MICRO.fullmatch(path.stem) is not None
     task = open_task(name, "micro" if stored_micro else "real", judge, keep, protocol)
@@ -70,7 +69,7 @@ def grade(
 
 
 def _verdicts(task: Task, samples: Samples) -> list[Verdict]:
-    """A whole program of EvalPlus' format is run as it is, as EvalPlus does; every other text is read."""
+    """Verdicts in order. A ``solution`` in EvalPlus' format is run as it is; other texts go through extraction."""
     completions = samples.completions
     runs = [program is not None and hasattr(task, "grade_programs") for program in samples.programs]
     as_programs = iter(

@@ -1,21 +1,145 @@
-"""Completions made elsewhere or earlier, read back for grading: every row counts, or is refused by its number."""
+"""Reads completions from a file for grading: a run's own, or samples written by other tools.
+
+=====================  ==============================  ===============================================
+format                 a row names its problem by      and has the text under
+=====================  ==============================  ===============================================
+own completions        problem_id                      text (with sample, tokens, finish where known)
+evalplus samples       task_id                         solution or completion
+alpaca_eval outputs    instruction                     output
+raw outputs            problem_id, unique_id, id, idx  completion, output, code or generation
+=====================  ==============================  ===============================================
+
+Fields are listed in order of preference. ``idx`` is the position in the dataset file, from 0. A list under a text field
+of raw outputs is several samples (Qwen2.5-Math's ``code``). A file is JSON lines or one JSON list, gzipped or not, with
+all rows in one format. Every row is read, or the file is refused with the line that is malformed.
+"""
 
 from __future__ import annotations
 
+import gzip
+import json
+import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.errors import BadInput
-from harness.evaluation.sample_rows import ALPACA, EVALPLUS, OWN, RAW, Format, SampleRow, format_of, read_rows, shown
 from harness.task import Task
 from harness.types import Completion, Problem
+
+GZIP_MAGIC = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One row of the table above; read for tasks of ``family`` only, None for all."""
+
+    name: str
+    keys: tuple[str, ...]
+    texts: tuple[str, ...]
+    family: str | None = None
+
+    @property
+    def needs(self) -> str:
+        return f"{' or '.join(self.keys)} with {' or '.join(self.texts)}"
+
+
+OWN = Format("own completions", ("problem_id",), ("text",))
+EVALPLUS = Format("evalplus samples", ("task_id",), ("solution", "completion"), "code")
+ALPACA = Format("alpaca_eval outputs", ("instruction",), ("output",), "instruction")
+RAW = Format("raw outputs", ("problem_id", "unique_id", "id", "idx"), ("completion", "output", "code", "generation"))
+FORMATS = (OWN, EVALPLUS, ALPACA, RAW)  # a row is in the first format that it fits
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """An object of the file without its null fields, and its ``place`` (file and line) for messages."""
+
+    place: str
+    fields: Mapping[str, Any]
+
+    def fits(self, form: Format) -> bool:
+        return any(key in self.fields for key in form.keys) and any(text in self.fields for text in form.texts)
+
+
+def read_rows(path: Path) -> list[SampleRow]:
+    """The rows of ``path``. Raises BadInput for an empty file, and with the line for malformed JSON."""
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if content.startswith(GZIP_MAGIC) else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    rows = list(_rows(content.removeprefix(BYTE_ORDER_MARK), path))
+    if not rows:
+        raise BadInput(f"{path}: holds no completions")
+    return rows
+
+
+def format_of(rows: Sequence[SampleRow], family: str) -> Format:
+    """The format of ``rows`` for a task of ``family``. Raises BadInput for a row in no format, or in another one."""
+    accepted = [form for form in FORMATS if form.family in (None, family)]
+    first = _first_fit(rows[0], accepted)
+    for row in rows:
+        form = _first_fit(row, accepted)
+        if form is None:
+            needs = first.needs if first else "; or ".join(form.needs for form in accepted)
+            has = ", ".join(shown(key) for key in row.fields) or "nothing"
+            raise BadInput(f"{row.place}: needs {needs}; it has {has}")
+        if form is not first:
+            raise BadInput(f"{row.place}: is of {form.name}, {rows[0].place} of {first.name}; grade them apart")
+    return first
+
+
+def shown(value: Any) -> str:
+    """``value`` for a message: at most 80 characters, without control characters."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _first_fit(row: SampleRow, forms: Sequence[Format]) -> Format | None:
+    return next((form for form in forms if row.fits(form)), None)
+
+
+def _rows(content: bytes, path: Path) -> Iterator[SampleRow]:
+    if content.lstrip().startswith(b"["):
+        for number, value in enumerate(_json(content, path, 1), 1):
+            yield _row(value, f"{path}: item {number}")
+        return
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            yield _row(_json(line, path, number), f"{path}:{number}")
+
+
+def _row(value: Any, place: str) -> SampleRow:
+    if not isinstance(value, dict):
+        raise BadInput(f"{place}: expected a JSON object, found {shown(value)}")
+    return SampleRow(place, {key: field for key, field in value.items() if field is not None})
+
+
+def _json(content: bytes, path: Path, line: int) -> Any:
+    """Parses ``content``, which begins at ``line``; BadInput gives the line of the error."""
+    try:
+        return json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line += content.count(b"\n", 0, error.start)
+        raise BadInput(f"{path}:{line}: is not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}:{line + error.lineno - 1}: is not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # numbers with thousands of digits, deep nesting
+        raise BadInput(f"{path}:{line}: is not JSON that can be read ({error})") from None
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What a file holds, in its order. ``programs``: the ``solution`` of each row that has one, run as it is."""
+    """The content of a file, in its order. ``programs`` has the ``solution`` of each row, None where it has none.
+
+    A ``solution`` is run without extraction.
+    """
 
     completions: list[Completion]
     programs: list[str | None]
@@ -23,10 +147,10 @@ class Samples:
 
 
 def read(task: Task, path: Path) -> Samples:
-    """The completions in ``path``, and what a reader of their score should know.
+    """The completions in ``path``, with warnings for the report of their score.
 
-    :mod:`harness.evaluation.sample_rows` describes the formats. Raises BadInput with file and line for a row that is
-    malformed, of another format than the first, of an unknown problem, or that repeats a sample number.
+    Raises BadInput with file and line for a row that is malformed, in another format than the first, of an unknown
+    problem, or that repeats a sample number.
     """
     rows = read_rows(path)
     form = format_of(rows, task.family)
@@ -39,12 +163,12 @@ def read(task: Task, path: Path) -> Samples:
         _completion(form, row, problem, text, numbers) for row, problem in pairs for text in _texts(form, row)
     ]
     programs = [row.fields.get("solution") if form is EVALPLUS else None for row in rows]
-    programs += [None] * (len(completions) - len(programs))  # rows of several texts are of another format
+    programs += [None] * (len(completions) - len(programs))  # only raw outputs have several texts per row
     return Samples(completions, programs, [*warnings, *_coverage(task, completions)])
 
 
 def _by_instruction(task: Task, rows: Sequence[SampleRow]) -> tuple[list[Problem], list[str]]:
-    """The problem of each row. Problems that share an instruction are taken in turn."""
+    """The problem of each row. Rows with one instruction are assigned in turn to the problems that share it."""
     asked: defaultdict[str, list[Problem]] = defaultdict(list)
     for problem in task.items:
         asked[problem.prompt.user].append(problem)
@@ -62,9 +186,9 @@ def _by_instruction(task: Task, rows: Sequence[SampleRow]) -> tuple[list[Problem
 
 
 def _by_id(task: Task, form: Format, rows: Sequence[SampleRow]) -> tuple[list[Problem], list[str]]:
-    """The problem of each row: by an id that the task has, else by ``idx``; and warnings where they disagree.
+    """The problem of each row, by an id of the task, else by ``idx``; and warnings where the two disagree.
 
-    Raises BadInput when neither can be trusted: some ids contradict their idx, and others name no problem.
+    Raises BadInput if neither can be trusted: some ids contradict their idx, and others are unknown.
     """
     by_id = {problem.id: problem for problem in task.items}
     by_idx = {str(position): problem for position, problem in enumerate(task.items)} if form is RAW else {}
@@ -113,7 +237,7 @@ def _unknown(task: Task, row: SampleRow, ids: Sequence[str], idx: object) -> Bad
 
 
 def _other_world(task: Task, is_meant: Callable[[Problem], bool]) -> str:
-    """The advice to name the other world, where the row may be of it."""
+    """Advice to name the other world, if the row may belong to it."""
     if task.data.world == "micro":
         return f"; if these are completions of the real benchmark, pass --task {task.name}@real"
     from harness.micro import world
@@ -124,7 +248,7 @@ def _other_world(task: Task, is_meant: Callable[[Problem], bool]) -> str:
 
 
 def _texts(form: Format, row: SampleRow) -> list[str]:
-    """The texts of a row: one, or the several of a list in raw outputs."""
+    """The texts of a row: one, or all of a list in raw outputs."""
     field = next(text for text in form.texts if text in row.fields)
     value = row.fields[field]
     texts = value if form is RAW and isinstance(value, list) else [value]
@@ -137,7 +261,7 @@ def _texts(form: Format, row: SampleRow) -> list[str]:
 
 
 class _Numbers:
-    """The sample numbers of a file: those its rows give, each once, and the next free where they give none."""
+    """Assigns sample numbers: the number of a row, which must be unique, or the next free one."""
 
     def __init__(self):
         self._places: dict[tuple[str, int], str] = {}
@@ -165,7 +289,7 @@ def _completion(form: Format, row: SampleRow, problem: Problem, text: str, numbe
 
 
 def _count(row: SampleRow, field: str) -> int | None:
-    """The whole number under ``field``, None where there is none."""
+    """The whole number under ``field``, None if it is missing."""
     value = row.fields.get(field)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
         raise BadInput(f"{row.place}: {field!r} is {shown(value)}, not a whole number from 0")
@@ -173,7 +297,7 @@ def _count(row: SampleRow, field: str) -> int | None:
 
 
 def _coverage(task: Task, completions: Sequence[Completion]) -> list[str]:
-    """What the score leaves out, or weighs unevenly."""
+    """Warnings about problems without completions and about unequal numbers of samples."""
     per_problem = Counter(completion.problem_id for completion in completions)
     found = []
     if len(per_problem) < len(task.items):
