@@ -2,14 +2,14 @@
 
     L = mean_y_T mean_t (2 - beta) KL(p || a p + (1 - a) q)  +  mean_y_S mean_t beta KL(q || (1 - a) p + a q)
 
-p teacher, q student; every prompt appears twice, with the teacher's response y_T and with the student's own y_S. Every
-sequence counts alike. The skew a is set per sequence and the second term grows:
+p teacher, q student; every prompt appears twice, with the teacher's response y_T and with the student's own y_S. All
+sequences have equal weight. The skew a is set per sequence and the second term grows:
 
     a = clip(1 - (1 - alpha) D0 / (D + 1e-5), 0.01, alpha)     D = exp(mean log p) - exp(mean log q), reversed on y_S
     beta = 1 + growth min(1, 2 step / steps)
 
-D0 is the mean of D at the first step, for each side its own (state ``first_gaps``); at that step a = alpha. The paper
-samples y_S once an epoch and trains on it; here it is always of the student as it is.
+D0 is the mean of D at the first step, separately for y_T and y_S (state ``first_gaps``); at that step a = alpha. The
+paper samples y_S once per epoch; here the current student samples it at every step.
 
 distillm2@paper     the defaults by name
 distillm2@release   what the released trainer runs: a = 0.1 and beta = 1 throughout, the student in the reverse KL's
@@ -57,6 +57,7 @@ class DistiLLM2(Method):
         gap = sequences.mean(sequences.log_p).exp() - sequences.mean(sequences.log_q).exp()
         own = sequences.from_source(Source.STUDENT)
         gap = gap.where(~own, -gap)
+        # Column 0 of ``first_gaps`` is for teacher text, column 1 for student text.
         first = self.state.get("first_gaps")
         if first is None:
             skew = gap.new_full(gap.shape, self.config.alpha)
@@ -72,11 +73,12 @@ class DistiLLM2(Method):
         alpha = c.alpha
         if tokens.sequence_features is not None:
             alpha, gap = tokens.sequence_features.unbind(1)
+            # Each gap is averaged over all sequences, half of which are of its side: hence the factor 2.
             tokens.metrics.update(skew=alpha, gap_teacher=2 * gap * ~own, gap_student=2 * gap * own)
         p, q = tokens.teacher, tokens.student
         forward = skew_kl(q, p, alpha=alpha, temperature=c.temperature)
         reverse = skew_reverse_kl(q, p, alpha=alpha, detach_mixture=c.detach_mixture, temperature=c.temperature)
-        # Twice, because the loop takes the mean over the sequences of both sides and L adds up two means.
+        # The loop takes the mean over the sequences of both sides, L is the sum of two means: hence the factor 2.
         return 2 * ((2 - beta) * forward).where(~own, beta * reverse)
 
     def after_step(self, step: Step, report):

@@ -2,10 +2,10 @@
 
     L = (1/N) sum_t KL(q_t || p_t) + lambda 1[H(p_t) > tau] KL(p_t || q_t)
 
-p teacher, q student on the student's own text, H the entropy in nats. Where the teacher is sure the student seeks its
-mode; where it is not, the forward KL keeps the student from dropping the alternatives. What is public is "reverse KL,
-plus forward KL where the teacher's entropy is high"; that both are over the whole vocabulary, and tau and lambda, are
-our reading. The control deals the same number of forward KLs out to other tokens.
+p teacher, q student on the student's own text, H the entropy in nats. Where the teacher is certain, the reverse KL
+makes the student seek its mode; where it is not, the forward KL keeps the student from dropping alternatives. Public is
+"reverse KL, plus forward KL where the teacher's entropy is high"; that both are over the whole vocabulary, and the
+values of tau and lambda, are assumed. The control applies the same number of forward KLs at other tokens.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Config:
 
 
 class EOPD(Method):
-    """Reverse KL on own samples, with forward KL where the teacher is unsure."""
+    """Reverse KL on the student's samples, plus forward KL where the teacher's entropy is high."""
 
     name, paper, Config = "eopd", "https://arxiv.org/abs/2603.07079", Config
     needs = Needs(teacher="signal", exact=True, gate=True)
@@ -40,7 +40,7 @@ class EOPD(Method):
         return reverse_kl(q, p) + self.config.forward * tokens.gate * forward_kl(q, p)
 
     def weight(self, tokens: Tokens):
-        entropy = cross_entropy(tokens.teacher, tokens.teacher)  # of p with itself
+        entropy = cross_entropy(tokens.teacher, tokens.teacher)  # H(p), [N]
         return (entropy > self.config.tau).float()
 
     def card(self):

@@ -2,10 +2,10 @@
 
     L = sum_t w_t min(KL(p_t || q_t), cap) / sum_t w_t,      w_t = 1 + rise (t - 1) / (|y| - 1)
 
-p teacher, q student, t = 1..|y| the place in the student's own response. What is public is a weight rising with the
-position on a clipped forward KL (iw_opd advises the opposite); its shape, its slope and where the clip acts are our
-reading: linear, doubling, and on the value of a token, which then has no gradient. There the teacher is the model
-itself with more context; here it is the recipe's teacher.
+p teacher, q student, t = 1..|y| the position in the student's own response. Public is a clipped forward KL with a
+weight that rises with the position (iw_opd weights early tokens). Shape, slope and clipping are assumed: the weight
+rises linearly from 1 to 2, and the value of a token is clipped, which then has no gradient. The teacher of the paper is
+the model itself with more context; here it is the recipe's teacher.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Config:
 
 
 class PWOPD(Method):
-    """Clipped forward KL on own samples, late tokens weighted up."""
+    """Clipped forward KL on the student's samples, with larger weights on late tokens."""
 
     name, paper, Config = "pw_opd", "https://arxiv.org/abs/2605.21606", Config
     needs = Needs(teacher="signal")
