@@ -45,7 +45,7 @@ def open_task(
     asked = found if protocol is None else found.under(protocol)
     if world == "micro":
         if asked.dataset != found.dataset:
-            raise BadInput(f"protocol {protocol} asks {asked.dataset.local}; the micro world has no such problems")
+            raise BadInput(f"protocol {protocol} uses {asked.dataset.local}; the micro world has no such problems")
         return _require_sandbox(_micro_task(asked))
     return _smoke_test(_require_sandbox(_build(asked, data.read(asked.dataset), _judge(asked, judge, keep))))
 
@@ -89,6 +89,7 @@ def open_all(
     names: Sequence[str], world: str, judge: str | None, keep: Path | None, protocol: str | None
 ) -> list[Task]:
     """Opens several tasks. ``protocol`` applies to those that have it; raises BadInput if none does."""
+    # lm-eval's own tasks have no protocols.
     ours = [name for name in names if not name.startswith(LM_EVAL)]
     having = {name: protocol for name in ours if protocol in locate(name, world)[0].protocols}
     if protocol is not None and not having:
@@ -101,6 +102,7 @@ def open_all(
 
 def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
     """The class of a task and the world that ``name`` means. Raises BadInput for an unknown name or world."""
+    # NAME@micro and NAME@real select the world; a path of a task file may contain an @.
     bare, at, chosen = name.rpartition("@")
     outright = bool(at) and chosen in WORLDS
     if outright:

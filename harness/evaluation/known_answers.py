@@ -120,6 +120,7 @@ def fenced(program: str) -> str:
 
 def _truncated(program: str, name: str) -> str:
     """The fenced program, cut off within the first statement of its entry point."""
+    # The last definition counts: helpers of the prompt come before it.
     lines = program.rstrip().split("\n")
     start = max(i for i, line in enumerate(lines) if re.match(rf"def {re.escape(name)}\s*\(", line))
     return "Here is the function:\n\n```python\n" + "\n".join([*lines[: start + 1], "    return ((("])

@@ -72,6 +72,7 @@ class LmEvalTask(Task):
         found = run_lm_eval_task(self.bare, generator, limit, loaded=dict(self.loaded), seed=seed)
         samples = found["samples"][self.bare]
         higher = found["higher_is_better"][self.bare]
+        # lm-eval returns one row per document and filter; the score uses the rows of the first filter.
         groups = {name: [s for s in samples if s.get("filter", self.filters[0]) == name] for name in self.filters}
         first = groups[self.filters[0]]
         metric = _fraction(first, higher)

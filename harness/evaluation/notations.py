@@ -103,6 +103,7 @@ def _read(path: Path) -> Iterator[Case]:
         if missing := [key for key in ("text", "right", "wrong") if key not in entry]:
             raise BadInput(f"{path}: gold {number} has no {missing[0]!r}")
         gold = Gold(entry["text"], **{rule: entry[rule] for rule in RULES if rule in entry})
+        # Right answers first, then wrong ones with their reason.
         stated = [(True, "", answer) for answer in entry["right"]]
         stated += [(False, why, answer) for why, answers in entry["wrong"].items() for answer in answers]
         for right, why, answer in stated:
@@ -139,6 +140,7 @@ def check_task(task: Task, chosen: Iterable[Case]) -> list[tuple[Case, str]]:
     This also covers what the task adds to the grader: its protocol, and how it extracts an answer.
     """
     chosen = list(chosen)
+    # Replace the problems of the task by the cases, and restore them afterwards.
     template: Problem = task.items[0] if task.items else Problem("", Prompt("", ""), None)
     kept, task.items = task.items, [replace(template, id=str(i), reference=c.gold) for i, c in enumerate(chosen)]
     try:

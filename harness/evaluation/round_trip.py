@@ -57,6 +57,7 @@ def check_task(task: Task, codec: TextCodec, problems: Sequence[Problem]) -> Rou
     """Encodes and decodes some prompts of ``task`` as they are sent to the model, and the references after them."""
     from harness.models.token_text import continuation, decoded
 
+    # Spread the items over the whole task: kinds of problems are often grouped.
     step = max(1, len(problems) // ITEMS)
     chosen = problems[::step][:ITEMS]
     lost = []

@@ -84,6 +84,7 @@ def format_of(rows: Sequence[SampleRow], family: str) -> Format:
     first = _first_fit(rows[0], accepted)
     for row in rows:
         form = _first_fit(row, accepted)
+        # Name the fields of the format of the file, or of all formats if the first row fits none.
         if form is None:
             needs = first.needs if first else "; or ".join(form.needs for form in accepted)
             has = ", ".join(shown(key) for key in row.fields) or "nothing"
@@ -106,6 +107,7 @@ def _first_fit(row: SampleRow, forms: Sequence[Format]) -> Format | None:
 
 
 def _rows(content: bytes, path: Path) -> Iterator[SampleRow]:
+    # A JSON list; otherwise one object per line.
     if content.lstrip().startswith(b"["):
         for number, value in enumerate(_json(content, path, 1), 1):
             yield _row(value, f"{path}: item {number}")
@@ -179,6 +181,7 @@ def _by_instruction(task: Task, rows: Sequence[SampleRow]) -> tuple[list[Problem
         if not isinstance(instruction, str) or instruction not in asked:
             hint = _other_world(task, lambda problem, sought=instruction: problem.prompt.user == sought)
             raise BadInput(f"{row.place}: {task.title} has no instruction {shown(instruction)}{hint}")
+        # Several problems may share an instruction.
         same = asked[instruction]
         found.append(same[seen[instruction] % len(same)])
         seen[instruction] += 1
@@ -194,6 +197,7 @@ def _by_id(task: Task, form: Format, rows: Sequence[SampleRow]) -> tuple[list[Pr
     by_idx = {str(position): problem for position, problem in enumerate(task.items)} if form is RAW else {}
     found, foreign, contradicted, misquoted = [], [], [], []
     for row in rows:
+        # An id of the task takes precedence over the position.
         ids = [str(row.fields[key]) for key in form.keys if key in row.fields and key != "idx"]
         named = next((by_id[name] for name in ids if name in by_id), None)
         idx = row.fields.get("idx") if by_idx else None

@@ -66,6 +66,7 @@ def check(names: Sequence[str], progress: Progress) -> list[Checked]:
     wanted = [] if names and NOTATIONS not in names else [check_notations(progress)]
     if names and not (names := [name for name in names if name != NOTATIONS]):
         return wanted
+    # Refuse an unknown name before grading anything.
     for name in names:
         registry.find(registry.TASKS, name.partition("@")[0] if not name.endswith(".py") else name)
     found = wanted
@@ -92,6 +93,7 @@ def check_notations(progress: Progress) -> Checked:
     ]
     wrong = [failure for c in counted for failure in c.failures]
     known = {case for case, _ in wrong}
+    # A sample also passes through a whole task; failures that the grader already showed are not repeated.
     sample = notations.sample(every)
     failed = notations.check_task(open_task(ANY_ANSWER), sample)
     checked.notes.append(f"through {ANY_ANSWER}: {len(sample) - len(failed)}/{len(sample)}")
@@ -148,6 +150,7 @@ def grade_known(task: Task, checked: Checked, progress: Progress) -> None:
         checked.notes.append(str(tier()))
     if repairs := getattr(task, "repairs", None):
         checked.notes.append(f"{len(repairs)} malformed reference answers are read as repaired: {', '.join(repairs)}")
+    # A problem counts as one in ``golds``, however many right answers it has.
     failed: dict[str, bool] = {}
     verdicts = _verdicts(task, known, progress)
     checked.notes += task.remarks([asdict(verdict) for verdict in verdicts])

@@ -108,6 +108,7 @@ def _listed(dtype: str, content: list[Any]) -> Any:
     kind = {"U": str, "S": bytes, "O": object}[dtype[1]]
     if not all(isinstance(item, kind) for item in content):
         raise ValueError("not of the dtype")
+    # Item by item: numpy.array() would turn nested lists into further dimensions.
     flat = numpy.empty(len(content), dtype)
     for position, item in enumerate(content):
         flat[position] = item

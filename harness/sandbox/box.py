@@ -97,6 +97,7 @@ class Box:
         The kernel enforces the CPU limits, so they do not depend on the load of the machine. A call that waits for
         anything but a processor, or that disarms the kernel's timer, times out after twice its limit.
         """
+        # The job travels as a file in memory, the results through a pipe; the program sees neither in a path.
         reader, writer = os.pipe()
         task = os.memfd_create("job", os.MFD_CLOEXEC)
         try:
@@ -112,6 +113,7 @@ class Box:
             watch = _Watch(job, patience, self.process.pid)
             transcript = Transcript(job, receive)
             end = self._follow(reader, transcript, watch)
+            # After DONE the process has a short time to end by itself.
             if end is not None or not select.select([self.channel], [], [], GRACE_S)[0]:
                 self._send(b"kill")
             answer = self._receive(ANSWER_LIMIT_S)
@@ -186,6 +188,7 @@ class _Watch:
             self.blocked += TICK_S
         elif not state.running:
             self.idle += TICK_S
+        # The zygote counts threads exactly; this is a second limit where it cannot.
         if state.most_threads > 2 * MOST:
             self.detail = f"had {state.most_threads} threads"
             return End.DIED
@@ -195,9 +198,11 @@ class _Watch:
             return None
         limit = self.job.limit(calls)
         waited, idle = now - self.since, self.idle - self.idle_before
+        # The kernel's timer should have ended the program at ``limit``.
         if cpu - self.cpu > 2 * limit + TICK_S:
             self.detail = f"used {cpu - self.cpu:.1f} s of the processor"
             return End.TIMEOUT
+        # Idle for most of the time: the program waits for something that is not a processor.
         if (waited > 2 * limit and idle > (1 - BUSY_SHARE) * waited) or self.idle > self.job.cpu_seconds:
             self.detail = f"waited {self.idle:.0f} s without computing"
             return End.TIMEOUT

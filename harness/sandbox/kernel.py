@@ -51,6 +51,7 @@ def _system_call(name: str, number: int, *arguments: object) -> int:
 
 
 def _prctl(option: int, *values: int) -> None:
+    # prctl takes four further arguments; unused ones must be 0.
     padded = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
     _call("prctl", option, *padded)
 
@@ -87,6 +88,7 @@ def new_root(directories: Sequence[str], hidden: Sequence[str]) -> None:
             continue
         if path != "/dev/null":
             os.makedirs(root + path, exist_ok=True)
+        # A remount must keep the flag noexec of the source, or the kernel refuses it.
         locked = os.fstatvfs(sources[path]).f_flag & _NOEXEC
         _mount(f"/proc/self/fd/{sources[path]}", root + path, None, _BIND)
         if path != "/dev/null":
@@ -145,6 +147,7 @@ def landlock_version() -> int:
 
 def restrict_files(readable: Sequence[str], writable: Sequence[str]) -> None:
     """Restricts this process to these files and folders with their contents; ``writable`` may also be changed."""
+    # All access rights that this version of Landlock handles.
     every = (1 << _RIGHTS.get(landlock_version(), 16)) - 1
     attributes = struct.pack("=Q", every)
     ruleset = _system_call("landlock", _CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint(0))

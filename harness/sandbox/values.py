@@ -182,6 +182,7 @@ class _Tagger:
     def tags(self, items: Any) -> list[Any]:
         if 4 * len(items) > self.room:
             raise _NoRoom
+        # Most large lists hold small ints: check them at C speed.
         kinds = set(map(type, items))
         if kinds == {int} and min(items) > -_DECIMAL_LIMIT and max(items) < _DECIMAL_LIMIT:
             self.spend(4 * len(items))
@@ -244,6 +245,7 @@ class _BoundedBuilder:
         self.left = most
 
     def untag(self, item: dict[str, Any]) -> Any:
+        # Count the members before anything is hashed.
         if len(item) == 1:
             ((tag, content),) = item.items()
             if tag in _HASHED:

@@ -90,11 +90,13 @@ class _Server:
         os.environ.clear()
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
         sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
+        # Objects that exist now are never collected, so forked children do not copy their pages.
         gc.collect()
         gc.freeze()
 
     def rehearse(self) -> str:
         """Confines a child that does nothing. Raises OSError if the kernel refuses a layer; returns a note or ""."""
+        # The pipe carries an error; the socket carries the listener, as in a real run.
         reader, writer = os.pipe()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = self.fork()
@@ -178,6 +180,7 @@ class _Server:
 
         Sends the listener that counts threads to ``report``, then that the process is confined, and closes it.
         """
+        # A session of its own, so that the whole process group can be killed.
         os.setsid()
         kernel.die_with_parent()
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
@@ -191,10 +194,12 @@ class _Server:
             (resource.RLIMIT_SIGPENDING, PENDING_SIGNALS),
         ):
             resource.setrlimit(limit, (most, most))
+        # Required before Landlock and seccomp filters without root.
         kernel.drop_privileges()
         if "landlock" in self.layers:
             work = [self.work] if "namespaces" in self.layers else []
             kernel.restrict_files(self.readable, ["/dev/null", *work])
+        # Last, because the filter forbids the system calls used above.
         if "seccomp" in self.layers:
             kernel.restrict_calls(threads=_send_listener(report))
         os.write(report.fileno(), _CONFINED)
@@ -208,6 +213,7 @@ class _Server:
             poll.register(source, select.POLLIN)
         confined, threads, waiting = False, None, True
         while waiting:
+            # Serve the listener of threads until the program ends or the trusted side asks to kill it.
             for source, event in poll.poll():
                 if source == report.fileno():
                     message, descriptors, _, _ = socket.recv_fds(report, 256, 1)

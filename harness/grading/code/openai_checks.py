@@ -91,6 +91,7 @@ class OpenAIChecks:
         sandbox = shared()
         by_id = {problem.id: problem.reference for problem in self.items}
         wanted = list(dict.fromkeys(c.problem_id for c in completions))
+        # Record the calls of each check once, then judge every program on them.
         with ThreadPoolExecutor(sandbox.workers, thread_name_prefix="check") as threads:
             calls = dict(zip(wanted, threads.map(lambda key: _calls(by_id[key], sandbox), wanted), strict=True))
 
@@ -120,7 +121,7 @@ def _problem(row: Mapping[str, Any], number: int) -> Problem:
     missing = [field for field in FIELDS if not isinstance(row.get(field), str)]
     if missing:
         raise BadInput(
-            f"row {number}: field {missing[0]!r} is missing or no text; this is no file of OpenAI's HumanEval"
+            f"row {number}: field {missing[0]!r} is missing or not a string; this is not OpenAI's HumanEval file"
         )
     facts = {field: row[field] for field in FIELDS}
     return Problem(row["task_id"], Prompt(row["prompt"], row["prompt"]), CheckedProblem(**facts, atol=0.0, inputs={}))
@@ -147,6 +148,7 @@ def _judge(problem: CheckedProblem, program: str, calls: list[str], sandbox: San
     # Pass the outputs on as text: no untrusted value is built on the trusted side.
     if not all(map(can_be_sent, outputs)):
         return 0.0, "an output that is no plain value, or too large", False
+    # Run the check on the outputs, in another process without the program.
     given = f"[[{','.join(outputs)}]]"
     end, detail, _ = _run(problem.tester + REPLAY, "harness_replay", [given], sandbox)
     if end is End.DONE:

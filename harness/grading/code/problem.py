@@ -35,7 +35,7 @@ class CodeProblem:
         for field, kind in fields.items():
             if not isinstance(row.get(field), kind) and row.get(field) != _NO_TESTS:
                 name = row.get("task_id", "without task_id")
-                raise BadInput(f"row {number} ({name}): field {field!r} is missing or no {kind.__name__}")
+                raise BadInput(f"row {number} ({name}): field {field!r} is missing or not a {kind.__name__}")
         suites = {"base": list(row["base_input"])} | ({"plus": list(row["plus_input"])} if plus else {})
         return cls(
             task_id=row["task_id"],

@@ -33,6 +33,7 @@ def repaired(text: str) -> tuple[str, list[str]]:
     if thought(text) is not Thought.NONE:
         text = answer_of(text)
         found.append("thoughts")
+    # Markers and spaces inside of string literals belong to the program.
     strings = [match.span() for match in STRING.finditer(text)] if _suspect(text) else []
     for marker in END_MARKER.finditer(text):
         if not _inside(marker.start(), strings):
@@ -72,6 +73,7 @@ def indented(stub: str, body: str) -> str:
     Tries to move the first line alone, whose spaces a ``strip()`` may have removed, and all lines together. A body
     that continues the stub already stays unchanged.
     """
+    # Nothing to do if the first line of code is indented like the body of the stub.
     lines = body.split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), None)
     width = _body_indent(stub)
@@ -80,6 +82,7 @@ def indented(stub: str, body: str) -> str:
     has = _indent(lines[first])
     if has == width:
         return body
+    # Keep the candidate from which most lines compile, and the body itself if none is better.
     alone = [*lines[:first], " " * width + lines[first].lstrip(), *lines[first + 1 :]]
     together = [_moved(line, width - has) for line in lines]
     best, most = lines, _runs(stub, lines)

@@ -102,6 +102,7 @@ class CodeTask(Task):
         touched = 0
         for i, row in enumerate(graded):
             problem, text = by_id[row["problem_id"]], self.graded_part(row["text"])
+            # Extract the program both ways; remember EvalPlus' where it differs.
             ours = read_text(problem, text, self.completion_stop)
             theirs = as_evalplus_reads(problem, text, self.completion_stop)
             repairs.update(ours.repairs)

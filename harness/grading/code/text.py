@@ -61,6 +61,7 @@ def read(problem: CodeProblem, text: str, stop: Sequence[str]) -> ExtractedProgr
         source = text if body is None else problem.stub + body
         repairs += [] if body is None else ["fenced body"]
     else:
+        # A continuation of the stub.
         body = _cut(text, stop)
         moved = indented(problem.stub, body)
         source = problem.stub + moved
@@ -115,6 +116,7 @@ def _sanitised(program: str, entry_point: str) -> str:
         before, after = (symtable.symtable(text, "<program>", "exec") for text in (program, kept))
     except SyntaxError:
         return kept  # invalid Python; running it gives the error
+    # Names that the sanitiser removed although the rest, or the caller, needs them.
     lost = _bound(before) - _bound(after)
     return program if lost & (_globals_read(after) | {entry_point}) else kept
 
@@ -155,6 +157,7 @@ def longest_program(text: str, least: int = 1) -> str:
     for start, end in [(0, len(lines)), *_between_fences(lines)]:
         if end - start >= least and code[end] - code[start] > most and _parses(lines[start:end]):
             best, most = (start, end), code[end] - code[start]
+    # Otherwise search all spans, longest first, that have more code than the best one so far.
     left = SEARCH_LINES
     for start, line in enumerate(lines):
         if code[-1] - code[start] <= most or left < 0:

@@ -37,6 +37,7 @@ def truth(problem: CodeProblem, suite: str, sandbox: Sandbox) -> Truth:
     """The expected outputs of a suite. Raises RunFailed if the canonical solution does not complete."""
     inputs = problem.suites[suite]
     program = problem.prompt + problem.canonical_solution
+    # The key covers the interpreter too: outputs may depend on its version.
     path = _path(VERSION, sys.version_info[:2], program, problem.entry_point, inputs)
     found = _read(path, len(inputs))
     if found is None:

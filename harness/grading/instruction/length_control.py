@@ -60,6 +60,7 @@ def length_controlled(
     answered = ~np.isnan(labels)
     if answered.sum() < FOLDS:
         return None
+    # Features: tanh of the standardised gap, the difficulty if known, and a constant for theta.
     gap = np.asarray(reference_lengths, dtype=float) - np.asarray(candidate_lengths, dtype=float)
     spread = gap.std(ddof=1)
     columns = [np.tanh(gap / spread) if spread > 0 else np.zeros_like(gap), np.ones_like(gap)]

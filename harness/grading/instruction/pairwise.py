@@ -84,9 +84,11 @@ class PairwiseTask(Task):
         found: dict[str, Any] = dataclasses.asdict(win_rate(judgements))
         if not graded:
             return found
+        # Lengths are those of the judged part of a completion.
         judged = [row["text"] if self.thoughts_are_graded else answer_of(row["text"]) for row in graded]
         candidate = list(map(len, judged))
         reference = [len(self._compared_with(p, text)) for p, text in zip(problems, judged, strict=True)]
+        # The length-controlled rate needs the same texts that the judge compared.
         difficulty, gamed = self.length_baselines(problems)
         scores = [j.score for j in judgements]
         controlled = length_controlled(scores, reference, candidate, difficulty, gamed)

@@ -78,6 +78,7 @@ def _item(text: str) -> Answer:
     text = POINT.sub("", MEMBER.sub("", text)).strip()
     sides = split(text, "=")
     side = sides[-1]
+    # A union; of sets in braces it is one list of all members.
     pieces = split(side, r"\\cup(?![a-zA-Z])")
     if len(pieces) > 1:
         parts = tuple(_item(piece) for piece in pieces)
@@ -85,10 +86,12 @@ def _item(text: str) -> Answer:
             return Answer("list", text, tuple(member for part in parts for member in part.parts))
         return Answer("union", text, parts)
     opening, body, closing = enclosed(side)
+    # A set in braces without a condition is a list.
     if opening == "\\{" and not re.search(r"\\mid|\\vert|\\colon|[|:<>]", body):
         listed = read(body)
         return Answer("list", side, listed.parts if listed.kind == "list" else (listed,))
     pieces = split(body, "[,;]")
+    # Brackets around several pieces: a tuple or an interval.
     if opening in {"(", "["} and len(pieces) > 1:
         brackets = opening + closing
         kind = "interval" if len(pieces) == 2 and brackets != "()" else "tuple"

@@ -37,6 +37,7 @@ NOON = 12
 def equal(gold: Mapping[str, Any], text: str) -> bool:
     """Whether the extracted answer ``text`` equals ``gold``, the fields of a harness.grading.maths.task.Gold."""
     target, text = clean(gold["text"]), clean(text)
+    # Commas of a single reference number are thousands separators; an answer is read both ways below.
     if not gold["several"] and THOUSANDS.fullmatch(target):
         target = target.replace(",", "")
     expected = read(target)
@@ -47,17 +48,20 @@ def _same(gold: Answer, answer: Answer, rules: Mapping[str, Any]) -> bool:
     """Compares two structures; ``rules`` are the fields of the Gold."""
     if gold.kind == "value" and answer.kind == "value":
         return _same_value(gold.text, answer.text, rules)
-    if answer.kind == "list" and len(answer.parts) == 1 and _may_be_member(gold, rules):  # {27}, {(2,1)}
+    # A set of one member for its member: {27}, {(2,1)}.
+    if answer.kind == "list" and len(answer.parts) == 1 and _may_be_member(gold, rules):
         return _same(gold, answer.parts[0], rules)
     if gold.kind == "list" and gold.names:
         return _same_by_name(gold, answer, rules)
     # (1,2,3) for the list 1,2,3; two numbers in parentheses would be a pair or an interval instead.
     if gold.kind == "list" and answer.kind == "tuple" and len(gold.parts) > 2:
         return _same_in_order(gold.parts, answer.parts, rules)
-    cases = "\\land" not in answer.text or not CONDITION.search(answer.text)  # x<2 and x>3 is empty, not a union
+    # Lists, and unions written as alternatives, in any order. "x<2 and x>3" is a contradiction, not a union.
+    cases = "\\land" not in answer.text or not CONDITION.search(answer.text)
     listed = gold.kind == answer.kind == "list" or (gold.kind == "union" and answer.kind in {"union", "list"} and cases)
     if listed and _same_any_order(gold.parts, answer.parts, rules):
         return True
+    # Tuples and intervals of the same brackets, in order; named coordinates in any order.
     if gold.kind == answer.kind and gold.kind in {"tuple", "interval"}:
         if gold.names and answer.names:
             return _same_by_name(gold, answer, rules)
@@ -106,6 +110,7 @@ def _same_in_order(gold: Sequence[Answer], answer: Sequence[Answer], rules: Mapp
 
 def _same_any_order(gold: Sequence[Answer], answer: Sequence[Answer], rules: Mapping[str, Any]) -> bool:
     """Matches the parts one to one. An answer may repeat a member unless the reference repeats one itself."""
+    # Take a different part of the answer for each part of the reference.
     left = list(answer)
     for wanted in gold:
         match = next((part for part in left if _same(wanted, part, rules)), None)
@@ -114,12 +119,14 @@ def _same_any_order(gold: Sequence[Answer], answer: Sequence[Answer], rules: Map
         left.remove(match)
     if not left:
         return True
+    # What is left of the answer must repeat members, and the reference must not.
     repeats = any(_same(one, other, rules) for i, one in enumerate(gold) for other in gold[i + 1 :])
     return not repeats and all(any(_same(wanted, part, rules) for wanted in gold) for part in left)
 
 
 def _same_as_sets(gold: Answer, answer: Answer) -> bool:
     """Accepts ``x > 2`` for ``(2,\\infty)`` and other partitions of a union; never a set of values for an interval."""
+    # A plain value or list is never a set of reals; only conditions, unions and intervals are compared as sets.
     described = {"union", "interval", "tuple"}
     conditions = CONDITION.search(gold.text) or CONDITION.search(answer.text)
     if gold.kind == "value" and not CONDITION.search(gold.text):
@@ -185,6 +192,7 @@ def _equation(text: str) -> tuple[str | None, str | None, list[str]]:
     sides = split(text, "=")
     if len(sides) == 1:
         return None, None, sides
+    # The name may be on either end: x = 5 and 5 = x.
     for ordered in (sides, sides[::-1]):
         found = NAME.fullmatch(ordered[0])
         if found:
@@ -197,6 +205,7 @@ def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tu
     word = re.fullmatch(r"\\text\s*\{(.*)\}", gold)
     if word and _letters(word[1]) == _letters(CHOICE.sub("", answer.removeprefix("\\text"))):
         return True
+    # An ordinal for its number: 12th for 12.
     number = ordinal(answer)
     if number is not None and literal(gold) is not None:
         return literal(gold) == literal(number)
@@ -241,12 +250,14 @@ def _same_number(
     renamed: tuple[str, str] | None,
 ) -> bool:
     """Whether ``gold`` equals ``answer`` times the fraction ``scale``, within an absolute ``tolerance``."""
+    # Two decimal numbers are compared exactly, as fractions; sympy would round them.
     exact, given = literal(gold), literal(answer)
     if exact is not None and given is not None and tolerance is None:
         return exact == given * Fraction(*scale)
     wanted, found = parse(gold), parse(answer)
     if wanted is None or found is None:
         return False
+    # The answer may write a product as a call, name its variable otherwise, or use another unit.
     found = multiplied(found, wanted)
     if renamed:
         found = swapped(found, *renamed)

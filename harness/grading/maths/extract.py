@@ -38,6 +38,7 @@ def last_boxes(text: str) -> str | None:
     Only a comma, a conjunction and a name may separate them, so a revoked box (``No:``) is not included. None if the
     last box is the only one of its list.
     """
+    # Walk backwards from the last box as long as the text between two boxes joins them to one list.
     listed: list[str] = []
     found = _last_box(text)
     while found is not None and len(listed) < MOST_BOXES:
@@ -52,6 +53,7 @@ def last_boxes(text: str) -> str | None:
 
 def _last_box(text: str) -> tuple[int, int, str] | None:
     """``(start, end, content)`` of the last closed box."""
+    # The last closed box with braces, then a later one without, such as \boxed 8.
     braced, end = None, len(text)
     for opening in reversed(list(BOX.finditer(text))):
         closing = _closing(text, opening.end(), end)

@@ -51,6 +51,7 @@ def clean(text: str) -> str:
         text = _bare(text)
         if text == before:
             break
+    # Words stay in \text{}; everything outside of it is mathematics.
     text = TEXT.sub(_letters_or_mathematics, text)
     text = "".join(piece if TEXT.fullmatch(piece) else _typed(piece) for piece in TEXT.split(text))
     text = _arguments(text)
@@ -89,12 +90,14 @@ def _arguments(text: str) -> str:
     The argument of a root is the number, letter or bracket that follows; those of a fraction are one character each,
     as in TeX.
     """
+    # From the end, so that earlier positions stay valid.
     for found in reversed(list(re.finditer(r"\\(sqrt|frac|binom)(?![a-zA-Z])\s*(\[[^\[\]]*\])?", text))):
         rest, arguments = text[found.end() :], ""
         for _ in range(1 if found[1] == "sqrt" else 2):
             argument, rest = _argument(rest.lstrip(), whole=found[1] == "sqrt")
             arguments += argument
         text = text[: found.start()] + f"\\{found[1]}{found[2] or ''}{arguments}" + rest
+    # x^(n+1) as x^{n+1}.
     for found in reversed(list(re.finditer(r"\^\s*\(", text))):
         end = closing(text, found.end() - 1)
         if end is not None:

@@ -116,6 +116,7 @@ class Pool:
         wanted = min(self.size, 1 + len(requests) // REQUESTS_PER_WORKER) if requests else 0
         unanswered = len(requests)
         while unanswered:
+            # Keep the number of workers up: one may have ended with its request.
             while len(self.workers) < wanted:
                 self.workers.append(Worker())
             for worker in self.workers:
@@ -126,6 +127,7 @@ class Pool:
                 worker.request = None
                 if worker.process.returncode is not None:
                     self.workers.remove(worker)
+                # A crash may be due to another process on the machine, so try once more.
                 if reply.get("died") == "crash" and index not in tried:
                     tried.add(index)
                     waiting.append((index, request))
@@ -143,6 +145,7 @@ class Pool:
             timeout = max(0.0, min(w.deadline for w in busy) - time.monotonic())
             events = selector.select(timeout)
         found = [(key.data, key.data.reply()) for key, _ in events]
+        # Workers beyond their deadline that have not replied in this round.
         late = [w for w in busy if time.monotonic() > w.deadline and w not in [key.data for key, _ in events]]
         for worker in late:
             worker.kill()

@@ -41,12 +41,14 @@ def equal(gold: Mapping[str, Any], text: str) -> bool:
 def _same(answer: str, gold: str, depth: int = 0) -> bool:
     if answer.strip().lower() == gold.strip().lower() or (gold in CHOICES and choice(answer) == gold):
         return True
+    # Numbers are equal within the tolerance, also as per cent of each other.
     given, wanted = number(answer), number(gold)
     if given is not None and wanted is not None:
         return any(isclose(scaled, given, rel_tol=RELATIVE) for scaled in (wanted / 100, wanted, wanted * 100))
     answer, gold = answer.strip(), gold.strip()
     if not answer or depth > DEEPEST:
         return False
+    # An answer as a matrix for a reference as a set: rewrite each set as a matrix.
     if "pmatrix" in answer and "pmatrix" not in gold:
         sets = (found.strip("{}").replace(",", "\\") for found in re.findall(r"\{.*,.*\}", gold))
         gold = ", ".join(f"\\begin{{pmatrix}}{found}\\end{{pmatrix}}" for found in sets)

@@ -28,10 +28,12 @@ def real_set(text: str, read: Read, depth: int = 0) -> Set | None:
     if depth > 8:
         return None
     text = MEMBER.sub("", text).strip() if RELATION.search(text) is None else text
+    # "or" and "and" bind weaker than the relations, so they are split first.
     for separator, join in ((r"\\lor(?![a-zA-Z])", Union), (r"\\land(?![a-zA-Z])", Intersection)):
         pieces = split(text, separator)
         if len(pieces) > 1:
             return _joined([real_set(piece, read, depth + 1) for piece in pieces], join)
+    # A condition, or several in a list.
     if RELATION.search(_outer(text)):
         return _conditions(text, read, depth)
     for separator, join in (
@@ -46,6 +48,7 @@ def real_set(text: str, read: Read, depth: int = 0) -> Set | None:
         return Reals
     if re.fullmatch(r"\\emptyset", text):
         return EmptySet
+    # What is left is in brackets: a set builder, a finite set, or an interval.
     opening, body, closing = enclosed(text)
     if opening == "\\{":
         builder = split(body, BUILDER.pattern)
@@ -105,9 +108,11 @@ def _condition(text: str, read: Read) -> Set | None:
         terms[0] = "x"
     if len(signs) > 2 or not all(terms):
         return None
+    # A chain of relations around one variable; any other condition goes to sympy.
     variable = [place for place, term in enumerate(terms) if VARIABLE.fullmatch(term)]
     if len(variable) != 1:
         return _solved(text, read)
+    # Each relation bounds the variable from one side.
     bounds = []
     for place, sign in enumerate(signs):
         left, right = place, place + 1

@@ -73,6 +73,7 @@ def _extracted(gold: Gold, text: str, reading: Reading) -> str | None:
     answer = reading.extract(text)
     if not reading.lists or answer is None or len(answer) > LONGEST_ANSWER:
         return answer
+    # A list of boxes counts only for a reference of several parts, and only if the last box alone is one value.
     listed = last_boxes(text)
     several = listed is not None and read(clean(gold.text)).kind != "value" and read(clean(answer)).kind == "value"
     return listed if several else answer
@@ -80,6 +81,7 @@ def _extracted(gold: Gold, text: str, reading: Reading) -> str | None:
 
 def judge(golds: Sequence[Gold], answers: Sequence[str | None], reading: Reading = BOX) -> list[Judged]:
     """Grades each extracted answer against its reference. Raises RunFailed if math-verify does not start."""
+    # Decide plain numbers here; send the rest to the worker processes in one batch.
     judged = [_at_once(gold, answer, reading) for gold, answer in zip(golds, answers, strict=True)]
     open_ = [i for i, verdict in enumerate(judged) if verdict is None]
     asked = [(dataclasses.asdict(golds[i]) | {"rules": reading.rules}, answers[i]) for i in open_]
@@ -98,6 +100,7 @@ def _at_once(gold: Gold, answer: str | None, reading: Reading) -> Judged | None:
         return Judged(False, answer[:LONGEST_ANSWER], f"the answer is longer than {LONGEST_ANSWER} characters")
     if reading.rules == "lm-eval":
         return _verdict(gold, answer, as_lm_eval_compares(answer) == as_lm_eval_compares(gold.text))
+    # Two plain numbers need no worker, unless a unit, a tolerance or other rules apply.
     wanted, given = literal(gold.text), literal(answer)
     if wanted is None or given is None or gold.unit or gold.tolerance is not None or reading.rules:
         return None
@@ -119,6 +122,7 @@ def _from_reply(gold: Gold, answer: str, reply: Mapping[str, Any]) -> Judged:
 
 def equivalence_classes(answers: Sequence[str | None], reading: Reading = BOX) -> list[int | None]:
     """The equivalence class of each extracted answer, for maj@k, numbered by first appearance; None for no answer."""
+    # Compare each distinct answer with one representative of every class so far.
     representatives: list[str] = []
     numbers: dict[str, int] = {}
     for answer in dict.fromkeys(a for a in answers if a is not None):

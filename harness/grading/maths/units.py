@@ -136,6 +136,7 @@ def ordinal(text: str) -> str | None:
 def take_unit(text: str) -> tuple[str, Unit | None]:
     """``(value, unit)`` of a cleaned text. The unit is {} if there is none, None if the words cannot be one."""
     text = text.strip()
+    # A currency before the number moves behind it: $5 is 5 dollars.
     money = re.match(rf"(-?)\s*\\text\s*\{{({CURRENCIES})\}}\s*(?=[-\d.(\\])", text)
     if money:
         text = f"{money[1]}{text[money.end() :]}\\text{{{money[2]}}}"
@@ -151,9 +152,11 @@ def take_unit(text: str) -> tuple[str, Unit | None]:
 
 def _angle(text: str) -> tuple[str, Unit | None]:
     r"""Reads degrees as the unit of the whole text or, in a formula with functions or pi, as a factor ``\pi/180``."""
+    # Degrees Celsius and Fahrenheit are units of their own.
     scale = re.search(DEGREE + r"\s*\\?(?:text\s*\{\s*)?([CF])\s*\}?$", text)
     if scale:
         return text[: scale.start()].strip(), {"celsius" if scale[1] == "C" else "fahrenheit": 1}
+    # Without functions or pi, a degree sign is the unit of the whole answer.
     if not FUNCTION.search(text):
         bare = re.sub(r"\s*" + DEGREE, "", text).strip()
         return (bare, {"degree": 1}) if bare else (text, {})
@@ -168,6 +171,7 @@ def _angle(text: str) -> tuple[str, Unit | None]:
 
 def _factors(text: str) -> tuple[str, Unit | None]:
     """The value, and the product of the units at the end of ``text``."""
+    # Rewrite fractions of units, then collect the factors from the end of the text.
     rest = QUOTIENT.sub(r"\1 / \2", QUANTITIES.sub(r"\\frac{\1}{\3}\2 / \4", text))
     symbols = SYMBOLS.fullmatch(rest)
     if symbols and re.search(r"/|-|[a-z]{2}", symbols[2]):
@@ -185,6 +189,7 @@ def _factors(text: str) -> tuple[str, Unit | None]:
             one = {name: -power for name, power in one.items()}
         unit, scale, taken = _product(unit, one), scale * number, True
         rest = before[: joint.start()].rstrip() if joint else before
+    # No \text{} at the end: try plain words after a number.
     if not taken:
         plain = WORDS.fullmatch(text)
         if not plain or not _plain(plain[2]):
@@ -223,15 +228,19 @@ def _product(one: Unit, other: Unit) -> Unit:
 def unit_of(words: str, power: int = 1) -> tuple[int, Unit | None]:
     """``(scale, unit)`` of words such as ``million dollars per day``; the unit is None if they cannot be one."""
     words = re.sub(r"[\\${}~]", " ", words).strip().strip(".,;:").lower().strip()
+    # A degree sign that was taken for a word.
     if words.lstrip("^ ") in {"circ", "circ c"}:
         return 1, {"degree": 1}
     tokens, scale = words.split(), 1
+    # "squared" ends a unit, as in meters per second squared; elsewhere it makes the words no unit.
     raised = len(tokens) > 1 and tokens[-1] in {"squared", "cubed"}  # meters per second squared
     if len(tokens) > MOST_WORDS or NO_UNIT & set(tokens[:-1] if raised else tokens):
         return 1, None
+    # Number words belong to the value: million dollars.
     while tokens and tokens[0].removesuffix("s") in SCALES:
         scale *= SCALES[tokens.pop(0).removesuffix("s")]
     unit: Unit = {}
+    # Each "/" or "per" begins a piece in the denominator.
     text = " ".join(tokens)
     pieces = [piece.strip() for piece in re.split(r"/|\bper\b", text)]
     for place, piece in enumerate(pieces):
