@@ -99,16 +99,16 @@ def prepare(request: RunRequest) -> Plan:
     tasks = benchmarks.open_all(_distinct(request.tasks, "task"), chosen.world, judge, keep, protocol)
 
     student = models.locate(chosen.models.student, chosen.models.trust_remote_code)
-    _none_trains(student, built)
+    _none_trains(student, configurations)
     if student.url is None:
         words = len(models.load_tokenizer(student))
-        for method, *_ in built:
+        for method, *_ in configurations:
             _within_vocabulary(method, chosen, words)
     teacher = None
-    if any(_wants_teacher(method) for method, *_ in built):
+    if any(_wants_teacher(method) for method, *_ in configurations):
         teacher = models.locate(chosen.models.teacher, chosen.models.trust_remote_code)
-        _none_trains(teacher, built)
-        if any(m.needs.teacher == "signal" or m.needs.joint for m, *_ in built):
+        _none_trains(teacher, configurations)
+        if any(m.needs.teacher == "signal" or m.needs.joint for m, *_ in configurations):
             models.require_same_tokenizer(student, teacher)
     # The data, then one training per (method, seed): its specification hashes everything found above.
     data = _data(chosen, [method for method, *_ in configurations])

@@ -3,11 +3,11 @@
     L = (1/N) sum_t D(p_t, q_t)
     D = -1/(alpha beta) sum_v [p^alpha q^beta - alpha/(alpha+beta) p^(alpha+beta) - beta/(alpha+beta) q^(alpha+beta)]
 
-p teacher, q student, by continuity where alpha, beta or their sum is 0: (1, 0) is the forward and (0, 1) the reverse
-KL. Only for alpha + beta = 1 do K tokens and a bucket give a lower bound, so a top-k signal is refused for the rest.
+p teacher, q student. Where alpha, beta or their sum is 0, D is the limit: (1, 0) is the forward and (0, 1) the reverse
+KL. A top-k signal gives a lower bound only for alpha + beta = 1, so it is refused for other values.
 
 abkd@openllama   the exponents of the paper's OpenLLaMA runs
-abkd@release     what the loop of the released GPT-2 script is hard-coded to: (0, 1), the reverse KL
+abkd@release     the values hard-coded in the loop of the released GPT-2 script: (0, 1), the reverse KL
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Config:
 
 
 class ABKD(Method):
-    """Alpha-beta divergence, between forward and reverse KL and beyond."""
+    """Alpha-beta divergence, which includes forward and reverse KL."""
 
     name, paper, Config = "abkd", "https://arxiv.org/abs/2505.04560", Config
     variants = {"openllama": {"alpha": 0.1, "beta": 0.8}, "release": {"alpha": 0.0, "beta": 1.0}}

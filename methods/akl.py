@@ -6,8 +6,9 @@ p teacher, q student. The head is the smallest set of the teacher's likeliest to
 |p - q| over head or tail; no gradient flows into w. The weight needs the teacher's whole distribution, so a top-k
 signal is refused.
 
-akl@release   the authors' code: the token that carries the mass past mu is left out of the head unless it is the
-              likeliest. TAID's copy masks sorted tokens against unsorted gaps: another objective, not offered.
+akl@release   the authors' code: the token at which the cumulative mass exceeds mu is left out of the head unless it
+              is the likeliest. TAID's copy applies a mask of sorted tokens to unsorted gaps, which is another
+              objective; it is not offered.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Config:
 
 
 class AKL(Method):
-    """Forward and reverse KL, mixed per token by where the gap lies."""
+    """Forward and reverse KL, weighted per token by the gaps in the head and in the tail."""
 
     name, paper, Config = "akl", "https://arxiv.org/abs/2404.02657", Config
     needs = Needs(teacher="signal", exact=True)

@@ -3,13 +3,13 @@
     L = (1/N) sum_t KL(p_t || alpha p_t + (1 - alpha) q_t)
     a step at share s = step / steps of the run, u uniform:
       u < phi (1 - s)   text that the student samples now; it enters a first-in-first-out buffer
-      else u < phi      text out of the buffer
+      else u < phi      text from the buffer
       else              reference responses of the data
-    phi <- min(1, phi + rise)   whenever the validation loss is at least epsilon above the one before
+    phi <- min(1, phi + rise)   whenever the validation loss is at least epsilon above the previous one
 
-p teacher, q student, phi the adaptive threshold (state ``threshold``). A replay from an empty buffer samples instead.
-Of the released code's settings the LM loss on pre-training text is not here: the harness has no such text. Its epochs
-end in a validation, and one stands before them; here one is due every ``validate_every`` steps.
+p teacher, q student, phi the adaptive threshold (state ``threshold``). While the buffer is empty, the student samples
+instead. The LM loss on pre-training text of the released code is left out, because the harness has no such text. The
+released code validates before the first epoch and after each; here a validation is due every ``validate_every`` steps.
 
 distillm@release     as the released code: phi rises with the loss since its last rise, not since the last validation,
                      and nothing is replayed before the buffer is full
@@ -63,6 +63,7 @@ class DistiLLM(Method):
         return self.state.get("threshold", self.config.threshold)
 
     def sources(self, step: Step) -> tuple[Source, ...]:
+        # ``step.draw`` is u, one uniform draw for the whole step.
         if step.draw < self.threshold * (1 - step.index / step.total):
             return (Source.STUDENT,)
         return (Source.REPLAY,) if step.draw < self.threshold else (Source.DATA,)

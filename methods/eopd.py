@@ -75,7 +75,7 @@ class EOPD(Method):
         return (p * (log_p - log_q.gather(-1, ids))).masked_fill(p == 0, 0).sum(-1)
 
     def weight(self, tokens: Tokens):
-        entropy = cross_entropy(tokens.teacher, tokens.teacher)  # of p with itself
+        entropy = cross_entropy(tokens.teacher, tokens.teacher)  # H(p), [N]
         return (entropy > self.config.tau).float()
 
     def card(self):

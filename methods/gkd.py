@@ -5,14 +5,14 @@
 
 p teacher, q student; beta is the teacher's weight in m, beta = 0 is forward and beta = 1 reverse KL. With
 probability lambda (``on_policy``) a step trains on the student's own samples, else on fixed text; no gradient
-flows through the sampling. As beta -> 0 the gradient tends to beta times that of the forward KL while beta = 0
-gives it in full: a sweep over beta is also one over step sizes.
+flows through the sampling. As beta -> 0 the gradient tends to beta times that of the forward KL, while beta = 0
+gives the full gradient: a sweep over beta also changes the step size.
 
 gkd@trl        TRL's GKDConfig: teacher weight 0.5, lambda 0.5, the other steps on the data's responses. Its sampling
                temperature of 0.9 is the recipe's [rollout]; the loss has temperature 1.
 gkd@distillm   teacher weight 0.1 (its lam is 0.9), half of the steps on student text, the others on data
 gkd@distillm2  teacher weight 0.9 (its alpha), every step on the teacher's and on the student's text, weight 1 each:
-               the mean over sequences of the mean over tokens, for both texts, added up
+               the sum over both texts of the mean over sequences of the mean over tokens
 """
 
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ class Config:
     )
     text: str = option(
         "teacher", "text of the other steps", choices=("teacher", "data", "both"), source="paper, section 3.1"
-    )  # both: every prompt twice, with the teacher's response and with the student's own
+    )  # both: every prompt twice, with the teacher's response and with the student's
     temperature: float = option(1.0, "of both distributions in the loss", low=0.05, high=100, source="paper")
 
 
 class GKD(Method):
-    """Generalised JSD on a mix of fixed and student-sampled text."""
+    """Generalised JSD on a mixture of fixed and student-sampled text."""
 
     name, paper, Config = "gkd", "https://arxiv.org/abs/2306.13649", Config
     needs = Needs(teacher="signal")
@@ -58,7 +58,7 @@ class GKD(Method):
     def objective(self, tokens: Tokens):
         c = self.config
         value = jsd(tokens.student, tokens.teacher, beta=c.beta, temperature=c.temperature)
-        # Of a step on both texts the loop takes the mean, not the sum.
+        # The loop takes the mean over both texts; the objective is their sum.
         return len(self.sources(tokens.step)) * value
 
     def card(self):

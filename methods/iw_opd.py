@@ -4,9 +4,9 @@
     w_t = 1 + gamma (1 - sum_{i<t} |A_i| / sum_i |A_i|)
 
 p teacher, q student, q_old the student that sampled y, r = q / q_old. The weight falls from 1 + gamma at the first
-token to 1 as the gap to the teacher is used up: early tokens decide what follows (pw_opd advises the opposite). Weights
-come from whole responses and carry no gradient. Dividing by sum w re-allocates signal without adding any; a code that
-divides by the number of tokens takes larger steps by the mean weight.
+token to 1 as the cumulative gap to the teacher approaches its total: early tokens determine the rest (pw_opd weights
+late ones). Weights are computed from whole responses and carry no gradient. Dividing by sum w redistributes the signal
+without adding any; code that divides by the number of tokens takes steps larger by the mean weight.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Config:
 
 
 class IWOPD(Method):
-    """On-policy reverse KL by advantage, early tokens weighted up."""
+    """On-policy reverse KL as an advantage, with larger weights on early tokens."""
 
     name, paper, Config = "iw_opd", "https://arxiv.org/abs/2606.22600", Config
     needs = Needs(teacher="signal", sequence_features=True)
@@ -35,8 +35,9 @@ class IWOPD(Method):
         return (Source.STUDENT,)
 
     def sequence_features(self, sequences: Sequences):
-        """[N, 2] weight and log p of each token; the second so that the teacher's softmax is taken once."""
+        """[N, 2] weight and log p of each token; log p is kept so that the teacher's softmax is computed once."""
         gaps = sequences.table((sequences.log_p - sequences.sampler()).abs())
+        # Share of the response's total gap before each token, [sequences, longest]; 0 where the total is 0.
         before = gaps.cumsum(1) - gaps
         used = before / gaps.sum(1, keepdim=True).clamp_min(torch.finfo(gaps.dtype).tiny)
         weight = 1 + self.config.gamma * (1 - sequences.flat(used).clamp(0, 1))

@@ -2,11 +2,11 @@
 
     L = (1/N) sum_t beta KL(p_t || m_t) + (1 - beta) KL(q_t || m_t),      m = beta p + (1 - beta) q
 
-p teacher, q student; beta is the teacher's weight in m (TRL's convention; harness.losses.jsd maps it to the others).
-beta = 0 is the forward and beta = 1 the reverse KL in full, although near the ends the divergence tends to 0. On the
-student's own text it is gkd.
+p teacher, q student; beta is the teacher's weight in m (TRL's convention; harness.losses.jsd gives the others).
+beta = 0 is the full forward and beta = 1 the full reverse KL, although the divergence tends to 0 near both ends. On the
+student's own text this is gkd.
 
-jsd@distillm   teacher weight 0.1: `js_distance` of distillm with its lam = 0.9; TAID's js_beta is 0.1 as well
+jsd@distillm   teacher weight 0.1: `js_distance` of distillm with lam = 0.9; TAID's js_beta is also 0.1
 """
 
 from dataclasses import dataclass

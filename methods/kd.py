@@ -2,9 +2,9 @@
 
     L = (1/N) sum_t KL(p_t || q_t),      KL(p || q) = sum_v p(v) log(p(v) / q(v))
 
-p teacher and q student, both at temperature tau, on fixed text. The value is a true KL (the teacher's entropy
-is not dropped). Hinton's factor tau^2 is not applied; as in all current language-model code the temperature
-therefore scales the step by about 1/tau^2.
+p teacher and q student, both at temperature tau, on fixed text. The value is the full KL, including the teacher's
+entropy. As in current language-model code, Hinton's factor tau^2 is not applied, so the temperature scales the
+gradient by about 1/tau^2.
 """
 
 from dataclasses import dataclass

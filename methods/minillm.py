@@ -4,16 +4,16 @@
     r_t = log p(y_t) - log q(y_t)                  R_t = sum_{t' >= t} discount^(t' - t) r_t' / (tokens from t on)
     w_t = q(y_t) / s(y_t)                          s = mixture p + (1 - mixture) q_old, the sampler of y
 
-p teacher, q student, q_old the student that sampled. The first term is exact for the own token, the second estimates
-what the token does to all later ones; R has no gradient, and in the first term neither has w. CE is the cross-entropy
-with the data's token, CE(p, q) the one with the teacher's distribution. Every text gives one update, so q = q_old up to
-rounding and PPO's clip never acts; the released code makes four passes over its samples. It also whitens R over each
-micro-batch, which would make the result depend on the split, and is left out. The paper's last term reads pre-training
-text; here it reads the reference responses of the labelled data.
+p teacher, q student, q_old the student that sampled. The first term is exact for the current token, the second
+estimates its effect on all later tokens. R has no gradient, and neither has w in the first term. CE is the
+cross-entropy with the data's token, CE(p, q) that with the teacher's distribution. Every text gives one update, so
+q = q_old up to rounding and PPO's clipping has no effect; the released code makes four passes over its samples. It also
+whitens R over each micro-batch, which makes the result depend on the split; this is left out. The paper's last term
+uses pre-training text; here it uses the reference responses of the labelled data.
 
-minillm@paper   the defaults by name
-minillm@trl     TRL's MiniLLMTrainer: own samples only, no LM term, the own token's reward in R, and R divided by
-                sum_{t' >= t} discount^(t' - t); its discount is 0, so that R_t = r_t
+minillm@paper   the defaults, by name
+minillm@trl     TRL's MiniLLMTrainer: the student's samples only, no LM term, R includes the current token's reward
+                and is divided by sum_{t' >= t} discount^(t' - t); its discount is 0, so R_t = r_t
 """
 
 from dataclasses import dataclass
@@ -60,12 +60,13 @@ class MiniLLM(Method):
         return (sampled, Source.DATA) if self.config.lm else (sampled,)
 
     def sequence_features(self, sequences: Sequences):
-        """[N, 2] return R and sampler's log-probability of each token."""
+        """[N, 2] return R and the sampler's log-probability of each token."""
         returns = sequences.discounted(sequences.log_p - sequences.log_q, self.config.discount)
         left = sequences.length - sequences.position
         if self.config.per == "discount":
             left = sequences.discounted(torch.ones_like(returns), self.config.discount)
         returns = returns / left
+        # Shift by one token, so that R starts after the current token; it is 0 at the last one.
         if not self.config.own_reward:
             later = sequences.table(returns).roll(-1, 1)
             later[:, -1] = 0
@@ -84,7 +85,7 @@ class MiniLLM(Method):
             return own
         data = tokens.from_source(Source.DATA)
         language = c.lm * ((1 - c.lm_kd) * entropy + c.lm_kd * cross_entropy(q, p))
-        # Twice, because the loop takes the mean over both sources and L adds up their means.
+        # The loop takes the mean over both sources, L is the sum of their means: hence the factor 2.
         return 2 * language.where(data, own)
 
     def card(self):

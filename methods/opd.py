@@ -4,9 +4,9 @@
 
 p teacher, q student, q_old the student that sampled y, sg stop-gradient, r the importance ratio. In expectation over y
 the gradient at r = 1 is c times that of the reverse KL of the token (discount = 0) or of the rest of the text
-(discount = 1). One update is made per batch of samples, so r = 1 up to rounding and is never clipped. Only the token
-that was sampled is looked at, of its whole distribution the teacher gives one number. q_old is at temperature 1
-whatever the sampling temperature is.
+(discount = 1). Each batch of samples gives one update, so r = 1 up to rounding and is not clipped. Of the
+teacher's distribution only the probability of the sampled token is used. q_old is at temperature 1, whatever the
+sampling temperature.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Config:
 
 
 class OPD(Method):
-    """Policy gradient on own samples with the reverse KL's one-sample estimate as advantage."""
+    """Policy gradient on the student's samples, with a one-sample estimate of the reverse KL as advantage."""
 
     name, paper, Config = "opd", "tinker-cookbook, tinker_cookbook/distillation", Config
 
@@ -36,6 +36,7 @@ class OPD(Method):
         return (Source.STUDENT,)
 
     def sequence_features(self, sequences: Sequences):
+        """[N] discounted advantage of each token."""
         return sequences.discounted(sequences.log_p - sequences.sampler(), self.config.discount)
 
     def objective(self, tokens: Tokens):

@@ -2,8 +2,8 @@
 
     L = (1/N) sum_t KL(q_t || p_t),      KL(q || p) = sum_v q(v) log(q(v) / p(v))
 
-p teacher and q student, both at temperature tau. Mode seeking: the student is charged for mass where the
-teacher has none. The text is fixed here; on the student's own text it is gkd with beta = 1, on_policy = 1.
+p teacher and q student, both at temperature tau. Mode seeking: the student is penalised for mass where the teacher has
+none. The text is fixed; on the student's own text this is gkd with beta = 1, on_policy = 1.
 """
 
 from dataclasses import dataclass

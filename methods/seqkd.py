@@ -2,8 +2,8 @@
 
     L = (1/N) sum_t -log q(y_t | x, y_<t)        y sampled from the teacher
 
-q student, y teacher's response to an unlabelled prompt, N response tokens of the optimizer step. The paper
-takes the mode of the teacher (beam search); how the teacher is sampled here is the recipe's [teacher_text].
+q student, y the teacher's response to an unlabelled prompt, N response tokens of the optimizer step. The paper takes
+the mode of the teacher (beam search); here the recipe's [teacher_text] sets how the teacher samples.
 """
 
 from harness.losses import cross_entropy

@@ -2,8 +2,8 @@
 
     L = (1/N) sum_t -log q(y_t | x, y_<t)        y from the labelled data
 
-q student, y reference response, N response tokens of the optimizer step. No teacher takes part, so it sees
-only the labelled examples. Source: the maximum-likelihood baseline of every distillation paper.
+q student, y the reference response, N response tokens of the optimizer step. It uses no teacher and only the labelled
+examples. Source: the maximum-likelihood baseline of distillation papers.
 """
 
 from harness.losses import cross_entropy

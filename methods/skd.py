@@ -3,9 +3,10 @@
     L = mean over sequences of mean_t D(p_t, q_t)      on text that both models write together:
     y_t ~ q, and where y_t is not among the top_k likeliest tokens of p, y_t ~ p instead
 
-p teacher, q student, D the forward KL. Both sample at temperatures and nuclei of their own, which never touch the loss.
-The released code lets the student run ahead by five tokens and throws away what follows a rejected one; token by
-token, as here, the text has the same distribution. Every sequence counts alike, as at the released batch of one.
+p teacher, q student, D the forward KL. Each model samples with its own temperature and top-p, which do not enter the
+loss. The released code lets the student propose five tokens at a time and discards those after a rejected one; sampling
+token by token, as here, gives text of the same distribution. All sequences have equal weight, as with the released
+batch size of one.
 
 skd@jsd   D is the JSD at 1/2
 """
@@ -32,7 +33,7 @@ class Config:
 
 
 class SKD(Method):
-    """KL on text that the student proposes and the teacher corrects."""
+    """KL on text whose tokens the student proposes and the teacher accepts or replaces."""
 
     name, paper, Config = "skd", "https://arxiv.org/abs/2410.11325", Config
     variants = {"jsd": {"divergence": "jsd"}}

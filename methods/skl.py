@@ -2,10 +2,10 @@
 
     L = (1/N) sum_t KL(p_t || alpha p_t + (1 - alpha) q_t)
 
-p teacher, q student; alpha is the weight of the teacher, the KL's own first argument: alpha = 0 is the forward KL and
-alpha = 1 is 0 for any student. The skew keeps the gradient bounded where the student gives a token no mass. distillm
-logs the value without the teacher's entropy; this one is a true KL. With the adaptive threshold and the replay buffer
-of the paper it is the method distillm.
+p teacher, q student; alpha is the weight of the teacher, the first argument of the KL: alpha = 0 is the forward KL, and
+alpha = 1 gives 0 for any student. The skew bounds the gradient where the student gives a token no mass. The released
+code logs the value without the teacher's entropy; this is the full KL. The method distillm adds the paper's adaptive
+threshold and replay buffer.
 """
 
 from dataclasses import dataclass

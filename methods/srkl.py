@@ -2,10 +2,10 @@
 
     L = (1/N) sum_t KL(q_t || (1 - alpha) p_t + alpha q_t)
 
-p teacher, q student; alpha is the weight of the student, the KL's own first argument: alpha = 0 is the reverse KL and
-alpha = 1 is 0 for any student. The gradient flows through both places of q.
+p teacher, q student; alpha is the weight of the student, the first argument of the KL: alpha = 0 is the reverse KL, and
+alpha = 1 gives 0 for any student. The gradient flows through both occurrences of q.
 
-srkl@detached   stops it in the mixture: the same value but another gradient, as in distillm-2's released code
+srkl@detached   no gradient through the mixture: the same value with another gradient, as in distillm-2's released code
 """
 
 from dataclasses import dataclass

@@ -5,12 +5,12 @@
     r <- min(end, max(linear(step), r + rate sigmoid(m) (1 - r)))
 
 q student, z_S and z_T the logits of student and teacher, r the interpolation (state ``ratio``, the paper's t), sg
-stop-gradient. The target starts near the student and moves to the teacher; r = 1 is the forward KL. r moves once per
-optimizer step, from the loss of the whole step over all processes; the released code moves it at every micro-batch
-from the local loss, so that it drifts between processes.
+stop-gradient. The target starts near the student and moves to the teacher; r = 1 is the forward KL. r is updated once
+per optimizer step, from the loss of the whole step over all processes; the released code updates it at every
+micro-batch from the local loss, so its values differ between processes.
 
-taid@release     m follows the cross-entropy -sum p^r log q, which also reacts to the entropy of the target
-taid@stablelm    the start of the paper's StableLM pair
+taid@release     m follows the cross-entropy -sum p^r log q, which also depends on the entropy of the target
+taid@stablelm    the initial r of the paper's StableLM pair
 """
 
 from dataclasses import dataclass
@@ -51,6 +51,7 @@ class TAID(Method):
 
     def objective(self, tokens: Tokens):
         r, q, tau = self.ratio, tokens.student, self.config.temperature
+        # Interpolate in float32 at least: in bfloat16 the target would lose small changes of r. All are [N, V].
         own, teacher = (z if z.dtype == torch.float64 else z.float() for z in (q.detach(), tokens.teacher))
         target = (1 - r) * own + r * teacher
         value = forward_kl(q, target, temperature=tau)
@@ -64,6 +65,7 @@ class TAID(Method):
         momentum = self.state.get("momentum", 0.0)
         linear = c.start + (c.end - c.start) * (step.index + 1) / step.total
         moved = self.ratio
+        # The adaptive part needs a loss to compare with, so it starts at the second step.
         if before is not None:
             gain = (before - now) / before if before else 0.0
             momentum = c.momentum * momentum + (1 - c.momentum) * gain

@@ -1,9 +1,9 @@
-"""The teacher itself: the mark that a student is measured by, and the one of the recovery ratio."""
+"""The teacher itself: the upper reference of the tables; its recovery ratio is 1."""
 
 from harness.method import ReferencePoint
 
 
 class Teacher(ReferencePoint):
-    """The teacher as it comes: a point of reference, not a method."""
+    """The teacher, unchanged: a point of reference, not a method."""
 
     name, evaluates = "teacher", "teacher"

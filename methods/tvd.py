@@ -2,8 +2,8 @@
 
     L = (1/N) sum_t TV(p_t, q_t),      TV(p, q) = 1/2 sum_v |p(v) - q(v)|
 
-p teacher, q student. Symmetric and bounded: a token costs at most 1, whatever the student thinks of it. Where p = q
-the subgradient is 0. The paper distils on text of both models; on which text it runs here is a setting.
+p teacher, q student. Symmetric and bounded: the value of a token is at most 1. Where p(v) = q(v) the subgradient is 0.
+The paper distils on text of both models; here the text is a setting.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The student as it comes: the floor of every table, and the zero of the recovery ratio."""
+"""The student before training: the lower reference of the tables; its recovery ratio is 0."""
 
 from harness.method import ReferencePoint
 

@@ -7,8 +7,8 @@ strength of the update, while the teacher keeps giving its direction. This file 
     L = sum_t w_t D(p_t, q_t) / sum_t w_t,      w_t = g(kappa (v^T_s - v^S_s))      for every token t of step s
 
 p teacher, q student, D the base divergence, g the gate, stop-gradient on w. A step s is a token, a line or a
-sentence. Dividing by sum w re-allocates signal between steps without shrinking it; w = 1 is the base method.
-The teacher's step is scored like the student's and may be found invalid.
+sentence. Dividing by sum w redistributes the signal between steps without reducing it; w = 1 is the base method.
+The teacher's step is scored like the student's and may be invalid too.
 
 likelihood  v^T_s = mean_{t in s} p_t(argmax p_t),  v^S_s = mean_{t in s} p_t(argmax q_t)
             both proposals under the teacher's distribution, no extra model; a doubtful teacher has a low v^T
@@ -60,7 +60,7 @@ class Config:
 
 
 class VCRD(Method):
-    """Reconstruction: a divergence whose strength follows the validity gap of both models' next steps."""
+    """Reconstruction: a divergence weighted by the validity gap between both models' next steps."""
 
     name, paper, Config = "vcrd", "https://arxiv.org/abs/2605.04078", Config
     reconstruction, without_checker = True, "method.validity=likelihood"
@@ -92,10 +92,11 @@ class VCRD(Method):
         return w
 
     def _likelihood(self, tokens: Tokens):
-        """[N, 2] mean probability, under the teacher, of what each model proposes along the token's step."""
+        """[N, 2] validity of both models' proposals: their mean probability under the teacher over the token's step."""
         p = tokens.teacher.float().softmax(-1)
         proposed = torch.stack([tokens.teacher.argmax(-1), tokens.student.argmax(-1)], -1)
         v = p.gather(-1, proposed)
+        # Mean over the tokens of each step, given back to every token of the step.
         steps = tokens.segment_id
         total = torch.zeros(int(steps[-1]) + 1, 2, device=v.device).index_add_(0, steps, v)
         return (total / steps.bincount()[:, None])[steps]

@@ -1,6 +1,6 @@
 """AIME 2024, I and II: 30 problems with integer answers from 000 to 999, as Qwen2.5-Math evaluates them.
 
-Seven answers have leading zeros (033), which stand for the same number.
+Seven answers have leading zeros: 033 equals 33.
 """
 
 from harness.grading.maths.task import Gold, MathsTask, prompt

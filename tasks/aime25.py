@@ -1,7 +1,7 @@
 """AIME 2025, I and II: 30 problems with integer answers from 0 to 999, as AReaL evaluates them.
 
-In three problems of the file a command lost its backslash to JSON: ``\\frac`` became a form feed and ``rac``. It is
-given back.
+In three problems of the file, JSON read the backslash of a command as an escape: ``\\frac`` became a form feed and
+``rac``. The command is restored.
 """
 
 from harness.grading.maths.task import Gold, MathsTask, prompt

@@ -4,7 +4,7 @@ from harness.grading.instruction.alpaca_items import AlpacaItems
 
 
 class AlpacaEval(AlpacaItems):
-    """Win rate against text-davinci-003 on 805 instructions, asked in AlpacaEval 1's words by default."""
+    """Win rate against text-davinci-003 on 805 instructions, by default with the judge prompt of AlpacaEval 1."""
 
     name = "alpaca_eval"
     version = "2"

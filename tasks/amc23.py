@@ -1,6 +1,6 @@
 """AMC 2023: the 40 problems of AMC 12A and 12B with an integer answer, as Qwen2.5-Math evaluates them.
 
-The file holds its answers as floats (27.0), which a comparison of strings never matches.
+The file has its answers as floats (27.0), which never equal an integer as strings.
 """
 
 from harness.grading.maths.task import Gold, MathsTask, prompt

@@ -1,6 +1,6 @@
 """Evol-Instruct test set: 218 evolved instructions; a judge compares each response with gpt-3.5-turbo's.
 
-The instructions are WizardLM's, the reference responses DistiLLM-2's, whose file also fixes their order.
+The instructions are WizardLM's; the reference responses and the order are DistiLLM-2's.
 """
 
 from harness.grading.instruction.pairwise import PairwiseTask

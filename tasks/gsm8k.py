@@ -1,6 +1,7 @@
-"""GSM8K, the test set: 1,319 word problems. The gold stands after ``####``; so may an answer, besides a box.
+"""GSM8K, the test set: 1,319 word problems. The reference answer follows ``####``.
 
-The rows carry no id: a problem's id is its place in the file, from 0.
+A completion may give its answer in a box or after ``####``. The rows have no id: a problem's id is its position in the
+file, from 0.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
-"""HumanEval: 164 functions from signature and docstring, tested on EvalPlus' ``base`` inputs.
+"""HumanEval: 164 functions to write from signature and docstring, tested on EvalPlus' ``base`` inputs.
 
-These are the tests of OpenAI's file as EvalPlus runs them, against its own canonical solutions; this is what
-papers table beside HumanEval+. OpenAI's own ``check`` functions differ on a problem or two.
+These are the tests of OpenAI's file as EvalPlus runs them, against its own canonical solutions; papers report this
+score with HumanEval+. OpenAI's own ``check`` functions differ on one or two problems.
 """
 
 from harness.grading.code import openai_checks
@@ -11,7 +11,7 @@ from harness.task import Protocol
 
 
 class HumanEval(CodeTask):
-    """EvalPlus' base tests only; ``humanevalplus`` adds the others."""
+    """EvalPlus' base tests only; ``humanevalplus`` adds the plus tests."""
 
     name, version = "humaneval", "2"
     dataset = HUMANEVAL_PLUS

@@ -1,7 +1,7 @@
 """MBPP: the 378 problems of MBPP+ v0.2.0 on EvalPlus' ``base`` inputs, asked with one assert shown.
 
-"MBPP" names at least four sets of problems (974, 500, 257 and these 378); this one is tabled beside MBPP+.
-Version 0.1.0 had 399 problems, of which 21 were broken: the two are not to be compared.
+"MBPP" names at least four sets of problems (974, 500, 257 and these 378); papers report this one with MBPP+. Scores on
+version 0.1.0, whose 399 problems included 21 broken ones, are not comparable.
 """
 
 from harness.grading.code.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
@@ -9,7 +9,7 @@ from harness.grading.code.task import MBPP_PLUS, MBPP_STOP, CodeTask
 
 
 class MBPP(CodeTask):
-    """EvalPlus' base tests only; ``mbppplus`` adds the others."""
+    """EvalPlus' base tests only; ``mbppplus`` adds the plus tests."""
 
     name, version = "mbpp", "2"
     dataset = MBPP_PLUS

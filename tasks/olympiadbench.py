@@ -1,7 +1,7 @@
 """OlympiadBench, English open-ended text-only maths (OE_TO_maths_en_COMP): the 675 rows of Qwen2.5-Math.
 
-The gold is the first element of ``final_answer``, its dollar signs aside. Order, brackets, units and the one
-tolerance of the file are honoured.
+The reference answer is the first element of ``final_answer`` without dollar signs. Order, brackets, units and the
+one tolerance in the file apply.
 """
 
 from harness.errors import BadInput
@@ -9,7 +9,7 @@ from harness.grading.maths.task import Gold, MathsTask, prompt
 from harness.task import Dataset
 from harness.types import Problem
 
-# Golds that no reader can take as written, by id.
+# Malformed reference answers with their corrections, by id.
 REPAIRS = {
     "1965": "$f(x)=a x+b$",  # the conditions on a and b follow in words
     "1970": "$(-\\infty, 0) \\cup\\{1\\}$",  # a full stop after the closing dollar sign

@@ -1,7 +1,7 @@
-"""Vicuna bench: 80 questions, as the part of AlpacaEval that has reference responses to all of them.
+"""Vicuna bench: 80 questions, taken from AlpacaEval, which has a reference response to each of them.
 
-The original compared with GPT-3.5 by a GPT-4 score and published reference answers to 10 questions only.
-AlpacaEval holds the same 80 questions in the same order, each with a response of text-davinci-003.
+The original compared with GPT-3.5 by a score of GPT-4, and published reference answers to only 10 questions.
+AlpacaEval has the same 80 questions in the same order, each with a response of text-davinci-003.
 """
 
 from harness.grading.instruction.alpaca_items import AlpacaItems

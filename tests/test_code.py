@@ -380,7 +380,7 @@ def test_expected_outputs_are_kept_checked_and_never_pickled(tmp_path, monkeypat
 
 
 def test_a_broken_canonical_solution_is_no_wrong_answer():
-    with pytest.raises(RunFailed, match=r"Micro/0: the canonical solution did not run through: .* at input 1"):
+    with pytest.raises(RunFailed, match=r"Micro/0: the canonical solution did not complete: .* at input 1"):
         verdict(WHOLE, canonical_solution="    return a / 0\n")
 
 

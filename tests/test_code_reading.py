@@ -191,5 +191,5 @@ def test_a_program_with_a_marker_in_its_string_is_run_whole():
 def test_the_names_of_what_was_mended():
     problem = CodeProblem.of(ROW, 1, False)
     found = read(problem, "<think>x</think>return\u00a0a + b<|im_end|>", HUMANEVAL_STOP)
-    assert found.mends == ("thoughts", "end marker", "odd spaces", "first indentation")
+    assert found.repairs == ("thoughts", "end marker", "odd spaces", "first indentation")
     assert found.program.endswith("    return a + b")

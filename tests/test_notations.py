@@ -42,8 +42,8 @@ def test_every_refused_case_says_why_and_no_case_stands_in_two_places():
     ("text", "words"),
     [
         ("[[gold]\n", "not readable as TOML"),
-        ("[[gold]]\ntext='1'\nright=['1','1']\n[gold.wrong]\n", "'1' stands twice under the gold '1'"),
-        ("[[gold]]\ntext='1'\nright=['1']\n[gold.wrong]\n'sign'=['1']\n", "'1' stands twice"),
+        ("[[gold]]\ntext='1'\nright=['1','1']\n[gold.wrong]\n", "'1' is listed twice under the gold '1'"),
+        ("[[gold]]\ntext='1'\nright=['1']\n[gold.wrong]\n'sign'=['1']\n", "'1' is listed twice"),
         ("[[gold]]\ntext='1'\nrigth=['1']\n", "unknown key 'rigth'"),
         ("[[gold]]\ntext='1'\nright=['1']\n", "gold 1 has no 'wrong'"),
         ("whole=true\n", "no [[gold]]"),
@@ -95,7 +95,7 @@ def test_a_sound_grader_is_green(monkeypatch, capsys):
 def test_a_case_takes_the_way_of_a_whole_task_and_leaves_the_task_as_it_was():
     task = open_task(world.ANY_ANSWER)
     before = list(task.items)
-    wrong = notations.held_against_task(task, [case("8", True), case("9", False), case("9", True), case("08.0", False)])
+    wrong = notations.check_task(task, [case("8", True), case("9", False), case("9", True), case("08.0", False)])
     assert [(c.answer, c.right) for c, _ in wrong] == [("9", True), ("08.0", False)] and task.items == before
 
 

@@ -231,7 +231,7 @@ def test_a_benchmark_without_rows_and_a_grader_that_fails_on_some_text(world, tm
         changed(PARITY, (VERDICT, f"if text.strip() not in TEXTS: 1 / 0\n        {VERDICT}"))
     )
     (tmp_path / "t.py").write_text(
-        (tmp_path / "t.py").read_text() + f"\n\nTEXTS = {[t.strip() for t in benchmarks.TRIED]}\n"
+        (tmp_path / "t.py").read_text() + f"\n\nTEXTS = {[t.strip() for t in benchmarks.SMOKE_TEXTS]}\n"
     )
     assert world(method="sft") == 1
     line = the_line(capsys)

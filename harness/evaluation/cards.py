@@ -1,6 +1,6 @@
-"""Protocol cards: everything that a benchmark's score depends on besides the model, under one hash.
+"""Protocol cards: everything that a benchmark's score depends on besides the model, with one hash.
 
-The hash needs the data, because it covers every prompt. Two protocols with one hash measure the same.
+The hash covers every prompt, so it needs the data. Two protocols with the same hash measure the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``harness check --method`` and ``--task``: the conformance suite of :mod:`harness.testing`, as lines for people."""
+"""``harness check --method`` and ``--task``: runs the conformance suite of :mod:`harness.testing` and reports it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from harness.evaluation.benchmarks import locate
 from harness.plan import settings_of, variants_of
 from harness.task import Task
 
-ROWS = 5  # of a benchmark: every text of the suite is graded twice on each
+ROWS = 5  # rows of a benchmark; every text of the suite is graded twice on each
 
 
 @dataclass
 class Conformed:
-    """What the suite found of one method or task: the lines of what was checked, and the promise that is broken."""
+    """The result for one method or task: a line per check, and the first violation of the contract, if any."""
 
     name: str
     checked: list[str] = field(default_factory=list)
@@ -24,11 +24,11 @@ class Conformed:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing was left out for want of rows or a judge, and no promise is broken."""
+        """Whether no check was skipped for lack of rows or a judge, and the contract holds."""
         return not self.broken and not any(line.startswith(testing.LEFT_OUT) for line in self.checked)
 
     def take(self, lines: Iterator[str]) -> Conformed:
-        """Goes through the checks up to the first broken promise."""
+        """Runs the checks up to the first violation; returns this object."""
         try:
             for line in lines:
                 self.checked.append(line)
@@ -38,7 +38,7 @@ class Conformed:
 
 
 def methods(names: Sequence[str]) -> list[Conformed]:
-    """Each method, with each of its variants where none is named. Raises BadInput for what is no method at all."""
+    """Checks each method, with all its variants unless one is named. Raises BadInput for an unknown method."""
     found = []
     for name in names:
         cls = registry.find(registry.METHODS, registry.split(name)[0])
@@ -57,7 +57,7 @@ def _method(cls: type, label: str, settings: Mapping[str, Any]) -> Iterator[str]
 
 
 def task(name: str) -> Conformed:
-    """A task on its first rows, as far as they are at hand and a judge's word is known. Raises BadInput for no task."""
+    """Checks a task on its first rows, if available. Raises BadInput for an unknown task."""
     found, world = locate(name)
     rows, judge = _rows(found, world)
     return Conformed(name).take(testing.task_checks(found, rows, judge))
@@ -73,7 +73,7 @@ def _rows(found: type[Task], world: str) -> tuple[Sequence[Mapping[str, Any]] | 
 
 
 def text(found: Conformed) -> str:
-    """A line for what was checked and, last, what is broken."""
+    """The report: a line per check, then the violation or "conforms"."""
     marks = ["--" if line.startswith(testing.LEFT_OUT) else "ok" for line in found.checked]
     lines = [found.name, *(f"  {mark}  {line}" for mark, line in zip(marks, found.checked, strict=True))]
     return "\n".join([*lines, f"  broken  {found.broken}" if found.broken else "  conforms"])

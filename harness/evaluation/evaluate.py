@@ -130,7 +130,7 @@ def prompt_warnings(task: Task, problems: Sequence[Problem], generator: Any, dec
         return [f"{task.title}: {warning}" for warning in generator.warnings([], decoding)]
     found = [f"{task.title}: {w}" for w in generator.warnings([problem.prompt for problem in problems], decoding)]
     # Whether the tokenizer gives back what the task writes; a server's tokenizer is not known.
-    lost = round_trip.tried(task, generator, problems).warning if hasattr(generator, "tokenizer") else None
+    lost = round_trip.check_task(task, generator, problems).warning if hasattr(generator, "tokenizer") else None
     return [*found, lost] if lost else found
 
 

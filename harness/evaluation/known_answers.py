@@ -1,7 +1,7 @@
-"""Completions whose verdict is known beforehand: golds that must pass, and wrong ones that must not.
+"""Completions with known verdicts: reference answers, which must be accepted, and wrong ones, which must be refused.
 
-Golds are written as a model would write them, so that they take the whole way of a completion: box or fence,
-extraction, sanitiser, sandbox, comparison. Among the wrong ones are the traps that graders fell for.
+Reference answers are written as a model would write them, in a box or a code fence, so that they pass through the whole
+grader: extraction, sanitiser, sandbox, comparison. The wrong ones include exploits that have deceived graders.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from harness.evaluation.metric_of import metric_of
 from harness.task import Task
 
-NO_GOLD = "123454321"  # the answer of no problem that ships
-TRAPPED = 1  # problems of a task that meet the costly traps, which spend seconds until a limit ends them
+NO_GOLD = "123454321"  # not the answer of any shipped problem
+TRAPPED = 1  # problems per task that get the slow exploits, which run for seconds until a limit ends them
 
 
 @dataclass(frozen=True)
 class KnownAnswer:
-    """``passes``: whether ``text`` must be graded right. ``kind`` says in words what it is."""
+    """A completion and its verdict: ``passes`` if ``text`` must be accepted. ``kind`` describes it."""
 
     problem_id: str
     text: str
@@ -34,7 +34,7 @@ def known_answers(task: Task) -> list[KnownAnswer]:
 
 
 def _stated(task: Task) -> Iterator[KnownAnswer]:
-    """What any task can state: a method ``gold_completion(problem)``."""
+    """For any task with a method ``gold_completion(problem)``: its text, and the empty completion as a wrong one."""
     if hasattr(task, "gold_completion"):
         for problem in task.items:
             yield KnownAnswer(problem.id, task.gold_completion(problem), "gold", True)
@@ -115,19 +115,20 @@ def _code(task: Task) -> Iterator[KnownAnswer]:
 
 
 def fenced(program: str) -> str:
-    """A program as a chat model gives it."""
+    """A program in a code block, as a chat model writes it."""
     return f"Here is the function:\n\n```python\n{program.rstrip()}\n```\n"
 
 
 def _truncated(program: str, name: str) -> str:
-    """The fenced program up to the first statement of its entry point, which the length limit cuts in two."""
+    """The fenced program, cut off within the first statement of its entry point."""
+    # The last definition counts: helpers of the prompt come before it.
     lines = program.rstrip().split("\n")
     start = max(i for i, line in enumerate(lines) if re.match(rf"def {re.escape(name)}\s*\(", line))
     return "Here is the function:\n\n```python\n" + "\n".join([*lines[: start + 1], "    return ((("])
 
 
 def _instruction(task: Task) -> Iterator[KnownAnswer]:
-    """Of the micro world, whose judge works the answers out; a real judge's word is not known beforehand."""
+    """For the micro world, whose judge computes the right answers; the verdicts of other judges are not known."""
     if task.data.world != "micro":
         return
     from harness.micro.world import held_out

@@ -1,8 +1,8 @@
-"""``--task lm_eval:NAME``: any of lm-eval's own tasks, asked and graded by lm-eval, in our records.
+"""``--task lm_eval:NAME``: any task of lm-eval, prompted and graded by lm-eval, with the score in a record.
 
-For regressions of general ability. Prompts, extraction and grading are lm-eval's, under its version of the
-task; our sandbox, protocols and graders play no part. ``lm_eval:FOLDER/NAME`` takes the task from a folder of
-task files, without the scan of the built-in ones.
+To detect regressions of general ability. Prompts, extraction and grading are lm-eval's, under its version of the task;
+the harness' sandbox, protocols and graders are not used. ``lm_eval:FOLDER/NAME`` loads the task from a folder of task
+files, without scanning the built-in ones.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class LmEvalTask(Task):
-    """One of lm-eval's tasks. Its score is the task's first metric that lies in [0, 1] for every document.
+    """A task of lm-eval. The score is its first metric that is in [0, 1] for every document.
 
-    lm-eval reads an answer through each of the task's filters (strict-match, flexible-extract, …); each gives a metric
-    of its own. The score is that of the first one, the others stand beside it.
+    lm-eval extracts an answer with each of the task's filters (strict-match, flexible-extract, …) and computes every
+    metric for each of them. The score uses the first filter; the others are reported besides.
     """
 
     family, metric, grader = "lm-eval", "lm-eval", "lm-eval"
@@ -43,7 +43,7 @@ class LmEvalTask(Task):
         self.decoding = _decoding(self.lm_eval_task)
         self.filters = _filters(self.lm_eval_task)
         self.extractor = f"lm-eval's filter {self.filters[0]!r}" + _besides(self.filters[1:])
-        self.by_filter: dict[str, dict[str, float]] = {}  # known once it has run, where there are several
+        self.by_filter: dict[str, dict[str, float]] = {}  # filled by measure() if there are several filters
         rows = list(self.lm_eval_task.eval_docs)
         content = json.dumps(rows, sort_keys=True, default=str).encode()
         super().__init__(Data(rows, hashlib.sha256(content).hexdigest(), f"lm-eval's task {name}"))
@@ -66,12 +66,13 @@ class LmEvalTask(Task):
         } | ({"score_filter": self.filters[0], "filters": self.filters} if len(self.filters) > 1 else {})
 
     def measure(self, generator: Generator, limit: int | None, seed: int) -> tuple[list[dict[str, Any]], str]:
-        """One row per document, and the first prompt. Raises RunFailed where lm-eval fails or scores nothing."""
+        """One row per document, and the first prompt. Raises RunFailed if lm-eval fails or gives no such metric."""
         from harness.models.lm_eval_adapter import run_lm_eval_task
 
         found = run_lm_eval_task(self.bare, generator, limit, loaded=dict(self.loaded), seed=seed)
         samples = found["samples"][self.bare]
         higher = found["higher_is_better"][self.bare]
+        # lm-eval returns one row per document and filter; the score uses the rows of the first filter.
         groups = {name: [s for s in samples if s.get("filter", self.filters[0]) == name] for name in self.filters}
         first = groups[self.filters[0]]
         metric = _fraction(first, higher)
@@ -82,12 +83,12 @@ class LmEvalTask(Task):
         return [_row(sample, metric) for sample in first], str(first[0]["arguments"][0][0])
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Every metric under every filter, where the task has several filters: means over the documents."""
+        """The mean of every metric under every filter, if the task has several filters."""
         return super().measures(graded) | ({"filters": self.by_filter} if self.by_filter else {})
 
 
 def open_lm_eval_task(name: str) -> LmEvalTask:
-    """``NAME``, or ``FOLDER/NAME``. Raises BadInput for an unknown task, RunFailed where its data cannot be had."""
+    """Opens ``NAME`` or ``FOLDER/NAME``. Raises BadInput for an unknown task, RunFailed if its data is missing."""
     from harness.models.lm_eval_adapter import load_lm_eval_task
 
     folder, slash, bare = name.rpartition("/")
@@ -97,16 +98,16 @@ def open_lm_eval_task(name: str) -> LmEvalTask:
 
 
 def _decoding(lm_eval_task: Any) -> Decoding:
-    """The task's own settings. Raises BadInput for one that our generators do not have."""
+    """The task's own decoding. Raises BadInput for a setting that the harness' generators do not support."""
     from harness.models.lm_eval_adapter import decoding_from
 
     if lm_eval_task.OUTPUT_TYPE != "generate_until":
-        return Decoding(max_new_tokens=0)  # continuations are scored, none is made
+        return Decoding(max_new_tokens=0)  # the task scores continuations and generates none
     return decoding_from(lm_eval_task.get_config("generation_kwargs") or {}, lm_eval_task.get_config("task"))
 
 
 def _filters(lm_eval_task: Any) -> list[str]:
-    """The names of the task's filters in its own order; lm-eval's for a task that states none is ``none``."""
+    """The names of the task's filters in order; lm-eval calls the filter of a task without any ``none``."""
     return [each.name for each in getattr(lm_eval_task, "_filters", [])] or ["none"]
 
 
@@ -115,7 +116,7 @@ def _besides(names: Sequence[str]) -> str:
 
 
 def _means(samples: Sequence[Mapping[str, Any]], higher_is_better: Mapping[str, bool]) -> dict[str, float]:
-    """The mean of every metric that is a number for each of the documents."""
+    """The mean of every metric that is a number for every document."""
     found = {}
     for metric in higher_is_better:
         values = [sample.get(metric) for sample in samples]
@@ -125,7 +126,7 @@ def _means(samples: Sequence[Mapping[str, Any]], higher_is_better: Mapping[str, 
 
 
 def _fraction(samples: Sequence[Mapping[str, Any]], higher_is_better: Mapping[str, bool]) -> str | None:
-    """The first metric of which more is better and which is a number in [0, 1] everywhere."""
+    """The first metric where higher is better and every document has a value in [0, 1]; None if there is none."""
     for metric, better in higher_is_better.items():
         values = [sample.get(metric) for sample in samples]
         if better and values and all(isinstance(v, int | float) and 0 <= v <= 1 for v in values):

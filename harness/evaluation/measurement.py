@@ -1,4 +1,4 @@
-"""How a trained student is measured on a task, decided before any work: decoding, protocol, identity."""
+"""Determines, before any work, how a student is measured on a task: decoding, protocol, identity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measurement:
-    """``protocol`` is everything that the score depends on besides the weights; ``identity`` adds the training."""
+    """``protocol``: all that the score depends on besides the weights. ``identity``: hash of training and protocol."""
 
     decoding: Decoding
     protocol: dict[str, Any]
@@ -28,10 +28,10 @@ class Measurement:
 
 
 def of(plan: Plan, training: TrainingRun, task: Task) -> Measurement:
-    """The measurement that ``harness run`` would make of a training run on a task."""
+    """The measurement that ``harness run`` makes of a training run on a task."""
     evaluation = plan.recipe.evaluation
     decoding = evaluate.decoding_of(task, evaluation)
-    # Stop strings end what a model continues; they never end a chat reply, and the protocol says so.
+    # Stop strings apply to continuations of plain text only, not to chat replies; the protocol records that.
     if decoding.stop and not task.measures_itself and _replies(plan, task):
         decoding = dataclasses.replace(decoding, stop=())
     protocol = evaluate.protocol_of(task, decoding, evaluation.limit, plan.template)
@@ -39,7 +39,7 @@ def of(plan: Plan, training: TrainingRun, task: Task) -> Measurement:
 
 
 def cells(plan: Plan) -> Iterator[tuple[TrainingRun, Task, str | None]]:
-    """In the order of a run: the training run, the task, and the run id of what is recorded, or None."""
+    """All pairs of training run and task in the order of a run, with the run id of an existing record, or None."""
     for training in plan.trainings:
         for task in plan.tasks:
             existing = plan.store.find(of(plan, training, task).identity)

@@ -1,17 +1,17 @@
-"""Right and wrong answers in other notations, by kind of gold, held against the maths grader.
+"""Checks the maths grader on right and wrong answers in other notations than the reference, by kind.
 
-The cases are data: ``harness/evaluation/answers/KIND.toml``, written by hand and checked by exact evaluation, never
-taken from what the grader says. A file is a list of golds; each has its ``right`` answers and, by reason, its ``wrong``
-ones:
+The cases are data files, ``harness/evaluation/answers/KIND.toml``, written by hand and verified by exact evaluation,
+never generated from verdicts of the grader. A file lists reference answers (golds), each with ``right`` answers and,
+by reason, ``wrong`` ones:
 
     [[gold]]
-    text = '\\frac{1}{2}'              # and, where they apply, several, interval, unit, tolerance: the fields of a Gold
+    text = '\\frac{1}{2}'              # optional: several, interval, unit, tolerance, the fields of a Gold
     right = ['0.5', '½']
     [gold.wrong]
     'the reciprocal' = ['2']
 
-An answer is put into a box, the way that a model writes it. With ``whole = true`` above the golds it is a text with
-boxes of its own; with ``frames`` each answer stands in each frame in place of the ``@``.
+An answer is put into a box, as a model writes it. With ``whole = true`` at the top of the file it is a whole text with
+its own boxes; with ``frames`` each answer replaces the ``@`` of each frame.
 
     python -m harness.evaluation.notations > results/grading/notations.md
 """
@@ -34,15 +34,15 @@ from harness.types import Completion, Problem, Prompt
 
 FOLDER = Path(__file__).parent / "answers"
 RULES = ("several", "interval", "unit", "tolerance")
-CHUNK = 128  # cases graded between two signs of life
-THROUGH_A_TASK = 10  # every tenth case also takes the way of a whole task
+CHUNK = 128  # cases graded between progress updates
+THROUGH_A_TASK = 10  # every tenth case is also graded by a whole task
 
 Progress = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One answer as a completion (``text``) and its verdict. ``why``: the reason that a refused one is wrong."""
+    """One answer as a completion (``text``) with its right verdict. ``why``: the reason that a wrong one is wrong."""
 
     kind: str
     gold: Gold
@@ -56,15 +56,15 @@ class Case:
         return "pass" if self.right else "fail"
 
     @property
-    def words(self) -> str:
-        """The case in one line, without its verdict."""
+    def description(self) -> str:
+        """The case on one line, without its verdict."""
         why = f" ({self.why})" if self.why else ""
         return f"{flat(self.answer)} for {flat(self.gold.text)}{why}"
 
 
 @dataclass
 class Counts:
-    """The cases of one kind and how many of them the grader got right."""
+    """The number of cases of one kind, and of those that the grader decided correctly."""
 
     accepted: int = 0
     accepted_right: int = 0
@@ -73,7 +73,7 @@ class Counts:
     failures: list[tuple[Case, str]] = field(default_factory=list)
 
     def add(self, case: Case, correct: bool, reason: str, error: bool = False) -> None:
-        """Counts one verdict. With ``error`` none was reached, which is right for no case."""
+        """Counts one verdict. With ``error`` none was reached, which is always a failure."""
         good = correct == case.right and not error
         if case.right:
             self.accepted, self.accepted_right = self.accepted + 1, self.accepted_right + good
@@ -85,7 +85,7 @@ class Counts:
 
 @cache
 def cases(folder: Path = FOLDER) -> tuple[Case, ...]:
-    """Every case of the suite, in the order of the files. Raises BadInput for a file that cannot be read so."""
+    """Every case of the suite, in the order of the files. Raises BadInput for a malformed file."""
     return tuple(case for path in sorted(folder.glob("*.toml")) for case in _read(path))
 
 
@@ -103,12 +103,13 @@ def _read(path: Path) -> Iterator[Case]:
         if missing := [key for key in ("text", "right", "wrong") if key not in entry]:
             raise BadInput(f"{path}: gold {number} has no {missing[0]!r}")
         gold = Gold(entry["text"], **{rule: entry[rule] for rule in RULES if rule in entry})
+        # Right answers first, then wrong ones with their reason.
         stated = [(True, "", answer) for answer in entry["right"]]
         stated += [(False, why, answer) for why, answers in entry["wrong"].items() for answer in answers]
         for right, why, answer in stated:
-            # A case that stands there twice would be counted twice, or contradict itself.
+            # A duplicate would be counted twice, or contradict itself.
             if (gold, answer) in written:
-                raise BadInput(f"{path}: {answer!r} stands twice under the gold {gold.text!r}; take one out")
+                raise BadInput(f"{path}: {answer!r} is listed twice under the gold {gold.text!r}; remove one")
             written.add((gold, answer))
             for frame in table.get("frames", ["@"]):
                 framed = frame.replace("@", answer)
@@ -117,12 +118,12 @@ def _read(path: Path) -> Iterator[Case]:
 
 
 def _only(path: Path, table: Mapping[str, Any], known: set[str]) -> None:
-    if strangers := sorted(set(table) - known):
-        raise BadInput(f"{path}: unknown key {strangers[0]!r}; known are {', '.join(sorted(known))}")
+    if unknown := sorted(set(table) - known):
+        raise BadInput(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
 
 
-def held_against_grader(chosen: Sequence[Case], progress: Progress) -> dict[str, Counts]:
-    """Each case through :func:`harness.grading.maths.task.grade`, which every maths task calls; counts by kind."""
+def check_grader(chosen: Sequence[Case], progress: Progress) -> dict[str, Counts]:
+    """Grades each case with :func:`harness.grading.maths.task.grade`, which every maths task uses; counts by kind."""
     found: dict[str, Counts] = {}
     for start in range(0, len(chosen), CHUNK):
         piece = chosen[start : start + CHUNK]
@@ -133,12 +134,13 @@ def held_against_grader(chosen: Sequence[Case], progress: Progress) -> dict[str,
     return found
 
 
-def held_against_task(task: Task, chosen: Iterable[Case]) -> list[tuple[Case, str]]:
-    """The cases that come out wrong of ``task``: its own problem takes the gold, its ``grade_all`` the text.
+def check_task(task: Task, chosen: Iterable[Case]) -> list[tuple[Case, str]]:
+    """Grades the cases with ``task``, as answers to a problem with their reference; returns those decided wrongly.
 
-    What the task adds to the grader (its protocol, how it reads a text) takes part.
+    This also covers what the task adds to the grader: its protocol, and how it extracts an answer.
     """
     chosen = list(chosen)
+    # Replace the problems of the task by the cases, and restore them afterwards.
     template: Problem = task.items[0] if task.items else Problem("", Prompt("", ""), None)
     kept, task.items = task.items, [replace(template, id=str(i), reference=c.gold) for i, c in enumerate(chosen)]
     try:
@@ -149,13 +151,13 @@ def held_against_task(task: Task, chosen: Iterable[Case]) -> list[tuple[Case, st
 
 
 def sample(every: Sequence[Case]) -> list[Case]:
-    """One case in :data:`THROUGH_A_TASK`, accepted and refused ones of every kind among them."""
+    """Every :data:`THROUGH_A_TASK`-th case, of right and of wrong answers."""
     accepted, refused = ([c for c in every if c.right is right] for right in (True, False))
     return accepted[::THROUGH_A_TASK] + refused[::THROUGH_A_TASK]
 
 
 def flat(text: str) -> str:
-    """``text`` in one line."""
+    """``text`` on one line."""
     return " ".join(text.split())
 
 
@@ -181,7 +183,7 @@ def page(found: Mapping[str, Counts], seconds: float) -> str:
         f"| **all** | {total.accepted:,} | {total.accepted_right:,} | {total.refused:,} | {total.refused_right:,} |"
     )
     failures = [
-        f"{case.kind}: {case.words} must {case.must}: {flat(reason)}"
+        f"{case.kind}: {case.description} must {case.must}: {flat(reason)}"
         for c in found.values()
         for case, reason in c.failures
     ]
@@ -198,7 +200,7 @@ def main() -> int:
 
     began = time.monotonic()
     with Reporter() as reporter:
-        found = held_against_grader(cases(), reporter.progress)
+        found = check_grader(cases(), reporter.progress)
     print(page(found, time.monotonic() - began))
     return int(any(c.failures for c in found.values()))
 

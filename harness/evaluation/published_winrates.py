@@ -1,6 +1,6 @@
-"""Recorded judgements with published results: do they give the published win rate again?
+"""Checks that recorded judgements reproduce published win rates.
 
-Next to the pinned outputs of a judged benchmark ``$HARNESS_DATA`` may hold, in alpaca_eval's own layout,
+Besides the pinned outputs of a judged benchmark, ``$HARNESS_DATA`` may contain, in alpaca_eval's own layout,
 ``results/MODEL/ANNOTATOR/annotations.json``, ``results/MODEL/model_outputs.json`` and
 ``leaderboards/*/ANNOTATOR_leaderboard.csv``.
 """
@@ -16,7 +16,7 @@ from harness import data
 from harness.evaluation.grade import grade
 from harness.task import Task
 
-TOLERANCE = 0.01  # points of a win rate in per cent
+TOLERANCE = 0.01  # percentage points
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Recorded:
 
 
 def recorded(task: type[Task]) -> list[Recorded]:
-    """The recorded judgements of all items of a benchmark. Raises BadInput where its data is missing."""
+    """The recorded judgements of all items of a benchmark. Raises BadInput if its data is missing."""
     opened = task(data.read(task.dataset))
     results = Path(os.environ.get("HARNESS_DATA", ".")) / Path(task.dataset.local).parent.parent
     if len(opened.items) != len(opened.data.rows) or results.name != "results":
-        return []  # published rates are of whole files
+        return []  # published rates are computed on whole files
     found = []
     for judged in sorted(results.glob("*/*/annotations.json")):
         outputs = judged.parent.parent / "model_outputs.json"
@@ -53,7 +53,7 @@ def recorded(task: type[Task]) -> list[Recorded]:
 
 
 def _published(boards: Path, annotations: Path) -> dict[str, str] | None:
-    """The leaderboard's row of the model whose folder holds ``annotations``; its name is in the first column."""
+    """The leaderboard row of the model whose folder contains ``annotations``; the first column is its name."""
     for board in boards.glob(f"*/{annotations.parent.name}_leaderboard.csv"):
         with board.open(encoding="utf-8", newline="") as file:
             return next((row for row in csv.DictReader(file) if row[""] == annotations.parent.parent.name), None)
@@ -61,7 +61,7 @@ def _published(boards: Path, annotations: Path) -> dict[str, str] | None:
 
 
 def win_rate(published: Recorded) -> tuple[float, str]:
-    """Our win rate in per cent, and it beside the published one in words."""
+    """The computed win rate in per cent, and a line that compares it with the published one."""
     outcome = grade(f"{published.task}@real", published.outputs, f"replay:{published.annotations}")
     ours = 100 * outcome["score"]
     note = f"{published.name}: win rate {ours:.4f}, published {published.win_rate:.4f}"

@@ -1,9 +1,9 @@
-"""``harness check``: the graders graded. Golds must pass, wrong answers and known traps must not.
+"""``harness check``: tests the graders. Reference answers must be accepted, wrong answers and exploits refused.
 
-Golds against golds show no fault of notation, for they are well written: so the maths grader is also held against
-right and wrong answers in other notations (:mod:`harness.evaluation.notations`).
+Reference answers are compared with themselves here, in one notation. The maths grader is therefore also tested on right
+and wrong answers in other notations (:mod:`harness.evaluation.notations`).
 
-Run before any model is: a benchmark on which a perfect model cannot score 100 % is not worth its GPU time.
+To be run before any model: a benchmark on which a perfect model cannot score 100 % is not worth its GPU time.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from harness.task import Task
 from harness.types import Completion, Verdict
 
 Progress = Callable[[str, int, int, str], None]
-CHUNK = 64  # completions graded between two signs of life
-NOTATIONS = "notations"  # the suite's line among the tasks
-NO_GOLD = "the task states no gold completions (a method gold_completion(problem))"
-NO_REPLAY = "a judge's word is not known beforehand, and HARNESS_DATA holds no recorded judgements of these items"
+CHUNK = 64  # completions graded between progress updates
+NOTATIONS = "notations"  # name of the notation suite among the tasks
+NO_GOLD = "the task has no reference completions; give it a method gold_completion(problem)"
+NO_REPLAY = "the judge's verdicts are not known in advance, and HARNESS_DATA has no recorded judgements of these items"
 
 
 @dataclass
 class Tally:
-    """``passed`` of ``total`` known answers got the verdict that is known to be right."""
+    """``passed`` of ``total`` known answers got the right verdict."""
 
     passed: int = 0
     total: int = 0
@@ -45,7 +45,7 @@ class Tally:
 
 @dataclass
 class Checked:
-    """What the check of one task found. ``golds`` counts problems, ``traps`` completions that must fail."""
+    """The result for one task. ``golds`` counts problems with reference answers, ``traps`` wrong completions."""
 
     task: str
     status: str = "green"  # green, failed or skipped
@@ -58,15 +58,15 @@ class Checked:
 
 
 def check(names: Sequence[str], progress: Progress) -> list[Checked]:
-    """The named tasks checked, or all; a task that cannot be checked stands there as skipped, with the reason.
+    """Checks the named tasks, or all; a task that cannot be checked is reported as skipped, with the reason.
 
-    Where all are asked for, the answers in other notations come first, and a real benchmark that is skipped is followed
-    by its generated problems. ``notations`` among the names asks for them.
-    Raises BadInput for an unknown name.
+    Without names, the notation suite comes first, and the generated problems of a skipped benchmark are checked in its
+    place. The name ``notations`` selects the notation suite. Raises BadInput for an unknown name.
     """
     wanted = [] if names and NOTATIONS not in names else [check_notations(progress)]
     if names and not (names := [name for name in names if name != NOTATIONS]):
         return wanted
+    # Refuse an unknown name before grading anything.
     for name in names:
         registry.find(registry.TASKS, name.partition("@")[0] if not name.endswith(".py") else name)
     found = wanted
@@ -78,12 +78,12 @@ def check(names: Sequence[str], progress: Progress) -> list[Checked]:
 
 
 def check_notations(progress: Progress) -> Checked:
-    """The suite of answers in other notations: all through the grader, a sample through a whole maths task."""
+    """Checks answers in other notations: all of them with the grader, a sample with a whole maths task."""
     from harness.micro.world import ANY_ANSWER
 
     began = time.monotonic()
     checked, every = Checked(NOTATIONS), notations.cases()
-    found = notations.held_against_grader(every, progress)
+    found = notations.check_grader(every, progress)
     counted = found.values()
     checked.golds = Tally(sum(c.accepted_right for c in counted), sum(c.accepted for c in counted))
     checked.traps = Tally(sum(c.refused_right for c in counted), sum(c.refused for c in counted))
@@ -93,12 +93,14 @@ def check_notations(progress: Progress) -> Checked:
     ]
     wrong = [failure for c in counted for failure in c.failures]
     known = {case for case, _ in wrong}
+    # A sample also passes through a whole task; failures that the grader already showed are not repeated.
     sample = notations.sample(every)
-    aside = notations.held_against_task(open_task(ANY_ANSWER), sample)
-    checked.notes.append(f"through {ANY_ANSWER}: {len(sample) - len(aside)}/{len(sample)}")
-    wrong += [(case, f"{reason} (through {ANY_ANSWER})") for case, reason in aside if case not in known]
+    failed = notations.check_task(open_task(ANY_ANSWER), sample)
+    checked.notes.append(f"through {ANY_ANSWER}: {len(sample) - len(failed)}/{len(sample)}")
+    wrong += [(case, f"{reason} (through {ANY_ANSWER})") for case, reason in failed if case not in known]
     checked.failures = [
-        {"problem_id": c.kind, "kind": c.words, "must": c.must, "reason": notations.flat(reason)} for c, reason in wrong
+        {"problem_id": c.kind, "kind": c.description, "must": c.must, "reason": notations.flat(reason)}
+        for c, reason in wrong
     ]
     checked.status = "failed" if checked.failures else "green"
     checked.seconds = round(time.monotonic() - began, 1)
@@ -131,7 +133,7 @@ def _check(name: str, progress: Progress) -> Checked:
 
 
 def _judged(name: str) -> type[Task] | None:
-    """The task called ``name`` if a judge grades it whose word is not known beforehand."""
+    """The class of the task ``name`` if it is graded by a judge whose verdicts are not known in advance."""
     if name.endswith("@micro"):
         return None
     found = registry.find(registry.TASKS, name.removesuffix("@real"))
@@ -139,7 +141,7 @@ def _judged(name: str) -> type[Task] | None:
 
 
 def grade_known(task: Task, checked: Checked, progress: Progress) -> None:
-    """Every known answer through the whole grading path."""
+    """Grades every known answer with the whole grader of ``task``; adds the results to ``checked``."""
     checked.task = task.title
     known = known_answers(task)
     if task.runs_programs and known:
@@ -147,7 +149,8 @@ def grade_known(task: Task, checked: Checked, progress: Progress) -> None:
 
         checked.notes.append(str(tier()))
     if repairs := getattr(task, "repairs", None):
-        checked.notes.append(f"{len(repairs)} malformed golds are read as repaired: {', '.join(repairs)}")
+        checked.notes.append(f"{len(repairs)} malformed reference answers are read as repaired: {', '.join(repairs)}")
+    # A problem counts as one in ``golds``, however many right answers it has.
     failed: dict[str, bool] = {}
     verdicts = _verdicts(task, known, progress)
     checked.notes += task.remarks([asdict(verdict) for verdict in verdicts])
@@ -185,7 +188,7 @@ def _verdicts(task: Task, known: Sequence[KnownAnswer], progress: Progress) -> l
 
 
 def _replay(recorded: Iterable[published_winrates.Recorded], checked: Checked, progress: Progress) -> None:
-    """Published win rates out of recorded judgements."""
+    """Compares win rates computed from recorded judgements with the published ones."""
     for published in recorded:
         progress(f"check {checked.task}", checked.golds.total, checked.golds.total + 1, published.name)
         ours, note = published_winrates.win_rate(published)
@@ -198,7 +201,7 @@ def _replay(recorded: Iterable[published_winrates.Recorded], checked: Checked, p
 
 
 def green(found: Sequence[Checked]) -> bool:
-    """Whether something was checked and nothing failed."""
+    """Whether at least one task was checked and none failed."""
     return any(c.status == "green" for c in found) and not any(c.status == "failed" for c in found)
 
 
@@ -207,7 +210,7 @@ def as_json(found: Sequence[Checked]) -> dict[str, Any]:
 
 
 def text(found: Sequence[Checked]) -> str:
-    """A line a task, below it every failure, and a last line that says what was not checked."""
+    """A line per task followed by its failures, and a last line with the tasks that were not checked."""
     width = max(len(checked.task) for checked in found)
     lines = []
     for c in found:
@@ -215,7 +218,7 @@ def text(found: Sequence[Checked]) -> str:
             lines.append(f"{c.task:<{width}}  skipped: {c.reason}")
             continue
         lines.append(
-            f"{c.task:<{width}}  {c.status:<6}  golds {c.golds}  wrong ones refused {c.traps}  {c.seconds:g} s"
+            f"{c.task:<{width}}  {c.status:<6}  accepted {c.golds}  wrong answers refused {c.traps}  {c.seconds:g} s"
         )
         lines += [f"{'':<{width}}  {note}" for note in c.notes]
         lines += [f"{'':<{width}}  {f['problem_id']}: {f['kind']} must {f['must']}: {f['reason']}" for f in c.failures]

@@ -1,1 +1,1 @@
-"""Engines that tasks grade with: mathematics, programs, judged answers. None imports torch."""
+"""Grading engines: mathematical answers, programs, judged responses. None of them imports torch."""

@@ -1,4 +1,4 @@
-"""Texts that think before they answer: what stands behind the last ``</think>`` is the answer."""
+"""Separates the answer of a reasoning model from its thoughts: the answer follows the last ``</think>``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OPENS, CLOSES = "<think>", "</think>"
 
 
 class Thought(StrEnum):
-    """Whether a text thinks first, as far as it shows."""
+    """Whether a text begins with thoughts, and whether they are closed."""
 
     NONE = "none"
     CLOSED = "closed"
@@ -16,14 +16,14 @@ class Thought(StrEnum):
 
 
 def thought(text: str) -> Thought:
-    """``OPEN`` where the text begins with ``<think>`` and closes none; a template may have written the opening."""
+    """The state of the thoughts in ``text``. A closing tag is enough: the chat template may have opened them."""
     if CLOSES in text:
         return Thought.CLOSED
     return Thought.OPEN if text.lstrip().startswith(OPENS) else Thought.NONE
 
 
 def answer_of(text: str) -> str:
-    """What is graded: all behind the last ``</think>``; nothing of thoughts that never close; else the whole text."""
+    """The part to grade: the text after the last ``</think>``, "" if thoughts are never closed, else all of it."""
     found = thought(text)
     if found is Thought.OPEN:
         return ""

@@ -1,13 +1,13 @@
-"""The only place where code that a model wrote is run, and the walls around it.
+"""The sandbox: the only place where code written by a model is run.
 
-A program gets a process without network, environment, other processes or files beyond the standard library;
-it is told inputs and claims outputs, which are plain values in JSON. What they are worth is decided by the
-caller, outside, so a program that takes over its own process has gained nothing but another way to be wrong.
+A program runs in a process without network, environment, other processes, or files beyond the standard library. It
+receives inputs and returns outputs, both plain values in JSON. The caller decides on the trusted side whether an output
+is right, so a program that takes over its own process can return other outputs, but cannot change its verdict.
 
-Reading order: ``job`` (what goes in and out), ``box``, ``transcript`` and ``pool`` (the trusted side), ``tiers``;
-then inside the wall ``zygote`` (forks one child per program), ``program`` (runs one), with ``interpreter``,
-``values``, ``arrays``, ``kernel``, ``seccomp``, ``threads``. The inside imports nothing else, and only the
-standard library.
+Reading order. Trusted side: ``job`` (what goes in and out), ``box`` (one sandbox process), ``transcript`` (parses what
+a program sends), ``pool`` (boxes shared by threads), ``tiers`` (which isolation this machine offers). In the sandbox:
+``zygote`` (forks one child per program), ``program`` (runs it), ``interpreter``, ``values``, ``arrays``, ``kernel``,
+``seccomp``, ``threads``. The modules in the sandbox import only each other and the standard library.
 """
 
 from importlib import import_module

@@ -1,8 +1,8 @@
-"""NumPy's scalars and arrays as plain parts, and back: dtype, shape (None for a scalar) and content.
+"""Encodes NumPy scalars and arrays as plain parts, and decodes them: dtype, shape (None for a scalar), content.
 
-Numbers travel as the hex digits of their bytes, texts and objects as a list. Only exact types are taken apart,
-as everywhere in :mod:`harness.sandbox.values`; a scalar of platform-dependent precision, a date or a record is
-none of them. What is built has no more elements than the text it is built from has characters.
+Numbers are encoded as the hex digits of their bytes, strings and objects as a list. As everywhere in
+:mod:`harness.sandbox.values` only exact types are encoded; scalars of platform-dependent precision, dates and records
+are refused. A decoded array never has more elements than its text has characters, so decoding takes bounded memory.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ _MOST_AXES = 32
 
 
 class Several:
-    """An array of none or several elements. ``==`` gives another one, which is neither true nor false.
+    """Wraps an array of zero or several elements, whose comparison with ``==`` has no single truth value.
 
-    It is kept from being compared, because comparing two shapes may fill any amount of memory.
+    ``==`` raises ValueError, as ``bool(array == other)`` does. The arrays themselves are never compared, because
+    broadcasting two shapes may take any amount of memory.
     """
 
     __hash__ = None  # type: ignore[assignment]
@@ -42,7 +43,7 @@ class Several:
 
 
 def belongs(kind: type) -> bool:
-    """Whether ``kind`` is a type of NumPy's own that can be taken apart."""
+    """Whether ``kind`` is exactly a NumPy type that :func:`take_apart` encodes."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and (kind is numpy.ndarray or kind in _scalar_types(numpy))
 
@@ -58,14 +59,14 @@ def _is_known(dtype: str) -> bool:
 
 
 def size(value: Any) -> int:
-    """Characters that the content of an array will take, at the least; a scalar counts as any other number."""
+    """The least number of characters that the encoded content of an array takes; 0 for a scalar."""
     if not value.shape:
         return 0
     return 2 * value.nbytes if _NUMBERS.fullmatch(value.dtype.str) else 4 * value.size
 
 
 def take_apart(value: Any) -> tuple[str, list[int] | None, str | list[Any]]:
-    """The parts of a scalar or array. Raises TypeError where its dtype is of another kind."""
+    """The parts ``(dtype, shape, content)`` of a scalar or array. Raises TypeError for an unsupported dtype."""
     numpy = sys.modules["numpy"]
     dtype = value.dtype.str
     if not _is_known(dtype):
@@ -77,7 +78,7 @@ def take_apart(value: Any) -> tuple[str, list[int] | None, str | list[Any]]:
 
 
 def build(dtype: str, shape: list[int] | None, content: str | list[Any]) -> Any:
-    """The scalar or array of these parts. Raises ValueError or TypeError for other parts."""
+    """The scalar or array with these parts. Raises ValueError or TypeError for parts that describe none."""
     import numpy
 
     if shape is not None and not _is_shape(shape):
@@ -86,6 +87,7 @@ def build(dtype: str, shape: list[int] | None, content: str | list[Any]) -> Any:
         if not _NUMBERS.fullmatch(dtype):
             raise ValueError("not a dtype of numbers")
         data = bytes.fromhex(content)
+        # A bool of another byte than 0 or 1 is undefined behaviour in NumPy.
         if dtype == "|b1" and data.strip(b"\0\1"):
             raise ValueError("not truth values")
         flat = numpy.frombuffer(data, dtype) if data else numpy.zeros(0, dtype)
@@ -106,6 +108,7 @@ def _listed(dtype: str, content: list[Any]) -> Any:
     kind = {"U": str, "S": bytes, "O": object}[dtype[1]]
     if not all(isinstance(item, kind) for item in content):
         raise ValueError("not of the dtype")
+    # Item by item: numpy.array() would turn nested lists into further dimensions.
     flat = numpy.empty(len(content), dtype)
     for position, item in enumerate(content):
         flat[position] = item

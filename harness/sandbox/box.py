@@ -1,7 +1,7 @@
-"""The trusted end of one sandboxed process: start it, hand it programs, read what they claim, end it.
+"""The trusted side of one sandbox process: starts it, sends it programs, reads their results, ends it.
 
-What a program itself says goes to :mod:`harness.sandbox.transcript`; how its process really ended is told by the
-zygote, which runs no untrusted code.
+What a program sends is parsed by :mod:`harness.sandbox.transcript`. How its process ended is reported by the zygote,
+which runs no untrusted code.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from harness.sandbox.transcript import Receiver, Transcript
 TICK_S = 0.5
 START_LIMIT_S = 60
 ANSWER_LIMIT_S = 60
-GRACE_S = 5  # between the end of a program's results and its own
-BLOCKED_S = 10  # of a program, in waits that no signal ends: a slow disk is not its fault, more is its doing
-TIMER_SHARE = 0.5  # of a limit, at the least, is used when its timer ends a program: it counts in ticks
-BUSY_SHARE = 0.2  # of the time; a program that computes wants a processor all the time, however little it gets
+GRACE_S = 5  # seconds that a process may live on after its last result
+BLOCKED_S = 10  # seconds of uninterruptible waits (a slow disk) that are not counted as idle time
+TIMER_SHARE = 0.5  # share of a CPU limit that was used at least when the kernel's timer expires: it counts in ticks
+BUSY_SHARE = 0.2  # least share of wall time in which a computing program is runnable, however little CPU it gets
 _START = (
     "import sys; sys.path.insert(0, sys.argv[3]); from harness.sandbox.zygote import main; "
     "main(int(sys.argv[1]), sys.argv[2].split(), *sys.argv[3:])"
@@ -44,18 +44,18 @@ class Refused(Exception):
 
 
 class _Lost(Exception):
-    """The process inside no longer answers."""
+    """The sandbox process no longer answers."""
 
 
 class Box:
-    """One running sandbox process. Not thread-safe: one program at a time."""
+    """One running sandbox process. It runs one program at a time and is not thread-safe."""
 
     def __init__(self, layers: Sequence[str]):
-        """Raises Refused when ``layers`` cannot be had."""
+        """Starts the process. Raises Refused when this machine does not offer ``layers``."""
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root, packages = str(Path(__file__).parents[2]), sysconfig.get_path("platlib")
-        # The environment is emptied before any program runs. The fixed hash seed makes the order of a set, and so
-        # a verdict, the same on every run; threads of NumPy would not survive the fork.
+        # For the zygote only: it empties the environment before a program runs. The fixed hash seed makes the order of
+        # a set, and with it a verdict, the same on every run. NumPy's threads would not survive the fork.
         environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         if "LD_LIBRARY_PATH" in os.environ:
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
@@ -83,20 +83,21 @@ class Box:
         if "refused" in hello:
             self.close()
             raise Refused(hello["refused"])
-        self.note: str = hello["note"]  # what works less well here, or nothing
+        self.note: str = hello["note"]  # a limitation of this machine, or ""
 
     def close(self) -> None:
-        """End the process and all that runs in it."""
+        """Ends the process and everything that runs in it."""
         self.channel.close()
         self.process.kill()
         self.process.wait()
 
     def run(self, job: SandboxJob, receive: Receiver, patience: float) -> SandboxOutcome:
-        """Run ``job``; a call without progress is given up after ``patience`` times its CPU limit of wall time.
+        """Runs ``job``. A call without progress ends as STALLED after ``patience`` times its CPU limit in wall time.
 
-        CPU limits are the kernel's and do not depend on the load of the machine. A call that waits for something
-        else than a processor is out of time after twice its limit, and so is one that stopped the kernel's timer.
+        The kernel enforces the CPU limits, so they do not depend on the load of the machine. A call that waits for
+        anything but a processor, or that disarms the kernel's timer, times out after twice its limit.
         """
+        # The job travels as a file in memory, the results through a pipe; the program sees neither in a path.
         reader, writer = os.pipe()
         task = os.memfd_create("job", os.MFD_CLOEXEC)
         try:
@@ -108,9 +109,11 @@ class Box:
             finally:
                 os.close(task)
                 os.close(writer)
+            # Follow the program, end it where it did not end by itself, and ask the zygote how the process ended.
             watch = _Watch(job, patience, self.process.pid)
             transcript = Transcript(job, receive)
             end = self._follow(reader, transcript, watch)
+            # After DONE the process has a short time to end by itself.
             if end is not None or not select.select([self.channel], [], [], GRACE_S)[0]:
                 self._send(b"kill")
             answer = self._receive(ANSWER_LIMIT_S)
@@ -120,7 +123,7 @@ class Box:
             os.close(reader)
         if "lost" in answer:
             return SandboxOutcome(End.LOST, answer["lost"], 0)
-        if not answer["shut in"]:
+        if not answer["confined"]:
             end, detail = End.LOST, "the program could not be confined and was not run"
         elif end is None:
             end, detail = _end_of(answer, job, transcript.calls)
@@ -129,7 +132,7 @@ class Box:
         return SandboxOutcome(end, detail, transcript.calls, answer["cpu"], answer["memory"])
 
     def _follow(self, reader: int, transcript: Transcript, watch: _Watch) -> End | None:
-        """Reads until the program has said how it ended, or must be ended. None: its process closed the pipe."""
+        """Reads until the program reports its end or has to be ended. None: its process closed the pipe."""
         while True:
             if select.select([reader], [], [], TICK_S)[0]:
                 data = os.read(reader, 2**18)
@@ -160,41 +163,46 @@ class Box:
 
 
 class _Watch:
-    """Ends a program that waits for ever, or has put its own clock out of order; not one that is starved."""
+    """Finds a program that waits for ever or has disarmed its timer, and spares one that gets no processor."""
 
     def __init__(self, job: SandboxJob, patience: float, process: int):
         self.job = job
         self.patience = patience
         self.process = process
         self.detail = ""
-        self.calls = -2  # of the last look, none as yet
+        self.calls = -2  # returned calls at the last look; no look yet
         self.idle = 0.0
         self.blocked = 0.0
         self.due = 0.0
 
     def look(self, calls: int) -> End | None:
-        """The end, if it is due; to be asked often while ``calls`` calls have returned."""
+        """The end, if it is due. To be called often; ``calls`` is the number of calls that have returned."""
         now = time.monotonic()
         if now < self.due:
             return None
         self.due = now + TICK_S
         state = _state_of(self.process)
         cpu = state.seconds
+        # An uninterruptible wait counts as idle only once it exceeds BLOCKED_S.
         if state.blocked and not state.running and self.blocked < BLOCKED_S:
             self.blocked += TICK_S
         elif not state.running:
             self.idle += TICK_S
+        # The zygote counts threads exactly; this is a second limit where it cannot.
         if state.most_threads > 2 * MOST:
             self.detail = f"had {state.most_threads} threads"
             return End.DIED
+        # Another call has returned: start measuring anew.
         if calls != self.calls:
             self.calls, self.since, self.cpu, self.idle_before = calls, now, cpu, self.idle
             return None
         limit = self.job.limit(calls)
         waited, idle = now - self.since, self.idle - self.idle_before
+        # The kernel's timer should have ended the program at ``limit``.
         if cpu - self.cpu > 2 * limit + TICK_S:
             self.detail = f"used {cpu - self.cpu:.1f} s of the processor"
             return End.TIMEOUT
+        # Idle for most of the time: the program waits for something that is not a processor.
         if (waited > 2 * limit and idle > (1 - BUSY_SHARE) * waited) or self.idle > self.job.cpu_seconds:
             self.detail = f"waited {self.idle:.0f} s without computing"
             return End.TIMEOUT
@@ -206,12 +214,12 @@ class _Watch:
 
 @dataclass
 class _State:
-    """Whether a thread of some processes runs or wants to, whether one waits as if for a disk, and what they used."""
+    """State of a tree of processes: ``seconds`` of CPU time, a thread runnable, a thread in uninterruptible sleep."""
 
     running: bool = False
     blocked: bool = False
     seconds: float = 0.0
-    most_threads: int = 0  # of one process
+    most_threads: int = 0  # threads of the process with most
 
 
 def _state_of(pid: int) -> _State:
@@ -233,14 +241,15 @@ def _state_of(pid: int) -> _State:
                 found.seconds += below.seconds
                 found.most_threads = max(found.most_threads, below.most_threads)
     except OSError:
-        found.running = True  # something is just ending: whoever asks will ask again
+        found.running = True  # a process is just ending; the next look will tell
     return found
 
 
 def _end_of(answer: dict[str, Any], job: SandboxJob, calls: int) -> tuple[End, str]:
-    """Why a process ended that had not said so itself.
+    """The end of a process that reported none itself.
 
-    Who sends itself the signal of a timer that has not run out is no timeout: the processor time is the kernel's.
+    A timer's signal counts as a timeout only if the CPU time, measured by the kernel, is near the limit: a program can
+    send itself the signal.
     """
     code, cpu = answer["ended"], answer["cpu"]
     timers = {-signal.SIGPROF: job.limit(calls), -signal.SIGXCPU: job.cpu_seconds}

@@ -1,4 +1,4 @@
-"""What of this interpreter a program may use: the standard library and NumPy, and no other installed package."""
+"""The modules that a program may import: the standard library and NumPy, and no other installed package."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from importlib import import_module
 from importlib.machinery import FileFinder
 from pkgutil import get_importer
 
-PACKAGES = ("site-packages", "dist-packages")  # folders of an interpreter that are no part of it
-# Loaded before the walls close, since those that link to a shared library could not find it afterwards, and
-# since a fork is quicker than an import.
+PACKAGES = ("site-packages", "dist-packages")  # installed packages below the folder of the standard library
+# Imported before the process is confined: modules linked to a shared library could not find it afterwards, and a fork
+# is faster than an import.
 _LOADED = """
     array ast bisect bz2 calendar cmath collections.abc copy ctypes dataclasses datetime decimal difflib enum
     fractions functools hashlib heapq io itertools json lzma math numbers operator queue random re sqlite3
@@ -21,28 +21,29 @@ _LOADED = """
 
 
 def load_modules() -> None:
-    """Import what programs use most."""
+    """Imports the modules that programs use most."""
     for name in _LOADED.split():
         try:
             import_module(name)
         except ImportError:
-            continue  # an interpreter built without it: programs that want it fail as they would outside
+            continue  # an interpreter built without it; a program that imports it fails, as it would anywhere
 
 
 def without_packages(folders: list[str]) -> list[str]:
-    """What lies in ``folders`` but installed packages: Landlock cannot hide a part of what it shows.
+    """The entries of ``folders`` without installed packages: Landlock cannot hide a part of a readable folder.
 
-    The folders themselves can no longer be listed then, which imports would do; they are listed here, once.
+    Imports list their folders, which Landlock then refuses; so the import system's cached listings are filled here.
     """
     for path in folders:
         finder = get_importer(path)
         if isinstance(finder, FileFinder):
-            finder.find_spec("no such module")  # it keeps the list until the folder changes
+            finder.find_spec("no such module")  # caches the listing until the folder changes
     entries = [os.path.join(path, name) for path in folders for name in os.listdir(path) if name not in PACKAGES]
     return sorted(path for path in entries if os.path.exists(path))
 
 
 def directories() -> list[str]:
+    """The folders of the standard library, without those below another of them."""
     paths = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *sys.path}
     kept: list[str] = []
     for path in sorted(path for path in paths if os.path.isdir(path)):
@@ -52,7 +53,10 @@ def directories() -> list[str]:
 
 
 def load_numpy(packages: str) -> list[str]:
-    """NumPy, which every machine that runs evalplus has, and programs therefore use. Returns its folders."""
+    """Imports NumPy from the folder ``packages`` and returns its folders; [] where it is not installed.
+
+    evalplus depends on NumPy, so programs may expect it.
+    """
     sys.path.append(packages)
     try:
         import_module("numpy")

@@ -1,4 +1,4 @@
-"""What goes into the sandbox and what comes out: a program with inputs, and how its run ended."""
+"""The input and the outcome of a run in the sandbox: a program with its inputs, and how it ended."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from enum import StrEnum
 class SandboxJob:
     """A program whose ``entry_point`` is called once per input, in order, in one process.
 
-    ``inputs`` are texts of :func:`harness.sandbox.values.dumps`, each a list of positional arguments;
-    ``limits`` are the CPU seconds of each call. ``cpu_seconds`` bounds the whole process.
+    ``inputs`` are texts from :func:`harness.sandbox.values.dumps`, each a list of positional arguments. ``limits`` are
+    the CPU seconds of each call, ``define_limit`` those of the definition, ``cpu_seconds`` those of the whole process.
     """
 
     program: str
@@ -28,12 +28,12 @@ class SandboxJob:
         return json.dumps(vars(self) | {"cpu_seconds": math.ceil(self.cpu_seconds)}).encode()
 
     def limit(self, calls: int) -> float:
-        """CPU seconds of what the program may be doing after ``calls`` calls have returned."""
+        """The CPU limit of the call in progress after ``calls`` calls have returned, in seconds."""
         return max(self.define_limit, *self.limits[calls : calls + 1])
 
 
 class End(StrEnum):
-    """How a run ended. DONE alone means that every call returned."""
+    """How a run ended. Only DONE means that every call returned. The values appear in reasons of verdicts."""
 
     DONE = "done"
     STOPPED = "stopped by the receiver"
@@ -49,7 +49,7 @@ class End(StrEnum):
 
 @dataclass(frozen=True)
 class SandboxOutcome:
-    """``calls`` calls returned before the end. ``cpu`` in seconds and ``memory`` in bytes of the process."""
+    """How a run ended, after ``calls`` returned calls; CPU time in seconds and peak memory in bytes of the process."""
 
     end: End
     detail: str

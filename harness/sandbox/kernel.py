@@ -1,6 +1,6 @@
-"""What the Linux kernel offers to shut a process in, called directly: each function raises OSError if refused.
+"""Isolation by the Linux kernel, through direct system calls. Each function raises OSError if the kernel refuses.
 
-Used only inside the process that is to be shut in. Sources: the man pages user_namespaces(7),
+Called only by the process that is to be confined. Sources: the man pages user_namespaces(7),
 mount_namespaces(7), pivot_root(2), landlock(7), seccomp(2), capabilities(7).
 """
 
@@ -29,8 +29,8 @@ _SECCOMP = {"x86_64": 317, "aarch64": 277}.get(platform.machine(), -1)
 _NEW_LISTENER, _WAIT_KILLABLE = 8, 32
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
-_FILE_RIGHTS = _READ_FILE | 1 << 1  # reading and writing; the others are rights on folders
-_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # Landlock ABI: number of file rights it knows; 16 from ABI 5 on
+_FILE_RIGHTS = _READ_FILE | 1 << 1  # read and write; the other rights apply to folders
+_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # Landlock ABI -> number of access rights; 16 from ABI 5 on
 NOBODY = 65534
 
 
@@ -51,12 +51,13 @@ def _system_call(name: str, number: int, *arguments: object) -> int:
 
 
 def _prctl(option: int, *values: int) -> None:
+    # prctl takes four further arguments; unused ones must be 0.
     padded = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
     _call("prctl", option, *padded)
 
 
 def unshare_all() -> None:
-    """Leave every namespace of the parent; the next fork is process 1 of a new one. The user becomes nobody."""
+    """Enters new namespaces of every kind, as user nobody; the next fork is process 1 of the PID namespace."""
     user, group = os.geteuid(), os.getegid()
     _call("unshare", sum(_CLONE.values()))
     for name, text in (
@@ -69,24 +70,25 @@ def unshare_all() -> None:
 
 
 def new_root(directories: Sequence[str], hidden: Sequence[str]) -> None:
-    """Replace the root by an empty one that shows ``directories`` read-only, ``/dev/null`` and nothing else.
+    """Replaces the root by an empty one with ``directories`` mounted read-only, and ``/dev/null``.
 
-    ``hidden`` are folders below ``directories`` of which only what is itself one of ``directories`` is shown.
-    Needs :func:`unshare_all` before.
+    ``hidden`` folders below ``directories`` appear empty, except for entries that are themselves in ``directories``.
+    Requires :func:`unshare_all` before.
     """
     _mount(None, "/", None, _REC | _PRIVATE)
-    # Opened before the new root covers them, whatever it is mounted upon.
+    # Open the sources first: the new root may be mounted over them.
     sources = {path: os.open(path, os.O_PATH) for path in (*directories, "/dev/null")}
     root = "/tmp"
     _mount("tmpfs", root, "tmpfs", _NOSUID | _NODEV, "size=1m,nr_inodes=4096,mode=755")
     os.makedirs(root + "/dev")
     os.close(os.open(root + "/dev/null", os.O_CREAT | os.O_WRONLY))
-    for path in sorted((*sources, *hidden)):  # a folder before what lies in it
+    for path in sorted((*sources, *hidden)):  # a folder before its entries
         if path in hidden:
             _mount("tmpfs", root + path, "tmpfs", _NOSUID | _NODEV, "size=64k,nr_inodes=16")
             continue
         if path != "/dev/null":
             os.makedirs(root + path, exist_ok=True)
+        # A remount must keep the flag noexec of the source, or the kernel refuses it.
         locked = os.fstatvfs(sources[path]).f_flag & _NOEXEC
         _mount(f"/proc/self/fd/{sources[path]}", root + path, None, _BIND)
         if path != "/dev/null":
@@ -102,12 +104,12 @@ def new_root(directories: Sequence[str], hidden: Sequence[str]) -> None:
 
 
 def work_directory(directories: Sequence[str]) -> str:
-    """``/tmp``; ``/var/tmp`` where one of the shown ``directories`` lies below ``/tmp`` and would be covered."""
+    """``/tmp``, or ``/var/tmp`` if one of the mounted ``directories`` is below ``/tmp`` and would be covered."""
     return "/var/tmp" if any(path.startswith("/tmp/") for path in directories) else "/tmp"
 
 
 def fresh_work_directory(path: str, used: bool) -> None:
-    """An empty, size-capped ``path`` in the new root; what was there before is gone if it was ``used``."""
+    """Mounts an empty file system of limited size at ``path``; unmounts the previous one if ``used``."""
     os.chdir("/")
     if used:
         _call("umount2", path.encode(), _DETACH)
@@ -121,17 +123,17 @@ def _mount(source: str | None, target: str, kind: str | None, flags: int, data: 
 
 
 def die_with_parent() -> None:
-    """SIGKILL for this process when the thread that forked it ends."""
+    """Makes the kernel kill this process when the thread that forked it ends."""
     _prctl(_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def adopt_orphans() -> None:
-    """Descendants whose parent dies become children of this process."""
+    """Makes this process the parent of descendants whose own parent ends."""
     _prctl(_SET_SUBREAPER, 1)
 
 
 def drop_privileges() -> None:
-    """No capability, none to be had again by any means, and no reading of this process by its siblings."""
+    """Drops all capabilities for good and keeps sibling processes from reading this one."""
     _prctl(_SET_NO_NEW_PRIVS, 1)
     header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
     _system_call("capset", _CAPSET, header, bytes(24))
@@ -139,15 +141,13 @@ def drop_privileges() -> None:
 
 
 def landlock_version() -> int:
-    """The ABI of Landlock. Raises OSError where the kernel has none or has it switched off."""
+    """The version of Landlock's ABI. Raises OSError where the kernel lacks Landlock or has it disabled."""
     return _system_call("landlock", _CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(1))
 
 
 def restrict_files(readable: Sequence[str], writable: Sequence[str]) -> None:
-    """From now on only these files and what lies below these folders can be opened.
-
-    ``writable`` are also written and changed.
-    """
+    """Restricts this process to these files and folders with their contents; ``writable`` may also be changed."""
+    # All access rights that this version of Landlock handles.
     every = (1 << _RIGHTS.get(landlock_version(), 16)) - 1
     attributes = struct.pack("=Q", every)
     ruleset = _system_call("landlock", _CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint(0))
@@ -162,18 +162,22 @@ def restrict_files(readable: Sequence[str], writable: Sequence[str]) -> None:
 
 
 def restrict_calls(threads: bool) -> None:
-    """From now on only the system calls of :mod:`harness.sandbox.seccomp`; needs :func:`drop_privileges`."""
+    """Restricts this process to the system calls of :mod:`harness.sandbox.seccomp`.
+
+    Requires :func:`drop_privileges` before.
+    """
     with _filter(seccomp.program(threads)) as address:
         _prctl(_SET_SECCOMP, 2, address)
 
 
 def listen_to_threads() -> int:
-    """A descriptor that is told of every thread that begins or ends here; needs :func:`drop_privileges`.
+    """A descriptor that receives a notification before a thread starts or ends in this process.
 
-    Source: seccomp_unotify(2). Raises OSError on kernels before 5.5 and where another listener is above this one.
+    Requires :func:`drop_privileges` before. Raises OSError on kernels before 5.5, and where an outer sandbox already
+    has such a listener. Source: seccomp_unotify(2).
     """
     with _filter(seccomp.thread_counter()) as address:
-        for flags in (_NEW_LISTENER | _WAIT_KILLABLE, _NEW_LISTENER):  # kernels before 5.19 know the second alone
+        for flags in (_NEW_LISTENER | _WAIT_KILLABLE, _NEW_LISTENER):  # kernels before 5.19 accept only the second
             try:
                 return _system_call(
                     "seccomp", _SECCOMP, ctypes.c_uint(1), ctypes.c_ulong(flags), ctypes.c_void_p(address)

@@ -1,4 +1,4 @@
-"""As many boxes as there are cores, shared by threads."""
+"""A pool of sandbox processes, one per core, shared by threads."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from harness.sandbox.transcript import Receiver
 
 log = logging.getLogger(__name__)
 
-START_WAITS_S = (0, 0.5, 2, 8)  # before each try to start a box: processes and memory may be short for a while
-PATIENCE = 20.0  # wall seconds per CPU second of a limit, before a call is given up
+START_WAITS_S = (0, 0.5, 2, 8)  # waits before each attempt to start a box: memory may be short for a while
+PATIENCE = 20.0  # wall seconds per CPU second of a limit, after which a call without progress is stalled
 
 
 def shared() -> Sandbox:
-    """The sandbox of this process, ended with it. On first use it starts and says which tier is in force."""
+    """The sandbox of this process, closed at exit. The first call creates it and logs the tier in use."""
     return _shared(os.getpid())
 
 
 @functools.cache
 def _shared(pid: int) -> Sandbox:
-    # One per process id: after a fork the channels of the parent's boxes must not be used by two.
+    # One per process id: after a fork, parent and child must not share the channels of the boxes.
     sandbox = Sandbox()
     log.warning("%s", sandbox.tier)
 
@@ -41,13 +41,13 @@ def _shared(pid: int) -> Sandbox:
 
 
 class Sandbox:
-    """Runs programs in separate processes behind the walls of one tier; use it as a context manager.
+    """Runs programs in separate processes, isolated as one tier describes. Use it as a context manager.
 
-    Boxes start when they are first needed and are used again; a box that is lost is replaced.
+    Boxes start when first needed and are reused; a lost box is replaced.
     """
 
     def __init__(self, workers: int | None = None, tier_in_force: Tier | None = None):
-        """``workers`` defaults to the cores this process may use. Raises BadInput as :func:`tier` does."""
+        """``workers`` defaults to the number of cores this process may use. Raises BadInput as :func:`tier` does."""
         self.tier = tier_in_force or tier()
         self.workers = workers or len(os.sched_getaffinity(0))
         self._idle: queue.LifoQueue[Box | None] = queue.LifoQueue()
@@ -55,12 +55,15 @@ class Sandbox:
             self._idle.put(None)
 
     def run(self, job: SandboxJob, receive: Receiver, patience: float = PATIENCE) -> SandboxOutcome:
-        """Run ``job`` in a free box, waiting for one if need be. May be called from many threads."""
+        """Runs ``job`` in a free box and waits for one if none is free. Thread-safe.
+
+        Raises RunFailed when no box can be started any more.
+        """
         box = self._idle.get()
         try:
             box = box or self._start()
             outcome = box.run(job, receive, patience)
-        except BaseException:  # an interrupt or a failing receiver leaves the program running
+        except BaseException:  # after an interrupt, or an error in the receiver, the program still runs
             self._discard(box)
             raise
         if outcome.end is End.LOST:
@@ -70,7 +73,7 @@ class Sandbox:
         return outcome
 
     def close(self) -> None:
-        """End every box."""
+        """Ends every box; waits for those in use."""
         for _ in range(self.workers):
             box = self._idle.get()
             if box is not None:

@@ -1,17 +1,17 @@
-"""Run one untrusted program: define it, call its entry point on every input, tell what came back.
+"""Runs one untrusted program: defines it, calls its entry point on every input, sends the results.
 
-This code shares its process with the program. Whatever it sends is therefore a claim of the program, to be
-judged outside by somebody who knows what was expected; nothing here does.
+This code shares its process with the program, so nothing it sends can be trusted; expected outputs are known only on
+the trusted side, which compares.
 
-Each line sent starts with its kind::
+The first character of each line is its kind::
 
-    =<cpu seconds> <value>    the value that the next input gave
-    ?<text>                   it was no plain value: what it was
-    !<text>                   the call raised
+    =<cpu seconds> <value>    the value returned for the next input
+    ?<text>                   the call returned no plain value, but this
+    !<text>                   the call raised this exception
     #<text>                   the program could not be defined
     .                         all inputs were run
 
-Texts are JSON strings. After ``?``, ``!`` and ``#`` nothing follows.
+Texts are JSON strings. A line of kind ``?``, ``!`` or ``#`` is the last one.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from harness.sandbox import values
 
 
 def run(job: dict[str, Any], result: int) -> None:
-    """``job``: program, entry_point, inputs (texts of values), limits (CPU seconds each), define_limit."""
-    # Bound before the program runs, so that one which replaces them by accident is still reported well.
+    """Runs ``job``, the fields of a SandboxJob, and writes the lines to the descriptor ``result``."""
+    # Bind these before the program runs: one that replaces them by accident is then still reported correctly.
     send, arm, cpu, loads, dumps = os.write, signal.setitimer, time.process_time, values.loads, values.dumps
-    timer = signal.ITIMER_PROF  # CPU time of the process; its signal kills, so no except clause can stop it
+    timer = signal.ITIMER_PROF  # CPU time of the process; the signal kills it and cannot be caught by an except clause
     arm(timer, job["define_limit"])
     try:
         entry = _define(job["program"], job["entry_point"])
     except BaseException as error:
-        return _tell(send, result, "#", _describe(error))
+        return _report(send, result, "#", _describe(error))
     for text, limit in zip(job["inputs"], job["limits"], strict=True):
         arguments = loads(text)
         arm(timer, limit)
@@ -43,14 +43,14 @@ def run(job: dict[str, Any], result: int) -> None:
         try:
             value = entry(*arguments)
         except BaseException as error:
-            return _tell(send, result, "!", _describe(error))
+            return _report(send, result, "!", _describe(error))
         try:
-            text = dumps(value)  # counted too: it walks the value, and may run an iterator of the program
+            text = dumps(value)  # within the limit too: encoding may run an iterator of the program
             line = f"={cpu() - begin:.6f} {text}\n"
         except values.NotPlain as error:
-            return _tell(send, result, "?", str(error))
+            return _report(send, result, "?", str(error))
         except BaseException as error:
-            return _tell(send, result, "?", f"a value that cannot be read ({_describe(error)})")
+            return _report(send, result, "?", f"a value that cannot be read ({_describe(error)})")
         _send(send, result, line)
         del value
     arm(timer, 0)
@@ -72,7 +72,7 @@ def _describe(error: BaseException) -> str:
         return "an exception that cannot be shown"
 
 
-def _tell(send: Callable[[int, bytes], int], result: int, kind: str, text: str) -> None:
+def _report(send: Callable[[int, bytes], int], result: int, kind: str, text: str) -> None:
     _send(send, result, f"{kind}{json.dumps(text[:300])}\n")
 
 

@@ -1,12 +1,12 @@
-"""The list of system calls that an untrusted program may make; every other call answers EPERM.
+"""The system calls that an untrusted program may make; every other call fails with EPERM.
 
-It is a list of what is allowed, because nobody knows all that is dangerous. What a pure computation needs is
-on it: files (Landlock and the mount namespace say which), memory, time, threads. What is not: processes,
-execution of other programs, sockets, signals to others, tracing, mounts, keys, namespaces, io_uring, bpf.
+This is an allow list, because no list of dangerous calls is complete. It holds what a pure computation needs: files
+(restricted further by Landlock and the mount namespace), memory, time, threads. It leaves out processes, execution of
+other programs, sockets, signals to other processes, tracing, mounts, keys, namespaces, io_uring and bpf.
 
-Nor is what can hold a thread in the kernel where no signal but SIGKILL reaches it (``membarrier``, ``vfork``
-and clone flags like it), or what acts on files and pages that others use too (``flock``, ``fadvise64``,
-``copy_file_range``, priority-inheriting futexes, huge pages). ``fsync`` answers 0 and writes nothing.
+It also leaves out calls that hold a thread in the kernel where only SIGKILL reaches it (``membarrier``, ``vfork`` and
+similar clone flags), and calls that act on files and pages shared with other processes (``flock``, ``fadvise64``,
+``copy_file_range``, priority-inheriting futexes, huge pages). ``fsync`` returns 0 without writing anything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import platform
 import struct
 from collections.abc import Sequence
 
-# name: (x86_64, aarch64); None where the machine has no such call
+# name: (number on x86_64, number on aarch64); None where the architecture has no such call
 _ALLOWED = {
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
     "pwrite64": (18, 68), "lseek": (8, 62), "close": (3, 57), "close_range": (436, 436), "open": (2, None),
@@ -48,14 +48,14 @@ _ALLOWED = {
     "exit": (60, 93), "exit_group": (231, 94), "wait4": (61, 260), "waitid": (247, 95),
     "getrandom": (318, 278),
 }  # fmt: skip
-# Answered with success, and nothing done: who writes a file of its own may ask, and a disk is nobody's to wait for.
-_FEIGNED = {"fsync": (74, 82), "fdatasync": (75, 83)}
-# Allowed for some arguments only, see program().
+# These return success and do nothing: programs call them on their own files, and must not wait for a disk.
+_NO_OPS = {"fsync": (74, 82), "fdatasync": (75, 83)}
+# Allowed with some arguments only, see program().
 _CLONE, _CLONE3, _KILL, _TGKILL = (56, 220), (435, 435), (62, 129), (234, 131)
 _IOCTL, _FCNTL, _PRLIMIT, _EXIT = (16, 29), (72, 25), (302, 261), (60, 93)
 _MMAP, _MADVISE, _FUTEX = (9, 222), (28, 233), (202, 98)
 
-# What pthread_create asks for, exactly; musl adds CLONE_DETACHED. CLONE_VFORK would park the caller in the kernel.
+# The exact clone flags of pthread_create; musl adds CLONE_DETACHED. CLONE_VFORK would block the caller in the kernel.
 _THREAD, _DETACHED = 0x3D0F00, 0x400000
 _MAP_LOCKED_OR_HUGETLB = 0x2000 | 0x40000
 # NORMAL to SEQUENTIAL, DONTNEED, FREE, HUGEPAGE to DODUMP, WIPEONFORK, KEEPONFORK, GUARD_INSTALL, GUARD_REMOVE
@@ -85,11 +85,12 @@ def _packed(code: list[list[int]]) -> bytes:
 
 
 def program(threads: bool) -> bytes:
-    """The filter for the calling process, as an array of ``struct sock_filter``; ``threads``: it may start some.
+    """The filter of the calling process, as an array of ``struct sock_filter``. ``threads``: it may start threads.
 
-    Raises OSError on a machine whose call numbers are not known here.
+    Raises OSError on an architecture whose call numbers are not listed here.
     """
     column, audit = _machine()
+    # Refuse calls of another architecture and of the x32 ABI, whose numbers mean other calls.
     code = [[_LOAD, 0, 0, _MACHINE], [_EQUAL, 1, 0, audit], _DENY, [_LOAD, 0, 0, _NUMBER]]
     code += [[_AT_LEAST, 0, 1, _X32], _DENY]
 
@@ -98,7 +99,7 @@ def program(threads: bool) -> bytes:
         code.extend(body)
 
     def when_one_of(call: tuple[int, int], argument: int, values: Sequence[int], ignored: int = 0) -> None:
-        """Allow ``call`` if the low word of its ``argument``, without the bits ``ignored``, is one of ``values``."""
+        """Allows ``call`` if the low word of its ``argument``, without the bits ``ignored``, is one of ``values``."""
         tests = [line for value in values for line in ([_EQUAL, 0, 1, value], _PASS)]
         mask = [[_AND, 0, 0, ~ignored & 0xFFFFFFFF]] if ignored else []
         when(call, [_LOAD, 0, 0, _ARGUMENT + 8 * argument], *mask, *tests, _DENY)
@@ -106,12 +107,13 @@ def program(threads: bool) -> bytes:
     for numbers in _ALLOWED.values():
         if numbers[column] is not None:
             when(numbers, _PASS)
-    for numbers in _FEIGNED.values():
+    for numbers in _NO_OPS.values():
         when(numbers, [_RETURN, 0, 0, _ERRNO])
-    # Threads, not processes; glibc asks clone3 first, whose flags lie in memory where no filter can look.
+    # Threads, not processes. glibc tries clone3 first, whose flags are in memory that a filter cannot read;
+    # ENOSYS makes it fall back to clone.
     when_one_of(_CLONE, 0, [_THREAD] if threads else [], ignored=_DETACHED)
     when(_CLONE3, [_RETURN, 0, 0, _ERRNO | errno.ENOSYS])
-    # Signals to itself, as abort() sends one; its own limits.
+    # Signals to the process itself, which abort() sends, and its own resource limits.
     for call in (_KILL, _TGKILL):
         when_one_of(call, 0, [os.getpid()])
     when_one_of(_PRLIMIT, 0, [0])
@@ -125,7 +127,7 @@ def program(threads: bool) -> bytes:
 
 
 def thread_counter() -> bytes:
-    """A filter that asks the listener about the begin and the end of every thread, and allows all else."""
+    """A filter that notifies the listener before a thread starts or ends, and allows every other call."""
     column, audit = _machine()
     ask = [_RETURN, 0, 0, _NOTIFY]
     code = [[_LOAD, 0, 0, _MACHINE], [_EQUAL, 1, 0, audit], _PASS, [_LOAD, 0, 0, _NUMBER]]
@@ -135,5 +137,5 @@ def thread_counter() -> bytes:
 
 
 def begins_thread(number: int) -> bool:
-    """Whether a call that :func:`thread_counter` asks about begins a thread; the other one ends its caller."""
+    """Whether a call reported by :func:`thread_counter` starts a thread; the other one ends the calling thread."""
     return number == _CLONE[_machine()[0]]

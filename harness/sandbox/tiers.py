@@ -1,12 +1,12 @@
-"""Which walls this machine offers, found out by building them.
+"""The isolation that this machine offers, found by trying it.
 
 =====  ============================================================================================
-A      namespaces (user, mount, pid, net, ipc, uts, cgroup) and seccomp; Landlock too where there is
+A      namespaces (user, mount, pid, net, ipc, uts, cgroup) and seccomp; Landlock where available
 B      seccomp and Landlock, for containers that forbid namespaces; no writable directory at all
-C      limits on time and memory, and whichever of the layers can be had: no protection of this machine
+C      limits on time and memory, and seccomp where available; does not protect this machine
 =====  ============================================================================================
 
-``HARNESS_SANDBOX`` names the lowest tier that may be used (default B); the best that works is used.
+``HARNESS_SANDBOX`` names the lowest tier that is accepted (default B); the best available tier is used.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Tier:
     reason: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        walls = ", ".join((*self.layers, "limits"))
-        return f"sandbox tier {self.name} ({walls})" + (f"; {self.reason}" if self.reason else "")
+        parts = ", ".join((*self.layers, "limits"))
+        return f"sandbox tier {self.name} ({parts})" + (f"; {self.reason}" if self.reason else "")
 
 
-# From the best to the least.
+# From the strongest to the weakest.
 TIERS = (
     Tier("A", ("namespaces", "landlock", "seccomp")),
     Tier("A", ("namespaces", "seccomp")),
@@ -46,7 +46,7 @@ TIERS = (
 def tier(accept: str | None = None) -> Tier:
     """The best tier of this machine. Raises BadInput when it is below ``accept`` (A, B or C).
 
-    ``accept`` defaults to the environment variable ``HARNESS_SANDBOX``, and that to B.
+    ``accept`` defaults to the environment variable ``HARNESS_SANDBOX``, else to B.
     """
     accept = accept or os.environ.get("HARNESS_SANDBOX") or "B"
     if accept not in ("A", "B", "C"):

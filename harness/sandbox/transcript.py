@@ -1,4 +1,4 @@
-"""What a program says of itself, read line by line: untrusted text, bounded before anything looks into it."""
+"""Parses the lines that a program sends. They are untrusted, so their size is checked before anything parses them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Callable
 from harness.sandbox.job import End, SandboxJob
 from harness.sandbox.values import LINE_LIMIT
 
-# Called with the index of the call, the text of its value and its CPU seconds; False ends the run.
+# Called with the index of the call, the text of its value and its CPU seconds. Returning False ends the run.
 Receiver = Callable[[int, bytes, float], bool]
 
-REASON_LIMIT = 4096  # bytes of the line that says why a program ended; 300 characters need no more
+REASON_LIMIT = 4096  # bytes of the line that gives the reason of an end; enough for REASON_LENGTH escaped characters
 REASON_LENGTH = 300
 
 
 class Transcript:
-    """The lines of a program, see :mod:`harness.sandbox.program`; nothing in them is believed."""
+    """The lines of one program, in the format of :mod:`harness.sandbox.program`; anything else is MALFORMED."""
 
     def __init__(self, job: SandboxJob, receive: Receiver):
         self.expected = len(job.inputs)
@@ -27,7 +27,7 @@ class Transcript:
         self.detail = ""
 
     def take(self, data: bytes) -> End | None:
-        """Reads on. Returns the end once there is one."""
+        """Parses the next chunk. Returns the end once the program has reported one, or sent something malformed."""
         *lines, rest = data.split(b"\n")
         for line in lines:
             self.rest += line
@@ -39,6 +39,7 @@ class Transcript:
         return End.MALFORMED if len(self.rest) > LINE_LIMIT else None
 
     def line(self, line: bytes) -> End | None:
+        """Parses one line without its newline."""
         kind, body = line[:1], line[1:]
         try:
             if kind == b"=" and self.calls < self.expected:
@@ -63,7 +64,7 @@ class Transcript:
 
 
 def printable(text: str) -> str:
-    """``text`` on one line, short, with an escape for each character that a terminal or a table would act upon."""
+    """``text`` shortened to REASON_LENGTH characters on one line, with control characters escaped."""
     shown = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:REASON_LENGTH])
     return "".join(shown)[:REASON_LENGTH]
 

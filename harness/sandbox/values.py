@@ -1,12 +1,12 @@
-"""Plain values as text: the only thing that crosses the wall of the sandbox.
+"""Encodes plain values as text; nothing else passes between the sandbox and the trusted side.
 
-JSON holds int, float, str, bool, None and list as they are; everything else is an object with one tag. Types
-are compared by identity, so an instance of a subclass is never taken for a value of its base: such an object
-may bring its own ``__eq__``. Decoding builds builtin and a few standard-library types from data alone and
-calls no constructor of the program's choosing. A value too large to be sent is told by its digest.
+int, float, str, bool, None and list are JSON values; any other value is a JSON object with one tag. Types are compared
+by identity, so an instance of a subclass, which may define its own ``__eq__``, is never encoded as its base. Decoding
+builds builtin and a few standard-library types from data alone and calls no constructor chosen by the program. A value
+too large to send is replaced by its digest.
 
-A reader who does not trust a text says how many members its sets and dicts may have. A table of chosen keys can
-take quadratic time to build: keys whose hashes agree cost the reader, not the program that chose them.
+For untrusted text the caller limits how many members sets and dicts may have. Building a hash table of keys whose
+hashes collide takes quadratic time, which a program could otherwise make the trusted side spend.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Any
 
 from harness.sandbox import arrays
 
-TEXT_ROOM = 2**18  # characters, roughly: a larger value travels as a digest
-LINE_LIMIT = 2**22  # bytes: no text made by dumps is longer
-# A decimal int beyond this would meet CPython's limit on int <-> str conversion (4,300 digits).
+TEXT_ROOM = 2**18  # characters, roughly; a larger value is sent as a digest
+LINE_LIMIT = 2**22  # bytes; no text made by dumps is longer
+# Larger ints are written in hex: CPython limits decimal int <-> str conversion to 4,300 digits.
 _DECIMAL_LIMIT = 2**64
 _ITERATOR_LIMIT = 100_000
-_SAME_HASH = 64  # members of one set; -1 and -2 share theirs, and beyond such pairs it takes intent
+_SAME_HASH = 64  # members of one set with equal hashes; by accident few collide (-1 and -2 do)
 
 
 class NotPlain(TypeError):
@@ -36,15 +36,15 @@ class NotPlain(TypeError):
 
 
 class Digest(str):
-    """Stands for a large value; equal digests mean values that ``==`` finds equal."""
+    """Stands for a large value. Equal digests mean that ``==`` holds between the values."""
 
 
 class Match:
-    """Stands for an ``re.Match``, of which only the presence is told."""
+    """Stands for an ``re.Match``, of which only the presence is sent."""
 
 
 class Crowd:
-    """Stands for a set or dict with more members than were asked for; it equals nothing but itself."""
+    """Stands for a set or dict with more members than the limit; equal only to itself."""
 
     def __init__(self, tag: str, members: int):
         self.tag, self.members = tag, members
@@ -54,7 +54,7 @@ class Crowd:
 
 
 class Iterated:
-    """What an iterator or a view yielded: it can be walked, and equals nothing but itself."""
+    """The items of an iterator or a view. It can be iterated, and is equal only to itself."""
 
     def __init__(self, items: list[Any]):
         self.items = items
@@ -64,9 +64,9 @@ class Iterated:
 
 
 def dumps(value: Any, room: int = TEXT_ROOM) -> str:
-    """``value`` as one line of ASCII text, or the text of its digest when it is larger than ``room``.
+    """``value`` as one line of ASCII text, or the text of its digest if it takes more than ``room`` characters.
 
-    Raises NotPlain for any other type and RecursionError for a value nested too deeply.
+    Raises NotPlain for a type that is not supported and RecursionError for a value nested too deeply.
     """
     try:
         tagged = _Tagger(room).tag(value)
@@ -78,14 +78,14 @@ def dumps(value: Any, room: int = TEXT_ROOM) -> str:
 def loads(text: str | bytes, most: int | None = None) -> Any:
     """The value of a text made by :func:`dumps`. Raises ValueError for any other text.
 
-    ``most`` is given for a text from inside: the members that its sets and dicts may have altogether, one beyond
-    it being a :class:`Crowd`; arrays that would be ambiguous as a truth value are :class:`arrays.Several`.
+    ``most`` must be given for untrusted text: the total number of members of its sets and dicts. A set or dict beyond
+    it becomes a :class:`Crowd`, and an array without a single truth value an :class:`arrays.Several`.
     """
-    return _read(text, _untag if most is None else _Wary(most).untag)
+    return _read(text, _untag if most is None else _BoundedBuilder(most).untag)
 
 
 def can_be_sent(text: str) -> bool:
-    """Whether ``text`` from inside is one value that another program may be given. Builds nothing of it."""
+    """Whether untrusted ``text`` is one value that may be passed on to another program. Builds no value."""
 
     def look(item: dict[str, Any]) -> None:
         (tag,) = item
@@ -109,9 +109,9 @@ def _read(text: str | bytes, build: Callable[[dict[str, Any]], Any]) -> Any:
 
 
 def digest(value: Any) -> str:
-    """A digest that is the same for values that ``==`` finds equal (1, 1.0 and True are). Raises NotPlain."""
+    """A digest that agrees for equal values (1, 1.0 and True are equal). Raises NotPlain."""
     state = hashlib.blake2b(digest_size=24)
-    if type(value) is list:  # piecewise, because a second copy of a gigabyte may not fit
+    if type(value) is list:  # in chunks, because memory may not hold a second copy
         for start in range(0, len(value), 4096):
             state.update(_dump(value[start : start + 4096]))
         return f"list of {len(value)} {state.hexdigest()}"
@@ -120,11 +120,11 @@ def digest(value: Any) -> str:
 
 
 class _NoRoom(Exception):
-    """The text would be too long."""
+    """The text would exceed the limit."""
 
 
 class _Tagger:
-    """Turns a value into what JSON can hold, as long as there is room for it."""
+    """Turns a value into JSON values within a budget of ``room`` characters; raises _NoRoom beyond it."""
 
     def __init__(self, room: int):
         self.room = room
@@ -182,6 +182,7 @@ class _Tagger:
     def tags(self, items: Any) -> list[Any]:
         if 4 * len(items) > self.room:
             raise _NoRoom
+        # Most large lists hold small ints: check them at C speed.
         kinds = set(map(type, items))
         if kinds == {int} and min(items) > -_DECIMAL_LIMIT and max(items) < _DECIMAL_LIMIT:
             self.spend(4 * len(items))
@@ -190,16 +191,16 @@ class _Tagger:
 
 
 def _dump(value: Any) -> bytes:
-    """Bytes for the digest. ``marshal`` in format 2 writes exact types only and knows no references."""
+    """Bytes for the digest. ``marshal`` in format 2 writes exact types only, and no references."""
     return marshal.dumps(_normal(value), 2)
 
 
 def _normal(value: Any) -> Any:
-    """``value`` with equal numbers made the same and unordered things put in an order."""
+    """``value`` in a normal form: equal numbers become the same, unordered collections are sorted."""
     kind = type(value)
     if kind is list or kind is tuple:
         kinds = set(map(type, value))
-        if kinds <= {list, tuple}:  # one level at a time in C: large values are lists of lists of one type
+        if kinds <= {list, tuple}:  # one level deeper, at C speed: large values are lists of lists
             kinds = set(map(type, chain.from_iterable(value)))
         if kinds in ({str}, {int}):
             return value
@@ -237,17 +238,18 @@ def _untag(item: dict[str, Any]) -> Any:
     return _BUILD[tag](content)
 
 
-class _Wary:
-    """Builds the values of one text from inside, within what was asked for."""
+class _BoundedBuilder:
+    """Builds the values of one untrusted text, with at most ``most`` members in its sets and dicts."""
 
     def __init__(self, most: int):
         self.left = most
 
     def untag(self, item: dict[str, Any]) -> Any:
+        # Count the members before anything is hashed.
         if len(item) == 1:
             ((tag, content),) = item.items()
             if tag in _HASHED:
-                if type(content) is not list:  # another tagged value, say, whose members were never counted
+                if type(content) is not list:  # for example another tagged value, whose members were never counted
                     raise ValueError(f"no list of members in a {tag}")
                 self.left -= len(content)
                 keys = [key for key, _ in content] if tag in _HASHED_PAIRS else content

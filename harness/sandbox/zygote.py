@@ -1,10 +1,10 @@
-"""The process inside the wall that forks one child per program.
+"""The process in the sandbox that forks one child per program.
 
-It is started once for many programs, because starting an interpreter costs more than most programs. It runs
-no untrusted code and holds no secret: neither expected outputs nor an environment. Programs reach it as file
-descriptors that only the child reads. After each program everything that it may have left is destroyed.
+It serves many programs, because starting an interpreter costs more than most programs do. It runs no untrusted code
+and holds no secrets: no expected outputs and no environment. Programs arrive as file descriptors that only the child
+reads. After each program its processes and files are destroyed.
 
-Messages, one packet each: ``run`` with two descriptors (job, result), and ``kill``; the answers are JSON objects.
+Messages, one packet each: ``run`` with two descriptors (job, result), and ``kill``. Answers are JSON objects.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ MEMORY = 4 * 2**30  # bytes of address space, as in evalplus
 FILE_SIZE = 2**24
 OPEN_FILES = 64
 PENDING_SIGNALS = 64
-FORK_TRIES, FORK_WAIT_S = 20, 0.2  # while others use up all the processes that there may be
-_TOLD = 4  # descriptor on which a child says that it is shut in; closed before its program begins
-_SHUT_IN, _THREADS, _NO_THREADS = b"shut in", b"threads", b"no threads: "
+FORK_TRIES, FORK_WAIT_S = 20, 0.2  # the limit on processes may be reached for a while
+_REPORT = 4  # descriptor on which a child reports that it is confined; closed before its program begins
+_CONFINED, _THREADS, _NO_THREADS = b"confined", b"threads", b"no threads: "
 
 
 def main(control: int, layers: list[str], root: str, packages: str) -> None:
-    """Close the walls of ``layers``, say how it went, then serve until the other end closes ``control``.
+    """Sets up the isolation ``layers``, reports the result, then serves until ``control`` is closed.
 
-    ``root`` is the folder that holds this package; ``packages`` the one that holds NumPy.
+    ``root`` is the folder that contains this package, ``packages`` the one that contains NumPy.
     """
     sys.path.remove(root)
     channel = socket.socket(fileno=control)
     interpreter.load_modules()
     try:
-        _offer_to_the_killer()
+        _prefer_for_oom_kill()
         standard, numpy = interpreter.directories(), interpreter.load_numpy(packages)
         if "namespaces" in layers:
             readable = standard + numpy
@@ -61,8 +61,8 @@ def main(control: int, layers: list[str], root: str, packages: str) -> None:
     server.serve()
 
 
-def _offer_to_the_killer() -> None:
-    """Where memory runs out, the kernel is to end what is largest in here, and nothing that is out there."""
+def _prefer_for_oom_kill() -> None:
+    """Makes the kernel kill a process of the sandbox first when memory runs out."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
 
@@ -90,17 +90,19 @@ class _Server:
         os.environ.clear()
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
         sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
+        # Objects that exist now are never collected, so forked children do not copy their pages.
         gc.collect()
         gc.freeze()
 
     def rehearse(self) -> str:
-        """Shut in a child that does nothing. Raises OSError when a layer is refused; returns what to note."""
+        """Confines a child that does nothing. Raises OSError if the kernel refuses a layer; returns a note or ""."""
+        # The pipe carries an error; the socket carries the listener, as in a real run.
         reader, writer = os.pipe()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = self.fork()
         if pid == 0:
             try:
-                self.shut_in(10, theirs)
+                self.confine(10, theirs)
             except OSError as error:
                 os.write(writer, str(error).encode())
             finally:
@@ -125,7 +127,7 @@ class _Server:
             if not message:
                 return
             if message != b"run":
-                continue  # a kill for a program that has just ended
+                continue  # kills a program that has just ended
             job, result = descriptors
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             try:
@@ -143,7 +145,7 @@ class _Server:
                     self.supervise(pid, ours)
 
     def fork(self) -> int:
-        """Raises OSError when there can be no more processes, for a while."""
+        """Forks into a fresh work directory. Raises OSError when no process can be started for FORK_TRIES tries."""
         if "namespaces" in self.layers:
             kernel.fresh_work_directory(self.work, used=self.runs > 0)
         self.runs += 1
@@ -156,26 +158,29 @@ class _Server:
                 time.sleep(FORK_WAIT_S)
         raise AssertionError("the loop returns or raises")
 
-    def child(self, job: int, result: int, told: socket.socket) -> None:
+    def child(self, job: int, result: int, report: socket.socket) -> None:
+        """Confines this process and runs the job in it. Does not return."""
         code = 1
         try:
             task: dict[str, Any] = json.loads(_read_all(job))
-            moved = fcntl.fcntl(told.detach(), fcntl.F_DUPFD, 16)  # out of the way of the numbers taken next
+            # The child keeps descriptors 3 (results) and 4 (report) only, so that no other is inherited by the program.
+            moved = fcntl.fcntl(report.detach(), fcntl.F_DUPFD, 16)  # above the numbers that dup2 overwrites
             os.dup2(result, 3)
-            os.dup2(moved, _TOLD)
-            os.closerange(_TOLD + 1, 2**20)
-            # Said before anything of the program runs: whatever its process ends with is its own then.
-            self.shut_in(task["cpu_seconds"], socket.socket(fileno=_TOLD))
+            os.dup2(moved, _REPORT)
+            os.closerange(_REPORT + 1, 2**20)
+            # Reported before the program runs: how the process ends afterwards is the program's doing.
+            self.confine(task["cpu_seconds"], socket.socket(fileno=_REPORT))
             code = 0
             program.run(task, 3)
         finally:
             os._exit(code)
 
-    def shut_in(self, cpu_seconds: int, told: socket.socket) -> None:
-        """What every program meets, in this order: each step leaves the process unable to undo it.
+    def confine(self, cpu_seconds: int, report: socket.socket) -> None:
+        """Confines this process, in an order in which no later step can undo an earlier one.
 
-        ``told`` hears of it and is closed: first how threads are counted, with the listener, then that all is done.
+        Sends the listener that counts threads to ``report``, then that the process is confined, and closes it.
         """
+        # A session of its own, so that the whole process group can be killed.
         os.setsid()
         kernel.die_with_parent()
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
@@ -189,59 +194,62 @@ class _Server:
             (resource.RLIMIT_SIGPENDING, PENDING_SIGNALS),
         ):
             resource.setrlimit(limit, (most, most))
+        # Required before Landlock and seccomp filters without root.
         kernel.drop_privileges()
         if "landlock" in self.layers:
             work = [self.work] if "namespaces" in self.layers else []
             kernel.restrict_files(self.readable, ["/dev/null", *work])
+        # Last, because the filter forbids the system calls used above.
         if "seccomp" in self.layers:
-            kernel.restrict_calls(threads=_send_listener(told))
-        os.write(told.fileno(), _SHUT_IN)
-        told.close()
+            kernel.restrict_calls(threads=_send_listener(report))
+        os.write(report.fileno(), _CONFINED)
+        report.close()
 
-    def supervise(self, pid: int, told: socket.socket) -> None:
-        """Wait until the program ends or is to be ended; tell how it ended."""
+    def supervise(self, pid: int, report: socket.socket) -> None:
+        """Waits until the program ends or has to be killed, and sends how it ended."""
         ended = os.pidfd_open(pid)
         poll = select.poll()
-        for source in (ended, self.channel.fileno(), told.fileno()):
+        for source in (ended, self.channel.fileno(), report.fileno()):
             poll.register(source, select.POLLIN)
-        shut_in, threads, waiting = False, None, True
+        confined, threads, waiting = False, None, True
         while waiting:
+            # Serve the listener of threads until the program ends or the trusted side asks to kill it.
             for source, event in poll.poll():
-                if source == told.fileno():
-                    message, descriptors, _, _ = socket.recv_fds(told, 256, 1)
-                    shut_in = shut_in or message == _SHUT_IN
+                if source == report.fileno():
+                    message, descriptors, _, _ = socket.recv_fds(report, 256, 1)
+                    confined = confined or message == _CONFINED
                     if descriptors:
                         threads = Threads(descriptors[0])
                         poll.register(threads.listener, select.POLLIN)
                     if not message:
-                        poll.unregister(told)
+                        poll.unregister(report)
                 elif threads is not None and source == threads.listener:
                     if event & select.POLLIN:
                         threads.answer()
-                    else:  # nobody is left who could ask; to wait for a question would be to wait for ever
+                    else:  # no thread is left that could send a notification
                         poll.unregister(source)
                 else:
                     waiting = False
-                    if source != ended:  # kill, or nobody is there any more
+                    if source != ended:  # a kill message, or the trusted side is gone
                         os.kill(pid, signal.SIGKILL)
         if threads is not None:
             threads.close()
         os.close(ended)
-        # A quick program has ended before all that was told is read.
-        while not shut_in and select.select([told], [], [], 0)[0]:
-            message, descriptors, _, _ = socket.recv_fds(told, 256, 1)
-            shut_in = message == _SHUT_IN
+        # A fast program may have ended before its report was read.
+        while not confined and select.select([report], [], [], 0)[0]:
+            message, descriptors, _, _ = socket.recv_fds(report, 256, 1)
+            confined = message == _CONFINED
             for descriptor in descriptors:
                 os.close(descriptor)
             if not message:
                 break
         status, usage = self.reap(pid)
         cpu, memory = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-        answer = {"ended": status, "shut in": shut_in, "cpu": cpu, "memory": memory}
+        answer = {"ended": status, "confined": confined, "cpu": cpu, "memory": memory}
         self.channel.send(json.dumps(answer).encode())
 
     def reap(self, pid: int) -> tuple[int, resource.struct_rusage]:
-        """End of the program and of whatever it started. Returns its exit code (negative: signal) and usage."""
+        """Kills whatever the program started. Returns its exit code (negative: a signal) and resource usage."""
         _, status, usage = os.wait4(pid, 0)
         while True:
             if "namespaces" in self.layers:
@@ -256,20 +264,20 @@ class _Server:
                 return os.waitstatus_to_exitcode(status), usage
 
 
-def _send_listener(told: socket.socket) -> bool:
-    """Have the threads of this process counted. False: that cannot be had here, and there must be no threads."""
+def _send_listener(report: socket.socket) -> bool:
+    """Sends the listener that counts threads. False where the kernel offers none: the program gets no threads then."""
     try:
         listener = kernel.listen_to_threads()
     except OSError as error:
-        told.send(_NO_THREADS + str(error).encode())
+        report.send(_NO_THREADS + str(error).encode())
         return False
-    socket.send_fds(told, [_THREADS], [listener])
+    socket.send_fds(report, [_THREADS], [listener])
     os.close(listener)
     return True
 
 
 def _children() -> list[int]:
-    """This process's children: after the death of a program, all that it has left behind."""
+    """The children of this process; after a program has ended, whatever it left running."""
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         return [int(word) for word in file.read().split()]
 

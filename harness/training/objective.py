@@ -96,7 +96,7 @@ class Student(nn.Module):
             chunk_teacher = teacher.over(chunk.start, chunk.stop)
             for logits, start, stop in _slices(raw, head, chunk):
                 mine = None if features is None else features[start:stop]
-                parts.append(what(_tokens(batch, logits, near, step, start, stop, mine)))
+                parts.append(what(_tokens(batch, logits, chunk_teacher, step, start, stop, mine)))
         return torch.cat(parts)
 
     @torch.no_grad()

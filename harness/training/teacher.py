@@ -44,7 +44,7 @@ def set_up(
     teacher = Generator(model, load_tokenizer(job.teacher), job.recipe.evaluation.batch)
     if needs.proposals:
         assert job.data.checker is not None, "the plan refuses proposals without a checker"
-        rollouts.proposals = Proposals(rollouts.student, speaker, job.data.checker)
+        rollouts.proposals = Proposals(rollouts.student, teacher, job.data.checker)
     if needs.joint is not None:
         rollouts.joint = JointGenerator(rollouts.student, teacher)
     texts = texts_of(job.method, plan.steps)
@@ -71,7 +71,7 @@ def set_up(
                     lambda done, total: progress("teacher signal", done, total, ""),
                 )
             cache.verify()
-            bill.add(teacher_forward_tokens=cache.read_tokens)
+            charged.add(teacher_forward_tokens=cache.read_tokens)
             found[source] = cache
         return found
 

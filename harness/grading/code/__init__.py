@@ -1,1 +1,1 @@
-"""Programs: taken from a text, run in the sandbox, held against what the canonical solution gives."""
+"""Grades programs: extracts them from a text, runs them in the sandbox, compares with the canonical solution."""

@@ -1,11 +1,11 @@
-"""Grade programs by differential testing: a program is right when it gives what the canonical solution gives.
+"""Grades programs by differential testing: a program is right if its outputs equal the canonical solution's.
 
-Each suite (EvalPlus' ``base`` inputs, then its ``plus`` inputs) is one process in the sandbox that is called
-once per input. The outputs come back as plain values and are compared here, one by one as they arrive, so
-that nothing a program does to its own process can turn a wrong output into a right one.
+Each suite (EvalPlus' ``base`` inputs, then its ``plus`` inputs) runs in one sandbox process, with one call per input.
+Outputs are sent as plain values and compared here, on the trusted side, as they arrive. Nothing that a program does to
+its own process can therefore turn a wrong output into a right one.
 
-Time limits are CPU time: ``max(FLOOR_S, FACTOR x canonical)`` a call. EvalPlus' 0.3.1 has a floor of 1 s of
-wall time, which fails canonical solutions on a busy machine, and its later versions one of 4 s.
+Limits are in CPU time: ``max(FLOOR_S, FACTOR x canonical)`` per call. EvalPlus 0.3.1 has a floor of 1 s of wall time,
+which fails canonical solutions on a busy machine; later versions have one of 4 s.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from harness.types import Verdict
 
 FLOOR_S = 4.0
 FACTOR = 4.0
-TOTAL_S = 60.0  # of a suite, or FACTOR times the canonical solution's if that is more
-READ_ROOM = 2**24  # characters of a program's outputs that are read, besides what was expected of it
-ALONE = 3.0  # times the patience, when a program is given its second chance
+TOTAL_S = 60.0  # per suite, or FACTOR times the time of the canonical solution if that is more
+READ_ROOM = 2**24  # characters of a program's outputs that are read, beyond twice the expected ones
+ALONE = 3.0  # factor on the patience when a program is run a second time
 
 _REASONS = {
     End.TIMEOUT: "timeout on {test} ({detail})",
@@ -41,16 +41,16 @@ _REASONS = {
 def grade(
     problems: Sequence[CodeProblem], programs: Sequence[str | None], sandbox: Sandbox | None = None
 ) -> list[Verdict]:
-    """Verdicts on ``programs`` (None: there is none) in order, each against the problem beside it.
+    """Verdicts on ``programs`` (None: no program), each on the problem at the same index.
 
-    Suites that a problem holds are all required. Raises RunFailed when a canonical solution fails.
+    A program must pass all suites of its problem. Raises RunFailed if a canonical solution fails.
     """
     grader = _Grader(sandbox or shared())
     pairs = list(zip(problems, programs, strict=True))
     with ThreadPoolExecutor(grader.sandbox.workers, thread_name_prefix="grade") as threads:
         verdicts = list(threads.map(lambda pair: grader.judge(*pair), pairs))
-    # A program that got no processor for a long time, or lost its sandbox, is tried once more, when nothing else
-    # runs here: what a neighbour used up is no fault of its own.
+    # Run a program again if it got no CPU time for long or lost its sandbox, now that no other one runs here: another
+    # process may have used up the machine.
     return [
         verdict or grader.judge(*pair, patience=PATIENCE * ALONE, last=True)
         for pair, verdict in zip(pairs, verdicts, strict=True)
@@ -58,7 +58,7 @@ def grade(
 
 
 class _Grader:
-    """One batch: its sandbox, and the expected outputs as far as they were needed."""
+    """Grades one batch; keeps the expected outputs that were needed so far."""
 
     def __init__(self, sandbox: Sandbox):
         self.sandbox = sandbox
@@ -67,7 +67,7 @@ class _Grader:
     def judge(
         self, problem: CodeProblem, program: str | None, patience: float = PATIENCE, last: bool = False
     ) -> Verdict | None:
-        """The verdict, or None when the machine was too busy to reach one and this is not the ``last`` try."""
+        """The verdict, or None if the machine was too busy to reach one and this is not the ``last`` try."""
         if program is None or not program.strip():
             return Verdict(problem.task_id, 0, 0.0, "no program in the completion")
         tests = 0
@@ -90,14 +90,14 @@ class _Grader:
 def _run(
     problem: CodeProblem, program: str, suite: str, expected: Truth, sandbox: Sandbox, patience: float
 ) -> tuple[SandboxOutcome, str]:
-    """How the program fared in ``suite``, and why it is wrong if it did not run through."""
+    """Runs the program on ``suite``. Returns the outcome, and the reason if it did not pass."""
     inputs = problem.suites[suite]
     wrong = ""
     room = READ_ROOM + 2 * sum(map(len, expected.outputs))
 
     def receive(call: int, text: bytes, _: float) -> bool:
         nonlocal wrong, room
-        # Equal texts are equal values.
+        # Equal texts encode equal values.
         if text == expected.outputs[call]:
             return True
         room -= len(text)

@@ -1,4 +1,4 @@
-"""The published ways of asking for a program that the code tasks share."""
+"""The published protocols that the code tasks share: how a model is prompted and how its program is extracted."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ EXTRACTOR = (
     "spaces, fenced bodies and a lost first indentation are repaired. EvalPlus repairs none of these: where a verdict "
     "differs, the score by its own reading is shown too (evalplus_reading)"
 )
-BY_THE_LETTER = {
-    "letter": True,
+AS_EVALPLUS = {
+    "as_evalplus": True,
     "thoughts_are_graded": True,
     "extractor": "a whole program, or the stub with its continuation, through EvalPlus' sanitiser, by the letter",
 }
@@ -25,21 +25,20 @@ EQUIVALENCE = "every output equals the canonical solution's, by EvalPlus' oracle
 
 
 def evalplus_protocols(completion_stop: Sequence[str]) -> dict[str, Protocol]:
-    """``completion_stop`` ends a continuation of the stub, besides the strings that end any program."""
+    """The protocols by name. ``completion_stop`` ends a continuation of the stub, besides the strings in STOP."""
     return {
         "evalplus-0.2.0": Protocol(
             "EvalPlus on its data release 0.2.0 of MBPP+ (0.1.10 of HumanEval+): the fence opened for chat models, "
             "the stub continued by others; greedy, 768 tokens",
-            {"decoding": Decoding(max_new_tokens=768, stop=STOP)} | BY_THE_LETTER,
+            {"decoding": Decoding(max_new_tokens=768, stop=STOP)} | AS_EVALPLUS,
         ),
         "evalplus-0.2.0-completion": Protocol(
             "EvalPlus' completion protocol for any model: the stub is continued as plain text",
-            {"ask": _continue, "decoding": Decoding(max_new_tokens=768, stop=(*STOP, *completion_stop))}
-            | BY_THE_LETTER,
+            {"ask": _continue, "decoding": Decoding(max_new_tokens=768, stop=(*STOP, *completion_stop))} | AS_EVALPLUS,
         ),
         "distillm2": Protocol(
             "DistiLLM-2's script (arXiv 2503.07067): the bare stub as user turn, sampled",
-            {"ask": _bare, "decoding": Decoding(temperature=0.8, top_p=0.95, max_new_tokens=1024)} | BY_THE_LETTER,
+            {"ask": _bare, "decoding": Decoding(temperature=0.8, top_p=0.95, max_new_tokens=1024)} | AS_EVALPLUS,
         ),
         "last-fence": Protocol(
             "for models that reason first: nothing opened for the model, its last fenced block is the program",
@@ -62,7 +61,7 @@ def _unopened(task: Any, problem: Problem) -> Prompt:
 
 
 class LastFence:
-    """What stands in the last closed fence is the completion; a completion without one holds no program."""
+    """Grades the last closed code fence of a completion; without one there is no program."""
 
     extractor = "the last closed code fence, through EvalPlus' sanitiser"
 
@@ -74,7 +73,7 @@ class LastFence:
 
 
 def last_fence(text: str) -> str:
-    """The last closed fenced block of ``text`` with its fences, "" where there is none."""
+    """The last closed code block of ``text`` including its fences, "" if there is none."""
     lines = text.split("\n")
     fences = [i for i, line in enumerate(lines) if line.lstrip().startswith("```")]
     if len(fences) < 2:

@@ -1,9 +1,9 @@
-"""HumanEval as published: OpenAI's own ``check`` functions, with the verdict still outside the program's reach.
+"""HumanEval as published: OpenAI's own ``check`` functions, run apart from the program that they grade.
 
-``check(candidate)`` wants to call the program, which must not share a process with it. So it is run twice, each
-time without the program: once with the canonical solution, to learn the calls that it makes; then, after the
-program answered those calls behind the walls, with a candidate that only repeats the answers, plain values by
-then. Tests that draw random inputs draw the same ones both times.
+``check(candidate)`` calls the program, but must not share a process with it, or the program could change the verdict.
+It is therefore run twice without the program: first with the canonical solution, to record the calls that it makes;
+then, after the program has answered these calls in the sandbox, with a candidate that replays its outputs, which are
+plain values. A fixed seed makes tests with random inputs draw the same ones both times.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HUMANEVAL = Dataset(
     sha256="b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
     n=164,
 )
-# arXiv 2107.03374, section 3: nucleus 0.95, 200 samples, these stops; 0.2 is its temperature for pass@1.
+# arXiv 2107.03374, section 3: nucleus 0.95, 200 samples, these stop strings; 0.2 is its temperature for pass@1.
 DECODING = Decoding(
     temperature=0.2, top_p=0.95, max_new_tokens=512, samples=200, stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 )
@@ -68,12 +68,12 @@ class CheckedProblem(CodeProblem):
 
     @property
     def tester(self) -> str:
-        """The trusted module: helpers of the prompt, canonical solution, test."""
+        """The source of the trusted module: prompt with helpers, canonical solution, test."""
         return f"{self.prompt}{self.canonical_solution}\n\n{self.test}\n"
 
 
 class OpenAIChecks:
-    """The rules of ``humaneval-original``, in place of those of a code task."""
+    """The rules of the protocol ``humaneval-original``, which replace those of CodeTask."""
 
     equivalence = "OpenAI's check(candidate) accepts the returned values"
     extractor = "the prompt with the completion up to a stop string, run as it is"
@@ -87,10 +87,11 @@ class OpenAIChecks:
         return self.grade_programs(completions, programs)
 
     def grade_programs(self, completions: Sequence[Completion], programs: Sequence[str]) -> list[Verdict]:
-        """Raises RunFailed where a check does not accept the canonical solution."""
+        """Verdicts on whole programs. Raises RunFailed if a check refuses the canonical solution."""
         sandbox = shared()
         by_id = {problem.id: problem.reference for problem in self.items}
         wanted = list(dict.fromkeys(c.problem_id for c in completions))
+        # Record the calls of each check once, then judge every program on them.
         with ThreadPoolExecutor(sandbox.workers, thread_name_prefix="check") as threads:
             calls = dict(zip(wanted, threads.map(lambda key: _calls(by_id[key], sandbox), wanted), strict=True))
 
@@ -103,7 +104,7 @@ class OpenAIChecks:
             return list(threads.map(judge, zip(completions, programs, strict=True)))
 
     def read_figures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Nothing is repaired, and EvalPlus has no part in it."""
+        """None: this protocol repairs nothing and does not use EvalPlus."""
         return {}
 
     def grader_identity(self) -> dict[str, Any]:
@@ -111,7 +112,7 @@ class OpenAIChecks:
 
 
 def ask(task: Any, problem: Problem) -> Prompt:
-    """The prompt itself is continued, chat model or not."""
+    """The prompt to continue as plain text, for chat models too."""
     prompt = problem.reference.prompt
     return Prompt(user=prompt, plain=prompt, chat=False)
 
@@ -120,7 +121,7 @@ def _problem(row: Mapping[str, Any], number: int) -> Problem:
     missing = [field for field in FIELDS if not isinstance(row.get(field), str)]
     if missing:
         raise BadInput(
-            f"row {number}: field {missing[0]!r} is missing or no text; this is no file of OpenAI's HumanEval"
+            f"row {number}: field {missing[0]!r} is missing or not a string; this is not OpenAI's HumanEval file"
         )
     facts = {field: row[field] for field in FIELDS}
     return Problem(row["task_id"], Prompt(row["prompt"], row["prompt"]), CheckedProblem(**facts, atol=0.0, inputs={}))
@@ -131,7 +132,7 @@ def _cut(text: str) -> str:
 
 
 def _calls(problem: CheckedProblem, sandbox: Sandbox) -> list[str]:
-    """The texts of the argument lists that ``check`` calls its candidate with."""
+    """The encoded argument lists with which ``check`` calls its candidate."""
     program = problem.tester + RECORD.format(entry_point=problem.entry_point)
     end, detail, outputs = _run(program, "harness_calls", ["[]"], sandbox)
     if end is not End.DONE:
@@ -140,13 +141,14 @@ def _calls(problem: CheckedProblem, sandbox: Sandbox) -> list[str]:
 
 
 def _judge(problem: CheckedProblem, program: str, calls: list[str], sandbox: Sandbox) -> tuple[float, str, bool]:
-    """Score, reason, and whether no verdict was reached."""
+    """Score, reason, and whether no verdict was reached (an error)."""
     end, detail, outputs = _run(program, problem.entry_point, calls, sandbox)
     if end is not End.DONE:
         return 0.0, f"call {len(outputs) + 1} of {len(calls)}: {end} ({detail})", end in (End.LOST, End.STALLED)
-    # The outputs go on as the texts that they are: nothing of them is built out here.
+    # Pass the outputs on as text: no untrusted value is built on the trusted side.
     if not all(map(can_be_sent, outputs)):
         return 0.0, "an output that is no plain value, or too large", False
+    # Run the check on the outputs, in another process without the program.
     given = f"[[{','.join(outputs)}]]"
     end, detail, _ = _run(problem.tester + REPLAY, "harness_replay", [given], sandbox)
     if end is End.DONE:
@@ -166,7 +168,7 @@ def _run(program: str, entry_point: str, inputs: list[str], sandbox: Sandbox) ->
 
     job = SandboxJob(program, entry_point, inputs, [FLOOR_S] * len(inputs), FLOOR_S, TOTAL_S)
     outcome = sandbox.run(job, receive)
-    if outcome.end in (End.LOST, End.STALLED):  # by what a neighbour used up, perhaps
+    if outcome.end in (End.LOST, End.STALLED):  # another process may have used up the machine
         outputs, room = [], OUTPUT_ROOM
         outcome = sandbox.run(job, receive, PATIENCE * ALONE)
     return outcome.end, outcome.detail, outputs

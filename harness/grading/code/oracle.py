@@ -1,15 +1,15 @@
-"""When an output counts as the expected one: EvalPlus' rules, applied outside the process of the program.
+"""Decides whether an output equals the expected one, by EvalPlus' rules, on the trusted side.
 
-The rules are those of ``evalplus.eval.unsafe_execute`` (0.3.1), with its special oracles, except where it is
-wrong: HumanEval/32 can pass; a tolerance taken for one test does not stay for the tests after it; a special
-oracle sees the inputs as they were before the program could change them; shapes must agree and not merely
-broadcast.
+The rules are those of ``evalplus.eval.unsafe_execute`` (0.3.1) with its special oracles, except for its errors:
+HumanEval/32 can pass; a tolerance set by one test does not apply to later tests; special oracles get the inputs
+unchanged by the program; shapes must be equal, not merely broadcastable.
 
-NumPy's scalars and arrays are compared as EvalPlus compares them, by NumPy's own ``==``: ``np.int64(3)`` is 3 and
-``np.array([3])`` is ``[3]``, while an array of several elements has no truth value and fails. No tolerance is given
-to them, since EvalPlus gives one only where the types are the same.
+NumPy scalars and arrays are compared by NumPy's ``==``, as in EvalPlus: ``np.int64(3)`` equals 3 and ``np.array([3])``
+equals ``[3]``, while an array of several elements has no truth value and fails. They get no tolerance, because EvalPlus
+applies one only to values of the same type.
 
-What a program sent is bounded before it is built, by what was expected: see :func:`harness.sandbox.values.loads`.
+The size of untrusted values is limited before they are built, in proportion to the expected value: see
+:func:`harness.sandbox.values.loads`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ from harness.sandbox.values import Digest, Iterated, loads
 
 FLOAT_ATOL = 1e-6
 RTOL = 1e-7
-SPARE_MEMBERS = 1000  # of sets and dicts, beyond those of the expected value, that are still built
+SPARE_MEMBERS = 1000  # members of sets and dicts that are built beyond the number in the expected value
 
 
 def accepts(problem: CodeProblem, arguments: str, expected: bytes, got: bytes) -> bool:
-    """Whether ``got`` is right where the canonical solution gave ``expected``; all three are texts of values.
+    """Whether ``got`` is right if the canonical solution returned ``expected``; all three are encoded values.
 
-    Raises ValueError when ``got`` is no text of a value.
+    Raises ValueError if ``got`` is no encoded value.
     """
     want = loads(expected)
-    # A set may stand for an expected list where only the members count.
+    # Some problems compare members only, so a set may be returned for an expected list.
     listed = len(want) if isinstance(want, list | tuple) else 0
     have = loads(got, most=SPARE_MEMBERS + members(want) + listed)
+    # Values too large to send compare by digest.
     if isinstance(want, Digest) or isinstance(have, Digest):
         return type(want) is type(have) and want == have
     import numpy
@@ -48,11 +49,11 @@ def accepts(problem: CodeProblem, arguments: str, expected: bytes, got: bytes) -
         with numpy.errstate(all="ignore"):
             return bool(_accepts(problem, arguments, want, have))
     except (TypeError, ValueError, OverflowError, RecursionError, ZeroDivisionError):
-        return False  # the rule does not apply to such an output: EvalPlus fails it by the same exception
+        return False  # the rule does not apply to this output; EvalPlus fails it by the same exception
 
 
 def members(value: Any) -> int:
-    """How many members the sets and dicts in ``value`` have altogether."""
+    """The total number of members of the sets and dicts in ``value``."""
     if isinstance(value, list | tuple | deque):
         return sum(map(members, value))
     if isinstance(value, set | frozenset):
@@ -69,12 +70,13 @@ def _accepts(problem: CodeProblem, arguments: str, want: Any, have: Any) -> bool
     entry_point, atol = problem.entry_point, problem.atol
     if problem.task_id == "HumanEval/32":
         return abs(oracles._poly(*loads(arguments), have)) <= atol
+    # Special oracles of MBPP, as in EvalPlus.
     from_mbpp = problem.task_id.startswith("Mbpp/")
     if from_mbpp and entry_point in oracles.MBPP_OUTPUT_NOT_NONE_TASKS:
         found = have if isinstance(have, bool) else have is not None
         return found == (want is not None)
     if from_mbpp and entry_point in oracles.MBPP_OUTPUT_SET_EQ_TASKS:
-        if isinstance(have, Several):  # EvalPlus asks for out == exp before, which raises for shapes that do not fit
+        if isinstance(have, Several):  # EvalPlus evaluates out == exp first, which raises for other shapes
             numpy.broadcast_shapes(have.array.shape, numpy.shape(want))
         exact = _same_members(want, have)
     else:
@@ -85,13 +87,14 @@ def _accepts(problem: CodeProblem, arguments: str, want: Any, have: Any) -> bool
             exact = exact or have == oracles._digit_distance_nums(*loads(arguments))
     if exact:
         return True
+    # Without an exact match, floats get EvalPlus' default tolerance.
     if atol == 0 and _floats(want):
         atol = FLOAT_ATOL
     return atol != 0 and _close(want, have, atol)
 
 
 def _same_members(want: Any, have: Any) -> bool:
-    """``set(want) == set(have)``, in a table of the expected members alone."""
+    """``set(want) == set(have)``, with a hash table of the expected members only."""
     places = {member: place for place, member in enumerate(set(want))}
     found = {places.get(member, -1) for member in have}
     return -1 not in found and len(found) == len(places)
@@ -115,7 +118,7 @@ def _close(want: Any, have: Any, atol: float) -> bool:
 
 
 def _unpacked(value: Any) -> Any:
-    """``value`` with lists for the arrays in it."""
+    """``value`` with its arrays as lists."""
     if isinstance(value, list | tuple):
         return [_unpacked(item) for item in value]
     if isinstance(value, Several):
@@ -124,7 +127,7 @@ def _unpacked(value: Any) -> Any:
 
 
 def _alike(want: Any, have: Any) -> bool:
-    """Whether two nests of numbers have one shape, found out before NumPy makes arrays of them."""
+    """Whether two nested lists of numbers have the same shape; checked before NumPy converts them."""
     if isinstance(want, list | tuple):
         return (
             isinstance(have, list | tuple)
@@ -136,7 +139,7 @@ def _alike(want: Any, have: Any) -> bool:
 
 
 def show(text: bytes | str, limit: int = 80) -> str:
-    """A value for a reason: short, on one line."""
+    """An encoded value for the reason of a verdict: on one line of at most ``limit`` characters."""
     value = loads(text, most=SPARE_MEMBERS)
     if isinstance(value, Digest):
         shown = f"a large {value}"
@@ -153,5 +156,5 @@ def _shown(value: Any, limit: int) -> str:
         value = value[:limit]
     try:
         return repr(value)
-    except ValueError:  # an int of more digits than CPython is willing to write
+    except ValueError:  # an int with more digits than CPython converts
         return "a huge number"

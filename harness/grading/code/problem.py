@@ -1,4 +1,4 @@
-"""A programming problem in the row format of EvalPlus, ready for the sandbox."""
+"""A programming problem, parsed from a row in EvalPlus' format."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from harness.errors import BadInput
 from harness.sandbox.values import dumps
 
 _FIELDS = {"task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "base_input": list}
-_NO_TESTS: dict[str, Any] = {}  # how MbppPlus.jsonl writes the empty list of Mbpp/793
+_NO_TESTS: dict[str, Any] = {}  # the empty list of Mbpp/793 in MbppPlus.jsonl
 
 
 @dataclass(frozen=True)
 class CodeProblem:
-    """``inputs`` holds the suites by name, each a list of argument lists as the row has them.
+    """A problem with its test inputs: ``inputs`` maps the name of a suite to its argument lists, as in the row.
 
-    ``atol`` is the absolute tolerance on floats; 0 where the row asks for none.
+    ``atol`` is the absolute tolerance on floats; 0 if the row has none.
     """
 
     task_id: str
@@ -30,12 +30,12 @@ class CodeProblem:
 
     @classmethod
     def of(cls, row: Mapping[str, Any], number: int, plus: bool) -> CodeProblem:
-        """The problem of row ``number`` (from 1). Raises BadInput naming the row and the field it lacks."""
+        """Parses row ``number`` (from 1). Raises BadInput with the row and the field that is missing or malformed."""
         fields = _FIELDS | ({"plus_input": list} if plus else {})
         for field, kind in fields.items():
             if not isinstance(row.get(field), kind) and row.get(field) != _NO_TESTS:
                 name = row.get("task_id", "without task_id")
-                raise BadInput(f"row {number} ({name}): field {field!r} is missing or no {kind.__name__}")
+                raise BadInput(f"row {number} ({name}): field {field!r} is missing or not a {kind.__name__}")
         suites = {"base": list(row["base_input"])} | ({"plus": list(row["plus_input"])} if plus else {})
         return cls(
             task_id=row["task_id"],
@@ -48,12 +48,12 @@ class CodeProblem:
 
     @property
     def stub(self) -> str:
-        """What a completion continues: the prompt as EvalPlus gives it to a model."""
+        """The prompt that a completion continues, as EvalPlus gives it to a model."""
         return self.prompt.strip() + "\n"
 
     @cached_property
     def suites(self) -> dict[str, list[str]]:
-        """The texts of the inputs by suite, with the types repaired that JSON cannot hold."""
+        """The encoded inputs of each suite, with the types restored that JSON cannot hold."""
         return {
             suite: [dumps(list(arguments), room=2**30) for arguments in self._repaired(inputs)]
             for suite, inputs in self.inputs.items()

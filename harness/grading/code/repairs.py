@@ -1,11 +1,11 @@
-"""What the harness' own reading mends in a text before a program is looked for in it, one rule each.
+"""Repairs a completion before a program is extracted from it. The rules, by the names that records use:
 
-- thoughts: what stands behind the last ``</think>`` is the answer; thoughts that never close hold none;
-- end marker: the text ends at the first marker that ends a model's turn, unless the marker is inside a string;
-- odd spaces: outside strings a non-breaking or other wide blank is a space, and a zero-width one is nothing;
-- first indentation: a body that would continue a stub but for its indentation is moved to where the stub's body stands.
+- thoughts: keep the text after the last ``</think>``; unclosed thoughts leave no text;
+- end marker: cut the text at the first marker that ends a model's turn, unless the marker is inside a string;
+- odd spaces: outside of strings, replace non-breaking and other wide spaces by a space, and remove zero-width ones;
+- first indentation: indent a function body like the body of the stub if it continues the stub only then.
 
-EvalPlus mends none of these, so its reading (:func:`harness.grading.code.text.as_evalplus_reads`) does without.
+EvalPlus repairs none of these, so :func:`harness.grading.code.text.as_evalplus_reads` does not apply them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from harness.grading.thinking import Thought, answer_of, thought
 
-# What the tokenizers and templates of published models end a text or a turn with.
+# End-of-text and end-of-turn markers of published models.
 END_MARKER = re.compile(
     r"<\|(?:endoftext|im_end|im_start|eot_id|eom_id|end_of_text|end|EOT|eot|endofmask|file_separator|return|end_of_turn)\|>"
     r"|<｜end▁of▁sentence｜>|<end_of_turn>|<end_of_utterance>|</s>|<eos>|\[EOS\]"
@@ -24,15 +24,16 @@ END_MARKER = re.compile(
 STRING = re.compile(r'"""[\s\S]*?"""|' + r"'''[\s\S]*?'''|" + r'"(?:\\.|[^"\\\n])*"|' + r"'(?:\\.|[^'\\\n])*'")
 BLANK = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 NOTHING = re.compile("[\u200b-\u200d\u2060\ufeff]")
-MOST_LINES = 200  # of a body that is tried with another indentation
+MOST_LINES = 200  # lines of the longest body whose indentation is repaired
 
 
 def repaired(text: str) -> tuple[str, list[str]]:
-    """The text with its thoughts, end marker and odd spaces repaired, and the names of what was."""
+    """The text with thoughts, end marker and odd spaces repaired, and the names of the repairs made."""
     found = []
     if thought(text) is not Thought.NONE:
         text = answer_of(text)
         found.append("thoughts")
+    # Markers and spaces inside of string literals belong to the program.
     strings = [match.span() for match in STRING.finditer(text)] if _suspect(text) else []
     for marker in END_MARKER.finditer(text):
         if not _inside(marker.start(), strings):
@@ -47,6 +48,7 @@ def repaired(text: str) -> tuple[str, list[str]]:
 
 
 def _suspect(text: str) -> bool:
+    """Whether ``text`` may need a repair that must spare strings; finding the strings is slow."""
     return any(pattern.search(text) for pattern in (END_MARKER, BLANK, NOTHING))
 
 
@@ -55,7 +57,7 @@ def _inside(at: int, spans: Sequence[tuple[int, int]]) -> bool:
 
 
 def _outside(text: str, strings: Sequence[tuple[int, int]]) -> str:
-    """``text`` with usual spaces, its string literals as they are."""
+    """``text`` with odd spaces repaired outside of the spans of ``strings``."""
     parts, last = [], 0
     for start, end in [*strings, (len(text), len(text))]:
         if start >= len(text):
@@ -66,11 +68,12 @@ def _outside(text: str, strings: Sequence[tuple[int, int]]) -> str:
 
 
 def indented(stub: str, body: str) -> str:
-    """``body`` moved to where the body of ``stub`` stands, if that makes more of its lines a program; else as it is.
+    """``body`` indented like the body of ``stub`` if more of its lines form a program then, else unchanged.
 
-    Two moves are tried: the first line alone, which a model's or a script's ``strip()`` had taken its spaces from, and
-    all lines together. A body that continues the stub as it is stays untouched.
+    Tries to move the first line alone, whose spaces a ``strip()`` may have removed, and all lines together. A body
+    that continues the stub already stays unchanged.
     """
+    # Nothing to do if the first line of code is indented like the body of the stub.
     lines = body.split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), None)
     width = _body_indent(stub)
@@ -79,6 +82,7 @@ def indented(stub: str, body: str) -> str:
     has = _indent(lines[first])
     if has == width:
         return body
+    # Keep the candidate from which most lines compile, and the body itself if none is better.
     alone = [*lines[:first], " " * width + lines[first].lstrip(), *lines[first + 1 :]]
     together = [_moved(line, width - has) for line in lines]
     best, most = lines, _runs(stub, lines)
@@ -89,7 +93,7 @@ def indented(stub: str, body: str) -> str:
 
 
 def _body_indent(stub: str) -> int | None:
-    """Where the body of the function stands that the stub ends in, in columns; None where it ends in none."""
+    """The indentation in columns of the body of the function at the end of the stub; None if there is none."""
     lines = [line for line in stub.split("\n") if line.strip()]
     if not lines or not _compiles(stub + "\n" + " " * (_indent(lines[-1]) + 4) + "pass\n"):
         return _indent(lines[-1]) if lines and _indent(lines[-1]) and _compiles(stub) else None
@@ -105,7 +109,7 @@ def _moved(line: str, by: int) -> str:
 
 
 def _runs(stub: str, lines: Sequence[str]) -> int:
-    """How many of the lines, from the first, make a program behind ``stub``; what compiles must hold one of them."""
+    """How many of the first lines form a program after ``stub``; 0 if none, or only blank lines, do."""
     for size in range(len(lines), 0, -1):
         if any(line.strip() for line in lines[:size]) and _compiles(stub + "\n".join(lines[:size]) + "\n"):
             return size
@@ -115,7 +119,7 @@ def _runs(stub: str, lines: Sequence[str]) -> int:
 def _compiles(source: str) -> bool:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the parser, about the escapes in a model's strings
+            warnings.simplefilter("ignore")  # the parser warns about escapes in strings
             compile(source, "<program>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False

@@ -1,4 +1,4 @@
-"""What the code tasks share: EvalPlus' prompts, and the way from completions to verdicts."""
+"""The base class of the code tasks: EvalPlus' prompts, and the grading of completions."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ INSTRUCTION = (
 RESPONSE = (
     "Below is a Python script with a self-contained function that solves the problem and passes corresponding tests:"
 )
-# Strings that end a completion under both protocols of EvalPlus. Those that end only the continuation of a stub
+# Stop strings of both protocols of EvalPlus. Those that end only the continuation of a stub
 # (``CodeTask.completion_stop``) would cut a chat model's program at its first function; they are applied when the
-# completion is read.
+# program is extracted.
 STOP = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(", "\n```\n")
 
 HUMANEVAL_STOP = ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ")
@@ -57,7 +57,7 @@ class CodeTask(Task):
     family, metric, grader = "code", "pass@1", "differential testing on EvalPlus' inputs and oracles"
     decoding = Decoding(max_new_tokens=768, stop=STOP)
     grades_aside = True  # in the sandbox
-    letter: ClassVar[bool] = False  # whether texts are read by EvalPlus' letter, without what our reading mends
+    as_evalplus: ClassVar[bool] = False  # extract programs exactly as EvalPlus does, without repairs
     plus: ClassVar[bool]
     completion_stop: ClassVar[tuple[str, ...]]
 
@@ -70,16 +70,16 @@ class CodeTask(Task):
 
     def grade_all(self, completions: Sequence[Completion]) -> list[Verdict]:
         by_id = {problem.id: problem.reference for problem in self.items}
-        read = as_evalplus_reads if self.letter else program_of
+        read = as_evalplus_reads if self.as_evalplus else program_of
         programs = [read(by_id[c.problem_id], self.graded_part(c.text), self.completion_stop) for c in completions]
         return self.grade_programs(completions, programs)
 
     def graded_part(self, text: str) -> str:
-        """What of a completion is read for a program."""
+        """The part of a completion from which the program is extracted."""
         return text
 
     def grade_programs(self, completions: Sequence[Completion], programs: Sequence[str | None]) -> list[Verdict]:
-        """Verdicts on whole programs, run as they are: EvalPlus' samples with a ``solution``."""
+        """Verdicts on whole programs, run without extraction: EvalPlus' samples with a ``solution``."""
         by_id = {problem.id: problem.reference for problem in self.items}
         verdicts = grade([by_id[completion.problem_id] for completion in completions], programs)
         return [
@@ -88,29 +88,31 @@ class CodeTask(Task):
         ]
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """The tier of the sandbox that the programs ran in, and avg@k and pass@k where there are several samples."""
+        """The sandbox tier in which the programs ran, and avg@k and pass@k if there are several samples."""
         return {"sandbox": str(tier())} | super().measures(graded)
 
     def read_figures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """What our reading repaired in these texts, and the score under EvalPlus' own where a verdict differs.
+        """Counts the repairs made in these texts, and adds the score of EvalPlus' extraction if it differs.
 
-        Only texts that hold another program for EvalPlus are run a second time. Empty where nothing was repaired.
+        Only texts from which EvalPlus extracts another program are run a second time. Empty if nothing was repaired.
         """
-        if self.letter:
+        if self.as_evalplus:
             return {}
         by_id = {problem.id: problem.reference for problem in self.items}
-        mends: Counter[str] = Counter()
+        repairs: Counter[str] = Counter()
         other: list[tuple[int, str | None]] = []
         touched = 0
         for i, row in enumerate(graded):
             problem, text = by_id[row["problem_id"]], self.graded_part(row["text"])
+            # Extract the program both ways; remember EvalPlus' where it differs.
             ours = read_text(problem, text, self.completion_stop)
             theirs = as_evalplus_reads(problem, text, self.completion_stop)
-            mends.update(ours.mends)
-            touched += bool(ours.mends)
+            repairs.update(ours.repairs)
+            touched += bool(ours.repairs)
             if ours.program != theirs:
                 other.append((i, theirs))
-        found: dict[str, Any] = {"texts_repaired": touched, "repairs": dict(sorted(mends.items()))} if touched else {}
+        found: dict[str, Any] = {"texts_repaired": touched, "repairs": dict(sorted(repairs.items()))} if touched else {}
+        # Grade EvalPlus' programs where they differ, then average over samples, then over problems.
         again = [Completion(graded[i]["problem_id"], graded[i]["sample"], "", 0, "stop") for i, _ in other]
         verdicts = self.grade_programs(again, [program for _, program in other]) if other else []
         moved = {i: v.score for (i, _), v in zip(other, verdicts, strict=True) if v.score != graded[i]["score"]}
@@ -124,12 +126,12 @@ class CodeTask(Task):
 
     def grader_identity(self) -> dict[str, Any]:
         limits = {"floor_s": FLOOR_S, "factor": FACTOR, "total_s": TOTAL_S}
-        reading = "evalplus's" if self.letter else "repaired before evalplus's sanitiser"
+        reading = "evalplus's" if self.as_evalplus else "repaired before evalplus's sanitiser"
         return super().grader_identity() | {"evalplus": version("evalplus"), "cpu_limits": limits, "reading": reading}
 
 
 def prompt(problem: CodeProblem) -> Prompt:
-    """EvalPlus' chat protocol (a fence is opened for the model), and the stub for a model without chat template."""
+    """EvalPlus' chat prompt, with a code fence opened for the model; the stub for a model without chat template."""
     return Prompt(
         user=f"{INSTRUCTION}\n```\n{problem.prompt.strip()}\n```\n",
         prefill=f"{RESPONSE}\n```python\n",

@@ -1,16 +1,16 @@
-"""From the text of a completion to the program that is run, in EvalPlus' reading and in our own.
+"""Extracts the program from a completion, by the harness' rules or exactly as EvalPlus does.
 
-EvalPlus knows from the model which of its two protocols was used; here the text tells:
+EvalPlus knows from the model which of its two protocols was used; here the text decides:
 
-- its first line is indented: it continues the body of the stub;
-- else it holds a code fence, or defines the entry point: it is, or contains, a whole program;
+- if its first line is indented, it continues the body of the stub;
+- else if it has a code fence or defines the entry point, it is or contains a whole program;
 - else it continues the stub.
 
-A continuation ends at the stop strings of EvalPlus' completion protocol and follows the stub. Both kinds then
-pass through EvalPlus' sanitiser, which keeps the imports and whatever the entry point needs. EvalPlus' reading ends
-here. Our own mends the text before (:mod:`harness.grading.code.repairs`), takes a fenced body for a continuation, and
-runs a program unsanitised that needs what the sanitiser loses: decorated functions, functions without ``return`` and
-unpacked assignments.
+A continuation is appended to the stub and cut at the stop strings of EvalPlus' completion protocol. Both kinds pass
+through EvalPlus' sanitiser, which keeps imports and whatever the entry point needs; EvalPlus does no more. The harness
+also repairs the text first (:mod:`harness.grading.code.repairs`), reads a fenced body as a continuation, and skips the
+sanitiser for a program that needs what it drops: decorated functions, functions without ``return`` and unpacking
+assignments.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from itertools import accumulate
 from harness.grading.code.problem import CodeProblem
 from harness.grading.code.repairs import indented, repaired
 
-LONGEST_TEXT = 400_000  # characters; more than the 32k tokens of a reasoning model
-LETTER = 2  # lines that the shortest span has in EvalPlus' search
-SEARCH_LINES = 60_000  # lines parsed in the search for a program in a text, some tenths of a second
+LONGEST_TEXT = 400_000  # characters; more than 32k tokens of a reasoning model
+EVALPLUS_LEAST = 2  # lines of the shortest span in EvalPlus' search
+SEARCH_LINES = 60_000  # lines parsed in the search for a program, which takes some tenths of a second
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,18 @@ class ReadProgram:
     """The program of a text, None if there is none, and the names of what was repaired to find it."""
 
     program: str | None
-    mends: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
 
 
 def program_of(problem: CodeProblem, text: str, stop: Sequence[str]) -> str | None:
-    """The program in ``text`` as the harness reads it, None if there is none."""
+    """The program in ``text`` by the harness' rules, None if there is none."""
     return read(problem, text, stop).program
 
 
 def read(problem: CodeProblem, text: str, stop: Sequence[str]) -> ReadProgram:
     """The program in ``text`` as the harness reads it. ``stop`` are the strings that end a continuation.
 
-    It need not be valid Python: what cannot be sanitised is handed on as it is, and will say why it fails.
+    The program may be invalid Python: what cannot be sanitised is returned as it is, and its verdict gives the error.
     """
     if len(text) > LONGEST_TEXT:
         return ReadProgram(None)
@@ -61,6 +61,7 @@ def read(problem: CodeProblem, text: str, stop: Sequence[str]) -> ReadProgram:
         source = text if body is None else problem.stub + body
         mends += [] if body is None else ["fenced body"]
     else:
+        # A continuation of the stub.
         body = _cut(text, stop)
         moved = indented(problem.stub, body)
         source = problem.stub + moved
@@ -69,25 +70,25 @@ def read(problem: CodeProblem, text: str, stop: Sequence[str]) -> ReadProgram:
 
 
 def as_evalplus_reads(problem: CodeProblem, text: str, stop: Sequence[str]) -> str | None:
-    """The program in ``text`` by the letter of EvalPlus: its sanitiser, and nothing repaired."""
+    """The program in ``text`` exactly as EvalPlus extracts it, without repairs; None if there is none."""
     if not text.strip() or len(text) > LONGEST_TEXT:
         return None
     text = text.replace("\t", "    ")
     source = text if _is_whole(text, problem.entry_point) else problem.stub + _cut(text, stop)
-    return _program(source, problem.entry_point, _sanitizer(LETTER), LETTER)
+    return _program(source, problem.entry_point, _sanitizer(EVALPLUS_LEAST), EVALPLUS_LEAST)
 
 
 def _program(source: str, entry_point: str, sanitise: Callable[[str, str], str], least: int = 1) -> str:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the parser, about the escapes in a model's strings
+            warnings.simplefilter("ignore")  # the parser warns about escapes in strings
             return sanitise(longest_program(source, least), entry_point)
-    except (ValueError, RecursionError, MemoryError):  # null bytes, lone surrogates, bottomless nesting
+    except (ValueError, RecursionError, MemoryError):  # null bytes, lone surrogates, deep nesting
         return source
 
 
 def _fenced_body(problem: CodeProblem, text: str) -> str | None:
-    """A body of the stub that stands in the last fenced block, indented to fit; None where the text has a program."""
+    """The last code block as a body of the stub, with its indentation repaired; None if the text has a program."""
     lines = text.split("\n")
     blocks = [lines[start:end] for start, end in _between_fences(lines)][1::2]
     if not blocks or re.search(rf"\b{re.escape(problem.entry_point)} *[(=]", text):
@@ -109,29 +110,33 @@ def _cut(text: str, stop: Sequence[str]) -> str:
 
 
 def _sanitised(program: str, entry_point: str) -> str:
+    """The sanitised program, or ``program`` itself if the sanitiser drops a name that it needs."""
     kept = _sanitizer()(program, entry_point)
     try:
         before, after = (symtable.symtable(text, "<program>", "exec") for text in (program, kept))
     except SyntaxError:
-        return kept  # there is no program; running what there is will say so
+        return kept  # invalid Python; running it gives the error
+    # Names that the sanitiser removed although the rest, or the caller, needs them.
     lost = _bound(before) - _bound(after)
     return program if lost & (_globals_read(after) | {entry_point}) else kept
 
 
 def _bound(module: symtable.SymbolTable) -> set[str]:
+    """The names that a module assigns or imports."""
     return {name.get_name() for name in module.get_symbols() if name.is_assigned() or name.is_imported()}
 
 
 def _globals_read(table: symtable.SymbolTable) -> set[str]:
+    """The global names that a scope and its inner scopes read."""
     here = {name.get_name() for name in table.get_symbols() if name.is_global() and name.is_referenced()}
     return here.union(*map(_globals_read, table.get_children()))
 
 
 @functools.cache
 def _sanitizer(least: int = 1) -> Callable[[str, str], str]:
-    """``evalplus.sanitize.sanitize`` with our search in place of its own, which parses every span of lines.
+    """``evalplus.sanitize.sanitize`` with :func:`longest_program` in place of its search over all spans of lines.
 
-    The module is loaded a second time under no name, so that nobody else meets the change.
+    Changes a private copy of the module, so that other users of evalplus are not affected.
     """
     spec = importlib.util.find_spec("evalplus.sanitize")
     module = importlib.util.module_from_spec(spec)
@@ -141,10 +146,10 @@ def _sanitizer(least: int = 1) -> Callable[[str, str], str]:
 
 
 def longest_program(text: str, least: int = 1) -> str:
-    """The span of lines with the most code that parses: ``evalplus.sanitize.code_extract``, but quick.
+    """The span of lines with the most code that parses, as ``evalplus.sanitize.code_extract`` finds it, but faster.
 
-    The whole text and the fenced blocks are tried first; a long text in which neither parses is searched
-    until :data:`SEARCH_LINES` lines were parsed. A span has at least ``least`` lines, two for EvalPlus.
+    Tries the whole text and the code blocks first. The search ends after :data:`SEARCH_LINES` parsed lines. A span has
+    at least ``least`` lines.
     """
     lines = text.split("\n")
     code = [0, *accumulate(bool(line.strip()) for line in lines)]  # code[i]: non-empty lines before line i
@@ -152,6 +157,7 @@ def longest_program(text: str, least: int = 1) -> str:
     for start, end in [(0, len(lines)), *_between_fences(lines)]:
         if end - start >= least and code[end] - code[start] > most and _parses(lines[start:end]):
             best, most = (start, end), code[end] - code[start]
+    # Otherwise search all spans, longest first, that have more code than the best one so far.
     left = SEARCH_LINES
     for start, line in enumerate(lines):
         if code[-1] - code[start] <= most or left < 0:
@@ -159,7 +165,7 @@ def longest_program(text: str, least: int = 1) -> str:
         if (least == 1 and not line.strip()) or (
             line[:1].isspace() and line.strip() and not line.lstrip().startswith("#")
         ):
-            continue  # no program begins with indented code; one that begins with a blank line is found later
+            continue  # programs do not begin with indented code; one after blank lines is found from its first line
         for end in range(len(lines), start + least - 1, -1):
             if code[end] - code[start] <= most or left < 0:
                 break
@@ -170,6 +176,7 @@ def longest_program(text: str, least: int = 1) -> str:
 
 
 def _between_fences(lines: Sequence[str]) -> list[tuple[int, int]]:
+    """The spans of lines before, between and after the fences; [] without fences."""
     fences = [i for i, line in enumerate(lines) if line.lstrip().startswith("```")]
     return [(a + 1, b) for a, b in zip([-1, *fences], [*fences, len(lines)], strict=True)] if fences else []
 

@@ -1,7 +1,7 @@
-"""Expected outputs: what the canonical solutions give, computed once in the sandbox and kept.
+"""Expected outputs: the outputs of the canonical solutions, computed once in the sandbox and cached.
 
-Kept files are JSON, named by the hash of everything that decides their content, written whole or not at all,
-and checked when read.
+Cache files are JSON, named by the hash of everything that determines their content, written atomically, and verified
+when read.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from harness.errors import RunFailed
 from harness.grading.code.problem import CodeProblem
 from harness.sandbox import End, Sandbox, SandboxJob
 
-VERSION = 2  # of the texts of values and of the way they are computed
+VERSION = 2  # of the encoding of values and of the way they are computed
 CALL_LIMIT_S = 120.0
 TOTAL_LIMIT_S = 600.0
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Per input: the text of the expected value, and the CPU seconds that the canonical solution took."""
+    """Per input: the encoded expected value, and the CPU seconds that the canonical solution took."""
 
     outputs: list[bytes]
     seconds: list[float]
 
 
 def truth(problem: CodeProblem, suite: str, sandbox: Sandbox) -> Truth:
-    """The expected outputs of a suite. Raises RunFailed when the canonical solution does not run through."""
+    """The expected outputs of a suite. Raises RunFailed if the canonical solution does not complete."""
     inputs = problem.suites[suite]
     program = problem.prompt + problem.canonical_solution
+    # The key covers the interpreter too: outputs may depend on its version.
     path = _path(VERSION, sys.version_info[:2], program, problem.entry_point, inputs)
     found = _read(path, len(inputs))
     if found is None:
@@ -54,12 +55,12 @@ def _compute(problem: CodeProblem, program: str, inputs: list[str], sandbox: San
 
     job = SandboxJob(program, problem.entry_point, inputs, [CALL_LIMIT_S] * len(inputs), CALL_LIMIT_S, TOTAL_LIMIT_S)
     outcome = sandbox.run(job, receive)
-    if outcome.end in (End.LOST, End.STALLED):  # by what a neighbour used up, perhaps
+    if outcome.end in (End.LOST, End.STALLED):  # another process may have used up the machine
         found = Truth([], [])
         outcome = sandbox.run(job, receive)
     if outcome.end is not End.DONE:
         raise RunFailed(
-            f"{problem.task_id}: the canonical solution did not run through: {outcome.end} "
+            f"{problem.task_id}: the canonical solution did not complete: {outcome.end} "
             f"at input {outcome.calls + 1} {outcome.detail}".rstrip()
         )
     return found
@@ -75,7 +76,7 @@ def _checksum(outputs: list[str], seconds: list[float]) -> str:
 
 
 def _read(path: Path, n: int) -> Truth | None:
-    """What was kept, or None when it is absent or damaged."""
+    """The cached outputs, or None if the file is missing or damaged."""
     try:
         kept = json.loads(path.read_text("ascii"))
         outputs, seconds = kept["outputs"], kept["seconds"]
@@ -92,4 +93,4 @@ def _write(path: Path, found: Truth) -> None:
     try:
         atomic.write(path, json.dumps(kept).encode("ascii"))
     except OSError as error:
-        logging.getLogger(__name__).warning("expected outputs are not kept: %s", error)
+        logging.getLogger(__name__).warning("could not cache expected outputs: %s", error)

@@ -1,1 +1,1 @@
-"""Instruction following: pairs of responses, win rates, and the length-controlled win rate."""
+"""Grades instruction following: pairwise comparisons, win rates, and the length-controlled win rate."""

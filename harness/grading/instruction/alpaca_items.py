@@ -1,7 +1,7 @@
-"""The 805 AlpacaEval instructions with the responses of a reference model, and what is known of each.
+"""The 805 AlpacaEval instructions with the responses of a reference model, and their difficulties.
 
-Version 1 of the benchmark compares with text-davinci-003, version 2 with gpt-4-1106-preview. The two share
-their instructions and nothing else: their win rates are never to be set side by side.
+Version 1 of the benchmark compares with text-davinci-003, version 2 with gpt-4-1106-preview. They share only the
+instructions, so their win rates must not be compared with each other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ REFERENCES = {
 
 
 class AlpacaItems(PairwiseTask):
-    """Rows of a ``model_outputs.json``. Problem ids are positions in that file, 0 to 804."""
+    """A task on the rows of a ``model_outputs.json``. Problem ids are positions in that file, 0 to 804."""
 
     dataset = REFERENCES["text_davinci_003"]
     instruction_field, reference_field = "instruction", "output"
@@ -60,7 +60,7 @@ class AlpacaItems(PairwiseTask):
     licence = "CC BY-NC 4.0 (data), Apache-2.0 (code)"
 
     def length_baselines(self, problems: Sequence[Problem]) -> tuple[list[float] | None, Gamed | None]:
-        """AlpacaEval's difficulties by position in the pinned file; they belong to no other items."""
+        """AlpacaEval's difficulties, by position in the pinned file; (None, None) for any other file."""
         from harness.grading.instruction.length_baselines import read_difficulty, read_gamed, recovered
 
         pinned = self.data.sha256 in {dataset.sha256 for dataset in REFERENCES.values()}

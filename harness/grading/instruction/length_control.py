@@ -1,16 +1,16 @@
 """The length-controlled win rate of AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475), computed offline.
 
-A judge likes long answers. So its preferences are regressed on the length gap, and the win rate is the one
-that the regression predicts where there is no gap. With m_i the chance that the model wins instruction i::
+Judges prefer long answers. The preferences are therefore regressed on the length gap, and the win rate is the one
+that the regression predicts for equal lengths. With m_i the probability that the model wins instruction i::
 
     logit m_i   = phi * tanh(gap_i / sd(gap)) + psi * difficulty_i + theta
     gap_i       = characters of the reference - characters of the candidate
     LC win rate = mean_i sigmoid(psi * difficulty_i + theta)
 
-The fit is an L1-regularised logistic regression on soft labels without intercept (theta is penalised like the
-rest), its strength chosen by 5-fold cross-validation, as in ``alpaca_eval.metrics.glm_winrate``; here it is
+The fit is an L1-regularised logistic regression on soft labels without intercept (theta is penalised like the other
+weights), with a strength chosen by 5-fold cross-validation, as in ``alpaca_eval.metrics.glm_winrate``; here it is
 solved to rounding, there to liblinear's tolerance. Two more baselines, a verbose and a concise version of the
-reference, hold phi and psi in place (theta is 0 for them): see ``length_baselines``.
+reference, regularise phi and psi (theta is 0 for them): see ``length_baselines``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from harness.grading.instruction.length_baselines import Gamed
 
 STRENGTHS = np.logspace(-4, 4, 10)  # inverse strengths of the L1 penalty that cross-validation chooses from
 FOLDS = 5
-GAMED_WEIGHT = 0.2 / 2  # of each row of the two gamed baselines
+GAMED_WEIGHT = 0.2 / 2  # weight of each row of the two gamed baselines
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,16 @@ def length_controlled(
     difficulty: Sequence[float] | None = None,
     gamed: Gamed | None = None,
 ) -> LengthControlled | None:
-    """The win rate at equal length over all N items, learnt from those that a judge answered.
+    """The win rate at equal length over all N items, fitted on the items that the judge answered.
 
-    ``scores`` [N] are the candidate's in [0, 1], None where unanswered; lengths [N] are in characters;
-    ``difficulty`` [N] is AlpacaEval's per instruction. None where fewer than ``FOLDS`` items were answered.
+    ``scores`` [N] are the candidate's in [0, 1], None if unanswered; lengths [N] are in characters;
+    ``difficulty`` [N] is AlpacaEval's per instruction. None if fewer than ``FOLDS`` items were answered.
     """
     labels = np.array([np.nan if score is None else score for score in scores], dtype=float)
     answered = ~np.isnan(labels)
     if answered.sum() < FOLDS:
         return None
+    # Features: tanh of the standardised gap, the difficulty if known, and a constant for theta.
     gap = np.asarray(reference_lengths, dtype=float) - np.asarray(candidate_lengths, dtype=float)
     spread = gap.std(ddof=1)
     columns = [np.tanh(gap / spread) if spread > 0 else np.zeros_like(gap), np.ones_like(gap)]
@@ -67,7 +68,7 @@ def length_controlled(
     if difficulty is not None:
         columns.insert(1, np.asarray(difficulty, dtype=float))
         formula = "length_controlled_noreg"
-    features = np.stack(columns, axis=1)  # [N, 3], [N, 2] without difficulties
+    features = np.stack(columns, axis=1)  # [N, 3]; [N, 2] without difficulties
     x, y, weight = features[answered], labels[answered], np.ones(answered.sum())
     if gamed is not None and difficulty is not None:
         held = np.stack([np.tanh(gamed.gap), gamed.difficulty, np.zeros_like(gamed.gap)], axis=1)
@@ -75,6 +76,7 @@ def length_controlled(
         weight = np.concatenate([np.full(len(held), GAMED_WEIGHT), weight])
         formula = gamed.formula
     coefficients = fit(x, y, weight)
+    # Predict for all items, with the length gap set to 0.
     features[:, 0] = 0.0
     predicted = expit(features @ coefficients)
     phi, *psi, theta = coefficients.tolist()
@@ -98,7 +100,7 @@ def fit(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
             losses.append(np.mean(weight[held] * _cross_entropy(x[held] @ w, y[held])))
         return float(np.mean(losses))
 
-    # With three columns the threads of BLAS only wait for each other: minutes instead of seconds on a busy machine.
+    # The problem is too small for BLAS threads: their synchronisation takes minutes on a busy machine.
     with threadpool_limits(1, user_api="blas"):
         return solve(x, y, weight, min(STRENGTHS, key=held_out_loss))
 
@@ -123,12 +125,12 @@ def solve(x: np.ndarray, y: np.ndarray, weight: np.ndarray, strength: float) -> 
 
 
 def _cross_entropy(z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Of the soft labels ``y`` and the logits ``z``, both [N], in nats."""
+    """The binary cross-entropy [N] of the logits ``z`` and the soft labels ``y``, in nats."""
     return np.logaddexp(0, z) - y * z
 
 
 def _folds(n: int) -> np.ndarray:
-    """The fold [N] of each item, as scikit-learn's GroupKFold deals out n groups of equal size."""
+    """The fold [N] of each item, as scikit-learn's GroupKFold assigns n groups of equal size."""
     from sklearn.model_selection import GroupKFold
 
     fold = np.empty(n, dtype=int)

@@ -1,4 +1,4 @@
-"""Instruction-following benchmarks: each response is compared with a reference response by a judge."""
+"""Instruction-following benchmarks: a judge compares each response with a reference response."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DISTILLM2 = Protocol(
 
 
 class PairwiseTask(Task):
-    """A task whose rows hold an instruction and a reference response; its score is a win rate.
+    """A task whose rows contain an instruction and a reference response; its score is a win rate.
 
-    A verdict that the judge did not reach has ``error=True`` and does not belong in the win rate: the mean is
-    taken over the others, as alpaca_eval does. ``extracted`` holds the candidate's score in each order asked
-    (``1|0.5``), or ``unparsed`` where the judge's reply held no verdict.
+    A verdict that the judge did not reach has ``error=True`` and is left out of the win rate, as in alpaca_eval.
+    ``extracted`` is the candidate's score in each order asked (``1|0.5``), or ``unparsed`` if the judge's reply had no
+    verdict.
     """
 
     known_wrong, samples_as = "instruction", "alpaca_eval"
@@ -39,7 +39,7 @@ class PairwiseTask(Task):
     reference_field: ClassVar[str]
     extractor = "the whole completion, without the thoughts before the last </think>"
     equivalence = "the judge prefers it to the reference; a tie is half a win"
-    judge_protocol: ClassVar[str] = "alpacaeval-1"  # how a model judge is asked, unless told otherwise
+    judge_protocol: ClassVar[str] = "alpacaeval-1"  # default protocol of a model judge
 
     protocols: ClassVar[Mapping[str, Protocol]] = {"distillm2": DISTILLM2}
 
@@ -72,7 +72,7 @@ class PairwiseTask(Task):
         return [_verdict(p.id, sample, j) for (p, sample, _), j in zip(answers, judgements, strict=True)]
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """What stands beside the win rate: ties, position consistency, unparsed replies, lengths, LC rate.
+        """The figures besides the win rate: ties, position consistency, unparsed replies, lengths, LC win rate.
 
         ``graded`` are completions with their verdicts: ``problem_id``, ``text``, ``score``, ``extracted`` and
         ``error``. Rates are fractions of one, lengths in characters, gaps candidate minus reference.
@@ -85,9 +85,11 @@ class PairwiseTask(Task):
         found: dict[str, Any] = dataclasses.asdict(win_rate(judgements))
         if not graded:
             return found
+        # Lengths are those of the judged part of a completion.
         judged = [row["text"] if self.thoughts_are_graded else answer_of(row["text"]) for row in graded]
         candidate = list(map(len, judged))
         reference = [len(self._compared_with(p, text)) for p, text in zip(problems, judged, strict=True)]
+        # The length-controlled rate needs the same texts that the judge compared.
         difficulty, gamed = self.length_baselines(problems)
         scores = [j.score for j in judgements]
         controlled = length_controlled(scores, reference, candidate, difficulty, gamed)
@@ -99,17 +101,17 @@ class PairwiseTask(Task):
         }
 
     def length_baselines(self, problems: Sequence[Problem]) -> tuple[list[float] | None, Gamed | None]:
-        """Each problem's difficulty and the gamed baselines of the length-controlled fit, where known."""
+        """The difficulty of each problem and the gamed baselines of the length-controlled fit, None if unknown."""
         return None, None
 
     def _compared_with(self, problem: Problem, text: str) -> str:
-        """The reference that the judge saw; recorded judgements bring their own."""
+        """The reference that the judge saw; recorded judgements contain their own."""
         recorded = getattr(self.judge, "compared_with", lambda instruction, candidate: None)
         return recorded(problem.prompt.user, text) or problem.reference
 
 
 def _judgement(row: Mapping[str, Any]) -> Judgement:
-    """The judgement that :func:`_verdict` made a verdict of."""
+    """The judgement from which :func:`_verdict` made the verdict in ``row``."""
     if row["error"]:
         return Judgement(None, "", unparsed=row["extracted"] == "unparsed")
     return Judgement(row["score"], "", tuple(float(score) for score in row["extracted"].split("|")))

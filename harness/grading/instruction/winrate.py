@@ -1,4 +1,4 @@
-"""What a set of judgements says beside its win rate: ties, position consistency, unread replies, length."""
+"""Summarises a set of judgements: win rate, ties, position consistency, unparsed replies."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.grading.judges.judgement import Judgement
 
 @dataclass(frozen=True)
 class WinRate:
-    """Counts and rates in [0, 1]; ``win_rate`` is the mean score of the answered, a tie counting one half.
+    """Counts, and rates in [0, 1]; ``win_rate`` is the mean score of the answered items, a tie counting one half.
 
-    ``position_consistency`` is the share of comparisons asked in both orders whose winner (or tie) is the
-    same in both, None where none was. ``parse_failure_rate`` is the share of replies without a verdict.
+    ``position_consistency`` is the share of comparisons asked in both orders that have the same winner (or tie) in
+    both, None if there are none. ``parse_failure_rate`` is the share of replies without a verdict.
     """
 
     win_rate: float | None
@@ -29,7 +29,7 @@ class WinRate:
 
 
 def win_rate(judgements: Sequence[Judgement]) -> WinRate:
-    """The summary of ``judgements``; alpaca_eval's ``get_winrate`` in fractions of one."""
+    """The summary of ``judgements``: alpaca_eval's ``get_winrate``, in fractions instead of per cent."""
     scores = [j.score for j in judgements if j.score is not None]
     unparsed = sum(j.unparsed for j in judgements)
     both = [j.by_order for j in judgements if len(j.by_order) == 2]

@@ -1,1 +1,1 @@
-"""Mathematical answers: read from a text, compared with the gold in processes of their own."""
+"""Grades mathematical answers: extracts them from a text and compares them with the reference in worker processes."""

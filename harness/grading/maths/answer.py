@@ -1,7 +1,7 @@
-"""The structure of an answer: values, tuples, intervals, sets, lists, and the names they are given.
+"""Parses the structure of an answer: values, tuples, intervals, sets, lists, and names such as ``x=``.
 
-Only strings are handled here. The structure is ours because generic parsers lose it: to math-verify ``(1,2)`` is an
-interval, ``1,2`` an unordered set and ``3 4`` seven. Whether two *values* are equal is left to it
+Works on strings only. math-verify's own parser loses the structure: it reads ``(1,2)`` as an interval, ``1,2`` as an
+unordered set and ``3 4`` as seven. Whether two *values* are equal is left to math-verify
 (:mod:`harness.grading.maths.equal`).
 """
 
@@ -39,8 +39,8 @@ class Answer:
     """The structure of an answer.
 
     ``kind`` is value (LaTeX in ``text``), tuple (ordered ``parts``), interval (two ``parts`` between
-    ``brackets``), union or list (``parts`` in any order). An open interval ``(a,b)`` is read as a tuple,
-    which is written alike.
+    ``brackets``), union or list (``parts`` in any order). An open interval ``(a,b)`` has the notation of a pair and is
+    read as a tuple.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class Answer:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the parts are called, as in ``x=1, y=2``; () unless each has a name of its own."""
+        """The names of the parts, as in ``x=1, y=2``; () unless every part has a distinct name."""
         found = tuple(name for name in map(assigned, (part.text for part in self.parts)) if name)
         return found if len(set(found)) == len(self.parts) else ()
 
@@ -62,21 +62,23 @@ def assigned(text: str) -> str | None:
 
 
 def readings(text: str) -> list[Answer]:
-    """The ways to read a cleaned answer: its commas as separators and, where they can be, of thousands."""
+    """The ways to read a cleaned answer: commas as separators and, where possible, as thousands separators."""
     joined = THOUSANDS.sub(digits, text)
     return [read(text)] if joined == text else [read(text), read(joined)]
 
 
 def read(text: str) -> Answer:
-    """The structure of a cleaned text; several items side by side are a list, ``a \\pm b`` are two."""
+    """The structure of a cleaned text. Several items are a list; ``a \\pm b`` is two items."""
     parts = [_item(item) for piece in split(text, SEPARATOR) for item in _both_signs(piece)]
     return parts[0] if len(parts) == 1 else Answer("list", text, tuple(parts))
 
 
 def _item(text: str) -> Answer:
+    """The structure of one item of a list."""
     text = POINT.sub("", MEMBER.sub("", text)).strip()
     sides = split(text, "=")
     side = sides[-1]
+    # A union; of sets in braces it is one list of all members.
     pieces = split(side, r"\\cup(?![a-zA-Z])")
     if len(pieces) > 1:
         parts = tuple(_item(piece) for piece in pieces)
@@ -84,10 +86,12 @@ def _item(text: str) -> Answer:
             return Answer("list", text, tuple(member for part in parts for member in part.parts))
         return Answer("union", text, parts)
     opening, body, closing = enclosed(side)
+    # A set in braces without a condition is a list.
     if opening == "\\{" and not re.search(r"\\mid|\\vert|\\colon|[|:<>]", body):
         listed = read(body)
         return Answer("list", side, listed.parts if listed.kind == "list" else (listed,))
     pieces = split(body, "[,;]")
+    # Brackets around several pieces: a tuple or an interval.
     if opening in {"(", "["} and len(pieces) > 1:
         brackets = opening + closing
         kind = "interval" if len(pieces) == 2 and brackets != "()" else "tuple"
@@ -99,7 +103,7 @@ def _item(text: str) -> Answer:
 
 
 def enclosed(text: str) -> tuple[str, str, str]:
-    """``(opening, body, closing)`` where one pair of brackets encloses ``text``, else ``("", text, "")``."""
+    """``(opening, body, closing)`` if one pair of brackets encloses ``text``, else ``("", text, "")``."""
     found = re.fullmatch(r"(\(|\[|\\\{)(.*?)(\)|\]|\\\})", text, re.DOTALL)
     if found and (found[1] == "\\{") == (found[3] == "\\}") and nesting(found[2]) >= 0:
         return found[1], found[2], found[3]
@@ -107,7 +111,10 @@ def enclosed(text: str) -> tuple[str, str, str]:
 
 
 def _both_signs(text: str) -> list[str]:
-    """``a \\pm b``, and a tuple with one such sign, as two answers; a set in braces reads its own members."""
+    """The two answers that ``\\pm`` or ``\\mp`` stands for, in a value or a tuple; ``[text]`` otherwise.
+
+    A set in braces is left as it is, because its members are split when they are read.
+    """
     count = len(SIGNS.findall(text))
     opening = enclosed(text)[0]
     if not count or opening == "\\{" or (opening and count > 1) or len(split(text, r"\\cup\b")) > 1:

@@ -1,7 +1,7 @@
-"""Numbers written in a base, such as ``52_8``, ``1A_{16}``, ``(1011)_{two}`` or ``52 (base 8)``.
+"""Reads and compares numbers in a stated base, such as ``52_8``, ``1A_{16}``, ``(1011)_{two}`` or ``52 (base 8)``.
 
-A number without a base is read in the base of what it is held against. A digit that its base does not have makes
-the number unreadable, and an unreadable number equals nothing.
+A number without a base is read in the base of the number it is compared with. A number with a digit that its base does
+not have cannot be read and equals nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import string
 
-MOST = 36  # digits 0-9, then letters
+MOST = 36  # largest base: digits 0-9, then letters
 NAMED = "two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
 WORDS = {word: base for base, word in enumerate(NAMED, 2)}
 WORDS |= {"binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16, "hex": 16, "sixteen": 16}
@@ -26,10 +26,10 @@ DIGITS = {digit: value for value, digit in enumerate(string.digits + string.asci
 
 
 def base_and_digits(text: str, *, any_letters: bool = False) -> tuple[str, str, int] | None:
-    """``("-", "1A", 16)`` for ``-1A_{16}``; None where no base is stated.
+    """``(sign, numeral, base)``, such as ``("-", "1A", 16)`` for ``-1A_{16}``; None if no base is stated.
 
-    A name with an index is no number (``x_2``, ``a_{16}``): a digit or a capital must say that it is one, except
-    with ``any_letters``.
+    A name with an index (``x_2``, ``a_{16}``) is no number: the numeral needs a digit or capitals only, except with
+    ``any_letters``.
     """
     text = re.sub(r"(?<=\d)\\text\s*\{([A-Z]+)\}(?=\s*_)", r"\1", text)
     found = SUBSCRIPT.fullmatch(text) or IN_WORDS.fullmatch(text)
@@ -45,14 +45,14 @@ def base_and_digits(text: str, *, any_letters: bool = False) -> tuple[str, str, 
 
 
 def value(sign: str, numeral: str, base: int) -> int | None:
-    """The value of ``numeral`` in ``base``, None where it has a digit that the base does not have."""
+    """The value of ``numeral`` in ``base``, None if it has a digit that the base does not have."""
     if any(DIGITS.get(digit, MOST) >= base for digit in numeral.upper()):
         return None
     return int(sign + numeral, base)
 
 
 def same(gold: str, answer: str) -> bool | None:
-    """Whether two texts are one number, where at least one of them states a base; else None."""
+    """Whether two texts are the same number; None if neither states a base."""
     wanted = base_and_digits(gold)
     given = base_and_digits(answer, any_letters=wanted is not None)
     if wanted is None and given is None:
@@ -62,15 +62,15 @@ def same(gold: str, answer: str) -> bool | None:
         if found is None:
             bare = BARE.fullmatch(text)
             if bare is None:
-                return None  # an expression: compared as one, against the value of the other side
-            # The base that a gold leaves out is ten; an answer may leave out the gold's.
+                return None  # an expression, to be compared as one
+            # A reference without a base is in base ten; an answer without one is in the base of the reference.
             found = bare[1], bare[2], other[2] if text is answer else 10
         values.append(value(*found))
     return values[0] is not None and values[0] == values[1]
 
 
 def in_base_ten(text: str) -> str:
-    """``text`` as a decimal number where it states a base and is readable, else as it is."""
+    """``text`` as a decimal number if it states a base and can be read, else ``text`` unchanged."""
     found = base_and_digits(text)
     number = None if found is None else value(*found)
     return text if number is None else str(number)

@@ -1,4 +1,4 @@
-r"""Brackets of LaTeX: where one closes, how deep they stand, and what lies outside all of them."""
+r"""Finds matching brackets in LaTeX, their nesting depth, and separators outside of all brackets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ OPENING = {"\\{", "\\begin", "(", "[", "{"}
 
 
 def closing(text: str, start: int) -> int | None:
-    """The place of the bracket that closes the one at ``start``, or None."""
+    """The position of the bracket that closes the one at ``start``, or None."""
     depth = 0
     for token in re.compile(BRACKET).finditer(text, start):
         depth += 1 if token.group() in OPENING else -1
@@ -19,7 +19,7 @@ def closing(text: str, start: int) -> int | None:
 
 
 def split(text: str, separator: str) -> list[str]:
-    """``text`` cut wherever the regular expression ``separator`` matches outside all brackets."""
+    """``text`` split wherever the regular expression ``separator`` matches outside of all brackets."""
     pieces, depth, start = [], 0, 0
     for token in re.finditer(f"{BRACKET}|(?P<cut>{separator})", text):
         if token["cut"] is None:
@@ -31,7 +31,7 @@ def split(text: str, separator: str) -> list[str]:
 
 
 def nesting(text: str) -> int:
-    """How deep brackets stand in brackets, of whatever kind; -1 where they do not match up."""
+    """The nesting depth of brackets of any kind; -1 if they are not balanced."""
     depth = deepest = 0
     for token in re.finditer(BRACKET, text):
         depth += 1 if token.group() in OPENING else -1

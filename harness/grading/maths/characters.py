@@ -1,4 +1,4 @@
-r"""Characters of mathematics in unicode as LaTeX: ``½``, ``x²``, ``√``, ``≤``, ``𝑖``, ``㎝``, full-width digits."""
+r"""Replaces mathematical Unicode characters by LaTeX: ``½``, ``x²``, ``√``, ``≤``, ``𝑖``, ``㎝``, full-width digits."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ FULL_WIDTH = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0
 FRACTIONS = {
     char: "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", char).split("⁄")) for char in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 }
-# Letters of mathematical alphabets (𝑖, 𝐂) and units in one character (㎝) stand for plain ones.
+# Letters of the mathematical alphabets (𝑖, 𝐂) and one-character units (㎝) become plain letters.
 ALPHABETS = {
     code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0x1D400, 0x1D7FF), *range(0x3380, 0x33E0))
 }
@@ -66,7 +66,7 @@ CHARACTERS = ALPHABETS | FULL_WIDTH | str.maketrans(SIGNS | FRACTIONS)
 
 
 def plain(text: str) -> str:
-    """``text`` in the characters that LaTeX is typed in."""
+    """``text`` with Unicode mathematics replaced by LaTeX in ASCII."""
     text = SLASHED.sub(lambda m: _fraction(*m.groups()), text)
     text = re.sub(f"[{''.join(RAISED)}]+", lambda m: "^{" + "".join(map(RAISED.get, m.group())) + "}", text)
     text = re.sub(f"[{''.join(LOWERED)}]+", lambda m: "_{" + "".join(map(LOWERED.get, m.group())) + "}", text)

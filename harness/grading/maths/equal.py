@@ -1,6 +1,7 @@
-"""When an answer equals the gold: ordered where the gold is ordered, exact where math-verify rounds.
+"""Decides whether an answer equals the reference (the gold): in order if it is ordered, exactly if it is exact.
 
-This runs only in the worker processes of :mod:`harness.grading.maths.pool`.
+math-verify compares single values; structure, units, bases, names and times are compared here. Runs only in the worker
+processes of :mod:`harness.grading.maths.pool`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from sympy import Expr, N, Rational
 
-from harness.grading.maths import bases, clock
+from harness.grading.maths import bases
 from harness.grading.maths.answer import CONDITION, Answer, assigned, literal, read, readings
 from harness.grading.maths.brackets import split
 from harness.grading.maths.notation import NAME, NO_FUNCTION, THOUSANDS, clean
@@ -20,7 +21,7 @@ from harness.grading.maths.parser import RELATIVE, multiplied, parse, same_value
 from harness.grading.maths.sets import real_set, same_set
 from harness.grading.maths.units import Unit, conversion, ordinal, out_of_text, take_unit, unit_of
 
-# What a side of an equation may be called besides a name: P(X=2), |AB|, f(2), AB, \text{Area}, \overline{AB}, m+n.
+# Left sides that name a quantity besides plain names: P(X=2), |AB|, f(2), AB, \text{Area}, \overline{AB}, m+n.
 CALLED = re.compile(
     r"\\text\s*\{[^{}]*\}(?:\s*\([^()]*\))?"
     rf"|{NO_FUNCTION}\\?[A-Za-z]+(?:_\{{[^{{}}]*\}})?\s*\(.*\)|\|[A-Z ]{{2,}}\||\[[A-Z ]{{3,}}\]|[A-Z]{{2,4}}"
@@ -28,11 +29,15 @@ CALLED = re.compile(
     r"|[A-Za-z](?:\s*\+\s*[A-Za-z])+"
 )
 CHOICE = re.compile(r"(?i)^[\s{(]*(?:choice|option|answer)\s+(?=\(?[A-E]\)?[\s})]*$)")
+# Times of day, 6:15 p.m., and ratios, 3:2. The colon is no division sign in either.
+TIME = re.compile(r"(-?\d{1,6}(?:\s*:\s*-?\d{1,6})+)\s*(?:\\text\s*\{)?\s*([ap])?(?(2)\.?\s*m\.?)\s*\}?", re.IGNORECASE)
+NOON = 12
 
 
 def equal(gold: Mapping[str, Any], text: str) -> bool:
-    """Whether the box content ``text`` answers ``gold``, the fields of a harness.grading.maths.task.Gold."""
+    """Whether the extracted answer ``text`` equals ``gold``, the fields of a harness.grading.maths.task.Gold."""
     target, text = clean(gold["text"]), clean(text)
+    # Commas of a single reference number are thousands separators; an answer is read both ways below.
     if not gold["several"] and THOUSANDS.fullmatch(target):
         target = target.replace(",", "")
     expected = read(target)
@@ -40,25 +45,29 @@ def equal(gold: Mapping[str, Any], text: str) -> bool:
 
 
 def _same(gold: Answer, answer: Answer, rules: Mapping[str, Any]) -> bool:
+    """Compares two structures; ``rules`` are the fields of the Gold."""
     if gold.kind == "value" and answer.kind == "value":
         return _same_value(gold.text, answer.text, rules)
-    if answer.kind == "list" and len(answer.parts) == 1 and _may_be_member(gold, rules):  # {27}, {(2,1)}
+    # A set of one member for its member: {27}, {(2,1)}.
+    if answer.kind == "list" and len(answer.parts) == 1 and _may_be_member(gold, rules):
         return _same(gold, answer.parts[0], rules)
     if gold.kind == "list" and gold.names:
         return _same_by_name(gold, answer, rules)
-    # (1,2,3) for 1,2,3; but two numbers in brackets are a pair or an interval.
+    # (1,2,3) for the list 1,2,3; two numbers in parentheses would be a pair or an interval instead.
     if gold.kind == "list" and answer.kind == "tuple" and len(gold.parts) > 2:
         return _same_in_order(gold.parts, answer.parts, rules)
-    cases = "\\land" not in answer.text or not CONDITION.search(answer.text)  # x<2 and x>3 is nothing
+    # Lists, and unions written as alternatives, in any order. "x<2 and x>3" is a contradiction, not a union.
+    cases = "\\land" not in answer.text or not CONDITION.search(answer.text)
     listed = gold.kind == answer.kind == "list" or (gold.kind == "union" and answer.kind in {"union", "list"} and cases)
     if listed and _same_any_order(gold.parts, answer.parts, rules):
         return True
+    # Tuples and intervals of the same brackets, in order; named coordinates in any order.
     if gold.kind == answer.kind and gold.kind in {"tuple", "interval"}:
         if gold.names and answer.names:
             return _same_by_name(gold, answer, rules)
         if gold.brackets == answer.brackets and _same_in_order(gold.parts, _by_name(answer), rules):
             return True
-    # 1,2 for (1,2), but neither {1,2} nor an interval
+    # 1,2 for the pair (1,2), but not {1,2}, and not for an interval.
     if gold.kind == "tuple" and answer.kind == "list" and not CONDITION.search(answer.text):
         bare = not answer.text.startswith("\\{") and not rules["interval"] and "\\infty" not in gold.text
         return bare and _same_in_order(gold.parts, _by_name(answer), rules)
@@ -66,20 +75,20 @@ def _same(gold: Answer, answer: Answer, rules: Mapping[str, Any]) -> bool:
 
 
 def _may_be_member(gold: Answer, rules: Mapping[str, Any]) -> bool:
-    """Whether a set of one member stands for it: of a value or a point, not of an interval or of the empty set."""
+    """Whether ``{gold}`` may be written for ``gold``: for a value or a point, not for an interval or an empty set."""
     point = gold.kind == "tuple" and not rules["interval"] and "\\infty" not in gold.text
     return point or (gold.kind == "value" and gold.text.strip() != "\\emptyset")
 
 
 def _by_name(answer: Answer) -> Sequence[Answer]:
-    """The parts of ``y=2, x=1`` in the order of their names, in which a tuple lists them."""
+    """The parts of ``y=2, x=1`` sorted by name, the order of the coordinates in a tuple."""
     if not all(len(name) == 1 for name in answer.names) or not answer.names:
         return answer.parts
     return [part for _, part in sorted(zip(answer.names, answer.parts, strict=True), key=lambda pair: pair[0])]
 
 
 def _same_by_name(gold: Answer, answer: Answer, rules: Mapping[str, Any]) -> bool:
-    """``y=10, x=1000`` for ``x=1000, y=10``; values without names stand in the gold's order."""
+    """Accepts ``y=10, x=1000`` for ``x=1000, y=10``; values without names must be in the reference's order."""
     if answer.kind not in {"list", "tuple"} or len(answer.parts) != len(gold.parts):
         return False
     if not answer.names:
@@ -100,7 +109,8 @@ def _same_in_order(gold: Sequence[Answer], answer: Sequence[Answer], rules: Mapp
 
 
 def _same_any_order(gold: Sequence[Answer], answer: Sequence[Answer], rules: Mapping[str, Any]) -> bool:
-    """Each part for one of the other side; an answer may repeat a member unless the gold repeats one itself."""
+    """Matches the parts one to one. An answer may repeat a member unless the reference repeats one itself."""
+    # Take a different part of the answer for each part of the reference.
     left = list(answer)
     for wanted in gold:
         match = next((part for part in left if _same(wanted, part, rules)), None)
@@ -109,12 +119,14 @@ def _same_any_order(gold: Sequence[Answer], answer: Sequence[Answer], rules: Map
         left.remove(match)
     if not left:
         return True
+    # What is left of the answer must repeat members, and the reference must not.
     repeats = any(_same(one, other, rules) for i, one in enumerate(gold) for other in gold[i + 1 :])
     return not repeats and all(any(_same(wanted, part, rules) for wanted in gold) for part in left)
 
 
 def _same_as_sets(gold: Answer, answer: Answer) -> bool:
-    """``x > 2`` for ``(2,\\infty)``, and unions cut differently; never a set of values for an interval."""
+    """Accepts ``x > 2`` for ``(2,\\infty)`` and other partitions of a union; never a set of values for an interval."""
+    # A plain value or list is never a set of reals; only conditions, unions and intervals are compared as sets.
     described = {"union", "interval", "tuple"}
     conditions = CONDITION.search(gold.text) or CONDITION.search(answer.text)
     if gold.kind == "value" and not CONDITION.search(gold.text):
@@ -129,7 +141,9 @@ def _same_as_sets(gold: Answer, answer: Answer) -> bool:
 
 
 def _same_value(gold: str, answer: str, rules: Mapping[str, Any]) -> bool:
-    if re.search(r"\d \d", answer) or answer.count("'") != gold.count("'"):  # the parser would add, or drop, them
+    """Compares two values, conditions, times or equations."""
+    # math-verify's parser would add numbers side by side and drop primes.
+    if re.search(r"\d \d", answer) or answer.count("'") != gold.count("'"):
         return False
     if gold.replace(" ", "") == answer.replace(" ", ""):
         return True
@@ -138,9 +152,10 @@ def _same_value(gold: str, answer: str, rules: Mapping[str, Any]) -> bool:
         if wanted is not None and found is not None:
             return same_set(wanted, found)
         return _equivalent(gold, answer)
-    wanted, given = clock.parts(gold), clock.parts(answer)
+    wanted, given = _time(gold), _time(answer)
     if wanted or given:
-        return wanted is not None and given is not None and clock.same(wanted, given)
+        return wanted is not None and given is not None and _same_time(wanted, given)
+    # Equations: compare right sides, with the variable of a function renamed. Different one-letter names differ.
     (name, variable, target), (other, parameter, values) = _equation(gold), _equation(answer)
     if name is None and len(target) > 1:
         return _equivalent(gold, answer)
@@ -152,11 +167,32 @@ def _same_value(gold: str, answer: str, rules: Mapping[str, Any]) -> bool:
     return all(_same_quantity(target[-1], side, rules, renamed) for side in values)
 
 
+def _time(text: str) -> tuple[tuple[int, ...], str] | None:
+    """``((6, 15), "p")`` for ``6:15 p.m.``; None if ``text`` is no time and no ratio of whole numbers."""
+    found = TIME.fullmatch(re.sub(r"^\\text\s*\{(.*)\}$", r"\1", text.strip()))
+    return (tuple(map(int, found[1].split(":"))), (found[2] or "").lower()) if found else None
+
+
+def _same_time(gold: tuple[tuple[int, ...], str], answer: tuple[tuple[int, ...], str]) -> bool:
+    """Whether two times or ratios are equal. A reference without a.m. or p.m. accepts both."""
+    if not gold[1]:
+        return gold[0] == answer[0]
+    return _of_day(*gold) == _of_day(*answer)
+
+
+def _of_day(fields: tuple[int, ...], half: str) -> tuple[int, ...]:
+    hour, *rest = fields
+    if half:
+        hour = hour % NOON + (NOON if half == "p" else 0)
+    return hour, *rest
+
+
 def _equation(text: str) -> tuple[str | None, str | None, list[str]]:
-    """``f(x) = … = 2x`` as ``("f", "x", […, "2x"])``, and so ``5 = x``; the name is None where no side is one."""
+    """``f(x) = … = 2x`` as ``("f", "x", […, "2x"])``, also ``5 = x``. The name is None if neither end is a name."""
     sides = split(text, "=")
     if len(sides) == 1:
         return None, None, sides
+    # The name may be on either end: x = 5 and 5 = x.
     for ordered in (sides, sides[::-1]):
         found = NAME.fullmatch(ordered[0])
         if found:
@@ -165,9 +201,11 @@ def _equation(text: str) -> tuple[str | None, str | None, list[str]]:
 
 
 def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tuple[str, str] | None) -> bool:
+    """Compares words, ordinals, numbers in a base, then a number with its unit. ``renamed``: two variables to swap."""
     word = re.fullmatch(r"\\text\s*\{(.*)\}", gold)
     if word and _letters(word[1]) == _letters(CHOICE.sub("", answer.removeprefix("\\text"))):
         return True
+    # An ordinal for its number: 12th for 12.
     number = ordinal(answer)
     if number is not None and literal(gold) is not None:
         return literal(gold) == literal(number)
@@ -178,10 +216,11 @@ def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tu
     if word and gold.startswith("\\text"):
         return False
     (gold, gold_unit), (answer, unit) = take_unit(bases.in_base_ten(gold)), take_unit(bases.in_base_ten(answer))
+    # A percent sign changes the value by 100; any other unit is converted, or assumed where one side has none.
     gold_unit = gold_unit if gold_unit else _stated(rules["unit"]) if gold_unit is not None else None
     if {"%": 1} in (gold_unit, unit) and {} in (gold_unit, unit):
         scales = [(1, 100) if unit == {"%": 1} else (100, 1)]
-        if _exceeds_one(gold):  # a missing sign is forgiven, except to a share
+        if _exceeds_one(gold):  # 50 for 50 %, but not 0.5 for 0.5 %
             scales.append((1, 1))
     else:
         scales = [conversion(unit, gold_unit)]
@@ -189,7 +228,7 @@ def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tu
 
 
 def _stated(unit: str) -> Unit:
-    """The unit that a benchmark states beside its gold."""
+    """The unit that the benchmark's row states for its reference answer."""
     return {"%": 1} if unit.strip("\\ $") == "%" else (unit_of(unit)[1] or {}) if unit else {}
 
 
@@ -199,7 +238,7 @@ def _exceeds_one(latex: str) -> bool:
 
 
 def _letters(text: str) -> str | None:
-    """What of a word is compared; None for a formula."""
+    """The letters and digits of a word, which are compared; None for a formula."""
     return None if re.search(r"[+*/=^<>]", text) else re.sub(r"[^a-z0-9]", "", text.lower())
 
 
@@ -211,12 +250,14 @@ def _same_number(
     renamed: tuple[str, str] | None,
 ) -> bool:
     """Whether ``gold`` equals ``answer`` times the fraction ``scale``, within an absolute ``tolerance``."""
+    # Two decimal numbers are compared exactly, as fractions; sympy would round them.
     exact, given = literal(gold), literal(answer)
     if exact is not None and given is not None and tolerance is None:
         return exact == given * Fraction(*scale)
     wanted, found = parse(gold), parse(answer)
     if wanted is None or found is None:
         return False
+    # The answer may write a product as a call, name its variable otherwise, or use another unit.
     found = multiplied(found, wanted)
     if renamed:
         found = swapped(found, *renamed)
@@ -228,6 +269,6 @@ def _same_number(
 
 
 def _equivalent(gold: str, answer: str) -> bool:
-    """Equations, inequalities and sets, as math-verify compares them."""
+    """Compares equations, inequalities and sets as math-verify does."""
     wanted, found = parse(gold), parse(answer)
     return wanted is not None and found is not None and same_value(wanted, found, sets=True)

@@ -1,7 +1,7 @@
-r"""Which text of a completion is its answer: the last box, the line after ``####``, or a published few-shot form.
+r"""Extracts the answer from a completion: the last box, the line after ``####``, or a published few-shot form.
 
-A number that merely occurs in a text is no answer, except to the readings of other graders that take one. Every
-function is linear in the text.
+A number that merely occurs in the text is no answer, except in the readings of graders that take it. Every function
+takes time linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped character is skipped as a whole
 # \boxed 8: without braces a number, with its sign, digits and separators, or one letter.
 UNBRACED = re.compile(r"\\(?:boxed|fbox)(?:[ \t]+|(?=\d))(-?\d(?:[\d,.]*\d)?(?![\d/])|[A-Za-z](?![A-Za-z]))")
-# What may stand between two boxes of one sentence: dollar signs, a comma or a conjunction, the name of the next.
+# Text between two boxes of one list: dollar signs, a comma or a conjunction, the name of the next value.
 DOLLAR = r"\s*(?:\$\$?|\\[()\[\]])?\s*"
 GLUE = re.compile(
     rf"{DOLLAR}(?:,|;)?{DOLLAR}(?:\\quad|\\qquad|\\;|\\,|\\ )?\s*(?:\\text\s*\{{)?\s*(?:and|or|&)?\s*\}}?{DOLLAR}"
@@ -33,11 +33,12 @@ def last_box(text: str) -> str | None:
 
 
 def last_boxes(text: str) -> str | None:
-    """The contents of all boxes that the last sentence lists, ``x=\\boxed{1} and x=\\boxed{-2}``, with their names.
+    """The contents of all boxes in the list that ends with the last box, with names: ``x=\\boxed{1}, x=\\boxed{2}``.
 
-    Only a comma, a conjunction and a name may stand between them, so that a box that was taken back (``No:``)
-    counts for nothing. None where the last box stands alone.
+    Only a comma, a conjunction and a name may separate them, so a revoked box (``No:``) is not included. None if the
+    last box is the only one of its list.
     """
+    # Walk backwards from the last box as long as the text between two boxes joins them to one list.
     listed: list[str] = []
     found = _last_box(text)
     while found is not None and len(listed) < MOST_BOXES:
@@ -52,19 +53,20 @@ def last_boxes(text: str) -> str | None:
 
 def _last_box(text: str) -> tuple[int, int, str] | None:
     """``(start, end, content)`` of the last closed box."""
+    # The last closed box with braces, then a later one without, such as \boxed 8.
     braced, end = None, len(text)
     for opening in reversed(list(BOX.finditer(text))):
         closing = _closing(text, opening.end(), end)
         if closing is not None:
             braced = opening.start(), closing + 1, text[opening.end() : closing].strip()
             break
-        end = opening.end()  # whatever encloses an unclosed box is unclosed too
+        end = opening.end()  # a box that contains an unclosed one is unclosed too
     bare = _last(UNBRACED, text, braced[1] if braced else 0)
     return braced if bare is None else (bare.start(), bare.end(), bare[1])
 
 
 def _last(pattern: re.Pattern, text: str, start: int = 0) -> re.Match | None:
-    """The last match; none but it is held in memory."""
+    """The last match, without holding all matches in memory."""
     return next(iter(deque(pattern.finditer(text, start), maxlen=1)), None)
 
 
@@ -78,7 +80,7 @@ def _closing(text: str, start: int, end: int) -> int | None:
 
 
 def after_hashes(text: str) -> str | None:
-    """What stands after the last ``####``, if no box comes later; ``18 dollars per day`` and ``**18**`` are 18."""
+    """The text after the last ``####``, or the last box if that comes later; reads ``**18**`` as 18."""
     mark = _last(HASHES, text)
     boxed = last_box(text[mark.start() :] if mark else text)
     return boxed if boxed is not None or mark is None else _line(mark[1])
@@ -91,7 +93,7 @@ def _line(line: str) -> str:
     return f"{found[1] or ''}{found[2]}\\text{{ {found[3].strip()}}}" if found else line
 
 
-# -- other readings of GSM8K, by whose they are ------------------------------------------------------------------
+# -- readings of GSM8K by other graders --------------------------------------------------------------------------
 
 STRICT_MATCH = re.compile(r"#### (-?[0-9.,]+)")
 COT_STRICT_MATCH = re.compile(r"The answer is (-?[0-9.,]+).")
@@ -116,17 +118,17 @@ def cot_strict_match(text: str) -> str | None:
 
 
 def flexible_extract(text: str) -> str | None:
-    """lm-eval's gsm8k, filter ``flexible-extract``: the last number, wherever it stands."""
+    """lm-eval's gsm8k, filter ``flexible-extract``: the last number of the text."""
     found = _last(FLEXIBLE_EXTRACT, text)
     return found.group() if found else None
 
 
 def few_shot(text: str) -> str | None:
-    """The last number in one of the forms that few-shot examples teach: ``The answer is 18.``, ``A: 26``."""
+    """The last number in one of the forms of published few-shot examples: ``The answer is 18.``, ``A: 26``."""
     found = _last(FEW_SHOT, text)
     return found[1] if found else None
 
 
 def as_lm_eval_compares(text: str) -> str:
-    """What lm-eval's exact match of GSM8K leaves of an answer: no ``,``, no ``$``, no last full stop, lower case."""
+    """The text that lm-eval's exact match of GSM8K compares: without ``,``, ``$`` and a last full stop, lower case."""
     return re.sub(r"\.$", "", re.sub(r"(?s).*#### |[,$]", "", text)).lower()

@@ -1,8 +1,8 @@
-r"""One spelling of an answer: unicode, typed mathematics and typesetting as the LaTeX that the parser reads.
+r"""Normalises the notation of an answer: Unicode, typed mathematics and typesetting become LaTeX for the parser.
 
-Nothing here decides whether an answer is right. Each rule maps a way of writing to another with the same meaning;
-where two meanings are possible, the text is left as it is. Work is bounded: an answer has at most a few thousand
-characters (:data:`harness.grading.maths.task.LONGEST_ANSWER`) and no rule is worse than quadratic in them.
+Nothing here decides whether an answer is right. Each rule rewrites a notation as another one with the same meaning; a
+text with two possible meanings is left unchanged. The work is bounded: an answer has at most
+:data:`harness.grading.maths.task.LONGEST_ANSWER` characters, and no rule takes more than quadratic time.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ NAME = re.compile(
 )
 TEXT = re.compile(r"(\\text\s*\{[^{}]*\})")
 MATHEMATICS = re.compile(r"[=+*<>\\]|\d\s*-|^\s*[-\d]*[abcknpqrtxyz]\^|^\s*[-\d.,/() ]+\s*$|^\s*[eiknxyz]\s*$")
-MOST_LAYERS = 8  # of decoration around decoration
-LONGEST_PERIOD = 60  # digits of a repeating decimal; its fraction has twice as many
+MOST_LAYERS = 8  # nested layers of decoration
+LONGEST_PERIOD = 60  # digits of a repeating decimal; the fraction has twice as many
 
 FUNCTIONS = (
     "sqrt|sinh|cosh|tanh|arcsin|arccos|arctan|sin|cos|tan|cot|csc|exp|ln|log|gcd|lcm|binom|frac|pi|infty"
-    r"|(?:max|min|sec)(?=\s*[\\({])"  # else units of time, and words
+    r"|(?:max|min|sec)(?=\s*[\\({])"  # otherwise units of time, or words
 )
 
-# Commands whose argument is the answer, and those that say nothing.
+# Commands whose argument is the answer, and commands without a meaning.
 SHOWN = r"(?:textcolor|colorbox|color)\s*(?:\[[^\[\]]*\])?"
 WRAPPING = "underline|ensuremath|boldsymbol|bm|pmb|mathnormal|mathord|boxed|fbox|hbox|mathsf|mathtt|overset\\{\\}"
 LETTERS = "mathrm|mathbf|mathit|mbox|textbf|textit|textrm|textnormal|textsf|texttt|textsc|textup|emph|operatorname"
@@ -41,8 +41,9 @@ LEAD = (
 
 
 def clean(text: str) -> str:
-    """``text`` in one spelling: no typesetting, no decoration, no dollar signs of mathematics."""
+    """``text`` in normal form: without typesetting, decoration and dollar signs that delimit mathematics."""
     text = _dollars(plain(text))
+    # Decoration may be nested: repeat until nothing changes.
     for _ in range(MOST_LAYERS):
         before = text
         for pattern, replacement in DECORATION:
@@ -50,6 +51,7 @@ def clean(text: str) -> str:
         text = _bare(text)
         if text == before:
             break
+    # Words stay in \text{}; everything outside of it is mathematics.
     text = TEXT.sub(_letters_or_mathematics, text)
     text = "".join(piece if TEXT.fullmatch(piece) else _typed(piece) for piece in TEXT.split(text))
     text = _arguments(text)
@@ -59,14 +61,14 @@ def clean(text: str) -> str:
 
 
 def _dollars(text: str) -> str:
-    """Dollar signs that enclose mathematics go; one before a number is money."""
+    """Removes dollar signs that delimit mathematics; one before a number is a currency."""
     text = re.sub(r"\\text\s*\{\s*(\\\$\s*[\d.,]+)\s*\}", r"\1", text.replace("\\textdollar", "\\$"))
     text = re.sub(r"\\\$|(?<!\$)\$(?=\s*\d[^$]*\Z)", r"\\text{dollar}", text)
     return re.sub(r"(?<!\\)\\[()\[\]]|\$", "", text)
 
 
 def _letters_or_mathematics(group: re.Match) -> str:
-    r"""``\text{…}`` around mathematics alone, as in ``\mathbf{x^3+1}``, ``\mathrm{i}``: the braces go."""
+    r"""Removes ``\text{…}`` around mathematics, as in ``\mathbf{x^3+1}`` or ``\mathrm{i}``; keeps it around words."""
     content = group.group().partition("{")[2][:-1]
     bare = re.sub(r"\\cdot(?![a-z])", " ", content)
     if all(word in KNOWN for word in re.findall(r"[A-Za-z]+", bare)) and not re.search(r"[=+<>*\\]", bare):
@@ -76,23 +78,26 @@ def _letters_or_mathematics(group: re.Match) -> str:
 
 
 def _typed(text: str) -> str:
-    """Mathematics as it is typed on a keyboard: ``2*pi``, ``x**3``, ``sqrt(7)``, ``exp(9)``, ``x^(n+1)``."""
+    """Rewrites mathematics typed as plain text: ``2*pi``, ``x**3``, ``sqrt(7)``, ``exp(9)``, ``x^(n+1)``."""
     for pattern, replacement in TYPED:
         text = pattern.sub(replacement, text)
     return text
 
 
 def _arguments(text: str) -> str:
-    r"""Braces around every argument: ``\frac13``, ``\sqrt 17``, ``\sqrt(7)``, ``x^10``, ``\log_2 3``.
+    r"""Puts braces around every argument: ``\frac13``, ``\sqrt 17``, ``\sqrt(7)``, ``x^10``, ``\log_2 3``.
 
-    A root binds the whole number, letter or bracket behind it; a fraction takes one character each, as in TeX.
+    The argument of a root is the number, letter or bracket that follows; those of a fraction are one character each,
+    as in TeX.
     """
+    # From the end, so that earlier positions stay valid.
     for found in reversed(list(re.finditer(r"\\(sqrt|frac|binom)(?![a-zA-Z])\s*(\[[^\[\]]*\])?", text))):
         rest, arguments = text[found.end() :], ""
         for _ in range(1 if found[1] == "sqrt" else 2):
             argument, rest = _argument(rest.lstrip(), whole=found[1] == "sqrt")
             arguments += argument
         text = text[: found.start()] + f"\\{found[1]}{found[2] or ''}{arguments}" + rest
+    # x^(n+1) as x^{n+1}.
     for found in reversed(list(re.finditer(r"\^\s*\(", text))):
         end = closing(text, found.end() - 1)
         if end is not None:
@@ -101,7 +106,7 @@ def _arguments(text: str) -> str:
 
 
 def _argument(text: str, whole: bool) -> tuple[str, str]:
-    """The first argument of ``text`` in braces, and what follows it; ("", text) where there is none."""
+    """The first argument of ``text`` in braces, and the rest; ("", text) if there is none."""
     if text.startswith("{") or (whole and text.startswith("(")):
         end = closing(text, 0)
         return ("{" + text[1:end] + "}", text[end + 1 :]) if end is not None else ("", text)
@@ -115,7 +120,7 @@ def _argument(text: str, whole: bool) -> tuple[str, str]:
 
 
 def _bare(text: str) -> str:
-    """``text`` without braces around all of it, a sign of equality before it, a full stop behind it."""
+    """``text`` without enclosing braces, a leading equals sign and a trailing full stop."""
     for _ in range(4):
         text = re.sub(r"^\s*=\s*|(?<!\.)[.,;:]?\s*\Z|(?<!\\)\\\s*\Z", "", text).strip()
         if not (text.startswith("{") and closing(text, 0) == len(text) - 1):
@@ -125,7 +130,7 @@ def _bare(text: str) -> str:
 
 
 def _shown_value(text: str) -> str:
-    r"""The exact side of ``a \approx b``; ``b`` where nothing or a bare name stands before the sign."""
+    r"""The exact side ``a`` of ``a \approx b``; ``b`` if ``a`` is empty or a name."""
     sides = split(text, r"\\approx(?![a-zA-Z])")
     return next((side for side in sides[:-1] if side and not NAME.fullmatch(side)), sides[-1])
 
@@ -141,7 +146,7 @@ def _repeating(number: re.Match) -> str:
 
 
 def digits(number: re.Match) -> str:
-    """The digits of a match, without what separates them."""
+    """The digits of a match, without their separators."""
     return re.sub(r"[^\d]", "", number.group())
 
 
@@ -242,7 +247,7 @@ SPELLING = _rules(
     (r"(\d+)?\.(\d*)\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?(?!\d)", lambda m: _repeating_between(m)),
     (r"(\d+)?\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?(?!\s*\d)", _repeating),
     (r"(?<!\d)(\d+)\.()\((\d+)\)", _repeating),
-    # The letter of a choice before its value.
+    # The letter of a multiple choice before its value.
     (r"^\s*\\text\{\s*\(?[A-E]\)?\s*[.:]?\s*\}(?=.*\w)", ""),
     (r"^\s*\((?:[A-E]|\\text\s*\{\s*[A-E]\s*\})\)\s*:?\s*(?=[\d.$]|-\d|\\(?:frac|sqrt|pi)\b)", ""),
     (r"^\s*\\text\{\s*\([A-E]\)\s*(-?\d[\d.,/]*)\s*\}$", r"\1"),
@@ -257,6 +262,6 @@ SPELLING = _rules(
 
 
 def _repeating_between(number: re.Match) -> str:
-    """``0.\\dot{1}4285\\dot{7}``: the period runs from one dot to the other."""
+    """The fraction of ``0.\\dot{1}4285\\dot{7}``, whose period runs from one dot to the other."""
     whole = f"{number[1] or 0}.{number[2]}\\overline{{{number[3]}{number[4]}{number[5]}}}"
     return _repeating(re.fullmatch(r"(\d+)?\.(\d*)\\overline\{(\d+)\}", whole))

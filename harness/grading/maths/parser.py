@@ -1,7 +1,7 @@
-"""Values as sympy objects, read by math-verify's parser; what the parser failed with is kept, not lost.
+"""Parses values into sympy objects with math-verify's parser, and records the errors of the parser.
 
-This runs only in the worker processes of :mod:`harness.grading.maths.pool`, whose limits end it: what a model wrote
-may take for ever, or all memory, to parse and simplify.
+Runs only in the worker processes of :mod:`harness.grading.maths.pool`, under their limits: parsing and simplifying text
+written by a model may take unbounded time and memory.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from sympy.core.function import AppliedUndef
 
 from harness.grading.maths.brackets import nesting
 
-RELATIVE = 1e-5  # math-verify rounds to 6 decimals, and so cannot tell 0.0000672 from 0.0000671
-EXACT = 1e-12  # what computing with decimals of 15 digits may lose
-DEEPEST = 24  # brackets in brackets; the time of the parser doubles with each few
-# Units are off because the library counts single letters among them: 6m would become 6.
+RELATIVE = 1e-5  # largest relative difference; math-verify rounds to 6 decimals and confuses 0.0000672 and 0.0000671
+EXACT = 1e-12  # relative rounding error of computing with decimals of 15 digits
+DEEPEST = 24  # nested brackets; the parser takes exponential time in their depth
+# ``units`` is off because the library takes single letters for units: 6m would become 6.
 NORMALISED = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="last")
 
-failures: dict[str, str] = {}  # of the comparison at work: text -> the error it ended with; cleared by the worker
+failures: dict[str, str] = {}  # text -> error of the parser in the current comparison; cleared by the worker
 
 
 def parse(latex: str) -> Any:
-    """The sympy object of one value, or None where there is none; the parser's own error goes to :data:`failures`."""
+    """The sympy object of one value, or None if it cannot be parsed; records the error in :data:`failures`."""
     found, failure = _parsed(latex)
     if failure:
         failures[latex] = failure
@@ -45,12 +45,12 @@ def _parsed(latex: str) -> tuple[Any, str]:
         return found, ""
     except MemoryError:
         raise
-    except Exception as error:  # the grammar and sympy fail in many ways on what a model writes
+    except Exception as error:  # the grammar and sympy raise many types of errors on text of a model
         return None, type(error).__name__
 
 
 def _plain(found: Basic) -> Basic:
-    """``found`` with ``\\gcd`` evaluated, and ``i`` as the imaginary unit where it is the only letter."""
+    """``found`` with ``\\gcd`` evaluated, and ``i`` as the imaginary unit if it is the only variable."""
     if found.has(UnevaluatedExpr):
         found = found.replace(lambda e: isinstance(e, UnevaluatedExpr), lambda e: e.args[0])
     letters = getattr(found, "free_symbols", set())
@@ -60,7 +60,7 @@ def _plain(found: Basic) -> Basic:
 
 
 def same_value(one: Any, other: Any, sets: bool = False) -> bool:
-    """Whether math-verify holds two sympy objects for equal, and their values are not further apart than rounding."""
+    """Whether math-verify finds two sympy objects equal and their values differ by no more than rounding."""
     if far_apart(one, other):
         return False
     found = verify(one, other, allow_set_relation_comp=sets, timeout_seconds=None, raise_on_error=False)
@@ -68,7 +68,7 @@ def same_value(one: Any, other: Any, sets: bool = False) -> bool:
 
 
 def _same_decimals(one: Any, other: Any) -> bool:
-    """Whether two numbers are equal but for the rounding of a decimal, as ``602*10^21`` and ``6.02*10^23`` are."""
+    """Whether two numbers are equal up to the rounding of decimals, such as ``602*10^21`` and ``6.02*10^23``."""
     numbers = all(isinstance(side, Expr) and side.is_number for side in (one, other))
     if not numbers or not (one.has(Float) or other.has(Float)):
         return False
@@ -77,7 +77,7 @@ def _same_decimals(one: Any, other: Any) -> bool:
 
 
 def far_apart(one: Any, other: Any) -> bool:
-    """Whether two numbers differ by more than a relative :data:`RELATIVE`, however small they are."""
+    """Whether two numbers have a relative difference above :data:`RELATIVE`."""
     if not (isinstance(one, Expr) and isinstance(other, Expr) and one.is_number and other.is_number):
         return False
     left, right = approximately(one), approximately(other)
@@ -85,13 +85,13 @@ def far_apart(one: Any, other: Any) -> bool:
 
 
 def approximately(number: Expr) -> Expr:
-    """The value of ``number``. What evaluating an exact zero leaves has no correct digit, and is zero."""
+    """The numeric value of ``number``; 0 if it has no correct digit, as evaluating an exact zero can give."""
     value = N(number, 20)
     return value if not isinstance(value, Float) or value._prec > 1 else Float(0)
 
 
 def multiplied(expression: Any, like: Any) -> Any:
-    """``n(2)`` as ``2n`` where ``n`` is a number in ``like``, and so no function here."""
+    """``expression`` with ``n(2)`` read as ``2n`` if ``n`` is a variable in ``like``, not a function."""
     numbers = {letter.name: letter for letter in getattr(like, "free_symbols", ())}
     if not isinstance(expression, Expr) or not numbers:
         return expression

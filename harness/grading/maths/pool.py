@@ -1,7 +1,7 @@
-"""Processes that compare answers, each request under hard limits of CPU time and memory.
+"""Worker processes that compare answers, under hard limits of CPU time and memory per request.
 
-They are fresh interpreters without torch, started when first needed and kept. One thread at a time uses the
-pool. Whatever ends a request (time, memory, a crash, an interrupt) ends the process that served it, no other.
+Workers are fresh interpreters without torch; they start when first needed and are reused. One thread at a time uses
+the pool. A request that exceeds a limit, crashes or is interrupted ends only the process that serves it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from typing import Any
 import harness
 from harness.errors import RunFailed
 
-CPU_LIMIT_S = 5.0  # per comparison; the slowest gold of the shipped benchmarks takes under 1 s
-WALL_LIMIT_S = 600.0  # only for a process that gets no CPU at all
+CPU_LIMIT_S = 5.0  # per comparison; the slowest reference answer of the shipped benchmarks takes under 1 s
+WALL_LIMIT_S = 600.0  # per comparison; reached only by a process that gets no CPU time
 MEMORY_LIMIT_BYTES = 2 * 2**30
-REQUESTS_PER_WORKER = 24  # a worker takes about 2 s of CPU to start: small sets get one
+REQUESTS_PER_WORKER = 24  # starting a worker takes about 2 s of CPU time, so small batches use one
 
 
 class Worker:
-    """One grading process. Raises RunFailed where it cannot start."""
+    """One worker process. :meth:`reply` raises RunFailed if it does not start."""
 
     def __init__(self) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill)
@@ -43,7 +43,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             env=_environment(),
-            start_new_session=True,  # Ctrl-C is ours to handle; and the group can be killed as a whole
+            start_new_session=True,  # Ctrl-C does not reach the worker, and its process group can be killed
         )
         self.ready = False
         self.unread = b""
@@ -53,12 +53,12 @@ class Worker:
     def send(self, index: int, request: bytes) -> None:
         self.request = index, request
         self.deadline = time.monotonic() + WALL_LIMIT_S
-        with contextlib.suppress(BrokenPipeError):  # it ended while idle: reply() will say so
+        with contextlib.suppress(BrokenPipeError):  # it ended while idle; reply() reports it
             self.process.stdin.write(request)
             self.process.stdin.flush()
 
     def reply(self) -> dict[str, Any] | None:
-        """The reply, or None where only a part of it has come."""
+        """The reply, or None if it is not complete yet."""
         chunk = os.read(self.process.stdout.fileno(), 65536)
         if not chunk:
             return self._ended()
@@ -89,7 +89,7 @@ class Worker:
 
 
 class Pool:
-    """Workers and the one loop that feeds them."""
+    """A pool of workers, at most ``size`` (default: the number of cores)."""
 
     def __init__(self, size: int | None = None) -> None:
         self.size = size or os.cpu_count() or 1
@@ -100,7 +100,7 @@ class Pool:
     def compare(self, pairs: Sequence[tuple[Mapping[str, Any], str]]) -> list[dict[str, Any]]:
         """For each (gold, answer) ``{"equal": bool}`` or ``{"died": "time" | "crash"}``, in order.
 
-        A request that dies of anything but CPU time is tried once more.
+        A request that fails for any reason but CPU time is tried once more. Raises RunFailed if no worker starts.
         """
         with self.lock:
             try:
@@ -116,6 +116,7 @@ class Pool:
         wanted = min(self.size, 1 + len(requests) // REQUESTS_PER_WORKER) if requests else 0
         unanswered = len(requests)
         while unanswered:
+            # Keep the number of workers up: one may have ended with its request.
             while len(self.workers) < wanted:
                 self.workers.append(Worker())
             for worker in self.workers:
@@ -126,6 +127,7 @@ class Pool:
                 worker.request = None
                 if worker.process.returncode is not None:
                     self.workers.remove(worker)
+                # A crash may be due to another process on the machine, so try once more.
                 if reply.get("died") == "crash" and index not in tried:
                     tried.add(index)
                     waiting.append((index, request))
@@ -135,7 +137,7 @@ class Pool:
         return replies
 
     def _collect(self) -> list[tuple[Worker, dict[str, Any]]]:
-        """The replies of the busy workers that have one; waits for at least one event."""
+        """Waits for at least one event; returns the replies that are complete."""
         busy = [w for w in self.workers if w.request is not None]
         with selectors.DefaultSelector() as selector:
             for worker in busy:
@@ -143,6 +145,7 @@ class Pool:
             timeout = max(0.0, min(w.deadline for w in busy) - time.monotonic())
             events = selector.select(timeout)
         found = [(key.data, key.data.reply()) for key, _ in events]
+        # Workers beyond their deadline that have not replied in this round.
         late = [w for w in busy if time.monotonic() > w.deadline and w not in [key.data for key, _ in events]]
         for worker in late:
             worker.kill()
@@ -154,14 +157,14 @@ class Pool:
             self.workers.remove(worker)
 
     def close(self) -> None:
-        """End all workers; a later use starts new ones. In a forked child they are the parent's: left alone."""
+        """Ends all workers; a later use starts new ones. Does nothing in a forked child, which does not own them."""
         if self.owner == os.getpid():
             with self.lock:
                 self._discard(list(self.workers))
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of ours but what an interpreter needs; a fixed hash seed makes sympy's orderings repeatable."""
+    """The environment of a worker: only what an interpreter needs, and a fixed hash seed for sympy's orderings."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     package_root = str(Path(harness.__file__).resolve().parent.parent)
     return kept | {"PYTHONPATH": package_root, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
@@ -172,7 +175,7 @@ _shared_lock = threading.Lock()
 
 
 def shared_pool() -> Pool:
-    """The pool of this process; a forked child gets its own."""
+    """The pool of this process; a forked child creates its own."""
     global _shared
     with _shared_lock:
         if _shared is None or _shared.owner != os.getpid():

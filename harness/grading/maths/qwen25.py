@@ -1,16 +1,16 @@
-r"""Qwen2.5-Math's own reading of an answer and its own rule of equality, for scores beside those it publishes.
+r"""Compares answers by the rules of Qwen2.5-Math's grader, for scores comparable with those it publishes.
 
-The rules are those of evaluation/parser.py and evaluation/grader.py of QwenLM/Qwen2.5-Math at commit a45202b
-(``extract_answer``, ``strip_string``, ``math_equal``), in words of ours:
+An independent implementation of ``extract_answer``, ``strip_string`` and ``math_equal`` in evaluation/parser.py and
+evaluation/grader.py of QwenLM/Qwen2.5-Math at commit a45202b:
 
-- the answer is the last ``boxed``; else what follows ``he answer is``; else the last number of the text;
-- units, ``\text``, degree, percent and dollar signs are dropped from it, and so is a short name before ``=``;
-- two numbers are equal within a relative 1e-4, also where one is a hundred times the other;
-- anything else is equal as text without brackets, part by part, or as a formula, its value within the same 1e-4.
+- the answer is the last ``boxed``, else the text after ``he answer is``, else the last number of the text;
+- units, ``\text``, degree, percent and dollar signs are removed from it, and so is a short name before ``=``;
+- two numbers are equal within a relative 1e-4, also if one is a hundred times the other;
+- other answers are equal as text without brackets, part by part, or as formulas with values within the same 1e-4.
 
-Many wrong answers pass these rules (``50`` for ``0.5``), which is why they are no default. Two things differ: a formula
-that sympy's LaTeX reader refuses is read by the parser of our other readings (theirs also evaluates it as Python), and
-of numbers in words only single ones are read.
+These rules accept many wrong answers (``50`` for ``0.5``), so they are not the default. Two differences remain: a
+formula that sympy's LaTeX parser refuses is parsed by :mod:`.parser` (the original also evaluates it as Python), and of
+numbers in words only single words are read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from harness.grading.maths.parser import failures, parse
 from harness.grading.maths.qwen25_reading import CHOICES, choice, stripped
 
 RELATIVE = 1e-4
-DEEPEST = 12  # lists in lists, and brackets in brackets of a formula
+DEEPEST = 12  # nested lists, and nested brackets in a formula
 MATRIX = re.compile(r"\\begin\{[pb]matrix\}(.*)\\end\{[pb]matrix\}", re.DOTALL)
 
 
@@ -41,12 +41,14 @@ def equal(gold: Mapping[str, Any], text: str) -> bool:
 def _same(answer: str, gold: str, depth: int = 0) -> bool:
     if answer.strip().lower() == gold.strip().lower() or (gold in CHOICES and choice(answer) == gold):
         return True
+    # Numbers are equal within the tolerance, also as per cent of each other.
     given, wanted = number(answer), number(gold)
     if given is not None and wanted is not None:
         return any(isclose(scaled, given, rel_tol=RELATIVE) for scaled in (wanted / 100, wanted, wanted * 100))
     answer, gold = answer.strip(), gold.strip()
     if not answer or depth > DEEPEST:
         return False
+    # An answer as a matrix for a reference as a set: rewrite each set as a matrix.
     if "pmatrix" in answer and "pmatrix" not in gold:
         sets = (found.strip("{}").replace(",", "\\") for found in re.findall(r"\{.*,.*\}", gold))
         gold = ", ".join(f"\\begin{{pmatrix}}{found}\\end{{pmatrix}}" for found in sets)
@@ -56,7 +58,7 @@ def _same(answer: str, gold: str, depth: int = 0) -> bool:
 
 
 def number(text: str) -> float | None:
-    """A decimal number, its commas dropped; one with a percent sign is divided by 100."""
+    """A decimal number without its commas; divided by 100 if it has a percent sign. None for other text."""
     text = text.replace(",", "")
     with suppress(ValueError):
         return float(text)
@@ -98,7 +100,7 @@ def _row_by_row(answer: str, gold: str, depth: int) -> bool:
 
 
 def _as_equations(answer: str, gold: str, depth: int) -> bool:
-    """Two equations by the difference of their sides; a name of two characters before ``=`` counts for nothing."""
+    """Compares equations by the difference of their sides; ignores a name of at most two characters before ``=``."""
     given, wanted = answer.split("="), gold.split("=")
     if len(given) == len(wanted) == 2:
         one, other = (f"{left.strip()} - ({right.strip()})" for left, right in (given, wanted))
@@ -119,18 +121,18 @@ def _symbolic(answer: str, gold: str) -> bool:
             if comparison(one, other):
                 return True
         except (TypeError, ValueError, AttributeError, NotImplementedError, ArithmeticError, KeyError) as error:
-            failures[answer] = type(error).__name__  # sympy has no such operation on these; the next may have
+            failures[answer] = type(error).__name__  # sympy does not define this comparison for these types
     return False
 
 
 @lru_cache(maxsize=256)
 def _read(text: str) -> Any:
-    """By sympy's own reader of LaTeX, which stops without a word where it understands no more (``1,-2`` is 1).
+    """Parses ``text`` with sympy's LaTeX parser, else with :func:`.parser.parse`; None if both fail.
 
-    Where that fails, by ours; None where both do.
+    sympy's parser silently ignores the rest of a text that it cannot parse: ``1,-2`` becomes 1, as in the original.
     """
     depth = deepest = 0
-    for character in text:  # its pieces need not match up: (x-1)(x+2) was cut to x-1)(x+2
+    for character in text:  # brackets may be unbalanced here: (x-1)(x+2) was stripped to x-1)(x+2
         depth = max(0, depth + (character in "([{") - (character in ")]}"))
         deepest = max(deepest, depth)
     if deepest > DEEPEST:
@@ -139,7 +141,7 @@ def _read(text: str) -> Any:
         return parse_latex(text.replace("\\\\", "\\"))
     except MemoryError:
         raise
-    except Exception:  # its grammar fails in many ways; what ours says of the text is then what counts
+    except Exception:  # the grammar raises many types of errors; the other parser decides then
         return parse(text)
 
 

@@ -1,4 +1,7 @@
-r"""What Qwen2.5-Math's grader takes for the answer of a text, and what it drops from it; see :mod:`.qwen25`."""
+r"""Extracts and normalises an answer by the rules of Qwen2.5-Math's grader; see :mod:`.qwen25`.
+
+Apart from the comparison, because extraction runs in the main process, without sympy.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import re
 
 CHOICES = ("A", "B", "C", "D", "E")
 NUMBER = re.compile(r"-?\d*\.?\d+")
-# Its names of units, most of them from MathQA; they are regular expressions there too ("a ." is a and any character).
+# The grader's names of units, most of them from MathQA. They are regular expressions: "a ." is a and any character.
 NAMES_OF_UNITS = (  # noqa: SIM905
     "m sqaure| m east|sq m|sq inch|sq . m|cu . m|cu cm|cm 2|pi sq m|π r 2|∏ cm ³|° f|v â € ™|profit of rs|no change|"
     "q .|p . m|a . m|a .|b .|c .|d .|e .|f .|g .|h .|s .|rs .|"
@@ -25,13 +28,13 @@ WORDS_OF_NUMBERS = (  # noqa: SIM905
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905
 WORDS = {word: str(value) for value, word in enumerate(WORDS_OF_NUMBERS)}
 WORDS |= {word: str(10 * value) for value, word in enumerate(TENS, 2)}
-LONGEST = 2000  # characters of an answer, as everywhere in our grading
+LONGEST = 2000  # characters of an answer, as in harness.grading.maths.task
 MOST_DIGITS = 4000  # Python refuses to convert longer integers
 NAMES = ("x=", "y=", "z=", *(f"{name}\\{sign}" for name in "xyz" for sign in ("in", "to")))
 
 
 def extract(text: str) -> str | None:
-    """The answer of a text, without what its grader drops, which may be all of it; None where there is none."""
+    """The normalised answer of a text, which may be empty; None if there is none."""
     if "final answer is $" in text and "$. I hope" in text:  # Minerva's prompt
         found = text.split("final answer is $", 1)[1].split("$. I hope", 1)[0].strip()
     elif "boxed" in text:
@@ -46,12 +49,12 @@ def extract(text: str) -> str | None:
             found = number.group()
     found = re.sub(r"\n\s*", "", found).removeprefix(":").removesuffix(".").removesuffix("/")
     if len(found) > LONGEST:
-        return found  # no answer; to strip it would cost more than it has characters
+        return found  # too long for an answer; normalising it takes more than linear time
     return stripped(stripped(found)) if found else None
 
 
 def _boxed(rest: str) -> str:
-    """What stands in the braces that open ``rest``, to its end where they do not close; else up to a dollar sign."""
+    """The content of the braces at the start of ``rest``, or all of it if unclosed; without braces up to a ``$``."""
     if not rest.startswith("{"):
         return rest.split("$")[0].strip()
     depth = 0
@@ -63,14 +66,14 @@ def _boxed(rest: str) -> str:
 
 
 def choice(text: str) -> str:
-    """The last of the letters A to E that stands alone, else the text."""
+    """The last single letter A to E, else the text."""
     text = text.strip("\n").rstrip(".").rstrip("/").strip(" ").lstrip(":")
     letters = re.findall(r"\b[ABCDE]\b", text.upper())
     return (letters[-1] if letters else text.strip().strip(".")).rstrip(".").rstrip("/")
 
 
 def stripped(text: str) -> str:
-    """``text`` without units, typesetting and signs, in its grader's order."""
+    """``text`` without units, typesetting and signs, removed in the grader's order."""
     text = text.strip().replace("\n", "").rstrip(".").replace("\\!", "")
     text = re.sub(r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}", text).replace("\\end{array}", "\\end{pmatrix}")
     for old, new in (
@@ -106,13 +109,13 @@ def stripped(text: str) -> str:
 
 
 def _number_in_words(text: str) -> str:
-    """``twenty`` as 20, and ``033`` as 33, which its reader of number words does too."""
+    """``twenty`` as 20, and ``033`` as 33, as the grader's parser of number words does."""
     bare = text.strip().lower()
     return str(int(bare)) if bare.isdecimal() and len(bare) <= MOST_DIGITS else WORDS.get(bare, text)
 
 
 def _short_name_dropped(text: str) -> str:
-    """``5`` for ``k=5``; then ``\\sqrt2``, ``\\frac12`` and ``1/2`` with braces."""
+    """Drops a short name (``k=5`` becomes ``5``) and adds braces to ``\\sqrt2``, ``\\frac12`` and ``1/2``."""
     sides = text.split("=")
     if len(sides) == 2 and len(sides[0]) <= 2:
         text = sides[1]

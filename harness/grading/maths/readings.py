@@ -1,4 +1,4 @@
-"""Readings: where an answer stands in a text, and by whose rules it is compared. A protocol names one."""
+"""Readings: which part of a text is the answer, and whose rules compare it. A protocol names one reading."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ AS_TEXT = "lm-eval's exact match: the same text without commas, dollar signs and
 
 @dataclass(frozen=True)
 class Reading:
-    """``name`` enters the protocol. ``rules`` says who compares: "" we do, ``qwen25`` or ``lm-eval`` as they do.
+    """One way to read an answer. ``name`` enters the hash of the protocol; the other texts are shown on its card.
 
-    ``lists``: where the gold has several parts, all boxes of the last sentence are the answer. ``nothing`` is the
-    reason of a verdict on a text without an answer.
+    ``rules`` selects the comparison: "" for :mod:`.equal`, else ``qwen25`` or ``lm-eval``. With ``lists``, all boxes of
+    the last sentence are the answer if the reference has several parts. ``nothing`` is the verdict's reason for a text
+    without an answer.
     """
 
     name: str

@@ -1,7 +1,7 @@
-r"""Sets of real numbers, however they are described: intervals, conditions, set builders, differences.
+r"""Parses sets of real numbers in any notation: intervals, conditions, set builders, differences.
 
-``(2,\infty)``, ``x>2``, ``\{x \mid x>2\}`` and ``\mathbb{R}\setminus(-\infty,2]`` are one set. What cannot be read as
-a set of reals gives None, and is compared by other means.
+``(2,\infty)``, ``x>2``, ``\{x \mid x>2\}`` and ``\mathbb{R}\setminus(-\infty,2]`` are the same set. Text that is no set
+of reals gives None and is compared otherwise.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
 
 def real_set(text: str, read: Read, depth: int = 0) -> Set | None:
-    """The set that ``text`` describes, None where it is not read as one."""
+    """The set that ``text`` describes, None if it describes none. ``read`` parses a value."""
     text = text.strip()
     if depth > 8:
         return None
     text = MEMBER.sub("", text).strip() if RELATION.search(text) is None else text
+    # "or" and "and" bind weaker than the relations, so they are split first.
     for separator, join in ((r"\\lor(?![a-zA-Z])", Union), (r"\\land(?![a-zA-Z])", Intersection)):
         pieces = split(text, separator)
         if len(pieces) > 1:
             return _joined([real_set(piece, read, depth + 1) for piece in pieces], join)
+    # A condition, or several in a list.
     if RELATION.search(_outer(text)):
         return _conditions(text, read, depth)
     for separator, join in (
@@ -46,6 +48,7 @@ def real_set(text: str, read: Read, depth: int = 0) -> Set | None:
         return Reals
     if re.fullmatch(r"\\emptyset", text):
         return EmptySet
+    # What is left is in brackets: a set builder, a finite set, or an interval.
     opening, body, closing = enclosed(text)
     if opening == "\\{":
         builder = split(body, BUILDER.pattern)
@@ -60,7 +63,7 @@ def real_set(text: str, read: Read, depth: int = 0) -> Set | None:
 
 
 def _outer(text: str) -> str:
-    """``text`` without what stands between brackets of sets."""
+    """``text`` without the contents of braces."""
     return re.sub(r"\\\{.*\\\}", "", text)
 
 
@@ -86,7 +89,7 @@ def _built(variable: str, condition: str, read: Read, depth: int) -> Set | None:
 
 
 def _conditions(text: str, read: Read, depth: int) -> Set | None:
-    """Conditions in a row hold together, ``2<x<9, x \\ne 3``; where that leaves nothing they are cases."""
+    """Conditions in a list hold together, ``2<x<9, x \\ne 3``; if their intersection is empty they are cases."""
     found = [
         _condition(piece, read) if RELATION.search(_outer(piece)) else real_set(piece, read, depth + 1)
         for piece in split(text, "[,;]")
@@ -98,16 +101,18 @@ def _conditions(text: str, read: Read, depth: int) -> Set | None:
 
 
 def _condition(text: str, read: Read) -> Set | None:
-    """``a < x \\le b``, ``|x| < 3``, ``x \\ne 5`` in one variable; ``5, 7`` after ``x \\ne`` are not read."""
+    """The set of ``a < x \\le b``, ``|x| < 3`` or ``x \\ne 5`` in one variable. A list after ``\\ne`` is not read."""
     sides = RELATION.split(text)
     signs, terms = sides[1::2], [side.strip() for side in sides[::2]]
     if len(signs) == 1 and not terms[0]:  # \ne 5
         terms[0] = "x"
     if len(signs) > 2 or not all(terms):
         return None
+    # A chain of relations around one variable; any other condition goes to sympy.
     variable = [place for place, term in enumerate(terms) if VARIABLE.fullmatch(term)]
     if len(variable) != 1:
         return _solved(text, read)
+    # Each relation bounds the variable from one side.
     bounds = []
     for place, sign in enumerate(signs):
         left, right = place, place + 1
@@ -129,7 +134,7 @@ def _half_line(sign: str, bound: Expr) -> Set:
 
 
 def _solved(text: str, read: Read) -> Set | None:
-    """Any other condition in one variable, solved by sympy."""
+    """The solutions of any other condition in one variable, found by sympy."""
     relation = read(text)
     if not hasattr(relation, "as_set") or len(getattr(relation, "free_symbols", ())) != 1:
         return None
@@ -144,7 +149,7 @@ def _real(value: Any) -> Expr | None:
 
 
 def same_set(one: Set, other: Set) -> bool:
-    """Whether two sets have the same members; numbers at their ends compare by value."""
+    """Whether two sets have the same members; end points are compared by value."""
     if one == other:
         return True
     return bool((one - other).is_empty) and bool((other - one).is_empty)

@@ -1,8 +1,8 @@
-"""Maths benchmarks: what an answer is, and the grading that all maths tasks share.
+"""Maths benchmarks: reference answers, and the grading that all maths tasks share.
 
-Where an answer stands and when it is right is a :class:`~harness.grading.maths.readings.Reading`, which the protocol
-states: by default a box alone, compared exactly. Plain numbers are compared here; everything else in worker processes
-by :mod:`harness.grading.maths.equal`.
+A :class:`~harness.grading.maths.readings.Reading`, chosen by the protocol, defines which part of a text is the answer
+and how it is compared; by default the last box, compared exactly. Plain numbers are compared here, everything else in
+worker processes by :mod:`harness.grading.maths.equal`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 DECODING = Decoding(max_new_tokens=2048, stop=("\n\nProblem:",))
-LONGEST_ANSWER = 2000  # characters; the longest gold of the shipped benchmarks has about 200
+LONGEST_ANSWER = 2000  # characters; the longest reference answer of the shipped benchmarks has about 200
 UNREADABLE = "not readable, the parser failed with "
 FAILED_PARSER = re.compile(rf"\({UNREADABLE}(\w+)\)$")
 
@@ -37,8 +37,8 @@ FAILED_PARSER = re.compile(rf"\({UNREADABLE}(\w+)\)$")
 class Gold:
     """A reference answer in LaTeX.
 
-    ``several``: its commas separate answers (else ``1,000`` is a number). ``interval``: ``(a,b)`` is an open
-    interval, not a pair. ``unit`` is meant where an answer names none; ``tolerance`` is absolute.
+    ``several``: commas separate answers (otherwise ``1,000`` is a number). ``interval``: ``(a,b)`` is an open
+    interval, not a pair. ``unit`` applies if the text names none; ``tolerance`` is absolute.
     """
 
     text: str
@@ -50,7 +50,7 @@ class Gold:
 
 @dataclass(frozen=True)
 class Judged:
-    """One graded text. ``extracted`` is None where it holds no answer; ``error``: no verdict was reached."""
+    """One graded text. ``extracted`` is None if the text has no answer; ``error``: no verdict was reached."""
 
     correct: bool
     extracted: str | None
@@ -59,27 +59,29 @@ class Judged:
 
 
 def prompt(problem: str) -> Prompt:
-    """Qwen2.5-Math's ``qwen25-math-cot``: the instruction is the system turn, the problem the user's."""
+    """Qwen2.5-Math's prompt ``qwen25-math-cot``: the instruction as system turn, the problem as user turn."""
     return Prompt(system=SYSTEM, user=problem, plain=f"Problem: {problem}\nSolution:\n")
 
 
 def grade(golds: Sequence[Gold], texts: Sequence[str], reading: Reading = BOX) -> list[Judged]:
-    """Each text held against its gold, in order. Raises RunFailed where math-verify does not start."""
+    """Grades each text against its reference answer, in order. Raises RunFailed if math-verify does not start."""
     return judge(golds, [_extracted(gold, text, reading) for gold, text in zip(golds, texts, strict=True)], reading)
 
 
 def _extracted(gold: Gold, text: str, reading: Reading) -> str | None:
-    """The answer of a text; where the gold has several parts, all boxes that its last sentence lists."""
+    """The answer of a text; if the reference has several parts, all boxes listed by its last sentence."""
     answer = reading.extract(text)
     if not reading.lists or answer is None or len(answer) > LONGEST_ANSWER:
         return answer
+    # A list of boxes counts only for a reference of several parts, and only if the last box alone is one value.
     listed = last_boxes(text)
     several = listed is not None and read(clean(gold.text)).kind != "value" and read(clean(answer)).kind == "value"
     return listed if several else answer
 
 
 def judge(golds: Sequence[Gold], answers: Sequence[str | None], reading: Reading = BOX) -> list[Judged]:
-    """Each extracted answer held against its gold, in order. Raises RunFailed where math-verify does not start."""
+    """Grades each extracted answer against its reference. Raises RunFailed if math-verify does not start."""
+    # Decide plain numbers here; send the rest to the worker processes in one batch.
     judged = [_at_once(gold, answer, reading) for gold, answer in zip(golds, answers, strict=True)]
     open_ = [i for i, verdict in enumerate(judged) if verdict is None]
     asked = [(dataclasses.asdict(golds[i]) | {"rules": reading.rules}, answers[i]) for i in open_]
@@ -89,15 +91,16 @@ def judge(golds: Sequence[Gold], answers: Sequence[str | None], reading: Reading
 
 
 def _at_once(gold: Gold, answer: str | None, reading: Reading) -> Judged | None:
-    """The verdict where no mathematics is needed, else None."""
+    """The verdict if the answer can be compared without a worker, else None."""
     if answer is None:
         return Judged(False, None, reading.nothing)
-    if not answer and reading.rules != "qwen25":  # which drops "east" from gold and answer, and finds them equal
+    if not answer and reading.rules != "qwen25":  # its rules strip "east" to nothing on both sides
         return Judged(False, "", "the answer is empty")
     if len(answer) > LONGEST_ANSWER:
         return Judged(False, answer[:LONGEST_ANSWER], f"the answer is longer than {LONGEST_ANSWER} characters")
     if reading.rules == "lm-eval":
         return _verdict(gold, answer, as_lm_eval_compares(answer) == as_lm_eval_compares(gold.text))
+    # Two plain numbers need no worker, unless a unit, a tolerance or other rules apply.
     wanted, given = literal(gold.text), literal(answer)
     if wanted is None or given is None or gold.unit or gold.tolerance is not None or reading.rules:
         return None
@@ -118,7 +121,8 @@ def _from_reply(gold: Gold, answer: str, reply: Mapping[str, Any]) -> Judged:
 
 
 def equivalence_classes(answers: Sequence[str | None], reading: Reading = BOX) -> list[int | None]:
-    """For maj@k: the class of each extracted answer, numbered by first appearance; None has none."""
+    """The equivalence class of each extracted answer, for maj@k, numbered by first appearance; None for no answer."""
+    # Compare each distinct answer with one representative of every class so far.
     representatives: list[str] = []
     numbers: dict[str, int] = {}
     for answer in dict.fromkeys(a for a in answers if a is not None):
@@ -132,13 +136,13 @@ def equivalence_classes(answers: Sequence[str | None], reading: Reading = BOX) -
 
 
 class MathsTask(Task):
-    """A benchmark whose problems carry a :class:`Gold`. A task file states its data and reads its rows."""
+    """A benchmark whose problems have a :class:`Gold`. A task file states its data and parses its rows."""
 
     family: ClassVar[str] = "maths"
     asks_through_lm_eval = extracts = True
     known_wrong: ClassVar[str] = "maths"
     metric: ClassVar[str] = "accuracy"
-    grades_aside: ClassVar[bool] = True  # in processes of its own
+    grades_aside: ClassVar[bool] = True  # in worker processes
     grader: ClassVar[str] = "math-verify"
     decoding: ClassVar[Decoding] = DECODING
     reading: ClassVar[Reading] = BOX
@@ -158,7 +162,7 @@ class MathsTask(Task):
     }
 
     def __init_subclass__(cls, **named: Any):
-        """What the reading does, in words, is what the cards of its task say."""
+        """Copies the descriptions of the reading to the task, whose card shows them."""
         super().__init_subclass__(**named)
         cls.extractor, cls.equivalence = cls.reading.extractor, cls.reading.equivalence
 
@@ -167,9 +171,9 @@ class MathsTask(Task):
 
     def grade_all(self, completions: Sequence[Completion]) -> list[Verdict]:
         golds = {problem.id: problem.reference for problem in self.items}
-        strangers = sorted({c.problem_id for c in completions} - set(golds))
-        if strangers:
-            raise BadInput(f"{self.name} has no problem {strangers[0]!r}")
+        unknown = sorted({c.problem_id for c in completions} - set(golds))
+        if unknown:
+            raise BadInput(f"{self.name} has no problem {unknown[0]!r}")
         judged = grade([golds[c.problem_id] for c in completions], [c.text for c in completions], self.reading)
         return [
             Verdict(c.problem_id, c.sample, float(j.correct), j.reason, j.extracted, j.error)
@@ -186,7 +190,7 @@ class MathsTask(Task):
         }
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """avg@k, pass@k and maj@k where each problem has several samples; ``unreadable``: parser errors by name."""
+        """avg@k, pass@k and maj@k if each problem has several samples; ``unreadable`` counts parser errors by name."""
         found = super().measures(graded)
         if found:
             found[f"maj@{found['samples']}"] = majority(graded, partial(equivalence_classes, reading=self.reading))
@@ -195,7 +199,7 @@ class MathsTask(Task):
         return found
 
     def remarks(self, graded: Sequence[Mapping[str, Any]]) -> list[str]:
-        """The answers that count as wrong because the parser failed on them."""
+        """A warning with the number of answers graded wrong because the parser failed."""
         failed = _parser_failures(graded)
         names = ", ".join(f"{name}: {count}" if len(failed) > 1 else name for name, count in failed.items())
         return (
@@ -205,17 +209,17 @@ class MathsTask(Task):
         )
 
     def gold_completion(self, problem: Problem) -> str:
-        """The completion of a model that answers as the gold does, for the self-test of the grading."""
+        """A completion with the reference answer, as a model would write it, for ``harness check``."""
         return f"The answer is $\\boxed{{{problem.reference.text}}}$."
 
     def field(self, row: Mapping[str, Any], key: str, index: int) -> Any:
-        """``row[key]``. Raises BadInput naming the file and the row that lacks it."""
+        """``row[key]``. Raises BadInput with the file and the row if it is missing."""
         if row.get(key) is None:
             raise BadInput(f"{self.data.source}: row {index + 1} has no {key!r}; {self.name} needs it")
         return row[key]
 
 
 def _parser_failures(graded: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many verdicts each error of the parser decided."""
+    """The number of verdicts decided by each type of parser error."""
     found = (FAILED_PARSER.search(row.get("reason", "")) for row in graded)
     return dict(sorted(Counter(match[1] for match in found if match).items()))

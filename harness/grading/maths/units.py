@@ -1,7 +1,7 @@
-r"""Units of an answer: taken off its end, and converted where both sides name one.
+r"""Separates the unit from the end of an answer, and converts between units.
 
-A unit is a mapping from names to powers, ``{"km": 1, "hour": -1}``. Words that are no unit (``is not a solution``)
-are told apart from those that may be one (``apples``), and words of number (``million``) belong to the value.
+A unit is a mapping from names to powers, ``{"km": 1, "hour": -1}``. Words that cannot be a unit (``is not a
+solution``) are distinguished from words that can (``apples``); number words (``million``) belong to the value.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fractions import Fraction
 from harness.grading.maths.brackets import closing
 
 Unit = dict[str, int]
-# name -> (dimensions, size). A unit that is not listed here is compared by its name.
+# name -> (dimensions, size in the base unit of the dimension). Units that are not listed are compared by name.
 SIZES: dict[str, tuple[Unit, Fraction]] = {
     name: (dimensions, Fraction(size))
     for dimensions, sizes in (
@@ -70,7 +70,7 @@ SCALES = {
     "dozen": 12,
 }
 CURRENCIES = "dollar|euro|pound|yen|rupee"
-# Words that make more than a quantity of what stands before them.
+# Words that make a statement of the quantity before them.
 NO_UNIT = frozenset(
     (  # noqa: SIM905
         "a an and are be but can cannot does except false factorial half if impossible incorrect invalid is isn't "
@@ -79,11 +79,11 @@ NO_UNIT = frozenset(
     ).split()
 )
 MOST_WORDS = 6
-# Outside \text{} a word is a unit only when it is one of these: 6m is a product.
+# Outside \text{} only these words are units; 6m is a product.
 KNOWN = {*SIZES, *SPELLINGS, *SCALES, "mile", "unit", "degree", "inch", "foot", "euro", "pound", "yen", "rupee"}
 PLAIN = KNOWN - {*"mshlg", "in"}
 POWER = r"(?:\s*\^\s*\{?\s*(-?\d+)\s*\}?)?"
-# Symbols of units as they are typed behind a number: 9.8 m/s^2, 60 km h^{-1}.
+# Unit symbols typed after a number: 9.8 m/s^2, 60 km h^{-1}.
 SYMBOL = r"(?:{})(?![A-Za-z])(?:\s*\^\s*(?:\{{\s*-?\d\s*\}}|-?\d))?".format(
     "|".join(sorted((name for name in KNOWN if re.fullmatch(r"[a-z]{1,4}", name)), key=len, reverse=True))
 )
@@ -100,7 +100,7 @@ MIXED = re.compile(
     r"(\d+(?:\.\d+)?)\s*(?:\\text\s*\{)?\s*([A-Za-z]+)\s*\}?"
 )
 WORDS = re.compile(r"(.*[\d})])\s*(?<![A-Za-z\\])([A-Za-z][A-Za-z/. ]*)\.?\s*" + POWER, re.DOTALL)
-# A number with its unit in one \text{}. Ordinals are words; so is what other words make more than a quantity.
+# A number with its unit in one \text{}, but no ordinal, and no statement made of further words.
 IN_TEXT = re.compile(
     r"\\text\s*\{\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:/\d+)?)\s*"
     r"(?![^{}]*\b(?:and|or|to|not|is|plus|minus|times|over)\b)(?!(?:st|nd|rd|th)\b)([A-Za-z\\%][A-Za-z\\%/. ]*)\}(.*)",
@@ -118,12 +118,12 @@ PERCENT = re.compile(r"(.*?)\s*\\?%", re.DOTALL)
 
 
 def out_of_text(text: str) -> str:
-    """``10\\text{cm}`` for ``\\text{10 cm}``, else ``text`` as it is."""
+    """``10\\text{cm}`` for ``\\text{10 cm}``, else ``text`` unchanged."""
     return IN_TEXT.sub(r"\1\\text{\2}\3", text) if IN_TEXT.fullmatch(text) else text
 
 
 def ordinal(text: str) -> str | None:
-    """The number of an ordinal with its right ending (``12th``, ``3^{\\text{rd}}``), else None."""
+    """The number of an ordinal with the correct ending (``12th``, ``3^{\\text{rd}}``), else None."""
     found = ORDINAL.fullmatch(text)
     if not found:
         return None
@@ -134,8 +134,9 @@ def ordinal(text: str) -> str | None:
 
 
 def take_unit(text: str) -> tuple[str, Unit | None]:
-    """``(value, unit)`` of a cleaned text; {} where there is none, None for words that are no unit."""
+    """``(value, unit)`` of a cleaned text. The unit is {} if there is none, None if the words cannot be one."""
     text = text.strip()
+    # A currency before the number moves behind it: $5 is 5 dollars.
     money = re.match(rf"(-?)\s*\\text\s*\{{({CURRENCIES})\}}\s*(?=[-\d.(\\])", text)
     if money:
         text = f"{money[1]}{text[money.end() :]}\\text{{{money[2]}}}"
@@ -150,10 +151,12 @@ def take_unit(text: str) -> tuple[str, Unit | None]:
 
 
 def _angle(text: str) -> tuple[str, Unit | None]:
-    r"""Degrees as a unit of the whole, or, where an angle stands in a formula, as ``\pi/180`` each."""
+    r"""Reads degrees as the unit of the whole text or, in a formula with functions or pi, as a factor ``\pi/180``."""
+    # Degrees Celsius and Fahrenheit are units of their own.
     scale = re.search(DEGREE + r"\s*\\?(?:text\s*\{\s*)?([CF])\s*\}?$", text)
     if scale:
         return text[: scale.start()].strip(), {"celsius" if scale[1] == "C" else "fahrenheit": 1}
+    # Without functions or pi, a degree sign is the unit of the whole answer.
     if not FUNCTION.search(text):
         bare = re.sub(r"\s*" + DEGREE, "", text).strip()
         return (bare, {"degree": 1}) if bare else (text, {})
@@ -167,7 +170,8 @@ def _angle(text: str) -> tuple[str, Unit | None]:
 
 
 def _factors(text: str) -> tuple[str, Unit | None]:
-    """The value and the product of the units at the end of ``text``."""
+    """The value, and the product of the units at the end of ``text``."""
+    # Rewrite fractions of units, then collect the factors from the end of the text.
     rest = QUOTIENT.sub(r"\1 / \2", QUANTITIES.sub(r"\\frac{\1}{\3}\2 / \4", text))
     symbols = SYMBOLS.fullmatch(rest)
     if symbols and re.search(r"/|-|[a-z]{2}", symbols[2]):
@@ -177,7 +181,7 @@ def _factors(text: str) -> tuple[str, Unit | None]:
         before = rest[: found.start()].rstrip()
         joint = JOINED.search(before)
         if not before and not taken:
-            return text, {}  # a word alone is no quantity
+            return text, {}  # a word without a number is no quantity
         number, one = unit_of(found[1], int(found[2] or 1))
         if one is None:
             return text, None
@@ -185,6 +189,7 @@ def _factors(text: str) -> tuple[str, Unit | None]:
             one = {name: -power for name, power in one.items()}
         unit, scale, taken = _product(unit, one), scale * number, True
         rest = before[: joint.start()].rstrip() if joint else before
+    # No \text{} at the end: try plain words after a number.
     if not taken:
         plain = WORDS.fullmatch(text)
         if not plain or not _plain(plain[2]):
@@ -202,7 +207,7 @@ def _as_text(symbols: str) -> str:
 
 
 def _mixed(number: str, name: str, rest: str, smaller: str) -> tuple[str, Unit] | None:
-    """``5 feet 6 inches`` in the second unit, where both measure one thing and the second is the smaller."""
+    """``5 feet 6 inches`` in the second unit; None unless both have one dimension and the second is smaller."""
     (_, unit), (_, other) = unit_of(name), unit_of(smaller)
     ratio = conversion(unit, other) if unit and other else None
     if ratio is None or unit == other or ratio[0] <= ratio[1]:
@@ -221,17 +226,21 @@ def _product(one: Unit, other: Unit) -> Unit:
 
 
 def unit_of(words: str, power: int = 1) -> tuple[int, Unit | None]:
-    """``(scale, unit)`` of words such as ``million dollars per day``; the unit is None where they are no unit."""
+    """``(scale, unit)`` of words such as ``million dollars per day``; the unit is None if they cannot be one."""
     words = re.sub(r"[\\${}~]", " ", words).strip().strip(".,;:").lower().strip()
+    # A degree sign that was taken for a word.
     if words.lstrip("^ ") in {"circ", "circ c"}:
         return 1, {"degree": 1}
     tokens, scale = words.split(), 1
+    # "squared" ends a unit, as in meters per second squared; elsewhere it makes the words no unit.
     raised = len(tokens) > 1 and tokens[-1] in {"squared", "cubed"}  # meters per second squared
     if len(tokens) > MOST_WORDS or NO_UNIT & set(tokens[:-1] if raised else tokens):
         return 1, None
+    # Number words belong to the value: million dollars.
     while tokens and tokens[0].removesuffix("s") in SCALES:
         scale *= SCALES[tokens.pop(0).removesuffix("s")]
     unit: Unit = {}
+    # Each "/" or "per" begins a piece in the denominator.
     text = " ".join(tokens)
     pieces = [piece.strip() for piece in re.split(r"/|\bper\b", text)]
     for place, piece in enumerate(pieces):
@@ -245,14 +254,14 @@ def unit_of(words: str, power: int = 1) -> tuple[int, Unit | None]:
 
 
 def _symbols(words: str) -> list[str]:
-    """``km h^-1`` as its two factors; words that are not all symbols of units are one."""
+    """The factors of ``km h^-1``; words that are not all unit symbols are one factor."""
     found = words.split()
     known = all(word.partition("^")[0] in KNOWN - {"square", "sq", "cubic"} for word in found)
     return found if known else [words]
 
 
 def _named(words: str) -> Unit:
-    """One factor by its usual name: ``Minutes`` is ``minute``, ``square centimeters`` is ``cm`` squared."""
+    """One factor under its usual name: ``minute`` for ``Minutes``, ``cm`` squared for ``square centimeters``."""
     words, _, raised = words.strip().rstrip(".").partition("^")
     power = int(raised.strip(" ()")) if re.fullmatch(r"[\s(]*-?\d{1,2}[\s)]*", raised) else 1
     for pattern, size in ((r"^(?:square|sq\.?)\s+|\s+squared$", 2), (r"^(?:cubic|cu\.?)\s+|\s+cubed$", 3)):
@@ -269,9 +278,9 @@ def _named(words: str) -> Unit:
 
 
 def conversion(unit: Unit | None, target: Unit | None) -> tuple[int, int] | None:
-    """The fraction (numerator, denominator) that turns ``unit`` into ``target``; None if nothing does.
+    """The factor (numerator, denominator) that converts ``unit`` to ``target``; None if their dimensions differ.
 
-    An answer or a gold that names no unit is taken in the other's.
+    A side without a unit is assumed to be in the unit of the other side.
     """
     if unit is None or target is None:
         return None
@@ -285,6 +294,7 @@ def conversion(unit: Unit | None, target: Unit | None) -> tuple[int, int] | None
 
 
 def _measured(unit: Unit) -> tuple[Unit, Fraction]:
+    """The dimensions of a unit and its size in their base units."""
     dimensions, size = Unit(), Fraction(1)
     for name, power in unit.items():
         own, one = SIZES.get(name, ({name: 1}, Fraction(1)))

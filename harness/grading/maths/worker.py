@@ -1,8 +1,7 @@
-"""A grading process: answers one JSON line with one JSON line. Started by :mod:`harness.grading.maths.pool`.
+"""A worker process: answers each JSON line with a JSON line. Started by :mod:`harness.grading.maths.pool`.
 
-The process imports math-verify once and forks; the child serves. A child that breaks a limit is killed by the
-kernel and forked again in milliseconds. CPU time is limited, not wall time, so that a busy machine changes no
-verdict.
+The process imports math-verify once and forks a child that serves. The kernel kills a child that exceeds a limit, and
+a new one is forked in milliseconds. The limit is on CPU time, not wall time, so a busy machine changes no verdict.
 """
 
 from __future__ import annotations
@@ -19,13 +18,14 @@ from harness.grading.maths import parser, qwen25
 from harness.grading.maths.equal import equal
 from harness.grading.maths.notation import clean
 
-RULES = {"": equal, "qwen25": qwen25.equal}  # which comparison a request asks for
+RULES = {"": equal, "qwen25": qwen25.equal}  # the comparison named by a request
 
 
 def main(cpu_s: float, memory_bytes: int) -> None:
+    """Forks serving children until one ends normally. ``cpu_s`` and ``memory_bytes`` limit each request."""
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     silence = os.open(os.devnull, os.O_RDWR)
-    os.dup2(silence, 1)  # the grammar's runtime prints what it cannot parse
+    os.dup2(silence, 1)  # the grammar's runtime prints syntax errors to stdout
     logging.disable(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -44,7 +44,7 @@ def main(cpu_s: float, memory_bytes: int) -> None:
 
 
 def serve(replies: BinaryIO, cpu_s: float) -> None:
-    """Answer requests until the other side closes. The kernel ends a request that takes ``cpu_s``."""
+    """Answers requests until the input is closed. The kernel kills the process if one takes ``cpu_s`` seconds."""
     requests = os.fdopen(0, "rb", buffering=0)
     for line in requests:
         request = json.loads(line)
@@ -56,10 +56,11 @@ def serve(replies: BinaryIO, cpu_s: float) -> None:
         except MemoryError:
             os._exit(1)
         except Exception as error:
-            # sympy fails in many ways on what a model writes; the answer is then not readable.
+            # sympy raises many types of errors on text of a model; such an answer cannot be read.
             parser.failures[request["answer"]] = type(error).__name__
             reply = {"equal": False}
-        failed = [error for text, error in parser.failures.items() if text not in gold]  # of the answer alone
+        # Report errors on the answer only, not those on the reference.
+        failed = [error for text, error in parser.failures.items() if text not in gold]
         if not reply["equal"] and failed:
             reply["unreadable"] = failed[-1]
         signal.setitimer(signal.ITIMER_PROF, 0)

@@ -43,7 +43,7 @@ def trials(n: int, seed: int) -> Iterator[Trial]:
         drawn = [_draw(Random(f"{seed}/{i}")) for i in range(start, min(n, start + CHUNK))]
         judged = grade([case.gold for _, case in drawn], [case.text for _, case in drawn])
         for (kind, case), verdict in zip(drawn, judged, strict=True):
-            words = f"{case.words} must {case.must}: {verdict.reason}"
+            words = f"{case.description} must {case.must}: {verdict.reason}"
             if verdict.error:
                 yield Trial(kind, "no verdict", fault=words)
             elif verdict.correct and not case.right:
