@@ -212,4 +212,5 @@ def _plain(sequence: TrainingSequence) -> dict[str, Any]:
 
 
 def _from_plain(row: dict[str, Any]) -> TrainingSequence:
-    return TrainingSequence(**row | {"source": Source(row["source"])})
+    fields: dict[str, Any] = row | {"source": Source(row["source"])}
+    return TrainingSequence(**fields)
