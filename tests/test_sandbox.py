@@ -371,7 +371,11 @@ class _Liar:
         return True
 
 
-@pytest.mark.parametrize("value", [_Equal(1), _Liar(), object(), print, int, type("S", (str,), {})("a"), signal.SIGINT])
+@pytest.mark.parametrize(
+    "value",
+    [_Equal(1), _Liar(), object(), print, int, type("S", (str,), {})("a"), signal.SIGINT],
+    ids=("equal", "liar", "object", "function", "type", "str", "signal"),
+)
 def test_nothing_else_is_a_value(value):
     for wrapped in (value, [value], (0, [value]), {"a": value}):
         with pytest.raises(NotPlain):

@@ -18,6 +18,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--command", action="store_true", dest="as_command", help="the harness run command that makes this record"
     )
+    command.add_argument("--format", choices=("text", "md", "csv", "latex", "json"), help="of a paper (default: text)")
     verify.add_given(command)
     arguments.results(command)
     command.set_defaults(command=call)
@@ -31,11 +32,13 @@ def call(chosen: argparse.Namespace) -> str:
     if any(vars(verify.given_of(chosen)).values()):
         raise BadInput("--method, --task, --recipe, --student, --teacher, --judge and --device go with --command")
     if len(chosen.what) == 2 and chosen.what[0] == "paper":
-        from harness.papers import side_by_side
+        from harness.papers import tables
         from harness.records import reported
 
         paper = reported.find(chosen.what[1], chosen.results)
-        return arguments.dump(paper) if chosen.json else side_by_side.card(paper)
+        return tables.render(paper, "json" if chosen.json else chosen.format or "text")
+    if chosen.format:
+        raise BadInput("--format is for tables of papers: harness show paper NAME --format md")
     if len(chosen.what) == 2 and chosen.what[0] in ("method", "task", "recipe", "judge", "signal", "metric"):
         card = show.card(*chosen.what)
         return arguments.dump(card) if chosen.json else show.card_text(card)

@@ -65,12 +65,9 @@ def objects(papers: Sequence[Paper], like: Sequence[str], tasks: Collection[str]
     return found
 
 
-def card(paper: Paper) -> str:
-    """A paper for people: every fact with its status and source."""
-    lines = [f"{paper['id']}  ({paper['kind']}, not measured here)", f"title      {paper['title']}"]
-    lines += [f"authors    {', '.join(paper['authors'])}"] if paper["authors"] else []
-    lines += [f"paper      {paper['url']}"] if paper["url"] else []
-    lines += [f"about      {paper['about']}"] + [f"note       {note}" for note in paper["notes"]]
+def facts(paper: Paper) -> str:
+    """Every fact of the cells that state one by one how they are known."""
+    lines = [f"How the facts of {paper['method']}'s cells are known"]
     for cell in paper["cells"]:
         error = reported.standard_error(cell)
         lines += ["", f"{cell['id']}  {cell['dataset']} (task {cell['task']})" + (f", SE {error:.1f}" if error else "")]

@@ -33,7 +33,7 @@ class PrintedCell:
     samples: int | None
     judge: str
     seeds: str
-    spread: float | None  # standard deviation over seeds, in the unit of the value
+    spread: str  # standard deviation over seeds as printed, in the unit of the value; empty where none is
     version: str
     status: str
     note: str
@@ -129,7 +129,7 @@ def _printed(paper: Mapping[str, Any], cell: Mapping[str, Any]) -> PrintedCell:
         cell.get("samples"),
         cell.get("judge", ""),
         cell.get("seeds", ""),
-        float(cell["spread"]) if "spread" in cell else None,
+        cell.get("spread", ""),
         paper["sources"][cell["source"]].get("version", ""),
         cell["status"],
         cell.get("note", ""),
@@ -159,7 +159,7 @@ def _stated(paper: Mapping[str, Any]) -> list[PrintedCell]:
                 None,
                 facts["judge"] or "",
                 "",
-                None,
+                "",
                 "",
                 status,
                 "",
