@@ -19,8 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from harness.stats import intervals
-
 WRONG, LEFT_OUT = "wrong", "left out"
 
 
@@ -60,6 +58,8 @@ class Metric:
 
         Wilson's where every problem is right or wrong, else that of a mean.
         """
+        from harness.stats import intervals  # numpy and scipy: lists and help do without
+
         if all(value in (0.0, 1.0) for value in problems):
             low, high = intervals.wilson(round(sum(problems)), len(problems))
             return low, high, "Wilson"

@@ -48,7 +48,7 @@ def test_vcrds_ten_public_cells_are_there():
 
 def test_every_file_passes_its_schema_and_names_known_tasks():
     found = reported.papers(ROOT / "results/micro")
-    assert [paper["id"] for paper in found] == ["distillm2", "vcrd"]
+    assert len(found) == 14 and {"distillm2", "vcrd"} <= {paper["id"] for paper in found}
     tasks = {entry.name for entry in registry.entries(registry.TASKS)}
     for paper in found:
         for cell in paper["cells"]:
@@ -160,7 +160,7 @@ def test_every_hyper_parameter_of_a_shipped_paper_has_a_source(name):
     cells = {cell["id"] for cell in reported.find(found.reported)["cells"]}
     assert cells == {cell for pair in found.pairs for cell in pair.cells}
     config = {field.name for field in dataclasses.fields(registry.find(registry.METHODS, found.method).Config)}
-    run_only = {"checkpoint_every", "threads", "signal", "top_k"}  # how a run goes; a signal not named is exact
+    run_only = {"checkpoint_every", "threads", "signal", "top_k", "trust_remote_code"}  # how a run goes
     for pair in found.pairs:
         for part in ("models", "training", "rollout", "teacher_text"):
             assert pair.facts[part].keys() == {f.name for f in dataclasses.fields(recipe.SECTIONS[part])} - run_only

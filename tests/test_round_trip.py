@@ -9,7 +9,7 @@ from test_wording import CHATML, chat, llama2, mistral, unigram, wordpiece
 from harness.cli import main
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import open_task
-from harness.evaluation.round_trip import ITEMS, tried
+from harness.evaluation.round_trip import ITEMS, check_task
 from harness.models.text_codec import TextCodec
 from harness.types import Completion, Decoding, Prompt
 
@@ -20,13 +20,13 @@ NAMES = ("humaneval@micro", "mbpp@micro", "amc23@micro", "alpaca_eval@micro")
 @pytest.mark.parametrize("make", [byte_tokenizer, llama2, mistral, unigram], ids=lambda f: f.__name__)
 def test_sound_tokenizers_give_everything_back(name, make):
     task = open_task(name)
-    found = tried(task, TextCodec(make()), task.items)
+    found = check_task(task, TextCodec(make()), task.items)
     assert (found.lost, found.items, found.warning) == ([], ITEMS, None)
 
 
 def test_a_tokenizer_that_loses_text_is_told_in_one_line():
     task = open_task("humaneval@micro")
-    found = tried(task, TextCodec(wordpiece()), task.items)
+    found = check_task(task, TextCodec(wordpiece()), task.items)
     assert {lost.part for lost in found.lost} == {"prompt", "reference"} and len(found.lost) == 2 * ITEMS
     assert "\n" not in found.warning
     assert found.warning.startswith("humaneval@micro: the tokenizer does not give back the text of 16 of 16 items")
@@ -39,7 +39,7 @@ def test_a_lowercase_tokenizer_is_told_too():
     tokenizer = byte_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     task = open_task("amc23@micro")
-    assert "'P" in tried(task, TextCodec(tokenizer), task.items).warning
+    assert "'P" in check_task(task, TextCodec(tokenizer), task.items).warning
 
 
 @pytest.mark.parametrize("lowercase", [False, True])

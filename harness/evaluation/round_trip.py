@@ -1,6 +1,6 @@
-"""Whether a tokenizer gives back what a task writes: prompts and references to tokens, and to text again.
+"""Checks that a tokenizer reproduces the text of a task: encodes prompts and references and decodes them again.
 
-A tokenizer that drops a space, a case or a sign makes right answers wrong without any error.
+A tokenizer that drops a space, the case or a sign makes right answers wrong without any error.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from harness.types import Problem
 if TYPE_CHECKING:
     from harness.models.text_codec import TextCodec
 
-ITEMS = 16  # of a task that are tried, spread over its whole length
-LONGEST = 8000  # characters of a reference that are tried
-SHOWN = 24  # characters around the first difference
+ITEMS = 16  # items checked per task, spread over its whole length
+LONGEST = 8000  # characters of a reference that are checked
+SHOWN = 24  # characters shown around the first difference
 
 
 @dataclass(frozen=True)
-class Lost:
-    """What of an item does not come back: its ``part`` (prompt or reference), and both texts where they part."""
+class Mismatch:
+    """A ``part`` of an item (prompt or reference) that is not reproduced, with both texts at the first difference."""
 
     item: str
     part: str
@@ -31,16 +31,16 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """The round trip of one task: how many items were tried, and what was lost."""
+class RoundTrip:
+    """The result for one task: the number of items checked, and the texts that are not reproduced."""
 
     task: str
     items: int
-    lost: list[Lost]
+    lost: list[Mismatch]
 
     @property
     def warning(self) -> str | None:
-        """One line for a run, None where all came back."""
+        """One line for a run, None if all texts are reproduced."""
         if not self.lost:
             return None
         first, items = self.lost[0], len({lost.item for lost in self.lost})
@@ -53,29 +53,30 @@ class Tried:
         return asdict(self)
 
 
-def tried(task: Task, speaker: TextCodec, problems: Sequence[Problem]) -> Tried:
-    """Some prompts of ``task`` as they are sent, and their references behind them, through the tokenizer and back."""
+def check_task(task: Task, codec: TextCodec, problems: Sequence[Problem]) -> RoundTrip:
+    """Encodes and decodes some prompts of ``task`` as they are sent to the model, and the references after them."""
     from harness.models.token_text import continuation, decoded
 
+    # Spread the items over the whole task: kinds of problems are often grouped.
     step = max(1, len(problems) // ITEMS)
     chosen = problems[::step][:ITEMS]
     lost = []
     for problem in chosen:
-        rendered = speaker.render(problem.prompt)
-        prompt = speaker.encode(rendered)
-        wanted, got = _without_specials(speaker, rendered), decoded(speaker.tokenizer, prompt)
+        rendered = codec.render(problem.prompt)
+        prompt = codec.encode(rendered)
+        wanted, got = _without_specials(codec, rendered), decoded(codec.tokenizer, prompt)
         if got != wanted:
-            lost.append(Lost(problem.id, "prompt", *_where(wanted, got)))
+            lost.append(Mismatch(problem.id, "prompt", *_where(wanted, got)))
         reference = reference_text(task, problem)
         if reference:
-            got = continuation(speaker.tokenizer, prompt, speaker.response_ids(prompt, reference, ended=False))
+            got = continuation(codec.tokenizer, prompt, codec.response_ids(prompt, reference, ended=False))
             if got != reference:
-                lost.append(Lost(problem.id, "reference", *_where(reference, got)))
-    return Tried(task.title, len(chosen), lost)
+                lost.append(Mismatch(problem.id, "reference", *_where(reference, got)))
+    return RoundTrip(task.title, len(chosen), lost)
 
 
 def reference_text(task: Task, problem: Problem) -> str | None:
-    """A right answer to the problem as a model would write it, None where the task states none."""
+    """A right answer to the problem as a model would write it, None if the task has none."""
     reference = problem.reference
     if hasattr(reference, "canonical_solution"):
         return reference.canonical_solution[:LONGEST]
@@ -84,23 +85,23 @@ def reference_text(task: Task, problem: Problem) -> str | None:
     return reference[:LONGEST] if isinstance(reference, str) else None
 
 
-def _without_specials(speaker: TextCodec, text: str) -> str:
-    for token in sorted(speaker.tokenizer.all_special_tokens, key=len, reverse=True):
+def _without_specials(codec: TextCodec, text: str) -> str:
+    for token in sorted(codec.tokenizer.all_special_tokens, key=len, reverse=True):
         text = text.replace(token, "")
     return text
 
 
 def _where(wanted: str, got: str) -> tuple[str, str]:
-    """Both texts around the first place where they differ."""
+    """Both texts around their first difference."""
     at = next((i for i, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), min(len(wanted), len(got)))
     start = max(0, at - SHOWN // 2)
     return wanted[start : at + SHOWN // 2], got[start : at + SHOWN // 2]
 
 
-def check(model: str, names: Sequence[str]) -> list[Tried]:
-    """The round trip of a model's tokenizer on the named tasks, or on all whose data is at hand.
+def check(model: str, names: Sequence[str]) -> list[RoundTrip]:
+    """Checks a model's tokenizer on the named tasks, or on all tasks whose data is available.
 
-    Raises BadInput for an unknown task or model, and for one behind a server, whose tokenizer is not known.
+    Raises BadInput for an unknown task or model, and for a model behind a server, whose tokenizer is not known.
     """
     from harness import registry
     from harness.errors import BadInput
@@ -109,8 +110,8 @@ def check(model: str, names: Sequence[str]) -> list[Tried]:
     from harness.models import files
 
     found = files.locate(model)
-    speaker = files.text_codec(found)
-    if speaker is None:
+    codec = files.speaker(found)
+    if codec is None:
         raise BadInput(f"--model {model}: the tokenizer of a served model is not known here; give a folder")
     trips = []
     for name in names or [entry.name for entry in registry.entries(registry.TASKS)]:
@@ -119,8 +120,8 @@ def check(model: str, names: Sequence[str]) -> list[Tried]:
         except BadInput:
             if names:
                 raise
-            if name not in TASKS:  # neither the benchmark's file nor generated problems are here
+            if name not in TASKS:  # neither the benchmark's file nor generated problems exist
                 continue
             task = open_unjudged(f"{name}@micro")
-        trips.append(tried(task, speaker, task.items))
+        trips.append(check_task(task, codec, task.items))
     return trips
