@@ -3,7 +3,7 @@
     python -m results.scripts.grading.fuzz --n 100000 --seed 0 > results/grading/fuzz.md
 
 Every completion is drawn from the seed, so that any of them can be had again. The problems are those of the micro
-world and of the benchmarks whose files are available. One in :data:`BOMB_EVERY` is a bomb: it costs seconds.
+world and of the benchmarks whose files are at hand. One in :data:`BOMB_EVERY` is a bomb: it costs seconds.
 ``--of`` names another family of :mod:`results.scripts.grading.fuzz_families`: notations, files, judges.
 """
 
