@@ -7,12 +7,13 @@ from argparse import Namespace
 import pytest
 import torch
 
-from harness.errors import RunFailed
+from harness.errors import BadInput, RunFailed
 from harness.models.head import Head
 from harness.training.objective import Student
 from harness.training.signals import HiddenStateLogits, NoTeacher
 from results.scripts.bench import loss, loss_sides, measure, scaling
 from results.scripts.bench.__main__ import main
+from results.scripts.grading import agreement
 
 pytestmark = pytest.mark.slow
 
@@ -133,3 +134,15 @@ def test_nothing_of_trl_is_imported_before_it_is_asked_for():
         "sys.exit(bool({'trl', 'liger_kernel'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_scripts_read_the_checkout_that_holds_them(monkeypatch, tmp_path):
+    assert (measure.ROOT / "pyproject.toml").is_file() and (measure.ROOT / "results/micro/records").is_dir()
+    assert any(agreement.OUTPUTS.glob("*-amc23@micro-*.jsonl*"))
+    monkeypatch.setattr(agreement, "OUTPUTS", tmp_path)
+    with pytest.raises(BadInput, match="no completions below"):
+        next(agreement.report())
+
+
+def test_synthetic_records_are_made_of_the_published_ones(tmp_path):
+    assert scaling._table(3, tmp_path)()["seconds"] > 0

@@ -1,4 +1,4 @@
-"""Measures how far the rounding of a machine moves a score: published rows again under other kernels.
+"""Measures how far rounding moves a score: trains published rows again under other CPU kernels.
 
     python results/scripts/rounding.py run --work DIR [--minutes N]      trains what is missing, one process at a time
     python results/scripts/rounding.py report [--work DIR]               writes results/rounding
@@ -6,7 +6,7 @@
 A variant forces the kernels that another CPU would choose: ATen's (ATEN_CPU_CAPABILITY), MKL's
 (MKL_ENABLE_INSTRUCTIONS, MKL_CBWR) and oneDNN's (ONEDNN_MAX_CPU_ISA), or another number of threads. Everything else
 of a row (specification, seed, data, code) is the same, so what differs between variants is rounding alone. ``run``
-may be killed at any moment and goes on with the same command.
+may be killed at any moment; the same command resumes it.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ OUT = ROOT / "results" / "rounding"
 STEPS = 200
 TASKS = ("humaneval", "amc23", "alpaca_eval")
 
-# What the numbers mean; to be read again whenever they are made anew.
+# What the numbers mean. Review this text whenever they are measured again.
 PLAINLY = (
     "A student that trains on its own samples draws another token somewhere, then other texts, and ends where another "
-    "seed would. No side is seen to score higher throughout. So rounding is no source of variance beside the seeds but "
-    "a part of what seeds show: an interval over several seeds covers it. The score of one seed is reproducible on "
-    "another machine within the spread between seeds only. Not measured: GPUs, bfloat16, and models beyond the micro "
-    "world."
+    "seed would. No side is measured to score higher throughout. So rounding is not a source of variance on top of the "
+    "seeds but part of the variance between them: an interval over several seeds covers it. The score of one seed is "
+    "reproducible on another machine within the spread between seeds only. Not measured: GPUs, bfloat16, and models "
+    "beyond the micro world."
 )
-SOLVED = ("humaneval@micro", "amc23@micro")  # whose score is a share of problems solved
+SOLVED = ("humaneval@micro", "amc23@micro")  # tasks whose score is a share of problems solved
 
 # Environment and settings of each variant. "avx512" is what torch chooses on the machine that measured.
 VARIANTS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
@@ -56,7 +56,7 @@ VARIANTS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "sse": ({"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"}, ()),
     "avx512, 2 threads": ({"OMP_NUM_THREADS": "2"}, ("training.threads=2",)),
 }
-# The cheapest first, so that an early end leaves whole comparisons.
+# The cheapest first, so that an early stop leaves complete comparisons.
 CELLS = (("kd", 0), ("gkd", 0), ("kd", 1), ("kd", 2), ("gkd", 1), ("vcrd", 0), ("gkd", 2))
 
 
@@ -103,7 +103,7 @@ def _folder(variant: str) -> str:
 
 
 def collect(work: Path) -> dict[str, Any]:
-    """What the runs below ``work`` and the published records say, cell by cell: the content of rounding.json.
+    """The content of rounding.json: the scores of the runs below ``work`` and of the published records, cell by cell.
 
     A cell is a method, a seed and a task. Of each variant it holds the score, the score of every problem (sorted by
     id), and how far the training loss lies from that of the first variant, at most.
@@ -180,7 +180,7 @@ def pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
 
 
 def spreads(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A line a method and task: the spread between variants (one seed's scores) beside that between seeds."""
+    """A line a method and task: the spread between variants (one seed's scores) and the spread between seeds."""
     lines = []
     for method, task in dict.fromkeys((cell["method"], cell["task"]) for cell in facts["cells"]):
         cells = [c for c in facts["cells"] if (c["method"], c["task"]) == (method, task)]
@@ -245,7 +245,7 @@ def page(facts: Mapping[str, Any]) -> str:
         "",
         answer(facts),
         "",
-        "## Spread between kernels beside spread between seeds",
+        "## Spread between kernels and between seeds",
         "",
         "Standard deviations of a score in points. *Kernels*: of one seed over the five sides, pooled over the seeds "
         "tried. *Seeds*: over the published seeds on one machine. p: one-sided F test that kernels spread more than "

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         if strange := sorted(set(chosen.name) - set(NAMES)):
             raise BadInput(f"no benchmark is called {strange[0]!r}; there are {', '.join(NAMES)}")
         if chosen.rounds < 1 or chosen.threads < 1:
-            raise BadInput("--rounds and --threads are at least 1")
+            raise BadInput("--rounds and --threads must be at least 1")
         for name in chosen.name or NAMES:
             report = import_module(f"results.scripts.bench.{name}").run(chosen)
             report.notes += chosen.note

@@ -1,4 +1,4 @@
-"""Whole commands under the stopwatch: wall clock, and the CPU time of all their processes."""
+"""Times whole commands: wall clock, and the CPU time of all their processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from results.scripts.bench.measure import ROOT
 
 
 def timed(command: Sequence[str], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """``seconds``, ``cpu`` and ``stdout`` of a command. Raises RunFailed with its last words when it fails."""
+    """``seconds``, ``cpu`` and ``stdout`` of a command. Raises RunFailed with its last line when it fails."""
     before, wall = os.times(), time.perf_counter()
     done = subprocess.run(
         command,

@@ -47,7 +47,7 @@ def run(chosen: Any) -> Report:
         ):
             for temperature in (0.0, 1.0):
                 said = [_turn(ours, temperature), _turn(theirs, temperature), _turn(theirs, temperature, True)]
-                in_turns(said, 1)  # warm
+                in_turns(said, 1)  # warm-up, not counted
                 found = in_turns(said, chosen.rounds)
                 report.raw[f"{case}, temperature {temperature}"] = [
                     [{key: value for key, value in s.items() if key != "texts"} for s in each] for each in found
@@ -74,7 +74,7 @@ def _cells(found: list, temperature: float) -> list[str]:
 
 
 def side(spec: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """One generator; a turn answers all prompts once."""
+    """Prepares one generator; a turn answers all prompts once."""
     import torch
 
     from results.scripts.bench.train_models import pair
@@ -114,7 +114,7 @@ def _theirs(model: Any, tokenizer: Any, spec: dict[str, Any]) -> Callable[..., l
     import torch
 
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    beyond = list(range(len(tokenizer), model.config.vocab_size))  # rows of the head without a token
+    beyond = list(range(len(tokenizer), model.config.vocab_size))  # rows of the output layer that belong to no token
 
     @torch.no_grad()
     def work(prompts: list[list[int]], temperature: float, seed: int) -> list[list[int]]:
@@ -154,7 +154,7 @@ def _prompts(spec: dict[str, Any], tokenizer: Any) -> list[list[int]]:
 def _end_now_and_then(model: Any, end: int, once_in: int) -> None:
     """Makes the end of text about as likely as 1 in ``once_in`` for a random model, whose logits are near 0.
 
-    A direction of the hidden states that all texts share carries the bias, so that the head stays a plain matrix.
+    A direction of the hidden states that all texts share carries the bias: the output layer stays a plain matrix.
     """
     import torch
 

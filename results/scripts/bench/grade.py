@@ -1,7 +1,7 @@
 """Grading the canonical programs of HumanEval+ and MBPP+: ``harness grade`` against evalplus' own command.
 
-Both are whole commands, start-up included, with as many workers as there are cores; both have computed the expected
-outputs before and kept them, as they do after their first run. Needs the two benchmark files below ``HARNESS_DATA``.
+Both are whole commands, start-up included, with as many workers as there are cores; both have the expected
+outputs in their cache, as after a first run. Needs the two benchmark files below ``HARNESS_DATA``.
 """
 
 from __future__ import annotations

@@ -21,14 +21,14 @@ from results.scripts.bench.measure import Report, Side, in_turns, machine, ratio
 
 FULL = {"vocab": 151_936, "hidden": 1536, "tokens": 2048}
 SMALL = {"vocab": 4_096, "hidden": 64, "tokens": 256}
-LEAST = 512  # tokens, below which a naive side that finds no memory is given up
+LEAST = 512  # tokens, below which a naive side that runs out of memory is given up
 GOALS = {"memory": 0.15, "time": 1.15, "equal": 1e-5}
 
 
 def run(chosen: Any) -> Report:
     """One row a trainable method and variant, in pairs of fresh processes, one process at a time.
 
-    What is measured is written at once; with ``--only`` the other rows of an earlier table stay.
+    Writes every row as soon as it is measured; with ``--only`` the other rows of an earlier table stay.
     """
     sizes = dict(SMALL if chosen.size == "small" else FULL)
     name = "loss" if chosen.hidden in (None, sizes["hidden"]) else f"loss-hidden-{chosen.hidden}"
@@ -56,7 +56,7 @@ COLUMNS = [
 
 
 def _lay_out(report: Report) -> Report:
-    """The tables of what is measured so far."""
+    """The tables of the rows measured so far."""
     report.tables = []
     for key, title, other in (
         ("methods", "Against the naive computation of the same method", "naive"),
@@ -68,7 +68,7 @@ def _lay_out(report: Report) -> Report:
 
 
 def _recall(report: Report, chosen: Any) -> None:
-    """Takes over the rows of an earlier table of the same sizes and machine, but for those that are asked for."""
+    """Keeps the rows of an earlier table of the same sizes and machine, except those to be measured now."""
     path = chosen.out / f"{report.name}.json"
     if not path.is_file():
         return
@@ -83,7 +83,7 @@ def _recall(report: Report, chosen: Any) -> None:
 
 
 def _against_naive(report: Report, name: str, chosen: Any) -> None:
-    """One method; with half the tokens where the naive side asks for more memory than there is."""
+    """Measures one method; halves the tokens where the naive side runs out of memory."""
     label, sizes = name, report.raw["sizes"]
     while True:
         try:
@@ -98,7 +98,7 @@ def _against_naive(report: Report, name: str, chosen: Any) -> None:
 
 
 def _pairs(sides: list[tuple[str, str]], sizes: dict, chosen: Any, peer: Path | None = None) -> list:
-    """[rounds][2]: fresh processes, since a process keeps the memory it once had."""
+    """[rounds][2]: each side in a fresh process, since a process does not return freed memory to the system."""
 
     def once(who: str, method: str) -> Callable[[], dict[str, Any]]:
         def turn() -> dict[str, Any]:
@@ -122,13 +122,13 @@ def _row(name: str, measured: list) -> list[str]:
 
 
 def _apart(ours: dict, naive: dict) -> float:
-    """Of two gradients, known by random projections and their norm: the distance relative to the norm."""
+    """Distance of two gradients relative to their norm, from random projections (:func:`sketch`)."""
     squares = [(a - b) ** 2 for a, b in zip(ours["projections"], naive["projections"], strict=True)]
     return (sum(squares) / len(squares)) ** 0.5 / max(naive["norm"], 1e-30)
 
 
 def trainable() -> list[str]:
-    """Every registered method that trains, and its variants but for the shuffled controls."""
+    """Every registered method that trains, and its variants except the shuffled controls."""
     from harness import registry
     from harness.method import ReferencePoint
 
@@ -152,7 +152,7 @@ def side(spec: dict[str, Any]):
     def turn(asked: dict[str, Any]) -> dict[str, Any]:
         gc.collect()
         before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak of resident memory
         found: dict[str, Any] = {}
         with stopwatch(found):
             value, gradients = work()
@@ -163,7 +163,7 @@ def side(spec: dict[str, Any]):
 
 
 def sketch(gradient: Any, projections: int = 8) -> dict[str, Any]:
-    """A tensor's norm and its products with random signs u v^T, in float64: enough to tell two apart."""
+    """A tensor's norm and its products with random signs u v^T, in float64: enough to detect a difference."""
     import torch
 
     matrix, dice = gradient.reshape(len(gradient), -1), torch.Generator().manual_seed(0)

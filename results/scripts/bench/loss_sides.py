@@ -1,6 +1,6 @@
-"""Our side and the naive one of the `loss` benchmark, for any method: models that are nothing but a head.
+"""Our side and the naive one of the `loss` benchmark, for any method: models that consist of an output layer only.
 
-Also what the tests use at small sizes to hold chunked and naive equal for every registered method.
+The tests use it at small sizes to check that both sides agree for every registered method.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def bare_head(vocab: int, hidden: int, seed: int) -> LlamaForCausalLM:
 
 
 def sources_of(chosen: Method) -> list[Source]:
-    """Whose text a method may meet in a step."""
+    """Whose text a method may train on in a step."""
     return sorted({s for index in range(20) for s in chosen.sources(Step(index, 20, index / 20))})
 
 
 def batch_of(chosen: Method | None, tokens: int, seed: int = 0) -> Batch:
-    """About ``tokens`` response tokens, in sequences of all sources that the method may meet, with all they may carry.
+    """About ``tokens`` response tokens, in sequences of every source of the method, with every field they may carry.
 
     The ids are the same for every method.
     """

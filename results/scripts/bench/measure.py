@@ -1,4 +1,4 @@
-"""The stopwatch: sides as processes that take turns, ratios with their spread, tables with the machine they are of.
+"""Measures sides as processes that take turns; ratios with their spread, tables with the machine they come from.
 
 A side is ``python -m results.scripts.bench --side MODULE``: it reads one line of JSON (its specification), prepares
 itself, and then answers every further line with one line of JSON. Only one side works at a time.
@@ -22,7 +22,7 @@ from typing import Any
 
 from harness.errors import RunFailed
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def serve(module: str) -> int:
@@ -44,7 +44,7 @@ class Side:
         self.command, self.environment = [str(python), "-m", "results.scripts.bench", "--side", module], environment
 
     def __enter__(self) -> Side:
-        # Words of the libraries go to a file that is only read when a side fails.
+        # The output of the libraries goes to a file that is read only when a side fails.
         self.words = Path(os.environ.get("TMPDIR", "/tmp")) / f"harness-bench-{os.getpid()}-{id(self)}.log"
         self.log = self.words.open("w+b")
         self.process = subprocess.Popen(
@@ -66,15 +66,15 @@ class Side:
         self.words.unlink(missing_ok=True)
 
     def turn(self, **asked: Any) -> dict[str, Any]:
-        """What the side says of its next round. Raises RunFailed with the side's last words."""
+        """What the side reports of its next round. Raises RunFailed with the side's last line."""
         self._say(json.dumps(asked))
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
             self.log.seek(0)
-            last = self.log.read().decode("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
+            last = self.log.read().decode("utf-8", "replace").strip().splitlines()[-1:] or ["no output"]
             code = self.process.returncode
-            why = "was killed, as for want of memory" if code == -9 else f"ended with code {code}: {last[0]}"
+            why = "was killed, probably out of memory" if code == -9 else f"ended with code {code}: {last[0]}"
             raise RunFailed(f"the side {self.spec.get('who', self.module)!r} {why}")
         return json.loads(line)
 
@@ -94,7 +94,7 @@ def stopwatch(found: dict[str, float]) -> Iterator[None]:
 
 
 def in_turns(sides: Sequence[Callable[[], dict[str, Any]]], rounds: int) -> list[list[dict[str, Any]]]:
-    """[rounds][sides] what each side says; every other round in reverse order, so that drift favours nobody."""
+    """[rounds][sides] what each side reports; every other round is in reverse order, so that drift favours no side."""
     found = []
     for number in range(rounds):
         order = list(range(len(sides)))[:: -1 if number % 2 else 1]
@@ -117,7 +117,7 @@ def spread(r: Mapping[str, float]) -> str:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What a reader must know of the machine; neither its name nor its paths."""
+    """What a reader needs to know of the machine, without its name and paths."""
     import torch
 
     model = platform.processor() or platform.machine()
@@ -162,7 +162,7 @@ class Report:
         return "\n".join(lines + [f"- {note}" for note in self.notes]).rstrip() + "\n"
 
     def write(self, folder: Path) -> None:
-        """``NAME.md`` and ``NAME.json`` in ``folder``, each put in place as a whole."""
+        """Writes ``NAME.md`` and ``NAME.json`` to ``folder``, each atomically."""
         folder.mkdir(parents=True, exist_ok=True)
         data = {"name": self.name, "what": self.what, "machine": self.machine, "notes": self.notes, "raw": self.raw}
         for suffix, text in ((".md", self.markdown()), (".json", json.dumps(data, indent=1) + "\n")):

@@ -15,7 +15,7 @@ FOLDER = ROOT / ".venv-bench"
 
 
 def python() -> Path:
-    """The peers' interpreter; their environment is made when it is missing. Raises RunFailed where it cannot be."""
+    """The peers' interpreter. Makes their environment when it is missing; raises RunFailed where that fails."""
     own = Path(os.environ.get("HARNESS_BENCH_PYTHON") or FOLDER / "bin" / "python")
     if own.exists() and (os.environ.get("HARNESS_BENCH_PYTHON") or (FOLDER / "ready").exists()):
         return own

@@ -1,6 +1,6 @@
 """Whether cost grows in proportion: records of the table, tokens of a loss, samples a problem.
 
-Per-unit cost at each size, beside that at the smallest. ``harness table`` is the whole command on synthetic records
+Cost per unit at each size, relative to the smallest. ``harness table`` is the whole command on synthetic records
 of the published ones' shape; the loss is a step's chunked head and objective; samples are k texts a prompt.
 """
 
@@ -24,7 +24,7 @@ LIMIT = 3.0  # seconds for the table of 10,000 records
 
 
 def run(chosen: Any) -> Report:
-    """Three tables; every cell is the best of the rounds, since only a lower bound is free of other processes."""
+    """Three tables; every cell is the fastest round, the one least disturbed by other processes."""
     report = Report("scaling", __doc__.split("\n\n", 1)[1].replace("\n", " ").strip(), machine(chosen.threads))
     wanted = chosen.only or ["records", "tokens", "samples"]
     small = chosen.size == "small"
@@ -53,7 +53,7 @@ def _series(report: Report, unit: str, title: str, sizes: Any, make: Callable, r
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             work = make(size, Path(folder))
-            work()  # warm: files in the page cache, code loaded
+            work()  # warm-up: files in the page cache, code loaded
             found = [work() for _ in range(rounds)]
         best = {key: min(f[key] for f in found) for key in ("seconds", "cpu")}
         raw.append({"size": size, "rounds": found})
@@ -75,7 +75,7 @@ def _series(report: Report, unit: str, title: str, sizes: Any, make: Callable, r
 
 
 def _table(count: int, folder: Path) -> Callable[[], dict[str, float]]:
-    """``harness table`` on ``count`` records: the published ones again and again, under other students' names."""
+    """``harness table`` on ``count`` records: copies of the published ones under other students' names."""
     from harness.records.record import identity_of, run_id
     from harness.records.store import Store
 

@@ -1,4 +1,4 @@
-"""The tables of ``results/bench`` in one: what was asked, beside whom, what came out, and whether the goal was reached.
+"""Sums up ``results/bench`` in one table: what was measured, against what, the goal, and whether it was reached.
 
     python -m results.scripts.bench.summary [FOLDER]
 
@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-Line = tuple[str, str, str, str, bool | None]  # what, beside whom, goal, measured, reached (None: there was no goal)
+Line = tuple[str, str, str, str, bool | None]  # what, compared with, goal, measured, reached (None: there was no goal)
 
 
 def markdown(folder: Path | str) -> str:
     """One row a measurement whose JSON is in ``folder``."""
-    lines = ["| what | beside | goal | measured | reached |", "| --- | --- | ---: | ---: | :---: |"]
+    lines = ["| what | compared with | goal | measured | reached |", "| --- | --- | ---: | ---: | :---: |"]
     for name, rows in ROWS.items():
         path = Path(folder) / f"{name}.json"
         if path.is_file():

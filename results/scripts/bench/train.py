@@ -3,8 +3,8 @@
 Same student, teacher, batch, lengths and arithmetic (fp32, beta 0.5, temperature 1, AdamW, clipping at 1); the loss on
 the same fixed batch is compared first. ``lambda`` is the share of steps on the student's own text. Timed is the step
 alone (rollout, both forward passes, backward, optimizer), none of either side's logging. DistillationTrainer has no
-off-policy steps. In the last row of a scale our side reads the teacher's hidden states from memory, as the cache of
-signals gives them after the first epoch.
+off-policy steps. In the last row of a scale our side reads the teacher's hidden states from memory, as the signal
+cache gives them after the first epoch.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _pairs(ours: Side, theirs: Side, kinds: list[str], rounds: int, cached: bool
         return turn
 
     pair = [steps(ours, True), steps(theirs, False)]
-    in_turns(pair, 1)  # warm
+    in_turns(pair, 1)  # warm-up, not counted
     return in_turns(pair, rounds)
 
 
@@ -87,7 +87,7 @@ def _cells(pairs: list, steps: int) -> list[str]:
 
 
 def batch(scale: str, sizes: dict[str, Any]) -> dict[str, Any]:
-    """The batch as token ids. Micro: real prompts with the teacher's kind of lengths; else random ids."""
+    """The batch as token ids. Micro: real prompts and lengths like the teacher's; else random ids."""
     dice = random.Random(0)
     vocab = 600 if sizes["models"] == "micro" else 32_000
     prompts = [[dice.randrange(5, vocab) for _ in range(dice.randint(*sizes["prompt"]))] for _ in range(sizes["rows"])]

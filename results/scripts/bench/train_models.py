@@ -35,7 +35,7 @@ def _llama(seed: int, **sizes: int) -> LlamaForCausalLM:
 
 
 def _words() -> PreTrainedTokenizerFast:
-    """A tokenizer with one word a token."""
+    """A tokenizer that makes every word one token."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit

@@ -1,4 +1,4 @@
-"""Our side of the `train` benchmark: the parts that the loop is made of, in its order."""
+"""Our side of the `train` benchmark: the parts of the training loop, in its order."""
 
 from __future__ import annotations
 

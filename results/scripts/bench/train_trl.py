@@ -57,13 +57,13 @@ def prepare(spec: dict[str, Any]) -> Callable[[str], tuple[float, int]]:
         if spec["who"] == "gkd":
             trainer.lmbda = 1.0 if kind == "own" else -1.0
             inputs = dict(fixed)
-            # The count of labels is what Trainer passes; of own text TRL has none that fits, and a mean is taken.
+            # Trainer passes the number of labels; TRL has no fitting one for own text and takes a mean.
             loss = trainer.training_step(model, inputs, None if kind == "own" else count)
             tokens = int((inputs["labels"][:, 1:] != -100).sum()) if kind == "own" else 0
         else:
             before = trainer.state.num_input_tokens_seen
             loss = trainer.training_step(model, [{"prompt": "w5"}] * rows, None)
-            trainer._step = 0  # every step makes its own text
+            trainer._step = 0  # every step generates its own text
             tokens = int(trainer.state.num_input_tokens_seen - before) - sum(map(len, spec["prompts"]))
         trainer.accelerator.clip_grad_norm_(model.parameters(), 1.0)
         if kind != "loss":

@@ -1,9 +1,9 @@
-"""Our grades beside the libraries' own, on golds and on programs known to be wrong; every difference explained.
+"""Compares our grades with the libraries' own on golds and on programs known to be wrong; explains every difference.
 
     python -m results.scripts.grading.agreement > results/grading/GRADERS.md    needs HARNESS_DATA and the libraries
     python -m results.scripts.grading.agreement --code mbppplus --every 8       only these rows, every eighth problem
 
-EvalPlus runs its programs without walls: the programs given to it here are canonical ones and harmless wrong ones.
+EvalPlus runs programs without a sandbox: it gets only canonical programs and harmless wrong ones here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import parse
+from harness.errors import BadInput
 from harness.evaluation import published_winrates
 from harness.evaluation.benchmarks import locate, open_task
 from harness.evaluation.known_answers import EQUALS_ALL
@@ -26,7 +27,7 @@ from harness.types import Completion
 from results.scripts.grading.peer_graders import bare, evalplus, evalplus_on_its_data, strings, wrapped
 
 SHOWN = 12  # ids of a difference
-FORGED = 20  # problems that meet the forgeries
+FORGED = 20  # problems on which the forged programs are tried
 PATIENT_S = 60.0  # a floor of EvalPlus' time limits that this machine's load does not reach
 
 SETS_THE_RESULT = """import os
@@ -49,14 +50,16 @@ RETURNS_NONE = "def {name}(*args, **kwargs):\n    return None\n"
 
 def report() -> Iterator[str]:
     """The page, line by line. Raises BadInput where data is missing."""
+    if not any(OUTPUTS.glob("*.jsonl*")):
+        raise BadInput(f"no completions below {OUTPUTS.parent}: run this in a checkout of the repository")
     names = ("math-verify", "lm-eval", "evalplus", "alpaca-eval")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
     yield from (
         "# Our grades against the libraries' own",
         "",
         f"Made by `python -m results.scripts.grading.agreement` on the pinned benchmark files, with {versions}.",
-        "Golds are what a perfect model would write; wrong programs must not pass. Every difference is explained below",
-        "its table. `harness check` grades the same known answers, and more, through our path alone.",
+        "Golds are reference answers, to be accepted; wrong programs, to be refused. Differences are explained below",
+        "its table. `harness check` grades the same known answers, and more, with our graders alone.",
         "",
     )
     yield from _maths()
@@ -107,7 +110,7 @@ MATHS_WHY = r"""Why:
 - olympiadbench, wrapped: three malformed golds, which we read as repaired (`tasks/olympiadbench.py` has them all).
 - olympiadbench and math500, bare: LaTeX that stands in no mathematical environment, so that math-verify takes the
   first number in it, or nothing, for the gold.
-- olympiadbench, strings: the golds stand between dollar signs, and a model's box does not."""
+- olympiadbench, strings: the golds stand between dollar signs, and the content of a model's box does not."""
 
 
 def _written(name: str, gold: str) -> str:
@@ -163,12 +166,12 @@ def _code(names: Sequence[str] = tuple(CODE), every: int = 1) -> Iterator[str]:
 CODE_WHY = """Why:
 
 - HumanEval/32 (`find_zero`): EvalPlus 0.3.1 never records its success, so that nobody can reach 164.
-- What passes only patiently met the limit of 1 s of wall time while the machine was busy; our limits are CPU time.
-- EvalPlus passes what equals everything: it asks the returned object itself, with `==`.
-- EvalPlus passes what sets the result: its verdict lies in the process of the program.
+- Programs that pass only under the patient limits needed over 1 s of wall time on the busy machine; ours are CPU time.
+- EvalPlus passes an object that equals everything: it compares with `==`, which that object defines.
+- EvalPlus passes a program that sets the result: it keeps the verdict in the process of the program.
 
-Elsewhere the two agree on these programs. What they do not hold is held by a test (`tests/test_walls.py`): outputs that
-are NumPy's scalars or arrays, under each oracle, against EvalPlus' own lines. Version 1 of the four tasks refused them
+Elsewhere the two agree on these programs. A test (`tests/test_walls.py`) covers what they leave out: outputs that are
+NumPy's scalars or arrays, under each oracle, against EvalPlus' own lines. Version 1 of the four tasks refused them
 (0 of 8 right programs, EvalPlus 8 of 8); version 2 agrees with EvalPlus, except that shapes must be the same and not
 merely broadcast, and that extended precision, dates, records, masked arrays and subclasses of `ndarray` are refused."""
 
@@ -188,8 +191,8 @@ def _programs(task: Task, every: int) -> Iterator[tuple[str, list[str], Callable
 
 # -- what models wrote ------------------------------------------------------------------------------------------
 
-OUTPUTS = Path(__file__).parents[2] / "results/micro/completions"
-DIFFERENCES = 6  # that are shown of a kind
+OUTPUTS = Path(__file__).resolve().parents[2] / "micro/completions"
+DIFFERENCES = 6  # shown per grader
 
 
 def _outputs() -> Iterator[str]:
@@ -199,7 +202,7 @@ def _outputs() -> Iterator[str]:
         "Students and teachers on generated problems. EvalPlus gets the stub with the completion through its own",
         "sanitiser, as its scripts do for a model without chat template.",
         "",
-        "| task | grader | completions | right for us | right for it | only for us | only for it |",
+        "| task | grader | completions | accepted by ours | by the library | only by ours | only by the library |",
         "|---|---|---|---|---|---|---|",
     )
     maths, code = open_task("amc23@micro"), open_task("humaneval@micro")
@@ -212,7 +215,7 @@ def _outputs() -> Iterator[str]:
 
         problem = next(p.reference for p in code.items if p.id == key)
         program = sanitize(problem.prompt + text, problem.entry_point)
-        if (key, program) not in verdicts:  # models of one family write many programs alike
+        if (key, program) not in verdicts:  # models of one family write many equal programs
             verdicts[key, program] = passes(key, program, PATIENT_S)
         return verdicts[key, program]
 
@@ -228,7 +231,8 @@ def _outputs() -> Iterator[str]:
         only = sum(us for _, us in apart), sum(not us for _, us in apart)
         yield f"| {task.title} | {grader} | {len(rows)} | {sum(ours)} | {sum(theirs)} | {only[0]} | {only[1]} |"
         for row, us in apart[:DIFFERENCES]:
-            shown.append(f"- {grader}, right only for {'us' if us else 'it'}: {row['reason']}; {row['text'][-60:]!r}")
+            side = "ours" if us else "the library"
+            shown.append(f"- {grader}, accepted only by {side}: {row['reason']}; {row['text'][-60:]!r}")
     yield from ("", *(shown or [AGREED]), "")
 
 
@@ -236,8 +240,8 @@ def _stored(path: Path) -> list[Mapping[str, Any]]:
     return parse(path.read_bytes(), path)
 
 
-AGREED = """No verdict differs: the micro models box plain integers and write short programs. Where graders
-differ is in the forms that an answer can take, which the golds above have and these outputs have not."""
+AGREED = """No verdict differs: the micro models box plain integers and write short programs. Graders
+differ in which forms of an answer they accept; the golds above have such forms, these outputs do not."""
 
 
 # -- judged ----------------------------------------------------------------------------------------------------
@@ -261,8 +265,6 @@ def _ids(ids: Sequence[str]) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    from harness.errors import BadInput
-
     parser = argparse.ArgumentParser(
         prog="python -m results.scripts.grading.agreement", description=__doc__.split("\n")[0]
     )

@@ -1,4 +1,4 @@
-"""A grading run over completions that nobody would write: no crash, no hang, no process left behind.
+"""Grades random damaged completions: no crash, no hang, no process left behind.
 
     python -m results.scripts.grading.fuzz --n 100000 --seed 0 > results/grading/fuzz.md
 
@@ -39,11 +39,11 @@ HANG_S = 3600  # a chunk that takes longer ends the run with a traceback
 
 
 class Broken(AssertionError):
-    """A verdict that breaks a promise; the message tells the completion."""
+    """A verdict that breaks a promise; the message names the completion."""
 
 
 def open_tasks() -> list[Task]:
-    """The tasks at hand: generated problems where there are any, real ones where their files are."""
+    """The available tasks: generated problems where there are any, real ones where their files are."""
     from harness.micro.world import SAME_PROBLEMS
     from harness.micro.world import TASKS as GENERATED
 
@@ -71,7 +71,7 @@ def draw(tasks: Sequence[Task], n: int, seed: int, bombs: Sequence[str]) -> Iter
 
 
 def right_answer(task: Task, problem: Problem) -> str:
-    """A completion that is graded right, to be spoilt."""
+    """A completion that is graded right, to be damaged."""
     if task.family == "maths":
         return task.gold_completion(problem)
     return fenced(problem.reference.prompt + problem.reference.canonical_solution)
@@ -84,7 +84,7 @@ def fuzz(
     bombs: Sequence[str] = tuple(BOMBS),
     progress: Callable[[int], None] = lambda done: None,
 ) -> Counter[tuple[str, str, str]]:
-    """How often each (family, kind, outcome) came up. Raises Broken for a verdict that breaks a promise."""
+    """Counts every (family, kind, outcome). Raises Broken for a verdict that breaks a promise."""
     found: Counter[tuple[str, str, str]] = Counter()
     done = 0
     for piece in _pieces(draw(tasks, n, seed, bombs)):
@@ -116,7 +116,7 @@ def _pieces(drawn: Iterator[tuple[Task, str, Completion]]) -> Iterator[list[tupl
 
 
 def _check(task: Task, completion: Completion, verdict: Verdict) -> None:
-    """What every verdict promises."""
+    """Raises Broken unless the verdict keeps what every verdict promises."""
     fine = (
         (verdict.problem_id, verdict.sample) == (completion.problem_id, completion.sample)
         and verdict.score in (0.0, 1.0)
@@ -190,7 +190,7 @@ def page(
         f"`python -m results.scripts.grading.fuzz --n {n} --seed {seed}`, {seconds:.0f} s, {walls}.",
         f"Tasks in turn: {', '.join(task.title for task in tasks)}.",
         "",
-        f"Every completion got its verdict: no crash, no hang. {waiting} processes of the graders' pools were waiting",
+        f"Every completion got a verdict: no crash, no hang. {waiting} processes of the graders' pools were waiting",
         f"at the end; after the pools were closed {len(left)} processes were left.",
         "",
         "| family | kind | right | wrong | no verdict |",
@@ -201,10 +201,10 @@ def page(
         lines.append(f"| {family} | {kind} | " + " | ".join(f"{count:,}" for count in counts) + " |")
     lines += [
         "",
-        "Right ones are right answers that were hardly spoilt: a cut in the closing words, a changed comment.",
-        "A maths answer of huge numbers or deep nesting is right where it is worth the gold: a number over itself",
+        "Those graded right are right answers with harmless damage: a cut in the closing words, a changed comment.",
+        "A maths answer of huge numbers or deep nesting is right where it equals the gold: a number over itself",
         "is 1, and so is 1 behind an even number of signs or in matching brackets; odd signs make -1.",
-        "`no verdict`: a comparison that hit its limit of CPU time or memory; it costs its item and counts as wrong.",
+        "`no verdict`: a comparison that hit its CPU or memory limit; it affects one item and counts as wrong.",
     ]
     return "\n".join(lines)
 

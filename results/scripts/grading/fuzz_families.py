@@ -1,8 +1,8 @@
-"""What is fuzzed besides completions, each family with its own promise.
+"""Families of fuzzed input besides completions, each with its own promise.
 
     python -m results.scripts.grading.fuzz --of notations --n 5000 --seed 0
 
-A family is a function ``trials(n, seed)`` that yields ``n`` :class:`Trial`: what was tried, how it came out, and the
+A family is a function ``trials(n, seed)`` that yields ``n`` :class:`Trial`: what was tried, the outcome, and the
 fault, if a promise was broken. The ``i``-th trial depends on ``seed`` and ``i`` alone. A new family is a module with
 this function and a line in :data:`FAMILIES`.
 """
@@ -26,9 +26,9 @@ FAULTS_SHOWN = 200  # of each page
 
 @dataclass(frozen=True)
 class Trial:
-    """``kind``: what was done. ``outcome``: how it came out. ``fault``: the broken promise, "" where none was.
+    """``kind``: what was done. ``outcome``: the result. ``fault``: the broken promise, "" where none was.
 
-    ``note`` names a trial that came out worse than it could without breaking a promise.
+    ``note`` describes a trial whose outcome could be better but breaks no promise.
     """
 
     kind: str
@@ -45,7 +45,7 @@ def trials(family: str, n: int, seed: int) -> Iterator[Trial]:
 
 
 def page(family: str, n: int, seed: int, progress: Callable[[int], None] = lambda done: None) -> tuple[str, int]:
-    """Runs the trials: a Markdown page of what came out, and the number of faults."""
+    """Runs the trials: a Markdown page of the outcomes, and the number of faults."""
     found: Counter[tuple[str, str]] = Counter()
     faults, notes = [], []
     for done, trial in enumerate(trials(family, n, seed), 1):

@@ -1,7 +1,7 @@
 """Damaged files given to the commands that read them: records, curves, completions, recipes, benchmark files.
 
-Promises: a command ends in time and within its memory, by exit code 0, 1 or 2; what it says is no traceback, and at
-exit 1 or 2 it says at least one line. The sound files are those of ``results/micro`` in a checkout.
+Promises: a command ends in time and within its memory, by exit code 0, 1 or 2; it prints no traceback, and at exit
+1 or 2 at least one line. The sound files are those of ``results/micro`` in a checkout.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _fault(code: int | None, said: str) -> str:
 
 
 def _run(words: list[str], folder: Path) -> tuple[int | None, str]:
-    """One command in a process of its own: its exit code (negative: the signal), None if it had to be ended."""
+    """One command in a process of its own: its exit code (negative: the signal), None if it ran out of time."""
     from harness.cli import main
 
     said = folder / "said"
@@ -87,7 +87,7 @@ def _run(words: list[str], folder: Path) -> tuple[int | None, str]:
 
 
 def _become(words: list[str], said: Path, main: Callable[[list[str]], int]) -> None:
-    """The child: runs the command with its output in ``said``, and ends."""
+    """The child process: runs the command with its output in ``said``, and exits."""
     code = 70  # of a command that raises: its traceback is in ``said``
     try:
         output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -98,7 +98,7 @@ def _become(words: list[str], said: Path, main: Callable[[list[str]], int]) -> N
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.environ |= {
-            "HARNESS_HUB": "http://127.0.0.1:9",  # nothing is fetched
+            "HARNESS_HUB": "http://127.0.0.1:9",  # no downloads
             "HARNESS_CACHE": str(said.parent / "cache"),
             "HARNESS_DATA": str(said.parent / "data"),
         }
@@ -117,7 +117,7 @@ def _become(words: list[str], said: Path, main: Callable[[list[str]], int]) -> N
         os._exit(code)
 
 
-# One command each: what was damaged, and the words.
+# One command each: what was damaged, and the command line.
 
 
 def _records(rng: Random, folder: Path) -> tuple[str, list[str]]:
@@ -156,14 +156,14 @@ def _records(rng: Random, folder: Path) -> tuple[str, list[str]]:
 
 
 def _odd_record(rng: Random, path: Path) -> None:
-    """Odd values in a record whose seal is right."""
+    """Puts odd values into a record and seals it correctly."""
     record = json.loads(path.read_text("utf-8"))
     for _ in range(rng.randrange(1, 4)):
         _odd_value(rng, record)
     try:
         record["content_sha256"] = content_hash(record)
         path.write_text(json.dumps(record), "utf-8")
-    except (ValueError, TypeError):  # nothing seals it: it stays damaged, with its old seal
+    except (ValueError, TypeError):  # cannot be sealed: it stays damaged, with its old seal
         path.write_bytes(json.dumps(record).encode("utf-8", "surrogatepass"))
 
 

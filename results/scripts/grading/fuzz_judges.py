@@ -1,7 +1,7 @@
-"""A judge's server that answers with anything: damaged headers, spoilt bodies, silence, slow drips, redirects.
+"""A judge's server that answers with anything: damaged headers and bodies, silence, slow answers, redirects.
 
-Promises: a comparison gets one judgement whose score is None or in [0, 1], or the judge is refused in words
-(BadInput), in time; ``OPENAI_API_KEY`` reaches no host but OpenAI's, whatever a server answers.
+Promises: a comparison gets one judgement whose score is None or in [0, 1], or the judge is refused in time
+with a message (BadInput); ``OPENAI_API_KEY`` reaches no host but OpenAI's, whatever a server answers.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NUMBERS = (None, 0, -0.1, 5.0, -1e308, float("nan"), float("inf"), "x", [], {}, 
 
 
 class Servant:
-    """A listener on the loopback address that sends every caller ``answer`` and keeps what it was sent."""
+    """Listens on the loopback address, sends every caller ``answer`` and stores what it received."""
 
     def __init__(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -63,7 +63,7 @@ class Servant:
             threading.Thread(target=self._speak, args=(caller,), daemon=True).start()
 
     def _speak(self, caller: socket.socket) -> None:
-        with caller, contextlib.suppress(OSError):  # the caller may leave at any time
+        with caller, contextlib.suppress(OSError):  # the caller may disconnect at any time
             caller.settimeout(2.0)
             self.received.append(caller.recv(65536))
             for piece in self.answer:
@@ -107,7 +107,7 @@ def _trial(rng: Random, number: int, server: Servant, elsewhere: Servant) -> Tri
             fault = f"a reason that is not one printable line: {judged.reason[:80]!r}"
     except BadInput:
         outcome = "refused"
-    except Exception as error:  # any other exception is what is looked for
+    except Exception as error:  # any other exception is a fault
         outcome, fault = "raises", f"{type(error).__name__}: {error}"
     if (took := time.monotonic() - began) > LIMIT_S:
         fault = fault or f"took {took:.0f} s"

@@ -1,7 +1,7 @@
-"""Maths answers in random dress: the cases of :mod:`harness.evaluation.notations`, framed, respelled and exchanged.
+"""Maths answers in random notation: the cases of :mod:`harness.evaluation.notations`, framed, respelled and exchanged.
 
-Promises: every answer gets a verdict, wrong ones stay wrong in any dress, and an answer to one gold is none to another.
-A right answer that is refused in a new dress breaks no promise, but is listed.
+Promises: every answer gets a verdict, wrong ones stay wrong in any notation, and an answer to one gold is wrong for
+another. A right answer that is refused in a new notation breaks no promise, but is listed.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def repeated(rng: Random, right: str) -> str:
 
 
 def forged_values(rng: Random, right: str) -> str:
-    """A program that writes a value of its own making to the channel of the results before it returns."""
+    """A program that writes a forged value to the result channel before it returns."""
     forged = f"={rng.choice(['0'] * 9 + ['nan', '9' * 400])} {_value(rng, 4)}"
     if rng.random() < 0.3:
         at = rng.randrange(len(forged))
@@ -97,7 +97,7 @@ def forged_values(rng: Random, right: str) -> str:
 
 
 def _value(rng: Random, depth: int) -> str:
-    """A text that is a tagged value, or nearly: see :mod:`harness.sandbox.values`."""
+    """A text that is a tagged value or almost one: see :mod:`harness.sandbox.values`."""
     plain = ["0", "-1", "1e999", "true", "null", '"\\u202e"', str(2**61 - 1), '{"int":"0x1fffffffffffffff"}', "NaN"]
     if not depth or rng.random() < 0.2:
         return rng.choice(plain)

@@ -1,6 +1,6 @@
 """The libraries' own verdicts, as their users get them.
 
-EvalPlus runs programs without walls: only programs that are known to be harmless may be given to it.
+EvalPlus runs programs without a sandbox: give it only programs that are known to be harmless.
 """
 
 from __future__ import annotations

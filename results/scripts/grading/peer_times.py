@@ -1,9 +1,9 @@
-"""How long the canonical programs of HumanEval+ and MBPP+ take: our grading and EvalPlus' own run, one after the other.
+"""Times our grading and EvalPlus' own run on the canonical programs of HumanEval+ and MBPP+, one after the other.
 
     python -m results.scripts.grading.peer_times > results/grading/times.md      needs HARNESS_DATA and evalplus
 
-Both have computed their expected outputs before, both use every core, and EvalPlus grades with its default limits.
-Each runs twice, in the order ours, EvalPlus, EvalPlus, ours, so that a load which drifts weighs on both alike.
+Both have their expected outputs in their cache, both use every core, and EvalPlus grades with its default limits.
+Each runs twice, in the order ours, EvalPlus, EvalPlus, ours, so that a drifting load affects both the same.
 ``--every 8`` takes every eighth problem: EvalPlus then finds a file that holds no others.
 """
 
@@ -34,7 +34,7 @@ BENCHMARKS = {"humanevalplus": "humaneval", "mbppplus": "mbpp"}
 
 
 class _Metered(Sandbox):
-    """Adds up the CPU seconds of what ran inside: nothing in a namespace is waited for by this process."""
+    """Adds up the CPU seconds used inside the sandbox, whose processes are not children that this process waits for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def _evalplus(dataset: str, samples: Path, cores: int) -> tuple[int, float]:
         evaluate(dataset, str(samples), parallel=cores, i_just_wanna_run=True)
     results = samples.with_name(f"{samples.stem}_eval_results.json")
     found = json.loads(results.read_text("utf-8"))["eval"]
-    results.unlink()  # it would be taken for the next run's
+    results.unlink()  # else the next run would reuse it
     return sum(row[0]["base_status"] == row[0]["plus_status"] == "pass" for row in found.values()), 0.0
 
 

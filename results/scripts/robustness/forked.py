@@ -1,7 +1,7 @@
-"""Runs forked from one warm process, killed at a point, watched for what they leave behind.
+"""Forks runs from one warm process, kills them at a point, and checks what they leave behind.
 
 A kill point is a moment within a call of a stage, or the instant before the n-th file operation below the results
-folder. Linux only: helpers of a killed run become children of this process, so that it sees whether they end.
+folder. Linux only: helpers of a killed run become children of this process, so that it sees whether they exit.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pathlib import Path
 from results.scripts.robustness import world
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HARNESS_PLUGINS": "0", "TOKENIZERS_PARALLELISM": "false"}
-LONGEST_S = 600.0  # of one run, before it is said to hang
-ORPHANS_S = 30.0  # that helpers of a killed run may take to notice
+LONGEST_S = 600.0  # of one run; longer counts as a hang
+ORPHANS_S = 30.0  # within which helpers of a killed run must exit
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 
 
@@ -46,7 +46,7 @@ class Point:
 
 @dataclass
 class Trial:
-    """What came of one run that was killed at ``points``; ``faults`` is empty where all is well."""
+    """The outcome of one run that was killed at ``points``; ``faults`` is empty where nothing was lost."""
 
     points: Sequence[Point]
     reached: list[bool] = field(default_factory=list)
@@ -69,10 +69,10 @@ class Killer:
 
     def __init__(self, folder: Path, method: str = world.METHOD, tasks: Sequence[str] = world.TASKS):
         self.folder, self.method, self.tasks = folder, method, tuple(tasks)
-        self.shared = mmap.mmap(-1, 16)  # the child says: the awaited call began
+        self.shared = mmap.mmap(-1, 16)  # set by the child when the awaited call begins
         world.write_data(folder / "data")
         os.environ["HARNESS_DATA"] = str(folder / "data")
-        # Helpers of a killed run become our children: so we see whether they end.
+        # PR_SET_CHILD_SUBREAPER: helpers of a killed run become children of this process.
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
         command = [sys.executable, "-m", "results.scripts.robustness.world"]
         self.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -101,7 +101,7 @@ class Killer:
         pool.shared().close()
 
     def undisturbed(self) -> Trace:
-        """The run that all others are held against."""
+        """The run that all others are compared with."""
         results, trace = self.folder / "whole", self.folder / "trace.json"
         before = self.asked()
         code = self._wait(self._fork(results, None, trace))
@@ -111,7 +111,7 @@ class Killer:
         return Trace(calls, operations, world.snapshot(results), self.asked() - before)
 
     def trial(self, name: str, points: Sequence[Point], whole: Trace) -> Trial:
-        """Kills a run at each of ``points`` in turn, lets it end, and compares."""
+        """Kills a run at each of ``points`` in turn, resumes it to its end, and compares."""
         from harness.records.store import Store
 
         found, results, began = Trial(points), self.folder / name, time.monotonic()
@@ -124,7 +124,7 @@ class Killer:
         code = self._wait(self._fork(results, None, None))
         if code:
             log = (self.folder / "child.log").read_text("utf-8", "replace").strip().splitlines()
-            found.faults.append(f"went on to exit code {code}: {log[-1] if log else ''}")
+            found.faults.append(f"resumed and ended with exit code {code}: {log[-1] if log else ''}")
         else:
             found.faults += [f"differs: {d}" for d in world.differences(world.snapshot(results), whole.end)]
             found.faults += [f"left over: {p.relative_to(results)}" for p in _leftovers(results)]
@@ -163,10 +163,10 @@ class Killer:
 
         from harness.cli import main
 
-        tqdm.set_lock(threading.RLock())  # its own is shared by all forks, and one was killed holding it
+        tqdm.set_lock(threading.RLock())  # tqdm's lock is shared by all forks, and a killed one may hold it
         counted: Counter[str] = Counter()
         calls: dict[str, list[float]] = {stage: [] for stage in world.STAGES}
-        began: dict[str, float] = {}  # two stages may run beside each other
+        began: dict[str, float] = {}  # two stages may overlap
         root = str(results)
 
         def enter(stage: str) -> None:
@@ -210,7 +210,7 @@ class Killer:
         return -1
 
     def _orphans(self) -> int:
-        """Waits until the helpers of the killed run are gone; how many are not."""
+        """Waits for the helpers of the killed run to exit; returns how many did not."""
         deadline = time.monotonic() + ORPHANS_S
         while True:
             with contextlib.suppress(ChildProcessError):
@@ -224,13 +224,13 @@ class Killer:
 
 
 def _leftovers(results: Path) -> Iterator[Path]:
-    """Half-written files and scratch that an ended run has no more use for."""
+    """Half-written and scratch files that a finished run must not leave."""
     for pattern in ("**/*.writing*", "**/*.tmp", "work/training/*", "work/completions/*"):
         yield from results.glob(pattern)
 
 
 def _end_helpers() -> None:
-    """Ends the helpers of graders; the end of an interpreter would, which os._exit skips."""
+    """Kills the graders' helpers, which os._exit, unlike a normal exit, would leave running."""
     for task in Path("/proc/self/task").iterdir():
         for pid in (task / "children").read_text().split():
             os.kill(int(pid), signal.SIGKILL)
@@ -238,7 +238,7 @@ def _end_helpers() -> None:
 
 @contextlib.contextmanager
 def _quiet(log: Path) -> Iterator[None]:
-    """Both streams, at the level of descriptors, into ``log``."""
+    """Redirects both streams to ``log``, at the level of file descriptors."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)

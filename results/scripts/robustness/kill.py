@@ -1,11 +1,11 @@
-"""Kills a run with SIGKILL again and again, lets the same command go on, and compares the end with an undisturbed run.
+"""Kills a run with SIGKILL repeatedly, resumes it with the same command, and compares the end with an undisturbed run.
 
     python -m results.scripts.robustness.kill --points 60 --seed 0 --out results/safety/kill.md
 
 Moments are drawn within calls of every stage, from how long such calls took, and among file operations. Every trial
 is killed at one to three points, one after the other. At its end weights, completions and records must be those of
-the undisturbed run, bit for bit but for times, and no process and no scratch file may be left over. Runs are forked
-from one warm process, to spare the imports.
+the undisturbed run, bit for bit except for times, and no process and no scratch file may be left over. Runs are forked
+from one warm process, to save the imports.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def draw(trace: Trace, points: int, seed: int) -> list[list[Point]]:
                 trial.append(Point(stage, chance.randint(1, trace.operations)))
             else:
                 number = chance.randint(1, len(trace.calls[stage]))
-                # a little beyond the call, so that the instants right after it are hit as well
+                # a little beyond the call, so that moments right after it are drawn as well
                 longest = 1.2 * trace.calls[stage][number - 1] + 0.002
                 trial.append(Point(stage, number, chance.uniform(0, longest)))
         trials.append(trial)
@@ -55,9 +55,9 @@ def report(trials: Sequence[Trial], trace: Trace, asked: int, seed: int, method:
         "",
         f"`python -m results.scripts.robustness.kill --method {method} --points {len(points)} --seed {seed}`: "
         f"{len(trials)} runs of {', '.join(world.TASKS)} were killed {kills} times with SIGKILL "
-        f"({len(points) - kills} points lay beyond the end of their run). {len(trials) - len(bad)} ended with the "
-        f"weights, completions and records of the undisturbed run, bit for bit but for times; {len(bad)} did not. "
-        f"The judge was asked {asked} questions in all (an undisturbed run asks {trace.asked}; "
+        f"({len(points) - kills} points were not reached: their run had ended). {len(trials) - len(bad)} ended with "
+        "the weights, completions and records of the undisturbed run, bit for bit except for times; "
+        f"{len(bad)} did not. The judge was asked {asked} questions in all (an undisturbed run asks {trace.asked}; "
         f"{trace.asked * len(trials)} without kills).",
         "",
         "| stage | calls in a run | seconds in a run | kills |",
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen.out.write_text(page, "utf-8")
     print(page)
     if any(trial.faults for trial in trials):
-        print(f"what was lost is kept in {folder}", file=sys.stderr)
+        print(f"the results of the failed trials are in {folder}", file=sys.stderr)
         return 1
     shutil.rmtree(folder)
     return 0

@@ -1,9 +1,9 @@
-"""Watches the memory of long work: on-policy training of the embedded pair, its generation included, step by step.
+"""Watches memory over a long run: on-policy training of the embedded pair, generation included, step by step.
 
     python -m results.scripts.robustness.memory --steps 600 --out results/safety/memory.md
 
-After a warm-up the number and bytes of live tensors must not move between equal points of the work, and the resident
-memory of the process must not grow by more than ``--allowed`` bytes a step, the slope of a straight line through it.
+In the second half of the steps the number of live tensors must stay within 2 %, and the resident memory of the process
+must not grow by more than ``--allowed`` bytes a step (slope of a fitted line).
 """
 
 from __future__ import annotations

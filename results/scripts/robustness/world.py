@@ -1,7 +1,7 @@
-"""A small job that passes through every stage of a run in a few seconds, and what must be equal at its end.
+"""A small job that passes through every stage of a run in a few seconds, and the comparison of its results.
 
 The embedded teacher teaches the embedded student for some steps; four tasks bring in the maths workers, the sandbox,
-the micro world's judge, and a judge behind a server whose answers are kept.
+the micro world's judge, and a judge behind a server whose answers are cached.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def watched(enter: Callable[[str], None], leave: Callable[[str], None]) -> Itera
             owner = functools.reduce(getattr, outer, import_module(module))
             function = getattr(owner, name)
             call = _watch(function, stage, enter, leave)
-            # A plain function is also held by the modules that imported its name.
+            # Modules that imported a plain function by name hold a reference to it, too.
             holders = [owner] if outer else [m for m in _ours() if getattr(m, name, None) is function]
             for holder in holders:
                 setattr(holder, name, call)
@@ -115,7 +115,7 @@ def snapshot(results: Path) -> dict[str, Any]:
                 row.pop("seconds")
             found[f"{path.parent.name}/curve"] = facts["curve"]
             found[f"{path.parent.name}/cost"] = _without(facts["cost"], SPENT)
-        elif path.name == "README.md":  # the model card, which tells of times, too
+        elif path.name == "README.md":  # the model card, which also states times
             lines = path.read_text("utf-8").splitlines()
             found[f"{path.parent.name}/card"] = [x for x in lines if not any(f"`{word}`" in x for word in SPENT)]
         else:
@@ -144,7 +144,7 @@ class Judge(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Logs nothing."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -160,7 +160,7 @@ class Judge(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        with contextlib.suppress(OSError):  # the asker was killed
+        with contextlib.suppress(OSError):  # the client was killed
             self.wfile.write(content)
 
     def do_GET(self) -> None:
@@ -173,7 +173,7 @@ class Judge(BaseHTTPRequestHandler):
 
 
 def serve() -> None:
-    """``python -m results.scripts.robustness.world``: the judge; prints its port, serves until it is ended."""
+    """``python -m results.scripts.robustness.world``: runs the judge; prints its port, serves until killed."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
     server.daemon_threads = True
     server.asked, server.lock = {}, threading.Lock()
