@@ -19,7 +19,7 @@ from harness.types import Completion
 
 WORLDS = ("real", "micro")
 LM_EVAL = "lm_eval:"
-TRIED = ("", "1", "no answer\n```python\n", "\\boxed{")  # texts that any grader has to bear
+SMOKE_TEXTS = ("", "1", "no answer\n```python\n", "\\boxed{")  # texts that any grader has to bear
 MICRO_NEW_TOKENS = 96  # generated problems are short: the longest right answer has about 70 tokens
 
 
@@ -67,7 +67,7 @@ def _made(asked: type[Task], rows: Data, judge: Any) -> Task:
 def _tried(task: Task) -> Task:
     """The task, once a grader that does not ship with the harness has given verdicts on a few texts."""
     if user_code.identity(type(task)) != user_code.OURS and task.judge is None:
-        asked = [Completion(p.id, 0, text, 0, "stop") for p in task.items[:2] for text in TRIED]
+        asked = [Completion(p.id, 0, text, 0, "stop") for p in task.items[:2] for text in SMOKE_TEXTS]
         try:
             task.verdicts(asked)
         except RunFailed as error:

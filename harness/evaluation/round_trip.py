@@ -110,7 +110,7 @@ def check(model: str, names: Sequence[str]) -> list[RoundTrip]:
     from harness.models import files
 
     found = files.locate(model)
-    codec = files.speaker(found)
+    codec = files.text_codec(found)
     if codec is None:
         raise BadInput(f"--model {model}: the tokenizer of a served model is not known here; give a folder")
     trips = []
