@@ -155,6 +155,7 @@ def test_a_local_sweep_records_reuses_and_tells_of_failures(words, capsys):
     bad.write_text("{")
     assert main(["sweep", *grid]) == 1
     captured = capsys.readouterr()
+    assert captured.out, captured.err
     told = {c["method"]: c for c in json.loads(captured.out)["cells"]}
     assert (
         told["untouched"]["status"] == "recorded" and told["sft"]["status"] == "failed" and told["sft"]["attempts"] == 1

@@ -68,7 +68,7 @@ def call(chosen: argparse.Namespace) -> str:
     for one in failed:
         log = logs / f"{one.cell.file}.log"
         print(
-            f"failed: {one.cell.label} after {one.attempts} attempts: {printable(one.words)} (log: {log})",
+            f"failed: {one.cell.label} after {one.attempts} attempts: {printable(one.message)} (log: {log})",
             file=sys.stderr,
         )
     chosen.exit_code = 1 if failed else 0
