@@ -116,7 +116,9 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.leaderboard.table import leaderboard, render
 
     titles = [task.title for task in plan.tasks]
-    return render(leaderboard(plan.store.all()[0], titles, plan.store.completions), "md")
+    records, left_out = plan.store.all()
+    arguments.warn(left_out)
+    return render(leaderboard(records, titles, plan.store.completions), "md")
 
 
 def request_of(chosen: argparse.Namespace) -> RunRequest:

@@ -273,7 +273,9 @@ def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe,
     opened = benchmarks.open_unjudged(task, name)
     default = dataclasses.asdict(evaluate.decoding_of(opened, chosen.evaluation))
     recorded = protocol.get("decoding") or {}
-    return found + [_setting(f"evaluation.{k}", recorded[k]) for k in DECODING if recorded.get(k) != default[k]]
+    return found + [
+        _setting(f"evaluation.{k}", recorded[k]) for k in DECODING if k in recorded and recorded[k] != default[k]
+    ]
 
 
 def _data_limit(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:

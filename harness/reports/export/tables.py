@@ -18,6 +18,9 @@ from harness.leaderboard.labels import name_of
 from harness.leaderboard.table import load_results
 from harness.records.store import Store
 
+if TYPE_CHECKING:
+    import pandas
+
 FORMATS = ("parquet", "datasets")
 TEXTS = ("problem_id", "text", "finish", "reason", "extracted")
 _README = """---
@@ -59,7 +62,7 @@ def export(root: Path, out: Path, form: str, warn: Callable[[str], None]) -> Pat
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
             made = Path(scratch) / "made"
             made.mkdir()
-            frame.to_parquet(made / "records.parquet", index=False)
+            _one_type_a_column(frame).to_parquet(made / "records.parquet", index=False)
             if alone:
                 os.replace(made / "records.parquet", out)
                 return out
@@ -74,6 +77,15 @@ def export(root: Path, out: Path, form: str, warn: Callable[[str], None]) -> Pat
     except OSError as error:
         raise RunFailed(f"the results could not be written to {out} ({error.strerror or error})") from None
     return out
+
+
+def _one_type_a_column(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """Parquet has one type a column: where an odd record mixes types, the column becomes text."""
+    for name in frame.columns:
+        kinds = {type(value) for value in frame[name] if value is not None}
+        if len(kinds) > 1 and not kinds <= {int, float}:
+            frame[name] = [None if value is None else str(value) for value in frame[name]]
+    return frame
 
 
 def _completions(store: Store, path: Path, warn: Callable[[str], None]) -> None:
