@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ __all__ = [
     "LeaderboardRow",
     "Section",
     "View",
+    "frame_of",
     "leaderboard",
     "load_results",
     "render",
@@ -84,16 +86,20 @@ def load_results(root: Path | str = "results", reported: bool = False) -> pandas
     says nothing: never average over both kinds. Files that are no sound records are left out with a Python warning
     each. Raises BadInput when two records claim one identity, or when a reported file is malformed.
     """
-    import pandas
-
     records, faults = Store(root).all()
     for fault in faults:
         warnings.warn(fault, stacklevel=2)
+    cells = [(paper, cell) for paper in papers.papers(root) for cell in paper["cells"]] if reported else []
+    return frame_of(records, [_reported(*cell) for cell in cells])
+
+
+def frame_of(records: Sequence[Record], more: Sequence[dict[str, Any]] = ()) -> pandas.DataFrame:
+    """The records as a frame with the columns of :data:`COLUMNS`, then the rows ``more``, which have these fields."""
+    import pandas
+
     current = {record["run_id"] for record in latest(records)}
     rows = [_flat(record) | {"latest": record["run_id"] in current} for record in records]
-    if reported:
-        rows += [_reported(paper, cell) for paper in papers.papers(root) for cell in paper["cells"]]
-    frame = pandas.DataFrame(rows, columns=list(COLUMNS))
+    frame = pandas.DataFrame([*rows, *more], columns=list(COLUMNS))
     return frame.assign(created=pandas.to_datetime(frame["created"], utc=True))
 
 

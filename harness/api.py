@@ -1,0 +1,328 @@
+"""The Python interface: what the commands do, as functions that return pandas frames.
+
+    import harness
+    frame = harness.run(methods=["gkd", "vcrd"], tasks=["amc23"], seeds=[0, 1, 2])
+    harness.compare("gkd", "vcrd", tasks="amc23")
+    harness.leaderboard(view="compute")
+    harness.completions(frame.run_id[0])
+
+Every function makes the same checks as its command, reads and writes the same results folder, and raises
+:class:`harness.BadInput` with one sentence where the command would exit with code 2. Warnings are Python warnings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas
+
+Names = str | Path | Sequence[str | Path]
+
+COMPARED = {
+    "task": "title of the task",
+    "a": "the row subtracted",
+    "b": "the row it is subtracted from",
+    "score_a": "mean over seeds and problems",
+    "score_b": "the same of b",
+    "difference": "score_b - score_a",
+    "low": "lower end of the 95 % interval of the difference",
+    "high": "upper end of it",
+    "p": "p-value of this task alone",
+    "p_holm": "p-value adjusted over the tasks compared together",
+    "differs": "whether p_holm is below 0.05",
+    "test": "the test that gave p",
+    "problems": "problems compared",
+    "seeds": "training seeds that both have",
+    "minimum_detectable": "smallest difference found with 80 % power",
+    "more_seeds": "seeds missing to settle this difference, or missing where no number would",
+    "more_problems": "problems missing to settle it, or missing where no number would",
+    "metric": "what the scores are",
+    "protocol": "hash of the protocol of both",
+    "sentence": "the answer in words",
+}
+
+
+def run(
+    methods: Names,
+    tasks: Names,
+    *,
+    seeds: int | Sequence[int] = 0,
+    recipe: str | Path = "micro",
+    student: str | Path | None = None,
+    teacher: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    results: str | Path = "results",
+    judge: str | None = None,
+    protocol: str | None = None,
+    device: str | None = None,
+    control: bool = False,
+    again: bool = False,
+    track: Sequence[str] = (),
+    progress: bool = True,
+) -> pandas.DataFrame:
+    """Distils every method with every seed, evaluates it on every task, and records it: ``harness run``.
+
+    ``settings`` are those of ``--set``: ``{"training.steps": 50, "method.beta": 0.3}``. ``control`` adds the control
+    with shuffled weights of every method that weights tokens. What is recorded already is returned as it is, and
+    interrupted work continues, unless ``again``. ``progress`` moves a bar in a terminal or notebook.
+
+    Returns one row per (method, seed, task) with the columns of :func:`load_results` and ``reused``, whether the record
+    existed before. Raises BadInput before any work for what the command refuses; RunFailed when the work fails.
+    """
+    from harness import unused_options
+    from harness.estimate import memory_check
+    from harness.launch import processes
+    from harness.leaderboard.table import frame_of
+    from harness.plan import RunRequest, prepare
+    from harness.progress import Reporter
+    from harness.run import run as run_plan
+
+    os.environ.setdefault("TQDM_DISABLE", "1")  # turns off the progress bars of libraries
+    if processes.several():
+        raise BadInput("harness.run is one process; start several with: accelerate launch -m harness.launch run …")
+    request = RunRequest(
+        methods=_names(methods),
+        tasks=_names(tasks),
+        recipe=str(recipe),
+        student=_text(student),
+        teacher=_text(teacher),
+        seeds=_seeds(seeds),
+        settings=[f"{key}={_setting(value)}" for key, value in (settings or {}).items()],
+        results=Path(results),
+        device=device,
+        judge=judge,
+        protocol=protocol,
+        again=again,
+        control=control,
+        track=track,
+    )
+    plan = prepare(request)
+    for line in unused_options.warnings(plan):
+        warnings.warn(line, stacklevel=2)
+    memory_check.check(plan, lambda line: warnings.warn(line.removeprefix("warning: "), stacklevel=2))
+    with Reporter() if progress else nullcontext() as reporter:
+        if reporter is None:
+            records = run_plan(plan, lambda *_: None, lambda _: None)
+        else:
+            records = run_plan(plan, reporter.progress, reporter.announce)
+    return frame_of(records).assign(reused=[record["reused"] for record in records])
+
+
+def leaderboard(
+    tasks: Names | None = None,
+    *,
+    results: str | Path = "results",
+    view: str = "all",
+    cost: str = "flops",
+    anchor: str | None = None,
+    protocol: str | None = None,
+) -> pandas.DataFrame:
+    """The leaderboard of the recorded results, one row per task, protocol and method over its seeds: ``harness table``.
+
+    ``view`` is "all", "steps" (rows of equal optimizer steps stand together) or "compute" (rows whose ``cost``, in
+    "flops", "tokens" or "seconds", is that of ``anchor``). Scores are in the metric's own range; ``low`` and ``high``
+    bound the 95 % interval. ``rank`` holds within a section, which ``task``, ``protocol`` and ``view`` name.
+    """
+    import pandas
+
+    from harness.leaderboard.table import View, row_dicts
+    from harness.leaderboard.table import leaderboard as sections_of
+
+    _one_of("view", view, ("all", "steps", "compute"))
+    _one_of("cost", cost, ("flops", "seconds", "tokens"))
+    store, records = _records(results)
+    records = [one for one in records if one["protocol"]["hash"].startswith(protocol or "")]
+    if not records:
+        raise BadInput(f"no records in {results}" + (f" under protocol {protocol}" if protocol else ""))
+    chosen = None if tasks is None else _names(tasks)
+    sections = sections_of(records, chosen, store.completions, View(view, cost, anchor))
+    return pandas.DataFrame(row_dicts(sections))
+
+
+def compare(
+    a: str,
+    b: str,
+    tasks: Names,
+    *,
+    results: str | Path = "results",
+    protocol: str | None = None,
+    view: str = "all",
+    cost: str = "flops",
+) -> pandas.DataFrame:
+    """Whether ``b`` differs from ``a``, one row per task: ``harness compare``.
+
+    ``a`` and ``b`` are named as in a table: ``"gkd"``, ``"sft:training.steps=900"``. The columns are those of
+    :data:`COMPARED`; ``view`` and ``cost`` as in :func:`leaderboard`. Raises BadInput when there is nothing to pair, or
+    when a name has several rows.
+    """
+    import pandas
+
+    from harness.leaderboard.compare import compare as compare_records
+    from harness.leaderboard.compare_text import as_json
+    from harness.leaderboard.views import View
+
+    _one_of("view", view, ("all", "steps", "compute"))
+    _one_of("cost", cost, ("flops", "seconds", "tokens"))
+    store, records = _records(results)
+    answers = compare_records(records, a, b, _names(tasks), store.completions, protocol, View(view, cost))
+    rows = []
+    for answer in answers:
+        row = as_json(answer)
+        low, high = row["comparison"]["interval"]
+        rows.append(row | row["comparison"] | {"low": low, "high": high})
+        for note in row["notes"]:
+            warnings.warn(f"{row['task']}: {note}", stacklevel=2)
+    return pandas.DataFrame(rows, columns=list(COMPARED))
+
+
+def completions(run_id: str | Path, *, results: str | Path = "results") -> pandas.DataFrame:
+    """The completions of a recorded run with their verdicts, one row each.
+
+    ``run_id`` is a run id, a beginning that only one has, or a record file. ``prompt`` and ``reference`` are read from
+    the benchmark; they are missing, with a warning, where its files are not at hand or are no longer the same.
+    """
+    import pandas
+
+    from harness.evaluation import questions
+    from harness.records.store import Store
+
+    store = Store(results)
+    record = store.get(run_id)
+    rows = store.completions(record)
+    problems, reason = questions.of(record)
+    if reason:
+        warnings.warn(f"prompts and references are missing: {reason}", stacklevel=2)
+    known = [problems.get(row["problem_id"]) for row in rows]
+    frame = pandas.DataFrame(rows)
+    prompts = [None if problem is None else questions.prompt_text(problem) for problem in known]
+    references = [None if problem is None else questions.reference_text(problem) for problem in known]
+    frame.insert(2, "prompt", prompts)
+    frame.insert(3, "reference", references)
+    return frame
+
+
+@dataclass(frozen=True)
+class Graded:
+    """What :func:`grade` found: the score with its 95 % interval, and the verdict on every completion."""
+
+    task: str
+    metric: str
+    score: float
+    interval: tuple[float, float]
+    counts: Mapping[str, float]
+    protocol: str | None  # of the task's published protocols; None for its own
+    warnings: tuple[str, ...]
+    verdicts: pandas.DataFrame
+
+
+def grade(
+    task: str,
+    samples: str | Path | Iterable[Mapping[str, Any]] | pandas.DataFrame,
+    *,
+    judge: str | None = None,
+    protocol: str | None = None,
+    results: str | Path = "results",
+) -> Graded:
+    """Grades completions without a model: ``harness grade``.
+
+    ``samples`` is a JSON Lines file, or rows in one of its formats, as mappings or a frame (``{"problem_id": "HumanEval/0",
+    "sample": 0, "text": …}``, EvalPlus' ``task_id`` with ``completion`` or ``solution``, …). Verdicts of a judge are
+    cached below ``results``.
+    """
+    import pandas
+
+    from harness.evaluation.grade import grade as grade_file
+
+    keep = Path(results) / "work" / "judgements"
+    if isinstance(samples, (str, Path)):
+        outcome = grade_file(task, Path(samples), judge, protocol, keep)
+    else:
+        rows = samples.to_dict("records") if isinstance(samples, pandas.DataFrame) else samples
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "samples.jsonl"
+            path.write_text("".join(_line(number, row) for number, row in enumerate(rows, 1)), "utf-8")
+            try:
+                outcome = grade_file(task, path, judge, protocol, keep)
+            except BadInput as error:
+                raise BadInput(str(error).replace(f"{folder}{os.sep}", "")) from None
+    for line in outcome["warnings"]:
+        warnings.warn(line, stacklevel=2)
+    low, high = outcome["interval"]
+    return Graded(
+        task=outcome["task"],
+        metric=outcome["metric"],
+        score=outcome["score"],
+        interval=(low, high),
+        counts=outcome["counts"],
+        protocol=outcome["protocol"],
+        warnings=tuple(outcome["warnings"]),
+        verdicts=pandas.DataFrame(outcome["verdicts"]),
+    )
+
+
+def _records(results: str | Path) -> tuple[Any, list[dict[str, Any]]]:
+    """The store and its sound records; the others become warnings."""
+    from harness.records.store import Store
+
+    store = Store(results)
+    records, left_out = store.all()
+    for line in left_out:
+        warnings.warn(line, stacklevel=3)
+    return store, records
+
+
+def _names(given: Names) -> list[str]:
+    """One name or several as a list."""
+    if isinstance(given, (str, Path)):
+        return [str(given)]
+    return [str(name) for name in given]
+
+
+def _seeds(given: int | Sequence[int]) -> list[int]:
+    seeds = [given] if isinstance(given, int) else list(given)
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+            raise BadInput(f"seeds: {seed!r} is not a whole number from 0 to 2147483647")
+    return seeds
+
+
+def _text(value: str | Path | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _setting(value: Any) -> str:
+    """A Python value in the words of ``--set``."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise BadInput(f"{name}={value!r}: choose from {', '.join(known)}")
+
+
+def _line(number: int, row: Any) -> str:
+    """A row of samples as a line of JSON. Raises BadInput for what JSON does not hold."""
+    if not isinstance(row, Mapping):
+        raise BadInput(f"samples: row {number} is no mapping of field names to values")
+    try:
+        return json.dumps(dict(row), default=_plain) + "\n"
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"samples: row {number}: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """The Python value of a numpy scalar."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} {value!r} is not JSON")

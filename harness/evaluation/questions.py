@@ -1,0 +1,55 @@
+"""The prompt and the reference of every problem of a record, for readers of its completions.
+
+Completions are stored without their questions, because a benchmark's files are not ours to publish. The questions are
+read again from the benchmark that the record names, and only where its content is the one the record was measured on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.errors import BadInput
+from harness.evaluation.benchmarks import LM_EVAL, open_unjudged
+from harness.types import Problem
+
+REFERENCE_FIELDS = ("canonical_solution", "text", "answer")  # the part of a structured reference that a person reads
+
+
+def of(record: Mapping[str, Any]) -> tuple[dict[str, Problem], str]:
+    """The problems of a record by id, and why there are none ("" where there are).
+
+    The reasons: the benchmark's files are not at hand, they changed since, or the task belongs to lm-eval.
+    """
+    title = record["task"]
+    if title.startswith(LM_EVAL):
+        return {}, f"{title}: lm-eval keeps its own questions"
+    name = title if "@" in title else f"{title}@real"
+    asked = record["protocol"].get("name")
+    try:
+        task = open_unjudged(name, asked) if asked else open_unjudged(name)
+    except BadInput:
+        try:
+            task = open_unjudged(name)
+        except BadInput as error:
+            return {}, str(error)
+    if task.data.sha256 != record["protocol"]["dataset"]["sha256"]:
+        return {}, f"{title}: the data at hand are not those that {record['run_id']} was measured on"
+    return {problem.id: problem for problem in task.items}, ""
+
+
+def prompt_text(problem: Problem) -> str:
+    """The question as a person reads it, before any chat template."""
+    return problem.prompt.user if problem.prompt.chat else problem.prompt.plain
+
+
+def reference_text(problem: Problem) -> str | None:
+    """The reference as a person reads it: the answer, the canonical program or the reference text."""
+    reference = problem.reference
+    if reference is None or isinstance(reference, str):
+        return reference
+    for field in REFERENCE_FIELDS:
+        value = reference.get(field) if isinstance(reference, Mapping) else getattr(reference, field, None)
+        if isinstance(value, str):
+            return value
+    return str(reference)

@@ -1,0 +1,142 @@
+"""The Python interface gives what the commands give."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pandas
+import pytest
+
+import harness
+from harness import api
+from harness.cli import main
+
+ROOT = Path(__file__).parent.parent
+MICRO = ROOT / "results/micro"
+UNTOUCHED = "untouched-amc23@micro-s0-3ff79cd2"
+TINY = (
+    "[training]\nsteps = 2\nbatch = 2\nmax_tokens = 64\n"
+    "[rollout]\nmax_new_tokens = 4\n[teacher_text]\nmax_new_tokens = 4\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def test_public_names_are_listed_and_load():
+    assert dir(harness) == sorted(harness.__all__)
+    for name in harness.__all__:
+        assert getattr(harness, name) is not None
+    for function in (harness.run, harness.compare, harness.leaderboard, harness.completions, harness.grade):
+        assert function.__doc__ and function.__annotations__["return"]
+
+
+def test_a_function_stays_in_front_of_the_module_of_its_name():
+    code = "import harness.run, harness.leaderboard.rows, harness; print(harness.run.__module__, harness.leaderboard.__module__)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["harness.api", "harness.api"]
+
+
+def test_importing_the_package_loads_no_torch():
+    code = "import sys, harness; print('torch' in sys.modules, 'pandas' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "False"]
+
+
+def test_run_trains_records_and_returns_the_record_again(tiny_world, tmp_path):
+    recipe, parity = tiny_world(TINY), ROOT / "tests/plugin/parity_plugin.py"
+    asked = dict(methods=["sft", "kd"], tasks=parity, seeds=[0, 1], recipe=recipe, results=tmp_path / "results")
+    settings = {"training.steps": 2}
+    frame = harness.run(**asked, settings=settings, progress=False)
+    assert list(frame.method) == ["sft", "sft", "kd", "kd"] and list(frame.seed) == [0, 1, 0, 1]
+    assert list(frame.steps) == [2] * 4 and not frame.reused.any()
+    assert [*harness.load_results(tmp_path / "results"), "reused"] == list(frame)
+    again = harness.run(**asked, settings=settings, progress=False)
+    assert again.reused.all() and list(again.run_id) == list(frame.run_id)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"methods": "sftt"}, "sftt"),
+        ({"tasks": "amc32"}, "amc32"),
+        ({"seeds": -1}, "-1 is not a whole number"),
+        ({"seeds": [True]}, "True is not a whole number"),
+        ({"settings": {"training.stepz": 1}}, "stepz"),
+        ({"settings": {"steps": 1}}, "dotted key"),
+        ({"recipe": "no_such.toml"}, "no_such.toml"),
+        ({"judge": "openai:m"}, "--judge"),
+    ],
+)
+def test_run_refuses_what_the_command_refuses(change, message, tmp_path):
+    asked = {"methods": "sft", "tasks": "amc23", "results": tmp_path} | change
+    with pytest.raises(harness.BadInput, match=message):
+        harness.run(**asked)
+
+
+def test_leaderboard_is_the_table(capsys):
+    assert main(["table", "--task", "amc23", "--results", str(MICRO), "--format", "json", "--view", "compute"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    frame = harness.leaderboard("amc23", results=MICRO, view="compute")
+    assert list(frame.label) == [row["label"] for row in printed]
+    assert list(frame.score) == [row["score"] for row in printed]
+
+
+def test_compare_is_the_command(capsys):
+    assert main(["compare", "gkd", "vcrd", "--task", "amc23", "--results", str(MICRO), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["comparisons"][0]
+    frame = harness.compare("gkd", "vcrd", "amc23", results=MICRO)
+    assert list(frame) == list(api.COMPARED)
+    row = frame.iloc[0]
+    assert row.sentence == printed["sentence"] and row.p_holm == printed["p_holm"]
+    assert [row.low, row.high] == printed["comparison"]["interval"]
+
+
+@pytest.mark.parametrize("change", [{"view": "budget"}, {"cost": "euros"}])
+def test_a_view_or_cost_that_is_unknown_is_refused(change):
+    with pytest.raises(harness.BadInput, match="choose from"):
+        harness.leaderboard(results=MICRO, **change)
+
+
+def test_completions_carry_prompt_and_reference():
+    frame = harness.completions(UNTOUCHED, results=MICRO)
+    assert list(frame)[:5] == ["problem_id", "sample", "prompt", "reference", "text"] and len(frame) == 150
+    first = frame.iloc[0]
+    assert first.prompt.startswith("Compute 2 + 3 * 4 - 3") and first.reference == "6"
+    assert frame.score.sum() == 45
+
+
+def test_completions_of_other_data_come_without_questions(tmp_path, monkeypatch):
+    from harness.micro import world
+
+    monkeypatch.setattr(world, "dataset", lambda name: (_ for _ in ()).throw(harness.BadInput("no data here")))
+    with pytest.warns(UserWarning, match="no data here"):
+        frame = harness.completions(UNTOUCHED, results=MICRO)
+    assert frame.prompt.isna().all() and len(frame) == 150
+
+
+def test_grade_takes_a_file_rows_or_a_frame(tmp_path):
+    rows = [{"problem_id": "0", "sample": 0, "text": r"\boxed{6}"}, {"problem_id": "1", "sample": 0, "text": "none"}]
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outcomes = [harness.grade("amc23@micro", given) for given in (path, rows, pandas.DataFrame(rows))]
+    assert [outcome.score for outcome in outcomes] == [0.5] * 3
+    assert list(outcomes[0].verdicts.score) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("row, message", [([1], "row 1 is no mapping"), ({"text": {1, 2}}, "row 1: set")])
+def test_grade_names_the_row_that_is_wrong(row, message):
+    with pytest.raises(harness.BadInput, match=message):
+        harness.grade("amc23@micro", [row])
+
+
+def test_grade_names_no_temporary_file():
+    with pytest.raises(harness.BadInput) as refused:
+        harness.grade("amc23@micro", [{"problem_id": "no such", "sample": 0, "text": ""}])
+    assert str(refused.value).startswith("samples.jsonl:1")
