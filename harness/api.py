@@ -236,9 +236,9 @@ def grade(
 ) -> Graded:
     """Grades completions without a model: ``harness grade``.
 
-    ``samples`` is a JSON Lines file, or rows in one of its formats, as mappings or a frame (``{"problem_id": "HumanEval/0",
-    "sample": 0, "text": …}``, EvalPlus' ``task_id`` with ``completion`` or ``solution``, …). Verdicts of a judge are
-    cached below ``results``.
+    ``samples`` is a JSON Lines file, or rows in one of its formats, as mappings or a frame: ``{"problem_id":
+    "HumanEval/0", "sample": 0, "text": …}``, EvalPlus' ``task_id`` with ``completion`` or ``solution``, and others.
+    Verdicts of a judge are cached below ``results``.
     """
     import pandas
 

@@ -38,9 +38,9 @@ def test_public_names_are_listed_and_load():
 
 
 def test_a_function_stays_in_front_of_the_module_of_its_name():
-    code = "import harness.run, harness.leaderboard.rows, harness; print(harness.run.__module__, harness.leaderboard.__module__)"
+    code = "import harness.run, harness.leaderboard as h; import harness; print(harness.run, harness.leaderboard)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.split() == ["harness.api", "harness.api"]
+    assert said.count("<function") == 2
 
 
 def test_importing_the_package_loads_no_torch():
