@@ -1,4 +1,4 @@
-"""``harness check``: test the graders on known answers, and a method or task against its contract."""
+"""``harness check``: graders on known answers, a method or task against its contract, a paper's printed tables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from harness.commands import arguments
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "check", help="test graders on right and wrong answers; test your own method or task against its contract"
+    )
+    command.add_argument(
+        "what", nargs="*", metavar="paper NAME", help="audit the printed tables of these papers (none named: of all)"
     )
     command.add_argument(
         "--task",
@@ -24,7 +27,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--model", metavar="DIR", help="test instead whether this model's tokenizer reproduces the text of the tasks"
     )
-    command.add_argument("--json", action="store_true", help="JSON on stdout")
+    arguments.results(command)
     arguments.sandbox(command)
     command.set_defaults(command=call)
 
@@ -35,6 +38,8 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.evaluation import conformance, self_check
     from harness.progress import Reporter
 
+    if chosen.what:
+        return _papers(chosen)
     arguments.accept_sandbox(chosen)
     if chosen.model:
         return _round_trip(chosen)
@@ -55,6 +60,22 @@ def call(chosen: argparse.Namespace) -> str:
         return arguments.dump(self_check.as_json(found) | {"contracts": [asdict(one) for one in conformed]})
     parts = ["\n".join(conformance.text(one) for one in conformed), self_check.text(found) if found else ""]
     return "\n\n".join(filter(None, parts))
+
+
+def _papers(chosen: argparse.Namespace) -> str:
+    """What counting and comparing say about printed tables; a finding is no failure, so the exit code stays 0."""
+    from harness.errors import BadInput
+    from harness.papers.audit import report
+    from harness.records import reported
+
+    if chosen.what[0] != "paper":
+        raise BadInput(f"check {chosen.what[0]}: write harness check paper NAME, or --task, --method or --model")
+    if chosen.task or chosen.method or chosen.model:
+        raise BadInput("check paper takes names of papers only; give --task, --method or --model in another command")
+    papers = reported.papers(chosen.results)
+    wanted = [reported.find(name, chosen.results) for name in dict.fromkeys(chosen.what[1:])] or papers
+    audits = [report.audit(paper, papers) for paper in wanted]
+    return arguments.dump(report.as_json(audits)) if chosen.json else report.text(audits)
 
 
 def _round_trip(chosen: argparse.Namespace) -> str:

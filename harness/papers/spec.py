@@ -95,6 +95,7 @@ class PaperSpec:
     seeds: tuple[int, ...]
     pairs: tuple[ModelPair, ...]
     question: PaperQuestion | None
+    left_out: dict[str, str]  # what of the paper cannot be run here, and why
 
 
 def names() -> list[str]:
@@ -128,7 +129,7 @@ def load(name_or_file: str, results: Path | str = "results") -> PaperSpec:
         table = tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # of TOML, UTF-8, dates, and numbers of thousands of digits
         raise BadInput(f"{name_or_file}: not TOML: {error}") from None
-    _keys(table, {"reported", "method", "about", "paper", "shared", "pair", "micro"}, name_or_file)
+    _keys(table, {"reported", "method", "about", "paper", "shared", "pair", "micro", "left_out"}, name_or_file)
     for key in ("reported", "method", "about"):
         if not isinstance(table.get(key), str) or not table[key]:
             raise BadInput(f"{name_or_file}: {key} must be text")
@@ -141,7 +142,10 @@ def load(name_or_file: str, results: Path | str = "results") -> PaperSpec:
     _keys(paper, {"seeds"}, f"{name_or_file}: paper")
     seeds = _seeds(paper.get("seeds", [0]), f"{name_or_file}: paper.seeds")
     about = " ".join(table["about"].split())
-    return PaperSpec(name, table["reported"], table["method"], about, seeds, tuple(pairs), question)
+    left_out = _table(table, "left_out", name_or_file)
+    if not all(isinstance(reason, str) and reason for reason in left_out.values()):
+        raise BadInput(f"{name_or_file}: left_out must say in text why each part is left out")
+    return PaperSpec(name, table["reported"], table["method"], about, seeds, tuple(pairs), question, left_out)
 
 
 def _pair(name: str, value: Any, shared: Facts, where: str) -> ModelPair:

@@ -1,0 +1,93 @@
+"""One finding of the audit, and what the audit knows besides the cells."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from harness.records.printed import PrintedCell
+
+KINDS = {
+    "count": "Counts",
+    "mean": "Means",
+    "repeat": "Repeated cells",
+    "heads": "Column heads",
+    "differ": "Values that differ between tables, versions or re-runs",
+    "order": "Orders that differ between tables or re-runs",
+    "gain": "Differences and their standard errors",
+    "seeds": "Seeds",
+    "doubt": "Cells that their collector marked",
+}
+RARE = 0.01  # a chance below this makes a finding notable
+_MEAN = re.compile(r"\b(avg|average|mean)\b", re.I)
+
+
+@dataclass(frozen=True)
+class AuditFinding:
+    """``statement`` in neutral words, ``arithmetic`` the sums behind it, ``chance`` the probability under chance.
+
+    ``notable``: worth a reader's time; the others say what was looked at and is as expected.
+    """
+
+    kind: str
+    where: str
+    statement: str
+    arithmetic: Sequence[str]
+    notable: bool
+    chance: float | None = None
+    cells: Sequence[PrintedCell] = field(default=(), repr=False)
+
+
+@cache
+def facts() -> dict[str, Any]:
+    """Sizes of public sets, names that mean one thing, levels of untouched models."""
+    return tomllib.loads((resources.files("harness.papers.audit") / "facts.toml").read_text("utf-8"))
+
+
+def is_mean(cell: PrintedCell) -> bool:
+    """Whether the cell is a mean over benchmarks or pairs, by its name."""
+    return bool(_MEAN.search(cell.benchmark) or _MEAN.search(cell.student))
+
+
+def bare(name: str) -> str:
+    """A name without case, brackets and what stands in them, for looking up."""
+    return " ".join(re.sub(r"\([^)]*\)", " ", name).casefold().split()) or name.casefold()
+
+
+def canonical(kind: str, name: str) -> str:
+    """The one name of a ``method``, ``model`` or ``benchmark`` that several spellings share."""
+    # A bracket that holds a size is a part of the name; one that holds a remark is not.
+    spellings = {bare(name), " ".join(re.sub(r"[()]", " ", name).casefold().split())}
+    for one, many in facts()["names"][kind].items():
+        if spellings & {bare(other) for other in many}:
+            return one
+    return bare(name)
+
+
+def is_reference(method: str) -> bool:
+    """Whether a row shows a model as it comes: the teacher, the untouched student."""
+    return canonical("method", method) in facts()["rows"]["references"]
+
+
+def size(cell: PrintedCell) -> Mapping[str, Any] | None:
+    """The public set's sizes for a cell's benchmark; None where it is not known."""
+    for name, found in facts()["sizes"].items():
+        if bare(name) == bare(cell.benchmark):
+            return found
+    return None
+
+
+def problems(cell: PrintedCell) -> int | None:
+    """n of a cell as collected, else the one size of its public set; None where neither says it."""
+    known = size(cell)
+    return cell.n or (known["n"][0] if known and len(known["n"]) == 1 else None)
+
+
+def probability(value: float) -> str:
+    """A probability in words that a table can hold: 0.13, 4e-07."""
+    return f"{value:.2g}" if value >= 0.0095 else f"{value:.0e}".replace("e-0", "e-")
