@@ -138,11 +138,12 @@ def leaderboard(
 
     from harness.leaderboard.table import View, row_dicts
     from harness.leaderboard.table import leaderboard as sections_of
+    from harness.records.record import measured_under
 
     _one_of("view", view, ("all", "steps", "compute"))
     _one_of("cost", cost, ("flops", "seconds", "tokens"))
     store, records = _records(results)
-    records = [one for one in records if one["protocol"]["hash"].startswith(protocol or "")]
+    records = [one for one in records if measured_under(one, protocol)]
     if not records:
         raise BadInput(f"no records in {results}" + (f" under protocol {protocol}" if protocol else ""))
     chosen = None if tasks is None else _names(tasks)

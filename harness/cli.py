@@ -42,7 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     """Runs one command and prints its output. Raises whatever stops it."""
     with error_location.faults_as(RunFailed):
-        chosen = parser().parse_args(arguments)
+        known = parser()
+        if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions; this prints them and exits
+            import argcomplete
+
+            argcomplete.autocomplete(known)
+        chosen = known.parse_args(arguments)
         with contextlib.redirect_stdout(sys.stderr):  # what libraries print must not mix with the results on stdout
             printed = chosen.command(chosen)
         if printed:
@@ -82,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of all commands; ``tests/test_cli.py`` pins it."""
     top = _Parser(prog="harness", description="Distil, evaluate, record and tabulate with one command.")
     top.set_defaults(exit_code=0)
-    top.add_argument("--version", action="version", version=f"harness {__version__}")
+    top.add_argument("-V", "--version", action="version", version=f"harness {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
 
     for name in NAMES:

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness import error_location, method_probe, options, recipe, registry, user_code
 from harness.errors import BadInput, unknown
-from harness.evaluation import benchmarks
+from harness.evaluation import benchmarks, cards
 from harness.method import Method, ReferencePoint, texts_of
 from harness.models import files as models
 from harness.models.files import ModelFiles
@@ -95,6 +95,7 @@ def prepare(request: RunRequest) -> Plan:
     store.check_writable()
     judge = request.judge or chosen.evaluation.judge
     keep = request.results / "work" / "judgements"
+    request = dataclasses.replace(request, protocol=cards.protocol_called(request.tasks, request.protocol))
     protocol = request.protocol or chosen.evaluation.protocol
     tasks = benchmarks.open_all(_distinct(request.tasks, "task"), chosen.world, judge, keep, protocol)
 

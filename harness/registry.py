@@ -31,6 +31,7 @@ class Kind:
 
     contract: str  # module:Class
     homes: tuple[str, ...]  # one package of one class a file, or modules of several classes
+    marks: str = "_ . -"  # what a name may hold besides letters and digits
 
 
 KINDS = {
@@ -46,9 +47,8 @@ KINDS = {
         ),
     ),
     SIGNALS: Kind("harness.training.signal_contract:TeacherSignal", ("harness.training.shipped_signals",)),
-    METRICS: Kind("harness.metrics:Metric", ("harness.metrics",)),
+    METRICS: Kind("harness.metrics:Metric", ("harness.metrics",), marks="_ . - @"),  # pass@1
 }
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -221,11 +221,12 @@ def _only_class(kind: str, module: Any, name: str | None) -> type[Any]:
 
 def _checked(kind: str, found: Any) -> type[Any]:
     """``found`` with a name that file names and tables can bear, and nothing left out."""
-    name, word = found.name, kind[:-1]
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    name, word, marks = found.name, kind[:-1], KINDS[kind].marks
+    allowed = rf"[A-Za-z0-9][A-Za-z0-9{re.escape(marks.replace(' ', ''))}]{{0,59}}"
+    if not isinstance(name, str) or not re.fullmatch(allowed, name, re.ASCII):
         raise BadInput(
-            f"{error_location.of(found, 'name')}: name {name!r} of a {word} must be up to 60 letters, digits and _ . - "
-            "that begin with a letter or digit"
+            f"{error_location.of(found, 'name')}: name {name!r} of a {word} must be up to 60 letters, digits and "
+            f"{marks} that begin with a letter or digit"
         )
     missing = sorted(getattr(found, "__abstractmethods__", ()))
     if missing:

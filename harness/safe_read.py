@@ -133,8 +133,14 @@ def printable(words: str, *, lines: bool = False) -> str:
     return (_ACTS_IN_LINES if lines else _ACTS).sub(lambda found: ascii(found[0])[1:-1], words)
 
 
+class Styled(str):
+    """Text for a terminal whose escapes are ours: everything that came from a file passed :func:`printable`."""
+
+
 def for_stdout(text: str) -> str:
     """Text of many lines with what acts on a terminal, or cannot be encoded, as ``\\uXXXX``, which JSON reads back."""
+    if isinstance(text, Styled):
+        return text
     return _ACTS_IN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness import error_location, options, recipe, registry, user_code
 from harness.errors import BadInput
 from harness.plan import settings_of, variants_of
+from harness.records import reported
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -46,6 +49,37 @@ def text(kind: str, found: Sequence[Mapping[str, Any]]) -> str:
         aside += ["variants: " + ", ".join(f"@{v}" for v in row["variants"])] if row.get("variants") else []
         lines += [" " * (width + 2) + part for part in aside if part]
     return "\n".join(lines)
+
+
+KINDS = ("method", "task", "recipe", "judge", "signal", "metric", "paper")  # in the order that one name is looked up
+
+
+def names(kind: str, results: Path) -> list[str]:
+    """The names of one of :data:`KINDS`, without importing any of them."""
+    if kind == "paper":
+        return reported.names(results)
+    return recipe.names() if kind == "recipe" else [entry.name for entry in registry.entries(f"{kind}s")]
+
+
+def kinds_of(name: str, results: Path) -> list[str]:
+    """The kinds that have something called ``name``, which may carry a variant or a world."""
+    bare = registry.split(name)[0]
+    return [kind for kind in KINDS if {name, bare} & set(names(kind, results))]
+
+
+def overview(results: Path) -> dict[str, list[str]]:
+    """The names of every kind."""
+    return {f"{kind}s": names(kind, results) for kind in KINDS}
+
+
+def overview_text(found: Mapping[str, Sequence[str]]) -> str:
+    """The names of every kind as text, with where to read on."""
+    width = max(map(len, found))
+    lines = [
+        textwrap.fill(" ".join(names), 100, initial_indent=f"{kind:<{width}}  ", subsequent_indent=" " * (width + 2))
+        for kind, names in found.items()
+    ]
+    return "\n".join([*lines, "", "harness list KIND says what each is, harness show NAME shows one"])
 
 
 _FACTS = {  # what a card says of a class besides its name and docstring

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,75 @@ from harness.errors import BadInput
 from harness.safe_read import printable
 
 
+def command(
+    commands: argparse._SubParsersAction, name: str, help: str, *, about: str, examples: Sequence[str]
+) -> argparse.ArgumentParser:
+    """The parser of one command. ``help`` is its line in ``harness --help``, ``about`` opens its own help."""
+    lines = "\n".join(f"  {example}" for example in examples)
+    return commands.add_parser(
+        name,
+        help=help,
+        description=about,
+        epilog=f"examples:\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+class _Extend(argparse.Action):
+    """Collects the values of an option that may be repeated, given several at once, and separated by commas."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        words = [values] if isinstance(values, str) else values
+        known = getattr(namespace, self.dest) or []
+        setattr(namespace, self.dest, [*known, *(part for word in words for part in _parts(word))])
+
+
+def _parts(word: str) -> list[str]:
+    """The names in ``a,b``; a path with a comma in it stays whole."""
+    return [word] if os.path.exists(word) else [part.strip() for part in word.split(",") if part.strip()] or [word]
+
+
+def names(command: argparse.ArgumentParser, *flags: str, metavar: str, help: str, kind: str, **more: Any) -> None:
+    """An option that takes several names: ``-m a b``, ``-m a,b`` or ``-m a -m b``.
+
+    ``kind`` is the kind of the registry that completes a name in a shell. A command with positional arguments passes
+    ``nargs=None``, because several words after the option would take those.
+    """
+    action = command.add_argument(
+        *flags, action=_Extend, **{"nargs": "+", "default": []} | more, metavar=metavar, help=help
+    )
+    if kind:
+        action.completer = lambda **_: _registered(kind)
+
+
+def _registered(kind: str) -> list[str]:
+    from harness import registry
+
+    return [entry.name for entry in registry.entries(kind)]
+
+
+class _Seeds(_Extend):
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            seeds = [seed(part) for word in values for part in _parts(word)]
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), *seeds])
+
+
+def seeds(command: argparse.ArgumentParser, help: str) -> None:
+    """``--seed 0 1 2`` or ``--seed 0,1,2``, repeatable; None where it is not given."""
+    command.add_argument("-s", "--seed", action=_Seeds, nargs="+", metavar="N", help=help)
+
+
+def default_results() -> str:
+    """The results folder of a command without ``--results``."""
+    return os.environ.get("HARNESS_RESULTS", "results")
+
+
 def results(command: argparse.ArgumentParser) -> None:
     """``--results DIR`` and ``--json``."""
-    where = os.environ.get("HARNESS_RESULTS", "results")
+    where = default_results()
     command.add_argument(
         "--results", type=Path, default=Path(where), metavar="DIR", help=f"results folder (default: {where})"
     )
@@ -41,6 +108,11 @@ def check_view(chosen: argparse.Namespace) -> None:
     """Raises BadInput for an anchor without the view that uses it."""
     if chosen.anchor and chosen.view != "compute":
         raise BadInput("--anchor names the budget of --view compute; give --view compute too")
+
+
+def protocol_of_records(command: argparse.ArgumentParser) -> None:
+    """``--protocol``: which of the protocols that records were measured under."""
+    command.add_argument("--protocol", metavar="P", help="only this protocol: its name, or the beginning of its hash")
 
 
 def sandbox(command: argparse.ArgumentParser) -> None:
@@ -70,6 +142,16 @@ def count(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 1")
     return int(word)
+
+
+def prose_format() -> str:
+    """How a table is printed by default: for a terminal where stdout is one, else as Markdown."""
+    return "terminal" if sys.__stdout__ is not None and sys.__stdout__.isatty() else "md"
+
+
+def width() -> int:
+    """Columns of the terminal; 80 where it does not say."""
+    return shutil.get_terminal_size().columns
 
 
 def dump(value: Any) -> str:

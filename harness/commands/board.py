@@ -10,7 +10,13 @@ from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("board", help="write the results as a static site that opens from disk")
+    command = arguments.command(
+        commands,
+        "board",
+        "write the results as a static site that opens from disk",
+        about="Writes the results as a website that opens from disk and works without a network.",
+        examples=("harness board", "harness board --out site/", "harness board --results results/micro --json"),
+    )
     command.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: board in the results folder)")
     arguments.results(command)
     command.set_defaults(command=call)

@@ -8,22 +8,25 @@ from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "check", help="test graders on right and wrong answers; test your own method or task against its contract"
+    command = arguments.command(
+        commands,
+        "check",
+        "test graders on right and wrong answers; test your own method or task against its contract",
+        about="Tests the graders on reference answers and known wrong ones, or a method, task or tokenizer of yours.",
+        examples=("harness check", "harness check --method ./my_method.py", "harness check paper distillm2"),
     )
     command.add_argument(
         "what", nargs="*", metavar="paper NAME", help="audit the printed tables of these papers (none named: of all)"
     )
-    command.add_argument(
+    arguments.names(
+        command,
+        "-t",
         "--task",
-        action="append",
-        default=[],
         metavar="T",
-        help="only these tasks, and their contract, or `notations`; repeatable",
+        kind="tasks",
+        help="only these tasks, and their contract, or `notations`",
     )
-    command.add_argument(
-        "--method", action="append", default=[], metavar="M", help="the contract of these methods; repeatable"
-    )
+    arguments.names(command, "-m", "--method", metavar="M", kind="methods", help="the contract of these methods")
     command.add_argument(
         "--model", metavar="DIR", help="test instead whether this model's tokenizer reproduces the text of the tasks"
     )

@@ -11,15 +11,30 @@ from harness.safe_read import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "compare", help="test whether method B differs from method A, and what would settle it"
+    command = arguments.command(
+        commands,
+        "compare",
+        "test whether method B differs from method A, and what would settle it",
+        about="Tests whether method B differs from A: difference, 95 % interval, p-value, and what would settle it.",
+        examples=(
+            "harness compare gkd vcrd -t amc23",
+            "harness compare kd gkd -t amc23,humaneval --view compute",
+            "harness compare sft:training.steps=200 kd -t amc23 --json",
+        ),
     )
     command.add_argument("a", metavar="A", help="as a table names it: NAME, NAME@VARIANT, NAME:training.steps=900")
     command.add_argument("b", metavar="B", help="the same; the difference is B - A")
-    command.add_argument(
-        "--task", action="append", required=True, metavar="T", help="repeatable; p is Holm-adjusted over the tasks"
+    arguments.names(
+        command,
+        "-t",
+        "--task",
+        metavar="T",
+        kind="tasks",
+        nargs=None,
+        required=True,
+        help="a,b or repeated; p is Holm-adjusted over the tasks",
     )
-    command.add_argument("--protocol", metavar="HASH", help="beginning of a protocol's hash, where there are several")
+    arguments.protocol_of_records(command)
     command.add_argument(
         "--view",
         choices=("steps", "compute"),

@@ -9,7 +9,13 @@ from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("doctor", help="check what works on this machine, what does not, and how to fix it")
+    command = arguments.command(
+        commands,
+        "doctor",
+        "check what works on this machine, what does not, and how to fix it",
+        about="Checks packages, devices, sandbox, data and servers on this machine; says how to fix what fails.",
+        examples=("harness doctor", "harness doctor --json", "harness doctor --results my-results"),
+    )
     arguments.results(command)
     command.set_defaults(command=call)
 

@@ -14,8 +14,16 @@ FORMATS = ("parquet", "datasets")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "export", help="export results as parquet or datasets; or export RUN_ID: a trained student"
+    command = arguments.command(
+        commands,
+        "export",
+        "export results as parquet or datasets; or export RUN_ID: a trained student",
+        about="Exports all results as parquet or as a data set, or one trained student with its model card.",
+        examples=(
+            "harness export --out results.parquet",
+            "harness export --format datasets --out my-results/",
+            "harness export RUN_ID --out my-student/",
+        ),
     )
     command.add_argument(
         "record", nargs="?", metavar="RUN_ID", help="the student that this record measured, with its model card"

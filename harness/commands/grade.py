@@ -11,13 +11,25 @@ from harness.safe_read import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("grade", help="grade stored completions again; needs no model")
-    command.add_argument("--task", required=True, metavar="T")
+    command = arguments.command(
+        commands,
+        "grade",
+        "grade stored completions again; needs no model",
+        about="Grades stored completions: those of a record, of lm-eval, EvalPlus or AlpacaEval. Needs no model.",
+        examples=(
+            "harness grade -t humaneval --samples samples.jsonl",
+            "harness grade -t amc23 --samples lm_eval_samples.jsonl --protocol qwen25-math",
+            "harness grade -t alpaca_eval --samples outputs.json --judge openai:gpt-4o",
+        ),
+    )
+    command.add_argument("-t", "--task", required=True, metavar="T")
     command.add_argument(
         "--samples", required=True, metavar="FILE", help="JSON lines of completions, ours or another tool's"
     )
     command.add_argument("--judge", metavar="JUDGE", help="for instruction tasks")
-    command.add_argument("--protocol", metavar="NAME", help="a published protocol; harness show task T lists them")
+    command.add_argument(
+        "--protocol", metavar="P", help="a published protocol by name or hash; harness show task T lists them"
+    )
     arguments.results(command)
     arguments.sandbox(command)
     command.set_defaults(command=call)

@@ -6,15 +6,28 @@ import argparse
 
 from harness.commands import arguments
 
+KINDS = ("methods", "tasks", "recipes", "papers", "judges", "signals", "metrics")
+
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("list", help="methods, tasks, recipes, papers, judges, signals, metrics")
-    command.add_argument("kind", choices=("methods", "tasks", "recipes", "papers", "judges", "signals", "metrics"))
+    command = arguments.command(
+        commands,
+        "list",
+        "methods, tasks, recipes, papers, judges, signals, metrics",
+        about="Lists what the harness has: all kinds, or one with a line for each.",
+        examples=("harness list", "harness list methods", "harness list papers --json"),
+    )
+    command.add_argument("kind", nargs="?", choices=KINDS, help="default: the names of every kind")
     arguments.results(command)
     command.set_defaults(command=call)
 
 
 def call(chosen: argparse.Namespace) -> str:
+    if chosen.kind is None:
+        from harness import show
+
+        known = show.overview(chosen.results)
+        return arguments.dump(known) if chosen.json else show.overview_text(known)
     if chosen.kind == "papers":
         from harness.papers import tables
         from harness.records import reported

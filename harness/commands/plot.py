@@ -14,8 +14,18 @@ THEMES = ("light", "dark", "auto")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("plot", help="plot the results as SVG, PNG or PDF")
-    command.add_argument("--task", action="append", default=[], metavar="T", help="only these tasks; repeatable")
+    command = arguments.command(
+        commands,
+        "plot",
+        "plot the results as SVG, PNG or PDF",
+        about="Draws the results: scores with intervals, scores against cost, or learning curves.",
+        examples=(
+            "harness plot -t amc23 --out scores.svg",
+            "harness plot --kind pareto --cost flops",
+            "harness plot --kind curves --metric loss --out curves.pdf",
+        ),
+    )
+    arguments.names(command, "-t", "--task", metavar="T", kind="tasks", help="only these tasks")
     command.add_argument(
         "--kind", choices=KINDS, default="scores", help="scores with intervals (default), score against cost, curves"
     )

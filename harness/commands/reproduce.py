@@ -8,8 +8,16 @@ from harness.commands import arguments
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "reproduce", help="run the rows of a paper and compare them with its numbers; resumes"
+    command = arguments.command(
+        commands,
+        "reproduce",
+        "run the rows of a paper and compare them with its numbers; resumes",
+        about="Runs the rows of a paper and puts them beside its numbers, or asks its question in the micro world.",
+        examples=(
+            "harness reproduce vcrd --dry-run",
+            "harness reproduce vcrd --scale micro",
+            "harness reproduce vcrd --scale micro --set training.steps=50 -s 0",
+        ),
     )
     command.add_argument("paper", metavar="PAPER", help="a shipped paper, or a TOML file of the same form")
     command.add_argument("--only", action="append", default=[], metavar="CELL", help="one cell or task; repeatable")
@@ -20,9 +28,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         default="paper",
         help="paper: its rows on real models; micro: its question in the embedded world (default: paper)",
     )
-    command.add_argument(
-        "--seed", action="append", nargs="+", type=arguments.seed, metavar="N", help="default: the paper's"
-    )
+    arguments.seeds(command, help="training seeds (default: the paper's)")
     command.add_argument(
         "--set",
         action="append",
@@ -51,7 +57,7 @@ def call(chosen: argparse.Namespace) -> str:
     request = paper_runs.ReproduceRequest(
         scale=chosen.scale,
         only=list(dict.fromkeys(chosen.only)),
-        seeds=list(dict.fromkeys(seed for group in chosen.seed or [] for seed in group)),
+        seeds=list(dict.fromkeys(chosen.seed or [])),
         settings=chosen.settings,
         results=chosen.results,
         judge=chosen.judge,

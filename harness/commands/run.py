@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.commands import arguments
 
 if TYPE_CHECKING:
     from harness.plan import Plan, RunRequest
+    from harness.records.record import Record
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("run", help="distil a student, evaluate it, record it")
+    command = arguments.command(
+        commands,
+        "run",
+        "distil a student, evaluate it, record it",
+        about="Distils a student with each method, evaluates it on each task, and writes one record per method, seed\n"
+        "and task. What is recorded is returned as it is; what was interrupted continues.",
+        examples=(
+            "harness run -m gkd -t amc23",
+            "harness run -m gkd,vcrd -t amc23,humaneval -s 0 1 2 --control",
+            "harness run -m kd -t gsm8k@real --recipe my.toml --dry-run",
+        ),
+    )
     add_request(command)
     command.add_argument("--again", action="store_true", help="run anew even if the same is recorded; both are kept")
     command.add_argument(
@@ -40,15 +54,16 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def add_request(command: argparse.ArgumentParser) -> None:
     """Declares the arguments that a run and a sweep share."""
-    command.add_argument(
-        "--method", action="append", default=[], metavar="M", help="name, name@variant or file.py; repeatable"
+    arguments.names(
+        command, "-m", "--method", metavar="M", kind="methods", help="name, name@variant or file.py; one or several"
     )
-    command.add_argument(
+    arguments.names(
+        command,
+        "-t",
         "--task",
-        action="append",
-        default=[],
         metavar="T",
-        help="name, name@micro, name@real or file.py; repeatable",
+        kind="tasks",
+        help="name, name@micro, name@real or file.py; one or several",
     )
     command.add_argument(
         "--recipe",
@@ -58,9 +73,7 @@ def add_request(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--student", metavar="ID|DIR", help="overrides the recipe's student")
     command.add_argument("--teacher", metavar="ID|DIR", help="overrides the recipe's teacher")
-    command.add_argument(
-        "--seed", action="append", nargs="+", type=arguments.seed, metavar="N", help="one or more seeds (default: 0)"
-    )
+    arguments.seeds(command, help="one or more training seeds (default: 0)")
     command.add_argument(
         "--set",
         action="append",
@@ -76,7 +89,7 @@ def add_request(command: argparse.ArgumentParser) -> None:
         "(key_env=NAME,max_tokens=4096)",
     )
     command.add_argument(
-        "--protocol", metavar="NAME", help="a published protocol of the tasks; harness show task T lists them"
+        "--protocol", metavar="P", help="a published protocol by name or hash; harness show task T lists them"
     )
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps (default: cuda if there is one)")
     command.add_argument(
@@ -113,12 +126,40 @@ def call(chosen: argparse.Namespace) -> str:
         return ""
     if chosen.json:
         return arguments.dump({"records": records})
+    print(next_steps(plan, records), file=sys.stderr)
+    return table_of(records, plan)
+
+
+def table_of(records: Sequence[Record], plan: Plan) -> str:
+    """The table of these records alone; ``harness table`` has those of earlier runs beside them."""
     from harness.leaderboard.table import leaderboard, render
 
-    titles = [task.title for task in plan.tasks]
-    records, left_out = plan.store.all()
-    arguments.warn(left_out)
-    return render(leaderboard(records, titles, plan.store.completions), "md")
+    sections = leaderboard(records, None, plan.store.completions)
+    return render(sections, arguments.prose_format(), width=arguments.width())
+
+
+def next_steps(plan: Plan, records: Sequence[Record]) -> str:
+    """Where the records lie, and the commands that read them."""
+    from harness.leaderboard.labels import name_of
+
+    title = shlex.quote(records[0]["task"])
+    folder = (
+        ""
+        if str(plan.request.results) == arguments.default_results()
+        else f" --results {shlex.quote(str(plan.request.results))}"
+    )
+    trained = [
+        name for name in dict.fromkeys(name_of(r["method"]) for r in records if r["convention"].get("trained", True))
+    ]
+    lines = [f"recorded in {plan.store.records_dir}; the table below holds the rows of this command"]
+    if len(trained) > 1:
+        lines.append(f"  harness compare {trained[0]} {trained[1]} -t {title}{folder}")
+    lines += [
+        f"  harness table -t {title}{folder}",
+        f"  harness show {records[0]['run_id']}{folder}",
+        f"  harness board{folder}",
+    ]
+    return "\n".join(lines)
 
 
 def request_of(chosen: argparse.Namespace) -> RunRequest:
@@ -131,7 +172,7 @@ def request_of(chosen: argparse.Namespace) -> RunRequest:
         recipe=chosen.recipe,
         student=chosen.student,
         teacher=chosen.teacher,
-        seeds=[seed for group in chosen.seed or [[0]] for seed in group],
+        seeds=chosen.seed or [0],
         settings=chosen.settings,
         results=chosen.results,
         device=chosen.device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 import tempfile
 from pathlib import Path
@@ -13,8 +14,19 @@ from harness.safe_read import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("show", help="a record; or: show method|task|recipe|paper|judge|signal|metric NAME")
-    command.add_argument("what", nargs="+", metavar="RECORD|RUN_ID", help="a record file, a run id or its beginning")
+    command = arguments.command(
+        commands,
+        "show",
+        "a record; or: show method|task|recipe|paper|judge|signal|metric NAME",
+        about="Shows a record, or the card of a method, task, recipe, paper, judge, signal or metric.",
+        examples=("harness show gkd", "harness show task humaneval", "harness show RUN_ID --command"),
+    )
+    command.add_argument(
+        "what",
+        nargs="+",
+        metavar="NAME|RUN_ID",
+        help="a name of any kind, its kind before it where several have it; a run id, its beginning, or a record file",
+    )
     command.add_argument(
         "--command", action="store_true", dest="as_command", help="the harness run command that makes this record"
     )
@@ -31,23 +43,44 @@ def call(chosen: argparse.Namespace) -> str:
         return _command(chosen)
     if any(vars(verify.given_of(chosen)).values()):
         raise BadInput("--method, --task, --recipe, --student, --teacher, --judge and --device go with --command")
-    if len(chosen.what) == 2 and chosen.what[0] == "paper":
+    kind, name = _meant(chosen)
+    if kind == "paper":
         from harness.papers import tables
         from harness.records import reported
 
-        paper = reported.find(chosen.what[1], chosen.results)
-        return tables.render(paper, "json" if chosen.json else chosen.format or "text")
+        return tables.render(reported.find(name, chosen.results), "json" if chosen.json else chosen.format or "text")
     if chosen.format:
         raise BadInput("--format is for tables of papers: harness show paper NAME --format md")
-    if len(chosen.what) == 2 and chosen.what[0] in ("method", "task", "recipe", "judge", "signal", "metric"):
-        card = show.card(*chosen.what)
+    if kind is not None:
+        card = show.card(kind, name)
         return arguments.dump(card) if chosen.json else show.card_text(card)
-    if len(chosen.what) != 1:
-        raise BadInput("show takes a record, or method, task, recipe, paper, judge, signal or metric with a NAME")
     from harness.records.store import Store
 
-    record = Store(chosen.results).get(chosen.what[0])
+    try:
+        record = Store(chosen.results).get(name)
+    except BadInput as error:
+        known = [each for kind in show.KINDS for each in show.names(kind, chosen.results)]
+        near = difflib.get_close_matches(name, known, 1)
+        raise BadInput(f"{error}" + (f"; did you mean {near[0]}?" if near else "")) from None
     return arguments.dump(record) if chosen.json else show.record_text(record)
+
+
+def _meant(chosen: argparse.Namespace) -> tuple[str | None, str]:
+    """The kind and the name that are asked for; no kind for a record."""
+    from harness import show
+
+    if len(chosen.what) == 2 and chosen.what[0].removesuffix("s") in show.KINDS:
+        return chosen.what[0].removesuffix("s"), chosen.what[1]
+    if len(chosen.what) != 1:
+        raise BadInput(f"show takes a name or a run id, or one of {', '.join(show.KINDS)} and a NAME")
+    name = chosen.what[0]
+    kinds = show.kinds_of(name, chosen.results)
+    if not kinds:
+        return None, name
+    if len(kinds) > 1:
+        others = " or ".join(f"harness show {kind} {name}" for kind in kinds[1:])
+        print(f"{name} is a {kinds[0]}; for the other meaning: {others}", file=sys.stderr)
+    return kinds[0], name
 
 
 def _command(chosen: argparse.Namespace) -> str:

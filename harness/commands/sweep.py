@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from harness.commands import arguments
-from harness.commands.run import add_request, request_of
+from harness.commands.run import add_request, next_steps, request_of, table_of
 from harness.safe_read import printable
 
 if TYPE_CHECKING:
@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("sweep", help="run a grid of methods, tasks and seeds, many runs at once")
+    command = arguments.command(
+        commands,
+        "sweep",
+        "run a grid of methods, tasks and seeds, many runs at once",
+        about="Runs a grid of methods, tasks and seeds, many runs at once, into one results folder.",
+        examples=(
+            "harness sweep -m kd,gkd -t amc23,humaneval -s 0 1 2",
+            "harness sweep -m kd,gkd -t amc23 -s 0 1 --executor ray --workers 8",
+            "harness sweep -m gkd -t amc23 --executor slurm --slurm slurm_partition=gpu",
+        ),
+    )
     add_request(command)
     command.add_argument(
         "--executor", default="local", choices=("local", "ray", "slurm"), help="where to execute runs (default: local)"
@@ -76,12 +86,9 @@ def call(chosen: argparse.Namespace) -> str:
         return arguments.dump({"cells": [_told(one) for one in done]})
     if len(failed) == len(done):
         return ""
-    from harness.leaderboard.table import leaderboard, render
-
-    titles = [task.title for task in plan.tasks]
-    records, left_out = plan.store.all()
-    arguments.warn(left_out)
-    return render(leaderboard(records, titles, plan.store.completions), "md")
+    records = [plan.store.get(run_id) for one in done for run_id in one.run_ids]
+    print(next_steps(plan, records), file=sys.stderr)
+    return table_of(records, plan)
 
 
 def _executor(chosen: argparse.Namespace, plan: Plan, todo: int) -> Executor:

@@ -13,8 +13,16 @@ if TYPE_CHECKING:
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "verify", help="run a recorded row again and compare (exit 1: differs by more than seeds explain)"
+    command = arguments.command(
+        commands,
+        "verify",
+        "run a recorded row again and compare (exit 1: differs by more than seeds explain)",
+        about="Runs a recorded row again and says how far off the second score is.",
+        examples=(
+            "harness verify RUN_ID",
+            "harness verify RUN_ID --grade-only",
+            "harness verify RUN_ID --work again/ --json",
+        ),
     )
     command.add_argument("run_id", metavar="RUN_ID", help="a run id, its beginning, or a record file")
     command.add_argument(

@@ -6,6 +6,8 @@ The hash covers every prompt, so it needs the data. Two protocols with the same 
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from harness import data
@@ -22,6 +24,20 @@ def cards(name: str) -> list[dict[str, Any]]:
     """The cards of a task: its own protocol first, then the published ones. Raises BadInput for an unknown name."""
     found, world = locate(name)
     return [_card(name, found, world, protocol) for protocol in (None, *found.protocols)]
+
+
+def protocol_called(tasks: Iterable[str], word: str | None) -> str | None:
+    """The name of the protocol that ``word`` means: ``word`` itself, or that of the card whose hash it begins.
+
+    Six digits of a hash are enough. A word that is neither is returned as it is, for the task to refuse.
+    """
+    if word is None or not re.fullmatch(r"[0-9a-f]{6,}", word):
+        return word
+    for name in tasks:
+        for card in cards(name):
+            if card["hash"] and card["hash"].startswith(word):
+                return None if card["name"] == OWN else card["name"]
+    return word
 
 
 def _card(name: str, found: type[Task], world: str, protocol: str | None) -> dict[str, Any]:

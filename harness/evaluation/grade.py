@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import unused_options
 from harness.errors import BadInput
-from harness.evaluation import evaluate
+from harness.evaluation import cards, evaluate
 from harness.evaluation.benchmarks import open_task
 from harness.evaluation.sample_rows import content_of
 from harness.evaluation.samples import Samples, read
@@ -34,6 +34,7 @@ def grade(
     RunFailed when no verdict was reached.
     """
     stored_micro = STORED_MICRO.fullmatch(path.name.removesuffix(".gz").removesuffix(".jsonl")) is not None
+    protocol = cards.protocol_called([name], protocol)
     task = open_task(name, "micro" if stored_micro else "real", judge, keep, protocol)
     if stored_micro and task.data.world != "micro":
         raise BadInput(f"{path}: holds completions of the micro world, not of {task.title}; name the task with @micro")

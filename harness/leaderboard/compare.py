@@ -24,7 +24,7 @@ from harness.leaderboard.inference import LEVEL, Completions, Group
 from harness.leaderboard.row_selection import Taken
 from harness.leaderboard.rows import MICRO, alike, latest, selected
 from harness.leaderboard.views import EVERYTHING, View
-from harness.records.record import Record, note_of
+from harness.records.record import Record, measured_under, note_of
 from harness.stats import intervals
 from harness.stats.intervals import Comparison, SeedVariance
 
@@ -70,8 +70,8 @@ def compare(
 
     ``a`` and ``b`` are names as in a table, with settings where several rows have one name:
     ``gkd``, ``gkd@trl``, ``vcrd@shuffled``, ``sft:training.steps=900``. ``view`` says which budget two rows of
-    several must share. ``protocol`` is the beginning of a hash, needed where both were measured under several. Raises
-    BadInput when there is nothing to compare, or when it is not clear which rows are meant.
+    several must share. ``protocol`` is a name or the beginning of a hash, for rows that were measured under several.
+    Raises BadInput when there is nothing to compare, or when it is not clear which rows are meant.
     """
     by_task: dict[str, list[Record]] = defaultdict(list)
     for record in latest(records):
@@ -162,12 +162,12 @@ def _pair(
             f"{a} and {b} share no protocol on {title}: {a} was measured under {_listed(protocols_a)}, {b} under "
             f"{_listed(protocols_b)}; measure both under one (harness run --protocol)"
         )
-    chosen = sorted(h for h in shared if h.startswith(protocol or ""))
+    chosen = sorted({r["protocol"]["hash"] for r in (*first, *second) if measured_under(r, protocol)} & shared)
     if len(chosen) != 1:
         differs = labels.of_protocols({h: [r for r in members if r["protocol"]["hash"] == h] for h in sorted(shared)})
         choices = "; ".join(f"{h[:12]} ({words})" if words else h[:12] for h, words in differs.items())
-        what = f"no shared protocol begins with {protocol!r}" if protocol and not chosen else "several protocols fit"
-        raise BadInput(f"{title}: {what}; choose one with --protocol HASH: {choices}")
+        what = f"no shared protocol is called {protocol!r}" if protocol and not chosen else "several protocols fit"
+        raise BadInput(f"{title}: {what}; choose one with --protocol: {choices}")
     rows_a, rows_b = ([r for r in side if r["protocol"]["hash"] == chosen[0]] for side in (first, second))
     under = [r for r in members if r["protocol"]["hash"] == chosen[0]]
     all_rows = alike(under)

@@ -14,6 +14,8 @@ OF_THE_METHOD = {
     "on_policy_share", "buffer_age", "trained",
 }  # fmt: skip
 
+DIFFER = "convention cards differ beyond the methods"
+
 
 def differences(groups: Sequence[Group]) -> list[str]:
     """A line for what the trained rows of one table should share by their cards and do not, with who says what."""
@@ -28,4 +30,4 @@ def differences(groups: Sequence[Group]) -> list[str]:
         if len(by_value) > 1:
             said = " | ".join(f"{value} ({', '.join(sorted(names))})" for value, names in sorted(by_value.items()))
             found.append(f"{key} {said}")
-    return [f"convention cards differ beyond the methods: {'; '.join(found)}"] if found else []
+    return [f"{DIFFER}: {'; '.join(found)}"] if found else []

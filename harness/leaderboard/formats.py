@@ -15,15 +15,25 @@ from harness.errors import BadInput, RunFailed, unknown
 from harness.leaderboard import grid, numbers, text_tables
 from harness.leaderboard.inference import LEVEL
 from harness.leaderboard.rows import LeaderboardRow, Section
+from harness.leaderboard.terminal import terminal
 from harness.leaderboard.text_tables import MISSING, RECONSTRUCTED, Table, TableCell
 
 
-def render(sections: Sequence[Section], format: str, extra: Sequence[Table] = (), **layout: bool) -> str:
-    """The tables as ``md``, ``csv``, ``json``, ``latex`` or ``html`` text without a final line end.
+def render(
+    sections: Sequence[Section],
+    format: str,
+    extra: Sequence[Table] = (),
+    *,
+    columns: Sequence[str] = (),
+    width: int = 0,
+    **layout: bool,
+) -> str:
+    """The tables as ``md``, ``csv``, ``json``, ``latex`` or ``html`` text without a final line end, or for a terminal.
 
-    Prose formats take ``extra`` sheets below, and ``grid=True`` (all tasks on one sheet first), ``tasks=False`` (no
-    sheet a task) and ``cards=True`` (the convention card of every row). CSV and JSON hold one row per method and
-    task, or with ``tasks=False`` the grid.
+    ``columns`` chooses those of a task's table (default: all that have something to say), ``width`` is that of the
+    ``terminal``. Prose formats take ``extra`` sheets below, and ``grid=True`` (all tasks on one sheet first),
+    ``tasks=False`` (no sheet a task) and ``cards=True`` (the convention card of every row). CSV and JSON hold one row
+    per method and task, or with ``tasks=False`` the grid.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
@@ -34,8 +44,10 @@ def render(sections: Sequence[Section], format: str, extra: Sequence[Table] = ()
         return csv_text(row_dicts(sections)) if tasks else csv_text(*_flat_grid(sections))
     found = [grid_sheet(sections)] if layout.get("grid", False) and sections else []
     for section in sections if tasks or layout.get("cards", False) else []:
-        found += [_sheet(section)] if tasks else []
+        found += [_sheet(section, columns)] if tasks else []
         found += [cards_sheet(section)] if layout.get("cards", False) else []
+    if format == "terminal":
+        return terminal([*found, *extra], width) or "No records."
     return _PROSE[format]([*found, *extra]) or ("No records." if format == "md" else "")
 
 
@@ -91,6 +103,18 @@ _COLUMNS: dict[str, Callable[[LeaderboardRow], str]] = {
     "errors": lambda row: str(row.errors),
     "truncated": lambda row: str(row.truncated),
 }
+COLUMNS = tuple(_COLUMNS)
+# What a narrow terminal leaves out, the least important first.
+_LEAST = (
+    "peak memory",
+    "seconds",
+    "student tokens",
+    "generated tokens",
+    "teacher tokens",
+    "truncated",
+    "correct/total",
+)
+_LEAST += ("errors", "recovery", "seeds", "over baseline")
 _ONLY_IF_ANY = {"errors": "errors", "truncated": "truncated", "over baseline": "over_baseline", "recovery": "recovery"}
 
 
@@ -113,8 +137,10 @@ def _spent(row: LeaderboardRow, value: float) -> str:
     return "" if row.reference else numbers.amount(value)
 
 
-def _columns(section: Section) -> list[str]:
-    """The columns in which some row of the section has something to say."""
+def _columns(section: Section, asked: Sequence[str] = ()) -> list[str]:
+    """The columns asked for, or those in which some row of the section has something to say."""
+    if asked:
+        return list(asked)
 
     def speaks(name: str) -> bool:
         field = _ONLY_IF_ANY.get(name)
@@ -123,29 +149,29 @@ def _columns(section: Section) -> list[str]:
     return [name for name in _COLUMNS if speaks(name)]
 
 
-def _headings(section: Section) -> list[str]:
+def _headings(section: Section, columns: Sequence[str]) -> list[str]:
     """The columns as titled: a difference says from which method, where all rows have the same."""
     marks = {row.baseline for row in section.rows if row.baseline}
     own = {"over baseline": f"over {next(iter(marks))}"} if len(marks) == 1 else {}
-    return [own.get(name, name) for name in _columns(section)]
+    return [own.get(name, name) for name in columns]
 
 
 def _subtitle(section: Section) -> str:
     return f"{section.metric}, {section.problems} problems, protocol {section.protocol[:12]}"
 
 
-def _sheet(section: Section) -> Table:
+def _sheet(section: Section, asked: Sequence[str] = ()) -> Table:
     """Each row as cells; the score has its rank and the mark of a tie."""
-    rows = []
+    rows, columns = [], _columns(section, asked)
     for row in section.rows:
         cells = [TableCell(row.label + (RECONSTRUCTED if row.reconstruction else ""))]
-        for name in _columns(section):
+        for name in columns:
             text = _COLUMNS[name](row)
             cells.append(TableCell(text, row.rank, row.tied) if name == "score" else TableCell(text))
         rows.append(cells)
-    return Table(
-        section.title, _subtitle(section), ["method", *_headings(section)], rows, [*section.notes, *_noise(section)]
-    )
+    notes = [*section.notes, *_noise(section)]
+    least = [1 + columns.index(name) for name in _LEAST if name in columns]
+    return Table(section.title, _subtitle(section), ["method", *_headings(section, columns)], rows, notes, least=least)
 
 
 def grid_sheet(sections: Sequence[Section]) -> Table:
@@ -228,4 +254,4 @@ def _flat_grid(sections: Sequence[Section]) -> tuple[list[dict[str, Any]], list[
 
 
 _PROSE = {"md": text_tables.markdown, "latex": text_tables.latex, "html": text_tables.html}
-FORMATS = (*_PROSE, "csv", "json")
+FORMATS = (*_PROSE, "csv", "json", "terminal")

@@ -25,7 +25,10 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Table:
-    """``rows`` begin with what names them; numbers stand to the right unless ``words``."""
+    """``rows`` begin with what names them; numbers stand to the right unless ``words``.
+
+    ``least`` names the columns, by position, that a narrow terminal leaves out, the least important first.
+    """
 
     title: str
     subtitle: str
@@ -33,6 +36,7 @@ class Table:
     rows: Sequence[Sequence[TableCell]]
     notes: Sequence[str] = field(default_factory=list)
     words: bool = False
+    least: Sequence[int] = ()
 
 
 def plain(*texts: str) -> list[TableCell]:

@@ -53,6 +53,18 @@ def method_label(method: Mapping[str, Any]) -> str:
     return method["name"] if method["variant"] is None else f"{method['name']}@{method['variant']}"
 
 
+def measured_under(record: Mapping[str, Any], protocol: str | None) -> bool:
+    """Whether a record has the protocol that ``--protocol`` names: by its name, or by the beginning of a hash.
+
+    The hash is that of the record's protocol, or that of the protocol card as ``harness show task`` prints it.
+    """
+    if protocol is None:
+        return True
+    own = record["protocol"]
+    hashes = (own["hash"], str(own.get("card") or ""))
+    return protocol == own.get("name") or any(each.startswith(protocol) for each in hashes)
+
+
 def note_of(method: Mapping[str, Any]) -> str:
     """The note on a method, from the ``method`` field of a record.
 

@@ -1,0 +1,31 @@
+"""``harness completion``: the code with which a shell completes commands, options and names."""
+
+from __future__ import annotations
+
+import argparse
+
+from harness.commands import arguments
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    command = arguments.command(
+        commands,
+        "completion",
+        "print the code that makes a shell complete commands, options and names",
+        about="Prints the code that makes a shell complete commands, options, and names of methods and tasks.",
+        examples=(
+            'eval "$(harness completion bash)"',
+            'eval "$(harness completion zsh)"',
+            "harness completion fish > ~/.config/fish/completions/harness.fish",
+        ),
+    )
+    command.add_argument("shell", choices=SHELLS)
+    command.set_defaults(command=call)
+
+
+def call(chosen: argparse.Namespace) -> str:
+    import argcomplete
+
+    return argcomplete.shellcode(["harness"], shell=chosen.shell)
