@@ -1,6 +1,7 @@
 """The harness names no method and no task: what a thing is stands on its contract and in its record.
 
-Searched: every string literal and every identifier below ``harness/``, docstrings aside, for every registered name.
+Searched: every string literal and every identifier below ``harness/``, docstrings and examples of help aside, for every
+registered name.
 
 - A literal that is a name, alone or with a variant or world (``kd``, ``gkd@trl``, ``amc23@micro``), is refused, and so
   is a sentence in which a name stands as a word.
@@ -40,6 +41,10 @@ def named_in(source: str) -> list[tuple[int, str]]:
     docs = {
         id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented) and ast.get_docstring(node)
     }
+    # The examples of a command's help are documentation, too; tests/test_terminal.py parses each of them.
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "examples":
+            docs |= {id(inner) for inner in ast.walk(node.value)}
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
