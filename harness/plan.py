@@ -24,6 +24,7 @@ from harness.records.store import Store
 from harness.task import Task
 from harness.training import examples, tracking
 from harness.training.job import TrainingData, TrainingRun
+from harness.training_data import room
 from harness.types import Source
 
 LOOP = "2"  # raise whenever the same specification would train to other weights
@@ -112,7 +113,7 @@ def prepare(request: RunRequest) -> Plan:
         if any(m.needs.teacher == "signal" or m.needs.joint for m, *_ in configurations):
             models.require_same_tokenizer(student, teacher)
     # The data, then one training per (method, seed): its specification hashes everything found above.
-    data = _data(chosen, [method for method, *_ in configurations])
+    data = _data(chosen, [method for method, *_ in configurations], student, teacher)
     plan = Plan(
         request,
         chosen,
@@ -220,31 +221,48 @@ def _wants_teacher(method: Method) -> bool:
     return method.needs.teacher != "none" or method.needs.proposals
 
 
-def _data(chosen: Recipe, methods: Sequence[Method]) -> TrainingData:
+def _data(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teacher: ModelFiles | None) -> TrainingData:
     """The prompts, the labelled and the validation examples, each loaded only if some method reads it."""
     wanted = {source for method in methods for source in texts_of(method, chosen.training.steps)}
-    labelled, prompts, validation = [], [], []
-    if Source.DATA in wanted:
-        labelled = examples.load(chosen.data.labelled, chosen.data, labelled=True)
-    if wanted - {Source.DATA}:
-        prompts = examples.load(chosen.data.prompts, chosen.data, labelled=False)[: chosen.data.limit]
+    sources = chosen.data
     for method in methods:
         # Checkers come with the data, so a method that needs one cannot train on every data set.
-        if method.needs.proposals and examples.checker(chosen.data.prompts) is None:
+        if method.needs.proposals and examples.checker(sources.prompts) is None:
             without = f"--set {method.without_checker}, or " if method.without_checker else ""
             raise BadInput(
-                f"method {method.name} needs a step checker and the data {chosen.data.prompts} has none; "
+                f"method {method.name} needs a step checker and the data {sources.prompts} has none; "
                 f"use {without}the micro world's data"
             )
         # A schedule that follows the validation loss needs held-out examples.
-        if method.needs.validate_every and not validation:
-            if chosen.data.validation is None:
-                raise BadInput(
-                    f"method {method.name} follows the loss on held-out examples and recipe {chosen.name} has none; "
-                    "set data.validation"
-                )
-            validation = examples.load(chosen.data.validation, chosen.data, labelled=True)
-    return TrainingData(prompts, labelled, validation, examples.checker(chosen.data.prompts))
+        if method.needs.validate_every and sources.validation is None:
+            raise BadInput(
+                f"method {method.name} follows the loss on held-out examples and recipe {chosen.name} has none; "
+                "set data.validation"
+            )
+    # Models with a distribution of their own read whole sequences; a teacher of texts reads prompts of its own.
+    reads = any(m.needs.teacher == "signal" or m.needs.joint or m.needs.proposals for m in methods)
+    readers = [student, teacher] if reads and teacher is not None else [student]
+    longest = room.of(chosen.training.max_tokens, readers)
+    data = TrainingData([], [], checker=examples.checker(sources.prompts), longest=longest.tokens)
+    for name, source, labelled, needed in (
+        ("prompts", sources.prompts, False, bool(wanted - {Source.DATA})),
+        ("labelled", sources.labelled, True, Source.DATA in wanted),
+        ("validation", sources.validation, True, any(method.needs.validate_every for method in methods)),
+    ):
+        if not needed or source is None:
+            continue
+        pool = examples.read(source, sources, labelled=labelled, limit=sources.limit)
+        found, warning = room.fitting(pool.examples, longest, student, f"data.{name}")
+        data.warnings += [warning] if warning else []
+        if name == "prompts" and Source.TEACHER in wanted and teacher is not None:
+            found, warning = room.fitting(found, room.of(longest.tokens, [teacher]), teacher, f"data.{name}")
+            data.warnings += [warning] if warning else []
+        setattr(data, name, found)
+        data.told[name] = pool.told
+        left_out = len(pool.examples) - len(found)
+        data.facts[name] = {**pool.facts, "examples": len(found), "sha256": examples.fingerprint(found)}
+        data.facts[name] |= {"left_out": left_out} if left_out else {}
+    return data
 
 
 def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> TrainingRun:

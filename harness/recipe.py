@@ -31,14 +31,20 @@ class DataSources:
     """Prompts that only the teacher answers, and labelled examples with reference responses."""
 
     prompts: str = option(
-        "micro:prompts", "micro:prompts, a .jsonl or .json file of rows, or data:PATH below HARNESS_DATA"
+        "micro:prompts",
+        "micro:prompts, a file (.jsonl, .json, .parquet, .csv, .tsv), a folder, data:PATH below HARNESS_DATA, or "
+        "owner/name of the hub; behind commas config=, split=, revision= and first=N",
     )
     labelled: str = option("micro:labelled", "the same forms; every row needs a response")
     validation: str | None = option(None, "the same forms; held-out examples for the methods that validate")
-    prompt_field: str = option("prompt", "the field of a row that holds the prompt")
-    response_field: str = option("response", "the field of a row that holds the reference response")
-    system: str | None = option(None, "system turn put before every prompt of a file")
-    limit: int | None = option(None, "only the first n prompts", low=1)
+    prompt_field: str | None = option(None, "the column of the prompt; by default prompt, question, instruction, …")
+    response_field: str | None = option(None, "the column of the response; by default response, completion, answer, …")
+    messages_field: str | None = option(None, "the column of conversations; by default messages or conversations")
+    system: str | None = option(None, "system turn put before every prompt of a file that has none of its own")
+    empty: str = option(
+        "refuse", "rows without a prompt or an answer: refuse, or skip and count", choices=("refuse", "skip")
+    )
+    limit: int | None = option(None, "only the first n rows of prompts, of labelled and of validation data", low=1)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ from filelock import FileLock
 
 from harness.evaluation import evaluate, measurement
 from harness.launch import processes
+from harness.models.files import text_codec
 from harness.records import curves, interrupted, measured
 from harness.records.measured import Outcome
 from harness.reports.export import card
 from harness.students import obtain, train_run
+from harness.training_data import summary
 
 if TYPE_CHECKING:
     from harness.evaluation.measurement import Measurement
@@ -39,6 +41,10 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
     if not processes.leads():
         processes.follow(plan.trainings, lambda training: train_run(plan, training, lambda *_: None))
         return []
+    for warning in plan.data.warnings:
+        announce(f"warning: {warning}")
+    for line in summary.lines(plan.data, text_codec(plan.student)):
+        announce(line)
     found = []
     for training in plan.trainings:
         for task in plan.tasks:
@@ -79,6 +85,7 @@ def _measure(
     # Show the rendered prompt and its warnings before generation, because they decide a score.
     problems = evaluate.problems_of(task, evaluation.limit)
     warnings = evaluate.prompt_warnings(task, problems, generator, chosen.decoding)
+    of_data = plan.data.warnings if student.trained else []
     for warning in warnings:
         announce(f"warning: {warning}")
     if first := evaluate.first_prompt(task, problems, generator):
@@ -101,7 +108,7 @@ def _measure(
         # The record, written once.
         curves.keep(plan.store.root, training.training_id, training.label, training.seed, student.facts["curve"])
         names = {"run_id": run_id, "attempt": attempt, "supersedes": supersedes}
-        outcome = Outcome(graded, score, figures, first, [*warnings, *later], time.monotonic() - began)
+        outcome = Outcome(graded, score, figures, first, [*of_data, *warnings, *later], time.monotonic() - began)
         plan.store.add(measured.assemble(plan, training, task, chosen, student.facts, outcome) | names, graded)
         interrupted.forget_run(plan.work, run_id)
     for warning in later:

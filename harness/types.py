@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Source(StrEnum):
@@ -23,12 +23,20 @@ class Source(StrEnum):
     MIXED = "mixed"  # responses that student and teacher sampled together, see Needs.joint
 
 
+class Turn(NamedTuple):
+    """What one side says in a conversation; ``role`` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A prompt for models with and without a chat template.
 
-    With a chat template the turns ``system`` and ``user`` are rendered by it and ``prefill`` opens the
-    assistant's turn. Without one, or where ``chat`` is False, the model continues ``plain``.
+    With a chat template the turns ``system``, ``history`` and ``user`` are rendered by it and ``prefill`` opens the
+    assistant's turn. Without one, or where ``chat`` is False, the model continues ``plain``. ``history`` alternates
+    between user and assistant.
     """
 
     user: str
@@ -36,6 +44,12 @@ class Prompt:
     system: str | None = None
     prefill: str = ""
     chat: bool = True
+    history: tuple[Turn, ...] = ()
+
+    def turns(self) -> list[dict[str, str]]:
+        """The conversation up to the answer, as chat templates and servers take it."""
+        said = [Turn("system", self.system)] if self.system is not None else []
+        return [turn._asdict() for turn in (*said, *self.history, Turn("user", self.user))]
 
 
 @dataclass(frozen=True)
@@ -95,10 +109,12 @@ class Verdict:
 class Example:
     """One training prompt. ``response`` is None where only a teacher can answer it.
 
-    ``meta`` is carried to the step checker of the data (the ``verifier`` validity of vcrd).
+    ``meta`` is carried to the step checker of the data (the ``verifier`` validity of vcrd). Of a conversation the last
+    ``taught`` turns of the assistant are learnt: the response, and those before it in ``prompt.history``.
     """
 
     id: str
     prompt: Prompt
     response: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    taught: int = 1

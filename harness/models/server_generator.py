@@ -37,9 +37,7 @@ class ServerGenerator:
         """The turns as JSON after ``chat:``, or the plain text after ``text:``."""
         if not prompt.chat:
             return TEXT + prompt.plain
-        turns = [{"role": "user", "content": prompt.user}]
-        if prompt.system is not None:
-            turns.insert(0, {"role": "system", "content": prompt.system})
+        turns = prompt.turns()
         if prompt.prefill:
             turns.append({"role": "assistant", "content": prompt.prefill})
         return CHAT + json.dumps(turns, ensure_ascii=False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
 from harness.errors import BadInput
 from harness.models import token_text
-from harness.types import Prompt
+from harness.types import Example, Prompt, Turn
 
 
 class TextCodec:
@@ -26,16 +27,12 @@ class TextCodec:
         if not prompt.chat:  # encode() leaves the begin-of-sequence token to the template, which is not used here
             begins = self.tokenizer("a")["input_ids"][:1] == [self.tokenizer.bos_token_id]
             return (self.tokenizer.bos_token if begins else "") + prompt.plain
-        turns = [{"role": "user", "content": prompt.user}]
-        if prompt.system is not None:
-            turns.insert(0, {"role": "system", "content": prompt.system})
         try:
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            text = self.tokenizer.apply_chat_template(prompt.turns(), tokenize=False, add_generation_prompt=True)
         except Exception as error:  # jinja errors of the template's own raise_exception, e.g. "no system role"
             if prompt.system is None:
                 raise BadInput(f"the model's chat template refuses a user turn: {error}") from None
-            merged = Prompt(user=f"{prompt.system}\n\n{prompt.user}", plain=prompt.plain, prefill=prompt.prefill)
-            return self.render(merged)
+            return self.render(_merged(prompt))
         # With a model that thinks first, a prefill would end up inside its thoughts.
         return text if self.thinks else text + prompt.prefill
 
@@ -54,7 +51,51 @@ class TextCodec:
         ids = token_text.response_ids(self.tokenizer, prompt, text)
         return (*ids, self.end_id) if ended else ids
 
+    def example_ids(self, example: Example) -> tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...] | None]:
+        """Token ids of a labelled example: its prompt, what follows it, and which of the latter are learnt.
+
+        None means all of them. Of a conversation with several learnt turns, what follows begins with the first of
+        these, and the turns of the user between them are not learnt. An earlier turn is learnt with the ids that the
+        template gives it, its end included, and only where they stand behind the ids that would ask for it. A template
+        that writes an earlier turn differently (some drop its thoughts) makes it a part of the prompt.
+        """
+        assert example.response is not None, "labelled examples have responses"
+        prompt = tuple(self.encode(self.render(example.prompt)))
+        response = self.response_ids(prompt, example.response, ended=True)
+        spans = self._earlier_answers(example, prompt) if example.taught > 1 else []
+        if not spans:
+            return prompt, response, None
+        first = spans[0].start
+        learnt = [any(place in span for span in spans) for place in range(first, len(prompt))]
+        return prompt[:first], (*prompt[first:], *response), (*learnt, *[True] * len(response))
+
+    def _earlier_answers(self, example: Example, prompt: Sequence[int]) -> list[range]:
+        """Where the learnt turns before the response stand in the ids of the prompt, in their order."""
+        if not self.tokenizer.chat_template:
+            return []
+        history, whole, found = example.prompt.history, self.render(example.prompt), []
+        end = self.tokenizer.decode([self.end_id])
+        answers = [i for i, turn in enumerate(history) if turn.role == "assistant"]
+        for i in answers[-(example.taught - 1) :]:
+            asked = self.render(replace(example.prompt, history=history[: i - 1], user=history[i - 1].content))
+            close = whole.find(end, len(asked) + len(history[i].content.strip()))
+            if not whole.startswith(asked) or close < 0:
+                continue
+            before, through = self.encode(asked), self.encode(whole[: close + len(end)])
+            if tuple(before) == tuple(prompt[: len(before)]) and tuple(through) == tuple(prompt[: len(through)]):
+                found.append(range(len(before), len(through)))
+        return found
+
     @property
     def end_id(self) -> int:
         """The token that ends a response in training: the template's end of a turn, else the end of sequence."""
         return self.tokenizer.eos_token_id if self.turn_end is None else self.turn_end
+
+
+def _merged(prompt: Prompt) -> Prompt:
+    """The prompt with its system text in front of the first turn of the user, for templates without system turns."""
+    if not prompt.history:
+        return replace(prompt, user=f"{prompt.system}\n\n{prompt.user}", system=None)
+    first, *rest = prompt.history
+    opened = Turn(first.role, f"{prompt.system}\n\n{first.content}")
+    return replace(prompt, system=None, history=(opened, *rest))

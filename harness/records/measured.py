@@ -95,6 +95,7 @@ def assemble(
         },
         "first_prompt": outcome.first_prompt,
         "request": request(plan, training, task),
+        **({"data": _data(plan, training)} if training.spec.get("loop") else {}),
         "convention": convention.card(plan, training, facts),
         "provenance": provenance.collect(plan.device),
         "warnings": list(outcome.warnings),
@@ -110,6 +111,11 @@ def request(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:
         "recipe": _portable(plan.request.recipe),
         "settings": ["=".join(map(_portable, setting.split("=", 1))) for setting in plan.request.settings],
     }
+
+
+def _data(plan: Plan, training: TrainingRun) -> dict[str, Any]:
+    """What the training read, as its specification hashes it: source, columns, counts."""
+    return {name: facts for name, facts in plan.data.facts.items() if training.spec.get(name)}
 
 
 def _portable(word: str) -> str:

@@ -186,7 +186,7 @@ def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) ->
         *_trust(spec, chosen),
         *_evaluation_settings(protocol, task, chosen, name),
     ]
-    settings += _data_limit(spec, chosen) if not any(s.startswith("data.limit=") for s in settings) else []
+    settings += _data_bounds(spec, chosen)
     student, teacher = _models(record, method, chosen)
     request = RunRequest(
         methods=[word],
@@ -278,18 +278,33 @@ def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe,
     ]
 
 
-def _data_limit(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """``data.limit`` where the prompts of the record are another beginning of the recipe's file than its own."""
-    if not spec.get("prompts"):
+def _data_bounds(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
+    """``first=N`` of the data where the record read another beginning of it than ``chosen`` does.
+
+    Records before 0.3 limited the prompts alone, so a limit that a record names may have to be taken back.
+    """
+    found, same = [], True
+    for name in ("prompts", "labelled"):
+        if not spec.get(name):
+            continue
+        source = getattr(chosen.data, name)
+        whole = source.rpartition(",first=")[0] or source
+        try:
+            pool, own = (
+                examples.load(asked, chosen.data, labelled=name == "labelled", limit=limit)
+                for asked, limit in ((whole, None), (source, chosen.data.limit))
+            )
+        except BadInput:
+            continue  # the plan says so in its own words
+        if (used := examples.beginning(pool, spec[name])) is None:
+            continue
+        same &= used == len(own)
+        last = pool[used - 1].id
+        rows = int(last) if last.isdigit() else used  # rows that were skipped count too
+        found.append(f"data.{name}={whole}" + (f",first={rows}" if used < len(pool) else ""))
+    if same:
         return []
-    try:
-        prompts = examples.load(chosen.data.prompts, chosen.data, labelled=False)
-    except BadInput:
-        return []  # the plan says so in its own words
-    used = examples.beginning(prompts, spec["prompts"])
-    if used is None or used == min(chosen.data.limit or len(prompts), len(prompts)):
-        return []
-    return [_setting("data.limit", used if used < len(prompts) else None)]
+    return [*found, "data.limit=none"] if chosen.data.limit else found
 
 
 def _models(record: Record, method: Method, chosen: Recipe) -> tuple[str | None, str | None]:

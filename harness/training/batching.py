@@ -18,7 +18,11 @@ from harness.types import Source
 
 @dataclass(frozen=True)
 class TrainingSequence:
-    """A prompt and a response as token ids. ``response`` carries its end-of-sequence token, if it ended."""
+    """A prompt and a response as token ids. ``response`` carries its end-of-sequence token, if it ended.
+
+    ``learnt`` marks the tokens of the response that have an objective; None means all of them. Only a conversation with
+    several learnt turns has others: the turns of the user between them.
+    """
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
@@ -29,6 +33,13 @@ class TrainingSequence:
     place: int = 0  # in the optimizer step, over all processes
     made: int | None = None  # the step that sampled the response; None where no step did
     cut: bool = False  # whether the response was longer
+    learnt: tuple[bool, ...] | None = None
+
+    @property
+    def places(self) -> Seq[int]:
+        """The places in the response of the tokens that have an objective."""
+        every = range(len(self.response))
+        return every if self.learnt is None else [place for place in every if self.learnt[place]]
 
 
 @dataclass
@@ -40,8 +51,8 @@ class Batch:
     row: Tensor  # [N] sequence of the response token
     column: Tensor  # [N] column of the hidden state that predicts it
     labels: Tensor  # [N]
-    position: Tensor  # [N] 0-based place in the response
-    length: Tensor  # [N] length of the token's response
+    position: Tensor  # [N] 0-based place among the response tokens of the sequence
+    length: Tensor  # [N] response tokens of the token's sequence
     segment_id: Tensor  # [N]
     segment_list: list[int]  # segment_id on the host, for cutting chunks
     sampler_log_prob: Tensor | None  # [N]
@@ -80,19 +91,21 @@ def collate(
         size = len(s.prompt) + len(s.response)
         ids[i, :size] = torch.tensor(s.prompt + s.response)
         mask[i, :size] = 1
-    lengths = torch.tensor([len(s.response) for s in sequences])
+    chosen = [(s, i) for s in sequences for i in s.places]  # the N tokens with an objective
+    lengths = torch.tensor([len(s.places) for s in sequences])
     row = torch.repeat_interleave(torch.arange(len(sequences)), lengths)
     position = torch.cat([torch.arange(n) for n in lengths.tolist()])
+    place = torch.tensor([i for _, i in chosen], dtype=torch.long)
     # The hidden state before a token predicts it, hence the -1.
-    column = torch.tensor([len(s.prompt) for s in sequences])[row] + position - 1
+    column = torch.tensor([len(s.prompt) for s in sequences])[row] + place - 1
     labels = ids[row, column + 1]
-    segment_id = _segments(labels, position, ends)
+    segment_id = _segments(labels, place, ends)
     log_probs = validity = None
     if any(s.log_probs is not None for s in sequences):
-        log_probs = torch.tensor([p for s in sequences for p in s.log_probs or [float("nan")] * len(s.response)])
+        log_probs = torch.tensor([s.log_probs[i] if s.log_probs else float("nan") for s, i in chosen])
     if any(s.validity is not None for s in sequences):
         nothing = (float("nan"), float("nan"))
-        validity = torch.tensor([v for s in sequences for v in s.validity or [nothing] * len(s.response)])
+        validity = torch.tensor([s.validity[i] if s.validity else nothing for s, i in chosen])
     return Batch(
         ids=ids.to(device),
         mask=mask.to(device),
@@ -112,12 +125,12 @@ def collate(
     )
 
 
-def _segments(labels: Tensor, position: Tensor, ends: Tensor | None) -> Tensor:
-    """[N] consecutive segment numbers: a segment ends with its sequence or with a token that ends one."""
+def _segments(labels: Tensor, place: Tensor, ends: Tensor | None) -> Tensor:
+    """[N] consecutive segment numbers: a segment ends with its turn or with a token that ends one."""
     if ends is None:
         return torch.arange(len(labels))
-    begins = position == 0
-    begins[1:] |= ends[labels[:-1]]
+    begins = torch.ones(len(labels), dtype=torch.bool)
+    begins[1:] = (place[1:] != place[:-1] + 1) | ends[labels[:-1]]
     return begins.long().cumsum(0) - 1
 
 

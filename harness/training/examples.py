@@ -1,54 +1,71 @@
-"""Training prompts: from the micro world or from a file of rows, always as :class:`harness.types.Example`."""
+"""Training prompts: from the micro world or from rows of any source, always as :class:`harness.types.Example`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import safe_read
-from harness.data import parse
 from harness.errors import BadInput
 from harness.recipe import DataSources
-from harness.types import Example, Prompt
+from harness.training_data import columns, source
+from harness.types import Example
 
 MICRO = "micro:"
-BELOW_DATA = "data:"
 
 
-def load(name: str, sources: DataSources, *, labelled: bool) -> list[Example]:
-    """The examples that ``name`` leads to. Raises BadInput with file and line; ``labelled`` demands responses."""
+@dataclass(frozen=True)
+class ExamplePool:
+    """The examples of one source. ``told`` says in words what was read; ``facts`` are for the record."""
+
+    examples: list[Example] = field(default_factory=list)
+    told: str = ""
+    facts: Mapping[str, str | int | None] = field(default_factory=dict)
+
+
+def load(name: str, sources: DataSources, *, labelled: bool, limit: int | None = None) -> list[Example]:
+    """The examples of :func:`read`."""
+    return read(name, sources, labelled=labelled, limit=limit).examples
+
+
+def read(name: str, sources: DataSources, *, labelled: bool, limit: int | None = None) -> ExamplePool:
+    """The first ``limit`` examples that ``name`` leads to. Raises BadInput with file and row.
+
+    ``labelled`` demands responses.
+    """
     if name.startswith(MICRO):
-        from harness.micro.world import examples
-
-        return examples(name.removeprefix(MICRO))
-    path = Path(name)
-    if name.startswith(BELOW_DATA):
-        root = os.environ.get("HARNESS_DATA")
-        if not root:
-            raise BadInput(f"{name} is below HARNESS_DATA, which is not set; set it, or give a file")
-        path = Path(root) / name.removeprefix(BELOW_DATA)
-    try:
-        content = safe_read.content(path, safe_read.LARGE)
-    except BadInput as error:
-        raise BadInput(f"training prompts {name}: {error}") from None
-    found = []
-    for number, row in enumerate(parse(content, path), 1):
-        prompt, response = row.get(sources.prompt_field), row.get(sources.response_field)
-        if not isinstance(prompt, str) or not prompt:
-            raise BadInput(f"{path}: row {number} has no text under {sources.prompt_field!r}; set data.prompt_field")
-        if labelled and not isinstance(response, str):
-            raise BadInput(
-                f"{path}: row {number} has no text under {sources.response_field!r}; set data.response_field"
-            )
-        asked = Prompt(user=prompt, plain=prompt, system=sources.system)
-        found.append(Example(str(number), asked, response if labelled else None, {}))
+        return _generated(name, limit)
+    rows = source.open_rows(name, limit)
+    if not rows.rows:
+        raise BadInput(f"training data {name}: holds no rows")
+    fields = columns.choose(rows, sources, labelled=labelled)
+    found = list(columns.examples(rows, fields, sources, labelled=labelled))
     if not found:
-        raise BadInput(f"training prompts {name}: the file holds no rows")
-    return found
+        raise BadInput(f"training data {name}: every row is empty")
+    skipped = len(rows.rows) - len(found)
+    opened = "".join(f", {key} {value}" for key, value in rows.facts.items() if value is not None)
+    opened += f", {skipped} empty rows skipped" if skipped else ""
+    facts = {"source": _portable(name), "columns": fields.told(), **rows.facts}
+    facts |= {"skipped": skipped} if skipped else {}
+    return ExamplePool(found, f"{rows.name}{opened}, from {fields.told()}", facts)
+
+
+def _generated(name: str, limit: int | None) -> ExamplePool:
+    """The micro world's split, or its beginning."""
+    from harness.micro.world import examples
+
+    address = source.parse(name)
+    address.without("config", "split", "revision")
+    bound = min((n for n in (limit, address.first) if n is not None), default=None)
+    return ExamplePool(examples(address.name.removeprefix(MICRO))[:bound], f"{name}, generated", {"source": name})
+
+
+def _portable(name: str) -> str:
+    """A source without the folders of this machine."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
@@ -65,7 +82,9 @@ def _fingerprints(examples: Sequence[Example]) -> Iterator[str]:
     """The fingerprint of every beginning, the shortest first."""
     digest = hashlib.sha256()
     for e in examples:
-        digest.update(json.dumps([e.id, e.prompt.system, e.prompt.user, e.prompt.plain, e.response]).encode())
+        # What only conversations have is added for them alone, which keeps the fingerprints of single turns.
+        more = [e.prompt.history, e.taught] if e.prompt.history else []
+        digest.update(json.dumps([e.id, e.prompt.system, e.prompt.user, e.prompt.plain, e.response, *more]).encode())
         yield digest.hexdigest()
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # a plan is made without torch
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, details
 
 
-@dataclass(frozen=True)
+@dataclass
 class TrainingData:
     """The examples of a recipe; a list is empty where no method of the plan reads it."""
 
@@ -28,6 +28,10 @@ class TrainingData:
     labelled: list[Example]
     validation: list[Example] = field(default_factory=list)
     checker: Checker | None = None  # scores a proposed step of the text, where the data comes with one
+    longest: int | None = None  # tokens of a sequence, where a context bounds them; training.max_tokens bounds them too
+    told: dict[str, str] = field(default_factory=dict)  # what was read for each list, in words
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # and as records keep it
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass

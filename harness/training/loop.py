@@ -116,7 +116,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
             if unknown := set(asked) - texts:
                 said = f"asks for {', '.join(unknown)} text, which {UNPREPARED}"
                 raise method_contract.broken(method, "sources", said)
-        sequences = [s for s in rollouts.collect(step, asked, cost) if s.response]
+        sequences = [s for s in rollouts.collect(step, asked, cost) if s.places]
         if not sequences:
             full = f"the prompts fill training.max_tokens={settings.max_tokens}"
             raise RunFailed(f"step {index}: no sequence has a response: {full}; raise it")

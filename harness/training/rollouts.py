@@ -43,6 +43,8 @@ class Rollouts:
     ):
         self.student, self.data, self.sampling, self.seed = student, job.data, job.recipe.rollout, job.run.seed
         self.batch, self.max_tokens = job.recipe.training.batch, job.recipe.training.max_tokens
+        if job.data.longest is not None:
+            self.max_tokens = min(self.max_tokens, job.data.longest)
         self.capacity, self.full = job.method.needs.replay, job.method.needs.full
         self.per_epoch, self.steps = job.method.needs.redraw == "epoch", job.recipe.training.steps
         self.process, self.processes = process, processes
@@ -55,8 +57,8 @@ class Rollouts:
         self.ahead: dict[int, TrainingSequence] = {}  # this process' responses to train on later
         self.drawn = 0  # places of the run whose responses are sampled, on all processes, with ``Needs.redraw``
         self._how: Mixture | Speculation | None = job.method.needs.joint
-        self._encoded: dict[tuple[bool, int], tuple[int, ...]] = {}
-        self._responses: dict[int, tuple[int, ...]] = {}
+        self._encoded: dict[int, tuple[int, ...]] = {}
+        self._labelled: dict[int, tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...] | None]] = {}
 
     def draw(self, step: int) -> float:
         """Uniform in [0, 1), the same on every process."""
@@ -94,11 +96,10 @@ class Rollouts:
         """The sequence of example ``i`` of a fixed source: its reference response or the teacher's answer."""
         if source is Source.TEACHER:
             return self._sequence(i, self.teacher_texts[i], source)
-        if i not in self._responses:
-            prompt, text = self._prompt(i, True), self.data.labelled[i].response
-            assert text is not None, "labelled examples have responses"
-            self._responses[i] = self.student.response_ids(prompt, text, ended=True)
-        return self._sequence(i, self._responses[i], source)
+        if i not in self._labelled:
+            self._labelled[i] = self.student.example_ids(self.data.labelled[i])
+        prompt, response, learnt = self._labelled[i]
+        return self._sequence(i, response, source, prompt=prompt, learnt=learnt)
 
     def fixed_size(self, source: Source) -> int:
         """The number of sequences that :meth:`fixed` has of a source."""
@@ -162,7 +163,7 @@ class Rollouts:
         """Responses to the examples ``chosen``, sampled now."""
         decoding = Decoding(self.sampling.temperature, self.sampling.top_p, self.sampling.max_new_tokens)
         seeds = [stable_seed(self.seed, step.index, self.data.prompts[i].id) for i in chosen]
-        prompts = [self._prompt(i, False) for i in chosen]
+        prompts = [self._prompt(i) for i in chosen]
         made: list[Generated]
         with self.gathered():
             if source is Source.MIXED:
@@ -190,21 +191,33 @@ class Rollouts:
         return [dataclasses.replace(s, source=Source.REPLAY) for s in chosen[self.process :: self.processes]]
 
     def _sequence(
-        self, i: int, response: tuple[int, ...], source: Source, log_probs=None, made: int | None = None
+        self,
+        i: int,
+        response: tuple[int, ...],
+        source: Source,
+        log_probs: tuple[float, ...] | None = None,
+        made: int | None = None,
+        prompt: tuple[int, ...] | None = None,
+        learnt: tuple[bool, ...] | None = None,
     ) -> TrainingSequence:
-        prompt = self._prompt(i, source is Source.DATA)
+        prompt = self._prompt(i) if prompt is None else prompt
         room = max(self.max_tokens - len(prompt), 0)
-        whole = len(response) <= room
         return TrainingSequence(
-            prompt, response[:room], source, i, log_probs and log_probs[:room], made=made, cut=not whole
+            prompt,
+            response[:room],
+            source,
+            i,
+            log_probs and log_probs[:room],
+            made=made,
+            cut=len(response) > room,
+            learnt=learnt and learnt[:room],
         )
 
-    def _prompt(self, i: int, labelled: bool) -> tuple[int, ...]:
-        key = (labelled, i)
-        if key not in self._encoded:
-            example = (self.data.labelled if labelled else self.data.prompts)[i]
-            self._encoded[key] = tuple(self.student.encode(self.student.render(example.prompt)))
-        return self._encoded[key]
+    def _prompt(self, i: int) -> tuple[int, ...]:
+        """The ids of an unlabelled prompt."""
+        if i not in self._encoded:
+            self._encoded[i] = tuple(self.student.encode(self.student.render(self.data.prompts[i].prompt)))
+        return self._encoded[i]
 
 
 def _plain(sequence: TrainingSequence) -> dict[str, Any]:

@@ -42,8 +42,9 @@ class SignalCache:
         self.lengths, self.read_tokens = [], 0
         for i in range(size):
             sequence = text(i)
-            digest.update(json.dumps([sequence.prompt, sequence.response]).encode())
-            self.lengths.append(len(sequence.response))
+            learnt = [] if sequence.learnt is None else [sequence.learnt]
+            digest.update(json.dumps([sequence.prompt, sequence.response, *learnt]).encode())
+            self.lengths.append(len(sequence.places))
             self.read_tokens += len(sequence.prompt) + len(sequence.response)
         self.key, self.text, self.size = digest.hexdigest(), text, size
         self.folder, self.facts = folder / self.key[:24], {"format": FORMAT, "key": self.key, **facts}

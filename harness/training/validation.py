@@ -47,6 +47,5 @@ class Validation:
 
 
 def _sequence(example: Example, place: int, speaker: Generator) -> Text:
-    assert example.response is not None, "validation examples have responses"
-    prompt = tuple(speaker.encode(speaker.render(example.prompt)))
-    return Text(prompt, speaker.response_ids(prompt, example.response, ended=True), Source.DATA, place, place=place)
+    prompt, response, learnt = speaker.example_ids(example)
+    return Text(prompt, response, Source.DATA, place, place=place, learnt=learnt)

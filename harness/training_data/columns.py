@@ -1,0 +1,234 @@
+"""Reads rows as examples: which columns hold what, and what a conversation must look like.
+
+    prompt, response              text, by these names, by common other names, or by the names that a recipe gives
+    instruction, input, output    Alpaca's; the input stands below the instruction
+    prompt, completion            lists of turns {"role", "content"}, TRL's conversational form
+    messages                      a conversation; all of the assistant's turns are learnt
+
+Common names are taken only where one is there: what can be read in two ways is refused with the setting that decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from harness.errors import BadInput
+from harness.recipe import DataSources
+from harness.training_data.source import Rows, each
+from harness.types import Example, Prompt, Turn
+
+PROMPTS = ("prompt", "question", "instruction", "problem", "query")  # the first wins, the others are alike
+RESPONSES = ("response", "completion", "answer", "output", "solution")
+CHATS = ("messages", "conversations")
+ALPACA, BELOW = "instruction", "input"
+ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user"}
+ROLES |= {"assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant"}
+KEYS = (("role", "content"), ("from", "value"))  # of a turn: today's names, and ShareGPT's
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The columns to read. ``messages`` stands for all others; ``response`` is None where none is read."""
+
+    messages: str | None = None
+    prompt: str | None = None
+    below: str | None = None
+    response: str | None = None
+
+    def told(self) -> str:
+        """The columns in words."""
+        return " and ".join(f for f in (self.messages, self.prompt, self.below, self.response) if f)
+
+
+def choose(rows: Rows, sources: DataSources, *, labelled: bool) -> Fields:
+    """The columns that hold prompts and, if ``labelled``, responses. Raises BadInput where that is open."""
+    if sources.messages_field and (sources.prompt_field or sources.response_field):
+        raise BadInput("data.messages_field stands for prompt and response: leave out the other two, or this one")
+    for name, key in (
+        (sources.messages_field, "messages_field"),
+        (sources.prompt_field, "prompt_field"),
+        (sources.response_field if labelled else None, "response_field"),
+    ):
+        if name and name not in rows.columns and name.partition(".")[0] not in rows.columns:
+            raise BadInput(f"{rows.name}: no column {name!r}, only {_list(rows.columns)}; set data.{key}")
+    if sources.messages_field:
+        return Fields(messages=sources.messages_field)
+    chats = [] if sources.prompt_field or sources.response_field else [c for c in CHATS if c in rows.columns]
+    prompts = [c for c in PROMPTS if c in rows.columns]
+    prompts = prompts[:1] if prompts[:1] == list(PROMPTS[:1]) else prompts
+    if len(chats) > 1 or (chats and prompts):
+        raise _open(rows, [*chats, *prompts], f"data.messages_field={chats[0]} or data.prompt_field=NAME")
+    if chats:
+        return Fields(messages=chats[0])
+    prompt = sources.prompt_field or _only(rows, prompts, PROMPTS, "prompts", "data.prompt_field")
+    response = None
+    if labelled:
+        found = [c for c in RESPONSES if c in rows.columns and c != prompt]
+        found = found[:1] if found[:1] == list(RESPONSES[:1]) else found
+        response = sources.response_field or _only(rows, found, RESPONSES, "responses", "data.response_field")
+    return Fields(prompt=prompt, below=BELOW if prompt == ALPACA and BELOW in rows.columns else None, response=response)
+
+
+def _only(rows: Rows, found: Sequence[str], names: Sequence[str], what: str, key: str) -> str:
+    if not found:
+        raise BadInput(f"{rows.name}: no column of {what} ({_list(names)}), only {_list(rows.columns)}; set {key}")
+    if len(found) > 1:
+        raise _open(rows, found, f"{key}=NAME")
+    return found[0]
+
+
+def _open(rows: Rows, found: Sequence[str], keys: str) -> BadInput:
+    return BadInput(f"{rows.name}: the columns {' and '.join(found)} can both be meant; set {keys}")
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names) if names else "none"
+
+
+class Empty(BadInput):
+    """A row without a prompt, or without the answer that is asked of it."""
+
+
+def examples(rows: Rows, fields: Fields, sources: DataSources, *, labelled: bool) -> Iterator[Example]:
+    """The examples of the rows, numbered from 1. Raises BadInput with file and row for one that is none.
+
+    With ``data.empty = "skip"`` a row is also skipped for the answer that only labelled data would read, so that both
+    pools of one file stay alike.
+    """
+    skips, answer = sources.empty == "skip", None
+    if skips and not labelled and not fields.messages:
+        with contextlib.suppress(BadInput):  # a file without answers
+            answer = choose(rows, sources, labelled=True).response
+    for number, row in each(rows):
+        reading = _Row(rows.name, number, row, sources.system)
+        try:
+            if fields.messages:
+                yield reading.conversation(fields.messages, labelled)
+            else:
+                if answer is not None and _is_empty(reading.at(answer)):
+                    continue
+                yield reading.pair(fields)
+        except Empty as error:
+            if not skips:
+                raise BadInput(f"{error}; mend the row, or set data.empty=skip") from None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row being read."""
+
+    file: str
+    number: int
+    row: Mapping[str, Any]
+    system: str | None
+
+    def pair(self, fields: Fields) -> Example:
+        """A prompt, and its response if one is read; each is text or a list of turns."""
+        assert fields.prompt is not None
+        asked = self.at(fields.prompt)
+        if isinstance(asked, list):
+            turns = self._turns(asked, fields.prompt)
+            if turns[-1].role != "user":
+                self._refuse(f"ends with a turn of the {turns[-1].role} under {fields.prompt!r}, not of the user")
+        else:
+            text = self._text(asked, f"under {fields.prompt!r}")
+            below = self.at(fields.below) if fields.below else None
+            if below is not None and not isinstance(below, str):
+                self._refuse(f"holds {_kind(below)} under {fields.below!r}, not text")
+            turns = [Turn("user", f"{text}\n\n{below}" if below and below.strip() else text)]
+        if fields.response is None:
+            return self._example(turns, [])
+        answer = self.at(fields.response)
+        if not isinstance(answer, list):
+            return self._example(turns, [Turn("assistant", self._text(answer, f"under {fields.response!r}"))])
+        answers = self._turns(answer, fields.response, first="assistant")
+        if answers[-1].role != "assistant":
+            self._refuse(f"ends with a turn of the {answers[-1].role} under {fields.response!r}: no answer to learn")
+        return self._example(turns, answers)
+
+    def conversation(self, field: str, labelled: bool) -> Example:
+        """A conversation: all of the assistant's turns are learnt, or the last one is left to be written."""
+        value = self.at(field)
+        if not isinstance(value, list):
+            self._missing(value, f"under {field!r}", "a list of turns")
+        turns = self._turns(value, field)
+        if not labelled:
+            return self._example(turns[:-1] if turns[-1].role == "assistant" else turns, [])
+        if turns[-1].role != "assistant":
+            self._refuse("ends with a turn of the user: no answer to learn")
+        first = next(i for i, turn in enumerate(turns) if turn.role == "assistant")
+        return self._example(turns[:first], turns[first:])
+
+    def _example(self, asked: Sequence[Turn], answers: Sequence[Turn]) -> Example:
+        """The last answer is the response; the turns before it are its prompt."""
+        before = [*asked, *answers[:-1]]
+        system = before.pop(0).content if before[0].role == "system" else self.system
+        *history, last = before
+        plain = last.content
+        if history:  # without a template the roles are written out, so that who said what is not lost
+            plain = "".join(f"{turn.role.capitalize()}: {turn.content}\n\n" for turn in before) + "Assistant:"
+        prompt = Prompt(user=last.content, plain=plain, system=system, history=tuple(history))
+        taught = max(1, sum(turn.role == "assistant" for turn in answers))
+        return Example(str(self.number), prompt, answers[-1].content if answers else None, {}, taught)
+
+    def _turns(self, value: Sequence[Any], field: str, first: str = "user") -> list[Turn]:
+        """Turns that alternate from ``first`` on, behind a system turn if there is one."""
+        found: list[Turn] = []
+        for place, turn in enumerate(value, 1):
+            found.append(self._turn(turn, f"in turn {place} under {field!r}"))
+        speaking = found[1:] if found and found[0].role == "system" and first == "user" else found
+        if not speaking:
+            raise Empty(f"{self.file}: row {self.number} has no turns under {field!r}")
+        for place, turn in enumerate(speaking):
+            wanted = first if place % 2 == 0 else {"user": "assistant", "assistant": "user"}[first]
+            if turn.role != wanted:
+                self._refuse(f"has a turn of the {turn.role} under {field!r} where one of the {wanted} is wanted")
+        return found
+
+    def _turn(self, turn: Any, where: str) -> Turn:
+        if not isinstance(turn, Mapping):
+            self._refuse(f"holds {_kind(turn)} {where}, not an object with role and content")
+        role, content = next((pair for pair in KEYS if turn.get(pair[0]) is not None), KEYS[0])
+        said, text = turn.get(role), turn.get(content)
+        if said not in ROLES:
+            self._refuse(f"has the role {said!r:.30} {where}; known are {', '.join(ROLES)}")
+        if isinstance(text, list):  # parts, as models that see images have them
+            parts = [p.get("text") for p in text if isinstance(p, Mapping) and p.get("type") == "text"]
+            if len(parts) < len(text) or not all(isinstance(part, str) for part in parts):
+                self._refuse(f"has a part that is not text {where}")
+            text = "".join(parts)
+        return Turn(ROLES[said], self._text(text, where))
+
+    def at(self, field: str) -> Any:
+        """The value under a column, or along a path of columns with dots."""
+        if field in self.row:
+            return self.row[field]
+        value: Any = self.row
+        for part in field.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
+    def _text(self, value: Any, where: str) -> str:
+        if not isinstance(value, str) or not value.strip():
+            self._missing(value, where, "text")
+        return value
+
+    def _missing(self, value: Any, where: str, wanted: str) -> NoReturn:
+        if _is_empty(value):
+            raise Empty(f"{self.file}: row {self.number} has no text {where}")
+        self._refuse(f"holds {_kind(value)} {where}, not {wanted}")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise BadInput(f"{self.file}: row {self.number} {what}")
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == [] or (isinstance(value, str) and not value.strip())
+
+
+def _kind(value: Any) -> str:
+    names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return "nothing" if value is None else names.get(type(value), type(value).__name__)

@@ -1,0 +1,277 @@
+"""Opens a source of training rows: a file, a folder, or a data set of the hub.
+
+    prompts.jsonl                                      .json, .jsonl, .parquet, .csv or .tsv, the text ones also .gz
+    data:gsm8k/train.jsonl                             the same below HARNESS_DATA
+    my_dataset/                                        written by save_to_disk, or a folder of data files
+    owner/name,config=main,split=train,revision=SHA    a data set of the hub, through the datasets library
+    ...,first=1000                                     of any source only the first rows
+
+JSON and CSV are read here, because a message names the file and the row; everything else goes through ``datasets`` and
+``pyarrow``. No code of a data set is ever run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from harness import safe_read
+from harness.data import json_lines
+from harness.errors import BadInput, unknown
+
+BELOW_DATA = "data:"
+SETTINGS = ("config", "split", "revision", "first")
+KINDS = (".json", ".jsonl", ".parquet", ".csv", ".tsv")
+DEFAULT_SPLIT = "train"
+_LONGEST_CELL = 2**31 - 1  # of a CSV file; Python's own limit of 131,072 characters is below a long answer
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a source, in order. ``name`` stands in messages; ``facts`` say what was opened."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: Sequence[Mapping[str, Any]]
+    facts: Mapping[str, str | int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Address:
+    """A source as a recipe writes it, taken apart."""
+
+    name: str
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    first: int | None = None
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether the name can only be that of a data set of the hub."""
+        return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", self.name)) and kind_of(self.name) is None
+
+    def without(self, *names: str) -> None:
+        """Raises BadInput for a setting that this source does not take."""
+        for name in names:
+            if getattr(self, name) is not None:
+                raise BadInput(f"training data {self.name}: {name} belongs to data sets of the hub; leave it out")
+
+
+def parse(written: str) -> Address:
+    """The parts of ``NAME,key=value,...``. Raises BadInput for an unknown key or a number that is none."""
+    if os.path.exists(written):  # a file may have commas in its name
+        return Address(written)
+    name, *settings = re.split(r",(?=\w+=)", written)
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in SETTINGS:
+            raise BadInput(f"training data {written}: {unknown('setting', key, SETTINGS)}")
+        if not value:
+            raise BadInput(f"training data {written}: {key} is empty")
+        found[key] = value
+    if "first" in found:
+        if not found["first"].isascii() or not found["first"].isdigit() or int(found["first"]) < 1:
+            raise BadInput(f"training data {written}: first={found['first']} is not a whole number from 1 on")
+        found["first"] = int(found["first"])
+    return Address(name, **found)
+
+
+def kind_of(name: str) -> str | None:
+    """The suffix of a data file, packed or not; None for anything else."""
+    bare = name.lower().removesuffix(".gz")
+    return next((kind for kind in KINDS if bare.endswith(kind)), None)
+
+
+def open_rows(written: str, limit: int | None = None) -> Rows:
+    """At most ``limit`` rows of a source. Raises BadInput with file and row for what cannot be read."""
+    address = parse(written)
+    limit = min((n for n in (limit, address.first) if n is not None), default=None)
+    path = _path(address)
+    if path.is_dir():
+        address.without("revision")
+        return _folder(address, path, limit)
+    if path.is_file() or not address.is_hub or address.name.startswith(BELOW_DATA):
+        address.without("config", "split", "revision")
+        return _file(address, path, limit)
+    return _hub(address, limit)
+
+
+def _path(address: Address) -> Path:
+    if not address.name.startswith(BELOW_DATA):
+        return Path(address.name)
+    root = os.environ.get("HARNESS_DATA")
+    if not root:
+        raise BadInput(f"{address.name} is below HARNESS_DATA, which is not set; set it, or give a file")
+    return Path(root) / address.name.removeprefix(BELOW_DATA)
+
+
+def _file(address: Address, path: Path, limit: int | None) -> Rows:
+    try:
+        content = safe_read.content(path, safe_read.LARGE)
+    except BadInput as error:
+        where = "" if path.exists() else "; neither a file, nor a folder, nor a data set owner/name of the hub"
+        raise BadInput(f"training data {address.name}: {error}{where}") from None
+    kind = kind_of(path.name)
+    if kind is None:
+        raise BadInput(f"training data {address.name}: is none of {', '.join(KINDS)} (the text ones also .gz)")
+    if kind == ".parquet":
+        return _checked(_parquet(content, path, limit), path.name)
+    try:
+        raw = safe_read.unpacked(content) if path.name.lower().endswith(".gz") else content
+        if kind in (".csv", ".tsv"):
+            return _checked(_csv(safe_read.text(raw), path, "," if kind == ".csv" else "\t", limit), path.name)
+    except BadInput as error:
+        raise BadInput(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    return _checked(_json(raw, path, kind, limit), path.name)
+
+
+def _json(raw: bytes, path: Path, kind: str, limit: int | None) -> list[dict[str, Any]]:
+    """The objects of a JSON list, or one a line: many files called .json hold lines."""
+    start = raw.removeprefix(safe_read.BYTE_ORDER_MARK).lstrip()[:1]
+    if kind == ".jsonl" or start == b"{":
+        return list(islice(json_lines(raw, path), limit))
+    try:
+        rows = safe_read.value(raw, finite=False)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+    if not isinstance(rows, list):
+        raise BadInput(f"{path}: expected a JSON list of objects, or one object a line")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise BadInput(f"{path}: row {number} is {type(row).__name__}, not a JSON object")
+    return rows[:limit]
+
+
+def _csv(text: str, path: Path, delimiter: str, limit: int | None) -> list[dict[str, str]]:
+    """The rows of a table whose first line names the columns; every cell is text."""
+    csv.field_size_limit(_LONGEST_CELL)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    found: list[dict[str, str]] = []
+    try:
+        header = next(reader, [])
+        if len(set(header)) < len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise BadInput(f"{path}: the first line names the column {twice!r} twice")
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise BadInput(
+                    f"{path}: row {len(found) + 1} (line {reader.line_num}) has {len(cells)} cells, "
+                    f"the first line {len(header)}"
+                )
+            found.append(dict(zip(header, cells, strict=True)))
+            if len(found) == limit:
+                break
+    except csv.Error as error:
+        raise BadInput(f"{path}: row {len(found) + 1} (line {reader.line_num}) is not CSV ({error})") from None
+    return found
+
+
+def _parquet(content: bytes, path: Path, limit: int | None) -> list[dict[str, Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    found: list[dict[str, Any]] = []
+    try:
+        for batch in parquet.ParquetFile(pyarrow.BufferReader(content)).iter_batches(1000):
+            found += batch.to_pylist()
+            if limit is not None and len(found) >= limit:
+                break
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise BadInput(f"{path}: is no parquet file that can be read ({_first_line(error)})") from None
+    return found[:limit]
+
+
+def _checked(rows: Sequence[Mapping[str, Any]], name: str, facts: Mapping[str, Any] | None = None) -> Rows:
+    columns = tuple(dict.fromkeys(key for row in rows for key in row))
+    return Rows(name, columns, rows, dict(facts or {}))
+
+
+def _folder(address: Address, path: Path, limit: int | None) -> Rows:
+    """A folder that ``save_to_disk`` wrote, or one of data files in the layout that the datasets library knows."""
+    import datasets
+
+    _quiet(datasets)
+    saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    try:
+        if saved:
+            address.without("config")
+            opened = datasets.load_from_disk(str(path))
+        else:
+            opened = datasets.load_dataset(str(path), address.config)
+    except Exception as error:  # the library raises what its readers raise: arrow's, JSON's, its own
+        raise BadInput(f"{path}: the datasets library cannot read the folder ({_cause(error)})") from None
+    return _of_dataset(opened, address, path.name, limit, {})
+
+
+def _hub(address: Address, limit: int | None) -> Rows:
+    import datasets
+    from huggingface_hub import HfApi
+
+    _quiet(datasets)
+    try:
+        # The commit is asked for first, so that what is read and what is recorded are the same.
+        commit = HfApi().dataset_info(address.name, revision=address.revision).sha
+        opened = datasets.load_dataset(address.name, address.config, revision=commit)
+    except Exception as error:  # the hub client and the library raise dozens of unrelated types
+        raise BadInput(
+            f"training data {address.name} is neither a file nor a folder, and the hub did not give it: {_cause(error)}"
+        ) from None
+    newest = "" if address.revision else " (the newest; pin it with revision=)"
+    return _of_dataset(opened, address, address.name + newest, limit, {"revision": commit, "config": address.config})
+
+
+def _of_dataset(opened: Any, address: Address, name: str, limit: int | None, facts: Mapping[str, Any]) -> Rows:
+    """The chosen split of what the datasets library opened."""
+    if isinstance(opened, Mapping):
+        known = list(opened)
+        split = address.split or (DEFAULT_SPLIT if DEFAULT_SPLIT in known else known[0] if len(known) == 1 else None)
+        if split is None:
+            raise BadInput(f"training data {name} has the splits {', '.join(known)}: add split=NAME behind a comma")
+        if split not in known:
+            raise BadInput(f"training data {name}: {unknown('split', split, known)} (for a part of it add first=N)")
+        opened = opened[split]
+    else:
+        split = address.split or str(opened.split or "") or None
+        if opened.split is not None and address.split not in (None, str(opened.split)):
+            raise BadInput(f"training data {name} holds the split {opened.split} alone, not {address.split}")
+    chosen = opened if limit is None else opened.select(range(min(limit, len(opened))))
+    columns = tuple(chosen.column_names)
+    kept = {key: value for key, value in {"split": split, **facts}.items() if value is not None}
+    return Rows(name, columns, chosen, kept)
+
+
+def _quiet(datasets: Any) -> None:
+    datasets.disable_progress_bars()  # ours are in harness.progress
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the innermost error that says something: the library wraps what its readers raise."""
+    inner = error.__cause__ if error.__suppress_context__ else error.__context__
+    return _first_line(error) if inner is None else _cause(inner)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def shown(value: Any) -> str:
+    """A value of a row in a message: its beginning, on one line."""
+    return json.dumps(value, ensure_ascii=False, default=str)[:60]
+
+
+def each(rows: Rows) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Number, from 1, and content of every row."""
+    return enumerate(rows.rows, 1)
