@@ -45,7 +45,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Address:
+class SourceName:
     """A source as a recipe writes it, taken apart."""
 
     name: str
@@ -66,10 +66,10 @@ class Address:
                 raise BadInput(f"training data {self.name}: {name} belongs to data sets of the hub; leave it out")
 
 
-def parse(written: str) -> Address:
+def parse(written: str) -> SourceName:
     """The parts of ``NAME,key=value,...``. Raises BadInput for an unknown key or a number that is none."""
     if os.path.exists(written):  # a file may have commas in its name
-        return Address(written)
+        return SourceName(written)
     name, *settings = re.split(r",(?=\w+=)", written)
     found: dict[str, Any] = {}
     for setting in settings:
@@ -83,7 +83,7 @@ def parse(written: str) -> Address:
         if not found["first"].isascii() or not found["first"].isdigit() or int(found["first"]) < 1:
             raise BadInput(f"training data {written}: first={found['first']} is not a whole number from 1 on")
         found["first"] = int(found["first"])
-    return Address(name, **found)
+    return SourceName(name, **found)
 
 
 def kind_of(name: str) -> str | None:
@@ -106,7 +106,7 @@ def open_rows(written: str, limit: int | None = None) -> Rows:
     return _hub(address, limit)
 
 
-def _path(address: Address) -> Path:
+def _path(address: SourceName) -> Path:
     if not address.name.startswith(BELOW_DATA):
         return Path(address.name)
     root = os.environ.get("HARNESS_DATA")
@@ -115,7 +115,7 @@ def _path(address: Address) -> Path:
     return Path(root) / address.name.removeprefix(BELOW_DATA)
 
 
-def _file(address: Address, path: Path, limit: int | None) -> Rows:
+def _file(address: SourceName, path: Path, limit: int | None) -> Rows:
     try:
         content = safe_read.content(path, safe_read.LARGE)
     except BadInput as error:
@@ -198,7 +198,7 @@ def _checked(rows: Sequence[Mapping[str, Any]], name: str, facts: Mapping[str, A
     return Rows(name, columns, rows, dict(facts or {}))
 
 
-def _folder(address: Address, path: Path, limit: int | None) -> Rows:
+def _folder(address: SourceName, path: Path, limit: int | None) -> Rows:
     """A folder that ``save_to_disk`` wrote, or one of data files in the layout that the datasets library knows."""
     import datasets
 
@@ -215,7 +215,7 @@ def _folder(address: Address, path: Path, limit: int | None) -> Rows:
     return _of_dataset(opened, address, path.name, limit, {})
 
 
-def _hub(address: Address, limit: int | None) -> Rows:
+def _hub(address: SourceName, limit: int | None) -> Rows:
     import datasets
     from huggingface_hub import HfApi
 
@@ -232,7 +232,7 @@ def _hub(address: Address, limit: int | None) -> Rows:
     return _of_dataset(opened, address, address.name + newest, limit, {"revision": commit, "config": address.config})
 
 
-def _of_dataset(opened: Any, address: Address, name: str, limit: int | None, facts: Mapping[str, Any]) -> Rows:
+def _of_dataset(opened: Any, address: SourceName, name: str, limit: int | None, facts: Mapping[str, Any]) -> Rows:
     """The chosen split of what the datasets library opened."""
     if isinstance(opened, Mapping):
         known = list(opened)
