@@ -34,10 +34,14 @@ def known_answers(task: Task) -> list[KnownAnswer]:
 
 
 def _stated(task: Task) -> Iterator[KnownAnswer]:
-    """For any task with a method ``gold_completion(problem)``: its text, and the empty completion as a wrong one."""
+    """For any task with a method ``gold_completion(problem)``: its text, and the empty completion as a wrong one.
+
+    A gold of None is that of a problem for which the task can write none.
+    """
     if hasattr(task, "gold_completion"):
         for problem in task.items:
-            yield KnownAnswer(problem.id, task.gold_completion(problem), "gold", True)
+            if (gold := task.gold_completion(problem)) is not None:
+                yield KnownAnswer(problem.id, gold, "gold", True)
             yield KnownAnswer(problem.id, "", "empty completion", False)
 
 

@@ -2,6 +2,7 @@
 
 ``alpacaeval-1``  alpaca_eval's ``alpaca_eval_gpt4``: ranks the two, in an order drawn by the instruction
 ``alpacaeval-2``  its ``weighted_alpaca_eval_gpt4_turbo``: one token, score P(m) / (P(m) + P(M))
+``arena-hard``    Arena-Hard's own: an answer of the judge's, then one of five verdicts, both orders
 ``distillm2``     reasons, then [[A]], [[B]] or [[C]] for a tie, both orders (arXiv 2503.07067; words our own)
 
 The words and parsers of the first two are alpaca_eval's own, read from the installed package. Turns are cut
@@ -27,6 +28,7 @@ from types import ModuleType
 from typing import Any
 
 from harness.errors import RunFailed, unknown
+from harness.grading.judges import five_verdicts
 
 THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # around a model's thinking, before its answer
 ROUNDED_ZERO, LEAST_LOGPROB = 0.01, -1e4  # the largest and the smallest log-probability that is taken for one
@@ -134,7 +136,17 @@ def _distillm2() -> JudgeProtocol:
     )
 
 
-PROTOCOLS = {"alpacaeval-1": _alpacaeval_1, "alpacaeval-2": _alpacaeval_2, "distillm2": _distillm2}
+def _arena_hard() -> JudgeProtocol:
+    turns = (("system", five_verdicts.SYSTEM), ("user", five_verdicts.TEMPLATE))
+    return JudgeProtocol("arena-hard", turns, _read_arena_hard, temperature=0.0, max_tokens=4096, both_orders=True)
+
+
+PROTOCOLS = {
+    "alpacaeval-1": _alpacaeval_1,
+    "alpacaeval-2": _alpacaeval_2,
+    "arena-hard": _arena_hard,
+    "distillm2": _distillm2,
+}
 
 
 def _turns(template: str) -> tuple[tuple[str, str], ...]:
@@ -164,6 +176,11 @@ def _read_logprobs(reply: Reply) -> float | None:
     top = [{"token": token, "logprob": max(logprob, LEAST_LOGPROB)} for token, logprob in sound]
     completion = {"logprobs": {"content": [{"top_logprobs": top}]}}
     return _share(_parsers().logprob_parser(completion, "m", ["m", "M"], is_binarize=False))
+
+
+def _read_arena_hard(reply: Reply) -> float | None:
+    """One of Arena-Hard's five verdicts, behind any thinking; None from a reply that was cut."""
+    return None if reply.cut else five_verdicts.share(_answer(reply.text)[-REPLY_LIMIT:])
 
 
 def _read_letter(reply: Reply) -> float | None:
