@@ -10,17 +10,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness import registry, user_code
-from harness.method import Method, ReferencePoint, texts_of
+from harness.method import Method, ReferencePoint
+from harness.models import adapters
 from harness.plan import Plan, TrainingRun
+from harness.recipe import Adapter
+from harness.training import length
 from harness.types import Source
 
 
 def card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The card of a trained student; ``facts`` are those of its training.json."""
-    method, recipe = training.method, plan.recipe
+    method = training.method
     if isinstance(method, ReferencePoint):
         return {"trained": False}
-    texts = texts_of(method, recipe.training.steps)
+    recipe = plan.recipe_of(method)
+    texts = length.sources(method, recipe.training)
     sampled = texts & {Source.STUDENT, Source.MIXED}
     curve = facts["curve"]
     return {
@@ -36,9 +40,20 @@ def card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any]) -> dict[st
         **_signal(method, recipe.training.signal, facts.get("signal", {})),
         "vocabulary": "cut to the shared tokenizer's length, renormalised",
         "template": plan.template,
+        **_trained(recipe.student),
         "on_policy_share": round(_mean(row["on_policy"] for row in curve), 4),
         "buffer_age": round(_mean(row["buffer_age"] for row in curve if row["on_policy"]), 4),
     } | method.card()
+
+
+def _trained(chosen: Adapter) -> dict[str, str]:
+    """Which weights were trained, where not all of them."""
+    if not adapters.wanted(chosen):
+        return {}
+    where = ", ".join(chosen.targets)
+    dropped = f", dropout {chosen.dropout:g}" if chosen.dropout else ""
+    said = f"{chosen.adapter}, rank {chosen.rank}, alpha {chosen.alpha:g}, on {where}{dropped}"
+    return {"trained_weights": said}
 
 
 def _signal(method: Method, name: str, signal: Mapping[str, Any]) -> dict[str, Any]:

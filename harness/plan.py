@@ -15,21 +15,23 @@ from typing import Any
 from harness import error_location, method_probe, options, recipe, registry, user_code
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks, cards
-from harness.method import Method, ReferencePoint, texts_of
+from harness.method import Method, ReferencePoint
+from harness.models import adapters
 from harness.models import files as models
 from harness.models.files import ModelFiles
 from harness.recipe import Recipe
 from harness.records.record import fingerprint
 from harness.records.store import Store
 from harness.task import Task
-from harness.training import examples, tracking
+from harness.training import examples, length, tracking
 from harness.training.job import TrainingData, TrainingRun
 from harness.training_data import room
 from harness.types import Source
 
 LOOP = "2"  # raise whenever the same specification would train to other weights
 SHUFFLED = "shuffled"
-NOT_IN_SPEC = {"checkpoint_every", "threads"}  # change how a run goes, not what it computes
+# These change how a run goes, not what it computes; the specification has the epochs as steps.
+NOT_IN_SPEC = {"checkpoint_every", "threads", "gradient_checkpointing", "epochs"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class Plan:
         """The folder of interrupted work, caches and trained students."""
         return self.request.results / "work"
 
+    def recipe_of(self, method: Method) -> Recipe:
+        """The recipe as it is for a method: ``training.epochs`` as optimizer steps over the examples it reads."""
+        return length.resolved(self.recipe, method, self.data)
+
 
 @error_location.faults_as(BadInput)
 def prepare(request: RunRequest) -> Plan:
@@ -106,6 +112,8 @@ def prepare(request: RunRequest) -> Plan:
         words = len(models.load_tokenizer(student))
         for method, *_ in configurations:
             _within_vocabulary(method, chosen, words)
+        if adapters.wanted(chosen.student) and any(not isinstance(m, ReferencePoint) for m, *_ in configurations):
+            adapters.check(student, chosen.student)
     teacher = None
     if any(_wants_teacher(method) for method, *_ in configurations):
         teacher = models.locate(chosen.models.teacher, chosen.models.trust_remote_code)
@@ -223,7 +231,7 @@ def _wants_teacher(method: Method) -> bool:
 
 def _data(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teacher: ModelFiles | None) -> TrainingData:
     """The prompts, the labelled and the validation examples, each loaded only if some method reads it."""
-    wanted = {source for method in methods for source in texts_of(method, chosen.training.steps)}
+    wanted = {source for method in methods for source in length.sources(method, chosen.training)}
     sources = chosen.data
     for method in methods:
         # Checkers come with the data, so a method that needs one cannot train on every data set.
@@ -277,8 +285,9 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
             spec["student"] = plan.teacher.identity()
         return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
     # Leave out settings that do not affect this training, so that changing them does not train it again.
-    texts = texts_of(method, plan.recipe.training.steps)
-    training = dataclasses.asdict(plan.recipe.training)
+    chosen = plan.recipe_of(method)
+    texts = length.sources(method, chosen.training)
+    training = dataclasses.asdict(chosen.training)
     signal = registry.find(registry.SIGNALS, training["signal"])
     training["signal"] = signal.name  # a file's own name, not where it is kept
     unused = set() if signal.takes_top_k else {"top_k"}
@@ -299,6 +308,8 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     code = user_code.identity(signal)
     if code != user_code.OURS and method.needs.teacher == "signal":
         spec["signal_code"] = code
+    if adapters.wanted(chosen.student):
+        spec["adapter"] = dataclasses.asdict(chosen.student)  # absent where all weights are trained
     if rule := models.text_rule(plan.student):
         spec["text"] = rule  # absent for most tokenizers, which keeps their hashes
     return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))

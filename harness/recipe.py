@@ -48,8 +48,22 @@ class DataSources:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """What of the student is trained: all of its weights, or an adapter beside them, which stay as they are."""
+
+    adapter: str = option("none", "none trains all weights; lora and dora need peft", choices=("none", "lora", "dora"))
+    rank: int = option(16, "rank of the adapter's matrices", low=1, source="DistiLLM-2, app. C")
+    alpha: float = option(32.0, "the update counts alpha / rank times", low=0)
+    dropout: float = option(0.0, "of the adapter's input, in training passes only", low=0, high=0.99)
+    targets: tuple[str, ...] = option(
+        ("all-linear",), "modules that get an adapter, by the end of their names; all-linear: all but the output head"
+    )
+
+
+@dataclass(frozen=True)
 class Training:
-    steps: int = option(300, "optimizer steps", low=0)
+    steps: int = option(300, "optimizer steps; replaces training.epochs", low=0)
+    epochs: float | None = option(None, "passes over the examples, in place of training.steps", low=0)
     batch: int = option(32, "prompts per optimizer step, over all processes", low=1)
     micro_batch: int = option(32, "sequences per forward pass", low=1)
     learning_rate: float = option(1e-3, "peak learning rate of AdamW", low=0)
@@ -66,6 +80,9 @@ class Training:
     )
     top_k: int = option(64, "tokens of a top-k signal; the rest of the mass is one bucket", low=1)
     max_tokens: int = option(2048, "longest prompt + response; longer responses are cut, counted, and warned of", low=2)
+    gradient_checkpointing: bool = option(
+        False, "computes a layer's activations again in the backward pass instead of keeping them: same gradients"
+    )
     checkpoint_every: int = option(100, "optimizer steps between checkpoints; 0 keeps none", low=0)
     threads: int = option(0, "CPU threads of torch; 0 leaves it to torch", low=0)
 
@@ -95,6 +112,7 @@ class Evaluation:
 
 SECTIONS: dict[str, type] = {
     "models": Models,
+    "student": Adapter,
     "data": DataSources,
     "training": Training,
     "rollout": Sampling,
@@ -111,6 +129,7 @@ class Recipe:
     world: str = "real"
     summary: str = ""
     models: Models = field(default_factory=Models)
+    student: Adapter = field(default_factory=Adapter)
     data: DataSources = field(default_factory=DataSources)
     training: Training = field(default_factory=Training)
     rollout: Sampling = field(default_factory=Sampling)
@@ -170,7 +189,7 @@ def from_table(name: str, table: Mapping[str, Any], where: str) -> Recipe:
                 raise BadInput(f"{where}: [method] needs one table per method; write [method.NAME] above {bad[0]!r}")
             values[section] = content
         elif section in SECTIONS and isinstance(content, dict):
-            values[section] = build(SECTIONS[section], content, f"{where}: {section}")
+            values[section] = build(SECTIONS[section], _one_length(section, content, where), f"{where}: {section}")
         else:
             raise BadInput(f"{where}: {unknown('section', section, [*SECTIONS, 'method', 'world', 'summary'])}")
     return Recipe(**values)
@@ -194,7 +213,23 @@ def override(recipe: Recipe, settings: Iterable[str]) -> tuple[Recipe, dict[str,
         changes.setdefault(section, {})[name] = value.strip()
     for section, values in changes.items():
         if section != "method":
-            checked = build(SECTIONS[section], values, f"--set {section}")
-            chosen = {key: getattr(checked, key) for key in values}
+            given = _one_length(section, values, "--set")
+            checked = build(SECTIONS[section], given, f"--set {section}")
+            chosen = {key: getattr(checked, key) for key in given}
             recipe = dataclasses.replace(recipe, **{section: dataclasses.replace(getattr(recipe, section), **chosen)})
     return recipe, changes.get("method", {})
+
+
+def _one_length(section: str, values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """``values`` of one layer; where they say the length of training, they replace what an earlier layer said.
+
+    Raises BadInput where they say it twice, as steps and as epochs.
+    """
+    if section != "training" or "steps" not in values:
+        return values
+    if str(values.get("epochs", "none")).lower() not in ("none", "null"):
+        raise BadInput(
+            f"{where}: training.steps={values['steps']} and training.epochs={values['epochs']} both say how long to "
+            "train; give one of them"
+        )
+    return {**values, "epochs": None}

@@ -75,7 +75,7 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
             "signal": result.signal,
             "told": card.provenance_text(method, plan.recipe.data, plan.data.prompts, plan.data.labelled),
         }
-        students.publish(result.model, result.tokenizer, facts, folder)
+        students.publish(result.model, result.tokenizer, facts, folder, result.adapter)
     # Also removes what a run left that was killed while publishing.
     shutil.rmtree(_scratch(plan, training), ignore_errors=True)
     facts = students.facts_of(folder)
@@ -95,7 +95,15 @@ def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> Training
     training.method.state = {}
     tracking = Tracking(tuple(plan.request.track), plan.work / "tracking")
     job = TrainingJob(
-        training, plan.recipe, plan.student, plan.teacher, plan.data, scratch, plan.work, plan.device, tracking
+        training,
+        plan.recipe_of(training.method),
+        plan.student,
+        plan.teacher,
+        plan.data,
+        scratch,
+        plan.work,
+        plan.device,
+        tracking,
     )
     return train(job, progress)
 

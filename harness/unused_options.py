@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.errors import BadInput
-from harness.method import ReferencePoint, texts_of
+from harness.method import ReferencePoint
+from harness.models import adapters
 from harness.task import Task
+from harness.training import length
 from harness.types import Source
 
 if TYPE_CHECKING:
@@ -36,15 +38,17 @@ def warnings(plan: Plan, *, sandbox: str | None = None) -> list[str]:
     trained = [method for method in methods if not isinstance(method, ReferencePoint)]
     if request.track and not trained:
         found.append(f"--track is not read: {_names(plan)} trains nothing")
-    texts = {source for method in trained for source in texts_of(method, plan.recipe.training.steps)}
+    texts = {source for method in trained for source in length.sources(method, plan.recipe.training)}
     read = {
         "training": bool(trained),
         "rollout": bool(texts & {Source.STUDENT, Source.MIXED}),
         "teacher_text": Source.TEACHER in texts,
         "data": bool(trained),
+        "student": bool(trained) and adapters.wanted(plan.recipe.student),
     }
     for setting in request.settings:
-        if not read.get(setting.partition(".")[0].strip(), True):
+        key = setting.partition("=")[0].strip()
+        if not read.get(key.partition(".")[0], True) and not (trained and key == "student.adapter"):
             found.append(f"--set {setting} is not read: {_names(plan)} has no use for it")
     if sandbox and not any(task.runs_programs for task in plan.tasks):
         found.append("--sandbox is not read: no task asked runs programs")

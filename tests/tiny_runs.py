@@ -74,9 +74,12 @@ def method(label: str, settings=None, plain=False):
 
 
 def make(
-    label, models, prompts: Path, folder: Path, *, settings=None, seed=SEED, name="run", **training
+    label, models, prompts: Path, folder: Path, *, settings=None, seed=SEED, name="run", sections=None, **training
 ) -> TrainingJob:
-    """A job of STEPS steps. Texts and signals are shared by all jobs of a folder; ``name`` tells them apart."""
+    """A job of STEPS steps. Texts and signals are shared by all jobs of a folder; ``name`` tells them apart.
+
+    ``sections`` are more tables of the recipe, by name.
+    """
     table = {
         "training": {
             "steps": STEPS,
@@ -90,7 +93,7 @@ def make(
         | training,
         "rollout": {"max_new_tokens": 8},
         "teacher_text": {"max_new_tokens": 10, "temperature": 1.0},
-    }
+    } | (sections or {})
     chosen = recipe.from_table("test", table, "test")
     student, teacher = (files.locate(str(m)) for m in models)
     asked, labelled = (load(str(prompts), chosen.data, labelled=flag) for flag in (False, True))

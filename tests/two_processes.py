@@ -41,9 +41,16 @@ def part(
 
 
 def on_two(
-    models, prompts: Path, folder: Path, *, cut: bool = False, more: Seq[dict] = (), timeout: float = 500
+    models,
+    prompts: Path,
+    folder: Path,
+    *,
+    cut: bool = False,
+    labels: Seq[str] | None = None,
+    more: Seq[dict] = (),
+    timeout: float = 500,
 ) -> tuple[dict[str, Result], list[dict]]:
-    """Results of every distinct label by the first of two processes, and every process' states by label.
+    """Results of ``labels`` (default: every distinct one) by the first of two processes, and all states by label.
 
     What ``more`` trains stands behind, under ``name:label``; one that ends with BadInput has a state alone.
     """
@@ -52,7 +59,7 @@ def on_two(
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     shared |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if cut else {}
-    (folder / "parts.json").write_text(json.dumps([*map(part, distinct()), *more]))
+    (folder / "parts.json").write_text(json.dumps([*map(part, distinct() if labels is None else labels), *more]))
     command = [sys.executable, __file__, "--rank", *map(str, models), str(prompts), str(folder)]
     started = [
         subprocess.Popen(

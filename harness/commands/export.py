@@ -28,6 +28,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "record", nargs="?", metavar="RUN_ID", help="the student that this record measured, with its model card"
     )
+    command.add_argument(
+        "--weights",
+        choices=("merged", "adapter"),
+        help="of a student with an adapter: the whole model with the adapter merged in (default), or the adapter alone",
+    )
     command.add_argument("--format", choices=FORMATS, help="of the results (default: parquet)")
     command.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="a new folder, or a .parquet file of the records"
@@ -43,8 +48,10 @@ def call(chosen: argparse.Namespace) -> str:
         from harness.records.store import Store
         from harness.reports.export import student
 
-        out = student.export(Store(chosen.results), chosen.record, chosen.out)
+        out = student.export(Store(chosen.results), chosen.record, chosen.out, chosen.weights or student.MERGED)
     else:
+        if chosen.weights:
+            raise BadInput("--weights is for one student: give its RUN_ID")
         from harness.reports.export import tables
 
         form = chosen.format or "parquet"

@@ -15,8 +15,10 @@ from harness.errors import BadInput
 from harness.estimate.model_size import Unknown, shape_of
 from harness.estimate.resources import DEVICES, Device, Estimate, Work, estimate, excess
 from harness.estimate.workload import asks_teacher, mixture, work
-from harness.method import Method, ReferencePoint, texts_of
+from harness.method import Method, ReferencePoint
+from harness.models import adapters
 from harness.models.files import load_tokenizer
+from harness.training import length
 from harness.types import Source
 
 if TYPE_CHECKING:
@@ -66,8 +68,8 @@ def describe(found: Estimate) -> Iterator[str]:
 
 def work_of(plan: Plan, method: Method) -> Work:
     """The workload of training ``method`` under a plan."""
-    recipe = plan.recipe
-    texts = texts_of(method, recipe.training.steps)
+    recipe = plan.recipe_of(method)
+    texts = length.sources(method, recipe.training)
     prompt, answer = _longest(plan, texts)
     prompt = min(prompt, recipe.training.max_tokens - 1)
     if texts - {Source.DATA}:
@@ -82,6 +84,7 @@ def work_of(plan: Plan, method: Method) -> Work:
         (prompt, min(answer, recipe.training.max_tokens - prompt)),
         processes=int(os.environ.get("WORLD_SIZE", 1)),
         sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true",
+        trained=adapters.check(plan.student, recipe.student) if adapters.wanted(recipe.student) else None,
     )
 
 

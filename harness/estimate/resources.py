@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 
 from harness.estimate.shapes import PUBLISHED, Shape
 
-ADAMW_BYTES = 16  # per parameter: fp32 weight, gradient and two moments
+STATE_BYTES = 8  # per trained parameter: the two moments of AdamW in fp32
+ADAPTER_SHARE = 0.01  # of a model's parameters, where an adapter is only proposed; assumed
 CHUNK_ELEMENTS = 2**25  # logits of one chunk of harness.models.head
 CHUNK_TENSORS = 4.5  # the student's and the teacher's logits, and about ten tensors of a slice, 1/4 of them; assumed
 WIDTH = {"float32": 4, "bfloat16": 2}
@@ -72,6 +73,7 @@ class Work:
     sources: sequences per prompt in a step. on_policy: the share of sequences that the student samples.
     teacher_texts: prompts that the teacher answers once, before training. signal: the teacher reads every batch.
     sharded: weights, gradients and moments are sharded over the processes (FSDP), not replicated (DDP).
+    trained: parameters with a gradient, None for all of them. checkpointed: layers keep their inputs alone.
     """
 
     student: Shape
@@ -89,6 +91,15 @@ class Work:
     generation_batch: int = 64
     processes: int = 1
     sharded: bool = False
+    trained: int | None = None
+    checkpointed: bool = False
+
+    @property
+    def states(self) -> int:
+        """Bytes of the student's weights, gradients and optimizer, before they are sharded."""
+        trained = self.student.parameters if self.trained is None else self.trained
+        beside = 0 if self.trained is None else trained
+        return 4 * (self.student.parameters + beside) + (4 + STATE_BYTES) * trained
 
     @property
     def length(self) -> int:
@@ -142,7 +153,7 @@ def memory_of(work: Work) -> dict[str, int]:
     """Bytes on one device: states, teacher, and the two phases (training pass, generation)."""
     cut = work.processes if work.sharded else 1
     return {
-        "student weights, gradients, AdamW": work.student.parameters * ADAMW_BYTES // cut,
+        "student weights, gradients, optimizer": work.states // cut,
         "teacher weights": 0 if work.teacher is None else work.teacher.parameters * WIDTH[work.precision],
         "forward and backward": _student_pass(work) + _teacher_pass(work),
         "generation": max(_student_cache(work), _teacher_cache(work)),
@@ -157,7 +168,7 @@ def _student_pass(work: Work) -> int:
     tokens = work.micro_rows * work.length
     chunk = round(CHUNK_TENSORS * 4 * min(CHUNK_ELEMENTS, tokens * work.student.vocab))
     copies = 2 * work.student.parameters if work.precision == "bfloat16" else 0  # of the weights, by autocast
-    return work.student.activation_bytes(tokens, work.precision) + chunk + copies
+    return work.student.activation_bytes(tokens, work.precision, work.checkpointed) + chunk + copies
 
 
 def _teacher_pass(work: Work) -> int:
@@ -213,7 +224,7 @@ def stages_of(work: Work, device: Device) -> Iterator[StageEstimate]:
     """The stages of a training. All processes share each of them except the teacher's texts, which one samples."""
     arithmetic = device.peak(work.precision) * SHARE_TRAINING
     tokens, middle = work.steps * work.rows * work.length, work.length // 2
-    standing, passes = _standing(memory_of(work)), _student_pass(work) + _teacher_pass(work)
+    standing, held = _standing(memory_of(work)), _student_pass(work) + _teacher_pass(work)
     prompt, new, batch = work.prompt_tokens, work.response_tokens, work.generation_batch
     if work.teacher is not None and (rows := work.teacher_texts):
         operations = decode_flops(work.teacher, rows, prompt, new)
@@ -230,8 +241,12 @@ def stages_of(work: Work, device: Device) -> Iterator[StageEstimate]:
         yield StageEstimate(
             "teacher forward", tokens, operations, operations / arithmetic, standing + _teacher_pass(work)
         )
-    operations = 3 * work.student.flops(tokens, middle)
-    yield StageEstimate("student forward and backward", tokens, operations, operations / arithmetic, standing + passes)
+    # A backward pass costs as much as a forward pass for the inputs, and again for the weights that are trained.
+    passes = 2 + (1 if work.trained is None else 0) + (1 if work.checkpointed else 0)
+    operations = passes * work.student.flops(tokens, middle)
+    if work.trained is not None:
+        operations += 6.0 * work.trained * tokens
+    yield StageEstimate("student forward and backward", tokens, operations, operations / arithmetic, standing + held)
 
 
 def answering(shape: Shape, rows: int, lengths: tuple[int, int, int], batch: int, device: Device) -> StageEstimate:
@@ -254,7 +269,7 @@ def assumptions(work: Work, device: Device) -> tuple[str, ...]:
     states = "cut over the processes (FSDP)" if work.sharded else "whole on every process (DDP)"
     return (
         f"{work.processes} x {device.name}; student weights, gradients and AdamW moments in fp32, {states}",
-        "no gradient checkpointing; attention by sdpa, whose scores are never stored",
+        f"{'' if work.checkpointed else 'no '}gradient checkpointing; attention by sdpa, whose scores are never stored",
         f"{SHARE_TRAINING:.0%} of peak arithmetic in passes, {SHARE_DECODING:.0%} of peak bandwidth and "
         f"{device.launch * 1e3:g} ms a layer in decoding (assumed, not measured on this device)",
         "loading and communication between processes are left out",
@@ -268,7 +283,7 @@ def excess(work: Work, memory: float) -> tuple[int, str] | None:
     if over <= 0:
         return None
     if found.standing >= memory:
-        return over, "the models alone do not fit: use a smaller model, or more processes with FSDP"
+        return over, f"the models alone do not fit: use a smaller model, or more processes with FSDP{_helps(work)}"
     for name, phase, setting in (
         ("micro_batch", "forward and backward", "training.micro_batch"),
         ("generation_batch", "generation", "evaluation.batch"),
@@ -281,6 +296,20 @@ def excess(work: Work, memory: float) -> tuple[int, str] | None:
             fits = found.standing + memory_of(replace(work, **{name: middle}))[phase] <= memory
             low, high = (middle, high) if fits else (low, middle)
         if low:
-            return over, f"lower {setting} from {getattr(work, name)} to {low}"
-        return over, "one sequence does not fit: lower training.max_tokens, or use more processes with FSDP"
+            return over, f"lower {setting} from {getattr(work, name)} to {low}{_helps(work)}"
+        fix = "one sequence does not fit: lower training.max_tokens, or use more processes with FSDP"
+        return over, f"{fix}{_helps(work)}"
     raise AssertionError("the peak is one of the two phases")
+
+
+def _helps(work: Work) -> str:
+    """The settings that would take memory away at the peak, and how much; the most helpful first."""
+    share = round(ADAPTER_SHARE * work.student.parameters)
+    instead = {
+        "training.gradient_checkpointing=true": replace(work, checkpointed=True),
+        "student.adapter=lora": replace(work, trained=work.trained or share),
+    }
+    peak = Estimate(memory_of(work), {}, ()).peak
+    saved = {setting: peak - Estimate(memory_of(other), {}, ()).peak for setting, other in instead.items()}
+    useful = sorted((setting for setting, size in saved.items() if size > 0.01 * peak), key=lambda s: -saved[s])
+    return "".join(f"; {setting} saves {saved[setting] / 1e9:.1f} GB" for setting in useful)

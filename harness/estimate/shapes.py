@@ -81,13 +81,17 @@ class Shape:
         """Bytes of the keys and values of ``tokens`` tokens in all layers."""
         return 2 * self.layers * self.keys * tokens * width
 
-    def activation_bytes(self, tokens: int, precision: str) -> int:
-        """Bytes that autograd keeps of a forward pass over ``tokens`` tokens without gradient checkpointing."""
+    def activation_bytes(self, tokens: int, precision: str, checkpointed: bool = False) -> int:
+        """Bytes that autograd keeps of a forward pass over ``tokens`` tokens.
+
+        ``checkpointed``: of every layer its input, and of one layer at a time everything.
+        """
         if precision == "float32":
             layer = 4 * (6 * self.hidden + 2 * self.queries + 2 * self.keys + 4 * self.intermediate)
         else:  # autocast: the residual stream and the norms stay in fp32
             layer = 26 * self.hidden + 2 * (2 * self.queries + 2 * self.keys + 4 * self.intermediate)
-        return tokens * (self.layers * layer + 8 * self.hidden)
+        kept = self.layers * 4 * self.hidden + layer if checkpointed else self.layers * layer
+        return tokens * (kept + 8 * self.hidden)
 
 
 def token_flops(student: float, teacher: float, trained: float, taught: float, generated: float) -> float:

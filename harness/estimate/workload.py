@@ -20,9 +20,10 @@ def work(
     lengths: tuple[int, int],
     processes: int = 1,
     sharded: bool = False,
+    trained: int | None = None,
 ) -> Work:
     """``teacher``: None for a method without one. ``prompts``: those that a teacher would answer. ``lengths``: of a
-    prompt and a response, in tokens.
+    prompt and a response, in tokens. ``trained``: the parameters of the student's adapter, if it has one.
     """
     plan = recipe.training
     sources, own = mixture(method, plan.steps)
@@ -42,6 +43,8 @@ def work(
         generation_batch=recipe.evaluation.batch,
         processes=processes,
         sharded=sharded,
+        trained=trained,
+        checkpointed=plan.gradient_checkpointing,
     )
 
 

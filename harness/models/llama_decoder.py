@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from harness.models import adapters
 from harness.models.head import Head, trunk
 
 FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
@@ -60,10 +61,14 @@ class LlamaDecoder:
             return False
         if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
             return False
-        # Adapters, quantised layers and hooks change the arithmetic without changing the model's class.
+        # Quantised layers, hooks and some adapters change the arithmetic without changing the model's class.
         for module in model.modules():
             if module._forward_hooks or module._forward_pre_hooks:
                 return False
+            if adapters.is_part(module):
+                if adapters.is_layer(module) and not adapters.readable(module):
+                    return False
+                continue
             plain = type(module).__module__.startswith(("transformers.", "torch.nn."))
             if not plain or (isinstance(module, nn.Linear) and type(module) is not nn.Linear):
                 return False
@@ -205,8 +210,9 @@ class _Layer:
         self.before, self.between = layer.input_layernorm, layer.post_attention_layernorm
         self.q_norm, self.k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
         self.qkv = _joint([attention.q_proj, attention.k_proj, attention.v_proj], fuse)
-        gate_up, activation, down = _joint([mlp.gate_proj, mlp.up_proj], fuse), mlp.act_fn, _plain(mlp.down_proj)
-        self.out = _plain(attention.o_proj)
+        gate_up, activation = _joint([mlp.gate_proj, mlp.up_proj], fuse), mlp.act_fn
+        down = adapters.product(mlp.down_proj)
+        self.out = adapters.product(attention.o_proj)
 
         def through(x: Tensor) -> Tensor:
             gate, up = gate_up(x).chunk(2, -1)
@@ -215,17 +221,16 @@ class _Layer:
         self.mlp = through
 
 
-def _plain(linear: nn.Linear):
-    return lambda x: functional.linear(x, linear.weight, linear.bias)
-
-
 def _joint(linears: list[nn.Linear], fuse: bool):
-    """A function that returns the outputs of ``linears`` concatenated on the last axis."""
+    """A function that returns the outputs of ``linears`` concatenated on the last axis.
+
+    An adapter is merged into the fused matrix, which is a copy anyway, and stays beside the weight elsewhere.
+    """
     if not fuse:
-        each = [_plain(linear) for linear in linears]
+        each = [adapters.product(linear) for linear in linears]
         return lambda x: torch.cat([one(x) for one in each], -1)
-    weight = torch.cat([linear.weight for linear in linears])
-    biases = [linear.bias for linear in linears]
+    weight = torch.cat([adapters.merged_weight(linear) for linear in linears])
+    biases = [adapters.bias(linear) for linear in linears]
     bias = None
     if any(b is not None for b in biases):
         bias = torch.cat([weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in linears])

@@ -14,14 +14,26 @@ from typing import Any
 from harness import recipe
 from harness.errors import BadInput
 from harness.estimate.model_size import shape_of
-from harness.estimate.resources import DEVICES, Device, StageEstimate, Work, answering, assumptions, excess, stages_of
+from harness.estimate.resources import (
+    ADAPTER_SHARE,
+    DEVICES,
+    Device,
+    StageEstimate,
+    Work,
+    answering,
+    assumptions,
+    excess,
+    stages_of,
+)
 from harness.estimate.shapes import PUBLISHED, Shape
 from harness.estimate.workload import asks_teacher, work
 from harness.method import Method, ReferencePoint
+from harness.models import adapters
 from harness.papers.reproduce import COMPUTE, STEPS, Piece, ReproduceRequest, Reproduction, pieces
 from harness.papers.spec import Fact, ModelPair
 from harness.plan import configured
 from harness.recipe import Recipe
+from harness.training import length
 
 CHECKPOINT_BYTES = 12  # a parameter: weights and moments
 SHARED = " (shared)"  # of texts that are sampled once for all methods and seeds
@@ -139,10 +151,13 @@ def _works(method: Method, chosen: Recipe, shapes: Mapping[str, Shape], facts: M
     """The training with texts as long as expected, and as long as they may be."""
     limit = chosen.training.max_tokens
     prompts = min(facts["prompts"].value, chosen.data.limit or facts["prompts"].value)
+    chosen = length.over(chosen, prompts)
     prompt = min(facts["prompt_tokens"].value, limit - 1)
     response = min(facts["response_tokens"].value, limit - prompt)
     teacher = shapes["teacher"] if asks_teacher(method) else None
-    usual = work(method, chosen, shapes["student"], teacher, prompts, (prompt, response))
+    # A dry run fetches no model, so the size of an adapter is assumed.
+    adapted = round(ADAPTER_SHARE * shapes["student"].parameters) if adapters.wanted(chosen.student) else None
+    usual = work(method, chosen, shapes["student"], teacher, prompts, (prompt, response), trained=adapted)
     return usual, replace(usual, response_tokens=limit - prompt)
 
 

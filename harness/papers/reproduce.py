@@ -150,7 +150,8 @@ def _equal_compute(first: Iterable[Piece], outcome: Reproduction, announce: Anno
                 if records := outcome.had.get((STEPS, piece.arm, cell)):
                     outcome.had[COMPUTE, piece.arm, cell] = records
         else:
-            settings = (*piece.settings, f"training.steps={steps}")
+            kept = (s for s in piece.settings if s.partition("=")[0].strip() != "training.epochs")
+            settings = (*kept, f"training.steps={steps}")
             yield dataclasses.replace(piece, view=COMPUTE, settings=settings)
 
 

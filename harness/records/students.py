@@ -11,17 +11,25 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import safe_read
 from harness.errors import BadInput, RunFailed
 
+if TYPE_CHECKING:
+    from harness.models.adapters import TrainedAdapter
+
 FACTS = "training.json"
+ADAPTER = "adapter"  # the folder of an adapter's own files, in peft's format
 _KINDS = {"files": dict, "cost": dict, "warnings": list, "curve": list}  # what a run reads of the facts
 
 
-def publish(model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Path) -> None:
+def publish(
+    model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Path, adapter: TrainedAdapter | None = None
+) -> None:
     """Puts the trained student in place as a whole: an ordinary transformers folder with ``training.json``.
+
+    An adapter that was trained lies in a folder of its own below it; the weights of ``model`` have it merged.
 
     Raises RunFailed when the disk refuses it; the checkpoint is kept.
     """
@@ -35,9 +43,12 @@ def publish(model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Path) 
         temporary.mkdir(parents=True)
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        files = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
+        if adapter is not None:
+            adapter.save(temporary / ADAPTER)
+        written = sorted(file for file in temporary.rglob("*") if file.is_file())
+        files = {file.relative_to(temporary).as_posix(): _digest(file) for file in written}
         (temporary / FACTS).write_text(json.dumps({**facts, "files": files}), "utf-8")
-        for file in temporary.iterdir():
+        for file in (*written, temporary / FACTS):
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
         remove(folder)

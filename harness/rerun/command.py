@@ -252,7 +252,14 @@ def _training_settings(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
     for section in ("training", "rollout", "teacher_text"):
         recorded, own = spec.get(section) or {}, dataclasses.asdict(getattr(chosen, section))
         found += [_setting(f"{section}.{k}", v) for k, v in recorded.items() if k not in own or own[k] != v]
-    return found
+    return found + _student_settings(spec, chosen)
+
+
+def _student_settings(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
+    """``student.*`` where another part of the student was trained than in the recipe."""
+    own = json.loads(json.dumps(dataclasses.asdict(chosen.student)))
+    recorded = spec.get("adapter") or {"adapter": "none"}
+    return [_setting(f"student.{k}", v) for k, v in recorded.items() if own.get(k) != v]
 
 
 def _trust(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:

@@ -71,13 +71,26 @@ class Replicated:
         return 0  # DDP communicates in the last backward pass only, which every process runs anyway
 
     def state(self, optimizer: Optimizer, keep: bool) -> dict[str, Any]:
-        """Weights and optimizer state as plain whole tensors, the same on any number of processes."""
-        return {"student": self.module.state_dict(), "optimizer": optimizer.state_dict()}
+        """Trained weights and optimizer state as plain whole tensors, the same on any number of processes."""
+        frozen = self._frozen()
+        weights = {name: tensor for name, tensor in self.module.state_dict().items() if name not in frozen}
+        return {"student": weights, "optimizer": optimizer.state_dict()}
 
     def load(self, state: dict[str, Any], optimizer: Optimizer) -> None:
         """Loads what :meth:`state` returned, on any number of processes, sharded or not."""
-        self.module.load_state_dict(state["student"])
+        self._load_weights(state["student"])
         optimizer.load_state_dict(state["optimizer"])
+
+    def _load_weights(self, weights: dict[str, Any]) -> None:
+        # Frozen weights are in the model's own files, and in no checkpoint; anything else that lacks is an error.
+        absent = self.module.load_state_dict(weights, strict=False)
+        if absent.unexpected_keys or set(absent.missing_keys) - self._frozen():
+            raise RuntimeError(f"the checkpoint has other weights than the student: {absent}")
+
+    def _frozen(self) -> set[str]:
+        """Names of the weights that are not trained: those beside an adapter."""
+        named = self.module.named_parameters(remove_duplicate=False)
+        return {name for name, parameter in named if not parameter.requires_grad}
 
     def finished(self) -> Student:
         """The trained student with all its weights, for saving and evaluation."""
@@ -128,7 +141,7 @@ class Sharded(Replicated):
     def load(self, state: dict[str, Any], optimizer: Optimizer) -> None:
         # The checkpoint holds whole tensors, so that any number of processes can load it; each takes its shard.
         own = self.module.state_dict()
-        self.module.load_state_dict({name: _shard_like(full, own[name]) for name, full in state["student"].items()})
+        self._load_weights({name: _shard_like(full, own[name]) for name, full in state["student"].items()})
         # Moments are sharded like their parameter; "step" is a number that every process needs whole.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         moments = {

@@ -13,6 +13,7 @@ from harness.training.tracking import Tracking
 from harness.types import Example
 
 if TYPE_CHECKING:  # a plan is made without torch
+    from harness.models.adapters import TrainedAdapter
     from harness.models.files import ModelFiles
     from harness.training.cost import Cost
     from harness.training.proposals import Checker
@@ -87,3 +88,4 @@ class TrainingResult:
     curve: list[dict[str, float]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     signal: dict[str, Any] = field(default_factory=dict)
+    adapter: TrainedAdapter | None = None  # already merged into ``model``

@@ -22,11 +22,12 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_scheduler
+from transformers import PreTrainedModel, get_scheduler
 
 from harness import error_location, method_contract
 from harness.errors import BadInput, RunFailed
 from harness.method import Method, Step, texts_of
+from harness.models import adapters
 from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
 from harness.recipe import Training as TrainingSettings
@@ -66,9 +67,13 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     torch.manual_seed(job.run.seed)
     reset_peak(device)
 
-    # The student: float32 master weights, replicated or sharded as the launch asks.
+    # The student: float32 weights, of which all or an adapter's are trained, replicated or sharded as the launch asks.
     tokenizer = load_tokenizer(job.student)
     model = load_model(job.student, "float32", str(device))
+    if adapters.wanted(job.recipe.student):
+        adapters.attach(model, job.recipe.student, job.student.id)
+    if settings.gradient_checkpointing:
+        _checkpoint_layers(model, job.student.id)
     student = distributed.distribute(Student(model, len(tokenizer)), accelerator)
     model = student.whole.model
     optimizer, scheduler = _optimizer(student, settings, device)
@@ -166,8 +171,19 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     warnings += job.tracking.warnings
     if cut := rollouts.state()["cut"]:
         warnings.append(f"{cut} training responses were cut to training.max_tokens={settings.max_tokens}")
-    total = cost.over_processes(accelerator)
-    return TrainingResult(student.finished().model.eval(), tokenizer, total, curve, warnings, signal)
+    total, trained, adapter = cost.over_processes(accelerator), student.finished().model.eval(), None
+    if adapters.wanted(job.recipe.student):
+        adapter = adapters.merge(trained, job.recipe.student, job.recipe.models.student)
+    return TrainingResult(trained, tokenizer, total, curve, warnings, signal, adapter)
+
+
+def _checkpoint_layers(model: PreTrainedModel, name: str) -> None:
+    """Keeps only what enters each layer for the backward pass. Raises BadInput for a model that cannot do this."""
+    if not model.supports_gradient_checkpointing:
+        raise BadInput(f"training.gradient_checkpointing: the code of {name} does not support it; leave it out")
+    # The reentrant kind would need an input with a gradient, which a model with frozen weights has not.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})  # its name changed within transformers 5
 
 
 def _optimizer(student: Replicated, settings: TrainingSettings, device: torch.device) -> tuple[AdamW, LRScheduler]:
@@ -185,7 +201,7 @@ def _optimizer(student: Replicated, settings: TrainingSettings, device: torch.de
 
 def decayed(student: nn.Module, norms: bool) -> list[dict[str, Any]]:
     """Parameter groups; unless ``norms``, weight decay leaves out parameters of one dimension (norms and biases)."""
-    every = list(student.parameters())
+    every = [p for p in student.parameters() if p.requires_grad]
     if norms:
         return [{"params": every}]
     matrices = [p for p in every if p.ndim > 1]

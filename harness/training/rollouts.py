@@ -17,6 +17,7 @@ from harness.method import Mixture, Speculation, Step
 from harness.models.generate import Generated, Generator
 from harness.models.joint_sampling import JointGenerator
 from harness.seeds import stable_seed
+from harness.training import length
 from harness.training.batching import TrainingSequence
 from harness.training.cost import Cost
 from harness.training.job import TrainingJob
@@ -47,6 +48,7 @@ class Rollouts:
             self.max_tokens = min(self.max_tokens, job.data.longest)
         self.capacity, self.full = job.method.needs.replay, job.method.needs.full
         self.per_epoch, self.steps = job.method.needs.redraw == "epoch", job.recipe.training.steps
+        self.examples = length.examples_of(job.method, job.data, self.steps)
         self.process, self.processes = process, processes
         self.gather, self.gathered = gather, gathered
         self.teacher_texts: Seq[tuple[int, ...]] = ()  # one answer per prompt, in the student's token ids
@@ -65,8 +67,8 @@ class Rollouts:
         return random.Random(f"{self.seed}/draw/{step}").random()
 
     def epochs(self, steps: int) -> float:
-        """How often ``steps`` optimizer steps pass over the prompts, or over the labelled examples if that is all."""
-        return steps * self.batch / max(len(self.data.prompts or self.data.labelled), 1)
+        """How often ``steps`` optimizer steps pass over the examples that the method reads."""
+        return steps * self.batch / max(self.examples, 1)
 
     def collect(self, step: Step, sources: Seq[Source], cost: Cost) -> list[TrainingSequence]:
         """This process' sequences of a step: ``batch`` prompts over all processes, each once per source.

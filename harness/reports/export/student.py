@@ -10,11 +10,18 @@ from pathlib import Path
 from harness.errors import BadInput, RunFailed
 from harness.records import roles
 from harness.records.store import Store
+from harness.records.students import ADAPTER
 from harness.reports.export import card
 
+MERGED = "merged"
+# What an adapter's folder does without: weights and configuration of the whole model.
+WHOLE_MODEL = ("*.safetensors", "*.bin", "*.index.json", "config.json", "generation_config.json")
 
-def export(store: Store, name: str, out: Path) -> Path:
+
+def export(store: Store, name: str, out: Path, weights: str = MERGED) -> Path:
     """Copies the student that the record ``name`` measured to ``out``, whole or not at all.
+
+    ``weights``: those of the whole model, an adapter merged in, or the adapter's alone with tokenizer and card.
 
     Raises BadInput when the record was never trained, its student is no longer kept, or ``out`` is not empty.
     """
@@ -27,13 +34,22 @@ def export(store: Store, name: str, out: Path) -> Path:
             f"the student of {record['run_id']} is not kept at {folder}; the harness run that made it, with --again, "
             "trains it again"
         )
+    if weights == ADAPTER and not (folder / ADAPTER).is_dir():
+        raise BadInput(
+            f"--weights {ADAPTER}: all weights of the student of {record['run_id']} were trained; leave it out, or "
+            "train one with --set student.adapter=lora"
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"--out {out} is not an empty folder; name a new one")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
             copy = Path(scratch) / "student"
-            shutil.copytree(folder, copy)
+            if weights == ADAPTER:
+                shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*WHOLE_MODEL, ADAPTER))
+                shutil.copytree(folder / ADAPTER, copy, dirs_exist_ok=True)
+            else:
+                shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(ADAPTER))
             card.refresh(copy, store, record)
             if out.is_dir():
                 out.rmdir()

@@ -1,0 +1,221 @@
+"""LoRA and DoRA: an adapter beside the student's weights, which stay as they are.
+
+With W [out, in] a weight of the model, A [rank, in] and B [out, rank] those of its adapter, s = alpha / rank::
+
+    lora   W' = W + s B A                               (Hu et al., arXiv 2106.09685)
+    dora   W' = diag(m / ||W + s B A||) (W + s B A)     (Liu et al., arXiv 2402.09353); norms are of rows and carry no
+                                                        gradient, m [out] is trained too
+
+B starts at 0, and m at the norms of W, so the first step starts from the model bit for bit. The layers are those of
+peft, put into the model in place: its class, its trunk and its head stay what they are. The student that is trained,
+saved and evaluated has the merged weights W'; the adapter is kept next to them in peft's own format.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+    from harness.models.files import ModelFiles
+    from harness.recipe import Adapter
+
+NAME = "default"  # of the only adapter, as peft calls it
+PREFIX = "base_model.model."  # of names in an adapter's file: peft's wrapper around the model
+
+
+def wanted(chosen: Adapter) -> bool:
+    return chosen.adapter != "none"
+
+
+def check(files: ModelFiles, chosen: Adapter) -> int:
+    """How many weights the adapter of this model would have; no weights are read.
+
+    Raises BadInput where peft is missing, or the model has none of the target modules.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _peft()
+    with torch.device("meta"):
+        config = AutoConfig.from_pretrained(files.path, trust_remote_code=files.trusted)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=files.trusted)
+    attach(model, chosen, files.id)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def attach(model: PreTrainedModel, chosen: Adapter, name: str) -> None:
+    """Puts the adapter into the model in place; afterwards only its own weights have gradients.
+
+    Raises BadInput for targets that the model ``name`` lacks, or that are its embedding or its output head, whose
+    weights the harness reads itself.
+    """
+    peft = _peft()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by names that are to go
+            peft.inject_adapter_in_model(_config(chosen), model, low_cpu_mem_usage=model.device.type == "meta")
+    except ValueError as error:
+        raise BadInput(f"student.targets={','.join(chosen.targets)}: {_why(error, chosen, model, name)}") from None
+    # peft is content with one known name among several; a misspelt one would train less than was asked for.
+    found = [path for path, module in model.named_modules() if is_layer(module)]
+    for target in () if _everything(chosen) else chosen.targets:
+        if not any(path == target or path.endswith(f".{target}") for path in found):
+            raise BadInput(f"student.targets={','.join(chosen.targets)}: {_unknown(model, name, target)}")
+    ends = {"embedding": model.get_input_embeddings(), "output head": model.get_output_embeddings()}
+    for what, module in ends.items():
+        if is_layer(module):
+            raise BadInput(
+                f"student.targets={','.join(chosen.targets)} takes in the {what} of {name}, which cannot have an "
+                "adapter here; name modules of its layers, or all-linear"
+            )
+
+
+def _config(chosen: Adapter) -> Any:
+    return _peft().LoraConfig(
+        r=chosen.rank,
+        lora_alpha=chosen.alpha,
+        lora_dropout=chosen.dropout,
+        target_modules="all-linear" if _everything(chosen) else list(chosen.targets),
+        use_dora=chosen.adapter == "dora",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _everything(chosen: Adapter) -> bool:
+    return chosen.targets == ("all-linear",)
+
+
+def _why(error: ValueError, chosen: Adapter, model: PreTrainedModel, name: str) -> str:
+    """peft's refusal of the targets in one line, with the names that there are."""
+    if "not found" in str(error):
+        return _unknown(model, name, chosen.targets[0])
+    return f"{str(error).splitlines()[0][:160]}; {_linear(model)}"
+
+
+def _unknown(model: PreTrainedModel, name: str, target: str) -> str:
+    return f"{name} has no module {target!r}; {_linear(model)}"
+
+
+def _linear(model: PreTrainedModel) -> str:
+    from torch import nn
+
+    layers = [path for path, module in model.named_modules() if isinstance(module, nn.Linear) or is_layer(module)]
+    own = {path.rpartition(".")[2] for path in layers if ".lora_" not in path and not path.endswith("base_layer")}
+    return f"its linear modules are {', '.join(sorted(own))}"
+
+
+@dataclass(frozen=True)
+class TrainedAdapter:
+    """The weights of an adapter, on the CPU, and what it was made with."""
+
+    weights: Mapping[str, Tensor]
+    chosen: Adapter
+    base: str  # the student as the recipe names it
+
+    def save(self, folder: Path) -> None:
+        """Writes the two files that ``PeftModel.from_pretrained(base, folder)`` reads."""
+        from safetensors.torch import save_file
+
+        folder.mkdir()
+        save_file(dict(self.weights), folder / "adapter_model.safetensors", {"format": "pt"})
+        config = _config(self.chosen)
+        config.base_model_name_or_path, config.inference_mode = self.base, True
+        config.save_pretrained(folder)
+
+
+def merge(model: PreTrainedModel, chosen: Adapter, base: str) -> TrainedAdapter:
+    """Merges the adapter into the model's weights and takes its layers out, in place; returns it as it was.
+
+    Raises BadInput where a merged weight is not finite.
+    """
+    own = _peft().get_peft_model_state_dict(model, adapter_name=NAME)
+    weights = {PREFIX + path: tensor.detach().cpu().clone().contiguous() for path, tensor in own.items()}
+    for path, module in list(model.named_modules()):
+        if is_layer(module):
+            module.merge(safe_merge=True)
+            model.set_submodule(path, module.get_base_layer())
+    model.requires_grad_(True)
+    del model.peft_config
+    return TrainedAdapter(weights, chosen, base)
+
+
+def merged_weight(linear: nn.Module) -> Tensor:
+    """[out, in] the weight W' that a layer multiplies with, its adapter included; its own tensor where it has none."""
+    if not is_layer(linear):
+        return linear.weight
+    whole = linear.get_base_layer().weight + linear.get_delta_weight(NAME).to(linear.get_base_layer().weight.dtype)
+    return whole if _magnitude(linear) is None else whole * _row_scale(linear)[:, None]
+
+
+def bias(linear: nn.Module) -> Tensor | None:
+    return linear.get_base_layer().bias if is_layer(linear) else linear.bias
+
+
+def product(linear: nn.Module):
+    """x [..., in] -> W' x + bias [..., out], with the adapter beside the weight: no merged copy is made.
+
+    The arithmetic is that of peft in evaluation mode; the norms of DoRA are computed once, not at every call.
+    """
+    from torch.nn import functional
+
+    if not is_layer(linear):
+        return lambda x: functional.linear(x, linear.weight, linear.bias)
+    base, scaling = linear.get_base_layer(), linear.scaling[NAME]
+    down, up = linear.lora_A[NAME].weight, linear.lora_B[NAME].weight
+    scale = None if _magnitude(linear) is None else _row_scale(linear)
+
+    def adapted(x: Tensor) -> Tensor:
+        out = functional.linear(x, base.weight)
+        out = out + functional.linear(functional.linear(x.to(down.dtype), down), up) * scaling
+        out = out if scale is None else out * scale
+        return (out if base.bias is None else out + base.bias).to(x.dtype)
+
+    return adapted
+
+
+def readable(module: nn.Module) -> bool:
+    """Whether :func:`product` computes this layer: one adapter, not merged, on a plain ``nn.Linear``."""
+    from torch import nn
+
+    return type(module.get_base_layer()) is nn.Linear and module.active_adapters == [NAME] and not module.merged
+
+
+def is_part(module: nn.Module) -> bool:
+    """Whether a module belongs to an adapter's layer, or is one."""
+    return type(module).__module__.startswith("peft.tuners.")
+
+
+def is_layer(module: Any) -> bool:
+    """Whether a module is a layer with an adapter."""
+    return is_part(module) and hasattr(module, "get_base_layer")
+
+
+def _magnitude(linear: nn.Module) -> Tensor | None:
+    vectors = getattr(linear, "lora_magnitude_vector", {})
+    return vectors[NAME].weight if NAME in vectors else None
+
+
+def _row_scale(linear: nn.Module) -> Tensor:
+    """[out] m / ||W + s B A|| of DoRA."""
+    weight = linear.get_base_layer().weight
+    whole = weight + linear.get_delta_weight(NAME).to(weight.dtype)
+    return (_magnitude(linear) / whole.norm(dim=1)).to(weight.dtype)
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError:
+        raise BadInput(
+            "student.adapter needs peft, which is not installed: pip install 'reasoning-distillation-harness[peft]'"
+        ) from None
+    return peft
