@@ -161,6 +161,7 @@ def test_every_hyper_parameter_of_a_shipped_paper_has_a_source(name):
     assert cells == {cell for pair in found.pairs for cell in pair.cells}
     config = {field.name for field in dataclasses.fields(registry.find(registry.METHODS, found.method).Config)}
     run_only = {"checkpoint_every", "threads", "signal", "top_k", "trust_remote_code"}  # how a run goes
+    run_only |= {"gradient_checkpointing", "epochs"}  # and how long, which steps say
     for pair in found.pairs:
         for part in ("models", "training", "rollout", "teacher_text"):
             assert pair.facts[part].keys() == {f.name for f in dataclasses.fields(recipe.SECTIONS[part])} - run_only
