@@ -135,7 +135,8 @@ def test_only_the_adapter_is_trained_and_the_student_has_it_merged(models, promp
     # What the loop samples and trains with is what is saved: the adapter on the base gives the merged student's text.
     base = files.load_model(job.student)
     adapters.attach(base, chosen, "base")
-    set_peft_model_state_dict(base, {n.removeprefix(adapters.PREFIX): t for n, t in outcome.adapter.weights.items()})
+    own = {n.removeprefix(adapters.PREFIX): t for n, t in outcome.adapter.weights.items()}
+    assert not set_peft_model_state_dict(base, own).unexpected_keys
     texts = [
         Generator(m.eval(), outcome.tokenizer).continue_ids([[1, 2, 3], [4, 5]], Decoding(max_new_tokens=12), [0, 0])
         for m in (base, outcome.model)

@@ -137,8 +137,12 @@ def merge(model: PreTrainedModel, chosen: Adapter, base: str) -> TrainedAdapter:
 
     Raises BadInput where a merged weight is not finite.
     """
-    own = _peft().get_peft_model_state_dict(model, adapter_name=NAME)
-    weights = {PREFIX + path: tensor.detach().cpu().clone().contiguous() for path, tensor in own.items()}
+    # peft writes the magnitudes of DoRA without ".weight" and reads both forms; transformers reads this one alone.
+    weights = {
+        PREFIX + path.replace(f".{NAME}", ""): tensor.detach().cpu().clone().contiguous()
+        for path, tensor in model.state_dict().items()
+        if ".lora_" in path
+    }
     for path, module in list(model.named_modules()):
         if is_layer(module):
             module.merge(safe_merge=True)

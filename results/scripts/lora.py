@@ -114,8 +114,9 @@ def compare(chosen: argparse.Namespace) -> tuple[str, bool]:
         lines.append(f"| {row['step']} | {row['loss']:.6f} | {loss:.6f} | {row['grad_norm']:.6f} | {norm:.6f} |")
         pairs = ((row["loss"], loss), (row["grad_norm"], norm))
         sound &= all(abs(ours - theirs) <= TOLERANCE * abs(theirs) for ours, theirs in pairs)
-    apart = max(float((weights[name] - ours).abs().max()) for name, ours in outcome.adapter.weights.items())
-    sound &= weights.keys() == outcome.adapter.weights.keys()
+    own = {name.replace("vector.weight", "vector"): weight for name, weight in outcome.adapter.weights.items()}
+    apart = max(float((weights[name] - ours).abs().max()) for name, ours in own.items())
+    sound &= weights.keys() == own.keys()
     said = f"Largest difference of a weight of the adapter after {len(rows)} steps: {apart:.1e}."
     return "\n".join([f"`kd` with {chosen.adapter} on {prepared.student.id}", "", *lines, "", said]), sound
 
