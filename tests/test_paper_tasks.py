@@ -178,22 +178,23 @@ def test_a_missing_sentence_model_is_one_line_with_the_fix(monkeypatch):
 def test_gpt4s_published_responses_get_the_published_scores():
     """Of 541 prompts GPT-4 followed 76.89 % strictly and 79.30 % loosely, of 834 instructions 83.57 and 85.37 %.
 
-    One prompt of the responses differs from the published prompts, so that each count may be off by one.
+    One prompt of the responses differs from the published prompts, and for two the checkers draw a letter, so that a
+    count may be off by three.
     """
     lines = (FILES / "ifeval/input_response_data_gpt4_20231107_145030.jsonl").read_text("utf-8").splitlines()
     written = {row["prompt"]: row["response"] for row in map(json.loads, lines)}
     task = IFEval(data.read(IFEval.dataset))
     matched = [Completion(p.id, 0, written[p.prompt.user], 1, "stop") for p in task.items if p.prompt.user in written]
     assert len(matched) == 540
-    rows = [
-        dataclasses.asdict(c) | dataclasses.asdict(v) for c, v in zip(matched, task.grade_all(matched), strict=True)
-    ]
+    verdicts = task.grade_all(matched)
+    assert task.grade_all(matched) == verdicts  # two prompts make upstream's checkers draw a letter
+    rows = [dataclasses.asdict(c) | dataclasses.asdict(v) for c, v in zip(matched, verdicts, strict=True)]
     figures = task.measures(rows)
-    assert abs(sum(row["score"] for row in rows) - 0.7689 * 541) <= 1.1
-    assert abs(figures["prompts_loose"] * 540 - 0.7930 * 541) <= 1.1
+    assert abs(sum(row["score"] for row in rows) - 0.7689 * 541) <= 3.1
+    assert abs(figures["prompts_loose"] * 540 - 0.7930 * 541) <= 3.1
     count = sum(len(p.reference.kinds) for p in task.items if p.prompt.user in written)
-    assert abs(figures["instructions_strict"] * count - 0.8357 * 834) <= 2.1
-    assert abs(figures["instructions_loose"] * count - 0.8537 * 834) <= 2.1
+    assert abs(figures["instructions_strict"] * count - 0.8357 * 834) <= 3.1
+    assert abs(figures["instructions_loose"] * count - 0.8537 * 834) <= 3.1
 
 
 # -- Arena-Hard --------------------------------------------------------------------------------------------------
