@@ -1,52 +1,155 @@
-"""Metrics: how the graded completions of a task become one score with an interval.
+"""Metrics: how the graded completions of a task become one score with an interval, and how that score is read.
 
-A verdict scores one completion from 0 to 1. A metric says what the samples of a problem are worth together
-(``of_problem``), how the problems become the score (``value``, ``interval``), and how verdicts count that were not
-reached. Higher is always better, and scores lie in [0, 1]; tables show them times 100, with ``unit`` behind them.
+A verdict scores one completion. A metric says what the samples of a problem are worth together (``of_problem``), how
+the problems become the score (``value``, ``interval``), how verdicts that were not reached count
+(``errors_count_as``), and on which scale all of these are numbers (``scale``): range, direction, unit and digits.
+Tables, intervals, comparisons, figures, pages and exports read the scale from here, and nothing else.
 
 A metric of your own is a class with a ``name``: in the file of the task that names it in ``metric``, imported there, or
 installed under the entry point group ``harness.metrics``::
 
-    class BestOfN(Metric):
-        name = "best@n"
+    class Rating(Metric):
+        name, scale = "rating", Scale(1, 10, digits=2)
 
-        def of_problem(self, scores):
-            return max(scores)
+    class HeldOutDivergence(Metric):
+        name, scale, errors_count_as = "divergence", Scale(0, math.inf, "nats", 3, higher_is_better=False), LEFT_OUT
 """
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from harness import error_location, registry, user_code
+from harness.errors import BadInput
+
+if TYPE_CHECKING:
+    from harness.task import Task
 
 WRONG, LEFT_OUT = "wrong", "left out"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The numbers of a metric: from ``low`` to ``high``, either of which may be infinite, and how they are printed.
+
+    Records, JSON and frames hold values of this range. Tables, sentences and figures print a value times ``times``
+    with ``digits`` decimals. ``unit`` follows the metric's name in captions and a difference in sentences.
+    """
+
+    low: float
+    high: float
+    unit: str = ""
+    digits: int = 1
+    times: float = 1.0
+    higher_is_better: bool = True
+
+    @property
+    def finite(self) -> bool:
+        """Whether both ends of the range are numbers."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def worst(self) -> float:
+        """The worst value of the range, possibly infinite."""
+        return self.low if self.higher_is_better else self.high
+
+    @property
+    def width(self) -> float:
+        """The largest difference of two values, possibly infinite."""
+        return self.high - self.low
+
+    @property
+    def points(self) -> str:
+        """What a difference is counted in: ``points`` where the unit is none or percent."""
+        return "points" if self.unit in ("", "%") else self.unit
+
+    @property
+    def direction(self) -> str:
+        """``lower is better`` where it is; readers take the opposite for granted."""
+        return "" if self.higher_is_better else "lower is better"
+
+    @property
+    def caption(self) -> str:
+        """What printed numbers are, in words: ``percent``, ``nats, lower is better``, ``from 1 to 10``."""
+        ends = f"from {self.times * self.low:g} to {self.times * self.high:g}" if self.finite else ""
+        return ", ".join(filter(None, ("percent" if self.unit == "%" else self.unit or ends, self.direction)))
+
+    @property
+    def counts(self) -> bool:
+        """Whether a sum of scores counts right answers: they lie in [0, 1], and 1 is right."""
+        return (self.low, self.high) == (0.0, 1.0) and self.higher_is_better
+
+    def holds(self, value: Any) -> bool:
+        """Whether ``value`` is a finite number of the range."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and -math.inf < value < math.inf and self.low <= value <= self.high
+
+    def shown(self, value: float) -> float:
+        """A value, or a difference of values, as it is printed: 0.405 is 40.5 in percent."""
+        return self.times * value
+
+    def text(self, value: float) -> str:
+        """A value with its digits: ``40.5``."""
+        return f"{self.shown(value):.{self.digits}f}"
+
+    def signed(self, difference: float) -> str:
+        """A difference with its sign: ``+1.3``; what rounds to zero has no sign."""
+        text = f"{self.shown(difference):+.{self.digits}f}"
+        return text[1:] if float(text) == 0 else text
+
+    def gain(self, value: float, other: float) -> float:
+        """By how much ``value`` is better than ``other``; negative where it is worse."""
+        return value - other if self.higher_is_better else other - value
+
+    def place(self, value: float) -> float:
+        """A sort key that puts the best value first."""
+        return -value if self.higher_is_better else value
+
+    def share(self, value: float) -> float:
+        """Where a value lies in a finite range: 0 at ``low``, 1 at ``high``."""
+        return (value - self.low) / self.width
+
+    def card(self) -> dict[str, Any]:
+        """The scale as a record keeps it; an infinite end is None."""
+        ends = [end if math.isfinite(end) else None for end in (self.low, self.high)]
+        return {
+            "range": ends, "unit": self.unit, "digits": self.digits, "times": self.times,
+            "higher_is_better": self.higher_is_better,
+        }  # fmt: skip
+
+
+PERCENT = Scale(0.0, 1.0, "%", times=100.0)
 
 
 class Metric:
     """The mean over problems of the mean over their samples, unless a subclass says otherwise."""
 
     name: ClassVar[str]
-    errors_count_as: ClassVar[str] = WRONG  # or LEFT_OUT: a verdict that was not reached leaves the mean
-    right_from: ClassVar[float] = 1.0  # the least score of a right answer
-    unit: ClassVar[str] = "%"  # "" for a number from 0 to 100 that is no percentage
+    errors_count_as: ClassVar[str] = WRONG  # the worst value; or LEFT_OUT: such a verdict leaves the mean
+    right_from: ClassVar[float] = 1.0  # the score of a right answer, or a better one
+    scale: Scale = PERCENT
 
     def of_problem(self, scores: Sequence[float]) -> float:
-        """The value in [0, 1] of one problem, from the scores [K] of its samples."""
+        """The value of one problem, from the scores [K] of its samples."""
         return sum(scores) / len(scores)
 
     def by_problem(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """The value of every problem that has a verdict, in the order of ``rows``."""
-        found: dict[str, list[float]] = {}
+        scores: dict[str, list[float]] = {}
         for row in self.counted(rows):
-            found.setdefault(row["problem_id"], []).append(row["score"])
-        return {problem: self.of_problem(scores) for problem, scores in found.items()}
+            scores.setdefault(row["problem_id"], []).append(self.scale.worst if row["error"] else row["score"])
+        return {problem: self.of_problem(values) for problem, values in scores.items()}
 
     def counted(self, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """The graded rows that enter the score."""
         return [row for row in rows if not (row["error"] and self.errors_count_as == LEFT_OUT)]
 
     def aggregate(self, rows: Iterable[Mapping[str, Any]]) -> float:
-        """The score in [0, 1] of graded rows."""
+        """The score of graded rows."""
         return self.value(list(self.by_problem(rows).values()))
 
     def value(self, problems: Sequence[float]) -> float:
@@ -56,15 +159,19 @@ class Metric:
     def interval(self, problems: Sequence[float]) -> tuple[float, float, str]:
         """The ends of the 95 % interval of the score, and the name of its method.
 
-        Wilson's where every problem is right or wrong, else that of a mean.
+        Wilson's where every problem is right or wrong, else that of a mean in the range of the scale.
         """
         from harness.stats import intervals  # numpy and scipy: lists and help do without
 
-        if all(value in (0.0, 1.0) for value in problems):
+        if self.scale.width == 1.0 and all(value in (self.scale.low, self.scale.high) for value in problems):
             low, high = intervals.wilson(round(sum(problems)), len(problems))
             return low, high, "Wilson"
-        low, high = intervals.mean_interval(problems)
-        return low, high, "mean of items"
+        low, high = intervals.mean_interval(problems, limits=(self.scale.low, self.scale.high))
+        return low, high, "mean of items" if self.scale.finite else "bootstrap over items"
+
+    def is_right(self, score: float) -> bool:
+        """Whether a verdict's score is that of a right answer."""
+        return self.scale.gain(score, self.right_from) >= 0
 
 
 class Accuracy(Metric):
@@ -96,30 +203,90 @@ class LmEvalMetric(Metric):
 class RecordedMetric(Metric):
     """The metric of a record, known by its card, whose code need not be at hand."""
 
-    def __init__(self, card: Mapping[str, Any]):
-        self.problems = card.get("by_problem")
+    def __init__(self, record: Mapping[str, Any]):
+        self.scale = scale_of(record)
+        self.problems = record["metric_card"].get("by_problem")
 
     def by_problem(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         return dict(self.problems) if self.problems is not None else super().by_problem(rows)
 
 
-SHIPPED: dict[str, type[Metric]] = {found.name: found for found in (Accuracy, PassAt1, WinRateMetric, LmEvalMetric)}
+SHIPPED: dict[str, type[Metric]] = {cls.name: cls for cls in (Accuracy, PassAt1, WinRateMetric, LmEvalMetric)}
+
+
+def metric_of(task: Task | type[Task]) -> Metric:
+    """The metric that a task names: in its own file, shipped, or installed as a plugin.
+
+    Raises BadInput for a name that leads nowhere, or a metric that breaks its contract.
+    """
+    cls = task if isinstance(task, type) else type(task)
+    name = task.metric
+    if name in SHIPPED:
+        return SHIPPED[name]()
+    # A task that ``under`` has changed is defined in no module of its own, but bears the module of the task's file.
+    beside = vars(sys.modules[cls.__module__]).values() if cls.__module__ in sys.modules else ()
+    own = [c for c in beside if isinstance(c, type) and issubclass(c, Metric) and getattr(c, "name", None) == name]
+    try:
+        metric = own[0] if own else registry.find(registry.METRICS, name)
+    except BadInput as error:
+        raise BadInput(
+            f"{error_location.of(cls, 'metric')}: task {cls.name}: {error}; write class MyMetric(Metric) with "
+            f"name = {name!r} in the task's file, with from harness.metrics import Metric"
+        ) from None
+    if fault := _fault(metric):
+        part, said = fault
+        raise BadInput(f"{error_location.of(metric, part)}: {part} of metric {name} {said}")
+    return metric()
+
+
+def _fault(metric: type[Metric]) -> tuple[str, str] | None:
+    """The first part of a metric that breaks its contract, and how; None for a sound one."""
+    scale, known = metric.scale, (WRONG, LEFT_OUT)
+    if metric.errors_count_as not in known:
+        return "errors_count_as", f"is {metric.errors_count_as!r}; it is one of {known}"
+    if not isinstance(scale, Scale):
+        return "scale", f"is {scale!r:.60}; harness.metrics.Scale(low, high, unit) is wanted"
+    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in (scale.low, scale.high, scale.times))
+    if not (numbers and scale.low < scale.high and math.isfinite(scale.times) and scale.times > 0):
+        return "scale", f"is {scale}; low must be below high, and times a positive number"
+    if not isinstance(scale.unit, str) or type(scale.digits) is not int or not 0 <= scale.digits <= 12:
+        return "scale", f"is {scale}; its unit is text, its digits a whole number from 0 to 12"
+    if metric.errors_count_as == WRONG and not math.isfinite(scale.worst):
+        return "scale", "has no worst value that an error could count as; say errors_count_as = LEFT_OUT"
+    return None
+
+
+def code_of(task: Task) -> dict[str, str]:
+    """What stands for the code of a metric that does not ship; the protocol covers it."""
+    code = user_code.identity(type(metric_of(task)))
+    return {} if code == user_code.OURS else {"metric_code": code}
 
 
 def card(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a record keeps of a metric that does not ship, so that tables do without its code."""
-    if type(metric) is SHIPPED.get(metric.name):
+    """What a record keeps of a metric, so that tables do without its code; nothing of a shipped one in percent."""
+    if type(metric) is SHIPPED.get(metric.name) and metric.scale == PERCENT:
         return {}
-    return {"errors_count_as": metric.errors_count_as, "unit": metric.unit, "by_problem": metric.by_problem(rows)}
+    return {"errors_count_as": metric.errors_count_as} | metric.scale.card() | {"by_problem": metric.by_problem(rows)}
 
 
 def of_record(record: Mapping[str, Any]) -> Metric:
     """The metric of a record. One without a card that does not ship is read as a mean."""
-    if (kept := record.get("metric_card")) is not None:
-        return RecordedMetric(kept)
+    if record.get("metric_card") is not None:
+        return RecordedMetric(record)
     return SHIPPED.get(record["metric"], Metric)()
 
 
-def unit_of(record: Mapping[str, Any]) -> str:
-    """What stands behind the scores of a record times 100."""
-    return record.get("metric_card", {}).get("unit", Metric.unit)
+def scale_of(record: Mapping[str, Any]) -> Scale:
+    """The scale of a record's scores. A card without a range is of an older harness: a share, shown times 100."""
+    card = record.get("metric_card")
+    if card is None or "range" not in card:
+        return PERCENT if card is None else Scale(0.0, 1.0, card["unit"], times=100.0)
+    low, high = card["range"]
+    return Scale(
+        -math.inf if low is None else low,
+        math.inf if high is None else high,
+        card["unit"],
+        card.get("digits", 1),
+        card.get("times", 1.0),
+        card.get("higher_is_better", True),
+    )

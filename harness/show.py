@@ -15,6 +15,7 @@ from typing import Any
 
 from harness import error_location, options, recipe, registry, user_code
 from harness.errors import BadInput
+from harness.metrics import Scale
 from harness.plan import settings_of, variants_of
 from harness.records import reported
 
@@ -85,7 +86,7 @@ def overview_text(found: Mapping[str, Sequence[str]]) -> str:
 _FACTS = {  # what a card says of a class besides its name and docstring
     "judge": ("takes",),
     "signal": ("exact", "takes_top_k"),
-    "metric": ("errors_count_as", "right_from", "unit"),
+    "metric": ("errors_count_as", "right_from", "scale"),
 }
 
 
@@ -111,10 +112,11 @@ def card(kind: str, name: str) -> dict[str, Any]:
         }
     if kind in _FACTS:
         found = registry.find(f"{kind}s", name)
+        facts = {fact: getattr(found, fact) for fact in _FACTS[kind]}
         return {
             kind: found.name,
             "about": inspect.getdoc(found) or "",
-            **{fact: getattr(found, fact) for fact in _FACTS[kind]},
+            **{fact: value.card() if isinstance(value, Scale) else value for fact, value in facts.items()},
             "code": user_code.identity(found),
         }
     from harness.evaluation.benchmarks import locate

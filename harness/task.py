@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from harness import error_location, task_contract
+from harness import error_location, metrics, task_contract
 from harness.errors import BadInput, RunFailed, unknown
 from harness.stats.pass_at_k import repeated
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
@@ -139,8 +139,9 @@ class Task(ABC):
         """Verdicts in the order of ``completions``. Engines that work in batches override this."""
         by_id = {p.id: p for p in self.items}
         found = [self.grade(by_id[c.problem_id], c.text) for c in completions]
+        scale = metrics.metric_of(self).scale
         for verdict, completion in zip(found, completions, strict=True):
-            task_contract.verdict(self, "grade", verdict, completion)
+            task_contract.verdict(self, "grade", verdict, completion, scale)
         return [dataclasses.replace(v, sample=c.sample) for v, c in zip(found, completions, strict=True)]
 
     def verdicts(self, completions: Sequence[Completion]) -> list[Verdict]:
@@ -155,8 +156,9 @@ class Task(ABC):
             )
             said += f" on {len(completions)} completions; one each is wanted"
             raise RunFailed(task_contract.broken(type(self), "grade_all", said))
+        scale = metrics.metric_of(self).scale
         for verdict, completion in zip(found, completions, strict=True):
-            task_contract.verdict(self, "grade_all", verdict, completion)
+            task_contract.verdict(self, "grade_all", verdict, completion, scale)
         return list(found)
 
     def read_figures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness import error_location
 from harness.errors import BadInput, RunFailed
+from harness.metrics import Scale
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
 if TYPE_CHECKING:
     from harness.task import Task
-
-WANTED = "Verdict(problem.id, 0, score from 0 to 1, reason) is wanted"
 
 
 def broken(found: type[Task], part: str, said: str) -> str:
@@ -89,11 +88,12 @@ def problems(task: Task, found: Any) -> None:
                 raise wrong(f"gave problem {problem.id!r:.60} a prompt whose {name} is {text!r:.60}; text is wanted")
 
 
-def verdict(task: Task, part: str, found: Any, of: Completion) -> None:
-    """Checks for a verdict on the given completion with a score from 0 to 1. Raises RunFailed."""
+def verdict(task: Task, part: str, found: Any, of: Completion, scale: Scale) -> None:
+    """Checks for a verdict on the given completion with a score on ``scale``, or 0 with an error. Raises RunFailed."""
 
     def wrong(said: str) -> RunFailed:
-        return RunFailed(broken(type(task), part, f"{said}; {WANTED}"))
+        wanted = f"Verdict(problem.id, 0, score from {scale.low:g} to {scale.high:g}, reason) is wanted"
+        return RunFailed(broken(type(task), part, f"{said}; {wanted}"))
 
     if not isinstance(found, Verdict):
         raise wrong(f"gave {error_location.describe(found)} on problem {of.problem_id!r}")
@@ -102,7 +102,7 @@ def verdict(task: Task, part: str, found: Any, of: Completion) -> None:
     score = found.score
     if isinstance(score, bool):
         raise wrong(f"gave the score {score} on problem {of.problem_id!r}: write float(right)")
-    if not isinstance(score, int | float) or not 0 <= score <= 1:
+    if not scale.holds(score) and not (found.error and score == 0):
         raise wrong(f"gave the score {score!r:.60} on problem {of.problem_id!r}")
     if not isinstance(found.reason, str) or not isinstance(found.extracted, str | None):
         raise wrong(f"gave a reason or extracted answer that is no text on problem {of.problem_id!r}")

@@ -93,8 +93,9 @@ class Completion:
 class Verdict:
     """The result of grading one completion.
 
-    ``score`` lies in [0, 1] (a win rate's tie is 0.5). ``error`` marks a verdict that could not be
-    reached (a crashed grader, an unparsable judge), which is not the same as a wrong answer.
+    ``score`` lies in the range of the task's metric, [0, 1] unless it says otherwise (a win rate's tie is 0.5).
+    ``error`` marks a verdict that could not be reached (a crashed grader, an unparsable judge), which is not the same
+    as a wrong answer; its score is 0.
     """
 
     problem_id: str

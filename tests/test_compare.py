@@ -10,6 +10,7 @@ import harness
 from harness.cli import main
 from harness.leaderboard import grid, numbers
 from harness.leaderboard.table import View, leaderboard, render
+from harness.metrics import PERCENT
 from harness.records.store import Store
 from harness.stats import intervals
 
@@ -438,8 +439,8 @@ def test_a_method_with_a_task_missing_leads_nothing(store, capsys):
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (numbers.signed(0.0), "0.0"), (numbers.signed(-0.0001), "0.0"), (numbers.signed(0.0004), "0.0"),
-        (numbers.signed(-0.0006), "-0.1"), (numbers.signed(0.25), "+25.0"), (numbers.percent(-0.001), "0 %"),
+        (PERCENT.signed(0.0), "0.0"), (PERCENT.signed(-0.0001), "0.0"), (PERCENT.signed(0.0004), "0.0"),
+        (PERCENT.signed(-0.0006), "-0.1"), (PERCENT.signed(0.25), "+25.0"), (numbers.percent(-0.001), "0 %"),
         (numbers.percent(-0.11), "-11 %"), (numbers.amount(999_999), "1 M"), (numbers.amount(950, "B"), "950 B"),
         (numbers.amount(12_300), "12.3 k"), (numbers.amount(4.56e6, "B"), "4.56 MB"), (numbers.amount(0), "0"),
         (numbers.spread(1.0, 0.975, 1.0), "100.0 (97.5–100.0)"), (numbers.spread(0.0, 0.0, 0.09), "0.0 (0.0–9.0)"),

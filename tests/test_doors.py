@@ -10,9 +10,9 @@ from harness import metrics, registry
 from harness.errors import BadInput, RunFailed
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import locate
-from harness.evaluation.metric_of import metric_of
 from harness.grading.judges.judgement import Judge, Judgement, PairToJudge, judge_all
 from harness.grading.judges.open_judge import open_judge, split
+from harness.metrics import metric_of
 from harness.testing import check_judge
 from harness.types import Decoding
 

@@ -267,7 +267,8 @@ def test_json_rows_have_stable_keys(mixed):
         "student", "teacher", "settings", "score", "low", "high", "interval_method", "seeds", "correct", "total",
         "errors", "truncated", "teacher_tokens", "generated_tokens", "student_tokens", "seconds", "peak_memory_bytes",
         "steps", "flops", "run_ids", "convention", "training", "baseline", "over_baseline", "over_baseline_p",
-        "recovery", "recovery_p", "rank", "p_best", "label", "tied_with_best", "protocol_differs", "view", "notes",
+        "recovery", "recovery_p", "rank", "p_best", "unit", "higher_is_better",
+        "label", "tied_with_best", "protocol_differs", "view", "notes",
     ]  # fmt: skip
     assert rows == json.loads(json.dumps(row_dicts(table(mixed))))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness import data, error_location, registry, task_contract, user_code
 from harness.errors import BadInput, RunFailed, unknown
-from harness.evaluation.metric_of import metric_of
+from harness.metrics import metric_of
 from harness.sandbox import tier
 from harness.task import Data, Task
 from harness.types import Completion

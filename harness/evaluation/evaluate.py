@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from harness import error_location, metrics, user_code
 from harness.errors import RunFailed
 from harness.evaluation import round_trip
-from harness.evaluation.metric_of import code_of, metric_of
 from harness.grading.thinking import Thought, answer_of, thought
+from harness.metrics import code_of, metric_of
 from harness.recipe import Evaluation
 from harness.records.record import fingerprint
 from harness.task import Task
@@ -36,7 +36,7 @@ WINDOW = 4  # batches between progress updates
 
 @dataclass(frozen=True)
 class Score:
-    """A score in [0, 1], its 95 % interval, and what it was counted from."""
+    """A score on its metric's scale, its 95 % interval, and what it was counted from."""
 
     value: float
     interval: tuple[float, float]
@@ -290,23 +290,28 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
     """The score of graded rows, as the task's metric defines it (:mod:`harness.metrics`).
 
     Verdicts that could not be reached show under ``errors``. Raises RunFailed when none was reached, and with FILE:LINE
-    for a metric whose value is no number in [0, 1].
+    for a metric whose value is no number of its scale.
     """
     metric = metric_of(task)
+    scale, where = metric.scale, error_location.of(type(metric))
+
+    def checked(number: Any) -> Any:
+        if not scale.holds(number):
+            span = f"from {scale.low:g} to {scale.high:g}"
+            raise RunFailed(f"{where}: metric {metric.name} gave {number!r:.40}; its scale is {span}")
+        return number
+
     with error_location.faults_as(RunFailed, called=type(metric)):
-        means = list(metric.by_problem(graded).values())
-    if not means:
+        problems = list(map(checked, metric.by_problem(graded).values()))
+    if not problems:
         first = graded[0]["reason"] if graded else "there was nothing to grade"
         raise RunFailed(
             f"{task.title}: no verdict was reached on any of {len(graded)} completions ({first}); run again, the "
             "completions are kept"
         )
     with error_location.faults_as(RunFailed, called=type(metric)):
-        value = metric.value(means)
-        low, high, how = metric.interval(means)
-    if not all(isinstance(v, int | float) and 0 <= v <= 1 for v in (value, *means)):
-        where = error_location.of(type(metric))
-        raise RunFailed(f"{where}: metric {metric.name} gave {value!r:.40}; a score and its problems lie in [0, 1]")
+        value = checked(metric.value(problems))
+        low, high, how = metric.interval(problems)
     counts = {
         "correct": sum(row["score"] for row in metric.counted(graded)),
         "total": len(graded),
@@ -315,7 +320,8 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
     }
     if float(counts["correct"]).is_integer():
         counts["correct"] = int(counts["correct"])
-    return Score(float(value), (max(0.0, float(low)), min(1.0, float(high))), how, counts, metrics.card(metric, graded))
+    interval = max(scale.low, float(low)), min(scale.high, float(high))
+    return Score(float(value), interval, how, counts, metrics.card(metric, graded))
 
 
 def _answerless(task: Task, row: Mapping[str, Any]) -> bool:

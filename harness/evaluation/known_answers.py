@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.evaluation.metric_of import metric_of
+from harness.metrics import metric_of
 from harness.task import Task
 
 NO_GOLD = "123454321"  # not the answer of any shipped problem
@@ -146,4 +146,4 @@ def _instruction(task: Task) -> Iterator[KnownAnswer]:
 
 def counts_as_right(task: Task, score: float) -> bool:
     """Whether ``score`` is that of a right answer; a right response need only tie with a right reference."""
-    return score >= metric_of(task).right_from
+    return metric_of(task).is_right(score)

@@ -24,6 +24,7 @@ from harness.leaderboard.inference import LEVEL, Completions, Group
 from harness.leaderboard.row_selection import Taken
 from harness.leaderboard.rows import MICRO, alike, latest, selected
 from harness.leaderboard.views import EVERYTHING, View
+from harness.metrics import PERCENT, Scale
 from harness.records.record import Record, measured_under, note_of
 from harness.stats import intervals
 from harness.stats.intervals import Comparison, SeedVariance
@@ -36,6 +37,7 @@ class ComparisonResult:
     task: str
     protocol: str
     metric: str
+    scale: Scale  # of the metric: a positive difference is worse where lower is better
     a: str
     b: str
     reconstructions: tuple[str, ...]  # those of a and b whose published formula was not available to us
@@ -78,9 +80,13 @@ def compare(
         by_task[record["task"]].append(record)
     titles = list(dict.fromkeys(selected(by_task, tasks)))
     pairs = [_pair(by_task[title], title, a, b, completions, protocol, view) for title in titles]
-    found = [(intervals.compare(pair.first, pair.second, seeds=pair.pooled), pair) for pair in pairs]
+    found = [(_compared(pair), pair) for pair in pairs]
     adjusted = intervals.holm([comparison.p for comparison, _ in found])
     return [_versus(c, pair, p, len(found)) for (c, pair), p in zip(found, adjusted, strict=True)]
+
+
+def _compared(pair: PairedScores) -> Comparison:
+    return intervals.compare(pair.first, pair.second, seeds=pair.pooled, width=pair.a.scale.width)
 
 
 @dataclass(frozen=True)
@@ -194,6 +200,7 @@ def _versus(comparison: Comparison, pair: PairedScores, p: float, tests: int) ->
         task=pair.title,
         protocol=pair.a.first["protocol"]["hash"],
         metric=pair.a.first["metric"],
+        scale=pair.a.scale,
         a=_called(pair, 0),
         b=_called(pair, 1),
         reconstructions=tuple(
@@ -208,18 +215,21 @@ def _versus(comparison: Comparison, pair: PairedScores, p: float, tests: int) ->
         more_problems=max(intervals.problems_needed(comparison, seeds) - problems, 0),
         more_seeds=max(intervals.seeds_needed(comparison, problems) - seeds, 0) if seeds > 1 else math.inf,
         times_both=intervals.scale_needed(comparison, seeds, problems),
-        minimum_detectable=smallest_seen(comparison, pair.first, pair.second),
+        minimum_detectable=smallest_seen(comparison, pair.first, pair.second, pair.a.scale),
         taken=pair.taken,
         notes=pair.notes + ((f"p Holm-adjusted over {tests} tasks",) if tests > 1 else ()),
     )
 
 
-def smallest_seen(comparison: Comparison, first: np.ndarray, second: np.ndarray) -> float:
-    """The smallest difference that as many problems and seeds detect with 80 % power."""
+def smallest_seen(comparison: Comparison, first: np.ndarray, second: np.ndarray, scale: Scale = PERCENT) -> float:
+    """The smallest difference that as many problems and seeds detect with 80 % power; inf where nothing reveals it."""
     if comparison.spread.value > 0:
         return intervals.reach(0.8, 1 - LEVEL) * math.sqrt(comparison.spread.value)
-    # All differences alike say nothing of their spread: as if the two sides were not paired.
-    return intervals.minimum_detectable_effect(first.shape[1], float(min(first.mean(), second.mean())))
+    if not scale.finite:
+        return math.inf
+    # Equal differences do not reveal their spread, so take that of right and wrong answers that are not paired.
+    least = scale.share(float(min(first.mean(), second.mean())))
+    return scale.width * intervals.minimum_detectable_effect(first.shape[1], least)
 
 
 def _listed(values: Iterable[Any] | Mapping[Any, Any]) -> str:

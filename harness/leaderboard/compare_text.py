@@ -7,13 +7,16 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from harness.leaderboard.compare import ComparisonResult
-from harness.leaderboard.numbers import signed
 
 
 def as_json(found: ComparisonResult) -> dict[str, Any]:
     """Every number, finite or null."""
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
-    facts |= {"comparison": asdict(found.comparison), "taken": [side.as_json() for side in found.taken]}
+    facts |= {
+        "scale": found.scale.card(),
+        "comparison": asdict(found.comparison),
+        "taken": [side.as_json() for side in found.taken],
+    }
     facts |= {"differs": found.differs, "sentence": in_words(found)}
     return {key: None if value == math.inf else value for key, value in facts.items()}
 
@@ -21,13 +24,15 @@ def as_json(found: ComparisonResult) -> dict[str, Any]:
 def in_words(found: ComparisonResult) -> str:
     """Whether B differs from A, by how much, how sure, and what would settle it: one sentence for a person."""
     c, (a, b) = found.comparison, (_name(found, found.a), _name(found, found.b))
-    low, high = (signed(bound) for bound in c.interval)
+    scale = found.scale
+    low, high = (scale.signed(bound) for bound in c.interval)
     where = f"{found.metric}, {found.problems} problems × {_many(len(found.seeds), 'seed')}"
-    gap = f"{signed(c.difference)} points [95 % {low} to {high}]"
-    scores = f"{100 * found.score_b:.1f} against {100 * found.score_a:.1f}"
+    gap = f"{scale.signed(c.difference)} {scale.points} [95 % {low} to {high}]"
+    scores = f"{scale.text(found.score_b)} against {scale.text(found.score_a)}"
+    scores += f", {scale.direction}" if scale.direction else ""
     sure = f"p {_p(found.p_holm)}, {c.test}"
     if found.differs:
-        verdict = f"{b} is {'better' if c.difference > 0 else 'worse'} than {a} by {gap}"
+        verdict = f"{b} is {'better' if scale.gain(c.difference, 0) > 0 else 'worse'} than {a} by {gap}"
         return f"On {found.task} ({where}) {verdict} ({scores}; {sure}), and no more problems or seeds are needed."
     verdict = f"{b} is not distinguishable from {a}: {gap}"
     return f"On {found.task} ({where}) {verdict} ({scores}; {sure}); {_settle(found)}."
@@ -47,11 +52,10 @@ def _settle(found: ComparisonResult) -> str:
             f"{_many(math.ceil(found.problems * times), 'problem')} with {math.ceil(len(found.seeds) * times)} seeds"
         )
         return f"more problems or seeds alone would not settle it, about {together} would (80 % power)"
-    return f"only a difference of {_points(found.minimum_detectable)} or more would be detected (80 % power)"
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:.1f} points"
+    if found.minimum_detectable == math.inf:
+        return "these differences do not reveal how large a difference would be detected"
+    smallest = f"{found.scale.text(found.minimum_detectable)} {found.scale.points}"
+    return f"only a difference of {smallest} or more would be detected (80 % power)"
 
 
 def _many(count: int, noun: str) -> str:

@@ -76,9 +76,10 @@ def update_between_markers(path: Path | str, text: str, name: str) -> bool:
 
 
 def row_dicts(sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """One object per row with every field of :class:`LeaderboardRow`, the label, the tie, and its section's words."""
+    """One object per row: the fields of :class:`LeaderboardRow`, unit, direction, label, tie, and its section's."""
     return [
-        dataclasses.asdict(row)
+        {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name != "scale"}
+        | {"unit": row.scale.unit, "higher_is_better": row.scale.higher_is_better}
         | {"label": row.label, "tied_with_best": row.tied, "protocol_differs": section.differs}
         | {"view": section.view, "notes": section.notes}
         for section in sections
@@ -89,11 +90,12 @@ def row_dicts(sections: Sequence[Section]) -> list[dict[str, Any]]:
 # -- cells -----------------------------------------------------------------------------------------------------------
 
 _COLUMNS: dict[str, Callable[[LeaderboardRow], str]] = {
-    "score": lambda row: f"{100 * row.score:.1f}",
-    "95 % interval": lambda row: f"{100 * row.low:.1f}–{100 * row.high:.1f}",
+    "score": lambda row: row.scale.text(row.score),
+    "95 % interval": lambda row: f"{row.scale.text(row.low)}–{row.scale.text(row.high)}",
     "correct/total": lambda row: f"{row.correct:.10g}/{row.total}",
+    "completions": lambda row: str(row.total),
     "seeds": lambda row: str(len(row.seeds)),
-    "over baseline": lambda row: _or_noise(numbers.signed, row.over_baseline, row.over_baseline_p),
+    "over baseline": lambda row: _or_noise(row.scale.signed, row.over_baseline, row.over_baseline_p),
     "recovery": lambda row: _or_noise(numbers.percent, row.recovery, row.recovery_p),
     "teacher tokens": lambda row: _spent(row, row.teacher_tokens),
     "generated tokens": lambda row: _spent(row, row.generated_tokens),
@@ -143,6 +145,9 @@ def _columns(section: Section, asked: Sequence[str] = ()) -> list[str]:
         return list(asked)
 
     def speaks(name: str) -> bool:
+        # A sum of scores counts right answers on some scales only.
+        if name in ("correct/total", "completions"):
+            return section.scale.counts == (name == "correct/total")
         field = _ONLY_IF_ANY.get(name)
         return field is None or any(getattr(row, field) not in (None, 0) for row in section.rows)
 
@@ -157,7 +162,10 @@ def _headings(section: Section, columns: Sequence[str]) -> list[str]:
 
 
 def _subtitle(section: Section) -> str:
-    return f"{section.metric}, {section.problems} problems, protocol {section.protocol[:12]}"
+    scale = "" if section.scale.unit == "%" else section.scale.caption
+    return ", ".join(
+        filter(None, (section.metric, scale, f"{section.problems} problems", f"protocol {section.protocol[:12]}"))
+    )
 
 
 def _sheet(section: Section, asked: Sequence[str] = ()) -> Table:
@@ -183,7 +191,7 @@ def grid_sheet(sections: Sequence[Section]) -> Table:
         for section in sections:
             row = line.cells.get(section.title)
             cells.append(
-                TableCell(numbers.spread(row.score, row.low, row.high), row.rank, row.tied)
+                TableCell(numbers.spread(row.score, row.low, row.high, row.scale), row.rank, row.tied)
                 if row
                 else TableCell(MISSING)
             )
@@ -192,12 +200,13 @@ def grid_sheet(sections: Sequence[Section]) -> Table:
     # What all columns share is said once, above them.
     views = {section.view for section in sections}
     titles = [section.title if len(views) > 1 else section.named for section in sections]
+    percent = all(section.scale.unit == "%" for section in sections)
     metrics = ", ".join(
-        f"{title}: {section.metric}, {section.problems} problems"
+        f"{title}: {section.metric}{'' if percent else f' ({section.scale.caption})'}, {section.problems} problems"
         for title, section in zip(titles, sections, strict=True)
     )
-    order = "seeds averaged, by mean rank"
-    measured = f"percent ± half of the 95 % interval (its ends where half would leave the range), {order}; {metrics}"
+    whole = "(its ends where half would leave the range), seeds averaged, by mean rank"
+    measured = f"{'percent' if percent else 'score'} ± half of the 95 % interval {whole}; {metrics}"
     subtitle = "; ".join(filter(None, (*(views if len(views) == 1 else ()), measured)))
     return Table("All tasks", subtitle, ["method", *titles], rows, list(dict.fromkeys(notes)))
 
@@ -212,12 +221,12 @@ def cards_sheet(section: Section) -> Table:
 
 # -- data ------------------------------------------------------------------------------------------------------------
 
-_BESIDE = ["label", "tied_with_best", "protocol_differs", "view", "notes"]
+_BESIDE = ["unit", "higher_is_better", "label", "tied_with_best", "protocol_differs", "view", "notes"]
 
 
 def names() -> list[str]:
     """The keys of a row as data, in order."""
-    return [field.name for field in dataclasses.fields(LeaderboardRow)] + _BESIDE
+    return [field.name for field in dataclasses.fields(LeaderboardRow) if field.name != "scale"] + _BESIDE
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:

@@ -62,9 +62,10 @@ def _with_mean_ranks(complete: Sequence[Line]) -> list[Line]:
     """Equal scores share a rank, as in a section."""
     ranks: list[list[int]] = [[] for _ in complete]
     for title in complete[0].cells if complete else ():
+        scale = complete[0].cells[title].scale
         scores = [line.cells[title].score for line in complete]
         for place, score in zip(ranks, scores, strict=True):
-            place.append(1 + sum(other > score for other in scores))
+            place.append(1 + sum(scale.gain(other, score) > 0 for other in scores))
     return [replace(line, mean_rank=fmean(place)) for line, place in zip(complete, ranks, strict=True)]
 
 
@@ -96,12 +97,12 @@ def main(sections: Sequence[Section]) -> tuple[list[Section], list[str]]:
 
 
 def half_width(row: LeaderboardRow) -> float:
-    """Half of the 95 % interval, in points."""
-    return 50 * (row.high - row.low)
+    """Half of the 95 % interval, as printed."""
+    return row.scale.shown(row.high - row.low) / 2
 
 
 def objects(sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """One object a method with one a task: score, half_width, low, high in percent; rank, tied_with_best, seeds."""
+    """One object a method with one a task: score, half_width, low, high as printed; rank, tied_with_best, seeds."""
     return [
         {
             "method": line.label,
@@ -112,10 +113,10 @@ def objects(sections: Sequence[Section]) -> list[dict[str, Any]]:
             "missing": list(line.missing),
             "tasks": {
                 title: {
-                    "score": 100 * row.score,
+                    "score": row.scale.shown(row.score),
                     "half_width": half_width(row),
-                    "low": 100 * row.low,
-                    "high": 100 * row.high,
+                    "low": row.scale.shown(row.low),
+                    "high": row.scale.shown(row.high),
                     "rank": row.rank,
                     "tied_with_best": row.tied,
                     "seeds": len(row.seeds),

@@ -53,6 +53,11 @@ class Group:
     def score(self) -> float:
         return fmean(record["score"] for record in self.records)
 
+    @cached_property
+    def scale(self) -> metrics.Scale:
+        """The scale of the scores."""
+        return metrics.scale_of(self.first)
+
     @property
     def problems(self) -> int:
         """How many problems the scores are means of."""
@@ -101,23 +106,42 @@ def interval(group: Group, seeds: SeedVariance | None) -> tuple[Interval, str]:
     """The 95 % interval of the mean over the seeds of ``group``, and how it was computed."""
     if len(group.records) == 1:
         return Interval(*group.first["interval"]), group.first["interval_method"]
-    if group.matrix is not None and group.reference:  # never trained: its seeds are but more samples
-        return intervals.mean_interval(group.matrix.scores.mean(axis=0)), "over problems"
+    scale = group.scale
+    limits = scale.low, scale.high
+    if group.matrix is not None and group.reference:  # never trained: its seeds are only more samples
+        return intervals.mean_interval(group.matrix.scores.mean(axis=0), limits=limits), "over problems"
     if group.matrix is not None:
-        return intervals.mean_interval(group.matrix.scores, seeds=seeds), "over seeds and problems"
-    mean, n = group.score, group.problems
-    between = np.var([record["score"] for record in group.records], ddof=1)
-    variance = mean * (1 - mean) / n + between / len(group.records)
+        return intervals.mean_interval(group.matrix.scores, seeds=seeds, limits=limits), "over seeds and problems"
+    if not scale.finite:
+        return _from_seeds(group), "from the records' intervals"
+    # A score in [0, 1] varies no more over problems than right and wrong answers of that mean do.
+    shares = [scale.share(record["score"]) for record in group.records]
+    mean, n = fmean(shares), group.problems
+    variance = mean * (1 - mean) / n + np.var(shares, ddof=1) / len(shares)
     effective = mean * (1 - mean) / variance if variance > 0 else n
-    return intervals.wilson(mean * effective, effective), "from counts"
+    low, high = intervals.wilson(mean * effective, effective)
+    return Interval(scale.low + scale.width * low, scale.low + scale.width * high), "from counts"
+
+
+def _from_seeds(group: Group) -> Interval:
+    """Student's t around the mean of the seeds: the variance that the records' own intervals state, and that between
+    the seeds. The problems are shared, so averaging over seeds does not reduce the first.
+    """
+    halves = [(high - low) / 2 for low, high in (record["interval"] for record in group.records)]
+    over_problems = fmean(half**2 for half in halves) / intervals.normal_quantile(0.95) ** 2
+    between = float(np.var([record["score"] for record in group.records], ddof=1))
+    low, high = intervals.around(group.score, over_problems + between / len(halves), len(halves) - 1)
+    return Interval(max(low, group.scale.low), min(high, group.scale.high))
 
 
 def p_value(best: Group, other: Group, pooled: SeedVariance | None = None) -> float:
     """Two-sided p of a row against the best row: paired where the problems allow, else by counts."""
     a, b = best.matrix, other.matrix
     if a is None or b is None or a.ids != b.ids:
-        n, m = best.problems, other.problems
-        return intervals.difference_of_counts(best.score * n, n, other.score * m, m)
+        n, m, scale = best.problems, other.problems, best.scale
+        if not scale.finite:
+            return 1.0  # means without their problems reveal no variance, so no difference is claimed
+        return intervals.difference_of_counts(scale.share(best.score) * n, n, scale.share(other.score) * m, m)
     # Seeds of different methods share nothing but their number: any pairing of them will do.
     seeds = min(len(a.scores), len(b.scores))
     return intervals.paired_test(a.scores[:seeds], b.scores[:seeds], seeds=pooled)[0]
@@ -167,7 +191,7 @@ def recovery(section: Sequence[Group], seeds: SeedVariance | None) -> list[Dista
             group.reference
             or not _one_score(low)
             or not _one_score(high)
-            or high[0].score <= low[0].score
+            or group.scale.gain(high[0].score, low[0].score) <= 0
             or p_value(low[0], high[0], seeds) >= LEVEL
         ):
             found.append(None)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
+from harness.metrics import PERCENT, Scale
+
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-
-def signed(share: float, digits: int = 1) -> str:
-    """A difference of shares in percent points with its sign: 0.013 is ``+1.3``; what rounds to zero has no sign."""
-    text = f"{100 * share:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -26,12 +22,12 @@ def amount(value: float, unit: str = "") -> str:
     return f"{value:.3g} {unit}".rstrip()
 
 
-def spread(score: float, low: float, high: float) -> str:
-    """A score with half of its interval, in percent: ``45.7 ±7.0``.
+def spread(score: float, low: float, high: float, scale: Scale = PERCENT) -> str:
+    """A score with half of its interval: ``45.7 ±7.0``.
 
-    Where the half width would leave 0 to 100, both ends are written: ``100.0 (97.5–100.0)``.
+    Where the half width would leave the range of the scale, both ends are written: ``100.0 (97.5–100.0)``.
     """
     half = (high - low) / 2
-    if score + half > 1 or score - half < 0:
-        return f"{100 * score:.1f} ({100 * max(low, 0.0):.1f}–{100 * min(high, 1.0):.1f})"
-    return f"{100 * score:.1f} ±{100 * half:.1f}"
+    if score + half > scale.high or score - half < scale.low:
+        return f"{scale.text(score)} ({scale.text(max(low, scale.low))}–{scale.text(min(high, scale.high))})"
+    return f"{scale.text(score)} ±{scale.text(half)}"

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.leaderboard.inference import Group
+from harness.metrics import PERCENT
 
 MICRO_POINTS = 2.4  # standard deviation between seeds of a score in the micro world, over results/micro
 ENOUGH = 2  # degrees of freedom from which a table's own rows tell the spread
@@ -23,11 +24,12 @@ def note(groups: Sequence[Group]) -> list[str]:
     trained = [group for group in groups if not group.reference]
     if all(len(group.records) > 1 for group in trained):
         return []
+    scale = groups[0].scale
     said = "one seed: another seed or another CPU moves such a score by"
     spread = deviation(trained)
     if spread is not None:
-        return [f"{said} about {100 * spread:.1f} points (SD, from the rows of several seeds)"]
-    if groups[0].first["world"] == "micro":
+        return [f"{said} about {scale.text(spread)} {scale.points} (SD, from the rows of several seeds)"]
+    if groups[0].first["world"] == "micro" and scale == PERCENT:
         return [f"{said} about {MICRO_POINTS:g} points (SD, measured in results/micro and results/rounding)"]
     return [f"{said} an amount that no row here tells; run two more seeds (--seed 0 1 2)"]
 

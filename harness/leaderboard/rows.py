@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from harness import metrics
 from harness.errors import BadInput, unknown
 from harness.leaderboard import conventions, equal_compute, one_seed
 from harness.leaderboard import inference as inference
@@ -22,6 +21,7 @@ from harness.leaderboard import labels as labels
 from harness.leaderboard.inference import LEVEL, Completions, Distance, Group
 from harness.leaderboard.text_tables import RECONSTRUCTED, TIED
 from harness.leaderboard.views import COMPUTE, EVERYTHING, View, split
+from harness.metrics import Scale
 from harness.records.record import Record, note_of
 from harness.stats import intervals
 from harness.stats.intervals import SeedVariance
@@ -36,6 +36,7 @@ class LeaderboardRow:
     task: str
     protocol: str
     metric: str
+    scale: Scale  # of the metric: range, unit, direction
     kind: str
     method: str  # with its variant: vcrd@shuffled
     details: str  # what sets it apart from other rows: "beta=0.3, training.steps=100"
@@ -97,6 +98,7 @@ class Section:
     differs: str  # from the task's other protocols; "" when there is only one
     view: str  # which rows were chosen: "equal steps: 400"; "" for all
     metric: str
+    scale: Scale  # of the metric: range, unit, direction
     problems: int
     rows: list[LeaderboardRow]
     notes: list[str]
@@ -105,9 +107,8 @@ class Section:
 
     @property
     def metric_axis(self) -> str:
-        """The metric with the unit of its scores times 100, for the axis of a figure."""
-        unit = metrics.unit_of(next(iter(self.firsts.values())))
-        return f"{self.metric}, {unit}" if unit else self.metric
+        """The metric with its unit, for the axis of a figure."""
+        return ", ".join(filter(None, (self.metric, self.scale.unit, self.scale.direction)))
 
     @property
     def named(self) -> str:
@@ -177,7 +178,7 @@ def _sections(
     seeds = inference.seed_variance(everything)
     for words, groups, aside in split(everything, view):
         rows = _rows(groups, seeds, any_steps=view.kind == COMPUTE)
-        ordered = sorted(zip(rows, groups, strict=True), key=lambda it: (it[0].reference, -it[0].score, it[0].label))
+        ordered = sorted(zip(rows, groups, strict=True), key=lambda it: _place(it[0]))
         rows = _ranked(ordered, seeds)
         yield Section(
             task=groups[0].first["task"],
@@ -185,12 +186,18 @@ def _sections(
             differs=differs,
             view=words,
             metric=groups[0].first["metric"],
+            scale=groups[0].scale,
             problems=groups[0].problems,
             rows=rows,
             notes=[*_notes(groups, rows), *aside],
             aside=aside,
             firsts={row.key: group.first for row, group in ordered},
         )
+
+
+def _place(row: LeaderboardRow) -> tuple[Any, ...]:
+    """Sorts competitors before references, the best score first."""
+    return row.reference, row.scale.place(row.score), row.label
 
 
 def alike(members: Iterable[Record]) -> list[list[Record]]:
@@ -222,6 +229,7 @@ def _row(
         task=first["task"],
         protocol=first["protocol"]["hash"],
         metric=first["metric"],
+        scale=group.scale,
         kind=first["kind"],
         method=labels.name_of(first["method"]),
         details=details,

@@ -16,7 +16,7 @@ from harness.errors import BadInput
 from harness.leaderboard import inference
 from harness.leaderboard.compare import PairedScores, pair_up, smallest_seen
 from harness.leaderboard.inference import LEVEL, Completions, Group
-from harness.leaderboard.numbers import signed
+from harness.metrics import PERCENT
 from harness.papers.reproduce import COMPUTE, PAPER, STEPS, Reproduction
 from harness.records import reported
 from harness.stats import intervals
@@ -143,14 +143,15 @@ def standings(outcome: Reproduction, completions: Completions) -> list[Standing]
             continue
         group = _group(records, completions)
         (low, high), _ = inference.interval(group, inference.seed_variance([group]))
-        score, real = 100 * group.score, records[0]["world"] == "real"
-        own = 100 * (high - low) / (2 * 1.959964)
+        shown, real = group.scale.shown, records[0]["world"] == "real"
+        score = shown(group.score)
+        own = shown(high - low) / (2 * intervals.normal_quantile(0.95))
         gap = score - theirs if real else None
         in_errors = gap / np.hypot(own, error) if gap is not None and error else None
         seeds = tuple(record["seed"] for record in group.records)
         task = records[0]["task"]
         found.append(
-            Standing(cell["id"], task, score, 100 * low, 100 * high, seeds, theirs, error, gap, _float(in_errors))
+            Standing(cell["id"], task, score, shown(low), shown(high), seeds, theirs, error, gap, _float(in_errors))
         )
     return found
 
@@ -196,8 +197,8 @@ def _of_baselines(view: str, scope: str, others: Sequence[PaperFinding], target:
 
 def _of_control(view: str, control: PaperFinding, others: Sequence[PaperFinding], name: str) -> str:
     c = control.comparison
-    low, high = map(signed, c.interval)
-    gap = f"{signed(c.difference)} points [{low} to {high}], p = {control.p_holm:.2g}"
+    low, high = map(PERCENT.signed, c.interval)
+    gap = f"{PERCENT.signed(c.difference)} points [{low} to {high}], p = {control.p_holm:.2g}"
     won = any(f.verdict == "better" for f in others)
     if control.verdict == "better":
         return f"At equal {view} it is better than its control {name} ({gap}): where the weights fall matters."
@@ -206,7 +207,7 @@ def _of_control(view: str, control: PaperFinding, others: Sequence[PaperFinding]
     gain = "the gain does not survive the control" if won else "there is no gain for the control to explain"
     return (
         f"At equal {view} it is not distinguishable from its control {name} ({gap}): {gain}; an effect of where the "
-        f"weights fall would have been seen from about {100 * control.minimum_detectable:.1f} points on."
+        f"weights fall would have been seen from about {PERCENT.text(control.minimum_detectable)} points on."
     )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from harness.leaderboard.formats import render
 from harness.leaderboard.inference import Completions
-from harness.leaderboard.numbers import signed
 from harness.leaderboard.rows import leaderboard
+from harness.metrics import PERCENT
 from harness.papers.answer_text import ALL, PaperFinding, Standing, words
 from harness.papers.reproduce import COMPUTE, PAPER, STEPS, Reproduction
 from harness.records import reported
@@ -62,10 +62,10 @@ def _method(outcome: Reproduction) -> Iterator[str]:
 def _comparisons(view: str, found: Sequence[PaperFinding]) -> Iterator[str]:
     rows = [("target minus", "over", "points", "95 % interval", "p (Holm)", "verdict", "seen from")]
     for f in (f for f in found if f.view == view):
-        low, high = map(signed, f.comparison.interval)
+        low, high = map(PERCENT.signed, f.comparison.interval)
         p = f"{f.p_holm:.2g}" if f.p_holm >= 0.0001 else "< 0.0001"
-        points = signed(f.comparison.difference)
-        rows.append((f.other, f.scope, points, f"{low} to {high}", p, f.verdict, f"{100 * f.minimum_detectable:.1f}"))
+        points = PERCENT.signed(f.comparison.difference)
+        rows.append((f.other, f.scope, points, f"{low} to {high}", p, f.verdict, PERCENT.text(f.minimum_detectable)))
     yield _table(rows) if len(rows) > 1 else "Nothing could be compared."
     if len(rows) > 1:
         yield "“Seen from”: the smallest difference, in points, that so many problems show four times in five."
@@ -99,8 +99,14 @@ def _beside(outcome: Reproduction, beside: Sequence[Standing]) -> Iterator[str]:
         decoded = f" ({count} of {n}, {status})" if count is not None else ""
         ours = "not had" if s.ours is None else f"{s.ours:.1f} on {s.task}"
         span = "" if s.low is None else f"{s.low:.1f} to {s.high:.1f}"
-        gap = signed(s.gap / 100) if s.gap is not None else "not comparable" if micro and s.ours is not None else ""
-        in_errors = signed(s.gap_in_errors / 100) if s.gap_in_errors is not None else ""
+        gap = (
+            PERCENT.signed(s.gap / 100)
+            if s.gap is not None
+            else "not comparable"
+            if micro and s.ours is not None
+            else ""
+        )
+        in_errors = PERCENT.signed(s.gap_in_errors / 100) if s.gap_in_errors is not None else ""
         error = f"{s.theirs_error:.1f}" if s.theirs_error is not None else ""
         rows.append((s.cell, f"{s.theirs:g}{decoded}", error, ours, span, str(len(s.seeds) or ""), gap, in_errors))
     yield _table(rows) if len(rows) > 1 else "No cell of the paper is about these tasks."

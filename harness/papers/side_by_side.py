@@ -31,7 +31,7 @@ def sheet(papers: Sequence[Paper], sections: Sequence[Section], tasks: Collectio
                 _said(cell["decoding"]),
                 _said(cell["judge"]) if cell["family"] == "instruction" else "",
                 f"{_said(cell['student'])} <- {_said(cell['teacher'])}",
-                "; ".join(f"{100 * r.score:.1f} [{100 * r.low:.1f}–{100 * r.high:.1f}]" for r in ours) or UNMEASURED,
+                "; ".join(map(_interval, ours)) or UNMEASURED,
             )
         )
     if not rows:
@@ -84,6 +84,10 @@ def _cells(papers: Sequence[Paper], tasks: Collection[str] | None) -> Iterator[t
         for cell in paper["cells"]:
             if wanted is None or cell["task"] in wanted:
                 yield paper, cell
+
+
+def _interval(row: LeaderboardRow) -> str:
+    return f"{row.scale.text(row.score)} [{row.scale.text(row.low)}–{row.scale.text(row.high)}]"
 
 
 def _same(row: LeaderboardRow, paper: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:

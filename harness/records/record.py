@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness import safe_read
+from harness import metrics, safe_read
 from harness.errors import BadInput, RunFailed
 
 SCHEMA_VERSION = 1
@@ -120,13 +120,20 @@ def examine(path: Path, inside: Path | None = None) -> tuple[Record | None, str]
         return None, "is not a record (it has no schema_version)"
     if record["schema_version"] != SCHEMA_VERSION:
         return None, f"has schema version {record['schema_version']!r}, this harness reads {SCHEMA_VERSION}"
-    if fault := misfit(record, schema()):
+    if fault := misfit(record, schema()) or off_scale(record):
         return None, f"is not a record (it{fault})"
     try:
         intact = content_hash(record) == record["content_sha256"]
     except ValueError:  # NaN or Infinity, which no writer of records lets through
         intact = False
     return (record, "") if intact else (None, "was edited after it was written (content_sha256 differs)")
+
+
+def off_scale(record: Record) -> str | None:
+    """Where a score leaves the scale of its metric, or None."""
+    scale = metrics.scale_of(record)
+    values = [("score", record["score"]), *(("interval", end) for end in record["interval"])]
+    return next((f".{name} is {value}, outside its range" for name, value in values if not scale.holds(value)), None)
 
 
 _TYPES = {  # as a JSON reader makes them: true is a bool and no number, though Python's bool is an int

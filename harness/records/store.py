@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness import safe_read
+from harness import metrics, safe_read
 from harness.atomic import write
 from harness.errors import BadInput, RunFailed, unknown
 from harness.records.record import SCHEMA_VERSION, Record, content_hash, examine, label, load, method_label, validate
@@ -113,7 +113,8 @@ class Store:
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise BadInput(f"{path}: differs from what {record['run_id']} was scored on; restore the file")
         try:
-            return [_checked_row(number, row) for number, row in safe_read.rows(content)]
+            scale = metrics.scale_of(record)
+            return [_checked_row(number, row, scale) for number, row in safe_read.rows(content)]
         except BadInput as error:
             raise BadInput(f"{path}:{error}") from None
 
@@ -234,13 +235,13 @@ def _garbage_kept() -> Iterator[None]:
 _ROW = {"problem_id": str, "text": str, "reason": str, "finish": str, "error": bool, "score": (int, float)}
 
 
-def _checked_row(number: int, row: dict[str, Any]) -> dict[str, Any]:
+def _checked_row(number: int, row: dict[str, Any], scale: metrics.Scale) -> dict[str, Any]:
     """A completion with the fields that tables, pages and exports read. Raises BadInput with line and field."""
     for key, kind in _ROW.items():
         if not isinstance(row.get(key), kind):
             raise BadInput(f"{number}: {key!r} is missing or of a wrong type")
-    if isinstance(row["score"], bool) or not 0 <= row["score"] <= 1:
-        raise BadInput(f"{number}: 'score' is no number from 0 to 1")
+    if not scale.holds(row["score"]) and not (row["error"] and row["score"] == 0):
+        raise BadInput(f"{number}: 'score' is no number from {scale.low:g} to {scale.high:g}")
     return row
 
 

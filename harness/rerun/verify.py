@@ -20,13 +20,16 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from harness import metrics
 from harness.errors import BadInput
 from harness.evaluation import benchmarks, evaluate
+from harness.metrics import PERCENT, Scale
 from harness.records import curves, provenance
 from harness.records.record import Record, fingerprint
 from harness.records.store import Store
 from harness.rerun import command
 from harness.rerun.command import Given
+from harness.stats import intervals
 from harness.training.job import Progress
 from harness.types import Completion
 
@@ -41,7 +44,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Bound:
-    """The largest difference of two runs, as a fraction of one, that is explained, and by what."""
+    """The largest difference of two scores that is explained, and by what."""
 
     value: float
     why: str
@@ -49,7 +52,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Report:
-    """A record (``then``) beside its second run (``now``). Scores and differences are fractions of one.
+    """A record (``then``) beside its second run (``now``). Scores and differences are on ``scale``.
 
     ``gained`` and ``lost`` count the completions whose score rose or fell, ``changed_texts`` those that read
     otherwise, out of ``compared``. ``curve`` is the largest absolute difference of the training loss over the points
@@ -68,6 +71,7 @@ class Report:
     machine_then: dict[str, Any]
     machine_now: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    scale: Scale = PERCENT
 
     @property
     def difference(self) -> float:
@@ -190,6 +194,7 @@ def _report(
         machine_then=then,
         machine_now=now,
         notes=notes,
+        scale=metrics.scale_of(record),
     )
     if not report.equal and bound.value and then == now and then["kernel"]:
         report.notes.append("both runs had the same kernels and the same torch: rounding does not explain a difference")
@@ -224,34 +229,35 @@ def _bound(record: Record, store: Store, rows: Rows, again: Rows) -> Bound:
         if other["task"] == record["task"] and other["protocol"]["hash"] == record["protocol"]["hash"]:
             row = fingerprint({**other["spec"], "seed": None})
             rows_of.setdefault(row, {})[other["seed"]] = other["score"]
-    mine = list(rows_of.get(fingerprint({**record["spec"], "seed": None}), {}).values())
-    if len(mine) >= ENOUGH_SEEDS:
-        return _of_seeds([mine], f"this row's {len(mine)} seeds")
+    scale = metrics.scale_of(record)
+    of_this_row = list(rows_of.get(fingerprint({**record["spec"], "seed": None}), {}).values())
+    if len(of_this_row) >= ENOUGH_SEEDS:
+        return _of_seeds([of_this_row], f"this row's {len(of_this_row)} seeds", scale)
     many = [list(scores.values()) for scores in rows_of.values() if len(scores) > 1]
     if sum(len(scores) - 1 for scores in many) >= ENOUGH_SEEDS:
-        return _of_seeds(many, f"the seeds of {len(many)} rows of {record['task']}")
+        return _of_seeds(many, f"the seeds of {len(many)} rows of {record['task']}", scale)
     theirs, ours = _by_place(rows), _by_place(again)
     changes = [ours[key]["score"] - theirs[key]["score"] for key in theirs.keys() & ours.keys()]
     spread = math.sqrt(sum(change * change for change in changes))
-    value = 1.96 * spread / max(len(changes), 1)
+    value = intervals.normal_quantile(LEVEL) * spread / max(len(changes), 1)
     return Bound(value, "no seeds are recorded; gains and losses of single verdicts as likely as each other, 95 %")
 
 
-def _of_seeds(groups: Sequence[Sequence[float]], whose: str) -> Bound:
+def _of_seeds(groups: Sequence[Sequence[float]], whose: str, scale: Scale) -> Bound:
     """The bound from the scores of several seeds, one group a row."""
     squares = sum(float(np.var(scores, ddof=1)) * (len(scores) - 1) for scores in groups)
     freedom = sum(len(scores) - 1 for scores in groups)
     deviation = math.sqrt(squares / freedom)
     value = float(stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(2) * deviation
-    return Bound(value, f"what two runs differ by, 95 %, from {whose} (SD {100 * deviation:.1f} points)")
+    return Bound(value, f"what two runs differ by, 95 %, from {whose} (SD {scale.text(deviation)} {scale.points})")
 
 
 def in_words(report: Report) -> str:
     """The report for people, the finding last."""
-    then, now = report.then, report.now
+    then, now, scale = report.then, report.now, report.scale
     lines = [
         report.run_id,
-        f"score        {_score(then)} then, {_score(now)} now: {100 * report.difference:+.1f} points",
+        f"score        {_score(then)} then, {_score(now)} now: {scale.signed(report.difference)} {scale.points}",
         f"completions  {report.changed_texts} of {report.compared} read otherwise",
         f"verdicts     {report.gained + report.lost} of {report.compared} differ: "
         f"{report.gained} better now, {report.lost} worse",
@@ -262,7 +268,7 @@ def in_words(report: Report) -> str:
         f"then         {_machine_words(report.machine_then)}",
         f"now          {_machine_words(report.machine_now)}",
     ]
-    lines.append(f"bound        {100 * report.bound.value:.1f} points: {report.bound.why}")
+    lines.append(f"bound        {scale.text(report.bound.value)} {scale.points}: {report.bound.why}")
     lines += [f"note         {note}" for note in report.notes]
     if report.equal:
         finding = "equal: every verdict is the recorded one"
@@ -276,7 +282,12 @@ def in_words(report: Report) -> str:
 def as_json(report: Report) -> dict[str, Any]:
     """The report for programs."""
     own = dataclasses.asdict(report)
-    return own | {"difference": report.difference, "equal": report.equal, "holds": report.holds}
+    return own | {
+        "scale": report.scale.card(),
+        "difference": report.difference,
+        "equal": report.equal,
+        "holds": report.holds,
+    }
 
 
 def _score(side: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ __all__ = [
     "Interval",
     "SeedVariance",
     "Spread",
+    "around",
     "avg_at_k",
     "compare",
     "difference_of_counts",
@@ -45,6 +46,7 @@ __all__ = [
     "mcnemar",
     "mean_interval",
     "minimum_detectable_effect",
+    "normal_quantile",
     "paired_bootstrap",
     "paired_test",
     "pass_at_k",
@@ -54,11 +56,13 @@ __all__ = [
     "scale_needed",
     "seeds_needed",
     "sign_flip",
+    "unbounded_interval",
     "variance_of_mean",
     "wilson",
 ]
 
 PAIRED_T = "paired t over seeds and problems"
+REALS = (-math.inf, math.inf)
 _EXACT_PROBLEMS = 12  # 2**12 sign patterns are about as many: enumerate them
 
 
@@ -72,18 +76,31 @@ def wilson(correct: float, total: float, level: float = 0.95) -> Interval:
     """
     if not 0 <= correct <= total:
         raise ValueError(f"{correct} correct of {total} is not a proportion")
-    return _score_interval(correct / total, total, ndtri((1 + level) / 2)) if total else Interval(0.0, 1.0)
+    return _score_interval(correct / total, total, normal_quantile(level)) if total else Interval(0.0, 1.0)
 
 
-def mean_interval(scores: ArrayLike, level: float = 0.95, seeds: SeedVariance | None = None) -> Interval:
-    """The interval of a mean of scores in [0, 1]: avg@k, win rates, averages over seeds.
+def mean_interval(
+    scores: ArrayLike,
+    level: float = 0.95,
+    seeds: SeedVariance | None = None,
+    limits: tuple[float, float] = (0.0, 1.0),
+) -> Interval:
+    """The interval of a mean of scores within ``limits``: avg@k, win rates, ratings, averages over seeds.
 
-    One run of right and wrong answers gets Wilson's interval; anything else Wilson's at the effective number
-    of problems p(1-p)/Var(mean), with Student's quantile at the degrees of freedom behind that variance: it
-    stays in [0, 1] and holds its level for skewed scores and few seeds, where ± 1.96 SE does not. ``seeds`` is
+    One run of right and wrong answers gets Wilson's interval; other scores between finite limits, as shares of the
+    way from the lower to the upper, Wilson's at the effective number of problems p(1-p)/Var(mean), with Student's
+    quantile at the degrees of freedom behind that variance: it stays within the limits and holds its level for skewed
+    scores and few seeds, where ± 1.96 SE does not. Without finite limits it is :func:`unbounded_interval`. ``seeds`` is
     the variance between seeds where it is known better than from these few (``pooled_seed_variance``).
     """
     cells = cell_means(scores)
+    if limits != (0.0, 1.0):
+        low, high = limits
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return unbounded_interval(cells, level, seeds, limits)
+        width = high - low
+        shares = mean_interval((cells - low) / width, level, seeds and seeds.scaled(1 / width))
+        return Interval(low + width * shares.low, low + width * shares.high)
     problems, mean = cells.shape[1], float(cells.mean())
     if len(cells) == 1 and np.isin(cells, (0, 1)).all():
         return wilson(float(cells.sum()), problems, level)
@@ -95,6 +112,31 @@ def mean_interval(scores: ArrayLike, level: float = 0.95, seeds: SeedVariance | 
     # so the quantile is that of Student's t with its degrees of freedom.
     effective = mean * (1 - mean) / spread.value
     return _score_interval(mean, effective, stdtrit(spread.freedom, (1 + level) / 2))
+
+
+def unbounded_interval(
+    scores: ArrayLike, level: float = 0.95, seeds: SeedVariance | None = None, limits: tuple[float, float] = REALS
+) -> Interval:
+    """The interval of a mean of scores without two finite limits, such as divergences in nats.
+
+    One run: the bootstrap's over problems. Several seeds: Student's t, since resampling two to five seeds would
+    underestimate the tails. It is cut at ``limits``; equal scores, or a single one, leave it empty.
+    """
+    cells = cell_means(scores)
+    mean, spread = float(cells.mean()), variance_of_mean(cells, seeds)
+    if spread.value == 0:
+        return Interval(mean, mean)
+    if len(cells) == 1:
+        interval = hierarchical_bootstrap(cells, level)
+    else:
+        interval = around(mean, spread.value, spread.freedom, level)
+    return Interval(max(interval.low, limits[0]), min(interval.high, limits[1]))
+
+
+def around(mean: float, variance: float, freedom: float, level: float = 0.95) -> Interval:
+    """Student's t interval of a mean with this ``variance``, estimated with ``freedom`` degrees of freedom."""
+    half = float(stdtrit(freedom, (1 + level) / 2)) * math.sqrt(variance)
+    return Interval(mean - half, mean + half)
 
 
 def pass_at_k(n: int, correct: ArrayLike, k: int) -> NDArray[np.float64]:
@@ -126,29 +168,34 @@ class Comparison:
     interval: Interval
     p: float
     test: str
-    only_a: int  # cells in which A alone is better
+    only_a: int  # cells in which A's score is higher
     only_b: int
     spread: Spread
 
 
 def compare(
-    a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0, seeds: SeedVariance | None = None
+    a: ArrayLike,
+    b: ArrayLike,
+    draws: int = DRAWS,
+    seed: int = 0,
+    seeds: SeedVariance | None = None,
+    width: float = 1.0,
 ) -> Comparison:
     """Paired comparison of two score arrays of one shape.
 
     With several seeds the interval is that of Student's t, like the test, so that the two agree; resampling two
     to five seeds would underestimate the tails. With one run it is the paired bootstrap's.
-    ``seeds`` is the variance between seeds of one method, pooled over methods (``pooled_seed_variance``).
+    ``seeds`` is the variance between seeds of one method, pooled over methods (``pooled_seed_variance``). ``width`` is
+    the largest difference that two scores can have; the interval ends there.
     """
     p, test = paired_test(a, b, draws, seed, seeds)
     gap = cell_means(b) - cell_means(a)
     spread = variance_of_mean(gap, of_difference(seeds))
     if test == PAIRED_T:
-        half = float(stdtrit(spread.freedom, 0.975)) * math.sqrt(spread.value)
-        interval = Interval(float(gap.mean()) - half, float(gap.mean()) + half)
+        interval = around(float(gap.mean()), spread.value, spread.freedom)
     else:
         interval = paired_bootstrap(a, b, draws=draws, seed=seed)
-    interval = Interval(max(interval.low, -1.0), min(interval.high, 1.0))  # scores lie in [0, 1]
+    interval = Interval(max(interval.low, -width), min(interval.high, width))
     only_a, only_b = int((gap < 0).sum()), int((gap > 0).sum())
     return Comparison(float(gap.mean()), interval, p, test, only_a, only_b, spread)
 
@@ -275,7 +322,12 @@ def _count(variance_of_one: float, allowed: float) -> float:
 
 def reach(power: float, level: float) -> float:
     """The size of a detectable difference in standard errors, at ``level`` with ``power``."""
-    return float(ndtri((1 + level) / 2) + ndtri(power))
+    return normal_quantile(level) + float(ndtri(power))
+
+
+def normal_quantile(level: float) -> float:
+    """How many standard errors lie on each side of a two-sided normal interval at ``level``: 1.96 at 0.95."""
+    return float(ndtri((1 + level) / 2))
 
 
 def _score_interval(p: float, n: float, quantile: float) -> Interval:

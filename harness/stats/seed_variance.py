@@ -41,6 +41,10 @@ class SeedVariance(NamedTuple):
     value: float
     freedom: float
 
+    def scaled(self, factor: float) -> SeedVariance:
+        """That of scores multiplied by ``factor``."""
+        return SeedVariance(factor**2 * self.value, self.freedom)
+
 
 def cell_means(scores: ArrayLike) -> NDArray[np.float64]:
     """[S, N] means over samples, from [N], [S, N] or [S, N, K]. Raises ValueError for anything else."""

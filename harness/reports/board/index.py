@@ -16,7 +16,11 @@ from harness.reports.plots.scores import standing_notes
 
 COSTS = ("seconds", "flops", "tokens", "teacher_tokens")
 COLUMNS = (  # field, heading, what it means
-    ("over_baseline", "Over baseline", "points over the baseline under the same recipe; in parentheses within noise"),
+    (
+        "over_baseline",
+        "Over baseline",
+        "difference from the baseline under the same recipe; in parentheses within noise",
+    ),
     ("recovery", "Recovery", "share of the way from the untrained student to the teacher; in parentheses within noise"),
     ("teacher_tokens", "Teacher", "tokens through the teacher in training"),
     ("generated_tokens", "Generated", "tokens sampled for training"),
@@ -81,12 +85,13 @@ def _board(site: Site, section: Section, names: Mapping[str, str]) -> dict[str, 
         "differs": section.differs,
         "view": section.view,
         "metric": section.metric,
+        "scale": section.scale,
         "problems": section.problems,
         "tie": next((note for note in section.notes if note.startswith(TIED)), ""),
         "asides": [
             note for note in section.notes if not note.startswith(TIED) and note not in standing_notes([section])
         ],
-        "axis": words.axis(ends),
+        "axis": words.axis(ends, section.scale),
         "fields": [column for column in COLUMNS if column[0] in speaks],
         "rows": [_row(row, names) for row in rows],
         "marks": [_row(row, names) for row in marks],
@@ -104,8 +109,8 @@ def _text(row: LeaderboardRow, field: str) -> str:
     if field in ("over_baseline", "recovery"):
         if value is None:
             return ""
-        text = words.signed(value) if field == "over_baseline" else numbers.percent(value).replace(" ", "\u202f")
-        text = text.replace("-", "−")
+        text = row.scale.signed(value) if field == "over_baseline" else numbers.percent(value).replace(" ", "\u202f")
+        text = words.minus(text)
         return text if getattr(row, f"{field}_p") < LEVEL else f"({text})"
     if row.reference and field not in ("errors", "truncated"):
         return ""  # never trained: it cost nothing
@@ -121,12 +126,13 @@ def _pareto(section: Section, order: Sequence[str], number: int) -> dict[str, st
         if not rows:
             continue
         said = {
-            f"p{i}": f"{row.label}: {100 * row.score:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}], "
+            f"p{i}": f"{row.label}: {row.scale.text(row.score)} "
+            f"[{row.scale.text(row.low)}, {row.scale.text(row.high)}], "
             f"{words.amount(pareto.cost(row, cost))} {pareto.COSTS[cost]}"
             for i, row in enumerate(rows)
         }
         best = ", ".join(row.label for row in pareto.frontier(rows, cost))
-        label = f"{section.title}: {section.metric} against {pareto.COSTS[cost]}. Highest score at its cost: {best}."
+        label = f"{section.title}: {section.metric} against {pareto.COSTS[cost]}. Best score at its cost: {best}."
         figure = pareto.figure([section], cost, order)
         found[cost] = theme.inline_svg(figure, label, f"f{number}{cost[:2]}{COSTS.index(cost)}", said)
     return found

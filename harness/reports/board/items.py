@@ -28,7 +28,10 @@ def context(sections: Sequence[Section], diffs: Mapping[tuple[str, ...], str]) -
             for row in section.rows if row.run_ids in diffs
         ]  # fmt: skip
         if len(rows) > 1:
-            tables.append({"title": section.title, "task": section.task, "protocol": section.protocol, "rows": rows})
+            tables.append(
+                {"title": section.title, "task": section.task, "protocol": section.protocol, "rows": rows,
+                 "scale": section.scale.card() | {"points": section.scale.points, "counts": section.scale.counts}}
+            )  # fmt: skip
     notes = list(dict.fromkeys(n for s in sections for n in s.notes if n.startswith(RECONSTRUCTED)))
     return {"tables": tables, "notes": notes, "title": "Problem by problem", "here": "compare"}
 

@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness import registry
+from harness import metrics, registry
 from harness.leaderboard.rows import MICRO, LeaderboardRow, Section
+from harness.metrics import Scale
 from harness.records import curves
 from harness.records.record import Record, method_label, note_of
 from harness.reports.board import words
@@ -38,7 +39,8 @@ def context(
     """What the template shows. ``section`` and ``row`` are None for an attempt that a later one supersedes."""
     method = record["method"]
     low, high = record["interval"]
-    shown, left = _shown(rows or [])
+    scale = metrics.scale_of(record)
+    shown, left = _shown(rows or [], scale)
     notes = [MICRO] if record["world"] == "micro" else []
     return {
         "title": f"{method_label(method)} on {record['task']}, seed {record['seed']}",
@@ -46,7 +48,8 @@ def context(
         "record": record,
         "label": method_label(method),
         "note": note_of(method),
-        "axis": words.axis([low, high, record["score"], max(0.0, low - 0.1), min(1.0, high + 0.1)]),
+        "scale": scale,
+        "axis": words.axis(_around(low, high, record["score"], scale), scale),
         "differs": section.differs if section else "",
         "superseded": section is None,
         "notes": notes,
@@ -56,9 +59,15 @@ def context(
         "completions": shown,
         "left": left,
         "missing": missing,
-        "tally": _tally(rows or []),
+        "tally": _tally(rows or [], scale),
         "kinds": {"all", *(one["kind"] for one in shown)},
     }
+
+
+def _around(low: float, high: float, score: float, scale: Scale) -> list[float]:
+    """An interval and its score, and both ends of an axis that leaves a tenth of the scale, or of the score, around."""
+    margin = scale.width / 10 if scale.finite else abs(score) / 10
+    return [low, high, score, max(scale.low, low - margin), min(scale.high, high + margin)]
 
 
 def equation(name: str) -> str:
@@ -120,7 +129,7 @@ def _amount(name: str, value: float) -> str:
     return words.amount(value)
 
 
-def _shown(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+def _shown(rows: Sequence[Mapping[str, Any]], scale: Scale) -> tuple[list[dict[str, Any]], int]:
     """The completions for the page, and how many had to be left out for its size."""
     shown, size = [], 0
     for row in rows:
@@ -131,20 +140,24 @@ def _shown(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int
         size += len(text) + 400
         if size > PAGE_AT_MOST and shown:
             return shown, len(rows) - len(shown)
-        shown.append({**row, "text": text, "kind": _kind(row)})
+        shown.append({**row, "text": text, "kind": _kind(row, scale)})
     return shown, 0
 
 
-def _kind(row: Mapping[str, Any]) -> str:
+def _kind(row: Mapping[str, Any], scale: Scale) -> str:
+    """The verdict in a word: right, partly right or wrong where scores count right answers, else ``graded``."""
     if row["error"]:
         return "error"
+    if not scale.counts:
+        return "graded"
     return "right" if row["score"] >= 1 else "wrong" if row["score"] <= 0 else "partly"
 
 
-def _tally(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def _tally(rows: Sequence[Mapping[str, Any]], scale: Scale) -> dict[str, int]:
     found = {"all": len(rows)}
     for row in rows:
-        found[_kind(row)] = found.get(_kind(row), 0) + 1
+        kind = _kind(row, scale)
+        found[kind] = found.get(kind, 0) + 1
     return found
 
 

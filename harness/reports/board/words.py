@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -12,16 +13,12 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from harness.leaderboard import numbers
+from harness.metrics import Scale
 
 
-def points(share: float | None, digits: int = 1) -> str:
-    """A share of one in percent points: 0.405 is 40.5."""
-    return "" if share is None else f"{100 * share:.{digits}f}"
-
-
-def signed(share: float | None) -> str:
-    """A difference in percent points, with its sign and a true minus."""
-    return "" if share is None else numbers.signed(share).replace("-", "−")
+def minus(text: str) -> str:
+    """A printed number with a true minus."""
+    return text.replace("-", "−")
 
 
 def amount(value: float | None, unit: str = "") -> str:
@@ -46,8 +43,6 @@ def strip(value: float, axis: Mapping[str, Any]) -> str:
 
 
 FILTERS = {
-    "points": points,
-    "signed": signed,
     "amount": amount,
     "count": count,
     "path": path,
@@ -56,17 +51,23 @@ FILTERS = {
 }
 
 
-def axis(values: Iterable[float]) -> dict[str, Any]:
-    """A scale of shares around ``values`` with round ends and three to six ticks."""
+def axis(values: Iterable[float], scale: Scale) -> dict[str, Any]:
+    """An axis around ``values`` with round ends and up to seven ticks, each its value and its text.
+
+    Steps are 1, 2 or 5 times a power of ten as printed, from ten times the last decimal of the scale on.
+    """
     found = list(values)
     low, high = min(found), max(found)
-    for step in (0.01, 0.02, 0.05, 0.1, 0.2):
-        bottom = max(0.0, math.floor(low / step + 1e-9) * step)
-        top = min(1.0, max(math.ceil(high / step - 1e-9) * step, bottom + step))
-        if (top - bottom) / step <= 6.01:
-            break
-    ticks = [bottom + i * step for i in range(round((top - bottom) / step) + 1)]
-    return {"low": bottom, "high": top, "ticks": ticks}
+    for power in itertools.count(1 - scale.digits):
+        for digit in (1, 2, 5):
+            step = digit * 10.0**power / scale.times
+            bottom = max(scale.low, math.floor(low / step + 1e-9) * step)
+            top = min(scale.high, max(math.ceil(high / step - 1e-9) * step, bottom + step))
+            if (top - bottom) / step <= 6.01:
+                ticks = [bottom + i * step for i in range(int((top - bottom) / step + 1e-6) + 1)]
+                written = [(tick, f"{scale.shown(tick):.{max(0, -power)}f}") for tick in ticks]
+                return {"low": bottom, "high": top, "ticks": written}
+    raise AssertionError("every finite span has a step")
 
 
 def file_names(runs: Iterable[str]) -> dict[str, str]:

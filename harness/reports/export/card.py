@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import atomic, registry, safe_read
+from harness import atomic, metrics, registry, safe_read
 from harness.errors import BadInput
 from harness.leaderboard.rows import MICRO, latest
 from harness.records.record import Record, examine, label, method_label, note_of
@@ -159,13 +159,19 @@ def _scores(records: Sequence[Record]) -> str:
     lines = ["| task | metric | score | 95 % interval | correct | record |", "| --- | --- | ---: | ---: | ---: | --- |"]
     for record in records:
         low, high = record["interval"]
-        counts = record["counts"]
+        counts, scale = record["counts"], metrics.scale_of(record)
         cells = (
-            record["task"], record["metric"], f"{100 * record['score']:.1f}", f"{100 * low:.1f}–{100 * high:.1f}",
-            f"{counts['correct']:.10g}/{counts['total']}", f"`{record['run_id']}`",
+            record["task"], _metric(record["metric"], scale), scale.text(record["score"]),
+            f"{scale.text(low)}–{scale.text(high)}",
+            f"{counts['correct']:.10g}/{counts['total']}" if scale.counts else "", f"`{record['run_id']}`",
         )  # fmt: skip
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines)
+
+
+def _metric(name: str, scale: metrics.Scale) -> str:
+    """The metric, with what its numbers are where they are no percentages."""
+    return name if scale.caption in ("percent", "") else f"{name} ({scale.caption})"
 
 
 def _data(spec: Mapping[str, Any], provenance_text: Mapping[str, Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""Score against cost. The line joins the highest scores at each cost or less; it says nothing of noise, the bars do."""
+"""Score against cost. The line joins the best scores at each cost or less; it says nothing of noise, the bars do."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def known(row: LeaderboardRow, name: str) -> bool:
 
 def frontier(rows: Sequence[LeaderboardRow], name: str) -> list[LeaderboardRow]:
     """The rows that no other beats in score at the same or lower cost, cheapest first."""
-    best, found = float("-inf"), []
-    for row in sorted(rows, key=lambda row: (cost(row, name), -row.score)):
-        if row.score > best:
+    best, found = float("inf"), []
+    for row in sorted(rows, key=lambda row: (cost(row, name), row.scale.place(row.score))):
+        if row.scale.place(row.score) < best:
             found.append(row)
-            best = row.score
+            best = row.scale.place(row.score)
     return found
 
 
@@ -68,29 +68,29 @@ def figure(
 
 
 def _panel(axes: Any, section: Section, name: str, order: Sequence[str], scheme: str) -> None:
-    rows = rows_of(section, name)
+    rows, shown = rows_of(section, name), section.scale.shown
     muted = theme.colour("muted", scheme)
     costs = [cost(row, name) for row in rows]
     _scale(axes, costs)
     edge = frontier(rows, name)
     axes.step(
-        [cost(row, name) for row in edge], [100 * row.score for row in edge], where="post",
+        [cost(row, name) for row in edge], [shown(row.score) for row in edge], where="post",
         color=muted, linewidth=1, alpha=0.6, zorder=1,
     )  # fmt: skip
     for i, row in enumerate(rows):
         shade, marker, _ = theme.of_series(order.index(row.label), scheme)
-        x, y = cost(row, name), 100 * row.score
+        x, y = cost(row, name), shown(row.score)
         axes.plot(
-            [x, x], [100 * row.low, 100 * row.high], color=shade, linewidth=1.2, alpha=0.55, zorder=2, gid=f"i{i}"
+            [x, x], [shown(row.low), shown(row.high)], color=shade, linewidth=1.2, alpha=0.55, zorder=2, gid=f"i{i}"
         )
         axes.plot(x, y, marker, color=shade, markersize=6.5, zorder=3, gid=f"p{i}")
-    low, high = 100 * min(row.low for row in rows), 100 * max(row.high for row in rows)
-    reach = max(high - low, 5)
+    low, high = shown(min(row.low for row in rows)), shown(max(row.high for row in rows))
+    reach = max(high - low, 50 * 10.0**-section.scale.digits)  # a few scores close together are not blown up
     for row in section.rows:
         if row.reference and row.kind == "measured":
-            _mark(axes, row.method, 100 * row.score, low - reach, high + reach / 2, muted)
-            if low - reach <= 100 * row.score <= high + reach / 2:
-                low, high = min(low, 100 * row.score), max(high, 100 * row.score)
+            _mark(axes, row.method, shown(row.score), low - reach, high + reach / 2, muted)
+            if low - reach <= shown(row.score) <= high + reach / 2:
+                low, high = min(low, shown(row.score)), max(high, shown(row.score))
     axes.set_ylim(low - reach * 0.12, high + reach * 0.16)
     _labels(axes, rows, name, scheme)
     axes.yaxis.grid(True, linewidth=0.6)
@@ -135,11 +135,12 @@ def _labels(axes: Any, rows: Sequence[LeaderboardRow], name: str, scheme: str) -
     """Names beside their points, on the side where they cover the least of points, bars and other names."""
     axes.figure.canvas.draw()
     unit = axes.figure.dpi / 72
-    places = {row.run_ids: axes.transData.transform((cost(row, name), 100 * row.score)) for row in rows}
+    shown = rows[0].scale.shown
+    places = {row.run_ids: axes.transData.transform((cost(row, name), shown(row.score))) for row in rows}
     taken = [(x - 5 * unit, x + 5 * unit, y - 5 * unit, y + 5 * unit) for x, y in places.values()]
     for row in rows:
         x = places[row.run_ids][0]
-        low, high = (axes.transData.transform((cost(row, name), 100 * end))[1] for end in (row.low, row.high))
+        low, high = (axes.transData.transform((cost(row, name), shown(end)))[1] for end in (row.low, row.high))
         taken.append((x - unit, x + unit, low, high))
     ordered = sorted(rows, key=lambda row: -row.score)
     for row, label in zip(ordered, theme.shortened([row.label for row in ordered], 26), strict=True):
@@ -153,7 +154,7 @@ def _labels(axes: Any, rows: Sequence[LeaderboardRow], name: str, scheme: str) -
         (dx, dy), box = min(boxes.items(), key=lambda it: _covered(it[1], taken, axes.bbox.x1))
         taken.append(box)
         axes.annotate(
-            label, (cost(row, name), 100 * row.score), xytext=(dx, dy), textcoords="offset points",
+            label, (cost(row, name), shown(row.score)), xytext=(dx, dy), textcoords="offset points",
             ha="left" if dx > 0 else "right", va="center", fontsize=8, color=theme.colour("ink", scheme),
         )  # fmt: skip
 

@@ -56,24 +56,26 @@ def _competitors(section: Section) -> list[LeaderboardRow]:
 
 
 def _panel(axes: Any, section: Section, scheme: str) -> None:
-    rows = _competitors(section)
+    rows, shown = _competitors(section), section.scale.shown
     for i, row in enumerate(rows):
         best = row.rank == 1
         name = "accent" if best or row.tied else "faint"
-        shade, score = theme.colour(name, scheme), 100 * row.score
-        axes.plot([100 * row.low, 100 * row.high], [i, i], color=shade, linewidth=1.8, solid_capstyle="round", zorder=2)
+        shade, score = theme.colour(name, scheme), shown(row.score)
+        axes.plot(
+            [shown(row.low), shown(row.high)], [i, i], color=shade, linewidth=1.8, solid_capstyle="round", zorder=2
+        )
         face = theme.colour("paper", scheme) if row.tied and not best else shade
         marker = "D" if row.kind != "measured" else "o"
         axes.plot(score, i, marker, color=shade, markerfacecolor=face, markersize=6, markeredgewidth=1.6, zorder=3)
         axes.annotate(
-            f"{score:.1f}", (1.015, i), xycoords=("axes fraction", "data"), va="center", fontsize=8,
+            section.scale.text(row.score), (1.015, i), xycoords=("axes fraction", "data"), va="center", fontsize=8,
             fontweight="bold" if best else "normal", color=theme.colour("ink", scheme), annotation_clip=False,
         )  # fmt: skip
     for row in section.rows:
         if row.reference:
-            axes.axvline(100 * row.score, color=theme.colour("muted", scheme), linewidth=0.9, dashes=(3, 2), zorder=1)
+            axes.axvline(shown(row.score), color=theme.colour("muted", scheme), linewidth=0.9, dashes=(3, 2), zorder=1)
             axes.annotate(
-                row.method, (100 * row.score, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2),
+                row.method, (shown(row.score), 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2),
                 textcoords="offset points", ha="center", fontsize=7, color=theme.colour("muted", scheme),
             )  # fmt: skip
     axes.margins(x=0.06)

@@ -29,7 +29,8 @@ function node(tag, words, name) {
   return made;
 }
 const mean = (scores) => { const s = scores.filter((x) => x !== null); return s.length ? s.reduce((x, y) => x + y) / s.length : null; };
-const figure = (x) => x === null ? "none" : Number((100 * x).toFixed(1)).toString();
+const scale = () => tables[by("table").value].scale;
+const figure = (x) => x === null ? "none" : Number((scale().times * x).toFixed(scale().digits)).toString();
 
 function fill() {
   const table = tables[by("table").value];
@@ -45,8 +46,9 @@ function fill() {
 }
 function verdict(item) {
   const score = mean(item.scores);
-  const name = score === null ? "error" : score >= 1 ? "right" : score <= 0 ? "wrong" : "partly";
-  return node("span", name + (item.scores.length > 1 ? " " + figure(score) : ""), "tag " + name);
+  const counts = scale().counts;
+  const name = score === null ? "error" : !counts ? "graded" : score >= 1 ? "right" : score <= 0 ? "wrong" : "partly";
+  return node("span", name + (item.scores.length > 1 || name === "graded" ? " " + figure(score) : ""), "tag " + name);
 }
 function side(label, item) {
   const made = node("div"), head = node("h4", label);
@@ -88,7 +90,7 @@ async function compare() {
   const shared = Object.keys(left).filter((id) => Object.hasOwn(right, id));
   rows = shared.map((id) => {
     const x = mean(left[id].scores), y = mean(right[id].scores);
-    const kind = x === null || y === null || x === y ? "same" : x > y ? "a" : "b";
+    const kind = x === null || y === null || x === y ? "same" : x > y === scale().higher_is_better ? "a" : "b";
     return { id, x, y, a: left[id], b: right[id], kind };
   });
   const count = { a: 0, b: 0, same: 0, all: rows.length };
@@ -97,7 +99,7 @@ async function compare() {
   const gap = both.reduce((sum, row) => sum + row.y - row.x, 0) / (both.length || 1);
   by("said").textContent = "On " + rows.length + " problems, A (" + a.label + ", " + a.seeds.length + " seed" + (a.seeds.length === 1 ? "" : "s") +
     ") is better on " + count.a + ", B (" + b.label + ", " + b.seeds.length + " seed" + (b.seeds.length === 1 ? "" : "s") + ") on " + count.b +
-    "; " + count.same + " are equal. B − A: " + (gap < 0 ? "−" : "+") + Math.abs(100 * gap).toFixed(1) + " points.";
+    "; " + count.same + " are equal. B − A: " + (gap < 0 ? "−" : "+") + Math.abs(scale().times * gap).toFixed(scale().digits) + " " + scale().points + (scale().higher_is_better ? "." : ", lower is better.");
   by("command").textContent = "harness compare " + a.name + " " + b.name + " --task " + table.task;
   by("tally").replaceChildren(...["a", "same", "b"].map((key) => { const part = node("span", null, key); part.style.flexGrow = count[key]; return part; }));
   const names = { a: "A better", b: "B better", same: "equal", all: "all" };
