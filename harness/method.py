@@ -73,12 +73,37 @@ class Speculation:
 
 
 @dataclass(frozen=True)
+class Proposing:
+    """How both models' next steps are made at every step of a text, and what scores each of them in [0, 1].
+
+    validity: ``checker`` (the data's own step checker); ``success`` (the share of ``tries`` continuations that the
+        data's own grader finds right); ``likelihood`` (the teacher's mean probability of the step's tokens, relative to
+        its likeliest own step); ``agreement`` (the share of ``tries`` steps of the teacher that say the same);
+        ``truth`` (the teacher's probability that the step is correct, when asked)
+    count: steps that each model proposes at a place; of several the validities are averaged
+    temperature: at which they are sampled; 0 is greedy. Where a model wrote the text, the text is its first proposal
+    longest: tokens of a step at most
+    continued_by: ``teacher`` or ``student``, for ``success``
+    """
+
+    validity: str = "checker"
+    count: int = 1
+    temperature: float = 0.0
+    longest: int = 48
+    tries: int = 4
+    continued_by: str = "teacher"
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a method needs from the harness. Cost accounting and early checks follow from it.
 
     teacher: ``none``; ``text`` (its samples); ``signal`` (its distribution, exact or top-k with tail)
-    segment: ``token``, ``line`` or ``sentence``: the piece of text whose tokens ``weight`` sees together
-    proposals: both models propose a next step at every step of the text and a checker scores the two
+    segment: ``token``, ``line``, ``sentence``, ``statement`` (of a program) or ``span`` (of ``span`` tokens): the piece
+        of text whose tokens ``weight`` sees together
+    whole: ``weight`` sees whole texts together; their logits then exist at once
+    proposals: both models propose a next step at every step of the text and each is scored, see :class:`Proposing`;
+        True is its default
     exact: the signal must be the whole distribution; a top-k one is refused before any work
     gate: ``Method.weight`` multiplies nothing; the objective reads what it gave, or its shuffled control, as
         ``tokens.gate``
@@ -97,7 +122,9 @@ class Needs:
 
     teacher: str = "none"
     segment: str = "token"
-    proposals: bool = False
+    span: int = 8
+    whole: bool = False
+    proposals: bool | Proposing = False
     exact: bool = False
     gate: bool = False
     sequence_features: bool = False
@@ -246,7 +273,7 @@ class Method(ABC):
     needs: Needs = Needs()  # a property where it depends on the configuration
     reduction: str = "token"  # a property where it depends on the configuration
     note: ClassVar[str] = ""  # printed wherever the method's numbers are, e.g. what was assumed
-    without_checker: ClassVar[str] = ""  # the setting that does without a step checker, see Needs.proposals
+    without_checker: ClassVar[str] = ""  # the settings that do without a step checker or grader, see Needs.proposals
     reconstruction: ClassVar[bool] = False  # the published formula is not known; marked wherever its numbers are
     baseline: ClassVar[bool] = False  # tables state the scores of other methods as differences from this one's
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from harness import error_location
 from harness.error_location import describe
 from harness.errors import BadInput
-from harness.method import Method, Mixture, Needs, Speculation
+from harness.method import Method, Mixture, Needs, Proposing, Speculation
 from harness.types import Source
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+MODELS = ("teacher", "student")
 # Metrics of the loop itself, which a metric of the same name would overwrite.
 REPORTED = {"loss", "grad_norm", "learning_rate", "validation_loss", "step", "seconds", "on_policy", "buffer_age"}
 
@@ -34,19 +35,22 @@ def needs(method: Method) -> None:
         raise broken(method, "needs", f"is {describe(found)}; say needs = Needs(...), from harness.method")
     words = {
         "teacher": ("none", "text", "signal"),
-        "segment": ("token", "line", "sentence"),
+        "segment": ("token", "line", "sentence", "statement", "span"),
         "redraw": ("step", "epoch"),
     }
     for name, known in words.items():
         if getattr(found, name) not in known:
             raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not {_or(known)}")
-    for name in ("proposals", "exact", "gate", "sequence_features", "step_features", "full"):
+    for name in ("whole", "exact", "gate", "sequence_features", "step_features", "full"):
         if not isinstance(getattr(found, name), bool):
             raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not True or False")
-    for name in ("replay", "validate_every", "ranks"):
+    for name in ("replay", "validate_every", "ranks", "span"):
         value = getattr(found, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise broken(method, "needs", f"says {name}={value!r}, which is no whole number from 0")
+    if found.span < 1:
+        raise broken(method, "needs", f"says span={found.span!r}; a span has one token or more")
+    _proposals(method, found.proposals)
     if not isinstance(found.joint, Mixture | Speculation | None):
         raise broken(method, "needs", f"says joint={found.joint!r}; give a Mixture, a Speculation or None")
     if found.sequence_features and found.teacher != "signal":
@@ -63,6 +67,22 @@ def needs(method: Method) -> None:
     known = ("token", "sequence", "source")
     if method.reduction not in known:
         raise broken(method, "reduction", f"is {method.reduction!r}, which is not {_or(known)}")
+
+
+def _proposals(method: Method, found: Any) -> None:
+    """Checks what is asked of the proposals; True and False are allowed, too."""
+    if isinstance(found, bool):
+        return
+    if not isinstance(found, Proposing):
+        raise broken(method, "needs", f"says proposals={found!r}; give True, False or Proposing(...)")
+    words = {"validity": ("checker", "success", "likelihood", "agreement", "truth"), "continued_by": MODELS}
+    for name, known in words.items():
+        if getattr(found, name) not in known:
+            raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not {_or(known)}")
+    for name in ("count", "longest", "tries"):
+        value = getattr(found, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise broken(method, "needs", f"says {name}={value!r}, which is no whole number from 1")
 
 
 def sources(method: Method, found: Any) -> None:

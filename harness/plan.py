@@ -15,7 +15,7 @@ from typing import Any
 from harness import error_location, method_probe, options, recipe, registry, user_code
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks, cards
-from harness.method import Method, ReferencePoint
+from harness.method import Method, Proposing, ReferencePoint
 from harness.models import adapters
 from harness.models import files as models
 from harness.models.files import ModelFiles
@@ -23,7 +23,7 @@ from harness.recipe import Recipe
 from harness.records.record import fingerprint
 from harness.records.store import Store
 from harness.task import Task
-from harness.training import examples, length, tracking
+from harness.training import examples, length, tracking, verdicts
 from harness.training.job import TrainingData, TrainingRun
 from harness.training_data import room
 from harness.types import Source
@@ -234,13 +234,7 @@ def _data(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
     wanted = {source for method in methods for source in length.sources(method, chosen.training)}
     sources = chosen.data
     for method in methods:
-        # Checkers come with the data, so a method that needs one cannot train on every data set.
-        if method.needs.proposals and examples.checker(sources.prompts) is None:
-            without = f"--set {method.without_checker}, or " if method.without_checker else ""
-            raise BadInput(
-                f"method {method.name} needs a step checker and the data {sources.prompts} has none; "
-                f"use {without}the micro world's data"
-            )
+        _has_estimator(method, chosen)
         # A schedule that follows the validation loss needs held-out examples.
         if method.needs.validate_every and sources.validation is None:
             raise BadInput(
@@ -252,6 +246,9 @@ def _data(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
     readers = [student, teacher] if reads and teacher is not None else [student]
     longest = room.of(chosen.training.max_tokens, readers)
     data = TrainingData([], [], checker=examples.checker(sources.prompts), longest=longest.tokens)
+    data.same = examples.same_step(sources.prompts)
+    if any(_validity(method) == "success" for method in methods):
+        data.grader = verdicts.grader_of(sources)
     for name, source, labelled, needed in (
         ("prompts", sources.prompts, False, bool(wanted - {Source.DATA})),
         ("labelled", sources.labelled, True, Source.DATA in wanted),
@@ -271,6 +268,26 @@ def _data(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
         data.facts[name] = {**pool.facts, "examples": len(found), "sha256": examples.fingerprint(found)}
         data.facts[name] |= {"left_out": left_out} if left_out else {}
     return data
+
+
+def _validity(method: Method) -> str | None:
+    """What scores the proposals of a method; None where it asks for none."""
+    asked = method.needs.proposals
+    return (Proposing() if asked is True else asked).validity if asked else None
+
+
+def _has_estimator(method: Method, chosen: Recipe) -> None:
+    """Raises BadInput where the data brings no checker or no grader for what scores the method's proposals."""
+    wanted, prompts = _validity(method), chosen.data.prompts
+    generated = prompts.startswith(examples.MICRO)
+    if wanted == "checker" and examples.checker(prompts) is None:
+        lacks = f"a step checker and the data {prompts} has none"
+    elif wanted == "success" and not generated and chosen.data.grader is None:
+        lacks = f"a grader of answers to {prompts}: set data.grader to the task whose rows these are"
+    else:
+        return
+    without = f"--set {method.without_checker}, or " if method.without_checker else ""
+    raise BadInput(f"method {method.name} needs {lacks}; use {without}the micro world's data")
 
 
 def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> TrainingRun:
@@ -306,6 +323,8 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         "validation": examples.fingerprint(plan.data.validation) if method.needs.validate_every else None,
     }
     code = user_code.identity(signal)
+    if _validity(method) == "success" and plan.recipe.data.grader is not None:
+        spec["grader"] = plan.recipe.data.grader
     if code != user_code.OURS and method.needs.teacher == "signal":
         spec["signal_code"] = code
     if adapters.wanted(chosen.student):

@@ -18,6 +18,8 @@ from harness import safe_read
 from harness.errors import BadInput, unknown
 from harness.options import build, option
 
+WORLDS = ("real", "micro", "derivations")  # where a bare task name leads: the benchmark, or generated problems
+
 
 @dataclass(frozen=True)
 class Models:
@@ -45,6 +47,9 @@ class DataSources:
         "refuse", "rows without a prompt or an answer: refuse, or skip and count", choices=("refuse", "skip")
     )
     limit: int | None = option(None, "only the first n rows of prompts, of labelled and of validation data", low=1)
+    grader: str | None = option(
+        None, "a task whose format the rows of prompts have: its grader judges answers to them in training"
+    )
 
 
 @dataclass(frozen=True)
@@ -178,9 +183,9 @@ def from_table(name: str, table: Mapping[str, Any], where: str) -> Recipe:
     values: dict[str, Any] = {"name": name}
     for section, content in table.items():
         if section in {"world", "summary"}:
-            if not isinstance(content, str) or (section == "world" and content not in {"real", "micro"}):
+            if not isinstance(content, str) or (section == "world" and content not in WORLDS):
                 raise BadInput(
-                    f"{where}: {section}={content!r} must be {'real or micro' if section == 'world' else 'text'}"
+                    f"{where}: {section}={content!r} must be {' or '.join(WORLDS) if section == 'world' else 'text'}"
                 )
             values[section] = content
         elif section == "method" and isinstance(content, dict):

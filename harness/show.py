@@ -17,7 +17,7 @@ from harness import error_location, options, recipe, registry, user_code
 from harness.errors import BadInput
 from harness.metrics import Scale
 from harness.plan import settings_of, variants_of
-from harness.records import reported
+from harness.records import reported, weights
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -204,5 +204,6 @@ def record_text(record: Mapping[str, Any]) -> str:
         "cost       " + ", ".join(f"{key} {value:,.6g}" for key, value in record["cost"].items()),
         "convention " + ", ".join(f"{key}={value}" for key, value in record["convention"].items()),
     ]
+    lines += [f"weights    {name}: {said}" for name, said in weights.words(record).items()]
     lines += [f"asked      {record['first_prompt']!r}"] if "first_prompt" in record else []
     return "\n".join(lines + [f"warning    {warning}" for warning in record["warnings"]])

@@ -73,6 +73,7 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
             "warnings": result.warnings,
             "curve": result.curve,
             "signal": result.signal,
+            "weights": result.weights,
             "told": card.provenance_text(method, plan.recipe.data, plan.data.prompts, plan.data.labelled),
         }
         students.publish(result.model, result.tokenizer, facts, folder, result.adapter)

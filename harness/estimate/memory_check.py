@@ -15,7 +15,7 @@ from harness.errors import BadInput
 from harness.estimate.model_size import Unknown, shape_of
 from harness.estimate.resources import DEVICES, Device, Estimate, Work, estimate, excess
 from harness.estimate.workload import asks_teacher, mixture, work
-from harness.method import Method, ReferencePoint
+from harness.method import Method, Proposing, ReferencePoint
 from harness.models import adapters
 from harness.models.files import load_tokenizer
 from harness.training import length
@@ -24,6 +24,8 @@ from harness.types import Source
 if TYPE_CHECKING:
     from harness.plan import Plan
 
+SHORTEST_STEP = 4  # tokens of a line, sentence or statement; assumed, to be on the safe side
+TOKEN_BYTES = 40  # of an id and its log-probability in Python's lists
 TEMPLATE_TOKENS = 32  # tokens that a chat template adds to a prompt; assumed
 
 
@@ -36,6 +38,7 @@ def check(plan: Plan, announce: Callable[[str], None]) -> None:
         if isinstance(training.method, ReferencePoint) or training.label in seen:
             continue
         seen.add(training.label)
+        _check_proposals(plan, training.method)
         try:
             found = excess(work_of(plan, training.method), device.memory)
         except Unknown as unknown:
@@ -125,6 +128,31 @@ def main_memory() -> int:
             continue
     limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
     return min(found + [limit for limit in limits if limit != resource.RLIM_INFINITY])
+
+
+def _check_proposals(plan: Plan, method: Method) -> None:
+    """Raises BadInput where the proposals of one optimizer step, kept as token ids and text, exceed the main memory."""
+    asked = method.needs.proposals
+    if not asked:
+        return
+    how, training = Proposing() if asked is True else asked, plan.recipe.training
+    answer = max(plan.recipe.rollout.max_new_tokens, plan.recipe.teacher_text.max_new_tokens)
+    answer = min(answer, training.max_tokens)
+    length = {"token": 1, "span": method.needs.span}.get(method.needs.segment, SHORTEST_STEP)
+    step = min(how.longest, length) if method.needs.segment in ("token", "span") else how.longest
+    tokens = 2 * how.count * (step + answer)  # each proposal with the prefix that it continues
+    if how.validity == "success":
+        tokens += 2 * how.count * how.tries * 2 * answer
+    elif how.validity == "agreement":
+        tokens += how.tries * (step + answer)
+    sequences = training.batch * mixture(method, training.steps)[0] / int(os.environ.get("WORLD_SIZE", 1))
+    need = sequences * max(answer / length, 1) * tokens * TOKEN_BYTES
+    if need > main_memory():
+        raise BadInput(
+            f"method {method.name}: the proposals of one step need about {need / 1e9:.1f} GB of main memory and there "
+            f"are {main_memory() / 1e9:.1f} GB; ask for fewer proposals ({how.count}) or tries ({how.tries}), longer "
+            f"steps ({method.needs.segment}), or set training.batch lower"
+        )
 
 
 def _check_processes(plan: Plan, announce: Callable[[str], None]) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 from harness import data, error_location, registry, task_contract, user_code
 from harness.errors import BadInput, RunFailed, unknown
 from harness.metrics import metric_of
+from harness.recipe import WORLDS
 from harness.sandbox import tier
 from harness.task import Data, Task
 from harness.types import Completion
 
-WORLDS = ("real", "micro")
+GENERATED = tuple(world for world in WORLDS if world != "real")  # see harness.micro
 LM_EVAL = "lm_eval:"
 SMOKE_TEXTS = ("", "1", "no answer\n```python\n", "\\boxed{")  # texts that any grader has to bear
 MICRO_NEW_TOKENS = 96  # generated problems are short: the longest right answer has about 70 tokens
@@ -42,10 +43,10 @@ def open_task(
         return open_lm_eval_task(name.removeprefix(LM_EVAL))
     found, world = locate(name, world)
     asked = found if protocol is None else found.under(protocol)
-    if world == "micro":
+    if world in GENERATED:
         if asked.dataset != found.dataset:
             raise BadInput(f"protocol {protocol} asks {asked.dataset.local}; the micro world has no such problems")
-        return _walled(_micro_task(asked))
+        return _walled(_micro_task(asked, world))
     return _tried(_walled(_made(asked, data.read(asked.dataset), _judge(asked, judge, keep))))
 
 
@@ -80,7 +81,7 @@ def open_unjudged(name: str, protocol: str | None = None) -> Task:
     """The task to be looked at, not graded with: a judged one has no judge, except in the micro world."""
     found, world = locate(name)
     asked = found if protocol is None else found.under(protocol)
-    return _micro_task(asked) if world == "micro" else _made(asked, data.read(asked.dataset), None)
+    return _micro_task(asked, world) if world in GENERATED else _made(asked, data.read(asked.dataset), None)
 
 
 def open_all(
@@ -104,7 +105,7 @@ def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
     if outright:
         name, world = bare, chosen
     elif at and not name.endswith(".py"):
-        raise BadInput(f"task {name!r}: a task is called NAME, NAME@micro or NAME@real")
+        raise BadInput(f"task {name!r}: a task is called NAME, or {' or '.join(f'NAME@{w}' for w in WORLDS)}")
     found = registry.find(registry.TASKS, name)
     task_contract.facts(found)
     metric_of(found)  # refuses a name that leads nowhere before any work
@@ -117,11 +118,11 @@ def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
     return found, world
 
 
-def _micro_task(found: type[Task]) -> Task:
+def _micro_task(found: type[Task], world: str) -> Task:
     from harness.micro import world as micro
     from harness.micro.judge import ProgrammaticJudge
 
-    task = found(micro.dataset(found.name), ProgrammaticJudge() if found.needs_judge else None)
+    task = found(micro.dataset(found.name, world), ProgrammaticJudge() if found.needs_judge else None)
     task.decoding = dataclasses.replace(task.decoding, max_new_tokens=MICRO_NEW_TOKENS)
     return task
 

@@ -48,7 +48,7 @@ def _card(name: str, found: type[Task], world: str, protocol: str | None) -> dic
         "version": chosen.version if chosen else found.version,
         "about": chosen.about if chosen else "",
     }
-    if world == "micro" and asked.dataset != found.dataset:
+    if world != "real" and asked.dataset != found.dataset:
         return card | {"hash": None, "unavailable": "the micro world has no such problems"}
     facts = {
         "extractor": asked.extractor,

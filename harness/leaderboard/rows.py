@@ -22,6 +22,7 @@ from harness.leaderboard.inference import LEVEL, Completions, Distance, Group
 from harness.leaderboard.text_tables import RECONSTRUCTED, TIED
 from harness.leaderboard.views import COMPUTE, EVERYTHING, View, split
 from harness.metrics import Scale
+from harness.records import weights
 from harness.records.record import Record, note_of
 from harness.stats import intervals
 from harness.stats.intervals import SeedVariance
@@ -287,11 +288,22 @@ def _ranked(ordered: Sequence[tuple[LeaderboardRow, Group]], seeds: SeedVariance
 
 
 def _notes(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:
-    notes = [MICRO] if groups[0].first["world"] == "micro" else []
+    notes = [MICRO] if groups[0].first["world"] != "real" else []
     reconstructed = {f"{row.method.partition('@')[0]}: {row.note}" for row in rows if row.reconstruction}
     notes += [f"{RECONSTRUCTED} {note}" for note in sorted(reconstructed)]
     if any(row.tied for row in rows):
         paired = all(group.matrix is not None for group in groups)
         test = "paired" if paired else "by counts where completions were not read"
         notes.append(f"{TIED} not distinguishable from the best (p ≥ {LEVEL}, {test}, Holm-adjusted)")
-    return notes + conventions.differences(groups) + one_seed.note(groups)
+    return notes + _weight_notes(groups, rows) + conventions.differences(groups) + one_seed.note(groups)
+
+
+def _weight_notes(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:
+    """A line for every row whose token weights move next to nothing of the signal."""
+    labels_of = {row.run_ids: row.label for row in rows}
+    moved = {labels_of[tuple(r["run_id"] for r in g.records)]: weights.moves_little(g.records) for g in groups}
+    return [
+        f"{label}: its token weights move {100 * share:.1f} % of the signal, so it is as good as without them"
+        for label, share in moved.items()
+        if share is not None
+    ]

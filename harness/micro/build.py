@@ -94,11 +94,16 @@ def build(recipe: BuildRecipe, out: Path, title: str = "micro model") -> list[fl
     for number, stage in enumerate(recipe.stages):
         losses += train(model, tokenizer, recipe, stage, recipe.seed + 100 * number, f"{title}: {stage.examples}")
         model.to(STORED).float()  # a stage ends with the weights that the files hold
-    model.to(STORED).save_pretrained(out)  # stored rounded; the configuration has it computed in full
+    store(model, tokenizer, out)
+    return losses
+
+
+def store(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Writes a model rounded to :data:`STORED`, with its tokenizer; the configuration has it computed in full."""
+    model.to(STORED).save_pretrained(out)
     config = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
     tokenizer.save_pretrained(out)
-    return losses
 
 
 def the_tokenizer() -> PreTrainedTokenizerFast:
@@ -132,8 +137,12 @@ def train(
     stage: BuildStage,
     seed: int,
     title: str,
+    examples: Iterator[Example] | None = None,
 ) -> list[float]:
-    """One stage of ``recipe`` on the response tokens of examples drawn by ``seed``; the mean loss of each step."""
+    """One stage of ``recipe`` on the response tokens of ``examples``; the mean loss of each step.
+
+    The examples are those of the stage, drawn by ``seed``, where none are given.
+    """
     optimizers = _optimizers(model, recipe)
     warm_up = max(1, stage.steps // 20)
 
@@ -141,7 +150,9 @@ def train(
         return stage.rate * min((step + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * step / stage.steps))
 
     schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, decay) for optimizer in optimizers]
-    examples = world.training_stream(seed, stage.turns) if stage.examples == "fresh" else _again(stage.examples, seed)
+    if examples is None:
+        fresh = stage.examples == "fresh"
+        examples = world.training_stream(seed, stage.turns) if fresh else _again(stage.examples, seed)
     model.train()
     losses: list[float] = []
     with _progress() as progress:

@@ -19,12 +19,13 @@ from types import ModuleType
 from typing import Any
 
 from harness.errors import BadInput, unknown
-from harness.micro import code, instruction, maths
+from harness.micro import arenas, code, derivations, instruction, maths
 from harness.task import Data
 from harness.types import Example
 
 VERSION = "1"
 FAMILIES: dict[str, ModuleType] = {"maths": maths, "code": code, "instruction": instruction}
+MODULES = FAMILIES | {"derivations": derivations}  # with the family of the arenas
 TEST_SIZE = 150  # problems per task
 SIZES = {  # examples per family
     "validation": {"maths": 100, "code": 100, "instruction": 100},
@@ -40,24 +41,30 @@ TASKS |= {task: TASKS[original] for task, original in SAME_PROBLEMS.items()}
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def dataset(task_name: str) -> Data:
+def dataset(task_name: str, world: str = "micro") -> Data:
     """The generated items of a benchmark in its own file format. Raises BadInput for a task without any."""
+    if world == arenas.WORLD:
+        return _data(arenas.rows(task_name), f"generated, {arenas.WORLD} of micro world v{VERSION}", world)
     if task_name not in TASKS:
         raise BadInput(f"task {task_name!r} has no micro version; those that have one: {', '.join(sorted(TASKS))}")
     family = TASKS[task_name]
     problems = _splits(family)[SAME_PROBLEMS.get(task_name, task_name)]
     rows = [FAMILIES[family].row(task_name, index, problem) for index, problem in enumerate(problems)]
+    return _data(rows, f"generated, micro world v{VERSION}", "micro")
+
+
+def _data(rows: list[dict[str, Any]], source: str, world: str) -> Data:
     canonical = json.dumps(rows, sort_keys=True, separators=(",", ":"))
-    return Data(
-        rows=rows,
-        sha256=hashlib.sha256(canonical.encode()).hexdigest(),
-        source=f"generated, micro world v{VERSION}",
-        world="micro",
-    )
+    return Data(rows=rows, sha256=hashlib.sha256(canonical.encode()).hexdigest(), source=source, world=world)
 
 
 def examples(split: str) -> list[Example]:
-    """The examples of ``labelled``, ``prompts`` (without response) or ``validation``, families interleaved."""
+    """The examples of ``labelled``, ``prompts`` (without response) or ``validation``, families interleaved.
+
+    ``WORLD/SPLIT`` are those of the arenas.
+    """
+    if split.startswith(f"{arenas.WORLD}/"):
+        return arenas.examples(split.partition("/")[2])
     if split not in SIZES:
         raise unknown("split", split, SIZES)
     by_family = [_examples(family, split) for family in FAMILIES]
@@ -95,7 +102,7 @@ def training_stream(seed: int, turns: Sequence[str] = tuple(FAMILIES)) -> Iterat
 
 def solved(example: Example, text: str) -> bool:
     """Whether ``text`` answers ``example``: box, program or answer line; nothing is executed."""
-    return FAMILIES[example.meta["family"]].solved(example.meta, text)
+    return MODULES[example.meta["family"]].solved(example.meta, text)
 
 
 def check_step(meta: Mapping[str, Any], prefix: str, step: str) -> float | None:
@@ -105,11 +112,19 @@ def check_step(meta: Mapping[str, Any], prefix: str, step: str) -> float | None:
     ``prefix`` do not count. An empty step is the end of the response.
     """
     *done, line = (prefix + step.rstrip("\n")).split("\n")
-    return FAMILIES[meta["family"]].check_step(meta, done, line)
+    return MODULES[meta["family"]].check_step(meta, done, line)
+
+
+def same_step(meta: Mapping[str, Any], prefix: str, one: str, other: str) -> bool:
+    """Whether two lines say the same as the next step; where a family has no rule of its own, equal lines do."""
+    rule = getattr(MODULES[meta["family"]], "same_step", None)
+    return one.strip() == other.strip() if rule is None else rule(meta, prefix, one, other)
 
 
 def model_path(role: str) -> Path:
-    """The folder of the shipped ``teacher`` or ``student``."""
+    """The folder of the shipped ``teacher`` or ``student``, or of a model of the arenas, ``WORLD/NAME``."""
+    if role.startswith(f"{arenas.WORLD}/"):
+        return arenas.model_path(role.partition("/")[2])
     if role not in ("teacher", "student"):
         raise unknown("micro model", role, ("teacher", "student"))
     return WEIGHTS / role

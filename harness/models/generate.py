@@ -118,6 +118,29 @@ class Generator(TextCodec):
         return found
 
     @torch.inference_mode()
+    def log_probs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """For each (context, continuation) of token ids, the log-probability of every token of the continuation."""
+        found: list[list[float]] = [[] for _ in pairs]
+        order = sorted(range(len(pairs)), key=lambda i: sum(map(len, pairs[i])))
+        for start in range(0, len(order), self.batch):
+            rows = order[start : start + self.batch]
+            sizes = [len(pairs[i][1]) for i in rows]
+            whole = [[*(pairs[i][0] or [self.tokenizer.eos_token_id]), *pairs[i][1]] for i in rows]
+            ids, mask = _pad_left(whole, self.tokenizer.pad_token_id, self.model.device)
+            position = (mask.cumsum(1) - 1).clamp_min(0)
+            keep = max(sizes) + 1
+            logits = self.model(
+                input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False, logits_to_keep=keep
+            ).logits[:, -keep:, : len(self.tokenizer)]
+            # The logits before a token predict it, and the last ones nothing.
+            log_probs = logits[:, :-1].float().log_softmax(-1)
+            target = ids[:, ids.shape[1] - keep + 1 :]
+            values = log_probs.gather(-1, target[..., None])[..., 0].tolist()
+            for i, size, row in zip(rows, sizes, values, strict=True):
+                found[i] = row[len(row) - size :]
+        return found
+
+    @torch.inference_mode()
     def _decoder_fits(self) -> bool:
         """Whether LlamaDecoder supports this model and reproduces its forward pass, which is checked on first use."""
         if not LlamaDecoder.fit(self.model):

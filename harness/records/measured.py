@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness import convention, options
 from harness.estimate import model_size
 from harness.method import ReferencePoint
+from harness.method_contract import REPORTED
 from harness.records import provenance, record
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def assemble(
         "interval_method": score.interval_method,
         "counts": score.counts,
         "measures": outcome.figures,
+        **weights(facts),
         "cost": facts["cost"]
         | {
             "eval_seconds": outcome.seconds,
@@ -100,6 +102,17 @@ def assemble(
         "provenance": provenance.collect(plan.device),
         "warnings": list(outcome.warnings),
     }
+
+
+def weights(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """How the token weights of a training fell: their report, and the means over training of what its curve holds."""
+    found = facts.get("weights")
+    if not found:
+        return {}
+    curve = facts["curve"]
+    own = sorted({name for row in curve for name in row} - REPORTED - {"grad_norm"})
+    means = {name: sum(row[name] for row in curve if name in row) / len(curve) for name in own}
+    return {"weights": {**found, "means": means}}
 
 
 def request(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:

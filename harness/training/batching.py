@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
+from harness.training.segments import Segments
 from harness.types import Source
 
 
@@ -70,20 +70,16 @@ class Batch:
         return int(self.mask.sum())
 
 
-def segment_ends(tokenizer: PreTrainedTokenizerBase, unit: str) -> Tensor | None:
-    """[V] bool: tokens that end a segment (a line or a sentence); None when every token is a segment."""
-    if unit == "token":
-        return None
-    pieces = [str(tokenizer.decode([i], clean_up_tokenization_spaces=False)) for i in range(len(tokenizer))]
-    if unit == "line":
-        return torch.tensor(["\n" in piece for piece in pieces])
-    return torch.tensor(["\n" in piece or piece.rstrip().endswith((".", "!", "?")) for piece in pieces])
-
-
 def collate(
-    sequences: Seq[TrainingSequence], pad: int, ends: Tensor | None, device: str | torch.device, special: Seq[int] = ()
+    sequences: Seq[TrainingSequence],
+    pad: int,
+    ends: Tensor | Segments | None,
+    device: str | torch.device,
+    special: Seq[int] = (),
 ) -> Batch:
-    """The tensors of a micro-batch. ``ends`` [V] comes from :func:`segment_ends`; ``special`` are token ids."""
+    """The tensors of a micro-batch. ``ends`` cuts the texts, or says which tokens [V] end a segment, or is None where
+    every token is one; ``special`` are token ids.
+    """
     width = max(len(s.prompt) + len(s.response) for s in sequences)
     ids = torch.full((len(sequences), width), pad)
     mask = torch.zeros_like(ids)
@@ -99,7 +95,12 @@ def collate(
     # The hidden state before a token predicts it, hence the -1.
     column = torch.tensor([len(s.prompt) for s in sequences])[row] + place - 1
     labels = ids[row, column + 1]
-    segment_id = _segments(labels, place, ends)
+    if isinstance(ends, Segments):
+        cut = [ends.ends(s.response) for s in sequences]
+        after = torch.tensor([end[i] for s, end in zip(sequences, cut, strict=True) for i in s.places])
+    else:
+        after = None if ends is None else ends[labels]
+    segment_id = _segments(place, after)
     log_probs = validity = None
     if any(s.log_probs is not None for s in sequences):
         log_probs = torch.tensor([s.log_probs[i] if s.log_probs else float("nan") for s, i in chosen])
@@ -125,12 +126,12 @@ def collate(
     )
 
 
-def _segments(labels: Tensor, place: Tensor, ends: Tensor | None) -> Tensor:
-    """[N] consecutive segment numbers: a segment ends with its turn or with a token that ends one."""
-    if ends is None:
-        return torch.arange(len(labels))
-    begins = torch.ones(len(labels), dtype=torch.bool)
-    begins[1:] = (place[1:] != place[:-1] + 1) | ends[labels[:-1]]
+def _segments(place: Tensor, after: Tensor | None) -> Tensor:
+    """[N] consecutive segment numbers: a segment ends with its turn or behind a token of ``after`` [N] bool."""
+    if after is None:
+        return torch.arange(len(place))
+    begins = torch.ones(len(place), dtype=torch.bool)
+    begins[1:] = (place[1:] != place[:-1] + 1) | after[:-1]
     return begins.long().cumsum(0) - 1
 
 

@@ -95,3 +95,12 @@ def checker(name: str):
     from harness.micro.world import check_step
 
     return check_step
+
+
+def same_step(name: str):
+    """The rule by which two steps of the training prompts ``name`` say the same, or None where there is none."""
+    if not name.startswith(MICRO):
+        return None
+    from harness.micro.world import same_step
+
+    return same_step

@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # a plan is made without torch
     from harness.models.adapters import TrainedAdapter
     from harness.models.files import ModelFiles
     from harness.training.cost import Cost
-    from harness.training.proposals import Checker
+    from harness.training.validity import Checker, Same
+    from harness.training.verdicts import Grader
 
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, details
 
@@ -33,6 +34,8 @@ class TrainingData:
     told: dict[str, str] = field(default_factory=dict)  # what was read for each list, in words
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # and as records keep it
     warnings: list[str] = field(default_factory=list)
+    grader: Grader | None = None  # scores whole answers to the prompts, where the data has one
+    same: Same | None = None  # whether two steps say the same, where the data has a rule
 
 
 @dataclass
@@ -80,7 +83,7 @@ class TrainingJob:
 
 @dataclass
 class TrainingResult:
-    """The trained model in memory, what it cost, its learning curve, and facts of the teacher's signal."""
+    """The trained model in memory, what it cost, its learning curve, facts of the signal and of the weights."""
 
     model: Any
     tokenizer: Any
@@ -89,3 +92,4 @@ class TrainingResult:
     warnings: list[str] = field(default_factory=list)
     signal: dict[str, Any] = field(default_factory=dict)
     adapter: TrainedAdapter | None = None  # already merged into ``model``
+    weights: dict[str, Any] = field(default_factory=dict)

@@ -32,18 +32,21 @@ from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
 from harness.recipe import Training as TrainingSettings
 from harness.training import checkpoint, distributed
-from harness.training.batching import Batch, TrainingSequence, collate, micro_batches, segment_ends
+from harness.training.batching import Batch, TrainingSequence, collate, micro_batches
 from harness.training.cost import Cost, peak_bytes, reset_peak
 from harness.training.distributed import Replicated, full_tensor
 from harness.training.dummy_step import dummy_step
 from harness.training.job import Progress, TrainingJob, TrainingResult
 from harness.training.objective import NotFinite, Student, Sums
 from harness.training.rollouts import Rollouts
+from harness.training.segments import Segments
 from harness.training.shuffled_weights import shuffle
 from harness.training.signal_contract import TeacherSignal
 from harness.training.signals import NoTeacher, TeacherLogits
 from harness.training.teacher import set_up
 from harness.training.validation import Validation
+from harness.training.validity_report import ValidityReport
+from harness.training.weight_report import WeightReport
 from harness.training.whole_step import measured
 from harness.types import Source
 
@@ -92,7 +95,8 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     )
     teacher, signal = set_up(job, rollouts, student.module.vocab, accelerator, cost, progress)
     validation = Validation(method, job.data.validation, rollouts.student, settings.micro_batch, accelerator)
-    ends = segment_ends(tokenizer, method.needs.segment)
+    segments, moved = Segments(tokenizer, method.needs.segment, method.needs.span), WeightReport()
+    rollouts.check_steps(segments, texts_of(method, settings.steps))
     texts = texts_of(method, settings.steps)
 
     # Resume. Every process reads the checkpoint, and all must have read the same one.
@@ -104,6 +108,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         scheduler.load_state_dict(state["scheduler"])
         rollouts.load_state(state["rollouts"])
         method.state, curve, start = state["method"], state["curve"], state["step"]
+        moved.load(state.get("weights", {}))
         began = time.monotonic() - state["cost"]["seconds"]
         # The saved cost is that of all processes together, so only one of them continues to count from it.
         cost = Cost(**state["cost"]) if accelerator.is_main_process else Cost()
@@ -130,9 +135,11 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         model.train()
         parts = micro_batches(sequences, settings.micro_batch)
         special = tokenizer.all_special_ids
-        batches = [collate(part, tokenizer.pad_token_id, ends, device, special) for part in parts]
+        batches = [collate(part, tokenizer.pad_token_id, segments, device, special) for part in parts]
         with _faults_named(step, settings.checkpoint_every):
             sums = _backward(accelerator, student, wrapped, rollouts, method, teacher, batches, step, cost)
+        if any(s.weights for s in sums):
+            moved.add(rollouts.gather([w for s in sums for part in s.weights for w in part.tolist()]))
         report = _normalise(accelerator, student.module, sums)
 
         # Clip after normalising, so that ``clip`` means the same for every batch size.
@@ -158,6 +165,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
                 "scheduler": scheduler.state_dict(),
                 "rollouts": rollouts.state(),
                 "method": method.state,
+                "weights": moved.state(),
                 "curve": curve,
                 "step": index + 1,
                 "cost": cost.over_processes(accelerator).as_dict(),
@@ -171,10 +179,14 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     warnings += job.tracking.warnings
     if cut := rollouts.state()["cut"]:
         warnings.append(f"{cut} training responses were cut to training.max_tokens={settings.max_tokens}")
+    weights = moved.facts()
+    if rollouts.proposals is not None:
+        weights |= {"validity": ValidityReport.of(rollouts.validity())}
+    warnings += moved.warnings()
     total, trained, adapter = cost.over_processes(accelerator), student.finished().model.eval(), None
     if adapters.wanted(job.recipe.student):
         adapter = adapters.merge(trained, job.recipe.student, job.recipe.models.student)
-    return TrainingResult(trained, tokenizer, total, curve, warnings, signal, adapter)
+    return TrainingResult(trained, tokenizer, total, curve, warnings, signal, adapter, weights)
 
 
 def _checkpoint_layers(model: PreTrainedModel, name: str) -> None:

@@ -34,6 +34,7 @@ class Sums:
     weight: Tensor | float = 0.0  # sum of c w
     scale: Tensor | float = 0.0  # sum of c
     metrics: dict[str, Tensor] = field(default_factory=dict)  # sums of c * metric
+    weights: list[Tensor] = field(default_factory=list)  # [n] the method's own, slice by slice
 
 
 class Student(nn.Module):
@@ -61,7 +62,8 @@ class Student(nn.Module):
         if needed and not inside:
             features = self._sequence_features(hidden.detach(), head, batch, method, teacher, step)
         objective = _Objective(batch, method, teacher, step, head, weights, features, inside)
-        total = chunked_sum(hidden, head, self._chunks(batch, whole=inside), objective.value, objective.start_chunk)
+        bounds = self._chunks(batch, method, whole=inside)
+        total = chunked_sum(hidden, head, bounds, objective.value, objective.start_chunk)
         return total, objective.sums
 
     @torch.no_grad()
@@ -91,7 +93,7 @@ class Student(nn.Module):
         hidden, head, features, parts = self._hidden(batch), self._head(), None, []
         if method.needs.sequence_features:
             features = self._sequence_features(hidden, head, batch, method, teacher, step)
-        for chunk, raw in self._project(hidden, head, batch):
+        for chunk, raw in self._project(hidden, head, batch, method):
             # The teacher is projected per chunk too, so that its logits [N, V] never exist at once.
             chunk_teacher = teacher.over(chunk.start, chunk.stop)
             for logits, start, stop in _slices(raw, head, chunk):
@@ -118,15 +120,19 @@ class Student(nn.Module):
             parts.append(_log_probs(_slices(raw, head, chunk), chunk_teacher, batch))
         return _features(torch.cat(parts, 1), batch, method, step, 0, len(batch.labels))
 
-    def _project(self, hidden: Tensor, head: Head, batch: Batch) -> Iterator[tuple[Chunk, Tensor]]:
+    def _project(
+        self, hidden: Tensor, head: Head, batch: Batch, method: Method | None = None
+    ) -> Iterator[tuple[Chunk, Tensor]]:
         """Each chunk with its raw logits [n, V], before scale and soft cap."""
-        for chunk in self._chunks(batch):
+        for chunk in self._chunks(batch, method):
             yield chunk, head.raw(hidden[chunk.start : chunk.stop])
 
-    def _chunks(self, batch: Batch, whole: bool = False) -> list[Chunk]:
-        """``whole``: no chunk cuts a sequence."""
-        rows = batch.row.tolist() if whole else None
-        return chunks(batch.segment_list, self.vocab, self.elements, batch.row.device.type, rows)
+    def _chunks(self, batch: Batch, method: Method | None, whole: bool = False) -> list[Chunk]:
+        """``whole``: no chunk cuts a sequence, nor does a slice where the weights of ``method`` need whole texts."""
+        uncut = method is not None and method.needs.whole
+        rows = batch.row.tolist() if whole or uncut else None
+        pieces = rows if uncut and rows is not None else batch.segment_list
+        return chunks(pieces, self.vocab, self.elements, batch.row.device.type, rows)
 
     def _hidden(self, batch: Batch) -> Tensor:
         """[N, d] the hidden states that predict the response tokens."""
@@ -174,6 +180,8 @@ class _Objective:
         slice_features = None if self.features is None else self.features[start - self.first : stop - self.first]
         tokens = _tokens(self.batch, logits, self.chunk_teacher, self.step, start, stop, slice_features)
         weights = _weigh(method, tokens) if self.weights is None else self.weights[start:stop]
+        if weights is not None:
+            self.sums.weights.append(weights.detach())
         # A gate multiplies nothing here: the objective reads it, and the mean is not divided by it.
         if method.needs.gate:
             tokens.gate, weights = weights, None

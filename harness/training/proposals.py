@@ -1,86 +1,166 @@
-"""Proposals of both models for the next line after the same prefix, each scored by a checker.
+"""Proposals of both models for the next step after the same prefix, each scored by an estimator of its validity.
 
-Every line of a text ends a prefix at which the two models are compared. Where one of them wrote the text, its lines
-are that model's proposals and only the other model generates.
+Every step of a text ends a prefix at which the two models are compared. Where one of them wrote the text, its steps
+are that model's first proposals and only the other model generates. :mod:`harness.training.validity` scores them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import math
+import time
 from collections.abc import Sequence as Seq
-from typing import Any
+from typing import Any, Protocol
 
-from harness.models.generate import Generator
-from harness.models.token_text import behind, continuation, decoded
+from harness.method import Proposing
+from harness.models.generate import Generated, Generator
+from harness.models.token_text import behind, continuation
+from harness.seeds import stable_seed
 from harness.training.batching import TrainingSequence
 from harness.training.cost import Cost
+from harness.training.segments import Segments
+from harness.training.validity import NAN, Asked, Checker, Place, ProposedStep, spend
+from harness.training.validity_report import ValidityReport
 from harness.types import Decoding, Example, Source
 
-Checker = Callable[[Mapping[str, Any], str, str], float | None]
+BOTH = (Source.TEACHER, Source.STUDENT)
+
+
+class Estimator(Protocol):
+    """Scores steps; NaN where it does not know. ``step`` is the optimizer step."""
+
+    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]: ...
 
 
 class Proposals:
-    """Scores the next lines that teacher and student propose after every line of a text.
+    """Scores the next steps that teacher and student propose after every step of a text.
 
-    ``check(meta, prefix, line)`` returns the validity of a line after the text so far, in [0, 1], or None where it is
-    unknown. ``longest`` bounds a proposed line in tokens.
+    ``checker`` is the data's own, where there is one: what the estimator says is compared with it.
     """
 
-    def __init__(self, student: Generator, teacher: Generator, check: Checker, longest: int = 48):
+    def __init__(
+        self,
+        student: Generator,
+        teacher: Generator,
+        estimator: Estimator,
+        how: Proposing,
+        segments: Segments,
+        checker: Checker | None = None,
+    ):
         self.generators = {Source.STUDENT: student, Source.TEACHER: teacher}
-        self.check = check
-        self.decoding = Decoding(max_new_tokens=longest, stop=("\n",))
+        self.estimator, self.how, self.segments, self.checker = estimator, how, segments, checker
+        self.report = ValidityReport()
 
     def judge(
         self, sequences: Seq[TrainingSequence], labelled: Seq[Example], prompts: Seq[Example], step: int, cost: Cost
     ) -> list[TrainingSequence]:
         """The sequences with ``validity`` set: per token (teacher, student), NaN where the validity is unknown."""
-        tokenizer = self.generators[Source.STUDENT].tokenizer
-        places = [(s, *line) for s in range(len(sequences)) for line in _lines(sequences[s], tokenizer)]
-        scores: dict[Source, list[float]] = {}
-        for author in (Source.TEACHER, Source.STUDENT):
-            lines = self._propose(author, sequences, places, cost)
-            scores[author] = []
-            for (s, _, _, prefix, _), line in zip(places, lines, strict=True):
-                sequence = sequences[s]
-                example = (labelled if sequence.source is Source.DATA else prompts)[sequence.example]
-                valid = self.check(example.meta, prefix, line)
-                scores[author].append(float("nan") if valid is None else float(valid))
-        # Every token of a line gets the validity of that line.
-        validity = [[(float("nan"),) * 2] * len(s.response) for s in sequences]
-        for place, pair in zip(places, zip(*scores.values(), strict=True), strict=True):
-            s, start, stop = place[:3]
-            validity[s][start:stop] = [pair] * (stop - start)
+        began, spent = time.monotonic(), Cost()
+        places = [
+            place
+            for i, s in enumerate(sequences)
+            for place in self._places(i, s, (labelled if s.source is Source.DATA else prompts)[s.example])
+        ]
+        for author in BOTH:
+            self._propose(author, sequences, places, step, spent)
+        # A step that both models propose, or one of them twice, is scored once.
+        wanted: dict[Any, Asked] = {}
+        for i, place in enumerate(places):
+            for made in (made for author in BOTH for made in place.steps[author]):
+                wanted.setdefault((i, made.ids), (place, made))
+        values = self.estimator.values(list(wanted.values()), step, spent) if wanted else []
+        scores = dict(zip(wanted, values, strict=True))
+        if self.checker is not None and self.how.validity != "checker":
+            self.report.compare(values, [self.checker(p.example.meta, p.prefix, m.text) for p, m in wanted.values()])
+        # Every token of a step gets the validity of that step.
+        validity = [[(NAN, NAN)] * len(s.response) for s in sequences]
+        for i, place in enumerate(places):
+            pair = tuple(_mean([scores[i, made.ids] for made in place.steps[author]]) for author in BOTH)
+            validity[place.sequence][place.start : place.stop] = [pair] * (place.stop - place.start)
+        spent.seconds = time.monotonic() - began
+        self.report.spend(spent)
+        cost.add(
+            generated_tokens=spent.generated_tokens,
+            teacher_forward_tokens=spent.teacher_forward_tokens,
+            student_tokens=spent.student_tokens,
+        )
         return [dataclasses.replace(s, validity=tuple(v)) for s, v in zip(sequences, validity, strict=True)]
 
-    def _propose(self, author: Source, sequences: Seq[TrainingSequence], places: list, cost: Cost) -> list[str]:
-        """The author's next line at every place; where it wrote the text, the line of the text."""
-        lines = [line for *_, line in places]
-        open_places = [i for i, place in enumerate(places) if sequences[place[0]].source is not author]
-        # Generate only where the other model wrote the text; its own lines are its proposals already.
-        if open_places:
-            generator = self.generators[author]
-            prefixes = []
-            for i in open_places:
-                s, start = places[i][:2]
-                prefixes.append((*sequences[s].prompt, *sequences[s].response[:start]))
-            made = generator.continue_ids(prefixes, self.decoding, [0] * len(prefixes))
-            cost.add(generated_tokens=sum(g.tokens for g in made))
-            if author is Source.TEACHER:
-                cost.add(teacher_forward_tokens=sum(g.tokens + g.prompt_tokens for g in made))
-            for i, generated in zip(open_places, made, strict=True):
-                lines[i] = generated.text
-        return lines
+    def _places(self, index: int, sequence: TrainingSequence, example: Example) -> list[Place]:
+        """Every step of a text as a place, with the step that the text takes there."""
+        found, prefix, tokenizer = [], "", self.generators[Source.STUDENT].tokenizer
+        author = Source.STUDENT if sequence.source in (Source.STUDENT, Source.REPLAY) else sequence.source
+        for start, stop in self.segments.places(sequence.response):
+            text = continuation(tokenizer, sequence.prompt, sequence.response[:stop])
+            place = Place(index, start, stop, example, sequence.prompt, sequence.response, prefix)
+            line = behind(prefix, text).rstrip("\n")
+            place.steps = {a: [] for a in BOTH}
+            if author in BOTH:
+                place.steps[author] = [ProposedStep(sequence.response[start:stop], line, written=True)]
+            found.append(place)
+            prefix = text
+        return found
+
+    def _propose(
+        self, author: Source, sequences: Seq[TrainingSequence], places: Seq[Place], step: int, cost: Cost
+    ) -> None:
+        """Fills up the author's proposals at every place to the number that is asked for."""
+        wanted = [(p, k) for p in places for k in range(len(p.steps[author]), self.how.count)]
+        if not wanted:
+            return
+        generator, by_teacher = self.generators[author], author is Source.TEACHER
+        limit = {"span": self.segments.span, "token": 1}.get(self.segments.unit, self.how.longest)
+        decoding = Decoding(self.how.temperature, 1.0, limit, stop=self.segments.stop)
+        seeds = [stable_seed("proposal", author, step, place.before, k) for place, k in wanted]
+        made = generator.continue_ids([place.before for place, _ in wanted], decoding, seeds)
+        spend(cost, made, by_teacher)
+        # A break inside a statement stops the generation early: go on until the statement or its room ends.
+        made = self._finished(generator, [p.before for p, _ in wanted], made, decoding, seeds, cost, by_teacher)
+        for (place, _), (ids, log_probs) in zip(wanted, made, strict=True):
+            size = self.segments.first(ids)
+            known = math.fsum(log_probs[:size]) / size if by_teacher and size else None
+            text = continuation(generator.tokenizer, place.before, ids[:size]).rstrip("\n")
+            place.steps[author].append(ProposedStep(ids[:size], text, log_prob=known))
+
+    def _finished(
+        self,
+        generator: Generator,
+        before: Seq[tuple[int, ...]],
+        made: Seq[Generated],
+        decoding: Decoding,
+        seeds: Seq[int],
+        cost: Cost,
+        by_teacher: bool,
+    ) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+        """Ids and log-probabilities of every proposal, continued where its step has not ended."""
+        found = [(g.ids, g.log_probs) for g in made]
+        if self.segments.unit != "statement":
+            return found
+        ends = generator.end_ids
+        for part in range(1, decoding.max_new_tokens):
+            short = [
+                i
+                for i, (ids, _) in enumerate(found)
+                if ids
+                and len(ids) < decoding.max_new_tokens
+                and ids[-1] not in ends
+                and not self.segments.ends(ids)[-1]
+            ]
+            if not short:
+                break
+            again = generator.continue_ids(
+                [(*before[i], *found[i][0]) for i in short], decoding, [stable_seed(seeds[i], part) for i in short]
+            )
+            spend(cost, again, by_teacher)
+            for i, g in zip(short, again, strict=True):
+                ids, log_probs = found[i][0] + g.ids, found[i][1] + g.log_probs
+                found[i] = ids[: decoding.max_new_tokens], log_probs[: decoding.max_new_tokens]
+                if not g.ids:  # the context is full
+                    return found
+        return found
 
 
-def _lines(sequence: TrainingSequence, tokenizer) -> list[tuple[int, int, str, str]]:
-    """(first token, end, text before, text of the line) for every line of a response."""
-    found, start, prefix = [], 0, ""
-    for i, token in enumerate(sequence.response):
-        last = i + 1 == len(sequence.response)
-        if last or "\n" in decoded(tokenizer, [token], special=True):
-            text = continuation(tokenizer, sequence.prompt, sequence.response[: i + 1])
-            found.append((start, i + 1, prefix, behind(prefix, text).rstrip("\n")))
-            prefix, start = text, i + 1
-    return found
+def _mean(values: Seq[float]) -> float:
+    """The mean of what is known; NaN where nothing is."""
+    known = [v for v in values if v == v]
+    return math.fsum(known) / len(known) if known else NAN

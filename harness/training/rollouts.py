@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from typing import Any
 
@@ -22,7 +22,11 @@ from harness.training.batching import TrainingSequence
 from harness.training.cost import Cost
 from harness.training.job import TrainingJob
 from harness.training.proposals import Proposals
+from harness.training.segments import Segments
+from harness.training.validity_report import ValidityReport
 from harness.types import Decoding, Source
+
+LOOKED_AT = 256  # fixed texts in which a step is looked for before training
 
 
 class Rollouts:
@@ -107,6 +111,12 @@ class Rollouts:
         """The number of sequences that :meth:`fixed` has of a source."""
         return len(self.teacher_texts) if source is Source.TEACHER else len(self.data.labelled)
 
+    def check_steps(self, segments: Segments, texts: Iterable[Source]) -> None:
+        """Raises BadInput where no fixed text that the run trains on can be cut into steps of this unit."""
+        for source in sorted({Source.TEACHER, Source.DATA} & set(texts)):
+            responses = (self.fixed(source, i).response for i in range(min(self.fixed_size(source), LOOKED_AT)))
+            segments.check((r for r in responses if r), "teacher" if source is Source.TEACHER else "data")
+
     def state(self) -> dict[str, Any]:
         """The state for a checkpoint, in plain types, summed over processes. A collective: all of them call it."""
         ahead = self.gather([(place, _plain(s)) for place, s in self.ahead.items()])
@@ -115,7 +125,12 @@ class Rollouts:
             "buffer": [_plain(s) for s in self.buffer],
             "ahead": [list(entry) for entry in ahead],
             "drawn": self.drawn,
-        }
+        } | ({} if self.proposals is None else {"validity": self.validity()})
+
+    def validity(self) -> dict[str, Any]:
+        """The report on proposals so far, of all processes. A collective: all of them call it."""
+        assert self.proposals is not None, "only with proposals"
+        return ValidityReport.sum(self.gather([self.proposals.report.state()]))
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restores :meth:`state` on any number of processes; the first one continues the count of all."""
@@ -124,6 +139,8 @@ class Rollouts:
         # A checkpoint of an earlier version has neither, and is of a method that draws nothing ahead.
         self.ahead = {place: _from_plain(row) for place, row in state.get("ahead", ()) if self._is_mine(place)}
         self.drawn = state.get("drawn", 0)
+        if self.proposals is not None and "validity" in state and not self.process:
+            self.proposals.report.load(state["validity"])
 
     def _mine(self, source: Source, step: int) -> list[int]:
         """This process' examples of a step."""

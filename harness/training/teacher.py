@@ -10,8 +10,9 @@ import torch
 from accelerate import Accelerator
 
 from harness import error_location, registry
+from harness.cache_file import CacheFile
 from harness.errors import RunFailed
-from harness.method import texts_of
+from harness.method import Proposing, texts_of
 from harness.models.files import load_model, load_tokenizer, template_hash
 from harness.models.generate import Generator
 from harness.models.joint_sampling import JointGenerator
@@ -20,10 +21,19 @@ from harness.training.cost import Cost
 from harness.training.job import Progress, TrainingJob
 from harness.training.proposals import Proposals
 from harness.training.rollouts import Rollouts
+from harness.training.segments import Segments
 from harness.training.signal_cache import SignalCache
 from harness.training.signal_contract import SignalInputs, TeacherSignal
 from harness.training.signals import LiveTeacher
 from harness.training.teacher_texts import teacher_texts
+from harness.training.validity import (
+    AgreementValidity,
+    CheckerValidity,
+    LikelihoodValidity,
+    Remembered,
+    SuccessValidity,
+    TruthValidity,
+)
 from harness.types import Source
 
 FIXED = (Source.TEACHER, Source.DATA)  # text that no training step changes, so its teacher signal can be cached
@@ -43,8 +53,7 @@ def set_up(
     model = load_model(job.teacher, plan.precision, str(accelerator.device))
     teacher = Generator(model, load_tokenizer(job.teacher), job.recipe.evaluation.batch)
     if needs.proposals:
-        assert job.data.checker is not None, "the plan refuses proposals without a checker"
-        rollouts.proposals = Proposals(rollouts.student, teacher, job.data.checker)
+        rollouts.proposals = _proposals(job, rollouts.student, teacher)
     if needs.joint is not None:
         rollouts.joint = JointGenerator(rollouts.student, teacher)
     texts = texts_of(job.method, plan.steps)
@@ -79,6 +88,35 @@ def set_up(
     with error_location.faults_as(RunFailed, called=cls):
         signal = cls(SignalInputs(live, vocab, plan, caches))
         return signal, {"kind": signal.name} | signal.facts()
+
+
+def _proposals(job: TrainingJob, student: Generator, teacher: Generator) -> Proposals:
+    """Both models' next steps with the estimator that the method asks for and, as the plan checked, the data has."""
+    needs, data, how = job.method.needs, job.data, job.method.needs.proposals
+    how = Proposing() if isinstance(how, bool) else how
+    segments = Segments(student.tokenizer, needs.segment, needs.span)
+    estimator: Any
+    if how.validity == "checker":
+        assert data.checker is not None, "the plan refuses an estimator that the data has not"
+        estimator = CheckerValidity(data.checker)
+    elif how.validity == "success":
+        assert data.grader is not None, "the plan refuses an estimator that the data has not"
+        continuer = teacher if how.continued_by == "teacher" else student
+        estimator = SuccessValidity(continuer, data.grader, how, job.recipe.rollout.max_new_tokens)
+    elif how.validity == "likelihood":
+        estimator = LikelihoodValidity(teacher)
+    elif how.validity == "agreement":
+        estimator = AgreementValidity(teacher, how, segments, data.same)
+    else:
+        estimator = TruthValidity(teacher)
+    # What depends on the teacher alone is kept by content, for later steps and for other seeds.
+    if how.validity in ("agreement", "truth") or (how.validity == "success" and how.continued_by == "teacher"):
+        assert job.teacher is not None, "proposals have a teacher"
+        facts = {"teacher": job.teacher.sha256, "how": str(how), "unit": needs.segment, "span": needs.span}
+        facts |= {"longest": job.recipe.rollout.max_new_tokens, "data": job.recipe.data.prompts}
+        estimator = Remembered(estimator, CacheFile(job.cache / "validity", facts))
+    checker = data.checker if needs.segment == "line" else None
+    return Proposals(student, teacher, estimator, how, segments, checker)
 
 
 def _texts(

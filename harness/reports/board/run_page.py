@@ -11,7 +11,7 @@ from typing import Any
 from harness import metrics, registry
 from harness.leaderboard.rows import MICRO, LeaderboardRow, Section
 from harness.metrics import Scale
-from harness.records import curves
+from harness.records import curves, weights
 from harness.records.record import Record, method_label, note_of
 from harness.reports.board import words
 from harness.reports.plots import theme
@@ -41,7 +41,7 @@ def context(
     low, high = record["interval"]
     scale = metrics.scale_of(record)
     shown, left = _shown(rows or [], scale)
-    notes = [MICRO] if record["world"] == "micro" else []
+    notes = [MICRO] if record["world"] != "real" else []
     return {
         "title": f"{method_label(method)} on {record['task']}, seed {record['seed']}",
         "here": "run",
@@ -98,6 +98,7 @@ def _facts(record: Record, row: LeaderboardRow | None) -> list[tuple[str, list[t
         "Method settings": record["method"]["settings"],
         "Training": {k: v for k, v in record["spec"].items() if k in ("training", "rollout", "teacher_text", "loop")},
         "Cost": {name: _amount(name, value) for name, value in record["cost"].items()},
+        "Token weights": weights.words(record),
         "Convention": record["convention"],
         "Protocol": {k: v for k, v in record["protocol"].items() if k not in ("task", "metric")},
         "Provenance": record["provenance"] | {"created": record["created"], "identity": record["identity"]},

@@ -95,8 +95,7 @@ def _result(record: Record) -> Any:
     return EvalResult(
         task_type="text-generation",
         dataset_type=record["task"],
-        dataset_name=record["task"]
-        + (" (generated problems, not the benchmark)" if record["world"] == "micro" else ""),
+        dataset_name=record["task"] + (" (generated problems, not the benchmark)" if record["world"] != "real" else ""),
         dataset_config=f"protocol {record['protocol']['hash']}",
         dataset_revision=dataset.get("sha256"),
         metric_type=record["metric"],
@@ -120,7 +119,7 @@ def _text(records: Sequence[Record], provenance_text: Mapping[str, Any] | None) 
     method, spec, cost = first["method"], first["spec"], first["cost"]
     title = method_label(method)
     notes = [f"**{title}: {note_of(method)}.**"] if method["note"] else []
-    notes += [f"{MICRO[0].upper()}{MICRO[1:]}."] if any(r["world"] == "micro" for r in records) else []
+    notes += [f"{MICRO[0].upper()}{MICRO[1:]}."] if any(r["world"] != "real" for r in records) else []
     equation = (provenance_text or {}).get("equation") or _equation(method["name"])
     teacher = f" by `{first['teacher']}`" if first["teacher"] else ""
     parts = [

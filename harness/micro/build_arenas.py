@@ -1,0 +1,129 @@
+"""Builds the models of the arenas: ``python -m harness.micro.build_arenas [--out DIR] [--steps N]``.
+
+    early      the teacher's training, stopped early
+    teacher    its end: right on nearly all problems, mostly working the first group first
+    mistaken   the teacher, trained on with writers that slip on the slice
+    student    a smaller model, trained briefly by writers that work the last group first
+    ahead      the student, trained on with problems of the slice
+
+One seed, one thread and fixed batches make a build repeatable on one machine. ``manifest.json`` says what each model
+solves: the floor and the ceiling of each arena.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from harness.errors import BadInput
+from harness.micro import arenas, build, derivations
+from harness.micro.build import BuildRecipe, BuildStage
+from harness.micro.derivations import Habit
+
+FIRST, LAST = Habit(own=0.8), Habit(own=0.8, last_first=True)
+TEACHER = BuildRecipe(2, 80, 4, 208, (), seed=11)
+STUDENT = BuildRecipe(2, 48, 4, 128, (), seed=13)
+
+
+@dataclass(frozen=True)
+class ArenaStage:
+    """What a model is trained on from which model on: ``begins`` is None for new weights."""
+
+    recipe: BuildRecipe
+    begins: str | None
+    steps: int
+    rate: float
+    habit: Habit
+    sliced: float = 0.0  # share of the problems that are drawn from the slice
+
+
+STAGES = {
+    "early": ArenaStage(TEACHER, None, 480, 1.0, FIRST),
+    "teacher": ArenaStage(TEACHER, "early", 1200, 1.0, FIRST),
+    "mistaken": ArenaStage(TEACHER, "teacher", 300, 0.4, Habit(own=0.8, slips=True), 0.5),
+    "student": ArenaStage(STUDENT, None, 740, 1.0, LAST),
+    "ahead": ArenaStage(STUDENT, "student", 40, 0.5, LAST, 1.0),
+}
+
+
+def build_model(name: str, out: Path, steps: int | None = None) -> None:
+    """Trains one model and writes it with its tokenizer to ``out / name``; ``steps`` cuts the stage short."""
+    stage, tokenizer = STAGES[name], build.the_tokenizer()
+    seed = stage.recipe.seed + 100 * list(STAGES).index(name)
+    torch.manual_seed(seed)
+    if stage.begins is None:
+        model = build.new_model(stage.recipe, tokenizer)
+    else:
+        model = LlamaForCausalLM.from_pretrained(out / stage.begins)
+    plan = BuildStage("fresh", steps or stage.steps, stage.rate)
+    texts = arenas.stream(seed, stage.habit, stage.sliced)
+    build.train(model, tokenizer, stage.recipe, plan, seed, f"arena {name}", texts)
+    build.store(model, tokenizer, out / name)
+
+
+def measure(folder: Path, task: str) -> dict[str, int]:
+    """How many problems of ``task`` the stored model solves greedily, in the slice and outside it."""
+    model = LlamaForCausalLM.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    asked = arenas.examples(task)
+    found = {"correct": 0, "total": 0, "slice_correct": 0, "slice_total": 0}
+    for example, text in zip(asked, build.answer(model, tokenizer, [e.prompt.plain for e in asked]), strict=True):
+        right, part = derivations.solved(example.meta, text), example.meta["slice"]
+        found["correct"] += right
+        found["total"] += 1
+        found["slice_correct"] += right and part
+        found["slice_total"] += part
+    return found
+
+
+def manifest(out: Path) -> dict[str, Any]:
+    """Facts about the built folders: stages, sizes, checksums, solved problems of test and validation."""
+    models = {}
+    for name in arenas.MODELS:
+        folder = out / name
+        models[name] = {
+            "parameters": LlamaForCausalLM.from_pretrained(folder).num_parameters(),
+            "stage": asdict(STAGES[name]),
+            "test": measure(folder, "amc23"),
+            "validation": measure(folder, "math500"),
+            "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())},
+        }
+    return {"arenas": {name: asdict(arena) for name, arena in arenas.ARENAS.items()}, "models": models}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m harness.micro.build_arenas", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--out", type=Path, default=arenas.WEIGHTS, help="folder to write to (default: shipped weights)"
+    )
+    parser.add_argument("--model", choices=arenas.MODELS, nargs="*", help="build these only, from what lies there")
+    parser.add_argument("--steps", type=int, help="steps of every stage, for a quick trial")
+    options = parser.parse_args(arguments)
+    try:
+        if options.steps is not None and options.steps < 1:
+            raise BadInput(f"--steps {options.steps}: at least one step is needed")
+        torch.set_num_threads(1)
+        for name in options.model or arenas.MODELS:
+            build_model(name, options.out, options.steps)
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if all((options.out / name).is_dir() for name in arenas.MODELS):
+        summary = manifest(options.out)
+        (options.out / "manifest.json").write_text(json.dumps(summary, indent=2) + "\n")
+        for name, facts in summary["models"].items():
+            print(name, facts["parameters"], facts["validation"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""The local validity of a proposed step: what each estimator says of it, in [0, 1].
+
+An estimator reads steps of whole optimizer steps at once, so that models run on full batches. What depends on the
+teacher alone is kept by content: the same step after the same prefix is paid for once, and charged every time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.cache_file import CacheFile, digest
+from harness.method import Proposing
+from harness.models.generate import Generator
+from harness.models.token_text import continuation
+from harness.seeds import stable_seed
+from harness.training.cost import Cost
+from harness.training.segments import Segments
+from harness.training.verdicts import Grader
+from harness.types import Decoding, Example, Source
+
+Checker = Callable[[Mapping[str, Any], str, str], float | None]
+Same = Callable[[Mapping[str, Any], str, str, str], bool]
+NAN = float("nan")
+QUESTION = "\n\nIs the last step above correct? Answer yes or no.\nAnswer:"
+
+
+@dataclass(frozen=True)
+class ProposedStep:
+    """A step as ids and as text without the line break at its end; ``written`` if the training text has it."""
+
+    ids: tuple[int, ...]
+    text: str
+    written: bool = False
+    log_prob: float | None = None  # mean per token under the teacher, where it is known already
+
+
+@dataclass
+class Place:
+    """The beginning of a step of a training text: tokens [start, stop) of ``sequence``, and what stands before it."""
+
+    sequence: int
+    start: int
+    stop: int
+    example: Example
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    prefix: str  # the text of the response before the step
+    steps: dict[Source, list[ProposedStep]] = field(default_factory=dict)  # by teacher and student
+
+    @property
+    def before(self) -> tuple[int, ...]:
+        """The ids that the step continues."""
+        return (*self.prompt, *self.response[: self.start])
+
+
+Asked = tuple[Place, ProposedStep]
+
+
+class CheckerValidity:
+    """The data's own step checker; NaN where it does not know."""
+
+    def __init__(self, check: Checker):
+        self.check = check
+
+    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
+        found = [self.check(place.example.meta, place.prefix, made.text) for place, made in asked]
+        return [NAN if value is None else float(value) for value in found]
+
+
+class LikelihoodValidity:
+    """exp of the step's mean log-probability under the teacher, less that of the teacher's likeliest own step.
+
+    1 for the teacher's own step and for one that it finds as likely; never more.
+    """
+
+    def __init__(self, teacher: Generator):
+        self.teacher = teacher
+
+    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
+        means = self._means([*asked, *((p, s) for p, _ in asked for s in p.steps[Source.TEACHER])], cost)
+        best = [max(means[_key(place, s)] for s in place.steps[Source.TEACHER]) for place, _ in asked]
+        return [math.exp(min(0.0, means[_key(p, s)] - top)) for (p, s), top in zip(asked, best, strict=True)]
+
+    def _means(self, asked: Seq[Asked], cost: Cost) -> dict[Any, float]:
+        """The mean log-probability of every step. Steps of a training text share one pass over that text."""
+        unique = {_key(place, made): (place, made) for place, made in asked}
+        found = {key: made.log_prob for key, (_, made) in unique.items() if made.log_prob is not None}
+        texts = {p.sequence: p for p, made in unique.values() if made.written and made.log_prob is None}
+        fresh = {k: (p, made) for k, (p, made) in unique.items() if k not in found and not made.written}
+        pairs = [(p.prompt, p.response) for p in texts.values()] + [(p.before, m.ids) for p, m in fresh.values()]
+        cost.add(teacher_forward_tokens=sum(len(a) + len(b) for a, b in pairs))
+        rows = self.teacher.log_probs(pairs)
+        of_text = dict(zip(texts, rows[: len(texts)], strict=True))
+        for key, row in zip(fresh, rows[len(texts) :], strict=True):
+            found[key] = math.fsum(row) / max(len(row), 1)
+        for key, (place, _) in unique.items():
+            if key not in found:
+                row = of_text[place.sequence][place.start : place.stop]
+                found[key] = math.fsum(row) / len(row)
+        return found
+
+
+class SuccessValidity:
+    """The share of continuations of a step whose whole answer the data's grader finds right."""
+
+    def __init__(self, continuer: Generator, grader: Grader, how: Proposing, longest: int):
+        self.continuer, self.grader, self.tries, self.longest = continuer, grader, how.tries, longest
+        self.fixed = how.continued_by == "teacher"
+
+    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
+        found: list[float] = []
+        begun = [(*place.before, *made.ids) for place, made in asked]
+        ended = [bool(made.ids) and made.ids[-1] in self.continuer.end_ids for _, made in asked]
+        # An answer that has ended is graded as it is; all others are continued several times.
+        tries = [1 if end else self.tries for end in ended]
+        open_ones = [(i, k) for i, end in enumerate(ended) if not end for k in range(self.tries)]
+        by_step = () if self.fixed else (step,)
+        seeds = [stable_seed("success", *by_step, begun[i], k) for i, k in open_ones]
+        made = self.continuer.continue_ids([begun[i] for i, _ in open_ones], Decoding(1.0, 1.0, self.longest), seeds)
+        spend(cost, made, self.fixed)
+        ids = {pair: g.ids for pair, g in zip(open_ones, made, strict=True)}
+        texts, examples = [], []
+        for i, (place, _) in enumerate(asked):
+            for k in range(tries[i]):
+                answer = (*begun[i][len(place.prompt) :], *ids.get((i, k), ()))
+                texts.append(continuation(self.continuer.tokenizer, place.prompt, answer))
+                examples.append(place.example)
+        scores = iter(self.grader.scores(examples, texts))
+        for n in tries:
+            known = [s for s in (next(scores) for _ in range(n)) if s is not None]
+            found.append(math.fsum(known) / len(known) if known else NAN)
+        return found
+
+
+class AgreementValidity:
+    """The share of steps sampled from the teacher that say the same as the step."""
+
+    def __init__(self, teacher: Generator, how: Proposing, segments: Segments, same: Same | None):
+        self.teacher, self.how, self.segments = teacher, how, segments
+        self.same = same or (lambda meta, prefix, one, other: " ".join(one.split()) == " ".join(other.split()))
+
+    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
+        places = {place.before: place for place, _ in asked}
+        wanted = [(place, k) for place in places.values() for k in range(self.how.tries)]
+        seeds = [stable_seed("agreement", place.before, k) for place, k in wanted]
+        decoding = Decoding(1.0, 1.0, self.how.longest, stop=self.segments.stop)
+        made = self.teacher.continue_ids([place.before for place, _ in wanted], decoding, seeds)
+        spend(cost, made, True)
+        samples: dict[Any, list[str]] = {before: [] for before in places}
+        for (place, _), generated in zip(wanted, made, strict=True):
+            samples[place.before].append(self._text(place, generated.ids))
+        return [
+            sum(self.same(p.example.meta, p.prefix, s.text, other) for other in samples[p.before]) / self.how.tries
+            for p, s in asked
+        ]
+
+    def _text(self, place: Place, ids: Seq[int]) -> str:
+        ids = ids[: self.segments.first(ids)]
+        return continuation(self.teacher.tokenizer, place.before, ids).rstrip("\n")
+
+
+class TruthValidity:
+    """P(True): the teacher's probability of "yes" against "no" when asked whether the step is correct."""
+
+    def __init__(self, teacher: Generator):
+        self.teacher = teacher
+
+    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
+        shown = [f"{self.teacher.render(p.example.prompt)}{p.prefix}{made.text}{QUESTION}" for p, made in asked]
+        scores = self.teacher.loglikelihood([(text, word) for text in shown for word in (" yes", " no")])
+        cost.add(teacher_forward_tokens=2 * sum(len(self.teacher.encode(text)) + 1 for text in shown))
+        yes, no = [s for s, _ in scores[::2]], [s for s, _ in scores[1::2]]
+        return [1 / (1 + math.exp(min(b - a, 700.0))) for a, b in zip(yes, no, strict=True)]
+
+
+class Remembered:
+    """An estimator that depends on fixed models alone, with its values kept by content in a file.
+
+    A remembered value is charged like a computed one: tokens of a call are spread evenly over its steps.
+    """
+
+    def __init__(self, inner: Any, file: CacheFile):
+        self.inner, self.file = inner, file
+        self.known: dict[str, tuple[float, float, float]] = {}
+        for key, row in file.read():
+            if all(isinstance(row.get(name), int | float) for name in ("value", "read", "made")):
+                self.known[key] = (float(row["value"]), float(row["read"]), float(row["made"]))
+
+    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
+        keys = [digest([place.before, made.ids, place.example.id]) for place, made in asked]
+        fresh = {key: pair for key, pair in zip(keys, asked, strict=True) if key not in self.known}
+        if fresh:
+            spent = Cost()
+            values = self.inner.values(list(fresh.values()), step, spent)
+            each = spent.teacher_forward_tokens / len(fresh), spent.generated_tokens / len(fresh)
+            new = {key: (value, *each) for key, value in zip(fresh, values, strict=True)}
+            self.known |= new
+            names = ("value", "read", "made")
+            self.file.add({key: dict(zip(names, row, strict=True)) for key, row in new.items() if row[0] == row[0]})
+        found = [self.known[key] for key in keys]
+        cost.add(
+            teacher_forward_tokens=round(math.fsum(row[1] for row in found)),
+            generated_tokens=round(math.fsum(row[2] for row in found)),
+        )
+        return [row[0] for row in found]
+
+
+def spend(cost: Cost, made: Seq[Any], by_teacher: bool) -> None:
+    """Charges generated texts; what the teacher writes passes through it, too."""
+    tokens = sum(g.tokens for g in made)
+    cost.add(generated_tokens=tokens)
+    if by_teacher:
+        cost.add(teacher_forward_tokens=tokens + sum(g.prompt_tokens for g in made))
+
+
+def _key(place: Place, made: ProposedStep) -> tuple[int, int, tuple[int, ...]]:
+    return place.sequence, place.start, made.ids
