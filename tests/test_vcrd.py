@@ -240,8 +240,10 @@ def test_texts_are_cut_into_steps(unit, text, steps):
 def test_texts_without_the_unit_are_refused_with_the_others():
     with pytest.raises(BadInput, match=r"none of 2 texts of the teacher has an end of a sentence.*token, line, statem"):
         Segments(Letters(), "sentence").check([[97, 98], [99]], "teacher")
-    Segments(Letters(), "sentence").check([[97], [97, 46, 98]], "teacher")
-    Segments(Letters(), "span").check([[97]], "teacher")
+    assert Segments(Letters(), "sentence").check([[97], [97, 46, 98]], "teacher") == []
+    assert Segments(Letters(), "span").check([[97]], "teacher") == []
+    (said,) = Segments(Letters(), "line").check([[97], [98]], "data")
+    assert said == "none of 2 texts of the data has an end of a line before its own: each is one step"
 
 
 # -- estimators on the generated world ------------------------------------------------------------------------------

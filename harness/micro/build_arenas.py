@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.steps is not None and options.steps < 1:
             raise BadInput(f"--steps {options.steps}: at least one step is needed")
         torch.set_num_threads(1)
-        for name in options.model or arenas.MODELS:
+        for name in (name for name in STAGES if name in (options.model or STAGES)):
             build_model(name, options.out, options.steps)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)

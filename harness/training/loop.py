@@ -96,7 +96,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     teacher, signal = set_up(job, rollouts, student.module.vocab, accelerator, cost, progress)
     validation = Validation(method, job.data.validation, rollouts.student, settings.micro_batch, accelerator)
     segments, moved = Segments(tokenizer, method.needs.segment, method.needs.span), WeightReport()
-    rollouts.check_steps(segments, texts_of(method, settings.steps))
+    warnings += rollouts.check_steps(segments, texts_of(method, settings.steps))
     texts = texts_of(method, settings.steps)
 
     # Resume. Every process reads the checkpoint, and all must have read the same one.

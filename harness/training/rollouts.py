@@ -111,11 +111,13 @@ class Rollouts:
         """The number of sequences that :meth:`fixed` has of a source."""
         return len(self.teacher_texts) if source is Source.TEACHER else len(self.data.labelled)
 
-    def check_steps(self, segments: Segments, texts: Iterable[Source]) -> None:
-        """Raises BadInput where no fixed text that the run trains on can be cut into steps of this unit."""
+    def check_steps(self, segments: Segments, texts: Iterable[Source]) -> list[str]:
+        """Warnings about fixed texts that are one step each. Raises BadInput where the unit was chosen for others."""
+        found = []
         for source in sorted({Source.TEACHER, Source.DATA} & set(texts)):
             responses = (self.fixed(source, i).response for i in range(min(self.fixed_size(source), LOOKED_AT)))
-            segments.check((r for r in responses if r), "teacher" if source is Source.TEACHER else "data")
+            found += segments.check((r for r in responses if r), "teacher" if source is Source.TEACHER else "data")
+        return found
 
     def state(self) -> dict[str, Any]:
         """The state for a checkpoint, in plain types, summed over processes. A collective: all of them call it."""

@@ -56,20 +56,22 @@ class Segments:
         bounds = [i + 1 for i, end in enumerate(self.ends(ids)) if end and i + 1 < len(ids)]
         return list(zip([0, *bounds], [*bounds, len(ids)], strict=True)) if len(ids) else []
 
-    def check(self, texts: Iterable[Sequence[int]], whose: str) -> None:
-        """Raises BadInput where no text has more than one step: there would be nothing to compare within it."""
+    def check(self, texts: Iterable[Sequence[int]], whose: str) -> list[str]:
+        """A warning where no text has more than one line. Raises BadInput where none has more than one step of another
+        unit, which was then chosen for other texts.
+        """
         if self.unit in ("token", "span"):
-            return
+            return []
         seen = 0
         for ids in texts:
             if len(self.places(ids)) > 1:
-                return
+                return []
             seen += 1
-        if seen:
-            raise BadInput(
-                f"none of {seen} texts of the {whose} has an end of a {self.unit} before its own; set another unit "
-                f"of a step ({', '.join(unit for unit in UNITS if unit != self.unit)})"
-            )
+        said = f"none of {seen} texts of the {whose} has an end of a {self.unit} before its own"
+        if seen and self.unit != "line":
+            others = ", ".join(unit for unit in UNITS if unit != self.unit)
+            raise BadInput(f"{said}; set another unit of a step ({others})")
+        return [f"{said}: each is one step"] if seen else []
 
     def first(self, ids: Sequence[int]) -> int:
         """The length of the first step of ``ids``, all of them where it does not end."""
