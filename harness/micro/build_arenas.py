@@ -1,6 +1,6 @@
 """Builds the models of the arenas: ``python -m harness.micro.build_arenas [--out DIR] [--steps N]``.
 
-    early      the teacher's training, stopped early
+    early      the teacher's training, stopped early: it errs on half of the problems
     teacher    its end: right on nearly all problems, mostly working the first group first
     mistaken   the teacher, trained on with writers that slip on the slice
     student    a smaller model, trained briefly by writers that work the last group first
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -39,6 +40,7 @@ class ArenaStage:
     """What a model is trained on from which model on: ``begins`` is None for new weights."""
 
     recipe: BuildRecipe
+    seed: int  # of weights and problems
     begins: str | None
     steps: int
     rate: float
@@ -47,26 +49,26 @@ class ArenaStage:
 
 
 STAGES = {
-    "early": ArenaStage(TEACHER, None, 480, 1.0, FIRST),
-    "teacher": ArenaStage(TEACHER, "early", 1200, 1.0, FIRST),
-    "mistaken": ArenaStage(TEACHER, "teacher", 300, 0.4, Habit(own=0.8, slips=True), 0.5),
-    "student": ArenaStage(STUDENT, None, 740, 1.0, LAST),
-    "ahead": ArenaStage(STUDENT, "student", 40, 0.5, LAST, 1.0),
+    "early": ArenaStage(TEACHER, 11, None, 450, 1.0, FIRST),
+    "middle": ArenaStage(TEACHER, 11, None, 700, 1.0, FIRST),  # like early, later; not shipped
+    "teacher": ArenaStage(TEACHER, 111, "middle", 1300, 1.0, FIRST),
+    "mistaken": ArenaStage(TEACHER, 211, "teacher", 300, 0.4, Habit(own=0.8, slips=True), 0.5),
+    "student": ArenaStage(STUDENT, 313, None, 740, 1.0, LAST),
+    "ahead": ArenaStage(STUDENT, 413, "student", 40, 0.5, LAST, 1.0),
 }
 
 
 def build_model(name: str, out: Path, steps: int | None = None) -> None:
     """Trains one model and writes it with its tokenizer to ``out / name``; ``steps`` cuts the stage short."""
     stage, tokenizer = STAGES[name], build.the_tokenizer()
-    seed = stage.recipe.seed + 100 * list(STAGES).index(name)
-    torch.manual_seed(seed)
+    torch.manual_seed(stage.seed)
     if stage.begins is None:
         model = build.new_model(stage.recipe, tokenizer)
     else:
         model = LlamaForCausalLM.from_pretrained(out / stage.begins)
     plan = BuildStage("fresh", steps or stage.steps, stage.rate)
-    texts = arenas.stream(seed, stage.habit, stage.sliced)
-    build.train(model, tokenizer, stage.recipe, plan, seed, f"arena {name}", texts)
+    texts = arenas.stream(stage.seed, stage.habit, stage.sliced)
+    build.train(model, tokenizer, stage.recipe, plan, stage.seed, f"arena {name}", texts)
     build.store(model, tokenizer, out / name)
 
 
@@ -105,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=arenas.WEIGHTS, help="folder to write to (default: shipped weights)"
     )
-    parser.add_argument("--model", choices=arenas.MODELS, nargs="*", help="build these only, from what lies there")
+    parser.add_argument("--model", choices=tuple(STAGES), nargs="*", help="build these only, from what lies there")
     parser.add_argument("--steps", type=int, help="steps of every stage, for a quick trial")
     options = parser.parse_args(arguments)
     try:
@@ -118,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if all((options.out / name).is_dir() for name in arenas.MODELS):
+        shutil.rmtree(options.out / "middle", ignore_errors=True)
         summary = manifest(options.out)
         (options.out / "manifest.json").write_text(json.dumps(summary, indent=2) + "\n")
         for name, facts in summary["models"].items():
