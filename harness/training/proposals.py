@@ -75,8 +75,8 @@ class Proposals:
         # Every token of a step gets the validity of that step.
         validity = [[(NAN, NAN)] * len(s.response) for s in sequences]
         for i, place in enumerate(places):
-            pair = tuple(_mean([scores[i, made.ids] for made in place.steps[author]]) for author in BOTH)
-            validity[place.sequence][place.start : place.stop] = [pair] * (place.stop - place.start)
+            teacher, student = (_mean([scores[i, made.ids] for made in place.steps[author]]) for author in BOTH)
+            validity[place.sequence][place.start : place.stop] = [(teacher, student)] * (place.stop - place.start)
         spent.seconds = time.monotonic() - began
         self.report.spend(spent)
         cost.add(
