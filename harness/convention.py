@@ -40,6 +40,7 @@ def card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any]) -> dict[st
         **_signal(method, recipe.training.signal, facts.get("signal", {})),
         "vocabulary": "cut to the shared tokenizer's length, renormalised",
         "template": plan.template,
+        **dict(plan.pair.card),
         **_trained(recipe.student),
         "on_policy_share": round(_mean(row["on_policy"] for row in curve), 4),
         "buffer_age": round(_mean(row["buffer_age"] for row in curve if row["on_policy"]), 4),

@@ -19,6 +19,7 @@ from harness.method import Method, Proposing, ReferencePoint
 from harness.models import adapters
 from harness.models import files as models
 from harness.models.files import ModelFiles
+from harness.models.pair import Pair, agree
 from harness.recipe import Recipe
 from harness.records.record import fingerprint
 from harness.records.store import Store
@@ -52,6 +53,7 @@ class RunRequest:
     again: bool = False
     control: bool = False
     track: Sequence[str] = ()
+    weights: bool = True  # False judges a pair of the hub by configuration and tokenizer, before weights are fetched
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Plan:
     trainings: list[TrainingRun]
     student: ModelFiles
     teacher: ModelFiles | None
+    pair: Pair  # the two as they are trained and asked: in one format
     data: TrainingData
     template: str
     store: Store
@@ -106,22 +109,20 @@ def prepare(request: RunRequest) -> Plan:
     protocol = request.protocol or chosen.evaluation.protocol
     tasks = benchmarks.open_all(_distinct(request.tasks, "task"), chosen.world, judge, keep, protocol)
 
-    student = models.locate(chosen.models.student, chosen.models.trust_remote_code)
-    _none_trains(student, configurations)
+    # The models. A pair is judged by configuration and tokenizer, then the weights are fetched.
+    student, teacher = _locate(chosen, configurations, weights=False)
     if student.url is None:
         words = len(models.load_tokenizer(student))
         for method, *_ in configurations:
             _within_vocabulary(method, chosen, words)
         if adapters.wanted(chosen.student) and any(not isinstance(m, ReferencePoint) for m, *_ in configurations):
             adapters.check(student, chosen.student)
-    teacher = None
-    if any(_wants_teacher(method) for method, *_ in configurations):
-        teacher = models.locate(chosen.models.teacher, chosen.models.trust_remote_code)
-        _none_trains(teacher, configurations)
-        if any(m.needs.teacher == "signal" or m.needs.joint for m, *_ in configurations):
-            models.require_same_tokenizer(student, teacher)
+    pair = _pair(chosen, [method for method, *_ in configurations], student, teacher)
+    if request.weights:
+        student, teacher = _locate(chosen, configurations, weights=True)
+        pair = pair.of(student, teacher)
     # The data, then one training per (method, seed): its specification hashes everything found above.
-    data = _data(chosen, [method for method, *_ in configurations], student, teacher)
+    data = _data(chosen, [method for method, *_ in configurations], pair)
     plan = Plan(
         request,
         chosen,
@@ -129,8 +130,9 @@ def prepare(request: RunRequest) -> Plan:
         [],
         student,
         teacher,
+        pair,
         data,
-        models.template_hash(student),
+        models.template_hash(pair.student),
         store,
         device,
     )
@@ -229,8 +231,37 @@ def _wants_teacher(method: Method) -> bool:
     return method.needs.teacher != "none" or method.needs.proposals
 
 
-def _data(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teacher: ModelFiles | None) -> TrainingData:
+def _locate(
+    chosen: Recipe, configurations: Sequence[tuple[Method, str | None, str]], *, weights: bool
+) -> tuple[ModelFiles, ModelFiles | None]:
+    """The student, and the teacher where some method asks for it."""
+    student = models.locate(chosen.models.student, chosen.models.trust_remote_code, weights=weights)
+    _none_trains(student, configurations)
+    if not any(_wants_teacher(method) for method, *_ in configurations):
+        return student, None
+    teacher = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=weights)
+    _none_trains(teacher, configurations)
+    return student, teacher
+
+
+def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teacher: ModelFiles | None) -> Pair:
+    """Student and teacher in the format that the recipe chooses.
+
+    A method without a teacher trains in the same format as those that have one, so that one table has one.
+    """
+    if all(isinstance(method, ReferencePoint) for method in methods):
+        return Pair(student, teacher)
+    asked = teacher
+    if teacher is None and chosen.models.template == "teacher":
+        asked = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=False)
+    same = any(m.needs.teacher == "signal" or m.needs.joint for m in methods)
+    found = agree(student, asked, template=chosen.models.template, thinking=chosen.models.thinking, same_ids=same)
+    return found if teacher is not None else dataclasses.replace(found, teacher=None)
+
+
+def _data(chosen: Recipe, methods: Sequence[Method], pair: Pair) -> TrainingData:
     """The prompts, the labelled and the validation examples, each loaded only if some method reads it."""
+    student, teacher = pair.student, pair.teacher
     wanted = {source for method in methods for source in length.sources(method, chosen.training)}
     sources = chosen.data
     for method in methods:
@@ -294,7 +325,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     settings = options.spelt(method.config)
     spec: dict[str, Any] = {
         "method": {"name": method.name, "variant": variant, "settings": settings, "origin": origin},
-        "student": plan.student.identity(),
+        "student": (plan.student if isinstance(method, ReferencePoint) else plan.pair.student).identity(),
         "seed": seed,
     }
     if isinstance(method, ReferencePoint):
@@ -314,7 +345,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         unused = unused | {"decay_norms"}  # keeps the hashes of trainings from before this setting existed
     spec |= {
         "loop": LOOP,
-        "teacher": plan.teacher.identity() if _wants_teacher(method) else None,
+        "teacher": plan.pair.teacher.identity() if _wants_teacher(method) else None,
         "training": {key: value for key, value in training.items() if key not in NOT_IN_SPEC | unused},
         "rollout": dataclasses.asdict(plan.recipe.rollout) if texts & {Source.STUDENT, Source.MIXED} else None,
         "teacher_text": dataclasses.asdict(plan.recipe.teacher_text) if Source.TEACHER in texts else None,
@@ -329,7 +360,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         spec["signal_code"] = code
     if adapters.wanted(chosen.student):
         spec["adapter"] = dataclasses.asdict(chosen.student)  # absent where all weights are trained
-    if rule := models.text_rule(plan.student):
+    if rule := models.text_rule(plan.pair.student):
         spec["text"] = rule  # absent for most tokenizers, which keeps their hashes
     return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
 

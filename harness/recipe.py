@@ -26,6 +26,12 @@ class Models:
     student: str = option("micro:student", "hub id, folder, or micro:student")
     teacher: str = option("micro:teacher", "hub id, folder, or micro:teacher")
     trust_remote_code: bool = option(False, "run Python code that a model's folder brings (auto_map); recorded if so")
+    template: str = option(
+        "teacher",
+        "the format in which student and teacher are asked: that of the teacher (where it has a chat template), of the "
+        "student, none (plain text), or a file with a Jinja template",
+    )
+    thinking: bool | None = option(None, "sets enable_thinking of chat templates that read it, as Qwen3's does")
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,9 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
     if not processes.leads():
         processes.follow(plan.trainings, lambda training: train_run(plan, training, lambda *_: None))
         return []
-    for warning in plan.data.warnings:
+    for warning in (*plan.pair.warnings, *plan.data.warnings):
         announce(f"warning: {warning}")
-    for line in summary.lines(plan.data, text_codec(plan.student)):
+    for line in (*plan.pair.told, *summary.lines(plan.data, text_codec(plan.pair.student))):
         announce(line)
     found = []
     for training in plan.trainings:
@@ -85,7 +85,7 @@ def _measure(
     # Show the rendered prompt and its warnings before generation, because they decide a score.
     problems = evaluate.problems_of(task, evaluation.limit)
     warnings = evaluate.prompt_warnings(task, problems, generator, chosen.decoding)
-    of_data = plan.data.warnings if student.trained else []
+    of_data = [*plan.pair.warnings, *plan.data.warnings] if student.trained else []
     for warning in warnings:
         announce(f"warning: {warning}")
     if first := evaluate.first_prompt(task, problems, generator):

@@ -98,13 +98,14 @@ def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> Training
     job = TrainingJob(
         training,
         plan.recipe_of(training.method),
-        plan.student,
-        plan.teacher,
+        plan.pair.student,
+        plan.pair.teacher,
         plan.data,
         scratch,
         plan.work,
         plan.device,
         tracking,
+        words=plan.pair.words,
     )
     return train(job, progress)
 

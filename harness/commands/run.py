@@ -181,6 +181,7 @@ def request_of(chosen: argparse.Namespace) -> RunRequest:
         again=getattr(chosen, "again", False),
         control=chosen.control,
         track=getattr(chosen, "track", ()),
+        weights=not getattr(chosen, "dry_run", False),
     )
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation import evaluate
+from harness.method import ReferencePoint
 from harness.models import files
+from harness.models.files import ModelFiles
 from harness.records import record
 from harness.types import Decoding
 
@@ -32,9 +34,11 @@ def of(plan: Plan, training: TrainingRun, task: Task) -> Measurement:
     evaluation = plan.recipe.evaluation
     decoding = evaluate.decoding_of(task, evaluation)
     # Stop strings apply to continuations of plain text only, not to chat replies; the protocol records that.
-    if decoding.stop and not task.measures_itself and _replies(plan, task):
+    asked = _asked(plan, training)
+    if decoding.stop and not task.measures_itself and _replies(asked, task):
         decoding = dataclasses.replace(decoding, stop=())
-    protocol = evaluate.protocol_of(task, decoding, evaluation.limit, plan.template)
+    template = plan.template if asked == plan.pair.student else files.template_hash(asked)
+    protocol = evaluate.protocol_of(task, decoding, evaluation.limit, template)
     return Measurement(decoding, protocol, record.identity_of(training.spec, protocol))
 
 
@@ -46,9 +50,18 @@ def cells(plan: Plan) -> Iterator[tuple[TrainingRun, Task, str | None]]:
             yield training, task, None if existing is None else existing["run_id"]
 
 
-def _replies(plan: Plan, task: Task) -> bool:
-    """Whether the student begins every answer itself, as a chat model does."""
-    codec = files.text_codec(plan.student)
+def _asked(plan: Plan, training: TrainingRun) -> ModelFiles:
+    """The model whose format renders the task: a trained student has that of its pair, others have their own."""
+    if not isinstance(training.method, ReferencePoint):
+        return plan.pair.student
+    found = plan.teacher if training.method.evaluates == "teacher" else plan.student
+    assert found is not None, "the plan locates the teacher for a reference point that evaluates it"
+    return found
+
+
+def _replies(model: ModelFiles, task: Task) -> bool:
+    """Whether a model begins every answer itself, as a chat model does."""
+    codec = files.text_codec(model)
     return all(
         p.prompt.chat and not p.prompt.prefill if codec is None else codec.begins_itself(p.prompt) for p in task.items
     )

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,14 @@ from harness.options import build, key_values
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.models.chat_format import ChatFormat
     from harness.models.text_codec import TextCodec
 
 MICRO = "micro:"
 ASIDE = {"manifest.json", "training.json"}  # record how a model was made; they do not affect its output
 SERVED = "openai:"
 TRUST = "--set models.trust_remote_code=true (of a judge: hf:MODEL,trust_remote_code=true)"
+WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py"]  # of a hub repository: a few megabytes
 CONFIGURATIONS = ("config.json", "tokenizer_config.json", "generation_config.json")  # may name code in auto_map
 
 
@@ -45,15 +47,18 @@ class ModelFiles:
     url: str | None = None
     client: ClientOptions | None = None  # how that server is reached
     trusted: bool = False  # it brings Python code of its own, and the user said that it may run
+    format: ChatFormat | None = None  # in place of its own template and ending
 
     def identity(self) -> dict[str, Any]:
-        return {"id": self.id, "sha256": self.sha256} | ({"trust_remote_code": True} if self.trusted else {})
+        facts = {"id": self.id, "sha256": self.sha256} | ({"trust_remote_code": True} if self.trusted else {})
+        return facts | ({} if self.format is None else {"format": self.format.identity()})
 
 
-def locate(name: str, trust: bool = False) -> ModelFiles:
+def locate(name: str, trust: bool = False, *, weights: bool = True) -> ModelFiles:
     """The files of a model, fetched from the hub if need be. Raises BadInput when they cannot be had.
 
-    A model that brings code of its own is refused unless ``trust`` says that this code may run.
+    A model that brings code of its own is refused unless ``trust`` says that this code may run. Without ``weights``
+    only configuration and tokenizer are fetched, which is enough to judge a pair; the hash then covers what is there.
     """
     if name.startswith(MICRO):
         from harness.micro.world import model_path
@@ -65,20 +70,35 @@ def locate(name: str, trust: bool = False) -> ModelFiles:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise BadInput(f"{name} is no model folder: config.json is missing")
-        if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+        if weights and not _has_weights(path):
             raise BadInput(f"{name} holds no weights (*.safetensors): the model folder is incomplete")
         return _in_folder(portable(name), path, trust)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise BadInput(f"no model folder at {name}; give a folder, a hub id such as org/name, or micro:student")
+    folder = _snapshot(name, weights)
+    found = _in_folder(name, folder, trust)
+    if not weights and not _has_weights(folder):
+        return replace(found, sha256=f"without weights: {found.sha256}")
+    return found
+
+
+def _snapshot(name: str, weights: bool) -> Path:
+    """The folder of a hub repository ``owner/name@revision``; without ``weights`` a cached whole one still counts."""
     from huggingface_hub import snapshot_download
 
+    repository, _, revision = name.partition("@")
+    wanted: dict[str, Any] = (
+        {"ignore_patterns": ["*.gguf", "*.pth"]} if weights else {"allow_patterns": WITHOUT_WEIGHTS}
+    )
     try:
-        repository, _, revision = name.partition("@")
-        folder = Path(snapshot_download(repository, revision=revision or None, ignore_patterns=["*.gguf", "*.pth"]))
+        return Path(snapshot_download(repository, revision=revision or None, **wanted))
     except Exception as error:  # the hub client raises dozens of unrelated types for an unavailable model
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise BadInput(f"model {name} is no local folder and the hub did not give it: {reason}") from None
-    return _in_folder(name, folder, trust)
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
 
 
 def _in_folder(name: str, folder: Path, trust: bool) -> ModelFiles:
@@ -182,6 +202,8 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
         raise BadInput(f"the tokenizer of {files.id} cannot be loaded: {_first_line(error)}") from None
     if tokenizer.eos_token_id is None:
         raise BadInput(f"the tokenizer of {files.id} has no end-of-sequence token; set eos_token in its config")
+    if files.format is not None:
+        files.format.put_on(tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -212,6 +234,8 @@ def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -
         raise BadInput(
             f"the weights of {files.id} lack {len(missing)} tensors, first {missing[0]}: the folder is corrupt"
         )
+    if files.format is not None:
+        files.format.stop(model)
     return model.to(device).eval()
 
 
@@ -220,31 +244,6 @@ def _check_there(files: ModelFiles) -> None:
     if not files.path.is_dir():
         raise BadInput(
             f"the folder of model {files.id} is gone: {files.path}; restore it and run the same command again"
-        )
-
-
-def require_same_tokenizer(student: ModelFiles, teacher: ModelFiles) -> None:
-    """Raises BadInput naming the difference of two tokenizers: token-level divergences need the same ids."""
-    if student.path == teacher.path:
-        return
-    a, b = load_tokenizer(student), load_tokenizer(teacher)
-    ours, theirs = a.get_vocab(), b.get_vocab()
-    how = None
-    if ours != theirs:
-        differing = sorted(t for t in ours.keys() | theirs.keys() if ours.get(t) != theirs.get(t))
-        token = differing[0]
-        how = (
-            f"{len(differing)} tokens differ ({len(ours)} against {len(theirs)} in all), e.g. {token!r} has id "
-            f"{ours.get(token, 'none')} for the student and {theirs.get(token, 'none')} for the teacher"
-        )
-    elif a.eos_token_id != b.eos_token_id:
-        how = f"the end-of-sequence tokens are {a.eos_token!r} and {b.eos_token!r}"
-    elif a(_PROBE)["input_ids"] != b(_PROBE)["input_ids"]:
-        how = "the vocabularies are equal but the same text is cut into different tokens"
-    if how:
-        raise BadInput(
-            f"the tokenizers of student {student.id} and teacher {teacher.id} do not match: {how}; "
-            "pick a pair of one family, or a method that needs no teacher signal (harness list methods shows it)"
         )
 
 
@@ -285,4 +284,4 @@ def _first_line(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:200]
 
 
-_PROBE = "def f(x):\n    return x**2 + 10  # \\boxed{1,234} naïve\n\nProblem: 3 + 4 = 7"
+_PROBE = "def f(x):\n    return x**2 + 10  # \\boxed{1,234} naïve\n\nProblem: 3 + 4 = 7"  # enters template hashes

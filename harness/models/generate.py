@@ -43,11 +43,13 @@ class Generated:
 
 
 class Generator(TextCodec):
-    """Generates with one model. ``batch`` is the number of rows decoded together."""
+    """Generates with one model. ``batch`` rows are decoded together; ids from 0 to ``words`` may be sampled."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int = 64):
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int = 64, words: int | None = None
+    ):
         super().__init__(tokenizer)
-        self.model, self.batch = model, batch
+        self.model, self.batch, self.words = model, batch, words or len(tokenizer)
         self.limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.end_ids = _end_ids(model, tokenizer) | ({self.turn_end} - {None})
         self._agrees: bool | None = None  # whether LlamaDecoder reproduces the model; checked once
@@ -108,7 +110,7 @@ class Generator(TextCodec):
             keep = max(sizes) + 1
             logits = self.model(
                 input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False, logits_to_keep=keep
-            ).logits[:, -keep:, : len(self.tokenizer)]
+            ).logits[:, -keep:, : self.words]
             log_probs = logits.float().log_softmax(-1)
             for row, size in enumerate(sizes):
                 target = ids[row, ids.shape[1] - size :]
@@ -146,7 +148,7 @@ class Generator(TextCodec):
         if not LlamaDecoder.fit(self.model):
             return False
         if self._agrees is None:
-            vocab, decoder = len(self.tokenizer), LlamaDecoder(self.model, len(self.tokenizer), 2)
+            vocab, decoder = self.words, LlamaDecoder(self.model, self.words, 2)
             ids = (torch.arange(5) * 7) % vocab
             batched = [
                 decoder.add([ids[:4].tolist(), ids[:2].tolist()])[0],
@@ -164,7 +166,7 @@ class Generator(TextCodec):
         """Continuous batching: admits waiting prompts in the given order whenever an eighth of the rows is free."""
         waiting, rows, newest = deque(order), [], []
         budget = PREFILL_TOKENS.get(self.model.device.type, 16384)
-        decoder = LlamaDecoder(self.model, len(self.tokenizer), min(self.batch, len(order)))
+        decoder = LlamaDecoder(self.model, self.words, min(self.batch, len(order)))
         while waiting or rows:
             free = decoder.rows - len(rows)
             if waiting and (not rows or free * 8 >= decoder.rows):
@@ -199,7 +201,7 @@ class Generator(TextCodec):
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
-            ).logits[:, -1, : len(self.tokenizer)]
+            ).logits[:, -1, : self.words]
             token = torch.tensor(work.take(rows, logits.float()), device=ids.device)
             unfinished = [k for k, row in enumerate(rows) if not work.ended[row]]
             if not unfinished:

@@ -33,6 +33,8 @@ class TextCodec:
             if prompt.system is None:
                 raise BadInput(f"the model's chat template refuses a user turn: {error}") from None
             return self.render(_merged(prompt))
+        if prompt.system and prompt.system.strip() not in text:  # some templates leave system turns out in silence
+            return self.render(_merged(prompt))
         # With a model that thinks first, a prefill would end up inside its thoughts.
         return text if self.thinks else text + prompt.prefill
 

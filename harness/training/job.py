@@ -71,6 +71,7 @@ class TrainingJob:
     cache: Path
     device: str = "cpu"
     tracking: Tracking = field(default_factory=Tracking)
+    words: int | None = None  # token ids that student and teacher share, from 0; None: those of the student
 
     @property
     def training_id(self) -> str:

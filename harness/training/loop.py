@@ -77,7 +77,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         adapters.attach(model, job.recipe.student, job.student.id)
     if settings.gradient_checkpointing:
         _checkpoint_layers(model, job.student.id)
-    student = distributed.distribute(Student(model, len(tokenizer)), accelerator)
+    student = distributed.distribute(Student(model, job.words or len(tokenizer)), accelerator)
     model = student.whole.model
     optimizer, scheduler = _optimizer(student, settings, device)
     wrapped, optimizer = student.prepare(accelerator, optimizer)
@@ -87,7 +87,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     # Where text comes from, and what the teacher says of it.
     rollouts = Rollouts(
         job,
-        Generator(model, tokenizer, job.recipe.evaluation.batch),
+        Generator(model, tokenizer, job.recipe.evaluation.batch, job.words),
         accelerator.process_index,
         processes,
         gather=gather_object if processes > 1 else lambda mine: mine,

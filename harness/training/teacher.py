@@ -51,7 +51,9 @@ def set_up(
     if job.teacher is None or (needs.teacher == "none" and not needs.proposals):
         return None, {}
     model = load_model(job.teacher, plan.precision, str(accelerator.device))
-    teacher = Generator(model, load_tokenizer(job.teacher), job.recipe.evaluation.batch)
+    teacher = Generator(model, load_tokenizer(job.teacher), job.recipe.evaluation.batch, job.words)
+    if job.words is not None:  # one vocabulary: a text ends at the endings of both models, whoever writes it
+        teacher.end_ids = rollouts.student.end_ids = teacher.end_ids | rollouts.student.end_ids
     if needs.proposals:
         rollouts.proposals = _proposals(job, rollouts.student, teacher)
     if needs.joint is not None:

@@ -1,0 +1,199 @@
+"""A student and its teacher as one training sees them: one vocabulary, one format, every ending of a text known.
+
+For a token-level divergence only the mapping of text to ids must agree. Everything else is a choice, stated on the
+convention card: by default both models are asked in the teacher's format, so that the teacher is asked as it was
+trained, and the student learns to end its texts as the teacher does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import safe_read
+from harness.errors import BadInput
+from harness.models import chat_format
+from harness.models.chat_format import ChatFormat
+from harness.models.files import ModelFiles, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TEMPLATES = ("teacher", "student", "none")
+PROBE = "def f(x):\n    return x**2 + 10  # \\boxed{1,234} naïve\n\nProblem: 3 + 4 = 7"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two models as they are trained and asked. ``words`` is how many token ids they share, from 0.
+
+    ``card`` has lines for the convention card; ``told`` says in words what was chosen, ``warnings`` what a reader of
+    the scores needs.
+    """
+
+    student: ModelFiles
+    teacher: ModelFiles | None
+    words: int | None = None
+    card: tuple[tuple[str, Any], ...] = ()
+    told: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def of(self, student: ModelFiles, teacher: ModelFiles | None) -> Pair:
+        """The same agreement over these files, which hold the weights as well."""
+        asked = teacher and replace(teacher, format=None if self.teacher is None else self.teacher.format)
+        return replace(self, student=replace(student, format=self.student.format), teacher=asked)
+
+
+def agree(
+    student: ModelFiles,
+    teacher: ModelFiles | None,
+    *,
+    template: str = "teacher",
+    thinking: bool | None = None,
+    same_ids: bool = True,
+) -> Pair:
+    """The pair in one format. ``same_ids`` demands that both map text to the same ids, as token-level signals do.
+
+    ``template`` is teacher, student, none, or a file with a Jinja template. Models of different tokenizers exchange
+    texts only; each then keeps its own format. Raises BadInput naming the difference or the setting.
+    """
+    if student.url is not None:
+        return Pair(student, teacher)
+    ours = load_tokenizer(student)
+    theirs = load_tokenizer(teacher) if teacher is not None and teacher.url is None else None
+    words, difference = (len(ours), None) if theirs is None else shared_ids(ours, theirs)
+    chosen = _chosen(ours, theirs if difference is None else None, template, thinking)
+    if difference is None and (foreign := _foreign(chosen, ours, words)):
+        difference = f"the chat template ({chosen.origin}) writes {foreign!r}, which they do not share"
+        chosen = _chosen(ours, None, template, thinking)
+    if difference and same_ids:
+        raise BadInput(
+            f"the tokenizers of student {student.id} and teacher {_name(teacher)} do not match: {difference}; pick a "
+            "pair of one family, or a method that needs no teacher signal (harness list methods shows it)"
+        )
+    # Models of different tokenizers exchange texts only, so each keeps its own format.
+    both = theirs if difference is None else None
+    if foreign := _foreign(chosen, ours, len(ours)):
+        raise BadInput(f"the chat template ({chosen.origin}) writes {foreign!r}, which {student.id} lacks")
+    chosen = replace(chosen, stops=_stops(chosen, ours, both))
+    trained, asked, told, warnings = _in(chosen, student, ours), teacher, [], []
+    if both is not None and teacher is not None:
+        asked = _in(chosen, teacher, both)
+    if difference:
+        told.append("the tokenizers differ, so only text is exchanged: each model is asked in its own format")
+    if asked is not None and asked.format is not None and both is not None:
+        warnings.append(
+            f"the teacher {asked.id} scores texts in a format that is not its own (models.template={chosen.origin}: "
+            f"{_words(chosen)}; its own: {_words(chat_format.own(both, 'teacher'))})"
+        )
+    if trained.format is not None or warnings:
+        told.append(f"student and teacher are asked in one format ({chosen.origin}): {_words(chosen)}")
+    return Pair(
+        trained,
+        asked,
+        None if difference else words,
+        tuple(_card(chosen, trained, ours).items()),
+        tuple(told),
+        tuple(warnings),
+    )
+
+
+def _chosen(
+    ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase | None, template: str, thinking: bool | None
+) -> ChatFormat:
+    """The format that ``template`` names; ``theirs`` is None where the teacher's cannot be used."""
+    if template == "none":
+        return chat_format.with_template(ours, "none", None, thinking)
+    if template not in TEMPLATES:
+        return chat_format.with_template(ours, Path(template).name, _read(template), thinking)
+    # Where neither has a template, plain text still ends as the teacher ends it.
+    templates = [None if t is None else chat_format.template_of(t) for t in (ours, theirs)]
+    if template == "teacher" and theirs is not None and (templates[1] is not None or templates[0] is None):
+        return chat_format.own(theirs, "teacher", thinking)
+    return chat_format.own(ours, "student", thinking)
+
+
+def _foreign(chosen: ChatFormat, tokenizer: PreTrainedTokenizerBase, words: int) -> str | None:
+    """A token of the format that is none of the first ``words`` ids of a tokenizer; None where there is none."""
+    ids = {} if chosen.end in tokenizer.get_vocab() else {chosen.end: None}
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    before, tokenizer.chat_template = tokenizer.chat_template, chosen.template
+    try:
+        text = "" if chosen.template is None else tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception:  # jinja errors of the template's own raise_exception: it renders questions only
+        text = ""
+    finally:
+        tokenizer.chat_template = before
+    for i in (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.convert_tokens_to_ids(chosen.end)):
+        ids[str(tokenizer.convert_ids_to_tokens(i)) if i is not None else chosen.end] = i
+    return next((token for token, i in ids.items() if i is None or i >= words), None)
+
+
+def _in(chosen: ChatFormat, model: ModelFiles, tokenizer: PreTrainedTokenizerBase) -> ModelFiles:
+    """The model under a format; one that renders and ends texts so already stays as it comes."""
+    return model if chosen.same_as(tokenizer) else replace(model, format=chosen)
+
+
+def _stops(
+    chosen: ChatFormat, ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase | None
+) -> tuple[int, ...]:
+    """The ids at which a text ends: that of the format, then all others that the two models know."""
+    sides = [t for t in (ours, theirs) if t is not None]
+    ends = {end for t in sides for end in (chat_format.ending(t), t.eos_token)} - {chosen.end}
+    return tuple(ours.convert_tokens_to_ids(end) for end in (chosen.end, *sorted(ends & ours.get_vocab().keys())))
+
+
+def _card(chosen: ChatFormat, trained: ModelFiles, ours: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Lines of the convention card; none for plain text that ends as the student always did."""
+    if chosen.template is None and trained.format is None:
+        return {}
+    return {
+        "chat_template": "none" if chosen.template is None else chosen.origin,
+        "ends": " ".join(str(ours.convert_ids_to_tokens(i)) for i in chosen.stops),
+        "system_turn": chat_format.system_turn(load_tokenizer(trained)),
+        "thinking": chosen.thinking,
+    }
+
+
+def _name(model: ModelFiles | None) -> str:
+    return "none" if model is None else model.id
+
+
+def _words(chosen: ChatFormat) -> str:
+    return f"{'no template' if chosen.template is None else 'a chat template'}, ends with {chosen.end}"
+
+
+def _read(name: str) -> str:
+    """The Jinja source of a template file."""
+    try:
+        return safe_read.content(Path(name), safe_read.TABLE).decode("utf-8")
+    except (BadInput, UnicodeDecodeError) as error:
+        raise BadInput(f"models.template={name}: {error}; give teacher, student, none, or a Jinja file") from None
+
+
+def shared_ids(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> tuple[int, str | None]:
+    """How many ids, from 0, mean the same token on both sides, and how the mapping differs otherwise.
+
+    Vocabularies of one family may end differently: tokens that one side added behind those of both are cut off.
+    """
+    ours_ids, theirs_ids = ours.get_vocab(), theirs.get_vocab()
+    words = min(len(ours), len(theirs))
+    if ours_ids != theirs_ids:
+        differing = sorted(t for t in ours_ids.keys() | theirs_ids.keys() if ours_ids.get(t) != theirs_ids.get(t))
+        first = min(ids[t] for t in differing for ids in (ours_ids, theirs_ids) if t in ids)
+        added = {str(t) for tokenizer in (ours, theirs) for t in tokenizer.added_tokens_decoder.values()}
+        behind = sum(i < first for i in ours_ids.values()) == sum(i < first for i in theirs_ids.values()) == first
+        moved = any(token in ours_ids and token in theirs_ids for token in differing)
+        if moved or not behind or not set(differing) <= added:
+            token = differing[0]
+            return words, (
+                f"{len(differing)} tokens differ ({len(ours_ids)} against {len(theirs_ids)} in all), e.g. {token!r} "
+                f"has id {ours_ids.get(token, 'none')} for the student and {theirs_ids.get(token, 'none')} for the "
+                "teacher"
+            )
+        words = first
+    a, b = (tokenizer(PROBE, add_special_tokens=False)["input_ids"] for tokenizer in (ours, theirs))
+    if a != b:
+        return words, "the vocabularies are equal but the same text is cut into different tokens"
+    return words, None
