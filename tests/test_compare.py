@@ -119,7 +119,7 @@ def test_an_untrained_model_stands_against_every_student(store, capsys):
         ("kd:mode=y", "gkd", TASK, "has no row with mode=y; mode is x"),
         ("kd", "far", TASK, "no seed is shared, so nothing can be paired; run far with --seed 0"),
         ("kd", "other", TASK, "share no protocol on humaneval@micro"),
-        ("kd", "gone", TASK, "are gone, damaged or of other problems"),
+        ("kd", "gone", TASK, "are missing, damaged or of other problems"),
         ("kd", "short", TASK, "answered different problems"),
     ],
 )

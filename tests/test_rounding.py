@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sample_records import make_record
 
-from harness.leaderboard import one_seed
+from harness.leaderboard import footnotes
 from harness.leaderboard.inference import Group
 
 ROOT = Path(__file__).parent.parent
@@ -57,11 +57,11 @@ def groups(*scores, world="micro"):
 
 
 def test_a_row_of_one_seed_says_what_it_leaves_open():
-    assert one_seed.note(groups([0.4, 0.5])) == []
-    (note,) = one_seed.note(groups([0.4], [0.4, 0.5, 0.6]))
+    assert footnotes.single_seeds(groups([0.4, 0.5])) == []
+    (note,) = footnotes.single_seeds(groups([0.4], [0.4, 0.5, 0.6]))
     assert note.startswith("one seed: another seed or another CPU moves such a score by about 10.0 points (SD")
-    (note,) = one_seed.note(groups([0.4]))
+    (note,) = footnotes.single_seeds(groups([0.4]))
     assert "about 2.4 points" in note
-    (note,) = one_seed.note(groups([0.4], world="real"))
+    (note,) = footnotes.single_seeds(groups([0.4], world="real"))
     assert "run two more seeds" in note
-    assert one_seed.deviation(groups([0.4, 0.6], [0.5])) is None
+    assert footnotes.deviation(groups([0.4, 0.6], [0.5])) is None

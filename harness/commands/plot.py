@@ -43,7 +43,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness.leaderboard import together
+    from harness.leaderboard import labels
     from harness.leaderboard.table import View, leaderboard
     from harness.records.store import Store
     from harness.reports.plots import curves, pareto, scores, theme
@@ -56,7 +56,7 @@ def call(chosen: argparse.Namespace) -> str:
         raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
     view = View(chosen.view, anchor=chosen.anchor)
     sections = leaderboard(records, chosen.task or None, store.completions, view)
-    order = together.order(sections)
+    order = labels.order(sections)
     scheme = "dark" if chosen.theme == "dark" else "light"
     trained = [section for section in sections if any(not row.reference for row in section.rows)]
     if chosen.kind != "curves" and not trained:

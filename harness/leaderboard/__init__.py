@@ -1,1 +1,1 @@
-"""Records as tables: who shares a row, what a row may claim, how it looks."""
+"""Records as tables: which records form a row, what a row may claim, how tables are printed."""

@@ -1,10 +1,10 @@
-"""Two methods on one task: whether B differs from A, by how much, how sure, and what would settle it.
+"""Compares two methods on one task: whether B differs from A, by how much, with what p, and what would settle it.
 
     found = compare(records, "vcrd", "gkd@trl", "humaneval", store.completions)
     print(in_words(found[0]))
 
-Only scores under one protocol are compared, problem by problem, and only students of the same training seed. Which rows
-were taken, and which others a name could have meant, is part of the answer: :mod:`harness.leaderboard.row_selection`.
+Compares only scores under one protocol, problem by problem, of students with the same training seed. The result names
+the rows compared and the other rows of the same name: :mod:`harness.leaderboard.row_selection`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from harness.errors import BadInput
-from harness.leaderboard import conventions, inference, labels, row_selection
+from harness.leaderboard import footnotes, inference, labels, row_selection
+from harness.leaderboard.footnotes import MICRO
 from harness.leaderboard.inference import LEVEL, Completions, Group
 from harness.leaderboard.row_selection import Taken
-from harness.leaderboard.rows import MICRO, alike, latest, selected
+from harness.leaderboard.rows import alike, latest, selected
 from harness.leaderboard.views import EVERYTHING, View
 from harness.metrics import PERCENT, Scale
 from harness.records.record import Record, measured_under, note_of
@@ -32,7 +33,7 @@ from harness.stats.intervals import Comparison, SeedVariance
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """B against A on one task under one protocol. ``p_holm`` is adjusted over the tasks asked for together."""
+    """B against A on one task under one protocol. ``p_holm`` is adjusted over the tasks compared together."""
 
     task: str
     protocol: str
@@ -47,9 +48,9 @@ class ComparisonResult:
     seeds: tuple[int, ...]
     comparison: Comparison
     p_holm: float
-    more_problems: float  # with the same seeds; inf: no number would do
-    more_seeds: float  # on the same problems
-    times_both: float  # by which both would have to grow; 1 or less: no need
+    more_problems: float  # that would settle it with the same seeds; inf: no number would
+    more_seeds: float  # that would settle it on the same problems
+    times_both: float  # factor by which both would have to grow; 1 or less: they need not
     minimum_detectable: float  # the smallest difference that these problems and seeds detect with 80 % power
     taken: tuple[Taken, Taken]  # the rows of a and b, and the rule that chose them
     notes: tuple[str, ...]
@@ -68,7 +69,7 @@ def compare(
     protocol: str | None = None,
     view: View = EVERYTHING,
 ) -> list[ComparisonResult]:
-    """One comparison a task, Holm-adjusted over them.
+    """Compares two rows on every task; p-values are Holm-adjusted over the tasks.
 
     ``a`` and ``b`` are names as in a table, with settings where several rows have one name:
     ``gkd``, ``gkd@trl``, ``vcrd@shuffled``, ``sft:training.steps=900``. ``view`` says which budget two rows of
@@ -101,14 +102,14 @@ class PairedScores:
     first: np.ndarray
     second: np.ndarray
     notes: tuple[str, ...]
-    pooled: SeedVariance | None = None  # how seeds vary, as all rows of the table tell
+    pooled: SeedVariance | None = None  # pooled over all rows of the table
     taken: tuple[Taken, ...] = ()
 
 
 def pair_up(a: Group, b: Group, names: tuple[str, str]) -> PairedScores:
-    """Two rows of one protocol side by side. Raises BadInput where seeds or problems cannot be paired.
+    """Pairs two rows of one protocol. Raises BadInput where seeds or problems cannot be paired.
 
-    A model that was not trained has no seeds to pair: its mean stands against every student of the other.
+    A model that was not trained has no seeds to pair: its mean is compared with every student of the other row.
     """
     title = a.first["task"]
     if {r["run_id"] for r in a.records} == {r["run_id"] for r in b.records}:
@@ -116,8 +117,8 @@ def pair_up(a: Group, b: Group, names: tuple[str, str]) -> PairedScores:
     for group, name in ((a, names[0]), (b, names[1])):
         if group.matrix is None:
             raise BadInput(
-                f"{name} on {title}: completions of {group.first['run_id']} are gone, damaged or of other problems, so "
-                "nothing can be paired; restore them, or run again with --again"
+                f"{name} on {title}: the completions of {group.first['run_id']} are missing, damaged or of other "
+                "problems, so nothing can be paired; restore them, or run again with --again"
             )
     if a.matrix.ids != b.matrix.ids:
         raise BadInput(f"{names[0]} and {names[1]} answered different problems of {title}; nothing can be paired")
@@ -141,13 +142,13 @@ def pair_up(a: Group, b: Group, names: tuple[str, str]) -> PairedScores:
             if left := sorted(set(seeds) - set(shared)):
                 notes.append(f"seed {_listed(left)} of {name} left out: the other side lacks it")
         if len(shared) == 1:
-            notes.append("one training seed each: what other seeds would give is not known")
+            notes.append("one training seed each: the result does not cover other seeds")
     if a.first["world"] == "micro":
         notes.append(MICRO)
     for group, name in ((a, names[0]), (b, names[1])):
         if group.roles.reconstruction:
             notes.append(f"{name}: {note_of(group.first['method'])}")
-    notes += conventions.differences([a, b])
+    notes += footnotes.differences([a, b])
     return PairedScores(title, a, b, names, tuple(shared), first, second, tuple(notes))
 
 
@@ -184,12 +185,14 @@ def _pair(
         return pair
     rows = [Group(g, inference.read_matrix(g, completions)) for g in all_rows]
     telling = sum(not row.reference and row.matrix is not None and len(row.records) > 1 for row in rows)
-    words = (f"how much training seeds vary is told by all {telling} rows of the table",) if telling > 2 else ()
+    words = (
+        (f"the variance between training seeds is pooled over all {telling} rows of the table",) if telling > 2 else ()
+    )
     return dataclasses.replace(pair, pooled=inference.seed_variance(rows), notes=pair.notes + words)
 
 
 def _called(pair: PairedScores, side: int) -> str:
-    """A side by its name, and by what tells it from other rows where its name has several."""
+    """The name of a side, with the settings that distinguish it where several rows have that name."""
     taken = pair.taken[side]
     return taken.selector if taken.others else pair.names[side]
 

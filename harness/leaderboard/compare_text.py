@@ -1,4 +1,4 @@
-"""A comparison of two methods in words, and as JSON."""
+"""Prints a comparison of two methods as a sentence and as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.leaderboard.compare import ComparisonResult
 
 
 def as_json(found: ComparisonResult) -> dict[str, Any]:
-    """Every number, finite or null."""
+    """The comparison for programs; an infinite number is null."""
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
     facts |= {
         "scale": found.scale.card(),
@@ -22,7 +22,7 @@ def as_json(found: ComparisonResult) -> dict[str, Any]:
 
 
 def in_words(found: ComparisonResult) -> str:
-    """Whether B differs from A, by how much, how sure, and what would settle it: one sentence for a person."""
+    """One sentence: whether B differs from A, by how much, with what p, and what would settle it."""
     c, (a, b) = found.comparison, (_name(found, found.a), _name(found, found.b))
     scale = found.scale
     low, high = (scale.signed(bound) for bound in c.interval)

@@ -1,14 +1,15 @@
 """Equal compute, defined once for ``table``, ``compare``, ``plot``, ``board`` and ``reproduce``.
 
-unit        what the training cost, median over the seeds of a row: floating-point operations unless another is named
-anchor      the row whose cost is the budget. Unless a method is named: of the rows with the commonest number of
-            steps, the one whose budget most methods have a run at; of equals no control, and the dearest
-tolerance   two costs are equal when the dearer is at most 1.15 times the cheaper: steps bought for a budget are rounded
+unit        counts the cost of training, median over the seeds of a row: floating-point operations by default
+anchor      the row whose cost is the budget. By default, among the rows with the most common number of steps, the one
+            at whose cost most methods have a run; ties go to a method that is no control, then to the highest cost
+tolerance   two costs are equal when the higher is at most 1.15 times the lower: step counts for a budget are rounded
             to two digits, and a method that samples its own texts does not cost the same at every step
 
-``flops`` are 6 a parameter and token of the student's training and 2 of every forward pass of the teacher and sampled
-token (:func:`harness.estimate.shapes.token_flops`); they do not hang on the machine. ``seconds`` do, so only rows of
-one machine are compared by them. ``tokens`` went through the student, through the teacher, or were sampled.
+``flops`` are 6 per parameter and token of the student's training, and 2 per parameter and token of the teacher's
+forward passes and of sampling (:func:`harness.estimate.shapes.token_flops`); they do not depend on the machine.
+``seconds`` do, so they compare only rows of one machine. ``tokens`` are those through the student, through the
+teacher, and sampled.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def cost(record: Record, unit: str = DEFAULT) -> float:
 
 
 def flops(record: Record) -> float:
-    """Floating-point operations of the training of ``record``: the only place that turns a cost into them."""
+    """Floating-point operations of the training of ``record``; every command counts them here."""
     spent = record["cost"]
     if not any(spent[key] for key in TOKENS):
         return 0.0
@@ -59,7 +60,7 @@ def flops(record: Record) -> float:
 
 
 def median_cost(records: Sequence[Record], unit: str = DEFAULT) -> float:
-    """The cost of a row: what all seeds share and one had to wait for weighs nothing in a median."""
+    """The cost of a row. A median, because one seed may have computed what the others reuse (teacher texts, caches)."""
     return median(cost(record, unit) for record in records)
 
 
@@ -70,7 +71,7 @@ def alike(a: float, b: float) -> bool:
 
 
 def measured_alike(group: Group, budget: Group, unit: str) -> str | None:
-    """None where ``group`` costs what ``budget`` costs, else why it is left out."""
+    """None if ``group`` has the cost of ``budget``, else the reason that it is left out."""
     if unit == "seconds" and _machine(group) != _machine(budget):
         return "timed on another machine"
     try:
@@ -140,7 +141,7 @@ def _parameters(record: Record, side: str) -> int:
 
 @cache
 def _of_model(name: str) -> int | None:
-    """For records that count no parameters. Nothing is fetched: a table may be made where no model is."""
+    """The parameters of a model whose record does not count them. Fetches nothing: a table needs no model files."""
     if name.startswith(MICRO):
         return model_size.parameters(locate(name))
     return PUBLISHED[name].parameters if name in PUBLISHED else None

@@ -28,12 +28,12 @@ def render(
     width: int = 0,
     **layout: bool,
 ) -> str:
-    """The tables as ``md``, ``csv``, ``json``, ``latex`` or ``html`` text without a final line end, or for a terminal.
+    """Renders tables as ``md``, ``csv``, ``json``, ``latex``, ``html`` or ``terminal`` text, without a final line end.
 
-    ``columns`` chooses those of a task's table (default: all that have something to say), ``width`` is that of the
-    ``terminal``. Prose formats take ``extra`` sheets below, and ``grid=True`` (all tasks on one sheet first),
-    ``tasks=False`` (no sheet a task) and ``cards=True`` (the convention card of every row). CSV and JSON hold one row
-    per method and task, or with ``tasks=False`` the grid.
+    ``columns`` chooses the columns of a task's table (default: all that are not empty); ``width`` is the width of the
+    ``terminal``. The formats for people append the tables ``extra`` and take ``grid=True`` (begin with one table of all
+    tasks), ``tasks=False`` (no table per task) and ``cards=True`` (the convention card of every row). CSV and JSON hold
+    one row per method and task, or the grid with ``tasks=False``.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
@@ -52,7 +52,7 @@ def render(
 
 
 def update_between_markers(path: Path | str, text: str, name: str) -> bool:
-    """Replaces what stands between ``<!-- BEGIN name -->`` and ``<!-- END name -->``; says whether it changed.
+    """Replaces the text between ``<!-- BEGIN name -->`` and ``<!-- END name -->``; returns whether it changed.
 
     Raises BadInput when the file cannot be read or does not hold the two markers, once and in this order; RunFailed
     when it cannot be written.
@@ -71,7 +71,7 @@ def update_between_markers(path: Path | str, text: str, name: str) -> bool:
         try:
             atomic.write(path, after.encode("utf-8", "backslashreplace"))
         except OSError as error:
-            raise RunFailed(f"{path} could not be written ({error.strerror}); it is as it was") from None
+            raise RunFailed(f"{path} could not be written ({error.strerror}); it is unchanged") from None
     return after != before
 
 
@@ -106,7 +106,7 @@ _COLUMNS: dict[str, Callable[[LeaderboardRow], str]] = {
     "truncated": lambda row: str(row.truncated),
 }
 COLUMNS = tuple(_COLUMNS)
-# What a narrow terminal leaves out, the least important first.
+# Columns that a narrow terminal leaves out, the least important first.
 _LEAST = (
     "peak memory",
     "seconds",
@@ -121,26 +121,26 @@ _ONLY_IF_ANY = {"errors": "errors", "truncated": "truncated", "over baseline": "
 
 
 def _or_noise(written: Callable[[float], str], value: float | None, p: float | None) -> str:
-    """A difference; in parentheses one that may be noise, and nothing where there is none."""
+    """A difference, in parentheses where it is not significant; empty where there is none."""
     if value is None:
         return ""
     return written(value) if p is not None and p < LEVEL else f"({written(value)})"
 
 
 def _noise(section: Section) -> list[str]:
-    """What parentheses mean, where a row of the section has some."""
+    """Explains the parentheses, if a row of the section has some."""
     tested = [p for row in section.rows for p in (row.over_baseline_p, row.recovery_p) if p is not None]
     noise = f"in parentheses: not distinguishable from zero (p ≥ {LEVEL}, Holm-adjusted)"
     return [noise] if any(p >= LEVEL for p in tested) else []
 
 
 def _spent(row: LeaderboardRow, value: float) -> str:
-    """What training took; nothing for a model that was never trained."""
+    """A cost of training; empty for a model that was never trained."""
     return "" if row.reference else numbers.amount(value)
 
 
 def _columns(section: Section, asked: Sequence[str] = ()) -> list[str]:
-    """The columns asked for, or those in which some row of the section has something to say."""
+    """The requested columns, or those that are not empty in every row of the section."""
     if asked:
         return list(asked)
 
@@ -155,7 +155,7 @@ def _columns(section: Section, asked: Sequence[str] = ()) -> list[str]:
 
 
 def _headings(section: Section, columns: Sequence[str]) -> list[str]:
-    """The columns as titled: a difference says from which method, where all rows have the same."""
+    """The headings; that of a difference names the baseline if all rows have the same."""
     marks = {row.baseline for row in section.rows if row.baseline}
     own = {"over baseline": f"over {next(iter(marks))}"} if len(marks) == 1 else {}
     return [own.get(name, name) for name in columns]
@@ -169,7 +169,7 @@ def _subtitle(section: Section) -> str:
 
 
 def _sheet(section: Section, asked: Sequence[str] = ()) -> Table:
-    """Each row as cells; the score has its rank and the mark of a tie."""
+    """The table of a section; the score cell has its rank and the mark of a tie."""
     rows, columns = [], _columns(section, asked)
     for row in section.rows:
         cells = [TableCell(row.label + (RECONSTRUCTED if row.reconstruction else ""))]
@@ -183,7 +183,7 @@ def _sheet(section: Section, asked: Sequence[str] = ()) -> Table:
 
 
 def grid_sheet(sections: Sequence[Section]) -> Table:
-    """Rows by method, columns by task; what was not measured is marked."""
+    """One table of all tasks: rows by method, columns by task; missing cells are marked."""
     (sections, left_out), rows = grid.main(sections), []
     lines = grid.lines(sections)
     for line in lines:
@@ -197,7 +197,7 @@ def grid_sheet(sections: Sequence[Section]) -> Table:
             )
         rows.append(cells)
     notes = [*(note for section in sections for note in section.notes), *grid.missing_notes(lines), *left_out]
-    # What all columns share is said once, above them.
+    # State what all columns share once, in the subtitle.
     views = {section.view for section in sections}
     titles = [section.title if len(views) > 1 else section.named for section in sections]
     percent = all(section.scale.unit == "%" for section in sections)
@@ -212,7 +212,7 @@ def grid_sheet(sections: Sequence[Section]) -> Table:
 
 
 def cards_sheet(section: Section) -> Table:
-    """The convention card of every row: rows are what two scores must share, columns the methods."""
+    """The convention cards of a section: one row per convention, one column per method."""
     cards = [(row.label + (RECONSTRUCTED if row.reconstruction else ""), row.convention) for row in section.rows]
     keys = dict.fromkeys(key for _, card in cards for key in card)
     rows = [text_tables.plain(key, *(str(card.get(key, "")) for _, card in cards)) for key in keys]

@@ -1,7 +1,7 @@
-"""All tasks on one sheet: rows by method, columns by task, each score with the half width of its interval.
+"""One table of all tasks: rows by method, columns by task, each score with the half width of its interval.
 
-Every column keeps its own protocol, best, second and ties. Scores are not averaged over tasks; lines are in the order
-of their mean rank.
+Every column keeps its own protocol, best, second and ties. Scores are not averaged over tasks; lines are sorted by
+mean rank.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from harness.leaderboard.labels import labels_of
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.text_tables import MISSING, RECONSTRUCTED
-from harness.leaderboard.together import labels_of
 
 
 @dataclass(frozen=True)
 class Line:
     """One method under one training recipe; ``cells`` by the title of the section, ``missing`` those without a cell.
 
-    ``mean_rank`` is over all tasks, among the lines that have them all: a line with a task missing has none, for a
-    mean over fewer tasks compares with nobody's.
+    ``mean_rank`` is the mean over all tasks, among the lines that have a score on each. A line without a task has none,
+    because a mean over fewer tasks cannot be compared with it.
     """
 
     label: str
@@ -38,9 +38,9 @@ class Line:
 
 
 def lines(sections: Sequence[Section]) -> list[Line]:
-    """The rows of all sections, joined where method, settings, models and recipe are the same.
+    """Joins the rows of all sections that have the same method, settings, models and recipe.
 
-    Best mean rank first, then the lines with tasks missing by their label, then the references.
+    Sorted by mean rank; then lines with missing tasks, by label; then references.
     """
     shown = main(sections)[0]
     names = labels_of(shown)
@@ -59,7 +59,7 @@ def lines(sections: Sequence[Section]) -> list[Line]:
 
 
 def _with_mean_ranks(complete: Sequence[Line]) -> list[Line]:
-    """Equal scores share a rank, as in a section."""
+    """The lines with their mean ranks; equal scores share a rank, as in a section."""
     ranks: list[list[int]] = [[] for _ in complete]
     for title in complete[0].cells if complete else ():
         scale = complete[0].cells[title].scale
@@ -70,15 +70,15 @@ def _with_mean_ranks(complete: Sequence[Line]) -> list[Line]:
 
 
 def missing_notes(found: Sequence[Line]) -> list[str]:
-    """A line on the lines that have no rank over all tasks, with the cells that they lack."""
+    """A note that names the lines without a mean rank and the cells that they lack."""
     lacking = [f"{line.label}: {', '.join(line.missing)}" for line in found if line.missing and not line.reference]
     return [f"{MISSING} not measured, so not ranked over all tasks: {'; '.join(lacking)}"] if lacking else []
 
 
 def main(sections: Sequence[Section]) -> tuple[list[Section], list[str]]:
-    """The sections of each task's main protocol, and a line on every other: columns never mix protocols.
+    """The sections of each task's main protocol, and a note on every other: columns never mix protocols.
 
-    The main protocol is the one with most records, of equals the first.
+    The main protocol is the one with the most records, the first of several.
     """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for section in sections:
@@ -90,8 +90,8 @@ def main(sections: Sequence[Section]) -> tuple[list[Section], list[str]]:
             ids = [run_id for row in section.rows for run_id in row.run_ids]
             named = ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
             lines.append(
-                f"{section.task}: of another protocol than most records ({section.differs or section.protocol[:12]}), "
-                f"so left out of their table: {named}"
+                f"{section.task}: measured under another protocol than most records "
+                f"({section.differs or section.protocol[:12]}), so left out of their table: {named}"
             )
     return [section for section in sections if section.protocol == chosen[section.task]], lines
 
@@ -102,7 +102,7 @@ def half_width(row: LeaderboardRow) -> float:
 
 
 def objects(sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """One object a method with one a task: score, half_width, low, high as printed; rank, tied_with_best, seeds."""
+    """One object per method with one per task: score, half_width, low, high as printed; rank, tied_with_best, seeds."""
     return [
         {
             "method": line.label,

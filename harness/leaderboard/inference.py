@@ -1,7 +1,7 @@
-"""What the rows of a section may claim: intervals over seeds, ties with the best, distance to the marks.
+"""Inference on the rows of a section: intervals over seeds, ties with the best, differences from reference points.
 
-Where the scores of the single problems are at hand, seeds and problems are both random and tests are paired.
-Where they are not, counts stand in, on the cautious side: problems shared by seeds count once.
+Where the scores of single problems are available, seeds and problems are both random effects and tests are paired.
+Elsewhere counts replace them, conservatively: problems shared by seeds count once.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from harness.records.roles import Roles
 from harness.stats import intervals
 from harness.stats.intervals import Interval, SeedVariance
 
-LEVEL = 0.05  # of every test
-READ_AT_MOST = 200_000  # completions read for one leaderboard, a few seconds' worth; beyond, counts must do
+LEVEL = 0.05  # significance level of every test
+READ_AT_MOST = 200_000  # completions read for one leaderboard, in a few seconds; larger ones use counts
 FILE_WEIGHT = 100  # opening a file takes as long as reading this many completions
 
 Completions = Callable[[Record], Sequence[Mapping[str, Any]]]
@@ -40,7 +40,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Group:
-    """The records of one row, which differ in the training seed alone, and their single scores if at hand."""
+    """The records of one row, which differ only in the training seed, and the scores of their problems if known."""
 
     records: list[Record]
     matrix: Matrix | None
@@ -60,13 +60,13 @@ class Group:
 
     @property
     def problems(self) -> int:
-        """How many problems the scores are means of."""
+        """The number of problems behind each score."""
         dataset = self.first["protocol"].get("dataset")
         return dataset["n"] if isinstance(dataset, Mapping) and "n" in dataset else self.first["counts"]["total"]
 
     @property
     def reference(self) -> bool:
-        """Whether this is a mark to measure by, not a competitor."""
+        """Whether this is a reference point, not a competitor."""
         return self.roles.reference
 
     @cached_property
@@ -75,12 +75,12 @@ class Group:
 
 
 def affordable(records: Iterable[Record]) -> bool:
-    """Whether reading the completions of ``records`` stays within what a table may take."""
+    """Whether the completions of ``records`` can be read in the time that a table may take."""
     return sum(record["completions"]["n"] + FILE_WEIGHT for record in records) <= READ_AT_MOST
 
 
 def read_matrix(records: Sequence[Record], completions: Completions) -> Matrix | None:
-    """The score of every problem, or None where completions are damaged or seeds saw different problems."""
+    """The score of every problem; None if completions are damaged or the seeds answered different problems."""
     try:
         by_seed = [problem_scores(completions(record), record) for record in records]
     except BadInput:
@@ -97,7 +97,7 @@ def problem_scores(rows: Iterable[Mapping[str, Any]], record: Mapping[str, Any])
 
 
 def seed_variance(groups: Iterable[Group]) -> SeedVariance | None:
-    """How much training seeds vary, as pooled over the trained rows of a section."""
+    """The variance between training seeds, pooled over the trained rows of a section."""
     trained = [group.matrix.scores for group in groups if group.matrix is not None and not group.reference]
     return intervals.pooled_seed_variance(trained)
 
@@ -135,36 +135,31 @@ def _from_seeds(group: Group) -> Interval:
 
 
 def p_value(best: Group, other: Group, pooled: SeedVariance | None = None) -> float:
-    """Two-sided p of a row against the best row: paired where the problems allow, else by counts."""
+    """Two-sided p of a row against the best row: paired if both have scores of the same problems, else by counts."""
     a, b = best.matrix, other.matrix
     if a is None or b is None or a.ids != b.ids:
         n, m, scale = best.problems, other.problems, best.scale
         if not scale.finite:
             return 1.0  # means without their problems reveal no variance, so no difference is claimed
         return intervals.difference_of_counts(scale.share(best.score) * n, n, scale.share(other.score) * m, m)
-    # Seeds of different methods share nothing but their number: any pairing of them will do.
+    # Equal seed numbers of two methods have nothing in common, so the seeds may be paired in any order.
     seeds = min(len(a.scores), len(b.scores))
     return intervals.paired_test(a.scores[:seeds], b.scores[:seeds], seeds=pooled)[0]
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a row is from a mark, and the p of that difference, Holm-adjusted over the rows of a section."""
+    """The difference of a row from a reference point, and its p, Holm-adjusted over the rows of a section."""
 
     value: float
     p: float
-    mark: str = ""  # the name of the method that is the mark
-
-    @property
-    def told_apart(self) -> bool:
-        """Whether the difference is more than noise."""
-        return self.p < LEVEL
+    mark: str = ""  # the name of the reference point's method
 
 
 def over_baseline(section: Sequence[Group], *, any_steps: bool, seeds: SeedVariance | None) -> list[Distance | None]:
-    """For each row, its score minus that of the baseline under the same recipe; None unless there is just one such row.
+    """The score of each row minus that of the baseline under the same recipe; None unless exactly one row is such.
 
-    At equal compute recipes differ in their steps (``any_steps``), and may differ in nothing else.
+    At equal compute recipes may differ in their steps (``any_steps``) and in nothing else.
     """
     baselines = [group for group in section if group.roles.baseline]
     found: list[tuple[Group, float] | None] = []
@@ -176,9 +171,9 @@ def over_baseline(section: Sequence[Group], *, any_steps: bool, seeds: SeedVaria
 
 
 def recovery(section: Sequence[Group], seeds: SeedVariance | None) -> list[Distance | None]:
-    """For each row, its share of the way from the untrained student to the teacher, with the p of having moved at all.
+    """For each row its share of the gap from untrained student to teacher, with the p of differing from the student.
 
-    None where either was not measured, or where the two are not distinguishable.
+    None if either was not measured, or if the two are not distinguishable.
     """
     floors = [g for g in section if g.roles.evaluates == roles.STUDENT]
     ceilings = [g for g in section if g.roles.evaluates == roles.TEACHER]
@@ -201,7 +196,7 @@ def recovery(section: Sequence[Group], seeds: SeedVariance | None) -> list[Dista
 
 
 def _one_score(groups: Sequence[Group]) -> bool:
-    """Whether there is a mark, and only one: a model measured under two names is one where the scores agree."""
+    """Whether the groups are one reference point: a model under two names counts once if its scores are equal."""
     return len({group.score for group in groups}) == 1
 
 
@@ -219,14 +214,14 @@ def _model(group: Group) -> Any:
 
 
 def one_recipe(a: Record, b: Record, *, any_steps: bool = False) -> bool:
-    """Whether two trainings agree on everything that both use, methods, seeds and teachers aside."""
+    """Whether two training runs agree on everything that both use, except method, seed and teacher."""
     keys = a["spec"].keys() & b["spec"].keys() - {"method", "seed", "teacher"}
     pairs = [(a["spec"][key], b["spec"][key]) for key in keys]
     return a["student"] == b["student"] and all(_agree(x, y, {"steps"} if any_steps else set()) for x, y in pairs)
 
 
 def _agree(a: Any, b: Any, aside: set[str]) -> bool:
-    """Whether two parts of a recipe agree where both say something: None and an absent key mean "not used"."""
+    """Whether two parts of a recipe agree where both have a value: None and a missing key mean "not used"."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return all(_agree(a[key], b[key], aside) for key in a.keys() & b.keys() - aside)
     return a is None or b is None or a == b

@@ -1,23 +1,29 @@
-"""What sets rows apart, and protocols: only what is contested is said, so that most rows need no words."""
+"""Names rows and protocols by what differs between them, so that most names stay short.
+
+A table names only what differs within it. Rows of several tables in one place get names from :func:`labels_of`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.records import roles
 from harness.records.record import Record, fingerprint, method_label
 
+if TYPE_CHECKING:
+    from harness.leaderboard.rows import LeaderboardRow, Section
+
 Facts = Mapping[str, Any]
-NONE = "none"  # what a label says of a setting that another row has and this one lacks
+NONE = "none"  # in a label: another row has this setting and this one lacks it
 
 
 def name_of(method: Mapping[str, Any]) -> str:
-    """What a row is called: ``vcrd``, ``gkd@trl``; the control with shuffled weights is ``vcrd@shuffled``.
+    """The name of a row: ``vcrd``, ``gkd@trl``; the control with shuffled weights is ``vcrd@shuffled``.
 
-    ``method`` is the field of a record. The control is told by its setting, however it was asked for.
+    ``method`` is the field of a record. A control is recognised by its setting, whatever name the command used.
     """
     label = method_label(method)
     if method["settings"].get("shuffle") is not True or "shuffled" in (method["variant"] or ""):
@@ -26,20 +32,20 @@ def name_of(method: Mapping[str, Any]) -> str:
 
 
 def facts_of(record: Record) -> dict[str, Any]:
-    """All that sets the row of a record apart, under the names of a label: ``beta``, ``training.steps``, ``code``, …
+    """Everything that can distinguish the row of a record, under its name in a label: ``beta``, ``training.steps``, …
 
-    ``code`` is where the method came from: the harness, a distribution with its version, or the hash of a file.
+    ``code`` is the origin of the method: the harness, a distribution with its version, or the hash of a file.
     """
-    return dict(_flat(_recipe(record))) | dict(_flat(_own(record)))
+    return dict(_flat(_recipe(record))) | dict(_flat(_of_method(record)))
 
 
 def fact(record: Record, key: str) -> str:
-    """One of :func:`facts_of` in words; what a record does not say is ``none``."""
+    """One of :func:`facts_of` as text; ``none`` if the record lacks it."""
     return str(facts_of(record).get(key, NONE))
 
 
 def names(firsts: Sequence[Record]) -> list[str]:
-    """For one record of each row: its name with what sets it apart, no two alike."""
+    """A unique name for each row, given one record of each."""
     return [joined(name_of(r["method"]), details) for r, details in zip(firsts, of_rows(firsts), strict=True)]
 
 
@@ -48,19 +54,18 @@ def joined(name: str, details: str) -> str:
 
 
 def of_protocols(protocols: Mapping[str, Sequence[Record]]) -> dict[str, str]:
-    """For each protocol of a task, by hash: its values that others contradict, "" for a single protocol."""
+    """For each protocol of a task, by hash: the values that differ from the others; "" for a single protocol."""
     facts = {key: dict(_flat(members[0]["protocol"])) for key, members in sorted(protocols.items())}
     contested = _contested(facts.values()) - {"hash", "card"}
     unnamed = "protocol {}" if len(facts) > 1 else ""
-    return {key: _listed(mine, contested) or unnamed.format(key) for key, mine in facts.items()}
+    return {key: _listed(values, contested) or unnamed.format(key) for key, values in facts.items()}
 
 
 def of_rows(firsts: Sequence[Record]) -> list[str]:
-    """For one record of each row: settings contested within its method, and recipe contested among all trained.
-
-    No two rows of one name get the same words: see :func:`apart`.
+    """The details of each row, given one record of each: settings that differ within its method, and the parts of the
+    recipe that differ among all trained rows. No two rows of one name get equal details, see :func:`apart`.
     """
-    own = [dict(_flat(_own(record))) for record in firsts]
+    settings = [dict(_flat(_of_method(record))) for record in firsts]
     recipes = [dict(_flat(_recipe(record))) for record in firsts]
     by_method: dict[str, list[int]] = defaultdict(list)
     for i, record in enumerate(firsts):
@@ -69,20 +74,20 @@ def of_rows(firsts: Sequence[Record]) -> list[str]:
     among_trained = _contested(recipes[i] for i, reference in enumerate(references) if not reference)
     details = [""] * len(firsts)
     for rows in by_method.values():
-        # A setting that only newer records have tells them from older ones that carry the same label.
-        contested = _contested(own[i] for i in rows) | _gained(own[i] for i in rows)
+        # A setting that only newer records have distinguishes them from older ones with the same label.
+        contested = _contested(settings[i] for i in rows) | _gained(settings[i] for i in rows)
         for i in rows:
             recipe = _contested(recipes[j] for j in rows) if references[i] else among_trained
-            parts = (_listed(own[i], contested), _listed(recipes[i], recipe))
+            parts = (_listed(settings[i], contested), _listed(recipes[i], recipe))
             details[i] = ", ".join(part for part in parts if part)
     return apart([(name_of(r["method"]), words) for r, words in zip(firsts, details, strict=True)], firsts)
 
 
 def apart(rows: Sequence[tuple[str, str]], firsts: Sequence[Record]) -> list[str]:
-    """The details of ``rows`` (name, details), made longer where two rows would be called the same.
+    """The details of ``rows`` (name, details), extended where two rows would have the same name.
 
-    First by facts that one row has and the other lacks (``beta=none``), and where no fact tells, by the hash of the
-    whole specification.
+    Adds facts that one row has and the other lacks (``beta=none``), or the hash of the whole specification if there is
+    no such fact.
     """
     alike: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
@@ -91,8 +96,8 @@ def apart(rows: Sequence[tuple[str, str]], firsts: Sequence[Record]) -> list[str
     for same in (members for members in alike.values() if len(members) > 1):
         facts = {i: {key: short(value) for key, value in facts_of(firsts[i]).items()} for i in same}
         keys = dict.fromkeys(key for i in same for key in facts[i])
-        telling = [key for key in keys if len({facts[i].get(key) for i in same}) > 1]
-        more = {i: ", ".join(f"{key}={facts[i].get(key, NONE)}" for key in telling) for i in same}
+        differing = [key for key in keys if len({facts[i].get(key) for i in same}) > 1]
+        more = {i: ", ".join(f"{key}={facts[i].get(key, NONE)}" for key in differing) for i in same}
         counts = Counter(more.values())
         for i in same:
             rest = f"specification {training(firsts[i])}" if counts[more[i]] > 1 else ""
@@ -100,19 +105,41 @@ def apart(rows: Sequence[tuple[str, str]], firsts: Sequence[Record]) -> list[str
     return details
 
 
+def order(sections: Iterable[Section]) -> list[str]:
+    """The labels of all trained rows, in their own tables and together: a method has one colour in all figures."""
+    sections = list(sections)
+    together = labels_of(sections)
+    rows = [row for section in sections for row in section.rows if not row.reference]
+    return sorted({row.label for row in rows} | {together[row.key] for row in rows})
+
+
+def labels_of(sections: Iterable[Section]) -> dict[tuple[str, ...], str]:
+    """A unique label for each row, by its key, where the rows of several sections stand in one table or legend."""
+    # A section names only what differs within it, so the longest label of a row says most.
+    longest: dict[tuple[str, ...], tuple[LeaderboardRow, Record]] = {}
+    for section in sections:
+        for row in section.rows:
+            known = longest.get(row.key)
+            if known is None or len(row.label) > len(known[0].label):
+                longest[row.key] = row, section.firsts[row.key]
+    rows = [row for row, _ in longest.values()]
+    details = apart([(row.method, row.details) for row in rows], [first for _, first in longest.values()])
+    return {row.key: joined(row.method, words) for row, words in zip(rows, details, strict=True)}
+
+
 def training(record: Record) -> str:
-    """The hash of the specification of a record, seeds aside: one for all tasks of a row."""
+    """The hash of the specification of a record without its seed: the same for all tasks of a row."""
     what = {"settings": record["method"]["settings"]} | {k: v for k, v in record["spec"].items() if k != "seed"}
     return fingerprint(what)[:12]
 
 
 def short(value: Any) -> str:
-    """The value as a label has it: a hash is told by its beginning."""
+    """The value as a label writes it: a hash by its beginning."""
     return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{8,}\b", r"\1…", str(value))
 
 
-def _own(record: Record) -> dict[str, Any]:
-    """What belongs to the method of a record: its settings, how it was asked for, and whose code it was."""
+def _of_method(record: Record) -> dict[str, Any]:
+    """The part of a record that belongs to its method: settings, requested variant, origin of the code."""
     method, spec = record["method"], record["spec"].get("method")
     origin = spec.get("origin") if isinstance(spec, Mapping) else None
     asked = {"variant": method["variant"]} if method["variant"] is not None else {}
@@ -125,7 +152,7 @@ def _recipe(record: Record) -> dict[str, Any]:
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``{"a": {"b": 1}}`` as ``("a.b", 1)``; None is left out, for in a specification it means "not used"."""
+    """``{"a": {"b": 1}}`` as ``("a.b", 1)``. Leaves out None, which means "not used" in a specification."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
@@ -134,7 +161,7 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _contested(all_facts: Iterable[Facts]) -> set[str]:
-    """The keys on which two of ``all_facts`` contradict each other; one that lacks a key contradicts nobody."""
+    """The keys to which two of ``all_facts`` give different values; a missing key differs from nothing."""
     seen: dict[str, Any] = {}
     contested = set()
     for facts in all_facts:

@@ -1,4 +1,4 @@
-"""How tables, pages and sentences write a number: no minus before a zero, no unit behind nothing."""
+"""Formats percentages, amounts and scores for tables, pages and sentences. A rounded zero has no minus sign."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Which rows a comparison means: found by name and settings, and by a shared budget where a name has several.
+"""Selects the two rows of a comparison: by name and settings, and by a shared budget if several rows have one name.
 
-    kd                          the one row of that name
-    kd:training.steps=340       the one with these facts, as a label has them; also kd[training.steps=340]
-    --view steps, compute       of several, the two that have equal steps, or equal compute
+    kd                          the only row of that name
+    kd:training.steps=340       the row with these settings, as its label states them; also kd[training.steps=340]
+    --view steps, compute       the two of several rows that have equal steps, or equal compute
 
-Without a view two rows of several are taken only where equal recipes and equal compute lead to the same two. Otherwise
-nothing is chosen: another row of the same name may say the opposite.
+Without a view, two of several rows are selected only if equal recipes and equal compute select the same two. Otherwise
+the request is refused, because another row of the same name may give the opposite answer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Taken:
     selector: str
     records: Rows
     others: tuple[str, ...]
-    rule: str  # why this one of several; "" where there was no choice
+    rule: str  # by which it was selected among several; "" if there was no choice
 
     def words(self) -> str:
         """``kd: took kd:training.steps=340 (340 steps; text=teacher; 2 runs, seeds 0, 1), others of this name: …``."""
@@ -43,12 +43,12 @@ class Taken:
         settings = ", ".join(f"{key}={value}" for key, value in first["method"]["settings"].items())
         trained = "not trained" if roles.of(first).reference else f"{first['cost']['steps']:,} steps"
         runs = f"{len(self.records)} run{several}, seed{several} {', '.join(str(r['seed']) for r in self.records)}"
-        said = f"{self.asked}: took {self.selector} ({'; '.join(filter(None, (trained, settings, runs)))})"
-        said += f" by {self.rule}" if self.rule else ""
-        return said + (f", others of this name: {', '.join(map(shlex.quote, self.others))}" if self.others else "")
+        text = f"{self.asked}: took {self.selector} ({'; '.join(filter(None, (trained, settings, runs)))})"
+        text += f" by {self.rule}" if self.rule else ""
+        return text + (f", others of this name: {', '.join(map(shlex.quote, self.others))}" if self.others else "")
 
     def as_json(self) -> dict[str, Any]:
-        """What ``--json`` says of it: the runs by id."""
+        """The row for ``--json``, with its runs by id."""
         return {
             "asked": self.asked,
             "selector": self.selector,
@@ -61,7 +61,7 @@ class Taken:
 
 
 def of_name(members: Sequence[Record], title: str, asked: str) -> list[Record]:
-    """The records that ``NAME``, ``NAME:key=value,…`` or ``NAME[key=value,…]`` means."""
+    """The records that ``NAME``, ``NAME:key=value,…`` or ``NAME[key=value,…]`` selects."""
     name, wanted = _split(asked)
     named = [r for r in members if labels.name_of(r["method"]) == name]
     if not named:
@@ -80,22 +80,22 @@ def of_name(members: Sequence[Record], title: str, asked: str) -> list[Record]:
 
 def _split(asked: str) -> tuple[str, list[str]]:
     """The name, and the conditions; a comma inside brackets belongs to a value."""
-    found = re.fullmatch(r"([^:\[(]+)\[(.*)\]", asked, re.DOTALL)
-    name, wanted = found.groups() if found else asked.partition(":")[::2]
+    brackets = re.fullmatch(r"([^:\[(]+)\[(.*)\]", asked, re.DOTALL)
+    name, wanted = brackets.groups() if brackets else asked.partition(":")[::2]
     return name, [part.strip() for part in re.split(r",(?![^\[{(]*[\]})])", wanted) if part.strip()]
 
 
 def _is(fact: str, value: str) -> bool:
-    """Whether a fact has the value that was typed: as recorded, or as a label has it."""
+    """Whether a fact has the typed value, written as in a record or as in a label."""
     return value in (fact, labels.short(fact), labels.short(fact).removesuffix("…"))
 
 
 def choose(
     a: Sequence[Rows], b: Sequence[Rows], all_rows: Sequence[Rows], title: str, names: tuple[str, str], view: View
 ) -> tuple[Taken, Taken]:
-    """One row for each side. ``all_rows`` are those of the protocol, to say which others a name has.
+    """Selects one row for each side. ``all_rows`` are all rows of the protocol, among which a name may have others.
 
-    Raises BadInput with every candidate where it is not clear which two are meant.
+    Raises BadInput with every candidate if the request does not determine two rows.
     """
     pairs = [(x, y) for x in a for y in b]
     rule = ""
@@ -111,7 +111,7 @@ def choose(
 
 
 def _sharing_a_budget(pairs: Sequence[tuple[Rows, Rows]], view: View) -> tuple[list[tuple[Rows, Rows]], str]:
-    """The pairs that share the budget of ``view``; without a view, those that share either, so that both must agree."""
+    """The pairs that share the budget of ``view``; without one, those that share either, so that both must agree."""
     equal = [pair for pair in pairs if _equal_steps(*pair)]
     if view.kind == STEPS:
         return equal, "equal steps"
@@ -119,9 +119,9 @@ def _sharing_a_budget(pairs: Sequence[tuple[Rows, Rows]], view: View) -> tuple[l
     if view.kind == COMPUTE:
         return costly, f"equal compute ({view.cost}, {equal_compute.WITHIN})"
     equal = [pair for pair in equal if inference.one_recipe(pair[0][0], pair[1][0])]
-    found = equal + [pair for pair in costly if pair not in equal]
+    either = equal + [pair for pair in costly if pair not in equal]
     rules = [rule for rule, kept in (("equal recipe", equal), ("equal compute", costly)) if kept]
-    return found, " and ".join(rules)
+    return either, " and ".join(rules)
 
 
 def _equal_steps(a: Rows, b: Rows) -> bool:
@@ -140,46 +140,46 @@ def _any_reference(a: Rows, b: Rows) -> bool:
 def _taken(asked: str, chosen: Rows, all_rows: Sequence[Rows], rule: str) -> Taken:
     name = labels.name_of(chosen[0]["method"])
     same = [rows for rows in all_rows if labels.name_of(rows[0]["method"]) == name]
-    told = selectors(same)
-    mine = next(i for i, rows in enumerate(same) if rows[0]["run_id"] == chosen[0]["run_id"])
-    return Taken(asked, told[mine], chosen, tuple(one for i, one in enumerate(told) if i != mine), rule)
+    names = selectors(same)
+    place = next(i for i, rows in enumerate(same) if rows[0]["run_id"] == chosen[0]["run_id"])
+    return Taken(asked, names[place], chosen, tuple(other for i, other in enumerate(names) if i != place), rule)
 
 
 def selectors(rows: Sequence[Rows]) -> list[str]:
-    """For each row of one name the words that name it alone."""
+    """For each row of one name, a selector that no other row fits."""
     firsts = [row[0] for row in rows]
-    found = []
+    texts = []
     for first in firsts:
         name, picked = labels.name_of(first["method"]), []
         rest = [other for other in firsts if other is not first]
-        # The fewest facts that leave no other row: each in turn the one that leaves fewest.
+        # Add facts until no other row fits; each time the fact that excludes most of the remaining rows.
         while rest:
             keys = [key for row in (first, *rest) for key in labels.facts_of(row)]
             left = {
                 key: [o for o in rest if labels.fact(o, key) == labels.fact(first, key)] for key in dict.fromkeys(keys)
             }
             best = min(left, key=lambda key: len(left[key]))
-            if len(left[best]) == len(rest):  # no fact tells them apart
+            if len(left[best]) == len(rest):  # no fact distinguishes them
                 break
             picked.append(f"{best}={_typed(labels.fact(first, best), [labels.fact(o, best) for o in rest])}")
             rest = left[best]
-        found.append(f"{name}:{','.join(picked)}" if picked else name)
-    return found
+        texts.append(f"{name}:{','.join(picked)}" if picked else name)
+    return texts
 
 
 def _typed(fact: str, others: Sequence[str]) -> str:
-    """The value as short as it may be typed."""
+    """The shortest form of the value that selects it."""
     short = labels.short(fact)
     return fact if short in map(labels.short, others) else short.removesuffix("…")
 
 
 def _refusal(a: Sequence[Rows], b: Sequence[Rows], title: str, names: tuple[str, str], view: View, fits: int) -> str:
-    """What could have been meant, and how to say it."""
+    """The refusal: the candidates, and how to name one."""
     lists = []
     for name, rows in zip(names, (a, b), strict=True):
-        told = [shlex.quote(words) for words in selectors(rows)]
-        more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-        lists.append(f"{name} is {' or '.join(told[:SHOWN])}{more}" if len(told) > 1 else "")
+        candidates = [shlex.quote(selector) for selector in selectors(rows)]
+        more = f" and {len(candidates) - SHOWN} more" if len(candidates) > SHOWN else ""
+        lists.append(f"{name} is {' or '.join(candidates[:SHOWN])}{more}" if len(candidates) > 1 else "")
     asked = {STEPS: "equal steps", COMPUTE: f"equal compute ({view.cost}, {equal_compute.WITHIN})"}.get(view.kind)
     what = f"{'several pairs' if fits else 'no two rows'} have {asked}" if asked else "several rows have these names"
     ways = "say which as NAME:key=value" + ("" if asked else ", or choose by --view steps or --view compute")

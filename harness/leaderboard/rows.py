@@ -1,7 +1,7 @@
-"""Records to leaderboard sections: pure, and never two protocols in one section.
+"""Turns records into the sections of the leaderboard. Reads nothing itself, and never mixes two protocols.
 
-A section holds the scores measured under one protocol; a row, the training seeds of one method under one
-training recipe. Rows that differ in anything else stay apart and say in what.
+A section holds the scores measured under one protocol, a row the training seeds of one method under one training
+recipe. Records that differ in anything else form separate rows, whose labels state the difference.
 """
 
 from __future__ import annotations
@@ -15,19 +15,15 @@ from statistics import fmean
 from typing import Any
 
 from harness.errors import BadInput, unknown
-from harness.leaderboard import conventions, equal_compute, one_seed
+from harness.leaderboard import equal_compute, footnotes
 from harness.leaderboard import inference as inference
 from harness.leaderboard import labels as labels
 from harness.leaderboard.inference import LEVEL, Completions, Distance, Group
-from harness.leaderboard.text_tables import RECONSTRUCTED, TIED
 from harness.leaderboard.views import COMPUTE, EVERYTHING, View, split
 from harness.metrics import Scale
-from harness.records import weights
 from harness.records.record import Record, note_of
 from harness.stats import intervals
 from harness.stats.intervals import SeedVariance
-
-MICRO = "micro world: generated problems, not the benchmark"
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class LeaderboardRow:
     kind: str
     method: str  # with its variant: vcrd@shuffled
     details: str  # what sets it apart from other rows: "beta=0.3, training.steps=100"
-    role: str  # competitor, control, or reference: a model as it comes, a mark to measure by
+    role: str  # competitor, control, or reference: a model that was not trained
     reference: bool  # whether that is its role
     reconstruction: bool
     note: str
@@ -65,19 +61,19 @@ class LeaderboardRow:
     steps: float
     flops: float | None  # of training, median over the seeds; None where a model's parameters are not known
     run_ids: tuple[str, ...]
-    convention: Mapping[str, Any]  # the card: what two rows must share before their numbers are set side by side
-    training: str  # hash of models and recipe, seeds aside: one for all tasks that a row was measured on
+    convention: Mapping[str, Any]  # the convention card: what two rows must share for their numbers to be compared
+    training: str  # hash of models and recipe without the seed: the same on all tasks of a row
     baseline: str | None = None  # the method that the next is a difference from
     over_baseline: float | None = None
     over_baseline_p: float | None = None  # Holm-adjusted within the section; from 0.05 on it is noise
-    recovery: float | None = None  # share of the way from the untrained student to the teacher
-    recovery_p: float | None = None  # of having moved from the untrained student
+    recovery: float | None = None  # share of the gap between the untrained student and the teacher
+    recovery_p: float | None = None  # of the difference from the untrained student
     rank: int | None = None  # 1 is best; references are not ranked
     p_best: float | None = None  # against the best row, Holm-adjusted within the section
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What makes two rows of different tasks one method under one recipe."""
+        """Identifies a method under one recipe: equal for its rows on different tasks."""
         return self.method, self.student, self.teacher or "", self.training
 
     @property
@@ -96,15 +92,15 @@ class Section:
 
     task: str
     protocol: str
-    differs: str  # from the task's other protocols; "" when there is only one
+    differs: str  # how the protocol differs from the task's others; "" if it is the only one
     view: str  # which rows were chosen: "equal steps: 400"; "" for all
     metric: str
     scale: Scale  # of the metric: range, unit, direction
     problems: int
     rows: list[LeaderboardRow]
     notes: list[str]
-    aside: list[str]  # those of the notes that name rows left out, with the reason
-    firsts: Mapping[tuple[str, ...], Record]  # of each row one record, by the row's key
+    aside: list[str]  # the notes on rows left out, with the reason
+    firsts: Mapping[tuple[str, ...], Record]  # one record of each row, by the row's key
 
     @property
     def metric_axis(self) -> str:
@@ -129,9 +125,9 @@ def leaderboard(
 ) -> list[Section]:
     """One section per task and protocol, in alphabetical order; ``view`` chooses which rows stand together.
 
-    ``tasks`` selects by title; a bare name also finds its generated problems when it has no records of its
-    own. ``completions`` reads the graded completions of a record (``Store.completions``): with them, intervals
-    and ties rest on the single problems, without them on counts. Raises BadInput for a task without records.
+    ``tasks`` selects by title; a bare name also finds its generated problems if it has no records of its own.
+    ``completions`` reads the graded completions of a record (``Store.completions``): with them, intervals and ties are
+    computed from single problems, without them from counts. Raises BadInput for a task without records.
     """
     by_task: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in latest(records):
@@ -190,7 +186,7 @@ def _sections(
             scale=groups[0].scale,
             problems=groups[0].problems,
             rows=rows,
-            notes=[*_notes(groups, rows), *aside],
+            notes=[*footnotes.of_section(groups, rows), *aside],
             aside=aside,
             firsts={row.key: group.first for row, group in ordered},
         )
@@ -216,7 +212,7 @@ def _rows(groups: Sequence[Group], seeds: SeedVariance | None, *, any_steps: boo
     details = labels.of_rows([group.first for group in groups])
     over = inference.over_baseline(groups, any_steps=any_steps, seeds=seeds)
     moved = inference.recovery(groups, seeds)
-    return [_row(group, seeds, *told) for group, *told in zip(groups, details, over, moved, strict=True)]
+    return [_row(group, seeds, *parts) for group, *parts in zip(groups, details, over, moved, strict=True)]
 
 
 def _row(
@@ -268,7 +264,7 @@ def _row(
 def _flops(records: Sequence[Record]) -> float | None:
     try:
         return equal_compute.median_cost(records, "flops")
-    except BadInput:  # a row has its place in a table whether or not its cost can be counted in this unit
+    except BadInput:  # a row is listed even if its cost cannot be counted in this unit
         return None
 
 
@@ -285,25 +281,3 @@ def _ranked(ordered: Sequence[tuple[LeaderboardRow, Group]], seeds: SeedVariance
         for (row, _), p in zip(competitors, p_best, strict=True)
     ]
     return ranked + [row for row, _ in ordered if row.reference]
-
-
-def _notes(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:
-    notes = [MICRO] if groups[0].first["world"] != "real" else []
-    reconstructed = {f"{row.method.partition('@')[0]}: {row.note}" for row in rows if row.reconstruction}
-    notes += [f"{RECONSTRUCTED} {note}" for note in sorted(reconstructed)]
-    if any(row.tied for row in rows):
-        paired = all(group.matrix is not None for group in groups)
-        test = "paired" if paired else "by counts where completions were not read"
-        notes.append(f"{TIED} not distinguishable from the best (p ≥ {LEVEL}, {test}, Holm-adjusted)")
-    return notes + _weight_notes(groups, rows) + conventions.differences(groups) + one_seed.note(groups)
-
-
-def _weight_notes(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:
-    """A line for every row whose token weights move next to nothing of the signal."""
-    labels_of = {row.run_ids: row.label for row in rows}
-    moved = {labels_of[tuple(r["run_id"] for r in g.records)]: weights.moves_little(g.records) for g in groups}
-    return [
-        f"{label}: its token weights move {100 * share:.1f} % of the signal, so it is as good as without them"
-        for label, share in moved.items()
-        if share is not None
-    ]

@@ -3,9 +3,9 @@
     frame = harness.load_results("results")                      pandas, one row per record
     print(render(leaderboard(records, ["humaneval"], store.completions), "md"))
 
-What a leaderboard is made of lives next door: ``rows`` (who stands in one row), ``views`` (which rows stand together),
-``inference`` (what a row may claim), ``labels`` (what sets rows apart), ``grid``, ``sheets`` and ``formats`` (how it
-looks).
+The other modules of this package: ``rows`` (which records form a row), ``views`` (which rows stand together),
+``inference`` (intervals and tests), ``labels`` (names of rows), ``grid``, ``text_tables``, ``terminal`` and ``formats``
+(how tables are printed).
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ COLUMNS = {
 def load_results(root: Path | str = "results", reported: bool = False) -> pandas.DataFrame:
     """One row per record below ``root``, with exactly the columns of :data:`COLUMNS`, in that order.
 
-    ``reported`` adds a row for every cell that a paper prints, with ``kind`` "reported" and nothing where the paper
-    says nothing: never average over both kinds. Files that are no sound records are left out with a Python warning
-    each. Raises BadInput when two records claim one identity, or when a reported file is malformed.
+    ``reported`` adds a row for every cell that a paper prints, with ``kind`` "reported" and missing values for what the
+    paper does not state; never average over both kinds. Each file that is no sound record is left out with a Python
+    warning. Raises BadInput when two records claim one identity, or when a reported file is malformed.
     """
     records, faults = Store(root).all()
     for fault in faults:
@@ -104,7 +104,7 @@ def frame_of(records: Sequence[Record], more: Sequence[dict[str, Any]] = ()) -> 
 
 
 def _flat(record: Record) -> dict[str, Any]:
-    """The record's own fields, and those of its parts that a table needs, under the names of COLUMNS."""
+    """The fields of a record and of its parts, under the names of COLUMNS."""
     low, high = record["interval"]
     return (
         record
@@ -125,7 +125,7 @@ def _flat(record: Record) -> dict[str, Any]:
 
 
 def _reported(paper: dict[str, Any], cell: dict[str, Any]) -> dict[str, Any]:
-    """A printed cell under the names of COLUMNS; what a paper does not say is missing."""
+    """A printed cell under the names of COLUMNS; what the paper does not state is missing."""
     return {
         "run_id": f"reported:{paper['id']}/{cell['id']}",
         "task": cell["task"],

@@ -1,7 +1,7 @@
-"""Tables for a terminal: aligned, coloured, and no wider than the window.
+"""Prints tables for a terminal: aligned, coloured, and no wider than the window.
 
 The best of a column is bold and green, the second underlined; references are dim. Columns that do not fit are left out,
-those that matter least first, and named below the table.
+the least important first, and named below the table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from harness.leaderboard.conventions import DIFFER
+from harness.leaderboard.footnotes import DIFFER
 from harness.leaderboard.text_tables import TIED, Table, TableCell
 from harness.safe_read import Styled, printable
 
@@ -23,7 +23,7 @@ LOOKS = {1: "bold green", 2: "underline"}
 
 
 def terminal(sheets: Sequence[Table], width: int, *, colour: bool = True) -> Styled:
-    """The tables as text of at most ``width`` columns; with ``colour`` they carry the escapes of a terminal."""
+    """The tables as text of at most ``width`` columns; ``colour`` adds the escape sequences of a terminal."""
     stream = io.StringIO()
     console = Console(
         file=stream, width=width, force_terminal=colour, no_color=not colour, highlight=False, legacy_windows=False
@@ -48,7 +48,7 @@ def _print(console: Console, sheet: Table, width: int) -> None:
 
 
 def _short(note: str) -> str:
-    """A note that names every differing line of the convention cards fills a screen; the cards show them as well."""
+    """Leaves out a note that would fill a screen: every differing line of the convention cards, which --cards shows."""
     return f"{DIFFER}: --cards shows them" if note.startswith(DIFFER) else note
 
 

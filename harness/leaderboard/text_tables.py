@@ -1,4 +1,4 @@
-"""A sheet of cells as Markdown, LaTeX or HTML: the looks of every table, and nothing else.
+"""Renders tables of cells as Markdown, LaTeX or HTML.
 
 The best of a column is bold, the second underlined, and a dagger marks what is not distinguishable from the best.
 """
@@ -25,7 +25,7 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Table:
-    """``rows`` begin with what names them; numbers stand to the right unless ``words``.
+    """The first cell of a row names it; the others are right-aligned numbers, or text if ``words``.
 
     ``least`` names the columns, by position, that a narrow terminal leaves out, the least important first.
     """
@@ -66,7 +66,7 @@ def markdown(sheets: Sequence[Table]) -> str:
 
 
 def _markdown(text: str) -> str:
-    """The text of a cell that can be no markup: neither emphasis nor tag, entity, link or bare address."""
+    """Escapes the text of a cell, so that it forms no emphasis, tag, entity, link or bare address."""
     text = re.sub(r"([\\|*_`])", r"\\\1", safe_read.printable(text))
     text = re.sub(r"(<(?=[A-Za-z/!?])|&(?=#?\w+;))", r"\\\1", text)
     if re.search(r"\][(\[:]", text):  # an interval in brackets stays readable

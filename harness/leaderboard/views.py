@@ -1,9 +1,9 @@
-"""Which rows may be set side by side: all of them, those of equal steps, or those of equal compute.
+"""Chooses which rows stand in one section: all of them, those of equal steps, or those of equal compute.
 
 steps     one section for each number of optimizer steps
-compute   the rows at the budget, as :mod:`harness.leaderboard.equal_compute` defines it; others named with their cost
+compute   the rows at the budget, as :mod:`harness.leaderboard.equal_compute` defines it; a note names the others
 
-References are shown in every section and cost nothing.
+References cost nothing and are shown in every section.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALL, STEPS, COMPUTE = VIEWS = ("all", "steps", "compute")
 
 @dataclass(frozen=True)
 class View:
-    """How rows are chosen. ``anchor`` is the method whose cost is the budget; None takes the rule's."""
+    """How rows are chosen. ``anchor`` is the method whose cost is the budget; None selects it by rule."""
 
     kind: str = ALL
     cost: str = equal_compute.DEFAULT
@@ -31,7 +31,7 @@ EVERYTHING = View()
 
 
 def split(groups: Sequence[Group], view: View) -> Iterator[tuple[str, list[Group], list[str]]]:
-    """Words for the title, the groups of a section, and notes on those left out."""
+    """For each section: text for its title, its groups, and notes on groups left out."""
     competitors = [group for group in groups if not group.reference]
     references = [group for group in groups if group.reference]
     if view.kind == ALL or not competitors:

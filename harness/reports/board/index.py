@@ -7,7 +7,8 @@ from typing import Any
 
 from harness.leaderboard import numbers
 from harness.leaderboard.inference import LEVEL
-from harness.leaderboard.rows import TIED, LeaderboardRow, Section
+from harness.leaderboard.rows import LeaderboardRow, Section
+from harness.leaderboard.text_tables import TIED
 from harness.reports.board import words
 from harness.reports.board.pages import Site
 from harness.reports.plots import curves, pareto, theme

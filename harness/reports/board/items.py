@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.leaderboard.inference import problem_scores
-from harness.leaderboard.rows import RECONSTRUCTED, Section
+from harness.leaderboard.rows import Section
+from harness.leaderboard.text_tables import RECONSTRUCTED
 from harness.records.record import Record
 
 TEXT_AT_MOST = 1500  # characters of a completion here; its run's page has it whole

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import metrics, registry
-from harness.leaderboard.rows import MICRO, LeaderboardRow, Section
+from harness.leaderboard.footnotes import MICRO
+from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.metrics import Scale
 from harness.records import curves, weights
 from harness.records.record import Record, method_label, note_of

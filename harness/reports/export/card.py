@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import atomic, metrics, registry, safe_read
 from harness.errors import BadInput
-from harness.leaderboard.rows import MICRO, latest
+from harness.leaderboard.footnotes import MICRO
+from harness.leaderboard.rows import latest
 from harness.records.record import Record, examine, label, method_label, note_of
 from harness.records.store import Store
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.leaderboard.rows import RECONSTRUCTED, LeaderboardRow, Section
+from harness.leaderboard.rows import LeaderboardRow, Section
+from harness.leaderboard.text_tables import RECONSTRUCTED
 from harness.reports.plots import theme
 
 if TYPE_CHECKING:

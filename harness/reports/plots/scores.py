@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.leaderboard.rows import MICRO, RECONSTRUCTED, LeaderboardRow, Section
+from harness.leaderboard.footnotes import MICRO
+from harness.leaderboard.rows import LeaderboardRow, Section
+from harness.leaderboard.text_tables import RECONSTRUCTED
 from harness.reports.plots import theme
 
 if TYPE_CHECKING:
