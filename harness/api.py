@@ -58,7 +58,7 @@ def run(
     tasks: Names,
     *,
     seeds: int | Sequence[int] = 0,
-    recipe: str | Path = "micro",
+    recipe: str | Path | None = None,
     student: str | Path | None = None,
     teacher: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -94,7 +94,7 @@ def run(
     request = RunRequest(
         methods=_names(methods),
         tasks=_names(tasks),
-        recipe=str(recipe),
+        recipe=_text(recipe),
         student=_text(student),
         teacher=_text(teacher),
         seeds=_seeds(seeds),

@@ -1,6 +1,6 @@
 """An append-only cache file for expensive results, such as answers of a paid judge or generated text.
 
-A line is on disk when :meth:`CacheFile.add` returns. A line torn by a crash is skipped on reading. Threads may share an
+A line is kept when :meth:`CacheFile.add` returns. A line torn by a crash is skipped on reading. Threads may share an
 object, and processes may share its file.
 """
 
@@ -53,13 +53,17 @@ class CacheFile:
             if isinstance(key, str):
                 yield key, fields
 
-    def add(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
-        """Appends the fields of every key. Raises RunFailed when they cannot be written."""
+    def add(self, facts: Mapping[str, Mapping[str, Any]], *, sync: bool = True) -> None:
+        """Appends the fields of every key. Raises RunFailed when they cannot be written.
+
+        Without ``sync`` they survive the end of this process but, until the next call with it, not that of the machine.
+        """
         lines = "".join(json.dumps({"key": key, **fields}) + "\n" for key, fields in facts.items())
         with self._lock:
             try:
                 self._file.write(lines.encode())
-                os.fsync(self._file.fileno())
+                if sync:
+                    os.fsync(self._file.fileno())
             except OSError as error:
                 raise RunFailed(
                     f"cannot write to the cache in {self._folder}: {error.strerror}; earlier entries are kept"

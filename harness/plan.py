@@ -29,6 +29,7 @@ from harness.training.job import TrainingData, TrainingRun
 from harness.training_data import room
 from harness.types import Source
 
+DEFAULT_RECIPE = "micro"
 LOOP = "2"  # raise whenever the same specification would train to other weights
 SHUFFLED = "shuffled"
 # These change how a run goes, not what it computes; the specification has the epochs as steps.
@@ -41,7 +42,7 @@ class RunRequest:
 
     methods: Sequence[str]
     tasks: Sequence[str]
-    recipe: str = "micro"
+    recipe: str | None = None  # None stands for DEFAULT_RECIPE
     student: str | None = None
     teacher: str | None = None
     seeds: Sequence[int] = (0,)
@@ -84,7 +85,9 @@ class Plan:
 def prepare(request: RunRequest) -> Plan:
     """The plan of a request. Raises BadInput for anything that would stop it later."""
     # The recipe, with the settings of the command line.
-    chosen, settings = recipe.override(recipe.load(request.recipe), request.settings)
+    named, name = request.recipe is not None, request.recipe or DEFAULT_RECIPE
+    request = dataclasses.replace(request, recipe=name)
+    chosen, settings = recipe.override(recipe.load(name), request.settings)
     if request.student or request.teacher:
         wanted = {"student": request.student, "teacher": request.teacher}
         changed = dataclasses.replace(chosen.models, **{k: v for k, v in wanted.items() if v})
@@ -111,6 +114,8 @@ def prepare(request: RunRequest) -> Plan:
 
     # The models. A pair is judged by configuration and tokenizer, then the weights are fetched.
     student, teacher = _locate(chosen, configurations, weights=False)
+    if not named:
+        _meant_for_micro(request, [method for method, *_ in configurations])
     if student.url is None:
         words = len(models.load_tokenizer(student))
         for method, *_ in configurations:
@@ -209,6 +214,17 @@ def _all_used(settings: Mapping[str, str], methods: Iterable[Method]) -> None:
                 if known
                 else BadInput(f"--set method.{key}: {names} takes no settings")
             )
+
+
+def _meant_for_micro(request: RunRequest, methods: Iterable[Method]) -> None:
+    """Raises BadInput where the default recipe, made for the micro models, would train another model."""
+    given = {"--student": request.student, "--teacher": request.teacher}
+    others = [f"{word} {name}" for word, name in given.items() if name and not name.startswith(models.MICRO)]
+    if others and not all(isinstance(method, ReferencePoint) for method in methods):
+        raise BadInput(
+            f"{' '.join(others)} without --recipe would train on the micro world's prompts with its learning rate; "
+            f"give a recipe of these models (--recipe {DEFAULT_RECIPE} if that is meant)"
+        )
 
 
 def _none_trains(model: ModelFiles, configurations: Iterable[tuple[Method, str | None, str]]) -> None:

@@ -1,24 +1,56 @@
-"""Progress of long work: a moving line on a terminal, by default nothing elsewhere."""
+"""Progress of long work: a moving line on a terminal, elsewhere a line now and then.
+
+A batch job's log must show that the job lives, whatever it waits for. The lines therefore come from a thread of their
+own, once every :data:`LINE_EVERY_S` seconds, also while nothing is reported.
+"""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+LINE_EVERY_S = 30.0  # twice what is promised, a line a minute
+LOADING = ("loading", 0, 0, "")
+
+
+@dataclass
+class _Stage:
+    """What was last heard of a stage of the work."""
+
+    name: str
+    done: int
+    total: int
+    details: str = ""
+    began: float = field(default_factory=lambda: time.monotonic())
+    first: int = 0  # what was done before: a resumed run begins in the middle
+
+    def line(self) -> str:
+        now = time.monotonic() - self.began
+        if not self.total:
+            return f"{self.name}: {duration(now)} so far"
+        said = [f"{self.name}: {self.done:,} of {self.total:,}", self.details]
+        if self.first < self.done < self.total:
+            said.append(f"about {duration(now / (self.done - self.first) * (self.total - self.done))} left")
+        elif self.done < self.total and now >= 1:
+            said.append(f"{duration(now)} so far")
+        return ", ".join(part for part in said if part)
 
 
 class Reporter:
     """``progress`` moves a bar per stage; ``announce`` writes a line to stderr.
 
-    Where stderr is not a terminal there is no bar, but a line every ``line_every`` seconds if that is given.
+    Where stderr is not a terminal there is no bar, but a line every ``line_every`` seconds unless that is None.
     """
 
-    def __init__(self, line_every: float | None = None):
+    def __init__(self, line_every: float | None = LINE_EVERY_S):
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.shown = sys.stderr.isatty()
-        self.line_every, self.last_line = line_every, time.monotonic()
+        self.line_every = line_every
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -30,29 +62,47 @@ class Reporter:
             transient=True,
             disable=not self.shown,
         )
-        self.stage, self.task, self.seen = None, None, 0.0
+        self.stage: _Stage | None = None
+        self.task, self.seen = None, 0.0
+        self._ended = threading.Event()
 
     def __enter__(self) -> Reporter:
         self.bar.__enter__()
+        if not self.shown and self.line_every is not None:
+            threading.Thread(target=self._lines, name="progress", daemon=True).start()
         return self
 
     def __exit__(self, *error) -> None:
+        self._ended.set()
         self.bar.__exit__(*error)
 
     def progress(self, stage: str, done: int, total: int, details: str) -> None:
-        if not self.shown:
-            if self.line_every is not None and time.monotonic() - self.last_line >= self.line_every:
-                self.last_line = time.monotonic()
-                self.announce(f"{stage}: {done} of {total} {details}".rstrip())
-            return
-        if stage == self.stage and done < total and time.monotonic() - self.seen < 0.1:
-            return
-        self.seen = time.monotonic()
-        if stage != self.stage:
-            if self.task is not None:
-                self.bar.remove_task(self.task)
-            self.stage, self.task = stage, self.bar.add_task(stage, total=total, details="")
-        self.bar.update(self.task, completed=done, total=total, details=details)
+        """``done`` of ``total`` of a stage, 0 where how much there is to do is not known."""
+        if self.stage is None or stage != self.stage.name:
+            self.stage = _Stage(stage, done, total, details, first=done)
+            if self.shown:
+                self._begin(self.stage)
+        self.stage.done, self.stage.total, self.stage.details = done, total, details
+        if self.shown and (done >= total or time.monotonic() - self.seen >= 0.1):
+            self.seen = time.monotonic()
+            self.bar.update(self.task, completed=done, total=total or None, details=details)
 
     def announce(self, line: str) -> None:
         self.console.print(line, markup=False)
+
+    def _begin(self, stage: _Stage) -> None:
+        if self.task is not None:
+            self.bar.remove_task(self.task)
+        self.task = self.bar.add_task(stage.name, total=stage.total or None, details=stage.details)
+
+    def _lines(self) -> None:
+        while not self._ended.wait(self.line_every):
+            if self.stage is not None:
+                self.announce(self.stage.line())
+
+
+def duration(seconds: float) -> str:
+    """A time in words, as long as two digits are worth it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

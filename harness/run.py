@@ -17,6 +17,7 @@ from filelock import FileLock
 from harness.evaluation import evaluate, measurement
 from harness.launch import processes
 from harness.models.files import text_codec
+from harness.progress import LOADING
 from harness.records import curves, interrupted, measured
 from harness.records.measured import Outcome
 from harness.reports.export import card
@@ -80,6 +81,7 @@ def _measure(
     with _lock(plan, training.training_id):
         interrupted.note_run(plan.work, run_id, training.training_id, training.spec, task.title, chosen.protocol)
         student = obtain(plan, training, progress, fresh=plan.request.again)
+        progress(*LOADING)
         generator = student.generator(plan.device, evaluation.batch, plan.work / "generations", plan.request.again)
 
     # Show the rendered prompt and its warnings before generation, because they decide a score.

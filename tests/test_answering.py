@@ -41,7 +41,7 @@ class Model:
     def render(self, prompt):
         return prompt.plain
 
-    def generate(self, texts, decoding, seeds):
+    def generate(self, texts, decoding, seeds, watch=None):
         self.calls += 1
         if self.graded is not None and self.calls > 1:
             assert self.graded.wait(30), "nothing is graded meanwhile"

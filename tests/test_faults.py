@@ -14,16 +14,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import byte_tokenizer, tiny_model
 from sample_records import make_record, make_rows
 from test_train import job, quiet, weights  # noqa: F401 (job is a fixture)
 
 from harness.cli import main
 from harness.models.generate import Generated
+from harness.recipe import Sampling
 from harness.records import store as store_module
 from harness.records.store import Store
 from harness.training import checkpoint, loop, teacher_texts
 from harness.training.loop import train
+from harness.types import Example, Prompt
 
 pytestmark = pytest.mark.slow
 
@@ -165,10 +167,6 @@ def test_a_changed_checkpoint_is_never_trained_from(job):  # noqa: F811
 # -- caches --------------------------------------------------------------------------------------------------
 
 
-def texts(n):
-    return [Generated(f"text {i}", (i, i + 1), (-0.5, -0.25), "stop", 3) for i in range(n)]
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -181,13 +179,40 @@ def texts(n):
     ],
 )
 def test_teacher_texts_that_were_changed_are_sampled_again(tmp_path, damage):
-    path = tmp_path / "texts.jsonl"
-    lines = [teacher_texts._line(g).encode() for g in texts(6)]
-    path.write_bytes(b"".join(lines))
-    assert teacher_texts._read(path) == texts(6)
-    path.write_bytes(b"".join(damage(lines)))
-    assert teacher_texts._read(path) == texts(3)
-    assert path.read_bytes() == b"".join(lines[:3])
+    prompts = [Example(str(i), Prompt(f"p{i}", f"p{i}")) for i in range(6)]
+
+    def answered():
+        teacher = Answering()
+        made = teacher_texts.teacher_texts(teacher, "sha", prompts, Sampling(), tmp_path)
+        return made, teacher.asked
+
+    everything, asked = answered()
+    assert asked == [e.prompt.plain for e in prompts] and answered() == (everything, [])
+    (path,) = tmp_path.glob("*.jsonl")
+    kept = path.read_bytes().splitlines(keepends=True)
+    left = damage(kept)
+    path.write_bytes(b"".join(left))
+    lost = [p for p, line in zip(asked, kept, strict=True) if line not in left]
+    assert lost and answered() == (everything, lost) and answered() == (everything, [])
+
+
+class Answering:
+    """A teacher that answers at once and tells what it was asked."""
+
+    tokenizer = byte_tokenizer()
+
+    def __init__(self):
+        self.asked = []
+
+    def render(self, prompt):
+        return prompt.plain
+
+    def generate(self, prompts, decoding, seeds, watch):
+        self.asked += prompts
+        made = [Generated(p, (3, 4), (-0.5, -0.25), "stop", 2) for p in prompts]
+        for row, one in enumerate(made):
+            watch.finished(row, one)
+        return made
 
 
 # -- students and models -------------------------------------------------------------------------------------

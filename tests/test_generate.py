@@ -16,6 +16,7 @@ from transformers import (
 from harness.models import files as harness_models
 from harness.models.generate import Generator
 from harness.models.llama_decoder import LlamaDecoder
+from harness.models.watch import Watch
 from harness.types import Decoding, Prompt
 
 TEXTS = ["a", "a much longer prompt than the others", "xyz", "", "def f():\n    "]
@@ -204,7 +205,23 @@ def test_new_weights_are_used_at_once(generator):
     assert before.ids != after.ids and list(after.ids) == theirs[0, 3:].tolist()
 
 
-def test_progress_hears_of_every_row_once(generator):
-    heard = []
-    generator.generate(["ab", "abc", "x" * 300], Decoding(max_new_tokens=4), [0] * 3, heard.append)
-    assert sum(heard) == 2  # the third one fills the context
+@pytest.mark.parametrize("batch", [1, 8])
+def test_every_text_is_heard_of_once_as_soon_as_it_is_whole(generator, batch):
+    heard = Heard()
+    asked = Generator(generator.model, generator.tokenizer, batch)
+    made = asked.generate(["ab", "abc", "x" * 300], Decoding(max_new_tokens=4), [0] * 3, heard)
+    assert heard.texts == dict(enumerate(made)) and heard.order[0] == 2  # the third one fills the context
+    assert heard.tokens == sum(g.tokens for g in made)
+
+
+class Heard(Watch):
+    def __init__(self):
+        self.texts, self.order, self.tokens = {}, [], 0
+
+    def wrote(self, tokens):
+        self.tokens += tokens
+
+    def finished(self, row, made):
+        assert row not in self.texts
+        self.texts[row] = made
+        self.order.append(row)

@@ -28,12 +28,15 @@ class Counting:
     def __init__(self, room=10**6):
         self.asked, self.room = [], room
 
-    def generate(self, texts, decoding, seeds, progress=None):
-        for text, seed in zip(texts, seeds, strict=True):
+    def generate(self, texts, decoding, seeds, watch):
+        made = []
+        for row, (text, seed) in enumerate(zip(texts, seeds, strict=True)):
             if len(self.asked) == self.room:
                 raise KeyboardInterrupt
             self.asked.append((text, seed))
-        return [CachedAnswer(f"{text}/{seed}\ud800é", 1, "stop") for text, seed in zip(texts, seeds, strict=True)]
+            made.append(CachedAnswer(f"{text}/{seed}\ud800é", 1, "stop"))
+            watch.finished(row, made[-1])
+        return made
 
 
 def asked(folder, texts, decoding, seeds, identity="model", **options):
@@ -74,7 +77,7 @@ def test_a_killed_process_loses_at_most_what_was_under_way(tmp_path):
     path.write_bytes(path.read_bytes()[:-5])  # and the last line is torn
     inner = Counting()
     answers = CachedGenerator(inner, tmp_path, {}).generate(texts, SAMPLED, seeds)
-    assert [answer.text[:2] for answer in answers] == texts and len(inner.asked) == 13
+    assert [answer.text[:2] for answer in answers] == texts and len(inner.asked) == 11
     with path.open("ab") as file:
         file.write(b'{"key": "d", "text": 7, "tokens": 1, "finish": "stop"}\n[]\n\xff\n' + b"[" * 5000 + b"\n")
     assert CachedGenerator(Counting(room=0), tmp_path, {}).generate(texts, SAMPLED, seeds) == answers
@@ -128,3 +131,51 @@ def test_a_killed_run_resumes_and_again_generates_nothing(tmp_path, models, caps
         scores.append(json.loads(capsys.readouterr().out)["records"][0]["counts"])
         assert len(rows) == 2  # of six, four were kept; and none is made again
     assert scores[0] == scores[1] == scores[2]
+
+
+KILLED = """
+import os, signal, sys
+from harness.cache_file import CacheFile
+from harness.cli import main
+room, plain = int(sys.argv[1]), CacheFile.add
+
+def add(self, facts, **how):
+    global room
+    plain(self, facts, **how)
+    room -= len(facts)
+    if room <= 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+CacheFile.add = add
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problems", [12, 164])
+@pytest.mark.parametrize("stage", ["evaluation", "teacher texts"])
+def test_every_finished_text_survives_a_killed_process(stage, problems, tiny_world, tmp_path, monkeypatch, capsys):
+    """Was all or nothing below 256 completions and below 128 teacher texts, which were one piece."""
+    numbers = "".join(json.dumps({"number": i}) + "\n" for i in range(problems))
+    (tmp_path / "data/parity/test.jsonl").write_text(numbers)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"{i} and"}) + "\n" for i in range(problems)))
+    recipe = tiny_world(
+        f"[training]\nsteps = 1\nbatch = {problems}\nmax_tokens = 64\nthreads = 1\n"
+        "[teacher_text]\nmax_new_tokens = 6\ntemperature = 1.0\n[evaluation]\nbatch = 64\ntemperature = 1.0\n",
+        prompts=prompts,
+    )
+    method = {"evaluation": "untouched", "teacher texts": "seqkd"}[stage]
+    words = ["run", "--method", method, "--recipe", str(recipe), "--task", "tests/plugin/parity_plugin.py", "--json"]
+    words += ["--results", str(tmp_path / "results")]
+    kept = problems // 2 + 1
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(kept), *words], capture_output=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    folder = {"evaluation": "generations", "teacher texts": "teacher_texts"}[stage]
+    (file,) = (tmp_path / "results/work" / folder).glob("*.jsonl")
+    before = file.read_bytes()
+    assert before.count(b"\n") == kept
+    # The same command writes the others, and none of the kept ones again.
+    assert main(words) == 0
+    after = (tmp_path / "results/work" / folder / file.name).read_bytes()
+    assert after.startswith(before) and after.count(b"\n") == problems

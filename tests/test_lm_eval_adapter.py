@@ -34,7 +34,7 @@ class Echo:
     def render(self, prompt):
         return f" {prompt.plain}"
 
-    def generate(self, texts, decoding, seeds):
+    def generate(self, texts, decoding, seeds, watch=None):
         self.asked.append((list(texts), decoding))
         return [
             Spoken(f"\n {text}#{seed} \n\n", len(text), "length" if i % 2 else "stop")

@@ -169,7 +169,7 @@ def test_every_filter_is_a_metric_of_its_own_as_lm_evals_own_command_says(tmp_pa
     theirs = simple_evaluate(Speaking(), tasks=["sums"], task_manager=manager, bootstrap_iters=0)["results"]["sums"]
 
     class Generator:
-        def generate(self, texts, decoding, seeds):
+        def generate(self, texts, decoding, seeds, watch=None):
             from harness.models.generation_cache import CachedAnswer
 
             return [

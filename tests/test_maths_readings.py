@@ -219,7 +219,7 @@ class Talker:
     def render(self, prompt):
         return prompt.user if self.begins_itself(prompt) else prompt.plain
 
-    def generate(self, texts, decoding, seeds):
+    def generate(self, texts, decoding, seeds, watch=None):
         from types import SimpleNamespace
 
         ends = [at for at in map(self.reply.find, decoding.stop) if at >= 0]

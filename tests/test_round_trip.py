@@ -68,14 +68,14 @@ class Chatty(TextCodec):
         super().__init__(tokenizer)
         self.calls = []
 
-    def generate(self, texts, decoding, seeds, progress=None):
+    def generate(self, texts, decoding, seeds, watch=None):
         self.calls.append((len(texts), decoding.stop))
         return [Completion("", 0, text, 1, "stop") for text in texts]
 
 
 def answers(template, task, stop=("\n\nProblem:",)):
     speaker = Chatty(chat(template, "<|im_start|>", "<|im_end|>"))
-    made = evaluate.complete(task, task.items[:4], speaker, Decoding(stop=stop), 0, lambda done, total: None)
+    made = evaluate.complete(task, task.items[:4], speaker, Decoding(stop=stop), 0, lambda *told: None)
     assert [c.problem_id for c in made] == [p.id for p in task.items[:4]]
     return {stop for _, stop in speaker.calls}
 

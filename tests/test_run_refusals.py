@@ -11,6 +11,7 @@ from test_signals import command, one_line, place  # noqa: F401 (fixtures)
 from tiny_runs import make, quiet
 
 from harness import options, plan, registry
+from harness.cli import main
 from harness.errors import BadInput, RunFailed
 from harness.method import Method
 from harness.training.loop import train
@@ -170,3 +171,15 @@ def test_every_method_with_weights_has_the_control():
         found = registry.find(registry.METHODS, entry.name)
         weighs = found.weight is not Method.weight
         assert (plan.SHUFFLED in plan.variants_of(found)) is weighs, entry.name
+
+
+@pytest.mark.parametrize("side", ["--student", "--teacher"])
+def test_the_default_recipe_trains_no_model_but_its_own(side, models, tmp_path, capsys):
+    """It trained real models on the micro world's prompts with its learning rate, without a word."""
+    words = ["run", "--task", "amc23", side, str(models[0]), "--results", str(tmp_path / "results"), "--dry-run"]
+    assert main([*words, "--method", "kd", "--method", "untouched"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"{side} {models[0]} without --recipe would train on the micro world's prompts" in line
+    assert main([*words, "--method", "untouched"]) == 0
+    own = [words[0], *words[5:], "--task", "amc23", "--method", "sft", side, f"micro:{side[2:]}"]
+    assert main(own) == 0

@@ -432,7 +432,7 @@ def test_the_objective_sees_the_learnt_tokens_alone(tmp_path):
     assert [whole[column + 1] for column in batch.column[:5].tolist()] == batch.labels[:5].tolist()
     ends = [False] * 300
     assert collate([sequence, plain], 257, torch.tensor(ends), "cpu").segment_list == [0, 0, 1, 1, 1, 2, 2]
-    cache = SignalCache(tmp_path, {}, 2, [sequence, plain].__getitem__)
+    cache = SignalCache(tmp_path, {}, range(2), [sequence, plain].__getitem__)
     assert cache.lengths == [5, 2] and cache.read_tokens == len(whole) + 4
 
 

@@ -67,7 +67,6 @@ def add_request(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--recipe",
-        default="micro",
         metavar="NAME|FILE.toml",
         help="models, data and length of training (default: micro)",
     )
@@ -100,27 +99,29 @@ def add_request(command: argparse.ArgumentParser) -> None:
 
 
 def call(chosen: argparse.Namespace) -> str:
-    from harness.launch import processes
-    from harness.plan import prepare
-    from harness.progress import Reporter
+    from harness.progress import LOADING, Reporter
 
     arguments.accept_sandbox(chosen)
-    plan = prepare(request_of(chosen))
-    from harness import resume, unused_options
-    from harness.estimate import memory_check
-
-    unread = unused_options.warnings(plan, sandbox=chosen.sandbox)
-    if chosen.resume is not None and processes.leads():  # followers do not read the results folder
-        resume.check(plan, chosen.resume)
-    if not chosen.dry_run:
-        memory_check.check(plan, lambda line: print(line, file=sys.stderr))
-    if processes.leads():
-        arguments.warn(unread)
-    if chosen.dry_run:
-        return _intended(plan, chosen.json)
-    from harness.run import run
-
     with Reporter() as reporter:
+        reporter.progress(*LOADING)  # said before what takes seconds to import
+        from harness.launch import processes
+        from harness.plan import prepare
+
+        plan = prepare(request_of(chosen))
+        from harness import resume, unused_options
+        from harness.estimate import memory_check
+
+        unread = unused_options.warnings(plan, sandbox=chosen.sandbox)
+        if chosen.resume is not None and processes.leads():  # followers do not read the results folder
+            resume.check(plan, chosen.resume)
+        if not chosen.dry_run:
+            memory_check.check(plan, lambda line: print(line, file=sys.stderr))
+        if processes.leads():
+            arguments.warn(unread)
+        if chosen.dry_run:
+            return _intended(plan, chosen.json)
+        from harness.run import run
+
         records = run(plan, reporter.progress, reporter.announce)
     if not processes.leads():
         return ""

@@ -21,6 +21,7 @@ from harness.errors import RunFailed
 from harness.evaluation import round_trip
 from harness.grading.thinking import Thought, answer_of, thought
 from harness.metrics import code_of, metric_of
+from harness.models.watch import Tally, Watch
 from harness.recipe import Evaluation
 from harness.records.record import fingerprint
 from harness.task import Task
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from harness.models.generation_cache import CachedGenerator
     from harness.models.server_generator import ServerGenerator
 
-WINDOW = 4  # batches between progress updates
+WINDOW = 4  # batches that are graded together
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def answer(
             generator,
             decoding,
             seed,
-            lambda done, total: progress(answering, done, total, ""),
+            lambda done, total, details: progress(answering, done, total, details),
             look if task.grades_aside else lambda window: None,
         )
         progress(grading, 0, len(completions), "")
@@ -222,19 +223,18 @@ def complete(
     generator: Generator | CachedGenerator | ServerGenerator,
     decoding: Decoding,
     seed: int,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int, str], None],
     look: Callable[[list[Completion]], None] = lambda window: None,
 ) -> list[Completion]:
     """``decoding.samples`` completions of every problem, problem by problem. ``look`` sees them as they are made."""
     ask = _through_lm_eval if task.asks_through_lm_eval else _directly
     window = max(1, WINDOW * generator.batch // decoding.samples)
     made: list[Completion] = []
+    tally = Tally(progress, len(problems) * decoding.samples)
     for start in range(0, len(problems), window):
-        progress(start, len(problems))
-        latest = _each_by_its_stops(ask, task, generator, problems[start : start + window], decoding, seed)
+        latest = _each_by_its_stops(ask, task, generator, problems[start : start + window], decoding, seed, tally)
         look(latest)
         made += latest
-    progress(len(problems), len(problems))
     return made
 
 
@@ -245,30 +245,31 @@ def _each_by_its_stops(
     problems: Sequence[Problem],
     decoding: Decoding,
     seed: int,
+    watch: Watch,
 ) -> list[Completion]:
     """Completions in the order of ``problems``. Stop strings end what a model continues: a plain text, or an answer
     that a prefill opened. A chat reply that the model begins itself ends with its turn; none of them cuts it.
     """
     own = [bool(decoding.stop) and generator.begins_itself(p.prompt) for p in problems]
     if not any(own):
-        return ask(task, generator, problems, decoding, seed)
+        return ask(task, generator, problems, decoding, seed, watch)
     found: dict[str, list[Completion]] = {}
     for replies, stop in ((True, ()), (False, decoding.stop)):
         mine = [p for p, begins in zip(problems, own, strict=True) if begins is replies]
-        for made in ask(task, generator, mine, dataclasses.replace(decoding, stop=stop), seed) if mine else ():
+        for made in ask(task, generator, mine, dataclasses.replace(decoding, stop=stop), seed, watch) if mine else ():
             found.setdefault(made.problem_id, []).append(made)
     return [made for p in problems for made in found[p.id]]
 
 
 def _directly(
-    task: Task, generator: Generator, problems: Sequence[Problem], decoding: Decoding, seed: int
+    task: Task, generator: Generator, problems: Sequence[Problem], decoding: Decoding, seed: int, watch: Watch
 ) -> list[Completion]:
     from harness.seeds import stable_seed
 
     wanted = [(p, k) for p in problems for k in range(decoding.samples)]
     texts = [generator.render(p.prompt) for p, _ in wanted]
     seeds = [stable_seed(seed, task.name, p.id, k) for p, k in wanted]
-    made = generator.generate(texts, decoding, seeds)
+    made = generator.generate(texts, decoding, seeds, watch)
     return [Completion(p.id, k, g.text, g.tokens, g.finish) for (p, k), g in zip(wanted, made, strict=True)]
 
 

@@ -9,7 +9,7 @@ finished ones; all others decode batch by batch through transformers.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ from harness.models.llama_decoder import LlamaDecoder
 from harness.models.sampling import pick, uniforms
 from harness.models.text_codec import TextCodec
 from harness.models.token_text import Stops, continuation
+from harness.models.watch import UNWATCHED, Watch
 from harness.types import Decoding, Prompt
 
 PREFILL_TOKENS = {"cpu": 512, "cuda": 16384}  # of prompts prefilled together, padding included; bounds memory
@@ -63,21 +64,21 @@ class Generator(TextCodec):
         texts: Sequence[str],
         decoding: Decoding,
         seeds: Sequence[int],
-        progress: Callable[[int], None] = lambda rows: None,
+        watch: Watch = UNWATCHED,
     ) -> list[Generated]:
-        """One continuation of each rendered text, in order. ``progress`` receives the number of newly finished rows."""
-        return self.continue_ids([self.encode(text) for text in texts], decoding, seeds, progress)
+        """One continuation of each rendered text, in order. ``watch`` hears of each as soon as it is whole."""
+        return self.continue_ids([self.encode(text) for text in texts], decoding, seeds, watch)
 
     def continue_ids(
         self,
         prompts: Sequence[Sequence[int]],
         decoding: Decoding,
         seeds: Sequence[int],
-        progress: Callable[[int], None] = lambda rows: None,
+        watch: Watch = UNWATCHED,
     ) -> list[Generated]:
         """One continuation of each prompt given as token ids, in order."""
         prompts = [list(prompt) or [self.tokenizer.eos_token_id] for prompt in prompts]
-        work = _Work(self, prompts, decoding, seeds, progress)
+        work = _Work(self, prompts, decoding, seeds, watch)
         order = sorted((i for i in range(len(prompts)) if work.budgets[i] > 0), key=lambda i: (len(prompts[i]), i))
         if order and self._decoder_fits():
             self._through_decoder(work, order)
@@ -225,10 +226,10 @@ class _Work:
         prompts: list[list[int]],
         decoding: Decoding,
         seeds: Sequence[int],
-        progress: Callable[[int], None],
+        watch: Watch,
     ):
         limit = generator.limit or float("inf")
-        self.prompts, self.decoding, self.progress = prompts, decoding, progress
+        self.prompts, self.decoding, self.watch = prompts, decoding, watch
         # Per prompt: one that fills the context gets no answer, and the others keep their length.
         self.budgets = [max(0, int(min(decoding.max_new_tokens, limit - len(p)))) for p in prompts]
         self.end_ids, self.stops = generator.end_ids, Stops(generator.tokenizer, decoding.stop)
@@ -238,6 +239,10 @@ class _Work:
         self.finish = ["length"] * len(prompts)
         self.ended = [budgets == 0 for budgets in self.budgets]
         self.tokenizer = generator.tokenizer
+        self.made: dict[int, Generated] = {}
+        for row, budget in enumerate(self.budgets):
+            if budget == 0:
+                self._finish(row)
 
     def take(self, rows: Sequence[int], logits: Tensor) -> list[int]:
         """Samples the next token of prompts ``rows`` from logits [n, V] and marks those that end with it."""
@@ -245,7 +250,7 @@ class _Work:
         if self.decoding.temperature > 0:
             draw = torch.tensor([self._draw(row) for row in rows], device=logits.device)
         token, log_prob = pick(logits, self.decoding, draw)
-        tokens, ended = token.tolist(), 0
+        tokens = token.tolist()
         for row, new, lp in zip(rows, tokens, log_prob.tolist(), strict=True):
             out = self.out[row]
             out.append(new)
@@ -254,9 +259,9 @@ class _Work:
                 self.finish[row], self.ended[row] = "stop", True
             elif len(out) >= self.budgets[row]:
                 self.ended[row] = True
-            ended += self.ended[row]
-        if ended:
-            self.progress(ended)
+            if self.ended[row]:
+                self._finish(row)
+        self.watch.wrote(len(tokens))
         return tokens
 
     def _draw(self, row: int) -> float:
@@ -264,14 +269,17 @@ class _Work:
             self.draws[row] = uniforms(self.seeds[row], self.budgets[row])
         return self.draws[row][len(self.out[row])]
 
+    def _finish(self, row: int) -> None:
+        """Decodes a row that ended and hands it to whoever watches."""
+        prompt, ids = self.prompts[row], self.out[row]
+        whole = continuation(self.tokenizer, prompt, ids)
+        text = self.stops.cut(whole)
+        finish = "stop" if len(text) < len(whole) else self.finish[row]
+        self.made[row] = Generated(text, tuple(ids), tuple(self.log_probs[row]), finish, len(prompt))
+        self.watch.finished(row, self.made[row])
+
     def results(self) -> list[Generated]:
-        made = []
-        for ids, log_probs, finish, prompt in zip(self.out, self.log_probs, self.finish, self.prompts, strict=True):
-            whole = continuation(self.tokenizer, prompt, ids)
-            text = self.stops.cut(whole)
-            finish = "stop" if len(text) < len(whole) else finish
-            made.append(Generated(text, tuple(ids), tuple(log_probs), finish, len(prompt)))
-        return made
+        return [self.made[row] for row in range(len(self.prompts))]
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.cache_file import CacheFile, digest
+from harness.models.watch import UNWATCHED, Watch
 from harness.types import Decoding
 
-PIECE = 4  # batches per write to disk
+PIECE = 4  # batches that the inner generator is given at once
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class CachedAnswer:
 class CachedGenerator:
     """Wraps a generator: only texts that are not in ``folder`` are requested from ``inner``.
 
-    Where ``inner`` yields texts one by one (``each``), each is written at once; otherwise every few batches.
+    Every text is written as soon as it is whole, whatever else is still under way.
 
     ``identity`` is everything about the model that decides its text. ``seeded``: greedy text may differ from seed to
     seed, as a server's may. ``fresh``: generate everything again and keep that.
@@ -57,35 +58,62 @@ class CachedGenerator:
         texts: Sequence[str],
         decoding: Decoding,
         seeds: Sequence[int],
-        progress: Callable[[int], None] = lambda rows: None,
+        watch: Watch = UNWATCHED,
     ) -> list[CachedAnswer]:
         """One continuation of each rendered text, in order. New texts are on disk when this returns."""
         keys = [self._key(text, decoding, seed) for text, seed in zip(texts, seeds, strict=True)]
-        new = {key: i for i, key in enumerate(keys) if key not in self._answers}
+        rows_of: dict[str, list[int]] = {}
+        for i, key in enumerate(keys):
+            rows_of.setdefault(key, []).append(i)
+        new = {key: rows[-1] for key, rows in rows_of.items() if key not in self._answers}
         self.reused += len(keys) - len(new)
-        progress(len(keys) - len(new))
+        for key in rows_of.keys() - new.keys():
+            self._tell(key, rows_of[key], watch)
         rows = sorted(new.values(), key=lambda i: len(texts[i]))  # the inner generator batches by length
+
+        def keep(i: int, made: Any) -> None:
+            self._keep(keys[i], made)
+            self._tell(keys[i], rows_of[keys[i]], watch)
+
         if hasattr(self.inner, "each"):
             for i, made in self.inner.each([texts[i] for i in rows], decoding, [seeds[i] for i in rows]):
-                self._keep({keys[rows[i]]: made})
-                progress(1)
+                watch.wrote(made.tokens)
+                keep(rows[i], made)
         else:
             size = PIECE * self.inner.batch
             for piece in (rows[start : start + size] for start in range(0, len(rows), size)):
-                made = self.inner.generate([texts[i] for i in piece], decoding, [seeds[i] for i in piece])
-                self._keep({keys[i]: answer for i, answer in zip(piece, made, strict=True)})
-                progress(len(piece))
+                heard = _Heard(watch, piece, keep)
+                self.inner.generate([texts[i] for i in piece], decoding, [seeds[i] for i in piece], heard)
+        if new:
+            self._cache_file.add({}, sync=True)
         return [self._answers[key] for key in keys]
 
-    def _keep(self, made: Mapping[str, Any]) -> None:
-        answers = {key: CachedAnswer(a.text, a.tokens, a.finish) for key, a in made.items()}
-        self._cache_file.add({key: asdict(answer) for key, answer in answers.items()})
-        self._answers |= answers
+    def _keep(self, key: str, made: Any) -> None:
+        answer = CachedAnswer(made.text, made.tokens, made.finish)
+        self._cache_file.add({key: asdict(answer)}, sync=False)
+        self._answers[key] = answer
+
+    def _tell(self, key: str, rows: Sequence[int], watch: Watch) -> None:
+        for row in rows:
+            watch.finished(row, self._answers[key])
 
     def _key(self, text: str, decoding: Decoding, seed: int) -> str:
         settings = {k: v for k, v in asdict(decoding).items() if k != "samples"}
         sown = self.seeded or decoding.temperature > 0
         return digest([text, settings, seed if sown else None])
+
+
+class _Heard(Watch):
+    """Passes on what is heard of a piece of the requests; ``rows`` are their numbers."""
+
+    def __init__(self, watch: Watch, rows: Sequence[int], keep: Callable[[int, Any], None]):
+        self.watch, self.rows, self.keep = watch, rows, keep
+
+    def wrote(self, tokens: int) -> None:
+        self.watch.wrote(tokens)
+
+    def finished(self, row: int, made: Any) -> None:
+        self.keep(self.rows[row], made)
 
 
 def _answer(fields: Mapping[str, Any]) -> CachedAnswer | None:

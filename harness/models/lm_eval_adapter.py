@@ -23,6 +23,7 @@ from lm_eval.tasks import TaskManager
 
 from harness.errors import BadInput, RunFailed, unknown
 from harness.models.server_generator import CHAT
+from harness.models.watch import UNWATCHED, Watch
 from harness.seeds import stable_seed
 from harness.task import Task
 from harness.types import Completion, Decoding, Problem
@@ -41,10 +42,10 @@ class HarnessLM(LM):
     A sample's random numbers depend on ``seed``, task, document and sample index alone.
     """
 
-    def __init__(self, generator: Generator, seed: int = 0):
+    def __init__(self, generator: Generator, seed: int = 0, watch: Watch = UNWATCHED):
         super().__init__()
         self.generator = generator
-        self.seed = seed
+        self.seed, self.watch = seed, watch
         self.generated: dict[str, dict[int, list[Generated]]] = {}
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
@@ -56,7 +57,7 @@ class HarnessLM(LM):
             groups.setdefault(decoding_from(request.args[1], request.task_name), []).append(i)
         for decoding, members in groups.items():
             texts = [requests[i].args[0] for i in members]
-            answers = self.generator.generate(texts, decoding, [seeds[i] for i in members])
+            answers = self.generator.generate(texts, decoding, [seeds[i] for i in members], self.watch)
             for i, generated in zip(members, answers, strict=True):
                 made[i] = generated
         for request, generated in zip(requests, made, strict=True):
@@ -135,12 +136,17 @@ def decoding_from(settings: Mapping[str, Any], where: str | None) -> Decoding:
 
 
 def complete(
-    task: Task, generator: Generator, problems: Sequence[Problem], decoding: Decoding, seed: int
+    task: Task,
+    generator: Generator,
+    problems: Sequence[Problem],
+    decoding: Decoding,
+    seed: int,
+    watch: Watch = UNWATCHED,
 ) -> list[Completion]:
     """``decoding.samples`` completions of every problem through lm-eval's evaluator, problem by problem."""
     if not problems:
         return []
-    model = HarnessLM(generator, seed)
+    model = HarnessLM(generator, seed, watch)
     texts = [generator.render(p.prompt) for p in problems]
     with _quiet():
         asked = _Generation(task.name, problems, texts, decoding)

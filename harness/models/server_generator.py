@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.errors import RunFailed
 from harness.models.generation_cache import CachedAnswer
 from harness.models.openai_client import PATIENT_S, ClientOptions, OpenAIClient, Passing, Unanswered
+from harness.models.watch import UNWATCHED, Watch
 from harness.types import Decoding, Prompt
 
 CHAT, TEXT = "chat:", "text:"
@@ -61,13 +62,14 @@ class ServerGenerator:
         texts: Sequence[str],
         decoding: Decoding,
         seeds: Sequence[int],
-        progress: Callable[[int], None] = lambda rows: None,
+        watch: Watch = UNWATCHED,
     ) -> list[CachedAnswer]:
         """One continuation of each rendered text, in order. Raises RunFailed when the server returns none."""
         made: dict[int, CachedAnswer] = {}
         for i, answer in self.each(texts, decoding, seeds):
             made[i] = answer
-            progress(1)
+            watch.wrote(answer.tokens)
+            watch.finished(i, answer)
         return [made[i] for i in range(len(texts))]
 
     def each(

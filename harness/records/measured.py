@@ -121,7 +121,7 @@ def request(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:
     return {
         "method": _portable(training.word),
         "task": _portable(words[id(task)]),
-        "recipe": _portable(plan.request.recipe),
+        "recipe": _portable(str(plan.request.recipe)),
         "settings": ["=".join(map(_portable, setting.split("=", 1))) for setting in plan.request.settings],
     }
 

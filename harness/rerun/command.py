@@ -104,6 +104,8 @@ def line(request: RunRequest) -> str:
     words += ["--seed", *map(str, request.seeds)]
     for option in ("recipe", "student", "teacher", "protocol", "judge", "device"):
         value = getattr(request, option)
+        if option == "recipe" and value == plan.DEFAULT_RECIPE and not (request.student or request.teacher):
+            continue
         if value is not None and value != RunRequest.__dataclass_fields__[option].default:
             words += [f"--{option}", value]
     for setting in request.settings:

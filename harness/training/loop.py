@@ -30,6 +30,7 @@ from harness.method import Method, Step, texts_of
 from harness.models import adapters
 from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
+from harness.progress import LOADING
 from harness.recipe import Training as TrainingSettings
 from harness.training import checkpoint, distributed
 from harness.training.batching import Batch, TrainingSequence, collate, micro_batches
@@ -71,6 +72,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     reset_peak(device)
 
     # The student: float32 weights, of which all or an adapter's are trained, replicated or sharded as the launch asks.
+    progress(*LOADING)
     tokenizer = load_tokenizer(job.student)
     model = load_model(job.student, "float32", str(device))
     if adapters.wanted(job.recipe.student):
@@ -113,6 +115,8 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         # The saved cost is that of all processes together, so only one of them continues to count from it.
         cost = Cost(**state["cost"]) if accelerator.is_main_process else Cost()
     job.tracking.begin(accelerator, job.training_id, job.run.spec)
+    entered, read = time.monotonic(), cost.student_tokens
+    progress("first step", 0, 0, "")
 
     for index in range(start, settings.steps):
         # Collect this process' share of the step's text. Dropout is off while the student samples.
@@ -156,7 +160,8 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         cost.steps, cost.seconds = index + 1, time.monotonic() - began
         curve.append({"step": index + 1, "seconds": cost.seconds, **_texts(accelerator, sequences, step), **report})
         job.tracking.log(curve[-1], index + 1)
-        progress("train", index + 1, settings.steps, f"loss {report['loss']:.4f}")
+        rate = (cost.student_tokens - read) / max(time.monotonic() - entered, 1e-9)
+        progress("train", index + 1, settings.steps, f"loss {report['loss']:.4f}, {rate:,.0f} tokens a second")
 
         # Gathering the state is a collective, so every process takes part; the main process writes.
         due = settings.checkpoint_every and (index + 1) % settings.checkpoint_every == 0

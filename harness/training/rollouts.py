@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
 from typing import Any
 
@@ -55,7 +55,7 @@ class Rollouts:
         self.examples = length.examples_of(job.method, job.data, self.steps)
         self.process, self.processes = process, processes
         self.gather, self.gathered = gather, gathered
-        self.teacher_texts: Seq[tuple[int, ...]] = ()  # one answer per prompt, in the student's token ids
+        self.teacher_texts: Mapping[int, tuple[int, ...]] = {}  # by the prompt's number, in the student's token ids
         self.proposals: Proposals | None = None
         self.joint: JointGenerator | None = None
         self.cut = 0  # responses shortened to max_tokens so far
@@ -107,15 +107,19 @@ class Rollouts:
         prompt, response, learnt = self._labelled[i]
         return self._sequence(i, response, source, prompt=prompt, learnt=learnt)
 
-    def fixed_size(self, source: Source) -> int:
-        """The number of sequences that :meth:`fixed` has of a source."""
-        return len(self.teacher_texts) if source is Source.TEACHER else len(self.data.labelled)
+    def numbers(self, source: Source) -> Seq[int]:
+        """The examples of a fixed source that the steps of the run may read, on any process, in order.
+
+        Which source a step reads may follow from the training itself, so every step counts for each.
+        """
+        n, places = self._size(source), self.steps * self.batch
+        return range(n) if places >= n else sorted(self._examples(n, range(places)))
 
     def check_steps(self, segments: Segments, texts: Iterable[Source]) -> list[str]:
         """Warnings about fixed texts that are one step each. Raises BadInput where the unit was chosen for others."""
         found = []
         for source in sorted({Source.TEACHER, Source.DATA} & set(texts)):
-            responses = (self.fixed(source, i).response for i in range(min(self.fixed_size(source), LOOKED_AT)))
+            responses = (self.fixed(source, i).response for i in self.numbers(source)[:LOOKED_AT])
             found += segments.check((r for r in responses if r), "teacher" if source is Source.TEACHER else "data")
         return found
 
@@ -146,9 +150,11 @@ class Rollouts:
 
     def _mine(self, source: Source, step: int) -> list[int]:
         """This process' examples of a step."""
-        pool = self.data.labelled if source is Source.DATA else self.data.prompts
         places = range(step * self.batch, (step + 1) * self.batch)
-        return self._examples(len(pool), places)[self.process :: self.processes]
+        return self._examples(self._size(source), places)[self.process :: self.processes]
+
+    def _size(self, source: Source) -> int:
+        return len(self.data.labelled if source is Source.DATA else self.data.prompts)
 
     def _is_mine(self, place: int) -> bool:
         """Whether this process trains on the response at ``place`` of the run."""

@@ -30,23 +30,28 @@ Read = Callable[[Sequence["batching.TrainingSequence"]], dict[str, Tensor]]
 
 
 class SignalCache:
-    """The signal of ``size`` fixed sequences below ``folder``. ``facts`` name its inputs and its kind.
+    """The signal of the fixed sequences ``numbers`` below ``folder``. ``facts`` name its inputs and its kind.
 
     ``text`` returns a sequence by its number; only token ids count.
     """
 
     def __init__(
-        self, folder: Path, facts: Mapping[str, str], size: int, text: Callable[[int], batching.TrainingSequence]
+        self,
+        folder: Path,
+        facts: Mapping[str, str],
+        numbers: Sequence[int],
+        text: Callable[[int], batching.TrainingSequence],
     ):
         digest = hashlib.sha256(json.dumps([FORMAT, dict(facts)], sort_keys=True).encode())
         self.lengths, self.read_tokens = [], 0
-        for i in range(size):
-            sequence = text(i)
+        for number in numbers:
+            sequence = text(number)
             learnt = [] if sequence.learnt is None else [sequence.learnt]
             digest.update(json.dumps([sequence.prompt, sequence.response, *learnt]).encode())
             self.lengths.append(len(sequence.places))
             self.read_tokens += len(sequence.prompt) + len(sequence.response)
-        self.key, self.text, self.size = digest.hexdigest(), text, size
+        self.key, self.text, self.numbers = digest.hexdigest(), text, numbers
+        self._places = {number: place for place, number in enumerate(numbers)}
         self.folder, self.facts = folder / self.key[:24], {"format": FORMAT, "key": self.key, **facts}
         self._open: dict[int, dict[str, Tensor]] = {}
 
@@ -59,16 +64,17 @@ class SignalCache:
         """Writes the shards that are missing. ``read`` gives the fields [N, …] of the N response tokens."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / "lock"):
-            for shard, start in enumerate(range(0, self.size, SHARD)):
-                progress(start, self.size)
+            for shard, start in enumerate(range(0, len(self.numbers), SHARD)):
+                progress(start, len(self.numbers))
                 path = self._path(shard)
                 if not path.is_file():
-                    fields = read([self.text(i) for i in range(start, min(start + SHARD, self.size))])
+                    fields = read([self.text(number) for number in self.numbers[start : start + SHARD]])
                     _write(path, {name: _narrow(name, t) for name, t in fields.items()}, self.facts)
-        progress(self.size, self.size)
+        progress(len(self.numbers), len(self.numbers))
 
-    def rows(self, i: int) -> dict[str, Tensor]:
-        """The fields [n, …] of the n response tokens of sequence ``i``. Raises BadInput for a damaged shard."""
+    def rows(self, number: int) -> dict[str, Tensor]:
+        """The fields [n, …] of the n response tokens of a sequence. Raises BadInput for a damaged shard."""
+        i = self._places[number]
         shard, place = divmod(i, SHARD)
         if shard not in self._open:
             self._open[shard] = self._load(shard)
@@ -77,7 +83,7 @@ class SignalCache:
 
     def verify(self) -> None:
         """Reads every shard once. Raises BadInput naming the file that is damaged or belongs to something else."""
-        for shard in range(-(-self.size // SHARD)):
+        for shard in range(-(-len(self.numbers) // SHARD)):
             self._load(shard)
 
     def _path(self, shard: int) -> Path:

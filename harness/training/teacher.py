@@ -64,7 +64,8 @@ def set_up(
     # The main process writes the texts; the others wait and then find them in the cache.
     if Source.TEACHER in texts:
         with accelerator.main_process_first():
-            rollouts.teacher_texts = _texts(job, teacher, rollouts.student, charged, progress)
+            numbers = rollouts.numbers(Source.TEACHER)
+            rollouts.teacher_texts = _texts(job, teacher, rollouts.student, numbers, charged, progress)
     if needs.teacher != "signal":
         return None, {}
     live = LiveTeacher(model, vocab)
@@ -122,29 +123,36 @@ def _proposals(job: TrainingJob, student: Generator, teacher: Generator) -> Prop
 
 
 def _texts(
-    job: TrainingJob, teacher: Generator, student: Generator, charged: Cost, progress: Progress
-) -> list[tuple[int, ...]]:
-    """The teacher's answers to all prompts, in the student's token ids."""
+    job: TrainingJob,
+    teacher: Generator,
+    student: Generator,
+    numbers: Seq[int],
+    charged: Cost,
+    progress: Progress,
+) -> dict[int, tuple[int, ...]]:
+    """The teacher's answers to the prompts that the steps read, in the student's token ids, by the prompt's number."""
     assert job.teacher is not None
+    prompts = [job.data.prompts[i] for i in numbers]
     answers = teacher_texts(
         teacher,
         job.teacher.sha256,
-        job.data.prompts,
+        prompts,
         job.recipe.teacher_text,
         job.cache / "teacher_texts",
-        lambda done, total: progress("teacher texts", done, total, ""),
+        lambda done, total, details: progress("teacher texts", done, total, details),
     )
     made, read = sum(g.tokens for g in answers), sum(g.prompt_tokens for g in answers)
     charged.add(generated_tokens=made, teacher_forward_tokens=made + read)
     # With another tokenizer the teacher's text is encoded anew: sequence-level distillation needs only the text.
     if teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab():
         # Whichever token ended the teacher's answer, the student is taught its own template's end of a turn.
-        return [(*g.ids[:-1], student.end_id) if g.ids and g.ids[-1] in teacher.end_ids else g.ids for g in answers]
-    prompts = [student.encode(student.render(example.prompt)) for example in job.data.prompts]
-    return [
-        student.response_ids(prompt, g.text, ended=g.finish == "stop")
-        for prompt, g in zip(prompts, answers, strict=True)
-    ]
+        own = [(*g.ids[:-1], student.end_id) if g.ids and g.ids[-1] in teacher.end_ids else g.ids for g in answers]
+    else:
+        own = [
+            student.response_ids(student.encode(student.render(example.prompt)), g.text, ended=g.finish == "stop")
+            for example, g in zip(prompts, answers, strict=True)
+        ]
+    return dict(zip(numbers, own, strict=True))
 
 
 def _facts(job: TrainingJob, vocab: int, kind: str) -> dict[str, str]:
@@ -159,7 +167,7 @@ def _facts(job: TrainingJob, vocab: int, kind: str) -> dict[str, str]:
 
 
 def _cache(folder: Path, facts: dict[str, str], rollouts: Rollouts, source: Source) -> SignalCache:
-    return SignalCache(folder, facts, rollouts.fixed_size(source), lambda i: rollouts.fixed(source, i))
+    return SignalCache(folder, facts, rollouts.numbers(source), lambda i: rollouts.fixed(source, i))
 
 
 def _read(

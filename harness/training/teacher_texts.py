@@ -1,29 +1,30 @@
-"""The teacher's answers to the training prompts: sampled once, cached, and read by every method and seed.
+"""The teacher's answers to the training prompts: sampled once, kept one by one, and read by every method and seed.
 
-The file name is a hash of what the texts depend on (teacher, prompts, rendering, decoding). The file is written batch
-by batch; an interrupted run continues after the last complete line.
+An answer is named by all that it depends on (teacher, rendered prompt, decoding, the seed of its prompt), so a run asks
+only for the prompts that its steps read, and runs that read others share what both need. Every answer is kept as soon
+as it is whole: an interrupted run loses those under way.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from harness.cache_file import CacheFile, digest
 from harness.models.generate import Generated, Generator
 from harness.models.token_text import facts
+from harness.models.watch import Tally
 from harness.recipe import Sampling
 from harness.seeds import stable_seed
 from harness.types import Decoding, Example
 
-BATCH = 128
+BATCH = 128  # prompts that the generator is given at once
 
 
 def teacher_texts(
@@ -32,58 +33,66 @@ def teacher_texts(
     prompts: Sequence[Example],
     sampling: Sampling,
     folder: Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, details: None,
 ) -> list[Generated]:
-    """One answer per prompt, in order. ``folder`` holds the cache; ``progress`` receives (done, total)."""
+    """One answer per prompt, in order. ``folder`` holds the cache; ``progress`` receives (done, total, details)."""
     texts = [generator.render(e.prompt) for e in prompts]
-    named = [teacher_sha256, dataclasses.asdict(sampling), texts]
-    if rule := facts(generator.tokenizer):
-        named.append(rule)
-    key = hashlib.sha256(json.dumps(named).encode()).hexdigest()
-    path = folder / f"{key[:24]}.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
+    seeds = [stable_seed("teacher", e.id, text) for e, text in zip(prompts, texts, strict=True)]
+    keys = [digest([text, seed]) for text, seed in zip(texts, seeds, strict=True)]
+    identity = {"teacher": teacher_sha256, "sampling": dataclasses.asdict(sampling), "rule": facts(generator.tokenizer)}
+    kept = CacheFile(folder, identity)
     decoding = Decoding(sampling.temperature, sampling.top_p, sampling.max_new_tokens)
     # Two runs that need the same texts take turns; the second one finds them on disk.
-    with FileLock(path.with_suffix(".lock")), path.open("a", encoding="utf-8") as stream:
-        done = _read(path)
-        while len(done) < len(texts):
-            progress(len(done), len(texts))
-            batch = slice(len(done), len(done) + BATCH)
-            seeds = [stable_seed("teacher", e.id, text) for e, text in zip(prompts[batch], texts[batch], strict=True)]
-            made = generator.generate(texts[batch], decoding, seeds)
-            stream.writelines(_line(g) for g in made)
-            stream.flush()
-            os.fsync(stream.fileno())
-            done += made
-    progress(len(texts), len(texts))
-    return done
+    with FileLock(kept.path.with_suffix(".lock")):
+        found = {key: made for key, fields in kept.read() if (made := _read(fields)) is not None}
+        tally = _Keeping(progress, keys, kept, found)
+        missing = [i for i, key in enumerate(keys) if key not in found]
+        for start in range(0, len(missing), BATCH):
+            tally.asked = missing[start : start + BATCH]
+            generator.generate([texts[i] for i in tally.asked], decoding, [seeds[i] for i in tally.asked], tally)
+        if missing:
+            kept.add({}, sync=True)
+    return [found[key] for key in keys]
 
 
-def _line(generated: Generated) -> str:
-    """One text as a line of JSON with its checksum."""
-    row = dataclasses.asdict(generated)
-    return json.dumps(row | {"crc32": _checksum(row)}) + "\n"
+class _Keeping(Tally):
+    """Keeps every answer as soon as it is whole. ``asked`` are the prompts that the generator was given last."""
+
+    def __init__(
+        self,
+        report: Callable[[int, int, str], None],
+        keys: Sequence[str],
+        kept: CacheFile,
+        found: dict[str, Generated],
+    ):
+        super().__init__(report, len(keys))
+        self.keys, self.kept, self.found = keys, kept, found
+        self.asked: list[int] = []
+        self.texts = sum(key in found for key in keys)
+
+    def finished(self, row: int, made: Generated) -> None:
+        key = self.keys[self.asked[row]]
+        self.kept.add({key: _fields(made)}, sync=False)
+        self.found[key] = made
+        super().finished(row, made)
 
 
-def _checksum(row: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(row).encode())
+def _fields(generated: Generated) -> dict[str, Any]:
+    """The fields of an answer with their checksum."""
+    fields = dataclasses.asdict(generated)
+    return fields | {"crc32": _checksum(fields)}
 
 
-def _read(path: Path) -> list[Generated]:
-    """The texts of an earlier run. Cuts the file at the first torn or changed line; the rest is generated again."""
-    if not path.is_file():
-        return []
-    found, good = [], 0
-    for line in path.read_bytes().splitlines(keepends=True):
-        try:
-            row = json.loads(line)
-            if not line.endswith(b"\n") or row.pop("crc32") != _checksum(row):
-                break
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
-            found.append(Generated(**fields))
-        except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-            break
-        good += len(line)
-    with path.open("r+b") as stream:
-        stream.truncate(good)
-    return found
+def _checksum(fields: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(fields).encode())
+
+
+def _read(fields: dict[str, Any]) -> Generated | None:
+    """The answer of a line; None where the line was changed, so that it is sampled again."""
+    try:
+        if fields.pop("crc32") != _checksum(fields):
+            return None
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return Generated(**values)
+    except (KeyError, TypeError):
+        return None

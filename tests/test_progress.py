@@ -1,0 +1,84 @@
+"""Progress in a pipe: a line now and then whatever the work waits for, with stage, count, details and time left."""
+
+import re
+import time
+
+import pytest
+
+from harness import progress
+from harness.models.watch import Tally
+from harness.progress import Reporter
+
+
+@pytest.fixture
+def lines(capsys):
+    """What a reporter has written so far; stderr is no terminal here."""
+    written = []
+
+    def read():
+        written.extend(capsys.readouterr().err.splitlines())
+        return written
+
+    return read
+
+
+def until(lines, wanted):
+    """The first line that matches; the reporter writes them from a thread of its own."""
+    for _ in range(500):
+        if found := [line for line in lines() if re.search(wanted, line)]:
+            return found[0]
+        time.sleep(0.01)
+    raise AssertionError(f"no line {wanted} in {lines()}")
+
+
+def test_a_silent_stage_still_says_that_it_lives(lines):
+    with Reporter(line_every=0.02) as reporter:
+        reporter.progress(*progress.LOADING)
+        assert re.fullmatch(r"loading: \d+ s so far", until(lines, "loading"))
+        reporter.progress("train", 3, 10, "loss 1.2, 400 tokens a second")
+        assert until(lines, "train: 3").startswith("train: 3 of 10, loss 1.2, 400 tokens a second")
+        reporter.progress("train", 4, 10, "loss 1.1")
+        assert re.fullmatch(r"train: 4 of 10, loss 1.1, about \d+ s left", until(lines, "train: 4"))
+        reporter.progress("train", 10, 10, "loss 1.0")
+        assert until(lines, "train: 10") == "train: 10 of 10, loss 1.0"
+    written = len(lines())
+    time.sleep(0.1)
+    assert len(lines()) == written
+
+
+def test_the_time_left_of_a_resumed_stage_counts_from_where_it_began(lines, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    reporter = Reporter(line_every=None)
+    reporter.progress("train", 80, 100, "")
+    clock[0] += 60
+    reporter.progress("train", 90, 100, "")
+    assert reporter.stage.line() == "train: 90 of 100, about 60 s left"
+
+
+def test_nothing_is_written_where_no_lines_are_wanted_or_nothing_was_begun(lines):
+    for every, begun in ((None, True), (0.01, False)):
+        with Reporter(line_every=every) as reporter:
+            if begun:
+                reporter.progress("train", 1, 2, "")
+            time.sleep(0.05)
+    assert lines() == []
+
+
+def test_by_default_a_pipe_gets_more_than_one_line_a_minute():
+    assert Reporter().line_every is not None and Reporter().line_every <= 60
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(7, "7 s"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_times_in_words(seconds, words):
+    assert progress.duration(seconds) == words
+
+
+def test_texts_and_tokens_are_counted_one_by_one():
+    heard = []
+    tally = Tally(lambda *told: heard.append((*told[:2], told[2].split(",")[0])), 2)
+    tally.wrote(2)
+    tally.wrote(2)
+    tally.finished(1, None)
+    tally.finished(0, None)
+    assert heard == [(0, 2, ""), (0, 2, "2 tokens"), (0, 2, "4 tokens"), (1, 2, "4 tokens"), (2, 2, "4 tokens")]
