@@ -6,7 +6,7 @@ import time
 import pytest
 
 from harness import progress
-from harness.models.watch import Tally
+from harness.models.watch import TextCount
 from harness.progress import Reporter
 
 
@@ -76,7 +76,7 @@ def test_times_in_words(seconds, words):
 
 def test_texts_and_tokens_are_counted_one_by_one():
     heard = []
-    tally = Tally(lambda *told: heard.append((*told[:2], told[2].split(",")[0])), 2)
+    tally = TextCount(lambda *told: heard.append((*told[:2], told[2].split(",")[0])), 2)
     tally.wrote(2)
     tally.wrote(2)
     tally.finished(1, None)

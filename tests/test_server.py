@@ -11,7 +11,7 @@ from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import open_task
 from harness.models.openai_client import ClientOptions, Passing
 from harness.models.server_generator import ServerGenerator, _served
-from harness.models.watch import Tally
+from harness.models.watch import TextCount
 from harness.types import Decoding, Prompt
 
 QUICK = ClientOptions(retries=2, backoff_s=0.01, timeout_s=5.0)
@@ -35,7 +35,7 @@ def test_requests_carry_decoding_seed_and_an_opened_answer():
     with serving() as stub:
         generator = ServerGenerator("stub", stub.url, options=QUICK)
         prompts = [Prompt(user="first", plain="p"), Prompt(user="second", plain="p", prefill="So")]
-        tally = Tally(lambda *told: None, 2)
+        tally = TextCount(lambda *told: None, 2)
         made = generator.generate([generator.render(p) for p in prompts], DECODING, [7, 2**40 + 3], tally)
         one, two = sorted(stub.requests(), key=lambda body: len(body["messages"]))
     assert len(made) == 2 and made[0].finish == "stop" and made[0].tokens == 10

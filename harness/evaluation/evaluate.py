@@ -21,7 +21,7 @@ from harness.errors import RunFailed
 from harness.evaluation import round_trip
 from harness.grading.thinking import Thought, answer_of, thought
 from harness.metrics import code_of, metric_of
-from harness.models.watch import Tally, Watch
+from harness.models.watch import TextCount, Watch
 from harness.recipe import Evaluation
 from harness.records.record import fingerprint
 from harness.task import Task
@@ -230,7 +230,7 @@ def complete(
     ask = _through_lm_eval if task.asks_through_lm_eval else _directly
     window = max(1, WINDOW * generator.batch // decoding.samples)
     made: list[Completion] = []
-    tally = Tally(progress, len(problems) * decoding.samples)
+    tally = TextCount(progress, len(problems) * decoding.samples)
     for start in range(0, len(problems), window):
         latest = _each_by_its_stops(ask, task, generator, problems[start : start + window], decoding, seed, tally)
         look(latest)

@@ -20,7 +20,7 @@ class Watch:
 UNWATCHED = Watch()
 
 
-class Tally(Watch):
+class TextCount(Watch):
     """Counts texts and tokens and reports them: ``report(texts, total, details)``."""
 
     def __init__(self, report: Callable[[int, int, str], None], total: int):

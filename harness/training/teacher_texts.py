@@ -19,7 +19,7 @@ from filelock import FileLock
 from harness.cache_file import CacheFile, digest
 from harness.models.generate import Generated, Generator
 from harness.models.token_text import facts
-from harness.models.watch import Tally
+from harness.models.watch import TextCount
 from harness.recipe import Sampling
 from harness.seeds import stable_seed
 from harness.types import Decoding, Example
@@ -55,7 +55,7 @@ def teacher_texts(
     return [found[key] for key in keys]
 
 
-class _Keeping(Tally):
+class _Keeping(TextCount):
     """Keeps every answer as soon as it is whole. ``asked`` are the prompts that the generator was given last."""
 
     def __init__(
