@@ -15,7 +15,7 @@ from typing import Any
 from harness import error_location, method_probe, options, recipe, registry, user_code
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks, cards
-from harness.method import Method, Proposing, ReferencePoint
+from harness.method import Method, ReferencePoint
 from harness.models import adapters
 from harness.models import files as models
 from harness.models.files import ModelFiles
@@ -24,9 +24,9 @@ from harness.recipe import Recipe
 from harness.records.record import fingerprint
 from harness.records.store import Store
 from harness.task import Task
-from harness.training import examples, length, tracking, verdicts
+from harness.training import examples, length, tracking
 from harness.training.job import TrainingData, TrainingRun
-from harness.training_data import room
+from harness.training_data import pools
 from harness.types import Source
 
 DEFAULT_RECIPE = "micro"
@@ -127,7 +127,7 @@ def prepare(request: RunRequest) -> Plan:
         student, teacher = _locate(chosen, configurations, weights=True)
         pair = pair.of(student, teacher)
     # The data, then one training per (method, seed): its specification hashes everything found above.
-    data = _data(chosen, [method for method, *_ in configurations], pair)
+    data = pools.read(chosen, [method for method, *_ in configurations], pair)
     plan = Plan(
         request,
         chosen,
@@ -275,68 +275,6 @@ def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
     return found if teacher is not None else dataclasses.replace(found, teacher=None)
 
 
-def _data(chosen: Recipe, methods: Sequence[Method], pair: Pair) -> TrainingData:
-    """The prompts, the labelled and the validation examples, each loaded only if some method reads it."""
-    student, teacher = pair.student, pair.teacher
-    wanted = {source for method in methods for source in length.sources(method, chosen.training)}
-    sources = chosen.data
-    for method in methods:
-        _has_estimator(method, chosen)
-        # A schedule that follows the validation loss needs held-out examples.
-        if method.needs.validate_every and sources.validation is None:
-            raise BadInput(
-                f"method {method.name} follows the loss on held-out examples and recipe {chosen.name} has none; "
-                "set data.validation"
-            )
-    # Models with a distribution of their own read whole sequences; a teacher of texts reads prompts of its own.
-    reads = any(m.needs.teacher == "signal" or m.needs.joint or m.needs.proposals for m in methods)
-    readers = [student, teacher] if reads and teacher is not None else [student]
-    longest = room.of(chosen.training.max_tokens, readers)
-    data = TrainingData([], [], checker=examples.checker(sources.prompts), longest=longest.tokens)
-    data.same = examples.same_step(sources.prompts)
-    if any(_validity(method) == "success" for method in methods):
-        data.grader = verdicts.grader_of(sources)
-    for name, source, labelled, needed in (
-        ("prompts", sources.prompts, False, bool(wanted - {Source.DATA})),
-        ("labelled", sources.labelled, True, Source.DATA in wanted),
-        ("validation", sources.validation, True, any(method.needs.validate_every for method in methods)),
-    ):
-        if not needed or source is None:
-            continue
-        pool = examples.read(source, sources, labelled=labelled, limit=sources.limit)
-        found, warning = room.fitting(pool.examples, longest, student, f"data.{name}")
-        data.warnings += [warning] if warning else []
-        if name == "prompts" and Source.TEACHER in wanted and teacher is not None:
-            found, warning = room.fitting(found, room.of(longest.tokens, [teacher]), teacher, f"data.{name}")
-            data.warnings += [warning] if warning else []
-        setattr(data, name, found)
-        data.told[name] = pool.told
-        left_out = len(pool.examples) - len(found)
-        data.facts[name] = {**pool.facts, "examples": len(found), "sha256": examples.fingerprint(found)}
-        data.facts[name] |= {"left_out": left_out} if left_out else {}
-    return data
-
-
-def _validity(method: Method) -> str | None:
-    """What scores the proposals of a method; None where it asks for none."""
-    asked = method.needs.proposals
-    return (Proposing() if asked is True else asked).validity if asked else None
-
-
-def _has_estimator(method: Method, chosen: Recipe) -> None:
-    """Raises BadInput where the data brings no checker or no grader for what scores the method's proposals."""
-    wanted, prompts = _validity(method), chosen.data.prompts
-    generated = prompts.startswith(examples.MICRO)
-    if wanted == "checker" and examples.checker(prompts) is None:
-        lacks = f"a step checker and the data {prompts} has none"
-    elif wanted == "success" and not generated and chosen.data.grader is None:
-        lacks = f"a grader of answers to {prompts}: set data.grader to the task whose rows these are"
-    else:
-        return
-    without = f"--set {method.without_checker}, or " if method.without_checker else ""
-    raise BadInput(f"method {method.name} needs {lacks}; use {without}the micro world's data")
-
-
 def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> TrainingRun:
     settings = options.spelt(method.config)
     spec: dict[str, Any] = {
@@ -370,7 +308,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         "validation": examples.fingerprint(plan.data.validation) if method.needs.validate_every else None,
     }
     code = user_code.identity(signal)
-    if _validity(method) == "success" and plan.recipe.data.grader is not None:
+    if pools.validity_of(method) == "success" and plan.recipe.data.grader is not None:
         spec["grader"] = plan.recipe.data.grader
     if code != user_code.OURS and method.needs.teacher == "signal":
         spec["signal_code"] = code

@@ -1,0 +1,79 @@
+"""Reads the data of a recipe: the pools that its methods train on, without what the models have no room for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.errors import BadInput
+from harness.method import Method, Proposing
+from harness.models.pair import Pair
+from harness.recipe import Recipe
+from harness.training import examples, length, verdicts
+from harness.training.job import TrainingData
+from harness.training_data import room
+from harness.types import Source
+
+
+def read(chosen: Recipe, methods: Sequence[Method], pair: Pair) -> TrainingData:
+    """The prompts, the labelled and the validation examples, each loaded only if some method reads it.
+
+    Raises BadInput for data that cannot be read, that a method needs and the recipe lacks, or of which nothing fits.
+    """
+    student, teacher = pair.student, pair.teacher
+    wanted = {source for method in methods for source in length.sources(method, chosen.training)}
+    sources = chosen.data
+    for method in methods:
+        _has_estimator(method, chosen)
+        # A schedule that follows the validation loss needs held-out examples.
+        if method.needs.validate_every and sources.validation is None:
+            raise BadInput(
+                f"method {method.name} follows the loss on held-out examples and recipe {chosen.name} has none; "
+                "set data.validation"
+            )
+    # Models with a distribution of their own read whole sequences; a teacher of texts reads prompts of its own.
+    reads = any(m.needs.teacher == "signal" or m.needs.joint or m.needs.proposals for m in methods)
+    readers = [student, teacher] if reads and teacher is not None else [student]
+    longest = room.of(chosen.training.max_tokens, readers)
+    data = TrainingData([], [], checker=examples.checker(sources.prompts), longest=longest.tokens)
+    data.same = examples.same_step(sources.prompts)
+    if any(validity_of(method) == "success" for method in methods):
+        data.grader = verdicts.grader_of(sources)
+    for name, source, labelled, needed in (
+        ("prompts", sources.prompts, False, bool(wanted - {Source.DATA})),
+        ("labelled", sources.labelled, True, Source.DATA in wanted),
+        ("validation", sources.validation, True, any(method.needs.validate_every for method in methods)),
+    ):
+        if not needed or source is None:
+            continue
+        pool = examples.read(source, sources, labelled=labelled, limit=sources.limit)
+        found, warning = room.fitting(pool.examples, longest, student, f"data.{name}")
+        data.warnings += [warning] if warning else []
+        if name == "prompts" and Source.TEACHER in wanted and teacher is not None:
+            found, warning = room.fitting(found, room.of(longest.tokens, [teacher]), teacher, f"data.{name}")
+            data.warnings += [warning] if warning else []
+        setattr(data, name, found)
+        data.told[name] = pool.told
+        left_out = len(pool.examples) - len(found)
+        data.facts[name] = {**pool.facts, "examples": len(found), "sha256": examples.fingerprint(found)}
+        data.facts[name] |= {"left_out": left_out} if left_out else {}
+    return data
+
+
+def validity_of(method: Method) -> str | None:
+    """What scores the proposals of a method; None where it asks for none."""
+    asked = method.needs.proposals
+    return (Proposing() if asked is True else asked).validity if asked else None
+
+
+def _has_estimator(method: Method, chosen: Recipe) -> None:
+    """Raises BadInput where the data brings no checker or no grader for what scores the method's proposals."""
+    wanted, prompts = validity_of(method), chosen.data.prompts
+    generated = prompts.startswith(examples.MICRO)
+    if wanted == "checker" and examples.checker(prompts) is None:
+        lacks = f"a step checker and the data {prompts} has none"
+    elif wanted == "success" and not generated and chosen.data.grader is None:
+        lacks = f"a grader of answers to {prompts}: set data.grader to the task whose rows these are"
+    else:
+        return
+    without = f"--set {method.without_checker}, or " if method.without_checker else ""
+    raise BadInput(f"method {method.name} needs {lacks}; use {without}the micro world's data")
