@@ -1,6 +1,7 @@
 """Base student and instruct teacher: one vocabulary, two templates, two endings."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,6 +194,30 @@ def test_tokens_added_behind_the_others_are_cut(tmp_path):
     found = agreed((student, teacher))
     assert found.words == len(files.load_tokenizer(found.teacher))
     assert len(files.load_tokenizer(found.student)) == found.words + 2
+
+
+def with_words(folder: Path, words: list[str], merges=()) -> Path:
+    """The tokenizer of a folder with more ordinary tokens behind its own."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text("utf-8"))
+    for i, word in enumerate(words, len(AutoTokenizer.from_pretrained(folder))):
+        content["model"]["vocab"][word] = i
+    content["model"]["merges"] = [list(pair) for pair in merges]
+    path.write_text(json.dumps(content), "utf-8")
+    return folder
+
+
+def test_names_that_fill_a_vocabulary_are_cut_and_words_are_not(models, tmp_path):
+    """As converters to GGUF fill it. A token that some text is cut into makes another mapping of text."""
+    for name, words, merges in (("filled", ["[PAD258]", "[PAD259]"], ()), ("merged", ["ab"], [("a", "b")])):
+        shutil.copytree(models[0], tmp_path / name)
+        with_words(tmp_path / name, words, merges)
+    found = agreed((tmp_path / "filled", models[1]))
+    assert found.words == 258 == len(files.load_tokenizer(found.teacher))
+    assert agreed((models[0], tmp_path / "filled")).words == 258
+    for pair_of in ((tmp_path / "merged", models[1]), (models[0], tmp_path / "merged")):
+        with pytest.raises(BadInput, match="1 tokens differ"):
+            agreed(pair_of)
 
 
 def test_a_pair_with_a_vocabulary_cut_trains(tmp_path, run):

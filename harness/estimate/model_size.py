@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.errors import BadInput
 from harness.estimate.shapes import Shape
+from harness.models import sources
 from harness.models.files import ModelFiles
 
 
@@ -17,7 +18,12 @@ class Unknown(BadInput):
 
 
 def parameters(model: ModelFiles) -> int | None:
-    """The number of parameters; None where the files are not safetensors. Raises BadInput for a damaged file."""
+    """The number of parameters; None where the files are neither safetensors nor GGUF.
+
+    Raises BadInput for a damaged file.
+    """
+    if model.gguf is not None:
+        return sources.gguf_parameters(model.gguf)
     files = sorted(model.path.glob("*.safetensors"))
     return sum(_count(model, file) for file in files) if files else None
 

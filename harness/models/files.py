@@ -1,11 +1,14 @@
 """Finds and loads models and tokenizers, identifies them by content, and refuses unsuitable ones early.
 
-A model is named by a hub id, a folder in the transformers format, ``micro:student`` / ``micro:teacher``, or
-``openai:MODEL@URL`` where an OpenAI-compatible server runs it; such a model can be measured, not trained.
+A model is named by a hub id (``owner/name@revision``), a folder in the transformers format, a GGUF file
+(``FILE.gguf``, or ``owner/name/FILE.gguf`` of the hub), the folder or hub id of a PEFT adapter, ``micro:student`` /
+``micro:teacher``, or ``openai:MODEL@URL`` where an OpenAI-compatible server runs it; such a model can be measured, not
+trained.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import safe_read
 from harness.errors import BadInput
-from harness.models import openai_client
+from harness.models import openai_client, sources
 from harness.models.openai_client import PATIENT_S, ClientOptions
 from harness.options import build, key_values
 
@@ -48,6 +51,14 @@ class ModelFiles:
     client: ClientOptions | None = None  # how that server is reached
     trusted: bool = False  # it brings Python code of its own, and the user said that it may run
     format: ChatFormat | None = None  # in place of its own template and ending
+    gguf: Path | None = None  # the file with its weights; ``path`` then holds configuration and tokenizer alone
+    adapter: Path | None = None  # the folder of a PEFT adapter; ``path`` is that of its base model
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The folder of the tokenizer: an adapter may bring one of its own."""
+        own = self.adapter is not None and (self.adapter / "tokenizer_config.json").is_file()
+        return self.adapter if own else self.path
 
     def identity(self) -> dict[str, Any]:
         facts = {"id": self.id, "sha256": self.sha256} | ({"trust_remote_code": True} if self.trusted else {})
@@ -66,20 +77,14 @@ def locate(name: str, trust: bool = False, *, weights: bool = True) -> ModelFile
         return ModelFiles(name, model_path(name.removeprefix(MICRO)), _digest(model_path(name.removeprefix(MICRO))))
     if name.startswith(SERVED):
         return _served(name)
+    if name.lower().endswith(sources.GGUF):
+        return _gguf(name, _gguf_file(name, weights))
     path = Path(name)
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise BadInput(f"{name} is no model folder: config.json is missing")
-        if weights and not _has_weights(path):
-            raise BadInput(f"{name} holds no weights (*.safetensors): the model folder is incomplete")
-        return _in_folder(portable(name), path, trust)
+        return _in_folder(portable(name), path, trust, weights)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise BadInput(f"no model folder at {name}; give a folder, a hub id such as org/name, or micro:student")
-    folder = _snapshot(name, weights)
-    found = _in_folder(name, folder, trust)
-    if not weights and not _has_weights(folder):
-        return replace(found, sha256=f"without weights: {found.sha256}")
-    return found
+    return _in_folder(name, _snapshot(name, weights), trust, weights)
 
 
 def _snapshot(name: str, weights: bool) -> Path:
@@ -97,18 +102,70 @@ def _snapshot(name: str, weights: bool) -> Path:
         raise BadInput(f"model {name} is no local folder and the hub did not give it: {reason}") from None
 
 
-def _has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+def _gguf_file(name: str, weights: bool) -> Path:
+    """The GGUF file of that name: on this machine, or ``owner/name@revision/FILE.gguf`` of the hub.
+
+    It is one file, which cannot be judged before it is fetched: without ``weights`` it must be here.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    owner, _, rest = name.partition("/")
+    repository, _, file = rest.partition("/")
+    if Path(name).is_absolute() or name.startswith((".", "~")) or not file:
+        raise BadInput(f"no GGUF file at {name}; give a file, or owner/name/FILE.gguf of the hub")
+    from huggingface_hub import hf_hub_download
+
+    repository, _, revision = repository.partition("@")
+    try:
+        found = hf_hub_download(f"{owner}/{repository}", file, revision=revision or None, local_files_only=not weights)
+    except Exception as error:  # as in _snapshot
+        how = f"the hub did not give it: {_first_line(error)}"
+        if not weights:
+            how = f"it is judged only when it is here: hf download {owner}/{repository} {file}"
+        raise BadInput(f"{name} is no file on this machine and {how}") from None
+    return Path(found)
 
 
-def _in_folder(name: str, folder: Path, trust: bool) -> ModelFiles:
+def _gguf(name: str, file: Path) -> ModelFiles:
+    shown = portable(name) if Path(name).exists() else name
+    return ModelFiles(shown, sources.describe_gguf(file, name), sources.gguf_digest(file), gguf=file)
+
+
+def _in_folder(name: str, folder: Path, trust: bool, weights: bool) -> ModelFiles:
+    """The model in a folder: whole, an adapter, or one GGUF file. Raises BadInput for what cannot be used."""
+    if sources.is_adapter(folder):
+        return _adapter(name, folder, trust, weights)
+    if (file := sources.gguf_in(folder)) is not None:
+        return replace(_gguf(str(file), file), id=name)
+    if not (folder / "config.json").is_file():
+        several = " (of a repository of GGUF files name one: owner/name/FILE.gguf)" if "/" in name else ""
+        raise BadInput(f"{name} is no model folder: config.json is missing{several}")
+    found = sources.weights_in(folder)
+    if weights:
+        sources.check_weights(folder, name)
     own = own_code(folder)
     if own and not trust:
         raise BadInput(
             f"the model {name} brings code of its own ({own}), which is not run; use another model, or read that code "
             f"and allow it with {TRUST}"
         )
-    return ModelFiles(name, folder, _digest(folder, bool(own)), trusted=bool(own))
+    digest = _digest(folder, bool(own))
+    return ModelFiles(name, folder, digest if found else f"without weights: {digest}", trusted=bool(own))
+
+
+def _adapter(name: str, folder: Path, trust: bool, weights: bool) -> ModelFiles:
+    """A PEFT adapter over its base model, wherever that is. Raises BadInput naming the base that cannot be had."""
+    base = sources.base_of(folder, name, weights)
+    try:
+        found = locate(base, trust, weights=weights)
+    except BadInput as error:
+        raise BadInput(
+            f"the adapter {name} needs its base model {base}: {error}; base_model_name_or_path in its "
+            f"{sources.ADAPTER} may name a folder or another hub id"
+        ) from None
+    if found.url is not None or found.adapter is not None:
+        raise BadInput(f"the adapter {name} needs its base model, and {base} is a server or an adapter itself")
+    return replace(found, id=name, adapter=folder, sha256=sources.adapter_digest(folder, found.sha256))
 
 
 def own_code(folder: Path) -> str:
@@ -144,16 +201,23 @@ def _values(value: Any) -> list[Any]:
 
 def is_here(name: str) -> bool:
     """Whether :func:`locate` needs no download: the model ships, is served, is a folder, or is in the hub cache."""
+    if name.lower().endswith(sources.GGUF):
+        with contextlib.suppress(BadInput):
+            return _gguf_file(name, weights=False).is_file()
+        return False
     if name.startswith((MICRO, SERVED)) or Path(name).is_dir() or name.count("/") != 1:
         return True
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
     try:
-        snapshot_download(repository, revision=revision or None, local_files_only=True)
+        folder = Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
     except (OSError, ValueError):  # LocalEntryNotFoundError and HFValidationError are subclasses of these
         return False
-    return True
+    if sources.is_adapter(folder):
+        return is_here(sources.base_of(folder, name, weights=False))
+    # A dry run leaves configuration and tokenizer in the cache.
+    return bool(sources.weights_in(folder)) and not sources.absent_shards(folder, name)
 
 
 def _served(name: str) -> ModelFiles:
@@ -182,13 +246,8 @@ def content_hash(files: ModelFiles) -> str:
 
 def _digest(folder: Path, code: bool = False) -> str:
     """The hash of the files that decide texts; ``code`` adds the Python files of a model that runs them."""
-    digest = hashlib.sha256()
     wanted = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"} | ({".py"} if code else set())
-    for file in sorted(p for p in folder.iterdir() if p.suffix in wanted and p.name not in ASIDE):
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+    return sources.digest(sorted(p for p in folder.iterdir() if p.suffix in wanted and p.name not in ASIDE))
 
 
 def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
@@ -197,7 +256,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
 
     _check_there(files)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=files.trusted)
+        tokenizer = AutoTokenizer.from_pretrained(files.tokenizer_path, trust_remote_code=files.trusted)
     except Exception as error:  # tokenizer loading surfaces parser errors of several libraries
         raise BadInput(f"the tokenizer of {files.id} cannot be loaded: {_first_line(error)}") from None
     if tokenizer.eos_token_id is None:
@@ -218,15 +277,19 @@ def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -
     _check_there(files)
     logging.disable_progress_bar()
     kwargs: dict[str, Any] = {"attn_implementation": "sdpa"} if device.startswith("cuda") else {}
+    folder = files.path
+    if files.gguf is not None:
+        folder, kwargs["gguf_file"] = files.gguf.parent, files.gguf.name
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            files.path,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
-            trust_remote_code=files.trusted,
-            weights_only=True,  # of pytorch_model.bin: a pickle that would run code is refused
-            **kwargs,
-        )
+        with sources.quiet() if files.gguf else contextlib.nullcontext():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                trust_remote_code=files.trusted,
+                weights_only=True,  # of pytorch_model.bin: a pickle that would run code is refused
+                **kwargs,
+            )
     except Exception as error:  # safetensors, json, OS and config errors all mean that the folder holds no usable model
         raise BadInput(f"the model {files.id} cannot be loaded: {_first_line(error)}") from None
     missing = [key for key in report["missing_keys"] if "rotary" not in key]
@@ -234,6 +297,10 @@ def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -
         raise BadInput(
             f"the weights of {files.id} lack {len(missing)} tensors, first {missing[0]}: the folder is corrupt"
         )
+    if files.gguf is not None:
+        model = sources.dequantized(model)
+    if files.adapter is not None:
+        model = sources.merged(model, files.adapter, files.id)
     if files.format is not None:
         files.format.stop(model)
     return model.to(device).eval()

@@ -175,7 +175,8 @@ def _read(name: str) -> str:
 def shared_ids(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> tuple[int, str | None]:
     """How many ids, from 0, mean the same token on both sides, and how the mapping differs otherwise.
 
-    Vocabularies of one family may end differently: tokens that one side added behind those of both are cut off.
+    Vocabularies of one family may end differently: tokens that one side added behind those of both, or that only fill
+    its vocabulary up to a round size, are cut off.
     """
     ours_ids, theirs_ids = ours.get_vocab(), theirs.get_vocab()
     words = min(len(ours), len(theirs))
@@ -185,7 +186,8 @@ def shared_ids(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -
         added = {str(t) for tokenizer in (ours, theirs) for t in tokenizer.added_tokens_decoder.values()}
         behind = sum(i < first for i in ours_ids.values()) == sum(i < first for i in theirs_ids.values()) == first
         moved = any(token in ours_ids and token in theirs_ids for token in differing)
-        if moved or not behind or not set(differing) <= added:
+        written = (t for t in differing if t not in added and _is_written(t, ours if t in ours_ids else theirs))
+        if moved or not behind or any(written):
             token = differing[0]
             return words, (
                 f"{len(differing)} tokens differ ({len(ours_ids)} against {len(theirs_ids)} in all), e.g. {token!r} "
@@ -197,3 +199,9 @@ def shared_ids(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -
     if a != b:
         return words, "the vocabularies are equal but the same text is cut into different tokens"
     return words, None
+
+
+def _is_written(token: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether some text is cut into this token: padding of a vocabulary has a name, but no text."""
+    i = tokenizer.convert_tokens_to_ids(token)
+    return tokenizer(tokenizer.decode([i]), add_special_tokens=False)["input_ids"] == [i]
