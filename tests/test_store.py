@@ -5,6 +5,7 @@ import gzip
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 
 import jsonschema
@@ -12,9 +13,11 @@ import pytest
 from sample_records import make_record, make_rows
 
 from harness.errors import BadInput, RunFailed
+from harness.records import examined as examined_module
 from harness.records import store as store_module
 from harness.records.record import (
     content_hash,
+    examine,
     fingerprint,
     identity_of,
     label,
@@ -85,7 +88,7 @@ def test_the_quick_check_agrees_with_the_schema_on_types_and_required_keys(store
     checked = 0
     for mutant in mutants:
         keywords = {error.validator for error in validator.iter_errors(mutant)}
-        if keywords & {"type", "required", "minItems", "minimum", "maximum", "pattern"}:
+        if keywords & {"type", "required", "minItems", "minimum", "maximum", "pattern", "minLength", "enum"}:
             assert misfit(mutant, schema()) or off_scale(mutant), mutant
             checked += 1
         else:
@@ -304,26 +307,122 @@ def test_a_folder_and_a_dangling_link_among_the_records(store):
     assert len(warnings) == 2
 
 
-def test_two_files_claiming_one_run_are_both_named(store):
+def test_a_copy_of_a_record_is_left_out_by_name(store):
     record = make_record()
     path = store.add(record, make_rows())
-    copied = path.with_name(f"{path.stem} copy.json")
-    copied.write_bytes(path.read_bytes())
-    for read in (store.all, lambda: store.find(record["identity"])):
-        with pytest.raises(BadInput) as caught:
-            read()
-        assert path.name in str(caught.value)
-        assert copied.name in str(caught.value)
+    for name in ("0 copy.json", f"{path.stem} copy.json", "../0/copy.json"):  # before and behind the original
+        copied = (path.parent / name).resolve()
+        copied.parent.mkdir(exist_ok=True)
+        copied.write_bytes(path.read_bytes())
+        found, (warning,) = store.all()
+        assert found == [load(path)] == [store.find(record["identity"])]
+        assert str(copied) in warning and str(path) in warning and "left out" in warning
+        copied.unlink()
 
 
-def test_two_run_ids_claiming_one_identity_and_attempt_are_both_named(store):
+def test_of_two_run_ids_of_one_identity_and_attempt_the_second_is_left_out(store):
     record = make_record()
     first = store.add(record, make_rows())
-    second = store.add(record | {"run_id": "another"}, make_rows())
-    with pytest.raises(BadInput) as caught:
-        store.all()
-    assert first.name in str(caught.value)
-    assert second.name in str(caught.value)
+    second = store.add(record | {"run_id": "z-other"}, make_rows())
+    (found,), (warning,) = store.all()
+    assert found["run_id"] == record["run_id"] and first.name in warning and second.name in warning
+    later = store.add(make_record(attempt=1), make_rows())
+    assert len(store.all()[0]) == 2 and store.find(record["identity"]) == load(later)
+
+
+def test_records_without_completions_are_kept_and_named(store):
+    paths = [store.add(make_record(seed=seed), make_rows()) for seed in range(7)]
+    for path in paths[1:]:
+        (store.root / load(path)["completions"]["file"]).unlink()
+    found, (warning,) = store.all()
+    assert len(found) == 7 and "completions are missing" in warning and "and 1 more" in warning
+    assert paths[1].stem in warning and paths[0].stem not in warning
+
+
+# -- what was examined before --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def examined(store, monkeypatch):
+    """A store of two records that were examined and noted; ``again()`` reads it without opening what is known."""
+    monkeypatch.setattr(examined_module, "KEPT_FROM", 1)
+    monkeypatch.setattr(examined_module, "SETTLED_S", 0.0)
+    paths = [store.add(make_record(seed=seed), make_rows()) for seed in (0, 1)]
+    assert len(store.all()[0]) == 2
+
+    def again(expected):
+        with monkeypatch.context() as patch:
+            calls = []
+            patch.setattr(store_module, "examine", lambda path, inside: (calls.append(path), examine(path, inside))[1])
+            found, warnings = store.all()
+            assert len(calls) == expected
+        return found, warnings
+
+    return store, paths, again
+
+
+def test_a_file_that_did_not_change_is_not_examined_twice(examined):
+    store, paths, again = examined
+    assert again(0) == ([load(path) for path in paths], [])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: rewrite(path, score=0.99),
+        lambda path: path.write_text(path.read_text().replace("0.75", "0.99")),  # of the same size
+        lambda path: os.utime(path.with_name(path.name), ns=(1, path.stat().st_mtime_ns)) or rewrite(path, score=0.99),
+    ],
+)
+def test_a_record_that_changed_is_examined_again(examined, damage):
+    _, paths, again = examined
+    damage(paths[0])
+    found, (warning,) = again(1)
+    assert [record["run_id"] for record in found] == [paths[1].stem] and "edited" in warning
+
+
+def test_times_that_were_set_back_do_not_hide_a_change(examined):
+    store, paths, again = examined
+    was = paths[0].stat()
+    text = paths[0].read_text()
+    with paths[0].open("r+") as file:
+        file.write(text.replace("0.75", "0.99"))
+    os.utime(paths[0], ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert paths[0].stat().st_size == was.st_size and paths[0].stat().st_mtime_ns == was.st_mtime_ns
+    found, (warning,) = again(1)
+    assert len(found) == 1 and "edited" in warning
+
+
+def test_completions_that_changed_leave_their_record_out(examined):
+    store, paths, again = examined
+    file = store.root / load(paths[0])["completions"]["file"]
+    file.write_text(file.read_text().replace("answer 0", "answer 9"))
+    found, (warning,) = again(0)
+    assert [record["run_id"] for record in found] == [paths[1].stem] and "sha256 differs" in warning
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 1000, b"[]", b'{"form": "x"}', b'{"files": {"a": 1}}', b"\xff"])
+def test_damaged_knowledge_is_no_knowledge(examined, content):
+    store, paths, again = examined
+    (store.root / "work/examined.json").write_bytes(content)
+    assert again(2) == ([load(path) for path in paths], [])
+
+
+def test_knowledge_from_another_folder_or_other_rules_does_not_count(examined, tmp_path, monkeypatch):
+    store, paths, again = examined
+    moved = Store(tmp_path / "moved")
+    shutil.copytree(store.root, moved.root, copy_function=shutil.copy2)
+    rewrite(moved.records_dir / paths[0].relative_to(store.records_dir), score=0.99)
+    assert len(moved.all()[0]) == 1
+    monkeypatch.setattr(store_module, "form", lambda: "of another version")
+    again(2)
+
+
+def test_a_folder_that_cannot_be_written_is_read_all_the_same(store, monkeypatch):
+    monkeypatch.setattr(examined_module, "KEPT_FROM", 1)
+    store.add(make_record(), make_rows())
+    (store.root / "work").write_text("no folder")
+    assert len(store.all()[0]) == 1
 
 
 def test_changed_or_missing_completions_are_named(store):

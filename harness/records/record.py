@@ -90,6 +90,12 @@ def schema() -> dict[str, Any]:
     return json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8"))
 
 
+@cache
+def form() -> str:
+    """The hash of the rules by which :func:`examine` finds a record sound."""
+    return fingerprint({"schema": schema(), "examination": 1})
+
+
 def validate(record: Mapping[str, Any]) -> None:
     """Raises RunFailed naming the field of ``record`` that does not fit ``record.schema.json``."""
     import jsonschema
@@ -146,6 +152,7 @@ _TYPES = {  # as a JSON reader makes them: true is a bool and no number, though 
     "null": (type(None),),
 }
 
+_NARROWS = {"minimum", "maximum", "pattern", "minLength", "enum", "$ref"}  # keywords that ask more than a type
 _SCALARS = {str, int, float, bool, type(None)}
 
 
@@ -164,8 +171,12 @@ def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
         return f" is not {names if isinstance(names, str) else ' or '.join(names)}"
     if kind in (int, float) and not rule.get("minimum", value) <= value <= rule.get("maximum", value):
         return f" is {value}, outside its range"
-    if kind is str and "pattern" in rule and not re.search(rule["pattern"], value):
+    if kind is str and "pattern" in rule and not re.fullmatch(rule["pattern"], value):  # $ alone lets a line end by
         return " is not of its form"
+    if kind is str and len(value) < rule.get("minLength", 0):
+        return " is empty"
+    if "enum" in rule and value not in rule["enum"]:
+        return f" is none of {', '.join(map(str, rule['enum']))}"
     if kind is dict:
         for key in rule.get("required", ()):
             if key not in value:
@@ -176,7 +187,7 @@ def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
             if type(inner) is not dict or (
                 type(item) in _SCALARS
                 and type(item) in _TYPES.get(str(inner.get("type")), ())
-                and not inner.keys() & {"minimum", "maximum", "pattern", "$ref"}
+                and not inner.keys() & _NARROWS
             ):
                 continue  # nothing is asked of it, or nothing but the type that it has
             if fault := misfit(item, inner):

@@ -26,7 +26,18 @@ from typing import Any
 from harness import metrics, safe_read
 from harness.atomic import write
 from harness.errors import BadInput, RunFailed, unknown
-from harness.records.record import SCHEMA_VERSION, Record, content_hash, examine, label, load, method_label, validate
+from harness.records.examined import Examined
+from harness.records.record import (
+    SCHEMA_VERSION,
+    Record,
+    content_hash,
+    examine,
+    form,
+    label,
+    load,
+    method_label,
+    validate,
+)
 
 PACKED = ".gz"  # ends the name of a file of completions that was packed
 
@@ -40,34 +51,71 @@ class Store:
         self.completions_dir = self.root / "completions"
 
     def all(self) -> tuple[list[Record], list[str]]:
-        """Every sound record, and a warning for each file left out (malformed, edited, unknown schema).
+        """Every sound record, and a warning for each file left out (malformed, edited, unknown schema, a second copy).
 
-        Raises BadInput naming both files when two records claim one run id, or one identity and attempt.
+        One warning more names the records whose completions are missing; they are not left out.
         """
-        records, warnings, owners = [], [], {}
+        found: list[tuple[Path, Record]] = []
+        warnings: list[str] = []
+        bare: list[Path] = []
+        known = Examined(self.root, form())
         with _garbage_kept():
             for path in self._files("*"):
-                record, fault = examine(path, self.root)
+                record, fault = self._read(path, known, bare)
                 if record is None:
                     warnings.append(f"{path}: left out: {fault}")
-                    continue
-                if fault := self._edited(record):
-                    warnings.append(f"{path}: left out: {fault}")
-                    continue
-                _claim(owners, record, path)
-                records.append(record)
-        return records, warnings
+                else:
+                    found.append((path, record))
+            known.keep()
+        records, copies = self._without_copies(found)
+        return records, warnings + copies + _without_completions(bare)
+
+    def _read(self, path: Path, known: Examined, bare: list[Path]) -> tuple[Record | None, str]:
+        """The record in ``path`` unless it, or its completions, cannot be trusted. ``bare`` gets it where it has none."""
+        if known.knows(str(path)):
+            record, fault = json.loads(path.read_bytes()), ""
+        else:
+            record, fault = examine(path, self.root)
+        if record is None:
+            return None, fault
+        known.found_sound(str(path))
+        completions, checksum = self._completions_path(record), record["completions"]["sha256"]
+        if known.knows(completions, checksum):
+            return record, ""
+        if fault := self._edited(record):
+            return None, fault
+        if os.path.lexists(completions):
+            known.found_sound(completions, checksum)
+        else:
+            bare.append(path)
+        return record, ""
+
+    def _without_copies(self, found: list[tuple[Path, Record]]) -> tuple[list[Record], list[str]]:
+        """``found`` with one record for each run id, and each identity and attempt; a warning for every other.
+
+        The one that lies where its own words place it is taken before copies of it, and the first by name before others.
+        """
+        names = {record["run_id"] for _, record in found}
+        if len(names) == len({_attempt(record) for _, record in found}) == len(found):
+            return [record for _, record in found], []
+        owners: dict[Any, Path] = {}
+        taken: set[Path] = set()
+        warnings = []
+        for path, record in sorted(found, key=lambda one: one[0] != self.path_of(one[1])):  # stable: by name within
+            claims = (record["run_id"], _attempt(record))
+            if owner := next((owners[claim] for claim in claims if claim in owners), None):
+                run = f"{record['run_id']}, attempt {record['attempt']}"
+                warnings.append(f"{path}: left out: {owner} is the same run ({run}); remove one of them")
+                continue
+            owners |= dict.fromkeys(claims, path)
+            taken.add(path)
+        return [record for path, record in found if path in taken], warnings
 
     def find(self, identity: str) -> Record | None:
         """The latest attempt at ``identity``. Raises BadInput when a file of that identity is not sound."""
-        owners: dict[Any, Path] = {}
-        found = []
-        for path in self._files(f"*{identity[:8]}*"):
-            record = load(path, self.root)
-            _claim(owners, record, path)
-            if record["identity"] == identity:
-                found.append(record)
-        return max(found, key=lambda record: record["attempt"], default=None)
+        found = [(path, load(path, self.root)) for path in self._files(f"*{identity[:8]}*")]
+        mine = [(path, record) for path, record in found if record["identity"] == identity]
+        return max(self._without_copies(mine)[0], key=lambda record: record["attempt"], default=None)
 
     def holds(self, run_id: str) -> bool:
         """Whether a record of this run id stands, sound or not."""
@@ -134,9 +182,12 @@ class Store:
 
     def completions_file(self, record: Mapping[str, Any]) -> Path:
         """Where the completions of ``record`` lie: the file that it names, or that file packed by :func:`pack`."""
-        plain = self.root / record["completions"]["file"]
-        packed = plain.with_name(plain.name + PACKED) if plain.name else plain
-        return packed if os.path.lexists(packed) and not os.path.lexists(plain) else plain
+        return Path(self._completions_path(record))
+
+    def _completions_path(self, record: Mapping[str, Any]) -> str:
+        plain = os.path.join(self.root, record["completions"]["file"])
+        packed = plain + PACKED
+        return packed if not os.path.lexists(plain) and os.path.lexists(packed) else plain
 
     def _unpacked(self, path: Path) -> bytes:
         content = safe_read.content(path, safe_read.LARGE, self.root)
@@ -245,14 +296,17 @@ def _checked_row(number: int, row: dict[str, Any], scale: metrics.Scale) -> dict
     return row
 
 
-def _claim(owners: dict[Any, Path], record: Record, path: Path) -> None:
-    for claim in (record["run_id"], (record["identity"], record["attempt"])):
-        if claim in owners:
-            raise BadInput(
-                f"{owners[claim]} and {path} claim the same run "
-                f"({record['run_id']}, attempt {record['attempt']}); remove one of them"
-            )
-        owners[claim] = path
+def _attempt(record: Record) -> tuple[str, int]:
+    return record["identity"], record["attempt"]
+
+
+def _without_completions(paths: list[Path]) -> list[str]:
+    """A warning that names the first of the records whose completions are missing."""
+    if not paths:
+        return []
+    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+    what = "the completions are missing; the score stands in tables, and nothing is paired with it"
+    return [f"{', '.join(path.stem for path in paths[:5])}{more}: {what}"]
 
 
 def _plain(record: Mapping[str, Any]) -> Record:

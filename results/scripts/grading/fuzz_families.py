@@ -20,6 +20,7 @@ FAMILIES = {
     "notations": "results.scripts.grading.fuzz_notations",
     "files": "results.scripts.grading.fuzz_files",
     "judges": "results.scripts.grading.fuzz_judges",
+    "records": "results.scripts.grading.fuzz_records",
 }
 FAULTS_SHOWN = 200  # of each page
 

@@ -60,6 +60,8 @@ def _fault(code: int | None, said: str) -> str:
         return f"did not end within {LIMIT_S:g} s"
     if "Traceback (most recent call last)" in said:
         return f"a traceback: {said.strip().splitlines()[-1][:160]}"
+    if "internal error" in said:
+        return next(line for line in said.splitlines() if "internal error" in line)[:240]
     if code not in (0, 1, 2):
         return f"ended by {'signal ' + str(-code) if code < 0 else 'exit code ' + str(code)}"
     return "" if code == 0 or said.strip() else f"exit {code} without a word"

@@ -1,0 +1,76 @@
+"""Which files of a results folder were examined before and found sound, so that large folders are read quickly.
+
+    <root>/work/examined.json    {"form": …, "files": {"records/…/RUN.json": "INODE.SIZE.MODIFIED.CHANGED CHECKSUM", …}}
+
+A file is taken as examined only while its inode, size and times are those of its examination. The time of change is set
+by the kernel alone, so that a folder from elsewhere brings no knowledge with it. Without this file, reading takes longer
+and finds the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import time
+from pathlib import Path
+
+from harness import safe_read
+from harness.atomic import write
+from harness.errors import BadInput
+
+KEPT_FROM = 1000  # files; fewer are examined each time
+LIMIT = 100 * safe_read.MB
+SETTLED_S = 2.0  # since the last change: a file system's clock may not tell two changes within one tick apart
+
+
+class Examined:
+    """What is known of the files below ``root``. ``form`` names the rules of the examination: others know nothing."""
+
+    def __init__(self, root: Path, form: str):
+        self._root, self._form = str(root), form
+        self._file = root / "work" / "examined.json"
+        self._before = self._read()
+        self._now: dict[str, str] = {}
+        self._met: dict[str, str] = {}  # signatures from before a file was read
+
+    def knows(self, path: str, checksum: str = "") -> bool:
+        """Whether ``path`` is as it was when :meth:`found_sound` was called for it with ``checksum``. Call it first."""
+        self._met[path] = signature = _signature(path)
+        name = path[len(self._root) :]
+        if not signature or self._before.get(name) != f"{signature} {checksum}":
+            return False
+        self._now[name] = self._before[name]
+        return True
+
+    def found_sound(self, path: str, checksum: str = "") -> None:
+        """Notes the file that :meth:`knows` was asked about before it was read."""
+        if signature := self._met.get(path):
+            self._now[path[len(self._root) :]] = f"{signature} {checksum}"
+
+    def keep(self) -> None:
+        """Writes down what is known, where it is worth it and the folder can be written."""
+        if len(self._now) < KEPT_FROM or self._now == self._before:
+            return
+        with contextlib.suppress(OSError):
+            write(self._file, json.dumps({"form": self._form, "files": self._now}).encode("ascii"))
+
+    def _read(self) -> dict[str, str]:
+        try:
+            kept = safe_read.value(safe_read.content(self._file, LIMIT, self._root))
+        except BadInput:
+            return {}
+        files = kept.get("files") if isinstance(kept, dict) and kept.get("form") == self._form else None
+        return files if isinstance(files, dict) else {}
+
+
+def _signature(path: str) -> str:
+    """What a change of a regular file changes; "" for anything else, and for one that was changed just now."""
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError):
+        return ""
+    if not stat.S_ISREG(found.st_mode) or abs(time.time() - found.st_ctime) < SETTLED_S:
+        return ""
+    return f"{found.st_ino}.{found.st_size}.{found.st_mtime_ns}.{found.st_ctime_ns}"
