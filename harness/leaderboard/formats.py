@@ -232,10 +232,11 @@ def names() -> list[str]:
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
     """Rows as CSV with a header; lists are joined, objects are JSON."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns or names(), lineterminator="\n")
-    writer.writeheader()
+    fields = columns or names()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_csv_cell, fields))
     for row in rows:
-        writer.writerow({key: _csv_cell(value) for key, value in row.items()})
+        writer.writerow(_csv_cell(row.get(key, "")) for key in fields)
     return text.getvalue().rstrip("\n")
 
 

@@ -56,16 +56,16 @@ def markdown(sheets: Sequence[Table]) -> str:
     blocks = []
     for sheet in sheets:
         right = "---" if sheet.words else "---:"
-        lines = [[_markdown(name) for name in sheet.header], ["---", *[right] * (len(sheet.header) - 1)]]
-        lines += _lines(sheet, emphasise, _markdown)
+        lines = [[markdown_text(name) for name in sheet.header], ["---", *[right] * (len(sheet.header) - 1)]]
+        lines += _lines(sheet, emphasise, markdown_text)
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        notes = "  \n".join(map(_markdown, sheet.notes))
-        parts = [f"### {_markdown(sheet.title)}", sheet.subtitle, table, notes]
+        notes = "  \n".join(map(markdown_text, sheet.notes))
+        parts = [f"### {markdown_text(sheet.title)}", markdown_text(sheet.subtitle), table, notes]
         blocks.append("\n\n".join(filter(None, parts)))
     return "\n\n".join(blocks)
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Escapes the text of a cell, so that it forms no emphasis, tag, entity, link or bare address."""
     text = re.sub(r"([\\|*_`])", r"\\\1", safe_read.printable(text))
     text = re.sub(r"(<(?=[A-Za-z/!?])|&(?=#?\w+;))", r"\\\1", text)
@@ -87,7 +87,7 @@ def latex(sheets: Sequence[Table]) -> str:
         notes = r" \\ ".join(_latex(note) for note in filter(None, [sheet.subtitle, *sheet.notes]))
         columns = "l" + ("l" if sheet.words else "r") * (len(sheet.header) - 1)
         blocks.append(
-            f"% {sheet.title}\n\\begin{{table}}\n\\centering\n\\caption{{{_latex(sheet.title)}}}\n"
+            f"% {safe_read.printable(sheet.title)}\n\\begin{{table}}\n\\centering\n\\caption{{{_latex(sheet.title)}}}\n"
             f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{header} \\\\\n\\midrule\n{body}\n\\bottomrule\n"
             f"\\end{{tabular}}\n\n\\footnotesize {notes}\n\\end{{table}}"
         )
@@ -104,20 +104,24 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in safe_read.printable(text.replace("\n", " ")))
 
 
+def _html(text: str) -> str:
+    return entities.escape(safe_read.printable(text))
+
+
 def html(sheets: Sequence[Table]) -> str:
     def emphasise(text: str, rank: int | None) -> str:
         return {1: f"<strong>{text}</strong>", 2: f"<u>{text}</u>"}.get(rank, text)
 
     blocks = []
     for sheet in sheets:
-        header = "".join(f'<th scope="col">{entities.escape(name)}</th>' for name in sheet.header)
+        header = "".join(f'<th scope="col">{_html(name)}</th>' for name in sheet.header)
         body = "\n".join(
             f'<tr><th scope="row">{cells[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>"
-            for cells in _lines(sheet, emphasise, entities.escape)
+            for cells in _lines(sheet, emphasise, _html)
         )
-        notes = "".join(f"<p>{entities.escape(note)}</p>\n" for note in filter(None, [sheet.subtitle, *sheet.notes]))
+        notes = "".join(f"<p>{_html(note)}</p>\n" for note in filter(None, [sheet.subtitle, *sheet.notes]))
         blocks.append(
-            f"<section>\n<table>\n<caption>{entities.escape(sheet.title)}</caption>\n<thead><tr>{header}</tr></thead>\n"
+            f"<section>\n<table>\n<caption>{_html(sheet.title)}</caption>\n<thead><tr>{header}</tr></thead>\n"
             f"<tbody>\n{body}\n</tbody>\n</table>\n{notes}</section>"
         )
     return "\n".join(blocks)

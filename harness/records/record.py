@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from harness.errors import BadInput, RunFailed
 
 SCHEMA_VERSION = 1
 Record = dict[str, Any]
+ROUNDING = 1e-9  # of an interval's ends
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, check_circular=False)
 _LABEL_LENGTH = 60  # of one part of a file name; file systems stop at 255 bytes
@@ -126,7 +128,7 @@ def examine(path: Path, inside: Path | None = None) -> tuple[Record | None, str]
         return None, "is not a record (it has no schema_version)"
     if record["schema_version"] != SCHEMA_VERSION:
         return None, f"has schema version {record['schema_version']!r}, this harness reads {SCHEMA_VERSION}"
-    if fault := misfit(record, schema()) or off_scale(record):
+    if fault := misfit(record, schema()) or off_scale(record) or _contradiction(record):
         return None, f"is not a record (it{fault})"
     try:
         intact = content_hash(record) == record["content_sha256"]
@@ -140,6 +142,20 @@ def off_scale(record: Record) -> str | None:
     scale = metrics.scale_of(record)
     values = [("score", record["score"]), *(("interval", end) for end in record["interval"])]
     return next((f".{name} is {value}, outside its range" for name, value in values if not scale.holds(value)), None)
+
+
+def _contradiction(record: Record) -> str:
+    """What no measurement can come to, in a record of the right form, or ""."""
+    (low, high), counts = record["interval"], record["counts"]
+    if not low - ROUNDING <= record["score"] <= high + ROUNDING:
+        return f".score is {record['score']}, outside its interval"
+    if too_many := [key for key in ("errors", "truncated") if counts[key] > counts["total"]]:
+        return f".counts.{too_many[0]} is more than the total"
+    try:
+        datetime.fromisoformat(record["created"])
+    except ValueError:
+        return ".created is no date"
+    return ""
 
 
 _TYPES = {  # as a JSON reader makes them: true is a bool and no number, though Python's bool is an int

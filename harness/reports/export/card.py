@@ -16,6 +16,7 @@ from harness import atomic, metrics, registry, safe_read
 from harness.errors import BadInput
 from harness.leaderboard.footnotes import MICRO
 from harness.leaderboard.rows import latest
+from harness.leaderboard.text_tables import markdown_text
 from harness.records.record import Record, examine, label, method_label, note_of
 from harness.records.store import Store
 
@@ -119,15 +120,13 @@ def _text(records: Sequence[Record], provenance_text: Mapping[str, Any] | None) 
     first = records[0]
     method, spec, cost = first["method"], first["spec"], first["cost"]
     title = method_label(method)
-    notes = [f"**{title}: {note_of(method)}.**"] if method["note"] else []
+    notes = [f"**{markdown_text(f'{title}: {note_of(method)}')}.**"] if method["note"] else []
     notes += [f"{MICRO[0].upper()}{MICRO[1:]}."] if any(r["world"] != "real" for r in records) else []
     equation = (provenance_text or {}).get("equation") or _equation(method["name"])
-    teacher = f" by `{first['teacher']}`" if first["teacher"] else ""
+    how = f"distilled by {_code(first['teacher'])} with" if first["teacher"] else "trained with"
     parts = [
-        f"# {title} student, seed {first['seed']}",
-        f"`{first['student']}` distilled{teacher} with `{title}`: `{first['training_id']}`."
-        if teacher
-        else f"`{first['student']}` trained with `{title}`: `{first['training_id']}`.",
+        f"# {markdown_text(title)} student, seed {first['seed']}",
+        f"{_code(first['student'])} {how} {_code(title)}: {_code(first['training_id'])}.",
         *notes,
         "## Scores",
         _scores(records),
@@ -137,8 +136,8 @@ def _text(records: Sequence[Record], provenance_text: Mapping[str, Any] | None) 
         'model = AutoModelForCausalLM.from_pretrained("THIS FOLDER")\n'
         'tokenizer = AutoTokenizer.from_pretrained("THIS FOLDER")\n```',
         "## Method",
-        f"```text\n{equation.replace('```', '` ` `')}\n```" if equation else "",
-        f"Paper: {method['paper']}" if method["paper"] else "",
+        f"```text\n{safe_read.printable(equation, lines=True).replace('```', '` ` `')}\n```" if equation else "",
+        f"Paper: {_paper(method['paper'])}" if method["paper"] else "",
         _lines(method["settings"], "Settings: none."),
         "## Data and training",
         _data(spec, provenance_text),
@@ -163,9 +162,9 @@ def _scores(records: Sequence[Record]) -> str:
         cells = (
             record["task"], _metric(record["metric"], scale), scale.text(record["score"]),
             f"{scale.text(low)}–{scale.text(high)}",
-            f"{counts['correct']:.10g}/{counts['total']}" if scale.counts else "", f"`{record['run_id']}`",
+            f"{counts['correct']:.10g}/{counts['total']}" if scale.counts else "",
         )  # fmt: skip
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        lines.append(f"| {' | '.join(map(markdown_text, cells))} | {_code(record['run_id'])} |")
     return "\n".join(lines)
 
 
@@ -179,7 +178,7 @@ def _data(spec: Mapping[str, Any], provenance_text: Mapping[str, Any] | None) ->
     kinds = {"prompts": "prompts that the teacher or the student answers", "labelled": "labelled examples"}
     known = provenance_text or {}
     lines = [
-        f"- {words}: {known[key] + ', ' if key in known else ''}sha256 `{spec[key]}`"
+        f"- {words}: {markdown_text(known[key]) + ', ' if key in known else ''}sha256 {_code(str(spec[key]))}"
         for key, words in kinds.items()
         if spec.get(key)
     ]
@@ -191,4 +190,14 @@ def _under(prefix: str, values: Mapping[str, Any] | None) -> list[tuple[str, Any
 
 
 def _lines(values: Mapping[str, Any], otherwise: str) -> str:
-    return "\n".join(f"- `{key}`: {value}" for key, value in values.items()) or otherwise
+    return "\n".join(f"- {_code(key)}: {markdown_text(str(value))}" for key, value in values.items()) or otherwise
+
+
+def _code(text: str) -> str:
+    """A code span that ``text`` cannot end, in a table neither."""
+    return f"`{safe_read.printable(text).replace('`', chr(39)).replace('|', '/')}`"
+
+
+def _paper(text: str) -> str:
+    """The address of a paper as it is, anything else as words."""
+    return text if re.fullmatch(r"https?://[\w./#?=&%+-]+", text) else markdown_text(text)

