@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -18,6 +19,9 @@ from harness import __version__, error_location
 from harness.commands import NAMES
 from harness.errors import BadInput, RunFailed
 from harness.safe_read import for_stdout, printable
+
+LONGEST = 4000  # characters of an argument; paths end there, too
+SHOWN = 240  # of a word in a message
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     """Runs one command and prints its output. Raises whatever stops it."""
     with error_location.faults_as(RunFailed):
+        _check(sys.argv[1:] if arguments is None else arguments)
         known = parser()
         if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions; this prints them and exits
             import argcomplete
@@ -53,6 +58,19 @@ def _run(arguments: Sequence[str] | None) -> int:
         if printed:
             print(for_stdout(printed))
         return chosen.exit_code
+
+
+def _check(arguments: Sequence[str]) -> None:
+    """Raises BadInput for an argument that no name, path or value can be, whatever the command makes of it."""
+    for number, word in enumerate(arguments, 1):
+        if not word:
+            raise BadInput(
+                f"argument {number} is empty (a variable that is not set?); leave it out, or say what is meant"
+            )
+        if printable(word) != word:
+            raise BadInput(f"argument {number} holds a character that cannot be printed: {_cut(printable(word))}")
+        if len(word) > LONGEST:
+            raise BadInput(f"argument {number} has {len(word):,} characters, more than {LONGEST:,}: {_cut(word)}")
 
 
 def _said(error: BaseException) -> int:
@@ -70,6 +88,12 @@ def _said(error: BaseException) -> int:
         line = f"failed: {_one_line(error)}"
     elif isinstance(error, KeyboardInterrupt):
         line = "interrupted; finished work is kept, run the same command again to continue"
+    elif isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        print(
+            f"harness: a file cannot have this name, it is too long: {_cut(printable(str(error.filename)))}",
+            file=sys.stderr,
+        )
+        return 2
     elif isinstance(error, OSError):
         line = f"failed: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
     elif isinstance(error, Exception):
@@ -98,4 +122,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _one_line(error: BaseException) -> str:
-    return printable(" ".join(str(error).split()))
+    return printable(" ".join(map(_cut, str(error).split())))
+
+
+def _cut(word: str) -> str:
+    """A word without its middle where it is too long to be read."""
+    return word if len(word) <= SHOWN else f"{word[: SHOWN // 2]}…{word[-SHOWN // 2 :]}"

@@ -362,7 +362,7 @@ def examined(store, monkeypatch):
 
 
 def test_a_file_that_did_not_change_is_not_examined_twice(examined):
-    store, paths, again = examined
+    _, paths, again = examined
     assert again(0) == ([load(path) for path in paths], [])
 
 
@@ -382,7 +382,7 @@ def test_a_record_that_changed_is_examined_again(examined, damage):
 
 
 def test_times_that_were_set_back_do_not_hide_a_change(examined):
-    store, paths, again = examined
+    _, paths, again = examined
     was = paths[0].stat()
     text = paths[0].read_text()
     with paths[0].open("r+") as file:

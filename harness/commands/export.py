@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from harness import safe_read
 from harness.commands import arguments
 from harness.errors import BadInput
-from harness.safe_read import printable
 
 FORMATS = ("parquet", "datasets")
 
@@ -54,8 +53,7 @@ def call(chosen: argparse.Namespace) -> str:
             raise BadInput("--weights is for one student: give its RUN_ID")
         from harness.reports.export import tables
 
-        form = chosen.format or "parquet"
-        out = tables.export(
-            chosen.results, chosen.out, form, lambda line: print(f"warning: {printable(line)}", file=sys.stderr)
-        )
+        left_out: list[str] = []
+        out = tables.export(chosen.results, chosen.out, chosen.format or "parquet", left_out.append)
+        safe_read.warn(left_out)
     return arguments.dump({"out": str(out)}) if chosen.json else str(out)

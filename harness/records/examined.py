@@ -2,9 +2,9 @@
 
     <root>/work/examined.json    {"form": …, "files": {"records/…/RUN.json": "INODE.SIZE.MODIFIED.CHANGED CHECKSUM", …}}
 
-A file is taken as examined only while its inode, size and times are those of its examination. The time of change is set
-by the kernel alone, so that a folder from elsewhere brings no knowledge with it. Without this file, reading takes longer
-and finds the same.
+A file counts as examined only while its inode, size and times are those of its examination. The kernel alone sets the
+time of change, so that a folder from elsewhere brings no knowledge with it. Without this file, reading takes longer and
+finds the same.
 """
 
 from __future__ import annotations

@@ -71,7 +71,10 @@ class Store:
         return records, warnings + copies + _without_completions(bare)
 
     def _read(self, path: Path, known: Examined, bare: list[Path]) -> tuple[Record | None, str]:
-        """The record in ``path`` unless it, or its completions, cannot be trusted. ``bare`` gets it where it has none."""
+        """The record in ``path``, or None and why it or its completions cannot be trusted.
+
+        ``bare`` gets the paths of records without completions.
+        """
         if known.knows(str(path)):
             record, fault = json.loads(path.read_bytes()), ""
         else:
@@ -91,9 +94,9 @@ class Store:
         return record, ""
 
     def _without_copies(self, found: list[tuple[Path, Record]]) -> tuple[list[Record], list[str]]:
-        """``found`` with one record for each run id, and each identity and attempt; a warning for every other.
+        """One record for each run id, and for each identity and attempt; a warning for every other.
 
-        The one that lies where its own words place it is taken before copies of it, and the first by name before others.
+        The one that lies where its own words place it comes before copies of it; otherwise the first by name is taken.
         """
         names = {record["run_id"] for _, record in found}
         if len(names) == len({_attempt(record) for _, record in found}) == len(found):
@@ -291,6 +294,11 @@ def _checked_row(number: int, row: dict[str, Any], scale: metrics.Scale) -> dict
     for key, kind in _ROW.items():
         if not isinstance(row.get(key), kind):
             raise BadInput(f"{number}: {key!r} is missing or of a wrong type")
+    for key in ("sample", "tokens"):
+        if type(row.get(key, 0)) is not int or not 0 <= row.get(key, 0) < 2**53:
+            raise BadInput(f"{number}: {key!r} is no count")
+    if not isinstance(row.get("extracted"), str | None):
+        raise BadInput(f"{number}: 'extracted' is of a wrong type")
     if not scale.holds(row["score"]) and not (row["error"] and row["score"] == 0):
         raise BadInput(f"{number}: 'score' is no number from {scale.low:g} to {scale.high:g}")
     return row

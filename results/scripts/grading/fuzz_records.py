@@ -1,7 +1,8 @@
 """Sealed records with odd values: each is left out by name, or every command prints something right and harmless.
 
-A stranger can put any value into a record, or into a line of its completions, and seal it again. Promises: a command ends
-in time by exit code 0 or 2, not by an internal error; JSON holds finite numbers; no text acts, neither in a terminal nor in Markdown, HTML, LaTeX, CSV or a script.
+A stranger can put any value into a record, or into a line of its completions, and seal it again. Promises: a command
+ends in time by exit code 0 or 2, and not by an internal error; JSON holds finite numbers; no text acts, neither in a
+terminal nor in Markdown, HTML, LaTeX, CSV or a script.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ HOSTILE = (
 )  # fmt: skip
 ODD = (
     None, True, False, -1, 0, 1, 0.5, -0.0, 5.0, 1e308, -1e308, 5e-324, 10**299, -(10**299), 2**31, 2**63, "", " ", ".",
-    "..", "../../x", "/dev/zero", "nan", "x" * 100_000, "\ud800", "é" * 300, [], {}, [[]], [1, "a", None], {"": {"": ""}},
+    "..", "../../x", "/dev/zero", "nan", "x" * 100_000, "\ud800", "é" * 300, [], {}, [[]], [1, "a", None],
+    {"": {"": ""}},
     {"a": {"b": [None, {"c": 1e308}]}}, {"\x1b[31m": "\x07", "=act()": "|"}, list(range(2000)),
     "9999-99-99T99:99:99+00:00", "0000-00-00T00:00:00+00:00", "9999-12-31T23:59:59+00:00", "0" * 64,
 )  # fmt: skip
