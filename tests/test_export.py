@@ -85,7 +85,7 @@ def test_a_trained_student_has_a_card_and_loads_anywhere(world, tmp_path, capsys
         (mine,) = (one for one in found if one.dataset_type == "parity")
         assert mine.metric_value == record["score"] and mine.metric_args["interval_95"] == record["interval"]
         assert mine.metric_args["total"] == record["counts"]["total"] == 4
-        assert "reconstruction from the public abstract" in text and "w_t = g(kappa" in text
+        assert "reconstruction from the public abstract" in text and "g(kappa" in text
         assert "prompts.jsonl (12 examples)" in text and str(tmp_path) not in text
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     answer = model.generate(**tokenizer("ab 1:", return_tensors="pt"), max_new_tokens=2)
