@@ -11,9 +11,9 @@ from typing import Any
 
 from harness import registry, user_code
 from harness.method import Method, ReferencePoint
-from harness.models import adapters
+from harness.models import adapters, loading
 from harness.plan import Plan, TrainingRun
-from harness.recipe import Adapter
+from harness.recipe import Adapter, TeacherLoading
 from harness.training import length
 from harness.types import Source
 
@@ -42,6 +42,7 @@ def card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any]) -> dict[st
         "template": plan.template,
         **dict(plan.pair.card),
         **_trained(recipe.student),
+        **_teacher(training.spec, recipe.teacher),
         "on_policy_share": round(_mean(row["on_policy"] for row in curve), 4),
         "buffer_age": round(_mean(row["buffer_age"] for row in curve if row["on_policy"]), 4),
     } | method.card()
@@ -55,6 +56,12 @@ def _trained(chosen: Adapter) -> dict[str, str]:
     dropped = f", dropout {chosen.dropout:g}" if chosen.dropout else ""
     said = f"{chosen.adapter}, rank {chosen.rank}, alpha {chosen.alpha:g}, on {where}{dropped}"
     return {"trained_weights": said}
+
+
+def _teacher(spec: Mapping[str, Any], chosen: TeacherLoading) -> dict[str, str]:
+    """How the teacher was loaded, where the recipe says it."""
+    said = loading.told(chosen)
+    return {"teacher_loaded": said} if said and spec.get("teacher") else {}
 
 
 def _signal(method: Method, name: str, signal: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def check(field: dataclasses.Field, hint: Any, value: Any, where: str, paper: st
     """``value`` converted to the field's type. Raises BadInput where the type or range does not fit."""
     value = convert(value, hint, where)
     meta = field.metadata
-    if meta.get("choices") and value not in meta["choices"]:
+    if meta.get("choices") and value is not None and value not in meta["choices"]:
         raise BadInput(f"{where}={value!r} is not one of {', '.join(map(str, meta['choices']))}")
     low, high = meta.get("low"), meta.get("high")
     if value is None or not isinstance(value, int | float):

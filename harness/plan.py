@@ -16,7 +16,7 @@ from harness import error_location, method_probe, options, recipe, registry, use
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks, cards
 from harness.method import Method, ReferencePoint
-from harness.models import adapters
+from harness.models import adapters, devices, loading, quantization
 from harness.models import files as models
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair, agree
@@ -102,7 +102,7 @@ def prepare(request: RunRequest) -> Plan:
         method_probe.check(method, chosen.training)
     # Everything outside: device, trackers, results folder and benchmark files. They are cheap to check, and a run that
     # cannot record its result should not start.
-    device = _device(request.device)
+    device = devices.best() if request.device is None else devices.check(request.device, "--device")
     tracking.check(request.track)
     store = Store(request.results)
     store.check_writable()
@@ -122,6 +122,10 @@ def prepare(request: RunRequest) -> Plan:
             _within_vocabulary(method, chosen, words)
         if adapters.wanted(chosen.student) and any(not isinstance(m, ReferencePoint) for m, *_ in configurations):
             adapters.check(student, chosen.student)
+        if any(not isinstance(m, ReferencePoint) for m, *_ in configurations):
+            quantization.refuse(student)
+    if teacher is not None:
+        loading.check(teacher, chosen, device)
     pair = _pair(chosen, [method for method, *_ in configurations], student, teacher)
     if request.weights:
         student, teacher = _locate(chosen, configurations, weights=True)
@@ -285,6 +289,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     if isinstance(method, ReferencePoint):
         if method.evaluates == "teacher":
             spec["student"] = plan.teacher.identity()
+            spec |= loading.in_spec(plan.recipe.teacher)
         return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
     # Leave out settings that do not affect this training, so that changing them does not train it again.
     chosen = plan.recipe_of(method)
@@ -314,6 +319,8 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         spec["signal_code"] = code
     if adapters.wanted(chosen.student):
         spec["adapter"] = dataclasses.asdict(chosen.student)  # absent where all weights are trained
+    if _wants_teacher(method):
+        spec |= loading.in_spec(chosen.teacher)
     if rule := models.text_rule(plan.pair.student):
         spec["text"] = rule  # absent for most tokenizers, which keeps their hashes
     return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
@@ -329,18 +336,3 @@ def _distinct(names: Sequence[str], kind: str) -> list[str]:
     if not names:
         raise BadInput(f"no {kind} given; add --{kind} NAME (harness list {kind}s shows them)")
     return list(dict.fromkeys(names))
-
-
-def _device(name: str | None) -> str:
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind = name.partition(":")[0]
-    if kind not in {"cpu", "cuda", "mps"}:
-        raise BadInput(f"--device {name!r} is not cpu, cuda, cuda:N or mps")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise BadInput(f"--device {name}: no CUDA device is visible here; use --device cpu")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise BadInput("--device mps: no Apple GPU is visible here; use --device cpu")
-    return name

@@ -72,6 +72,21 @@ class Adapter:
 
 
 @dataclass(frozen=True)
+class TeacherLoading:
+    """How the teacher is loaded; what is not set is as the student's training has it."""
+
+    dtype: str | None = option(
+        None, "of its weights; default: training.precision", choices=("float32", "bfloat16", "float16")
+    )
+    device: str | None = option(None, "cpu, cuda:1, …: default: the device of the run")
+    quantization: str | None = option(
+        None,
+        "weights quantised while they are loaded; a checkpoint that comes quantised (GPTQ, AWQ, …) needs no setting",
+        choices=("bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-int4"),
+    )
+
+
+@dataclass(frozen=True)
 class Training:
     steps: int = option(300, "optimizer steps; replaces training.epochs", low=0)
     epochs: float | None = option(None, "passes over the examples, in place of training.steps", low=0)
@@ -124,6 +139,7 @@ class Evaluation:
 SECTIONS: dict[str, type] = {
     "models": Models,
     "student": Adapter,
+    "teacher": TeacherLoading,
     "data": DataSources,
     "training": Training,
     "rollout": Sampling,
@@ -141,6 +157,7 @@ class Recipe:
     summary: str = ""
     models: Models = field(default_factory=Models)
     student: Adapter = field(default_factory=Adapter)
+    teacher: TeacherLoading = field(default_factory=TeacherLoading)
     data: DataSources = field(default_factory=DataSources)
     training: Training = field(default_factory=Training)
     rollout: Sampling = field(default_factory=Sampling)

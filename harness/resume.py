@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.plan import Plan, TrainingRun
 
 SHOWN = 4  # differences in one message
-SETTABLE = ("training", "rollout", "teacher_text", "method", "student")  # sections of --set
+SETTABLE = ("training", "rollout", "teacher_text", "method", "student", "teacher")  # sections of --set
 
 
 def check(plan: Plan, wanted: str) -> None:
@@ -106,8 +106,8 @@ def _option(key: str, there: Any, spec: Mapping[str, Any]) -> str:
         return f"--seed {there}"
     if key in ("student", "teacher") and there is not None:
         return f"--{key} {there['id']}"
-    if key.startswith("adapter."):
-        key = key.replace("adapter.", "student.", 1)
+    for part, section in (("adapter.", "student."), ("teacher_loading.", "teacher.")):
+        key = section + key.removeprefix(part) if key.startswith(part) else key
     section, dot, _ = key.partition(".")
     if dot and section in SETTABLE and key != "method.origin" and isinstance(there, int | float | str):
         return f"--set {key}={json.dumps(there) if not isinstance(there, str) else there}"

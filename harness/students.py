@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.launch import processes
 from harness.method import ReferencePoint
 from harness.models.files import ModelFiles
+from harness.recipe import TeacherLoading
 from harness.records import interrupted, students
 from harness.reports.export import card
 from harness.training.job import TrainingJob, TrainingResult
@@ -42,12 +43,13 @@ class EvaluationModel:
     files: ModelFiles
     facts: dict[str, Any]
     trained: bool
+    loaded: TeacherLoading = field(default_factory=TeacherLoading)
 
     def generator(self, device: str, batch: int, cache: Path, again: bool) -> CachedGenerator:
         """Loads the model. Its completions are kept in ``cache``; ``again`` generates anew with a served model."""
         from harness.models.engines import open_generator
 
-        return open_generator(self.files, device, batch, cache, again=again)
+        return open_generator(self.files, device, batch, cache, again=again, loaded=self.loaded)
 
 
 def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool = False) -> EvaluationModel:
@@ -57,9 +59,11 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
     """
     method = training.method
     if isinstance(method, ReferencePoint):
-        files = plan.teacher if method.evaluates == "teacher" else plan.student
-        assert files is not None, "the plan locates the teacher for a reference point that evaluates it"
-        return EvaluationModel(files, UNTRAINED, trained=False)
+        if method.evaluates != "teacher":
+            return EvaluationModel(plan.student, UNTRAINED, trained=False)
+        assert plan.teacher is not None, "the plan locates the teacher for a reference point that evaluates it"
+        # As it teaches: quantised, if it does so quantised.
+        return EvaluationModel(plan.teacher, UNTRAINED, trained=False, loaded=plan.recipe.teacher)
     folder = plan.work / "trained" / training.training_id
     if fresh and students.is_there(folder) and training.training_id not in _fresh:
         students.remove(folder)

@@ -44,6 +44,7 @@ def warnings(plan: Plan, *, sandbox: str | None = None) -> list[str]:
         "rollout": bool(texts & {Source.STUDENT, Source.MIXED}),
         "teacher_text": Source.TEACHER in texts,
         "data": bool(trained),
+        "teacher": plan.teacher is not None,
         "student": bool(trained) and adapters.wanted(plan.recipe.student),
     }
     for setting in request.settings:

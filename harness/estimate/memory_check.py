@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import BadInput
+from harness.estimate import model_size
 from harness.estimate.model_size import Unknown, shape_of
 from harness.estimate.resources import DEVICES, Device, Estimate, Work, estimate, excess
 from harness.estimate.workload import asks_teacher, mixture, work
@@ -88,7 +89,15 @@ def work_of(plan: Plan, method: Method) -> Work:
         processes=int(os.environ.get("WORLD_SIZE", 1)),
         sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true",
         trained=adapters.check(plan.student, recipe.student) if adapters.wanted(recipe.student) else None,
+        teacher_weight=None if plan.teacher is None else model_size.bytes_per_weight(plan.teacher),
+        teacher_apart=_apart(recipe.teacher.device, plan.device),
     )
+
+
+def _apart(teacher: str | None, run: str) -> bool:
+    """Whether the teacher has a device of its own; ``cuda`` is the first of several."""
+    named = [name if ":" in name or name == "cpu" else f"{name}:0" for name in (teacher or run, run)]
+    return named[0] != named[1]
 
 
 def _longest(plan: Plan, texts: set[Source]) -> tuple[int, int]:

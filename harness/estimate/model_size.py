@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import BadInput
 from harness.estimate.shapes import Shape
-from harness.models import sources
+from harness.models import quantization, sources
 from harness.models.files import ModelFiles
 
 
@@ -20,10 +20,13 @@ class Unknown(BadInput):
 def parameters(model: ModelFiles) -> int | None:
     """The number of parameters; None where the files are neither safetensors nor GGUF.
 
+    Files with quantised weights hold several weights in one number, so these are counted by the configuration.
     Raises BadInput for a damaged file.
     """
     if model.gguf is not None:
         return sources.gguf_parameters(model.gguf)
+    if quantization.of_checkpoint(model):
+        return shape_of(model).parameters
     files = sorted(model.path.glob("*.safetensors"))
     return sum(_count(model, file) for file in files) if files else None
 
@@ -38,7 +41,17 @@ def shape_of(model: ModelFiles) -> Shape:
         shape = Shape.of(config)
     except KeyError as missing:
         raise Unknown(f"the configuration of {model.id} has no {missing}; its memory cannot be estimated") from None
-    return replace(shape, counted=parameters(model))
+    return shape if quantization.of_checkpoint(model) else replace(shape, counted=parameters(model))
+
+
+def bytes_per_weight(model: ModelFiles) -> float | None:
+    """Of the layers of a checkpoint that comes quantised, from the size of its files; None for any other."""
+    if model.url is not None or not quantization.of_checkpoint(model):
+        return None
+    shape = shape_of(model)
+    ends = shape.vocab * shape.hidden * (1 if shape.tied else 2)  # not quantised: 2 bytes each, as such files have them
+    size = sum(file.stat().st_size for pattern in ("*.safetensors", "*.bin") for file in model.path.glob(pattern))
+    return max(size - 2 * ends, 0) / max(shape.parameters - ends, 1)
 
 
 def _count(model: ModelFiles, file: Path) -> int:

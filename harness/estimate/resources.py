@@ -18,12 +18,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from harness.estimate.shapes import PUBLISHED, Shape
+from harness.models import quantization
 
 STATE_BYTES = 8  # per trained parameter: the two moments of AdamW in fp32
 ADAPTER_SHARE = 0.01  # of a model's parameters, where an adapter is only proposed; assumed
 CHUNK_ELEMENTS = 2**25  # logits of one chunk of harness.models.head
 CHUNK_TENSORS = 4.5  # the student's and the teacher's logits, and about ten tensors of a slice, 1/4 of them; assumed
-WIDTH = {"float32": 4, "bfloat16": 2}
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 __all__ = [
     "DEVICES",
@@ -74,6 +75,8 @@ class Work:
     teacher_texts: prompts that the teacher answers once, before training. signal: the teacher reads every batch.
     sharded: weights, gradients and moments are sharded over the processes (FSDP), not replicated (DDP).
     trained: parameters with a gradient, None for all of them. checkpointed: layers keep their inputs alone.
+    teacher_type: of the teacher's arithmetic, None for ``precision``. teacher_weight: bytes of each of its weights
+    inside the layers, where they are quantised. teacher_apart: it is on a device of its own.
     """
 
     student: Shape
@@ -93,6 +96,23 @@ class Work:
     sharded: bool = False
     trained: int | None = None
     checkpointed: bool = False
+    teacher_type: str | None = None
+    teacher_weight: float | None = None
+    teacher_apart: bool = False
+
+    @property
+    def teacher_width(self) -> int:
+        """Bytes of a number in the teacher's arithmetic."""
+        return WIDTH[self.teacher_type or self.precision]
+
+    @property
+    def teacher_bytes(self) -> int:
+        """Bytes of the teacher's weights on the student's device."""
+        if self.teacher is None or self.teacher_apart:
+            return 0
+        ends = self.teacher.vocab * self.teacher.hidden * (1 if self.teacher.tied else 2)  # never quantised
+        layers = self.teacher.parameters - ends
+        return round(self.teacher_width * ends + (self.teacher_weight or self.teacher_width) * layers)
 
     @property
     def states(self) -> int:
@@ -154,7 +174,7 @@ def memory_of(work: Work) -> dict[str, int]:
     cut = work.processes if work.sharded else 1
     return {
         "student weights, gradients, optimizer": work.states // cut,
-        "teacher weights": 0 if work.teacher is None else work.teacher.parameters * WIDTH[work.precision],
+        "teacher weights": work.teacher_bytes,
         "forward and backward": _student_pass(work) + _teacher_pass(work),
         "generation": max(_student_cache(work), _teacher_cache(work)),
     }
@@ -172,10 +192,10 @@ def _student_pass(work: Work) -> int:
 
 
 def _teacher_pass(work: Work) -> int:
-    if work.teacher is None or not work.signal:
+    if work.teacher is None or not work.signal or work.teacher_apart:
         return 0
     widest = work.teacher.hidden + work.teacher.intermediate
-    return work.micro_rows * work.length * widest * WIDTH[work.precision]
+    return work.micro_rows * work.length * widest * work.teacher_width
 
 
 def _student_cache(work: Work) -> int:
@@ -187,10 +207,10 @@ def _student_cache(work: Work) -> int:
 
 
 def _teacher_cache(work: Work) -> int:
-    if work.teacher is None or not work.teacher_texts:
+    if work.teacher is None or not work.teacher_texts or work.teacher_apart:
         return 0
     rows = min(work.generation_batch, work.teacher_texts)
-    return cache_of(work.teacher, rows, work.length, WIDTH[work.precision])
+    return cache_of(work.teacher, rows, work.length, work.teacher_width)
 
 
 def cache_of(shape: Shape, rows: int, length: int, width: int) -> int:
@@ -228,7 +248,7 @@ def stages_of(work: Work, device: Device) -> Iterator[StageEstimate]:
     prompt, new, batch = work.prompt_tokens, work.response_tokens, work.generation_batch
     if work.teacher is not None and (rows := work.teacher_texts):
         operations = decode_flops(work.teacher, rows, prompt, new)
-        seconds = decode_seconds(work.teacher, rows, prompt, new, batch, WIDTH[work.precision], device)
+        seconds = decode_seconds(work.teacher, rows, prompt, new, batch, work.teacher_width, device)
         yield StageEstimate("teacher texts", rows * new, operations, seconds, standing + _teacher_cache(work))
     if rows := round(work.rows * work.on_policy):
         operations = work.steps * decode_flops(work.student, rows, prompt, new)
@@ -304,10 +324,12 @@ def excess(work: Work, memory: float) -> tuple[int, str] | None:
 
 def _helps(work: Work) -> str:
     """The settings that would take memory away at the peak, and how much; the most helpful first."""
-    share = round(ADAPTER_SHARE * work.student.parameters)
+    share, fewest = round(ADAPTER_SHARE * work.student.parameters), quantization.bytes_of("bnb-4bit")
     instead = {
         "training.gradient_checkpointing=true": replace(work, checkpointed=True),
         "student.adapter=lora": replace(work, trained=work.trained or share),
+        "teacher.dtype=bfloat16": replace(work, teacher_type="bfloat16"),
+        "teacher.quantization=bnb-4bit": replace(work, teacher_weight=work.teacher_weight or fewest),
     }
     peak = Estimate(memory_of(work), {}, ()).peak
     saved = {setting: peak - Estimate(memory_of(other), {}, ()).peak for setting, other in instead.items()}

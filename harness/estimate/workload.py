@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.estimate.resources import Work
 from harness.estimate.shapes import Shape
 from harness.method import Method, Step, texts_of
+from harness.models import quantization
 from harness.recipe import Recipe
 from harness.types import Source
 
@@ -21,9 +22,13 @@ def work(
     processes: int = 1,
     sharded: bool = False,
     trained: int | None = None,
+    teacher_weight: float | None = None,
+    teacher_apart: bool = False,
 ) -> Work:
     """``teacher``: None for a method without one. ``prompts``: those that a teacher would answer. ``lengths``: of a
     prompt and a response, in tokens. ``trained``: the parameters of the student's adapter, if it has one.
+    ``teacher_weight``: bytes of a weight of a checkpoint that comes quantised. ``teacher_apart``: the teacher has a
+    device of its own.
     """
     plan = recipe.training
     sources, own = mixture(method, plan.steps)
@@ -45,6 +50,9 @@ def work(
         sharded=sharded,
         trained=trained,
         checkpointed=plan.gradient_checkpointing,
+        teacher_type=recipe.teacher.dtype,
+        teacher_weight=quantization.bytes_of(kind) if (kind := recipe.teacher.quantization) else teacher_weight,
+        teacher_apart=teacher_apart,
     )
 
 

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.models.files import SERVED, ModelFiles, content_hash, load_model, load_tokenizer, template_hash
+from harness.models import loading
+from harness.models.files import SERVED, ModelFiles, content_hash, load_tokenizer, template_hash
 from harness.models.generate import Generator
 from harness.models.generation_cache import CachedGenerator
 from harness.models.server_generator import ServerGenerator
+from harness.recipe import TeacherLoading
 
 DTYPE = "float32"
+AS_IT_COMES = TeacherLoading()
 
 
-def open_generator(files: ModelFiles, device: str, batch: int, keep: Path, *, again: bool = False) -> CachedGenerator:
+def open_generator(
+    files: ModelFiles,
+    device: str,
+    batch: int,
+    keep: Path,
+    *,
+    again: bool = False,
+    loaded: TeacherLoading = AS_IT_COMES,
+) -> CachedGenerator:
     """The generator of a model with its cache in ``keep``; ``batch`` completions are generated together.
 
     A model in this process generates each text once. A server's model may change behind its name, so ``again`` asks
@@ -24,6 +35,11 @@ def open_generator(files: ModelFiles, device: str, batch: int, keep: Path, *, ag
     identity = {
         "weights": content_hash(files),
         "template": template_hash(files),
-        "arithmetic": [DTYPE, device.partition(":")[0]],
+        "arithmetic": [
+            loading.dtype_of(loaded, DTYPE),
+            (loaded.device or device).partition(":")[0],
+            *([loaded.quantization] if loaded.quantization else []),
+        ],
     }
-    return CachedGenerator(Generator(load_model(files, DTYPE, device), load_tokenizer(files), batch), keep, identity)
+    model = loading.load(files, loaded, DTYPE, device)
+    return CachedGenerator(Generator(model, load_tokenizer(files), batch), keep, identity)

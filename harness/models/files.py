@@ -268,8 +268,13 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
-    """Loads a causal language model in evaluation mode. Raises BadInput for missing or corrupt weights."""
+def load_model(
+    files: ModelFiles, dtype: str = "float32", device: str = "cpu", quantized: Any = None
+) -> PreTrainedModel:
+    """Loads a causal language model in evaluation mode. Raises BadInput for missing or corrupt weights.
+
+    ``quantized``: transformers' configuration of weights that are quantised while they are loaded.
+    """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -280,6 +285,10 @@ def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -
     folder = files.path
     if files.gguf is not None:
         folder, kwargs["gguf_file"] = files.gguf.parent, files.gguf.name
+    # Quantised weights are made on their device and cannot move.
+    placed = quantized is not None or _is_quantized(files)
+    if placed:
+        kwargs |= {"device_map": {"": device}} | ({"quantization_config": quantized} if quantized is not None else {})
     try:
         with sources.quiet() if files.gguf else contextlib.nullcontext():
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -303,7 +312,15 @@ def load_model(files: ModelFiles, dtype: str = "float32", device: str = "cpu") -
         model = sources.merged(model, files.adapter, files.id)
     if files.format is not None:
         files.format.stop(model)
-    return model.to(device).eval()
+    return (model if placed else model.to(device)).eval()
+
+
+def _is_quantized(files: ModelFiles) -> bool:
+    """Whether the checkpoint says that its weights are quantised."""
+    try:
+        return "quantization_config" in json.loads((files.path / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def _check_there(files: ModelFiles) -> None:

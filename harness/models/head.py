@@ -13,7 +13,7 @@ are small because the element-wise work of an objective is bound by memory and r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,11 @@ class Head:
             scale=float(scale),
             softcap=getattr(config, "final_logit_softcapping", None),
         )
+
+    def to(self, device: torch.device) -> Head:
+        """A copy of the head on another device."""
+        bias = None if self.bias is None else nn.Parameter(self.bias.detach().to(device), requires_grad=False)
+        return replace(self, weight=nn.Parameter(self.weight.detach().to(device), requires_grad=False), bias=bias)
 
     def finish(self, raw: Tensor) -> Tensor:
         """[N, vocab] logits with scale and soft cap applied; the cap is computed in fp32 or wider."""

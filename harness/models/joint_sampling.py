@@ -54,7 +54,7 @@ class JointGenerator:
         lanes = [_Lane(g.model, [prompts[i] for i in unfinished], pad, vocab) for g in (self.student, self.teacher)]
         dice = {i: torch.Generator().manual_seed(seeds[i]) for i in unfinished}
         while unfinished:
-            q, p = (lane.logits() for lane in lanes)
+            q, p = (lane.logits().to(self.student.model.device) for lane in lanes)
             chances = torch.stack([torch.rand(2, generator=dice[i]) for i in unfinished]).to(q.device)
             token, log_prob = _sample(how, decoding, q, p, chances)
             going = []
@@ -106,6 +106,7 @@ class _Lane:
 
     def keep(self, going: list[int], token: Tensor) -> None:
         """Drops the rows that ended and appends the new token of each other row."""
+        token = token.to(self.model.device)
         rows = torch.tensor(going, dtype=torch.long, device=token.device)
         if len(going) < len(token):
             self.cache.batch_select_indices(rows)

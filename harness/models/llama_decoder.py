@@ -72,6 +72,8 @@ class LlamaDecoder:
             plain = type(module).__module__.startswith(("transformers.", "torch.nn."))
             if not plain or (isinstance(module, nn.Linear) and type(module) is not nn.Linear):
                 return False
+            if isinstance(module, nn.Linear) and type(module.weight) is not nn.Parameter:
+                return False  # a tensor with arithmetic of its own
         return True
 
     def add(self, prompts: Sequence[Sequence[int]]) -> Tensor:

@@ -25,6 +25,7 @@ from harness.errors import BadInput
 from harness.evaluation import benchmarks, evaluate, measurement
 from harness.method import Method, ReferencePoint
 from harness.models import files as models
+from harness.models import loading
 from harness.plan import Plan, RunRequest
 from harness.recipe import Recipe
 from harness.records.record import Record, method_label
@@ -254,7 +255,14 @@ def _training_settings(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
     for section in ("training", "rollout", "teacher_text"):
         recorded, own = spec.get(section) or {}, dataclasses.asdict(getattr(chosen, section))
         found += [_setting(f"{section}.{k}", v) for k, v in recorded.items() if k not in own or own[k] != v]
-    return found + _student_settings(spec, chosen)
+    return [*found, *_student_settings(spec, chosen), *_teacher_settings(spec, chosen)]
+
+
+def _teacher_settings(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
+    """``teacher.*`` where the teacher was loaded in another way than the recipe has it."""
+    own, recorded = (part.get("teacher_loading", {}) for part in (loading.in_spec(chosen.teacher), spec))
+    keys = sorted(key for key in own.keys() | recorded.keys() if own.get(key) != recorded.get(key))
+    return [_setting(f"teacher.{key}", recorded.get(key)) for key in keys]
 
 
 def _student_settings(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:

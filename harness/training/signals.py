@@ -44,10 +44,15 @@ class NoTeacher:
 
 
 class LiveTeacher:
-    """The teacher model itself: hidden states once per batch, its head applied to one chunk at a time."""
+    """The teacher model itself: hidden states once per batch, its head applied to one chunk at a time.
 
-    def __init__(self, model: PreTrainedModel, vocab: int):
+    On another device than the student's, hidden states [N, d] cross over to a copy of the head, not logits [N, V].
+    """
+
+    def __init__(self, model: PreTrainedModel, vocab: int, device: torch.device | None = None):
         self.model, self.head = model, Head.of(model, vocab)
+        if device is not None and device != model.device:
+            self.head = self.head.to(device)
 
     def read(self, batch: Batch) -> HiddenStateLogits:
         return HiddenStateLogits(self.hidden(batch), self.head)
@@ -59,15 +64,20 @@ class LiveTeacher:
     def hidden(self, batch: Batch, rows: list[int] | None = None) -> Tensor:
         """[N, d] the hidden states that predict the response tokens, of all sequences or of ``rows``."""
         if rows is None:
-            states = trunk(self.model)(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-            return states.last_hidden_state[batch.row, batch.column]
+            return self._states(batch.ids, batch.mask)[batch.row, batch.column]
         chosen = torch.tensor(rows, device=batch.ids.device)
-        states = trunk(self.model)(input_ids=batch.ids[chosen], attention_mask=batch.mask[chosen], use_cache=False)
+        states = self._states(batch.ids[chosen], batch.mask[chosen])
         # Map rows of the batch to rows of this pass; -1 marks sequences that were left out.
         at = torch.full((len(batch.ids),), -1, device=chosen.device)
         at[chosen] = torch.arange(len(rows), device=chosen.device)
         mine = at[batch.row] >= 0
-        return states.last_hidden_state[at[batch.row[mine]], batch.column[mine]]
+        return states[at[batch.row[mine]], batch.column[mine]]
+
+    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """[B, L, d] on the device of ``ids``."""
+        here = self.model.device
+        read = trunk(self.model)(input_ids=ids.to(here), attention_mask=mask.to(here), use_cache=False)
+        return read.last_hidden_state.to(ids.device)
 
     def fields(self, batch: Batch, k: int | None, rows: list[int] | None = None) -> dict[str, Tensor]:
         """What a cache keeps of the batch's N response tokens: hidden states [N, d], or the ``k`` likeliest tokens."""

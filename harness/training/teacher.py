@@ -11,9 +11,10 @@ from accelerate import Accelerator
 
 from harness import error_location, registry
 from harness.cache_file import CacheFile
-from harness.errors import RunFailed
+from harness.errors import BadInput, RunFailed
 from harness.method import Proposing, texts_of
-from harness.models.files import load_model, load_tokenizer, template_hash
+from harness.models import loading
+from harness.models.files import load_tokenizer, template_hash
 from harness.models.generate import Generator
 from harness.models.joint_sampling import JointGenerator
 from harness.training.batching import TrainingSequence, collate
@@ -50,7 +51,9 @@ def set_up(
     needs, plan = job.method.needs, job.recipe.training
     if job.teacher is None or (needs.teacher == "none" and not needs.proposals):
         return None, {}
-    model = load_model(job.teacher, plan.precision, str(accelerator.device))
+    own = job.recipe.teacher
+    _own_device(own.device, accelerator)
+    model = loading.load(job.teacher, own, plan.precision, str(accelerator.device))
     teacher = Generator(model, load_tokenizer(job.teacher), job.recipe.evaluation.batch, job.words)
     if job.words is not None:  # one vocabulary: a text ends at the endings of both models, whoever writes it
         teacher.end_ids = rollouts.student.end_ids = teacher.end_ids | rollouts.student.end_ids
@@ -68,7 +71,7 @@ def set_up(
             rollouts.teacher_texts = _texts(job, teacher, rollouts.student, numbers, charged, progress)
     if needs.teacher != "signal":
         return None, {}
-    live = LiveTeacher(model, vocab)
+    live = LiveTeacher(model, vocab, accelerator.device)
 
     def caches(kind: str, k: int | None) -> dict[Source, SignalCache]:
         """Caches of the signal of fixed text, filled. Methods and seeds that train on the same text share them."""
@@ -115,11 +118,21 @@ def _proposals(job: TrainingJob, student: Generator, teacher: Generator) -> Prop
     # What depends on the teacher alone is kept by content, for later steps and for other seeds.
     if how.validity in ("agreement", "truth") or (how.validity == "success" and how.continued_by == "teacher"):
         assert job.teacher is not None, "proposals have a teacher"
-        facts = {"teacher": job.teacher.sha256, "how": str(how), "unit": needs.segment, "span": needs.span}
+        known = job.teacher.sha256 + loading.suffix(job.recipe.teacher)
+        facts = {"teacher": known, "how": str(how), "unit": needs.segment, "span": needs.span}
         facts |= {"longest": job.recipe.rollout.max_new_tokens, "data": job.recipe.data.prompts}
         estimator = Remembered(estimator, CacheFile(job.cache / "validity", facts))
     checker = data.checker if needs.segment == "line" else None
     return Proposals(student, teacher, estimator, how, segments, checker)
+
+
+def _own_device(name: str | None, accelerator: Accelerator) -> None:
+    """Raises BadInput where the teachers of several processes would share one device that was named."""
+    if accelerator.num_processes > 1 and name is not None and ":" in name:
+        raise BadInput(
+            f"teacher.device={name} puts the teachers of {accelerator.num_processes} processes onto one device; leave "
+            "it out, and each is on the device of its process"
+        )
 
 
 def _texts(
@@ -135,7 +148,7 @@ def _texts(
     prompts = [job.data.prompts[i] for i in numbers]
     answers = teacher_texts(
         teacher,
-        job.teacher.sha256,
+        job.teacher.sha256 + loading.suffix(job.recipe.teacher),
         prompts,
         job.recipe.teacher_text,
         job.cache / "teacher_texts",
@@ -162,7 +175,8 @@ def _facts(job: TrainingJob, vocab: int, kind: str) -> dict[str, str]:
         "tokenizer": template_hash(job.student),
         "vocabulary": str(vocab),
         "signal": kind,
-        "precision": job.recipe.training.precision,
+        "precision": loading.dtype_of(job.recipe.teacher, job.recipe.training.precision),
+        **({"quantization": job.recipe.teacher.quantization} if job.recipe.teacher.quantization else {}),
     }
 
 
