@@ -25,8 +25,8 @@ def check(files: ModelFiles, chosen: Recipe, device: str) -> None:
     if own.quantization is not None and (files.gguf is not None or files.adapter is not None):
         what = "a GGUF file, which is dequantised" if files.gguf else "an adapter, which is merged"
         raise BadInput(
-            f"teacher.quantization={own.quantization}: {files.id} is {what} when it is loaded; leave the setting out, or "
-            "save the whole model first"
+            f"teacher.quantization={own.quantization}: {files.id} is {what} when it is loaded; leave the setting "
+            "out, or save the whole model first"
         )
     if files.url is None:
         quantization.check(files, own.quantization, own.device or device)
