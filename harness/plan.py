@@ -131,7 +131,7 @@ def prepare(request: RunRequest) -> Plan:
         student, teacher = _locate(chosen, configurations, weights=True)
         pair = pair.of(student, teacher)
     # The data, then one training per (method, seed): its specification hashes everything found above.
-    data = pools.read(chosen, [method for method, *_ in configurations], pair)
+    data = pools.read(chosen, [method for method, *_ in configurations], pair, tasks)
     plan = Plan(
         request,
         chosen,

@@ -52,6 +52,11 @@ class DataSources:
     empty: str = option(
         "refuse", "rows without a prompt or an answer: refuse, or skip and count", choices=("refuse", "skip")
     )
+    contaminated: str = option(
+        "refuse",
+        "examples that hold a whole problem of a task that is measured: refuse, drop them, or keep them and record it",
+        choices=("refuse", "drop", "keep"),
+    )
     limit: int | None = option(None, "only the first n rows of prompts, of labelled and of validation data", low=1)
     grader: str | None = option(
         None, "a task whose format the rows of prompts have: its grader judges answers to them in training"

@@ -97,7 +97,7 @@ def assemble(
         },
         "first_prompt": outcome.first_prompt,
         "request": request(plan, training, task),
-        **({"data": _data(plan, training)} if training.spec.get("loop") else {}),
+        **({"data": _data(plan, training, task)} if training.spec.get("loop") else {}),
         "convention": convention.card(plan, training, facts),
         "provenance": provenance.collect(plan.device),
         "warnings": list(outcome.warnings),
@@ -126,9 +126,11 @@ def request(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:
     }
 
 
-def _data(plan: Plan, training: TrainingRun) -> dict[str, Any]:
-    """What the training read, as its specification hashes it: source, columns, counts."""
-    return {name: facts for name, facts in plan.data.facts.items() if training.spec.get(name)}
+def _data(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:
+    """What the training read, as its specification hashes it, and what that shares with the problems of the task."""
+    found = {name: facts for name, facts in plan.data.facts.items() if training.spec.get(name)}
+    shared = plan.data.overlaps.get(task.title)
+    return found | ({"contamination": shared} if shared is not None else {})
 
 
 def _portable(word: str) -> str:

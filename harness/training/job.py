@@ -33,6 +33,7 @@ class TrainingData:
     longest: int | None = None  # tokens of a sequence, where a context bounds them; training.max_tokens bounds them too
     told: dict[str, str] = field(default_factory=dict)  # what was read for each list, in words
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # and as records keep it
+    overlaps: dict[str, dict[str, int]] = field(default_factory=dict)  # with the problems of each task
     warnings: list[str] = field(default_factory=list)
     grader: Grader | None = None  # scores whole answers to the prompts, where the data has one
     same: Same | None = None  # whether two steps say the same, where the data has a rule

@@ -8,14 +8,17 @@ from harness.errors import BadInput
 from harness.method import Method, Proposing
 from harness.models.pair import Pair
 from harness.recipe import Recipe
+from harness.task import Task
 from harness.training import examples, length, verdicts
 from harness.training.job import TrainingData
-from harness.training_data import room
-from harness.types import Source
+from harness.training_data import contamination, room
+from harness.types import Example, Source
 
 
-def read(chosen: Recipe, methods: Sequence[Method], pair: Pair) -> TrainingData:
+def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[Task]) -> TrainingData:
     """The prompts, the labelled and the validation examples, each loaded only if some method reads it.
+
+    Examples that hold a problem of ``tasks`` are refused, dropped or kept, as ``data.contaminated`` says.
 
     Raises BadInput for data that cannot be read, that a method needs and the recipe lacks, or of which nothing fits.
     """
@@ -38,6 +41,8 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair) -> TrainingData:
     data.same = examples.same_step(sources.prompts)
     if any(validity_of(method) == "success" for method in methods):
         data.grader = verdicts.grader_of(sources)
+    read_of: dict[str, examples.ExamplePool] = {}
+    found_of: dict[str, list[Example]] = {}
     for name, source, labelled, needed in (
         ("prompts", sources.prompts, False, bool(wanted - {Source.DATA})),
         ("labelled", sources.labelled, True, Source.DATA in wanted),
@@ -51,12 +56,46 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair) -> TrainingData:
         if name == "prompts" and Source.TEACHER in wanted and teacher is not None:
             found, warning = room.fitting(found, room.of(longest.tokens, [teacher]), teacher, f"data.{name}")
             data.warnings += [warning] if warning else []
+        read_of[name], found_of[name] = pool, found
+    _check(found_of, tasks, sources.contaminated, data)
+    for name, found in found_of.items():
         setattr(data, name, found)
-        data.told[name] = pool.told
-        left_out = len(pool.examples) - len(found)
-        data.facts[name] = {**pool.facts, "examples": len(found), "sha256": examples.fingerprint(found)}
+        data.told[name] = read_of[name].told
+        left_out = len(read_of[name].examples) - len(found)
+        data.facts[name] = {**read_of[name].facts, "examples": len(found), "sha256": examples.fingerprint(found)}
         data.facts[name] |= {"left_out": left_out} if left_out else {}
     return data
+
+
+def _check(found_of: dict[str, list[Example]], tasks: Sequence[Task], contaminated: str, data: TrainingData) -> None:
+    """Judges what the pools share with the tasks; takes out of ``found_of`` what is to be dropped."""
+    for task in tasks if found_of else ():
+        shared = contamination.overlap(found_of, task)
+        if shared is None:
+            continue
+        data.overlaps[task.title] = shared.facts()
+        whole = {problem for problem, *_ in shared.whole}
+        if whole:
+            problem, name, row = shared.whole[0]
+            held = f"data.{name}: row {row} holds problem {problem} of {task.title}"
+            held += f" ({len(whole)} of its {shared.problems} problems stand in the training data)"
+            if contaminated == "refuse":
+                raise BadInput(f"{held}; take such rows out, or set data.contaminated to drop (or keep, and record it)")
+            if contaminated == "drop":
+                gone = {(name, row) for _, name, row in shared.whole}
+                for name, examples_of in found_of.items():
+                    found_of[name] = [e for e in examples_of if (name, e.id) not in gone]
+                    if not found_of[name]:
+                        raise BadInput(f"data.{name}: every row holds a problem of {task.title}; give other data")
+                data.warnings.append(f"{len(gone)} training examples hold a problem of {task.title} and are left out")
+            else:
+                data.warnings.append(f"{held}; they are trained on, as data.contaminated=keep asks")
+        others = {problem for problem, *_ in shared.shared} - whole
+        if others and task.data.world == "real":
+            data.warnings.append(
+                f"{len(others)} of {shared.problems} problems of {task.title} share {contamination.RUN} words in a row "
+                f"with the training data"
+            )
 
 
 def validity_of(method: Method) -> str | None:
