@@ -194,6 +194,12 @@ class WinRateMetric(Metric):
     right_from = 0.5  # a right response need only tie with a right reference
 
 
+class RougeL(Metric):
+    """The overlap with a reference response in the order of its words: ROUGE-L's F-measure, shown from 0 to 100."""
+
+    name, scale = "rougeL", Scale(0.0, 1.0, times=100.0)
+
+
 class LmEvalMetric(Metric):
     """The first metric of an lm-eval task that lies in [0, 1], averaged over the documents."""
 
@@ -211,7 +217,7 @@ class RecordedMetric(Metric):
         return dict(self.problems) if self.problems is not None else super().by_problem(rows)
 
 
-SHIPPED: dict[str, type[Metric]] = {cls.name: cls for cls in (Accuracy, PassAt1, WinRateMetric, LmEvalMetric)}
+SHIPPED: dict[str, type[Metric]] = {cls.name: cls for cls in (Accuracy, PassAt1, WinRateMetric, RougeL, LmEvalMetric)}
 
 
 def metric_of(task: Task | type[Task]) -> Metric:

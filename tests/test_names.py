@@ -28,6 +28,7 @@ ALLOWED = {  # folder or file, and the names that may stand there (None: any)
     "losses.py": ({"jsd"}, "the divergence of that name"),
     "grading/judges": ({"distillm2", "alpaca_eval"}, "a judge protocol named as its paper; the package with templates"),
     "grading/instruction/pairwise.py": ({"distillm2", "alpaca_eval"}, "the protocol of that paper's script"),
+    "grading/instruction/rouge.py": ({"minillm"}, "the protocol of that paper's script"),
     "grading/code/evalplus_protocols.py": ({"distillm2"}, "the protocol of that paper's script"),
     "evaluation/sample_rows.py": ({"alpaca_eval"}, "the format of files that the package alpaca_eval writes"),
 }

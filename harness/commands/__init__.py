@@ -5,4 +5,4 @@ Modules here import nothing heavy at the top, because ``harness --help`` builds 
 
 # In the order of `harness --help`.
 NAMES = ("run", "sweep", "list", "show", "verify", "grade", "check", "table", "compare", "reproduce", "plot", "board")
-NAMES += ("export", "doctor", "completion")
+NAMES += ("export", "fetch", "doctor", "completion")

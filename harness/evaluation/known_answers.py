@@ -29,7 +29,9 @@ class KnownAnswer:
 
 def known_answers(task: Task) -> list[KnownAnswer]:
     """Golds and wrong answers for every problem of ``task``; none where the task states no gold."""
-    write = {"maths": _maths, "code": _code, "instruction": _instruction}.get(task.known_wrong, _stated)
+    write = {"maths": _maths, "code": _code, "instruction": _instruction, "overlap": _overlap}.get(
+        task.known_wrong, _stated
+    )
     return list(write(task))
 
 
@@ -142,6 +144,15 @@ def _instruction(task: Task) -> Iterator[KnownAnswer]:
         yield KnownAnswer(problem.id, "", "empty completion", False)
         cut = example.response.rpartition("\n")[0]
         yield KnownAnswer(problem.id, cut, "response cut off before its answer", False)
+
+
+def _overlap(task: Task) -> Iterator[KnownAnswer]:
+    """For scores of common words: a reference scores 1, and a text that has more or less than it does not."""
+    for known in _stated(task):
+        yield known
+        if known.passes:
+            yield KnownAnswer(known.problem_id, f"{known.text}\n\nzyzzyva", "gold and one word more", False)
+            yield KnownAnswer(known.problem_id, f"<|endoftext|>{known.text}", "gold behind the end of the text", False)
 
 
 def counts_as_right(task: Task, score: float) -> bool:

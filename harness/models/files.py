@@ -1,9 +1,9 @@
 """Finds and loads models and tokenizers, identifies them by content, and refuses unsuitable ones early.
 
 A model is named by a hub id (``owner/name@revision``), a folder in the transformers format, a GGUF file
-(``FILE.gguf``, or ``owner/name/FILE.gguf`` of the hub), the folder or hub id of a PEFT adapter, ``micro:student`` /
-``micro:teacher``, or ``openai:MODEL@URL`` where an OpenAI-compatible server runs it; such a model can be measured, not
-trained.
+(``FILE.gguf``, or ``owner/name/FILE.gguf`` of the hub), the folder or hub id of a PEFT adapter, ``student`` or
+``teacher`` behind ``micro:`` or ``small:``, or ``openai:MODEL@URL`` where an OpenAI-compatible server runs it; such a
+model can be measured, not trained.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from harness.errors import BadInput
 from harness.models import openai_client, sources
 from harness.models.openai_client import PATIENT_S, ClientOptions
 from harness.options import build, key_values
+from harness.small import world as small
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -75,6 +76,9 @@ def locate(name: str, trust: bool = False, *, weights: bool = True) -> ModelFile
         from harness.micro.world import model_path
 
         return ModelFiles(name, model_path(name.removeprefix(MICRO)), _digest(model_path(name.removeprefix(MICRO))))
+    if name.startswith(small.PREFIX):
+        path = small.model_path(name.removeprefix(small.PREFIX))
+        return ModelFiles(name, path, _digest(path))
     if name.startswith(SERVED):
         return _served(name)
     if name.lower().endswith(sources.GGUF):
