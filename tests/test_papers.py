@@ -164,7 +164,7 @@ def test_every_hyper_parameter_of_a_shipped_paper_has_a_source(name):
     assert own or rows
     kind = registry.find(registry.METHODS, found.method.partition("@")[0])
     config = {field.name for field in dataclasses.fields(kind.Config)}
-    run_only = spec.HOW_IT_RUNS | {"trust_remote_code"}
+    run_only = spec.HOW_IT_RUNS
     run_only |= {"gradient_checkpointing", "epochs"}  # and how long, which steps say
     for pair in found.pairs:
         for part in ("models", "training", "rollout", "teacher_text"):

@@ -23,8 +23,16 @@ from harness.recipe import Recipe
 from harness.records import reported
 
 PARTS = ("models", "student", "data", "training", "rollout", "teacher_text", "evaluation")
-FILLED = ("student", "data", "training", "rollout", "teacher_text")  # parts whose unstated keys are assumed by default
-HOW_IT_RUNS = {"checkpoint_every", "threads", "signal", "top_k", "gradient_checkpointing"}  # not what is trained
+FILLED = (
+    "models",
+    "student",
+    "data",
+    "training",
+    "rollout",
+    "teacher_text",
+)  # parts whose unstated keys are assumed by default
+# Keys of a recipe that say how a run goes, not what is trained.
+HOW_IT_RUNS = {"checkpoint_every", "threads", "signal", "top_k", "gradient_checkpointing", "trust_remote_code"}
 SCALES = ("micro", "small")  # worlds in which a question is asked
 LENGTHS = ("prompts", "prompt_tokens", "response_tokens", "answer_tokens")
 ESTIMATE = (*LENGTHS, "device")  # what a dry run must be told; "shapes" besides, of models that the harness knows not
@@ -210,7 +218,7 @@ def _defaults(part: str, stated: Mapping[str, Fact], method: str) -> dict[str, F
     if part not in FILLED:
         return {}
     # Steps and epochs say the same; the one that is stated replaces the other.
-    left = HOW_IT_RUNS | ({"steps"} if "epochs" in stated else {"epochs"})
+    left = {*HOW_IT_RUNS, "student", "teacher", "steps" if "epochs" in stated else "epochs"}
     fields = dataclasses.fields(recipe.SECTIONS[part])
     return {f.name: Fact(f.default, "assumed: the recipe's default") for f in fields if f.name not in left}
 
