@@ -165,7 +165,6 @@ def test_every_hyper_parameter_of_a_shipped_paper_has_a_source(name):
     kind = registry.find(registry.METHODS, found.method.partition("@")[0])
     config = {field.name for field in dataclasses.fields(kind.Config)}
     run_only = spec.HOW_IT_RUNS
-    run_only |= {"gradient_checkpointing", "epochs"}  # and how long, which steps say
     for pair in found.pairs:
         for part in ("models", "training", "rollout", "teacher_text"):
             known = {f.name for f in dataclasses.fields(recipe.SECTIONS[part])} - run_only
