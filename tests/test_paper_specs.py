@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from sample_records import make_record, make_rows
 
 from harness.cli import main
 from harness.papers import paper_cost, printed_rows, spec
@@ -155,3 +156,26 @@ def test_a_record_of_other_prompts_or_decoding_is_not_taken(tmp_path, capsys, mo
     for key in graded_again.ASKED:
         assert not graded_again._asked_alike(record, protocol | {key: "other"})
     assert graded_again._asked_alike(record, protocol | {"version": "99", "grader": {}})
+
+
+# -- beside what was measured --------------------------------------------------------------------------------
+
+
+def test_printed_cells_stand_beside_ours_with_what_differs(tmp_path, capsys):
+    store = Store(tmp_path / "results")
+    scores = (1.0,) * 30 + (0.0,) * 10
+    store.add(make_record("gkd", task="gsm8k", scores=scores), make_rows(scores))
+    store.add(make_record("kd", task="gsm8k", scores=scores), make_rows(scores))
+    assert main(["table", "--task", "gsm8k", "--reported", "--results", str(store.root)]) == 0
+    ours, theirs = capsys.readouterr().out.split("### Printed in papers' tables, not measured here")
+    line = next(line for line in theirs.splitlines() if "abkd: Table 12" in line and "| kd |" in line)
+    assert "75.0 [" in line and "student: Qwen/Qwen2.5-1.5B-Instruct there" in line and "problems: 1319 there" in line
+    assert "not measured here" in next(line for line in theirs.splitlines() if "| abkd |" in line)
+    assert "abkd" not in ours and "take no part in any rank" in theirs
+
+
+def test_generated_problems_have_no_printed_cells(tmp_path, capsys):
+    store = Store(tmp_path / "results")
+    store.add(make_record("kd", task="gsm8k@micro", scores=(1.0, 0.0)), make_rows((1.0, 0.0)))
+    assert main(["table", "--task", "gsm8k@micro", "--reported", "--results", str(store.root)]) == 0
+    assert "Printed in papers" not in capsys.readouterr().out

@@ -6,7 +6,6 @@ that is asked under one view. Over several tasks a student's problems stand side
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,10 +17,9 @@ from harness.leaderboard import inference
 from harness.leaderboard.compare import PairedScores, pair_up, smallest_seen
 from harness.leaderboard.inference import LEVEL, Completions, Group
 from harness.metrics import PERCENT
-from harness.papers import printed_rows
+from harness.papers import beside_printed, printed_rows
 from harness.papers.reproduce import COMPUTE, PAPER, STEPS, Reproduction
 from harness.records import reported
-from harness.records.printed import PrintedCell
 from harness.stats import intervals
 from harness.stats.intervals import Comparison, SeedVariance
 
@@ -147,7 +145,8 @@ def standings(outcome: Reproduction, completions: Completions) -> list[Standing]
     # Cells of printed tables: each names its own method.
     for row in (row for pair in outcome.blueprint.pairs for row in printed_rows.of(pair, outcome.paper)):
         records = outcome.had.get((PAPER, f"{row.method} ({row.pair.name})", row.cell))
-        found.append(_standing(row.cell, row.task, records, row.theirs.value, _binomial(row.theirs), completions))
+        error = beside_printed.standard_error(row)
+        found.append(_standing(row.cell, row.task, records, row.theirs.value, error, completions))
     return found
 
 
@@ -171,14 +170,6 @@ def _standing(
     seeds = tuple(record["seed"] for record in group.records)
     name = records[0]["task"]
     return Standing(cell, name, score, shown(low), shown(high), seeds, theirs, error, gap, _float(in_errors))
-
-
-def _binomial(cell: PrintedCell) -> float | None:
-    """The standard error of a printed share of n problems, in points; None where it is no share or n is not known."""
-    share = cell.value / 100
-    if cell.unit != "percent" or not cell.n or not 0 <= share <= 1:
-        return None
-    return 100 * math.sqrt(share * (1 - share) / cell.n)
 
 
 def _float(value: Any) -> float | None:
