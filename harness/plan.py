@@ -274,9 +274,29 @@ def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
     asked = teacher
     if teacher is None and chosen.models.template == "teacher":
         asked = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=False)
-    same = any(m.needs.teacher == "signal" or m.needs.joint for m in methods)
-    found = agree(student, asked, template=chosen.models.template, thinking=chosen.models.thinking, same_ids=same)
+    found = agree(
+        student,
+        asked,
+        template=chosen.models.template,
+        thinking=chosen.models.thinking,
+        same_ids=any(map(_needs_common_ids, methods)),
+        elsewhere=_across_tokenizers,
+    )
     return found if teacher is not None else dataclasses.replace(found, teacher=None)
+
+
+def _needs_common_ids(method: Method) -> bool:
+    """Whether student and teacher must map text to the same ids: they do where both read the same tokens."""
+    return method.needs.teacher == "signal" or bool(method.needs.joint or method.needs.proposals)
+
+
+def _across_tokenizers() -> list[str]:
+    """The registered methods that learn from a teacher of another tokenizer."""
+    names = [entry.name for entry in registry.entries(registry.METHODS)]
+    methods = [configured(name, Recipe("defaults"), {})[0] for name in names]
+    return [
+        m.name for m in methods if not isinstance(m, ReferencePoint) and _wants_teacher(m) and not _needs_common_ids(m)
+    ]
 
 
 def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> TrainingRun:

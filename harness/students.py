@@ -109,7 +109,7 @@ def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> Training
         plan.work,
         plan.device,
         tracking,
-        words=plan.pair.words,
+        words=plan.pair.words if training.spec["teacher"] else None,
     )
     return train(job, progress)
 

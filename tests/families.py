@@ -68,8 +68,9 @@ FAMILIES = {
         CHATML.replace("SYSTEM", "You are Qwen, created by Alibaba Cloud."), "<|im_end|>", "the template's",
     ),
     "qwen2.5-math": Family(
+        # One template on both sides: only the end of sequence differs.
         ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), None, "<|endoftext|>",
-        CHATML.replace("SYSTEM", "You are a helpful assistant."), "<|im_end|>",
+        CHATML.replace("SYSTEM", "Please reason step by step."), "<|im_end|>",
         CHATML.replace("SYSTEM", "Please reason step by step."), "<|im_end|>", "the template's",
     ),
     "qwen3": Family(

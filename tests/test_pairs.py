@@ -98,6 +98,17 @@ def test_kd_and_gkd_train_and_the_student_stops_where_it_was_taught(pairs, run, 
             assert made.shape[1] - ids["input_ids"].shape[1] <= 8
 
 
+def test_endings_that_only_the_generation_config_lists_are_kept(pairs, tmp_path):
+    """As Llama 3 and Gemma list them. The saved student stops at each of them, and at the one that it learnt first."""
+    base, instruct = (shutil.copytree(folder, tmp_path / folder.name) for folder in pairs("llama3"))
+    ids = AutoTokenizer.from_pretrained(base).convert_tokens_to_ids(["<|end_of_text|>", "<|eot_id|>"])
+    (instruct / "generation_config.json").write_text(json.dumps({"eos_token_id": [ids[0], 7, ids[1], 9999]}))
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [11]}))
+    found = agreed((base, instruct))
+    assert found.student.format.stops == (ids[1], 7, 11, ids[0])
+    assert files.load_model(found.student).generation_config.eos_token_id == [ids[1], 7, 11, ids[0]]
+
+
 def test_an_equal_pair_stays_as_it_comes(pairs, models):
     _, instruct = pairs("qwen2.5")
     for folders in (models, (instruct, instruct)):
@@ -229,12 +240,79 @@ def test_a_pair_with_a_vocabulary_cut_trains(tmp_path, run):
     assert len(records) == 2
 
 
+@pytest.mark.parametrize("method", ["sft", "kd gkd", "seqkd", "skd"])
+def test_text_of_tokens_that_only_one_side_has_is_trained_on(tmp_path, run, monkeypatch, method):
+    """A token, the padding included, for which the teacher has no row is written in pieces or replaced."""
+    family = FAMILIES["llama3"]
+    student = families.model(tmp_path / "s", family, instruct=False, seed=0, width=288, more=("<a>", "<b>"))
+    made = AutoTokenizer.from_pretrained(student)
+    made.pad_token = "<b>"
+    made.save_pretrained(student)
+    teacher = families.model(tmp_path / "t", family, instruct=True, seed=1, width=263)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(
+        "".join(json.dumps({"prompt": f"{i} <a>", "response": "x <b>" * i + "."}) + "\n" for i in range(4))
+    )
+    code, _, said = run(
+        (student, teacher), "--set", f"data.prompts={prompts}", "--set", f"data.labelled={prompts}", method=method
+    )
+    assert code == 0, said
+    assert "the vocabularies have 265 and 263 ids; the first 263 are compared" in said
+
+
+def test_ids_beyond_the_shared_ones_are_written_in_pieces():
+    made = families.tokenizer(FAMILIES["llama3"], instruct=True, more=("<a>",))
+    whole, cut = TextCodec(made), TextCodec(made, len(made) - 1)
+    text = "x <a> y<a>"
+    assert max(whole.encode(text)) == len(made) - 1 > max(cut.encode(text))
+    assert made.decode(cut.encode(text)) == text
+    assert made.decode(cut.response_ids((), text, ended=True)) == text + "<|eot_id|>"
+    assert cut.encode("no such token") == whole.encode("no such token")
+
+
+def test_reserved_tokens_with_other_names_do_not_matter(tmp_path):
+    """As fine-tunes of Llama 3 rename them; what the format writes must still be the same token on both sides."""
+    family = FAMILIES["llama3"]
+    for name, last in (("s", "<|reserved_special_token_0|>"), ("t", "<|tool|>")):
+        families.model(
+            tmp_path / name, replace(family, tokens=(last, *family.tokens)), instruct=name == "t", seed=0, width=288
+        )
+    found = agreed((tmp_path / "s", tmp_path / "t"))
+    assert found.words == len(files.load_tokenizer(found.student))
+    assert any("1 special tokens have one id and two names" in line for line in found.told)
+
+
+def test_a_teacher_that_renamed_the_tokens_of_its_turns_is_asked_without_them(tmp_path, run):
+    """As DeepSeek-R1's distillations of Qwen renamed them: text maps to the same ids, a chat does not."""
+    qwen = FAMILIES["qwen2.5"]
+    names = {"<|endoftext|>": "<｜end▁of▁sentence｜>", "<|im_start|>": "<｜User｜>", "<|im_end|>": "<｜Assistant｜>"}
+    end = names["<|endoftext|>"]
+    template = (
+        "{%- for m in messages %}{%- if m.role == 'assistant' %}"
+        "{{ '<｜Assistant｜>' + m.content + '<｜end▁of▁sentence｜>' }}"
+        "{%- else %}{{ '<｜User｜>' + m.content }}{%- endif %}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{ '<｜Assistant｜>' }}{%- endif %}"
+    )
+    r1 = replace(qwen, tokens=tuple(names.values()), eos=end, template=template, end=end)
+    student = families.model(tmp_path / "s", qwen, instruct=False, seed=0, width=288)
+    teacher = families.model(tmp_path / "t", r1, instruct=True, seed=1, width=288)
+    code, _, said = run((student, teacher))
+    assert code == 2 and "which they do not share" in said and "models.template=none" in said and "seqkd" in said
+    code, records, said = run((student, teacher), "--set", "models.template=none")
+    assert code == 0, said
+    assert records[0]["convention"]["chat_template"] == "none" and "not its own" in said
+
+
 def test_vocabularies_that_differ_inside_are_refused(tmp_path, run):
     student = families.model(tmp_path / "s", FAMILIES["llama3"], instruct=False, seed=0, width=288)
     other = replace(FAMILIES["llama3"], tokens=tuple(reversed(FAMILIES["llama3"].tokens)))
     teacher = families.model(tmp_path / "t", other, instruct=True, seed=1, width=272)
     code, _, said = run((student, teacher))
-    assert code == 2 and "tokens differ" in said and "pair of one family" in said.splitlines()[-1]
+    assert (
+        code == 2
+        and "tokens differ" in said
+        and "pair of one family, or a method that needs no common ids (seqkd" in said
+    )
 
 
 def test_models_of_two_families_exchange_texts(pairs, run):

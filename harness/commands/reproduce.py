@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from harness.commands import arguments
 
@@ -24,9 +25,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--dry-run", action="store_true", help="what would run, and what it would take; runs nothing")
     command.add_argument(
         "--scale",
-        choices=("micro", "paper"),
+        choices=("micro", "small", "paper"),
         default="paper",
-        help="paper: its rows on real models; micro: its question in the embedded world (default: paper)",
+        help="paper: its rows on real models; micro, small: its question in a small world (default: paper)",
     )
     arguments.seeds(command, help="training seeds (default: the paper's)")
     command.add_argument(
@@ -38,9 +39,17 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="training.steps=50, …; repeatable",
     )
     command.add_argument(
-        "--view", choices=("steps", "compute", "both"), default="both", help="of the micro question (default: both)"
+        "--view", choices=("steps", "compute", "both"), default="both", help="of the question (default: both)"
     )
     command.add_argument("--budget", choices=arguments.UNITS, default="flops", help="what equal compute is measured in")
+    command.add_argument(
+        "--published",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="take completions of equal training from the records below DIR and grade them again; repeatable",
+    )
     command.add_argument("--judge", metavar="JUDGE", help="for instruction tasks on real data")
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps")
     arguments.results(command)
@@ -62,14 +71,21 @@ def call(chosen: argparse.Namespace) -> str:
         results=chosen.results,
         judge=chosen.judge,
         device=chosen.device,
+        published=chosen.published,
         views=("steps", "compute") if chosen.view == "both" else (chosen.view,),
         unit=chosen.budget,
     )
     if chosen.dry_run:
         from harness.papers import paper_cost
 
-        guessed = paper_cost.estimates(paper_runs.Reproduction(found, request, paper))
-        return arguments.dump(paper_cost.as_json(guessed)) if chosen.json else paper_cost.text(guessed)
+        outcome = paper_runs.Reproduction(found, request, paper)
+        guessed = paper_cost.estimates(outcome)
+        if chosen.json:
+            gaps = {"missing": outcome.missing, "left_out": found.left_out}
+            return arguments.dump(paper_cost.as_json(guessed) | gaps)
+        gaps = [f"cannot be run: {m['arm']} on {m['cell']}: {m['reason']}" for m in outcome.missing]
+        gaps += [f"left out: {what}: {why}" for what, why in found.left_out.items()]
+        return "\n".join([paper_cost.text(guessed) if guessed else "nothing of it can be run here", *gaps])
     return _run(chosen, found, request, paper)
 
 
@@ -83,7 +99,7 @@ def _run(chosen: argparse.Namespace, found, request, paper) -> str:
     with Reporter() as reporter:
         outcome = paper_runs.reproduce(found, request, paper, reporter.progress, reporter.announce)
         store = Store(request.results)
-        findings = answer_text.findings(outcome, store.completions) if request.scale == "micro" else []
+        findings = answer_text.findings(outcome, store.completions) if outcome.asks else []
         standings = answer_text.standings(outcome, store.completions)
         text = page(outcome, findings, standings, store.completions)
         facts = answer_text.as_json(outcome, findings, standings)

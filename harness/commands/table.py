@@ -94,7 +94,7 @@ def call(chosen: argparse.Namespace) -> str:
 
 def _with_reported(chosen: argparse.Namespace, sections: list, format: str, parts: dict[str, bool]) -> str:
     from harness.leaderboard import formats
-    from harness.papers import side_by_side
+    from harness.papers import beside_printed, side_by_side
     from harness.records import reported
 
     papers = reported.papers(chosen.results)
@@ -104,6 +104,6 @@ def _with_reported(chosen: argparse.Namespace, sections: list, format: str, part
         return json.dumps(rows, indent=2, ensure_ascii=False) if format == "json" else formats.csv_text(rows)
     if format in ("csv", "json"):
         raise BadInput(f"--format {format} --layout grid holds measured rows only; use --layout tasks with --reported")
-    sheet = side_by_side.sheet(papers, sections, chosen.task or None)
-    more = [sheet] if sheet else []
+    sheets = [s.sheet(papers, sections, chosen.task or None) for s in (side_by_side, beside_printed)]
+    more = [sheet for sheet in sheets if sheet]
     return formats.render(sections, format, more, columns=chosen.columns, width=arguments.width(), **parts)

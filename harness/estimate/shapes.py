@@ -109,6 +109,7 @@ _QWEN_7B, _QWEN_15B = (
     _llama(28, 3584, 28, 4, 18944, 152064, False),
     _llama(28, 1536, 12, 2, 8960, 151936, True),
 )
+_QWEN3_8B = _llama(36, 4096, 32, 8, 12288, 151936, False, 128)
 PUBLISHED: Mapping[str, Shape] = {  # from the config.json of each repository
     "Qwen/Qwen2.5-Math-7B-Instruct": _QWEN_7B,
     "Qwen/Qwen2.5-Math-1.5B": _QWEN_15B,
@@ -120,6 +121,21 @@ PUBLISHED: Mapping[str, Shape] = {  # from the config.json of each repository
     "Qwen/Qwen2-7B-Instruct": _QWEN_7B,
     "Qwen/Qwen2-1.5B": _QWEN_15B,
     "Qwen/Qwen2-Math-1.5B": _QWEN_15B,
+    "Qwen/Qwen2-Math-7B-Instruct": _QWEN_7B,
+    "Qwen/Qwen2-0.5B": _llama(24, 896, 14, 2, 4864, 151936, True),
+    "Qwen/Qwen2.5-1.5B-Instruct": _QWEN_15B,
+    "Qwen/Qwen3-1.7B": _llama(28, 2048, 16, 8, 6144, 151936, True, 128),
+    "Qwen/Qwen3-4B": _llama(36, 2560, 32, 8, 9728, 151936, True, 128),
+    "Qwen/Qwen3-8B": _QWEN3_8B,
+    "Qwen/Qwen3-8B-Base": _QWEN3_8B,
+    "Qwen/Qwen3-32B": _llama(64, 5120, 64, 8, 25600, 151936, False, 128),
+    "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T": _llama(22, 2048, 32, 4, 5632, 32000, False),
+    "microsoft/Phi-3-mini-4k-instruct": _llama(32, 3072, 32, 32, 8192, 32064, False),
+    "google/gemma-7b-it": _llama(28, 3072, 16, 16, 24576, 256000, True, 256),
+    "google/gemma-2b": _llama(18, 2048, 8, 1, 16384, 256000, True, 256),
+    # GPT-2's layers have two matrices behind attention where Llama's have three: two thirds of their width count.
+    "openai-community/gpt2": _llama(12, 768, 12, 12, 2048, 50257, True),
+    "openai-community/gpt2-xl": _llama(48, 1600, 25, 25, 4267, 50257, True),
     "deepseek-ai/deepseek-coder-6.7b-instruct": _llama(32, 4096, 32, 32, 11008, 32256, False),
     "deepseek-ai/deepseek-coder-1.3b-base": _llama(24, 2048, 16, 16, 5504, 32256, False),
     "google/gemma-2-9b-it": _llama(42, 3584, 16, 8, 14336, 256000, True, 256),

@@ -51,6 +51,8 @@ class ChatFormat:
         """Makes the model's generation stop so; it is saved with the weights."""
         model.generation_config.eos_token_id = list(self.stops)
         model.config.eos_token_id = list(self.stops)
+        if model.generation_config.pad_token_id is None:  # else generate warns of every call
+            model.generation_config.pad_token_id = self.stops[0]
 
 
 def own(tokenizer: PreTrainedTokenizerBase, origin: str, thinking: bool | None = None) -> ChatFormat:

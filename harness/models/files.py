@@ -254,6 +254,19 @@ def _digest(folder: Path, code: bool = False) -> str:
     return sources.digest(sorted(p for p in folder.iterdir() if p.suffix in wanted and p.name not in ASIDE))
 
 
+def declared(files: ModelFiles, key: str) -> list[int]:
+    """The whole numbers under ``key`` in a model's generation_config.json, or where that has none in config.json."""
+    for name in ("generation_config.json", "config.json"):
+        if not (files.path / name).is_file():
+            continue
+        content = safe_read.value(safe_read.content(files.path / name, safe_read.RECORD), finite=False)
+        parts = [content, content.get("text_config")] if isinstance(content, dict) else []
+        for found in (part.get(key) for part in parts if isinstance(part, dict)):
+            if found is not None:
+                return [n for n in (found if isinstance(found, list) else [found]) if type(n) is int]
+    return []
+
+
 def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     """Loads the tokenizer and gives it a padding token. Raises BadInput when it cannot be loaded."""
     from transformers import AutoTokenizer

@@ -49,8 +49,8 @@ class Generator(TextCodec):
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int = 64, words: int | None = None
     ):
-        super().__init__(tokenizer)
-        self.model, self.batch, self.words = model, batch, words or len(tokenizer)
+        super().__init__(tokenizer, words)
+        self.model, self.batch = model, batch
         self.limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.end_ids = _end_ids(model, tokenizer) | ({self.turn_end} - {None})
         self._agrees: bool | None = None  # whether LlamaDecoder reproduces the model; checked once

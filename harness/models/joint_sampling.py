@@ -50,7 +50,7 @@ class JointGenerator:
         log_probs: list[list[float]] = [[] for _ in prompts]
         finish = ["length"] * len(prompts)
         unfinished = [i for i, r in enumerate(budgets) if r > 0]
-        pad, vocab = self.student.tokenizer.pad_token_id, len(self.student.tokenizer)
+        pad, vocab = self.student.pad_id, self.student.words
         lanes = [_Lane(g.model, [prompts[i] for i in unfinished], pad, vocab) for g in (self.student, self.teacher)]
         dice = {i: torch.Generator().manual_seed(seeds[i]) for i in unfinished}
         while unfinished:

@@ -7,19 +7,21 @@ trained, and the student learns to end its texts as the teacher does.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import safe_read
 from harness.errors import BadInput
-from harness.models import chat_format
+from harness.models import chat_format, files
 from harness.models.chat_format import ChatFormat
 from harness.models.files import ModelFiles, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+ROWS = "vocab_size"  # of the embedding: more than the tokenizer has where it is padded, and at times fewer
 TEMPLATES = ("teacher", "student", "none")
 PROBE = "def f(x):\n    return x**2 + 10  # \\boxed{1,234} naïve\n\nProblem: 3 + 4 = 7"
 
@@ -52,11 +54,13 @@ def agree(
     template: str = "teacher",
     thinking: bool | None = None,
     same_ids: bool = True,
+    elsewhere: Callable[[], Sequence[str]] | None = None,
 ) -> Pair:
     """The pair in one format. ``same_ids`` demands that both map text to the same ids, as token-level signals do.
 
     ``template`` is teacher, student, none, or a file with a Jinja template. Models of different tokenizers exchange
-    texts only; each then keeps its own format. Raises BadInput naming the difference or the setting.
+    texts only; each then keeps its own format. Raises BadInput naming the difference or the setting, and the methods
+    that ``elsewhere`` names, which need no common ids.
     """
     if student.url is not None:
         return Pair(student, teacher)
@@ -64,22 +68,36 @@ def agree(
     theirs = load_tokenizer(teacher) if teacher is not None and teacher.url is None else None
     words, difference = (len(ours), None) if theirs is None else shared_ids(ours, theirs)
     chosen = _chosen(ours, theirs if difference is None else None, template, thinking)
-    if difference is None and (foreign := _foreign(chosen, ours, words)):
-        difference = f"the chat template ({chosen.origin}) writes {foreign!r}, which they do not share"
+    if theirs is not None and teacher is not None:
+        words = min([words, *files.declared(student, ROWS), *files.declared(teacher, ROWS)])
+    if difference is None and (foreign := _foreign(chosen, ours, words, theirs)):
+        difference = (
+            f"the chat template ({chosen.origin}) writes {foreign!r}, which they do not share "
+            "(models.template=none, or a file, asks both without it)"
+        )
         chosen = _chosen(ours, None, template, thinking)
     if difference and same_ids:
+        others = f" ({', '.join(elsewhere())})" if elsewhere is not None else ""
         raise BadInput(
             f"the tokenizers of student {student.id} and teacher {_name(teacher)} do not match: {difference}; pick a "
-            "pair of one family, or a method that needs no teacher signal (harness list methods shows it)"
+            f"pair of one family, or a method that needs no common ids{others}"
         )
     # Models of different tokenizers exchange texts only, so each keeps its own format.
     both = theirs if difference is None else None
     if foreign := _foreign(chosen, ours, len(ours)):
         raise BadInput(f"the chat template ({chosen.origin}) writes {foreign!r}, which {student.id} lacks")
-    chosen = replace(chosen, stops=_stops(chosen, ours, both))
+    sides = [(student, ours)] + ([(teacher, both)] if both is not None and teacher is not None else [])
+    chosen = replace(chosen, stops=_stops(chosen, sides, len(ours) if difference else words))
     trained, asked, told, warnings = _in(chosen, student, ours), teacher, [], []
+    # A student keeps its own format only where whoever loads it would stop at the token that it learns.
+    if trained.format is None and (ours.eos_token != chosen.end or chosen.stops[0] not in _ends(student, ours)):
+        trained = replace(student, format=chosen)
     if both is not None and teacher is not None:
         asked = _in(chosen, teacher, both)
+    if both is not None and (len(ours), len(both)) != (words, words):
+        told.append(f"the vocabularies have {len(ours):,} and {len(both):,} ids; the first {words:,} are compared")
+    if both is not None and (names := renamed(ours, both)):
+        told.append(f"{len(names)} special tokens have one id and two names, the first {names[0][0]} and {names[0][1]}")
     if difference:
         told.append("the tokenizers differ, so only text is exchanged: each model is asked in its own format")
     if asked is not None and asked.format is not None and both is not None:
@@ -89,11 +107,14 @@ def agree(
         )
     if trained.format is not None or warnings:
         told.append(f"student and teacher are asked in one format ({chosen.origin}): {_words(chosen)}")
+    card = _card(chosen, trained, ours)
+    if both is not None and (len(ours), len(both)) != (words, words):
+        card["vocabulary"] = f"cut to the {words} ids that both models have, renormalised"
     return Pair(
         trained,
         asked,
         None if difference else words,
-        tuple(_card(chosen, trained, ours).items()),
+        tuple(card.items()),
         tuple(told),
         tuple(warnings),
     )
@@ -114,8 +135,13 @@ def _chosen(
     return chat_format.own(ours, "student", thinking)
 
 
-def _foreign(chosen: ChatFormat, tokenizer: PreTrainedTokenizerBase, words: int) -> str | None:
-    """A token of the format that is none of the first ``words`` ids of a tokenizer; None where there is none."""
+def _foreign(
+    chosen: ChatFormat, tokenizer: PreTrainedTokenizerBase, words: int, theirs: PreTrainedTokenizerBase | None = None
+) -> str | None:
+    """A token of the format that is none of the first ``words`` ids of a tokenizer, or another one for ``theirs``.
+
+    None where there is none.
+    """
     ids = {} if chosen.end in tokenizer.get_vocab() else {chosen.end: None}
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     before, tokenizer.chat_template = tokenizer.chat_template, chosen.template
@@ -127,7 +153,14 @@ def _foreign(chosen: ChatFormat, tokenizer: PreTrainedTokenizerBase, words: int)
         tokenizer.chat_template = before
     for i in (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.convert_tokens_to_ids(chosen.end)):
         ids[str(tokenizer.convert_ids_to_tokens(i)) if i is not None else chosen.end] = i
-    return next((token for token, i in ids.items() if i is None or i >= words), None)
+    for token, i in ids.items():
+        if i is None or i >= words:
+            return token
+        # The end of a sequence is one on both sides, whatever its name.
+        ends = theirs is not None and token == chosen.end and i == theirs.eos_token_id
+        if theirs is not None and not ends and str(theirs.convert_ids_to_tokens(i)) != token:
+            return token
+    return None
 
 
 def _in(chosen: ChatFormat, model: ModelFiles, tokenizer: PreTrainedTokenizerBase) -> ModelFiles:
@@ -135,13 +168,19 @@ def _in(chosen: ChatFormat, model: ModelFiles, tokenizer: PreTrainedTokenizerBas
     return model if chosen.same_as(tokenizer) else replace(model, format=chosen)
 
 
+def _ends(model: ModelFiles, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The ids at which a model stops: its end of sequence, and those that its configuration of generation lists."""
+    return {tokenizer.eos_token_id, *files.declared(model, "eos_token_id")}
+
+
 def _stops(
-    chosen: ChatFormat, ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase | None
+    chosen: ChatFormat, sides: Sequence[tuple[ModelFiles, PreTrainedTokenizerBase]], words: int
 ) -> tuple[int, ...]:
-    """The ids at which a text ends: that of the format, then all others that the two models know."""
-    sides = [t for t in (ours, theirs) if t is not None]
-    ends = {end for t in sides for end in (chat_format.ending(t), t.eos_token)} - {chosen.end}
-    return tuple(ours.convert_tokens_to_ids(end) for end in (chosen.end, *sorted(ends & ours.get_vocab().keys())))
+    """The ids at which a text ends: that of the format, then all others of the models, below ``words``."""
+    end = sides[0][1].convert_tokens_to_ids(chosen.end)
+    turns = {t.convert_tokens_to_ids(chat_format.ending(t)) for _, t in sides}
+    known = turns.union(*(_ends(model, tokenizer) for model, tokenizer in sides))
+    return (end, *sorted(i for i in known - {end} if i < words))
 
 
 def _card(chosen: ChatFormat, trained: ModelFiles, ours: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -176,12 +215,13 @@ def shared_ids(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -
     """How many ids, from 0, mean the same token on both sides, and how the mapping differs otherwise.
 
     Vocabularies of one family may end differently: tokens that one side added behind those of both, or that only fill
-    its vocabulary up to a round size, are cut off.
+    its vocabulary up to a round size, are cut off. Added tokens may have other names at the same ids.
     """
     ours_ids, theirs_ids = ours.get_vocab(), theirs.get_vocab()
     words = min(len(ours), len(theirs))
-    if ours_ids != theirs_ids:
-        differing = sorted(t for t in ours_ids.keys() | theirs_ids.keys() if ours_ids.get(t) != theirs_ids.get(t))
+    other_names = {name for names in renamed(ours, theirs) for name in names}
+    every = (ours_ids.keys() | theirs_ids.keys()) - other_names
+    if differing := sorted(t for t in every if ours_ids.get(t) != theirs_ids.get(t)):
         first = min(ids[t] for t in differing for ids in (ours_ids, theirs_ids) if t in ids)
         added = {str(t) for tokenizer in (ours, theirs) for t in tokenizer.added_tokens_decoder.values()}
         behind = sum(i < first for i in ours_ids.values()) == sum(i < first for i in theirs_ids.values()) == first
@@ -199,6 +239,14 @@ def shared_ids(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -
     if a != b:
         return words, "the vocabularies are equal but the same text is cut into different tokens"
     return words, None
+
+
+def renamed(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
+    """Added tokens that have one id and two names, of which neither is a token of the other side."""
+    sides = [{i: str(token) for i, token in t.added_tokens_decoder.items()} for t in (ours, theirs)]
+    both = [(sides[0][i], sides[1][i]) for i in sorted(sides[0].keys() & sides[1].keys())]
+    known = [t.get_vocab() for t in (ours, theirs)]
+    return [(a, b) for a, b in both if a != b and a not in known[1] and b not in known[0]]
 
 
 def _is_written(token: str, tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -13,10 +13,13 @@ from harness.types import Example, Prompt, Turn
 
 
 class TextCodec:
-    """Renders prompts for a model with this tokenizer, and reads and writes its tokens."""
+    """Renders prompts for a model with this tokenizer, and reads and writes its tokens, of which it has ``words``.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self.tokenizer = tokenizer
+    Fewer than the tokenizer has where a pair of models shares fewer: what stands for the others is written in pieces.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, words: int | None = None):
+        self.tokenizer, self.words = tokenizer, words or len(tokenizer)
         self.turn_end = token_text.turn_end(tokenizer)
         self.thinks = token_text.thinks(tokenizer)
 
@@ -46,12 +49,25 @@ class TextCodec:
         """Token ids of a rendered prompt. A template has already written the begin-of-sequence token."""
         ids = self.tokenizer(text, add_special_tokens=not self.tokenizer.chat_template)["input_ids"]
         end = self.tokenizer.eos_token_id
-        return ids[:-1] if ids and ids[-1] == end and not text.endswith(self.tokenizer.eos_token) else ids
+        cut = ids and ids[-1] == end and not text.endswith(self.tokenizer.eos_token)
+        return self._known(ids[:-1] if cut else ids)
 
     def response_ids(self, prompt: Sequence[int], text: str, *, ended: bool) -> tuple[int, ...]:
         """Token ids of a response behind the ids of its prompt, with the end of its turn where it ``ended``."""
-        ids = token_text.response_ids(self.tokenizer, prompt, text)
+        ids = tuple(self._known(token_text.response_ids(self.tokenizer, prompt, text)))
         return (*ids, self.end_id) if ended else ids
+
+    def _known(self, ids: Sequence[int]) -> list[int]:
+        """The ids, those from ``words`` on replaced by the ids of two halves of their text."""
+        found: list[int] = []
+        for i in ids:
+            if i < self.words:
+                found.append(i)
+                continue
+            text = self.tokenizer.decode([i])
+            for part in (text[:1], text[1:]):
+                found += [k for k in self.tokenizer(part, add_special_tokens=False)["input_ids"] if k < self.words]
+        return found
 
     def example_ids(self, example: Example) -> tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...] | None]:
         """Token ids of a labelled example: its prompt, what follows it, and which of the latter are learnt.
@@ -87,6 +103,12 @@ class TextCodec:
             if tuple(before) == tuple(prompt[: len(before)]) and tuple(through) == tuple(prompt[: len(through)]):
                 found.append(range(len(before), len(through)))
         return found
+
+    @property
+    def pad_id(self) -> int:
+        """A token that every reader of the batch knows; where it stands nothing is learnt or attended to."""
+        pad = self.tokenizer.pad_token_id
+        return pad if pad < self.words else self.end_id
 
     @property
     def end_id(self) -> int:

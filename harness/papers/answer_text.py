@@ -17,6 +17,7 @@ from harness.leaderboard import inference
 from harness.leaderboard.compare import PairedScores, pair_up, smallest_seen
 from harness.leaderboard.inference import LEVEL, Completions, Group
 from harness.metrics import PERCENT
+from harness.papers import beside_printed, printed_rows
 from harness.papers.reproduce import COMPUTE, PAPER, STEPS, Reproduction
 from harness.records import reported
 from harness.stats import intervals
@@ -63,11 +64,11 @@ class Standing:
 
 def findings(outcome: Reproduction, completions: Completions) -> list[PaperFinding]:
     """Everything that the micro question asks: pooled first, then by task. Arms that are missing are left out."""
-    question, found = outcome.blueprint.question, []
+    question, found = outcome.question, []
     tasks = list(dict.fromkeys(cell for _, _, cell in outcome.had))
     for view in outcome.wish.views:
         asked, pooled = [], _pooled(outcome, view, tasks, completions)
-        for other in [question.control, *question.baselines]:
+        for other in filter(None, [question.control, *question.baselines]):
             pairs = []
             for task in tasks:
                 groups = [outcome.had.get((view, arm, task)) for arm in (other, question.target)]
@@ -88,7 +89,7 @@ def _pooled(
     outcome: Reproduction, view: str, tasks: Sequence[str], completions: Completions
 ) -> dict[str, SeedVariance | None]:
     """How much training seeds vary, as all contestants of a view tell: on each task, and over all of them."""
-    arms = [arm.name for arm in outcome.blueprint.question.arms]
+    arms = [arm.name for arm in outcome.question.arms]
     found: dict[str, SeedVariance | None] = {}
     whole: dict[str, list[np.ndarray]] = {}
     for task in tasks:
@@ -129,31 +130,46 @@ def _adjusted(view: str, asked: Sequence[tuple], pooled: Mapping[str, SeedVarian
 
 def standings(outcome: Reproduction, completions: Completions) -> list[Standing]:
     """The paper's cells, each with ours beside it. Generated problems have no gap: they are not the benchmark."""
-    target = outcome.blueprint.question.target if outcome.wish.scale == "micro" else outcome.blueprint.method
-    view = STEPS if outcome.wish.scale == "micro" else PAPER
+    target = outcome.question.target if outcome.asks else outcome.blueprint.method
+    view = STEPS if outcome.asks else PAPER
     found = []
     for cell in outcome.paper["cells"]:
         names = (cell["id"], cell["task"], f"{cell['task']}@micro")
         records = next(filter(None, (outcome.had.get((view, target, name)) for name in names)), None)
         theirs, error = cell["value"]["value"], reported.standard_error(cell)
-        if outcome.wish.scale == "micro" and (records is None or cell["id"] != cell["task"]):
+        if outcome.asks and (records is None or cell["id"] != cell["task"]):
             continue
-        if records is None:
-            found.append(Standing(cell["id"], cell["task"], None, None, None, (), theirs, error, None, None))
-            continue
-        group = _group(records, completions)
-        (low, high), _ = inference.interval(group, inference.seed_variance([group]))
-        shown, real = group.scale.shown, records[0]["world"] == "real"
-        score = shown(group.score)
-        own = shown(high - low) / (2 * intervals.normal_quantile(0.95))
-        gap = score - theirs if real else None
-        in_errors = gap / np.hypot(own, error) if gap is not None and error else None
-        seeds = tuple(record["seed"] for record in group.records)
-        task = records[0]["task"]
-        found.append(
-            Standing(cell["id"], task, score, shown(low), shown(high), seeds, theirs, error, gap, _float(in_errors))
-        )
+        found.append(_standing(cell["id"], cell["task"], records, theirs, error, completions))
+    if outcome.asks:
+        return found
+    # Cells of printed tables: each names its own method.
+    for row in (row for pair in outcome.blueprint.pairs for row in printed_rows.of(pair, outcome.paper)):
+        records = outcome.had.get((PAPER, f"{row.method} ({row.pair.name})", row.cell))
+        error = beside_printed.standard_error(row)
+        found.append(_standing(row.cell, row.task, records, row.theirs.value, error, completions))
     return found
+
+
+def _standing(
+    cell: str,
+    task: str,
+    records: Sequence[dict[str, Any]] | None,
+    theirs: float,
+    error: float | None,
+    completions: Completions,
+) -> Standing:
+    if records is None:
+        return Standing(cell, task, None, None, None, (), theirs, error, None, None)
+    group = _group(records, completions)
+    (low, high), _ = inference.interval(group, inference.seed_variance([group]))
+    shown, real = group.scale.shown, records[0]["world"] == "real"
+    score = shown(group.score)
+    own = shown(high - low) / (2 * intervals.normal_quantile(0.95))
+    gap = score - theirs if real else None
+    in_errors = gap / np.hypot(own, error) if gap is not None and error else None
+    seeds = tuple(record["seed"] for record in group.records)
+    name = records[0]["task"]
+    return Standing(cell, name, score, shown(low), shown(high), seeds, theirs, error, gap, _float(in_errors))
 
 
 def _float(value: Any) -> float | None:
@@ -162,7 +178,7 @@ def _float(value: Any) -> float | None:
 
 def words(outcome: Reproduction, found: Sequence[PaperFinding]) -> list[str]:
     """The answer in sentences, whatever it is: one for the baselines and one for the control, under each view."""
-    question, said = outcome.blueprint.question, []
+    question, said = outcome.question, []
     for view in outcome.wish.views:
         every = [f for f in found if f.view == view]
         scope = ALL if any(f.scope == ALL for f in every) else next((f.scope for f in every), ALL)
@@ -171,10 +187,18 @@ def words(outcome: Reproduction, found: Sequence[PaperFinding]) -> list[str]:
         if not main:
             said.append(f"At equal {view} nothing can be said: too little was measured.")
             continue
-        said.append(_of_baselines(view, scope, others, question.target, outcome.paper["title"]))
+        said.append(_of_baselines(view, scope, others, _named(outcome), outcome.paper["title"]))
         for control in (f for f in main if f.other == question.control):
             said.append(_of_control(view, control, others, question.control))
     return said
+
+
+def _named(outcome: Reproduction) -> str:
+    """The target, as a reconstruction where its records say that it is one."""
+    target = outcome.question.target
+    records = (r for (_, arm, _), had in outcome.had.items() if arm == target for r in had)
+    first = next(records, None)
+    return f"the reconstruction of {target}" if first is not None and first["method"]["reconstruction"] else target
 
 
 def _of_baselines(view: str, scope: str, others: Sequence[PaperFinding], target: str, title: str) -> str:
@@ -190,8 +214,8 @@ def _of_baselines(view: str, scope: str, others: Sequence[PaperFinding], target:
         return f"At equal {view} no baseline was measured."
     first = others[0]
     return (
-        f"At equal {view}, over {first.problems} problems ({scope}) and {len(first.seeds)} seed(s), the reconstruction "
-        f"of {target} {'; '.join(filter(None, parts))} (paired, Holm-adjusted, p < {LEVEL})."
+        f"At equal {view}, over {first.problems} problems ({scope}) and {len(first.seeds)} seed(s), "
+        f"{target} {'; '.join(filter(None, parts))} (paired, Holm-adjusted, p < {LEVEL})."
     )
 
 
@@ -200,14 +224,19 @@ def _of_control(view: str, control: PaperFinding, others: Sequence[PaperFinding]
     low, high = map(PERCENT.signed, c.interval)
     gap = f"{PERCENT.signed(c.difference)} points [{low} to {high}], p = {control.p_holm:.2g}"
     won = any(f.verdict == "better" for f in others)
+    shuffled = name.endswith("@shuffled")
     if control.verdict == "better":
-        return f"At equal {view} it is better than its control {name} ({gap}): where the weights fall matters."
+        why = "where the weights fall matters" if shuffled else "what the control leaves out matters"
+        return f"At equal {view} it is better than its control {name} ({gap}): {why}."
     if control.verdict == "worse":
-        return f"At equal {view} it is worse than its control {name} ({gap}): the same weights do better shuffled."
+        why = (
+            "the same weights do better shuffled" if shuffled else "without what the control leaves out it does better"
+        )
+        return f"At equal {view} it is worse than its control {name} ({gap}): {why}."
     gain = "the gain does not survive the control" if won else "there is no gain for the control to explain"
     return (
-        f"At equal {view} it is not distinguishable from its control {name} ({gap}): {gain}; an effect of where the "
-        f"weights fall would have been seen from about {PERCENT.text(control.minimum_detectable)} points on."
+        f"At equal {view} it is not distinguishable from its control {name} ({gap}): {gain}; "
+        f"an effect would have been seen from about {PERCENT.text(control.minimum_detectable)} points on."
     )
 
 
@@ -217,7 +246,7 @@ def as_json(outcome: Reproduction, found: Sequence[PaperFinding], beside: Sequen
         "kind": "reproduction",
         "paper": outcome.paper["id"],
         "scale": outcome.wish.scale,
-        "answer": words(outcome, found) if outcome.wish.scale == "micro" else [],
+        "answer": words(outcome, found) if outcome.asks else [],
         "findings": [asdict(f) | {"verdict": f.verdict} for f in found],
         "cells": [asdict(s) for s in beside],
         "budget": outcome.budget and asdict(outcome.budget) | {"rule": outcome.budget.rule},
@@ -226,5 +255,5 @@ def as_json(outcome: Reproduction, found: Sequence[PaperFinding], beside: Sequen
             for (v, arm, cell), records in outcome.had.items()
         ],
         "missing": outcome.missing,
-        "views": {STEPS: "equal steps", COMPUTE: "equal compute"} if outcome.wish.scale == "micro" else {},
+        "views": {STEPS: "equal steps", COMPUTE: "equal compute"} if outcome.asks else {},
     }

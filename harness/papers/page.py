@@ -19,22 +19,27 @@ def page(
     outcome: Reproduction, found: Sequence[PaperFinding], beside: Sequence[Standing], completions: Completions
 ) -> str:
     """The whole page."""
-    paper, micro = outcome.paper, outcome.wish.scale == "micro"
-    title = f"{paper['title']}: its question in the micro world" if micro else f"{paper['title']}: its rows, run here"
+    paper, micro = outcome.paper, outcome.asks
+    title = (
+        f"{paper['title']}: its question in the {outcome.wish.scale} world"
+        if micro
+        else f"{paper['title']}: its rows, run here"
+    )
     blocks = [f"# {title}", outcome.blueprint.about]
     if micro:
         blocks += ["## The answer", "\n".join(f"- {line}" for line in words(outcome, found)), *_method(outcome)]
         for view in outcome.wish.views:
             blocks += [f"## {VIEWS[view]}", *_comparisons(view, found), *_tables(view, outcome, completions)]
     blocks += ["## Ours beside theirs", *_beside(outcome, beside)]
-    if outcome.missing:
+    if outcome.missing or outcome.blueprint.left_out:
         lines = [f"- {m['arm']} on {m['cell']} ({m['view']}): {m['reason']}" for m in outcome.missing]
+        lines += [f"- {what}: {why}" for what, why in outcome.blueprint.left_out.items()]
         blocks += ["## What could not be run", "\n".join(lines)]
     return "\n\n".join(blocks)
 
 
 def _method(outcome: Reproduction) -> Iterator[str]:
-    question = outcome.blueprint.question
+    question = outcome.question
     records = [r for rows in outcome.had.values() for r in rows]
     contestants = {key: rows for key, rows in outcome.had.items() if key[1] not in question.references}
     seeds = sorted({r["seed"] for rows in contestants.values() for r in rows})
@@ -46,9 +51,8 @@ def _method(outcome: Reproduction) -> Iterator[str]:
         f"records, {sum(trained.values()) / 3600:.2f} hours of training. Differences are paired by seed and by "
         "problem; intervals and tests take both as drawn by chance, and all methods together tell how "
         "seeds vary. Holm's adjustment runs over all comparisons of a view's table: "
-        f"over the rows of “{ALL}” together, and over the rows of the single tasks together. The "
-        "control has the same weights, dealt out to other tokens of the optimizer step. Over all tasks every problem "
-        "weighs the same. The problems are generated: "
+        f"over the rows of “{ALL}” together, and over the rows of the single tasks together. "
+        f"{_control(question.control)}Over all tasks every problem weighs the same. The problems are generated: "
         "nothing here is a score on a benchmark."
     )
     if outcome.budget is not None:
@@ -57,6 +61,14 @@ def _method(outcome: Reproduction) -> Iterator[str]:
         rows += [(n, str(b.base[n]), f"{b.costs[n]:.3g}", str(b.steps.get(n, "the same"))) for n in b.costs]
         yield f"Equal compute: {b.rule}."
         yield _table(rows)
+
+
+def _control(name: str) -> str:
+    if not name:
+        return ""
+    if name.endswith("@shuffled"):
+        return "The control has the same weights, dealt out to other tokens of the optimizer step. "
+    return f"The control, {name}, lacks what the paper proposes. "
 
 
 def _comparisons(view: str, found: Sequence[PaperFinding]) -> Iterator[str]:
@@ -72,7 +84,7 @@ def _comparisons(view: str, found: Sequence[PaperFinding]) -> Iterator[str]:
 
 
 def _tables(view: str, outcome: Reproduction, completions: Completions) -> Iterator[str]:
-    question = outcome.blueprint.question
+    question = outcome.question
     records = {
         r["run_id"]: r
         for (v, arm, _), rows in outcome.had.items()
@@ -84,19 +96,18 @@ def _tables(view: str, outcome: Reproduction, completions: Completions) -> Itera
 
 
 def _beside(outcome: Reproduction, beside: Sequence[Standing]) -> Iterator[str]:
-    micro = outcome.wish.scale == "micro"
+    micro = outcome.asks
     yield (
         "The paper's numbers are of the real benchmarks and other models. The micro world's are of generated problems, "
         "so there is no gap to compute; they stand here so that nobody has to look them up."
         if micro
         else "Gap: ours minus theirs, also in combined standard errors. Theirs are reported, never measured here."
     )
-    cells = {cell["id"]: cell for cell in outcome.paper["cells"]}
+    counts = {cell["id"]: (cell["n"]["value"], cell["count"]) for cell in outcome.paper["cells"]}
     rows = [("cell", "theirs (reported)", "± SE", "ours (measured)", "95 % interval", "seeds", "gap", "gap / SE")]
     for s in beside:
-        cell = cells[s.cell]
-        n, count, status = cell["n"]["value"], cell["count"]["value"], cell["count"]["status"]
-        decoded = f" ({count} of {n}, {status})" if count is not None else ""
+        n, count = counts.get(s.cell, (None, {"value": None}))
+        decoded = f" ({count['value']} of {n}, {count['status']})" if count["value"] is not None else ""
         ours = "not had" if s.ours is None else f"{s.ours:.1f} on {s.task}"
         span = "" if s.low is None else f"{s.low:.1f} to {s.high:.1f}"
         gap = (

@@ -70,10 +70,10 @@ def estimates(outcome: Reproduction) -> list[PaperCost]:
     Raises BadInput for a model whose shape nobody knows.
     """
     wish, found = outcome.wish, []
-    for piece in pieces(outcome.blueprint, wish, outcome.paper):
+    for piece in pieces(outcome):
         found.append(_estimate(piece, outcome, wish))
-    question = outcome.blueprint.question
-    if wish.scale == "micro" and COMPUTE in wish.views:
+    if outcome.asks and COMPUTE in wish.views:
+        question = outcome.question
         target = next(e for e in found if e.arm == question.target)
         for each in [e for e in found if e.arm in question.baselines]:
             words = ("steps: as many as the target's cost buys, known once the base runs are measured",)
@@ -85,7 +85,7 @@ def _estimate(piece: Piece, outcome: Reproduction, wish: ReproduceRequest) -> Pa
     if isinstance(piece.recipe, ModelPair):
         chosen, stated = piece.recipe.recipe(), piece.recipe.facts
     else:
-        chosen, stated = recipe.load(piece.recipe), {"estimate": outcome.blueprint.question.estimate}
+        chosen, stated = recipe.load(piece.recipe), {"estimate": outcome.question.estimate}
     facts = stated["estimate"]
     assumed = [
         f"{part}.{key} = {fact.value!r} ({fact.source})"

@@ -18,8 +18,9 @@ from typing import Any
 
 from harness import atomic
 from harness.errors import BadInput, RunFailed, unknown
-from harness.papers import budget
-from harness.papers.spec import PARTS, ModelPair, PaperSpec
+from harness.papers import budget, printed_rows
+from harness.papers.printed_rows import PrintedRow
+from harness.papers.spec import ModelPair, PaperQuestion, PaperSpec
 from harness.plan import RunRequest, prepare
 from harness.records import reported
 from harness.records.record import Record
@@ -39,7 +40,8 @@ class ReproduceRequest:
     results: Path = Path("results")
     judge: str | None = None
     device: str | None = None
-    views: Sequence[str] = (STEPS, COMPUTE)  # of the micro question
+    published: Sequence[Path] = ()  # folders whose records are taken where training, prompts and decoding are equal
+    views: Sequence[str] = (STEPS, COMPUTE)  # of the question
     unit: str = "flops"  # what equal compute is measured in
 
 
@@ -67,25 +69,43 @@ class Reproduction:
     missing: list[dict[str, str]] = field(default_factory=list)
     budget: budget.ComputeBudget | None = None
 
+    @property
+    def question(self) -> PaperQuestion:
+        """The question at the scale that was asked for."""
+        return self.blueprint.questions[self.wish.scale]
 
-def pieces(blueprint: PaperSpec, wish: ReproduceRequest, paper: reported.Paper) -> list[Piece]:
+    @property
+    def asks(self) -> bool:
+        """Whether the paper's question is asked, not its rows run."""
+        return self.wish.scale != PAPER
+
+
+def pieces(outcome: Reproduction) -> list[Piece]:
     """What would run first; the arms of the equal-compute view follow from what these cost.
 
-    Raises BadInput for a cell or task that ``--only`` names and the paper does not have.
+    Rows whose method or task is not at hand go to ``outcome.missing``. Raises BadInput for a cell or task that
+    ``--only`` names and the paper does not have.
     """
+    blueprint, wish, paper = outcome.blueprint, outcome.wish, outcome.paper
     if any(setting.startswith("method.") for setting in wish.settings):
         raise BadInput("--set method.…: what defines a method is said by the paper's file; copy it and give your copy")
-    return list((_of_question if wish.scale == "micro" else _of_paper)(blueprint, wish, paper))
+    if outcome.asks:
+        return list(_of_question(blueprint, wish))
+    return list(_of_paper(blueprint, wish, paper, outcome.missing))
 
 
-def _of_paper(blueprint: PaperSpec, wish: ReproduceRequest, paper: reported.Paper) -> Iterator[Piece]:
+def _of_paper(
+    blueprint: PaperSpec, wish: ReproduceRequest, paper: reported.Paper, missing: list[dict[str, str]]
+) -> Iterator[Piece]:
     covered = {cell: pair for pair in blueprint.pairs for cell in pair.cells}
-    tasks = {cell["id"]: f"{cell['task'].removesuffix('@real')}" for cell in paper["cells"]}
+    tasks = {cell["id"]: f"{cell['task'].removesuffix('@real')}" for cell in paper["cells"]} if covered else {}
+    rows = {row.cell: row for pair in blueprint.pairs for row in printed_rows.of(pair, paper)}
     for cell in [*covered, *wish.only]:
-        if cell not in tasks:
-            raise unknown(f"cell of paper {paper['id']}", cell, tasks)
-    if uncovered := [cell for cell in wish.only or tasks if cell not in covered]:
+        if cell not in tasks and cell not in rows:
+            raise unknown(f"cell of paper {paper['id']}", cell, {*tasks, *rows})
+    if uncovered := [cell for cell in wish.only or tasks if cell not in covered and cell not in rows]:
         raise BadInput(f"{blueprint.name}: no pair is for the cell {', '.join(uncovered)}; add one to its cells")
+    yield from _of_printed(blueprint, wish, [r for r in rows.values() if not wish.only or r.cell in wish.only], missing)
     for pair in blueprint.pairs:
         chosen = {cell: _real(tasks[cell]) for cell in pair.cells if not wish.only or cell in wish.only}
         if chosen:
@@ -94,10 +114,27 @@ def _of_paper(blueprint: PaperSpec, wish: ReproduceRequest, paper: reported.Pape
             yield Piece(PAPER, blueprint.method, blueprint.method, pair, settings, chosen, seeds)
 
 
-def _of_question(blueprint: PaperSpec, wish: ReproduceRequest, paper: reported.Paper) -> Iterator[Piece]:
-    question = blueprint.question
+def _of_printed(
+    blueprint: PaperSpec, wish: ReproduceRequest, rows: Sequence[PrintedRow], missing: list[dict[str, str]]
+) -> Iterator[Piece]:
+    """One piece for each pair and method; what is not at hand is named instead."""
+    chosen: dict[tuple[str, str], list[PrintedRow]] = {}
+    for row in rows:
+        if reason := row.lacks():
+            missing.append({"view": PAPER, "arm": row.method, "cell": row.cell, "reason": reason})
+        else:
+            chosen.setdefault((row.pair.name, row.method), []).append(row)
+    for (name, method), own in chosen.items():
+        pair = own[0].pair
+        settings = (*(pair.settings if method == blueprint.method else ()), *wish.settings)
+        tasks = {row.cell: _real(row.task) for row in own}
+        yield Piece(PAPER, f"{method} ({name})", method, pair, settings, tasks, tuple(wish.seeds) or blueprint.seeds)
+
+
+def _of_question(blueprint: PaperSpec, wish: ReproduceRequest) -> Iterator[Piece]:
+    question = blueprint.questions.get(wish.scale)
     if question is None:
-        raise BadInput(f"{blueprint.name} asks nothing of the micro world: its file has no [micro]")
+        raise BadInput(f"{blueprint.name} asks nothing of the {wish.scale} world: its file has no [{wish.scale}]")
     for name in wish.only:
         if name not in question.tasks and name not in {task.partition("@")[0] for task in question.tasks}:
             raise unknown("task of the question", name, question.tasks)
@@ -122,10 +159,10 @@ def reproduce(
 ) -> Reproduction:
     """Runs what is not recorded yet. Raises BadInput for a request that nothing can be made of."""
     outcome = Reproduction(blueprint, wish, paper)
-    first = pieces(blueprint, wish, paper)
+    first = pieces(outcome)
     for piece in first:
         _obtain(piece, outcome, progress, announce)
-    if wish.scale == "micro" and COMPUTE in wish.views:
+    if outcome.asks and COMPUTE in wish.views:
         for piece in _equal_compute(first, outcome, announce):
             _obtain(piece, outcome, progress, announce)
     return outcome
@@ -133,7 +170,7 @@ def reproduce(
 
 def _equal_compute(first: Iterable[Piece], outcome: Reproduction, announce: Announce) -> Iterator[Piece]:
     """The arms again with as many steps as the target's cost buys; those about as dear stand as they are."""
-    question, wish = outcome.blueprint.question, outcome.wish
+    question, wish = outcome.question, outcome.wish
     arms = [piece for piece in first if piece.arm not in question.references]
     base = {piece.arm: _any_task(piece, outcome) for piece in arms}
     if not base[question.target]:
@@ -185,6 +222,7 @@ def _miss(piece: Piece, cell: str, error: Exception, outcome: Reproduction, anno
 def _run(
     piece: Piece, tasks: dict[str, str], outcome: Reproduction, progress: Callable[..., None], announce: Announce
 ) -> None:
+    from harness.rerun import graded_again
     from harness.run import run
 
     wish = outcome.wish
@@ -200,6 +238,7 @@ def _run(
             judge=wish.judge,
         )
         plan = prepare(request)
+    graded_again.take(plan, wish.published, announce)
     titles = {task.title: cell for cell, task in zip(tasks, plan.tasks, strict=True)}
     for record in run(plan, progress, announce):
         key = (piece.view, piece.arm, titles[record["task"]])
@@ -211,10 +250,9 @@ def _recipe_file(wanted: str | ModelPair, folder: Path) -> str:
     if isinstance(wanted, str):
         return wanted
     lines = []
-    for part in PARTS:
-        if part in wanted.facts:
-            lines.append(f"[{part}]")
-            lines += [f"{key} = {json.dumps(fact.value)}" for key, fact in wanted.facts[part].items()]
+    for part, values in wanted.table().items():
+        lines.append(f"[{part}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     path = folder / f"{wanted.name}.toml"
     atomic.write(path, ("\n".join(lines) + "\n").encode())
     return str(path)

@@ -1,11 +1,13 @@
 """How the rows of a paper would be reproduced: ``harness/papers/<id>.toml`` or a file of yours. TOML in, data out.
 
-Every value of a pair is a fact ``{ value, source }``: what is used, and who says so, or "assumed". The file's other
-half, ``[micro]``, asks the paper's question in the embedded world.
+Every value of a pair is a fact ``{ value, source }``: what is used, and who says so, or "assumed"; what a file leaves
+out is the recipe's or the method's default. The file's other half, ``[micro]`` or ``[small]``, asks the paper's
+question in a small world, and ``[left_out]`` names what cannot be run, and why.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,14 +15,25 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from harness import recipe, safe_read
+from harness import recipe, registry, safe_read
 from harness.errors import BadInput, unknown
 from harness.estimate.resources import DEVICES
 from harness.estimate.shapes import Shape
 from harness.recipe import Recipe
 from harness.records import reported
 
-PARTS = ("models", "data", "training", "rollout", "teacher_text", "evaluation")
+PARTS = ("models", "student", "data", "training", "rollout", "teacher_text", "evaluation")
+FILLED = (
+    "models",
+    "student",
+    "data",
+    "training",
+    "rollout",
+    "teacher_text",
+)  # parts whose unstated keys are assumed by default
+# Keys of a recipe that say how a run goes, not what is trained.
+HOW_IT_RUNS = {"checkpoint_every", "threads", "signal", "top_k", "gradient_checkpointing", "trust_remote_code"}
+SCALES = ("micro", "small")  # worlds in which a question is asked
 LENGTHS = ("prompts", "prompt_tokens", "response_tokens", "answer_tokens")
 ESTIMATE = (*LENGTHS, "device")  # what a dry run must be told; "shapes" besides, of models that the harness knows not
 
@@ -41,17 +54,36 @@ Facts = dict[str, dict[str, Fact]]  # by section and key
 
 
 @dataclass(frozen=True)
+class PrintedRows:
+    """Rows of a printed table: where its cells are, and what the harness calls its methods and benchmarks."""
+
+    locator: str
+    student: str  # as the table calls it
+    rows: dict[str, str]
+    benchmarks: dict[str, str]
+    setting: str = ""  # of cells that only it tells apart
+
+
+@dataclass(frozen=True)
 class ModelPair:
-    """A teacher, a student and a training recipe, for the paper's cells ``cells``."""
+    """A teacher, a student and a training recipe, for the paper's cells ``cells`` or for rows of a printed table."""
 
     name: str
     cells: tuple[str, ...]
     facts: Facts
+    printed: PrintedRows | None = None
 
     def recipe(self) -> Recipe:
         """The training recipe that the facts amount to. Raises BadInput for an unknown key or a wrong value."""
-        table = {p: {key: f.value for key, f in self.facts[p].items()} for p in PARTS if p in self.facts}
-        return recipe.from_table(self.name, table, f"pair {self.name}")
+        return recipe.from_table(self.name, self.table(), f"pair {self.name}")
+
+    def table(self) -> dict[str, dict[str, Any]]:
+        """The facts as a recipe's file has them: what is None is left out."""
+        return {
+            part: {key: fact.value for key, fact in self.facts[part].items() if fact.value is not None}
+            for part in PARTS
+            if part in self.facts
+        }
 
     @property
     def settings(self) -> list[str]:
@@ -70,7 +102,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class PaperQuestion:
-    """The paper's question in the small: does ``target`` beat the other arms, and its own ``control``?"""
+    """The paper's question in the small: does ``target`` beat the other arms, and its ``control``, if it has one?"""
 
     recipe: str
     tasks: tuple[str, ...]
@@ -94,7 +126,7 @@ class PaperSpec:
     about: str
     seeds: tuple[int, ...]
     pairs: tuple[ModelPair, ...]
-    question: PaperQuestion | None
+    questions: dict[str, PaperQuestion]  # by scale
     left_out: dict[str, str]  # what of the paper cannot be run here, and why
 
 
@@ -129,14 +161,15 @@ def load(name_or_file: str, results: Path | str = "results") -> PaperSpec:
         table = tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # of TOML, UTF-8, dates, and numbers of thousands of digits
         raise BadInput(f"{name_or_file}: not TOML: {error}") from None
-    _keys(table, {"reported", "method", "about", "paper", "shared", "pair", "micro", "left_out"}, name_or_file)
+    _keys(table, {"reported", "method", "about", "paper", "shared", "pair", *SCALES, "left_out"}, name_or_file)
     for key in ("reported", "method", "about"):
         if not isinstance(table.get(key), str) or not table[key]:
             raise BadInput(f"{name_or_file}: {key} must be text")
     shared = _sections(table.get("shared", {}), f"{name_or_file}: shared")
-    pairs = [_pair(key, value, shared, name_or_file) for key, value in _table(table, "pair", name_or_file).items()]
-    question = _question(table["micro"], f"{name_or_file}: micro") if "micro" in table else None
-    if not pairs and question is None:
+    own = table["method"]
+    pairs = [_pair(key, value, shared, own, name_or_file) for key, value in _table(table, "pair", name_or_file).items()]
+    questions = {scale: _question(table[scale], f"{name_or_file}: {scale}") for scale in SCALES if scale in table}
+    if not pairs and not questions:
         raise BadInput(f"{name_or_file}: neither a [pair.NAME] nor [micro]: nothing to run")
     paper = _table(table, "paper", name_or_file)
     _keys(paper, {"seeds"}, f"{name_or_file}: paper")
@@ -145,20 +178,63 @@ def load(name_or_file: str, results: Path | str = "results") -> PaperSpec:
     left_out = _table(table, "left_out", name_or_file)
     if not all(isinstance(reason, str) and reason for reason in left_out.values()):
         raise BadInput(f"{name_or_file}: left_out must say in text why each part is left out")
-    return PaperSpec(name, table["reported"], table["method"], about, seeds, tuple(pairs), question, left_out)
+    return PaperSpec(name, table["reported"], table["method"], about, seeds, tuple(pairs), questions, left_out)
 
 
-def _pair(name: str, value: Any, shared: Facts, where: str) -> ModelPair:
+def _pair(name: str, value: Any, shared: Facts, method: str, where: str) -> ModelPair:
     where = f"{where}: pair.{name}"
-    if not isinstance(value, dict) or not _words(value.get("cells")):
-        raise BadInput(f'{where}: needs cells = ["…"], the paper\'s cells that it is for')
-    own = _sections({key: inner for key, inner in value.items() if key != "cells"}, where)
+    if not isinstance(value, dict) or not (_words(value.get("cells")) or "printed" in value):
+        raise BadInput(f'{where}: needs cells = ["…"], the paper\'s cells that it is for, or printed rows')
+    rows = _printed(value["printed"], f"{where}: printed") if "printed" in value else None
+    own = _sections({key: inner for key, inner in value.items() if key not in ("cells", "printed")}, where)
     facts = {part: shared.get(part, {}) | own.get(part, {}) for part in (*PARTS, "method", "estimate")}
+    facts = {part: _defaults(part, inner, method) | inner for part, inner in facts.items()}
     facts = {part: inner for part, inner in facts.items() if inner}
     _check_estimate(facts.get("estimate", {}), f"{where}: estimate")
-    pair = ModelPair(name, tuple(value["cells"]), facts)
+    pair = ModelPair(name, tuple(value.get("cells", ())), facts, rows)
     pair.recipe()
     return pair
+
+
+def _printed(value: Any, where: str) -> PrintedRows:
+    """Raises BadInput unless ``value`` has locator and student as text, rows and benchmarks as names by names."""
+    if not isinstance(value, dict):
+        raise BadInput(f"{where} must be a table")
+    _keys(value, {"locator", "student", "setting", "rows", "benchmarks"}, where)
+    for key in ("locator", "student", "setting"):
+        if not isinstance(value.get(key, "" if key == "setting" else None), str):
+            raise BadInput(f"{where}.{key} must be text, as the printed table has it")
+    for key in ("rows", "benchmarks"):
+        names = value.get(key)
+        if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+            raise BadInput(f'{where}.{key} must be {{ "as printed" = "name here", … }}')
+    return PrintedRows(**value)
+
+
+def _defaults(part: str, stated: Mapping[str, Fact], method: str) -> dict[str, Fact]:
+    """The values that a file leaves to the recipe or the method, so that a dry run names them too."""
+    if part == "method":
+        return _of_method(method)
+    if part not in FILLED:
+        return {}
+    # Steps and epochs say the same; the one that is stated replaces the other.
+    left = {*HOW_IT_RUNS, "student", "teacher", "steps" if "epochs" in stated else "epochs"}
+    fields = dataclasses.fields(recipe.SECTIONS[part])
+    return {f.name: Fact(f.default, "assumed: the recipe's default") for f in fields if f.name not in left}
+
+
+def _of_method(label: str) -> dict[str, Fact]:
+    """The settings of a method and variant with their sources; none where it is not at hand."""
+    name, _, variant = label.partition("@")
+    try:
+        found = registry.find(registry.METHODS, name)
+    except BadInput:
+        return {}
+    chosen = found.variants.get(variant, {})
+    return {
+        f.name: Fact(chosen.get(f.name, f.default), f"variant {label}" if f.name in chosen else f.metadata["source"])
+        for f in dataclasses.fields(found.Config)
+    }
 
 
 def _question(value: Any, where: str) -> PaperQuestion:
@@ -175,7 +251,7 @@ def _question(value: Any, where: str) -> PaperQuestion:
         arms.append(Arm(arm["name"], arm.get("method", arm["name"]), words))
     known = [arm.name for arm in arms]
     for key in ("target", "control"):
-        if value.get(key) not in known:
+        if value.get(key) not in known and (key, value.get(key)) != ("control", None):
             raise BadInput(f"{where}: {unknown(f'arm as {key}', str(value.get(key)), known)}")
     if len(set(known)) != len(known):
         raise BadInput(f"{where}: two arms have one name among {', '.join(known)}")
@@ -189,7 +265,7 @@ def _question(value: Any, where: str) -> PaperQuestion:
         tuple(value["tasks"]),
         _seeds(value.get("seeds"), f"{where}.seeds"),
         value["target"],
-        value["control"],
+        value.get("control", ""),
         tuple(value["references"]),
         tuple(arms),
         estimate,

@@ -139,7 +139,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         model.train()
         parts = micro_batches(sequences, settings.micro_batch)
         special = tokenizer.all_special_ids
-        batches = [collate(part, tokenizer.pad_token_id, segments, device, special) for part in parts]
+        batches = [collate(part, rollouts.student.pad_id, segments, device, special) for part in parts]
         with _faults_named(step, settings.checkpoint_every):
             sums = _backward(accelerator, student, wrapped, rollouts, method, teacher, batches, step, cost)
         if any(s.weights for s in sums):

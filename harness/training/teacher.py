@@ -76,7 +76,7 @@ def set_up(
     def caches(kind: str, k: int | None) -> dict[Source, SignalCache]:
         """Caches of the signal of fixed text, filled. Methods and seeds that train on the same text share them."""
         facts = _facts(job, vocab, kind)
-        pad = rollouts.student.tokenizer.pad_token_id
+        pad = rollouts.student.pad_id
         found = {}
         for source in (s for s in FIXED if s in texts):
             cache = _cache(job.cache / "signals", facts, rollouts, source)

@@ -27,7 +27,7 @@ class Validation:
         if self.every:
             mine = list(enumerate(examples))[accelerator.process_index :: accelerator.num_processes]
             texts = [_sequence(e, i, generator) for i, e in mine]
-            pad = generator.tokenizer.pad_token_id
+            pad = generator.pad_id
             self.batches = [collate(part, pad, None, accelerator.device) for part in micro_batches(texts, size)]
 
     def report(self, step: int, student: Replicated, cost: Cost) -> dict[str, float]:

@@ -44,7 +44,20 @@ def pages() -> dict[Path, str]:
     """Every page by its path."""
     papers = reported.papers(RESULTS)
     audits = [report.audit(paper, papers) for paper in papers]
-    return {OUT / "README.md": index(audits)} | {OUT / f"{a.paper['id']}.md": page(a) for a in audits}
+    by_id = {audit.paper["id"]: audit for audit in audits}
+    found = {OUT / "README.md": index(audits)} | {OUT / f"{name}.md": page(audit) for name, audit in by_id.items()}
+    # Papers whose cells stand in another paper's tables.
+    for name in sorted(set(spec.names()) - by_id.keys()):
+        found[OUT / f"{name}.md"] = question_page(name, by_id[spec.load(name).reported].paper)
+    return found
+
+
+def question_page(name: str, paper: reported.Paper) -> str:
+    """The page of a paper of which only another paper's tables have cells."""
+    answers = _answers(name)
+    blocks = [f"# {name}", *_claim(name), f"Its cells stand in the tables of [{paper['title']}]({paper['id']}.md)."]
+    blocks += ["## Our answer", *_answer(name, answers), "## What was not run", *_not_run(name, answers)]
+    return "\n\n".join(blocks).rstrip() + "\n"
 
 
 def page(audit: Audit) -> str:
@@ -70,9 +83,14 @@ def index(audits: Sequence[Audit]) -> str:
         cells, notable = len(printed.of(one.paper)), len(one.notable)
         name = one.paper["id"]
         rows.append(f"| [{name}]({name}.md) | {cells} | {notable} | {len(one.findings) - notable} | {held} | {found} |")
+    asked = sorted(set(spec.names()) - {one.paper["id"] for one in audits})
+    for name in asked:
+        found = ", ".join(scale for scale, _ in _answers(name)) or "not asked"
+        rows.append(f"| [{name}]({name}.md) | in {spec.load(name).reported} | | | | {found} |")
     refuted = [f"- [{a.paper['id']}]({a.paper['id']}.md): {c.text}. {'; '.join(c.arithmetic)}"
                for a in audits for c in a.claims if not c.holds]  # fmt: skip
-    blocks = [TITLE.strip(), "\n".join(rows), "## Statements that do not hold", "\n".join(refuted) or "None."]
+    table = "What released code does otherwise than its paper: [paper against release](PAPER_AND_RELEASE.md)."
+    blocks = [TITLE.strip(), "\n".join(rows), table, "## Statements that do not hold", "\n".join(refuted) or "None."]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -111,6 +129,7 @@ def _answer(name: str, answers: Sequence[tuple[str, dict[str, Any]]]) -> list[st
 def _not_run(name: str, answers: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     lines = ["- The paper's own rows: its models, data and hardware were not at hand."]
     for link, answer in answers:
+        lines += [f"- The view at equal compute ({link})."] if answer["budget"] is None else []
         lines += [f"- {m['arm']} on {m['cell']} ({link}): {m['reason']}" for m in answer["missing"]]
     left = spec.load(name).left_out if name in spec.names() else {}
     return ["\n".join([*lines, *(f"- {what}: {why}" for what, why in left.items())])]

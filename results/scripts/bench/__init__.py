@@ -5,4 +5,4 @@
 models, batch and lengths. TRL and Liger run in an environment of their own (:mod:`results.scripts.bench.peers`).
 """
 
-NAMES = ("loss", "train", "generate", "grade", "overhead", "scaling")
+NAMES = ("loss", "train", "generate", "grade", "overhead", "scaling", "validity")

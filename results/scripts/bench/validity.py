@@ -1,0 +1,70 @@
+"""A training step of vcrd with each estimator of validity against gkd's, the same step without weights.
+
+Same models, prompts, seed and divergence in the micro world, half of the steps on own text. CPU seconds of
+whole trainings of a few steps, loading included on both sides; each setting and gkd train in turn in one process.
+``kept`` repeats the training with what the teacher has said already in the cache.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.plan import RunRequest, prepare
+from harness.students import train_run
+from results.scripts.bench.measure import Report, in_turns, machine, ratio, spread, stopwatch
+
+CASES = {
+    "likelihood": {},
+    "step-likelihood": {"validity": "step-likelihood"},
+    "verifier": {"validity": "verifier"},
+    "agreement": {"validity": "agreement"},
+    "agreement, kept": {"validity": "agreement"},
+    "truth": {"validity": "truth"},
+    "success, 2 tries": {"validity": "success", "tries": 2},
+}
+COLUMNS = ["estimator", "CPU / gkd", "generated tokens / gkd", "teacher tokens / gkd", "CPU s/step", "gkd CPU s/step"]
+
+
+def run(chosen: Any) -> Report:
+    """A row an estimator."""
+    said = __doc__.split("\n\n", 1)[1].replace("\n", " ").strip()
+    report, rows = Report("validity", said, machine(chosen.threads)), []
+    torch.set_num_threads(chosen.threads)
+    steps = 2 if chosen.size == "small" else 6
+    for name, settings in CASES.items():
+        if chosen.only and name not in chosen.only:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            kept = Path(folder) / "kept"
+            sides = [
+                lambda s=settings, k=kept if "kept" in name else None: train("vcrd", s, steps, k),
+                lambda: train("gkd", {}, steps, None),
+            ]
+            in_turns(sides, 1)  # warm-up, not counted; it fills the cache
+            pairs = in_turns(sides, chosen.rounds)
+        report.raw[name] = pairs
+        ratios = [ratio([(ours[key], base[key]) for ours, base in pairs]) for key in ("cpu", "generated", "teacher")]
+        cpu = [sorted(pair[i]["cpu"] for pair in pairs)[len(pairs) // 2] / steps for i in (0, 1)]
+        cells = [spread(ratios[0]), *(f"{r['median']:.2f}" for r in ratios[1:])]
+        rows.append([name, *cells, *(f"{seconds:.3f}" for seconds in cpu)])
+        report.tables = [("", COLUMNS, rows)]
+        report.write(chosen.out)
+    return report
+
+
+def train(method: str, settings: dict[str, Any], steps: int, cache: Path | None) -> dict[str, float]:
+    """One training in a fresh results folder, or in ``cache``; its CPU seconds and tokens."""
+    words = [f"method.{key}={value}" for key, value in settings.items()] + [f"training.steps={steps}"]
+    found: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as fresh:
+        asked = RunRequest(
+            [method], ["amc23"], settings=[*words, "training.checkpoint_every=0"], results=cache or Path(fresh)
+        )
+        plan = prepare(asked)
+        with stopwatch(found):
+            result = train_run(plan, plan.trainings[0], lambda *_: None)
+    return found | {"generated": result.cost.generated_tokens, "teacher": result.cost.teacher_forward_tokens}
