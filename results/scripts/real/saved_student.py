@@ -2,7 +2,7 @@
 
     python -m results.scripts.real.saved_student --student FOLDER [--prompts 3] [--tokens 48] [--out FILE.md]
 
-FOLDER is a student below ``work/training`` of a results folder, or one that ``harness export`` wrote. Greedy, float32.
+FOLDER is a student below ``work/trained`` of a results folder, or one that ``harness export`` wrote. Greedy, float32.
 """
 
 from __future__ import annotations
