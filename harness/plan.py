@@ -124,6 +124,10 @@ def prepare(request: RunRequest) -> Plan:
             adapters.check(student, chosen.student)
         if any(not isinstance(m, ReferencePoint) for m, *_ in configurations):
             quantization.refuse(student)
+    if any(not isinstance(m, ReferencePoint) for m, *_ in configurations):
+        from harness.training import optimizers
+
+        optimizers.check(chosen.training)
     if teacher is not None:
         loading.check(teacher, chosen, device)
     pair = _pair(chosen, [method for method, *_ in configurations], student, teacher)
@@ -314,7 +318,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     # Leave out settings that do not affect this training, so that changing them does not train it again.
     chosen = plan.recipe_of(method)
     texts = length.sources(method, chosen.training)
-    training = dataclasses.asdict(chosen.training)
+    training = options.set_apart(chosen.training)
     signal = registry.find(registry.SIGNALS, training["signal"])
     training["signal"] = signal.name  # a file's own name, not where it is kept
     unused = set() if signal.takes_top_k else {"top_k"}
@@ -322,6 +326,8 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         unused = {"signal", "top_k"}
     if training["decay_norms"] or not training["weight_decay"]:
         unused = unused | {"decay_norms"}  # keeps the hashes of trainings from before this setting existed
+    if training.get("optimizer") not in ("sgd", "muon"):
+        unused = unused | {"momentum"}
     spec |= {
         "loop": LOOP,
         "teacher": plan.pair.teacher.identity() if _wants_teacher(method) else None,

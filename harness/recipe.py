@@ -96,14 +96,30 @@ class Training:
     steps: int = option(300, "optimizer steps; replaces training.epochs", low=0)
     epochs: float | None = option(None, "passes over the examples, in place of training.steps", low=0)
     batch: int = option(32, "prompts per optimizer step, over all processes", low=1)
-    micro_batch: int = option(32, "sequences per forward pass", low=1)
-    learning_rate: float = option(1e-3, "peak learning rate of AdamW", low=0)
+    micro_batch: int = option(32, "sequences per forward pass, at most", low=1)
+    micro_tokens: int | None = option(
+        None, "tokens per forward pass, padding included: sequences of like length share one", low=1, before=None
+    )
+    optimizer: str = option(
+        "adamw",
+        "adamw is fused on a GPU, adamw_fused everywhere; muon: for the matrices inside, AdamW for the rest",
+        choices=("adamw", "adamw_fused", "sgd", "adafactor", "muon", "adamw8bit"),
+        before="adamw",
+    )
+    momentum: float = option(0.9, "of sgd and muon", low=0, high=1)
+    learning_rate: float = option(1e-3, "peak learning rate", low=0)
     warmup: float = option(0.05, "share of the steps with rising learning rate", low=0, high=1)
     schedule: str = option("cosine", "after warm-up", choices=("cosine", "linear", "constant"))
-    weight_decay: float = option(0.0, "AdamW's decoupled weight decay", low=0)
+    weight_decay: float = option(0.0, "weight decay; decoupled but for sgd", low=0)
     decay_norms: bool = option(True, "whether the decay also shrinks norm weights and biases; False spares them")
     clip: float = option(1.0, "largest gradient norm; 0 does not clip", low=0)
     precision: str = option("float32", "of the forward passes", choices=("float32", "bfloat16"))
+    master_weights: str = option(
+        "model",
+        "where the float32 weights are: in the model; in the optimizer, beside a bfloat16 model; none: bfloat16 alone",
+        choices=("model", "optimizer", "none"),
+        before="model",
+    )
     signal: str = option(
         "live",
         "the teacher's distribution: live (its forward passes), hidden or top-k (on fixed text from a cache), or a "

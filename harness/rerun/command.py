@@ -25,10 +25,11 @@ from harness.errors import BadInput
 from harness.evaluation import benchmarks, evaluate, measurement
 from harness.method import Method, ReferencePoint
 from harness.models import files as models
-from harness.models import loading
 from harness.plan import Plan, RunRequest
 from harness.recipe import Recipe
 from harness.records.record import Record, method_label
+from harness.rerun import recipe_settings
+from harness.rerun.recipe_settings import setting_of
 from harness.resume import leaves
 from harness.training import examples
 
@@ -185,8 +186,7 @@ def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) ->
     settings = [
         *kept,
         *_method_settings(spec, method),
-        *_training_settings(spec, chosen),
-        *_trust(spec, chosen),
+        *recipe_settings.of_training(spec, chosen),
         *_evaluation_settings(protocol, task, chosen, name),
     ]
     settings += _data_bounds(spec, chosen)
@@ -246,36 +246,7 @@ def _method_settings(spec: Mapping[str, Any], method: Method) -> list[str]:
     """``method.*`` where the record's settings are not those of the variant and the recipe."""
     default = json.loads(json.dumps(dataclasses.asdict(method.config)))
     recorded = spec["method"]["settings"]
-    return [_setting(f"method.{k}", v) for k, v in recorded.items() if k not in default or default[k] != v]
-
-
-def _training_settings(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """What of the training, of its samples and of the teacher's text the recipe says otherwise."""
-    found = []
-    for section in ("training", "rollout", "teacher_text"):
-        recorded, own = spec.get(section) or {}, dataclasses.asdict(getattr(chosen, section))
-        found += [_setting(f"{section}.{k}", v) for k, v in recorded.items() if k not in own or own[k] != v]
-    return [*found, *_student_settings(spec, chosen), *_teacher_settings(spec, chosen)]
-
-
-def _teacher_settings(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """``teacher.*`` where the teacher was loaded in another way than the recipe has it."""
-    own, recorded = (part.get("teacher_loading", {}) for part in (loading.in_spec(chosen.teacher), spec))
-    keys = sorted(key for key in own.keys() | recorded.keys() if own.get(key) != recorded.get(key))
-    return [_setting(f"teacher.{key}", recorded.get(key)) for key in keys]
-
-
-def _student_settings(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """``student.*`` where another part of the student was trained than in the recipe."""
-    own = json.loads(json.dumps(dataclasses.asdict(chosen.student)))
-    recorded = spec.get("adapter") or {"adapter": "none"}
-    return [_setting(f"student.{k}", v) for k, v in recorded.items() if own.get(k) != v]
-
-
-def _trust(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """``models.trust_remote_code`` where a model of the record ran code of its own and the recipe does not allow it."""
-    ran = any((spec.get(role) or {}).get("trust_remote_code") for role in ("student", "teacher"))
-    return [_setting("models.trust_remote_code", True)] if ran and not chosen.models.trust_remote_code else []
+    return [setting_of(f"method.{k}", v) for k, v in recorded.items() if k not in default or default[k] != v]
 
 
 def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe, name: str | None) -> list[str]:
@@ -284,14 +255,14 @@ def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe,
     dataset = protocol.get("dataset") or {}
     limit = dataset.get("n") if dataset.get("n") != dataset.get("of") else None
     if limit != chosen.evaluation.limit:
-        found.append(_setting("evaluation.limit", limit))
+        found.append(setting_of("evaluation.limit", limit))
     if task.startswith(benchmarks.LM_EVAL):
         return found  # which decodes as it likes
     opened = benchmarks.open_unjudged(task, name)
     default = dataclasses.asdict(evaluate.decoding_of(opened, chosen.evaluation))
     recorded = protocol.get("decoding") or {}
     return found + [
-        _setting(f"evaluation.{k}", recorded[k]) for k in DECODING if k in recorded and recorded[k] != default[k]
+        setting_of(f"evaluation.{k}", recorded[k]) for k in DECODING if k in recorded and recorded[k] != default[k]
     ]
 
 
@@ -363,15 +334,6 @@ def _device_word(record: Record) -> str | None:
 
     kind = str(record["provenance"].get("device") or "cpu")
     return None if kind.partition(":")[0] == ("cuda" if torch.cuda.is_available() else "cpu") else kind
-
-
-def _setting(key: str, value: Any) -> str:
-    """``key=value`` as ``--set`` reads it."""
-    if isinstance(value, list | tuple):
-        return f"{key}={','.join(map(str, value))}"
-    if isinstance(value, bool) or value is None:
-        return f"{key}={str(value).lower()}"
-    return f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}"
 
 
 def _unknown(record: Record, given: Given) -> Iterator[str]:

@@ -135,7 +135,21 @@ def _segments(place: Tensor, after: Tensor | None) -> Tensor:
     return begins.long().cumsum(0) - 1
 
 
-def micro_batches(sequences: Seq[TrainingSequence], size: int) -> list[list[TrainingSequence]]:
-    """The sequences of an optimizer step in micro-batches of at most ``size``, sorted by length to save padding."""
+def micro_batches(
+    sequences: Seq[TrainingSequence], size: int, tokens: int | None = None
+) -> list[list[TrainingSequence]]:
+    """The sequences of an optimizer step in micro-batches of at most ``size``, sorted by length to save padding.
+
+    ``tokens`` bounds each, padding included: many short sequences or few long ones. A longer sequence stands alone.
+    """
     ordered = sorted(sequences, key=lambda s: (len(s.prompt) + len(s.response), s.place))
-    return [list(ordered[i : i + size]) for i in range(0, len(ordered), size)]
+    if tokens is None:
+        return [list(ordered[i : i + size]) for i in range(0, len(ordered), size)]
+    parts: list[list[TrainingSequence]] = []
+    for sequence in ordered:
+        # Sorted, so the newest is the longest of its micro-batch and says how far the others are padded.
+        width = len(sequence.prompt) + len(sequence.response)
+        if not parts or len(parts[-1]) == size or (len(parts[-1]) + 1) * width > tokens:
+            parts.append([])
+        parts[-1].append(sequence)
+    return parts
