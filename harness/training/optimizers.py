@@ -112,7 +112,7 @@ class OptimizerGroup(Optimizer):
         self.parts = parts
         super().__init__([group for part in parts for group in part.param_groups], {})
 
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Any = None) -> Any:
         losses = [part.step(closure) for part in self.parts]
         return losses[0]
 
