@@ -48,6 +48,7 @@ class DataSources:
     prompt_field: str | None = option(None, "the column of the prompt; by default prompt, question, instruction, …")
     response_field: str | None = option(None, "the column of the response; by default response, completion, answer, …")
     messages_field: str | None = option(None, "the column of conversations; by default messages or conversations")
+    teacher_field: str | None = option(None, "the column that names a row's teacher, where there are several")
     system: str | None = option(None, "system turn put before every prompt of a file that has none of its own")
     empty: str = option(
         "refuse", "rows without a prompt or an answer: refuse, or skip and count", choices=("refuse", "skip")
@@ -88,6 +89,21 @@ class TeacherLoading:
         None,
         "weights quantised while they are loaded; a checkpoint that comes quantised (GPTQ, AWQ, …) needs no setting",
         choices=("bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-int4"),
+    )
+    name: str = option("teacher", "of models.teacher among several teachers")
+    weight: float = option(1.0, "of models.teacher in the mixture of several teachers", low=0)
+
+
+@dataclass(frozen=True)
+class FurtherTeacher:
+    """A teacher beside that of models.teacher; what is not set is as [teacher] has it."""
+
+    model: str = option("", "hub id or folder")
+    weight: float = option(1.0, "in the mixture of all teachers", low=0)
+    dtype: str | None = option(None, "see teacher.dtype", choices=("float32", "bfloat16", "float16"))
+    device: str | None = option(None, "see teacher.device")
+    quantization: str | None = option(
+        None, "see teacher.quantization", choices=("bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-int4")
     )
 
 
@@ -185,6 +201,7 @@ class Recipe:
     teacher_text: Sampling = field(default_factory=Sampling)
     evaluation: Evaluation = field(default_factory=Evaluation)
     method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings per method name
+    teachers: Mapping[str, FurtherTeacher] = field(default_factory=dict)  # beside models.teacher, by name
 
 
 def names() -> list[str]:
@@ -237,10 +254,19 @@ def from_table(name: str, table: Mapping[str, Any], where: str) -> Recipe:
             if bad:
                 raise BadInput(f"{where}: [method] needs one table per method; write [method.NAME] above {bad[0]!r}")
             values[section] = content
+        elif section == "teachers" and isinstance(content, dict):
+            bad = [key for key, settings in content.items() if not isinstance(settings, dict)]
+            if bad:
+                raise BadInput(f"{where}: [teachers] needs a table per teacher; write [teachers.NAME] above {bad[0]!r}")
+            values[section] = {
+                key: build(FurtherTeacher, settings, f"{where}: teachers.{key}") for key, settings in content.items()
+            }
         elif section in SECTIONS and isinstance(content, dict):
             values[section] = build(SECTIONS[section], _one_length(section, content, where), f"{where}: {section}")
         else:
-            raise BadInput(f"{where}: {unknown('section', section, [*SECTIONS, 'method', 'world', 'summary'])}")
+            raise BadInput(
+                f"{where}: {unknown('section', section, [*SECTIONS, 'method', 'teachers', 'world', 'summary'])}"
+            )
     return Recipe(**values)
 
 

@@ -78,7 +78,8 @@ class Work:
     optimizer, master_weights, micro_tokens: as the recipe has them.
     trained: parameters with a gradient, None for all of them. checkpointed: layers keep their inputs alone.
     teacher_type: of the teacher's arithmetic, None for ``precision``. teacher_weight: bytes of each of its weights
-    inside the layers, where they are quantised. teacher_apart: it is on a device of its own.
+    inside the layers, where they are quantised. teacher_apart: it is on a device of its own. further_teachers: bytes
+    of the weights of others on the student's device.
     """
 
     student: Shape
@@ -104,6 +105,7 @@ class Work:
     teacher_type: str | None = None
     teacher_weight: float | None = None
     teacher_apart: bool = False
+    further_teachers: int = 0
 
     @property
     def teacher_width(self) -> int:
@@ -184,7 +186,7 @@ def memory_of(work: Work) -> dict[str, int]:
     cut = work.processes if work.sharded else 1
     return {
         "student weights, gradients, optimizer": work.states // cut,
-        "teacher weights": work.teacher_bytes,
+        "teacher weights": work.teacher_bytes + work.further_teachers,
         "forward and backward": _student_pass(work) + _teacher_pass(work),
         "generation": max(_student_cache(work), _teacher_cache(work)),
     }

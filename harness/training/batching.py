@@ -7,7 +7,7 @@ applied to N rows and never to prompts or padding.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -68,6 +68,38 @@ class Batch:
     def tokens(self) -> int:
         """Tokens that enter the forward pass, padding left out."""
         return int(self.mask.sum())
+
+    def only(self, rows: Seq[int]) -> Batch:
+        """The batch of some of its sequences, in their order."""
+        if list(rows) == list(range(len(self.sources))):
+            return self
+        chosen = torch.tensor(rows, device=self.ids.device)
+        at = torch.full((len(self.sources),), -1, device=self.ids.device)
+        at[chosen] = torch.arange(len(rows), device=self.ids.device)
+        mine = at[self.row] >= 0
+
+        def part(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[mine]
+
+        return replace(
+            self,
+            ids=self.ids[chosen],
+            mask=self.mask[chosen],
+            row=at[self.row[mine]],
+            column=self.column[mine],
+            labels=self.labels[mine],
+            position=self.position[mine],
+            length=self.length[mine],
+            segment_id=self.segment_id[mine],
+            segment_list=self.segment_id[mine].tolist(),
+            sampler_log_prob=part(self.sampler_log_prob),
+            validity=part(self.validity),
+            sources=tuple(self.sources[i] for i in rows),
+            examples=tuple(self.examples[i] for i in rows),
+            places=tuple(self.places[i] for i in rows),
+            special=part(self.special),
+            step_features=part(self.step_features),
+        )
 
 
 def collate(
