@@ -23,6 +23,7 @@ from typing import Any
 from harness import plan, recipe, registry
 from harness.errors import BadInput
 from harness.evaluation import benchmarks, evaluate, measurement
+from harness.grading.judges import open_judge
 from harness.method import Method, ReferencePoint
 from harness.models import files as models
 from harness.plan import Plan, RunRequest
@@ -145,7 +146,11 @@ def check_form(record: Record, given: Given, *, training: bool = True) -> None:
     sound = sound and isinstance(spec.get("student"), dict) and all(isinstance(p, dict | None) for p in parts)
     if not sound:
         raise BadInput(f"{record['run_id']}: its specification has not the form that this version writes")
-    if unknown := [*_task_file(record, given), *(_training_files(record, given) if training else ())]:
+    if unknown := [
+        *_task_file(record, given),
+        *_judge_file(record, given),
+        *(_training_files(record, given) if training else ()),
+    ]:
         raise BadInput(f"{record['run_id']} cannot be planned here: {'; '.join(unknown)}")
 
 
@@ -201,7 +206,7 @@ def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) ->
         settings=settings,
         results=results,
         device=given.device or _device_word(record),
-        judge=given.judge or judge_word(protocol),
+        judge=given.judge or judge_word(record),
         protocol=name,
     )
     names = {request.student or chosen.models.student, request.teacher or chosen.models.teacher}
@@ -311,11 +316,21 @@ def _portable(name: str) -> str:
     return models.portable(name) if Path(name).is_dir() else name
 
 
-def judge_word(protocol: Mapping[str, Any]) -> str | None:
+def _judge_file(record: Record, given: Given) -> Iterator[str]:
+    """Whether the user must name the file of the judge. A plugin's is known by name."""
+    word = str(record.get("request", {}).get("judge", ""))
+    known = {entry.name for entry in registry.entries(registry.JUDGES)}
+    if given.judge is None and word and open_judge.split(word)[0] not in known:
+        yield f"the judge {word} came from a file: give it with --judge FILE"
+
+
+def judge_word(record: Mapping[str, Any]) -> str | None:
     """``--judge`` as far as the record tells it: its model and settings, never its address."""
-    judge = (protocol.get("grader") or {}).get("judge")
+    judge = (record["protocol"].get("grader") or {}).get("judge")
     if not isinstance(judge, Mapping):
         return None
+    if "code" in judge:  # of a judge that does not ship, whose fields are its own
+        return record.get("request", {}).get("judge")
     kind = judge.get("kind")
     if kind == "longest":
         return kind
