@@ -61,7 +61,7 @@ def clean(text: str) -> str:
 
 
 def for_value(gold: str, text: str) -> str:
-    """``text`` where the reference ``gold`` is a value: ``C(5,2)`` is a number, and ``j`` an ``i`` that ``gold`` has."""
+    """``text`` where the reference ``gold`` is a value: ``C(5,2)`` is a number, and ``j`` the ``i`` of ``gold``."""
     for pattern, replacement in COMBINATIONS:
         text = pattern.sub(replacement, text)
     letters = [[bool(re.search(LETTER % letter, side)) for letter in "ij"] for side in (gold, text)]
