@@ -1,7 +1,7 @@
 """An append-only cache file for expensive results, such as answers of a paid judge or generated text.
 
-A line is kept when :meth:`CacheFile.add` returns. A line torn by a crash is skipped on reading. Threads may share an
-object, and processes may share its file.
+A line is kept when :meth:`CacheFile.add` returns. Lines that a crash tore are left out on reading, with a warning.
+Threads may share an object, and processes may share its file.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from harness import safe_read
 from harness.errors import BadInput, RunFailed
+
+Answer = TypeVar("Answer")
 
 
 def digest(content: Any) -> str:
@@ -35,8 +38,11 @@ class CacheFile:
         except OSError as error:
             raise BadInput(f"cannot write the cache in {folder}: {error.strerror}") from None
 
-    def read(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Key and fields of every complete line, in file order. Raises BadInput where the file cannot be read."""
+    def read(self, parse: Callable[[dict[str, Any]], Answer | None]) -> Iterator[tuple[str, Answer]]:
+        """Key and content of every whole line, in file order; ``parse`` makes it of the fields, or None of odd ones.
+
+        Lines that are torn, damaged or odd are counted in one warning. Raises BadInput where the file cannot be read.
+        """
         try:
             self._file.seek(0)
             content = self._file.read()
@@ -44,14 +50,21 @@ class CacheFile:
                 self._file.write(b"\n")  # end a torn last line, so that the next entry starts on a line of its own
         except OSError as error:
             raise BadInput(f"cannot read the cache in {self._folder}: {error.strerror}") from None
-        for line in content.split(b"\n"):
+        damaged = 0
+        for line in filter(None, content.split(b"\n")):
             try:
-                fields = json.loads(line)
+                fields = safe_read.value(line, finite=False)
                 key = fields.pop("key")
-            except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-                continue  # torn, or not ours: its content is computed again
-            if isinstance(key, str):
-                yield key, fields
+                answer = parse(fields) if isinstance(key, str) else None
+            except (ValueError, AttributeError, KeyError, TypeError):
+                answer = None
+            if answer is None:
+                damaged += 1
+            else:
+                yield key, answer
+        if damaged:
+            lines = "a damaged line is" if damaged == 1 else f"{damaged} damaged lines are"
+            safe_read.warn([f"{self.path}: {lines} left out; what was kept there is computed again"])
 
     def add(self, facts: Mapping[str, Mapping[str, Any]], *, sync: bool = True) -> None:
         """Appends the fields of every key. Raises RunFailed when they cannot be written.

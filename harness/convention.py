@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import registry, user_code
 from harness.method import Method, ReferencePoint
-from harness.models import adapters, loading
+from harness.models import adapters, loading, several_teachers
 from harness.plan import Plan, TrainingRun
 from harness.recipe import Adapter, TeacherLoading
 from harness.training import length
@@ -43,6 +43,7 @@ def card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any]) -> dict[st
         **dict(plan.pair.card),
         **_trained(recipe.student),
         **_teacher(training.spec, recipe.teacher),
+        **({"teachers": several_teachers.told(plan.teachers, recipe.data.teacher_field)} if plan.teachers else {}),
         "on_policy_share": round(_mean(row["on_policy"] for row in curve), 4),
         "buffer_age": round(_mean(row["buffer_age"] for row in curve if row["on_policy"]), 4),
     } | method.card()

@@ -41,11 +41,25 @@ def spelt(config: Any) -> dict[str, Any]:
     from before they existed, and keeps its training id.
     """
     values = dataclasses.asdict(config)
-    added = {f.name: f.metadata["before"] for f in dataclasses.fields(config) if "before" in f.metadata}
-    added = {name: before for name, before in added.items() if before is not dataclasses.MISSING}
+    added = later(config)
     if added and all(values[name] == before for name, before in added.items()):
         return {name: value for name, value in values.items() if name not in added}
     return values
+
+
+def later(config: Any) -> dict[str, Any]:
+    """The settings that were added later, with what runs did before."""
+    added = {f.name: f.metadata.get("before", dataclasses.MISSING) for f in dataclasses.fields(config)}
+    return {name: before for name, before in added.items() if before is not dataclasses.MISSING}
+
+
+def set_apart(config: Any) -> dict[str, Any]:
+    """The settings as specifications write them, each that was added later left out where it has its value ``before``.
+
+    Unlike :func:`spelt` one by one, for sections whose settings do not belong together.
+    """
+    added = later(config)
+    return {k: v for k, v in dataclasses.asdict(config).items() if k not in added or v != added[k]}
 
 
 def build(cls: type[Any], values: Mapping[str, Any], where: str, paper: str = "") -> Any:

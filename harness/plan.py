@@ -16,10 +16,11 @@ from harness import error_location, method_probe, options, recipe, registry, use
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks, cards
 from harness.method import Method, ReferencePoint
-from harness.models import adapters, devices, loading, quantization
+from harness.models import adapters, devices, loading, quantization, several_teachers
 from harness.models import files as models
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair, agree
+from harness.models.several_teachers import Teaching
 from harness.recipe import Recipe
 from harness.records.record import fingerprint
 from harness.records.store import Store
@@ -70,6 +71,7 @@ class Plan:
     template: str
     store: Store
     device: str
+    teachers: tuple[Teaching, ...] = ()  # all of them, where there are several
 
     @property
     def work(self) -> Path:
@@ -124,12 +126,19 @@ def prepare(request: RunRequest) -> Plan:
             adapters.check(student, chosen.student)
         if any(not isinstance(m, ReferencePoint) for m, *_ in configurations):
             quantization.refuse(student)
+    if any(not isinstance(m, ReferencePoint) for m, *_ in configurations):
+        from harness.training import optimizers
+
+        optimizers.check(chosen.training)
     if teacher is not None:
         loading.check(teacher, chosen, device)
-    pair = _pair(chosen, [method for method, *_ in configurations], student, teacher)
+    asking = [method for method, *_ in configurations]
+    pair = _pair(chosen, asking, student, teacher)
+    teachers = several_teachers.locate(chosen, asking, pair, (student, teacher), device, weights=False)
     if request.weights:
         student, teacher = _locate(chosen, configurations, weights=True)
         pair = pair.of(student, teacher)
+        teachers = several_teachers.locate(chosen, asking, pair, (student, teacher), device, weights=True)
     # The data, then one training per (method, seed): its specification hashes everything found above.
     data = pools.read(chosen, [method for method, *_ in configurations], pair, tasks)
     plan = Plan(
@@ -144,7 +153,9 @@ def prepare(request: RunRequest) -> Plan:
         models.template_hash(pair.student),
         store,
         device,
+        teachers,
     )
+    several_teachers.check_rows(teachers, data, chosen.data.teacher_field)
     for word, (method, variant, origin) in zip(names, configurations, strict=True):
         trainings = [_training(plan, method, variant, origin, seed) for seed in dict.fromkeys(request.seeds)]
         plan.trainings += [dataclasses.replace(training, word=word) for training in trainings]
@@ -314,7 +325,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     # Leave out settings that do not affect this training, so that changing them does not train it again.
     chosen = plan.recipe_of(method)
     texts = length.sources(method, chosen.training)
-    training = dataclasses.asdict(chosen.training)
+    training = options.set_apart(chosen.training)
     signal = registry.find(registry.SIGNALS, training["signal"])
     training["signal"] = signal.name  # a file's own name, not where it is kept
     unused = set() if signal.takes_top_k else {"top_k"}
@@ -322,6 +333,8 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         unused = {"signal", "top_k"}
     if training["decay_norms"] or not training["weight_decay"]:
         unused = unused | {"decay_norms"}  # keeps the hashes of trainings from before this setting existed
+    if training.get("optimizer") not in ("sgd", "muon"):
+        unused = unused | {"momentum"}
     spec |= {
         "loop": LOOP,
         "teacher": plan.pair.teacher.identity() if _wants_teacher(method) else None,
@@ -341,6 +354,9 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         spec["adapter"] = dataclasses.asdict(chosen.student)  # absent where all weights are trained
     if _wants_teacher(method):
         spec |= loading.in_spec(chosen.teacher)
+        prompts = plan.data.prompts if texts - {Source.DATA} else []
+        read = (prompts, plan.data.labelled if Source.DATA in texts else [])
+        spec |= several_teachers.in_spec(plan.teachers, chosen.data.teacher_field, read)
     if rule := models.text_rule(plan.pair.student):
         spec["text"] = rule  # absent for most tokenizers, which keeps their hashes
     return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))

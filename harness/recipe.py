@@ -48,6 +48,7 @@ class DataSources:
     prompt_field: str | None = option(None, "the column of the prompt; by default prompt, question, instruction, …")
     response_field: str | None = option(None, "the column of the response; by default response, completion, answer, …")
     messages_field: str | None = option(None, "the column of conversations; by default messages or conversations")
+    teacher_field: str | None = option(None, "the column that names a row's teacher, where there are several")
     system: str | None = option(None, "system turn put before every prompt of a file that has none of its own")
     empty: str = option(
         "refuse", "rows without a prompt or an answer: refuse, or skip and count", choices=("refuse", "skip")
@@ -89,6 +90,21 @@ class TeacherLoading:
         "weights quantised while they are loaded; a checkpoint that comes quantised (GPTQ, AWQ, …) needs no setting",
         choices=("bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-int4"),
     )
+    name: str = option("teacher", "of models.teacher among several teachers")
+    weight: float = option(1.0, "of models.teacher in the mixture of several teachers", low=0)
+
+
+@dataclass(frozen=True)
+class FurtherTeacher:
+    """A teacher beside that of models.teacher; what is not set is as [teacher] has it."""
+
+    model: str = option("", "hub id or folder")
+    weight: float = option(1.0, "in the mixture of all teachers", low=0)
+    dtype: str | None = option(None, "see teacher.dtype", choices=("float32", "bfloat16", "float16"))
+    device: str | None = option(None, "see teacher.device")
+    quantization: str | None = option(
+        None, "see teacher.quantization", choices=("bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-int4")
+    )
 
 
 @dataclass(frozen=True)
@@ -96,14 +112,30 @@ class Training:
     steps: int = option(300, "optimizer steps; replaces training.epochs", low=0)
     epochs: float | None = option(None, "passes over the examples, in place of training.steps", low=0)
     batch: int = option(32, "prompts per optimizer step, over all processes", low=1)
-    micro_batch: int = option(32, "sequences per forward pass", low=1)
-    learning_rate: float = option(1e-3, "peak learning rate of AdamW", low=0)
+    micro_batch: int = option(32, "sequences per forward pass, at most", low=1)
+    micro_tokens: int | None = option(
+        None, "tokens per forward pass, padding included: sequences of like length share one", low=1, before=None
+    )
+    optimizer: str = option(
+        "adamw",
+        "adamw is fused on a GPU, adamw_fused everywhere; muon: for the matrices inside, AdamW for the rest",
+        choices=("adamw", "adamw_fused", "sgd", "adafactor", "muon", "adamw8bit"),
+        before="adamw",
+    )
+    momentum: float = option(0.9, "of sgd and muon", low=0, high=1)
+    learning_rate: float = option(1e-3, "peak learning rate", low=0)
     warmup: float = option(0.05, "share of the steps with rising learning rate", low=0, high=1)
     schedule: str = option("cosine", "after warm-up", choices=("cosine", "linear", "constant"))
-    weight_decay: float = option(0.0, "AdamW's decoupled weight decay", low=0)
+    weight_decay: float = option(0.0, "weight decay; decoupled but for sgd", low=0)
     decay_norms: bool = option(True, "whether the decay also shrinks norm weights and biases; False spares them")
     clip: float = option(1.0, "largest gradient norm; 0 does not clip", low=0)
     precision: str = option("float32", "of the forward passes", choices=("float32", "bfloat16"))
+    master_weights: str = option(
+        "model",
+        "where the float32 weights are: in the model; in the optimizer, beside a bfloat16 model; none: bfloat16 alone",
+        choices=("model", "optimizer", "none"),
+        before="model",
+    )
     signal: str = option(
         "live",
         "the teacher's distribution: live (its forward passes), hidden or top-k (on fixed text from a cache), or a "
@@ -169,6 +201,7 @@ class Recipe:
     teacher_text: Sampling = field(default_factory=Sampling)
     evaluation: Evaluation = field(default_factory=Evaluation)
     method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings per method name
+    teachers: Mapping[str, FurtherTeacher] = field(default_factory=dict)  # beside models.teacher, by name
 
 
 def names() -> list[str]:
@@ -221,10 +254,19 @@ def from_table(name: str, table: Mapping[str, Any], where: str) -> Recipe:
             if bad:
                 raise BadInput(f"{where}: [method] needs one table per method; write [method.NAME] above {bad[0]!r}")
             values[section] = content
+        elif section == "teachers" and isinstance(content, dict):
+            bad = [key for key, settings in content.items() if not isinstance(settings, dict)]
+            if bad:
+                raise BadInput(f"{where}: [teachers] needs a table per teacher; write [teachers.NAME] above {bad[0]!r}")
+            values[section] = {
+                key: build(FurtherTeacher, settings, f"{where}: teachers.{key}") for key, settings in content.items()
+            }
         elif section in SECTIONS and isinstance(content, dict):
             values[section] = build(SECTIONS[section], _one_length(section, content, where), f"{where}: {section}")
         else:
-            raise BadInput(f"{where}: {unknown('section', section, [*SECTIONS, 'method', 'world', 'summary'])}")
+            raise BadInput(
+                f"{where}: {unknown('section', section, [*SECTIONS, 'method', 'teachers', 'world', 'summary'])}"
+            )
     return Recipe(**values)
 
 

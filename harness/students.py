@@ -110,6 +110,7 @@ def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> Training
         plan.device,
         tracking,
         words=plan.pair.words if training.spec["teacher"] else None,
+        teachers=plan.teachers if training.spec["teacher"] else (),
     )
     return train(job, progress)
 

@@ -7,21 +7,21 @@ In your own tests::
     def test_task(): check_task(MyTask, rows)
     def test_judge(): check_judge(MyJudge())
 
-Each raises AssertionError with FILE:LINE and the broken requirement. ``harness check --method FILE`` and
-``--task FILE`` make the same checks and print them, from :func:`method_checks` and :func:`task_checks`. None needs a
-network, a GPU or a download.
+Each raises AssertionError with FILE:LINE and the broken requirement. ``harness check --method FILE``,
+``--task FILE`` and ``--judge FILE`` make the same checks and print them, from :func:`method_checks`,
+:func:`task_checks` and :func:`judge_checks`. None needs a network, a GPU or a download.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness import error_location, method_probe, task_contract
 from harness.errors import BadInput, RunFailed
 from harness.grading.judges.judgement import Judge, PairToJudge, judge_all
+from harness.grading.judges.open_judge import check_identity
 from harness.method import Method, ReferencePoint
 from harness.method_contract import broken
 from harness.method_probe import random_tokens, step_features
@@ -32,6 +32,7 @@ __all__ = [
     "check_judge",
     "check_method",
     "check_task",
+    "judge_checks",
     "method_checks",
     "random_tokens",
     "step_features",
@@ -76,21 +77,29 @@ def check_judge(judge: Any, pairs: Sequence[PairToJudge] = PAIRS) -> None:
     The judge has a name, an identity that is JSON and stays the same, and one verdict a pair, in order, whatever the
     order of the pairs.
     """
+    for _ in judge_checks(judge, pairs):
+        pass
+
+
+def judge_checks(judge: Any, pairs: Sequence[PairToJudge] = PAIRS) -> Iterator[str]:
+    """Checks a judge; yields a line per check. Raises AssertionError with FILE:LINE for the first broken promise."""
     where = error_location.of(type(judge))
     assert isinstance(judge, Judge), f"{where}: a judge subclasses harness.grading.judges.judgement.Judge"
     try:
         with error_location.faults_as(BadInput, called=type(judge)):
-            said = json.dumps(judge.identity(), sort_keys=True)
-            assert said != "{}", f"{where}: identity is empty; return everything that decides the judge's word"
+            said = check_identity(judge)
             found = judge_all(judge, pairs)
             backwards = judge_all(judge, pairs[::-1])[::-1]
-            assert said == json.dumps(judge.identity(), sort_keys=True), f"{where}: identity changes as the judge works"
+            assert said == check_identity(judge), f"{where}: identity changes as the judge works"
             assert judge_all(judge, []) == [], f"{where}: gives judgements on no pairs"
     except (BadInput, RunFailed) as error:
         raise AssertionError(str(error)) from error
+    yield "its identity is JSON and stays the same while it works"
+    yield f"one verdict on each of {len(pairs)} pairs, empty and malformed answers among them, and none on none"
     for one, again in zip(found, backwards, strict=True):
         assert one.score == again.score, f"{where}: a pair is judged otherwise in another order of the pairs"
         assert one.reason, f"{where}: gives a judgement without a reason"
+    yield "a verdict has a reason, and does not depend on the order of the pairs"
 
 
 def method_checks(found: type[Method], config: Any = None) -> Iterator[str]:

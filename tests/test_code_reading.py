@@ -193,3 +193,40 @@ def test_the_names_of_what_was_mended():
     found = read(problem, "<think>x</think>return\u00a0a + b<|im_end|>", HUMANEVAL_STOP)
     assert found.repairs == ("thoughts", "end marker", "odd spaces", "first indentation")
     assert found.program.endswith("    return a + b")
+
+
+def _in_a_list(program, by="   "):
+    return "".join(f"{by}{line}\n" for line in ["```python", *program.splitlines(), "```"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _in_a_list(PROGRAM),
+        f"1. Add them:\n\n{_in_a_list(PROGRAM)}\n2. Done.",
+        f"- {PROGRAM.splitlines()[0]}:\n{_in_a_list(PROGRAM, '  ')}",
+        _in_a_list(PROGRAM).replace("```", "~~~"),
+        f"1. Add:\n{_in_a_list(PROGRAM).rsplit('   ```', 1)[0]}",  # never closed
+    ],
+)
+def test_a_code_block_in_a_list_is_read_without_its_indentation(text):
+    moved, found = repaired(text)
+    assert "indented fence" in found and f"\n{PROGRAM.splitlines()[0]}\n" in moved
+    assert graded(task(), [text])[0].score == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```python\n{PROGRAM}\n```",
+        _in_a_list("x = = 1"),  # a program neither way
+        "   no fence\n   at all",
+        '    """Adds.\n\n    ```\n    add 1 to 2\n    ```\n    """\n    return a + b',
+    ],
+)
+def test_other_blocks_are_left_as_they_are(text):
+    assert repaired(text) == (text, [])
+
+
+def test_a_wrong_program_in_a_list_stays_wrong():
+    assert graded(task(), [f"1. So:\n{_in_a_list(PROGRAM.replace('+', '-'))}"])[0].score == 0.0

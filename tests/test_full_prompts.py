@@ -8,7 +8,7 @@ from conftest import byte_tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from harness.cli import main
-from harness.training.loop import decayed
+from harness.training.optimizers import decayed
 
 
 def rows(path, prompts):
@@ -80,7 +80,7 @@ def _words(method, models, data, tmp_path):
 
 def test_norms_and_biases_are_spared_only_where_asked():
     module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
-    (every,) = decayed(module, True)
+    (every,) = decayed(list(module.parameters()), True)
     assert len(every["params"]) == 4 and "weight_decay" not in every
-    matrices, rest = decayed(module, False)
+    matrices, rest = decayed(list(module.parameters()), False)
     assert [p.ndim for p in matrices["params"]] == [2] and len(rest["params"]) == 3 and rest["weight_decay"] == 0

@@ -7,7 +7,15 @@ import pytest
 from harness.errors import BadInput
 from harness.grading.judges.judgement import Judgement
 from harness.grading.maths.task import Judged
-from results.scripts.grading import fuzz, fuzz_families, fuzz_files, fuzz_judges, fuzz_notations
+from results.scripts.grading import (
+    fuzz,
+    fuzz_families,
+    fuzz_files,
+    fuzz_judges,
+    fuzz_notations,
+    fuzz_records,
+    fuzz_values,
+)
 from results.scripts.grading.fuzz_families import Trial
 
 
@@ -19,7 +27,7 @@ def test_the_page_counts_outcomes_and_lists_faults(monkeypatch, capsys):
     assert fuzz.main(["--of", "notations", "--n", "4"]) == 1
     assert fuzz.main(["--of", "notations", "--n", "2"]) == 0
     capsys.readouterr()
-    with pytest.raises(BadInput, match="no fuzz family 'x'; there are notations, files, judges"):
+    with pytest.raises(BadInput, match="no fuzz family 'x'; there are notations, files, judges, records, values"):
         fuzz_families.trials("x", 1, 0)
 
 
@@ -79,6 +87,55 @@ def test_a_damaged_file_goes_to_a_command_that_reads_it(monkeypatch):
     found = list(fuzz_files.trials(30, 0))
     assert not any(trial.fault for trial in found)
     assert {asked[0] for asked in words} >= {"table", "sweep", "check", "grade"}
+
+
+def test_an_internal_error_of_a_command_is_a_fault():
+    line = "harness: internal error: ValueError: odd at x.py:1"
+    assert fuzz_files._fault(1, f"warning: a\n{line}\n") == line
+
+
+def test_sealed_records_with_odd_values_stop_no_command():
+    found = list(fuzz_records.trials(12, 5))
+    assert len(found) == 12 and not [trial.fault for trial in found if trial.fault]
+
+
+@pytest.mark.parametrize(
+    ("shown", "said", "fault"),
+    [
+        ("table", "| a\x1b[31m |", "prints"),
+        ("table csv", "method\n=act()\n", "a cell that acts"),
+        ("table csv", "method\n-3.5\n", ""),
+        ("table json", '[{"score": NaN}]', "score is nan"),
+        ("table json", "[", "no JSON"),
+        ("table html", "<td><script>act()</script></td>", "HTML that acts"),
+        ("table latex", "\\input{act}", "LaTeX that acts"),
+        ("table grid", "| [go](javascript:act()) |", "Markdown that acts"),
+        ("table grid", "| \\[go\\](javascript:act()) |", ""),
+        ("table", "warning: x: left out: y", ""),
+    ],
+)
+def test_what_acts_is_found(tmp_path, shown, said, fault):
+    found = fuzz_records.fault_of(shown, 0, said, tmp_path, "run")
+    assert (fault in found) if fault else not found
+    assert "failed" in fuzz_records.fault_of("table", 1, "harness: failed: x", tmp_path, "run")
+
+
+def test_claimed_values_are_read_and_can_be_had_again():
+    one, two = (list(fuzz_values.trials(150, 1)) for _ in range(2))
+    assert one == two != list(fuzz_values.trials(150, 2))
+    assert not [trial.fault for trial in one if trial.fault]
+    assert {trial.outcome for trial in one} == {"accepted", "refused", "wrong"}
+
+
+def test_a_wrong_value_that_is_accepted_and_an_exception_are_faults(monkeypatch):
+    monkeypatch.setattr(fuzz_values, "accepts", lambda *_: True)
+    assert any("another value is accepted" in trial.fault for trial in fuzz_values.trials(30, 0))
+
+    def raises(*_):
+        raise TypeError("odd")
+
+    monkeypatch.setattr(fuzz_values, "accepts", raises)
+    assert any("TypeError: odd" in trial.fault for trial in fuzz_values.trials(30, 0))
 
 
 class Says:

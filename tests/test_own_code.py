@@ -335,3 +335,48 @@ def test_check_prints_what_was_checked_of_a_method_and_a_task(world, tmp_path, c
     (tmp_path / "data/parity/test.jsonl").unlink()
     assert main(["check", "--task", "t.py"]) == 1
     assert "not checked: problems, prompts and verdicts" in capsys.readouterr().out
+
+
+JUDGE = """
+from harness.grading.judges.judgement import Judge
+
+
+class MostDigits(Judge):
+    name = "most_digits"
+
+    def identity(self):
+        return {IDENTITY}
+
+    def prefer(self, instruction, reference, candidate):
+        ours, theirs = (sum(c.isdigit() for c in text) for text in (candidate, reference))
+        return VERDICT
+"""
+SOUND = '(0.5 if ours == theirs else float(ours > theirs)), f"{ours} digits against {theirs}"'
+
+
+@pytest.mark.parametrize(
+    ("identity", "verdict", "code", "told"),
+    [
+        ('"kind": "most_digits"', SOUND, 0, "conforms"),
+        ("", SOUND, 2, "identity is empty"),
+        ('"kind": "most_digits"', "3.0, 'much better'", 1, "most_digits.py:"),
+        ('"kind": "most_digits"', "0.5, ''", 1, "reason"),
+        ('"kind": "most_digits"', "1 / 0, ''", 1, "ZeroDivisionError"),
+        ('"kind": id(object()), "n": __import__("itertools").count', SOUND, 2, "is not JSON"),
+        ('"kind": float("nan")', SOUND, 2, "is not JSON"),
+    ],
+)
+def test_check_prints_what_it_checked_of_a_judge(tmp_path, capsys, identity, verdict, code, told):
+    path = tmp_path / "most_digits.py"
+    path.write_text(JUDGE.replace("IDENTITY", identity).replace("VERDICT", verdict))
+    assert main(["check", "--judge", str(path)]) == code
+    said = capsys.readouterr()
+    assert told in (said.err if code == 2 else said.out) and "Traceback" not in said.err
+    assert code != 2 or len(said.err.splitlines()) == 1
+    assert main(["check", "--judge", str(tmp_path / "none.py")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_check_takes_a_judge_by_name(capsys):
+    assert main(["check", "--judge", "longest", "--json"]) == 0
+    assert "conforms" not in capsys.readouterr().err

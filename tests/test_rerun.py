@@ -122,7 +122,16 @@ def test_overrides_are_read_back_from_what_was_resolved(words, tmp_path, monkeyp
     ],
 )  # fmt: skip
 def test_a_judge_is_named_as_far_as_its_record_tells(judge, word):
-    assert command.judge_word({"grader": {"engine": "judge", "judge": judge}}) == word
+    assert command.judge_word({"protocol": {"grader": {"engine": "judge", "judge": judge}}}) == word
+
+
+def test_a_judge_of_ones_own_is_named_by_the_word_of_its_request(capsys):
+    judge = {"kind": "longest", "code": "sha256:00"}  # whatever its fields say
+    record = {"protocol": {"grader": {"judge": judge}}, "request": {"judge": "most_digits.py:3"}}
+    assert command.judge_word(record) == "most_digits.py:3" and command.judge_word(record | {"request": {}}) is None
+    (said,) = command._judge_file(record, command.Given())
+    assert "--judge FILE" in said and not list(command._judge_file(record, command.Given(judge="x")))
+    assert not list(command._judge_file({"request": {"judge": "micro"}}, command.Given()))
 
 
 def one_record(results):

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import Counter, OrderedDict, deque
 
 import pytest
 from test_code import ADD, problem
@@ -270,6 +271,16 @@ def test_a_claim_costs_its_reader_little(task_id, entry, text):
             assert len(str(error)) < 500
     can_be_sent(text)
     assert time.process_time() - begin < 30
+
+
+@pytest.mark.parametrize(
+    "made", [list, tuple, deque, set, frozenset, dict.fromkeys, OrderedDict.fromkeys, Counter, iter]
+)
+def test_a_long_value_of_any_type_is_described_in_one_line(made):
+    text = dumps(made(range(500)))
+    shown = show(text)
+    assert len(shown) <= 80 and shown.isprintable()
+    assert not accepts(problem(), "[1,2]", dumps(3).encode(), text.encode())
 
 
 def test_sets_are_built_as_far_as_they_are_expected():

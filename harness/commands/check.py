@@ -28,6 +28,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     arguments.names(command, "-m", "--method", metavar="M", kind="methods", help="the contract of these methods")
     command.add_argument(
+        "--judge", action="append", default=[], metavar="J", help="the contract of this judge; repeatable"
+    )
+    command.add_argument(
         "--model", metavar="DIR", help="test instead whether this model's tokenizer reproduces the text of the tasks"
     )
     arguments.results(command)
@@ -49,6 +52,7 @@ def call(chosen: argparse.Namespace) -> str:
     conformed = conformance.methods(chosen.method) + [
         conformance.task(name) for name in chosen.task if name != self_check.NOTATIONS
     ]
+    conformed += [conformance.judge(word) for word in chosen.judge]
     broken = any(one.broken for one in conformed)
     # Skip grading for a task that breaks its contract, because its verdicts mean nothing.
     graded = [name for name in chosen.task if not any(one.broken for one in conformed if one.name == name)]
@@ -73,8 +77,8 @@ def _papers(chosen: argparse.Namespace) -> str:
 
     if chosen.what[0] != "paper":
         raise BadInput(f"check {chosen.what[0]}: write harness check paper NAME, or --task, --method or --model")
-    if chosen.task or chosen.method or chosen.model:
-        raise BadInput("check paper takes names of papers only; give --task, --method or --model in another command")
+    if chosen.task or chosen.method or chosen.model or chosen.judge:
+        raise BadInput("check paper takes names of papers only; give --task, --method and others in another command")
     papers = reported.papers(chosen.results)
     wanted = [reported.find(name, chosen.results) for name in dict.fromkeys(chosen.what[1:])] or papers
     audits = [report.audit(paper, papers) for paper in wanted]

@@ -17,7 +17,7 @@ from harness.estimate.model_size import Unknown, shape_of
 from harness.estimate.resources import DEVICES, Device, Estimate, Work, estimate, excess
 from harness.estimate.workload import asks_teacher, mixture, work
 from harness.method import Method, Proposing, ReferencePoint
-from harness.models import adapters
+from harness.models import adapters, quantization
 from harness.models.files import load_tokenizer
 from harness.training import length
 from harness.types import Source
@@ -79,7 +79,7 @@ def work_of(plan: Plan, method: Method) -> Work:
     if texts - {Source.DATA}:
         sampled = mixture(method, recipe.training.steps)[1] > 0
         answer = max(answer, recipe.rollout.max_new_tokens if sampled else recipe.teacher_text.max_new_tokens)
-    return work(
+    found = work(
         method,
         recipe,
         shape_of(plan.student),
@@ -92,6 +92,22 @@ def work_of(plan: Plan, method: Method) -> Work:
         teacher_weight=None if plan.teacher is None else model_size.bytes_per_weight(plan.teacher),
         teacher_apart=_apart(recipe.teacher.device, plan.device),
     )
+    if found.teacher is None:
+        return found
+    # Teachers beside the first one, each as it is loaded.
+    others = [
+        replace(
+            found,
+            teacher=shape_of(one.files),
+            teacher_type=one.loaded.dtype,
+            teacher_weight=quantization.bytes_of(kind)
+            if (kind := one.loaded.quantization)
+            else model_size.bytes_per_weight(one.files),
+            teacher_apart=_apart(one.loaded.device, plan.device),
+        ).teacher_bytes
+        for one in plan.teachers[1:]
+    ]
+    return replace(found, further_teachers=sum(others))
 
 
 def _apart(teacher: str | None, run: str) -> bool:

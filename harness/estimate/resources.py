@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from harness.estimate.shapes import PUBLISHED, Shape
 from harness.models import quantization
 
-STATE_BYTES = 8  # per trained parameter: the two moments of AdamW in fp32
+# Of the optimizers, per trained parameter in fp32: two moments, one, factors of one, two in 8 bits.
+STATE_BYTES = {"adamw": 8, "adamw_fused": 8, "sgd": 4, "muon": 4, "adafactor": 0, "adamw8bit": 2}
 ADAPTER_SHARE = 0.01  # of a model's parameters, where an adapter is only proposed; assumed
 CHUNK_ELEMENTS = 2**25  # logits of one chunk of harness.models.head
 CHUNK_TENSORS = 4.5  # the student's and the teacher's logits, and about ten tensors of a slice, 1/4 of them; assumed
@@ -74,9 +75,11 @@ class Work:
     sources: sequences per prompt in a step. on_policy: the share of sequences that the student samples.
     teacher_texts: prompts that the teacher answers once, before training. signal: the teacher reads every batch.
     sharded: weights, gradients and moments are sharded over the processes (FSDP), not replicated (DDP).
+    optimizer, master_weights, micro_tokens: as the recipe has them.
     trained: parameters with a gradient, None for all of them. checkpointed: layers keep their inputs alone.
     teacher_type: of the teacher's arithmetic, None for ``precision``. teacher_weight: bytes of each of its weights
-    inside the layers, where they are quantised. teacher_apart: it is on a device of its own.
+    inside the layers, where they are quantised. teacher_apart: it is on a device of its own. further_teachers: bytes
+    of the weights of others on the student's device.
     """
 
     student: Shape
@@ -96,9 +99,13 @@ class Work:
     sharded: bool = False
     trained: int | None = None
     checkpointed: bool = False
+    optimizer: str = "adamw"
+    master_weights: str = "model"
+    micro_tokens: int | None = None
     teacher_type: str | None = None
     teacher_weight: float | None = None
     teacher_apart: bool = False
+    further_teachers: int = 0
 
     @property
     def teacher_width(self) -> int:
@@ -117,9 +124,13 @@ class Work:
     @property
     def states(self) -> int:
         """Bytes of the student's weights, gradients and optimizer, before they are sharded."""
-        trained = self.student.parameters if self.trained is None else self.trained
-        beside = 0 if self.trained is None else trained
-        return 4 * (self.student.parameters + beside) + (4 + STATE_BYTES) * trained
+        trained, state = self.student.parameters if self.trained is None else self.trained, STATE_BYTES[self.optimizer]
+        held = 4 if self.master_weights == "model" else 2  # bytes of a weight in the model
+        if self.trained is not None:  # beside the model: the adapter, its gradients and its moments in fp32
+            return held * self.student.parameters + (4 + 4 + state) * trained
+        if self.master_weights == "none":
+            return (2 + 2 + state // 2) * trained
+        return (held + (4 if self.master_weights == "optimizer" else 0) + 4 + state) * trained
 
     @property
     def length(self) -> int:
@@ -133,7 +144,8 @@ class Work:
     @property
     def micro_rows(self) -> int:
         """Sequences of one forward pass."""
-        return min(self.micro_batch, self.rows)
+        fitting = self.rows if self.micro_tokens is None else max(self.micro_tokens // self.length, 1)
+        return min(self.micro_batch, self.rows, fitting)
 
 
 @dataclass(frozen=True)
@@ -174,7 +186,7 @@ def memory_of(work: Work) -> dict[str, int]:
     cut = work.processes if work.sharded else 1
     return {
         "student weights, gradients, optimizer": work.states // cut,
-        "teacher weights": work.teacher_bytes,
+        "teacher weights": work.teacher_bytes + work.further_teachers,
         "forward and backward": _student_pass(work) + _teacher_pass(work),
         "generation": max(_student_cache(work), _teacher_cache(work)),
     }
@@ -187,7 +199,9 @@ def _standing(memory: Mapping[str, int]) -> int:
 def _student_pass(work: Work) -> int:
     tokens = work.micro_rows * work.length
     chunk = round(CHUNK_TENSORS * 4 * min(CHUNK_ELEMENTS, tokens * work.student.vocab))
-    copies = 2 * work.student.parameters if work.precision == "bfloat16" else 0  # of the weights, by autocast
+    copies = (
+        2 * work.student.parameters if work.precision == "bfloat16" and work.master_weights == "model" else 0
+    )  # of the weights, by autocast
     return work.student.activation_bytes(tokens, work.precision, work.checkpointed) + chunk + copies
 
 
@@ -288,12 +302,22 @@ def assumptions(work: Work, device: Device) -> tuple[str, ...]:
     """The assumptions of every estimate, independent of the lengths."""
     states = "cut over the processes (FSDP)" if work.sharded else "whole on every process (DDP)"
     return (
-        f"{work.processes} x {device.name}; student weights, gradients and AdamW moments in fp32, {states}",
+        f"{work.processes} x {device.name}; {_states(work)}, {states}",
         f"{'' if work.checkpointed else 'no '}gradient checkpointing; attention by sdpa, whose scores are never stored",
         f"{SHARE_TRAINING:.0%} of peak arithmetic in passes, {SHARE_DECODING:.0%} of peak bandwidth and "
         f"{device.launch * 1e3:g} ms a layer in decoding (assumed, not measured on this device)",
         "loading and communication between processes are left out",
     )
+
+
+def _states(work: Work) -> str:
+    """In words: how weights, gradients and moments are held."""
+    model = "in fp32" if work.master_weights == "model" else "in bf16"
+    copy = ", its fp32 copy" if work.master_weights == "optimizer" else ""
+    what = "weights" if work.trained is None else "weights, adapter"
+    if work.optimizer == "adamw" and work.master_weights == "model" and work.trained is None:
+        return "student weights, gradients and AdamW moments in fp32"
+    return f"student {what} {model}{copy}, gradients, and the state of {work.optimizer}"
 
 
 def excess(work: Work, memory: float) -> tuple[int, str] | None:
@@ -328,10 +352,16 @@ def _helps(work: Work) -> str:
     instead = {
         "training.gradient_checkpointing=true": replace(work, checkpointed=True),
         "student.adapter=lora": replace(work, trained=work.trained or share),
+        "training.optimizer=adamw8bit": replace(work, optimizer="adamw8bit"),
+        "training.master_weights=optimizer": replace(work, master_weights="optimizer"),
         "teacher.dtype=bfloat16": replace(work, teacher_type="bfloat16"),
         "teacher.quantization=bnb-4bit": replace(work, teacher_weight=work.teacher_weight or fewest),
     }
     peak = Estimate(memory_of(work), {}, ()).peak
+    if work.precision != "bfloat16" or work.processes > 1 or work.master_weights == "none":
+        del instead["training.master_weights=optimizer"]
+    if work.sharded:
+        del instead["training.optimizer=adamw8bit"]
     saved = {setting: peak - Estimate(memory_of(other), {}, ()).peak for setting, other in instead.items()}
     useful = sorted((setting for setting, size in saved.items() if size > 0.01 * peak), key=lambda s: -saved[s])
     return "".join(f"; {setting} saves {saved[setting] / 1e9:.1f} GB" for setting in useful)

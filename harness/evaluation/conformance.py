@@ -1,4 +1,4 @@
-"""``harness check --method`` and ``--task``: runs the conformance suite of :mod:`harness.testing` and reports it."""
+"""``harness check --method``, ``--task`` and ``--judge``: runs the suite of :mod:`harness.testing` and reports it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from harness import data, options, registry, testing
 from harness.evaluation.benchmarks import locate
+from harness.grading.judges.open_judge import open_judge
 from harness.plan import settings_of, variants_of
 from harness.task import Task
 
@@ -16,7 +17,7 @@ ROWS = 5  # rows of a benchmark; every text of the suite is graded twice on each
 
 @dataclass
 class Conformed:
-    """The result for one method or task: a line per check, and the first violation of the contract, if any."""
+    """The result for one method, task or judge: a line per check, and the first violation of the contract, if any."""
 
     name: str
     checked: list[str] = field(default_factory=list)
@@ -61,6 +62,11 @@ def task(name: str) -> Conformed:
     found, world = locate(name)
     rows, judge = _rows(found, world)
     return Conformed(name).take(testing.task_checks(found, rows, judge))
+
+
+def judge(spec: str) -> Conformed:
+    """Checks a judge, given as ``--judge`` takes it. Raises BadInput for an unknown one."""
+    return Conformed(spec).take(testing.judge_checks(open_judge(spec)))
 
 
 def _rows(found: type[Task], world: str) -> tuple[Sequence[Mapping[str, Any]] | None, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.records import roles
 from harness.records.record import Record, fingerprint, method_label
+from harness.safe_read import printable
 
 if TYPE_CHECKING:
     from harness.leaderboard.rows import LeaderboardRow, Section
@@ -50,7 +51,7 @@ def names(firsts: Sequence[Record]) -> list[str]:
 
 
 def joined(name: str, details: str) -> str:
-    return f"{name} ({details})" if details else name
+    return printable(f"{name} ({details})" if details else name)
 
 
 def of_protocols(protocols: Mapping[str, Sequence[Record]]) -> dict[str, str]:

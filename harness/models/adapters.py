@@ -65,6 +65,10 @@ def attach(model: PreTrainedModel, chosen: Adapter, name: str) -> None:
             peft.inject_adapter_in_model(_config(chosen), model, low_cpu_mem_usage=model.device.type == "meta")
     except ValueError as error:
         raise BadInput(f"student.targets={','.join(chosen.targets)}: {_why(error, chosen, model, name)}") from None
+    # Beside weights in half precision the adapter stays in float32: it is small, and its updates are, too.
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.device.type != "meta":
+            parameter.data = parameter.data.float()
     # peft is content with one known name among several; a misspelt one would train less than was asked for.
     found = [path for path, module in model.named_modules() if is_layer(module)]
     for target in () if _everything(chosen) else chosen.targets:

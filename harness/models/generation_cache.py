@@ -43,10 +43,8 @@ class CachedGenerator:
         self.inner, self.seeded = inner, seeded
         self._cache_file = CacheFile(folder, identity)
         self._answers: dict[str, CachedAnswer] = {}
-        for key, fields in self._cache_file.read():
-            answer = _answer(fields)
-            if answer is not None and not fresh:
-                self._answers[key] = answer
+        if not fresh:
+            self._answers |= self._cache_file.read(_answer)
         self.reused = 0  # answers taken from the cache so far
 
     def __getattr__(self, name: str) -> Any:

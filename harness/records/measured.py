@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import convention, options
 from harness.estimate import model_size
+from harness.grading.judges import open_judge
 from harness.method import ReferencePoint
 from harness.method_contract import REPORTED
 from harness.records import provenance, record
@@ -123,7 +124,17 @@ def request(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:
         "task": _portable(words[id(task)]),
         "recipe": _portable(str(plan.request.recipe)),
         "settings": ["=".join(map(_portable, setting.split("=", 1))) for setting in plan.request.settings],
+        **_judge(plan, task),
     }
+
+
+def _judge(plan: Plan, task: Task) -> dict[str, str]:
+    """The word of a judge that does not ship, whose identity need not tell it. Addresses and paths are left out."""
+    if plan.request.judge is None or getattr(task.judge, "code", None) is None:
+        return {}
+    name, argument = open_judge.split(plan.request.judge)
+    elsewhere = "://" in argument or Path(argument).is_absolute()
+    return {"judge": ":".join(filter(None, (_portable(name), "" if elsewhere else argument)))}
 
 
 def _data(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:

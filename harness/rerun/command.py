@@ -23,12 +23,14 @@ from typing import Any
 from harness import plan, recipe, registry
 from harness.errors import BadInput
 from harness.evaluation import benchmarks, evaluate, measurement
+from harness.grading.judges import open_judge
 from harness.method import Method, ReferencePoint
 from harness.models import files as models
-from harness.models import loading
 from harness.plan import Plan, RunRequest
 from harness.recipe import Recipe
 from harness.records.record import Record, method_label
+from harness.rerun import recipe_settings
+from harness.rerun.recipe_settings import setting_of
 from harness.resume import leaves
 from harness.training import examples
 
@@ -144,7 +146,11 @@ def check_form(record: Record, given: Given, *, training: bool = True) -> None:
     sound = sound and isinstance(spec.get("student"), dict) and all(isinstance(p, dict | None) for p in parts)
     if not sound:
         raise BadInput(f"{record['run_id']}: its specification has not the form that this version writes")
-    if unknown := [*_task_file(record, given), *(_training_files(record, given) if training else ())]:
+    if unknown := [
+        *_task_file(record, given),
+        *_judge_file(record, given),
+        *(_training_files(record, given) if training else ()),
+    ]:
         raise BadInput(f"{record['run_id']} cannot be planned here: {'; '.join(unknown)}")
 
 
@@ -185,8 +191,7 @@ def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) ->
     settings = [
         *kept,
         *_method_settings(spec, method),
-        *_training_settings(spec, chosen),
-        *_trust(spec, chosen),
+        *recipe_settings.of_training(spec, chosen),
         *_evaluation_settings(protocol, task, chosen, name),
     ]
     settings += _data_bounds(spec, chosen)
@@ -201,7 +206,7 @@ def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) ->
         settings=settings,
         results=results,
         device=given.device or _device_word(record),
-        judge=given.judge or judge_word(protocol),
+        judge=given.judge or judge_word(record),
         protocol=name,
     )
     names = {request.student or chosen.models.student, request.teacher or chosen.models.teacher}
@@ -246,36 +251,7 @@ def _method_settings(spec: Mapping[str, Any], method: Method) -> list[str]:
     """``method.*`` where the record's settings are not those of the variant and the recipe."""
     default = json.loads(json.dumps(dataclasses.asdict(method.config)))
     recorded = spec["method"]["settings"]
-    return [_setting(f"method.{k}", v) for k, v in recorded.items() if k not in default or default[k] != v]
-
-
-def _training_settings(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """What of the training, of its samples and of the teacher's text the recipe says otherwise."""
-    found = []
-    for section in ("training", "rollout", "teacher_text"):
-        recorded, own = spec.get(section) or {}, dataclasses.asdict(getattr(chosen, section))
-        found += [_setting(f"{section}.{k}", v) for k, v in recorded.items() if k not in own or own[k] != v]
-    return [*found, *_student_settings(spec, chosen), *_teacher_settings(spec, chosen)]
-
-
-def _teacher_settings(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """``teacher.*`` where the teacher was loaded in another way than the recipe has it."""
-    own, recorded = (part.get("teacher_loading", {}) for part in (loading.in_spec(chosen.teacher), spec))
-    keys = sorted(key for key in own.keys() | recorded.keys() if own.get(key) != recorded.get(key))
-    return [_setting(f"teacher.{key}", recorded.get(key)) for key in keys]
-
-
-def _student_settings(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """``student.*`` where another part of the student was trained than in the recipe."""
-    own = json.loads(json.dumps(dataclasses.asdict(chosen.student)))
-    recorded = spec.get("adapter") or {"adapter": "none"}
-    return [_setting(f"student.{k}", v) for k, v in recorded.items() if own.get(k) != v]
-
-
-def _trust(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """``models.trust_remote_code`` where a model of the record ran code of its own and the recipe does not allow it."""
-    ran = any((spec.get(role) or {}).get("trust_remote_code") for role in ("student", "teacher"))
-    return [_setting("models.trust_remote_code", True)] if ran and not chosen.models.trust_remote_code else []
+    return [setting_of(f"method.{k}", v) for k, v in recorded.items() if k not in default or default[k] != v]
 
 
 def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe, name: str | None) -> list[str]:
@@ -284,14 +260,14 @@ def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe,
     dataset = protocol.get("dataset") or {}
     limit = dataset.get("n") if dataset.get("n") != dataset.get("of") else None
     if limit != chosen.evaluation.limit:
-        found.append(_setting("evaluation.limit", limit))
+        found.append(setting_of("evaluation.limit", limit))
     if task.startswith(benchmarks.LM_EVAL):
         return found  # which decodes as it likes
     opened = benchmarks.open_unjudged(task, name)
     default = dataclasses.asdict(evaluate.decoding_of(opened, chosen.evaluation))
     recorded = protocol.get("decoding") or {}
     return found + [
-        _setting(f"evaluation.{k}", recorded[k]) for k in DECODING if k in recorded and recorded[k] != default[k]
+        setting_of(f"evaluation.{k}", recorded[k]) for k in DECODING if k in recorded and recorded[k] != default[k]
     ]
 
 
@@ -340,11 +316,21 @@ def _portable(name: str) -> str:
     return models.portable(name) if Path(name).is_dir() else name
 
 
-def judge_word(protocol: Mapping[str, Any]) -> str | None:
+def _judge_file(record: Record, given: Given) -> Iterator[str]:
+    """Whether the user must name the file of the judge. A plugin's is known by name."""
+    word = str(record.get("request", {}).get("judge", ""))
+    known = {entry.name for entry in registry.entries(registry.JUDGES)}
+    if given.judge is None and word and open_judge.split(word)[0] not in known:
+        yield f"the judge {word} came from a file: give it with --judge FILE"
+
+
+def judge_word(record: Mapping[str, Any]) -> str | None:
     """``--judge`` as far as the record tells it: its model and settings, never its address."""
-    judge = (protocol.get("grader") or {}).get("judge")
+    judge = (record["protocol"].get("grader") or {}).get("judge")
     if not isinstance(judge, Mapping):
         return None
+    if "code" in judge:  # of a judge that does not ship, whose fields are its own
+        return record.get("request", {}).get("judge")
     kind = judge.get("kind")
     if kind == "longest":
         return kind
@@ -363,15 +349,6 @@ def _device_word(record: Record) -> str | None:
 
     kind = str(record["provenance"].get("device") or "cpu")
     return None if kind.partition(":")[0] == ("cuda" if torch.cuda.is_available() else "cpu") else kind
-
-
-def _setting(key: str, value: Any) -> str:
-    """``key=value`` as ``--set`` reads it."""
-    if isinstance(value, list | tuple):
-        return f"{key}={','.join(map(str, value))}"
-    if isinstance(value, bool) or value is None:
-        return f"{key}={str(value).lower()}"
-    return f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}"
 
 
 def _unknown(record: Record, given: Given) -> Iterator[str]:

@@ -123,7 +123,7 @@ def grade_again(record: Record, store: Store, given: Given, work: Path | None) -
     protocol = record["protocol"]
     command.check_form(record, given, training=False)
     name = (protocol.get("name") or "").removesuffix(command.CHANGED) or None
-    judge = given.judge or command.judge_word(protocol)
+    judge = given.judge or command.judge_word(record)
     with _folder(work, store) as scratch:
         word = given.task or command.task_word(record)
         task = benchmarks.open_task(word, record["world"], judge, scratch / "work" / "judgements", name)

@@ -7,7 +7,7 @@ applied to N rows and never to prompts or padding.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -68,6 +68,38 @@ class Batch:
     def tokens(self) -> int:
         """Tokens that enter the forward pass, padding left out."""
         return int(self.mask.sum())
+
+    def only(self, rows: Seq[int]) -> Batch:
+        """The batch of some of its sequences, in their order."""
+        if list(rows) == list(range(len(self.sources))):
+            return self
+        chosen = torch.tensor(rows, device=self.ids.device)
+        at = torch.full((len(self.sources),), -1, device=self.ids.device)
+        at[chosen] = torch.arange(len(rows), device=self.ids.device)
+        mine = at[self.row] >= 0
+
+        def part(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[mine]
+
+        return replace(
+            self,
+            ids=self.ids[chosen],
+            mask=self.mask[chosen],
+            row=at[self.row[mine]],
+            column=self.column[mine],
+            labels=self.labels[mine],
+            position=self.position[mine],
+            length=self.length[mine],
+            segment_id=self.segment_id[mine],
+            segment_list=self.segment_id[mine].tolist(),
+            sampler_log_prob=part(self.sampler_log_prob),
+            validity=part(self.validity),
+            sources=tuple(self.sources[i] for i in rows),
+            examples=tuple(self.examples[i] for i in rows),
+            places=tuple(self.places[i] for i in rows),
+            special=part(self.special),
+            step_features=part(self.step_features),
+        )
 
 
 def collate(
@@ -135,7 +167,21 @@ def _segments(place: Tensor, after: Tensor | None) -> Tensor:
     return begins.long().cumsum(0) - 1
 
 
-def micro_batches(sequences: Seq[TrainingSequence], size: int) -> list[list[TrainingSequence]]:
-    """The sequences of an optimizer step in micro-batches of at most ``size``, sorted by length to save padding."""
+def micro_batches(
+    sequences: Seq[TrainingSequence], size: int, tokens: int | None = None
+) -> list[list[TrainingSequence]]:
+    """The sequences of an optimizer step in micro-batches of at most ``size``, sorted by length to save padding.
+
+    ``tokens`` bounds each, padding included: many short sequences or few long ones. A longer sequence stands alone.
+    """
     ordered = sorted(sequences, key=lambda s: (len(s.prompt) + len(s.response), s.place))
-    return [list(ordered[i : i + size]) for i in range(0, len(ordered), size)]
+    if tokens is None:
+        return [list(ordered[i : i + size]) for i in range(0, len(ordered), size)]
+    parts: list[list[TrainingSequence]] = []
+    for sequence in ordered:
+        # Sorted, so the newest is the longest of its micro-batch and says how far the others are padded.
+        width = len(sequence.prompt) + len(sequence.response)
+        if not parts or len(parts[-1]) == size or (len(parts[-1]) + 1) * width > tokens:
+            parts.append([])
+        parts[-1].append(sequence)
+    return parts

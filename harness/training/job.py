@@ -15,6 +15,7 @@ from harness.types import Example
 if TYPE_CHECKING:  # a plan is made without torch
     from harness.models.adapters import TrainedAdapter
     from harness.models.files import ModelFiles
+    from harness.models.several_teachers import Teaching
     from harness.training.cost import Cost
     from harness.training.validity import Checker, Same
     from harness.training.verdicts import Grader
@@ -72,6 +73,7 @@ class TrainingJob:
     cache: Path
     device: str = "cpu"
     tracking: Tracking = field(default_factory=Tracking)
+    teachers: tuple[Teaching, ...] = ()  # all of them, where there are several
     words: int | None = None  # token ids that student and teacher share, from 0; None: those of the student
 
     @property

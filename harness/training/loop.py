@@ -14,25 +14,25 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, get_scheduler
 
 from harness import error_location, method_contract
 from harness.errors import BadInput, RunFailed
+from harness.launch import processes as launch_processes
 from harness.method import Method, Step, texts_of
 from harness.models import adapters
 from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
 from harness.progress import LOADING
 from harness.recipe import Training as TrainingSettings
-from harness.training import checkpoint, distributed
+from harness.training import checkpoint, distributed, optimizers
 from harness.training.batching import Batch, TrainingSequence, collate, micro_batches
 from harness.training.cost import Cost, peak_bytes, reset_peak
 from harness.training.distributed import Replicated, full_tensor
@@ -67,21 +67,27 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     processes = accelerator.num_processes
     if settings.batch < processes:
         raise BadInput(f"training.batch={settings.batch} leaves some of {processes} processes without work")
+    optimizers.check(settings, processes=processes, sharded=launch_processes.sharded())
     device = accelerator.device
     torch.manual_seed(job.run.seed)
     reset_peak(device)
 
-    # The student: float32 weights, of which all or an adapter's are trained, replicated or sharded as the launch asks.
+    # The student: all of its weights or an adapter's are trained, replicated or sharded as the launch asks.
     progress(*LOADING)
     tokenizer = load_tokenizer(job.student)
-    model = load_model(job.student, "float32", str(device))
+    model = load_model(job.student, optimizers.weights_type(settings), str(device))
     if adapters.wanted(job.recipe.student):
         adapters.attach(model, job.recipe.student, job.student.id)
     if settings.gradient_checkpointing:
         _checkpoint_layers(model, job.student.id)
     student = distributed.distribute(Student(model, job.words or len(tokenizer)), accelerator)
     model = student.whole.model
-    optimizer, scheduler = _optimizer(student, settings, device)
+    # What the optimizer moves: the model's own weights, or float32 copies of them.
+    trained = [(name, p) for name, p in student.module.named_parameters() if p.requires_grad]
+    masters = optimizers.MasterWeights(trained) if settings.master_weights == "optimizer" else None
+    trained = masters.trained if masters else trained
+    optimizer = optimizers.make(trained, settings)
+    scheduler = _schedule(optimizer, settings)
     wrapped, optimizer = student.prepare(accelerator, optimizer)
     cost, curve, warnings, start = Cost(), [], [], 0
     began = time.monotonic()
@@ -107,6 +113,8 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     warnings += [damage] if damage else []
     if state is not None:
         student.load(state, optimizer)
+        if masters:
+            masters.load(state["masters"])
         scheduler.load_state_dict(state["scheduler"])
         rollouts.load_state(state["rollouts"])
         method.state, curve, start = state["method"], state["curve"], state["step"]
@@ -137,19 +145,21 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
 
         # Gradients of the summed objective, divided by the step's weight over all processes.
         model.train()
-        parts = micro_batches(sequences, settings.micro_batch)
+        parts = micro_batches(sequences, settings.micro_batch, settings.micro_tokens)
         special = tokenizer.all_special_ids
         batches = [collate(part, rollouts.student.pad_id, segments, device, special) for part in parts]
         with _faults_named(step, settings.checkpoint_every):
             sums = _backward(accelerator, student, wrapped, rollouts, method, teacher, batches, step, cost)
         if any(s.weights for s in sums):
             moved.add(rollouts.gather([w for s in sums for part in s.weights for w in part.tolist()]))
-        report = _normalise(accelerator, student.module, sums)
+        report = _normalise(accelerator, trained, sums)
 
         # Clip after normalising, so that ``clip`` means the same for every batch size.
-        report["grad_norm"] = _clip(student.module, settings.clip, step)
+        report["grad_norm"] = _clip(trained, settings.clip, step)
         report["learning_rate"] = float(scheduler.get_last_lr()[0])
         optimizer.step()
+        if masters:
+            masters.publish()
         scheduler.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -170,6 +180,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
                 "scheduler": scheduler.state_dict(),
                 "rollouts": rollouts.state(),
                 "method": method.state,
+                "masters": masters.state() if masters else [],
                 "weights": moved.state(),
                 "curve": curve,
                 "step": index + 1,
@@ -188,10 +199,10 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     if rollouts.proposals is not None:
         weights |= {"validity": ValidityReport.of(rollouts.validity())}
     warnings += moved.warnings()
-    total, trained, adapter = cost.over_processes(accelerator), student.finished().model.eval(), None
+    total, finished, adapter = cost.over_processes(accelerator), student.finished().model.eval(), None
     if adapters.wanted(job.recipe.student):
-        adapter = adapters.merge(trained, job.recipe.student, job.recipe.models.student)
-    return TrainingResult(trained, tokenizer, total, curve, warnings, signal, adapter, weights)
+        adapter = adapters.merge(finished, job.recipe.student, job.recipe.models.student)
+    return TrainingResult(finished, tokenizer, total, curve, warnings, signal, adapter, weights)
 
 
 def _checkpoint_layers(model: PreTrainedModel, name: str) -> None:
@@ -203,26 +214,9 @@ def _checkpoint_layers(model: PreTrainedModel, name: str) -> None:
     enable({"use_reentrant": False})  # its name changed within transformers 5
 
 
-def _optimizer(student: Replicated, settings: TrainingSettings, device: torch.device) -> tuple[AdamW, LRScheduler]:
-    """AdamW on all parameters and the recipe's learning-rate schedule."""
-    optimizer = AdamW(
-        decayed(student.module, settings.decay_norms or not settings.weight_decay),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        fused=device.type == "cuda",
-    )
+def _schedule(optimizer: Optimizer, settings: TrainingSettings) -> LRScheduler:
     warmup = round(settings.warmup * settings.steps)
-    scheduler = get_scheduler(settings.schedule, optimizer, num_warmup_steps=warmup, num_training_steps=settings.steps)
-    return optimizer, scheduler
-
-
-def decayed(student: nn.Module, norms: bool) -> list[dict[str, Any]]:
-    """Parameter groups; unless ``norms``, weight decay leaves out parameters of one dimension (norms and biases)."""
-    every = [p for p in student.parameters() if p.requires_grad]
-    if norms:
-        return [{"params": every}]
-    matrices = [p for p in every if p.ndim > 1]
-    return [{"params": matrices}, {"params": [p for p in every if p.ndim <= 1], "weight_decay": 0.0}]
+    return get_scheduler(settings.schedule, optimizer, num_warmup_steps=warmup, num_training_steps=settings.steps)
 
 
 @contextlib.contextmanager
@@ -314,7 +308,7 @@ def _count_sources(accelerator: Accelerator, batches: list[Batch]) -> None:
         batch.source_tokens = dict(zip(Source, counts, strict=True))
 
 
-def _normalise(accelerator: Accelerator, student: Student, sums: list[Sums]) -> dict[str, float]:
+def _normalise(accelerator: Accelerator, trained: optimizers.Named, sums: list[Sums]) -> dict[str, float]:
     """Divides the gradients by the step's total weight over all processes; returns the means of the step."""
     # One reduction for everything: sums of the loss, of the weights, of c_t, and of each metric.
     names = sorted({name for s in sums for name in s.metrics})
@@ -324,21 +318,19 @@ def _normalise(accelerator: Accelerator, student: Student, sums: list[Sums]) -> 
     value, weight, scale, *metrics = accelerator.reduce(own).tolist()
     # A hard gate may set every weight of a step to 0; the gradients are then 0 as well and nothing moves.
     divisor = weight if weight > 0 else 1.0
-    for parameter in student.parameters():
+    for _, parameter in trained:
         if parameter.grad is not None:
             parameter.grad /= divisor
     return {"loss": value / divisor, **{n: m / scale for n, m in zip(names, metrics, strict=True)}}
 
 
-def _clip(student: Student, largest: float, step: Step) -> float:
+def _clip(trained: optimizers.Named, largest: float, step: Step) -> float:
     """Scales the gradient down to the norm ``largest`` (0: never); returns the norm before. Raises RunFailed on NaN."""
-    norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(student.parameters(), largest or float("inf"))))
+    norm = float(full_tensor(torch.nn.utils.clip_grad_norm_([p for _, p in trained], largest or float("inf"))))
     # Name the parameter, which tells where the divergence began. Nothing was updated yet.
     if not math.isfinite(norm):
-        named = student.model.named_parameters()
-        bad = next(
-            (n for n, p in named if p.grad is not None and not full_tensor(p.grad).isfinite().all()), "a parameter"
-        )
+        broken = (n for n, p in trained if p.grad is not None and not full_tensor(p.grad).isfinite().all())
+        bad = next(broken, "a parameter").removeprefix("model.")
         raise RunFailed(f"step {step.index}: the gradient of {bad} became NaN or infinite; the last checkpoint is kept")
     return norm
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence as Seq
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +17,11 @@ from harness.models import loading
 from harness.models.files import load_tokenizer, template_hash
 from harness.models.generate import Generator
 from harness.models.joint_sampling import JointGenerator
+from harness.models.several_teachers import Teaching, weights_of, writer_of
 from harness.training.batching import TrainingSequence, collate
 from harness.training.cost import Cost
 from harness.training.job import Progress, TrainingJob
+from harness.training.mixed_signal import MixedSignal
 from harness.training.proposals import Proposals
 from harness.training.rollouts import Rollouts
 from harness.training.segments import Segments
@@ -51,35 +53,49 @@ def set_up(
     needs, plan = job.method.needs, job.recipe.training
     if job.teacher is None or (needs.teacher == "none" and not needs.proposals):
         return None, {}
-    own = job.recipe.teacher
-    _own_device(own.device, accelerator)
-    model = loading.load(job.teacher, own, plan.precision, str(accelerator.device))
-    teacher = Generator(model, load_tokenizer(job.teacher), job.recipe.evaluation.batch, job.words)
-    if job.words is not None:  # one vocabulary: a text ends at the endings of both models, whoever writes it
-        teacher.end_ids = rollouts.student.end_ids = teacher.end_ids | rollouts.student.end_ids
+    members = job.teachers or (Teaching(job.recipe.teacher.name, job.teacher, job.recipe.teacher, 1.0),)
+    writers = [_opened(job, one, accelerator) for one in members]
+    if job.words is not None:  # one vocabulary: a text ends at the endings of all models, whoever writes it
+        ends = set[int]().union(rollouts.student.end_ids, *(writer.end_ids for writer in writers))
+        for generator in (rollouts.student, *writers):
+            generator.end_ids = ends
     if needs.proposals:
-        rollouts.proposals = _proposals(job, rollouts.student, teacher)
+        rollouts.proposals = _proposals(job, rollouts.student, writers[0])
     if needs.joint is not None:
-        rollouts.joint = JointGenerator(rollouts.student, teacher)
+        rollouts.joint = JointGenerator(rollouts.student, writers[0])
     texts = texts_of(job.method, plan.steps)
     # Every process reads the shared texts, but only the main one is charged, so that the sum counts them once.
     charged = cost if accelerator.is_main_process else Cost()
     # The main process writes the texts; the others wait and then find them in the cache.
     if Source.TEACHER in texts:
         with accelerator.main_process_first():
-            numbers = rollouts.numbers(Source.TEACHER)
-            rollouts.teacher_texts = _texts(job, teacher, rollouts.student, numbers, charged, progress)
+            written: dict[int, tuple[int, ...]] = {}
+            for k, (one, writer) in enumerate(zip(members, writers, strict=True)):
+                own = rollouts.numbers(Source.TEACHER)
+                own = [i for i in own if writer_of(members, job.data.prompts[i]) == k] if job.teachers else own
+                written |= _texts(job, one, writer, rollouts.student, own, charged, progress) if own else {}
+            rollouts.teacher_texts = written
     if needs.teacher != "signal":
         return None, {}
-    live = LiveTeacher(model, vocab, accelerator.device)
 
-    def caches(kind: str, k: int | None) -> dict[Source, SignalCache]:
+    def shares(source: Source, example: int) -> list[float]:
+        """Of each teacher in an example."""
+        return weights_of(members, (job.data.labelled if source is Source.DATA else job.data.prompts)[example])
+
+    def signal_of(place: int) -> TeacherSignal:
+        """The signal of one teacher, with caches of the texts that it reads."""
+        live = LiveTeacher(writers[place].model, vocab, accelerator.device)
+        return cls(SignalInputs(live, vocab, plan, lambda kind, k: caches(place, live, kind, k)))
+
+    def caches(place: int, live: LiveTeacher, kind: str, k: int | None) -> dict[Source, SignalCache]:
         """Caches of the signal of fixed text, filled. Methods and seeds that train on the same text share them."""
-        facts = _facts(job, vocab, kind)
+        facts = _facts(job, members[place], vocab, kind)
         pad = rollouts.student.pad_id
         found = {}
         for source in (s for s in FIXED if s in texts):
-            cache = _cache(job.cache / "signals", facts, rollouts, source)
+            read = rollouts.numbers(source)
+            read = [i for i in read if shares(source, i)[place] > 0] if job.teachers else read
+            cache = SignalCache(job.cache / "signals", facts, read, functools.partial(rollouts.fixed, source))
             with accelerator.main_process_first():
                 cache.fill(
                     lambda part: _read(live, part, k, plan.micro_batch, pad, accelerator.device),
@@ -92,8 +108,18 @@ def set_up(
 
     cls = registry.find(registry.SIGNALS, plan.signal)
     with error_location.faults_as(RunFailed, called=cls):
-        signal = cls(SignalInputs(live, vocab, plan, caches))
-        return signal, {"kind": signal.name} | signal.facts()
+        signals = [signal_of(place) for place in range(len(members))]
+        about = {"kind": signals[0].name} | signals[0].facts()
+        if len(signals) == 1:
+            return signals[0], about
+        return MixedSignal(signals, lambda batch, i: shares(batch.sources[i], batch.examples[i])), about
+
+
+def _opened(job: TrainingJob, one: Teaching, accelerator: Accelerator) -> Generator:
+    """One teacher, loaded."""
+    _own_device(one.loaded.device, accelerator)
+    model = loading.load(one.files, one.loaded, job.recipe.training.precision, str(accelerator.device))
+    return Generator(model, load_tokenizer(one.files), job.recipe.evaluation.batch, job.words)
 
 
 def _proposals(job: TrainingJob, student: Generator, teacher: Generator) -> Proposals:
@@ -137,6 +163,7 @@ def _own_device(name: str | None, accelerator: Accelerator) -> None:
 
 def _texts(
     job: TrainingJob,
+    one: Teaching,
     teacher: Generator,
     student: Generator,
     numbers: Seq[int],
@@ -144,11 +171,10 @@ def _texts(
     progress: Progress,
 ) -> dict[int, tuple[int, ...]]:
     """The teacher's answers to the prompts that the steps read, in the student's token ids, by the prompt's number."""
-    assert job.teacher is not None
     prompts = [job.data.prompts[i] for i in numbers]
     answers = teacher_texts(
         teacher,
-        job.teacher.sha256 + loading.suffix(job.recipe.teacher),
+        one.files.sha256 + loading.suffix(one.loaded),
         prompts,
         job.recipe.teacher_text,
         job.cache / "teacher_texts",
@@ -168,20 +194,15 @@ def _texts(
     return dict(zip(numbers, own, strict=True))
 
 
-def _facts(job: TrainingJob, vocab: int, kind: str) -> dict[str, str]:
-    assert job.teacher is not None
+def _facts(job: TrainingJob, one: Teaching, vocab: int, kind: str) -> dict[str, str]:
     return {
-        "teacher": job.teacher.sha256,
+        "teacher": one.files.sha256,
         "tokenizer": template_hash(job.student),
         "vocabulary": str(vocab),
         "signal": kind,
-        "precision": loading.dtype_of(job.recipe.teacher, job.recipe.training.precision),
-        **({"quantization": job.recipe.teacher.quantization} if job.recipe.teacher.quantization else {}),
+        "precision": loading.dtype_of(one.loaded, job.recipe.training.precision),
+        **({"quantization": one.loaded.quantization} if one.loaded.quantization else {}),
     }
-
-
-def _cache(folder: Path, facts: dict[str, str], rollouts: Rollouts, source: Source) -> SignalCache:
-    return SignalCache(folder, facts, rollouts.numbers(source), lambda i: rollouts.fixed(source, i))
 
 
 def _read(

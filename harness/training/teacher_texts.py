@@ -44,7 +44,7 @@ def teacher_texts(
     decoding = Decoding(sampling.temperature, sampling.top_p, sampling.max_new_tokens)
     # Two runs that need the same texts take turns; the second one finds them on disk.
     with FileLock(kept.path.with_suffix(".lock")):
-        found = {key: made for key, fields in kept.read() if (made := _read(fields)) is not None}
+        found = dict(kept.read(_read))
         tally = _Keeping(progress, keys, kept, found)
         missing = [i for i, key in enumerate(keys) if key not in found]
         for start in range(0, len(missing), BATCH):

@@ -186,9 +186,7 @@ class Remembered:
     def __init__(self, inner: Any, file: CacheFile):
         self.inner, self.file = inner, file
         self.known: dict[str, tuple[float, float, float]] = {}
-        for key, row in file.read():
-            if all(isinstance(row.get(name), int | float) for name in ("value", "read", "made")):
-                self.known[key] = (float(row["value"]), float(row["read"]), float(row["made"]))
+        self.known |= file.read(_remembered)
 
     def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
         keys = [digest([place.before, made.ids, place.example.id]) for place, made in asked]
@@ -219,3 +217,10 @@ def spend(cost: Cost, made: Seq[Any], by_teacher: bool) -> None:
 
 def _key(place: Place, made: ProposedStep) -> tuple[int, int, tuple[int, ...]]:
     return place.sequence, place.start, made.ids
+
+
+def _remembered(row: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """Value and tokens of a kept line, or None where it holds no numbers."""
+    found = [row.get(name) for name in ("value", "read", "made")]
+    sound = [float(number) for number in found if isinstance(number, int | float)]
+    return (sound[0], sound[1], sound[2]) if len(sound) == 3 else None

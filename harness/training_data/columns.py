@@ -102,8 +102,11 @@ def examples(rows: Rows, fields: Fields, sources: DataSources, *, labelled: bool
     if skips and not labelled and not fields.messages:
         with contextlib.suppress(BadInput):  # a file without answers
             answer = choose(rows, sources, labelled=True).response
+    if sources.teacher_field is not None and sources.teacher_field not in rows.columns:
+        said = _list(rows.columns)
+        raise BadInput(f"{rows.name}: no column {sources.teacher_field!r} (data.teacher_field), only {said}")
     for number, row in each(rows):
-        reading = _Row(rows.name, number, row, sources.system)
+        reading = _Row(rows.name, number, row, sources.system, sources.teacher_field)
         try:
             if fields.messages:
                 yield reading.conversation(fields.messages, labelled)
@@ -124,6 +127,7 @@ class _Row:
     number: int
     row: Mapping[str, Any]
     system: str | None
+    teacher: str | None = None  # the column that names the row's teacher
 
     def pair(self, fields: Fields) -> Example:
         """A prompt, and its response if one is read; each is text or a list of turns."""
@@ -172,7 +176,8 @@ class _Row:
             plain = "".join(f"{turn.role.capitalize()}: {turn.content}\n\n" for turn in before) + "Assistant:"
         prompt = Prompt(user=last.content, plain=plain, system=system, history=tuple(history))
         taught = max(1, sum(turn.role == "assistant" for turn in answers))
-        return Example(str(self.number), prompt, answers[-1].content if answers else None, {}, taught)
+        meta = {} if self.teacher is None else {"teacher": str(self.row.get(self.teacher))}
+        return Example(str(self.number), prompt, answers[-1].content if answers else None, meta, taught)
 
     def _turns(self, value: Sequence[Any], field: str, first: str = "user") -> list[Turn]:
         """Turns that alternate from ``first`` on, behind a system turn if there is one."""

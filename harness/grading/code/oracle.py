@@ -15,8 +15,7 @@ The size of untrusted values is limited before they are built, in proportion to 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 from numbers import Number
 from typing import Any
 
@@ -152,8 +151,8 @@ def show(text: bytes | str, limit: int = 80) -> str:
 
 
 def _shown(value: Any, limit: int) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) > limit:
-        value = value[:limit]
+    if isinstance(value, list | tuple | deque) and len(value) > limit:
+        value = type(value)(islice(value, limit))
     try:
         return repr(value)
     except ValueError:  # an int with more digits than CPython converts

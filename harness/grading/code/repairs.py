@@ -3,6 +3,7 @@
 - thoughts: keep the text after the last ``</think>``; unclosed thoughts leave no text;
 - end marker: cut the text at the first marker that ends a model's turn, unless the marker is inside a string;
 - odd spaces: outside of strings, replace non-breaking and other wide spaces by a space, and remove zero-width ones;
+- indented fence: remove the indentation of a code block that stands in a list from its lines, as Markdown does;
 - first indentation: indent a function body like the body of the stub if it continues the stub only then.
 
 EvalPlus repairs none of these, so :func:`harness.grading.code.text.as_evalplus_reads` does not apply them.
@@ -24,6 +25,8 @@ END_MARKER = re.compile(
 STRING = re.compile(r'"""[\s\S]*?"""|' + r"'''[\s\S]*?'''|" + r'"(?:\\.|[^"\\\n])*"|' + r"'(?:\\.|[^'\\\n])*'")
 BLANK = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 NOTHING = re.compile("[\u200b-\u200d\u2060\ufeff]")
+INDENTED_FENCE = re.compile(r"^( +)(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^ *\2[ ]*$|\Z)", re.MULTILINE | re.DOTALL)
+MOST_FENCES = 20  # indented code blocks that are looked at
 MOST_LINES = 200  # lines of the longest body whose indentation is repaired
 
 
@@ -44,7 +47,20 @@ def repaired(text: str) -> tuple[str, list[str]]:
     if spaced != text:
         text = spaced
         found.append("odd spaces")
+    moved = INDENTED_FENCE.sub(_unindented, text, count=MOST_FENCES)
+    if moved != text:
+        text = moved
+        found.append("indented fence")
     return text, found
+
+
+def _unindented(block: re.Match) -> str:
+    """A code block without the indentation of its fence, if its content is a program only then."""
+    margin = re.compile(f"^ {{0,{len(block[1])}}}", re.MULTILINE)
+    moved = margin.sub("", block[3])
+    if _compiles(block[3]) or not _compiles(moved):
+        return block.group()
+    return margin.sub("", block.group())
 
 
 def _suspect(text: str) -> bool:

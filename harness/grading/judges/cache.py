@@ -32,11 +32,7 @@ class JudgementCache:
     def __init__(self, folder: Path, identity: Mapping[str, Any]):
         self._journal = CacheFile(folder, identity)
         self.path = self._journal.path
-        self._answers: dict[str, CachedReply] = {}
-        for key, fields in self._journal.read():
-            share = fields.get("share")
-            if isinstance(share, int | float) and 0 <= share <= 1 and fields.keys() <= {"share", "reply", "model"}:
-                self._answers[key] = CachedReply(**fields)
+        self._answers: dict[str, CachedReply] = dict(self._journal.read(_reply))
 
     def __contains__(self, key: str) -> bool:
         return key in self._answers
@@ -48,3 +44,10 @@ class JudgementCache:
         """Keep an answer; it is on disk when this returns. Raises RunFailed when it cannot be written."""
         self._answers[key] = answer
         self._journal.add({key: dataclasses.asdict(answer)})
+
+
+def _reply(fields: dict[str, Any]) -> CachedReply | None:
+    """A kept answer, or None where its fields are not those of one."""
+    share, words = fields.get("share"), [fields[key] for key in fields.keys() - {"share"}]
+    sound = type(share) in (int, float) and 0 <= share <= 1 and fields.keys() <= {"share", "reply", "model"}
+    return CachedReply(**fields) if sound and all(isinstance(word, str) for word in words) else None

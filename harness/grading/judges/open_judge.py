@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from harness import error_location, registry, user_code
@@ -33,9 +34,23 @@ def open_judge(spec: str, protocol: str = "alpacaeval-1", keep: Path | None = No
         raise BadInput(f"--judge {spec!r} is not a judge: {error}; the forms are {FORMS}") from None
     with error_location.faults_as(BadInput, called=found):
         judge = found.open(argument, protocol, keep)
-    if (code := user_code.identity(found)) != user_code.OURS:
-        judge.code = code  # the protocol covers it, see Task.grader_identity
+        if (code := user_code.identity(found)) != user_code.OURS:
+            judge.code = code  # the protocol covers it, see Task.grader_identity
+            check_identity(judge)
     return judge
+
+
+def check_identity(judge: Judge) -> str:
+    """The identity as JSON. Raises BadInput for one that is empty or no JSON."""
+    where = error_location.of(type(judge))
+    found = judge.identity()
+    try:
+        said = json.dumps(found, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{where}: identity is not JSON ({error}); return a dict of texts and numbers") from None
+    if not isinstance(found, dict) or not found:
+        raise BadInput(f"{where}: identity is empty; return everything that decides the judge's word, as a dict")
+    return said
 
 
 def split(spec: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from sympy import Expr, N, Rational
 from harness.grading.maths import bases
 from harness.grading.maths.answer import CONDITION, Answer, assigned, literal, read, readings
 from harness.grading.maths.brackets import split
-from harness.grading.maths.notation import NAME, NO_FUNCTION, THOUSANDS, clean
+from harness.grading.maths.notation import NAME, NO_FUNCTION, THOUSANDS, clean, for_matrix, for_value
 from harness.grading.maths.parser import RELATIVE, multiplied, parse, same_value, swapped
 from harness.grading.maths.sets import real_set, same_set
 from harness.grading.maths.units import Unit, conversion, ordinal, out_of_text, take_unit, unit_of
@@ -28,10 +28,14 @@ CALLED = re.compile(
     r"|\\(?:overline|widehat|vec|mathbb|Pr|hat|bar)\s*\{?[^{}=]*\}?(?:\s*[(\[].*[)\]])?|\\(?:triangle|angle)[A-Za-z ]+"
     r"|[A-Za-z](?:\s*\+\s*[A-Za-z])+"
 )
-CHOICE = re.compile(r"(?i)^[\s{(]*(?:choice|option|answer)\s+(?=\(?[A-E]\)?[\s})]*$)")
+CHOICE = re.compile(  # words before a choice or a weekday
+    r"(?i)^[\s{(]*(?:(?:choice|option|answer)\s+(?=\(?[A-E]\)?[\s})]*$)"
+    r"|on\s+(?=(?:mon|tues|wednes|thurs|fri|satur|sun)day[\s})]*$))"
+)
 # Times of day, 6:15 p.m., and ratios, 3:2. The colon is no division sign in either.
 TIME = re.compile(r"(-?\d{1,6}(?:\s*:\s*-?\d{1,6})+)\s*(?:\\text\s*\{)?\s*([ap])?(?(2)\.?\s*m\.?)\s*\}?", re.IGNORECASE)
 NOON = 12
+DEGREE = {"degree": 1}
 
 
 def equal(gold: Mapping[str, Any], text: str) -> bool:
@@ -41,6 +45,8 @@ def equal(gold: Mapping[str, Any], text: str) -> bool:
     if not gold["several"] and THOUSANDS.fullmatch(target):
         target = target.replace(",", "")
     expected = read(target)
+    if expected.kind == "value":
+        text = for_matrix(text) if "matrix}" in target else for_value(target, text)
     return any(_same(expected, answer, gold) for answer in readings(text))
 
 
@@ -216,6 +222,11 @@ def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tu
     if word and gold.startswith("\\text"):
         return False
     (gold, gold_unit), (answer, unit) = take_unit(bases.in_base_ten(gold)), take_unit(bases.in_base_ten(answer))
+    # An angle in degrees is its number times pi / 180, where the other side is in radians.
+    if "\\pi" in gold and gold_unit == {} and unit == DEGREE:
+        return _same_number(gold, f"({answer})\\cdot\\pi", (1, 180), rules["tolerance"], renamed)
+    if "\\pi" in answer and unit == {} and gold_unit == DEGREE:
+        return _same_number(f"({gold})\\cdot\\pi", answer, (180, 1), rules["tolerance"], renamed)
     # A percent sign changes the value by 100; any other unit is converted, or assumed where one side has none.
     gold_unit = gold_unit if gold_unit else _stated(rules["unit"]) if gold_unit is not None else None
     if {"%": 1} in (gold_unit, unit) and {} in (gold_unit, unit):

@@ -60,6 +60,22 @@ def clean(text: str) -> str:
     return _shown_value(_bare(text))
 
 
+def for_value(gold: str, text: str) -> str:
+    """``text`` where the reference ``gold`` is a value: ``C(5,2)`` is a number, and ``j`` the ``i`` of ``gold``."""
+    for pattern, replacement in COMBINATIONS:
+        text = pattern.sub(replacement, text)
+    letters = [[bool(re.search(LETTER % letter, side)) for letter in "ij"] for side in (gold, text)]
+    return re.sub(LETTER % "j", "i", text) if letters == [[True, False], [False, True]] else text
+
+
+def for_matrix(text: str) -> str:
+    """``[[1,2],[3,4]]`` as a matrix, where the reference is one."""
+    if not re.fullmatch(r"\s*\[\s*\[[^\[\]]*\](?:\s*,\s*\[[^\[\]]*\])*\s*\]\s*", text):
+        return text
+    rows = [row.replace(",", " & ") for row in re.findall(r"\[([^\[\]]*)\]", text.strip()[1:-1])]
+    return "\\begin{pmatrix}" + " \\\\ ".join(rows) + "\\end{pmatrix}"
+
+
 def _dollars(text: str) -> str:
     """Removes dollar signs that delimit mathematics; one before a number is a currency."""
     text = re.sub(r"\\text\s*\{\s*(\\\$\s*[\d.,]+)\s*\}", r"\1", text.replace("\\textdollar", "\\$"))
@@ -193,7 +209,35 @@ DECORATION = _rules(
         "",
     ),
     (r"^\s*the\s+(?=\d)", ""),
+    (r"\\text\s*\{\s*!\s*\}", "!"),
+    (r"\\surd(?![a-zA-Z])", r"\\sqrt "),
+    (r"(?i)^\s*(?:negative|minus)\s+(?=\d|\\frac|\\sqrt)", "-"),
+    (r"(?<![\^_])\{\s*-\s*\}(?=\s*[\d\\])", "-"),
+    (r"(?i)\bper cent\b", "percent"),
+    (
+        r"(?i)^\s*(?:\\text\s*\{\s*)?(\d{1,2}:\d{2})\s*(?:\\text\s*\{\s*)?in the (morning|afternoon|evening)\s*\}?\s*$",
+        lambda m: f"{m[1]} {'a' if m[2].lower() == 'morning' else 'p'}.m.",
+    ),
+    (r"(?<=[)\]])\s*U\s*(?=[(\[])", r" \\cup "),
+    # The conjugate of a number.
+    (
+        r"\\overline\s*\{\s*(-?[\d.]*)\s*([+-])\s*([\d.]*)\s*i\s*\}",
+        lambda m: f"({m[1]}{'-' if m[2] == '+' else '+'}{m[3]}i)",
+    ),
 )
+# C(5,2) and its like, where a value is expected: elsewhere they are points or names.
+NUMBER = r"\{?\s*(\d{1,4})\s*\}?"
+CHOOSE = r"(?:C|\\text\s*\{\s*C\s*\})"
+COMBINATIONS = _rules(
+    (rf"^\s*(?:n?Cr|{CHOOSE})\s*\(\s*(\d{{1,4}})\s*,\s*(\d{{1,4}})\s*\)\s*$", r"\\binom{\1}{\2}"),
+    (rf"^\s*(?:\{{\s*\}})?\s*[_^]\s*{NUMBER}\s*{CHOOSE}\s*_\s*{NUMBER}\s*$", r"\\binom{\1}{\2}"),
+    (rf"^\s*{CHOOSE}\s*_\s*{NUMBER}\s*\^\s*{NUMBER}\s*$", r"\\binom{\1}{\2}"),
+    (
+        rf"^\s*(?:\{{\s*\}})?\s*[_^]\s*{NUMBER}\s*(?:P|\\text\s*\{{\s*P\s*\}})\s*_\s*{NUMBER}\s*$",
+        r"\\frac{\1!}{(\1-\2)!}",
+    ),
+)
+LETTER = r"(?<![A-Za-z\\])%s(?![A-Za-z])"  # on its own
 TYPED = _rules(
     (r"\\operatorname\s*\{(\w+)\}", r"\\\1 "),
     (r"\*\*", "^"),

@@ -21,6 +21,7 @@ FAMILIES = {
     "files": "results.scripts.grading.fuzz_files",
     "judges": "results.scripts.grading.fuzz_judges",
     "records": "results.scripts.grading.fuzz_records",
+    "values": "results.scripts.grading.fuzz_values",
 }
 FAULTS_SHOWN = 200  # of each page
 

@@ -1,0 +1,163 @@
+"""Several teachers: each row's own, or all of them mixed by weight.
+
+``[teachers.NAME]`` of a recipe adds teachers to the one of ``models.teacher``, which is called ``teacher.name``. With
+``data.teacher_field`` a row names the teacher that answers it and whose distribution it is trained on. Without it every
+row has them all, with w_k the weights divided by their sum:
+
+    signal  p(v) = sum_k w_k p_k(v), token by token; a method that needs one distribution gets this one
+    text    one teacher a prompt, drawn with chances w_k: p(y) = sum_k w_k p_k(y), sequence by sequence
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness import registry
+from harness.errors import BadInput, unknown
+from harness.method import Method, ReferencePoint
+from harness.models import files as models
+from harness.models import loading
+from harness.models.files import ModelFiles
+from harness.models.pair import Pair, agree
+from harness.recipe import Recipe, TeacherLoading
+from harness.training.job import TrainingData
+from harness.training_data import room
+from harness.types import Example
+
+FIELD = "teacher"  # of an example's meta: the teacher that its row names
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """One of several teachers: its files in the pair's format, how it is loaded, and its share of the mixture."""
+
+    name: str
+    files: ModelFiles
+    loaded: TeacherLoading
+    weight: float
+
+
+def locate(
+    chosen: Recipe,
+    methods: Sequence[Method],
+    pair: Pair,
+    files_of_pair: tuple[ModelFiles, ModelFiles | None],
+    device: str,
+    *,
+    weights: bool,
+) -> tuple[Teaching, ...]:
+    """All teachers of a recipe, the first one included; none where it has no further ones, or no method asks them.
+
+    Raises BadInput where they do not fit together, or a method can have one only.
+    """
+    student, first = files_of_pair
+    if first is None or not (chosen.teachers or chosen.data.teacher_field):
+        return ()
+    if not chosen.teachers:
+        raise BadInput("data.teacher_field chooses among several teachers; add the others as [teachers.NAME]")
+    for method in methods:
+        _can_have_several(method, chosen)
+    same = any(method.needs.teacher == "signal" for method in methods)
+    own = chosen.teacher
+    found = [Teaching(own.name, pair.of(student, first).teacher or first, own, own.weight)]
+    for name, one in chosen.teachers.items():
+        if name == own.name:
+            raise BadInput(f"[teachers.{name}]: the teacher of models.teacher has this name; set teacher.name")
+        if not one.model:
+            raise BadInput(f"[teachers.{name}] has no model; set model to a hub id or a folder")
+        files = models.locate(one.model, chosen.models.trust_remote_code, weights=weights)
+        if files.url is not None:
+            raise BadInput(f"[teachers.{name}]: {files.id} runs on a server and can only be measured")
+        merged = TeacherLoading(one.dtype or own.dtype, one.device or own.device, one.quantization or own.quantization)
+        loading.check(files, dataclasses.replace(chosen, teacher=merged), device)
+        other = agree(student, files, template=chosen.models.template, thinking=chosen.models.thinking, same_ids=same)
+        asked = (pair.student.format, pair.words)
+        if (other.student.format, other.words) != asked:
+            raise BadInput(
+                f"[teachers.{name}]: {files.id} has another format, or shares other token ids, than {first.id}; "
+                "set models.template to student, none or a file, or take teachers of one family"
+            )
+        limit = chosen.training.max_tokens
+        if room.of(limit, [files]).tokens < room.of(limit, [student, first]).tokens:
+            raise BadInput(
+                f"[teachers.{name}]: the context of {files.id} is shorter than that of the other models; set "
+                f"training.max_tokens={room.of(limit, [files]).tokens}"
+            )
+        found.append(Teaching(name, other.teacher or files, merged, one.weight))
+    if not sum(one.weight for one in found) > 0 and chosen.data.teacher_field is None:
+        raise BadInput("the weights of the teachers are all 0; set teacher.weight or that of a [teachers.NAME]")
+    return tuple(found)
+
+
+def _can_have_several(method: Method, chosen: Recipe) -> None:
+    """Raises BadInput for a method, or a signal that it reads, which has one teacher only."""
+    if isinstance(method, ReferencePoint):
+        if method.evaluates == "teacher":
+            raise BadInput(f"{method.name} is one model and the recipe has several: measure each with --teacher")
+        return
+    if method.needs.joint or method.needs.proposals:
+        raise BadInput(f"method {method.name} samples together with its teacher and can have one only")
+    signal = registry.find(registry.SIGNALS, chosen.training.signal)
+    if method.needs.teacher == "signal" and not signal.exact:
+        raise BadInput(
+            f"signal {signal.name} keeps other tokens of every teacher, so that their mixture is unknown; set "
+            "training.signal=hidden (cached) or live"
+        )
+
+
+def check_rows(teachers: Sequence[Teaching], data: TrainingData, field: str | None) -> None:
+    """Raises BadInput for a row that names no teacher of the recipe."""
+    names = [one.name for one in teachers]
+    for where, pool in (("prompts", data.prompts), ("labelled", data.labelled)) if teachers and field else ():
+        for example in pool:
+            named = str(example.meta.get(FIELD, "none"))
+            if named not in names:
+                raise BadInput(f"data.{where}: row {example.id} under {field!r}: {unknown('teacher', named, names)}")
+
+
+def weights_of(teachers: Sequence[Teaching], example: Example) -> list[float]:
+    """The share of each teacher in an example's signal; they add up to 1."""
+    named = example.meta.get(FIELD)
+    if named is not None:
+        return [float(one.name == named) for one in teachers]
+    total = sum(one.weight for one in teachers)
+    return [one.weight / total for one in teachers]
+
+
+def writer_of(teachers: Sequence[Teaching], example: Example) -> int:
+    """Which teacher writes the answer to an example: the same for every method, seed and number of processes."""
+    shares = weights_of(teachers, example)
+    drawn = random.Random(f"writer/{example.id}/{example.prompt.user}").choices(range(len(shares)), shares)
+    return drawn[0]
+
+
+def in_spec(teachers: Sequence[Teaching], field: str | None, pools: Sequence[Sequence[Example]]) -> dict[str, Any]:
+    """The entry of a specification; none for one teacher. ``pools`` are what the training reads."""
+    if not teachers:
+        return {}
+    total = sum(one.weight for one in teachers)
+    members = [
+        {"name": one.name, **one.files.identity(), **loading.in_spec(one.loaded)}
+        | ({} if field else {"weight": one.weight / total})
+        for one in teachers
+    ]
+    rows = [[example.meta.get(FIELD) for example in pool] for pool in pools] if field else None
+    return {"teachers": {"members": members, "rows": rows and _digest(rows)}}
+
+
+def _digest(rows: Any) -> str:
+    from harness.records.record import fingerprint
+
+    return fingerprint({"rows": rows})[:16]
+
+
+def told(teachers: Sequence[Teaching], field: str | None) -> str:
+    """In words, for the convention card."""
+    total = sum(one.weight for one in teachers)
+    if field:
+        return f"each row's own ({field}): " + ", ".join(f"{one.name}={one.files.id}" for one in teachers)
+    return "mixture of probabilities: " + " + ".join(f"{one.weight / total:g} {one.files.id}" for one in teachers)

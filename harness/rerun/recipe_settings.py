@@ -1,0 +1,55 @@
+"""The ``--set`` words that turn a recipe into the one a record's training had."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from harness import options
+from harness.models import loading
+from harness.recipe import Recipe
+
+
+def of_training(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
+    """What of the training, its texts, the student and the teacher the recipe says otherwise than ``spec``."""
+    found = []
+    for section in ("training", "rollout", "teacher_text"):
+        recorded, own = spec.get(section) or {}, dataclasses.asdict(getattr(chosen, section))
+        found += [setting_of(f"{section}.{k}", v) for k, v in recorded.items() if k not in own or own[k] != v]
+    if spec.get("training"):
+        # A setting that came later is absent where the run had what all runs before it had.
+        before, set_here = options.later(chosen.training), options.set_apart(chosen.training)
+        absent = sorted((before.keys() & set_here.keys()) - spec["training"].keys())
+        found += [setting_of(f"training.{key}", before[key]) for key in absent]
+    return [*found, *_student(spec, chosen), *_teacher(spec, chosen), *_trust(spec, chosen)]
+
+
+def _student(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
+    """``student.*`` where another part of the student was trained than in the recipe."""
+    own = json.loads(json.dumps(dataclasses.asdict(chosen.student)))
+    recorded = spec.get("adapter") or {"adapter": "none"}
+    return [setting_of(f"student.{k}", v) for k, v in recorded.items() if own.get(k) != v]
+
+
+def _teacher(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
+    """``teacher.*`` where the teacher was loaded in another way than the recipe has it."""
+    own, recorded = (part.get("teacher_loading", {}) for part in (loading.in_spec(chosen.teacher), spec))
+    keys = sorted(key for key in own.keys() | recorded.keys() if own.get(key) != recorded.get(key))
+    return [setting_of(f"teacher.{key}", recorded.get(key)) for key in keys]
+
+
+def _trust(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
+    """``models.trust_remote_code`` where a model of the record ran code of its own and the recipe does not allow it."""
+    ran = any((spec.get(role) or {}).get("trust_remote_code") for role in ("student", "teacher"))
+    return [setting_of("models.trust_remote_code", True)] if ran and not chosen.models.trust_remote_code else []
+
+
+def setting_of(key: str, value: Any) -> str:
+    """``key=value`` as ``--set`` reads it."""
+    if isinstance(value, list | tuple):
+        return f"{key}={','.join(map(str, value))}"
+    if isinstance(value, bool) or value is None:
+        return f"{key}={str(value).lower()}"
+    return f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}"

@@ -1,0 +1,169 @@
+"""Optimizers by name, and where the float32 weights are that they move.
+
+``training.master_weights`` says where the float32 copy of the student's weights is, which small updates need:
+
+    model       the model's own weights are float32; with precision=bfloat16 each forward pass casts them (autocast)
+    optimizer   the model's weights are bfloat16; gradients add up in float32 beside the optimizer's float32 copy, which
+                is rounded into the model after every step
+    none        weights, gradients and moments are bfloat16: an update below 1/256 of a weight is lost
+
+An adapter's own weights are float32 in all three; the others then say how the weights beside it are kept.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from harness.errors import BadInput
+from harness.recipe import Training
+
+Named = list[tuple[str, nn.Parameter]]
+ENDS = ("embed", "lm_head", "wte", "wpe")  # parts of names of matrices that are tables or heads, not maps inside
+SHARDED = ("adamw", "adamw_fused", "sgd")  # whose state has the shape of its weight
+
+
+def check(plan: Training, *, processes: int = 1, sharded: bool = False) -> None:
+    """Raises BadInput for an optimizer that is not installed, or that this launch cannot run."""
+    if plan.optimizer == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise BadInput(
+            "training.optimizer=adamw8bit needs bitsandbytes, which is not installed: "
+            "pip install 'reasoning-distillation-harness[quantization]'"
+        )
+    if plan.optimizer in ("muon", "adafactor") and not hasattr(torch.optim, plan.optimizer.capitalize()):
+        raise BadInput(f"training.optimizer={plan.optimizer} needs a newer torch; update it, or use adamw")
+    if sharded and processes > 1 and plan.optimizer not in SHARDED:
+        raise BadInput(
+            f"training.optimizer={plan.optimizer} cannot be sharded (FSDP), its state is not shaped like the weights; "
+            f"use {' or '.join(SHARDED)}, or replicate the student (DDP)"
+        )
+    if plan.master_weights != "model" and plan.precision != "bfloat16":
+        raise BadInput(
+            f"training.master_weights={plan.master_weights} keeps the model in bfloat16, and training.precision is "
+            f"{plan.precision}; set training.precision=bfloat16"
+        )
+    if plan.master_weights != "model" and processes > 1:
+        raise BadInput(
+            f"training.master_weights={plan.master_weights} is for one process; {processes} of them keep their float32 "
+            "weights in the model: set training.master_weights=model"
+        )
+
+
+def weights_type(plan: Training) -> str:
+    """The type that the student's weights are loaded in."""
+    return "float32" if plan.master_weights == "model" else "bfloat16"
+
+
+def make(trained: Named, plan: Training) -> Optimizer:
+    """The optimizer of the trained weights. Unless ``decay_norms``, decay spares those of one dimension."""
+    settings: dict[str, Any] = {"lr": plan.learning_rate, "weight_decay": plan.weight_decay}
+    norms = plan.decay_norms or not plan.weight_decay
+    if plan.optimizer == "muon":
+        return _muon(trained, plan.momentum, norms, settings)
+    groups = decayed([p for _, p in trained], norms)
+    if plan.optimizer == "sgd":
+        return SGD(groups, momentum=plan.momentum, **settings)
+    if plan.optimizer == "adafactor":
+        return torch.optim.Adafactor(groups, **settings)
+    if plan.optimizer == "adamw8bit":
+        import bitsandbytes
+
+        return bitsandbytes.optim.AdamW8bit(groups, **settings)
+    on_gpu = groups[0]["params"][0].device.type == "cuda"
+    return AdamW(groups, fused=on_gpu or plan.optimizer == "adamw_fused", **settings)
+
+
+def decayed(weights: list[nn.Parameter], norms: bool) -> list[dict[str, Any]]:
+    """Parameter groups; unless ``norms``, weight decay leaves out parameters of one dimension (norms and biases)."""
+    if norms:
+        return [{"params": weights}]
+    groups = [
+        {"params": [p for p in weights if p.ndim > 1]},
+        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _muon(trained: Named, momentum: float, norms: bool, settings: dict[str, Any]) -> Optimizer:
+    """Muon for the matrices inside the model, AdamW for embedding, head, norms and biases, at one learning rate.
+
+    Muon's updates are scaled to the size of AdamW's (Liu et al., arXiv 2502.16982), so that one rate fits both.
+    """
+    inside = [p for name, p in trained if p.ndim == 2 and not any(end in name for end in ENDS)]
+    chosen = {id(p) for p in inside}
+    others = [p for _, p in trained if id(p) not in chosen]
+    parts: list[Optimizer] = []
+    if inside:
+        parts.append(torch.optim.Muon(inside, momentum=momentum, adjust_lr_fn="match_rms_adamw", **settings))
+    if others:
+        parts.append(AdamW(decayed(others, norms), **settings))
+    return parts[0] if len(parts) == 1 else OptimizerGroup(parts)
+
+
+class OptimizerGroup(Optimizer):
+    """Optimizers of different weights that step together; their groups are one list, for schedules."""
+
+    def __init__(self, parts: list[Optimizer]):
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+
+    def step(self, closure: Any = None) -> Any:
+        losses = [part.step(closure) for part in self.parts]
+        return losses[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, own in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(own)
+        # Loading gives every part new groups; a schedule sets the rate in those of this object.
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+class MasterWeights:
+    """The float32 copy of bfloat16 weights, with gradients that add up in float32. ``trained`` is what is optimised.
+
+    A gradient leaves its bfloat16 weight as soon as a backward pass has formed it.
+    """
+
+    def __init__(self, model: Named):
+        self.pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self.trained: Named = []
+        for name, weight in model:
+            if weight.dtype == torch.float32:
+                self.trained.append((name, weight))
+                continue
+            master = nn.Parameter(weight.detach().float())
+            self.pairs.append((weight, master))
+            self.trained.append((name, master))
+            weight.register_post_accumulate_grad_hook(_into(master))
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Rounds the float32 weights into the model."""
+        for weight, master in self.pairs:
+            weight.copy_(master)
+
+    def state(self) -> list[Tensor]:
+        return [master.detach() for _, master in self.pairs]
+
+    @torch.no_grad()
+    def load(self, state: list[Tensor]) -> None:
+        for (_, master), saved in zip(self.pairs, state, strict=True):
+            master.copy_(saved)
+
+
+def _into(master: nn.Parameter) -> Callable[[Tensor], None]:
+    def move(weight: Tensor) -> None:
+        assert weight.grad is not None
+        found = weight.grad.float()
+        master.grad = found if master.grad is None else master.grad.add_(found)
+        weight.grad = None
+
+    return move
