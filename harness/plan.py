@@ -296,6 +296,14 @@ def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
     return found if teacher is not None else dataclasses.replace(found, teacher=None)
 
 
+def judged(chosen: Recipe, methods: Sequence[Method]) -> Pair:
+    """The pair of a recipe, judged by configuration and tokenizer: no weights are fetched. Raises BadInput."""
+    wanted = any(map(_wants_teacher, methods))
+    names = (chosen.models.student, chosen.models.teacher if wanted else None)
+    found = [n and models.locate(n, chosen.models.trust_remote_code, weights=False) for n in names]
+    return _pair(chosen, methods, found[0], found[1])
+
+
 def _needs_common_ids(method: Method) -> bool:
     """Whether student and teacher must map text to the same ids: they do where both read the same tokens."""
     return method.needs.teacher == "signal" or bool(method.needs.joint or method.needs.proposals)
