@@ -20,19 +20,20 @@ from harness.estimate.workload import work
 from harness.models import files
 from harness.papers import spec
 
-# (family, whether it is the instruct model) of every model of the hub that a shipped recipe or paper names.
+# The family of a model by how its name begins. Papers name models of other families too.
 KINDS = (
     ("Qwen2.5-Math", "qwen2.5-math"), ("Qwen2-Math", "qwen2.5-math"), ("Qwen2", "qwen2.5"),
-    ("deepseek-coder", "deepseek-coder"), ("gemma", "gemma"),
+    ("Qwen3", "qwen3"), ("deepseek-coder", "deepseek-coder"), ("gemma", "gemma"),
 )  # fmt: skip
 REAL = [name for name in recipe.names() if recipe.load(name).world == "real"]
 
 
-def kind(model: str) -> tuple[str, bool]:
+def kind(model: str) -> tuple[str, bool] | None:
+    """The family of a model of the hub, and whether it is one that chats; None for a family that is not made here."""
     name = model.partition("/")[2]
     family = next((family for start, family in KINDS if name.startswith(start)), None)
-    assert family, f"{model}: say in KINDS which family it is"
-    return family, name.lower().endswith(("-instruct", "-it"))
+    chats = not name.endswith("-Base") if family == "qwen3" else name.lower().endswith(("-instruct", "-it"))
+    return family and (family, chats)
 
 
 @pytest.fixture
@@ -71,7 +72,8 @@ def pairs():
         if file.name.endswith(".toml"):
             paper = spec.load(file.name.removesuffix(".toml"), Path("nowhere"))
             found += [(f"{paper.name}:{pair.name}", pair.recipe()) for pair in paper.pairs]
-    return [(name, chosen) for name, chosen in found if chosen.world == "real"]
+    papers = [(name, r) for name, r in found if kind(r.models.student) and kind(r.models.teacher) and ":" in name]
+    return [(name, r) for name, r in found if name in REAL] + papers
 
 
 @pytest.mark.parametrize("name, chosen", pairs(), ids=lambda value: value if isinstance(value, str) else "")
@@ -84,6 +86,33 @@ def test_the_pair_of_a_recipe_agrees_before_weights_are_fetched(hub, name, chose
     assert instruct and tokenizer.eos_token == FAMILIES[family].end
     assert tokenizer.chat_template == FAMILIES[family].template
     assert hub and all(patterns for *_, patterns in hub)  # of every model only the small files were asked for
+
+
+def test_a_dry_run_of_a_paper_judges_its_pairs(hub, tmp_path, capsys, monkeypatch):
+    words = ["reproduce", "vcrd", "--dry-run", "--results", str(tmp_path / "r")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert said.count("  pair: ") == said.count("pair: student and teacher are asked in one format (teacher)") > 1
+    assert "would be refused" not in said and "no weights were downloaded" in said
+    assert hub and all(patterns for *_, patterns in hub)
+
+    # Without a hub the pairs are not judged, and the hub is asked once.
+    asked = []
+
+    def absent(repository, **_):
+        asked.append(repository)
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", absent)
+    assert main(words) == 0
+    assert "pair: not judged: model Qwen/" in capsys.readouterr().out and len(asked) == 1
+
+
+def test_a_dry_run_of_a_paper_says_why_a_pair_would_be_refused(hub, tmp_path, capsys, monkeypatch):
+    family = FAMILIES["qwen2.5-math"]
+    monkeypatch.setitem(FAMILIES, "qwen2.5-math", replace(family, template="{{ messages }"))
+    assert main(["reproduce", "vcrd", "--dry-run", "--only", "amc23", "--results", str(tmp_path / "r")]) == 0
+    assert "pair: would be refused: the chat template (teacher) cannot render" in capsys.readouterr().out
 
 
 def test_a_revision_is_asked_for(hub):
