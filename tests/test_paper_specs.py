@@ -12,6 +12,8 @@ from harness.papers.reproduce import ReproduceRequest, Reproduction
 from harness.records import reported
 from harness.records.store import Store
 
+pytestmark = pytest.mark.usefixtures("no_hub")  # a dry run asks for configuration and tokenizer
+
 ROOT = Path(__file__).parent.parent
 PAPERS = (
     "abkd",

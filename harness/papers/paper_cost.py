@@ -66,13 +66,15 @@ class PaperCost:
     pair: str = ""  # what configuration and tokenizer say of the two models; empty where they are asked as they come
 
 
-def estimates(outcome: Reproduction) -> list[PaperCost]:
+def estimates(outcome: Reproduction, *, judge_pairs: bool = False) -> list[PaperCost]:
     """One estimate a piece; the equal-compute arms of a question count as much as its target.
+
+    ``judge_pairs`` reads configuration and tokenizer of the models, from the hub if need be.
 
     Raises BadInput for a model whose shape nobody knows.
     """
     wish, found = outcome.wish, []
-    judge = _Judge()
+    judge = _Judge() if judge_pairs else None
     for piece in pieces(outcome):
         found.append(_estimate(piece, outcome, wish, judge))
     if outcome.asks and COMPUTE in wish.views:
@@ -106,7 +108,7 @@ class _Judge:
         return "; ".join((*found.warnings, *found.told))
 
 
-def _estimate(piece: Piece, outcome: Reproduction, wish: ReproduceRequest, judge: _Judge) -> PaperCost:
+def _estimate(piece: Piece, outcome: Reproduction, wish: ReproduceRequest, judge: _Judge | None) -> PaperCost:
     if isinstance(piece.recipe, ModelPair):
         chosen, stated = piece.recipe.recipe(), piece.recipe.facts
     else:
@@ -148,7 +150,7 @@ def _estimate(piece: Piece, outcome: Reproduction, wish: ReproduceRequest, judge
         disk_bytes=4 * student * trainings + (CHECKPOINT_BYTES * student if trainings else 0),
         excess=over,
         assumed=tuple(dict.fromkeys(assumed)),
-        pair=judge.words(chosen, method),
+        pair=judge.words(chosen, method) if judge else "",
     )
 
 
