@@ -25,7 +25,7 @@ KINDS = (
     ("Qwen2.5-Math", "qwen2.5-math"), ("Qwen2-Math", "qwen2.5-math"), ("Qwen2", "qwen2.5"),
     ("Qwen3", "qwen3"), ("deepseek-coder", "deepseek-coder"), ("gemma", "gemma"),
 )  # fmt: skip
-REAL = [name for name in recipe.names() if recipe.load(name).world == "real"]
+REAL = [name for name in recipe.names() if re.fullmatch(r"[\w.-]+/[\w.@-]+", recipe.load(name).models.student)]
 
 
 def kind(model: str) -> tuple[str, bool] | None:
