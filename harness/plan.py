@@ -6,6 +6,7 @@ specification of every (method, seed), whose hash names the trained student.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -311,11 +312,13 @@ def _needs_common_ids(method: Method) -> bool:
 
 def _across_tokenizers() -> list[str]:
     """The registered methods that learn from a teacher of another tokenizer."""
-    names = [entry.name for entry in registry.entries(registry.METHODS)]
-    methods = [configured(name, Recipe("defaults"), {})[0] for name in names]
-    return [
-        m.name for m in methods if not isinstance(m, ReferencePoint) and _wants_teacher(m) and not _needs_common_ids(m)
-    ]
+    found = []
+    for entry in registry.entries(registry.METHODS):
+        with contextlib.suppress(BadInput):  # a plugin that cannot be loaded is no way out
+            method = configured(entry.name, Recipe("defaults"), {})[0]
+            reads = not isinstance(method, ReferencePoint) and _wants_teacher(method)
+            found += [method.name] if reads and not _needs_common_ids(method) else []
+    return found
 
 
 def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> TrainingRun:
