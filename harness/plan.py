@@ -6,6 +6,7 @@ specification of every (method, seed), whose hash names the trained student.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -296,6 +297,14 @@ def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
     return found if teacher is not None else dataclasses.replace(found, teacher=None)
 
 
+def judged(chosen: Recipe, methods: Sequence[Method]) -> Pair:
+    """The pair of a recipe, judged by configuration and tokenizer: no weights are fetched. Raises BadInput."""
+    wanted = any(map(_wants_teacher, methods))
+    names = (chosen.models.student, chosen.models.teacher if wanted else None)
+    found = [n and models.locate(n, chosen.models.trust_remote_code, weights=False) for n in names]
+    return _pair(chosen, methods, found[0], found[1])
+
+
 def _needs_common_ids(method: Method) -> bool:
     """Whether student and teacher must map text to the same ids: they do where both read the same tokens."""
     return method.needs.teacher == "signal" or bool(method.needs.joint or method.needs.proposals)
@@ -303,11 +312,13 @@ def _needs_common_ids(method: Method) -> bool:
 
 def _across_tokenizers() -> list[str]:
     """The registered methods that learn from a teacher of another tokenizer."""
-    names = [entry.name for entry in registry.entries(registry.METHODS)]
-    methods = [configured(name, Recipe("defaults"), {})[0] for name in names]
-    return [
-        m.name for m in methods if not isinstance(m, ReferencePoint) and _wants_teacher(m) and not _needs_common_ids(m)
-    ]
+    found = []
+    for entry in registry.entries(registry.METHODS):
+        with contextlib.suppress(BadInput):  # a plugin that cannot be loaded is no way out
+            method = configured(entry.name, Recipe("defaults"), {})[0]
+            reads = not isinstance(method, ReferencePoint) and _wants_teacher(method)
+            found += [method.name] if reads and not _needs_common_ids(method) else []
+    return found
 
 
 def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> TrainingRun:

@@ -50,6 +50,11 @@ class DataSources:
     messages_field: str | None = option(None, "the column of conversations; by default messages or conversations")
     teacher_field: str | None = option(None, "the column that names a row's teacher, where there are several")
     system: str | None = option(None, "system turn put before every prompt of a file that has none of its own")
+    plain: str = option(
+        "{prompt}\n",
+        "how a prompt of a file is written for a model without a chat template; {prompt} stands for its text, and a "
+        "system text goes in front",
+    )
     empty: str = option(
         "refuse", "rows without a prompt or an answer: refuse, or skip and count", choices=("refuse", "skip")
     )

@@ -88,6 +88,9 @@ def _measure(
     problems = evaluate.problems_of(task, evaluation.limit)
     warnings = evaluate.prompt_warnings(task, problems, generator, chosen.decoding)
     of_data = [*plan.pair.warnings, *plan.data.warnings] if student.trained else []
+    if student.trained and problems and not task.measures_itself:
+        unlike = summary.unlike(plan.data, problems[0].prompt, text_codec(plan.pair.student))
+        warnings += [f"{task.title}: {line}" for line in unlike]
     for warning in warnings:
         announce(f"warning: {warning}")
     if first := evaluate.first_prompt(task, problems, generator):

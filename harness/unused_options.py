@@ -33,7 +33,8 @@ def warnings(plan: Plan, *, sandbox: str | None = None) -> list[str]:
     if request.protocol is not None:
         unread = [task.title for task in plan.tasks if task.protocol != request.protocol]
         found += [f"--protocol {request.protocol} is not read by {', '.join(unread)}, which has none"] if unread else []
-    if request.teacher and plan.teacher is None:
+    # A method without a teacher is still trained in the teacher's chat template, where the pair has one.
+    if request.teacher and plan.teacher is None and plan.pair.student.format is None:
         found.append(f"--teacher is not read: {_names(plan)} needs no teacher")
     trained = [method for method in methods if not isinstance(method, ReferencePoint)]
     if request.track and not trained:

@@ -87,3 +87,14 @@ def tiny_world(models, prompts_file, tmp_path, monkeypatch):
         return path
 
     return recipe
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """A hub that gives nothing, and fails the test that asks it for weights."""
+
+    def snapshot_download(repository, allow_patterns=None, **_):
+        assert allow_patterns and not any("safetensors" in p or "bin" in p for p in allow_patterns), repository
+        raise OSError("no hub here")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import byte_tokenizer, tiny_model
 from peft import set_peft_model_state_dict
 from tiny_runs import make, quiet, result
 
@@ -221,3 +221,29 @@ def test_without_peft_the_extra_is_named(models, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     with pytest.raises(BadInput, match=r"pip install 'reasoning-distillation-harness\[peft\]'"):
         adapters.check(files.locate(str(models[0])), KINDS[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", IDS)
+def test_layers_that_are_no_linear_ones_of_torch(prompts_file, tmp_path, kind):
+    """GPT-2 keeps its matrices transposed, and decodes through transformers."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folders, tokenizer = [tmp_path / "student", tmp_path / "teacher"], byte_tokenizer()
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 128, "vocab_size": 264}
+        config = GPT2Config(**sizes, eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
+        GPT2LMHeadModel(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    job = make("gkd", folders, prompts_file, tmp_path, learning_rate=1e-2, gradient_checkpointing=True)
+    outcome = train(adapted(job, Adapter(kind, rank=2)), quiet)
+    assert outcome.curve[-1]["loss"] < outcome.curve[0]["loss"]
+    base = files.load_model(job.student)
+    adapters.attach(base, Adapter(kind, rank=2), "base")
+    set_peft_model_state_dict(base, {n.removeprefix(adapters.PREFIX): t for n, t in outcome.adapter.weights.items()})
+    with torch.no_grad():
+        ids = torch.arange(20)[None]
+        torch.testing.assert_close(base.eval()(ids).logits, outcome.model(ids).logits, rtol=1e-5, atol=1e-5)
+    with pytest.raises(BadInput, match="has no module 'q_proj'; its linear modules are c_attn, c_fc, c_proj"):
+        adapters.check(job.student, Adapter(kind, targets=("q_proj",)))

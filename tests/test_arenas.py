@@ -124,3 +124,18 @@ def test_the_build_of_a_model_repeats_bit_for_bit(tmp_path):
     files = [(tmp_path / n / "ahead" / "model.safetensors").read_bytes() for n in ("a", "b")]
     assert files[0] == files[1]
     assert build.main(["--out", str(tmp_path), "--steps", "0"]) == 2
+
+
+def test_every_command_knows_the_world_of_the_arenas(tmp_path, capsys):
+    from harness.cli import main
+
+    assert main(["check", "--task", "amc23@derivations"]) == 0
+    assert "conforms" in capsys.readouterr().out
+    problems = open_task("math500@derivations").items
+    rows = [{"problem_id": p.id, "text": r"\boxed{0}"} for p in problems]
+    file = tmp_path / "gkd-math500@derivations-s0-0123abcd.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["grade", "--task", "math500", "--samples", str(file)]) == 0  # the file's name says which world
+    assert "math500@derivations" in capsys.readouterr().out
+    assert main(["grade", "--task", "math500@micro", "--samples", str(file)]) == 2
+    assert "holds completions of the derivations world, not of math500@micro" in capsys.readouterr().err

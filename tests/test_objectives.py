@@ -328,7 +328,7 @@ def test_no_gradient_reaches_the_teacher(place, monkeypatch):
         teachers.append(load_model(*args, **kwargs))
         return teachers[-1]
 
-    monkeypatch.setattr("harness.training.teacher.load_model", remember)
+    monkeypatch.setattr("harness.models.loading.load_model", remember)
     for label in distinct():
         job = make(label, models, prompts, folder, steps=1)
         train(job, quiet)

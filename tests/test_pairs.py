@@ -14,6 +14,7 @@ from harness.cli import main
 from harness.errors import BadInput
 from harness.models import files, pair
 from harness.models.text_codec import TextCodec
+from harness.rerun import command
 from harness.types import Prompt
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
@@ -320,6 +321,19 @@ def test_models_of_two_families_exchange_texts(pairs, run):
     code, _, said = run((student, teacher), method="seqkd")
     assert code == 0, said
     assert "only text is exchanged" in said
+
+
+@pytest.mark.parametrize("setting", ["models.template=student", "models.template=none"])
+def test_a_record_in_another_format_is_planned_again(pairs, run, tmp_path, tiny_world, setting):
+    folders = pairs("qwen2.5")
+    code, records, said = run(folders, "--set", setting)
+    assert code == 0, said
+    given = command.Given(
+        task=PARITY, recipe=str(tmp_path / "tiny.toml"), student=str(folders[0]), teacher=str(folders[1])
+    )
+    found = command.find(records[0], tmp_path / "again", given)
+    assert found.same_training, found.differs
+    assert command.NAME.fullmatch("owner/name@main/model.Q4_1.gguf") and not command.NAME.fullmatch("a/b/c")
 
 
 def test_the_untrained_student_is_asked_as_it_comes(pairs, run):

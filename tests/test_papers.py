@@ -20,6 +20,8 @@ from harness.papers.reproduce import ReproduceRequest, Reproduction
 from harness.records import reported
 from harness.records.store import Store
 
+pytestmark = pytest.mark.usefixtures("no_hub")  # a dry run asks for configuration and tokenizer
+
 ROOT = Path(__file__).parent.parent
 PRINTED = {
     "humaneval": (44.5, 73, 164),
@@ -243,8 +245,7 @@ def test_reproduce_refuses_in_one_line(tmp_path, capsys, words, message):
 # -- what it would take --------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_of_the_paper_downloads_nothing_and_states_what_it_assumes(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("harness.models.files.locate", lambda name: pytest.fail(f"{name} was fetched"))
+def test_a_dry_run_of_the_paper_downloads_no_weights_and_states_what_it_assumes(tmp_path, capsys):
     assert main(["reproduce", "vcrd", "--dry-run", "--results", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     for word in (

@@ -42,7 +42,7 @@ class Counted:
             trunk(model).register_forward_pre_hook(self.see, with_kwargs=True)
             return model
 
-        monkeypatch.setattr("harness.training.teacher.load_model", load)
+        monkeypatch.setattr("harness.models.loading.load_model", load)
 
     def see(self, module, args, kwargs):
         if kwargs["input_ids"].shape == (1, 4) and kwargs.get("attention_mask") is None:

@@ -79,7 +79,7 @@ def call(chosen: argparse.Namespace) -> str:
         from harness.papers import paper_cost
 
         outcome = paper_runs.Reproduction(found, request, paper)
-        guessed = paper_cost.estimates(outcome)
+        guessed = paper_cost.estimates(outcome, judge_pairs=True)
         if chosen.json:
             gaps = {"missing": outcome.missing, "left_out": found.left_out}
             return arguments.dump(paper_cost.as_json(guessed) | gaps)

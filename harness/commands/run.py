@@ -204,8 +204,10 @@ def _intended(plan: Plan, as_json: bool) -> str:
         refusal = str(error)
     if as_json:
         numbers = {label: dataclasses.asdict(e) | {"peak": e.peak, "seconds": e.seconds} for label, e in found.items()}
-        return arguments.dump({"runs": cells, "estimates": numbers, "refusal": refusal})
-    lines = []
+        said = {"told": list(plan.pair.told), "warnings": [*plan.pair.warnings, *plan.data.warnings]}
+        return arguments.dump({"runs": cells, "estimates": numbers, "refusal": refusal} | said)
+    lines = [*(f"warning: {w}" for w in (*plan.pair.warnings, *plan.data.warnings)), *plan.pair.told]
+    lines += [""] if lines else []
     for c in cells:
         state = f"recorded as {c['recorded']}" if c["recorded"] else "to do"
         lines.append(f"{c['method']} on {c['task']}, seed {c['seed']}: {state}")

@@ -14,13 +14,14 @@ from typing import Any
 from harness import unused_options
 from harness.errors import BadInput
 from harness.evaluation import cards, evaluate
-from harness.evaluation.benchmarks import open_task
+from harness.evaluation.benchmarks import GENERATED, open_task
 from harness.evaluation.sample_rows import content_of
 from harness.evaluation.samples import Samples, read
 from harness.task import Task
 from harness.types import Verdict
 
-STORED_MICRO = re.compile(r".+@micro-s\d+-[0-9a-f]{8}(-r\d+)?")  # the run id of a record of the micro world
+# The run id of a record of generated problems.
+STORED = re.compile(rf".+@({'|'.join(GENERATED)})-s\d+-[0-9a-f]{{8}}(-r\d+)?")
 
 
 def grade(
@@ -28,16 +29,19 @@ def grade(
 ) -> dict[str, Any]:
     """The score of the completions in ``path`` on the task called ``name``, ready for JSON.
 
-    A bare name is the real benchmark, unless the file is what a run in the micro world stored.
+    A bare name is the real benchmark, unless the file is what a run on generated problems stored.
     ``protocol`` names one of the task's, its own unless given; ``keep`` is where a judge's answers are kept.
     Raises BadInput for an unknown task or protocol, missing data or judge, or a file that :func:`read` refuses;
     RunFailed when no verdict was reached.
     """
-    stored_micro = STORED_MICRO.fullmatch(path.name.removesuffix(".gz").removesuffix(".jsonl")) is not None
+    stored = STORED.fullmatch(path.name.removesuffix(".gz").removesuffix(".jsonl"))
+    world = stored[1] if stored else "real"
     protocol = cards.protocol_called([name], protocol)
-    task = open_task(name, "micro" if stored_micro else "real", judge, keep, protocol)
-    if stored_micro and task.data.world != "micro":
-        raise BadInput(f"{path}: holds completions of the micro world, not of {task.title}; name the task with @micro")
+    task = open_task(name, world, judge, keep, protocol)
+    if stored and task.data.world != world:
+        raise BadInput(
+            f"{path}: holds completions of the {world} world, not of {task.title}; name the task with @{world}"
+        )
     unused_options.judge_warnings([task], judge)
     samples = read(task, path)
     rows = evaluate.rows(samples.completions, _verdicts(task, samples))

@@ -114,7 +114,7 @@ def _unknown(task: Task, row: SampleRow, ids: Sequence[str], idx: object) -> Bad
 
 def _other_world(task: Task, is_meant: Callable[[Problem], bool]) -> str:
     """The advice to name the other world, where the row may be of it."""
-    if task.data.world == "micro":
+    if task.data.world != "real":
         return f"; if these are completions of the real benchmark, pass --task {task.name}@real"
     from harness.micro import world
 

@@ -16,7 +16,7 @@ from typing import Any
 from harness import registry
 from harness.errors import BadInput
 from harness.evaluation import evaluate, notations, published_winrates
-from harness.evaluation.benchmarks import open_task
+from harness.evaluation.benchmarks import GENERATED, open_task
 from harness.evaluation.known_answers import KnownAnswer, counts_as_right, known_answers
 from harness.task import Task
 from harness.types import Completion, Verdict
@@ -134,7 +134,7 @@ def _check(name: str, progress: Progress) -> Checked:
 
 def _judged(name: str) -> type[Task] | None:
     """The class of the task ``name`` if it is graded by a judge whose verdicts are not known in advance."""
-    if name.endswith("@micro"):
+    if name.endswith(tuple(f"@{world}" for world in GENERATED)):
         return None
     found = registry.find(registry.TASKS, name.removesuffix("@real"))
     return found if found.needs_judge else None

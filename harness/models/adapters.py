@@ -13,6 +13,7 @@ saved and evaluated has the merged weights W'; the adapter is kept next to them 
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ def wanted(chosen: Adapter) -> bool:
     return chosen.adapter != "none"
 
 
+@functools.cache
 def check(files: ModelFiles, chosen: Adapter) -> int:
     """How many weights the adapter of this model would have; no weights are read.
 
@@ -62,6 +64,7 @@ def attach(model: PreTrainedModel, chosen: Adapter, name: str) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by names that are to go
+            warnings.filterwarnings("ignore", message="fan_in_fan_out")  # and corrects its own setting for Conv1D
             peft.inject_adapter_in_model(_config(chosen), model, low_cpu_mem_usage=model.device.type == "meta")
     except ValueError as error:
         raise BadInput(f"student.targets={','.join(chosen.targets)}: {_why(error, chosen, model, name)}") from None
@@ -111,8 +114,12 @@ def _unknown(model: PreTrainedModel, name: str, target: str) -> str:
 
 def _linear(model: PreTrainedModel) -> str:
     from torch import nn
+    from transformers.pytorch_utils import Conv1D
 
-    layers = [path for path, module in model.named_modules() if isinstance(module, nn.Linear) or is_layer(module)]
+    head = model.get_output_embeddings()
+    layers = [
+        p for p, m in model.named_modules() if (isinstance(m, nn.Linear | Conv1D) or is_layer(m)) and m is not head
+    ]
     own = {path.rpartition(".")[2] for path in layers if ".lora_" not in path and not path.endswith("base_layer")}
     return f"its linear modules are {', '.join(sorted(own))}"
 

@@ -16,6 +16,7 @@ from harness.models import token_text
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+MERGED = "merged into the user's turn"  # of a system turn for which a template has no place
 THINKING = "enable_thinking"  # the variable with which templates switch thinking, as Qwen3's does
 
 
@@ -119,4 +120,4 @@ def system_turn(tokenizer: PreTrainedTokenizerBase) -> str:
         taken = token_text.MARK in tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     except Exception:  # jinja errors of the template's own raise_exception
         taken = False
-    return "the template's" if taken else "merged into the user's turn"
+    return "the template's" if taken else MERGED

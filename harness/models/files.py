@@ -38,6 +38,10 @@ WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py"]  # of a hub 
 CONFIGURATIONS = ("config.json", "tokenizer_config.json", "generation_config.json")  # may name code in auto_map
 
 
+class NotHere(BadInput):
+    """A model of the hub that is not on this machine and was not given by the hub: nothing is known of it."""
+
+
 @dataclass(frozen=True)
 class ModelFiles:
     """A model before it is loaded. ``sha256`` covers weights, configuration and tokenizer files.
@@ -103,7 +107,7 @@ def _snapshot(name: str, weights: bool) -> Path:
         return Path(snapshot_download(repository, revision=revision or None, **wanted))
     except Exception as error:  # the hub client raises dozens of unrelated types for an unavailable model
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise BadInput(f"model {name} is no local folder and the hub did not give it: {reason}") from None
+        raise NotHere(f"model {name} is no local folder and the hub did not give it: {reason}") from None
 
 
 def _gguf_file(name: str, weights: bool) -> Path:
@@ -126,7 +130,7 @@ def _gguf_file(name: str, weights: bool) -> Path:
         how = f"the hub did not give it: {_first_line(error)}"
         if not weights:
             how = f"it is judged only when it is here: hf download {owner}/{repository} {file}"
-        raise BadInput(f"{name} is no file on this machine and {how}") from None
+        raise NotHere(f"{name} is no file on this machine and {how}") from None
     return Path(found)
 
 

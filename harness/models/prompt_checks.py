@@ -15,6 +15,7 @@ from harness.types import Decoding, Prompt
 
 if TYPE_CHECKING:
     from harness.models.generate import Generator
+    from harness.models.text_codec import TextCodec
 
 # Tokens that only chat templates write.
 CHAT_TOKENS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<|user|>", "<|Assistant|>")
@@ -35,13 +36,18 @@ def warnings(generator: Generator, prompts: Sequence[Prompt], decoding: Decoding
     """Warnings about how ``prompts`` reach the model, for a reader of the scores."""
     if not prompts:
         return []
-    tokenizer = generator.tokenizer
+    return [*of_prompts(generator, prompts), *_penalties(generator.model), *_room(generator, prompts, decoding)]
+
+
+def of_prompts(codec: TextCodec, prompts: Sequence[Prompt]) -> list[str]:
+    """Warnings about how ``prompts`` are rendered, whoever reads them."""
+    tokenizer = codec.tokenizer
     chat = bool(tokenizer.chat_template) and prompts[0].chat
-    found = [*_template(tokenizer, prompts[0], chat), *_begin(generator, prompts[0])]
+    found = [*_template(tokenizer, prompts[0], chat), *_begin(codec, prompts[0])]
     if chat:
-        found += _injected(generator, prompts[0])
-        found += _thoughts(generator, prompts)
-    return [*found, *_penalties(generator.model), *_room(generator, prompts, decoding)]
+        found += _injected(codec, prompts[0])
+        found += _thoughts(codec, prompts)
+    return found
 
 
 def _template(tokenizer, prompt: Prompt, chat: bool) -> Iterator[str]:
@@ -57,31 +63,31 @@ def _template(tokenizer, prompt: Prompt, chat: bool) -> Iterator[str]:
         yield f"{how} already holds {doubled[0]}: a template applied twice?"
 
 
-def _begin(generator: Generator, prompt: Prompt) -> Iterator[str]:
-    tokenizer = generator.tokenizer
+def _begin(codec: TextCodec, prompt: Prompt) -> Iterator[str]:
+    tokenizer = codec.tokenizer
     begin = tokenizer.bos_token_id
     if begin is None:
         return
-    ids = generator.encode(generator.render(prompt))
+    ids = codec.encode(codec.render(prompt))
     if ids[:2] == [begin, begin]:
         yield f"the prompt begins with two begin-of-sequence tokens ({tokenizer.bos_token})"
     elif begin not in ids[:1] and tokenizer("a")["input_ids"][:1] == [begin]:
         yield f"the prompt lacks the begin-of-sequence token ({tokenizer.bos_token}) that the tokenizer puts first"
 
 
-def _thoughts(generator: Generator, prompts: Sequence[Prompt]) -> Iterator[str]:
-    if generator.thinks and any(prompt.prefill for prompt in prompts):
+def _thoughts(codec: TextCodec, prompts: Sequence[Prompt]) -> Iterator[str]:
+    if codec.thinks and any(prompt.prefill for prompt in prompts):
         yield (
             "the model thinks before it answers: the answer is not opened for it with the task's prefill, which would "
             "stand inside its thoughts"
         )
 
 
-def _injected(generator: Generator, prompt: Prompt) -> Iterator[str]:
+def _injected(codec: TextCodec, prompt: Prompt) -> Iterator[str]:
     """The text that the template puts before the first turn."""
-    rendered = generator.render(Prompt(user=MARK, plain="", system=prompt.system))
+    rendered = codec.render(Prompt(user=MARK, plain="", system=prompt.system))
     before = rendered.partition(MARK)[0]
-    for known in (prompt.system, *sorted(generator.tokenizer.all_special_tokens, key=len, reverse=True)):
+    for known in (prompt.system, *sorted(codec.tokenizer.all_special_tokens, key=len, reverse=True)):
         before = before.replace(known, " ") if known else before
     lines = [line.strip() for line in re.sub(r"<[^<>]*>", " ", before).split("\n")]
     prose = " ".join(" ".join(line for line in lines if line not in ("system", "user", "assistant")).split())

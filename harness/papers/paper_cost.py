@@ -29,9 +29,10 @@ from harness.estimate.shapes import PUBLISHED, Shape
 from harness.estimate.workload import asks_teacher, work
 from harness.method import Method, ReferencePoint
 from harness.models import adapters
+from harness.models.files import NotHere
 from harness.papers.reproduce import COMPUTE, STEPS, Piece, ReproduceRequest, Reproduction, pieces
 from harness.papers.spec import Fact, ModelPair
-from harness.plan import configured
+from harness.plan import configured, judged
 from harness.recipe import Recipe
 from harness.training import length
 
@@ -62,16 +63,20 @@ class PaperCost:
     disk_bytes: float  # of the trained students, and of one checkpoint while training
     excess: str  # by how much it overruns the device, and the fix; empty where it fits
     assumed: tuple[str, ...]
+    pair: str = ""  # what configuration and tokenizer say of the two models; empty where they are asked as they come
 
 
-def estimates(outcome: Reproduction) -> list[PaperCost]:
+def estimates(outcome: Reproduction, *, judge_pairs: bool = False) -> list[PaperCost]:
     """One estimate a piece; the equal-compute arms of a question count as much as its target.
+
+    ``judge_pairs`` reads configuration and tokenizer of the models, from the hub if need be.
 
     Raises BadInput for a model whose shape nobody knows.
     """
     wish, found = outcome.wish, []
+    judge = _Judge() if judge_pairs else None
     for piece in pieces(outcome):
-        found.append(_estimate(piece, outcome, wish))
+        found.append(_estimate(piece, outcome, wish, judge))
     if outcome.asks and COMPUTE in wish.views:
         question = outcome.question
         target = next(e for e in found if e.arm == question.target)
@@ -81,7 +86,29 @@ def estimates(outcome: Reproduction) -> list[PaperCost]:
     return found
 
 
-def _estimate(piece: Piece, outcome: Reproduction, wish: ReproduceRequest) -> PaperCost:
+class _Judge:
+    """Judges pairs by configuration and tokenizer, a few megabytes of each model; asks an absent hub once."""
+
+    def __init__(self):
+        self.absent = ""
+
+    def words(self, chosen: Recipe, method: Method) -> str:
+        """What is to be told of the pair, or why it would be refused, or that its files are not here."""
+        if isinstance(method, ReferencePoint):
+            return ""
+        if self.absent and any(map(_on_a_hub, (chosen.models.student, chosen.models.teacher))):
+            return self.absent
+        try:
+            found = judged(chosen, [method])
+        except NotHere as error:
+            self.absent = f"not judged: {error}"
+            return self.absent
+        except BadInput as error:
+            return f"would be refused: {error}"
+        return "; ".join((*found.warnings, *found.told))
+
+
+def _estimate(piece: Piece, outcome: Reproduction, wish: ReproduceRequest, judge: _Judge | None) -> PaperCost:
     if isinstance(piece.recipe, ModelPair):
         chosen, stated = piece.recipe.recipe(), piece.recipe.facts
     else:
@@ -123,6 +150,7 @@ def _estimate(piece: Piece, outcome: Reproduction, wish: ReproduceRequest) -> Pa
         disk_bytes=4 * student * trainings + (CHECKPOINT_BYTES * student if trainings else 0),
         excess=over,
         assumed=tuple(dict.fromkeys(assumed)),
+        pair=judge.words(chosen, method) if judge else "",
     )
 
 
@@ -221,6 +249,7 @@ def text(found: Sequence[PaperCost]) -> str:
         lines += [f"  {s.stage:<30}{_figures(s)}" for s in each.stages]
         lines += [f"  download {name} ~{size / 1e9:.1f} GB unless it is there" for name, size in each.downloads.items()]
         lines += [f"  would be refused: {each.excess}"] if each.excess else []
+        lines += [f"  pair: {each.pair}"] if each.pair else []
     for name in dict.fromkeys(e.recipe for e in found):
         lines += ["", f"assumed for recipe {name}:"]
         lines += [f"  {word}" for word in dict.fromkeys(w for e in found if e.recipe == name for w in e.assumed)]
@@ -233,7 +262,7 @@ def text(found: Sequence[PaperCost]) -> str:
         f"{_bytes(sums['peak_memory_bytes'])} of memory; {_bytes(sums['download_bytes'])} to download, "
         f"{_bytes(sums['disk_bytes'])} of disk",
         *(f"  {rule}" for rule in RULES),
-        "  what is recorded already is not run again; nothing was run or downloaded now",
+        "  what is recorded already is not run again; nothing was run now, and no weights were downloaded",
     ]
     return "\n".join(lines)
 

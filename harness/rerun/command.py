@@ -37,8 +37,12 @@ from harness.training import examples
 DECODING = ("samples", "temperature", "top_p", "max_new_tokens")  # what a recipe's [evaluation] may override
 NAMES_ONLY = ("name", "card")  # of a protocol: they name a measurement and are no part of it
 PLAIN = re.compile(r"[\w+-][\w.+-]*")  # the name of a file in this folder
-NAME = re.compile(r"(micro:)?[\w+-][\w.+-]*(/[\w+-][\w.+-]*)?(@[\w.-]+)?|openai:[^@]*(@[\w.-]+)?")  # of a model
+NAME = re.compile(
+    r"(micro:)?[\w+-][\w.+-]*(/[\w+-][\w.+-]*)?(@[\w.-]+)?(/[\w+-][\w.+-]*\.gguf)?|openai:[^@]*(@[\w.-]+)?"
+)  # of a model
 CHANGED = ", decoding changed"  # behind the name of a protocol whose decoding was overridden
+# Settings of which a specification keeps the outcome alone: what was read, and how texts are rendered.
+NOT_IN_SPEC = ("data.", "models.template=", "models.thinking=")
 
 
 @dataclass(frozen=True)
@@ -175,14 +179,14 @@ def _training_files(record: Record, given: Given) -> Iterator[str]:
         if getattr(given, role) is None and not NAME.fullmatch(str(name)):
             yield f"the {role} {name} is no name of a model: give it with --{role}"
     for setting in request.get("settings", ()):
-        if setting.startswith("data.") and (".." in setting or os.path.isabs(setting.partition("=")[2])):
+        if setting.startswith(NOT_IN_SPEC) and (".." in setting or os.path.isabs(setting.partition("=")[2])):
             yield f"{setting} is a path of another machine: give a recipe with --recipe FILE"
 
 
 def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) -> Found:
     """The request on top of the recipe ``base``, planned, and held against the record."""
     spec, protocol = record["spec"], record["protocol"]
-    kept = [s for s in record.get("request", {}).get("settings", ()) if s.startswith("data.")]
+    kept = [s for s in record.get("request", {}).get("settings", ()) if s.startswith(NOT_IN_SPEC)]
     chosen, _ = recipe.override(recipe.load(base), kept)
     word = given.method or method_label(record["method"])
     method, _, _ = plan.configured(word, chosen, {})

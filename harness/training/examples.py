@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.errors import BadInput
 from harness.recipe import DataSources
-from harness.training_data import columns, source
+from harness.training_data import columns, plain, source
 from harness.types import Example
 
 MICRO = "micro:"
@@ -31,10 +31,13 @@ def load(name: str, sources: DataSources, *, labelled: bool, limit: int | None =
     return read(name, sources, labelled=labelled, limit=limit).examples
 
 
-def read(name: str, sources: DataSources, *, labelled: bool, limit: int | None = None) -> ExamplePool:
+def read(
+    name: str, sources: DataSources, *, labelled: bool, limit: int | None = None, written: bool = False
+) -> ExamplePool:
     """The first ``limit`` examples that ``name`` leads to. Raises BadInput with file and row.
 
-    ``labelled`` demands responses.
+    ``labelled`` demands responses. ``written``: the prompts of rows in the form ``data.plain``, for a model that is
+    asked without a chat template.
     """
     if name.startswith(MICRO):
         return _generated(name, limit)
@@ -46,6 +49,7 @@ def read(name: str, sources: DataSources, *, labelled: bool, limit: int | None =
     if not found:
         raise BadInput(f"training data {name}: every row is empty")
     skipped = len(rows.rows) - len(found)
+    found = plain.written(found, sources.plain) if written else found
     opened = "".join(f", {key} {value}" for key, value in rows.facts.items() if value is not None)
     opened += f", {skipped} empty rows skipped" if skipped else ""
     facts = {"source": _portable(name), "columns": fields.told(), **rows.facts}

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from harness.errors import BadInput
 from harness.method import Method, Proposing
+from harness.models import prompt_checks
+from harness.models.files import text_codec
 from harness.models.pair import Pair
 from harness.recipe import Recipe
 from harness.task import Task
@@ -41,6 +43,8 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     data.same = examples.same_step(sources.prompts)
     if any(validity_of(method) == "success" for method in methods):
         data.grader = verdicts.grader_of(sources)
+    codec = text_codec(student)
+    unwritten = codec is not None and codec.tokenizer.chat_template is None
     read_of: dict[str, examples.ExamplePool] = {}
     found_of: dict[str, list[Example]] = {}
     for name, source, labelled, needed in (
@@ -50,7 +54,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     ):
         if not needed or source is None:
             continue
-        pool = examples.read(source, sources, labelled=labelled, limit=sources.limit)
+        pool = examples.read(source, sources, labelled=labelled, limit=sources.limit, written=unwritten)
         found, warning = room.fitting(pool.examples, longest, student, f"data.{name}")
         data.warnings += [warning] if warning else []
         if name == "prompts" and Source.TEACHER in wanted and teacher is not None:
@@ -64,6 +68,8 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
         left_out = len(read_of[name].examples) - len(found)
         data.facts[name] = {**read_of[name].facts, "examples": len(found), "sha256": examples.fingerprint(found)}
         data.facts[name] |= {"left_out": left_out} if left_out else {}
+        if codec is not None and found:  # as a task's first prompt is looked at before it is asked
+            data.warnings += [f"data.{name}: {w}" for w in prompt_checks.of_prompts(codec, [found[0].prompt])]
     return data
 
 

@@ -167,7 +167,8 @@ def _draw(path: Path) -> None:
         if base := chosen.of(ROOT, "gkd", {}):
             axes.axvline(_mean(base), color=theme.colour("faint"), lw=0.8, ls="--")
         axes.set_yticks(range(len(rows)), [name if kind != "rival" else f"{name} (rival)" for kind, name, _ in rows])
-        axes.set_xlabel("accuracy on 300 validation problems, %; bar: mean, dots: seeds, dashed: gkd, the base")
+        axes.set_xlabel("validation accuracy, % (bar: mean, dots: seeds, dashed: gkd)")
+        axes.margins(y=0.01)
         axes.tick_params(axis="y", labelsize=7)
         figure.savefig(path, format="svg", metadata={"Date": None})
 
