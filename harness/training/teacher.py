@@ -53,7 +53,7 @@ class TeacherSetup:
     ``moving`` is a teacher that follows the student; ``reference`` the student before training.
     """
 
-    signal: TeacherSignal | None = None
+    signal: TeacherSignal | LiveTeacher | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     moving: MovingTeacher | None = None
     reference: LiveTeacher | None = None
