@@ -95,6 +95,23 @@ class Proposing:
 
 
 @dataclass(frozen=True)
+class Asking:
+    """Who teaches, and under which prompt, where it is not the recipe's teacher under the student's own prompt.
+
+    template: of the teacher's user turn, over the fields of the example: ``{prompt}``, ``{response}`` (the reference)
+        and the other columns of the row; "" keeps the student's prompt. With a template the student answers the
+        labelled examples
+    model: ``teacher`` (the recipe's), ``initial`` (the student before training, frozen), ``ema`` (a moving average of
+        the student) or ``live`` (the student itself, without gradient)
+    decay: of the moving average, per optimizer step
+    """
+
+    template: str = ""
+    model: str = "teacher"
+    decay: float = 0.999
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a method needs from the harness. Cost accounting and early checks follow from it.
 
@@ -104,6 +121,8 @@ class Needs:
     whole: ``weight`` sees whole texts together; their logits then exist at once
     proposals: both models propose a next step at every step of the text and each is scored, see :class:`Proposing`;
         True is its default
+    asking: who teaches and under which prompt, see :class:`Asking`; None for the recipe's teacher, asked as the student
+    reference: ``tokens.reference_log_prob`` is the log-probability under the student before training, frozen
     exact: the signal must be the whole distribution; a top-k one is refused before any work
     gate: ``Method.weight`` multiplies nothing; the objective reads what it gave, or its shuffled control, as
         ``tokens.gate``
@@ -125,6 +144,8 @@ class Needs:
     span: int = 8
     whole: bool = False
     proposals: bool | Proposing = False
+    asking: Asking | None = None
+    reference: bool = False
     exact: bool = False
     gate: bool = False
     sequence_features: bool = False
@@ -177,6 +198,7 @@ class Tokens:
     sequence_features: Tensor | None = None  # [N, ...] what Method.sequence_features returned for these tokens
     step_features: Tensor | None = None  # [N, ...] what Method.step_features returned for these tokens
     special: Tensor | None = None  # [N] bool: the text's token is a special one of the tokenizer
+    reference_log_prob: Tensor | None = None  # [N] under the student before training, see Needs.reference
     metrics: dict[str, Tensor] = field(default_factory=dict)  # [N] values to log, filled by the method
 
     def from_source(self, *sources: Source) -> Tensor:

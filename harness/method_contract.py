@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness import error_location
 from harness.error_location import describe
 from harness.errors import BadInput
-from harness.method import Method, Mixture, Needs, Proposing, Speculation
+from harness.method import Asking, Method, Mixture, Needs, Proposing, Speculation
 from harness.types import Source
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def needs(method: Method) -> None:
     for name, known in words.items():
         if getattr(found, name) not in known:
             raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not {_or(known)}")
-    for name in ("whole", "exact", "gate", "sequence_features", "step_features", "full"):
+    for name in ("whole", "exact", "gate", "reference", "sequence_features", "step_features", "full"):
         if not isinstance(getattr(found, name), bool):
             raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not True or False")
     for name in ("replay", "validate_every", "ranks", "span"):
@@ -51,6 +51,7 @@ def needs(method: Method) -> None:
     if found.span < 1:
         raise broken(method, "needs", f"says span={found.span!r}; a span has one token or more")
     _proposals(method, found.proposals)
+    _asking(method, found)
     if not isinstance(found.joint, Mixture | Speculation | None):
         raise broken(method, "needs", f"says joint={found.joint!r}; give a Mixture, a Speculation or None")
     if found.sequence_features and found.teacher != "signal":
@@ -67,6 +68,23 @@ def needs(method: Method) -> None:
     known = ("token", "sequence", "source")
     if method.reduction not in known:
         raise broken(method, "reduction", f"is {method.reduction!r}, which is not {_or(known)}")
+
+
+def _asking(method: Method, found: Needs) -> None:
+    """Checks who teaches, and that a teacher of that kind can give what else is asked for."""
+    asking = found.asking
+    if asking is None:
+        return
+    if not isinstance(asking, Asking):
+        raise broken(method, "needs", f"says asking={describe(asking)}; give an Asking or None")
+    if asking.model not in ("teacher", "initial", "ema", "live"):
+        raise broken(method, "needs", f"says asking.model={asking.model!r}, which is not teacher, initial, ema or live")
+    if not isinstance(asking.template, str) or not 0 <= asking.decay <= 1:
+        raise broken(method, "needs", "gives asking a template that is no text, or a decay outside [0, 1]")
+    if found.teacher != "signal":
+        raise broken(method, "needs", 'says who teaches and asks for no signal: add teacher="signal"')
+    if asking.model != "teacher" and (found.joint or found.proposals):
+        raise broken(method, "needs", "teaches itself; joint sampling and proposals need the recipe's teacher")
 
 
 def _proposals(method: Method, found: Any) -> None:

@@ -31,6 +31,7 @@ OPTIONAL = {  # fields of Tokens that are None unless a method needs them
     "teacher": 'needs = Needs(teacher="signal")',
     "sequence_features": "Needs(sequence_features=True) and a method sequence_features(self, sequences)",
     "validity": "Needs(proposals=True)",
+    "reference_log_prob": "Needs(reference=True)",
     "gate": "Needs(gate=True) and a method weight(self, tokens)",
     "sampler_log_prob": "sampled text: harness.method.recorded_or(tokens.sampler_log_prob, log_q) serves both",
 }
@@ -158,6 +159,7 @@ def random_tokens(
     position = torch.cat([torch.arange(n) for n in LENGTHS])
     length = torch.tensor(LENGTHS)[sequence]
     source: tuple[Source, ...] = (Source.STUDENT, Source.TEACHER)
+    reference: Any = -torch.rand(N, generator=torch.Generator().manual_seed(seed + 1)).mul(3)
     steps, needs = torch.tensor(LINES), None
     if method is not None:
         needs, asked = method.needs, tuple(method.sources(step))
@@ -195,6 +197,7 @@ def random_tokens(
         step=step,
         sequence_features=None if features is None else features[keep],
         special=labels[keep] == 0,
+        reference_log_prob=None if needs is not None and not needs.reference else reference[keep],
     )
     if needs is not None and needs.step_features:
         # The features of the whole step, of which a slice shows its part.

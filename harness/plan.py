@@ -26,7 +26,7 @@ from harness.recipe import Recipe
 from harness.records.record import fingerprint
 from harness.records.store import Store
 from harness.task import Task
-from harness.training import examples, length, tracking
+from harness.training import examples, length, teacher_prompt, tracking
 from harness.training.job import TrainingData, TrainingRun
 from harness.training_data import pools
 from harness.types import Source
@@ -74,6 +74,14 @@ class Plan:
     device: str
     teachers: tuple[Teaching, ...] = ()  # all of them, where there are several
 
+    def data_of(self, method: Method) -> TrainingData:
+        """The data as a method reads it: with a teacher's own prompt, the student answers the labelled examples."""
+        return (
+            dataclasses.replace(self.data, prompts=self.data.labelled)
+            if teacher_prompt.privileged(method)
+            else self.data
+        )
+
     @property
     def work(self) -> Path:
         """The folder of interrupted work, caches and trained students."""
@@ -81,7 +89,7 @@ class Plan:
 
     def recipe_of(self, method: Method) -> Recipe:
         """The recipe as it is for a method: ``training.epochs`` as optimizer steps over the examples it reads."""
-        return length.resolved(self.recipe, method, self.data)
+        return length.resolved(self.recipe, method, self.data_of(method))
 
 
 @error_location.faults_as(BadInput)
@@ -260,6 +268,8 @@ def variants_of(found: type[Method]) -> dict[str, Mapping[str, Any]]:
 def _wants_teacher(method: Method) -> bool:
     if isinstance(method, ReferencePoint):
         return method.evaluates == "teacher"
+    if method.needs.asking is not None and method.needs.asking.model != "teacher":
+        return False  # the student teaches itself
     return method.needs.teacher != "none" or method.needs.proposals
 
 
@@ -352,10 +362,13 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         "training": {key: value for key, value in training.items() if key not in NOT_IN_SPEC | unused},
         "rollout": dataclasses.asdict(plan.recipe.rollout) if texts & {Source.STUDENT, Source.MIXED} else None,
         "teacher_text": dataclasses.asdict(plan.recipe.teacher_text) if Source.TEACHER in texts else None,
-        "prompts": examples.fingerprint(plan.data.prompts) if texts - {Source.DATA} else None,
+        "prompts": examples.fingerprint(plan.data_of(method).prompts) if texts - {Source.DATA} else None,
         "labelled": examples.fingerprint(plan.data.labelled) if Source.DATA in texts else None,
         "validation": examples.fingerprint(plan.data.validation) if method.needs.validate_every else None,
     }
+    if (asked := method.needs.asking) is not None:
+        prompts = [teacher_prompt.prompt_for(example, asked).user for example in plan.data_of(method).prompts]
+        spec["asking"] = dataclasses.asdict(asked) | ({"prompts": fingerprint(prompts)} if asked.template else {})
     code = user_code.identity(signal)
     if pools.validity_of(method) == "success" and plan.recipe.data.grader is not None:
         spec["grader"] = plan.recipe.data.grader

@@ -104,7 +104,7 @@ def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> Training
         plan.recipe_of(training.method),
         plan.pair.student,
         plan.pair.teacher,
-        plan.data,
+        plan.data_of(training.method),
         scratch,
         plan.work,
         plan.device,

@@ -7,8 +7,8 @@ p teacher, q student, both at temperature 1.1, on the student's own text. Early 
 than late ones (iw_opd advises the opposite). Each entry of the vocabulary is clipped before the sum, and nothing is
 divided by the weights. The rollouts' temperature of 1.1 is the recipe's [rollout].
 
-One thing differs from the paper: its teacher is the initial student itself with the reference solution in its prompt.
-The loop asks the recipe's teacher, under the student's prompt; a teacher's prompt of its own is not offered yet.
+The teacher is the recipe's, under the student's prompt. The paper's own is the initial student with the reference
+solution in its prompt, which is ``pw_opsd``.
 
 pw_opd@linear   what this package called pw_opd up to 0.2, a reading of the abstract: a weight that doubles linearly, a
                 cap on the token's whole divergence, a mean that is divided by the weights, temperature 1
@@ -16,9 +16,9 @@ pw_opd@linear   what this package called pw_opd up to 0.2, a reading of the abst
 
 from dataclasses import dataclass
 
-import torch
+from harness.methods._self_teaching import clipped_forward_kl, late_weight
 
-from harness.losses import forward_kl, log_probs
+from harness.losses import forward_kl
 from harness.method import Method, Needs, Step, Tokens
 from harness.options import option
 from harness.types import Source
@@ -65,16 +65,12 @@ class PWOPD(Method):
         if c.shape == "linear":
             return forward_kl(tokens.student, tokens.teacher, temperature=c.temperature).clamp(max=c.cap)
         tokens.metrics["weight"] = tokens.gate
-        log_q, log_p = log_probs(tokens.student, tokens.teacher, temperature=c.temperature)
-        p = log_p.exp()
-        entries = (p * (log_p - log_q)).masked_fill(p == 0, 0)
-        return tokens.gate * entries.clamp(max=c.clip).sum(-1)
+        return tokens.gate * clipped_forward_kl(tokens.student, tokens.teacher, clip=c.clip, temperature=c.temperature)
 
     def weight(self, tokens: Tokens):
         c = self.config
         if c.shape == "sigmoid":
-            share = (tokens.position.double() + 0.5) / tokens.length
-            return c.least + (1 - c.least) * torch.sigmoid((share - c.center) / c.slope)
+            return late_weight(tokens, least=c.least, center=c.center, slope=c.slope)
         place = tokens.position / (tokens.length - 1).clamp_min(1)
         tokens.metrics["weight"] = 1 + c.rise * place
         return tokens.metrics["weight"]

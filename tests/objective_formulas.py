@@ -31,6 +31,7 @@ class Text:
     epoch: tuple[float, float] = (0.0, 1.0)  # passes over the prompts before the step, and of the run
     prompt: int = 0  # texts with the same number answer the same prompt
     special: tuple[int, ...] = ()  # tokens that the tokenizer calls special
+    reference: np.ndarray | None = None  # [n] log-probabilities under the student before training
     whole: list[Text] | None = None  # all texts of the optimizer step, this one among them
 
     def of(self, which: np.ndarray) -> np.ndarray:
@@ -121,12 +122,39 @@ def eopd(c, t, q):
 
 
 def pw_opd(c, t, q):
-    if c.shape == "linear":
-        return np.minimum(kl(t.p, q), c.cap)
-    p, q = hot(t.p, c.temperature), hot(q, c.temperature)
+    return np.minimum(kl(t.p, q), c.cap) if c.shape == "linear" else pw_opsd(c, t, q)
+
+
+def pw_opsd(c, t, q):
     n = len(t.y)
     w = [c.least + (1 - c.least) / (1 + np.exp(-((i - 0.5) / n - c.center) / c.slope)) for i in range(1, n + 1)]
-    return np.array(w) * np.minimum(p * np.log(p / q), c.clip).sum(-1)
+    return np.array(w) * clipped(c, t, q)
+
+
+def clipped(c, t, q):
+    p, q = hot(t.p, c.temperature), hot(q, c.temperature)
+    return np.minimum(p * np.log(p / q), c.clip).sum(-1)
+
+
+def opsd(c, t, q):
+    if c.divergence == "clipped":
+        return clipped(c, t, q)
+    return ref_jsd(hot(t.p, c.temperature), hot(q, c.temperature), c.beta)
+
+
+def sdft(c, t, q):
+    if c.k == 0:
+        return kl(q, t.p) if c.alpha == 1 else kl(t.p, q) if c.alpha == 0 else ref_jsd(t.p, q, c.alpha)
+    ids = likeliest(t.q, min(c.k, q.shape[-1]))
+    p, q = part(t.p, ids), part(q, ids)
+    if c.rest == "bucket":
+        p, q = (np.concatenate([x, 1 - x.sum(-1, keepdims=True)], -1) for x in (p, q))
+    return ref_jsd(p / p.sum(-1, keepdims=True), q / q.sum(-1, keepdims=True), c.alpha)
+
+
+def gopd(c, t, q):
+    reward = t.of(t.p) - t.sampler + (c.scale - 1) * (t.of(t.p) - t.reference)
+    return -np.exp(t.of(q) - t.sampler) * reward
 
 
 def hot(p, temperature):
@@ -243,6 +271,10 @@ VALUES = {
     "opd": opd,
     "iw_opd": lambda c, t, q: -np.exp(t.of(q) - t.sampler) * (t.of(t.p) - t.sampler),
     "pw_opd": pw_opd,
+    "pw_opsd": pw_opsd,
+    "opsd": opsd,
+    "sdft": sdft,
+    "gopd": gopd,
     "topk_opd": topk_opd,
     "selectkd": selectkd,
     "tip": lambda c, t, q: kl(q, t.p),
@@ -327,7 +359,7 @@ def step_loss(label, c, texts):
     if name in ("minillm", "fdistill"):
         flat = [np.concatenate([v for v, t in zip(each, texts, strict=True) if t.source == s]) for s in sides]
         return sum(v.mean() for v in flat)
-    if name in ("skd", "dpkd") or (name == "pw_opd" and c.shape == "sigmoid"):
+    if name in ("skd", "dpkd") or name == "pw_opsd" or (name == "pw_opd" and c.shape == "sigmoid"):
         return np.mean([v.mean() for v in each])
     w = np.concatenate([weight(name, c, t) for t in texts])
     return (w * np.concatenate(each)).sum() / w.sum()

@@ -42,7 +42,7 @@ def test_the_runs_see_what_is_to_be_invariant(whole):
     assert [share for share, _ in texts["gkd"]] == [1.0, 0.0, 0.0]
     assert all(whole[label].state for label in ("taid", "distillm", "distillm2", "distillm2@paper"))
     assert [age for _, age in texts["distillm2@paper"]][1] > 0.0 == texts["distillm2"][1][1]  # drawn an epoch ahead
-    for name in ("eopd", "iw_opd", "pw_opd", "reopold", "selectkd", "tip", "vcrd"):
+    for name in ("eopd", "iw_opd", "pw_opd", "pw_opsd", "reopold", "selectkd", "tip", "vcrd"):
         assert whole[name].losses != pytest.approx(whole[f"{name}@shuffled"].losses, rel=1e-4)
     unsure = [row["unsure"] for row in whole["eopd"].curve]
     assert all(0.1 < share < 0.9 for share in unsure)

@@ -27,6 +27,9 @@ HARD["amid"] = {"share": 0.3, "alpha": -0.6}
 HARD["todi"] = {"beta": 1.4}
 HARD["fdistill"] = {"share": 0.4}
 HARD["reopold"] = {"mixture": 0.4}
+HARD["sdft"] = {"k": 4, "alpha": 0.3}
+HARD["opsd"] = {"beta": 0.7, "temperature": 0.8}
+HARD["gopd"] = {"scale": 1.7}
 
 
 def sources(method) -> tuple[Source, ...]:
@@ -51,6 +54,7 @@ class Case:
         fixed = torch.arange(10) >= 6
         old = own - 0.3 * torch.rand(10, generator=generator, dtype=torch.float64)
         self.old = old.where(~fixed, torch.nan)
+        self.reference = own - 0.5 * torch.rand(10, generator=generator, dtype=torch.float64)
         self.sequence = fixed.long()
         self.position = torch.cat([torch.arange(6), torch.arange(4)])
         self.length = torch.tensor([6] * 6 + [4] * 4)
@@ -83,6 +87,7 @@ class Case:
             step=STEP,
             sequence_features=features,
             special=torch.isin(self.labels, torch.tensor(SPECIAL)) if order is None else special,
+            reference_log_prob=self.reference,
         )
         if self.method.needs.step_features:
             tokens.step_features = step_features(self.method, tokens)
@@ -107,6 +112,7 @@ class Case:
                     self.method.state,
                     (STEP.epoch, STEP.epochs),
                     special=SPECIAL,
+                    reference=self.reference.numpy()[here],
                 )
             )
         for text in parts:
@@ -217,22 +223,36 @@ def test_the_loss_of_every_step_is_the_formula_over_its_whole_texts(place, label
     monkeypatch.setattr(Rollouts, "collect", record)
     job = make(label, models, prompts, folder)
     outcome = train(job, quiet)
-    student, teacher = load_model(job.student).double(), load_model(job.teacher).double()
+    student, teacher, first = (load_model(m).double() for m in (job.student, job.teacher, job.student))
+    asking = job.method.needs.asking
     newline = outcome.tokenizer("\n")["input_ids"][0]
     assert len(collected) == 3 and all(len(found) >= BATCH for _, found in collected)
     for (step, found), state, weights, row in zip(collected, states, students, outcome.curve, strict=True):
         student.load_state_dict(weights)
+        if asking is not None and asking.model != "teacher":
+            teacher = load_model(job.student).double()
+            _teach(teacher, asking, students, step)
         special = tuple(outcome.tokenizer.all_special_ids)
-        texts = [_text(s, student, teacher, newline, step, state, special) for s in found]
+        texts = [_text(s, student, teacher, newline, step, state, special, first) for s in found]
         expected = step_loss(label, job.method.config, texts)
         assert row["loss"] == pytest.approx(expected, rel=2e-4), f"step {step.index}"
 
 
+def _teach(teacher, asking, students, step):
+    """Gives the student's weights to the teacher: of before training, of now, or averaged over the steps until now."""
+    mean = students[step.index if asking.model == "live" else 0]
+    for weights in students[1 : step.index + 1] if asking.model == "ema" else ():
+        mean = {k: asking.decay * v + (1 - asking.decay) * weights[k] for k, v in mean.items()}
+    teacher.load_state_dict(mean)
+
+
 @torch.no_grad()
-def _text(sequence, student, teacher, newline, step, state, special=()) -> Text:
-    ids = torch.tensor([sequence.prompt + sequence.response])
-    here = slice(len(sequence.prompt) - 1, -1)
-    q, p = (softmax(m(ids).logits[0, here, :258].double().numpy()) for m in (student, teacher))
+def _text(sequence, student, teacher, newline, step, state, special=(), first=None) -> Text:
+    asked = sequence.prompt if sequence.asked is None else sequence.asked
+    q, p, f = (
+        softmax(m(torch.tensor([prompt + sequence.response])).logits[0, len(prompt) - 1 : -1, :258].double().numpy())
+        for m, prompt in ((student, sequence.prompt), (teacher, asked), (first or student, sequence.prompt))
+    )
     y = np.array(sequence.response)
     lines = np.concatenate([[0], np.cumsum(y[:-1] == newline)])
     old = None if sequence.log_probs is None else np.array(sequence.log_probs)
@@ -248,6 +268,7 @@ def _text(sequence, student, teacher, newline, step, state, special=()) -> Text:
         (step.epoch, step.epochs),
         sequence.place % BATCH,
         special,
+        np.log(f[np.arange(len(y)), y]),
     )
 
 
@@ -332,7 +353,8 @@ def test_no_gradient_reaches_the_teacher(place, monkeypatch):
     for label in distinct():
         job = make(label, models, prompts, folder, steps=1)
         train(job, quiet)
-        assert job.method.needs.teacher == "none" or teachers, label
+        live = job.method.needs.asking is not None and job.method.needs.asking.model in ("live", "ema")
+        assert job.method.needs.teacher == "none" or teachers or live, label
         for name, parameter in (named for t in teachers for named in t.named_parameters()):
             assert parameter.requires_grad and parameter.grad is None, (label, name)
         teachers.clear()

@@ -180,3 +180,13 @@ def test_generated_problems_have_no_printed_cells(tmp_path, capsys):
     store.add(make_record("kd", task="gsm8k@micro", scores=(1.0, 0.0)), make_rows((1.0, 0.0)))
     assert main(["table", "--task", "gsm8k@micro", "--reported", "--results", str(store.root)]) == 0
     assert "Printed in papers" not in capsys.readouterr().out
+
+
+def test_the_board_shows_printed_cells_of_measured_tasks_apart(tmp_path):
+    store = Store(tmp_path / "results")
+    scores = (1.0,) * 30 + (0.0,) * 10
+    store.add(make_record("kd", task="gsm8k", scores=scores), make_rows(scores))
+    assert main(["board", "--results", str(store.root), "--out", str(tmp_path / "board")]) == 0
+    text = (tmp_path / "board/index.html").read_text("utf-8")
+    theirs = text[text.index("Reported by papers") :]
+    assert "Qwen2.5-Math-7B-Instruct" in theirs and "abkd" in theirs and 'data-method="seqkd"' in theirs

@@ -284,3 +284,14 @@ def test_the_baselines_prompts_are_the_questions():
     task = ArenaHard(data.read(ArenaHard.dataset))
     assert {p.id: p.prompt.user for p in task.items} == asked and len(asked) == 500
     assert judge_protocol("arena-hard").orders("x") == (False, True)
+
+
+def test_the_list_of_benchmarks_is_the_one_that_the_script_makes():
+    from results.scripts.grading import benchmarks
+
+    kept = json.loads(benchmarks.NUMBERS.read_text("utf-8"))
+    assert benchmarks.PAGE.read_text("utf-8") == benchmarks.page(kept), "python -m results.scripts.grading.benchmarks"
+    lines = {line.split(" | ")[0].strip("| "): line for line in benchmarks.page(kept).splitlines()}
+    assert benchmarks.VERIFIED in lines["alpaca_eval"] and benchmarks.VERIFIED in lines["ifeval"]
+    assert f"| 30 | {benchmarks.GOLD} | 30/30 | 153/153 |" in lines["aime26"]
+    assert benchmarks.UNTESTED in lines["arena_hard"]

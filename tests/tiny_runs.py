@@ -97,12 +97,13 @@ def make(
     chosen = recipe.from_table("test", table, "test")
     student, teacher = (files.locate(str(m)) for m in models)
     asked, labelled = (load(str(prompts), chosen.data, labelled=flag) for flag in (False, True))
+    trained = label if not isinstance(label, str) else method(label, settings)
+    if trained.needs.asking is not None and trained.needs.asking.template:
+        asked = labelled  # the teacher's own prompt is made from the row's answer
     own = folder / name
     own.mkdir(parents=True, exist_ok=True)
     return TrainingJob(
-        TrainingRun(
-            label if not isinstance(label, str) else method(label, settings), None, "test", seed, {}, f"{label}-{seed}"
-        ),
+        TrainingRun(trained, None, "test", seed, {}, f"{label}-{seed}"),
         chosen,
         student,
         teacher,

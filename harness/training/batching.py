@@ -34,12 +34,22 @@ class TrainingSequence:
     made: int | None = None  # the step that sampled the response; None where no step did
     cut: bool = False  # whether the response was longer
     learnt: tuple[bool, ...] | None = None
+    asked: tuple[int, ...] | None = None  # the prompt under which the teacher reads the response; None: the same
 
     @property
     def places(self) -> Seq[int]:
         """The places in the response of the tokens that have an objective."""
         every = range(len(self.response))
         return every if self.learnt is None else [place for place in every if self.learnt[place]]
+
+
+@dataclass
+class TeacherInput:
+    """The same responses behind the prompts of the teacher; ``column`` is that of :class:`Batch` in these rows."""
+
+    ids: Tensor  # [B, L']
+    mask: Tensor  # [B, L']
+    column: Tensor  # [N]
 
 
 @dataclass
@@ -61,6 +71,8 @@ class Batch:
     examples: tuple[int, ...]  # [B] see TrainingSequence.example
     places: tuple[int, ...]  # [B] see TrainingSequence.place
     special: Tensor | None = None  # [N] bool, see Tokens.special
+    asked: TeacherInput | None = None  # what the teacher reads, where it has prompts of its own
+    reference_log_prob: Tensor | None = None  # [N] see Tokens.reference_log_prob
     step_features: Tensor | None = None  # [N, ...] see Tokens.step_features
     source_tokens: dict[Source, int] = field(default_factory=dict)  # response tokens of the whole step, all processes
 
@@ -112,13 +124,7 @@ def collate(
     """The tensors of a micro-batch. ``ends`` cuts the texts, or says which tokens [V] end a segment, or is None where
     every token is one; ``special`` are token ids.
     """
-    width = max(len(s.prompt) + len(s.response) for s in sequences)
-    ids = torch.full((len(sequences), width), pad)
-    mask = torch.zeros_like(ids)
-    for i, s in enumerate(sequences):
-        size = len(s.prompt) + len(s.response)
-        ids[i, :size] = torch.tensor(s.prompt + s.response)
-        mask[i, :size] = 1
+    ids, mask = _padded([s.prompt + s.response for s in sequences], pad)
     chosen = [(s, i) for s in sequences for i in s.places]  # the N tokens with an objective
     lengths = torch.tensor([len(s.places) for s in sequences])
     row = torch.repeat_interleave(torch.arange(len(sequences)), lengths)
@@ -155,7 +161,30 @@ def collate(
         examples=tuple(s.example for s in sequences),
         places=tuple(s.place for s in sequences),
         special=torch.isin(labels, torch.tensor(special, dtype=labels.dtype)).to(device),
+        asked=_asked(sequences, row, place, pad, device),
     )
+
+
+def _padded(rows: Seq[Seq[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids [B, L], padded on the right, and the mask of the tokens among them."""
+    ids = torch.full((len(rows), max(map(len, rows))), pad)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
+def _asked(
+    sequences: Seq[TrainingSequence], row: Tensor, place: Tensor, pad: int, device: str | torch.device
+) -> TeacherInput | None:
+    """What the teacher reads where a prompt of it differs. Responses are equal, so every token keeps its place."""
+    if all(s.asked is None for s in sequences):
+        return None
+    prompts = [s.prompt if s.asked is None else s.asked for s in sequences]
+    ids, mask = _padded([(*prompt, *s.response) for prompt, s in zip(prompts, sequences, strict=True)], pad)
+    column = torch.tensor([len(prompt) for prompt in prompts])[row] + place - 1
+    return TeacherInput(ids.to(device), mask.to(device), column.to(device))
 
 
 def _segments(place: Tensor, after: Tensor | None) -> Tensor:

@@ -42,9 +42,8 @@ from harness.training.objective import NotFinite, Student, Sums
 from harness.training.rollouts import Rollouts
 from harness.training.segments import Segments
 from harness.training.shuffled_weights import shuffle
-from harness.training.signal_contract import TeacherSignal
 from harness.training.signals import NoTeacher, TeacherLogits
-from harness.training.teacher import set_up
+from harness.training.teacher import TeacherSetup, set_up
 from harness.training.validation import Validation
 from harness.training.validity_report import ValidityReport
 from harness.training.weight_report import WeightReport
@@ -101,7 +100,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         gather=gather_object if processes > 1 else lambda mine: mine,
         gathered=student.gathered,
     )
-    teacher, signal = set_up(job, rollouts, student.module.vocab, accelerator, cost, progress)
+    teaching = set_up(job, rollouts, student.module.vocab, accelerator, cost, progress)
     validation = Validation(method, job.data.validation, rollouts.student, settings.micro_batch, accelerator)
     segments, moved = Segments(tokenizer, method.needs.segment, method.needs.span), WeightReport()
     warnings += rollouts.check_steps(segments, texts_of(method, settings.steps))
@@ -119,6 +118,8 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         rollouts.load_state(state["rollouts"])
         method.state, curve, start = state["method"], state["curve"], state["step"]
         moved.load(state.get("weights", {}))
+        if teaching.moving is not None:
+            teaching.moving.load(state["teacher"])
         began = time.monotonic() - state["cost"]["seconds"]
         # The saved cost is that of all processes together, so only one of them continues to count from it.
         cost = Cost(**state["cost"]) if accelerator.is_main_process else Cost()
@@ -149,7 +150,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         special = tokenizer.all_special_ids
         batches = [collate(part, rollouts.student.pad_id, segments, device, special) for part in parts]
         with _faults_named(step, settings.checkpoint_every):
-            sums = _backward(accelerator, student, wrapped, rollouts, method, teacher, batches, step, cost)
+            sums = _backward(accelerator, student, wrapped, rollouts, method, teaching, batches, step, cost)
         if any(s.weights for s in sums):
             moved.add(rollouts.gather([w for s in sums for part in s.weights for w in part.tolist()]))
         report = _normalise(accelerator, trained, sums)
@@ -161,6 +162,8 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         if masters:
             masters.publish()
         scheduler.step()
+        if teaching.moving is not None:
+            teaching.moving.update()
         optimizer.zero_grad(set_to_none=True)
 
         # Report, and let the method update its state from the means of the whole step.
@@ -182,6 +185,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
                 "method": method.state,
                 "masters": masters.state() if masters else [],
                 "weights": moved.state(),
+                "teacher": None if teaching.moving is None else teaching.moving.state(),
                 "curve": curve,
                 "step": index + 1,
                 "cost": cost.over_processes(accelerator).as_dict(),
@@ -202,7 +206,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     total, finished, adapter = cost.over_processes(accelerator), student.finished().model.eval(), None
     if adapters.wanted(job.recipe.student):
         adapter = adapters.merge(finished, job.recipe.student, job.recipe.models.student)
-    return TrainingResult(finished, tokenizer, total, curve, warnings, signal, adapter, weights)
+    return TrainingResult(finished, tokenizer, total, curve, warnings, teaching.facts, adapter, weights)
 
 
 def _checkpoint_layers(model: PreTrainedModel, name: str) -> None:
@@ -239,18 +243,25 @@ def _backward(
     wrapped: nn.Module,
     rollouts: Rollouts,
     method: Method,
-    teacher: TeacherSignal | None,
+    teaching: TeacherSetup,
     batches: list[Batch],
     step: Step,
     cost: Cost,
 ) -> list[Sums]:
     """Adds up the gradients of the summed objective of every micro-batch; the last one exchanges them."""
 
+    signal = teaching.signal
+
     def teacher_logits(i: int) -> TeacherLogits:
-        if teacher is None:
+        if signal is None:
             return NoTeacher()
-        cost.add(teacher_forward_tokens=teacher.tokens(batches[i]))
-        return teacher.read(batches[i])
+        cost.add(teacher_forward_tokens=signal.tokens(batches[i]))
+        return signal.read(batches[i])
+
+    if teaching.reference is not None:
+        for batch in batches:
+            cost.add(teacher_forward_tokens=batch.tokens)
+            batch.reference_log_prob = teaching.reference.log_prob(batch)
 
     if method.reduction == "source":
         _count_sources(accelerator, batches)

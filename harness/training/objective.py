@@ -276,6 +276,7 @@ def _tokens(
         sequence_features=features,
         step_features=None if batch.step_features is None else batch.step_features[here],
         special=None if batch.special is None else batch.special[here],
+        reference_log_prob=None if batch.reference_log_prob is None else batch.reference_log_prob[here],
     )
 
 

@@ -23,6 +23,7 @@ from harness.training.cost import Cost
 from harness.training.job import TrainingJob
 from harness.training.proposals import Proposals
 from harness.training.segments import Segments
+from harness.training.teacher_prompt import prompt_for
 from harness.training.validity_report import ValidityReport
 from harness.types import Decoding, Source
 
@@ -64,6 +65,8 @@ class Rollouts:
         self.drawn = 0  # places of the run whose responses are sampled, on all processes, with ``Needs.redraw``
         self._how: Mixture | Speculation | None = job.method.needs.joint
         self._encoded: dict[int, tuple[int, ...]] = {}
+        self._asking = job.method.needs.asking
+        self._asked: dict[tuple[bool, int], tuple[int, ...]] = {}
         self._labelled: dict[int, tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...] | None]] = {}
 
     def draw(self, step: int) -> float:
@@ -238,7 +241,18 @@ class Rollouts:
             made=made,
             cut=len(response) > room,
             learnt=learnt and learnt[:room],
+            asked=self._asked_of_teacher(i, source),
         )
+
+    def _asked_of_teacher(self, i: int, source: Source) -> tuple[int, ...] | None:
+        """The ids of the teacher's own prompt for an example; None where it reads the student's."""
+        if self._asking is None or not self._asking.template:
+            return None
+        key = (source is Source.DATA, i)
+        if key not in self._asked:
+            example = (self.data.labelled if source is Source.DATA else self.data.prompts)[i]
+            self._asked[key] = tuple(self.student.encode(self.student.render(prompt_for(example, self._asking))))
+        return self._asked[key]
 
     def _prompt(self, i: int) -> tuple[int, ...]:
         """The ids of an unlabelled prompt."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from harness.losses import with_rest
+from harness.losses import cross_entropy, with_rest
 from harness.models.head import Head, cut, trunk
 from harness.training.batching import Batch
 from harness.training.signal_cache import SignalCache
@@ -58,20 +58,31 @@ class LiveTeacher:
         return HiddenStateLogits(self.hidden(batch), self.head)
 
     def tokens(self, batch: Batch) -> int:
-        return batch.tokens
+        return int((batch.asked or batch).mask.sum())
 
     @torch.no_grad()
     def hidden(self, batch: Batch, rows: list[int] | None = None) -> Tensor:
         """[N, d] the hidden states that predict the response tokens, of all sequences or of ``rows``."""
+        read = batch.asked or batch  # behind the teacher's own prompts, where it has some
         if rows is None:
-            return self._states(batch.ids, batch.mask)[batch.row, batch.column]
+            return self._states(read.ids, read.mask)[batch.row, read.column]
         chosen = torch.tensor(rows, device=batch.ids.device)
-        states = self._states(batch.ids[chosen], batch.mask[chosen])
+        states = self._states(read.ids[chosen], read.mask[chosen])
         # Map rows of the batch to rows of this pass; -1 marks sequences that were left out.
-        at = torch.full((len(batch.ids),), -1, device=chosen.device)
+        at = torch.full((len(read.ids),), -1, device=chosen.device)
         at[chosen] = torch.arange(len(rows), device=chosen.device)
         mine = at[batch.row] >= 0
-        return states[at[batch.row[mine]], batch.column[mine]]
+        return states[at[batch.row[mine]], read.column[mine]]
+
+    @torch.no_grad()
+    def log_prob(self, batch: Batch) -> Tensor:
+        """[N] log-probability of the text's tokens behind the student's own prompts, in nats."""
+        hidden = self._states(batch.ids, batch.mask)[batch.row, batch.column]
+        parts = [
+            -cross_entropy(self.head.logits(hidden[a:b]), batch.labels[a:b])
+            for a, b in cut(range(len(hidden)), self.head.vocab)
+        ]
+        return torch.cat(parts)
 
     def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
         """[B, L, d] on the device of ``ids``."""
@@ -102,7 +113,7 @@ class CachedTeacher:
         self.caches, self.live, self.k = caches, live, k
 
     def tokens(self, batch: Batch) -> int:
-        return int(batch.mask[self._uncached(batch)].sum())
+        return int((batch.asked or batch).mask[self._uncached(batch)].sum())
 
     def read(self, batch: Batch) -> TeacherLogits:
         fresh = self._uncached(batch)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from transformers import PreTrainedModel
 
 from harness import error_location, registry
 from harness.cache_file import CacheFile
 from harness.errors import BadInput, RunFailed
-from harness.method import Proposing, texts_of
+from harness.launch import processes
+from harness.method import Asking, Proposing, texts_of
 from harness.models import loading
-from harness.models.files import load_tokenizer, template_hash
+from harness.models.files import load_model, load_tokenizer, template_hash
 from harness.models.generate import Generator
 from harness.models.joint_sampling import JointGenerator
 from harness.models.several_teachers import Teaching, weights_of, writer_of
@@ -25,6 +28,7 @@ from harness.training.mixed_signal import MixedSignal
 from harness.training.proposals import Proposals
 from harness.training.rollouts import Rollouts
 from harness.training.segments import Segments
+from harness.training.self_teacher import MovingTeacher, SelfTeacher
 from harness.training.signal_cache import SignalCache
 from harness.training.signal_contract import SignalInputs, TeacherSignal
 from harness.training.signals import LiveTeacher
@@ -42,17 +46,37 @@ from harness.types import Source
 FIXED = (Source.TEACHER, Source.DATA)  # text that no training step changes, so its teacher signal can be cached
 
 
+@dataclass
+class TeacherSetup:
+    """What a run has of its teacher. ``facts`` describe the signal.
+
+    ``moving`` is a teacher that follows the student; ``reference`` the student before training.
+    """
+
+    signal: TeacherSignal | LiveTeacher | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    moving: MovingTeacher | None = None
+    reference: LiveTeacher | None = None
+
+
 def set_up(
     job: TrainingJob, rollouts: Rollouts, vocab: int, accelerator: Accelerator, cost: Cost, progress: Progress
-) -> tuple[TeacherSignal | None, dict[str, Any]]:
-    """Gives ``rollouts`` what it needs of the teacher; returns the signal and facts about it.
+) -> TeacherSetup:
+    """Gives ``rollouts`` what it needs of the teacher; returns its signal and facts about it.
 
     Texts and cached signals are charged in full whether this run made them or found them, and once: to the main
     process.
     """
-    needs, plan = job.method.needs, job.recipe.training
+    needs, plan, device = job.method.needs, job.recipe.training, str(accelerator.device)
+    found = TeacherSetup()
+    if needs.reference:
+        found.reference = LiveTeacher(load_model(job.student, plan.precision, device), vocab)
+    if needs.asking is not None and needs.asking.model != "teacher":
+        found.signal, found.moving = _self_teacher(job, needs.asking, rollouts.student.model, vocab, device)
+        found.facts = {"kind": "live"}
+        return found
     if job.teacher is None or (needs.teacher == "none" and not needs.proposals):
-        return None, {}
+        return found
     members = job.teachers or (Teaching(job.recipe.teacher.name, job.teacher, job.recipe.teacher, 1.0),)
     writers = [_opened(job, one, accelerator) for one in members]
     if job.words is not None:  # one vocabulary: a text ends at the endings of all models, whoever writes it
@@ -76,7 +100,7 @@ def set_up(
                 written |= _texts(job, one, writer, rollouts.student, own, charged, progress) if own else {}
             rollouts.teacher_texts = written
     if needs.teacher != "signal":
-        return None, {}
+        return found
 
     def shares(source: Source, example: int) -> list[float]:
         """Of each teacher in an example."""
@@ -91,7 +115,7 @@ def set_up(
         """Caches of the signal of fixed text, filled. Methods and seeds that train on the same text share them."""
         facts = _facts(job, members[place], vocab, kind)
         pad = rollouts.student.pad_id
-        found = {}
+        filled = {}
         for source in (s for s in FIXED if s in texts):
             read = rollouts.numbers(source)
             read = [i for i in read if shares(source, i)[place] > 0] if job.teachers else read
@@ -103,16 +127,17 @@ def set_up(
                 )
             cache.verify()
             charged.add(teacher_forward_tokens=cache.read_tokens)
-            found[source] = cache
-        return found
+            filled[source] = cache
+        return filled
 
     cls = registry.find(registry.SIGNALS, plan.signal)
     with error_location.faults_as(RunFailed, called=cls):
         signals = [signal_of(place) for place in range(len(members))]
-        about = {"kind": signals[0].name} | signals[0].facts()
-        if len(signals) == 1:
-            return signals[0], about
-        return MixedSignal(signals, lambda batch, i: shares(batch.sources[i], batch.examples[i])), about
+    found.facts = {"kind": signals[0].name} | signals[0].facts()
+    found.signal = signals[0]
+    if len(signals) > 1:
+        found.signal = MixedSignal(signals, lambda batch, i: shares(batch.sources[i], batch.examples[i]))
+    return found
 
 
 def _opened(job: TrainingJob, one: Teaching, accelerator: Accelerator) -> Generator:
@@ -120,6 +145,23 @@ def _opened(job: TrainingJob, one: Teaching, accelerator: Accelerator) -> Genera
     _own_device(one.loaded.device, accelerator)
     model = loading.load(one.files, one.loaded, job.recipe.training.precision, str(accelerator.device))
     return Generator(model, load_tokenizer(one.files), job.recipe.evaluation.batch, job.words)
+
+
+def _self_teacher(
+    job: TrainingJob, asking: Asking, student: PreTrainedModel, vocab: int, device: str
+) -> tuple[LiveTeacher, MovingTeacher | None]:
+    """The student as its own teacher: as it was, as it moves, or as it is. Raises BadInput where it is sharded."""
+    if asking.model == "initial":
+        return LiveTeacher(load_model(job.student, job.recipe.training.precision, device), vocab), None
+    if processes.sharded():
+        raise BadInput(
+            f"{job.run.label}: a teacher that follows the student ({asking.model}) needs whole weights on every "
+            "process; launch without FSDP, or take the initial student"
+        )
+    if asking.model == "live":
+        return SelfTeacher(student, vocab), None
+    moving = MovingTeacher(student, asking.decay)
+    return LiveTeacher(moving.model, vocab), moving
 
 
 def _proposals(job: TrainingJob, student: Generator, teacher: Generator) -> Proposals:
@@ -202,6 +244,7 @@ def _facts(job: TrainingJob, one: Teaching, vocab: int, kind: str) -> dict[str, 
         "signal": kind,
         "precision": loading.dtype_of(one.loaded, job.recipe.training.precision),
         **({"quantization": one.loaded.quantization} if one.loaded.quantization else {}),
+        **({} if job.method.needs.asking is None else {"asked": job.method.needs.asking.template}),
     }
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.errors import BadInput
 from harness.method import Method, Proposing
 from harness.models import prompt_checks
-from harness.models.files import text_codec
+from harness.models.files import ModelFiles, text_codec
 from harness.models.pair import Pair
 from harness.recipe import Recipe
 from harness.task import Task
-from harness.training import examples, length, verdicts
+from harness.training import examples, length, teacher_prompt, verdicts
 from harness.training.job import TrainingData
+from harness.training.teacher_prompt import privileged
 from harness.training_data import contamination, room
 from harness.types import Example, Source
 
@@ -49,7 +51,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     found_of: dict[str, list[Example]] = {}
     for name, source, labelled, needed in (
         ("prompts", sources.prompts, False, bool(wanted - {Source.DATA})),
-        ("labelled", sources.labelled, True, Source.DATA in wanted),
+        ("labelled", sources.labelled, True, Source.DATA in wanted or any(map(privileged, methods))),
         ("validation", sources.validation, True, any(method.needs.validate_every for method in methods)),
     ):
         if not needed or source is None:
@@ -70,6 +72,9 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
         data.facts[name] |= {"left_out": left_out} if left_out else {}
         if codec is not None and found:  # as a task's first prompt is looked at before it is asked
             data.warnings += [f"data.{name}: {w}" for w in prompt_checks.of_prompts(codec, [found[0].prompt])]
+    for method in methods:
+        if privileged(method):
+            _room_for_teacher(method, chosen, data, student)
     return data
 
 
@@ -102,6 +107,24 @@ def _check(found_of: dict[str, list[Example]], tasks: Sequence[Task], contaminat
                 f"{len(others)} of {shared.problems} problems of {task.title} share {contamination.RUN} words in a row "
                 f"with the training data"
             )
+
+
+def _room_for_teacher(method: Method, chosen: Recipe, data: TrainingData, student: ModelFiles) -> None:
+    """Raises BadInput where the teacher's own prompts cannot be made, or leave its context no room for a response."""
+    asking, what = method.needs.asking, f"row of data.labelled={chosen.data.labelled},"
+    assert asking is not None, "a privileged method asks"
+    teacher_prompt.check(asking, data.labelled, what)
+    context, codec = room.context_of(student), text_codec(student)
+    if context is None or codec is None:
+        return
+    longest = room.Room(context - chosen.rollout.max_new_tokens, "")
+    asked = [replace(e, prompt=teacher_prompt.prompt_for(e, asking)) for e in data.labelled]
+    if full := longest.left_out(asked, codec):
+        raise BadInput(
+            f"method {method.name}: {len(full)} of {len(asked)} prompts of the teacher leave less than "
+            f"rollout.max_new_tokens={chosen.rollout.max_new_tokens} of the context of {context} tokens (the first is "
+            f"row {full[0].id}); lower it, shorten the template, or leave these rows out"
+        )
 
 
 def validity_of(method: Method) -> str | None:

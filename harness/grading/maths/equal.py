@@ -222,11 +222,9 @@ def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tu
     if word and gold.startswith("\\text"):
         return False
     (gold, gold_unit), (answer, unit) = take_unit(bases.in_base_ten(gold)), take_unit(bases.in_base_ten(answer))
-    # An angle in degrees is its number times pi / 180, where the other side is in radians.
+    # An angle in degrees, which its sign tells, for a reference in radians. Radians are not told, and not converted.
     if "\\pi" in gold and gold_unit == {} and unit == DEGREE:
         return _same_number(gold, f"({answer})\\cdot\\pi", (1, 180), rules["tolerance"], renamed)
-    if "\\pi" in answer and unit == {} and gold_unit == DEGREE:
-        return _same_number(f"({gold})\\cdot\\pi", answer, (180, 1), rules["tolerance"], renamed)
     # A percent sign changes the value by 100; any other unit is converted, or assumed where one side has none.
     gold_unit = gold_unit if gold_unit else _stated(rules["unit"]) if gold_unit is not None else None
     if {"%": 1} in (gold_unit, unit) and {} in (gold_unit, unit):

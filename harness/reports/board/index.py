@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness import registry
 from harness.leaderboard import numbers
 from harness.leaderboard.inference import LEVEL
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.text_tables import TIED
+from harness.papers import beside_printed
+from harness.papers.printed_rows import PrintedRow
 from harness.reports.board import words
 from harness.reports.board.pages import Site
 from harness.reports.plots import curves, pareto, theme
@@ -41,6 +44,8 @@ def context(site: Site, names: Mapping[str, str], diffs: Mapping[tuple[str, ...]
         board["figures"] = _pareto(section, site.order, number)
     boards += [_board(site, section, names) | {"figures": {}} for section in site.equal]
     reported = [_cell(paper, cell) for paper in site.papers for cell in paper["cells"]]
+    real = {section.task for section in site.sections if "@" not in section.task}
+    reported += [_printed(row) for row in beside_printed.rows(site.papers, real)]
     comparable = [s.title for s in site.sections if sum(row.run_ids in diffs for row in s.rows) > 1]
     for board in boards:
         board["compare"] = comparable.index(board["title"]) if board["title"] in comparable else None
@@ -169,6 +174,24 @@ def _cell(paper: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
         "task": cell["task"], "dataset": cell.get("dataset", cell["task"]), "family": cell["family"],
         "score": score, "error": error, "value": cell["value"], "facts": facts,
     }  # fmt: skip
+
+
+def _printed(row: PrintedRow) -> dict[str, Any]:
+    """A cell of a printed table, in the form of :func:`_cell`."""
+    cell = row.theirs
+    known = {"metric": cell.metric, "n": cell.n, "student": cell.student, "teacher": cell.teacher, "judge": cell.judge}
+    facts = {
+        key: _fact(value or None, cell.locator) for key, value in {**known, "count": None, "decoding": None}.items()
+    }
+    return {
+        "paper": cell.paper, "url": "", "method": row.method, "task": row.task, "dataset": cell.benchmark,
+        "family": registry.find(registry.TASKS, row.task).family, "score": cell.value,
+        "error": beside_printed.standard_error(row), "value": _fact(cell.text, cell.locator), "facts": facts,
+    }  # fmt: skip
+
+
+def _fact(value: Any, source: str) -> dict[str, Any]:
+    return {"value": value, "status": "unknown" if value is None else "known", "source": source}
 
 
 def _choices(boards: Sequence[Mapping[str, Any]], reported: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

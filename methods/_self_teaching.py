@@ -1,0 +1,25 @@
+"""What methods share whose teacher is the student itself with more in its prompt: the prompt, and the clipped KL."""
+
+import torch
+
+from harness.losses import log_probs
+
+# The papers' own wording is in their code; this one is ours and says the same.
+SOLUTION = (
+    "{prompt}\n\nHere is a reference solution to this problem:\n{response}\n\n"
+    "After reading the reference solution, solve the problem in your own words."
+)
+DEMONSTRATION = "{prompt}\n\n{response}"  # TRL's teacher_prompt_template
+
+
+def clipped_forward_kl(student, teacher, *, clip: float, temperature: float):
+    """[N] sum_v min(p(v) log(p(v) / q(v)), clip): each entry of the vocabulary is clipped before the sum, in nats."""
+    log_q, log_p = log_probs(student, teacher, temperature=temperature)
+    p = log_p.exp()
+    return (p * (log_p - log_q)).masked_fill(p == 0, 0).clamp(max=clip).sum(-1)
+
+
+def late_weight(tokens, *, least: float, center: float, slope: float):
+    """[N] w_min + (1 - w_min) sigmoid((f - center) / slope), f = (t - 1/2) / |y| the share of the text before t."""
+    share = (tokens.position.double() + 0.5) / tokens.length
+    return least + (1 - least) * torch.sigmoid((share - center) / slope)
