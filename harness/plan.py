@@ -35,7 +35,7 @@ DEFAULT_RECIPE = "micro"
 LOOP = "2"  # raise whenever the same specification would train to other weights
 SHUFFLED = "shuffled"
 # These change how a run goes, not what it computes; the specification has the epochs as steps.
-NOT_IN_SPEC = {"checkpoint_every", "threads", "gradient_checkpointing", "epochs"}
+NOT_IN_SPEC = {"checkpoint_every", "threads", "gradient_checkpointing", "epochs", "divergence_every"}
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,8 @@ def _locate(
     """The student, and the teacher where some method asks for it."""
     student = models.locate(chosen.models.student, chosen.models.trust_remote_code, weights=weights)
     _none_trains(student, configurations)
-    if not any(_wants_teacher(method) for method, *_ in configurations):
+    methods = [method for method, *_ in configurations]
+    if not any(map(_wants_teacher, methods)) and not pools.measures_divergence(chosen, methods):
         return student, None
     teacher = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=weights)
     _none_trains(teacher, configurations)
@@ -301,7 +302,7 @@ def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
         asked,
         template=chosen.models.template,
         thinking=chosen.models.thinking,
-        same_ids=any(map(_needs_common_ids, methods)),
+        same_ids=any(map(_needs_common_ids, methods)) or pools.measures_divergence(chosen, methods),
         elsewhere=_across_tokenizers,
     )
     return found if teacher is not None else dataclasses.replace(found, teacher=None)

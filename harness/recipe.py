@@ -151,6 +151,12 @@ class Training:
     gradient_checkpointing: bool = option(
         False, "computes a layer's activations again in the backward pass instead of keeping them: same gradients"
     )
+    divergence_every: int | None = option(
+        None,
+        "optimizer steps between measurements of the forward KL from the teacher on data.validation, and once at the "
+        "end (0: only there); none measures nothing",
+        low=0,
+    )
     checkpoint_every: int = option(100, "optimizer steps between checkpoints; 0 keeps none", low=0)
     threads: int = option(0, "CPU threads of torch; 0 leaves it to torch", low=0)
 

@@ -93,7 +93,7 @@ def work_of(plan: Plan, method: Method) -> Work:
         recipe,
         shape_of(plan.student),
         _teacher_shape(plan, method),
-        len(plan.data.prompts),
+        min(len(plan.data.prompts), recipe.training.steps * recipe.training.batch),  # those that the steps read
         (prompt, min(answer, recipe.training.max_tokens - prompt)),
         processes=int(os.environ.get("WORLD_SIZE", 1)),
         sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true",
@@ -129,7 +129,7 @@ def _longest(plan: Plan, texts: set[Source]) -> tuple[int, int]:
     """Tokens of the longest prompt and of the longest reference response that a run reads."""
     tokenizer = load_tokenizer(plan.student)
     asked = [e.prompt for e in (*plan.data.prompts, *plan.data.labelled)]
-    longest = max((f"{p.system or ''}{p.user}" for p in asked), key=len, default="")
+    longest = max(("".join(turn["content"] for turn in p.turns()) for p in asked), key=len, default="")
     prompt = len(tokenizer(longest)["input_ids"]) + (TEMPLATE_TOKENS if tokenizer.chat_template else 0)
     answers = [e.response or "" for e in plan.data.labelled] if Source.DATA in texts else []
     return prompt, len(tokenizer(max(answers, key=len, default=""))["input_ids"]) + 1

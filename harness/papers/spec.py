@@ -33,7 +33,13 @@ FILLED = (
 )  # parts whose unstated keys are assumed by default
 # Keys of a recipe that say how a run goes, not what is trained.
 HOW_IT_RUNS = {"checkpoint_every", "threads", "signal", "top_k", "gradient_checkpointing", "trust_remote_code"}
-HOW_IT_RUNS |= {"micro_tokens", "optimizer", "momentum", "master_weights"}  # AdamW in float32 unless a paper states it
+HOW_IT_RUNS |= {
+    "divergence_every",
+    "micro_tokens",
+    "optimizer",
+    "momentum",
+    "master_weights",
+}  # AdamW in float32 unless a paper states it
 SCALES = ("micro", "small")  # worlds in which a question is asked
 LENGTHS = ("prompts", "prompt_tokens", "response_tokens", "answer_tokens")
 ESTIMATE = (*LENGTHS, "device")  # what a dry run must be told; "shapes" besides, of models that the harness knows not

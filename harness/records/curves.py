@@ -37,7 +37,7 @@ def thin(curve: Sequence[Mapping[str, float]], points: int = POINTS) -> list[Poi
 
 def _mean(rows: Sequence[Mapping[str, float]]) -> Point:
     last, point = rows[-1], {}
-    for key in last:
+    for key in dict.fromkeys(key for row in rows for key in row):  # some are measured at some steps only
         values = [row[key] for row in rows if key in row]
         mean = last[key] if key in ("step", "seconds") else sum(values) / len(values)
         point[key] = float(f"{mean:.6g}") if math.isfinite(mean) else None

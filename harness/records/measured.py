@@ -98,7 +98,7 @@ def assemble(
         },
         "first_prompt": outcome.first_prompt,
         "request": request(plan, training, task),
-        **({"data": _data(plan, training, task)} if training.spec.get("loop") else {}),
+        **({"data": _data(plan, training, task, facts)} if training.spec.get("loop") else {}),
         "convention": convention.card(plan, training, facts),
         "provenance": provenance.collect(plan.device),
         "warnings": list(outcome.warnings),
@@ -137,9 +137,11 @@ def _judge(plan: Plan, task: Task) -> dict[str, str]:
     return {"judge": ":".join(filter(None, (_portable(name), "" if elsewhere else argument)))}
 
 
-def _data(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:
+def _data(plan: Plan, training: TrainingRun, task: Task, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What the training read, as its specification hashes it, and what that shares with the problems of the task."""
-    found = {name: facts for name, facts in plan.data.facts.items() if training.spec.get(name)}
+    found = {name: read for name, read in plan.data.facts.items() if training.spec.get(name)}
+    if facts["curve"] and (kl := facts["curve"][-1].get("held_out_kl")) is not None:
+        found["held_out"] = {**plan.data.facts.get("validation", {}), "forward_kl": kl, "steps": facts["cost"]["steps"]}
     shared = plan.data.overlaps.get(task.title)
     return found | ({"contamination": shared} if shared is not None else {})
 

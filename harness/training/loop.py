@@ -37,6 +37,7 @@ from harness.training.batching import Batch, TrainingSequence, collate, micro_ba
 from harness.training.cost import Cost, peak_bytes, reset_peak
 from harness.training.distributed import Replicated, full_tensor
 from harness.training.dummy_step import dummy_step
+from harness.training.held_out import HeldOut
 from harness.training.job import Progress, TrainingJob, TrainingResult
 from harness.training.objective import NotFinite, Student, Sums
 from harness.training.rollouts import Rollouts
@@ -102,6 +103,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     )
     teaching = set_up(job, rollouts, student.module.vocab, accelerator, cost, progress)
     validation = Validation(method, job.data.validation, rollouts.student, settings.micro_batch, accelerator)
+    held_out = HeldOut(job, teacher, rollouts.student, student.module.vocab, accelerator)
     segments, moved = Segments(tokenizer, method.needs.segment, method.needs.span), WeightReport()
     warnings += rollouts.check_steps(segments, texts_of(method, settings.steps))
     texts = texts_of(method, settings.steps)
@@ -153,7 +155,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
             sums = _backward(accelerator, student, wrapped, rollouts, method, teaching, batches, step, cost)
         if any(s.weights for s in sums):
             moved.add(rollouts.gather([w for s in sums for part in s.weights for w in part.tolist()]))
-        report = _normalise(accelerator, trained, sums)
+        report = _normalise(accelerator, trained, sums, mixed=len(texts) > 1)
 
         # Clip after normalising, so that ``clip`` means the same for every batch size.
         report["grad_norm"] = _clip(trained, settings.clip, step)
@@ -170,6 +172,9 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         report |= validation.report(index + 1, student, cost)
         with _faults_named(step, settings.checkpoint_every):
             method.after_step(step, report)
+        paused = time.monotonic()
+        report |= held_out.report(index + 1, student)
+        began += time.monotonic() - paused  # measured for the reader, not for the training
         cost.steps, cost.seconds = index + 1, time.monotonic() - began
         curve.append({"step": index + 1, "seconds": cost.seconds, **_texts(accelerator, sequences, step), **report})
         job.tracking.log(curve[-1], index + 1)
@@ -319,20 +324,30 @@ def _count_sources(accelerator: Accelerator, batches: list[Batch]) -> None:
         batch.source_tokens = dict(zip(Source, counts, strict=True))
 
 
-def _normalise(accelerator: Accelerator, trained: optimizers.Named, sums: list[Sums]) -> dict[str, float]:
-    """Divides the gradients by the step's total weight over all processes; returns the means of the step."""
+def _normalise(accelerator: Accelerator, trained: optimizers.Named, sums: list[Sums], mixed: bool) -> dict[str, float]:
+    """Divides the gradients by the step's total weight over all processes; returns the means of the step.
+
+    ``mixed`` adds the loss of each source of the step's text alone.
+    """
     # One reduction for everything: sums of the loss, of the weights, of c_t, and of each metric.
     names = sorted({name for s in sums for name in s.metrics})
     rows: list[Tensor | float] = [sum(getattr(s, what) for s in sums) for what in ("value", "weight", "scale")]
     rows += [sum(s.metrics.get(name, 0.0) for s in sums) for name in names]
+    # Who wrote the text is another question to each process, so all sources are summed on all of them.
+    rows += [sum(s.by_source.get(source, (0.0, 0.0))[i] for s in sums) for source in Source for i in (0, 1)]
     own = torch.stack([torch.as_tensor(row, dtype=torch.float64, device=accelerator.device) for row in rows])
-    value, weight, scale, *metrics = accelerator.reduce(own).tolist()
+    value, weight, scale, *rest = accelerator.reduce(own).tolist()
+    metrics, by_source = rest[: len(names)], rest[len(names) :]
     # A hard gate may set every weight of a step to 0; the gradients are then 0 as well and nothing moves.
     divisor = weight if weight > 0 else 1.0
     for _, parameter in trained:
         if parameter.grad is not None:
             parameter.grad /= divisor
-    return {"loss": value / divisor, **{n: m / scale for n, m in zip(names, metrics, strict=True)}}
+    report = {"loss": value / divisor, **{n: m / scale for n, m in zip(names, metrics, strict=True)}}
+    if mixed:
+        parts = zip(Source, by_source[::2], by_source[1::2], strict=True)
+        report |= {f"loss_{source}": of / weight for source, of, weight in parts if weight > 0}
+    return report
 
 
 def _clip(trained: optimizers.Named, largest: float, step: Step) -> float:

@@ -18,6 +18,7 @@ from harness.method import Method, Sequences, Step, Tokens
 from harness.models.head import CHUNK_ELEMENTS, Chunk, Head, chunked_sum, chunks, trunk
 from harness.training.batching import Batch
 from harness.training.signals import TeacherLogits
+from harness.types import Source
 
 LONGEST = 4  # chunks: up to this length a sequence may become one chunk, for methods with sequence features
 
@@ -34,6 +35,7 @@ class Sums:
     weight: Tensor | float = 0.0  # sum of c w
     scale: Tensor | float = 0.0  # sum of c
     metrics: dict[str, Tensor] = field(default_factory=dict)  # sums of c * metric
+    by_source: dict[Source, tuple[Tensor, Tensor]] = field(default_factory=dict)  # value and weight of each alone
     weights: list[Tensor] = field(default_factory=list)  # [n] the method's own, slice by slice
 
 
@@ -107,6 +109,18 @@ class Student(nn.Module):
         hidden, head, parts = self._hidden(batch), self._head(), []
         for chunk, raw in self._project(hidden, head, batch):
             parts += [-cross_entropy(logits, batch.labels[a:b]) for logits, a, b in _slices(raw, head, chunk)]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def on_support(self, batch: Batch, teacher: TeacherLogits, value: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """[N] ``value`` of the student's and the teacher's logits [n, S] on the support they share."""
+        hidden, head, parts = self._hidden(batch), self._head(), []
+        for chunk, raw in self._project(hidden, head, batch):
+            chunk_teacher = teacher.over(chunk.start, chunk.stop)
+            for logits, start, stop in _slices(raw, head, chunk):
+                own, theirs = chunk_teacher.pair(logits, start, stop)
+                assert theirs is not None, "the teacher's logits are at hand"
+                parts.append(value(own, theirs))
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -196,9 +210,22 @@ class _Objective:
         self.sums.value += total.detach()
         self.sums.weight += factor.sum()
         self.sums.scale += scale.sum()
+        self._add_by_source((factor * values).detach(), factor, start, stop)
         for name, metric in tokens.metrics.items():
             self.sums.metrics[name] = self.sums.metrics.get(name, 0.0) + (scale * metric.detach()).sum()
         return total
+
+    def _add_by_source(self, values: Tensor, factor: Tensor, start: int, stop: int) -> None:
+        """Splits the sums of tokens [start, stop) by who wrote them."""
+        for source in set(self.batch.sources):
+            if len(set(self.batch.sources)) == 1:
+                parts = values.sum(), factor.sum()
+            else:
+                rows = [i for i, one in enumerate(self.batch.sources) if one is source]
+                mine = torch.isin(self.batch.row[start:stop], torch.tensor(rows, device=values.device))
+                parts = (values * mine).sum(), (factor * mine).sum()
+            had = self.sums.by_source.get(source, (0.0, 0.0))
+            self.sums.by_source[source] = had[0] + parts[0], had[1] + parts[1]
 
 
 def _slices(raw: Tensor, head: Head, chunk: Chunk) -> Iterator[tuple[Tensor, int, int]]:

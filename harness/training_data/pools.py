@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.errors import BadInput
-from harness.method import Method, Proposing
+from harness.method import Method, Proposing, ReferencePoint
 from harness.models import prompt_checks
 from harness.models.files import ModelFiles, text_codec
 from harness.models.pair import Pair
@@ -37,8 +37,17 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
                 f"method {method.name} follows the loss on held-out examples and recipe {chosen.name} has none; "
                 "set data.validation"
             )
+    held_out = measures_divergence(chosen, methods)
+    if held_out and sources.validation is None:
+        raise BadInput("training.divergence_every measures on held-out examples: set data.validation")
+    if held_out and any(map(privileged, methods)):
+        raise BadInput(
+            "training.divergence_every has no teacher of its own for a method that gives the teacher a prompt"
+        )
+    if held_out and chosen.teachers:
+        raise BadInput("training.divergence_every measures against one teacher, and there are several: leave it out")
     # Models with a distribution of their own read whole sequences; a teacher of texts reads prompts of its own.
-    reads = any(m.needs.teacher == "signal" or m.needs.joint or m.needs.proposals for m in methods)
+    reads = held_out or any(m.needs.teacher == "signal" or m.needs.joint or m.needs.proposals for m in methods)
     readers = [student, teacher] if reads and teacher is not None else [student]
     longest = room.of(chosen.training.max_tokens, readers)
     data = TrainingData([], [], checker=examples.checker(sources.prompts), longest=longest.tokens)
@@ -52,7 +61,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     for name, source, labelled, needed in (
         ("prompts", sources.prompts, False, bool(wanted - {Source.DATA})),
         ("labelled", sources.labelled, True, Source.DATA in wanted or any(map(privileged, methods))),
-        ("validation", sources.validation, True, any(method.needs.validate_every for method in methods)),
+        ("validation", sources.validation, True, held_out or any(m.needs.validate_every for m in methods)),
     ):
         if not needed or source is None:
             continue
@@ -125,6 +134,12 @@ def _room_for_teacher(method: Method, chosen: Recipe, data: TrainingData, studen
             f"rollout.max_new_tokens={chosen.rollout.max_new_tokens} of the context of {context} tokens (the first is "
             f"row {full[0].id}); lower it, shorten the template, or leave these rows out"
         )
+
+
+def measures_divergence(chosen: Recipe, methods: Sequence[Method]) -> bool:
+    """Whether the recipe asks for a held-out divergence of some method that trains."""
+    trained = any(not isinstance(method, ReferencePoint) for method in methods)
+    return trained and chosen.training.divergence_every is not None
 
 
 def validity_of(method: Method) -> str | None:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 METRICS = {  # what every training reports, in words
     "loss": "objective (each method its own)",
+    "loss_data": "objective on reference responses",
+    "loss_teacher": "objective on the teacher's text",
+    "loss_student": "objective on the student's text",
+    "loss_replay": "objective on the student's earlier text",
+    "loss_mixed": "objective on text of both models",
+    "held_out_kl": "KL(teacher, student) on held-out text, nats a token",
     "grad_norm": "gradient norm before clipping",
     "on_policy": "share of student-written text",
     "learning_rate": "learning rate",

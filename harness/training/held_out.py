@@ -1,0 +1,80 @@
+"""The held-out divergence: forward KL from the teacher to the student on reference texts that no step trains on.
+
+Losses of different methods, and of one method on different sources of text, are different quantities. This one is the
+same for all: the mean over the response tokens of data.validation of KL(p || q) in nats, p the teacher's distribution
+and q the student's over the shared vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from accelerate import Accelerator
+
+from harness.losses import forward_kl
+from harness.models import loading
+from harness.models.generate import Generator
+from harness.training.batching import Batch, TrainingSequence, collate, micro_batches
+from harness.training.distributed import Replicated
+from harness.training.job import TrainingJob
+from harness.training.signal_contract import TeacherSignal
+from harness.training.signals import LiveTeacher
+from harness.types import Source
+
+KEY = "held_out_kl"  # in learning curves
+
+
+class HeldOut:
+    """Measures after the steps that ``training.divergence_every`` names, and at the end; without it never.
+
+    Nothing of it is charged: no method asks for it, and no training depends on it.
+    """
+
+    def __init__(
+        self, job: TrainingJob, signal: TeacherSignal | None, student: Generator, vocab: int, accelerator: Accelerator
+    ):
+        self.every, self.steps = job.recipe.training.divergence_every, job.recipe.training.steps
+        self.job, self.vocab, self.accelerator = job, vocab, accelerator
+        self.teacher = None if signal is None else signal.given.live
+        self.batches: list[Batch] = []
+        if self.every is not None:
+            mine = job.data.validation[accelerator.process_index :: accelerator.num_processes]
+            longest = min(job.recipe.training.max_tokens, job.data.longest or job.recipe.training.max_tokens)
+            texts = _sequences([student.example_ids(e) for e in mine], longest)
+            pad = student.pad_id
+            parts = micro_batches(texts, job.recipe.training.micro_batch)
+            self.batches = [collate(part, pad, None, accelerator.device) for part in parts]
+
+    def report(self, step: int, student: Replicated) -> dict[str, float]:
+        """:data:`KEY` in nats per token if it is due after step number ``step``, counted from 1."""
+        if self.every is None or not (step == self.steps or (self.every and step % self.every == 0)):
+            return {}
+        if self.teacher is None:  # of a method that needs no signal
+            assert self.job.teacher is not None, "the plan locates the teacher of a measured divergence"
+            chosen, precision = self.job.recipe.teacher, self.job.recipe.training.precision
+            model = loading.load(self.job.teacher, chosen, precision, str(self.accelerator.device))
+            self.teacher = LiveTeacher(model, self.vocab, self.accelerator.device)
+        sums = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
+        with student.gathered() as whole, torch.no_grad(), self.accelerator.autocast():
+            whole.eval()
+            for batch in self.batches:
+                values = whole.on_support(batch, self.teacher.read(batch), forward_kl)
+                sums += torch.stack([values.double().sum(), torch.tensor(float(len(values)), device=sums.device)])
+            whole.train()
+        total, tokens = self.accelerator.reduce(sums).tolist()
+        return {KEY: total / max(tokens, 1)}
+
+
+def _sequences(
+    ids: Sequence[tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...] | None]], longest: int
+) -> list[TrainingSequence]:
+    """The texts, cut like those of training; one of which nothing is left is left out."""
+    found = []
+    for place, (prompt, response, learnt) in enumerate(ids):
+        room = max(longest - len(prompt), 0)
+        cut = TrainingSequence(
+            prompt, response[:room], Source.DATA, place, place=place, learnt=learnt and learnt[:room]
+        )
+        found += [cut] if cut.places else []
+    return found
