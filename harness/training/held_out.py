@@ -32,11 +32,16 @@ class HeldOut:
     """
 
     def __init__(
-        self, job: TrainingJob, signal: TeacherSignal | None, student: Generator, vocab: int, accelerator: Accelerator
+        self,
+        job: TrainingJob,
+        signal: TeacherSignal | LiveTeacher | None,
+        student: Generator,
+        vocab: int,
+        accelerator: Accelerator,
     ):
         self.every, self.steps = job.recipe.training.divergence_every, job.recipe.training.steps
         self.job, self.vocab, self.accelerator = job, vocab, accelerator
-        self.teacher = None if signal is None else signal.given.live
+        self.teacher = signal.given.live if isinstance(signal, TeacherSignal) else None
         self.batches: list[Batch] = []
         if self.every is not None:
             mine = job.data.validation[accelerator.process_index :: accelerator.num_processes]

@@ -103,7 +103,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     )
     teaching = set_up(job, rollouts, student.module.vocab, accelerator, cost, progress)
     validation = Validation(method, job.data.validation, rollouts.student, settings.micro_batch, accelerator)
-    held_out = HeldOut(job, teacher, rollouts.student, student.module.vocab, accelerator)
+    held_out = HeldOut(job, teaching.signal, rollouts.student, student.module.vocab, accelerator)
     segments, moved = Segments(tokenizer, method.needs.segment, method.needs.span), WeightReport()
     warnings += rollouts.check_steps(segments, texts_of(method, settings.steps))
     texts = texts_of(method, settings.steps)

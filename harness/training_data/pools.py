@@ -41,9 +41,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     if held_out and sources.validation is None:
         raise BadInput("training.divergence_every measures on held-out examples: set data.validation")
     if held_out and any(map(privileged, methods)):
-        raise BadInput(
-            "training.divergence_every has no teacher of its own for a method that gives the teacher a prompt"
-        )
+        raise BadInput("training.divergence_every measures no method that gives the teacher a prompt of its own")
     if held_out and chosen.teachers:
         raise BadInput("training.divergence_every measures against one teacher, and there are several: leave it out")
     # Models with a distribution of their own read whole sequences; a teacher of texts reads prompts of its own.
