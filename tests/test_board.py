@@ -81,7 +81,7 @@ def test_a_board_replaces_a_board_and_nothing_else(tmp_path):
     assert not (out / "runs/stale.html").exists() and not list(tmp_path.glob(".out*"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/index.html").write_text("my homepage")
-    with pytest.raises(BadInput, match="holds other things than a board"):
+    with pytest.raises(BadInput, match="holds files that are no board"):
         site.build(store, tmp_path / "mine")
     assert (tmp_path / "mine/index.html").read_text() == "my homepage"
 

@@ -81,7 +81,7 @@ def broken(change):
         (lambda p: p["cells"][0]["decoding"].update(status="unknown"), "is not of type 'null'"),
         (lambda p: p["cells"][0]["count"].update(value=99), "99 of 164 is 60.37, not 44.5"),
         (lambda p: p["cells"][0]["count"].update(value=999), "count 999 of n 164 is not possible"),
-        (lambda p: p["cells"].append(p["cells"][0]), "is there twice"),
+        (lambda p: p["cells"].append(p["cells"][0]), "is listed twice"),
         (lambda p: p.update(id="other"), "make the file's name and the id equal"),
     ],
 )

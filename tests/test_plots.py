@@ -84,8 +84,8 @@ def test_curves_are_means_and_ranges_over_the_seeds(store, tmp_path, capsys):
     [
         (["--out", "x.gif"], "ends in none of .svg, .png, .pdf"),
         (["--out", "x.png", "--theme", "auto"], "--theme auto is for .svg"),
-        (["--kind", "pareto", "--cost", "money"], "is none of seconds"),
-        (["--kind", "curves", "--metric", "joy"], "is none of loss, on_policy"),
+        (["--kind", "pareto", "--cost", "money"], "is not among seconds"),
+        (["--kind", "curves", "--metric", "joy"], "is not among loss, on_policy"),
         (["--task", "amc24"], "unknown task"),
         (["--results", "nowhere"], "no records in nowhere"),
         (["--kind", "bars"], "invalid choice"),

@@ -76,7 +76,7 @@ def test_a_cell_that_cannot_be_had_is_named_and_the_rest_runs(paper, capsys):
     assert amc["ours"] is None and amc["theirs"] == 50
     text = (results / "reproductions/made_up-paper.md").read_text("utf-8")
     assert "| parity | 75 (3 of 4, deduced) | 21.7 |" in text and "| amc23 | 50 (20 of 40, deduced)" in text
-    assert "## What could not be run" in text and "not had" in text
+    assert "## What could not be run" in text and "not measured" in text
     assert json.loads((results / "reproductions/made_up-paper.json").read_text("utf-8")) == found
 
 
@@ -194,7 +194,7 @@ def outcome(tmp_path, gains, n=60, seeds=5):
                 settings = {"shuffle": "@" in arm} if name == "vcrd" else {}
                 record = make_record(name, task=task, seed=seed, scores=scores, settings=settings)
                 store.add(record, make_rows(scores))
-                found.had.setdefault(("steps", arm, task), []).append(store.get(record["run_id"]))
+                found.records.setdefault(("steps", arm, task), []).append(store.get(record["run_id"]))
     return found, store
 
 

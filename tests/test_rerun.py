@@ -383,7 +383,7 @@ def test_completions_that_are_none_are_bad_input(recorded, line):
 )
 def test_a_record_of_another_form_is_bad_input(change, tmp_path):
     record = Store(PUBLISHED).get("gkd-amc23@micro-s0")
-    with pytest.raises(BadInput, match="has not the form"):
+    with pytest.raises(BadInput, match="has another form"):
         command.find(record | change, tmp_path)
 
 

@@ -104,9 +104,9 @@ def view(command: argparse.ArgumentParser) -> None:
     command.add_argument("--anchor", metavar="M", help="the method whose cost is the budget of --view compute")
 
 
-def check_view(chosen: argparse.Namespace) -> None:
+def check_view(args: argparse.Namespace) -> None:
     """Raises BadInput for an anchor without the view that uses it."""
-    if chosen.anchor and chosen.view != "compute":
+    if args.anchor and args.view != "compute":
         raise BadInput("--anchor names the budget of --view compute; give --view compute too")
 
 
@@ -124,10 +124,10 @@ def sandbox(command: argparse.ArgumentParser) -> None:
     )
 
 
-def accept_sandbox(chosen: argparse.Namespace) -> None:
+def accept_sandbox(args: argparse.Namespace) -> None:
     """Sets the lowest tier of every sandbox of this process."""
-    if chosen.sandbox:
-        os.environ["HARNESS_SANDBOX"] = chosen.sandbox
+    if args.sandbox:
+        os.environ["HARNESS_SANDBOX"] = args.sandbox
 
 
 def seed(word: str) -> int:

@@ -22,18 +22,18 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     from harness.progress import Reporter
     from harness.records import reported
     from harness.records.store import Store
     from harness.reports.board import site
 
-    out = chosen.out or chosen.results / "board"
-    papers = reported.papers(chosen.results)
+    out = args.out or args.results / "board"
+    papers = reported.papers(args.results)
     with Reporter() as reporter:
-        pages, warnings = site.build(Store(chosen.results), out, papers, reporter.progress)
+        pages, warnings = site.build(Store(args.results), out, papers, reporter.progress)
     safe_read.warn(warnings)
     front = out / "index.html"
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     facts = {"index": str(front), "pages": pages, "bytes": size, "warnings": warnings}
-    return arguments.dump(facts) if chosen.json else f"{front}  ({pages} pages, {size / 1e6:.1f} MB)"
+    return arguments.dump(facts) if args.json else f"{front}  ({pages} pages, {size / 1e6:.1f} MB)"

@@ -16,7 +16,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         examples=("harness check", "harness check --method ./my_method.py", "harness check paper distillm2"),
     )
     command.add_argument(
-        "what", nargs="*", metavar="paper NAME", help="audit the printed tables of these papers (none named: of all)"
+        "what", nargs="*", metavar="paper NAME", help="audit the printed tables of these papers (default: of all)"
     )
     arguments.names(
         command,
@@ -24,9 +24,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--task",
         metavar="T",
         kind="tasks",
-        help="only these tasks, and their contract, or `notations`",
+        help="check only these tasks and their contracts; `notations` is the suite of the maths grader",
     )
-    arguments.names(command, "-m", "--method", metavar="M", kind="methods", help="the contract of these methods")
+    arguments.names(
+        command, "-m", "--method", metavar="M", kind="methods", help="check these methods against the contract"
+    )
     command.add_argument(
         "--judge", action="append", default=[], metavar="J", help="the contract of this judge; repeatable"
     )
@@ -38,58 +40,58 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     from dataclasses import asdict
 
     from harness.evaluation import conformance, self_check
     from harness.progress import Reporter
 
-    if chosen.what:
-        return _papers(chosen)
-    arguments.accept_sandbox(chosen)
-    if chosen.model:
-        return _round_trip(chosen)
-    conformed = conformance.methods(chosen.method) + [
-        conformance.task(name) for name in chosen.task if name != self_check.NOTATIONS
+    if args.what:
+        return _papers(args)
+    arguments.accept_sandbox(args)
+    if args.model:
+        return _round_trip(args)
+    conformed = conformance.methods(args.method) + [
+        conformance.task(name) for name in args.task if name != self_check.NOTATIONS
     ]
-    conformed += [conformance.judge(word) for word in chosen.judge]
+    conformed += [conformance.judge(word) for word in args.judge]
     broken = any(one.broken for one in conformed)
     # Skip grading for a task that breaks its contract, because its verdicts mean nothing.
-    graded = [name for name in chosen.task if not any(one.broken for one in conformed if one.name == name)]
+    graded = [name for name in args.task if not any(one.broken for one in conformed if one.name == name)]
     found = []
     if graded or not conformed:
         with Reporter(line_every=60) as reporter:
             found = self_check.check(graded, reporter.progress)
     # A task without gold answers passes if its whole contract could be checked.
     skipped_well = all(c.status == "skipped" for c in found) and all(one.whole for one in conformed)
-    chosen.exit_code = int(broken or (bool(found) and not self_check.green(found) and not (conformed and skipped_well)))
-    if chosen.json:
+    args.exit_code = int(broken or (bool(found) and not self_check.green(found) and not (conformed and skipped_well)))
+    if args.json:
         return arguments.dump(self_check.as_json(found) | {"contracts": [asdict(one) for one in conformed]})
     parts = ["\n".join(conformance.text(one) for one in conformed), self_check.text(found) if found else ""]
     return "\n\n".join(filter(None, parts))
 
 
-def _papers(chosen: argparse.Namespace) -> str:
+def _papers(args: argparse.Namespace) -> str:
     """What counting and comparing say about printed tables; a finding is no failure, so the exit code stays 0."""
     from harness.errors import BadInput
     from harness.papers.audit import report
     from harness.records import reported
 
-    if chosen.what[0] != "paper":
-        raise BadInput(f"check {chosen.what[0]}: write harness check paper NAME, or --task, --method or --model")
-    if chosen.task or chosen.method or chosen.model or chosen.judge:
+    if args.what[0] != "paper":
+        raise BadInput(f"check {args.what[0]}: write harness check paper NAME, or --task, --method or --model")
+    if args.task or args.method or args.model or args.judge:
         raise BadInput("check paper takes names of papers only; give --task, --method and others in another command")
-    papers = reported.papers(chosen.results)
-    wanted = [reported.find(name, chosen.results) for name in dict.fromkeys(chosen.what[1:])] or papers
+    papers = reported.papers(args.results)
+    wanted = [reported.find(name, args.results) for name in dict.fromkeys(args.what[1:])] or papers
     audits = [report.audit(paper, papers) for paper in wanted]
-    return arguments.dump(report.as_json(audits)) if chosen.json else report.text(audits)
+    return arguments.dump(report.as_json(audits)) if args.json else report.text(audits)
 
 
-def _round_trip(chosen: argparse.Namespace) -> str:
+def _round_trip(args: argparse.Namespace) -> str:
     from harness.evaluation import round_trip
 
-    trips = round_trip.check(chosen.model, chosen.task)
-    chosen.exit_code = int(any(trip.lost for trip in trips))
-    if chosen.json:
-        return arguments.dump({"model": chosen.model, "tasks": [trip.as_json() for trip in trips]})
+    trips = round_trip.check(args.model, args.task)
+    args.exit_code = int(any(trip.lost for trip in trips))
+    if args.json:
+        return arguments.dump({"model": args.model, "tasks": [trip.as_json() for trip in trips]})
     return "\n".join(trip.warning or f"{trip.task}: all of {trip.items} items tried come back" for trip in trips)

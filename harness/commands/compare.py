@@ -22,8 +22,10 @@ def add(commands: argparse._SubParsersAction) -> None:
             "harness compare sft:training.steps=200 kd -t amc23 --json",
         ),
     )
-    command.add_argument("a", metavar="A", help="as a table names it: NAME, NAME@VARIANT, NAME:training.steps=900")
-    command.add_argument("b", metavar="B", help="the same; the difference is B - A")
+    command.add_argument(
+        "a", metavar="A", help="a row, named as in a table: NAME, NAME@VARIANT, NAME:training.steps=900"
+    )
+    command.add_argument("b", metavar="B", help="the other row; the difference is B - A")
     arguments.names(
         command,
         "-t",
@@ -32,32 +34,32 @@ def add(commands: argparse._SubParsersAction) -> None:
         kind="tasks",
         nargs=None,
         required=True,
-        help="a,b or repeated; p is Holm-adjusted over the tasks",
+        help="tasks to compare on; p is Holm-adjusted over them",
     )
     arguments.protocol_of_records(command)
     command.add_argument(
         "--view",
         choices=("steps", "compute"),
         default="all",
-        help="where a name has several rows: the two of equal steps, or of equal compute",
+        help="if several rows have one name, compare the two of equal steps, or of equal compute",
     )
-    command.add_argument("--cost", choices=arguments.UNITS, default="flops", help="what --view compute counts")
+    command.add_argument("--cost", choices=arguments.UNITS, default="flops", help="the unit of --view compute")
     arguments.results(command)
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     from harness.leaderboard.compare import compare
     from harness.leaderboard.compare_text import as_json, in_words
     from harness.leaderboard.views import View
     from harness.records.store import Store
 
-    store = Store(chosen.results)
+    store = Store(args.results)
     records, warnings = store.all()
     safe_read.warn(warnings)
-    view = View(chosen.view, chosen.cost)
-    found = compare(records, chosen.a, chosen.b, chosen.task, store.completions, chosen.protocol, view)
-    if chosen.json:
+    view = View(args.view, args.cost)
+    found = compare(records, args.a, args.b, args.task, store.completions, args.protocol, view)
+    if args.json:
         return arguments.dump({"comparisons": [as_json(each) for each in found]})
     for line in dict.fromkeys(f"{each.task}: {side.words()}" for each in found for side in each.taken):
         print(printable(line), file=sys.stderr)

@@ -25,7 +25,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     import argcomplete
 
-    return argcomplete.shellcode(["harness"], shell=chosen.shell)
+    return argcomplete.shellcode(["harness"], shell=args.shell)

@@ -20,13 +20,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     from harness import doctor
 
-    findings = list(doctor.examine(chosen.results))
+    findings = list(doctor.examine(args.results))
     problems = [f for f in findings if f.status == doctor.PROBLEM]
-    chosen.exit_code = 1 if problems else 0
-    if chosen.json:
+    args.exit_code = 1 if problems else 0
+    if args.json:
         return arguments.dump({"fit": not problems, "findings": [dataclasses.asdict(f) for f in findings]})
     lines = []
     for f in findings:

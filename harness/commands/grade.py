@@ -24,29 +24,27 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("-t", "--task", required=True, metavar="T")
     command.add_argument(
-        "--samples", required=True, metavar="FILE", help="JSON lines of completions, ours or another tool's"
+        "--samples", required=True, metavar="FILE", help="JSON lines of completions, from this or another tool"
     )
-    command.add_argument("--judge", metavar="JUDGE", help="for instruction tasks")
+    command.add_argument("--judge", metavar="JUDGE", help="the judge of instruction tasks")
     command.add_argument(
-        "--protocol", metavar="P", help="a published protocol by name or hash; harness show task T lists them"
+        "--protocol", metavar="P", help="use this published protocol, by name or hash; harness show task T lists them"
     )
     arguments.results(command)
     arguments.sandbox(command)
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     from harness.evaluation.grade import grade
 
-    arguments.accept_sandbox(chosen)
-    outcome = grade(
-        chosen.task, Path(chosen.samples), chosen.judge, chosen.protocol, chosen.results / "work" / "judgements"
-    )
-    if chosen.sandbox and "sandbox" not in outcome["measures"]:
+    arguments.accept_sandbox(args)
+    outcome = grade(args.task, Path(args.samples), args.judge, args.protocol, args.results / "work" / "judgements")
+    if args.sandbox and "sandbox" not in outcome["measures"]:
         print("warning: --sandbox is not read: the task runs no programs", file=sys.stderr)
     for warning in outcome["warnings"]:
         print(f"warning: {printable(warning)}", file=sys.stderr)
-    if chosen.json:
+    if args.json:
         # A lone surrogate in an answer is not valid UTF-8; print its JSON escape.
         return arguments.dump({"records": [outcome]}).encode("utf-8", "backslashreplace").decode("utf-8")
     counts, (low, high) = outcome["counts"], outcome["interval"]

@@ -22,19 +22,19 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
-    if chosen.kind is None:
+def call(args: argparse.Namespace) -> str:
+    if args.kind is None:
         from harness import show
 
-        known = show.overview(chosen.results)
-        return arguments.dump(known) if chosen.json else show.overview_text(known)
-    if chosen.kind == "papers":
+        known = show.overview(args.results)
+        return arguments.dump(known) if args.json else show.overview_text(known)
+    if args.kind == "papers":
         from harness.papers import tables
         from harness.records import reported
 
-        found = tables.listing(reported.papers(chosen.results))
-        return arguments.dump(found) if chosen.json else tables.listing_text(found)
+        found = tables.listing(reported.papers(args.results))
+        return arguments.dump(found) if args.json else tables.listing_text(found)
     from harness import show
 
-    rows = show.rows(chosen.kind)
-    return arguments.dump(rows) if chosen.json else show.text(chosen.kind, rows)
+    rows = show.rows(args.kind)
+    return arguments.dump(rows) if args.json else show.text(args.kind, rows)

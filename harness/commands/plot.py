@@ -30,55 +30,60 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--kind", choices=KINDS, default="scores", help="scores with intervals (default), score against cost, curves"
     )
     command.add_argument(
-        "--cost", default="seconds", metavar="COST", help="of --kind pareto: seconds, flops, tokens, teacher_tokens, …"
+        "--cost",
+        default="seconds",
+        metavar="COST",
+        help="the cost of --kind pareto: seconds, flops, tokens, teacher_tokens, …",
     )
     arguments.view(command)
-    command.add_argument("--metric", default="loss", metavar="METRIC", help="of --kind curves (default: loss)")
     command.add_argument(
-        "--theme", choices=THEMES, default="light", help="auto: SVG that follows the reader's light or dark"
+        "--metric", default="loss", metavar="METRIC", help="the logged value of --kind curves (default: loss)"
+    )
+    command.add_argument(
+        "--theme", choices=THEMES, default="light", help="auto: an SVG that follows a light or dark page"
     )
     command.add_argument("--out", type=Path, metavar="FILE", help="….svg, ….png or ….pdf (default: KIND.svg)")
     arguments.results(command)
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     from harness.leaderboard import labels
     from harness.leaderboard.table import View, leaderboard
     from harness.records.store import Store
     from harness.reports.plots import curves, pareto, scores, theme
 
-    arguments.check_view(chosen)
-    store = Store(chosen.results)
+    arguments.check_view(args)
+    store = Store(args.results)
     records, warnings = store.all()
     safe_read.warn(warnings)
     if not records:
-        raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
-    view = View(chosen.view, anchor=chosen.anchor)
-    sections = leaderboard(records, chosen.task or None, store.completions, view)
+        raise BadInput(f"no records in {args.results}; harness run makes them, --results names another folder")
+    view = View(args.view, anchor=args.anchor)
+    sections = leaderboard(records, args.task or None, store.completions, view)
     order = labels.order(sections)
-    scheme = "dark" if chosen.theme == "dark" else "light"
+    scheme = "dark" if args.theme == "dark" else "light"
     trained = [section for section in sections if any(not row.reference for row in section.rows)]
-    if chosen.kind != "curves" and not trained:
-        raise BadInput(f"{chosen.results} holds no trained method to plot, only models as they come")
-    if chosen.kind == "scores":
+    if args.kind != "curves" and not trained:
+        raise BadInput(f"{args.results} holds no trained method to plot, only models as they come")
+    if args.kind == "scores":
         figure = scores.figure(trained, scheme)
-    elif chosen.kind == "pareto":
-        if chosen.cost not in pareto.COSTS:
-            raise BadInput(f"--cost {chosen.cost!r} is none of {', '.join(pareto.COSTS)}")
-        trained = [section for section in trained if pareto.rows_of(section, chosen.cost)]
+    elif args.kind == "pareto":
+        if args.cost not in pareto.COSTS:
+            raise BadInput(f"--cost {args.cost!r} is not among {', '.join(pareto.COSTS)}")
+        trained = [section for section in trained if pareto.rows_of(section, args.cost)]
         if not trained:
-            raise BadInput(f"--cost {chosen.cost}: the parameters of the models in {chosen.results} are not known")
-        figure = pareto.figure(trained, chosen.cost, order, scheme)
+            raise BadInput(f"--cost {args.cost}: the parameters of the models in {args.results} are not known")
+        figure = pareto.figure(trained, args.cost, order, scheme)
     else:
         found = curves.series(sections, {record["run_id"]: record for record in records}, store.root)
         known = sorted(set().union(*(one.metrics() for one in found)))
         if not found:
-            raise BadInput(f"no learning curves in {chosen.results / 'curves'}; harness run keeps them as it records")
-        if chosen.metric not in known:
-            raise BadInput(f"--metric {chosen.metric!r} is none of {', '.join(known)}")
-        figure = curves.with_legend(curves.figure(found, chosen.metric, order, scheme))
-    if chosen.kind != "scores":
+            raise BadInput(f"no learning curves in {args.results / 'curves'}; harness run keeps them as it records")
+        if args.metric not in known:
+            raise BadInput(f"--metric {args.metric!r} is not among {', '.join(known)}")
+        figure = curves.with_legend(curves.figure(found, args.metric, order, scheme))
+    if args.kind != "scores":
         theme.below(figure, scores.standing_notes(sections), scheme)
-    path = theme.write(figure, chosen.out or Path(f"{chosen.kind}.svg"), chosen.theme)
-    return arguments.dump({"out": str(path)}) if chosen.json else str(path)
+    path = theme.write(figure, args.out or Path(f"{args.kind}.svg"), args.theme)
+    return arguments.dump({"out": str(path)}) if args.json else str(path)

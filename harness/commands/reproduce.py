@@ -21,8 +21,10 @@ def add(commands: argparse._SubParsersAction) -> None:
         ),
     )
     command.add_argument("paper", metavar="PAPER", help="a shipped paper, or a TOML file of the same form")
-    command.add_argument("--only", action="append", default=[], metavar="CELL", help="one cell or task; repeatable")
-    command.add_argument("--dry-run", action="store_true", help="what would run, and what it would take; runs nothing")
+    command.add_argument(
+        "--only", action="append", default=[], metavar="CELL", help="run only this cell or task; repeatable"
+    )
+    command.add_argument("--dry-run", action="store_true", help="print what would run and its cost; run nothing")
     command.add_argument(
         "--scale",
         choices=("micro", "small", "paper"),
@@ -36,7 +38,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         default=[],
         dest="settings",
         metavar="KEY=VALUE",
-        help="training.steps=50, …; repeatable",
+        help="change a setting: training.steps=50, …; repeatable",
     )
     command.add_argument(
         "--view", choices=("steps", "compute", "both"), default="both", help="of the question (default: both)"
@@ -56,40 +58,40 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     from harness.papers import reproduce as paper_runs
     from harness.papers import spec
     from harness.records import reported
 
-    found = spec.load(chosen.paper, chosen.results)
-    paper = reported.find(found.reported, chosen.results)
+    found = spec.load(args.paper, args.results)
+    paper = reported.find(found.reported, args.results)
     request = paper_runs.ReproduceRequest(
-        scale=chosen.scale,
-        only=list(dict.fromkeys(chosen.only)),
-        seeds=list(dict.fromkeys(chosen.seed or [])),
-        settings=chosen.settings,
-        results=chosen.results,
-        judge=chosen.judge,
-        device=chosen.device,
-        published=chosen.published,
-        views=("steps", "compute") if chosen.view == "both" else (chosen.view,),
-        unit=chosen.budget,
+        scale=args.scale,
+        only=list(dict.fromkeys(args.only)),
+        seeds=list(dict.fromkeys(args.seed or [])),
+        settings=args.settings,
+        results=args.results,
+        judge=args.judge,
+        device=args.device,
+        published=args.published,
+        views=("steps", "compute") if args.view == "both" else (args.view,),
+        unit=args.budget,
     )
-    if chosen.dry_run:
+    if args.dry_run:
         from harness.papers import paper_cost
 
         outcome = paper_runs.Reproduction(found, request, paper)
         guessed = paper_cost.estimates(outcome, judge_pairs=True)
-        if chosen.json:
+        if args.json:
             gaps = {"missing": outcome.missing, "left_out": found.left_out}
             return arguments.dump(paper_cost.as_json(guessed) | gaps)
         gaps = [f"cannot be run: {m['arm']} on {m['cell']}: {m['reason']}" for m in outcome.missing]
         gaps += [f"left out: {what}: {why}" for what, why in found.left_out.items()]
         return "\n".join([paper_cost.text(guessed) if guessed else "nothing of it can be run here", *gaps])
-    return _run(chosen, found, request, paper)
+    return _run(args, found, request, paper)
 
 
-def _run(chosen: argparse.Namespace, found, request, paper) -> str:
+def _run(args: argparse.Namespace, found, request, paper) -> str:
     from harness.papers import answer_text
     from harness.papers import reproduce as paper_runs
     from harness.papers.page import page
@@ -103,7 +105,7 @@ def _run(chosen: argparse.Namespace, found, request, paper) -> str:
         standings = answer_text.standings(outcome, store.completions)
         text = page(outcome, findings, standings, store.completions)
         facts = answer_text.as_json(outcome, findings, standings)
-        if outcome.had:
+        if outcome.records:
             reporter.announce(f"written: {paper_runs.write(outcome, text, facts)}")
-    chosen.exit_code = int(bool(outcome.missing))
-    return arguments.dump(facts) if chosen.json else text
+    args.exit_code = int(bool(outcome.missing))
+    return arguments.dump(facts) if args.json else text

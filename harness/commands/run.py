@@ -30,7 +30,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         ),
     )
     add_request(command)
-    command.add_argument("--again", action="store_true", help="run anew even if the same is recorded; both are kept")
+    command.add_argument(
+        "--again", action="store_true", help="run again even if the same is recorded; both records are kept"
+    )
     command.add_argument(
         "--resume",
         metavar="ID",
@@ -70,8 +72,8 @@ def add_request(command: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE.toml",
         help="models, data and length of training (default: micro)",
     )
-    command.add_argument("--student", metavar="ID|DIR", help="overrides the recipe's student")
-    command.add_argument("--teacher", metavar="ID|DIR", help="overrides the recipe's teacher")
+    command.add_argument("--student", metavar="ID|DIR", help="student instead of the recipe's")
+    command.add_argument("--teacher", metavar="ID|DIR", help="teacher instead of the recipe's")
     arguments.seeds(command, help="one or more training seeds (default: 0)")
     command.add_argument(
         "--set",
@@ -79,16 +81,16 @@ def add_request(command: argparse.ArgumentParser) -> None:
         default=[],
         dest="settings",
         metavar="KEY=VALUE",
-        help="method.beta=0.3, training.steps=50, evaluation.limit=20, …; repeatable",
+        help="change a setting: method.beta=0.3, training.steps=50, evaluation.limit=20, …; repeatable",
     )
     command.add_argument(
         "--judge",
         metavar="JUDGE",
-        help="of instruction tasks: openai:MODEL[@URL], hf:DIR, replay:FILE; settings of the first two behind commas "
-        "(key_env=NAME,max_tokens=4096)",
+        help="judge of instruction tasks: openai:MODEL[@URL], hf:DIR, replay:FILE; the first two take settings "
+        "after commas (key_env=NAME,max_tokens=4096)",
     )
     command.add_argument(
-        "--protocol", metavar="P", help="a published protocol by name or hash; harness show task T lists them"
+        "--protocol", metavar="P", help="use this published protocol, by name or hash; harness show task T lists them"
     )
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps (default: cuda if there is one)")
     command.add_argument(
@@ -98,34 +100,34 @@ def add_request(command: argparse.ArgumentParser) -> None:
     )
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     from harness.progress import LOADING, Reporter
 
-    arguments.accept_sandbox(chosen)
+    arguments.accept_sandbox(args)
     with Reporter() as reporter:
         reporter.progress(*LOADING)  # said before what takes seconds to import
         from harness.launch import processes
         from harness.plan import prepare
 
-        plan = prepare(request_of(chosen))
+        plan = prepare(request_of(args))
         from harness import resume, unused_options
         from harness.estimate import memory_check
 
-        unread = unused_options.warnings(plan, sandbox=chosen.sandbox)
-        if chosen.resume is not None and processes.leads():  # followers do not read the results folder
-            resume.check(plan, chosen.resume)
-        if not chosen.dry_run:
+        unread = unused_options.warnings(plan, sandbox=args.sandbox)
+        if args.resume is not None and processes.leads():  # followers do not read the results folder
+            resume.check(plan, args.resume)
+        if not args.dry_run:
             memory_check.check(plan, lambda line: print(line, file=sys.stderr))
         if processes.leads():
             arguments.warn(unread)
-        if chosen.dry_run:
-            return _intended(plan, chosen.json)
+        if args.dry_run:
+            return _intended(plan, args.json)
         from harness.run import run
 
         records = run(plan, reporter.progress, reporter.announce)
     if not processes.leads():
         return ""
-    if chosen.json:
+    if args.json:
         return arguments.dump({"records": records})
     print(next_steps(plan, records), file=sys.stderr)
     return table_of(records, plan)
@@ -163,26 +165,26 @@ def next_steps(plan: Plan, records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def request_of(chosen: argparse.Namespace) -> RunRequest:
+def request_of(args: argparse.Namespace) -> RunRequest:
     """Builds the request from the arguments of :func:`add_request`."""
     from harness.plan import RunRequest
 
     return RunRequest(
-        methods=chosen.method,
-        tasks=chosen.task,
-        recipe=chosen.recipe,
-        student=chosen.student,
-        teacher=chosen.teacher,
-        seeds=chosen.seed or [0],
-        settings=chosen.settings,
-        results=chosen.results,
-        device=chosen.device,
-        judge=chosen.judge,
-        protocol=chosen.protocol,
-        again=getattr(chosen, "again", False),
-        control=chosen.control,
-        track=getattr(chosen, "track", ()),
-        weights=not getattr(chosen, "dry_run", False),
+        methods=args.method,
+        tasks=args.task,
+        recipe=args.recipe,
+        student=args.student,
+        teacher=args.teacher,
+        seeds=args.seed or [0],
+        settings=args.settings,
+        results=args.results,
+        device=args.device,
+        judge=args.judge,
+        protocol=args.protocol,
+        again=getattr(args, "again", False),
+        control=args.control,
+        track=getattr(args, "track", ()),
+        weights=not getattr(args, "dry_run", False),
     )
 
 

@@ -25,56 +25,58 @@ def add(commands: argparse._SubParsersAction) -> None:
         "what",
         nargs="+",
         metavar="NAME|RUN_ID",
-        help="a name of any kind, its kind before it where several have it; a run id, its beginning, or a record file",
+        help="a name, with its kind before it if several kinds have it; a run id, its beginning, or a record file",
     )
     command.add_argument(
-        "--command", action="store_true", dest="as_command", help="the harness run command that makes this record"
+        "--command", action="store_true", dest="as_command", help="print the harness run command that makes this record"
     )
-    command.add_argument("--format", choices=("text", "md", "csv", "latex", "json"), help="of a paper (default: text)")
+    command.add_argument(
+        "--format", choices=("text", "md", "csv", "latex", "json"), help="format of a paper (default: text)"
+    )
     verify.add_given(command)
     arguments.results(command)
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     from harness import show
 
-    if chosen.as_command:
-        return _command(chosen)
-    if any(vars(verify.given_of(chosen)).values()):
+    if args.as_command:
+        return _command(args)
+    if any(vars(verify.given_of(args)).values()):
         raise BadInput("--method, --task, --recipe, --student, --teacher, --judge and --device go with --command")
-    kind, name = _meant(chosen)
+    kind, name = _meant(args)
     if kind == "paper":
         from harness.papers import tables
         from harness.records import reported
 
-        return tables.render(reported.find(name, chosen.results), "json" if chosen.json else chosen.format or "text")
-    if chosen.format:
+        return tables.render(reported.find(name, args.results), "json" if args.json else args.format or "text")
+    if args.format:
         raise BadInput("--format is for tables of papers: harness show paper NAME --format md")
     if kind is not None:
         card = show.card(kind, name)
-        return arguments.dump(card) if chosen.json else show.card_text(card)
+        return arguments.dump(card) if args.json else show.card_text(card)
     from harness.records.store import Store
 
     try:
-        record = Store(chosen.results).get(name)
+        record = Store(args.results).get(name)
     except BadInput as error:
-        known = [each for kind in show.KINDS for each in show.names(kind, chosen.results)]
+        known = [each for kind in show.KINDS for each in show.names(kind, args.results)]
         near = difflib.get_close_matches(name, known, 1)
         raise BadInput(f"{error}" + (f"; did you mean {near[0]}?" if near else "")) from None
-    return arguments.dump(record) if chosen.json else show.record_text(record)
+    return arguments.dump(record) if args.json else show.record_text(record)
 
 
-def _meant(chosen: argparse.Namespace) -> tuple[str | None, str]:
+def _meant(args: argparse.Namespace) -> tuple[str | None, str]:
     """The kind and the name that are asked for; no kind for a record."""
     from harness import show
 
-    if len(chosen.what) == 2 and chosen.what[0].removesuffix("s") in show.KINDS:
-        return chosen.what[0].removesuffix("s"), chosen.what[1]
-    if len(chosen.what) != 1:
+    if len(args.what) == 2 and args.what[0].removesuffix("s") in show.KINDS:
+        return args.what[0].removesuffix("s"), args.what[1]
+    if len(args.what) != 1:
         raise BadInput(f"show takes a name or a run id, or one of {', '.join(show.KINDS)} and a NAME")
-    name = chosen.what[0]
-    kinds = show.kinds_of(name, chosen.results)
+    name = args.what[0]
+    kinds = show.kinds_of(name, args.results)
     if not kinds:
         return None, name
     if len(kinds) > 1:
@@ -83,18 +85,18 @@ def _meant(chosen: argparse.Namespace) -> tuple[str | None, str]:
     return kinds[0], name
 
 
-def _command(chosen: argparse.Namespace) -> str:
+def _command(args: argparse.Namespace) -> str:
     """The command line of a record; exit code 1 where it would make another run here, or where that is unknown."""
     from harness.records.store import Store
     from harness.rerun import command
 
-    if len(chosen.what) != 1:
+    if len(args.what) != 1:
         raise BadInput("show --command takes one record: a run id, its beginning, or a record file")
-    record = Store(chosen.results).get(chosen.what[0])
+    record = Store(args.results).get(args.what[0])
     with tempfile.TemporaryDirectory() as scratch:  # planning opens the answer file of a judge
-        found = command.find(record, Path(scratch), verify.given_of(chosen), fetch=False)
+        found = command.find(record, Path(scratch), verify.given_of(args), fetch=False)
     if not found.exact:
         print(f"harness: not shown to make {record['run_id']}: {printable(found.differs)}", file=sys.stderr)
-        chosen.exit_code = 1
+        args.exit_code = 1
     said = command.line(found.request)
-    return arguments.dump({"command": said, "exact": found.exact, "differs": found.differs}) if chosen.json else said
+    return arguments.dump({"command": said, "exact": found.exact, "differs": found.differs}) if args.json else said

@@ -37,22 +37,24 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--workers", type=arguments.count, metavar="N", help="runs at once (default: one per GPU, or per core without)"
     )
     command.add_argument(
-        "--retries", type=int, default=2, choices=range(11), metavar="N", help="of a failed run (default: 2)"
+        "--retries", type=int, default=2, choices=range(11), metavar="N", help="retries of a failed run (default: 2)"
     )
-    command.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster (default: RAY_ADDRESS, or one here)")
+    command.add_argument(
+        "--address", metavar="ADDRESS", help="address of the Ray cluster (default: RAY_ADDRESS, or one on this machine)"
+    )
     command.add_argument(
         "--slurm",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="submitit's settings: slurm_partition=gpu, timeout_min=600, gpus_per_node=1, …; repeatable",
+        help="settings of submitit: slurm_partition=gpu, timeout_min=600, gpus_per_node=1, …; repeatable",
     )
-    command.add_argument("--dry-run", action="store_true", help="list the grid and what of it is recorded")
+    command.add_argument("--dry-run", action="store_true", help="list the grid and which of it is recorded")
     arguments.results(command)
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     from harness import unused_options
     from harness.estimate import memory_check
     from harness.plan import prepare
@@ -60,20 +62,20 @@ def call(chosen: argparse.Namespace) -> str:
     from harness.sweep.sweep import sweep
     from harness.sweep.view import TerminalView
 
-    plan = prepare(request_of(chosen))
+    plan = prepare(request_of(args))
     unread = unused_options.warnings(plan)
     grid = cells(plan)
-    if chosen.dry_run:
+    if args.dry_run:
         arguments.warn(unread)
-        return _listed(grid, chosen.json)
+        return _listed(grid, args.json)
     memory_check.check(plan, lambda line: print(line, file=sys.stderr))
     todo = sum(bool(cell.missing) for cell in grid)
-    executor = _executor(chosen, plan, todo)
+    executor = _executor(args, plan, todo)
     arguments.warn(unread)
-    logs = chosen.results / "work" / "sweep"
+    logs = args.results / "work" / "sweep"
     print(f"{len(grid)} cells, {todo} to do, {executor.workers} at once; logs in {logs}", file=sys.stderr)
     with TerminalView(len(grid), len(grid) - todo) as view:
-        done = sweep(grid, executor, chosen.retries, logs, view)
+        done = sweep(grid, executor, args.retries, logs, view)
     failed = [one for one in done if one.status == "failed"]
     for one in failed:
         log = logs / f"{one.cell.file}.log"
@@ -81,8 +83,8 @@ def call(chosen: argparse.Namespace) -> str:
             f"failed: {one.cell.label} after {one.attempts} attempts: {printable(one.message)} (log: {log})",
             file=sys.stderr,
         )
-    chosen.exit_code = 1 if failed else 0
-    if chosen.json:
+    args.exit_code = 1 if failed else 0
+    if args.json:
         return arguments.dump({"cells": [_told(one) for one in done]})
     if len(failed) == len(done):
         return ""
@@ -91,7 +93,7 @@ def call(chosen: argparse.Namespace) -> str:
     return table_of(records, plan)
 
 
-def _executor(chosen: argparse.Namespace, plan: Plan, todo: int) -> Executor:
+def _executor(args: argparse.Namespace, plan: Plan, todo: int) -> Executor:
     """The requested executor with its workers. Raises BadInput where it is not available."""
     from harness.errors import BadInput
     from harness.sweep.local import LocalExecutor, cores
@@ -101,26 +103,26 @@ def _executor(chosen: argparse.Namespace, plan: Plan, todo: int) -> Executor:
         import torch
 
         devices = torch.cuda.device_count()
-    for option, executor in ((chosen.slurm, "slurm"), (chosen.address, "ray")):
-        if option and chosen.executor != executor:
+    for option, executor in ((args.slurm, "slurm"), (args.address, "ray")):
+        if option and args.executor != executor:
             raise BadInput(f"--{'slurm' if executor == 'slurm' else 'address'} belongs to --executor {executor}")
     here = devices or cores()
-    workers = chosen.workers or min(max(todo, 1), here)
-    if chosen.executor == "local":
+    workers = args.workers or min(max(todo, 1), here)
+    if args.executor == "local":
         if workers > here:
             kind = "GPUs" if devices else "cores"
             print(f"warning: {workers} workers share {here} {kind}; each will be slower", file=sys.stderr)
         return LocalExecutor(workers, devices)
-    if chosen.executor == "ray":
+    if args.executor == "ray":
         from harness.sweep.on_ray import RayExecutor
 
-        return RayExecutor(workers, devices, chosen.address)
+        return RayExecutor(workers, devices, args.address)
     from harness.sweep.on_slurm import SlurmExecutor
 
-    settings = dict(setting.partition("=")[::2] for setting in chosen.slurm)
+    settings = dict(setting.partition("=")[::2] for setting in args.slurm)
     if not all(settings.values()):
         raise BadInput("--slurm takes KEY=VALUE, for example slurm_partition=gpu")
-    return SlurmExecutor(chosen.workers or max(todo, 1), chosen.results / "work" / "sweep", settings, devices)
+    return SlurmExecutor(args.workers or max(todo, 1), args.results / "work" / "sweep", settings, devices)
 
 
 def _listed(grid: list, as_json: bool) -> str:

@@ -34,76 +34,74 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     arguments.names(command, "--columns", metavar="C", kind="", help="of a task's table: score, seeds, seconds, …")
     arguments.view(command)
-    command.add_argument("--cost", choices=arguments.UNITS, help="what --view compute counts (default: flops)")
+    command.add_argument("--cost", choices=arguments.UNITS, help="the unit of --view compute (default: flops)")
     command.add_argument(
         "--layout",
         choices=("both", "grid", "tasks"),
         help="grid: methods by tasks; tasks: one table a task (default: both; on a terminal the grid, for csv and json "
         "tasks)",
     )
-    command.add_argument("--cards", action="store_true", help="the convention card of every row, too")
-    command.add_argument(
-        "--reported", action="store_true", help="add the scores that papers report, ranked apart from ours"
-    )
+    command.add_argument("--cards", action="store_true", help="also print the convention card of every row")
+    command.add_argument("--reported", action="store_true", help="add the scores that papers report, unranked")
     arguments.results(command)
     command.set_defaults(command=call)
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     from harness.leaderboard import formats, grid
     from harness.leaderboard.table import View, leaderboard, render
     from harness.records.record import measured_under
     from harness.records.store import Store
 
-    arguments.check_view(chosen)
-    for name in chosen.columns:
+    arguments.check_view(args)
+    for name in args.columns:
         if name not in formats.COLUMNS:
             raise unknown("column", name, formats.COLUMNS)
-    if chosen.cost and chosen.view != "compute":
-        raise BadInput("--cost says what --view compute counts; give that too")
-    format = "json" if chosen.json else chosen.format or arguments.prose_format()
+    if args.cost and args.view != "compute":
+        raise BadInput("--cost is the unit of --view compute; give that, too")
+    format = "json" if args.json else args.format or arguments.prose_format()
     data = format in ("csv", "json")
-    if data and chosen.columns:
+    if data and args.columns:
         raise BadInput(f"--columns chooses those of a printed table; --format {format} holds every field")
-    if data and chosen.layout == "both":
+    if data and args.layout == "both":
         raise BadInput(f"--format {format} holds one table: choose --layout grid or --layout tasks")
-    store = Store(chosen.results)
+    store = Store(args.results)
     records, warnings = store.all()
     safe_read.warn(warnings)
-    if not records and not chosen.reported:
-        raise BadInput(f"no records in {chosen.results}; harness run makes them, --results names another folder")
-    under = [record for record in records if measured_under(record, chosen.protocol)]
+    if not records and not args.reported:
+        raise BadInput(f"no records in {args.results}; harness run makes them, --results names another folder")
+    under = [record for record in records if measured_under(record, args.protocol)]
     if records and not under:
         known = sorted({record["protocol"]["hash"] for record in records})
-        raise BadInput(f"--protocol {chosen.protocol}: no record was measured under it; known: {', '.join(known)}")
+        raise BadInput(f"--protocol {args.protocol}: no record was measured under it; known: {', '.join(known)}")
     records = under
-    view = View(chosen.view, chosen.cost or "flops", chosen.anchor)
+    view = View(args.view, args.cost or "flops", args.anchor)
     # Reported scores of a task can be shown before anything was measured on it.
-    tasks = None if chosen.reported and not records else chosen.task or None
+    tasks = None if args.reported and not records else args.task or None
     sections = leaderboard(records, tasks, store.completions, view)
     for line in grid.main(sections)[1]:
         print(f"warning: {printable(line)}", file=sys.stderr)
     terse = format == "terminal" and len(sections) > 1  # one screen; -t shows a task in full
-    layout = chosen.layout or ("tasks" if data else "grid" if terse else "both")
-    parts: dict[str, bool] = {"tasks": layout != "grid", "cards": chosen.cards}
+    layout = args.layout or ("tasks" if data else "grid" if terse else "both")
+    parts: dict[str, bool] = {"tasks": layout != "grid", "cards": args.cards}
     parts["grid"] = layout == "grid" or (layout == "both" and len(sections) > 1)
-    if not chosen.reported:
-        return render(sections, format, columns=chosen.columns, width=arguments.width(), **parts)
-    return _with_reported(chosen, sections, format, parts)
+    if not args.reported:
+        return render(sections, format, columns=args.columns, width=arguments.width(), **parts)
+    return _with_reported(args, sections, format, parts)
 
 
-def _with_reported(chosen: argparse.Namespace, sections: list, format: str, parts: dict[str, bool]) -> str:
+def _with_reported(args: argparse.Namespace, sections: list, format: str, parts: dict[str, bool]) -> str:
     from harness.leaderboard import formats
     from harness.papers import beside_printed, side_by_side
     from harness.records import reported
 
-    papers = reported.papers(chosen.results)
+    papers = reported.papers(args.results)
     if format in ("csv", "json") and parts["tasks"]:
-        printed: list[dict[str, Any]] = side_by_side.objects(papers, formats.names(), chosen.task or None)
+        printed: list[dict[str, Any]] = side_by_side.objects(papers, formats.names(), args.task or None)
         rows = formats.row_dicts(sections) + printed
         return json.dumps(rows, indent=2, ensure_ascii=False) if format == "json" else formats.csv_text(rows)
     if format in ("csv", "json"):
         raise BadInput(f"--format {format} --layout grid holds measured rows only; use --layout tasks with --reported")
-    sheets = [s.sheet(papers, sections, chosen.task or None) for s in (side_by_side, beside_printed)]
+    sheets = [s.sheet(papers, sections, args.task or None) for s in (side_by_side, beside_printed)]
     more = [sheet for sheet in sheets if sheet]
-    return formats.render(sections, format, more, columns=chosen.columns, width=arguments.width(), **parts)
+    return formats.render(sections, format, more, columns=args.columns, width=arguments.width(), **parts)

@@ -51,33 +51,33 @@ def add_given(command: argparse.ArgumentParser) -> None:
         ("judge", "JUDGE"),
         ("device", "DEVICE"),
     ):
-        command.add_argument(f"--{name}", metavar=metavar, help="in place of what the record names; as in harness run")
+        command.add_argument(
+            f"--{name}", metavar=metavar, help="use this instead of what the record names; as in harness run"
+        )
 
 
-def given_of(chosen: argparse.Namespace) -> Given:
+def given_of(args: argparse.Namespace) -> Given:
     """Collects the arguments of :func:`add_given`."""
     from harness.rerun.command import Given
 
     names = ("method", "task", "recipe", "student", "teacher", "judge", "device")
-    return Given(**{name: getattr(chosen, name) for name in names})
+    return Given(**{name: getattr(args, name) for name in names})
 
 
-def call(chosen: argparse.Namespace) -> str:
+def call(args: argparse.Namespace) -> str:
     from harness.progress import Reporter
     from harness.records.store import Store
     from harness.rerun import verify
 
-    arguments.accept_sandbox(chosen)
-    store = Store(chosen.results)
-    record = store.get(chosen.run_id)
+    arguments.accept_sandbox(args)
+    store = Store(args.results)
+    record = store.get(args.run_id)
     with Reporter() as reporter:
-        if chosen.grade_only:
-            report = verify.grade_again(record, store, given_of(chosen), chosen.work)
+        if args.grade_only:
+            report = verify.grade_again(record, store, given_of(args), args.work)
         else:
-            report = verify.run_again(
-                record, store, given_of(chosen), chosen.work, reporter.progress, reporter.announce
-            )
-    chosen.exit_code = 0 if report.holds else 1
-    if chosen.json:
+            report = verify.run_again(record, store, given_of(args), args.work, reporter.progress, reporter.announce)
+    args.exit_code = 0 if report.holds else 1
+    if args.json:
         return arguments.dump(verify.as_json(report))
     return verify.in_words(report)

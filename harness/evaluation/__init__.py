@@ -1,1 +1,1 @@
-"""From a task and completions to a score: opening, asking, grading, reading strangers' samples."""
+"""Evaluates students: opens a task, generates completions, grades and scores them; reads samples of other tools."""

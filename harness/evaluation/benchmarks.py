@@ -1,6 +1,6 @@
-"""From the name of a task to a benchmark that can be run: its adapter, its rows, its judge.
+"""Opens a benchmark by the name of its task: class, rows and judge.
 
-``humaneval`` is what the recipe's world makes of it; ``humaneval@micro`` and ``humaneval@real`` say it outright.
+The recipe's world decides what ``humaneval`` means; ``humaneval@micro`` and ``humaneval@real`` name the world.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.types import Completion
 
 GENERATED = tuple(world for world in WORLDS if world != "real")  # see harness.micro
 LM_EVAL = "lm_eval:"
-SMOKE_TEXTS = ("", "1", "no answer\n```python\n", "\\boxed{")  # texts that any grader has to bear
+SMOKE_TEXTS = ("", "1", "no answer\n```python\n", "\\boxed{")  # texts on which a grader of a user must not fail
 MICRO_NEW_TOKENS = 96  # generated problems are short: the longest right answer has about 70 tokens
 
 
@@ -32,9 +32,9 @@ def open_task(
     keep: Path | None = None,
     protocol: str | None = None,
 ) -> Task:
-    """The task, with rows and judge, under its own protocol or one of its ``protocols``.
+    """Opens a task with rows and judge, under its own protocol or one of its ``protocols``.
 
-    ``lm_eval:NAME`` is lm-eval's own task. ``keep`` is where a judge's answers are kept. Raises BadInput for an
+    ``lm_eval:NAME`` is lm-eval's own task. ``keep`` is the folder of a judge's answers. Raises BadInput for an
     unknown name, world or protocol, missing data, a judged task without a judge, or programs without a sandbox.
     """
     if name.startswith(LM_EVAL):
@@ -51,7 +51,7 @@ def open_task(
 
 
 def _walled(task: Task) -> Task:
-    """The task, once it is known that its programs can be run here: before any work, not after it."""
+    """Returns the task after checking, before any work, that its programs can run on this machine."""
     if task.runs_programs:
         tier()
     return task
@@ -66,7 +66,7 @@ def _made(asked: type[Task], rows: Data, judge: Any) -> Task:
 
 
 def _tried(task: Task) -> Task:
-    """The task, once a grader that does not ship with the harness has given verdicts on a few texts."""
+    """Returns the task; tries a grader that does not ship with the harness on a few texts first."""
     if user_code.identity(type(task)) != user_code.OURS and task.judge is None:
         asked = [Completion(p.id, 0, text, 0, "stop") for p in task.items[:2] for text in SMOKE_TEXTS]
         try:
@@ -78,7 +78,7 @@ def _tried(task: Task) -> Task:
 
 @error_location.faults_as(BadInput)
 def open_unjudged(name: str, protocol: str | None = None) -> Task:
-    """The task to be looked at, not graded with: a judged one has no judge, except in the micro world."""
+    """Opens a task for display, not for grading: a judged task has no judge, except in the micro world."""
     found, world = locate(name)
     asked = found if protocol is None else found.under(protocol)
     return _micro_task(asked, world) if world in GENERATED else _made(asked, data.read(asked.dataset), None)
@@ -87,13 +87,13 @@ def open_unjudged(name: str, protocol: str | None = None) -> Task:
 def open_all(
     names: Sequence[str], world: str, judge: str | None, keep: Path | None, protocol: str | None
 ) -> list[Task]:
-    """Several tasks. ``protocol`` goes to those that have it; raises BadInput where none does."""
+    """Opens several tasks. ``protocol`` applies to those that have it; raises BadInput if none has."""
     ours = [name for name in names if not name.startswith(LM_EVAL)]
     having = {name: protocol for name in ours if protocol in locate(name, world)[0].protocols}
     if protocol is not None and not having:
         known = {other for name in ours for other in locate(name, world)[0].protocols}
         if not known:
-            raise BadInput(f"{', '.join(names)}: no protocol but the task's own, so {protocol!r} leads nowhere")
+            raise BadInput(f"{', '.join(names)}: there is no protocol {protocol!r}, only the task's own; leave it out")
         raise unknown(f"protocol of {', '.join(names)}", protocol, known)
     return [open_task(name, world, judge, keep, having.get(name)) for name in names]
 
@@ -108,7 +108,7 @@ def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
         raise BadInput(f"task {name!r}: a task is called NAME, or {' or '.join(f'NAME@{w}' for w in WORLDS)}")
     found = registry.find(registry.TASKS, name)
     task_contract.facts(found)
-    metric_of(found)  # refuses a name that leads nowhere before any work
+    metric_of(found)  # refuses an unknown metric before any work
     if world == "micro":
         from harness.micro import world as micro
 

@@ -1,7 +1,7 @@
 """Evaluates a generator on a task: completions, verdicts, and a score with its interval.
 
 The generator caches its texts (:mod:`harness.models.generation_cache`), so an interrupted evaluation continues where it
-stopped, and grading again never generates again.
+stopped, and grading again generates nothing.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def protocol_of(task: Task, decoding: Decoding, limit: int | None, template: str
 
 
 def card_hash(task: Task) -> str:
-    """What is fixed before there is a model, a judge or a limit: data, every prompt, decoding, grader."""
+    """The hash of everything that is fixed without a model, a judge or a limit: data, prompts, decoding, grader."""
     grader = {key: value for key, value in task.grader_identity().items() if key != "judge"}
     card = (
         _code(task)
@@ -115,7 +115,7 @@ def card_hash(task: Task) -> str:
 
 
 def _code(task: Task) -> dict[str, str]:
-    """What stands for the code of a task that does not ship with the harness; its version stands for one that does."""
+    """The identity of the code of a task that does not ship with the harness; the version identifies one that does."""
     code = user_code.identity(type(task))
     return {} if code == user_code.OURS else {"code": code}
 
@@ -126,17 +126,17 @@ def _prompts_hash(problems: Sequence[Problem]) -> str:
 
 
 def prompt_warnings(task: Task, problems: Sequence[Problem], generator: Any, decoding: Decoding) -> list[str]:
-    """What a reader of the score should know of the way from the prompts to the model."""
+    """Warnings about how the prompts reach the model: templates, truncation, and a tokenizer that changes the text."""
     if task.measures_itself:
         return [f"{task.title}: {warning}" for warning in generator.warnings([], decoding)]
     found = [f"{task.title}: {w}" for w in generator.warnings([problem.prompt for problem in problems], decoding)]
-    # Whether the tokenizer gives back what the task writes; a server's tokenizer is not known.
+    # Check that the tokenizer reproduces the text of the task. The tokenizer of a server is unknown.
     lost = round_trip.check_task(task, generator, problems).warning if hasattr(generator, "tokenizer") else None
     return [*found, lost] if lost else found
 
 
 def first_prompt(task: Task, problems: Sequence[Problem], generator: Any) -> str:
-    """The first problem as the model reads it; empty where the task asks by itself and tells afterwards."""
+    """The first problem as the model reads it; empty for a task that measures itself, whose ``measure`` returns it."""
     return "" if task.measures_itself or not problems else generator.render(problems[0].prompt)
 
 
@@ -170,7 +170,7 @@ def answer(
     def look(window: list[Completion]) -> None:
         for earlier in verdicts:
             if earlier.done():
-                earlier.result()  # raises at once what would end the run anyway
+                earlier.result()  # raise the error of a window now, before more is generated
         verdicts.append(thread.submit(verdicts_of, task, window))
 
     thread = ThreadPoolExecutor(1, thread_name_prefix="grade")
@@ -187,13 +187,13 @@ def answer(
         progress(grading, 0, len(completions), "")
         found = [v for each in verdicts for v in each.result()] if task.grades_aside else verdicts_of(task, completions)
     finally:
-        thread.shutdown(cancel_futures=True)  # an interrupt waits for one window, not for all
+        thread.shutdown(cancel_futures=True)  # after an interrupt, wait for one window only
     progress(grading, len(completions), len(completions), "")
     return rows(completions, found)
 
 
 def verdicts_of(task: Task, completions: Sequence[Completion]) -> list[Verdict]:
-    """The task's verdicts, each on what stands behind the thoughts of its text, unless the task grades those too."""
+    """The task's verdicts. Grades the text after its thinking part, unless the task grades the whole text."""
     if not task.thoughts_are_graded:
         completions = [dataclasses.replace(c, text=answer_of(c.text)) for c in completions]
     try:
@@ -203,9 +203,9 @@ def verdicts_of(task: Task, completions: Sequence[Completion]) -> list[Verdict]:
 
 
 def figures(task: Task, graded: Sequence[Mapping[str, Any]], *, read: Sequence[bool] | None = None) -> dict[str, Any]:
-    """What stands beside the score: the task's measures, and how its texts were read.
+    """The figures reported with the score: the task's measures, and counts of how its texts were read.
 
-    ``read``: which texts were read at all, where others were run as they are.
+    ``read``: which texts were read; the others are programs that ran unchanged.
     """
     texts = list(graded) if read is None else [row for row, was in zip(graded, read, strict=True) if was]
     found = dict(task.measures(graded)) | task.read_figures(texts)
@@ -226,7 +226,7 @@ def complete(
     progress: Callable[[int, int, str], None],
     look: Callable[[list[Completion]], None] = lambda window: None,
 ) -> list[Completion]:
-    """``decoding.samples`` completions of every problem, problem by problem. ``look`` sees them as they are made."""
+    """``decoding.samples`` completions of every problem, in order. Calls ``look`` with each window of them."""
     ask = _through_lm_eval if task.asks_through_lm_eval else _directly
     window = max(1, WINDOW * generator.batch // decoding.samples)
     made: list[Completion] = []
@@ -247,18 +247,19 @@ def _each_by_its_stops(
     seed: int,
     watch: Watch,
 ) -> list[Completion]:
-    """Completions in the order of ``problems``. Stop strings end what a model continues: a plain text, or an answer
-    that a prefill opened. A chat reply that the model begins itself ends with its turn; none of them cuts it.
+    """Completions in the order of ``problems``. Stop strings end a continuation: of a plain text, or of an answer that
+    a prefill began. A chat reply ends with its turn instead, and no stop string cuts it.
     """
-    own = [bool(decoding.stop) and generator.begins_itself(p.prompt) for p in problems]
-    if not any(own):
+    replies = [bool(decoding.stop) and generator.begins_itself(p.prompt) for p in problems]
+    if not any(replies):
         return ask(task, generator, problems, decoding, seed, watch)
-    found: dict[str, list[Completion]] = {}
-    for replies, stop in ((True, ()), (False, decoding.stop)):
-        mine = [p for p, begins in zip(problems, own, strict=True) if begins is replies]
-        for made in ask(task, generator, mine, dataclasses.replace(decoding, stop=stop), seed, watch) if mine else ():
-            found.setdefault(made.problem_id, []).append(made)
-    return [made for p in problems for made in found[p.id]]
+    by_problem: dict[str, list[Completion]] = {}
+    # Ask twice: the problems answered by a chat reply without stop strings, the others with them.
+    for chat, stop in ((True, ()), (False, decoding.stop)):
+        part = [p for p, reply in zip(problems, replies, strict=True) if reply is chat]
+        for made in ask(task, generator, part, dataclasses.replace(decoding, stop=stop), seed, watch) if part else ():
+            by_problem.setdefault(made.problem_id, []).append(made)
+    return [made for p in problems for made in by_problem[p.id]]
 
 
 def _directly(
@@ -274,7 +275,7 @@ def _directly(
 
 
 def _through_lm_eval(*asked: Any) -> list[Completion]:
-    from harness.models import lm_eval_adapter  # seconds to import: only where it is used
+    from harness.models import lm_eval_adapter  # takes seconds to import
 
     return lm_eval_adapter.complete(*asked)
 
@@ -348,8 +349,8 @@ def warnings_of(
         found.append(f"{task.title}: {counts['errors']} of {total} verdicts could not be reached")
     if thoughts := figures.get("thoughts"):
         found.append(
-            f"{task.title}: {sum(thoughts.values())} of {total} texts think first: what stands behind the last "
-            f"</think> is graded; {thoughts['never_closed']} never close their thoughts and hold no answer"
+            f"{task.title}: {sum(thoughts.values())} of {total} texts begin with thinking; only the text after the "
+            f"last </think> is graded; {thoughts['never_closed']} do not end their thinking and have no answer"
         )
     if touched := figures.get("texts_repaired"):
         listed = ", ".join(f"{name} {count}" for name, count in figures["repairs"].items())

@@ -1,7 +1,6 @@
-"""``harness grade``: stored completions in, verdicts and a score out. Needs no model.
+"""``harness grade``: grades stored completions and scores them. Needs no model.
 
-A record's own completions get the record's score again, and ``samples_sha256`` is then the hash that the
-record keeps of them.
+The completions of a record get its score again; ``samples_sha256`` then equals the hash in the record.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ def grade(
 
 
 def _verdicts(task: Task, samples: Samples) -> list[Verdict]:
-    """A whole program of EvalPlus' format is run as it is, as EvalPlus does; every other text is read."""
+    """Grades the completions. A ``solution`` of EvalPlus' format runs unchanged, as in EvalPlus."""
     completions = samples.completions
     runs = [program is not None and hasattr(task, "grade_programs") for program in samples.programs]
     as_programs = iter(

@@ -1,4 +1,4 @@
-"""A file of completions as rows: which of the known formats it is in, and where each row stands.
+"""Parses a file of completions into rows, in one of the known formats.
 
 =====================  ==============================  ===============================================
 format                 a row names its problem by      and holds the text under
@@ -9,9 +9,9 @@ alpaca_eval outputs    instruction                     output
 raw outputs            problem_id, unique_id, id, idx  completion, output, code or generation
 =====================  ==============================  ===============================================
 
-Fields stand in order of preference. ``idx`` is the position in the dataset file, from 0. A list under a text
-field of raw outputs is several samples (Qwen2.5-Math's ``code``). A file is JSON lines or one JSON list,
-gzipped or not, all of one format.
+Fields are listed in order of preference. ``idx`` is the position in the dataset file, from 0. A list under a text field
+of raw outputs holds several samples (Qwen2.5-Math's ``code``). A file is JSON lines or one JSON list, gzipped or not;
+all of its rows have one format.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness.errors import BadInput
 
 @dataclass(frozen=True)
 class Format:
-    """One line of the table; only tasks that say ``samples_as`` take it, None for all."""
+    """One line of the table. Only tasks with this ``samples_as`` read it; None: all tasks do."""
 
     name: str
     keys: tuple[str, ...]
@@ -44,12 +44,12 @@ OWN = Format("own completions", ("problem_id",), ("text",))
 EVALPLUS = Format("evalplus samples", ("task_id",), ("solution", "completion"), "evalplus")
 ALPACA = Format("alpaca_eval outputs", ("instruction",), ("output",), "alpaca_eval")
 RAW = Format("raw outputs", ("problem_id", "unique_id", "id", "idx"), ("completion", "output", "code", "generation"))
-FORMATS = (OWN, EVALPLUS, ALPACA, RAW)  # the first that a row fits is its format
+FORMATS = (OWN, EVALPLUS, ALPACA, RAW)  # a row has the first format that it fits
 
 
 @dataclass(frozen=True)
 class SampleRow:
-    """An object of the file without its null fields, and the ``place`` where it stands."""
+    """An object of the file without null fields, and its ``place``, FILE:LINE."""
 
     place: str
     fields: Mapping[str, Any]
@@ -76,7 +76,7 @@ def content_of(path: Path) -> bytes:
 
 
 def format_of(rows: Sequence[SampleRow], samples_as: str) -> Format:
-    """The format of ``rows``: a general one or ``samples_as``. Raises BadInput for a row of none, or of another."""
+    """The format of ``rows``: a general one or ``samples_as``. Raises BadInput for a row of no or of another format."""
     accepted = [form for form in FORMATS if form.samples_as in (None, samples_as)]
     first = _first_fit(rows[0], accepted)
     for row in rows:
@@ -91,7 +91,7 @@ def format_of(rows: Sequence[SampleRow], samples_as: str) -> Format:
 
 
 def shown(value: Any) -> str:
-    """``value`` as a message shows it: short, and with nothing that a terminal could trip over."""
+    """``value`` in a message: short, without control characters."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
     text = repr(value)

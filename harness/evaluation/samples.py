@@ -1,4 +1,4 @@
-"""Completions made elsewhere or earlier, read back for grading: every row counts, or is refused by its number."""
+"""Reads stored completions for grading. Every row is graded, or the file is refused with the line of the faulty row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.types import Completion, Problem
 
 @dataclass(frozen=True)
 class Samples:
-    """What a file holds, in its order. ``programs``: the ``solution`` of each row that has one, run as it is."""
+    """The completions of a file, in its order. ``programs``: the ``solution`` of each row that has one."""
 
     completions: list[Completion]
     programs: list[str | None]
@@ -23,7 +23,7 @@ class Samples:
 
 
 def read(task: Task, path: Path) -> Samples:
-    """The completions in ``path``, and what a reader of their score should know.
+    """The completions in ``path``, with warnings for readers of their score.
 
     :mod:`harness.evaluation.sample_rows` describes the formats. Raises BadInput with file and line for a row that is
     malformed, of another format than the first, of an unknown problem, or that repeats a sample number.
@@ -39,12 +39,12 @@ def read(task: Task, path: Path) -> Samples:
         _completion(form, row, problem, text, numbers) for row, problem in pairs for text in _texts(form, row)
     ]
     programs = [row.fields.get("solution") if form is EVALPLUS else None for row in rows]
-    programs += [None] * (len(completions) - len(programs))  # rows of several texts are of another format
+    programs += [None] * (len(completions) - len(programs))  # rows with several texts have another format
     return Samples(completions, programs, [*warnings, *_coverage(task, completions)])
 
 
 def _by_instruction(task: Task, rows: Sequence[SampleRow]) -> tuple[list[Problem], list[str]]:
-    """The problem of each row. Problems that share an instruction are taken in turn."""
+    """The problem of each row, by its instruction. Problems with equal instructions are assigned in turn."""
     asked: defaultdict[str, list[Problem]] = defaultdict(list)
     for problem in task.items:
         asked[problem.prompt.user].append(problem)
@@ -62,9 +62,9 @@ def _by_instruction(task: Task, rows: Sequence[SampleRow]) -> tuple[list[Problem
 
 
 def _by_id(task: Task, form: Format, rows: Sequence[SampleRow]) -> tuple[list[Problem], list[str]]:
-    """The problem of each row: by an id that the task has, else by ``idx``; and warnings where they disagree.
+    """The problem of each row, by an id that the task knows, else by ``idx``; and warnings where the two disagree.
 
-    Raises BadInput when neither can be trusted: some ids contradict their idx, and others name no problem.
+    Raises BadInput if neither can be trusted: some ids contradict their idx, and others are unknown.
     """
     by_id = {problem.id: problem for problem in task.items}
     by_idx = {str(position): problem for position, problem in enumerate(task.items)} if form is RAW else {}
@@ -113,7 +113,7 @@ def _unknown(task: Task, row: SampleRow, ids: Sequence[str], idx: object) -> Bad
 
 
 def _other_world(task: Task, is_meant: Callable[[Problem], bool]) -> str:
-    """The advice to name the other world, where the row may be of it."""
+    """Advice to name the other world, if the row may belong to it."""
     if task.data.world != "real":
         return f"; if these are completions of the real benchmark, pass --task {task.name}@real"
     from harness.micro import world
@@ -124,7 +124,7 @@ def _other_world(task: Task, is_meant: Callable[[Problem], bool]) -> str:
 
 
 def _texts(form: Format, row: SampleRow) -> list[str]:
-    """The texts of a row: one, or the several of a list in raw outputs."""
+    """The texts of a row: one, or all of a list in raw outputs."""
     field = next(text for text in form.texts if text in row.fields)
     value = row.fields[field]
     texts = value if form is RAW and isinstance(value, list) else [value]
@@ -137,7 +137,7 @@ def _texts(form: Format, row: SampleRow) -> list[str]:
 
 
 class _Numbers:
-    """The sample numbers of a file: those its rows give, each once, and the next free where they give none."""
+    """The sample numbers of a file: as its rows state them, each once, else the next free number."""
 
     def __init__(self):
         self._places: dict[tuple[str, int], str] = {}
@@ -165,7 +165,7 @@ def _completion(form: Format, row: SampleRow, problem: Problem, text: str, numbe
 
 
 def _count(row: SampleRow, field: str) -> int | None:
-    """The whole number under ``field``, None where there is none."""
+    """The whole number under ``field``, None if missing."""
     value = row.fields.get(field)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
         raise BadInput(f"{row.place}: {field!r} is {shown(value)}, not a whole number from 0")
@@ -173,7 +173,7 @@ def _count(row: SampleRow, field: str) -> int | None:
 
 
 def _coverage(task: Task, completions: Sequence[Completion]) -> list[str]:
-    """What the score leaves out, or weighs unevenly."""
+    """Warnings about problems without completions or with unequal numbers of them."""
     per_problem = Counter(completion.problem_id for completion in completions)
     found = []
     if len(per_problem) < len(task.items):

@@ -1,7 +1,7 @@
-"""The question of a paper, answered from records: does the target beat the others, and its own control?
+"""Answers the question of a paper from records: does the target beat the other methods, and its own control?
 
-Comparisons are those of ``harness compare``: paired by training seed and by problem, Holm-adjusted over everything
-that is asked under one view. Over several tasks a student's problems stand side by side, each weighing the same.
+Comparisons are those of ``harness compare``: paired by training seed and by problem, Holm-adjusted over all comparisons
+of one view. For several tasks together, the problems of all of them have equal weight.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PaperFinding:
 
 @dataclass(frozen=True)
 class Standing:
-    """Ours beside theirs for one cell of the paper. Shares in percent; gap in combined standard errors."""
+    """The measured score of one cell of the paper and the reported one, in percent; the gap also in standard errors."""
 
     cell: str
     task: str
@@ -63,15 +63,15 @@ class Standing:
 
 
 def findings(outcome: Reproduction, completions: Completions) -> list[PaperFinding]:
-    """Everything that the micro question asks: pooled first, then by task. Arms that are missing are left out."""
+    """All comparisons of the micro question: over all tasks first, then by task. Leaves out missing arms."""
     question, found = outcome.question, []
-    tasks = list(dict.fromkeys(cell for _, _, cell in outcome.had))
+    tasks = list(dict.fromkeys(cell for _, _, cell in outcome.records))
     for view in outcome.wish.views:
         asked, pooled = [], _pooled(outcome, view, tasks, completions)
         for other in filter(None, [question.control, *question.baselines]):
             pairs = []
             for task in tasks:
-                groups = [outcome.had.get((view, arm, task)) for arm in (other, question.target)]
+                groups = [outcome.records.get((view, arm, task)) for arm in (other, question.target)]
                 if all(groups):
                     try:
                         pairs.append(pair_up(*(_group(g, completions) for g in groups), (other, question.target)))
@@ -88,13 +88,13 @@ def findings(outcome: Reproduction, completions: Completions) -> list[PaperFindi
 def _pooled(
     outcome: Reproduction, view: str, tasks: Sequence[str], completions: Completions
 ) -> dict[str, SeedVariance | None]:
-    """How much training seeds vary, as all contestants of a view tell: on each task, and over all of them."""
+    """The variance between training seeds, pooled over all arms of a view: on each task, and over all tasks."""
     arms = [arm.name for arm in outcome.question.arms]
     found: dict[str, SeedVariance | None] = {}
     whole: dict[str, list[np.ndarray]] = {}
     for task in tasks:
-        had = {arm: outcome.had.get((view, arm, task)) for arm in arms}
-        groups = {arm: _group(records, completions) for arm, records in had.items() if records}
+        recorded = {arm: outcome.records.get((view, arm, task)) for arm in arms}
+        groups = {arm: _group(records, completions) for arm, records in recorded.items() if records}
         titles = {group.first["task"] for group in groups.values()}
         found |= dict.fromkeys(titles, inference.seed_variance(groups.values()))
         for arm, group in groups.items():
@@ -129,13 +129,13 @@ def _adjusted(view: str, asked: Sequence[tuple], pooled: Mapping[str, SeedVarian
 
 
 def standings(outcome: Reproduction, completions: Completions) -> list[Standing]:
-    """The paper's cells, each with ours beside it. Generated problems have no gap: they are not the benchmark."""
+    """The paper's cells with our scores. Generated problems have no gap, because they are not the benchmark."""
     target = outcome.question.target if outcome.asks else outcome.blueprint.method
     view = STEPS if outcome.asks else PAPER
     found = []
     for cell in outcome.paper["cells"]:
         names = (cell["id"], cell["task"], f"{cell['task']}@micro")
-        records = next(filter(None, (outcome.had.get((view, target, name)) for name in names)), None)
+        records = next(filter(None, (outcome.records.get((view, target, name)) for name in names)), None)
         theirs, error = cell["value"]["value"], reported.standard_error(cell)
         if outcome.asks and (records is None or cell["id"] != cell["task"]):
             continue
@@ -144,7 +144,7 @@ def standings(outcome: Reproduction, completions: Completions) -> list[Standing]
         return found
     # Cells of printed tables: each names its own method.
     for row in (row for pair in outcome.blueprint.pairs for row in printed_rows.of(pair, outcome.paper)):
-        records = outcome.had.get((PAPER, f"{row.method} ({row.pair.name})", row.cell))
+        records = outcome.records.get((PAPER, f"{row.method} ({row.pair.name})", row.cell))
         error = beside_printed.standard_error(row)
         found.append(_standing(row.cell, row.task, records, row.theirs.value, error, completions))
     return found
@@ -177,7 +177,7 @@ def _float(value: Any) -> float | None:
 
 
 def words(outcome: Reproduction, found: Sequence[PaperFinding]) -> list[str]:
-    """The answer in sentences, whatever it is: one for the baselines and one for the control, under each view."""
+    """The answer in sentences: for each view one on the baselines and one on the control."""
     question, said = outcome.question, []
     for view in outcome.wish.views:
         every = [f for f in found if f.view == view]
@@ -185,7 +185,7 @@ def words(outcome: Reproduction, found: Sequence[PaperFinding]) -> list[str]:
         main = [f for f in every if f.scope == scope]
         others = [f for f in main if f.other != question.control]
         if not main:
-            said.append(f"At equal {view} nothing can be said: too little was measured.")
+            said.append(f"At equal {view} there is no answer: too little was measured.")
             continue
         said.append(_of_baselines(view, scope, others, _named(outcome), outcome.paper["title"]))
         for control in (f for f in main if f.other == question.control):
@@ -196,7 +196,7 @@ def words(outcome: Reproduction, found: Sequence[PaperFinding]) -> list[str]:
 def _named(outcome: Reproduction) -> str:
     """The target, as a reconstruction where its records say that it is one."""
     target = outcome.question.target
-    records = (r for (_, arm, _), had in outcome.had.items() if arm == target for r in had)
+    records = (r for (_, arm, _), had in outcome.records.items() if arm == target for r in had)
     first = next(records, None)
     return f"the reconstruction of {target}" if first is not None and first["method"]["reconstruction"] else target
 
@@ -241,7 +241,7 @@ def _of_control(view: str, control: PaperFinding, others: Sequence[PaperFinding]
 
 
 def as_json(outcome: Reproduction, found: Sequence[PaperFinding], beside: Sequence[Standing]) -> dict[str, Any]:
-    """Everything that the page tells, as data."""
+    """The content of the page as data."""
     return {
         "kind": "reproduction",
         "paper": outcome.paper["id"],
@@ -252,7 +252,7 @@ def as_json(outcome: Reproduction, found: Sequence[PaperFinding], beside: Sequen
         "budget": outcome.budget and asdict(outcome.budget) | {"rule": outcome.budget.rule},
         "runs": [
             {"view": v, "arm": arm, "cell": cell, "run_ids": [r["run_id"] for r in records]}
-            for (v, arm, cell), records in outcome.had.items()
+            for (v, arm, cell), records in outcome.records.items()
         ],
         "missing": outcome.missing,
         "views": {STEPS: "equal steps", COMPUTE: "equal compute"} if outcome.asks else {},

@@ -1,11 +1,10 @@
-"""Equal compute: how many steps the cost of one method buys the others.
+"""Equal compute: the number of steps at which the other methods have the cost of the target.
 
     steps = base steps x cost of the target / cost of the method        (medians over seeds, two significant digits)
 
-:mod:`harness.leaderboard.equal_compute` defines cost and which costs are equal; the anchor here is the target. A
-method whose cost equals the target's keeps its run, and so does the target's control, whose only difference may be
-where its weights fall. The decision is written down once, so that an interrupted or divided reproduction keeps to it
-although seconds are never the same twice.
+:mod:`harness.leaderboard.equal_compute` defines costs and their equality; the anchor here is the target. A method whose
+cost equals the target's keeps its run, and so does the target's control, which may differ only in the placement of its
+weights. The decision is stored once, so that an interrupted or divided reproduction keeps it although seconds vary.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def decide(base: Mapping[str, Sequence[Record]], target: str, control: str, unit
         try:
             earlier = ComputeBudget(**safe_read.value(safe_read.content(file, safe_read.TABLE)))
         except (BadInput, TypeError) as error:
-            raise BadInput(f"{file}: is not what was written there ({error}); remove it to decide anew") from None
+            raise BadInput(f"{file}: was changed or damaged ({error}); remove it to decide again") from None
         if earlier.key == key:
             return earlier
     costs = {name: equal_compute.median_cost(records, unit) for name, records in base.items()}

@@ -1,4 +1,4 @@
-"""A reproduction as a Markdown page: the answer first, then what it rests on, then what was not had."""
+"""A reproduction as a Markdown page: the answer, then its evidence, then what could not be run."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def page(
 
 def _method(outcome: Reproduction) -> Iterator[str]:
     question = outcome.question
-    records = [r for rows in outcome.had.values() for r in rows]
-    contestants = {key: rows for key, rows in outcome.had.items() if key[1] not in question.references}
+    records = [r for rows in outcome.records.values() for r in rows]
+    contestants = {key: rows for key, rows in outcome.records.items() if key[1] not in question.references}
     seeds = sorted({r["seed"] for rows in contestants.values() for r in rows})
     trained = {r["training_id"]: r["cost"]["seconds"] for r in records}
     yield "## How it was asked"
@@ -87,7 +87,7 @@ def _tables(view: str, outcome: Reproduction, completions: Completions) -> Itera
     question = outcome.question
     records = {
         r["run_id"]: r
-        for (v, arm, _), rows in outcome.had.items()
+        for (v, arm, _), rows in outcome.records.items()
         if v == view or arm in question.references
         for r in rows
     }
@@ -108,7 +108,7 @@ def _beside(outcome: Reproduction, beside: Sequence[Standing]) -> Iterator[str]:
     for s in beside:
         n, count = counts.get(s.cell, (None, {"value": None}))
         decoded = f" ({count['value']} of {n}, {count['status']})" if count["value"] is not None else ""
-        ours = "not had" if s.ours is None else f"{s.ours:.1f} on {s.task}"
+        ours = "not measured" if s.ours is None else f"{s.ours:.1f} on {s.task}"
         span = "" if s.low is None else f"{s.low:.1f} to {s.high:.1f}"
         gap = (
             PERCENT.signed(s.gap / 100)

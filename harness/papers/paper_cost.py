@@ -1,4 +1,4 @@
-"""What a reproduction would take, before anything is downloaded: runs, tokens, operations, hours, memory, disk.
+"""Estimates a reproduction before anything is downloaded: runs, tokens, operations, hours, memory, disk.
 
 Shapes, operations, memory and time are those of :mod:`harness.estimate`, on the device that the paper's file assumes.
 Here they become runs: seeds, cells, evaluations, downloads, disk, and which of the facts are assumed. Memory is that of

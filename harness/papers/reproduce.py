@@ -1,9 +1,9 @@
-"""``harness reproduce``: what a paper's rows need, run by the ordinary plan and run, kept as ordinary records.
+"""``harness reproduce``: runs the rows of a paper through the ordinary plan and run, and keeps ordinary records.
 
-    pieces (arm x recipe x tasks x seeds) -> harness.plan.prepare -> harness.run.run -> what is had, what is missing
+    pieces (arm x recipe x tasks x seeds) -> harness.plan.prepare -> harness.run.run -> records, and what is missing
 
-There is no second loop: an interrupted reproduction goes on because every run does, and a piece whose data or model
-cannot be run is named while the others run.
+There is no second loop: an interrupted reproduction continues because every run does. A piece whose data or model is
+not available is named, and the others run.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ class Piece:
 
 @dataclass
 class Reproduction:
-    """What is had: records by (view, arm, cell), and what is not, with the reason."""
+    """The outcome: records by (view, arm, cell), and what could not be run, with the reason."""
 
     blueprint: PaperSpec
     wish: ReproduceRequest
     paper: reported.Paper
-    had: dict[tuple[str, str, str], list[Record]] = field(default_factory=dict)
+    records: dict[tuple[str, str, str], list[Record]] = field(default_factory=dict)
     missing: list[dict[str, str]] = field(default_factory=list)
     budget: budget.ComputeBudget | None = None
 
@@ -140,7 +140,7 @@ def _of_question(blueprint: PaperSpec, wish: ReproduceRequest) -> Iterator[Piece
             raise unknown("task of the question", name, question.tasks)
     chosen = {t: t for t in question.tasks if not wish.only or t in wish.only or t.partition("@")[0] in wish.only}
     seeds = tuple(wish.seeds) or question.seeds
-    for name in question.references:  # untrained: one seed says as much as five
+    for name in question.references:  # not trained: one seed is enough
         yield Piece(STEPS, name, name, question.recipe, tuple(wish.settings), chosen, question.seeds[:1])
     for arm in question.arms:
         yield Piece(STEPS, arm.name, arm.method, question.recipe, (*arm.settings, *wish.settings), chosen, seeds)
@@ -157,7 +157,7 @@ def reproduce(
     progress: Callable[..., None],
     announce: Announce,
 ) -> Reproduction:
-    """Runs what is not recorded yet. Raises BadInput for a request that nothing can be made of."""
+    """Runs what is not recorded yet. Raises BadInput for an invalid request."""
     outcome = Reproduction(blueprint, wish, paper)
     first = pieces(outcome)
     for piece in first:
@@ -169,23 +169,23 @@ def reproduce(
 
 
 def _equal_compute(first: Iterable[Piece], outcome: Reproduction, announce: Announce) -> Iterator[Piece]:
-    """The arms again with as many steps as the target's cost buys; those about as dear stand as they are."""
+    """The arms with the number of steps that cost as much as the target; arms of equal cost keep their run."""
     question, wish = outcome.question, outcome.wish
     arms = [piece for piece in first if piece.arm not in question.references]
     base = {piece.arm: _any_task(piece, outcome) for piece in arms}
     if not base[question.target]:
-        announce(f"equal compute: {question.target} was not had, so there is no budget to give the others")
+        announce(f"equal compute: {question.target} could not be run, so there is no budget for the others")
         return
     folder = wish.results / "reproductions"
     file = folder / f"{outcome.blueprint.name}-{wish.scale}.budget.json"
-    had = {name: records for name, records in base.items() if records}
-    outcome.budget = budget.decide(had, question.target, question.control, wish.unit, file)
+    recorded = {name: records for name, records in base.items() if records}
+    outcome.budget = budget.decide(recorded, question.target, question.control, wish.unit, file)
     for piece in arms:
         steps = outcome.budget.steps.get(piece.arm)
         if steps is None:
             for cell in piece.tasks:
-                if records := outcome.had.get((STEPS, piece.arm, cell)):
-                    outcome.had[COMPUTE, piece.arm, cell] = records
+                if records := outcome.records.get((STEPS, piece.arm, cell)):
+                    outcome.records[COMPUTE, piece.arm, cell] = records
         else:
             kept = (s for s in piece.settings if s.partition("=")[0].strip() != "training.epochs")
             settings = (*kept, f"training.steps={steps}")
@@ -193,12 +193,12 @@ def _equal_compute(first: Iterable[Piece], outcome: Reproduction, announce: Anno
 
 
 def _any_task(piece: Piece, outcome: Reproduction) -> list[Record]:
-    """One record per trained student of an arm: what training cost is the same on every task."""
-    return next(filter(None, (outcome.had.get((piece.view, piece.arm, cell)) for cell in piece.tasks)), [])
+    """One record per trained student of an arm: the cost of training is the same on every task."""
+    return next(filter(None, (outcome.records.get((piece.view, piece.arm, cell)) for cell in piece.tasks)), [])
 
 
 def _obtain(piece: Piece, outcome: Reproduction, progress: Callable[..., None], announce: Announce) -> None:
-    """Records for every cell of ``piece`` that can be run; the others are named with the reason."""
+    """Runs every cell of ``piece`` that can be run; announces the others with the reason."""
     try:
         _run(piece, dict(piece.tasks), outcome, progress, announce)
         return
@@ -206,7 +206,7 @@ def _obtain(piece: Piece, outcome: Reproduction, progress: Callable[..., None], 
         if len(piece.tasks) == 1:
             _miss(piece, next(iter(piece.tasks)), error, outcome, announce)
             return
-    for cell, task in piece.tasks.items():  # one by one: what stops one cell need not stop its neighbours
+    for cell, task in piece.tasks.items():  # one by one, because a failure may concern only one cell
         try:
             _run(piece, {cell: task}, outcome, progress, announce)
         except (BadInput, RunFailed) as error:
@@ -242,11 +242,11 @@ def _run(
     titles = {task.title: cell for cell, task in zip(tasks, plan.tasks, strict=True)}
     for record in run(plan, progress, announce):
         key = (piece.view, piece.arm, titles[record["task"]])
-        outcome.had.setdefault(key, []).append(record)
+        outcome.records.setdefault(key, []).append(record)
 
 
 def _recipe_file(wanted: str | ModelPair, folder: Path) -> str:
-    """The recipe as ``harness run`` would be given it: by name, or a file written from the pair's facts."""
+    """The recipe for ``harness run``: a name, or a file written from the pair's facts."""
     if isinstance(wanted, str):
         return wanted
     lines = []
@@ -259,7 +259,7 @@ def _recipe_file(wanted: str | ModelPair, folder: Path) -> str:
 
 
 def write(outcome: Reproduction, text: str, facts: Any) -> Path:
-    """The page and its numbers, beside the records that they tell of. Returns the page's path."""
+    """Writes the page and its numbers next to the records. Returns the path of the page."""
     folder = outcome.wish.results / "reproductions"
     path = folder / f"{outcome.blueprint.name}-{outcome.wish.scale}.md"
     for file, content in ((path, text), (path.with_suffix(".json"), json.dumps(facts, indent=1, ensure_ascii=False))):

@@ -1,4 +1,4 @@
-"""Reported numbers as a sheet of their own, with what was measured beside each: shown together, ranked apart."""
+"""A table of reported numbers, each with our measured rows; reported numbers are never ranked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNMEASURED = "not measured here"
 def sheet(papers: Sequence[Paper], sections: Sequence[Section], tasks: Collection[str] | None = None) -> Table | None:
     """The printed cells for ``tasks`` (None: all), with our rows of the same method on the same benchmark.
 
-    Generated problems are never set beside a printed number as if they were the benchmark.
+    Generated problems are not the benchmark, so their scores are not compared with a printed number.
     """
     rows = []
     for paper, cell in _cells(papers, tasks):
@@ -66,7 +66,7 @@ def objects(papers: Sequence[Paper], like: Sequence[str], tasks: Collection[str]
 
 
 def facts(paper: Paper) -> str:
-    """Every fact of the cells that state one by one how they are known."""
+    """All facts of the cells, each with its status and source."""
     lines = [f"How the facts of {paper['method']}'s cells are known"]
     for cell in paper["cells"]:
         error = reported.standard_error(cell)

@@ -1,4 +1,4 @@
-"""How the rows of a paper would be reproduced: ``harness/papers/<id>.toml`` or a file of yours. TOML in, data out.
+"""Parses the file that says how to reproduce the rows of a paper: ``harness/papers/<id>.toml`` or a file of yours.
 
 Every value of a pair is a fact ``{ value, source }``: what is used, and who says so, or "assumed"; what a file leaves
 out is the recipe's or the method's default. The file's other half, ``[micro]`` or ``[small]``, asks the paper's
@@ -42,12 +42,12 @@ HOW_IT_RUNS |= {
 }  # AdamW in float32 unless a paper states it
 SCALES = ("micro", "small")  # worlds in which a question is asked
 LENGTHS = ("prompts", "prompt_tokens", "response_tokens", "answer_tokens")
-ESTIMATE = (*LENGTHS, "device")  # what a dry run must be told; "shapes" besides, of models that the harness knows not
+ESTIMATE = (*LENGTHS, "device")  # facts that a dry run needs; and "shapes" of models unknown to the harness
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A value and where it is from."""
+    """A value and its source."""
 
     value: Any
     source: str
@@ -81,7 +81,7 @@ class ModelPair:
     printed: PrintedRows | None = None
 
     def recipe(self) -> Recipe:
-        """The training recipe that the facts amount to. Raises BadInput for an unknown key or a wrong value."""
+        """The training recipe of the facts. Raises BadInput for an unknown key or a wrong value."""
         return recipe.from_table(self.name, self.table(), f"pair {self.name}")
 
     def table(self) -> dict[str, dict[str, Any]]:
@@ -100,7 +100,7 @@ class ModelPair:
 
 @dataclass(frozen=True)
 class Arm:
-    """One contestant of the micro question: a method with the settings that make it what ``name`` says."""
+    """One arm of the micro question: a method with its settings, under a ``name``."""
 
     name: str
     method: str
@@ -134,7 +134,7 @@ class PaperSpec:
     seeds: tuple[int, ...]
     pairs: tuple[ModelPair, ...]
     questions: dict[str, PaperQuestion]  # by scale
-    left_out: dict[str, str]  # what of the paper cannot be run here, and why
+    left_out: dict[str, str]  # parts of the paper that cannot be run here, and why
 
 
 def names() -> list[str]:
@@ -144,9 +144,9 @@ def names() -> list[str]:
 
 
 def load(name_or_file: str, results: Path | str = "results") -> PaperSpec:
-    """A shipped paper by name, or a TOML file. Raises BadInput in one line naming the place that is wrong.
+    """A shipped paper by name, or a TOML file. Raises BadInput in one line naming the faulty place.
 
-    ``results``: where papers may lie of which nothing is known but what they report.
+    ``results``: the folder of papers of which only reported cells are known.
     """
     if name_or_file.endswith(".toml"):
         try:
@@ -158,7 +158,7 @@ def load(name_or_file: str, results: Path | str = "results") -> PaperSpec:
     elif name_or_file in reported.names(results):
         raise BadInput(
             f"paper {name_or_file}: its reported cells are known (harness show paper {name_or_file}), but no recipe "
-            f"file says how to have them again; write one like those in harness/papers: harness reproduce FILE.toml"
+            f"file says how to reproduce them; write one like those in harness/papers: harness reproduce FILE.toml"
         )
     else:
         raise unknown("paper", name_or_file, names())
@@ -280,7 +280,7 @@ def _question(value: Any, where: str) -> PaperQuestion:
 
 
 def _check_estimate(facts: Mapping[str, Fact], where: str) -> None:
-    """Raises BadInput unless a dry run has what it needs, in a form that it can reckon with."""
+    """Raises BadInput unless the facts that a dry run needs are complete and valid."""
     _keys(facts, {*ESTIMATE, "shapes"}, where)
     if missing := [key for key in ESTIMATE if key not in facts]:
         raise BadInput(f"{where} lacks {', '.join(missing)}")

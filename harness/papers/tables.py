@@ -1,7 +1,7 @@
 """A paper's tables as printed: methods by benchmarks, one table a locator and pair of models.
 
-What all cells of a table share stands once below it; what only some have stands in a note that their letters name.
-Doubts about a cell (one source, a suspicious value) are never left out.
+Facts common to all cells of a table are listed once below it; facts of some cells are notes with letters. Doubts about
+a cell (one source, a suspicious value) are always shown.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Results as facts: immutable, sealed, append-only, with their provenance."""
+"""Result records: immutable, sealed, append-only, with provenance."""

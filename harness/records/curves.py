@@ -1,8 +1,8 @@
-"""Learning curves beside the records they belong to, so that they outlive the trained students.
+"""Learning curves, stored with the records, so that they outlive the trained students.
 
     <root>/curves/<training_id>.json      {"training_id": …, "method": "vcrd", "seed": 0, "points": [{"step": 4, …}, …]}
 
-A curve is thinned to at most :data:`POINTS` points. It is for looking at; no score rests on it.
+A curve has at most :data:`POINTS` points. It is for figures; no score depends on it.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def _mean(rows: Sequence[Mapping[str, float]]) -> Point:
 
 
 def path_of(root: Path | str, training_id: str) -> Path:
-    """Where the curve of ``training_id`` lies, or would lie."""
+    """The path of the curve of ``training_id``."""
     return Path(root) / "curves" / f"{training_id}.json"
 
 
 def keep(
     root: Path | str, training_id: str, method: str, seed: int, curve: Sequence[Mapping[str, float]]
 ) -> Path | None:
-    """Writes the thinned curve of a training as a whole, or nothing where there is none. Training again replaces it."""
+    """Writes the thinned curve of a training in one step, unless it is empty. Replaces an earlier curve."""
     if not curve:
         return None
     path = path_of(root, training_id)
@@ -64,11 +64,11 @@ def keep(
 
 
 def read(root: Path | str, training_id: str) -> list[Point]:
-    """The points of a training's curve; [] where none was kept or the file holds none that can be drawn."""
+    """The points of a training's curve; [] if there is no file or it is damaged."""
     try:
         points = safe_read.value(safe_read.content(path_of(root, training_id), safe_read.CURVE, root))["points"]
         return [_checked(point) for point in points]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # decoration: a damaged curve is no curve
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no score depends on it
         return []
 
 

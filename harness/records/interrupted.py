@@ -1,9 +1,9 @@
-"""What was begun below ``work`` of a results folder and has not ended: trainings and runs, as they were asked for.
+"""Interrupted trainings and runs below ``work`` of a results folder, with what their commands requested.
 
-    work/training/<training id>/spec.json   the specification, beside the checkpoint, gone with it
-    work/begun/<run id>.json                training, task and protocol of a run, gone once the run is recorded
+    work/training/<training id>/spec.json   the specification, next to the checkpoint and removed with it
+    work/begun/<run id>.json                training, task and protocol of a run, removed when the run is recorded
 
-The names are hashes of what these files say; they are for ``--resume``, which has to say in what a command differs.
+The names are hashes of the contents. ``--resume`` reads them to say how a command differs from the interrupted one.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ SPEC = "spec.json"
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A training or a run as it was asked for. ``spec`` is None where its file is gone or damaged.
+    """An interrupted training or run. ``spec`` is None if its file is missing or damaged.
 
-    ``task`` and ``protocol`` are a run's.
+    Only a run has ``task`` and ``protocol``.
     """
 
     id: str
@@ -39,24 +39,24 @@ class Interrupted:
 
 
 def note_training(scratch: Path, spec: Mapping[str, Any]) -> None:
-    """Writes down what is trained in ``scratch``, in one step. Raises OSError when the disk refuses it."""
+    """Writes the specification of the training in ``scratch``, in one step. Raises OSError."""
     if not (scratch / SPEC).is_file():
         _put(scratch / SPEC, spec)
 
 
 def note_run(work: Path, run_id: str, training_id: str, spec: Mapping[str, Any], task: str, protocol: Any) -> None:
-    """Writes down what a run is to measure. Raises OSError when the disk refuses it."""
+    """Writes what a run will measure. Raises OSError."""
     _put(_run(work, run_id), {"training_id": training_id, "spec": spec, "task": task, "protocol": protocol})
 
 
 def forget_run(work: Path, run_id: str) -> None:
-    """For a run that is recorded. Needs no writing where nothing is noted."""
+    """Removes the note of a run that is recorded, if there is one."""
     if (note := _run(work, run_id)).is_file():
         note.unlink(missing_ok=True)
 
 
 def find(wanted: str, results: Path) -> Interrupted:
-    """The training or run called ``wanted``, interrupted or ended. Raises BadInput naming what there is."""
+    """The training or run with the id ``wanted``, interrupted or ended. Raises BadInput with the known ids."""
     work, store = results / "work", Store(results)
     if re.fullmatch(r"\w[\w.@+-]*", wanted):
         if (work / "training" / wanted).is_dir():
@@ -88,7 +88,7 @@ def _put(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _object(path: Path) -> dict[str, Any] | None:
-    """What a file holds, or None where it cannot be read."""
+    """The content of a file, None if it cannot be read."""
     try:
         content = safe_read.value(safe_read.content(path, safe_read.RECORD), finite=False)
     except BadInput:

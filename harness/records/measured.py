@@ -1,4 +1,4 @@
-"""Assembles the record of a measurement: the one place that decides what a record holds."""
+"""Assembles the record of a measurement; every field of a record is decided here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_id(training: TrainingRun, task: Task, identity: str, attempt: int) -> st
 
 
 def title(training: TrainingRun, task: Task) -> str:
-    """One line that says what is measured, generated problems and the method's note included."""
+    """One line on what is measured, with a mark for generated problems and the method's note."""
     generated = " (generated problems, not the benchmark)" if task.data.world != "real" else ""
     note = f"; {training.method.note}" if training.method.note else ""
     return f"{training.label} on {task.title}{generated}{note}"
@@ -37,7 +37,7 @@ def title(training: TrainingRun, task: Task) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation came to: graded rows, score, figures printed with it, the first prompt, warnings, seconds."""
+    """The outcome of an evaluation: graded rows, score, other figures, the first prompt, warnings, seconds."""
 
     graded: Sequence[Mapping[str, Any]]
     score: Score
@@ -117,7 +117,7 @@ def weights(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def request(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:
-    """The request in its own words, for ``harness show RUN_ID --command``. Absolute paths are cut to their file."""
+    """The request as typed, for ``harness show RUN_ID --command``. Absolute paths are reduced to the file name."""
     words = dict(zip((id(task) for task in plan.tasks), dict.fromkeys(plan.request.tasks), strict=True))
     return {
         "method": _portable(training.word),
@@ -151,6 +151,6 @@ def _portable(word: str) -> str:
 
 
 def _parameters(plan: Plan) -> dict[str, int | None]:
-    """How many each model of the run has, so that its cost can be counted where its files are not at hand."""
+    """The number of parameters of each model, so that its cost can be counted without its files."""
     models = {"student": plan.student, "teacher": plan.teacher}
     return {side: None if m is None or m.url is not None else model_size.parameters(m) for side, m in models.items()}

@@ -1,6 +1,6 @@
-"""Cells of papers in one form: the tables as printed, and the cells whose every fact carries its own source.
+"""Reads the cells of a paper in one form, whether from a printed table or stated with a source for every fact.
 
-:func:`of` reads both parts of a paper's file, so that tables and audit need not know which part a cell came from.
+:func:`of` reads both parts of a paper's file, so that tables and audit need not distinguish them.
 """
 
 from __future__ import annotations
@@ -46,32 +46,32 @@ class PrintedCell:
 
     @property
     def decimals(self) -> int:
-        """Places behind the point as printed."""
+        """The number of decimals printed."""
         return len(re.sub(r"[e*].*", "", self.text).partition(".")[2])
 
     @property
     def step(self) -> float:
-        """The smallest difference that the printed places can show."""
+        """The smallest difference that the printed decimals can show."""
         return 10.0**-self.decimals
 
     @property
     def exact(self) -> bool:
-        """Whether the paper says the value without "about"."""
+        """Whether the paper prints the value without "about"."""
         return not self.text.startswith("~")
 
     @property
     def doubt(self) -> str:
-        """Status and note where one of them says that the cell is not well attested; empty otherwise."""
+        """Status and note if the cell is not well attested; empty otherwise."""
         return "; ".join(words for words in (self.status, self.note) if DOUBT.search(words))
 
     @property
     def table(self) -> tuple[str, str]:
-        """What stands in one table of the paper."""
+        """Identifies the printed table of the cell."""
         return self.source, self.locator
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What no two cells of a file share."""
+        """Identifies the cell within its file."""
         return (
             *(self.source, self.locator, self.setting, self.method),
             *(self.student, self.teacher, self.benchmark, self.metric),
@@ -137,7 +137,7 @@ def _printed(paper: Mapping[str, Any], cell: Mapping[str, Any]) -> PrintedCell:
 
 
 def _stated(paper: Mapping[str, Any]) -> list[PrintedCell]:
-    """The cells with facts. Cells of one benchmark that only their ids tell apart carry the id as setting."""
+    """The cells with facts. Cells of one benchmark that differ only in their ids get the id as setting."""
     found = []
     for cell in paper["cells"]:
         facts = {key: cell[key]["value"] for key in ("metric", "value", "n", "judge", "student", "teacher")}

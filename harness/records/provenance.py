@@ -1,4 +1,4 @@
-"""Where a number came from: commit, package versions, hardware. No paths, no host name, no heavy imports."""
+"""Collects the provenance of a number: commit, package versions, hardware. No paths, no host name, no heavy imports."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def collect(device: str) -> dict[str, Any]:
 
 
 def _rounding() -> dict[str, Any]:
-    """What decides how sums are rounded, beside CPU and torch: torch's kernels, its threads, and what was forced.
+    """What decides the rounding of sums besides CPU and torch: torch's kernels, its threads, and forced settings.
 
     ``kernel`` and ``threads`` are None where torch was not loaded.
     """

@@ -1,7 +1,7 @@
-"""What a record is: its form, its identity, its name, and the seal that shows an edit by hand.
+"""Defines a record: its schema, its identity, its name, and the seal that reveals an edit by hand.
 
-A record is a JSON object in the form published as ``record.schema.json``. Its ``identity`` is the hash of
-what was asked for, its ``content_sha256`` the hash of everything it says.
+A record is a JSON object with the schema ``record.schema.json``. Its ``identity`` is the hash of the request, its
+``content_sha256`` the hash of its whole content.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LABEL_LENGTH = 60  # of one part of a file name; file systems stop at 255 bytes
 
 
 def canonical(value: Any) -> bytes:
-    """The one JSON text of ``value`` that hashes are taken of: sorted keys, no spaces, ASCII, no NaN."""
+    """The canonical JSON of ``value``, from which hashes are computed: sorted keys, no spaces, ASCII, no NaN."""
     return _CANONICAL.encode(value).encode("ascii")
 
 
@@ -37,9 +37,9 @@ def fingerprint(value: Any) -> str:
 
 
 def identity_of(spec: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
-    """What was asked for, as one hash: equal for equal training and equal measurement.
+    """The hash of a request: equal for equal training and equal measurement.
 
-    The names of a protocol are no part of it: the same measurement has one identity by any name.
+    It leaves out the names of a protocol, so that one measurement has one identity under any name.
     """
     measurement = {key: value for key, value in protocol.items() if key not in ("name", "card")}
     return fingerprint({"protocol": measurement, "spec": spec})
@@ -70,7 +70,7 @@ def measured_under(record: Mapping[str, Any], protocol: str | None) -> bool:
 def note_of(method: Mapping[str, Any]) -> str:
     """The note on a method, from the ``method`` field of a record.
 
-    Records up to 0.2 call a formula "not public" that was public, and only not available to us; the seal keeps them so.
+    Records up to 0.2 call a public formula "not public" that was only not available to us; their seal forbids an edit.
     """
     return method["note"].replace("the formula is not public", "its formula was not available to us")
 
@@ -116,9 +116,9 @@ def load(path: Path, inside: Path | None = None) -> Record:
 
 
 def examine(path: Path, inside: Path | None = None) -> tuple[Record | None, str]:
-    """The record in ``path``, or None and what is wrong with it. Never raises for what a file can hold.
+    """The record in ``path``, or None and what is wrong with it. Never raises, whatever the file contains.
 
-    A link is followed only where it stays below ``inside``.
+    Follows a link only if it stays below ``inside``.
     """
     try:
         record = safe_read.value(safe_read.content(path, safe_read.RECORD, inside))
@@ -132,7 +132,7 @@ def examine(path: Path, inside: Path | None = None) -> tuple[Record | None, str]
         return None, f"is not a record (it{fault})"
     try:
         intact = content_hash(record) == record["content_sha256"]
-    except ValueError:  # NaN or Infinity, which no writer of records lets through
+    except ValueError:  # NaN or Infinity, which no record contains
         intact = False
     return (record, "") if intact else (None, "was edited after it was written (content_sha256 differs)")
 
@@ -175,8 +175,8 @@ _SCALARS = {str, int, float, bool, type(None)}
 def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
     """Where ``value`` departs from the types and required keys of a JSON Schema, or None.
 
-    The few keywords that keep a reader from stumbling, at a fraction of the price of the full validation
-    that was done when the record was written.
+    Checks the keywords that readers rely on, much faster than the full validation, which ran when the record was
+    written.
     """
     if "$ref" in rule:
         rule = schema()["$defs"][rule["$ref"].rpartition("/")[2]] | rule
@@ -205,7 +205,7 @@ def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
                 and type(item) in _TYPES.get(str(inner.get("type")), ())
                 and not inner.keys() & _NARROWS
             ):
-                continue  # nothing is asked of it, or nothing but the type that it has
+                continue  # no rule, or only a type that is correct
             if fault := misfit(item, inner):
                 return f".{key}{fault}"
     elif kind is list:

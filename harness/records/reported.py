@@ -1,7 +1,7 @@
 """Numbers that papers print: ``results/reported/<id>.json``, checked against ``reported.schema.json``.
 
-A reported number is never a record: it has no completions, no seal and mostly no protocol. It stands beside
-measured rows and is never ranked among them.
+A reported number is no record: it has no completions, no seal and mostly no protocol. Tables show it next to measured
+rows and never rank it among them.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def schema() -> dict[str, Any]:
 def papers(results: Path | str = "results") -> list[Paper]:
     """All reported papers known to ``results``, by id.
 
-    Files lie in ``reported`` below ``results`` or beside it (``results/micro`` finds ``results/reported``);
-    those that come with the harness are found too, unless a nearer file has their id. Raises BadInput naming
-    the first file that is malformed.
+    Files are in ``reported`` below ``results`` or next to it (``results/micro`` finds ``results/reported``). Files that
+    ship with the harness are included unless a nearer file has their id. Raises BadInput naming the first malformed
+    file.
     """
     found: dict[str, Paper] = {}
     for path in _files(Path(results)):
@@ -71,12 +71,12 @@ def load(path: Path) -> Paper:
     if fault := jsonschema.exceptions.best_match(errors):
         raise BadInput(f"{path}: {_place(paper, fault)}: {fault.message[:200]}")
     if paper["id"] != path.stem:
-        raise BadInput(f"{path}: calls itself {paper['id']!r}; make the file's name and the id equal")
+        raise BadInput(f"{path}: its id is {paper['id']!r}; make the file's name and the id equal")
     seen = set()
     for cell in paper["cells"]:
         where = f"{path}: cell {cell['id']}"
         if cell["id"] in seen:
-            raise BadInput(f"{where} is there twice; every cell needs an id of its own")
+            raise BadInput(f"{where} is listed twice; give every cell its own id")
         seen.add(cell["id"])
         n, count = cell["n"]["value"], cell["count"]["value"]
         if count is not None and (n is None or not 0 <= count <= n):
@@ -117,7 +117,7 @@ def _check_printed(path: Path, paper: Paper) -> None:
 
 
 def _place(paper: Any, fault: Any) -> str:
-    """Where a fault lies; a printed cell is called by its names, too."""
+    """The place of a fault; for a printed cell with its names."""
     path = list(fault.absolute_path)
     if len(path) >= 2 and path[0] == "printed" and isinstance(cell := paper["printed"][path[1]], dict):
         return ".".join([_cell_place(path[1], cell), *map(str, path[2:])])

@@ -1,12 +1,12 @@
-"""What a row is, as its record says: a competitor, a control, or a model as it comes; a baseline; a reconstruction.
+"""The role of a row, from its record: competitor, control or reference; whether it is a baseline or reconstruction.
 
     method.role            competitor, control or reference
-    method.evaluates       of a reference: student or teacher, the model that was measured as it comes
+    method.evaluates       of a reference: student or teacher, the model that was measured without training
     method.baseline        whether other methods' scores are stated as differences from it
     method.reconstruction  whether the published formula is unknown
 
-Nothing hangs on a name. Records written before ``role`` was a field say the same in other fields, and
-:func:`of` is the one reader of that older form.
+No name decides a role. Records written before ``role`` was a field have the same facts in other fields; :func:`of`
+reads both forms.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Roles:
 
     @property
     def reference(self) -> bool:
-        """Whether this is a mark to measure by, not a student that was trained."""
+        """Whether this is a reference point, not a student that was trained."""
         return self.role == REFERENCE
 
 
 def of(record: Mapping[str, Any]) -> Roles:
-    """The roles of a record, whichever of the two forms it has."""
+    """The roles of a record, in either form."""
     method = record["method"]
     if {"role", "evaluates", "baseline"} <= method.keys():
         return Roles(method["role"], method["evaluates"], method["baseline"], method["reconstruction"])
@@ -43,10 +43,10 @@ def of(record: Mapping[str, Any]) -> Roles:
 
 
 def _before_roles(record: Mapping[str, Any]) -> Roles:
-    """A record without ``role``: only what was trained has a recipe of training in its specification.
+    """The roles of a record without ``role``. Only a trained student has a training recipe in its specification.
 
-    A reference measured the teacher where its specification names another model than the run's student. A control
-    has the setting ``shuffle``. What was trained without a teacher was the baseline.
+    A reference measured the teacher if its specification names another model than the run's student. A control has the
+    setting ``shuffle``. A student trained without a teacher is the baseline.
     """
     method, spec = record["method"], record["spec"]
     reconstruction = method["reconstruction"]

@@ -3,8 +3,8 @@
     <root>/records/<task>/<method[@variant]>/<run_id>.json     one record, one file, never changed
     <root>/completions/<run_id>.jsonl[.gz]                     its completions with their verdicts, plain or packed
 
-Nothing is overwritten: running again appends a later ``attempt`` of the same ``identity``, and readers take
-the latest. Several processes may write at once, and a killed one leaves no half record.
+Nothing is overwritten: a repeated run appends a later ``attempt`` of the same ``identity``, and readers use the latest.
+Several processes may write at once, and a killed one leaves no partial record.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from harness.records.record import (
     validate,
 )
 
-PACKED = ".gz"  # ends the name of a file of completions that was packed
+PACKED = ".gz"  # suffix of packed completions
 
 
 class Store:
@@ -121,13 +121,13 @@ class Store:
         return max(self._without_copies(mine)[0], key=lambda record: record["attempt"], default=None)
 
     def holds(self, run_id: str) -> bool:
-        """Whether a record of this run id stands, sound or not."""
+        """Whether a record of this run id exists, sound or not."""
         return bool(self._files(glob.escape(run_id)))
 
     def next_attempt(self, identity: str) -> tuple[int, str | None]:
         """The attempt number and the superseded run id for running ``identity`` again.
 
-        Judged by file names alone, so that an attempt whose file is damaged can be superseded too.
+        Reads file names only, so that an attempt whose file is damaged can be superseded too.
         """
         attempts = {}
         for path in self._files(f"*-{identity[:8]}*"):
@@ -136,7 +136,7 @@ class Store:
         return (max(attempts) + 1, attempts[max(attempts)]) if attempts else (0, None)
 
     def get(self, name: str | Path) -> Record:
-        """The record called ``name``: a run id, a beginning that only one run id has, or a file."""
+        """The record ``name``: a run id, the beginning of exactly one run id, or a file."""
         name = str(name)
         if os.path.isfile(name):
             return load(Path(name))
@@ -155,7 +155,7 @@ class Store:
         raise unknown("record", name, known)
 
     def completions(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The stored completions with their verdicts. Raises BadInput when they are gone or were changed."""
+        """The stored completions with their verdicts. Raises BadInput if they are missing or were changed."""
         entry, path = record["completions"], self.completions_file(record)
         try:
             content = self._unpacked(path)
@@ -170,7 +170,7 @@ class Store:
             raise BadInput(f"{path}:{error}") from None
 
     def _edited(self, record: Mapping[str, Any]) -> str:
-        """How the completions kept differ from those that were scored, or "". Missing ones are no contradiction."""
+        """How the stored completions differ from the scored ones, or ""; also "" if they are missing."""
         entry, path = record["completions"], self.completions_file(record)
         if not os.path.lexists(path):
             return ""
@@ -184,7 +184,7 @@ class Store:
         return ""
 
     def completions_file(self, record: Mapping[str, Any]) -> Path:
-        """Where the completions of ``record`` lie: the file that it names, or that file packed by :func:`pack`."""
+        """The file of the completions of ``record``: the one that it names, or that file packed by :func:`pack`."""
         return Path(self._completions_path(record))
 
     def _completions_path(self, record: Mapping[str, Any]) -> str:
@@ -197,10 +197,10 @@ class Store:
         return safe_read.unpacked(content) if path.name.endswith(PACKED) else content
 
     def pack(self) -> tuple[int, int]:
-        """Packs the completions of every sound record that still lie plain. Returns the bytes before and after.
+        """Packs the completions of every sound record that are not packed yet. Returns the bytes before and after.
 
-        Records keep the checksum of what was packed, so none changes. The plain file goes only after the packed one
-        stands and gives back the same bytes; interrupted, the same call goes on.
+        Records contain the checksum of the unpacked bytes, so none changes. The plain file is removed only after the
+        packed one is written and gives back the same bytes. After an interrupt the same call continues.
         """
         before = after = 0
         for record in self.all()[0]:
@@ -208,21 +208,21 @@ class Store:
             if path.name.endswith(PACKED) or not path.is_file():
                 continue
             content = safe_read.content(path, safe_read.LARGE, self.root)
-            packed = gzip.compress(content, 9, mtime=0)  # no date in it: the same completions give the same file
+            packed = gzip.compress(content, 9, mtime=0)  # without a date: equal completions give equal files
             if safe_read.unpacked(packed) != content:
-                raise RunFailed(f"{path} does not come back as it was packed; it is left as it is")
+                raise RunFailed(f"{path}: unpacking does not give back the same bytes; the plain file is kept")
             write(path.with_name(path.name + PACKED), packed)
             path.unlink()
             before, after = before + len(content), after + len(packed)
         return before, after
 
     def path_of(self, record: Mapping[str, Any]) -> Path:
-        """Where ``record`` lies, or would lie."""
+        """The path of ``record``."""
         folder = self.records_dir / label(record["task"]) / label(method_label(record["method"]))
         return folder / f"{record['run_id']}.json"
 
     def check_writable(self) -> None:
-        """Raises BadInput when records could not be written here. Leaves nothing behind."""
+        """Raises BadInput if records cannot be written here. Leaves nothing behind."""
         for folder in (self.records_dir, self.completions_dir):
             try:
                 existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -236,10 +236,9 @@ class Store:
     def add(self, record: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Path:
         """Seals ``record``, stores it with its completions, and returns its file.
 
-        ``record`` comes without ``schema_version``, ``created``, ``completions`` and ``content_sha256``,
-        which are set here. When the run id is already taken (another process was quicker), nothing is
-        written and the file of the existing record is returned. Raises RunFailed when the record does not
-        fit the schema or the disk refuses it.
+        ``record`` lacks ``schema_version``, ``created``, ``completions`` and ``content_sha256``, which are set here. If
+        the run id exists already (another process was faster), writes nothing and returns the file of the existing
+        record. Raises RunFailed if the record does not fit the schema or cannot be written.
         """
         from filelock import FileLock
 
@@ -263,7 +262,7 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             with FileLock(self.root / ".lock"):
                 if not path.exists():
-                    # The record comes last: until it stands, nothing refers to the completions.
+                    # Write the record last: without it, nothing refers to the completions.
                     write(completions, content)
                     write(path, _encode(json.dumps(sealed, indent=2, ensure_ascii=False) + "\n"))
         except OSError as error:
@@ -276,7 +275,7 @@ class Store:
 
 @contextlib.contextmanager
 def _garbage_kept() -> Iterator[None]:
-    """Pauses the collector, which would walk all records read so far again and again (a third of the time)."""
+    """Pauses the garbage collector, which would traverse all records read so far repeatedly (a third of the time)."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -318,7 +317,7 @@ def _without_completions(paths: list[Path]) -> list[str]:
 
 
 def _plain(record: Mapping[str, Any]) -> Record:
-    """``record`` as a reader will get it back: tuples are lists."""
+    """``record`` as it will be read back: tuples become lists."""
     try:
         return json.loads(json.dumps(record, allow_nan=False))
     except ValueError:

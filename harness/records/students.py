@@ -1,6 +1,6 @@
-"""Trained students on disk: each an ordinary transformers folder with the facts of its training and its digests.
+"""Trained students on disk: transformers folders with the facts of the training and digests of the files.
 
-A folder appears and disappears as a whole, whatever interrupts; one that was changed since is refused.
+A folder is created and removed in one step, even if interrupted; a folder changed after training is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KINDS = {"files": dict, "cost": dict, "warnings": list, "curve": list}  # what 
 def publish(
     model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Path, adapter: TrainedAdapter | None = None
 ) -> None:
-    """Puts the trained student in place as a whole: an ordinary transformers folder with ``training.json``.
+    """Writes the trained student in one step: a transformers folder with ``training.json``.
 
     An adapter that was trained lies in a folder of its own below it; the weights of ``model`` have it merged.
 
@@ -60,7 +60,7 @@ def publish(
 
 
 def remove(folder: Path) -> None:
-    """Takes a folder away in one step: a crash leaves it whole or gone, never half of it under its name."""
+    """Removes a folder in one step: after a crash it is complete or gone."""
     if folder.exists():
         gone = folder.with_name(f"{folder.name}.removed")
         shutil.rmtree(gone, ignore_errors=True)
@@ -73,7 +73,7 @@ def is_there(folder: Path) -> bool:
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
-    """What is known of a student's training. Raises BadInput when any of its files is not what was written."""
+    """The facts of a student's training. Raises BadInput if any of its files was changed."""
     fix = f"delete {folder}, the same command trains it again"
     try:
         facts = safe_read.value(safe_read.content(folder / FACTS, safe_read.LARGE, folder), finite=False)

@@ -1,1 +1,1 @@
-"""A recorded row again: the command that makes it, and how far off a second run is."""
+"""Repeats a recorded row: reconstructs its command, and measures how far a second run differs."""

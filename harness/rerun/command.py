@@ -1,11 +1,12 @@
-"""From a record back to the request that makes it, and to the command line that says so.
+"""Reconstructs the request and the command line that make a record.
 
-A record keeps what was resolved (every setting, every hash), not what was typed. The request is found by starting from
-a recipe and overriding what differs; preparing its plan then shows whether it names the same training and the same
-measurement. What a record cannot hold (the folder of a model, the file of a method, the address of a judge) can be
-given along, as :class:`Given`.
+A record contains what was resolved (every setting, every hash), not what was typed. The request is found by starting
+from a recipe and overriding what differs; preparing its plan shows whether it means the same training and measurement.
+The user can supply what a record cannot contain (the folder of a model, the file of a method, the address of a judge)
+as :class:`Given`.
 
-Records travel, so none is trusted with a path: no code, model or data is read from a place that only a record names.
+Records come from other machines, so paths in them are not trusted: no code, model or data is read from a place that
+only a record names.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ from harness.rerun.recipe_settings import setting_of
 from harness.resume import leaves
 from harness.training import examples
 
-DECODING = ("samples", "temperature", "top_p", "max_new_tokens")  # what a recipe's [evaluation] may override
-NAMES_ONLY = ("name", "card")  # of a protocol: they name a measurement and are no part of it
+DECODING = ("samples", "temperature", "top_p", "max_new_tokens")  # settings that a recipe's [evaluation] may override
+NAMES_ONLY = ("name", "card")  # parts of a protocol that name a measurement and do not define it
 PLAIN = re.compile(r"[\w+-][\w.+-]*")  # the name of a file in this folder
 NAME = re.compile(
     r"(micro:)?[\w+-][\w.+-]*(/[\w+-][\w.+-]*)?(@[\w.-]+)?(/[\w+-][\w.+-]*\.gguf)?|openai:[^@]*(@[\w.-]+)?"
 )  # of a model
-CHANGED = ", decoding changed"  # behind the name of a protocol whose decoding was overridden
+CHANGED = ", decoding changed"  # follows the name of a protocol whose decoding was overridden
 # Settings of which a specification keeps the outcome alone: what was read, and how texts are rendered.
 NOT_IN_SPEC = ("data.", "models.template=", "models.thinking=")
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the user says in place of what the record says: words of ``harness run``, None where it stands."""
+    """What the user supplies in place of the record's values, as arguments of ``harness run``; None keeps them."""
 
     method: str | None = None
     task: str | None = None
@@ -60,9 +61,9 @@ class Given:
 
 @dataclass(frozen=True)
 class Found:
-    """The request behind a record. ``differs`` says in what its plan is another run, "" for the same run.
+    """The request of a record. ``differs`` says how its plan differs from the record, "" for the same run.
 
-    ``plan`` is None where a model is not on this machine and was not to be fetched: then nothing is known of the run.
+    ``plan`` is None if a model is not on this machine and may not be fetched; then nothing is known of the run.
     """
 
     request: RunRequest
@@ -76,11 +77,10 @@ class Found:
 
 
 def find(record: Record, results: Path, given: Given = Given(), *, fetch: bool = True) -> Found:
-    """The request that makes ``record``, with its plan prepared on the results folder ``results``.
+    """The request that makes ``record``, with its plan on the results folder ``results``.
 
-    ``fetch``: whether models may be fetched from the hub for it. Raises BadInput for a record whose specification has
-    not the form that this version writes, and where the request cannot be planned here at all, naming what must be
-    given along.
+    ``fetch``: whether models may be fetched from the hub. Raises BadInput for a specification of another form than this
+    version writes, and for a request that cannot be planned on this machine, naming what the user must supply.
     """
     check_form(record, given)
     best: Found | None = None
@@ -102,7 +102,7 @@ def find(record: Record, results: Path, given: Given = Given(), *, fetch: bool =
 
 
 def line(request: RunRequest) -> str:
-    """``harness run ...`` as a shell takes it, without what is the default."""
+    """``harness run ...`` for a shell, without default values."""
     words = ["harness", "run"]
     for method in request.methods:
         words += ["--method", method]
@@ -121,13 +121,13 @@ def line(request: RunRequest) -> str:
 
 
 def _recipes(record: Record, given: Given) -> list[str]:
-    """The recipes to start from, likeliest first: as given, as recorded, those that ship."""
+    """The recipes to start from, the most likely first: as given, as recorded, as shipped."""
     if given.recipe is not None:
         return [given.recipe]
     recorded = record.get("request", {}).get("recipe", "")
     if recorded in recipe.names() or (PLAIN.fullmatch(recorded) and Path(recorded).is_file()):
         return [recorded]
-    # A shipped recipe of the record's own models comes first; all are tried.
+    # Try all shipped recipes, those with the record's models first.
     mine = {record["student"], record["teacher"]}
 
     def strange(name: str) -> bool:
@@ -138,9 +138,9 @@ def _recipes(record: Record, given: Given) -> list[str]:
 
 
 def check_form(record: Record, given: Given, *, training: bool = True) -> None:
-    """Raises BadInput for a record that this version would not write, or whose files must be given along.
+    """Raises BadInput for a record of another form than this version writes, or whose files the user must supply.
 
-    ``training``: whether the method and the models are wanted too, or the task alone.
+    ``training``: whether the method and the models are needed, too, or the task alone.
     """
     spec, protocol, request = record["spec"], record["protocol"], record.get("request", {})
     method = spec.get("method")
@@ -149,7 +149,7 @@ def check_form(record: Record, given: Given, *, training: bool = True) -> None:
     sound = isinstance(method, dict) and isinstance(method.get("settings"), dict)
     sound = sound and isinstance(spec.get("student"), dict) and all(isinstance(p, dict | None) for p in parts)
     if not sound:
-        raise BadInput(f"{record['run_id']}: its specification has not the form that this version writes")
+        raise BadInput(f"{record['run_id']}: its specification has another form than this version writes")
     if unknown := [
         *_task_file(record, given),
         *_judge_file(record, given),
@@ -159,7 +159,7 @@ def check_form(record: Record, given: Given, *, training: bool = True) -> None:
 
 
 def _task_file(record: Record, given: Given) -> Iterator[str]:
-    """Whether the user must name the file of the task, since a record's word is not taken for a path."""
+    """Whether the user must name the file of the task, because paths in records are not trusted."""
     title = record["task"]
     known = title.partition("@")[0] in _tasks() or re.fullmatch(r"lm_eval:[\w.+-]+", title)
     if given.task is None and not known:
@@ -167,7 +167,7 @@ def _task_file(record: Record, given: Given) -> Iterator[str]:
 
 
 def _training_files(record: Record, given: Given) -> Iterator[str]:
-    """The same of the method, the models and the data."""
+    """The parts of the method, the models and the data that the user must name."""
     request, method = record.get("request", {}), record["method"]
     known = {entry.name for entry in registry.entries(registry.METHODS)}
     plain_variant = method["variant"] is None or re.fullmatch(r"[\w+-]+", method["variant"])
@@ -184,7 +184,7 @@ def _training_files(record: Record, given: Given) -> Iterator[str]:
 
 
 def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) -> Found:
-    """The request on top of the recipe ``base``, planned, and held against the record."""
+    """The request based on the recipe ``base``, planned and compared with the record."""
     spec, protocol = record["spec"], record["protocol"]
     kept = [s for s in record.get("request", {}).get("settings", ()) if s.startswith(NOT_IN_SPEC)]
     chosen, _ = recipe.override(recipe.load(base), kept)
@@ -226,8 +226,8 @@ def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) ->
 
 
 def _leaves(there: Any, here: Any, path: str) -> Iterator[str]:
-    """Where the plan departs from the record, in words."""
-    there, here = (json.loads(json.dumps(_bare(value))) for value in (there, here))  # tuples are lists in a file
+    """How the plan differs from the record."""
+    there, here = (json.loads(json.dumps(_bare(value))) for value in (there, here))  # JSON turns tuples into lists
     for key, was, is_now in leaves(there, here, path):
         yield f"{key} was {_short(was)}, is {_short(is_now)}"
 
@@ -242,7 +242,7 @@ def _short(value: Any) -> str:
 
 
 def task_word(record: Record) -> str:
-    """The task as ``--task`` takes it, its world said outright where the title leaves it open."""
+    """The task for ``--task``, with its world if the title leaves it open."""
     title = record["task"]
     return title if "@" in title or title.startswith(benchmarks.LM_EVAL) else f"{title}@real"
 
@@ -252,21 +252,21 @@ def _tasks() -> set[str]:
 
 
 def _method_settings(spec: Mapping[str, Any], method: Method) -> list[str]:
-    """``method.*`` where the record's settings are not those of the variant and the recipe."""
+    """``method.*`` settings that differ from those of the variant and the recipe."""
     default = json.loads(json.dumps(dataclasses.asdict(method.config)))
     recorded = spec["method"]["settings"]
     return [setting_of(f"method.{k}", v) for k, v in recorded.items() if k not in default or default[k] != v]
 
 
 def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe, name: str | None) -> list[str]:
-    """The decoding and the limit of the measurement, where the task and the recipe say otherwise."""
+    """The decoding and the limit of the measurement, where they differ from task and recipe."""
     found = []
     dataset = protocol.get("dataset") or {}
     limit = dataset.get("n") if dataset.get("n") != dataset.get("of") else None
     if limit != chosen.evaluation.limit:
         found.append(setting_of("evaluation.limit", limit))
     if task.startswith(benchmarks.LM_EVAL):
-        return found  # which decodes as it likes
+        return found  # such a task decides its own decoding
     opened = benchmarks.open_unjudged(task, name)
     default = dataclasses.asdict(evaluate.decoding_of(opened, chosen.evaluation))
     recorded = protocol.get("decoding") or {}
@@ -276,7 +276,7 @@ def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe,
 
 
 def _data_bounds(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """``first=N`` of the data where the record read another beginning of it than ``chosen`` does.
+    """``first=N`` of the data, if the record read another number of its rows than ``chosen`` does.
 
     Records before 0.3 limited the prompts alone, so a limit that a record names may have to be taken back.
     """
@@ -292,7 +292,7 @@ def _data_bounds(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
                 for asked, limit in ((whole, None), (source, chosen.data.limit))
             )
         except BadInput:
-            continue  # the plan says so in its own words
+            continue  # the plan reports it
         if (used := examples.beginning(pool, spec[name])) is None:
             continue
         same &= used == len(own)
@@ -305,7 +305,7 @@ def _data_bounds(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
 
 
 def _models(record: Record, method: Method, chosen: Recipe) -> tuple[str | None, str | None]:
-    """The student and the teacher as the request names them, None where the recipe has the same."""
+    """The student and the teacher for the request, None where the recipe has the same."""
     student, teacher = record["student"], record["teacher"]
     if isinstance(method, ReferencePoint) and method.evaluates == "teacher":
         teacher = record["spec"]["student"]["id"]
@@ -316,7 +316,7 @@ def _models(record: Record, method: Method, chosen: Recipe) -> tuple[str | None,
 
 
 def _portable(name: str) -> str:
-    """A model's name as records keep it: of a folder its own name."""
+    """A model's name as in records: of a folder its last part."""
     return models.portable(name) if Path(name).is_dir() else name
 
 
@@ -329,7 +329,7 @@ def _judge_file(record: Record, given: Given) -> Iterator[str]:
 
 
 def judge_word(record: Mapping[str, Any]) -> str | None:
-    """``--judge`` as far as the record tells it: its model and settings, never its address."""
+    """``--judge`` as far as the record contains it: its model and settings, never its address."""
     judge = (record["protocol"].get("grader") or {}).get("judge")
     if not isinstance(judge, Mapping):
         return None
@@ -348,7 +348,7 @@ def judge_word(record: Mapping[str, Any]) -> str | None:
 
 
 def _device_word(record: Record) -> str | None:
-    """The device, where this machine would choose another by itself."""
+    """The device, if this machine would choose another by default."""
     import torch
 
     kind = str(record["provenance"].get("device") or "cpu")
@@ -356,7 +356,7 @@ def _device_word(record: Record) -> str | None:
 
 
 def _unknown(record: Record, given: Given) -> Iterator[str]:
-    """What only the user can know, with the word that says it."""
+    """What only the user can know, with the option that supplies it."""
     judge = (record["protocol"].get("grader") or {}).get("judge") or {}
     if judge.get("kind") == "replay" and given.judge is None:
         yield f"the judgements came from a file (sha256 {judge.get('annotations_sha256', '')[:8]}): --judge replay:FILE"

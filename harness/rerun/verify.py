@@ -1,8 +1,8 @@
-"""A recorded row run again, beside what was recorded: how far off, and whether rounding or another seed explains it.
+"""Runs a recorded row again and compares: how far the scores differ, and whether rounding or a seed explains it.
 
-The same specification on another CPU differs by rounding from the first step on. Training amplifies it, most of all
-where the student's own samples are trained on: there the second run is like one with another seed (measured in
-results/rounding). So the bound of a difference is what two seeds of the row differ by, where the seeds are recorded.
+The same specification on another CPU differs by rounding from the first step on. Training amplifies the difference,
+most of all if the student trains on its own samples: then the second run is like one with another seed (measured in
+results/rounding). So the bound is the difference that two seeds of the row would have, if the seeds are recorded.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from harness.training.job import Progress
 from harness.types import Completion
 
 LEVEL = 0.95
-ENOUGH_SEEDS = 3  # of the row itself; with fewer, all rows of the task say how seeds vary
+ENOUGH_SEEDS = 3  # of the row itself; with fewer, the variance comes from all rows of the task
 TEXT = ("problem_id", "sample", "text", "tokens", "finish")  # the fields of a Completion, in order
 COMPLETION = dict(zip(TEXT, (str, int, str, int, str), strict=True)) | {"score": int | float}
-MACHINE = ("cpu", "kernel", "threads", "device")  # of the provenance: what decides rounding, beside torch
+MACHINE = ("cpu", "kernel", "threads", "device")  # parts of the provenance that decide rounding, besides torch
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The largest difference of two scores that is explained, and by what."""
+    """The largest difference of two scores that has an explanation, and the explanation."""
 
     value: float
     why: str
@@ -52,11 +52,11 @@ class Bound:
 
 @dataclass(frozen=True)
 class Report:
-    """A record (``then``) beside its second run (``now``). Scores and differences are on ``scale``.
+    """A record (``then``) and its second run (``now``). Scores and differences are on ``scale``.
 
-    ``gained`` and ``lost`` count the completions whose score rose or fell, ``changed_texts`` those that read
-    otherwise, out of ``compared``. ``curve`` is the largest absolute difference of the training loss over the points
-    that both curves have, None where there are none.
+    ``gained`` and ``lost`` count the completions whose score rose or fell, ``changed_texts`` those with another text,
+    out of ``compared``. ``curve`` is the largest absolute difference of the training loss over the points that both
+    curves have, None if there are none.
     """
 
     run_id: str
@@ -84,17 +84,17 @@ class Report:
 
     @property
     def holds(self) -> bool:
-        """Whether the record is confirmed: the same, or off by no more than the bound."""
+        """Whether the record is confirmed: equal, or different by no more than the bound."""
         return self.equal or abs(self.difference) <= self.bound.value + 1e-12
 
 
 def run_again(
     record: Record, store: Store, given: Given, work: Path | None, progress: Progress, announce: Callable[[str], None]
 ) -> Report:
-    """Runs a record again in the folder ``work``, or in one that is removed afterwards; the record stays untouched.
+    """Runs a record again in the folder ``work``, or in a temporary one; the record is not changed.
 
-    Raises BadInput where this version, these files or this machine cannot make the same training, and RunFailed
-    where the run fails.
+    Raises BadInput if this version, these files or this machine cannot repeat the training, and RunFailed if the run
+    fails.
     """
     rows = _rows_of(record, store)
     with _folder(work, store) as scratch:
@@ -115,9 +115,9 @@ def run_again(
 
 
 def grade_again(record: Record, store: Store, given: Given, work: Path | None) -> Report:
-    """Grades the stored completions of a record again. Verdicts are pure, so every difference is out of bounds.
+    """Grades the stored completions of a record again. Equal texts get equal verdicts, so the bound is 0.
 
-    Raises BadInput where the task or its judge cannot be opened, or where the completions are not the task's.
+    Raises BadInput if the task or its judge cannot be opened, or if the completions are not the task's.
     """
     rows = _rows_of(record, store)
     protocol = record["protocol"]
@@ -144,7 +144,7 @@ def grade_again(record: Record, store: Store, given: Given, work: Path | None) -
 
 @contextlib.contextmanager
 def _folder(work: Path | None, store: Store) -> Iterator[Path]:
-    """The folder of the second run: ``work``, which stays, or one that is removed with the block.
+    """The folder of the second run: ``work``, which is kept, or a temporary one.
 
     Raises BadInput for the results folder itself.
     """
@@ -158,7 +158,7 @@ def _folder(work: Path | None, store: Store) -> Iterator[Path]:
 
 
 def _rows_of(record: Record, store: Store) -> Rows:
-    """The stored completions. Raises BadInput where they are gone, changed, or no graded completions."""
+    """The stored completions. Raises BadInput if they are missing, changed, or no graded completions."""
     rows = store.completions(record)
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or any(not isinstance(row.get(key), kind) for key, kind in COMPLETION.items()):
@@ -175,11 +175,11 @@ def _report(
     bound: Bound,
     notes: list[str],
 ) -> Report:
-    """Both sides counted, completion by completion."""
+    """Compares both runs completion by completion."""
     theirs, ours = _by_place(rows), _by_place(again)
     shared = theirs.keys() & ours.keys()
     if len(shared) < max(len(theirs), len(ours)):
-        notes = [*notes, f"{len(theirs.keys() ^ ours.keys())} completions stand on one side only"]
+        notes = [*notes, f"{len(theirs.keys() ^ ours.keys())} completions are in one run only"]
     then, now = _machine(record["provenance"]), _machine(made["provenance"])
     report = Report(
         run_id=record["run_id"],
@@ -206,23 +206,23 @@ def _by_place(rows: Rows) -> dict[tuple[str, int], Mapping[str, Any]]:
 
 
 def _machine(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides rounding; None for what an older record does not say."""
+    """The facts that decide rounding; None for those that an older record lacks."""
     found = {key: provenance.get(key) for key in MACHINE}
     return found | {"torch": provenance.get("versions", {}).get("torch"), "commit": provenance.get("commit")}
 
 
 def _curve_difference(then: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> float | None:
-    """The largest absolute difference of the loss over the steps that both curves show."""
+    """The largest absolute difference of the loss over the steps that both curves have."""
     a, b = ({p["step"]: p["loss"] for p in points if p.get("loss") is not None} for points in (then, now))
     return max((abs(a[step] - b[step]) for step in a.keys() & b.keys()), default=None)
 
 
 def _bound(record: Record, store: Store, rows: Rows, again: Rows) -> Bound:
-    """What two runs of a row may differ by, from the best evidence that there is.
+    """The difference that two runs of a row may have, from the best evidence available.
 
     Two draws of a score with standard deviation s differ by at most t * s * sqrt(2), 19 times out of 20. The seeds of
-    the row itself tell s; with too few of them, the seeds of all trained rows of the task do; with none, the verdicts
-    that changed, as McNemar's test reads them: gains and losses are equally likely.
+    the row estimate s; if there are too few, the seeds of all trained rows of the task do. Without seeds the changed
+    verdicts give the bound, with gains and losses equally likely, as in McNemar's test.
     """
     rows_of: dict[str, dict[int, float]] = {}
     for other in store.all()[0]:
@@ -249,16 +249,16 @@ def _of_seeds(groups: Sequence[Sequence[float]], whose: str, scale: Scale) -> Bo
     freedom = sum(len(scores) - 1 for scores in groups)
     deviation = math.sqrt(squares / freedom)
     value = float(stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(2) * deviation
-    return Bound(value, f"what two runs differ by, 95 %, from {whose} (SD {scale.text(deviation)} {scale.points})")
+    return Bound(value, f"the difference of two runs, 95 %, from {whose} (SD {scale.text(deviation)} {scale.points})")
 
 
 def in_words(report: Report) -> str:
-    """The report for people, the finding last."""
+    """The report for people; the finding is the last line."""
     then, now, scale = report.then, report.now, report.scale
     lines = [
         report.run_id,
         f"score        {_score(then)} then, {_score(now)} now: {scale.signed(report.difference)} {scale.points}",
-        f"completions  {report.changed_texts} of {report.compared} read otherwise",
+        f"completions  {report.changed_texts} of {report.compared} have another text",
         f"verdicts     {report.gained + report.lost} of {report.compared} differ: "
         f"{report.gained} better now, {report.lost} worse",
     ]

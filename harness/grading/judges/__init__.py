@@ -1,1 +1,1 @@
-"""Who says which of two responses is better: models behind a server or here, recorded words, plain rules."""
+"""Judges, which say which of two responses is better: served or local models, recorded judgements, simple rules."""

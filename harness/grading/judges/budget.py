@@ -1,4 +1,4 @@
-"""What judging costs: estimated before the first question, counted while it runs, never over the budget."""
+"""The cost of judging: estimated before the first question, counted while it runs, never over the budget."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from harness.errors import BadInput
 from harness.grading.judges.protocols import Reply
 
-BYTES_PER_TOKEN = 3  # of the prompt: 4 is usual for English, so the estimate errs to the dear side
+BYTES_PER_TOKEN = 3  # bytes of prompt per token; 4 is usual for English, so this overestimates
 TURN_TOKENS = 8  # that a chat template adds to a turn
 
 
 class JudgeBudget:
     """Tokens and money of one judge. ``price_in`` and ``price_out`` are USD per million tokens.
 
-    Raises BadInput when a limit is given without prices: nothing could be held against it.
+    Raises BadInput if a limit is given without prices.
     """
 
     def __init__(self, limit_usd: float | None = None, price_in: float | None = None, price_out: float | None = None):
@@ -33,7 +33,7 @@ class JudgeBudget:
         return prompt + max_tokens, self._price(prompt, max_tokens)
 
     def check(self, questions: int, tokens: int, usd: float) -> None:
-        """Raises BadInput when the estimate is above the limit: nothing has been asked yet."""
+        """Raises BadInput, before any question, if the estimate is above the limit."""
         if self.limit_usd is not None and usd > self.limit_usd:
             raise BadInput(
                 f"judging {questions} questions may cost ${usd:.4g} ({tokens} tokens), over "
@@ -41,7 +41,7 @@ class JudgeBudget:
             )
 
     def reserve(self, usd: float) -> bool:
-        """Set ``usd`` aside for a question; False when that could pass the limit."""
+        """Reserves ``usd`` for a question; False if that could exceed the limit."""
         with self._lock:
             if self.limit_usd is not None and self.spent_usd + self._reserved + usd > self.limit_usd + 1e-9:
                 return False
@@ -49,7 +49,7 @@ class JudgeBudget:
             return True
 
     def settle(self, usd: float, reply: Reply | None) -> None:
-        """Replace what was set aside by what the reply used, or keep it where the server does not say."""
+        """Replaces the reserved amount by the one used, or keeps it if the server does not report usage."""
         with self._lock:
             self._reserved -= usd
             if reply is not None:

@@ -1,6 +1,6 @@
-"""What a judge has answered, kept so that no question is paid for twice and a broken run goes on.
+"""The cache of a judge's answers: no question is paid for twice, and an interrupted run continues.
 
-One journal per judge identity (model, revision, prompt, temperature): a line per answered question.
+One file per judge identity (model, revision, prompt, temperature), one line per answered question.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from harness.cache_file import CacheFile
 
 @dataclass(frozen=True)
 class CachedReply:
-    """A verdict: the share in [0, 1] of the response shown first, the reply it was read from, and whose."""
+    """A verdict: the share in [0, 1] of the response shown first, the reply that it was read from, and the model."""
 
     share: float
     reply: str = ""
-    model: str = ""  # what the server says it ran
+    model: str = ""  # the model that the server reports
 
 
 class JudgementCache:
     """Answers by question key, in ``folder``. Threads may share it, and processes the file.
 
-    Raises BadInput when the folder cannot be written, before any question is paid for.
+    Raises BadInput, before any question is paid for, if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]):
@@ -41,7 +41,7 @@ class JudgementCache:
         return self._answers[key]
 
     def add(self, key: str, answer: CachedReply) -> None:
-        """Keep an answer; it is on disk when this returns. Raises RunFailed when it cannot be written."""
+        """Stores an answer on disk. Raises RunFailed if it cannot be written."""
         self._answers[key] = answer
         self._journal.add({key: dataclasses.asdict(answer)})
 

@@ -1,4 +1,4 @@
-"""What a place that runs a judging model offers, and the settings that every model judge has."""
+"""The interface of a place that runs a judging model, and the settings common to all model judges."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A judge is a class with a ``name``. ``--judge NAME:ARGUMENT`` finds it by that name, ``--judge my_judge.py:ARGUMENT`` in
 a file of its own, and a plugin registers it under the entry point group ``harness.judges``. It gives its identity,
-everything that decides its word, and one of two rules: ``judge`` for engines that work in batches and may fail, or
+everything that decides its verdicts, and one of two rules: ``judge`` for engines that work in batches and may fail, or
 ``prefer`` for small deterministic judges::
 
     class MostDigits(Judge):
@@ -15,7 +15,7 @@ everything that decides its word, and one of two rules: ``judge`` for engines th
             ours, theirs = (sum(c.isdigit() for c in text) for text in (candidate, reference))
             return (0.5 if ours == theirs else float(ours > theirs)), f"{ours} digits against {theirs}"
 
-:mod:`harness.grading.judges.open_judge` makes a judge from the words of ``--judge``.
+:mod:`harness.grading.judges.open_judge` makes a judge from the value of ``--judge``.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class PairToJudge:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge says of one comparison.
+    """A judge's verdict on one comparison.
 
     ``score`` is the candidate's, in [0, 1] (0.5 is a tie), or None where the judge gave no verdict.
-    ``by_order`` holds the candidate's score for each order asked, the reference shown first before the
+    ``by_order`` has the candidate's score for each order asked, the reference shown first before the
     candidate shown first, so a judge of both orders gives two. ``unparsed`` marks a judge that replied
     without a verdict in its reply, as opposed to one that could not be reached.
     """
@@ -64,14 +64,14 @@ class Judge:
     """Says which of two responses is better. A subclass gives ``name``, ``identity`` and ``judge`` or ``prefer``."""
 
     name: ClassVar[str]
-    takes: ClassVar[str] = ""  # what stands behind NAME: in --judge, as a help text shows it; "" for nothing
+    takes: ClassVar[str] = ""  # the argument after NAME: in --judge, as shown in help; "" for none
 
     @classmethod
     def open(cls, argument: str, protocol: str, keep: Path | None) -> Judge:
         """The judge of ``NAME:argument``.
 
         ``protocol`` is how the task asks a model judge (``harness.grading.judges.protocols``), ``keep`` the folder for
-        answers. Raises BadInput for an argument that it cannot use.
+        answers. Raises BadInput for an invalid argument.
         """
         if argument and not cls.takes:
             raise BadInput(f"judge {cls.name} takes no argument, and got {argument!r}; give --judge {cls.name}")

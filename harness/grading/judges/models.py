@@ -1,7 +1,7 @@
-"""A language model as the judge: questions out, replies in, each answered question kept at once.
+"""A language model as judge: asks the questions, parses the replies, and stores every answer immediately.
 
-Where a model runs (``server``, ``local``) is apart from how it is asked (``protocols``).
-A question that fails costs itself: its comparison is unanswered, and the next run asks it again.
+Where a model runs (``server``, ``local``) is independent of how it is asked (``protocols``). If a question fails, only
+its comparison is unanswered, and the next run asks it again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from harness.options import build, key_values
 
 log = logging.getLogger(__name__)
 
-GIVEN_UP_AFTER = 10  # questions that fail in a row, retries included, before the rest is not asked
+GIVEN_UP_AFTER = 10  # consecutive failures, after retries, that end the questions
 
 
 @dataclass(frozen=True)
 class JudgeQuestion:
-    """One prompt to the judge, which ``key`` names in the cache, and the most it may cost."""
+    """One prompt to the judge, its ``key`` in the cache, and its highest possible cost."""
 
     key: str
     messages: list[dict[str, str]]
@@ -44,19 +44,19 @@ class JudgeQuestion:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a question has no answer. ``replied``: the judge did reply, without a verdict."""
+    """Why a question has no answer. ``replied``: the judge replied without a verdict."""
 
     reason: str
     replied: bool
 
 
 class ModelJudge(Judge):
-    """Asks ``model`` by ``protocol``; answers that hold a verdict are kept in ``folder``."""
+    """Asks ``model`` by ``protocol``; stores answers with a verdict in ``folder``."""
 
     def __init__(self, model: Model, protocol: JudgeProtocol, temperature: float, budget: JudgeBudget, folder: Path):
         self.model, self.protocol, self.temperature, self.budget = model, protocol, temperature, budget
         self.cache = JudgementCache(folder, self.identity())
-        self.progress: Callable[[int, int], None] = lambda done, total: None  # questions; set by who shows it
+        self.progress: Callable[[int, int], None] = lambda done, total: None  # receives the number of questions
 
     def identity(self) -> dict[str, Any]:
         return self.model.identity() | {
@@ -89,7 +89,7 @@ class ModelJudge(Judge):
         return found
 
     def _ask_all(self, questions: list[JudgeQuestion]) -> dict[str, Failure]:
-        """Ask, keep each answer as it comes, and return why the other keys have none."""
+        """Asks, stores each answer as it arrives, and returns why the other keys have none."""
         tokens, usd = sum(q.tokens for q in questions), sum(q.usd for q in questions)
         self.budget.check(len(questions), tokens, usd)
         log.warning("judge: %d questions, at most about %d tokens, $%.4g", len(questions), tokens, usd)
@@ -107,7 +107,7 @@ class ModelJudge(Judge):
                 if outcome.refused and not answered:
                     raise BadInput(f"the judge refuses to be asked: {outcome}")
                 failures[question.key] = Failure(str(outcome), False)
-                if outcome.of_question:  # too long, say: the next one may do
+                if outcome.of_question:  # for example too long: the next one may succeed
                     unfit += 1
                     continue
                 in_a_row += 1
@@ -115,13 +115,13 @@ class ModelJudge(Judge):
                     log.warning("judge: %d questions failed in a row; the rest is not asked", in_a_row)
                     stop.set()
         finally:
-            stop.set()  # threads that hold a question finish it and take no other
+            stop.set()  # threads finish their question and take no other
         if unfit:
             log.warning("judge: %d of %d questions do not fit the judge's context", unfit, len(questions))
         return failures
 
     def _no_verdict(self, reply: Reply) -> str:
-        """Why a reply gives no verdict: it holds none, or it was cut before it came to one."""
+        """Why a reply gives no verdict: it has none, or it was cut before one."""
         shown = f"no verdict in the reply {reply.text[:80]!r}"
         if not reply.cut:
             return shown
@@ -131,7 +131,7 @@ class ModelJudge(Judge):
         )
 
     def _keep(self, question: JudgeQuestion, reply: Reply) -> bool:
-        """Whether the reply holds a verdict. Only those are kept: the next run asks the others again."""
+        """Whether the reply has a verdict. Only such replies are stored; the next run asks the others again."""
         share = self.protocol.read(reply)
         if share is None:
             return False
@@ -141,7 +141,7 @@ class ModelJudge(Judge):
     def _outcomes(
         self, questions: list[JudgeQuestion], stop: threading.Event
     ) -> Iterator[tuple[JudgeQuestion, Reply | Unanswered]]:
-        """Each question with its reply or failure, as they come. Daemon threads, so Ctrl-C ends at once."""
+        """Yields each question with its reply or failure. Uses daemon threads, so that Ctrl-C ends at once."""
         todo: queue.SimpleQueue[JudgeQuestion] = queue.SimpleQueue()
         done: queue.SimpleQueue[tuple[JudgeQuestion, Reply | Exception]] = queue.SimpleQueue()
         for question in questions:
@@ -155,7 +155,7 @@ class ModelJudge(Judge):
                     return
                 try:
                     done.put((question, self._ask(question, stop)))
-                except Exception as error:  # an Unanswered, or whatever it is: raised where it is awaited
+                except Exception as error:  # an Unanswered or any other error: raised in the thread that waits for it
                     done.put((question, error))
 
         for _ in range(min(self.model.parallel, len(questions))):
@@ -181,13 +181,13 @@ class ModelJudge(Judge):
         return reply
 
     def _watch_model(self, keys: Iterator[str]) -> None:
-        """A floating name may serve another model halfway; the server says which one it ran."""
+        """Checks the model that the server reports: an alias may point to another one during a run."""
         served = sorted({self.cache[key].model for key in keys} - {""})
         if len(served) > 1:
             log.warning("judge: the answers come from %s; ask for one of them by name", " and ".join(served))
 
     def _judgement(self, questions: list[JudgeQuestion], failures: Mapping[str, Failure]) -> Judgement:
-        """A comparison counts when every order of it was answered: one order alone has a position bias."""
+        """A comparison counts only if every order of it was answered, because one order alone has a position bias."""
         failed = [failures[q.key] for q in questions if q.key in failures]
         if failed:
             return Judgement(None, failed[0].reason, unparsed=all(f.replied for f in failed))

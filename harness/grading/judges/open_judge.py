@@ -1,4 +1,4 @@
-"""Makes a judge from the words of ``--judge``; its module is imported only when it is asked for."""
+"""Makes a judge from the value of ``--judge``; imports only the module of that judge."""
 
 from __future__ import annotations
 

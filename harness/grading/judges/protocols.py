@@ -1,13 +1,13 @@
-"""How a model is asked to judge: the words, the order of the two responses, and how its reply is read.
+"""Judge protocols: the prompt, the order of the two responses, and how the reply is parsed.
 
 ``alpacaeval-1``  alpaca_eval's ``alpaca_eval_gpt4``: ranks the two, in an order drawn by the instruction
 ``alpacaeval-2``  its ``weighted_alpaca_eval_gpt4_turbo``: one token, score P(m) / (P(m) + P(M))
 ``arena-hard``    Arena-Hard's own: an answer of the judge's, then one of five verdicts, both orders
 ``distillm2``     reasons, then [[A]], [[B]] or [[C]] for a tie, both orders (arXiv 2503.07067; words our own)
 
-The words and parsers of the first two are alpaca_eval's own, read from the installed package. Turns are cut
-before responses are filled in and each placeholder is filled once, so that no response can forge a turn or
-pull in another field; alpaca_eval fills first and splits after.
+Prompts and parsers of the first two are read from the installed package alpaca_eval. Turns are split before responses
+are filled in, and each placeholder is filled once, so that no response can forge a turn or insert another field;
+alpaca_eval fills first and splits afterwards.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from harness.errors import RunFailed, unknown
 from harness.grading.judges import five_verdicts
 
 THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # around a model's thinking, before its answer
-ROUNDED_ZERO, LEAST_LOGPROB = 0.01, -1e4  # the largest and the smallest log-probability that is taken for one
+ROUNDED_ZERO, LEAST_LOGPROB = 0.01, -1e4  # the range of values accepted as log-probabilities
 REPLY_LIMIT = 20_000  # characters of a reply that are read; a judge's verdict is far shorter
 
 RUBRIC = """\
@@ -65,8 +65,8 @@ class Reply:
     first_token: tuple[tuple[str, float], ...] = ()
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    model: str = ""  # what the server says it ran
-    cut: bool = False  # the reply ended at the token limit, not by itself
+    model: str = ""  # the model that the server reports
+    cut: bool = False  # the reply was cut at the token limit
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class JudgeProtocol:
         return hashlib.sha256(json.dumps(self.turns).encode()).hexdigest()
 
     def orders(self, instruction: str) -> tuple[bool, ...]:
-        """Whether the candidate is shown first, for each question to ask about ``instruction``."""
+        """For each question about ``instruction``, whether the candidate is shown first."""
         if self.both_orders:
             return (False, True)
         # alpaca_eval's draw: RandomSwitchTwoColumnsProcessor, seed 0, on the instruction alone

@@ -1,4 +1,4 @@
-"""Recorded judgements, replayed: alpaca_eval's ``annotations.json`` as a judge.
+"""Replays recorded judgements: alpaca_eval's ``annotations.json`` as a judge.
 
 Each annotation compares ``output_1``, the reference, with ``output_2``, the model. ``preference`` runs from 1
 (the reference wins) to 2 (the model wins); 1.5 and 0 are draws; null, and the -1 that alpaca_eval keeps for a
@@ -26,12 +26,10 @@ TEXTS = ("instruction", "output_1", "output_2")
 
 
 class Replay(Judge):
-    """Recorded judgements, replayed.
+    """Replays recorded judgements: answers a comparison if exactly its instruction and candidate were judged.
 
-    It answers a comparison whose instruction and candidate were judged before, letter for letter.
-
-    The recorded reference counts, not the task's: the text of an older reference file may differ, and its
-    name enters the identity. Raises BadInput for a file that is no list of annotations of one judge.
+    It uses the recorded reference, not the task's, because the text of an older reference file may differ; the name of
+    the reference enters the identity. Raises BadInput for a file that is no list of annotations of one judge.
     """
 
     name, takes = "replay", "FILE"
@@ -117,7 +115,7 @@ def _score(row: Mapping[str, Any], path: Path, number: int) -> float | None:
 
 
 def _only_one(rows: Sequence[Mapping[str, Any]], field: str, path: Path) -> str | None:
-    """The one name under ``field``. Judgements of several judges or references make no score together."""
+    """The only value of ``field``. Raises BadInput for several: judgements of several judges make no common score."""
     names = sorted({str(row[field]) for row in rows if row.get(field) is not None})
     if len(names) > 1:
         raise BadInput(f"{path}: mixes {field}s {', '.join(names[:4])}; keep one of them in the file")

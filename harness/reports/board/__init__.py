@@ -1,1 +1,1 @@
-"""The results as a static site: leaderboard, figures, a page a run, two methods problem by problem."""
+"""The results as a static site: leaderboard, figures, a page per run, comparisons problem by problem."""

@@ -1,4 +1,4 @@
-"""The front page: every section of the leaderboard, the figures, and what papers report, kept apart."""
+"""The front page: the sections of the leaderboard, the figures, and, separately, the numbers that papers report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ONLY_IF_ANY = ("over_baseline", "recovery", "errors", "truncated")
 
 
 def context(site: Site, names: Mapping[str, str], diffs: Mapping[tuple[str, ...], str]) -> dict[str, Any]:
-    """What the template shows."""
+    """The data of the template."""
     boards = [_board(site, section, names) for section in site.sections]
     for number, (board, section) in enumerate(zip(boards, site.sections, strict=True)):
         board["figures"] = _pareto(section, site.order, number)
@@ -119,7 +119,7 @@ def _text(row: LeaderboardRow, field: str) -> str:
         text = words.minus(text)
         return text if getattr(row, f"{field}_p") < LEVEL else f"({text})"
     if row.reference and field not in ("errors", "truncated"):
-        return ""  # never trained: it cost nothing
+        return ""  # not trained, so it has no cost
     if field.endswith("bytes"):
         return words.amount(value, "B") if value else ""
     return f"{value:.0f}" if field == "seconds" else words.amount(value)
@@ -164,7 +164,7 @@ def _curves(site: Site) -> dict[str, Any]:
 
 
 def _cell(paper: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
-    """A number that a paper prints, with what is known of it."""
+    """A number that a paper prints, with its facts and their status."""
     score, n = cell["value"]["value"], cell["n"]["value"]
     share = score / 100
     error = 100 * (share * (1 - share) / n) ** 0.5 if n and 0 <= share <= 1 else None
@@ -195,7 +195,7 @@ def _fact(value: Any, source: str) -> dict[str, Any]:
 
 
 def _choices(boards: Sequence[Mapping[str, Any]], reported: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """What each filter offers: (value, words)."""
+    """The choices of each filter: (value, text)."""
     protocols = {b["protocol"]: f"{b['protocol'][:12]} {b['task']}" for b in boards}
     worlds = {b["world"] for b in boards} | ({"real"} if reported else set())
     kinds = [("measured", "measured here")] * bool(boards) + [("reported", "reported by papers")] * bool(reported)

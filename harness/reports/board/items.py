@@ -1,7 +1,7 @@
-"""Two methods problem by problem: what ``compare.html`` knows, and the script files it reads.
+"""Two methods problem by problem: the data in ``compare.html``, and the script files that it loads.
 
-A page opened from ``file://`` may not fetch, but it may add a ``<script>``; each row of the leaderboard is one such
-file, read only when it is chosen.
+A page opened from ``file://`` may not fetch, but it may add a ``<script>``. Each row of the leaderboard is one script
+file, loaded when a reader selects the row.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from harness.leaderboard.rows import Section
 from harness.leaderboard.text_tables import RECONSTRUCTED
 from harness.records.record import Record
 
-TEXT_AT_MOST = 1500  # characters of a completion here; its run's page has it whole
+TEXT_AT_MOST = 1500  # characters of a completion; the page of its run has all of it
 
 
 def context(sections: Sequence[Section], diffs: Mapping[tuple[str, ...], str]) -> dict[str, Any]:
-    """What the page knows before any file is read: the rows of every section and their files."""
+    """The data in the page itself: the rows of every section and the names of their files."""
     tables = []
     for section in sections:
         rows = [
@@ -38,7 +38,7 @@ def context(sections: Sequence[Section], diffs: Mapping[tuple[str, ...], str]) -
 
 
 def write(path: Path, records: Sequence[Record], completions: Sequence[Sequence[Mapping[str, Any]]]) -> None:
-    """The file of one row: for every problem its score at each seed, and the first seed's first completion."""
+    """Writes the file of one row: each problem's score at every seed, and the first completion of the first seed."""
     scores = [problem_scores(rows, record) for rows, record in zip(completions, records, strict=True)]
     first: dict[str, Mapping[str, Any]] = {}
     for one in completions[0]:
@@ -58,7 +58,7 @@ def write(path: Path, records: Sequence[Record], completions: Sequence[Sequence[
 
 
 def script_json(value: Any) -> str:
-    """JSON that is safe between script tags and in a script file, whatever the strings hold."""
+    """JSON that is safe between script tags and in a script file, for any strings."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -1,6 +1,6 @@
-"""What every page of the board is made of: the records and what several pages need of them, templates, the writer.
+"""Shared parts of all pages of the board: the records and facts derived from them, templates, the writer.
 
-Templates escape everything, and the policy of a page names the hash of its own script: nothing else runs.
+Templates escape everything, and the policy of a page names the hash of its own script, so no other script runs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from harness.records.record import Record
 from harness.records.store import Store
 from harness.reports.board import words
 
-MARK = "harness board"  # in every page: what may be replaced without asking
+MARK = "harness board"  # in every page: marks a folder as a board, which may be replaced
 CHROME = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; script-src"
 
 
 @dataclass
 class Site:
-    """What is on its way to becoming pages."""
+    """The results that become pages."""
 
     store: Store
     records: list[Record]
@@ -60,7 +60,7 @@ class Site:
         return found
 
     def write(self, name: str, template: str, scripts: Sequence[str], **context: Any) -> None:
-        """One page. ``scripts`` are the files among the templates whose code it runs; nothing else may run."""
+        """Renders one page. ``scripts`` are the template files whose code it runs; no other script may run."""
         code = "\n".join(self.templates.globals["source"](script) for script in scripts)
         digest = base64.b64encode(hashlib.sha256(code.encode("utf-8")).digest()).decode("ascii")
         policy = f"{CHROME} 'sha256-{digest}' 'strict-dynamic'"

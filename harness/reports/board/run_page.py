@@ -1,4 +1,4 @@
-"""One record as a page: what was measured, on what it rests, how training went, what the student wrote."""
+"""One record as a page: score, protocol and provenance, learning curves, completions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.reports.board import words
 from harness.reports.plots import theme
 from harness.reports.plots.curves import BESIDES, METRICS
 
-TEXT_AT_MOST = 12_000  # characters of one completion; beyond, its middle is left out
+TEXT_AT_MOST = 12_000  # characters of one completion; the middle of a longer one is left out
 PAGE_AT_MOST = 4_000_000  # characters of completions on one page
 
 
@@ -37,7 +37,7 @@ def context(
     section: Section | None,
     row: LeaderboardRow | None,
 ) -> dict[str, Any]:
-    """What the template shows. ``section`` and ``row`` are None for an attempt that a later one supersedes."""
+    """The data of the template. ``section`` and ``row`` are None for an attempt that a later one supersedes."""
     method = record["method"]
     low, high = record["interval"]
     scale = metrics.scale_of(record)
@@ -72,7 +72,7 @@ def _around(low: float, high: float, score: float, scale: Scale) -> list[float]:
 
 
 def equation(name: str) -> str:
-    """What the method's own file says first: the equation and its symbols; "" for a method not installed here."""
+    """The docstring of the method's file: the equation and its symbols; "" for a method not installed here."""
     for entry in registry.entries(registry.METHODS):
         if entry.name == name:
             return entry.facts.get("module_doc") or ""
@@ -80,7 +80,7 @@ def equation(name: str) -> str:
 
 
 def _facts(record: Record, row: LeaderboardRow | None) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """The card: groups of names and values, nothing that says nothing."""
+    """The card: groups of names and values, without empty values."""
     flat = {
         "Result": {
             "metric": record["metric"],
@@ -117,7 +117,7 @@ def _pairs(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _short(value: Any) -> Any:
-    """Lists as written in Python; of a hash its beginning, which is how records are told apart elsewhere too."""
+    """Lists as written in Python; of a hash its beginning, as in run ids."""
     if isinstance(value, list):
         return repr(value)
     return f"{value[:16]}…" if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{32,}", value) else value
@@ -132,7 +132,7 @@ def _amount(name: str, value: float) -> str:
 
 
 def _shown(rows: Sequence[Mapping[str, Any]], scale: Scale) -> tuple[list[dict[str, Any]], int]:
-    """The completions for the page, and how many had to be left out for its size."""
+    """The completions on the page, and the number left out to limit its size."""
     shown, size = [], 0
     for row in rows:
         text = row["text"]
@@ -164,7 +164,7 @@ def _tally(rows: Sequence[Mapping[str, Any]], scale: Scale) -> dict[str, int]:
 
 
 def _curves(points: Sequence[curves.Point]) -> list[str]:
-    """A small figure for each thing that the training reported; none where no curve was kept."""
+    """A small figure for each quantity that the training logged; none if no curve was kept."""
     names = {name for point in points for name in point} - {*BESIDES, "learning_rate"}
     ordered = [*(name for name in METRICS if name in names), *sorted(names - METRICS.keys())]
     return [_curve(points, name, f"r{number}") for number, name in enumerate(ordered)]
@@ -176,7 +176,7 @@ def _curve(points: Sequence[curves.Point], name: str, prefix: str) -> str:
     pairs = [(point["step"], point[name]) for point in points if point.get(name) is not None]
     with theme.drawing():
         figure = Figure(figsize=(4.1, 2.3))
-        axes = figure.add_axes((0.14, 0.2, 0.83, 0.66))  # much quicker than finding a layout, and these are many
+        axes = figure.add_axes((0.14, 0.2, 0.83, 0.66))  # much faster than computing a layout, and there are many
         axes.plot(
             [step for step, _ in pairs], [value for _, value in pairs], color=theme.colour("accent"), linewidth=1.5
         )

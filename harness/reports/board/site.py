@@ -1,10 +1,10 @@
-"""Records to a folder of pages that open from ``file://`` and ask nobody for anything.
+"""Writes records as a folder of pages that open from ``file://`` and load nothing from elsewhere.
 
     index.html            leaderboard, score against cost, learning curves, reported numbers
     runs/<run_id>.html    one record: card, curves, exact prompt, completions with verdicts
-    compare.html          two methods problem by problem; reads data/<n>.js as it needs them
+    compare.html          two methods problem by problem; loads data/<n>.js when needed
 
-Completions are strangers' text: templates escape everything, and no page runs a script but its own.
+Completions are untrusted text: templates escape everything, and a page runs only its own script.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def build(
     papers: Sequence[Mapping[str, Any]] = (),
     progress: Callable[[str, int, int, str], None] = lambda *_: None,
 ) -> tuple[int, list[str]]:
-    """Writes the site into ``out`` as a whole; returns the number of pages and the warnings.
+    """Writes the site into ``out`` in one step; returns the number of pages and the warnings.
 
     An earlier board at ``out`` is replaced; any other folder that is not empty is refused with BadInput.
     """
@@ -61,7 +61,7 @@ def _check(out: Path) -> None:
         return
     front = out / "index.html"
     if not front.is_file() or MARK not in front.read_text("utf-8", errors="replace")[:2000]:
-        raise BadInput(f"--out {out} holds other things than a board; name a new or an empty folder")
+        raise BadInput(f"--out {out} holds files that are no board; name a new or an empty folder")
 
 
 def _pages(site: Site, progress: Callable[[str, int, int, str], None]) -> None:
@@ -84,14 +84,14 @@ def _pages(site: Site, progress: Callable[[str, int, int, str], None]) -> None:
         if parts and all(part is not None for part in parts):
             diffs[row.run_ids] = f"data/{number}.js"
             items.write(site.out / diffs[row.run_ids], [site.by_run[run] for run in row.run_ids], parts)
-    for run in site.by_run.keys() - shown:  # superseded attempts stay readable
+    for run in site.by_run.keys() - shown:  # superseded attempts have pages, too
         _run(site, site.by_run[run], names, figures, None, None)
     site.write("index.html", "index.html.j2", ["board.js"], **index.context(site, names, diffs))
     site.write("compare.html", "compare.html.j2", ["board.js", "compare.js"], **items.context(site.sections, diffs))
 
 
 def _at_equal_compute(site: Site) -> list[Section]:
-    """The sections at equal compute that leave some row out; none where no cost is known."""
+    """The sections at equal compute that differ from those of all rows; none if no cost is known."""
     try:
         found = leaderboard(site.records, None, site.store.completions, View(COMPUTE))
     except BadInput as error:
@@ -110,7 +110,7 @@ def _run(
     section: Section | None,
     row: LeaderboardRow | None,
 ) -> list[dict[str, Any]] | None:
-    """The page of one record; returns its completions, or None where they cannot be read."""
+    """Writes the page of one record; returns its completions, or None if they cannot be read."""
     try:
         rows, missing = site.store.completions(record), None
     except BadInput as error:

@@ -1,4 +1,4 @@
-"""How the pages write numbers, links and file names."""
+"""Formats numbers, links and file names for the pages."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def amount(value: float | None, unit: str = "") -> str:
 
 
 def count(value: float) -> str:
-    """A number of correct answers, which halves and shares may enter: 121.5."""
+    """A number of correct answers, possibly fractional: 121.5."""
     return f"{value:.10g}"
 
 
 def path(name: str) -> str:
-    """A file name as a part of a link: ``@`` and ``#`` keep no meaning of their own."""
+    """A file name as part of a link, with ``@`` and ``#`` quoted."""
     return quote(name, safe="")
 
 
 def strip(value: float, axis: Mapping[str, Any]) -> str:
-    """Where ``value`` lies on ``axis``, in percent of its length."""
+    """The position of ``value`` on ``axis``, in percent of its length."""
     low, high = axis["low"], axis["high"]
     return f"{100 * min(1.0, max(0.0, (value - low) / (high - low))):.2f}"
 
@@ -47,7 +47,7 @@ FILTERS = {
     "count": count,
     "path": path,
     "strip": strip,
-    "markup": Markup,  # for what we drew ourselves
+    "markup": Markup,  # for figures drawn by the harness
 }
 
 
@@ -71,7 +71,7 @@ def axis(values: Iterable[float], scale: Scale) -> dict[str, Any]:
 
 
 def file_names(runs: Iterable[str]) -> dict[str, str]:
-    """A file name without surprises for each run id, no two alike."""
+    """A unique file name of harmless characters for each run id."""
     found: dict[str, str] = {}
     for run in runs:
         name = re.sub(r"[^\w.@+-]|^\.+", "_", run, flags=re.ASCII)[:150]

@@ -1,7 +1,7 @@
 """The model card of a trained student: method, equation, data, and its scores as ``model-index`` metadata.
 
-``README.md`` in the student's folder, in the form that model hubs read. Every score stands with its count and
-interval; what is a reconstruction or a generated problem says so.
+``README.md`` in the student's folder, in the form that model hubs read. Every score has its count and interval;
+reconstructions and generated problems are marked.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from harness.leaderboard.rows import latest
 from harness.leaderboard.text_tables import markdown_text
 from harness.records.record import Record, examine, label, method_label, note_of
 from harness.records.store import Store
+from harness.records.students import FACTS
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
 CARD = "README.md"
-TRAINED = "training.json"
-PARTS = ("training", "rollout", "teacher_text")  # of a specification, in the order of a card
+PARTS = ("training", "rollout", "teacher_text")  # parts of a specification, in the order of a card
 
 
 def refresh(folder: Path, store: Store, record: Record) -> None:
@@ -36,9 +36,9 @@ def refresh(folder: Path, store: Store, record: Record) -> None:
 
 
 def _told(folder: Path) -> dict[str, str] | None:
-    """What ``training.json`` keeps for the card; None where the file is gone or odd, since no score rests on it."""
+    """The part of ``training.json`` that the card shows; None if the file is missing or malformed."""
     try:
-        facts = safe_read.value(safe_read.content(folder / TRAINED, safe_read.LARGE, folder), finite=False)
+        facts = safe_read.value(safe_read.content(folder / FACTS, safe_read.LARGE, folder), finite=False)
     except BadInput:
         return None
     told = facts.get("told") if isinstance(facts, dict) else None
@@ -47,8 +47,8 @@ def _told(folder: Path) -> dict[str, str] | None:
 
 
 def catch_up(folder: Path, store: Store, record: Record) -> None:
-    """Writes the card if the student is there and its card lacks ``record``: a run was killed between the two."""
-    if not (folder / TRAINED).is_file():
+    """Writes the card of an existing student if it lacks ``record``, because a run was killed between the two."""
+    if not (folder / FACTS).is_file():
         return
     card = folder / CARD
     if not card.is_file() or record["run_id"] not in card.read_text("utf-8"):
@@ -56,7 +56,7 @@ def catch_up(folder: Path, store: Store, record: Record) -> None:
 
 
 def provenance_text(method: object, sources: Any, prompts: Sequence[Any], labelled: Sequence[Any]) -> dict[str, str]:
-    """What ``training.json`` keeps for the card: the equation, and what was trained on, by name without its folder."""
+    """The part of ``training.json`` for the card: the equation, and the names of the training data without folders."""
     read = {"prompts": (sources.prompts, len(prompts)), "labelled": (sources.labelled, len(labelled))}
     data = {key: f"{Path(name).name} ({n} examples)" for key, (name, n) in read.items() if n}
     return {"equation": inspect.getdoc(inspect.getmodule(type(method))) or ""} | data
@@ -169,12 +169,12 @@ def _scores(records: Sequence[Record]) -> str:
 
 
 def _metric(name: str, scale: metrics.Scale) -> str:
-    """The metric, with what its numbers are where they are no percentages."""
+    """The metric, with the unit of its numbers unless they are percentages."""
     return name if scale.caption in ("percent", "") else f"{name} ({scale.caption})"
 
 
 def _data(spec: Mapping[str, Any], provenance_text: Mapping[str, Any] | None) -> str:
-    """Which prompts and examples were read, by name where it was kept, always by hash."""
+    """The prompts and examples of the training, by hash, and by name if it was kept."""
     kinds = {"prompts": "prompts that the teacher or the student answers", "labelled": "labelled examples"}
     known = provenance_text or {}
     lines = [

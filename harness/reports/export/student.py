@@ -1,4 +1,4 @@
-"""A trained student as a folder of its own: weights, tokenizer, training.json, and a fresh model card."""
+"""Exports a trained student as a folder: weights, tokenizer, training.json, and a new model card."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHOLE_MODEL = ("*.safetensors", "*.bin", "*.index.json", "config.json", "generat
 
 
 def export(store: Store, name: str, out: Path, weights: str = MERGED) -> Path:
-    """Copies the student that the record ``name`` measured to ``out``, whole or not at all.
+    """Copies the student that the record ``name`` measured to ``out``, in one step.
 
     ``weights``: those of the whole model, an adapter merged in, or the adapter's alone with tokenizer and card.
 
@@ -27,12 +27,12 @@ def export(store: Store, name: str, out: Path, weights: str = MERGED) -> Path:
     """
     record = store.get(name)
     if roles.of(record).reference:
-        raise BadInput(f"{record['run_id']} measures a model as it came; there is no trained student to export")
+        raise BadInput(f"{record['run_id']} measures a model that was not trained; there is no student to export")
     folder = store.root / "work" / "trained" / record["training_id"]
     if not (folder / card.TRAINED).is_file():
         raise BadInput(
-            f"the student of {record['run_id']} is not kept at {folder}; the harness run that made it, with --again, "
-            "trains it again"
+            f"the student of {record['run_id']} is no longer at {folder}; repeat its harness run with --again to "
+            "train it again"
         )
     if weights == ADAPTER and not (folder / ADAPTER).is_dir():
         raise BadInput(

@@ -1,7 +1,7 @@
-"""Records and completions as parquet or as Hugging Face datasets.
+"""Exports records and completions as parquet or as Hugging Face datasets.
 
-DIR/records.parquet        the frame of ``harness.load_results``, one row a record
-DIR/completions.parquet    one row a completion, with its verdict
+DIR/records.parquet        the frame of ``harness.load_results``, one row per record
+DIR/completions.parquet    one row per completion, with its verdict
 DIR/README.md              names both, so that ``datasets.load_dataset(DIR, "completions")`` finds them
 """
 
@@ -44,10 +44,10 @@ is `micro` where problems were generated and are not the benchmark.
 def export(root: Path, out: Path, form: str, warn: Callable[[str], None]) -> Path:
     """Writes the results below ``root`` to ``out``: a folder, or for parquet also a ``.parquet`` file of the records.
 
-    What cannot be trusted is left out and told to ``warn``. Raises BadInput for no records or a place that is taken.
+    Leaves out unsound records and calls ``warn`` for each. Raises BadInput if there are no records or ``out`` exists.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"--out {out} is there already; name a new place")
+        raise BadInput(f"--out {out} exists; name a new file or folder")
     alone = out.suffix == ".parquet"
     if alone and form == "datasets":
         raise BadInput(f"--out {out}: --format datasets writes a folder, not a .parquet file")
@@ -81,7 +81,7 @@ def export(root: Path, out: Path, form: str, warn: Callable[[str], None]) -> Pat
 
 
 def _one_type_a_column(frame: pandas.DataFrame) -> pandas.DataFrame:
-    """Parquet has one type a column: where an odd record mixes types, the column becomes text."""
+    """Parquet has one type per column: a column of mixed types becomes text."""
     for name in frame.columns:
         kinds = {type(value) for value in frame[name] if value is not None}
         if len(kinds) > 1 and not kinds <= {int, float}:
@@ -90,7 +90,7 @@ def _one_type_a_column(frame: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _completions(store: Store, path: Path, warn: Callable[[str], None]) -> None:
-    """All completions, a record at a time, so that many do not have to fit into memory."""
+    """Yields the completions of one record at a time, so that they need not all fit into memory."""
     import pyarrow
     from pyarrow import parquet
 
@@ -118,7 +118,7 @@ def _completions(store: Store, path: Path, warn: Callable[[str], None]) -> None:
 
 
 def _plain(value: object) -> str | None:
-    """Text that UTF-8 can hold: half a surrogate pair, which models do write, becomes a replacement sign."""
+    """Replaces lone surrogates, which models do write and UTF-8 cannot encode."""
     return None if value is None else str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

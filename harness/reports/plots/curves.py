@@ -1,4 +1,4 @@
-"""Learning curves: what a training reported step by step, the mean over the seeds with their range around it."""
+"""Learning curves: the logged values of a training by step, mean and range over the seeds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.reports.plots import theme
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METRICS = {  # what every training reports, in words
+METRICS = {  # what every training logs, in words
     "loss": "objective (each method its own)",
     "loss_data": "objective on reference responses",
     "loss_teacher": "objective on the teacher's text",
@@ -29,7 +29,7 @@ METRICS = {  # what every training reports, in words
     "on_policy": "share of student-written text",
     "learning_rate": "learning rate",
 }
-BESIDES = ("step", "seconds")  # what a curve runs over
+BESIDES = ("step", "seconds")  # the horizontal axes of a curve
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def figure(
 
 
 def with_legend(drawn: Figure) -> Figure:
-    """The same figure with its legend inside, for files; pages have buttons instead."""
+    """Adds a legend to a figure, for files; pages have buttons instead."""
     axes = drawn.axes[0]
     if axes.get_legend_handles_labels()[0]:
         with theme.drawing():

@@ -1,4 +1,4 @@
-"""Score against cost. The line joins the best scores at each cost or less; it says nothing of noise, the bars do."""
+"""Score against cost. The line joins the best scores at each cost or less; only the bars show the uncertainty."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _panel(axes: Any, section: Section, name: str, order: Sequence[str], scheme:
         )
         axes.plot(x, y, marker, color=shade, markersize=6.5, zorder=3, gid=f"p{i}")
     low, high = shown(min(row.low for row in rows)), shown(max(row.high for row in rows))
-    reach = max(high - low, 50 * 10.0**-section.scale.digits)  # a few scores close together are not blown up
+    reach = max(high - low, 50 * 10.0**-section.scale.digits)  # do not magnify scores that are close together
     for row in section.rows:
         if row.reference and row.kind == "measured":
             _mark(axes, row.method, shown(row.score), low - reach, high + reach / 2, muted)
@@ -101,7 +101,7 @@ def _panel(axes: Any, section: Section, name: str, order: Sequence[str], scheme:
 
 
 def _mark(axes: Any, name: str, score: float, low: float, high: float, shade: str) -> None:
-    """A model evaluated as it comes: a dashed line, or a word at the edge where the line would lie far off."""
+    """Marks a model that was not trained by a dashed line, or by text at the edge if the line would be far off."""
     words = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7, "color": shade}
     if low <= score <= high:
         axes.axhline(score, color=shade, linewidth=0.9, dashes=(3, 2), zorder=0)
@@ -115,7 +115,7 @@ def _mark(axes: Any, name: str, score: float, low: float, high: float, shade: st
 
 
 def _scale(axes: Any, costs: Sequence[float]) -> None:
-    """Logarithmic where costs span more than a factor of four; zero has its own place left of it."""
+    """Sets a logarithmic scale if costs span more than a factor of four; zero gets a place of its own on the left."""
     from matplotlib.ticker import EngFormatter
 
     positive = [value for value in costs if value > 0]
@@ -133,7 +133,7 @@ def _scale(axes: Any, costs: Sequence[float]) -> None:
 
 
 def _labels(axes: Any, rows: Sequence[LeaderboardRow], name: str, scheme: str) -> None:
-    """Names beside their points, on the side where they cover the least of points, bars and other names."""
+    """Writes names next to their points, on the side where they cover the least of points, bars and other names."""
     axes.figure.canvas.draw()
     unit = axes.figure.dpi / 72
     shown = rows[0].scale.shown

@@ -1,4 +1,4 @@
-"""Scores with their intervals: one panel a task, one line a method, the untrained student and the teacher as marks."""
+"""Scores with intervals: one panel per task, one line per method; untrained student and teacher as dashed lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = 3  # panels side by side
 STEPS = re.compile(r" \(training\.steps=(\d+)\)$")
 LEGEND = (
     "95 % intervals. Filled: best; hollow: not distinguishable from the best; grey: the rest. "
-    "Dashed: models as they come, not trained."
+    "Dashed: models that were not trained."
 )
 
 
@@ -44,7 +44,7 @@ def figure(sections: Sequence[Section], scheme: str = "light", columns: int = CO
 
 
 def standing_notes(sections: Sequence[Section]) -> list[str]:
-    """What must stand by any figure of ``sections``: how rows were chosen, whose world, what is a reconstruction."""
+    """The notes that every figure of ``sections`` needs: choice of rows, generated problems, reconstructions."""
     chosen = [note for section in sections for note in (section.view, *section.aside)]
     return list(dict.fromkeys([*filter(None, chosen), *(n for s in sections for n in s.notes if _stands(n))]))
 
@@ -91,7 +91,7 @@ def _panel(axes: Any, section: Section, scheme: str) -> None:
 
 
 def _names(rows: Sequence[LeaderboardRow]) -> list[str]:
-    labels = [STEPS.sub(r", \1 steps", row.label) for row in rows]  # what sets most rows apart, in few letters
+    labels = [STEPS.sub(r", \1 steps", row.label) for row in rows]  # shorten the most common detail
     return [
         f"{label}{RECONSTRUCTED if row.reconstruction else ''}" + ("" if row.kind == "measured" else " (reported)")
         for label, row in zip(theme.shortened(labels, 30), rows, strict=True)

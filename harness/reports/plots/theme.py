@@ -1,4 +1,4 @@
-"""How figures look, and how they become files: PNG and PDF for papers, SVG that follows the reader's light or dark.
+"""The style of figures, and how they are written: PNG and PDF for papers, SVG that follows a light or dark theme.
 
 A figure is drawn in the light or in the dark colours. In an adaptive SVG each light colour becomes a CSS variable,
 which the page around it, or the style block written into the file, sets for either scheme.
@@ -42,15 +42,15 @@ COLOURS = {
     "s8": ("#c42b1c", "#fb8a80"),
 }
 SERIES = tuple(name for name in COLOURS if re.fullmatch(r"s\d", name))
-DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))  # tell apart what shares a colour
+DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))  # distinguish series of equal colour
 MARKERS = ("o", "s", "^", "D")
 FONTS = 'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
 _RC = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: figures are the same everywhere
+    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib, so figures are equal everywhere
     "font.size": 9,
-    "text.parse_math": False,  # a method called $x$ is no formula
+    "text.parse_math": False,  # a method named $x$ is no formula
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlelocation": "left",
@@ -61,7 +61,7 @@ _RC = {
     "xtick.major.width": 0.8,
     "ytick.major.width": 0.8,
     "savefig.dpi": 200,
-    "svg.hashsalt": "harness",  # the same figure is the same file
+    "svg.hashsalt": "harness",  # equal figures are equal files
 }
 
 
@@ -77,14 +77,14 @@ def of_series(index: int, scheme: str = "light") -> tuple[str, str, object]:
 
 
 def shortened(labels: Sequence[str], most: int) -> list[str]:
-    """Labels cut to ``most`` characters, but for those that would then read alike."""
+    """Labels cut to ``most`` characters, except those that would then be equal."""
     cut = [label if len(label) <= most else f"{label[: most - 1]}…" for label in labels]
     return [short if cut.count(short) == 1 else label for short, label in zip(cut, labels, strict=True)]
 
 
 @contextmanager
 def drawing(scheme: str = "light", **changes: object) -> Iterator[None]:
-    """Draws and writes in the harness's style, whatever the user's own matplotlib settings are."""
+    """Draws and writes in the harness's style, independent of the user's matplotlib settings."""
     import matplotlib
 
     ink, muted, line = (colour(name, scheme) for name in ("ink", "muted", "line"))
@@ -106,7 +106,7 @@ def drawing(scheme: str = "light", **changes: object) -> Iterator[None]:
 
 
 def below(figure: Figure, notes: Sequence[str], scheme: str) -> None:
-    """Sets ``notes``, one a line, under the figure, which grows by what they take."""
+    """Writes ``notes``, one per line, below the figure, which grows by their height."""
     wide, tall = figure.get_size_inches()
     room = 0.16 * len(notes) + 0.1
     figure.set_size_inches(wide, tall + room)
@@ -136,12 +136,12 @@ def inline_svg(figure: Figure, label: str, prefix: str, titles: Mapping[str, str
 
 
 def write(figure: Figure, path: Path, theme: str = "light") -> Path:
-    """Writes ``figure`` as the ending of ``path`` says, whole or not at all. Raises BadInput for a bad request."""
+    """Writes ``figure`` in the format of ``path``'s ending. Raises BadInput for an unknown ending or theme."""
     ending = path.suffix.lower().lstrip(".")
     if ending not in FORMATS:
         raise BadInput(f"--out {path}: ends in none of {', '.join('.' + f for f in FORMATS)}")
     if theme == "auto" and ending != "svg":
-        raise BadInput(f"--theme auto is for .svg alone: a {ending} has one look; use light or dark")
+        raise BadInput(f"--theme auto is for .svg alone: a {ending} cannot adapt; use light or dark")
     if path.is_dir():
         raise BadInput(f"--out {path} is a folder; name a file")
     content = _content(figure, ending, theme)
@@ -172,7 +172,7 @@ def _content(figure: Figure, ending: str, theme: str) -> bytes:
 
 
 def _svg(figure: Figure, *, fonts: bool) -> str:
-    """SVG text; ``fonts``: letters as outlines, which look the same in every program."""
+    """SVG text; ``fonts``: draws letters as outlines, equal in every program."""
     text = io.StringIO()
     with drawing(**{"svg.fonttype": "path" if fonts else "none"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -187,7 +187,7 @@ def _variables(svg: str) -> str:
 
 
 def _adaptive(svg: str) -> str:
-    """An SVG file that looks right on its own in either scheme."""
+    """An SVG file with the colours of both schemes."""
     light, dark = (";".join(f"--{name}:{pair[i]}" for name, pair in COLOURS.items()) for i in (0, 1))
     style = (
         f"<style>svg{{{light};font-family:{FONTS.replace(chr(34), chr(39))}}}"
