@@ -158,6 +158,9 @@ class Needs:
     validate_every: int = 0
 
 
+SEGMENTS = ("token", "line", "sentence", "statement", "span")  # pieces of text whose tokens are weighted together
+
+
 @dataclass(frozen=True)
 class Step:
     """Where training stands. ``draw`` is uniform in [0, 1), equal on all processes, new at every step.

@@ -13,7 +13,6 @@ import torch
 from harness import losses
 from harness.errors import BadInput
 
-UNITS = ("token", "line", "sentence", "statement", "span")
 ESTIMATORS = {  # of proposed steps, by their names in harness.method.Proposing
     "verifier": "checker",
     "success": "success",

@@ -340,7 +340,7 @@ def test_steps_follow_the_targets_cost_and_stay_as_first_decided(tmp_path):
     other = arms | {"sft": base("sft", [20.0], steps=50)}
     assert budget.decide(other, "vcrd", "vcrd@shuffled", "seconds", file).steps["sft"] == 82
     file.write_text("{}")
-    with pytest.raises(BadInput, match="remove it to decide anew"):
+    with pytest.raises(BadInput, match="remove it to decide again"):
         budget.decide(arms, "vcrd", "vcrd@shuffled", "seconds", file)
 
 

@@ -18,12 +18,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from harness.estimate.shapes import PUBLISHED, Shape
-from harness.models import quantization
+from harness.models import CHUNK_ELEMENTS, quantization
 
 # Of the optimizers, per trained parameter in fp32: two moments, one, factors of one, two in 8 bits.
 STATE_BYTES = {"adamw": 8, "adamw_fused": 8, "sgd": 4, "muon": 4, "adafactor": 0, "adamw8bit": 2}
 ADAPTER_SHARE = 0.01  # of a model's parameters, where an adapter is only proposed; assumed
-CHUNK_ELEMENTS = 2**25  # logits of one chunk of harness.models.head
 CHUNK_TENSORS = 4.5  # the student's and the teacher's logits, and about ten tensors of a slice, 1/4 of them; assumed
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 

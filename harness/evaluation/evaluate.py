@@ -50,12 +50,12 @@ def decoding_of(task: Task, plan: Evaluation) -> Decoding:
     """The task's decoding with the recipe's overrides, which a task that measures itself does not take."""
     if task.measures_itself:
         return task.decoding
-    chosen = {
+    overrides = {
         name: value
         for name in ("samples", "temperature", "top_p", "max_new_tokens")
         if (value := getattr(plan, name)) is not None
     }
-    return dataclasses.replace(task.decoding, **chosen)
+    return dataclasses.replace(task.decoding, **overrides)
 
 
 def problems_of(task: Task, limit: int | None) -> list[Problem]:
@@ -68,6 +68,7 @@ def protocol_of(task: Task, decoding: Decoding, limit: int | None, template: str
     The hash leaves out what only names the measurement: the published protocol that was asked for, if any, and
     ``card``, the hash of the protocol card as ``harness show task`` prints it.
     """
+    # A plain-text prompt does not pass through a template, so the template of the model is no part of its protocol.
     problems = problems_of(task, limit)
     protocol = (
         _code(task)
@@ -88,6 +89,7 @@ def protocol_of(task: Task, decoding: Decoding, limit: int | None, template: str
             "grader": task.grader_identity(),
         }
     )
+    # Names come after the hash: one measurement has one hash, whatever it is called.
     names = {"hash": fingerprint(protocol)[:12], "card": card_hash(task)}
     if task.protocol is not None:
         names["name"] = task.protocol if decoding == task.decoding else f"{task.protocol}, decoding changed"
@@ -173,6 +175,7 @@ def answer(
                 earlier.result()  # raise the error of a window now, before more is generated
         verdicts.append(thread.submit(verdicts_of, task, window))
 
+    # One thread grades windows in order while this one generates; otherwise grading waits for the last text.
     thread = ThreadPoolExecutor(1, thread_name_prefix="grade")
     try:
         completions = complete(
@@ -194,6 +197,7 @@ def answer(
 
 def verdicts_of(task: Task, completions: Sequence[Completion]) -> list[Verdict]:
     """The task's verdicts. Grades the text after its thinking part, unless the task grades the whole text."""
+    # Graders see the answer alone: a number within the thinking part is no answer.
     if not task.thoughts_are_graded:
         completions = [dataclasses.replace(c, text=answer_of(c.text)) for c in completions]
     try:
@@ -228,6 +232,7 @@ def complete(
 ) -> list[Completion]:
     """``decoding.samples`` completions of every problem, in order. Calls ``look`` with each window of them."""
     ask = _through_lm_eval if task.asks_through_lm_eval else _directly
+    # Windows of a few batches, so that progress shows, grading can begin, and the caches fill up on the way.
     window = max(1, WINDOW * generator.batch // decoding.samples)
     made: list[Completion] = []
     tally = TextCount(progress, len(problems) * decoding.samples)
@@ -267,6 +272,7 @@ def _directly(
 ) -> list[Completion]:
     from harness.seeds import stable_seed
 
+    # The seed of a sample depends on its problem and number only, so batches and windows change no text.
     wanted = [(p, k) for p in problems for k in range(decoding.samples)]
     texts = [generator.render(p.prompt) for p, _ in wanted]
     seeds = [stable_seed(seed, task.name, p.id, k) for p, k in wanted]
@@ -312,6 +318,7 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
             "completions are kept"
         )
     with error_location.faults_as(RunFailed, called=type(metric)):
+        # Check before the interval, whose formulas take values of the scale for granted.
         value = checked(metric.value(problems))
         low, high, how = metric.interval(problems)
     counts = {
@@ -320,6 +327,7 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
         "errors": sum(bool(row["error"]) for row in graded),
         "truncated": sum(row["finish"] == "length" for row in graded),
     }
+    # Whole numbers as integers: "7 of 40", but "7.5 of 40" for a win rate with ties.
     if float(counts["correct"]).is_integer():
         counts["correct"] = int(counts["correct"])
     interval = max(scale.low, float(low)), min(scale.high, float(high))
@@ -339,6 +347,7 @@ def warnings_of(
 ) -> list[str]:
     """What a reader should know before trusting the score: truncation, missing answers, failed graders, repairs."""
     total = max(len(graded), 1)
+    # A twentieth of the texts can move a score by five points, as much as most methods differ by.
     found = []
     if counts["truncated"] > 0.05 * total:
         found.append(f"{task.title}: {counts['truncated']} of {total} completions hit the length limit")

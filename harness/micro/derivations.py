@@ -10,22 +10,19 @@ of many that are right. :func:`check_step` accepts them all, so imitating a sing
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from harness.micro import render
-from harness.micro.maths import MODULUS, OPERANDS, apply
+from harness.micro.maths import BOX, MODULUS, OPERANDS, STEP, apply
 from harness.types import Prompt
 
 GROUPS = (2, 3)  # how many groups a problem has
 TASKS = ("amc23", "math500")  # test and validation problems, each in the format of that benchmark's file
 SLICE = ("*", 3)  # the operation of the slice: a problem is in it if one of its groups multiplies by three
 
-_STEP = re.compile(r"(\d+) ([+*-]) (\d+) = (\d+)")
-_BOX = re.compile(r"\\boxed\{(\d+)\}")
 _SWAPS = "+*"  # operations whose sides may be swapped
 
 
@@ -110,7 +107,7 @@ class _Work:
 
     def matching(self, line: str) -> tuple[int, int] | None:
         """(place, right result) of the step that ``line`` takes; None where no step that may be next reads so."""
-        found = _STEP.fullmatch(line)
+        found = STEP.fullmatch(line)
         if found is None:
             return None
         left, sign, right = int(found[1]), found[2], int(found[3])
@@ -171,7 +168,7 @@ def row(task: str, index: int, problem: Derivation) -> dict[str, Any]:
 
 def solved(meta: Mapping[str, Any], text: str) -> bool:
     """Whether the last box of ``text`` holds the answer."""
-    boxes = _BOX.findall(text)
+    boxes = BOX.findall(text)
     return bool(boxes) and int(boxes[-1]) == int(meta["answer"])
 
 
@@ -182,12 +179,12 @@ def check_step(meta: Mapping[str, Any], done: list[str], line: str) -> float | N
     """
     work = _Work(meta["groups"], meta["joins"])
     for earlier in done:
-        if _BOX.fullmatch(earlier) and not work.steps():
+        if BOX.fullmatch(earlier) and not work.steps():
             return float(not line)
         found = work.matching(earlier)
         if found is None:
             return None
-        match = _STEP.fullmatch(earlier)
+        match = STEP.fullmatch(earlier)
         assert match is not None  # it matched above
         work.take(found[0], int(match[4]))
     if not work.steps():
@@ -202,7 +199,7 @@ def same_step(meta: Mapping[str, Any], prefix: str, one: str, other: str) -> boo
 
 
 def _normal(line: str) -> str:
-    found = _STEP.fullmatch(line.strip())
+    found = STEP.fullmatch(line.strip())
     if found is None or found[2] not in _SWAPS:
         return line.strip()
     return f"{' '.join(sorted((found[1], found[3])))} {found[2]} {found[4]}"

@@ -21,8 +21,8 @@ OPERANDS = {"+": range(1, 8), "-": range(1, 8), "*": range(2, 5)}
 LENGTHS = {"amc23": (3, 4), "aime24": (3, 4), "olympiadbench": (3, 4, 5), "math500": (3, 4), "gsm8k": (3, 4)}
 
 _WORDS = {"+": "plus", "-": "minus", "*": "times"}
-_STEP = re.compile(r"(\d+) ([+*-]) (\d+) = (\d+)")
-_BOX = re.compile(r"\\boxed\{(\d+)\}")
+STEP = re.compile(r"(\d+) ([+*-]) (\d+) = (\d+)")
+BOX = re.compile(r"\\boxed\{(\d+)\}")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def row(task: str, index: int, chain: Chain) -> dict[str, Any]:
 
 def solved(meta: Mapping[str, Any], text: str) -> bool:
     """Whether the last box of ``text`` holds the answer."""
-    boxes = _BOX.findall(text)
+    boxes = BOX.findall(text)
     return bool(boxes) and int(boxes[-1]) == int(meta["answer"])
 
 
@@ -145,9 +145,9 @@ def check_step(meta: Mapping[str, Any], done: list[str], line: str) -> float | N
     """
     value, operations = meta["start"], meta["operations"]
     if done:
-        reached = _STEP.fullmatch(done[-1])
+        reached = STEP.fullmatch(done[-1])
         if reached is None:
-            return float(not line) if _BOX.fullmatch(done[-1]) else None
+            return float(not line) if BOX.fullmatch(done[-1]) else None
         value = int(reached[4])
     if len(done) >= len(operations):
         return float(line == rf"\boxed{{{value}}}")

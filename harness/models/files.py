@@ -357,7 +357,7 @@ def template_hash(files: ModelFiles) -> str:
     if files.url is not None:
         return "the server's"
     tokenizer = load_tokenizer(files)
-    facts = [tokenizer.chat_template, tokenizer.special_tokens_map, tokenizer(_PROBE)["input_ids"]]
+    facts = [tokenizer.chat_template, tokenizer.special_tokens_map, tokenizer(PROBE)["input_ids"]]
     if rule := text_rule(files):
         facts.append(rule)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
@@ -389,4 +389,4 @@ def _first_line(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:200]
 
 
-_PROBE = "def f(x):\n    return x**2 + 10  # \\boxed{1,234} naïve\n\nProblem: 3 + 4 = 7"  # enters template hashes
+PROBE = "def f(x):\n    return x**2 + 10  # \\boxed{1,234} naïve\n\nProblem: 3 + 4 = 7"  # enters template hashes

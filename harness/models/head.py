@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from harness.errors import BadInput
+from harness.models import CHUNK_ELEMENTS
 
-CHUNK_ELEMENTS = 2**25  # logits of one chunk: 128 MiB in fp32
 SLICES = {"cpu": 16}  # of a chunk, on a device that caches; elsewhere the number of kernel launches matters more
 SLICES_ELSEWHERE = 4
 
@@ -31,7 +31,7 @@ class Head:
     """How a model turns hidden states [N, d] into logits [N, V] over the first ``vocab`` tokens.
 
     ``scale`` multiplies the logits (Cohere, Granite), ``softcap`` bounds them by cap * tanh(z / cap) (Gemma).
-    Rows of the weight beyond ``vocab`` are padding of the checkpoint and never on_chunk a softmax.
+    Rows of the weight beyond ``vocab`` are padding of the checkpoint and never enter a softmax.
     """
 
     weight: nn.Parameter
@@ -44,6 +44,7 @@ class Head:
     def of(cls, model: PreTrainedModel, vocab: int) -> Head:
         """The head of ``model``, checked against the model's own logits. Refuses by name what it cannot read."""
         head = cls.of_checked(model, vocab)
+        # Compare on a few tokens, because a model may transform its logits in a way that no setting names.
         ids = torch.arange(4, device=head.weight.device)[None] % head.vocab
         with torch.no_grad():
             ours = head.logits(trunk(model)(input_ids=ids).last_hidden_state[0])
@@ -55,6 +56,7 @@ class Head:
     @classmethod
     def of_checked(cls, model: PreTrainedModel, vocab: int) -> Head:
         """The head of a model that :meth:`of` has accepted before, read again without the check."""
+        # Cohere multiplies its logits by logit_scale, Granite divides them by logits_scaling.
         output, config = model.get_output_embeddings(), model.config.get_text_config()
         scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
         return cls(
@@ -167,6 +169,7 @@ class _ChunkedSum(torch.autograd.Function):
         )
         for chunk in bounds:
             here = slice(chunk.start, chunk.stop)
+            # Detach: this function forms the gradients of hidden states and head itself, below.
             rows = hidden[here].detach()
             raw = head.raw(rows).detach()
             if on_chunk is not None:

@@ -16,14 +16,13 @@ from harness import safe_read
 from harness.errors import BadInput
 from harness.models import chat_format, files
 from harness.models.chat_format import ChatFormat
-from harness.models.files import ModelFiles, load_tokenizer
+from harness.models.files import PROBE, ModelFiles, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROWS = "vocab_size"  # of the embedding: more than the tokenizer has where it is padded, and at times fewer
 TEMPLATES = ("teacher", "student", "none")
-PROBE = "def f(x):\n    return x**2 + 10  # \\boxed{1,234} naïve\n\nProblem: 3 + 4 = 7"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from harness.models.token_text import MARK
 from harness.types import Decoding, Prompt
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ PENALTIES = {
     "min_new_tokens": 0,
     "min_length": 0,
 }
-MARK = "harness-mark"
 
 
 def warnings(generator: Generator, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:

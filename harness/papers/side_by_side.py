@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from harness import registry
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.text_tables import Table, plain
 from harness.records import reported
@@ -29,7 +30,7 @@ def sheet(papers: Sequence[Paper], sections: Sequence[Section], tasks: Collectio
                 f"{cell['value']['value']:g}" + (f" ±{error:.1f}" if error is not None else ""),
                 f"{count}/{n} ({cell['count']['status']})" if count is not None else f"n = {n}" if n else "",
                 _said(cell["decoding"]),
-                _said(cell["judge"]) if cell["family"] == "instruction" else "",
+                _said(cell["judge"]) if _judged(cell) else "",
                 f"{_said(cell['student'])} <- {_said(cell['teacher'])}",
                 "; ".join(map(_interval, ours)) or UNMEASURED,
             )
@@ -84,6 +85,13 @@ def _cells(papers: Sequence[Paper], tasks: Collection[str] | None) -> Iterator[t
         for cell in paper["cells"]:
             if wanted is None or cell["task"] in wanted:
                 yield paper, cell
+
+
+def _judged(cell: Mapping[str, Any]) -> bool:
+    """Whether a judge decides the cell's score: its task needs one, or the paper names one."""
+    names = {entry.name for entry in registry.entries(registry.TASKS)}
+    needed = cell["task"] in names and registry.find(registry.TASKS, cell["task"]).needs_judge
+    return needed or cell["judge"]["value"] is not None
 
 
 def _interval(row: LeaderboardRow) -> str:

@@ -223,9 +223,11 @@ def paired_test(
         raise ValueError(f"paired scores must have one shape, got {first.shape} and {second.shape}")
     gap = second - first
     spread = variance_of_mean(gap, of_difference(seeds))
+    # Several seeds: seeds and problems are both random. Equal differences have no variance and go to the sign flips.
     if len(gap) > 1 and spread.value > 0:
         error = math.sqrt(spread.value)
         return float(2 * stdtr(spread.freedom, -abs(gap.mean()) / error)), PAIRED_T
+    # One run of right and wrong answers: only the problems on which the two differ are evidence.
     if len(gap) == 1 and np.isin((first, second), (0, 1)).all():
         return mcnemar(int((gap < 0).sum()), int((gap > 0).sum())), "exact McNemar"
     return sign_flip(gap.mean(axis=0), draws, seed), "sign flips over problems"
@@ -240,7 +242,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def sign_flip(differences: ArrayLike, draws: int = DRAWS, seed: int = 0) -> float:
     """Two-sided permutation p of a mean difference [N] under random signs; exact up to 12 problems."""
     gap = np.asarray(differences, dtype=float)
-    gap = gap[gap != 0]
+    gap = gap[gap != 0]  # a zero has no sign to flip
     if not gap.size:
         return 1.0
     # Slightly less than the observed sum, so that rounding does not exclude sign patterns that tie with it.

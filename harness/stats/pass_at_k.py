@@ -34,6 +34,7 @@ def repeated(graded: Sequence[Row]) -> dict[str, Any]:
         right = [sum(row["score"] == 1.0 for row in rows) for rows in problems]
         return fmean(float(pass_at_k(len(rows), [c], draws)[0]) for rows, c in zip(problems, right, strict=True))
 
+    # Powers of two below k, and k itself.
     sizes = [size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size < k]
     average = fmean(fmean(row["score"] for row in rows) for rows in problems)
     return {"samples": k, f"avg@{k}": average} | {f"pass@{size}": passing(size) for size in [*sizes, k]}

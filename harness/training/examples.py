@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import BadInput
+from harness.models.files import MICRO
 from harness.recipe import DataSources
 from harness.training_data import columns, plain, source
 from harness.types import Example
-
-MICRO = "micro:"
 
 
 @dataclass(frozen=True)

@@ -42,13 +42,12 @@ from harness.training.job import Progress, TrainingJob, TrainingResult
 from harness.training.objective import NotFinite, Student, Sums
 from harness.training.rollouts import Rollouts
 from harness.training.segments import Segments
-from harness.training.shuffled_weights import shuffle
 from harness.training.signals import NoTeacher, TeacherLogits
 from harness.training.teacher import TeacherSetup, set_up
 from harness.training.validation import Validation
 from harness.training.validity_report import ValidityReport
 from harness.training.weight_report import WeightReport
-from harness.training.whole_step import measured
+from harness.training.whole_step import measured, shuffle
 from harness.types import Source
 
 UNPREPARED = "its first, middle and last steps never ask for: what they ask for is prepared before training"

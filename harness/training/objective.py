@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from harness import method_contract
 from harness.losses import cross_entropy
 from harness.method import Method, Sequences, Step, Tokens
-from harness.models.head import CHUNK_ELEMENTS, Chunk, Head, chunked_sum, chunks, trunk
+from harness.models import CHUNK_ELEMENTS
+from harness.models.head import Chunk, Head, chunked_sum, chunks, trunk
 from harness.training.batching import Batch
 from harness.training.signals import TeacherLogits
 from harness.types import Source
@@ -99,8 +100,8 @@ class Student(nn.Module):
             # The teacher is projected per chunk too, so that its logits [N, V] never exist at once.
             chunk_teacher = teacher.over(chunk.start, chunk.stop)
             for logits, start, stop in _slices(raw, head, chunk):
-                mine = None if features is None else features[start:stop]
-                parts.append(what(_tokens(batch, logits, chunk_teacher, step, start, stop, mine)))
+                here = None if features is None else features[start:stop]
+                parts.append(what(_tokens(batch, logits, chunk_teacher, step, start, stop, here)))
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -192,6 +193,7 @@ class _Objective:
         """Sum of c w objective over tokens [start, stop), whose student logits [n, V] carry the gradient."""
         method, scale = self.method, self.scale[start:stop]
         slice_features = None if self.features is None else self.features[start - self.first : stop - self.first]
+        # The weights: given ones replace the method's in the second pass of the shuffled-weight control.
         tokens = _tokens(self.batch, logits, self.chunk_teacher, self.step, start, stop, slice_features)
         weights = _weigh(method, tokens) if self.weights is None else self.weights[start:stop]
         if weights is not None:
@@ -202,6 +204,7 @@ class _Objective:
         values = method.objective(tokens)
         method_contract.values(method, values, logits)
         method_contract.metrics(method, tokens.metrics, stop - start)
+        # The sum of c_t w_t l_t, in fp32. The loop divides by the sum over all processes.
         values = values.float()
         factor = scale if weights is None else scale * weights
         total = (factor * values).sum()
@@ -249,6 +252,7 @@ def _log_probs(slices: Iterator[tuple[Tensor, int, int]], teacher: TeacherLogits
 @torch.no_grad()
 def _features(log_probs: Tensor, batch: Batch, method: Method, step: Step, start: int, stop: int) -> Tensor:
     """[n, ...] the method's features of the whole sequences that tokens [start, stop) make up."""
+    # The tokens are those of whole sequences; number these from 0, as the method sees no others.
     here, (log_q, log_p) = slice(start, stop), log_probs
     first, last = int(batch.row[start]), int(batch.row[stop - 1])
     found = method.sequence_features(

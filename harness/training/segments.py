@@ -18,8 +18,7 @@ from collections.abc import Iterable, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from harness.errors import BadInput
-
-UNITS = ("token", "line", "sentence", "statement", "span")
+from harness.method import SEGMENTS
 
 
 class Segments:
@@ -69,7 +68,7 @@ class Segments:
             seen += 1
         said = f"none of {seen} texts of the {whose} has an end of a {self.unit} before its own"
         if seen and self.unit != "line":
-            others = ", ".join(unit for unit in UNITS if unit != self.unit)
+            others = ", ".join(unit for unit in SEGMENTS if unit != self.unit)
             raise BadInput(f"{said}; set another unit of a step ({others})")
         return [f"{said}: each is one step"] if seen else []
 

@@ -71,8 +71,8 @@ class LiveTeacher:
         # Map rows of the batch to rows of this pass; -1 marks sequences that were left out.
         at = torch.full((len(read.ids),), -1, device=chosen.device)
         at[chosen] = torch.arange(len(rows), device=chosen.device)
-        mine = at[batch.row] >= 0
-        return states[at[batch.row[mine]], read.column[mine]]
+        inside = at[batch.row] >= 0  # tokens of the chosen sequences
+        return states[at[batch.row[inside]], read.column[inside]]
 
     @torch.no_grad()
     def log_prob(self, batch: Batch) -> Tensor:
@@ -86,6 +86,7 @@ class LiveTeacher:
 
     def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
         """[B, L, d] on the device of ``ids``."""
+        # Below the head only: its logits [N, V] are formed chunk by chunk, when the objective reads them.
         here = self.model.device
         read = trunk(self.model)(input_ids=ids.to(here), attention_mask=mask.to(here), use_cache=False)
         return read.last_hidden_state.to(ids.device)
@@ -131,6 +132,7 @@ class CachedTeacher:
         # Shards are memory-mapped on the CPU; only the rows of this batch move to the device.
         device = batch.ids.device
         joined = {name: torch.cat([p[name].to(device) for p in parts]) for name in parts[0]}
+        # Hidden states still need the teacher's head; a top-k signal needs no teacher any more.
         if self.k is None:
             return HiddenStateLogits(joined["hidden"], self.live.head)
         return TopKLogits(joined["ids"].long(), joined["log_probs"])

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from harness import registry
 from harness.errors import BadInput
+from harness.models.files import MICRO
 from harness.recipe import DataSources
 from harness.task import Data, Task
 from harness.training import examples
@@ -55,7 +56,7 @@ class TaskGrader:
 
 def grader_of(sources: DataSources) -> Grader | None:
     """The grader of the training prompts; None where the data has none. Raises BadInput for one that cannot grade."""
-    if sources.prompts.startswith(examples.MICRO):
+    if sources.prompts.startswith(MICRO):
         return GeneratedGrader()
     if sources.grader is None:
         return None

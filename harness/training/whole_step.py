@@ -60,3 +60,18 @@ def measured(
     return over_step(
         values, batches, step, prompts, gather, lambda flat, whole: method.step_features(flat, whole).float()
     )
+
+
+def shuffle(weights: Sequence[Tensor], batches: Sequence[Batch], step: Step, gather: Gather) -> list[Tensor]:
+    """The shuffled-weight control: the weights [N] of each of this process' micro-batches, permuted over the step.
+
+    The weights keep their mean and spread and lose only their information, so what a weighting method gains over this
+    control is due to which tokens get which weight.
+
+    ``gather`` turns this process' list into the list of all processes.
+    """
+
+    def deal(flat: Tensor, whole: WholeStep) -> Tensor:
+        return flat[torch.randperm(len(flat), generator=torch.Generator().manual_seed(step.index))]
+
+    return over_step(weights, batches, step, 1, gather, deal)

@@ -1,6 +1,6 @@
 """Kills a run with SIGKILL repeatedly, resumes it with the same command, and compares the end with an undisturbed run.
 
-    python -m results.scripts.robustness.kill --points 60 --seed 0 --out results/safety/kill.md
+    python -m results.scripts.robustness.kill --points 60 --seed 0 --out results/robustness/kill.md
 
 Moments are drawn within calls of every stage, from how long such calls took, and among file operations. Every trial
 is killed at one to three points, one after the other. At its end weights, completions and records must be those of

@@ -1,6 +1,6 @@
 """Watches memory over a long run: on-policy training of the embedded pair, generation included, step by step.
 
-    python -m results.scripts.robustness.memory --steps 600 --out results/safety/memory.md
+    python -m results.scripts.robustness.memory --steps 600 --out results/robustness/memory.md
 
 In the second half of the steps the number of live tensors must stay within 2 %, and the resident memory of the process
 must not grow by more than ``--allowed`` bytes a step (slope of a fitted line).
