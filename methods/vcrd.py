@@ -27,7 +27,7 @@ import harness.methods._validity as parts
 import torch
 
 from harness import losses
-from harness.method import Method, Needs, Proposing, Step, Tokens
+from harness.method import SEGMENTS, Method, Needs, Proposing, Step, Tokens
 from harness.options import option
 from harness.types import Source
 
@@ -40,7 +40,7 @@ def new(default, help, **facts):
 @dataclass(frozen=True)
 class Config:
     validity: str = option("likelihood", "estimator of v", choices=("likelihood", *parts.ESTIMATORS))
-    step: str = option("line", "unit of a step", choices=parts.UNITS)
+    step: str = option("line", "unit of a step", choices=SEGMENTS)
     gate: str = option("sigmoid", "g; 'one' is the base method", choices=tuple(parts.GATES))
     kappa: float = option(4.0, "sharpness of the gate", low=0, high=1000)
     divergence: str = option("jsd", "base divergence D", choices=tuple(parts.BASES))
