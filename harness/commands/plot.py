@@ -48,7 +48,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(args: argparse.Namespace) -> str:
-    from harness.leaderboard import labels
+    from harness.leaderboard import rows
     from harness.leaderboard.table import View, leaderboard
     from harness.records.store import Store
     from harness.reports.plots import curves, pareto, scores, theme
@@ -61,7 +61,7 @@ def call(args: argparse.Namespace) -> str:
         raise BadInput(f"no records in {args.results}; harness run makes them, --results names another folder")
     view = View(args.view, anchor=args.anchor)
     sections = leaderboard(records, args.task or None, store.completions, view)
-    order = labels.order(sections)
+    order = rows.order(sections)
     scheme = "dark" if args.theme == "dark" else "light"
     trained = [section for section in sections if any(not row.reference for row in section.rows)]
     if args.kind != "curves" and not trained:

@@ -11,18 +11,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.leaderboard import labels
-from harness.leaderboard.inference import LEVEL, Group
-from harness.leaderboard.text_tables import RECONSTRUCTED, TIED
+from harness.leaderboard.inference import Group
 from harness.metrics import PERCENT
-from harness.records import weights
-
-if TYPE_CHECKING:
-    from harness.leaderboard.rows import LeaderboardRow
 
 MICRO = "micro world: generated problems, not the benchmark"
 # What a method chooses; any other line should be equal on all cards of a table.
@@ -34,29 +28,6 @@ OF_THE_METHOD = {
 DIFFER = "convention cards differ beyond the methods"
 MICRO_POINTS = 2.4  # standard deviation between seeds of a score in the micro world, over results/micro
 ENOUGH = 2  # degrees of freedom from which a table's own rows give the variance between seeds
-
-
-def of_section(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:
-    """All footnotes of a section."""
-    notes = [MICRO] if groups[0].first["world"] != "real" else []
-    reconstructed = {f"{row.method.partition('@')[0]}: {row.note}" for row in rows if row.reconstruction}
-    notes += [f"{RECONSTRUCTED} {note}" for note in sorted(reconstructed)]
-    if any(row.tied for row in rows):
-        paired = all(group.matrix is not None for group in groups)
-        test = "paired" if paired else "by counts where completions were not read"
-        notes.append(f"{TIED} not distinguishable from the best (p ≥ {LEVEL}, {test}, Holm-adjusted)")
-    return notes + weights_without_effect(groups, rows) + differences(groups) + single_seeds(groups)
-
-
-def weights_without_effect(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:
-    """A line for every row whose token weights hardly change the loss."""
-    label_of = {row.run_ids: row.label for row in rows}
-    moved = {label_of[tuple(r["run_id"] for r in g.records)]: weights.moves_little(g.records) for g in groups}
-    return [
-        f"{label}: its token weights move {100 * share:.1f} % of the signal, so it is as good as without them"
-        for label, share in moved.items()
-        if share is not None
-    ]
 
 
 def differences(groups: Sequence[Group]) -> list[str]:

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from harness.leaderboard.labels import labels_of
-from harness.leaderboard.rows import LeaderboardRow, Section
+from harness.leaderboard.rows import LeaderboardRow, Section, labels_of
 from harness.leaderboard.text_tables import MISSING, RECONSTRUCTED
 
 

@@ -1,6 +1,6 @@
 """Names rows and protocols by what differs between them, so that most names stay short.
 
-A table names only what differs within it. Rows of several tables in one place get names from :func:`labels_of`.
+A table names only what differs within it. For rows of several tables in one place see :func:`harness.leaderboard.rows.labels_of`.
 """
 
 from __future__ import annotations
@@ -8,14 +8,11 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.records import roles
 from harness.records.record import Record, fingerprint, method_label
 from harness.safe_read import printable
-
-if TYPE_CHECKING:
-    from harness.leaderboard.rows import LeaderboardRow, Section
 
 Facts = Mapping[str, Any]
 NONE = "none"  # in a label: another row has this setting and this one lacks it
@@ -104,28 +101,6 @@ def apart(rows: Sequence[tuple[str, str]], firsts: Sequence[Record]) -> list[str
             rest = f"specification {training(firsts[i])}" if counts[more[i]] > 1 else ""
             details[i] = ", ".join(filter(None, (details[i], more[i], rest)))
     return details
-
-
-def order(sections: Iterable[Section]) -> list[str]:
-    """The labels of all trained rows, in their own tables and together: a method has one colour in all figures."""
-    sections = list(sections)
-    together = labels_of(sections)
-    rows = [row for section in sections for row in section.rows if not row.reference]
-    return sorted({row.label for row in rows} | {together[row.key] for row in rows})
-
-
-def labels_of(sections: Iterable[Section]) -> dict[tuple[str, ...], str]:
-    """A unique label for each row, by its key, where the rows of several sections stand in one table or legend."""
-    # A section names only what differs within it, so the longest label of a row says most.
-    longest: dict[tuple[str, ...], tuple[LeaderboardRow, Record]] = {}
-    for section in sections:
-        for row in section.rows:
-            known = longest.get(row.key)
-            if known is None or len(row.label) > len(known[0].label):
-                longest[row.key] = row, section.firsts[row.key]
-    rows = [row for row, _ in longest.values()]
-    details = apart([(row.method, row.details) for row in rows], [first for _, first in longest.values()])
-    return {row.key: joined(row.method, words) for row, words in zip(rows, details, strict=True)}
 
 
 def training(record: Record) -> str:

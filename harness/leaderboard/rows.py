@@ -19,8 +19,10 @@ from harness.leaderboard import equal_compute, footnotes
 from harness.leaderboard import inference as inference
 from harness.leaderboard import labels as labels
 from harness.leaderboard.inference import LEVEL, Completions, Distance, Group
+from harness.leaderboard.text_tables import RECONSTRUCTED, TIED
 from harness.leaderboard.views import COMPUTE, EVERYTHING, View, split
 from harness.metrics import Scale
+from harness.records import weights
 from harness.records.record import Record, note_of
 from harness.stats import intervals
 from harness.stats.intervals import SeedVariance
@@ -186,7 +188,7 @@ def _sections(
             scale=groups[0].scale,
             problems=groups[0].problems,
             rows=rows,
-            notes=[*footnotes.of_section(groups, rows), *aside],
+            notes=[*_notes(groups, rows), *aside],
             aside=aside,
             firsts={row.key: group.first for row, group in ordered},
         )
@@ -281,3 +283,50 @@ def _ranked(ordered: Sequence[tuple[LeaderboardRow, Group]], seeds: SeedVariance
         for (row, _), p in zip(competitors, p_best, strict=True)
     ]
     return ranked + [row for row, _ in ordered if row.reference]
+
+
+def _notes(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:
+    """All footnotes of a section."""
+    notes = [footnotes.MICRO] if groups[0].first["world"] != "real" else []
+    reconstructed = {f"{row.method.partition('@')[0]}: {row.note}" for row in rows if row.reconstruction}
+    notes += [f"{RECONSTRUCTED} {note}" for note in sorted(reconstructed)]
+    if any(row.tied for row in rows):
+        paired = all(group.matrix is not None for group in groups)
+        test = "paired" if paired else "by counts where completions were not read"
+        notes.append(f"{TIED} not distinguishable from the best (p ≥ {LEVEL}, {test}, Holm-adjusted)")
+    return (
+        notes + _weights_without_effect(groups, rows) + footnotes.differences(groups) + footnotes.single_seeds(groups)
+    )
+
+
+def _weights_without_effect(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:
+    """A line for every row whose token weights hardly change the loss."""
+    label_of = {row.run_ids: row.label for row in rows}
+    moved = {label_of[tuple(r["run_id"] for r in g.records)]: weights.moves_little(g.records) for g in groups}
+    return [
+        f"{label}: its token weights move {100 * share:.1f} % of the signal, so it is as good as without them"
+        for label, share in moved.items()
+        if share is not None
+    ]
+
+
+def order(sections: Iterable[Section]) -> list[str]:
+    """The labels of all trained rows, in their own tables and together: a method has one colour in all figures."""
+    sections = list(sections)
+    together = labels_of(sections)
+    rows = [row for section in sections for row in section.rows if not row.reference]
+    return sorted({row.label for row in rows} | {together[row.key] for row in rows})
+
+
+def labels_of(sections: Iterable[Section]) -> dict[tuple[str, ...], str]:
+    """A unique label for each row, by its key, where the rows of several sections stand in one table or legend."""
+    # A section names only what differs within it, so the longest label of a row says most.
+    longest: dict[tuple[str, ...], tuple[LeaderboardRow, Record]] = {}
+    for section in sections:
+        for row in section.rows:
+            known = longest.get(row.key)
+            if known is None or len(row.label) > len(known[0].label):
+                longest[row.key] = row, section.firsts[row.key]
+    rows = [row for row, _ in longest.values()]
+    details = labels.apart([(row.method, row.details) for row in rows], [first for _, first in longest.values()])
+    return {row.key: labels.joined(row.method, words) for row, words in zip(rows, details, strict=True)}

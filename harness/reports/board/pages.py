@@ -13,8 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.leaderboard.labels import order
-from harness.leaderboard.rows import Section
+from harness.leaderboard.rows import Section, order
 from harness.records.record import Record
 from harness.records.store import Store
 from harness.reports.board import words

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.leaderboard.labels import labels_of
-from harness.leaderboard.rows import Section
+from harness.leaderboard.rows import Section, labels_of
 from harness.leaderboard.text_tables import RECONSTRUCTED
 from harness.records import curves
 from harness.records.record import Record
