@@ -1,6 +1,6 @@
 """Names rows and protocols by what differs between them, so that most names stay short.
 
-A table names only what differs within it. For rows of several tables in one place see :func:`harness.leaderboard.rows.labels_of`.
+A table names only what differs within it; ``rows.labels_of`` names the rows of several tables in one place.
 """
 
 from __future__ import annotations
