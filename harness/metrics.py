@@ -21,13 +21,10 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from harness import error_location, registry, user_code
 from harness.errors import BadInput
-
-if TYPE_CHECKING:
-    from harness.task import Task
 
 WRONG, LEFT_OUT = "wrong", "left out"
 
@@ -220,8 +217,8 @@ class RecordedMetric(Metric):
 SHIPPED: dict[str, type[Metric]] = {cls.name: cls for cls in (Accuracy, PassAt1, WinRateMetric, RougeL, LmEvalMetric)}
 
 
-def metric_of(task: Task | type[Task]) -> Metric:
-    """The metric that a task names: in its own file, shipped, or installed as a plugin.
+def metric_of(task: Any) -> Metric:
+    """The metric that a :class:`harness.task.Task`, or its class, names: in its own file, shipped, or installed as a plugin.
 
     Raises BadInput for a name that leads nowhere, or a metric that breaks its contract.
     """
@@ -262,7 +259,7 @@ def _fault(metric: type[Metric]) -> tuple[str, str] | None:
     return None
 
 
-def code_of(task: Task) -> dict[str, str]:
+def code_of(task: Any) -> dict[str, str]:
     """What stands for the code of a metric that does not ship; the protocol covers it."""
     code = user_code.identity(type(metric_of(task)))
     return {} if code == user_code.OURS else {"metric_code": code}
