@@ -218,7 +218,7 @@ SHIPPED: dict[str, type[Metric]] = {cls.name: cls for cls in (Accuracy, PassAt1,
 
 
 def metric_of(task: Any) -> Metric:
-    """The metric that a :class:`harness.task.Task`, or its class, names: in its own file, shipped, or installed as a plugin.
+    """The metric that a task, or its class, names: in its own file, shipped, or installed as a plugin.
 
     Raises BadInput for a name that leads nowhere, or a metric that breaks its contract.
     """
