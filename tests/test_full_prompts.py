@@ -40,14 +40,16 @@ def test_the_others_train_and_those_left_out_are_counted(method, models, tmp_pat
     (warning,) = [w for w in record["warnings"] if "left out" in w]
     assert warning.startswith("3 of 6 prompts of data.") and "training.max_tokens=32" in warning
     assert f"warning: {warning}" in printed.err
-    (facts,) = record["data"].values()
+    (facts,) = [read for name, read in record["data"].items() if name != "contamination"]
     assert (facts["examples"], facts["left_out"]) == (3, 3)
 
 
-@pytest.mark.parametrize("length", [31, 32])
+@pytest.mark.parametrize("length", [30, 31])
 def test_the_bound_is_one_token_of_room(length, models, tmp_path, capsys):
-    data = rows(tmp_path / "p.jsonl", ["x" * length] * 6)
-    assert main(_words("sft", models, data, tmp_path)) == (0 if length < 32 else 2)
+    data = rows(
+        tmp_path / "p.jsonl", ["x" * length] * 6
+    )  # rendered with a line end behind it, for a model without turns
+    assert main(_words("sft", models, data, tmp_path)) == (0 if length < 31 else 2)
 
 
 @pytest.mark.parametrize("method", ["sft", "gkd"])

@@ -475,7 +475,7 @@ def test_a_run_on_conversations_says_what_it_trains_on(method, tmp_path, models,
         "the first training example is '<|im_start|>system\\ns<|im_end|>\\n<|im_start|>user\\nq<|im_end|>"
         in printed.err
     )
-    (facts,) = record["data"].values()
+    (facts,) = [read for name, read in record["data"].items() if name != "contamination"]
     assert facts["source"] == "d.jsonl" and facts["examples"] == 4 and facts["columns"] == "messages"
 
 
