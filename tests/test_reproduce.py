@@ -231,4 +231,4 @@ def test_the_answer_is_what_the_records_say(tmp_path, gains, baselines, control)
 def test_too_little_is_said_to_be_too_little(tmp_path):
     found, store = outcome(tmp_path, {"vcrd": 0})
     findings = answer_text.findings(found, store.completions)
-    assert findings == [] and "nothing can be said" in answer_text.words(found, findings)[0]
+    assert findings == [] and "there is no answer" in answer_text.words(found, findings)[0]

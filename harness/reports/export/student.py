@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.errors import BadInput, RunFailed
 from harness.records import roles
 from harness.records.store import Store
-from harness.records.students import ADAPTER
+from harness.records.students import ADAPTER, FACTS
 from harness.reports.export import card
 
 MERGED = "merged"
@@ -29,7 +29,7 @@ def export(store: Store, name: str, out: Path, weights: str = MERGED) -> Path:
     if roles.of(record).reference:
         raise BadInput(f"{record['run_id']} measures a model that was not trained; there is no student to export")
     folder = store.root / "work" / "trained" / record["training_id"]
-    if not (folder / card.TRAINED).is_file():
+    if not (folder / FACTS).is_file():
         raise BadInput(
             f"the student of {record['run_id']} is no longer at {folder}; repeat its harness run with --again to "
             "train it again"
