@@ -77,8 +77,8 @@ class Scale:
 
     @property
     def counts(self) -> bool:
-        """Whether a sum of scores counts right answers: they lie in [0, 1], and 1 is right."""
-        return (self.low, self.high) == (0.0, 1.0) and self.higher_is_better
+        """Whether a sum of scores counts right answers: 0 is wrong, 1 is right, and the mean is a percentage."""
+        return (self.low, self.high) == (0.0, 1.0) and self.higher_is_better and self.unit == "%"
 
     def holds(self, value: Any) -> bool:
         """Whether ``value`` is a finite number of the range."""

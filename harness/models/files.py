@@ -12,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,9 @@ SERVED = "openai:"
 TRUST = "--set models.trust_remote_code=true (of a judge: hf:MODEL,trust_remote_code=true)"
 WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py"]  # of a hub repository: a few megabytes
 CONFIGURATIONS = ("config.json", "tokenizer_config.json", "generation_config.json")  # may name code in auto_map
+# transformers imports optional packages, which then tell every user what they could not load for some other device.
+for _name in ("torchao", "bitsandbytes", "torch.utils._pytree"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 class NotHere(BadInput):
