@@ -46,9 +46,8 @@ class OPSD(Method):
     @property
     def needs(self) -> Needs:
         c = self.config
-        # A clip per entry means something else where one entry is a bucket of many.
-        exact = c.divergence == "clipped"
-        return Needs(teacher="signal", exact=exact, asking=Asking(c.template, c.model, c.decay))
+        # A clip per entry, and a temperature, mean something else where one entry is a bucket of many.
+        return Needs(teacher="signal", exact=True, asking=Asking(c.template, c.model, c.decay))
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source.STUDENT,)

@@ -115,7 +115,7 @@ def test_completions_carry_prompt_and_reference():
 def test_completions_of_other_data_come_without_questions(tmp_path, monkeypatch):
     from harness.micro import world
 
-    monkeypatch.setattr(world, "dataset", lambda name: (_ for _ in ()).throw(harness.BadInput("no data here")))
+    monkeypatch.setattr(world, "dataset", lambda *_: (_ for _ in ()).throw(harness.BadInput("no data here")))
     with pytest.warns(UserWarning, match="no data here"):
         frame = harness.completions(UNTOUCHED, results=MICRO)
     assert frame.prompt.isna().all() and len(frame) == 150

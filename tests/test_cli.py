@@ -174,14 +174,12 @@ def test_models_that_cannot_work_are_refused_before_any_work(world, models, tmp_
 
     other = tmp_path / "other"
     tiny_model(other, 0)
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(other)
-    tokenizer.add_tokens(["<think>"])
-    tokenizer.save_pretrained(other)
+    words = (other / "tokenizer.json").read_text("utf-8")
+    words = words.replace('"a":', '"spare":', 1).replace('"b":', '"a":', 1).replace('"spare":', '"b":', 1)
+    (other / "tokenizer.json").write_text(words, "utf-8")
     assert run("--teacher", str(other), method="kd") == 2
     error = capsys.readouterr().err
-    assert "tokenizers" in error and "'<think>' has id none for the student and 258 for the teacher" in error
+    assert "tokenizers" in error and "2 tokens differ" in error and "'a' has id" in error
     assert run("--teacher", str(other), method="seqkd") == 0  # its teacher is only asked for text
 
 

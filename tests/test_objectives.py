@@ -350,6 +350,7 @@ def test_no_gradient_reaches_the_teacher(place, monkeypatch):
         return teachers[-1]
 
     monkeypatch.setattr("harness.models.loading.load_model", remember)
+    monkeypatch.setattr("harness.training.teacher.load_model", remember)  # of a student that teaches itself
     for label in distinct():
         job = make(label, models, prompts, folder, steps=1)
         train(job, quiet)

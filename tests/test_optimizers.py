@@ -123,12 +123,15 @@ def test_float32_weights_behind_the_model_take_updates_that_bfloat16_loses(model
     start = trained(make("kd", models, prompts_file, tmp_path, name="start", **settings | {"steps": 0})).model
     rounded = torch.cat([p.detach().bfloat16().flatten() for p in start.parameters()])
     moved = {
-        where: (torch.cat([p.detach().flatten() for p in run.model.parameters()]).bfloat16() != rounded).float().mean()
+        where: (torch.cat([p.detach().flatten() for p in run.model.parameters()]).bfloat16() != rounded)
+        .float()
+        .mean()
+        .item()
         for where, run in runs.items()
     }
-    # Small weights can still move in bfloat16; with a float32 copy as many cross a step of it as in float32.
-    assert moved["optimizer"] == pytest.approx(moved["model"], rel=0.1)
-    assert moved["none"] < 0.9 * moved["optimizer"]
+    # Small weights can still move in bfloat16. A float32 copy of rounded weights starts in the middle of a step of
+    # bfloat16, so fewer of them cross one than of weights that were never rounded, but more than without the copy.
+    assert moved["none"] < 0.9 * moved["optimizer"] and moved["optimizer"] <= moved["model"]
 
 
 @pytest.mark.slow

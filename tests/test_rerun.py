@@ -12,7 +12,7 @@ from harness.cli import main
 from harness.commands.run import request_of
 from harness.errors import BadInput
 from harness.evaluation import measurement
-from harness.plan import prepare
+from harness.plan import DEFAULT_RECIPE, prepare
 from harness.records.store import Store
 from harness.rerun import command, verify
 from harness.rerun.command import Given
@@ -47,7 +47,8 @@ def test_every_published_record_has_a_command_that_makes_it(tmp_path, monkeypatc
         assert found.same_training and found.plan.trainings[0].training_id == record["training_id"]
         asked = parsed(command.line(found.request))
         for field in ("methods", "tasks", "recipe", "student", "teacher", "seeds", "settings", "judge", "protocol"):
-            assert getattr(asked, field) == getattr(found.request, field), record["run_id"]
+            default = DEFAULT_RECIPE if field == "recipe" else None
+            assert (getattr(asked, field) or default) == (getattr(found.request, field) or default), record["run_id"]
         # A task whose version rose since is measured otherwise, and the command says so.
         if found.plan.tasks[0].version == record["protocol"]["version"]:
             assert found.exact, found.differs
@@ -257,6 +258,7 @@ def rescored(results, change, text=None):
         k: v for k, v in record.items() if k not in ("schema_version", "created", "completions", "content_sha256")
     }
     sealed |= {"score": correct / len(rows), "counts": record["counts"] | {"correct": correct}}
+    sealed |= {"interval": [0.0, 1.0]}  # a score outside its interval would leave the record out
     store.add(sealed, rows)
 
 

@@ -72,7 +72,7 @@ def test_a_reference_of_any_name_is_ranked_nowhere(strangers, tmp_path, capsys):
 def test_a_student_as_it_came_is_not_exported_whatever_its_name(strangers, tmp_path, capsys):
     (record,) = [r for r in strangers.all()[0] if r["method"]["name"] == "oracle"]
     assert main(["export", record["run_id"], "--out", str(tmp_path / "x"), "--results", str(strangers.root)]) == 2
-    assert "measures a model as it came" in capsys.readouterr().err
+    assert "measures a model that was not trained" in capsys.readouterr().err
 
 
 def test_marks_and_baseline_are_found_by_role(strangers):

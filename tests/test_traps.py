@@ -192,8 +192,8 @@ def test_12_the_on_policy_share_is_lambda_over_all_steps(place):
 
 
 # Language-model losses, and objectives that are published with a pull where both models agree: a preference, a hard
-# target, a teacher that is renormalised on part of the vocabulary.
-PULL = ("sft", "seqkd", "dpkd", "eopd", "imitkd")
+# target, a teacher that is renormalised on part of the vocabulary, a goal beyond the teacher.
+PULL = ("sft", "seqkd", "dpkd", "eopd", "imitkd", "gopd")
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ def call(args: argparse.Namespace) -> str:
         from harness.reports.export import tables
 
         left_out: list[str] = []
-        out = tables.export(args.results, args.out, args.format or "parquet", left_out.append)
-        safe_read.warn(left_out)
+        try:
+            out = tables.export(args.results, args.out, args.format or "parquet", left_out.append)
+        finally:  # what was left out explains why nothing is left
+            safe_read.warn(left_out)
     return arguments.dump({"out": str(out)}) if args.json else str(out)

