@@ -13,8 +13,10 @@ demo: $(READY)
 	  && wait $$vcrd && wait $$gkd
 	$(BIN)/harness table --task humaneval
 
+# Sweeps start SLURM jobs and a Ray cluster, which outlive a test; they have a process of their own.
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/test_sweep.py
+	$(BIN)/python -m pytest -q tests/test_sweep.py
 
 # The edit loop: without the tests that train, start processes or wait.
 quick: $(READY)
