@@ -83,7 +83,7 @@ def test_damaged_records_and_records_from_the_future_are_noted(tmp_path):
     store = Store(tmp_path)
     path = store.add(make_record(), make_rows())
     assert only(storage.records(tmp_path)).status == doctor.OK
-    sealed = json.loads(path.read_text()) | {"created": "2999-01-01T00:00:00+00:00"}
+    sealed = json.loads(path.read_text()) | {"created": "2099-01-01T00:00:00+00:00"}
     from harness.records.record import content_hash
 
     path.write_text(json.dumps(sealed | {"content_sha256": content_hash(sealed)}))
