@@ -75,11 +75,13 @@ def run(
 
     ``settings`` are those of ``--set``: ``{"training.steps": 50, "method.beta": 0.3}``. ``control`` adds the control
     with shuffled weights of every method that weights tokens. What is recorded already is returned as it is, and
-    interrupted work continues, unless ``again``. ``progress`` moves a bar in a terminal or notebook.
+    interrupted work continues, unless ``again``. ``progress`` moves a bar in a terminal and writes a line now and then
+    elsewhere.
 
     Returns one row per (method, seed, task) with the columns of :func:`load_results` and ``reused``, whether the record
     existed before. Raises BadInput before any work for what the command refuses; RunFailed when the work fails.
     """
+    os.environ.setdefault("TQDM_DISABLE", "1")  # turns off the progress bars of libraries, which read it as they load
     from harness import unused_options
     from harness.estimate import memory_check
     from harness.launch import processes
@@ -88,7 +90,6 @@ def run(
     from harness.progress import Reporter
     from harness.run import run as run_plan
 
-    os.environ.setdefault("TQDM_DISABLE", "1")  # turns off the progress bars of libraries
     if processes.several():
         raise BadInput("harness.run is one process; start several with: accelerate launch -m harness.launch run …")
     request = RunRequest(

@@ -324,7 +324,7 @@ class Method(ABC):
         raise NotImplementedError(f"{self.name} needs sequence features and computes none")
 
     def measure(self, tokens: Tokens) -> Tensor:
-        """[N, k] what ``step_features`` is to know of each token, see ``Needs.step_features``; without gradient."""
+        """[N, k] what ``step_features`` reads of each token, see ``Needs.step_features``; without gradient."""
         raise NotImplementedError(f"{self.name} asks for step features and measures nothing")
 
     def step_features(self, values: Tensor, whole: WholeStep) -> Tensor:

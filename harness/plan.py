@@ -124,32 +124,32 @@ def prepare(request: RunRequest) -> Plan:
     tasks = benchmarks.open_all(_distinct(request.tasks, "task"), chosen.world, judge, keep, protocol)
 
     # The models. A pair is judged by configuration and tokenizer, then the weights are fetched.
-    student, teacher = _locate(chosen, configurations, weights=False)
-    if not named:
-        _meant_for_micro(request, [method for method, *_ in configurations])
+    methods = [method for method, *_ in configurations]
+    trains = not all(isinstance(method, ReferencePoint) for method in methods)
+    student, teacher = _locate(chosen, methods, weights=False)
+    if not named and trains:
+        _meant_for_micro(request)
     if student.url is None:
         words = len(models.load_tokenizer(student))
-        for method, *_ in configurations:
+        for method in methods:
             _within_vocabulary(method, chosen, words)
-        if adapters.wanted(chosen.student) and any(not isinstance(m, ReferencePoint) for m, *_ in configurations):
-            adapters.check(student, chosen.student)
-        if any(not isinstance(m, ReferencePoint) for m, *_ in configurations):
-            quantization.refuse(student)
-    if any(not isinstance(m, ReferencePoint) for m, *_ in configurations):
+    if trains:  # with files of its own: a served student was refused above
         from harness.training import optimizers
 
+        if adapters.wanted(chosen.student):
+            adapters.check(student, chosen.student)
+        quantization.refuse(student)
         optimizers.check(chosen.training)
     if teacher is not None:
         loading.check(teacher, chosen, device)
-    asking = [method for method, *_ in configurations]
-    pair = _pair(chosen, asking, student, teacher)
-    teachers = several_teachers.locate(chosen, asking, pair, (student, teacher), device, weights=False)
+    pair = _pair(chosen, methods, student, teacher)
+    teachers = several_teachers.locate(chosen, methods, pair, (student, teacher), device, weights=False)
     if request.weights:
-        student, teacher = _locate(chosen, configurations, weights=True)
+        student, teacher = _locate(chosen, methods, weights=True)
         pair = pair.of(student, teacher)
-        teachers = several_teachers.locate(chosen, asking, pair, (student, teacher), device, weights=True)
+        teachers = several_teachers.locate(chosen, methods, pair, (student, teacher), device, weights=True)
     # The data, then one training per (method, seed): its specification hashes everything found above.
-    data = pools.read(chosen, [method for method, *_ in configurations], pair, tasks)
+    data = pools.read(chosen, methods, pair, tasks)
     plan = Plan(
         request,
         chosen,
@@ -240,20 +240,20 @@ def _all_used(settings: Mapping[str, str], methods: Iterable[Method]) -> None:
             )
 
 
-def _meant_for_micro(request: RunRequest, methods: Iterable[Method]) -> None:
+def _meant_for_micro(request: RunRequest) -> None:
     """Raises BadInput where the default recipe, made for the micro models, would train another model."""
     given = {"--student": request.student, "--teacher": request.teacher}
     others = [f"{word} {name}" for word, name in given.items() if name and not name.startswith(models.MICRO)]
-    if others and not all(isinstance(method, ReferencePoint) for method in methods):
+    if others:
         raise BadInput(
             f"{' '.join(others)} without --recipe would train on the micro world's prompts with its learning rate; "
             f"give a recipe of these models (--recipe {DEFAULT_RECIPE} if that is meant)"
         )
 
 
-def _none_trains(model: ModelFiles, configurations: Iterable[tuple[Method, str | None, str]]) -> None:
+def _none_trains(model: ModelFiles, methods: Iterable[Method]) -> None:
     """Raises BadInput for training with a served model, which gives neither weights nor a teacher signal."""
-    names = [method.name for method, *_ in configurations if not isinstance(method, ReferencePoint)]
+    names = [method.name for method in methods if not isinstance(method, ReferencePoint)]
     if model.url is not None and names:
         raise BadInput(f"{model.id} runs on a server and can only be measured; method {names[0]} needs its files")
 
@@ -268,22 +268,22 @@ def variants_of(found: type[Method]) -> dict[str, Mapping[str, Any]]:
 def _wants_teacher(method: Method) -> bool:
     if isinstance(method, ReferencePoint):
         return method.evaluates == "teacher"
-    if method.needs.asking is not None and method.needs.asking.model != "teacher":
-        return False  # the student teaches itself
-    return method.needs.teacher != "none" or method.needs.proposals
+    return not _teaches_itself(method) and (method.needs.teacher != "none" or bool(method.needs.proposals))
 
 
-def _locate(
-    chosen: Recipe, configurations: Sequence[tuple[Method, str | None, str]], *, weights: bool
-) -> tuple[ModelFiles, ModelFiles | None]:
+def _teaches_itself(method: Method) -> bool:
+    """Whether the student is its own teacher, and the recipe's is not asked."""
+    return method.needs.asking is not None and method.needs.asking.model != "teacher"
+
+
+def _locate(chosen: Recipe, methods: Sequence[Method], *, weights: bool) -> tuple[ModelFiles, ModelFiles | None]:
     """The student, and the teacher where some method asks for it."""
     student = models.locate(chosen.models.student, chosen.models.trust_remote_code, weights=weights)
-    _none_trains(student, configurations)
-    methods = [method for method, *_ in configurations]
+    _none_trains(student, methods)
     if not any(map(_wants_teacher, methods)) and not pools.measures_divergence(chosen, methods):
         return student, None
     teacher = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=weights)
-    _none_trains(teacher, configurations)
+    _none_trains(teacher, methods)
     return student, teacher
 
 
@@ -296,7 +296,8 @@ def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
         return Pair(student, teacher)
     asked = teacher
     if teacher is None and chosen.models.template == "teacher":
-        asked = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=False)
+        # Its tokenizer and template are all that is read of it: gigabytes of weights need no hash.
+        asked = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=False, hashed=False)
     found = agree(
         student,
         asked,
@@ -318,7 +319,8 @@ def judged(chosen: Recipe, methods: Sequence[Method]) -> Pair:
 
 def _needs_common_ids(method: Method) -> bool:
     """Whether student and teacher must map text to the same ids: they do where both read the same tokens."""
-    return method.needs.teacher == "signal" or bool(method.needs.joint or method.needs.proposals)
+    reads = method.needs.teacher == "signal" or bool(method.needs.joint or method.needs.proposals)
+    return reads and not _teaches_itself(method)
 
 
 def _across_tokenizers() -> list[str]:

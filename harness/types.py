@@ -111,7 +111,8 @@ class Example:
     """One training prompt. ``response`` is None where only a teacher can answer it.
 
     ``meta`` is carried to the step checker of the data (the ``verifier`` validity of vcrd). Of a conversation the last
-    ``taught`` turns of the assistant are learnt: the response, and those before it in ``prompt.history``.
+    ``taught`` turns of the assistant are learnt: the response, and those before it in ``prompt.history``. ``columns``
+    are the text columns of a file's row, which a template of the teacher's own prompt may name.
     """
 
     id: str
@@ -119,3 +120,4 @@ class Example:
     response: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     taught: int = 1
+    columns: Mapping[str, str] = field(default_factory=dict)

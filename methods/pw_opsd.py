@@ -8,7 +8,7 @@ q student, q_0 the student before training, frozen, with the reference solution 
 1.1. Each entry of the vocabulary is clipped before the sum, and nothing is divided by the weights. ``pw_opd`` is the
 same objective with a larger teacher. The wording of the teacher's prompt is ours (``template``).
 
-pw_opsd@aggressive   a lower least weight, as the paper's second row; its number is assumed
+The released code has a second, more aggressive setting, whose numbers were not available to us.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,6 @@ class PWOPSD(Method):
     """Self-distillation from a prompt with the solution; late tokens weighted up."""
 
     name, paper, Config = "pw_opsd", "https://arxiv.org/abs/2605.21606", Config
-    variants = {"aggressive": {"least": 0.0}}
     reduction = "sequence"
 
     @property

@@ -1,4 +1,4 @@
-"""The families beside completions: what they try can be had again, and what breaks a promise is reported."""
+"""The families beside completions: what they try is reproducible, and what breaks a promise is reported."""
 
 import os
 

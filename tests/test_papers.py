@@ -1,4 +1,4 @@
-"""Papers as data: what they report, checked and kept apart from what was measured; how their rows are had again."""
+"""Papers as data: what they report, checked and kept apart from what was measured; how their rows are reproduced."""
 
 import dataclasses
 import json
@@ -153,7 +153,7 @@ def test_papers_can_be_asked_for_before_anything_was_measured(tmp_path, capsys):
     assert "13.3 ±6.2" in capsys.readouterr().out
 
 
-# -- how their rows are had again ----------------------------------------------------------------------------
+# -- how their rows are reproduced ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", spec.names())

@@ -56,7 +56,7 @@ def test_it_goes_on_by_either_id_and_leaves_nothing_behind(left, capsys, monkeyp
         assert json.loads(capsys.readouterr().out)["records"][0]["run_id"] == run_id
         assert steps == [3, 4]  # the checkpoint was that of step 2
         assert not list((place / "work/training").iterdir()) and not list((place / "work/begun").iterdir())
-        for ended in (training, run_id):  # what has ended is there to be had
+        for ended in (training, run_id):  # what has ended is not interrupted
             assert run(*SHORT, "--resume", ended, "--results", str(place), "--json", method="gkd") == 0
             assert json.loads(capsys.readouterr().out)["records"][0]["reused"]
     assert [p.name for p in records_of(results)] == [p.name for p in records_of(kept)]

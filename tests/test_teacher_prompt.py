@@ -19,7 +19,7 @@ from harness.training.rollouts import Rollouts
 from harness.training.signals import LiveTeacher
 from harness.types import Example, Prompt, Source
 
-ROW = Example("7", Prompt(user="2 + 2?", plain="Q: 2 + 2?\n"), "4", {"hint": "count"})
+ROW = Example("7", Prompt(user="2 + 2?", plain="Q: 2 + 2?\n"), "4", columns={"hint": "count"})
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +165,48 @@ def test_a_field_that_the_data_lacks_stops_a_run_before_any_work(tiny_world, tmp
     assert record["teacher"] is None and record["spec"]["asking"]["model"] == "initial"
     assert record["convention"]["teacher_prompt"] == "own prompt, initial"
     assert record["cost"]["teacher_forward_tokens"] > record["cost"]["student_tokens"]
+
+
+def test_a_student_that_teaches_itself_needs_no_pair(models, tiny_world, tmp_path):
+    """The recipe's teacher has another tokenizer and is not asked: only methods that ask it are refused."""
+    import families
+
+    from harness.plan import RunRequest, prepare
+
+    _, other = families.pair(tmp_path / "pair", "llama3")
+    recipe = tiny_world(
+        "[training]\nsteps = 2\nbatch = 2\nmax_tokens = 64\n[rollout]\nmax_new_tokens = 4\n", models=(models[0], other)
+    )
+    parity = str(Path(__file__).parent / "plugin/parity_plugin.py")
+
+    def planned(method):
+        return prepare(RunRequest([method], [parity], str(recipe), results=tmp_path / "results"))
+
+    assert planned("opsd").pair.teacher is None
+    with pytest.raises(BadInput, match="do not match"):
+        planned("kd")
+
+
+def test_a_column_called_teacher_is_no_choice_of_a_teacher(tmp_path):
+    from harness.models.several_teachers import FIELD
+    from harness.recipe import DataSources
+    from harness.training.examples import load
+
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "response": "b", "teacher": "Ms Frizzle"}\n')
+    (example,) = load(str(path), DataSources(), labelled=True)
+    assert FIELD not in example.meta and teacher_prompt.fields_of(example)["teacher"] == "Ms Frizzle"
+    (chosen,) = load(str(path), DataSources(teacher_field="teacher"), labelled=True)
+    assert chosen.meta[FIELD] == "Ms Frizzle"
+
+
+def test_the_reference_is_counted_beside_the_teacher(tiny_world, tmp_path):
+    from harness.estimate.memory_check import work_of
+    from harness.plan import RunRequest, prepare
+
+    recipe = tiny_world("[training]\nsteps = 2\nbatch = 2\nmax_tokens = 64\n")
+    parity = str(Path(__file__).parent / "plugin/parity_plugin.py")
+    plan = prepare(RunRequest(["gopd", "opd"], [parity], str(recipe), results=tmp_path / "results"))
+    gopd, opd = (work_of(plan, training.method) for training in plan.trainings)
+    assert gopd.teacher == opd.teacher != gopd.student
+    assert gopd.further_teachers > 0 == opd.further_teachers

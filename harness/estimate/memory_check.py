@@ -74,7 +74,7 @@ def describe(found: Estimate) -> Iterator[str]:
 def _teacher_shape(plan: Plan, method: Method) -> Shape | None:
     """The teacher in memory: the recipe's, or a copy of the student that teaches itself."""
     asking = method.needs.asking
-    if (asking is not None and asking.model in ("initial", "ema")) or method.needs.reference:
+    if asking is not None and asking.model in ("initial", "ema"):
         return shape_of(plan.student)
     return shape_of(plan.teacher) if plan.teacher is not None and asks_teacher(method) else None
 
@@ -116,6 +116,9 @@ def work_of(plan: Plan, method: Method) -> Work:
         ).teacher_bytes
         for one in plan.teachers[1:]
     ]
+    if method.needs.reference:  # the student before training, in the precision of the training
+        copy = replace(found, teacher=found.student, teacher_type=None, teacher_weight=None, teacher_apart=False)
+        others.append(copy.teacher_bytes)
     return replace(found, further_teachers=sum(others))
 
 

@@ -54,7 +54,7 @@ _TEXT = re.compile(rf"(?:{'|'.join(map(re.escape, LEAD.values()))}) ([^:]+): ([a
 
 @dataclass(frozen=True)
 class TextRequest:
-    """The words and what is to be done to them; ``text`` is the instruction."""
+    """The words and the operations on them; ``text`` is the instruction."""
 
     words: tuple[str, ...]
     operations: tuple[TextOperation, ...]

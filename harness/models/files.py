@@ -74,11 +74,12 @@ class ModelFiles:
         return facts | ({} if self.format is None else {"format": self.format.identity()})
 
 
-def locate(name: str, trust: bool = False, *, weights: bool = True) -> ModelFiles:
-    """The files of a model, fetched from the hub if need be. Raises BadInput when they cannot be had.
+def locate(name: str, trust: bool = False, *, weights: bool = True, hashed: bool = True) -> ModelFiles:
+    """The files of a model, fetched from the hub if need be. Raises BadInput when they are not available.
 
     A model that brings code of its own is refused unless ``trust`` says that this code may run. Without ``weights``
     only configuration and tokenizer are fetched, which is enough to judge a pair; the hash then covers what is there.
+    ``hashed=False`` reads no weights of a folder, for a model of which only the tokenizer is wanted.
     """
     if name.startswith(MICRO):
         from harness.micro.world import model_path
@@ -93,10 +94,10 @@ def locate(name: str, trust: bool = False, *, weights: bool = True) -> ModelFile
         return _gguf(name, _gguf_file(name, weights))
     path = Path(name)
     if path.is_dir():
-        return _in_folder(portable(name), path, trust, weights)
+        return _in_folder(portable(name), path, trust, weights, hashed)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise BadInput(f"no model folder at {name}; give a folder, a hub id such as org/name, or micro:student")
-    return _in_folder(name, _snapshot(name, weights), trust, weights)
+    return _in_folder(name, _snapshot(name, weights), trust, weights, hashed)
 
 
 def _snapshot(name: str, weights: bool) -> Path:
@@ -143,7 +144,7 @@ def _gguf(name: str, file: Path) -> ModelFiles:
     return ModelFiles(shown, sources.describe_gguf(file, name), sources.gguf_digest(file), gguf=file)
 
 
-def _in_folder(name: str, folder: Path, trust: bool, weights: bool) -> ModelFiles:
+def _in_folder(name: str, folder: Path, trust: bool, weights: bool, hashed: bool) -> ModelFiles:
     """The model in a folder: whole, an adapter, or one GGUF file. Raises BadInput for what cannot be used."""
     if sources.is_adapter(folder):
         return _adapter(name, folder, trust, weights)
@@ -161,12 +162,12 @@ def _in_folder(name: str, folder: Path, trust: bool, weights: bool) -> ModelFile
             f"the model {name} brings code of its own ({own}), which is not run; use another model, or read that code "
             f"and allow it with {TRUST}"
         )
-    digest = _digest(folder, bool(own))
+    digest = _digest(folder, bool(own)) if hashed else "not read"
     return ModelFiles(name, folder, digest if found else f"without weights: {digest}", trusted=bool(own))
 
 
 def _adapter(name: str, folder: Path, trust: bool, weights: bool) -> ModelFiles:
-    """A PEFT adapter over its base model, wherever that is. Raises BadInput naming the base that cannot be had."""
+    """A PEFT adapter over its base model, wherever that is. Raises BadInput naming a base that is not available."""
     base = sources.base_of(folder, name, weights)
     try:
         found = locate(base, trust, weights=weights)

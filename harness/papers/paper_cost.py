@@ -93,7 +93,7 @@ class _Judge:
         self.absent = ""
 
     def words(self, chosen: Recipe, method: Method) -> str:
-        """What is to be told of the pair, or why it would be refused, or that its files are not here."""
+        """What was chosen for the pair, or why it would be refused, or that its files are not here."""
         if isinstance(method, ReferencePoint):
             return ""
         if self.absent and any(map(_on_a_hub, (chosen.models.student, chosen.models.teacher))):

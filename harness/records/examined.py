@@ -1,6 +1,7 @@
 """Which files of a results folder were examined before and found sound, so that large folders are read quickly.
 
-    <root>/work/examined.json    {"form": …, "files": {"records/…/RUN.json": "INODE.SIZE.MODIFIED.CHANGED CHECKSUM", …}}
+    examined.json, among the folder's work files:
+    {"form": …, "files": {"records/…/RUN.json": "INODE.SIZE.MODIFIED.CHANGED CHECKSUM", …}}
 
 A file counts as examined only while its inode, size and times are those of its examination. The kernel alone sets the
 time of change, so that a folder from elsewhere brings no knowledge with it. Without this file, reading takes longer and

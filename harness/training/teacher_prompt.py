@@ -22,8 +22,7 @@ def privileged(method: Method) -> bool:
 
 def fields_of(example: Example) -> dict[str, str]:
     """What a template may name: the prompt, the reference response, and the other columns of the row."""
-    known = {key: str(value) for key, value in example.meta.items() if isinstance(value, str | int | float)}
-    known |= {"prompt": example.prompt.user}
+    known = {**example.columns, "prompt": example.prompt.user}
     return known if example.response is None else known | {"response": example.response}
 
 

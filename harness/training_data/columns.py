@@ -176,12 +176,9 @@ class _Row:
             plain = "".join(f"{turn.role.capitalize()}: {turn.content}\n\n" for turn in before) + "Assistant:"
         prompt = Prompt(user=last.content, plain=plain, system=system, history=tuple(history))
         taught = max(1, sum(turn.role == "assistant" for turn in answers))
-        return Example(str(self.number), prompt, answers[-1].content if answers else None, self._more(), taught)
-
-    def _more(self) -> dict[str, str]:
-        """The text columns of the row, for templates that name them, and who teaches it."""
+        meta = {} if self.teacher is None else {"teacher": str(self.row.get(self.teacher))}
         texts = {key: value for key, value in self.row.items() if isinstance(value, str)}
-        return texts if self.teacher is None else texts | {"teacher": str(self.row.get(self.teacher))}
+        return Example(str(self.number), prompt, answers[-1].content if answers else None, meta, taught, texts)
 
     def _turns(self, value: Sequence[Any], field: str, first: str = "user") -> list[Turn]:
         """Turns that alternate from ``first`` on, behind a system turn if there is one."""

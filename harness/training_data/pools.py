@@ -86,7 +86,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
 
 
 def _check(found_of: dict[str, list[Example]], tasks: Sequence[Task], contaminated: str, data: TrainingData) -> None:
-    """Judges what the pools share with the tasks; takes out of ``found_of`` what is to be dropped."""
+    """Judges what the pools share with the tasks; drops from ``found_of`` what ``contaminated`` says."""
     from harness.training_data import contamination  # numpy, which listing methods does not need
 
     for task in tasks if found_of else ():

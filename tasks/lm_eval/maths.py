@@ -20,7 +20,7 @@ opened: Callable[[str], Task] = cache(open_task)
 
 
 class HarnessMaths(ConfigurableTask):
-    """The task that its name says. Raises BadInput where the data cannot be had."""
+    """The task of that name. Raises BadInput where its data are not available."""
 
     def __init__(self, config: Mapping[str, Any]):
         self.ours = opened(config["task"].removeprefix(PREFIX))
