@@ -150,20 +150,8 @@ def prepare(request: RunRequest) -> Plan:
         teachers = several_teachers.locate(chosen, methods, pair, (student, teacher), device, weights=True)
     # The data, then one training per (method, seed): its specification hashes everything found above.
     data = pools.read(chosen, methods, pair, tasks)
-    plan = Plan(
-        request,
-        chosen,
-        tasks,
-        [],
-        student,
-        teacher,
-        pair,
-        data,
-        models.template_hash(pair.student),
-        store,
-        device,
-        teachers,
-    )
+    template = models.template_hash(pair.student)
+    plan = Plan(request, chosen, tasks, [], student, teacher, pair, data, template, store, device, teachers)
     several_teachers.check_rows(teachers, data, chosen.data.teacher_field)
     for word, (method, variant, origin) in zip(names, configurations, strict=True):
         trainings = [_training(plan, method, variant, origin, seed) for seed in dict.fromkeys(request.seeds)]
