@@ -9,12 +9,12 @@ import torch
 from harness import registry
 from harness.errors import BadInput
 from harness.method import Proposing
-from harness.models.generate import Generated
+from harness.models.generate import Generated, Scored
 from harness.options import build
 from harness.testing import random_tokens
 from harness.training.batching import TrainingSequence
 from harness.training.cost import Cost
-from harness.training.proposals import Proposals
+from harness.training.proposals import BOTH, Proposals
 from harness.training.segments import Segments
 from harness.training.validity import CheckerValidity
 from harness.types import Decoding, Example, Prompt, Source
@@ -85,7 +85,7 @@ class Letters:
 class Scripted:
     """Continues every prefix with the line that ``say`` makes of it; counts what it was asked."""
 
-    tokenizer = Letters()
+    tokenizer, end_ids = Letters(), frozenset()
 
     def __init__(self, say):
         self.say, self.asked = say, []
@@ -95,6 +95,10 @@ class Scripted:
         texts = [Letters().decode(p) for p in prefixes]
         self.asked += texts
         return [Generated(self.say(t), tuple(map(ord, self.say(t))), (0.0,), "stop", len(t)) for t in texts]
+
+    def score(self, pairs):
+        """It would have written nothing of these texts."""
+        return [Scored((-1.0,) * len(ids), (False,) * len(ids)) for _, ids in pairs]
 
 
 def test_both_models_propose_at_every_line_and_only_the_other_one_generates():
@@ -117,7 +121,9 @@ def test_both_models_propose_at_every_line_and_only_the_other_one_generates():
     assert all(math.isnan(t) and s == 0.0 for t, s in first.validity[2:]) and len(first.validity) == 5
     assert second.validity == ((1.0, 0.0),)
     assert ("a\n", "bb") in seen
-    assert cost.generated_tokens == 4 and cost.teacher_forward_tokens == 3 + len("P:") * 2 + len("P:a\n")
+    read = len("P:a\nbb\n") + len("P:c")  # one pass over each text says where the teacher would write the same
+    assert cost.generated_tokens == 4 and cost.teacher_forward_tokens == 3 + len("P:") * 2 + len("P:a\n") + read
+    assert cost.student_tokens == len("P:c")
 
 
 # -- the family -----------------------------------------------------------------------------------------------------
@@ -342,16 +348,41 @@ def test_what_the_teacher_says_is_kept_by_content_and_charged_every_time(generat
     assert costs[0][0] == pytest.approx(costs[1][0], rel=0.02) == pytest.approx(more[0][0], rel=0.02)
 
 
-def test_log_probabilities_of_ids_are_those_of_the_forward_pass(generators):
+def test_scores_of_ids_are_those_of_the_forward_pass(generators):
     teacher = generators[0]["teacher"]
     sequences = texts_of(teacher, generators[1])[:3]
-    found = teacher.log_probs([(s.prompt, s.response) for s in sequences])
+    found = teacher.score([(s.prompt, s.response) for s in sequences])
     for s, row in zip(sequences, found, strict=True):
         ids = torch.tensor([[*s.prompt, *s.response]])
         with torch.no_grad():
             log_probs = teacher.model(input_ids=ids).logits[0].log_softmax(-1)
         expected = [log_probs[len(s.prompt) + i - 1, token].item() for i, token in enumerate(s.response)]
-        assert row == pytest.approx(expected, abs=1e-4)
+        assert row.log_probs == pytest.approx(expected, abs=1e-4)
+        likeliest = log_probs[len(s.prompt) - 1 : -1, : teacher.words].argmax(-1).tolist()
+        assert row.greedy == tuple(a == b for a, b in zip(likeliest, s.response, strict=True))
+
+
+@pytest.mark.parametrize("source", list(BOTH))
+def test_greedy_proposals_that_a_pass_over_the_text_finds_are_those_that_generation_writes(generators, source):
+    """The same steps with and without the pass; with it, less is generated."""
+    models, prompts = generators
+    texts = [dataclasses.replace(s, source=source) for s in texts_of(models["student"], prompts)]
+    made = Proposals(
+        models["student"], models["teacher"], None, Proposing(), Segments(models["student"].tokenizer, "line")
+    )
+    other = BOTH[1 - BOTH.index(source)]
+    found, costs = [], []
+    for follow in (True, False):
+        places = [p for i, s in enumerate(texts) for p in made._places(i, s, prompts[s.example])]
+        costs.append(Cost())
+        if follow:
+            made._follow(other, texts, places, costs[-1])
+        made._propose(other, places, 0, costs[-1])
+        found.append([p.steps[other][0] for p in places])
+    for ours, plain in zip(*found, strict=True):
+        assert (ours.ids, ours.text) == (plain.ids, plain.text)
+        assert ours.log_prob is plain.log_prob is None or ours.log_prob == pytest.approx(plain.log_prob, abs=1e-4)
+    assert costs[0].generated_tokens < costs[1].generated_tokens
 
 
 # -- what a run tells of its weights --------------------------------------------------------------------------------

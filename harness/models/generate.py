@@ -43,6 +43,14 @@ class Generated:
         return len(self.ids)
 
 
+@dataclass(frozen=True)
+class Scored:
+    """For every token of a continuation: its log-probability in nats, and whether it is the likeliest token."""
+
+    log_probs: tuple[float, ...]
+    greedy: tuple[bool, ...]
+
+
 class Generator(TextCodec):
     """Generates with one model. ``batch`` rows are decoded together; ids from 0 to ``words`` may be sampled."""
 
@@ -121,27 +129,28 @@ class Generator(TextCodec):
         return found
 
     @torch.inference_mode()
-    def log_probs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        """For each (context, continuation) of token ids, the log-probability of every token of the continuation."""
-        found: list[list[float]] = [[] for _ in pairs]
+    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Scored]:
+        """Scores every token of the continuation of each (context, continuation), both given as token ids."""
+        found: dict[int, Scored] = {}
         order = sorted(range(len(pairs)), key=lambda i: sum(map(len, pairs[i])))
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
-            sizes = [len(pairs[i][1]) for i in rows]
             whole = [[*(pairs[i][0] or [self.tokenizer.eos_token_id]), *pairs[i][1]] for i in rows]
             ids, mask = _pad_left(whole, self.tokenizer.pad_token_id, self.model.device)
             position = (mask.cumsum(1) - 1).clamp_min(0)
-            keep = max(sizes) + 1
+            keep = max(len(pairs[i][1]) for i in rows) + 1
             logits = self.model(
                 input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False, logits_to_keep=keep
             ).logits[:, -keep:, : len(self.tokenizer)]
             # The logits before a token predict it, and the last ones nothing.
-            log_probs = logits[:, :-1].float().log_softmax(-1)
+            logits = logits[:, :-1].float()
             target = ids[:, ids.shape[1] - keep + 1 :]
-            values = log_probs.gather(-1, target[..., None])[..., 0].tolist()
-            for i, size, row in zip(rows, sizes, values, strict=True):
-                found[i] = row[len(row) - size :]
-        return found
+            values = logits.log_softmax(-1).gather(-1, target[..., None])[..., 0].tolist()
+            likeliest = (logits[..., : self.words].argmax(-1) == target).tolist()
+            for i, value, best in zip(rows, values, likeliest, strict=True):
+                first = len(value) - len(pairs[i][1])
+                found[i] = Scored(tuple(value[first:]), tuple(best[first:]))
+        return [found[i] for i in range(len(pairs))]
 
     @torch.inference_mode()
     def _decoder_fits(self) -> bool:

@@ -1,7 +1,9 @@
 """Proposals of both models for the next step after the same prefix, each scored by an estimator of its validity.
 
 Every step of a text ends a prefix at which the two models are compared. Where one of them wrote the text, its steps
-are that model's first proposals and only the other model generates. :mod:`harness.training.validity` scores them.
+are that model's first proposals and only the other model generates; where that one would greedily write the same, a
+single pass over the text tells, and it generates from the first token at which it would not.
+:mod:`harness.training.validity` scores the proposals.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Sequence as Seq
 from typing import Any, Protocol
 
 from harness.method import Proposing
-from harness.models.generate import Generated, Generator
+from harness.models.generate import Generator
 from harness.models.token_text import behind, continuation
 from harness.seeds import stable_seed
 from harness.training.batching import TrainingSequence
@@ -24,6 +26,7 @@ from harness.training.validity_report import ValidityReport
 from harness.types import Decoding, Example, Source
 
 BOTH = (Source.TEACHER, Source.STUDENT)
+Begun = tuple[tuple[int, ...], tuple[float, ...]]  # ids of a step so far, and their log-probabilities
 
 
 class Estimator(Protocol):
@@ -62,7 +65,9 @@ class Proposals:
             for place in self._places(i, s, (labelled if s.source is Source.DATA else prompts)[s.example])
         ]
         for author in BOTH:
-            self._propose(author, sequences, places, step, spent)
+            if self.how.temperature == 0:
+                self._follow(author, sequences, places, spent)
+            self._propose(author, places, step, spent)
         # A step that both models propose, or one of them twice, is scored once.
         wanted: dict[Any, Asked] = {}
         for i, place in enumerate(places):
@@ -96,27 +101,61 @@ class Proposals:
             line = behind(prefix, text).rstrip("\n")
             place.steps = {a: [] for a in BOTH}
             if author in BOTH:
-                place.steps[author] = [ProposedStep(sequence.response[start:stop], line, written=True)]
+                place.steps[author] = [ProposedStep(place.written, line, written=True)]
             found.append(place)
             prefix = text
         return found
 
-    def _propose(
-        self, author: Source, sequences: Seq[TrainingSequence], places: Seq[Place], step: int, cost: Cost
-    ) -> None:
+    def _follow(self, author: Source, sequences: Seq[TrainingSequence], places: Seq[Place], cost: Cost) -> None:
+        """Finds how far the author's greedy steps are those of the texts of others; whole ones become its proposals."""
+        mine = [place for place in places if not place.steps[author]]
+        texts = {p.sequence: (sequences[p.sequence].prompt, sequences[p.sequence].response) for p in mine}
+        if not texts:
+            return
+        generator, by_teacher = self.generators[author], author is Source.TEACHER
+        said = dict(zip(texts, generator.score(list(texts.values())), strict=True))
+        read = sum(len(prompt) + len(response) for prompt, response in texts.values())
+        cost.add(**{"teacher_forward_tokens" if by_teacher else "student_tokens": read})
+        for place in mine:
+            scored, ids = said[place.sequence], place.written
+            greedy, log_probs = (part[place.start : place.stop] for part in (scored.greedy, scored.log_probs))
+            same = next((i for i, likeliest in enumerate(greedy) if not likeliest), len(ids))
+            mean = math.fsum(log_probs) / len(ids)
+            # A text that was cut off has a last step without an end, and a longer one than may be proposed has none.
+            ended = self.segments.ends(ids)[-1] or ids[-1] in generator.end_ids
+            if same == len(ids) <= self._limit and ended:
+                text = continuation(generator.tokenizer, place.before, ids).rstrip("\n")
+                place.steps[author].append(ProposedStep(ids, text, True, mean if by_teacher else None))
+            place.agreed[author] = same, log_probs[:same]
+            if by_teacher:  # what the teacher thinks of the steps as they were written
+                for other, steps in place.steps.items():
+                    place.steps[other] = [dataclasses.replace(s, log_prob=mean) if s.written else s for s in steps]
+
+    @property
+    def _limit(self) -> int:
+        """The longest step that is proposed, in tokens."""
+        return {"span": self.segments.span, "token": 1}.get(self.segments.unit, self.how.longest)
+
+    def _propose(self, author: Source, places: Seq[Place], step: int, cost: Cost) -> None:
         """Fills up the author's proposals at every place to the number that is asked for."""
         wanted = [(p, k) for p in places for k in range(len(p.steps[author]), self.how.count)]
         if not wanted:
             return
         generator, by_teacher = self.generators[author], author is Source.TEACHER
-        limit = {"span": self.segments.span, "token": 1}.get(self.segments.unit, self.how.longest)
-        decoding = Decoding(self.how.temperature, 1.0, limit, stop=self.segments.stop)
+        decoding = Decoding(self.how.temperature, 1.0, self._limit, stop=self.segments.stop)
         seeds = [stable_seed("proposal", author, step, place.before, k) for place, k in wanted]
-        made = generator.continue_ids([place.before for place, _ in wanted], decoding, seeds)
+        # A greedy step whose beginning is known goes on from there.
+        begun = [place.agreed.get(author, (0, ())) for place, _ in wanted]
+        before = [(*place.before, *place.written[:size]) for (place, _), (size, _) in zip(wanted, begun, strict=True)]
+        made = generator.continue_ids(before, decoding, seeds)
         spend(cost, made, by_teacher)
+        found = [
+            ((*place.written[:size], *g.ids)[: self._limit], (*log_probs, *g.log_probs)[: self._limit])
+            for (place, _), (size, log_probs), g in zip(wanted, begun, made, strict=True)
+        ]
         # A break inside a statement stops the generation early: go on until the statement or its room ends.
-        made = self._finished(generator, [p.before for p, _ in wanted], made, decoding, seeds, cost, by_teacher)
-        for (place, _), (ids, log_probs) in zip(wanted, made, strict=True):
+        found = self._finished(generator, [p.before for p, _ in wanted], found, decoding, seeds, cost, by_teacher)
+        for (place, _), (ids, log_probs) in zip(wanted, found, strict=True):
             size = self.segments.first(ids)
             known = math.fsum(log_probs[:size]) / size if by_teacher and size else None
             text = continuation(generator.tokenizer, place.before, ids[:size]).rstrip("\n")
@@ -126,14 +165,14 @@ class Proposals:
         self,
         generator: Generator,
         before: Seq[tuple[int, ...]],
-        made: Seq[Generated],
+        made: Seq[Begun],
         decoding: Decoding,
         seeds: Seq[int],
         cost: Cost,
         by_teacher: bool,
-    ) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    ) -> list[Begun]:
         """Ids and log-probabilities of every proposal, continued where its step has not ended."""
-        found = [(g.ids, g.log_probs) for g in made]
+        found = list(made)
         if self.segments.unit != "statement":
             return found
         ends = generator.end_ids

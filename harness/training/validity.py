@@ -50,11 +50,18 @@ class Place:
     response: tuple[int, ...]
     prefix: str  # the text of the response before the step
     steps: dict[Source, list[ProposedStep]] = field(default_factory=dict)  # by teacher and student
+    # By author: how many tokens of the written step its greedy step begins with, and their log-probabilities.
+    agreed: dict[Source, tuple[int, tuple[float, ...]]] = field(default_factory=dict)
 
     @property
     def before(self) -> tuple[int, ...]:
         """The ids that the step continues."""
         return (*self.prompt, *self.response[: self.start])
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """The step that the text takes here."""
+        return self.response[self.start : self.stop]
 
 
 Asked = tuple[Place, ProposedStep]
@@ -93,7 +100,7 @@ class LikelihoodValidity:
         fresh = {k: (p, made) for k, (p, made) in unique.items() if k not in found and not made.written}
         pairs = [(p.prompt, p.response) for p in texts.values()] + [(p.before, m.ids) for p, m in fresh.values()]
         cost.add(teacher_forward_tokens=sum(len(a) + len(b) for a, b in pairs))
-        rows = self.teacher.log_probs(pairs)
+        rows = [scored.log_probs for scored in self.teacher.score(pairs)]
         of_text = dict(zip(texts, rows[: len(texts)], strict=True))
         for key, row in zip(fresh, rows[len(texts) :], strict=True):
             found[key] = math.fsum(row) / max(len(row), 1)

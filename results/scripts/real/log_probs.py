@@ -39,7 +39,7 @@ def main() -> int:
         asked = generator.render(Prompt(user=row["question"], plain=row["question"]))
         prompt = generator.encode(asked)
         response = generator.response_ids(prompt, row["answer"], ended=True)
-        (ours,) = generator.log_probs([(prompt, response)])
+        (ours,) = (s.log_probs for s in generator.score([(prompt, response)]))
         # Plain transformers renders, encodes and scores by itself.
         ids = tokenizer.apply_chat_template(
             [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}],
