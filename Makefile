@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+DOCS := .venv-docs
 
-.PHONY: demo test quick lint leaderboard bench clean
+.PHONY: demo test quick lint docs leaderboard bench clean
 
 demo: $(READY)
 	$(BIN)/harness run --method vcrd --task humaneval > /dev/null & vcrd=$$!; \
@@ -26,6 +27,18 @@ quick: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/ty check --python $(VENV)
 
+# The documentation site, in site/. Its tools are the extra `docs`, in an environment of their own (.venv-docs); every
+# link and anchor is checked. The site itself is not kept.
+docs: $(DOCS)/ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet && echo site/index.html
+
+$(DOCS)/ready: pyproject.toml
+	test -d $(DOCS) || $(PYTHON) -m venv $(DOCS)
+	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], \
+	  sep='\n')" > $(DOCS)/packages.txt
+	$(DOCS)/bin/python -m pip install -q -r $(DOCS)/packages.txt
+	touch $(DOCS)/ready
+
 # The published tables, from their records and measurements.
 leaderboard: $(READY)
 	$(BIN)/harness table --results results/micro --layout tasks > results/micro/LEADERBOARD.md
@@ -33,11 +46,12 @@ leaderboard: $(READY)
 	  $(BIN)/harness table --results results/micro --format $$format > results/micro/leaderboard.$$format; done
 	$(BIN)/harness table --results results/micro --layout grid | grep -v '^convention cards' > results/micro/GRID.md
 	$(BIN)/python -c "from harness.leaderboard.table import update_between_markers as update; \
-	  update('README.md', open('results/micro/GRID.md', encoding='utf-8').read(), 'micro')"
+	  update('results/micro/README.md', open('results/micro/GRID.md', encoding='utf-8').read(), 'micro')"
 	$(BIN)/harness plot --results results/micro --theme auto --out results/micro/leaderboard.svg
 	$(BIN)/harness table --results results/objectives --layout tasks > results/objectives/LEADERBOARD.md
 	$(BIN)/python -c "from harness.leaderboard.table import update_between_markers as update; \
-	  from results.scripts.bench.summary import markdown; update('README.md', markdown('results/bench'), 'bench')"
+	  from results.scripts.bench.summary import markdown; update('results/bench/README.md', markdown('results/bench'), 'bench')"
+	$(BIN)/python -m results.scripts.catalogue
 
 # The benchmarks against TRL and Liger, which get an environment of their own (.venv-bench). Hours; on a quiet machine.
 bench: $(READY)
@@ -57,4 +71,4 @@ $(READY): $(LOCKS) pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(DOCS) site build *.egg-info

@@ -8,6 +8,9 @@ import difflib
 from collections.abc import Iterable
 
 
+LISTED = 50  # names that one line of an error can still list
+
+
 class BadInput(ValueError):
     """The request cannot be carried out as given. The message says what is wrong, where, and how to fix it."""
 
@@ -17,7 +20,9 @@ class RunFailed(RuntimeError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
-    """The error for an unknown name; it suggests the most similar known names."""
+    """The error for an unknown name; it suggests the most similar known names, else lists some of them."""
     names = sorted(known)
-    suggestions = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names
-    return BadInput(f"unknown {kind} {name!r}; did you mean {', '.join(suggestions)}?")
+    similar = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if not similar and len(names) > LISTED:  # records of a folder: hundreds
+        return BadInput(f"unknown {kind} {name!r}; {len(names)} are known, such as {', '.join(names[:3])}")
+    return BadInput(f"unknown {kind} {name!r}; did you mean {', '.join(similar or names)}?")

@@ -17,8 +17,12 @@ from harness.testing import check_judge
 from harness.types import Decoding
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL)
-JUDGE, METRIC, SIGNAL = (next(b for b in BLOCKS if word in b) for word in ("MostDigits", "BestOfN", "Softer"))
+BLOCKS = [
+    block
+    for page in ("add-a-task", "add-a-judge")
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / f"docs/{page}.md").read_text("utf-8"), re.DOTALL)
+]
+TASK, JUDGE, METRIC, SIGNAL = BLOCKS
 
 
 def rows(*scores, errors=()):
@@ -30,7 +34,7 @@ def rows(*scores, errors=()):
 
 @pytest.fixture
 def task(tmp_path):
-    lines = (BLOCKS[2] + METRIC).replace('"instruction", "accuracy"', '"tool use", "best@n"')
+    lines = (TASK + METRIC).replace('"instruction", "accuracy"', '"tool use", "best@n"')
     (tmp_path / "even_odd.py").write_text(lines)
     found, _ = locate(str(tmp_path / "even_odd.py"))
     from harness.task import Data
@@ -95,7 +99,7 @@ def test_a_metric_of_a_tasks_own_file(task):
 
 
 def test_an_unknown_metric_is_refused_with_its_place(tmp_path):
-    (tmp_path / "t.py").write_text(BLOCKS[2].replace('"accuracy"', '"accurcy"'))
+    (tmp_path / "t.py").write_text(TASK.replace('"accuracy"', '"accurcy"'))
     with pytest.raises(BadInput, match=r"t.py:\d+: task even_odd: unknown metric 'accurcy'.*accuracy"):
         locate(str(tmp_path / "t.py"))
 

@@ -173,3 +173,11 @@ def test_two_owners_of_one_name_are_both_named(installed, tmp_path):
     done = ask(installed, "list", "methods", also=f"{os.pathsep}{tmp_path}")
     assert done.returncode == 2 and done.stdout == ""
     assert "two owners" in done.stderr and "rival" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_an_unknown_name_among_hundreds_lists_three():
+    from harness.errors import unknown
+
+    told = str(unknown("record", "RUN_ID", [f"kd-amc23@micro-s{i}" for i in range(200)]))
+    assert "200 are known, such as kd-amc23@micro-s0" in told and len(told) < 140
+    assert "did you mean kd-amc23@micro-s7" in str(unknown("record", "kd-amc23@micro-7", ["kd-amc23@micro-s7"] * 60))
