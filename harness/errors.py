@@ -7,7 +7,6 @@ written; fix the input), :class:`RunFailed` with exit code 1 (the work itself fa
 import difflib
 from collections.abc import Iterable
 
-
 LISTED = 50  # names that one line of an error can still list
 
 

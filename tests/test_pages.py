@@ -1,4 +1,4 @@
-"""README.md and docs/: links lead somewhere, tables are the registry's, commands and Python blocks do what pages say."""
+"""README.md and docs/: links lead somewhere, tables are the registry's, commands and Python blocks do what they say."""
 
 import re
 import shlex
