@@ -26,7 +26,7 @@ from harness.recipe import Recipe
 from harness.records.record import fingerprint
 from harness.records.store import Store
 from harness.task import Task
-from harness.training import examples, length, teacher_prompt, tracking
+from harness.training import examples, length, precision, teacher_prompt, tracking
 from harness.training.job import TrainingData, TrainingRun
 from harness.training_data import pools
 from harness.types import Source
@@ -129,6 +129,7 @@ def prepare(request: RunRequest) -> Plan:
     student, teacher = _locate(chosen, methods, weights=False)
     if not named and trains:
         _meant_for_micro(request)
+    precision.check(chosen, device, served=[m.id for m in (student, teacher) if m is not None and m.url is not None])
     if student.url is None:
         words = len(models.load_tokenizer(student))
         for method in methods:
@@ -347,11 +348,13 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         unused = unused | {"decay_norms"}  # keeps the hashes of trainings from before this setting existed
     if training.get("optimizer") not in ("sgd", "muon"):
         unused = unused | {"momentum"}
+    # What the type comes to stands beside it: a copy of the student may sample fixed text's proposals, too.
+    rollout = {key: value for key, value in options.set_apart(chosen.rollout).items() if key != "dtype"}
     spec |= {
         "loop": LOOP,
         "teacher": plan.pair.teacher.identity() if _wants_teacher(method) else None,
         "training": {key: value for key, value in training.items() if key not in NOT_IN_SPEC | unused},
-        "rollout": dataclasses.asdict(plan.recipe.rollout) if texts & {Source.STUDENT, Source.MIXED} else None,
+        "rollout": rollout if texts & {Source.STUDENT, Source.MIXED} else None,
         "teacher_text": dataclasses.asdict(plan.recipe.teacher_text) if Source.TEACHER in texts else None,
         "prompts": examples.fingerprint(plan.data_of(method).prompts) if texts - {Source.DATA} else None,
         "labelled": examples.fingerprint(plan.data.labelled) if Source.DATA in texts else None,
@@ -365,6 +368,8 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         spec["grader"] = plan.recipe.data.grader
     if code != user_code.OURS and method.needs.teacher == "signal":
         spec["signal_code"] = code
+    if texts & {Source.STUDENT, Source.MIXED} or method.needs.proposals:
+        spec |= precision.in_spec(chosen)
     if adapters.wanted(chosen.student):
         spec["adapter"] = dataclasses.asdict(chosen.student)  # absent where all weights are trained
     if _wants_teacher(method):

@@ -134,7 +134,7 @@ class Training:
     weight_decay: float = option(0.0, "weight decay; decoupled but for sgd", low=0)
     decay_norms: bool = option(True, "whether the decay also shrinks norm weights and biases; False spares them")
     clip: float = option(1.0, "largest gradient norm; 0 does not clip", low=0)
-    precision: str = option("float32", "of the forward passes", choices=("float32", "bfloat16"))
+    precision: str = option("float32", "of the forward passes and of sampling", choices=("float32", "bfloat16"))
     master_weights: str = option(
         "model",
         "where the float32 weights are: in the model; in the optimizer, beside a bfloat16 model; none: bfloat16 alone",
@@ -171,6 +171,16 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Rollout(Sampling):
+    dtype: str | None = option(
+        None,
+        "of the weights that sample from the student; default: training.precision",
+        choices=("float32", "bfloat16", "float16"),
+        before=None,
+    )
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Overrides of the tasks' own decoding. What is not set stays as the task's protocol says."""
 
@@ -179,6 +189,11 @@ class Evaluation:
     top_p: float | None = option(None, "nucleus", low=0, high=1)
     max_new_tokens: int | None = option(None, "longest completion", low=1)
     limit: int | None = option(None, "only the first n problems; enters the protocol", low=1)
+    dtype: str = option(
+        "float32",
+        "of the weights that answer; another than float32 enters the protocol",
+        choices=("float32", "bfloat16", "float16"),
+    )
     batch: int = option(64, "completions decoded together; does not enter the protocol", low=1)
     protocol: str | None = option(None, "a published protocol, for the tasks that have it; see harness show task NAME")
     judge: str | None = option(None, "judge of the instruction tasks, see harness run --help")
@@ -190,7 +205,7 @@ SECTIONS: dict[str, type] = {
     "teacher": TeacherLoading,
     "data": DataSources,
     "training": Training,
-    "rollout": Sampling,
+    "rollout": Rollout,
     "teacher_text": Sampling,
     "evaluation": Evaluation,
 }
@@ -208,7 +223,7 @@ class Recipe:
     teacher: TeacherLoading = field(default_factory=TeacherLoading)
     data: DataSources = field(default_factory=DataSources)
     training: Training = field(default_factory=Training)
-    rollout: Sampling = field(default_factory=Sampling)
+    rollout: Rollout = field(default_factory=Rollout)
     teacher_text: Sampling = field(default_factory=Sampling)
     evaluation: Evaluation = field(default_factory=Evaluation)
     method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings per method name

@@ -82,7 +82,7 @@ def _measure(
         interrupted.note_run(plan.work, run_id, training.training_id, training.spec, task.title, chosen.protocol)
         student = obtain(plan, training, progress, fresh=plan.request.again)
         progress(*LOADING)
-        generator = student.generator(plan.device, evaluation.batch, plan.work / "generations", plan.request.again)
+        generator = student.generator(plan.device, evaluation, plan.work / "generations", plan.request.again)
 
     # Show the rendered prompt and its warnings before generation, because they decide a score.
     problems = evaluate.problems_of(task, evaluation.limit)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.launch import processes
 from harness.method import ReferencePoint
 from harness.models.files import ModelFiles
-from harness.recipe import TeacherLoading
+from harness.recipe import Evaluation, TeacherLoading
 from harness.records import interrupted, students
 from harness.reports.export import card
 from harness.training.job import TrainingJob, TrainingResult
@@ -45,11 +45,12 @@ class EvaluationModel:
     trained: bool
     loaded: TeacherLoading = field(default_factory=TeacherLoading)
 
-    def generator(self, device: str, batch: int, cache: Path, again: bool) -> CachedGenerator:
+    def generator(self, device: str, chosen: Evaluation, cache: Path, again: bool) -> CachedGenerator:
         """Loads the model. Its completions are kept in ``cache``; ``again`` generates anew with a served model."""
-        from harness.models.engines import open_generator
+        from harness.models.engines import DTYPE, open_generator
 
-        return open_generator(self.files, device, batch, cache, again=again, loaded=self.loaded)
+        loaded = self.loaded if chosen.dtype == DTYPE else replace(self.loaded, dtype=chosen.dtype)
+        return open_generator(self.files, device, chosen.batch, cache, again=again, loaded=loaded)
 
 
 def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool = False) -> EvaluationModel:

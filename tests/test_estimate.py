@@ -98,10 +98,14 @@ def test_processes_share_states_when_sharded_and_rows_always():
     assert whole[states] == copied[states] == 16 * PAPER.student.parameters
     assert cut[states] == pytest.approx(whole[states] / 8, rel=1e-6)
     assert replace(PAPER, processes=8).rows == 16
-    # the plain twin that samples and is published stands beside the part, whatever the number of processes
+    # Sharded, the whole weights stand beside the part while they sample (in bfloat16, with the cache) or are published.
     alone = replace(PAPER, processes=8, teacher=None)
-    twin = memory_of(replace(alone, sharded=True))["generation"] - memory_of(alone)["generation"]
-    assert twin == 4 * PAPER.student.parameters
+    whole, twin = memory_of(alone), memory_of(replace(alone, sharded=True))
+    assert whole["copy of the student that samples"] == 2 * PAPER.student.parameters
+    assert twin["copy of the student that samples"] == 0
+    assert twin["generation"] == max(4 * PAPER.student.parameters, 2 * PAPER.student.parameters + whole["generation"])
+    exact = memory_of(replace(alone, sampled_in="float32"))
+    assert exact["copy of the student that samples"] == 0 and exact["generation"] > whole["generation"]
 
 
 def test_time_is_linear_in_steps_and_falls_with_processes():
@@ -141,7 +145,7 @@ def test_the_paper_scale_plan_fits_one_large_device_and_says_what_was_assumed():
 def test_a_batch_that_cannot_fit_is_told_by_how_much_and_what_to_lower():
     greedy = replace(PAPER, micro_batch=128)
     over, mend = excess(greedy, 80e9)
-    assert over == pytest.approx(memory_of(greedy)["forward and backward"] + 24.7e9 + 15.2e9 - 80e9, rel=0.01)
+    assert over == pytest.approx(memory_of(greedy)["forward and backward"] + 24.7e9 + 15.2e9 + 3.1e9 - 80e9, rel=0.01)
     assert mend.startswith("lower training.micro_batch from 128 to ")
     fitting = int(mend.partition(";")[0].split()[-1])
     assert excess(replace(greedy, micro_batch=fitting), 80e9) is None
@@ -152,7 +156,7 @@ def test_what_no_batch_size_can_mend_is_told_so():
     assert "smaller model" in excess(PAPER, 30e9)[1]
     assert "training.max_tokens" in excess(replace(PAPER, micro_batch=1, response_tokens=10**6), 80e9)[1]
     wide = replace(PAPER, generation_batch=4096, batch=8192)
-    assert "lower evaluation.batch from 4096 to" in excess(wide, 60e9)[1]
+    assert "lower evaluation.batch from 4096 to" in excess(wide, 70e9)[1]
 
 
 def test_an_adapter_keeps_gradients_and_moments_of_its_own_weights_only():

@@ -124,6 +124,7 @@ def started(place, stopped, tied, folder, cut):
     more += [part(label, f"stopped-{label}", stop=2, **SHORT) for label in STATEFUL]
     more += [part("gkd", "tied", student=tied[0]), part("gkd", "tied-stopped", stop=2, student=tied[0], **SHORT)]
     more += [part("distillm2", "uneven", **UNEVEN), part("kd", "half", precision="bfloat16")]
+    more += [part("gkd", "half", precision="bfloat16")]
     return *on_two(*place[:2], folder, cut=cut, more=[*more, part("gkd", "lost", apart=True, **SHORT)]), folder
 
 
@@ -171,6 +172,9 @@ def test_processes_may_have_another_number_of_micro_batches(place, two):
 def test_two_processes_in_bfloat16(place, two):
     one, other = result(make("kd", *place, precision="bfloat16")), two[0]["half:kd"]
     assert other.losses == pytest.approx(one.losses, rel=1e-2)
+    # The copy that samples: cut over the processes, its weights come together in bfloat16 alone.
+    own = result(make("gkd", *place, precision="bfloat16"))
+    assert two[0]["half:gkd"].losses[0] == pytest.approx(own.losses[0], rel=1e-2)
     wide = result(make("kd", *place)).losses
     assert one.losses == pytest.approx(wide, rel=5e-2) and one.losses != pytest.approx(wide, rel=1e-6)
 

@@ -9,7 +9,7 @@ a chip's peak is assumed, so hours are accurate to about a factor of two.
 ...             precision="bfloat16", on_policy=0.5, teacher_texts=7473)
 >>> found = estimate(work, DEVICES["H100-80GB"])
 >>> print(f"{found.peak / 1e9:.0f} GB, {found.seconds / 3600:.0f} hours")
-57 GB, 8 hours
+61 GB, 8 hours
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Work:
     trained: parameters with a gradient, None for all of them. checkpointed: layers keep their inputs alone.
     teacher_type: of the teacher's arithmetic, None for ``precision``. teacher_weight: bytes of each of its weights
     inside the layers, where they are quantised. teacher_apart: it is on a device of its own. further_teachers: bytes
-    of the weights of others on the student's device.
+    of the weights of others on the student's device. sampled_in: the type of the student that samples, None for
+    ``precision``; a copy of it where the weights in training have another.
     """
 
     student: Shape
@@ -105,6 +106,12 @@ class Work:
     teacher_weight: float | None = None
     teacher_apart: bool = False
     further_teachers: int = 0
+    sampled_in: str | None = None
+
+    @property
+    def sampled_width(self) -> int:
+        """Bytes of a weight of the student that samples."""
+        return WIDTH[self.sampled_in or self.precision]
 
     @property
     def teacher_width(self) -> int:
@@ -186,6 +193,7 @@ def memory_of(work: Work) -> dict[str, int]:
     return {
         "student weights, gradients, optimizer": work.states // cut,
         "teacher weights": work.teacher_bytes + work.further_teachers,
+        "copy of the student that samples": _copy(work),
         "forward and backward": _student_pass(work) + _teacher_pass(work),
         "generation": max(_student_cache(work), _teacher_cache(work)),
     }
@@ -211,12 +219,21 @@ def _teacher_pass(work: Work) -> int:
     return work.micro_rows * work.length * widest * work.teacher_width
 
 
+def _copy(work: Work) -> int:
+    """Bytes of the student in the type that samples. Sharded, it is there while it samples alone."""
+    own = "float32" if work.master_weights == "model" else "bfloat16"
+    samples = work.on_policy > 0 and (work.sampled_in or work.precision) != own and not work.sharded
+    return work.sampled_width * work.student.parameters if samples else 0
+
+
 def _student_cache(work: Work) -> int:
-    # Sampling and publishing need the whole weights in addition to the shard.
+    # Publishing, and sampling in the type in which it does, need the whole weights in addition to the shard.
     whole = 4 * work.student.parameters if work.sharded else 0
     if work.on_policy <= 0:
         return whole
-    return whole + cache_of(work.student, min(work.generation_batch, work.rows), work.length, 4)
+    sampling = work.sampled_width * work.student.parameters if work.sharded else 0
+    rows = min(work.generation_batch, work.rows)
+    return max(whole, sampling + cache_of(work.student, rows, work.length, work.sampled_width))
 
 
 def _teacher_cache(work: Work) -> int:
@@ -265,7 +282,7 @@ def stages_of(work: Work, device: Device) -> Iterator[StageEstimate]:
         yield StageEstimate("teacher texts", rows * new, operations, seconds, standing + _teacher_cache(work))
     if rows := round(work.rows * work.on_policy):
         operations = work.steps * decode_flops(work.student, rows, prompt, new)
-        seconds = work.steps * decode_seconds(work.student, rows, prompt, new, batch, 4, device)
+        seconds = work.steps * decode_seconds(work.student, rows, prompt, new, batch, work.sampled_width, device)
         yield StageEstimate(
             "student rollouts", work.steps * rows * new, operations, seconds, standing + _student_cache(work)
         )

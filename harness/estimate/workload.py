@@ -56,6 +56,7 @@ def work(
         teacher_type=recipe.teacher.dtype,
         teacher_weight=quantization.bytes_of(kind) if (kind := recipe.teacher.quantization) else teacher_weight,
         teacher_apart=teacher_apart,
+        sampled_in=recipe.rollout.dtype,
     )
 
 

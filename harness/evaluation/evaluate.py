@@ -62,8 +62,12 @@ def problems_of(task: Task, limit: int | None) -> list[Problem]:
     return task.items if limit is None else task.items[:limit]
 
 
-def protocol_of(task: Task, decoding: Decoding, limit: int | None, template: str) -> dict[str, Any]:
+def protocol_of(
+    task: Task, decoding: Decoding, limit: int | None, template: str, dtype: str = "float32"
+) -> dict[str, Any]:
     """Everything that a score depends on besides the weights; scores compare only under equal ``hash``.
+
+    ``dtype`` of the weights that answer is named where it is not float32.
 
     The hash leaves out what only names the measurement: the published protocol that was asked for, if any, and
     ``card``, the hash of the protocol card as ``harness show task`` prints it.
@@ -88,6 +92,7 @@ def protocol_of(task: Task, decoding: Decoding, limit: int | None, template: str
             "decoding": dataclasses.asdict(decoding) | {"stop": list(decoding.stop)},
             "grader": task.grader_identity(),
         }
+        | ({} if dtype == "float32" else {"dtype": dtype})
     )
     # Names come after the hash: one measurement has one hash, whatever it is called.
     names = {"hash": fingerprint(protocol)[:12], "card": card_hash(task)}

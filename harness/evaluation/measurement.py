@@ -38,7 +38,7 @@ def of(plan: Plan, training: TrainingRun, task: Task) -> Measurement:
     if decoding.stop and not task.measures_itself and _replies(asked, task):
         decoding = dataclasses.replace(decoding, stop=())
     template = plan.template if asked == plan.pair.student else files.template_hash(asked)
-    protocol = evaluate.protocol_of(task, decoding, evaluation.limit, template)
+    protocol = evaluate.protocol_of(task, decoding, evaluation.limit, template, evaluation.dtype)
     return Measurement(decoding, protocol, record.identity_of(training.spec, protocol))
 
 

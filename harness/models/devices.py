@@ -27,3 +27,11 @@ def check(name: str, where: str) -> str:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise BadInput(f"{where} {name}: no Apple GPU is visible here; use {where} cpu")
     return name
+
+
+def check_type(dtype: str, name: str, where: str) -> None:
+    """Raises BadInput where the device ``name`` cannot compute in ``dtype``, which the setting ``where`` asks for."""
+    import torch
+
+    if dtype == "bfloat16" and name.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise BadInput(f"{where}=bfloat16: {torch.cuda.get_device_name(name)} has no bfloat16; set {where}=float32")

@@ -265,6 +265,8 @@ def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe,
     limit = dataset.get("n") if dataset.get("n") != dataset.get("of") else None
     if limit != chosen.evaluation.limit:
         found.append(setting_of("evaluation.limit", limit))
+    if (dtype := protocol.get("dtype", "float32")) != chosen.evaluation.dtype:
+        found.append(setting_of("evaluation.dtype", dtype))
     if task.startswith(benchmarks.LM_EVAL):
         return found  # such a task decides its own decoding
     opened = benchmarks.open_unjudged(task, name)

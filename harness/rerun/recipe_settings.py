@@ -10,6 +10,7 @@ from typing import Any
 from harness import options
 from harness.models import loading
 from harness.recipe import Recipe
+from harness.training import precision
 
 
 def of_training(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
@@ -23,6 +24,8 @@ def of_training(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
         before, set_here = options.later(chosen.training), options.set_apart(chosen.training)
         absent = sorted((before.keys() & set_here.keys()) - spec["training"].keys())
         found += [setting_of(f"training.{key}", before[key]) for key in absent]
+    if dtype := precision.of_spec(spec, chosen):
+        found.append(setting_of("rollout.dtype", dtype))
     return [*found, *_student(spec, chosen), *_teacher(spec, chosen), *_trust(spec, chosen)]
 
 

@@ -7,7 +7,8 @@ its ``forward`` to its ``backward``. Weights, gradients and optimizer moments ar
 reduce-scattered after every micro-batch and never held whole.
 
 Rollouts, shuffled weights, validation and saving need the whole student. They read an unsharded copy, whose weights
-exist only inside :meth:`Replicated.gathered`. With ``training.precision=bfloat16`` autograd keeps gathered weights in
+exist only inside :meth:`Replicated.gathered`; a rollout in another type has a copy in that type alone. With
+``training.precision=bfloat16`` autograd keeps gathered weights in
 bfloat16 (2 bytes each) until backward has used them, as it does without FSDP.
 
 Every rank must enter every all-gather and reduce-scatter; otherwise the job hangs. A rank with fewer micro-batches
@@ -29,8 +30,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+from transformers import PreTrainedModel
 
 from harness.launch import processes
+from harness.training import sampling_copy
 from harness.training.objective import Student
 
 
@@ -56,6 +59,27 @@ class Replicated:
 
     def __init__(self, student: Student):
         self.module = self.whole = student
+        self._copy: PreTrainedModel | None = None  # of the student, which samples in its place
+        self._stale = False  # whether the student has moved since its copy was made
+
+    def sampler(self, dtype: str) -> PreTrainedModel:
+        """The model that samples, inside :meth:`sampling`: the student's own, or a copy in another type."""
+        if (kind := getattr(torch, dtype)) == self.whole.model.dtype:
+            return self.whole.model
+        self._copy = sampling_copy.copy_of(self.whole.model, kind, lambda values: values)
+        return self._copy
+
+    @contextlib.contextmanager
+    def sampling(self) -> Iterator[None]:
+        """The weights of :meth:`sampler` are whole and current. A collective: all processes enter together."""
+        if self._copy is not None and self._stale:
+            sampling_copy.refresh(self._copy, self.whole.model)
+        self._stale = False
+        yield
+
+    def moved(self) -> None:
+        """To be called after every change of the student's weights."""
+        self._stale = True
 
     def prepare(self, accelerator: Accelerator, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """The module that runs forward and backward, and the optimizer, both as accelerate wraps them."""
@@ -80,6 +104,7 @@ class Replicated:
         """Loads what :meth:`state` returned, on any number of processes, sharded or not."""
         self._load_weights(state["student"])
         optimizer.load_state_dict(state["optimizer"])
+        self.moved()
 
     def _load_weights(self, weights: dict[str, Any]) -> None:
         # Frozen weights are in the model's own files, and in no checkpoint; anything else that lacks is an error.
@@ -104,7 +129,8 @@ class Sharded(Replicated):
         # The unsharded copy shares no storage with the student: an empty parameter takes the place of each weight,
         # one and the same for tied weights.
         empty = {id(p): nn.Parameter(p.new_empty(0), p.requires_grad) for p in student.parameters()}
-        self.module, self.whole = student, copy.deepcopy(student, empty)
+        super().__init__(student)
+        self.whole = copy.deepcopy(student, empty)
         # Shard each layer on its own, so that at most one layer is gathered at a time. Without resharding after the
         # forward pass all layers stay gathered until backward: more memory, one all-gather less.
         mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
@@ -122,13 +148,24 @@ class Sharded(Replicated):
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[Student]:
-        self._gather()
+        self._gather(self.whole)
         try:
             yield self.whole
         finally:
-            # Free the gathered weights; the shards of ``module`` stay.
-            for parameter in self.whole.parameters():
-                parameter.data = parameter.data.new_empty(0)
+            _free(self.whole)
+
+    @contextlib.contextmanager
+    def sampling(self) -> Iterator[None]:
+        if self._copy is None:
+            with self.gathered():
+                yield
+            return
+        # Rounded before it is gathered: half the traffic, and no process ever holds the whole in float32.
+        self._gather(self._copy)
+        try:
+            yield
+        finally:
+            _free(self._copy)
 
     def missing_batches(self, batches: int, gather: Callable[[list[int]], list[int]]) -> int:
         # Every FSDP pass communicates, so all ranks must run equally many.
@@ -151,14 +188,21 @@ class Sharded(Replicated):
         optimizer.load_state_dict(state["optimizer"] | {"state": moments})
 
     def finished(self) -> Student:
-        self._gather()
+        self._gather(self.whole)
         return self.whole
 
     @torch.no_grad()
-    def _gather(self) -> None:
+    def _gather(self, into: nn.Module) -> None:
+        """Fills the empty weights of ``into``, in its own type, with those of the student."""
         # ``full_tensor`` is a collective: every rank must pass the parameters in the same order.
-        for plain, part in zip(self.whole.parameters(), self.module.parameters(), strict=True):
-            plain.data = full_tensor(part)
+        for plain, part in zip(into.parameters(), self.module.parameters(), strict=True):
+            plain.data = full_tensor(part.to(plain.dtype))
+
+
+def _free(model: nn.Module) -> None:
+    """Frees gathered weights; the shards of the student stay."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.new_empty(0)
 
 
 def full_tensor(tensor: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
 from harness.progress import LOADING
 from harness.recipe import Training as TrainingSettings
-from harness.training import checkpoint, distributed, optimizers
+from harness.training import checkpoint, distributed, optimizers, precision
 from harness.training.batching import Batch, TrainingSequence, collate, micro_batches
 from harness.training.cost import Cost, peak_bytes, reset_peak
 from harness.training.distributed import Replicated, full_tensor
@@ -74,7 +74,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     # The student: all of its weights or an adapter's are trained, replicated or sharded as the launch asks.
     progress(*LOADING)
     tokenizer = load_tokenizer(job.student)
-    model = load_model(job.student, optimizers.weights_type(settings), str(device))
+    model = load_model(job.student, precision.weights_type(settings), str(device))
     if adapters.wanted(job.recipe.student):
         adapters.attach(model, job.recipe.student, job.student.id)
     if settings.gradient_checkpointing:
@@ -92,15 +92,16 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     began = time.monotonic()
 
     # Where text comes from, and what the teacher says of it.
+    sampler = student.sampler(precision.sampling_type(job.recipe))
     rollouts = Rollouts(
         job,
-        Generator(model, tokenizer, job.recipe.evaluation.batch, job.words),
+        Generator(sampler, tokenizer, job.recipe.evaluation.batch, job.words),
         accelerator.process_index,
         processes,
         gather=gather_object if processes > 1 else lambda mine: mine,
-        gathered=student.gathered,
+        gathered=student.sampling,
     )
-    teaching = set_up(job, rollouts, student.module.vocab, accelerator, cost, progress)
+    teaching = set_up(job, rollouts, student.module, accelerator, cost, progress)
     validation = Validation(method, job.data.validation, rollouts.student, settings.micro_batch, accelerator)
     held_out = HeldOut(job, teaching.signal, rollouts.student, student.module.vocab, accelerator)
     segments, moved = Segments(tokenizer, method.needs.segment, method.needs.span), WeightReport()
@@ -162,6 +163,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         optimizer.step()
         if masters:
             masters.publish()
+        student.moved()
         scheduler.step()
         if teaching.moving is not None:
             teaching.moving.update()

@@ -54,11 +54,6 @@ def check(plan: Training, *, processes: int = 1, sharded: bool = False) -> None:
         )
 
 
-def weights_type(plan: Training) -> str:
-    """The type that the student's weights are loaded in."""
-    return "float32" if plan.master_weights == "model" else "bfloat16"
-
-
 def make(trained: Named, plan: Training) -> Optimizer:
     """The optimizer of the trained weights. Unless ``decay_norms``, decay spares those of one dimension."""
     settings: dict[str, Any] = {"lr": plan.learning_rate, "weight_decay": plan.weight_decay}

@@ -25,6 +25,7 @@ from harness.training.batching import TrainingSequence, collate
 from harness.training.cost import Cost
 from harness.training.job import Progress, TrainingJob
 from harness.training.mixed_signal import MixedSignal
+from harness.training.objective import Student
 from harness.training.proposals import Proposals
 from harness.training.rollouts import Rollouts
 from harness.training.segments import Segments
@@ -60,19 +61,19 @@ class TeacherSetup:
 
 
 def set_up(
-    job: TrainingJob, rollouts: Rollouts, vocab: int, accelerator: Accelerator, cost: Cost, progress: Progress
+    job: TrainingJob, rollouts: Rollouts, student: Student, accelerator: Accelerator, cost: Cost, progress: Progress
 ) -> TeacherSetup:
-    """Gives ``rollouts`` what it needs of the teacher; returns its signal and facts about it.
+    """Gives ``rollouts`` what it needs of the teacher of ``student``; returns its signal and facts about it.
 
     Texts and cached signals are charged in full whether this run made them or found them, and once: to the main
     process.
     """
     needs, plan, device = job.method.needs, job.recipe.training, str(accelerator.device)
-    found = TeacherSetup()
+    found, vocab = TeacherSetup(), student.vocab
     if needs.reference:
         found.reference = LiveTeacher(load_model(job.student, plan.precision, device), vocab)
     if needs.asking is not None and needs.asking.model != "teacher":
-        found.signal, found.moving = _self_teacher(job, needs.asking, rollouts.student.model, vocab, device)
+        found.signal, found.moving = _self_teacher(job, needs.asking, student.model, vocab, device)
         found.facts = {"kind": "live"}
         return found
     if job.teacher is None or (needs.teacher == "none" and not needs.proposals):
