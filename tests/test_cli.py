@@ -71,9 +71,11 @@ def test_a_second_task_never_trains_again(world, tmp_path, capsys, monkeypatch):
 
 def test_seeds_settings_and_methods_by_path(world, capsys):
     run, _, _ = world
-    assert run("--seed", "3", "4", "--set", "method.end=0.25", "--json", method=HALFWAY) == 0
+    settings = ("--set", "method.end=0.25", "training.clip=1.0")  # one --set takes several
+    assert run("--seed", "3", "4", *settings, "--json", method=HALFWAY) == 0
     found = json.loads(capsys.readouterr().out)["records"]
     assert [r["seed"] for r in found] == [3, 4] and found[0]["method"]["settings"] == {"end": 0.25}
+    assert found[0]["spec"]["training"]["clip"] == 1.0
     assert found[0]["spec"]["method"]["origin"].startswith("file sha256:")
 
 

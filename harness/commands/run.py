@@ -77,7 +77,8 @@ def add_request(command: argparse.ArgumentParser) -> None:
     arguments.seeds(command, help="one or more training seeds (default: 0)")
     command.add_argument(
         "--set",
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         dest="settings",
         metavar="KEY=VALUE",
