@@ -15,12 +15,14 @@ from harness.leaderboard.compare import pair_up, smallest_seen
 from harness.leaderboard.inference import Group
 from harness.leaderboard.labels import name_of
 from harness.leaderboard.rows import alike
+from harness.recipe import load
 from harness.records.store import Store
+from harness.registry import METHODS, find
 from harness.reports.plots import theme
 from harness.stats import intervals
 from results.scripts.vcrd import chosen
-from results.scripts.vcrd.run import ROOT, validation
-from results.scripts.vcrd.settings import ARENAS, MARKS, ORACLES, RIVALS, SETTINGS, TEST, VALIDATION_SEEDS
+from results.scripts.vcrd.run import ROOT, test, validation
+from results.scripts.vcrd.settings import ARENAS, MARKS, ORACLES, PLAIN, RIVALS, SETTINGS, TEST, VALIDATION_SEEDS
 
 WEIGHED = "| {} | {} | {} | {} | {} | {} |"
 
@@ -112,28 +114,47 @@ def _tests(store: Store) -> Iterator[str]:
 
 
 def _comparisons(store: Store, records: Sequence[Any]) -> str:
-    """The best reading against each other row, Holm-adjusted over them."""
+    """The best reading against each other row, Holm-adjusted over them, best row first."""
     best = chosen.settings(ROOT)[0]
     groups = [Group(found, inference.read_matrix(found, store.completions)) for found in alike(records)]
     pooled = inference.seed_variance(groups)
     named = [g for g in groups if name_of(g.first["method"]) == "vcrd"]
     mine = [g for g in named if best.items() <= dict(g.first["method"]["settings"]).items()]
-    lines = ["| row | seeds | % | best reading minus it | 95 % | p, Holm | smallest seen at 80 % power |"]
-    lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    compared = []
+    lines = ["| row | steps | seeds | % | best reading minus it | 95 % | p, Holm | smallest seen at 80 % power |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    compared = {}
     for group in groups if mine else []:
         if group is not mine[0]:
             pair = pair_up(group, mine[0], ("row", "best"))
-            compared.append((group, intervals.compare(pair.first, pair.second, seeds=pooled), pair))
-    adjusted = intervals.holm([c.p for _, c, _ in compared])
-    for (group, c, pair), p in zip(compared, adjusted, strict=True):
-        low, high = c.interval
-        lines.append(
-            f"| {name_of(group.first['method'])} {group.first['method']['settings']} | {len(group.records)} | "
-            f"{100 * group.score:.1f} | {100 * c.difference:+.1f} | {100 * low:+.1f} to {100 * high:+.1f} | {p:.3f} | "
-            f"{100 * smallest_seen(c, pair.first, pair.second):.1f} |"
-        )
+            compared[id(group)] = intervals.compare(pair.first, pair.second, seeds=pooled), pair
+    adjusted = dict(zip(compared, intervals.holm([c.p for c, _ in compared.values()]), strict=True))
+    for group in sorted(groups, key=lambda g: -g.score):
+        cells = ["", "", "", ""]
+        if id(group) in compared:
+            c, pair = compared[id(group)]
+            low, high = c.interval
+            cells = [f"{100 * c.difference:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"]
+            cells += [_p(adjusted[id(group)]), f"{100 * smallest_seen(c, pair.first, pair.second):.1f}"]
+        name, steps = _short(group.first), group.first["cost"]["steps"]
+        row = f"**{name}**" if mine and group is mine[0] else name
+        lines.append(f"| {row} | {steps} | {len(group.records)} | {100 * group.score:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _short(record: Mapping[str, Any]) -> str:
+    """The row's name in the tables of this page: of vcrd the reading, of others the method."""
+    name, settings = name_of(record["method"]), dict(record["method"]["settings"])
+    if not name.startswith("vcrd"):
+        return name
+    usual = vars(find(METHODS, "vcrd").Config())
+    own = {key: value for key, value in settings.items() if usual[key] != value and key != "shuffle"}
+    known = {frozenset(s.items()): word for word, s in (SETTINGS | ORACLES).items()}
+    kind = " (oracle)" if settings["validity"] == "verifier" else ""
+    return known[frozenset(own.items())] + kind + (", weights shuffled" if settings["shuffle"] else "")
 
 
 def _missing(store: Store) -> Iterator[str]:
@@ -144,10 +165,17 @@ def _missing(store: Store) -> Iterator[str]:
     short = [n for n in (*SETTINGS, *ORACLES) if have.get(n, 0) < len(VALIDATION_SEEDS)]
     if short:
         yield f"Without both seeds: {', '.join(short)}."
-    recorded = sum(r["task"] == TEST for r in store.all()[0])
+    arenas = (*ARENAS, "plain")
+    recorded = sum(r["task"] in (TEST, *PLAIN) for r in store.all()[0])
+    # Two arenas have one student, which needs one evaluation as it is.
+    planned = {
+        (c.method, c.seed, c.task, *c.settings, load(c.recipe).models.student if c.method == "untouched" else c.recipe)
+        for arena in arenas
+        for c in test(arena)
+    }
     yield (
-        f"Stage 2: {recorded} test runs; `python -m results.scripts.vcrd.run test --arena {' '.join(ARENAS)} plain` "
-        "makes the rest, in the order of the plan."
+        f"Stage 2: {recorded} of {len(planned)} test runs; `python -m results.scripts.vcrd.run test --arena "
+        f"{' '.join(arenas)}` makes the rest, in the order of the plan."
     )
 
 
