@@ -21,8 +21,20 @@ from harness.registry import METHODS, find
 from harness.reports.plots import theme
 from harness.stats import intervals
 from results.scripts.vcrd import chosen
-from results.scripts.vcrd.run import ROOT, test, validation
-from results.scripts.vcrd.settings import ARENAS, MARKS, ORACLES, PLAIN, RIVALS, SETTINGS, TEST, VALIDATION_SEEDS
+from results.scripts.vcrd.run import ROOT, longer, test, validation
+from results.scripts.vcrd.settings import (
+    ARENAS,
+    LONGER_SEEDS,
+    MARKS,
+    ORACLES,
+    PLAIN,
+    RIVALS,
+    SETTINGS,
+    TEST,
+    TEST_SEEDS,
+    VALIDATION,
+    VALIDATION_SEEDS,
+)
 
 WEIGHED = "| {} | {} | {} | {} | {} | {} |"
 
@@ -33,13 +45,16 @@ def main() -> None:
         "# Validity calibration: which reading of the abstract, if any",
         "`vcrd` is our reconstruction of a public paper (arXiv 2605.04078) whose formula was not available to this "
         "project. What is compared here are readings of its abstract; nothing here is a statement about the paper. "
-        "[plan.md](plan.md) was committed before the runs.",
+        "[plan.md](plan.md) and [plan-longer.md](plan-longer.md) were committed before their runs.",
         (ROOT / "answer.md").read_text("utf-8").strip(),
         "## Validation: 34 readings, three oracles, five rivals",
         "![Mean accuracy of every reading on the validation problems](map.svg)",
         *_validation(),
         "## Test",
         *_tests(store),
+        "## Test after longer training",
+        "[The second plan](plan-longer.md): arena `slice`, the FLOPs of 480 steps of gkd for every row, seeds 5 to 9.",
+        *_longer(store),
         "## What has not run",
         *_missing(store),
     ]
@@ -101,26 +116,36 @@ def _validation() -> Iterator[str]:
 
 
 def _tests(store: Store) -> Iterator[str]:
-    records = [r for r in store.all()[0] if r["task"] != "math500@derivations"]
+    records = [r for r in store.all()[0] if r["task"] != VALIDATION and r["seed"] in TEST_SEEDS]
     arenas: dict[tuple[str, str], list[Any]] = {}
     for record in records:
         if record["teacher"]:
             arenas.setdefault((record["task"], record["teacher"]), []).append(record)
     for (task, teacher), members in sorted(arenas.items()):
         yield f"### {task}, teacher {teacher}"
-        yield _comparisons(store, members)
+        yield _comparisons(store, members, chosen.settings(ROOT)[0], "best reading")
     if not arenas:
         yield "No test run has been made."
 
 
-def _comparisons(store: Store, records: Sequence[Any]) -> str:
-    """The best reading against each other row, Holm-adjusted over them, best row first."""
-    best = chosen.settings(ROOT)[0]
+def _longer(store: Store) -> Iterator[str]:
+    """The chosen reading and the oracle against each other row of the second plan."""
+    records = [r for r in store.all()[0] if r["task"] == TEST and r["seed"] in LONGER_SEEDS]
+    if not records:
+        yield "No run has been made."
+        return
+    best, _, oracle = chosen.settings(ROOT)
+    for settings, name in ((best, "best reading"), (oracle, "oracle")):
+        yield _comparisons(store, records, settings, name)
+
+
+def _comparisons(store: Store, records: Sequence[Any], best: Mapping[str, Any], called: str) -> str:
+    """The row of vcrd with settings ``best`` against each other row, Holm-adjusted over them, best row first."""
     groups = [Group(found, inference.read_matrix(found, store.completions)) for found in alike(records)]
     pooled = inference.seed_variance(groups)
     named = [g for g in groups if name_of(g.first["method"]) == "vcrd"]
     mine = [g for g in named if best.items() <= dict(g.first["method"]["settings"]).items()]
-    lines = ["| row | steps | seeds | % | best reading minus it | 95 % | p, Holm | smallest seen at 80 % power |"]
+    lines = [f"| row | steps | seeds | % | {called} minus it | 95 % | p, Holm | smallest seen at 80 % power |"]
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     compared = {}
     for group in groups if mine else []:
@@ -166,7 +191,7 @@ def _missing(store: Store) -> Iterator[str]:
     if short:
         yield f"Without both seeds: {', '.join(short)}."
     arenas = (*ARENAS, "plain")
-    recorded = sum(r["task"] in (TEST, *PLAIN) for r in store.all()[0])
+    recorded = sum(r["task"] in (TEST, *PLAIN) and r["seed"] in TEST_SEEDS for r in store.all()[0])
     # Two arenas have one student, which needs one evaluation as it is.
     planned = {
         (c.method, c.seed, c.task, *c.settings, load(c.recipe).models.student if c.method == "untouched" else c.recipe)
@@ -176,6 +201,10 @@ def _missing(store: Store) -> Iterator[str]:
     yield (
         f"Stage 2: {recorded} of {len(planned)} test runs; `python -m results.scripts.vcrd.run test --arena "
         f"{' '.join(arenas)}` makes the rest, in the order of the plan."
+    )
+    ran = sum(r["task"] == TEST and r["seed"] in LONGER_SEEDS for r in store.all()[0])
+    yield (
+        f"Second plan: {ran} of {len(list(longer()))} runs; `python -m results.scripts.vcrd.run longer` makes the rest."
     )
 
 

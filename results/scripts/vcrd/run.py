@@ -2,6 +2,7 @@
 
     python -m results.scripts.vcrd.run validation [--part 1/2]
     python -m results.scripts.vcrd.run test [--arena slice] [--part 1/2]
+    python -m results.scripts.vcrd.run longer [--part 1/2]
 
 Records land in ``results/vcrd``. All runs of a process share one import and one set of teacher texts.
 """
@@ -24,6 +25,8 @@ from results.scripts.vcrd import chosen
 from results.scripts.vcrd.settings import (
     ARENAS,
     CHOSEN_IN,
+    LONGER_SEEDS,
+    LONGER_STEPS,
     MARKS,
     ORACLES,
     PLAIN,
@@ -80,15 +83,30 @@ def test(arena: str) -> Iterator[Cell]:
                 yield Cell(name, recipe, task, seed, [*words(settings), f"training.steps={int(steps)}"])
 
 
+def longer() -> Iterator[Cell]:
+    """The rows of the second plan, at the cost of many steps of gkd."""
+    best, _, oracle = chosen.settings(ROOT)
+    budget = chosen.cost(ROOT, "gkd", {})
+    rows: list[tuple[str, dict[str, object]]] = [(name, {}) for name in ("gkd", "seqkd", "selectkd")]
+    rows += [(name, settings) for settings in (best, {}, oracle) for name in ("vcrd", "vcrd@shuffled")]
+    rows.append(("vcrd", SETTINGS["step-likelihood"]))
+    for seed in LONGER_SEEDS:
+        for name, settings in rows:
+            spent = chosen.cost(ROOT, name.partition("@")[0], settings)
+            steps = round(LONGER_STEPS * budget / spent, -1)
+            yield Cell(name, f"arena-{CHOSEN_IN}", TEST, seed, [*words(settings), f"training.steps={int(steps)}"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("stage", choices=("validation", "test"))
+    parser.add_argument("stage", choices=("validation", "test", "longer"))
     parser.add_argument("--arena", choices=(*ARENAS, "plain"), nargs="*", default=list(ARENAS))
     parser.add_argument("--part", default="1/1", help="which of several processes this is")
     options = parser.parse_args()
     torch.set_num_threads(1)
     part, parts = map(int, options.part.split("/"))
-    cells = list(validation()) if options.stage == "validation" else [c for a in options.arena for c in test(a)]
+    stages = {"validation": validation, "longer": longer, "test": lambda: (c for a in options.arena for c in test(a))}
+    cells = list(stages[options.stage]())
     for cell in cells[part - 1 :: parts]:
         began = time.monotonic()
         asked = RunRequest(

@@ -56,6 +56,7 @@ MARKS = ("untouched", "teacher", "seqkd")
 VALIDATION, TEST = "math500@derivations", "amc23@derivations"
 CHOSEN_IN = "slice"  # the arena whose validation problems choose the setting
 VALIDATION_SEEDS, TEST_SEEDS = (100, 101), (0, 1, 2, 3, 4)
+LONGER_SEEDS, LONGER_STEPS = (5, 6, 7, 8, 9), 480  # of the second plan, whose budget is that of gkd
 ARENAS = ("slice", "several", "erring")
 PLAIN = ("amc23@micro", "humaneval@micro")
 
