@@ -13,7 +13,7 @@ from harness import registry, user_code
 from harness.method import Method, ReferencePoint
 from harness.models import adapters, loading, several_teachers
 from harness.plan import Plan, TrainingRun
-from harness.recipe import Adapter, TeacherLoading
+from harness.recipe import Adapter, Recipe, TeacherLoading
 from harness.training import length
 from harness.types import Source
 
@@ -44,9 +44,22 @@ def card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any]) -> dict[st
         **_trained(recipe.student),
         **_teacher(training.spec, recipe.teacher),
         **({"teachers": several_teachers.told(plan.teachers, recipe.data.teacher_field)} if plan.teachers else {}),
+        **_engines(training.spec, recipe),
         "on_policy_share": round(_mean(row["on_policy"] for row in curve), 4),
         "buffer_age": round(_mean(row["buffer_age"] for row in curve if row["on_policy"]), 4),
     } | method.card()
+
+
+def _engines(spec: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
+    """What sampled the student and what wrote the teacher's texts, where that was no model in this process."""
+    found = {}
+    if (word := (spec.get("rollout") or {}).get("engine")) is not None:
+        cap, every = recipe.rollout.importance_cap, recipe.rollout.sync_every
+        weighed = "no importance weights" if cap is None else f"importance weights up to {cap:g}"
+        found["rollout_engine"] = f"{word}, weights of every {every}. step, {weighed}"
+    if (word := (spec.get("teacher_text") or {}).get("engine")) is not None:
+        found["teacher_text_engine"] = word
+    return found
 
 
 def _trained(chosen: Adapter) -> dict[str, str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MODELS = ("teacher", "student")
 # Metrics of the loop itself, which a metric of the same name would overwrite.
 REPORTED = {"loss", "grad_norm", "learning_rate", "validation_loss", "step", "seconds", "on_policy", "buffer_age"}
+REPORTED |= {"engine_gap_mean", "engine_gap_max"}
 
 
 def broken(method: Method, part: str, said: str) -> BadInput:

@@ -17,7 +17,7 @@ from harness import error_location, method_probe, options, recipe, registry, use
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks, cards
 from harness.method import Method, ReferencePoint
-from harness.models import adapters, devices, loading, quantization, several_teachers
+from harness.models import adapters, devices, engine_checks, engine_choice, loading, quantization, several_teachers
 from harness.models import files as models
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair, agree
@@ -57,6 +57,7 @@ class RunRequest:
     control: bool = False
     track: Sequence[str] = ()
     weights: bool = True  # False judges a pair of the hub by configuration and tokenizer, before weights are fetched
+    engines: bool = True  # False asks no server and no environment of vLLM: the run is planned, not begun
 
 
 @dataclass
@@ -144,6 +145,7 @@ def prepare(request: RunRequest) -> Plan:
     if teacher is not None:
         loading.check(teacher, chosen, device)
     pair = _pair(chosen, methods, student, teacher)
+    engine_checks.check(chosen, methods, pair, device, reach=request.engines)
     teachers = several_teachers.locate(chosen, methods, pair, (student, teacher), device, weights=False)
     if request.weights:
         student, teacher = _locate(chosen, methods, weights=True)
@@ -244,7 +246,10 @@ def _none_trains(model: ModelFiles, methods: Iterable[Method]) -> None:
     """Raises BadInput for training with a served model, which gives neither weights nor a teacher signal."""
     names = [method.name for method in methods if not isinstance(method, ReferencePoint)]
     if model.url is not None and names:
-        raise BadInput(f"{model.id} runs on a server and can only be measured; method {names[0]} needs its files")
+        raise BadInput(
+            f"{model.id} runs on a server and can only be measured; method {names[0]} needs its files: give their "
+            "folder or hub id, and the server of a teacher as --set teacher.engine=vllm:NAME@URL"
+        )
 
 
 def variants_of(found: type[Method]) -> dict[str, Mapping[str, Any]]:
@@ -271,6 +276,9 @@ def _locate(chosen: Recipe, methods: Sequence[Method], *, weights: bool) -> tupl
     _none_trains(student, methods)
     if not any(map(_wants_teacher, methods)) and not pools.measures_divergence(chosen, methods):
         return student, None
+    # Of a teacher on a server that runs already, only configuration and tokenizer are read here.
+    engine = loading.engine_of(chosen.teacher)
+    weights = weights and (engine is None or engine.managed)
     teacher = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=weights)
     _none_trains(teacher, methods)
     return student, teacher
@@ -349,13 +357,13 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     if training.get("optimizer") not in ("sgd", "muon"):
         unused = unused | {"momentum"}
     # What the type comes to stands beside it: a copy of the student may sample fixed text's proposals, too.
-    rollout = {key: value for key, value in options.set_apart(chosen.rollout).items() if key != "dtype"}
+    rollout = {key: value for key, value in engine_choice.spelt(chosen.rollout, "rollout").items() if key != "dtype"}
     spec |= {
         "loop": LOOP,
         "teacher": plan.pair.teacher.identity() if _wants_teacher(method) else None,
         "training": {key: value for key, value in training.items() if key not in NOT_IN_SPEC | unused},
         "rollout": rollout if texts & {Source.STUDENT, Source.MIXED} else None,
-        "teacher_text": dataclasses.asdict(plan.recipe.teacher_text) if Source.TEACHER in texts else None,
+        "teacher_text": engine_choice.spelt(chosen.teacher_text, "teacher_text") if Source.TEACHER in texts else None,
         "prompts": examples.fingerprint(plan.data_of(method).prompts) if texts - {Source.DATA} else None,
         "labelled": examples.fingerprint(plan.data.labelled) if Source.DATA in texts else None,
         "validation": examples.fingerprint(plan.data.validation) if method.needs.validate_every else None,

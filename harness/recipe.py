@@ -18,6 +18,7 @@ from harness import safe_read
 from harness.errors import BadInput, unknown
 from harness.options import build, option
 
+ENGINES = "in-process, vllm, vllm:NAME@URL or openai:NAME@URL, settings behind commas: docs/scale-out.md"
 WORLDS = ("real", "micro", "derivations")  # where a bare task name leads: the benchmark, or generated problems
 
 
@@ -95,6 +96,9 @@ class TeacherLoading:
         "weights quantised while they are loaded; a checkpoint that comes quantised (GPTQ, AWQ, …) needs no setting",
         choices=("bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-int4"),
     )
+    engine: str | None = option(
+        None, f"where it lives if not in this process, which then reads none of its weights: {ENGINES}"
+    )
     name: str = option("teacher", "of models.teacher among several teachers")
     weight: float = option(1.0, "of models.teacher in the mixture of several teachers", low=0)
 
@@ -110,6 +114,7 @@ class FurtherTeacher:
     quantization: str | None = option(
         None, "see teacher.quantization", choices=("bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-int4")
     )
+    engine: str | None = option(None, "see teacher.engine")
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,25 @@ class Rollout(Sampling):
         choices=("float32", "bfloat16", "float16"),
         before=None,
     )
+    engine: str = option("in-process", f"what samples the student: {ENGINES}", before="in-process")
+    sync_every: int = option(
+        1, "optimizer steps after which the engine gets the student's weights; its texts are as old", low=1, before=1
+    )
+    importance_cap: float | None = option(
+        None,
+        "weighs a token's objective by q / the engine's probability of it, at most this; none: engines differ by "
+        "rounding alone",
+        low=0,
+        source="truncated importance sampling",
+        before=None,
+    )
+
+
+@dataclass(frozen=True)
+class TeacherText(Sampling):
+    engine: str | None = option(
+        None, f"what writes the teacher's texts, if it is not where the teacher lives: {ENGINES}", before=None
+    )
 
 
 @dataclass(frozen=True)
@@ -195,6 +219,7 @@ class Evaluation:
         choices=("float32", "bfloat16", "float16"),
     )
     batch: int = option(64, "completions decoded together; does not enter the protocol", low=1)
+    engine: str = option("in-process", f"what answers, which enters the protocol: {ENGINES}")
     protocol: str | None = option(None, "a published protocol, for the tasks that have it; see harness show task NAME")
     judge: str | None = option(None, "judge of the instruction tasks, see harness run --help")
 
@@ -206,7 +231,7 @@ SECTIONS: dict[str, type] = {
     "data": DataSources,
     "training": Training,
     "rollout": Rollout,
-    "teacher_text": Sampling,
+    "teacher_text": TeacherText,
     "evaluation": Evaluation,
 }
 
@@ -224,7 +249,7 @@ class Recipe:
     data: DataSources = field(default_factory=DataSources)
     training: Training = field(default_factory=Training)
     rollout: Rollout = field(default_factory=Rollout)
-    teacher_text: Sampling = field(default_factory=Sampling)
+    teacher_text: TeacherText = field(default_factory=TeacherText)
     evaluation: Evaluation = field(default_factory=Evaluation)
     method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings per method name
     teachers: Mapping[str, FurtherTeacher] = field(default_factory=dict)  # beside models.teacher, by name

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from harness.evaluation import evaluate, measurement
 from harness.launch import processes
+from harness.models import engine_choice, vllm_server
 from harness.models.files import text_codec
 from harness.progress import LOADING
 from harness.records import curves, interrupted, measured
@@ -82,7 +83,9 @@ def _measure(
         interrupted.note_run(plan.work, run_id, training.training_id, training.spec, task.title, chosen.protocol)
         student = obtain(plan, training, progress, fresh=plan.request.again)
         progress(*LOADING)
-        generator = student.generator(plan.device, evaluation, plan.work / "generations", plan.request.again)
+        engine = engine_choice.chosen(evaluation.engine, "evaluation.engine")
+        keep = plan.work / "generations"
+        generator = student.generator(plan.device, evaluation, keep, plan.request.again, engine)
 
     # Show the rendered prompt and its warnings before generation, because they decide a score.
     problems = evaluate.problems_of(task, evaluation.limit)
@@ -116,6 +119,7 @@ def _measure(
         outcome = Outcome(graded, score, figures, first, [*of_data, *warnings, *later], time.monotonic() - began)
         plan.store.add(measured.assemble(plan, training, task, chosen, student.facts, outcome) | names, graded)
         interrupted.forget_run(plan.work, run_id)
+    vllm_server.stop_all()
     for warning in later:
         announce(f"warning: {warning}")
     made = plan.store.get(run_id)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.launch import processes
 from harness.method import ReferencePoint
+from harness.models import vllm_server
 from harness.models.files import ModelFiles
 from harness.recipe import Evaluation, TeacherLoading
 from harness.records import interrupted, students
@@ -17,6 +18,7 @@ from harness.training.job import TrainingJob, TrainingResult
 from harness.training.tracking import Tracking
 
 if TYPE_CHECKING:
+    from harness.models.engine_choice import EngineChoice
     from harness.models.generation_cache import CachedGenerator
     from harness.plan import Plan
     from harness.training.job import Progress, TrainingRun
@@ -45,12 +47,16 @@ class EvaluationModel:
     trained: bool
     loaded: TeacherLoading = field(default_factory=TeacherLoading)
 
-    def generator(self, device: str, chosen: Evaluation, cache: Path, again: bool) -> CachedGenerator:
-        """Loads the model. Its completions are kept in ``cache``; ``again`` generates anew with a served model."""
+    def generator(
+        self, device: str, chosen: Evaluation, cache: Path, again: bool, engine: EngineChoice | None = None
+    ) -> CachedGenerator:
+        """Loads the model, or opens the engine that does. Its completions are kept in ``cache``; ``again`` generates
+        anew with a served model.
+        """
         from harness.models.engines import DTYPE, open_generator
 
         loaded = self.loaded if chosen.dtype == DTYPE else replace(self.loaded, dtype=chosen.dtype)
-        return open_generator(self.files, device, chosen.batch, cache, again=again, loaded=loaded)
+        return open_generator(self.files, device, chosen.batch, cache, again=again, loaded=loaded, engine=engine)
 
 
 def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool = False) -> EvaluationModel:
@@ -79,6 +85,7 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
             "curve": result.curve,
             "signal": result.signal,
             "weights": result.weights,
+            **({"engine": result.engine} if result.engine else {}),
             "told": card.provenance_text(method, plan.recipe.data, plan.data.prompts, plan.data.labelled),
         }
         students.publish(result.model, result.tokenizer, facts, folder, result.adapter)
@@ -113,7 +120,10 @@ def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> Training
         words=plan.pair.words if training.spec["teacher"] else None,
         teachers=plan.teachers if training.spec["teacher"] else (),
     )
-    return train(job, progress)
+    try:
+        return train(job, progress)
+    finally:
+        vllm_server.stop_all()  # also after an error: a server holds memory, and a folder of this run
 
 
 def _scratch(plan: Plan, training: TrainingRun) -> Path:

@@ -63,14 +63,20 @@ def problems_of(task: Task, limit: int | None) -> list[Problem]:
 
 
 def protocol_of(
-    task: Task, decoding: Decoding, limit: int | None, template: str, dtype: str = "float32"
+    task: Task,
+    decoding: Decoding,
+    limit: int | None,
+    template: str,
+    dtype: str = "float32",
+    engine: str | None = None,
 ) -> dict[str, Any]:
     """Everything that a score depends on besides the weights; scores compare only under equal ``hash``.
 
     ``dtype`` of the weights that answer is named where it is not float32.
 
     The hash leaves out what only names the measurement: the published protocol that was asked for, if any, and
-    ``card``, the hash of the protocol card as ``harness show task`` prints it.
+    ``card``, the hash of the protocol card as ``harness show task`` prints it. ``engine``: what answers, if that is not
+    the model in this process.
     """
     # A plain-text prompt does not pass through a template, so the template of the model is no part of its protocol.
     problems = problems_of(task, limit)
@@ -93,6 +99,7 @@ def protocol_of(
             "grader": task.grader_identity(),
         }
         | ({} if dtype == "float32" else {"dtype": dtype})
+        | ({"engine": engine} if engine else {})
     )
     # Names come after the hash: one measurement has one hash, whatever it is called.
     names = {"hash": fingerprint(protocol)[:12], "card": card_hash(task)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.evaluation import evaluate
 from harness.method import ReferencePoint
-from harness.models import files
+from harness.models import engine_choice, files
 from harness.models.files import ModelFiles
 from harness.records import record
 from harness.types import Decoding
@@ -38,7 +38,9 @@ def of(plan: Plan, training: TrainingRun, task: Task) -> Measurement:
     if decoding.stop and not task.measures_itself and _replies(asked, task):
         decoding = dataclasses.replace(decoding, stop=())
     template = plan.template if asked == plan.pair.student else files.template_hash(asked)
-    protocol = evaluate.protocol_of(task, decoding, evaluation.limit, template, evaluation.dtype)
+    engine = None if asked.url else engine_choice.chosen(evaluation.engine, "evaluation.engine")
+    word = None if engine is None else engine.word
+    protocol = evaluate.protocol_of(task, decoding, evaluation.limit, template, evaluation.dtype, word)
     return Measurement(decoding, protocol, record.identity_of(training.spec, protocol))
 
 

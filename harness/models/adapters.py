@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,6 +161,18 @@ def merge(model: PreTrainedModel, chosen: Adapter, base: str) -> TrainedAdapter:
     model.requires_grad_(True)
     del model.peft_config
     return TrainedAdapter(weights, chosen, base)
+
+
+def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of every weight of the model as if the adapter were merged into it; the model stays as it is."""
+    layers = {path: module for path, module in model.named_modules() if is_layer(module)}
+    for path, module in layers.items():
+        yield f"{path}.weight", merged_weight(module).detach()
+        if (own := bias(module)) is not None:
+            yield f"{path}.bias", own.detach()
+    for name, tensor in model.state_dict().items():
+        if not any(name.startswith(f"{path}.") for path in layers):
+            yield name, tensor
 
 
 def merged_weight(linear: nn.Module) -> Tensor:

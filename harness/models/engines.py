@@ -1,18 +1,26 @@
-"""Opens a generator for a model: in this process from its files, or through an OpenAI-compatible server."""
+"""Opens a generator for a model: in this process from its files, behind an engine, or a served model by its name."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from harness.models import loading
-from harness.models.files import SERVED, ModelFiles, content_hash, load_tokenizer, template_hash
+from harness.models import engine_choice, loading
+from harness.models.engine_choice import EngineChoice
+from harness.models.files import SERVED, ModelFiles, content_hash, declared, load_tokenizer, template_hash
 from harness.models.generate import Generator
 from harness.models.generation_cache import CachedGenerator
+from harness.models.openai_client import OpenAIClient
+from harness.models.remote_engine import RemoteEngine, Server, Waiting
 from harness.models.server_generator import ServerGenerator
+from harness.models.vllm_server import KEY, REPLY_BYTES, RunningServer, VllmServer, client_at
 from harness.recipe import TeacherLoading
 
 DTYPE = "float32"
 AS_IT_COMES = TeacherLoading()
+CONTEXT = "max_position_embeddings"
 
 
 def open_generator(
@@ -23,11 +31,14 @@ def open_generator(
     *,
     again: bool = False,
     loaded: TeacherLoading = AS_IT_COMES,
+    engine: EngineChoice | None = None,
+    waiting: Waiting = lambda came, asked: None,
 ) -> CachedGenerator:
     """The generator of a model with its cache in ``keep``; ``batch`` completions are generated together.
 
     A model in this process generates each text once. A server's model may change behind its name, so ``again`` asks
-    the server anew. Raises BadInput for files that cannot be loaded.
+    the server anew. An ``engine`` is started when the first text is asked for that is not kept. Raises BadInput for
+    files that cannot be loaded.
     """
     if files.url is not None:
         generator = ServerGenerator(files.id.removeprefix(SERVED), files.url, batch, files.client)
@@ -41,5 +52,77 @@ def open_generator(
             *([loaded.quantization] if loaded.quantization else []),
         ],
     }
+    if engine is not None:
+        engine = engine_choice.with_dtype(engine, loading.dtype_of(loaded, DTYPE))
+        identity |= {"engine": engine_choice.described(engine, "evaluation.engine")}
+        own = remote(files, engine, loaded.device or device, keep.parent / "engines" / "vllm.log", waiting=waiting)
+        return CachedGenerator(own, keep, identity, fresh=again and not engine.managed)
     model = loading.load(files, loaded, DTYPE, device)
     return CachedGenerator(Generator(model, load_tokenizer(files), batch), keep, identity)
+
+
+def remote(
+    files: ModelFiles,
+    choice: EngineChoice,
+    device: str,
+    log: Path,
+    *,
+    words: int | None = None,
+    top: int = 20,
+    gather: Callable[[list[Any]], list[Any]] | None = None,
+    leads: bool = True,
+    waiting: Waiting = lambda came, asked: None,
+) -> RemoteEngine:
+    """A model behind an engine; only its configuration and tokenizer are read here.
+
+    Of a server that the harness starts, ``top`` is the most log-probabilities of a token, and ``gather`` makes one
+    server for all processes of a launch, started at once. Without it the server is started when it is first asked.
+    """
+    tokenizer = load_tokenizer(files)
+    limit = next(iter(declared(files, CONTEXT)), None)
+    ends = {*declared(files, "eos_token_id")}
+
+    def told(what: str) -> None:
+        waiting(0, 0)
+
+    server: Server
+    if gather is not None:
+        server = shared(choice, files.path if leads else None, device, log, gather, limit=limit, top=top, waiting=told)
+    elif choice.managed:
+        server = VllmServer(files.path, choice, device, log, limit, top, told)
+    else:
+        server = running(choice)
+    return RemoteEngine(server, tokenizer, ends, limit, words, waiting)
+
+
+def running(choice: EngineChoice) -> RunningServer:
+    """The server of a choice that names one."""
+    assert choice.url is not None, "a server that runs already has an address"
+    client = OpenAIClient(choice.name, choice.url, choice.server, choice.word, REPLY_BYTES)
+    return RunningServer(client, choice.kind, choice.server.requests)
+
+
+def shared(
+    choice: EngineChoice,
+    model: Path | None,
+    device: str,
+    log: Path,
+    gather: Callable[[list[Any]], list[Any]],
+    *,
+    limit: int | None,
+    top: int = 20,
+    waiting: Callable[[str], None] = lambda what: None,
+) -> Server:
+    """One server for all processes of a launch. A collective: the process that has a ``model`` starts it."""
+    if not choice.managed:
+        return running(choice)
+    own = None
+    if model is not None:
+        own = VllmServer(model, choice, device, log, limit, top, waiting)
+        own.start()
+    told = (f"http://127.0.0.1:{own.port}/v1", os.environ[KEY]) if own is not None else None
+    url, key = next(found for found in gather([told]) if found is not None)
+    if own is not None:
+        return own
+    os.environ[KEY] = key
+    return RunningServer(client_at(url), engine_choice.VLLM, choice.vllm.requests, returns=True)

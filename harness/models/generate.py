@@ -60,7 +60,7 @@ class Generator(TextCodec):
         super().__init__(tokenizer, words)
         self.model, self.batch = model, batch
         self.limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self.end_ids = _end_ids(model, tokenizer) | ({self.turn_end} - {None})
+        self.end_ids = _end_ids(model, tokenizer) | (set() if self.turn_end is None else {self.turn_end})
         self._agrees: bool | None = None  # whether LlamaDecoder reproduces the model; checked once
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:

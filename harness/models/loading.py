@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInput
-from harness.models import devices, quantization
+from harness.models import devices, engine_choice, quantization
+from harness.models.engine_choice import EngineChoice
 from harness.models.files import ModelFiles, load_model
 from harness.recipe import Recipe, TeacherLoading
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 def check(files: ModelFiles, chosen: Recipe, device: str) -> None:
     """Raises BadInput where the teacher cannot be loaded as the recipe says, before any weight is read."""
     own = chosen.teacher
+    if own.quantization is not None and engine_of(own) is not None:
+        raise BadInput(
+            f"teacher.quantization={own.quantization}: the engine loads the teacher itself; give it a "
+            "checkpoint that comes quantised"
+        )
     if own.device is not None:
         devices.check(own.device, "teacher.device")
     if own.quantization is not None and (files.gguf is not None or files.adapter is not None):
@@ -46,7 +52,14 @@ def load(files: ModelFiles, chosen: TeacherLoading, dtype: str, device: str) -> 
 def in_spec(chosen: TeacherLoading) -> dict[str, dict[str, str]]:
     """The entry of a specification; none where nothing is set, which keeps the hashes of other trainings."""
     own = {key: value for key in ("dtype", "quantization") if (value := getattr(chosen, key)) is not None}
+    if (engine := engine_of(chosen)) is not None:
+        own["engine"] = engine.word
     return {"teacher_loading": own} if own else {}
+
+
+def engine_of(chosen: TeacherLoading) -> EngineChoice | None:
+    """Where the teacher lives, None in this process. Raises BadInput for a word that names no engine."""
+    return engine_choice.chosen(chosen.engine or engine_choice.IN_PROCESS, "teacher.engine")
 
 
 def suffix(chosen: TeacherLoading) -> str:
@@ -58,4 +71,6 @@ def suffix(chosen: TeacherLoading) -> str:
 def told(chosen: TeacherLoading) -> str:
     """The settings in words, for the convention card; empty where none is set."""
     where = f"on {chosen.device}" if chosen.device else None
-    return ", ".join(part for part in (chosen.dtype, chosen.quantization, where) if part)
+    engine = engine_of(chosen)
+    behind = f"behind {engine.word}" if engine is not None else None
+    return ", ".join(part for part in (chosen.dtype, chosen.quantization, where, behind) if part)

@@ -180,23 +180,28 @@ class OpenAIClient:
     Raises BadInput, which begins with ``where``, for an address or key that the module's rules refuse.
     """
 
-    def __init__(self, model: str, url: str, options: ClientOptions, where: str | None = None):
+    def __init__(
+        self, model: str, url: str, options: ClientOptions, where: str | None = None, reply_bytes: int = REPLY_BYTES
+    ):
         where = where or f"openai:{model}"
-        self.model, self.options = model, options
+        self.model, self.options, self.reply_bytes = model, options, reply_bytes
         self.address = address_of(url, options, where)
         self._key = key_for(self.address, options, where)
 
-    def request(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], Answer]) -> Answer:
-        """POSTs ``body`` as JSON to ``path`` below the base URL; returns ``read`` of the answer.
+    def request(
+        self, path: str, body: Mapping[str, Any] | None, read: Callable[[bytes], Answer], below_base: bool = True
+    ) -> Answer:
+        """POSTs ``body`` as JSON to ``path`` below the base URL, or GETs it for None; returns ``read`` of the answer.
 
-        Raises Unanswered when all attempts failed, and what ``read`` raises, except that a :class:`Passing` failure
-        is retried.
+        Without ``below_base`` the path stands beside OpenAI's ``/v1``. Raises Unanswered when all attempts failed, and
+        what ``read`` raises, except that a :class:`Passing` failure is retried.
         """
-        content = json.dumps(body).encode()
+        content = None if body is None else json.dumps(body).encode()
+        base = self.address.path if below_base else self.address.path.removesuffix("/v1")
         attempt = 0
         while True:
             try:
-                return read(self._post(path, content))
+                return read(self._send(f"{base}{path}", content))
             except Passing as trouble:
                 if attempt == self.options.retries:
                     raise Unanswered(f"{trouble} ({attempt + 1} attempts)") from None
@@ -207,14 +212,15 @@ class OpenAIClient:
         """The wait in seconds, doubled each time, with 50 % jitter so that parallel requests do not retry in step."""
         return min(self.options.backoff_s * 2 ** min(attempt, 60), LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
 
-    def _post(self, path: str, body: bytes) -> bytes:
+    def _send(self, path: str, body: bytes | None) -> bytes:
         """The body of a 2xx answer. Raises Passing or Unanswered for anything else."""
         headers = {"Content-Type": "application/json", "Connection": "close"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        connection = _Connection(self.address, time.monotonic() + self.options.timeout_s, _proxy_of(self.address))
+        deadline = time.monotonic() + self.options.timeout_s
+        connection = _Connection(self.address, deadline, _proxy_of(self.address), self.reply_bytes)
         try:
-            connection.request("POST", f"{self.address.path}{path}", body, headers)
+            connection.request("GET" if body is None else "POST", path, body, headers)
             answer = connection.getresponse()
             content = b"".join(iter(lambda: answer.read(PIECE), b""))
             if answer.length:  # the body ended before its Content-Length
@@ -242,10 +248,12 @@ class OpenAIClient:
 class _Connection(http.client.HTTPConnection):
     """One connection, all of whose waits end at ``deadline`` (time.monotonic)."""
 
-    def __init__(self, address: Address, deadline: float, proxy: urllib.parse.SplitResult | None):
+    def __init__(
+        self, address: Address, deadline: float, proxy: urllib.parse.SplitResult | None, limit: int = REPLY_BYTES
+    ):
         super().__init__(address.host, address.port)
         self._tls = address.scheme == "https"
-        self._deadline, self._server = deadline, address.host
+        self._deadline, self._server, self._limit = deadline, address.host, limit
         self._bare: socket.socket | None = None
         if proxy is not None:
             self.host, self.port = proxy.hostname, proxy.port or 80
@@ -253,13 +261,13 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self._bare = self._reach()
-        self.sock = _Timed(self._bare, self._deadline)
+        self.sock = _Timed(self._bare, self._deadline, self._limit)
         if self._tunnel_host:
             self._tunnel()
         if self._tls:
             self._bare.settimeout(_left(self._deadline))  # of the whole handshake
             self._bare = ssl.create_default_context().wrap_socket(self._bare, server_hostname=self._server)
-            self.sock = _Timed(self._bare, self._deadline)
+            self.sock = _Timed(self._bare, self._deadline, self._limit)
 
     def finish(self) -> None:
         """Closes the socket. ``close`` leaves it open, since http.client calls that before the body is read."""
@@ -292,10 +300,10 @@ def _left(deadline: float) -> float:
 
 
 class _Timed:
-    """A socket as http.client uses one; every wait ends at the deadline, and no more than REPLY_BYTES are read."""
+    """A socket as http.client uses one; every wait ends at the deadline, and no more than ``limit`` bytes are read."""
 
-    def __init__(self, bare: socket.socket, deadline: float):
-        self._bare, self._deadline, self._unread = bare, deadline, REPLY_BYTES
+    def __init__(self, bare: socket.socket, deadline: float, limit: int):
+        self._bare, self._deadline, self._limit, self._unread = bare, deadline, limit, limit
 
     def sendall(self, data: bytes) -> None:
         for start in range(0, len(data), PIECE):
@@ -311,7 +319,7 @@ class _Timed:
     def receive_into(self, buffer: memoryview) -> int:
         """Raises TimeoutError beyond the deadline, OSError beyond the limit."""
         if self._unread <= 0:
-            raise OSError(f"an answer of more than {REPLY_BYTES} bytes")
+            raise OSError(f"an answer of more than {self._limit} bytes")
         self._bare.settimeout(_left(self._deadline))
         size = self._bare.recv_into(buffer)
         self._unread -= size

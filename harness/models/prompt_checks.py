@@ -36,7 +36,7 @@ def warnings(generator: Generator, prompts: Sequence[Prompt], decoding: Decoding
     """Warnings about how ``prompts`` reach the model, for a reader of the scores."""
     if not prompts:
         return []
-    return [*of_prompts(generator, prompts), *_penalties(generator.model), *_room(generator, prompts, decoding)]
+    return [*of_prompts(generator, prompts), *_penalties(generator.model), *room(generator, prompts, decoding)]
 
 
 def of_prompts(codec: TextCodec, prompts: Sequence[Prompt]) -> list[str]:
@@ -103,7 +103,8 @@ def _penalties(model) -> Iterator[str]:
             yield f"the model's generation_config asks for {name}={value}, which is not applied here"
 
 
-def _room(generator: Generator, prompts: Sequence[Prompt], decoding: Decoding) -> Iterator[str]:
+def room(generator: Generator, prompts: Sequence[Prompt], decoding: Decoding) -> Iterator[str]:
+    """Prompts that leave an answer less room than it may take."""
     if not generator.limit:
         return
     lengths = [len(generator.encode(generator.render(prompt))) for prompt in prompts]

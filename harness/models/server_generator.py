@@ -7,19 +7,17 @@ Chat prompts go to ``/chat/completions``, where the server's own template render
 from __future__ import annotations
 
 import json
-import queue
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.errors import RunFailed
+from harness.models.at_once import at_once
 from harness.models.generation_cache import CachedAnswer
 from harness.models.openai_client import PATIENT_S, ClientOptions, OpenAIClient, Passing, Unanswered
 from harness.models.watch import UNWATCHED, Watch
 from harness.types import Decoding, Prompt
 
 CHAT, TEXT = "chat:", "text:"
-ENDED = -1  # tells a thread to end
 MOST_STOPS = 4  # the most that OpenAI's servers accept; the others are applied here
 PATIENT = ClientOptions(timeout_s=PATIENT_S)
 
@@ -79,46 +77,12 @@ class ServerGenerator:
 
         Raises RunFailed for one that the server does not return, after the running requests have ended.
         """
-        todo: queue.SimpleQueue[tuple[int, str, int]] = queue.SimpleQueue()
-        done: queue.SimpleQueue[tuple[int, CachedAnswer | BaseException]] = queue.SimpleQueue()
-        for i, (text, seed) in enumerate(zip(texts, seeds, strict=True)):
-            todo.put((i, text, seed))
-        stop = threading.Event()
-
-        def work() -> None:
-            while not stop.is_set():
-                try:
-                    i, text, seed = todo.get_nowait()
-                except queue.Empty:
-                    break
-                try:
-                    done.put((i, self._one(text, seed, decoding)))
-                except BaseException as error:  # raised again below, in the waiting thread
-                    stop.set()
-                    done.put((i, error))
-            done.put((ENDED, Unanswered("")))
-
-        working = min(self.batch, len(texts))
-        for _ in range(working):
-            threading.Thread(target=work, daemon=True).start()  # daemon threads, so that Ctrl-C takes effect at once
-        failed: BaseException | None = None
         try:
-            while working:
-                i, outcome = done.get()
-                if i == ENDED:
-                    working -= 1
-                elif isinstance(outcome, CachedAnswer):
-                    yield i, outcome
-                else:
-                    failed = failed or outcome
-        finally:
-            stop.set()
-        if isinstance(failed, Unanswered):
+            yield from at_once(range(len(texts)), lambda i: self._one(texts[i], seeds[i], decoding), self.batch)
+        except Unanswered as failed:
             raise RunFailed(
                 f"the server of {self.server.model} gave no completion: {failed}; run again, what it gave is kept"
-            )
-        if failed is not None:
-            raise failed
+            ) from None
 
     def _one(self, text: str, seed: int, decoding: Decoding) -> CachedAnswer:
         body: dict[str, Any] = {

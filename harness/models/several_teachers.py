@@ -19,8 +19,8 @@ from typing import Any
 from harness import registry
 from harness.errors import BadInput, unknown
 from harness.method import Method, ReferencePoint
+from harness.models import engine_choice, loading
 from harness.models import files as models
-from harness.models import loading
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair, agree
 from harness.recipe import Recipe, TeacherLoading
@@ -69,10 +69,21 @@ def locate(
             raise BadInput(f"[teachers.{name}]: the teacher of models.teacher has this name; set teacher.name")
         if not one.model:
             raise BadInput(f"[teachers.{name}] has no model; set model to a hub id or a folder")
-        files = models.locate(one.model, chosen.models.trust_remote_code, weights=weights)
+        engine = engine_choice.chosen(one.engine or own.engine or engine_choice.IN_PROCESS, f"teachers.{name}.engine")
+        here = engine is None or engine.managed  # of a server that runs already, no weights are read here
+        files = models.locate(one.model, chosen.models.trust_remote_code, weights=weights and here)
         if files.url is not None:
-            raise BadInput(f"[teachers.{name}]: {files.id} runs on a server and can only be measured")
-        merged = TeacherLoading(one.dtype or own.dtype, one.device or own.device, one.quantization or own.quantization)
+            raise BadInput(
+                f"[teachers.{name}]: {files.id} runs on a server: give its folder or hub id as model, and the server "
+                "as engine=vllm:NAME@URL"
+            )
+        merged = dataclasses.replace(
+            own,
+            dtype=one.dtype or own.dtype,
+            device=one.device or own.device,
+            quantization=one.quantization or own.quantization,
+            engine=one.engine or own.engine,
+        )
         loading.check(files, dataclasses.replace(chosen, teacher=merged), device)
         other = agree(student, files, template=chosen.models.template, thinking=chosen.models.thinking, same_ids=same)
         asked = (pair.student.format, pair.words)
@@ -102,10 +113,11 @@ def _can_have_several(method: Method, chosen: Recipe) -> None:
     if method.needs.joint or method.needs.proposals:
         raise BadInput(f"method {method.name} samples together with its teacher and can have one only")
     signal = registry.find(registry.SIGNALS, chosen.training.signal)
-    if method.needs.teacher == "signal" and not signal.exact:
+    mixed = chosen.data.teacher_field is None  # else each row has one of them, whole
+    if method.needs.teacher == "signal" and not signal.exact and (mixed or not signal.served):
         raise BadInput(
             f"signal {signal.name} keeps other tokens of every teacher, so that their mixture is unknown; set "
-            "training.signal=hidden (cached) or live"
+            "training.signal=hidden (cached) or live, or give each row its teacher (data.teacher_field)"
         )
 
 

@@ -12,6 +12,7 @@ from harness.estimate import model_size
 from harness.grading.judges import open_judge
 from harness.method import ReferencePoint
 from harness.method_contract import REPORTED
+from harness.models import engine_choice
 from harness.records import provenance, record
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def assemble(
         "counts": score.counts,
         "measures": outcome.figures,
         **weights(facts),
+        **_engine(plan, facts),
         "cost": facts["cost"]
         | {
             "eval_seconds": outcome.seconds,
@@ -114,6 +116,15 @@ def weights(facts: Mapping[str, Any]) -> dict[str, Any]:
     own = sorted({name for row in curve for name in row} - REPORTED - {"grad_norm"})
     means = {name: sum(row[name] for row in curve if name in row) / len(curve) for name in own}
     return {"weights": {**found, "means": means}}
+
+
+def _engine(plan: Plan, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What sampled the student in training and what answered, where that was no model in the process of the run."""
+    found = {"rollout": facts["engine"]} if facts.get("engine") else {}
+    choice = engine_choice.chosen(plan.recipe.evaluation.engine, "evaluation.engine")
+    if choice is not None:
+        found["evaluation"] = {"engine": engine_choice.described(choice, "evaluation.engine")}
+    return {"engine": found} if found else {}
 
 
 def request(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from harness.errors import BadInput
 from harness.evaluation import benchmarks, evaluate, measurement
 from harness.grading.judges import open_judge
 from harness.method import Method, ReferencePoint
+from harness.models import engine_choice
 from harness.models import files as models
 from harness.plan import Plan, RunRequest
 from harness.recipe import Recipe
@@ -212,6 +213,7 @@ def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) ->
         device=given.device or _device_word(record),
         judge=given.judge or judge_word(record),
         protocol=name,
+        engines=False,
     )
     names = {request.student or chosen.models.student, request.teacher or chosen.models.teacher}
     if not fetch and (absent := sorted(name for name in names if not models.is_here(name))):
@@ -267,6 +269,8 @@ def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe,
         found.append(setting_of("evaluation.limit", limit))
     if (dtype := protocol.get("dtype", "float32")) != chosen.evaluation.dtype:
         found.append(setting_of("evaluation.dtype", dtype))
+    if (engine := protocol.get("engine", engine_choice.IN_PROCESS)) != chosen.evaluation.engine:
+        found.append(setting_of("evaluation.engine", engine))
     if task.startswith(benchmarks.LM_EVAL):
         return found  # such a task decides its own decoding
     opened = benchmarks.open_unjudged(task, name)
@@ -364,6 +368,13 @@ def _unknown(record: Record, given: Given) -> Iterator[str]:
         yield f"the judgements came from a file (sha256 {judge.get('annotations_sha256', '')[:8]}): --judge replay:FILE"
     if judge.get("kind") == "openai" and given.judge is None:
         yield f"the judge's address is not recorded: give it with --judge openai:{judge.get('model')}@URL"
+    spec = record["spec"]
+    engines = {f"{section}.engine": (spec.get(section) or {}).get("engine") for section in ("rollout", "teacher_text")}
+    engines |= {"teacher.engine": (spec.get("teacher_loading") or {}).get("engine")}
+    engines |= {"evaluation.engine": record["protocol"].get("engine")}
+    for setting, word in engines.items():
+        if ":" in str(word):
+            yield f"the address of {setting} is not recorded: run it with --set {setting}={word}@URL"
     for role in ("student", "teacher"):
         name = record[role] or ""
         if getattr(given, role) is not None:

@@ -12,18 +12,23 @@ from harness.models import loading
 from harness.recipe import Recipe
 from harness.training import precision
 
+SECTIONS = ("training", "rollout", "teacher_text")
+
 
 def of_training(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
     """What of the training, its texts, the student and the teacher the recipe says otherwise than ``spec``."""
     found = []
-    for section in ("training", "rollout", "teacher_text"):
+    for section in SECTIONS:
         recorded, own = spec.get(section) or {}, dataclasses.asdict(getattr(chosen, section))
         found += [setting_of(f"{section}.{k}", v) for k, v in recorded.items() if k not in own or own[k] != v]
-    if spec.get("training"):
+    for section in SECTIONS:
+        if not spec.get(section):
+            continue
         # A setting that came later is absent where the run had what all runs before it had.
-        before, set_here = options.later(chosen.training), options.set_apart(chosen.training)
-        absent = sorted((before.keys() & set_here.keys()) - spec["training"].keys())
-        found += [setting_of(f"training.{key}", before[key]) for key in absent]
+        own = getattr(chosen, section)
+        before, set_here = options.later(own), options.set_apart(own)
+        absent = sorted((before.keys() & set_here.keys()) - spec[section].keys() - {"dtype"})
+        found += [setting_of(f"{section}.{key}", before[key]) for key in absent]
     if dtype := precision.of_spec(spec, chosen):
         found.append(setting_of("rollout.dtype", dtype))
     return [*found, *_student(spec, chosen), *_teacher(spec, chosen), *_trust(spec, chosen)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from harness.training.engine_gap import EngineGap
 from harness.training.segments import Segments
 from harness.types import Source
 
@@ -75,6 +76,7 @@ class Batch:
     reference_log_prob: Tensor | None = None  # [N] see Tokens.reference_log_prob
     step_features: Tensor | None = None  # [N, ...] see Tokens.step_features
     source_tokens: dict[Source, int] = field(default_factory=dict)  # response tokens of the whole step, all processes
+    gap: EngineGap | None = None  # of the step, where an engine sampled text of it
 
     @property
     def tokens(self) -> int:

@@ -90,6 +90,15 @@ class Replicated:
         """``whole`` with the current weights. A collective: all processes enter and leave together."""
         yield self.whole  # nothing to gather: every process holds all weights
 
+    def whole_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and value of every weight of the model, one whole tensor after the other. A collective."""
+        model = self.module.model
+        once = {name for name, _ in model.named_parameters()}  # of tied weights the first name alone
+        again = {name for name, _ in model.named_parameters(remove_duplicate=False)} - once
+        for name, part in model.state_dict().items():
+            if name not in again:
+                yield name, full_tensor(part)
+
     def missing_batches(self, batches: int, gather: Callable[[list[int]], list[int]]) -> int:
         """How many micro-batches this process has fewer than the process with most; each becomes a dummy step."""
         return 0  # DDP communicates in the last backward pass only, which every process runs anyway

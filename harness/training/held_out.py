@@ -42,7 +42,8 @@ class HeldOut:
         self.every, self.steps = job.recipe.training.divergence_every, job.recipe.training.steps
         self.job, self.vocab, self.accelerator = job, vocab, accelerator
         asked = self.every is not None  # which several teachers refuse: their signal has no model of its own
-        self.teacher = signal.given.live if asked and isinstance(signal, TeacherSignal) else None
+        live = signal.given.live if asked and isinstance(signal, TeacherSignal) else None
+        self.teacher = live if isinstance(live, LiveTeacher) else None
         self.batches: list[Batch] = []
         if self.every is not None:
             mine = job.data.validation[accelerator.process_index :: accelerator.num_processes]

@@ -97,3 +97,4 @@ class TrainingResult:
     signal: dict[str, Any] = field(default_factory=dict)
     adapter: TrainedAdapter | None = None  # already merged into ``model``
     weights: dict[str, Any] = field(default_factory=dict)
+    engine: dict[str, Any] = field(default_factory=dict)  # what sampled the student, where that was no model here

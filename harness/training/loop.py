@@ -28,6 +28,7 @@ from harness.errors import BadInput, RunFailed
 from harness.launch import processes as launch_processes
 from harness.method import Method, Step, texts_of
 from harness.models import adapters
+from harness.models.engine_choice import IN_PROCESS
 from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
 from harness.progress import LOADING
@@ -37,12 +38,14 @@ from harness.training.batching import Batch, TrainingSequence, collate, micro_ba
 from harness.training.cost import Cost, peak_bytes, reset_peak
 from harness.training.distributed import Replicated, full_tensor
 from harness.training.dummy_step import dummy_step
+from harness.training.engine_gap import EngineGap, summary
 from harness.training.held_out import HeldOut
 from harness.training.job import Progress, TrainingJob, TrainingResult
 from harness.training.objective import NotFinite, Student, Sums
 from harness.training.rollouts import Rollouts
 from harness.training.segments import Segments
 from harness.training.signals import NoTeacher, TeacherLogits
+from harness.training.student_engine import StudentEngine
 from harness.training.teacher import TeacherSetup, set_up
 from harness.training.validation import Validation
 from harness.training.validity_report import ValidityReport
@@ -92,7 +95,9 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     began = time.monotonic()
 
     # Where text comes from, and what the teacher says of it.
-    sampler = student.sampler(precision.sampling_type(job.recipe))
+    texts = texts_of(method, settings.steps)
+    elsewhere = job.recipe.rollout.engine != IN_PROCESS and Source.STUDENT in texts
+    sampler = student.sampler(precision.weights_type(settings) if elsewhere else precision.sampling_type(job.recipe))
     rollouts = Rollouts(
         job,
         Generator(sampler, tokenizer, job.recipe.evaluation.batch, job.words),
@@ -102,11 +107,13 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         gathered=student.sampling,
     )
     teaching = set_up(job, rollouts, student.module, accelerator, cost, progress)
+    if elsewhere:
+        leads = accelerator.is_main_process
+        rollouts.engine = StudentEngine(job, student, rollouts.student, rollouts.gather, leads, progress)
     validation = Validation(method, job.data.validation, rollouts.student, settings.micro_batch, accelerator)
     held_out = HeldOut(job, teaching.signal, rollouts.student, student.module.vocab, accelerator)
     segments, moved = Segments(tokenizer, method.needs.segment, method.needs.span), WeightReport()
-    warnings += rollouts.check_steps(segments, texts_of(method, settings.steps))
-    texts = texts_of(method, settings.steps)
+    warnings += rollouts.check_steps(segments, texts)
 
     # Resume. Every process reads the checkpoint, and all must have read the same one.
     state, damage = checkpoint.load(job.folder, job.training_id)
@@ -151,11 +158,15 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         parts = micro_batches(sequences, settings.micro_batch, settings.micro_tokens)
         special = tokenizer.all_special_ids
         batches = [collate(part, rollouts.student.pad_id, segments, device, special) for part in parts]
+        gap = EngineGap(job.recipe.rollout.importance_cap) if rollouts.engine else None
+        for batch in batches:
+            batch.gap = gap
         with _faults_named(step, settings.checkpoint_every):
             sums = _backward(accelerator, student, wrapped, rollouts, method, teaching, batches, step, cost)
         if any(s.weights for s in sums):
             moved.add(rollouts.gather([w for s in sums for part in s.weights for w in part.tolist()]))
         report = _normalise(accelerator, trained, sums, mixed=len(texts) > 1)
+        report |= gap.report(rollouts.gather) if gap else {}
 
         # Clip after normalising, so that ``clip`` means the same for every batch size.
         report["grad_norm"] = _clip(trained, settings.clip, step)
@@ -205,14 +216,17 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     warnings += job.tracking.warnings
     if cut := rollouts.state()["cut"]:
         warnings.append(f"{cut} training responses were cut to training.max_tokens={settings.max_tokens}")
-    weights = moved.facts()
+    weights, engine = moved.facts(), {}
+    if rollouts.engine is not None:
+        engine = rollouts.engine.facts() | summary(curve)
+        rollouts.engine.close()
     if rollouts.proposals is not None:
         weights |= {"validity": ValidityReport.of(rollouts.validity())}
     warnings += moved.warnings()
     total, finished, adapter = cost.over_processes(accelerator), student.finished().model.eval(), None
     if adapters.wanted(job.recipe.student):
         adapter = adapters.merge(finished, job.recipe.student, job.recipe.models.student)
-    return TrainingResult(finished, tokenizer, total, curve, warnings, teaching.facts, adapter, weights)
+    return TrainingResult(finished, tokenizer, total, curve, warnings, teaching.facts, adapter, weights, engine)
 
 
 def _checkpoint_layers(model: PreTrainedModel, name: str) -> None:

@@ -1,7 +1,8 @@
 """The signal of several teachers: the mixture of their distributions, each row with weights of its own.
 
 log p(v) = logsumexp over k of log w_k + log p_k(v). A row that one teacher has alone is that teacher's distribution;
-teachers of weight 0 do not read it.
+teachers of weight 0 do not read it. Of top-k signals only rows that have one teacher each are known: every teacher
+keeps other tokens, so a mixture of theirs is not.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from harness.training.batching import Batch
 from harness.training.signal_contract import TeacherSignal
-from harness.training.signals import TeacherLogits
+from harness.training.signals import TeacherLogits, TopKLogits
 
 Shares = Callable[[Batch, int], list[float]]  # of every teacher in sequence number i of a batch
 
@@ -29,14 +30,15 @@ class MixedSignal(TeacherSignal):
     def __init__(self, signals: Sequence[TeacherSignal], shares: Shares):
         self.signals, self.shares = signals, shares
 
-    def read(self, batch: Batch) -> MixedLogits:
+    def read(self, batch: Batch) -> MixedLogits | TopKLogits:
         parts = []
         for signal, rows, weights in self._split(batch):
             own = batch.only(rows)
             index = _tokens_of(batch, rows)
             log_weight = torch.tensor(weights, device=batch.ids.device).log()[own.row]
             parts.append(_Part(signal.read(own), index, log_weight))
-        return MixedLogits(parts, batch.ids.device)
+        likeliest = [(part.index, part.logits) for part in parts if isinstance(part.logits, TopKLogits)]
+        return _joined(likeliest) if likeliest else MixedLogits(parts, batch.ids.device)
 
     def tokens(self, batch: Batch) -> int:
         return sum(signal.tokens(batch.only(rows)) for signal, rows, _ in self._split(batch))
@@ -59,6 +61,14 @@ def _tokens_of(batch: Batch, rows: list[int]) -> list[int]:
     """The numbers of the response tokens of some sequences, ascending."""
     wanted = set(rows)
     return [n for n, row in enumerate(batch.row.tolist()) if row in wanted]
+
+
+def _joined(parts: Sequence[tuple[list[int], TopKLogits]]) -> TopKLogits:
+    """Top-k signals of other rows each, with the numbers of their tokens in the batch, as one."""
+    first = parts[0][1]
+    order = torch.tensor([n for index, _ in parts for n in index], device=first.ids.device).argsort()
+    ids, log_probs = (torch.cat([getattr(p, name) for _, p in parts]) for name in ("ids", "log_probs"))
+    return TopKLogits(ids[order], log_probs[order])
 
 
 @dataclass(frozen=True)

@@ -206,6 +206,9 @@ class _Objective:
         method_contract.metrics(method, tokens.metrics, stop - start)
         # The sum of c_t w_t l_t, in fp32. The loop divides by the sum over all processes.
         values = values.float()
+        if self.batch.gap is not None:
+            corrected = self.batch.gap.weights(self.batch, logits.detach(), start, stop)
+            values = values if corrected is None else values * corrected
         factor = scale if weights is None else scale * weights
         total = (factor * values).sum()
         if not torch.isfinite(total):

@@ -23,6 +23,7 @@ from harness.training.cost import Cost
 from harness.training.job import TrainingJob
 from harness.training.proposals import Proposals
 from harness.training.segments import Segments
+from harness.training.student_engine import StudentEngine
 from harness.training.teacher_prompt import prompt_for
 from harness.training.validity_report import ValidityReport
 from harness.types import Decoding, Source
@@ -59,6 +60,7 @@ class Rollouts:
         self.teacher_texts: Mapping[int, tuple[int, ...]] = {}  # by the prompt's number, in the student's token ids
         self.proposals: Proposals | None = None
         self.joint: JointGenerator | None = None
+        self.engine: StudentEngine | None = None  # samples in place of the student in this process
         self.cut = 0  # responses shortened to max_tokens so far
         self.buffer: list[TrainingSequence] = []  # the student's latest responses, equal on all processes
         self.ahead: dict[int, TrainingSequence] = {}  # this process' responses to train on later
@@ -195,15 +197,20 @@ class Rollouts:
         seeds = [stable_seed(self.seed, step.index, self.data.prompts[i].id) for i in chosen]
         prompts = [self._prompt(i) for i in chosen]
         made: list[Generated]
-        with self.gathered():
-            if source is Source.MIXED:
-                assert self.joint is not None and self._how is not None, "the method needs joint sampling"
-                made = self.joint.continue_ids(prompts, self._how, decoding, seeds)
-                cost.add(teacher_forward_tokens=sum(g.tokens + g.prompt_tokens for g in made))
-            else:
-                made = self.student.continue_ids(prompts, decoding, seeds)
+        written = step.index  # the step whose weights write the texts
+        if self.engine is not None and source is not Source.MIXED:
+            written = self.engine.follow(step.index)
+            made = self.engine.continue_ids(prompts, decoding, seeds)
+        else:
+            with self.gathered():
+                if source is Source.MIXED:
+                    assert self.joint is not None and self._how is not None, "the method needs joint sampling"
+                    made = self.joint.continue_ids(prompts, self._how, decoding, seeds)
+                    cost.add(teacher_forward_tokens=sum(g.tokens + g.prompt_tokens for g in made))
+                else:
+                    made = self.student.continue_ids(prompts, decoding, seeds)
         cost.add(generated_tokens=sum(g.tokens for g in made))
-        return [self._sequence(i, g.ids, source, g.log_probs, step.index) for i, g in zip(chosen, made, strict=True)]
+        return [self._sequence(i, g.ids, source, g.log_probs, written) for i, g in zip(chosen, made, strict=True)]
 
     def _keep(self, made: list[TrainingSequence]) -> None:
         """Adds the step's responses to the buffer, in the order in which a single process would have made them."""

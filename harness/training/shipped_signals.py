@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.training.batching import Batch
 from harness.training.signal_contract import SignalInputs, TeacherSignal
-from harness.training.signals import CachedTeacher, HiddenStateLogits, TeacherLogits
+from harness.training.signals import CachedTeacher, HiddenStateLogits, LiveTeacher, TeacherLogits
 
 
 class LiveSignal(TeacherSignal):
@@ -15,6 +15,7 @@ class LiveSignal(TeacherSignal):
     name = "live"
 
     def read(self, batch: Batch) -> HiddenStateLogits:
+        assert isinstance(self.given.live, LiveTeacher), "the plan refuses a served teacher here"
         return self.given.live.read(batch)
 
 
@@ -55,6 +56,7 @@ class TopKSignal(HiddenSignal):
     name = "top-k"
     source = "cached"
     exact = False
+    served = True
     takes_top_k = True
 
     def _width(self) -> int:

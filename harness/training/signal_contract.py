@@ -25,6 +25,7 @@ from torch import Tensor
 
 from harness.recipe import Training
 from harness.training.batching import Batch
+from harness.training.served_teacher import ServedTeacher
 from harness.training.signal_cache import SignalCache
 from harness.training.signals import LiveTeacher, TeacherLogits
 from harness.types import Source
@@ -37,7 +38,7 @@ class SignalInputs:
     ``k`` is None for hidden states, else the number of likeliest tokens to keep; ``kind`` enters the cache's key.
     """
 
-    live: LiveTeacher
+    live: LiveTeacher | ServedTeacher
     vocab: int
     training: Training
     caches: Callable[[str, int | None], Mapping[Source, SignalCache]]
@@ -49,6 +50,7 @@ class TeacherSignal:
     name: ClassVar[str]
     exact: ClassVar[bool] = True  # the whole distribution; methods that need it are refused on an inexact signal
     source: ClassVar[str] = "live"  # where the values for fixed text come from, in the words of the convention card
+    served: ClassVar[bool] = False  # whether a teacher behind a server can give it: its likeliest tokens are enough
     takes_top_k: ClassVar[bool] = False  # whether ``training.top_k`` matters; it then enters the training's identity
 
     def __init__(self, given: SignalInputs):

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from harness.losses import cross_entropy, with_rest
 from harness.models.head import Head, cut, trunk
 from harness.training.batching import Batch
+from harness.training.served_teacher import ServedTeacher
 from harness.training.signal_cache import SignalCache
 from harness.types import Source
 
@@ -110,7 +111,7 @@ class CachedTeacher:
     student's own text is then reduced to its k likeliest tokens too, so that an objective means the same on all text.
     """
 
-    def __init__(self, caches: Mapping[Source, SignalCache], live: LiveTeacher, k: int | None):
+    def __init__(self, caches: Mapping[Source, SignalCache], live: LiveTeacher | ServedTeacher, k: int | None):
         self.caches, self.live, self.k = caches, live, k
 
     def tokens(self, batch: Batch) -> int:
@@ -134,6 +135,7 @@ class CachedTeacher:
         joined = {name: torch.cat([p[name].to(device) for p in parts]) for name in parts[0]}
         # Hidden states still need the teacher's head; a top-k signal needs no teacher any more.
         if self.k is None:
+            assert isinstance(self.live, LiveTeacher), "a served teacher has no hidden states"
             return HiddenStateLogits(joined["hidden"], self.live.head)
         return TopKLogits(joined["ids"].long(), joined["log_probs"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +17,12 @@ from harness.cache_file import CacheFile
 from harness.errors import BadInput, RunFailed
 from harness.launch import processes
 from harness.method import Asking, Proposing, texts_of
-from harness.models import loading
+from harness.models import engine_choice, engines, loading
+from harness.models.engine_checks import spare
 from harness.models.files import load_model, load_tokenizer, template_hash
 from harness.models.generate import Generator
 from harness.models.joint_sampling import JointGenerator
+from harness.models.remote_engine import RemoteEngine
 from harness.models.several_teachers import Teaching, weights_of, writer_of
 from harness.training.batching import TrainingSequence, collate
 from harness.training.cost import Cost
@@ -30,7 +33,8 @@ from harness.training.proposals import Proposals
 from harness.training.rollouts import Rollouts
 from harness.training.segments import Segments
 from harness.training.self_teacher import MovingTeacher, SelfTeacher
-from harness.training.signal_cache import SignalCache
+from harness.training.served_teacher import ServedTeacher
+from harness.training.signal_cache import SHARD, SignalCache
 from harness.training.signal_contract import SignalInputs, TeacherSignal
 from harness.training.signals import LiveTeacher
 from harness.training.teacher_texts import teacher_texts
@@ -79,15 +83,18 @@ def set_up(
     if job.teacher is None or (needs.teacher == "none" and not needs.proposals):
         return found
     members = job.teachers or (Teaching(job.recipe.teacher.name, job.teacher, job.recipe.teacher, 1.0),)
-    writers = [_opened(job, one, accelerator) for one in members]
+    writers = [_opened(job, one, vocab, rollouts.gather, accelerator, progress) for one in members]
     if job.words is not None:  # one vocabulary: a text ends at the endings of all models, whoever writes it
         ends = set[int]().union(rollouts.student.end_ids, *(writer.end_ids for writer in writers))
         for generator in (rollouts.student, *writers):
             generator.end_ids = ends
+    first = writers[0]
     if needs.proposals:
-        rollouts.proposals = _proposals(job, rollouts.student, writers[0])
+        assert isinstance(first, Generator), "the plan refuses a served teacher here"
+        rollouts.proposals = _proposals(job, rollouts.student, first)
     if needs.joint is not None:
-        rollouts.joint = JointGenerator(rollouts.student, writers[0])
+        assert isinstance(first, Generator), "the plan refuses a served teacher here"
+        rollouts.joint = JointGenerator(rollouts.student, first)
     texts = texts_of(job.method, plan.steps)
     # Every process reads the shared texts, but only the main one is charged, so that the sum counts them once.
     charged = cost if accelerator.is_main_process else Cost()
@@ -98,7 +105,10 @@ def set_up(
             for k, (one, writer) in enumerate(zip(members, writers, strict=True)):
                 own = rollouts.numbers(Source.TEACHER)
                 own = [i for i in own if writer_of(members, job.data.prompts[i]) == k] if job.teachers else own
-                written |= _texts(job, one, writer, rollouts.student, own, charged, progress) if own else {}
+                writes = _writer(job, one, writer, accelerator, progress)
+                written |= _texts(job, one, writes, rollouts.student, own, charged, progress) if own else {}
+                if isinstance(writes, RemoteEngine) and writes is not writer:
+                    writes.server.stop()
             rollouts.teacher_texts = written
     if needs.teacher != "signal":
         return found
@@ -109,10 +119,14 @@ def set_up(
 
     def signal_of(place: int) -> TeacherSignal:
         """The signal of one teacher, with caches of the texts that it reads."""
-        live = LiveTeacher(writers[place].model, vocab, accelerator.device)
+        writer, live = writers[place], None
+        if isinstance(writer, RemoteEngine):
+            live = ServedTeacher(writer, vocab, spare(members[place].files, vocab))
+        else:
+            live = LiveTeacher(writer.model, vocab, accelerator.device)
         return cls(SignalInputs(live, vocab, plan, lambda kind, k: caches(place, live, kind, k)))
 
-    def caches(place: int, live: LiveTeacher, kind: str, k: int | None) -> dict[Source, SignalCache]:
+    def caches(place: int, live: LiveTeacher | ServedTeacher, kind: str, k: int | None) -> dict[Source, SignalCache]:
         """Caches of the signal of fixed text, filled. Methods and seeds that train on the same text share them."""
         facts = _facts(job, members[place], vocab, kind)
         pad = rollouts.student.pad_id
@@ -121,9 +135,11 @@ def set_up(
             read = rollouts.numbers(source)
             read = [i for i in read if shares(source, i)[place] > 0] if job.teachers else read
             cache = SignalCache(job.cache / "signals", facts, read, functools.partial(rollouts.fixed, source))
+            # A server is asked for a whole shard at once, and batches by itself.
+            size = SHARD if isinstance(live, ServedTeacher) else plan.micro_batch
             with accelerator.main_process_first():
                 cache.fill(
-                    lambda part: _read(live, part, k, plan.micro_batch, pad, accelerator.device),
+                    lambda part, size=size: _read(live, part, k, size, pad, accelerator.device),
                     lambda done, total: progress("teacher signal", done, total, ""),
                 )
             cache.verify()
@@ -141,11 +157,45 @@ def set_up(
     return found
 
 
-def _opened(job: TrainingJob, one: Teaching, accelerator: Accelerator) -> Generator:
-    """One teacher, loaded."""
+def _opened(
+    job: TrainingJob,
+    one: Teaching,
+    vocab: int,
+    gather: Callable[[list[Any]], list[Any]],
+    accelerator: Accelerator,
+    progress: Progress,
+) -> Generator | RemoteEngine:
+    """One teacher: loaded, or behind its engine, which several processes share."""
+    if (choice := loading.engine_of(one.loaded)) is not None:
+        choice = engine_choice.with_dtype(choice, loading.dtype_of(one.loaded, job.recipe.training.precision))
+        return engines.remote(
+            one.files,
+            choice,
+            one.loaded.device or job.device,
+            job.folder / f"vllm-{one.name}.log",
+            words=job.words,
+            top=max(20, job.recipe.training.top_k + spare(one.files, vocab)),
+            gather=gather if accelerator.num_processes > 1 else None,
+            leads=accelerator.is_main_process,
+            waiting=lambda came, asked: progress(f"teacher {one.name} behind {choice.word}", came, asked, ""),
+        )
     _own_device(one.loaded.device, accelerator)
     model = loading.load(one.files, one.loaded, job.recipe.training.precision, str(accelerator.device))
     return Generator(model, load_tokenizer(one.files), job.recipe.evaluation.batch, job.words)
+
+
+def _writer(
+    job: TrainingJob, one: Teaching, teacher: Generator | RemoteEngine, accelerator: Accelerator, progress: Progress
+) -> Generator | RemoteEngine:
+    """What writes the teacher's texts: the engine that the recipe names for them, else the teacher where it lives."""
+    word = job.recipe.teacher_text.engine or engine_choice.IN_PROCESS
+    if (choice := engine_choice.chosen(word, "teacher_text.engine")) is None:
+        return teacher
+    choice = engine_choice.with_dtype(choice, loading.dtype_of(one.loaded, job.recipe.training.precision))
+    log = job.folder / f"vllm-{one.name}-texts.log"
+    found = engines.remote(one.files, choice, one.loaded.device or job.device, log, words=job.words)
+    found.end_ids = teacher.end_ids
+    return found
 
 
 def _self_teacher(
@@ -207,7 +257,7 @@ def _own_device(name: str | None, accelerator: Accelerator) -> None:
 def _texts(
     job: TrainingJob,
     one: Teaching,
-    teacher: Generator,
+    teacher: Generator | RemoteEngine,
     student: Generator,
     numbers: Seq[int],
     charged: Cost,
@@ -217,7 +267,7 @@ def _texts(
     prompts = [job.data.prompts[i] for i in numbers]
     answers = teacher_texts(
         teacher,
-        one.files.sha256 + loading.suffix(one.loaded),
+        one.files.sha256 + loading.suffix(one.loaded) + _written_by(job),
         prompts,
         job.recipe.teacher_text,
         job.cache / "teacher_texts",
@@ -237,6 +287,12 @@ def _texts(
     return dict(zip(numbers, own, strict=True))
 
 
+def _written_by(job: TrainingJob) -> str:
+    """What a key of cached texts has where an engine of their own writes them."""
+    found = engine_choice.chosen(job.recipe.teacher_text.engine or engine_choice.IN_PROCESS, "teacher_text.engine")
+    return f"+texts={found.word}" if found is not None else ""
+
+
 def _facts(job: TrainingJob, one: Teaching, vocab: int, kind: str) -> dict[str, str]:
     return {
         "teacher": one.files.sha256,
@@ -245,12 +301,18 @@ def _facts(job: TrainingJob, one: Teaching, vocab: int, kind: str) -> dict[str, 
         "signal": kind,
         "precision": loading.dtype_of(one.loaded, job.recipe.training.precision),
         **({"quantization": one.loaded.quantization} if one.loaded.quantization else {}),
+        **({"engine": engine.word} if (engine := loading.engine_of(one.loaded)) else {}),
         **({} if job.method.needs.asking is None else {"asked": job.method.needs.asking.template}),
     }
 
 
 def _read(
-    live: LiveTeacher, sequences: Seq[TrainingSequence], k: int | None, size: int, pad: int, device: torch.device
+    live: LiveTeacher | ServedTeacher,
+    sequences: Seq[TrainingSequence],
+    k: int | None,
+    size: int,
+    pad: int,
+    device: torch.device,
 ) -> dict[str, torch.Tensor]:
     """The fields of the sequences' response tokens, in their order, ``size`` sequences a forward pass."""
     parts = []

@@ -16,8 +16,10 @@ from typing import Any
 
 from filelock import FileLock
 
+from harness import options
 from harness.cache_file import CacheFile, digest
-from harness.models.generate import Generated, Generator
+from harness.models.engine_choice import Engine
+from harness.models.generate import Generated
 from harness.models.token_text import facts
 from harness.models.watch import TextCount
 from harness.recipe import Sampling
@@ -28,7 +30,7 @@ BATCH = 128  # prompts that the generator is given at once
 
 
 def teacher_texts(
-    generator: Generator,
+    generator: Engine,
     teacher_sha256: str,
     prompts: Sequence[Example],
     sampling: Sampling,
@@ -39,7 +41,8 @@ def teacher_texts(
     texts = [generator.render(e.prompt) for e in prompts]
     seeds = [stable_seed("teacher", e.id, text) for e, text in zip(prompts, texts, strict=True)]
     keys = [digest([text, seed]) for text, seed in zip(texts, seeds, strict=True)]
-    identity = {"teacher": teacher_sha256, "sampling": dataclasses.asdict(sampling), "rule": facts(generator.tokenizer)}
+    own = {key: value for key, value in options.set_apart(sampling).items() if key != "engine"}
+    identity = {"teacher": teacher_sha256, "sampling": own, "rule": facts(generator.tokenizer)}
     kept = CacheFile(folder, identity)
     decoding = Decoding(sampling.temperature, sampling.top_p, sampling.max_new_tokens)
     # Two runs that need the same texts take turns; the second one finds them on disk.

@@ -1,0 +1,167 @@
+"""Refuses engines that a run cannot use, in one line and before any work: what they lack, and what to set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness import registry
+from harness.errors import BadInput
+from harness.method import Method, ReferencePoint
+from harness.models import devices, engine_choice, files, loading
+from harness.models.engine_choice import OPENAI, VLLM, EngineChoice
+from harness.models.files import ModelFiles
+from harness.models.pair import Pair
+from harness.recipe import Recipe
+from harness.training import length
+from harness.types import Source
+
+SPARE = 8  # tokens that are asked for beyond k, for those of a padded vocabulary that the student does not have
+
+
+def check(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: str, *, reach: bool = True) -> None:
+    """Raises BadInput where an engine of the recipe is not there or cannot serve one of ``methods``.
+
+    ``reach=False`` judges the words alone: no server is asked, and vLLM need not be installed.
+    """
+    trained = [method for method in methods if not isinstance(method, ReferencePoint)]
+    _rollout(chosen, trained, pair, device, reach)
+    _teacher(chosen, trained, pair, device, reach)
+    found = engine_choice.chosen(chosen.evaluation.engine, "evaluation.engine")
+    if found is None:
+        return
+    if trained and not found.managed and (found.kind == OPENAI or found.server.weights is None):
+        raise BadInput(
+            f"evaluation.engine={found.word}: a running server cannot be given the trained student; set "
+            "evaluation.engine=vllm, or vllm:NAME@URL,weights=FOLDER that both can read"
+        )
+    longest = chosen.evaluation.max_new_tokens or 0
+    _there(found, "evaluation.engine", device, pair.student, longest, None, reach)
+
+
+def _rollout(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str, reach: bool) -> None:
+    rollout = chosen.rollout
+    found = engine_choice.chosen(rollout.engine, "rollout.engine")
+    if found is None:
+        for name in ("sync_every", "importance_cap"):
+            if getattr(rollout, name) not in (None, 1):
+                raise BadInput(
+                    f"rollout.{name}={getattr(rollout, name)} is of an engine; set rollout.engine, or leave it out"
+                )
+        return
+    sampling = [m for m in trained if Source.STUDENT in length.sources(m, chosen.training)]
+    for method in trained:
+        if method.needs.joint:
+            raise BadInput(
+                f"method {method.name} samples student and teacher together, token by token: rollout.engine must be "
+                f"{engine_choice.IN_PROCESS}"
+            )
+    if not sampling:
+        return
+    if found.kind == OPENAI:
+        raise BadInput(
+            f"rollout.engine={found.word}: an OpenAI-compatible server cannot be given the student's new weights; set "
+            "rollout.engine=vllm, or vllm:NAME@URL,weights=FOLDER"
+        )
+    if not found.managed and found.server.weights is None:
+        raise BadInput(
+            f"rollout.engine={found.word}: name the folder through which the server gets the student's weights, that "
+            "both can read: ,weights=FOLDER"
+        )
+    longest = chosen.training.max_tokens
+    _there(found, "rollout.engine", device, pair.student, longest, chosen.training.precision, reach)
+
+
+def _teacher(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str, reach: bool) -> None:
+    """The engines of the teacher: of its texts, and of its signal."""
+    own = loading.engine_of(chosen.teacher)
+    texts = engine_choice.chosen(chosen.teacher_text.engine or engine_choice.IN_PROCESS, "teacher_text.engine")
+    writing = [m for m in trained if Source.TEACHER in length.sources(m, chosen.training)]
+    reading = [
+        m
+        for m in trained
+        if m.needs.teacher == "signal" and (m.needs.asking is None or m.needs.asking.model == "teacher")
+    ]
+    if own is not None:
+        _can_be_served(chosen, trained, reading)
+    if pair.teacher is None or not (writing or reading):
+        return
+    precision, longest = chosen.teacher.dtype or chosen.training.precision, chosen.training.max_tokens
+    if texts is not None and writing:
+        _there(texts, "teacher_text.engine", device, pair.teacher, longest, precision, reach)
+    if own is not None:
+        _there(own, "teacher.engine", device, pair.teacher, longest, precision, reach)
+        if reading and own.kind == OPENAI:
+            raise BadInput(
+                f"teacher.engine={own.word}: only vLLM tells the log-probabilities of given tokens; write "
+                f"{VLLM}:NAME@URL if it is one, or choose a method that reads the teacher's texts alone"
+            )
+        if reading and reach and not own.managed:
+            _gives(own, pair, chosen.training.top_k)
+
+
+def _can_be_served(chosen: Recipe, trained: Sequence[Method], reading: Sequence[Method]) -> None:
+    """Raises BadInput for what a teacher that gives its texts and its likeliest tokens alone cannot do."""
+    word = chosen.teacher.engine
+    for method in trained:
+        if method.needs.joint or method.needs.proposals:
+            raise BadInput(
+                f"method {method.name} works inside the teacher, token by token, and teacher.engine={word} is behind a "
+                "server; load it here: leave teacher.engine out"
+            )
+    if chosen.training.divergence_every is not None:
+        raise BadInput(
+            f"training.divergence_every measures against the teacher's whole distribution, and teacher.engine={word} "
+            "gives its likeliest tokens alone; leave one of them out"
+        )
+    if reading and not registry.find(registry.SIGNALS, chosen.training.signal).served:
+        raise BadInput(
+            f"method {reading[0].name} reads training.signal={chosen.training.signal}, and teacher.engine={word} gives "
+            "its likeliest tokens alone; set training.signal=top-k"
+        )
+
+
+def spare(teacher: ModelFiles, vocab: int) -> int:
+    """Tokens to ask for beyond k: as many as the teacher's embedding may have that the student lacks."""
+    rows = max(files.declared(teacher, "vocab_size"), default=vocab)
+    return min(SPARE, max(0, rows - vocab))
+
+
+def _there(
+    found: EngineChoice, where: str, device: str, model: ModelFiles, tokens: int, dtype: str | None, reach: bool
+) -> None:
+    """Raises BadInput where vLLM is not installed or lacks a dtype, or the running server is not what was asked for."""
+    if found.managed:
+        dtype = found.vllm.dtype or dtype
+        if reach:
+            engine_choice.version(where)
+        if dtype is not None:
+            devices.check_type(dtype, device, f"{where}, dtype")
+        return
+    if not reach:
+        return
+    from harness.models.engines import running
+    from harness.models.remote_engine import check as check_server
+
+    codec = files.text_codec(model)
+    assert codec is not None, "a model behind an engine has files of its own"
+    check_server(running(found).client, codec, tokens, where)
+
+
+def _gives(own: EngineChoice, pair: Pair, k: int) -> None:
+    """Raises BadInput where a running server gives fewer log-probabilities than ``k``."""
+    from harness.errors import RunFailed
+    from harness.models.engines import running
+    from harness.models.remote_engine import RemoteEngine
+
+    assert pair.teacher is not None, "the plan checks a teacher that there is"
+    codec = files.text_codec(pair.teacher)
+    assert codec is not None, "a served teacher has a tokenizer here"
+    words = pair.words or codec.words
+    wanted = min(k, words) + spare(pair.teacher, words)
+    try:
+        RemoteEngine(running(own), codec.tokenizer, (), None).scored([[codec.end_id, codec.end_id]], wanted)
+    except RunFailed as error:
+        raise BadInput(
+            f"teacher.engine={own.word} does not give the {wanted} likeliest tokens that training.top_k={k} needs: "
+            f"{error}; lower it, or start the server with --max-logprobs {wanted}"
+        ) from None

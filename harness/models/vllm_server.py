@@ -1,0 +1,251 @@
+"""Servers of engines: vLLM's, which the harness starts, feeds with weights, restarts and ends; and one that runs.
+
+It is vLLM's OpenAI-compatible server, so one client serves it and any server that runs elsewhere, several processes of
+a launch can share it, and vLLM's pinned packages stay out of the harness' environment. New weights are a folder in the
+transformers format: the server is asked over ``/collective_rpc`` to load them in place (``reload_weights``, of vLLM's
+workers, on CPUs and GPUs alike). That costs one write and one read of the weights and no code inside vLLM.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.errors import RunFailed
+from harness.models import engine_choice
+from harness.models.engine_choice import EngineChoice
+from harness.models.openai_client import PATIENT_S, ClientOptions, OpenAIClient, Unanswered
+
+NAME = "model"  # under which it serves
+LAUNCH = Path(__file__).with_name("vllm_launch.py")
+LOOK_S = 1.0  # between two questions whether it answers
+GRACE_S = 15.0  # in which a server whose engine died ends by itself
+RETURN_S = 600.0  # in which another process starts its server again
+KEY = "HARNESS_VLLM_KEY"  # holds the key that a server of this process asks for
+REPLY_BYTES = 400_000_000  # of one answer: the likeliest tokens of every token of a long text
+LAUNCHERS = re.compile(r"(\w+_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(TORCHELASTIC|ACCELERATE|FSDP)_.*")
+atexit.register(lambda: stop_all())
+ERROR = re.compile(r"\b(?:[A-Za-z]*Error|[A-Za-z]*Exception): .+")
+
+
+_running: set[VllmServer] = set()
+
+
+def stop_all() -> None:
+    """Ends every server that this process started."""
+    for server in list(_running):
+        server.stop()
+
+
+class VllmServer:
+    """The server of one model. ``limit`` is its context in tokens, ``top`` the most log-probabilities of a token."""
+
+    kind = engine_choice.VLLM
+
+    def __init__(
+        self,
+        model: Path,
+        choice: EngineChoice,
+        device: str,
+        log: Path,
+        limit: int | None = None,
+        top: int = 20,
+        waiting: Callable[[str], None] = lambda what: None,
+    ):
+        self.model, self.options, self.device, self.log = model, choice.vllm, device, log
+        self.limit, self.top, self.waiting, self.requests = limit, top, waiting, choice.vllm.requests
+        self.restarts = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]  # the same after a restart, so that other processes find it again
+        os.environ.setdefault(KEY, secrets.token_hex(16))
+        self.client = client_at(f"http://127.0.0.1:{self.port}/v1")
+        self.asleep = False
+
+    def ready(self) -> None:
+        if self.process is None:
+            self.start()
+        self.wake()
+
+    def start(self) -> None:
+        """Starts the server and returns when it answers. Raises RunFailed with the reason from its log."""
+        self.asleep = False
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [str(engine_choice.interpreter()), str(LAUNCH), *self._arguments()],
+                stdin=subprocess.PIPE,  # closes when this process ends, and ends the server
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment(),
+                start_new_session=True,
+            )
+        _running.add(self)
+        began = time.monotonic()
+        while not answers(self.client):
+            if self.process.poll() is not None:
+                raise RunFailed(f"vLLM did not start: {self._reason()}; its log is {self.log}")
+            if time.monotonic() - began > self.options.start_s:
+                self.stop()
+                raise RunFailed(
+                    f"vLLM did not answer within start_s={self.options.start_s:g} seconds: {self._reason()}; its log "
+                    f"is {self.log}"
+                )
+            self.waiting("starting vLLM")
+            time.sleep(LOOK_S)
+
+    def stop(self) -> None:
+        """Ends the server with all its processes."""
+        _running.discard(self)
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+        self.process = None
+
+    def load(self, folder: Path) -> None:
+        """Gives it the weights of ``folder``, in the transformers format. Raises RunFailed where it refuses them."""
+        self.model = folder
+        self.ready()
+        load_weights(self.client, folder)
+
+    def sleep(self) -> None:
+        """Frees its GPU memory: its cache, and its weights, which :meth:`load` brings back."""
+        if self.options.sleep and not self.asleep:
+            call(self.client, "/sleep?level=1")
+            self.asleep = True
+
+    def wake(self) -> None:
+        if self.asleep:
+            call(self.client, "/wake_up")
+            self.asleep = False
+
+    def revive(self, trouble: str) -> bool:
+        """Starts a server that died again, with the weights that it had. False for one that lives and only failed."""
+        began = time.monotonic()
+        while self.process is not None and self.process.poll() is None and time.monotonic() - began < GRACE_S:
+            if answers(self.client):
+                return False
+            time.sleep(LOOK_S)
+        reason = self._reason()
+        self.stop()
+        if self.restarts >= self.options.restarts:
+            raise RunFailed(
+                f"vLLM died {self.restarts + 1} times, at last of {reason}; its log is {self.log}; the same command "
+                "goes on from the last checkpoint"
+            )
+        self.restarts += 1
+        self.waiting("starting vLLM again")
+        self.start()
+        return True
+
+    def _arguments(self) -> list[str]:
+        own = self.options
+        words = ["--model", str(self.model), "--served-model-name", NAME, "--host", "127.0.0.1"]
+        words += ["--port", str(self.port)]
+        # Nothing of the model's own generation_config: the harness says how every text is sampled. What a prompt left
+        # in the cache of prefixes would be of old weights.
+        words += ["--generation-config", "vllm", "--no-enable-prefix-caching", "--max-logprobs", str(self.top)]
+        words += ["--dtype", own.dtype or "auto", "--max-num-seqs", str(own.requests), "--seed", "0"]
+        words += ["--max-model-len", str(self.limit)] if self.limit else []
+        words += ["--enforce-eager"] if own.eager or self.device == "cpu" else []
+        if self.device != "cpu":
+            words += ["--gpu-memory-utilization", str(own.memory)]
+            words += ["--enable-sleep-mode"] if own.sleep else []
+        for name in ("tensor_parallel", "data_parallel"):
+            if (size := getattr(own, name)) > 1:
+                words += [f"--{name.replace('_', '-')}-size", str(size)]
+        return words
+
+    def _environment(self) -> dict[str, str]:
+        """The environment without what a launcher of several processes put there, which vLLM would take for its own."""
+        kept = {key: value for key, value in os.environ.items() if not LAUNCHERS.fullmatch(key)}
+        kept |= {"VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": os.environ[KEY], "VLLM_NO_USAGE_STATS": "1"}
+        kept |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        if self.options.gpus is not None:
+            kept["CUDA_VISIBLE_DEVICES"] = self.options.gpus.replace("+", ",")
+        if self.device == "cpu":
+            kept = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"} | kept
+        return kept
+
+    def _reason(self) -> str:
+        """What its log says last of an error, on one line."""
+        try:
+            text = self.log.read_bytes()[-200_000:].decode("utf-8", "replace")
+        except OSError:
+            return "it left no log"
+        found = [m.group(0) for line in text.splitlines() if (m := ERROR.search(line))]
+        # What its engine says comes first; that the engine failed is then said by everything above it.
+        own = [one for one in found if not re.search(r"Engine core|EngineDead|See root cause", one)]
+        last = (own or found or text.splitlines()[-1:] or ["it said nothing"])[-1]
+        return "".join(c if c.isprintable() else " " for c in last)[:200]
+
+
+class RunningServer:
+    """A server that somebody else started. ``returns``: a process of this launch starts it again where it dies."""
+
+    def __init__(self, client: OpenAIClient, kind: str, requests: int, returns: bool = False):
+        self.client, self.kind, self.requests, self.returns, self.restarts = client, kind, requests, returns, 0
+
+    def ready(self) -> None: ...
+
+    def revive(self, trouble: str) -> bool:
+        began = time.monotonic()
+        while self.returns and time.monotonic() - began < RETURN_S:
+            time.sleep(LOOK_S)
+            if answers(self.client):
+                return True
+        return False
+
+    def load(self, folder: Path) -> None:
+        load_weights(self.client, folder)
+
+    def sleep(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def client_at(url: str) -> OpenAIClient:
+    """The client of a server that the harness started."""
+    options = ClientOptions(key_env=KEY, timeout_s=PATIENT_S, retries=1, backoff_s=0.2)
+    return OpenAIClient(NAME, url, options, engine_choice.VLLM, REPLY_BYTES)
+
+
+def answers(client: OpenAIClient) -> bool:
+    """Whether a vLLM server is up."""
+    try:
+        return client.request("/health", None, lambda reply: True, below_base=False)
+    except Unanswered:
+        return False
+
+
+def load_weights(client: OpenAIClient, folder: Path) -> None:
+    """Has a vLLM server load the weights of ``folder`` in place. Raises RunFailed where it does not."""
+    body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
+    try:
+        client.request("/collective_rpc", body, lambda reply: None, below_base=False)
+    except Unanswered as trouble:
+        hint = "; start it with VLLM_SERVER_DEV_MODE=1" if "404" in str(trouble) else ""
+        raise RunFailed(f"the engine {client.model} did not take the new weights: {trouble}{hint}") from None
+
+
+def call(client: OpenAIClient, path: str) -> None:
+    """POSTs nothing to ``path``. Raises RunFailed where the server refuses it."""
+    try:
+        client.request(path, {}, lambda reply: None, below_base=False)
+    except Unanswered as trouble:
+        raise RunFailed(f"the engine {client.model} refused {path}: {trouble}") from None

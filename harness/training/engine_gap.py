@@ -1,0 +1,64 @@
+"""How far the probabilities of a sampling engine are from the student's own, and the correction for that.
+
+With q the student in training and e the engine that sampled token y, both at temperature 1, every token of a fresh text
+has the gap |log q(y) - log e(y)|. It is rounding where the engine has the weights of this step, and also the training
+since then where it has older ones. With ``rollout.importance_cap`` = C the objective of a token counts
+min(q(y) / e(y), C) times, without gradient through that number (truncated importance sampling, Ionides 2008); C bounds
+the variance. The mean over tokens still divides by their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from harness.losses import cross_entropy
+from harness.types import Source
+
+if TYPE_CHECKING:
+    from harness.training.batching import Batch
+
+
+class EngineGap:
+    """The gap of one optimizer step. Not a dataclass: wrappers copy those, and this one counts."""
+
+    def __init__(self, cap: float | None = None):
+        self.cap = cap
+        self._parts: list[Tensor] = []  # per slice: tokens, sum and largest of the gaps
+
+    @torch.no_grad()
+    def weights(self, batch: Batch, logits: Tensor, start: int, stop: int) -> Tensor | None:
+        """[n] by which the objective of tokens [start, stop) is multiplied; None for 1. ``logits`` [n, V] are q's."""
+        told = batch.sampler_log_prob
+        fresh = [source is Source.STUDENT for source in batch.sources]
+        if told is None or not any(fresh):
+            return None
+        told = told[start:stop]
+        known = torch.tensor(fresh, device=told.device)[batch.row[start:stop]] & told.isfinite()
+        ratio = torch.where(known, -cross_entropy(logits, batch.labels[start:stop]) - told, 0.0)
+        self._parts.append(torch.stack([known.sum().double(), ratio.abs().sum().double(), ratio.abs().max().double()]))
+        return None if self.cap is None else ratio.exp().clamp_max(self.cap)
+
+    def report(self, gather: Callable[[list[Any]], list[Any]]) -> dict[str, float]:
+        """Mean and largest gap of the step in nats, over all processes. A collective; empty where none is known."""
+        own = torch.stack(self._parts).cpu() if self._parts else torch.zeros(1, 3)
+        every = gather([(float(own[:, 0].sum()), float(own[:, 1].sum()), float(own[:, 2].max()))])
+        tokens = sum(part[0] for part in every)
+        if not tokens:
+            return {}
+        return {
+            "engine_gap_mean": sum(part[1] for part in every) / tokens,
+            "engine_gap_max": max(part[2] for part in every),
+        }
+
+
+def summary(curve: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The gap over a training: the mean of its steps and the largest of all."""
+    steps = [row for row in curve if "engine_gap_mean" in row]
+    if not steps:
+        return {}
+    mean = sum(row["engine_gap_mean"] for row in steps) / len(steps)
+    return {"gap_mean": mean, "gap_max": max(row["engine_gap_max"] for row in steps)}

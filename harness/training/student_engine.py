@@ -1,0 +1,168 @@
+"""The student sampled by an engine: its weights follow every k-th optimizer step.
+
+One process, the first, has the server; all of them send it the prompts of their own share. The weights are gathered
+once for every copy, tensor by tensor, and only the first process keeps them. Texts are as old as the copy that wrote
+them, which their buffer age says.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.models import adapters, engine_choice, engines
+from harness.models.generate import Generated, Generator
+from harness.models.remote_engine import RemoteEngine
+from harness.training import precision
+from harness.training.distributed import Replicated
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from harness.training.job import Progress, TrainingJob
+    from harness.types import Decoding
+
+STAGE = "sampling engine"
+
+
+class StudentEngine:
+    """Samples like ``student``, the generator in this process, whose weights it is given from time to time.
+
+    ``gather`` turns this process' list into the list of all; process 0 ``leads``.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        student: Replicated,
+        generator: Generator,
+        gather: Callable[[list[Any]], list[Any]],
+        leads: bool,
+        progress: Progress,
+    ):
+        rollout = job.recipe.rollout
+        found = engine_choice.chosen(rollout.engine, "rollout.engine")
+        assert found is not None, "only where the recipe names an engine"
+        dtype = precision.sampling_type(job.recipe)
+        self.choice = engine_choice.with_dtype(found, dtype)
+        self.every, self.student, self.generator = rollout.sync_every, student, generator
+        self.gather, self.leads, self.progress = gather, leads, progress
+        self.folder, self.device = job.folder / "engine", job.device
+        self.dtype = getattr(torch, self.choice.vllm.dtype or dtype)
+        self.adapted = adapters.wanted(job.recipe.student)
+        self.made: int | None = None  # the step whose weights the engine has
+        self.copies, self.seconds = 0, 0.0
+        self.engine: RemoteEngine | None = None
+
+    def follow(self, step: int) -> int:
+        """Gives the engine the weights of ``step`` if they are due; returns the step whose weights it has.
+
+        A collective: all processes call it at the same steps. A run that resumed begins with a fresh copy.
+        """
+        if self.made is not None and step - self.made < self.every:
+            return self.made
+        began = time.monotonic()
+        self.progress(STAGE, 0, 0, "copying the student's weights")
+        folder = self._write()
+        if self.engine is None:
+            self.engine = self._opened(folder)
+        elif folder is not None:
+            self.engine.server.load(folder)
+        self.gather([None])  # nobody samples before the engine has the new weights
+        self.made, self.copies = step, self.copies + 1
+        self.seconds += time.monotonic() - began
+        return step
+
+    def continue_ids(
+        self, prompts: Sequence[Sequence[int]], decoding: Decoding, seeds: Sequence[int]
+    ) -> list[Generated]:
+        """One continuation of each prompt, under the weights that the engine has. A collective, as :meth:`follow`."""
+        assert self.engine is not None, "follow() opens the engine"
+        self.engine.end_ids = self.generator.end_ids  # those of all models of the run
+        made = self.engine.continue_ids(prompts, decoding, seeds)
+        self.gather([None])
+        if self.leads:
+            self.engine.server.sleep()
+        return made
+
+    def facts(self) -> dict[str, Any]:
+        """For the record: the engine, how often it was given weights, the seconds that took, how often it died."""
+        restarts = 0 if self.engine is None else self.engine.server.restarts
+        return {
+            "engine": engine_choice.described(self.choice, "rollout.engine"),
+            "sync_every": self.every,
+            "copies": self.copies,
+            "copy_seconds": round(self.seconds, 1),
+            "restarts": restarts,
+        }
+
+    def close(self) -> None:
+        """Ends the server, where it is this run's own, and removes the copies of the weights."""
+        if self.engine is not None:
+            self.engine.server.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _opened(self, folder: Path | None) -> RemoteEngine:
+        """The engine, with the weights in ``folder``: started by the first process, reached by all."""
+        server = engines.shared(
+            self.choice,
+            folder,
+            self.device,
+            self.folder / "vllm.log",
+            self.gather,
+            limit=self.generator.limit,
+            waiting=self._waiting,
+        )
+        if folder is not None and not self.choice.managed:
+            server.load(folder)
+        codec = self.generator
+        return RemoteEngine(server, codec.tokenizer, codec.end_ids, codec.limit, codec.words, self._came)
+
+    def _write(self) -> Path | None:
+        """Writes the student's weights into a folder that the engine does not have; None but on the first process."""
+        model, kept = self.student.whole.model, {}
+        rows = _vocabulary(model)
+        for name, tensor in self._weights():
+            if self.leads:
+                # Without the rows of a padded vocabulary the engine samples from what the student is trained on.
+                tensor = tensor[: self.generator.words] if name in rows else tensor
+                kept[name] = tensor.to("cpu", self.dtype).contiguous()
+        if not self.leads:
+            return None
+        shared = self.choice.server.weights
+        folder = (Path(shared) if shared else self.folder) / f"weights-{self.copies % 2}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        model.save_pretrained(folder, state_dict=kept)
+        config = copy.deepcopy(model.config)
+        config.get_text_config().vocab_size = min(self.generator.words, config.get_text_config().vocab_size)
+        config.save_pretrained(folder)
+        self.generator.tokenizer.save_pretrained(folder)
+        return folder
+
+    def _weights(self) -> Any:
+        """Name and value of every weight as the model's own files name them, whole, one after the other."""
+        if not self.adapted:
+            yield from self.student.whole_weights()
+            return
+        with self.student.gathered() as whole:
+            yield from adapters.merged_weights(whole.model)
+
+    def _waiting(self, what: str) -> None:
+        self.progress(STAGE, 0, 0, what)
+
+    def _came(self, texts: int, asked: int) -> None:
+        self.progress(STAGE, texts, asked, "texts of this step")
+
+
+def _vocabulary(model: PreTrainedModel) -> set[str]:
+    """Names of the weights that have a row for every token."""
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    own = {id(p) for module in ends if module is not None for p in module.parameters()}
+    return {name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in own}
