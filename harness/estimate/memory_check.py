@@ -18,7 +18,7 @@ from harness.estimate.resources import DEVICES, Device, Estimate, Work, estimate
 from harness.estimate.shapes import Shape
 from harness.estimate.workload import asks_teacher, mixture, work
 from harness.method import Method, Proposing, ReferencePoint
-from harness.models import adapters, quantization
+from harness.models import adapters, engine_checks, loading, quantization
 from harness.models.files import load_tokenizer
 from harness.training import length
 from harness.types import Source
@@ -35,6 +35,8 @@ def check(plan: Plan, announce: Callable[[str], None]) -> None:
     """Raises BadInput for a plan that cannot fit: more processes than devices, or a batch beyond the memory."""
     _check_processes(plan, announce)
     device = device_of(plan.device)
+    if plan.device.startswith("cuda"):
+        device = replace(device, memory=device.memory * max(1 - engine_checks.share(plan.recipe), 0.01))
     seen = set()
     for training in plan.trainings:
         if isinstance(training.method, ReferencePoint) or training.label in seen:
@@ -99,7 +101,7 @@ def work_of(plan: Plan, method: Method) -> Work:
         sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true",
         trained=adapters.check(plan.student, recipe.student) if adapters.wanted(recipe.student) else None,
         teacher_weight=None if plan.teacher is None else model_size.bytes_per_weight(plan.teacher),
-        teacher_apart=_apart(recipe.teacher.device, plan.device),
+        teacher_apart=_apart(recipe.teacher.device, plan.device) or recipe.teacher.engine is not None,
     )
     if found.teacher is None:
         return found
@@ -112,7 +114,7 @@ def work_of(plan: Plan, method: Method) -> Work:
             teacher_weight=quantization.bytes_of(kind)
             if (kind := one.loaded.quantization)
             else model_size.bytes_per_weight(one.files),
-            teacher_apart=_apart(one.loaded.device, plan.device),
+            teacher_apart=_apart(one.loaded.device, plan.device) or loading.engine_of(one.loaded) is not None,
         ).teacher_bytes
         for one in plan.teachers[1:]
     ]

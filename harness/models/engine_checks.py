@@ -38,6 +38,33 @@ def check(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: str, *,
     _there(found, "evaluation.engine", device, pair.student, longest, None, reach)
 
 
+def told(chosen: Recipe, methods: Sequence[Method]) -> list[str]:
+    """What is done by engines, in words for whoever starts the run; nothing where no recipe names one."""
+    trained = [method for method in methods if not isinstance(method, ReferencePoint)]
+    texts = set().union(*(length.sources(method, chosen.training) for method in trained))
+    every = chosen.rollout.sync_every
+    steps = "every optimizer step" if every == 1 else f"every {every} optimizer steps"
+    parts = [
+        (Source.STUDENT in texts, chosen.rollout.engine, "rollout.engine", f"samples the student as it is {steps}"),
+        (bool(trained), chosen.teacher.engine, "teacher.engine", "has the teacher"),
+        (Source.TEACHER in texts, chosen.teacher_text.engine, "teacher_text.engine", "writes the teacher's texts"),
+        (True, chosen.evaluation.engine, "evaluation.engine", "answers the tasks"),
+    ]
+    found = []
+    for used, word, where, does in parts:
+        choice = engine_choice.chosen(word or engine_choice.IN_PROCESS, where)
+        if used and choice is not None:
+            found.append(f"the engine {engine_choice.described(choice, where)} {does}")
+    return found
+
+
+def share(chosen: Recipe) -> float:
+    """The share of the run's GPU that servers which the harness starts take beside the training."""
+    words = {"rollout": chosen.rollout.engine, "teacher": chosen.teacher.engine}
+    found = [engine_choice.chosen(word or engine_choice.IN_PROCESS, f"{key}.engine") for key, word in words.items()]
+    return sum(one.vllm.memory for one in found if one and one.managed and not (one.vllm.gpus or one.vllm.sleep))
+
+
 def _rollout(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str, reach: bool) -> None:
     rollout = chosen.rollout
     found = engine_choice.chosen(rollout.engine, "rollout.engine")

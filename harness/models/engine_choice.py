@@ -91,7 +91,7 @@ class VllmOptions:
 
 
 @dataclass(frozen=True)
-class ServerOptions(ClientOptions):
+class ReachOptions(ClientOptions):
     """How a server that runs already is reached."""
 
     requests: int = option(64, "requests that are under way at once", low=1)
@@ -105,7 +105,7 @@ class EngineChoice:
     kind: str
     name: str = ""
     url: str | None = None
-    server: ServerOptions = ServerOptions(timeout_s=PATIENT_S)
+    server: ReachOptions = ReachOptions(timeout_s=PATIENT_S)
     vllm: VllmOptions = VllmOptions()
 
     @property
@@ -136,7 +136,7 @@ def chosen(word: str, where: str) -> EngineChoice | None:
     name, url = openai_client.split_name(rest, where)
     if not name or url is None:
         raise BadInput(f"{where}={word} is no address of a server; write {kind}:NAME@http://host:port/v1")
-    options = build(ServerOptions, {"timeout_s": PATIENT_S} | given, where)
+    options = build(ReachOptions, {"timeout_s": PATIENT_S} | given, where)
     openai_client.OpenAIClient(name, url, options, where)  # refuses a bad address or key before any work
     return EngineChoice(kind, name, url, options)
 
