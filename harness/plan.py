@@ -246,9 +246,9 @@ def _none_trains(model: ModelFiles, methods: Iterable[Method]) -> None:
     """Raises BadInput for training with a served model, which gives neither weights nor a teacher signal."""
     names = [method.name for method in methods if not isinstance(method, ReferencePoint)]
     if model.url is not None and names:
+        fix = "give their folder or hub id, and the server of a teacher as --set teacher.engine=vllm:NAME@URL"
         raise BadInput(
-            f"{model.id} runs on a server and can only be measured; method {names[0]} needs its files: give their "
-            "folder or hub id, and the server of a teacher as --set teacher.engine=vllm:NAME@URL"
+            f"{model.id} runs on a server and can only be measured; method {names[0]} needs its files: {fix}"
         )
 
 
@@ -357,12 +357,11 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     if training.get("optimizer") not in ("sgd", "muon"):
         unused = unused | {"momentum"}
     # What the type comes to stands beside it: a copy of the student may sample fixed text's proposals, too.
-    rollout = {key: value for key, value in engine_choice.spelt(chosen.rollout, "rollout").items() if key != "dtype"}
     spec |= {
         "loop": LOOP,
         "teacher": plan.pair.teacher.identity() if _wants_teacher(method) else None,
         "training": {key: value for key, value in training.items() if key not in NOT_IN_SPEC | unused},
-        "rollout": rollout if texts & {Source.STUDENT, Source.MIXED} else None,
+        "rollout": engine_choice.spelt(chosen.rollout, "rollout") if texts & {Source.STUDENT, Source.MIXED} else None,
         "teacher_text": engine_choice.spelt(chosen.teacher_text, "teacher_text") if Source.TEACHER in texts else None,
         "prompts": examples.fingerprint(plan.data_of(method).prompts) if texts - {Source.DATA} else None,
         "labelled": examples.fingerprint(plan.data.labelled) if Source.DATA in texts else None,

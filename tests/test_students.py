@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_runs import close, make, result
 from two_processes import on_two, part
+from vllm_stub import serving
 
 from harness import plan, recipe
 from harness.cli import main
@@ -60,14 +61,22 @@ def test_checkpointed_layers_keep_less_for_the_backward_pass(models):
 @pytest.mark.slow
 @pytest.mark.parametrize("cut", [False, True], ids=["replicated", "sharded"])
 def test_an_adapter_on_two_processes_equals_one(models, prompts_file, tmp_path, cut):
-    """Two adapters and checkpointed layers; and one interrupted on two that goes on from its checkpoint on one."""
+    """Two adapters and checkpointed layers; one interrupted on two that goes on from its checkpoint on one; and a
+    student that an engine samples, whose weights every process gathers and the first one hands over.
+    """
     kinds = {kind: {"student": {"adapter": kind, "rank": 2, "alpha": 4.0}} for kind in ("lora", "dora")}
     more = [
         part("gkd", kind, sections=table, micro_batch=2, gradient_checkpointing=kind == "lora")
         for kind, table in kinds.items()
     ]
     more.append(part("kd", "cut", sections=kinds["lora"], stop=3, steps=4, checkpoint_every=2))
-    found, states = on_two(models, prompts_file, tmp_path, cut=cut, labels=(), more=more)
+    with serving(models[0]) as server:
+        word = f"vllm:m@{server.url},weights={tmp_path / 'shared'}"
+        engine = {"rollout": {"engine": word, "sync_every": 2, "temperature": 0.0, "max_new_tokens": 8}}
+        more.append(part("opd", "engine", sections=engine))
+        found, states = on_two(models, prompts_file, tmp_path, cut=cut, labels=(), more=more)
+        close(result(make("opd", models, prompts_file, tmp_path, name="alone", sections=engine)), found["engine:opd"])
+    assert [row["buffer_age"] for row in found["engine:opd"].curve] == [0, 1, 0]
     for kind, table in kinds.items():
         close(result(make("gkd", models, prompts_file, tmp_path, name="one", sections=table)), found[f"{kind}:gkd"])
         assert all(state[f"{kind}:gkd"]["share"] == (0.5 if cut else 1.0) for state in states)

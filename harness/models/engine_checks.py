@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from harness import registry
@@ -161,6 +162,12 @@ def _there(
         dtype = found.vllm.dtype or dtype
         if reach:
             engine_choice.version(where)
+        everywhere = os.environ.get("WORLD_SIZE", "1")
+        if os.environ.get("LOCAL_WORLD_SIZE", everywhere) != everywhere:
+            raise BadInput(
+                f"{where}: a server that the harness starts is reached from its own machine alone; for several "
+                "machines start one and name it, vllm:NAME@URL (docs/scale-out.md)"
+            )
         if dtype is not None:
             devices.check_type(dtype, device, f"{where}, dtype")
         return

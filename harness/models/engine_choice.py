@@ -144,7 +144,7 @@ def chosen(word: str, where: str) -> EngineChoice | None:
 def spelt(section: Any, where: str) -> dict[str, Any]:
     """The settings of a section as specifications write them: its engine by the name that decides texts."""
     found = chosen(section.engine or IN_PROCESS, f"{where}.engine")
-    values = set_apart(section)
+    values = {key: value for key, value in set_apart(section).items() if key != "dtype"}  # see training.precision
     return values if found is None else values | {"engine": found.word}
 
 

@@ -81,7 +81,7 @@ class VllmServer:
         """Starts the server and returns when it answers. Raises RunFailed with the reason from its log."""
         self.asleep = False
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
+        with self.log.open("ab" if self.restarts else "wb") as log:
             self.process = subprocess.Popen(
                 [str(engine_choice.interpreter()), str(LAUNCH), *self._arguments()],
                 stdin=subprocess.PIPE,  # closes when this process ends, and ends the server

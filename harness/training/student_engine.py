@@ -85,6 +85,10 @@ class StudentEngine:
         """One continuation of each prompt, under the weights that the engine has. A collective, as :meth:`follow`."""
         assert self.engine is not None, "follow() opens the engine"
         self.engine.end_ids = self.generator.end_ids  # those of all models of the run
+        if self.choice.vllm.sleep:  # nobody asks a server that is still asleep
+            if self.leads:
+                self.engine.server.ready()
+            self.gather([None])
         made = self.engine.continue_ids(prompts, decoding, seeds)
         self.gather([None])
         if self.leads:
@@ -127,10 +131,14 @@ class StudentEngine:
     def _write(self) -> Path | None:
         """Writes the student's weights into a folder that the engine does not have; None but on the first process."""
         model, kept = self.student.whole.model, {}
-        rows = _vocabulary(model)
+        config = copy.deepcopy(model.config)
+        text, rows = config.get_text_config(), set()
+        # Without the rows of a padded vocabulary the engine samples from what the student is trained on. A server that
+        # runs already was started with all of them.
+        if self.choice.managed and text.vocab_size > self.generator.words:
+            text.vocab_size, rows = self.generator.words, _vocabulary(model)
         for name, tensor in self._weights():
             if self.leads:
-                # Without the rows of a padded vocabulary the engine samples from what the student is trained on.
                 tensor = tensor[: self.generator.words] if name in rows else tensor
                 kept[name] = tensor.to("cpu", self.dtype).contiguous()
         if not self.leads:
@@ -140,8 +148,6 @@ class StudentEngine:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         model.save_pretrained(folder, state_dict=kept)
-        config = copy.deepcopy(model.config)
-        config.get_text_config().vocab_size = min(self.generator.words, config.get_text_config().vocab_size)
         config.save_pretrained(folder)
         self.generator.tokenizer.save_pretrained(folder)
         return folder
