@@ -104,8 +104,7 @@ def prepare(request: RunRequest) -> Plan:
         wanted = {"student": request.student, "teacher": request.teacher}
         changed = dataclasses.replace(chosen.models, **{k: v for k, v in wanted.items() if v})
         chosen = dataclasses.replace(chosen, models=changed)
-    # The methods. The probe runs each on a few synthetic tokens, because a broken method must not be found out only
-    # after the models are loaded.
+    # The methods. The probe runs each on a few synthetic tokens: a broken one is found out before models are loaded.
     names = _distinct(request.methods, "method")
     names = _with_controls(names) if request.control else names
     configurations = [configured(name, chosen, settings) for name in names]
@@ -396,6 +395,6 @@ def _training_id(spec: Mapping[str, Any]) -> str:
 
 
 def _distinct(names: Sequence[str], kind: str) -> list[str]:
-    if not names:
-        raise BadInput(f"no {kind} given; add --{kind} NAME (harness list {kind}s shows them)")
-    return list(dict.fromkeys(names))
+    if names:
+        return list(dict.fromkeys(names))
+    raise BadInput(f"no {kind} given; add --{kind} NAME (harness list {kind}s shows them)")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from harness import registry
 from harness.errors import BadInput
 from harness.method import Method, ReferencePoint
-from harness.models import devices, engine_choice, files, loading
+from harness.models import devices, engine_choice, files, loading, wide_heads
 from harness.models.engine_choice import OPENAI, VLLM, EngineChoice
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair
@@ -168,6 +168,8 @@ def _there(
                 f"{where}: a server that the harness starts is reached from its own machine alone; for several "
                 "machines start one and name it, vllm:NAME@URL (docs/scale-out.md)"
             )
+        if device == "cpu":
+            wide_heads.check(model.path, model.id, where)
         if dtype is not None:
             devices.check_type(dtype, device, f"{where}, dtype")
         return

@@ -32,7 +32,7 @@ from harness.options import build, key_values, option, set_apart
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from harness.models.generate import Generated
+    from harness.models.generate import Generated, Scored
     from harness.models.watch import Watch
     from harness.types import Decoding, Prompt
 
@@ -69,7 +69,7 @@ class Engine(Protocol):
         self, prompts: Sequence[Sequence[int]], decoding: Decoding, seeds: Sequence[int], watch: Watch = ...
     ) -> list[Generated]: ...
 
-    def log_probs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]: ...
+    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Scored]: ...
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from harness.models import prompt_checks
 from harness.models.at_once import at_once
 from harness.models.engine_choice import VLLM
 from harness.models.files import PROBE
-from harness.models.generate import Generated
+from harness.models.generate import Generated, Scored
 from harness.models.openai_client import OpenAIClient, Passing, Unanswered
 from harness.models.server_generator import MOST_STOPS
 from harness.models.text_codec import TextCodec
@@ -126,13 +126,14 @@ class RemoteEngine(TextCodec):
         self._ask(rows, bodies, lambda i, reply: self._read(reply, asked[i], stops, budgets[i]), keep)
         return [found[i] for i in range(len(asked))]
 
-    def log_probs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        """For each (context, continuation) of token ids, the log-probability of every token of the continuation."""
+    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Scored]:
+        """Scores every token of the continuation of each (context, continuation), both given as token ids."""
         wanted = [(list(context) or [self.tokenizer.eos_token_id], list(answer)) for context, answer in pairs]
-        rows = self.scored([c + a for c, a in wanted], 0)
-        return [
-            [row[len(c) + j][token][0] for j, token in enumerate(a)] for row, (c, a) in zip(rows, wanted, strict=True)
-        ]
+        found = []
+        for row, (before, tail) in zip(self.scored([c + a for c, a in wanted], 1), wanted, strict=True):
+            said = [row[len(before) + j][token] for j, token in enumerate(tail)]
+            found.append(Scored(tuple(value for value, _ in said), tuple(rank == 1 for _, rank in said)))
+        return found
 
     def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """For each (context, continuation): the continuation's log-probability in nats, and whether it is greedy."""
@@ -142,11 +143,7 @@ class RemoteEngine(TextCodec):
             joint = self.encode(context + answer)
             tail = joint[len(before) :] if joint[: len(before)] == before else None
             wanted.append((before, list(self.response_ids(before, answer, ended=False)) if tail is None else tail))
-        found = []
-        for row, (before, tail) in zip(self.scored([b + t for b, t in wanted], 1), wanted, strict=True):
-            said = [row[len(before) + j][token] for j, token in enumerate(tail)]
-            found.append((sum(value for value, _ in said), all(rank == 1 for _, rank in said)))
-        return found
+        return [(sum(found.log_probs), all(found.greedy)) for found in self.score(wanted)]
 
     def scored(
         self,

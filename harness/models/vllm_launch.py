@@ -14,7 +14,7 @@ SERVER = "vllm.entrypoints.openai.api_server"
 
 
 def end_with_the_parent() -> None:
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):
         pass
     os.killpg(os.getpgid(0), signal.SIGKILL)
 

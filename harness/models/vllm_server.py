@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import RunFailed
-from harness.models import engine_choice
+from harness.models import engine_choice, wide_heads
 from harness.models.engine_choice import EngineChoice
 from harness.models.openai_client import PATIENT_S, ClientOptions, OpenAIClient, Unanswered
 
@@ -61,7 +61,8 @@ class VllmServer:
         top: int = 20,
         waiting: Callable[[str], None] = lambda what: None,
     ):
-        self.model, self.options, self.device, self.log = model, choice.vllm, device, log
+        self.options, self.device, self.log = choice.vllm, device, log
+        self.model = model
         self.limit, self.top, self.waiting, self.requests = limit, top, waiting, choice.vllm.requests
         self.restarts = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -79,6 +80,7 @@ class VllmServer:
 
     def start(self) -> None:
         """Starts the server and returns when it answers. Raises RunFailed with the reason from its log."""
+        self.model = self._fitted(self.model)
         self.asleep = False
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab" if self.restarts else "wb") as log:
@@ -119,9 +121,9 @@ class VllmServer:
 
     def load(self, folder: Path) -> None:
         """Gives it the weights of ``folder``, in the transformers format. Raises RunFailed where it refuses them."""
-        self.model = folder
         self.ready()
-        load_weights(self.client, folder)
+        self.model = self._fitted(folder)
+        load_weights(self.client, self.model)
 
     def sleep(self) -> None:
         """Frees its GPU memory: its cache, and its weights, which :meth:`load` brings back."""
@@ -152,6 +154,9 @@ class VllmServer:
         self.waiting("starting vLLM again")
         self.start()
         return True
+
+    def _fitted(self, folder: Path) -> Path:
+        return wide_heads.fitted(folder, self.log.parent) if self.device == "cpu" else folder
 
     def _arguments(self) -> list[str]:
         own = self.options

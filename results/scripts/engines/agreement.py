@@ -44,7 +44,7 @@ def compare(name: str, prompts: int, new: int, dtype: str) -> tuple[list[str], l
         theirs.end_ids = ours.end_ids
         try:
             made, here = theirs.continue_ids(asked, decoding, seeds), ours.continue_ids(asked, decoding, seeds)
-            scored = theirs.log_probs([(p, g.ids) for p, g in zip(asked, here, strict=True)])
+            scored = theirs.score([(p, g.ids) for p, g in zip(asked, here, strict=True)])
             hot = Decoding(temperature=1.0, max_new_tokens=new)
             first, second = (theirs.continue_ids(asked[:k], hot, seeds[:k]) for k in (prompts, prompts // 2))
         finally:
@@ -52,7 +52,9 @@ def compare(name: str, prompts: int, new: int, dtype: str) -> tuple[list[str], l
     again = sum(a.ids == b.ids for a, b in zip(first, second, strict=False))
     remarks = list(_partings(name, ours, asked, here, made, dtype))
     gaps = [abs(a - b) for g, h in zip(made, here, strict=True) for a, b, same in _together(g, h) if same]
-    given = [abs(a - b) for h, row in zip(here, scored, strict=True) for a, b in zip(h.log_probs, row, strict=True)]
+    given = [
+        abs(a - b) for h, row in zip(here, scored, strict=True) for a, b in zip(h.log_probs, row.log_probs, strict=True)
+    ]
     equal = sum(g.ids == h.ids for g, h in zip(made, here, strict=True))
     cells = [
         name, str(prompts), f"{equal} of {prompts}", f"{len(gaps):,}", f"{statistics.fmean(gaps):.1e}",
@@ -78,7 +80,7 @@ def _partings(name, ours: Generator, asked, here, made, dtype: str) -> Iterator[
             (i for i, (a, b) in enumerate(zip(h.ids, g.ids, strict=False)) if a != b), min(len(h.ids), len(g.ids))
         )
         before = [*prompt, *h.ids[:at]]
-        (one,), (other,) = (ours.log_probs([(before, row.ids[at : at + 1])])[0] for row in (h, g))
+        (one,), (other,) = (ours.score([(before, row.ids[at : at + 1])])[0].log_probs for row in (h, g))
         tie = "a tie within rounding" if abs(one - other) < (1e-3 if dtype == "float32" else 0.2) else "not a tie"
         yield f"{name}, text {number}, token {at}: log-probabilities {one:.5f} and {other:.5f} here, {tie}."
 
