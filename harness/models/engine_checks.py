@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from harness import registry
 from harness.errors import BadInput
 from harness.method import Method, ReferencePoint
-from harness.models import devices, engine_choice, files, loading, wide_heads
+from harness.models import cpu_form, devices, engine_choice, files, loading
 from harness.models.engine_choice import OPENAI, VLLM, EngineChoice
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair
@@ -169,7 +169,7 @@ def _there(
                 "machines start one and name it, vllm:NAME@URL (docs/scale-out.md)"
             )
         if device == "cpu":
-            wide_heads.check(model.path, model.id, where)
+            cpu_form.check(model.path, model.id, where)
         if dtype is not None:
             devices.check_type(dtype, device, f"{where}, dtype")
         return

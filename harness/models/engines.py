@@ -112,13 +112,14 @@ def shared(
     limit: int | None,
     top: int = 20,
     waiting: Callable[[str], None] = lambda what: None,
+    reloaded: bool = False,
 ) -> Server:
     """One server for all processes of a launch. A collective: the process that has a ``model`` starts it."""
     if not choice.managed:
         return running(choice)
     own = None
     if model is not None:
-        own = VllmServer(model, choice, device, log, limit, top, waiting)
+        own = VllmServer(model, choice, device, log, limit, top, waiting, reloaded)
         own.start()
     told = (f"http://127.0.0.1:{own.port}/v1", os.environ[KEY]) if own is not None else None
     url, key = next(found for found in gather([told]) if found is not None)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import RunFailed
-from harness.models import engine_choice, wide_heads
+from harness.models import cpu_form, engine_choice
 from harness.models.engine_choice import EngineChoice
 from harness.models.openai_client import PATIENT_S, ClientOptions, OpenAIClient, Unanswered
 
@@ -47,7 +47,10 @@ def stop_all() -> None:
 
 
 class VllmServer:
-    """The server of one model. ``limit`` is its context in tokens, ``top`` the most log-probabilities of a token."""
+    """The server of one model. ``limit`` is its context in tokens, ``top`` the most log-probabilities of a token.
+
+    ``reloaded``: it gets new weights while it runs.
+    """
 
     kind = engine_choice.VLLM
 
@@ -60,7 +63,9 @@ class VllmServer:
         limit: int | None = None,
         top: int = 20,
         waiting: Callable[[str], None] = lambda what: None,
+        reloaded: bool = False,
     ):
+        self.reloaded = reloaded
         self.options, self.device, self.log = choice.vllm, device, log
         self.model = model
         self.limit, self.top, self.waiting, self.requests = limit, top, waiting, choice.vllm.requests
@@ -156,7 +161,7 @@ class VllmServer:
         return True
 
     def _fitted(self, folder: Path) -> Path:
-        return wide_heads.fitted(folder, self.log.parent) if self.device == "cpu" else folder
+        return cpu_form.fitted(folder, self.log.parent, self.reloaded) if self.device == "cpu" else folder
 
     def _arguments(self) -> list[str]:
         own = self.options

@@ -122,6 +122,7 @@ class StudentEngine:
             self.gather,
             limit=self.generator.limit,
             waiting=self._waiting,
+            reloaded=True,
         )
         if folder is not None and not self.choice.managed:
             server.load(folder)

@@ -1,8 +1,12 @@
-"""Small attention heads for vLLM's CPU kernels, which know heads of 32 numbers and more: the same model, wider heads.
+"""The form of a model that vLLM's CPU backend serves: the same model with wider heads, and an output head of its own.
 
-A head of d numbers becomes one of D = r d. Number i of each rotary half moves to r i of the new half, where the
+Its attention knows heads of 32 numbers and more. A head of d numbers becomes one of D = r d. Number i of each rotary half moves to r i of the new half, where the
 rotation has the same frequency: theta^(-2i/d) = theta^(-2ri/D). All other numbers are 0. Queries grow by sqrt(r), since
-the kernel divides by sqrt(D). What the model computes is the same up to rounding; GPUs need none of this.
+the kernel divides by sqrt(D).
+
+Its products keep packed copies of their weights. New weights are packed anew (``reload_weights``), but not for an output
+head that is tied to the embedding: it would go on with the weights of the start. A model that gets new weights is
+therefore untied. What it computes is the same up to rounding; GPUs need none of this.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from harness.errors import BadInput
 
 SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of vLLM 0.32's attention on CPUs
 KIND = "llama"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 PARTS = ("q_proj", "k_proj", "v_proj")
 
 
@@ -32,15 +37,17 @@ def check(folder: Path, name: str, where: str) -> None:
         )
 
 
-def fitted(folder: Path, scratch: Path) -> Path:
-    """``folder``, or a copy of it below ``scratch`` with heads that vLLM knows on a CPU."""
+def fitted(folder: Path, scratch: Path, reloaded: bool) -> Path:
+    """``folder``, or a copy of it below ``scratch`` that vLLM serves on a CPU. ``reloaded``: it gets new weights."""
     config = _config(folder)
     size = _size(config)
-    if size in SIZES or (wide := _wider(size)) is None:
+    wide = size if size in SIZES else _wider(size) or size
+    tied = reloaded and config.get("tie_word_embeddings", True)
+    if wide == size and not tied:
         return folder
     from safetensors.torch import load_file, save_file
 
-    made = scratch / f"{folder.name}-wide"
+    made = scratch / f"{folder.name}-served"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     for file in folder.iterdir():
@@ -49,8 +56,14 @@ def fitted(folder: Path, scratch: Path) -> Path:
     weights: dict[str, Any] = {}
     for file in sorted(folder.glob("*.safetensors")):
         weights |= load_file(file)
-    save_file({n: _widened(n, t, size, wide) for n, t in weights.items()}, made / "model.safetensors", {"format": "pt"})
-    (made / "config.json").write_text(json.dumps(config | {"head_dim": wide}), "utf-8")
+    if wide != size:
+        weights = {name: _widened(name, tensor, size, wide) for name, tensor in weights.items()}
+        config["head_dim"] = wide
+    if tied and EMBEDDING in weights:
+        weights.setdefault(HEAD, weights[EMBEDDING].clone())
+        config["tie_word_embeddings"] = False
+    save_file(weights, made / "model.safetensors", {"format": "pt"})
+    (made / "config.json").write_text(json.dumps(config), "utf-8")
     return made
 
 
