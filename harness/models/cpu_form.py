@@ -1,12 +1,12 @@
 """The form of a model that vLLM's CPU backend serves: the same model with wider heads, and an output head of its own.
 
-Its attention knows heads of 32 numbers and more. A head of d numbers becomes one of D = r d. Number i of each rotary half moves to r i of the new half, where the
-rotation has the same frequency: theta^(-2i/d) = theta^(-2ri/D). All other numbers are 0. Queries grow by sqrt(r), since
-the kernel divides by sqrt(D).
+Its attention knows heads of 32 numbers and more. A head of d numbers becomes one of D = r d. Number i of each rotary
+half moves to r i of the new half, where the rotation has the same frequency: theta^(-2i/d) = theta^(-2ri/D). All other
+numbers are 0. Queries grow by sqrt(r), since the kernel divides by sqrt(D).
 
-Its products keep packed copies of their weights. New weights are packed anew (``reload_weights``), but not for an output
-head that is tied to the embedding: it would go on with the weights of the start. A model that gets new weights is
-therefore untied. What it computes is the same up to rounding; GPUs need none of this.
+Its products keep packed copies of their weights. New weights are packed anew (``reload_weights``), but not for an
+output head that is tied to the embedding: it would go on with the weights of the start. A model that gets new weights
+is therefore untied. What it computes is the same up to rounding; GPUs need none of this.
 """
 
 from __future__ import annotations
