@@ -26,11 +26,14 @@ Letters in the shapes of tensors, here and in :mod:`harness.training` and :mod:`
 
     N  tokens of a slice or micro-batch          V  shared vocabulary
     B  sequences of a micro-batch                S  support of the objective: V, or K + 1 for a top-k signal
+    M  tokens of the teacher's own reading       W  vocabulary of the teacher, where it has another one
     L  length that sequences are padded to       K  tokens of a top-k signal
     n  rows of a part of N (a chunk or slice)    d  hidden size
 
 Objectives see slices of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an
 objective may not look across tokens; ``weight`` may, within a step of the text (see ``Needs.segment``).
+With ``Needs.pairing`` the teacher reads the text in its own tokens, of another tokenizer perhaps, and the objective
+looks across the tokens of a pair (:mod:`harness.pairs`), which no slice cuts; with ``Needs.whole`` across whole texts.
 ``sequence_features`` sees the two log-probabilities of every token of whole sequences before their objective;
 ``step_features`` sees what ``measure`` gave for every token of the optimizer step, on all processes.
 
@@ -47,6 +50,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness.pairs import Pairing as Pairing
+from harness.pairs import Pairs as Pairs
 from harness.types import Decoding, Source
 
 if TYPE_CHECKING:
@@ -118,7 +123,10 @@ class Needs:
     teacher: ``none``; ``text`` (its samples); ``signal`` (its distribution, exact or top-k with tail)
     segment: ``token``, ``line``, ``sentence``, ``statement`` (of a program) or ``span`` (of ``span`` tokens): the piece
         of text whose tokens ``weight`` sees together
-    whole: ``weight`` sees whole texts together; their logits then exist at once
+    whole: ``weight`` sees whole texts together, and so does an objective with ``pairing``; their logits then exist at
+        once
+    pairing: the teacher reads texts in its own tokens, behind its own prompt, and these are paired with the student's;
+        None where both read the same ids. The signal must be the whole distribution then
     proposals: both models propose a next step at every step of the text and each is scored, see :class:`Proposing`;
         True is its default
     asking: who teaches and under which prompt, see :class:`Asking`; None for the recipe's teacher, asked as the student
@@ -144,6 +152,7 @@ class Needs:
     span: int = 8
     whole: bool = False
     proposals: bool | Proposing = False
+    pairing: Pairing | None = None
     asking: Asking | None = None
     reference: bool = False
     exact: bool = False
@@ -188,7 +197,7 @@ class Tokens:
     logits: Tensor  # [N, V] student logits over the shared vocabulary, with gradient
     labels: Tensor  # [N] the token that the text has here
     student: Tensor  # [N, S] student logits on the support, with gradient
-    teacher: Tensor | None  # [N, S] teacher logits on the support, without gradient
+    teacher: Tensor | None  # [N, S] teacher logits on the support, without gradient; [M, W] with pairs
     sequence: Tensor  # [N] which sequence of the micro-batch
     position: Tensor  # [N] 0-based place in the response
     length: Tensor  # [N] response length of the token's sequence
@@ -201,6 +210,7 @@ class Tokens:
     sequence_features: Tensor | None = None  # [N, ...] what Method.sequence_features returned for these tokens
     step_features: Tensor | None = None  # [N, ...] what Method.step_features returned for these tokens
     special: Tensor | None = None  # [N] bool: the text's token is a special one of the tokenizer
+    pairs: Pairs | None = None  # which tokens of both sides are compared, see Needs.pairing
     reference_log_prob: Tensor | None = None  # [N] under the student before training, see Needs.reference
     metrics: dict[str, Tensor] = field(default_factory=dict)  # [N] values to log, filled by the method
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness import error_location
 from harness.error_location import describe
 from harness.errors import BadInput
-from harness.method import Asking, Method, Mixture, Needs, Proposing, Speculation
+from harness.method import Asking, Method, Mixture, Needs, Pairing, Proposing, Speculation
 from harness.types import Source
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MODELS = ("teacher", "student")
 # Metrics of the loop itself, which a metric of the same name would overwrite.
 REPORTED = {"loss", "grad_norm", "learning_rate", "validation_loss", "step", "seconds", "on_policy", "buffer_age"}
-REPORTED |= {"engine_gap_mean", "engine_gap_max"}
+REPORTED |= {"paired", "engine_gap_mean", "engine_gap_max"}
 
 
 def broken(method: Method, part: str, said: str) -> BadInput:
@@ -53,6 +53,7 @@ def needs(method: Method) -> None:
         raise broken(method, "needs", f"says span={found.span!r}; a span has one token or more")
     _proposals(method, found.proposals)
     _asking(method, found)
+    _pairing(method, found)
     if not isinstance(found.joint, Mixture | Speculation | None):
         raise broken(method, "needs", f"says joint={found.joint!r}; give a Mixture, a Speculation or None")
     if found.sequence_features and found.teacher != "signal":
@@ -86,6 +87,23 @@ def _asking(method: Method, found: Needs) -> None:
         raise broken(method, "needs", 'says who teaches and asks for no signal: add teacher="signal"')
     if asking.model != "teacher" and (found.joint or found.proposals):
         raise broken(method, "needs", "teaches itself; joint sampling and proposals need the recipe's teacher")
+
+
+def _pairing(method: Method, found: Needs) -> None:
+    """Checks how tokens are paired, and that nothing else is asked for which reads token by token."""
+    if (pairing := found.pairing) is None:
+        return
+    if not isinstance(pairing, Pairing):
+        raise broken(method, "needs", f"says pairing={describe(pairing)}; give a Pairing or None")
+    if pairing.by not in ("text", "place"):
+        raise broken(method, "needs", f"says pairing.by={pairing.by!r}, which is not text or place")
+    if not isinstance(pairing.ends, bool) or not isinstance(pairing.after, bool):
+        raise broken(method, "needs", "gives pairing ends or after that are not True or False")
+    if found.teacher != "signal" or not found.exact:
+        raise broken(method, "needs", 'pairs tokens without the teacher\'s distribution: add teacher="signal", exact=True')
+    others = ("joint", "proposals", "asking", "gate", "sequence_features", "step_features")
+    if clash := [name for name in others if getattr(found, name)] or ["segment"] * (found.segment != "token"):
+        raise broken(method, "needs", f"pairs tokens of two readings and asks for {clash[0]}, which reads one")
 
 
 def _proposals(method: Method, found: Any) -> None:

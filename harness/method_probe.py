@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import error_location, method_contract, options, registry
 from harness.errors import BadInput
-from harness.method import Method, ReferencePoint, Sequences, Step, Tokens, WholeStep
+from harness.method import Method, Pairs, ReferencePoint, Sequences, Step, Tokens, WholeStep
 from harness.types import Source
 
 if TYPE_CHECKING:
@@ -25,12 +25,19 @@ if TYPE_CHECKING:
 N, V = 13, 11
 LENGTHS = (8, 5)
 LINES = (0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5)  # segments where these are lines or sentences
+SLICES = ((0, 5), (5, 12), (12, 13))
+TEXTS = ((0, 8), (8, 13))  # the slices of a method that reads whole texts
+# Pairs of the tokens with those of a teacher that cuts the texts otherwise and has nine words, five of them shared.
+STUDENT_PAIRS = (0, 0, 1, -1, 2, 3, 4, 5, 6, 6, 7, 8, 9)
+TEACHER_PAIRS = (0, 1, 1, 2, 3, 3, 4, 5, 6, 7, 7, 8, -1, 9)
+TEACHER_LENGTHS, W, SHARED = (8, 6), 9, ((1, 0), (2, 8), (4, 3), (5, 4), (9, 7))
 MIDWAY = Step(index=3, total=10, draw=0.25)
 DRAWS = (0.0, 0.5, 1.0 - 1e-9)
 OPTIONAL = {  # fields of Tokens that are None unless a method needs them
     "teacher": 'needs = Needs(teacher="signal")',
     "sequence_features": "Needs(sequence_features=True) and a method sequence_features(self, sequences)",
     "validity": "Needs(proposals=True)",
+    "pairs": "Needs(exact=True, pairing=Pairing())",
     "reference_log_prob": "Needs(reference=True)",
     "gate": "Needs(gate=True) and a method weight(self, tokens)",
     "sampler_log_prob": "sampled text: harness.method.recorded_or(tokens.sampler_log_prob, log_q) serves both",
@@ -178,6 +185,10 @@ def random_tokens(
         method_contract.features(method, "sequence_features", features, N)
     logits = student[keep].clone().requires_grad_()
     pair = (logits, teacher[keep])
+    pairs = None
+    if needs is not None and needs.pairing is not None:
+        theirs, pairs = _pairs(keep, generator)
+        pair = (logits, theirs.to(logits.dtype))
     if needs is not None and needs.teacher != "signal":
         pair = (logits, None)
     elif k is not None:
@@ -198,6 +209,7 @@ def random_tokens(
         sequence_features=None if features is None else features[keep],
         special=labels[keep] == 0,
         reference_log_prob=None if needs is not None and not needs.reference else reference[keep],
+        pairs=pairs,
     )
     if needs is not None and needs.step_features:
         # The features of the whole step, of which a slice shows its part.
@@ -207,6 +219,32 @@ def random_tokens(
     if needs is not None:
         tokens.gate = weigh(method, tokens) if needs.gate else None
     return tokens
+
+
+def _pairs(keep: slice, generator: Any) -> tuple[Any, Pairs]:
+    """The teacher's logits [m, W] beside a slice of the student's tokens, and their pairs."""
+    import torch
+
+    teacher, labels = torch.randn(14, W, generator=generator), torch.randint(0, W, (14,), generator=generator)
+    own, theirs = torch.tensor(STUDENT_PAIRS), torch.tensor(TEACHER_PAIRS)
+    start, stop, _ = keep.indices(N)
+    ends = [0, *(int(((theirs >= 0) & (theirs <= own[:n].max())).nonzero().max()) + 1 for n in range(1, N)), 14]
+    rows = slice(ends[start], ends[stop])
+    sequence = torch.repeat_interleave(torch.arange(2), torch.tensor(TEACHER_LENGTHS))
+    position = torch.cat([torch.arange(n) for n in TEACHER_LENGTHS])
+    shared = torch.tensor(SHARED)
+    alone = [torch.tensor([i for i in range(n) if i not in shared[:, k]]) for k, n in enumerate((V, W))]
+    first, inside = int(own[keep][own[keep] >= 0].min()), (own[keep], theirs[rows])
+    numbers = [torch.where(of >= 0, of - first, -1) for of in inside]
+    count = torch.tensor((6, 4)).repeat_interleave(torch.tensor(LENGTHS))[keep]
+    return teacher[rows], Pairs(
+        *numbers, labels[rows], sequence[rows], position[rows], count, shared, (alone[0], alone[1]), 1.3
+    )
+
+
+def _reads_texts(method: Method) -> bool:
+    """Whether the objective looks across whole texts, which no slice then cuts."""
+    return method.needs.pairing is not None and method.needs.whole
 
 
 def step_features(method: Method, tokens: Tokens) -> Any:
@@ -264,7 +302,7 @@ def _slices(method: Method, step: Step, k: int | None) -> tuple[dict[str, float]
     if not method.needs.gate:
         weigh(method, tokens)
     whole, gradient = value(method, tokens)
-    for keep in (slice(0, 5), slice(5, 12), slice(12, 13)):
+    for keep in (slice(*bounds) for bounds in (TEXTS if _reads_texts(method) else SLICES)):
         part = random_tokens(0, keep, k=k, method=method, step=step)
         if not method.needs.gate:
             weigh(method, part)
@@ -332,6 +370,6 @@ def looks_across(method: Method, k: int | None = None) -> bool:
     whole, again = (value(method, random_tokens(0, k=k, method=method))[0] for _ in range(2))
     if not torch.equal(whole, again):
         return False
-    parts: Sequence[slice] = (slice(0, 5), slice(5, 13))
+    parts: Sequence[slice] = [slice(*bounds) for bounds in (TEXTS if _reads_texts(method) else ((0, 5), (5, 13)))]
     found = [value(method, random_tokens(0, keep, k=k, method=method))[0] for keep in parts]
     return not torch.allclose(torch.cat(found), whole, rtol=1e-5, atol=1e-6)

@@ -316,7 +316,7 @@ def judged(chosen: Recipe, methods: Sequence[Method]) -> Pair:
 def _needs_common_ids(method: Method) -> bool:
     """Whether student and teacher must map text to the same ids: they do where both read the same tokens."""
     reads = method.needs.teacher == "signal" or bool(method.needs.joint or method.needs.proposals)
-    return reads and not _teaches_itself(method)
+    return reads and method.needs.pairing is None and not _teaches_itself(method)
 
 
 def _across_tokenizers() -> list[str]:

@@ -58,7 +58,7 @@ def agree(
     """The pair in one format. ``same_ids`` demands that both map text to the same ids, as token-level signals do.
 
     ``template`` is teacher, student, none, or a file with a Jinja template. Models of different tokenizers exchange
-    texts only; each then keeps its own format. Raises BadInput naming the difference or the setting, and the methods
+    texts; each then keeps its own format. Raises BadInput naming the difference or the setting, and the methods
     that ``elsewhere`` names, which need no common ids.
     """
     if student.url is not None:
@@ -81,7 +81,7 @@ def agree(
             f"the tokenizers of student {student.id} and teacher {_name(teacher)} do not match: {difference}; pick a "
             f"pair of one family, or a method that needs no common ids{others}"
         )
-    # Models of different tokenizers exchange texts only, so each keeps its own format.
+    # Models of different tokenizers exchange texts, and each reads them in its own tokens and format.
     both = theirs if difference is None else None
     if foreign := _foreign(chosen, ours, len(ours)):
         raise BadInput(f"the chat template ({chosen.origin}) writes {foreign!r}, which {student.id} lacks")
@@ -98,7 +98,7 @@ def agree(
     if both is not None and (names := renamed(ours, both)):
         told.append(f"{len(names)} special tokens have one id and two names, the first {names[0][0]} and {names[0][1]}")
     if difference:
-        told.append("the tokenizers differ, so only text is exchanged: each model is asked in its own format")
+        told.append("the tokenizers differ: each model is asked in its own format and reads texts in its own tokens")
     if asked is not None and asked.format is not None and both is not None:
         warnings.append(
             f"the teacher {asked.id} scores texts in a format that is not its own (models.template={chosen.origin}: "

@@ -112,6 +112,8 @@ def _can_have_several(method: Method, chosen: Recipe) -> None:
         return
     if method.needs.joint or method.needs.proposals:
         raise BadInput(f"method {method.name} samples together with its teacher and can have one only")
+    if method.needs.pairing is not None:
+        raise BadInput(f"method {method.name} pairs the tokens of two tokenizers and can have one teacher only")
     signal = registry.find(registry.SIGNALS, chosen.training.signal)
     mixed = chosen.data.teacher_field is None  # else each row has one of them, whole
     if method.needs.teacher == "signal" and not signal.exact and (mixed or not signal.served):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from harness.pairs import Pairs
 from harness.training.engine_gap import EngineGap
 from harness.training.segments import Segments
 from harness.types import Source
@@ -54,6 +55,43 @@ class TeacherInput:
 
 
 @dataclass
+class PairedBatch:
+    """The teacher's own reading of the texts of a batch, and how its M response tokens pair with the student's N."""
+
+    theirs: Batch
+    student: Tensor  # [N] pair of the token, from 0, ascending; -1 where it has none
+    teacher: Tensor  # [M]
+    count: Tensor  # [N] pairs of the token's sequence
+    bounds: list[int]  # [N + 1] tokens of the teacher that stand before each of the student's, where no pair is cut
+    shared: Tensor  # [K, 2] see Pairs
+    alone: tuple[Tensor, Tensor]
+    vocab: int  # W
+    tokens_per_pair: float = 1.0
+
+    @property
+    def width(self) -> int:
+        """Logits of the teacher for every token of the student, on average, rounded up."""
+        return -(-self.vocab * len(self.teacher) // max(len(self.student), 1))
+
+    def within(self, start: int, stop: int) -> Pairs:
+        """The pairs of the student's tokens [start, stop)."""
+        here = slice(self.bounds[start], self.bounds[stop])
+        student, teacher = self.student[start:stop], self.teacher[here]
+        before = int(student[student >= 0].min()) if bool((student >= 0).any()) else 0
+        return Pairs(
+            student=torch.where(student >= 0, student - before, -1),
+            teacher=torch.where(teacher >= 0, teacher - before, -1),
+            labels=self.theirs.labels[here],
+            sequence=self.theirs.row[here],
+            position=self.theirs.position[here],
+            count=self.count[start:stop],
+            shared=self.shared,
+            alone=self.alone,
+            tokens_per_pair=self.tokens_per_pair,
+        )
+
+
+@dataclass
 class Batch:
     """B sequences right-padded to L tokens, with N response tokens in all."""
 
@@ -75,6 +113,7 @@ class Batch:
     asked: TeacherInput | None = None  # what the teacher reads, where it has prompts of its own
     reference_log_prob: Tensor | None = None  # [N] see Tokens.reference_log_prob
     step_features: Tensor | None = None  # [N, ...] see Tokens.step_features
+    pairs: PairedBatch | None = None  # where the teacher reads texts in tokens of its own
     source_tokens: dict[Source, int] = field(default_factory=dict)  # response tokens of the whole step, all processes
     gap: EngineGap | None = None  # of the step, where an engine sampled text of it
 

@@ -285,6 +285,8 @@ def _backward(
 
     if method.reduction == "source":
         _count_sources(accelerator, batches)
+    if teaching.reading is not None:
+        teaching.reading.pair(batches, student.module.vocab, accelerator)
 
     # What a method decides over the whole step, and the shuffled control, need all tokens before the first objective,
     # hence passes without gradient. The teacher's hidden states of these passes are kept for the last one.

@@ -145,9 +145,11 @@ class Student(nn.Module):
     def _chunks(self, batch: Batch, method: Method | None, whole: bool = False) -> list[Chunk]:
         """``whole``: no chunk cuts a sequence, nor does a slice where the weights of ``method`` need whole texts."""
         uncut = method is not None and method.needs.whole
+        # A chunk holds the logits of both sides; the teacher's are wider where its vocabulary or its tokens are more.
+        vocab = self.vocab if batch.pairs is None else max(self.vocab, batch.pairs.width)
         rows = batch.row.tolist() if whole or uncut else None
         pieces = rows if uncut and rows is not None else batch.segment_list
-        return chunks(pieces, self.vocab, self.elements, batch.row.device.type, rows)
+        return chunks(pieces, vocab, self.elements, batch.row.device.type, rows)
 
     def _hidden(self, batch: Batch) -> Tensor:
         """[N, d] the hidden states that predict the response tokens."""
@@ -202,6 +204,8 @@ class _Objective:
         if method.needs.gate:
             tokens.gate, weights = weights, None
         values = method.objective(tokens)
+        if tokens.pairs is not None:
+            tokens.metrics["paired"] = (tokens.pairs.student >= 0).float()
         method_contract.values(method, values, logits)
         method_contract.metrics(method, tokens.metrics, stop - start)
         # The sum of c_t w_t l_t, in fp32. The loop divides by the sum over all processes.
@@ -310,6 +314,7 @@ def _tokens(
         sequence_features=features,
         step_features=None if batch.step_features is None else batch.step_features[here],
         special=None if batch.special is None else batch.special[here],
+        pairs=None if batch.pairs is None else batch.pairs.within(start, stop),
         reference_log_prob=None if batch.reference_log_prob is None else batch.reference_log_prob[here],
     )
 
@@ -334,5 +339,6 @@ def _culprit(tokens: Tokens, values: Tensor) -> str:
     for name, tensor in suspects:
         if tensor is not None and bad(tensor).any():
             where = int(bad(tensor).reshape(len(tensor), -1).any(1).nonzero()[0])
-            return f"the {name} became NaN or infinite at token {where} of sequence {int(tokens.sequence[where])}"
+            own = tokens.sequence if tokens.pairs is None or tensor is not tokens.teacher else tokens.pairs.sequence
+            return f"the {name} became NaN or infinite at token {where} of sequence {int(own[where])}"
     return "the weights of the tokens became NaN or infinite"

@@ -30,7 +30,8 @@ from harness.training.job import Progress, TrainingJob
 from harness.training.mixed_signal import MixedSignal
 from harness.training.objective import Student
 from harness.training.proposals import Proposals
-from harness.training.rollouts import Rollouts
+from harness.training.reading import PairedSignal, TeacherReading
+from harness.training.rollouts import LOOKED_AT, Rollouts
 from harness.training.segments import Segments
 from harness.training.self_teacher import MovingTeacher, SelfTeacher
 from harness.training.served_teacher import ServedTeacher
@@ -48,6 +49,7 @@ from harness.training.validity import (
 )
 from harness.types import Source
 
+MANY = 10**9  # ids, where student and teacher share none
 FIXED = (Source.TEACHER, Source.DATA)  # text that no training step changes, so its teacher signal can be cached
 
 
@@ -55,13 +57,15 @@ FIXED = (Source.TEACHER, Source.DATA)  # text that no training step changes, so 
 class TeacherSetup:
     """What a run has of its teacher. ``facts`` describe the signal.
 
-    ``moving`` is a teacher that follows the student; ``reference`` the student before training.
+    ``moving`` is a teacher that follows the student; ``reference`` the student before training; ``reading`` how the
+    teacher reads the student's texts in tokens of its own.
     """
 
     signal: TeacherSignal | LiveTeacher | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     moving: MovingTeacher | None = None
     reference: LiveTeacher | None = None
+    reading: TeacherReading | None = None
 
 
 def set_up(
@@ -117,6 +121,22 @@ def set_up(
         """Of each teacher in an example."""
         return weights_of(members, (job.data.labelled if source is Source.DATA else job.data.prompts)[example])
 
+    if needs.pairing is not None:
+        teacher = writers[0]
+        if isinstance(teacher, RemoteEngine):
+            raise BadInput(f"method {job.method.name} reads the teacher's weights; a served teacher has none to give")
+        vocab = min(len(teacher.tokenizer), teacher.model.get_output_embeddings().weight.shape[0], job.words or MANY)
+        reading = TeacherReading(needs.pairing, rollouts.student, teacher, job.data, vocab, job.words is not None)
+        for source in sorted(set(FIXED) & texts):
+            some = [rollouts.fixed(source, i) for i in rollouts.numbers(source)[:LOOKED_AT]]
+            reading.check([one for one in some if one.response], "teacher" if source is Source.TEACHER else "data")
+        found.reading = reading
+
+    def fixed(source: Source, i: int) -> TrainingSequence:
+        """A fixed text as the teacher reads it."""
+        sequence = rollouts.fixed(source, i)
+        return sequence if found.reading is None else found.reading.of(sequence)[0]
+
     def signal_of(place: int) -> TeacherSignal:
         """The signal of one teacher, with caches of the texts that it reads."""
         writer, live = writers[place], None
@@ -129,12 +149,12 @@ def set_up(
     def caches(place: int, live: LiveTeacher | ServedTeacher, kind: str, k: int | None) -> dict[Source, SignalCache]:
         """Caches of the signal of fixed text, filled. Methods and seeds that train on the same text share them."""
         facts = _facts(job, members[place], vocab, kind)
-        pad = rollouts.student.pad_id
+        pad = (writers[place] if found.reading else rollouts.student).pad_id
         filled = {}
         for source in (s for s in FIXED if s in texts):
             read = rollouts.numbers(source)
             read = [i for i in read if shares(source, i)[place] > 0] if job.teachers else read
-            cache = SignalCache(job.cache / "signals", facts, read, functools.partial(rollouts.fixed, source))
+            cache = SignalCache(job.cache / "signals", facts, read, functools.partial(fixed, source))
             # A server is asked for a whole shard at once, and batches by itself.
             size = SHARD if isinstance(live, ServedTeacher) else plan.micro_batch
             with accelerator.main_process_first():
@@ -151,7 +171,7 @@ def set_up(
     with error_location.faults_as(RunFailed, called=cls):
         signals = [signal_of(place) for place in range(len(members))]
     found.facts = {"kind": signals[0].name} | signals[0].facts()
-    found.signal = signals[0]
+    found.signal = signals[0] if found.reading is None else PairedSignal(signals[0])
     if len(signals) > 1:
         found.signal = MixedSignal(signals, lambda batch, i: shares(batch.sources[i], batch.examples[i]))
     return found

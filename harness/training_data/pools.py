@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from harness.errors import BadInput
 from harness.method import Method, Proposing, ReferencePoint
-from harness.models import prompt_checks
-from harness.models.files import ModelFiles, text_codec
+from harness.models import alignment, prompt_checks
+from harness.models.files import PROBE, ModelFiles, text_codec
 from harness.models.pair import Pair
 from harness.recipe import Recipe
 from harness.task import Task
@@ -17,6 +17,9 @@ from harness.training.job import TrainingData
 from harness.training.teacher_prompt import privileged
 from harness.training_data import room
 from harness.types import Example, Source
+
+LOOKED_AT = 32  # responses that are paired before training
+ENOUGH = 0.9  # of the student's tokens; where fewer pair, a line says so
 
 
 def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[Task]) -> TrainingData:
@@ -82,6 +85,8 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     for method in methods:
         if privileged(method):
             _room_for_teacher(method, chosen, data, student)
+        if method.needs.pairing is not None:
+            _pairs_up(method, pair, data)
     return data
 
 
@@ -133,6 +138,32 @@ def _room_for_teacher(method: Method, chosen: Recipe, data: TrainingData, studen
             f"method {method.name}: {len(full)} of {len(asked)} prompts of the teacher leave less than "
             f"rollout.max_new_tokens={chosen.rollout.max_new_tokens} of the context of {context} tokens (the first is "
             f"row {full[0].id}); lower it, shorten the template, or leave these rows out"
+        )
+
+
+def _pairs_up(method: Method, pair: Pair, data: TrainingData) -> None:
+    """Raises BadInput where the teacher cannot read the texts in its own tokens, or no token of it pairs."""
+    several = next((e for e in data.labelled if e.taught > 1), None)
+    if several is not None:
+        raise BadInput(
+            f"method {method.name} reads one answer a row, and row {several.id} of data.labelled teaches "
+            f"{several.taught}: give rows with one answer each"
+        )
+    codecs = text_codec(pair.student), text_codec(pair.teacher) if pair.teacher is not None else None
+    if pair.words is not None or codecs[0] is None or codecs[1] is None:
+        return  # one tokenizer
+    responses = [e.response for e in data.labelled[:LOOKED_AT] if e.response] or [PROBE]
+    aligner = alignment.TextAligner(codecs[0], codecs[1])
+    shares = [aligner.share(text) for text in responses]
+    if not any(shares):
+        raise BadInput(
+            f"method {method.name}: in none of {len(responses)} texts do a token of student {pair.student.id} and one "
+            f"of teacher {pair.teacher.id if pair.teacher else 'none'} end at one place: the teacher's tokenizer does "
+            "not keep the text; take another teacher"
+        )
+    if (mean := sum(shares) / len(shares)) < ENOUGH:
+        data.warnings.append(
+            f"only {mean:.0%} of the student's tokens pair with tokens of the teacher; {method.name} learns from these"
         )
 
 
