@@ -23,9 +23,9 @@ import math
 from dataclasses import dataclass
 
 import torch
+from harness.methods._pairs import hard, merged, per_text, sorted_gap
 
 from harness.method import Method, Needs, Pairing, Step, Tokens
-from harness.methods._pairs import hard, merged, per_text, sorted_gap
 from harness.options import option
 from harness.types import Source
 
@@ -86,7 +86,9 @@ class GOLD(Method):
 
     def card(self):
         c = self.config
-        kind = f"JSD on shared words and sorted gaps on others, {c.merge} of a piece, ends {c.ends}, weights {c.balance}"
+        kind = (
+            f"JSD on shared words and sorted gaps on others, {c.merge} of a piece, ends {c.ends}, weights {c.balance}"
+        )
         extra = f", cross-entropy x {c.hard:g}" if c.hard else ""
         return {"divergence": kind + extra, "mixture_weight_of_teacher": c.beta, "loss_temperature": c.temperature}
 

@@ -18,9 +18,9 @@ are of its own settings, which were not available to us beside the code.
 from dataclasses import dataclass
 
 import torch
+from harness.methods._pairs import hard
 
 from harness.method import Method, Needs, Pairing, Step, Tokens
-from harness.methods._pairs import hard
 from harness.options import option
 from harness.types import Source
 
@@ -59,7 +59,7 @@ class MultiLevelOT(Method):
         for text in tokens.sequence.unique_consecutive():
             mine, theirs = tokens.sequence == text, pairs.sequence == text
             q, p = self._words(tokens.student[mine], k), self._words(tokens.teacher[theirs], k)
-            n = min(len(q), len(p), int(pairs.count[mine][0]))
+            n = min(len(q), len(p))
             had = (p[:n] - q[:n]).abs().sum(-1)
             logarithmic = -(q[:n].softmax(-1) * p[:n].log_softmax(-1)).sum(-1)
             # Every token of the text carries the distance of the texts, so that its mean is that distance.

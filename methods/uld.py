@@ -4,10 +4,10 @@
     W(p, q) = sum_i |p_(i) - q_(i)|
 
 for a teacher with another tokenizer: p_(i) is the i-th largest probability of the teacher over its own vocabulary,
-q_(i) of the student over its own, and the shorter list is filled up with zeros. W is the Wasserstein distance of p and q
-for a cost that is the same between any two words, up to a factor. The teacher reads the text in its own tokens, behind
-its own prompt, and g runs over the pairs: the paper compares the n-th token of one side with the n-th of the other, as
-far as both go, ends of text included.
+q_(i) of the student over its own, and the shorter list is filled up with zeros. W is the Wasserstein distance of p and
+q for a cost that is the same between any two words, up to a factor. The teacher reads the text in its own tokens,
+behind its own prompt, and g runs over the pairs: the paper compares the n-th token of one side with the n-th of the
+other, as far as both go, ends of text included.
 
 uld@spans   pairs are the shortest pieces of text that both tokenizers end at; of each the distribution of its last
             token, times the probability of the tokens before it, as in gold
@@ -18,8 +18,9 @@ cross-entropy is for. The text is the teacher's, as in the paper.
 
 from dataclasses import dataclass
 
-from harness.method import Method, Needs, Pairing, Step, Tokens
 from harness.methods._pairs import hard, merged, per_text, sorted_gap
+
+from harness.method import Method, Needs, Pairing, Step, Tokens
 from harness.options import option
 from harness.types import Source
 

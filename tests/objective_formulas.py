@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from loss_formulas import akl_weight, kl, ref_alpha_beta, ref_jsd
+from loss_formulas import akl_weight, kl, ref_alpha_beta, ref_jsd, softmax
 
 
 @dataclasses.dataclass
@@ -32,6 +32,7 @@ class Text:
     prompt: int = 0  # texts with the same number answer the same prompt
     special: tuple[int, ...] = ()  # tokens that the tokenizer calls special
     reference: np.ndarray | None = None  # [n] log-probabilities under the student before training
+    rows: int = 0  # the first row that is compared, of methods that pair two tokenizers' tokens
     whole: list[Text] | None = None  # all texts of the optimizer step, this one among them
 
     def of(self, which: np.ndarray) -> np.ndarray:
@@ -253,6 +254,42 @@ def skew(c, t, q, reverse):
     return kl(q, (1 - c.alpha) * t.p + c.alpha * own)
 
 
+def uld(c, t, q):
+    return -c.hard * t.of(q) + c.weight * np.abs(np.sort(q) - np.sort(t.p)).sum(-1)
+
+
+def gold(c, t, q):
+    """With one tokenizer: every token is a pair, from the row ``t.rows`` on."""
+    n = len(t.y)
+    compared = np.where(np.arange(n) >= t.rows, ref_jsd(t.p, q, c.beta), 0.0)
+    return -c.hard * t.of(q) + compared * n / max(n - t.rows, 1)
+
+
+def ranked(z, k, temperature):
+    """[n, k] the k words with the largest sums over a text of logits [n, V], in that order."""
+    p = softmax(z / (z.std(-1, ddof=1, keepdims=True) + 1e-4) / temperature)
+    return p[:, np.argsort(-p.sum(0))[:k]]
+
+
+def transport(c, z, y):
+    """MultiLevelOT's distance of a text's two readings, from the logits [n, V] and [m, W] of student and teacher."""
+    k = min(c.k, z.shape[1], y.shape[1])
+    q, p = ranked(z, k, c.temperature), ranked(y, k, c.temperature)
+    n = min(len(q), len(p))
+    had = np.abs(p[:n] - q[:n]).sum(-1).mean()
+    logarithmic = -(softmax(q[:n]) * np.log(softmax(p[:n]))).sum(-1).mean()
+    cost = np.abs(softmax(p / 2)[:, None] - softmax(q / 2)[None]).sum(-1)
+    plan = np.exp(-cost / c.epsilon)
+    for _ in range(c.rounds):
+        plan = plan / plan.sum(1, keepdims=True)
+        plan = plan / plan.sum(0, keepdims=True)
+    return had + c.logarithmic * logarithmic + c.sinkhorn * (plan * cost).sum()
+
+
+def multilevel_ot(c, t, q):
+    return -c.hard * t.of(q) + c.weight * transport(c, np.log(q), np.log(t.p))
+
+
 VALUES = {
     "sft": lambda c, t, q: -t.of(q),
     "seqkd": lambda c, t, q: -t.of(q),
@@ -275,6 +312,9 @@ VALUES = {
     "opsd": opsd,
     "sdft": sdft,
     "gopd": gopd,
+    "uld": uld,
+    "gold": gold,
+    "multilevel_ot": multilevel_ot,
     "topk_opd": topk_opd,
     "selectkd": selectkd,
     "tip": lambda c, t, q: kl(q, t.p),
@@ -359,7 +399,13 @@ def step_loss(label, c, texts):
     if name in ("minillm", "fdistill"):
         flat = [np.concatenate([v for v, t in zip(each, texts, strict=True) if t.source == s]) for s in sides]
         return sum(v.mean() for v in flat)
-    if name in ("skd", "dpkd") or name == "pw_opsd" or (name == "pw_opd" and c.shape == "sigmoid"):
+    by_text = ("skd", "dpkd", "uld", "multilevel_ot")
+    if (
+        name in by_text
+        or (name == "gold" and c.merge != "mean")
+        or name == "pw_opsd"
+        or (name == "pw_opd" and c.shape == "sigmoid")
+    ):
         return np.mean([v.mean() for v in each])
     w = np.concatenate([weight(name, c, t) for t in texts])
     return (w * np.concatenate(each)).sum() / w.sum()

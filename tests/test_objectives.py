@@ -7,7 +7,7 @@ from loss_formulas import softmax
 from objective_formulas import DECLARED, VALUES, Text, step_loss, weight
 from tiny_runs import BATCH, LABELS, distinct, make, method, pair, quiet
 
-from harness.method import Sequences, Step, Tokens
+from harness.method import Pairs, Sequences, Step, Tokens
 from harness.models.files import load_model
 from harness.testing import step_features
 from harness.training.loop import train
@@ -93,6 +93,12 @@ class Case:
             tokens.step_features = step_features(self.method, tokens)
         if self.method.needs.gate:
             tokens.gate = self.method.weight(tokens)
+        if self.method.needs.pairing is not None:  # of one tokenizer: every token is a pair
+            alone, each = torch.empty(0, dtype=torch.long), torch.arange(10)
+            same = torch.arange(VOCAB)[:, None].expand(-1, 2)
+            tokens.pairs = Pairs(
+                each, each, labels, self.sequence, self.position, self.length, same, (alone, alone), 1.0
+            )
         return tokens
 
     def texts(self) -> list[Text]:
@@ -233,7 +239,9 @@ def test_the_loss_of_every_step_is_the_formula_over_its_whole_texts(place, label
             teacher = load_model(job.student).double()
             _teach(teacher, asking, students, step)
         special = tuple(outcome.tokenizer.all_special_ids)
-        texts = [_text(s, student, teacher, newline, step, state, special, first) for s in found]
+        pairing = job.method.needs.pairing
+        after = 1 if pairing is not None and pairing.after else 0  # rows behind the tokens: all but the first
+        texts = [_text(s, student, teacher, newline, step, state, special, first, after) for s in found]
         expected = step_loss(label, job.method.config, texts)
         assert row["loss"] == pytest.approx(expected, rel=2e-4), f"step {step.index}"
 
@@ -247,7 +255,7 @@ def _teach(teacher, asking, students, step):
 
 
 @torch.no_grad()
-def _text(sequence, student, teacher, newline, step, state, special=(), first=None) -> Text:
+def _text(sequence, student, teacher, newline, step, state, special=(), first=None, behind=None) -> Text:
     asked = sequence.prompt if sequence.asked is None else sequence.asked
     q, p, f = (
         softmax(m(torch.tensor([prompt + sequence.response])).logits[0, len(prompt) - 1 : -1, :258].double().numpy())
@@ -269,6 +277,7 @@ def _text(sequence, student, teacher, newline, step, state, special=(), first=No
         sequence.place % BATCH,
         special,
         np.log(f[np.arange(len(y)), y]),
+        rows=behind,
     )
 
 

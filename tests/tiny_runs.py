@@ -100,6 +100,8 @@ def make(
     trained = label if not isinstance(label, str) else method(label, settings)
     if trained.needs.asking is not None and trained.needs.asking.template:
         asked = labelled  # the teacher's own prompt is made from the row's answer
+    # Methods that pair two tokenizers' tokens read the very same ids of one tokenizer: then every token is a pair.
+    words = None if trained.needs.pairing is None else 258
     own = folder / name
     own.mkdir(parents=True, exist_ok=True)
     return TrainingJob(
@@ -110,6 +112,7 @@ def make(
         TrainingData(asked, labelled, labelled[:5]),
         folder=own,
         cache=folder,
+        words=words,
     )
 
 

@@ -1,4 +1,4 @@
-"""Tokenizers made by code, in the manners of public families: byte-level BPE, SentencePiece, and one that loses text."""
+"""Tokenizers made by code in the manners of public families: byte-level BPE, SentencePiece, and one that loses text."""
 
 from __future__ import annotations
 

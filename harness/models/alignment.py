@@ -11,7 +11,7 @@ two places where both have an end. Tokens that hold no byte, such as special one
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,11 +59,15 @@ class TokenBytes:
         text = "" if token in self.special else decoded(self.tokenizer, [token])
         return b"" if BROKEN in text else text.encode("utf-8", "replace")
 
+    def name(self, token: int) -> bytes:
+        """The name of an added token."""
+        return str(self.added[token].content).encode()
+
     def _read(self, token: int) -> bytes:
         if token in self.special:
             return b""
         if token in self.added:
-            return str(self.added[token].content).encode()
+            return self.name(token)
         name = self.tokenizer.convert_ids_to_tokens(token)
         if name is None:
             return b""
@@ -104,7 +108,7 @@ class TextAligner:
         self.student, self.teacher, self.same_ids = student, teacher, same_ids
         self.bytes = TokenBytes(student.tokenizer), TokenBytes(teacher.tokenizer)
 
-    def reads(self, prompt: Sequence[int], response: Sequence[int], ends: set[int]) -> ReadText:
+    def reads(self, prompt: Sequence[int], response: Sequence[int], ends: Container[int]) -> ReadText:
         """The student's response. ``ends`` are the ids that end a text."""
         closed = bool(response) and response[-1] in ends
         body = response[:-1] if closed else response
@@ -134,7 +138,8 @@ class TextAligner:
     def shared(self, words: tuple[int, int]) -> list[tuple[int, int]]:
         """(student's id, teacher's id) of the tokens that hold the same bytes; the two ends last. Ids below ``words``.
 
-        Where several ids of a side hold the same bytes, it is the one that the tokenizer itself uses.
+        Where several ids of a side hold the same bytes, it is the one that the tokenizer itself uses. Special tokens,
+        which hold none, are the same where they have one name.
         """
         if self.same_ids:
             return [(i, i) for i in range(min(words))]
@@ -142,7 +147,7 @@ class TextAligner:
         for codec, table, size in zip((self.student, self.teacher), self.bytes, words, strict=True):
             found: dict[bytes, int] = {}
             for i in range(size):
-                piece = table.alone(i)
+                piece = table.alone(i) or (b"" if i not in table.special else b"\xff" + table.name(i))
                 if piece and (piece not in found or _used(codec, piece) == i):
                     found[piece] = i
             sides.append(found)
@@ -216,5 +221,5 @@ def _common(a: bytes, b: bytes) -> int:
 def _used(codec: TextCodec, piece: bytes) -> int | None:
     """The id with which the tokenizer writes a piece of text, where it is a single one."""
     text = piece.decode("utf-8", "replace")
-    ids = [] if BROKEN in text else codec.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = () if BROKEN in text else codec.response_ids(codec.encode("\n"), text, ended=False)
     return ids[0] if len(ids) == 1 else None

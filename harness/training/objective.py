@@ -204,10 +204,10 @@ class _Objective:
         if method.needs.gate:
             tokens.gate, weights = weights, None
         values = method.objective(tokens)
-        if tokens.pairs is not None:
-            tokens.metrics["paired"] = (tokens.pairs.student >= 0).float()
         method_contract.values(method, values, logits)
         method_contract.metrics(method, tokens.metrics, stop - start)
+        if tokens.pairs is not None:
+            tokens.metrics["paired"] = (tokens.pairs.student >= 0).float()
         # The sum of c_t w_t l_t, in fp32. The loop divides by the sum over all processes.
         values = values.float()
         if self.batch.gap is not None:

@@ -26,7 +26,7 @@ Places = list[tuple[range, range]]  # of a text's pairs: places in the student's
 
 
 class TeacherReading:
-    """Reads the texts of ``student`` with ``teacher``, whose head has ``vocab`` columns. ``same_ids``: one tokenizer."""
+    """Reads texts of ``student`` with ``teacher``, whose head has ``vocab`` columns. ``same_ids``: one tokenizer."""
 
     def __init__(
         self, pairing: Pairing, student: Generator, teacher: Generator, data: TrainingData, vocab: int, same_ids: bool
@@ -78,23 +78,11 @@ class TeacherReading:
             closed = said.closed
             found = alignment.pair(said.ends, ends)
             ids = (*ids, self.teacher.end_id) if closed else ids
-        places = self._chosen(found, len(sequence.response), len(ids), closed)
+        places = chosen(self.pairing, found, len(sequence.response), len(ids), closed)
         # What the teacher's context has no room for has no pair.
         room = len(ids) if self.teacher.limit is None else max(self.teacher.limit - len(prompt), 0)
         theirs = TrainingSequence(prompt, ids[:room], sequence.source, sequence.example, place=sequence.place)
-        return theirs, [(a, b) for a, b in places if b.stop <= min(room, len(ids)) and a.stop <= len(sequence.response)]
-
-    def _chosen(self, found: Places, n: int, m: int, closed: bool) -> Places:
-        """The pairs that the method compares, of the pairs of the texts without their ends."""
-        how, ends = self.pairing, int(closed)
-        if how.by == "place":
-            size = min(n, m) if how.ends else min(n, m) - ends
-            found = [(range(i, i + 1), range(i, i + 1)) for i in range(size)]
-        elif how.ends and closed:
-            found = [*found, (range(n - 1, n), range(m - 1, m))]
-        if how.after:
-            found = [(range(a.start + 1, a.stop + 1), range(b.start + 1, b.stop + 1)) for a, b in found]
-        return found
+        return theirs, [(a, b) for a, b in places if b.stop <= room]
 
     def _pair(self, batch: Batch, vocab: int) -> None:
         readings = [self.of(sequence) for sequence in _sequences(batch)]
@@ -121,12 +109,20 @@ class TeacherReading:
             count += [len(places)] * n
         batch.segment_list = [one - 1 for one in segments]
         batch.segment_id = torch.tensor(batch.segment_list, device=device)
+        shared, alone = self._vocabularies(vocab, device)
         numbers = [torch.tensor(rows, dtype=torch.long, device=device) for rows in (student, teacher, count)]
-        batch.pairs = PairedBatch(theirs, *numbers, bounds, *self._vocabularies(vocab, device), self.vocab)
+        batch.pairs = PairedBatch(
+            theirs=theirs,
+            student=numbers[0],
+            teacher=numbers[1],
+            count=numbers[2],
+            bounds=bounds,
+            shared=shared,
+            alone=alone,
+            vocab=self.vocab,
+        )
 
-    def _vocabularies(
-        self, vocab: int, device: torch.device
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    def _vocabularies(self, vocab: int, device: torch.device) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """The ids [K, 2] of tokens that both sides write alike, and those of each side alone."""
         if self._words is None:
             pairs = torch.tensor(self.aligner.shared((vocab, self.vocab)), dtype=torch.long).reshape(-1, 2)
@@ -139,13 +135,31 @@ class TeacherReading:
         return self._words
 
 
+def chosen(how: Pairing, found: Places, n: int, m: int, closed: bool) -> Places:
+    """The pairs that a method compares. ``found`` are those of two texts of ``n`` and ``m`` tokens without their ends,
+    which are the last tokens if ``closed``. Rows that the method takes behind the last token do not exist.
+    """
+    if how.by == "place":
+        size = min(n, m) - (closed and not how.ends)
+        found = [(range(i, i + 1), range(i, i + 1)) for i in range(size)]
+    elif how.ends and closed:
+        found = [*found, (range(n - 1, n), range(m - 1, m))]
+    if how.after:
+        found = [(range(a.start + 1, a.stop + 1), range(b.start + 1, b.stop + 1)) for a, b in found]
+    return [(a, b) for a, b in found if a.stop <= n and b.stop <= m]
+
+
 def _sequences(batch: Batch) -> list[TrainingSequence]:
     """The sequences of a batch, whose responses are learnt whole."""
     found = []
     for i, (source, example, place) in enumerate(zip(batch.sources, batch.examples, batch.places, strict=True)):
         columns = batch.column[batch.row == i]
         ids, start = batch.ids[i].tolist(), int(columns[0]) + 1
-        found.append(TrainingSequence(tuple(ids[:start]), tuple(batch.labels[batch.row == i].tolist()), source, example, place=place))
+        found.append(
+            TrainingSequence(
+                tuple(ids[:start]), tuple(batch.labels[batch.row == i].tolist()), source, example, place=place
+            )
+        )
     return found
 
 

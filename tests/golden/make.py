@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDFunction
 from trl.experimental.gkd.gkd_trainer import GKDTrainer
+from trl.experimental.gold.gold_config import GOLDConfig
+from trl.experimental.gold.gold_trainer import ULDLoss
 from trl.experimental.iw_opd.iw_opd_trainer import _add_tail_bucket, _jsd_divergence
 from trl.trainer.distillation_trainer import _chunked_divergence_loss
 
@@ -154,6 +156,67 @@ def tail() -> None:
     write("trl_top_k", "trl", "iw_opd_trainer._jsd_divergence after _add_tail_bucket", 2e-5, given, cases)
 
 
+class Words:
+    """A vocabulary of single letters, which is all that TRL's ULD loss reads of a tokenizer."""
+
+    def __init__(self, letters: str):
+        self.letters = letters
+
+    def get_vocab(self) -> dict[str, int]:
+        return {letter: i for i, letter in enumerate(self.letters)}
+
+
+def gold() -> None:
+    """TRL's ULD loss of its GOLDTrainer for two tokenizers: two texts of 6 and 4 bytes behind prompts of two tokens."""
+    ends = {"student": [[1, 3, 4, 6, 6], [2, 3, 4, 4, 0]], "teacher": [[2, 3, 5, 6, 6, 0], [1, 2, 3, 4, 4, 0]]}
+    tokens = {"student": [5, 4], "teacher": [5, 5]}  # of each response, the end included; the rest is padding
+    widths, words = {"student": 7, "teacher": 9}, {"student": "abcdefg", "teacher": "xbyczgdwv"}
+    given = {side: inputs(2, 2 + len(ends[side][0]), widths[side], seed=9 + i) for i, side in enumerate(ends)}
+    ids, labels, offsets = {}, {}, {}
+    for side, rows in ends.items():
+        generator = torch.Generator().manual_seed(len(side))
+        ids[side] = torch.randint(0, widths[side], (2, 2 + len(rows[0])), generator=generator)
+        labels[side] = ids[side].clone()
+        labels[side][:, :2] = -100
+        for i, n in enumerate(tokens[side]):
+            labels[side][i, 2 + n :] = -100
+        offsets[side] = torch.tensor([[[0, 0]] * 2 + [[0, e] for e in row] for row in rows])
+    cases = []
+    settings = [(beta, True, skip) for beta in (0.0, 0.3, 0.5, 1.0) for skip in (True, False)] + [(0.5, False, True)]
+    for merge in ("bayesian", "observed"):
+        for beta, hybrid, skip in settings:
+            if merge == "observed" and not skip:
+                continue  # it would read what the models expect behind the end
+            config = GOLDConfig(
+                output_dir="unused", report_to=[], use_uld_loss=True, uld_use_hybrid_loss=hybrid, beta=beta,
+                uld_token_merge_strategy=merge, uld_skip_student_eos=skip, uld_skip_teacher_eos=skip, use_cpu=True,
+                bf16=False,
+            )  # fmt: skip
+            loss = ULDLoss(config, *(Words(words[side]) for side in ends))
+            student = given["student"].clone().requires_grad_()
+            sides = [[part[side] for side in ends] for part in (labels, ids, offsets)]
+            value = loss(student, given["teacher"], *sides[0], *sides[1], *sides[2])
+            value.backward()
+            cases.append(
+                {
+                    "merge": merge,
+                    "beta": beta,
+                    "hybrid": hybrid,
+                    "skip": skip,
+                    "value": value.item(),
+                    "gradient": student.grad.tolist(),
+                }
+            )
+    kept = (
+        given
+        | {f"{side}_ids": ids[side] for side in ends}
+        | {f"{side}_ends": torch.tensor(ends[side]) for side in ends}
+    )
+    kept |= {"tokens": torch.tensor([tokens[side] for side in ends])}
+    pairs = [(words["student"].index(w), k) for k, w in enumerate(words["teacher"]) if w in words["student"]]
+    write("trl_gold", "trl", "GOLDTrainer's ULDLoss", 1e-5, kept | {"shared": torch.tensor(pairs)}, cases)
+
+
 if __name__ == "__main__":
-    for make in (gkd, distillation, liger, tail):
+    for make in (gkd, distillation, liger, tail, gold):
         make()
