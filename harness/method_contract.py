@@ -100,7 +100,9 @@ def _pairing(method: Method, found: Needs) -> None:
     if not isinstance(pairing.ends, bool) or not isinstance(pairing.after, bool):
         raise broken(method, "needs", "gives pairing ends or after that are not True or False")
     if found.teacher != "signal" or not found.exact:
-        raise broken(method, "needs", 'pairs tokens without the teacher\'s distribution: add teacher="signal", exact=True')
+        raise broken(
+            method, "needs", 'pairs tokens without the teacher\'s distribution: add teacher="signal", exact=True'
+        )
     others = ("joint", "proposals", "asking", "gate", "sequence_features", "step_features")
     if clash := [name for name in others if getattr(found, name)] or ["segment"] * (found.segment != "token"):
         raise broken(method, "needs", f"pairs tokens of two readings and asks for {clash[0]}, which reads one")

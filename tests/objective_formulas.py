@@ -261,7 +261,8 @@ def uld(c, t, q):
 def gold(c, t, q):
     """With one tokenizer: every token is a pair, from the row ``t.rows`` on."""
     n = len(t.y)
-    compared = np.where(np.arange(n) >= t.rows, ref_jsd(t.p, q, c.beta), 0.0)
+    values = ref_jsd(t.p, q, c.beta) if c.beta else kl(t.p, q)
+    compared = np.where(np.arange(n) >= t.rows, values, 0.0)
     return -c.hard * t.of(q) + compared * n / max(n - t.rows, 1)
 
 

@@ -169,6 +169,8 @@ def derivative(value, z, step=1e-6) -> np.ndarray:
 @pytest.mark.parametrize("label", LABELS)
 def test_the_gradient_is_that_of_the_formula_with_its_declared_parts_frozen(label):
     """A detach that nobody declared, as in the released SRKL, fails here; so would a missing one."""
+    if method(label).needs.pairing is not None and method(label).needs.whole:
+        pytest.skip("its value looks across a text: tests/test_cross_tokenizers.py")
     case = Case(label)
     z = case.student.clone().requires_grad_()
     with torch.no_grad():
