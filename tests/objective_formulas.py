@@ -155,7 +155,7 @@ def sdft(c, t, q):
 
 def gopd(c, t, q):
     reward = t.of(t.p) - t.sampler + (c.scale - 1) * (t.of(t.p) - t.reference)
-    return -np.exp(t.of(q) - t.sampler) * reward
+    return -np.exp(t.of(q) - t.sampler) * (reward if c.sign == "code" else -reward)
 
 
 def hot(p, temperature):
