@@ -197,6 +197,19 @@ class RougeL(Metric):
     name, scale = "rougeL", Scale(0.0, 1.0, times=100.0)
 
 
+class RatingOfTurns(Metric):
+    """The mean rating of the turns of a conversation, from 1 to 10; a rating that was not given is left out.
+
+    Turns of one conversation are rated alike, so the conversation is the unit that intervals and tests draw: problems
+    called ``NAME/TURN`` are one by their name.
+    """
+
+    name, scale, errors_count_as, right_from = "rating_of_turns", Scale(1, 10, digits=2), LEFT_OUT, 10.0
+
+    def by_problem(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+        return super().by_problem({**row, "problem_id": row["problem_id"].rpartition("/")[0]} for row in rows)
+
+
 class LmEvalMetric(Metric):
     """The first metric of an lm-eval task that lies in [0, 1], averaged over the documents."""
 
@@ -214,7 +227,8 @@ class RecordedMetric(Metric):
         return dict(self.problems) if self.problems is not None else super().by_problem(rows)
 
 
-SHIPPED: dict[str, type[Metric]] = {cls.name: cls for cls in (Accuracy, PassAt1, WinRateMetric, RougeL, LmEvalMetric)}
+_OURS = (Accuracy, PassAt1, WinRateMetric, RougeL, RatingOfTurns, LmEvalMetric)
+SHIPPED: dict[str, type[Metric]] = {cls.name: cls for cls in _OURS}
 
 
 def metric_of(task: Any) -> Metric:

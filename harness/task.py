@@ -86,6 +86,7 @@ class Task(ABC):
     licence: ClassVar[str] = ""
     note: ClassVar[str] = ""  # what whoever reads its scores should know of its data
     needs_judge: ClassVar[bool] = False
+    needs_rating: ClassVar[bool] = False  # whether that judge rates single answers, instead of comparing two
     asks_through_lm_eval: ClassVar[bool] = False  # whether lm-eval's evaluator sends the prompts
     runs_programs: ClassVar[bool] = False  # whether grading takes the sandbox
     extracts: ClassVar[bool] = False  # whether a completion without ``extracted`` gives no answer in the asked form
@@ -130,6 +131,13 @@ class Task(ABC):
     def ask(self, problem: Problem) -> Prompt:
         """What a model is asked; protocols replace it."""
         return problem.prompt
+
+    def decoding_for(self, problem: Problem, decoding: Decoding) -> Decoding:
+        """How the answer to one problem is sampled, where a benchmark differs by problem; ``decoding`` unless it does.
+
+        ``samples`` is the same for all. What a recipe sets for all problems should win.
+        """
+        return decoding
 
     @abstractmethod
     def grade(self, problem: Problem, text: str) -> Verdict:

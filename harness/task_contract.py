@@ -76,6 +76,10 @@ def problems(task: Task, found: Any) -> None:
             raise wrong(f"gave a problem whose id is {problem.id!r:.60}; text is wanted: str(...)")
         if problem.id in ids:
             raise wrong(f"gave two problems of id {problem.id!r:.60}; each needs its own, for example str(i)")
+        if problem.follows and problem.follows not in ids:
+            raise wrong(f"gave problem {problem.id!r:.60} before {problem.follows!r:.60}, which it follows; swap them")
+        if problem.follows and (task.asks_through_lm_eval or task.grades_aside):
+            raise wrong("gave turns that follow others; asks_through_lm_eval and grades_aside must be False for them")
         ids.add(problem.id)
         asked = problem.prompt
         if not isinstance(asked, Prompt):

@@ -176,8 +176,9 @@ def _task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, ju
         yield f"{LEFT_OUT}: problems, prompts and verdicts (no rows at hand)"
         return
     task = found(_data(rows), judge)
-    said = f"gave {len(task.items)} problems for {len(rows)} rows; one per row is wanted"
-    assert len(task.items) == len(rows), task_contract.broken(found, "problems", said)
+    begun = sum(not problem.follows for problem in task.items)  # later turns of a conversation belong to their first
+    said = f"gave {begun} problems for {len(rows)} rows; one per row is wanted"
+    assert begun == len(rows), task_contract.broken(found, "problems", said)
     yield f"problems: one per row, ids apart, prompts for models with and without a template ({len(rows)} rows)"
     _refuses_an_empty_row(found, judge)
     yield "problems: a row without its fields is refused with BadInput"

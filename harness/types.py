@@ -54,12 +54,17 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Problem:
-    """One item: ``id`` is unique in its task; ``reference`` is what the grader compares the answer with."""
+    """One item: ``id`` is unique in its task; ``reference`` is what the grader compares the answer with.
+
+    ``follows`` is the id of the problem that the model answers before this one, in the same conversation: its question
+    and the model's own answer to it, sample by sample, stand before this prompt.
+    """
 
     id: str
     prompt: Prompt
     reference: Any = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    follows: str = ""
 
 
 @dataclass(frozen=True)

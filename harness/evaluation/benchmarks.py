@@ -134,4 +134,12 @@ def _judge(found: type[Task], judge: str | None, keep: Path | None):
     from harness.grading.judges.open_judge import open_judge
 
     require_judge(found.name, judge)
-    return open_judge(judge, getattr(found, "judge_protocol", "alpacaeval-1"), keep)
+    opened = open_judge(judge, getattr(found, "judge_protocol", "alpacaeval-1"), keep)
+    # A judge that compares two answers has nothing to say of one, and the other way round.
+    if (rates := getattr(opened, "rates", False)) != found.needs_rating:
+        does, wants = ("rates one answer", "compares two") if rates else ("compares two answers", "rates one")
+        raise BadInput(
+            f"task {found.name} needs a judge that {wants}, and --judge {judge} {does}; a model (openai:…, hf:…) or "
+            f"recorded judgements (replay:FILE) do as the task asks, without protocol=…"
+        )
+    return opened

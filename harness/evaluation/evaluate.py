@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness import error_location, metrics, user_code
 from harness.errors import RunFailed
-from harness.evaluation import round_trip
+from harness.evaluation import conversation, round_trip
+from harness.evaluation.conversation import Conversation
 from harness.grading.thinking import Thought, answer_of, thought
 from harness.metrics import code_of, metric_of
 from harness.models.watch import TextCount, Watch
@@ -243,19 +245,23 @@ def complete(
     look: Callable[[list[Completion]], None] = lambda window: None,
 ) -> list[Completion]:
     """``decoding.samples`` completions of every problem, in order. Calls ``look`` with each window of them."""
-    ask = _through_lm_eval if task.asks_through_lm_eval else _directly
     # Windows of a few batches, so that progress shows, grading can begin, and the caches fill up on the way.
     window = max(1, WINDOW * generator.batch // decoding.samples)
     made: list[Completion] = []
     tally = TextCount(progress, len(problems) * decoding.samples)
-    for start in range(0, len(problems), window):
-        latest = _each_by_its_stops(ask, task, generator, problems[start : start + window], decoding, seed, tally)
-        look(latest)
-        made += latest
-    return made
+    talk = Conversation()
+    ask = _through_lm_eval if task.asks_through_lm_eval else partial(_directly, talk)
+    for asked in conversation.rounds(problems):
+        for start in range(0, len(asked), window):
+            part = asked[start : start + window]
+            latest = _each_in_its_way(ask, task, generator, part, decoding, seed, tally)
+            talk.heard(part, latest)
+            look(latest)
+            made += latest
+    return conversation.in_order(made, problems)
 
 
-def _each_by_its_stops(
+def _each_in_its_way(
     ask: Callable[..., list[Completion]],
     task: Task,
     generator: Generator | CachedGenerator | ServerGenerator,
@@ -267,26 +273,31 @@ def _each_by_its_stops(
     """Completions in the order of ``problems``. Stop strings end a continuation: of a plain text, or of an answer that
     a prefill began. A chat reply ends with its turn instead, and no stop string cuts it.
     """
-    replies = [bool(decoding.stop) and generator.begins_itself(p.prompt) for p in problems]
-    if not any(replies):
-        return ask(task, generator, problems, decoding, seed, watch)
-    by_problem: dict[str, list[Completion]] = {}
-    # Ask twice: the problems answered by a chat reply without stop strings, the others with them.
-    for chat, stop in ((True, ()), (False, decoding.stop)):
-        part = [p for p, reply in zip(problems, replies, strict=True) if reply is chat]
-        for made in ask(task, generator, part, dataclasses.replace(decoding, stop=stop), seed, watch) if part else ():
-            by_problem.setdefault(made.problem_id, []).append(made)
-    return [made for p in problems for made in by_problem[p.id]]
+    ways: dict[Decoding, list[Problem]] = {}
+    for problem in problems:
+        way = task.decoding_for(problem, decoding)
+        cut = () if way.stop and generator.begins_itself(problem.prompt) else tuple(way.stop)
+        way = dataclasses.replace(way, stop=cut)
+        ways.setdefault(way, []).append(problem)
+    # Ask once for each way: the problems answered by a chat reply without stop strings, the others with them.
+    made = [c for way, part in ways.items() for c in ask(task, generator, part, way, seed, watch)]
+    return made if len(ways) == 1 else conversation.in_order(made, problems)
 
 
 def _directly(
-    task: Task, generator: Generator, problems: Sequence[Problem], decoding: Decoding, seed: int, watch: Watch
+    talk: Conversation,
+    task: Task,
+    generator: Generator,
+    problems: Sequence[Problem],
+    decoding: Decoding,
+    seed: int,
+    watch: Watch,
 ) -> list[Completion]:
     from harness.seeds import stable_seed
 
     # The seed of a sample depends on its problem and number only, so batches and windows change no text.
     wanted = [(p, k) for p in problems for k in range(decoding.samples)]
-    texts = [generator.render(p.prompt) for p, _ in wanted]
+    texts = [generator.render(talk.prompt(p, k)) for p, k in wanted]
     seeds = [stable_seed(seed, task.name, p.id, k) for p, k in wanted]
     made = generator.generate(texts, decoding, seeds, watch)
     return [Completion(p.id, k, g.text, g.tokens, g.finish) for (p, k), g in zip(wanted, made, strict=True)]

@@ -6,12 +6,13 @@ format                 a row names its problem by      and holds the text under
 own completions        problem_id                      text (with sample, tokens, finish where known)
 evalplus samples       task_id                         solution or completion
 alpaca_eval outputs    instruction                     output
+FastChat's answers     question_id                     choices, of which each has its turns
 raw outputs            problem_id, unique_id, id, idx  completion, output, code or generation
 =====================  ==============================  ===============================================
 
 Fields are listed in order of preference. ``idx`` is the position in the dataset file, from 0. A list under a text field
-of raw outputs holds several samples (Qwen2.5-Math's ``code``). A file is JSON lines or one JSON list, gzipped or not;
-all of its rows have one format.
+of raw outputs holds several samples (Qwen2.5-Math's ``code``); turn n of FastChat's question q answers the problem
+``q/n``. A file is JSON lines or one JSON list, gzipped or not; all of its rows have one format.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ OWN = Format("own completions", ("problem_id",), ("text",))
 EVALPLUS = Format("evalplus samples", ("task_id",), ("solution", "completion"), "evalplus")
 ALPACA = Format("alpaca_eval outputs", ("instruction",), ("output",), "alpaca_eval")
 RAW = Format("raw outputs", ("problem_id", "unique_id", "id", "idx"), ("completion", "output", "code", "generation"))
+FASTCHAT = "fastchat"  # the ``samples_as`` of tasks whose answers may come as FastChat's; see turns_apart
 FORMATS = (OWN, EVALPLUS, ALPACA, RAW)  # a row has the first format that it fits
 
 
@@ -64,6 +66,26 @@ def read_rows(path: Path) -> list[SampleRow]:
     if not rows:
         raise BadInput(f"{path}: holds no completions")
     return rows
+
+
+def turns_apart(rows: Sequence[SampleRow]) -> list[SampleRow]:
+    """The rows, one for each turn where they are FastChat's. Raises BadInput for a conversation that is none."""
+    found = []
+    for row in rows:
+        question, choices = row.fields.get("question_id"), row.fields.get("choices")
+        if question is None or choices is None:
+            found.append(row)
+            continue
+        for i, choice in enumerate(choices if isinstance(choices, list) else [None]):
+            turns = choice.get("turns") if isinstance(choice, dict) else None
+            if not isinstance(turns, list) or not turns:
+                raise BadInput(f"{row.place}: 'choices' must be a list of objects with a list under 'turns'")
+            sampled = choice.get("index", i)
+            found += [
+                SampleRow(row.place, {"problem_id": f"{question}/{n}", "sample": sampled, "text": text})
+                for n, text in enumerate(turns, 1)
+            ]
+    return found
 
 
 def content_of(path: Path) -> bytes:

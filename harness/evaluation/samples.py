@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import BadInput
-from harness.evaluation.sample_rows import ALPACA, EVALPLUS, OWN, RAW, Format, SampleRow, format_of, read_rows, shown
+from harness.evaluation.sample_rows import (
+    ALPACA,
+    EVALPLUS,
+    FASTCHAT,
+    OWN,
+    RAW,
+    Format,
+    SampleRow,
+    format_of,
+    read_rows,
+    shown,
+    turns_apart,
+)
 from harness.task import Task
 from harness.types import Completion, Problem
 
@@ -28,7 +40,7 @@ def read(task: Task, path: Path) -> Samples:
     :mod:`harness.evaluation.sample_rows` describes the formats. Raises BadInput with file and line for a row that is
     malformed, of another format than the first, of an unknown problem, or that repeats a sample number.
     """
-    rows = read_rows(path)
+    rows = turns_apart(read_rows(path)) if task.samples_as == FASTCHAT else read_rows(path)
     form = format_of(rows, task.samples_as)
     if not task.items:
         raise BadInput(f"{task.title} has no problems: {task.data.source} is empty")

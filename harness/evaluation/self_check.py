@@ -9,13 +9,13 @@ To be run before any model: a benchmark on which a perfect model cannot score 10
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness import registry
 from harness.errors import BadInput
-from harness.evaluation import evaluate, notations, published_winrates
+from harness.evaluation import evaluate, notations, published_ratings, published_winrates
 from harness.evaluation.benchmarks import GENERATED, open_task
 from harness.evaluation.known_answers import KnownAnswer, counts_as_right, known_answers
 from harness.task import Task
@@ -25,6 +25,7 @@ Progress = Callable[[str, int, int, str], None]
 CHUNK = 64  # completions graded between progress updates
 NOTATIONS = "notations"  # name of the notation suite among the tasks
 NO_GOLD = "the task has no reference completions; give it a method gold_completion(problem)"
+TOLERANCES = {"win rate": published_winrates.TOLERANCE, "mean rating": published_ratings.TOLERANCE}
 NO_REPLAY = "the judge's verdicts are not known in advance, and HARNESS_DATA has no recorded judgements of these items"
 
 
@@ -118,8 +119,12 @@ def _check(name: str, progress: Progress) -> Checked:
     checked = Checked(name)
     try:
         needs = _judged(name)
-        if needs:
-            _replay(published_winrates.recorded(needs), checked, progress)
+        if needs and needs.needs_rating:
+            for rated in published_ratings.recorded(needs):
+                _replay(rated.name, rated.mean, published_ratings.mean_rating(rated), "mean rating", checked, progress)
+        elif needs:
+            for won in published_winrates.recorded(needs):
+                _replay(won.name, won.win_rate, published_winrates.win_rate(won), "win rate", checked, progress)
         else:
             grade_known(open_task(name), checked, progress)
         if not checked.golds.total:
@@ -187,17 +192,17 @@ def _verdicts(task: Task, known: Sequence[KnownAnswer], progress: Progress) -> l
     return verdicts
 
 
-def _replay(recorded: Iterable[published_winrates.Recorded], checked: Checked, progress: Progress) -> None:
-    """Compares win rates computed from recorded judgements with the published ones."""
-    for published in recorded:
-        progress(f"check {checked.task}", checked.golds.total, checked.golds.total + 1, published.name)
-        ours, note = published_winrates.win_rate(published)
-        checked.notes.append(note)
-        checked.golds.add(abs(ours - published.win_rate) <= published_winrates.TOLERANCE)
-        if abs(ours - published.win_rate) > published_winrates.TOLERANCE:
-            checked.failures.append(
-                {"problem_id": published.name, "kind": "published win rate", "must": "pass", "reason": note}
-            )
+def _replay(
+    name: str, published: float, found: tuple[float, str], figure: str, checked: Checked, progress: Progress
+) -> None:
+    """Compares a figure computed from recorded judgements, ``found`` with its note, with the published one."""
+    ours, note = found
+    tolerance = TOLERANCES[figure]
+    progress(f"check {checked.task}", checked.golds.total, checked.golds.total + 1, name)
+    checked.notes.append(note)
+    checked.golds.add(abs(ours - published) <= tolerance)
+    if abs(ours - published) > tolerance:
+        checked.failures.append({"problem_id": name, "kind": f"published {figure}", "must": "pass", "reason": note})
 
 
 def green(found: Sequence[Checked]) -> bool:

@@ -24,7 +24,9 @@ class Model(Protocol):
 class JudgeOptions:
     """Settings of every model judge, written after commas in its specification."""
 
-    protocol: str | None = option(None, "how the judge is asked: alpacaeval-1, alpacaeval-2 or distillm2")
+    protocol: str | None = option(
+        None, "how the judge is asked: alpacaeval-1, alpacaeval-2, arena-hard, distillm2 or mt-bench"
+    )
     temperature: float | None = option(None, "sampling temperature; the protocol's unless set", low=0, high=2)
     max_tokens: int | None = option(
         None, "longest reply, the reasoning before the verdict included; the protocol's unless set", low=1

@@ -45,6 +45,19 @@ class PairToJudge:
 
 
 @dataclass(frozen=True)
+class ConversationToRate(PairToJudge):
+    """An answer to rate, the last of ``answers``: each answers the question at its place.
+
+    ``references`` are reference answers to the questions, none where the judge gets none. ``candidate`` is the answer
+    to be rated, ``instruction`` what stands before it and ``reference`` the reference answers, each as one text.
+    """
+
+    questions: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Judgement:
     """A judge's verdict on one comparison.
 
@@ -64,6 +77,7 @@ class Judge:
     """Says which of two responses is better. A subclass gives ``name``, ``identity`` and ``judge`` or ``prefer``."""
 
     name: ClassVar[str]
+    rates: bool = False  # whether it rates single answers (see ConversationToRate) instead of comparing two
     takes: ClassVar[str] = ""  # the argument after NAME: in --judge, as shown in help; "" for none
 
     @classmethod

@@ -58,13 +58,17 @@ class ModelJudge(Judge):
         self.cache = JudgementCache(folder, self.identity())
         self.progress: Callable[[int, int], None] = lambda done, total: None  # receives the number of questions
 
+    @property
+    def rates(self) -> bool:
+        return self.protocol.rates
+
     def identity(self) -> dict[str, Any]:
         return self.model.identity() | {
             "protocol": self.protocol.name,
             "prompt_sha256": self.protocol.prompt_sha256,
             "temperature": self.temperature,
             "max_tokens": self.protocol.max_tokens,
-            "orders": "both" if self.protocol.both_orders else "drawn by instruction",
+            "orders": self.protocol.shown,
             **({"reading": self.protocol.reading} if self.protocol.reading else {}),
         }
 
@@ -80,8 +84,7 @@ class ModelJudge(Judge):
     def _questions(self, c: PairToJudge) -> list[JudgeQuestion]:
         found = []
         for candidate_first in self.protocol.orders(c.instruction):
-            first, second = (c.candidate, c.reference) if candidate_first else (c.reference, c.candidate)
-            messages = self.protocol.messages(c.instruction, first, second)
+            messages = self.protocol.question(c, candidate_first)
             order = "candidate first" if candidate_first else "reference first"
             key = digest([order, c.instruction, c.reference, c.candidate])
             tokens, usd = self.budget.estimate(messages, self.protocol.max_tokens)

@@ -3,6 +3,7 @@
 ``alpacaeval-1``  alpaca_eval's ``alpaca_eval_gpt4``: ranks the two, in an order drawn by the instruction
 ``alpacaeval-2``  its ``weighted_alpaca_eval_gpt4_turbo``: one token, score P(m) / (P(m) + P(M))
 ``arena-hard``    Arena-Hard's own: an answer of the judge's, then one of five verdicts, both orders
+``mt-bench``      MT-Bench's own: one answer in its conversation, rated from 1 to 10 (:mod:`.rating`)
 ``distillm2``     reasons, then [[A]], [[B]] or [[C]] for a tie, both orders (arXiv 2503.07067; words our own)
 
 Prompts and parsers of the first two are read from the installed package alpaca_eval. Turns are split before responses
@@ -29,6 +30,7 @@ from typing import Any
 
 from harness.errors import RunFailed, unknown
 from harness.grading.judges import five_verdicts
+from harness.grading.judges.judgement import PairToJudge
 
 THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # around a model's thinking, before its answer
 ROUNDED_ZERO, LEAST_LOGPROB = 0.01, -1e4  # the range of values accepted as log-probabilities
@@ -87,6 +89,21 @@ class JudgeProtocol:
     reading: str = ""
 
     @property
+    def rates(self) -> bool:
+        """Whether it rates one answer, instead of comparing two."""
+        return False
+
+    @property
+    def shown(self) -> str:
+        """In which order the two responses are shown, as identities say it."""
+        return "both" if self.both_orders else "drawn by instruction"
+
+    def question(self, pair: PairToJudge, candidate_first: bool) -> list[dict[str, str]]:
+        """The chat turns that ask about ``pair``."""
+        first, second = (pair.candidate, pair.reference) if candidate_first else (pair.reference, pair.candidate)
+        return self.messages(pair.instruction, first, second)
+
+    @property
     def prompt_sha256(self) -> str:
         return hashlib.sha256(json.dumps(self.turns).encode()).hexdigest()
 
@@ -136,6 +153,12 @@ def _distillm2() -> JudgeProtocol:
     )
 
 
+def _mt_bench() -> JudgeProtocol:
+    from harness.grading.judges.rating import RatingProtocol
+
+    return RatingProtocol.mt_bench()
+
+
 def _arena_hard() -> JudgeProtocol:
     turns = (("system", five_verdicts.SYSTEM), ("user", five_verdicts.TEMPLATE))
     return JudgeProtocol("arena-hard", turns, _read_arena_hard, temperature=0.0, max_tokens=4096, both_orders=True)
@@ -146,6 +169,7 @@ PROTOCOLS = {
     "alpacaeval-2": _alpacaeval_2,
     "arena-hard": _arena_hard,
     "distillm2": _distillm2,
+    "mt-bench": _mt_bench,
 }
 
 
@@ -162,7 +186,7 @@ def _turns(template: str) -> tuple[tuple[str, str], ...]:
 
 def _read_ranking(reply: Reply) -> float | None:
     """alpaca_eval's ``ranking_parser``: a Python list that gives model_1 rank 1 or 2, behind any thinking."""
-    text = _answer(reply.text)[:REPLY_LIMIT]
+    text = answer_part(reply.text)[:REPLY_LIMIT]
     return _share(_parsers().ranking_parser(text) if text else [math.nan])
 
 
@@ -180,7 +204,7 @@ def _read_logprobs(reply: Reply) -> float | None:
 
 def _read_arena_hard(reply: Reply) -> float | None:
     """One of Arena-Hard's five verdicts, behind any thinking; None from a reply that was cut."""
-    return None if reply.cut else five_verdicts.share(_answer(reply.text)[-REPLY_LIMIT:])
+    return None if reply.cut else five_verdicts.share(answer_part(reply.text)[-REPLY_LIMIT:])
 
 
 def _read_letter(reply: Reply) -> float | None:
@@ -192,7 +216,7 @@ def _read_letter(reply: Reply) -> float | None:
     if reply.cut:
         return None
     found, fence = None, None
-    for line in _answer(reply.text)[-REPLY_LIMIT:].splitlines():
+    for line in answer_part(reply.text)[-REPLY_LIMIT:].splitlines():
         if mark := _FENCE.match(line):
             if fence is None:
                 fence = mark[1]
@@ -212,7 +236,7 @@ _VERDICT = re.compile(
 )
 
 
-def _answer(text: str) -> str:
+def answer_part(text: str) -> str:
     """What a reply says after its thinking; nothing where the thinking was not ended."""
     _, ended, answer = text.rpartition(THOUGHT_ENDS)
     if not ended and text.lstrip().startswith(THOUGHT_BEGINS):

@@ -1,5 +1,7 @@
 """Replays recorded judgements: alpaca_eval's ``annotations.json`` as a judge.
 
+Recorded ratings of single answers are :mod:`harness.grading.judges.replay_ratings`.
+
 Each annotation compares ``output_1``, the reference, with ``output_2``, the model. ``preference`` runs from 1
 (the reference wins) to 2 (the model wins); 1.5 and 0 are draws; null, and the -1 that alpaca_eval keeps for a
 reply it could not parse, are no verdict.
@@ -33,6 +35,12 @@ class Replay(Judge):
     """
 
     name, takes = "replay", "FILE"
+
+    @classmethod
+    def open(cls, argument: str, protocol: str, keep: Path | None) -> Judge:
+        from harness.grading.judges.replay_ratings import ReplayRatings
+
+        return ReplayRatings(argument) if protocol == ReplayRatings.protocol else super().open(argument, protocol, keep)
 
     def __init__(self, path: Path | str):
         path = Path(path)
