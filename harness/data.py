@@ -19,6 +19,7 @@ from harness.errors import BadInput
 from harness.task import Data, Dataset
 
 HUB = "https://raw.githubusercontent.com"
+DATA_HUB = "https://huggingface.co"
 FETCH_TIMEOUT_S = 30
 
 
@@ -55,8 +56,16 @@ def _cached(dataset: Dataset) -> Path:
     return cache_dir() / "datasets" / dataset.sha256[:16] / Path(dataset.path).name
 
 
+def _address(dataset: Dataset) -> str:
+    """Where the pinned file is: on GitHub, or for ``hf:datasets/owner/name`` on the hub of data sets."""
+    where, place, name = dataset.repository.rpartition("hf:")
+    if place and not where:
+        return f"{os.environ.get('HF_ENDPOINT', DATA_HUB)}/{name}/resolve/{dataset.commit}/{dataset.path}"
+    return f"{os.environ.get('HARNESS_HUB', HUB)}/{dataset.repository}/{dataset.commit}/{dataset.path}"
+
+
 def _fetch(dataset: Dataset, target: Path) -> bytes:
-    url = f"{os.environ.get('HARNESS_HUB', HUB)}/{dataset.repository}/{dataset.commit}/{dataset.path}"
+    url = _address(dataset)
     try:
         with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT_S) as answer:
             content = answer.read()

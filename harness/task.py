@@ -41,7 +41,7 @@ class Dataset:
     """
 
     local: str  # path below HARNESS_DATA
-    repository: str  # owner/name of the public git repository
+    repository: str  # owner/name of the public git repository, or hf:datasets/owner/name
     commit: str  # the pinned revision, 40 hex digits
     path: str  # path of the file in that repository
     sha256: str

@@ -38,9 +38,11 @@ def of(pair: ModelPair, paper: Paper) -> list[PrintedRow]:
     if (wanted := pair.printed) is None:
         return []
     table = {(c.method, c.benchmark): c for c in printed.of(paper)
-             if (c.locator, c.student, c.setting) == (wanted.locator, wanted.student, wanted.setting)}  # fmt: skip
+             if (c.locator, c.student, c.setting) == (wanted.locator, wanted.student, wanted.setting)
+             and wanted.teacher in ("", c.teacher)}  # fmt: skip
     if not table:
-        raise BadInput(f"pair {pair.name}: paper {paper['id']} prints no {wanted.locator!r} for {wanted.student!r}")
+        pupil = f"{wanted.student!r}" + (f" of {wanted.teacher!r}" if wanted.teacher else "")
+        raise BadInput(f"pair {pair.name}: paper {paper['id']} prints no {wanted.locator!r} for {pupil}")
     for names, known, what in (
         (wanted.rows, {method for method, _ in table}, "row"),
         (wanted.benchmarks, {benchmark for _, benchmark in table}, "benchmark"),

@@ -69,6 +69,7 @@ class PrintedRows:
     rows: dict[str, str]
     benchmarks: dict[str, str]
     setting: str = ""  # of cells that only it tells apart
+    teacher: str = ""  # as the table calls it, where it has several for one student
 
 
 @dataclass(frozen=True)
@@ -207,9 +208,9 @@ def _printed(value: Any, where: str) -> PrintedRows:
     """Raises BadInput unless ``value`` has locator and student as text, rows and benchmarks as names by names."""
     if not isinstance(value, dict):
         raise BadInput(f"{where} must be a table")
-    _keys(value, {"locator", "student", "setting", "rows", "benchmarks"}, where)
-    for key in ("locator", "student", "setting"):
-        if not isinstance(value.get(key, "" if key == "setting" else None), str):
+    _keys(value, {"locator", "student", "setting", "teacher", "rows", "benchmarks"}, where)
+    for key in ("locator", "student", "setting", "teacher"):
+        if not isinstance(value.get(key, "" if key in ("setting", "teacher") else None), str):
             raise BadInput(f"{where}.{key} must be text, as the printed table has it")
     for key in ("rows", "benchmarks"):
         names = value.get(key)

@@ -29,7 +29,7 @@ from types import ModuleType
 from typing import Any
 
 from harness.errors import RunFailed, unknown
-from harness.grading.judges import five_verdicts
+from harness.grading.judges import five_verdicts, rating
 from harness.grading.judges.judgement import PairToJudge
 
 THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # around a model's thinking, before its answer
@@ -153,10 +153,30 @@ def _distillm2() -> JudgeProtocol:
     )
 
 
-def _mt_bench() -> JudgeProtocol:
-    from harness.grading.judges.rating import RatingProtocol
+class RatingProtocol(JudgeProtocol):
+    """Asks for a rating of one answer; ``read`` gives it as a share."""
 
-    return RatingProtocol.mt_bench()
+    @property
+    def rates(self) -> bool:
+        return True
+
+    @property
+    def shown(self) -> str:
+        return "one answer"
+
+    def orders(self, instruction: str) -> tuple[bool, ...]:
+        return (True,)
+
+    def question(self, pair: PairToJudge, candidate_first: bool) -> list[dict[str, str]]:
+        return rating.messages(pair)
+
+
+def _mt_bench() -> JudgeProtocol:
+    both = [(f"{key}", *said) for key, said in rating.TURNS.items()]
+    turns = tuple(
+        (f"{role} {key}", text) for key, *said in both for role, text in zip(("system", "user"), said, strict=True)
+    )
+    return RatingProtocol("mt-bench", turns, _read_rating, temperature=0.0, max_tokens=2048)
 
 
 def _arena_hard() -> JudgeProtocol:
@@ -205,6 +225,12 @@ def _read_logprobs(reply: Reply) -> float | None:
 def _read_arena_hard(reply: Reply) -> float | None:
     """One of Arena-Hard's five verdicts, behind any thinking; None from a reply that was cut."""
     return None if reply.cut else five_verdicts.share(answer_part(reply.text)[-REPLY_LIMIT:])
+
+
+def _read_rating(reply: Reply) -> float | None:
+    """The share of a reply's rating, behind any thinking; None from a reply that has none from 1 to 10."""
+    found = rating.rating(answer_part(reply.text)[-REPLY_LIMIT:])
+    return None if found is None else rating.as_share(found)
 
 
 def _read_letter(reply: Reply) -> float | None:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from harness.errors import RunFailed
 from harness.grading.judges.judgement import ConversationToRate, PairToJudge
-from harness.grading.judges.protocols import REPLY_LIMIT, JudgeProtocol, Reply, answer_part
 
 LOW, HIGH = 1.0, 10.0
 _IMPARTIAL = (
@@ -108,35 +106,3 @@ def messages(asked: PairToJudge) -> list[dict[str, str]]:
 
     said = TURNS[len(asked.answers), bool(asked.references)]
     return [{"role": role, "content": fill(text)} for role, text in zip(("system", "user"), said, strict=True)]
-
-
-@dataclass(frozen=True)
-class RatingProtocol(JudgeProtocol):
-    """Asks for a rating of one answer; ``read`` gives it as a share."""
-
-    @classmethod
-    def mt_bench(cls) -> RatingProtocol:
-        """MT-Bench's own: temperature 0, at most 2,048 tokens."""
-        said = [(f"{key}", *texts) for key, texts in TURNS.items()]
-        turns = tuple((f"{role} {key}", text) for key, *both in said for role, text in zip("su", both, strict=True))
-        return cls("mt-bench", turns, _read, temperature=0.0, max_tokens=2048)
-
-    @property
-    def rates(self) -> bool:
-        return True
-
-    @property
-    def shown(self) -> str:
-        return "one answer"
-
-    def orders(self, instruction: str) -> tuple[bool, ...]:
-        return (True,)
-
-    def question(self, pair: PairToJudge, candidate_first: bool) -> list[dict[str, str]]:
-        return messages(pair)
-
-
-def _read(reply: Reply) -> float | None:
-    """The share of a reply's rating, behind any thinking; None from a reply that was cut before one."""
-    found = rating(answer_part(reply.text)[-REPLY_LIMIT:])
-    return None if found is None else as_share(found)
