@@ -8,7 +8,6 @@ spans several files needs them joined into one at the file's place; its scores t
 import dataclasses
 
 from harness.grading.code import contest, contest_rows
-from harness.sandbox import tier
 from harness.task import Dataset, Protocol, Task
 from harness.types import Completion, Decoding, Problem, Prompt
 
@@ -102,7 +101,7 @@ class LiveCodeBench(Task):
         return None if program is None else f"```python\n{program}\n```"
 
     def measures(self, graded):
-        return {"sandbox": str(tier())} | super().measures(graded)
+        return {"sandbox": contest.walls()} | super().measures(graded)
 
     def grader_identity(self):
         return super().grader_identity() | {"cpu_limits": {"test_s": contest.TEST_S, "total_s": contest.TOTAL_S}}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from harness.sandbox import End, Sandbox, SandboxJob, shared
+from harness.sandbox import End, Sandbox, SandboxJob, shared, tier
 from harness.sandbox.pool import PATIENCE
 from harness.sandbox.values import dumps, loads
 from harness.types import Verdict
@@ -123,6 +123,11 @@ def _same_line(ours: str, theirs: str) -> bool:
         return [Decimal(word) for word in ours.split()] == [Decimal(word) for word in theirs.split()]
     except InvalidOperation:
         return False
+
+
+def walls() -> str:
+    """In words: the isolation in which programs run on this machine."""
+    return str(tier())
 
 
 def grade(problems: Sequence[ContestProblem], programs: Sequence[str | None], sandbox: Sandbox | None = None) -> list:
