@@ -41,10 +41,12 @@ def card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any]) -> dict[st
         "vocabulary": "cut to the shared tokenizer's length, renormalised",
         "template": plan.template,
         **dict(plan.pair.card),
+        **({} if training.first is None else {"after": training.first.label}),
         **_trained(recipe.student),
         **_teacher(training.spec, recipe.teacher),
         **({"teachers": several_teachers.told(plan.teachers, recipe.data.teacher_field)} if plan.teachers else {}),
         **_engines(training.spec, recipe),
+        **({"rewards": plan.data.grader.name} if method.needs.rewards and plan.data.grader else {}),
         "on_policy_share": round(_mean(row["on_policy"] for row in curve), 4),
         "buffer_age": round(_mean(row["buffer_age"] for row in curve if row["on_policy"]), 4),
     } | method.card()

@@ -117,6 +117,24 @@ class Asking:
 
 
 @dataclass(frozen=True)
+class Hindsight:
+    """A teacher's own prompt that is made of what the student's texts came to, see ``Needs.hindsight``.
+
+    template: over ``{prompt}``, ``{solution}`` and ``{feedback}``, which may be empty
+    solution, feedback: over ``{text}``: another right text of the prompt; what the grader said of a text not right
+    least, own: the score from which a text is right; whether one may be its own solution
+    told: when feedback is given: ``alone`` (where there is no solution), ``always`` or ``never``
+    """
+
+    template: str
+    solution: str = "{text}"
+    feedback: str = "{text}"
+    least: float = 1.0
+    own: bool = False
+    told: str = "alone"
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a method needs from the harness. Cost accounting and early checks follow from it.
 
@@ -130,6 +148,9 @@ class Needs:
     proposals: both models propose a next step at every step of the text and each is scored, see :class:`Proposing`;
         True is its default
     asking: who teaches and under which prompt, see :class:`Asking`; None for the recipe's teacher, asked as the student
+    rewards: the data's own grader scores every text, in [0, 1], for ``step_features``, which then needs no ``measure``.
+        Where ``sources`` returns a source several times in a row, every prompt gets as many responses
+    hindsight: the teacher's prompt follows from rewards, see :class:`Hindsight`
     reference: ``tokens.reference_log_prob`` is the log-probability under the student before training, frozen
     exact: the signal must be the whole distribution; a top-k one is refused before any work
     gate: ``Method.weight`` multiplies nothing; the objective reads what it gave, or its shuffled control, as
@@ -154,6 +175,8 @@ class Needs:
     proposals: bool | Proposing = False
     pairing: Pairing | None = None
     asking: Asking | None = None
+    rewards: bool = False
+    hindsight: Hindsight | None = None
     reference: bool = False
     exact: bool = False
     gate: bool = False
@@ -212,6 +235,7 @@ class Tokens:
     special: Tensor | None = None  # [N] bool: the text's token is a special one of the tokenizer
     pairs: Pairs | None = None  # which tokens of both sides are compared, see Needs.pairing
     reference_log_prob: Tensor | None = None  # [N] under the student before training, see Needs.reference
+    informed: Tensor | None = None  # [N] bool: the teacher reads this text in hindsight, see Needs.hindsight
     metrics: dict[str, Tensor] = field(default_factory=dict)  # [N] values to log, filled by the method
 
     def from_source(self, *sources: Source) -> Tensor:
@@ -270,6 +294,8 @@ class WholeStep:
     source: tuple[Source, ...]  # of each text
     prompt: tuple[int, ...]  # of each text: the place of its prompt, equal for texts that answer one prompt
     step: Step
+    reward: Tensor | None = None  # [texts] the grader's score in [0, 1], NaN where it reached none, see Needs.rewards
+    longest: int = 1  # tokens that a sampled response has at most: rollout.max_new_tokens
 
     def mean(self, values: Tensor) -> Tensor:
         """[texts] the mean of the values [M] over each text."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness import error_location
 from harness.error_location import describe
 from harness.errors import BadInput
-from harness.method import Asking, Method, Mixture, Needs, Pairing, Proposing, Speculation
+from harness.method import Asking, Hindsight, Method, Mixture, Needs, Pairing, Proposing, Speculation
 from harness.types import Source
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MODELS = ("teacher", "student")
 # Metrics of the loop itself, which a metric of the same name would overwrite.
 REPORTED = {"loss", "grad_norm", "learning_rate", "validation_loss", "step", "seconds", "on_policy", "buffer_age"}
-REPORTED |= {"paired", "engine_gap_mean", "engine_gap_max"}
+REPORTED |= {"paired", "engine_gap_mean", "engine_gap_max", "text_reward", "groups_alike"}
 
 
 def broken(method: Method, part: str, said: str) -> BadInput:
@@ -42,7 +42,7 @@ def needs(method: Method) -> None:
     for name, known in words.items():
         if getattr(found, name) not in known:
             raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not {_or(known)}")
-    for name in ("whole", "exact", "gate", "reference", "sequence_features", "step_features", "full"):
+    for name in ("whole", "exact", "gate", "rewards", "reference", "sequence_features", "step_features", "full"):
         if not isinstance(getattr(found, name), bool):
             raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not True or False")
     for name in ("replay", "validate_every", "ranks", "span"):
@@ -54,6 +54,7 @@ def needs(method: Method) -> None:
     _proposals(method, found.proposals)
     _asking(method, found)
     _pairing(method, found)
+    _hindsight(method, found)
     if not isinstance(found.joint, Mixture | Speculation | None):
         raise broken(method, "needs", f"says joint={found.joint!r}; give a Mixture, a Speculation or None")
     if found.sequence_features and found.teacher != "signal":
@@ -64,7 +65,8 @@ def needs(method: Method) -> None:
     if found.sequence_features and type(method).sequence_features is Method.sequence_features:
         said = "asks for sequence features; add a method sequence_features(self, sequences), or leave them out"
         raise broken(method, "needs", said)
-    for name in ("measure", "step_features") if found.step_features else ():
+    parts = ("step_features",) if found.rewards else ("measure", "step_features")
+    for name in parts if found.step_features else ():
         if getattr(type(method), name) is getattr(Method, name):
             raise broken(method, "needs", f"asks for step features; add a method {name}, or leave them out")
     known = ("token", "sequence", "source")
@@ -108,6 +110,28 @@ def _pairing(method: Method, found: Needs) -> None:
         raise broken(method, "needs", f"pairs tokens of two readings and asks for {clash[0]}, which reads one")
 
 
+def _hindsight(method: Method, found: Needs) -> None:
+    """Checks a prompt of the teacher's that is made of rewards."""
+    hindsight = found.hindsight
+    if hindsight is None:
+        return
+    if not isinstance(hindsight, Hindsight):
+        raise broken(method, "needs", f"says hindsight={describe(hindsight)}; give a Hindsight or None")
+    if hindsight.told not in ("alone", "always", "never"):
+        raise broken(method, "needs", f"says hindsight.told={hindsight.told!r}, which is not alone, always or never")
+    if not found.rewards or found.asking is None or found.asking.template:
+        said = "looks back on rewards: add rewards=True and asking=Asking(model=...) without a template"
+        raise broken(method, "needs", said)
+    parts = {"template": ("prompt", "solution", "feedback"), "solution": ("text",), "feedback": ("text",)}
+    for name, fields in parts.items():
+        try:
+            getattr(hindsight, name).format_map(dict.fromkeys(fields, ""))
+        except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
+            known = _or(tuple(f"{{{field}}}" for field in fields)) if len(fields) > 1 else "{text}"
+            said = f"gives a {name} of hindsight that cannot be filled ({error}); it may name {known}"
+            raise broken(method, "needs", said) from None
+
+
 def _proposals(method: Method, found: Any) -> None:
     """Checks what is asked of the proposals; True and False are allowed, too."""
     if isinstance(found, bool):
@@ -135,6 +159,12 @@ def sources(method: Method, found: Any) -> None:
         Source.MIXED: (method.needs.joint, "joint=Mixture(...) or Speculation(...)"),
         Source.REPLAY: (method.needs.replay, "replay=N, the size of the buffer"),
     }
+    graded = tuple(s for s in found if s in (Source.DATA, Source.REPLAY)) if method.needs.rewards else ()
+    if graded:
+        said = (
+            f"asks for Source.{graded[0].name} beside rewards; texts that are graded answer the prompts of their step"
+        )
+        raise broken(method, "sources", said)
     for source in found:
         if not isinstance(source, Source):
             raise broken(method, "sources", f"gave {source!r} among {found!r}; each must be a harness.types.Source")

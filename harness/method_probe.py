@@ -38,6 +38,7 @@ OPTIONAL = {  # fields of Tokens that are None unless a method needs them
     "sequence_features": "Needs(sequence_features=True) and a method sequence_features(self, sequences)",
     "validity": "Needs(proposals=True)",
     "pairs": "Needs(exact=True, pairing=Pairing())",
+    "step_features": "Needs(step_features=True) and a method step_features(self, values, whole)",
     "reference_log_prob": "Needs(reference=True)",
     "gate": "Needs(gate=True) and a method weight(self, tokens)",
     "sampler_log_prob": "sampled text: harness.method.recorded_or(tokens.sampler_log_prob, log_q) serves both",
@@ -170,7 +171,7 @@ def random_tokens(
     steps, needs = torch.tensor(LINES), None
     if method is not None:
         needs, asked = method.needs, tuple(method.sources(step))
-        source = tuple(asked[i % len(asked)] for i in range(2))
+        source = (asked[0], asked[-1])  # of several the two ends, which differ where texts of two kinds share a step
         sampled = torch.tensor([s not in (Source.DATA, Source.TEACHER) for s in source])[sequence]
         log_prob = log_prob.where(sampled, float("nan")) if sampled.any() else None
         validity = validity if needs.proposals else None
@@ -210,6 +211,7 @@ def random_tokens(
         special=labels[keep] == 0,
         reference_log_prob=None if needs is not None and not needs.reference else reference[keep],
         pairs=pairs,
+        informed=sequence[keep] == 0,
     )
     if needs is not None and needs.step_features:
         # The features of the whole step, of which a slice shows its part.
@@ -252,10 +254,17 @@ def step_features(method: Method, tokens: Tokens) -> Any:
     import torch
 
     with torch.no_grad():
-        with _called(method, "measure", tokens):
-            measured = method.measure(tokens)
-        method_contract.features(method, "measure", measured, len(tokens.labels))
-        whole = WholeStep(tokens.sequence, tokens.source, (0,) * len(tokens.source), tokens.step)
+        if type(method).measure is Method.measure:  # it reads rewards alone
+            measured = torch.zeros(len(tokens.labels), 0)
+        else:
+            with _called(method, "measure", tokens):
+                measured = method.measure(tokens)
+            method_contract.features(method, "measure", measured, len(tokens.labels))
+        prompts = (0,) * len(tokens.source)
+        # The first text is right and the others are wrong; a response has twice as many tokens as here at most.
+        reward = torch.tensor([1.0] + [0.0] * (len(prompts) - 1), dtype=torch.float64)
+        longest = 2 * int(tokens.length.max())
+        whole = WholeStep(tokens.sequence, tokens.source, prompts, tokens.step, reward, longest)
         with _called(method, "step_features"):
             found = method.step_features(measured, whole)
     method_contract.features(method, "step_features", found, len(tokens.labels))

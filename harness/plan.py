@@ -13,29 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import error_location, method_probe, options, recipe, registry, user_code
+from harness import error_location, method_probe, options, recipe, registry, specification, stages, user_code
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks, cards
 from harness.method import Method, ReferencePoint
-from harness.models import adapters, devices, engine_checks, engine_choice, loading, quantization, several_teachers
+from harness.models import adapters, devices, engine_checks, loading, quantization, several_teachers
 from harness.models import files as models
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair, agree
 from harness.models.several_teachers import Teaching
 from harness.recipe import Recipe
-from harness.records.record import fingerprint
 from harness.records.store import Store
+from harness.specification import Configured, teaches_itself, wants_teacher
 from harness.task import Task
-from harness.training import examples, length, precision, teacher_prompt, tracking
+from harness.training import length, precision, teacher_prompt, tracking
 from harness.training.job import TrainingData, TrainingRun
 from harness.training_data import pools
-from harness.types import Source
 
 DEFAULT_RECIPE = "micro"
-LOOP = "2"  # raise whenever the same specification would train to other weights
 SHUFFLED = "shuffled"
-# These change how a run goes, not what it computes; the specification has the epochs as steps.
-NOT_IN_SPEC = {"checkpoint_every", "threads", "gradient_checkpointing", "epochs", "divergence_every"}
 
 
 @dataclass(frozen=True)
@@ -88,9 +84,9 @@ class Plan:
         """The folder of interrupted work, caches and trained students."""
         return self.request.results / "work"
 
-    def recipe_of(self, method: Method) -> Recipe:
-        """The recipe as it is for a method: ``training.epochs`` as optimizer steps over the examples it reads."""
-        return length.resolved(self.recipe, method, self.data_of(method))
+    def recipe_of(self, method: Method, chosen: Recipe | None = None) -> Recipe:
+        """The recipe, or ``chosen``, for a method: ``training.epochs`` as steps over the examples it reads."""
+        return length.resolved(chosen or self.recipe, method, self.data_of(method))
 
 
 @error_location.faults_as(BadInput)
@@ -109,7 +105,9 @@ def prepare(request: RunRequest) -> Plan:
     names = _with_controls(names) if request.control else names
     configurations = [configured(name, chosen, settings) for name in names]
     _all_used(settings, [method for method, *_ in configurations])
-    for method, *_ in configurations:
+    first = _first(chosen, [method for method, *_ in configurations])
+    planned = [*configurations, *([first] if first else [])]
+    for method, *_ in planned:
         method_probe.check(method, chosen.training)
     # Everything outside: device, trackers, results folder and benchmark files. They are cheap to check, and a run that
     # cannot record its result should not start.
@@ -124,7 +122,7 @@ def prepare(request: RunRequest) -> Plan:
     tasks = benchmarks.open_all(_distinct(request.tasks, "task"), chosen.world, judge, keep, protocol)
 
     # The models. A pair is judged by configuration and tokenizer, then the weights are fetched.
-    methods = [method for method, *_ in configurations]
+    methods = [method for method, *_ in planned]
     trains = not all(isinstance(method, ReferencePoint) for method in methods)
     student, teacher = _locate(chosen, methods, weights=False)
     if not named and trains:
@@ -156,7 +154,8 @@ def prepare(request: RunRequest) -> Plan:
     plan = Plan(request, chosen, tasks, [], student, teacher, pair, data, template, store, device, teachers)
     several_teachers.check_rows(teachers, data, chosen.data.teacher_field)
     for word, (method, variant, origin) in zip(names, configurations, strict=True):
-        trainings = [_training(plan, method, variant, origin, seed) for seed in dict.fromkeys(request.seeds)]
+        seeds = dict.fromkeys(request.seeds)
+        trainings = [specification.training_of(plan, (method, variant, origin), seed, first) for seed in seeds]
         plan.trainings += [dataclasses.replace(training, word=word) for training in trainings]
     return plan
 
@@ -258,22 +257,11 @@ def variants_of(found: type[Method]) -> dict[str, Mapping[str, Any]]:
     return dict(found.variants) | ({SHUFFLED: {"shuffle": True}} if weighs else {})
 
 
-def _wants_teacher(method: Method) -> bool:
-    if isinstance(method, ReferencePoint):
-        return method.evaluates == "teacher"
-    return not _teaches_itself(method) and (method.needs.teacher != "none" or bool(method.needs.proposals))
-
-
-def _teaches_itself(method: Method) -> bool:
-    """Whether the student is its own teacher, and the recipe's is not asked."""
-    return method.needs.asking is not None and method.needs.asking.model != "teacher"
-
-
 def _locate(chosen: Recipe, methods: Sequence[Method], *, weights: bool) -> tuple[ModelFiles, ModelFiles | None]:
     """The student, and the teacher where some method asks for it."""
     student = models.locate(chosen.models.student, chosen.models.trust_remote_code, weights=weights)
     _none_trains(student, methods)
-    if not any(map(_wants_teacher, methods)) and not pools.measures_divergence(chosen, methods):
+    if not any(map(wants_teacher, methods)) and not pools.measures_divergence(chosen, methods):
         return student, None
     # Of a teacher on a server that runs already, only configuration and tokenizer are read here.
     engine = loading.engine_of(chosen.teacher)
@@ -307,7 +295,7 @@ def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
 
 def judged(chosen: Recipe, methods: Sequence[Method]) -> Pair:
     """The pair of a recipe, judged by configuration and tokenizer: no weights are fetched. Raises BadInput."""
-    wanted = any(map(_wants_teacher, methods))
+    wanted = any(map(wants_teacher, methods))
     names = (chosen.models.student, chosen.models.teacher if wanted else None)
     found = [n and models.locate(n, chosen.models.trust_remote_code, weights=False) for n in names]
     return _pair(chosen, methods, found[0], found[1])
@@ -316,7 +304,7 @@ def judged(chosen: Recipe, methods: Sequence[Method]) -> Pair:
 def _needs_common_ids(method: Method) -> bool:
     """Whether student and teacher must map text to the same ids: they do where both read the same tokens."""
     reads = method.needs.teacher == "signal" or bool(method.needs.joint or method.needs.proposals)
-    return reads and method.needs.pairing is None and not _teaches_itself(method)
+    return reads and method.needs.pairing is None and not teaches_itself(method)
 
 
 def _across_tokenizers() -> list[str]:
@@ -325,73 +313,19 @@ def _across_tokenizers() -> list[str]:
     for entry in registry.entries(registry.METHODS):
         with contextlib.suppress(BadInput):  # a plugin that cannot be loaded is no way out
             method = configured(entry.name, Recipe("defaults"), {})[0]
-            reads = not isinstance(method, ReferencePoint) and _wants_teacher(method)
+            reads = not isinstance(method, ReferencePoint) and wants_teacher(method)
             found += [method.name] if reads and not _needs_common_ids(method) else []
     return found
 
 
-def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> TrainingRun:
-    settings = options.spelt(method.config)
-    spec: dict[str, Any] = {
-        "method": {"name": method.name, "variant": variant, "settings": settings, "origin": origin},
-        "student": (plan.student if isinstance(method, ReferencePoint) else plan.pair.student).identity(),
-        "seed": seed,
-    }
-    if isinstance(method, ReferencePoint):
-        if method.evaluates == "teacher":
-            spec["student"] = plan.teacher.identity()
-            spec |= loading.in_spec(plan.recipe.teacher)
-        return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
-    # Leave out settings that do not affect this training, so that changing them does not train it again.
-    chosen = plan.recipe_of(method)
-    texts = length.sources(method, chosen.training)
-    training = options.set_apart(chosen.training)
-    signal = registry.find(registry.SIGNALS, training["signal"])
-    training["signal"] = signal.name  # a file's own name, not where it is kept
-    unused = set() if signal.takes_top_k else {"top_k"}
-    if method.needs.teacher != "signal":
-        unused = {"signal", "top_k"}
-    if training["decay_norms"] or not training["weight_decay"]:
-        unused = unused | {"decay_norms"}  # keeps the hashes of trainings from before this setting existed
-    if training.get("optimizer") not in ("sgd", "muon"):
-        unused = unused | {"momentum"}
-    # What the type comes to stands beside it: a copy of the student may sample fixed text's proposals, too.
-    spec |= {
-        "loop": LOOP,
-        "teacher": plan.pair.teacher.identity() if _wants_teacher(method) else None,
-        "training": {key: value for key, value in training.items() if key not in NOT_IN_SPEC | unused},
-        "rollout": engine_choice.spelt(chosen.rollout, "rollout") if texts & {Source.STUDENT, Source.MIXED} else None,
-        "teacher_text": engine_choice.spelt(chosen.teacher_text, "teacher_text") if Source.TEACHER in texts else None,
-        "prompts": examples.fingerprint(plan.data_of(method).prompts) if texts - {Source.DATA} else None,
-        "labelled": examples.fingerprint(plan.data.labelled) if Source.DATA in texts else None,
-        "validation": examples.fingerprint(plan.data.validation) if method.needs.validate_every else None,
-    }
-    if (asked := method.needs.asking) is not None:
-        prompts = [teacher_prompt.prompt_for(example, asked).user for example in plan.data_of(method).prompts]
-        spec["asking"] = dataclasses.asdict(asked) | ({"prompts": fingerprint(prompts)} if asked.template else {})
-    code = user_code.identity(signal)
-    if pools.validity_of(method) == "success" and plan.recipe.data.grader is not None:
-        spec["grader"] = plan.recipe.data.grader
-    if code != user_code.OURS and method.needs.teacher == "signal":
-        spec["signal_code"] = code
-    if texts & {Source.STUDENT, Source.MIXED} or method.needs.proposals:
-        spec |= precision.in_spec(chosen)
-    if adapters.wanted(chosen.student):
-        spec["adapter"] = dataclasses.asdict(chosen.student)  # absent where all weights are trained
-    if _wants_teacher(method):
-        spec |= loading.in_spec(chosen.teacher)
-        prompts = plan.data.prompts if texts - {Source.DATA} else []
-        read = (prompts, plan.data.labelled if Source.DATA in texts else [])
-        spec |= several_teachers.in_spec(plan.teachers, chosen.data.teacher_field, read)
-    if rule := models.text_rule(plan.pair.student):
-        spec["text"] = rule  # absent for most tokenizers, which keeps their hashes
-    return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
-
-
-def _training_id(spec: Mapping[str, Any]) -> str:
-    """The id of a trained student. A variant and the same settings given one by one are the same training."""
-    method = {key: value for key, value in spec["method"].items() if key != "variant"}
-    return f"{method['name']}-{fingerprint({**spec, 'method': method})[:16]}"
+def _first(chosen: Recipe, methods: Sequence[Method]) -> Configured | None:
+    """The method of a training that comes first; None where none does."""
+    stages.check(chosen)
+    if chosen.before.method is None or all(isinstance(method, ReferencePoint) for method in methods):
+        return None
+    found = configured(chosen.before.method, chosen, {})
+    stages.check_first(found[0])
+    return found
 
 
 def _distinct(names: Sequence[str], kind: str) -> list[str]:

@@ -224,12 +224,23 @@ class Evaluation:
     judge: str | None = option(None, "judge of the instruction tasks, see harness run --help")
 
 
+@dataclass(frozen=True)
+class Before:
+    """A training that comes first: its student is where the methods of the recipe start, see :mod:`harness.stages`."""
+
+    method: str | None = option(None, "method of the training that comes first, with its @variant; none: there is none")
+    steps: int | None = option(None, "optimizer steps of it; default: training.steps", low=0)
+    learning_rate: float | None = option(None, "of it; default: training.learning_rate", low=0)
+    batch: int | None = option(None, "prompts per optimizer step of it; default: training.batch", low=1)
+
+
 SECTIONS: dict[str, type] = {
     "models": Models,
     "student": Adapter,
     "teacher": TeacherLoading,
     "data": DataSources,
     "training": Training,
+    "before": Before,
     "rollout": Rollout,
     "teacher_text": TeacherText,
     "evaluation": Evaluation,
@@ -248,6 +259,7 @@ class Recipe:
     teacher: TeacherLoading = field(default_factory=TeacherLoading)
     data: DataSources = field(default_factory=DataSources)
     training: Training = field(default_factory=Training)
+    before: Before = field(default_factory=Before)
     rollout: Rollout = field(default_factory=Rollout)
     teacher_text: TeacherText = field(default_factory=TeacherText)
     evaluation: Evaluation = field(default_factory=Evaluation)

@@ -8,6 +8,7 @@ interruption, a second task never trains again, and a measurement that is alread
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,8 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
     """
     processes.join(plan.device)
     if not processes.leads():
-        processes.follow(plan.trainings, lambda training: train_run(plan, training, lambda *_: None))
+        every = [one for training in plan.trainings for one in (training.first, training) if one is not None]
+        processes.follow(every, lambda training: train_run(plan, training, lambda *_: None))
         return []
     for warning in (*plan.pair.warnings, *plan.data.warnings):
         announce(f"warning: {warning}")
@@ -80,7 +82,9 @@ def _measure(
     announce(f"{run_id}: {measured.title(training, task)}")
 
     # The student. The lock keeps two commands from training the same one at the same time.
-    with _lock(plan, training.training_id):
+    # Nor the first of two stages, which several second ones share.
+    early = contextlib.nullcontext() if training.first is None else _lock(plan, training.first.training_id)
+    with early, _lock(plan, training.training_id):
         interrupted.note_run(plan.work, run_id, training.training_id, training.spec, task.title, chosen.protocol)
         student = obtain(plan, training, progress, fresh=plan.request.again)
         progress(*LOADING)

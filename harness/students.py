@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import stages
 from harness.launch import processes
 from harness.method import ReferencePoint
 from harness.models import vllm_server
@@ -71,7 +72,9 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
         assert plan.teacher is not None, "the plan locates the teacher for a reference point that evaluates it"
         # As it teaches: quantised, if it does so quantised.
         return EvaluationModel(plan.teacher, UNTRAINED, trained=False, loaded=plan.recipe.teacher)
-    folder = plan.work / "trained" / training.training_id
+    if training.first is not None:
+        obtain(plan, training.first, progress, fresh=fresh)
+    folder = stages.folder(plan.work, training)
     if fresh and students.is_there(folder) and training.training_id not in _fresh:
         students.remove(folder)
     _fresh.add(training.training_id)
@@ -88,6 +91,8 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
             **({"engine": result.engine} if result.engine else {}),
             "told": card.provenance_text(method, plan.recipe.data, plan.data.prompts, plan.data.labelled),
         }
+        if (first := training.first) is not None:
+            facts |= stages.in_facts(first, students.facts_of(stages.folder(plan.work, first)), facts["cost"])
         students.publish(result.model, result.tokenizer, facts, folder, result.adapter)
     # Also removes what a run left that was killed while publishing.
     shutil.rmtree(_scratch(plan, training), ignore_errors=True)
@@ -107,10 +112,13 @@ def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> Training
         interrupted.note_training(scratch, training.spec)
     training.method.state = {}
     tracking = Tracking(tuple(plan.request.track), plan.work / "tracking")
+    start = plan.pair.student
+    if training.first is not None:
+        start = stages.start(start, plan.work, training.first)
     job = TrainingJob(
         training,
-        plan.recipe_of(training.method),
-        plan.pair.student,
+        plan.recipe_of(training.method, training.recipe),
+        start,
         plan.pair.teacher,
         plan.data_of(training.method),
         scratch,

@@ -34,6 +34,9 @@ class Text:
     reference: np.ndarray | None = None  # [n] log-probabilities under the student before training
     rows: int = 0  # the first row that is compared, of methods that pair two tokenizers' tokens
     whole: list[Text] | None = None  # all texts of the optimizer step, this one among them
+    reward: float | None = None  # the grader's score
+    longest: int = 1  # tokens of a response at most
+    informed: bool = False  # whether the teacher reads it behind a prompt of its own
 
     def of(self, which: np.ndarray) -> np.ndarray:
         """[n] log-probability of the text's tokens."""
@@ -231,6 +234,56 @@ def dpkd(c, t, q):
     return now + 2 * len(t.y) * (loss - now)
 
 
+def advantage(scale, t):
+    """By the mean of the group and numpy's sample deviation; the texts of one group answer one prompt."""
+    group = np.array([text.reward for text in t.whole if text.prompt == t.prompt])
+    deviation = {"group": group, "step": np.array([text.reward for text in t.whole])}.get(scale)
+    return (t.reward - group.mean()) / (1.0 if deviation is None else deviation.std(ddof=1) + 1e-4)
+
+
+def surrogate(t, q, a, low, high):
+    r = np.exp(t.of(q) - t.sampler)
+    return -np.minimum(r * a, np.minimum(np.maximum(r, 1 - low), 1 + high) * a)
+
+
+def per_constant(t):
+    """What a sum over texts times the longest response makes of a term that the loop divides by all tokens."""
+    return sum(len(text.y) for text in t.whole) / (len(t.whole) * t.longest)
+
+
+def grpo(c, t, q):
+    u = np.exp(t.reference - t.of(q))
+    value = surrogate(t, q, advantage(c.scale, t), c.clip, c.clip_high) + c.beta * (u - np.log(u) - 1)
+    return value * (per_constant(t) if c.mean == "constant" else 1.0)
+
+
+def kdrl(c, t, q):
+    index, total = t.step
+    beta = c.beta + (c.beta_end - c.beta) * index / (total - 1)
+    gap = t.of(q) - t.of(t.p)
+    distance = gap**2 / 2 if c.estimator == "k2" else np.exp(-gap) + gap - 1
+    taught = c.taught == "all" or t.reward < 1
+    return surrogate(t, q, advantage(c.scale, t), c.clip, c.clip) + beta * taught * distance
+
+
+def luffy(c, t, q):
+    a, probability = advantage(c.scale, t), np.exp(t.of(q))
+    if t.source == "teacher":
+        value = -probability / (probability + c.gamma) * a
+    elif c.clip:
+        value = surrogate(t, q, a, c.clip, c.clip)
+    else:
+        value = -np.exp(t.of(q) - t.sampler) * a
+    return per_constant(t) * value - c.entropy * entropy(q)
+
+
+def sdpo(c, t, q):
+    ratio = np.minimum(np.exp(t.of(t.q) - t.sampler), c.ratio)
+    if c.loss == "sampled":
+        return ratio * (t.of(t.q) - t.of(t.p)) * t.of(q)
+    return ratio * sdft(c, t, q)
+
+
 def taid(c, t, q):
     r = t.state["ratio"] if t.state else c.start
     target = t.q ** (1 - r) * t.p**r  # softmax of the mixed logits
@@ -316,6 +369,10 @@ VALUES = {
     "uld": uld,
     "gold": gold,
     "multilevel_ot": multilevel_ot,
+    "grpo": grpo,
+    "kdrl": kdrl,
+    "luffy": luffy,
+    "sdpo": sdpo,
     "topk_opd": topk_opd,
     "selectkd": selectkd,
     "tip": lambda c, t, q: kl(q, t.p),
@@ -338,6 +395,8 @@ DECLARED = {
     "distillm2@release",
     "todi",
     "reopold",
+    "sdpo",
+    "sdpo@trl",
 }  # parts without gradient in the value
 
 
@@ -351,6 +410,8 @@ def weight(name, c, t):
         return 1 + c.rise * np.arange(n) / max(n - 1, 1)
     if name == "topk_opd":
         return np.array([float(c.special == "trained" or y not in t.special) for y in t.y])
+    if name == "sdpo":
+        return np.full(n, float(t.informed))
     if name == "selectkd" and c.normaliser == "weights":
         return np.where(accepted(c, t), 1.0, c.rejected)
     if name in ("tip", "reopold"):
@@ -400,10 +461,15 @@ def step_loss(label, c, texts):
     if name in ("minillm", "fdistill"):
         flat = [np.concatenate([v for v, t in zip(each, texts, strict=True) if t.source == s]) for s in sides]
         return sum(v.mean() for v in flat)
+    if name == "luffy" or (name == "grpo" and c.mean == "constant"):  # the sum of all terms, over a constant
+        extra = [getattr(c, "entropy", 0.0) * entropy(t.q) for t in texts]
+        terms = sum((v + e).sum() / per_constant(t) for v, e, t in zip(each, extra, texts, strict=True))
+        return terms / (len(texts) * texts[0].longest) - np.concatenate(extra).mean()
     by_text = ("skd", "dpkd", "uld", "multilevel_ot")
     if (
         name in by_text
         or (name == "gold" and c.merge != "mean")
+        or (name == "grpo" and c.mean == "text")
         or name == "pw_opsd"
         or (name == "pw_opd" and c.shape == "sigmoid")
     ):

@@ -1,6 +1,7 @@
 """Golden values of the public implementations, made by tests/golden/make.py; none of them is installed here.
 
-TRL's GKD and Distillation losses, its top-k loss with a tail bucket, and Liger's chunked JSD. For the research
+TRL's GKD and Distillation losses, its top-k loss with a tail bucket, a step of its GRPO trainer, its SDPO loss, and
+Liger's chunked JSD. For the research
 repositories see tests/objective_formulas.py: independent formulas stand for their goldens.
 """
 
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness import options, registry
 from harness.losses import jsd
+from harness.method import Step, Tokens, WholeStep
 from harness.models.head import Head, chunked_sum, chunks
 from harness.training.signals import TopKLogits
+from harness.types import Source
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +29,7 @@ def golden(name):
     return found, given
 
 
-@pytest.mark.parametrize("name", ["trl_gkd", "trl_distillation", "trl_top_k", "liger_jsd"])
+@pytest.mark.parametrize("name", ["trl_gkd", "trl_distillation", "trl_top_k", "liger_jsd", "trl_grpo", "trl_sdpo"])
 def test_a_golden_says_where_it_comes_from(name):
     found, given = golden(name)
     assert found["package"] in {"trl", "liger_kernel"} and found["version"] and found["torch"] == "2.13.0"
@@ -76,3 +80,74 @@ def test_trl_top_k_with_a_tail_bucket():
         pair = reading.pair(given["student"], 0, len(given["student"]))
         ours = jsd(*pair, beta=case["beta"])
         torch.testing.assert_close(ours, torch.tensor(case["value"]), rtol=1e-4, atol=found["tolerance"])
+
+
+def configured(name, **settings):
+    found = registry.find(registry.METHODS, name)
+    return found(options.build(found.Config, settings, name))
+
+
+def tokens_of(student, given, mask=None, **more):
+    """The tokens of the texts, in a row."""
+    here = lambda name: given[name] if mask is None else given[name][mask]  # noqa: E731
+    none = torch.zeros(len(student), dtype=torch.long)
+    shared = {"sequence": none, "position": none, "length": none, "segment_id": none, "source": (Source.STUDENT,)}
+    return Tokens(
+        logits=student,
+        labels=here("labels"),
+        student=student,
+        teacher=given.get("teacher"),
+        sampler_log_prob=here("old"),
+        validity=None,
+        step=Step(0, 2, 0.5),
+        **shared,
+        **more,
+    )
+
+
+def test_trl_grpo_from_scores_to_the_loss_of_a_step():
+    """Advantages of texts that TRL generated and scored, one of them without a score, and its three means."""
+    found, given = golden("trl_grpo")
+    mask = given["mask"] == 1
+    lengths = mask.sum(1)
+    assert given["reward"].isnan().any() and lengths.unique().numel() > 1
+    prompts = given["prompt"].tolist()
+    means = {"grpo": "text", "dapo": "token", "dr_grpo": "constant"}
+    for case in found["cases"]:
+        scale = {"batch": "step"}.get(case["scale"], case["scale"])
+        settings = {"scale": scale, "mean": means[case["loss_type"]], "clip_high": case["clip_high"]}
+        method = configured("grpo", beta=case["beta"], **settings)
+        sequence = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        step = WholeStep(
+            sequence,
+            (Source.STUDENT,) * len(lengths),
+            tuple(prompts),
+            Step(0, 2, 0.5),
+            given["reward"],
+            case["longest"],
+        )
+        features = method.step_features(torch.zeros(len(sequence), 0), step)
+        ours = features[:, 0].double()
+        torch.testing.assert_close(ours, torch.tensor(case["advantages"]).double()[sequence], rtol=1e-4, atol=1e-5)
+        student = given["student"].clone().requires_grad_()
+        tokens = tokens_of(
+            student[mask], given, mask, step_features=features, reference_log_prob=given["reference"][mask]
+        )
+        values = method.objective(tokens)
+        weight = 1 / lengths[sequence] if method.reduction == "sequence" else torch.ones(len(sequence))
+        loss = (weight * values).sum() / weight.sum()  # as the loop does
+        assert loss.item() == pytest.approx(case["value"], rel=1e-4, abs=found["tolerance"])
+        (grad,) = torch.autograd.grad(loss, student)
+        torch.testing.assert_close(grad, torch.tensor(case["gradient"]), rtol=1e-3, atol=found["tolerance"])
+
+
+def test_trl_sdpo_on_the_students_likeliest_tokens():
+    found, given = golden("trl_sdpo")
+    for case in found["cases"]:
+        rest = "bucket" if case["tail"] else "renormalised"
+        method = configured("sdpo", k=case["k"], alpha=case["alpha"], rest=rest)
+        student = given["student"].clone().requires_grad_()
+        values = method.objective(tokens_of(student, given))
+        torch.testing.assert_close(values, torch.tensor(case["value"]), rtol=1e-4, atol=found["tolerance"])
+        (grad,) = torch.autograd.grad(values.sum(), student)
+        torch.testing.assert_close(grad, torch.tensor(case["gradient"]), rtol=1e-3, atol=found["tolerance"])

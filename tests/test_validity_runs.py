@@ -108,7 +108,7 @@ def test_answers_to_training_prompts_are_graded_by_the_task_whose_rows_they_are(
     found = recipe.DataSources(prompts=str(gsm8k), grader="gsm8k")
     grader, asked = verdicts.grader_of(found), examples.load(str(gsm8k), found, labelled=False)
     texts = ["It is 5.\n#### 5", "#### 7", "four and four are \\boxed{8}", ""]
-    scores = grader.scores([asked[0], asked[0], asked[1], asked[1]], texts)
+    scores = [said.score for said in grader.verdicts([asked[0], asked[0], asked[1], asked[1]], texts)]
     assert scores[:2] == [1.0, 0.0] and scores[3] == 0.0
     assert verdicts.grader_of(recipe.DataSources(prompts=str(gsm8k))) is None
 

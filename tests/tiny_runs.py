@@ -16,6 +16,7 @@ from harness.options import build
 from harness.training.examples import load
 from harness.training.job import TrainingData, TrainingJob, TrainingRun
 from harness.training.loop import train
+from harness.training.verdicts import TextGrade
 
 STEPS, BATCH = 3, 6
 TAU = 4.6  # nats: about half of the random teacher's distributions are flatter
@@ -24,6 +25,10 @@ SETTINGS = {
     "distillm": {"threshold": 0.9, "validate_every": 2, "capacity": 10},
     "eopd": {"tau": TAU},
     "selectkd": {"k": 100},  # of 258: the teacher accepts some proposals
+    "grpo": {"group": 3, "redraw": "epoch"},
+    "kdrl": {"group": 3},
+    "luffy": {"own": 2},
+    "sdpo": {"group": 3, "k": 20},
 }
 SEED = 96  # its three steps draw 0.05, 0.84, 0.99: every method with a choice of text makes each of its choices
 
@@ -39,6 +44,18 @@ def found_labels() -> list[str]:
 
 
 LABELS = found_labels()
+
+
+class Thirds:
+    """Grades a text by its number of characters: right, half right, or wrong with a reason."""
+
+    name = "thirds"
+
+    def verdicts(self, asked, texts):
+        found = [(len(text) + sum(map(ord, example.id))) % 3 / 2 for example, text in zip(asked, texts, strict=True)]
+        return [
+            TextGrade(score, "right" if score == 1 else f"{len(t)}!") for score, t in zip(found, texts, strict=True)
+        ]
 
 
 def pair(folder: Path) -> tuple[Path, Path]:
@@ -109,7 +126,7 @@ def make(
         chosen,
         student,
         teacher,
-        TrainingData(asked, labelled, labelled[:5]),
+        TrainingData(asked, labelled, labelled[:5], grader=Thirds()),
         folder=own,
         cache=folder,
         words=words,
@@ -144,7 +161,9 @@ def of(job: TrainingJob, outcome) -> Result:
     """Time and memory left out; the learnt rows of the shared vocabulary only."""
     vocab = len(outcome.tokenizer)
     flat = [(p[:vocab] if "embed" in n or "head" in n else p).detach().flatten() for n, p in _named(outcome.model)]
-    cost = {k: v for k, v in outcome.cost.as_dict().items() if k not in {"seconds", "peak_memory_bytes"}}
+    cost = {
+        k: v for k, v in outcome.cost.as_dict().items() if k not in {"seconds", "peak_memory_bytes", "grading_seconds"}
+    }
     curve = [{k: v for k, v in row.items() if k != "seconds"} for row in outcome.curve]
     return Result(curve, torch.cat(flat), dict(job.method.state), cost, outcome.warnings)
 

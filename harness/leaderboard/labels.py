@@ -19,11 +19,11 @@ NONE = "none"  # in a label: another row has this setting and this one lacks it
 
 
 def name_of(method: Mapping[str, Any]) -> str:
-    """The name of a row: ``vcrd``, ``gkd@trl``; the control with shuffled weights is ``vcrd@shuffled``.
+    """The name of a row: ``vcrd``, ``gkd@trl``, ``opd>grpo`` for a second stage; the control is ``vcrd@shuffled``.
 
     ``method`` is the field of a record. A control is recognised by its setting, whatever name the command used.
     """
-    label = method_label(method)
+    label = f"{method['after']}>{method_label(method)}" if method.get("after") else method_label(method)
     if method["settings"].get("shuffle") is not True or "shuffled" in (method["variant"] or ""):
         return label
     return f"{label}{'@' if method['variant'] is None else '+'}shuffled"

@@ -58,7 +58,8 @@ def assemble(
 ) -> dict[str, Any]:
     """The record without its names (run id, attempt, superseded record); ``facts`` are those of the training."""
     method = training.method
-    trained_with_teacher = plan.teacher is not None and training.spec.get("teacher")
+    stages = (training.spec, training.spec.get("after") or {})
+    trained_with_teacher = plan.teacher is not None and any(spec.get("teacher") for spec in stages)
     score = outcome.score
     return {
         "identity": measurement.identity,
@@ -73,6 +74,7 @@ def assemble(
             "reconstruction": method.reconstruction,
             "note": method.note,
             "settings": options.spelt(method.config),
+            **({} if training.first is None else {"after": training.first.label}),
         },
         "task": task.title,
         "world": task.data.world,
@@ -98,6 +100,7 @@ def assemble(
             "eval_seconds": outcome.seconds,
             "eval_generated_tokens": sum(row["tokens"] for row in outcome.graded),
         },
+        **({"before": facts["before"]} if training.first is not None else {}),
         "first_prompt": outcome.first_prompt,
         "request": request(plan, training, task),
         **({"data": _data(plan, training, task, facts)} if training.spec.get("loop") else {}),

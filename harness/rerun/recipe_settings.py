@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from harness import options
+from harness import options, stages
 from harness.models import loading
 from harness.recipe import Recipe
+from harness.records.record import method_label
 from harness.training import precision
 
 SECTIONS = ("training", "rollout", "teacher_text")
@@ -31,7 +32,18 @@ def of_training(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
         found += [setting_of(f"{section}.{key}", before[key]) for key in absent]
     if dtype := precision.of_spec(spec, chosen):
         found.append(setting_of("rollout.dtype", dtype))
-    return [*found, *_student(spec, chosen), *_teacher(spec, chosen), *_trust(spec, chosen)]
+    return [*found, *_before(spec, chosen), *_student(spec, chosen), *_teacher(spec, chosen), *_trust(spec, chosen)]
+
+
+def _before(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
+    """``before.*`` where another training came first than in the recipe."""
+    after, own = spec.get("after"), dataclasses.asdict(chosen.before)
+    if after is None:
+        return [setting_of(f"before.{key}", None) for key, value in own.items() if value is not None]
+    second = spec.get("training") or {}
+    said = {key: after["training"][key] for key in stages.SAID if after["training"][key] != second.get(key)}
+    wanted = {key: said.get(key) for key in stages.SAID} | {"method": method_label(after["method"])}
+    return [setting_of(f"before.{key}", value) for key, value in wanted.items() if own[key] != value]
 
 
 def _student(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:

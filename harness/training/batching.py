@@ -37,6 +37,7 @@ class TrainingSequence:
     cut: bool = False  # whether the response was longer
     learnt: tuple[bool, ...] | None = None
     asked: tuple[int, ...] | None = None  # the prompt under which the teacher reads the response; None: the same
+    reward: float | None = None  # the grader's score; None where it was not asked or reached no verdict
 
     @property
     def places(self) -> Seq[int]:
@@ -109,6 +110,8 @@ class Batch:
     sources: tuple[Source, ...]  # [B]
     examples: tuple[int, ...]  # [B] see TrainingSequence.example
     places: tuple[int, ...]  # [B] see TrainingSequence.place
+    rewards: tuple[float | None, ...] = ()  # [B] see TrainingSequence.reward
+    informed: tuple[bool, ...] = ()  # [B] whether the teacher reads the sequence behind a prompt of its own
     special: Tensor | None = None  # [N] bool, see Tokens.special
     asked: TeacherInput | None = None  # what the teacher reads, where it has prompts of its own
     reference_log_prob: Tensor | None = None  # [N] see Tokens.reference_log_prob
@@ -150,6 +153,8 @@ class Batch:
             sources=tuple(self.sources[i] for i in rows),
             examples=tuple(self.examples[i] for i in rows),
             places=tuple(self.places[i] for i in rows),
+            rewards=tuple(self.rewards[i] for i in rows),
+            informed=tuple(self.informed[i] for i in rows),
             special=part(self.special),
             step_features=part(self.step_features),
         )
@@ -201,6 +206,8 @@ def collate(
         sources=tuple(s.source for s in sequences),
         examples=tuple(s.example for s in sequences),
         places=tuple(s.place for s in sequences),
+        rewards=tuple(s.reward for s in sequences),
+        informed=tuple(s.asked is not None for s in sequences),
         special=torch.isin(labels, torch.tensor(special, dtype=labels.dtype)).to(device),
         asked=_asked(sequences, row, place, pad, device),
     )

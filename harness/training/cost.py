@@ -21,8 +21,9 @@ class Cost:
     student_tokens: through the student, forward and backward; the forward passes of validation and step features too
     teacher_forward_tokens: through the teacher, its own generation included; a text with a cached signal counts once
     generated_tokens: sampled from either model
-    seconds: of training, with the time that the teacher takes to write texts
+    seconds: of training, with the time that the teacher takes to write texts and the grader to grade
     peak_memory_bytes: of the process, or of the accelerator if there is one
+    graded_texts: that a grader scored for rewards; grading_seconds: of ``seconds`` those that it took
     """
 
     steps: int = 0
@@ -31,19 +32,28 @@ class Cost:
     generated_tokens: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int = 0
+    graded_texts: int = 0
+    grading_seconds: float = 0.0
 
     def add(self, **amounts: int | float) -> None:
         for name, amount in amounts.items():
             setattr(self, name, getattr(self, name) + amount)
 
     def over_processes(self, accelerator: Accelerator) -> Cost:
-        """Tokens and memory summed over all processes; steps and seconds are equal on all of them."""
+        """Tokens, texts and memory summed over all processes; steps and seconds are equal on all of them.
+
+        The seconds of grading are the mean over processes, which grade at the same time.
+        """
         own = [self.student_tokens, self.teacher_forward_tokens, self.generated_tokens, self.peak_memory_bytes]
-        total = accelerator.reduce(torch.tensor(own, device=accelerator.device)).tolist()
-        return Cost(self.steps, total[0], total[1], total[2], self.seconds, total[3])
+        total = accelerator.reduce(torch.tensor([*own, self.graded_texts], device=accelerator.device)).tolist()
+        grading = accelerator.reduce(torch.tensor(self.grading_seconds, device=accelerator.device)).item()
+        each = grading / accelerator.num_processes
+        return Cost(self.steps, total[0], total[1], total[2], self.seconds, total[3], total[4], each)
 
     def as_dict(self) -> dict[str, int | float]:
-        return dataclasses.asdict(self)
+        """The counts by name; those of grading where something was graded."""
+        found = dataclasses.asdict(self)
+        return found if self.graded_texts else {k: v for k, v in found.items() if not k.startswith("grad")}
 
 
 def reset_peak(device: torch.device) -> None:

@@ -51,10 +51,13 @@ class TrainingRun:
     spec: dict[str, Any]
     training_id: str
     word: str = ""  # how the command named the method: a name or a file
+    first: TrainingRun | None = None  # the training whose student this one starts from
+    recipe: Recipe | None = None  # where it is not the plan's
 
     @property
     def label(self) -> str:
-        return self.method.name if self.variant is None else f"{self.method.name}@{self.variant}"
+        own = self.method.name if self.variant is None else f"{self.method.name}@{self.variant}"
+        return own if self.first is None else f"{self.first.label}>{own}"
 
 
 @dataclass

@@ -33,7 +33,7 @@ from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
 from harness.progress import LOADING
 from harness.recipe import Training as TrainingSettings
-from harness.training import checkpoint, distributed, optimizers, precision
+from harness.training import checkpoint, distributed, optimizers, precision, rewards
 from harness.training.batching import Batch, TrainingSequence, collate, micro_batches
 from harness.training.cost import Cost, peak_bytes, reset_peak
 from harness.training.distributed import Replicated, full_tensor
@@ -188,7 +188,8 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         report |= held_out.report(index + 1, student)
         began += time.monotonic() - paused  # measured for the reader, not for the training
         cost.steps, cost.seconds = index + 1, time.monotonic() - began
-        curve.append({"step": index + 1, "seconds": cost.seconds, **_texts(accelerator, sequences, step), **report})
+        texts_now = _texts(accelerator, sequences, step) | rewards.report(rollouts, sequences)
+        curve.append({"step": index + 1, "seconds": cost.seconds, **texts_now, **report})
         job.tracking.log(curve[-1], index + 1)
         rate = (cost.student_tokens - read) / max(time.monotonic() - entered, 1e-9)
         progress("train", index + 1, settings.steps, f"loss {report['loss']:.4f}, {rate:,.0f} tokens a second")
@@ -293,13 +294,17 @@ def _backward(
     ready: dict[int, TeacherLogits] = {}
     weights: list[Tensor | None] = [None] * len(batches)
     shuffled = getattr(method.config, "shuffle", False)
-    if method.needs.step_features or shuffled:
+    if (method.needs.step_features and type(method).measure is not Method.measure) or shuffled:
         ready = {i: teacher_logits(i) for i in range(len(batches))}
     if method.needs.step_features:
-        with student.gathered() as module, accelerator.autocast():
-            seen = [module.measure(b, method, ready[i], step) for i, b in enumerate(batches)]
-        cost.add(student_tokens=sum(batch.tokens for batch in batches))
-        features = measured(seen, batches, method, step, rollouts.batch, rollouts.gather)
+        if type(method).measure is Method.measure:  # it reads rewards alone
+            seen = [torch.zeros(len(batch.labels), 0) for batch in batches]
+        else:
+            with student.gathered() as module, accelerator.autocast():
+                seen = [module.measure(b, method, ready[i], step) for i, b in enumerate(batches)]
+            cost.add(student_tokens=sum(batch.tokens for batch in batches))
+        longest = rollouts.sampling.max_new_tokens
+        features = measured(seen, batches, method, step, rollouts.batch, rollouts.gather, longest)
         for batch, rows in zip(batches, features, strict=True):
             batch.step_features = rows
     if shuffled:

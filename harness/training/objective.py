@@ -316,6 +316,7 @@ def _tokens(
         special=None if batch.special is None else batch.special[here],
         pairs=None if batch.pairs is None else batch.pairs.within(start, stop),
         reference_log_prob=None if batch.reference_log_prob is None else batch.reference_log_prob[here],
+        informed=torch.tensor(batch.informed, device=batch.row.device)[batch.row[here]],
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
@@ -22,6 +23,7 @@ from harness.training.batching import TrainingSequence
 from harness.training.cost import Cost
 from harness.training.job import TrainingJob
 from harness.training.proposals import Proposals
+from harness.training.rewards import Rewards
 from harness.training.segments import Segments
 from harness.training.student_engine import StudentEngine
 from harness.training.teacher_prompt import prompt_for
@@ -61,6 +63,7 @@ class Rollouts:
         self.proposals: Proposals | None = None
         self.joint: JointGenerator | None = None
         self.engine: StudentEngine | None = None  # samples in place of the student in this process
+        self.rewards: Rewards | None = None
         self.cut = 0  # responses shortened to max_tokens so far
         self.buffer: list[TrainingSequence] = []  # the student's latest responses, equal on all processes
         self.ahead: dict[int, TrainingSequence] = {}  # this process' responses to train on later
@@ -82,22 +85,32 @@ class Rollouts:
     def collect(self, step: Step, sources: Seq[Source], cost: Cost) -> list[TrainingSequence]:
         """This process' sequences of a step: ``batch`` prompts over all processes, each once per source.
 
-        While the buffer is empty (or not full, if the method requires that) a replay samples from the student.
+        A source that stands ``n`` times in a row gives ``n`` responses to every prompt. While the buffer is empty (or
+        not full, if the method requires that) a replay samples from the student.
         """
         found: list[TrainingSequence] = []
-        for turn, source in enumerate(sources):
+        turn = 0
+        for source, times in ((one, len([*same])) for one, same in itertools.groupby(sources)):
             if source is Source.REPLAY and len(self.buffer) >= (self.capacity if self.full else 1):
-                made = self._replayed(step.index)
+                made = self._replayed(step.index) * times
             elif source in (Source.STUDENT, Source.REPLAY):
-                made = self._of_epoch(step, cost) if self.per_epoch else self._sampled(step, Source.STUDENT, cost)
+                sample = self._of_epoch if self.per_epoch else self._sampled
+                made = sample(step, Source.STUDENT, cost, times)
                 self._keep(made)
             elif source is Source.MIXED:
-                made = self._sampled(step, source, cost)
+                made = self._sampled(step, source, cost, times)
             else:
-                made = [self.fixed(source, i) for i in self._mine(source, step.index)]
+                made = [self.fixed(source, i) for i in self._mine(source, step.index)] * times
             self.cut += sum(s.cut for s in made)
-            places = range(turn * self.batch + self.process, (turn + 1) * self.batch, self.processes)
+            places = [
+                place
+                for k in range(turn, turn + times)
+                for place in range(k * self.batch + self.process, (k + 1) * self.batch, self.processes)
+            ]
             found += [dataclasses.replace(s, place=place) for s, place in zip(made, places, strict=True)]
+            turn += times
+        if self.rewards is not None:
+            found = self.rewards.judge(found, self.data.prompts, cost)
         if self.proposals is not None:
             with self.gathered():
                 found = self.proposals.judge(found, self.data.labelled, self.data.prompts, step.index, cost)
@@ -175,26 +188,35 @@ class Rollouts:
             chosen.append(order[offset])
         return chosen
 
-    def _sampled(self, step: Step, source: Source, cost: Cost) -> list[TrainingSequence]:
-        """Responses sampled now, from the student or jointly from student and teacher."""
-        return self._answers(self._mine(source, step.index), step, source, cost)
+    def _sampled(self, step: Step, source: Source, cost: Cost, times: int = 1) -> list[TrainingSequence]:
+        """Responses sampled now, from the student or jointly: ``times`` to every prompt, the first of all in front."""
+        return self._answers(self._mine(source, step.index), step, source, cost, times)
 
-    def _of_epoch(self, step: Step, cost: Cost) -> list[TrainingSequence]:
+    def _of_epoch(self, step: Step, source: Source, cost: Cost, times: int = 1) -> list[TrainingSequence]:
         """This process' responses of a step; a step that enters an epoch samples all that the run needs of it."""
         n, first, end = len(self.data.prompts), step.index * self.batch, (step.index + 1) * self.batch
+        whole = self.steps * self.batch  # places of the run: further responses to their prompts stand behind these
         # How far is drawn is the same on every process, so that all of them gather the weights at the same steps.
         if end > self.drawn:
-            places = range(self.drawn, min(-(-end // n) * n, self.steps * self.batch))
+            places = range(self.drawn, min(-(-end // n) * n, whole))
             mine = [(p, i) for p, i in zip(places, self._examples(n, places), strict=True) if self._is_mine(p)]
-            made = self._answers([i for _, i in mine], step, Source.STUDENT, cost)
-            self.ahead |= {place: s for (place, _), s in zip(mine, made, strict=True)}
+            made = self._answers([i for _, i in mine], step, source, cost, times)
+            keys = [place + k * whole for k in range(times) for place, _ in mine]
+            self.ahead |= dict(zip(keys, made, strict=True))
             self.drawn = places.stop
-        return [self.ahead.pop(place) for place in range(first + self.process, end, self.processes)]
+        own = range(first + self.process, end, self.processes)
+        return [self.ahead.pop(place + k * whole) for k in range(times) for place in own]
 
-    def _answers(self, chosen: list[int], step: Step, source: Source, cost: Cost) -> list[TrainingSequence]:
-        """Responses to the examples ``chosen``, sampled now."""
+    def _answers(
+        self, chosen: list[int], step: Step, source: Source, cost: Cost, times: int = 1
+    ) -> list[TrainingSequence]:
+        """Responses to the examples ``chosen``, sampled now, ``times`` each."""
         decoding = Decoding(self.sampling.temperature, self.sampling.top_p, self.sampling.max_new_tokens)
-        seeds = [stable_seed(self.seed, step.index, self.data.prompts[i].id) for i in chosen]
+        # The first response to a prompt is the same whether others follow or not.
+        further = [(k,) if k else () for k in range(times) for _ in chosen]
+        chosen = chosen * times
+        ids = [self.data.prompts[i].id for i in chosen]
+        seeds = [stable_seed(self.seed, step.index, name, *k) for name, k in zip(ids, further, strict=True)]
         prompts = [self._prompt(i) for i in chosen]
         made: list[Generated]
         written = step.index  # the step whose weights write the texts

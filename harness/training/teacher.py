@@ -31,6 +31,7 @@ from harness.training.mixed_signal import MixedSignal
 from harness.training.objective import Student
 from harness.training.proposals import Proposals
 from harness.training.reading import PairedSignal, TeacherReading
+from harness.training.rewards import Rewards
 from harness.training.rollouts import LOOKED_AT, Rollouts
 from harness.training.segments import Segments
 from harness.training.self_teacher import MovingTeacher, SelfTeacher
@@ -47,6 +48,7 @@ from harness.training.validity import (
     SuccessValidity,
     TruthValidity,
 )
+from harness.training_data.room import context_of
 from harness.types import Source
 
 MANY = 10**9  # ids, where student and teacher share none
@@ -78,6 +80,10 @@ def set_up(
     """
     needs, plan, device = job.method.needs, job.recipe.training, str(accelerator.device)
     found, vocab = TeacherSetup(), student.vocab
+    if needs.rewards:
+        assert job.data.grader is not None, "the plan refuses rewards without a grader"
+        room = room_of_teacher(job) if needs.hindsight is not None else None
+        rollouts.rewards = Rewards(job.data.grader, rollouts.student, needs.hindsight, room)
     if needs.reference:
         found.reference = LiveTeacher(load_model(job.student, plan.precision, device), vocab)
     if needs.asking is not None and needs.asking.model != "teacher":
@@ -175,6 +181,13 @@ def set_up(
     if len(signals) > 1:
         found.signal = MixedSignal(signals, lambda batch, i: shares(batch.sources[i], batch.examples[i]))
     return found
+
+
+def room_of_teacher(job: TrainingJob) -> int | None:
+    """The tokens that fit the context of the model that teaches; None where its configuration does not say."""
+    asking = job.method.needs.asking
+    itself = asking is None or asking.model != "teacher" or job.teacher is None
+    return context_of(job.student if itself else job.teacher)
 
 
 def _opened(

@@ -136,7 +136,7 @@ class SuccessValidity:
                 answer = (*begun[i][len(place.prompt) :], *ids.get((i, k), ()))
                 texts.append(continuation(self.continuer.tokenizer, place.prompt, answer))
                 examples.append(place.example)
-        scores = iter(self.grader.scores(examples, texts))
+        scores = iter(verdict.score for verdict in self.grader.verdicts(examples, texts))
         for n in tries:
             known = [s for s in (next(scores) for _ in range(n)) if s is not None]
             found.append(math.fsum(known) / len(known) if known else NAN)

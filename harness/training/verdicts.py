@@ -6,10 +6,11 @@ format the rows have, such as the training file of a benchmark. Programs run in 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from harness import registry
+from harness import registry, user_code
 from harness.errors import BadInput
 from harness.models.files import MICRO
 from harness.recipe import DataSources
@@ -19,20 +20,44 @@ from harness.training_data import source
 from harness.types import Completion, Example
 
 
-class Grader(Protocol):
-    """Grades answers to training prompts."""
+class TextGrade(NamedTuple):
+    """What a grader says of one text: the score in [0, 1], None where no verdict could be reached, and the reason."""
 
-    def scores(self, asked: Sequence[Example], texts: Sequence[str]) -> list[float | None]:
-        """The score in [0, 1] of each text as the answer to its prompt; None where no verdict could be reached."""
+    score: float | None
+    reason: str = ""
+
+
+class Grader(Protocol):
+    """Grades answers to training prompts. ``name`` is that of records."""
+
+    name: str
+
+    def verdicts(self, asked: Sequence[Example], texts: Sequence[str]) -> list[TextGrade]:
+        """The verdict on each text as the answer to its prompt."""
 
 
 class GeneratedGrader:
-    """The rules of the generated world."""
+    """The rules of the generated world, which name the first line that its step checker finds wrong."""
 
-    def scores(self, asked: Sequence[Example], texts: Sequence[str]) -> list[float | None]:
+    name = "generated"
+
+    def verdicts(self, asked: Sequence[Example], texts: Sequence[str]) -> list[TextGrade]:
         from harness.micro import world
 
-        return [float(world.solved(example, text)) for example, text in zip(asked, texts, strict=True)]
+        found = []
+        for example, text in zip(asked, texts, strict=True):
+            right = world.solved(example, text)
+            found.append(TextGrade(float(right), "right" if right else self._said(example, text)))
+        return found
+
+    def _said(self, example: Example, text: str) -> str:
+        from harness.micro import world
+
+        lines = text.split("\n")
+        for i, line in enumerate(lines):
+            if line and world.check_step(example.meta, "".join(f"{done}\n" for done in lines[:i]), line) == 0.0:
+                return f"This line is wrong: {line}"
+        return "The answer is wrong."
 
 
 class TaskGrader:
@@ -41,16 +66,16 @@ class TaskGrader:
     def __init__(self, task: Task, prompts: Sequence[Example]):
         if len(task.items) != len(prompts):
             raise BadInput(f"data.grader={task.name} reads {len(task.items)} problems for {len(prompts)} prompts")
-        self.task = task
+        self.task, self.name = task, task.name
         self.items = {e.prompt.user: p.id for e, p in zip(prompts, task.items, strict=True)}
 
-    def scores(self, asked: Sequence[Example], texts: Sequence[str]) -> list[float | None]:
+    def verdicts(self, asked: Sequence[Example], texts: Sequence[str]) -> list[TextGrade]:
         ids = [self.items.get(example.prompt.user) for example in asked]
         known = [i for i, problem in enumerate(ids) if problem is not None]
         given = [Completion(str(ids[i]), n, texts[i], 0, "stop") for n, i in enumerate(known)]
-        found: list[float | None] = [None] * len(texts)
+        found = [TextGrade(None, "the prompt is no problem of the grader's")] * len(texts)
         for i, verdict in zip(known, self.task.verdicts(given), strict=True):
-            found[i] = None if verdict.error else float(verdict.score)
+            found[i] = TextGrade(None if verdict.error else float(verdict.score), verdict.reason)
         return found
 
 
@@ -69,3 +94,20 @@ def grader_of(sources: DataSources) -> Grader | None:
     except BadInput as error:
         raise BadInput(f"data.grader={sources.grader} cannot read {sources.prompts}: {error}") from None
     return TaskGrader(task, examples.load(sources.prompts, sources, labelled=False, limit=sources.limit))
+
+
+def readers_of(sources: DataSources) -> list[str]:
+    """The tasks that could be ``data.grader``: those that read the rows of the training prompts as their problems."""
+    rows, found = source.open_rows(sources.prompts, sources.limit), []
+    for entry in registry.entries(registry.TASKS):
+        with contextlib.suppress(Exception):  # a task that fails on the rows, in whatever way, does not read them
+            task = registry.find(registry.TASKS, entry.name)
+            if not task.needs_judge and task(Data(rows.rows, "", "training prompts")).items:
+                found.append(entry.name)
+    return found
+
+
+def identity_of(grader: str) -> dict[str, str]:
+    """What the rewards of a training depend on beside its prompts: the task, its version and whose code it is."""
+    found = registry.find(registry.TASKS, grader)
+    return {"task": found.name, "version": found.version, "code": user_code.identity(found)}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness import method_contract
 from harness.method import Method, Step, WholeStep
 from harness.training.batching import Batch
 
@@ -25,28 +26,30 @@ def over_step(
     prompts: int,
     gather: Gather,
     decide: Callable[[Tensor, WholeStep], Tensor],
+    longest: int = 1,
 ) -> list[Tensor]:
     """For each micro-batch its rows [N, ...] of what ``decide`` makes of all M rows of the step.
 
     ``values`` [N, ...] of each of this process' micro-batches. ``prompts`` is the number of prompts of a step, each of
-    which appears once per source. ``gather`` turns this process' list into the list of all processes.
+    which appears once per source; ``longest`` is that of :class:`WholeStep`. ``gather`` turns this process' list into
+    the list of all processes.
     """
-    # One entry per sequence: its place in the optimizer step, its source, and the values of its tokens.
-    mine = [
-        (place, source, part.tolist())
-        for batch, rows in zip(batches, values, strict=True)
-        for place, source, part in zip(
-            batch.places, batch.sources, rows.split(batch.row.bincount().tolist()), strict=True
-        )
-    ]
+    # One entry per sequence: its place in the optimizer step, its source, its reward, and the values of its tokens.
+    mine = []
+    for batch, rows in zip(batches, values, strict=True):
+        parts = rows.split(batch.row.bincount().tolist())
+        each = zip(batch.places, batch.sources, batch.rewards, parts, strict=True)
+        mine += [(place, source, reward, part.tolist()) for place, source, reward, part in each]
     everyone = sorted(gather(mine), key=lambda entry: entry[0])
-    places, sources, parts = zip(*everyone, strict=True)
+    places, sources, rewards, parts = zip(*everyone, strict=True)
     lengths = [len(part) for part in parts]
     whole = WholeStep(
         sequence=torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(lengths)),
         source=sources,
         prompt=tuple(place % prompts for place in places),
         step=step,
+        reward=torch.tensor([float("nan") if reward is None else reward for reward in rewards], dtype=torch.float64),
+        longest=longest,
     )
     decided = decide(torch.tensor([value for part in parts for value in part]), whole)
     by_place = dict(zip(places, decided.split(lengths), strict=True))
@@ -54,12 +57,22 @@ def over_step(
 
 
 def measured(
-    values: Sequence[Tensor], batches: Sequence[Batch], method: Method, step: Step, prompts: int, gather: Gather
+    values: Sequence[Tensor],
+    batches: Sequence[Batch],
+    method: Method,
+    step: Step,
+    prompts: int,
+    gather: Gather,
+    longest: int = 1,
 ) -> list[Tensor]:
     """The step features of each micro-batch's tokens, [N, ...], from what the method measured of them."""
-    return over_step(
-        values, batches, step, prompts, gather, lambda flat, whole: method.step_features(flat, whole).float()
-    )
+
+    def decide(flat: Tensor, whole: WholeStep) -> Tensor:
+        found = method.step_features(flat, whole)
+        method_contract.features(method, "step_features", found, len(flat))
+        return found.float()
+
+    return over_step(values, batches, step, prompts, gather, decide, longest)
 
 
 def shuffle(weights: Sequence[Tensor], batches: Sequence[Batch], step: Step, gather: Gather) -> list[Tensor]:

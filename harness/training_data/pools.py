@@ -53,7 +53,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     longest = room.of(chosen.training.max_tokens, readers)
     data = TrainingData([], [], checker=examples.checker(sources.prompts), longest=longest.tokens)
     data.same = examples.same_step(sources.prompts)
-    if any(validity_of(method) == "success" for method in methods):
+    if any(validity_of(method) == "success" or method.needs.rewards for method in methods):
         data.grader = verdicts.grader_of(sources)
     codec = text_codec(student)
     unwritten = codec is not None and codec.tokenizer.chat_template is None
@@ -185,8 +185,10 @@ def _has_estimator(method: Method, chosen: Recipe) -> None:
     generated = prompts.startswith(examples.MICRO)
     if wanted == "checker" and examples.checker(prompts) is None:
         lacks = f"a step checker and the data {prompts} has none"
-    elif wanted == "success" and not generated and chosen.data.grader is None:
-        lacks = f"a grader of answers to {prompts}: set data.grader to the task whose rows these are"
+    elif (wanted == "success" or method.needs.rewards) and not generated and chosen.data.grader is None:
+        readers = verdicts.readers_of(chosen.data)
+        rows = f"; {', '.join(readers)} can read them" if readers else ""
+        lacks = f"a grader of answers to {prompts}: set data.grader to the task whose rows these are{rows}"
     else:
         return
     without = f"--set {method.without_checker}, or " if method.without_checker else ""

@@ -9,15 +9,25 @@ side by side; what stands for them are the formulas of tests/loss_formulas.py an
 """
 
 import importlib.metadata
+import itertools
 import json
+import math
+import tempfile
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDFunction
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl import GRPOConfig, GRPOTrainer
 from trl.experimental.gkd.gkd_trainer import GKDTrainer
 from trl.experimental.gold.gold_config import GOLDConfig
 from trl.experimental.gold.gold_trainer import ULDLoss
 from trl.experimental.iw_opd.iw_opd_trainer import _add_tail_bucket, _jsd_divergence
+from trl.experimental.sdpo.loss_utils import apply_importance_sampling_clipping, compute_topk_self_distillation_loss
 from trl.trainer.distillation_trainer import _chunked_divergence_loss
 
 HERE = Path(__file__).parent
@@ -217,6 +227,113 @@ def gold() -> None:
     write("trl_gold", "trl", "GOLDTrainer's ULDLoss", 1e-5, kept | {"shared": torch.tensor(pairs)}, cases)
 
 
+class Recording(GRPOTrainer):
+    """TRL's trainer, whose scored texts are kept and whose log-probabilities may be given."""
+
+    given = None
+
+    def _compute_loss(self, model, inputs):
+        self.seen = inputs
+        return super()._compute_loss(model, inputs)
+
+    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+        if self.given is None:
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        return self.given, torch.zeros_like(self.given), None
+
+
+def rounded(values: torch.Tensor) -> list:
+    """To eight decimals, which keeps the file small."""
+    return values.double().mul(1e8).round().div(1e8).tolist()
+
+
+def score(ids: list[int]) -> float | None:
+    """A reward for a text that is decided by its ids; of some texts none can be said."""
+    return None if sum(ids) % 5 == 4 else sum(ids) % 5 / 3
+
+
+def scored(scale: str) -> Recording:
+    """TRL's trainer behind a step of two prompts with four texts each: generated, scored and compared."""
+    vocab = {word: i for i, word in enumerate("abcdefghijk")} | {"<pad>": 11, "<eos>": 12}
+    words = Tokenizer(WordLevel(vocab, unk_token="a"))
+    words.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=13, eos_token_id=12, pad_token_id=11, bos_token_id=None, **shape))
+    with tempfile.TemporaryDirectory() as folder:
+        settings = GRPOConfig(
+            folder,
+            per_device_train_batch_size=8,
+            num_generations=4,
+            max_completion_length=5,
+            max_steps=1,
+            scale_rewards=scale,
+            use_bias_correction_kl=False,  # the ratio multiplies the reward's term alone, as in DeepSeekMath
+            report_to="none",
+            use_cpu=True,
+            bf16=False,
+        )
+        trainer = Recording(
+            model,
+            lambda completion_ids, **_: [score(ids) for ids in completion_ids],
+            settings,
+            Dataset.from_dict({"prompt": ["a b", "c d"]}),
+            processing_class=tokenizer,
+        )
+        trainer.train()
+    return trainer
+
+
+def grpo() -> None:
+    """TRL's GRPOTrainer: advantages of its own generated texts, and the loss of the step on given logits."""
+    trainers = {scale: scored(scale) for scale in ("group", "batch", "none")}
+    seen = trainers["group"].seen
+    labels, mask, prompts = seen["completion_ids"], seen["completion_mask"], seen["prompt_ids"].tolist()
+    texts = [row[keep == 1].tolist() for row, keep in zip(labels, mask, strict=True)]
+    rewards = [math.nan if score(ids) is None else score(ids) for ids in texts]
+    given = {"student": inputs(*labels.shape, 13, seed=9)}
+    own = given["student"].log_softmax(-1).gather(-1, labels[..., None])[..., 0]
+    given |= {"labels": labels, "mask": mask, "reward": torch.tensor(rewards)}
+    given |= {"prompt": torch.tensor([prompts.index(prompt) for prompt in prompts])}
+    given |= {
+        name: own + inputs(*labels.shape, seed=seed, scale=0.3) for name, seed in (("old", 10), ("reference", 11))
+    }
+    cases = []
+    for scale, trainer in trainers.items():
+        assert torch.equal(trainer.seen["completion_ids"], labels)
+        for loss_type, beta in itertools.product(("grpo", "dapo", "dr_grpo"), (0.0, 0.04)):
+            high = 0.28 if loss_type == "dapo" else 0.2
+            trainer.loss_type, trainer.beta, trainer.epsilon_high = loss_type, beta, high
+            student = given["student"].clone().requires_grad_()
+            trainer.given = student.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
+            more = {"old_per_token_logps": given["old"], "ref_per_token_logps": given["reference"]}
+            value = trainer._compute_loss(trainer.model, trainer.seen | more)
+            value.backward()
+            case = {"scale": scale, "loss_type": loss_type, "beta": beta, "clip_high": high, "longest": 5}
+            case |= {"advantages": trainer.seen["advantages"].tolist(), "value": value.item()}
+            cases.append(case | {"gradient": rounded(student.grad)})
+    write("trl_grpo", "trl", "GRPOTrainer._compute_loss", 1e-5, given, cases)
+
+
+def sdpo() -> None:
+    """TRL's self-distillation loss on the student's top k, with its clipped importance weight."""
+    given, cases = {"student": inputs(5, 13, seed=12), "teacher": inputs(5, 13, seed=13)}, []
+    labels = torch.tensor([0, 3, 5, 7, 12])
+    own = given["student"].log_softmax(-1).gather(-1, labels[:, None])[:, 0]
+    given |= {"labels": labels, "old": own - torch.tensor([1.0, 0.3, 0.0, -0.2, 0.1])}
+    for k, alpha, add_tail in itertools.product((3, 6), (0.0, 0.3, 0.5, 1.0), (True, False)):
+        student = given["student"].clone().requires_grad_()
+        value = compute_topk_self_distillation_loss(
+            student, given["teacher"], distillation_topk=k, distillation_alpha=alpha, distillation_add_tail=add_tail
+        )
+        value = apply_importance_sampling_clipping(value, own, given["old"], 2.0)
+        value.sum().backward()
+        case = {"k": k, "alpha": alpha, "tail": add_tail, "value": value.tolist()}
+        cases.append(case | {"gradient": student.grad.tolist()})
+    write("trl_sdpo", "trl", "sdpo.loss_utils.compute_topk_self_distillation_loss", 1e-5, given, cases)
+
+
 if __name__ == "__main__":
-    for make in (gkd, distillation, liger, tail, gold):
+    for make in (gkd, distillation, liger, tail, gold, grpo, sdpo):
         make()

@@ -1,0 +1,120 @@
+"""The specification of a training: everything that decides the trained student. Its hash is the training id.
+
+Settings that do not affect a training are left out, so that changing them does not train it again; those that came
+later are left out where they have the value of before, which keeps the ids of earlier trainings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness import options, registry, stages, user_code
+from harness.method import Method, ReferencePoint
+from harness.models import adapters, engine_choice, loading, several_teachers
+from harness.models import files as models
+from harness.records.record import fingerprint
+from harness.training import examples, length, precision, teacher_prompt, verdicts
+from harness.training.job import TrainingRun
+from harness.training_data import pools
+from harness.types import Source
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+
+LOOP = "2"  # raise whenever the same specification would train to other weights
+# These change how a run goes, not what it computes; the specification has the epochs as steps.
+NOT_IN_SPEC = {"checkpoint_every", "threads", "gradient_checkpointing", "epochs", "divergence_every"}
+Configured = tuple[Method, str | None, str]  # with its variant and its origin
+
+
+def wants_teacher(method: Method) -> bool:
+    """Whether the recipe's teacher is asked."""
+    if isinstance(method, ReferencePoint):
+        return method.evaluates == "teacher"
+    return not teaches_itself(method) and (method.needs.teacher != "none" or bool(method.needs.proposals))
+
+
+def teaches_itself(method: Method) -> bool:
+    """Whether the student is its own teacher, and the recipe's is not asked."""
+    return method.needs.asking is not None and method.needs.asking.model != "teacher"
+
+
+def training_of(plan: Plan, configuration: Configured, seed: int, first: Configured | None) -> TrainingRun:
+    """The training of a configuration and a seed, with the one that comes first."""
+    own = _training(plan, *configuration, seed)
+    if first is None or isinstance(own.method, ReferencePoint):
+        return own
+    early = dataclasses.replace(plan, recipe=stages.recipe_of_first(plan.recipe))
+    begun = dataclasses.replace(_training(early, *first, seed), recipe=early.recipe)
+    spec = own.spec | stages.in_spec(begun)
+    return dataclasses.replace(own, spec=spec, training_id=_training_id(spec), first=begun)
+
+
+def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> TrainingRun:
+    settings = options.spelt(method.config)
+    spec: dict[str, Any] = {
+        "method": {"name": method.name, "variant": variant, "settings": settings, "origin": origin},
+        "student": (plan.student if isinstance(method, ReferencePoint) else plan.pair.student).identity(),
+        "seed": seed,
+    }
+    if isinstance(method, ReferencePoint):
+        if method.evaluates == "teacher":
+            spec["student"] = plan.teacher.identity()
+            spec |= loading.in_spec(plan.recipe.teacher)
+        return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
+    # Leave out settings that do not affect this training, so that changing them does not train it again.
+    chosen = plan.recipe_of(method)
+    texts = length.sources(method, chosen.training)
+    training = options.set_apart(chosen.training)
+    signal = registry.find(registry.SIGNALS, training["signal"])
+    training["signal"] = signal.name  # a file's own name, not where it is kept
+    unused = set() if signal.takes_top_k else {"top_k"}
+    if method.needs.teacher != "signal":
+        unused = {"signal", "top_k"}
+    if training["decay_norms"] or not training["weight_decay"]:
+        unused = unused | {"decay_norms"}  # keeps the hashes of trainings from before this setting existed
+    if training.get("optimizer") not in ("sgd", "muon"):
+        unused = unused | {"momentum"}
+    # What the type comes to stands beside it: a copy of the student may sample fixed text's proposals, too.
+    spec |= {
+        "loop": LOOP,
+        "teacher": plan.pair.teacher.identity() if wants_teacher(method) else None,
+        "training": {key: value for key, value in training.items() if key not in NOT_IN_SPEC | unused},
+        "rollout": engine_choice.spelt(chosen.rollout, "rollout") if texts & {Source.STUDENT, Source.MIXED} else None,
+        "teacher_text": engine_choice.spelt(chosen.teacher_text, "teacher_text") if Source.TEACHER in texts else None,
+        "prompts": examples.fingerprint(plan.data_of(method).prompts) if texts - {Source.DATA} else None,
+        "labelled": examples.fingerprint(plan.data.labelled) if Source.DATA in texts else None,
+        "validation": examples.fingerprint(plan.data.validation) if method.needs.validate_every else None,
+    }
+    if (asked := method.needs.asking) is not None:
+        prompts = [teacher_prompt.prompt_for(example, asked).user for example in plan.data_of(method).prompts]
+        spec["asking"] = dataclasses.asdict(asked) | ({"prompts": fingerprint(prompts)} if asked.template else {})
+    code = user_code.identity(signal)
+    if pools.validity_of(method) == "success" and plan.recipe.data.grader is not None:
+        spec["grader"] = plan.recipe.data.grader
+    if method.needs.rewards and plan.recipe.data.grader is not None:
+        spec["grader"] = verdicts.identity_of(plan.recipe.data.grader)
+    if method.needs.hindsight is not None:
+        spec["hindsight"] = dataclasses.asdict(method.needs.hindsight)
+    if code != user_code.OURS and method.needs.teacher == "signal":
+        spec["signal_code"] = code
+    if texts & {Source.STUDENT, Source.MIXED} or method.needs.proposals:
+        spec |= precision.in_spec(chosen)
+    if adapters.wanted(chosen.student):
+        spec["adapter"] = dataclasses.asdict(chosen.student)  # absent where all weights are trained
+    if wants_teacher(method):
+        spec |= loading.in_spec(chosen.teacher)
+        prompts = plan.data.prompts if texts - {Source.DATA} else []
+        read = (prompts, plan.data.labelled if Source.DATA in texts else [])
+        spec |= several_teachers.in_spec(plan.teachers, chosen.data.teacher_field, read)
+    if rule := models.text_rule(plan.pair.student):
+        spec["text"] = rule  # absent for most tokenizers, which keeps their hashes
+    return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
+
+
+def _training_id(spec: Mapping[str, Any]) -> str:
+    """The id of a trained student. A variant and the same settings given one by one are the same training."""
+    method = {key: value for key, value in spec["method"].items() if key != "variant"}
+    return f"{method['name']}-{fingerprint({**spec, 'method': method})[:16]}"
