@@ -39,6 +39,17 @@ def write(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
+def readable(folder: Path, ordinary: Path) -> None:
+    """Gives every file below ``folder`` the permissions of ``ordinary``, a file written in the usual way.
+
+    safetensors writes weights that only their owner can read, whatever the umask says.
+    """
+    mode = stat.S_IMODE(os.stat(ordinary).st_mode)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)
+
+
 def _alone(path: Path) -> BinaryIO:
     """The file at ``path``, open and locked against other processes that write there."""
     while True:

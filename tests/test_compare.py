@@ -44,9 +44,9 @@ def test_a_sure_difference_is_one_sentence_with_all_it_rests_on(store, capsys):
     add(store, "gkd", right(20))
     code, said, _ = compare(store, capsys, "kd", "gkd", "--task", "humaneval")
     assert code == 0 and said.count("\n") == 0
-    assert f"On {TASK} (pass@1, 40 problems × 1 seed) gkd is better than kd by +25.0 points [95 %" in said
+    assert f"On {TASK} (pass@1, 40 problems × 1 seed) gkd is better than kd by 25.0 points [95 % +" in said
     assert "(50.0 against 25.0; p = 0.002, exact McNemar)" in said and "no more problems or seeds are needed" in said
-    assert "kd is worse than gkd by -25.0" in compare(store, capsys, "gkd", "kd", "--task", TASK)[1]
+    assert "kd is worse than gkd by 25.0 points [95 % -" in compare(store, capsys, "gkd", "kd", "--task", TASK)[1]
 
 
 def test_an_open_question_says_what_would_settle_it(store, capsys):

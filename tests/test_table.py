@@ -13,6 +13,7 @@ from sample_records import NOTE, make_record, make_rows
 
 from harness.errors import BadInput
 from harness.leaderboard.formats import row_dicts
+from harness.leaderboard.latex_tables import Wording
 from harness.leaderboard.table import COLUMNS, leaderboard, load_results, render, update_between_markers
 from harness.records.store import Store
 from harness.stats.intervals import wilson
@@ -282,12 +283,32 @@ def test_csv_reads_back(mixed):
 
 def test_latex_is_escaped_and_booktabs(mixed):
     text = render(table(mixed), "latex")
-    assert r"a|b<\_\$\%\&" in text
+    assert r"a$|$b$<$\_\$\%\&" in text
     assert r"\textbf{60.0}" in text
     assert r"\underline{55.0}$^\dagger$" in text
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
     lines = [line for line in text.splitlines() if line.endswith(r"\\") and "&" in line]
     assert len({re.sub(r"\\&", "", line).count("&") for line in lines}) == 1
+
+
+def test_latex_has_a_caption_a_label_renamed_rows_and_notes_of_its_width(mixed):
+    rename = ("vcrd=\\textsc{vcrd}", "95 % interval=CI", "humaneval@micro=HumanEval")
+    text = render(
+        table(mixed), "latex", wording=Wording("Main result.", "tab:main", rename), columns=("95 % interval",)
+    )
+    begun, ended = (re.findall(rf"\\{verb}{{(\w+)}}", text) for verb in ("begin", "end"))
+    assert begun == ["table", "threeparttable", "tabular", "tablenotes"]
+    assert ended == ["tabular", "tablenotes", "threeparttable", "table"]
+    assert r"\caption{Main result.}" in text and r"\label{tab:main}" in text and r"method & CI \\" in text
+    assert r"\textsc{vcrd}$^\ddagger$ & " in text and text.count("\n\\item ") == 4
+    assert r"\caption{HumanEval. pass@1" in render(table(mixed), "latex", wording=Wording(rename=rename[2:]))
+    assert r"\label{tab:humaneval-micro}" in render(table(mixed), "latex")
+    for wrong, reason in (("vcdr=V", "did you mean vcrd"), ("vcrd", "OLD=NEW")):
+        with pytest.raises(BadInput, match=reason):
+            render(table(mixed), "latex", wording=Wording(rename=(wrong,)))
+    add(mixed, "vcrd", task="mbpp@micro")
+    with pytest.raises(BadInput, match="--caption is for one table, and this prints 2"):
+        render(table(mixed), "latex", wording=Wording("Main result."))
 
 
 def test_html_is_escaped(mixed):

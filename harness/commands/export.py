@@ -1,11 +1,12 @@
-"""``harness export``: results as tables for other tools, or one trained student with its model card."""
+"""``harness export``: results as tables for other tools, or one trained student with its card; to disk or a hub."""
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
-from harness import safe_read
+from harness import __version__, safe_read
 from harness.commands import arguments
 from harness.errors import BadInput
 
@@ -17,11 +18,12 @@ def add(commands: argparse._SubParsersAction) -> None:
         commands,
         "export",
         "export results as parquet or datasets; or export RUN_ID: a trained student",
-        about="Exports all results as parquet or as a data set, or one trained student with its model card.",
+        about="Exports all results as parquet or as a data set, or one trained student with its model card;\n"
+        "to disk, or in one commit to a repository of a hub.",
         examples=(
             "harness export --out results.parquet",
-            "harness export --format datasets --out my-results/",
             "harness export RUN_ID --out my-student/",
+            "harness export RUN_ID --push owner/name",
         ),
     )
     command.add_argument(
@@ -33,29 +35,60 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="of a student with an adapter: the whole model with the adapter merged (default), or only the adapter",
     )
     command.add_argument("--format", choices=FORMATS, help="format of the results (default: parquet)")
+    command.add_argument("--out", type=Path, metavar="DIR", help="a new folder, or a .parquet file of the records")
     command.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="a new folder, or a .parquet file of the records"
+        "--push",
+        metavar="OWNER/NAME",
+        help="a repository of the hub (HF_ENDPOINT), made if missing: private, one commit",
+    )
+    command.add_argument("--public", action="store_true", help="make the repository of --push public")
+    command.add_argument("--again", action="store_true", help="push a new commit on top of files that are there")
+    command.add_argument(
+        "--license", metavar="ID", help="of the student, as hubs name it (default: what the base model's card says)"
     )
     arguments.results(command)
     command.set_defaults(command=call)
 
 
 def call(args: argparse.Namespace) -> str:
+    if not args.out and not args.push:
+        raise BadInput("nowhere to export to; give --out DIR, --push OWNER/NAME, or both")
+    for flag in ("public", "again"):
+        if getattr(args, flag) and not args.push:
+            raise BadInput(f"--{flag} is for --push OWNER/NAME")
+    if args.record and args.format:
+        raise BadInput("--format is for the results; a student is a transformers folder as it is")
+    for flag in ("weights", "license"):
+        if getattr(args, flag) and not args.record:
+            raise BadInput(f"--{flag} is for one student: give its RUN_ID")
+    if not args.push:
+        out = _write(args, args.out)
+        return arguments.dump({"out": str(out)}) if args.json else str(out)
+    if args.out and args.out.suffix == ".parquet":
+        raise BadInput("--push takes a folder; name one with --out, or leave it out")
+
+    from harness.reports.export import hub
+
+    # The hub is asked first, so that a name that is taken costs nothing; it is changed last.
+    to = hub.target(args.push, "model" if args.record else "dataset", args.public, args.again)
+    with tempfile.TemporaryDirectory(prefix="harness-push-") as scratch:
+        out = _write(args, args.out or Path(scratch) / "export")
+        address = hub.push(out, to, f"Exported by reasoning-distillation-harness {__version__}")
+    told = {"pushed": address} | ({"out": str(args.out)} if args.out else {})
+    return arguments.dump(told) if args.json else "\n".join(told.values())
+
+
+def _write(args: argparse.Namespace, out: Path) -> Path:
+    """Writes the student or the results to ``out``."""
     if args.record:
-        if args.format:
-            raise BadInput("--format is for the results; a student is a transformers folder as it is")
         from harness.records.store import Store
         from harness.reports.export import student
 
-        out = student.export(Store(args.results), args.record, args.out, args.weights or student.MERGED)
-    else:
-        if args.weights:
-            raise BadInput("--weights is for one student: give its RUN_ID")
-        from harness.reports.export import tables
+        return student.export(Store(args.results), args.record, out, args.weights or student.MERGED, args.license)
+    from harness.reports.export import tables
 
-        left_out: list[str] = []
-        try:
-            out = tables.export(args.results, args.out, args.format or "parquet", left_out.append)
-        finally:  # what was left out explains why nothing is left
-            safe_read.warn(left_out)
-    return arguments.dump({"out": str(out)}) if args.json else str(out)
+    left_out: list[str] = []
+    try:
+        return tables.export(args.results, out, args.format or "parquet", left_out.append)
+    finally:  # what was left out explains why nothing is left
+        safe_read.warn(left_out)

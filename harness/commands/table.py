@@ -22,7 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         examples=(
             "harness table -t amc23",
             "harness table --view compute --cost tokens",
-            "harness table --format latex > table.tex",
+            "harness table --layout grid --format latex --label tab:main > table.tex",
         ),
     )
     arguments.names(command, "-t", "--task", metavar="T", kind="tasks", help="only these tasks")
@@ -33,6 +33,16 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="default: terminal where stdout is one, else md",
     )
     arguments.names(command, "--columns", metavar="C", kind="", help="of a task's table: score, seeds, seconds, …")
+    command.add_argument("--caption", metavar="TEXT", help="of a LaTeX table, instead of its title; LaTeX as it stands")
+    command.add_argument("--label", metavar="NAME", help="of a LaTeX table (default: tab: and its title)")
+    command.add_argument(
+        "--rename",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="OLD=NEW",
+        help="names of methods, rows, columns and tasks in LaTeX; NEW is LaTeX as it stands",
+    )
     arguments.view(command)
     command.add_argument("--cost", choices=arguments.UNITS, help="the unit of --view compute (default: flops)")
     command.add_argument(
@@ -61,6 +71,7 @@ def call(args: argparse.Namespace) -> str:
         raise BadInput("--cost is the unit of --view compute; give that, too")
     format = "json" if args.json else args.format or arguments.prose_format()
     data = format in ("csv", "json")
+    wording = _wording(args, format)
     if data and args.columns:
         raise BadInput(f"--columns chooses those of a printed table; --format {format} holds every field")
     if data and args.layout == "both":
@@ -86,11 +97,21 @@ def call(args: argparse.Namespace) -> str:
     parts: dict[str, bool] = {"tasks": layout != "grid", "cards": args.cards}
     parts["grid"] = layout == "grid" or (layout == "both" and len(sections) > 1)
     if not args.reported:
-        return render(sections, format, columns=args.columns, width=arguments.width(), **parts)
-    return _with_reported(args, sections, format, parts)
+        return render(sections, format, columns=args.columns, width=arguments.width(), wording=wording, **parts)
+    return _with_reported(args, sections, format, parts, wording)
 
 
-def _with_reported(args: argparse.Namespace, sections: list, format: str, parts: dict[str, bool]) -> str:
+def _wording(args: argparse.Namespace, format: str) -> Any:
+    """What the user says in a LaTeX table. Raises BadInput in front of another format."""
+    from harness.leaderboard.latex_tables import Wording
+
+    given = [f"--{flag}" for flag in ("caption", "label", "rename") if getattr(args, flag)]
+    if given and format != "latex":
+        raise BadInput(f"{given[0]} is for LaTeX; give --format latex, too")
+    return Wording(args.caption, args.label, args.rename)
+
+
+def _with_reported(args: argparse.Namespace, sections: list, format: str, parts: dict[str, bool], wording: Any) -> str:
     from harness.leaderboard import formats
     from harness.papers import beside_printed, side_by_side
     from harness.records import reported
@@ -104,4 +125,6 @@ def _with_reported(args: argparse.Namespace, sections: list, format: str, parts:
         raise BadInput(f"--format {format} --layout grid holds measured rows only; use --layout tasks with --reported")
     sheets = [s.sheet(papers, sections, args.task or None) for s in (side_by_side, beside_printed)]
     more = [sheet for sheet in sheets if sheet]
-    return formats.render(sections, format, more, columns=args.columns, width=arguments.width(), **parts)
+    return formats.render(
+        sections, format, more, columns=args.columns, width=arguments.width(), wording=wording, **parts
+    )

@@ -27,14 +27,15 @@ def in_words(found: ComparisonResult) -> str:
     scale = found.scale
     low, high = (scale.signed(bound) for bound in c.interval)
     where = f"{found.metric}, {found.problems} problems × {_many(len(found.seeds), 'seed')}"
-    gap = f"{scale.signed(c.difference)} {scale.points} [95 % {low} to {high}]"
+    interval = f"{scale.points} [95 % {low} to {high}]"
     scores = f"{scale.text(found.score_b)} against {scale.text(found.score_a)}"
     scores += f", {scale.direction}" if scale.direction else ""
     sure = f"p {_p(found.p_holm)}, {c.test}"
     if found.differs:
-        verdict = f"{b} is {'better' if scale.gain(c.difference, 0) > 0 else 'worse'} than {a} by {gap}"
+        verdict = f"{b} is {'better' if scale.gain(c.difference, 0) > 0 else 'worse'} than {a} by "
+        verdict += f"{scale.text(abs(c.difference))} {interval}"
         return f"On {found.task} ({where}) {verdict} ({scores}; {sure}), and no more problems or seeds are needed."
-    verdict = f"{b} is not distinguishable from {a}: {gap}"
+    verdict = f"{b} is not distinguishable from {a}: {scale.signed(c.difference)} {interval}"
     return f"On {found.task} ({where}) {verdict} ({scores}; {sure}); {_settle(found)}."
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness import atomic, safe_read
 from harness.errors import BadInput, RunFailed, unknown
-from harness.leaderboard import grid, numbers, text_tables
+from harness.leaderboard import grid, latex_tables, numbers, text_tables
 from harness.leaderboard.inference import LEVEL
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.terminal import terminal
@@ -26,14 +26,16 @@ def render(
     *,
     columns: Sequence[str] = (),
     width: int = 0,
+    wording: latex_tables.Wording | None = None,
     **layout: bool,
 ) -> str:
     """Renders tables as ``md``, ``csv``, ``json``, ``latex``, ``html`` or ``terminal`` text, without a final line end.
 
     ``columns`` chooses the columns of a task's table (default: all that are not empty); ``width`` is the width of the
-    ``terminal``. The formats for people append the tables ``extra`` and take ``grid=True`` (begin with one table of all
-    tasks), ``tasks=False`` (no table per task) and ``cards=True`` (the convention card of every row). CSV and JSON hold
-    one row per method and task, or the grid with ``tasks=False``.
+    ``terminal``, ``wording`` what the user says in a ``latex`` table. The formats for people append the tables
+    ``extra`` and take ``grid=True`` (begin with one table of all tasks), ``tasks=False`` (no table per task) and
+    ``cards=True`` (the convention card of every row). CSV and JSON hold one row per method and task, or the grid with
+    ``tasks=False``.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
@@ -48,6 +50,8 @@ def render(
         found += [cards_sheet(section)] if layout.get("cards", False) else []
     if format == "terminal":
         return terminal([*found, *extra], width) or "No records."
+    if format == "latex":
+        return latex_tables.latex([*found, *extra], wording)
     return _PROSE[format]([*found, *extra]) or ("No records." if format == "md" else "")
 
 
@@ -263,5 +267,5 @@ def _flat_grid(sections: Sequence[Section]) -> tuple[list[dict[str, Any]], list[
     return rows, columns
 
 
-_PROSE = {"md": text_tables.markdown, "latex": text_tables.latex, "html": text_tables.html}
-FORMATS = (*_PROSE, "csv", "json", "terminal")
+_PROSE = {"md": text_tables.markdown, "html": text_tables.html}
+FORMATS = (*_PROSE, "latex", "csv", "json", "terminal")

@@ -1,4 +1,4 @@
-"""Renders tables of cells as Markdown, LaTeX or HTML.
+"""Tables of cells, and how they are rendered as Markdown or HTML; ``latex_tables`` renders LaTeX.
 
 The best of a column is bold, the second underlined, and a dagger marks what is not distinguishable from the best.
 """
@@ -72,36 +72,6 @@ def markdown_text(text: str) -> str:
     if re.search(r"\][(\[:]", text):  # an interval in brackets stays readable
         text = re.sub(r"([\[\]])", r"\\\1", text)
     return text.replace("://", ":\u200b//")
-
-
-def latex(sheets: Sequence[Table]) -> str:
-    """booktabs tables; needs ``\\usepackage{booktabs}``."""
-
-    def emphasise(text: str, rank: int | None) -> str:
-        return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(rank, text)
-
-    blocks = []
-    for sheet in sheets:
-        header = " & ".join(map(_latex, sheet.header))
-        body = "\n".join(f"{' & '.join(cells)} \\\\" for cells in _lines(sheet, emphasise, _latex))
-        notes = r" \\ ".join(_latex(note) for note in filter(None, [sheet.subtitle, *sheet.notes]))
-        columns = "l" + ("l" if sheet.words else "r") * (len(sheet.header) - 1)
-        blocks.append(
-            f"% {safe_read.printable(sheet.title)}\n\\begin{{table}}\n\\centering\n\\caption{{{_latex(sheet.title)}}}\n"
-            f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{header} \\\\\n\\midrule\n{body}\n\\bottomrule\n"
-            f"\\end{{tabular}}\n\n\\footnotesize {notes}\n\\end{{table}}"
-        )
-    return "\n\n".join(blocks)
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", RECONSTRUCTED: r"$^\ddagger$",
-    TIED: r"$^\dagger$", "–": "--", "≥": r"$\geq$", "±": r"$\pm$", "×": r"$\times$", "…": r"\dots{}", "\n": " ",
-} | {character: f"\\{character}" for character in "&%$#_{}"}  # fmt: skip
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in safe_read.printable(text.replace("\n", " ")))
 
 
 def _html(text: str) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import unknown
-from harness.leaderboard import text_tables
+from harness.leaderboard import latex_tables, text_tables
 from harness.leaderboard.text_tables import Table
 from harness.papers import side_by_side
 from harness.records import printed
@@ -56,7 +56,7 @@ def render(paper: Paper, format: str) -> str:
     sheets = [Table(t.title, "", ["method", *t.columns], _sheet_rows(t), t.notes) for t in found]
     if format == "latex":
         lines = [f"% {line}" for line in _facts(paper)]
-        return "\n".join(lines) + "\n\n" + text_tables.latex(sheets)
+        return "\n".join(lines) + "\n\n" + latex_tables.latex(sheets)
     lead = [f"# {paper['title']}", "*Reported, not measured here.*", "\n".join(f"- {line}" for line in _facts(paper))]
     return "\n\n".join([*lead, text_tables.markdown(sheets)])
 

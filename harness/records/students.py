@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import safe_read
+from harness import atomic, safe_read
 from harness.errors import BadInput, RunFailed
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def publish(
         written = sorted(file for file in temporary.rglob("*") if file.is_file())
         files = {file.relative_to(temporary).as_posix(): _digest(file) for file in written}
         (temporary / FACTS).write_text(json.dumps({**facts, "files": files}), "utf-8")
+        atomic.readable(temporary, temporary / FACTS)
         for file in (*written, temporary / FACTS):
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())

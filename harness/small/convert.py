@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import atomic
 from harness.errors import BadInput
 
 if TYPE_CHECKING:
@@ -88,5 +89,6 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Pa
                 key: value for key, value in json.loads(file.read_text("utf-8")).items() if key not in VERSION_KEYS
             }
             file.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", "utf-8")
+    atomic.readable(unfinished, unfinished / "config.json")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(unfinished, folder)

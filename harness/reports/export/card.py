@@ -25,13 +25,19 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
 CARD = "README.md"
+OUR_WORLDS = ("micro", "small")  # their base models are under this licence too: Apache-2.0
+UNKNOWN_LICENCE = "That of the base model, whose card was not on this machine; read it before you pass the student on."
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PARTS = ("training", "rollout", "teacher_text")  # parts of a specification, in the order of a card
 
 
-def refresh(folder: Path, store: Store, record: Record) -> None:
-    """Writes the card of the student in ``folder`` from all records of the training that ``record`` belongs to."""
+def refresh(folder: Path, store: Store, record: Record, licence: str | None = None) -> None:
+    """Writes the card of the student in ``folder`` from all records of the training that ``record`` belongs to.
+
+    ``licence`` is a hub's name of it; by default that of the base model, where this machine knows it.
+    """
     records = of_training(store, record)
-    text = str(model_card(records, _told(folder)))
+    text = str(model_card(records, _told(folder), licence or licence_of(record["student"])))
     atomic.write(folder / CARD, text.encode("utf-8", "backslashreplace"))
 
 
@@ -70,23 +76,53 @@ def of_training(store: Store, record: Record) -> list[Record]:
     return sorted(latest(same), key=lambda one: (one["task"], one["protocol"]["hash"]))
 
 
-def model_card(records: Sequence[Record], provenance_text: Mapping[str, Any] | None = None) -> ModelCard:
+def licence_of(base: str) -> str | None:
+    """The licence that the card of the base model states, if its files are on this machine; asks no network."""
+    if base.partition(":")[0] in OUR_WORLDS:
+        return "apache-2.0"
+    name, _, revision = base.partition("@")
+    if not _HUB_ID.fullmatch(name):
+        return None
+    from huggingface_hub import ModelCard, try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, CARD, revision=revision or None)
+    if not isinstance(found, str):
+        return None
+    try:
+        stated = ModelCard.load(found, ignore_metadata_errors=True).data.get("license")
+    except (OSError, ValueError):  # a card that cannot be read states nothing
+        return None
+    return stated if isinstance(stated, str) else None
+
+
+def datasets_of(records: Sequence[Record]) -> list[str]:
+    """The data sets of the hub that the student was trained on: only these carry a revision."""
+    sources = (read["source"] for r in records for read in (r.get("data") or {}).values() if "source" in read)
+    found = (source.partition(",")[0] for source in sources if ",revision=" in source)
+    return sorted({name for name in found if _HUB_ID.fullmatch(name)})
+
+
+def model_card(
+    records: Sequence[Record], provenance_text: Mapping[str, Any] | None = None, licence: str | None = None
+) -> ModelCard:
     """The card of one trained student; ``records`` are its scores, at least one."""
     from huggingface_hub import ModelCard, ModelCardData
 
     first = records[0]
     name = first["training_id"]
-    base = first["student"]
+    base = first["student"].partition("@")[0]
     metadata = ModelCardData(
         model_name=name,
         library_name="transformers",
         pipeline_tag="text-generation",
-        base_model=base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) else None,
+        base_model=base if _HUB_ID.fullmatch(base) else None,
+        license=licence,
+        datasets=datasets_of(records) or None,
         tags=["knowledge-distillation", method_label(first["method"])]
         + (["reconstruction"] if first["method"]["reconstruction"] else []),
         eval_results=[_result(record) for record in records],
     )
-    return ModelCard(f"---\n{metadata}\n---\n\n{_text(records, provenance_text)}")
+    return ModelCard(f"---\n{metadata}\n---\n\n{_text(records, provenance_text, licence)}")
 
 
 def _result(record: Record) -> Any:
@@ -116,7 +152,7 @@ def _result(record: Record) -> Any:
     )
 
 
-def _text(records: Sequence[Record], provenance_text: Mapping[str, Any] | None) -> str:
+def _text(records: Sequence[Record], provenance_text: Mapping[str, Any] | None, licence: str | None) -> str:
     first = records[0]
     method, spec, cost = first["method"], first["spec"], first["cost"]
     title = method_label(method)
@@ -144,6 +180,8 @@ def _text(records: Sequence[Record], provenance_text: Mapping[str, Any] | None) 
         _lines(dict(pair for part in PARTS for pair in _under(part, spec.get(part))), ""),
         "## Cost of training",
         _lines({key: f"{value:,.6g}" for key, value in cost.items() if not key.startswith("eval_")}, ""),
+        "## Licence",
+        f"{licence}, as the base model." if licence else UNKNOWN_LICENCE,
         f"Written by `harness` from {len(records)} record{'s' if len(records) != 1 else ''}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

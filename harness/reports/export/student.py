@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from harness import atomic
 from harness.errors import BadInput, RunFailed
 from harness.records import roles
 from harness.records.store import Store
@@ -18,10 +19,11 @@ MERGED = "merged"
 WHOLE_MODEL = ("*.safetensors", "*.bin", "*.index.json", "config.json", "generation_config.json")
 
 
-def export(store: Store, name: str, out: Path, weights: str = MERGED) -> Path:
+def export(store: Store, name: str, out: Path, weights: str = MERGED, licence: str | None = None) -> Path:
     """Copies the student that the record ``name`` measured to ``out``, in one step.
 
     ``weights``: those of the whole model, an adapter merged in, or the adapter's alone with tokenizer and card.
+    ``licence`` is for the card, see :func:`card.refresh`.
 
     Raises BadInput when the record was never trained, its student is no longer kept, or ``out`` is not empty.
     """
@@ -50,7 +52,8 @@ def export(store: Store, name: str, out: Path, weights: str = MERGED) -> Path:
                 shutil.copytree(folder / ADAPTER, copy, dirs_exist_ok=True)
             else:
                 shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(ADAPTER))
-            card.refresh(copy, store, record)
+            card.refresh(copy, store, record, licence)
+            atomic.readable(copy, copy / card.CARD)
             if out.is_dir():
                 out.rmdir()
             os.replace(copy, out)
