@@ -105,7 +105,7 @@ def _told(name: str, api: HfApi) -> Iterator[None]:
     except (httpx.HTTPError, OSError) as error:
         said = str(error).split("\n")[0] or type(error).__name__
         raise RunFailed(f"nothing was pushed to {name}: {api.endpoint} does not answer ({said})") from None
-    except ValueError as error:  # what huggingface_hub finds wrong before it sends anything
+    except (ValueError, RuntimeError) as error:  # what huggingface_hub finds wrong itself, and failed uploads
         raise RunFailed(f"nothing was pushed to {name}: {str(error).split(chr(10))[0]}") from None
 
 
