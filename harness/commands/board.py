@@ -31,9 +31,9 @@ def call(args: argparse.Namespace) -> str:
     out = args.out or args.results / "board"
     papers = reported.papers(args.results)
     with Reporter() as reporter:
-        pages, warnings = site.build(Store(args.results), out, papers, reporter.progress)
-    safe_read.warn(warnings)
+        built = site.build(Store(args.results), out, papers, reporter.progress)
+    safe_read.warn(built.warnings)
     front = out / "index.html"
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    facts = {"index": str(front), "pages": pages, "bytes": size, "warnings": warnings}
-    return arguments.dump(facts) if args.json else f"{front}  ({pages} pages, {size / 1e6:.1f} MB)"
+    facts = {"index": str(front), "pages": built.pages, "reused": built.reused, "bytes": size, "warnings": built.warnings}
+    return arguments.dump(facts) if args.json else f"{front}  ({built.pages} pages, {size / 1e6:.1f} MB)"

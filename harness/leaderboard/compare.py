@@ -86,6 +86,17 @@ def compare(
     return [_versus(c, pair, p, len(found)) for (c, pair), p in zip(found, adjusted, strict=True)]
 
 
+def of_groups(a: Group, b: Group, names: tuple[str, str], seeds: SeedVariance | None) -> ComparisonResult:
+    """Compares two rows of one protocol alone; ``seeds`` is the variance between seeds pooled over their table.
+
+    Raises BadInput where seeds or problems cannot be paired.
+    """
+    pair = pair_up(a, b, names)
+    pair = dataclasses.replace(pair, pooled=seeds if len(pair.seeds) > 1 else None)
+    found = _compared(pair)
+    return _versus(found, pair, found.p, 1)
+
+
 def _compared(pair: PairedScores) -> Comparison:
     return intervals.compare(pair.first, pair.second, seeds=pair.pooled, width=pair.a.scale.width)
 
@@ -193,6 +204,8 @@ def _pair(
 
 def _called(pair: PairedScores, side: int) -> str:
     """The name of a side, with the settings that distinguish it where several rows have that name."""
+    if not pair.taken:
+        return pair.names[side]
     taken = pair.taken[side]
     return taken.selector if taken.others else pair.names[side]
 

@@ -39,6 +39,11 @@ def in_words(found: ComparisonResult) -> str:
     return f"On {found.task} ({where}) {verdict} ({scores}; {sure}); {_settle(found)}."
 
 
+def settled(found: ComparisonResult) -> str:
+    """What would settle a difference that is not distinguishable from none; "" where it is settled."""
+    return "" if found.differs else _settle(found)
+
+
 def _settle(found: ComparisonResult) -> str:
     ways = []
     if found.more_problems < math.inf:

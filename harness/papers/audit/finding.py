@@ -54,11 +54,13 @@ def is_mean(cell: PrintedCell) -> bool:
     return bool(_MEAN.search(cell.benchmark) or _MEAN.search(cell.student))
 
 
+@cache
 def bare(name: str) -> str:
     """A name without case, brackets and what stands in them, for looking up."""
     return " ".join(re.sub(r"\([^)]*\)", " ", name).casefold().split()) or name.casefold()
 
 
+@cache
 def canonical(kind: str, name: str) -> str:
     """The one name of a ``method``, ``model`` or ``benchmark`` that several spellings share."""
     # A bracket that holds a size is a part of the name; one that holds a remark is not.

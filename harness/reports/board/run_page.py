@@ -1,68 +1,179 @@
-"""One record as a page: score, protocol and provenance, learning curves, completions."""
+"""One record as a page: what it scored and what it cost, its curves, and every problem with its question and verdict.
+
+The page itself holds the numbers. Curves, problems and the card are packed in ``data/<run>.js``, the questions of a
+task, which all its runs share, in ``data/q-<task>.js``.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from harness import metrics, registry
+from harness.errors import BadInput
+from harness.evaluation import questions
+from harness.leaderboard import equal_compute, inference, numbers
 from harness.leaderboard.footnotes import MICRO
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.metrics import Scale
 from harness.records import curves, weights
 from harness.records.record import Record, method_label, note_of
 from harness.reports.board import words
-from harness.reports.plots import theme
+from harness.reports.board.pages import Site, readable
 from harness.reports.plots.curves import BESIDES, METRICS
 
 TEXT_AT_MOST = 12_000  # characters of one completion; the middle of a longer one is left out
-PAGE_AT_MOST = 4_000_000  # characters of completions on one page
+RUN_AT_MOST = 4_000_000  # characters of completions of one run
+COUNTED_NOW = ("score", "reason", "extracted", "finish", "tokens", "sample")
 
 
-class Figures:
-    """The curves of each training, drawn once for all the records that share it."""
+class Questions:
+    """The questions of every task, read and written once for all the records that share them."""
 
-    def __init__(self, root: Path):
-        self.of = cache(lambda training: _curves(curves.read(root, training)))
+    def __init__(self, site: Site):
+        self.site = site
+        self._of = cache(self._written)
+        self._first: dict[tuple[str, str], Record] = {}
+
+    def of(self, record: Record) -> tuple[str, str]:
+        """The name of the data file with the questions of ``record``, and why there is none ("" where there is)."""
+        key = (record["task"], record["protocol"]["hash"])
+        self._first.setdefault(key, record)
+        return self._of(key)
+
+    def _written(self, key: tuple[str, str]) -> tuple[str, str]:
+        if not self.site.questions:
+            return "", "prompts and references were left out of this board"
+        found, reason = questions.of(self._first[key])
+        if reason:
+            return "", reason
+        told = {
+            name: [_cut(questions.prompt_text(one)), _cut(questions.reference_text(one) or "")]
+            for name, one in found.items()
+        }
+        name = f"q-{words.task_file(*key)}"
+        self.site.data(name, told, lambda: told)
+        return name, ""
 
 
-def context(
-    record: Record,
-    rows: Sequence[Mapping[str, Any]] | None,
-    missing: str | None,
-    figures: Figures,
-    section: Section | None,
-    row: LeaderboardRow | None,
-) -> dict[str, Any]:
-    """The data of the template. ``section`` and ``row`` are None for an attempt that a later one supersedes."""
-    method = record["method"]
+def write(
+    site: Site, record: Record, section: Section | None, row: LeaderboardRow | None, asked: Questions
+) -> None:
+    """Writes the page of a record and its data. ``section`` and ``row`` are None for a superseded attempt."""
+    scores, missing = readable(site, record)
+    if missing:
+        site.warnings.append(missing)
+    name = site.files[record["run_id"]]
+    question_file, unasked = asked.of(record)
+    key = [record["content_sha256"], missing, row and row.seeds]
+    site.data(name, key, lambda: _data(site, record, row, scores is not None))
+    shown = [
+        record["content_sha256"], missing, question_file, unasked,
+        section and [section.title, section.differs], row and [row.run_ids, row.rank, row.tied, row.label],
+        row and [row.over_baseline, row.over_baseline_p, row.baseline, row.recovery],
+    ]  # fmt: skip
+    site.page(
+        f"runs/{name}.html", "run.html.j2", "board chart problems run", shown,
+        lambda: _context(site, record, section, row, missing, question_file, unasked),
+    )  # fmt: skip
+
+
+def _context(
+    site: Site, record: Record, section: Section | None, row: LeaderboardRow | None,
+    missing: str, question_file: str, unasked: str,
+) -> dict[str, Any]:  # fmt: skip
+    method, scale = record["method"], metrics.scale_of(record)
     low, high = record["interval"]
-    scale = metrics.scale_of(record)
-    shown, left = _shown(rows or [], scale)
-    notes = [MICRO] if record["world"] != "real" else []
+    seeds = [(seed, site.files[run]) for seed, run in zip(row.seeds, row.run_ids, strict=False)
+             if run in site.files] if row else []  # fmt: skip
     return {
         "title": f"{method_label(method)} on {record['task']}, seed {record['seed']}",
         "here": "run",
         "record": record,
-        "label": method_label(method),
-        "note": note_of(method),
+        "label": words.steps(row.label if row else method_label(method)),
+        "row": row,
         "scale": scale,
         "axis": words.axis(_around(low, high, record["score"], scale), scale),
-        "differs": section.differs if section else "",
+        "task_file": words.task_file(record["task"], record["protocol"]["hash"]) if section else "",
+        "seeds": seeds,
         "superseded": section is None,
-        "notes": notes,
-        "equation": equation(method["name"]),
-        "facts": _facts(record, row),
-        "curves": figures.of(record["training_id"]),
-        "completions": shown,
-        "left": left,
+        "notes": _notes(record),
+        "cost": _cost(record),
+        "standing": _standing(row, section),
         "missing": missing,
-        "tally": _tally(rows or [], scale),
-        "kinds": {"all", *(one["kind"] for one in shown)},
+        "data": site.files[record["run_id"]],
+        "questions": question_file,
+        "unasked": unasked,
     }
+
+
+def _notes(record: Record) -> list[str]:
+    notes = [MICRO] if record["world"] != "real" else []
+    if note := note_of(record["method"]):
+        notes.append(f"{'‡ ' if record['method']['reconstruction'] else ''}{method_label(record['method'])}: {note}")
+    return [*notes, *record["warnings"]]
+
+
+def _cost(record: Record) -> dict[str, str]:
+    """The cost of training in one large number, and the rest of it in words."""
+    spent = record["cost"]
+    if not spent["steps"]:
+        return {"value": "", "unit": "", "rest": "a model as it comes, not trained"}
+    try:
+        value = numbers.amount(equal_compute.flops(record), "FLOPs")
+    except BadInput:
+        value = numbers.amount(equal_compute.cost(record, "tokens")) + " tokens"
+    number, _, unit = value.partition(" ")
+    tokens = numbers.amount(equal_compute.cost(record, "tokens"))
+    rest = f"{spent['steps']:,} steps, {tokens} tokens through and from both models, {spent['seconds']:,.0f} s"
+    return {"value": number, "unit": unit, "rest": rest}
+
+
+def _standing(row: LeaderboardRow | None, section: Section | None) -> str:
+    """How the row of a run stands among the others, over its seeds."""
+    if row is None or section is None or row.reference:
+        return ""
+    said = []
+    if row.rank is not None:
+        others = sum(not one.reference for one in section.rows)
+        tied = ", not distinguishable from the best" if row.tied else ""
+        said.append(f"rank {row.rank} of {others} rows{tied}")
+    if row.over_baseline is not None:
+        gap = words.minus(row.scale.signed(row.over_baseline))
+        noise = "" if row.over_baseline_p < inference.LEVEL else ", within noise"
+        said.append(f"{gap} {row.scale.points} over {row.baseline}{noise}")
+    if row.recovery is not None:
+        said.append(f"{numbers.percent(row.recovery)} of the way to the teacher")
+    over = f"over {len(row.seeds)} seeds: " if len(row.seeds) > 1 else ""
+    return f"{over}{row.scale.text(row.score)}, {'; '.join(said)}" if said else ""
+
+
+def _data(site: Site, record: Record, row: LeaderboardRow | None, readable: bool) -> dict[str, Any]:
+    scale = metrics.scale_of(record)
+    rows = site.store.completions(record) if readable else []
+    shown, left = _shown(rows, scale)
+    return {
+        "rows": shown,
+        "left": left,
+        "scores": list(inference.problem_scores(rows, record).items()),
+        "points": curves.read(site.store.root, record["training_id"]),
+        "names": {**METRICS},
+        "besides": [*BESIDES, "learning_rate"],
+        "steps": record["cost"]["steps"],
+        "tokens": equal_compute.cost(record, "tokens"),
+        "prompt": record.get("first_prompt") or "",
+        "equation": _equation(record["method"]["name"]),
+        "weights": _weights(record),
+        "facts": _facts(record, row),
+        "scale": card(scale),
+    }
+
+
+def card(scale: Scale) -> dict[str, Any]:
+    """A scale for the scripts of the pages."""
+    return scale.card() | {"points": scale.points, "counts": scale.counts}
 
 
 def _around(low: float, high: float, score: float, scale: Scale) -> list[float]:
@@ -71,12 +182,21 @@ def _around(low: float, high: float, score: float, scale: Scale) -> list[float]:
     return [low, high, score, max(scale.low, low - margin), min(scale.high, high + margin)]
 
 
-def equation(name: str) -> str:
+@cache
+def _equation(name: str) -> str:
     """The docstring of the method's file: the equation and its symbols; "" for a method not installed here."""
     for entry in registry.entries(registry.METHODS):
         if entry.name == name:
             return entry.facts.get("module_doc") or ""
     return ""
+
+
+def _weights(record: Record) -> dict[str, Any]:
+    """The report on a training's token weights, in words and with the shares to draw; empty without one."""
+    found = record.get("weights") or {}
+    said = weights.words(record)
+    said.pop("distribution over the mean", None)  # it is drawn
+    return {"words": list(said.items()), "edges": found.get("edges", []), "shares": found.get("shares", [])} if said else {}  # fmt: skip
 
 
 def _facts(record: Record, row: LeaderboardRow | None) -> list[tuple[str, list[tuple[str, Any]]]]:
@@ -99,10 +219,10 @@ def _facts(record: Record, row: LeaderboardRow | None) -> list[tuple[str, list[t
         "Method settings": record["method"]["settings"],
         "Training": {k: v for k, v in record["spec"].items() if k in ("training", "rollout", "teacher_text", "loop")},
         "Cost": {name: _amount(name, value) for name, value in record["cost"].items()},
-        "Token weights": weights.words(record),
         "Convention": record["convention"],
         "Protocol": {k: v for k, v in record["protocol"].items() if k not in ("task", "metric")},
         "Provenance": record["provenance"] | {"created": record["created"], "identity": record["identity"]},
+        "Completions": {"file": record["completions"]["file"], "number": record["completions"]["n"]},
     }
     groups = [(group, list(_pairs(values))) for group, values in flat.items()]
     return [(group, pairs) for group, pairs in groups if pairs]
@@ -120,6 +240,8 @@ def _short(value: Any) -> Any:
     """Lists as written in Python; of a hash its beginning, as in run ids."""
     if isinstance(value, list):
         return repr(value)
+    if isinstance(value, bool):
+        return str(value)
     return f"{value[:16]}…" if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{32,}", value) else value
 
 
@@ -135,55 +257,30 @@ def _shown(rows: Sequence[Mapping[str, Any]], scale: Scale) -> tuple[list[dict[s
     """The completions on the page, and the number left out to limit its size."""
     shown, size = [], 0
     for row in rows:
-        text = row["text"]
-        if len(text) > TEXT_AT_MOST:
-            half = TEXT_AT_MOST // 2
-            text = f"{text[:half]}\n\n[… {len(text) - 2 * half:,} characters left out here …]\n\n{text[-half:]}"
+        text = _cut(row["text"])
         size += len(text) + 400
-        if size > PAGE_AT_MOST and shown:
+        if size > RUN_AT_MOST and shown:
             return shown, len(rows) - len(shown)
-        shown.append({**row, "text": text, "kind": _kind(row, scale)})
+        one = {"id": row["problem_id"], "text": text, "kind": kind(row, scale)}
+        one |= {key: row[key] for key in COUNTED_NOW if row.get(key) not in (None, "")}
+        for key in ("extracted", "words"):
+            if row.get(key):
+                one[key] = _cut(row[key])
+        shown.append(one)
     return shown, 0
 
 
-def _kind(row: Mapping[str, Any], scale: Scale) -> str:
+def _cut(text: str) -> str:
+    if len(text) <= TEXT_AT_MOST:
+        return text
+    half = TEXT_AT_MOST // 2
+    return f"{text[:half]}\n\n[… {len(text) - 2 * half:,} characters left out here …]\n\n{text[-half:]}"
+
+
+def kind(row: Mapping[str, Any], scale: Scale) -> str:
     """The verdict in a word: right, partly right or wrong where scores count right answers, else ``graded``."""
     if row["error"]:
         return "error"
     if not scale.counts:
         return "graded"
     return "right" if row["score"] >= 1 else "wrong" if row["score"] <= 0 else "partly"
-
-
-def _tally(rows: Sequence[Mapping[str, Any]], scale: Scale) -> dict[str, int]:
-    found = {"all": len(rows)}
-    for row in rows:
-        kind = _kind(row, scale)
-        found[kind] = found.get(kind, 0) + 1
-    return found
-
-
-def _curves(points: Sequence[curves.Point]) -> list[str]:
-    """A small figure for each quantity that the training logged; none if no curve was kept."""
-    names = {name for point in points for name in point} - {*BESIDES, "learning_rate"}
-    ordered = [*(name for name in METRICS if name in names), *sorted(names - METRICS.keys())]
-    return [_curve(points, name, f"r{number}") for number, name in enumerate(ordered)]
-
-
-def _curve(points: Sequence[curves.Point], name: str, prefix: str) -> str:
-    from matplotlib.figure import Figure
-
-    pairs = [(point["step"], point[name]) for point in points if point.get(name) is not None]
-    with theme.drawing():
-        figure = Figure(figsize=(4.1, 2.3))
-        axes = figure.add_axes((0.14, 0.2, 0.83, 0.66))  # much faster than computing a layout, and there are many
-        axes.plot(
-            [step for step, _ in pairs], [value for _, value in pairs], color=theme.colour("accent"), linewidth=1.5
-        )
-        axes.set_title(METRICS.get(name, name.replace("_", " ")), fontsize=9, fontweight="normal")
-        axes.yaxis.grid(True, linewidth=0.6)
-        axes.set_xlabel("optimizer step", fontsize=8)
-        axes.margins(x=0.01)
-        if name == "on_policy":
-            axes.set_ylim(-0.04, 1.04)
-    return theme.inline_svg(figure, f"{METRICS.get(name, name)} over optimizer steps", prefix)

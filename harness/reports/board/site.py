@@ -1,10 +1,14 @@
 """Writes records as a folder of pages that open from ``file://`` and load nothing from elsewhere.
 
-    index.html            leaderboard, score against cost, learning curves, reported numbers
-    runs/<run_id>.html    one record: card, curves, exact prompt, completions with verdicts
-    compare.html          two methods problem by problem; loads data/<n>.js when needed
+    index.html            methods by tasks, at equal compute or at equal steps
+    tasks/<task>.html     one task under one protocol: the table, score against cost, learning curves
+    runs/<run_id>.html    one record: score and cost, curves, every problem with prompt, reference and verdict
+    compare.html          any two rows or runs, problem by problem, with the difference, its interval and p
+    papers.html           what papers print, and what counting says about it
+    assets, data          scripts and packed data that the pages load
 
-Completions are untrusted text: templates escape everything, and a page runs only its own script.
+What is unchanged since the last build of the same folder is taken over. Completions are untrusted text: templates
+escape everything, scripts set text as text, and a page runs only scripts of its own folder.
 """
 
 from __future__ import annotations
@@ -12,26 +16,38 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import safe_read
 from harness.errors import BadInput, RunFailed
 from harness.leaderboard.rows import LeaderboardRow, Section, leaderboard
-from harness.leaderboard.views import COMPUTE, View
-from harness.records.record import Record
+from harness.leaderboard.views import ALL, COMPUTE, STEPS, View
 from harness.records.store import Store
-from harness.reports.board import index, items, run_page, words
-from harness.reports.board.pages import MARK, Site
+from harness.reports.board import overview, pairs, papers_page, run_page, task_page
+from harness.reports.board.pages import ASSETS, MARK, Site
+
+Progress = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What :func:`build` did: the pages of the board, the files taken over from the last build, and the warnings."""
+
+    pages: int
+    reused: int
+    warnings: list[str]
 
 
 def build(
     store: Store,
     out: Path,
     papers: Sequence[Mapping[str, Any]] = (),
-    progress: Callable[[str, int, int, str], None] = lambda *_: None,
-) -> tuple[int, list[str]]:
-    """Writes the site into ``out`` in one step; returns the number of pages and the warnings.
+    progress: Progress = lambda *_: None,
+    questions: bool = True,
+) -> Built:
+    """Writes the site into ``out`` in one step. ``questions``: with the prompts and references of the problems.
 
     An earlier board at ``out`` is replaced; any other folder that is not empty is refused with BadInput.
     """
@@ -43,15 +59,16 @@ def build(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-            site = Site(store, records, list(warnings), papers, Path(scratch) / "board")
+            site = Site(store, records, list(warnings), papers, Path(scratch) / "board", out, questions)
             site.out.mkdir()
             _pages(site, progress)
+            site.finish()
             if out.exists():
                 os.replace(out, Path(scratch) / "before")
             os.replace(site.out, out)
     except OSError as error:
         raise RunFailed(f"the board could not be written to {out} ({error.strerror or error})") from None
-    return site.pages, site.warnings
+    return Built(site.pages, site.reused, site.warnings)
 
 
 def _check(out: Path) -> None:
@@ -64,58 +81,51 @@ def _check(out: Path) -> None:
         raise BadInput(f"--out {out} holds files that are no board; name a new or an empty folder")
 
 
-def _pages(site: Site, progress: Callable[[str, int, int, str], None]) -> None:
-    found = leaderboard(site.records, None, site.store.completions)
+def _pages(site: Site, progress: Progress) -> None:
+    found = leaderboard(site.records, None, site.scores)
     site.sections = [s for s in found if any(run in site.by_run for row in s.rows for run in row.run_ids)]
-    site.equal = _at_equal_compute(site)
-    names = words.file_names(site.by_run)
-    figures = run_page.Figures(site.store.root)
-    rows = [(section, row) for section in site.sections for row in section.rows]
-    done, shown = 0, set()
-    diffs: dict[tuple[str, ...], str] = {}
-    for number, (section, row) in enumerate(rows):
-        parts = []
-        for run in row.run_ids:
-            if run in site.by_run:
-                parts.append(_run(site, site.by_run[run], names, figures, section, row))
-                shown.add(run)
-                done += 1
-                progress("pages", done, len(site.records), "")
-        if parts and all(part is not None for part in parts):
-            diffs[row.run_ids] = f"data/{number}.js"
-            items.write(site.out / diffs[row.run_ids], [site.by_run[run] for run in row.run_ids], parts)
-    for run in site.by_run.keys() - shown:  # superseded attempts have pages, too
-        _run(site, site.by_run[run], names, figures, None, None)
-    site.write("index.html", "index.html.j2", ["board.js"], **index.context(site, names, diffs))
-    site.write("compare.html", "compare.html.j2", ["board.js", "compare.js"], **items.context(site.sections, diffs))
+    site.views = _views(site)
+    for name in ASSETS:
+        site.asset(name)
+
+    # A page for every record; those of rows first, then attempts that later ones supersede.
+    places: dict[str, tuple[Section | None, LeaderboardRow | None]] = dict.fromkeys(site.by_run, (None, None))
+    for section in site.sections:
+        for row in section.rows:
+            places |= dict.fromkeys((run for run in row.run_ids if run in site.by_run), (section, row))
+    asked = run_page.Questions(site)
+    for done, (run, place) in enumerate(places.items(), 1):
+        run_page.write(site, site.by_run[run], *place, asked)
+        progress("pages", done, len(places), "")
+    for section in site.sections:
+        task_page.write(site, section)
+    pairs.write(site)
+    if site.papers:
+        papers_page.write(site)
+    overview.write(site)
 
 
-def _at_equal_compute(site: Site) -> list[Section]:
-    """The sections at equal compute that differ from those of all rows; none if no cost is known."""
-    try:
-        found = leaderboard(site.records, None, site.store.completions, View(COMPUTE))
-    except BadInput as error:
-        site.warnings.append(str(error))
-        return []
-    trained = {(s.task, s.protocol): sum(not row.reference for row in s.rows) for s in site.sections}
-    rows = [(s, sum(not row.reference for row in s.rows)) for s in found]
-    return [section for section, n in rows if 1 < n < trained.get((section.task, section.protocol), 0)]
+def _views(site: Site) -> dict[str, list[Section]]:
+    """The sections of each view by name, the most telling first; a view without two rows to compare is left out."""
+    found: dict[str, list[Section]] = {COMPUTE: [], STEPS: [], ALL: site.sections}
+    for task in dict.fromkeys(section.task for section in site.sections):
+        for kind in (COMPUTE, STEPS):
+            try:
+                sections = leaderboard(site.records, [task], site.scores, View(kind))
+            except BadInput as error:  # the cost of no row is known
+                if str(error) not in site.warnings:
+                    site.warnings.append(str(error))
+                continue
+            # Of several numbers of steps the one with most rows stands for the task.
+            best: dict[str, Section] = {}
+            for section in sections:
+                known = best.get(section.protocol)
+                if known is None or _trained(section) > _trained(known):
+                    best[section.protocol] = section
+            found[kind] += [section for section in best.values() if _trained(section) > 1]
+    return {kind: sections for kind, sections in found.items() if sections}
 
 
-def _run(
-    site: Site,
-    record: Record,
-    names: Mapping[str, str],
-    figures: run_page.Figures,
-    section: Section | None,
-    row: LeaderboardRow | None,
-) -> list[dict[str, Any]] | None:
-    """Writes the page of one record; returns its completions, or None if they cannot be read."""
-    try:
-        rows, missing = site.store.completions(record), None
-    except BadInput as error:
-        rows, missing = None, str(error)
-        site.warnings.append(missing)
-    context = run_page.context(record, rows, missing, figures, section, row)
-    site.write(f"runs/{names[record['run_id']]}.html", "run.html.j2", ["board.js", "run.js"], **context)
-    return rows
+def _trained(section: Section) -> int:
+    return sum(not row.reference for row in section.rows)
+

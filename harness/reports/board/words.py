@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -42,15 +42,6 @@ def strip(value: float, axis: Mapping[str, Any]) -> str:
     return f"{100 * min(1.0, max(0.0, (value - low) / (high - low))):.2f}"
 
 
-FILTERS = {
-    "amount": amount,
-    "count": count,
-    "path": path,
-    "strip": strip,
-    "markup": Markup,  # for figures drawn by the harness
-}
-
-
 def axis(values: Iterable[float], scale: Scale) -> dict[str, Any]:
     """An axis around ``values`` with round ends and up to seven ticks, each its value and its text.
 
@@ -70,6 +61,41 @@ def axis(values: Iterable[float], scale: Scale) -> dict[str, Any]:
     raise AssertionError("every finite span has a step")
 
 
+def task_file(task: str, protocol: str) -> str:
+    """The file name of a task under one protocol, without its ending; it lasts as long as the protocol."""
+    title = f"{task}-{protocol[:12]}"
+    return file_names([title])[title]
+
+
+def spread(row: Any) -> str:
+    """A row's score with half of its interval: ``45.7 ±7.0``."""
+    return numbers.spread(row.score, row.low, row.high, row.scale)
+
+
+def steps(details: str) -> str:
+    """The details of a row with its number of steps in plain words: ``beta=0.3, 340 steps``."""
+    return re.sub(r"\btraining\.steps=(\d+)", r"\1 steps", details)
+
+
+def name_part(label: str) -> str:
+    """A row's name without its details, with the mark of a reconstruction: ``vcrd‡``."""
+    name = label.partition(" (")[0]
+    return name + "‡" if label.endswith(")‡") else name
+
+
+def detail_part(label: str) -> str:
+    """The details of a row's name in plain words: ``340 steps``."""
+    return steps(label.partition(" (")[2].removesuffix("‡").removesuffix(")"))
+
+
+def axis_around(rows: Sequence[Any], marks: Iterable[float] = ()) -> dict[str, Any]:
+    """The axis of some rows' intervals, with those of the ``marks`` that do not lie far from them."""
+    ends = [end for row in rows for end in (row.low, row.high, row.score)]
+    low, high = min(ends), max(ends)
+    near = [mark for mark in marks if low - (high - low) <= mark <= high + (high - low) / 2]
+    return axis([*ends, *near], rows[0].scale)
+
+
 def file_names(runs: Iterable[str]) -> dict[str, str]:
     """A unique file name of harmless characters for each run id."""
     found: dict[str, str] = {}
@@ -79,3 +105,27 @@ def file_names(runs: Iterable[str]) -> dict[str, str]:
             name += f"-{hashlib.sha256(run.encode('utf-8', 'replace')).hexdigest()[:8]}"
         found[run] = name
     return found
+
+
+def standing(row: Any) -> str:
+    """Where a row stands in its section, in a word."""
+    return "best" if row.rank == 1 else "tied" if row.tied else "mark" if row.reference else "below"
+
+
+def half(row: Any) -> str:
+    """Half of a row's interval as printed; both ends where half of it would leave the scale."""
+    return re.sub(r"^[^ ]+ ", "", spread(row))
+
+
+FILTERS = {
+    "amount": amount,
+    "count": count,
+    "path": path,
+    "strip": strip,
+    "steps": steps,
+    "name_part": name_part,
+    "detail_part": detail_part,
+    "standing": standing,
+    "half": half,
+    "markup": Markup,  # for figures drawn by the harness
+}

@@ -16,14 +16,15 @@ from harness.reports.plots import theme
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METRICS = {  # what every training logs, in words
+METRICS = {  # what trainings log, in words; the first that there is stands first
+    "held_out_kl": "KL(teacher, student) on held-out text, nats a token",
+    "validation_loss": "loss on held-out references, nats a token",
     "loss": "objective (each method its own)",
     "loss_data": "objective on reference responses",
     "loss_teacher": "objective on the teacher's text",
     "loss_student": "objective on the student's text",
     "loss_replay": "objective on the student's earlier text",
     "loss_mixed": "objective on text of both models",
-    "held_out_kl": "KL(teacher, student) on held-out text, nats a token",
     "grad_norm": "gradient norm before clipping",
     "on_policy": "share of student-written text",
     "learning_rate": "learning rate",
@@ -38,6 +39,7 @@ class Series:
     label: str
     reconstruction: bool
     curves: tuple[tuple[curves.Point, ...], ...]
+    tokens_per_step: float = 0.0  # through student and teacher, and sampled: the mean over the training
 
     def metrics(self) -> set[str]:
         return {name for curve in self.curves for point in curve for name in point} - set(BESIDES)
@@ -61,8 +63,15 @@ def series(sections: Sequence[Section], records: Mapping[str, Record], root: Pat
                 continue
             kept = tuple(tuple(points) for t in trainings if (points := curves.read(root, t)))
             if kept:
-                found[trainings] = Series(names[row.key], row.reconstruction, kept)
+                tokens = row.student_tokens + row.teacher_tokens + row.generated_tokens
+                found[trainings] = Series(names[row.key], row.reconstruction, kept, tokens / max(row.steps, 1))
     return sorted(found.values(), key=lambda one: one.label)
+
+
+def metrics_of(found: Sequence[Series]) -> list[str]:
+    """What any of the series logs, a score on held-out text first: it is the same quantity for all methods."""
+    known = set().union(*(one.metrics() for one in found))
+    return [*(name for name in METRICS if name in known), *sorted(known - METRICS.keys())]
 
 
 def figure(

@@ -51,7 +51,12 @@ def frontier(rows: Sequence[LeaderboardRow], name: str) -> list[LeaderboardRow]:
 
 
 def figure(
-    sections: Sequence[Section], name: str, order: Sequence[str], scheme: str = "light", columns: int = 3
+    sections: Sequence[Section],
+    name: str,
+    order: Sequence[str],
+    scheme: str = "light",
+    columns: int = 3,
+    size: tuple[float, float] | None = None,
 ) -> Figure:
     """One panel for each of ``sections``; ``order`` of labels gives every method its colour in all figures."""
     from matplotlib.figure import Figure
@@ -59,7 +64,8 @@ def figure(
     columns = min(columns, len(sections))
     lines = -(-len(sections) // columns)
     with theme.drawing(scheme):
-        found = Figure(figsize=((4.0 if columns > 1 else 4.4) * columns, 3.4 * lines), layout="constrained")
+        size = size or ((4.0 if columns > 1 else 4.4) * columns, 3.4 * lines)
+        found = Figure(figsize=size, layout="constrained")
         grid = found.subplots(lines, columns, squeeze=False)
         for axes in grid.flat[len(sections) :]:
             axes.set_axis_off()

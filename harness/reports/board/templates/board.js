@@ -1,73 +1,117 @@
 "use strict";
-// Sorting, filters and switches. Everything is on the page already; this only orders and hides.
+// What all pages share: data files, sorting, views, copying. Texts of models are set as text, never as markup.
+const up = document.documentElement.dataset.up;
+const by = (id) => document.getElementById(id);
 function all(selector, root) { return Array.from((root || document).querySelectorAll(selector)); }
+function node(tag, words, name) {
+  const made = document.createElement(tag);
+  if (words !== undefined && words !== null) made.textContent = words;
+  if (name) made.className = name;
+  return made;
+}
 
+// Data files are scripts, because a page on disk may not fetch. Each hands over gzipped JSON in base64.
+const files = new Map();
+window.boardData = (name, inside) => { const known = files.get(name); if (known) known.arrived(inside); };
+async function unpack(inside) {
+  const bytes = Uint8Array.from(atob(inside), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
+}
+function load(name) {
+  if (!files.has(name)) {
+    let arrived, stop;
+    const inside = new Promise((go, no) => { arrived = go; stop = no; });
+    files.set(name, { arrived, value: inside.then(unpack) });
+    const script = document.createElement("script");
+    script.src = up + "data/" + encodeURIComponent(name) + ".js";
+    script.onerror = () => stop(new Error("data/" + name + ".js could not be read; is the folder complete?"));
+    document.head.append(script);
+  }
+  return files.get(name).value;
+}
+
+// Sorting: what is missing comes last either way.
 function sortBy(header) {
   const table = header.closest("table"), index = Array.from(header.parentNode.children).indexOf(header);
-  const text = header.querySelector("button").dataset.kind === "text";
-  const before = header.getAttribute("aria-sort");
-  const up = before ? before !== "ascending" : text;
+  const kind = header.querySelector("button").dataset.kind, before = header.getAttribute("aria-sort");
+  const up = before ? before !== "ascending" : kind === "text" || kind === "rank";
   for (const other of header.parentNode.children) other.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", up ? "ascending" : "descending");
-  const body = table.querySelector("tbody.sorted");
-  const value = (row) => row.children[index].dataset.value;
+  const body = table.querySelector("tbody.sorted"), value = (row) => row.children[index].dataset.value;
   const rows = Array.from(body.rows).sort((a, b) => {
     const x = value(a), y = value(b);
-    if (x === "" || y === "") return (x === "") - (y === "");  // what is missing comes last either way
-    const order = text ? x.localeCompare(y) : Number(x) - Number(y);
+    if (x === "" || y === "") return (x === "") - (y === "");
+    const order = kind === "text" ? x.localeCompare(y) : Number(x) - Number(y);
     return up ? order : -order;
   });
   body.append(...rows);
 }
-for (const button of all("thead button")) button.addEventListener("click", () => sortBy(button.closest("th")));
+for (const button of all("table.sortable thead button")) button.addEventListener("click", () => sortBy(button.closest("th")));
 
-function switchTo(group, value) {
-  const name = group.dataset.shows;
-  for (const button of all("button", group)) button.setAttribute("aria-pressed", String(button.value === value));
-  for (const shown of all("[data-" + name + "]")) shown.toggleAttribute("data-off", shown.dataset[name] !== value);
-  filter();
+// Views: which rows are shown. The address keeps the view, and a row after it.
+function showView(kind) {
+  const group = by("views");
+  if (!group || !all("button", group).some((b) => b.value === kind)) return;
+  for (const button of all("button", group)) button.setAttribute("aria-pressed", String(button.value === kind));
+  for (const part of all(".view[data-view]")) part.hidden = part.dataset.view !== kind;
 }
-for (const group of all("[data-shows]"))
-  group.addEventListener("click", (event) => { const b = event.target.closest("button"); if (b) switchTo(group, b.value); });
-
-function filter() {
-  const form = document.getElementById("filters");
-  const wanted = form ? Object.fromEntries(new FormData(form)) : {};
-  const part = (wanted.method || "").trim().toLowerCase();
-  let tables = 0, rows = 0;
-  for (const board of all(".board")) {
-    const keys = ["task", "family", "world", "protocol", "kind"];
-    let fits = keys.every((key) => !wanted[key] || board.dataset[key] === wanted[key]);
-    if (board.dataset.method !== undefined) fits = fits && board.dataset.method.toLowerCase().includes(part);
-    if (board.matches("section")) {
-      let found = 0;
-      for (const row of all("tbody tr", board)) {
-        const match = row.querySelector("th").dataset.value.toLowerCase().includes(part);
-        row.hidden = !match;
-        found += match;
-      }
-      fits = fits && found > 0;
-      if (fits) { tables += 1; rows += found; }
-    } else if (board.matches("tr") && fits) rows += 1;
-    board.hidden = !fits || board.hasAttribute("data-off");
+function goTo(hash) {
+  const place = decodeURIComponent(hash.replace(/^#/, "")), kind = place.split("/")[0];
+  if (!kind) return;
+  showView(kind);
+  const row = by(place);
+  if (row && row.matches("tr")) {
+    for (const other of all("tr.here")) other.classList.remove("here");
+    row.classList.add("here");
+    row.scrollIntoView({ block: "center" });
   }
-  for (const figure of all("figure[data-metric]")) figure.hidden = figure.hasAttribute("data-off");
-  for (const part of all(".reported")) part.hidden = !all("tr.board", part).some((row) => !row.hidden);
-  const pareto = document.getElementById("pareto");
-  if (pareto) pareto.hidden = !all("figure", pareto).some((one) => !one.hidden);
-  const said = document.getElementById("shown");
-  if (said) said.textContent = tables + (tables === 1 ? " table, " : " tables, ") + rows + (rows === 1 ? " row" : " rows");
 }
-const filters = document.getElementById("filters");
-if (filters) {
-  filters.addEventListener("input", filter);
-  filters.addEventListener("submit", (event) => event.preventDefault());
-  filters.addEventListener("reset", () => setTimeout(filter));
+if (by("views")) {
+  by("views").addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) { showView(button.value); history.replaceState(null, "", "#" + button.value); }
+  });
 }
-for (const button of all(".legend button")) button.addEventListener("click", () => {
-  const on = button.getAttribute("aria-pressed") !== "true";
-  button.setAttribute("aria-pressed", String(on));
-  for (const line of all("#curves g[id$='-c" + button.value + "'],#curves g[id$='-r" + button.value + "']"))
-    line.classList.toggle("dim", !on);
+if (document.querySelector(".view")) {
+  goTo(location.hash);
+  window.addEventListener("hashchange", () => goTo(location.hash));
+}
+
+// Copying a table.
+async function copyText(text) {
+  try { await navigator.clipboard.writeText(text); return true; } catch (error) {
+    const field = node("textarea", text);
+    document.body.append(field);
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    return done;
+  }
+}
+for (const button of all("[data-copy]")) button.addEventListener("click", async () => {
+  const before = button.textContent;
+  button.textContent = await copyText(button.dataset.copy) ? "Copied" : "Not allowed here";
+  setTimeout(() => { button.textContent = before; }, 1500);
 });
-filter();
+
+// A group of buttons of which one is on.
+function choices(group, names, chosen, call) {
+  group.replaceChildren(...names.map(([value, words]) => {
+    const button = node("button", words);
+    button.type = "button";
+    button.value = value;
+    button.setAttribute("aria-pressed", String(value === chosen));
+    button.addEventListener("click", () => {
+      for (const other of all("button", group)) other.setAttribute("aria-pressed", String(other === button));
+      call(value);
+    });
+    return button;
+  }));
+}
+// A slash goes to the search field, as on many sites; Escape empties it.
+document.addEventListener("keydown", (event) => {
+  const field = document.querySelector("input[type=search]");
+  if (!field || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "/" && !/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) { event.preventDefault(); field.focus(); }
+});

@@ -1,128 +1,152 @@
-// Two methods problem by problem. Files are read as scripts, for a page on disk may not fetch; texts are set as text.
-const PAGE = 40;
-const source = document.getElementById("tables");
-const tables = source ? JSON.parse(source.textContent) : [];
-const data = new Map(), waiting = new Map();
-const by = (id) => document.getElementById(id);
-let rows = [], kind = "a", shown = 0;
+// Two rows, or two single runs, on the same problems. Rows are tested beforehand; single runs are tested here.
+const tasks = by("tasks") ? JSON.parse(by("tasks").textContent) : [];
+const minus = (text) => text.replace("-", "−");
+const mean = (values) => { const known = values.filter((v) => v !== null && v !== undefined); return known.length ? known.reduce((s, v) => s + v, 0) / known.length : null; };
 
-window.boardData = (name, items) => {
-  data.set("data/" + name, items);
-  for (const go of waiting.get("data/" + name) || []) go(items);
-  waiting.delete("data/" + name);
-};
-function load(file) {
-  if (data.has(file)) return Promise.resolve(data.get(file));
-  return new Promise((go, stop) => {
-    if (waiting.has(file)) { waiting.get(file).push(go); return; }
-    waiting.set(file, [go]);
-    const script = document.createElement("script");
-    script.src = file;
-    script.onerror = () => { waiting.delete(file); stop(new Error(file + " could not be read; is the folder complete?")); };
-    document.head.append(script);
-  });
-}
-function node(tag, words, name) {
-  const made = document.createElement(tag);
-  if (words !== undefined && words !== null) made.textContent = words;
-  if (name) made.className = name;
-  return made;
-}
-const mean = (scores) => { const s = scores.filter((x) => x !== null); return s.length ? s.reduce((x, y) => x + y) / s.length : null; };
-const scale = () => tables[by("table").value].scale;
-const figure = (x) => x === null ? "none" : Number((scale().times * x).toFixed(scale().digits)).toString();
-
-function fill() {
-  const table = tables[by("table").value];
-  for (const id of ["a", "b"]) {
-    by(id).replaceChildren(...table.rows.map((row, i) => {
-      const option = node("option", row.label);
-      option.value = i;
-      return option;
-    }));
+// Exact two-sided McNemar: a fair coin tossed n times (McNemar 1947).
+function mcnemar(onlyA, onlyB) {
+  const n = onlyA + onlyB, least = Math.min(onlyA, onlyB);
+  let term = -n * Math.log(2), sum = 0;
+  for (let k = 0; k <= least; k += 1) {
+    if (k) term += Math.log((n - k + 1) / k);
+    sum += Math.exp(term);
   }
-  by("a").value = 0;
-  by("b").value = 1;
+  return n ? Math.min(1, 2 * sum) : 1;
 }
-function verdict(item) {
-  const score = mean(item.scores);
-  const counts = scale().counts;
-  const name = score === null ? "error" : !counts ? "graded" : score >= 1 ? "right" : score <= 0 ? "wrong" : "partly";
-  return node("span", name + (item.scores.length > 1 || name === "graded" ? " " + figure(score) : ""), "tag " + name);
+function draws(seed) {  // mulberry32: the same numbers at every visit
+  return () => { seed = (seed + 0x6D2B79F5) | 0; let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t; return ((t ^ (t >>> 14)) >>> 0) / 4294967296; };
 }
-function side(label, item) {
-  const made = node("div"), head = node("h4", label);
-  head.append(verdict(item));
-  const text = node("pre", item.text);
-  made.append(head, text, node("p", item.reason, "small muted"));
-  if (item.extracted !== null) { const p = node("p", "graded: ", "small muted"); p.append(node("code", item.extracted)); made.append(p); }
-  return made;
+// One run each: McNemar for right and wrong, else sign flips; the interval is the bootstrap's over problems.
+function single(gaps, binary) {
+  const n = gaps.length, next = draws(1), times = 4000, means = new Float64Array(times);
+  for (let t = 0; t < times; t += 1) { let sum = 0; for (let i = 0; i < n; i += 1) sum += gaps[(next() * n) | 0]; means[t] = sum / n; }
+  means.sort();
+  const difference = mean(gaps);
+  let p = 1, test = "exact McNemar";
+  if (binary) p = mcnemar(gaps.filter((g) => g < 0).length, gaps.filter((g) => g > 0).length);
+  else {
+    test = "sign flips over problems";
+    let as = 1;
+    for (let t = 0; t < times; t += 1) { let sum = 0; for (const gap of gaps) sum += next() < 0.5 ? gap : -gap; as += Math.abs(sum / n) >= Math.abs(difference) - 1e-12; }
+    p = as / (times + 1);
+  }
+  return { difference, low: means[Math.floor(0.025 * times)], high: means[Math.ceil(0.975 * times) - 1], p, test, seeds: 1, settle: "" };
 }
-function card(row, a, b) {
-  const item = node("li", null, "item"), details = node("details"), summary = node("summary"), body = node("div", null, "body pair");
-  summary.append(node("span", row.id, "id"), node("span", "A " + figure(row.x), "tag"), node("span", "B " + figure(row.y), "tag"), node("span", row.a.reason, "why"));
-  details.append(summary, body);
-  details.addEventListener("toggle", () => {
-    if (details.open && !body.firstChild) body.append(side("A · " + a.label, row.a), side("B · " + b.label, row.b));
-  });
-  item.append(details);
-  return item;
-}
-function list(restart) {
-  const table = tables[by("table").value], a = table.rows[by("a").value], b = table.rows[by("b").value];
-  const wanted = rows.filter((row) => kind === "all" || row.kind === kind);
-  if (restart) { by("items").replaceChildren(); shown = 0; }
-  by("items").append(...wanted.slice(shown, shown + PAGE).map((row) => card(row, a, b)));
-  shown = Math.min(shown + PAGE, wanted.length);
-  by("more").hidden = shown >= wanted.length;
-  for (const button of all("button", by("which"))) button.setAttribute("aria-pressed", String(button.value === kind));
-}
-async function compare() {
-  const place = by("table").value, table = tables[place];
-  const a = table.rows[by("a").value], b = table.rows[by("b").value];
-  const now = [place, by("a").value, by("b").value].join("-");
-  history.replaceState(null, "", "#" + now);
-  by("said").textContent = "reading …";
-  let left, right;
-  try { [left, right] = await Promise.all([load(a.file), load(b.file)]); }
-  catch (error) { by("said").textContent = error.message; return; }
-  if (now !== [by("table").value, by("a").value, by("b").value].join("-")) return;  // chosen anew meanwhile
-  const shared = Object.keys(left).filter((id) => Object.hasOwn(right, id));
-  rows = shared.map((id) => {
-    const x = mean(left[id].scores), y = mean(right[id].scores);
-    const kind = x === null || y === null || x === y ? "same" : x > y === scale().higher_is_better ? "a" : "b";
-    return { id, x, y, a: left[id], b: right[id], kind };
-  });
-  const count = { a: 0, b: 0, same: 0, all: rows.length };
-  for (const row of rows) count[row.kind] += 1;
-  const both = rows.filter((row) => row.x !== null && row.y !== null);
-  const gap = both.reduce((sum, row) => sum + row.y - row.x, 0) / (both.length || 1);
-  by("said").textContent = "On " + rows.length + " problems, A (" + a.label + ", " + a.seeds.length + " seed" + (a.seeds.length === 1 ? "" : "s") +
-    ") is better on " + count.a + ", B (" + b.label + ", " + b.seeds.length + " seed" + (b.seeds.length === 1 ? "" : "s") + ") on " + count.b +
-    "; " + count.same + " are equal. B − A: " + (gap < 0 ? "−" : "+") + Math.abs(scale().times * gap).toFixed(scale().digits) + " " + scale().points + (scale().higher_is_better ? "." : ", lower is better.");
-  by("command").textContent = "harness compare " + a.name + " " + b.name + " --task " + table.task;
-  by("tally").replaceChildren(...["a", "same", "b"].map((key) => { const part = node("span", null, key); part.style.flexGrow = count[key]; return part; }));
-  const names = { a: "A better", b: "B better", same: "equal", all: "all" };
-  by("which").replaceChildren(...Object.keys(names).map((key) => {
-    const button = node("button", names[key] + " " + count[key]);
-    button.type = "button";
-    button.value = key;
-    button.addEventListener("click", () => { kind = key; list(true); });
-    return button;
+
+let table = null, ask = {};
+function fill() {
+  for (const id of ["a", "b"]) by(id).replaceChildren(...table.rows.flatMap((row) => {
+    const whole = node("option", row.label + (row.runs.length > 1 ? ", " + row.runs.length + " seeds" : ", seed " + row.runs[0][0]));
+    whole.value = "row " + row.runs[0][1];
+    if (row.runs.length < 2) return [whole];
+    const group = node("optgroup");
+    group.label = row.label;
+    group.append(whole, ...row.runs.map(([seed, run]) => { const o = node("option", row.label + ", seed " + seed); o.value = "run " + run; return o; }));
+    return [group];
   }));
-  if (!count[kind]) kind = count.a ? "a" : count.b ? "b" : "all";
-  list(true);
 }
-if (tables.length) {
-  const [place, a, b] = location.hash.slice(1).split("-").map(Number);
-  by("table").value = tables[place] ? place : 0;
+function side(value) {
+  const run = value.slice(4), number = table.rows.findIndex((row) => row.runs.some((one) => one[1] === run)), row = table.rows[number];
+  if (!row) return null;
+  const whole = value.startsWith("row ");
+  const runs = whole ? row.runs : row.runs.filter((one) => one[1] === run);
+  const many = whole && row.runs.length > 1;
+  return { number, whole, row, runs, run, label: row.label + (many ? "" : ", seed " + runs[0][0]) };
+}
+function tested(a, b, gaps, binary) {
+  if (a.whole && b.whole) {
+    for (const [i, j, difference, low, high, p, test, seeds, settle] of table.pairs) {
+      if (i === a.number && j === b.number) return { difference, low, high, p, test, seeds, settle };
+      if (i === b.number && j === a.number) return { difference: -difference, low: -high, high: -low, p, test, seeds, settle };
+    }
+    return null;
+  }
+  return a.runs.length === 1 && b.runs.length === 1 && gaps.length ? single(gaps, binary) : null;
+}
+async function show() {
+  const a = side(by("a").value), b = side(by("b").value), now = by("a").value + "|" + by("b").value;
+  ask = { a, b, now };
+  history.replaceState(null, "", "#" + [["a", a], ["b", b]].map(([name, one]) => name + "=" + encodeURIComponent(one.run)).join("&") + (a.whole && b.whole ? "" : "&seeds=one"));
+  by("gap").textContent = "…";
+  const read = async (one) => {
+    const found = await Promise.all(one.runs.map((run) => load(run[2])));
+    const scores = {};
+    for (const data of found) for (const [id, score] of data.scores) (scores[id] ||= []).push(score);
+    const first = {};
+    for (const row of found[0].rows) first[row.id] ||= row;
+    return { scores, first };
+  };
+  let left, right, questions;
+  try { [left, right, questions] = await Promise.all([read(a), read(b), table.questions ? load(table.questions) : {}]); }
+  catch (error) { by("gap-words").textContent = error.message; return; }
+  if (ask.now !== now) return;  // chosen anew meanwhile
+  const scale = table.scale;
+  const rows = Object.keys(left.first).filter((id) => Object.hasOwn(right.first, id)).map((id) => {
+    const x = mean(left.scores[id] || []), y = mean(right.scores[id] || []);
+    const kind = x === null || y === null || x === y ? "same" : (x > y) === scale.higher_is_better ? "a" : "b";
+    return { id, x, y, kind, a: left.first[id], b: right.first[id] };
+  });
+  const both = rows.filter((row) => row.x !== null && row.y !== null), gaps = both.map((row) => row.y - row.x);
+  const binary = both.every((row) => [0, 1].includes(row.x) && [0, 1].includes(row.y));
+  const found = a.number === b.number && a.run === b.run && a.whole === b.whole ? null : tested(a, b, gaps, binary);
+  const gap = found ? found.difference : mean(gaps) || 0;
+  const signed = (v) => minus((v > 0 ? "+" : "") + (scale.times * v).toFixed(scale.digits)).replace(/^[+−](0(\.0+)?)$/, "$1");
+  by("gap").replaceChildren(signed(gap), node("small", scale.points));
+  by("gap-words").textContent = (found ? `95 % ${signed(found.low)} to ${signed(found.high)}, ` + (found.p < 0.0001 ? "p < 0.0001" : "p = " + Number(found.p.toPrecision(2))) +
+    ` (${found.test}, ${found.seeds} seed${found.seeds === 1 ? "" : "s"} each)` : "no test: nothing is paired here") + (scale.higher_is_better ? "" : "; lower is better");
+  by("gap").parentNode.classList.toggle("sure", Boolean(found && found.p < 0.05));
+  const better = (gap > 0) === scale.higher_is_better;
+  by("said").textContent = !found ? `B (${b.label}) minus A (${a.label}).` : found.p < 0.05 ? `B (${b.label}) is ${better ? "better" : "worse"} than A (${a.label}).` :
+    `B (${b.label}) is not distinguishable from A (${a.label}).` + (found.settle ? " " + found.settle[0].toUpperCase() + found.settle.slice(1) + "." : "");
+  const count = { a: 0, b: 0, same: 0 };
+  for (const row of rows) count[row.kind] += 1;
+  by("tally").replaceChildren(...["a", "same", "b"].map((key) => { const made = node("span", null, key); made.style.flexGrow = count[key]; return made; }));
+  by("how").textContent = a.whole && b.whole ? `The same in a terminal: harness compare ${a.row.name} ${b.row.name} --task ${table.task}` :
+    "Single runs: another seed may turn the difference; compare whole rows for that.";
+  by("notes").replaceChildren(...table.notes.map((words) => node("p", words, "note")));
+  const names = { all: "all", a: "A better", b: "B better", same: "equal" };
+  listing({
+    rows, chosen: count.a + count.b ? (count.b >= count.a ? "b" : "a") : "all",
+    kinds: Object.keys(names).map((key) => [key, names[key] + " " + (key === "all" ? rows.length : count[key])]),
+    matches: (row, words) => [row.id, row.a.text, row.b.text, row.a.reason, row.b.reason, ...(questions[row.id] || [])].some((text) => text && text.toLowerCase().includes(words)),
+    card: (row) => item(row.id, [node("span", "A " + figure(row.x, scale), "tag"), node("span", "B " + figure(row.y, scale), "tag")],
+      firstLine(questions[row.id], row.a), () => {
+        const head = node("dl", null, "parts"), pair = node("div", null, "pair"), texts = differing(row.a.text, row.b.text);
+        head.append(...asked(questions[row.id]));
+        pair.append(...[["A", a, row.a], ["B", b, row.b]].map(([letter, one, answered], i) => {
+          const made = node("div"), list = node("dl", null, "parts tight");
+          list.append(...answer(answered, scale, "Answer", texts[i]));
+          made.append(node("h3", letter + " · " + one.label + (one.runs.length > 1 ? ", seed " + one.runs[0][0] : "")), list);
+          return made;
+        }));
+        return [head, pair];
+      }),
+  });
+}
+async function open(file, a, b) {
+  by("table").value = file;
+  try { table = await load("pairs-" + file); } catch (error) { by("gap-words").textContent = error.message; return; }
   fill();
-  const held = tables[by("table").value].rows;
-  if (held[a] && held[b]) { by("a").value = a; by("b").value = b; }
-  by("table").addEventListener("change", () => { fill(); compare(); });
-  for (const id of ["a", "b"]) by(id).addEventListener("change", compare);
-  by("swap").addEventListener("click", () => { const kept = by("a").value; by("a").value = by("b").value; by("b").value = kept; compare(); });
-  by("more").addEventListener("click", () => list(false));
+  const known = all("option", by("a")).map((option) => option.value);
+  const other = known.filter((value) => value.startsWith("row "));
+  by("a").value = known.includes(a) ? a : other[0];
+  by("b").value = known.includes(b) ? b : other.find((value) => value !== by("a").value) || other[0];
+  show();
+}
+if (tasks.length) {
+  const asked = new URLSearchParams(location.hash.slice(1)), one = asked.get("seeds") === "one";
+  const home = tasks.find((task) => Object.hasOwn(task.runs, asked.get("a"))) || tasks[0];
+  // A run id names its row, or with seeds=one the run alone.
+  const value = async (run) => {
+    if (!run) return "";
+    if (one) return "run " + run;
+    const rows = (await load("pairs-" + home.file)).rows, row = rows.find((r) => r.runs.some((x) => x[1] === run));
+    return row ? "row " + row.runs[0][1] : "";
+  };
+  by("table").addEventListener("change", () => open(by("table").value));
+  for (const id of ["a", "b"]) by(id).addEventListener("change", show);
+  by("swap").addEventListener("click", () => { const kept = by("a").value; by("a").value = by("b").value; by("b").value = kept; show(); });
   by("choose").addEventListener("submit", (event) => event.preventDefault());
-  compare();
+  (async () => open(home.file, await value(asked.get("a")), await value(asked.get("b"))))();
 }

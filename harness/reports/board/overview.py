@@ -1,0 +1,115 @@
+"""The front page: methods by tasks with their average rank, at equal compute first, then at equal steps, then all rows.
+
+Every cell leads to its task. What the tables leave out, and what a reader must know, stands below them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.leaderboard import grid
+from harness.leaderboard.formats import render
+from harness.leaderboard.grid import Line
+from harness.leaderboard.rows import Section
+from harness.leaderboard.views import ALL, COMPUTE, STEPS
+from harness.reports.board import words
+from harness.reports.board.pages import Site
+
+NAMES = {COMPUTE: "Equal compute", STEPS: "Equal steps", ALL: "All rows"}
+LEADS = {COMPUTE: "at equal compute", STEPS: "at equal steps", ALL: "among all rows"}
+
+
+def write(site: Site) -> None:
+    """Writes ``index.html``."""
+    records = [record["content_sha256"] for record in site.records]
+    papers = [paper["id"] for paper in site.papers]
+    site.page("index.html", "index.html.j2", "board", [records, site.warnings, papers], lambda: _context(site))
+
+
+def _context(site: Site) -> dict[str, Any]:
+    notes = list(dict.fromkeys(note for sections in site.views.values() for s in sections for note in s.notes))
+    first = {kind: note for kind, sections in site.views.items() for note in (sections[0].view,) if note}
+    return {
+        "title": "Overview",
+        "here": "index",
+        "views": [_view(site, kind, sections) for kind, sections in site.views.items()],
+        "names": NAMES,
+        "budgets": first,
+        "notes": [note for note in notes if not note.startswith("left out, not ")],
+        "warnings": site.warnings,
+        "tasks": [(section.title, words.task_file(section.task, section.protocol)) for section in site.sections],
+        "facts": {
+            "records": len(site.records),
+            "seeds": len({record["seed"] for record in site.records}),
+            "newest": max((record["created"][:10] for record in site.records), default=""),
+        },
+    }
+
+
+def _view(site: Site, kind: str, sections: Sequence[Section]) -> dict[str, Any]:
+    shown, other = grid.main(sections)
+    lines = grid.lines(sections)
+    columns = [
+        {
+            "title": section.title,
+            "name": section.task,
+            "file": words.task_file(section.task, section.protocol),
+            "about": f"{section.metric}, {section.problems} problems",
+            "axis": words.axis_around([row for row in section.rows if not row.reference] or section.rows),
+        }
+        for section in shown
+    ]
+    ranked = sorted((line for line in lines if line.mean_rank is not None), key=lambda line: line.mean_rank)
+    return {
+        "kind": kind,
+        "heading": _heading(kind, ranked, shown),
+        "said": _said(kind, ranked, shown),
+        "columns": columns,
+        "lines": [line for line in lines if not line.reference],
+        "marks": [line for line in lines if line.reference],
+        "ranked": len(ranked),
+        "other": other,
+        "aside": list(dict.fromkeys(note for section in shown for note in section.aside)),
+        "copies": copies(sections, of_tasks=False),
+    }
+
+
+def _heading(kind: str, ranked: Sequence[Line], shown: Sequence[Section]) -> str:
+    """The answer in a few words: which method ranks first."""
+    best = [line for line in ranked if line.mean_rank == ranked[0].mean_rank]
+    if not best or len(ranked) < 2:
+        return f"Results {LEADS[kind]}"
+    short = [words.name_part(line.name) for line in best]
+    names = [words.steps(line.name) for line in best] if len(set(short)) < len(short) else short
+    said = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+    said = said if len(names) < 4 else f"{len(names)} methods"
+    verb = "ranks" if len(best) == 1 else "rank"
+    return f"{said} {verb} first {LEADS[kind]}"
+
+
+def _said(kind: str, ranked: Sequence[Line], shown: Sequence[Section]) -> str:
+    """How clear that is: the average rank, and how many rows of each task are not distinguishable from its best."""
+    if len(ranked) < 2:
+        return ""
+    tied = []
+    for section in shown:
+        competitors = [row for row in section.rows if not row.reference]
+        some = sum(row.tied for row in competitors)
+        if some:
+            tied.append(f"{some} of {len(competitors) - 1} others on {section.task}")
+    text = f"Average rank {ranked[0].mean_rank:.1f} of {len(ranked)} over {_many(len(shown), 'task')}."
+    return text + (f" Not distinguishable from the best of a task: {', '.join(tied)}." if tied else
+                   " On every task the best stands apart.")  # fmt: skip
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def copies(sections: Sequence[Section], of_tasks: bool) -> Mapping[str, str]:
+    """What the buttons copy: the same table as CSV and as LaTeX."""
+    return {
+        "CSV": render(sections, "csv", tasks=of_tasks),
+        "LaTeX": render(sections, "latex", grid=not of_tasks, tasks=of_tasks),
+    }

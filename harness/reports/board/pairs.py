@@ -1,0 +1,91 @@
+"""Any two rows or runs problem by problem: the page, and for each task the difference of every two rows with its test.
+
+The differences are those of ``harness compare``. Two single runs are tested by the page itself, from the problems that
+it shows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from harness.errors import BadInput
+from harness.leaderboard import compare, compare_text, inference
+from harness.leaderboard.inference import Group
+from harness.leaderboard.rows import LeaderboardRow, Section
+from harness.reports.board import run_page, words
+from harness.reports.board.pages import Site
+
+PAIRS_AT_MOST = 4000  # of one task; a page of more names the command instead
+
+
+def write(site: Site) -> None:
+    """Writes ``compare.html`` and the differences of every section."""
+    tasks = []
+    for section in site.sections:
+        rows = [row for row in section.rows if any(run in site.by_run for run in row.run_ids)]
+        runs = [run for row in rows for run in row.run_ids if run in site.by_run]
+        if len(runs) < 2:
+            continue
+        file = words.task_file(section.task, section.protocol)
+        facts = [[site.by_run[run]["content_sha256"] for run in row.run_ids if run in site.by_run] for row in rows]
+        readable, asked = _readable(site, runs), f"q-{file}" if f"data/q-{file}.js" in site.keys else ""
+        site.data(
+            f"pairs-{file}", [facts, readable, asked],
+            lambda s=section, r=rows, ok=readable, q=asked: _data(site, s, r, ok, q),
+        )  # fmt: skip
+        tasks.append({"file": file, "title": section.title, "runs": {run: site.files[run] for run in runs}})
+    site.page(
+        "compare.html", "compare.html.j2", "board problems compare", tasks,
+        lambda: {"tasks": tasks, "title": "Compare", "here": "compare"},
+    )  # fmt: skip
+
+
+def _readable(site: Site, runs: list[str]) -> bool:
+    """Whether the completions of a section can be read in the time that a board may take."""
+    return inference.affordable([site.by_run[run] for run in runs])
+
+
+def _data(
+    site: Site, section: Section, rows: list[LeaderboardRow], readable: bool, questions: str
+) -> dict[str, Any]:
+    return {
+        "task": section.task,
+        "metric": section.metric,
+        "scale": run_page.card(section.scale),
+        "questions": questions,
+        "rows": [
+            {
+                "label": words.steps(row.label) + ("‡" if row.reconstruction else ""),
+                "name": row.method,
+                "reference": row.reference,
+                "runs": [[seed, run, site.files[run]] for seed, run in zip(row.seeds, row.run_ids, strict=False)
+                         if run in site.files],
+            }
+            for row in rows
+        ],
+        "pairs": list(_pairs(site, rows)) if readable else [],
+        "notes": list(dict.fromkeys(note for note in section.notes if note.startswith("‡"))),
+    }  # fmt: skip
+
+
+def _pairs(site: Site, rows: list[LeaderboardRow]) -> Iterator[list[Any]]:
+    """(a, b, B - A, low, high, p, test, seeds, what would settle it) for the rows number a and b."""
+    groups = []
+    for row in rows:
+        records = [site.by_run[run] for run in row.run_ids if run in site.by_run]
+        groups.append(Group(records, inference.read_matrix(records, site.scores)))
+    if len(groups) * (len(groups) - 1) // 2 > PAIRS_AT_MOST:
+        return
+    seeds = inference.seed_variance(groups)
+    for (i, a), (j, b) in itertools.combinations(enumerate(groups), 2):
+        try:
+            found = compare.of_groups(a, b, (rows[i].label, rows[j].label), seeds)
+        except BadInput:  # nothing to pair: other problems, no shared seed, or completions that cannot be read
+            continue
+        it = found.comparison
+        yield [
+            i, j, round(it.difference, 6), round(it.interval.low, 6), round(it.interval.high, 6),
+            float(f"{it.p:.4g}"), it.test, len(found.seeds), compare_text.settled(found),
+        ]  # fmt: skip
