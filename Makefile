@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DOCS := .venv-docs
 
-.PHONY: demo test quick lint docs leaderboard bench vllm clean
+.PHONY: demo test quick lint docs leaderboard bench vllm axe clean
 
 demo: $(READY)
 	$(BIN)/harness run --method vcrd --task humaneval > /dev/null & vcrd=$$!; \
@@ -22,6 +22,10 @@ test: $(READY)
 # The edit loop: without the tests that train, start processes or wait.
 quick: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu"
+
+# axe-core, with which the tests of the board check accessibility where there is a Chromium.
+axe: $(READY)
+	npm install --silent --prefix $(VENV)/axe axe-core@4.14.1
 
 # Style, layout, and the types of the core (pyproject.toml names the files).
 lint: $(READY)
@@ -47,7 +51,8 @@ leaderboard: $(READY)
 	$(BIN)/harness table --results results/micro --layout grid | grep -v '^convention cards' > results/micro/GRID.md
 	$(BIN)/python -c "from harness.leaderboard.table import update_between_markers as update; \
 	  update('results/micro/README.md', open('results/micro/GRID.md', encoding='utf-8').read(), 'micro')"
-	$(BIN)/harness plot --results results/micro --theme auto --out results/micro/leaderboard.svg
+	$(BIN)/harness plot --results results/micro --kind differences --view compute --against gkd --theme auto \
+	  --out results/micro/leaderboard.svg
 	$(BIN)/harness table --results results/objectives --layout tasks > results/objectives/LEADERBOARD.md
 	$(BIN)/python -c "from harness.leaderboard.table import update_between_markers as update; \
 	  from results.scripts.bench.summary import markdown; update('results/bench/README.md', markdown('results/bench'), 'bench')"

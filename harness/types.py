@@ -100,7 +100,7 @@ class Verdict:
 
     ``score`` lies in the range of the task's metric, [0, 1] unless it says otherwise (a win rate's tie is 0.5).
     ``error`` marks a verdict that could not be reached (a crashed grader, an unparsable judge), which is not the same
-    as a wrong answer; its score is 0.
+    as a wrong answer; its score is 0. ``words`` is what a judge wrote, for readers.
     """
 
     problem_id: str
@@ -109,6 +109,7 @@ class Verdict:
     reason: str
     extracted: str | None = None
     error: bool = False
+    words: str | None = None
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def fact(value, status="known"):
 
 PAPER = {
     "id": "vcrd", "method": "vcrd", "title": "A paper", "url": "https://example.org/paper", "about": "", "notes": [],
-    "cells": [
+    "year": 2026, "authors": [], "cells": [
         {"id": "c", "task": "amc23", "dataset": "AMC23", "family": "maths", "metric": fact("accuracy"),
          "value": fact(35.0), "n": fact(40, "deduced"), "count": fact(14, "deduced"), "decoding": fact(None, "unknown"),
          "judge": fact(None), "student": fact("<i>student</i>"), "teacher": fact(None, "unknown")}
@@ -76,6 +76,7 @@ PAPER = {
 
 def build(folder: Path) -> Path:
     """The board of :func:`results`, below ``folder``."""
-    pages, warnings = site.build(results(folder / "results"), folder / "board", [PAPER])
-    assert pages == 20 and not warnings
+    built = site.build(results(folder / "results"), folder / "board", [PAPER])
+    assert built.pages == 24 and built.reused == 0  # 18 records, 3 tasks with their protocols, and the other three
+    assert not built.warnings
     return folder / "board"

@@ -4,9 +4,15 @@ import json
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 from board_site import ATTACK, build
+
+from harness.evaluation import questions
+from harness.records.store import Store
+from harness.stats import intervals
+from harness.types import Problem, Prompt
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -19,7 +25,10 @@ DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no Chromium with chromedriver here: apt-get install chromium chromium-driver"
 )
-PHONE = 360
+PHONE = 390
+AXE = Path(__file__).parent.parent / ".venv/axe/node_modules/axe-core/axe.min.js"  # make axe fetches it from npm
+PAGES = ("index.html", "tasks/humaneval*.html", "runs/vcrd-humaneval*s0*.html", "compare.html", "papers.html")
+QUESTION = "The question <b>of p0</b>"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +44,8 @@ def driver():
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     os.environ["SE_OFFLINE"] = "true"  # the driver is here: selenium need not look for one
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_page_load_timeout(60)
+    driver.set_page_load_timeout(120)
+    driver.set_script_timeout(120)
     yield driver
     driver.quit()
     shutil.rmtree(profile, ignore_errors=True)
@@ -43,7 +53,10 @@ def driver():
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("site"))
+    asked = {"p0": Problem("p0", Prompt(QUESTION, QUESTION), "The reference")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(questions, "of", lambda record, fetch=True: (asked, ""))
+        return build(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture
@@ -60,6 +73,10 @@ def show(driver, board):
         path, mark, place = page.partition("#")
         driver.get("about:blank")
         driver.get(next(board.glob(path)).as_uri() + mark + place)
+        if path.startswith(("runs", "compare")):
+            wait(driver, "document.querySelectorAll('#list > li').length > 0")
+        if path.startswith("tasks"):
+            wait(driver, "document.querySelectorAll('#legend button').length > 0")
         return driver
 
     driver.get_log("browser"), driver.get_log("performance")
@@ -103,109 +120,143 @@ def wait(driver, script):
     WebDriverWait(driver, 30).until(lambda d: d.execute_script(f"return {script}"))
 
 
-ROWS = "section.board:not([hidden]) tbody.sorted tr"
-
-
-def test_sorting_puts_rows_in_order_and_says_so(show):
+def test_the_grid_switches_sorts_and_leads_to_the_row(show):
     driver = show()
-    rows = "Array.from(document.querySelectorAll('section.board tbody.sorted')[0].rows"
-    value = f"return {rows}, r => r.children[{{}}].dataset.value)"
-    before = list(map(float, driver.execute_script(value.format(1))))
-    assert before == sorted(before, reverse=True)
-    head = "section.board thead th:nth-child(2)"
+    assert visible(driver, "h1") == 1 and "at equal compute" in driver.find_element("css selector", "h1").text
+    click(driver, "#views button[value=all]")
+    assert visible(driver, "h1") == 1 == visible(driver, "table.grid")
+    place = driver.execute_script("return location.hash")
+    head = ".view[data-view=all] thead th:nth-child(3)"
+    values = (
+        "return Array.from(document.querySelector('.view[data-view=all] tbody.sorted').rows,"
+        " r => r.children[2].dataset.value)"
+    )
     click(driver, f"{head} button")
-    assert driver.execute_script("return document.querySelector(arguments[0]).ariaSort", head) == "ascending"
-    assert list(map(float, driver.execute_script(value.format(1)))) == sorted(before)
-    click(driver, "section.board thead th:first-child button")
-    names = driver.execute_script(value.format(0))
+    assert driver.execute_script("return document.querySelector(arguments[0]).ariaSort", head) == "descending"
+    scores = list(map(float, driver.execute_script(values)))
+    assert scores == sorted(scores, reverse=True) and len(set(scores)) > 1
+    click(driver, f"{head} button")
+    assert list(map(float, driver.execute_script(values))) == sorted(scores)
+    click(driver, ".view[data-view=all] thead th button")
+    names = all_text(driver, ".view[data-view=all] tbody.sorted th")
     assert names == sorted(names)
-    assert visible(driver, "section.board:first-of-type th[aria-sort]") == 1
-    gain = all_text(driver, "section.board:first-of-type thead th").index("Over baseline")
-    click(driver, f"section.board thead th:nth-child({gain + 1}) button")
-    gains = driver.execute_script(value.format(gain))
-    assert gains[-1] == "" and "" not in gains[:-1]  # what sft gains over itself comes last
+    driver = show(f"index.html{place}")  # a link to a view opens it
+    assert visible(driver, ".view[data-view=all] table") == 1
+    cell = ".view[data-view=all] tbody.sorted td.cell a"
+    run = driver.execute_script("return document.querySelector(arguments[0]).href", cell).rpartition("/")[2]
+    click(driver, cell)
+    wait(driver, "document.querySelectorAll('tr.here').length === 1")
+    assert visible(driver, "tr.here") == 1
+    assert driver.execute_script("return document.querySelector('tr.here').id").endswith(run)
 
 
-def test_filters_leave_what_they_name(show):
-    driver = show()
-    assert visible(driver, "section.board") == 5 and visible(driver, "tr.board") == 1  # two of them at equal compute
-    for name, value, tables, reported in (
-        ("by-task", "humaneval@micro", 2, 0),
-        ("by-family", "maths", 3, 1),
-        ("by-world", "micro", 2, 0),
-        ("by-world", "real", 3, 1),
-        ("by-kind", "reported", 0, 1),
-        ("by-kind", "measured", 5, 0),
-    ):
-        choose(driver, name, value)
-        assert (visible(driver, "section.board"), visible(driver, "tr.board")) == (tables, reported), value
-        choose(driver, name, "")
-    protocols = driver.execute_script("return Array.from(document.getElementById('by-protocol').options, o => o.value)")
-    assert len(protocols) == 4
-    choose(driver, "by-protocol", protocols[1])
-    assert visible(driver, "section.board") == 2 and visible(driver, "#pareto figure") == 1
+def test_a_task_has_columns_costs_and_curves(show):
+    driver = show("tasks/humaneval*.html#all")
+    assert visible(driver, ".more") == 0
+    click(driver, "#columns")
+    assert visible(driver, "th.more") > 3
     choose(driver, "by-method", "kd")
-    assert all_text(driver, f"{ROWS}:not([hidden]) th") in (["kd", "kd"], [])
-    driver.find_element("css selector", "button[type=reset]").click()
-    wait(driver, "document.getElementById('shown').textContent.startsWith('5 tables')")
-    assert visible(driver, "section.board") == 5
+    assert visible(driver, "table.sortable tbody tr") == 1
+    assert visible(driver, "#pareto figure[data-cost=flops]") == 1 == visible(driver, "#pareto figure")
+    click(driver, "#pareto button[value=seconds]")
+    assert visible(driver, "#pareto figure[data-cost=seconds]") == 1 == visible(driver, "#pareto figure")
+    assert visible(driver, "#chart g[data-label]") == 3 and "tokens" in all_text(driver, "#chart text.name")[0]
+    choose(driver, "metric", "on_policy")
+    click(driver, "#against button[value=steps]")
+    assert all_text(driver, "#chart text.name") == ["optimizer step"]
+    click(driver, "#legend button")
+    assert visible(driver, "#chart g[data-label]") == 2
+    assert driver.execute_script("return document.querySelector('#legend button').ariaPressed") == "false"
+
+
+def test_a_run_shows_question_answer_and_verdict_to_the_letter(show):
+    driver = show("runs/vcrd-humaneval*s0*.html")
+    assert driver.execute_script("return document.getElementById('prompt').textContent") == "\n  Exactly <this>\n"
+    assert all_text(driver, "#kinds button") == ["all 6", "wrong 2", "right 4"]
+    assert visible(driver, "nav.seeds a") == 2 and visible(driver, "#figures svg") == 2
+    click(driver, "#list summary")
+    wait(driver, "document.querySelectorAll('#list dl.parts').length === 1")
+    parts = dict(zip(all_text(driver, "#list dt"), all_text(driver, "#list dd"), strict=True))
+    assert list(parts) == ["Prompt", "Reference", "Answer", "Verdict"]  # what is extracted equals the answer here
+    assert parts["Prompt"] == QUESTION and parts["Reference"] == "The reference"
+    assert parts["Answer"] == ATTACK.strip() and parts["Verdict"].startswith("right")
+    place = driver.execute_script("return location.hash")
+    choose(driver, "search", "half A")
+    assert visible(driver, "#list > li") == 1
+    choose(driver, "search", "of P0")  # a word of the question
+    assert visible(driver, "#list > li") == 1
+    choose(driver, "search", "")
+    click(driver, "#kinds button[value=wrong]")
+    assert visible(driver, "#list > li") == visible(driver, "#list > li[data-kind=wrong]") == 2
+    driver = show(f"runs/vcrd-humaneval*s0*.html{place}")  # a link to a problem opens it
+    wait(driver, "document.querySelectorAll('#list details[open]').length === 1")
+
+
+def test_two_methods_are_set_side_by_side_with_their_test(show, board):
+    driver = show("compare.html")
+    tables = all_text(driver, "#table option")
+    choose(driver, "table", driver.execute_script(
+        "return document.getElementById('table').options[arguments[0]].value", tables.index("humaneval@micro")))
+    wait(driver, "document.querySelector('#a option').textContent.length > 0 && "
+                 "document.getElementById('how').textContent.includes('humaneval@micro')")
+    value = "return Array.from(document.querySelectorAll('#a option')).find(o => o.textContent === arguments[0]).value"
+    choose(driver, "a", driver.execute_script(value, "vcrd‡, 2 seeds"))
+    choose(driver, "b", driver.execute_script(value, "sft, 2 seeds"))
+    wait(driver, "document.getElementById('said').textContent.includes('B (sft)')")
+    # Two seeds, the second shifted by one problem: vcrd 1,0,1,1,0,1 and 0,1,1,0,1,1; sft 0,0,1,1,0,0 and 0,1,1,0,0,0.
+    assert all_text(driver, "#kinds button") == ["all 6", "A better 3", "B better 0", "equal 3"]
+    assert driver.find_element("id", "gap").text.startswith("−33.3")
+    assert "p = " in driver.find_element("id", "gap-words").text
+    assert all_text(driver, "#how") == ["The same in a terminal: harness compare vcrd sft --task humaneval@micro"]
+    click(driver, "#kinds button[value=all]")
+    assert visible(driver, "#list > li") == 6
+    click(driver, "#list summary")
+    wait(driver, "document.querySelectorAll('#list .pair > div').length === 2")
+    assert driver.execute_script("return document.querySelector('#list .pair pre').textContent") == ATTACK
+    assert driver.execute_script(
+        "return differing('a = 1 + 2', 'a = 1 * 2').map(pre => Array.from(pre.querySelectorAll('mark'), m => m.textContent))"
+    ) == [["+"], ["*"]]
+    place = driver.execute_script("return location.hash")
+    click(driver, "#swap")
+    wait(driver, "document.getElementById('gap').textContent.startsWith('+33.3')")
+    driver = show(f"compare.html{place}")  # a link to a comparison, by run ids, opens it
+    wait(driver, "document.getElementById('said').textContent.includes('A (vcrd‡)')")
+    # Single runs are tested by the page: as the harness does.
+    a, b = ([r for r in Store(board.parent / "results").all()[0]
+             if (r["method"]["name"], r["task"], r["seed"]) == (name, "humaneval@micro", 0)][0] for name in ("vcrd", "sft"))
+    assert a["run_id"] in place.replace("%40", "@")
+    driver = show(f"compare.html#a={a['run_id']}&b={b['run_id']}&seeds=one")
+    wait(driver, "document.getElementById('said').textContent.includes('seed 0')")
+    expected = intervals.compare([[1, 0, 1, 1, 0, 1]], [[0, 0, 1, 1, 0, 0]])
+    assert f"p = {expected.p:.2g} (exact McNemar" in driver.find_element("id", "gap-words").text
+    found = driver.execute_script("return single([-1, 0, 0, 0, 0, -1], true)")
+    assert [found["low"], found["high"]] == pytest.approx(list(expected.interval), abs=0.03)
 
 
 def test_the_keyboard_reaches_and_does_everything(show):
     from selenium.webdriver.common.keys import Keys
 
-    driver = show()
+    driver = show("tasks/humaneval*.html")
     press = lambda *keys: driver.switch_to.active_element.send_keys(*keys)  # noqa: E731
     driver.find_element("tag name", "body").send_keys(Keys.TAB)
     assert driver.switch_to.active_element.get_attribute("class") == "skip"
     press(Keys.ENTER)
     wait(driver, "document.activeElement.id === 'main'")
     outlines, seen = [], []
-    for _ in range(60):
+    for _ in range(30):
         press(Keys.TAB)
-        seen.append(
-            driver.execute_script("const e = document.activeElement; return e.tagName + '.' + (e.id || e.className)")
-        )
+        seen.append(driver.execute_script("const e = document.activeElement; return e.value || e.id || e.tagName"))
         outlines.append(driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle"))
-        if driver.execute_script("return document.activeElement.matches('section.board thead button[data-kind=text]')"):
+        if driver.execute_script("return document.activeElement.matches('thead button[data-kind=text]')"):
             break
-    assert "SELECT.by-task" in seen and "INPUT.by-method" in seen and seen[-1].startswith("BUTTON")
+    assert {"compute", "all", "by-method", "columns"} <= set(seen)
     assert "none" not in outlines  # where the focus is can be seen
     press(Keys.ENTER)
     assert driver.execute_script("return document.activeElement.closest('th').ariaSort") == "ascending"
     press(Keys.SPACE)
     assert driver.execute_script("return document.activeElement.closest('th').ariaSort") == "descending"
-
-
-def test_parts_are_named_for_those_who_cannot_see_them(show):
-    for page in ("index.html", "compare.html", "runs/vcrd-*.html"):
-        driver = show(page)
-        faults = driver.execute_script(
-            """const faults = [];
-            for (const t of document.querySelectorAll('table')) if (!t.caption) faults.push('table without caption');
-            for (const f of document.querySelectorAll('select,input')) if (!f.labels.length) faults.push('no label');
-            for (const b of document.querySelectorAll('button')) if (!b.textContent.trim()) faults.push('empty button');
-            for (const s of document.querySelectorAll('svg'))
-                if (s.getAttribute('role') !== 'img' || !s.getAttribute('aria-label')) faults.push('svg');
-            for (const th of document.querySelectorAll('th')) if (!th.scope) faults.push('th without scope');
-            const ids = Array.from(document.querySelectorAll('[id]'), e => e.id);
-            const twice = ids.filter((id, i) => ids.indexOf(id) !== i);
-            if (twice.length) faults.push('ids twice: ' + twice.slice(0, 3));
-            for (const one of ['h1', 'main', 'title'])
-                if (document.querySelectorAll(one + ':not(svg *)').length !== 1) faults.push('not one ' + one);
-            return faults"""
-        )
-        assert faults == [], page
-
-
-def test_a_phone_needs_no_sideways_scrolling(show):
-    for page in ("index.html", "compare.html", "runs/vcrd-*.html"):
-        driver = show(page, width=PHONE)
-        if page == "compare.html":
-            wait(driver, "document.querySelectorAll('#items details').length > 0")
-        driver.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
-        assert driver.execute_script("return document.documentElement.scrollWidth") <= PHONE, page
-        assert driver.execute_script("return parseFloat(getComputedStyle(document.body).fontSize)") >= 16
+    press("/")
+    assert driver.execute_script("return document.activeElement.id") == "by-method"
 
 
 CONTRAST = """
@@ -231,73 +282,27 @@ return poor;
 """
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_legible_in_light_and_dark(show, scheme):
-    grounds = []
-    for page in ("index.html", "compare.html", "runs/vcrd-*.html"):
-        driver = show(page, scheme=scheme)
-        if page == "compare.html":
-            wait(driver, "document.querySelectorAll('#items details').length > 0")
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", PHONE)])
+def test_pages_fit_are_legible_and_pass_axe(show, scheme, width):
+    for page in PAGES:
+        driver = show(page, width=width, scheme=scheme)
+        driver.execute_script(
+            "const c = document.getElementById('columns'); if (c) c.click();"
+            "for (const d of document.querySelectorAll('details')) d.open = true"
+        )
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width, page
+        wide = driver.execute_script(
+            "return Array.from(document.querySelectorAll('table')).filter(t => t.checkVisibility() &&"
+            " t.scrollWidth > t.parentElement.clientWidth + 1).map(t => t.caption.textContent)"
+        )
+        assert width < 1000 or not wide, f"{page}: a table is wider than its page: {wide}"
         assert driver.execute_script(CONTRAST) == [], page
-        grounds.append(driver.execute_script("return getComputedStyle(document.body).backgroundColor"))
-    assert set(grounds) == {"rgb(253, 252, 250)" if scheme == "light" else "rgb(21, 24, 28)"}
-
-
-def test_figures_switch_and_curves_can_be_silenced(show):
-    driver = show()
-    assert visible(driver, "#pareto figure") == 3
-    assert visible(driver, "#pareto figure[data-cost=seconds]") == 3
-    click(driver, "#pareto button[value=teacher_tokens]")
-    assert visible(driver, "#pareto figure[data-cost=teacher_tokens]") == 3 == visible(driver, "#pareto figure")
-    assert "vcrd" in "".join(all_text(driver, "#pareto figure title"))
-    assert visible(driver, "#curves figure") == 1
-    click(driver, "#curves button[value=on_policy]")
-    assert visible(driver, "#curves figure[data-metric=on_policy]") == 1 == visible(driver, "#curves figure")
-    click(driver, ".legend button")
-    assert driver.execute_script("return document.querySelectorAll('#curves g.dim').length") >= 2
-    assert driver.execute_script("return document.querySelector('.legend button').ariaPressed") == "false"
-
-
-def test_a_run_shows_its_prompt_and_completions_to_the_letter(show):
-    driver = show("runs/vcrd-humaneval*s0*.html")
-    assert driver.execute_script("return document.getElementById('prompt').textContent") == "\n  Exactly <this>\n"
-    texts = driver.execute_script(
-        "return Array.from(document.querySelectorAll('#completions pre'), e => e.textContent)"
-    )
-    assert texts[0] == ATTACK and texts[1] == "half a \ufffd sign" and len(texts) == 6
-    assert "reconstruction from the public abstract" in driver.find_element("tag name", "main").text
-    wrong = "#completions > li[data-kind=wrong]"
-    click(driver, "#kinds button[value=wrong]")
-    assert visible(driver, "#completions > li") == visible(driver, wrong) == 2
-    driver.find_element("css selector", f"{wrong} summary").click()
-    assert visible(driver, f"{wrong} pre") == 1
-
-
-def test_two_methods_are_set_side_by_side_item_by_item(show):
-    driver = show("compare.html")
-    wait(driver, "document.getElementById('said').textContent.startsWith('On 6 problems')")
-    options = all_text(driver, "#table option")
-    choose(driver, "table", options.index("humaneval@micro"))
-    names = all_text(driver, "#a option")
-    assert sorted(names) == ["kd", "sft", "untouched", "vcrd‡"]
-    choose(driver, "a", names.index("vcrd‡"))
-    choose(driver, "b", names.index("sft"))
-    wait(driver, "document.getElementById('said').textContent.includes('B (sft, 2 seeds)')")
-    # Two seeds, the second shifted by one problem: vcrd 1,0,1,1,0,1 and 0,1,1,0,1,1; sft 0,0,1,1,0,0 and 0,1,1,0,0,0.
-    assert all_text(driver, "#which button") == ["A better 3", "B better 0", "equal 3", "all 6"]
-    assert "points" in driver.find_element("id", "said").text
-    assert "B − A: −33.3 points" in driver.find_element("id", "said").text
-    assert all_text(driver, "#command") == ["harness compare vcrd sft --task humaneval@micro"]
-    click(driver, "#which button[value=all]")
-    assert visible(driver, "#items > li") == 6
-    driver.find_element("css selector", "#items summary").click()
-    wait(driver, "document.querySelectorAll('#items .pair > div').length === 2")
-    assert all_text(driver, "#items .pair h4")[0].startswith("A · vcrd‡")
-    shown = driver.execute_script("return Array.from(document.querySelectorAll('#items pre'), e => e.textContent)")
-    assert shown == [ATTACK, ATTACK]
-    place = driver.execute_script("return location.hash")
-    driver.find_element("id", "swap").click()
-    wait(driver, "document.getElementById('said').textContent.includes('A (sft')")
-    assert "+33.3" in driver.find_element("id", "said").text
-    show(f"compare.html{place}")  # a link to a comparison opens it
-    wait(driver, "document.getElementById('said').textContent.includes('A (vcrd')")
+        ground = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert ground == ("rgb(253, 252, 250)" if scheme == "light" else "rgb(21, 24, 28)")
+        if AXE.is_file():
+            driver.execute_script(AXE.read_text("utf-8"))
+            found = driver.execute_async_script(
+                "const done = arguments[0]; axe.run({preload: false}).then(r => done(r.violations.map(v => v.id + ': ' +"
+                " v.nodes.slice(0, 3).map(n => n.target.join(' ')).join(', '))))"
+            )
+            assert found == [], page

@@ -11,7 +11,7 @@ from sample_records import make_record, make_rows
 from harness.cli import main
 from harness.leaderboard.table import leaderboard, render
 from harness.records.store import Store
-from harness.reports.board.items import script_json
+from harness.reports.board.pages import script_json
 from harness.reports.export.card import model_card
 
 HOSTILE = [

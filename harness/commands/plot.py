@@ -9,7 +9,7 @@ from harness import safe_read
 from harness.commands import arguments
 from harness.errors import BadInput
 
-KINDS = ("scores", "pareto", "curves")
+KINDS = ("scores", "differences", "pareto", "curves")
 THEMES = ("light", "dark", "auto")
 
 
@@ -18,16 +18,22 @@ def add(commands: argparse._SubParsersAction) -> None:
         commands,
         "plot",
         "plot the results as SVG, PNG or PDF",
-        about="Draws the results: scores with intervals, scores against cost, or learning curves.",
+        about="Draws the results: scores with intervals, differences from one row, scores against cost, or learning curves.",
         examples=(
             "harness plot -t amc23 --out scores.svg",
+            "harness plot --kind differences --view compute --against gkd",
             "harness plot --kind pareto --cost flops",
             "harness plot --kind curves --metric loss --out curves.pdf",
         ),
     )
     arguments.names(command, "-t", "--task", metavar="T", kind="tasks", help="only these tasks")
     command.add_argument(
-        "--kind", choices=KINDS, default="scores", help="scores with intervals (default), score against cost, curves"
+        "--kind", choices=KINDS, default="scores",
+        help="scores with intervals (default); differences of all rows from one, on every task; score against cost; "
+        "curves",
+    )  # fmt: skip
+    command.add_argument(
+        "--against", metavar="M", help="the row that --kind differences subtracts (default: the baseline)"
     )
     command.add_argument(
         "--cost",
@@ -37,12 +43,16 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     arguments.view(command)
     command.add_argument(
-        "--metric", default="loss", metavar="METRIC", help="the logged value of --kind curves (default: loss)"
+        "--metric", metavar="METRIC",
+        help="the logged value of --kind curves (default: the score on held-out text if it was measured, else the loss)",
+    )  # fmt: skip
+    command.add_argument(
+        "--axis", choices=("tokens", "steps"), default="tokens", help="what --kind curves is drawn against"
     )
     command.add_argument(
         "--theme", choices=THEMES, default="light", help="auto: an SVG that follows a light or dark page"
     )
-    command.add_argument("--out", type=Path, metavar="FILE", help="….svg, ….png or ….pdf (default: KIND.svg)")
+    command.add_argument("--out", type=Path, metavar="FILE", help="….svg, with a ….png beside it; ….png; or ….pdf (default: KIND.svg)")
     arguments.results(command)
     command.set_defaults(command=call)
 
@@ -51,7 +61,7 @@ def call(args: argparse.Namespace) -> str:
     from harness.leaderboard import rows
     from harness.leaderboard.table import View, leaderboard
     from harness.records.store import Store
-    from harness.reports.plots import curves, pareto, scores, theme
+    from harness.reports.plots import curves, differences, pareto, scores, theme
 
     arguments.check_view(args)
     store = Store(args.results)
@@ -68,6 +78,9 @@ def call(args: argparse.Namespace) -> str:
         raise BadInput(f"{args.results} holds no trained method to plot, only models as they come")
     if args.kind == "scores":
         figure = scores.figure(trained, scheme)
+    elif args.kind == "differences":
+        by_run = {record["run_id"]: record for record in records}
+        figure = differences.figure(trained, by_run, store.completions, args.against, scheme)
     elif args.kind == "pareto":
         if args.cost not in pareto.COSTS:
             raise BadInput(f"--cost {args.cost!r} is not among {', '.join(pareto.COSTS)}")
@@ -80,10 +93,14 @@ def call(args: argparse.Namespace) -> str:
         known = sorted(set().union(*(one.metrics() for one in found)))
         if not found:
             raise BadInput(f"no learning curves in {args.results / 'curves'}; harness run keeps them as it records")
-        if args.metric not in known:
-            raise BadInput(f"--metric {args.metric!r} is not among {', '.join(known)}")
-        figure = curves.with_legend(curves.figure(found, args.metric, order, scheme))
-    if args.kind != "scores":
+        metric = args.metric or curves.metrics_of(found)[0]
+        if metric not in known:
+            raise BadInput(f"--metric {metric!r} is not among {', '.join(known)}")
+        figure = curves.with_legend(curves.figure(found, metric, order, scheme, axis=args.axis))
+    if args.kind in ("pareto", "curves"):
         theme.below(figure, scores.standing_notes(sections), scheme)
     path = theme.write(figure, args.out or Path(f"{args.kind}.svg"), args.theme)
-    return arguments.dump({"out": str(path)}) if args.json else str(path)
+    beside = theme.write(figure, path.with_suffix(".png"), scheme) if path.suffix.lower() == ".svg" else None
+    if args.json:
+        return arguments.dump({"out": str(path), **({"png": str(beside)} if beside else {})})
+    return f"{path}\n{beside}" if beside else str(path)

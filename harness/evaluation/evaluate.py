@@ -310,9 +310,11 @@ def _through_lm_eval(*asked: Any) -> list[Completion]:
 
 
 def rows(completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
-    """One object per completion with its verdict, as records keep them."""
+    """One object per completion with its verdict, as records keep them; a judge's words only where there are any."""
     return [
-        dataclasses.asdict(c) | {k: getattr(v, k) for k in ("score", "reason", "extracted", "error")}
+        dataclasses.asdict(c)
+        | {k: getattr(v, k) for k in ("score", "reason", "extracted", "error")}
+        | ({"words": v.words} if v.words else {})
         for c, v in zip(completions, verdicts, strict=True)
     ]
 

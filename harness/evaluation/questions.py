@@ -9,22 +9,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness import data
 from harness.errors import BadInput
-from harness.evaluation.benchmarks import LM_EVAL, open_unjudged
+from harness.evaluation.benchmarks import GENERATED, LM_EVAL, locate, open_unjudged
 from harness.types import Problem
 
 REFERENCE_FIELDS = ("canonical_solution", "text", "answer")  # the part of a structured reference that a person reads
 
 
-def of(record: Mapping[str, Any]) -> tuple[dict[str, Problem], str]:
+def of(record: Mapping[str, Any], fetch: bool = True) -> tuple[dict[str, Problem], str]:
     """The problems of a record by id, and why there are none ("" where there are).
 
-    The reasons: the benchmark's files are not at hand, they changed since, or the task belongs to lm-eval.
+    The reasons: the benchmark's files are not at hand, they changed since, or the task belongs to lm-eval. ``fetch``
+    allows a download of files that are not at hand.
     """
     title = record["task"]
     if title.startswith(LM_EVAL):
         return {}, f"{title}: lm-eval keeps its own questions"
+    dataset = record["protocol"].get("dataset")
+    measured_on = dataset.get("sha256") if isinstance(dataset, Mapping) else None
+    if not measured_on:
+        return {}, f"{title}: the record of {record['run_id']} does not say what data it was measured on"
     name = title if "@" in title else f"{title}@real"
+    if not fetch and (away := _away(name)):
+        return {}, away
     asked = record["protocol"].get("name")
     try:
         task = open_unjudged(name, asked) if asked else open_unjudged(name)
@@ -33,9 +41,20 @@ def of(record: Mapping[str, Any]) -> tuple[dict[str, Problem], str]:
             task = open_unjudged(name)
         except BadInput as error:
             return {}, str(error)
-    if task.data.sha256 != record["protocol"]["dataset"]["sha256"]:
+    if task.data.sha256 != measured_on:
         return {}, f"{title}: the data at hand are not those that {record['run_id']} was measured on"
     return {problem.id: problem for problem in task.items}, ""
+
+
+def _away(name: str) -> str:
+    """Why the problems of a task cannot be read without a download; "" where they can."""
+    try:
+        found, world = locate(name)
+    except BadInput as error:
+        return str(error)
+    if world in GENERATED or data.at_hand(found.dataset):
+        return ""
+    return f"the files of {name} are not at hand (HARNESS_DATA)"
 
 
 def prompt_text(problem: Problem) -> str:

@@ -109,6 +109,11 @@ def training(record: Record) -> str:
     return fingerprint(what)[:12]
 
 
+def said(label: str) -> str:
+    """A label or details with the number of steps in plain words: ``gkd (beta=0.3, 340 steps)``."""
+    return re.sub(r"\btraining\.steps=(\d+)", r"\1 steps", label)
+
+
 def short(value: Any) -> str:
     """The value as a label writes it: a hash by its beginning."""
     return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{8,}\b", r"\1…", str(value))

@@ -116,9 +116,14 @@ def hierarchical_bootstrap(scores: ArrayLike, level: float = 0.95, draws: int = 
     means = np.full(draws, cells.mean())
     for effect, variance in zip(_effects(cells), (spread.seeds, spread.problems, spread.rest), strict=True):
         means += _resampled_means(effect.ravel(), variance, draws, rng)
-    tail = ndtr(stdtrit(spread.freedom, (1 - level) / 2))
+    tail = widened_tail(spread.freedom, level)
     low, high = np.quantile(means, (tail, 1 - tail))
     return Interval(float(low), float(high))
+
+
+def widened_tail(freedom: float, level: float = 0.95) -> float:
+    """The share of a bootstrap's draws below its interval, fewer with few degrees of freedom (Hesterberg 2015)."""
+    return ndtr(stdtrit(freedom, (1 - level) / 2))
 
 
 def _resampled_means(effect: NDArray, variance: float, draws: int, rng: np.random.Generator) -> NDArray:

@@ -122,4 +122,4 @@ def _verdict(problem_id: str, sample: int, judgement: Judgement) -> Verdict:
         extracted = "unparsed" if judgement.unparsed else None
         return Verdict(problem_id, sample, 0.0, judgement.reason, extracted, error=True)
     extracted = "|".join(f"{score:g}" for score in judgement.by_order or (judgement.score,))
-    return Verdict(problem_id, sample, judgement.score, judgement.reason, extracted)
+    return Verdict(problem_id, sample, judgement.score, judgement.reason, extracted, words=judgement.words)

@@ -64,13 +64,14 @@ class Judgement:
     ``score`` is the candidate's, in [0, 1] (0.5 is a tie), or None where the judge gave no verdict.
     ``by_order`` has the candidate's score for each order asked, the reference shown first before the
     candidate shown first, so a judge of both orders gives two. ``unparsed`` marks a judge that replied
-    without a verdict in its reply, as opposed to one that could not be reached.
+    without a verdict in its reply, as opposed to one that could not be reached. ``words`` is what it wrote.
     """
 
     score: float | None
     reason: str
     by_order: tuple[float, ...] = ()
     unparsed: bool = False
+    words: str | None = None
 
 
 class Judge:

@@ -202,7 +202,10 @@ class ModelJudge(Judge):
             f"{score:.3g} with the {'candidate' if q.candidate_first else 'reference'} first"
             for q, score in zip(questions, by_order, strict=True)
         )
-        return Judgement(sum(by_order) / len(by_order), f"preferred {shown}", tuple(by_order))
+        words = "\n\n".join(
+            f"{'Candidate' if q.candidate_first else 'Reference'} first: {self.cache[q.key].text}" for q in questions
+        )
+        return Judgement(sum(by_order) / len(by_order), f"preferred {shown}", tuple(by_order), words=words)
 
 
 class OpenAIJudge(ModelJudge):

@@ -37,6 +37,24 @@ class Audit:
 
 def audit(paper: Paper, papers: Sequence[Paper] = ()) -> Audit:
     """Audits ``paper``; the other ``papers`` are what its values and orders are compared with."""
+    return _audit(paper, between({other["id"]: other for other in papers} | {paper["id"]: paper}))
+
+
+def audits(papers: Sequence[Paper]) -> list[Audit]:
+    """Audits all of ``papers`` against each other."""
+    found = between({paper["id"]: paper for paper in papers})
+    return [_audit(paper, found) for paper in papers]
+
+
+def between(papers: Mapping[str, Paper]) -> list[AuditFinding]:
+    """What a comparison of several papers finds."""
+    if len(papers) < 2:
+        return []
+    everything = [cell for paper in papers.values() for cell in printed.of(paper)]
+    return list(comparisons.across(everything, _proposed(list(papers.values()))))
+
+
+def _audit(paper: Paper, others: Sequence[AuditFinding]) -> Audit:
     cells = printed.of(paper)
     own = _proposed([paper])
     found: list[AuditFinding] = [
@@ -48,11 +66,7 @@ def audit(paper: Paper, papers: Sequence[Paper] = ()) -> Audit:
     for source, part in printed.grouped(cells, lambda c: (c.paper, c.source)).items():
         found += spread.gains(part, own.get(source, frozenset()))
     found += [*spread.seeds(cells), *spread.doubts(cells)]
-    others = {other["id"]: other for other in papers} | {paper["id"]: paper}
-    everything = [cell for other in others.values() for cell in printed.of(other)]
-    if len(others) > 1:
-        between = comparisons.across(everything, _proposed(list(others.values())))
-        found += [f for f in between if paper["id"] in {cell.paper for cell in f.cells}]
+    found += [f for f in others if paper["id"] in {cell.paper for cell in f.cells}]
     order = list(KINDS)
     found.sort(key=lambda finding: (order.index(finding.kind), not finding.notable))
     return Audit(paper, found, claims.check(paper.get("claims", []), cells))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.leaderboard import grid
+from harness.leaderboard import grid, labels
 from harness.leaderboard.formats import render
 from harness.leaderboard.grid import Line
 from harness.leaderboard.rows import Section
@@ -81,7 +81,7 @@ def _heading(kind: str, ranked: Sequence[Line], shown: Sequence[Section]) -> str
     if not best or len(ranked) < 2:
         return f"Results {LEADS[kind]}"
     short = [words.name_part(line.name) for line in best]
-    names = [words.steps(line.name) for line in best] if len(set(short)) < len(short) else short
+    names = [labels.said(line.name) for line in best] if len(set(short)) < len(short) else short
     said = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
     said = said if len(names) < 4 else f"{len(names)} methods"
     verb = "ranks" if len(best) == 1 else "rank"

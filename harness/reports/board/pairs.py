@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.errors import BadInput
-from harness.leaderboard import compare, compare_text, inference
+from harness.leaderboard import compare, compare_text, inference, labels
 from harness.leaderboard.inference import Group
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.reports.board import run_page, words
 from harness.reports.board.pages import Site
+from harness.stats.seed_variance import widened_tail
 
 PAIRS_AT_MOST = 4000  # of one task; a page of more names the command instead
 
@@ -57,7 +58,7 @@ def _data(
         "questions": questions,
         "rows": [
             {
-                "label": words.steps(row.label) + ("‡" if row.reconstruction else ""),
+                "label": labels.said(row.label) + ("‡" if row.reconstruction else ""),
                 "name": row.method,
                 "reference": row.reference,
                 "runs": [[seed, run, site.files[run]] for seed, run in zip(row.seeds, row.run_ids, strict=False)
@@ -65,6 +66,7 @@ def _data(
             }
             for row in rows
         ],
+        "tail": widened_tail(max(section.problems - 1, 1)),
         "pairs": list(_pairs(site, rows)) if readable else [],
         "notes": list(dict.fromkeys(note for note in section.notes if note.startswith("‡"))),
     }  # fmt: skip

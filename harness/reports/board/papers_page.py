@@ -29,7 +29,7 @@ def _context(site: Site) -> dict[str, Any]:
     beside: dict[str, list[dict[str, Any]]] = {}
     for row in beside_printed.rows(site.papers, here):
         beside.setdefault(row.theirs.paper, []).append(_beside(row))
-    papers = [_paper(paper, site, beside.get(paper["id"], [])) for paper in site.papers]
+    papers = [_paper(audited, beside.get(audited.paper["id"], [])) for audited in report.audits(site.papers)]
     return {
         "title": "Papers",
         "here": "papers",
@@ -40,8 +40,8 @@ def _context(site: Site) -> dict[str, Any]:
     }
 
 
-def _paper(paper: Mapping[str, Any], site: Site, beside: list[dict[str, Any]]) -> dict[str, Any]:
-    audited = report.audit(paper, site.papers)
+def _paper(audited: report.Audit, beside: list[dict[str, Any]]) -> dict[str, Any]:
+    paper = audited.paper
     notable = [
         {"kind": KINDS[one.kind], "where": one.where, "statement": one.statement, "sums": list(one.arithmetic),
          "chance": "" if one.chance is None else probability(one.chance)}

@@ -14,7 +14,7 @@ from typing import Any
 from harness import metrics, registry
 from harness.errors import BadInput
 from harness.evaluation import questions
-from harness.leaderboard import equal_compute, inference, numbers
+from harness.leaderboard import equal_compute, inference, labels, numbers
 from harness.leaderboard.footnotes import MICRO
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.metrics import Scale
@@ -46,7 +46,7 @@ class Questions:
     def _written(self, key: tuple[str, str]) -> tuple[str, str]:
         if not self.site.questions:
             return "", "prompts and references were left out of this board"
-        found, reason = questions.of(self._first[key])
+        found, reason = questions.of(self._first[key], fetch=False)
         if reason:
             return "", reason
         told = {
@@ -69,13 +69,13 @@ def write(
     question_file, unasked = asked.of(record)
     key = [record["content_sha256"], missing, row and row.seeds]
     site.data(name, key, lambda: _data(site, record, row, scores is not None))
-    shown = [
+    facts = [
         record["content_sha256"], missing, question_file, unasked,
         section and [section.title, section.differs], row and [row.run_ids, row.rank, row.tied, row.label],
         row and [row.over_baseline, row.over_baseline_p, row.baseline, row.recovery],
     ]  # fmt: skip
     site.page(
-        f"runs/{name}.html", "run.html.j2", "board chart problems run", shown,
+        f"runs/{name}.html", "run.html.j2", "board chart problems run", facts,
         lambda: _context(site, record, section, row, missing, question_file, unasked),
     )  # fmt: skip
 
@@ -92,7 +92,7 @@ def _context(
         "title": f"{method_label(method)} on {record['task']}, seed {record['seed']}",
         "here": "run",
         "record": record,
-        "label": words.steps(row.label if row else method_label(method)),
+        "label": labels.said(row.label if row else method_label(method)),
         "row": row,
         "scale": scale,
         "axis": words.axis(_around(low, high, record["score"], scale), scale),
@@ -153,9 +153,9 @@ def _standing(row: LeaderboardRow | None, section: Section | None) -> str:
 def _data(site: Site, record: Record, row: LeaderboardRow | None, readable: bool) -> dict[str, Any]:
     scale = metrics.scale_of(record)
     rows = site.store.completions(record) if readable else []
-    shown, left = _shown(rows, scale)
+    kept, left = shown(rows, scale)
     return {
-        "rows": shown,
+        "rows": kept,
         "left": left,
         "scores": list(inference.problem_scores(rows, record).items()),
         "points": curves.read(site.store.root, record["training_id"]),
@@ -253,21 +253,21 @@ def _amount(name: str, value: float) -> str:
     return words.amount(value)
 
 
-def _shown(rows: Sequence[Mapping[str, Any]], scale: Scale) -> tuple[list[dict[str, Any]], int]:
+def shown(rows: Sequence[Mapping[str, Any]], scale: Scale) -> tuple[list[dict[str, Any]], int]:
     """The completions on the page, and the number left out to limit its size."""
-    shown, size = [], 0
+    kept, size = [], 0
     for row in rows:
         text = _cut(row["text"])
         size += len(text) + 400
-        if size > RUN_AT_MOST and shown:
-            return shown, len(rows) - len(shown)
+        if size > RUN_AT_MOST and kept:
+            return kept, len(rows) - len(kept)
         one = {"id": row["problem_id"], "text": text, "kind": kind(row, scale)}
         one |= {key: row[key] for key in COUNTED_NOW if row.get(key) not in (None, "")}
         for key in ("extracted", "words"):
             if row.get(key):
                 one[key] = _cut(row[key])
-        shown.append(one)
-    return shown, 0
+        kept.append(one)
+    return kept, 0
 
 
 def _cut(text: str) -> str:

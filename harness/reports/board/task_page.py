@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.leaderboard import numbers
+from harness.leaderboard import labels, numbers
 from harness.leaderboard.inference import LEVEL
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.text_tables import TIED
@@ -92,7 +92,7 @@ def _said(rows: list[LeaderboardRow]) -> str:
     if len(rows) < 2:
         return ""
     best, tied = rows[0], sum(row.tied for row in rows)
-    text = f"{words.steps(best.label)} is best with {best.scale.text(best.score)}"
+    text = f"{labels.said(best.label)} is best with {best.scale.text(best.score)}"
     return f"{text}; {tied} of {len(rows) - 1} others are not distinguishable from it." if tied else f"{text}, and apart from every other."  # fmt: skip
 
 
@@ -123,12 +123,12 @@ def _pareto(section: Section, order: list[str]) -> dict[str, str]:
         if not rows:
             continue
         said = {
-            f"p{i}": f"{words.steps(row.label)}: {row.scale.text(row.score)} "
+            f"p{i}": f"{labels.said(row.label)}: {row.scale.text(row.score)} "
             f"[{row.scale.text(row.low)}, {row.scale.text(row.high)}], "
             f"{words.amount(pareto.cost(row, cost))} {pareto.COSTS[cost]}"
             for i, row in enumerate(rows)
         }
-        best = ", ".join(words.steps(row.label) for row in pareto.frontier(rows, cost))
+        best = ", ".join(labels.said(row.label) for row in pareto.frontier(rows, cost))
         label = f"{section.title}: {section.metric} against {pareto.COSTS[cost]}. Best score at its cost: {best}."
         figure = pareto.figure([section], cost, order, size=(9.6, 4.6))
         found[cost] = theme.inline_svg(figure, label, f"f{cost[:2]}", said)
@@ -143,7 +143,7 @@ def _series(site: Site, section: Section) -> dict[str, Any]:
         "metrics": [[name, curves.METRICS.get(name, name.replace("_", " "))] for name in metrics],
         "series": [
             {
-                "label": words.steps(one.label) + ("‡" if one.reconstruction else ""),
+                "label": labels.said(one.label) + ("‡" if one.reconstruction else ""),
                 "seeds": len(one.curves),
                 "colour": site.order.index(one.label) % len(theme.SERIES) + 1,
                 "dash": site.order.index(one.label) // len(theme.SERIES) % len(theme.DASHES),

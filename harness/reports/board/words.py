@@ -13,6 +13,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from harness.leaderboard import numbers
+from harness.leaderboard.labels import said
 from harness.metrics import Scale
 
 
@@ -72,11 +73,6 @@ def spread(row: Any) -> str:
     return numbers.spread(row.score, row.low, row.high, row.scale)
 
 
-def steps(details: str) -> str:
-    """The details of a row with its number of steps in plain words: ``beta=0.3, 340 steps``."""
-    return re.sub(r"\btraining\.steps=(\d+)", r"\1 steps", details)
-
-
 def name_part(label: str) -> str:
     """A row's name without its details, with the mark of a reconstruction: ``vcrd‡``."""
     name = label.partition(" (")[0]
@@ -85,7 +81,7 @@ def name_part(label: str) -> str:
 
 def detail_part(label: str) -> str:
     """The details of a row's name in plain words: ``340 steps``."""
-    return steps(label.partition(" (")[2].removesuffix("‡").removesuffix(")"))
+    return said(label.partition(" (")[2].removesuffix("‡").removesuffix(")"))
 
 
 def axis_around(rows: Sequence[Any], marks: Iterable[float] = ()) -> dict[str, Any]:
@@ -122,7 +118,7 @@ FILTERS = {
     "count": count,
     "path": path,
     "strip": strip,
-    "steps": steps,
+    "steps": said,
     "name_part": name_part,
     "detail_part": detail_part,
     "standing": standing,

@@ -12,18 +12,20 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInput, RunFailed
+from harness.evaluation import questions
 from harness.leaderboard.labels import name_of
 from harness.leaderboard.table import load_results
+from harness.records.record import Record
 from harness.records.store import Store
 
 if TYPE_CHECKING:
     import pandas
 
 FORMATS = ("parquet", "datasets")
-TEXTS = ("problem_id", "text", "finish", "reason", "extracted")
+TEXTS = ("problem_id", "prompt", "reference", "text", "finish", "reason", "extracted", "words")
 _README = """---
 configs:
 - config_name: records
@@ -35,8 +37,9 @@ configs:
 
 # Results of the reasoning distillation harness
 
-`records`: one row a record, `completions`: one row a completion with its verdict; `run_id` joins them. Scores compare
-only under equal `protocol`. Rows with `reconstruction` are of a method whose formula was not available to us; `world`
+`records`: one row a record, `completions`: one row a completion with its question, its verdict and, where a judge gave
+it, the judge's `words`; `run_id` joins them. `prompt` and `reference` are empty where the benchmark's files were not at
+hand. Scores compare only under equal `protocol`. Rows with `reconstruction` are of a method whose formula was not available to us; `world`
 is `micro` where problems were generated and are not the benchmark.
 """
 
@@ -95,10 +98,13 @@ def _completions(store: Store, path: Path, warn: Callable[[str], None]) -> None:
     from pyarrow import parquet
 
     kinds = dict.fromkeys(("run_id", "task", "protocol", "method"), pyarrow.string()) | {"seed": pyarrow.int64()}
-    kinds |= {"problem_id": pyarrow.string(), "sample": pyarrow.int64(), "text": pyarrow.string()}
+    kinds |= {"problem_id": pyarrow.string(), "sample": pyarrow.int64(), "prompt": pyarrow.string()}
+    kinds |= {"reference": pyarrow.string(), "text": pyarrow.string()}
     kinds |= {"tokens": pyarrow.int64(), "finish": pyarrow.string(), "score": pyarrow.float64()}
     kinds |= {"reason": pyarrow.string(), "extracted": pyarrow.string(), "error": pyarrow.bool_()}
+    kinds |= {"words": pyarrow.string()}
     schema = pyarrow.schema(kinds)
+    asked: dict[tuple[str, str], dict[str, tuple[str, Any]]] = {}
     with parquet.ParquetWriter(path, schema) as writer:
         for record in store.all()[0]:
             try:
@@ -113,8 +119,26 @@ def _completions(store: Store, path: Path, warn: Callable[[str], None]) -> None:
                 "method": name_of(record["method"]),
                 "seed": record["seed"],
             }
-            told = [same | row | {key: _plain(row[key]) for key in TEXTS} for row in rows]
+            known = _questions(record, asked, warn)
+            told = []
+            for row in rows:
+                prompt, reference = known.get(row["problem_id"], (None, None))
+                row = row | {"prompt": prompt, "reference": reference}
+                told.append(same | row | {key: _plain(row.get(key)) for key in TEXTS})
             writer.write_table(pyarrow.Table.from_pylist(told, schema))
+
+
+def _questions(
+    record: Record, asked: dict[tuple[str, str], dict[str, tuple[str, Any]]], warn: Callable[[str], None]
+) -> dict[str, tuple[str, Any]]:
+    """Prompt and reference of every problem of a record, read once for all records of a protocol."""
+    key = (record["task"], record["protocol"]["hash"])
+    if key not in asked:
+        found, reason = questions.of(record, fetch=False)
+        if reason:
+            warn(f"prompts and references of {record['task']} are missing: {reason}")
+        asked[key] = {name: (questions.prompt_text(one), questions.reference_text(one)) for name, one in found.items()}
+    return asked[key]
 
 
 def _plain(value: object) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.leaderboard import labels
 from harness.leaderboard.rows import Section, labels_of
 from harness.leaderboard.text_tables import RECONSTRUCTED
 from harness.records import curves
@@ -29,6 +30,7 @@ METRICS = {  # what trainings log, in words; the first that there is stands firs
     "on_policy": "share of student-written text",
     "learning_rate": "learning rate",
 }
+TOKENS, STEPS = AXES = ("tokens", "steps")
 BESIDES = ("step", "seconds")  # the horizontal axes of a curve
 
 
@@ -79,10 +81,15 @@ def figure(
     metric: str,
     order: Sequence[str],
     scheme: str = "light",
-    size: tuple[float, float] = (6.4, 3.5),
+    size: tuple[float, float] = (8.2, 3.8),
+    axis: str = TOKENS,
 ) -> Figure:
-    """One line for each series that reports ``metric``; the group ``c<i>`` holds the line of ``found[i]``."""
+    """One line for each series that reports ``metric``; the group ``c<i>`` holds the line of ``found[i]``.
+
+    ``axis`` is "tokens", those of the whole training spread evenly over its steps, or "steps".
+    """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     with theme.drawing(scheme):
         drawn = Figure(figsize=size, layout="constrained")
@@ -93,6 +100,8 @@ def figure(
                 continue
             shade, _, dash = theme.of_series(order.index(one.label), scheme)
             steps, mean, low, high = zip(*table, strict=True)
+            if axis == TOKENS:
+                steps = [step * one.tokens_per_step for step in steps]
             if len(one.curves) > 1:
                 axes.fill_between(steps, low, high, color=shade, alpha=0.14, linewidth=0, gid=f"r{i}")
             axes.plot(
@@ -101,10 +110,11 @@ def figure(
                 color=shade,
                 linestyle=dash,
                 linewidth=1.5,
-                label=one.label + (RECONSTRUCTED if one.reconstruction else ""),
+                label=labels.said(one.label) + (RECONSTRUCTED if one.reconstruction else ""),
                 gid=f"c{i}",
             )
-        axes.set_xlabel("optimizer step")
+        axes.set_xlabel("tokens of training, through and from both models" if axis == TOKENS else "optimizer step")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.set_ylabel(METRICS.get(metric, metric.replace("_", " ")))
         axes.yaxis.grid(True, linewidth=0.6)
         axes.margins(x=0.01)
@@ -114,9 +124,12 @@ def figure(
 
 
 def with_legend(drawn: Figure) -> Figure:
-    """Adds a legend to a figure, for files; pages have buttons instead."""
+    """Adds a legend beside a figure, for files; pages have buttons instead."""
     axes = drawn.axes[0]
     if axes.get_legend_handles_labels()[0]:
         with theme.drawing():
-            axes.legend(frameon=False, fontsize=8, ncols=2, labelcolor=axes.xaxis.label.get_color())
+            axes.legend(
+                frameon=False, fontsize=8, labelcolor=axes.xaxis.label.get_color(), loc="center left",
+                bbox_to_anchor=(1.01, 0.5),
+            )  # fmt: skip
     return drawn

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.leaderboard import labels
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.text_tables import RECONSTRUCTED
 from harness.reports.plots import theme
@@ -64,7 +66,7 @@ def figure(
     columns = min(columns, len(sections))
     lines = -(-len(sections) // columns)
     with theme.drawing(scheme):
-        size = size or ((4.0 if columns > 1 else 4.4) * columns, 3.4 * lines)
+        size = size or ((4.8 if columns > 1 else 6.4) * columns, 4.0 * lines)
         found = Figure(figsize=size, layout="constrained")
         grid = found.subplots(lines, columns, squeeze=False)
         for axes in grid.flat[len(sections) :]:
@@ -103,7 +105,7 @@ def _panel(axes: Any, section: Section, name: str, order: Sequence[str], scheme:
     axes.yaxis.grid(True, linewidth=0.6)
     axes.set_xlabel(COSTS[name])
     axes.set_ylabel(section.metric_axis)
-    axes.set_title(section.named if len(section.named) < 60 else section.named[:59] + "…")
+    axes.set_title(theme.wrapped(section.named, 60))
 
 
 def _mark(axes: Any, name: str, score: float, low: float, high: float, shade: str) -> None:
@@ -122,7 +124,7 @@ def _mark(axes: Any, name: str, score: float, low: float, high: float, shade: st
 
 def _scale(axes: Any, costs: Sequence[float]) -> None:
     """Sets a logarithmic scale if costs span more than a factor of four; zero gets a place of its own on the left."""
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
     positive = [value for value in costs if value > 0]
     if positive and max(positive) > 4 * min(positive):
@@ -130,44 +132,87 @@ def _scale(axes: Any, costs: Sequence[float]) -> None:
             axes.set_xscale("symlog", linthresh=min(positive) / 2, linscale=0.4)
         else:
             axes.set_xscale("log")
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(NullLocator())
+        at = _log_ticks(min(positive), max(positive))
+        axes.xaxis.set_major_locator(FixedLocator(([0.0] if len(positive) < len(costs) else []) + at))
     else:
         axes.set_xlim(left=0)
         axes.set_xlim(0, 1.16 * max(costs, default=0) or 1)
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.tick_params(axis="x", color=axes.yaxis.label.get_color())
     axes.margins(x=0.16, y=0.12)
 
 
+def _log_ticks(low: float, high: float) -> list[float]:
+    """At least two round values of a logarithmic axis between or just around two costs: 1, 2 and 5 times a power."""
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    for digits in ((1,), (1, 3), (1, 2, 5)):
+        found = [d * 10.0**power for power in powers for d in digits]
+        inside = [value for value in found if low / 1.3 <= value <= high * 1.3]
+        if len(inside) >= 3:
+            break
+    return inside
+
+
 def _labels(axes: Any, rows: Sequence[LeaderboardRow], name: str, scheme: str) -> None:
-    """Writes names next to their points, on the side where they cover the least of points, bars and other names."""
+    """Writes names next to their points, where they cover the least of points, bars and other names.
+
+    A name that finds no room close by moves further off and is joined to its point by a thin line.
+    """
     axes.figure.canvas.draw()
     unit = axes.figure.dpi / 72
     shown = rows[0].scale.shown
     places = {row.run_ids: axes.transData.transform((cost(row, name), shown(row.score))) for row in rows}
-    taken = [(x - 5 * unit, x + 5 * unit, y - 5 * unit, y + 5 * unit) for x, y in places.values()]
+    points = [(x - 5 * unit, x + 5 * unit, y - 5 * unit, y + 5 * unit) for x, y in places.values()]
+    bars = []
     for row in rows:
         x = places[row.run_ids][0]
         low, high = (axes.transData.transform((cost(row, name), shown(end)))[1] for end in (row.low, row.high))
-        taken.append((x - unit, x + unit, low, high))
-    ordered = sorted(rows, key=lambda row: -row.score)
-    for row, label in zip(ordered, theme.shortened([row.label for row in ordered], 26), strict=True):
-        label += RECONSTRUCTED if row.reconstruction else ""
+        bars.append((x - unit, x + unit, low, high))
+    # The most crowded points choose first: the others have more room to choose from.
+    crowd = {key: sum(abs(x - a) < 90 * unit and abs(y - b) < 30 * unit for a, b in places.values())
+             for key, (x, y) in places.items()}  # fmt: skip
+    names: list[Box] = []
+    for row in sorted(rows, key=lambda row: (-crowd[row.run_ids], -row.score)):
         x, y = places[row.run_ids]
-        wide, tall = 5.2 * len(label) * unit, 9 * unit
-        boxes = {}
-        for dx, dy in ((8, 0), (-8, 0), (8, 8), (8, -8), (-8, 8), (-8, -8), (8, 16), (8, -16), (-8, 16), (-8, -16)):
-            left = x + dx * unit if dx > 0 else x + dx * unit - wide
-            boxes[dx, dy] = (left, left + wide, y + dy * unit - tall / 2, y + dy * unit + tall / 2)
-        (dx, dy), box = min(boxes.items(), key=lambda it: _covered(it[1], taken, axes.bbox.x1))
-        taken.append(box)
-        axes.annotate(
-            label, (cost(row, name), shown(row.score)), xytext=(dx, dy), textcoords="offset points",
-            ha="left" if dx > 0 else "right", va="center", fontsize=8, color=theme.colour("ink", scheme),
+        label = labels.said(row.label) + (RECONSTRUCTED if row.reconstruction else "")
+        written = axes.annotate(
+            label, (cost(row, name), shown(row.score)), xytext=(8, 0), textcoords="offset points",
+            va="center", fontsize=8, color=theme.colour("ink", scheme),
         )  # fmt: skip
+        extent = written.get_window_extent()
+        wide, tall = extent.width + 3 * unit, extent.height + unit
+        best = None
+        for dx, dy in _OFFSETS:
+            left = x + dx * unit if dx > 0 else x + dx * unit - wide
+            box = (left, left + wide, y + dy * unit - tall / 2, y + dy * unit + tall / 2)
+            # Names over names are the worst, then over points and the edge, then over bars, then far away.
+            poor = 8 * _covered(box, names) + 4 * _covered(box, points) + 4 * _beyond(box, axes.bbox)
+            poor = (poor + _covered(box, bars)) / (wide * tall) + (abs(dx) + 1.5 * abs(dy)) / 150
+            if best is None or poor < best[0]:
+                best = poor, dx, dy, box
+        _, dx, dy, box = best
+        names.append(box)
+        written.set_ha("left" if dx > 0 else "right")
+        written.set_position((dx, dy))
+        if abs(dy) > 14:
+            axes.annotate(
+                "", (cost(row, name), shown(row.score)), xytext=(dx * 0.9, dy), textcoords="offset points",
+                arrowprops={"arrowstyle": "-", "color": theme.colour("faint", scheme), "linewidth": 0.6, "shrinkB": 3},
+            )  # fmt: skip
 
 
-def _covered(box: Box, taken: Sequence[Box], edge: float) -> float:
-    """The area of ``box`` that is taken already or lies beyond the right ``edge``."""
-    width, height = box[1] - box[0], box[3] - box[2]
+_OFFSETS = [(8 * side, 8 * step * up) for step in range(9) for up in ((1, -1) if step else (1,)) for side in (1, -1)]
+
+
+def _covered(box: Box, taken: Sequence[Box]) -> float:
+    """The area of ``box`` that is taken already."""
     shared = [max(0, min(box[1], b) - max(box[0], a)) * max(0, min(box[3], d) - max(box[2], c)) for a, b, c, d in taken]
-    return sum(shared) + max(0.0, min(width, box[1] - edge)) * height
+    return float(sum(shared))
+
+
+def _beyond(box: Box, inside: Any) -> float:
+    """The area of ``box`` beyond the axes."""
+    wide = max(0.0, box[1] - inside.x1) + max(0.0, inside.x0 - box[0])
+    tall = max(0.0, box[3] - inside.y1) + max(0.0, inside.y0 - box[2])
+    return wide * (box[3] - box[2]) + tall * (box[1] - box[0])

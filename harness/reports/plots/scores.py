@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.leaderboard import labels
 from harness.leaderboard.footnotes import MICRO
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.text_tables import RECONSTRUCTED
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3  # panels side by side
-STEPS = re.compile(r" \(training\.steps=(\d+)\)$")
 LEGEND = (
     "95 % intervals. Filled: best; hollow: not distinguishable from the best; grey: the rest. "
     "Dashed: models that were not trained."
@@ -87,12 +86,12 @@ def _panel(axes: Any, section: Section, scheme: str) -> None:
     axes.spines["left"].set_visible(False)
     axes.xaxis.grid(True, linewidth=0.6)
     axes.set_xlabel(f"{section.metric_axis} of {section.problems} problems")
-    axes.set_title(section.named if len(section.named) < 44 else section.named[:43] + "…", pad=16)
+    axes.set_title(theme.wrapped(section.named, 44), pad=16)
 
 
 def _names(rows: Sequence[LeaderboardRow]) -> list[str]:
-    labels = [STEPS.sub(r", \1 steps", row.label) for row in rows]  # shorten the most common detail
     return [
-        f"{label}{RECONSTRUCTED if row.reconstruction else ''}" + ("" if row.kind == "measured" else " (reported)")
-        for label, row in zip(theme.shortened(labels, 30), rows, strict=True)
+        f"{labels.said(row.label)}{RECONSTRUCTED if row.reconstruction else ''}"
+        + ("" if row.kind == "measured" else " (reported)")
+        for row in rows
     ]

@@ -1,7 +1,7 @@
 """The style of figures, and how they are written: PNG and PDF for papers, SVG that follows a light or dark theme.
 
-A figure is drawn in the light or in the dark colours. In an adaptive SVG each light colour becomes a CSS variable,
-which the page around it, or the style block written into the file, sets for either scheme.
+A figure is drawn in the light or in the dark colours. An adaptive SVG file holds the light colours, which any program
+shows, and a style block that replaces each on a dark page. Inline on a page each colour is a CSS variable of the page.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import os
 import re
 import tempfile
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -76,10 +77,9 @@ def of_series(index: int, scheme: str = "light") -> tuple[str, str, object]:
     return colour(SERIES[place], scheme), MARKERS[turn % len(MARKERS)], DASHES[turn % len(DASHES)]
 
 
-def shortened(labels: Sequence[str], most: int) -> list[str]:
-    """Labels cut to ``most`` characters, except those that would then be equal."""
-    cut = [label if len(label) <= most else f"{label[: most - 1]}…" for label in labels]
-    return [short if cut.count(short) == 1 else label for short, label in zip(cut, labels, strict=True)]
+def wrapped(title: str, wide: int) -> str:
+    """A title on as many lines of ``wide`` characters as it needs; nothing is cut."""
+    return "\n".join(textwrap.wrap(title, wide)) or title
 
 
 @contextmanager
@@ -187,11 +187,12 @@ def _variables(svg: str) -> str:
 
 
 def _adaptive(svg: str) -> str:
-    """An SVG file with the colours of both schemes."""
-    light, dark = (";".join(f"--{name}:{pair[i]}" for name, pair in COLOURS.items()) for i in (0, 1))
-    style = (
-        f"<style>svg{{{light};font-family:{FONTS.replace(chr(34), chr(39))}}}"
-        f"text{{font-family:inherit}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
-    )
-    start = svg.index(">", svg.index("<svg")) + 1
-    return svg[:start] + style + _variables(svg[start:])
+    """An SVG file in the light colours, which a style block replaces on a dark page."""
+    dark = "".join(
+        f'[style*="{part}: {pair[0]}"]{{{part}:{pair[1]}!important}}'
+        for pair in COLOURS.values() for part in ("fill", "stroke") if f"{part}: {pair[0]}" in svg
+    )  # fmt: skip
+    style = f"<style>text{{font-family:inherit}}@media(prefers-color-scheme:dark){{{dark}}}</style>"
+    start = svg.index(">", svg.index("<svg"))
+    family = f' font-family="{escape(FONTS, {chr(34): chr(39)})}"'
+    return svg[:start] + family + ">" + style + svg[start + 1 :]

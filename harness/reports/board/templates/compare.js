@@ -17,12 +17,18 @@ function draws(seed) {  // mulberry32: the same numbers at every visit
   return () => { seed = (seed + 0x6D2B79F5) | 0; let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t; return ((t ^ (t >>> 14)) >>> 0) / 4294967296; };
 }
-// One run each: McNemar for right and wrong, else sign flips; the interval is the bootstrap's over problems.
+// One run each: McNemar for right and wrong, else sign flips; the interval is the bootstrap's over problems, its effects
+// scaled to their unbiased variance and its tails widened for few problems, as everywhere in the harness.
 function single(gaps, binary) {
   const n = gaps.length, next = draws(1), times = 4000, means = new Float64Array(times);
-  for (let t = 0; t < times; t += 1) { let sum = 0; for (let i = 0; i < n; i += 1) sum += gaps[(next() * n) | 0]; means[t] = sum / n; }
+  const difference = mean(gaps), scale = Math.sqrt(n / Math.max(n - 1, 1));
+  for (let t = 0; t < times; t += 1) {
+    let sum = 0;
+    for (let i = 0; i < n; i += 1) sum += gaps[(next() * n) | 0] - difference;
+    means[t] = difference + scale * sum / n;
+  }
   means.sort();
-  const difference = mean(gaps);
+  const quantile = (share) => { const at = share * (times - 1), i = Math.floor(at); return means[i] + (at - i) * ((means[i + 1] ?? means[i]) - means[i]); };
   let p = 1, test = "exact McNemar";
   if (binary) p = mcnemar(gaps.filter((g) => g < 0).length, gaps.filter((g) => g > 0).length);
   else {
@@ -31,7 +37,7 @@ function single(gaps, binary) {
     for (let t = 0; t < times; t += 1) { let sum = 0; for (const gap of gaps) sum += next() < 0.5 ? gap : -gap; as += Math.abs(sum / n) >= Math.abs(difference) - 1e-12; }
     p = as / (times + 1);
   }
-  return { difference, low: means[Math.floor(0.025 * times)], high: means[Math.ceil(0.975 * times) - 1], p, test, seeds: 1, settle: "" };
+  return { difference, low: quantile(table.tail), high: quantile(1 - table.tail), p, test, seeds: 1, settle: "" };
 }
 
 let table = null, ask = {};
@@ -111,13 +117,13 @@ async function show() {
     kinds: Object.keys(names).map((key) => [key, names[key] + " " + (key === "all" ? rows.length : count[key])]),
     matches: (row, words) => [row.id, row.a.text, row.b.text, row.a.reason, row.b.reason, ...(questions[row.id] || [])].some((text) => text && text.toLowerCase().includes(words)),
     card: (row) => item(row.id, [node("span", "A " + figure(row.x, scale), "tag"), node("span", "B " + figure(row.y, scale), "tag")],
-      firstLine(questions[row.id], row.a), () => {
+      firstLine(questions, row.a), () => {
         const head = node("dl", null, "parts"), pair = node("div", null, "pair"), texts = differing(row.a.text, row.b.text);
         head.append(...asked(questions[row.id]));
         pair.append(...[["A", a, row.a], ["B", b, row.b]].map(([letter, one, answered], i) => {
           const made = node("div"), list = node("dl", null, "parts tight");
           list.append(...answer(answered, scale, "Answer", texts[i]));
-          made.append(node("h3", letter + " · " + one.label + (one.runs.length > 1 ? ", seed " + one.runs[0][0] : "")), list);
+          made.append(node("h2", letter + " · " + one.label + (one.runs.length > 1 ? ", seed " + one.runs[0][0] : "")), list);
           return made;
         }));
         return [head, pair];

@@ -26,9 +26,20 @@ function answer(row, scale, name, text) {
   return [...part(name || "Answer", text || row.text), ...part("Extracted", row.extracted === row.text ? "" : row.extracted),
     ...part("Verdict", verdict(row, scale)), ...part("Judge", row.words)];
 }
-function firstLine(question, row) {
-  const text = (question ? question[0] : row.text).trim();
+// The beginning of a question, without what all questions of a task begin with.
+function firstLine(questions, row) {
+  const question = questions[row.id], text = (question ? question[0].slice(sameStart(questions)) : row.text).trim();
   return text.length > 160 ? text.slice(0, 160) + "…" : text;
+}
+const starts = new Map();
+function sameStart(questions) {
+  if (!starts.has(questions)) {
+    const prompts = Object.values(questions).map((question) => question[0]);
+    let same = prompts.length > 1 ? prompts[0].length : 0;
+    for (const prompt of prompts) while (same && !prompt.startsWith(prompts[0].slice(0, same))) same -= 1;
+    starts.set(questions, same < 24 ? 0 : Math.max(0, prompts[0].slice(0, same).search(/\S*$/)));
+  }
+  return starts.get(questions);
 }
 // One item; its body is made when it is opened.
 function item(id, marks, why, fill) {

@@ -58,7 +58,7 @@
     card: (row) => {
       const question = questions[row.id], marks = [tag(row.kind, row.score, data.scale)];
       if (row.finish && row.finish !== "stop") marks.push(node("span", row.finish, "tag warn"));
-      const made = item(row.id + (row.sample ? " #" + row.sample : ""), marks, firstLine(question, row), () => {
+      const made = item(row.id + (row.sample ? " #" + row.sample : ""), marks, firstLine(questions, row), () => {
         const list = node("dl", null, "parts");
         list.append(...asked(question), ...answer(row, data.scale));
         return [list, node("p", row.tokens + " tokens, ended by " + (row.finish || "stop"), "muted small")];
