@@ -29,6 +29,7 @@ def test_parquet_holds_every_record_and_completion(store, tmp_path):
     assert list(records.columns) == list(harness.load_results(store.root).columns) and len(records) == 18
     assert len(completions) == 18 * 6 and set(completions.run_id) == set(records.run_id)
     assert completions.text[0] == ATTACK and completions.text[1] == "half a \ufffd sign"
+    assert {"prompt", "reference", "words"} <= set(completions.columns)
     assert completions.groupby("run_id").score.sum().to_dict() == records.set_index("run_id").correct.to_dict()
     read = datasets.load_dataset(str(out), "completions", cache_dir=str(tmp_path / "cache"))["train"]
     assert read.num_rows == len(completions)

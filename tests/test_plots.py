@@ -1,5 +1,6 @@
 """Figures and learning curves: they hold the numbers of the records, in every format, and refuse in one line."""
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -9,11 +10,14 @@ import pytest
 from board_site import results
 
 from harness.cli import main
-from harness.leaderboard.table import leaderboard
+from harness.leaderboard import grid, labels
+from harness.leaderboard.compare import compare
+from harness.leaderboard.rows import leaderboard, order
+from harness.leaderboard.views import View
 from harness.records import curves
 from harness.records.store import Store
 from harness.reports.plots import curves as curve_plots
-from harness.reports.plots import pareto, theme
+from harness.reports.plots import differences, pareto, theme
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,7 +34,7 @@ def words_of(path):
 def test_scores_are_drawn_as_recorded_in_every_format(store, tmp_path, capsys):
     out = tmp_path / "new/scores.svg"
     assert main(["plot", "--results", str(store.root), "--theme", "auto", "--out", str(out)]) == 0
-    assert capsys.readouterr().out.strip() == str(out)
+    assert capsys.readouterr().out.split() == [str(out), str(out.with_suffix(".png"))]
     drawn = words_of(out)
     for section in leaderboard(store.all()[0], None, store.completions):
         assert all(f"{100 * row.score:.1f}" in drawn for row in section.rows if not row.reference)
@@ -38,7 +42,9 @@ def test_scores_are_drawn_as_recorded_in_every_format(store, tmp_path, capsys):
     text = out.read_text()
     assert (
         "prefers-color-scheme:dark" in text
-        and "var(--ink)" in text
+        and "var(" not in text  # plain colours, which every program shows
+        and f"fill: {theme.colour('ink')}" in text
+        and f"fill:{theme.colour('ink', 'dark')}" in text
         and not re.search(r"https?://(?!www\.w3\.org)", text)
     )
     for name, start in (("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("b.svg", b"<?xml")):
@@ -100,10 +106,45 @@ def test_bad_input_is_one_line_and_writes_nothing(store, tmp_path, monkeypatch, 
 
 def test_the_published_picture_is_what_the_records_say():
     published = Store(ROOT / "results/micro")
+    records = published.all()[0]
     drawn = words_of(ROOT / "results/micro/leaderboard.svg")
-    rows = [row for section in leaderboard(published.all()[0], None, published.completions) for row in section.rows]
-    scores = [f"{100 * row.score:.1f}" for row in rows if not row.reference]
-    assert sorted(word for word in drawn if re.fullmatch(r"\d+\.\d", word or "")) == sorted(scores)
+    sections = leaderboard(records, None, published.completions, View("compute"))
+    lines = [line for line in grid.lines(sections) if not line.reference]
+    assert len(lines) == 9 and all(labels.said(line.label) + "‡" * line.reconstruction in drawn for line in lines)
+    ranks = [f"{line.mean_rank:.1f}" for line in lines]
+    assert [word for word in drawn if re.fullmatch(r"\d+\.\d", word or "")] == ranks
+    by_run = {record["run_id"]: record for record in records}
+    base, leads = differences.of_sections(sections, by_run, published.completions, "gkd")
+    (kd,) = (lead for lead in leads if lead.label == "kd (340 steps)")
+    (expected,) = compare(records, "gkd:training.steps=200", "kd:training.steps=340", ["humaneval@micro"],
+                          published.completions)  # fmt: skip
+    (mark,) = (mark for title, mark in kd.marks.items() if title.startswith("humaneval"))
+    assert mark.difference == pytest.approx(100 * expected.comparison.difference) and base == "gkd (200 steps)"
+
+
+def test_differences_refuse_unknown_rows_and_stand_by_rank(store, tmp_path, capsys):
+    words = ["plot", "--results", str(store.root), "--kind", "differences", "--task", "humaneval@micro"]
+    assert main([*words, "--against", "nobody", "--out", str(tmp_path / "x.svg")]) == 2
+    assert "row to compare with" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert main([*words, "--out", str(tmp_path / "x.svg")]) == 0
+    drawn = words_of(tmp_path / "x.svg")  # letters are outlines here: none but in the adaptive file
+    assert drawn == [] and (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    records = store.all()[0]
+    sections = leaderboard(records, ["humaneval@micro"], store.completions)
+    base, leads = differences.of_sections(sections, {r["run_id"]: r for r in records}, store.completions)
+    assert base == "sft" and [lead.label for lead in leads] == ["vcrd‡", "kd", "sft"]
+    assert [bool(lead.marks) for lead in leads] == [True, True, False]
+
+
+def test_names_beside_points_are_whole_and_apart(store):
+    records = store.all()[0]
+    sections = leaderboard(records, ["humaneval@micro"], store.completions)
+    figure = pareto.figure(sections, "flops", order(sections))
+    figure.canvas.draw()
+    found = [text for text in figure.axes[0].texts if text.get_text() in ("kd", "sft", "vcrd‡")]
+    boxes = [text.get_window_extent() for text in found]
+    assert len(found) == 3 and not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert len(pareto._log_ticks(326e9, 1.37e12)) >= 4
 
 
 def test_inline_figures_keep_their_ids_apart_and_strangers_names_as_text(store):

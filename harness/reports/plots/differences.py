@@ -156,7 +156,8 @@ def figure(
             "Lines: 95 % intervals, paired over problems and seeds. Filled: differs "
             "(p < 0.05, Holm-adjusted within a task); hollow: not distinguishable."
         )
-        theme.below(found, [legend, *standing_notes(sections)], scheme)
+        aside = {note for section in sections for note in section.aside}
+        theme.below(found, [legend, *(note for note in standing_notes(sections) if note not in aside)], scheme)
     return found
 
 

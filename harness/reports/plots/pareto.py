@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -144,12 +145,12 @@ def _scale(axes: Any, costs: Sequence[float]) -> None:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """At least two round values of a logarithmic axis between or just around two costs: 1, 2 and 5 times a power."""
+    """Four or more round values of a logarithmic axis between two costs, or as many as there are."""
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    for digits in ((1,), (1, 3), (1, 2, 5)):
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5, 7)):
         found = [d * 10.0**power for power in powers for d in digits]
-        inside = [value for value in found if low / 1.3 <= value <= high * 1.3]
-        if len(inside) >= 3:
+        inside = [value for value in found if low / 1.15 <= value <= high * 1.15]
+        if len(inside) >= 4:
             break
     return inside
 
@@ -169,6 +170,8 @@ def _labels(axes: Any, rows: Sequence[LeaderboardRow], name: str, scheme: str) -
         x = places[row.run_ids][0]
         low, high = (axes.transData.transform((cost(row, name), shown(end)))[1] for end in (row.low, row.high))
         bars.append((x - unit, x + unit, low, high))
+    edge = [axes.transData.transform((cost(row, name), shown(row.score))) for row in frontier(rows, name)]
+    bars += [(x, other[0], y - 2 * unit, y + 2 * unit) for (x, y), other in itertools.pairwise(edge)]
     # The most crowded points choose first: the others have more room to choose from.
     crowd = {key: sum(abs(x - a) < 90 * unit and abs(y - b) < 30 * unit for a, b in places.values())
              for key, (x, y) in places.items()}  # fmt: skip
