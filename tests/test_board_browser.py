@@ -195,10 +195,18 @@ def test_a_run_shows_question_answer_and_verdict_to_the_letter(show):
 def test_two_methods_are_set_side_by_side_with_their_test(show, board):
     driver = show("compare.html")
     tables = all_text(driver, "#table option")
-    choose(driver, "table", driver.execute_script(
-        "return document.getElementById('table').options[arguments[0]].value", tables.index("humaneval@micro")))
-    wait(driver, "document.querySelector('#a option').textContent.length > 0 && "
-                 "document.getElementById('how').textContent.includes('humaneval@micro')")
+    choose(
+        driver,
+        "table",
+        driver.execute_script(
+            "return document.getElementById('table').options[arguments[0]].value", tables.index("humaneval@micro")
+        ),
+    )
+    wait(
+        driver,
+        "document.querySelector('#a option').textContent.length > 0 && "
+        "document.getElementById('how').textContent.includes('humaneval@micro')",
+    )
     value = "return Array.from(document.querySelectorAll('#a option')).find(o => o.textContent === arguments[0]).value"
     choose(driver, "a", driver.execute_script(value, "vcrd‡, 2 seeds"))
     choose(driver, "b", driver.execute_script(value, "sft, 2 seeds"))
@@ -214,7 +222,8 @@ def test_two_methods_are_set_side_by_side_with_their_test(show, board):
     wait(driver, "document.querySelectorAll('#list .pair > div').length === 2")
     assert driver.execute_script("return document.querySelector('#list .pair pre').textContent") == ATTACK
     assert driver.execute_script(
-        "return differing('a = 1 + 2', 'a = 1 * 2').map(pre => Array.from(pre.querySelectorAll('mark'), m => m.textContent))"
+        "return differing('a = 1 + 2', 'a = 1 * 2').map("
+        "pre => Array.from(pre.querySelectorAll('mark'), m => m.textContent))"
     ) == [["+"], ["*"]]
     place = driver.execute_script("return location.hash")
     click(driver, "#swap")
@@ -222,8 +231,14 @@ def test_two_methods_are_set_side_by_side_with_their_test(show, board):
     driver = show(f"compare.html{place}")  # a link to a comparison, by run ids, opens it
     wait(driver, "document.getElementById('said').textContent.includes('A (vcrd‡)')")
     # Single runs are tested by the page: as the harness does.
-    a, b = ([r for r in Store(board.parent / "results").all()[0]
-             if (r["method"]["name"], r["task"], r["seed"]) == (name, "humaneval@micro", 0)][0] for name in ("vcrd", "sft"))
+    a, b = (
+        next(
+            r
+            for r in Store(board.parent / "results").all()[0]
+            if (r["method"]["name"], r["task"], r["seed"]) == (name, "humaneval@micro", 0)
+        )
+        for name in ("vcrd", "sft")
+    )
     assert a["run_id"] in place.replace("%40", "@")
     driver = show(f"compare.html#a={a['run_id']}&b={b['run_id']}&seeds=one")
     wait(driver, "document.getElementById('said').textContent.includes('seed 0')")
@@ -302,7 +317,7 @@ def test_pages_fit_are_legible_and_pass_axe(show, scheme, width):
         if AXE.is_file():
             driver.execute_script(AXE.read_text("utf-8"))
             found = driver.execute_async_script(
-                "const done = arguments[0]; axe.run({preload: false}).then(r => done(r.violations.map(v => v.id + ': ' +"
-                " v.nodes.slice(0, 3).map(n => n.target.join(' ')).join(', '))))"
+                "const done = arguments[0]; axe.run({preload: false}).then(r => done(r.violations.map("
+                "v => v.id + ': ' + v.nodes.slice(0, 3).map(n => n.target.join(' ')).join(', '))))"
             )
             assert found == [], page

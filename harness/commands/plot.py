@@ -18,7 +18,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         commands,
         "plot",
         "plot the results as SVG, PNG or PDF",
-        about="Draws the results: scores with intervals, differences from one row, scores against cost, or learning curves.",
+        about="Draws the results: scores, differences from one row, scores against cost, or learning curves.",
         examples=(
             "harness plot -t amc23 --out scores.svg",
             "harness plot --kind differences --view compute --against gkd",
@@ -44,7 +44,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     arguments.view(command)
     command.add_argument(
         "--metric", metavar="METRIC",
-        help="the logged value of --kind curves (default: the score on held-out text if it was measured, else the loss)",
+        help="the logged value of --kind curves (default: on held-out text where it was measured, else the loss)",
     )  # fmt: skip
     command.add_argument(
         "--axis", choices=("tokens", "steps"), default="tokens", help="what --kind curves is drawn against"
@@ -52,7 +52,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--theme", choices=THEMES, default="light", help="auto: an SVG that follows a light or dark page"
     )
-    command.add_argument("--out", type=Path, metavar="FILE", help="….svg, with a ….png beside it; ….png; or ….pdf (default: KIND.svg)")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="….svg, with a ….png beside it; ….png; or ….pdf (default: KIND.svg)"
+    )
     arguments.results(command)
     command.set_defaults(command=call)
 

@@ -102,9 +102,7 @@ class Site:
         run = record["run_id"]
         if run not in self._slim:
             keep = ("problem_id", "sample", "score", "error")
-            self._slim[run] = [
-                {key: row[key] for key in keep if key in row} for row in self.store.completions(record)
-            ]
+            self._slim[run] = [{key: row[key] for key in keep if key in row} for row in self.store.completions(record)]
         return self._slim[run]
 
     def page(self, name: str, template: str, code: str, key: Any, context: Callable[[], Mapping[str, Any]]) -> None:

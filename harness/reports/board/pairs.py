@@ -48,9 +48,7 @@ def _readable(site: Site, runs: list[str]) -> bool:
     return inference.affordable([site.by_run[run] for run in runs])
 
 
-def _data(
-    site: Site, section: Section, rows: list[LeaderboardRow], readable: bool, questions: str
-) -> dict[str, Any]:
+def _data(site: Site, section: Section, rows: list[LeaderboardRow], readable: bool, questions: str) -> dict[str, Any]:
     return {
         "task": section.task,
         "metric": section.metric,

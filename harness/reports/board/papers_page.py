@@ -1,4 +1,4 @@
-"""What papers print, apart from everything measured here: each paper's cells with their facts, and the audit of them."""
+"""What papers print, apart from what was measured here: each paper's cells with their facts, and their audit."""
 
 from __future__ import annotations
 

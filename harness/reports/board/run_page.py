@@ -58,9 +58,7 @@ class Questions:
         return name, ""
 
 
-def write(
-    site: Site, record: Record, section: Section | None, row: LeaderboardRow | None, asked: Questions
-) -> None:
+def write(site: Site, record: Record, section: Section | None, row: LeaderboardRow | None, asked: Questions) -> None:
     """Writes the page of a record and its data. ``section`` and ``row`` are None for a superseded attempt."""
     scores, missing = readable(site, record)
     if missing:
@@ -196,7 +194,9 @@ def _weights(record: Record) -> dict[str, Any]:
     found = record.get("weights") or {}
     said = weights.words(record)
     said.pop("distribution over the mean", None)  # it is drawn
-    return {"words": list(said.items()), "edges": found.get("edges", []), "shares": found.get("shares", [])} if said else {}  # fmt: skip
+    if not said:
+        return {}
+    return {"words": list(said.items()), "edges": found.get("edges", []), "shares": found.get("shares", [])}
 
 
 def _facts(record: Record, row: LeaderboardRow | None) -> list[tuple[str, list[tuple[str, Any]]]]:

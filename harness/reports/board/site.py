@@ -128,4 +128,3 @@ def _views(site: Site) -> dict[str, list[Section]]:
 
 def _trained(section: Section) -> int:
     return sum(not row.reference for row in section.rows)
-

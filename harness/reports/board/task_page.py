@@ -37,9 +37,7 @@ def write(site: Site, section: Section) -> None:
     runs = [run for row in section.rows for run in row.run_ids if run in site.by_run]
     key = [[site.by_run[run]["content_sha256"] for run in runs], section.title, site.order, site.warnings]
     site.data(f"t-{file}", key, lambda: _series(site, section))
-    site.page(
-        f"tasks/{file}.html", "task.html.j2", "board chart task", key, lambda: _context(site, section, file)
-    )
+    site.page(f"tasks/{file}.html", "task.html.j2", "board chart task", key, lambda: _context(site, section, file))
 
 
 def _context(site: Site, section: Section, file: str) -> dict[str, Any]:
@@ -93,7 +91,9 @@ def _said(rows: list[LeaderboardRow]) -> str:
         return ""
     best, tied = rows[0], sum(row.tied for row in rows)
     text = f"{labels.said(best.label)} is best with {best.scale.text(best.score)}"
-    return f"{text}; {tied} of {len(rows) - 1} others are not distinguishable from it." if tied else f"{text}, and apart from every other."  # fmt: skip
+    if not tied:
+        return f"{text}, and apart from every other."
+    return f"{text}; {tied} of {len(rows) - 1} others are not distinguishable from it."
 
 
 def _row(site: Site, row: LeaderboardRow) -> dict[str, Any]:

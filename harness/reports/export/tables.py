@@ -39,8 +39,8 @@ configs:
 
 `records`: one row a record, `completions`: one row a completion with its question, its verdict and, where a judge gave
 it, the judge's `words`; `run_id` joins them. `prompt` and `reference` are empty where the benchmark's files were not at
-hand. Scores compare only under equal `protocol`. Rows with `reconstruction` are of a method whose formula was not available to us; `world`
-is `micro` where problems were generated and are not the benchmark.
+hand. Scores compare only under equal `protocol`. Rows with `reconstruction` are of a method whose formula was not
+available to us; `world` is `micro` where problems were generated and are not the benchmark.
 """
 
 

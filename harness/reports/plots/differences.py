@@ -94,7 +94,9 @@ def _base(lines: Sequence[grid.Line], records: Mapping[str, Record], against: st
     if not fits:
         raise unknown("row to compare with", against, {_row(line).method for line in lines})
     if len(fits) > 1:
-        raise BadInput(f"--against {against}: {len(fits)} rows have this name: {', '.join(line.label for line in fits)}")
+        raise BadInput(
+            f"--against {against}: {len(fits)} rows have this name: {', '.join(line.label for line in fits)}"
+        )
     return fits[0]
 
 
