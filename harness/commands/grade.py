@@ -37,6 +37,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def call(args: argparse.Namespace) -> str:
     from harness.evaluation.grade import grade
+    from harness.metrics import SHIPPED
 
     arguments.accept_sandbox(args)
     outcome = grade(args.task, Path(args.samples), args.judge, args.protocol, args.results / "work" / "judgements")
@@ -48,7 +49,12 @@ def call(args: argparse.Namespace) -> str:
         # A lone surrogate in an answer is not valid UTF-8; print its JSON escape.
         return arguments.dump({"records": [outcome]}).encode("utf-8", "backslashreplace").decode("utf-8")
     counts, (low, high) = outcome["counts"], outcome["interval"]
+    # Only shares of right answers have a count; overlaps and ratings have a number of completions alone.
+    shipped = SHIPPED.get(outcome["metric"])
+    counted = f"{counts['correct']:g} of {counts['total']}"
+    if shipped is not None and not shipped.scale.counts:
+        counted = f"{counts['total']} completions"
     return (
         f"{outcome['task']}: {outcome['score']:.4f} [{low:.4f}, {high:.4f}] {outcome['metric']}, "
-        f"{counts['correct']:g} of {counts['total']}, {counts['errors']} errors"
+        f"{counted}, {counts['errors']} errors"
     )
