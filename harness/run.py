@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from harness.evaluation import evaluate, measurement
 from harness.launch import processes
-from harness.models import engine_checks, engine_choice, vllm_server
+from harness.models import engine_checks, vllm_server
 from harness.models.files import text_codec
 from harness.progress import LOADING
 from harness.records import curves, interrupted, measured
@@ -88,9 +88,8 @@ def _measure(
         interrupted.note_run(plan.work, run_id, training.training_id, training.spec, task.title, chosen.protocol)
         student = obtain(plan, training, progress, fresh=plan.request.again)
         progress(*LOADING)
-        engine = engine_choice.chosen(evaluation.engine, "evaluation.engine")
         keep = plan.work / "generations"
-        generator = student.generator(plan.device, evaluation, keep, plan.request.again, engine)
+        generator = student.generator(plan.device, evaluation, keep, plan.request.again, chosen.engine)
 
     # Show the rendered prompt and its warnings before generation, because they decide a score.
     problems = evaluate.problems_of(task, evaluation.limit)

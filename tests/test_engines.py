@@ -188,6 +188,18 @@ def test_every_row_has_a_served_teacher_of_its_own(tiny_world, models, exact, tm
     assert served == pytest.approx(losses(), rel=1e-4)
 
 
+def test_a_served_teacher_is_measured_where_it_lives(tiny_world, exact, models, tmp_path, capsys):
+    """The engine stands in protocol and record, the command shows it, and no weights are read for the answers."""
+    recipe = str(tiny_world(SHORT, models=(models[0], exact)))
+    with serving(exact) as server:
+        words = ["run", "--method", "teacher", "--task", PARITY, "--recipe", recipe, "--results", str(tmp_path / "r")]
+        assert main([*words, "--set", f"teacher.engine=vllm:m@{server.url}", "--json"]) == 0
+        (record,) = json.loads(capsys.readouterr().out)["records"]
+        assert len([path for path, _ in server.seen if path == "/v1/completions"]) == record["counts"]["total"]
+    assert record["protocol"]["engine"] == "vllm:m" and record["engine"] == {"evaluation": {"engine": "vllm:m"}}
+    assert record["spec"]["teacher_loading"] == {"engine": "vllm:m"} and "127.0.0.1" not in json.dumps(record)
+
+
 # -- a server of the harness' own: it starts, dies, comes back, and ends
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.evaluation import evaluate
 from harness.method import ReferencePoint
-from harness.models import engine_choice, files
+from harness.models import engine_choice, files, loading
+from harness.models.engine_choice import EngineChoice
 from harness.models.files import ModelFiles
 from harness.records import record
 from harness.types import Decoding
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measurement:
-    """``protocol``: all that the score depends on besides the weights. ``identity``: hash of training and protocol."""
+    """``protocol``: all that the score depends on besides the weights. ``identity``: hash of training and protocol.
+
+    ``engine``: what answers, None for the model in this process.
+    """
 
     decoding: Decoding
     protocol: dict[str, Any]
     identity: str
+    engine: EngineChoice | None = None
 
 
 def of(plan: Plan, training: TrainingRun, task: Task) -> Measurement:
@@ -38,10 +43,10 @@ def of(plan: Plan, training: TrainingRun, task: Task) -> Measurement:
     if decoding.stop and not task.measures_itself and _replies(asked, task):
         decoding = dataclasses.replace(decoding, stop=())
     template = plan.template if asked == plan.pair.student else files.template_hash(asked)
-    engine = None if asked.url else engine_choice.chosen(evaluation.engine, "evaluation.engine")
+    engine = None if asked.url else _engine(plan, training)
     word = None if engine is None else engine.word
     protocol = evaluate.protocol_of(task, decoding, evaluation.limit, template, evaluation.dtype, word)
-    return Measurement(decoding, protocol, record.identity_of(training.spec, protocol))
+    return Measurement(decoding, protocol, record.identity_of(training.spec, protocol), engine)
 
 
 def cells(plan: Plan) -> Iterator[tuple[TrainingRun, Task, str | None]]:
@@ -50,6 +55,14 @@ def cells(plan: Plan) -> Iterator[tuple[TrainingRun, Task, str | None]]:
         for task in plan.tasks:
             existing = plan.store.find(of(plan, training, task).identity)
             yield training, task, None if existing is None else existing["run_id"]
+
+
+def _engine(plan: Plan, training: TrainingRun) -> EngineChoice | None:
+    """What answers: the engine of the evaluation, else of the teacher where that is measured and lives in one."""
+    engine = engine_choice.chosen(plan.recipe.evaluation.engine, "evaluation.engine")
+    if engine is None and isinstance(training.method, ReferencePoint) and training.method.evaluates == "teacher":
+        return loading.engine_of(plan.recipe.teacher)
+    return engine
 
 
 def _asked(plan: Plan, training: TrainingRun) -> ModelFiles:

@@ -114,6 +114,11 @@ def _teacher(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str,
     if pair.teacher is None or not (writing or reading):
         return
     precision, longest = chosen.teacher.dtype or chosen.training.precision, chosen.training.max_tokens
+    if texts is not None and writing and not texts.managed and chosen.teachers:
+        raise BadInput(
+            f"teacher_text.engine={texts.word} is the server of one teacher, and there are several: give each its own, "
+            "as engine of [teachers.NAME]"
+        )
     if texts is not None and writing:
         _there(texts, "teacher_text.engine", device, pair.teacher, longest, precision, reach)
     if own is not None:

@@ -37,12 +37,12 @@ atexit.register(lambda: stop_all())
 ERROR = re.compile(r"\b(?:[A-Za-z]*Error|[A-Za-z]*Exception): .+")
 
 
-_running: set[VllmServer] = set()
+started: set[VllmServer] = set()  # by this process, and not ended yet
 
 
 def stop_all() -> None:
     """Ends every server that this process started."""
-    for server in list(_running):
+    for server in list(started):
         server.stop()
 
 
@@ -97,7 +97,7 @@ class VllmServer:
                 env=self._environment(),
                 start_new_session=True,
             )
-        _running.add(self)
+        started.add(self)
         began = time.monotonic()
         while not answers(self.client):
             if self.process.poll() is not None:
@@ -113,7 +113,7 @@ class VllmServer:
 
     def stop(self) -> None:
         """Ends the server with all its processes."""
-        _running.discard(self)
+        started.discard(self)
         if self.process is None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -94,7 +94,7 @@ def assemble(
         "counts": score.counts,
         "measures": outcome.figures,
         **weights(facts),
-        **_engine(plan, facts),
+        **_engine(measurement, facts),
         "cost": facts["cost"]
         | {
             "eval_seconds": outcome.seconds,
@@ -121,12 +121,11 @@ def weights(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {"weights": {**found, "means": means}}
 
 
-def _engine(plan: Plan, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _engine(measurement: Measurement, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What sampled the student in training and what answered, where that was no model in the process of the run."""
     found = {"rollout": facts["engine"]} if facts.get("engine") else {}
-    choice = engine_choice.chosen(plan.recipe.evaluation.engine, "evaluation.engine")
-    if choice is not None:
-        found["evaluation"] = {"engine": engine_choice.described(choice, "evaluation.engine")}
+    if measurement.engine is not None:
+        found["evaluation"] = {"engine": engine_choice.described(measurement.engine, "evaluation.engine")}
     return {"engine": found} if found else {}
 
 
@@ -137,7 +136,7 @@ def request(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:
         "method": _portable(training.word),
         "task": _portable(words[id(task)]),
         "recipe": _portable(str(plan.request.recipe)),
-        "settings": ["=".join(map(_portable, setting.split("=", 1))) for setting in plan.request.settings],
+        "settings": [_setting(setting) for setting in plan.request.settings],
         **_judge(plan, task),
     }
 
@@ -158,6 +157,14 @@ def _data(plan: Plan, training: TrainingRun, task: Task, facts: Mapping[str, Any
         found["held_out"] = {**plan.data.facts.get("validation", {}), "forward_kl": kl, "steps": facts["cost"]["steps"]}
     shared = plan.data.overlaps.get(task.title)
     return found | ({"contamination": shared} if shared is not None else {})
+
+
+def _setting(words: str) -> str:
+    """A setting as typed, without paths, and without address and speed of an engine."""
+    key, _, value = words.partition("=")
+    if key.endswith(".engine") and (choice := engine_choice.chosen(value, key)) is not None:
+        return f"{key}={choice.word}"
+    return "=".join(map(_portable, words.split("=", 1)))
 
 
 def _portable(word: str) -> str:

@@ -34,7 +34,7 @@ def main() -> int:
     def progress(stage: str, done: int, total: int, details: str) -> None:
         if stage == "train" and done in chosen.at and done not in killed:
             killed.append(done)
-            for server in list(vllm_server._running):
+            for server in list(vllm_server.started):
                 os.killpg(server.process.pid, signal.SIGKILL)
 
     with TemporaryDirectory() as folder:
