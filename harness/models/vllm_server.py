@@ -128,11 +128,16 @@ class VllmServer:
         """Gives it the weights of ``folder``, in the transformers format. Raises RunFailed where it refuses them."""
         self.ready()
         self.model = self._fitted(folder)
-        load_weights(self.client, self.model)
+        try:
+            load_weights(self.client, self.model)
+        except RunFailed as trouble:
+            if not self.revive(str(trouble)):  # one that was started again has them
+                raise
 
     def sleep(self) -> None:
         """Frees its GPU memory: its cache, and its weights, which :meth:`load` brings back."""
-        if self.options.sleep and not self.asleep:
+        alive = self.process is not None and self.process.poll() is None
+        if self.options.sleep and alive and not self.asleep:
             call(self.client, "/sleep?level=1")
             self.asleep = True
 
