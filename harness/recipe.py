@@ -135,7 +135,7 @@ class Training:
     momentum: float = option(0.9, "of sgd and muon", low=0, high=1)
     learning_rate: float = option(1e-3, "peak learning rate", low=0)
     warmup: float = option(0.05, "share of the steps with rising learning rate", low=0, high=1)
-    schedule: str = option("cosine", "after warm-up", choices=("cosine", "linear", "constant"))
+    schedule: str = option("cosine", "after warm-up; constant has none", choices=("cosine", "linear", "constant"))
     weight_decay: float = option(0.0, "weight decay; decoupled but for sgd", low=0)
     decay_norms: bool = option(True, "whether the decay also shrinks norm weights and biases; False spares them")
     clip: float = option(1.0, "largest gradient norm; 0 does not clip", low=0)

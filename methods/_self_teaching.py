@@ -1,8 +1,10 @@
-"""What methods share whose teacher is the student itself with more in its prompt: the prompt, and the clipped KL."""
+"""What methods share whose teacher is the student itself with more in its prompt: who asks, and the clipped KL."""
 
 import torch
 
 from harness.losses import log_probs
+from harness.method import Asking, Method, Needs, Step
+from harness.types import Source
 
 # The papers' own wording is in their code; this one is ours and says the same.
 SOLUTION = (
@@ -10,6 +12,19 @@ SOLUTION = (
     "After reading the reference solution, solve the problem in your own words."
 )
 DEMONSTRATION = "{prompt}\n\n{response}"  # TRL's teacher_prompt_template
+
+
+class SelfTaught(Method):
+    """The student answers labelled prompts; a teacher under the Config's prompt ``template`` scores the answers."""
+
+    @property
+    def needs(self) -> Needs:
+        c = self.config
+        # A clip per entry, a temperature or a support mean something else where one entry is a bucket of many.
+        return Needs(teacher="signal", exact=True, asking=Asking(c.template, c.model, c.decay))
+
+    def sources(self, step: Step) -> tuple[Source, ...]:
+        return (Source.STUDENT,)
 
 
 def clipped_forward_kl(student, teacher, *, clip: float, temperature: float):

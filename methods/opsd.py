@@ -14,12 +14,11 @@ The wording of the teacher's prompt is ours (``template``): {prompt} and {respon
 
 from dataclasses import dataclass
 
-from harness.methods._self_teaching import SOLUTION, clipped_forward_kl
+from harness.methods._self_teaching import SOLUTION, SelfTaught, clipped_forward_kl
 
 from harness.losses import jsd
-from harness.method import Asking, Method, Needs, Step, Tokens
+from harness.method import Tokens
 from harness.options import option
-from harness.types import Source
 
 
 @dataclass(frozen=True)
@@ -37,20 +36,11 @@ class Config:
     template: str = option(SOLUTION, "the teacher's prompt over the fields of a row", source="wording ours")
 
 
-class OPSD(Method):
+class OPSD(SelfTaught):
     """The initial student with the solution in its prompt teaches the student, on the student's own text."""
 
     name, paper, Config = "opsd", "https://github.com/siyan-zhao/OPSD", Config
     variants = {"release": {"divergence": "clipped"}, "live": {"model": "live"}}
-
-    @property
-    def needs(self) -> Needs:
-        c = self.config
-        # A clip per entry, and a temperature, mean something else where one entry is a bucket of many.
-        return Needs(teacher="signal", exact=True, asking=Asking(c.template, c.model, c.decay))
-
-    def sources(self, step: Step) -> tuple[Source, ...]:
-        return (Source.STUDENT,)
 
     def objective(self, tokens: Tokens):
         c = self.config

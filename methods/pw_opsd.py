@@ -13,11 +13,10 @@ The released code has a second, more aggressive setting, whose numbers were not 
 
 from dataclasses import dataclass
 
-from harness.methods._self_teaching import SOLUTION, clipped_forward_kl, late_weight
+from harness.methods._self_teaching import SOLUTION, SelfTaught, clipped_forward_kl, late_weight
 
-from harness.method import Asking, Method, Needs, Step, Tokens
+from harness.method import Asking, Needs, Tokens
 from harness.options import option
-from harness.types import Source
 
 CODE = "PW-OPSD, released code"
 
@@ -33,7 +32,7 @@ class Config:
     shuffle: bool = option(False, "control: the same weights on shuffled tokens of the optimizer step")
 
 
-class PWOPSD(Method):
+class PWOPSD(SelfTaught):
     """Self-distillation from a prompt with the solution; late tokens weighted up."""
 
     name, paper, Config = "pw_opsd", "https://arxiv.org/abs/2605.21606", Config
@@ -43,9 +42,6 @@ class PWOPSD(Method):
     def needs(self) -> Needs:
         # A clip per entry means something else where one entry is a bucket of many.
         return Needs(teacher="signal", exact=True, gate=True, asking=Asking(self.config.template, "initial"))
-
-    def sources(self, step: Step) -> tuple[Source, ...]:
-        return (Source.STUDENT,)
 
     def weight(self, tokens: Tokens):
         c = self.config

@@ -14,12 +14,11 @@ sdft@live    the teacher is the student as it is
 
 from dataclasses import dataclass
 
-from harness.methods._self_teaching import DEMONSTRATION
+from harness.methods._self_teaching import DEMONSTRATION, SelfTaught
 
 from harness.losses import jsd, log_probs, with_rest
-from harness.method import Asking, Method, Needs, Step, Tokens
+from harness.method import Tokens
 from harness.options import option
-from harness.types import Source
 
 TRL = "TRL 1.16 SDFTConfig"
 
@@ -36,19 +35,11 @@ class Config:
     template: str = option(DEMONSTRATION, "the teacher's prompt over the fields of a row", source=TRL)
 
 
-class SDFT(Method):
+class SDFT(SelfTaught):
     """The student with a demonstration in its prompt teaches the student, on the student's own text."""
 
     name, paper, Config = "sdft", "https://arxiv.org/abs/2601.19897", Config
     variants = {"paper": {"alpha": 1.0, "k": 0, "model": "ema"}, "live": {"model": "live"}}
-
-    @property
-    def needs(self) -> Needs:
-        c = self.config
-        return Needs(teacher="signal", exact=True, asking=Asking(c.template, c.model, c.decay))
-
-    def sources(self, step: Step) -> tuple[Source, ...]:
-        return (Source.STUDENT,)
 
     def objective(self, tokens: Tokens):
         c = self.config

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from children import finished, forked
 from conftest import byte_tokenizer, tiny_model
 from sample_records import make_record, make_rows
 from test_train import job, quiet, weights  # noqa: F401 (job is a fixture)
@@ -355,16 +356,12 @@ def test_locks_of_dead_processes_hold_nobody_up(world, tmp_path, capsys):
     assert world(results) == 0
 
 
-def test_two_processes_of_one_command_do_the_work_once(world, tmp_path, monkeypatch):
+def test_two_processes_of_one_command_do_the_work_once(world, tmp_path):
     results = tmp_path / "results"
-    seen = {}
-    monkeypatch.setattr("test_faults.main", lambda words: seen.update(words=words) or 0)
-    world(results)
-    command = [sys.executable, "-m", "harness", *seen["words"]]
-    pair = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    ends = [process.communicate(timeout=300) for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], ends
-    records = [json.loads(out)["records"][0] for out, _ in ends]
+    said = [tmp_path / "one", tmp_path / "other"]
+    pair = [forked(lambda: world(results), file) for file in said]
+    assert [finished(process) for process in pair] == [0, 0], [file.with_suffix(".err").read_text() for file in said]
+    records = [json.loads(file.read_text())["records"][0] for file in said]
     assert sorted(r["reused"] for r in records) == [False, True]
     assert records[0]["run_id"] == records[1]["run_id"] and len(Store(results).all()[0]) == 1
     assert not list((results / "work/completions").glob("*")) and not list((results / "work/training").glob("*"))

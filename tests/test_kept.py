@@ -1,13 +1,14 @@
 """No text is made twice: not after a crash, not for another seed, not to be graded again."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
 
 import pytest
+from children import finished, forked
 from openai_stub import serving
 
+from harness.cache_file import CacheFile
 from harness.cli import main
 from harness.errors import BadInput, RunFailed
 from harness.models.generate import Generator
@@ -105,20 +106,21 @@ def test_a_killed_run_resumes_and_again_generates_nothing(tmp_path, models, caps
     words = ["run", "--method", "untouched", "--task", "gsm8k", "--student", str(models[0]), "--json"]
     words += ["--set", "evaluation.limit=6", "--set", "evaluation.max_new_tokens=4", "--set", "evaluation.batch=1"]
     words += ["--results", str(tmp_path / "results")]
-    ended = (
-        "import os, signal, sys; from harness.models.generate import Generator; from harness.cli import main\n"
-        "plain, calls = Generator.generate, []\n"
-        "def killed(self, *asked):\n"
-        "    calls.append(1)\n"
-        "    if len(calls) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return plain(self, *asked)\n"
-        "Generator.generate = killed\n"
-        "main(sys.argv[1:])\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", ended, *words], capture_output=True, timeout=120)
-    assert killed.returncode == -signal.SIGKILL
+    plain, calls = Generator.generate, []
 
-    rows, plain = [], Generator.generate
+    def killed(self, *asked):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(self, *asked)
+
+    def run_and_die():
+        Generator.generate = killed
+        main(words)
+
+    assert finished(forked(run_and_die, tmp_path / "said")) == -signal.SIGKILL
+
+    rows = []
 
     def counted(self, texts, *rest):
         rows.extend(texts)
@@ -133,22 +135,18 @@ def test_a_killed_run_resumes_and_again_generates_nothing(tmp_path, models, caps
     assert scores[0] == scores[1] == scores[2]
 
 
-KILLED = """
-import os, signal, sys
-from harness.cache_file import CacheFile
-from harness.cli import main
-room, plain = int(sys.argv[1]), CacheFile.add
+def run_and_die_with(room: int, words: list[str]) -> None:
+    """Runs a command and kills its process once ``room`` texts are in its cache files."""
+    plain, left = CacheFile.add, [room]
 
-def add(self, facts, **how):
-    global room
-    plain(self, facts, **how)
-    room -= len(facts)
-    if room <= 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+    def add(self, facts, **how):
+        plain(self, facts, **how)
+        left[0] -= len(facts)
+        if left[0] <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-CacheFile.add = add
-main(sys.argv[2:])
-"""
+    CacheFile.add = add
+    main(words)
 
 
 @pytest.mark.slow
@@ -169,8 +167,8 @@ def test_every_finished_text_survives_a_killed_process(stage, problems, tiny_wor
     words = ["run", "--method", method, "--recipe", str(recipe), "--task", "tests/plugin/parity_plugin.py", "--json"]
     words += ["--results", str(tmp_path / "results")]
     kept = problems // 2 + 1
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(kept), *words], capture_output=True, timeout=300)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = forked(lambda: run_and_die_with(kept, words), tmp_path / "said")
+    assert finished(killed) == -signal.SIGKILL, (tmp_path / "said.err").read_text()
     folder = {"evaluation": "generations", "teacher texts": "teacher_texts"}[stage]
     (file,) = (tmp_path / "results/work" / folder).glob("*.jsonl")
     before = file.read_bytes()

@@ -373,23 +373,3 @@ def test_sdpo_on_fresh_text_is_sdft_with_another_teacher():
     case.old = torch.full((10,), torch.nan, dtype=torch.float64)
     other = method("sdft", {"k": 4, "alpha": 0.3, "rest": "bucket"})
     torch.testing.assert_close(case.method.objective(case.tokens()), other.objective(case.tokens()))
-
-
-def test_no_gradient_reaches_the_teacher(place, monkeypatch):
-    models, prompts, folder = place
-    teachers = []
-
-    def remember(*args, **kwargs):
-        teachers.append(load_model(*args, **kwargs))
-        return teachers[-1]
-
-    monkeypatch.setattr("harness.models.loading.load_model", remember)
-    monkeypatch.setattr("harness.training.teacher.load_model", remember)  # of a student that teaches itself
-    for label in distinct():
-        job = make(label, models, prompts, folder, steps=1)
-        train(job, quiet)
-        live = job.method.needs.asking is not None and job.method.needs.asking.model in ("live", "ema")
-        assert job.method.needs.teacher == "none" or teachers or live, label
-        for name, parameter in (named for t in teachers for named in t.named_parameters()):
-            assert parameter.requires_grad and parameter.grad is None, (label, name)
-        teachers.clear()

@@ -39,6 +39,22 @@ def interrupt(stage, done, total, words):
         raise Stop
 
 
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant"])
+def test_schedules_are_those_of_transformers_to_the_last_bit(name):
+    from transformers.optimization import get_scheduler
+
+    for steps, share in ((1, 0.0), (7, 1.0), (200, 0.05)):
+        weights = [torch.nn.Parameter(torch.ones(1))]
+        ours, theirs = (torch.optim.SGD(weights, lr=1e-3) for _ in range(2))
+        plan = replace(recipe.Training(), schedule=name, steps=steps, warmup=share)
+        pair = optimizers.schedule(ours, plan), get_scheduler(name, theirs, round(share * steps), steps)
+        for _ in range(steps + 1):
+            assert pair[0].get_last_lr() == pair[1].get_last_lr()
+            for optimizer, each in zip((ours, theirs), pair, strict=True):
+                optimizer.step()
+                each.step()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_optimizer_learns_and_resumes_bit_for_bit(models, prompts_file, tmp_path, name):

@@ -1,12 +1,10 @@
 """What a training run refuses or stops at, in one line, and ``--control`` through the command line."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from children import finished, forked
 from test_signals import command, one_line, place  # noqa: F401 (fixtures)
 from tiny_runs import make, quiet
 
@@ -90,29 +88,22 @@ def test_the_first_tensor_that_is_no_number_is_named(place):  # noqa: F811
 
 def test_a_batch_smaller_than_the_processes_is_refused_by_each(place, tmp_path):  # noqa: F811
     """Each process says so and ends; none waits for the other."""
-    (student, teacher), prompts, _ = place
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1])\nfrom pathlib import Path\nfrom tiny_runs import make, quiet\n"
-        "from harness.errors import BadInput\nfrom harness.training.loop import train\n"
-        "job = make('sft', sys.argv[2:4], Path(sys.argv[4]), Path(sys.argv[5]), batch=1)\n"
-        "try:\n    train(job, quiet)\nexcept BadInput as error:\n    print(error); sys.exit(2)\n"
-    )
-    words = [sys.executable, "-c", script, os.path.dirname(__file__), student, teacher, prompts, tmp_path]
-    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
-    started = [
-        subprocess.Popen(
-            [str(w) for w in words],
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in started:
-        said, _ = process.communicate(timeout=240)
-        assert process.returncode == 2
-        assert said == "training.batch=1 leaves some of 2 processes without work\n"
+    models, prompts, _ = place
+
+    def work() -> int:
+        try:
+            train(make("sft", models, prompts, tmp_path, batch=1), quiet)
+        except BadInput as error:
+            print(error)
+            return 2
+        return 0
+
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
+    said = [tmp_path / f"{rank}.log" for rank in range(2)]
+    started = [forked(work, said[r], **shared, RANK=str(r), LOCAL_RANK=str(r)) for r in range(2)]
+    assert [finished(process) for process in started] == [2, 2]
+    for file in said:
+        assert file.read_text() == "training.batch=1 leaves some of 2 processes without work\n"
 
 
 def _free_port() -> str:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
 import torch
+from children import finished, forked
 from conftest import write_prompts
 from tiny_runs import Result, distinct, make, pair, result
 
@@ -59,24 +57,25 @@ def on_two(
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     shared |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if cut else {}
-    (folder / "parts.json").write_text(json.dumps([*map(part, distinct() if labels is None else labels), *more]))
-    command = [sys.executable, __file__, "--rank", *map(str, models), str(prompts), str(folder)]
+    parts = [*map(part, distinct() if labels is None else labels), *more]
+    places = [str(place) for place in (*models, prompts, folder)]
     started = [
-        subprocess.Popen(
-            command,
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=(folder / f"{rank}.log").open("w"),
+        forked(
+            lambda rank=rank: _rank(rank, parts, *places),
+            folder / f"{rank}.log",
+            **shared,
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
         )
         for rank in range(2)
     ]
     try:
-        codes = [process.wait(timeout) for process in started]
+        codes = [finished(process, timeout) for process in started]
     finally:
         for process in started:
             process.kill()
     if any(codes):
-        raise RuntimeError("\n".join((folder / f"{rank}.log").read_text()[-3000:] for rank in range(2)))
+        raise RuntimeError("\n".join((folder / f"{rank}.log.err").read_text()[-3000:] for rank in range(2)))
     states = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
     found = torch.load(folder / "results.pt", weights_only=True)
     return {label: Result(**fields) for label, fields in found.items()}, states
@@ -96,11 +95,12 @@ def stopping(step: int | None):
     return progress
 
 
-def _rank(student: str, teacher: str, prompts: str, folder: str) -> None:
-    rank, results, states, held = int(os.environ["RANK"]), {}, {}, []
+def _rank(rank: int, parts: Seq[dict], student: str, teacher: str, prompts: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    results, states, held = {}, {}, []
     hold = distributed.distribute
     distributed.distribute = lambda *args: held.append(hold(*args)) or held[-1]
-    for one in json.loads((Path(folder) / "parts.json").read_text()):
+    for one in parts:
         key = one["label"] if one["name"] == "two" else f"{one['name']}:{one['label']}"
         name = f"{one['name']}-{rank}" if one["apart"] else one["name"]
         models = (one["student"] or student, teacher)
@@ -137,11 +137,8 @@ def table(one: dict[str, Result], two: dict[str, Result], cut: dict[str, Result]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rank", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--table", type=Path)
     chosen = parser.parse_args()
-    if chosen.rank:
-        return _rank(*chosen.rank)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models = pair(folder)

@@ -22,7 +22,7 @@ from random import Random
 from typing import Any
 
 from harness.errors import BadInput, unknown
-from harness.micro import derivations
+from harness.micro import derivations, maths
 from harness.types import Example
 
 WORLD = "derivations"
@@ -50,7 +50,7 @@ def rows(task: str) -> list[dict[str, Any]]:
     """The problems of a task in its own file format. Raises BadInput for a task without any."""
     if task not in derivations.TASKS:
         raise BadInput(f"task {task!r} has no {WORLD} version; those that have one: {', '.join(derivations.TASKS)}")
-    return [derivations.row(task, i, problem) for i, problem in enumerate(_splits()[task])]
+    return [maths.row(task, i, problem) for i, problem in enumerate(_splits()[task])]
 
 
 def examples(split: str) -> list[Example]:

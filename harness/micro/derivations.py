@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from harness.micro import render
-from harness.micro.maths import BOX, MODULUS, OPERANDS, STEP, apply
-from harness.types import Prompt
+from harness.micro.maths import BOX, MODULUS, OPERANDS, STEP, MathsProblem, apply
+from harness.micro.maths import solved as solved  # part of what a family of problems has
 
 GROUPS = (2, 3)  # how many groups a problem has
 TASKS = ("amc23", "math500")  # test and validation problems, each in the format of that benchmark's file
@@ -40,12 +39,13 @@ class Habit:
 
 
 @dataclass(frozen=True)
-class Derivation:
+class Derivation(MathsProblem):
     """The groups (number, sign, operand) and the signs that join them; ``lines`` is one way to the answer."""
 
     groups: tuple[tuple[int, str, int], ...]
     joins: tuple[str, ...]
     lines: tuple[str, ...]
+    world = "derivations"
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -65,12 +65,8 @@ class Derivation:
         return first
 
     @property
-    def prompt(self) -> Prompt:
-        return render.maths(self.told)
-
-    @property
-    def response(self) -> str:
-        return "\n".join(self.lines)
+    def level(self) -> int:
+        return len(self.groups)
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -148,28 +144,6 @@ def draw(rng: Random, task: str = "", habit: Habit = Habit(own=0.0), sliced: boo
         joins = tuple(rng.choice("+-") for _ in range(count - 1))
         if not sliced or any((sign, b) == SLICE for _, sign, b in groups):
             return Derivation(tuple(groups), joins, derive(groups, joins, rng, habit))
-
-
-def row(task: str, index: int, problem: Derivation) -> dict[str, Any]:
-    """The problem as a line of the real benchmark's file."""
-    if task == "amc23":
-        return {
-            "id": index, "problem": problem.told, "answer": float(problem.answer), "solution": problem.response
-        }  # fmt: skip
-    return {
-        "problem": problem.told,
-        "solution": problem.response,
-        "answer": str(problem.answer),
-        "subject": "Number Theory",
-        "level": len(problem.groups),
-        "unique_id": f"test/derivations/{index}.json",
-    }
-
-
-def solved(meta: Mapping[str, Any], text: str) -> bool:
-    """Whether the last box of ``text`` holds the answer."""
-    boxes = BOX.findall(text)
-    return bool(boxes) and int(boxes[-1]) == int(meta["answer"])
 
 
 def check_step(meta: Mapping[str, Any], done: list[str], line: str) -> float | None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.micro import render
 from harness.types import Prompt
@@ -25,8 +25,26 @@ STEP = re.compile(r"(\d+) ([+*-]) (\d+) = (\d+)")
 BOX = re.compile(r"\\boxed\{(\d+)\}")
 
 
+class MathsProblem:
+    """What maths problems of every kind are: a text ``told``, the ``lines`` of a derivation, the last in a box."""
+
+    world: ClassVar[str] = "micro"
+    told: Any
+    lines: Any
+    answer: Any
+    level: Any
+
+    @property
+    def prompt(self) -> Prompt:
+        return render.maths(self.told)
+
+    @property
+    def response(self) -> str:
+        return "\n".join(self.lines)
+
+
 @dataclass(frozen=True)
-class Chain:
+class Chain(MathsProblem):
     """``start`` and the operations applied to it, each a sign and an operand; ``told`` is the problem's text."""
 
     start: int
@@ -54,12 +72,8 @@ class Chain:
         return value
 
     @property
-    def prompt(self) -> Prompt:
-        return render.maths(self.told)
-
-    @property
-    def response(self) -> str:
-        return "\n".join(self.lines)
+    def level(self) -> int:
+        return len(self.operations) - 2
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -98,20 +112,20 @@ def _tell(start: int, operations: tuple[tuple[str, int], ...], task: str) -> str
     return f"Compute {start}{chain} from left to right modulo {MODULUS}."
 
 
-def row(task: str, index: int, chain: Chain) -> dict[str, Any]:
-    """The chain as a line of the real benchmark's file."""
-    solution, answer = chain.response, chain.answer
+def row(task: str, index: int, problem: MathsProblem) -> dict[str, Any]:
+    """The problem as a line of the real benchmark's file."""
+    solution, answer = problem.response, problem.answer
     match task:
         case "amc23":
-            return {"id": index, "problem": chain.told, "answer": float(answer), "solution": solution}
+            return {"id": index, "problem": problem.told, "answer": float(answer), "solution": solution}
         case "aime24":
-            return {"id": index, "problem": chain.told, "solution": solution, "answer": f"{answer:03d}"}
+            return {"id": index, "problem": problem.told, "solution": solution, "answer": f"{answer:03d}"}
         case "olympiadbench":
             return {
                 "id": index,
                 "subfield": "Number Theory",
                 "context": None,
-                "question": chain.told,
+                "question": problem.told,
                 "solution": [solution],
                 "final_answer": [f"${answer}$"],
                 "is_multiple_answer": False,
@@ -121,15 +135,15 @@ def row(task: str, index: int, chain: Chain) -> dict[str, Any]:
             }
         case "math500":
             return {
-                "problem": chain.told,
+                "problem": problem.told,
                 "solution": solution,
                 "answer": str(answer),
                 "subject": "Number Theory",
-                "level": len(chain.operations) - 2,
-                "unique_id": f"test/micro/{index}.json",
+                "level": problem.level,
+                "unique_id": f"test/{problem.world}/{index}.json",
             }
-    steps = "\n".join(chain.lines[:-1])
-    return {"question": chain.told, "answer": f"{steps}\n#### {answer}"}
+    steps = "\n".join(problem.lines[:-1])
+    return {"question": problem.told, "answer": f"{steps}\n#### {answer}"}
 
 
 def solved(meta: Mapping[str, Any], text: str) -> bool:

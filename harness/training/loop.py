@@ -19,9 +19,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import PreTrainedModel, get_scheduler
+from transformers import PreTrainedModel
 
 from harness import error_location, method_contract
 from harness.errors import BadInput, RunFailed
@@ -32,7 +30,6 @@ from harness.models.engine_choice import IN_PROCESS
 from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
 from harness.progress import LOADING
-from harness.recipe import Training as TrainingSettings
 from harness.training import checkpoint, distributed, optimizers, precision, rewards
 from harness.training.batching import Batch, TrainingSequence, collate, micro_batches
 from harness.training.cost import Cost, peak_bytes, reset_peak
@@ -89,7 +86,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     masters = optimizers.MasterWeights(trained) if settings.master_weights == "optimizer" else None
     trained = masters.trained if masters else trained
     optimizer = optimizers.make(trained, settings)
-    scheduler = _schedule(optimizer, settings)
+    scheduler = optimizers.schedule(optimizer, settings)
     wrapped, optimizer = student.prepare(accelerator, optimizer)
     cost, curve, warnings, start = Cost(), [], [], 0
     began = time.monotonic()
@@ -237,11 +234,6 @@ def _checkpoint_layers(model: PreTrainedModel, name: str) -> None:
     # The reentrant kind would need an input with a gradient, which a model with frozen weights has not.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})  # its name changed within transformers 5
-
-
-def _schedule(optimizer: Optimizer, settings: TrainingSettings) -> LRScheduler:
-    warmup = round(settings.warmup * settings.steps)
-    return get_scheduler(settings.schedule, optimizer, num_warmup_steps=warmup, num_training_steps=settings.steps)
 
 
 @contextlib.contextmanager

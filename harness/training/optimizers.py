@@ -13,12 +13,14 @@ An adapter's own weights are float32 in all three; the others then say how the w
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from harness.errors import BadInput
 from harness.recipe import Training
@@ -52,6 +54,26 @@ def check(plan: Training, *, processes: int = 1, sharded: bool = False) -> None:
             f"training.master_weights={plan.master_weights} is for one process; {processes} of them keep their float32 "
             "weights in the model: set training.master_weights=model"
         )
+
+
+def schedule(optimizer: Optimizer, plan: Training) -> LambdaLR:
+    """The learning rate over the steps: linear warm-up, then ``plan.schedule``; ``constant`` has no warm-up.
+
+    The shares are those of transformers' ``get_scheduler``, whose import loads every optional library that is
+    installed (peft, bitsandbytes) into each process that trains.
+    """
+    warmup, steps = round(plan.warmup * plan.steps), plan.steps
+
+    def share(step: int) -> float:
+        if plan.schedule == "constant":
+            return 1.0
+        if step < warmup:
+            return step / max(1, warmup)
+        if plan.schedule == "linear":
+            return max(0.0, (steps - step) / max(1, steps - warmup))
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((step - warmup) / max(1, steps - warmup)))))
+
+    return LambdaLR(optimizer, share)
 
 
 def make(trained: Named, plan: Training) -> Optimizer:
