@@ -14,10 +14,12 @@ demo: $(READY)
 	  && wait $$vcrd && wait $$gkd
 	$(BIN)/harness table --task humaneval
 
-# Sweeps start SLURM jobs and a Ray cluster, which outlive a test; they have a process of their own.
+# Sweeps start SLURM jobs and a Ray cluster, which outlive a test; they have a process of their own, which mostly waits
+# and so runs beside the others. Its report comes last.
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/test_sweep.py
-	$(BIN)/python -m pytest -q tests/test_sweep.py
+	$(BIN)/python -m pytest -q tests/test_sweep.py > $(VENV)/sweeps.log 2>&1 & sweeps=$$!; trap "kill $$sweeps" INT TERM; \
+	  $(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/test_sweep.py; rest=$$?; \
+	  wait $$sweeps; swept=$$?; cat $(VENV)/sweeps.log; test $$rest -eq 0 -a $$swept -eq 0
 
 # The edit loop: without the tests that train, start processes or wait.
 quick: $(READY)

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import byte_tokenizer, tiny_model
-from peft import set_peft_model_state_dict
 from tiny_runs import make, quiet, result
 
 from harness.errors import BadInput
@@ -136,6 +135,8 @@ def test_only_the_adapter_is_trained_and_the_student_has_it_merged(models, promp
     base = files.load_model(job.student)
     adapters.attach(base, chosen, "base")
     own = {n.removeprefix(adapters.PREFIX): t for n, t in outcome.adapter.weights.items()}
+    from peft import set_peft_model_state_dict
+
     assert not set_peft_model_state_dict(base, own).unexpected_keys
     texts = [
         Generator(m.eval(), outcome.tokenizer).continue_ids([[1, 2, 3], [4, 5]], Decoding(max_new_tokens=12), [0, 0])
@@ -241,6 +242,8 @@ def test_layers_that_are_no_linear_ones_of_torch(prompts_file, tmp_path, kind):
     assert outcome.curve[-1]["loss"] < outcome.curve[0]["loss"]
     base = files.load_model(job.student)
     adapters.attach(base, Adapter(kind, rank=2), "base")
+    from peft import set_peft_model_state_dict
+
     set_peft_model_state_dict(base, {n.removeprefix(adapters.PREFIX): t for n, t in outcome.adapter.weights.items()})
     with torch.no_grad():
         ids = torch.arange(20)[None]

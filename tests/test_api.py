@@ -6,7 +6,6 @@ import sys
 import warnings
 from pathlib import Path
 
-import pandas
 import pytest
 
 import harness
@@ -125,6 +124,8 @@ def test_grade_takes_a_file_rows_or_a_frame(tmp_path):
     rows = [{"problem_id": "0", "sample": 0, "text": r"\boxed{6}"}, {"problem_id": "1", "sample": 0, "text": "none"}]
     path = tmp_path / "samples.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    import pandas
+
     outcomes = [harness.grade("amc23@micro", given) for given in (path, rows, pandas.DataFrame(rows))]
     assert [outcome.score for outcome in outcomes] == [0.5] * 3
     assert list(outcomes[0].verdicts.score) == [1.0, 0.0]

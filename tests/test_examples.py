@@ -5,7 +5,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from harness import registry
 from harness.testing import check_method
@@ -19,6 +18,8 @@ def test_the_quickstart_notebook_runs(tmp_path):
         shutil.copy(EXAMPLES / name, tmp_path)
     notebook = nbformat.read(tmp_path / "quickstart.ipynb", as_version=4)
     nbformat.validate(notebook)
+    from nbclient import NotebookClient
+
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
     texts = [
         "".join(str(out.get("data", {}).get("text/plain", "")) for out in cell.get("outputs", ()))

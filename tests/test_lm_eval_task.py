@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from lm_eval.api.model import LM
 from openai_stub import serving
 from test_lm_eval_adapter import CHOOSE, DOCUMENTS, GENERATE
 
@@ -93,6 +92,7 @@ def test_our_maths_tasks_run_from_lm_evals_command_line(models, tmp_path, monkey
     monkeypatch.setenv("HARNESS_DATA", str(data.parent))
     task = open_task("amc23@real")
     said = {task.items[0].prompt.plain: "so \\boxed{1}", task.items[1].prompt.plain: "so 2"}
+    from lm_eval.api.model import LM
 
     class Speaking(LM):
         def generate_until(self, requests):
@@ -158,6 +158,7 @@ def test_every_filter_is_a_metric_of_its_own_as_lm_evals_own_command_says(tmp_pa
     (tmp_path / "lm").mkdir()
     (tmp_path / "lm/sums.yaml").write_text(TWO_FILTERS.format(data=data))
     said = {f"Q{i}": text for i, text in enumerate(SAID)}
+    from lm_eval.api.model import LM
 
     class Speaking(LM):
         def generate_until(self, requests):

@@ -41,6 +41,8 @@ class SlurmExecutor:
     """
 
     def __init__(self, workers: int, folder: Path, settings: Mapping[str, str], gpus: int = 0, cluster: str = "slurm"):
+        # On import submitit would set up logging for the whole process and write to stdout, where --json prints.
+        os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
         try:
             import submitit
         except ImportError:
