@@ -15,7 +15,8 @@ WORDS = {word: base for base, word in enumerate(NAMED, 2)}
 WORDS |= {"binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16, "hex": 16, "sixteen": 16}
 NUMBER = r"(-?)\s*(?:\(\s*([0-9A-Za-z]+)\s*\)|(?:\\text\s*\{\s*)?([0-9A-Za-z]+)\}?)"
 SUBSCRIPT = re.compile(
-    NUMBER + r"\s*_\s*\{?\s*(?:\\text\s*\{)?\s*\(?\s*(?:base\s*)?([0-9]{1,2}|[a-z]+)\s*\)?\s*\}?\s*\}?", re.ASCII
+    NUMBER + r"\s*_\s*\{?\s*(?:\\text\s*\{)?\s*\(?\s*(?:base[\s~]*\}?\s*)?([0-9]{1,2}|[a-z]+)\s*\)?\s*\}?\s*\}?",
+    re.ASCII,
 )
 IN_WORDS = re.compile(
     NUMBER + r"\s*,?\s*\(?\s*(?:\\text\s*\{)?\s*\(?\s*(?:in\s+)?base[\s\-~]*\}?\s*([0-9]{1,2}|[a-z]+)\s*\)?\}?\s*\)?",

@@ -40,6 +40,10 @@ LEAD = (
 )
 
 
+NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
+WORDS_ALONE = rf"(?i)^\s*(?:\\text\s*\{{\s*)?({'|'.join(NUMBER_WORDS)})\s*\}}?\s*\.?\s*$"
+
+
 def clean(text: str) -> str:
     """``text`` in normal form: without typesetting, decoration and dollar signs that delimit mathematics."""
     text = _dollars(plain(text))
@@ -78,7 +82,7 @@ def for_matrix(text: str) -> str:
 
 def _dollars(text: str) -> str:
     """Removes dollar signs that delimit mathematics; one before a number is a currency."""
-    text = re.sub(r"\\text\s*\{\s*(\\\$\s*[\d.,]+)\s*\}", r"\1", text.replace("\\textdollar", "\\$"))
+    text = re.sub(r"\\text\s*\{\s*(\\\$\s*[\d.,]*)\s*\}", r"\1", text.replace("\\textdollar", "\\$"))
     text = re.sub(r"\\\$|(?<!\$)\$(?=\s*\d[^$]*\Z)", r"\\text{dollar}", text)
     return re.sub(r"(?<!\\)\\[()\[\]]|\$", "", text)
 
@@ -161,6 +165,11 @@ def _repeating(number: re.Match) -> str:
     return f"\\frac{{{numerator}}}{{{scale * (10 ** len(period) - 1)}}}"
 
 
+def _remainder(found: re.Match) -> str:
+    """The value of ``7 \\bmod 4``."""
+    return str(int(found[1]) % int(found[2])) if int(found[2]) else found.group()
+
+
 def digits(number: re.Match) -> str:
     """The digits of a match, without their separators."""
     return re.sub(r"[^\d]", "", number.group())
@@ -191,7 +200,14 @@ DECORATION = _rules(
     (rf"\\(?:{WRAPPING})(?![a-zA-Z])", ""),
     (r"\\(?:displaystyle|textstyle|large|Large|LARGE|huge|Huge|limits|qquad|quad|thinspace|enspace)(?![a-zA-Z])", " "),
     (r"\\(?:left|right)(?![a-zA-Z])\s*\.?|\\[bB]igg?[lr]?(?![a-zA-Z])", ""),
+    (rf"\\(?:{LETTERS})\s*(?=\{{\s*-?\s*\d*\s*\\[dtc]?(?:frac|sqrt)(?![a-zA-Z]))", ""),  # \mathbf{\frac13}
     (rf"\\(?:{LETTERS})\s*\{{", r"\\text{"),
+    # Ends of a proof, ticks, and the letter of a multiple choice behind a number.
+    (r"(?<=\S)\s*(?:\\(?:checkmark|blacksquare|square|Box|qed)(?![a-zA-Z])|[✓✔■□∎])\s*$", ""),
+    (r"(?<=[\d}])\s+(?:\\text\s*\{\s*)?\([A-E]\)\s*\}?\s*$", ""),
+    (r"^\s*[A-E]\)\s*(?=[\d.$]|-\d|\\(?:frac|sqrt|pi)\b)", ""),
+    (WORDS_ALONE, lambda m: str(NUMBER_WORDS.index(m[1].lower()))),
+    (r"(?i)^\s*(?:\\text\s*\{\s*)?(?:no (?:real )?solutions?|none|(?:the )?empty set)\s*\}?\s*\.?\s*$", r"\\emptyset "),
     (rf"\\text\s*\{{\s*({FUNCTIONS})\s*\}}", r"\\operatorname{\1}"),
     (r"\\text\s*\{\s*(max|min|sec)\s*\}(?=\s*[\\({])", r"\\operatorname{\1}"),
     (r"\\text\s*\{\s*:\s*\}|\{\s*:\s*\}|\\colon(?![a-zA-Z])", ":"),
@@ -291,6 +307,9 @@ SPELLING = _rules(
     (r"(\d+)?\.(\d*)\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?(?!\d)", lambda m: _repeating_between(m)),
     (r"(\d+)?\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?(?!\s*\d)", _repeating),
     (r"(?<!\d)(\d+)\.()\((\d+)\)", _repeating),
+    # A digit three times or more before dots repeats: 0.1666...
+    (r"(?<![\d.])(\d*)\.(\d*?)(\d)\3{2,}\s*(?:\.{3}|\\(?:ldots|dots|cdots)(?![a-zA-Z]))\s*$", _repeating),
+    (r"^\s*(\d{1,15})\s*\\(?:bmod|mod)(?![a-zA-Z])\s*\{?(\d{1,15})\}?\s*$", lambda m: _remainder(m)),
     # The letter of a multiple choice before its value.
     (r"^\s*\\text\{\s*\(?[A-E]\)?\s*[.:]?\s*\}(?=.*\w)", ""),
     (r"^\s*\((?:[A-E]|\\text\s*\{\s*[A-E]\s*\})\)\s*:?\s*(?=[\d.$]|-\d|\\(?:frac|sqrt|pi)\b)", ""),
