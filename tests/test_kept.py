@@ -102,6 +102,7 @@ def test_a_dying_server_costs_only_what_it_did_not_answer(tmp_path):
         assert len(other.requests()) == 5 and resumed.reused == 4
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_and_again_generates_nothing(tmp_path, models, capsys, monkeypatch):
     words = ["run", "--method", "untouched", "--task", "gsm8k", "--student", str(models[0]), "--json"]
     words += ["--set", "evaluation.limit=6", "--set", "evaluation.max_new_tokens=4", "--set", "evaluation.batch=1"]
