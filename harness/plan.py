@@ -80,6 +80,11 @@ class Plan:
         )
 
     @property
+    def stages(self) -> list[TrainingRun]:
+        """All trainings, those that come first included, each in front of the one that starts from it."""
+        return [one for training in self.trainings for one in (training.first, training) if one is not None]
+
+    @property
     def work(self) -> Path:
         """The folder of interrupted work, caches and trained students."""
         return self.request.results / "work"

@@ -23,7 +23,7 @@ SETTABLE = ("training", "rollout", "teacher_text", "method", "student", "teacher
 def check(plan: Plan, wanted: str) -> None:
     """Raises BadInput unless the plan includes the training or run with the id ``wanted``."""
     found = interrupted.find(wanted, plan.request.results)
-    mine = [t for t in plan.trainings if t.training_id == found.training_id]
+    mine = [t for t in plan.stages if t.training_id == found.training_id]
     if mine:
         if found.task is not None:
             _same_measurement(plan, mine[0], found)

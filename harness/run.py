@@ -42,8 +42,7 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
     """
     processes.join(plan.device)
     if not processes.leads():
-        every = [one for training in plan.trainings for one in (training.first, training) if one is not None]
-        processes.follow(every, lambda training: train_run(plan, training, lambda *_: None))
+        processes.follow(plan.stages, lambda training: train_run(plan, training, lambda *_: None))
         return []
     for warning in (*plan.pair.warnings, *plan.data.warnings):
         announce(f"warning: {warning}")

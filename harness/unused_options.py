@@ -28,7 +28,7 @@ def judge_warnings(tasks: Sequence[Task], judge: str | None) -> list[str]:
 
 def warnings(plan: Plan, *, sandbox: str | None = None) -> list[str]:
     """Warnings about options that only part of a request reads. Raises BadInput for a judge that no task reads."""
-    request, methods = plan.request, [training.method for training in plan.trainings]
+    request, methods = plan.request, [training.method for training in plan.stages]
     found = judge_warnings(plan.tasks, request.judge)
     if request.protocol is not None:
         unread = [task.title for task in plan.tasks if task.protocol != request.protocol]

@@ -210,6 +210,22 @@ def test_a_run_with_the_grader_of_a_task_is_recorded_with_its_costs(tiny_world, 
     assert record["data"]["contamination"] == {"problems": 4, "found_whole": 0, "sharing_13_words": 0}
 
 
+def test_programs_are_graded_in_the_sandbox_and_say_what_failed(tmp_path):
+    from harness import recipe
+    from harness.training import examples, verdicts
+
+    prompt, escaped = 'def add(a, b):\n    """Return a + b."""\n', tmp_path / "escaped"
+    row = {"task_id": "HumanEval/0", "prompt": prompt, "entry_point": "add", "canonical_solution": "    return a + b\n"}
+    row |= {"base_input": [[1, 2], [0, 0]], "plus_input": [], "atol": 0, "contract": "", "test": ""}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    sources = recipe.DataSources(prompts=str(tmp_path / "train.jsonl"), grader="humaneval")
+    grader, asked = verdicts.grader_of(sources), examples.load(sources.prompts, sources, labelled=False)
+    texts = ["    return a + b\n", "    return a - b\n", f"    open({str(escaped)!r}, 'w')\n    return 3\n"]
+    right, wrong, escape = grader.verdicts(asked * 3, texts)
+    assert right.score == 1 and wrong.score == 0 and wrong.reason == "failed base test 1: expected 3, got -1"
+    assert escape.score == 0 and not escaped.exists()
+
+
 def test_rewarded_prompts_hold_no_test_problem(tiny_world, numbers, tmp_path, capsys):
     recipe = tiny_world(SHORT, prompts=numbers(14, 3, 16))
     assert main(words(recipe, tmp_path, "grpo", f"data.grader={PARITY}")) == 2

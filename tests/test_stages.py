@@ -89,7 +89,10 @@ def test_two_stages_resume_in_either(tiny_world, tmp_path, capsys, stopped, monk
         patch.setattr(Rollouts, "collect", stop)
         assert main(words(recipe, results, *settings)) != 0
     capsys.readouterr()
-    again = recorded(capsys, recipe, results, *settings)
+    (begun,) = (results / "work/training").iterdir()
+    assert begun.name.startswith(f"{stopped}-")
+    assert main([*words(recipe, results, *settings), "--resume", begun.name]) == 0
+    (again,) = json.loads(capsys.readouterr().out)["records"]
     assert again["training_id"] == whole["training_id"]
     trained = [folder / "work/trained" / whole["training_id"] for folder in (results, tmp_path / "whole")]
     assert torch.equal(*map(weights, trained))
