@@ -34,6 +34,7 @@ def test_every_protocol_finds_the_better_answer_in_any_order(tmp_path, protocol)
     winner = 0.9 if protocol == "alpacaeval-2" else 1.0
     assert [j.score for j in won] == pytest.approx([winner] * 6, abs=1e-4)
     assert [j.score for j in lost] == pytest.approx([1 - winner] * 6, abs=1e-4)
+    assert all(" first: " in j.words for j in won)  # what the judge wrote stays with its verdict
     assert len(asked) == (24 if protocol == "distillm2" else 12)
     shown_first = {r["messages"][-1]["content"].find("good") < r["messages"][-1]["content"].find("bad") for r in asked}
     assert shown_first == {True, False}

@@ -202,10 +202,11 @@ class ModelJudge(Judge):
             f"{score:.3g} with the {'candidate' if q.candidate_first else 'reference'} first"
             for q, score in zip(questions, by_order, strict=True)
         )
+        replies = [(q, self.cache[q.key].reply) for q in questions]
         words = "\n\n".join(
-            f"{'Candidate' if q.candidate_first else 'Reference'} first: {self.cache[q.key].text}" for q in questions
+            f"{'Candidate' if q.candidate_first else 'Reference'} first: {reply}" for q, reply in replies if reply
         )
-        return Judgement(sum(by_order) / len(by_order), f"preferred {shown}", tuple(by_order), words=words)
+        return Judgement(sum(by_order) / len(by_order), f"preferred {shown}", tuple(by_order), words=words or None)
 
 
 class OpenAIJudge(ModelJudge):

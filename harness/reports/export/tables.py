@@ -104,7 +104,7 @@ def _completions(store: Store, path: Path, warn: Callable[[str], None]) -> None:
     kinds |= {"reason": pyarrow.string(), "extracted": pyarrow.string(), "error": pyarrow.bool_()}
     kinds |= {"words": pyarrow.string()}
     schema = pyarrow.schema(kinds)
-    asked: dict[tuple[str, str], dict[str, tuple[str, Any]]] = {}
+    asked: dict[tuple[str, str], dict[str, Any]] = {}
     with parquet.ParquetWriter(path, schema) as writer:
         for record in store.all()[0]:
             try:
@@ -119,7 +119,7 @@ def _completions(store: Store, path: Path, warn: Callable[[str], None]) -> None:
                 "method": name_of(record["method"]),
                 "seed": record["seed"],
             }
-            known = _questions(record, asked, warn)
+            known = _questions(record, asked)
             told = []
             for row in rows:
                 prompt, reference = known.get(row["problem_id"], (None, None))
@@ -128,15 +128,11 @@ def _completions(store: Store, path: Path, warn: Callable[[str], None]) -> None:
             writer.write_table(pyarrow.Table.from_pylist(told, schema))
 
 
-def _questions(
-    record: Record, asked: dict[tuple[str, str], dict[str, tuple[str, Any]]], warn: Callable[[str], None]
-) -> dict[str, tuple[str, Any]]:
+def _questions(record: Record, asked: dict[tuple[str, str], dict[str, Any]]) -> dict[str, tuple[str, Any]]:
     """Prompt and reference of every problem of a record, read once for all records of a protocol."""
     key = (record["task"], record["protocol"]["hash"])
     if key not in asked:
-        found, reason = questions.of(record, fetch=False)
-        if reason:
-            warn(f"prompts and references of {record['task']} are missing: {reason}")
+        found, _ = questions.of(record, fetch=False)
         asked[key] = {name: (questions.prompt_text(one), questions.reference_text(one)) for name, one in found.items()}
     return asked[key]
 
