@@ -195,6 +195,13 @@ class Rollout(Sampling):
         source="truncated importance sampling",
         before=None,
     )
+    steps_together: int = option(
+        1,
+        "optimizer steps whose prompts are sampled together, with the weights of the first of them: more rows decode "
+        "at once, and texts are up to so many steps old, less one (buffer_age on the card)",
+        low=1,
+        before=1,
+    )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from harness import answered
 from harness.evaluation import evaluate, measurement
 from harness.launch import processes
 from harness.models import engine_checks, vllm_server
@@ -44,10 +45,7 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
     if not processes.leads():
         processes.follow(plan.stages, lambda training: train_run(plan, training, lambda *_: None))
         return []
-    for warning in (*plan.pair.warnings, *plan.data.warnings):
-        announce(f"warning: {warning}")
-    engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
-    for line in (*plan.pair.told, *engines, *summary.lines(plan.data, text_codec(plan.pair.student))):
+    for line in introduction(plan):
         announce(line)
     found = []
     for training in plan.trainings:
@@ -63,11 +61,18 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
     return found
 
 
+def introduction(plan: Plan) -> list[str]:
+    """What is said of the pair and the data before a run."""
+    warned = [f"warning: {warning}" for warning in (*plan.pair.warnings, *plan.data.warnings)]
+    engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
+    return [*warned, *plan.pair.told, *engines, *summary.lines(plan.data, text_codec(plan.pair.student))]
+
+
 def _reuse(plan: Plan, training: TrainingRun, existing: dict[str, Any], announce: Announce) -> dict[str, Any]:
     """The recorded result. First finishes what a run left undone that was killed right after recording."""
     interrupted.forget_run(plan.work, existing["run_id"])
     card.catch_up(plan.work / "trained" / training.training_id, plan.store, existing)
-    announce(f"{existing['run_id']}: already recorded, returned as it is (--again runs it anew)")
+    announce(answered.told(existing["run_id"]))
     return existing | {"reused": True}
 
 

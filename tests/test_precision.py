@@ -5,17 +5,22 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from tiny_runs import make, quiet
+from tiny_runs import make, quiet, result
 
 from harness import plan
 from harness.errors import BadInput
 from harness.evaluation import measurement
+from harness.models import packed, sampling
+from harness.models.files import load_model, load_tokenizer, locate
 from harness.models.generate import Generator
 from harness.plan import RunRequest
+from harness.recipe import Evaluation
 from harness.records.record import Record
 from harness.rerun.command import Given, find
+from harness.students import UNTRAINED, EvaluationModel
 from harness.training import distributed
 from harness.training.loop import train
+from harness.types import Decoding
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 
@@ -35,8 +40,9 @@ def sampled(monkeypatch):
         students.append(student.model)
 
     def look(self, *given):
-        own = weights(self.model)
-        seen.append((self.model.dtype, torch.equal(own, weights(students[-1]).to(own.dtype)), own.float().sum().item()))
+        own, student = weights(self.model), weights(students[-1])
+        if own.numel() == student.numel():  # the teacher writes, too
+            seen.append((self.model.dtype, torch.equal(own, student.to(own.dtype)), own.float().sum().item()))
         return spoken(self, *given)
 
     monkeypatch.setattr(distributed.Replicated, "__init__", keep)
@@ -66,15 +72,70 @@ def test_the_student_samples_in_the_type_of_training_as_it_is_at_every_step(
 
 
 def test_sampled_log_probabilities_are_near_those_of_the_float32_student(models, prompts_file):
-    from harness.models.files import load_model, load_tokenizer, locate
-    from harness.types import Decoding
-
     files = locate(str(models[0]))
     exact, half = (Generator(load_model(files, kind), load_tokenizer(files)) for kind in ("float32", "bfloat16"))
     prompt = exact.encode("Tell me of the sea.")
     (made,) = half.continue_ids([prompt], Decoding(1.0, 1.0, 24), [3])
     (again,) = exact.score([(prompt, made.ids)])
     assert max(abs(a - b) for a, b in zip(made.log_probs, again.log_probs, strict=True)) < 0.1
+
+
+def test_a_packed_decoder_writes_the_texts_of_the_plain_one(models, monkeypatch):
+    """Few rows, many rows, rows that end early and prompts behind them: the packed products are the same sums."""
+    files = locate(str(models[0]))
+    speaker = Generator(load_model(files, "bfloat16"), load_tokenizer(files), batch=3)
+    prompts = [speaker.encode(text) for text in ("One", "Two and more", "Three", "Four of them", "Five")]
+    used = []
+    own = packed.product
+    monkeypatch.setattr(packed, "product", lambda *given: used.append(given[2]) or own(*given))
+    made = {}
+    for large in (1, 2**40):
+        monkeypatch.setattr(packed, "LARGE", large)
+        made[large] = speaker.continue_ids(prompts, Decoding(1.0, 1.0, 20), range(5))
+        assert bool(used) == (large == 1) if packed.pays(torch.ones(1).bfloat16(), large, 20) else True
+        used.clear()
+    plain, other = made.values()
+    assert [g.ids for g in plain] == [g.ids for g in other]
+    for a, b in zip(plain, other, strict=True):
+        assert a.log_probs == pytest.approx(b.log_probs, abs=2e-2)
+    assert not packed.pays(torch.ones(1), 2**40, 1000)  # float32 stays to the last bit as it was
+    assert not packed.pays(torch.ones(1).bfloat16(), 2**40, 2)
+
+
+def test_a_step_on_a_device_crosses_to_the_host_to_the_last_bit():
+    token, log_prob = torch.tensor([0, 49151, 2**31 - 1]), torch.tensor([-1e-30, -17.123457, -torch.inf])
+    assert sampling.apart(sampling.together(token, log_prob)) == (token.tolist(), log_prob.tolist())
+
+
+@pytest.mark.parametrize("label", ["opd", "gkd"])
+def test_prompts_of_several_steps_are_sampled_together_and_their_texts_are_that_old(
+    models, prompts_file, tmp_path, sampled, label
+):
+    settings = {"steps": 5, "learning_rate": 0.0, "warmup": 0.0}
+    found = {}
+    for k in (1, 3):
+        sections = {"rollout": {"max_new_tokens": 8, "steps_together": k}}
+        found[k] = result(
+            make(label, models, prompts_file, tmp_path, sections=sections, name=f"{label}{k}", **settings)
+        )
+        sampled.append(None)
+    alone, together = (list(part) for part in split(sampled))
+    on_policy = sum(row["on_policy"] for row in found[1].curve)
+    assert len(alone) == on_policy and len(together) < len(alone)
+    # A student that does not move writes the same texts, however many prompts it is given at once.
+    assert found[3].losses == pytest.approx(found[1].losses, rel=1e-5)
+    assert found[3].cost == found[1].cost
+    assert all(row["buffer_age"] == 0 for row in found[1].curve)
+    ages = [row["buffer_age"] for row in found[3].curve if row["on_policy"]]
+    assert ages[0] == 0 and max(ages) in (1, 2) and (label == "gkd" or ages == [0, 1, 2, 0, 1])
+
+
+def split(seen):
+    """The rollouts of each run, which ends with None."""
+    while seen:
+        end = seen.index(None)
+        yield seen[:end]
+        del seen[: end + 1]
 
 
 def planned(tiny_world, tmp_path, *settings, methods=("opd", "kd")):
@@ -143,10 +204,6 @@ def test_the_type_of_evaluation_enters_the_protocol_unless_it_is_float32(tiny_wo
 
 
 def test_an_evaluation_in_bfloat16_loads_the_model_so(models, tmp_path):
-    from harness.models.files import locate
-    from harness.recipe import Evaluation
-    from harness.students import UNTRAINED, EvaluationModel
-
     student = EvaluationModel(locate(str(models[0])), UNTRAINED, trained=False)
     for dtype in ("float32", "bfloat16"):
         opened = student.generator("cpu", Evaluation(dtype=dtype), tmp_path, again=False)

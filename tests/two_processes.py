@@ -115,7 +115,8 @@ def _rank(rank: int, parts: Seq[dict], student: str, teacher: str, prompts: str,
         results[key] = vars(found)
         sizes = [getattr(p, "to_local", lambda p=p: p)().numel() for p in held[-1].module.parameters()]
         share = sum(sizes) / sum(p.numel() for p in held[-1].module.parameters())
-        states[key] = {"state": found.state, "weights": float(found.weights.double().square().sum()), "share": share}
+        whole = float(found.weights.double().square().sum()) if found.weights.numel() else None
+        states[key] = {"state": found.state, "weights": whole, "share": share}
     (Path(folder) / f"{rank}.json").write_text(json.dumps(states))
     if rank == 0:
         torch.save(results, Path(folder) / "results.pt")

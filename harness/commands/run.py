@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness import answered
 from harness.commands import arguments
+from harness.safe_read import printable
 
 if TYPE_CHECKING:
     from harness.plan import Plan, RunRequest
     from harness.records.record import Record
+    from harness.records.store import Store
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -105,12 +109,21 @@ def call(args: argparse.Namespace) -> str:
     from harness.progress import LOADING, Reporter
 
     arguments.accept_sandbox(args)
-    with Reporter() as reporter:
+    question = answered.asked(args)
+    if question is not None and (known := question.answer()) is not None:
+        said, records = known
+        for line in (*said, *(answered.told(record["run_id"]) for record in records)):
+            print(printable(line), file=sys.stderr)
+        return _printed(args, records)
+    with Reporter() as reporter, contextlib.ExitStack() as listening:
         reporter.progress(*LOADING)  # said before what takes seconds to import
+        if question is not None:
+            listening.enter_context(question.listening())
         from harness.launch import processes
         from harness.plan import prepare
 
         plan = prepare(request_of(args))
+        listening.close()
         from harness import resume, unused_options
         from harness.estimate import memory_check
 
@@ -123,39 +136,45 @@ def call(args: argparse.Namespace) -> str:
             arguments.warn(unread)
         if args.dry_run:
             return _intended(plan, args.json)
-        from harness.run import run
+        from harness.run import introduction, run
 
         records = run(plan, reporter.progress, reporter.announce)
     if not processes.leads():
         return ""
+    if question is not None:
+        question.keep(plan, [*(f"warning: {line}" for line in unread), *introduction(plan)], records)
+    return _printed(args, records)
+
+
+def _printed(args: argparse.Namespace, records: Sequence[Record]) -> str:
+    """What a run prints of its records; where they lie goes to stderr."""
+    from harness.records.store import Store
+
     if args.json:
         return arguments.dump({"records": records})
-    print(next_steps(plan, records), file=sys.stderr)
-    return table_of(records, plan)
+    store = Store(args.results)
+    print(next_steps(store, records), file=sys.stderr)
+    return table_of(records, store)
 
 
-def table_of(records: Sequence[Record], plan: Plan) -> str:
+def table_of(records: Sequence[Record], store: Store) -> str:
     """The table of these records alone; ``harness table`` has those of earlier runs beside them."""
     from harness.leaderboard.table import leaderboard, render
 
-    sections = leaderboard(records, None, plan.store.completions)
+    sections = leaderboard(records, None, store.completions)
     return render(sections, arguments.prose_format(), width=arguments.width())
 
 
-def next_steps(plan: Plan, records: Sequence[Record]) -> str:
+def next_steps(store: Store, records: Sequence[Record]) -> str:
     """Where the records lie, and the commands that read them."""
     from harness.leaderboard.labels import name_of
 
     title = shlex.quote(records[0]["task"])
-    folder = (
-        ""
-        if str(plan.request.results) == arguments.default_results()
-        else f" --results {shlex.quote(str(plan.request.results))}"
-    )
+    folder = "" if str(store.root) == arguments.default_results() else f" --results {shlex.quote(str(store.root))}"
     trained = [
         name for name in dict.fromkeys(name_of(r["method"]) for r in records if r["convention"].get("trained", True))
     ]
-    lines = [f"recorded in {plan.store.records_dir}; the table below holds the rows of this command"]
+    lines = [f"recorded in {store.records_dir}; the table below holds the rows of this command"]
     if len(trained) > 1:
         lines.append(f"  harness compare {trained[0]} {trained[1]} -t {title}{folder}")
     lines += [

@@ -89,8 +89,8 @@ def call(args: argparse.Namespace) -> str:
     if len(failed) == len(done):
         return ""
     records = [plan.store.get(run_id) for one in done for run_id in one.run_ids]
-    print(next_steps(plan, records), file=sys.stderr)
-    return table_of(records, plan)
+    print(next_steps(plan.store, records), file=sys.stderr)
+    return table_of(records, plan.store)
 
 
 def _executor(args: argparse.Namespace, plan: Plan, todo: int) -> Executor:

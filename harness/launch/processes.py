@@ -23,7 +23,12 @@ UNSUPPORTED = ("FSDP_OFFLOAD_PARAMS", "FSDP_CPU_RAM_EFFICIENT_LOADING", "FSDP_AC
 
 def several() -> bool:
     """Whether this process is one of several that a launcher started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return how_many() > 1
+
+
+def how_many() -> int:
+    """The processes of this launch, on all machines."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def leads() -> bool:

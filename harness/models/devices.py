@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from harness.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def best() -> str:
@@ -10,6 +16,13 @@ def best() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def moved(values: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor of the host on ``device``. The host does not wait for a GPU: the copy is from pinned memory."""
+    if not str(device).startswith("cuda"):
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)  # torch keeps pinned memory until the copy is done
 
 
 def check(name: str, where: str) -> str:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.models import prompt_checks, token_text
+from harness.models import devices, packed, prompt_checks, token_text
 from harness.models.llama_decoder import LlamaDecoder
-from harness.models.sampling import pick, uniforms
+from harness.models.sampling import pick, read, uniforms
 from harness.models.text_codec import TextCodec
 from harness.models.token_text import Stops, continuation
 from harness.models.watch import UNWATCHED, Watch
@@ -158,7 +158,7 @@ class Generator(TextCodec):
         if not LlamaDecoder.fit(self.model):
             return False
         if self._agrees is None:
-            vocab, decoder = self.words, LlamaDecoder(self.model, self.words, 2)
+            vocab, decoder = self.words, LlamaDecoder(self.model, self.words, 2, packed.LONG)
             ids = (torch.arange(5) * 7) % vocab
             batched = [
                 decoder.add([ids[:4].tolist(), ids[:2].tolist()])[0],
@@ -176,7 +176,8 @@ class Generator(TextCodec):
         """Continuous batching: admits waiting prompts in the given order whenever an eighth of the rows is free."""
         waiting, rows, newest = deque(order), [], []
         budget = PREFILL_TOKENS.get(self.model.device.type, 16384)
-        decoder = LlamaDecoder(self.model, self.words, min(self.batch, len(order)))
+        longest = max(work.budgets[i] for i in order)
+        decoder = LlamaDecoder(self.model, self.words, min(self.batch, len(order)), longest)
         while waiting or rows:
             free = decoder.rows - len(rows)
             if waiting and (not rows or free * 8 >= decoder.rows):
@@ -190,7 +191,7 @@ class Generator(TextCodec):
                 rows += admitted
                 newest += work.take(admitted, logits.float())
             else:
-                newest = work.take(rows, decoder.step(torch.tensor(newest, device=decoder.device)).float())
+                newest = work.take(rows, decoder.step(devices.moved(torch.tensor(newest), decoder.device)).float())
             # Drop finished rows; ``keep`` says which old row each new row holds.
             unfinished = [k for k, row in enumerate(rows) if not work.ended[row]]
             if len(unfinished) < len(rows):
@@ -257,10 +258,9 @@ class _Work:
         """Samples the next token of prompts ``rows`` from logits [n, V] and marks those that end with it."""
         draw = None
         if self.decoding.temperature > 0:
-            draw = torch.tensor([self._draw(row) for row in rows], device=logits.device)
-        token, log_prob = pick(logits, self.decoding, draw)
-        tokens = token.tolist()
-        for row, new, lp in zip(rows, tokens, log_prob.tolist(), strict=True):
+            draw = devices.moved(torch.tensor([self._draw(row) for row in rows]), logits.device)
+        tokens, log_probs = read(*pick(logits, self.decoding, draw))
+        for row, new, lp in zip(rows, tokens, log_probs, strict=True):
             out = self.out[row]
             out.append(new)
             self.log_probs[row].append(lp)

@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from harness.method import Mixture, Speculation
 from harness.models.generate import Generated, Generator
-from harness.models.sampling import invert, nucleus
+from harness.models.sampling import invert, nucleus, read
 from harness.models.token_text import continuation
 from harness.types import Decoding
 
@@ -58,7 +58,7 @@ class JointGenerator:
             chances = torch.stack([torch.rand(2, generator=dice[i]) for i in unfinished]).to(q.device)
             token, log_prob = _sample(how, decoding, q, p, chances)
             going = []
-            for k, (i, new, lp) in enumerate(zip(unfinished, token.tolist(), log_prob.tolist(), strict=True)):
+            for k, (i, new, lp) in enumerate(zip(unfinished, *read(token, log_prob), strict=True)):
                 out[i].append(new)
                 log_probs[i].append(lp)
                 if new in self.student.end_ids:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from harness.models import adapters
+from harness.models import adapters, devices, packed
 from harness.models.head import Head, trunk
 
 FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
@@ -29,18 +29,24 @@ class LlamaDecoder:
     """A key-value cache for up to ``rows`` texts and the forward pass that fills it.
 
     Rows 0 to n-1 are in use. :meth:`add` adds prompts, :meth:`step` appends one token to every row, :meth:`keep`
-    frees rows.
+    frees rows. ``tokens``: how many steps are expected at most, which decides whether weights are packed for them.
     """
 
-    def __init__(self, model: PreTrainedModel, vocab: int, rows: int):
+    def __init__(self, model: PreTrainedModel, vocab: int, rows: int, tokens: int = 0):
         self.head, body = Head.of_checked(model, vocab), trunk(model)
         self.embed, self.rotary, self.norm = body.embed_tokens, body.rotary_emb, body.norm
         attention = body.layers[0].self_attn
         self.head_dim, self.scaling = attention.head_dim, attention.scaling
         self.heads = attention.q_proj.out_features // self.head_dim
         self.shared = attention.k_proj.out_features // self.head_dim  # heads of keys and values
-        fuse = sum(p.numel() for p in body.layers.parameters()) <= FUSED_ELEMENTS
-        self.layers = [_Layer(layer, fuse) for layer in body.layers]
+        size = sum(p.numel() for p in body.layers.parameters())
+        fuse, self.project = size <= FUSED_ELEMENTS, self.head.raw
+        pack = rows if packed.pays(self.head.weight, size, tokens) else None
+        if pack is not None:
+            weight, bias = self.head.weight[: self.head.vocab], self.head.bias
+            own = None if bias is None else bias[: self.head.vocab].to(weight.dtype)
+            self.project = packed.product([weight], own, rows, self.head.raw)
+        self.layers = [_Layer(layer, fuse, pack) for layer in body.layers]
         self.rows, self.device, self.dtype = rows, model.device, self.embed.weight.dtype
         self.width = 0
         self.cache: list[tuple[Tensor, Tensor]] = []  # per layer, [rows, width, shared * head_dim]
@@ -84,7 +90,7 @@ class LlamaDecoder:
         ids = torch.zeros(len(sizes), longest, dtype=torch.long)
         for i, prompt in enumerate(prompts):
             ids[i, : sizes[i]] = torch.tensor(prompt)
-        ids, shape = ids.to(self.device), (len(sizes), longest, -1, self.head_dim)
+        ids, shape = devices.moved(ids, self.device), (len(sizes), longest, -1, self.head_dim)
         cos, sin = self.cos[:longest], self.sin[:longest]
 
         def attend(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -100,7 +106,7 @@ class LlamaDecoder:
             return out.transpose(1, 2).flatten(2)
 
         hidden = self._through(functional.embedding(ids, self.embed.weight), shape, cos, sin, attend)
-        last = torch.tensor(sizes, device=self.device)
+        last = devices.moved(torch.tensor(sizes), self.device)
         columns = torch.arange(self.width, device=self.device)
         self.blocked[first:stop] = torch.zeros_like(self.blocked[first:stop]).masked_fill_(
             columns >= last[:, None], -torch.inf
@@ -113,7 +119,7 @@ class LlamaDecoder:
         rows, width = len(self.length), max(self.length) + 1
         self._reserve(width)
         # Rows have different lengths, so each writes to its own column: one index into the flattened cache.
-        at = torch.tensor(self.length, device=self.device)
+        at = devices.moved(torch.tensor(self.length), self.device)
         flat = at + torch.arange(rows, device=self.device) * self.width
         self.blocked.view(-1).index_fill_(0, flat, 0.0)
         mask = self.blocked[:rows, :width].view(rows, 1, 1, width)
@@ -201,20 +207,23 @@ class LlamaDecoder:
         return x
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return self.head.logits(_norm(self.norm, hidden))
+        return self.head.finish(self.project(_norm(self.norm, hidden)))
 
 
 class _Layer:
-    """One layer's weights. Projections with the same input are fused into one matrix where ``fuse`` allows."""
+    """One layer's weights. Projections with the same input are fused into one matrix where ``fuse`` allows.
 
-    def __init__(self, layer: nn.Module, fuse: bool):
+    ``pack``: the rows of a step for which all of them are packed, or None.
+    """
+
+    def __init__(self, layer: nn.Module, fuse: bool, pack: int | None):
         attention, mlp = layer.self_attn, layer.mlp
         self.before, self.between = layer.input_layernorm, layer.post_attention_layernorm
         self.q_norm, self.k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
-        self.qkv = _joint([attention.q_proj, attention.k_proj, attention.v_proj], fuse)
-        gate_up, activation = _joint([mlp.gate_proj, mlp.up_proj], fuse), mlp.act_fn
-        down = adapters.product(mlp.down_proj)
-        self.out = adapters.product(attention.o_proj)
+        self.qkv = _joint([attention.q_proj, attention.k_proj, attention.v_proj], fuse, pack)
+        gate_up, activation = _joint([mlp.gate_proj, mlp.up_proj], fuse, pack), mlp.act_fn
+        down = _joint([mlp.down_proj], False, pack)
+        self.out = _joint([attention.o_proj], False, pack)
 
         def through(x: Tensor) -> Tensor:
             gate, up = gate_up(x).chunk(2, -1)
@@ -223,20 +232,22 @@ class _Layer:
         self.mlp = through
 
 
-def _joint(linears: list[nn.Linear], fuse: bool):
+def _joint(linears: list[nn.Linear], fuse: bool, pack: int | None) -> packed.Product:
     """A function that returns the outputs of ``linears`` concatenated on the last axis.
 
-    An adapter is merged into the fused matrix, which is a copy anyway, and stays beside the weight elsewhere.
+    An adapter is merged into a fused or packed matrix, which is a copy anyway, and stays beside the weight elsewhere.
     """
-    if not fuse:
-        each = [adapters.product(linear) for linear in linears]
-        return lambda x: torch.cat([one(x) for one in each], -1)
-    weight = torch.cat([adapters.merged_weight(linear) for linear in linears])
+    each = [adapters.product(linear) for linear in linears]
+    apart = each[0] if len(each) == 1 else lambda x: torch.cat([one(x) for one in each], -1)
+    if not fuse and pack is None:
+        return apart
+    weights = [adapters.merged_weight(linear) for linear in linears]
     biases = [adapters.bias(linear) for linear in linears]
     bias = None
     if any(b is not None for b in biases):
-        bias = torch.cat([weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in linears])
-    return lambda x: functional.linear(x, weight, bias)
+        bias = torch.cat([weights[0].new_zeros(m.out_features) if m.bias is None else m.bias for m in linears])
+    whole = packed.plain(torch.cat(weights), bias) if fuse else apart
+    return whole if pack is None else packed.product(weights, bias, pack, whole)
 
 
 def _norm(module: nn.Module, x: Tensor) -> Tensor:

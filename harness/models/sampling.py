@@ -25,6 +25,24 @@ def pick(logits: Tensor, decoding: Decoding, draw: Tensor | None) -> tuple[Tenso
     return token, _log_prob(logits, token)
 
 
+def together(token: Tensor, log_prob: Tensor) -> Tensor:
+    """[2, rows] both as whole numbers of 32 bits, so that one copy brings them to the host: every copy waits."""
+    return torch.stack([token.int(), log_prob.float().view(torch.int32)])
+
+
+def apart(both: Tensor) -> tuple[list[int], list[float]]:
+    """The tokens and log-probabilities of :func:`together`, on the host, to the last bit."""
+    both = both.cpu()
+    return both[0].tolist(), both[1].view(torch.float32).tolist()
+
+
+def read(token: Tensor, log_prob: Tensor) -> tuple[list[int], list[float]]:
+    """A step's tokens and their log-probabilities, on the host."""
+    if token.device.type == "cpu":
+        return token.tolist(), log_prob.tolist()
+    return apart(together(token, log_prob))
+
+
 def nucleus(logits: Tensor, temperature: float, top_p: float) -> Tensor:
     """[rows, V] unnormalised probabilities: softmax at ``temperature``, 0 outside the nucleus of mass ``top_p``."""
     probs = (logits if temperature == 1 else logits / temperature).softmax(-1)

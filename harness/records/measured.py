@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from harness import convention, options
 from harness.estimate import model_size
 from harness.grading.judges import open_judge
+from harness.launch import processes
 from harness.method import ReferencePoint
 from harness.method_contract import REPORTED
 from harness.models import engine_choice
-from harness.records import provenance, record
+from harness.records import provenance, record, speed
 
 if TYPE_CHECKING:
     from harness.evaluation.evaluate import Score
@@ -60,7 +61,12 @@ def assemble(
     method = training.method
     stages = (training.spec, training.spec.get("after") or {})
     trained_with_teacher = plan.teacher is not None and any(spec.get("teacher") for spec in stages)
-    score = outcome.score
+    score, parameters = outcome.score, _parameters(plan)
+    cost = facts["cost"] | {
+        "eval_seconds": outcome.seconds,
+        "eval_generated_tokens": sum(row["tokens"] for row in outcome.graded),
+    }
+    precision = (training.spec.get("training") or {}).get("precision")
     return {
         "identity": measurement.identity,
         "kind": "measured",
@@ -84,7 +90,7 @@ def assemble(
         "seed": training.seed,
         "student": plan.student.id,
         "teacher": plan.teacher.id if trained_with_teacher else None,
-        "parameters": _parameters(plan),
+        "parameters": parameters,
         "spec": training.spec,
         "training_id": training.training_id,
         "protocol": measurement.protocol,
@@ -95,11 +101,8 @@ def assemble(
         "measures": outcome.figures,
         **weights(facts),
         **_engine(measurement, facts),
-        "cost": facts["cost"]
-        | {
-            "eval_seconds": outcome.seconds,
-            "eval_generated_tokens": sum(row["tokens"] for row in outcome.graded),
-        },
+        "cost": cost,
+        "speed": speed.of(cost, parameters, precision, speed.name_of(plan.device), processes.how_many()),
         **({"before": facts["before"]} if training.first is not None else {}),
         "first_prompt": outcome.first_prompt,
         "request": request(plan, training, task),

@@ -6,12 +6,14 @@ applied to N rows and never to prompts or padding.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from harness.models import devices
 from harness.pairs import Pairs
 from harness.training.engine_gap import EngineGap
 from harness.training.segments import Segments
@@ -53,6 +55,11 @@ class TeacherInput:
     ids: Tensor  # [B, L']
     mask: Tensor  # [B, L']
     column: Tensor  # [N]
+    sizes: tuple[int, ...]  # [B] tokens of each row, padding left out
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.sizes)
 
 
 @dataclass
@@ -94,7 +101,10 @@ class PairedBatch:
 
 @dataclass
 class Batch:
-    """B sequences right-padded to L tokens, with N response tokens in all."""
+    """B sequences right-padded to L tokens, with N response tokens in all.
+
+    What decides how the work is cut is on the host as well, so that no step waits for a device to be asked for it.
+    """
 
     ids: Tensor  # [B, L]
     mask: Tensor  # [B, L] 1 on tokens, 0 on padding
@@ -105,6 +115,8 @@ class Batch:
     length: Tensor  # [N] response tokens of the token's sequence
     segment_id: Tensor  # [N]
     segment_list: list[int]  # segment_id on the host, for cutting chunks
+    sizes: tuple[int, ...]  # [B] tokens of each sequence that enter the forward pass, on the host
+    counts: tuple[int, ...]  # [B] response tokens of each among the N, on the host
     sampler_log_prob: Tensor | None  # [N]
     validity: Tensor | None  # [N, 2]
     sources: tuple[Source, ...]  # [B]
@@ -123,7 +135,12 @@ class Batch:
     @property
     def tokens(self) -> int:
         """Tokens that enter the forward pass, padding left out."""
-        return int(self.mask.sum())
+        return sum(self.sizes)
+
+    @functools.cached_property
+    def rows(self) -> list[int]:
+        """``row`` on the host."""
+        return [i for i, count in enumerate(self.counts) for _ in range(count)]
 
     def only(self, rows: Seq[int]) -> Batch:
         """The batch of some of its sequences, in their order."""
@@ -132,7 +149,7 @@ class Batch:
         chosen = torch.tensor(rows, device=self.ids.device)
         at = torch.full((len(self.sources),), -1, device=self.ids.device)
         at[chosen] = torch.arange(len(rows), device=self.ids.device)
-        mine = at[self.row] >= 0
+        mine, wanted = at[self.row] >= 0, set(rows)
 
         def part(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[mine]
@@ -147,7 +164,9 @@ class Batch:
             position=self.position[mine],
             length=self.length[mine],
             segment_id=self.segment_id[mine],
-            segment_list=self.segment_id[mine].tolist(),
+            segment_list=[s for s, row in zip(self.segment_list, self.rows, strict=True) if row in wanted],
+            sizes=tuple(self.sizes[i] for i in rows),
+            counts=tuple(self.counts[i] for i in rows),
             sampler_log_prob=part(self.sampler_log_prob),
             validity=part(self.validity),
             sources=tuple(self.sources[i] for i in rows),
@@ -191,26 +210,32 @@ def collate(
     if any(s.validity is not None for s in sequences):
         nothing = (float("nan"), float("nan"))
         validity = torch.tensor([s.validity[i] if s.validity else nothing for s, i in chosen])
+    # Few copies to the device: what has one shape and type crosses in one.
+    whole = _moved(device, ids, mask)
+    of_tokens = _moved(device, row, column, labels, position, lengths[row], segment_id)
     return Batch(
-        ids=ids.to(device),
-        mask=mask.to(device),
-        row=row.to(device),
-        column=column.to(device),
-        labels=labels.to(device),
-        position=position.to(device),
-        length=lengths[row].to(device),
-        segment_id=segment_id.to(device),
+        **dict(zip(("ids", "mask"), whole, strict=True)),
+        **dict(zip(("row", "column", "labels", "position", "length", "segment_id"), of_tokens, strict=True)),
         segment_list=segment_id.tolist(),
-        sampler_log_prob=None if log_probs is None else log_probs.to(device),
-        validity=None if validity is None else validity.to(device),
+        sizes=tuple(len(s.prompt) + len(s.response) for s in sequences),
+        counts=tuple(lengths.tolist()),
+        sampler_log_prob=None if log_probs is None else _moved(device, log_probs)[0],
+        validity=None if validity is None else _moved(device, validity)[0],
         sources=tuple(s.source for s in sequences),
         examples=tuple(s.example for s in sequences),
         places=tuple(s.place for s in sequences),
         rewards=tuple(s.reward for s in sequences),
         informed=tuple(s.asked is not None for s in sequences),
-        special=torch.isin(labels, torch.tensor(special, dtype=labels.dtype)).to(device),
+        special=_moved(device, torch.isin(labels, torch.tensor(special, dtype=labels.dtype)))[0],
         asked=_asked(sequences, row, place, pad, device),
     )
+
+
+def _moved(device: str | torch.device, *parts: Tensor) -> Seq[Tensor]:
+    """The tensors, alike in shape and type, on the device, in one copy for which the host does not wait."""
+    if torch.device(device).type == "cpu":
+        return parts
+    return devices.moved(torch.stack(parts), device).unbind()
 
 
 def _padded(rows: Seq[Seq[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -232,7 +257,8 @@ def _asked(
     prompts = [s.prompt if s.asked is None else s.asked for s in sequences]
     ids, mask = _padded([(*prompt, *s.response) for prompt, s in zip(prompts, sequences, strict=True)], pad)
     column = torch.tensor([len(prompt) for prompt in prompts])[row] + place - 1
-    return TeacherInput(ids.to(device), mask.to(device), column.to(device))
+    sizes = tuple(len(prompt) + len(s.response) for prompt, s in zip(prompts, sequences, strict=True))
+    return TeacherInput(*_moved(device, ids, mask), *_moved(device, column), sizes)
 
 
 def _segments(place: Tensor, after: Tensor | None) -> Tensor:

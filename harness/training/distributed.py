@@ -126,8 +126,8 @@ class Replicated:
         named = self.module.named_parameters(remove_duplicate=False)
         return {name for name, parameter in named if not parameter.requires_grad}
 
-    def finished(self) -> Student:
-        """The trained student with all its weights, for saving and evaluation."""
+    def finished(self, keep: bool) -> Student:
+        """The trained student with all its weights, for saving and evaluation, where it is to be kept. A collective."""
         return self.whole
 
 
@@ -139,7 +139,7 @@ class Sharded(Replicated):
         # one and the same for tied weights.
         empty = {id(p): nn.Parameter(p.new_empty(0), p.requires_grad) for p in student.parameters()}
         super().__init__(student)
-        self.whole = copy.deepcopy(student, empty)
+        self.whole = copy.deepcopy(student, empty).to(accelerator.device)  # its buffers, too
         # Shard each layer on its own, so that at most one layer is gathered at a time. Without resharding after the
         # forward pass all layers stay gathered until backward: more memory, one all-gather less.
         mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
@@ -196,16 +196,24 @@ class Sharded(Replicated):
         }
         optimizer.load_state_dict(state["optimizer"] | {"state": moments})
 
-    def finished(self) -> Student:
-        self._gather(self.whole)
+    def finished(self, keep: bool) -> Student:
+        # One tensor at a time, onto the CPU of the process that publishes; the others keep none.
+        self._gather(self.whole, keep)
         return self.whole
 
     @torch.no_grad()
-    def _gather(self, into: nn.Module) -> None:
-        """Fills the empty weights of ``into``, in its own type, with those of the student."""
+    def _gather(self, into: nn.Module, keep: bool | None = None) -> None:
+        """Fills the empty weights of ``into``, in its own type, with those of the student.
+
+        ``keep``: onto the CPU where it is true, and nowhere else; None: onto the device of every process.
+        """
         # ``full_tensor`` is a collective: every rank must pass the parameters in the same order.
         for plain, part in zip(into.parameters(), self.module.parameters(), strict=True):
-            plain.data = full_tensor(part.to(plain.dtype))
+            full = full_tensor(part.to(plain.dtype))
+            if keep is None:
+                plain.data = full
+            elif keep:
+                plain.data = full.cpu()
 
 
 def _free(model: nn.Module) -> None:

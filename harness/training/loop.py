@@ -25,7 +25,7 @@ from harness import error_location, method_contract
 from harness.errors import BadInput, RunFailed
 from harness.launch import processes as launch_processes
 from harness.method import Method, Step, texts_of
-from harness.models import adapters
+from harness.models import adapters, host_memory
 from harness.models.engine_choice import IN_PROCESS
 from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
@@ -68,13 +68,17 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         raise BadInput(f"training.batch={settings.batch} leaves some of {processes} processes without work")
     optimizers.check(settings, processes=processes, sharded=launch_processes.sharded())
     device = accelerator.device
+    if device.type == "cpu":
+        host_memory.keep_freed()
     torch.manual_seed(job.run.seed)
     reset_peak(device)
 
     # The student: all of its weights or an adapter's are trained, replicated or sharded as the launch asks.
     progress(*LOADING)
     tokenizer = load_tokenizer(job.student)
-    model = load_model(job.student, precision.weights_type(settings), str(device))
+    # A student that is cut over devices is read on the host: each layer moves when it is cut, and no device holds all.
+    place = "cpu" if launch_processes.sharded() and processes > 1 else str(device)
+    model = load_model(job.student, precision.weights_type(settings), place)
     if adapters.wanted(job.recipe.student):
         adapters.attach(model, job.recipe.student, job.student.id)
     if settings.gradient_checkpointing:
@@ -135,9 +139,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
 
     for index in range(start, settings.steps):
         # Collect this process' share of the step's text. Dropout is off while the student samples.
-        step = Step(
-            index, settings.steps, rollouts.draw(index), rollouts.epochs(index), rollouts.epochs(settings.steps)
-        )
+        step = rollouts.step(index)
         model.eval()
         with _faults_named(step, settings.checkpoint_every):
             asked = method.sources(step)
@@ -161,7 +163,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         with _faults_named(step, settings.checkpoint_every):
             sums = _backward(accelerator, student, wrapped, rollouts, method, teaching, batches, step, cost)
         if any(s.weights for s in sums):
-            moved.add(rollouts.gather([w for s in sums for part in s.weights for w in part.tolist()]))
+            moved.add(rollouts.gather(torch.cat([part for s in sums for part in s.weights]).tolist()))
         report = _normalise(accelerator, trained, sums, mixed=len(texts) > 1)
         report |= gap.report(rollouts.gather) if gap else {}
 
@@ -221,8 +223,9 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     if rollouts.proposals is not None:
         weights |= {"validity": ValidityReport.of(rollouts.validity())}
     warnings += moved.warnings()
-    total, finished, adapter = cost.over_processes(accelerator), student.finished().model.eval(), None
-    if adapters.wanted(job.recipe.student):
+    leads, adapter = accelerator.is_main_process, None
+    total, finished = cost.over_processes(accelerator), student.finished(leads).model.eval()
+    if adapters.wanted(job.recipe.student) and leads:
         adapter = adapters.merge(finished, job.recipe.student, job.recipe.models.student)
     return TrainingResult(finished, tokenizer, total, curve, warnings, teaching.facts, adapter, weights, engine)
 
@@ -330,7 +333,7 @@ def _count_sources(accelerator: Accelerator, batches: list[Batch]) -> None:
     """Sets ``source_tokens`` of every micro-batch: response tokens of the whole step, per source of the text."""
     own = [0] * len(Source)
     for batch in batches:
-        for source, size in zip(batch.sources, batch.row.bincount().tolist(), strict=True):
+        for source, size in zip(batch.sources, batch.counts, strict=True):
             own[list(Source).index(source)] += size
     # The reduction by source divides by the tokens of the whole step, so count over all processes.
     counts = accelerator.reduce(torch.tensor(own, device=accelerator.device)).tolist()

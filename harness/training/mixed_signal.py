@@ -60,7 +60,7 @@ class MixedSignal(TeacherSignal):
 def _tokens_of(batch: Batch, rows: list[int]) -> list[int]:
     """The numbers of the response tokens of some sequences, ascending."""
     wanted = set(rows)
-    return [n for n, row in enumerate(batch.row.tolist()) if row in wanted]
+    return [n for n, row in enumerate(batch.rows) if row in wanted]
 
 
 def _joined(parts: Sequence[tuple[list[int], TopKLogits]]) -> TopKLogits:

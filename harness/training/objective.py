@@ -60,13 +60,18 @@ class Student(nn.Module):
         # sequence fits into a chunk they are computed inside it and each head is applied once; longer sequences
         # take a pass of their own through both heads.
         needed = method.needs.sequence_features
-        inside = needed and int(batch.length.max()) * self.vocab <= LONGEST * self.elements
+        inside = needed and max(batch.counts) * self.vocab <= LONGEST * self.elements
         features = None
         if needed and not inside:
             features = self._sequence_features(hidden.detach(), head, batch, method, teacher, step)
         objective = _Objective(batch, method, teacher, step, head, weights, features, inside)
         bounds = self._chunks(batch, method, whole=inside)
         total = chunked_sum(hidden, head, bounds, objective.value, objective.start_chunk)
+        # A slice that is not finite makes the total so. Asking once lets a device run ahead of the host.
+        if not torch.isfinite(total):
+            with torch.no_grad():
+                chunked_sum(hidden.detach(), head, bounds, objective.checked, objective.start_chunk)
+            raise NotFinite("the sum of the objective became infinite, though every part of it is finite")
         return total, objective.sums
 
     @torch.no_grad()
@@ -147,7 +152,7 @@ class Student(nn.Module):
         uncut = method is not None and method.needs.whole
         # A chunk holds the logits of both sides; the teacher's are wider where its vocabulary or its tokens are more.
         vocab = self.vocab if batch.pairs is None else max(self.vocab, batch.pairs.width)
-        rows = batch.row.tolist() if whole or uncut else None
+        rows = batch.rows if whole or uncut else None
         pieces = rows if uncut and rows is not None else batch.segment_list
         return chunks(pieces, vocab, self.elements, batch.row.device.type, rows)
 
@@ -179,7 +184,12 @@ class _Objective:
         self.weights, self.features, self.inside = weights, features, inside
         self.first = 0  # the token that row 0 of ``features`` describes
         self.chunk_teacher = teacher  # the teacher's logits of the current chunk
-        self.scale, self.sums = _per_token(method, batch), Sums()
+        self.scale, self.sums, self.naming = _per_token(method, batch), Sums(), False
+        several = sorted(set(batch.sources)) if len(set(batch.sources)) > 1 else []
+        self.of_source = {
+            source: torch.tensor([one is source for one in batch.sources], device=batch.row.device)[batch.row]
+            for source in several
+        }  # [N] for each
 
     def start_chunk(self, raw: Tensor, chunk: Chunk) -> None:
         """Fetches the teacher's logits of a chunk, and the features of its sequences. ``raw`` are logits [n, V]."""
@@ -215,7 +225,7 @@ class _Objective:
             values = values if corrected is None else values * corrected
         factor = scale if weights is None else scale * weights
         total = (factor * values).sum()
-        if not torch.isfinite(total):
+        if self.naming and not torch.isfinite(total):
             raise NotFinite(_culprit(tokens, values))
         self.sums.value += total.detach()
         self.sums.weight += factor.sum()
@@ -225,14 +235,18 @@ class _Objective:
             self.sums.metrics[name] = self.sums.metrics.get(name, 0.0) + (scale * metric.detach()).sum()
         return total
 
+    def checked(self, logits: Tensor, start: int, stop: int) -> Tensor:
+        """:meth:`value` again, raising NotFinite with the name of what is not finite."""
+        self.naming = True
+        return self.value(logits, start, stop)
+
     def _add_by_source(self, values: Tensor, factor: Tensor, start: int, stop: int) -> None:
         """Splits the sums of tokens [start, stop) by who wrote them."""
         for source in set(self.batch.sources):
             if len(set(self.batch.sources)) == 1:
                 parts = values.sum(), factor.sum()
             else:
-                rows = [i for i, one in enumerate(self.batch.sources) if one is source]
-                mine = torch.isin(self.batch.row[start:stop], torch.tensor(rows, device=values.device))
+                mine = self.of_source[source][start:stop]
                 parts = (values * mine).sum(), (factor * mine).sum()
             had = self.sums.by_source.get(source, (0.0, 0.0))
             self.sums.by_source[source] = had[0] + parts[0], had[1] + parts[1]
@@ -260,8 +274,8 @@ def _log_probs(slices: Iterator[tuple[Tensor, int, int]], teacher: TeacherLogits
 def _features(log_probs: Tensor, batch: Batch, method: Method, step: Step, start: int, stop: int) -> Tensor:
     """[n, ...] the method's features of the whole sequences that tokens [start, stop) make up."""
     # The tokens are those of whole sequences; number these from 0, as the method sees no others.
-    here, (log_q, log_p) = slice(start, stop), log_probs
-    first, last = int(batch.row[start]), int(batch.row[stop - 1])
+    here, (log_q, log_p), rows = slice(start, stop), log_probs, batch.rows
+    first, last = rows[start], rows[stop - 1]
     found = method.sequence_features(
         Sequences(
             log_p=log_p,

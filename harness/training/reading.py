@@ -90,7 +90,7 @@ class TeacherReading:
         theirs = collate([theirs for theirs, _ in readings], self.teacher.pad_id, None, device)
         student, teacher, count, bounds, segments = [], [], [], [0], []
         total = segment = 0
-        sizes = batch.row.bincount(minlength=len(batch.sources)).tolist()
+        sizes = batch.counts
         for (reading, places), n in zip(readings, sizes, strict=True):
             m, begin = len(reading.response), bounds[-1]
             mine, other, before = [-1] * n, [-1] * m, [begin] * (n + 1)

@@ -68,11 +68,17 @@ class Rollouts:
         self.buffer: list[TrainingSequence] = []  # the student's latest responses, equal on all processes
         self.ahead: dict[int, TrainingSequence] = {}  # this process' responses to train on later
         self.drawn = 0  # places of the run whose responses are sampled, on all processes, with ``Needs.redraw``
+        self.together, self.sources = self.sampling.steps_together, job.method.sources
+        self.sampled: set[int] = set()  # steps whose responses are in ``ahead``, equal on all processes
         self._how: Mixture | Speculation | None = job.method.needs.joint
         self._encoded: dict[int, tuple[int, ...]] = {}
         self._asking = job.method.needs.asking
         self._asked: dict[tuple[bool, int], tuple[int, ...]] = {}
         self._labelled: dict[int, tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...] | None]] = {}
+
+    def step(self, index: int) -> Step:
+        """The optimizer step of that number, as a method sees it."""
+        return Step(index, self.steps, self.draw(index), self.epochs(index), self.epochs(self.steps))
 
     def draw(self, step: int) -> float:
         """Uniform in [0, 1), the same on every process."""
@@ -94,7 +100,7 @@ class Rollouts:
             if source is Source.REPLAY and len(self.buffer) >= (self.capacity if self.full else 1):
                 made = self._replayed(step.index) * times
             elif source in (Source.STUDENT, Source.REPLAY):
-                sample = self._of_epoch if self.per_epoch else self._sampled
+                sample = self._of_epoch if self.per_epoch else self._of_steps
                 made = sample(step, Source.STUDENT, cost, times)
                 self._keep(made)
             elif source is Source.MIXED:
@@ -149,6 +155,7 @@ class Rollouts:
             "buffer": [_plain(s) for s in self.buffer],
             "ahead": [list(entry) for entry in ahead],
             "drawn": self.drawn,
+            "sampled": sorted(self.sampled),
         } | ({} if self.proposals is None else {"validity": self.validity()})
 
     def validity(self) -> dict[str, Any]:
@@ -162,7 +169,7 @@ class Rollouts:
         self.buffer = [_from_plain(row) for row in state["buffer"]]
         # A checkpoint of an earlier version has neither, and is of a method that draws nothing ahead.
         self.ahead = {place: _from_plain(row) for place, row in state.get("ahead", ()) if self._is_mine(place)}
-        self.drawn = state.get("drawn", 0)
+        self.drawn, self.sampled = state.get("drawn", 0), set(state.get("sampled", ()))
         if self.proposals is not None and "validity" in state and not self.process:
             self.proposals.report.load(state["validity"])
 
@@ -207,16 +214,57 @@ class Rollouts:
         own = range(first + self.process, end, self.processes)
         return [self.ahead.pop(place + k * whole) for k in range(times) for place in own]
 
+    def _of_steps(self, step: Step, source: Source, cost: Cost, times: int = 1) -> list[TrainingSequence]:
+        """This process' responses of a step, sampled with those of the next steps that will ask for theirs.
+
+        What a method asks for may follow from the training: a step that asks against expectation samples then, and
+        responses that no step asks for are dropped.
+        """
+        if self.together == 1:
+            return self._sampled(step, source, cost, times)
+        whole = self.steps * self.batch  # as in _of_epoch
+        keys = [place + k * whole for k in range(times) for place, _ in self._places(step.index)]
+        if step.index not in self.sampled or not all(key in self.ahead for key in keys):
+            last = min(step.index + self.together, self.steps)
+            steps = [step.index, *(i for i in range(step.index + 1, last) if self._asks(i))]
+            chosen = [(place, own, i) for own in steps for place, i in self._places(own)]
+            made = self._answers([i for *_, i in chosen], step, source, cost, times, [own for _, own, _ in chosen])
+            self.ahead = dict(zip((p + k * whole for k in range(times) for p, *_ in chosen), made, strict=True))
+            self.sampled = set(steps)
+        self.sampled.discard(step.index)
+        return [self.ahead.pop(key) for key in keys]
+
+    def _asks(self, index: int) -> bool:
+        """Whether a later step will ask for the student's text, as far as is known now."""
+        wanted = set(self.sources(self.step(index)))
+        enough = len(self.buffer) >= (self.capacity if self.full else 1)
+        return Source.STUDENT in wanted or (Source.REPLAY in wanted and not enough)
+
+    def _places(self, index: int) -> list[tuple[int, int]]:
+        """This process' places of a step in the run, and the prompts there."""
+        places = range(index * self.batch + self.process, (index + 1) * self.batch, self.processes)
+        return list(zip(places, self._mine(Source.STUDENT, index), strict=True))
+
     def _answers(
-        self, chosen: list[int], step: Step, source: Source, cost: Cost, times: int = 1
+        self,
+        chosen: list[int],
+        step: Step,
+        source: Source,
+        cost: Cost,
+        times: int = 1,
+        seeds_of: list[int] | None = None,
     ) -> list[TrainingSequence]:
-        """Responses to the examples ``chosen``, sampled now, ``times`` each."""
+        """Responses to the examples ``chosen``, sampled now, ``times`` each.
+
+        ``seeds_of``: the step whose seed each has, by default this one.
+        """
         decoding = Decoding(self.sampling.temperature, self.sampling.top_p, self.sampling.max_new_tokens)
         # The first response to a prompt is the same whether others follow or not.
         further = [(k,) if k else () for k in range(times) for _ in chosen]
+        own = (seeds_of or [step.index] * len(chosen)) * times
         chosen = chosen * times
         ids = [self.data.prompts[i].id for i in chosen]
-        seeds = [stable_seed(self.seed, step.index, name, *k) for name, k in zip(ids, further, strict=True)]
+        seeds = [stable_seed(self.seed, at, name, *k) for at, name, k in zip(own, ids, further, strict=True)]
         prompts = [self._prompt(i) for i in chosen]
         made: list[Generated]
         written = step.index  # the step whose weights write the texts

@@ -21,7 +21,7 @@ class ServedTeacher:
         self.engine, self.vocab, self.spare = engine, vocab, spare
 
     def tokens(self, batch: Batch) -> int:
-        return int((batch.asked or batch).mask.sum())
+        return (batch.asked or batch).tokens
 
     def fields(self, batch: Batch, k: int | None, rows: list[int] | None = None) -> dict[str, Tensor]:
         """The ``k`` likeliest tokens after every response token's prefix and their log-probabilities, both [N, k].
@@ -35,7 +35,7 @@ class ServedTeacher:
         texts = [read.ids[i][read.mask[i].bool()].tolist() for i in chosen]
         scored = dict(zip(chosen, self.engine.scored(texts, k + self.spare), strict=True))
         ids, log_probs = [], []
-        for row, column in zip(batch.row.tolist(), read.column.tolist(), strict=True):
+        for row, column in zip(batch.rows, read.column.tolist(), strict=True):
             if row not in scored:
                 continue
             # The entry of a token tells what was likely in its place.

@@ -59,7 +59,7 @@ class LiveTeacher:
         return HiddenStateLogits(self.hidden(batch), self.head)
 
     def tokens(self, batch: Batch) -> int:
-        return int((batch.asked or batch).mask.sum())
+        return (batch.asked or batch).tokens
 
     @torch.no_grad()
     def hidden(self, batch: Batch, rows: list[int] | None = None) -> Tensor:
@@ -115,14 +115,15 @@ class CachedTeacher:
         self.caches, self.live, self.k = caches, live, k
 
     def tokens(self, batch: Batch) -> int:
-        return int((batch.asked or batch).mask[self._uncached(batch)].sum())
+        sizes = (batch.asked or batch).sizes
+        return sum(sizes[i] for i in self._uncached(batch))
 
     def read(self, batch: Batch) -> TeacherLogits:
         fresh = self._uncached(batch)
         new: Iterator[dict[str, Tensor]] = iter(())
         # Run the teacher once over the uncached sequences and split the result by sequence.
         if fresh:
-            sizes = batch.row.bincount(minlength=len(batch.sources))[torch.tensor(fresh)].tolist()
+            sizes = [batch.counts[i] for i in fresh]
             fields = self.live.fields(batch, self.k, fresh)
             pieces = zip(*(t.split(sizes) for t in fields.values()), strict=True)
             new = iter([dict(zip(fields, piece, strict=True)) for piece in pieces])

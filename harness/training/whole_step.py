@@ -37,7 +37,7 @@ def over_step(
     # One entry per sequence: its place in the optimizer step, its source, its reward, and the values of its tokens.
     mine = []
     for batch, rows in zip(batches, values, strict=True):
-        parts = rows.split(batch.row.bincount().tolist())
+        parts = rows.split(batch.counts)
         each = zip(batch.places, batch.sources, batch.rewards, parts, strict=True)
         mine += [(place, source, reward, part.tolist()) for place, source, reward, part in each]
     everyone = sorted(gather(mine), key=lambda entry: entry[0])

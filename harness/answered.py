@@ -1,0 +1,183 @@
+"""Answers of ``harness run`` that are recorded already, found without planning the run again.
+
+Planning reads tokenizers, which takes seconds to import, only to find out that nothing is to be done. After a run this
+module keeps what the command was, everything that its plan read, and the identities of its records. The same command
+returns these records at once as long as nothing of that changed: arguments, environment, working folder, the harness,
+the installed packages, and size and time of every file and folder that the plan opened. Otherwise it is planned.
+
+Kept are commands of what ships with the harness, on models of this machine: whoever runs code of their own, or a model
+of the hub whose revision may move, is planned every time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import atomic
+from harness.cache_file import digest
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+    from harness.records.record import Record
+
+FORM = 1  # raise whenever what is kept has another form
+READS = ("HARNESS_", "HF_", "TRANSFORMERS_", "CUDA_", "XDG_", "HOME", "PYTHON")  # variables of a plan begin so
+ASIDE = ("command", "exit_code", "json", "debug", "again", "dry_run", "resume", "track")  # see :func:`asked`
+Mark = tuple[int, int] | None  # size and time of a file; None where there is none
+
+
+def asked(args: argparse.Namespace) -> Question | None:
+    """The question of a ``harness run``; None for one that is to be planned: run again, resumed, tried, or launched."""
+    if any(getattr(args, name, None) for name in ("again", "dry_run", "resume", "track")) or "WORLD_SIZE" in os.environ:
+        return None
+    with contextlib.suppress(OSError):  # the working folder may be gone
+        return Question(args)
+    return None
+
+
+def told(run_id: str) -> str:
+    """What is said of a record that a run returns."""
+    return f"{run_id}: already recorded, returned as it is (--again runs it anew)"
+
+
+class Question:
+    """A command, and where its answer is kept."""
+
+    def __init__(self, args: argparse.Namespace):
+        given = {name: str(value) for name, value in sorted(vars(args).items()) if name not in ASIDE}
+        variables = {name: value for name, value in sorted(os.environ.items()) if name.startswith(READS)}
+        self.results = Path(args.results)
+        where = {"folder": os.getcwd(), "results": str(self.results.resolve()), "python": sys.version, "form": FORM}
+        key = digest([given, variables, where, _code()])
+        self.path = self.results / "work" / "answered" / f"{key[:24]}.json"
+        self._read: set[str] = set()
+
+    def answer(self) -> tuple[list[str], list[Record]] | None:
+        """What the run says, and its records; None where it is to be planned.
+
+        Raises BadInput for a damaged record, as a planned run does.
+        """
+        try:
+            kept = json.loads(self.path.read_text("utf-8"))
+            if any(_mark(path) != (mark and tuple(mark)) for path, mark in kept["read"].items()):
+                return None
+            identities, said = list(kept["identities"]), list(kept["said"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        from harness.records.store import Store
+
+        store = Store(self.results)
+        found = [store.find(identity) for identity in identities]
+        if any(record is None for record in found):
+            return None
+        return said, [record | {"reused": True} for record in found if record is not None]
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Notes every file that is opened and every folder that is listed in here."""
+        with _heard(self._read.add):
+            yield
+
+    def keep(self, plan: Plan, said: Sequence[str], records: Sequence[Record]) -> None:
+        """Keeps the answer, unless it rests on what no file here shows."""
+        if not _shipped(plan):
+            return
+        read = {path for path in self._read if os.path.exists(path) and not _passing(path, self.results)}
+        # The hash of a model may be known in this process, without a file of it opened.
+        for folder in (m.path for m in (plan.student, plan.teacher) if m is not None):
+            read |= {str(folder), *(str(file) for file in folder.iterdir())}
+        # What a folder held decides, too: a file may come that the plan would have taken instead.
+        read |= set(_folders(os.environ.get("HARNESS_DATA")))
+        content = {
+            "read": {path: _mark(path) for path in sorted(read)},
+            "identities": [record["identity"] for record in records],
+            "said": list(said),
+        }
+        with contextlib.suppress(OSError):  # a full disk costs the next run its seconds
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write(self.path, json.dumps(content).encode())
+
+
+def _shipped(plan: Plan) -> bool:
+    """Whether all code of the plan ships with the harness, and all of its models are files of this machine."""
+    from harness import registry, user_code
+    from harness.models import files
+    from harness.small import world as small
+
+    signal = registry.find(registry.SIGNALS, plan.recipe.training.signal)
+    code = [user_code.identity(type(task)) for task in plan.tasks] + [user_code.identity(signal)]
+    origins = [training.origin for training in plan.trainings]
+    chosen = [plan.recipe.models.student, plan.recipe.models.teacher, *(m.model for m in plan.recipe.teachers.values())]
+    here = all(name.startswith((files.MICRO, small.PREFIX)) or Path(name).is_dir() for name in chosen)
+    judged = any(task.grader_identity().get("judge") for task in plan.tasks)
+    return here and not judged and set(code + origins) == {user_code.OURS}
+
+
+def _passing(path: str, results: Path) -> bool:
+    """Whether a file says nothing of a plan: of the system, of Python's packages, or work of the results folder."""
+    whole = os.path.abspath(path)
+    return whole.startswith(("/proc/", "/sys/", "/dev/", sys.prefix, sys.base_prefix, str(results.resolve())))
+
+
+def _code() -> list[Any]:
+    """Marks of the harness, file by file, and of the folders that packages are installed into."""
+    found: list[Any] = [_mark(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")]
+    for package in ("harness", "harness.methods", "harness.tasks"):
+        spec = find_spec(package)
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            for inside, _, names in os.walk(folder):
+                if not inside.endswith("__pycache__"):
+                    found += [(os.path.join(inside, name), _mark(os.path.join(inside, name))) for name in sorted(names)]
+    return found
+
+
+def _folders(root: str | None) -> Iterator[str]:
+    """The folder of benchmark files and those in it."""
+    if root is not None:
+        for inside, folders, _ in os.walk(root):
+            yield inside
+            if inside.count(os.sep) - root.rstrip(os.sep).count(os.sep) >= 2:
+                folders.clear()
+
+
+def _mark(path: str) -> Mark:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+_listeners: list[Callable[[str], None]] = []
+
+
+@contextlib.contextmanager
+def _heard(listener: Callable[[str], None]) -> Iterator[None]:
+    if not _hooked:  # a hook cannot be taken away, so there is one, which is silent while nobody listens
+        sys.addaudithook(_hook)
+        _hooked.append(True)
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def _hook(event: str, given: tuple[Any, ...]) -> None:
+    if _listeners and event in ("open", "os.listdir", "os.scandir") and isinstance(given[0], str | os.PathLike):
+        path = os.path.abspath(os.fspath(given[0]))
+        for listener in _listeners:
+            if isinstance(path, str):
+                listener(path)
+
+
+_hooked: list[bool] = []

@@ -1,0 +1,111 @@
+"""What a record says of its speed, and how soon commands answer that have nothing to compute."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import plan
+from harness.cli import main
+from harness.records import speed
+
+PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
+
+COST = {
+    "student_tokens": 3_000_000,
+    "generated_tokens": 1_000_000,
+    "teacher_forward_tokens": 2_000_000,
+    "seconds": 100.0,
+    "eval_seconds": 4.0,
+    "eval_generated_tokens": 1000,
+}
+SIZES = {"student": 10**9, "teacher": 7 * 10**9}
+
+
+def test_a_record_says_its_tokens_a_second_and_its_share_of_a_known_peak():
+    found = speed.of(COST, SIZES, "bfloat16", "NVIDIA H100 80GB HBM3")
+    assert found["training_tokens_per_second"] == 40_000 and found["evaluation_tokens_per_second"] == 250
+    # 6 a weight and trained token, 2 of a sampled one and of the teacher, over 100 s of 989e12 a second
+    spent = 10**9 * (6 * 3e6 + 2 * 1e6) + 2 * 7 * 10**9 * 2e6
+    assert found["share_of_peak"] == pytest.approx(spent / 100 / 989e12)
+    half = speed.of(COST, SIZES, "bfloat16", "NVIDIA H100 80GB HBM3", processes=2)
+    assert half["share_of_peak"] == pytest.approx(found["share_of_peak"] / 2)
+
+
+@pytest.mark.parametrize(
+    ("cost", "sizes", "device", "keys"),
+    [
+        (COST, SIZES, "cpu", {"training_tokens_per_second", "evaluation_tokens_per_second"}),
+        (COST, SIZES | {"teacher": None}, "NVIDIA A100-SXM4-80GB", {"training_tokens_per_second"}),
+        (COST | {"seconds": 0.0, "student_tokens": 0}, SIZES, "cpu", {"evaluation_tokens_per_second"}),
+        (COST | {"seconds": 0.0, "eval_generated_tokens": 0}, SIZES, "cpu", set()),
+    ],
+)
+def test_what_is_not_known_is_left_out(cost, sizes, device, keys):
+    assert keys <= speed.of(cost, sizes, "bfloat16", device).keys() <= keys | {"evaluation_tokens_per_second"}
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A recipe, the command of a run with it, and what that run printed."""
+    folder = tmp_path_factory.mktemp("recorded")
+    recipe = folder / "own.toml"
+    recipe.write_text(
+        "world = 'micro'\n[models]\nstudent = 'micro:student'\nteacher = 'micro:teacher'\n"
+        "[evaluation]\nlimit = 2\nmax_new_tokens = 4\n"
+    )
+    words = ["run", "-m", "untouched", "-t", "amc23", "--recipe", str(recipe), "--results", str(folder / "results")]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *words, "--json"], capture_output=True, text=True, check=True
+    )
+    return recipe, words, json.loads(done.stdout)["records"]
+
+
+def test_a_recorded_run_is_returned_without_torch(recorded):
+    _, words, (made,) = recorded
+    code = "import sys; from harness.cli import main; assert main(sys.argv[1:]) == 0; print('torch' in sys.modules)"
+    for form in (["--json"], []):
+        done = subprocess.run([sys.executable, "-c", code, *words, *form], capture_output=True, text=True, check=True)
+        printed, _, loaded = done.stdout.strip().rpartition("\n")
+        assert loaded == "False"
+        assert f"{made['run_id']}: already recorded" in done.stderr
+        assert (json.loads(printed)["records"] == [made | {"reused": True}]) if form else ("untouched" in printed)
+
+
+@pytest.mark.parametrize("change", ["nothing", "setting", "variable", "recipe", "again", "record"])
+def test_a_run_is_planned_again_when_anything_changed(recorded, monkeypatch, capsys, change):
+    recipe, words, (made,) = recorded
+
+    def planned(request):
+        raise AssertionError("planned")
+
+    monkeypatch.setattr(plan, "prepare", planned)
+    words = [*words, "--json", *{"setting": ["--set", "evaluation.limit=3"], "again": ["--again"]}.get(change, [])]
+    if change == "variable":
+        monkeypatch.setenv("HARNESS_PLUGINS", "0" if os.environ.get("HARNESS_PLUGINS") != "0" else "1")
+    before = recipe.stat()
+    if change == "recipe":
+        os.utime(recipe, (1, 1))
+    if change == "record":
+        file = next((recipe.parent / "results/records").rglob("*.json"))
+        kept = file.read_text("utf-8")
+        file.write_text(kept.replace('"seed": 0', '"seed": 1'))
+        assert (
+            main(words) == 2 and made["run_id"] in capsys.readouterr().err
+        )  # damaged: one line, as a planned run says
+        file.write_text(kept)
+        return
+    code = main(words)
+    os.utime(recipe, ns=(before.st_atime_ns, before.st_mtime_ns))
+    said = capsys.readouterr()
+    assert (code == 0 and json.loads(said.out)["records"][0]["run_id"] == made["run_id"]) == (change == "nothing")
+    assert ("planned" in said.err) == (change != "nothing")
+
+
+def test_code_of_ones_own_is_planned_every_time(tiny_world, tmp_path, capsys):
+    path = tiny_world("[training]\nsteps = 1\n")
+    assert main(["run", "-m", "untouched", "-t", PARITY, "--recipe", str(path), "--results", str(tmp_path / "r")]) == 0
+    assert not (tmp_path / "r/work/answered").exists()
