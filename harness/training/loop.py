@@ -98,7 +98,8 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     # Where text comes from, and what the teacher says of it.
     texts = texts_of(method, settings.steps)
     elsewhere = job.recipe.rollout.engine != IN_PROCESS and Source.STUDENT in texts
-    sampler = student.sampler(precision.weights_type(settings) if elsewhere else precision.sampling_type(job.recipe))
+    samples = not elsewhere and bool(texts - {Source.DATA, Source.TEACHER} or method.needs.proposals)
+    sampler = student.sampler(precision.sampling_type(job.recipe) if samples else precision.weights_type(settings))
     rollouts = Rollouts(
         job,
         Generator(sampler, tokenizer, job.recipe.evaluation.batch, job.words),
