@@ -115,7 +115,8 @@ def _shipped(plan: Plan) -> bool:
 
     signal = registry.find(registry.SIGNALS, plan.recipe.training.signal)
     code = [user_code.identity(type(task)) for task in plan.tasks] + [user_code.identity(signal)]
-    origins = [training.origin for training in plan.trainings]
+    stages = [stage for training in plan.trainings for stage in (training, training.first) if stage is not None]
+    origins = [stage.origin for stage in stages]
     chosen = [plan.recipe.models.student, plan.recipe.models.teacher, *(m.model for m in plan.recipe.teachers.values())]
     here = all(name.startswith((files.MICRO, small.PREFIX)) or Path(name).is_dir() for name in chosen)
     judged = any(task.grader_identity().get("judge") for task in plan.tasks)
