@@ -46,9 +46,9 @@ SETTINGS = {
     "evaluation.batch": 1,
     "evaluation.max_new_tokens": 96,
 }
-TIMES = ("created", "content_sha256")  # of a record
+TIMES = ("created", "content_sha256", "speed")  # of a record
 CHECKOUT = ("commit", "dirty")  # of its provenance: the checkout's, which may move on while runs are killed
-SPENT = ("seconds", "eval_seconds", "peak_memory_bytes")  # of its cost
+SPENT = ("seconds", "eval_seconds", "grading_seconds", "peak_memory_bytes")  # of its cost
 
 
 def write_data(folder: Path) -> None:
