@@ -214,8 +214,14 @@ def collate(
     whole = _moved(device, ids, mask)
     of_tokens = _moved(device, row, column, labels, position, lengths[row], segment_id)
     return Batch(
-        **dict(zip(("ids", "mask"), whole, strict=True)),
-        **dict(zip(("row", "column", "labels", "position", "length", "segment_id"), of_tokens, strict=True)),
+        ids=whole[0],
+        mask=whole[1],
+        row=of_tokens[0],
+        column=of_tokens[1],
+        labels=of_tokens[2],
+        position=of_tokens[3],
+        length=of_tokens[4],
+        segment_id=of_tokens[5],
         segment_list=segment_id.tolist(),
         sizes=tuple(len(s.prompt) + len(s.response) for s in sequences),
         counts=tuple(lengths.tolist()),
