@@ -104,15 +104,18 @@ def test_an_unknown_metric_is_refused_with_its_place(tmp_path):
         locate(str(tmp_path / "t.py"))
 
 
-def test_only_a_win_rate_leaves_errors_out():
+def test_only_metrics_of_judges_leave_errors_out():
     graded = rows(1.0, 1.0, 0.0, 0.0, errors=(2, 3))
     values = {name: cls().aggregate(graded) for name, cls in metrics.SHIPPED.items()}
-    assert values == {"accuracy": 0.5, "pass@1": 0.5, "win_rate": 1.0, "rougeL": 0.5, "lm-eval": 0.5}
+    assert values == {"accuracy": 0.5, "pass@1": 0.5, "rougeL": 0.5, "lm-eval": 0.5} | {
+        "win_rate": 1.0,
+        "rating_of_turns": 1.0,
+    }
 
 
 def test_shipped_metrics_in_percent_add_nothing_to_records():
     cards = {name: metrics.card(cls(), rows(1.0)) for name, cls in metrics.SHIPPED.items()}
-    assert {name for name, card in cards.items() if card} == {"rougeL"}
+    assert {name for name, card in cards.items() if card} == {"rougeL", "rating_of_turns"}
     assert {e.name for e in registry.entries(registry.METRICS)} == set(metrics.SHIPPED)
     assert metric_of(registry.find(registry.TASKS, "amc23")).name == "accuracy"
 

@@ -1,6 +1,7 @@
 """Equal compute: one definition, which every command takes."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 MICRO = ROOT / "results/micro"
 TASK = "humaneval@micro"
 NINE = {"sft", "seqkd", "kd", "rkl", "gkd", "opd", "distillm2", "vcrd", "vcrd@shuffled"}
+NAMES = re.compile(r'<th scope="row" role="rowheader" data-value="(.*?)"')
 
 
 def right(count, total=40):
@@ -154,7 +156,9 @@ def test_board_and_plot_take_the_same_view(tmp_path, capsys):
         shutil.copy(file, root / "completions" / file.name)
     assert main(["board", "--out", str(tmp_path / "site"), "--results", str(root)]) == 0
     page = (tmp_path / "site/index.html").read_text("utf-8")
-    assert "at equal compute</h2>" in page and "715 GFLOPs of training, as vcrd at 200 steps" in page
+    head, first = re.findall(r'<section class="view" data-view="compute".*?</section>', page, re.DOTALL)
+    assert "at equal compute</h1>" in head and "715 GFLOPs of training, as vcrd at 200 steps" in first
+    assert first.count("<table") == 1 and {name.partition(" ")[0] for name in NAMES.findall(first)} >= NINE
     svg = tmp_path / "scores.svg"
     assert main(["plot", "--view", "compute", "--theme", "auto", "--out", str(svg), "--results", str(root)]) == 0
     drawn = svg.read_text("utf-8")

@@ -1,6 +1,7 @@
 """Papers as runs: rows of printed tables, what cannot be run, questions without a control, published records reused."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,12 @@ def test_the_board_shows_printed_cells_of_measured_tasks_apart(tmp_path):
     scores = (1.0,) * 30 + (0.0,) * 10
     store.add(make_record("kd", task="gsm8k", scores=scores), make_rows(scores))
     assert main(["board", "--results", str(store.root), "--out", str(tmp_path / "board")]) == 0
-    text = (tmp_path / "board/index.html").read_text("utf-8")
-    theirs = text[text.index("Reported by papers") :]
-    assert "Qwen2.5-Math-7B-Instruct" in theirs and "abkd" in theirs and 'data-method="seqkd"' in theirs
+    board = tmp_path / "board"
+    theirs = (board / "papers.html").read_text("utf-8")
+    (abkd,) = re.findall(r'<section [^>]*"p-abkd">.*?</section>', theirs, re.DOTALL)
+    assert "Qwen2.5-Math-7B-Instruct" in abkd and "seqkd on gsm8k (printed: 75.8)" in abkd
+    assert "None was measured here" in theirs
+    # Where measured rows stand, no printed one does.
+    for page in (board / "index.html", *(board / "tasks").glob("*.html")):
+        ours = page.read_text("utf-8")
+        assert 'data-value="kd"' in ours and "abkd" not in ours and "75.8" not in ours, page.name

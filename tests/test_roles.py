@@ -1,6 +1,7 @@
 """What a row is stands in its record: references, controls, baselines and reconstructions of any name."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,17 @@ def test_a_reference_of_any_name_is_ranked_nowhere(strangers, tmp_path, capsys):
     assert "raw: took raw (not trained" in capsys.readouterr().err
     assert main(["board", "--out", str(tmp_path / "site"), *where]) == 0
     page = (tmp_path / "site/index.html").read_text("utf-8")
-    assert page.count('<tr class="mark"') == 2 and "<b>2</b> methods" in page
+    views = re.findall(r"<table class=\"grid.*?</table>", page, re.DOTALL)
+    assert len(views) == 3 and page.count("Average rank 1.0 of 2 over 1 task") == 3
+    for view in views:
+        rows = re.findall(
+            r'<tr role="row"( class="mark")?>\s*<th scope="row".*?data-value="(\w+)"'
+            r'.*?class="rank".*?data-value="(.*?)"',
+            view,
+            re.DOTALL,
+        )
+        mark = ' class="mark"'
+        assert rows == [("", "clever", "1.0"), ("", "plain", "2.0"), (mark, "oracle", ""), (mark, "raw", "")]
     assert main(["plot", "--out", str(tmp_path / "scores.svg"), *where]) == 0
     assert main(["plot", "--kind", "pareto", "--cost", "flops", "--out", str(tmp_path / "pareto.svg"), *where]) == 0
     capsys.readouterr()

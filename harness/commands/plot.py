@@ -22,7 +22,6 @@ def add(commands: argparse._SubParsersAction) -> None:
         examples=(
             "harness plot -t amc23 --out scores.svg",
             "harness plot --kind differences --view compute --against gkd",
-            "harness plot --kind pareto --cost flops",
             "harness plot --kind curves --metric loss --out curves.pdf",
         ),
     )
