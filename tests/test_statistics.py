@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from harness.stats import intervals as st
+from harness.stats.seed_variance import SeedVariance
 
 
 def coverage(intervals, truth):
@@ -72,6 +73,13 @@ def test_the_interval_of_a_mean_is_close_to_students_when_n_is_large():
 def test_scores_all_alike_do_not_give_certainty(value):
     assert st.mean_interval([value] * 30) == st.wilson(30 * value, 30)
     assert st.mean_interval(np.full((3, 30), value)) == st.wilson(30 * value, 30)
+
+
+@pytest.mark.parametrize("answer", [0.0, 1.0])
+def test_a_row_with_one_and_the_same_answer_has_the_interval_of_one_seed(answer):
+    """Though other rows of its table tell how far seeds differ."""
+    found = st.mean_interval(np.full((3, 150), answer), seeds=SeedVariance(0.001, 8.0))
+    assert found == st.wilson(answer * 150, 150, 0.95) and found.low - 1e-12 <= answer <= found.high + 1e-12
 
 
 def test_the_interval_stays_within_bounds_and_contains_the_mean():

@@ -106,7 +106,8 @@ def mean_interval(
         return wilson(float(cells.sum()), problems, level)
     spread = variance_of_mean(cells, seeds)
     # Equal scores do not reveal their variance, so assume the largest one possible, that of right or wrong answers.
-    if spread.value == 0:
+    # A mean at an end of the scale leaves no room for a variance either, whatever the seeds of other rows do.
+    if spread.value == 0 or mean in (0.0, 1.0):
         return wilson(mean * problems, problems, level)
     # The number of right-or-wrong problems whose mean would have this variance. Few seeds estimate the variance badly,
     # so the quantile is that of Student's t with its degrees of freedom.
