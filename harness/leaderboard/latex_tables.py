@@ -51,7 +51,7 @@ def _pair(word: str, known: Set[str]) -> tuple[str, str]:
         if word[:end] in known:
             return word[:end], word[end + 1 :]
     if not ends:
-        raise BadInput(f"--rename {word!r} is not OLD=NEW, such as gkd=GKD")
+        raise BadInput(f"--rename {word!r} is not OLD=NEW, a name in these tables and the one to print")
     raise unknown("name in these tables: --rename", word[: ends[0]], known)
 
 

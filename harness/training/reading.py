@@ -86,41 +86,7 @@ class TeacherReading:
 
     def _pair(self, batch: Batch, vocab: int) -> None:
         readings = [self.of(sequence) for sequence in _sequences(batch)]
-        device = batch.ids.device
-        theirs = collate([theirs for theirs, _ in readings], self.teacher.pad_id, None, device)
-        student, teacher, count, bounds, segments = [], [], [], [0], []
-        total = segment = 0
-        sizes = batch.counts
-        for (reading, places), n in zip(readings, sizes, strict=True):
-            m, begin = len(reading.response), bounds[-1]
-            mine, other, before = [-1] * n, [-1] * m, [begin] * (n + 1)
-            inside = [False] * n  # rows that continue the pair of the row before
-            for a, b in places:
-                for rows, pairs in ((a, mine), (b, other)):
-                    pairs[rows.start : rows.stop] = [total] * len(rows)
-                before[a.stop :] = [begin + b.stop] * (n + 1 - a.stop)
-                inside[a.start + 1 : a.stop] = [True] * (len(a) - 1)
-                total += 1
-            before[n] = begin + m
-            for cut in inside:
-                segment += not cut
-                segments.append(segment)
-            student, teacher, bounds = [*student, *mine], [*teacher, *other], [*bounds[:-1], *before]
-            count += [len(places)] * n
-        batch.segment_list = [one - 1 for one in segments]
-        batch.segment_id = torch.tensor(batch.segment_list, device=device)
-        shared, alone = self._vocabularies(vocab, device)
-        numbers = [torch.tensor(rows, dtype=torch.long, device=device) for rows in (student, teacher, count)]
-        batch.pairs = PairedBatch(
-            theirs=theirs,
-            student=numbers[0],
-            teacher=numbers[1],
-            count=numbers[2],
-            bounds=bounds,
-            shared=shared,
-            alone=alone,
-            vocab=self.vocab,
-        )
+        add_pairs(batch, readings, self.teacher.pad_id, self._vocabularies(vocab, batch.ids.device), self.vocab)
 
     def _vocabularies(self, vocab: int, device: torch.device) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """The ids [K, 2] of tokens that both sides write alike, and those of each side alone."""
@@ -133,6 +99,53 @@ class TeacherReading:
                 rest.append(free.nonzero()[:, 0].to(device))
             self._words = pairs.to(device), (rest[0], rest[1])
         return self._words
+
+
+def add_pairs(
+    batch: Batch,
+    readings: Seq[tuple[TrainingSequence, Places]],
+    pad: int,
+    words: tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]],
+    vocab: int,
+) -> None:
+    """Adds the teacher's readings of a batch's texts and their pairs, which no slice then cuts.
+
+    ``words`` are ``shared`` [K, 2] and ``alone`` of :class:`Pairs`; ``vocab`` is the teacher's, ``pad`` its padding.
+    """
+    device = batch.ids.device
+    theirs = collate([theirs for theirs, _ in readings], pad, None, device)
+    student, teacher, count, bounds, segments = [], [], [], [0], []
+    total = segment = 0
+    sizes = batch.counts
+    for (reading, places), n in zip(readings, sizes, strict=True):
+        m, begin = len(reading.response), bounds[-1]
+        mine, other, before = [-1] * n, [-1] * m, [begin] * (n + 1)
+        inside = [False] * n  # rows that continue the pair of the row before
+        for a, b in places:
+            for rows, pairs in ((a, mine), (b, other)):
+                pairs[rows.start : rows.stop] = [total] * len(rows)
+            before[a.stop :] = [begin + b.stop] * (n + 1 - a.stop)
+            inside[a.start + 1 : a.stop] = [True] * (len(a) - 1)
+            total += 1
+        before[n] = begin + m
+        for cut in inside:
+            segment += not cut
+            segments.append(segment)
+        student, teacher, bounds = [*student, *mine], [*teacher, *other], [*bounds[:-1], *before]
+        count += [len(places)] * n
+    batch.segment_list = [one - 1 for one in segments]
+    batch.segment_id = torch.tensor(batch.segment_list, device=device)
+    numbers = [torch.tensor(rows, dtype=torch.long, device=device) for rows in (student, teacher, count)]
+    batch.pairs = PairedBatch(
+        theirs=theirs,
+        student=numbers[0],
+        teacher=numbers[1],
+        count=numbers[2],
+        bounds=bounds,
+        shared=words[0],
+        alone=words[1],
+        vocab=vocab,
+    )
 
 
 def chosen(how: Pairing, found: Places, n: int, m: int, closed: bool) -> Places:

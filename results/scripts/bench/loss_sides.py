@@ -6,6 +6,7 @@ The tests use it at small sizes to check that both sides agree for every registe
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from harness.options import build
 from harness.training import objective
 from harness.training.batching import Batch, TrainingSequence, collate
 from harness.training.objective import Student, Sums
+from harness.training.reading import PairedLogits, Places, add_pairs
+from harness.training.reading import chosen as pairs_of
 from harness.training.signals import HiddenStateLogits, NoTeacher, TeacherLogits
 from harness.training.whole_step import measured
 from harness.types import Source
@@ -64,7 +67,8 @@ def batch_of(chosen: Method | None, tokens: int, seed: int = 0) -> Batch:
     order = sources_of(chosen) if chosen is not None else [Source.DATA]
     dice, extra = (torch.Generator().manual_seed(s) for s in (seed, seed + 1))
     texts = []
-    size = min(LENGTH, tokens)
+    rewarded = chosen is not None and chosen.needs.rewards
+    size = min(LENGTH, tokens // 2 if rewarded else tokens)  # rewards are compared between texts
     for i in range(max(tokens // size, 1)):
         ids, source = torch.randint(3, EMBEDDED, (4 + size,), generator=dice).tolist(), order[i % len(order)]
         sampled = validity = None
@@ -73,6 +77,8 @@ def batch_of(chosen: Method | None, tokens: int, seed: int = 0) -> Batch:
         if chosen is not None and chosen.needs.proposals:
             validity = tuple(map(tuple, torch.rand(size, 2, generator=extra).tolist()))
         texts.append(TrainingSequence(tuple(ids[:4]), tuple(ids[4:]), source, i, sampled, validity, place=i))
+        if rewarded:
+            texts[-1] = replace(texts[-1], reward=float(i % 2))
     ends = None
     if chosen is not None and chosen.needs.segment != "token":
         ends = torch.arange(EMBEDDED) % 12 == 0  # steps of about a dozen tokens
@@ -84,11 +90,52 @@ def batch_of(chosen: Method | None, tokens: int, seed: int = 0) -> Batch:
     return made
 
 
+def read_apart(batch: Batch, chosen: Method, vocab: int) -> None:
+    """Gives a batch the teacher's own reading of its texts, where the method pairs tokens.
+
+    The teacher needs five tokens where the student needs four: runs of 1, 2 and 1 stand for runs of 2, 1 and 2. Its
+    vocabulary is as large as the student's ``vocab``; three quarters of the words are shared, in the other order.
+    """
+    how, dice = chosen.needs.pairing, torch.Generator().manual_seed(2)
+    if how is None:
+        return
+    readings: list[tuple[TrainingSequence, Places]] = []
+    for place, (n, source) in enumerate(zip(batch.counts, batch.sources, strict=True)):
+        found = [
+            (range(a + i, a + i + k), range(b + j, b + j + m))
+            for a, b in zip(range(0, n - 3, 4), range(0, 5 * n // 4, 5), strict=False)
+            for i, k, j, m in ((0, 1, 0, 2), (1, 2, 2, 1), (3, 1, 3, 2))
+        ]
+        ids = torch.randint(3, EMBEDDED, (3 + 5 * (n // 4),), generator=dice).tolist()
+        theirs = TrainingSequence(tuple(ids[:3]), tuple(ids[3:]), source, place, place=place)
+        readings.append((theirs, pairs_of(how, found, n, len(ids) - 3, closed=False)))
+    words = torch.arange(vocab * 3 // 4)
+    rest = torch.arange(len(words), vocab)
+    add_pairs(batch, readings, 0, (torch.stack([words, words.flip(0)], 1), (rest, rest)), vocab)
+    assert batch.pairs is not None
+    batch.pairs.tokens_per_pair = len(batch.labels) / sum(len(places) for _, places in readings)
+
+
+def reading_of(teacher: LlamaForCausalLM, vocab: int, batch: Batch, chosen: Method | None) -> TeacherLogits:
+    """What the teacher says of a batch, read by it in its own tokens where the method pairs them."""
+    if chosen is not None and chosen.needs.teacher != "signal":
+        return NoTeacher()
+    with torch.no_grad():
+        hidden = Student(teacher, vocab)._hidden(batch if batch.pairs is None else batch.pairs.theirs)
+    found = HiddenStateLogits(hidden, Head.of(teacher, vocab))
+    return found if batch.pairs is None else PairedLogits(found, batch.pairs.bounds)
+
+
 def see_whole_step(student: Student, batch: Batch, chosen: Method, reading: TeacherLogits) -> None:
     """Gives a batch that is a whole optimizer step the features of it that the method asks for."""
-    if chosen.needs.step_features:
+    if not chosen.needs.step_features:
+        return
+    values, prompts = torch.zeros(len(batch.labels), 0), len(batch.sources)
+    if type(chosen).measure is not Method.measure:  # else it reads rewards alone
         values = student.measure(batch, chosen, reading, STEP)
-        (batch.step_features,) = measured([values], [batch], chosen, STEP, len(batch.sources), lambda mine: mine)
+    if chosen.needs.rewards:
+        prompts = 1  # all texts answer it, so that some are better than others
+    (batch.step_features,) = measured([values], [batch], chosen, STEP, prompts, lambda mine: mine, LENGTH)
 
 
 def naive(
@@ -98,8 +145,9 @@ def naive(
     head, total = Head.of_checked(student.model, student.vocab), len(batch.labels)
     logits, features = head.logits(student._hidden(batch)), None
     if isinstance(reading, HiddenStateLogits):
-        full = reading.pair(logits, 0, total)[1]
-        reading = _Full(full)
+        reading = _Full(reading.pair(logits, 0, total)[1])
+    elif isinstance(reading, PairedLogits):
+        reading = PairedLogits(_Full(reading.pair(logits, 0, total)[1]), reading.bounds)
     if chosen.needs.sequence_features:
         with torch.no_grad():
             log_q, log_p = (-cross_entropy(z, batch.labels) for z in reading.pair(logits, 0, total))
@@ -143,9 +191,10 @@ def prepare(spec: dict[str, Any]) -> Callable[[], tuple[float, dict[str, Tensor]
     chosen = None if liger else method(spec["method"])
     student, batch = Student(bare_head(vocab, hidden, 1), vocab), batch_of(chosen, spec["tokens"])
     reading: TeacherLogits = NoTeacher()
+    if chosen is not None:
+        read_apart(batch, chosen, vocab)
     if liger or chosen.needs.teacher == "signal":
-        teacher = bare_head(vocab, hidden, 2).requires_grad_(False)
-        reading = HiddenStateLogits(Student(teacher, vocab)._hidden(batch), Head.of(teacher, vocab))
+        reading = reading_of(bare_head(vocab, hidden, 2).requires_grad_(False), vocab, batch, chosen)
     if liger:
         from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
 
