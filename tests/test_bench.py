@@ -64,7 +64,10 @@ def test_chunks_equal_the_naive_computation_of_every_method(heads, name, setting
     (value, ours, weight), (expected, theirs, total) = both(heads, name, **settings)
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(weight, total, rtol=1e-5, atol=0)
-    assert ours.keys() == theirs.keys() and theirs["lm_head.weight"].norm() > 0
+    assert ours.keys() == theirs.keys() and "lm_head.weight" in ours
+    needs = loss_sides.method(name, **settings).needs
+    if needs.pairing is not None or needs.step_features:  # two gradients of 0 would be equal whatever was computed
+        assert theirs["lm_head.weight"].norm() > 0
     for key in ours:
         assert (ours[key] - theirs[key]).norm() <= 1e-5 * theirs[key].norm(), key
 
