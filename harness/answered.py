@@ -124,9 +124,14 @@ def _shipped(plan: Plan) -> bool:
 
 
 def _passing(path: str, results: Path) -> bool:
-    """Whether a file says nothing of a plan: of the system, of Python's packages, or work of the results folder."""
-    whole = os.path.abspath(path)
-    return whole.startswith(("/proc/", "/sys/", "/dev/", sys.prefix, sys.base_prefix, str(results.resolve())))
+    """Whether a file says nothing of a plan: the system's, Python's and its packages', or what runs leave behind.
+
+    A recipe may lie anywhere else, also below Python's prefix (``/usr``) or in the results folder.
+    """
+    whole, own = Path(os.path.abspath(path)), results.resolve()
+    python = (sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+    left = (own / name for name in ("work", "records", "completions", "curves", ".lock"))
+    return whole == own or any(whole.is_relative_to(f) for f in ("/proc", "/sys", "/dev", *python, *left))
 
 
 def _code() -> list[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import plan
+from harness import answered, plan
 from harness.cli import main
 from harness.records import speed
 
@@ -103,6 +103,28 @@ def test_a_run_is_planned_again_when_anything_changed(recorded, monkeypatch, cap
     said = capsys.readouterr()
     assert (code == 0 and json.loads(said.out)["records"][0]["run_id"] == made["run_id"]) == (change == "nothing")
     assert ("planned" in said.err) == (change != "nothing")
+
+
+@pytest.mark.parametrize(
+    ("path", "passing"),
+    [
+        ("results/own.toml", False),
+        ("results-recipes/own.toml", False),
+        ("workshop/own.toml", False),
+        ("results/work/cache.json", True),
+        ("results/records/a.json", True),
+        ("/proc/self/maps", True),
+        ("/process/own.toml", False),
+        (json.__file__, True),
+        (pytest.__file__, True),
+        (os.path.join(sys.prefix, "src/own.toml"), False),
+        (os.path.join(sys.base_prefix, "src/own.toml"), False),
+    ],
+)
+def test_a_file_may_change_an_answer_wherever_it_lies(tmp_path, monkeypatch, path, passing):
+    """Only what the system, Python and runs themselves leave behind says nothing of a plan."""
+    monkeypatch.chdir(tmp_path)
+    assert answered._passing(path, Path("results")) == passing
 
 
 def test_code_of_ones_own_is_planned_every_time(tiny_world, tmp_path, capsys):
