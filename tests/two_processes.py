@@ -12,6 +12,7 @@ import contextlib
 import json
 import socket
 import tempfile
+import time
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
@@ -75,7 +76,10 @@ def on_two(
         for process in started:
             process.kill()
     if any(codes):
-        raise RuntimeError("\n".join((folder / f"{rank}.log.err").read_text()[-3000:] for rank in range(2)))
+        said = [(folder / f"{rank}.log.err").read_text("utf-8", "replace")[-3000:] for rank in range(2)]
+        # The rank that lost its peer only says so; what the other one said is the cause, and is printed last.
+        order = sorted(range(2), key=lambda rank: "closed by peer" not in said[rank])
+        raise RuntimeError("\n".join(f"rank {rank} ended with {codes[rank]}:\n{said[rank]}" for rank in order))
     states = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
     found = torch.load(folder / "results.pt", weights_only=True)
     return {label: Result(**fields) for label, fields in found.items()}, states
@@ -120,6 +124,10 @@ def _rank(rank: int, parts: Seq[dict], student: str, teacher: str, prompts: str,
     (Path(folder) / f"{rank}.json").write_text(json.dumps(states))
     if rank == 0:
         torch.save(results, Path(folder) / "results.pt")
+    # The first to leave closes its connections, and what the other has not read from them yet is lost with them. So each
+    # waits for the file that the other writes after its last exchange.
+    while not (Path(folder) / f"{1 - rank}.json").exists():
+        time.sleep(0.01)
     torch.distributed.destroy_process_group()
 
 
