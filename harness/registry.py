@@ -16,6 +16,7 @@ import os
 import re
 import traceback
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,11 @@ def _checked(kind: str, found: Any) -> type[Any]:
 
 def read_facts(path: Path, name: str) -> dict[str, Any]:
     """Docstring, literal class attributes, variants and needs of the class called ``name``, read without importing."""
+    return dict(_read_facts(path, name, path.stat().st_mtime_ns))
+
+
+@cache
+def _read_facts(path: Path, name: str, changed: int) -> dict[str, Any]:
     tree = ast.parse(path.read_text("utf-8"))
     facts: dict[str, Any] = {"module_doc": ast.get_docstring(tree) or ""}
     for node in tree.body:

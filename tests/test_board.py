@@ -14,6 +14,7 @@ from board_site import ATTACK, PAPER, SCORES, add, build
 from harness.cli import main
 from harness.errors import BadInput
 from harness.leaderboard.compare import compare
+from harness.leaderboard.formats import render
 from harness.leaderboard.rows import leaderboard
 from harness.metrics import PERCENT
 from harness.records.store import Store
@@ -78,6 +79,9 @@ def test_a_task_has_the_numbers_of_the_leaderboard(board, store):
             assert f'data-value="{row.score}"' in text
             assert f"{100 * row.low:.1f}–{100 * row.high:.1f}" in text
         assert "Copy CSV" in text and "Copy LaTeX" in text
+        (copies,) = data(board, f"c-{file}")
+        kinds = set(re.findall(r'data-of="(\w+)"', text))
+        assert copies.keys() == kinds and copies["all"]["CSV"] == render([section], "csv", tasks=True)
 
 
 def test_differences_are_those_of_the_command(board, store):

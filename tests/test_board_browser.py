@@ -157,6 +157,10 @@ def test_a_task_has_columns_costs_and_curves(show):
     assert visible(driver, "th.more") > 3
     choose(driver, "by-method", "kd")
     assert visible(driver, "table.sortable tbody tr") == 1
+    driver.execute_script("navigator.clipboard.writeText = async text => { window.copied = text; }")
+    click(driver, ".view[data-view=all] [data-copy=CSV]")
+    wait(driver, "window.copied")
+    assert driver.execute_script("return window.copied").startswith("task,")
     assert visible(driver, "#pareto figure[data-cost=flops]") == 1 == visible(driver, "#pareto figure")
     click(driver, "#pareto button[value=seconds]")
     assert visible(driver, "#pareto figure[data-cost=seconds]") == 1 == visible(driver, "#pareto figure")
@@ -210,7 +214,7 @@ def test_two_methods_are_set_side_by_side_with_their_test(show, board):
     value = "return Array.from(document.querySelectorAll('#a option')).find(o => o.textContent === arguments[0]).value"
     choose(driver, "a", driver.execute_script(value, "vcrd‡, 2 seeds"))
     choose(driver, "b", driver.execute_script(value, "sft, 2 seeds"))
-    wait(driver, "document.getElementById('said').textContent.includes('B (sft)')")
+    wait(driver, "document.getElementById('said').textContent.includes('B, sft,')")
     # Two seeds, the second shifted by one problem: vcrd 1,0,1,1,0,1 and 0,1,1,0,1,1; sft 0,0,1,1,0,0 and 0,1,1,0,0,0.
     assert all_text(driver, "#kinds button") == ["all 6", "A better 3", "B better 0", "equal 3"]
     assert driver.find_element("id", "gap").text.startswith("−33.3")
@@ -229,7 +233,7 @@ def test_two_methods_are_set_side_by_side_with_their_test(show, board):
     click(driver, "#swap")
     wait(driver, "document.getElementById('gap').textContent.startsWith('+33.3')")
     driver = show(f"compare.html{place}")  # a link to a comparison, by run ids, opens it
-    wait(driver, "document.getElementById('said').textContent.includes('A (vcrd‡)')")
+    wait(driver, "document.getElementById('said').textContent.includes('A, vcrd‡')")
     # Single runs are tested by the page: as the harness does.
     a, b = (
         next(

@@ -8,7 +8,7 @@ from sample_records import NOTE, make_record, make_rows
 
 import harness
 from harness.cli import main
-from harness.leaderboard import grid, numbers
+from harness.leaderboard import grid, labels, numbers
 from harness.leaderboard.table import View, leaderboard, render
 from harness.metrics import PERCENT
 from harness.records.store import Store
@@ -381,6 +381,17 @@ def test_every_listed_selector_leads_to_its_row(store, capsys):
 
 
 # -- labels, grid and numbers --------------------------------------------------------------------------------
+
+
+def test_a_hash_is_named_only_where_the_id_beside_it_leaves_it_open():
+    def names(*students):
+        recipes = [{"student": {"id": name, "sha256": digest * 64}} for name, digest in students]
+        return labels.names([make_record("kd", recipe=recipe) for recipe in recipes])
+
+    assert names(("a", "1"), ("b", "2")) == ["kd (student.id=a)", "kd (student.id=b)"]
+    told = names(("a", "1"), ("b", "2"), ("b", "3"))
+    assert told[1:] == ["kd (student.id=b, student.sha256=22222222…)", "kd (student.id=b, student.sha256=33333333…)"]
+    assert labels.said("kd (student.id=a, training.steps=340)") == "kd (student a, 340 steps)"
 
 
 def twins():

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -145,6 +146,25 @@ def test_names_beside_points_are_whole_and_apart(store):
     boxes = [text.get_window_extent() for text in found]
     assert len(found) == 3 and not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     assert len(pareto._log_ticks(326e9, 1.37e12)) >= 4
+
+
+def test_of_many_rows_those_on_the_line_have_names(store):
+    """Long names neither shrink the axes nor leave the figure."""
+    (section,) = leaderboard(store.all()[0], ["humaneval@micro"], store.completions)
+    one = next(row for row in section.rows if not row.reference)
+    long = "a long setting=0.123456, " * 6
+    rows = [
+        replace(one, details=f"{long}x={i}", score=i / 40, flops=1e9 * (1 + i % 7), run_ids=(str(i),))
+        for i in range(40)
+    ]
+    section = replace(section, rows=rows)
+    drawn = pareto.figure([section], "flops", [row.label for row in rows], size=(9.6, 4.6), titled=False)
+    drawn.canvas.draw()
+    (axes,) = drawn.axes
+    written = [text.get_text() for text in axes.texts if text.get_text()]
+    best = [row.details for row in pareto.frontier(rows, "flops")]
+    assert len(written) == len(best) < 24 and all(any(b.split()[-1] in w for w in written) for b in best)
+    assert axes.bbox.width > 0.7 * drawn.bbox.width and not axes.get_title()
 
 
 def test_inline_figures_keep_their_ids_apart_and_strangers_names_as_text(store):

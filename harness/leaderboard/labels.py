@@ -76,6 +76,7 @@ def of_rows(firsts: Sequence[Record]) -> list[str]:
         contested = _contested(settings[i] for i in rows) | _gained(settings[i] for i in rows)
         for i in rows:
             recipe = _contested(recipes[j] for j in rows) if references[i] else among_trained
+            recipe = recipe - _implied(recipes, recipe)
             parts = (_listed(settings[i], contested), _listed(recipes[i], recipe))
             details[i] = ", ".join(part for part in parts if part)
     return apart([(name_of(r["method"]), words) for r, words in zip(firsts, details, strict=True)], firsts)
@@ -110,7 +111,8 @@ def training(record: Record) -> str:
 
 
 def said(label: str) -> str:
-    """A label or details with the number of steps in plain words: ``gkd (beta=0.3, 340 steps)``."""
+    """A label or details with models and the number of steps in plain words: ``gkd (beta=0.3, 340 steps)``."""
+    label = re.sub(r"\b(student|teacher)\.id=", r"\1 ", label)
     return re.sub(r"\btraining\.steps=(\d+)", r"\1 steps", label)
 
 
@@ -148,6 +150,18 @@ def _contested(all_facts: Iterable[Facts]) -> set[str]:
     for facts in all_facts:
         contested |= {key for key, value in facts.items() if seen.setdefault(key, value) != value}
     return contested
+
+
+def _implied(all_facts: Sequence[Facts], keys: set[str]) -> set[str]:
+    """The hashes among ``keys`` that say no more than the id beside them: each id has one."""
+    found = set()
+    for key in keys:
+        name = key.removesuffix("sha256") + "id"
+        if key.endswith(".sha256") and name in keys:
+            hashes = {(facts.get(name), facts.get(key)) for facts in all_facts}
+            if len(hashes) == len({one for one, _ in hashes}):
+                found.add(key)
+    return found
 
 
 def _gained(all_facts: Iterable[Facts]) -> set[str]:

@@ -163,9 +163,13 @@ def _searched(column: Sequence[PrintedCell]) -> tuple[CountReading, int, float] 
     for n in SEARCHED:
         if density(CountReading(n, 1), column[0].decimals) > INFORMATIVE:
             break
-        fit, p = _fit(column, CountReading(n, 1))
-        if fit >= FIT * len(column) and (best is None or p < best[2]):
-            best = (CountReading(n, 1), fit, p)
+        reading = CountReading(n, 1)
+        fit = sum(fits(cell, reading) for cell in column)
+        if fit < FIT * len(column):
+            continue
+        p = chance(fit, column, reading)
+        if best is None or p < best[2]:
+            best = (reading, fit, p)
     if best is None or (p := best[2] * len(SEARCHED)) > RARE:
         return None
     return best[0], best[1], p

@@ -24,6 +24,7 @@ def write(site: Site) -> None:
     """Writes ``index.html``."""
     records = [record["content_sha256"] for record in site.records]
     papers = [paper["id"] for paper in site.papers]
+    copies_file(site, "c-index", [records, site.warnings], site.views, of_tasks=False)
     site.page("index.html", "index.html.j2", "board", [records, site.warnings, papers], lambda: _context(site))
 
 
@@ -36,6 +37,7 @@ def _context(site: Site) -> dict[str, Any]:
         "views": [_view(site, kind, sections) for kind, sections in site.views.items()],
         "names": NAMES,
         "budgets": first,
+        "copies": "c-index",
         "notes": [note for note in notes if not note.startswith("left out, not ")],
         "warnings": site.warnings,
         "tasks": [(section.title, words.task_file(section.task, section.protocol)) for section in site.sections],
@@ -71,7 +73,6 @@ def _view(site: Site, kind: str, sections: Sequence[Section]) -> dict[str, Any]:
         "ranked": len(ranked),
         "other": other,
         "aside": list(dict.fromkeys(note for section in shown for note in section.aside)),
-        "copies": copies(sections, of_tasks=False),
     }
 
 
@@ -107,9 +108,15 @@ def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def copies(sections: Sequence[Section], of_tasks: bool) -> Mapping[str, str]:
-    """What the buttons copy: the same table as CSV and as LaTeX."""
-    return {
-        "CSV": render(sections, "csv", tasks=of_tasks),
-        "LaTeX": render(sections, "latex", grid=not of_tasks, tasks=of_tasks),
-    }
+def copies_file(site: Site, name: str, key: Any, views: Mapping[str, Sequence[Section]], of_tasks: bool) -> None:
+    """Writes what the buttons copy, which only then is loaded: the table of each view as CSV and as LaTeX."""
+    site.data(
+        name, key,
+        lambda: {
+            kind: {
+                "CSV": render(sections, "csv", tasks=of_tasks),
+                "LaTeX": render(sections, "latex", grid=not of_tasks, tasks=of_tasks),
+            }
+            for kind, sections in views.items()
+        },
+    )  # fmt: skip

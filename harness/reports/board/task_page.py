@@ -37,15 +37,12 @@ def write(site: Site, section: Section) -> None:
     runs = [run for row in section.rows for run in row.run_ids if run in site.by_run]
     key = [[site.by_run[run]["content_sha256"] for run in runs], section.title, site.order, site.warnings]
     site.data(f"t-{file}", key, lambda: _series(site, section))
+    overview.copies_file(site, f"c-{file}", key, {kind: [one] for kind, one in _views(site, section)}, of_tasks=True)
     site.page(f"tasks/{file}.html", "task.html.j2", "board chart task", key, lambda: _context(site, section, file))
 
 
 def _context(site: Site, section: Section, file: str) -> dict[str, Any]:
-    views = []
-    for kind, sections in site.views.items():
-        for one in sections:
-            if (one.task, one.protocol) == (section.task, section.protocol):
-                views.append(_table(site, one) | {"kind": kind})
+    views = [_table(site, one) | {"kind": kind} for kind, one in _views(site, section)]
     first = next(site.by_run[run] for row in section.rows for run in row.run_ids if run in site.by_run)
     return {
         "title": section.title,
@@ -59,7 +56,14 @@ def _context(site: Site, section: Section, file: str) -> dict[str, Any]:
         "figures": _pareto(section, site.order),
         "notes": standing_notes([section]),
         "data": f"t-{file}",
+        "copies": f"c-{file}",
     }
+
+
+def _views(site: Site, section: Section) -> list[tuple[str, Section]]:
+    """The views of the rows of ``section``: those of its task under its protocol."""
+    of = (section.task, section.protocol)
+    return [(kind, one) for kind, sections in site.views.items() for one in sections if (one.task, one.protocol) == of]
 
 
 def _table(site: Site, section: Section) -> dict[str, Any]:
@@ -81,7 +85,6 @@ def _table(site: Site, section: Section) -> dict[str, Any]:
         "fields": [column for column in COLUMNS if column[0] in speaks],
         "rows": [_row(site, row) for row in rows],
         "marks": [_row(site, row) for row in marks],
-        "copies": overview.copies([section], of_tasks=True),
     }
 
 
@@ -130,7 +133,7 @@ def _pareto(section: Section, order: list[str]) -> dict[str, str]:
         }
         best = ", ".join(labels.said(row.label) for row in pareto.frontier(rows, cost))
         label = f"{section.title}: {section.metric} against {pareto.COSTS[cost]}. Best score at its cost: {best}."
-        figure = pareto.figure([section], cost, order, size=(9.6, 4.6))
+        figure = pareto.figure([section], cost, order, size=(9.6, 4.6), titled=False)
         found[cost] = theme.inline_svg(figure, label, f"f{cost[:2]}", said)
     return found
 
@@ -144,6 +147,7 @@ def _series(site: Site, section: Section) -> dict[str, Any]:
         "series": [
             {
                 "label": labels.said(one.label) + ("‡" if one.reconstruction else ""),
+                "runs": list(one.run_ids),
                 "seeds": len(one.curves),
                 "colour": site.order.index(one.label) % len(theme.SERIES) + 1,
                 "dash": site.order.index(one.label) // len(theme.SERIES) % len(theme.DASHES),

@@ -42,6 +42,7 @@ class Series:
     reconstruction: bool
     curves: tuple[tuple[curves.Point, ...], ...]
     tokens_per_step: float = 0.0  # through student and teacher, and sampled: the mean over the training
+    run_ids: tuple[str, ...] = ()  # those of its row
 
     def metrics(self) -> set[str]:
         return {name for curve in self.curves for point in curve for name in point} - set(BESIDES)
@@ -66,7 +67,8 @@ def series(sections: Sequence[Section], records: Mapping[str, Record], root: Pat
             kept = tuple(tuple(points) for t in trainings if (points := curves.read(root, t)))
             if kept:
                 tokens = row.student_tokens + row.teacher_tokens + row.generated_tokens
-                found[trainings] = Series(names[row.key], row.reconstruction, kept, tokens / max(row.steps, 1))
+                each = tokens / max(row.steps, 1)
+                found[trainings] = Series(names[row.key], row.reconstruction, kept, each, row.run_ids)
     return sorted(found.values(), key=lambda one: one.label)
 
 

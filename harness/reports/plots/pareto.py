@@ -24,6 +24,7 @@ COSTS = {
 }
 
 
+NAMED_AT_MOST = 24  # rows of a panel
 Box = tuple[float, float, float, float]  # left, right, low, high, in pixels
 
 
@@ -60,8 +61,12 @@ def figure(
     scheme: str = "light",
     columns: int = 3,
     size: tuple[float, float] | None = None,
+    titled: bool = True,
 ) -> Figure:
-    """One panel for each of ``sections``; ``order`` of labels gives every method its colour in all figures."""
+    """One panel for each of ``sections``; ``order`` of labels gives every method its colour in all figures.
+
+    ``titled``: each panel says its task, for a figure that stands alone.
+    """
     from matplotlib.figure import Figure
 
     columns = min(columns, len(sections))
@@ -74,6 +79,8 @@ def figure(
             axes.set_axis_off()
         for axes, section in zip(grid.flat, sections, strict=False):
             _panel(axes, section, name, order, scheme)
+            if titled:
+                axes.set_title(theme.wrapped(section.named, 60))
     return found
 
 
@@ -106,7 +113,6 @@ def _panel(axes: Any, section: Section, name: str, order: Sequence[str], scheme:
     axes.yaxis.grid(True, linewidth=0.6)
     axes.set_xlabel(COSTS[name])
     axes.set_ylabel(section.metric_axis)
-    axes.set_title(theme.wrapped(section.named, 60))
 
 
 def _mark(axes: Any, name: str, score: float, low: float, high: float, shade: str) -> None:
@@ -158,7 +164,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
 def _labels(axes: Any, rows: Sequence[LeaderboardRow], name: str, scheme: str) -> None:
     """Writes names next to their points, where they cover the least of points, bars and other names.
 
-    A name that finds no room close by moves further off and is joined to its point by a thin line.
+    A name that finds no room close by moves further off and is joined to its point by a thin line. Of more rows than
+    can be read, those on the line of the best scores have names.
     """
     axes.figure.canvas.draw()
     unit = axes.figure.dpi / 72
@@ -176,13 +183,15 @@ def _labels(axes: Any, rows: Sequence[LeaderboardRow], name: str, scheme: str) -
     crowd = {key: sum(abs(x - a) < 90 * unit and abs(y - b) < 30 * unit for a, b in places.values())
              for key, (x, y) in places.items()}  # fmt: skip
     names: list[Box] = []
-    for row in sorted(rows, key=lambda row: (-crowd[row.run_ids], -row.score)):
+    named = rows if len(rows) <= NAMED_AT_MOST else frontier(rows, name)
+    for row in sorted(named, key=lambda row: (-crowd[row.run_ids], -row.score)):
         x, y = places[row.run_ids]
-        label = labels.said(row.label) + (RECONSTRUCTED if row.reconstruction else "")
+        label = theme.wrapped(labels.said(row.label) + (RECONSTRUCTED if row.reconstruction else ""), 36)
         written = axes.annotate(
             label, (cost(row, name), shown(row.score)), xytext=(8, 0), textcoords="offset points",
             va="center", fontsize=8, color=theme.colour("ink", scheme),
         )  # fmt: skip
+        written.set_in_layout(False)  # names find their room within the axes, which they must not shrink
         extent = written.get_window_extent()
         wide, tall = extent.width + 3 * unit, extent.height + unit
         best = None

@@ -49,12 +49,33 @@ function sortBy(header) {
 }
 for (const button of all("table.sortable thead button")) button.addEventListener("click", () => sortBy(button.closest("th")));
 
+// Long tables begin folded; finding a method, or a link to a row, unfolds them.
+for (const body of all("table.sortable tbody.sorted")) {
+  if (body.rows.length <= 45) continue;
+  const button = node("button", "Show all " + body.rows.length + " rows", "whole-table");
+  button.type = "button";
+  button.addEventListener("click", () => unfold(body));
+  body.classList.add("folded");
+  body.closest(".sheet").after(button);
+}
+function unfold(body) {
+  body.classList.remove("folded");
+  const button = body.closest(".sheet").nextElementSibling;
+  if (button.matches(".whole-table")) button.hidden = true;
+}
+if (by("by-method")) by("by-method").addEventListener("input", (event) => {
+  const part = event.target.value.trim().toLowerCase();
+  if (part) all("tbody.folded").forEach(unfold);
+  for (const row of all("table.sortable tbody tr")) row.hidden = !row.querySelector("th").dataset.value.toLowerCase().includes(part);
+});
+
 // Views: which rows are shown. The address keeps the view, and a row after it.
 function showView(kind) {
   const group = by("views");
   if (!group || !all("button", group).some((b) => b.value === kind)) return;
   for (const button of all("button", group)) button.setAttribute("aria-pressed", String(button.value === kind));
   for (const part of all(".view[data-view]")) part.hidden = part.dataset.view !== kind;
+  document.dispatchEvent(new Event("view"));
 }
 function goTo(hash) {
   const place = decodeURIComponent(hash.replace(/^#/, "")), kind = place.split("/")[0];
@@ -64,6 +85,7 @@ function goTo(hash) {
   if (row && row.matches("tr")) {
     for (const other of all("tr.here")) other.classList.remove("here");
     row.classList.add("here");
+    if (row.parentNode.matches(".folded")) unfold(row.parentNode);
     row.scrollIntoView({ block: "center" });
   }
 }
@@ -89,11 +111,17 @@ async function copyText(text) {
     return done;
   }
 }
-for (const button of all("[data-copy]")) button.addEventListener("click", async () => {
+for (const button of all("[data-copy]")) {
+  const table = async () => (await load(button.dataset.file))[button.dataset.of][button.dataset.copy];
+  // A browser lets a page copy only right after a click, so the table is read as soon as the button is near.
+  for (const near of ["pointerenter", "focus"]) button.addEventListener(near, () => table().catch(() => {}));
   const before = button.textContent;
-  button.textContent = await copyText(button.dataset.copy) ? "Copied" : "Not allowed here";
-  setTimeout(() => { button.textContent = before; }, 1500);
-});
+  button.addEventListener("click", async () => {
+    try { button.textContent = await copyText(await table()) ? "Copied" : "Not allowed here"; }
+    catch (error) { button.textContent = error.message; }
+    setTimeout(() => { button.textContent = before; }, 1500);
+  });
+}
 
 // A group of buttons of which one is on.
 function choices(group, names, chosen, call) {

@@ -103,8 +103,9 @@ async function show() {
     ` (${found.test}, ${found.seeds} seed${found.seeds === 1 ? "" : "s"} each)` : "no test: nothing is paired here") + (scale.higher_is_better ? "" : "; lower is better");
   by("gap").parentNode.classList.toggle("sure", Boolean(found && found.p < 0.05));
   const better = (gap > 0) === scale.higher_is_better;
-  by("said").textContent = !found ? `B (${b.label}) minus A (${a.label}).` : found.p < 0.05 ? `B (${b.label}) is ${better ? "better" : "worse"} than A (${a.label}).` :
-    `B (${b.label}) is not distinguishable from A (${a.label}).` + (found.settle ? " " + found.settle[0].toUpperCase() + found.settle.slice(1) + "." : "");
+  const said = (verb) => `B, ${b.label}, ${verb} A, ${a.label}.`;
+  by("said").textContent = !found ? said("minus") : found.p < 0.05 ? said("is " + (better ? "better" : "worse") + " than") :
+    said("is not distinguishable from") + (found.settle ? " " + found.settle[0].toUpperCase() + found.settle.slice(1) + "." : "");
   const count = { a: 0, b: 0, same: 0 };
   for (const row of rows) count[row.kind] += 1;
   by("tally").replaceChildren(...["a", "same", "b"].map((key) => { const made = node("span", null, key); made.style.flexGrow = count[key]; return made; }));

@@ -26,20 +26,25 @@ function answer(row, scale, name, text) {
   return [...part(name || "Answer", text || row.text), ...part("Extracted", row.extracted === row.text ? "" : row.extracted),
     ...part("Verdict", verdict(row, scale)), ...part("Judge", row.words)];
 }
-// The beginning of a question, without what all questions of a task begin with.
+// The beginning of a question, without what all questions of a task begin and end with.
 function firstLine(questions, row) {
-  const question = questions[row.id], text = (question ? question[0].slice(sameStart(questions)) : row.text).trim();
+  const question = questions[row.id], [start, end] = question ? common(questions) : [0, 0];
+  const text = (question ? question[0].slice(start, question[0].length - end) : row.text).trim();
   return text.length > 160 ? text.slice(0, 160) + "…" : text;
 }
-const starts = new Map();
-function sameStart(questions) {
-  if (!starts.has(questions)) {
-    const prompts = Object.values(questions).map((question) => question[0]);
-    let same = prompts.length > 1 ? prompts[0].length : 0;
-    for (const prompt of prompts) while (same && !prompt.startsWith(prompts[0].slice(0, same))) same -= 1;
-    starts.set(questions, same < 24 ? 0 : Math.max(0, prompts[0].slice(0, same).search(/\S*$/)));
+const ends = new Map();
+function common(questions) {
+  if (!ends.has(questions)) {
+    const prompts = Object.values(questions).map((question) => question[0]), one = prompts[0];
+    let start = prompts.length > 1 ? one.length : 0, end = start;
+    for (const prompt of prompts) while (start && !prompt.startsWith(one.slice(0, start))) start -= 1;
+    for (const prompt of prompts) while (end && !prompt.endsWith(one.slice(one.length - end))) end -= 1;
+    // Whole words, and of a beginning only what is long enough to be no part of the question.
+    start = start < 24 ? 0 : Math.max(0, one.slice(0, start).search(/\S*$/));
+    end = start + end < one.length ? one.slice(one.length - end).replace(/^\S*/, "").length : 0;
+    ends.set(questions, [start, end]);
   }
-  return starts.get(questions);
+  return ends.get(questions);
 }
 // One item; its body is made when it is opened.
 function item(id, marks, why, fill) {

@@ -1,13 +1,9 @@
-// A task: columns, finding a method, costs of the figure, learning curves.
+// A task: columns, costs of the figure, learning curves.
 const columns = by("columns");
 if (columns) columns.addEventListener("click", () => {
   const on = columns.getAttribute("aria-pressed") !== "true";
   columns.setAttribute("aria-pressed", String(on));
   for (const table of all("table.sortable")) table.classList.toggle("whole", on);
-});
-by("by-method").addEventListener("input", (event) => {
-  const part = event.target.value.trim().toLowerCase();
-  for (const row of all("table.sortable tbody tr")) row.hidden = !row.querySelector("th").dataset.value.toLowerCase().includes(part);
 });
 for (const group of all("[data-shows]")) group.addEventListener("click", (event) => {
   const button = event.target.closest("button");
@@ -26,6 +22,16 @@ for (const group of all("[data-shows]")) group.addEventListener("click", (event)
   }
   let against = "tokens";
   pick.append(...data.metrics.map(([value, words]) => { const o = node("option", words); o.value = value; return o; }));
+  // A view starts with the curves of its own rows; the others are one click away.
+  const inView = (one) => !by("views") || one.runs.some((run) => by(document.querySelector("#views [aria-pressed=true]").value + "/" + run));
+  function choose() {
+    const some = data.series.some(inView);
+    data.series.forEach((one, i) => {
+      const on = !some || inView(one);
+      if (on) silent.delete(one.label); else silent.add(one.label);
+      by("legend").children[i].setAttribute("aria-pressed", String(on));
+    });
+  }
   function draw() {
     const series = data.series.filter((one) => !silent.has(one.label)).map((one) => ({
       ...one, points: (one.tables[pick.value] || []).map(([x, ...rest]) => [against === "tokens" ? x * one.tokens : x, ...rest]),
@@ -47,6 +53,8 @@ for (const group of all("[data-shows]")) group.addEventListener("click", (event)
     });
     return button;
   }));
+  choose();
+  document.addEventListener("view", () => { choose(); draw(); });
   pick.addEventListener("change", draw);
   by("against").addEventListener("click", (event) => {
     const button = event.target.closest("button");
