@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import atomic, safe_read
+from harness import atomic, reach, safe_read
 from harness.errors import BadInput
 from harness.task import Data, Dataset
 
@@ -67,6 +67,8 @@ def _address(dataset: Dataset) -> str:
 def _fetch(dataset: Dataset, target: Path) -> bytes:
     url = _address(dataset)
     try:
+        if reason := reach.unreached(url):
+            raise OSError(reason)
         with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT_S) as answer:
             content = answer.read()
     except (urllib.error.URLError, TimeoutError, OSError) as error:

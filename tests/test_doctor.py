@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from sample_records import make_record, make_rows
 
-from harness import doctor
+from harness import doctor, reach
 from harness.cli import main
 from harness.doctor import machine, outside, software, storage
 from harness.records.store import Store
@@ -94,17 +94,17 @@ def test_damaged_records_and_records_from_the_future_are_noted(tmp_path):
 
 
 def test_a_hub_that_never_answers_costs_seconds(monkeypatch):
-    monkeypatch.setattr(outside, "HUB_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(reach, "TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
-        found = outside._reach("hub", f"http://127.0.0.1:{silent.getsockname()[1]}", "use folders")
+        found = outside._answers("hub", f"http://127.0.0.1:{silent.getsockname()[1]}", "use folders")
     assert found.status == doctor.NOTE and "use folders" in found.fix
     assert time.monotonic() - began < 30
 
 
 def test_offline_is_honoured(monkeypatch):
     asked = []
-    monkeypatch.setattr(outside, "_reach", lambda name, *_: asked.append(name) or doctor.Finding(name, doctor.OK, ""))
+    monkeypatch.setattr(outside, "_answers", lambda name, *_: asked.append(name) or doctor.Finding(name, doctor.OK, ""))
     assert [f.status for f in outside.hubs()] == [doctor.NOTE, doctor.OK] and asked == ["data hub"]
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     assert len(list(outside.hubs())) == 2 and "model hub" in asked

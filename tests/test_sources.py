@@ -1,7 +1,10 @@
 """Models given as a GGUF file, as an adapter over its base, in shards; and what cannot be used says why."""
 
 import json
+import re
 import shutil
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import torch
 from conftest import byte_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from harness import reach
 from harness.cli import main
 from harness.errors import BadInput
 from harness.estimate import model_size
@@ -294,3 +298,18 @@ def test_a_gguf_teacher_and_an_adapter_student_train(gguf, models, tiny_world, t
     assert main(["run", "--method", "kd", *words]) == 0  # found again: the identity is that of the files
     assert json.loads(capsys.readouterr().out)["records"][0]["reused"]
     assert sources.is_adapter(student)
+
+
+def test_a_hub_that_never_answers_is_one_line_within_seconds(tmp_path, monkeypatch):
+    """Its client would look names up again and again, and wait for each."""
+    monkeypatch.setattr(reach, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hub = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", hub)
+        began = time.monotonic()
+        for name in ("lab/tiny", "lab/small@v2", "lab/tiny/model.gguf"):  # asked once, whatever is wanted of it
+            with pytest.raises(BadInput, match=f"{re.escape(hub)} cannot be reached .no answer|timed out"):
+                files.locate(name)
+    assert time.monotonic() - began < 2

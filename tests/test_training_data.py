@@ -288,11 +288,14 @@ def test_a_folder_of_data_files(library, tmp_path):
 
 
 HUB = """
-import sys
+import os, sys
 from harness.errors import BadInput
 from harness.recipe import DataSources
 from harness.training import examples
 for name in sys.argv[1:]:
+    if name == "offline":
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        continue
     try:
         pool = examples.read(name, DataSources(), labelled=True)
         print([e.prompt.user for e in pool.examples], pool.facts["split"], pool.facts["revision"][:3], pool.told)
@@ -310,16 +313,22 @@ def test_a_data_set_of_the_hub_at_a_revision_and_a_split(tmp_path):
         for split, n in (("train", 3), ("test", 2)):
             rows = [{"question": f"{word} {split} {i}", "answer": "a"} for i in range(n)]
             as_parquet(rows, data / f"{split}-00000-of-00001.parquet")
-    asked = ["lab/chats,first=2", f"lab/chats,revision={'a' * 40},split=test", "lab/chats,split=dev", "lab/none"]
+    old = f"lab/chats,revision={'a' * 40}"
+    asked = ["lab/chats,first=2", f"{old},split=test", "lab/chats,split=dev", "lab/none"]
+    asked += ["offline", f"{old},split=test", "lab/chats", f"lab/chats,revision={'c' * 40}"]
     with serving(root) as url:
         home = {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
         command = [sys.executable, "-c", HUB, *asked]
         done = subprocess.run(command, env=os.environ | home, capture_output=True, text=True, timeout=120)
-    newest, pinned, split, gone = done.stdout.splitlines()
+    newest, pinned, split, gone, cached, moving, absent = done.stdout.splitlines()
     assert newest.startswith("['new train 0', 'new train 1'] train bbb") and "pin it with revision=" in newest
     assert pinned.startswith("['old test 0', 'old test 1'] test aaa") and "pin it" not in pinned
     assert "unknown split 'dev'; did you mean test" in split
     assert "lab/none is neither a file nor a folder, and the hub did not give it" in gone
+    # Without a hub: the commit that is asked for, though another one was read later, or a refusal.
+    assert cached == pinned
+    assert "HF_HUB_OFFLINE is set; give a folder, or a commit that is cached" in moving
+    assert f"at {'c' * 12} is in no cache and HF_HUB_OFFLINE is set" in absent
 
 
 # --- the published micro world --------------------------------------------------------------------------------------

@@ -5,49 +5,28 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 from harness import data as files
-from harness import registry
+from harness import reach, registry
 from harness.doctor.finding import NOTE, OK, PROBLEM, Finding
 from harness.errors import BadInput
 from harness.task import Dataset
 
-HUB_TIMEOUT_S = 4.0
-
 
 def hubs() -> Iterator[Finding]:
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+    if hub := reach.model_hub():
+        yield _answers("model hub", hub, "give model folders")
+    else:
         yield Finding(
             "model hub", NOTE, "HF_HUB_OFFLINE is set", "models come from folders and the cache; unset to download"
         )
-    else:
-        yield _reach("model hub", os.environ.get("HF_ENDPOINT", "https://huggingface.co"), "give model folders")
-    yield _reach("data hub", os.environ.get("HARNESS_HUB", files.HUB), "put the files below HARNESS_DATA")
+    yield _answers("data hub", os.environ.get("HARNESS_HUB", files.HUB), "put the files below HARNESS_DATA")
 
 
-def _reach(name: str, url: str, instead: str) -> Finding:
-    """Sends one request. The thread bounds the wait, since name resolution ignores the timeout of a socket."""
-    answer: list[str] = []
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HUB_TIMEOUT_S):
-                answer.append("")
-        except urllib.error.HTTPError:  # an error status is an answer too
-            answer.append("")
-        except (OSError, ValueError) as error:
-            answer.append(str(getattr(error, "reason", error)) or type(error).__name__)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_TIMEOUT_S + 1)
-    reason = answer[0] if answer else f"no answer in {HUB_TIMEOUT_S:g} s"
-    if reason:
+def _answers(name: str, url: str, instead: str) -> Finding:
+    if reason := reach.refusal(url):
         return Finding(name, NOTE, f"{url} cannot be reached ({reason})", f"{instead}, or allow the connection")
     return Finding(name, OK, f"{url} answers")
 

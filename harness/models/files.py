@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import safe_read
+from harness import reach, safe_read
 from harness.errors import BadInput
 from harness.models import openai_client, sources
 from harness.models.openai_client import PATIENT_S, ClientOptions
@@ -108,9 +108,12 @@ def _snapshot(name: str, weights: bool) -> Path:
     wanted: dict[str, Any] = (
         {"ignore_patterns": ["*.gguf", "*.pth"]} if weights else {"allow_patterns": WITHOUT_WEIGHTS}
     )
+    away = reach.model_hub_away()  # then the cache alone is looked into
     try:
-        return Path(snapshot_download(repository, revision=revision or None, **wanted))
+        return Path(snapshot_download(repository, revision=revision or None, local_files_only=bool(away), **wanted))
     except Exception as error:  # the hub client raises dozens of unrelated types for an unavailable model
+        if away:
+            raise NotHere(f"model {name} is no local folder and in no cache, and {away}; give folders") from None
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise NotHere(f"model {name} is no local folder and the hub did not give it: {reason}") from None
 
@@ -129,10 +132,12 @@ def _gguf_file(name: str, weights: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
     repository, _, revision = repository.partition("@")
+    away = reach.model_hub_away() if weights else ""
+    here_only = bool(away) or not weights
     try:
-        found = hf_hub_download(f"{owner}/{repository}", file, revision=revision or None, local_files_only=not weights)
+        found = hf_hub_download(f"{owner}/{repository}", file, revision=revision or None, local_files_only=here_only)
     except Exception as error:  # as in _snapshot
-        how = f"the hub did not give it: {_first_line(error)}"
+        how = away or f"the hub did not give it: {_first_line(error)}"
         if not weights:
             how = f"it is judged only when it is here: hf download {owner}/{repository} {file}"
         raise NotHere(f"{name} is no file on this machine and {how}") from None

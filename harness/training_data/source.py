@@ -23,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from harness import safe_read
+from harness import reach, safe_read
 from harness.data import json_lines
 from harness.errors import BadInput, unknown
 
@@ -220,16 +220,48 @@ def _hub(address: SourceName, limit: int | None) -> Rows:
     from huggingface_hub import HfApi
 
     _quiet(datasets)
-    try:
-        # The commit is asked for first, so that what is read and what is recorded are the same.
-        commit = HfApi().dataset_info(address.name, revision=address.revision).sha
-        opened = datasets.load_dataset(address.name, address.config, revision=commit)
-    except Exception as error:  # the hub client and the library raise dozens of unrelated types
-        raise BadInput(
-            f"training data {address.name} is neither a file nor a folder, and the hub did not give it: {_cause(error)}"
-        ) from None
+    away = reach.model_hub_away() if reach.model_hub() else "HF_HUB_OFFLINE is set"
+    if away:
+        commit, opened = address.revision, _from_cache(address, away)
+    else:
+        try:
+            # The commit is asked for first, so that what is read and what is recorded are the same.
+            commit = HfApi().dataset_info(address.name, revision=address.revision).sha
+            opened = datasets.load_dataset(address.name, address.config, revision=commit)
+        except Exception as error:  # the hub client and the library raise dozens of unrelated types
+            raise BadInput(
+                f"training data {address.name} is neither a file nor a folder, and the hub did not give it: "
+                f"{_cause(error)}"
+            ) from None
     newest = "" if address.revision else " (the newest; pin it with revision=)"
     return _of_dataset(opened, address, address.name + newest, limit, {"revision": commit, "config": address.config})
+
+
+def _from_cache(address: SourceName, away: str) -> Any:
+    """The data set at a commit that was read on this machine before. Raises BadInput where that cannot be said.
+
+    Not ``load_dataset``: without a hub it gives the commit that was read last, whichever is asked for.
+    """
+    import datasets
+    from datasets.naming import camelcase_to_snakecase
+    from datasets.packaged_modules.cache.cache import Cache
+
+    owner, _, name = address.name.rpartition("/")
+    known = Path(datasets.config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(name)}"
+    commit = address.revision or ""
+    if not re.fullmatch("[0-9a-f]{40}", commit):
+        raise BadInput(f"training data {address.name}: {away}; give a folder, or a commit that is cached (revision=)")
+    found = [p for p in known.glob(f"{address.config or '*'}/*/{commit}") if (p / "dataset_info.json").is_file()]
+    if len(found) != 1:
+        names = ", ".join(sorted(p.parts[-3] for p in found))
+        raise BadInput(
+            f"training data {address.name} at {commit[:12]} is in the cache with several configurations, and {away}; add config= ({names})"
+            if found
+            else f"training data {address.name} at {commit[:12]} is in no cache and {away}; read it once with a "
+            "connection, or give a folder"
+        )
+    config, version, _ = found[0].parts[-3:]
+    return Cache(repo_id=address.name, dataset_name=name, config_name=config, version=version, hash=commit).as_dataset()
 
 
 def _of_dataset(opened: Any, address: SourceName, name: str, limit: int | None, facts: Mapping[str, Any]) -> Rows:
