@@ -109,6 +109,9 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         prompts = plan.data.prompts if texts - {Source.DATA} else []
         read = (prompts, plan.data.labelled if Source.DATA in texts else [])
         spec |= several_teachers.in_spec(plan.teachers, chosen.data.teacher_field, read)
+    codec = models.text_codec(plan.pair.student)
+    if codec is not None and any(codec.frame) and texts & {Source.DATA, Source.TEACHER}:
+        spec["answer_frame"] = list(codec.frame)  # absent where the template writes nothing around an answer
     if rule := models.text_rule(plan.pair.student):
         spec["text"] = rule  # absent for most tokenizers, which keeps their hashes
     return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))

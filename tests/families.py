@@ -18,7 +18,9 @@ CHATML = (
     "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 QWEN3 = (
-    "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{%- if m.role == 'assistant' and loop.last and '</think>' not in m.content %}{{ '<think>\\n\\n</think>\\n\\n' }}"
+    "{%- endif %}{{ m.content + '<|im_end|>\\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
     "{%- if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{%- endif %}"
     "{%- endif %}"
@@ -42,7 +44,7 @@ GEMMA = (
 )
 MISTRAL = (
     "{{ bos_token }}{%- for m in messages %}{%- if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
-    "{%- elif m.role == 'assistant' %}{{ m.content + eos_token }}"
+    "{%- elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}"
     "{%- else %}{{ raise_exception('Only user and assistant roles are supported') }}{%- endif %}{%- endfor %}"
 )
 
@@ -93,6 +95,14 @@ FAMILIES = {
         ("<s>", "</s>"), "<s>", "</s>", None, "</s>", MISTRAL, "</s>", "merged into the user's turn",
     ),
 }  # fmt: skip
+
+
+# What a template writes between the ask and an answer, and between the answer and its end, where that is anything.
+FRAMES = {
+    "qwen3": ("<think>\n\n</think>\n\n", ""),
+    "deepseek-coder": ("", "\n"),
+    "mistral": (" ", ""),
+}
 
 
 def tokenizer(family: Family, *, instruct: bool, more: tuple[str, ...] = ()):

@@ -15,7 +15,7 @@ from harness.errors import BadInput
 from harness.models import files, pair
 from harness.models.text_codec import TextCodec
 from harness.rerun import command
-from harness.types import Prompt
+from harness.types import Example, Prompt
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 ASKED = Prompt(user="How many?", plain="How many?\n", system="Be brief.")
@@ -71,6 +71,35 @@ def test_the_student_is_asked_and_ended_as_the_teacher(pairs, name):
     card = dict(found.card)
     assert card["system_turn"] == family.system and card["chat_template"] == "teacher"
     assert set(card["ends"].split()) == {family.end, family.eos, family.base_eos}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_answer_is_learnt_as_the_template_writes_it(pairs, name):
+    """Between the ask and the end of the turn, too: a teacher expects its own spaces, line breaks and empty thoughts."""
+    codec = TextCodec(files.load_tokenizer(agreed(pairs(name)).student))
+    assert codec.frame == families.FRAMES.get(name, ("", ""))
+    prompt, response, _ = codec.example_ids(Example("1", Prompt(user="How many?", plain=""), "Four.\n- all"))
+    turns = [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "Four.\n- all"}]
+    whole = codec.tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
+    assert whole[: len(prompt) + len(response)] == [*prompt, *response] and response[-1] == codec.end_id
+    own = "<think>\nAll.\n</think>\n\nFour."
+    assert codec.tokenizer.decode(codec.answer_ids(Prompt(user="How many?", plain=""), own)).count("<think>") == 1
+
+
+def test_the_frame_of_an_answer_is_another_training(pairs, run):
+    records = [run(pairs(name), method="sft")[1][0] for name in ("mistral", "gemma")]
+    assert [record["spec"].get("answer_frame") for record in records] == [[" ", ""], None]
+
+
+def test_a_template_that_asks_for_the_day_is_given_one(pairs, tmp_path, monkeypatch):
+    """Asked tomorrow, a model would read another prompt under the same protocol."""
+    folder = shutil.copytree(pairs("llama3")[1], tmp_path / "dated")
+    today = '{%- set day = strftime_now("%d %b %Y") if strftime_now is defined else "" %}'
+    (folder / "chat_template.jinja").write_text(today + "Today Date: {{ day }}\n" + FAMILIES["llama3"].template)
+    found = agreed((pairs("llama3")[0], folder))
+    for model in (found.student, found.teacher, files.locate(str(folder))):
+        assert TextCodec(files.load_tokenizer(model)).render(ASKED).startswith("Today Date: 26 Jul 2024\n")
+    assert not found.warnings and found.teacher.format is None
 
 
 @pytest.mark.slow

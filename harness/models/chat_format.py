@@ -6,7 +6,9 @@ which is then rendered, trained, saved and stopped by it instead of by its own.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MERGED = "merged into the user's turn"  # of a system turn for which a template has no place
+DAY = datetime.date(2024, 7, 26)  # which Llama 3's templates write where they cannot ask for the day
+_TODAY = re.compile(r"""\bstrftime_now\(\s*(?P<quote>["'])(?P<format>[^"'\\]*)(?P=quote)\s*\)""")
 THINKING = "enable_thinking"  # the variable with which templates switch thinking, as Qwen3's does
 
 
@@ -76,6 +80,8 @@ def with_template(
     before = tokenizer.chat_template
     tokenizer.chat_template = template
     try:
+        on_one_day(tokenizer)
+        template = tokenizer.chat_template
         if template is not None:
             _check(tokenizer, origin)
         return ChatFormat(origin, template, ending(tokenizer), thinking)
@@ -95,6 +101,23 @@ def _check(tokenizer: PreTrainedTokenizerBase, origin: str) -> None:
         raise BadInput(f"the chat template ({origin}) cannot render a user's turn: {reason}") from None
     if mark not in text:
         raise BadInput(f"the chat template ({origin}) leaves out what the user says")
+
+
+def on_one_day(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Writes :data:`DAY` into templates that ask for today's date, as those of Llama 3.2, Mistral Small and SmolLM3 do.
+
+    Asked tomorrow, such a model would read another prompt under the same protocol, and a student another one than it
+    was trained on. The saved student carries the date.
+    """
+
+    def dated(template: str) -> str:
+        return _TODAY.sub(lambda found: repr(DAY.strftime(found["format"])), template)
+
+    found = tokenizer.chat_template
+    if isinstance(found, dict):
+        tokenizer.chat_template = {name: dated(template) for name, template in found.items()}
+    elif found:
+        tokenizer.chat_template = dated(found)
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import reach, safe_read
 from harness.errors import BadInput
-from harness.models import openai_client, sources
+from harness.models import chat_format, openai_client, sources
 from harness.models.openai_client import PATIENT_S, ClientOptions
 from harness.options import build, key_values
 from harness.small import world as small
@@ -292,6 +292,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
         raise BadInput(f"the tokenizer of {files.id} cannot be loaded: {_first_line(error)}") from None
     if tokenizer.eos_token_id is None:
         raise BadInput(f"the tokenizer of {files.id} has no end-of-sequence token; set eos_token in its config")
+    chat_format.on_one_day(tokenizer)
     if files.format is not None:
         files.format.put_on(tokenizer)
     if tokenizer.pad_token_id is None:

@@ -22,6 +22,7 @@ class TextCodec:
         self.tokenizer, self.words = tokenizer, words or len(tokenizer)
         self.turn_end = token_text.turn_end(tokenizer)
         self.thinks = token_text.thinks(tokenizer)
+        self.frame = token_text.answer_frame(tokenizer)
 
     def render(self, prompt: Prompt) -> str:
         """The exact text whose tokens the model continues."""
@@ -57,6 +58,24 @@ class TextCodec:
         ids = tuple(self._known(token_text.response_ids(self.tokenizer, prompt, text)))
         return (*ids, self.end_id) if ended else ids
 
+    def answer_ids(self, prompt: Prompt, text: str, *, ended: bool = True) -> tuple[int, ...]:
+        """Token ids of an answer to a prompt as the chat template writes it into a conversation, its frame included.
+
+        An answer that brings thoughts of its own gets no empty one in front.
+        """
+        before, behind = self.frame if prompt.chat else ("", "")
+        before = "" if prompt.prefill or token_text.THOUGHT_ENDS in text else before
+        framed = f"{before}{text}{behind if ended else ''}"
+        asked = self.render(prompt)
+        ids = self.encode(asked)
+        if framed == text:
+            return self.response_ids(ids, text, ended=ended)
+        # A template that frames answers sees them as parts of one text, whose tokens may span the border to the frame.
+        whole = self.encode(asked + framed)
+        if whole[: len(ids)] != ids:
+            return self.response_ids(ids, framed, ended=ended)
+        return (*whole[len(ids) :], self.end_id) if ended else tuple(whole[len(ids) :])
+
     def _known(self, ids: Sequence[int]) -> list[int]:
         """The ids, those from ``words`` on replaced by the ids of two halves of their text."""
         found: list[int] = []
@@ -79,7 +98,7 @@ class TextCodec:
         """
         assert example.response is not None, "labelled examples have responses"
         prompt = tuple(self.encode(self.render(example.prompt)))
-        response = self.response_ids(prompt, example.response, ended=True)
+        response = self.answer_ids(example.prompt, example.response)
         spans = self._earlier_answers(example, prompt) if example.taught > 1 else []
         if not spans:
             return prompt, response, None

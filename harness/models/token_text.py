@@ -83,6 +83,26 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return None if longest is None else added[longest]
 
 
+def answer_frame(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """What the chat template writes between the ask and an answer, and between the answer and its end; mostly nothing.
+
+    Mistral's puts a space in front, DeepSeek-Coder's a line break behind, Qwen3's an empty thought in front.
+    """
+    end = turn_end(tokenizer)
+    if end is None:
+        return "", ""
+    turns = [{"role": "user", "content": "question"}]
+    try:
+        asked = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": MARK}], tokenize=False)
+    except Exception:  # jinja errors of the template's own raise_exception
+        return "", ""
+    if not whole.startswith(asked):
+        return "", ""
+    before, _, behind_it = whole[len(asked) :].partition(MARK)
+    return before, behind_it.partition(str(tokenizer.convert_ids_to_tokens(end)))[0]
+
+
 def thinks(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the chat template belongs to a model that thinks before it answers.
 

@@ -314,7 +314,7 @@ def _texts(
         own = [(*g.ids[:-1], student.end_id) if g.ids and g.ids[-1] in teacher.end_ids else g.ids for g in answers]
     else:
         own = [
-            student.response_ids(student.encode(student.render(example.prompt)), g.text, ended=g.finish == "stop")
+            student.answer_ids(example.prompt, g.text, ended=g.finish == "stop")
             for example, g in zip(prompts, answers, strict=True)
         ]
     return dict(zip(numbers, own, strict=True))
