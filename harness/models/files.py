@@ -112,10 +112,8 @@ def _snapshot(name: str, weights: bool) -> Path:
     try:
         return Path(snapshot_download(repository, revision=revision or None, local_files_only=bool(away), **wanted))
     except Exception as error:  # the hub client raises dozens of unrelated types for an unavailable model
-        if away:
-            raise NotHere(f"model {name} is no local folder and in no cache, and {away}; give folders") from None
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise NotHere(f"model {name} is no local folder and the hub did not give it: {reason}") from None
+        reason = away or f"the hub did not give it: {_first_line(error)}"
+        raise NotHere(f"model {name} is no local folder and {reason}") from None
 
 
 def _gguf_file(name: str, weights: bool) -> Path:
@@ -132,14 +130,12 @@ def _gguf_file(name: str, weights: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
     repository, _, revision = repository.partition("@")
-    away = reach.model_hub_away() if weights else ""
-    here_only = bool(away) or not weights
+    judged = f"it is judged only when it is here: hf download {owner}/{repository} {file}"
+    away = reach.model_hub_away() if weights else judged
     try:
-        found = hf_hub_download(f"{owner}/{repository}", file, revision=revision or None, local_files_only=here_only)
+        found = hf_hub_download(f"{owner}/{repository}", file, revision=revision or None, local_files_only=bool(away))
     except Exception as error:  # as in _snapshot
         how = away or f"the hub did not give it: {_first_line(error)}"
-        if not weights:
-            how = f"it is judged only when it is here: hf download {owner}/{repository} {file}"
         raise NotHere(f"{name} is no file on this machine and {how}") from None
     return Path(found)
 
