@@ -75,7 +75,7 @@ def test_the_student_is_asked_and_ended_as_the_teacher(pairs, name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_answer_is_learnt_as_the_template_writes_it(pairs, name):
-    """Between the ask and the end of the turn, too: a teacher expects its own spaces, line breaks and empty thoughts."""
+    """A teacher expects its own spaces, line breaks and empty thoughts around an answer."""
     codec = TextCodec(files.load_tokenizer(agreed(pairs(name)).student))
     assert codec.frame == families.FRAMES.get(name, ("", ""))
     prompt, response, _ = codec.example_ids(Example("1", Prompt(user="How many?", plain=""), "Four.\n- all"))

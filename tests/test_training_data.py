@@ -328,7 +328,7 @@ def test_a_data_set_of_the_hub_at_a_revision_and_a_split(tmp_path):
     # Without a hub: the commit that is asked for, though another one was read later, or a refusal.
     assert cached == pinned
     assert "HF_HUB_OFFLINE is set; give a folder, or a commit that is cached" in moving
-    assert f"at {'c' * 12} is in no cache and HF_HUB_OFFLINE is set" in absent
+    assert f"at {'c' * 12} is in no cache, and HF_HUB_OFFLINE is set" in absent
 
 
 # --- the published micro world --------------------------------------------------------------------------------------

@@ -124,8 +124,8 @@ def _rank(rank: int, parts: Seq[dict], student: str, teacher: str, prompts: str,
     (Path(folder) / f"{rank}.json").write_text(json.dumps(states))
     if rank == 0:
         torch.save(results, Path(folder) / "results.pt")
-    # The first to leave closes its connections, and what the other has not read from them yet is lost with them. So each
-    # waits for the file that the other writes after its last exchange.
+    # The first to leave closes its connections, and what the other has not read from them yet is lost with them. So
+    # each waits for the file that the other writes after its last exchange.
     while not (Path(folder) / f"{1 - rank}.json").exists():
         time.sleep(0.01)
     torch.distributed.destroy_process_group()

@@ -254,11 +254,10 @@ def _from_cache(address: SourceName, away: str) -> Any:
     found = [p for p in known.glob(f"{address.config or '*'}/*/{commit}") if (p / "dataset_info.json").is_file()]
     if len(found) != 1:
         names = ", ".join(sorted(p.parts[-3] for p in found))
+        here = f"in the cache with several configurations; add config= ({names})" if found else "in no cache"
         raise BadInput(
-            f"training data {address.name} at {commit[:12]} is in the cache with several configurations, and {away}; add config= ({names})"
-            if found
-            else f"training data {address.name} at {commit[:12]} is in no cache and {away}; read it once with a "
-            "connection, or give a folder"
+            f"training data {address.name} at {commit[:12]} is {here}, and {away}; read it once with a connection, or "
+            "give a folder"
         )
     config, version, _ = found[0].parts[-3:]
     return Cache(repo_id=address.name, dataset_name=name, config_name=config, version=version, hash=commit).as_dataset()
