@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -309,6 +311,31 @@ def test_latex_has_a_caption_a_label_renamed_rows_and_notes_of_its_width(mixed):
     add(mixed, "vcrd", task="mbpp@micro")
     with pytest.raises(BadInput, match="--caption is for one table, and this prints 2"):
         render(table(mixed), "latex", wording=Wording("Main result."))
+
+
+def test_latex_fits_its_page(store, tmp_path):
+    """A wide table leaves out costs and takes smaller type, long names are broken, many rows go over pages."""
+    for i in range(45):
+        add(store, "kd", settings={"beta": i / 7, "a_setting_with_a_long_name": f"w{i} " * 12})
+    (section,) = table(store)
+    long = render([section], "latex")
+    short = render([replace(section, rows=section.rows[:3])], "latex")
+    assert r"\begin{longtable}{p{" in long and long.count(r"\label") == 1 and r"\begin{tabular}{p{" in short
+    assert "left out, to fit the line" in short and " & score & " in short and "seconds &" not in short
+    assert r"\scriptsize" in short and "seconds &" in render([section], "latex", columns=("seconds", "score"))
+    few = render([replace(section, rows=[replace(section.rows[0], details="")])], "latex")
+    assert r"\begin{tabular}{lr" in few and "kd & " in few
+    if shutil.which("pdflatex") is None:
+        return
+    packages = r"\usepackage{booktabs,threeparttable,longtable}"
+    page = "\n".join([r"\documentclass{article}", packages, r"\begin{document}", long, short, few, r"\end{document}"])
+    (tmp_path / "page.tex").write_text(page, "utf-8")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "Overfull" not in done.stdout and "too large" not in done.stdout, done.stdout[
+        -2000:
+    ]
 
 
 def test_html_is_escaped(mixed):

@@ -51,7 +51,7 @@ def render(
     if format == "terminal":
         return terminal([*found, *extra], width) or "No records."
     if format == "latex":
-        return latex_tables.latex([*found, *extra], wording)
+        return latex_tables.latex([*found, *extra], wording, bool(columns))
     return _PROSE[format]([*found, *extra]) or ("No records." if format == "md" else "")
 
 

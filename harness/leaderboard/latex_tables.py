@@ -2,6 +2,9 @@ r"""Renders tables of cells as LaTeX for a paper.
 
 Each is a ``threeparttable`` with booktabs rules; its notes stand below it, as wide as it is. The text of records is
 escaped throughout; only the words of ``--caption``, ``--label`` and ``--rename`` are LaTeX as they stand.
+
+A table fits the lines of LaTeX's ``article``: a wide one leaves out its least important columns, then takes smaller
+type, then breaks the names of its rows.
 """
 
 from __future__ import annotations
@@ -12,10 +15,15 @@ from dataclasses import dataclass
 
 from harness import safe_read
 from harness.errors import BadInput, unknown
+from harness.leaderboard import labels
 from harness.leaderboard.footnotes import DIFFER
 from harness.leaderboard.text_tables import RECONSTRUCTED, TIED, Table, TableCell
 
 PACKAGES = r"% needs \usepackage{booktabs,threeparttable}"
+LONG = r"% needs \usepackage{booktabs,threeparttable,longtable}"
+PAGE = 40  # rows of a table on one page; a longer one breaks over pages and does not float
+LINE = 330.0  # points: a line of article at 10 points is 345, and widths are estimates
+SIZES = ((r"", 1.0, 6.0), (r"\small", 0.9, 5.0), (r"\footnotesize", 0.8, 4.0), (r"\scriptsize", 0.7, 3.0))
 
 
 @dataclass(frozen=True)
@@ -27,8 +35,18 @@ class Wording:
     rename: Sequence[str] = ()
 
 
-def latex(sheets: Sequence[Table], wording: Wording | None = None) -> str:
-    """The tables, each in a ``table`` environment of its own.
+@dataclass(frozen=True)
+class _Fit:
+    """How a table fits a line: its columns by position, its type with the room beside a column, the width of names."""
+
+    columns: Sequence[int]
+    size: str
+    beside: float
+    names: float | None = None  # points; None where the longest name fits
+
+
+def latex(sheets: Sequence[Table], wording: Wording | None = None, every_column: bool = False) -> str:
+    """The tables, each in a ``table`` environment of its own. ``every_column``: none is left out of a wide table.
 
     Raises BadInput for a caption or a label with several tables, and for a name to be replaced that none of them has.
     """
@@ -41,7 +59,8 @@ def latex(sheets: Sequence[Table], wording: Wording | None = None) -> str:
             )
     known = {name for sheet in sheets for name in _names(sheet)}
     rename = dict(_pair(word, known) for word in said.rename)
-    return "\n\n".join([PACKAGES, *(_table(sheet, said, rename) for sheet in sheets)]) if sheets else ""
+    packages = LONG if any(len(sheet.rows) > PAGE for sheet in sheets) else PACKAGES
+    return "\n\n".join([packages, *(_table(sheet, said, rename, every_column) for sheet in sheets)]) if sheets else ""
 
 
 def _pair(word: str, known: Set[str]) -> tuple[str, str]:
@@ -55,25 +74,86 @@ def _pair(word: str, known: Set[str]) -> tuple[str, str]:
     raise unknown("name in these tables: --rename", word[: ends[0]], known)
 
 
-def _table(sheet: Table, said: Wording, rename: Mapping[str, str]) -> str:
-    header = " & ".join(_renamed(name, rename) for name in sheet.header)
-    body = "\n".join(f"{' & '.join(_row(cells, rename))} \\\\" for cells in sheet.rows)
-    columns = "l" + ("l" if sheet.words else "r") * (len(sheet.header) - 1)
+def _fit(sheet: Table, first: Sequence[str], every_column: bool) -> _Fit:
+    """How ``sheet`` fits, whose first column is ``first`` as printed."""
+    rest = list(zip(*sheet.rows, strict=True))[1:] if sheet.rows else [()] * (len(sheet.header) - 1)
+    named = max(map(_width, first), default=0.0)
+    wide = [
+        named,
+        *(max([_width(head), *map(_cell_width, cells)]) for head, cells in zip(sheet.header[1:], rest, strict=True)),
+    ]
+    least = [] if every_column else list(sheet.least)
+    kept = list(range(len(sheet.header)))
+
+    def needs(columns: Sequence[int], share: float, beside: float) -> float:
+        return share * sum(wide[i] for i in columns) + 2 * beside * len(columns)
+
+    for left_out in range(len(least) + 1):
+        kept = [i for i in range(len(sheet.header)) if i not in least[:left_out]]
+        for size, share, beside in SIZES[:2]:
+            if needs(kept, share, beside) <= LINE:
+                return _Fit(kept, size, beside)
+    for size, share, beside in SIZES[2:]:
+        if needs(kept, share, beside) <= LINE:
+            return _Fit(kept, size, beside)
+    size, share, beside = SIZES[-1]
+    return _Fit(kept, size, beside, max(LINE / 4, LINE - needs(kept[1:], share, beside) - 2 * beside))
+
+
+def _width(text: str) -> float:
+    """About how wide ``text`` is at 10 points, in points."""
+    return sum(
+        2.9 if c in ".,:;'|!ijl" else 3.9 if c in " ()[]/-ft" else 8.0 if c in "mw%@±†‡…" or c.isupper() else 5.0
+        for c in text
+    )
+
+
+def _cell_width(cell: TableCell) -> float:
+    return _width(cell.text) * (1.16 if cell.rank == 1 else 1.0) + (4.5 if cell.tied else 0.0)
+
+
+def _table(sheet: Table, said: Wording, rename: Mapping[str, str], every_column: bool) -> str:
+    names = [labels.said(cells[0].text) for cells in sheet.rows]
+    fit = _fit(sheet, names, every_column)
+    header = " & ".join(_renamed(sheet.header[i], rename) for i in fit.columns)
+    rows = [_row([cells[i] for i in fit.columns], rename) for cells in sheet.rows]
+    if fit.names is not None:
+        rows = [[rf"\raggedright {first}", *others] for first, *others in rows]
+    body = "\n".join(f"{' & '.join(cells)} \\\\" for cells in rows)
+    first = "l" if fit.names is None else f"p{{{fit.names:.0f}pt}}"
+    columns = first + ("l" if sheet.words else "r") * (len(fit.columns) - 1)
+    left_out = [name for i, name in enumerate(sheet.header) if i not in fit.columns]
+    size = f"{fit.size}\\setlength{{\\tabcolsep}}{{{fit.beside:g}pt}}" if fit.size else ""
     whole = ". ".join(filter(None, (_renamed(sheet.title, rename), _latex(sheet.subtitle)))) + "."
     # Every differing line of the convention cards would fill a page of notes; the table of cards has them.
-    short = (f"{DIFFER}: harness table --cards" if note.startswith(DIFFER) else note for note in sheet.notes)
+    short = [f"{DIFFER}: harness table --cards" if note.startswith(DIFFER) else note for note in sheet.notes]
+    head = [
+        f"% {safe_read.printable(sheet.title)}",
+        *([f"% left out, to fit the line: {', '.join(left_out)}; --columns names those to print"] if left_out else []),
+    ]
+    caption = rf"\caption{{{whole if said.caption is None else said.caption}}}"
+    label = rf"\label{{{said.label or 'tab:' + _slug(sheet.title)}}}"
+    top = [r"\toprule", rf"{header} \\", r"\midrule"]
+    if len(rows) > PAGE:
+        below = "\\\\\n".join(_latex(note) for note in short)
+        return "\n".join(
+            [
+                *head, rf"{{{size}", rf"\begin{{longtable}}{{{columns}}}", caption, rf"{label} \\",
+                *top, r"\endfirsthead",
+                *top, r"\endhead", r"\bottomrule", r"\endfoot", body, r"\end{longtable}",
+                *([rf"\noindent\footnotesize\raggedright {below}\par"] if below else []), "}",
+            ]
+        )  # fmt: skip
     notes = "\n".join(rf"\item {_latex(note)}" for note in short)
     lines = [
-        f"% {safe_read.printable(sheet.title)}",
+        *head,
         r"\begin{table}",
-        r"\centering",
+        rf"\centering{size}",
         r"\begin{threeparttable}",
-        rf"\caption{{{whole if said.caption is None else said.caption}}}",
-        rf"\label{{{said.label or 'tab:' + _slug(sheet.title)}}}",
+        caption,
+        label,
         rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        rf"{header} \\",
-        r"\midrule",
+        *top,
         body,
         r"\bottomrule",
         r"\end{tabular}",
@@ -106,7 +186,7 @@ def _renamed(text: str, rename: Mapping[str, str]) -> str:
     mark = _latex(text[len(plain) :])
     if plain in rename:
         return rename[plain] + mark
-    name, bracket, rest = plain.partition(" (")
+    name, bracket, rest = labels.said(plain).partition(" (")
     return (rename.get(name) or _latex(name)) + _latex(bracket + rest) + mark
 
 
@@ -122,9 +202,10 @@ def _slug(title: str) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", RECONSTRUCTED: r"$^\ddagger$",
     TIED: r"$^\dagger$", "–": "--", "≥": r"$\geq$", "≤": r"$\leq$", "±": r"$\pm$", "×": r"$\times$", "…": r"\dots{}",
-    "<": r"$<$", ">": r"$>$", "|": r"$|$", "\n": " ",
+    "<": r"$<$", ">": r"$>$", "|": r"$|$", "\n": " ", "\0": "{}",
 } | {character: f"\\{character}" for character in "&%$#_{}"}  # fmt: skip
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in safe_read.printable(text.replace("\n", " ")))
+    plain = re.sub("-(?=-)", "-\0", safe_read.printable(text.replace("\n", " ")))  # two hyphens are no dash
+    return "".join(_LATEX.get(character, character) for character in plain)
