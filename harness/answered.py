@@ -26,8 +26,8 @@ from harness import atomic
 from harness.cache_file import digest
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
     from harness.records.record import Record
+    from harness.request import Plan
 
 FORM = 1  # raise whenever what is kept has another form
 READS = ("HARNESS_", "HF_", "TRANSFORMERS_", "CUDA_", "XDG_", "HOME", "PYTHON")  # variables of a plan begin so

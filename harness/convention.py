@@ -11,10 +11,11 @@ from typing import Any
 
 from harness import registry, user_code
 from harness.method import Method, ReferencePoint
-from harness.models import adapters, loading, several_teachers
-from harness.plan import Plan, TrainingRun
+from harness.models import adapters, loading
 from harness.recipe import Adapter, Recipe, TeacherLoading
-from harness.training import length
+from harness.request import Plan
+from harness.training import length, several_teachers
+from harness.training.job import TrainingRun
 from harness.types import Source
 
 

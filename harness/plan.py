@@ -1,7 +1,6 @@
 """Turns a request into a plan, and checks everything before any work begins.
 
-A plan is pure data: the methods as configured, the tasks as opened, the models as found, and the training
-specification of every (method, seed), whose hash names the trained student.
+The plan is pure data (:class:`harness.request.Plan`).
 """
 
 from __future__ import annotations
@@ -9,89 +8,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from harness import error_location, method_probe, options, recipe, registry, specification, stages, user_code
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks, cards
 from harness.method import Method, ReferencePoint
-from harness.models import adapters, devices, engine_checks, loading, quantization, several_teachers
+from harness.models import adapters, devices, loading, quantization
 from harness.models import files as models
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair, agree
-from harness.models.several_teachers import Teaching
 from harness.recipe import Recipe
 from harness.records.store import Store
+from harness.request import Plan, RunRequest
 from harness.specification import Configured, teaches_itself, wants_teacher
-from harness.task import Task
-from harness.training import length, precision, teacher_prompt, tracking
-from harness.training.job import TrainingData, TrainingRun
-from harness.training_data import pools
+from harness.training import engine_checks, pools, precision, several_teachers, tracking
 
 DEFAULT_RECIPE = "micro"
 SHUFFLED = "shuffled"
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """The arguments of ``harness run``."""
-
-    methods: Sequence[str]
-    tasks: Sequence[str]
-    recipe: str | None = None  # None stands for DEFAULT_RECIPE
-    student: str | None = None
-    teacher: str | None = None
-    seeds: Sequence[int] = (0,)
-    settings: Sequence[str] = ()
-    results: Path = Path("results")
-    device: str | None = None
-    judge: str | None = None
-    protocol: str | None = None
-    again: bool = False
-    control: bool = False
-    track: Sequence[str] = ()
-    weights: bool = True  # False judges a pair of the hub by configuration and tokenizer, before weights are fetched
-    engines: bool = True  # False asks no server and no environment of vLLM: the run is planned, not begun
-
-
-@dataclass
-class Plan:
-    request: RunRequest
-    recipe: Recipe
-    tasks: list[Task]
-    trainings: list[TrainingRun]
-    student: ModelFiles
-    teacher: ModelFiles | None
-    pair: Pair  # the two as they are trained and asked: in one format
-    data: TrainingData
-    template: str
-    store: Store
-    device: str
-    teachers: tuple[Teaching, ...] = ()  # all of them, where there are several
-
-    def data_of(self, method: Method) -> TrainingData:
-        """The data as a method reads it: with a teacher's own prompt, the student answers the labelled examples."""
-        return (
-            dataclasses.replace(self.data, prompts=self.data.labelled)
-            if teacher_prompt.privileged(method)
-            else self.data
-        )
-
-    @property
-    def stages(self) -> list[TrainingRun]:
-        """All trainings, those that come first included, each in front of the one that starts from it."""
-        return [one for training in self.trainings for one in (training.first, training) if one is not None]
-
-    @property
-    def work(self) -> Path:
-        """The folder of interrupted work, caches and trained students."""
-        return self.request.results / "work"
-
-    def recipe_of(self, method: Method, chosen: Recipe | None = None) -> Recipe:
-        """The recipe, or ``chosen``, for a method: ``training.epochs`` as steps over the examples it reads."""
-        return length.resolved(chosen or self.recipe, method, self.data_of(method))
 
 
 @error_location.faults_as(BadInput)
@@ -157,7 +91,8 @@ def prepare(request: RunRequest) -> Plan:
     data = pools.read(chosen, methods, pair, tasks)
     template = models.template_hash(pair.student)
     plan = Plan(request, chosen, tasks, [], student, teacher, pair, data, template, store, device, teachers)
-    several_teachers.check_rows(teachers, data, chosen.data.teacher_field)
+    pools_by_option = {"data.prompts": data.prompts, "data.labelled": data.labelled}
+    several_teachers.check_rows(teachers, pools_by_option, chosen.data.teacher_field)
     for word, (method, variant, origin) in zip(names, configurations, strict=True):
         seeds = dict.fromkeys(request.seeds)
         trainings = [specification.training_of(plan, (method, variant, origin), seed, first) for seed in seeds]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -16,7 +17,6 @@ import os
 import re
 import traceback
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ KINDS = {
             "harness.grading.judges.models",
             "harness.grading.judges.replay",
             "harness.grading.judges.judgement",
-            "harness.micro.judge",
+            "harness.grading.judges.generated",
         ),
     ),
     SIGNALS: Kind("harness.training.signal_contract:TeacherSignal", ("harness.training.shipped_signals",)),
@@ -54,12 +54,17 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a name leads. ``owner`` is ``built in``, a distribution, or a file; ``facts`` are for listing."""
+    """Where a name leads. ``owner`` is ``built in``, a distribution, or a file."""
 
     name: str
     owner: str
     target: str  # module, module:Class or file
-    facts: dict[str, Any]
+    source: Path | None = None  # of what ships
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """What a listing shows, read from the source when it is asked for; empty for a plugin."""
+        return {} if self.source is None else read_facts(self.source, self.name)
 
 
 def entries(kind: str) -> list[Entry]:
@@ -104,17 +109,17 @@ def _built_in(kind: str) -> list[Entry]:
     assert spec is not None and spec.origin is not None  # part of this package
     folder = Path(spec.origin).parent
     files = sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
-    return [Entry(p.stem, "built in", f"harness.{kind}.{p.stem}", read_facts(p, p.stem)) for p in files]
+    return [Entry(p.stem, "built in", f"harness.{kind}.{p.stem}", p) for p in files]
 
 
 def _of_module(module: str) -> list[Entry]:
     """The classes of a module whose source states a ``name``, without importing it."""
     path = _source_of(module)
     found = []
-    for node in ast.parse(path.read_text("utf-8")).body:
+    for node in _parsed(path, path.stat().st_mtime_ns).body:
         name = dict(_literals(node)).get("name") if isinstance(node, ast.ClassDef) else None
         if isinstance(name, str):
-            found.append(Entry(name, "built in", f"{module}:{node.name}", read_facts(path, name)))
+            found.append(Entry(name, "built in", f"{module}:{node.name}", path))
     return found
 
 
@@ -127,7 +132,7 @@ def _installed(kind: str) -> list[Entry]:
     if os.environ.get("HARNESS_PLUGINS") == "0":
         return []
     points = importlib.metadata.entry_points(group=f"harness.{kind}")
-    return [Entry(p.name, p.dist.name if p.dist else "plugin", p.value, {}) for p in points]
+    return [Entry(p.name, p.dist.name if p.dist else "plugin", p.value) for p in points]
 
 
 def _load(kind: str, entry: Entry) -> type[Any]:
@@ -237,12 +242,7 @@ def _checked(kind: str, found: Any) -> type[Any]:
 
 def read_facts(path: Path, name: str) -> dict[str, Any]:
     """Docstring, literal class attributes, variants and needs of the class called ``name``, read without importing."""
-    return dict(_read_facts(path, name, path.stat().st_mtime_ns))
-
-
-@cache
-def _read_facts(path: Path, name: str, changed: int) -> dict[str, Any]:
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = _parsed(path, path.stat().st_mtime_ns)
     facts: dict[str, Any] = {"module_doc": ast.get_docstring(tree) or ""}
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
@@ -252,6 +252,12 @@ def _read_facts(path: Path, name: str, changed: int) -> dict[str, Any]:
                 variants = sorted([*own.pop("variants", {}), *(["shuffled"] if weighs else [])])
                 return facts | own | {"doc": ast.get_docstring(node) or "", "variants": variants, "needs": _needs(node)}
     return facts
+
+
+@functools.cache
+def _parsed(path: Path, changed: int) -> ast.Module:
+    """The syntax tree of a file that was last ``changed`` then: every look-up of a name reads it."""
+    return ast.parse(path.read_text("utf-8"))
 
 
 def _needs(node: ast.ClassDef) -> str:

@@ -14,7 +14,8 @@ from harness.evaluation import measurement
 from harness.records import interrupted
 
 if TYPE_CHECKING:
-    from harness.plan import Plan, TrainingRun
+    from harness.request import Plan
+    from harness.training.job import TrainingRun
 
 SHOWN = 4  # differences in one message
 SETTABLE = ("training", "rollout", "teacher_text", "method", "student", "teacher")  # sections of --set

@@ -15,21 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from harness import answered
+from harness import answered, measured, model_card
 from harness.evaluation import evaluate, measurement
 from harness.launch import processes
-from harness.models import engine_checks, vllm_server
+from harness.measured import Outcome
+from harness.models import vllm_server
 from harness.models.files import text_codec
 from harness.progress import LOADING
-from harness.records import curves, interrupted, measured
-from harness.records.measured import Outcome
-from harness.reports.export import card
+from harness.records import curves, interrupted
 from harness.students import obtain, train_run
-from harness.training_data import summary
+from harness.training import data_summary, engine_checks
 
 if TYPE_CHECKING:
     from harness.evaluation.measurement import Measurement
-    from harness.plan import Plan
+    from harness.request import Plan
     from harness.task import Task
     from harness.training.job import Progress, TrainingRun
 
@@ -43,7 +42,8 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
     """
     processes.join(plan.device)
     if not processes.leads():
-        processes.follow(plan.stages, lambda training: train_run(plan, training, lambda *_: None))
+        known = {training.training_id: training for training in plan.stages}
+        processes.follow(lambda training_id: train_run(plan, known[training_id], lambda *_: None))
         return []
     for line in introduction(plan):
         announce(line)
@@ -65,13 +65,13 @@ def introduction(plan: Plan) -> list[str]:
     """What is said of the pair and the data before a run."""
     warned = [f"warning: {warning}" for warning in (*plan.pair.warnings, *plan.data.warnings)]
     engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
-    return [*warned, *plan.pair.told, *engines, *summary.lines(plan.data, text_codec(plan.pair.student))]
+    return [*warned, *plan.pair.told, *engines, *data_summary.lines(plan.data, text_codec(plan.pair.student))]
 
 
 def _reuse(plan: Plan, training: TrainingRun, existing: dict[str, Any], announce: Announce) -> dict[str, Any]:
     """The recorded result. First finishes what a run left undone that was killed right after recording."""
     interrupted.forget_run(plan.work, existing["run_id"])
-    card.catch_up(plan.work / "trained" / training.training_id, plan.store, existing)
+    model_card.catch_up(plan.work / "trained" / training.training_id, plan.store, existing)
     announce(answered.told(existing["run_id"]))
     return existing | {"reused": True}
 
@@ -100,7 +100,7 @@ def _measure(
     warnings = evaluate.prompt_warnings(task, problems, generator, chosen.decoding)
     of_data = [*plan.pair.warnings, *plan.data.warnings] if student.trained else []
     if student.trained and problems and not task.measures_itself:
-        unlike = summary.unlike(plan.data, problems[0].prompt, text_codec(plan.pair.student))
+        unlike = data_summary.unlike(plan.data, problems[0].prompt, text_codec(plan.pair.student))
         warnings += [f"{task.title}: {line}" for line in unlike]
     for warning in warnings:
         announce(f"warning: {warning}")
@@ -132,7 +132,7 @@ def _measure(
         announce(f"warning: {warning}")
     made = plan.store.get(run_id)
     if student.trained:
-        card.refresh(student.files.path, plan.store, made)
+        model_card.refresh(student.files.path, plan.store, made)
     return made | {"reused": False}
 
 

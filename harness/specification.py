@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from harness import options, registry, stages, user_code
 from harness.method import Method, ReferencePoint
-from harness.models import adapters, engine_choice, loading, several_teachers
+from harness.models import adapters, engine_choice, loading
 from harness.models import files as models
 from harness.records.record import fingerprint
-from harness.training import examples, length, precision, teacher_prompt, verdicts
+from harness.training import examples, length, pools, precision, several_teachers, teacher_prompt, verdicts
 from harness.training.job import TrainingRun
-from harness.training_data import pools
 from harness.types import Source
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
+    from harness.request import Plan
 
 LOOP = "2"  # raise whenever the same specification would train to other weights
 # These change how a run goes, not what it computes; the specification has the epochs as steps.
@@ -108,7 +107,9 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         spec |= loading.in_spec(chosen.teacher)
         prompts = plan.data.prompts if texts - {Source.DATA} else []
         read = (prompts, plan.data.labelled if Source.DATA in texts else [])
-        spec |= several_teachers.in_spec(plan.teachers, chosen.data.teacher_field, read)
+        field = chosen.data.teacher_field
+        rows = fingerprint({"rows": several_teachers.named(read)})[:16] if field else None
+        spec |= several_teachers.in_spec(plan.teachers, field, rows)
     codec = models.text_codec(plan.pair.student)
     if codec is not None and any(codec.frame) and texts & {Source.DATA, Source.TEACHER}:
         spec["answer_frame"] = list(codec.frame)  # absent where the template writes nothing around an answer

@@ -7,21 +7,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import stages
+from harness import model_card, stages
 from harness.launch import processes
 from harness.method import ReferencePoint
 from harness.models import vllm_server
 from harness.models.files import ModelFiles
 from harness.recipe import Evaluation, TeacherLoading
 from harness.records import interrupted, students
-from harness.reports.export import card
 from harness.training.job import TrainingJob, TrainingResult
 from harness.training.tracking import Tracking
 
 if TYPE_CHECKING:
     from harness.models.engine_choice import EngineChoice
     from harness.models.generation_cache import CachedGenerator
-    from harness.plan import Plan
+    from harness.request import Plan
     from harness.training.job import Progress, TrainingRun
 
 UNTRAINED: dict[str, Any] = {
@@ -89,7 +88,7 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
             "signal": result.signal,
             "weights": result.weights,
             **({"engine": result.engine} if result.engine else {}),
-            "told": card.provenance_text(method, plan.recipe.data, plan.data.prompts, plan.data.labelled),
+            "told": model_card.provenance_text(method, plan.recipe.data, plan.data.prompts, plan.data.labelled),
         }
         if (first := training.first) is not None:
             facts |= stages.in_facts(first, students.facts_of(stages.folder(plan.work, first)), facts["cost"])

@@ -13,7 +13,7 @@ from harness.training import length
 from harness.types import Source
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
+    from harness.request import Plan
 
 
 def judge_warnings(tasks: Sequence[Task], judge: str | None) -> list[str]:

@@ -1,7 +1,9 @@
 """Random two-layer models, a byte tokenizer and a few prompts: everything that training needs, in milliseconds."""
 
+import copy
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,35 @@ def tiny_model(folder: Path, seed: int, hidden: int = 24, vocab: int = 264, tied
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def weights_read_once():
+    """A folder of weights is read from disk once for each of its states; whoever loads it gets a copy of its own.
+
+    transformers takes 70 ms to read two layers, and most of the trainings here start from the same few models. Without
+    transformers among the imports of the chosen tests there is nothing to do, and it is not imported for this.
+    """
+    if "transformers" not in sys.modules:
+        yield
+        return
+    from transformers import AutoModelForCausalLM
+
+    read, known = AutoModelForCausalLM.from_pretrained, {}
+    plain = {"dtype", "output_loading_info", "trust_remote_code", "weights_only"}
+
+    def from_pretrained(folder, **kwargs):
+        if not Path(folder).is_dir() or kwargs.keys() - plain:
+            return read(folder, **kwargs)
+        state = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(Path(folder).iterdir())]
+        key = (str(folder), repr(sorted(kwargs.items(), key=str)), repr(state))
+        if key not in known:
+            known[key] = read(folder, **kwargs)
+        return copy.deepcopy(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The structure: imports run one way, files stay small, importing does nothing, names are not used twice."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -10,18 +11,17 @@ FOUNDATION = {"harness.types", "harness.errors", "harness.options"}
 FILES = sorted(p for folder in ("harness", "methods", "tasks") for p in (ROOT / folder).rglob("*.py"))
 
 
-def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
-    """Modules that a file imports; ``top_level_only`` leaves out what functions import when called."""
-    tree = ast.parse(path.read_text("utf-8"))
-    guarded = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
-        for node in ast.walk(block)
-    }
-    nodes = tree.body if top_level_only else [n for n in ast.walk(tree) if id(n) not in guarded]
+@functools.cache
+def parsed(path: Path) -> tuple[str, ast.Module]:
+    text = path.read_text("utf-8")
+    return text, ast.parse(text)
+
+
+@functools.cache
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports, anywhere in it: also in functions, and also for its types alone."""
     found = set()
-    for node in nodes:
+    for node in ast.walk(parsed(path)[1]):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -58,12 +58,25 @@ def test_tasks_see_only_the_contract_and_the_graders():
         assert len(path.read_text("utf-8").splitlines()) <= 120, path
 
 
-def test_imports_form_no_circle():
-    graph = {}
+def test_files_and_folders_import_each_other_in_no_circle():
+    """``harness/__init__.py`` is the face of the package: it names what others define, and nothing here imports it."""
+    files, folders = {}, {}
     for path in FILES:
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        name = name if name.startswith("harness") else f"harness.{name}"
-        graph[name.removesuffix(".__init__")] = {n for n in imports(path) if n.startswith("harness.")}
+        name = (name if name.startswith("harness") else f"harness.{name}").removesuffix(".__init__")
+        files[name] = {n for n in imports(path) if n.startswith("harness.")} - {name}
+        if name != "harness":
+            folders.setdefault(folder(name), set()).update({folder(n) for n in files[name]} - {folder(name)})
+    no_circle(files)
+    no_circle(folders)
+
+
+def folder(module: str) -> str:
+    """``harness.models`` for every file of that folder; a file right in ``harness`` is its own."""
+    return ".".join(module.split(".")[:2])
+
+
+def no_circle(graph: dict[str, set[str]]) -> None:
     state: dict[str, int] = {}
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -86,10 +99,10 @@ def test_models_know_no_grader():
 def test_files_stay_small_and_say_what_they_are_for():
     wrong = []
     for path in FILES:
-        text = path.read_text("utf-8")
+        text, tree = parsed(path)
         if len(text.splitlines()) > 400:
             wrong.append(f"{path.relative_to(ROOT)}: {len(text.splitlines())} lines, 400 are the limit")
-        if not ast.get_docstring(ast.parse(text)):
+        if not ast.get_docstring(tree):
             wrong.append(f"{path.relative_to(ROOT)}: no module docstring says what the file is for")
         if path.stem in {"utils", "common", "misc", "helpers"}:
             wrong.append(f"{path.relative_to(ROOT)}: the name says nothing")
@@ -111,7 +124,7 @@ def test_no_two_classes_share_a_name():
     """``Config`` is the settings class of every method file, looked up on the method, never imported."""
     seen: dict[str, Path] = {}
     for path in FILES:
-        for node in ast.parse(path.read_text("utf-8")).body:
+        for node in parsed(path)[1].body:
             if isinstance(node, ast.ClassDef) and node.name != "Config" and not node.name.startswith("_"):
                 assert node.name not in seen, f"{node.name} is in {seen[node.name]} and in {path}"
                 seen[node.name] = path

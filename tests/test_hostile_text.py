@@ -10,9 +10,9 @@ from sample_records import make_record, make_rows
 
 from harness.cli import main
 from harness.leaderboard.table import leaderboard, render
+from harness.model_card import model_card
 from harness.records.store import Store
 from harness.reports.board.pages import script_json
-from harness.reports.export.card import model_card
 
 HOSTILE = [
     "<script>act()</script>",

@@ -10,8 +10,8 @@ from itertools import islice
 import pytest
 
 from harness.errors import BadInput
+from harness.grading.judges.generated import ProgrammaticJudge
 from harness.micro import code, instruction, interpreter, maths, world
-from harness.micro.judge import ProgrammaticJudge
 from harness.micro.phrasing import FORMS, understand
 
 SPLITS = ("labelled", "validation")

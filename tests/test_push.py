@@ -9,9 +9,10 @@ import upload_hub
 from huggingface_hub import ModelCard
 from sample_records import make_record, make_rows
 
+from harness import model_card
 from harness.cli import main
 from harness.records.store import Store
-from harness.reports.export import card, student
+from harness.reports.export import student
 
 
 @pytest.fixture
@@ -108,8 +109,8 @@ def test_an_exported_student_can_be_read_by_others(trained, tmp_path):
     modes = {stat.S_IMODE(file.stat().st_mode) for file in out.rglob("*") if file.is_file()}
     assert modes == {stat.S_IMODE((out / "README.md").stat().st_mode)} and modes != {0o600}
     text = (out / "README.md").read_text()
-    assert "license" not in text and card.UNKNOWN_LICENCE in text
-    assert card.licence_of("micro:student") == "apache-2.0" and card.licence_of("folder") is None
+    assert "license" not in text and model_card.UNKNOWN_LICENCE in text
+    assert model_card.licence_of("micro:student") == "apache-2.0" and model_card.licence_of("folder") is None
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from tiny_runs import quiet
 from harness import plan, students
 from harness.cli import main
 from harness.errors import BadInput
-from harness.models import files, several_teachers
+from harness.models import files
 from harness.plan import RunRequest
-from harness.training import loop
+from harness.training import loop, several_teachers
 from harness.training.batching import TrainingSequence, collate
 from harness.training.mixed_signal import MixedSignal
 from harness.training.signals import LiveTeacher

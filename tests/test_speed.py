@@ -10,7 +10,7 @@ import pytest
 
 from harness import answered, plan
 from harness.cli import main
-from harness.records import speed
+from harness.estimate import speed
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 

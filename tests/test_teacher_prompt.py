@@ -188,9 +188,9 @@ def test_a_student_that_teaches_itself_needs_no_pair(models, tiny_world, tmp_pat
 
 
 def test_a_column_called_teacher_is_no_choice_of_a_teacher(tmp_path):
-    from harness.models.several_teachers import FIELD
     from harness.recipe import DataSources
     from harness.training.examples import load
+    from harness.training.several_teachers import FIELD
 
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a", "response": "b", "teacher": "Ms Frizzle"}\n')

@@ -43,7 +43,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 def call(args: argparse.Namespace) -> str:
     from dataclasses import asdict
 
-    from harness.evaluation import conformance, self_check
+    from harness import conformance
+    from harness.evaluation import self_check
     from harness.progress import Reporter
 
     if args.what:

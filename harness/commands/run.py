@@ -15,9 +15,9 @@ from harness.commands import arguments
 from harness.safe_read import printable
 
 if TYPE_CHECKING:
-    from harness.plan import Plan, RunRequest
     from harness.records.record import Record
     from harness.records.store import Store
+    from harness.request import Plan, RunRequest
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -213,7 +213,7 @@ def _intended(plan: Plan, as_json: bool) -> str:
     from harness.errors import BadInput
     from harness.estimate import memory_check
     from harness.evaluation import measurement
-    from harness.models import engine_checks
+    from harness.training import engine_checks
 
     engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
     cells = [

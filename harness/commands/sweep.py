@@ -12,7 +12,7 @@ from harness.commands.run import add_request, next_steps, request_of, table_of
 from harness.safe_read import printable
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
+    from harness.request import Plan
     from harness.sweep.jobs import Executor
     from harness.sweep.sweep import Done
 

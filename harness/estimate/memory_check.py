@@ -18,13 +18,13 @@ from harness.estimate.resources import DEVICES, Device, Estimate, Work, estimate
 from harness.estimate.shapes import Shape
 from harness.estimate.workload import asks_teacher, mixture, work
 from harness.method import Method, Proposing, ReferencePoint
-from harness.models import adapters, engine_checks, loading, quantization
+from harness.models import adapters, loading, quantization
 from harness.models.files import load_tokenizer
-from harness.training import length
+from harness.training import engine_checks, length
 from harness.types import Source
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
+    from harness.request import Plan
 
 SHORTEST_STEP = 4  # tokens of a line, sentence or statement; assumed, to be on the safe side
 TOKEN_BYTES = 40  # of an id and its log-probability in Python's lists

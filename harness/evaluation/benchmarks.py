@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import data, error_location, registry, task_contract, user_code
+from harness import data, error_location, registry, user_code
 from harness.errors import BadInput, RunFailed, unknown
 from harness.metrics import metric_of
 from harness.recipe import WORLDS
 from harness.sandbox import tier
-from harness.task import Data, Task
+from harness.task import Data, Task, broken_part, check_facts
 from harness.types import Completion
 
 GENERATED = tuple(world for world in WORLDS if world != "real")  # see harness.micro
@@ -61,7 +61,7 @@ def _made(asked: type[Task], rows: Data, judge: Any) -> Task:
     with error_location.faults_as(BadInput, called=asked):
         made = asked(rows, judge)
     if not hasattr(made, "items"):
-        raise BadInput(task_contract.broken(asked, "__init__", "leaves out super().__init__(data, judge)"))
+        raise BadInput(broken_part(asked, "__init__", "leaves out super().__init__(data, judge)"))
     return made
 
 
@@ -107,7 +107,7 @@ def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
     elif at and not name.endswith(".py"):
         raise BadInput(f"task {name!r}: a task is called NAME, or {' or '.join(f'NAME@{w}' for w in WORLDS)}")
     found = registry.find(registry.TASKS, name)
-    task_contract.facts(found)
+    check_facts(found)
     metric_of(found)  # refuses an unknown metric before any work
     if world == "micro":
         from harness.micro import world as micro
@@ -119,8 +119,8 @@ def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
 
 
 def _micro_task(found: type[Task], world: str) -> Task:
+    from harness.grading.judges.generated import ProgrammaticJudge
     from harness.micro import world as micro
-    from harness.micro.judge import ProgrammaticJudge
 
     task = found(micro.dataset(found.name, world), ProgrammaticJudge() if found.needs_judge else None)
     task.decoding = dataclasses.replace(task.decoding, max_new_tokens=MICRO_NEW_TOKENS)

@@ -16,7 +16,7 @@ from harness.records import record
 from harness.types import Decoding
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
+    from harness.request import Plan
     from harness.task import Task
     from harness.training.job import TrainingRun
 

@@ -7,14 +7,10 @@ to do: files may change meanwhile, and processes that disagree would wait for ea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from harness.errors import BadInput
-
-if TYPE_CHECKING:
-    from harness.plan import TrainingRun
 
 TIMEOUT = timedelta(days=30)  # followers wait through whole evaluations; the launcher detects dead processes
 SHARDED = "ACCELERATE_USE_FSDP"  # set by accelerate's launcher for FSDP configurations
@@ -80,10 +76,9 @@ def tell(training_id: str | None) -> None:
         broadcast_object_list([training_id])
 
 
-def follow(trainings: Sequence[TrainingRun], train: Callable[[TrainingRun], object]) -> None:
-    """Trains what the first process announces, until it announces the end."""
+def follow(train: Callable[[str], object]) -> None:
+    """Calls ``train`` with the id of every training that the first process announces, until it announces the end."""
     from accelerate.utils import broadcast_object_list
 
-    known = {training.training_id: training for training in trainings}
     while (training_id := broadcast_object_list([None])[0]) is not None:
-        train(known[training_id])
+        train(training_id)

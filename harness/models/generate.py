@@ -65,7 +65,10 @@ class Generator(TextCodec):
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """Warnings about these prompts with this model that a reader of the scores needs."""
-        return prompt_checks.warnings(self, prompts, decoding)
+        if not prompts:
+            return []
+        rendered, penalties = prompt_checks.of_prompts(self, prompts), prompt_checks.penalties(self.model)
+        return [*rendered, *penalties, *prompt_checks.room(self, prompts, decoding, self.limit)]
 
     def generate(
         self,

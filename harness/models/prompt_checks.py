@@ -15,7 +15,8 @@ from harness.models.token_text import MARK
 from harness.types import Decoding, Prompt
 
 if TYPE_CHECKING:
-    from harness.models.generate import Generator
+    from transformers import PreTrainedModel
+
     from harness.models.text_codec import TextCodec
 
 # Tokens that only chat templates write.
@@ -30,13 +31,6 @@ PENALTIES = {
     "min_new_tokens": 0,
     "min_length": 0,
 }
-
-
-def warnings(generator: Generator, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
-    """Warnings about how ``prompts`` reach the model, for a reader of the scores."""
-    if not prompts:
-        return []
-    return [*of_prompts(generator, prompts), *_penalties(generator.model), *room(generator, prompts, decoding)]
 
 
 def of_prompts(codec: TextCodec, prompts: Sequence[Prompt]) -> list[str]:
@@ -95,7 +89,8 @@ def _injected(codec: TextCodec, prompt: Prompt) -> Iterator[str]:
         yield f"the chat template adds a system prompt of its own: {prose[:120]!r}"
 
 
-def _penalties(model) -> Iterator[str]:
+def penalties(model: PreTrainedModel) -> Iterator[str]:
+    """Settings of the model's own generation that change its distribution and that no engine here applies."""
     config = model.generation_config
     for name, neutral in PENALTIES.items():
         value = getattr(config, name, None)
@@ -103,17 +98,17 @@ def _penalties(model) -> Iterator[str]:
             yield f"the model's generation_config asks for {name}={value}, which is not applied here"
 
 
-def room(generator: Generator, prompts: Sequence[Prompt], decoding: Decoding) -> Iterator[str]:
-    """Prompts that leave an answer less room than it may take."""
-    if not generator.limit:
+def room(codec: TextCodec, prompts: Sequence[Prompt], decoding: Decoding, limit: int | None) -> Iterator[str]:
+    """Prompts that leave an answer less room than it may take in a context of ``limit`` tokens."""
+    if not limit:
         return
-    lengths = [len(generator.encode(generator.render(prompt))) for prompt in prompts]
-    full = sum(length >= generator.limit for length in lengths)
-    tight = sum(length < generator.limit < length + decoding.max_new_tokens for length in lengths)
+    lengths = [len(codec.encode(codec.render(prompt))) for prompt in prompts]
+    full = sum(length >= limit for length in lengths)
+    tight = sum(length < limit < length + decoding.max_new_tokens for length in lengths)
     if full:
-        yield f"{full} of {len(prompts)} prompts fill the context of {generator.limit} tokens and get no answer"
+        yield f"{full} of {len(prompts)} prompts fill the context of {limit} tokens and get no answer"
     if tight:
         yield (
             f"{tight} of {len(prompts)} prompts leave fewer than the {decoding.max_new_tokens} tokens that an answer "
-            f"may have in the context of {generator.limit}"
+            f"may have in the context of {limit}"
         )

@@ -86,7 +86,7 @@ class RemoteEngine(TextCodec):
         """Warnings about these prompts with this model, and what its server does not reveal."""
         if not prompts:
             return []
-        found = [*prompt_checks.of_prompts(self, prompts), *prompt_checks.room(self, prompts, decoding)]
+        found = [*prompt_checks.of_prompts(self, prompts), *prompt_checks.room(self, prompts, decoding, self.limit)]
         if self.server.kind != VLLM:
             found.append(
                 "the server returns text, which is encoded anew: ends of texts are its own, and it tells no "

@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import measured
 from harness.evaluation import evaluate, measurement
-from harness.plan import Plan
-from harness.records import curves, measured
+from harness.records import curves
 from harness.records.record import Record
 from harness.records.store import Store
+from harness.request import Plan
 from harness.task import Task
 from harness.types import Completion
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.evaluation import measurement
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
+    from harness.request import Plan
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,12 @@ class Batch:
         return sum(self.sizes)
 
     @functools.cached_property
+    def fresh(self) -> Tensor | None:
+        """[N] whether the student sampled the token for this step; None where it sampled none."""
+        sampled = [source is Source.STUDENT for source in self.sources]
+        return torch.tensor(sampled, device=self.row.device)[self.row] if any(sampled) else None
+
+    @functools.cached_property
     def rows(self) -> list[int]:
         """``row`` on the host."""
         return [i for i, count in enumerate(self.counts) for _ in range(count)]

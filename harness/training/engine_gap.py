@@ -10,16 +10,12 @@ the variance. The mean over tokens still divides by their number.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.losses import cross_entropy
-from harness.types import Source
-
-if TYPE_CHECKING:
-    from harness.training.batching import Batch
 
 
 class EngineGap:
@@ -30,15 +26,15 @@ class EngineGap:
         self._parts: list[Tensor] = []  # per slice: tokens, sum and largest of the gaps
 
     @torch.no_grad()
-    def weights(self, batch: Batch, logits: Tensor, start: int, stop: int) -> Tensor | None:
-        """[n] by which the objective of tokens [start, stop) is multiplied; None for 1. ``logits`` [n, V] are q's."""
-        told = batch.sampler_log_prob
-        fresh = [source is Source.STUDENT for source in batch.sources]
-        if told is None or not any(fresh):
-            return None
-        told = told[start:stop]
-        known = torch.tensor(fresh, device=told.device)[batch.row[start:stop]] & told.isfinite()
-        ratio = torch.where(known, -cross_entropy(logits, batch.labels[start:stop]) - told, 0.0)
+    def weights(self, logits: Tensor, labels: Tensor, sampler_log_prob: Tensor, fresh: Tensor) -> Tensor | None:
+        """[n] by which the objective of n tokens is multiplied; None for 1.
+
+        ``logits`` [n, V] are q's, ``sampler_log_prob`` [n] is log e(y) of ``labels`` [n], and ``fresh`` [n] bool marks
+        the text that the student sampled for this step.
+        """
+        # A token without a known log e(y), or of older text, has no gap; NaN would spread through the sums.
+        known = fresh & sampler_log_prob.isfinite()
+        ratio = torch.where(known, -cross_entropy(logits, labels) - sampler_log_prob, 0.0)
         self._parts.append(torch.stack([known.sum().double(), ratio.abs().sum().double(), ratio.abs().max().double()]))
         return None if self.cap is None else ratio.exp().clamp_max(self.cap)
 

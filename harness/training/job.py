@@ -15,8 +15,8 @@ from harness.types import Example
 if TYPE_CHECKING:  # a plan is made without torch
     from harness.models.adapters import TrainedAdapter
     from harness.models.files import ModelFiles
-    from harness.models.several_teachers import Teaching
     from harness.training.cost import Cost
+    from harness.training.several_teachers import Teaching
     from harness.training.validity import Checker, Same
     from harness.training.verdicts import Grader
 

@@ -188,7 +188,9 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         report |= held_out.report(index + 1, student)
         began += time.monotonic() - paused  # measured for the reader, not for the training
         cost.steps, cost.seconds = index + 1, time.monotonic() - began
-        texts_now = _texts(accelerator, sequences, step) | rewards.report(rollouts, sequences)
+        texts_now = _texts(accelerator, sequences, step)
+        if rollouts.rewards is not None:
+            texts_now |= rewards.report(sequences, rollouts.batch, rollouts.gather)
         curve.append({"step": index + 1, "seconds": cost.seconds, **texts_now, **report})
         job.tracking.log(curve[-1], index + 1)
         rate = (cost.student_tokens - read) / max(time.monotonic() - entered, 1e-9)

@@ -220,8 +220,11 @@ class _Objective:
             tokens.metrics["paired"] = (tokens.pairs.student >= 0).float()
         # The sum of c_t w_t l_t, in fp32. The loop divides by the sum over all processes.
         values = values.float()
-        if self.batch.gap is not None:
-            corrected = self.batch.gap.weights(self.batch, logits.detach(), start, stop)
+        # Text that an engine sampled: measure how far its probabilities are from the student's, and correct for that.
+        if self.batch.gap is not None and self.batch.sampler_log_prob is not None and self.batch.fresh is not None:
+            here = slice(start, stop)
+            told, fresh = self.batch.sampler_log_prob[here], self.batch.fresh[here]
+            corrected = self.batch.gap.weights(logits.detach(), self.batch.labels[here], told, fresh)
             values = values if corrected is None else values * corrected
         factor = scale if weights is None else scale * weights
         total = (factor * values).sum()

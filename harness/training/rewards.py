@@ -10,8 +10,9 @@ import dataclasses
 import math
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from typing import TYPE_CHECKING
+from typing import Any
 
 from harness.errors import RunFailed
 from harness.method import Hindsight
@@ -21,9 +22,6 @@ from harness.training.batching import TrainingSequence
 from harness.training.cost import Cost
 from harness.training.verdicts import Grader, TextGrade
 from harness.types import Example, Prompt
-
-if TYPE_CHECKING:
-    from harness.training.rollouts import Rollouts
 
 
 class Rewards:
@@ -88,14 +86,14 @@ class Rewards:
         return tuple(self.asker.encode(self.asker.render(whole)))
 
 
-def report(rollouts: Rollouts, sequences: Seq[TrainingSequence]) -> dict[str, float]:
-    """The mean ``text_reward`` of the step, and the share of prompts whose texts all have one (``groups_alike``).
+def report(
+    sequences: Seq[TrainingSequence], prompts: int, gather: Callable[[list[Any]], list[Any]]
+) -> dict[str, float]:
+    """The mean ``text_reward`` of the step, and the share of its ``prompts`` whose texts all have one reward.
 
-    A collective where texts are graded; without rewards nothing is reported.
+    The share is called ``groups_alike``. A collective: all processes call it, or none.
     """
-    if rollouts.rewards is None:
-        return {}
-    scored = rollouts.gather([(s.place % rollouts.batch, s.reward) for s in sequences if s.reward is not None])
+    scored = gather([(s.place % prompts, s.reward) for s in sequences if s.reward is not None])
     groups: dict[int, set[float]] = {}
     for prompt, reward in scored:
         groups.setdefault(prompt, set()).add(reward)

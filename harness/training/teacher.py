@@ -18,14 +18,13 @@ from harness.errors import BadInput, RunFailed
 from harness.launch import processes
 from harness.method import Asking, Proposing, texts_of
 from harness.models import engine_choice, engines, loading
-from harness.models.engine_checks import spare
 from harness.models.files import load_model, load_tokenizer, template_hash
 from harness.models.generate import Generator
 from harness.models.joint_sampling import JointGenerator
 from harness.models.remote_engine import RemoteEngine
-from harness.models.several_teachers import Teaching, weights_of, writer_of
 from harness.training.batching import TrainingSequence, collate
 from harness.training.cost import Cost
+from harness.training.engine_checks import spare
 from harness.training.job import Progress, TrainingJob
 from harness.training.mixed_signal import MixedSignal
 from harness.training.objective import Student
@@ -36,6 +35,7 @@ from harness.training.rollouts import LOOKED_AT, Rollouts
 from harness.training.segments import Segments
 from harness.training.self_teacher import MovingTeacher, SelfTeacher
 from harness.training.served_teacher import ServedTeacher
+from harness.training.several_teachers import Teaching, weights_of, writer_of
 from harness.training.signal_cache import SHARD, SignalCache
 from harness.training.signal_contract import SignalInputs, TeacherSignal
 from harness.training.signals import LiveTeacher

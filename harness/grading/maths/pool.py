@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import harness
 from harness.errors import RunFailed
 
 CPU_LIMIT_S = 5.0  # per comparison; the slowest reference answer of the shipped benchmarks takes under 1 s
@@ -166,7 +165,7 @@ class Pool:
 def _environment() -> dict[str, str]:
     """The environment of a worker: only what an interpreter needs, and a fixed hash seed for sympy's orderings."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    package_root = str(Path(harness.__file__).resolve().parent.parent)
+    package_root = str(Path(__file__).resolve().parents[3])
     return kept | {"PYTHONPATH": package_root, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
 
 

@@ -7,12 +7,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from harness import atomic
+from harness import atomic, model_card
 from harness.errors import BadInput, RunFailed
 from harness.records import roles
 from harness.records.store import Store
 from harness.records.students import ADAPTER, FACTS
-from harness.reports.export import card
 
 MERGED = "merged"
 # What an adapter's folder does without: weights and configuration of the whole model.
@@ -23,7 +22,7 @@ def export(store: Store, name: str, out: Path, weights: str = MERGED, licence: s
     """Copies the student that the record ``name`` measured to ``out``, in one step.
 
     ``weights``: those of the whole model, an adapter merged in, or the adapter's alone with tokenizer and card.
-    ``licence`` is for the card, see :func:`card.refresh`.
+    ``licence`` is for the card, see :func:`harness.model_card.refresh`.
 
     Raises BadInput when the record was never trained, its student is no longer kept, or ``out`` is not empty.
     """
@@ -52,8 +51,8 @@ def export(store: Store, name: str, out: Path, weights: str = MERGED, licence: s
                 shutil.copytree(folder / ADAPTER, copy, dirs_exist_ok=True)
             else:
                 shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(ADAPTER))
-            card.refresh(copy, store, record, licence)
-            atomic.readable(copy, copy / card.CARD)
+            model_card.refresh(copy, store, record, licence)
+            atomic.readable(copy, copy / model_card.CARD)
             if out.is_dir():
                 out.rmdir()
             os.replace(copy, out)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,6 @@ from harness.models import files as models
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair, agree
 from harness.recipe import Recipe, TeacherLoading
-from harness.training.job import TrainingData
 from harness.training_data import room
 from harness.types import Example
 
@@ -123,14 +122,14 @@ def _can_have_several(method: Method, chosen: Recipe) -> None:
         )
 
 
-def check_rows(teachers: Sequence[Teaching], data: TrainingData, field: str | None) -> None:
-    """Raises BadInput for a row that names no teacher of the recipe."""
+def check_rows(teachers: Sequence[Teaching], pools: Mapping[str, Sequence[Example]], field: str | None) -> None:
+    """Raises BadInput for a row of ``pools`` (examples by the option that names them) with no teacher of the recipe."""
     names = [one.name for one in teachers]
-    for where, pool in (("prompts", data.prompts), ("labelled", data.labelled)) if teachers and field else ():
+    for where, pool in pools.items() if teachers and field else ():
         for example in pool:
             named = str(example.meta.get(FIELD, "none"))
             if named not in names:
-                raise BadInput(f"data.{where}: row {example.id} under {field!r}: {unknown('teacher', named, names)}")
+                raise BadInput(f"{where}: row {example.id} under {field!r}: {unknown('teacher', named, names)}")
 
 
 def weights_of(teachers: Sequence[Teaching], example: Example) -> list[float]:
@@ -149,8 +148,13 @@ def writer_of(teachers: Sequence[Teaching], example: Example) -> int:
     return drawn[0]
 
 
-def in_spec(teachers: Sequence[Teaching], field: str | None, pools: Sequence[Sequence[Example]]) -> dict[str, Any]:
-    """The entry of a specification; none for one teacher. ``pools`` are what the training reads."""
+def named(pools: Sequence[Sequence[Example]]) -> list[list[Any]]:
+    """The teacher that each row of each pool names."""
+    return [[example.meta.get(FIELD) for example in pool] for pool in pools]
+
+
+def in_spec(teachers: Sequence[Teaching], field: str | None, rows: str | None) -> dict[str, Any]:
+    """The entry of a specification; none for one teacher. ``rows`` is the hash of what rows name, given a ``field``."""
     if not teachers:
         return {}
     total = sum(one.weight for one in teachers)
@@ -159,14 +163,7 @@ def in_spec(teachers: Sequence[Teaching], field: str | None, pools: Sequence[Seq
         | ({} if field else {"weight": one.weight / total})
         for one in teachers
     ]
-    rows = [[example.meta.get(FIELD) for example in pool] for pool in pools] if field else None
-    return {"teachers": {"members": members, "rows": rows and _digest(rows)}}
-
-
-def _digest(rows: Any) -> str:
-    from harness.records.record import fingerprint
-
-    return fingerprint({"rows": rows})[:16]
+    return {"teachers": {"members": members, "rows": rows}}
 
 
 def told(teachers: Sequence[Teaching], field: str | None) -> str:

@@ -71,8 +71,8 @@ def judge(spec: str) -> Conformed:
 
 def _rows(found: type[Task], world: str) -> tuple[Sequence[Mapping[str, Any]] | None, Any]:
     if world != "real":
+        from harness.grading.judges.generated import ProgrammaticJudge
         from harness.micro import world as micro
-        from harness.micro.judge import ProgrammaticJudge
 
         return micro.dataset(found.name, world).rows[:ROWS], ProgrammaticJudge() if found.needs_judge else None
     return (data.read(found.dataset).rows[:ROWS] if data.at_hand(found.dataset) else None), None

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import convention, options
-from harness.estimate import model_size
+from harness.estimate import model_size, speed
 from harness.grading.judges import open_judge
 from harness.launch import processes
 from harness.method import ReferencePoint
 from harness.method_contract import REPORTED
 from harness.models import engine_choice
-from harness.records import provenance, record, speed
+from harness.records import provenance, record
 
 if TYPE_CHECKING:
     from harness.evaluation.evaluate import Score
     from harness.evaluation.measurement import Measurement
-    from harness.plan import Plan
+    from harness.request import Plan
     from harness.task import Task
     from harness.training.job import TrainingRun
 

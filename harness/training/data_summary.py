@@ -48,6 +48,6 @@ def _rendered(example: Example, codec: TextCodec) -> str:
     if example.response is None:
         return f"{codec.render(example.prompt)!r}, which a model answers; an answer ends with {end}"
     prompt, response, learnt = codec.example_ids(example)
-    texts = [codec.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in (prompt, response)]
+    texts = [codec.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False) for ids in (prompt, response)]
     share = f" ({sum(learnt)} of {len(learnt)} tokens learnt)" if learnt else ""
     return f"{texts[0]!r}, answered {texts[1]!r}{share}; an answer ends with {end}"
