@@ -15,7 +15,7 @@ from harness import plan, recipe
 from harness.cli import main
 from harness.errors import BadInput
 from harness.estimate.resources import DEVICES, excess, stages_of
-from harness.estimate.shapes import PUBLISHED
+from harness.estimate.shapes import PUBLISHED, published
 from harness.estimate.workload import work
 from harness.models import files
 from harness.papers import spec
@@ -30,7 +30,7 @@ REAL = [name for name in recipe.names() if re.fullmatch(r"[\w.-]+/[\w.@-]+", rec
 
 def kind(model: str) -> tuple[str, bool] | None:
     """The family of a model of the hub, and whether it is one that chats; None for a family that is not made here."""
-    name = model.partition("/")[2]
+    name = model.partition("/")[2].partition("@")[0]
     family = next((family for start, family in KINDS if name.startswith(start)), None)
     chats = not name.endswith("-Base") if family == "qwen3" else name.lower().endswith(("-instruct", "-it"))
     return family and (family, chats)
@@ -122,6 +122,16 @@ def test_a_revision_is_asked_for(hub):
 
 
 @pytest.mark.parametrize("name", REAL)
+def test_a_recipe_names_commits(name):
+    """Of models and data: what it trains is the same next year."""
+    chosen = recipe.load(name)
+    for model in (chosen.models.student, chosen.models.teacher):
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", model) and published(model)
+    for rows in (chosen.data.prompts, chosen.data.labelled):
+        assert re.search(r",revision=[0-9a-f]{40}\b", rows)
+
+
+@pytest.mark.parametrize("name", REAL)
 def test_a_dry_run_of_a_recipe_needs_no_weights(hub, name, prompts_file, tmp_path, capsys):
     """As it stands but for the data, which is that of a hub, too."""
     data = [word for key in ("prompts", "labelled") for word in ("--set", f"data.{key}={prompts_file}")]
@@ -144,7 +154,7 @@ def test_what_a_recipe_says_of_its_cost_is_the_estimate(name):
     method, *_ = plan.configured("gkd", chosen, {})
     rows = {"maths": 7473, "code": 2000, "instruct": 10000}[name]
     memory, hours, device, prompt, answer = told.groups()
-    shapes = [PUBLISHED[model] for model in (chosen.models.student, chosen.models.teacher)]
+    shapes = [PUBLISHED[model.partition("@")[0]] for model in (chosen.models.student, chosen.models.teacher)]
     usual = work(method, chosen, *shapes, rows, (int(prompt), int(answer)))
     longest = replace(usual, response_tokens=chosen.training.max_tokens - int(prompt))
     assert not excess(longest, DEVICES[device].memory)

@@ -141,3 +141,8 @@ PUBLISHED: Mapping[str, Shape] = {  # from the config.json of each repository
     "google/gemma-2-9b-it": _llama(42, 3584, 16, 8, 14336, 256000, True, 256),
     "google/gemma-2-2b": _llama(26, 2304, 8, 4, 9216, 256000, True, 256),
 }
+
+
+def published(name: str) -> Shape | None:
+    """The shape of a model of the hub, named with a revision or without; None where it is not in the table."""
+    return PUBLISHED.get(name.partition("@")[0])

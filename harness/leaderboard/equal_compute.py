@@ -22,7 +22,7 @@ from typing import Any
 
 from harness.errors import BadInput, unknown
 from harness.estimate import model_size
-from harness.estimate.shapes import PUBLISHED, token_flops
+from harness.estimate.shapes import published, token_flops
 from harness.leaderboard import labels
 from harness.leaderboard.inference import Group
 from harness.leaderboard.numbers import amount
@@ -144,4 +144,5 @@ def _of_model(name: str) -> int | None:
     """The parameters of a model whose record does not count them. Fetches nothing: a table needs no model files."""
     if name.startswith(MICRO):
         return model_size.parameters(locate(name))
-    return PUBLISHED[name].parameters if name in PUBLISHED else None
+    shape = published(name)
+    return None if shape is None else shape.parameters

@@ -25,7 +25,7 @@ from harness.estimate.resources import (
     excess,
     stages_of,
 )
-from harness.estimate.shapes import PUBLISHED, Shape
+from harness.estimate.shapes import Shape, published
 from harness.estimate.workload import asks_teacher, work
 from harness.method import Method, ReferencePoint
 from harness.models import adapters
@@ -161,8 +161,8 @@ def _shape(name: str, facts: Mapping[str, Fact]) -> Shape:
     stated = facts["shapes"].value if "shapes" in facts else {}
     if name in stated:
         return Shape.of(stated[name])
-    if name in PUBLISHED:
-        return PUBLISHED[name]
+    if (known := published(name)) is not None:
+        return known
     if _on_a_hub(name):
         raise BadInput(
             f"the shape of {name} is not known here and a dry run fetches nothing; add to [….estimate]: shapes = "
