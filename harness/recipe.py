@@ -49,6 +49,9 @@ class DataSources:
     prompt_field: str | None = option(None, "the column of the prompt; by default prompt, question, instruction, …")
     response_field: str | None = option(None, "the column of the response; by default response, completion, answer, …")
     messages_field: str | None = option(None, "the column of conversations; by default messages or conversations")
+    system_field: str | None = option(
+        None, "the column of a row's system turn; by default system or system_prompt; empty: none is read"
+    )
     teacher_field: str | None = option(None, "the column that names a row's teacher, where there are several")
     system: str | None = option(None, "system turn put before every prompt of a file that has none of its own")
     plain: str = option(

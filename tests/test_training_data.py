@@ -223,6 +223,50 @@ def test_a_conversation_that_is_none_is_refused(turns, said, tmp_path):
     assert "d.jsonl: row 2 " in str(caught.value) and said in str(caught.value)
 
 
+PLAIN = {"instruction": "q", "output": "a"}
+
+
+@pytest.mark.parametrize(
+    ("row", "settings", "asked"),
+    [
+        (PLAIN | {"system": "s"}, {}, ["s", "q"]),
+        (PLAIN | {"system_prompt": "s"}, {"system": "d"}, ["s", "q"]),
+        (PLAIN | {"system": " "}, {"system": "d"}, ["d", "q"]),
+        (PLAIN | {"system": "s"}, {"system_field": ""}, ["q"]),
+        (PLAIN | {"persona": "s"}, {"system_field": "persona"}, ["s", "q"]),
+        ({"conversations": [ASK, TELL], "system": "s"}, {}, ["s", "q"]),
+        ({"messages": [SYSTEM, ASK, TELL], "system": "other"}, {}, ["s", "q"]),
+        (PLAIN | {"history": [["q1", "a1"]], "system": "s"}, {}, ["s", "q1", "a1", "q"]),
+        (PLAIN | {"history": []}, {}, ["q"]),
+        ({"messages": json.dumps([ASK, TELL])}, {}, ["q"]),  # as a cell of CSV holds them
+        ({"messages": {"role": ["user", "assistant"], "content": ["q", "a"]}}, {}, ["q"]),  # a column of structs
+    ],
+)
+def test_what_stands_beside_a_prompt_is_not_lost(row, settings, asked, tmp_path):
+    (tmp_path / "d.jsonl").write_bytes(lines(row))
+    ((_, system, found, response, taught),) = pairs(read(tmp_path / "d.jsonl", **settings))
+    assert found == asked and response == "a" and taught == 1
+    assert system == (asked[0] if len(asked) % 2 == 0 else None)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (PLAIN | {"system": 3}, "holds a number under 'system', not text (data.system_field)"),
+        (PLAIN | {"system": "a", "system_prompt": "b"}, "system and system_prompt can both be meant; set data.system_f"),
+        (PLAIN | {"history": [["q1"]]}, "has no pair of question and answer in place 1 under 'history'"),
+        (PLAIN | {"history": "x"}, "holds text under 'history', not pairs of question and answer"),
+        ({"prompt": [ASK], "answer": [ASK, TELL]}, "a whole conversation is named by data.messages_field=answer"),
+        ({"messages": "[{"}, "holds text under 'messages', not a list of turns"),
+    ],
+)
+def test_what_stands_beside_a_prompt_and_cannot_be_read_is_refused(row, said, tmp_path):
+    (tmp_path / "d.jsonl").write_bytes(lines(row))
+    with pytest.raises(BadInput) as caught:
+        read(tmp_path / "d.jsonl")
+    assert said in str(caught.value)
+
+
 def test_settings_that_contradict_or_lead_nowhere_are_refused(tmp_path):
     (tmp_path / "d.jsonl").write_bytes(lines({"prompt": "p", "response": "r"}))
     for settings, said in (

@@ -4,6 +4,8 @@
     instruction, input, output    Alpaca's; the input stands below the instruction
     prompt, completion            lists of turns {"role", "content"}, TRL's conversational form
     messages                      a conversation; all of the assistant's turns are learnt
+    system, system_prompt         text: the system turn of a row that does not begin with one
+    history                       LLaMA-Factory's: earlier pairs of question and answer, in front of a prompt of text
 
 Common names are taken only where one is there: what can be read in two ways is refused with the setting that decides.
 """
@@ -12,9 +14,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from harness import safe_read
 from harness.errors import BadInput
 from harness.recipe import DataSources
 from harness.training_data.source import Rows, each
@@ -23,7 +26,8 @@ from harness.types import Example, Prompt, Turn
 PROMPTS = ("prompt", "question", "instruction", "problem", "query")  # the first wins, the others are alike
 RESPONSES = ("response", "completion", "answer", "output", "solution")
 CHATS = ("messages", "conversations")
-ALPACA, BELOW = "instruction", "input"
+SYSTEMS = ("system", "system_prompt")
+ALPACA, BELOW, EARLIER = "instruction", "input", "history"
 ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user"}
 ROLES |= {"assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant"}
 KEYS = (("role", "content"), ("from", "value"))  # of a turn: today's names, and ShareGPT's
@@ -37,10 +41,13 @@ class Fields:
     prompt: str | None = None
     below: str | None = None
     response: str | None = None
+    system: str | None = None
+    history: str | None = None
 
     def told(self) -> str:
         """The columns in words."""
-        return " and ".join(f for f in (self.messages, self.prompt, self.below, self.response) if f)
+        read = (self.messages, self.system, self.history, self.prompt, self.below, self.response)
+        return " and ".join(f for f in read if f)
 
 
 def choose(rows: Rows, sources: DataSources, *, labelled: bool) -> Fields:
@@ -51,25 +58,31 @@ def choose(rows: Rows, sources: DataSources, *, labelled: bool) -> Fields:
         (sources.messages_field, "messages_field"),
         (sources.prompt_field, "prompt_field"),
         (sources.response_field if labelled else None, "response_field"),
+        (sources.system_field, "system_field"),
     ):
         if name and name not in rows.columns and name.partition(".")[0] not in rows.columns:
             raise BadInput(f"{rows.name}: no column {name!r}, only {_list(rows.columns)}; set data.{key}")
+    systems = [c for c in SYSTEMS if c in rows.columns]
+    if sources.system_field is None and len(systems) > 1:
+        raise _open(rows, systems, "data.system_field=NAME (empty: neither)")
+    system = (systems or [None])[0] if sources.system_field is None else sources.system_field or None
     if sources.messages_field:
-        return Fields(messages=sources.messages_field)
+        return Fields(messages=sources.messages_field, system=system)
     chats = [] if sources.prompt_field or sources.response_field else [c for c in CHATS if c in rows.columns]
     prompts = [c for c in PROMPTS if c in rows.columns]
     prompts = prompts[:1] if prompts[:1] == list(PROMPTS[:1]) else prompts
     if len(chats) > 1 or (chats and prompts):
         raise _open(rows, [*chats, *prompts], f"data.messages_field={chats[0]} or data.prompt_field=NAME")
     if chats:
-        return Fields(messages=chats[0])
+        return Fields(messages=chats[0], system=system)
     prompt = sources.prompt_field or _only(rows, prompts, PROMPTS, "prompts", "data.prompt_field")
     response = None
     if labelled:
         found = [c for c in RESPONSES if c in rows.columns and c != prompt]
         found = found[:1] if found[:1] == list(RESPONSES[:1]) else found
         response = sources.response_field or _only(rows, found, RESPONSES, "responses", "data.response_field")
-    return Fields(prompt=prompt, below=BELOW if prompt == ALPACA and BELOW in rows.columns else None, response=response)
+    below = BELOW if prompt == ALPACA and BELOW in rows.columns else None
+    return Fields(None, prompt, below, response, system, EARLIER if EARLIER in rows.columns else None)
 
 
 def _only(rows: Rows, found: Sequence[str], names: Sequence[str], what: str, key: str) -> str:
@@ -108,6 +121,7 @@ def examples(rows: Rows, fields: Fields, sources: DataSources, *, labelled: bool
     for number, row in each(rows):
         reading = _Row(rows.name, number, row, sources.system, sources.teacher_field)
         try:
+            reading = replace(reading, system=reading.system_text(fields.system))
             if fields.messages:
                 yield reading.conversation(fields.messages, labelled)
             else:
@@ -143,6 +157,7 @@ class _Row:
             if below is not None and not isinstance(below, str):
                 self._refuse(f"holds {_kind(below)} under {fields.below!r}, not text")
             turns = [Turn("user", f"{text}\n\n{below}" if below and below.strip() else text)]
+            turns = [*self._earlier(fields.history), *turns]
         if fields.response is None:
             return self._example(turns, [])
         answer = self.at(fields.response)
@@ -153,9 +168,29 @@ class _Row:
             self._refuse(f"ends with a turn of the {answers[-1].role} under {fields.response!r}: no answer to learn")
         return self._example(turns, answers)
 
+    def system_text(self, field: str | None) -> str | None:
+        """The text of the row's own system column; the recipe's where it is empty."""
+        said = self.at(field) if field else None
+        if said is not None and not isinstance(said, str):
+            self._refuse(f"holds {_kind(said)} under {field!r}, not text (data.system_field)")
+        return said if said and said.strip() else self.system
+
+    def _earlier(self, field: str | None) -> list[Turn]:
+        """The turns of earlier pairs of question and answer."""
+        pairs = self.at(field) if field else None
+        if not isinstance(pairs or [], list):
+            self._refuse(f"holds {_kind(pairs)} under {field!r}, not pairs of question and answer")
+        turns = []
+        for place, pair in enumerate(pairs or [], 1):
+            if not isinstance(pair, list) or len(pair) != 2:
+                self._refuse(f"has no pair of question and answer in place {place} under {field!r}")
+            where = f"in place {place} under {field!r}"
+            turns += [Turn(r, self._text(t, where)) for r, t in zip(("user", "assistant"), pair, strict=True)]
+        return turns
+
     def conversation(self, field: str, labelled: bool) -> Example:
         """A conversation: all of the assistant's turns are learnt, or the last one is left to be written."""
-        value = self.at(field)
+        value = _as_turns(self.at(field))
         if not isinstance(value, list):
             self._missing(value, f"under {field!r}", "a list of turns")
         turns = self._turns(value, field)
@@ -191,7 +226,8 @@ class _Row:
         for place, turn in enumerate(speaking):
             wanted = first if place % 2 == 0 else {"user": "assistant", "assistant": "user"}[first]
             if turn.role != wanted:
-                self._refuse(f"has a turn of the {turn.role} under {field!r} where one of the {wanted} is wanted")
+                hint = f"; a whole conversation is named by data.messages_field={field}" if first == "assistant" else ""
+                self._refuse(f"has a turn of the {turn.role} under {field!r} where one of the {wanted} is wanted{hint}")
         return found
 
     def _turn(self, turn: Any, where: str) -> Turn:
@@ -229,6 +265,17 @@ class _Row:
 
     def _refuse(self, what: str) -> NoReturn:
         raise BadInput(f"{self.file}: row {self.number} {what}")
+
+
+def _as_turns(value: Any) -> Any:
+    """A list of turns also where a table holds it otherwise: as JSON in a cell, or column by column."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with contextlib.suppress(BadInput):
+            return safe_read.value(value.encode("utf-8", "replace"), finite=False)
+    if isinstance(value, Mapping) and value and all(isinstance(part, list) for part in value.values()):
+        with contextlib.suppress(ValueError):  # lists of unlike lengths are no turns
+            return [dict(zip(value, parts, strict=True)) for parts in zip(*value.values(), strict=True)]
+    return value
 
 
 def _is_empty(value: Any) -> bool:
