@@ -202,6 +202,15 @@ def test_micro_batches_of_like_length_waste_little():
     assert [200] in sizes and micro_batches(mixed, 4) == [mixed[i : i + 4] for i in range(0, 13, 4)]
 
 
+def test_long_and_short_sequences_share_no_pass_where_that_wastes_more_than_a_pass():
+    """A roomy bound must not pad a hundred short sequences to one long one; near lengths share a pass."""
+    lengths = [20] * 50 + [22] * 50 + [900, 950]
+    parts = micro_batches(sequences(lengths), 10**6, 10**6)
+    assert [len(part) for part in parts] == [100, 2]
+    assert [len(part) for part in micro_batches(sequences([10, 300]), 9, 10**6)] == [1, 1]
+    assert [len(part) for part in micro_batches(sequences([10, 200]), 9, 10**6)] == [2]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("label", ["sft", "gkd", "distillm2", "minillm"])
 def test_grouping_by_length_changes_only_rounding(models, prompts_file, tmp_path, label):

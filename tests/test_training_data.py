@@ -253,7 +253,7 @@ def test_what_stands_beside_a_prompt_is_not_lost(row, settings, asked, tmp_path)
     ("row", "said"),
     [
         (PLAIN | {"system": 3}, "holds a number under 'system', not text (data.system_field)"),
-        (PLAIN | {"system": "a", "system_prompt": "b"}, "system and system_prompt can both be meant; set data.system_f"),
+        (PLAIN | {"system": "a", "system_prompt": "b"}, "system and system_prompt can both be meant; set"),
         (PLAIN | {"history": [["q1"]]}, "has no pair of question and answer in place 1 under 'history'"),
         (PLAIN | {"history": "x"}, "holds text under 'history', not pairs of question and answer"),
         ({"prompt": [ASK], "answer": [ASK, TELL]}, "a whole conversation is named by data.messages_field=answer"),

@@ -20,6 +20,9 @@ from harness.training.segments import Segments
 from harness.types import Source
 
 
+PASS = 256  # tokens that take as long as beginning one more forward and backward pass; assumed
+
+
 @dataclass(frozen=True)
 class TrainingSequence:
     """A prompt and a response as token ids. ``response`` carries its end-of-sequence token, if it ended.
@@ -287,16 +290,32 @@ def micro_batches(
 ) -> list[list[TrainingSequence]]:
     """The sequences of an optimizer step in micro-batches of at most ``size``, sorted by length to save padding.
 
-    ``tokens`` bounds each, padding included: many short sequences or few long ones. A longer sequence stands alone.
+    ``tokens`` bounds each, padding included: many short sequences or few long ones, cut where padding and passes cost
+    least together. A longer sequence stands alone.
     """
     ordered = sorted(sequences, key=lambda s: (len(s.prompt) + len(s.response), s.place))
     if tokens is None:
         return [list(ordered[i : i + size]) for i in range(0, len(ordered), size)]
-    parts: list[list[TrainingSequence]] = []
-    for sequence in ordered:
-        # Sorted, so the newest is the longest of its micro-batch and says how far the others are padded.
-        width = len(sequence.prompt) + len(sequence.response)
-        if not parts or len(parts[-1]) == size or (len(parts[-1]) + 1) * width > tokens:
-            parts.append([])
-        parts[-1].append(sequence)
-    return parts
+    ends = _cuts([len(s.prompt) + len(s.response) for s in ordered], size, tokens)
+    return [list(ordered[i:k]) for i, k in zip((0, *ends), ends, strict=False)]
+
+
+def _cuts(lengths: Seq[int], size: int, tokens: int) -> list[int]:
+    """Where ascending ``lengths`` are cut, as the ends of the parts: the fewest tokens computed, padding included,
+    with :data:`PASS` for each part.
+    """
+    least, begins = [0], [0]  # of the first n lengths: what they cost, and where their last part begins
+    for end in range(1, len(lengths) + 1):
+        width, found = lengths[end - 1], []
+        # Wider parts are tried until one is full; a sequence that is longer than the bound stands alone.
+        for start in range(end - 1, max(end - size, 0) - 1, -1):
+            if (end - start) * width > tokens and start < end - 1:
+                break
+            found.append((least[start] + (end - start) * width + PASS, start))
+        cost, start = min(found)
+        least.append(cost)
+        begins.append(start)
+    ends = [len(lengths)]
+    while begins[ends[-1]]:
+        ends.append(begins[ends[-1]])
+    return ends[::-1]

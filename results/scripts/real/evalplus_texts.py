@@ -4,7 +4,9 @@
 
 EvalPlus' command loads bfloat16, cuts a prompt's white space, and stops on strings by a criterion that it stacks anew
 upon the model with every problem. The script asks EvalPlus' ``HuggingFaceDecoder`` with a single criterion in float32
-and in bfloat16, and as it comes, and says for every problem where the texts part.
+and in bfloat16, and as it comes, and the harness in both types. Where texts part it says why: a stop string of an
+earlier problem in the prompt, or a near tie, two tokens whose logits are closer than the type's rounding moves them.
+Anything else is a difference without a reason, and the script exits with 1.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from evalplus.provider.hf import HuggingFaceDecoder
 
 from harness.evaluation.benchmarks import open_task
 from harness.models.files import load_model, load_tokenizer, locate
-from harness.models.generate import Generator
+from harness.models.generate import Generated, Generator
 from harness.types import Decoding
 from results.scripts.real import page
 
@@ -28,18 +30,54 @@ OPENS = (
 )
 
 
-def by_evalplus(path: str, stubs: list[str], tokens: int, *, stacked: bool, dtype: str = "float32") -> list[str]:
-    """EvalPlus' greedy texts. Unless ``stacked``, the criterion of the problem before is taken off the model."""
-    decoder = HuggingFaceDecoder(
+def decoder_of(path: str, tokens: int, dtype: str) -> HuggingFaceDecoder:
+    return HuggingFaceDecoder(
         path, "humaneval", temperature=0.0, max_new_tokens=tokens, dtype=dtype,
         instruction_prefix=ASKS, response_prefix=OPENS,
     )  # fmt: skip
+
+
+def by_evalplus(decoder: HuggingFaceDecoder, stubs: list[str], *, stacked: bool) -> list[str]:
+    """EvalPlus' greedy texts. Unless ``stacked``, the criterion of the problem before is taken off the model."""
     texts = []
     for stub in stubs:
         texts += decoder.codegen(stub, do_sample=False, num_samples=1)
         if not stacked:
             vars(decoder.model).pop("_get_stopping_criteria", None)
     return texts
+
+
+class Reasons:
+    """Why two greedy texts of one prompt part."""
+
+    def __init__(self, prompts: list[list[int]], stops: list[str], by_type: dict[str, Generator]):
+        self.prompts, self.stops, self.by_type = prompts, stops, by_type
+        self.tokenizer = by_type["float32"].tokenizer
+
+    def earlier_stop(self, i: int) -> int | None:
+        """The first earlier problem whose criterion, looking from the end of its own prompt on, stops in prompt i."""
+        for k in range(i):
+            seen = self.tokenizer.decode(self.prompts[i][len(self.prompts[k]) :])
+            if any(stop in seen for stop in self.stops):
+                return k
+        return None
+
+    def near_tie(self, i: int, ours: Generated, common: int) -> tuple[float, float]:
+        """Where the texts part: how far apart the two likeliest tokens are, and how far bfloat16 moves their logits."""
+        n = 0
+        while n < len(ours.ids) and len(self.tokenizer.decode(ours.ids[: n + 1])) <= common:
+            n += 1
+        ids = torch.tensor([[*self.prompts[i], *ours.ids[:n]]])
+        with torch.no_grad():
+            exact, rounded = (self.by_type[t].model(ids).logits[0, -1].double() for t in ("float32", "bfloat16"))
+        two = exact.topk(2).indices
+        gap, moved = exact[two[0]] - exact[two[1]], rounded[two[0]] - rounded[two[1]]
+        return float(gap), float((gap - moved).abs() + _step(rounded[two[0]]))
+
+
+def _step(logit: torch.Tensor) -> float:
+    """The distance of two neighbouring numbers of bfloat16 at a value: 8 bits of precision."""
+    return 2.0 ** (int(torch.log2(logit.abs()).floor()) - 7)
 
 
 def main() -> int:
@@ -52,36 +90,49 @@ def main() -> int:
     files = locate(chosen.model)
     task = open_task("humaneval@real", protocol="evalplus-0.2.0")
     problems = task.items[: chosen.items]
-    generator = Generator(load_model(files), load_tokenizer(files))
-    asked = [generator.render(p.prompt) for p in problems]
-    stop = task.decoding.stop
-    ours = generator.generate(asked, Decoding(max_new_tokens=chosen.tokens, stop=stop), [0] * len(asked))
+    tokenizer = load_tokenizer(files)
+    by_type = {t: Generator(load_model(files, t), tokenizer) for t in ("float32", "bfloat16")}
+    asked = [by_type["float32"].render(p.prompt) for p in problems]
+    decoding = Decoding(max_new_tokens=chosen.tokens, stop=task.decoding.stop)
+    ours = {t: generator.generate(asked, decoding, [0] * len(asked)) for t, generator in by_type.items()}
 
     written = {row["task_id"]: row["prompt"] for row in task.data.rows}
     stubs = [written[p.id].strip() + "\n" for p in problems]
     path = str(files.path)
-    alone = by_evalplus(path, stubs, chosen.tokens, stacked=False)
-    stacked = by_evalplus(path, stubs, chosen.tokens, stacked=True)
-    bfloat16 = by_evalplus(path, stubs, chosen.tokens, stacked=False, dtype="bfloat16")
-    lines = ["| problem | prompt | float32, one criterion | float32, as it comes | bfloat16, one criterion |"]
+    exact = decoder_of(path, chosen.tokens, "float32")
+    stops = list(exact.eos)
+    alone = by_evalplus(exact, stubs, stacked=False)
+    stacked = by_evalplus(exact, stubs, stacked=True)
+    rounded = by_evalplus(decoder_of(path, chosen.tokens, "bfloat16"), stubs, stacked=False)
+    prompts = _prompts(path, stubs)
+    why = Reasons([tokenizer.encode(p, add_special_tokens=False) for p in prompts], stops, by_type)
+
+    lines = ["| problem | prompt | float32, one criterion | bfloat16, one criterion | float32, as it comes |"]
     lines += ["| --- | --- | --- | --- | --- |"]
     sound = True
-    decoder_prompt = _prompts(path, stubs)
     for i, problem in enumerate(problems):
-        mine = ours[i].text.replace("\t", "    ")
-        same_prompt = asked[i] == decoder_prompt[i]
-        sound &= same_prompt and mine == alone[i]
-        told = [_told(mine, text) for text in (alone[i], stacked[i], bfloat16[i])]
-        lines.append(f"| {problem.id} | {'equal' if same_prompt else 'differs'} | {' | '.join(told)} |")
+        same_prompt = asked[i] == prompts[i]
+        cells = [
+            _told(i, ours["float32"][i], alone[i], None, None),
+            _told(i, ours["bfloat16"][i], rounded[i], why, None),
+            _told(i, ours["float32"][i], stacked[i], None, why),
+        ]
+        sound &= same_prompt and all(known for known, _ in cells)
+        said = " | ".join(text for _, text in cells)
+        lines.append(f"| {problem.id} | {'equal' if same_prompt else 'differs'} | {said} |")
     lines += [
+        "",
+        "A near tie: in float32 the two likeliest tokens are the first number apart; computing in bfloat16 moves their "
+        "difference by up to the second. EvalPlus' attention and batches round elsewhere than the harness', so either "
+        "token may come first.",
         "",
         "As it comes, EvalPlus' decoder leaves the stop criterion of every earlier problem on the model. It looks for "
         "the stop strings from the end of that earlier prompt on, so it finds them in a longer prompt itself and ends "
-        "the text after one token. bfloat16 rounds the logits, and greedy decoding parts at the first near tie.",
+        "the text after one token.",
     ]
     about = "Written by `python -m results.scripts.real.evalplus_texts`: greedy, at most "
-    about += f"{chosen.tokens} new tokens, the harness in float32 against EvalPlus' `HuggingFaceDecoder`; {files.id}. "
-    about += f"torch {torch.__version__.partition('+')[0]}."
+    about += f"{chosen.tokens} new tokens, the harness against EvalPlus' `HuggingFaceDecoder`, both in the type of the "
+    about += f"column; {files.id}. torch {torch.__version__.partition('+')[0]}."
     page.show("EvalPlus' codegen and the harness", about, lines, chosen.out)
     return 0 if sound else 1
 
@@ -95,10 +146,19 @@ def _prompts(path: str, stubs: list[str]) -> list[str]:
     return [make_raw_chat_prompt(stub, ASKS, OPENS, tokenizer) for stub in stubs]
 
 
-def _told(ours: str, theirs: str) -> str:
-    if ours == theirs:
-        return "equal"
-    return f"apart after {page.common_start(ours, theirs)} of {len(ours)} characters (theirs has {len(theirs)})"
+def _told(i: int, ours: Generated, theirs: str, ties: Reasons | None, stops: Reasons | None) -> tuple[bool, str]:
+    """Whether the texts are equal or part for a known reason, and the cell that says so."""
+    mine = ours.text.replace("\t", "    ")  # as EvalPlus writes them
+    if mine == theirs:
+        return True, "equal"
+    common = page.common_start(mine, theirs)
+    where = f"apart after {common} of {len(mine)} characters"
+    if ties is not None:
+        gap, moved = ties.near_tie(i, ours, common)
+        return gap <= moved, f"{where}: {'a near tie' if gap <= moved else 'no near tie'}, {gap:.3f} and {moved:.3f}"
+    if stops is not None and (k := stops.earlier_stop(i)) is not None and mine.startswith(theirs):
+        return True, f"`{theirs.strip()}` alone: a stop string behind the length of prompt {k} stands in this prompt"
+    return False, f"{where}, without a known reason"
 
 
 if __name__ == "__main__":
