@@ -19,7 +19,6 @@ from harness.training.engine_gap import EngineGap
 from harness.training.segments import Segments
 from harness.types import Source
 
-
 PASS = 256  # tokens that take as long as beginning one more forward and backward pass; assumed
 
 
