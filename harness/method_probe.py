@@ -148,10 +148,11 @@ def random_tokens(
     dtype: Any = None,
     method: Method | None = None,
     step: Step = MIDWAY,
+    unlikelier: float = 0.0,
 ) -> Tokens:
     """Thirteen response tokens of two sequences (lengths 8 and 5) over a vocabulary of 11, with a teacher.
 
-    ``k`` gives a top-k signal; ``keep`` selects a slice. With ``method`` the sources are those of ``step``, sequence
+    ``k`` gives a top-k signal; ``keep`` selects a slice; the sampler found its tokens ``unlikelier`` by so many nats. With ``method`` the sources are those of ``step``, sequence
     features are computed if needed, and fields that the method does not need are None.
     """
     import torch
@@ -161,7 +162,7 @@ def random_tokens(
     generator = torch.Generator().manual_seed(seed)
     student, teacher = torch.randn(2, N, V, generator=generator).to(dtype or torch.float32)
     labels = torch.randint(0, V, (N,), generator=generator)
-    log_prob: Any = -torch.rand(N, generator=generator)
+    log_prob: Any = -torch.rand(N, generator=generator) - unlikelier
     validity: Any = torch.randint(0, 2, (N, 2), generator=generator).float()
     sequence = torch.repeat_interleave(torch.arange(2), torch.tensor(LENGTHS))
     position = torch.cat([torch.arange(n) for n in LENGTHS])
@@ -215,7 +216,7 @@ def random_tokens(
     )
     if needs is not None and needs.step_features:
         # The features of the whole step, of which a slice shows its part.
-        whole = tokens if keep == slice(None) else random_tokens(seed, slice(None), k, dtype, method, step)
+        whole = tokens if keep == slice(None) else random_tokens(seed, slice(None), k, dtype, method, step, unlikelier)
         found = step_features(method, tokens) if whole is tokens else whole.step_features
         tokens.step_features = found if whole is tokens else found[keep]
     if needs is not None:
@@ -382,3 +383,16 @@ def looks_across(method: Method, k: int | None = None) -> bool:
     parts: Sequence[slice] = [slice(*bounds) for bounds in (TEXTS if _reads_texts(method) else ((0, 5), (5, 13)))]
     found = [value(method, random_tokens(0, keep, k=k, method=method))[0] for keep in parts]
     return not torch.allclose(torch.cat(found), whole, rtol=1e-5, atol=1e-6)
+
+
+def weighs_by_sampler(method: Method) -> bool:
+    """Whether what a method makes of sampled text depends on the probabilities that its sampler recorded."""
+    import torch
+
+    method = type(method)(method.config)
+    for step in (Step(0, 10, draw) for draw in DRAWS):
+        made = (random_tokens(0, method=method, step=step, unlikelier=nats) for nats in (0.0, 0.5))
+        values, others = (value(method, tokens)[0] for tokens in made)
+        if not torch.equal(values, others):
+            return True
+    return False

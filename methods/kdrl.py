@@ -8,8 +8,9 @@ samples at this step its gradient is that of the reverse KL, which its value is 
 ``beta_end`` in a straight line over the run. A, r and the clip are those of grpo; where the text leaves GRPO's details
 open they are TRL's.
 
-The constants 0.2 and 0.002 are those that later tables give for it; a public summary of the first version names 0.005
-and 0.001 instead, and its full text was not available to us: set ``beta`` and ``beta_end`` to compare.
+Two pairs of constants are in circulation, and the paper's full text was not available to us. 0.2 falling to 0.002 is
+what a reading of the paper for later comparisons notes, and the default. A public summary of the first version
+(aitrendblend.com/kdrl-llm-reasoning-breakthrough) says 0.005 falling to 0.001: ``beta=0.005 beta_end=0.001``.
 
 kdrl@wrong   the teacher corrects only the texts that the grader does not find right (its reward-guided masking)
 kdrl@k3      the estimator k3, p/q - log(p/q) - 1, whose gradient is another one's
@@ -28,8 +29,8 @@ from harness.types import Source
 
 @dataclass(frozen=True)
 class Config:
-    beta: float = option(0.2, "weight of the teacher at the first step", low=0, source="KDRL: 0.2, annealed")
-    beta_end: float = option(0.002, "and at the last", low=0, source="KDRL: 0.002")
+    beta: float = option(0.2, "weight of the teacher at the first step", low=0, source="KDRL, as read for later tables: 0.2, annealed")
+    beta_end: float = option(0.002, "and at the last", low=0, source="KDRL, as read for later tables: 0.002")
     estimator: str = option("k2", "of the reverse KL", choices=("k2", "k3"), source="KDRL: k2")
     taught: str = option("all", "the texts that the teacher corrects", choices=("all", "wrong"), source="KDRL")
     group: int = option(8, "texts per prompt, compared with each other", low=2, source="TRL: 8")

@@ -13,6 +13,8 @@ In the paper traces come from DeepSeek-R1, filtered to right ones; here the reci
 ([teacher_text]), and a wrong one has a negative advantage. Batches of 128 prompts are two updates of 64 there, so the
 ratio of the second leaves 1; here texts are sampled for every step.
 
+The weight of the entropy is 0.01 in the paper's text, the default, and 0.001 in the released script (train.sh).
+
 luffy@release   as the script runs it: no clip, entropy 0.001
 """
 

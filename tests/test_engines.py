@@ -18,7 +18,7 @@ from conftest import tiny_model
 from tiny_runs import quiet
 from vllm_stub import DIES, serving
 
-from harness import convention, plan, students
+from harness import convention, method_probe, plan, registry, students
 from harness.cli import main
 from harness.errors import BadInput, RunFailed
 from harness.models import cpu_form, engine_choice, engines, files
@@ -302,6 +302,19 @@ def test_engines_that_cannot_work_are_refused(tiny_world, tmp_path, monkeypatch,
 def test_joint_sampling_stays_in_this_process(tiny_world, tmp_path, method, said):
     with pytest.raises(BadInput, match=said):
         planned(tiny_world, tmp_path, "rollout.engine=vllm", methods=[method])
+
+
+@pytest.mark.parametrize(("name", "own"), [("opd", True), ("minillm", True), ("sdpo", True), ("gkd", False)])
+def test_a_method_that_weighs_by_its_sampler_is_known(name, own):
+    """minillm reads the sampler in its sequence features, gkd not at all."""
+    found = registry.find(registry.METHODS, name)
+    assert method_probe.weighs_by_sampler(found(found.Config())) == own
+
+
+def test_an_importance_cap_beside_the_ratio_of_a_method_is_refused(tiny_world, tmp_path):
+    with pytest.raises(BadInput) as error:
+        planned(tiny_world, tmp_path, "rollout.engine=vllm", "rollout.importance_cap=2", methods=["gkd", "opd"])
+    assert "importance_cap=2 weighs a token" in str(error.value) and "method opd does already" in str(error.value)
 
 
 def test_a_server_that_is_not_what_was_asked_for_is_refused(tiny_world, models, tmp_path):

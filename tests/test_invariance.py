@@ -166,6 +166,9 @@ def test_two_processes_equal_one(whole, two, label):
     close(whole[label], results[label])
     if folder.name.startswith("fsdp"):  # nobody but the first is given the whole student at the end
         assert states[1][label].pop("weights") is None and states[0][label].pop("weights") > 0
+    spans = [state[label].pop("whole_between") for state in states]
+    if folder.name.startswith("fsdp"):  # one process after the other holds the whole student while it is read
+        assert spans[0][1] <= spans[1][0]
     near(states[0][label], states[1][label], 0.0)  # to the last bit
 
 

@@ -75,6 +75,13 @@ def test_a_recorded_run_is_returned_without_torch(recorded):
         assert (json.loads(printed)["records"] == [made | {"reused": True}]) if form else ("untouched" in printed)
 
 
+def test_a_card_is_shown_without_torch():
+    code = "import sys; from harness.cli import main; assert main(sys.argv[1:]) == 0; print('torch._C' in sys.modules)"
+    words = ["show", "method", "kdrl@wrong"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("method: kdrl") and done.stdout.endswith("False\n")
+
+
 @pytest.mark.parametrize("change", ["nothing", "setting", "variable", "recipe", "again", "record"])
 def test_a_run_is_planned_again_when_anything_changed(recorded, monkeypatch, capsys, change):
     recipe, words, (made,) = recorded

@@ -22,7 +22,7 @@ from conftest import write_prompts
 from tiny_runs import Result, distinct, make, pair, result
 
 from harness.errors import BadInput
-from harness.training import distributed
+from harness.training import distributed, loop
 
 
 def part(
@@ -102,8 +102,18 @@ def stopping(step: int | None):
 def _rank(rank: int, parts: Seq[dict], student: str, teacher: str, prompts: str, folder: str) -> None:
     torch.set_num_threads(1)
     results, states, held = {}, {}, []
-    hold = distributed.distribute
-    distributed.distribute = lambda *args: held.append(hold(*args)) or held[-1]
+    hold, load, times = distributed.distribute, loop.load_model, []
+
+    def loading(*args):
+        times.append([time.monotonic()])
+        return load(*args)
+
+    def distribute(*args):
+        held.append(hold(*args))
+        times[-1].append(time.monotonic())
+        return held[-1]
+
+    loop.load_model, distributed.distribute = loading, distribute
     for one in parts:
         key = one["label"] if one["name"] == "two" else f"{one['name']}:{one['label']}"
         name = f"{one['name']}-{rank}" if one["apart"] else one["name"]
@@ -120,7 +130,7 @@ def _rank(rank: int, parts: Seq[dict], student: str, teacher: str, prompts: str,
         sizes = [getattr(p, "to_local", lambda p=p: p)().numel() for p in held[-1].module.parameters()]
         share = sum(sizes) / sum(p.numel() for p in held[-1].module.parameters())
         whole = float(found.weights.double().square().sum()) if found.weights.numel() else None
-        states[key] = {"state": found.state, "weights": whole, "share": share}
+        states[key] = {"state": found.state, "weights": whole, "share": share, "whole_between": times[-1]}
     (Path(folder) / f"{rank}.json").write_text(json.dumps(states))
     if rank == 0:
         torch.save(results, Path(folder) / "results.pt")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 from harness.commands import arguments, verify
@@ -54,6 +56,7 @@ def call(args: argparse.Namespace) -> str:
     if args.format:
         raise BadInput("--format is for tables of papers: harness show paper NAME --format md")
     if kind is not None:
+        sys.modules.setdefault("torch", _Later("torch"))  # a card computes nothing, and torch takes seconds
         card = show.card(kind, name)
         return arguments.dump(card) if args.json else show.card_text(card)
     from harness.records.store import Store
@@ -100,3 +103,14 @@ def _command(args: argparse.Namespace) -> str:
         args.exit_code = 1
     said = command.line(found.request)
     return arguments.dump({"command": said, "exact": found.exact, "differs": found.differs}) if args.json else said
+
+
+class _Later(types.ModuleType):
+    """Stands where a module would, and imports it when something of it is first read."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__") and name != "__path__":  # asked of every module by those who look around
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)

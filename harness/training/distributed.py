@@ -25,8 +25,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
@@ -47,11 +48,33 @@ def accelerator(**options: Any) -> Accelerator:
             os.environ[processes.SHARDED] = asked
 
 
-def distribute(student: Student, accelerator: Accelerator) -> Replicated:
-    """Shards or replicates the student, as the launch configuration requests."""
-    if processes.sharded() and accelerator.num_processes > 1:
-        return Sharded(student, accelerator)
-    return Replicated(student)
+@contextlib.contextmanager
+def in_turn(accelerator: Accelerator) -> Iterator[None]:
+    """On every machine one process after the other: what is inside exists once a machine. A collective.
+
+    Whoever raises inside leaves its turn to the next, so that every process says what is wrong.
+    """
+    mine = accelerator.local_process_index
+    turns = max(gather_object([mine])) + 1 if accelerator.num_processes > 1 else 1
+    for _ in range(mine):
+        accelerator.wait_for_everyone()
+    try:
+        yield
+    finally:
+        for _ in range(turns - mine):
+            accelerator.wait_for_everyone()
+
+
+def mesh(accelerator: Accelerator) -> DeviceMesh | None:
+    """The processes that the student is cut over, where the launch configuration asks for that. A collective."""
+    if not processes.sharded() or accelerator.num_processes == 1:
+        return None
+    return init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+
+
+def distribute(student: Student, accelerator: Accelerator, over: DeviceMesh | None) -> Replicated:
+    """The student cut over the processes of :func:`mesh`, or whole on each. No process waits for another here."""
+    return Replicated(student) if over is None else Sharded(student, accelerator.device, over)
 
 
 class Replicated:
@@ -134,22 +157,21 @@ class Replicated:
 class Sharded(Replicated):
     """A student of which every process holds a part. The student passed in is sharded in place."""
 
-    def __init__(self, student: Student, accelerator: Accelerator):
+    def __init__(self, student: Student, device: torch.device, over: DeviceMesh):
         # The unsharded copy shares no storage with the student: an empty parameter takes the place of each weight,
         # one and the same for tied weights.
         empty = {id(p): nn.Parameter(p.new_empty(0), p.requires_grad) for p in student.parameters()}
         super().__init__(student)
-        self.whole = copy.deepcopy(student, empty).to(accelerator.device)  # its buffers, too
+        self.whole = copy.deepcopy(student, empty).to(device)  # its buffers, too
         # Shard each layer on its own, so that at most one layer is gathered at a time. Without resharding after the
         # forward pass all layers stay gathered until backward: more memory, one all-gather less.
-        mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
         layers = set(getattr(student.model, "_no_split_modules", None) or ())
         free = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() != "false"
         # fully_shard claims the parameters that no inner module has claimed, so inner modules come first.
         for module in reversed(list(student.modules())):
             if type(module).__name__ in layers:
-                fully_shard(module, mesh=mesh, reshard_after_forward=free)
-        fully_shard(student, mesh=mesh)
+                fully_shard(module, mesh=over, reshard_after_forward=free)
+        fully_shard(student, mesh=over)
         student.train()
 
     def prepare(self, accelerator: Accelerator, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:

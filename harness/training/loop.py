@@ -68,23 +68,25 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         raise BadInput(f"training.batch={settings.batch} leaves some of {processes} processes without work")
     optimizers.check(settings, processes=processes, sharded=launch_processes.sharded())
     device = accelerator.device
-    if device.type == "cpu":
-        host_memory.keep_freed()
     torch.manual_seed(job.run.seed)
     reset_peak(device)
 
     # The student: all of its weights or an adapter's are trained, replicated or sharded as the launch asks.
     progress(*LOADING)
     tokenizer = load_tokenizer(job.student)
-    # A student that is cut over devices is read on the host: each layer moves when it is cut, and no device holds all.
-    place = "cpu" if launch_processes.sharded() and processes > 1 else str(device)
-    model = load_model(job.student, precision.weights_type(settings), place)
-    if adapters.wanted(job.recipe.student):
-        adapters.attach(model, job.recipe.student, job.student.id)
-    if settings.gradient_checkpointing:
-        _checkpoint_layers(model, job.student.id)
-    student = distributed.distribute(Student(model, job.words or len(tokenizer)), accelerator)
+    # A student that is cut over devices is read on the host, by one process of a machine at a time: each layer moves
+    # when it is cut, so neither a device nor the processes of a machine together hold it whole.
+    over = distributed.mesh(accelerator)
+    with distributed.in_turn(accelerator) if over is not None else contextlib.nullcontext():
+        model = load_model(job.student, precision.weights_type(settings), "cpu" if over is not None else str(device))
+        if adapters.wanted(job.recipe.student):
+            adapters.attach(model, job.recipe.student, job.student.id)
+        if settings.gradient_checkpointing:
+            _checkpoint_layers(model, job.student.id)
+        student = distributed.distribute(Student(model, job.words or len(tokenizer)), accelerator, over)
     model = student.whole.model
+    if device.type == "cpu":
+        host_memory.keep_freed()
     # What the optimizer moves: the model's own weights, or float32 copies of them.
     trained = [(name, p) for name, p in student.module.named_parameters() if p.requires_grad]
     masters = optimizers.MasterWeights(trained) if settings.master_weights == "optimizer" else None

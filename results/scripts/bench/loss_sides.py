@@ -54,6 +54,14 @@ def bare_head(vocab: int, hidden: int, seed: int) -> LlamaForCausalLM:
     return model
 
 
+def resemble(teacher: LlamaForCausalLM, student: LlamaForCausalLM, alike: float = 0.95) -> LlamaForCausalLM:
+    """The teacher, whose logits it correlates with the student's by ``alike``; two random heads never agree on a token."""
+    with torch.no_grad():
+        teacher.model.embed_tokens.weight.copy_(student.model.embed_tokens.weight)
+        teacher.lm_head.weight.mul_((1 - alike**2) ** 0.5).add_(student.lm_head.weight, alpha=alike)
+    return teacher.requires_grad_(False)
+
+
 def sources_of(chosen: Method) -> list[Source]:
     """Whose text a method may train on in a step."""
     return sorted({s for index in range(20) for s in chosen.sources(Step(index, 20, index / 20))})
@@ -83,6 +91,8 @@ def batch_of(chosen: Method | None, tokens: int, seed: int = 0) -> Batch:
     if chosen is not None and chosen.needs.segment != "token":
         ends = torch.arange(EMBEDDED) % 12 == 0  # steps of about a dozen tokens
     made = collate(texts, 0, ends, "cpu")
+    if chosen is not None and chosen.needs.hindsight is not None:  # the teacher is told something of all texts but one
+        made.informed = (False, *[True] * (len(texts) - 1))
     if chosen is not None and chosen.needs.reference:
         made.reference_log_prob = -torch.rand(len(made.labels), generator=extra) * 8
     counts = made.row.bincount(minlength=len(texts)).tolist()
@@ -194,7 +204,7 @@ def prepare(spec: dict[str, Any]) -> Callable[[], tuple[float, dict[str, Tensor]
     if chosen is not None:
         read_apart(batch, chosen, vocab)
     if liger or chosen.needs.teacher == "signal":
-        reading = reading_of(bare_head(vocab, hidden, 2).requires_grad_(False), vocab, batch, chosen)
+        reading = reading_of(resemble(bare_head(vocab, hidden, 2), student.model), vocab, batch, chosen)
     if liger:
         from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
 
