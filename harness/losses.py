@@ -23,7 +23,6 @@ Raises BadInput (a ValueError) for a parameter out of range and for shapes that 
 from __future__ import annotations
 
 import math
-
 from typing import TYPE_CHECKING
 
 import torch

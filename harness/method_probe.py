@@ -152,8 +152,9 @@ def random_tokens(
 ) -> Tokens:
     """Thirteen response tokens of two sequences (lengths 8 and 5) over a vocabulary of 11, with a teacher.
 
-    ``k`` gives a top-k signal; ``keep`` selects a slice; the sampler found its tokens ``unlikelier`` by so many nats. With ``method`` the sources are those of ``step``, sequence
-    features are computed if needed, and fields that the method does not need are None.
+    ``k`` gives a top-k signal; ``keep`` selects a slice; the sampler found its tokens ``unlikelier`` by so many nats.
+    With ``method`` the sources are those of ``step``, sequence features are computed if needed, and fields that the
+    method does not need are None.
     """
     import torch
 

@@ -29,8 +29,8 @@ from harness.types import Source
 
 @dataclass(frozen=True)
 class Config:
-    beta: float = option(0.2, "weight of the teacher at the first step", low=0, source="KDRL, as read for later tables: 0.2, annealed")
-    beta_end: float = option(0.002, "and at the last", low=0, source="KDRL, as read for later tables: 0.002")
+    beta: float = option(0.2, "weight of the teacher at the first step", low=0, source="KDRL: 0.2, see above")
+    beta_end: float = option(0.002, "and at the last", low=0, source="KDRL: 0.002, see above")
     estimator: str = option("k2", "of the reverse KL", choices=("k2", "k3"), source="KDRL: k2")
     taught: str = option("all", "the texts that the teacher corrects", choices=("all", "wrong"), source="KDRL")
     group: int = option(8, "texts per prompt, compared with each other", low=2, source="TRL: 8")

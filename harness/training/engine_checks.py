@@ -91,8 +91,8 @@ def _rollout(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str,
         for method in sampling:
             if weighs_by_sampler(method):
                 raise BadInput(
-                    f"rollout.importance_cap={rollout.importance_cap:g} weighs a token by q / the engine's probability of "
-                    f"it, which the ratio of method {method.name} does already: leave it out, or run {method.name} apart"
+                    f"rollout.importance_cap={rollout.importance_cap:g} weighs a token by q / the engine's probability "
+                    f"of it, which method {method.name} does itself: leave it out, or run {method.name} apart"
                 )
     if found.kind == OPENAI:
         raise BadInput(

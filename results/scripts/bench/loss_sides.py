@@ -55,7 +55,7 @@ def bare_head(vocab: int, hidden: int, seed: int) -> LlamaForCausalLM:
 
 
 def resemble(teacher: LlamaForCausalLM, student: LlamaForCausalLM, alike: float = 0.95) -> LlamaForCausalLM:
-    """The teacher, whose logits it correlates with the student's by ``alike``; two random heads never agree on a token."""
+    """The teacher, its logits now correlated by ``alike`` with the student's: two random heads agree on no token."""
     with torch.no_grad():
         teacher.model.embed_tokens.weight.copy_(student.model.embed_tokens.weight)
         teacher.lm_head.weight.mul_((1 - alike**2) ** 0.5).add_(student.lm_head.weight, alpha=alike)
