@@ -55,7 +55,7 @@ def main() -> None:
         "## Test after longer training",
         "[The second plan](plan-longer.md): arena `slice`, the FLOPs of 480 steps of gkd for every row, seeds 5 to 9.",
         *_longer(store),
-        "## What has not run",
+        "## Runs of each stage",
         *_missing(store),
     ]
     (ROOT / "README.md").write_text("\n\n".join(parts) + "\n", "utf-8")
@@ -186,7 +186,7 @@ def _missing(store: Store) -> Iterator[str]:
     """How many runs of each stage of the plan are recorded, and the commands that make the others."""
     have = {name: len(records) for _, name, records in _rows()}
     done, all_of_them = sum(have.values()), len(list(validation()))
-    yield f"Stage 1: {done} of {all_of_them} runs; `python -m results.scripts.vcrd.run validation` makes the rest."
+    yield _state("Stage 1", done, all_of_them, "validation")
     short = [n for n in (*SETTINGS, *ORACLES) if have.get(n, 0) < len(VALIDATION_SEEDS)]
     if short:
         yield f"Without both seeds: {', '.join(short)}."
@@ -198,13 +198,18 @@ def _missing(store: Store) -> Iterator[str]:
         for arena in arenas
         for c in test(arena)
     }
-    yield (
-        f"Stage 2: {recorded} of {len(planned)} test runs; `python -m results.scripts.vcrd.run test --arena "
-        f"{' '.join(arenas)}` makes the rest, in the order of the plan."
-    )
+    yield _state("Stage 2", recorded, len(planned), f"test --arena {' '.join(arenas)}")
     ran = sum(r["task"] == TEST and r["seed"] in LONGER_SEEDS for r in store.all()[0])
-    yield (
-        f"Second plan: {ran} of {len(list(longer()))} runs; `python -m results.scripts.vcrd.run longer` makes the rest."
+    yield _state("Second plan", ran, len(list(longer())), "longer")
+
+
+def _state(stage: str, done: int, planned: int, arguments: str) -> str:
+    """How much of a stage is recorded, with the command that runs it, or what is left of it."""
+    command = f"`python -m results.scripts.vcrd.run {arguments}`"
+    return (
+        f"{stage}: all {planned} runs, by {command}."
+        if done == planned
+        else (f"{stage}: {done} of {planned} runs; {command} runs the others.")
     )
 
 
