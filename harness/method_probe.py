@@ -90,10 +90,15 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
     yield "card"
 
 
-def check(method: Method, training: Training) -> None:
-    """Raises BadInput for a method that a training of this recipe cannot support."""
+def check(method: Method, training: Training, cap: float | None = None) -> None:
+    """Raises BadInput for a method that a training of this recipe cannot support. ``cap``: rollout.importance_cap."""
     for _ in probe(method, training.steps):
         pass
+    if cap is not None and weighs_by_sampler(method):
+        raise BadInput(
+            f"rollout.importance_cap={cap:g} weighs a token by q / the engine's probability of it, which method "
+            f"{method.name} does itself: leave it out, or run {method.name} apart"
+        )
     needs, k = method.needs, training.top_k
     signal = registry.find(registry.SIGNALS, training.signal)
     if signal.exact or needs.teacher != "signal":
@@ -388,12 +393,8 @@ def looks_across(method: Method, k: int | None = None) -> bool:
 
 def weighs_by_sampler(method: Method) -> bool:
     """Whether what a method makes of sampled text depends on the probabilities that its sampler recorded."""
-    import torch
 
-    method = type(method)(method.config)
-    for step in (Step(0, 10, draw) for draw in DRAWS):
-        made = (random_tokens(0, method=method, step=step, unlikelier=nats) for nats in (0.0, 0.5))
-        values, others = (value(method, tokens)[0] for tokens in made)
-        if not torch.equal(values, others):
-            return True
-    return False
+    def values(draw: float, nats: float) -> list[float]:
+        return value(method, random_tokens(0, method=method, step=Step(0, 10, draw), unlikelier=nats))[0].tolist()
+
+    return any(values(draw, 0.0) != values(draw, 0.5) for draw in DRAWS)

@@ -47,7 +47,7 @@ def prepare(request: RunRequest) -> Plan:
     first = _first(chosen, [method for method, *_ in configurations])
     planned = [*configurations, *([first] if first else [])]
     for method, *_ in planned:
-        method_probe.check(method, chosen.training)
+        method_probe.check(method, chosen.training, chosen.rollout.importance_cap)
     # Everything outside: device, trackers, results folder and benchmark files. They are cheap to check, and a run that
     # cannot record its result should not start.
     device = devices.best() if request.device is None else devices.check(request.device, "--device")

@@ -85,15 +85,6 @@ def _rollout(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str,
             )
     if not sampling:
         return
-    if rollout.importance_cap is not None:
-        from harness.method_probe import weighs_by_sampler
-
-        for method in sampling:
-            if weighs_by_sampler(method):
-                raise BadInput(
-                    f"rollout.importance_cap={rollout.importance_cap:g} weighs a token by q / the engine's probability "
-                    f"of it, which method {method.name} does itself: leave it out, or run {method.name} apart"
-                )
     if found.kind == OPENAI:
         raise BadInput(
             f"rollout.engine={found.word}: an OpenAI-compatible server cannot be given the student's new weights; set "
