@@ -1,4 +1,4 @@
-"""Builds the micro world's teacher and student: ``python -m harness.micro.build [--out DIR] [--role …]``.
+"""Builds the micro world's teacher and student: ``python -m harness.micro.build [--out DIR] [--model NAME …]``.
 
 The teacher learns from an endless stream of fresh problems. The student is trained briefly on the same
 stream, like a small pretrained model, and its warm start on the labelled examples. One seed, one thread and
@@ -11,8 +11,9 @@ import argparse
 import hashlib
 import json
 import math
+import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -286,30 +287,55 @@ def _progress() -> Progress:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m harness.micro.build", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=world.WEIGHTS, help="folder to write to (default: shipped weights)")
-    parser.add_argument("--role", choices=ROLES, help="build this one only")
+def build_role(role: str, out: Path, steps: int | None = None) -> None:
+    """Trains one model and writes it to ``out / role``; ``steps`` cuts every stage short."""
+    recipe = RECIPES[role]
+    if steps is not None:
+        recipe = replace(recipe, stages=tuple(replace(stage, steps=steps) for stage in recipe.stages))
+    build(recipe, out / role, f"micro {role}")
+
+
+def command(
+    arguments: Sequence[str] | None,
+    module: str,
+    about: str,
+    shipped: Path,
+    make: Callable[[str, Path, int | None], None],
+    names: Sequence[str],
+    kept: Sequence[str],
+    facts: Callable[[Path], dict[str, Any]],
+) -> int:
+    """The command line of a build: makes the models ``names`` in that order, then writes ``manifest.json``.
+
+    The manifest waits until all models ``kept`` are there; folders of others are removed then.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
+    parser.add_argument("--out", type=Path, default=shipped, help="folder to write to (default: shipped weights)")
+    parser.add_argument("--model", choices=names, nargs="*", help="build these only, beside those that are there")
     parser.add_argument("--steps", type=int, help="steps of every stage, for a quick trial")
     options = parser.parse_args(arguments)
     try:
         if options.steps is not None and options.steps < 1:
             raise BadInput(f"--steps {options.steps}: at least one step is needed")
         torch.set_num_threads(1)
-        for role in [options.role] if options.role else ROLES:
-            recipe = RECIPES[role]
-            if options.steps is not None:
-                recipe = replace(recipe, stages=tuple(replace(s, steps=options.steps) for s in recipe.stages))
-            build(recipe, options.out / role, f"micro {role}")
+        for name in (name for name in names if name in (options.model or names)):
+            make(name, options.out, options.steps)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if all((options.out / role).is_dir() for role in ROLES):
-        summary = manifest(options.out)
+    if all((options.out / name).is_dir() for name in kept):
+        for name in set(names) - set(kept):
+            shutil.rmtree(options.out / name, ignore_errors=True)
+        summary = facts(options.out)
         (options.out / "manifest.json").write_text(json.dumps(summary, indent=2) + "\n")
-        for role, facts in summary["models"].items():
-            print(role, facts["parameters"], facts["test"])
+        for name, model in summary["models"].items():
+            print(name, model["parameters"], model["validation"])
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    about = __doc__.split("\n")[0]
+    return command(arguments, "harness.micro.build", about, world.WEIGHTS, build_role, ROLES, ROLES, manifest)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Builds the models of the arenas: ``python -m harness.micro.build_arenas [--out DIR] [--steps N]``.
+"""Builds the models of the arenas: ``python -m harness.micro.build_arenas [--out DIR] [--model NAME …] [--steps N]``.
 
     early      the teacher's training, stopped early: it errs on half of the problems
     teacher    its end: right on nearly all problems, mostly working the first group first
@@ -12,10 +12,7 @@ solves: the floor and the ceiling of each arena.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +22,6 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.errors import BadInput
 from harness.micro import arenas, build, derivations
 from harness.micro.build import BuildRecipe, BuildStage
 from harness.micro.derivations import Habit
@@ -103,29 +99,9 @@ def manifest(out: Path) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m harness.micro.build_arenas", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--out", type=Path, default=arenas.WEIGHTS, help="folder to write to (default: shipped weights)"
-    )
-    parser.add_argument("--model", choices=tuple(STAGES), nargs="*", help="build these only, from what lies there")
-    parser.add_argument("--steps", type=int, help="steps of every stage, for a quick trial")
-    options = parser.parse_args(arguments)
-    try:
-        if options.steps is not None and options.steps < 1:
-            raise BadInput(f"--steps {options.steps}: at least one step is needed")
-        torch.set_num_threads(1)
-        for name in (name for name in STAGES if name in (options.model or STAGES)):
-            build_model(name, options.out, options.steps)
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if all((options.out / name).is_dir() for name in arenas.MODELS):
-        shutil.rmtree(options.out / "middle", ignore_errors=True)
-        summary = manifest(options.out)
-        (options.out / "manifest.json").write_text(json.dumps(summary, indent=2) + "\n")
-        for name, facts in summary["models"].items():
-            print(name, facts["parameters"], facts["validation"])
-    return 0
+    about = __doc__.split("\n")[0]
+    names = (arenas.WEIGHTS, build_model, tuple(STAGES), arenas.MODELS, manifest)
+    return build.command(arguments, "harness.micro.build_arenas", about, *names)
 
 
 if __name__ == "__main__":
