@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from harness import __version__, error_location
 from harness.commands import NAMES
-from harness.errors import BadInput, RunFailed
+from harness.errors import BadInput, RunFailed, unknown
 from harness.safe_read import for_stdout, printable
 
 LONGEST = 4000  # characters of an argument; paths end there, too
@@ -25,10 +25,22 @@ SHOWN = 240  # of a word in a message
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that reports mistakes in one line."""
+    """An argument parser that reports mistakes in one line, and answers a wrong word with the nearest right one."""
 
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message} (see {self.prog} --help)")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = "command" if action.nargs == argparse.PARSER else action.option_strings[-1:] or [action.dest]
+            raise unknown(what if isinstance(what, str) else what[0], str(value), map(str, action.choices))
+
+    def parse_known_args(self, args=None, namespace=None):
+        found, rest = super().parse_known_args(args, namespace)
+        for word in rest:
+            if word.startswith("-"):
+                raise unknown(f"option of {self.prog}", word.partition("=")[0], self._option_string_actions)
+        return found, rest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +64,9 @@ def _run(arguments: Sequence[str] | None) -> int:
             import argcomplete
 
             argcomplete.autocomplete(known)
+        if not (sys.argv[1:] if arguments is None else arguments):
+            known.print_help()
+            return 0
         chosen = known.parse_args(arguments)
         with contextlib.redirect_stdout(sys.stderr):  # what libraries print must not mix with the results on stdout
             printed = chosen.command(chosen)
@@ -109,7 +124,16 @@ def _said(error: BaseException) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; ``tests/test_cli.py`` pins it."""
-    top = _Parser(prog="harness", description="Distil, evaluate, record and tabulate with one command.")
+    top = _Parser(
+        prog="harness",
+        description="Distil, evaluate, record and tabulate with one command.",
+        epilog="examples:\n"
+        "  harness run -m untouched kd -t humaneval   # two minutes on two cores, no download\n"
+        "  harness table                              # what is recorded, by task\n"
+        "  harness show gkd                           # a method's equation and settings\n\n"
+        "harness COMMAND --help says what a command is for, with three examples.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     top.set_defaults(exit_code=0)
     top.add_argument("-V", "--version", action="version", version=f"harness {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)

@@ -130,7 +130,7 @@ BAD = [
     (["--recipe", "mikro"], "sft", "did you mean micro"),
     (["--recipe", "nowhere.toml"], "sft", "no recipe file"),
     (["--set", "method.validity=verifier"], "vcrd", "step checker"),
-    (["--bogus"], "sft", "unrecognized arguments"),
+    (["--bogus"], "sft", "unknown option of harness run '--bogus'"),
 ]
 
 

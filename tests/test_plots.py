@@ -95,7 +95,7 @@ def test_curves_are_means_and_ranges_over_the_seeds(store, tmp_path, capsys):
         (["--kind", "curves", "--metric", "joy"], "is not among loss, on_policy"),
         (["--task", "amc24"], "unknown task"),
         (["--results", "nowhere"], "no records in nowhere"),
-        (["--kind", "bars"], "invalid choice"),
+        (["--kind", "pareot"], "did you mean pareto?"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(store, tmp_path, monkeypatch, capsys, words, message):

@@ -206,10 +206,10 @@ def test_runs_die_with_the_sweep(tmp_path):
     ("extra", "message"),
     [
         (["--workers", "0"], "'0' is not a whole number from 1"),
-        (["--executor", "cloud"], "invalid choice"),
+        (["--executor", "locl"], "unknown --executor 'locl'; did you mean local"),
         (["--slurm", "timeout_min=5"], "--slurm belongs to --executor slurm"),
         (["--address", "x:1"], "--address belongs to --executor ray"),
-        (["--retries", "-1"], "invalid choice"),
+        (["--retries", "-1"], "unknown --retries '-1'"),
         (["--method", "gdk"], "did you mean gkd"),
     ],
 )

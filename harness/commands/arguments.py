@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -53,13 +54,48 @@ def names(command: argparse.ArgumentParser, *flags: str, metavar: str, help: str
         *flags, action=_Extend, **{"nargs": "+", "default": []} | more, metavar=metavar, help=help
     )
     if kind:
-        action.completer = lambda **_: _registered(kind)
+        offer(action, kind)
 
 
-def _registered(kind: str) -> list[str]:
+WORLDS = ("micro", "real")  # behind a task
+
+
+def offer(action: argparse.Action, *kinds: str) -> None:
+    """Has shells complete an argument: the names of these kinds; behind a comma the next of a list.
+
+    Kinds are those of the registry, and ``recipes``, ``papers``, ``kinds`` (their words) and ``runs`` (run ids).
+    """
+
+    def complete(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+        before, comma, part = prefix.rpartition(",")
+        where = getattr(parsed_args, "results", None) or Path(default_results())
+        return [before + comma + name for kind in kinds for name in _offered(kind, part, where)]
+
+    action.completer = complete  # type: ignore[attr-defined]
+
+
+def _offered(kind: str, part: str, where: Path) -> list[str]:
+    """The names of a kind; variants and worlds once an ``@`` is written, run ids once there is a beginning."""
+    if kind == "runs":
+        beginning = re.sub(r"[*?\[\]]", "", part)
+        return [path.stem for path in where.glob(f"records/**/{beginning}*.json")] if beginning else []
+    if kind == "papers":
+        from harness.records import reported
+
+        return reported.names(where)
+    if kind == "recipes":
+        from harness import recipe
+
+        return recipe.names()
     from harness import registry
 
-    return [entry.name for entry in registry.entries(kind)]
+    if kind == "kinds":
+        return [name.removesuffix("s") for name in (*registry.KINDS, "recipes", "papers")]
+    found = []
+    for entry in registry.entries(kind):
+        behind = WORLDS if kind == registry.TASKS else entry.facts.get("variants", ())
+        found += [f"{entry.name}@{one}" for one in behind] if "@" in part else [entry.name]
+    return found
 
 
 class _Seeds(_Extend):

@@ -22,10 +22,12 @@ def add(commands: argparse._SubParsersAction) -> None:
             "harness compare sft:training.steps=200 kd -t amc23 --json",
         ),
     )
-    command.add_argument(
+    a = command.add_argument(
         "a", metavar="A", help="a row, named as in a table: NAME, NAME@VARIANT, NAME:training.steps=900"
     )
-    command.add_argument("b", metavar="B", help="the other row; the difference is B - A")
+    b = command.add_argument("b", metavar="B", help="the other row; the difference is B - A")
+    arguments.offer(a, "methods")
+    arguments.offer(b, "methods")
     arguments.names(
         command,
         "-t",

@@ -28,4 +28,6 @@ def add(commands: argparse._SubParsersAction) -> None:
 def call(args: argparse.Namespace) -> str:
     import argcomplete
 
-    return argcomplete.shellcode(["harness"], shell=args.shell)
+    code = argcomplete.shellcode(["harness"], shell=args.shell)
+    # Bash breaks words at @, and would put a name with a variant or a world in the place of what follows it.
+    return f"{code}\nCOMP_WORDBREAKS=${{COMP_WORDBREAKS//@}}" if args.shell == "bash" else code

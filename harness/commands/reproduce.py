@@ -20,7 +20,8 @@ def add(commands: argparse._SubParsersAction) -> None:
             "harness reproduce vcrd --scale micro --set training.steps=50 -s 0",
         ),
     )
-    command.add_argument("paper", metavar="PAPER", help="a shipped paper, or a TOML file of the same form")
+    paper = command.add_argument("paper", metavar="PAPER", help="a shipped paper, or a TOML file of the same form")
+    arguments.offer(paper, "papers")
     command.add_argument(
         "--only", action="append", default=[], metavar="CELL", help="run only this cell or task; repeatable"
     )

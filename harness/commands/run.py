@@ -71,11 +71,12 @@ def add_request(command: argparse.ArgumentParser) -> None:
         kind="tasks",
         help="name, name@micro, name@real or file.py; one or several",
     )
-    command.add_argument(
+    recipe = command.add_argument(
         "--recipe",
         metavar="NAME|FILE.toml",
         help="models, data and length of training (default: micro)",
     )
+    arguments.offer(recipe, "recipes")
     command.add_argument("--student", metavar="ID|DIR", help="student instead of the recipe's")
     command.add_argument("--teacher", metavar="ID|DIR", help="teacher instead of the recipe's")
     arguments.seeds(command, help="one or more training seeds (default: 0)")

@@ -23,12 +23,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         about="Shows a record, or the card of a method, task, recipe, paper, judge, signal or metric.",
         examples=("harness show gkd", "harness show task humaneval", "harness show RUN_ID --command"),
     )
-    command.add_argument(
+    what = command.add_argument(
         "what",
         nargs="+",
         metavar="NAME|RUN_ID",
         help="a name, with its kind before it if several kinds have it; a run id, its beginning, or a record file",
     )
+    arguments.offer(what, "methods", "tasks", "recipes", "papers", "judges", "signals", "metrics", "kinds", "runs")
     command.add_argument(
         "--command", action="store_true", dest="as_command", help="print the harness run command that makes this record"
     )

@@ -24,7 +24,8 @@ def add(commands: argparse._SubParsersAction) -> None:
             "harness verify RUN_ID --work again/ --json",
         ),
     )
-    command.add_argument("run_id", metavar="RUN_ID", help="a run id, its beginning, or a record file")
+    run = command.add_argument("run_id", metavar="RUN_ID", help="a run id, its beginning, or a record file")
+    arguments.offer(run, "runs")
     command.add_argument(
         "--grade-only", action="store_true", help="grade the stored completions again; trains and generates nothing"
     )

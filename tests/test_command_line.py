@@ -1,0 +1,99 @@
+"""What a shell completes, and how a wrong word, or none, is answered."""
+
+import io
+import os
+import shutil
+
+import argcomplete
+import pytest
+
+from harness.cli import main, parser
+from harness.commands import NAMES
+
+
+@pytest.fixture
+def completed(monkeypatch, tmp_path):
+    """The completions of a line, as a shell is told them."""
+    (tmp_path / "records/amc23@micro/kd").mkdir(parents=True)
+    (tmp_path / "records/amc23@micro/kd/kd-amc23@micro-s0-0123abcd.json").touch()
+    monkeypatch.setenv("HARNESS_RESULTS", str(tmp_path))
+    monkeypatch.setattr("argcomplete.CompletionFinder._init_debug_stream", lambda self: None)  # it takes descriptor 9
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    monkeypatch.setenv("_ARGCOMPLETE_IFS", "\n")
+    monkeypatch.setenv("_ARGCOMPLETE_SUPPRESS_SPACE", "1")
+
+    def completed(line):
+        monkeypatch.setenv("COMP_LINE", line)
+        monkeypatch.setenv("COMP_POINT", str(len(line)))
+        told = io.StringIO()
+
+        def leave(code=0):
+            raise SystemExit(code)
+
+        with pytest.raises(SystemExit):
+            argcomplete.autocomplete(parser(), exit_method=leave, output_stream=told)
+        return told.getvalue().split("\n")
+
+    return completed
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("harness ta", "table"),
+        ("harness table --lay", "--layout"),
+        ("harness run -m vcr", "vcrd"),
+        ("harness run -m gkd,vcr", "gkd,vcrd"),
+        ("harness run -m gkd@tr", "gkd@trl"),
+        ("harness run -t humaneval@mi", "humaneval@micro"),
+        ("harness run --recipe mat", "maths"),
+        ("harness show humanevalp", "humanevalplus"),
+        ("harness show pap", "paper"),
+        ("harness show kd-amc", "kd-amc23@micro-s0-0123abcd"),
+        ("harness verify kd-amc", "kd-amc23@micro-s0-0123abcd"),
+        ("harness compare gkd vcr", "vcrd"),
+        ("harness reproduce luf", "luffy"),
+    ],
+)
+def test_a_shell_completes_commands_options_and_names(completed, line, expected):
+    assert completed(line) == [expected]
+
+
+def test_bash_keeps_an_at_sign_within_a_word(capsys):
+    for shell, breaks in (("bash", True), ("zsh", False), ("fish", False)):
+        assert main(["completion", shell]) == 0
+        assert ("COMP_WORDBREAKS//@" in capsys.readouterr().out) == breaks
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("tabel", "unknown command 'tabel'; did you mean table?"),
+        ("table --layout gird", "unknown --layout 'gird'; did you mean grid?"),
+        ("list method", "unknown kind 'method'; did you mean methods?"),
+        ("completion bsh", "unknown shell 'bsh'; did you mean bash, zsh, fish?"),
+        ("run --taks humaneval", "unknown option of harness run '--taks'; did you mean --task"),
+        ("board --opne", "unknown option of harness board '--opne'; did you mean --open"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_nearest(capsys, words, message):
+    assert main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_the_command_alone_says_what_there_is(capsys):
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert all(f"    {name} " in said for name in NAMES) and said.count("\n  harness ") == 3
+
+
+def test_every_command_helps_in_80_columns_with_examples(capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_: os.terminal_size((80, 24)))
+    for name in NAMES:
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        said = capsys.readouterr().out
+        about, _, examples = said.partition("examples:\n")
+        assert examples.count("harness ") >= 3, name
+        assert max(map(len, about.partition("\n\n")[2].splitlines()[2:])) <= 80, name
