@@ -50,7 +50,9 @@ def prepare(request: RunRequest) -> Plan:
         method_probe.check(method, chosen.training, chosen.rollout.importance_cap)
     # Everything outside: device, trackers, results folder and benchmark files. They are cheap to check, and a run that
     # cannot record its result should not start.
-    device = devices.best() if request.device is None else devices.check(request.device, "--device")
+    device = (
+        devices.best() if request.device is None else devices.check(request.device, "--device", here=request.weights)
+    )
     tracking.check(request.track)
     store = Store(request.results)
     store.check_writable()

@@ -224,3 +224,12 @@ def test_cards_say_what_a_number_rests_on(capsys):
     assert {s["name"] for s in json.loads(capsys.readouterr().out)["settings"]} >= {"beta", "on_policy"}
     assert main(["show", "task", "amc23", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["dataset"]["n"] == 40
+
+
+def test_a_plan_may_be_for_a_machine_that_is_elsewhere(world, capsys, monkeypatch):
+    run, results, _ = world
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run("--device", "cuda", "--dry-run", method="kd") == 0
+    assert "A100-80GB (assumed: no CUDA device is visible here)" in capsys.readouterr().out
+    assert run("--device", "cuda", method="kd") == 2 and not results.exists()
+    assert "no CUDA device is visible here" in capsys.readouterr().err

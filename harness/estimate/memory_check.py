@@ -141,10 +141,15 @@ def _longest(plan: Plan, texts: set[Source]) -> tuple[int, int]:
 
 
 def device_of(name: str) -> Device:
-    """The machine behind ``--device``: memory as measured, speed from the data sheet of its kind."""
+    """The machine behind ``--device``: memory as measured, speed from the data sheet of its kind.
+
+    A GPU that is not here is taken for an A100-80GB, as in the README's table of recipes.
+    """
     if name.startswith("cuda"):
         import torch
 
+        if not torch.cuda.is_available():  # a plan for another machine
+            return replace(DEVICES["A100-80GB"], name="A100-80GB (assumed: no CUDA device is visible here)")
         facts = torch.cuda.get_device_properties(torch.device(name))
         known = [d for key, d in DEVICES.items() if key.partition("-")[0] in facts.name.replace(" ", "")]
         return replace(known[0] if known else DEVICES["A100-40GB"], name=facts.name, memory=float(facts.total_memory))

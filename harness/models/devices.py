@@ -25,13 +25,18 @@ def moved(values: Tensor, device: torch.device | str) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True)  # torch keeps pinned memory until the copy is done
 
 
-def check(name: str, where: str) -> str:
-    """``name``, as the setting ``where`` has it. Raises BadInput for a device that this machine has not."""
+def check(name: str, where: str, here: bool = True) -> str:
+    """``name``, as the setting ``where`` has it. Raises BadInput for a device that this machine has not.
+
+    ``here`` is False for a plan that is only printed: it may be one for another machine.
+    """
     import torch
 
     kind, colon, number = name.partition(":")
     if kind not in {"cpu", "cuda", "mps"} or (colon and not (kind == "cuda" and number.isdecimal())):
         raise BadInput(f"{where} {name!r} is not cpu, cuda, cuda:N or mps")
+    if not here:
+        return name
     if kind == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"{where} {name}: no CUDA device is visible here; use {where} cpu")
     if kind == "cuda" and colon and int(number) >= (count := torch.cuda.device_count()):
@@ -46,5 +51,7 @@ def check_type(dtype: str, name: str, where: str) -> None:
     """Raises BadInput where the device ``name`` cannot compute in ``dtype``, which the setting ``where`` asks for."""
     import torch
 
-    if dtype == "bfloat16" and name.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if dtype != "bfloat16" or not name.startswith("cuda") or not torch.cuda.is_available():
+        return
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
         raise BadInput(f"{where}=bfloat16: {torch.cuda.get_device_name(name)} has no bfloat16; set {where}=float32")
