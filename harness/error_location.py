@@ -12,12 +12,13 @@ import contextlib
 import difflib
 import inspect
 import re
+import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput, RunFailed
+from harness.safe_read import printable
 
 SPACE = "harness_file_"  # prefix of the names of modules loaded from a path
 _files: set[str] = set()
@@ -54,7 +55,7 @@ def of(found: Any, attribute: str | None = None) -> str:
     try:
         filename = inspect.getfile(found)
         tree = ast.parse(Path(filename).read_text("utf-8"))
-    except (TypeError, OSError, SyntaxError, ValueError):  # defined in an interactive session, or its file was deleted
+    except (TypeError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # no source, or no Python
         return getattr(found, "__module__", "somewhere")
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == found.__name__:
@@ -94,12 +95,23 @@ def told(error: BaseException) -> str:
         return str(error)
     if isinstance(error, RecursionError):
         return "RecursionError: a function calls itself without end"
-    said = re.sub(rf"{SPACE}\d+\.", "", " ".join(str(error).split()))[:300]
-    return f"{type(error).__name__}: {said}".rstrip(": ") + _hint(error)
+    said = re.sub(rf"{SPACE}\d+\.", "", " ".join(words(error).split()))
+    said = re.sub(rf"'{SPACE}\d+' \(unknown location\)", "its folder", said)[:300]
+    return printable(f"{type(error).__name__}: {said}".rstrip(": ") + _hint(error))
+
+
+def words(error: BaseException) -> str:
+    """The text of an exception; what it says of itself is user code, too, and may raise."""
+    try:
+        return str(error)
+    except BaseException as second:
+        return f"(its text cannot be had: __str__ raises {type(second).__name__})"
 
 
 def _hint(error: BaseException) -> str:
     """The fix for a missing attribute of one of our objects, or for a module that is not installed."""
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "harness":
+        return _ours(error)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith(SPACE):
         return f" (install {error.name.partition('.')[0]}, or put its file next to this one)"
     if not isinstance(error, AttributeError) or error.name is None or error.obj is None:
@@ -113,12 +125,33 @@ def _hint(error: BaseException) -> str:
     return f" (did you mean {', '.join(suggestions)}?)"
 
 
+def _ours(error: ImportError) -> str:
+    """What a file may have meant that imports from the harness what it has not."""
+    module = sys.modules.get(error.name or "")
+    wanted = re.search(r"cannot import name '(\w+)'", words(error))
+    if module is None or wanted is None:
+        return " (the harness has no such module)"
+    known = [name for name in vars(module) if not name.startswith("_")]
+    similar = difflib.get_close_matches(wanted[1], known, n=3, cutoff=0.6)
+    return f" (did you mean {', '.join(similar)}?)" if similar else ""
+
+
+def short(value: Any, most: int = 60) -> str:
+    """The first characters of how a value shows itself, or its type where it shows itself as nothing."""
+    try:
+        return repr(value)[:most]
+    except Exception:  # a number of too many digits, or user code
+        return f"a {type(value).__name__}"
+
+
 def describe(value: Any) -> str:
     """A short description of a value: type, shape, number."""
     if value is None or isinstance(value, bool):
         return str(value)
     if isinstance(value, int | float | str):
-        return f"{type(value).__name__} {value!r}"[:80]
+        return f"{type(value).__name__} {short(value)}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         kind = "a tensor" if type(value).__module__.startswith("torch") else f"a {type(value).__module__} array"
         return f"{kind} {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
@@ -126,25 +159,32 @@ def describe(value: Any) -> str:
     return f"a {type(value).__name__}{size}"
 
 
-@contextlib.contextmanager
-def faults_as(kind: type[BadInput] | type[RunFailed], after: str = "", called: type | None = None) -> Iterator[None]:
+class faults_as(contextlib.ContextDecorator):
     """Turns exceptions from user code into ``kind``: FILE:LINE, the exception, and ``after``.
 
     Exceptions from other code, BadInput and RunFailed pass unchanged. ``called`` is the class whose methods are
     called, for signatures that do not accept the arguments. The original exception stays as the cause, for ``--debug``.
     """
-    try:
-        yield
-    except (BadInput, RunFailed, KeyboardInterrupt, BrokenPipeError):
-        raise
-    except BaseException as error:  # SystemExit as well, so that user code cannot end the harness
-        place = of_error(error) or _of_signature(error, called)
-        if place is None:
-            raise
-        raise kind(f"{place}: {told(error)}" + (f"; {after}" if after else "")) from error
+
+    # A class, because a context manager made of a generator takes a RuntimeError caused by a StopIteration for its own.
+    def __init__(self, kind: type[BadInput] | type[RunFailed], after: str = "", called: type | None = None):
+        self.kind, self.after, self.called = kind, after, called
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        # SystemExit, and a BrokenPipeError that is not our own, as well: user code cannot end the harness in silence.
+        if error is None or isinstance(error, BadInput | RunFailed | KeyboardInterrupt):
+            return
+        place = of_error(error) or _of_signature(error, self.called)
+        if place is not None:
+            raise self.kind(f"{place}: {told(error)}" + (f"; {self.after}" if self.after else "")) from error
 
 
 def _of_signature(error: BaseException, called: type | None) -> str | None:
     """FILE:LINE of a method that does not accept its arguments; such an error is raised before its first line."""
-    said = re.match(r"(?:\w+\.)*(\w+)\(\) (?:takes|missing|got)", str(error)) if isinstance(error, TypeError) else None
+    if not isinstance(error, TypeError):
+        return None
+    said = re.match(r"(?:\w+\.)*(\w+)\(\) (?:takes|missing|got)", words(error))
     return of(called, said[1]) if said and called is not None and hasattr(called, said[1]) else None

@@ -6,19 +6,25 @@ to check, so the training loop makes the checks of the plan on every slice of to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import dataclasses
+import math
+import re
+import string
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness import error_location
 from harness.error_location import describe
 from harness.errors import BadInput
 from harness.method import Asking, Hindsight, Method, Mixture, Needs, Pairing, Proposing, Speculation
-from harness.types import Source
+from harness.types import Decoding, Source
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MODELS = ("teacher", "student")
+MOST_SOURCES = 1024  # of one step: a group of responses to each prompt has tens
 # Metrics of the loop itself, which a metric of the same name would overwrite.
 REPORTED = {"loss", "grad_norm", "learning_rate", "validation_loss", "step", "seconds", "on_policy", "buffer_age"}
 REPORTED |= {"paired", "engine_gap_mean", "engine_gap_max", "text_reward", "groups_alike"}
@@ -27,6 +33,23 @@ REPORTED |= {"paired", "engine_gap_mean", "engine_gap_max", "text_reward", "grou
 def broken(method: Method, part: str, said: str) -> BadInput:
     """The error for a part of a method: FILE:LINE, the part, what is wrong and what is wanted."""
     return BadInput(f"{error_location.of(type(method), part)}: {part} of method {method.name} {said}")
+
+
+ROLES = ("competitor", "control", "reference")
+
+
+def facts(method: Method) -> None:
+    """Checks what tables and records say of a method: its role, and the texts and marks of its class."""
+    if method.role not in ROLES:
+        raise broken(method, "role", f"is {method.role!r:.40}, which is not {_or(ROLES)}")
+    for name in ("paper", "note", "without_checker"):
+        if not isinstance(getattr(method, name), str):
+            raise broken(method, name, f"is {getattr(method, name)!r:.40}; text is wanted")
+        if len(getattr(method, name)) > 2000:
+            raise broken(method, name, "has more than 2,000 characters")
+    for name in ("reconstruction", "baseline"):
+        if not isinstance(getattr(method, name), bool):
+            raise broken(method, name, f"is {getattr(method, name)!r:.40}, which is not True or False")
 
 
 def needs(method: Method) -> None:
@@ -55,8 +78,11 @@ def needs(method: Method) -> None:
     _asking(method, found)
     _pairing(method, found)
     _hindsight(method, found)
-    if not isinstance(found.joint, Mixture | Speculation | None):
-        raise broken(method, "needs", f"says joint={found.joint!r}; give a Mixture, a Speculation or None")
+    _joint(method, found.joint)
+    if found.gate and type(method).weight is Method.weight:
+        raise broken(
+            method, "needs", "asks for a gate; add a method weight(self, tokens), which gives it, or leave it out"
+        )
     if found.sequence_features and found.teacher != "signal":
         said = 'asks for sequence features, which read the teacher\'s signal: add teacher="signal"'
         raise broken(method, "needs", said)
@@ -83,12 +109,44 @@ def _asking(method: Method, found: Needs) -> None:
         raise broken(method, "needs", f"says asking={describe(asking)}; give an Asking or None")
     if asking.model not in ("teacher", "initial", "ema", "live"):
         raise broken(method, "needs", f"says asking.model={asking.model!r}, which is not teacher, initial, ema or live")
-    if not isinstance(asking.template, str) or not 0 <= asking.decay <= 1:
+    if not isinstance(asking.template, str) or not _within(asking.decay, 0, 1):
         raise broken(method, "needs", "gives asking a template that is no text, or a decay outside [0, 1]")
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(asking.template) if field is not None]
+    except ValueError as error:
+        said = f"gives asking a malformed template ({error}); write {{{{ for a brace"
+        raise broken(method, "needs", said) from None
+    if odd := [field for field in fields if not field.isidentifier()]:
+        said = f"gives asking a template that names {{{odd[0]}}}; it names fields of the examples, such as {{prompt}}"
+        raise broken(method, "needs", said)
     if found.teacher != "signal":
         raise broken(method, "needs", 'says who teaches and asks for no signal: add teacher="signal"')
     if asking.model != "teacher" and (found.joint or found.proposals):
         raise broken(method, "needs", "teaches itself; joint sampling and proposals need the recipe's teacher")
+
+
+def _within(value: Any, low: float, high: float) -> bool:
+    """Whether ``value`` is a number from ``low`` to ``high``."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _joint(method: Method, joint: Any) -> None:
+    """Checks how text is sampled from both models."""
+    if not isinstance(joint, Mixture | Speculation | None):
+        raise broken(method, "needs", f"says joint={joint!r:.60}; give a Mixture, a Speculation or None")
+    if isinstance(joint, Mixture) and not _within(joint.teacher_share, 0, 1):
+        raise broken(method, "needs", f"says teacher_share={joint.teacher_share!r:.40}; a number in [0, 1] is wanted")
+    if not isinstance(joint, Speculation):
+        return
+    if isinstance(joint.top_k, bool) or not isinstance(joint.top_k, int) or joint.top_k < 1:
+        raise broken(method, "needs", f"says joint.top_k={joint.top_k!r:.40}, which is no whole number from 1")
+    for name in MODELS:
+        sampled = getattr(joint, name)
+        if not isinstance(sampled, Decoding):
+            raise broken(method, "needs", f"says joint.{name}={describe(sampled)}; give a Decoding")
+        if not _within(sampled.temperature, 0, math.inf) or not _within(sampled.top_p, 0, 1) or not sampled.top_p:
+            said = f"says joint.{name}={sampled!r:.60}; a temperature from 0 and a top_p in (0, 1] are wanted"
+            raise broken(method, "needs", said)
 
 
 def _pairing(method: Method, found: Needs) -> None:
@@ -142,6 +200,8 @@ def _proposals(method: Method, found: Any) -> None:
     for name, known in words.items():
         if getattr(found, name) not in known:
             raise broken(method, "needs", f"says {name}={getattr(found, name)!r}, which is not {_or(known)}")
+    if not _within(found.temperature, 0, math.inf) or not math.isfinite(found.temperature):
+        raise broken(method, "needs", f"says temperature={found.temperature!r:.40}; a number from 0 is wanted")
     for name in ("count", "longest", "tries"):
         value = getattr(found, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -154,6 +214,8 @@ def sources(method: Method, found: Any) -> None:
         raise broken(method, "sources", f"gave {found!r}; return a tuple: (Source.{str(found).upper()},)")
     if not isinstance(found, tuple | list) or not found:
         raise broken(method, "sources", f"gave {describe(found)}; return a tuple of one or more harness.types.Source")
+    if len(found) > MOST_SOURCES:
+        raise broken(method, "sources", f"gave {len(found):,} sources; every prompt would appear as often: give a few")
     needed = {
         Source.TEACHER: (method.needs.teacher != "none", 'teacher="text" or "signal"'),
         Source.MIXED: (method.needs.joint, "joint=Mixture(...) or Speculation(...)"),
@@ -182,6 +244,9 @@ def values(method: Method, found: Any, logits: Tensor) -> None:
     if not isinstance(found, torch.Tensor):
         fix = "does it lack a return?" if found is None else "return a tensor computed from tokens.student"
         raise broken(method, "objective", f"gave {describe(found)}; {wanted}: {fix}")
+    if found.layout != torch.strided or found.device != logits.device:
+        kind = f"a {str(found.layout).removeprefix('torch.')} tensor on {found.device}"
+        raise broken(method, "objective", f"gave {kind}; a dense one on {logits.device} is wanted, as the logits are")
     if found.shape != (n,):
         fix = {
             0: "take out .sum() or .mean(), the harness averages over tokens",
@@ -210,6 +275,8 @@ def weights(method: Method, found: Any, n: int) -> None:
     wanted = f"[{n}] finite values from 0 are wanted, one per token, or None"
     if not isinstance(found, torch.Tensor) or found.shape != (n,) or found.is_complex():
         raise broken(method, "weight", f"gave {describe(found)}; {wanted}")
+    if found.layout != torch.strided or found.is_meta:
+        raise broken(method, "weight", f"gave a tensor without values of its own ({found.layout}, {found.device})")
     smallest = float(found.min()) if n else 0.0  # NaN if any weight is NaN, which fails the comparison below
     if not smallest >= 0:
         raise broken(method, "weight", f"gave a weight of {smallest:g}; {wanted}")
@@ -230,12 +297,44 @@ def metrics(method: Method, found: Mapping[str, Any], n: int) -> None:
     """Checks metrics: a tensor [N] or a scalar each, under a name that the loop does not use itself."""
     import torch
 
+    if not isinstance(found, dict):
+        said = f"set tokens.metrics to {describe(found)}; add to the dict that is there: tokens.metrics[name] = values"
+        raise broken(method, "objective", said)
     for name, value in found.items():
-        said = f"set tokens.metrics[{name!r}] to {describe(value)}"
-        if not isinstance(name, str) or name in REPORTED:
+        said = f"set tokens.metrics[{name!r:.40}] to {describe(value)}"
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w @%./+-]{0,59}", name):
+            raise broken(method, "objective", f"{said}; a name has up to 60 letters, digits and _ @ % . / + -")
+        if name in REPORTED:
             raise broken(method, "objective", f"{said}; the loop reports that itself, choose another name")
         if not isinstance(value, torch.Tensor) or value.shape not in ((n,), ()) or value.is_complex():
             raise broken(method, "objective", f"{said}; a tensor [{n}] is wanted, one value per token")
+
+
+@contextlib.contextmanager
+def unchanged(method: Method, part: str, given: Any) -> Iterator[None]:
+    """Raises BadInput where a part changes in place a tensor that it is given: the batch, which others read, holds it.
+
+    ``given`` is a dataclass such as Tokens. Compares the versions that torch counts, which costs microseconds.
+    """
+    had = [(name, value, value._version) for name, value in tensors(given)]
+    yield
+    for name, value, version in had:
+        if value._version != version:
+            raise broken(method, part, f"changes {name} in place, which is shared; {OWN_COPY}")
+
+
+OWN_COPY = "compute with a copy: .clone(), or x = x + 1 for x += 1"
+
+
+def tensors(given: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a dataclass with their names, those of its dataclasses included."""
+    import torch
+
+    for name, value in vars(given).items():
+        if isinstance(value, torch.Tensor) and not value.is_inference():
+            yield f"{type(given).__name__.lower()}.{name}", value
+        elif dataclasses.is_dataclass(value):
+            yield from tensors(value)
 
 
 def _or(choices: tuple[str, ...]) -> str:

@@ -7,12 +7,12 @@ segments that the method declares, at the first and the last step of training, a
 
 from __future__ import annotations
 
-import dataclasses
 import io
+import types
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness import error_location, method_contract, options, registry
+from harness import error_location, left_alone, method_contract, method_settings, recordable, registry
 from harness.errors import BadInput
 from harness.method import Method, Pairs, ReferencePoint, Sequences, Step, Tokens, WholeStep
 from harness.types import Source
@@ -54,15 +54,16 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
     if isinstance(method, ReferencePoint):
         yield "a point of reference: evaluated as it comes, never trained"
         return
-    configuration(type(method))
-    tried = type(method)(method.config)
+    method_settings.check(type(method))
+    tried = method_settings.made(type(method), method.config)
     yield "settings: each has a default, of its type and in its range"
     with _called(method, "needs"):
         _ = tried.needs, tried.reduction  # properties of user code may raise
     method_contract.needs(tried)
     yield "needs and reduction"
     steps = max(steps, 1)
-    for step in {Step(i, steps, draw): None for i in (0, steps - 1) for draw in DRAWS}:
+    # Every step of a training of ordinary length, so that one that asks for what is not there never begins.
+    for step in (Step(i, steps, draw) for i in range(0, steps, steps // 1000 + 1) for draw in DRAWS):
         with _called(method, "sources"):
             found = tried.sources(step)
         method_contract.sources(tried, found)
@@ -74,7 +75,7 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
         report, gradient = _slices(tried, step, k)
         moves |= bool(gradient.any())
         with _called(method, "after_step"):
-            tried.after_step(step, report)
+            tried.after_step(step, types.MappingProxyType(report))
     _state(tried)
     if (
         not moves and method.config == type(method).Config()
@@ -87,6 +88,11 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
         card = tried.card()
     if not isinstance(card, dict):
         raise method_contract.broken(method, "card", f"gave {error_location.describe(card)}; a dict is wanted")
+    if said := recordable.reason(card):
+        raise method_contract.broken(method, "card", f"gave a dict that {said}")
+    with _called(method, "role"):
+        _ = tried.role
+    method_contract.facts(tried)
     yield "card"
 
 
@@ -113,37 +119,6 @@ def check(method: Method, training: Training, cap: float | None = None) -> None:
         return
     said = f"a top-{k} signal" if signal.takes_top_k else f"signal {signal.name}"
     raise BadInput(f"method {method.name} {why}: {said} cannot give that; set training.signal=hidden (cached) or live")
-
-
-def configuration(found: type[Method]) -> None:
-    """Checks that ``Config`` is a dataclass with valid defaults, and that the variants are settings of it."""
-    if not isinstance(found.Config, type) or not dataclasses.is_dataclass(found.Config):
-        raise BadInput(
-            f"{error_location.of(found, 'Config')}: Config of method {found.name} is no dataclass; "
-            "put @dataclass(frozen=True) above it"
-        )
-    for field in dataclasses.fields(found.Config):
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise BadInput(
-                f"{error_location.of(found.Config, field.name)}: setting {field.name} of method {found.name} has no "
-                f'default; say {field.name}: TYPE = option(DEFAULT, "what it is")'
-            )
-    try:
-        defaults = {f.name: getattr(found.Config(), f.name) for f in dataclasses.fields(found.Config) if f.init}
-        options.build(found.Config, defaults, f"default of method {found.name}")
-    except BadInput as error:
-        raise BadInput(f"{error_location.of(found.Config)}: {error}") from None
-    except Exception as error:  # annotations and __post_init__ of user code may raise anything
-        raise BadInput(
-            f"{error_location.of_error(error) or error_location.of(found.Config)}: {error_location.told(error)}"
-        ) from error
-    if not isinstance(found.variants, dict) or not all(isinstance(v, dict) for v in found.variants.values()):
-        raise BadInput(f"{error_location.of(found, 'variants')}: variants of method {found.name} map names to settings")
-    for name, settings in found.variants.items():
-        try:
-            options.build(found.Config, settings, f"variant {name} of method {found.name}")
-        except BadInput as error:
-            raise BadInput(f"{error_location.of(found, 'variants')}: {error}") from None
 
 
 def random_tokens(
@@ -296,11 +271,22 @@ def value(method: Method, tokens: Tokens) -> tuple[Tensor, Tensor]:
         found = method.objective(tokens)
     method_contract.values(method, found, tokens.logits)
     method_contract.metrics(method, tokens.metrics, len(tokens.logits))
+    for name, metric in tokens.metrics.items():
+        if not bool(torch.isfinite(metric).all()):
+            said = f"set tokens.metrics[{name!r}] to NaN or infinity on ordinary logits; guard its logarithms"
+            raise method_contract.broken(method, "objective", said)
     if not bool(torch.isfinite(found).all()):
         raise method_contract.broken(
             method, "objective", "gave NaN or infinite values on ordinary logits; guard its logarithms"
         )
-    (gradient,) = torch.autograd.grad(found.float().sum(), [tokens.logits], allow_unused=True)
+    try:
+        (gradient,) = torch.autograd.grad(found.float().sum(), [tokens.logits], allow_unused=True)
+    except Exception as error:  # hooks and functions of user code run here, and a graph may be gone
+        place = error_location.of_error(error) or error_location.of(type(method), "objective")
+        said = "has no gradient; leave .backward() and changes in place out of it"
+        said = said if isinstance(error, RuntimeError) else "raises while its gradient is computed"
+        told = error_location.told(error).split(". ")[0]
+        raise BadInput(f"{place}: objective of method {method.name} {said} ({told})") from error
     if gradient is None:
         raise method_contract.broken(
             method, "objective", f"gave {error_location.describe(found)} {method_contract.DETACHED}"
@@ -324,7 +310,7 @@ def _slices(method: Method, step: Step, k: int | None) -> tuple[dict[str, float]
             weigh(method, part)
         value(method, part)
     report = {"loss": float(whole.mean()), "grad_norm": 1.0, "learning_rate": 1e-3}
-    report |= {name: float(metric.float().mean()) for name, metric in tokens.metrics.items()}
+    report |= {name: float(metric.detach().float().mean()) for name, metric in tokens.metrics.items()}
     due = method.needs.validate_every
     return report | ({"validation_loss": 2.0} if due and (step.index + 1) % due == 0 else {}), gradient
 
@@ -334,6 +320,9 @@ def _state(method: Method) -> None:
     import torch
 
     kept = io.BytesIO()
+    if not isinstance(method.state, dict):
+        said = f"makes self.state {error_location.describe(method.state)}; it is a dict: self.state[name] = value"
+        raise method_contract.broken(method, "after_step", said)
     try:
         torch.save(method.state, kept)
         kept.seek(0)
@@ -350,14 +339,25 @@ class _called:
         self.method, self.part, self.tokens = method, part, tokens
 
     def __enter__(self) -> None:
+        self.watch = left_alone.ProcessState()
         if self.tokens is not None:
             self.read: set[str] = set()
+            self.given = [(name, value, value.clone()) for name, value in method_contract.tensors(self.tokens)]
             self.kind, self.tokens.__class__ = type(self.tokens), _watching(self.read)
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        changed = self.watch.changed()
         if self.tokens is not None:
             self.tokens.__class__ = self.kind
-        if error is None or isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt):
+            return
+        if changed is not None:
+            raise method_contract.broken(self.method, self.part, changed[0]) from error
+        if error is None:
+            for name, value, had in self.given if self.tokens is not None else ():
+                if not bool(((value == had) | (value != value) & (had != had)).all()):
+                    said = f"changes {name} in place, which is shared; {method_contract.OWN_COPY}"
+                    raise method_contract.broken(self.method, self.part, said)
             return
         place = error_location.of_error(error) or error_location.of(type(self.method), self.part)
         said = error_location.told(error)

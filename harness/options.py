@@ -65,15 +65,20 @@ def set_apart(config: Any) -> dict[str, Any]:
 def build(cls: type[Any], values: Mapping[str, Any], where: str, paper: str = "") -> Any:
     """``cls`` from ``values``, each converted and checked. Raises BadInput naming ``where``, the key and ``paper``."""
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    hints = typing.get_type_hints(cls)
+    types_of = hints(cls)
     checked = {}
     for key, value in values.items():
         if key not in fields:
             if not fields:
                 raise BadInput(f"{where} takes no settings, so {key!r} cannot be set")
             raise unknown(f"setting of {where}", key, fields)
-        checked[key] = check(fields[key], hints[key], value, f"{where}.{key}", paper)
+        checked[key] = check(fields[key], types_of[key], value, f"{where}.{key}", paper)
     return cls(**checked)
+
+
+def hints(cls: type[Any]) -> dict[str, Any]:
+    """The types of the settings of a configuration. Raises NameError for a name in an annotation that is not there."""
+    return typing.get_type_hints(cls)
 
 
 def key_values(settings: Sequence[str], where: str) -> dict[str, str]:
@@ -112,6 +117,10 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         if value is None or (isinstance(value, str) and value.lower() in {"none", "null"}):
             return None
         return convert(value, inner[0], where)
+    if typing.get_origin(hint) is typing.Literal:
+        if value not in typing.get_args(hint):
+            raise BadInput(f"{where}={value!r} is not one of {', '.join(map(str, typing.get_args(hint)))}")
+        return value
     wrong = BadInput(f"{where}={value!r} is not {_NAMES.get(hint, 'a value of the right type')}")
     if typing.get_origin(hint) is tuple:
         items = value.split(",") if isinstance(value, str) else value

@@ -10,7 +10,17 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from harness import error_location, method_probe, options, recipe, registry, specification, stages, user_code
+from harness import (
+    error_location,
+    method_probe,
+    method_settings,
+    options,
+    recipe,
+    registry,
+    specification,
+    stages,
+    user_code,
+)
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks, cards
 from harness.method import Method, ReferencePoint
@@ -110,14 +120,7 @@ def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[
     values |= chosen.method.get(found.name, {})
     values |= {key: value for key, value in settings.items() if key in known}
     config = options.build(found.Config, values, f"method {found.name}", found.paper)
-    with error_location.faults_as(BadInput, called=found):
-        method = found(config)
-    # Without these the first error would appear deep in the training loop.
-    if not hasattr(method, "config") or not hasattr(method, "state"):
-        raise BadInput(
-            f"{error_location.of(found, '__init__')}: __init__ of {found.name} leaves out super().__init__(config)"
-        )
-    return method, registry.split(name)[2] or None, user_code.identity(found)
+    return method_settings.made(found, config), registry.split(name)[2] or None, user_code.identity(found)
 
 
 def settings_of(found: type[Method], name: str) -> dict[str, Any]:
@@ -194,7 +197,7 @@ def _none_trains(model: ModelFiles, methods: Iterable[Method]) -> None:
 
 def variants_of(found: type[Method]) -> dict[str, Mapping[str, Any]]:
     """The named settings of a method, and ``shuffled``, the control of every method that weights tokens."""
-    method_probe.configuration(found)
+    method_settings.check(found)
     weighs = any(field.name == "shuffle" for field in dataclasses.fields(found.Config))
     return dict(found.variants) | ({SHUFFLED: {"shuffle": True}} if weighs else {})
 

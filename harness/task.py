@@ -16,8 +16,6 @@ A task says where its items live (a pinned file), what a model is asked, and wha
 
 It owns prompt, extraction and grading rule. It does not own the model, sampling, aggregation, limits or the
 sandbox. Whatever changes a score is a new ``version``.
-
-The checks behind the class say what a part gave and what is wanted: BadInput before any work, RunFailed for a verdict.
 """
 
 from __future__ import annotations
@@ -28,9 +26,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from harness import error_location, metrics
+from harness import error_location, left_alone, metrics, task_contract
 from harness.errors import BadInput, RunFailed, unknown
-from harness.metrics import Scale
 from harness.stats.pass_at_k import repeated
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
@@ -106,8 +103,11 @@ class Task(ABC):
     def __init__(self, data: Data, judge: Any = None):
         self.data = data
         self.judge = judge
+        before = left_alone.ProcessState()
         asked = self.problems(data.rows)
-        _check_problems(self, asked)
+        if (changed := before.changed()) is not None:
+            raise BadInput(task_contract.broken(type(self), "problems", changed[0]))
+        task_contract.problems(self, asked)
         self.items: list[Problem] = [dataclasses.replace(p, prompt=self.ask(p)) for p in asked]
 
     @classmethod
@@ -152,7 +152,7 @@ class Task(ABC):
         found = [self.grade(by_id[c.problem_id], c.text) for c in completions]
         scale = metrics.metric_of(self).scale
         for verdict, completion in zip(found, completions, strict=True):
-            _check_verdict(self, "grade", verdict, completion, scale)
+            task_contract.verdict(self, "grade", verdict, completion, scale)
         return [dataclasses.replace(v, sample=c.sample) for v, c in zip(found, completions, strict=True)]
 
     def verdicts(self, completions: Sequence[Completion]) -> list[Verdict]:
@@ -166,10 +166,13 @@ class Task(ABC):
                 else f"gave {error_location.describe(found)}"
             )
             said += f" on {len(completions)} completions; one each is wanted"
-            raise RunFailed(broken_part(type(self), "grade_all", said))
+            raise RunFailed(task_contract.broken(type(self), "grade_all", said))
         scale = metrics.metric_of(self).scale
         for verdict, completion in zip(found, completions, strict=True):
-            _check_verdict(self, "grade_all", verdict, completion, scale)
+            task_contract.verdict(self, "grade_all", verdict, completion, scale)
+            if verdict.sample != completion.sample:
+                said = f"gave sample {verdict.sample!r:.20} of a problem when asked about {completion.sample}"
+                raise RunFailed(task_contract.broken(type(self), "grade_all", f"{said}; one verdict each, in order"))
         return list(found)
 
     def read_figures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -198,103 +201,3 @@ class Task(ABC):
             code = getattr(self.judge, "code", None)  # of a judge that does not ship
             identity["judge"] = self.judge.identity() | ({} if code is None else {"code": code})
         return identity
-
-
-# -- checks of what the parts of a task provide; each names FILE:LINE of the part ----------------------------------
-
-
-def broken_part(found: type[Task], part: str, said: str) -> str:
-    """FILE:LINE of a part of a task, and what is wrong with it."""
-    return f"{error_location.of(found, part)}: {part} of task {found.name} {said}"
-
-
-def check_facts(found: type[Task]) -> None:
-    """Checks version, family, metric, dataset and decoding. Raises BadInput."""
-    for name in ("version", "family", "metric"):
-        value = getattr(found, name, None)
-        if not isinstance(value, str) or not value:
-            raise BadInput(broken_part(found, name, f"is {value!r:.60}; text is wanted, for example {_EXAMPLES[name]}"))
-    dataset, decoding = getattr(found, "dataset", None), found.decoding
-    if type(dataset).__name__ != "Dataset" or not all(isinstance(v, str) for v in _texts(dataset)):
-        said = (
-            f"is {dataset!r:.60}; dataset = Dataset(local=..., repository=..., commit=..., path=..., sha256=..., n=...)"
-        )
-        raise BadInput(broken_part(found, "dataset", f"{said} from harness.task is wanted"))
-    if not isinstance(decoding, Decoding):
-        raise BadInput(broken_part(found, "decoding", f"is {decoding!r:.60}; Decoding(max_new_tokens=...) is wanted"))
-    for name, low in (("max_new_tokens", 0), ("samples", 1)):
-        value = getattr(decoding, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise BadInput(
-                broken_part(found, "decoding", f"says {name}={value!r}; a whole number from {low} is wanted")
-            )
-    for name, span in (("temperature", (0.0, float("inf"))), ("top_p", (0.0, 1.0))):
-        value = getattr(decoding, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not span[0] <= value <= span[1]:
-            wanted = f"a number in [{span[0]:g}, {span[1]:g}] is wanted"
-            raise BadInput(broken_part(found, "decoding", f"says {name}={value!r}; {wanted}"))
-    if not isinstance(decoding.stop, tuple | list) or not all(isinstance(s, str) and s for s in decoding.stop):
-        raise BadInput(broken_part(found, "decoding", f"says stop={decoding.stop!r:.60}; a tuple of texts is wanted"))
-
-
-_EXAMPLES = {"version": '"1"', "family": '"maths"', "metric": '"accuracy"'}
-
-
-def _texts(dataset: Any) -> list[Any]:
-    return [getattr(dataset, name, None) for name in ("local", "repository", "commit", "path", "sha256")]
-
-
-def _check_problems(task: Task, found: Any) -> None:
-    """Checks for a non-empty list of valid problems with unique ids. Raises BadInput."""
-
-    def wrong(said: str) -> BadInput:
-        return BadInput(broken_part(type(task), "problems", said))
-
-    if not isinstance(found, list | tuple):
-        raise wrong(f"gave {error_location.describe(found)}; a list of harness.types.Problem is wanted")
-    if not found:
-        if not task.data.rows:
-            raise BadInput(f"task {task.name}: its data ({task.data.source}) has no rows")
-        raise wrong(f"gave no problem for {len(task.data.rows)} rows; one per row is wanted")
-    ids: set[str] = set()
-    for i, problem in enumerate(found):
-        if not isinstance(problem, Problem):
-            raise wrong(f"gave {error_location.describe(problem)} at place {i}; a harness.types.Problem is wanted")
-        if not isinstance(problem.id, str) or not problem.id:
-            raise wrong(f"gave a problem whose id is {problem.id!r:.60}; text is wanted: str(...)")
-        if problem.id in ids:
-            raise wrong(f"gave two problems of id {problem.id!r:.60}; each needs its own, for example str(i)")
-        if problem.follows and problem.follows not in ids:
-            raise wrong(f"gave problem {problem.id!r:.60} before {problem.follows!r:.60}, which it follows; swap them")
-        if problem.follows and (task.asks_through_lm_eval or task.grades_aside):
-            raise wrong("gave turns that follow others; asks_through_lm_eval and grades_aside must be False for them")
-        ids.add(problem.id)
-        asked = problem.prompt
-        if not isinstance(asked, Prompt):
-            raise wrong(
-                f"gave problem {problem.id!r:.60} the prompt {asked!r:.60}; Prompt(user=..., plain=...) is wanted"
-            )
-        for name in ("user", "plain") if asked.chat else ("plain",):
-            text = getattr(asked, name)
-            if not isinstance(text, str) or not text.strip():
-                raise wrong(f"gave problem {problem.id!r:.60} a prompt whose {name} is {text!r:.60}; text is wanted")
-
-
-def _check_verdict(task: Task, part: str, found: Any, of: Completion, scale: Scale) -> None:
-    """Checks for a verdict on the given completion with a score on ``scale``, or 0 with an error. Raises RunFailed."""
-
-    def wrong(said: str) -> RunFailed:
-        wanted = f"Verdict(problem.id, 0, score from {scale.low:g} to {scale.high:g}, reason) is wanted"
-        return RunFailed(broken_part(type(task), part, f"{said}; {wanted}"))
-
-    if not isinstance(found, Verdict):
-        raise wrong(f"gave {error_location.describe(found)} on problem {of.problem_id!r}")
-    if found.problem_id != of.problem_id:
-        raise wrong(f"gave a verdict on problem {found.problem_id!r:.60} when asked about {of.problem_id!r}")
-    score = found.score
-    if isinstance(score, bool):
-        raise wrong(f"gave the score {score} on problem {of.problem_id!r}: write float(right)")
-    if not scale.holds(score) and not (found.error and score == 0):
-        raise wrong(f"gave the score {score!r:.60} on problem {of.problem_id!r}")
-    if not isinstance(found.reason, str) or not isinstance(found.extracted, str | None):
-        raise wrong(f"gave a reason or extracted answer that is no text on problem {of.problem_id!r}")

@@ -18,14 +18,14 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness import error_location, method_probe
+from harness import error_location, method_probe, method_settings, misspelt, task_contract
 from harness.errors import BadInput, RunFailed
 from harness.grading.judges.judgement import Judge, PairToJudge, judge_all
 from harness.grading.judges.open_judge import check_identity
 from harness.method import Method, ReferencePoint
 from harness.method_contract import broken
 from harness.method_probe import random_tokens, step_features
-from harness.task import Data, Task, broken_part, check_facts
+from harness.task import Data, Task
 from harness.types import Completion
 
 __all__ = [
@@ -108,29 +108,28 @@ def method_checks(found: type[Method], config: Any = None) -> Iterator[str]:
     Raises AssertionError with FILE:LINE for the first promise that is broken.
     """
     try:
-        assert issubclass(found, Method), "a method subclasses harness.Method"
-        assert found.__doc__, (
-            f"{error_location.of(found)}: give the class a docstring, the line that `harness list` shows"
-        )
-        method_probe.configuration(found)
-        place = error_location.of(found.Config)
-        assert found.Config.__dataclass_params__.frozen, f"{place}: Config is no frozen dataclass; say frozen=True"
-        for field in dataclasses.fields(found.Config):
-            said = "has no help text; make it with harness.options.option"
-            assert field.metadata.get("help"), (
-                f"{error_location.of(found.Config, field.name)}: setting {field.name} {said}"
-            )
-        yield "a docstring, and a frozen Config whose settings say what they are"
-        method = found(config)
-        yield from method_probe.probe(method)
-        if isinstance(method, ReferencePoint):
-            assert found.evaluates in {"student", "teacher"}, (
-                f"{error_location.of(found)}: evaluates is student or teacher"
-            )
-            return
-        yield from _further(method)
+        with error_location.faults_as(BadInput, called=found):
+            yield from _method_checks(found, config)
     except BadInput as error:
         raise AssertionError(str(error)) from error
+
+
+def _method_checks(found: type[Method], config: Any) -> Iterator[str]:
+    assert issubclass(found, Method), "a method subclasses harness.Method"
+    assert found.__doc__, f"{error_location.of(found)}: give the class a docstring, the line that `harness list` shows"
+    method_settings.check(found)
+    place = error_location.of(found.Config)
+    assert found.Config.__dataclass_params__.frozen, f"{place}: Config is no frozen dataclass; say frozen=True"
+    for field in dataclasses.fields(found.Config):
+        said = "has no help text; make it with harness.options.option"
+        assert field.metadata.get("help"), f"{error_location.of(found.Config, field.name)}: setting {field.name} {said}"
+    yield "a docstring, and a frozen Config whose settings say what they are"
+    method = method_settings.made(found, config)
+    yield from method_probe.probe(method)
+    if isinstance(method, ReferencePoint):
+        assert found.evaluates in {"student", "teacher"}, f"{error_location.of(found)}: evaluates is student or teacher"
+        return
+    yield from _further(method)
 
 
 def _further(method: Method) -> Iterator[str]:
@@ -167,7 +166,8 @@ def task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, jud
 
 
 def _task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, judge: Any) -> Iterator[str]:
-    check_facts(found)
+    misspelt.refuse(found, Task, "task", ())
+    task_contract.facts(found)
     place = error_location.of(found, "dataset")
     pinned = len(found.dataset.sha256) == 64 and len(found.dataset.commit) == 40
     assert pinned, f"{place}: the dataset is not pinned: commit has 40 hex digits, sha256 has 64"
@@ -176,9 +176,10 @@ def _task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, ju
         yield f"{LEFT_OUT}: problems, prompts and verdicts (no rows at hand)"
         return
     task = found(_data(rows), judge)
+    task_contract.answers(task)
     begun = sum(not problem.follows for problem in task.items)  # later turns of a conversation belong to their first
     said = f"gave {begun} problems for {len(rows)} rows; one per row is wanted"
-    assert begun == len(rows), broken_part(found, "problems", said)
+    assert begun == len(rows), task_contract.broken(found, "problems", said)
     yield f"problems: one per row, ids apart, prompts for models with and without a template ({len(rows)} rows)"
     _refuses_an_empty_row(found, judge)
     yield "problems: a row without its fields is refused with BadInput"
@@ -189,12 +190,12 @@ def _task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, ju
         completions = [Completion(problem.id, 2, text, 0, "stop") for problem in task.items]
         verdicts = task.verdicts(completions)
         said = "gave verdicts on other samples than it was asked about; one each is wanted, in order"
-        assert all(v.sample == 2 for v in verdicts), broken_part(found, "grade_all", said)
+        assert all(v.sample == 2 for v in verdicts), task_contract.broken(found, "grade_all", said)
         said = "gave a verdict without a reason; say what was looked at"
-        assert all(v.reason for v in verdicts), broken_part(found, "grade", said)
-        again = [v.score for v in task.verdicts(completions)]
+        assert all(v.reason for v in verdicts), task_contract.broken(found, "grade", said)
+        again = [v.score for v in task.verdicts(completions[::-1])][::-1]
         said = f"gave two scores to one text ({text[:20]!r}); the same text always gets the same verdict"
-        assert again == [v.score for v in verdicts], broken_part(found, "grade", said)
+        assert again == [v.score for v in verdicts], task_contract.broken(found, "grade", said)
     yield f"grade: verdicts with reasons, the same again, on {len(TEXTS)} texts of no answer"
 
 
@@ -205,9 +206,9 @@ def _refuses_an_empty_row(found: type[Task], judge: Any) -> None:
         return
     except Exception as error:  # exceptions of user code, of any type
         said = f"raises {type(error).__name__} on a row without fields; raise BadInput that names the row and the field"
-        raise AssertionError(broken_part(found, "problems", said)) from error
+        raise AssertionError(task_contract.broken(found, "problems", said)) from error
     said = "takes a row without fields; raise BadInput that names the row and the field"
-    raise AssertionError(broken_part(found, "problems", said))
+    raise AssertionError(task_contract.broken(found, "problems", said))
 
 
 def _data(rows: Sequence[Mapping[str, Any]]) -> Data:

@@ -30,7 +30,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, all_su
 from pathlib import Path
 from typing import Any
 
-from harness import error_location
+from harness import error_location, left_alone
 from harness.errors import BadInput
 
 OURS = "harness"
@@ -96,11 +96,17 @@ class Space:
         parent.__path__ = self.search
         sys.modules[self.package] = parent
         error_location.own(path)
-        kept = list(sys.path)
+        kept, watch = list(sys.path), left_alone.ProcessState()
         try:
-            with error_location.faults_as(BadInput):
-                self.module = self._execute()
+            try:
+                with error_location.faults_as(BadInput):
+                    self.module = self._execute()
+            finally:
+                changed = watch.changed()
             self._adopt_folders()
+            if changed is not None:
+                said, calls = changed
+                raise BadInput(f"{left_alone.place_of([path, *sources(path, self.search)], calls)}: {said}")
         except BaseException:
             self._forget()
             raise
@@ -184,10 +190,11 @@ class _Loader(SourceFileLoader):
     def get_code(self, fullname: str) -> types.CodeType:
         try:
             return self.source_to_code(self.get_data(self.path), self.path)
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             if getattr(error, "filename", None):
                 raise
-            raise BadInput(f"{error_location.shown(self.path)}: is not Python source: {error}") from error
+            said = str(error) or "it is nested too deep"
+            raise BadInput(f"{error_location.shown(self.path)}: is not Python source: {said}") from error
 
     def exec_module(self, module: types.ModuleType) -> None:
         error_location.own(self.path)
@@ -235,7 +242,7 @@ def _imported(file: Path) -> Iterator[tuple[str, Path | None]]:
         return
     try:
         tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError, OSError, RecursionError):
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -27,7 +27,9 @@ def test_the_page_counts_outcomes_and_lists_faults(monkeypatch, capsys):
     assert fuzz.main(["--of", "notations", "--n", "4"]) == 1
     assert fuzz.main(["--of", "notations", "--n", "2"]) == 0
     capsys.readouterr()
-    with pytest.raises(BadInput, match="no fuzz family 'x'; there are notations, files, judges, records, values"):
+    with pytest.raises(
+        BadInput, match="no fuzz family 'x'; there are notations, files, mistakes, judges, records, values"
+    ):
         fuzz_families.trials("x", 1, 0)
 
 

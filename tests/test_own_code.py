@@ -138,7 +138,10 @@ DECLARED = [
     ([('name, Config = "mine", Config', "Config = Config")], "m.py:13: class Mine has no name"),
     ([("(Method)", "")], "m.py:13: class Mine is no harness.Method"),
     ([("return (Source", "return ((Source")], "m.py:20: '(' was never closed"),
-    ([('name, Config = "mine", Config', 'name = "mine"'), ("return kl", "return self.config.mix * kl")], "say Config"),
+    (
+        [('name, Config = "mine", Config', 'name = "mine"'), ("return kl", "return self.config.mix * kl")],
+        "write Config = Config in it",
+    ),
     ([("@dataclass(frozen=True)\n", "")], "put @dataclass(frozen=True)"),
     ([(' = option(0.5, "a share", low=0, high=1)', "")], "m.py:10: setting mix of method mine has no default"),
     ([("mix: float", "mix")], "m.py:8: TypeError: 'mix' is a field but has no type annotation"),

@@ -154,7 +154,7 @@ class Explodes(Method):
 
 def test_a_loss_that_is_not_a_number_names_step_and_tensor(job):
     with pytest.raises(
-        RunFailed, match=r"step 2, micro-batch 1 of 1: the objective became NaN or infinite at token 0 of sequence 0"
+        RunFailed, match=r"the objective became NaN or infinite at token 0 of sequence 0, in micro-batch 1 of 1; step 2"
     ):
         train(job(Explodes()), quiet)
 

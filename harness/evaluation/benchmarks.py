@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import data, error_location, registry, user_code
+from harness import data, error_location, left_alone, misspelt, registry, task_contract, user_code
 from harness.errors import BadInput, RunFailed, unknown
 from harness.metrics import metric_of
 from harness.recipe import WORLDS
 from harness.sandbox import tier
-from harness.task import Data, Task, broken_part, check_facts
+from harness.task import Data, Task
 from harness.types import Completion
 
 GENERATED = tuple(world for world in WORLDS if world != "real")  # see harness.micro
@@ -61,7 +61,9 @@ def _made(asked: type[Task], rows: Data, judge: Any) -> Task:
     with error_location.faults_as(BadInput, called=asked):
         made = asked(rows, judge)
     if not hasattr(made, "items"):
-        raise BadInput(broken_part(asked, "__init__", "leaves out super().__init__(data, judge)"))
+        raise BadInput(task_contract.broken(asked, "__init__", "leaves out super().__init__(data, judge)"))
+    with error_location.faults_as(BadInput, called=asked):
+        task_contract.answers(made)
     return made
 
 
@@ -69,10 +71,19 @@ def _tried(task: Task) -> Task:
     """Returns the task; tries a grader that does not ship with the harness on a few texts first."""
     if user_code.identity(type(task)) != user_code.OURS and task.judge is None:
         asked = [Completion(p.id, 0, text, 0, "stop") for p in task.items[:2] for text in SMOKE_TEXTS]
+        watch = left_alone.ProcessState()
         try:
-            task.verdicts(asked)
+            found = [v.score for v in task.verdicts(asked)]
+            backwards = [v.score for v in task.verdicts(asked[::-1])][::-1]
         except RunFailed as error:
             raise BadInput(str(error)) from error
+        finally:
+            changed = watch.changed()
+        if found != backwards:
+            said = "gives one text two scores: its verdict depends on what was graded before, or on chance"
+            raise BadInput(task_contract.broken(type(task), "grade", said))
+        if changed is not None:
+            raise BadInput(task_contract.broken(type(task), "grade", changed[0]))
     return task
 
 
@@ -107,7 +118,8 @@ def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
     elif at and not name.endswith(".py"):
         raise BadInput(f"task {name!r}: a task is called NAME, or {' or '.join(f'NAME@{w}' for w in WORLDS)}")
     found = registry.find(registry.TASKS, name)
-    check_facts(found)
+    misspelt.refuse(found, Task, "task", ())
+    task_contract.facts(found)
     metric_of(found)  # refuses an unknown metric before any work
     if world == "micro":
         from harness.micro import world as micro

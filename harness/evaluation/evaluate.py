@@ -17,7 +17,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from harness import error_location, metrics, user_code
+from harness import error_location, metrics, task_contract, user_code
 from harness.errors import RunFailed
 from harness.evaluation import conversation, round_trip
 from harness.evaluation.conversation import Conversation
@@ -226,7 +226,9 @@ def figures(task: Task, graded: Sequence[Mapping[str, Any]], *, read: Sequence[b
     ``read``: which texts were read; the others are programs that ran unchanged.
     """
     texts = list(graded) if read is None else [row for row, was in zip(graded, read, strict=True) if was]
-    found = dict(task.measures(graded)) | task.read_figures(texts)
+    with error_location.faults_as(RunFailed, called=type(task)):
+        measures = task_contract.told(task, "measures", task.measures(graded))
+        found = dict(measures) | task_contract.told(task, "read_figures", task.read_figures(texts))
     if not task.thoughts_are_graded:
         thoughts = Counter(thought(row["text"]) for row in texts)
         closed, still_open = thoughts[Thought.CLOSED], thoughts[Thought.OPEN]
@@ -391,4 +393,6 @@ def warnings_of(
         found.append(f"{task.title}: {touched} of {total} texts were repaired before they were run ({listed})")
     if theirs := figures.get("evalplus_reading"):
         found.append(f"{task.title}: by EvalPlus' own reading of these texts the score is {theirs['score']:.4f}")
-    return found + [f"{task.title}: {remark}" for remark in task.remarks(graded)]
+    with error_location.faults_as(RunFailed, called=type(task)):
+        remarks = task_contract.told(task, "remarks", task.remarks(graded))
+    return found + [f"{task.title}: {remark}" for remark in remarks]

@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+import types
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -21,7 +22,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness import error_location, method_contract
+from harness import error_location, method_contract, user_code
 from harness.errors import BadInput, RunFailed
 from harness.launch import processes as launch_processes
 from harness.method import Method, Step, texts_of
@@ -185,7 +186,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         # Report, and let the method update its state from the means of the whole step.
         report |= validation.report(index + 1, student, cost)
         with _faults_named(step, settings.checkpoint_every):
-            method.after_step(step, report)
+            method.after_step(step, types.MappingProxyType(report))
         paused = time.monotonic()
         report |= held_out.report(index + 1, student)
         began += time.monotonic() - paused  # measured for the reader, not for the training
@@ -244,18 +245,20 @@ def _checkpoint_layers(model: PreTrainedModel, name: str) -> None:
     enable({"use_reentrant": False})  # its name changed within transformers 5
 
 
-@contextlib.contextmanager
-def _faults_named(step: Step, every: int) -> Iterator[None]:
+class _faults_named(error_location.faults_as):
     """Turns what a method breaks or raises into RunFailed with FILE:LINE, the step, and the checkpoint that is kept."""
-    last = step.index // every * every if every else 0
-    kept = f"the checkpoint of step {last} is kept" if last else "there was no checkpoint yet"
-    try:
-        with error_location.faults_as(RunFailed, f"step {step.index}; {kept}"):
-            yield
-    except BadInput as error:
-        place = error_location.of_error(error)
-        said = f"{place}: {error}" if place and place not in str(error) else str(error)
-        raise RunFailed(f"{said}; step {step.index}; {kept}") from error
+
+    def __init__(self, step: Step, every: int):
+        last = step.index // every * every if every else 0
+        kept = f"the checkpoint of step {last} is kept" if last else "there was no checkpoint yet"
+        super().__init__(RunFailed, f"step {step.index}; {kept}")
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        if isinstance(error, BadInput):
+            place = error_location.of_error(error)
+            said = f"{place}: {error}" if place and place not in str(error) else str(error)
+            raise RunFailed(f"{said}; {self.after}") from error
+        super().__exit__(_, error, __)
 
 
 def _backward(
@@ -320,9 +323,11 @@ def _backward(
             try:
                 total, sums = wrapped(batch, method, ready.pop(i, None) or teacher_logits(i), step, weights[i])
             except NotFinite as error:
-                raise RunFailed(
-                    f"step {step.index}, micro-batch {i + 1} of {len(batches)}: {error}; the last checkpoint is kept"
-                ) from None
+                where = f"{error}, in micro-batch {i + 1} of {len(batches)}"
+                # The method of a user is where to look; one that ships met weights or logits that are not finite.
+                own = user_code.identity(type(method)) != user_code.OURS
+                place = f"{error_location.of(type(method), 'objective')}: " if own else ""
+                raise BadInput(f"{place}{where}") from None
             # DDP and FSDP average gradients over processes; the loss is a sum over all tokens, so undo the mean.
             accelerator.backward(total * accelerator.num_processes)
         cost.add(student_tokens=batch.tokens)

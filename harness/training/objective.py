@@ -87,7 +87,7 @@ class Student(nn.Module):
     @torch.no_grad()
     def measure(self, batch: Batch, method: Method, teacher: TeacherLogits, step: Step) -> Tensor:
         """[N, k] what the method measures of every token before it sees the whole step."""
-        return self._of_tokens(batch, method, teacher, step, lambda tokens: method.measure(tokens).float())
+        return self._of_tokens(batch, method, teacher, step, lambda tokens: _measured(method, tokens))
 
     def _of_tokens(
         self,
@@ -213,7 +213,8 @@ class _Objective:
         # A gate multiplies nothing here: the objective reads it, and the mean is not divided by it.
         if method.needs.gate:
             tokens.gate, weights = weights, None
-        values = method.objective(tokens)
+        with method_contract.unchanged(method, "objective", tokens):
+            values = method.objective(tokens)
         method_contract.values(method, values, logits)
         method_contract.metrics(method, tokens.metrics, stop - start)
         if tokens.pairs is not None:
@@ -279,18 +280,18 @@ def _features(log_probs: Tensor, batch: Batch, method: Method, step: Step, start
     # The tokens are those of whole sequences; number these from 0, as the method sees no others.
     here, (log_q, log_p), rows = slice(start, stop), log_probs, batch.rows
     first, last = rows[start], rows[stop - 1]
-    found = method.sequence_features(
-        Sequences(
-            log_p=log_p,
-            log_q=log_q,
-            sampler_log_prob=None if batch.sampler_log_prob is None else batch.sampler_log_prob[here],
-            sequence=batch.row[here] - first,
-            position=batch.position[here],
-            length=batch.length[here],
-            source=batch.sources[first : last + 1],
-            step=step,
-        )
+    given = Sequences(
+        log_p=log_p,
+        log_q=log_q,
+        sampler_log_prob=None if batch.sampler_log_prob is None else batch.sampler_log_prob[here],
+        sequence=batch.row[here] - first,
+        position=batch.position[here],
+        length=batch.length[here],
+        source=batch.sources[first : last + 1],
+        step=step,
     )
+    with method_contract.unchanged(method, "sequence_features", given):
+        found = method.sequence_features(given)
     method_contract.features(method, "sequence_features", found, stop - start)
     return found
 
@@ -339,10 +340,18 @@ def _tokens(
 
 def _weigh(method: Method, tokens: Tokens) -> Tensor | None:
     """[n] the method's weights in fp32, without gradient, or None where it weighs all tokens alike."""
-    with torch.no_grad():
+    with torch.no_grad(), method_contract.unchanged(method, "weight", tokens):
         weights = method.weight(tokens)
     method_contract.weights(method, weights, len(tokens.labels))
     return None if weights is None else weights.float()
+
+
+def _measured(method: Method, tokens: Tokens) -> Tensor:
+    """[n, k] what the method measures of every token of a slice, in fp32."""
+    with method_contract.unchanged(method, "measure", tokens):
+        found = method.measure(tokens)
+    method_contract.features(method, "measure", found, len(tokens.labels))
+    return found.float()
 
 
 def _culprit(tokens: Tokens, values: Tensor) -> str:

@@ -4,7 +4,8 @@
 
 Every completion is drawn from the seed, so that each can be reproduced. The problems are those of the micro
 world and of the benchmarks whose files are at hand. One in :data:`BOMB_EVERY` is a bomb: it costs seconds.
-``--of`` names a family of :mod:`results.scripts.grading.fuzz_families`: notations, files, judges, records, values.
+``--of`` names a family of :mod:`results.scripts.grading.fuzz_families`: notations, files, mistakes,
+judges, records, values.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from harness.errors import BadInput
 FAMILIES = {
     "notations": "results.scripts.grading.fuzz_notations",
     "files": "results.scripts.grading.fuzz_files",
+    "mistakes": "results.scripts.grading.fuzz_mistakes",
     "judges": "results.scripts.grading.fuzz_judges",
     "records": "results.scripts.grading.fuzz_records",
     "values": "results.scripts.grading.fuzz_values",

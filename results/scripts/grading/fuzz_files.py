@@ -141,9 +141,21 @@ def _records(rng: Random, folder: Path) -> tuple[str, list[str]]:
         part = "sealed record, odd values"
     else:
         _damage(rng, victim)
+    if rng.random() < 0.2:
+        part = "an odd folder"
+        _odd_folder(rng, results)
     command = rng.choice(
         [
             ["table"],
+            ["table", "--view", "compute"],
+            ["table", "--layout", "grid", "--cards"],
+            ["list", "tasks"],
+            ["show", facts["run_id"]],
+            ["show", facts["run_id"], "--command"],
+            ["verify", facts["run_id"], "--grade-only"],
+            ["table", "--format", "latex"],
+            ["reproduce", "distillm2", "--dry-run"],
+            ["run", "-m", "kd", "-t", TASK, "--dry-run"],
             ["table", "--format", "csv"],
             ["table", "--format", "json"],
             ["compare", "kd", "gkd", "--task", TASK],
@@ -221,7 +233,21 @@ def _samples(rng: Random, folder: Path) -> tuple[str, list[str]]:
 def _damage(rng: Random, path: Path) -> None:
     content = path.read_bytes()
     at = rng.randrange(len(content) + 1)
-    how = rng.choice(["cut", "flip", "noise", "empty", "deep", "digits", "odd", "zero", "folder", "long line", "twice"])
+    contents = (
+        "cut",
+        "flip",
+        "noise",
+        "empty",
+        "deep",
+        "digits",
+        "odd",
+        "long line",
+        "twice",
+        "utf-16",
+        "spaces",
+        "gzip",
+    )
+    how = rng.choice([*contents, *PLACED])
     if how == "flip":
         made = bytearray(content)
         for _ in range(rng.randrange(1, 20)):
@@ -230,9 +256,9 @@ def _damage(rng: Random, path: Path) -> None:
     elif how == "odd":
         text = json.dumps(rng.choice(ODD)).encode()
         content = content[:at] + text + content[at:]
-    elif how in ("zero", "folder"):
+    elif how in PLACED:
         path.unlink()
-        path.symlink_to("/dev/zero") if how == "zero" else path.mkdir()
+        PLACED[how](path)
         return
     else:
         content = {
@@ -243,8 +269,53 @@ def _damage(rng: Random, path: Path) -> None:
             "digits": content[:at] + b"9" * rng.choice([500, 5_000, 100_000]) + content[at:],
             "long line": content.replace(b"\n", b" ") * 3,
             "twice": content * 2,
+            "utf-16": content.decode("utf-8", "replace").encode("utf-16"),
+            "spaces": b" \n" * 50_000 + content + b"\x0b\x0c\x1c\x85" * 20,
+            "gzip": gzip.compress(content)[: rng.choice([-1, None, 20])],
         }[how]
     path.write_bytes(content)
+
+
+# What stands in the place of a file.
+PLACED: dict[str, Callable[[Path], object]] = {
+    "zero": lambda path: path.symlink_to("/dev/zero"),
+    "folder": lambda path: path.mkdir(),
+    "pipe": os.mkfifo,
+    "itself": lambda path: path.symlink_to(path.name),
+    "nothing": lambda path: path.symlink_to("nowhere"),
+    "the folder above": lambda path: path.symlink_to("..", target_is_directory=True),
+    "the password file": lambda path: path.symlink_to("/etc/passwd"),
+    "a hole of 50 GB": lambda path: os.truncate(os.open(path, os.O_WRONLY | os.O_CREAT), 50 * 10**9),
+    "no permission": lambda path: path.touch(mode=0),
+    "no file": lambda path: None,
+}
+ODD_NAMES = (
+    b"\xff\xfe.json", b"a\nb.json", b"--help.json", b"\x1b[31m.json", b".json", b"..json", b"x" * 250 + b".json",
+    "\u202e.json".encode(), b"$(id).json", b"a|b.json", b"'\".json", b"\xed\xa0\x80.json",
+)  # fmt: skip
+
+
+def _odd_folder(rng: Random, results: Path) -> None:
+    """Makes the results folder odd as a whole: names, links that lead round, a part that is none."""
+    how = rng.choice(["name", "round", "part", "file", "loop", "deep"])
+    if how == "name":
+        name = rng.choice(ODD_NAMES)
+        for record in sorted((results / "records").rglob("*.json"))[:1]:
+            shutil.copyfile(record, os.path.join(os.fsencode(record.parent), name))
+    elif how == "round":
+        (results / "records" / "round").symlink_to("..", target_is_directory=True)
+    elif how == "part":
+        part = results / rng.choice(["records", "completions", "curves", "work", "board"])
+        shutil.rmtree(part, ignore_errors=True)
+        PLACED[rng.choice([p for p in PLACED if p != "a hole of 50 GB"])](part)
+    elif how == "deep":
+        folder = results / "records"
+        for _ in range(60):
+            folder /= "d" * 40
+        os.makedirs(folder)
+    else:
+        shutil.rmtree(results)
+        results.write_text("a file") if how == "file" else results.symlink_to("results")
 
 
 def _copy(path: Path, results: Path) -> None:

@@ -1,0 +1,173 @@
+"""What belongs to the process, and user code must leave as it was: another method or task would run otherwise.
+
+A file by path shares its process with every other method of a command. One that sets torch's default dtype, turns
+gradients off, moves to another folder or closes a stream changes their numbers, or stops them.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import error_location
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """One state: what it is called, how it is read and put back, the calls that change it, and what to do instead."""
+
+    said: str
+    read: Callable[[], Any]
+    restore: Callable[[Any], Any]
+    calls: tuple[str, ...]
+    fix: str
+    torch: bool = False
+
+    def here(self) -> bool:
+        """Whether there is such a state: torch's are there once something has imported it."""
+        return not self.torch or "torch" in sys.modules
+
+
+def _torch() -> Any:
+    return sys.modules["torch"]
+
+
+_STATES = (
+    _Kept(
+        "torch's default dtype",
+        lambda: _torch().get_default_dtype(),
+        lambda had: _torch().set_default_dtype(had),
+        ("set_default_dtype", "set_default_tensor_type"),
+        "give each tensor its dtype",
+        torch=True,
+    ),
+    _Kept(
+        "torch's default device",
+        lambda: _torch().get_default_device(),
+        lambda had: _torch().set_default_device(had if had.type != "cpu" else None),
+        ("set_default_device", "set_default_tensor_type"),
+        "give each tensor its device: device=tokens.logits.device",
+        torch=True,
+    ),
+    _Kept(
+        "whether torch records gradients",
+        lambda: _torch().is_grad_enabled(),
+        lambda had: _torch().set_grad_enabled(had),
+        ("set_grad_enabled",),
+        "use with torch.no_grad(): around the lines that take none",
+        torch=True,
+    ),
+    _Kept(
+        "the number of torch's threads",
+        lambda: _torch().get_num_threads(),
+        lambda had: _torch().set_num_threads(had),
+        ("set_num_threads",),
+        "set OMP_NUM_THREADS for the command",
+        torch=True,
+    ),
+    _Kept(
+        "whether torch is deterministic",
+        lambda: _torch().are_deterministic_algorithms_enabled(),
+        lambda had: _torch().use_deterministic_algorithms(had),
+        ("use_deterministic_algorithms",),
+        "leave it out",
+        torch=True,
+    ),
+    _Kept(
+        "the working directory",
+        os.getcwd,
+        os.chdir,
+        ("chdir", "fchdir"),
+        "open files beside this one by Path(__file__).parent",
+    ),
+    _Kept(
+        "the HARNESS_ variables of the environment",
+        lambda: {name: value for name, value in os.environ.items() if name.startswith("HARNESS_")},
+        lambda had: os.environ.update(had),
+        ("environ", "putenv", "setdefault", "unsetenv"),
+        "set them for the command",
+    ),
+    _Kept(
+        "the recursion limit",
+        sys.getrecursionlimit,
+        sys.setrecursionlimit,
+        ("setrecursionlimit",),
+        "leave it out",
+    ),
+    _Kept(
+        "the process's timer",
+        lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0,
+        lambda had: None if had else signal.setitimer(signal.ITIMER_REAL, 0),
+        ("alarm", "setitimer"),
+        "leave it out: it would end the command",
+    ),
+    _Kept(
+        "sys.stdout or sys.stderr",
+        lambda: (_open(sys.stdout), _open(sys.stderr)),
+        lambda had: _reopen(),
+        ("close", "stdout", "stderr"),
+        "print to them, and leave them open",
+    ),
+)
+
+
+class ProcessState:
+    """The states as they are now; :meth:`changed` says, after user code ran, which of them it changed."""
+
+    def __init__(self) -> None:
+        self.had = {kept.said: kept.read() for kept in _STATES if kept.here()}
+
+    def changed(self) -> tuple[str, tuple[str, ...]] | None:
+        """Puts back what was changed. Returns what that was, with the fix, and the calls that do it; else None."""
+        found = None
+        for kept in filter(_Kept.here, _STATES):
+            # Where the code imported torch itself, it began with torch's own values.
+            had = self.had[kept.said] if kept.said in self.had else _FRESH.get(kept.said, lambda: None)()
+            try:
+                now = kept.read()
+            except OSError:  # the working directory is gone
+                now = None
+            if had is not None and now != had:
+                kept.restore(had)
+                found = found or (f"changes {kept.said}, for everything else too; {kept.fix}", kept.calls)
+        return found
+
+
+_FRESH: dict[str, Callable[[], Any]] = {
+    "torch's default dtype": lambda: _torch().float32,
+    "torch's default device": lambda: _torch().device("cpu"),
+    "whether torch records gradients": lambda: True,
+    "whether torch is deterministic": lambda: False,
+}
+
+
+def place_of(files: Iterable[Path], calls: Iterable[str]) -> str:
+    """FILE:LINE of the first call of one of ``calls`` in the files; the first file where there is none."""
+    files, names = list(files), set(calls)
+    for file in files:
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
+            continue
+        lines = [n.lineno for n in ast.walk(tree) if {getattr(n, "attr", None), getattr(n, "id", None)} & names]
+        if lines:
+            return f"{error_location.shown(file)}:{min(lines)}"
+    return error_location.shown(files[0])
+
+
+def _open(stream: Any) -> bool:
+    return stream is not None and not getattr(stream, "closed", False)
+
+
+def _reopen() -> None:
+    """Streams on the descriptors 1 and 2 in place of those that were closed."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if not _open(getattr(sys, name)):
+            # While a command works, sys.stdout leads to stderr, so that what is printed does not mix with results.
+            setattr(sys, name, os.fdopen(2 if name == "stdout" else number, "w", buffering=1, closefd=False))

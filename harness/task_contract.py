@@ -1,0 +1,219 @@
+"""Checks what the parts of a task provide: facts, problems and every verdict.
+
+Each function raises with FILE:LINE of the part, what it gave and what is wanted: BadInput before any work, RunFailed
+for a verdict. A task is any class here: :mod:`harness.task` imports these checks, and they nothing of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from harness import error_location, recordable
+from harness.error_location import describe, short
+from harness.errors import BadInput, RunFailed
+from harness.metrics import Scale
+from harness.types import Completion, Decoding, Problem, Prompt, Verdict
+
+LONGEST_ID, LONGEST = 1000, 1_000_000  # characters of an id, and of a reason or an extracted answer
+
+
+def broken(found: type[Any], part: str, said: str) -> str:
+    """FILE:LINE of a part of a task, and what is wrong with it."""
+    return f"{error_location.of(found, part)}: {part} of task {found.name} {said}"
+
+
+def facts(found: type[Any]) -> None:
+    """Checks version, family, metric, dataset and decoding. Raises BadInput."""
+    for name in ("version", "family", "metric"):
+        value = getattr(found, name, None)
+        if not isinstance(value, str) or not value:
+            raise BadInput(broken(found, name, f"is {value!r:.60}; text is wanted, for example {_EXAMPLES[name]}"))
+        if len(value) > 60 or not value.isprintable():
+            raise BadInput(broken(found, name, f"is {value!r:.60}; up to 60 printable characters are wanted"))
+    dataset, decoding = getattr(found, "dataset", None), found.decoding
+    if type(dataset).__name__ != "Dataset" or not all(isinstance(v, str) for v in _texts(dataset)):
+        said = (
+            f"is {dataset!r:.60}; dataset = Dataset(local=..., repository=..., commit=..., path=..., sha256=..., n=...)"
+        )
+        raise BadInput(broken(found, "dataset", f"{said} from harness.task is wanted"))
+    if isinstance(dataset.n, bool) or not isinstance(dataset.n, int) or dataset.n < 0:
+        raise BadInput(broken(found, "dataset", f"says n={short(dataset.n)}; the number of its rows is wanted"))
+    for name in _TEXTS:
+        if not isinstance(getattr(found, name), str):
+            raise BadInput(broken(found, name, f"is {short(getattr(found, name))}; text is wanted"))
+    for name in _MARKS:
+        if not isinstance(getattr(found, name), bool):
+            raise BadInput(broken(found, name, f"is {short(getattr(found, name))}, which is not True or False"))
+    _protocols(found)
+    _decoding(found, "decoding", decoding)
+
+
+_TEXTS = ("grader", "paper", "licence", "note", "known_wrong", "samples_as", "extractor", "equivalence")
+_MARKS = ("needs_judge", "needs_rating", "asks_through_lm_eval", "runs_programs", "extracts", "grades_aside")
+_MARKS += ("thoughts_are_graded", "measures_itself")
+
+
+def _protocols(found: type[Any]) -> None:
+    """Checks the published ways of use: names that a command line takes, and what each changes."""
+    protocols = found.protocols
+    if not isinstance(protocols, Mapping):
+        raise BadInput(broken(found, "protocols", f"is {describe(protocols)}; a dict of names and Protocols is wanted"))
+    for name, protocol in protocols.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,59}", name, re.ASCII):
+            raise BadInput(
+                broken(found, "protocols", f"has the name {short(name)}; letters, digits and _ . - are wanted")
+            )
+        if type(protocol).__name__ != "Protocol" or not isinstance(protocol.changes, Mapping):
+            said = f"gives {name} {describe(protocol)}; Protocol(about, changes) from harness.task is wanted"
+            raise BadInput(broken(found, "protocols", said))
+        if "decoding" in protocol.changes:
+            _decoding(found, "protocols", protocol.changes["decoding"])
+    if found.protocol is not None and found.protocol not in protocols:
+        raise BadInput(broken(found, "protocol", f"is {short(found.protocol)}; the harness sets it: leave it out"))
+
+
+def _decoding(found: type[Any], part: str, decoding: Any) -> None:
+    """Checks how answers are sampled, as ``part`` of a task says it."""
+    if not isinstance(decoding, Decoding):
+        raise BadInput(broken(found, part, f"is {short(decoding)}; Decoding(max_new_tokens=...) is wanted"))
+    for name, low in (("max_new_tokens", 0), ("samples", 1)):
+        value = getattr(decoding, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise BadInput(broken(found, part, f"says {name}={short(value)}; a whole number from {low} is wanted"))
+    for name, span in (("temperature", (0.0, float("inf"))), ("top_p", (0.0, 1.0))):
+        value = getattr(decoding, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not span[0] <= value <= span[1]:
+            wanted = f"a number in [{span[0]:g}, {span[1]:g}] is wanted"
+            raise BadInput(broken(found, part, f"says {name}={short(value)}; {wanted}"))
+    if not isinstance(decoding.stop, tuple | list) or not all(isinstance(s, str) and s for s in decoding.stop):
+        raise BadInput(broken(found, part, f"says stop={decoding.stop!r:.60}; a tuple of texts is wanted"))
+
+
+_EXAMPLES = {"version": '"1"', "family": '"maths"', "metric": '"accuracy"'}
+
+
+def _texts(dataset: Any) -> list[Any]:
+    return [getattr(dataset, name, None) for name in ("local", "repository", "commit", "path", "sha256")]
+
+
+def problems(task: Any, found: Any) -> None:
+    """Checks for a non-empty list of valid problems with unique ids. Raises BadInput."""
+
+    def wrong(said: str) -> BadInput:
+        return BadInput(broken(type(task), "problems", said))
+
+    if not isinstance(found, list | tuple):
+        raise wrong(f"gave {error_location.describe(found)}; a list of harness.types.Problem is wanted")
+    if not found:
+        if not task.data.rows:
+            raise BadInput(f"task {task.name}: its data ({task.data.source}) has no rows")
+        raise wrong(f"gave no problem for {len(task.data.rows)} rows; one per row is wanted")
+    ids: set[str] = set()
+    for i, problem in enumerate(found):
+        if not isinstance(problem, Problem):
+            raise wrong(f"gave {error_location.describe(problem)} at place {i}; a harness.types.Problem is wanted")
+        if not isinstance(problem.id, str) or not problem.id:
+            raise wrong(f"gave a problem whose id is {problem.id!r:.60}; text is wanted: str(...)")
+        if problem.id in ids:
+            raise wrong(f"gave two problems of id {problem.id!r:.60}; each needs its own, for example str(i)")
+        if problem.follows and problem.follows not in ids:
+            raise wrong(f"gave problem {problem.id!r:.60} before {problem.follows!r:.60}, which it follows; swap them")
+        if problem.follows and (task.asks_through_lm_eval or task.grades_aside):
+            raise wrong("gave turns that follow others; asks_through_lm_eval and grades_aside must be False for them")
+        ids.add(problem.id)
+        texts = vars(problem.prompt).values() if isinstance(problem.prompt, Prompt) else ()
+        if any(_half(text) for text in (problem.id, *texts) if isinstance(text, str)):
+            said = "holds half a character (a lone surrogate), which no model reads; take it out of the data"
+            raise wrong(f"gave problem {problem.id!r:.60} an id or a prompt that {said}")
+        if not isinstance(problem.follows, str):
+            raise wrong(
+                f"gave problem {problem.id!r:.60} follows={short(problem.follows)}; the id of another is wanted"
+            )
+        if len(problem.id) > LONGEST_ID:
+            raise wrong(f"gave a problem an id of {len(problem.id):,} characters; at most {LONGEST_ID:,} are wanted")
+        asked = problem.prompt
+        if not isinstance(asked, Prompt):
+            raise wrong(
+                f"gave problem {problem.id!r:.60} the prompt {asked!r:.60}; Prompt(user=..., plain=...) is wanted"
+            )
+        for name in ("user", "plain") if asked.chat else ("plain",):
+            text = getattr(asked, name)
+            if not isinstance(text, str) or not text.strip():
+                raise wrong(f"gave problem {problem.id!r:.60} a prompt whose {name} is {short(text)}; text is wanted")
+        odd = [name for name in ("system", "prefill") if not isinstance(getattr(asked, name), str | None)]
+        if odd or asked.prefill is None or not isinstance(asked.history, tuple | list):
+            said = f"a prompt whose {(odd or ['prefill or history'])[0]} is no text, or no tuple of turns"
+            raise wrong(f"gave problem {problem.id!r:.60} {said}")
+
+
+def _half(text: str) -> bool:
+    """Whether a text holds a lone surrogate, which is no character and cannot be encoded."""
+    return not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def verdict(task: Any, part: str, found: Any, of: Completion, scale: Scale) -> None:
+    """Checks for a verdict on the given completion with a score on ``scale``, or 0 with an error. Raises RunFailed."""
+
+    def wrong(said: str) -> RunFailed:
+        wanted = f"Verdict(problem.id, 0, score from {scale.low:g} to {scale.high:g}, reason) is wanted"
+        return RunFailed(broken(type(task), part, f"{said}; {wanted}"))
+
+    if not isinstance(found, Verdict):
+        raise wrong(f"gave {error_location.describe(found)} on problem {of.problem_id!r}")
+    if found.problem_id != of.problem_id:
+        raise wrong(f"gave a verdict on problem {found.problem_id!r:.60} when asked about {of.problem_id!r}")
+    score = found.score
+    if not isinstance(found.error, bool) or (found.error and score != 0):
+        raise wrong(f"gave error={short(found.error)} with the score {short(score)} on problem {of.problem_id!r}")
+    if isinstance(score, bool):
+        raise wrong(f"gave the score {score} on problem {of.problem_id!r}: write float(right)")
+    if not scale.holds(score) and not (found.error and score == 0):
+        raise wrong(f"gave the score {short(score)} on problem {of.problem_id!r}")
+    if not isinstance(found.reason, str) or not isinstance(found.extracted, str | None):
+        raise wrong(f"gave a reason or extracted answer that is no text on problem {of.problem_id!r}")
+    for name, text in (("reason", found.reason), ("extracted answer", found.extracted or "")):
+        if len(text) > LONGEST:
+            said = f"gave a{'n' * (name[0] in 'aeiou')} {name} of {len(text):,} characters on problem {of.problem_id!r}"
+            raise RunFailed(broken(type(task), part, f"{said}; at most {LONGEST:,} are kept"))
+
+
+def answers(task: Any) -> None:
+    """Checks what the rest of a task says before any work: its title, its grader's identity, how each is sampled.
+
+    Raises BadInput.
+    """
+    found = type(task)
+
+    def wrong(part: str, said: str) -> BadInput:
+        return BadInput(broken(found, part, said))
+
+    title = task.title
+    if not isinstance(title, str) or not re.fullmatch(r"[A-Za-z0-9][\w.@:+-]{0,79}", title, re.ASCII):
+        raise wrong("title", f"is {short(title)}; leave it to the harness: it is the name and the world")
+    said = task.grader_identity()
+    if not isinstance(said, dict) or recordable.reason(said):
+        fault = recordable.reason(said) if isinstance(said, dict) else f"is {describe(said)}; a dict is wanted"
+        raise wrong("grader_identity", fault)
+    if task.grader_identity() != said:
+        raise wrong("grader_identity", "changes from call to call; scores would never compare")
+    for problem in task.items[:20]:
+        asked = task.decoding_for(problem, task.decoding)
+        _decoding(found, "decoding_for", asked)
+        if asked.samples != task.decoding.samples:
+            raise wrong("decoding_for", f"asks for {asked.samples} samples of one problem; all have the same number")
+
+
+def told(task: Any, part: str, found: Any) -> Any:
+    """What ``measures``, ``read_figures`` or ``remarks`` gave, if a record can keep it. Raises RunFailed otherwise."""
+    wanted = list if part == "remarks" else dict
+    if not isinstance(found, Mapping if wanted is dict else list | tuple):
+        said = f"gave {describe(found)}; a {wanted.__name__} is wanted"
+    elif part == "remarks" and not all(isinstance(line, str) for line in found):
+        said = "gave a list that holds something else than text"
+    else:
+        said = recordable.reason(found) and f"gave a {wanted.__name__} that {recordable.reason(found)}"
+    if said:
+        raise RunFailed(broken(type(task), part, said))
+    return found
