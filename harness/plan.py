@@ -56,6 +56,8 @@ def prepare(request: RunRequest) -> Plan:
     _all_used(settings, [method for method, *_ in configurations])
     first = _first(chosen, [method for method, *_ in configurations])
     planned = [*configurations, *([first] if first else [])]
+    if not models.is_here(chosen.models.student):  # said before libraries are imported, if the hub is away
+        models.locate(chosen.models.student, chosen.models.trust_remote_code, weights=False, hashed=False)
     for method, *_ in planned:
         method_probe.check(method, chosen.training, chosen.rollout.importance_cap)
     # Everything outside: device, trackers, results folder and benchmark files. They are cheap to check, and a run that

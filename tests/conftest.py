@@ -124,7 +124,9 @@ def tiny_world(models, prompts_file, tmp_path, monkeypatch):
 def no_hub(monkeypatch):
     """A hub that gives nothing, and fails the test that asks it for weights."""
 
-    def snapshot_download(repository, allow_patterns=None, **_):
+    def snapshot_download(repository, allow_patterns=None, local_files_only=False, **_):
+        if local_files_only:
+            raise OSError("not in the cache")
         assert allow_patterns and not any("safetensors" in p or "bin" in p for p in allow_patterns), repository
         raise OSError("no hub here")
 

@@ -41,7 +41,9 @@ def hub(tmp_path, monkeypatch):
     """A hub of models without weights: what is asked of it is noted as (name, revision, patterns)."""
     asked = []
 
-    def snapshot_download(repository, revision=None, allow_patterns=None, ignore_patterns=(), **_):
+    def snapshot_download(repository, revision=None, allow_patterns=None, local_files_only=False, **_):
+        if local_files_only:
+            raise OSError("not in the cache")
         asked.append((repository, revision, tuple(allow_patterns or ())))
         folder = tmp_path / "hub" / repository
         if not folder.is_dir():

@@ -266,6 +266,21 @@ def test_an_architecture_that_transformers_does_not_read_is_named(models, tmp_pa
         files.locate(str(file))
 
 
+@pytest.mark.parametrize(
+    "number, message",
+    [(26, "is quantised as I32, which transformers does not read; give a file quantised otherwise"),
+     (99, r"quantised in a way that the package gguf does not know .*99")],
+)  # fmt: skip
+def test_a_quantisation_that_is_not_read_is_named_before_any_work(gguf, tmp_path, number, message):
+    content, tensor = bytearray(gguf.read_bytes()), b"blk.0.ffn_down.weight"
+    kind = content.index(tensor) + len(tensor) + 4 + 2 * 8  # behind the number of its sides and the sides
+    assert content[kind] == 0
+    content[kind] = number
+    (tmp_path / "m.gguf").write_bytes(content)
+    with pytest.raises(BadInput, match=message):
+        files.locate(str(tmp_path / "m.gguf"))
+
+
 def test_a_gguf_file_that_is_missing_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"no GGUF file at ./none.gguf; give a file, or owner/name/FILE.gguf"):
         files.locate("./none.gguf")

@@ -32,6 +32,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "
 PROMPTS = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT"}
 INDEX = "*.index.json"
 POINTER = b"version https://git-lfs"
+OTHERWISE = "give a file quantised otherwise, such as Q4_K_M or Q8_0"
 OTHER_FORMS = {
     "*.pth": "weights in Meta's own form; use the repository in the transformers format",
     "*.ckpt*": "weights of TensorFlow or Lightning; save them with transformers' save_pretrained",
@@ -141,11 +142,32 @@ def _described(file: Path, beside: tuple[Path, ...], name: str, _digest: str) ->
             if not any(part.name == TOKENIZER[0] for part in beside):
                 AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
         config.save_pretrained(folder)
+        unreadable = _unreadable_types(file)
     except Exception as error:  # the reader and the converters raise many types for a file they do not know
-        raise BadInput(f"{name} cannot be read as GGUF: {_first_line(error)}") from None
+        reason = _first_line(error)
+        if "GGMLQuantizationType" in reason:
+            reason = f"it is quantised in a way that the package gguf does not know ({reason}); {OTHERWISE}"
+        raise BadInput(f"{name} cannot be read as GGUF: {reason}") from None
+    if unreadable:
+        raise BadInput(f"{name} is quantised as {', '.join(unreadable)}, which transformers does not read; {OTHERWISE}")
     for part in beside:
         shutil.copyfile(part, folder / part.name)
     return folder
+
+
+def _unreadable_types(file: Path) -> list[str]:
+    """The quantisations of a GGUF file's tensors that cannot be turned into weights: known from one block of zeros."""
+    import gguf
+    import numpy
+
+    found = []
+    for kind in sorted({tensor.tensor_type for tensor in gguf.GGUFReader(file).tensors}):
+        _, size = gguf.GGML_QUANT_SIZES[kind]
+        try:
+            gguf.quants.dequantize(numpy.zeros((1, size), numpy.uint8), kind)
+        except NotImplementedError:
+            found.append(kind.name)
+    return found
 
 
 def gguf_digest(file: Path) -> str:
