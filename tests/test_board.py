@@ -216,6 +216,11 @@ def test_axes_are_round_and_hold_what_they_show():
         assert axis["ticks"][-1][0] == pytest.approx(axis["high"])
 
 
+def test_backticks_are_code_and_stay_text():
+    assert words.code("`a<b>` and <i>") == "<code>a&lt;b&gt;</code> and &lt;i&gt;"
+    assert words.code("one ` alone") == "one ` alone"
+
+
 def test_file_names_are_harmless_and_distinct():
     runs = ["kd-amc23@micro-s0-12345678", "../../etc/passwd", "a/b", "a\\b", "a b", "…", "x" * 300, "x" * 301]
     names = words.file_names(runs)

@@ -52,10 +52,12 @@ def _context(site: Site) -> dict[str, Any]:
 def _view(site: Site, kind: str, sections: Sequence[Section]) -> dict[str, Any]:
     shown, other = grid.main(sections)
     lines = grid.lines(sections)
+    worlds = {section.task.partition("@")[1:] for section in shown}
     columns = [
         {
             "title": section.title,
             "name": section.task,
+            "short": section.task.partition("@")[0] if len(worlds) == 1 else section.task,
             "file": words.task_file(section.task, section.protocol),
             "about": f"{section.metric}, {section.problems} problems",
             "axis": words.axis_around([row for row in section.rows if not row.reference] or section.rows),
@@ -92,7 +94,9 @@ def _heading(kind: str, ranked: Sequence[Line], shown: Sequence[Section]) -> str
 def _said(kind: str, ranked: Sequence[Line], shown: Sequence[Section]) -> str:
     """How clear that is: the average rank, and how many rows of each task are not distinguishable from its best."""
     if len(ranked) < 2:
-        return ""
+        return (
+            "" if len(shown) < 2 else "No two methods are measured on every task, so none is ranked over all of them."
+        )
     tied = []
     for section in shown:
         competitors = [row for row in section.rows if not row.reference]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from harness.leaderboard import numbers
 from harness.leaderboard.labels import said
@@ -113,7 +113,16 @@ def half(row: Any) -> str:
     return re.sub(r"^[^ ]+ ", "", spread(row))
 
 
+def code(text: str) -> Markup:
+    """Text with what stands between backticks as code; everything in it is escaped."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
+
+
 FILTERS = {
+    "code": code,
     "amount": amount,
     "count": count,
     "path": path,
