@@ -109,6 +109,8 @@ class Task(ABC):
             raise BadInput(task_contract.broken(type(self), "problems", changed[0]))
         task_contract.problems(self, asked)
         self.items: list[Problem] = [dataclasses.replace(p, prompt=self.ask(p)) for p in asked]
+        if type(self).ask is not Task.ask:
+            task_contract.asked(self)
 
     @classmethod
     def under(cls, name: str) -> type[Task]:

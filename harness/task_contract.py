@@ -6,8 +6,10 @@ for a verdict. A task is any class here: :mod:`harness.task` imports these check
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness import error_location, recordable
@@ -46,6 +48,8 @@ def facts(found: type[Any]) -> None:
     for name in _MARKS:
         if not isinstance(getattr(found, name), bool):
             raise BadInput(broken(found, name, f"is {short(getattr(found, name))}, which is not True or False"))
+    if found.measures_itself and found.measure.__module__ == "harness.task":
+        raise BadInput(broken(found, "measures_itself", "is True; add a method measure(self, generator, limit, seed)"))
     _protocols(found)
     _decoding(found, "decoding", decoding)
 
@@ -82,11 +86,11 @@ def _decoding(found: type[Any], part: str, decoding: Any) -> None:
         value = getattr(decoding, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise BadInput(broken(found, part, f"says {name}={short(value)}; a whole number from {low} is wanted"))
-    for name, span in (("temperature", (0.0, float("inf"))), ("top_p", (0.0, 1.0))):
-        value = getattr(decoding, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not span[0] <= value <= span[1]:
-            wanted = f"a number in [{span[0]:g}, {span[1]:g}] is wanted"
-            raise BadInput(broken(found, part, f"says {name}={short(value)}; {wanted}"))
+    for name, value in (("temperature", decoding.temperature), ("top_p", decoding.top_p)):
+        right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not right or value < 0 or (name == "top_p" and not 0 < value <= 1):
+            wanted = "a number in (0, 1]" if name == "top_p" else "a number from 0"
+            raise BadInput(broken(found, part, f"says {name}={short(value)}; {wanted} is wanted"))
     if not isinstance(decoding.stop, tuple | list) or not all(isinstance(s, str) and s for s in decoding.stop):
         raise BadInput(broken(found, part, f"says stop={decoding.stop!r:.60}; a tuple of texts is wanted"))
 
@@ -133,19 +137,27 @@ def problems(task: Any, found: Any) -> None:
             )
         if len(problem.id) > LONGEST_ID:
             raise wrong(f"gave a problem an id of {len(problem.id):,} characters; at most {LONGEST_ID:,} are wanted")
-        asked = problem.prompt
-        if not isinstance(asked, Prompt):
-            raise wrong(
-                f"gave problem {problem.id!r:.60} the prompt {asked!r:.60}; Prompt(user=..., plain=...) is wanted"
-            )
-        for name in ("user", "plain") if asked.chat else ("plain",):
-            text = getattr(asked, name)
-            if not isinstance(text, str) or not text.strip():
-                raise wrong(f"gave problem {problem.id!r:.60} a prompt whose {name} is {short(text)}; text is wanted")
-        odd = [name for name in ("system", "prefill") if not isinstance(getattr(asked, name), str | None)]
-        if odd or asked.prefill is None or not isinstance(asked.history, tuple | list):
-            said = f"a prompt whose {(odd or ['prefill or history'])[0]} is no text, or no tuple of turns"
-            raise wrong(f"gave problem {problem.id!r:.60} {said}")
+        _prompt(wrong, problem)
+
+
+def asked(task: Any) -> None:
+    """Checks what ``ask`` makes of the prompts. Raises BadInput."""
+    for problem in task.items:
+        _prompt(lambda said: BadInput(broken(type(task), "ask", said)), problem)
+
+
+def _prompt(wrong: Callable[[str], BadInput], problem: Problem) -> None:
+    asked = problem.prompt
+    if not isinstance(asked, Prompt):
+        raise wrong(f"gave problem {problem.id!r:.60} the prompt {asked!r:.60}; Prompt(user=..., plain=...) is wanted")
+    for name in ("user", "plain") if asked.chat else ("plain",):
+        text = getattr(asked, name)
+        if not isinstance(text, str) or not text.strip():
+            raise wrong(f"gave problem {problem.id!r:.60} a prompt whose {name} is {short(text)}; text is wanted")
+    odd = [name for name in ("system", "prefill") if not isinstance(getattr(asked, name), str | None)]
+    if odd or asked.prefill is None or not isinstance(asked.history, tuple | list):
+        said = f"a prompt whose {(odd or ['prefill or history'])[0]} is no text, or no tuple of turns"
+        raise wrong(f"gave problem {problem.id!r:.60} {said}")
 
 
 def _half(text: str) -> bool:
@@ -203,6 +215,42 @@ def answers(task: Any) -> None:
         _decoding(found, "decoding_for", asked)
         if asked.samples != task.decoding.samples:
             raise wrong("decoding_for", f"asks for {asked.samples} samples of one problem; all have the same number")
+
+
+def made(found: type[Any], rows: Any, judge: Any) -> Any:
+    """The task on its rows, checked. Raises BadInput with FILE:LINE for what its ``__init__`` or a part leaves out."""
+    with error_location.faults_as(BadInput, called=found):
+        task = found(rows, judge)
+        if not {"data", "items"} <= vars(task).keys():
+            raise BadInput(broken(found, "__init__", "leaves out super().__init__(data, judge)"))
+        answers(task)
+    return task
+
+
+def afterwards(task: Any, completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> None:
+    """Checks what a task says of graded texts, so that it does not fail when all is graded. Raises as :func:`told`."""
+    kept = ("score", "reason", "extracted", "error")
+    rows = [
+        dataclasses.asdict(c) | {name: getattr(v, name) for name in kept}
+        for c, v in zip(completions, verdicts, strict=True)
+    ]
+    for part in ("measures", "read_figures", "remarks"):
+        told(task, part, getattr(task, part)(rows))
+    for problem in task.items[:5] if hasattr(task, "gold_completion") else ():
+        gold = task.gold_completion(problem)
+        if not isinstance(gold, str | None):
+            said = (
+                f"gave {describe(gold)} for problem {problem.id!r:.60}; the text of a right answer is wanted, or None"
+            )
+            raise RunFailed(broken(type(task), "gold_completion", said))
+
+
+def measured(task: Any, found: Any) -> tuple[list[dict[str, Any]], str]:
+    """What ``measure`` gave, if it is graded rows and the first prompt. Raises RunFailed otherwise."""
+    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], list) and isinstance(found[1], str):
+        return found
+    said = f"gave {describe(found)}; a tuple of graded rows and the first prompt is wanted"
+    raise RunFailed(broken(type(task), "measure", said))
 
 
 def told(task: Any, part: str, found: Any) -> Any:

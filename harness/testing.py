@@ -175,8 +175,7 @@ def _task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, ju
     if not rows:
         yield f"{LEFT_OUT}: problems, prompts and verdicts (no rows at hand)"
         return
-    task = found(_data(rows), judge)
-    task_contract.answers(task)
+    task = task_contract.made(found, _data(rows), judge)
     begun = sum(not problem.follows for problem in task.items)  # later turns of a conversation belong to their first
     said = f"gave {begun} problems for {len(rows)} rows; one per row is wanted"
     assert begun == len(rows), task_contract.broken(found, "problems", said)
@@ -189,6 +188,7 @@ def _task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, ju
     for text in TEXTS:
         completions = [Completion(problem.id, 2, text, 0, "stop") for problem in task.items]
         verdicts = task.verdicts(completions)
+        task_contract.afterwards(task, completions, verdicts)
         said = "gave verdicts on other samples than it was asked about; one each is wanted, in order"
         assert all(v.sample == 2 for v in verdicts), task_contract.broken(found, "grade_all", said)
         said = "gave a verdict without a reason; say what was looked at"

@@ -8,14 +8,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from harness import data, error_location, left_alone, misspelt, registry, task_contract, user_code
 from harness.errors import BadInput, RunFailed, unknown
 from harness.metrics import metric_of
 from harness.recipe import WORLDS
 from harness.sandbox import tier
-from harness.task import Data, Task
+from harness.task import Task
 from harness.types import Completion
 
 GENERATED = tuple(world for world in WORLDS if world != "real")  # see harness.micro
@@ -47,7 +46,7 @@ def open_task(
         if asked.dataset != found.dataset:
             raise BadInput(f"protocol {protocol} asks {asked.dataset.local}; the micro world has no such problems")
         return _walled(_micro_task(asked, world))
-    return _tried(_walled(_made(asked, data.read(asked.dataset), _judge(asked, judge, keep))))
+    return _tried(_walled(task_contract.made(asked, data.read(asked.dataset), _judge(asked, judge, keep))))
 
 
 def _walled(task: Task) -> Task:
@@ -57,23 +56,16 @@ def _walled(task: Task) -> Task:
     return task
 
 
-def _made(asked: type[Task], rows: Data, judge: Any) -> Task:
-    with error_location.faults_as(BadInput, called=asked):
-        made = asked(rows, judge)
-    if not hasattr(made, "items"):
-        raise BadInput(task_contract.broken(asked, "__init__", "leaves out super().__init__(data, judge)"))
-    with error_location.faults_as(BadInput, called=asked):
-        task_contract.answers(made)
-    return made
-
-
 def _tried(task: Task) -> Task:
     """Returns the task; tries a grader that does not ship with the harness on a few texts first."""
     if user_code.identity(type(task)) != user_code.OURS and task.judge is None:
         asked = [Completion(p.id, 0, text, 0, "stop") for p in task.items[:2] for text in SMOKE_TEXTS]
         watch = left_alone.ProcessState()
         try:
-            found = [v.score for v in task.verdicts(asked)]
+            verdicts = task.verdicts(asked)
+            found = [v.score for v in verdicts]
+            with error_location.faults_as(BadInput, called=type(task)):
+                task_contract.afterwards(task, asked, verdicts)
             backwards = [v.score for v in task.verdicts(asked[::-1])][::-1]
         except RunFailed as error:
             raise BadInput(str(error)) from error
@@ -92,7 +84,9 @@ def open_unjudged(name: str, protocol: str | None = None) -> Task:
     """Opens a task for display, not for grading: a judged task has no judge, except in the micro world."""
     found, world = locate(name)
     asked = found if protocol is None else found.under(protocol)
-    return _micro_task(asked, world) if world in GENERATED else _made(asked, data.read(asked.dataset), None)
+    return (
+        _micro_task(asked, world) if world in GENERATED else task_contract.made(asked, data.read(asked.dataset), None)
+    )
 
 
 def open_all(

@@ -167,7 +167,8 @@ def evaluate(
 ) -> tuple[list[dict[str, Any]], str]:
     """Graded rows of all completions, as records keep them, and the first prompt."""
     if task.measures_itself:
-        return task.measure(generator, limit, seed)
+        with error_location.faults_as(RunFailed, called=type(task)):
+            return task_contract.measured(task, task.measure(generator, limit, seed))
     return answer(task, problems, generator, decoding, seed, progress), first_prompt(task, problems, generator)
 
 

@@ -81,7 +81,7 @@ def reference_text(task: Task, problem: Problem) -> str | None:
     if hasattr(reference, "canonical_solution"):
         return reference.canonical_solution[:LONGEST]
     if hasattr(task, "gold_completion"):
-        return task.gold_completion(problem)[:LONGEST]
+        return (task.gold_completion(problem) or "")[:LONGEST] or None
     return reference[:LONGEST] if isinstance(reference, str) else None
 
 
