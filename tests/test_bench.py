@@ -114,7 +114,7 @@ def test_a_side_that_dies_says_why():
 
 
 def test_a_report_says_of_which_machine_it_is_and_of_nobody_s_paths(tmp_path):
-    chosen = Namespace(rounds=1, threads=1, size="small", only=["samples"], out=tmp_path, hidden=None)
+    chosen = Namespace(rounds=1, threads=1, size="small", only=["samples"], out=tmp_path, hidden=None, tokens=None)
     report = scaling.run(chosen)
     report.write(tmp_path)
     text = (tmp_path / "scaling.md").read_text("utf-8") + (tmp_path / "scaling.json").read_text("utf-8")

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -343,6 +344,18 @@ def test_the_command_line_says_what_is_missing(tmp_path, monkeypatch, capsys):
     assert main([*words, "--results", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert "make vllm" in said and PYTHON in said and said.count("\n") == 1
+
+
+def test_a_server_on_busy_cores_is_given_time_and_one_out_of_memory_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLLM_ENGINE_READY_TIMEOUT_S", "7")  # what somebody chose stays
+    server = VllmServer(tmp_path, chosen("vllm", "x"), "cpu", tmp_path / "log")
+    given = server._environment()
+    assert (given["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"], given["VLLM_ENGINE_READY_TIMEOUT_S"]) == ("3600", "7")
+    assert server._reason() == "it left no log"
+    server.process = subprocess.Popen(["sleep", "60"])
+    server.process.kill()
+    server.process.wait()
+    assert server._reason() == "signal 9, which the system sends where memory runs out"
 
 
 # -- vLLM itself

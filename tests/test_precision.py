@@ -6,13 +6,15 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from tiny_runs import make, quiet, result
+from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, Qwen3MoeConfig
 
 from harness import plan
 from harness.errors import BadInput
 from harness.evaluation import measurement
-from harness.models import packed, sampling
+from harness.models import devices, packed, sampling
 from harness.models.files import load_model, load_tokenizer, locate
 from harness.models.generate import Generator
+from harness.models.head import trunk
 from harness.plan import RunRequest
 from harness.recipe import Evaluation
 from harness.records.record import Record
@@ -105,6 +107,33 @@ def test_a_packed_decoder_writes_the_texts_of_the_plain_one(models, monkeypatch)
 def test_a_step_on_a_device_crosses_to_the_host_to_the_last_bit():
     token, log_prob = torch.tensor([0, 49151, 2**31 - 1]), torch.tensor([-1e-30, -17.123457, -torch.inf])
     assert sampling.apart(sampling.together(token, log_prob)) == (token.tolist(), log_prob.tolist())
+
+
+SIZE = {"num_hidden_layers": 2, "vocab_size": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+WIDTH = {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2}
+CAUSAL = {
+    "Llama": (LlamaConfig, {**WIDTH, "intermediate_size": 24}),
+    "Gemma 2, sliding window": (Gemma2Config, {**WIDTH, "intermediate_size": 24, "head_dim": 8, "sliding_window": 4}),
+    "GPT-2, absolute positions": (GPT2Config, {"n_embd": 16, "n_head": 2, "n_positions": 16}),
+    "Qwen 3, experts": (
+        Qwen3MoeConfig,
+        {**WIDTH, "intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 8},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_padding_on_the_right_needs_no_mask(name):
+    """So a GPU is given none; a CPU keeps it, and with it its rounding."""
+    kind, sizes = CAUSAL[name]
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(kind(**SIZE, **sizes)).eval()
+    ids, mask = torch.randint(3, 40, (3, 9)), torch.arange(9) < torch.tensor([[9], [5], [1]])
+    ids = ids.where(mask, 0)
+    read = lambda seen: trunk(model)(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state  # noqa: E731
+    told, untold = read(mask), read(None)
+    torch.testing.assert_close(told[mask], untold[mask], rtol=1e-4, atol=1e-5)
+    assert devices.padding_mask(mask) is mask and devices.padding_mask(mask.to("meta")) is None
 
 
 @pytest.mark.parametrize("label", ["opd", "gkd"])

@@ -25,6 +25,15 @@ def moved(values: Tensor, device: torch.device | str) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True)  # torch keeps pinned memory until the copy is done
 
 
+def padding_mask(mask: Tensor) -> Tensor | None:
+    """What a causal model is told of a batch [B, L] that is padded on the right: on a GPU nothing.
+
+    No token looks at one behind it, so the padding changes no other token. A mask rules out the flash kernel of
+    attention and is looked at on the host. On a CPU it chooses the kernel, whose rounding published runs have.
+    """
+    return mask if mask.device.type == "cpu" else None
+
+
 def check(name: str, where: str, here: bool = True) -> str:
     """``name``, as the setting ``where`` has it. Raises BadInput for a device that this machine has not.
 

@@ -194,11 +194,18 @@ class VllmServer:
         if self.options.gpus is not None:
             kept["CUDA_VISIBLE_DEVICES"] = self.options.gpus.replace("+", ",")
         if self.device == "cpu":
-            kept = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"} | kept
+            # vLLM gives up a pass of its model after 300 seconds and a start after 600. On cores that others use, a
+            # prefill of many prompts takes longer, and then it dies while it works.
+            patient = {"VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": f"{PATIENT_S:.0f}"}
+            patient["VLLM_ENGINE_READY_TIMEOUT_S"] = f"{self.options.start_s:.0f}"
+            kept = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", **patient} | kept
         return kept
 
     def _reason(self) -> str:
-        """What its log says last of an error, on one line."""
+        """What its log says last of an error, on one line, or the signal that ended it."""
+        code = None if self.process is None else self.process.poll()
+        if code == -signal.SIGKILL:
+            return "signal 9, which the system sends where memory runs out"
         try:
             text = self.log.read_bytes()[-200_000:].decode("utf-8", "replace")
         except OSError:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from harness import method_contract
 from harness.losses import cross_entropy
 from harness.method import Method, Sequences, Step, Tokens
-from harness.models import CHUNK_ELEMENTS
+from harness.models import CHUNK_ELEMENTS, devices
 from harness.models.head import Chunk, Head, chunked_sum, chunks, trunk
 from harness.training.batching import Batch
 from harness.training.signals import TeacherLogits
@@ -158,7 +158,8 @@ class Student(nn.Module):
 
     def _hidden(self, batch: Batch) -> Tensor:
         """[N, d] the hidden states that predict the response tokens."""
-        states = trunk(self.model)(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).last_hidden_state
+        mask = devices.padding_mask(batch.mask)
+        states = trunk(self.model)(input_ids=batch.ids, attention_mask=mask, use_cache=False).last_hidden_state
         return states[batch.row, batch.column]
 
     def _head(self) -> Head:

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness.losses import cross_entropy, with_rest
+from harness.models import devices
 from harness.models.head import Head, cut, trunk
 from harness.training.batching import Batch
 from harness.training.served_teacher import ServedTeacher
@@ -89,7 +90,8 @@ class LiveTeacher:
         """[B, L, d] on the device of ``ids``."""
         # Below the head only: its logits [N, V] are formed chunk by chunk, when the objective reads them.
         here = self.model.device
-        read = trunk(self.model)(input_ids=ids.to(here), attention_mask=mask.to(here), use_cache=False)
+        seen = devices.padding_mask(mask.to(here))
+        read = trunk(self.model)(input_ids=ids.to(here), attention_mask=seen, use_cache=False)
         return read.last_hidden_state.to(ids.device)
 
     def fields(self, batch: Batch, k: int | None, rows: list[int] | None = None) -> dict[str, Tensor]:

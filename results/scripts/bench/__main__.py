@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", choices=("small", "full"), default="full", help="small: a smoke test, no result")
     parser.add_argument("--only", action="append", default=[], help="only these rows, e.g. methods of `loss`")
     parser.add_argument("--hidden", type=int, help="of `loss`: another hidden size; the memory hardly depends on it")
+    parser.add_argument("--tokens", type=int, help="of `loss`: another number of tokens, for less memory")
     parser.add_argument("--note", action="append", default=[], help="a remark that is kept with the table; repeatable")
     parser.add_argument("--side", metavar="MODULE", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)

@@ -31,9 +31,11 @@ def run(chosen: Any) -> Report:
     Writes every row as soon as it is measured; with ``--only`` the other rows of an earlier table stay.
     """
     sizes = dict(SMALL if chosen.size == "small" else FULL)
-    name = "loss" if chosen.hidden in (None, sizes["hidden"]) else f"loss-hidden-{chosen.hidden}"
-    sizes["hidden"] = chosen.hidden or sizes["hidden"]
-    report = Report(name, f"{__doc__.split(chr(10) * 2)[1].replace(chr(10), ' ')} {sizes}.", machine(chosen.threads))
+    asked = {"hidden": chosen.hidden, "tokens": chosen.tokens}
+    others = {key: size for key, size in asked.items() if size not in (None, sizes[key])}
+    sizes |= others
+    title = "-".join(["loss", *(f"{key}-{size}" for key, size in others.items())])
+    report = Report(title, f"{__doc__.split(chr(10) * 2)[1].replace(chr(10), ' ')} {sizes}.", machine(chosen.threads))
     report.raw = {"sizes": sizes, "methods": {}, "liger": {}, "goals": GOALS}
     if chosen.only:
         _recall(report, chosen)
