@@ -45,7 +45,7 @@ def asked(args: argparse.Namespace) -> Question | None:
 
 
 def told(run_id: str) -> str:
-    """What is said of a record that a run returns."""
+    """The lines that a run prints about a record it returns."""
     return f"{run_id}: already recorded, returned as it is (--again runs it anew)"
 
 

@@ -71,8 +71,8 @@ def _trained(chosen: Adapter) -> dict[str, str]:
         return {}
     where = ", ".join(chosen.targets)
     dropped = f", dropout {chosen.dropout:g}" if chosen.dropout else ""
-    said = f"{chosen.adapter}, rank {chosen.rank}, alpha {chosen.alpha:g}, on {where}{dropped}"
-    return {"trained_weights": said}
+    message = f"{chosen.adapter}, rank {chosen.rank}, alpha {chosen.alpha:g}, on {where}{dropped}"
+    return {"trained_weights": message}
 
 
 def _teacher(spec: Mapping[str, Any], chosen: TeacherLoading) -> dict[str, str]:

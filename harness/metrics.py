@@ -217,7 +217,7 @@ class LmEvalMetric(Metric):
 
 
 class RecordedMetric(Metric):
-    """The metric of a record, known by its card, whose code need not be at hand."""
+    """The metric of a record, known by its card, whose code may be absent."""
 
     def __init__(self, record: Mapping[str, Any]):
         self.scale = scale_of(record)

@@ -102,7 +102,7 @@ class Reporter:
 
 
 def duration(seconds: float) -> str:
-    """A time in words, as long as two digits are worth it."""
+    """A time in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

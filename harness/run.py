@@ -62,7 +62,7 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
 
 
 def introduction(plan: Plan) -> list[str]:
-    """What is said of the pair and the data before a run."""
+    """The lines about the pair, the engines and the data that are printed before a run."""
     warned = [f"warning: {warning}" for warning in (*plan.pair.warnings, *plan.data.warnings)]
     engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
     return [*warned, *plan.pair.told, *engines, *data_summary.lines(plan.data, text_codec(plan.pair.student))]

@@ -76,7 +76,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         unused = unused | {"decay_norms"}  # keeps the hashes of trainings from before this setting existed
     if training.get("optimizer") not in ("sgd", "muon"):
         unused = unused | {"momentum"}
-    # What the type comes to stands beside it: a copy of the student may sample fixed text's proposals, too.
+    # The precision that results is added below: proposals of fixed text are sampled from a copy of the student, too.
     spec |= {
         "loop": LOOP,
         "teacher": plan.pair.teacher.identity() if wants_teacher(method) else None,

@@ -84,7 +84,7 @@ class Task(ABC):
     grader: ClassVar[str] = "own"  # the engine and its version rule, e.g. "math-verify"
     paper: ClassVar[str] = ""
     licence: ClassVar[str] = ""
-    note: ClassVar[str] = ""  # what whoever reads its scores should know of its data
+    note: ClassVar[str] = ""  # what a reader of its scores should know of its data
     needs_judge: ClassVar[bool] = False
     needs_rating: ClassVar[bool] = False  # whether that judge rates single answers, instead of comparing two
     asks_through_lm_eval: ClassVar[bool] = False  # whether lm-eval's evaluator sends the prompts
@@ -186,7 +186,7 @@ class Task(ABC):
         raise NotImplementedError
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Figures that stand beside the score, from completions with their verdicts.
+        """Figures that are reported with the score, from completions with their verdicts.
 
         By default avg@k and pass@k, where each problem has several samples.
         """

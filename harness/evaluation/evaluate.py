@@ -254,6 +254,7 @@ def complete(
     tally = TextCount(progress, len(problems) * decoding.samples)
     talk = Conversation()
     ask = _through_lm_eval if task.asks_through_lm_eval else partial(_directly, talk)
+    # A second turn can be asked only when the first is answered: one round a turn, each over all problems.
     for asked in conversation.rounds(problems):
         for start in range(0, len(asked), window):
             part = asked[start : start + window]
@@ -307,9 +308,9 @@ def _directly(
 
 
 def _through_lm_eval(*asked: Any) -> list[Completion]:
-    from harness.models import lm_eval_adapter  # takes seconds to import
+    from harness.models import lm_eval_adapter as adapter  # takes seconds to import
 
-    return lm_eval_adapter.complete(*asked)
+    return adapter.complete(*asked)
 
 
 def rows(completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
@@ -337,6 +338,7 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
             raise RunFailed(f"{where}: metric {metric.name} gave {number!r:.40}; its scale is {span}")
         return number
 
+    # One value a problem: several samples of one problem are not independent, so the metric makes one number of them.
     with error_location.faults_as(RunFailed, called=type(metric)):
         problems = list(map(checked, metric.by_problem(graded).values()))
     if not problems:

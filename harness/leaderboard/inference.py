@@ -104,6 +104,7 @@ def seed_variance(groups: Iterable[Group]) -> SeedVariance | None:
 
 def interval(group: Group, seeds: SeedVariance | None) -> tuple[Interval, str]:
     """The 95 % interval of the mean over the seeds of ``group``, and how it was computed."""
+    # One record: the interval that it was written with, so that a table never differs from the record's own page.
     if len(group.records) == 1:
         return Interval(*group.first["interval"]), group.first["interval_method"]
     scale = group.scale
@@ -161,6 +162,7 @@ def over_baseline(section: Sequence[Group], *, any_steps: bool, seeds: SeedVaria
 
     At equal compute recipes may differ in their steps (``any_steps``) and in nothing else.
     """
+    # Several baselines, or none, leave open what a difference would mean: then no row shows one.
     baselines = [group for group in section if group.roles.baseline]
     found: list[tuple[Group, float] | None] = []
     for group in section:
@@ -179,6 +181,7 @@ def recovery(section: Sequence[Group], seeds: SeedVariance | None) -> list[Dista
     ceilings = [g for g in section if g.roles.evaluates == roles.TEACHER]
     found: list[tuple[Group, float] | None] = []
     for group in section:
+        # The gap is that of the models which this row was trained from, not of others in the same table.
         teacher = group.first["spec"].get("teacher")
         low = [g for g in floors if _model(g) == _model(group)]
         high = [g for g in ceilings if teacher in (None, _model(g))]
@@ -203,6 +206,7 @@ def _one_score(groups: Sequence[Group]) -> bool:
 def _tested(
     section: Sequence[Group], found: Sequence[tuple[Group, float] | None], seeds: SeedVariance | None
 ) -> list[Distance | None]:
+    # Holm over the rows that have a difference: a row without one is no test and costs the others no power.
     pairs = [(group, *it) for group, it in zip(section, found, strict=True) if it is not None]
     adjusted = iter(intervals.holm([p_value(mark, group, seeds) for group, mark, _ in pairs]))
     return [it and Distance(it[1], next(adjusted), it[0].first["method"]["name"]) for it in found]
@@ -215,6 +219,7 @@ def _model(group: Group) -> Any:
 
 def one_recipe(a: Record, b: Record, *, any_steps: bool = False) -> bool:
     """Whether two training runs agree on everything that both use, except method, seed and teacher."""
+    # Only keys of both: a specification leaves out what its method does not use, such as rollouts of fixed text.
     keys = a["spec"].keys() & b["spec"].keys() - {"method", "seed", "teacher"}
     pairs = [(a["spec"][key], b["spec"][key]) for key in keys]
     return a["student"] == b["student"] and all(_agree(x, y, {"steps"} if any_steps else set()) for x, y in pairs)

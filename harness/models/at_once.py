@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 Answer = TypeVar("Answer")
-LOOK_S = 5.0  # how often whoever waits is told that nothing came
+LOOK_S = 5.0  # how often a waiting caller is told that nothing came
 _ENDED = object()  # a thread has nothing left to do
 
 

@@ -75,7 +75,7 @@ def with_template(
                 f"models.thinking={str(thinking).lower()}: the chat template ({origin}) has no {THINKING} switch; "
                 "leave models.thinking out"
             )
-        # Written into the template, so that whoever loads the trained student is asked alike.
+        # Written into the template, so that the trained student is asked alike by any program that loads it.
         template = f"{{%- set {THINKING} = {str(thinking).lower()} %}}\n{template}"
     before = tokenizer.chat_template
     tokenizer.chat_template = template

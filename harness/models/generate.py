@@ -77,7 +77,7 @@ class Generator(TextCodec):
         seeds: Sequence[int],
         watch: Watch = UNWATCHED,
     ) -> list[Generated]:
-        """One continuation of each rendered text, in order. ``watch`` hears of each as soon as it is whole."""
+        """One continuation of each rendered text, in order. ``watch`` is told of each as soon as it is complete."""
         return self.continue_ids([self.encode(text) for text in texts], decoding, seeds, watch)
 
     def continue_ids(
@@ -282,7 +282,7 @@ class _Work:
         return self.draws[row][len(self.out[row])]
 
     def _finish(self, row: int) -> None:
-        """Decodes a row that ended and hands it to whoever watches."""
+        """Decodes a row that ended and hands it to the watch."""
         prompt, ids = self.prompts[row], self.out[row]
         whole = continuation(self.tokenizer, prompt, ids)
         text = self.stops.cut(whole)

@@ -236,13 +236,13 @@ class OpenAIClient:
         if 300 <= answer.status < 400:
             target = _shown(answer.headers.get("Location") or "an address that it does not name")
             raise Unanswered(f"HTTP {answer.status}: the server redirects to {target}, which is not followed", True)
-        said = f"HTTP {answer.status}: {_message(content) or _shown(answer.reason)}"
+        message = f"HTTP {answer.status}: {_message(content) or _shown(answer.reason)}"
         if answer.status in (401, 403) and not self._key:
-            said += " (no key was sent; name the variable that holds this server's with key_env=NAME)"
+            message += " (no key was sent; name the variable that holds this server's with key_env=NAME)"
         if answer.status in PASSING or answer.status >= 500:
-            raise Passing(said, retry_after(answer.headers.get("Retry-After")))
-        too_long = answer.status == 413 or (answer.status in (400, 422) and TOO_LONG.search(said) is not None)
-        raise Unanswered(said, refused=answer.status in REFUSALS, of_question=too_long)
+            raise Passing(message, retry_after(answer.headers.get("Retry-After")))
+        too_long = answer.status == 413 or (answer.status in (400, 422) and TOO_LONG.search(message) is not None)
+        raise Unanswered(message, refused=answer.status in REFUSALS, of_question=too_long)
 
 
 class _Connection(http.client.HTTPConnection):

@@ -88,7 +88,7 @@ def agree(
     sides = [(student, ours)] + ([(teacher, both)] if both is not None and teacher is not None else [])
     chosen = replace(chosen, stops=_stops(chosen, sides, len(ours) if difference else words))
     trained, asked, told, warnings = _in(chosen, student, ours), teacher, [], []
-    # A student keeps its own format only where whoever loads it would stop at the token that it learns.
+    # A student keeps its own format only where a program that loads it would stop at the token that it learns.
     if trained.format is None and (ours.eos_token != chosen.end or chosen.stops[0] not in _ends(student, ours)):
         trained = replace(student, format=chosen)
     if both is not None and teacher is not None:

@@ -34,7 +34,7 @@ PENALTIES = {
 
 
 def of_prompts(codec: TextCodec, prompts: Sequence[Prompt]) -> list[str]:
-    """Warnings about how ``prompts`` are rendered, whoever reads them."""
+    """Warnings about how ``prompts`` are rendered, for any reader: the student, the teacher, or a server."""
     tokenizer = codec.tokenizer
     chat = bool(tokenizer.chat_template) and prompts[0].chat
     found = [*_template(tokenizer, prompts[0], chat), *_begin(codec, prompts[0])]

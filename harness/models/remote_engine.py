@@ -97,7 +97,7 @@ class RemoteEngine(TextCodec):
     def generate(
         self, texts: Sequence[str], decoding: Decoding, seeds: Sequence[int], watch: Watch = UNWATCHED
     ) -> list[Generated]:
-        """One continuation of each rendered text, in order. ``watch`` hears of each as soon as it is whole."""
+        """One continuation of each rendered text, in order. ``watch`` is told of each as soon as it is complete."""
         return self.continue_ids([self.encode(text) for text in texts], decoding, seeds, watch)
 
     def continue_ids(

@@ -1,7 +1,7 @@
 """Runs vLLM's server inside the environment of vLLM, which has no harness: a script that imports nothing of ours.
 
-The server ends with whoever started it, however that ends: it holds the other end of this script's standard input, and
-when that closes, the whole process group of the server is killed.
+The server ends with the process that started it, however that ends: that process holds the other end of this script's
+standard input, and when it closes, the whole process group of the server is killed.
 """
 
 import os

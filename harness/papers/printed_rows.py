@@ -1,4 +1,4 @@
-"""Cells of a printed table as runs: which method on which task would give each, and what is not at hand for it."""
+"""Cells of a printed table as runs: the method and task that would give each, and what is missing for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PrintedRow:
     theirs: PrintedCell
 
     def lacks(self) -> str:
-        """Why it cannot be run, in words; empty where method and task are at hand."""
+        """Why it cannot be run; empty where method and task are available."""
         for kind, what, name in (
             (registry.METHODS, "method", self.method.partition("@")[0]),
             (registry.TASKS, "task", self.task.removesuffix("@real")),

@@ -117,7 +117,7 @@ def _of_paper(
 def _of_printed(
     blueprint: PaperSpec, wish: ReproduceRequest, rows: Sequence[PrintedRow], missing: list[dict[str, str]]
 ) -> Iterator[Piece]:
-    """One piece for each pair and method; what is not at hand is named instead."""
+    """One piece for each pair and method, or a line on what is missing for it."""
     chosen: dict[tuple[str, str], list[PrintedRow]] = {}
     for row in rows:
         if reason := row.lacks():

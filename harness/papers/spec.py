@@ -232,7 +232,7 @@ def _defaults(part: str, stated: Mapping[str, Fact], method: str) -> dict[str, F
 
 
 def _of_method(label: str) -> dict[str, Fact]:
-    """The settings of a method and variant with their sources; none where it is not at hand."""
+    """The settings of a method and variant with their sources; empty where it is not available."""
     name, _, variant = label.partition("@")
     try:
         found = registry.find(registry.METHODS, name)

@@ -27,7 +27,7 @@ SETTLED_S = 2.0  # since the last change: a file system's clock may not tell two
 
 
 class Examined:
-    """What is known of the files below ``root``. ``form`` names the rules of the examination: others know nothing."""
+    """The files below ``root`` that were examined before. ``form`` names the rules: under others every file is new."""
 
     def __init__(self, root: Path, form: str):
         self._root, self._form = str(root), form

@@ -145,7 +145,7 @@ def off_scale(record: Record) -> str | None:
 
 
 def _contradiction(record: Record) -> str:
-    """What no measurement can come to, in a record of the right form, or ""."""
+    """What makes a well-formed record impossible as a measurement, or ""."""
     (low, high), counts = record["interval"], record["counts"]
     if not low - ROUNDING <= record["score"] <= high + ROUNDING:
         return f".score is {record['score']}, outside its interval"

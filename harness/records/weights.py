@@ -1,4 +1,4 @@
-"""The token weights of a training in words: what a page, a card and a footnote say of a record's ``weights``."""
+"""Describes a record's token weights (``weights``) in words, for pages, cards and footnotes."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _graded(store: Store, record: Record, task: Task) -> tuple[dict[str, Any], l
     rows = evaluate.rows(completions, evaluate.verdicts_of(task, completions))
     score, figures = evaluate.score(task, rows), evaluate.figures(task, rows)
     changed = sum(a["score"] != b["score"] for a, b in zip(kept, rows, strict=True))
-    said = f"graded again from the completions of {record['run_id']}: {changed} of {len(rows)} verdicts differ"
+    message = f"graded again from the completions of {record['run_id']}: {changed} of {len(rows)} verdicts differ"
     new = {key: value for key, value in record.items() if key not in SET_ANEW}
     return new | {
         "score": score.value,
@@ -73,5 +73,5 @@ def _graded(store: Store, record: Record, task: Task) -> tuple[dict[str, Any], l
         "interval_method": score.interval_method,
         "counts": score.counts,
         "measures": figures,
-        "warnings": [*record["warnings"], said],
+        "warnings": [*record["warnings"], message],
     }, rows

@@ -163,7 +163,7 @@ class Box:
 
 
 class _Watch:
-    """Finds a program that waits for ever or has disarmed its timer, and spares one that gets no processor."""
+    """Ends a program that never returns or has disarmed its timer, but not one that is only given no processor."""
 
     def __init__(self, job: SandboxJob, patience: float, process: int):
         self.job = job

@@ -192,6 +192,7 @@ def compare(
     p, test = paired_test(a, b, draws, seed, seeds)
     gap = cell_means(b) - cell_means(a)
     spread = variance_of_mean(gap, of_difference(seeds))
+    # The interval follows the test, so that a p below 0.05 and an interval without 0 go together.
     if test == PAIRED_T:
         interval = around(float(gap.mean()), spread.value, spread.freedom)
     else:
@@ -257,6 +258,7 @@ def sign_flip(differences: ArrayLike, draws: int = DRAWS, seed: int = 0) -> floa
 
 def difference_of_counts(correct_a: float, total_a: int, correct_b: float, total_b: int) -> float:
     """Two-sided p of two unpaired proportions (pooled z), for reported scores without single verdicts."""
+    # Under the hypothesis of no difference both proportions are one, estimated from all counts together.
     pooled = (correct_a + correct_b) / (total_a + total_b)
     variance = pooled * (1 - pooled) * (1 / total_a + 1 / total_b)
     gap = correct_b / total_b - correct_a / total_a
@@ -287,6 +289,7 @@ def minimum_detectable_effect(
     solves gain = reach * sqrt(variance(gain) / n) with variance p(1-p) + q(1-q), or discordant - gain².
     """
     ratio = n / reach(power, level) ** 2 + 1
+    # The variance depends on the gain itself, so the gain is the positive root of a quadratic.
     if discordant is not None:
         gain, largest = math.sqrt(discordant / ratio), min(discordant, 1 - p)
     else:
@@ -297,6 +300,7 @@ def minimum_detectable_effect(
 
 def problems_needed(comparison: Comparison, seeds: int, power: float = 0.8, level: float = 0.95) -> float:
     """The number of problems that would detect the difference with ``seeds`` training seeds; inf if none."""
+    # The variance of the mean that detects this difference, less the part that more problems do not reduce.
     allowed = (comparison.difference / reach(power, level)) ** 2 - comparison.spread.seeds / seeds
     return _count(comparison.spread.problems + comparison.spread.rest / seeds, allowed)
 

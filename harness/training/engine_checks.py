@@ -40,7 +40,7 @@ def check(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: str, *,
 
 
 def told(chosen: Recipe, methods: Sequence[Method]) -> list[str]:
-    """What is done by engines, in words for whoever starts the run; nothing where no recipe names one."""
+    """Lines for the user on what each engine of the recipe does; empty where it names none."""
     trained = [method for method in methods if not isinstance(method, ReferencePoint)]
     texts = set().union(*(length.sources(method, chosen.training) for method in trained))
     every = chosen.rollout.sync_every

@@ -149,8 +149,8 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
             asked = method.sources(step)
             method_contract.sources(method, asked)
             if unknown := set(asked) - texts:
-                said = f"asks for {', '.join(unknown)} text, which {UNPREPARED}"
-                raise method_contract.broken(method, "sources", said)
+                message = f"asks for {', '.join(unknown)} text, which {UNPREPARED}"
+                raise method_contract.broken(method, "sources", message)
         sequences = [s for s in rollouts.collect(step, asked, cost) if s.places]
         if not sequences:
             full = f"the prompts fill training.max_tokens={settings.max_tokens}"

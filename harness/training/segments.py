@@ -66,11 +66,11 @@ class Segments:
             if len(self.places(ids)) > 1:
                 return []
             seen += 1
-        said = f"none of {seen} texts of the {whose} has an end of a {self.unit} before its own"
+        message = f"none of {seen} texts of the {whose} has an end of a {self.unit} before its own"
         if seen and self.unit != "line":
             others = ", ".join(unit for unit in SEGMENTS if unit != self.unit)
-            raise BadInput(f"{said}; set another unit of a step ({others})")
-        return [f"{said}: each is one step"] if seen else []
+            raise BadInput(f"{message}; set another unit of a step ({others})")
+        return [f"{message}: each is one step"] if seen else []
 
     def first(self, ids: Sequence[int]) -> int:
         """The length of the first step of ``ids``, all of them where it does not end."""

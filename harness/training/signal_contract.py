@@ -70,7 +70,7 @@ class TeacherSignal:
 
 
 class FullLogits:
-    """Teacher logits [N, V] that are at hand as a whole, as the reading of a batch."""
+    """Teacher logits [N, V] that are in memory as a whole, as the reading of a batch."""
 
     def __init__(self, logits: Tensor):
         self.logits = logits

@@ -38,7 +38,7 @@ def _in_form(prompt: Prompt, form: str) -> Prompt:
 
 
 def differences(trained: Prompt, asked: Prompt, codec: TextCodec) -> Iterator[str]:
-    """Where a training prompt and a prompt of a task reach the model differently, in words with the fix."""
+    """How a training prompt and a task's prompt reach the model differently, and the fix, as one line."""
     if codec.tokenizer.chat_template is None:
         yield from _plain_forms(trained, asked)
     elif not asked.chat:
@@ -55,11 +55,11 @@ def differences(trained: Prompt, asked: Prompt, codec: TextCodec) -> Iterator[st
 
 def _plain_forms(trained: Prompt, asked: Prompt) -> Iterator[str]:
     ours, theirs = (_form(prompt) for prompt in (trained, asked))
-    said = f"trained on the form {_short(ours or trained.plain)} and asked"
+    message = f"trained on the form {_short(ours or trained.plain)} and asked"
     if theirs is None:
-        yield f"{said} to go on with a text in the task's own form, {_short(asked.plain)}"
+        yield f"{message} to go on with a text in the task's own form, {_short(asked.plain)}"
     elif ours != theirs:
-        yield f"{said} in the form {_short(theirs)}; set data.plain to it to train on what is asked"
+        yield f"{message} in the form {_short(theirs)}; set data.plain to it to train on what is asked"
 
 
 def _form(prompt: Prompt) -> str | None:

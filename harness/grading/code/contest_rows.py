@@ -46,7 +46,7 @@ def read(row: Mapping[str, Any], where: str) -> ContestProblem:
 
 
 def accepted(name: str) -> str | None:
-    """A program for the problem that LiveCodeBench published as right, None where none is at hand.
+    """A program for the problem that LiveCodeBench published as right; None where it published none.
 
     LiveCodeBench publishes what models wrote with its verdicts (repository LiveCodeBench/submissions); any of these
     files may be put below ``$HARNESS_DATA/livecodebench/submissions/``.

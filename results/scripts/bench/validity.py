@@ -2,8 +2,8 @@
 
 Same models, prompts, seed and divergence in the micro world, half of the steps on own text. CPU seconds of whole
 trainings of a few steps, loading included on both sides, the teacher's texts and signals not; each setting and gkd
-train in turn in one process. ``kept`` finds what the teacher has said of steps in the cache. Tokens are counted as in
-records, the teacher's texts included.
+train in turn in one process. With ``kept`` the cache has what the teacher computed for each step. Tokens are counted as
+in records, the teacher's texts included.
 """
 
 from __future__ import annotations
