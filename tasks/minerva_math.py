@@ -4,8 +4,11 @@ The reference answer is the one box of the reference solution: decimals, powers 
 compared exactly here; the protocol ``qwen25-math`` compares within a relative 1e-4, as most published scores do.
 """
 
+from dataclasses import replace
+
 from harness.errors import BadInput
 from harness.grading.maths.extract import last_box
+from harness.grading.maths.readings import QWEN25_WITH_UNITS
 from harness.grading.maths.task import Gold, MathsTask, prompt
 from harness.task import Dataset
 from harness.types import Problem
@@ -34,6 +37,9 @@ class MinervaMath(MathsTask):
     )
 
     repairs = REPAIRS
+    # Qwen2.5-Math's grader keeps the units of this benchmark, and of no other that is here.
+    published = MathsTask.protocols["qwen25-math"]
+    protocols = MathsTask.protocols | {"qwen25-math": replace(published, changes={"reading": QWEN25_WITH_UNITS})}
 
     def problems(self, rows):
         return [self._problem(row, i) for i, row in enumerate(rows)]

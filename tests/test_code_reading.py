@@ -40,6 +40,8 @@ RIGHT = {  # our reading passes these
     "thoughts before a body": f"<think>\ndef add(a, b):\n    return 0\n    # longer\n</think>\n{BODY}",
     "thoughts before a fence": "<think>```python\ndef add(a, b):\n    x = 1\n    return 0\n```</think>\n"
     f"```python\n{PROGRAM}\n```",
+    "thoughts in other marks": f"<thinking>def add(a, b):\n    x = 1\n    return 0\n</thinking>\n{PROGRAM}",
+    "the mark of the next turn": f"{BODY}<|user|>\nthanks",
     "thoughts that the template opened": f"hm\ndef add(a, b): return 0\n</think>\n{PROGRAM}",
     "non-breaking spaces": "\u00a0\u00a0\u00a0\u00a0return\u00a0a + b",
     "ideographic spaces": "    return a\u3000+\u3000b",
@@ -53,6 +55,7 @@ WRONG = {  # and none of these
     "another body": "return a - b",
     "prose": "return the sum of a and b",
     "thoughts that never close": f"<think>\n{PROGRAM}",
+    "other thoughts that never close": f"<thinking>\n{PROGRAM}",
     "an answer in the thoughts alone": f"<think>\n{PROGRAM}\n</think>\nI do not know.",
     "a program behind the marker": f"<|im_end|>\n{PROGRAM}",
     "a top-level line": "print(add(1, 2))",

@@ -74,6 +74,7 @@ def test_replies_are_read(protocol, reply, share):
         ("`[[A]]`", 1.0),
         ("```[[A]]```", 1.0),
         ("<think>[[B]]\nor rather</think>\n[[A]]", 1.0),
+        ("◁think▷\n[[B]]\n◁/think▷\n- **Thus, my conclusion – [[ A ]]**<|im_end|>", 1.0),
         ("[[B]] was my first thought\n</think>\n[[A]]", 1.0),
         ("[[A]]\r\n", 1.0),
         # no verdict
@@ -83,6 +84,8 @@ def test_replies_are_read(protocol, reply, share):
         ("[A]", None),
         ("I thought of [[A]] but [[B]]", None),
         ("I have to answer [[A]], [[B]] or [[C]]. Let me", None),
+        ("Therefore not [[A]]", None),
+        ("[[A]] is the conclusion that I do not share", None),
         ("[[A]] [[B]]", None),
         ("[[A]] or\n", None),
         ("> [[B]]", None),

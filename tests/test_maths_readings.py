@@ -6,10 +6,11 @@ import time
 import pytest
 from harness.tasks.amc23 import AMC23
 from harness.tasks.gsm8k import GSM8K
+from harness.tasks.minerva_math import MinervaMath
 
 from harness.evaluation import evaluate
 from harness.grading.maths import extract, pool, qwen25_reading
-from harness.grading.maths.readings import QWEN25
+from harness.grading.maths.readings import QWEN25, QWEN25_WITH_UNITS
 from harness.grading.maths.task import Gold, equivalence_classes, grade, judge
 from harness.task import Data
 from harness.types import Completion
@@ -86,6 +87,8 @@ def gsm8k(protocol=None):
         ("#### 18", True),
         ("#### 18 dollars per day", True),
         ("#### **18**", True),
+        ("#### 18</s>", True),
+        ("#### 9<|im_end|>18", False),
         ("#### $18", True),
         ("#### \\$18.00", True),
         ("**#### 18**", True),
@@ -155,6 +158,8 @@ def test_gsm8k_by_protocol(protocol, text, right):
         ("\\boxed{45^\\circ}", "45"),
         ("\\boxed{12 \\text{ cm}}", "12"),
         ("\\boxed{k=3}", "3"),
+        ("\\boxed{5 sq . m}", "50"),  # its list takes "sq" before "sq . m", and 5 . becomes 5 0.
+        ("答案是18\n\nand 7", "18"),
         ("\\boxed{033}", "33"),
         ("nothing", None),
     ],
@@ -192,6 +197,12 @@ def test_qwens_extraction(text, answer):
 )
 def test_qwens_equality(gold, answer, right):
     assert judge([Gold(gold)], [qwen25_reading.stripped(answer)], QWEN25)[0].correct == right
+
+
+def test_qwens_grader_keeps_units_of_minerva_math():
+    assert judge([Gold("4.5 m")], [qwen25_reading.extract("\\boxed{4.5 m}", units=False)], QWEN25_WITH_UNITS)[0].correct
+    assert not judge([Gold("4.5 m")], ["4.5"], QWEN25_WITH_UNITS)[0].correct
+    assert MinervaMath.protocols["qwen25-math"].changes["reading"] is QWEN25_WITH_UNITS
 
 
 def test_maj_at_k_votes_by_the_reading():

@@ -11,6 +11,7 @@ from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import open_task
 from harness.evaluation.round_trip import ITEMS, check_task
 from harness.models.text_codec import TextCodec
+from harness.models.token_text import continuation, response_ids
 from harness.types import Completion, Decoding, Prompt
 
 NAMES = ("humaneval@micro", "mbpp@micro", "amc23@micro", "alpaca_eval@micro")
@@ -22,6 +23,20 @@ def test_sound_tokenizers_give_everything_back(name, make):
     task = open_task(name)
     found = check_task(task, TextCodec(make()), task.items)
     assert (found.lost, found.items, found.warning) == ([], ITEMS, None)
+
+
+def test_a_response_gets_no_space_of_its_own():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    core.train_from_iterator([" \n \n def f(x):\n   return x\n"] * 8, trainer)  # space and line break are one token
+    spaced = PreTrainedTokenizerFast(tokenizer_object=core)
+    prompt = spaced("def f(x):\n")["input_ids"]
+    for text in ("x = 1", "   return x\n", "\n", " y", "é"):
+        assert continuation(spaced, prompt, response_ids(spaced, prompt, text)) == text
 
 
 def test_a_tokenizer_that_loses_text_is_told_in_one_line():

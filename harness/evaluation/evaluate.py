@@ -388,8 +388,8 @@ def warnings_of(
         found.append(f"{task.title}: {counts['errors']} of {total} verdicts could not be reached")
     if thoughts := figures.get("thoughts"):
         found.append(
-            f"{task.title}: {sum(thoughts.values())} of {total} texts begin with thinking; only the text after the "
-            f"last </think> is graded; {thoughts['never_closed']} do not end their thinking and have no answer"
+            f"{task.title}: {sum(thoughts.values())} of {total} texts begin with thinking; only what stands behind "
+            f"the last </think> or its like is graded; {thoughts['never_closed']} never end it and have no answer"
         )
     if touched := figures.get("texts_repaired"):
         listed = ", ".join(f"{name} {count}" for name, count in figures["repairs"].items())

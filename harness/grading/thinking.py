@@ -1,10 +1,21 @@
-"""Separates the answer of a reasoning model from its thoughts: the answer follows the last ``</think>``."""
+"""Separates the answer of a reasoning model from its thoughts: the answer follows the last mark that closes them."""
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
-OPENS, CLOSES = "<think>", "</think>"
+CLOSES = "</think>"
+# How published models write their thoughts; Kimi, Magistral and Seed-OSS have marks of their own.
+MARKS = (
+    ("<think>", CLOSES),
+    ("<thinking>", "</thinking>"),
+    ("◁think▷", "◁/think▷"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+)
+OPENED = tuple(opens for opens, _ in MARKS)
+CLOSED = re.compile("|".join(re.escape(closes) for _, closes in MARKS))
 
 
 class Thought(StrEnum):
@@ -16,15 +27,15 @@ class Thought(StrEnum):
 
 
 def thought(text: str) -> Thought:
-    """The state of the thoughts in ``text``. A closing tag is enough: the chat template may have opened them."""
-    if CLOSES in text:
+    """The state of the thoughts in ``text``. A closing mark is enough: the chat template may have opened them."""
+    if CLOSED.search(text):
         return Thought.CLOSED
-    return Thought.OPEN if text.lstrip().startswith(OPENS) else Thought.NONE
+    return Thought.OPEN if text.lstrip().startswith(OPENED) else Thought.NONE
 
 
 def answer_of(text: str) -> str:
-    """The part to grade: the text after the last ``</think>``, "" if thoughts are never closed, else all of it."""
+    """The part to grade: the text after the last closing mark, "" if thoughts are never closed, else all of it."""
     found = thought(text)
     if found is Thought.OPEN:
         return ""
-    return text.rpartition(CLOSES)[2] if found is Thought.CLOSED else text
+    return CLOSED.split(text)[-1] if found is Thought.CLOSED else text

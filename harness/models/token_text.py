@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MARK = "harness-mark"
 THOUGHT, THOUGHT_ENDS = "<think>", "</think>"
+# Texts behind which a response keeps its own start: one after another, as a tokenizer may merge the start with any.
+ANCHORS = ("\n", "a\n", "(", "a")
 # Texts before and behind a cut: an indented body, a word, a character of several bytes.
 PROBES = (("def f(x):\n", "   return x\n"), ("x =", " y"), ("a", "b"), ("\n", "é"))
 
@@ -51,16 +53,16 @@ def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], text
     """The ids of a response that reads as ``text`` behind ``prompt``.
 
     The response's own ids, unless they read otherwise there: a tokenizer that puts a space before every text adds one
-    to the response. Then those behind a line break, without it; where no way reads as ``text``, its own.
+    to the response. Then those behind another text, without it; where no way reads as ``text``, its own.
     """
     alone = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     if continuation(tokenizer, prompt, alone) == text:
         return alone
-    anchor = tokenizer("\n", add_special_tokens=False)["input_ids"]
-    anchored = tokenizer("\n" + text, add_special_tokens=False)["input_ids"]
-    if anchored[: len(anchor)] == anchor:
+    for before in ANCHORS:
+        anchor = tokenizer(before, add_special_tokens=False)["input_ids"]
+        anchored = tokenizer(before + text, add_special_tokens=False)["input_ids"]
         found = tuple(anchored[len(anchor) :])
-        if continuation(tokenizer, prompt, found) == text:
+        if anchored[: len(anchor)] == anchor and continuation(tokenizer, prompt, found) == text:
             return found
     return alone
 

@@ -1,6 +1,6 @@
 """Repairs a completion before a program is extracted from it. The rules, by the names that records use:
 
-- thoughts: keep the text after the last ``</think>``; unclosed thoughts leave no text;
+- thoughts: keep the text after the last ``</think>`` or its like; unclosed thoughts leave no text;
 - end marker: cut the text at the first marker that ends a model's turn, unless the marker is inside a string;
 - odd spaces: outside of strings, replace non-breaking and other wide spaces by a space, and remove zero-width ones;
 - indented fence: remove the indentation of a code block that stands in a list from its lines, as Markdown does;
@@ -15,13 +15,9 @@ import re
 import warnings
 from collections.abc import Sequence
 
+from harness.grading.end_marker import END_MARKER
 from harness.grading.thinking import Thought, answer_of, thought
 
-# End-of-text and end-of-turn markers of published models.
-END_MARKER = re.compile(
-    r"<\|(?:endoftext|im_end|im_start|eot_id|eom_id|end_of_text|end|EOT|eot|endofmask|file_separator|return|end_of_turn)\|>"
-    r"|<｜end▁of▁sentence｜>|<end_of_turn>|<end_of_utterance>|</s>|<eos>|\[EOS\]"
-)
 STRING = re.compile(r'"""[\s\S]*?"""|' + r"'''[\s\S]*?'''|" + r'"(?:\\.|[^"\\\n])*"|' + r"'(?:\\.|[^'\\\n])*'")
 BLANK = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 NOTHING = re.compile("[\u200b-\u200d\u2060\ufeff]")

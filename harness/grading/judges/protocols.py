@@ -29,10 +29,11 @@ from types import ModuleType
 from typing import Any
 
 from harness.errors import RunFailed, unknown
+from harness.grading.end_marker import END_MARKER
 from harness.grading.judges import five_verdicts, rating
 from harness.grading.judges.judgement import PairToJudge
+from harness.grading.thinking import answer_of
 
-THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # around a model's thinking, before its answer
 ROUNDED_ZERO, LEAST_LOGPROB = 0.01, -1e4  # the range of values accepted as log-probabilities
 REPLY_LIMIT = 20_000  # characters of a reply that are read; a judge's verdict is far shorter
 
@@ -206,7 +207,7 @@ def _turns(template: str) -> tuple[tuple[str, str], ...]:
 
 def _read_ranking(reply: Reply) -> float | None:
     """alpaca_eval's ``ranking_parser``: a Python list that gives model_1 rank 1 or 2, behind any thinking."""
-    text = answer_part(reply.text)[:REPLY_LIMIT]
+    text = answer_of(reply.text)[:REPLY_LIMIT]
     return _share(_parsers().ranking_parser(text) if text else [math.nan])
 
 
@@ -224,12 +225,12 @@ def _read_logprobs(reply: Reply) -> float | None:
 
 def _read_arena_hard(reply: Reply) -> float | None:
     """One of Arena-Hard's five verdicts, behind any thinking; None from a reply that was cut."""
-    return None if reply.cut else five_verdicts.share(answer_part(reply.text)[-REPLY_LIMIT:])
+    return None if reply.cut else five_verdicts.share(answer_of(reply.text)[-REPLY_LIMIT:])
 
 
 def _read_rating(reply: Reply) -> float | None:
     """The share of a reply's rating, behind any thinking; None from a reply that has none from 1 to 10."""
-    found = rating.rating(answer_part(reply.text)[-REPLY_LIMIT:])
+    found = rating.rating(answer_of(reply.text)[-REPLY_LIMIT:])
     return None if found is None else rating.as_share(found)
 
 
@@ -242,32 +243,25 @@ def _read_letter(reply: Reply) -> float | None:
     if reply.cut:
         return None
     found, fence = None, None
-    for line in answer_part(reply.text)[-REPLY_LIMIT:].splitlines():
+    for line in answer_of(reply.text)[-REPLY_LIMIT:].splitlines():
         if mark := _FENCE.match(line):
             if fence is None:
                 fence = mark[1]
             elif mark[1].startswith(fence) and not line.strip().strip(fence[0]):
                 fence = None
-        elif fence is None and (verdict := _VERDICT.fullmatch(line)):
+        elif fence is None and (verdict := _VERDICT.fullmatch(END_MARKER.split(line)[0])):
             found = verdict[1]
     return None if found is None else {"A": 1.0, "B": 0.0, "C": 0.5}[found]
 
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[^`]*$")
 _VERDICT = re.compile(
-    r"[\s*_#`]*"
-    r"(?i:(?:(?:my|the|so|final|overall|corrected)[\s*_]+)*"
-    r"(?:verdict|answer|judge?ment|decision|choice|correction)[\s*_]*(?:is)?[\s*_]*[:=]?[\s*_`]*)?"
-    r"\[\[([ABC])\]\][\s*_`.!]*"
+    r"(?:\s*[-+]\s)?[\s*_#`]*"
+    r"(?i:(?:(?:my|the|so|thus|hence|therefore|final|overall|corrected)[\s*_,:]+)*"
+    r"(?:(?:verdict|answer|judge?ment|decision|choice|correction|conclusion|winner)[\s*_]*(?:is)?)?"
+    r"[\s*_]*[:=–—-]?[\s*_`]*)?"
+    r"\[\[\s*([ABC])\s*\]\][\s*_`.!]*"
 )
-
-
-def answer_part(text: str) -> str:
-    """What a reply says after its thinking; nothing where the thinking was not ended."""
-    _, ended, answer = text.rpartition(THOUGHT_ENDS)
-    if not ended and text.lstrip().startswith(THOUGHT_BEGINS):
-        return ""
-    return answer
 
 
 def _share(preference: list[Any]) -> float | None:

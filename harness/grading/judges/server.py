@@ -14,7 +14,8 @@ from typing import Any
 
 from harness.errors import BadInput
 from harness.grading.judges.contract import JudgeOptions
-from harness.grading.judges.protocols import THOUGHT_ENDS, Reply
+from harness.grading.judges.protocols import Reply
+from harness.grading.thinking import CLOSED
 from harness.models.openai_client import OPENAI, ClientOptions, OpenAIClient, Passing, Unanswered, split_name
 from harness.options import option
 
@@ -89,7 +90,8 @@ def _reply(body: bytes, top_logprobs: int) -> Reply:
 def _answer_token(tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The alternatives at the first token of the answer: the first of all, or the first behind the thinking."""
     said = list(accumulate(str(t["token"]) for t in tokens))
-    if not said or THOUGHT_ENDS not in said[-1]:
+    ends = [found.end() for found in CLOSED.finditer(said[-1])] if said else []
+    if not ends:
         return tokens[0]["top_logprobs"] if tokens else []
-    ended = next(i for i in range(len(said)) if said[i].count(THOUGHT_ENDS) == said[-1].count(THOUGHT_ENDS))
+    ended = next(i for i in range(len(said)) if len(said[i]) >= ends[-1])
     return next((t["top_logprobs"] for t in tokens[ended + 1 :] if str(t["token"]).strip()), [])

@@ -18,8 +18,9 @@ from harness.grading.maths.notation import NAME, THOUSANDS, digits
 
 LITERAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
 LONGEST_LITERAL = 4000  # characters; Python refuses to convert integers of more than 4300 digits
+CASES = r";|\\lor(?![a-zA-Z])"
 SEPARATOR = r"[,;]|\\l(?:or|and)(?![a-zA-Z])"
-CONDITION = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt|setminus|mathbb|cap|emptyset|mid)(?![a-zA-Z])")
+CONDITION = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt|notin|setminus|mathbb|cap|emptyset|mid)(?![a-zA-Z])")
 SIGNS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 POINT = re.compile(r"^[A-Z]'?\s*(?=\([^()]*,[^()]*\)$)")  # P(2,1)
 NAMES = re.compile(r"\(\s*\\?[A-Za-z]+(?:\s*,\s*\\?[A-Za-z]+)+\s*\)")
@@ -69,6 +70,11 @@ def readings(text: str) -> list[Answer]:
 
 def read(text: str) -> Answer:
     """The structure of a cleaned text. Several items are a list; ``a \\pm b`` is two items."""
+    # x=1, y=2 or x=3, y=4: alternatives that assign the same names are points.
+    pieces = split(text, CASES)
+    cases = [read(piece) for piece in pieces] if len(pieces) > 1 else []
+    if cases and all(c.kind == "list" and c.names and set(c.names) == set(cases[0].names) for c in cases):
+        return Answer("list", text, tuple(Answer("tuple", c.text, c.parts, "()") for c in cases))
     parts = [_item(item) for piece in split(text, SEPARATOR) for item in _both_signs(piece)]
     return parts[0] if len(parts) == 1 else Answer("list", text, tuple(parts))
 
@@ -87,10 +93,13 @@ def _item(text: str) -> Answer:
         return Answer("union", text, parts)
     opening, body, closing = enclosed(side)
     # A set in braces without a condition is a list.
-    if opening == "\\{" and not re.search(r"\\mid|\\vert|\\colon|[|:<>]", body):
+    if opening == "\\{" and not re.search(r"\\(?:mid|vert|colon|le|ge|ne)(?![a-z])|[|:<>]", body):
         listed = read(body)
         return Answer("list", side, listed.parts if listed.kind == "list" else (listed,))
     pieces = split(body, "[,;]")
+    # [(1,2),(3,4)] is a list of points.
+    if opening + closing == "[]" and len(pieces) > 1 and all(_item(piece).kind == "tuple" for piece in pieces):
+        return Answer("list", side, tuple(_item(piece) for piece in pieces))
     # Brackets around several pieces: a tuple or an interval.
     if opening in {"(", "["} and len(pieces) > 1:
         brackets = opening + closing

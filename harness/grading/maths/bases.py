@@ -19,7 +19,8 @@ SUBSCRIPT = re.compile(
     re.ASCII,
 )
 IN_WORDS = re.compile(
-    NUMBER + r"\s*,?\s*\(?\s*(?:\\text\s*\{)?\s*\(?\s*(?:in\s+)?base[\s\-~]*\}?\s*([0-9]{1,2}|[a-z]+)\s*\)?\}?\s*\)?",
+    NUMBER + r"\s*,?\s*\(?\s*(?:\\text\s*\{)?\s*\(?\s*(?:in\s+)?"
+    r"(?:base[\s\-~]*\}?\s*([0-9]{1,2}|[a-z]+)|(binary|octal|hexadecimal))\s*\)?\}?\s*\)?",
     re.ASCII,
 )
 BARE = re.compile(r"(-?)\s*\(?\s*(?:\\text\s*\{\s*)?([0-9A-Za-z]+)\s*\}?\)?", re.ASCII)
@@ -33,10 +34,12 @@ def base_and_digits(text: str, *, any_letters: bool = False) -> tuple[str, str, 
     ``any_letters``.
     """
     text = re.sub(r"(?<=\d)\\text\s*\{([A-Z]+)\}(?=\s*_)", r"\1", text)
+    text = re.sub(r"^(-?)\s*(?:\\overline\s*)?\{\s*([0-9A-Za-z]+)\s*\}(?=\s*_)", r"\1\2", text)
     found = SUBSCRIPT.fullmatch(text) or IN_WORDS.fullmatch(text)
     if not found:
         return None
-    base = int(found[4]) if found[4].isdigit() else WORDS.get(found[4], 0)
+    named = found[4] or found[found.lastindex]
+    base = int(named) if named.isdigit() else WORDS.get(named, 0)
     numeral = found[2] or found[3]
     if not 2 <= base <= MOST or not (any_letters or re.search(r"\d|^[A-Z]+$", numeral)):
         return None

@@ -25,6 +25,7 @@ SIGNS = {
     "∖": r"\setminus ",
     "∅": r"\emptyset ",
     "∈": r"\in ",
+    "∉": r"\notin ",
     "≤": r"\le ",
     "⩽": r"\le ",
     "≥": r"\ge ",
@@ -61,12 +62,15 @@ FRACTIONS = {
 ALPHABETS = {
     code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0x1D400, 0x1D7FF), *range(0x3380, 0x33E0))
 }
+BAR = "\u0305"  # combining, over the character before it
+OVERLINED = re.compile(f"(?:[0-9]{BAR})+")  # 0.3̅
 SLASHED = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]+)[⁄/]([₀₁₂₃₄₅₆₇₈₉]+)")  # ⁷⁄₁₂
 CHARACTERS = ALPHABETS | FULL_WIDTH | str.maketrans(SIGNS | FRACTIONS)
 
 
 def plain(text: str) -> str:
     """``text`` with Unicode mathematics replaced by LaTeX in ASCII."""
+    text = OVERLINED.sub(lambda m: f"\\overline{{{m.group().replace(BAR, '')}}}", text)
     text = SLASHED.sub(lambda m: _fraction(*m.groups()), text)
     text = re.sub(f"[{''.join(RAISED)}]+", lambda m: "^{" + "".join(map(RAISED.get, m.group())) + "}", text)
     text = re.sub(f"[{''.join(LOWERED)}]+", lambda m: "_{" + "".join(map(LOWERED.get, m.group())) + "}", text)

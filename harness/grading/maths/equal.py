@@ -24,7 +24,8 @@ from harness.grading.maths.units import Unit, conversion, ordinal, out_of_text, 
 # Left sides that name a quantity besides plain names: P(X=2), |AB|, f(2), AB, \text{Area}, \overline{AB}, m+n.
 CALLED = re.compile(
     r"\\text\s*\{[^{}]*\}(?:\s*\([^()]*\))?"
-    rf"|{NO_FUNCTION}\\?[A-Za-z]+(?:_\{{[^{{}}]*\}})?\s*\(.*\)|\|[A-Z ]{{2,}}\||\[[A-Z ]{{3,}}\]|[A-Z]{{2,4}}"
+    rf"|{NO_FUNCTION}\\?[A-Za-z]+(?:_\{{[^{{}}]*\}})?\s*\(.*\)|\|[A-Z][A-Z ]*\||\[[A-Z ]{{3,}}\]|[A-Z]{{2,4}}"
+    r"|\\det\s*\(?[A-Z]\)?|\\#\s*[A-Z]"
     r"|\\(?:overline|widehat|vec|mathbb|Pr|hat|bar)\s*\{?[^{}=]*\}?(?:\s*[(\[].*[)\]])?|\\(?:triangle|angle)[A-Za-z ]+"
     r"|[A-Za-z](?:\s*\+\s*[A-Za-z])+"
 )

@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 from collections import deque
 
+from harness.grading.end_marker import END_MARKER
+
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped character is skipped as a whole
 # \boxed 8: without braces a number, with its sign, digits and separators, or one letter.
 UNBRACED = re.compile(r"\\(?:boxed|fbox)(?:[ \t]+|(?=\d))(-?\d(?:[\d,.]*\d)?(?![\d/])|[A-Za-z](?![A-Za-z]))")
 # Text between two boxes of one list: dollar signs, a comma or a conjunction, the name of the next value.
 DOLLAR = r"\s*(?:\$\$?|\\[()\[\]])?\s*"
+BLANK = r"\s*(?:\\q?quad|\\[;, ])?"
 GLUE = re.compile(
-    rf"{DOLLAR}(?:,|;)?{DOLLAR}(?:\\quad|\\qquad|\\;|\\,|\\ )?\s*(?:\\text\s*\{{)?\s*(?:and|or|&)?\s*\}}?{DOLLAR}"
+    rf"{DOLLAR}(?:,|;)?{DOLLAR}{BLANK}\s*(?:\\text\s*\{{)?\s*(?:and(?:\s+also)?|as\s+well\s+as|or|&)?\s*\}}?{BLANK}{DOLLAR}"
     r"(?:[A-Za-z](?:_\{?\w+\}?)?\s*=\s*)?"
 )
 NAME_BEFORE = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?\s*=\s*$")
@@ -88,7 +91,7 @@ def after_hashes(text: str) -> str | None:
 
 def _line(line: str) -> str:
     """The answer of a line: its number without decoration, with the words behind it as its unit."""
-    line = DECORATION.sub("", line)
+    line = DECORATION.sub("", END_MARKER.split(line)[0])
     found = COUNTED.fullmatch(line)
     return f"{found[1] or ''}{found[2]}\\text{{ {found[3].strip()}}}" if found else line
 

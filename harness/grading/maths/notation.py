@@ -20,6 +20,7 @@ NAME = re.compile(
     NO_FUNCTION + r"(\\?[A-Za-z]+)(?:\s*_\s*(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?\s*(?:\(\s*([A-Za-z])\s*\))?"
     r"|\\angle[A-Za-z_{}\d ]+"
 )
+NAMED = re.compile(rf"{NAME.pattern}|\\text\s*\{{[^{{}}]*\}}")
 TEXT = re.compile(r"(\\text\s*\{[^{}]*\})")
 MATHEMATICS = re.compile(r"[=+*<>\\]|\d\s*-|^\s*[-\d]*[abcknpqrtxyz]\^|^\s*[-\d.,/() ]+\s*$|^\s*[eiknxyz]\s*$")
 MOST_LAYERS = 8  # nested layers of decoration
@@ -31,8 +32,11 @@ FUNCTIONS = (
 )
 
 # Commands whose argument is the answer, and commands without a meaning.
-SHOWN = r"(?:textcolor|colorbox|color)\s*(?:\[[^\[\]]*\])?"
-WRAPPING = "underline|ensuremath|boldsymbol|bm|pmb|mathnormal|mathord|boxed|fbox|hbox|mathsf|mathtt|overset\\{\\}"
+SHOWN = r"(?:fcolorbox\s*\{[^{}]*\}|textcolor|colorbox|color)\s*(?:\[[^\[\]]*\])?"
+WRAPPING = (
+    "underline|underbrace|smash|ensuremath|boldsymbol|bm|pmb|mathnormal|math(?:ord|op|bin|rel|open|close|punct|inner)"
+    r"|boxed|fbox|hbox|mathsf|mathtt|overset\{\}|bbox\s*(?:\[[^\[\]]*\])?"
+)
 LETTERS = "mathrm|mathbf|mathit|mbox|textbf|textit|textrm|textnormal|textsf|texttt|textsc|textup|emph|operatorname"
 LEAD = (
     r"(?:(?:so|thus|hence|therefore),?\s+)?(?:(?:the|my|our)\s+)?(?:(?:final|correct|required)\s+)?"
@@ -40,6 +44,8 @@ LEAD = (
 )
 
 
+CODES = {"us": "dollar", "usd": "dollar", "eur": "euro", "gbp": "pound", "jpy": "yen", "cny": "yuan", "inr": "rupee"}
+CODES |= {"rs": "rupee", "chf": "franc"}
 NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
 WORDS_ALONE = rf"(?i)^\s*(?:\\text\s*\{{\s*)?({'|'.join(NUMBER_WORDS)})\s*\}}?\s*\.?\s*$"
 
@@ -117,6 +123,10 @@ def _arguments(text: str) -> str:
             argument, rest = _argument(rest.lstrip(), whole=found[1] == "sqrt")
             arguments += argument
         text = text[: found.start()] + f"\\{found[1]}{found[2] or ''}{arguments}" + rest
+    # x^\frac13 as x^{\frac{1}{3}}.
+    for found in reversed(list(re.finditer(r"\^\s*(?=\\frac\{)", text))):
+        exponent, rest = _argument(text[found.end() :], whole=False)
+        text = f"{text[: found.start()]}^{exponent}{rest}"
     # x^(n+1) as x^{n+1}.
     for found in reversed(list(re.finditer(r"\^\s*\(", text))):
         end = closing(text, found.end() - 1)
@@ -152,7 +162,8 @@ def _bare(text: str) -> str:
 def _shown_value(text: str) -> str:
     r"""The exact side ``a`` of ``a \approx b``; ``b`` if ``a`` is empty or a name."""
     sides = split(text, r"\\approx(?![a-zA-Z])")
-    return next((side for side in sides[:-1] if side and not NAME.fullmatch(side)), sides[-1])
+    exact = (side for side in sides[:-1] if side and (side == "\\pi" or not NAMED.fullmatch(side)))
+    return next(exact, sides[-1])
 
 
 def _repeating(number: re.Match) -> str:
@@ -179,6 +190,16 @@ def _rules(*rules: tuple[str, str | Callable[[re.Match], str]]) -> list[tuple[re
     return [(re.compile(pattern), replacement) for pattern, replacement in rules]
 
 
+def _without(found: re.Match) -> str:
+    """A set without the values that follow the word ``except``."""
+    values = re.sub(r"(?i)\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b", ",", found[2])
+    values = re.sub(r"(?<![\\A-Za-z])[A-Za-z]\s*=", "", values.replace("\\{", "").replace("\\}", ""))
+    kept = found[1] + "}" * (found[1].count("{") - found[1].count("}"))
+    kept = f"\\{{{kept}\\}}" if re.search(r"[<>]|\\[lg]e", kept) else kept
+    return f"{kept}\\setminus \\{{{values}\\}}"
+
+
+EXCEPT = r"except(?:\s+for)?|excluding|other\s+than"
 DECORATION = _rules(
     (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
     (r"^\s*`([^`]*)`\s*$", r"\1"),
@@ -202,7 +223,15 @@ DECORATION = _rules(
     (r"\\(?:left|right)(?![a-zA-Z])\s*\.?|\\[bB]igg?[lr]?(?![a-zA-Z])", ""),
     (rf"\\(?:{LETTERS})\s*(?=\{{\s*-?\s*\d*\s*\\[dtc]?(?:frac|sqrt)(?![a-zA-Z]))", ""),  # \mathbf{\frac13}
     (rf"\\(?:{LETTERS})\s*\{{", r"\\text{"),
+    (r"\\text\s*\{\s*\{([^{}]*)\}\s*\}", r"\\text{\1}"),
+    (r"\\math(?:rm|bf|it)\s*(?=\d|[A-QS-Za-z](?![A-Za-z]))", ""),  # \mathbf 9; R is left to the set of real numbers
     # Ends of a proof, ticks, and the letter of a multiple choice behind a number.
+    (r"(?<=\d)\s*\^\s*\{?\s*o\s*\}?(?![A-Za-z])|\\text\s*\{\s*\^\{\\circ\}\s*\}", r"^{\\circ}"),
+    (
+        r"^\s*(-?)0[xX]([0-9A-Fa-f]+)\s*$",
+        lambda m: f"{m[1]}{m[2].upper()}_{{16}}",
+    ),  # as programs write numbers in a base
+    (r"^\s*(-?)0([bB][01]+|[oO][0-7]+)\s*$", lambda m: f"{m[1]}{m[2][1:]}_{{{2 if m[2][0] in 'bB' else 8}}}"),
     (r"(?<=\S)\s*(?:\\(?:checkmark|blacksquare|square|Box|qed)(?![a-zA-Z])|[✓✔■□∎])\s*$", ""),
     (r"(?<=[\d}])\s+(?:\\text\s*\{\s*)?\([A-E]\)\s*\}?\s*$", ""),
     (r"^\s*[A-E]\)\s*(?=[\d.$]|-\d|\\(?:frac|sqrt|pi)\b)", ""),
@@ -217,15 +246,38 @@ DECORATION = _rules(
     (r"(\\text\s*\{[^{}]*)\}\\text\s*\{", r"\1"),
     (r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\!|(?<!\\)\\[!, ]|~| )\s*\d{3})+(?!\d)", digits),  # 1{,}000 and 10,\!080
     (r"(?<!\\)\\[!,;:> ]|~", " "),
-    (r"^\s*(?:USD?|\\text\{USD?\})\s*(?:\\text\{dollar\})?\s*(?=\d)", r"\\text{dollar}"),
+    (r"\\(pound|euro|yen)s?(?![a-zA-Z])", r"\\text{\1}"),
+    (
+        r"^(\s*-?\s*)(?:\\text\s*\{\s*[A-Z]{1,2}\s*dollar\}|[A-Z]{1,2}\s*\\text\{dollar\})",
+        r"\1\\text{dollar}",
+    ),  # US$, C$
+    (
+        rf"(?i)^\s*(?:\\text\s*\{{\s*)?({'|'.join(CODES)})\.?\s*\}}?\s*(?=\d)",
+        lambda m: f"\\text{{{CODES[m[1].lower()]}}}",
+    ),
     (rf"(?i)^\s*\\text\s*\{{\s*{LEAD}\s*\}}\s*:?", ""),
     (rf"(?i)^\s*{LEAD}(?=\s*[\d\\$({{\[+*-]|\s*[a-z]\s*(?:=|\\in))", ""),
     (
         r"(?i)^\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*(?!(?:not|never|no|none|wrong|unknown|un\w+|im\w+|in\w+)\b)",
         "",
     ),
-    (r"^\s*the\s+(?=\d)", ""),
+    (r"^\s*(?:\\text\s*\{\s*the\s*\}|the)\s*(?=\d)", ""),
+    (r"^\s*\\text\s*\{\s*the\s+(?=\d)", r"\\text{"),
+    (r"\\(min|max)\s*\\\{([^{}]*)\\\}", r"\\\1(\2)"),
+    (r"\\lg(?![a-zA-Z])", r"\\log_{10} "),
+    (r"(?<=\d)\s*\\text\s*\{\s*degrees?\s*\}\s*(?=\))", r"^{\\circ}"),
+    # Sets in words: all real numbers except 4, and (0,9) excluding 3.
+    (
+        rf"(?is)^(.*?)\s*(?:\\text\s*\{{\s*)?,?\s*\b(?:{EXCEPT})\s*\}}?\s*([^\[\]()]+?)\s*\}}?\s*$",
+        lambda m: _without(m),
+    ),
+    (
+        r"(?i)^\s*(?:\\text\s*\{\s*)?(?:[a-z]\s+is\s+)?(?:all|any)(?:\s+the)?\s+(?:reals|real\s+numbers)(?:\s+[a-z])?"
+        r"\s*\}?(?=\s*(?:\\setminus|$))",
+        r"\\mathbb{R}",
+    ),
     (r"\\text\s*\{\s*!\s*\}", "!"),
+    (r"(?i)\\text\s*\{\s*infinity\s*\}", r"\\infty "),
     (r"\\surd(?![a-zA-Z])", r"\\sqrt "),
     (r"(?i)^\s*(?:negative|minus)\s+(?=\d|\\frac|\\sqrt)", "-"),
     (r"(?<![\^_])\{\s*-\s*\}(?=\s*[\d\\])", "-"),
@@ -258,12 +310,14 @@ TYPED = _rules(
     (r"\\operatorname\s*\{(\w+)\}", r"\\\1 "),
     (r"\*\*", "^"),
     (r"\*", r"\\cdot "),
-    (r"(?i)(?<![\\A-Za-z])(?:\+?\s*infinity|infty|oo)(?![A-Za-z])", r"\\infty "),
+    (r"(?i)(?<![\\A-Za-z])(?:\+?\s*infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty "),
     (r"(?<![\\A-Za-z])abs\(([^()]*)\)", r"|\1|"),
     (rf"(?<![\\A-Za-z])({FUNCTIONS})(?![A-Za-z])", r"\\\1 "),
     (r"(?<![\\A-Za-z])(?:and)(?![A-Za-z])", r"\\land "),
     (r"(?<![\\A-Za-z])(?:or)(?![A-Za-z])", r"\\lor "),
     (r"^\s*([A-Za-z])\s*!=", r"\1\\ne "),
+    (r"=/=|<>", r"\\ne "),
+    (r"(?<![\\A-Za-z])cbrt\s*\(", r"\\sqrt[3]("),
     (r"^\s*(?:\$\s*)?\+\s*/?\s*-(?=\s*[\d\\a-z])|\+/-", r"\\pm "),
     (r":\s*=", "="),
     (r"^\s*([A-Za-z])\s*:\s*([A-Za-z])\s*\\(?:mapsto|to)(?![a-zA-Z])", r"\1(\2)="),
@@ -272,6 +326,8 @@ TYPED = _rules(
     (r"\\(ln|log)(\s*_\s*\{?\d+\}?)?\s*(\d+|[A-Za-z])\s*/\s*(?=\\(?:ln|log))", r"\\\1\2(\3)/"),
     (r"<=", r"\\le "),
     (r">=", r"\\ge "),
+    (r"^(\s*-?\s*)\[([^\[\],;]*)\](?=\s*[(\[\d])", r"\1(\2)"),  # [26](1000)
+    (r"(?<=[)\d])\s*\[([^\[\],;]+)\]\s*$", r"\\cdot (\1)"),
     (r"\^\s*(?!\{)([-+]?\d+(?:\.\d+)?|[A-Za-z])", r"^{\1}"),
     (r"(?<=\\log)\s*_\s*(\d)", r"_{\1}"),
     (r"_\s*(\d+)", r"_{\1}"),
@@ -286,11 +342,16 @@ SPELLING = _rules(
     (r"\\(?:backslash|smallsetminus)(?![a-zA-Z])", r"\\setminus "),
     (r"\\(?:varnothing)(?![a-zA-Z])", r"\\emptyset "),
     (r"\\(?:mathbb|mathbf|Bbb|text)\s*(?:R(?![a-zA-Z])|\{\s*R\s*\})|\\(?:R|Reals|reals)(?![a-zA-Z])", r"\\mathbb{R}"),
+    (r"\\not\s*\\in(?![a-zA-Z])", r"\\notin "),
+    (r"\\(?:simeq|thickapprox|doteq)(?![a-zA-Z])|^\s*\\sim(?=\s*\d)", r"\\approx "),
     (r"\\(?:vee)(?![a-zA-Z])", r"\\lor "),
     (r"\\(?:wedge)(?![a-zA-Z])", r"\\land "),
     (r"\\text\s*\{\s*,?\s*and\s*\}", r"\\land "),
     (r"\\text\s*\{\s*,?\s*or\s*\}", r"\\lor "),
     (r",\s*(?=\\l(?:and|or)\b)", ""),
+    # A condition behind a set or another condition: 0<x<9 (x \ne 3).
+    (r"\s*\(\s*([A-Za-z]\s*\\(?:ne|notin)(?![a-z])[^()]*)\)\s*$", r", \1"),
+    (r"\s*\\text\s*\{\s*,?\s*(?:with|where|but)\s*\}(?=\s*[A-Za-z]\s*\\(?:ne|notin)(?![a-z]))", ", "),
     (r"\\lbrace(?![a-zA-Z])", r"\\{"),
     (r"\\rbrace(?![a-zA-Z])", r"\\}"),
     (r"\\langle(?![a-zA-Z])", "("),
@@ -298,10 +359,10 @@ SPELLING = _rules(
     (r"\{\s*([.=<>])\s*\}", r"\1"),
     (r"(?<=\\in)\s*\{(.*)\}\s*$", r" \\{\1\\}"),
     (
-        r"(?:^|(?<=\\cup)|(?<=\\in)|(?<=,))\s*\]([^\[\](){}]*,[^\[\]]*)([\[\]])",
+        r"(?:^|(?<=\\cup)|(?<=\\in)|(?<=,))\s*\]([^\[\](){}]*[,;][^\[\]]*)([\[\]])",
         lambda m: f"({m[1]}{')' if m[2] == '[' else ']'}",
     ),
-    (r"\[([^\[\]]*,[^\[\]]*)\[", r"[\1)"),
+    (r"\[([^\[\]]*[,;][^\[\]]*)\[", r"[\1)"),
     (r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))|\\degree(?![a-zA-Z])", r"^{\\circ}"),
     (r"(?:(?<=[(\[,;<>=])|(?<=\\le)|(?<=\\in)|^)\s*\+\s*(?=\\infty)", " "),
     (r"(\d+)?\.(\d*)\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?(?!\d)", lambda m: _repeating_between(m)),
@@ -316,9 +377,14 @@ SPELLING = _rules(
     (r"^\s*\\text\{\s*\([A-E]\)\s*(-?\d[\d.,/]*)\s*\}$", r"\1"),
     (r"(?<=\d)[eE]([-+]?\d+)(?![\dA-Za-z]*_)", r"\\times 10^{\1}"),
     (r"(?<!\d)(\d+) (\d+)/(\d+)", r"\1\\frac{\2}{\3}"),
-    (r"(?<=\d)\s*\((?!\s*[A-Za-z]?\s*\))", r"\\cdot ("),  # a number before a bracket multiplies it
+    (
+        r"(?<=\d)\s*\((?!\s*[A-Za-z]?\s*\)|\s*(?:in\s+)?(?:base|binary|octal)\b)",
+        r"\\cdot (",
+    ),  # a number before a bracket multiplies it
     (r"\)\s*(?=[\d(]|\\frac)", r")\\cdot "),
     (r"(?<=[)\]}])\s*-\s*(?=\\\{)", r"\\setminus "),
+    (r"(?<=\\mathbb\{R\})\s*(?=\\\{)", r"\\setminus "),  # R\{0}, whose backslash was taken for the brace's
+    (r"(?<=\\text\{dollar\})(\s*)(\d+(?:\.\d+)?)\s*[kK]\s*$", r"\1\2\\cdot 1000"),
     (r"\\\{\s*\\\}", r"\\emptyset "),
     (r"\s+", " "),
 )

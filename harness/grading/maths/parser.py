@@ -63,6 +63,10 @@ def same_value(one: Any, other: Any, sets: bool = False) -> bool:
     """Whether math-verify finds two sympy objects equal and their values differ by no more than rounding."""
     if far_apart(one, other):
         return False
+    if all(isinstance(side, Expr) and side.is_rational and not side.has(Float) for side in (one, other)):
+        left, right = one.doit(), other.doit()
+        if left.is_Rational and right.is_Rational:  # exactly: a small difference is one, as of 1/30! and 1/(30!+1)
+            return left == right
     found = verify(one, other, allow_set_relation_comp=sets, timeout_seconds=None, raise_on_error=False)
     return bool(found) or _same_decimals(one, other)
 
@@ -81,6 +85,8 @@ def far_apart(one: Any, other: Any) -> bool:
     if not (isinstance(one, Expr) and isinstance(other, Expr) and one.is_number and other.is_number):
         return False
     left, right = approximately(one), approximately(other)
+    if not (left.is_finite and right.is_finite):  # infinity is near to nothing
+        return left != right
     return bool(abs(left - right) > RELATIVE * max(abs(left), abs(right)))
 
 

@@ -38,6 +38,11 @@ def equal(gold: Mapping[str, Any], text: str) -> bool:
     return _same(text, stripped(gold["text"]))
 
 
+def equal_with_units(gold: Mapping[str, Any], text: str) -> bool:
+    """As :func:`equal`, where the grader removes no units from answer and reference (Minerva Math)."""
+    return _same(text, stripped(gold["text"], units=False))
+
+
 def _same(answer: str, gold: str, depth: int = 0) -> bool:
     if answer.strip().lower() == gold.strip().lower() or (gold in CHOICES and choice(answer) == gold):
         return True

@@ -9,17 +9,18 @@ import re
 
 CHOICES = ("A", "B", "C", "D", "E")
 NUMBER = re.compile(r"-?\d*\.?\d+")
-# The grader's names of units, most of them from MathQA. They are regular expressions: "a ." is a and any character.
+# The grader's names of units, most of them from MathQA, in its order, which matters where names overlap. They are
+# regular expressions: "a ." is a and any character.
 NAMES_OF_UNITS = (  # noqa: SIM905
-    "m sqaure| m east|sq m|sq inch|sq . m|cu . m|cu cm|cm 2|pi sq m|π r 2|∏ cm ³|° f|v â € ™|profit of rs|no change|"
-    "q .|p . m|a . m|a .|b .|c .|d .|e .|f .|g .|h .|s .|rs .|"
-    "ab|acre|am|apple|are|bc|by|cc|coin|cube|cubic|day|decrease|deg|degree|dm|east|excess|feet|ft|gain|gal|gallon|"
-    "gm|hectare|hour|hr|inch|inches|increase|kg|km|kmh|kmph|lb|less|liter|litre|loss|lt|man|mark|men|meter|metre|"
-    "mile|min|minute|minw|mm|cm|monkey|month|more|mp|mph|mt|mtr|noon|number|ohm|per|percent|pie|pm|prime|profit|"
-    "pure|ratio|rd|rise|rounds|rs|rupee|sec|second|soldier|sq|square|st|Surface|th|tile|toy|unit|way|west|woman|"
-    "women|yard|year|yr|a|c|d|g|h|l|m|o|s|t"
+    "east|degree|mph|kmph|ft|m sqaure| m east|sq m|deg|mile|q .|monkey|prime|ratio|profit of rs|rd|o|gm|p . m|lb|"
+    "tile|per|dm|lt|gain|ab|way|west|a .|b .|c .|d .|e .|f .|g .|h .|t|a|h|no change|men|soldier|pie|bc|excess|"
+    "st|inches|noon|percent|by|gal|kmh|c|acre|rise|a . m|th|π r 2|sq|mark|l|toy|coin|sq . m|gallon|° f|profit|"
+    "minw|yr|women|feet|am|pm|hr|cu cm|square|v â € ™|are|rupee|rounds|cubic|cc|mtr|s|ohm|number|kmph|day|hour|"
+    "minute|min|second|man|woman|sec|cube|mt|sq inch|mp|∏ cm ³|hectare|more|sec|unit|cu . m|cm 2|rs .|rs|kg|g|"
+    "month|km|m|cm|mm|apple|liter|loss|yard|pure|year|increase|decrease|d|less|Surface|litre|pi sq m|s .|metre|"
+    "meter|inch"
 ).split("|")
-UNITS = sorted({*NAMES_OF_UNITS, *(f"{name}s" for name in NAMES_OF_UNITS)}, key=lambda name: (-len(name), name))
+UNITS = [*NAMES_OF_UNITS, *(f"{name}s" for name in NAMES_OF_UNITS)]
 UNIT = [re.compile(rf"(^|\W){name}($|\W)") for name in UNITS]
 WORDS_OF_NUMBERS = (  # noqa: SIM905
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -33,8 +34,9 @@ MOST_DIGITS = 4000  # Python refuses to convert longer integers
 NAMES = ("x=", "y=", "z=", *(f"{name}\\{sign}" for name in "xyz" for sign in ("in", "to")))
 
 
-def extract(text: str) -> str | None:
-    """The normalised answer of a text, which may be empty; None if there is none."""
+def extract(text: str, units: bool = True) -> str | None:
+    """The normalised answer of a text, which may be empty; None if there is none. ``units`` are removed from it."""
+    text = text.replace("\u043a\u0438", "")  # two letters that the grader's models let slip
     if "final answer is $" in text and "$. I hope" in text:  # Minerva's prompt
         found = text.split("final answer is $", 1)[1].split("$. I hope", 1)[0].strip()
     elif "boxed" in text:
@@ -43,6 +45,8 @@ def extract(text: str) -> str | None:
         found = text.rpartition("he answer is")[2].strip()
     elif "final answer is" in text:
         found = text.rpartition("final answer is")[2].strip()
+    elif "答案是" in text:
+        found = text.split("答案是")[1].strip().split("\n\n")[0].strip()
     else:
         found = ""
         for number in NUMBER.finditer(text.replace(",", "")):
@@ -50,7 +54,7 @@ def extract(text: str) -> str | None:
     found = re.sub(r"\n\s*", "", found).removeprefix(":").removesuffix(".").removesuffix("/")
     if len(found) > LONGEST:
         return found  # too long for an answer; normalising it takes more than linear time
-    return stripped(stripped(found)) if found else None
+    return stripped(stripped(found, units), units) if found else None
 
 
 def _boxed(rest: str) -> str:
@@ -72,8 +76,8 @@ def choice(text: str) -> str:
     return (letters[-1] if letters else text.strip().strip(".")).rstrip(".").rstrip("/")
 
 
-def stripped(text: str) -> str:
-    """``text`` without units, typesetting and signs, removed in the grader's order."""
+def stripped(text: str, units: bool = True) -> str:
+    """``text`` without units (if ``units``), typesetting and signs, removed in the grader's order."""
     text = text.strip().replace("\n", "").rstrip(".").replace("\\!", "")
     text = re.sub(r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}", text).replace("\\end{array}", "\\end{pmatrix}")
     for old, new in (
@@ -90,7 +94,7 @@ def stripped(text: str) -> str:
     ):
         text = text.replace(old, new)
     text = re.sub(r"\\text{.*?}$", "", text).strip() or text
-    for _ in range(2):
+    for _ in range(2 if units else 0):
         for unit in UNIT:
             text = unit.sub(r"\1\2", text) or text
     for sign in ("^{\\circ}", "^\\circ", "\\$", "$", "\\(", "\\)"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from harness.grading.maths import extract, qwen25_reading
 
@@ -49,6 +50,13 @@ QWEN25 = Reading(
     "the last boxed, else what follows 'he answer is', else the last number; units and percent signs dropped",
     "numbers within a relative 1e-4, also a hundred times as large or small; else Qwen2.5-Math's math_equal",
     rules="qwen25",
+)
+QWEN25_WITH_UNITS = replace(
+    QWEN25,
+    name="Qwen2.5-Math's, units kept",
+    extract=partial(qwen25_reading.extract, units=False),
+    extractor="the last boxed, else what follows 'he answer is', else the last number; percent signs dropped",
+    rules="qwen25, units kept",
 )
 STRICT_MATCH = Reading(
     "lm-eval's gsm8k, strict-match", extract.strict_match, "the number after the first '#### '", AS_TEXT, "lm-eval"

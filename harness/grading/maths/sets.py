@@ -17,7 +17,10 @@ from harness.grading.maths.brackets import split
 
 Read = Callable[[str], Any]  # the parser of values
 RELATION = re.compile(r"(<|>|\\(?:le|ge|ne)(?![a-zA-Z]))")
-BUILDER = re.compile(r"(?:\\mid|\\colon|\\vert|\||:)(?![a-zA-Z])")
+BUILDER = re.compile(r"(.*?)(?:\\mid(?![a-zA-Z])|\\colon(?![a-zA-Z])|\\vert(?![a-zA-Z])|\||:)(.*)", re.DOTALL)
+OUTSIDE = re.compile(r"[A-Za-z]\s*\\notin(?![a-zA-Z])(.*)", re.DOTALL)
+EXCLUDED = re.compile(r"\s*[A-Za-z]\s*\\ne(?![a-zA-Z])")
+SIGN = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 VARIABLE = re.compile(r"[A-Za-z](?:_\{\w+\})?")
 FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
@@ -27,6 +30,8 @@ def real_set(text: str, read: Read, depth: int = 0) -> Set | None:
     text = text.strip()
     if depth > 8:
         return None
+    if OUTSIDE.search(text) and len(split(text, "[,;]")) > 1:  # x \in (0,9), x \notin {3}
+        return _conditions(text, read, depth)
     text = MEMBER.sub("", text).strip() if RELATION.search(text) is None else text
     # "or" and "and" bind weaker than the relations, so they are split first.
     for separator, join in ((r"\\lor(?![a-zA-Z])", Union), (r"\\land(?![a-zA-Z])", Intersection)):
@@ -36,6 +41,9 @@ def real_set(text: str, read: Read, depth: int = 0) -> Set | None:
     # A condition, or several in a list.
     if RELATION.search(_outer(text)):
         return _conditions(text, read, depth)
+    if outside := OUTSIDE.fullmatch(text):
+        inside = real_set(outside[1], read, depth + 1)
+        return None if inside is None else Reals - inside
     for separator, join in (
         (r"\\cup(?![a-zA-Z])", Union),
         (r"\\cap(?![a-zA-Z])", Intersection),
@@ -51,10 +59,12 @@ def real_set(text: str, read: Read, depth: int = 0) -> Set | None:
     # What is left is in brackets: a set builder, a finite set, or an interval.
     opening, body, closing = enclosed(text)
     if opening == "\\{":
-        builder = split(body, BUILDER.pattern)
-        if len(builder) == 2:
-            return _built(*builder, read, depth)
-        values = [_real(read(piece)) for piece in split(body, "[,;]")]
+        builder = BUILDER.fullmatch(body)
+        if builder and not RELATION.search(builder[1]):
+            return _built(builder[1].strip(), builder[2].strip(), read, depth)
+        if RELATION.search(_outer(body)):  # {x>2}
+            return real_set(body, read, depth + 1)
+        values = [_real(read(value)) for piece in split(body, "[,;]") for value in _signed(piece)]
         return None if None in values else FiniteSet(*values)
     ends = [_real(read(piece)) for piece in split(body, "[,;]")] if opening else []
     if len(ends) != 2 or None in ends or not ends[0] <= ends[1]:
@@ -90,9 +100,15 @@ def _built(variable: str, condition: str, read: Read, depth: int) -> Set | None:
 
 def _conditions(text: str, read: Read, depth: int) -> Set | None:
     """Conditions in a list hold together, ``2<x<9, x \\ne 3``; if their intersection is empty they are cases."""
+    pieces = split(text, "[,;]")
+    # x \ne 1, 2 excludes both values.
+    for place, piece in enumerate(pieces[1:], 1):
+        before = EXCLUDED.match(pieces[place - 1])
+        if before and not RELATION.search(piece) and not enclosed(piece)[0]:
+            pieces[place] = before.group() + piece
     found = [
         _condition(piece, read) if RELATION.search(_outer(piece)) else real_set(piece, read, depth + 1)
-        for piece in split(text, "[,;]")
+        for piece in pieces
     ]
     if None in found:
         return None
@@ -118,11 +134,17 @@ def _condition(text: str, read: Read) -> Set | None:
         left, right = place, place + 1
         if variable[0] not in (left, right):
             return None
-        other = _real(read(terms[right if variable[0] == left else left]))
-        if other is None:
+        term = terms[right if variable[0] == left else left]
+        others = [_real(read(value)) for value in (_signed(term) if sign == r"\ne" else [term])]
+        if None in others:
             return None
-        bounds.append(_half_line(sign if variable[0] == left else FLIPPED[sign], other))
+        bounds += [_half_line(sign if variable[0] == left else FLIPPED[sign], other) for other in others]
     return Intersection(*bounds)
+
+
+def _signed(text: str) -> list[str]:
+    r"""Both values of ``\pm 1``."""
+    return [SIGN.sub(sign, text) for sign in "+-"] if SIGN.search(text) else [text]
 
 
 def _half_line(sign: str, bound: Expr) -> Set:

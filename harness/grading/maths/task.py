@@ -94,7 +94,7 @@ def _at_once(gold: Gold, answer: str | None, reading: Reading) -> Judged | None:
     """The verdict if the answer can be compared without a worker, else None."""
     if answer is None:
         return Judged(False, None, reading.nothing)
-    if not answer and reading.rules != "qwen25":  # its rules strip "east" to nothing on both sides
+    if not answer and not reading.rules.startswith("qwen25"):  # its rules strip "east" to nothing on both sides
         return Judged(False, "", "the answer is empty")
     if len(answer) > LONGEST_ANSWER:
         return Judged(False, answer[:LONGEST_ANSWER], f"the answer is longer than {LONGEST_ANSWER} characters")
@@ -152,7 +152,7 @@ class MathsTask(Task):
             "Qwen2.5-Math's prompt qwen25-math-cot, greedy, read as its grader reads (arXiv 2409.12122): the last box, "
             "else what follows 'the answer is', else the last number; within a relative 1e-4, percent or not",
             {"reading": QWEN25},
-            version="2",
+            version="3",
         ),
         "avg32": Protocol(
             "mean of 32 samples at temperature 0.6, top-p 0.95, with room for long reasoning",

@@ -68,20 +68,30 @@ SCALES = {
     "billion": 10**9,
     "trillion": 10**12,
     "dozen": 12,
+    "lakh": 10**5,
+    "crore": 10**7,
 }
-CURRENCIES = "dollar|euro|pound|yen|rupee"
+# Parts of a unit, of which there are several: 3 tenths. A quarter is a coin as well.
+PARTS = dict.fromkeys(("halves",), Fraction(1, 2)) | {
+    f"{name}s": Fraction(1, size)
+    for size, name in enumerate(("third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"), 3)
+}
+PARTS |= {"hundredths": Fraction(1, 100), "thousandths": Fraction(1, 1000)}
+CURRENCIES = "dollar|euro|pound|yen|yuan|rupee|franc"
 # Words that make a statement of the quantity before them.
 NO_UNIT = frozenset(
     (  # noqa: SIM905
-        "a an and are be but can cannot does except false factorial half if impossible incorrect invalid is isn't "
-        "least less minus mod modulo more most never no none nor not only or over plus quarter solution solutions "
-        "squared cubed than third times to true undefined unknown unless was were where whether which wrong yes"
+        "a an and are at be but can cannot cubed does doesn't except excluded excluding extraneous factorial "
+        "fail fails false few half holds if impossible incorrect invalid is isn't least less little low many "
+        "minus mod modulo more most much never no none nor not only or over plus quarter rejected satisfies "
+        "short solution solutions squared than third times to too true undefined unknown unless was were "
+        "where whether which without works wrong yes"
     ).split()
 )
 MOST_WORDS = 6
 # Outside \text{} only these words are units; 6m is a product.
 KNOWN = {*SIZES, *SPELLINGS, *SCALES, "mile", "unit", "degree", "inch", "foot", "euro", "pound", "yen", "rupee"}
-PLAIN = KNOWN - {*"mshlg", "in"}
+PLAIN = KNOWN - {*"mshlg", "in"} | PARTS.keys()
 POWER = r"(?:\s*\^\s*\{?\s*(-?\d+)\s*\}?)?"
 # Unit symbols typed after a number: 9.8 m/s^2, 60 km h^{-1}.
 SYMBOL = r"(?:{})(?![A-Za-z])(?:\s*\^\s*(?:\{{\s*-?\d\s*\}}|-?\d))?".format(
@@ -107,7 +117,7 @@ IN_TEXT = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 ORDINAL = re.compile(
-    r"(-?\d+)\s*(?:\^\s*\{?\s*)?(?:\\text\s*\{\s*)?(st|nd|rd|th)(?![A-Za-z])\s*\}?\s*\}?(\s*\\text\s*\{[^{}]*\})?"
+    r"(-?\d+)\s*(?:-|\^\s*\{?\s*)?(?:\\text\s*\{\s*)?(st|nd|rd|th)(?![A-Za-z])\s*\}?\s*\}?(\s*\\text\s*\{[^{}]*\})?"
     r"|\\text\s*\{\s*(\d+)\s*(st|nd|rd|th)\b([^{}]*)\}",
     re.IGNORECASE,
 )
@@ -225,7 +235,7 @@ def _product(one: Unit, other: Unit) -> Unit:
     return {name: power for name, power in found.items() if power}
 
 
-def unit_of(words: str, power: int = 1) -> tuple[int, Unit | None]:
+def unit_of(words: str, power: int = 1) -> tuple[Fraction | int, Unit | None]:
     """``(scale, unit)`` of words such as ``million dollars per day``; the unit is None if they cannot be one."""
     words = re.sub(r"[\\${}~]", " ", words).strip().strip(".,;:").lower().strip()
     # A degree sign that was taken for a word.
@@ -233,12 +243,14 @@ def unit_of(words: str, power: int = 1) -> tuple[int, Unit | None]:
         return 1, {"degree": 1}
     tokens, scale = words.split(), 1
     # "squared" ends a unit, as in meters per second squared; elsewhere it makes the words no unit.
+    tokens = tokens[1:] if len(tokens) > 1 and tokens[0] in {"more", "less"} else tokens  # 3 more days
     raised = len(tokens) > 1 and tokens[-1] in {"squared", "cubed"}  # meters per second squared
     if len(tokens) > MOST_WORDS or NO_UNIT & set(tokens[:-1] if raised else tokens):
         return 1, None
     # Number words belong to the value: million dollars.
-    while tokens and tokens[0].removesuffix("s") in SCALES:
-        scale *= SCALES[tokens.pop(0).removesuffix("s")]
+    while tokens and (size := PARTS.get(tokens[0]) or SCALES.get(tokens[0].removesuffix("s"))):
+        scale *= size
+        tokens.pop(0)
     unit: Unit = {}
     # Each "/" or "per" begins a piece in the denominator.
     text = " ".join(tokens)

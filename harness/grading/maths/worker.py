@@ -18,7 +18,11 @@ from harness.grading.maths import parser, qwen25
 from harness.grading.maths.equal import equal
 from harness.grading.maths.notation import clean
 
-RULES = {"": equal, "qwen25": qwen25.equal}  # the comparison named by a request
+RULES = {  # the comparison named by a request
+    "": equal,
+    "qwen25": qwen25.equal,
+    "qwen25, units kept": qwen25.equal_with_units,
+}
 
 
 def main(cpu_s: float, memory_bytes: int) -> None:
