@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-# Every token in bars, <|im_end|> or <|user|>, is one: no program and no formula is written so.
 END_MARKER = re.compile(
-    r"<\|[A-Za-z][A-Za-z_]{1,30}\|>|<｜[^｜\n]{1,30}｜>|</s>|<eos>|<end_of_turn>|<end_of_utterance>|\[EOS\]|\[/?INST\]"
+    r"<\|(?:endoftext|im_end|im_start|eot_id|eom_id|end_of_text|end|EOT|eot|endofmask|file_separator|return|end_of_turn"
+    r"|endofsentence|eos|user|assistant|system|observation|start_header_id|END_OF_TURN_TOKEN)\|>"
+    r"|<｜(?:end▁of▁sentence|User|Assistant)｜>|<end_of_turn>|<end_of_utterance>|</s>|<eos>|\[EOS\]|\[/?INST\]"
 )

@@ -23,9 +23,9 @@ from harness.grading.maths.units import Unit, conversion, ordinal, out_of_text, 
 
 # Left sides that name a quantity besides plain names: P(X=2), |AB|, f(2), AB, \text{Area}, \overline{AB}, m+n.
 CALLED = re.compile(
-    r"\\text\s*\{[^{}]*\}(?:\s*\([^()]*\))?"
+    r"\\text\s*\{[^{}]*\}(?:\s*\([^()]*\)|\s*[A-Z]+)?"
     rf"|{NO_FUNCTION}\\?[A-Za-z]+(?:_\{{[^{{}}]*\}})?\s*\(.*\)|\|[A-Z][A-Z ]*\||\[[A-Z ]{{3,}}\]|[A-Z]{{2,4}}"
-    r"|\\det\s*\(?[A-Z]\)?|\\#\s*[A-Z]"
+    r"|\\det\s*\(?[A-Z]\)?|\\#\s*[A-Z]|E\s*\[.*\]|m\s*\\angle[A-Za-z ]+|\\(?:max|min|sum)(?![a-zA-Z]).*"
     r"|\\(?:overline|widehat|vec|mathbb|Pr|hat|bar)\s*\{?[^{}=]*\}?(?:\s*[(\[].*[)\]])?|\\(?:triangle|angle)[A-Za-z ]+"
     r"|[A-Za-z](?:\s*\+\s*[A-Za-z])+"
 )
@@ -210,7 +210,7 @@ def _equation(text: str) -> tuple[str | None, str | None, list[str]]:
 def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tuple[str, str] | None) -> bool:
     """Compares words, ordinals, numbers in a base, then a number with its unit. ``renamed``: two variables to swap."""
     word = re.fullmatch(r"\\text\s*\{(.*)\}", gold)
-    if word and _letters(word[1]) == _letters(CHOICE.sub("", answer.removeprefix("\\text"))):
+    if word and _letters(word[1]) == _letters(CHOICE.sub("", answer.replace("\\text", ""))):
         return True
     # An ordinal for its number: 12th for 12.
     number = ordinal(answer)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from harness.grading.maths.brackets import closing, split
 from harness.grading.maths.characters import plain
-from harness.grading.maths.units import KNOWN
+from harness.grading.maths.units import CODES, KNOWN
 
 THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)", re.ASCII)
 NO_FUNCTION = r"(?!\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp)h?(?![a-zA-Z]))"
@@ -44,8 +44,6 @@ LEAD = (
 )
 
 
-CODES = {"us": "dollar", "usd": "dollar", "eur": "euro", "gbp": "pound", "jpy": "yen", "cny": "yuan", "inr": "rupee"}
-CODES |= {"rs": "rupee", "chf": "franc"}
 NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
 WORDS_ALONE = rf"(?i)^\s*(?:\\text\s*\{{\s*)?({'|'.join(NUMBER_WORDS)})\s*\}}?\s*\.?\s*$"
 
@@ -161,6 +159,7 @@ def _bare(text: str) -> str:
 
 def _shown_value(text: str) -> str:
     r"""The exact side ``a`` of ``a \approx b``; ``b`` if ``a`` is empty or a name."""
+    text = split(text, r"\\(?:Rightarrow|Longrightarrow|implies|therefore)(?![a-zA-Z])")[-1]
     sides = split(text, r"\\approx(?![a-zA-Z])")
     exact = (side for side in sides[:-1] if side and (side == "\\pi" or not NAMED.fullmatch(side)))
     return next(exact, sides[-1])
@@ -224,6 +223,7 @@ DECORATION = _rules(
     (rf"\\(?:{LETTERS})\s*(?=\{{\s*-?\s*\d*\s*\\[dtc]?(?:frac|sqrt)(?![a-zA-Z]))", ""),  # \mathbf{\frac13}
     (rf"\\(?:{LETTERS})\s*\{{", r"\\text{"),
     (r"\\text\s*\{\s*\{([^{}]*)\}\s*\}", r"\\text{\1}"),
+    (r"\\mathrm\s*([A-Za-z])(?![A-Za-z])", r"\\text{\1}"),
     (r"\\math(?:rm|bf|it)\s*(?=\d|[A-QS-Za-z](?![A-Za-z]))", ""),  # \mathbf 9; R is left to the set of real numbers
     # Ends of a proof, ticks, and the letter of a multiple choice behind a number.
     (r"(?<=\d)\s*\^\s*\{?\s*o\s*\}?(?![A-Za-z])|\\text\s*\{\s*\^\{\\circ\}\s*\}", r"^{\\circ}"),
@@ -339,6 +339,8 @@ SPELLING = _rules(
     (r"\\(?:lt)(?![a-zA-Z])", "<"),
     (r"\\(?:gt)(?![a-zA-Z])", ">"),
     (r"\\(?:neq|not\s*=)(?![a-zA-Z])", r"\\ne "),
+    (r"\\(?:not\s*>|ngtr(?![a-zA-Z]))", r"\\le "),
+    (r"\\(?:not\s*<|nless(?![a-zA-Z]))", r"\\ge "),
     (r"\\(?:backslash|smallsetminus)(?![a-zA-Z])", r"\\setminus "),
     (r"\\(?:varnothing)(?![a-zA-Z])", r"\\emptyset "),
     (r"\\(?:mathbb|mathbf|Bbb|text)\s*(?:R(?![a-zA-Z])|\{\s*R\s*\})|\\(?:R|Reals|reals)(?![a-zA-Z])", r"\\mathbb{R}"),

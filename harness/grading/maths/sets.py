@@ -18,6 +18,7 @@ from harness.grading.maths.brackets import split
 Read = Callable[[str], Any]  # the parser of values
 RELATION = re.compile(r"(<|>|\\(?:le|ge|ne)(?![a-zA-Z]))")
 BUILDER = re.compile(r"(.*?)(?:\\mid(?![a-zA-Z])|\\colon(?![a-zA-Z])|\\vert(?![a-zA-Z])|\||:)(.*)", re.DOTALL)
+POINT = re.compile(r"[A-Za-z]\s*=([^=<>]*)")
 OUTSIDE = re.compile(r"[A-Za-z]\s*\\notin(?![a-zA-Z])(.*)", re.DOTALL)
 EXCLUDED = re.compile(r"\s*[A-Za-z]\s*\\ne(?![a-zA-Z])")
 SIGN = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
@@ -41,6 +42,9 @@ def real_set(text: str, read: Read, depth: int = 0) -> Set | None:
     # A condition, or several in a list.
     if RELATION.search(_outer(text)):
         return _conditions(text, read, depth)
+    if point := POINT.fullmatch(text):  # x<3 or x=3
+        value = _real(read(point[1])) if depth else None
+        return None if value is None else FiniteSet(value)
     if outside := OUTSIDE.fullmatch(text):
         inside = real_set(outside[1], read, depth + 1)
         return None if inside is None else Reals - inside

@@ -77,6 +77,8 @@ PARTS = dict.fromkeys(("halves",), Fraction(1, 2)) | {
     for size, name in enumerate(("third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"), 3)
 }
 PARTS |= {"hundredths": Fraction(1, 100), "thousandths": Fraction(1, 1000)}
+CODES = {"us": "dollar", "usd": "dollar", "eur": "euro", "gbp": "pound", "jpy": "yen", "cny": "yuan", "inr": "rupee"}
+CODES |= {"rs": "rupee", "chf": "franc"}
 CURRENCIES = "dollar|euro|pound|yen|yuan|rupee|franc"
 # Words that make a statement of the quantity before them.
 NO_UNIT = frozenset(
@@ -117,7 +119,7 @@ IN_TEXT = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 ORDINAL = re.compile(
-    r"(-?\d+)\s*(?:-|\^\s*\{?\s*)?(?:\\text\s*\{\s*)?(st|nd|rd|th)(?![A-Za-z])\s*\}?\s*\}?(\s*\\text\s*\{[^{}]*\})?"
+    r"(-?\d+)\s*(?:-|\^\s*\{?\s*)?(?:\\text\s*\{\s*)?(st|nd|rd|th)(?![A-Za-z])\s*\}?\s*\}?(\s*\\text\s*\{[^{}]*\}|\s+[A-Za-z]+)?"
     r"|\\text\s*\{\s*(\d+)\s*(st|nd|rd|th)\b([^{}]*)\}",
     re.IGNORECASE,
 )
@@ -237,7 +239,7 @@ def _product(one: Unit, other: Unit) -> Unit:
 
 def unit_of(words: str, power: int = 1) -> tuple[Fraction | int, Unit | None]:
     """``(scale, unit)`` of words such as ``million dollars per day``; the unit is None if they cannot be one."""
-    words = re.sub(r"[\\${}~]", " ", words).strip().strip(".,;:").lower().strip()
+    words = re.sub(r"[\\${}~]", " ", words).strip().strip(".,;:()").lower().strip()
     # A degree sign that was taken for a word.
     if words.lstrip("^ ") in {"circ", "circ c"}:
         return 1, {"degree": 1}
