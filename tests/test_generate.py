@@ -15,7 +15,7 @@ from transformers import (
 
 from harness.models import files as harness_models
 from harness.models.generate import Generator
-from harness.models.llama_decoder import LlamaDecoder
+from harness.models.llama_decoder import LlamaDecoder, containing
 from harness.models.watch import Watch
 from harness.types import Decoding, Prompt
 
@@ -175,6 +175,49 @@ def test_the_batched_decoder_and_transformers_sample_the_same_text(generator, mo
     assert [g.ids for g in through_decoder] == [g.ids for g in through_model]
     for a, b in zip(through_decoder, through_model, strict=True):
         assert a.log_probs == pytest.approx(b.log_probs, abs=1e-4)
+
+
+def test_prompts_that_begin_one_text_share_its_pass(generator, monkeypatch):
+    """Beginnings of two texts, one of them twice: the ids of each are those that it has alone; two texts are run."""
+    ours = of_family(FAMILY["qwen2"], generator.tokenizer, batch=9)
+    texts = [[(5 * k + 3 * j) % 250 for j in range(30)] for k in range(2)]
+    prompts = [text[:n] for n in (4, 11, 12, 30) for text in texts] + [texts[0][:11]]
+    assert containing(prompts) == [6, 7, 6, 7, 6, 7, 6, 7, 6]
+    run = []
+    through = LlamaDecoder._through
+    monkeypatch.setattr(
+        LlamaDecoder, "_through", lambda self, x, *rest: run.append(x.shape[:-1]) or through(self, x, *rest)
+    )
+    assert ours._decoder_fits()
+    run.clear()
+    decoding, seeds = Decoding(1.0, max_new_tokens=6), list(range(len(prompts)))
+    shared = ours.continue_ids(prompts, decoding, seeds)
+    assert [tuple(shape) for shape in run if len(shape) == 2] == [(2, 30)]
+    alone = [ours.continue_ids([prompt], decoding, [seed])[0] for prompt, seed in zip(prompts, seeds, strict=True)]
+    assert [g.ids for g in shared] == [g.ids for g in alone]
+    for a, b in zip(shared, alone, strict=True):
+        assert a.log_probs == pytest.approx(b.log_probs, abs=1e-4)
+
+
+def test_steps_of_one_text_are_scored_in_one_pass_of_its_contexts(generator, monkeypatch):
+    ours = of_family(FAMILY["qwen2"], generator.tokenizer, batch=4)
+    text = [(5 * j) % 250 for j in range(40)]
+    pairs = [(text[:n], [(n + i) % 250 for i in range(1 + n % 3)]) for n in range(5, 40, 5)]
+    pairs += [(text[:7], []), (text[:7], text[7:12])]
+    greedy = ours.continue_ids([text[:20]], Decoding(max_new_tokens=3), [0])[0]
+    pairs.append((text[:20], greedy.ids))
+    calls = []
+    forward = ours.model.forward
+    monkeypatch.setattr(ours.model, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    assert ours._decoder_fits()
+    calls.clear()
+    stepwise = ours.score(pairs)
+    assert not calls
+    whole = [ours.score([pair])[0] for pair in pairs]
+    assert len(calls) == len(pairs)
+    for a, b in zip(stepwise, whole, strict=True):
+        assert a.greedy == b.greedy and a.log_probs == pytest.approx(b.log_probs, abs=1e-4)
+    assert stepwise[-1].greedy == (True, True, True) and stepwise[-3].log_probs == ()
 
 
 def test_unsupported_models_go_through_transformers(generator):

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.models import devices, packed, prompt_checks, token_text
-from harness.models.llama_decoder import LlamaDecoder
+from harness.models.llama_decoder import LlamaDecoder, containing
 from harness.models.sampling import pick, read, uniforms
 from harness.models.text_codec import TextCodec
 from harness.models.token_text import Stops, continuation
@@ -92,7 +92,10 @@ class Generator(TextCodec):
         work = _Work(self, prompts, decoding, seeds, watch)
         order = sorted((i for i in range(len(prompts)) if work.budgets[i] > 0), key=lambda i: (len(prompts[i]), i))
         if order and self._decoder_fits():
-            self._through_decoder(work, order)
+            # Prompts that begin one text stand together, so that they are admitted together and share its pass.
+            holders = containing(prompts)
+            order.sort(key=lambda i: (len(prompts[holders[i]]), holders[i], len(prompts[i]), i))
+            self._through_decoder(work, order, holders)
         else:
             for start in range(0, len(order), self.batch):
                 self._through_model(work, order[start : start + self.batch])
@@ -134,11 +137,17 @@ class Generator(TextCodec):
     @torch.inference_mode()
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Scored]:
         """Scores every token of the continuation of each (context, continuation), both given as token ids."""
+        pairs = [(tuple(context) or (self.tokenizer.eos_token_id,), tuple(ids)) for context, ids in pairs]
+        contexts = [context for context, _ in pairs]
+        # Continuations of one text at many places: its contexts are one pass, where they would be one each.
+        alone = sum(len(contexts[i]) for i in set(containing(contexts)))
+        if 2 * alone < sum(map(len, contexts)) and self._decoder_fits():
+            return self._score_steps(pairs)
         found: dict[int, Scored] = {}
         order = sorted(range(len(pairs)), key=lambda i: sum(map(len, pairs[i])))
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
-            whole = [[*(pairs[i][0] or [self.tokenizer.eos_token_id]), *pairs[i][1]] for i in rows]
+            whole = [[*pairs[i][0], *pairs[i][1]] for i in rows]
             ids, mask = _pad_left(whole, self.tokenizer.pad_token_id, self.model.device)
             position = (mask.cumsum(1) - 1).clamp_min(0)
             keep = max(len(pairs[i][1]) for i in rows) + 1
@@ -154,6 +163,34 @@ class Generator(TextCodec):
                 first = len(value) - len(pairs[i][1])
                 found[i] = Scored(tuple(value[first:]), tuple(best[first:]))
         return [found[i] for i in range(len(pairs))]
+
+    def _score_steps(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Scored]:
+        """:meth:`score` token by token in the decoder, where contexts share their pass."""
+        values: list[list[float]] = [[] for _ in pairs]
+        greedy: list[list[bool]] = [[] for _ in pairs]
+        holders = containing([context for context, _ in pairs])
+        order = sorted((i for i, (_, ids) in enumerate(pairs) if ids), key=lambda i: (holders[i], i))
+        vocab = min(len(self.tokenizer), self.model.get_output_embeddings().weight.shape[0])
+        for start in range(0, len(order), self.batch):
+            rows = order[start : start + self.batch]
+            decoder = LlamaDecoder(self.model, vocab, len(rows), max(len(pairs[i][1]) for i in rows))
+            logits = decoder.add([pairs[i][0] for i in rows])
+            while True:
+                at = torch.tensor([pairs[i][1][len(values[i])] for i in rows])
+                at = devices.moved(at, logits.device)
+                logits = logits.float()
+                said = logits.log_softmax(-1).gather(-1, at[:, None])[:, 0].tolist()
+                for i, value, best in zip(rows, said, (logits[:, : self.words].argmax(-1) == at).tolist(), strict=True):
+                    values[i].append(value)
+                    greedy[i].append(best)
+                kept = [k for k, i in enumerate(rows) if len(values[i]) < len(pairs[i][1])]
+                if not kept:
+                    break
+                if len(kept) < len(rows):
+                    where = decoder.keep(kept)
+                    rows, at = [rows[k] for k in where], at[where]
+                logits = decoder.step(at)
+        return [Scored(tuple(v), tuple(g)) for v, g in zip(values, greedy, strict=True)]
 
     @torch.inference_mode()
     def _decoder_fits(self) -> bool:
@@ -175,7 +212,7 @@ class Generator(TextCodec):
         return self._agrees
 
     @torch.inference_mode()
-    def _through_decoder(self, work: _Work, order: list[int]) -> None:
+    def _through_decoder(self, work: _Work, order: list[int], holders: list[int]) -> None:
         """Continuous batching: admits waiting prompts in the given order whenever an eighth of the rows is free."""
         waiting, rows, newest = deque(order), [], []
         budget = PREFILL_TOKENS.get(self.model.device.type, 16384)
@@ -186,9 +223,12 @@ class Generator(TextCodec):
             if waiting and (not rows or free * 8 >= decoder.rows):
                 # Prefill as many prompts as fit the free rows and the token budget, but at least one.
                 admitted: list[int] = []
+                run: set[int] = set()  # the texts that hold the admitted prompts
                 while waiting and len(admitted) < free:
-                    if admitted and (len(admitted) + 1) * len(work.prompts[waiting[0]]) > budget:
+                    held = holders[waiting[0]]
+                    if admitted and len(run | {held}) * len(work.prompts[held]) > budget:
                         break
+                    run.add(held)
                     admitted.append(waiting.popleft())
                 logits = decoder.add([work.prompts[i] for i in admitted])
                 rows += admitted

@@ -83,21 +83,32 @@ class LlamaDecoder:
         return True
 
     def add(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Runs n prompts (prefill), which take the next free rows; returns the logits [n, V] of their next token."""
+        """Runs n prompts (prefill), which take the next free rows; returns the logits [n, V] of their next token.
+
+        A prompt that begins another one is not run: its keys and values are those of the longer prompt.
+        """
         first, sizes = len(self.length), [len(p) for p in prompts]
         self._reserve(max(sizes) + 1)
         stop, longest = first + len(sizes), max(sizes)
-        ids = torch.zeros(len(sizes), longest, dtype=torch.long)
-        for i, prompt in enumerate(prompts):
-            ids[i, : sizes[i]] = torch.tensor(prompt)
-        ids, shape = devices.moved(ids, self.device), (len(sizes), longest, -1, self.head_dim)
+        holders = containing(prompts)
+        run = sorted(set(holders))  # the prompts that are run, m of them
+        ids = torch.zeros(len(run), longest, dtype=torch.long)
+        for i, k in enumerate(run):
+            ids[i, : sizes[k]] = torch.tensor(prompts[k])
+        ids, shape = devices.moved(ids, self.device), (len(run), longest, -1, self.head_dim)
         cos, sin = self.cos[:longest], self.sin[:longest]
+        # [n] the row of ``ids`` that holds each prompt; None where every prompt is run and nothing needs a copy.
+        row_of = {k: i for i, k in enumerate(run)}
+        rows = devices.moved(torch.tensor([row_of[k] for k in holders]), self.device)
+        copied = None if len(run) == len(sizes) else rows
 
         def attend(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = self.cache[i]
             # Prompts are padded on the right: causal attention keeps real tokens from padding, and ``blocked`` hides
             # the padded columns from later steps.
-            keys[first:stop, :longest], values[first:stop, :longest] = k.flatten(2), v.flatten(2)
+            for part, new in ((keys, k), (values, v)):
+                new = new.flatten(2)
+                part[first:stop, :longest] = new if copied is None else new[copied]
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))
             grouped = self.heads != self.shared
             out = functional.scaled_dot_product_attention(
@@ -112,7 +123,7 @@ class LlamaDecoder:
             columns >= last[:, None], -torch.inf
         )
         self.length += sizes
-        return self._logits(hidden[torch.arange(len(sizes), device=self.device), last - 1])
+        return self._logits(hidden[rows, last - 1])
 
     def step(self, tokens: Tensor) -> Tensor:
         """Appends ``tokens`` [n], one to every row in use; returns the logits [n, V] of the next ones."""
@@ -208,6 +219,17 @@ class LlamaDecoder:
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.head.finish(self.project(_norm(self.norm, hidden)))
+
+
+def containing(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """For each prompt the index of the longest prompt that begins with it: its own where no other one does."""
+    # In dictionary order a prompt stands right before those that begin with it.
+    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+    found = list(range(len(prompts)))
+    for i, after in zip(reversed(order[:-1]), reversed(order[1:]), strict=True):
+        if tuple(prompts[after][: len(prompts[i])]) == tuple(prompts[i]):
+            found[i] = found[after]
+    return found
 
 
 class _Layer:
