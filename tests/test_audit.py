@@ -35,6 +35,7 @@ def found(audit, kind, *words):
 # -- what is known of the published tables -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_statement_about_the_tables_is_computed_and_one_does_not_hold(audits):
     claims = {claim.text: claim for audit in audits.values() for claim in audit.claims}
     assert len(claims) == 25 and all(claim.arithmetic for claim in claims.values())
@@ -233,6 +234,7 @@ def test_the_command_prints_text_and_json(capsys):
     assert any(cell["value"] == "23.2" for f in found[0]["findings"] for cell in f["cells"])
 
 
+@pytest.mark.slow
 def test_all_papers_are_audited_without_a_name(capsys):
     assert main(["check", "paper", "--json", "--results", str(RESULTS)]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 14
@@ -276,6 +278,7 @@ def test_a_bad_cell_is_named_with_its_file(tmp_path, capsys, change, message):
 # -- the pages ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_pages_are_those_that_the_script_makes():
     from results.scripts import papers
 
@@ -283,6 +286,7 @@ def test_the_pages_are_those_that_the_script_makes():
         assert path.read_text("utf-8") == content, f"{path.name}: make it anew with python -m results.scripts.papers"
 
 
+@pytest.mark.slow
 def test_the_table_of_papers_and_releases_is_the_one_that_the_script_makes():
     from results.scripts import paper_release
 

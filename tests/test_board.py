@@ -45,6 +45,7 @@ def data(board, pattern):
     return [pages.unpacked(path.read_bytes()) for path in found]
 
 
+@pytest.mark.slow
 def test_every_record_has_a_page_and_every_link_a_target(board):
     found = list(board.rglob("*.html"))
     assert len(found) == 24

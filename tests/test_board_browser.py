@@ -120,6 +120,7 @@ def wait(driver, script):
     WebDriverWait(driver, 30).until(lambda d: d.execute_script(f"return {script}"))
 
 
+@pytest.mark.slow
 def test_the_grid_switches_sorts_and_leads_to_the_row(show):
     driver = show()
     assert visible(driver, "h1") == 1 and "at equal compute" in driver.find_element("css selector", "h1").text
@@ -301,6 +302,7 @@ return poor;
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", PHONE)])
 def test_pages_fit_are_legible_and_pass_axe(show, scheme, width):
     for page in PAGES:

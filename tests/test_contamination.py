@@ -158,6 +158,7 @@ def test_the_micro_world_is_disjoint_from_its_tasks():
         assert overlap(pools, task).whole == ()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("HARNESS_DATA" not in os.environ, reason="needs the benchmark files below HARNESS_DATA")
 def test_the_public_training_file_that_holds_test_problems_is_found():
     """DAPO-Math-17k, processed: 8 problems of AMC 2023 stand in it to the letter, more with other spaces or signs."""

@@ -109,6 +109,7 @@ def test_the_published_tables_are_what_the_records_say(folder):
     assert short in (ROOT / "results/micro/README.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_every_method_and_variant_is_recorded_with_three_seeds():
     """By what was trained, not by its label: a variant that names the defaults is recorded with them."""
     from harness.options import build, spelt

@@ -113,6 +113,7 @@ def test_a_server_of_texts_is_encoded_anew(models):
 # -- the student's rollouts
 
 
+@pytest.mark.slow
 def test_rollouts_of_an_engine_train_the_student_of_this_process(tiny_world, models, exact, tmp_path):
     """Greedy text is the same, so is every loss; the gap says how close the probabilities are."""
     shared, tiny_world = tmp_path / "shared", functools.partial(tiny_world, models=(exact, models[1]))
@@ -140,6 +141,7 @@ def test_rollouts_of_an_engine_train_the_student_of_this_process(tiny_world, mod
     assert "rollout.engine=vllm:m" in recipe_settings.of_training(spec, planned(tiny_world, tmp_path).recipe)
 
 
+@pytest.mark.slow
 def test_an_adapter_reaches_the_engine_merged(tiny_world, models, exact, tmp_path):
     pytest.importorskip("peft")
     lora = ("student.adapter=lora", "student.rank=2", "training.learning_rate=0.05")

@@ -148,6 +148,7 @@ def test_a_median_weighs_out_the_seed_that_waited(store):
     assert equal_compute.measured_alike(Group(records, None), Group(records[1:], None), "seconds") is None
 
 
+@pytest.mark.slow
 def test_board_and_plot_take_the_same_view(tmp_path, capsys):
     root = tmp_path / "results"
     shutil.copytree(MICRO / "records/amc23@micro", root / "records/amc23@micro")

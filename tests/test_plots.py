@@ -32,6 +32,7 @@ def words_of(path):
     return [text.text for text in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
 
 
+@pytest.mark.slow
 def test_scores_are_drawn_as_recorded_in_every_format(store, tmp_path, capsys):
     out = tmp_path / "new/scores.svg"
     assert main(["plot", "--results", str(store.root), "--theme", "auto", "--out", str(out)]) == 0

@@ -57,6 +57,7 @@ def test_every_published_record_has_a_command_that_makes_it(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_printed_command_gives_the_same_ids(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("gkd-humaneval@micro-s0-cbe4", "vcrd@shuffled-amc23@micro-s3", "teacher-alpaca_eval@micro-s0"):

@@ -273,6 +273,7 @@ def test_19_as_many_texts_as_prompts(place):
             assert sorted(s.place for s in found) == list(range(sides * BATCH))
 
 
+@pytest.mark.slow
 def test_20_every_variant_runs(place):
     """With the pair and data it is given, three steps, the loss a number and the student moved."""
     for label in distinct():
