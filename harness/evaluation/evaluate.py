@@ -338,7 +338,6 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
             raise RunFailed(f"{where}: metric {metric.name} gave {number!r:.40}; its scale is {span}")
         return number
 
-    # One value a problem: several samples of one problem are not independent, so the metric makes one number of them.
     with error_location.faults_as(RunFailed, called=type(metric)):
         problems = list(map(checked, metric.by_problem(graded).values()))
     if not problems:
