@@ -15,10 +15,14 @@ from harness.errors import BadInput
 from harness.estimate import model_size
 from harness.estimate.resources import memory_of
 from harness.models import files, loading, quantization
+from harness.models.files import load_model, load_tokenizer, locate
+from harness.models.generate import Generator
 from harness.plan import RunRequest
 from harness.recipe import Recipe, TeacherLoading
 from harness.rerun.command import Given, find
+from harness.training.batching import TrainingSequence, collate
 from harness.training.signals import LiveTeacher
+from harness.types import Source
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 TRAINING = "[training]\nsteps = 2\nbatch = 6\nmax_tokens = 64\n"
@@ -229,3 +233,29 @@ def test_memory_counts_the_teacher_as_it_is_loaded():
         "4 bits": round(2 * ends + 0.5625 * layers),
         "apart": 0,
     }
+
+
+def test_what_the_teacher_read_to_score_texts_is_their_signal(models, monkeypatch):
+    """Scores are a generator's; the signal of those texts takes no pass, and that of others is not touched."""
+    files = locate(str(models[1]))
+    model, tokenizer = load_model(files), load_tokenizer(files)
+    live, vocab = LiveTeacher(model, 258), len(tokenizer)
+    texts = [((1, 2, 3), (9, 8, 7, 6)), ((4,), (6, 5)), ((4, 6), (5, 250, 3, 3, 9))]
+    rows = [TrainingSequence(prompt, response, Source.STUDENT, i) for i, (prompt, response) in enumerate(texts)]
+    fresh = live.hidden(collate(rows, 257, None, "cpu"))
+    theirs = Generator(model, tokenizer).score(texts)
+    for batch in (1, 2, 8):
+        ours = live.score(texts, batch, vocab)
+        assert [s.greedy for s in ours] == [s.greedy for s in theirs]
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.log_probs == pytest.approx(b.log_probs, abs=1e-4)
+    passes = []
+    states = LiveTeacher._states
+    monkeypatch.setattr(LiveTeacher, "_states", lambda self, *a: passes.append(1) or states(self, *a))
+    again = collate([rows[2], rows[0]], 257, None, "cpu")
+    kept = live.hidden(again)
+    torch.testing.assert_close(kept, torch.cat([fresh[6:], fresh[:4]]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(live.hidden(again, [1]), fresh[:4], rtol=1e-5, atol=1e-5)
+    assert not passes
+    other = TrainingSequence((4,), (6, 5, 5), Source.STUDENT, 3)
+    assert len(live.hidden(collate([rows[1], other], 257, None, "cpu"))) == 5 and passes == [1]

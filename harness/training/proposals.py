@@ -21,6 +21,7 @@ from harness.seeds import stable_seed
 from harness.training.batching import TrainingSequence
 from harness.training.cost import Cost
 from harness.training.segments import Segments
+from harness.training.signals import LiveTeacher
 from harness.training.validity import NAN, Asked, Checker, Place, ProposedStep, spend
 from harness.training.validity_report import ValidityReport
 from harness.types import Decoding, Example, Source
@@ -53,6 +54,7 @@ class Proposals:
         self.generators = {Source.STUDENT: student, Source.TEACHER: teacher}
         self.estimator, self.how, self.segments, self.checker = estimator, how, segments, checker
         self.report = ValidityReport()
+        self.reader: LiveTeacher | None = None  # the teacher's signal, where it is read here: one pass tells both
 
     def judge(
         self, sequences: Seq[TrainingSequence], labelled: Seq[Example], prompts: Seq[Example], step: int, cost: Cost
@@ -113,7 +115,12 @@ class Proposals:
         if not texts:
             return
         generator, by_teacher = self.generators[author], author is Source.TEACHER
-        said = dict(zip(texts, generator.score(list(texts.values())), strict=True))
+        pairs = list(texts.values())
+        if by_teacher and self.reader is not None:
+            scored_texts = self.reader.score(pairs, generator.batch, generator.words)
+        else:
+            scored_texts = generator.score(pairs)
+        said = dict(zip(texts, scored_texts, strict=True))
         read = sum(len(prompt) + len(response) for prompt, response in texts.values())
         cost.add(**{"teacher_forward_tokens" if by_teacher else "student_tokens": read})
         for place in mine:

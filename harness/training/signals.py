@@ -9,15 +9,16 @@ non-negative, and by the data-processing inequality it is a lower bound of the e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from harness.losses import cross_entropy, with_rest
 from harness.models import devices
+from harness.models.generate import Scored
 from harness.models.head import Head, cut, trunk
 from harness.training.batching import Batch
 from harness.training.served_teacher import ServedTeacher
@@ -55,6 +56,7 @@ class LiveTeacher:
         self.model, self.head = model, Head.of(model, vocab)
         if device is not None and device != model.device:
             self.head = self.head.to(device)
+        self.kept: dict[tuple[int, ...], Tensor] = {}  # what :meth:`score` last read: [n, d] by the ids of a sequence
 
     def read(self, batch: Batch) -> HiddenStateLogits:
         return HiddenStateLogits(self.hidden(batch), self.head)
@@ -66,6 +68,11 @@ class LiveTeacher:
     def hidden(self, batch: Batch, rows: list[int] | None = None) -> Tensor:
         """[N, d] the hidden states that predict the response tokens, of all sequences or of ``rows``."""
         read = batch.asked or batch  # behind the teacher's own prompts, where it has some
+        if self.kept:
+            every = range(len(batch.counts)) if rows is None else rows
+            known = [self.kept.get(tuple(read.ids[i, : read.sizes[i]].tolist())) for i in every]
+            if known and all(states is not None for states in known):
+                return torch.cat([states for states in known if states is not None]).to(batch.ids.device)
         if rows is None:
             return self._states(read.ids, read.mask)[batch.row, read.column]
         chosen = torch.tensor(rows, device=batch.ids.device)
@@ -75,6 +82,33 @@ class LiveTeacher:
         at[chosen] = torch.arange(len(rows), device=chosen.device)
         inside = at[batch.row] >= 0  # tokens of the chosen sequences
         return states[at[batch.row[inside]], read.column[inside]]
+
+    @torch.no_grad()
+    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], batch: int, words: int) -> list[Scored]:
+        """As :meth:`harness.models.generate.Generator.score`, ``batch`` sequences at a time.
+
+        The hidden states are kept until the next call: the signal of the same sequences is read from them.
+        """
+        self.kept = {}
+        found: list[Scored] = []
+        for start in range(0, len(pairs), batch):
+            some = pairs[start : start + batch]
+            whole = [torch.tensor([*context, *ids], device=self.model.device) for context, ids in some]
+            ids = nn.utils.rnn.pad_sequence(whole, batch_first=True)
+            mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in whole], batch_first=True)
+            for (context, response), states, row in zip(some, self._states(ids, mask), whole, strict=True):
+                # The state before a token predicts it. A copy, because a slice would keep its whole batch.
+                hidden = states[len(context) - 1 : len(row) - 1].clone()
+                self.kept[*context, *response] = hidden
+                hidden, labels = (t.to(self.head.weight.device) for t in (hidden, row[len(context) :]))
+                log_probs: list[float] = []
+                greedy: list[bool] = []
+                for a, b in cut(range(len(hidden)), self.head.vocab):
+                    logits = self.head.logits(hidden[a:b])
+                    log_probs += (-cross_entropy(logits, labels[a:b])).tolist()
+                    greedy += (logits[:, :words].argmax(-1) == labels[a:b]).tolist()
+                found.append(Scored(tuple(log_probs), tuple(greedy)))
+        return found
 
     @torch.no_grad()
     def log_prob(self, batch: Batch) -> Tensor:

@@ -150,6 +150,8 @@ def set_up(
             live = ServedTeacher(writer, vocab, spare(members[place].files, vocab))
         else:
             live = LiveTeacher(writer.model, vocab, accelerator.device)
+            if writer is first and rollouts.proposals is not None:
+                rollouts.proposals.reader = live
         return cls(SignalInputs(live, vocab, plan, lambda kind, k: caches(place, live, kind, k)))
 
     def caches(place: int, live: LiveTeacher | ServedTeacher, kind: str, k: int | None) -> dict[Source, SignalCache]:
