@@ -56,7 +56,7 @@ class Question:
         given = {name: str(value) for name, value in sorted(vars(args).items()) if name not in ASIDE}
         variables = {name: value for name, value in sorted(os.environ.items()) if name.startswith(READS)}
         self.results = Path(args.results)
-        where = {"folder": os.getcwd(), "results": str(self.results.resolve()), "python": sys.version, "form": FORM}
+        where = {"folder": os.getcwd(), "results": os.path.realpath(self.results), "python": sys.version, "form": FORM}
         key = digest([given, variables, where, _code()])
         self.path = self.results / "work" / "answered" / f"{key[:24]}.json"
         self._read: set[str] = set()
@@ -128,7 +128,7 @@ def _passing(path: str, results: Path) -> bool:
 
     A recipe may lie anywhere else, also below Python's prefix (``/usr``) or in the results folder.
     """
-    whole, own = Path(os.path.abspath(path)), results.resolve()
+    whole, own = Path(os.path.abspath(path)), Path(os.path.realpath(results))
     python = (sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
     left = (own / name for name in ("work", "records", "completions", "curves", ".lock"))
     return whole == own or any(whole.is_relative_to(f) for f in ("/proc", "/sys", "/dev", *python, *left))

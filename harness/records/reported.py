@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -130,7 +131,7 @@ def _cell_place(number: int, cell: Mapping[str, Any]) -> str:
 
 
 def _files(results: Path) -> Iterator[Path]:
-    for folder in dict.fromkeys((results / KIND, results.resolve().parent / KIND, _CHECKOUT)):
+    for folder in dict.fromkeys((results / KIND, Path(os.path.realpath(results)).parent / KIND, _CHECKOUT)):
         yield from sorted(folder.glob("*.json"))
     from importlib import resources
 

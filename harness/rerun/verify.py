@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -152,7 +153,7 @@ def _folder(work: Path | None, store: Store) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="harness-verify-", ignore_cleanup_errors=True) as folder:
             yield Path(folder)
         return
-    if work.resolve() == store.root.resolve():
+    if os.path.realpath(work) == os.path.realpath(store.root):
         raise BadInput(f"--work {work} is the results folder itself; name another, so that no record is touched")
     yield work
 
