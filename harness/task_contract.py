@@ -237,10 +237,10 @@ def afterwards(task: Any, completions: Sequence[Completion], verdicts: Sequence[
     for part in ("measures", "read_figures", "remarks"):
         told(task, part, getattr(task, part)(rows))
     for problem in task.items[:5] if hasattr(task, "gold_completion") else ():
-        gold = task.gold_completion(problem)
-        if not isinstance(gold, str | None):
+        right = task.gold_completion(problem)
+        if not isinstance(right, str | None):
             said = (
-                f"gave {describe(gold)} for problem {problem.id!r:.60}; the text of a right answer is wanted, or None"
+                f"gave {describe(right)} for problem {problem.id!r:.60}; the text of a right answer is wanted, or None"
             )
             raise RunFailed(broken(type(task), "gold_completion", said))
 

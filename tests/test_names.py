@@ -45,9 +45,9 @@ def named_in(source: str) -> list[tuple[int, str]]:
     docs = {
         id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented) and ast.get_docstring(node)
     }
-    # The examples of a command's help are documentation, too; tests/test_terminal.py parses each of them.
+    # The examples of help are documentation, too; tests/test_terminal.py parses those of every command.
     for node in ast.walk(tree):
-        if isinstance(node, ast.keyword) and node.arg == "examples":
+        if isinstance(node, ast.keyword) and node.arg in ("examples", "epilog"):
             docs |= {id(inner) for inner in ast.walk(node.value)}
     found = []
     for node in ast.walk(tree):
