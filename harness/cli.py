@@ -32,8 +32,11 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
-            what = "command" if action.nargs == argparse.PARSER else action.option_strings[-1:] or [action.dest]
-            raise unknown(what if isinstance(what, str) else what[0], str(value), map(str, action.choices))
+            choices = [str(choice) for choice in action.choices]
+            if action.nargs == argparse.PARSER:
+                raise unknown("command", str(value), choices)
+            what = (action.option_strings[-1:] or [action.dest])[0]
+            raise BadInput(f"{unknown(what, str(value), choices)} It is one of {', '.join(choices)}.")
 
     def parse_known_args(self, args=None, namespace=None):
         found, rest = super().parse_known_args(args, namespace)

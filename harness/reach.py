@@ -51,9 +51,9 @@ def model_hub_away() -> str:
 
 
 def unreached(url: str) -> str:
-    """:func:`refusal` of the server behind an address, which is asked once a process."""
+    """:func:`refusal` of the server behind an address, which is asked once a process; "" for a file of this machine."""
     parts = urlsplit(url)
-    return _asked_once(f"{parts.scheme}://{parts.netloc}")
+    return "" if parts.scheme == "file" else _asked_once(f"{parts.scheme}://{parts.netloc}")
 
 
 @functools.cache

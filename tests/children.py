@@ -1,26 +1,32 @@
 """Processes that begin as copies of this one: what it has imported is there, and a start takes no seconds.
 
-For tests of several processes, of killed ones and of their locks. A test of the start itself uses a new interpreter.
+For tests of several processes, of killed ones and of their locks. A test of the start itself uses a new interpreter,
+and so do processes that talk to each other: in copies of a process that had run for minutes, torch's native code ended
+with a damaged heap, twice in a dozen runs of the suite.
 """
 
 import multiprocessing
+import multiprocessing.process
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 
-def forked(work: Callable[[], int | None], said: Path, **environment: str) -> multiprocessing.Process:
+def forked(
+    work: Callable[[], int | None], said: Path, *, how: str = "fork", **environment: str
+) -> multiprocessing.process.BaseProcess:
     """Runs ``work`` in a copy of this process; its output goes to the files ``said`` and ``said`` + ``.err``.
 
-    ``exitcode`` is what ``work`` returned (None is 0), 1 after an exception, or minus the signal that ended it.
+    ``how="spawn"``: in a new interpreter, for which ``work`` is pickled. ``exitcode`` is what ``work`` returned (None
+    is 0), 1 after an exception, or minus the signal that ended it.
     """
-    child = multiprocessing.get_context("fork").Process(target=_begin, args=(work, said, environment), daemon=True)
+    child = multiprocessing.get_context(how).Process(target=_begin, args=(work, said, environment), daemon=True)
     child.start()
     return child
 
 
-def finished(child: multiprocessing.Process, timeout: float = 300) -> int:
+def finished(child: multiprocessing.process.BaseProcess, timeout: float = 300) -> int:
     """The exit code, once there is one. Raises TimeoutError, and ends the child, after ``timeout`` seconds."""
     child.join(timeout)
     if child.exitcode is None:

@@ -230,7 +230,7 @@ def test_thoughts_are_left_out_counted_and_told(write):
     graded = grade("amc23@micro", path)
     assert [v["score"] for v in graded["verdicts"]] == [1.0, 0.0, 0.0]
     assert graded["measures"]["thoughts"] == {"closed": 2, "never_closed": 1}
-    assert any("3 of 3 texts begin with thinking" in w and "1 do not end" in w for w in graded["warnings"])
+    assert any("3 of 3 texts begin with thinking" in w and "1 never end it" in w for w in graded["warnings"])
     assert "thoughts" not in grade("amc23@micro", write(*answers(2, 2)))["measures"]
 
 

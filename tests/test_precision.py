@@ -251,6 +251,7 @@ def test_types_that_cannot_be_are_refused_in_one_line(tiny_world, tmp_path, monk
             results=tmp_path,
         )
         plan.prepare(request)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda name: "Tesla T4")
     with pytest.raises(BadInput, match=r"rollout.dtype=bfloat16: Tesla T4 has no bfloat16; set rollout.dtype=float32"):

@@ -1,5 +1,6 @@
 """What a person at a terminal meets: help with examples that parse, names given in any way, tables that fit."""
 
+import argparse
 import json
 import shlex
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_completion_prints_code_for_the_shell(shell, capsys):
 
 def test_a_shell_completes_names():
     action = next(a for a in commands()["run"]._actions if a.dest == "method")
-    assert "gkd" in action.completer()
+    assert "gkd" in action.completer("g", argparse.Namespace())
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------

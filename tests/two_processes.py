@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import socket
 import tempfile
@@ -62,8 +63,9 @@ def on_two(
     places = [str(place) for place in (*models, prompts, folder)]
     started = [
         forked(
-            lambda rank=rank: _rank(rank, parts, *places),
+            functools.partial(_rank, rank, parts, *places),
             folder / f"{rank}.log",
+            how="spawn",
             **shared,
             RANK=str(rank),
             LOCAL_RANK=str(rank),

@@ -249,19 +249,28 @@ def _read_letter(reply: Reply) -> float | None:
                 fence = mark[1]
             elif mark[1].startswith(fence) and not line.strip().strip(fence[0]):
                 fence = None
-        elif fence is None and (verdict := _VERDICT.fullmatch(END_MARKER.split(line)[0])):
-            found = verdict[1]
+        elif fence is None:
+            found = _letter_of(line) or found
     return None if found is None else {"A": 1.0, "B": 0.0, "C": 0.5}[found]
 
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[^`]*$")
-_VERDICT = re.compile(
-    r"(?:\s*[-+]\s)?[\s*_#`]*"
-    r"(?i:(?:(?:my|the|so|thus|hence|therefore|final|overall|corrected)[\s*_,:]+)*"
-    r"(?:(?:verdict|answer|judge?ment|decision|choice|correction|conclusion|winner)[\s*_]*(?:is)?)?"
-    r"[\s*_]*[:=–—-]?[\s*_`]*)?"
-    r"\[\[\s*([ABC])\s*\]\][\s*_`.!]*"
+_LETTER = re.compile(r"\[\[\s*([ABC])\s*\]\]([\s*_`.!]*)")
+_LABEL = re.compile(
+    r"(?i:(?:[-+] )?(?:(?:my|the|so|thus|hence|therefore|final|overall|corrected)[ ,:]+)*"
+    r"(?:(?:verdict|answer|judge?ment|decision|choice|correction|conclusion|winner)(?: is)?)? ?[:=–—-]?)"
 )
+LABEL_LIMIT = 200  # characters before a verdict that are read as its label
+
+
+def _letter_of(line: str) -> str | None:
+    """The verdict of a line that holds one, behind a short label and emphasis, and nothing else."""
+    line = END_MARKER.split(line)[0]
+    before, opened, rest = line.partition("[[")
+    found = _LETTER.fullmatch(opened + rest)
+    # Emphasis counts as one space, so the pattern never tries several ways to read a run of it.
+    label = " ".join(re.split(r"[\s*_#`]+", before)).strip() if found and len(before) <= LABEL_LIMIT else None
+    return found[1] if found and label is not None and _LABEL.fullmatch(label) else None
 
 
 def _share(preference: list[Any]) -> float | None:
