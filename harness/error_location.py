@@ -105,7 +105,7 @@ def words(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException as second:
-        return f"(its text cannot be had: __str__ raises {type(second).__name__})"
+        return f"(it cannot be printed: its __str__ raises {type(second).__name__})"
 
 
 def _hint(error: BaseException) -> str:

@@ -33,6 +33,13 @@ class _Kept:
         """Whether there is such a state: torch's are there once something has imported it."""
         return not self.torch or "torch" in sys.modules
 
+    def now(self) -> Any:
+        """The state; None where it cannot be read, as a working directory that is gone."""
+        try:
+            return self.read()
+        except OSError:
+            return None
+
 
 def _torch() -> Any:
     return sys.modules["torch"]
@@ -89,7 +96,7 @@ _STATES = (
     _Kept(
         "the HARNESS_ variables of the environment",
         lambda: {name: value for name, value in os.environ.items() if name.startswith("HARNESS_")},
-        lambda had: os.environ.update(had),
+        lambda had: _put_back(had),
         ("environ", "putenv", "setdefault", "unsetenv"),
         "set them for the command",
     ),
@@ -121,7 +128,7 @@ class ProcessState:
     """The states as they are now; :meth:`changed` says, after user code ran, which of them it changed."""
 
     def __init__(self) -> None:
-        self.had = {kept.said: kept.read() for kept in _STATES if kept.here()}
+        self.had = {kept.said: kept.now() for kept in _STATES if kept.here()}
 
     def changed(self) -> tuple[str, tuple[str, ...]] | None:
         """Puts back what was changed. Returns what that was, with the fix, and the calls that do it; else None."""
@@ -129,11 +136,7 @@ class ProcessState:
         for kept in filter(_Kept.here, _STATES):
             # Where the code imported torch itself, it began with torch's own values.
             had = self.had[kept.said] if kept.said in self.had else _FRESH.get(kept.said, lambda: None)()
-            try:
-                now = kept.read()
-            except OSError:  # the working directory is gone
-                now = None
-            if had is not None and now != had:
+            if had is not None and kept.now() != had:
                 kept.restore(had)
                 found = found or (f"changes {kept.said}, for everything else too; {kept.fix}", kept.calls)
         return found
@@ -159,6 +162,13 @@ def place_of(files: Iterable[Path], calls: Iterable[str]) -> str:
         if lines:
             return f"{error_location.shown(file)}:{min(lines)}"
     return error_location.shown(files[0])
+
+
+def _put_back(had: dict[str, str]) -> None:
+    """The HARNESS_ variables as they were; those that are new are taken out."""
+    for name in [name for name in os.environ if name.startswith("HARNESS_") and name not in had]:
+        del os.environ[name]
+    os.environ.update(had)
 
 
 def _open(stream: Any) -> bool:

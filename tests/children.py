@@ -2,7 +2,7 @@
 
 For tests of several processes, of killed ones and of their locks. A test of the start itself uses a new interpreter,
 and so do processes that talk to each other: in copies of a process that had run for minutes, torch's native code ended
-with a damaged heap, twice in a dozen runs of the suite.
+with a damaged heap, twice in runs of the whole suite.
 """
 
 import multiprocessing

@@ -1,12 +1,13 @@
 """People's own methods and tasks: what identifies them; every mistake is one line with FILE:LINE and the fix."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
-from harness import registry, user_code
+from harness import left_alone, registry, user_code
 from harness.cli import main
 from harness.evaluation import benchmarks, evaluate
 from harness.records.store import Store
@@ -383,3 +384,18 @@ def test_check_prints_what_it_checked_of_a_judge(tmp_path, capsys, identity, ver
 def test_check_takes_a_judge_by_name(capsys):
     assert main(["check", "--judge", "longest", "--json"]) == 0
     assert "conforms" not in capsys.readouterr().err
+
+
+def test_a_new_variable_of_the_environment_is_taken_out_again(monkeypatch):
+    monkeypatch.setenv("HARNESS_OLD", "1")
+    before = left_alone.ProcessState()
+    os.environ |= {"HARNESS_OLD": "2", "HARNESS_NEW": "3"}
+    changed, _ = before.changed()
+    assert "HARNESS_ variables" in changed and before.changed() is None
+    assert os.environ["HARNESS_OLD"] == "1" and "HARNESS_NEW" not in os.environ
+
+
+def test_a_working_directory_that_is_gone_is_no_fault_of_the_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert left_alone.ProcessState().changed() is None
