@@ -61,16 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     """Runs one command and prints its output. Raises whatever stops it."""
     with error_location.faults_as(RunFailed):
-        _check(sys.argv[1:] if arguments is None else arguments)
-        known = parser()
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        _check(given)
         if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions; this prints them and exits
             import argcomplete
 
-            argcomplete.autocomplete(known)
-        if not (sys.argv[1:] if arguments is None else arguments):
-            known.print_help()
+            argcomplete.autocomplete(parser())
+        if not given:
+            parser().print_help()
             return 0
-        chosen = known.parse_args(arguments)
+        # A command needs no file of the others; they are read where the first word is no command.
+        chosen = parser(given[:1] if given[0] in NAMES else NAMES).parse_args(given)
         with contextlib.redirect_stdout(sys.stderr):  # what libraries print must not mix with the results on stdout
             printed = chosen.command(chosen)
         if printed:
@@ -125,8 +126,8 @@ def _said(error: BaseException) -> int:
     return 1
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; ``tests/test_cli.py`` pins it."""
+def parser(names: Sequence[str] = NAMES) -> argparse.ArgumentParser:
+    """The parser of these commands; ``tests/test_cli.py`` pins that of all."""
     top = _Parser(
         prog="harness",
         description="Distil, evaluate, record and tabulate with one command.",
@@ -141,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("-V", "--version", action="version", version=f"harness {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    for name in NAMES:
+    for name in names:
         import_module(f"harness.commands.{name}").add(commands)
     for one in (top, *commands.choices.values()):
         one.add_argument("--debug", action="store_true", help="print the trace of whatever stops the command")

@@ -14,7 +14,7 @@ from harness.method import Method, ReferencePoint
 from harness.models import adapters, loading
 from harness.recipe import Adapter, Recipe, TeacherLoading
 from harness.request import Plan
-from harness.training import length, several_teachers
+from harness.training import job, several_teachers
 from harness.training.job import TrainingRun
 from harness.types import Source
 
@@ -25,7 +25,7 @@ def card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any]) -> dict[st
     if isinstance(method, ReferencePoint):
         return {"trained": False}
     recipe = plan.recipe_of(method)
-    texts = length.sources(method, recipe.training)
+    texts = job.sources_of(method, recipe.training)
     sampled = texts & {Source.STUDENT, Source.MIXED}
     curve = facts["curve"]
     return {

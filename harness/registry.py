@@ -47,7 +47,7 @@ KINDS = {
             "harness.grading.judges.generated",
         ),
     ),
-    SIGNALS: Kind("harness.training.signal_contract:TeacherSignal", ("harness.training.shipped_signals",)),
+    SIGNALS: Kind("harness.training.signal_contract:TeacherSignal", ("harness.training.signal_contract",)),
     METRICS: Kind("harness.metrics:Metric", ("harness.metrics",), marks="_ . - @"),  # pass@1
 }
 

@@ -17,7 +17,7 @@ from harness.models.pair import Pair
 from harness.recipe import Recipe
 from harness.records.store import Store
 from harness.task import Task
-from harness.training import length, teacher_prompt
+from harness.training import job, teacher_prompt
 from harness.training.job import TrainingData, TrainingRun
 from harness.training.several_teachers import Teaching
 
@@ -81,4 +81,4 @@ class Plan:
 
     def recipe_of(self, method: Method, chosen: Recipe | None = None) -> Recipe:
         """The recipe, or ``chosen``, for a method: ``training.epochs`` as steps over the examples it reads."""
-        return length.resolved(chosen or self.recipe, method, self.data_of(method))
+        return job.with_steps(chosen or self.recipe, method, self.data_of(method))

@@ -15,7 +15,7 @@ from harness.method import Method, ReferencePoint
 from harness.models import adapters, engine_choice, loading
 from harness.models import files as models
 from harness.records.record import fingerprint
-from harness.training import examples, length, pools, precision, several_teachers, teacher_prompt, verdicts
+from harness.training import examples, job, pools, precision, several_teachers, teacher_prompt, verdicts
 from harness.training.job import TrainingRun
 from harness.types import Source
 
@@ -65,7 +65,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
     # Leave out settings that do not affect this training, so that changing them does not train it again.
     chosen = plan.recipe_of(method)
-    texts = length.sources(method, chosen.training)
+    texts = job.sources_of(method, chosen.training)
     training = options.set_apart(chosen.training)
     signal = registry.find(registry.SIGNALS, training["signal"])
     training["signal"] = signal.name  # a file's own name, not where it is kept

@@ -9,7 +9,7 @@ from harness.errors import BadInput
 from harness.method import ReferencePoint
 from harness.models import adapters
 from harness.task import Task
-from harness.training import length
+from harness.training import job
 from harness.types import Source
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def warnings(plan: Plan, *, sandbox: str | None = None) -> list[str]:
     trained = [method for method in methods if not isinstance(method, ReferencePoint)]
     if request.track and not trained:
         found.append(f"--track is not read: {_names(plan)} trains nothing")
-    texts = {source for method in trained for source in length.sources(method, plan.recipe.training)}
+    texts = {source for method in trained for source in job.sources_of(method, plan.recipe.training)}
     read = {
         "training": bool(trained),
         "rollout": bool(texts & {Source.STUDENT, Source.MIXED}),

@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import BadInput
 from harness.grading.judges.generated import ProgrammaticJudge
-from harness.micro import code, instruction, interpreter, maths, world
+from harness.micro import code, instruction, maths, world
 from harness.micro.phrasing import FORMS, understand
 
 SPLITS = ("labelled", "validation")
@@ -122,21 +122,21 @@ def test_a_program_is_solved_by_meaning_and_never_executed(tmp_path):
 @pytest.mark.parametrize(
     ("source", "error"),
     [
-        ("def f(xs):\n    return xs[::0]", interpreter.Mistaken),
-        ("def f(xs):\n    return [x % 0 for x in xs]", interpreter.Mistaken),
-        ("def f(xs):\n    return sum(xs) + xs", interpreter.Mistaken),
-        ("def f(xs):\n    return ys", interpreter.Mistaken),
-        ("def f(xs):\n    return [x * 999999999999 * 999999999999 for x in xs]", interpreter.Beyond),
-        ("def f(xs):\n    return __import__('os')", interpreter.Beyond),
-        ("def f(xs):\n    while True: pass", interpreter.Beyond),
-        ("def g(xs):\n    return xs", interpreter.Mistaken),
-        ("\0", interpreter.Mistaken),
-        ("(" * 500, interpreter.Mistaken),
+        ("def f(xs):\n    return xs[::0]", code.Mistaken),
+        ("def f(xs):\n    return [x % 0 for x in xs]", code.Mistaken),
+        ("def f(xs):\n    return sum(xs) + xs", code.Mistaken),
+        ("def f(xs):\n    return ys", code.Mistaken),
+        ("def f(xs):\n    return [x * 999999999999 * 999999999999 for x in xs]", code.Beyond),
+        ("def f(xs):\n    return __import__('os')", code.Beyond),
+        ("def f(xs):\n    while True: pass", code.Beyond),
+        ("def g(xs):\n    return xs", code.Mistaken),
+        ("\0", code.Mistaken),
+        ("(" * 500, code.Mistaken),
     ],
 )
 def test_the_interpreter_refuses_what_it_cannot_or_should_not_do(source, error):
     with pytest.raises(error):
-        interpreter.call(source, "f", [3, 1, 2])
+        code.call(source, "f", [3, 1, 2])
 
 
 def test_canonical_programs_pass_their_own_asserts_when_python_runs_them():

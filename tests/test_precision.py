@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaCo
 from harness import plan
 from harness.errors import BadInput
 from harness.evaluation import measurement
-from harness.models import devices, packed, sampling
+from harness.models import devices, llama_decoder, sampling
 from harness.models.files import load_model, load_tokenizer, locate
 from harness.models.generate import Generator
 from harness.models.head import trunk
@@ -88,20 +88,20 @@ def test_a_packed_decoder_writes_the_texts_of_the_plain_one(models, monkeypatch)
     speaker = Generator(load_model(files, "bfloat16"), load_tokenizer(files), batch=3)
     prompts = [speaker.encode(text) for text in ("One", "Two and more", "Three", "Four of them", "Five")]
     used = []
-    own = packed.product
-    monkeypatch.setattr(packed, "product", lambda *given: used.append(given[2]) or own(*given))
+    own = llama_decoder.packed_product
+    monkeypatch.setattr(llama_decoder, "packed_product", lambda *given: used.append(given[2]) or own(*given))
     made = {}
     for large in (1, 2**40):
-        monkeypatch.setattr(packed, "LARGE", large)
+        monkeypatch.setattr(llama_decoder, "LARGE", large)
         made[large] = speaker.continue_ids(prompts, Decoding(1.0, 1.0, 20), range(5))
-        assert bool(used) == (large == 1) if packed.pays(torch.ones(1).bfloat16(), large, 20) else True
+        assert bool(used) == (large == 1) if llama_decoder.packing_pays(torch.ones(1).bfloat16(), large, 20) else True
         used.clear()
     plain, other = made.values()
     assert [g.ids for g in plain] == [g.ids for g in other]
     for a, b in zip(plain, other, strict=True):
         assert a.log_probs == pytest.approx(b.log_probs, abs=2e-2)
-    assert not packed.pays(torch.ones(1), 2**40, 1000)  # float32 stays to the last bit as it was
-    assert not packed.pays(torch.ones(1).bfloat16(), 2**40, 2)
+    assert not llama_decoder.packing_pays(torch.ones(1), 2**40, 1000)  # float32 stays to the last bit as it was
+    assert not llama_decoder.packing_pays(torch.ones(1).bfloat16(), 2**40, 2)
 
 
 def test_a_step_on_a_device_crosses_to_the_host_to_the_last_bit():

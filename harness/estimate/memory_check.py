@@ -20,7 +20,7 @@ from harness.estimate.workload import asks_teacher, mixture, work
 from harness.method import Method, Proposing, ReferencePoint
 from harness.models import adapters, loading, quantization
 from harness.models.files import load_tokenizer
-from harness.training import engine_checks, length
+from harness.training import engine_checks, job
 from harness.types import Source
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _teacher_shape(plan: Plan, method: Method) -> Shape | None:
 def work_of(plan: Plan, method: Method) -> Work:
     """The workload of training ``method`` under a plan."""
     recipe = plan.recipe_of(method)
-    texts = length.sources(method, recipe.training)
+    texts = job.sources_of(method, recipe.training)
     prompt, answer = _longest(plan, texts)
     prompt = min(prompt, recipe.training.max_tokens - 1)
     if texts - {Source.DATA}:

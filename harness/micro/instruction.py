@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from harness.micro import render
+from harness.micro import phrasing
 from harness.micro.phrasing import narrate, understand
 from harness.types import Prompt
 
@@ -66,7 +66,7 @@ class TextRequest:
 
     @property
     def prompt(self) -> Prompt:
-        return render.instruction(self.text)
+        return phrasing.instruction(self.text)
 
     @property
     def response(self) -> str:

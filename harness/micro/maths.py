@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, ClassVar
 
-from harness.micro import render
+from harness.micro import phrasing
 from harness.types import Prompt
 
 TASKS = ("amc23", "aime24", "olympiadbench", "math500", "gsm8k")
@@ -36,7 +36,7 @@ class MathsProblem:
 
     @property
     def prompt(self) -> Prompt:
-        return render.maths(self.told)
+        return phrasing.maths(self.told)
 
     @property
     def response(self) -> str:

@@ -1,7 +1,10 @@
-"""Writes several steps as one sentence, and parses the sentence again.
+"""How the micro world's problems are worded: several steps as one sentence, and the prompt around a problem.
 
-Some forms name the steps out of order ("…, but before that …"): the reader must plan before it works.
-Phrases hold no comma, so every sentence has exactly one reading.
+Some forms of a sentence name the steps out of order ("…, but before that …"): the reader must plan before it works.
+Phrases hold no comma, so every sentence has exactly one reading and can be parsed again.
+
+The prompts are for models without a chat template; the micro models are trained on them. The task files follow the
+same convention, so that the ids at evaluation are the ids of training.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from random import Random
+
+from harness.types import Prompt
 
 # Number of steps -> the forms of the sentence; {0} is the step to be done first.
 FORMS = {
@@ -45,3 +50,15 @@ def _pattern(form: str) -> re.Pattern[str]:
 
 
 _PATTERNS = [_pattern(form) for forms in FORMS.values() for form in forms]
+
+
+def maths(problem: str) -> Prompt:
+    return Prompt(user=problem, plain=f"Problem: {problem}\nSolution:\n")
+
+
+def code(stub: str) -> Prompt:
+    return Prompt(user=stub, plain=stub)
+
+
+def instruction(text: str) -> Prompt:
+    return Prompt(user=text, plain=f"Instruction: {text}\nResponse:\n")

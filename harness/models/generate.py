@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.models import devices, packed, prompt_checks, token_text
+from harness.models import devices, llama_decoder, prompt_checks, token_text
 from harness.models.llama_decoder import LlamaDecoder, containing
 from harness.models.sampling import pick, read, uniforms
 from harness.models.text_codec import TextCodec
@@ -198,7 +198,7 @@ class Generator(TextCodec):
         if not LlamaDecoder.fit(self.model):
             return False
         if self._agrees is None:
-            vocab, decoder = self.words, LlamaDecoder(self.model, self.words, 2, packed.LONG)
+            vocab, decoder = self.words, LlamaDecoder(self.model, self.words, 2, llama_decoder.LONG)
             ids = (torch.arange(5) * 7) % vocab
             batched = [
                 decoder.add([ids[:4].tolist(), ids[:2].tolist()])[0],

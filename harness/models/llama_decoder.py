@@ -10,14 +10,14 @@ Shapes: n rows in use, V vocabulary, d hidden size, W columns of the cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from harness.models import adapters, devices, packed
+from harness.models import adapters, devices
 from harness.models.head import Head, trunk
 
 FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
@@ -41,11 +41,11 @@ class LlamaDecoder:
         self.shared = attention.k_proj.out_features // self.head_dim  # heads of keys and values
         size = sum(p.numel() for p in body.layers.parameters())
         fuse, self.project = size <= FUSED_ELEMENTS, self.head.raw
-        pack = rows if packed.pays(self.head.weight, size, tokens) else None
+        pack = rows if packing_pays(self.head.weight, size, tokens) else None
         if pack is not None:
             weight, bias = self.head.weight[: self.head.vocab], self.head.bias
             own = None if bias is None else bias[: self.head.vocab].to(weight.dtype)
-            self.project = packed.product([weight], own, rows, self.head.raw)
+            self.project = packed_product([weight], own, rows, self.head.raw)
         self.layers = [_Layer(layer, fuse, pack) for layer in body.layers]
         self.rows, self.device, self.dtype = rows, model.device, self.embed.weight.dtype
         self.width = 0
@@ -254,7 +254,7 @@ class _Layer:
         self.mlp = through
 
 
-def _joint(linears: list[nn.Linear], fuse: bool, pack: int | None) -> packed.Product:
+def _joint(linears: list[nn.Linear], fuse: bool, pack: int | None) -> Product:
     """A function that returns the outputs of ``linears`` concatenated on the last axis.
 
     An adapter is merged into a fused or packed matrix, which is a copy anyway, and stays beside the weight elsewhere.
@@ -268,8 +268,8 @@ def _joint(linears: list[nn.Linear], fuse: bool, pack: int | None) -> packed.Pro
     bias = None
     if any(b is not None for b in biases):
         bias = torch.cat([weights[0].new_zeros(m.out_features) if m.bias is None else m.bias for m in linears])
-    whole = packed.plain(torch.cat(weights), bias) if fuse else apart
-    return whole if pack is None else packed.product(weights, bias, pack, whole)
+    whole = plain_product(torch.cat(weights), bias) if fuse else apart
+    return whole if pack is None else packed_product(weights, bias, pack, whole)
 
 
 def _norm(module: nn.Module, x: Tensor) -> Tensor:
@@ -278,3 +278,38 @@ def _norm(module: nn.Module, x: Tensor) -> Tensor:
         return module(x)
     spread = x.square().sum(-1, keepdim=True).div_(x.shape[-1]).add_(module.variance_epsilon)
     return module.weight * (x * spread.rsqrt_())
+
+
+# Products of a few rows with a large weight, in bfloat16 on a CPU. A decoding step multiplies a few rows with every
+# weight. In the order in which a checkpoint holds a weight, oneDNN spends more time on bringing it into the blocks of
+# its kernels than on the product; here that is done once for a whole generation. Products of many rows (prompts) read
+# the weight as it is. Only bfloat16 is packed: in float32 every text would change by rounding, and with it what was
+# measured before.
+
+Product = Callable[[Tensor], Tensor]
+LARGE = 2**20  # weights of a model from which packing it pays
+LONG = 16  # tokens of a text from which it does: packing takes as long as a few steps
+
+
+def packing_pays(like: Tensor, weights: int, tokens: int) -> bool:
+    """Whether to pack a model of so many ``weights``, of the type and device of ``like``, for texts of ``tokens``."""
+    if like.device.type != "cpu" or like.dtype != torch.bfloat16 or weights < LARGE or tokens < LONG:
+        return False
+    operations = torch.ops.mkldnn
+    known = all(hasattr(operations, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
+    return torch.backends.mkldnn.is_available() and known and operations._is_mkldnn_bf16_supported()
+
+
+def packed_product(weights: Sequence[Tensor], bias: Tensor | None, rows: int, otherwise: Product) -> Product:
+    """x [n, in] -> x W^T + bias [n, out] with the packed ``weights`` [out, in], one below the other.
+
+    ``rows``: the n to pack for. ``otherwise`` multiplies x [B, L, in]. No gradient passes through either.
+    """
+    whole = weights[0] if len(weights) == 1 else torch.cat(list(weights))
+    packed = torch.ops.mkldnn._reorder_linear_weight(whole.detach(), rows)
+    step = torch.ops.mkldnn._linear_pointwise
+    return lambda x: step(x, packed, bias, "none", [], "") if x.dim() == 2 else otherwise(x)
+
+
+def plain_product(weight: Tensor, bias: Tensor | None) -> Product:
+    return lambda x: functional.linear(x, weight, bias)

@@ -34,7 +34,7 @@ from harness.papers.reproduce import COMPUTE, STEPS, Piece, ReproduceRequest, Re
 from harness.papers.spec import Fact, ModelPair
 from harness.plan import configured, judged
 from harness.recipe import Recipe
-from harness.training import length
+from harness.training import job
 
 CHECKPOINT_BYTES = 12  # a parameter: weights and moments
 SHARED = " (shared)"  # of texts that are sampled once for all methods and seeds
@@ -179,7 +179,7 @@ def _works(method: Method, chosen: Recipe, shapes: Mapping[str, Shape], facts: M
     """The training with texts as long as expected, and as long as they may be."""
     limit = chosen.training.max_tokens
     prompts = min(facts["prompts"].value, chosen.data.limit or facts["prompts"].value)
-    chosen = length.over(chosen, prompts)
+    chosen = job.over_examples(chosen, prompts)
     prompt = min(facts["prompt_tokens"].value, limit - 1)
     response = min(facts["response_tokens"].value, limit - prompt)
     teacher = shapes["teacher"] if asks_teacher(method) else None

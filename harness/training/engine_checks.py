@@ -13,7 +13,7 @@ from harness.models.engine_choice import OPENAI, VLLM, EngineChoice
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair
 from harness.recipe import Recipe
-from harness.training import length
+from harness.training import job
 from harness.types import Source
 
 SPARE = 8  # tokens that are asked for beyond k, for those of a padded vocabulary that the student does not have
@@ -42,7 +42,7 @@ def check(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: str, *,
 def told(chosen: Recipe, methods: Sequence[Method]) -> list[str]:
     """Lines for the user on what each engine of the recipe does; empty where it names none."""
     trained = [method for method in methods if not isinstance(method, ReferencePoint)]
-    texts = set().union(*(length.sources(method, chosen.training) for method in trained))
+    texts = set().union(*(job.sources_of(method, chosen.training) for method in trained))
     every = chosen.rollout.sync_every
     steps = "every optimizer step" if every == 1 else f"every {every} optimizer steps"
     parts = [
@@ -76,7 +76,7 @@ def _rollout(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str,
                     f"rollout.{name}={getattr(rollout, name)} is of an engine; set rollout.engine, or leave it out"
                 )
         return
-    sampling = [m for m in trained if Source.STUDENT in length.sources(m, chosen.training)]
+    sampling = [m for m in trained if Source.STUDENT in job.sources_of(m, chosen.training)]
     for method in trained:
         if method.needs.joint:
             raise BadInput(
@@ -103,7 +103,7 @@ def _teacher(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str,
     """The engines of the teacher: of its texts, and of its signal."""
     own = loading.engine_of(chosen.teacher)
     texts = engine_choice.chosen(chosen.teacher_text.engine or engine_choice.IN_PROCESS, "teacher_text.engine")
-    writing = [m for m in trained if Source.TEACHER in length.sources(m, chosen.training)]
+    writing = [m for m in trained if Source.TEACHER in job.sources_of(m, chosen.training)]
     reading = [
         m
         for m in trained

@@ -1,8 +1,8 @@
-"""The held-out divergence: forward KL from the teacher to the student on reference texts that no step trains on.
+"""What is measured on reference texts that no step trains on: the held-out divergence, and the validation loss.
 
 Losses of different methods, and of one method on different sources of text, are different quantities. This one is the
 same for all: the mean over the response tokens of data.validation of KL(p || q) in nats, p the teacher's distribution
-and q the student's over the shared vocabulary.
+and q the student's over the shared vocabulary. The validation loss belongs to methods whose schedule depends on it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import torch
 from accelerate import Accelerator
 
 from harness.losses import forward_kl
+from harness.method import Method
 from harness.models import loading
 from harness.models.generate import Generator
 from harness.training.batching import Batch, TrainingSequence, collate, micro_batches
+from harness.training.cost import Cost
 from harness.training.distributed import Replicated
 from harness.training.job import TrainingJob
 from harness.training.signal_contract import TeacherSignal
 from harness.training.signals import LiveTeacher
-from harness.types import Source
+from harness.types import Example, Source
 
 KEY = "held_out_kl"  # in learning curves
 
@@ -85,3 +87,38 @@ def _sequences(
         )
         found += [cut] if cut.places else []
     return found
+
+
+class Validation:
+    """The student's loss on the validation examples, every ``needs.validate_every`` steps; else it does nothing."""
+
+    def __init__(
+        self, method: Method, examples: Sequence[Example], generator: Generator, size: int, accelerator: Accelerator
+    ):
+        self.every, self.accelerator = method.needs.validate_every, accelerator
+        self.batches: list[Batch] = []
+        if self.every:
+            mine = list(enumerate(examples))[accelerator.process_index :: accelerator.num_processes]
+            texts = [_sequence(e, i, generator) for i, e in mine]
+            pad = generator.pad_id
+            self.batches = [collate(part, pad, None, accelerator.device) for part in micro_batches(texts, size)]
+
+    def report(self, step: int, student: Replicated, cost: Cost) -> dict[str, float]:
+        """``validation_loss`` in nats per token if it is due after step number ``step``, counted from 1."""
+        if not self.every or step % self.every:
+            return {}
+        sums = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
+        with student.gathered() as whole:
+            whole.eval()
+            for batch in self.batches:
+                log_q = whole.log_likelihood(batch)
+                sums += torch.stack([-log_q.double().sum(), torch.tensor(float(len(log_q)), device=sums.device)])
+                cost.add(student_tokens=batch.tokens)
+            whole.train()
+        total, tokens = self.accelerator.reduce(sums).tolist()
+        return {"validation_loss": total / max(tokens, 1)}
+
+
+def _sequence(example: Example, place: int, speaker: Generator) -> TrainingSequence:
+    prompt, response, learnt = speaker.example_ids(example)
+    return TrainingSequence(prompt, response, Source.DATA, place, place=place, learnt=learnt)

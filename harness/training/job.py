@@ -1,16 +1,18 @@
-"""What a training run is given and what it returns."""
+"""What a training run is given, how long it is (``training.epochs`` as optimizer steps), and what it returns."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.method import Method
-from harness.recipe import Recipe
+from harness.method import Method, texts_of
+from harness.recipe import Recipe, Training
 from harness.training.tracking import Tracking
-from harness.types import Example
+from harness.types import Example, Source
 
 if TYPE_CHECKING:  # a plan is made without torch
     from harness.models.adapters import TrainedAdapter
@@ -19,6 +21,7 @@ if TYPE_CHECKING:  # a plan is made without torch
     from harness.training.several_teachers import Teaching
     from harness.training.validity import Checker, Same
     from harness.training.verdicts import Grader
+
 
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, details
 
@@ -101,3 +104,38 @@ class TrainingResult:
     adapter: TrainedAdapter | None = None  # already merged into ``model``
     weights: dict[str, Any] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)  # what sampled the student, where that was no model here
+
+
+MANY = 10**6  # steps of a run whose length is not known yet
+
+
+def sources_of(method: Method, training: Training) -> set[Source]:
+    """The sources of text that a run may request, also where its number of steps is not known yet."""
+    if training.epochs is None:
+        return texts_of(method, training.steps)
+    return texts_of(method, 1) | texts_of(method, MANY)
+
+
+def examples_of(method: Method, data: TrainingData, steps: int) -> int:
+    """The number of examples in an epoch: the labelled ones for a method that trains on nothing else, else prompts."""
+    only_labelled = texts_of(method, steps) <= {Source.DATA}
+    return len(data.labelled if only_labelled and data.labelled else data.prompts or data.labelled)
+
+
+def with_steps(recipe: Recipe, method: Method, data: TrainingData) -> Recipe:
+    """The recipe with ``training.steps`` set for a method and its data.
+
+    A run of n epochs is the same training as one that says the same number of steps, and has the same id.
+    """
+    return over_examples(recipe, examples_of(method, data, MANY)) if recipe.training.epochs is not None else recipe
+
+
+def over_examples(recipe: Recipe, examples: int) -> Recipe:
+    """The same for a number of examples; an epoch's last step may take examples from the next one."""
+    plan = recipe.training
+    if plan.epochs is None:
+        return recipe
+    # Decimal fractions have no exact binary form, hence the rounding: 0.1 epochs of 30 examples are 3, not 4.
+    places = round(plan.epochs * examples, 6)
+    steps = math.ceil(places / plan.batch)
+    return dataclasses.replace(recipe, training=dataclasses.replace(plan, steps=steps, epochs=None))

@@ -26,7 +26,7 @@ from harness import error_location, method_contract, user_code
 from harness.errors import BadInput, RunFailed
 from harness.launch import processes as launch_processes
 from harness.method import Method, Step, texts_of
-from harness.models import adapters, host_memory
+from harness.models import adapters, devices
 from harness.models.engine_choice import IN_PROCESS
 from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
@@ -37,7 +37,7 @@ from harness.training.cost import Cost, peak_bytes, reset_peak
 from harness.training.distributed import Replicated, full_tensor
 from harness.training.dummy_step import dummy_step
 from harness.training.engine_gap import EngineGap, summary
-from harness.training.held_out import HeldOut
+from harness.training.held_out import HeldOut, Validation
 from harness.training.job import Progress, TrainingJob, TrainingResult
 from harness.training.objective import NotFinite, Student, Sums
 from harness.training.rollouts import Rollouts
@@ -45,7 +45,6 @@ from harness.training.segments import Segments
 from harness.training.signals import NoTeacher, TeacherLogits
 from harness.training.student_engine import StudentEngine
 from harness.training.teacher import TeacherSetup, set_up
-from harness.training.validation import Validation
 from harness.training.validity_report import ValidityReport
 from harness.training.weight_report import WeightReport
 from harness.training.whole_step import measured, shuffle
@@ -87,7 +86,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         student = distributed.distribute(Student(model, job.words or len(tokenizer)), accelerator, over)
     model = student.whole.model
     if device.type == "cpu":
-        host_memory.keep_freed()
+        devices.keep_freed()
     # What the optimizer moves: the model's own weights, or float32 copies of them.
     trained = [(name, p) for name, p in student.module.named_parameters() if p.requires_grad]
     masters = optimizers.MasterWeights(trained) if settings.master_weights == "optimizer" else None

@@ -12,7 +12,7 @@ from harness.models.files import PROBE, ModelFiles, text_codec
 from harness.models.pair import Pair
 from harness.recipe import Recipe
 from harness.task import Task
-from harness.training import examples, length, teacher_prompt, verdicts
+from harness.training import examples, job, teacher_prompt, verdicts
 from harness.training.job import TrainingData
 from harness.training.teacher_prompt import privileged
 from harness.training_data import room
@@ -30,7 +30,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     Raises BadInput for data that cannot be read, that a method needs and the recipe lacks, or of which nothing fits.
     """
     student, teacher = pair.student, pair.teacher
-    wanted = {source for method in methods for source in length.sources(method, chosen.training)}
+    wanted = {source for method in methods for source in job.sources_of(method, chosen.training)}
     sources = chosen.data
     for method in methods:
         _has_estimator(method, chosen)

@@ -18,10 +18,9 @@ from harness.method import Mixture, Speculation, Step
 from harness.models.generate import Generated, Generator
 from harness.models.joint_sampling import JointGenerator
 from harness.seeds import stable_seed
-from harness.training import length
 from harness.training.batching import TrainingSequence
 from harness.training.cost import Cost
-from harness.training.job import TrainingJob
+from harness.training.job import TrainingJob, examples_of
 from harness.training.proposals import Proposals
 from harness.training.rewards import Rewards
 from harness.training.segments import Segments
@@ -56,7 +55,7 @@ class Rollouts:
             self.max_tokens = min(self.max_tokens, job.data.longest)
         self.capacity, self.full = job.method.needs.replay, job.method.needs.full
         self.per_epoch, self.steps = job.method.needs.redraw == "epoch", job.recipe.training.steps
-        self.examples = length.examples_of(job.method, job.data, self.steps)
+        self.examples = examples_of(job.method, job.data, self.steps)
         self.process, self.processes = process, processes
         self.gather, self.gathered = gather, gathered
         self.teacher_texts: Mapping[int, tuple[int, ...]] = {}  # by the prompt's number, in the student's token ids

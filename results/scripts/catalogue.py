@@ -9,7 +9,7 @@ from harness import recipe, registry, show
 from harness.leaderboard.table import update_between_markers
 from harness.leaderboard.text_tables import markdown_text
 from harness.method import Method, ReferencePoint
-from harness.training import length
+from harness.training import job
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = {"none": "–", "text": "its text", "signal": "distribution"}
@@ -25,7 +25,7 @@ def methods() -> str:
         cells = (
             f"[`{found.name}`](methods/{found.name}.py)",
             markdown_text(row["summary"]),
-            " + ".join(sorted(length.sources(found, recipe.load("micro").training))),
+            " + ".join(sorted(job.sources_of(found, recipe.load("micro").training))),
             _signal(found),
             markdown_text(found.card().get("token_weights", "equal")),
             _paper(found.paper),
