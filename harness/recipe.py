@@ -41,8 +41,8 @@ class DataSources:
 
     prompts: str = option(
         "micro:prompts",
-        "micro:prompts, a file (.jsonl, .json, .parquet, .csv, .tsv), a folder, data:PATH below HARNESS_DATA, or "
-        "owner/name of the hub; behind commas config=, split=, revision= and first=N",
+        "micro:prompts or micro:FAMILY/prompts, a file (.jsonl, .json, .parquet, .csv, .tsv), a folder, data:PATH "
+        "below HARNESS_DATA, or owner/name of the hub; behind commas config=, split=, revision= and first=N",
     )
     labelled: str = option("micro:labelled", "the same forms; every row needs a response")
     validation: str | None = option(None, "the same forms; held-out examples for the methods that validate")

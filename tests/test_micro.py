@@ -58,6 +58,9 @@ def test_unlabelled_prompts_hold_no_response_and_families_take_turns():
     prompts = world.examples("prompts")
     assert all(example.response is None for example in prompts)
     assert [example.meta["family"] for example in prompts[:6]] == ["maths", "code", "instruction"] * 2
+    for split in world.SIZES:
+        alone = world.examples(f"instruction/{split}")
+        assert alone == [example for example in world.examples(split) if example.meta["family"] == "instruction"]
     assert all(example.response for split in SPLITS for example in world.examples(split))
 
 

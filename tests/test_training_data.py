@@ -129,6 +129,9 @@ def test_what_is_wrong_with_a_file_is_one_line(name, content, said, tmp_path):
         ("owner/name,split=", "split is empty"),
         ("micro:prompts,split=train", "split belongs to data sets of the hub"),
         ("micro:nothing", "unknown split 'nothing'"),
+        ("micro:instruction/nothing", "unknown split 'nothing'"),
+        ("micro:maps/prompts", "unknown family or world 'maps'; did you mean maths"),
+        ("micro:maths/code/prompts", "unknown split 'code/prompts'"),
     ],
 )
 def test_a_source_that_is_none_is_refused(name, said):

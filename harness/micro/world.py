@@ -61,13 +61,16 @@ def _data(rows: list[dict[str, Any]], source: str, world: str) -> Data:
 def examples(split: str) -> list[Example]:
     """The examples of ``labelled``, ``prompts`` (without response) or ``validation``, families interleaved.
 
-    ``WORLD/SPLIT`` are those of the arenas.
+    ``FAMILY/SPLIT`` are those of one family, ``WORLD/SPLIT`` those of the arenas.
     """
     if split.startswith(f"{arenas.WORLD}/"):
         return arenas.examples(split.partition("/")[2])
+    *family, split = split.split("/", 1)
+    if family and family[0] not in FAMILIES:
+        raise unknown("family or world", family[0], (*FAMILIES, arenas.WORLD))
     if split not in SIZES:
         raise unknown("split", split, SIZES)
-    by_family = [_examples(family, split) for family in FAMILIES]
+    by_family = [_examples(name, split) for name in family or FAMILIES]
     interleaved = [example for turn in zip_longest(*by_family) for example in turn if example is not None]
     if split == "prompts":
         return [replace(example, response=None) for example in interleaved]
