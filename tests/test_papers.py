@@ -179,7 +179,7 @@ def test_every_hyper_parameter_of_a_shipped_paper_has_a_source(name):
 
 def test_the_question_in_the_small_is_asked_of_enough():
     question = spec.load("vcrd").questions["micro"]
-    assert len(question.arms) >= 8 and len(question.seeds) >= 5 and len(question.tasks) >= 3
+    assert len(question.arms) >= 8 and len(question.seeds) >= 5 and len(question.tasks) >= 2
     known = {entry.name for entry in registry.entries(registry.METHODS)}
     assert {arm.method.partition("@")[0] for arm in question.arms} <= known
     assert {"sft", "seqkd", "kd", "rkl", "gkd"} <= set(question.baselines)

@@ -14,9 +14,11 @@ from harness.papers.reproduce import ReproduceRequest, Reproduction
 from harness.records import reported
 from harness.records.store import Store
 from harness.stats import intervals
+from results.scripts import answer
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parent.parent
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 
 
@@ -232,3 +234,18 @@ def test_too_little_is_said_to_be_too_little(tmp_path):
     found, store = outcome(tmp_path, {"vcrd": 0})
     findings = answer_text.findings(found, store.completions)
     assert findings == [] and "there is no answer" in answer_text.words(found, findings)[0]
+
+
+def test_the_published_answer_is_what_the_records_say():
+    """The page and the two sentences that quote it, from the records as they are."""
+    found, text, facts = answer.written("vcrd", ROOT / "results/micro")
+    assert (ROOT / "results/micro/reproductions/vcrd-micro.md").read_text("utf-8").strip() == text.strip()
+    over_all = [f for f in facts["findings"] if f["scope"] == "all tasks"]
+    (control,) = (f for f in over_all if (f["view"], f["other"]) == ("steps", found.question.control))
+    compared = control["comparison"]
+    points, low, high = (f"{100 * n:+.1f}" for n in (compared["difference"], *compared["interval"]))
+    losses = [f["other"] for f in over_all if (f["view"], f["verdict"]) == ("compute", "worse")]
+    for file in ("README.md", "results/micro/README.md"):
+        shown = " ".join((ROOT / file).read_text("utf-8").split())
+        assert f"({points} points, 95 % {low} to {high}, over {control['problems']} problems and five seeds)" in shown
+        assert f"At equal compute it loses to plain {' and '.join(losses)}." in shown

@@ -38,7 +38,7 @@ def ids(line):
 def test_every_published_record_has_a_command_that_makes_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     records, _ = Store(PUBLISHED).all()
-    assert len(records) > 200
+    assert len(records) > 150
     # One record of every configuration: its seeds and tasks differ in nothing that a command has to find.
     each = {(r["method"]["name"], r["method"]["variant"], r["cost"]["steps"]): r for r in records}
     assert len(each) > 12
@@ -60,7 +60,7 @@ def test_every_published_record_has_a_command_that_makes_it(tmp_path, monkeypatc
 @pytest.mark.slow
 def test_the_printed_command_gives_the_same_ids(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("gkd-humaneval@micro-s0-cbe4", "vcrd@shuffled-amc23@micro-s3", "teacher-alpaca_eval@micro-s0"):
+    for name in ("gkd-humaneval@micro-s0-cbe4", "vcrd@shuffled-amc23@micro-s3", "teacher-humaneval@micro-s0"):
         record = Store(PUBLISHED).get(name)
         assert main(["show", name, "--command", "--results", str(PUBLISHED)]) in (0, 1)
         training, identity = ids(capsys.readouterr().out)

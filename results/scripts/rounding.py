@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -105,8 +105,9 @@ def _folder(variant: str) -> str:
 def collect(work: Path) -> dict[str, Any]:
     """The content of rounding.json: the scores of the runs below ``work`` and of the published records, cell by cell.
 
-    A cell is a method, a seed and a task. Of each variant it holds the score, the score of every problem (sorted by
-    id), and how far the training loss lies from that of the first variant, at most.
+    ``seeds`` are the published scores of every seed, so that the page needs no other file. A cell is a method, a seed
+    and a task. Of each variant it holds the score, the score of every problem (sorted by id), and how far the training
+    loss lies from that of the first variant, at most.
     """
     from harness.leaderboard.inference import problem_scores
     from harness.records import curves
@@ -146,12 +147,17 @@ def collect(work: Path) -> dict[str, Any]:
                 "variants": found,
             }
         )
+    published = records[PUBLISHED_NAME].values()
+    seeds: dict[str, dict[str, list[float]]] = {}
+    for method, task in dict.fromkeys((cell["method"], cell["task"]) for cell in cells):
+        seeds.setdefault(method, {})[task] = seeds_of(published, method, task)
     machines = {name: next(iter(kept.values()))["provenance"] for name, kept in records.items() if kept}
     wanted = ("cpu", "kernel", "threads", "forced", "commit")
     return {
         "machines": {name: {key: facts.get(key) for key in wanted} for name, facts in machines.items()},
         "torch": sorted({facts["versions"]["torch"] for facts in machines.values()}),
         "forced": {name: forced for name, (forced, _) in VARIANTS.items()},
+        "seeds": seeds,
         "cells": cells,
     }
 
@@ -160,13 +166,11 @@ def _place(record: Mapping[str, Any]) -> tuple:
     return record["method"]["name"], record["task"], record["seed"]
 
 
-def seeds_of(method: str, task: str) -> list[float]:
+def seeds_of(records: Iterable[Mapping[str, Any]], method: str, task: str) -> list[float]:
     """The published scores of a method at 200 steps, one a seed."""
-    from harness.records.store import Store
-
     return [
         r["score"]
-        for r in Store(PUBLISHED).all()[0]
+        for r in records
         if (r["method"]["name"], r["method"]["variant"], r["task"]) == (method, None, task)
         and r["cost"]["steps"] == 200
     ]
@@ -186,7 +190,7 @@ def spreads(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
         cells = [c for c in facts["cells"] if (c["method"], c["task"]) == (method, task)]
         scores = [[side["score"] for side in cell["variants"].values()] for cell in cells]
         rounding, freedom = pooled(scores)
-        seeds = seeds_of(method, task)
+        seeds = facts["seeds"][method][task]
         between, known = pooled([seeds])
         ratio = (rounding / between) ** 2
         flips, pairs = 0, 0
