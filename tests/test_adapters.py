@@ -57,9 +57,10 @@ def test_the_decoder_of_rollouts_computes_the_adapter(models, chosen, fuse, monk
     ids = torch.tensor([5, 9, 2, 7, 11])
     with torch.inference_mode():
         decoder = LlamaDecoder(model, 258, 2)
-        ours = [decoder.add([ids[:4].tolist(), ids[:2].tolist()])[0], *decoder.step(ids[[4, 2]])]
+        ours = [decoder.add([ids[:4].tolist(), ids[:2].tolist()])[0], *decoder.step(ids[[4, 2]].tolist())]
         theirs = model(ids[None]).logits[0, [3, 4, 2], :258]
     torch.testing.assert_close(torch.stack(ours), theirs, rtol=1e-4, atol=1e-4)
+    assert adapters.derives(model) == (chosen.adapter == "dora")  # its norms are of the weights as they were
 
 
 @pytest.mark.parametrize("chosen", KINDS, ids=IDS)

@@ -216,6 +216,11 @@ def readable(module: nn.Module) -> bool:
     return type(module.get_base_layer()) is nn.Linear and module.active_adapters == [NAME] and not module.merged
 
 
+def derives(model: nn.Module) -> bool:
+    """Whether :func:`product` keeps numbers that it computed from the weights: the norms of DoRA."""
+    return any(is_layer(module) and _magnitude(module) is not None for module in model.modules())
+
+
 def is_part(module: nn.Module) -> bool:
     """Whether a module belongs to an adapter's layer, or is one."""
     return type(module).__module__.startswith("peft.tuners.")

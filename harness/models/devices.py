@@ -28,6 +28,11 @@ def moved(values: Tensor, device: torch.device | str) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True)  # torch keeps pinned memory until the copy is done
 
 
+def copied(values: Tensor, into: Tensor) -> None:
+    """Writes a tensor of the host into one on a device, which stays where it is. The host does not wait for a GPU."""
+    into.copy_(values.pin_memory() if into.device.type == "cuda" else values, non_blocking=True)
+
+
 def padding_mask(mask: Tensor) -> Tensor | None:
     """What a causal model is told of a batch [B, L] that is padded on the right: on a GPU nothing.
 

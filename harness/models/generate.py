@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.models import devices, llama_decoder, prompt_checks, token_text
+from harness.models import captured_decoder, devices, llama_decoder, prompt_checks, token_text
+from harness.models.captured_decoder import CapturedDecoder
 from harness.models.llama_decoder import LlamaDecoder, containing
 from harness.models.sampling import pick, read, uniforms
 from harness.models.text_codec import TextCodec
@@ -62,6 +63,7 @@ class Generator(TextCodec):
         self.limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.end_ids = _end_ids(model, tokenizer) | (set() if self.turn_end is None else {self.turn_end})
         self._agrees: bool | None = None  # whether LlamaDecoder reproduces the model; checked once
+        self._captured: CapturedDecoder | None = None
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """Warnings about these prompts with this model that a reader of the scores needs."""
@@ -176,9 +178,8 @@ class Generator(TextCodec):
             decoder = LlamaDecoder(self.model, vocab, len(rows), max(len(pairs[i][1]) for i in rows))
             logits = decoder.add([pairs[i][0] for i in rows])
             while True:
-                at = torch.tensor([pairs[i][1][len(values[i])] for i in rows])
-                at = devices.moved(at, logits.device)
-                logits = logits.float()
+                ids = [pairs[i][1][len(values[i])] for i in rows]
+                at, logits = devices.moved(torch.tensor(ids), logits.device), logits.float()
                 said = logits.log_softmax(-1).gather(-1, at[:, None])[:, 0].tolist()
                 for i, value, best in zip(rows, said, (logits[:, : self.words].argmax(-1) == at).tolist(), strict=True):
                     values[i].append(value)
@@ -188,8 +189,8 @@ class Generator(TextCodec):
                     break
                 if len(kept) < len(rows):
                     where = decoder.keep(kept)
-                    rows, at = [rows[k] for k in where], at[where]
-                logits = decoder.step(at)
+                    rows, ids = [rows[k] for k in where], [ids[k] for k in where]
+                logits = decoder.step(ids)
         return [Scored(tuple(v), tuple(g)) for v, g in zip(values, greedy, strict=True)]
 
     @torch.inference_mode()
@@ -202,7 +203,7 @@ class Generator(TextCodec):
             ids = (torch.arange(5) * 7) % vocab
             batched = [
                 decoder.add([ids[:4].tolist(), ids[:2].tolist()])[0],
-                decoder.step(ids[[4, 2]].to(decoder.device)),
+                decoder.step(ids[[4, 2]].tolist()),
             ]
             batched = torch.stack([batched[0], *batched[1]]).float()
             reference = self.model(input_ids=ids[None].to(decoder.device)).logits[0, [3, 4, 2], :vocab].float()
@@ -211,13 +212,26 @@ class Generator(TextCodec):
             self._agrees = bool((batched - reference).abs().max() <= close * (1 + reference.abs().max()))
         return self._agrees
 
+    def _decoder(self, rows: int, tokens: int) -> LlamaDecoder:
+        """A decoder for ``rows`` texts of up to ``tokens``. One that captures its steps is kept while it serves."""
+        if not captured_decoder.usable(self.model):
+            return LlamaDecoder(self.model, self.words, rows, tokens)
+        if self._captured is None or not self._captured.serves(rows):
+            self._captured = None  # the old cache is freed before there is a new one
+            self._captured = CapturedDecoder(self.model, self.words, rows)
+        self._captured.keep([])
+        return self._captured
+
+    def release(self) -> None:
+        """Frees what is kept for the next call, where there is none for a long time."""
+        self._captured = None
+
     @torch.inference_mode()
     def _through_decoder(self, work: _Work, order: list[int], holders: list[int]) -> None:
         """Continuous batching: admits waiting prompts in the given order whenever an eighth of the rows is free."""
         waiting, rows, newest = deque(order), [], []
         budget = PREFILL_TOKENS.get(self.model.device.type, 16384)
-        longest = max(work.budgets[i] for i in order)
-        decoder = LlamaDecoder(self.model, self.words, min(self.batch, len(order)), longest)
+        decoder = self._decoder(min(self.batch, len(order)), max(work.budgets[i] for i in order))
         while waiting or rows:
             free = decoder.rows - len(rows)
             if waiting and (not rows or free * 8 >= decoder.rows):
@@ -234,7 +248,7 @@ class Generator(TextCodec):
                 rows += admitted
                 newest += work.take(admitted, logits.float())
             else:
-                newest = work.take(rows, decoder.step(devices.moved(torch.tensor(newest), decoder.device)).float())
+                newest = work.take(rows, decoder.step(newest).float())
             # Drop finished rows; ``keep`` says which old row each new row holds.
             unfinished = [k for k, row in enumerate(rows) if not work.ended[row]]
             if len(unfinished) < len(rows):

@@ -32,6 +32,8 @@ class LlamaDecoder:
     frees rows. ``tokens``: how many steps are expected at most, which decides whether weights are packed for them.
     """
 
+    copies = True  # whether weights may be copied into a faster form, which later changes of them do not reach
+
     def __init__(self, model: PreTrainedModel, vocab: int, rows: int, tokens: int = 0):
         self.head, body = Head.of_checked(model, vocab), trunk(model)
         self.embed, self.rotary, self.norm = body.embed_tokens, body.rotary_emb, body.norm
@@ -40,8 +42,8 @@ class LlamaDecoder:
         self.heads = attention.q_proj.out_features // self.head_dim
         self.shared = attention.k_proj.out_features // self.head_dim  # heads of keys and values
         size = sum(p.numel() for p in body.layers.parameters())
-        fuse, self.project = size <= FUSED_ELEMENTS, self.head.raw
-        pack = rows if packing_pays(self.head.weight, size, tokens) else None
+        fuse, self.project = self.copies and size <= FUSED_ELEMENTS, self.head.raw
+        pack = rows if self.copies and packing_pays(self.head.weight, size, tokens) else None
         if pack is not None:
             weight, bias = self.head.weight[: self.head.vocab], self.head.bias
             own = None if bias is None else bias[: self.head.vocab].to(weight.dtype)
@@ -125,12 +127,27 @@ class LlamaDecoder:
         self.length += sizes
         return self._logits(hidden[rows, last - 1])
 
-    def step(self, tokens: Tensor) -> Tensor:
+    def step(self, tokens: Sequence[int]) -> Tensor:
         """Appends ``tokens`` [n], one to every row in use; returns the logits [n, V] of the next ones."""
-        rows, width = len(self.length), max(self.length) + 1
+        width = max(self.length) + 1
         self._reserve(width)
+        logits = self._run(torch.tensor([[*tokens], self.length]), width)
+        for i in range(len(self.length)):
+            self.length[i] += 1
+        return logits
+
+    def _run(self, inputs: Tensor, width: int) -> Tensor:
+        """The logits of a step: on the host [2, n] the tokens and the columns that they take, below ``width``."""
+        return self._append(*devices.moved(inputs, self.device), width)
+
+    def _append(self, tokens: Tensor, at: Tensor, width: int) -> Tensor:
+        """The pass of a step, over the first ``width`` columns: ``tokens`` [n] and their columns ``at`` [n] to logits.
+
+        It asks the device for nothing and its shapes follow from n and ``width`` alone, so that it can be captured
+        (:mod:`harness.models.captured_decoder`).
+        """
+        rows = len(tokens)
         # Rows have different lengths, so each writes to its own column: one index into the flattened cache.
-        at = devices.moved(torch.tensor(self.length), self.device)
         flat = at + torch.arange(rows, device=self.device) * self.width
         self.blocked.view(-1).index_fill_(0, flat, 0.0)
         mask = self.blocked[:rows, :width].view(rows, 1, 1, width)
@@ -151,8 +168,6 @@ class LlamaDecoder:
         hidden = self._through(
             functional.embedding(tokens, self.embed.weight), (rows, -1, self.head_dim), cos, sin, attend
         )
-        for i in range(rows):
-            self.length[i] += 1
         return self._logits(hidden)
 
     def keep(self, rows: Sequence[int]) -> list[int]:

@@ -119,6 +119,8 @@ def set_up(
                 written |= _texts(job, one, writes, rollouts.student, own, charged, progress) if own else {}
                 if isinstance(writes, RemoteEngine) and writes is not writer:
                     writes.server.stop()
+                if isinstance(writer, Generator):
+                    writer.release()
             rollouts.teacher_texts = written
     if needs.teacher != "signal":
         return found
