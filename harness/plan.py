@@ -24,7 +24,7 @@ from harness import (
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks, cards
 from harness.method import Method, ReferencePoint
-from harness.models import adapters, devices, loading, quantization
+from harness.models import adapters, devices, engine_choice, loading, quantization
 from harness.models import files as models
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair, agree
@@ -97,6 +97,7 @@ def prepare(request: RunRequest) -> Plan:
     pair = _pair(chosen, methods, student, teacher)
     engine_checks.check(chosen, methods, pair, device, reach=request.engines)
     teachers = several_teachers.locate(chosen, methods, pair, (student, teacher), device, weights=False)
+    engine_checks.further(chosen, methods, teachers, device, reach=request.engines)
     if request.weights:
         student, teacher = _locate(chosen, methods, weights=True)
         pair = pair.of(student, teacher)
@@ -210,10 +211,16 @@ def _locate(chosen: Recipe, methods: Sequence[Method], *, weights: bool) -> tupl
     _none_trains(student, methods)
     if not any(map(wants_teacher, methods)) and not pools.measures_divergence(chosen, methods):
         return student, None
-    # Of a teacher on a server that runs already, only configuration and tokenizer are read here.
-    engine = loading.engine_of(chosen.teacher)
-    weights = weights and (engine is None or engine.managed)
-    teacher = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=weights)
+    # Of a teacher on a server that runs already, only configuration and tokenizer are read here, unless another is to
+    # be given its weights.
+    engine, answers = (
+        loading.engine_of(chosen.teacher),
+        engine_choice.chosen(chosen.evaluation.engine, "evaluation.engine"),
+    )
+    measured = any(isinstance(method, ReferencePoint) and method.evaluates == "teacher" for method in methods)
+    given = measured and answers is not None and answers.takes_weights
+    read = engine is None or engine.managed or given
+    teacher = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=weights and read)
     _none_trains(teacher, methods)
     return student, teacher
 

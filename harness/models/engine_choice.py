@@ -114,6 +114,11 @@ class EngineChoice:
         return self.url is None
 
     @property
+    def takes_weights(self) -> bool:
+        """Whether the harness gives it the weights of the model that it is to be."""
+        return self.managed or (self.kind == VLLM and self.server.weights is not None)
+
+    @property
     def word(self) -> str:
         """The engine as specifications, protocols and cards name it: without address, speed and memory."""
         named = f"{self.kind}:{self.name}" if self.name else self.kind

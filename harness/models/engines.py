@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def open_generator(
         engine = engine_choice.with_dtype(engine, loading.dtype_of(loaded, DTYPE))
         identity |= {"engine": engine_choice.described(engine, "evaluation.engine")}
         own = remote(files, engine, loaded.device or device, keep.parent / "engines" / "vllm.log", waiting=waiting)
+        if not engine.managed and engine.takes_weights:
+            own.server = GivenServer(engine, files.path)
         return CachedGenerator(own, keep, identity, fresh=again and not engine.managed)
     model = loading.load(files, loaded, DTYPE, device)
     return CachedGenerator(Generator(model, load_tokenizer(files), batch), keep, identity)
@@ -97,9 +100,28 @@ def remote(
 
 def running(choice: EngineChoice) -> RunningServer:
     """The server of a choice that names one."""
+    return RunningServer(_client(choice), choice.kind, choice.server.requests)
+
+
+class GivenServer(RunningServer):
+    """A server that runs already, and is given the weights of the model in ``path`` before it is first asked."""
+
+    def __init__(self, choice: EngineChoice, path: Path):
+        super().__init__(_client(choice), choice.kind, choice.server.requests)
+        self.path, self.folder, self.given = path, Path(choice.server.weights or "") / "measured", False
+
+    def ready(self) -> None:
+        if not self.given:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.copytree(self.path, self.folder)
+            self.load(self.folder)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.given = True
+
+
+def _client(choice: EngineChoice) -> OpenAIClient:
     assert choice.url is not None, "a server that runs already has an address"
-    client = OpenAIClient(choice.name, choice.url, choice.server, choice.word, REPLY_BYTES)
-    return RunningServer(client, choice.kind, choice.server.requests)
+    return OpenAIClient(choice.name, choice.url, choice.server, choice.word, REPLY_BYTES)
 
 
 def shared(

@@ -47,6 +47,9 @@ class Server(Protocol):
     requests: int
     restarts: int  # how often it died and was started again
 
+    def context(self) -> int | None:
+        """The tokens that it reads at most, None where it does not tell."""
+
     def ready(self) -> None:
         """Returns when it answers; one that the harness starts is started now."""
 
@@ -83,9 +86,17 @@ class RemoteEngine(TextCodec):
         self.end_ids = {*end_ids, tokenizer.eos_token_id} | (set() if self.turn_end is None else {self.turn_end})
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
-        """Warnings about these prompts with this model, and what its server does not reveal."""
+        """Warnings about these prompts with this model, and what its server does not reveal.
+
+        Raises BadInput where the server reads fewer tokens than a prompt and its answer need.
+        """
         if not prompts:
             return []
+        needed = max(len(self.encode(self.render(prompt))) for prompt in prompts) + decoding.max_new_tokens
+        needed = min(needed, self.limit or needed)
+        room = self.server.context()
+        if room is not None and room < needed:
+            raise _short(f"the engine {self.server.client.model}", room, needed)
         found = [*prompt_checks.of_prompts(self, prompts), *prompt_checks.room(self, prompts, decoding, self.limit)]
         if self.server.kind != VLLM:
             found.append(
@@ -286,6 +297,13 @@ def _scores(content: bytes, ids: Sequence[int]) -> list[dict[int, tuple[float, i
     raise Passing(f"the reply holds no prompt_logprobs of its {len(ids)} tokens: {content[:80]!r}") from None
 
 
+def _short(who: str, room: int, needed: int) -> BadInput:
+    return BadInput(
+        f"{who} reads {room} tokens and the run needs {needed}; start it with --max-model-len {needed}, or ask for "
+        "shorter texts"
+    )
+
+
 def check(client: OpenAIClient, codec: TextCodec, tokens: int, where: str) -> None:
     """Raises BadInput where a running server has another model, another tokenizer or too short a context.
 
@@ -304,10 +322,7 @@ def check(client: OpenAIClient, codec: TextCodec, tokens: int, where: str) -> No
         raise BadInput(f"{where}: the server has {', '.join(sorted(found)) or 'no model'}, not {name}; name that")
     context = found[name].get("max_model_len")
     if isinstance(context, int) and context < tokens:
-        raise BadInput(
-            f"{where}: the server of {name} reads {context} tokens and the run needs {tokens}; start it with "
-            f"--max-model-len {tokens}, or ask for shorter texts"
-        )
+        raise _short(f"{where}: the server of {name}", context, tokens)
     body = {"model": name, "prompt": PROBE, "add_special_tokens": False}
     try:
         theirs = client.request("/tokenize", body, lambda reply: json.loads(reply)["tokens"], below_base=False)

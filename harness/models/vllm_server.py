@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -77,6 +78,9 @@ class VllmServer:
         os.environ.setdefault(KEY, secrets.token_hex(16))
         self.client = client_at(f"http://127.0.0.1:{self.port}/v1")
         self.asleep = False
+
+    def context(self) -> int | None:
+        return self.limit
 
     def ready(self) -> None:
         if self.process is None:
@@ -222,6 +226,14 @@ class RunningServer:
 
     def __init__(self, client: OpenAIClient, kind: str, requests: int, returns: bool = False):
         self.client, self.kind, self.requests, self.returns, self.restarts = client, kind, requests, returns, 0
+
+    def context(self) -> int | None:
+        try:
+            served = self.client.request("/models", None, lambda reply: json.loads(reply)["data"])
+            room = next(one.get("max_model_len") for one in served if one["id"] == self.client.model)
+        except (Unanswered, ValueError, LookupError, TypeError, AttributeError, StopIteration):
+            return None
+        return room if isinstance(room, int) else None
 
     def ready(self) -> None: ...
 

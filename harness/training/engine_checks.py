@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from harness import registry
 from harness.errors import BadInput
@@ -12,9 +13,13 @@ from harness.models import cpu_form, devices, engine_choice, files, loading
 from harness.models.engine_choice import OPENAI, VLLM, EngineChoice
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair
-from harness.recipe import Recipe
+from harness.recipe import Evaluation, Recipe
 from harness.training import job
+from harness.training.several_teachers import Teaching
 from harness.types import Source
+
+if TYPE_CHECKING:
+    from harness.models.text_codec import TextCodec
 
 SPARE = 8  # tokens that are asked for beyond k, for those of a padded vocabulary that the student does not have
 
@@ -27,16 +32,28 @@ def check(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: str, *,
     trained = [method for method in methods if not isinstance(method, ReferencePoint)]
     _rollout(chosen, trained, pair, device, reach)
     _teacher(chosen, trained, pair, device, reach)
-    found = engine_choice.chosen(chosen.evaluation.engine, "evaluation.engine")
-    if found is None:
-        return
-    if trained and not found.managed and (found.kind == OPENAI or found.server.weights is None):
-        raise BadInput(
-            f"evaluation.engine={found.word}: a running server cannot be given the trained student; set "
-            "evaluation.engine=vllm, or vllm:NAME@URL,weights=FOLDER that both can read"
-        )
-    longest = chosen.evaluation.max_new_tokens or 0
-    _there(found, "evaluation.engine", device, pair.student, longest, None, reach)
+    measured = _evaluation(chosen, methods, pair, device, reach)
+    _one_model_each([*_uses(chosen, trained), *measured])
+
+
+def further(
+    chosen: Recipe, methods: Sequence[Method], teachers: Sequence[Teaching], device: str, *, reach: bool
+) -> None:
+    """Raises BadInput where the engine of a teacher beside the first one, in ``teachers[1:]``, cannot serve it."""
+    trained = [method for method in methods if not isinstance(method, ReferencePoint)]
+    uses, reading = _uses(chosen, trained), bool(_reading(trained))
+    for one in teachers[1:]:
+        own, where = loading.engine_of(one.loaded), f"teachers.{one.name}.engine"
+        if own is None:
+            continue
+        _can_be_served(chosen, trained, f"{where}={own.word}")
+        uses.append((where, own, f"the teacher {one.name}"))
+        dtype = one.loaded.dtype or chosen.training.precision
+        _there(own, where, device, one.files, chosen.training.max_tokens, dtype, reach)
+        _of_a_teacher(own, where, one.loaded.dtype, reading)
+        if reading and reach and not own.managed:
+            _gives(own, where, one.files, codec_of(one.files).words, chosen.training.top_k)
+    _one_model_each(uses)
 
 
 def told(chosen: Recipe, methods: Sequence[Method]) -> list[str]:
@@ -96,7 +113,7 @@ def _rollout(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str,
             "both can read: ,weights=FOLDER"
         )
     longest = chosen.training.max_tokens
-    _there(found, "rollout.engine", device, pair.student, longest, chosen.training.precision, reach)
+    _there(found, "rollout.engine", device, pair.student, longest, chosen.training.precision, reach, read=False)
 
 
 def _teacher(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str, reach: bool) -> None:
@@ -104,13 +121,9 @@ def _teacher(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str,
     own = loading.engine_of(chosen.teacher)
     texts = engine_choice.chosen(chosen.teacher_text.engine or engine_choice.IN_PROCESS, "teacher_text.engine")
     writing = [m for m in trained if Source.TEACHER in job.sources_of(m, chosen.training)]
-    reading = [
-        m
-        for m in trained
-        if m.needs.teacher == "signal" and (m.needs.asking is None or m.needs.asking.model == "teacher")
-    ]
+    reading = _reading(trained)
     if own is not None:
-        _can_be_served(chosen, trained, reading)
+        _can_be_served(chosen, trained, f"teacher.engine={chosen.teacher.engine}")
     if pair.teacher is None or not (writing or reading):
         return
     precision, longest = chosen.teacher.dtype or chosen.training.precision, chosen.training.max_tokens
@@ -121,35 +134,118 @@ def _teacher(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str,
         )
     if texts is not None and writing:
         _there(texts, "teacher_text.engine", device, pair.teacher, longest, precision, reach)
+        _of_a_teacher(texts, "teacher_text.engine", None, False)
     if own is not None:
         _there(own, "teacher.engine", device, pair.teacher, longest, precision, reach)
-        if reading and own.kind == OPENAI:
-            raise BadInput(
-                f"teacher.engine={own.word}: only vLLM tells the log-probabilities of given tokens; write "
-                f"{VLLM}:NAME@URL if it is one, or choose a method that reads the teacher's texts alone"
-            )
+        _of_a_teacher(own, "teacher.engine", chosen.teacher.dtype, bool(reading))
         if reading and reach and not own.managed:
-            _gives(own, pair, chosen.training.top_k)
+            words = pair.words or codec_of(pair.teacher).words
+            _gives(own, "teacher.engine", pair.teacher, words, chosen.training.top_k)
 
 
-def _can_be_served(chosen: Recipe, trained: Sequence[Method], reading: Sequence[Method]) -> None:
-    """Raises BadInput for what a teacher that gives its texts and its likeliest tokens alone cannot do."""
-    word = chosen.teacher.engine
+def _of_a_teacher(found: EngineChoice, where: str, dtype: str | None, reading: bool) -> None:
+    """Raises BadInput for what the server of a teacher cannot be told or asked."""
+    if found.managed:
+        return
+    if found.server.weights is not None:
+        raise BadInput(f"{where}={found.word}: a teacher's server keeps its own weights; leave weights= out")
+    if dtype is not None:
+        raise BadInput(
+            f"teacher.dtype={dtype}: the server of {where}={found.word} decides the type of its weights; leave the "
+            "setting out"
+        )
+    if reading and found.kind == OPENAI:
+        raise BadInput(
+            f"{where}={found.word}: only vLLM tells the log-probabilities of given tokens; write {VLLM}:NAME@URL if it "
+            "is one, or choose a method that reads the teacher's texts alone"
+        )
+
+
+def _evaluation(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: str, reach: bool) -> list[Use]:
+    """What ``evaluation.engine`` is used for. Raises BadInput where it cannot answer for a model that is measured."""
+    found = engine_choice.chosen(chosen.evaluation.engine, "evaluation.engine")
+    if found is None:
+        return []
+    points = {method.evaluates for method in methods if isinstance(method, ReferencePoint)}
+    trains = any(not isinstance(method, ReferencePoint) for method in methods)
+    if trains and not found.takes_weights:
+        raise BadInput(
+            f"evaluation.engine={found.word}: a running server cannot be given the trained student; set "
+            "evaluation.engine=vllm, or vllm:NAME@URL,weights=FOLDER that both can read"
+        )
+    if not found.managed and chosen.evaluation.dtype != Evaluation.dtype:
+        raise BadInput(
+            f"evaluation.dtype={chosen.evaluation.dtype}: the server of evaluation.engine={found.word} decides the "
+            "type of its weights; leave the setting out"
+        )
+    measured = {"the student": pair.student} if trains or "student" in points else {}
+    if "teacher" in points and pair.teacher is not None:
+        measured["the teacher"] = pair.teacher
+    files = {what: model for what, model in measured.items() if model.url is None}
+    if not files:
+        raise BadInput(
+            f"evaluation.engine={found.word}: {pair.student.id} runs on a server already, which answers; leave it out"
+        )
+    for what, model in files.items():
+        read = found.takes_weights and (what != "the student" or "student" in points)
+        _there(found, "evaluation.engine", device, model, chosen.evaluation.max_new_tokens or 0, None, reach, read)
+    uses = [("evaluation.engine", found, what) for what in files]
+    return uses[:1] if found.takes_weights else uses  # a server that is given weights is one model after the other
+
+
+Use = tuple[str, EngineChoice, str]  # a setting, the engine that it names, and the model that this is to be
+
+
+def _uses(chosen: Recipe, trained: Sequence[Method]) -> list[Use]:
+    """The engines of a training."""
+    words = {
+        "rollout.engine": (chosen.rollout.engine, "the student"),
+        "teacher.engine": (chosen.teacher.engine, "the teacher"),
+        "teacher_text.engine": (chosen.teacher_text.engine, "the teacher"),
+    }
+    found = {where: engine_choice.chosen(word or engine_choice.IN_PROCESS, where) for where, (word, _) in words.items()}
+    return [(where, one, words[where][1]) for where, one in found.items() if one is not None and trained]
+
+
+def _one_model_each(uses: Sequence[Use]) -> None:
+    """Raises BadInput where one running server would have to be two models."""
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for where, found, model in uses:
+        if found.url is None:
+            continue
+        first, other = seen.setdefault((found.url.rstrip("/"), found.name), (where, model))
+        if other != model:
+            own = "measure them by commands of their own" if first == where else f"give {model} a server of its own"
+            raise BadInput(f"{where}={found.word}: {other} ({first}) and {model} would be one running server; {own}")
+
+
+def _reading(trained: Sequence[Method]) -> list[Method]:
+    """The methods that read the teacher's distribution."""
+    asks = [m for m in trained if m.needs.teacher == "signal"]
+    return [m for m in asks if m.needs.asking is None or m.needs.asking.model == "teacher"]
+
+
+def _can_be_served(chosen: Recipe, trained: Sequence[Method], said: str) -> None:
+    """Raises BadInput for what a teacher that gives its texts and its likeliest tokens alone cannot do.
+
+    ``said`` is the setting that puts it behind a server.
+    """
     for method in trained:
         if method.needs.joint or method.needs.proposals:
             raise BadInput(
-                f"method {method.name} works inside the teacher, token by token, and teacher.engine={word} is behind a "
-                "server; load it here: leave teacher.engine out"
+                f"method {method.name} works inside the teacher, token by token, and {said} is behind a server; "
+                "load it here: leave the engine out"
             )
     if chosen.training.divergence_every is not None:
         raise BadInput(
-            f"training.divergence_every measures against the teacher's whole distribution, and teacher.engine={word} "
-            "gives its likeliest tokens alone; leave one of them out"
+            f"training.divergence_every measures against the teacher's whole distribution, and {said} gives its "
+            "likeliest tokens alone; leave one of them out"
         )
+    reading = _reading(trained)
     if reading and not registry.find(registry.SIGNALS, chosen.training.signal).served:
         raise BadInput(
-            f"method {reading[0].name} reads training.signal={chosen.training.signal}, and teacher.engine={word} gives "
-            "its likeliest tokens alone; set training.signal=top-k"
+            f"method {reading[0].name} reads training.signal={chosen.training.signal}, and {said} gives its likeliest "
+            "tokens alone; set training.signal=top-k"
         )
 
 
@@ -160,9 +256,24 @@ def spare(teacher: ModelFiles, vocab: int) -> int:
 
 
 def _there(
-    found: EngineChoice, where: str, device: str, model: ModelFiles, tokens: int, dtype: str | None, reach: bool
+    found: EngineChoice,
+    where: str,
+    device: str,
+    model: ModelFiles,
+    tokens: int,
+    dtype: str | None,
+    reach: bool,
+    read: bool | None = None,
 ) -> None:
-    """Raises BadInput where vLLM is not installed or lacks a dtype, or the running server is not what was asked for."""
+    """Raises BadInput where vLLM is not installed or lacks a dtype, or the running server is not what was asked for.
+
+    ``read``: the server reads the files of ``model``; None: where the harness starts it.
+    """
+    if (found.managed if read is None else read) and (model.adapter is not None or model.gguf is not None):
+        what = "an adapter" if model.adapter is not None else "a GGUF file"
+        raise BadInput(
+            f"{where}={found.word}: vLLM is given whole models, and {model.id} is {what}; save it merged first"
+        )
     if found.managed:
         dtype = found.vllm.dtype or dtype
         if reach:
@@ -183,26 +294,26 @@ def _there(
     from harness.models.engines import running
     from harness.models.remote_engine import check as check_server
 
+    check_server(running(found).client, codec_of(model), tokens, where)
+
+
+def codec_of(model: ModelFiles) -> TextCodec:
     codec = files.text_codec(model)
     assert codec is not None, "a model behind an engine has files of its own"
-    check_server(running(found).client, codec, tokens, where)
+    return codec
 
 
-def _gives(own: EngineChoice, pair: Pair, k: int) -> None:
-    """Raises BadInput where a running server gives fewer log-probabilities than ``k``."""
+def _gives(own: EngineChoice, where: str, teacher: ModelFiles, words: int, k: int) -> None:
+    """Raises BadInput where a running server gives fewer log-probabilities than ``k``, of ``words`` shared tokens."""
     from harness.errors import RunFailed
     from harness.models.engines import running
     from harness.models.remote_engine import RemoteEngine
 
-    assert pair.teacher is not None, "the plan checks a teacher that there is"
-    codec = files.text_codec(pair.teacher)
-    assert codec is not None, "a served teacher has a tokenizer here"
-    words = pair.words or codec.words
-    wanted = min(k, words) + spare(pair.teacher, words)
+    codec, wanted = codec_of(teacher), min(k, words) + spare(teacher, words)
     try:
         RemoteEngine(running(own), codec.tokenizer, (), None).scored([[codec.end_id, codec.end_id]], wanted)
     except RunFailed as error:
         raise BadInput(
-            f"teacher.engine={own.word} does not give the {wanted} likeliest tokens that training.top_k={k} needs: "
+            f"{where}={own.word} does not give the {wanted} likeliest tokens that training.top_k={k} needs: "
             f"{error}; lower it, or start the server with --max-logprobs {wanted}"
         ) from None
