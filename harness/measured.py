@@ -67,6 +67,8 @@ def assemble(
         "eval_generated_tokens": sum(row["tokens"] for row in outcome.graded),
     }
     precision = (training.spec.get("training") or {}).get("precision")
+    # Without a teacher the passes that are charged to one are those of the student that teaches itself.
+    readers = parameters if trained_with_teacher else parameters | {"teacher": parameters["student"]}
     return {
         "identity": measurement.identity,
         "kind": "measured",
@@ -102,7 +104,7 @@ def assemble(
         **weights(facts),
         **_engine(measurement, facts),
         "cost": cost,
-        "speed": speed.of(cost, parameters, precision, speed.name_of(plan.device), processes.how_many()),
+        "speed": speed.of(cost, readers, precision, speed.name_of(plan.device), processes.how_many()),
         **({"before": facts["before"]} if training.first is not None else {}),
         "first_prompt": outcome.first_prompt,
         "request": request(plan, training, task),

@@ -31,8 +31,8 @@ from harness.models.pair import Pair, agree
 from harness.recipe import Recipe
 from harness.records.store import Store
 from harness.request import Plan, RunRequest
-from harness.specification import Configured, teaches_itself, wants_teacher
-from harness.training import engine_checks, pools, precision, several_teachers, tracking
+from harness.specification import Configured, wants_teacher
+from harness.training import engine_checks, pools, precision, several_teachers, teacher_prompt, tracking
 
 DEFAULT_RECIPE = "micro"
 SHUFFLED = "shuffled"
@@ -258,7 +258,7 @@ def judged(chosen: Recipe, methods: Sequence[Method]) -> Pair:
 def _needs_common_ids(method: Method) -> bool:
     """Whether student and teacher must map text to the same ids: they do where both read the same tokens."""
     reads = method.needs.teacher == "signal" or bool(method.needs.joint or method.needs.proposals)
-    return reads and method.needs.pairing is None and not teaches_itself(method)
+    return reads and method.needs.pairing is None and not teacher_prompt.teaches_itself(method)
 
 
 def _across_tokenizers() -> list[str]:

@@ -32,12 +32,7 @@ def wants_teacher(method: Method) -> bool:
     """Whether the recipe's teacher is asked."""
     if isinstance(method, ReferencePoint):
         return method.evaluates == "teacher"
-    return not teaches_itself(method) and (method.needs.teacher != "none" or bool(method.needs.proposals))
-
-
-def teaches_itself(method: Method) -> bool:
-    """Whether the student is its own teacher, and the recipe's is not asked."""
-    return method.needs.asking is not None and method.needs.asking.model != "teacher"
+    return not teacher_prompt.teaches_itself(method) and (method.needs.teacher != "none" or bool(method.needs.proposals))
 
 
 def training_of(plan: Plan, configuration: Configured, seed: int, first: Configured | None) -> TrainingRun:

@@ -71,6 +71,17 @@ def test_operations_are_counted_by_one_function(store):
         equal_compute.cost(record, "flopz")
 
 
+def test_a_student_that_reads_for_itself_is_counted_at_its_own_size():
+    alone = make_record("opsd", scores=right(10), parameters={"student": 1000, "teacher": None})
+    alone["teacher"] = None
+    alone["cost"] |= {"student_tokens": 100, "teacher_forward_tokens": 40, "generated_tokens": 7}
+    assert equal_compute.flops(alone) == 1000 * (6 * 100 + 2 * 40 + 2 * 7)
+    frozen = make_record("gopd", scores=right(10), parameters={"student": 1000, "teacher": 5000})
+    frozen["cost"] |= alone["cost"] | {"reference_forward_tokens": 30}
+    assert equal_compute.flops(frozen) == 1000 * (6 * 100 + 2 * 30 + 2 * 7) + 5000 * 2 * 40
+    assert equal_compute.cost(frozen, "tokens") == 177
+
+
 @pytest.mark.parametrize(
     ("a", "b", "same"), [(1, 1.15, True), (1.15, 1, True), (1, 1.16, False), (0, 0, True), (0, 1, False)]
 )

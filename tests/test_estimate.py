@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from harness import recipe
 from harness.estimate.resources import (
     DEVICES,
     PUBLISHED,
@@ -18,6 +19,8 @@ from harness.estimate.resources import (
     stages_of,
 )
 from harness.estimate.shapes import token_flops
+from harness.estimate.workload import work
+from harness.plan import configured
 from harness.training.loop import _checkpoint_layers
 
 SMALL = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -133,6 +136,17 @@ def test_stages_add_up_to_the_estimate():
     assert plain < trained.flops < 1.1 * plain
     quiet = replace(PAPER, teacher=None, on_policy=0.0)
     assert [stage.stage for stage in stages_of(quiet, DEVICES["H100-80GB"])] == names[3:]
+
+
+@pytest.mark.parametrize(
+    ("name", "reads"), [("sft", None), ("kd", "teacher"), ("opsd", "student"), ("opsd@live", "student")]
+)
+def test_who_reads_as_the_teacher_has_its_own_size(name, reads):
+    method, *_ = configured(name, recipe.load("micro"), {})
+    shapes = {"student": PAPER.student, "teacher": PAPER.teacher, None: None}
+    found = work(method, recipe.load("micro"), shapes["student"], shapes["teacher"], 10, (10, 10))
+    assert found.teacher == shapes[reads]
+    assert (found.teacher_bytes == 0) == (name in ("sft", "opsd@live"))
 
 
 def test_the_paper_scale_plan_fits_one_large_device_and_says_what_was_assumed():

@@ -15,7 +15,6 @@ from harness.errors import BadInput
 from harness.estimate import model_size
 from harness.estimate.model_size import Unknown, shape_of
 from harness.estimate.resources import DEVICES, Device, Estimate, Work, estimate, excess
-from harness.estimate.shapes import Shape
 from harness.estimate.workload import asks_teacher, mixture, work
 from harness.method import Method, Proposing, ReferencePoint
 from harness.models import adapters, loading, quantization
@@ -73,14 +72,6 @@ def describe(found: Estimate) -> Iterator[str]:
     yield from (f"  assumed: {line}" for line in found.assumptions)
 
 
-def _teacher_shape(plan: Plan, method: Method) -> Shape | None:
-    """The teacher in memory: the recipe's, or a copy of the student that teaches itself."""
-    asking = method.needs.asking
-    if asking is not None and asking.model in ("initial", "ema"):
-        return shape_of(plan.student)
-    return shape_of(plan.teacher) if plan.teacher is not None and asks_teacher(method) else None
-
-
 def work_of(plan: Plan, method: Method) -> Work:
     """The workload of training ``method`` under a plan."""
     recipe = plan.recipe_of(method)
@@ -94,7 +85,7 @@ def work_of(plan: Plan, method: Method) -> Work:
         method,
         recipe,
         shape_of(plan.student),
-        _teacher_shape(plan, method),
+        shape_of(plan.teacher) if plan.teacher is not None and asks_teacher(method) else None,
         min(len(plan.data.prompts), recipe.training.steps * recipe.training.batch),  # those that the steps read
         (prompt, min(answer, recipe.training.max_tokens - prompt)),
         processes=int(os.environ.get("WORLD_SIZE", 1)),

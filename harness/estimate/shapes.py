@@ -94,11 +94,14 @@ class Shape:
         return tokens * (kept + 8 * self.hidden)
 
 
-def token_flops(student: float, teacher: float, trained: float, taught: float, generated: float) -> float:
+def token_flops(
+    student: float, teacher: float, trained: float, taught: float, generated: float, reference: float = 0
+) -> float:
     """Operations from parameters and tokens alone: 6 a parameter and token of the student's training, 2 of a forward
-    pass of the teacher (``taught``) and of a token that the student sampled. Attention over the context is left out.
+    pass of the teacher (``taught``) or of the student before training (``reference``), and of a token that the student
+    sampled. Attention over the context is left out.
     """
-    return student * (6 * trained + 2 * generated) + 2 * teacher * taught
+    return student * (6 * trained + 2 * generated + 2 * reference) + 2 * teacher * taught
 
 
 def _llama(layers: int, hidden: int, heads: int, kv: int, inner: int, vocab: int, tied: bool, dim: int = 0) -> Shape:

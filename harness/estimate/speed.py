@@ -31,7 +31,8 @@ def of(
         student, teacher = parameters["student"], parameters["teacher"]
         taught, peak = cost["teacher_forward_tokens"], _peak(device, precision)
         if peak is not None and student is not None and (teacher is not None or not taught):
-            spent = token_flops(student, teacher or 0, cost["student_tokens"], taught, cost["generated_tokens"])
+            own = cost["student_tokens"], taught, cost["generated_tokens"], cost.get("reference_forward_tokens", 0)
+            spent = token_flops(student, teacher or 0, *own)
             found["share_of_peak"] = spent / cost["seconds"] / peak / processes
     if cost["eval_seconds"] > 0 and cost["eval_generated_tokens"]:
         found["evaluation_tokens_per_second"] = cost["eval_generated_tokens"] / cost["eval_seconds"]

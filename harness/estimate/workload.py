@@ -7,6 +7,7 @@ from harness.estimate.shapes import Shape
 from harness.method import Method, Step, texts_of
 from harness.models import quantization
 from harness.recipe import Recipe
+from harness.training.teacher_prompt import teaches_itself
 from harness.types import Source
 
 DRAWS = 20  # evenly spaced steps and draws at which the sources of a method are sampled
@@ -25,13 +26,20 @@ def work(
     teacher_weight: float | None = None,
     teacher_apart: bool = False,
 ) -> Work:
-    """``teacher``: None for a method without one. ``prompts``: those that a teacher would answer. ``lengths``: of a
+    """``teacher``: the recipe's, if it has one; a method without a teacher leaves it out, a student that teaches itself
+    stands in its place. ``prompts``: those that a teacher would answer. ``lengths``: of a
     prompt and a response, in tokens. ``trained``: the parameters of the student's adapter, if it has one.
     ``teacher_weight``: bytes of a weight of a checkpoint that comes quantised. ``teacher_apart``: the teacher has a
     device of its own.
     """
     plan = recipe.training
     sources, own = mixture(method, plan.steps)
+    if teaches_itself(method):
+        # A frozen or moving copy is held beside the student; the student itself, read as it stands, needs no memory.
+        live = method.needs.asking is not None and method.needs.asking.model == "live"
+        teacher, teacher_weight, teacher_apart = student, None, live
+    elif not asks_teacher(method):
+        teacher = None
     return Work(
         student=student,
         teacher=teacher,

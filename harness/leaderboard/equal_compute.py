@@ -7,9 +7,10 @@ tolerance   two costs are equal when the higher is at most 1.15 times the lower:
             to two digits, and a method that samples its own texts does not cost the same at every step
 
 ``flops`` are 6 per parameter and token of the student's training, and 2 per parameter and token of the teacher's
-forward passes and of sampling (:func:`harness.estimate.shapes.token_flops`); they do not depend on the machine.
-``seconds`` do, so they compare only rows of one machine. ``tokens`` are those through the student, through the
-teacher, and sampled.
+forward passes, of those of the frozen student before training and of sampling
+(:func:`harness.estimate.shapes.token_flops`); they do not depend on the machine. A student that is its own teacher is
+counted at its own size. ``seconds`` depend on the machine, so they compare only rows of one. ``tokens`` are those
+through the student, through the teacher, through the frozen student, and sampled.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from harness.records.record import Record
 UNITS = {"flops": "FLOPs", "seconds": "s", "tokens": "tokens"}
 DEFAULT = "flops"
 TOLERANCE = 1.15
-TOKENS = ("student_tokens", "teacher_forward_tokens", "generated_tokens")
+TOKENS = ("student_tokens", "teacher_forward_tokens", "generated_tokens", "reference_forward_tokens")
 WITHIN = f"within a factor of {TOLERANCE:g}"
 
 
@@ -45,18 +46,20 @@ def cost(record: Record, unit: str = DEFAULT) -> float:
     if unit == "seconds":
         return float(spent["seconds"])
     if unit == "tokens":
-        return float(sum(spent[key] for key in TOKENS))
+        return float(sum(spent.get(key, 0) for key in TOKENS))
     return flops(record)
 
 
 def flops(record: Record) -> float:
     """Floating-point operations of the training of ``record``; every command counts them here."""
     spent = record["cost"]
-    if not any(spent[key] for key in TOKENS):
+    if not any(spent.get(key) for key in TOKENS):
         return 0.0
     student = _parameters(record, "student")
-    teacher = _parameters(record, "teacher") if spent["teacher_forward_tokens"] else 0
-    return token_flops(student, teacher, *(spent[key] for key in TOKENS))
+    # A method without a teacher model that charges passes of a teacher has a student that teaches itself.
+    side = "teacher" if record["teacher"] else "student"
+    teacher = _parameters(record, side) if spent["teacher_forward_tokens"] else 0
+    return token_flops(student, teacher, *(spent.get(key, 0) for key in TOKENS))
 
 
 def median_cost(records: Sequence[Record], unit: str = DEFAULT) -> float:

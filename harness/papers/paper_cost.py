@@ -26,7 +26,7 @@ from harness.estimate.resources import (
     stages_of,
 )
 from harness.estimate.shapes import Shape, published
-from harness.estimate.workload import asks_teacher, work
+from harness.estimate.workload import work
 from harness.method import Method, ReferencePoint
 from harness.models import adapters
 from harness.models.files import NotHere
@@ -182,10 +182,9 @@ def _works(method: Method, chosen: Recipe, shapes: Mapping[str, Shape], facts: M
     chosen = job.over_examples(chosen, prompts)
     prompt = min(facts["prompt_tokens"].value, limit - 1)
     response = min(facts["response_tokens"].value, limit - prompt)
-    teacher = shapes["teacher"] if asks_teacher(method) else None
     # A dry run fetches no model, so the size of an adapter is assumed.
     adapted = round(ADAPTER_SHARE * shapes["student"].parameters) if adapters.wanted(chosen.student) else None
-    usual = work(method, chosen, shapes["student"], teacher, prompts, (prompt, response), trained=adapted)
+    usual = work(method, chosen, shapes["student"], shapes["teacher"], prompts, (prompt, response), trained=adapted)
     return usual, replace(usual, response_tokens=limit - prompt)
 
 

@@ -13,6 +13,15 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+SUMMED = (  # over processes
+    "student_tokens",
+    "teacher_forward_tokens",
+    "reference_forward_tokens",
+    "generated_tokens",
+    "peak_memory_bytes",
+    "graded_texts",
+)
+
 
 @dataclass
 class Cost:
@@ -20,6 +29,7 @@ class Cost:
 
     student_tokens: through the student, forward and backward; the forward passes of validation and step features too
     teacher_forward_tokens: through the teacher, its own generation included; a text with a cached signal counts once
+    reference_forward_tokens: through the frozen student before training, for methods that need its probabilities
     generated_tokens: sampled from either model
     seconds: of training, with the time that the teacher takes to write texts and the grader to grade
     peak_memory_bytes: of the process, or of the accelerator if there is one
@@ -29,6 +39,7 @@ class Cost:
     steps: int = 0
     student_tokens: int = 0
     teacher_forward_tokens: int = 0
+    reference_forward_tokens: int = 0
     generated_tokens: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int = 0
@@ -44,16 +55,18 @@ class Cost:
 
         The seconds of grading are the mean over processes, which grade at the same time.
         """
-        own = [self.student_tokens, self.teacher_forward_tokens, self.generated_tokens, self.peak_memory_bytes]
-        total = accelerator.reduce(torch.tensor([*own, self.graded_texts], device=accelerator.device)).tolist()
+        own = {name: getattr(self, name) for name in SUMMED}
+        total = accelerator.reduce(torch.tensor([*own.values()], device=accelerator.device)).tolist()
         grading = accelerator.reduce(torch.tensor(self.grading_seconds, device=accelerator.device)).item()
         each = grading / accelerator.num_processes
-        return Cost(self.steps, total[0], total[1], total[2], self.seconds, total[3], total[4], each)
+        return dataclasses.replace(self, **dict(zip(own, total, strict=True)), grading_seconds=each)
 
     def as_dict(self) -> dict[str, int | float]:
-        """The counts by name; those of grading where something was graded."""
-        found = dataclasses.asdict(self)
-        return found if self.graded_texts else {k: v for k, v in found.items() if not k.startswith("grad")}
+        """The counts by name; those of grading and of the frozen student where there were any."""
+        counts = dataclasses.asdict(self)
+        unused = [] if self.graded_texts else ["graded_texts", "grading_seconds"]
+        unused += [] if self.reference_forward_tokens else ["reference_forward_tokens"]
+        return {name: count for name, count in counts.items() if name not in unused}
 
 
 def reset_peak(device: torch.device) -> None:

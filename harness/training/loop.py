@@ -283,7 +283,7 @@ def _backward(
 
     if teaching.reference is not None:
         for batch in batches:
-            cost.add(teacher_forward_tokens=batch.tokens)
+            cost.add(reference_forward_tokens=batch.tokens)
             batch.reference_log_prob = teaching.reference.log_prob(batch)
 
     if method.reduction == "source":

@@ -39,6 +39,7 @@ from harness.training.several_teachers import Teaching, weights_of, writer_of
 from harness.training.signal_cache import SHARD, SignalCache
 from harness.training.signal_contract import SignalInputs, TeacherSignal
 from harness.training.signals import LiveTeacher
+from harness.training.teacher_prompt import teaches_itself
 from harness.training.teacher_texts import teacher_texts
 from harness.training.validity import (
     AgreementValidity,
@@ -86,7 +87,7 @@ def set_up(
         rollouts.rewards = Rewards(job.data.grader, rollouts.student, needs.hindsight, room)
     if needs.reference:
         found.reference = LiveTeacher(load_model(job.student, plan.precision, device), vocab)
-    if needs.asking is not None and needs.asking.model != "teacher":
+    if needs.asking is not None and teaches_itself(job.method):
         found.signal, found.moving = _self_teacher(job, needs.asking, student.model, vocab, device)
         found.facts = {"kind": "live"}
         return found
@@ -189,8 +190,7 @@ def set_up(
 
 def room_of_teacher(job: TrainingJob) -> int | None:
     """The tokens that fit the context of the model that teaches; None where its configuration does not say."""
-    asking = job.method.needs.asking
-    itself = asking is None or asking.model != "teacher" or job.teacher is None
+    itself = job.method.needs.asking is None or teaches_itself(job.method) or job.teacher is None
     return context_of(job.student if itself else job.teacher)
 
 

@@ -20,6 +20,11 @@ def privileged(method: Method) -> bool:
     return method.needs.asking is not None and bool(method.needs.asking.template)
 
 
+def teaches_itself(method: Method) -> bool:
+    """Whether the student is its own teacher, so that the recipe's is not asked."""
+    return method.needs.asking is not None and method.needs.asking.model != "teacher"
+
+
 def fields_of(example: Example) -> dict[str, str]:
     """What a template may name: the prompt, the reference response, and the other columns of the row."""
     known = {**example.columns, "prompt": example.prompt.user}
