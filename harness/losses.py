@@ -26,14 +26,11 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from harness.errors import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor
-
 
 HEAD_SEARCH = (
     1024  # adaptive_kl searches its head among this many likeliest tokens before it sorts the whole vocabulary
@@ -224,7 +221,7 @@ def log_probs(*logits: Tensor, temperature: float = 1.0) -> list[Tensor]:
 
 def kl_of(log_p: Tensor, log_q: Tensor) -> Tensor:
     """[N] KL(p || q) of log-probabilities [N, S] that both add up to 1, such as those of a part of the vocabulary."""
-    from harness.losses import ExactKL  # the card of a method reads this module without torch
+    from harness.exact_kl import ExactKL  # the card of a method reads this module without torch
 
     return ExactKL.apply(log_p, log_q)
 
@@ -301,24 +298,3 @@ def _in_unit_interval(name: str, value: float | Tensor, meaning: str) -> None:
     outside = values[~((values >= 0) & (values <= 1))]
     if len(outside):
         raise BadInput(f"{name}={outside[0].item():g} is outside [0, 1]: {meaning}")
-
-
-class ExactKL(torch.autograd.Function):
-    """[N] KL(p || q) = sum p log(p / q) + q - p of log-probabilities, with both gradients formed in the forward pass.
-
-    q - p sums to 0 in exact arithmetic. In fp32 it cancels the errors of the two normalisers, 1e-5 nats at
-    V = 150,000, which would make the KL of near-equal distributions negative.
-    """
-
-    @staticmethod
-    def forward(ctx, log_p: Tensor, log_q: Tensor) -> Tensor:
-        p, (wants_p, wants_q) = log_p.exp(), ctx.needs_input_grad
-        by_log_p = (log_p - log_q).mul_(p).masked_fill_(p == 0, 0)
-        by_log_q = log_q.exp().sub_(p)
-        ctx.save_for_backward(by_log_p if wants_p else None, by_log_q if wants_q else None)
-        return (by_log_p + by_log_q).sum(-1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return tuple(None if by is None else grad[..., None] * by for by in ctx.saved_tensors)

@@ -17,6 +17,7 @@ from harness.models import files as models
 from harness.records.record import fingerprint
 from harness.training import examples, job, pools, precision, several_teachers, teacher_prompt, verdicts
 from harness.training.job import TrainingRun
+from harness.training.teacher_prompt import teaches_itself
 from harness.types import Source
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def wants_teacher(method: Method) -> bool:
     """Whether the recipe's teacher is asked."""
     if isinstance(method, ReferencePoint):
         return method.evaluates == "teacher"
-    return not teacher_prompt.teaches_itself(method) and (method.needs.teacher != "none" or bool(method.needs.proposals))
+    return not teaches_itself(method) and (method.needs.teacher != "none" or bool(method.needs.proposals))
 
 
 def training_of(plan: Plan, configuration: Configured, seed: int, first: Configured | None) -> TrainingRun:
