@@ -82,12 +82,12 @@ def run(
     existed before. Raises BadInput before any work for what the command refuses; RunFailed when the work fails.
     """
     os.environ.setdefault("TQDM_DISABLE", "1")  # turns off the progress bars of libraries, which read it as they load
-    from harness import unused_options
     from harness.estimate import memory_check
     from harness.launch import processes
     from harness.leaderboard.table import frame_of
     from harness.plan import RunRequest, prepare
     from harness.progress import Reporter
+    from harness.request import unused_options
     from harness.run import run as run_plan
 
     if processes.several():
@@ -109,7 +109,7 @@ def run(
         track=track,
     )
     plan = prepare(request)
-    for line in unused_options.warnings(plan):
+    for line in unused_options(plan):
         warnings.warn(line, stacklevel=2)
     memory_check.check(plan, lambda line: warnings.warn(line.removeprefix("warning: "), stacklevel=2))
     with Reporter() if progress else nullcontext() as reporter:
@@ -172,7 +172,7 @@ def compare(
 
     from harness.leaderboard.compare import compare as compare_records
     from harness.leaderboard.compare_text import as_json
-    from harness.leaderboard.views import View
+    from harness.leaderboard.equal_compute import View
 
     _one_of("view", view, ("all", "steps", "compute"))
     _one_of("cost", cost, ("flops", "seconds", "tokens"))

@@ -59,9 +59,9 @@ def _method(cls: type, label: str, settings: Mapping[str, Any]) -> Iterator[str]
 
 def task(name: str) -> Conformed:
     """Checks a task on its first rows, if available. Raises BadInput for an unknown task."""
-    found, world = locate(name)
-    rows, judge = _rows(found, world)
-    return Conformed(name).take(testing.task_checks(found, rows, judge))
+    task_class, world = locate(name)
+    rows, judge = _rows(task_class, world)
+    return Conformed(name).take(testing.task_checks(task_class, rows, judge))
 
 
 def judge(spec: str) -> Conformed:

@@ -186,5 +186,5 @@ def _of_signature(error: BaseException, called: type | None) -> str | None:
     """FILE:LINE of a method that does not accept its arguments; such an error is raised before its first line."""
     if not isinstance(error, TypeError):
         return None
-    said = re.match(r"(?:\w+\.)*(\w+)\(\) (?:takes|missing|got)", words(error))
-    return of(called, said[1]) if said and called is not None and hasattr(called, said[1]) else None
+    match = re.match(r"(?:\w+\.)*(\w+)\(\) (?:takes|missing|got)", words(error))
+    return of(called, match[1]) if match and called is not None and hasattr(called, match[1]) else None

@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import convention, options
-from harness.estimate import model_size, speed
+from harness import options, registry, user_code
+from harness.estimate import shapes
+from harness.estimate.resources import DEVICES
+from harness.estimate.shapes import token_flops
 from harness.grading.judges import open_judge
 from harness.launch import processes
-from harness.method import ReferencePoint
+from harness.method import Method, ReferencePoint
 from harness.method_contract import REPORTED
-from harness.models import engine_choice
+from harness.models import adapters, engine_choice, loading
+from harness.recipe import Adapter, Recipe, TeacherLoading
 from harness.records import provenance, record
+from harness.request import Plan
+from harness.training import job, several_teachers
+from harness.training.job import TrainingRun
+from harness.types import Source
 
 if TYPE_CHECKING:
     from harness.evaluation.evaluate import Score
@@ -104,12 +111,12 @@ def assemble(
         **weights(facts),
         **_engine(measurement, facts),
         "cost": cost,
-        "speed": speed.of(cost, readers, precision, speed.name_of(plan.device), processes.how_many()),
+        "speed": speed_of(cost, readers, precision, device_name(plan.device), processes.how_many()),
         **({"before": facts["before"]} if training.first is not None else {}),
         "first_prompt": outcome.first_prompt,
         "request": request(plan, training, task),
         **({"data": _data(plan, training, task, facts)} if training.spec.get("loop") else {}),
-        "convention": convention.card(plan, training, facts),
+        "convention": convention_card(plan, training, facts),
         "provenance": provenance.collect(plan.device),
         "warnings": list(outcome.warnings),
     }
@@ -179,4 +186,135 @@ def _portable(word: str) -> str:
 def _parameters(plan: Plan) -> dict[str, int | None]:
     """The number of parameters of each model, so that its cost can be counted without its files."""
     models = {"student": plan.student, "teacher": plan.teacher}
-    return {side: None if m is None or m.url is not None else model_size.parameters(m) for side, m in models.items()}
+    return {side: None if m is None or m.url is not None else shapes.parameters(m) for side, m in models.items()}
+
+
+def speed_of(
+    cost: Mapping[str, Any],
+    parameters: Mapping[str, int | None],
+    precision: str | None,
+    device: str,
+    processes: int = 1,
+) -> dict[str, float]:
+    """``cost`` as the record has it, ``precision`` of the training (None where nothing trained), ``device`` by name.
+
+    ``training_tokens_per_second`` are tokens through the student and those that were sampled, over the wall-clock
+    seconds of the training and over all ``processes``; ``share_of_peak`` are its operations, counted from parameters
+    and tokens, over those that the devices of all processes could do in that time.
+    """
+    found = {}
+    if cost["seconds"] > 0 and (tokens := cost["student_tokens"] + cost["generated_tokens"]):
+        found["training_tokens_per_second"] = tokens / cost["seconds"]
+        student, teacher = parameters["student"], parameters["teacher"]
+        taught, peak = cost["teacher_forward_tokens"], _peak(device, precision)
+        if peak is not None and student is not None and (teacher is not None or not taught):
+            own = cost["student_tokens"], taught, cost["generated_tokens"], cost.get("reference_forward_tokens", 0)
+            spent = token_flops(student, teacher or 0, *own)
+            found["share_of_peak"] = spent / cost["seconds"] / peak / processes
+    if cost["eval_seconds"] > 0 and cost["eval_generated_tokens"]:
+        found["evaluation_tokens_per_second"] = cost["eval_generated_tokens"] / cost["eval_seconds"]
+    return found
+
+
+def _peak(device: str, precision: str | None) -> float | None:
+    """Operations a second of a GPU whose data sheet is known; no sheet says what a CPU's units do in one type."""
+    own = device.replace(" ", "")
+    found = next((d for name, d in DEVICES.items() if "GB" in name and name.partition("-")[0] in own), None)
+    return None if found is None or precision is None else found.peak(precision)
+
+
+def device_name(device: str) -> str:
+    """The device as its maker calls it, for a device by torch's name; a CPU has none."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return torch.cuda.get_device_name(torch.device(device))
+
+
+# The convention card of a training: what two rows must share for their numbers to be comparable. Different code bases
+# use one name for different losses; the card states the loss of this training.
+
+
+def convention_card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The card of a trained student; ``facts`` are those of its training.json."""
+    method = training.method
+    if isinstance(method, ReferencePoint):
+        return {"trained": False}
+    recipe = plan.recipe_of(method)
+    texts = job.sources_of(method, recipe.training)
+    sampled = texts & {Source.STUDENT, Source.MIXED}
+    curve = facts["curve"]
+    return {
+        "divergence": "cross-entropy",
+        "mixture_weight_of_teacher": None,
+        "loss_temperature": 1.0,
+        "temperature_squared_factor": False,
+        "reduction": method.reduction,
+        "token_weights": "none",
+        "text": "+".join(sorted(texts)),
+        "sampling_temperature": recipe.rollout.temperature if sampled else None,
+        "teacher_text_temperature": recipe.teacher_text.temperature if Source.TEACHER in texts else None,
+        **_signal(method, recipe.training.signal, facts.get("signal", {})),
+        "vocabulary": "cut to the shared tokenizer's length, renormalised",
+        "template": plan.template,
+        **dict(plan.pair.card),
+        **({} if training.first is None else {"after": training.first.label}),
+        **_trained(recipe.student),
+        **_teacher(training.spec, recipe.teacher),
+        **({"teachers": several_teachers.told(plan.teachers, recipe.data.teacher_field)} if plan.teachers else {}),
+        **_engines(training.spec, recipe),
+        **({"rewards": plan.data.grader.name} if method.needs.rewards and plan.data.grader else {}),
+        "on_policy_share": round(_mean(row["on_policy"] for row in curve), 4),
+        "buffer_age": round(_mean(row["buffer_age"] for row in curve if row["on_policy"]), 4),
+    } | method.card()
+
+
+def _engines(spec: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
+    """What sampled the student and what wrote the teacher's texts, where that was no model in this process."""
+    found = {}
+    if (word := (spec.get("rollout") or {}).get("engine")) is not None:
+        cap, every = recipe.rollout.importance_cap, recipe.rollout.sync_every
+        weighed = "no importance weights" if cap is None else f"importance weights up to {cap:g}"
+        found["rollout_engine"] = f"{word}, weights of every {every}. step, {weighed}"
+    if (word := (spec.get("teacher_text") or {}).get("engine")) is not None:
+        found["teacher_text_engine"] = word
+    return found
+
+
+def _trained(chosen: Adapter) -> dict[str, str]:
+    """Which weights were trained, where not all of them."""
+    if not adapters.wanted(chosen):
+        return {}
+    where = ", ".join(chosen.targets)
+    dropped = f", dropout {chosen.dropout:g}" if chosen.dropout else ""
+    message = f"{chosen.adapter}, rank {chosen.rank}, alpha {chosen.alpha:g}, on {where}{dropped}"
+    return {"trained_weights": message}
+
+
+def _teacher(spec: Mapping[str, Any], chosen: TeacherLoading) -> dict[str, str]:
+    """How the teacher was loaded, where the recipe says it."""
+    said = loading.told(chosen)
+    return {"teacher_loaded": said} if said and spec.get("teacher") else {}
+
+
+def _signal(method: Method, name: str, signal: Mapping[str, Any]) -> dict[str, Any]:
+    """What was known of the teacher's distribution, and what a top-k signal does with the rest of the mass."""
+    if not signal:
+        return {"teacher_signal": method.needs.teacher, "top_k_tail": None, "signal_bytes_per_token": None}
+    cls, k = registry.find(registry.SIGNALS, name), signal.get("top_k")
+    kind = f"top-{k}" if k else ("exact" if cls.exact else "inexact")
+    # Text that every step samples anew has no cache, whatever the signal.
+    kept = cls.source if signal.get("cached") else "live"
+    if user_code.identity(cls) != user_code.OURS:
+        kept = f"signal {cls.name}"
+    return {
+        "teacher_signal": f"{kind}, {kept}",
+        "top_k_tail": "one bucket with all remaining mass" if k else ("none: exact signal" if cls.exact else "unknown"),
+        "signal_bytes_per_token": signal.get("bytes_per_token"),
+    }
+
+
+def _mean(values) -> float:
+    found = list(values)
+    return sum(found) / len(found) if found else 0.0

@@ -12,7 +12,7 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness import error_location, left_alone, method_contract, method_settings, recordable, registry
+from harness import contract_checks, error_location, left_alone, method_contract, method_settings, registry
 from harness.errors import BadInput
 from harness.method import Method, Pairs, ReferencePoint, Sequences, Step, Tokens, WholeStep
 from harness.types import Source
@@ -88,7 +88,7 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
         card = tried.card()
     if not isinstance(card, dict):
         raise method_contract.broken(method, "card", f"gave {error_location.describe(card)}; a dict is wanted")
-    if said := recordable.reason(card):
+    if said := contract_checks.unrecordable(card):
         raise method_contract.broken(method, "card", f"gave a dict that {said}")
     with _called(method, "role"):
         _ = tried.role

@@ -10,14 +10,14 @@ import re
 import sys
 from typing import Any
 
-from harness import error_location, misspelt, options, recordable
+from harness import contract_checks, error_location, options
 from harness.errors import BadInput
 from harness.method import Method, NoSettings
 
 
 def check(found: type[Method]) -> None:
     """Checks ``Config``, its defaults and the variants, and that no part of the class is misspelt."""
-    misspelt.refuse(found, Method, "method", ("config", "state"))
+    contract_checks.refuse_misspelt(found, Method, "method", ("config", "state"))
     if not isinstance(found.Config, type) or not dataclasses.is_dataclass(found.Config):
         raise BadInput(
             f"{error_location.of(found, 'Config')}: Config of method {found.name} is no dataclass; "
@@ -84,7 +84,7 @@ def _field(found: type[Method], field: dataclasses.Field) -> None:
         raise BadInput(f'{where}: {what} wants choices=("a", "b"), a tuple, and a help text')
     try:
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if said := recordable.reason(default):
+        if said := contract_checks.unrecordable(default):
             raise BadInput(f"default of method {found.name}.{field.name} {said}")
         if field.init:
             options.check(

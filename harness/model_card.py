@@ -19,7 +19,7 @@ from harness.leaderboard.rows import latest
 from harness.leaderboard.text_tables import markdown_text
 from harness.records.record import Record, examine, label, method_label, note_of
 from harness.records.store import Store
-from harness.records.students import FACTS
+from harness.records.work_folder import FACTS
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard

@@ -24,15 +24,15 @@ from harness import (
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks, cards
 from harness.method import Method, ReferencePoint
-from harness.models import adapters, devices, engine_choice, loading, quantization
+from harness.models import adapters, devices, engine_choice, loading
 from harness.models import files as models
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair, agree
-from harness.recipe import Recipe
+from harness.recipe import Before, Recipe
 from harness.records.store import Store
 from harness.request import Plan, RunRequest
 from harness.specification import Configured, wants_teacher
-from harness.training import engine_checks, pools, precision, several_teachers, teacher_prompt, tracking
+from harness.training import engine_checks, job, pools, several_teachers, tracking
 
 DEFAULT_RECIPE = "micro"
 SHUFFLED = "shuffled"
@@ -70,7 +70,8 @@ def prepare(request: RunRequest) -> Plan:
     store.check_writable()
     judge = request.judge or chosen.evaluation.judge
     keep = request.results / "work" / "judgements"
-    request = dataclasses.replace(request, protocol=cards.protocol_called(request.tasks, request.protocol))
+    if request.protocol is not None:
+        request = dataclasses.replace(request, protocol=cards.protocol_called(request.tasks, request.protocol))
     protocol = request.protocol or chosen.evaluation.protocol
     tasks = benchmarks.open_all(_distinct(request.tasks, "task"), chosen.world, judge, keep, protocol)
 
@@ -80,7 +81,9 @@ def prepare(request: RunRequest) -> Plan:
     student, teacher = _locate(chosen, methods, weights=False)
     if not named and trains:
         _meant_for_micro(request)
-    precision.check(chosen, device, served=[m.id for m in (student, teacher) if m is not None and m.url is not None])
+    devices.check_precision(
+        chosen, device, served=[m.id for m in (student, teacher) if m is not None and m.url is not None]
+    )
     if student.url is None:
         words = len(models.load_tokenizer(student))
         for method in methods:
@@ -90,24 +93,28 @@ def prepare(request: RunRequest) -> Plan:
 
         if adapters.wanted(chosen.student):
             adapters.check(student, chosen.student)
-        quantization.refuse(student)
+        loading.refuse_quantized(student)
         optimizers.check(chosen.training)
     if teacher is not None:
         loading.check(teacher, chosen, device)
     pair = _pair(chosen, methods, student, teacher)
     engine_checks.check(chosen, methods, pair, device, reach=request.engines)
-    teachers = several_teachers.locate(chosen, methods, pair, (student, teacher), device, weights=False)
-    engine_checks.further(chosen, methods, teachers, device, reach=request.engines)
+    several, teachers = bool(chosen.teachers or chosen.data.teacher_field), ()
+    if several:
+        teachers = several_teachers.locate(chosen, methods, pair, (student, teacher), device, weights=False)
+        engine_checks.further(chosen, methods, teachers, device, reach=request.engines)
     if request.weights:
         student, teacher = _locate(chosen, methods, weights=True)
         pair = pair.of(student, teacher)
-        teachers = several_teachers.locate(chosen, methods, pair, (student, teacher), device, weights=True)
+        if several:
+            teachers = several_teachers.locate(chosen, methods, pair, (student, teacher), device, weights=True)
     # The data, then one training per (method, seed): its specification hashes everything found above.
     data = pools.read(chosen, methods, pair, tasks)
     template = models.template_hash(pair.student)
     plan = Plan(request, chosen, tasks, [], student, teacher, pair, data, template, store, device, teachers)
-    pools_by_option = {"data.prompts": data.prompts, "data.labelled": data.labelled}
-    several_teachers.check_rows(teachers, pools_by_option, chosen.data.teacher_field)
+    if several:
+        pools_by_option = {"data.prompts": data.prompts, "data.labelled": data.labelled}
+        several_teachers.check_rows(teachers, pools_by_option, chosen.data.teacher_field)
     for word, (method, variant, origin) in zip(names, configurations, strict=True):
         seeds = dict.fromkeys(request.seeds)
         trainings = [specification.training_of(plan, (method, variant, origin), seed, first) for seed in seeds]
@@ -117,13 +124,13 @@ def prepare(request: RunRequest) -> Plan:
 
 def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[Method, str | None, str]:
     """The configured method, its variant and its origin. Defaults < variant < recipe < --set."""
-    found = registry.find(registry.METHODS, registry.split(name)[0])
-    values = settings_of(found, name)
-    known = {field.name for field in dataclasses.fields(found.Config)}
-    values |= chosen.method.get(found.name, {})
+    method_class = registry.find(registry.METHODS, registry.split(name)[0])
+    values = settings_of(method_class, name)
+    known = {field.name for field in dataclasses.fields(method_class.Config)}
+    values |= chosen.method.get(method_class.name, {})
     values |= {key: value for key, value in settings.items() if key in known}
-    config = options.build(found.Config, values, f"method {found.name}", found.paper)
-    return method_settings.made(found, config), registry.split(name)[2] or None, user_code.identity(found)
+    config = options.build(method_class.Config, values, f"method {method_class.name}", method_class.paper)
+    return method_settings.made(method_class, config), registry.split(name)[2] or None, user_code.identity(method_class)
 
 
 def settings_of(found: type[Method], name: str) -> dict[str, Any]:
@@ -258,7 +265,7 @@ def judged(chosen: Recipe, methods: Sequence[Method]) -> Pair:
 def _needs_common_ids(method: Method) -> bool:
     """Whether student and teacher must map text to the same ids: they do where both read the same tokens."""
     reads = method.needs.teacher == "signal" or bool(method.needs.joint or method.needs.proposals)
-    return reads and method.needs.pairing is None and not teacher_prompt.teaches_itself(method)
+    return reads and method.needs.pairing is None and not job.teaches_itself(method)
 
 
 def _across_tokenizers() -> list[str]:
@@ -274,7 +281,8 @@ def _across_tokenizers() -> list[str]:
 
 def _first(chosen: Recipe, methods: Sequence[Method]) -> Configured | None:
     """The method of a training that comes first; None where none does."""
-    stages.check(chosen)
+    if chosen.before != Before():
+        stages.check(chosen)
     if chosen.before.method is None or all(isinstance(method, ReferencePoint) for method in methods):
         return None
     found = configured(chosen.before.method, chosen, {})

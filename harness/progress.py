@@ -1,4 +1,4 @@
-"""Progress of long work: a moving line on a terminal, elsewhere a line now and then.
+"""Progress of long work: a moving line on a terminal, elsewhere a line now and then; texts while they are written.
 
 A batch job's log must show that the job lives, whatever it waits for. The lines therefore come from a thread of their
 own, once every :data:`LINE_EVERY_S` seconds, also while nothing is reported.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -106,3 +108,37 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+class Watch:
+    """Hears of every token and every text. By itself it does nothing."""
+
+    def wrote(self, tokens: int) -> None:
+        """``tokens`` more were sampled, one for each text under way."""
+
+    def finished(self, row: int, made: Any) -> None:
+        """The text of request ``row`` is whole: :class:`harness.models.generate.Generated`, or a kept answer."""
+
+
+UNWATCHED = Watch()
+
+
+class TextCount(Watch):
+    """Counts texts and tokens and reports them: ``report(texts, total, details)``."""
+
+    def __init__(self, report: Callable[[int, int, str], None], total: int):
+        self.report, self.total = report, total
+        self.texts, self.tokens, self.began = 0, 0, time.monotonic()
+        self._tell()
+
+    def wrote(self, tokens: int) -> None:
+        self.tokens += tokens
+        self._tell()
+
+    def finished(self, row: int, made: Any) -> None:
+        self.texts += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        rate = self.tokens / max(time.monotonic() - self.began, 1e-9)
+        self.report(self.texts, self.total, f"{self.tokens:,} tokens, {rate:,.0f} a second" if self.tokens else "")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInput
 from harness.evaluation import measurement
-from harness.records import interrupted
+from harness.records import work_folder
 
 if TYPE_CHECKING:
     from harness.request import Plan
@@ -23,7 +23,7 @@ SETTABLE = ("training", "rollout", "teacher_text", "method", "student", "teacher
 
 def check(plan: Plan, wanted: str) -> None:
     """Raises BadInput unless the plan includes the training or run with the id ``wanted``."""
-    found = interrupted.find(wanted, plan.request.results)
+    found = work_folder.find_interrupted(wanted, plan.request.results)
     mine = [t for t in plan.stages if t.training_id == found.training_id]
     if mine:
         if found.task is not None:
@@ -39,7 +39,7 @@ def check(plan: Plan, wanted: str) -> None:
     raise _refusal(wanted, differences, fixes)
 
 
-def _same_measurement(plan: Plan, training: TrainingRun, found: interrupted.Interrupted) -> None:
+def _same_measurement(plan: Plan, training: TrainingRun, found: work_folder.Interrupted) -> None:
     """Raises BadInput unless the plan includes the task and the protocol of an interrupted run."""
     task = next((task for task in plan.tasks if task.title == found.task), None)
     if task is None:

@@ -19,12 +19,11 @@ from harness import answered, measured, model_card
 from harness.evaluation import evaluate, measurement
 from harness.launch import processes
 from harness.measured import Outcome
-from harness.models import vllm_server
 from harness.models.files import text_codec
 from harness.progress import LOADING
-from harness.records import curves, interrupted
+from harness.records import curves, work_folder
 from harness.students import obtain, train_run
-from harness.training import data_summary, engine_checks
+from harness.training import engine_checks, pools
 
 if TYPE_CHECKING:
     from harness.evaluation.measurement import Measurement
@@ -64,14 +63,14 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
 def introduction(plan: Plan) -> list[str]:
     """The lines about the pair, the engines and the data that are printed before a run."""
     warned = [f"warning: {warning}" for warning in (*plan.pair.warnings, *plan.data.warnings)]
-    engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
-    return [*warned, *plan.pair.told, *engines, *data_summary.lines(plan.data, text_codec(plan.pair.student))]
+    about_engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
+    return [*warned, *plan.pair.told, *about_engines, *pools.summary(plan.data, text_codec(plan.pair.student))]
 
 
 def _reuse(plan: Plan, training: TrainingRun, existing: dict[str, Any], announce: Announce) -> dict[str, Any]:
     """The recorded result. First finishes what a run left undone that was killed right after recording."""
-    interrupted.forget_run(plan.work, existing["run_id"])
-    model_card.catch_up(plan.work / "trained" / training.training_id, plan.store, existing)
+    work_folder.forget_run(plan.work, existing["run_id"])
+    model_card.catch_up(work_folder.student_folder(plan.work, training.training_id), plan.store, existing)
     announce(answered.told(existing["run_id"]))
     return existing | {"reused": True}
 
@@ -80,6 +79,8 @@ def _measure(
     plan: Plan, training: TrainingRun, task: Task, chosen: Measurement, progress: Progress, announce: Announce
 ) -> dict[str, Any]:
     """Trains, evaluates and records one student on one task."""
+    from harness.models.engines import stop_servers
+
     evaluation = plan.recipe.evaluation
     attempt, supersedes = plan.store.next_attempt(chosen.identity)
     run_id = measured.run_id(training, task, chosen.identity, attempt)
@@ -89,18 +90,18 @@ def _measure(
     # Nor the first of two stages, which several second ones share.
     early = contextlib.nullcontext() if training.first is None else _lock(plan, training.first.training_id)
     with early, _lock(plan, training.training_id):
-        interrupted.note_run(plan.work, run_id, training.training_id, training.spec, task.title, chosen.protocol)
+        work_folder.note_run(plan.work, run_id, training.training_id, training.spec, task.title, chosen.protocol)
         student = obtain(plan, training, progress, fresh=plan.request.again)
         progress(*LOADING)
         keep = plan.work / "generations"
         generator = student.generator(plan.device, evaluation, keep, plan.request.again, chosen.engine)
 
     # Show the rendered prompt and its warnings before generation, because they decide a score.
-    problems = evaluate.problems_of(task, evaluation.limit)
+    problems = measurement.problems_of(task, evaluation.limit)
     warnings = evaluate.prompt_warnings(task, problems, generator, chosen.decoding)
     of_data = [*plan.pair.warnings, *plan.data.warnings] if student.trained else []
     if student.trained and problems and not task.measures_itself:
-        unlike = data_summary.unlike(plan.data, problems[0].prompt, text_codec(plan.pair.student))
+        unlike = pools.unlike_prompts(plan.data, problems[0].prompt, text_codec(plan.pair.student))
         warnings += [f"{task.title}: {line}" for line in unlike]
     for warning in warnings:
         announce(f"warning: {warning}")
@@ -110,7 +111,7 @@ def _measure(
     began = time.monotonic()
     with _lock(plan, run_id):
         if plan.store.holds(run_id):
-            interrupted.forget_run(plan.work, run_id)
+            work_folder.forget_run(plan.work, run_id)
             announce(f"{run_id}: recorded meanwhile by another process, returned as it is")
             return plan.store.get(run_id) | {"reused": True}
 
@@ -126,8 +127,8 @@ def _measure(
         names = {"run_id": run_id, "attempt": attempt, "supersedes": supersedes}
         outcome = Outcome(graded, score, figures, first, [*of_data, *warnings, *later], time.monotonic() - began)
         plan.store.add(measured.assemble(plan, training, task, chosen, student.facts, outcome) | names, graded)
-        interrupted.forget_run(plan.work, run_id)
-    vllm_server.stop_all()
+        work_folder.forget_run(plan.work, run_id)
+    stop_servers()  # of vLLM: they hold memory
     for warning in later:
         announce(f"warning: {warning}")
     made = plan.store.get(run_id)

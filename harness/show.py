@@ -17,7 +17,8 @@ from harness import error_location, options, recipe, registry, user_code
 from harness.errors import BadInput
 from harness.metrics import Scale
 from harness.plan import settings_of, variants_of
-from harness.records import reported, weights
+from harness.records import reported
+from harness.training import weight_report
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -204,6 +205,6 @@ def record_text(record: Mapping[str, Any]) -> str:
         "cost       " + ", ".join(f"{key} {value:,.6g}" for key, value in record["cost"].items()),
         "convention " + ", ".join(f"{key}={value}" for key, value in record["convention"].items()),
     ]
-    lines += [f"weights    {name}: {said}" for name, said in weights.words(record).items()]
+    lines += [f"weights    {name}: {said}" for name, said in weight_report.in_words(record).items()]
     lines += [f"asked      {record['first_prompt']!r}"] if "first_prompt" in record else []
     return "\n".join(lines + [f"warning    {warning}" for warning in record["warnings"]])

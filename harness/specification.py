@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness import options, registry, stages, user_code
 from harness.method import Method, ReferencePoint
-from harness.models import adapters, engine_choice, loading
+from harness.models import adapters, devices, engine_choice, loading
 from harness.models import files as models
 from harness.records.record import fingerprint
-from harness.training import examples, job, pools, precision, several_teachers, teacher_prompt, verdicts
-from harness.training.job import TrainingRun
-from harness.training.teacher_prompt import teaches_itself
+from harness.training import examples, job, pools, several_teachers, teacher_prompt, verdicts
+from harness.training.job import TrainingRun, teaches_itself
 from harness.types import Source
 
 if TYPE_CHECKING:
@@ -96,11 +95,12 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     if code != user_code.OURS and method.needs.teacher == "signal":
         spec["signal_code"] = code
     if texts & {Source.STUDENT, Source.MIXED} or method.needs.proposals:
-        spec |= precision.in_spec(chosen)
+        spec |= devices.precision_in_spec(chosen)
     if adapters.wanted(chosen.student):
         spec["adapter"] = dataclasses.asdict(chosen.student)  # absent where all weights are trained
     if wants_teacher(method):
         spec |= loading.in_spec(chosen.teacher)
+    if wants_teacher(method) and plan.teachers:
         prompts = plan.data.prompts if texts - {Source.DATA} else []
         read = (prompts, plan.data.labelled if Source.DATA in texts else [])
         field = chosen.data.teacher_field

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import BadInput
 from harness.method import Method, ReferencePoint
 from harness.recipe import Before, Recipe
+from harness.records.work_folder import student_folder
 
 if TYPE_CHECKING:
     from harness.models.files import ModelFiles
@@ -50,14 +51,9 @@ def in_spec(first: TrainingRun) -> dict[str, Any]:
     return {"after": {key: value for key, value in first.spec.items() if key != "seed"}}
 
 
-def folder(work: Path, training: TrainingRun) -> Path:
-    """Where the trained student of a training lies."""
-    return work / "trained" / training.training_id
-
-
 def start(student: ModelFiles, work: Path, first: TrainingRun) -> ModelFiles:
     """The student of the first stage, in the format in which the recipe's student is asked."""
-    where = folder(work, first)
+    where = student_folder(work, first.training_id)
     return dataclasses.replace(student, id=first.training_id, path=where, sha256="", gguf=None, adapter=None)
 
 

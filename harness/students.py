@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from harness import model_card, stages
 from harness.launch import processes
 from harness.method import ReferencePoint
-from harness.models import vllm_server
 from harness.models.files import ModelFiles
 from harness.recipe import Evaluation, TeacherLoading
-from harness.records import interrupted, students
+from harness.records import work_folder
 from harness.training.job import TrainingJob, TrainingResult
 from harness.training.tracking import Tracking
 
@@ -73,11 +72,11 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
         return EvaluationModel(plan.teacher, UNTRAINED, trained=False, loaded=plan.recipe.teacher)
     if training.first is not None:
         obtain(plan, training.first, progress, fresh=fresh)
-    folder = stages.folder(plan.work, training)
-    if fresh and students.is_there(folder) and training.training_id not in _fresh:
-        students.remove(folder)
+    folder = work_folder.student_folder(plan.work, training.training_id)
+    if fresh and work_folder.is_there(folder) and training.training_id not in _fresh:
+        work_folder.remove(folder)
     _fresh.add(training.training_id)
-    if not students.is_there(folder):
+    if not work_folder.is_there(folder):
         processes.tell(training.training_id)
         result = train_run(plan, training, progress)
         facts = {
@@ -91,11 +90,13 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
             "told": model_card.provenance_text(method, plan.recipe.data, plan.data.prompts, plan.data.labelled),
         }
         if (first := training.first) is not None:
-            facts |= stages.in_facts(first, students.facts_of(stages.folder(plan.work, first)), facts["cost"])
-        students.publish(result.model, result.tokenizer, facts, folder, result.adapter)
+            facts |= stages.in_facts(
+                first, work_folder.facts_of(work_folder.student_folder(plan.work, first.training_id)), facts["cost"]
+            )
+        work_folder.publish(result.model, result.tokenizer, facts, folder, result.adapter)
     # Also removes what a run left that was killed while publishing.
     shutil.rmtree(_scratch(plan, training), ignore_errors=True)
-    facts = students.facts_of(folder)
+    facts = work_folder.facts_of(folder)
     # A trained student brings the code of the student it was trained from.
     files = ModelFiles(training.training_id, folder, "", trusted=plan.student.trusted)
     return EvaluationModel(files, facts, trained=True)
@@ -103,12 +104,13 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
 
 def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> TrainingResult:
     """Trains the student. Every process of a launch must call this."""
+    from harness.models.engines import stop_servers
     from harness.training.loop import train
 
     scratch = _scratch(plan, training)
     scratch.mkdir(parents=True, exist_ok=True)
     if processes.leads():
-        interrupted.note_training(scratch, training.spec)
+        work_folder.note_training(scratch, training.spec)
     training.method.state = {}
     tracking = Tracking(tuple(plan.request.track), plan.work / "tracking")
     start = plan.pair.student
@@ -130,7 +132,7 @@ def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> Training
     try:
         return train(job, progress)
     finally:
-        vllm_server.stop_all()  # also after an error: a server holds memory, and a folder of this run
+        stop_servers()  # also after an error: a server holds memory, and a folder of this run
 
 
 def _scratch(plan: Plan, training: TrainingRun) -> Path:

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness import error_location, recordable
+from harness import error_location
+from harness.contract_checks import unrecordable
 from harness.error_location import describe, short
 from harness.errors import BadInput, RunFailed
 from harness.metrics import Scale
@@ -205,8 +206,8 @@ def answers(task: Any) -> None:
     if not isinstance(title, str) or not re.fullmatch(r"[A-Za-z0-9][\w.@:+-]{0,79}", title, re.ASCII):
         raise wrong("title", f"is {short(title)}; leave it to the harness: it is the name and the world")
     said = task.grader_identity()
-    if not isinstance(said, dict) or recordable.reason(said):
-        fault = recordable.reason(said) if isinstance(said, dict) else f"is {describe(said)}; a dict is wanted"
+    if not isinstance(said, dict) or unrecordable(said):
+        fault = unrecordable(said) if isinstance(said, dict) else f"is {describe(said)}; a dict is wanted"
         raise wrong("grader_identity", fault)
     if task.grader_identity() != said:
         raise wrong("grader_identity", "changes from call to call; scores would never compare")
@@ -261,7 +262,7 @@ def told(task: Any, part: str, found: Any) -> Any:
     elif part == "remarks" and not all(isinstance(line, str) for line in found):
         said = "gave a list that holds something else than text"
     else:
-        said = recordable.reason(found) and f"gave a {wanted.__name__} that {recordable.reason(found)}"
+        said = unrecordable(found) and f"gave a {wanted.__name__} that {unrecordable(found)}"
     if said:
         raise RunFailed(broken(type(task), part, said))
     return found

@@ -18,7 +18,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness import error_location, method_probe, method_settings, misspelt, task_contract
+from harness import contract_checks, error_location, method_probe, method_settings, task_contract
 from harness.errors import BadInput, RunFailed
 from harness.grading.judges.judgement import Judge, PairToJudge, judge_all
 from harness.grading.judges.open_judge import check_identity
@@ -166,7 +166,7 @@ def task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, jud
 
 
 def _task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, judge: Any) -> Iterator[str]:
-    misspelt.refuse(found, Task, "task", ())
+    contract_checks.refuse_misspelt(found, Task, "task", ())
     task_contract.facts(found)
     place = error_location.of(found, "dataset")
     pinned = len(found.dataset.sha256) == 64 and len(found.dataset.commit) == 40

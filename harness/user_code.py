@@ -193,8 +193,8 @@ class _Loader(SourceFileLoader):
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             if getattr(error, "filename", None):
                 raise
-            said = str(error) or "it is nested too deep"
-            raise BadInput(f"{error_location.shown(self.path)}: is not Python source: {said}") from error
+            message = str(error) or "it is nested too deep"
+            raise BadInput(f"{error_location.shown(self.path)}: is not Python source: {message}") from error
 
     def exec_module(self, module: types.ModuleType) -> None:
         error_location.own(self.path)

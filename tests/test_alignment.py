@@ -6,7 +6,7 @@ import pytest
 from tokenizers_made import byte_level, lower_case, sentencepiece
 
 from harness.models.alignment import TextAligner, TokenBytes, offsets, pair
-from harness.models.text_codec import TextCodec
+from harness.models.chat_format import TextCodec
 
 TEXT = "Ärger mit 12 Äpfeln: naïve 数学!\n\n  x = 3 +4 🙂"
 WORDS = ("Äpf", "mit", " mi", "na", "ïve", "数", " x", "  ", "12", "🙂", "\n\n")

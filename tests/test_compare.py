@@ -8,8 +8,9 @@ from sample_records import NOTE, make_record, make_rows
 
 import harness
 from harness.cli import main
-from harness.leaderboard import grid, labels, numbers
+from harness.leaderboard import grid, labels
 from harness.leaderboard.table import View, leaderboard, render
+from harness.leaderboard.text_tables import amount, percent, spread
 from harness.metrics import PERCENT
 from harness.records.store import Store
 from harness.stats import intervals
@@ -450,11 +451,11 @@ def test_a_method_with_a_task_missing_leads_nothing(store, capsys):
     ("written", "expected"),
     [
         (PERCENT.signed(0.0), "0.0"), (PERCENT.signed(-0.0001), "0.0"), (PERCENT.signed(0.0004), "0.0"),
-        (PERCENT.signed(-0.0006), "-0.1"), (PERCENT.signed(0.25), "+25.0"), (numbers.percent(-0.001), "0 %"),
-        (numbers.percent(-0.11), "-11 %"), (numbers.amount(999_999), "1 M"), (numbers.amount(950, "B"), "950 B"),
-        (numbers.amount(12_300), "12.3 k"), (numbers.amount(4.56e6, "B"), "4.56 MB"), (numbers.amount(0), "0"),
-        (numbers.spread(1.0, 0.975, 1.0), "100.0 (97.5–100.0)"), (numbers.spread(0.0, 0.0, 0.09), "0.0 (0.0–9.0)"),
-        (numbers.spread(0.5, 0.4, 0.6), "50.0 ±10.0"), (numbers.spread(0.95, 0.9, 1.0), "95.0 ±5.0"),
+        (PERCENT.signed(-0.0006), "-0.1"), (PERCENT.signed(0.25), "+25.0"), (percent(-0.001), "0 %"),
+        (percent(-0.11), "-11 %"), (amount(999_999), "1 M"), (amount(950, "B"), "950 B"),
+        (amount(12_300), "12.3 k"), (amount(4.56e6, "B"), "4.56 MB"), (amount(0), "0"),
+        (spread(1.0, 0.975, 1.0), "100.0 (97.5–100.0)"), (spread(0.0, 0.0, 0.09), "0.0 (0.0–9.0)"),
+        (spread(0.5, 0.4, 0.6), "50.0 ±10.0"), (spread(0.95, 0.9, 1.0), "95.0 ±5.0"),
     ],
 )  # fmt: skip
 def test_numbers_are_written_without_oddities(written, expected):

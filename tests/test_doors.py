@@ -8,7 +8,7 @@ import pytest
 
 from harness import metrics, registry
 from harness.errors import BadInput, RunFailed
-from harness.evaluation import evaluate
+from harness.evaluation import evaluate, measurement
 from harness.evaluation.benchmarks import locate
 from harness.grading.judges.judgement import Judge, Judgement, PairToJudge, judge_all
 from harness.grading.judges.open_judge import open_judge, split
@@ -95,7 +95,7 @@ def test_a_metric_of_a_tasks_own_file(task):
         "0": 0.6,
         "1": 1.0,
     }
-    assert evaluate.protocol_of(task, Decoding(), None, "t")["metric_code"].startswith("file sha256:")
+    assert measurement.protocol_of(task, Decoding(), None, "t")["metric_code"].startswith("file sha256:")
 
 
 def test_an_unknown_metric_is_refused_with_its_place(tmp_path):

@@ -19,7 +19,7 @@ from conftest import tiny_model
 from tiny_runs import quiet
 from vllm_stub import DIES, serving
 
-from harness import convention, method_probe, plan, registry, students
+from harness import measured, method_probe, plan, registry, students
 from harness.cli import main
 from harness.errors import BadInput, RunFailed
 from harness.models import cpu_form, engine_choice, engines, files
@@ -136,7 +136,7 @@ def test_rollouts_of_an_engine_train_the_student_of_this_process(tiny_world, mod
         assert halved.curve[0]["loss"] == pytest.approx(alone.curve[0]["loss"] / 2, rel=1e-4)
     spec = made.trainings[0].spec
     assert spec["rollout"]["engine"] == "vllm:m" and server.url not in json.dumps(spec)
-    card = convention.card(made, made.trainings[0], {"curve": result.curve})
+    card = measured.convention_card(made, made.trainings[0], {"curve": result.curve})
     assert card["rollout_engine"] == "vllm:m, weights of every 1. step, no importance weights"
     assert "rollout.engine=vllm:m" in recipe_settings.of_training(spec, planned(tiny_world, tmp_path).recipe)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from harness import recipe
+from harness.estimate.memory_check import work
 from harness.estimate.resources import (
     DEVICES,
     PUBLISHED,
@@ -19,7 +20,6 @@ from harness.estimate.resources import (
     stages_of,
 )
 from harness.estimate.shapes import token_flops
-from harness.estimate.workload import work
 from harness.plan import configured
 from harness.training.loop import _checkpoint_layers
 

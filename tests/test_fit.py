@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.estimate import memory_check, model_size
+from harness.estimate import memory_check, shapes
 from harness.evaluation import measurement
 from harness.plan import RunRequest, prepare
 
@@ -56,7 +56,7 @@ def test_parameters_are_counted_in_the_files(tmp_path):
 
     plan = plan_of("sft", tmp_path)
     loaded = sum(p.numel() for p in load_model(plan.student).parameters())
-    assert model_size.parameters(plan.student) == model_size.shape_of(plan.student).parameters == loaded
+    assert shapes.parameters(plan.student) == shapes.shape_of(plan.student).parameters == loaded
 
 
 def test_a_batch_that_cannot_fit_is_refused_before_any_work(words, tmp_path, capsys):

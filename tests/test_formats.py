@@ -9,7 +9,7 @@ from families import FAMILIES
 
 from harness.cli import main
 from harness.errors import BadInput
-from harness.models.text_codec import TextCodec
+from harness.models.chat_format import TextCodec
 from harness.training_data import plain
 from harness.types import Example, Prompt, Turn
 

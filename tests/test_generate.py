@@ -16,7 +16,7 @@ from transformers import (
 from harness.models import files as harness_models
 from harness.models.generate import Generator
 from harness.models.llama_decoder import LlamaDecoder, containing
-from harness.models.watch import Watch
+from harness.progress import Watch
 from harness.types import Decoding, Prompt
 
 TEXTS = ["a", "a much longer prompt than the others", "xyz", "", "def f():\n    "]

@@ -13,7 +13,7 @@ from harness.cli import main
 from harness.errors import BadInput, RunFailed
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import locate
-from harness.leaderboard import numbers
+from harness.leaderboard import text_tables
 from harness.leaderboard.table import leaderboard
 from harness.metrics import LEFT_OUT, PERCENT, WRONG, Metric, Scale
 from harness.records import record as records
@@ -292,10 +292,10 @@ def test_a_comparison_knows_the_direction(tmp_path, capsys):
 
 
 def test_numbers_with_half_their_interval():
-    assert numbers.spread(7.5, 7.0, 8.0, RATING) == "7.50 ±0.50"
-    assert numbers.spread(9.8, 9.0, 10.0, RATING) == "9.80 (9.00–10.00)"
-    assert numbers.spread(0.1, 0.0, 0.4, NATS) == "0.100 (0.000–0.400)"
-    assert numbers.spread(0.5, 0.4, 0.6) == "50.0 ±10.0"
+    assert text_tables.spread(7.5, 7.0, 8.0, RATING) == "7.50 ±0.50"
+    assert text_tables.spread(9.8, 9.0, 10.0, RATING) == "9.80 (9.00–10.00)"
+    assert text_tables.spread(0.1, 0.0, 0.4, NATS) == "0.100 (0.000–0.400)"
+    assert text_tables.spread(0.5, 0.4, 0.6) == "50.0 ±10.0"
 
 
 @pytest.mark.parametrize("scale", VALUES)

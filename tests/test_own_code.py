@@ -9,7 +9,7 @@ import pytest
 
 from harness import left_alone, registry, user_code
 from harness.cli import main
-from harness.evaluation import benchmarks, evaluate
+from harness.evaluation import benchmarks, measurement
 from harness.records.store import Store
 
 pytestmark = pytest.mark.slow
@@ -321,7 +321,7 @@ def test_what_ships_keeps_its_identity_and_its_published_hashes():
     assert hashes and not any("code" in r["protocol"] for r in records)
     for title, version, card in hashes:
         task = benchmarks.open_task(title)
-        assert (evaluate.card_hash(task) == card) is (task.version == version), title
+        assert (measurement.card_hash(task) == card) is (task.version == version), title
     for kind in (registry.METHODS, registry.TASKS):
         for entry in registry.entries(kind):
             assert user_code.identity(registry.find(kind, entry.name)) == user_code.OURS

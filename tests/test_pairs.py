@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.cli import main
 from harness.errors import BadInput
 from harness.models import files, pair
-from harness.models.text_codec import TextCodec
+from harness.models.chat_format import TextCodec
 from harness.rerun import command
 from harness.types import Example, Prompt
 

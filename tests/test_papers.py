@@ -11,7 +11,7 @@ import harness
 from harness import recipe, registry
 from harness.cli import main
 from harness.errors import BadInput
-from harness.estimate import model_size
+from harness.estimate import shapes
 from harness.estimate.resources import PUBLISHED, SHARE_TRAINING
 from harness.leaderboard import equal_compute
 from harness.models.files import locate
@@ -346,7 +346,7 @@ def test_steps_follow_the_targets_cost_and_stay_as_first_decided(tmp_path):
 
 def test_operations_are_counted_from_the_models_own_files():
     """A record that counts no parameters has those of the shipped models' files."""
-    student, teacher = (model_size.parameters(locate(f"micro:{side}")) for side in ("student", "teacher"))
+    student, teacher = (shapes.parameters(locate(f"micro:{side}")) for side in ("student", "teacher"))
     assert 1e5 < student < teacher < 1e6
     record = make_record("kd", student="micro:student") | {"teacher": "micro:teacher"}
     del record["parameters"]

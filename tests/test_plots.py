@@ -13,8 +13,8 @@ from board_site import results
 from harness.cli import main
 from harness.leaderboard import grid, labels
 from harness.leaderboard.compare import compare
+from harness.leaderboard.equal_compute import View
 from harness.leaderboard.rows import leaderboard, order
-from harness.leaderboard.views import View
 from harness.records import curves
 from harness.records.store import Store
 from harness.reports.plots import curves as curve_plots

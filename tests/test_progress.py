@@ -6,8 +6,7 @@ import time
 import pytest
 
 from harness import progress
-from harness.models.watch import TextCount
-from harness.progress import Reporter
+from harness.progress import Reporter, TextCount
 
 
 @pytest.fixture

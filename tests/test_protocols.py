@@ -8,7 +8,7 @@ import pytest
 
 from harness.cli import main
 from harness.errors import BadInput, RunFailed
-from harness.evaluation import benchmarks, evaluate
+from harness.evaluation import benchmarks, measurement
 from harness.evaluation.cards import cards
 from harness.grading.code.evalplus_protocols import last_fence
 from harness.grading.code.openai_checks import OpenAIChecks
@@ -22,7 +22,7 @@ needs_data = pytest.mark.skipif("HARNESS_DATA" not in os.environ, reason="needs 
 
 def protocol_of(name, protocol=None):
     task = benchmarks.open_task(name, protocol=protocol)
-    return evaluate.protocol_of(task, task.decoding, None, "template")
+    return measurement.protocol_of(task, task.decoding, None, "template")
 
 
 def test_a_protocol_changes_what_it_says_and_carries_its_name():
@@ -42,7 +42,7 @@ def test_the_same_measurement_by_another_name_has_the_same_hash_and_identity():
 def test_a_changed_decoding_shows_in_the_name():
     task = benchmarks.open_task("amc23@micro", protocol="avg32")
     changed = dataclasses.replace(task.decoding, samples=4)
-    assert evaluate.protocol_of(task, changed, None, "t")["name"] == "avg32, decoding changed"
+    assert measurement.protocol_of(task, changed, None, "t")["name"] == "avg32, decoding changed"
 
 
 def test_unknown_protocols_are_refused_with_the_known_ones():

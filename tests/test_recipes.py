@@ -14,9 +14,9 @@ from families import FAMILIES
 from harness import plan, recipe
 from harness.cli import main
 from harness.errors import BadInput
+from harness.estimate.memory_check import work
 from harness.estimate.resources import DEVICES, excess, stages_of
 from harness.estimate.shapes import PUBLISHED, published
-from harness.estimate.workload import work
 from harness.models import files
 from harness.papers import spec
 

@@ -11,7 +11,7 @@ from harness import registry
 from harness.cli import main
 from harness.leaderboard.table import leaderboard, render
 from harness.method import Method, ReferencePoint
-from harness.records import roles
+from harness.records.record import roles_of
 from harness.records.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -137,7 +137,7 @@ TRAINED = {"training": {"steps": 5}, "teacher": {"id": "t"}}
     ],
 )
 def test_the_older_form_says_the_same_in_other_fields(record, expected):
-    found = roles.of(record)
+    found = roles_of(record)
     assert (found.role, found.evaluates, found.baseline, found.reconstruction) == expected
 
 
@@ -145,7 +145,7 @@ def test_published_records_have_the_roles_of_their_methods():
     """The one reader of the older form agrees with the contract for every published record."""
     for root in ("results/micro", "results/objectives"):
         for record in Store(ROOT / root).all()[0]:
-            found, method = roles.of(record), registry.find(registry.METHODS, record["method"]["name"])
+            found, method = roles_of(record), registry.find(registry.METHODS, record["method"]["name"])
             assert found.reference is issubclass(method, ReferencePoint)
             assert found.evaluates == getattr(method, "evaluates", None)
             assert found.baseline is method.baseline

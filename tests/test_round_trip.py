@@ -10,7 +10,7 @@ from harness.cli import main
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import open_task
 from harness.evaluation.round_trip import ITEMS, check_task
-from harness.models.text_codec import TextCodec
+from harness.models.chat_format import TextCodec
 from harness.models.token_text import continuation, response_ids
 from harness.types import Completion, Decoding, Prompt
 

@@ -11,7 +11,7 @@ from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import open_task
 from harness.models.openai_client import ClientOptions, Passing
 from harness.models.server_generator import ServerGenerator, _served
-from harness.models.watch import TextCount
+from harness.progress import TextCount
 from harness.types import Decoding, Prompt
 
 QUICK = ClientOptions(retries=2, backoff_s=0.01, timeout_s=5.0)

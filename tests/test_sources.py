@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness import reach
 from harness.cli import main
 from harness.errors import BadInput
-from harness.estimate import model_size
+from harness.estimate import shapes
 from harness.models import files, sources
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
@@ -89,7 +89,7 @@ def test_a_gguf_file_is_the_model_that_was_written(gguf, models, tmp_path):
     loaded = files.load_model(found)
     assert found.id == gguf.name and len(found.sha256) == 64
     torch.testing.assert_close(logits(loaded), logits(whole))
-    assert model_size.parameters(found) == sum(p.numel() for p in whole.parameters())
+    assert shapes.parameters(found) == sum(p.numel() for p in whole.parameters())
     loaded.save_pretrained(tmp_path / "saved")  # an ordinary model, which a GGUF model of transformers is not
     torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "saved")), logits(whole))
 
@@ -216,7 +216,7 @@ def test_sharded_weights_are_one_model(models, tmp_path):
     assert len(parts) > 2
     found = files.locate(str(tmp_path / "shards"))
     torch.testing.assert_close(logits(files.load_model(found)), logits(whole))
-    assert model_size.parameters(found) == sum(p.numel() for p in whole.parameters())
+    assert shapes.parameters(found) == sum(p.numel() for p in whole.parameters())
     parts[1].unlink()
     with pytest.raises(BadInput, match=f"its index names 1 files of weights that are not there, first {parts[1].name}"):
         files.locate(str(tmp_path / "shards"))

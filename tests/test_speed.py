@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import answered, plan
+from harness import answered, measured, plan
 from harness.cli import main
-from harness.estimate import speed
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 
@@ -26,12 +25,12 @@ SIZES = {"student": 10**9, "teacher": 7 * 10**9}
 
 
 def test_a_record_says_its_tokens_a_second_and_its_share_of_a_known_peak():
-    found = speed.of(COST, SIZES, "bfloat16", "NVIDIA H100 80GB HBM3")
+    found = measured.speed_of(COST, SIZES, "bfloat16", "NVIDIA H100 80GB HBM3")
     assert found["training_tokens_per_second"] == 40_000 and found["evaluation_tokens_per_second"] == 250
     # 6 a weight and trained token, 2 of a sampled one and of the teacher, over 100 s of 989e12 a second
     spent = 10**9 * (6 * 3e6 + 2 * 1e6) + 2 * 7 * 10**9 * 2e6
     assert found["share_of_peak"] == pytest.approx(spent / 100 / 989e12)
-    half = speed.of(COST, SIZES, "bfloat16", "NVIDIA H100 80GB HBM3", processes=2)
+    half = measured.speed_of(COST, SIZES, "bfloat16", "NVIDIA H100 80GB HBM3", processes=2)
     assert half["share_of_peak"] == pytest.approx(found["share_of_peak"] / 2)
 
 
@@ -45,7 +44,7 @@ def test_a_record_says_its_tokens_a_second_and_its_share_of_a_known_peak():
     ],
 )
 def test_what_is_not_known_is_left_out(cost, sizes, device, keys):
-    assert keys <= speed.of(cost, sizes, "bfloat16", device).keys() <= keys | {"evaluation_tokens_per_second"}
+    assert keys <= measured.speed_of(cost, sizes, "bfloat16", device).keys() <= keys | {"evaluation_tokens_per_second"}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 from harness.cli import main
 from harness.errors import BadInput
 from harness.plan import RunRequest, prepare
-from harness.records import students
+from harness.records import work_folder
 from harness.rerun import command
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
@@ -47,7 +47,7 @@ def test_a_second_stage_starts_from_the_first_and_carries_its_cost(tiny_world, t
     both = recorded(capsys, recipe, results, *first)
     assert stage.stat().st_mtime_ns == made and both["training_id"] != still["training_id"]  # shared, not trained again
     assert not torch.equal(weights(stage), weights(trained / both["training_id"]))
-    early = students.facts_of(stage)
+    early = work_folder.facts_of(stage)
     assert both["before"] == {"training_id": stage.name, "method": "kd", "cost": early["cost"]}
     assert both["cost"]["steps"] == 5 and both["cost"]["student_tokens"] > early["cost"]["student_tokens"] > 0
     assert both["method"]["name"] == "opd" and both["method"]["after"] == "kd" and both["convention"]["after"] == "kd"

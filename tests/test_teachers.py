@@ -12,9 +12,9 @@ from tiny_runs import LABELS, make, result
 from harness import plan
 from harness.cli import main
 from harness.errors import BadInput
-from harness.estimate import model_size
+from harness.estimate import shapes
 from harness.estimate.resources import memory_of
-from harness.models import files, loading, quantization
+from harness.models import files, loading
 from harness.models.files import load_model, load_tokenizer, locate
 from harness.models.generate import Generator
 from harness.plan import RunRequest
@@ -84,17 +84,17 @@ def test_a_checkpoint_that_comes_quantised_needs_no_setting(wide, prompts_file, 
     model.save_pretrained(folder)
     files.load_tokenizer(files.locate(str(wide[1]))).save_pretrained(folder)
     found = files.locate(str(folder))
-    assert quantization.of_checkpoint(found) == "bitsandbytes"
+    assert loading.quantization_of(found) == "bitsandbytes"
     again, ids = loaded(folder), torch.arange(20)[None]
     with torch.no_grad():
         torch.testing.assert_close(again(ids).logits.float(), model(ids).logits.float(), rtol=0.05, atol=0.3)
     with pytest.raises(BadInput, match=r"quantised already \(bitsandbytes\); leave it out"):
         loaded(folder, quantization="bnb-4bit")
     with pytest.raises(BadInput, match="cannot be trained here"):
-        quantization.refuse(found)
+        loading.refuse_quantized(found)
     # Several weights in one number are not one parameter.
-    assert model_size.parameters(found) == pytest.approx(model_size.parameters(files.locate(str(wide[1]))), rel=0.01)
-    assert 0.9 < model_size.bytes_per_weight(found) < 1.5
+    assert shapes.parameters(found) == pytest.approx(shapes.parameters(files.locate(str(wide[1]))), rel=0.01)
+    assert 0.9 < shapes.bytes_per_weight(found) < 1.5
     assert all(torch.tensor(result(make("kd", (wide[0], folder), prompts_file, tmp_path, name="packed")).losses) > 0)
 
 
@@ -223,7 +223,7 @@ def test_memory_counts_the_teacher_as_it_is_loaded():
         for name, change in {
             "bfloat16": {},
             "float32": {"teacher_type": "float32"},
-            "4 bits": {"teacher_weight": quantization.bytes_of("bnb-4bit")},
+            "4 bits": {"teacher_weight": loading.bytes_of("bnb-4bit")},
             "apart": {"teacher_apart": True},
         }.items()
     }

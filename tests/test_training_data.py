@@ -17,7 +17,7 @@ from pyarrow import parquet
 from harness import recipe
 from harness.cli import main
 from harness.errors import BadInput
-from harness.models.text_codec import TextCodec
+from harness.models.chat_format import TextCodec
 from harness.plan import RunRequest, prepare
 from harness.recipe import DataSources
 from harness.records.store import Store

@@ -63,14 +63,14 @@ def test_what_is_read_draws_no_word(words, tmp_path, capsys):
 def test_a_judge_that_some_tasks_read_is_told(monkeypatch):
     from harness.evaluation.benchmarks import open_task
     from harness.registry import find
+    from harness.request import unused_judge
     from harness.task import Data
-    from harness.unused_options import judge_warnings
 
     row = {"instruction": "Say a.", "output": "a"}
     judged = find("tasks", "alpaca_eval")(Data([row], "0" * 64, "made up"), object())
     maths = open_task("amc23@micro")
-    assert judge_warnings([judged], "longest") == [] == judge_warnings([maths], None)
-    assert judge_warnings([judged, maths], "longest") == [
+    assert unused_judge([judged], "longest") == [] == unused_judge([maths], None)
+    assert unused_judge([judged, maths], "longest") == [
         "--judge is not read by amc23@micro, which no judge of yours grades"
     ]
 

@@ -130,7 +130,7 @@ UNITS = ("flops", "seconds", "tokens")  # a copy of those in harness.leaderboard
 
 
 def view(command: argparse.ArgumentParser) -> None:
-    """``--view`` and ``--anchor``: which rows are compared with each other, see :mod:`harness.leaderboard.views`."""
+    """``--view`` and ``--anchor``: which rows are compared (:mod:`harness.leaderboard.equal_compute`)."""
     command.add_argument(
         "--view",
         choices=("all", "steps", "compute"),

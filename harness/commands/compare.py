@@ -53,7 +53,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 def call(args: argparse.Namespace) -> str:
     from harness.leaderboard.compare import compare
     from harness.leaderboard.compare_text import as_json, in_words
-    from harness.leaderboard.views import View
+    from harness.leaderboard.equal_compute import View
     from harness.records.store import Store
 
     store = Store(args.results)

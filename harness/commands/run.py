@@ -125,10 +125,10 @@ def call(args: argparse.Namespace) -> str:
 
         plan = prepare(request_of(args))
         listening.close()
-        from harness import resume, unused_options
+        from harness import request, resume
         from harness.estimate import memory_check
 
-        unread = unused_options.warnings(plan, sandbox=args.sandbox)
+        unread = request.unused_options(plan, sandbox=args.sandbox)
         if args.resume is not None and processes.leads():  # followers do not read the results folder
             resume.check(plan, args.resume)
         if not args.dry_run:

@@ -55,7 +55,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(args: argparse.Namespace) -> str:
-    from harness import unused_options
+    from harness import request
     from harness.estimate import memory_check
     from harness.plan import prepare
     from harness.sweep.cells import cells
@@ -63,7 +63,7 @@ def call(args: argparse.Namespace) -> str:
     from harness.sweep.view import TerminalView
 
     plan = prepare(request_of(args))
-    unread = unused_options.warnings(plan)
+    unread = request.unused_options(plan)
     grid = cells(plan)
     if args.dry_run:
         arguments.warn(unread)

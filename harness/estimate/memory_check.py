@@ -1,6 +1,7 @@
 """Checks before any work whether a plan fits the machine; a refusal says which setting to lower.
 
-The arithmetic is in :mod:`harness.estimate.resources`; this module turns a plan and a machine into its input.
+The arithmetic is in :mod:`harness.estimate.resources`; this module turns a plan (method, recipe, models) and a machine
+into its input.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import BadInput
-from harness.estimate import model_size
-from harness.estimate.model_size import Unknown, shape_of
+from harness.estimate import shapes
 from harness.estimate.resources import DEVICES, Device, Estimate, Work, estimate, excess
-from harness.estimate.workload import asks_teacher, mixture, work
-from harness.method import Method, Proposing, ReferencePoint
-from harness.models import adapters, loading, quantization
+from harness.estimate.shapes import Shape, Unknown, shape_of
+from harness.method import Method, Proposing, ReferencePoint, Step, texts_of
+from harness.models import adapters, loading
 from harness.models.files import load_tokenizer
+from harness.recipe import Recipe
 from harness.training import engine_checks, job
 from harness.types import Source
 
 if TYPE_CHECKING:
     from harness.request import Plan
+
 
 SHORTEST_STEP = 4  # tokens of a line, sentence or statement; assumed, to be on the safe side
 TOKEN_BYTES = 40  # of an id and its log-probability in Python's lists
@@ -91,7 +93,7 @@ def work_of(plan: Plan, method: Method) -> Work:
         processes=int(os.environ.get("WORLD_SIZE", 1)),
         sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true",
         trained=adapters.check(plan.student, recipe.student) if adapters.wanted(recipe.student) else None,
-        teacher_weight=None if plan.teacher is None else model_size.bytes_per_weight(plan.teacher),
+        teacher_weight=None if plan.teacher is None else shapes.bytes_per_weight(plan.teacher),
         teacher_apart=_apart(recipe.teacher.device, plan.device) or recipe.teacher.engine is not None,
     )
     if found.teacher is None:
@@ -102,9 +104,9 @@ def work_of(plan: Plan, method: Method) -> Work:
             found,
             teacher=shape_of(one.files),
             teacher_type=one.loaded.dtype,
-            teacher_weight=quantization.bytes_of(kind)
+            teacher_weight=loading.bytes_of(kind)
             if (kind := one.loaded.quantization)
-            else model_size.bytes_per_weight(one.files),
+            else shapes.bytes_per_weight(one.files),
             teacher_apart=_apart(one.loaded.device, plan.device) or loading.engine_of(one.loaded) is not None,
         ).teacher_bytes
         for one in plan.teachers[1:]
@@ -220,3 +222,74 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s" if seconds >= 0.5 else "< 1 s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+DRAWS = 20  # evenly spaced steps and draws at which the sources of a method are sampled
+
+
+def work(
+    method: Method,
+    recipe: Recipe,
+    student: Shape,
+    teacher: Shape | None,
+    prompts: int,
+    lengths: tuple[int, int],
+    processes: int = 1,
+    sharded: bool = False,
+    trained: int | None = None,
+    teacher_weight: float | None = None,
+    teacher_apart: bool = False,
+) -> Work:
+    """``teacher``: the recipe's, if it has one; a method without a teacher leaves it out, a student that teaches itself
+    stands in its place. ``prompts``: those that a teacher would answer. ``lengths``: of a
+    prompt and a response, in tokens. ``trained``: the parameters of the student's adapter, if it has one.
+    ``teacher_weight``: bytes of a weight of a checkpoint that comes quantised. ``teacher_apart``: the teacher has a
+    device of its own.
+    """
+    plan = recipe.training
+    sources, own = mixture(method, plan.steps)
+    if job.teaches_itself(method):
+        # A frozen or moving copy is held beside the student; the student itself, read as it stands, needs no memory.
+        live = method.needs.asking is not None and method.needs.asking.model == "live"
+        teacher, teacher_weight, teacher_apart = student, None, live
+    elif not asks_teacher(method):
+        teacher = None
+    return Work(
+        student=student,
+        teacher=teacher,
+        steps=plan.steps,
+        batch=plan.batch,
+        micro_batch=plan.micro_batch,
+        prompt_tokens=lengths[0],
+        response_tokens=lengths[1],
+        precision=plan.precision,
+        on_policy=own,
+        teacher_texts=prompts if Source.TEACHER in texts_of(method, plan.steps) else 0,
+        signal=method.needs.teacher == "signal",
+        sources=sources,
+        generation_batch=recipe.evaluation.batch,
+        processes=processes,
+        sharded=sharded,
+        trained=trained,
+        checkpointed=plan.gradient_checkpointing,
+        optimizer=plan.optimizer,
+        master_weights=plan.master_weights,
+        micro_tokens=plan.micro_tokens,
+        teacher_type=recipe.teacher.dtype,
+        teacher_weight=loading.bytes_of(kind) if (kind := recipe.teacher.quantization) else teacher_weight,
+        teacher_apart=teacher_apart,
+        sampled_in=recipe.rollout.dtype,
+    )
+
+
+def asks_teacher(method: Method) -> bool:
+    return method.needs.teacher != "none" or method.needs.proposals
+
+
+def mixture(method: Method, steps: int) -> tuple[int, float]:
+    """The largest number of sequences per prompt, and the share of sequences that the student samples."""
+    total = max(steps, 1)
+    places = [((i * (total - 1)) // (DRAWS - 1), (j + 0.5) / DRAWS) for i in range(DRAWS) for j in range(DRAWS)]
+    drawn = [method.sources(Step(index, total, draw)) for index, draw in places]
+    own = sum(source not in (Source.DATA, Source.TEACHER) for sources in drawn for source in sources)
+    return max(map(len, drawn)), own / max(sum(map(len, drawn)), 1)

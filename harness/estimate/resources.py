@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from harness.estimate.shapes import PUBLISHED, Shape
-from harness.models import CHUNK_ELEMENTS, quantization
+from harness.models import CHUNK_ELEMENTS, loading
 
 # Of the optimizers, per trained parameter in fp32: two moments, one, factors of one, two in 8 bits.
 STATE_BYTES = {"adamw": 8, "adamw_fused": 8, "sgd": 4, "muon": 4, "adafactor": 0, "adamw8bit": 2}
@@ -364,7 +364,7 @@ def excess(work: Work, memory: float) -> tuple[int, str] | None:
 
 def _helps(work: Work) -> str:
     """The settings that would take memory away at the peak, and how much; the most helpful first."""
-    share, fewest = round(ADAPTER_SHARE * work.student.parameters), quantization.bytes_of("bnb-4bit")
+    share, fewest = round(ADAPTER_SHARE * work.student.parameters), loading.bytes_of("bnb-4bit")
     instead = {
         "training.gradient_checkpointing=true": replace(work, checkpointed=True),
         "student.adapter=lora": replace(work, trained=work.trained or share),

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import data, error_location, left_alone, misspelt, registry, task_contract, user_code
+from harness import contract_checks, data, error_location, left_alone, registry, task_contract, user_code
 from harness.errors import BadInput, RunFailed, unknown
 from harness.metrics import metric_of
 from harness.recipe import WORLDS
@@ -40,10 +40,10 @@ def open_task(
         from harness.evaluation.lm_eval_task import open_lm_eval_task
 
         return open_lm_eval_task(name.removeprefix(LM_EVAL))
-    found, world = locate(name, world)
-    asked = found if protocol is None else found.under(protocol)
+    task_class, world = locate(name, world)
+    asked = task_class if protocol is None else task_class.under(protocol)
     if world in GENERATED:
-        if asked.dataset != found.dataset:
+        if asked.dataset != task_class.dataset:
             raise BadInput(f"protocol {protocol} asks {asked.dataset.local}; the micro world has no such problems")
         return _walled(_micro_task(asked, world))
     return _tried(_walled(task_contract.made(asked, data.read(asked.dataset), _judge(asked, judge, keep))))
@@ -82,8 +82,8 @@ def _tried(task: Task) -> Task:
 @error_location.faults_as(BadInput)
 def open_unjudged(name: str, protocol: str | None = None) -> Task:
     """Opens a task for display, not for grading: a judged task has no judge, except in the micro world."""
-    found, world = locate(name)
-    asked = found if protocol is None else found.under(protocol)
+    task_class, world = locate(name)
+    asked = task_class if protocol is None else task_class.under(protocol)
     return (
         _micro_task(asked, world) if world in GENERATED else task_contract.made(asked, data.read(asked.dataset), None)
     )
@@ -111,17 +111,17 @@ def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
         name, world = bare, chosen
     elif at and not name.endswith(".py"):
         raise BadInput(f"task {name!r}: a task is called NAME, or {' or '.join(f'NAME@{w}' for w in WORLDS)}")
-    found = registry.find(registry.TASKS, name)
-    misspelt.refuse(found, Task, "task", ())
-    task_contract.facts(found)
-    metric_of(found)  # refuses an unknown metric before any work
+    task_class = registry.find(registry.TASKS, name)
+    contract_checks.refuse_misspelt(task_class, Task, "task", ())
+    task_contract.facts(task_class)
+    metric_of(task_class)  # refuses an unknown metric before any work
     if world == "micro":
         from harness.micro import world as micro
 
         # Under a micro recipe a bare name of a task without generated problems means the task itself.
-        if not outright and found.name not in micro.TASKS:
+        if not outright and task_class.name not in micro.TASKS:
             world = "real"
-    return found, world
+    return task_class, world
 
 
 def _micro_task(found: type[Task], world: str) -> Task:

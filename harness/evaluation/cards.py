@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from harness import data
-from harness.evaluation import evaluate
+from harness.evaluation import measurement
 from harness.evaluation.benchmarks import locate, open_unjudged
 from harness.task import Task
 
@@ -22,16 +22,16 @@ PLAIN = "none: every model continues the plain text"
 
 def cards(name: str) -> list[dict[str, Any]]:
     """The cards of a task: its own protocol first, then the published ones. Raises BadInput for an unknown name."""
-    found, world = locate(name)
-    return [_card(name, found, world, protocol) for protocol in (None, *found.protocols)]
+    task_class, world = locate(name)
+    return [_card(name, task_class, world, protocol) for protocol in (None, *task_class.protocols)]
 
 
-def protocol_called(tasks: Iterable[str], word: str | None) -> str | None:
+def protocol_called(tasks: Iterable[str], word: str) -> str | None:
     """The name of the protocol that ``word`` means: ``word`` itself, or that of the card whose hash it begins.
 
     Six digits of a hash are enough. A word that is neither is returned as it is, for the task to refuse.
     """
-    if word is None or not re.fullmatch(r"[0-9a-f]{6,}", word):
+    if not re.fullmatch(r"[0-9a-f]{6,}", word):
         return word
     for name in tasks:
         for card in cards(name):
@@ -76,5 +76,5 @@ def _card(name: str, found: type[Task], world: str, protocol: str | None) -> dic
         "decoding": dataclasses.asdict(task.decoding),
         **facts,
         "grader": task.grader_identity(),
-        "hash": evaluate.card_hash(task),
+        "hash": measurement.card_hash(task),
     }

@@ -7,8 +7,6 @@ stopped, and grading again generates nothing.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,15 +15,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from harness import error_location, metrics, task_contract, user_code
+from harness import error_location, metrics, task_contract
 from harness.errors import RunFailed
 from harness.evaluation import conversation, round_trip
 from harness.evaluation.conversation import Conversation
 from harness.grading.thinking import Thought, answer_of, thought
-from harness.metrics import code_of, metric_of
-from harness.models.watch import TextCount, Watch
-from harness.recipe import Evaluation
-from harness.records.record import fingerprint
+from harness.metrics import metric_of
+from harness.progress import TextCount, Watch
 from harness.task import Task
 from harness.types import Completion, Decoding, Problem, Verdict
 
@@ -46,99 +42,6 @@ class Score:
     interval_method: str
     counts: dict[str, float | int]
     metric_card: dict[str, Any] = dataclasses.field(default_factory=dict)  # of a metric that does not ship
-
-
-def decoding_of(task: Task, plan: Evaluation) -> Decoding:
-    """The task's decoding with the recipe's overrides, which a task that measures itself does not take."""
-    if task.measures_itself:
-        return task.decoding
-    overrides = {
-        name: value
-        for name in ("samples", "temperature", "top_p", "max_new_tokens")
-        if (value := getattr(plan, name)) is not None
-    }
-    return dataclasses.replace(task.decoding, **overrides)
-
-
-def problems_of(task: Task, limit: int | None) -> list[Problem]:
-    return task.items if limit is None else task.items[:limit]
-
-
-def protocol_of(
-    task: Task,
-    decoding: Decoding,
-    limit: int | None,
-    template: str,
-    dtype: str = "float32",
-    engine: str | None = None,
-) -> dict[str, Any]:
-    """Everything that a score depends on besides the weights; scores compare only under equal ``hash``.
-
-    ``dtype`` of the weights that answer is named where it is not float32.
-
-    The hash leaves out what only names the measurement: the published protocol that was asked for, if any, and
-    ``card``, the hash of the protocol card as ``harness show task`` prints it. ``engine``: what answers, if that is not
-    the model in this process.
-    """
-    # A plain-text prompt does not pass through a template, so the template of the model is no part of its protocol.
-    problems = problems_of(task, limit)
-    protocol = (
-        _code(task)
-        | code_of(task)
-        | {
-            "task": task.title,
-            "version": task.version,
-            "metric": task.metric,
-            "dataset": {
-                "source": task.data.source,
-                "sha256": task.data.sha256,
-                "n": len(problems),
-                "of": len(task.items),
-            },
-            "prompts_sha256": _prompts_hash(problems),
-            "template": template if any(p.prompt.chat for p in problems) else "none: plain text",
-            "decoding": dataclasses.asdict(decoding) | {"stop": list(decoding.stop)},
-            "grader": task.grader_identity(),
-        }
-        | ({} if dtype == "float32" else {"dtype": dtype})
-        | ({"engine": engine} if engine else {})
-    )
-    # Names come after the hash: one measurement has one hash, whatever it is called.
-    names = {"hash": fingerprint(protocol)[:12], "card": card_hash(task)}
-    if task.protocol is not None:
-        names["name"] = task.protocol if decoding == task.decoding else f"{task.protocol}, decoding changed"
-    return protocol | names
-
-
-def card_hash(task: Task) -> str:
-    """The hash of everything that is fixed without a model, a judge or a limit: data, prompts, decoding, grader."""
-    grader = {key: value for key, value in task.grader_identity().items() if key != "judge"}
-    card = (
-        _code(task)
-        | code_of(task)
-        | {
-            "task": task.title,
-            "version": task.version,
-            "dataset_sha256": task.data.sha256,
-            "prompts_sha256": _prompts_hash(task.items),
-            "chat": all(p.prompt.chat for p in task.items),
-            "decoding": dataclasses.asdict(task.decoding) | {"stop": list(task.decoding.stop)},
-            "grader": grader,
-            "judge_protocol": getattr(task, "judge_protocol", None),
-        }
-    )
-    return fingerprint(card)[:12]
-
-
-def _code(task: Task) -> dict[str, str]:
-    """The identity of the code of a task that does not ship with the harness; the version identifies one that does."""
-    code = user_code.identity(type(task))
-    return {} if code == user_code.OURS else {"code": code}
-
-
-def _prompts_hash(problems: Sequence[Problem]) -> str:
-    asked = [[p.id, p.prompt.system, p.prompt.user, p.prompt.plain, p.prompt.prefill] for p in problems]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def prompt_warnings(task: Task, problems: Sequence[Problem], generator: Any, decoding: Decoding) -> list[str]:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness import unused_options
+from harness import request
 from harness.errors import BadInput
 from harness.evaluation import cards, evaluate
 from harness.evaluation.benchmarks import GENERATED, open_task
@@ -35,13 +35,13 @@ def grade(
     """
     stored = STORED.fullmatch(path.name.removesuffix(".gz").removesuffix(".jsonl"))
     world = stored[1] if stored else "real"
-    protocol = cards.protocol_called([name], protocol)
+    protocol = None if protocol is None else cards.protocol_called([name], protocol)
     task = open_task(name, world, judge, keep, protocol)
     if stored and task.data.world != world:
         raise BadInput(
             f"{path}: holds completions of the {world} world, not of {task.title}; name the task with @{world}"
         )
-    unused_options.judge_warnings([task], judge)
+    request.unused_judge([task], judge)
     samples = read(task, path)
     rows = evaluate.rows(samples.completions, _verdicts(task, samples))
     score = evaluate.score(task, rows)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.evaluation import evaluate
+from harness import user_code
 from harness.method import ReferencePoint
+from harness.metrics import code_of
 from harness.models import engine_choice, files, loading
 from harness.models.engine_choice import EngineChoice
 from harness.models.files import ModelFiles
+from harness.recipe import Evaluation
 from harness.records import record
-from harness.types import Decoding
+from harness.records.record import fingerprint
+from harness.task import Task
+from harness.types import Decoding, Problem
 
 if TYPE_CHECKING:
     from harness.request import Plan
-    from harness.task import Task
     from harness.training.job import TrainingRun
 
 
@@ -37,7 +42,7 @@ class Measurement:
 def of(plan: Plan, training: TrainingRun, task: Task) -> Measurement:
     """The measurement that ``harness run`` makes of a training run on a task."""
     evaluation = plan.recipe.evaluation
-    decoding = evaluate.decoding_of(task, evaluation)
+    decoding = decoding_of(task, evaluation)
     # Stop strings apply to continuations of plain text only, not to chat replies; the protocol records that.
     asked = _asked(plan, training)
     if decoding.stop and not task.measures_itself and _replies(asked, task):
@@ -45,7 +50,7 @@ def of(plan: Plan, training: TrainingRun, task: Task) -> Measurement:
     template = plan.template if asked == plan.pair.student else files.template_hash(asked)
     engine = None if asked.url else _engine(plan, training)
     word = None if engine is None else engine.word
-    protocol = evaluate.protocol_of(task, decoding, evaluation.limit, template, evaluation.dtype, word)
+    protocol = protocol_of(task, decoding, evaluation.limit, template, evaluation.dtype, word)
     return Measurement(decoding, protocol, record.identity_of(training.spec, protocol), engine)
 
 
@@ -80,3 +85,96 @@ def _replies(model: ModelFiles, task: Task) -> bool:
     return all(
         p.prompt.chat and not p.prompt.prefill if codec is None else codec.begins_itself(p.prompt) for p in task.items
     )
+
+
+def decoding_of(task: Task, plan: Evaluation) -> Decoding:
+    """The task's decoding with the recipe's overrides, which a task that measures itself does not take."""
+    if task.measures_itself:
+        return task.decoding
+    overrides = {
+        name: value
+        for name in ("samples", "temperature", "top_p", "max_new_tokens")
+        if (value := getattr(plan, name)) is not None
+    }
+    return dataclasses.replace(task.decoding, **overrides)
+
+
+def problems_of(task: Task, limit: int | None) -> list[Problem]:
+    return task.items if limit is None else task.items[:limit]
+
+
+def protocol_of(
+    task: Task,
+    decoding: Decoding,
+    limit: int | None,
+    template: str,
+    dtype: str = "float32",
+    engine: str | None = None,
+) -> dict[str, Any]:
+    """Everything that a score depends on besides the weights; scores compare only under equal ``hash``.
+
+    ``dtype`` of the weights that answer is named where it is not float32.
+
+    The hash leaves out what only names the measurement: the published protocol that was asked for, if any, and
+    ``card``, the hash of the protocol card as ``harness show task`` prints it. ``engine``: what answers, if that is not
+    the model in this process.
+    """
+    # A plain-text prompt does not pass through a template, so the template of the model is no part of its protocol.
+    problems = problems_of(task, limit)
+    protocol = (
+        _code(task)
+        | code_of(task)
+        | {
+            "task": task.title,
+            "version": task.version,
+            "metric": task.metric,
+            "dataset": {
+                "source": task.data.source,
+                "sha256": task.data.sha256,
+                "n": len(problems),
+                "of": len(task.items),
+            },
+            "prompts_sha256": _prompts_hash(problems),
+            "template": template if any(p.prompt.chat for p in problems) else "none: plain text",
+            "decoding": dataclasses.asdict(decoding) | {"stop": list(decoding.stop)},
+            "grader": task.grader_identity(),
+        }
+        | ({} if dtype == "float32" else {"dtype": dtype})
+        | ({"engine": engine} if engine else {})
+    )
+    # Names come after the hash: one measurement has one hash, whatever it is called.
+    names = {"hash": fingerprint(protocol)[:12], "card": card_hash(task)}
+    if task.protocol is not None:
+        names["name"] = task.protocol if decoding == task.decoding else f"{task.protocol}, decoding changed"
+    return protocol | names
+
+
+def card_hash(task: Task) -> str:
+    """The hash of everything that is fixed without a model, a judge or a limit: data, prompts, decoding, grader."""
+    grader = {key: value for key, value in task.grader_identity().items() if key != "judge"}
+    card = (
+        _code(task)
+        | code_of(task)
+        | {
+            "task": task.title,
+            "version": task.version,
+            "dataset_sha256": task.data.sha256,
+            "prompts_sha256": _prompts_hash(task.items),
+            "chat": all(p.prompt.chat for p in task.items),
+            "decoding": dataclasses.asdict(task.decoding) | {"stop": list(task.decoding.stop)},
+            "grader": grader,
+            "judge_protocol": getattr(task, "judge_protocol", None),
+        }
+    )
+    return fingerprint(card)[:12]
+
+
+def _code(task: Task) -> dict[str, str]:
+    """The identity of the code of a task that does not ship with the harness; the version identifies one that does."""
+    code = user_code.identity(type(task))
+    return {} if code == user_code.OURS else {"code": code}
+
+
+def _prompts_hash(problems: Sequence[Problem]) -> str:
+    asked = [[p.id, p.prompt.system, p.prompt.user, p.prompt.plain, p.prompt.prefill] for p in problems]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()

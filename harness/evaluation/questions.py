@@ -49,10 +49,10 @@ def of(record: Mapping[str, Any], fetch: bool = True) -> tuple[dict[str, Problem
 def _away(name: str) -> str:
     """Why the problems of a task cannot be read without a download; "" where they can."""
     try:
-        found, world = locate(name)
+        task_class, world = locate(name)
     except BadInput as error:
         return str(error)
-    if world in GENERATED or data.at_hand(found.dataset):
+    if world in GENERATED or data.at_hand(task_class.dataset):
         return ""
     return f"the files of {name} are not at hand (HARNESS_DATA)"
 

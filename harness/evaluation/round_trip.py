@@ -13,7 +13,7 @@ from harness.task import Task
 from harness.types import Problem
 
 if TYPE_CHECKING:
-    from harness.models.text_codec import TextCodec
+    from harness.models.chat_format import TextCodec
 
 ITEMS = 16  # items checked per task, spread over its whole length
 LONGEST = 8000  # characters of a reference that are checked

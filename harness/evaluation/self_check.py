@@ -141,8 +141,8 @@ def _judged(name: str) -> type[Task] | None:
     """The class of the task ``name`` if it is graded by a judge whose verdicts are not known in advance."""
     if name.endswith(tuple(f"@{world}" for world in GENERATED)):
         return None
-    found = registry.find(registry.TASKS, name.removesuffix("@real"))
-    return found if found.needs_judge else None
+    task_class = registry.find(registry.TASKS, name.removesuffix("@real"))
+    return task_class if task_class.needs_judge else None
 
 
 def grade_known(task: Task, checked: Checked, progress: Progress) -> None:

@@ -20,11 +20,11 @@ import numpy as np
 
 from harness.errors import BadInput
 from harness.leaderboard import footnotes, inference, labels, row_selection
+from harness.leaderboard.equal_compute import EVERYTHING, View
 from harness.leaderboard.footnotes import MICRO
 from harness.leaderboard.inference import LEVEL, Completions, Group
 from harness.leaderboard.row_selection import Taken
 from harness.leaderboard.rows import alike, latest, selected
-from harness.leaderboard.views import EVERYTHING, View
 from harness.metrics import PERCENT, Scale
 from harness.records.record import Record, measured_under, note_of
 from harness.stats import intervals

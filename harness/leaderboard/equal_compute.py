@@ -1,4 +1,4 @@
-"""Equal compute, defined once for ``table``, ``compare``, ``plot``, ``board`` and ``reproduce``.
+"""Which rows stand in one section: all of them, those of equal steps, or those of equal compute, defined here once.
 
 unit        counts the cost of training, median over the seeds of a row: floating-point operations by default
 anchor      the row whose cost is the budget. By default, among the rows with the most common number of steps, the one
@@ -10,26 +10,27 @@ tolerance   two costs are equal when the higher is at most 1.15 times the lower:
 forward passes, of those of the frozen student before training and of sampling
 (:func:`harness.estimate.shapes.token_flops`); they do not depend on the machine. A student that is its own teacher is
 counted at its own size. ``seconds`` depend on the machine, so they compare only rows of one. ``tokens`` are those
-through the student, through the teacher, through the frozen student, and sampled.
+through the student, through the teacher, through the frozen student, and sampled. References cost nothing and are
+shown in every section.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from statistics import median
 from typing import Any
 
 from harness.errors import BadInput, unknown
-from harness.estimate import model_size
+from harness.estimate import shapes
 from harness.estimate.shapes import published, token_flops
-from harness.leaderboard import labels
+from harness.leaderboard import equal_compute, labels
 from harness.leaderboard.inference import Group
-from harness.leaderboard.numbers import amount
+from harness.leaderboard.text_tables import amount
 from harness.models.files import MICRO, locate
-from harness.records import roles
-from harness.records.record import Record
+from harness.records.record import CONTROL, Record, roles_of
 
 UNITS = {"flops": "FLOPs", "seconds": "s", "tokens": "tokens"}
 DEFAULT = "flops"
@@ -105,7 +106,7 @@ def anchor(competitors: Sequence[Group], unit: str, name: str | None = None) -> 
     def standing(i: int) -> tuple[int, bool, float]:
         near = [j for j in costs if measured_alike(competitors[j], competitors[i], unit) is None]
         served = {labels.name_of(competitors[j].first["method"]) for j in near}
-        return len(served), roles.of(competitors[i].first).role != roles.CONTROL, costs[i]
+        return len(served), roles_of(competitors[i].first).role != CONTROL, costs[i]
 
     return competitors[max(base, key=standing)]
 
@@ -146,6 +147,54 @@ def _parameters(record: Record, side: str) -> int:
 def _of_model(name: str) -> int | None:
     """The parameters of a model whose record does not count them. Fetches nothing: a table needs no model files."""
     if name.startswith(MICRO):
-        return model_size.parameters(locate(name))
+        return shapes.parameters(locate(name))
     shape = published(name)
     return None if shape is None else shape.parameters
+
+
+ALL, STEPS, COMPUTE = VIEWS = ("all", "steps", "compute")
+
+
+@dataclass(frozen=True)
+class View:
+    """How rows are chosen. ``anchor`` is the method whose cost is the budget; None selects it by rule."""
+
+    kind: str = ALL
+    cost: str = equal_compute.DEFAULT
+    anchor: str | None = None
+
+
+EVERYTHING = View()
+
+
+def split(groups: Sequence[Group], view: View) -> Iterator[tuple[str, list[Group], list[str]]]:
+    """For each section: text for its title, its groups, and notes on groups left out."""
+    competitors = [group for group in groups if not group.reference]
+    references = [group for group in groups if group.reference]
+    if view.kind == ALL or not competitors:
+        yield "", list(groups), []
+    elif view.kind == STEPS:
+        by_steps: dict[float, list[Group]] = defaultdict(list)
+        for group in competitors:
+            by_steps[group.first["cost"]["steps"]].append(group)
+        for steps in sorted(by_steps):
+            yield f"equal steps: {steps:g}", [*by_steps[steps], *references], []
+    else:
+        yield _equal_compute(competitors, references, view)
+
+
+def _equal_compute(
+    competitors: Sequence[Group], references: Sequence[Group], view: View
+) -> tuple[str, list[Group], list[str]]:
+    budget = equal_compute.anchor(competitors, view.cost, view.anchor)
+    names = labels.names([group.first for group in competitors])
+    chosen, aside = [], defaultdict(list)
+    for group, name in zip(competitors, names, strict=True):
+        reason = equal_compute.measured_alike(group, budget, view.cost)
+        if reason is None:
+            chosen.append(group)
+        else:
+            aside[reason].append(name)
+    costs = "; ".join(f"{', '.join(sorted(rows))}: {reason}" for reason, rows in sorted(aside.items()))
+    notes = [f"left out, not {equal_compute.WITHIN} of the budget: {costs}"] if aside else []
+    return equal_compute.caption(budget, view.cost), [*chosen, *references], notes

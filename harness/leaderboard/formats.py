@@ -12,7 +12,7 @@ from typing import Any
 
 from harness import atomic, safe_read
 from harness.errors import BadInput, RunFailed, unknown
-from harness.leaderboard import grid, latex_tables, numbers, text_tables
+from harness.leaderboard import grid, latex_tables, text_tables
 from harness.leaderboard.inference import LEVEL
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.terminal import terminal
@@ -100,12 +100,12 @@ _COLUMNS: dict[str, Callable[[LeaderboardRow], str]] = {
     "completions": lambda row: str(row.total),
     "seeds": lambda row: str(len(row.seeds)),
     "over baseline": lambda row: _or_noise(row.scale.signed, row.over_baseline, row.over_baseline_p),
-    "recovery": lambda row: _or_noise(numbers.percent, row.recovery, row.recovery_p),
+    "recovery": lambda row: _or_noise(text_tables.percent, row.recovery, row.recovery_p),
     "teacher tokens": lambda row: _spent(row, row.teacher_tokens),
     "generated tokens": lambda row: _spent(row, row.generated_tokens),
     "student tokens": lambda row: _spent(row, row.student_tokens),
     "seconds": lambda row: "" if row.reference else f"{row.seconds:.0f}",
-    "peak memory": lambda row: numbers.amount(row.peak_memory_bytes, "B") if row.peak_memory_bytes else "",
+    "peak memory": lambda row: text_tables.amount(row.peak_memory_bytes, "B") if row.peak_memory_bytes else "",
     "errors": lambda row: str(row.errors),
     "truncated": lambda row: str(row.truncated),
 }
@@ -140,7 +140,7 @@ def _noise(section: Section) -> list[str]:
 
 def _spent(row: LeaderboardRow, value: float) -> str:
     """A cost of training; empty for a model that was never trained."""
-    return "" if row.reference else numbers.amount(value)
+    return "" if row.reference else text_tables.amount(value)
 
 
 def _columns(section: Section, asked: Sequence[str] = ()) -> list[str]:
@@ -195,7 +195,7 @@ def grid_sheet(sections: Sequence[Section]) -> Table:
         for section in sections:
             row = line.cells.get(section.title)
             cells.append(
-                TableCell(numbers.spread(row.score, row.low, row.high, row.scale), row.rank, row.tied)
+                TableCell(text_tables.spread(row.score, row.low, row.high, row.scale), row.rank, row.tied)
                 if row
                 else TableCell(MISSING)
             )

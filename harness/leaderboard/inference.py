@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from harness import metrics
 from harness.errors import BadInput
-from harness.records import roles
-from harness.records.record import Record
-from harness.records.roles import Roles
+from harness.records.record import STUDENT, TEACHER, Record, Roles, roles_of
 from harness.stats import intervals
 from harness.stats.intervals import Interval, SeedVariance
 
@@ -71,7 +69,7 @@ class Group:
 
     @cached_property
     def roles(self) -> Roles:
-        return roles.of(self.first)
+        return roles_of(self.first)
 
 
 def affordable(records: Iterable[Record]) -> bool:
@@ -177,8 +175,8 @@ def recovery(section: Sequence[Group], seeds: SeedVariance | None) -> list[Dista
 
     None if either was not measured, or if the two are not distinguishable.
     """
-    floors = [g for g in section if g.roles.evaluates == roles.STUDENT]
-    ceilings = [g for g in section if g.roles.evaluates == roles.TEACHER]
+    floors = [g for g in section if g.roles.evaluates == STUDENT]
+    ceilings = [g for g in section if g.roles.evaluates == TEACHER]
     found: list[tuple[Group, float] | None] = []
     for group in section:
         # The gap is that of the models which this row was trained from, not of others in the same table.

@@ -10,8 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.records import roles
-from harness.records.record import Record, fingerprint, method_label
+from harness.records.record import Record, fingerprint, method_label, roles_of
 from harness.safe_read import printable
 
 Facts = Mapping[str, Any]
@@ -68,7 +67,7 @@ def of_rows(firsts: Sequence[Record]) -> list[str]:
     by_method: dict[str, list[int]] = defaultdict(list)
     for i, record in enumerate(firsts):
         by_method[name_of(record["method"])].append(i)
-    references = [roles.of(record).reference for record in firsts]
+    references = [roles_of(record).reference for record in firsts]
     among_trained = _contested(recipes[i] for i, reference in enumerate(references) if not reference)
     details = [""] * len(firsts)
     for rows in by_method.values():

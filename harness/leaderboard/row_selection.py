@@ -18,10 +18,9 @@ from typing import Any
 
 from harness.errors import BadInput, unknown
 from harness.leaderboard import equal_compute, inference, labels
+from harness.leaderboard.equal_compute import COMPUTE, STEPS, View
 from harness.leaderboard.inference import Group
-from harness.leaderboard.views import COMPUTE, STEPS, View
-from harness.records import roles
-from harness.records.record import Record
+from harness.records.record import Record, roles_of
 
 Rows = list[Record]  # the seeds of one row
 SHOWN = 12  # rows listed in a refusal
@@ -41,7 +40,7 @@ class Taken:
         """``kd: took kd:training.steps=340 (340 steps; text=teacher; 2 runs, seeds 0, 1), others of this name: …``."""
         first, several = self.records[0], "" if len(self.records) == 1 else "s"
         settings = ", ".join(f"{key}={value}" for key, value in first["method"]["settings"].items())
-        trained = "not trained" if roles.of(first).reference else f"{first['cost']['steps']:,} steps"
+        trained = "not trained" if roles_of(first).reference else f"{first['cost']['steps']:,} steps"
         runs = f"{len(self.records)} run{several}, seed{several} {', '.join(str(r['seed']) for r in self.records)}"
         text = f"{self.asked}: took {self.selector} ({'; '.join(filter(None, (trained, settings, runs)))})"
         text += f" by {self.rule}" if self.rule else ""
@@ -134,7 +133,7 @@ def _equal_compute(a: Rows, b: Rows, unit: str) -> bool:
 
 
 def _any_reference(a: Rows, b: Rows) -> bool:
-    return roles.of(a[0]).reference or roles.of(b[0]).reference
+    return roles_of(a[0]).reference or roles_of(b[0]).reference
 
 
 def _taken(asked: str, chosen: Rows, all_rows: Sequence[Rows], rule: str) -> Taken:

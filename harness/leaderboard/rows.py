@@ -18,14 +18,14 @@ from harness.errors import BadInput, unknown
 from harness.leaderboard import equal_compute, footnotes
 from harness.leaderboard import inference as inference
 from harness.leaderboard import labels as labels
+from harness.leaderboard.equal_compute import COMPUTE, EVERYTHING, View, split
 from harness.leaderboard.inference import LEVEL, Completions, Distance, Group
 from harness.leaderboard.text_tables import RECONSTRUCTED, TIED
-from harness.leaderboard.views import COMPUTE, EVERYTHING, View, split
 from harness.metrics import Scale
-from harness.records import weights
 from harness.records.record import Record, note_of
 from harness.stats import intervals
 from harness.stats.intervals import SeedVariance
+from harness.training import weight_report
 
 
 @dataclass(frozen=True)
@@ -302,7 +302,7 @@ def _notes(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]
 def _weights_without_effect(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:
     """A line for every row whose token weights hardly change the loss."""
     label_of = {row.run_ids: row.label for row in rows}
-    moved = {label_of[tuple(r["run_id"] for r in g.records)]: weights.moves_little(g.records) for g in groups}
+    moved = {label_of[tuple(r["run_id"] for r in g.records)]: weight_report.moves_little(g.records) for g in groups}
     return [
         f"{label}: its token weights move {100 * share:.1f} % of the signal, so it is as good as without them"
         for label, share in moved.items()

@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.leaderboard.equal_compute import View
 from harness.leaderboard.formats import render, row_dicts, update_between_markers
 from harness.leaderboard.labels import name_of
 from harness.leaderboard.rows import LeaderboardRow, Section, latest, leaderboard
-from harness.leaderboard.views import View
 from harness.records import reported as papers
-from harness.records import roles
-from harness.records.record import Record
+from harness.records.record import Record, roles_of
 from harness.records.store import Store
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ def _flat(record: Record) -> dict[str, Any]:
         | record["cost"]
         | {
             "method": name_of(record["method"]),
-            "role": roles.of(record).role,
+            "role": roles_of(record).role,
             "reconstruction": record["method"]["reconstruction"],
             "settings": json.dumps(record["method"]["settings"], sort_keys=True),
             "protocol": record["protocol"]["hash"],

@@ -1,4 +1,4 @@
-"""Tables of cells, and how they are rendered as Markdown or HTML; ``latex_tables`` renders LaTeX.
+"""Tables of cells and the numbers in them, rendered as Markdown or HTML; ``latex_tables`` renders LaTeX.
 
 The best of a column is bold, the second underlined, and a dagger marks what is not distinguishable from the best.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from harness import safe_read
+from harness.metrics import PERCENT, Scale
 
 TIED, RECONSTRUCTED, MISSING = "†", "‡", "–"
 Emphasis = Callable[[str, int | None], str]  # text and rank
@@ -95,3 +96,32 @@ def html(sheets: Sequence[Table]) -> str:
             f"<tbody>\n{body}\n</tbody>\n</table>\n{notes}</section>"
         )
     return "\n".join(blocks)
+
+
+PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share in percent: 0.25 is ``25 %``; what rounds to zero has no sign."""
+    text = f"{100 * share:.{digits}f}"
+    return f"{text.removeprefix('-') if float(text) == 0 else text} %"
+
+
+def amount(value: float, unit: str = "") -> str:
+    """A count in at most four characters, a prefix and its unit: ``950``, ``12.3 k``, ``4.56 MB``, ``30 s``."""
+    for size, prefix in PREFIXES:
+        # 999.9 k rounds to 1000: that is 1 M.
+        if float(f"{value:.3g}") >= size:
+            return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}".rstrip()
+
+
+def spread(score: float, low: float, high: float, scale: Scale = PERCENT) -> str:
+    """A score with half of its interval: ``45.7 ±7.0``.
+
+    Where the half width would leave the range of the scale, both ends are written: ``100.0 (97.5–100.0)``.
+    """
+    half = (high - low) / 2
+    if score + half > scale.high or score - half < scale.low:
+        return f"{scale.text(score)} ({scale.text(max(low, scale.low))}–{scale.text(min(high, scale.high))})"
+    return f"{scale.text(score)} ±{scale.text(half)}"

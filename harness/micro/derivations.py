@@ -103,10 +103,10 @@ class _Work:
 
     def matching(self, line: str) -> tuple[int, int] | None:
         """(place, right result) of the step that ``line`` takes; None where no step that may be next reads so."""
-        found = STEP.fullmatch(line)
-        if found is None:
+        match = STEP.fullmatch(line)
+        if match is None:
             return None
-        left, sign, right = int(found[1]), found[2], int(found[3])
+        left, sign, right = int(match[1]), match[2], int(match[3])
         for place, a, s, b in self.steps():
             if s == sign and ((a, b) == (left, right) or (s in _SWAPS and (b, a) == (left, right))):
                 return place, apply(a, s, b)
@@ -173,7 +173,7 @@ def same_step(meta: Mapping[str, Any], prefix: str, one: str, other: str) -> boo
 
 
 def _normal(line: str) -> str:
-    found = STEP.fullmatch(line.strip())
-    if found is None or found[2] not in _SWAPS:
+    match = STEP.fullmatch(line.strip())
+    if match is None or match[2] not in _SWAPS:
         return line.strip()
-    return f"{' '.join(sorted((found[1], found[3])))} {found[2]} {found[4]}"
+    return f"{' '.join(sorted((match[1], match[3])))} {match[2]} {match[4]}"

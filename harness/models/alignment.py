@@ -20,7 +20,7 @@ from harness.models.token_text import continuation, decoded
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from harness.models.text_codec import TextCodec
+    from harness.models.chat_format import TextCodec
 
 Ends = list[int | None]  # byte at which each token ends; None where that is not known
 SPACE = "\u2581"  # how SentencePiece writes a space

@@ -1,7 +1,8 @@
-"""How a model is asked and how its texts end: the chat template, the ending token, the thinking switch.
+"""How a model is asked and how its texts end: the chat template, the ending token, the thinking switch, the token ids.
 
 Base and instruct models of one family share a vocabulary and differ in exactly this. A format can be put over a model,
-which is then rendered, trained, saved and stopped by it instead of by its own.
+which is then rendered, trained, saved and stopped by it instead of by its own. :class:`TextCodec` renders and encodes
+prompts, and encodes responses, as tokenizer and template prescribe.
 """
 
 from __future__ import annotations
@@ -9,14 +10,19 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedTokenizerBase
 
 from harness.errors import BadInput
 from harness.models import token_text
+from harness.types import Example, Prompt, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 MERGED = "merged into the user's turn"  # of a system turn for which a template has no place
 DAY = datetime.date(2024, 7, 26)  # which Llama 3's templates write where they cannot ask for the day
@@ -144,3 +150,135 @@ def system_turn(tokenizer: PreTrainedTokenizerBase) -> str:
     except Exception:  # jinja errors of the template's own raise_exception
         taken = False
     return "the template's" if taken else MERGED
+
+
+class TextCodec:
+    """Renders prompts for a model with this tokenizer, and reads and writes its tokens, of which it has ``words``.
+
+    Fewer than the tokenizer has where a pair of models shares fewer: what stands for the others is written in pieces.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, words: int | None = None):
+        self.tokenizer, self.words = tokenizer, words or len(tokenizer)
+        self.turn_end = token_text.turn_end(tokenizer)
+        self.thinks = token_text.thinks(tokenizer)
+        self.frame = token_text.answer_frame(tokenizer)
+
+    def render(self, prompt: Prompt) -> str:
+        """The exact text whose tokens the model continues."""
+        if not self.tokenizer.chat_template:
+            return prompt.plain
+        if not prompt.chat:  # encode() leaves the begin-of-sequence token to the template, which is not used here
+            begins = self.tokenizer("a")["input_ids"][:1] == [self.tokenizer.bos_token_id]
+            return (self.tokenizer.bos_token if begins else "") + prompt.plain
+        try:
+            text = self.tokenizer.apply_chat_template(prompt.turns(), tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # jinja errors of the template's own raise_exception, e.g. "no system role"
+            if prompt.system is None:
+                raise BadInput(f"the model's chat template refuses a user turn: {error}") from None
+            return self.render(_merged(prompt))
+        if prompt.system and prompt.system.strip() not in text:  # some templates leave system turns out in silence
+            return self.render(_merged(prompt))
+        # With a model that thinks first, a prefill would end up inside its thoughts.
+        return text if self.thinks else text + prompt.prefill
+
+    def begins_itself(self, prompt: Prompt) -> bool:
+        """Whether the answer is a chat reply that the model begins itself; stop strings do not apply to it."""
+        return bool(self.tokenizer.chat_template) and prompt.chat and (self.thinks or not prompt.prefill)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a rendered prompt. A template has already written the begin-of-sequence token."""
+        ids = self.tokenizer(text, add_special_tokens=not self.tokenizer.chat_template)["input_ids"]
+        end = self.tokenizer.eos_token_id
+        cut = ids and ids[-1] == end and not text.endswith(self.tokenizer.eos_token)
+        return self._known(ids[:-1] if cut else ids)
+
+    def response_ids(self, prompt: Sequence[int], text: str, *, ended: bool) -> tuple[int, ...]:
+        """Token ids of a response behind the ids of its prompt, with the end of its turn where it ``ended``."""
+        ids = tuple(self._known(token_text.response_ids(self.tokenizer, prompt, text)))
+        return (*ids, self.end_id) if ended else ids
+
+    def answer_ids(self, prompt: Prompt, text: str, *, ended: bool = True) -> tuple[int, ...]:
+        """Token ids of an answer to a prompt as the chat template writes it into a conversation, its frame included.
+
+        An answer that brings thoughts of its own gets no empty one in front.
+        """
+        before, behind = self.frame if prompt.chat else ("", "")
+        before = "" if prompt.prefill or token_text.THOUGHT_ENDS in text else before
+        framed = f"{before}{text}{behind if ended else ''}"
+        asked = self.render(prompt)
+        ids = self.encode(asked)
+        if framed == text:
+            return self.response_ids(ids, text, ended=ended)
+        # A template that frames answers sees them as parts of one text, whose tokens may span the border to the frame.
+        whole = self.encode(asked + framed)
+        if whole[: len(ids)] != ids:
+            return self.response_ids(ids, framed, ended=ended)
+        return (*whole[len(ids) :], self.end_id) if ended else tuple(whole[len(ids) :])
+
+    def _known(self, ids: Sequence[int]) -> list[int]:
+        """The ids, those from ``words`` on replaced by the ids of two halves of their text."""
+        kept: list[int] = []
+        for i in ids:
+            if i < self.words:
+                kept.append(i)
+                continue
+            text = self.tokenizer.decode([i])
+            for part in (text[:1], text[1:]):
+                kept += [k for k in self.tokenizer(part, add_special_tokens=False)["input_ids"] if k < self.words]
+        return kept
+
+    def example_ids(self, example: Example) -> tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...] | None]:
+        """Token ids of a labelled example: its prompt, what follows it, and which of the latter are learnt.
+
+        None means all of them. Of a conversation with several learnt turns, what follows begins with the first of
+        these, and the turns of the user between them are not learnt. An earlier turn is learnt with the ids that the
+        template gives it, its end included, and only where they stand behind the ids that would ask for it. A template
+        that writes an earlier turn differently (some drop its thoughts) makes it a part of the prompt.
+        """
+        assert example.response is not None, "labelled examples have responses"
+        prompt = tuple(self.encode(self.render(example.prompt)))
+        response = self.answer_ids(example.prompt, example.response)
+        spans = self._earlier_answers(example, prompt) if example.taught > 1 else []
+        if not spans:
+            return prompt, response, None
+        first = spans[0].start
+        learnt = [any(place in span for span in spans) for place in range(first, len(prompt))]
+        return prompt[:first], (*prompt[first:], *response), (*learnt, *[True] * len(response))
+
+    def _earlier_answers(self, example: Example, prompt: Sequence[int]) -> list[range]:
+        """Where the learnt turns before the response stand in the ids of the prompt, in their order."""
+        if not self.tokenizer.chat_template:
+            return []
+        history, whole, found = example.prompt.history, self.render(example.prompt), []
+        end = self.tokenizer.decode([self.end_id])
+        answers = [i for i, turn in enumerate(history) if turn.role == "assistant"]
+        for i in answers[-(example.taught - 1) :]:
+            asked = self.render(replace(example.prompt, history=history[: i - 1], user=history[i - 1].content))
+            close = whole.find(end, len(asked) + len(history[i].content.strip()))
+            if not whole.startswith(asked) or close < 0:
+                continue
+            before, through = self.encode(asked), self.encode(whole[: close + len(end)])
+            if tuple(before) == tuple(prompt[: len(before)]) and tuple(through) == tuple(prompt[: len(through)]):
+                found.append(range(len(before), len(through)))
+        return found
+
+    @property
+    def pad_id(self) -> int:
+        """A token that every reader of the batch knows; where it stands nothing is learnt or attended to."""
+        pad = self.tokenizer.pad_token_id
+        return pad if pad < self.words else self.end_id
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends a response in training: the template's end of a turn, else the end of sequence."""
+        return self.tokenizer.eos_token_id if self.turn_end is None else self.turn_end
+
+
+def _merged(prompt: Prompt) -> Prompt:
+    """The prompt with its system text in front of the first turn of the user, for templates without system turns."""
+    if not prompt.history:
+        return replace(prompt, user=f"{prompt.system}\n\n{prompt.user}", system=None)
+    first, *rest = prompt.history
+    opened = Turn(first.role, f"{prompt.system}\n\n{first.content}")
+    return replace(prompt, system=None, history=(opened, *rest))

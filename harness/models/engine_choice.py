@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from harness.models.generate import Generated, Scored
-    from harness.models.watch import Watch
+    from harness.progress import Watch
     from harness.types import Decoding, Prompt
 
 IN_PROCESS, VLLM, OPENAI = "in-process", "vllm", "openai"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from harness.models.generation_cache import CachedGenerator
 from harness.models.openai_client import OpenAIClient
 from harness.models.remote_engine import RemoteEngine, Server, Waiting
 from harness.models.server_generator import ServerGenerator
-from harness.models.vllm_server import KEY, REPLY_BYTES, RunningServer, VllmServer, client_at
+from harness.models.vllm_server import KEY, REPLY_BYTES, RunningServer, VllmServer, client_at, started
 from harness.recipe import TeacherLoading
 
 DTYPE = "float32"
@@ -149,3 +150,12 @@ def shared(
         return own
     os.environ[KEY] = key
     return RunningServer(client_at(url), engine_choice.VLLM, choice.vllm.requests, returns=True)
+
+
+def stop_servers() -> None:
+    """Ends every server that this process started, also at its exit."""
+    for server in list(started):
+        server.stop()
+
+
+atexit.register(stop_servers)

@@ -28,8 +28,7 @@ from harness.small import world as small
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.models.chat_format import ChatFormat
-    from harness.models.text_codec import TextCodec
+    from harness.models.chat_format import ChatFormat, TextCodec
 
 MICRO = "micro:"
 ASIDE = {"manifest.json", "training.json"}  # record how a model was made; they do not affect its output
@@ -375,7 +374,7 @@ def text_codec(files: ModelFiles) -> TextCodec | None:
     """Prompt rendering and encoding of a model, without its weights; None for a served model, which renders itself."""
     if files.url is not None:
         return None
-    from harness.models.text_codec import TextCodec
+    from harness.models.chat_format import TextCodec
 
     return TextCodec(load_tokenizer(files))
 

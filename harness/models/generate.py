@@ -18,11 +18,11 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.models import captured_decoder, devices, llama_decoder, prompt_checks, token_text
 from harness.models.captured_decoder import CapturedDecoder
+from harness.models.chat_format import TextCodec
 from harness.models.llama_decoder import LlamaDecoder, containing
 from harness.models.sampling import pick, read, uniforms
-from harness.models.text_codec import TextCodec
 from harness.models.token_text import Stops, continuation
-from harness.models.watch import UNWATCHED, Watch
+from harness.progress import UNWATCHED, Watch
 from harness.types import Decoding, Prompt
 
 PREFILL_TOKENS = {"cpu": 512, "cuda": 16384}  # of prompts prefilled together, padding included; bounds memory

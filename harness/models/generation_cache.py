@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cache_file import CacheFile, digest
-from harness.models.watch import UNWATCHED, Watch
+from harness.progress import UNWATCHED, Watch
 from harness.types import Decoding
 
 PIECE = 4  # batches that the inner generator is given at once

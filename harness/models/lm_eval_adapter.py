@@ -23,7 +23,7 @@ from lm_eval.tasks import TaskManager
 
 from harness.errors import BadInput, RunFailed, unknown
 from harness.models.server_generator import CHAT
-from harness.models.watch import UNWATCHED, Watch
+from harness.progress import UNWATCHED, Watch
 from harness.seeds import stable_seed
 from harness.task import Task
 from harness.types import Completion, Decoding, Problem

@@ -1,15 +1,22 @@
 """How a teacher is loaded: the type of its weights, its device, quantised weights.
 
+Weights are quantised while they are loaded, or come quantised in a checkpoint. The work is done by bitsandbytes,
+torchao, gptqmodel and others, through transformers' configurations; a missing package is reported before any weight
+is read.
+
 Type and quantisation decide what the teacher says, so they stand in the specification of a training where they are
 set. The device moves its arithmetic, as ``--device`` does, and stands on the convention card alone.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInput
-from harness.models import devices, engine_choice, quantization
+from harness.models import devices, engine_choice
 from harness.models.engine_choice import EngineChoice
 from harness.models.files import ModelFiles, load_model
 from harness.recipe import Recipe, TeacherLoading
@@ -35,7 +42,7 @@ def check(files: ModelFiles, chosen: Recipe, device: str) -> None:
             "out, or save the whole model first"
         )
     if files.url is None:
-        quantization.check(files, own.quantization, own.device or device)
+        check_quantization(files, own.quantization, own.device or device)
 
 
 def dtype_of(chosen: TeacherLoading, otherwise: str) -> str:
@@ -45,7 +52,7 @@ def dtype_of(chosen: TeacherLoading, otherwise: str) -> str:
 def load(files: ModelFiles, chosen: TeacherLoading, dtype: str, device: str) -> PreTrainedModel:
     """The teacher as ``chosen`` says; ``dtype`` and ``device`` are those of the run. Raises BadInput."""
     dtype = dtype_of(chosen, dtype)
-    quantized = quantization.config_of(chosen.quantization, dtype) if chosen.quantization else None
+    quantized = quantization_config(chosen.quantization, dtype) if chosen.quantization else None
     return load_model(files, dtype, chosen.device or device, quantized)
 
 
@@ -74,3 +81,86 @@ def told(chosen: TeacherLoading) -> str:
     engine = engine_of(chosen)
     behind = f"behind {engine.word}" if engine is not None else None
     return ", ".join(part for part in (chosen.dtype, chosen.quantization, where, behind) if part)
+
+
+# The package of each way, and the bytes of a weight with the scales of its group (64 or 128 weights, or a row).
+QUANTIZATIONS = {
+    "bnb-4bit": ("bitsandbytes", 0.5 + 4 / 64),
+    "bnb-8bit": ("bitsandbytes", 1.0),
+    "torchao-int8": ("torchao", 1.0),
+    "torchao-int4": ("torchao", 0.5 + 4 / 128),
+}
+QUANTIZATION_EXTRA = "pip install 'reasoning-distillation-harness[quantization]'"
+
+
+def bytes_of(kind: str) -> float:
+    """Bytes of a weight."""
+    return QUANTIZATIONS[kind][1]
+
+
+def quantization_of(files: ModelFiles) -> str | None:
+    """How the weights of a checkpoint are quantised (``gptq``, ``awq``, ``compressed-tensors``, …), or None."""
+    try:
+        config = json.loads((files.path / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):  # a model without such a file is judged where it is loaded
+        return None
+    found = config.get("quantization_config") if isinstance(config, dict) else None
+    return str(found.get("quant_method", "unknown")) if isinstance(found, dict) else None
+
+
+def check_quantization(files: ModelFiles, kind: str | None, device: str) -> None:
+    """Raises BadInput where the teacher cannot be quantised so here, or its checkpoint cannot be read here."""
+    own = quantization_of(files)
+    if kind is not None and own is not None:
+        raise BadInput(
+            f"teacher.quantization={kind}: the weights of {files.id} are quantised already ({own}); leave it out"
+        )
+    if kind is not None:
+        package, _ = QUANTIZATIONS[kind]
+        if importlib.util.find_spec(package) is None:
+            raise BadInput(f"teacher.quantization={kind} needs {package}, which is not installed: {QUANTIZATION_EXTRA}")
+        if kind == "torchao-int4" and not device.startswith("cuda"):
+            raise BadInput(f"teacher.quantization={kind} runs on CUDA devices only; use torchao-int8 or bnb-4bit")
+    if own is not None:
+        _readable(files, own, device)
+
+
+def refuse_quantized(student: ModelFiles) -> None:
+    """Raises BadInput for a student whose weights are quantised: they cannot be trained, nor an adapter merged."""
+    if own := quantization_of(student):
+        raise BadInput(
+            f"the weights of the student {student.id} are quantised ({own}) and cannot be trained here: name the model "
+            "that they were made from"
+        )
+
+
+def _readable(files: ModelFiles, own: str, device: str) -> None:
+    """Asks transformers whether it can read a quantised checkpoint here: packages, their versions, the device."""
+    from transformers import AutoConfig
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    config = AutoConfig.from_pretrained(files.path, trust_remote_code=files.trusted).quantization_config
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            quantizer = AutoHfQuantizer.from_config(config, pre_quantized=True)
+            quantizer.validate_environment(device_map={"": device}, weights_only=True)
+    except (ImportError, RuntimeError, ValueError) as error:
+        message = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise BadInput(f"the weights of {files.id} are quantised ({own}) and cannot be read here: {message}") from None
+
+
+def quantization_config(kind: str, dtype: str) -> Any:
+    """transformers' configuration; products are computed in ``dtype``. Embedding and output head stay whole."""
+    import torch
+    from transformers import BitsAndBytesConfig, TorchAoConfig
+
+    if kind == "bnb-8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if kind == "bnb-4bit":
+        return BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype)
+        )
+    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
+
+    return TorchAoConfig(Int8WeightOnlyConfig() if kind == "torchao-int8" else Int4WeightOnlyConfig())

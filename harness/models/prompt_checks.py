@@ -17,7 +17,7 @@ from harness.types import Decoding, Prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.models.text_codec import TextCodec
+    from harness.models.chat_format import TextCodec
 
 # Tokens that only chat templates write.
 CHAT_TOKENS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<|user|>", "<|Assistant|>")

@@ -18,14 +18,14 @@ from transformers import PreTrainedTokenizerBase
 from harness.errors import BadInput, RunFailed
 from harness.models import prompt_checks
 from harness.models.at_once import at_once
+from harness.models.chat_format import TextCodec
 from harness.models.engine_choice import VLLM
 from harness.models.files import PROBE
 from harness.models.generate import Generated, Scored
 from harness.models.openai_client import OpenAIClient, Passing, Unanswered
 from harness.models.server_generator import MOST_STOPS
-from harness.models.text_codec import TextCodec
 from harness.models.token_text import Stops, continuation
-from harness.models.watch import UNWATCHED, Watch
+from harness.progress import UNWATCHED, Watch
 from harness.types import Decoding, Prompt
 
 SEEDS = 2**31

@@ -14,7 +14,7 @@ from harness.errors import RunFailed
 from harness.models.at_once import at_once
 from harness.models.generation_cache import CachedAnswer
 from harness.models.openai_client import PATIENT_S, ClientOptions, OpenAIClient, Passing, Unanswered
-from harness.models.watch import UNWATCHED, Watch
+from harness.progress import UNWATCHED, Watch
 from harness.types import Decoding, Prompt
 
 CHAT, TEXT = "chat:", "text:"
@@ -42,7 +42,7 @@ class ServerGenerator:
         return CHAT + json.dumps(turns, ensure_ascii=False)
 
     def begins_itself(self, prompt: Prompt) -> bool:
-        """Whether the model begins the answer itself, see :class:`harness.models.text_codec.TextCodec`."""
+        """Whether the model begins the answer itself, see :class:`harness.models.chat_format.TextCodec`."""
         return prompt.chat and not prompt.prefill
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:

@@ -8,7 +8,6 @@ workers, on CPUs and GPUs alike). That costs one write and one read of the weigh
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
@@ -34,17 +33,10 @@ RETURN_S = 600.0  # in which another process starts its server again
 KEY = "HARNESS_VLLM_KEY"  # holds the key that a server of this process asks for
 REPLY_BYTES = 400_000_000  # of one answer: the likeliest tokens of every token of a long text
 LAUNCHERS = re.compile(r"(\w+_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(TORCHELASTIC|ACCELERATE|FSDP)_.*")
-atexit.register(lambda: stop_all())
 ERROR = re.compile(r"\b(?:[A-Za-z]*Error|[A-Za-z]*Exception): .+")
 
 
-started: set[VllmServer] = set()  # by this process, and not ended yet
-
-
-def stop_all() -> None:
-    """Ends every server that this process started."""
-    for server in list(started):
-        server.stop()
+started: set[VllmServer] = set()  # by this process, and not ended yet; harness.models.engines ends them
 
 
 class VllmServer:

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import recipe
 from harness.errors import BadInput
-from harness.estimate.model_size import shape_of
+from harness.estimate.memory_check import work
 from harness.estimate.resources import (
     ADAPTER_SHARE,
     DEVICES,
@@ -25,8 +25,7 @@ from harness.estimate.resources import (
     excess,
     stages_of,
 )
-from harness.estimate.shapes import Shape, published
-from harness.estimate.workload import work
+from harness.estimate.shapes import Shape, published, shape_of
 from harness.method import Method, ReferencePoint
 from harness.models import adapters
 from harness.models.files import NotHere
@@ -204,11 +203,11 @@ def _evaluation(
 
     rows, longest = 0, 0
     for name in tasks:
-        found, world = locate(name, chosen.world)
-        n = found.dataset.n if world == "real" else 150
-        samples = chosen.evaluation.samples or found.decoding.samples
+        task_class, world = locate(name, chosen.world)
+        n = task_class.dataset.n if world == "real" else 150
+        samples = chosen.evaluation.samples or task_class.decoding.samples
         rows += min(n, chosen.evaluation.limit or n) * samples * seeds
-        allowed = found.decoding.max_new_tokens if world == "real" else MICRO_NEW_TOKENS
+        allowed = task_class.decoding.max_new_tokens if world == "real" else MICRO_NEW_TOKENS
         longest = max(longest, chosen.evaluation.max_new_tokens or allowed)
     answer = min(facts["answer_tokens"].value, longest)
     lengths = (facts["prompt_tokens"].value, answer, longest)

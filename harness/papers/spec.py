@@ -235,13 +235,13 @@ def _of_method(label: str) -> dict[str, Fact]:
     """The settings of a method and variant with their sources; empty where it is not available."""
     name, _, variant = label.partition("@")
     try:
-        found = registry.find(registry.METHODS, name)
+        method_class = registry.find(registry.METHODS, name)
     except BadInput:
         return {}
-    chosen = found.variants.get(variant, {})
+    chosen = method_class.variants.get(variant, {})
     return {
         f.name: Fact(chosen.get(f.name, f.default), f"variant {label}" if f.name in chosen else f.metadata["source"])
-        for f in dataclasses.fields(found.Config)
+        for f in dataclasses.fields(method_class.Config)
     }
 
 

@@ -1,4 +1,4 @@
-"""Defines a record: its schema, its identity, its name, and the seal that reveals an edit by hand.
+"""Defines a record: its schema, its identity, its name, the role of its row, and the seal that reveals an edit by hand.
 
 A record is a JSON object with the schema ``record.schema.json``. Its ``identity`` is the hash of the request, its
 ``content_sha256`` the hash of its whole content.
@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -217,3 +218,54 @@ def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
                 None,
             )
     return None
+
+
+# The role of a row, from its record; no name decides it.
+#   method.role            competitor, control or reference
+#   method.evaluates       of a reference: student or teacher, the model that was measured without training
+#   method.baseline        whether other methods' scores are stated as differences from it
+#   method.reconstruction  whether the published formula is unknown
+# Records written before ``role`` was a field have the same facts in other fields; :func:`roles_of` reads both forms.
+COMPETITOR, CONTROL, REFERENCE = "competitor", "control", "reference"
+STUDENT, TEACHER = "student", "teacher"
+
+
+@dataclass(frozen=True)
+class Roles:
+    """``evaluates`` is None for everything that was trained."""
+
+    role: str
+    evaluates: str | None
+    baseline: bool
+    reconstruction: bool
+
+    @property
+    def reference(self) -> bool:
+        """Whether this is a reference point, not a student that was trained."""
+        return self.role == REFERENCE
+
+
+def roles_of(record: Mapping[str, Any]) -> Roles:
+    """The roles of a record, in either form."""
+    method = record["method"]
+    if {"role", "evaluates", "baseline"} <= method.keys():
+        return Roles(method["role"], method["evaluates"], method["baseline"], method["reconstruction"])
+    return _before_roles(record)
+
+
+def _before_roles(record: Mapping[str, Any]) -> Roles:
+    """The roles of a record without ``role``. Only a trained student has a training recipe in its specification.
+
+    A reference measured the teacher if its specification names another model than the run's student. A control has the
+    setting ``shuffle``. A student trained without a teacher is the baseline.
+    """
+    method, spec = record["method"], record["spec"]
+    reconstruction = method["reconstruction"]
+    if "training" not in spec:
+        measured = spec.get("student")
+        own = measured.get("id") if isinstance(measured, Mapping) else None
+        side = STUDENT if own in (None, record["student"]) else TEACHER
+        return Roles(REFERENCE, side, False, reconstruction)
+    if method["settings"].get("shuffle") is True:
+        return Roles(CONTROL, None, False, reconstruction)
+    return Roles(COMPETITOR, None, spec.get("teacher") is None, reconstruction)

@@ -23,7 +23,7 @@ from typing import Any
 
 from harness import plan, recipe, registry
 from harness.errors import BadInput
-from harness.evaluation import benchmarks, evaluate, measurement
+from harness.evaluation import benchmarks, measurement
 from harness.grading.judges import open_judge
 from harness.method import Method, ReferencePoint
 from harness.models import engine_choice
@@ -274,7 +274,7 @@ def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe,
     if task.startswith(benchmarks.LM_EVAL):
         return found  # such a task decides its own decoding
     opened = benchmarks.open_unjudged(task, name)
-    default = dataclasses.asdict(evaluate.decoding_of(opened, chosen.evaluation))
+    default = dataclasses.asdict(measurement.decoding_of(opened, chosen.evaluation))
     recorded = protocol.get("decoding") or {}
     return found + [
         setting_of(f"evaluation.{k}", recorded[k]) for k in DECODING if k in recorded and recorded[k] != default[k]

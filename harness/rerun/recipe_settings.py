@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness import options, stages
-from harness.models import loading
+from harness.models import devices, loading
 from harness.recipe import Recipe
 from harness.records.record import method_label
-from harness.training import precision
 
 SECTIONS = ("training", "rollout", "teacher_text")
 
@@ -30,7 +29,7 @@ def of_training(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
         before, set_here = options.later(own), options.set_apart(own)
         absent = sorted((before.keys() & set_here.keys()) - spec[section].keys() - {"dtype"})
         found += [setting_of(f"{section}.{key}", before[key]) for key in absent]
-    if dtype := precision.of_spec(spec, chosen):
+    if dtype := devices.precision_of_spec(spec, chosen):
         found.append(setting_of("rollout.dtype", dtype))
     return [*found, *_before(spec, chosen), *_student(spec, chosen), *_teacher(spec, chosen), *_trust(spec, chosen)]
 

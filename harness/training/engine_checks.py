@@ -19,7 +19,7 @@ from harness.training.several_teachers import Teaching
 from harness.types import Source
 
 if TYPE_CHECKING:
-    from harness.models.text_codec import TextCodec
+    from harness.models.chat_format import TextCodec
 
 SPARE = 8  # tokens that are asked for beyond k, for those of a padded vocabulary that the student does not have
 

@@ -79,14 +79,14 @@ def _sequences(
     ids: Sequence[tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...] | None]], longest: int
 ) -> list[TrainingSequence]:
     """The texts, cut like those of training; one of which nothing is left is left out."""
-    found = []
+    sequences = []
     for place, (prompt, response, learnt) in enumerate(ids):
         room = max(longest - len(prompt), 0)
         cut = TrainingSequence(
             prompt, response[:room], Source.DATA, place, place=place, learnt=learnt and learnt[:room]
         )
-        found += [cut] if cut.places else []
-    return found
+        sequences += [cut] if cut.places else []
+    return sequences
 
 
 class Validation:

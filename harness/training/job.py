@@ -116,6 +116,16 @@ def sources_of(method: Method, training: Training) -> set[Source]:
     return texts_of(method, 1) | texts_of(method, MANY)
 
 
+def privileged(method: Method) -> bool:
+    """Whether the teacher has a prompt of its own, made from labelled examples, which the student answers then."""
+    return method.needs.asking is not None and bool(method.needs.asking.template)
+
+
+def teaches_itself(method: Method) -> bool:
+    """Whether the student is its own teacher, so that the recipe's is not asked."""
+    return method.needs.asking is not None and method.needs.asking.model != "teacher"
+
+
 def examples_of(method: Method, data: TrainingData, steps: int) -> int:
     """The number of examples in an epoch: the labelled ones for a method that trains on nothing else, else prompts."""
     only_labelled = texts_of(method, steps) <= {Source.DATA}

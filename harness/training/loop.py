@@ -31,7 +31,7 @@ from harness.models.engine_choice import IN_PROCESS
 from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
 from harness.progress import LOADING
-from harness.training import checkpoint, distributed, optimizers, precision, rewards
+from harness.training import checkpoint, distributed, optimizers, rewards
 from harness.training.batching import Batch, TrainingSequence, collate, micro_batches
 from harness.training.cost import Cost, peak_bytes, reset_peak
 from harness.training.distributed import Replicated, full_tensor
@@ -78,7 +78,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     # when it is cut, so neither a device nor the processes of a machine together hold it whole.
     over = distributed.mesh(accelerator)
     with distributed.in_turn(accelerator) if over is not None else contextlib.nullcontext():
-        model = load_model(job.student, precision.weights_type(settings), "cpu" if over is not None else str(device))
+        model = load_model(job.student, devices.weights_type(settings), "cpu" if over is not None else str(device))
         if adapters.wanted(job.recipe.student):
             adapters.attach(model, job.recipe.student, job.student.id)
         if settings.gradient_checkpointing:
@@ -101,7 +101,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     texts = texts_of(method, settings.steps)
     elsewhere = job.recipe.rollout.engine != IN_PROCESS and Source.STUDENT in texts
     samples = not elsewhere and bool(texts - {Source.DATA, Source.TEACHER} or method.needs.proposals)
-    sampler = student.sampler(precision.sampling_type(job.recipe) if samples else precision.weights_type(settings))
+    sampler = student.sampler(devices.sampling_type(job.recipe) if samples else devices.weights_type(settings))
     rollouts = Rollouts(
         job,
         Generator(sampler, tokenizer, job.recipe.evaluation.batch, job.words),

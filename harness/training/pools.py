@@ -1,22 +1,25 @@
-"""Reads the data of a recipe: the pools that its methods train on, without what the models have no room for."""
+"""Reads the data of a recipe: the pools that its methods train on, without what the models have no room for.
+
+:func:`summary` prints what a run trains on before any work: counts, content hash, the first example.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from harness.errors import BadInput
 from harness.method import Method, Proposing, ReferencePoint
-from harness.models import alignment, prompt_checks
-from harness.models.files import PROBE, ModelFiles, text_codec
+from harness.models import alignment, chat_format, prompt_checks
+from harness.models.chat_format import TextCodec
+from harness.models.files import MICRO, PROBE, ModelFiles, text_codec
 from harness.models.pair import Pair
 from harness.recipe import Recipe
 from harness.task import Task
 from harness.training import examples, job, teacher_prompt, verdicts
 from harness.training.job import TrainingData
-from harness.training.teacher_prompt import privileged
-from harness.training_data import room
-from harness.types import Example, Source
+from harness.training_data import plain, room
+from harness.types import Example, Prompt, Source
 
 LOOKED_AT = 32  # responses that are paired before training
 ENOUGH = 0.9  # of the student's tokens; where fewer pair, a line says so
@@ -43,7 +46,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     held_out = measures_divergence(chosen, methods)
     if held_out and sources.validation is None:
         raise BadInput("training.divergence_every measures on held-out examples: set data.validation")
-    if held_out and any(map(privileged, methods)):
+    if held_out and any(map(job.privileged, methods)):
         raise BadInput("training.divergence_every measures no method that gives the teacher a prompt of its own")
     if held_out and chosen.teachers:
         raise BadInput("training.divergence_every measures against one teacher, and there are several: leave it out")
@@ -61,7 +64,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     found_of: dict[str, list[Example]] = {}
     for name, source, labelled, needed in (
         ("prompts", sources.prompts, False, bool(wanted - {Source.DATA})),
-        ("labelled", sources.labelled, True, Source.DATA in wanted or any(map(privileged, methods))),
+        ("labelled", sources.labelled, True, Source.DATA in wanted or any(map(job.privileged, methods))),
         ("validation", sources.validation, True, held_out or any(m.needs.validate_every for m in methods)),
     ):
         if not needed or source is None:
@@ -83,7 +86,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
         if codec is not None and found:  # as a task's first prompt is looked at before it is asked
             data.warnings += [f"data.{name}: {w}" for w in prompt_checks.of_prompts(codec, [found[0].prompt])]
     for method in methods:
-        if privileged(method):
+        if job.privileged(method):
             _room_for_teacher(method, chosen, data, student)
         if method.needs.pairing is not None:
             _pairs_up(method, pair, data)
@@ -182,7 +185,7 @@ def validity_of(method: Method) -> str | None:
 def _has_estimator(method: Method, chosen: Recipe) -> None:
     """Raises BadInput where the data brings no checker or no grader for what scores the method's proposals."""
     wanted, prompts = validity_of(method), chosen.data.prompts
-    generated = prompts.startswith(examples.MICRO)
+    generated = prompts.startswith(MICRO)
     if wanted == "checker" and examples.checker(prompts) is None:
         lacks = f"a step checker and the data {prompts} has none"
     elif (wanted == "success" or method.needs.rewards) and not generated and chosen.data.grader is None:
@@ -193,3 +196,41 @@ def _has_estimator(method: Method, chosen: Recipe) -> None:
         return
     without = f"--set {method.without_checker}, or " if method.without_checker else ""
     raise BadInput(f"method {method.name} needs {lacks}; use {without}the micro world's data")
+
+
+def summary(data: TrainingData, codec: TextCodec | None) -> Iterator[str]:
+    """One line a pool, and the first training example as the student reads it."""
+    pools = {"prompts": data.prompts, "labelled": data.labelled, "validation": data.validation}
+    for name, told in data.told.items():
+        yield f"data.{name}: {len(pools[name]):,} examples of {told}; sha256 {data.facts[name]['sha256'][:12]}"
+    first = next((pools[name][0] for name in ("labelled", "prompts") if pools[name]), None)
+    if first is not None and codec is not None:
+        yield f"the first training example is {_rendered(first, codec)}"
+        if first.prompt.system and chat_format.system_turn(codec.tokenizer) == chat_format.MERGED:
+            yield "the chat template takes no system turn: its text stands in front of the user's first turn"
+
+
+def unlike_prompts(data: TrainingData, asked: Prompt, codec: TextCodec | None) -> list[str]:
+    """Where the task's first prompt reaches the student differently from what it was trained on.
+
+    The micro world is left out: its prompts are made in the forms of its tasks.
+    """
+    if codec is None:
+        return []
+    pools = {"labelled": data.labelled, "prompts": data.prompts}
+    read = {
+        name: pool for name, pool in pools.items() if pool and not str(data.facts[name]["source"]).startswith(MICRO)
+    }
+    found = (plain.differences(pool[0].prompt, asked, codec) for pool in read.values())
+    return list(dict.fromkeys(line for lines in found for line in lines))
+
+
+def _rendered(example: Example, codec: TextCodec) -> str:
+    """Prompt and response with their special tokens, and how many of the latter's tokens are learnt."""
+    end = f"{codec.tokenizer.decode([codec.end_id])} (id {codec.end_id})"
+    if example.response is None:
+        return f"{codec.render(example.prompt)!r}, which a model answers; an answer ends with {end}"
+    prompt, response, learnt = codec.example_ids(example)
+    texts = [codec.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False) for ids in (prompt, response)]
+    share = f" ({sum(learnt)} of {len(learnt)} tokens learnt)" if learnt else ""
+    return f"{texts[0]!r}, answered {texts[1]!r}{share}; an answer ends with {end}"

@@ -164,16 +164,16 @@ def chosen(how: Pairing, found: Places, n: int, m: int, closed: bool) -> Places:
 
 def _sequences(batch: Batch) -> list[TrainingSequence]:
     """The sequences of a batch, whose responses are learnt whole."""
-    found = []
+    sequences = []
     for i, (source, example, place) in enumerate(zip(batch.sources, batch.examples, batch.places, strict=True)):
         columns = batch.column[batch.row == i]
         ids, start = batch.ids[i].tolist(), int(columns[0]) + 1
-        found.append(
+        sequences.append(
             TrainingSequence(
                 tuple(ids[:start]), tuple(batch.labels[batch.row == i].tolist()), source, example, place=place
             )
         )
-    return found
+    return sequences
 
 
 class PairedSignal(TeacherSignal):

@@ -49,12 +49,12 @@ def locate(
     *,
     weights: bool,
 ) -> tuple[Teaching, ...]:
-    """All teachers of a recipe, the first one included; none where it has no further ones, or no method asks them.
+    """All teachers of a recipe that has several, the first one included; none where no method asks them.
 
     Raises BadInput where they do not fit together, or a method can have one only.
     """
     student, first = files_of_pair
-    if first is None or not (chosen.teachers or chosen.data.teacher_field):
+    if first is None:
         return ()
     if not chosen.teachers:
         raise BadInput("data.teacher_field chooses among several teachers; add the others as [teachers.NAME]")
@@ -154,9 +154,7 @@ def named(pools: Sequence[Sequence[Example]]) -> list[list[Any]]:
 
 
 def in_spec(teachers: Sequence[Teaching], field: str | None, rows: str | None) -> dict[str, Any]:
-    """The entry of a specification; none for one teacher. ``rows`` is the hash of what rows name, given a ``field``."""
-    if not teachers:
-        return {}
+    """The entry of a specification. ``rows`` is the hash of what rows name, given a ``field``."""
     total = sum(one.weight for one in teachers)
     members = [
         {"name": one.name, **one.files.identity(), **loading.in_spec(one.loaded)}

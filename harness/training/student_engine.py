@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.models import adapters, engine_choice, engines
+from harness.models import adapters, devices, engine_choice, engines
 from harness.models.generate import Generated, Generator
 from harness.models.remote_engine import RemoteEngine
-from harness.training import precision
 from harness.training.distributed import Replicated
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class StudentEngine:
         rollout = job.recipe.rollout
         found = engine_choice.chosen(rollout.engine, "rollout.engine")
         assert found is not None, "only where the recipe names an engine"
-        dtype = precision.sampling_type(job.recipe)
+        dtype = devices.sampling_type(job.recipe)
         self.choice = engine_choice.with_dtype(found, dtype)
         self.every, self.student, self.generator = rollout.sync_every, student, generator
         self.gather, self.leads, self.progress = gather, leads, progress

@@ -25,7 +25,7 @@ from harness.models.remote_engine import RemoteEngine
 from harness.training.batching import TrainingSequence, collate
 from harness.training.cost import Cost
 from harness.training.engine_checks import spare
-from harness.training.job import Progress, TrainingJob
+from harness.training.job import Progress, TrainingJob, teaches_itself
 from harness.training.mixed_signal import MixedSignal
 from harness.training.objective import Student
 from harness.training.proposals import Proposals
@@ -39,7 +39,6 @@ from harness.training.several_teachers import Teaching, weights_of, writer_of
 from harness.training.signal_cache import SHARD, SignalCache
 from harness.training.signal_contract import SignalInputs, TeacherSignal
 from harness.training.signals import LiveTeacher
-from harness.training.teacher_prompt import teaches_itself
 from harness.training.teacher_texts import teacher_texts
 from harness.training.validity import (
     AgreementValidity,

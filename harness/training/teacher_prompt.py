@@ -11,18 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.errors import BadInput
-from harness.method import Asking, Method
+from harness.method import Asking
 from harness.types import Example, Prompt
-
-
-def privileged(method: Method) -> bool:
-    """Whether the teacher has a prompt of its own, made from labelled examples, which the student answers then."""
-    return method.needs.asking is not None and bool(method.needs.asking.template)
-
-
-def teaches_itself(method: Method) -> bool:
-    """Whether the student is its own teacher, so that the recipe's is not asked."""
-    return method.needs.asking is not None and method.needs.asking.model != "teacher"
 
 
 def fields_of(example: Example) -> dict[str, str]:

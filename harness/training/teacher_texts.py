@@ -21,7 +21,7 @@ from harness.cache_file import CacheFile, digest
 from harness.models.engine_choice import Engine
 from harness.models.generate import Generated
 from harness.models.token_text import facts
-from harness.models.watch import TextCount
+from harness.progress import TextCount
 from harness.recipe import Sampling
 from harness.seeds import stable_seed
 from harness.types import Decoding, Example

@@ -119,7 +119,7 @@ class SuccessValidity:
         self.fixed = how.continued_by == "teacher"
 
     def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
-        found: list[float] = []
+        values: list[float] = []
         begun = [(*place.before, *made.ids) for place, made in asked]
         ended = [bool(made.ids) and made.ids[-1] in self.continuer.end_ids for _, made in asked]
         # An answer that has ended is graded as it is; all others are continued several times.
@@ -139,8 +139,8 @@ class SuccessValidity:
         scores = iter(verdict.score for verdict in self.grader.verdicts(examples, texts))
         for n in tries:
             known = [s for s in (next(scores) for _ in range(n)) if s is not None]
-            found.append(math.fsum(known) / len(known) if known else NAN)
-        return found
+            values.append(math.fsum(known) / len(known) if known else NAN)
+        return values
 
 
 class AgreementValidity:

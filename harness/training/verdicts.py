@@ -44,11 +44,11 @@ class GeneratedGrader:
     def verdicts(self, asked: Sequence[Example], texts: Sequence[str]) -> list[TextGrade]:
         from harness.micro import world
 
-        found = []
+        verdicts = []
         for example, text in zip(asked, texts, strict=True):
             right = world.solved(example, text)
-            found.append(TextGrade(float(right), "right" if right else self._said(example, text)))
-        return found
+            verdicts.append(TextGrade(float(right), "right" if right else self._said(example, text)))
+        return verdicts
 
     def _said(self, example: Example, text: str) -> str:
         from harness.micro import world
@@ -85,12 +85,12 @@ def grader_of(sources: DataSources) -> Grader | None:
         return GeneratedGrader()
     if sources.grader is None:
         return None
-    found = registry.find(registry.TASKS, sources.grader)
-    if found.needs_judge:
+    task_class = registry.find(registry.TASKS, sources.grader)
+    if task_class.needs_judge:
         raise BadInput(f"data.grader={sources.grader} asks a judge for every answer; name a task that grades by itself")
     rows = source.open_rows(sources.prompts, sources.limit)
     try:
-        task = found(Data(rows.rows, "", f"training prompts {rows.name}"))
+        task = task_class(Data(rows.rows, "", f"training prompts {rows.name}"))
     except BadInput as error:
         raise BadInput(f"data.grader={sources.grader} cannot read {sources.prompts}: {error}") from None
     return TaskGrader(task, examples.load(sources.prompts, sources, labelled=False, limit=sources.limit))
@@ -109,5 +109,5 @@ def readers_of(sources: DataSources) -> list[str]:
 
 def identity_of(grader: str) -> dict[str, str]:
     """What the rewards of a training depend on beside its prompts: the task, its version and whose code it is."""
-    found = registry.find(registry.TASKS, grader)
-    return {"task": found.name, "version": found.version, "code": user_code.identity(found)}
+    task_class = registry.find(registry.TASKS, grader)
+    return {"task": task_class.name, "version": task_class.version, "code": user_code.identity(task_class)}

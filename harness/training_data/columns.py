@@ -217,10 +217,10 @@ class _Row:
 
     def _turns(self, value: Sequence[Any], field: str, first: str = "user") -> list[Turn]:
         """Turns that alternate from ``first`` on, behind a system turn if there is one."""
-        found: list[Turn] = []
+        turns: list[Turn] = []
         for place, turn in enumerate(value, 1):
-            found.append(self._turn(turn, f"in turn {place} under {field!r}"))
-        speaking = found[1:] if found and found[0].role == "system" and first == "user" else found
+            turns.append(self._turn(turn, f"in turn {place} under {field!r}"))
+        speaking = turns[1:] if turns and turns[0].role == "system" and first == "user" else turns
         if not speaking:
             raise Empty(f"{self.file}: row {self.number} has no turns under {field!r}")
         for place, turn in enumerate(speaking):
@@ -228,7 +228,7 @@ class _Row:
             if turn.role != wanted:
                 hint = f"; a whole conversation is named by data.messages_field={field}" if first == "assistant" else ""
                 self._refuse(f"has a turn of the {turn.role} under {field!r} where one of the {wanted} is wanted{hint}")
-        return found
+        return turns
 
     def _turn(self, turn: Any, where: str) -> Turn:
         if not isinstance(turn, Mapping):

@@ -14,7 +14,7 @@ from harness.errors import BadInput
 from harness.types import Example, Prompt
 
 if TYPE_CHECKING:
-    from harness.models.text_codec import TextCodec
+    from harness.models.chat_format import TextCodec
 
 PLACE = "{prompt}"  # where the prompt stands in a form
 MARK = "harness-mark"

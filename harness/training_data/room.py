@@ -16,7 +16,7 @@ from harness.safe_read import RECORD, content, value
 from harness.types import Example
 
 if TYPE_CHECKING:  # it loads transformers, which no list of methods needs
-    from harness.models.text_codec import TextCodec
+    from harness.models.chat_format import TextCodec
 
 CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length")  # its names in configurations
 SPECIAL = 8  # tokens that a tokenizer may add to a text and that stand for no byte of it; assumed

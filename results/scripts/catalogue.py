@@ -38,12 +38,12 @@ def tasks() -> str:
     """One row a task: what it is, its metric, whether it takes a judge, the published ways to use it."""
     lines = ["| task | what it is | metric | published protocols |", "| --- " * 4 + "|"]
     for row in show.rows(registry.TASKS):
-        found = registry.find(registry.TASKS, row["name"])
+        task_class = registry.find(registry.TASKS, row["name"])
         cells = (
-            f"[`{found.name}`](tasks/{found.name}.py)",
+            f"[`{task_class.name}`](tasks/{task_class.name}.py)",
             markdown_text(row["summary"]).replace(r"\`\`", "`"),
-            markdown_text(found.metric) + (", by a judge" if found.needs_judge else ""),
-            ", ".join(f"`{name}`" for name in found.protocols) or "–",
+            markdown_text(task_class.metric) + (", by a judge" if task_class.needs_judge else ""),
+            ", ".join(f"`{name}`" for name in task_class.protocols) or "–",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -53,10 +53,10 @@ def recipes() -> str:
     """One row a recipe that says what it costs on a GPU: the comment on top of its file, which the estimate wrote."""
     lines = ["| recipe | what it does | memory | hours |", "| --- | --- | ---: | ---: |"]
     for name in recipe.names():
-        said = _COST.search((ROOT / f"harness/recipes/{name}.toml").read_text("utf-8"))
-        if said:
+        match = _COST.search((ROOT / f"harness/recipes/{name}.toml").read_text("utf-8"))
+        if match:
             lines.append(
-                f"| [`{name}`](harness/recipes/{name}.toml) | {recipe.load(name).summary} | {said[1]} | {said[2]} |"
+                f"| [`{name}`](harness/recipes/{name}.toml) | {recipe.load(name).summary} | {match[1]} | {match[2]} |"
             )
     return "\n".join(lines)
 
@@ -72,8 +72,8 @@ def _signal(method: Method) -> str:
 
 
 def _paper(text: str) -> str:
-    found = re.fullmatch(r"https://arxiv\.org/abs/([\d.]+)", text)
-    return f"[{found[1]}]({text})" if found else markdown_text(text)
+    match = re.fullmatch(r"https://arxiv\.org/abs/([\d.]+)", text)
+    return f"[{match[1]}]({text})" if match else markdown_text(text)
 
 
 MADE = {"recipes": recipes, "methods": methods, "tasks": tasks}

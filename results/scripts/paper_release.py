@@ -77,11 +77,11 @@ def _groups(store: Store) -> dict[str, Group]:
 
 def _labels() -> list[tuple[str, Mapping[str, Any]]]:
     """Every method and variant with its settings."""
-    found: list[tuple[str, Mapping[str, Any]]] = []
+    labels: list[tuple[str, Mapping[str, Any]]] = []
     for entry in registry.entries(registry.METHODS):
         method = registry.find(registry.METHODS, entry.name)
-        found += [(entry.name, {}), *((f"{entry.name}@{name}", own) for name, own in method.variants.items())]
-    return found
+        labels += [(entry.name, {}), *((f"{entry.name}@{name}", own) for name, own in method.variants.items())]
+    return labels
 
 
 def _compared(pair: Mapping[str, str], groups: Mapping[str, Group], pooled: Any) -> dict[str, Any] | None:

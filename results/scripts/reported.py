@@ -88,8 +88,8 @@ def _cells(name: str, facts: Mapping[str, Any], line: Mapping[str, str]) -> Iter
             line |= correction["set"]
     note, judge = line["note"], None
     # DistiLLM-2's notes carry the judge, the column of a table with three, and counts that the audit finds itself.
-    if found := re.match(r"judge (GPT-\S+?)(?:; |$)", note):
-        judge, note = found[1], note[found.end() :]
+    if match := re.match(r"judge (GPT-\S+?)(?:; |$)", note):
+        judge, note = match[1], note[match.end() :]
     setting = None
     if note in ("on-policy", "off-policy", "batched on-policy"):
         setting, note = note, ""
@@ -130,8 +130,8 @@ def _costs(cell: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[dict[s
     shared = {key: cell[key] for key in keys} | {"benchmark": "training cost"}
     for whose, value in re.findall(r"(teacher|student) (\d[\d.]*e\d+)", cell["note"]):
         yield shared | {"metric": f"{whose} FLOPs", "unit": "FLOPs", "value": value, "status": cell["status"]}
-    if found := re.fullmatch(r"GPU hours (\S+)", cell["note"]):
-        yield shared | {"metric": "GPU hours", "unit": "GPU hours", "value": found[1], "status": cell["status"]}
+    if match := re.fullmatch(r"GPU hours (\S+)", cell["note"]):
+        yield shared | {"metric": "GPU hours", "unit": "GPU hours", "value": match[1], "status": cell["status"]}
 
 
 def _source(name: str, facts: Mapping[str, Any], line: Mapping[str, str]) -> str:
@@ -156,9 +156,9 @@ def _samples(line: Mapping[str, str]) -> int | None:
     """
     if "greedy" in line["metric"]:
         return 1
-    found = re.match(r"(?:avg|pass)@(\d+)\b", line["metric"])
-    if found and found[0] != "pass@1":
-        return int(found[1])
+    match = re.match(r"(?:avg|pass)@(\d+)\b", line["metric"])
+    if match and match[0] != "pass@1":
+        return int(match[1])
     named = re.search(r"avg@(\d+) on (\w+) and (\w+)", line["metric"])
     return int(named[1]) if named and line["benchmark"].startswith((named[2], named[3])) else None
 

@@ -62,7 +62,7 @@ def share(text: str) -> float | None:
 
 def votes(shares: list[float]) -> list[float]:
     """Upstream's votes for the candidate, 1, 0.5 or 0 each: a significant preference has :data:`WEIGHT` of them."""
-    found = []
+    values = []
     for value in shares:
-        found += [float(value)] * WEIGHT if value in (0.0, 1.0) else [0.5 if value == 0.5 else float(value > 0.5)]
-    return found
+        values += [float(value)] * WEIGHT if value in (0.0, 1.0) else [0.5 if value == 0.5 else float(value > 0.5)]
+    return values

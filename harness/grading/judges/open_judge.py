@@ -29,12 +29,12 @@ def open_judge(spec: str, protocol: str = "alpacaeval-1", keep: Path | None = No
     """
     name, argument = split(spec)
     try:
-        found = registry.find(registry.JUDGES, name)
+        judge_class = registry.find(registry.JUDGES, name)
     except BadInput as error:
         raise BadInput(f"--judge {spec!r} is not a judge: {error}; the forms are {FORMS}") from None
-    with error_location.faults_as(BadInput, called=found):
-        judge = found.open(argument, protocol, keep)
-        if (code := user_code.identity(found)) != user_code.OURS:
+    with error_location.faults_as(BadInput, called=judge_class):
+        judge = judge_class.open(argument, protocol, keep)
+        if (code := user_code.identity(judge_class)) != user_code.OURS:
             judge.code = code  # the protocol covers it, see Task.grader_identity
             check_identity(judge)
     return judge

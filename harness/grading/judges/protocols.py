@@ -267,10 +267,10 @@ def _letter_of(line: str) -> str | None:
     """The verdict of a line that holds one, behind a short label and emphasis, and nothing else."""
     line = END_MARKER.split(line)[0]
     before, opened, rest = line.partition("[[")
-    found = _LETTER.fullmatch(opened + rest)
+    match = _LETTER.fullmatch(opened + rest)
     # Emphasis counts as one space, so the pattern never tries several ways to read a run of it.
-    label = " ".join(re.split(r"[\s*_#`]+", before)).strip() if found and len(before) <= LABEL_LIMIT else None
-    return found[1] if found and label is not None and _LABEL.fullmatch(label) else None
+    label = " ".join(re.split(r"[\s*_#`]+", before)).strip() if match and len(before) <= LABEL_LIMIT else None
+    return match[1] if match and label is not None and _LABEL.fullmatch(label) else None
 
 
 def _share(preference: list[Any]) -> float | None:

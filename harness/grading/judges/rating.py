@@ -75,8 +75,8 @@ _RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 def rating(text: str) -> float | None:
     """The rating in a reply, None where it has none from 1 to 10."""
     for pattern in _RATINGS:
-        if found := pattern.search(text):
-            value = float(found[1])
+        if match := pattern.search(text):
+            value = float(match[1])
             return value if LOW <= value <= HIGH else None
     return None
 

@@ -113,9 +113,9 @@ def _item(text: str) -> Answer:
 
 def enclosed(text: str) -> tuple[str, str, str]:
     """``(opening, body, closing)`` if one pair of brackets encloses ``text``, else ``("", text, "")``."""
-    found = re.fullmatch(r"(\(|\[|\\\{)(.*?)(\)|\]|\\\})", text, re.DOTALL)
-    if found and (found[1] == "\\{") == (found[3] == "\\}") and nesting(found[2]) >= 0:
-        return found[1], found[2], found[3]
+    match = re.fullmatch(r"(\(|\[|\\\{)(.*?)(\)|\]|\\\})", text, re.DOTALL)
+    if match and (match[1] == "\\{") == (match[3] == "\\}") and nesting(match[2]) >= 0:
+        return match[1], match[2], match[3]
     return "", text, ""
 
 

@@ -35,17 +35,17 @@ def base_and_digits(text: str, *, any_letters: bool = False) -> tuple[str, str, 
     """
     text = re.sub(r"(?<=\d)\\text\s*\{([A-Z]+)\}(?=\s*_)", r"\1", text)
     text = re.sub(r"^(-?)\s*(?:\\overline\s*)?\{\s*([0-9A-Za-z]+)\s*\}(?=\s*_)", r"\1\2", text)
-    found = SUBSCRIPT.fullmatch(text) or IN_WORDS.fullmatch(text)
-    if not found:
+    match = SUBSCRIPT.fullmatch(text) or IN_WORDS.fullmatch(text)
+    if not match:
         return None
-    named = found[4] or found[found.lastindex]
+    named = match[4] or match[match.lastindex]
     base = int(named) if named.isdigit() else WORDS.get(named, 0)
-    numeral = found[2] or found[3]
+    numeral = match[2] or match[3]
     if not 2 <= base <= MOST or not (any_letters or re.search(r"\d|^[A-Z]+$", numeral)):
         return None
     if base <= 10 and not re.search(r"\d", numeral):
         return None
-    return found[1], numeral, base
+    return match[1], numeral, base
 
 
 def value(sign: str, numeral: str, base: int) -> int | None:

@@ -176,8 +176,8 @@ def _same_value(gold: str, answer: str, rules: Mapping[str, Any]) -> bool:
 
 def _time(text: str) -> tuple[tuple[int, ...], str] | None:
     """``((6, 15), "p")`` for ``6:15 p.m.``; None if ``text`` is no time and no ratio of whole numbers."""
-    found = TIME.fullmatch(re.sub(r"^\\text\s*\{(.*)\}$", r"\1", text.strip()))
-    return (tuple(map(int, found[1].split(":"))), (found[2] or "").lower()) if found else None
+    match = TIME.fullmatch(re.sub(r"^\\text\s*\{(.*)\}$", r"\1", text.strip()))
+    return (tuple(map(int, match[1].split(":"))), (match[2] or "").lower()) if match else None
 
 
 def _same_time(gold: tuple[tuple[int, ...], str], answer: tuple[tuple[int, ...], str]) -> bool:
@@ -201,9 +201,9 @@ def _equation(text: str) -> tuple[str | None, str | None, list[str]]:
         return None, None, sides
     # The name may be on either end: x = 5 and 5 = x.
     for ordered in (sides, sides[::-1]):
-        found = NAME.fullmatch(ordered[0])
-        if found:
-            return found[1] or "", found[2], ordered[1:]
+        match = NAME.fullmatch(ordered[0])
+        if match:
+            return match[1] or "", match[2], ordered[1:]
     return ("", None, sides[1:]) if CALLED.fullmatch(sides[0]) else (None, None, sides)
 
 

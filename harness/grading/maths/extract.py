@@ -92,8 +92,8 @@ def after_hashes(text: str) -> str | None:
 def _line(line: str) -> str:
     """The answer of a line: its number without decoration, with the words behind it as its unit."""
     line = DECORATION.sub("", END_MARKER.split(line)[0])
-    found = COUNTED.fullmatch(line)
-    return f"{found[1] or ''}{found[2]}\\text{{ {found[3].strip()}}}" if found else line
+    match = COUNTED.fullmatch(line)
+    return f"{match[1] or ''}{match[2]}\\text{{ {match[3].strip()}}}" if match else line
 
 
 # -- readings of GSM8K by other graders --------------------------------------------------------------------------
@@ -110,14 +110,14 @@ FEW_SHOT = re.compile(
 
 def strict_match(text: str) -> str | None:
     """lm-eval's gsm8k, filter ``strict-match``: the number after the first ``#### ``."""
-    found = STRICT_MATCH.search(text)
-    return found[1] if found else None
+    match = STRICT_MATCH.search(text)
+    return match[1] if match else None
 
 
 def cot_strict_match(text: str) -> str | None:
     """lm-eval's gsm8k_cot, filter ``strict-match``: the number after the first ``The answer is ``."""
-    found = COT_STRICT_MATCH.search(text)
-    return found[1] if found else None
+    match = COT_STRICT_MATCH.search(text)
+    return match[1] if match else None
 
 
 def flexible_extract(text: str) -> str | None:

@@ -115,21 +115,21 @@ def _arguments(text: str) -> str:
     as in TeX.
     """
     # From the end, so that earlier positions stay valid.
-    for found in reversed(list(re.finditer(r"\\(sqrt|frac|binom)(?![a-zA-Z])\s*(\[[^\[\]]*\])?", text))):
-        rest, arguments = text[found.end() :], ""
-        for _ in range(1 if found[1] == "sqrt" else 2):
-            argument, rest = _argument(rest.lstrip(), whole=found[1] == "sqrt")
+    for match in reversed(list(re.finditer(r"\\(sqrt|frac|binom)(?![a-zA-Z])\s*(\[[^\[\]]*\])?", text))):
+        rest, arguments = text[match.end() :], ""
+        for _ in range(1 if match[1] == "sqrt" else 2):
+            argument, rest = _argument(rest.lstrip(), whole=match[1] == "sqrt")
             arguments += argument
-        text = text[: found.start()] + f"\\{found[1]}{found[2] or ''}{arguments}" + rest
+        text = text[: match.start()] + f"\\{match[1]}{match[2] or ''}{arguments}" + rest
     # x^\frac13 as x^{\frac{1}{3}}.
-    for found in reversed(list(re.finditer(r"\^\s*(?=\\frac\{)", text))):
-        exponent, rest = _argument(text[found.end() :], whole=False)
-        text = f"{text[: found.start()]}^{exponent}{rest}"
+    for match in reversed(list(re.finditer(r"\^\s*(?=\\frac\{)", text))):
+        exponent, rest = _argument(text[match.end() :], whole=False)
+        text = f"{text[: match.start()]}^{exponent}{rest}"
     # x^(n+1) as x^{n+1}.
-    for found in reversed(list(re.finditer(r"\^\s*\(", text))):
-        end = closing(text, found.end() - 1)
+    for match in reversed(list(re.finditer(r"\^\s*\(", text))):
+        end = closing(text, match.end() - 1)
         if end is not None:
-            text = f"{text[: found.start()]}^{{{text[found.end() : end]}}}{text[end + 1 :]}"
+            text = f"{text[: match.start()]}^{{{text[match.end() : end]}}}{text[end + 1 :]}"
     return text
 
 
@@ -143,8 +143,8 @@ def _argument(text: str, whole: bool) -> tuple[str, str]:
         while end < len(text) and text[end] in "{[":
             end = (closing(text, end) or len(text)) + 1
         return "{" + text[:end] + "}", text[end:]
-    found = re.match(r"\d+(?:\.\d+)?|\\[a-zA-Z]+|[A-Za-z]" if whole else r"\d|\\[a-zA-Z]+|[A-Za-z]", text)
-    return ("{" + found.group() + "}", text[found.end() :]) if found else ("", text)
+    match = re.match(r"\d+(?:\.\d+)?|\\[a-zA-Z]+|[A-Za-z]" if whole else r"\d|\\[a-zA-Z]+|[A-Za-z]", text)
+    return ("{" + match.group() + "}", text[match.end() :]) if match else ("", text)
 
 
 def _bare(text: str) -> str:

@@ -92,10 +92,10 @@ def _part_by_part(answer: str, gold: str, depth: int) -> bool:
 def _row_by_row(answer: str, gold: str, depth: int) -> bool:
     tables = []
     for side in (answer, gold):
-        found = MATRIX.fullmatch(side)
-        if not found:
+        match = MATRIX.fullmatch(side)
+        if not match:
             return False
-        tables.append([row.strip().split("&") for row in found[1].split("\\\\") if row.strip()])
+        tables.append([row.strip().split("&") for row in match[1].split("\\\\") if row.strip()])
     given, wanted = tables
     return [len(row) for row in given] == [len(row) for row in wanted] and all(
         _same(a, g, depth + 1)

@@ -136,10 +136,10 @@ def out_of_text(text: str) -> str:
 
 def ordinal(text: str) -> str | None:
     """The number of an ordinal with the correct ending (``12th``, ``3^{\\text{rd}}``), else None."""
-    found = ORDINAL.fullmatch(text)
-    if not found:
+    match = ORDINAL.fullmatch(text)
+    if not match:
         return None
-    number, ending = found[1] or found[4], (found[2] or found[5]).lower()
+    number, ending = match[1] or match[4], (match[2] or match[5]).lower()
     teens = number[-2:] in {"11", "12", "13"}
     right = "th" if teens else {"1": "st", "2": "nd", "3": "rd"}.get(number[-1], "th")
     return number if ending == right else None
@@ -172,12 +172,12 @@ def _angle(text: str) -> tuple[str, Unit | None]:
     if not FUNCTION.search(text):
         bare = re.sub(r"\s*" + DEGREE, "", text).strip()
         return (bare, {"degree": 1}) if bare else (text, {})
-    while found := ANGLE.search(text):
-        start = found.start(1)
-        if found[1] in ")}":
+    while match := ANGLE.search(text):
+        start = match.start(1)
+        if match[1] in ")}":
             start = next((i for i in range(start) if text[i] in "({" and closing(text, i) == start), start)
-        angle = text[start : found.end(1)]
-        text = f"{text[:start]}(\\frac{{{angle}\\pi}}{{180}}){text[found.end() :]}"
+        angle = text[start : match.end(1)]
+        text = f"{text[:start]}(\\frac{{{angle}\\pi}}{{180}}){text[match.end() :]}"
     return text, {}
 
 
@@ -189,12 +189,12 @@ def _factors(text: str) -> tuple[str, Unit | None]:
     if symbols and re.search(r"/|-|[a-z]{2}", symbols[2]):
         rest = symbols[1] + _as_text(symbols[2])
     unit, scale, taken = {}, 1, False
-    while found := FACTOR.search(rest):
-        before = rest[: found.start()].rstrip()
+    while match := FACTOR.search(rest):
+        before = rest[: match.start()].rstrip()
         joint = JOINED.search(before)
         if not before and not taken:
             return text, {}  # a word without a number is no quantity
-        number, one = unit_of(found[1], int(found[2] or 1))
+        number, one = unit_of(match[1], int(match[2] or 1))
         if one is None:
             return text, None
         if joint and joint.group().startswith("/"):

@@ -138,8 +138,8 @@ def _within(_: Claim, chosen: Cells, cells: Cells) -> Checked:
 def _interval(chosen: Cells, words: str) -> Checked:
     """Without n or spread only an interval in the cells' notes can say it."""
     for cell in chosen:
-        if found := _INTERVAL.search(cell.note):
-            low, high = (float(word) for word in found.groups())
+        if match := _INTERVAL.search(cell.note):
+            low, high = (float(word) for word in match.groups())
             return low <= 0 <= high, [f"{words}; printed paired interval [{low:+g}, {high:+g}]"]
     return False, [f"{words}; no standard error can be computed"]
 

@@ -87,7 +87,7 @@ def _cut(mean: PrintedCell, beside: Sequence[PrintedCell]) -> bool:
 
 def _stated(mean: PrintedCell) -> int | None:
     """How many members a mean says that it has: "mean of 5 benchmarks", "mean of three"."""
-    found = re.search(r"\b(?:mean|average) (?:of|over)(?: the)? (\w+)", f"{mean.benchmark}; {mean.student}", re.I)
-    if not found:
+    match = re.search(r"\b(?:mean|average) (?:of|over)(?: the)? (\w+)", f"{mean.benchmark}; {mean.student}", re.I)
+    if not match:
         return None
-    return int(found[1]) if found[1].isdecimal() else _NUMBERS.get(found[1].casefold())
+    return int(match[1]) if match[1].isdecimal() else _NUMBERS.get(match[1].casefold())

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.leaderboard import grid, labels
+from harness.leaderboard.equal_compute import ALL, COMPUTE, STEPS
 from harness.leaderboard.formats import render
 from harness.leaderboard.grid import Line
 from harness.leaderboard.rows import Section
-from harness.leaderboard.views import ALL, COMPUTE, STEPS
 from harness.reports.board import words
 from harness.reports.board.pages import Site
 

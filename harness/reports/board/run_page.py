@@ -14,15 +14,16 @@ from typing import Any
 from harness import metrics, registry
 from harness.errors import BadInput
 from harness.evaluation import questions
-from harness.leaderboard import equal_compute, inference, labels, numbers
+from harness.leaderboard import equal_compute, inference, labels, text_tables
 from harness.leaderboard.footnotes import MICRO
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.metrics import Scale
-from harness.records import curves, weights
+from harness.records import curves
 from harness.records.record import Record, method_label, note_of
 from harness.reports.board import words
 from harness.reports.board.pages import Site, readable
 from harness.reports.plots.curves import BESIDES, METRICS
+from harness.training import weight_report
 
 TEXT_AT_MOST = 12_000  # characters of one completion; the middle of a longer one is left out
 RUN_AT_MOST = 4_000_000  # characters of completions of one run
@@ -120,11 +121,11 @@ def _cost(record: Record) -> dict[str, str]:
     if not spent["steps"]:
         return {"value": "", "unit": "", "rest": "a model as it comes, not trained"}
     try:
-        value = numbers.amount(equal_compute.flops(record), "FLOPs")
+        value = text_tables.amount(equal_compute.flops(record), "FLOPs")
     except BadInput:
-        value = numbers.amount(equal_compute.cost(record, "tokens")) + " tokens"
+        value = text_tables.amount(equal_compute.cost(record, "tokens")) + " tokens"
     number, _, unit = value.partition(" ")
-    tokens = numbers.amount(equal_compute.cost(record, "tokens"))
+    tokens = text_tables.amount(equal_compute.cost(record, "tokens"))
     rest = f"{spent['steps']:,} steps, {tokens} tokens through and from both models, {spent['seconds']:,.0f} s"
     return {"value": number, "unit": unit, "rest": rest}
 
@@ -143,7 +144,7 @@ def _standing(row: LeaderboardRow | None, section: Section | None) -> str:
         noise = "" if row.over_baseline_p < inference.LEVEL else ", within noise"
         said.append(f"{gap} {row.scale.points} over {row.baseline}{noise}")
     if row.recovery is not None:
-        said.append(f"{numbers.percent(row.recovery)} of the way to the teacher")
+        said.append(f"{text_tables.percent(row.recovery)} of the way to the teacher")
     over = f"over {len(row.seeds)} seeds: " if len(row.seeds) > 1 else ""
     return f"{over}{row.scale.text(row.score)}, {'; '.join(said)}" if said else ""
 
@@ -192,7 +193,7 @@ def _equation(name: str) -> str:
 def _weights(record: Record) -> dict[str, Any]:
     """The report on a training's token weights, in words and with the shares to draw; empty without one."""
     found = record.get("weights") or {}
-    said = weights.words(record)
+    said = weight_report.in_words(record)
     said.pop("distribution over the mean", None)  # it is drawn
     if not said:
         return {}

@@ -22,8 +22,8 @@ from typing import Any
 
 from harness import safe_read
 from harness.errors import BadInput, RunFailed
+from harness.leaderboard.equal_compute import ALL, COMPUTE, STEPS, View
 from harness.leaderboard.rows import LeaderboardRow, Section, leaderboard
-from harness.leaderboard.views import ALL, COMPUTE, STEPS, View
 from harness.records.store import Store
 from harness.reports.board import overview, pairs, papers_page, run_page, task_page
 from harness.reports.board.pages import ASSETS, MARK, Site

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.leaderboard import labels, numbers
+from harness.leaderboard import labels, text_tables
 from harness.leaderboard.inference import LEVEL
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.text_tables import TIED
@@ -109,7 +109,9 @@ def _text(row: LeaderboardRow, field: str) -> str:
     if field in ("over_baseline", "recovery"):
         if value is None:
             return ""
-        text = row.scale.signed(value) if field == "over_baseline" else numbers.percent(value).replace(" ", "\u202f")
+        text = (
+            row.scale.signed(value) if field == "over_baseline" else text_tables.percent(value).replace(" ", "\u202f")
+        )
         text = words.minus(text)
         return text if getattr(row, f"{field}_p") < LEVEL else f"({text})"
     if row.reference and field not in ("errors", "truncated"):

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-from harness.leaderboard import numbers
+from harness.leaderboard import text_tables
 from harness.leaderboard.labels import said
 from harness.metrics import Scale
 
@@ -24,7 +24,7 @@ def minus(text: str) -> str:
 
 def amount(value: float | None, unit: str = "") -> str:
     """A count in at most four characters, a prefix and its unit: 950, 12.3 k, 4.56 MB."""
-    return "" if value is None else numbers.amount(value, unit).replace(" ", "\u202f")
+    return "" if value is None else text_tables.amount(value, unit).replace(" ", "\u202f")
 
 
 def count(value: float) -> str:
@@ -70,7 +70,7 @@ def task_file(task: str, protocol: str) -> str:
 
 def spread(row: Any) -> str:
     """A row's score with half of its interval: ``45.7 ±7.0``."""
-    return numbers.spread(row.score, row.low, row.high, row.scale)
+    return text_tables.spread(row.score, row.low, row.high, row.scale)
 
 
 def name_part(label: str) -> str:

@@ -103,8 +103,8 @@ def _told(name: str, api: HfApi) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise RunFailed(f"nothing was pushed to {name}: {_reason(error, api.endpoint)}") from None
     except (httpx.HTTPError, OSError) as error:
-        said = str(error).split("\n")[0] or type(error).__name__
-        raise RunFailed(f"nothing was pushed to {name}: {api.endpoint} does not answer ({said})") from None
+        message = str(error).split("\n")[0] or type(error).__name__
+        raise RunFailed(f"nothing was pushed to {name}: {api.endpoint} does not answer ({message})") from None
     except (ValueError, RuntimeError) as error:  # what huggingface_hub finds wrong itself, and failed uploads
         raise RunFailed(f"nothing was pushed to {name}: {str(error).split(chr(10))[0]}") from None
 

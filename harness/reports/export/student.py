@@ -9,9 +9,9 @@ from pathlib import Path
 
 from harness import atomic, model_card
 from harness.errors import BadInput, RunFailed
-from harness.records import roles
+from harness.records.record import roles_of
 from harness.records.store import Store
-from harness.records.students import ADAPTER, FACTS
+from harness.records.work_folder import ADAPTER, FACTS, student_folder
 
 MERGED = "merged"
 # What an adapter's folder does without: weights and configuration of the whole model.
@@ -27,9 +27,9 @@ def export(store: Store, name: str, out: Path, weights: str = MERGED, licence: s
     Raises BadInput when the record was never trained, its student is no longer kept, or ``out`` is not empty.
     """
     record = store.get(name)
-    if roles.of(record).reference:
+    if roles_of(record).reference:
         raise BadInput(f"{record['run_id']} measures a model that was not trained; there is no student to export")
-    folder = store.root / "work" / "trained" / record["training_id"]
+    folder = student_folder(store.root / "work", record["training_id"])
     if not (folder / FACTS).is_file():
         raise BadInput(
             f"the student of {record['run_id']} is no longer at {folder}; repeat its harness run with --again to "

@@ -15,8 +15,7 @@ from harness.leaderboard import compare, grid, inference, labels
 from harness.leaderboard.inference import LEVEL, Completions, Group
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.text_tables import RECONSTRUCTED
-from harness.records import roles
-from harness.records.record import Record
+from harness.records.record import Record, roles_of
 from harness.reports.plots import theme
 from harness.reports.plots.scores import standing_notes
 from harness.stats import intervals
@@ -88,7 +87,7 @@ def _base(lines: Sequence[grid.Line], records: Mapping[str, Record], against: st
     if not lines:
         raise BadInput("there is no trained row to compare")
     if against is None:
-        baselines = [line for line in lines if roles.of(_record(line, records)).baseline]
+        baselines = [line for line in lines if roles_of(_record(line, records)).baseline]
         return baselines[0] if len(baselines) == 1 else lines[0]
     fits = [line for line in lines if against in (line.label, _row(line).method)]
     if not fits:

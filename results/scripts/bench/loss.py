@@ -136,9 +136,9 @@ def trainable() -> list[str]:
 
     names = []
     for entry in registry.entries(registry.METHODS):
-        found = registry.find(registry.METHODS, entry.name)
-        if not issubclass(found, ReferencePoint):
-            names += [entry.name, *(f"{entry.name}@{variant}" for variant in found.variants)]
+        method_class = registry.find(registry.METHODS, entry.name)
+        if not issubclass(method_class, ReferencePoint):
+            names += [entry.name, *(f"{entry.name}@{variant}" for variant in method_class.variants)]
     return names
 
 

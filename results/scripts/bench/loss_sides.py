@@ -36,8 +36,10 @@ def method(name: str, **settings: Any) -> Method:
     from harness import registry  # not in the peers' environment, where only Liger's side runs
 
     bare, _, variant = name.partition("@")
-    found = registry.find(registry.METHODS, bare)
-    return found(build(found.Config, (found.variants[variant] if variant else {}) | settings, name))
+    method_class = registry.find(registry.METHODS, bare)
+    return method_class(
+        build(method_class.Config, (method_class.variants[variant] if variant else {}) | settings, name)
+    )
 
 
 def bare_head(vocab: int, hidden: int, seed: int) -> LlamaForCausalLM:

@@ -23,8 +23,8 @@ MICRO_BATCH = 8  # sequences of like length in one forward pass
 def prepare(spec: dict[str, Any]) -> Callable[[str], tuple[float, int]]:
     """The step; see :func:`results.scripts.bench.train.side`."""
     model, teacher_model, tokenizer = pair(spec["models"])
-    found = registry.find(registry.METHODS, "jsd")
-    method, at = found(build(found.Config, {"beta": 0.5}, "jsd")), Step(0, 2, 0.5)
+    method_class = registry.find(registry.METHODS, "jsd")
+    method, at = method_class(build(method_class.Config, {"beta": 0.5}, "jsd")), Step(0, 2, 0.5)
     vocab = model.config.vocab_size
     student, teacher = Student(model, vocab), LiveTeacher(teacher_model, vocab)
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-6)

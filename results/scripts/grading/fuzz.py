@@ -131,19 +131,19 @@ def _check(task: Task, completion: Completion, verdict: Verdict) -> None:
 
 def descendants(pid: int | None = None) -> list[int]:
     """Every process below this one."""
-    found = []
+    processes = []
     for task in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
         try:
             children = [int(word) for word in (task / "children").read_text().split()]
         except OSError:
             continue
         for child in children:
-            found.append(child)
+            processes.append(child)
             try:
-                found += descendants(child)
+                processes += descendants(child)
             except OSError:
                 continue
-    return found
+    return processes
 
 
 def main(words: Sequence[str] | None = None) -> int:

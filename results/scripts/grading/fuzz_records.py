@@ -130,8 +130,8 @@ def fault_of(shown: str, code: int | None, said: str, out: Path, run_id: str) ->
         return fault
     if code == 1 and shown not in ("verify", "doctor", "show command"):
         return f"failed: {said.strip().splitlines()[-1][:200]}"
-    if found := ACTS.search(said):
-        return f"prints {found[0]!r}"
+    if match := ACTS.search(said):
+        return f"prints {match[0]!r}"
     output = "\n".join(line for line in said.splitlines() if not line.startswith(("warning: ", "note: ", "harness: ")))
     if code:
         return ""
@@ -145,13 +145,13 @@ def fault_of(shown: str, code: int | None, said: str, out: Path, run_id: str) ->
 
 
 def _markdown(text: str) -> str:
-    found = re.search(r"(?<!\\)<(?:script|img)|(?<!\\)\]\((?:javascript|http)", text)
-    return f"Markdown that acts: {found[0]}" if found else ""
+    match = re.search(r"(?<!\\)<(?:script|img)|(?<!\\)\]\((?:javascript|http)", text)
+    return f"Markdown that acts: {match[0]}" if match else ""
 
 
 def _html(text: str) -> str:
-    found = re.search(r"<script>act|<img src=x", text)
-    return f"HTML that acts: {found[0]}" if found else ""
+    match = re.search(r"<script>act|<img src=x", text)
+    return f"HTML that acts: {match[0]}" if match else ""
 
 
 def _latex(text: str) -> str:

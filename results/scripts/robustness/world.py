@@ -25,7 +25,7 @@ STAGES = {
     "rollout": "harness.training.rollouts:Rollouts.collect",
     "training": "harness.training.objective:Student.forward",
     "checkpoint": "harness.training.checkpoint:save",
-    "publishing": "harness.records.students:publish",
+    "publishing": "harness.records.work_folder:publish",
     "generation": "harness.evaluation.evaluate:complete",
     "grading programs": "harness.grading.code.task:CodeTask.grade_all",
     "grading maths": "harness.grading.maths.task:MathsTask.grade_all",

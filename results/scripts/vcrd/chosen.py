@@ -22,9 +22,9 @@ def _records(root: Path) -> list[Mapping[str, Any]]:
 
 def of(root: Path, method: str, settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The validation records of a method with these settings, by seed."""
-    found = find(METHODS, method)
-    wanted = {f: v for f, v in vars(build(found.Config, settings, method)).items()}
-    usual = vars(found.Config())
+    method_class = find(METHODS, method)
+    wanted = {f: v for f, v in vars(build(method_class.Config, settings, method)).items()}
+    usual = vars(method_class.Config())
     return sorted(
         (
             r

@@ -1,0 +1,186 @@
+"""The folder ``work`` of a results folder: trained students, and notes of what is interrupted.
+
+    work/trained/<training id>/             a student in the transformers format, with training.json
+    work/training/<training id>/spec.json   the specification, next to the checkpoint and removed with it
+    work/begun/<run id>.json                training, task and protocol of a run, removed when the run is recorded
+
+The names are hashes of the contents. A student's folder is created and removed in one step, even if interrupted; one
+that changed after training is refused. ``--resume`` reads the notes to say how a command differs from the interrupted
+one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import atomic, safe_read
+from harness.atomic import write
+from harness.errors import BadInput, RunFailed
+from harness.records.store import Store
+
+if TYPE_CHECKING:
+    from harness.models.adapters import TrainedAdapter
+
+
+FACTS = "training.json"
+ADAPTER = "adapter"  # the folder of an adapter's own files, in peft's format
+_KINDS = {"files": dict, "cost": dict, "warnings": list, "curve": list}  # what a run reads of the facts
+
+
+def publish(
+    model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Path, adapter: TrainedAdapter | None = None
+) -> None:
+    """Writes the trained student in one step: a transformers folder with ``training.json``.
+
+    An adapter that was trained lies in a folder of its own below it; the weights of ``model`` have it merged.
+
+    Raises RunFailed when the disk refuses it; the checkpoint is kept.
+    """
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    temporary = folder.with_name(f"{folder.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        if adapter is not None:
+            adapter.save(temporary / ADAPTER)
+        written = sorted(file for file in temporary.rglob("*") if file.is_file())
+        files = {file.relative_to(temporary).as_posix(): _digest(file) for file in written}
+        (temporary / FACTS).write_text(json.dumps({**facts, "files": files}), "utf-8")
+        atomic.readable(temporary, temporary / FACTS)
+        for file in (*written, temporary / FACTS):
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        remove(folder)
+        os.replace(temporary, folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise RunFailed(f"the trained student cannot be written to {folder} ({reason}); run again with room") from None
+
+
+def student_folder(work: Path, training_id: str) -> Path:
+    """Where the trained student of a training is kept."""
+    return work / "trained" / training_id
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder in one step: after a crash it is complete or gone."""
+    if folder.exists():
+        gone = folder.with_name(f"{folder.name}.removed")
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(folder, gone)
+        shutil.rmtree(gone)
+
+
+def is_there(folder: Path) -> bool:
+    return (folder / FACTS).is_file()
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """The facts of a student's training. Raises BadInput if any of its files was changed."""
+    fix = f"delete {folder}, the same command trains it again"
+    try:
+        facts = safe_read.value(safe_read.content(folder / FACTS, safe_read.LARGE, folder), finite=False)
+        files = facts["files"]
+        whole = all(isinstance(facts[key], kind) for key, kind in _KINDS.items())
+    except (BadInput, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise BadInput(f"{folder / FACTS} cannot be read; {fix}") from None
+    for name, digest in files.items():
+        if not (folder / name).is_file() or _digest(folder / name) != digest:
+            raise BadInput(f"{folder / name} is missing or was changed after training; {fix}")
+    return facts
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+SPEC = "spec.json"
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """An interrupted training or run. ``spec`` is None if its file is missing or damaged.
+
+    Only a run has ``task`` and ``protocol``.
+    """
+
+    id: str
+    training_id: str
+    spec: dict[str, Any] | None
+    task: str | None = None
+    protocol: dict[str, Any] | None = None
+
+
+def note_training(scratch: Path, spec: Mapping[str, Any]) -> None:
+    """Writes the specification of the training in ``scratch``, in one step. Raises OSError."""
+    if not (scratch / SPEC).is_file():
+        _put(scratch / SPEC, spec)
+
+
+def note_run(work: Path, run_id: str, training_id: str, spec: Mapping[str, Any], task: str, protocol: Any) -> None:
+    """Writes what a run will measure. Raises OSError."""
+    _put(_run(work, run_id), {"training_id": training_id, "spec": spec, "task": task, "protocol": protocol})
+
+
+def forget_run(work: Path, run_id: str) -> None:
+    """Removes the note of a run that is recorded, if there is one."""
+    if (note := _run(work, run_id)).is_file():
+        note.unlink(missing_ok=True)
+
+
+def find_interrupted(wanted: str, results: Path) -> Interrupted:
+    """The training or run with the id ``wanted``, interrupted or ended. Raises BadInput with the known ids."""
+    work, store = results / "work", Store(results)
+    if re.fullmatch(r"\w[\w.@+-]*", wanted):
+        if (work / "training" / wanted).is_dir():
+            return Interrupted(wanted, wanted, _object(work / "training" / wanted / SPEC))
+        if is_there(student_folder(work, wanted)):
+            facts = _object(student_folder(work, wanted) / FACTS)
+            return Interrupted(wanted, wanted, facts.get("spec") if facts else None)
+        if _run(work, wanted).is_file():
+            note = _object(_run(work, wanted)) or {}
+            return Interrupted(
+                wanted, note.get("training_id", ""), *(note.get(k) for k in ("spec", "task", "protocol"))
+            )
+        if store.holds(wanted):
+            made = store.get(wanted)
+            return Interrupted(wanted, made["training_id"], made["spec"], made["task"], made["protocol"])
+    there = [p.name for p in (work / "training").glob("*")] + [p.stem for p in (work / "begun").glob("*.json")]
+    if not there:
+        raise BadInput(f"--resume {wanted}: nothing was interrupted in {results}; leave --resume out, or see --results")
+    names = ", ".join(sorted(there)[:6]) + (f" and {len(there) - 6} more" if len(there) > 6 else "")
+    raise BadInput(f"--resume {wanted}: there is none of that id in {results}, but {names}")
+
+
+def _run(work: Path, run_id: str) -> Path:
+    return work / "begun" / f"{run_id}.json"
+
+
+def _put(path: Path, content: Mapping[str, Any]) -> None:
+    write(path, json.dumps(content, indent=1).encode())
+
+
+def _object(path: Path) -> dict[str, Any] | None:
+    """The content of a file, None if it cannot be read."""
+    try:
+        content = safe_read.value(safe_read.content(path, safe_read.RECORD), finite=False)
+    except BadInput:
+        return None
+    return content if isinstance(content, dict) else None
