@@ -50,9 +50,10 @@ leaderboard: $(READY)
 	$(BIN)/harness table --results results/micro --layout tasks > results/micro/LEADERBOARD.md
 	for format in csv json latex html; do \
 	  $(BIN)/harness table --results results/micro --format $$format > results/micro/leaderboard.$$format; done
-	$(BIN)/harness table --results results/micro --layout grid | grep -v '^convention cards' > results/micro/GRID.md
-	$(BIN)/python -c "from harness.leaderboard.table import update_between_markers as update; \
-	  update('results/micro/README.md', open('results/micro/GRID.md', encoding='utf-8').read(), 'micro')"
+	for folder in micro instruction; do \
+	  $(BIN)/harness table --results results/$$folder --layout grid | grep -v '^convention cards' > results/$$folder/GRID.md; \
+	  $(BIN)/python -c "from harness.leaderboard.table import update_between_markers as update; \
+	    update('results/$$folder/README.md', open('results/$$folder/GRID.md', encoding='utf-8').read(), '$$folder')"; done
 	$(BIN)/harness plot --results results/micro --kind differences --view compute --against gkd --theme auto \
 	  --out results/micro/leaderboard.svg
 	$(BIN)/harness table --results results/objectives --layout tasks > results/objectives/LEADERBOARD.md

@@ -129,7 +129,9 @@ def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[
     known = {field.name for field in dataclasses.fields(method_class.Config)}
     values |= chosen.method.get(method_class.name, {})
     values |= {key: value for key, value in settings.items() if key in known}
-    config = options.build(method_class.Config, values, f"method {method_class.name}", method_class.paper)
+    # The ranges of a reconstruction are ours: its paper is no source of them.
+    source = "" if method_class.reconstruction else method_class.paper
+    config = options.build(method_class.Config, values, f"method {method_class.name}", source)
     return method_settings.made(method_class, config), registry.split(name)[2] or None, user_code.identity(method_class)
 
 

@@ -124,6 +124,8 @@ def test_answers_to_training_prompts_are_graded_by_the_task_whose_rows_they_are(
 def test_a_grader_that_cannot_grade_the_prompts_is_refused(gsm8k, grader, said):
     with pytest.raises(BadInput, match=said):
         verdicts.grader_of(recipe.DataSources(prompts=str(gsm8k), grader=grader))
+    with pytest.raises(BadInput, match=f"data.grader={grader}: generated prompts are graded by their own rules"):
+        verdicts.grader_of(recipe.DataSources(grader=grader))
 
 
 @pytest.mark.parametrize(

@@ -388,6 +388,27 @@ def test_greedy_proposals_that_a_pass_over_the_text_finds_are_those_that_generat
 # -- what a run tells of its weights --------------------------------------------------------------------------------
 
 
+def test_a_pass_that_is_the_signal_too_is_charged_once(generators):
+    from harness.micro import world
+    from harness.training.signals import LiveTeacher
+
+    models, prompts = generators
+    student, teacher = models["student"], models["teacher"]
+    live = LiveTeacher(teacher.model, len(teacher.tokenizer), torch.device("cpu"))
+    texts = texts_of(student, prompts)
+
+    def read(source, reader):
+        segments, cost = Segments(student.tokenizer, "line"), Cost()
+        made = Proposals(student, teacher, CheckerValidity(world.check_step), Proposing(), segments)
+        made.reader = reader
+        made.judge([dataclasses.replace(text, source=source) for text in texts], prompts, prompts, 0, cost)
+        return cost.teacher_forward_tokens
+
+    whole = sum(len(text.prompt) + len(text.response) for text in texts)
+    assert read(Source.STUDENT, None) - read(Source.STUDENT, live) == whole  # the loop charges the signal of own text
+    assert read(Source.DATA, None) == read(Source.DATA, live)  # labelled text has its signal from a cache
+
+
 def test_the_share_of_the_signal_that_is_moved_is_the_total_variation():
     from harness.training.weight_report import WeightReport
 

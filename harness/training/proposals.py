@@ -121,7 +121,11 @@ class Proposals:
         else:
             scored_texts = generator.score(pairs)
         said = dict(zip(texts, scored_texts, strict=True))
-        read = sum(len(prompt) + len(response) for prompt, response in texts.values())
+        # The pass over the student's text that is read here is that of its signal, which the loop charges. The signal
+        # of labelled text comes from a cache.
+        shared = by_teacher and self.reader is not None
+        paid = [whole for i, whole in texts.items() if not shared or sequences[i].source is Source.DATA]
+        read = sum(len(prompt) + len(response) for prompt, response in paid)
         cost.add(**{"teacher_forward_tokens" if by_teacher else "student_tokens": read})
         for place in mine:
             scored, ids = said[place.sequence], place.written

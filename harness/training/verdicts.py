@@ -82,6 +82,9 @@ class TaskGrader:
 def grader_of(sources: DataSources) -> Grader | None:
     """The grader of the training prompts; None where the data has none. Raises BadInput for one that cannot grade."""
     if sources.prompts.startswith(MICRO):
+        if sources.grader is not None:
+            rules = "generated prompts are graded by their own rules"
+            raise BadInput(f"data.grader={sources.grader}: {rules}; leave it out")
         return GeneratedGrader()
     if sources.grader is None:
         return None
