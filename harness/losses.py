@@ -293,8 +293,10 @@ def _box_cox(x: Tensor, order: float) -> Tensor:
 
 
 def _in_unit_interval(name: str, value: float | Tensor, meaning: str) -> None:
-    """Raises BadInput unless every value is in [0, 1]."""
+    """Raises BadInput unless every value is in [0, 1]. A GPU is not asked: there such a value makes the loss NaN."""
     values = torch.as_tensor(value)
+    if values.device.type != "cpu":
+        return
     outside = values[~((values >= 0) & (values <= 1))]
     if len(outside):
         raise BadInput(f"{name}={outside[0].item():g} is outside [0, 1]: {meaning}")

@@ -266,8 +266,8 @@ DETACHED = (
 )
 
 
-def weights(method: Method, found: Any, n: int) -> None:
-    """Checks weights: None, or [N] finite non-negative numbers."""
+def weights(method: Method, found: Any, n: int, values: bool = True) -> None:
+    """Checks weights: None, or [N] finite non-negative numbers; without ``values`` no device is asked for them."""
     import torch
 
     if found is None:
@@ -277,6 +277,8 @@ def weights(method: Method, found: Any, n: int) -> None:
         raise broken(method, "weight", f"gave {describe(found)}; {wanted}")
     if found.layout != torch.strided or found.is_meta:
         raise broken(method, "weight", f"gave a tensor without values of its own ({found.layout}, {found.device})")
+    if not values:
+        return
     smallest = float(found.min()) if n else 0.0  # NaN if any weight is NaN, which fails the comparison below
     if not smallest >= 0:
         raise broken(method, "weight", f"gave a weight of {smallest:g}; {wanted}")

@@ -103,15 +103,17 @@ def told(c):
 
 def step_mean(values, steps):
     """[N, ...] the mean of the values [N, ...] over the tokens of each step, given back to every token of it."""
-    total = values.new_zeros(int(steps[-1]) + 1, *values.shape[1:]).index_add_(0, steps, values)
-    return (total / steps.bincount().reshape(-1, *[1] * (values.dim() - 1)))[steps]
+    # A place for as many steps as there are tokens: a device would have to be asked how many there are.
+    steps = steps - steps[0]
+    total = torch.zeros_like(values).index_add_(0, steps, values)
+    count = values.new_zeros(len(values)).index_add_(0, steps, values.new_ones(len(values)))
+    return (total / count.reshape(-1, *[1] * (values.dim() - 1)))[steps]
 
 
 def running_mean(values, position):
     """[N] the mean of the values [N] of a text up to each token; ``position`` counts from 0 in each text."""
-    begins = position == 0
-    begins[0] = True
-    start = begins.nonzero()[:, 0][begins.long().cumsum(0) - 1]
+    place = torch.arange(len(values), device=values.device)
+    start = torch.where(position == 0, place, 0).cummax(0).values
     total = values.double().cumsum(0)
-    count = torch.arange(len(values), device=values.device) - start + 1
+    count = place - start + 1
     return ((total - (total - values)[start]) / count).to(values.dtype)

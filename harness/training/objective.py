@@ -68,7 +68,11 @@ class Student(nn.Module):
         bounds = self._chunks(batch, method, whole=inside)
         total = chunked_sum(hidden, head, bounds, objective.value, objective.start_chunk)
         # A slice that is not finite makes the total so. Asking once lets a device run ahead of the host.
-        if not torch.isfinite(total):
+        sound = torch.isfinite(total)
+        if weights is None and objective.sums.weights:
+            given = torch.cat(objective.sums.weights)
+            sound = sound & (given >= 0).all() & given.isfinite().all()
+        if not sound:
             with torch.no_grad():
                 chunked_sum(hidden.detach(), head, bounds, objective.checked, objective.start_chunk)
             raise NotFinite("the sum of the objective became infinite, though every part of it is finite")
@@ -82,7 +86,9 @@ class Student(nn.Module):
             found = _weigh(method, tokens)
             return torch.ones(len(tokens.labels), device=batch.row.device) if found is None else found
 
-        return self._of_tokens(batch, method, teacher, step, weights)
+        found = self._of_tokens(batch, method, teacher, step, weights)
+        method_contract.weights(method, found, len(found))
+        return found
 
     @torch.no_grad()
     def measure(self, batch: Batch, method: Method, teacher: TeacherLogits, step: Step) -> Tensor:
@@ -208,7 +214,7 @@ class _Objective:
         slice_features = None if self.features is None else self.features[start - self.first : stop - self.first]
         # The weights: given ones replace the method's in the second pass of the shuffled-weight control.
         tokens = _tokens(self.batch, logits, self.chunk_teacher, self.step, start, stop, slice_features)
-        weights = _weigh(method, tokens) if self.weights is None else self.weights[start:stop]
+        weights = _weigh(method, tokens, self.naming) if self.weights is None else self.weights[start:stop]
         if weights is not None:
             self.sums.weights.append(weights.detach())
         # A gate multiplies nothing here: the objective reads it, and the mean is not divided by it.
@@ -241,7 +247,7 @@ class _Objective:
         return total
 
     def checked(self, logits: Tensor, start: int, stop: int) -> Tensor:
-        """:meth:`value` again, raising NotFinite with the name of what is not finite."""
+        """:meth:`value` again, raising the name of what is not finite, or no weight."""
         self.naming = True
         return self.value(logits, start, stop)
 
@@ -339,11 +345,14 @@ def _tokens(
     )
 
 
-def _weigh(method: Method, tokens: Tokens) -> Tensor | None:
-    """[n] the method's weights in fp32, without gradient, or None where it weighs all tokens alike."""
+def _weigh(method: Method, tokens: Tokens, checked: bool = False) -> Tensor | None:
+    """[n] the method's weights in fp32, without gradient, or None where it weighs all tokens alike.
+
+    Their values are looked at where ``checked``: of a whole batch once, not slice by slice.
+    """
     with torch.no_grad(), method_contract.unchanged(method, "weight", tokens):
         weights = method.weight(tokens)
-    method_contract.weights(method, weights, len(tokens.labels))
+    method_contract.weights(method, weights, len(tokens.labels), values=checked)
     return None if weights is None else weights.float()
 
 
