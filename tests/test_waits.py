@@ -3,15 +3,17 @@
 On a GPU each waits until all work before it is done. Found by what torch is asked to do: on a CPU it is the same.
 """
 
+import math
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from tiny_runs import make, pair
+from tiny_runs import make, method, pair, quiet
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.errors import BadInput, RunFailed
 from harness.training.loop import train
 
 ROOT = Path(__file__).parents[1]
@@ -88,3 +90,21 @@ def test_every_place_that_waits_for_a_device_is_known(label, tmp_path, prompts_f
         names = [part for part in function.split(".") if part[0] != "<"]
         unknown |= set() if any(f"`{file}" in row and names[-1] in row for row in rows) else {where}
     assert not unknown
+
+
+@pytest.mark.parametrize(("value", "said"), [(-1.0, "weight of -1"), (math.inf, "infinite weight"), (math.nan, "nan")])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_weight_that_is_none_is_named_though_a_batch_is_looked_at_once(
+    models, prompts_file, tmp_path, value, said, shuffle
+):
+    asked = method("vcrd", {"shuffle": shuffle})
+
+    def weight(tokens):
+        found = torch.ones(len(tokens.labels))
+        found[0] = value if tokens.step.index else 1.0
+        return found
+
+    asked.weight = weight
+    AcceleratorState._reset_state(True)
+    with pytest.raises((BadInput, RunFailed), match=f"weight of method vcrd gave an? {said}|gave a weight of {said}"):
+        train(make(asked, models, prompts_file, tmp_path, micro_batch=2), quiet)
