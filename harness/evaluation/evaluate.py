@@ -69,6 +69,7 @@ def evaluate(
     progress: Callable[[str, int, int, str], None],
 ) -> tuple[list[dict[str, Any]], str]:
     """Graded rows of all completions, as records keep them, and the first prompt."""
+    # A task of lm-eval, say, asks and grades in one go.
     if task.measures_itself:
         with error_location.faults_as(RunFailed, called=type(task)):
             return task_contract.measured(task, task.measure(generator, limit, seed))
@@ -85,13 +86,13 @@ def answer(
 ) -> list[dict[str, Any]]:
     """Graded rows of all completions. A task with ``grades_aside`` is graded while the model continues to write."""
     answering, grading = f"answer {task.title}", f"grade {task.title}"
-    verdicts: list[Future[list[Verdict]]] = []
+    windows: list[Future[list[Verdict]]] = []
 
     def look(window: list[Completion]) -> None:
-        for earlier in verdicts:
+        for earlier in windows:
             if earlier.done():
                 earlier.result()  # raise the error of a window now, before more is generated
-        verdicts.append(thread.submit(verdicts_of, task, window))
+        windows.append(thread.submit(verdicts_of, task, window))
 
     # One thread grades windows in order while this one generates; otherwise grading waits for the last text.
     thread = ThreadPoolExecutor(1, thread_name_prefix="grade")
@@ -106,11 +107,12 @@ def answer(
             look if task.grades_aside else lambda window: None,
         )
         progress(grading, 0, len(completions), "")
-        found = [v for each in verdicts for v in each.result()] if task.grades_aside else verdicts_of(task, completions)
+        aside = [verdict for window in windows for verdict in window.result()]
+        verdicts = aside if task.grades_aside else verdicts_of(task, completions)
     finally:
         thread.shutdown(cancel_futures=True)  # after an interrupt, wait for one window only
     progress(grading, len(completions), len(completions), "")
-    return rows(completions, found)
+    return rows(completions, verdicts)
 
 
 def verdicts_of(task: Task, completions: Sequence[Completion]) -> list[Verdict]:
@@ -118,6 +120,7 @@ def verdicts_of(task: Task, completions: Sequence[Completion]) -> list[Verdict]:
     # Graders see the answer alone: a number within the thinking part is no answer.
     if not task.thoughts_are_graded:
         completions = [dataclasses.replace(c, text=answer_of(c.text)) for c in completions]
+    # A grader that fails (a judge without a connection) costs no text: they are in the cache.
     try:
         return task.verdicts(completions)
     except RunFailed as error:
@@ -129,6 +132,7 @@ def figures(task: Task, graded: Sequence[Mapping[str, Any]], *, read: Sequence[b
 
     ``read``: which texts were read; the others are programs that ran unchanged.
     """
+    # Measures are over all texts; how they were read is counted on those that a grader read.
     texts = list(graded) if read is None else [row for row, was in zip(graded, read, strict=True) if was]
     with error_location.faults_as(RunFailed, called=type(task)):
         measures = task_contract.told(task, "measures", task.measures(graded))
@@ -235,6 +239,7 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
     metric = metric_of(task)
     scale, where = metric.scale, error_location.of(type(metric))
 
+    # A metric may be a user's: its numbers are checked one by one, because a wrong one would be averaged away.
     def checked(number: Any) -> Any:
         if not scale.holds(number):
             span = f"from {scale.low:g} to {scale.high:g}"

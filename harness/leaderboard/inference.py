@@ -83,6 +83,7 @@ def read_matrix(records: Sequence[Record], completions: Completions) -> Matrix |
         by_seed = [problem_scores(completions(record), record) for record in records]
     except BadInput:
         return None
+    # Paired tests need the same problems under every seed.
     ids = tuple(sorted(by_seed[0]))
     if not ids or any(scores.keys() != by_seed[0].keys() for scores in by_seed):
         return None
@@ -111,6 +112,7 @@ def interval(group: Group, seeds: SeedVariance | None) -> tuple[Interval, str]:
         return intervals.mean_interval(group.matrix.scores.mean(axis=0), limits=limits), "over problems"
     if group.matrix is not None:
         return intervals.mean_interval(group.matrix.scores, seeds=seeds, limits=limits), "over seeds and problems"
+    # Without completions: a scale without ends has no counts to compute from.
     if not scale.finite:
         return _from_seeds(group), "from the records' intervals"
     # A score in [0, 1] varies no more over problems than right and wrong answers of that mean do.
@@ -126,6 +128,7 @@ def _from_seeds(group: Group) -> Interval:
     """Student's t around the mean of the seeds: the variance that the records' own intervals state, and that between
     the seeds. The problems are shared, so averaging over seeds does not reduce the first.
     """
+    # Back from an interval to a variance: half of a 95 % interval is 1.96 standard deviations.
     halves = [(high - low) / 2 for low, high in (record["interval"] for record in group.records)]
     over_problems = fmean(half**2 for half in halves) / intervals.normal_quantile(0.95) ** 2
     between = float(np.var([record["score"] for record in group.records], ddof=1))

@@ -128,10 +128,12 @@ def widened_tail(freedom: float, level: float = 0.95) -> float:
 
 def _resampled_means(effect: NDArray, variance: float, draws: int, rng: np.random.Generator) -> NDArray:
     """[draws] means of resamples of ``effect`` [M], which is first scaled to ``variance``."""
+    # Means over a seed or a problem hold noise of the cells, too, so the effects are scaled to the unbiased variance.
     power = float(np.mean(effect**2))
     if variance == 0 or power == 0:
         return np.zeros(draws)
     scaled = effect * math.sqrt(variance / power)
+    # In batches: 4,000 draws of a large benchmark do not fit into memory at once.
     rows = max(_AT_ONCE // len(scaled), 1)
     batches = [min(rows, draws - start) for start in range(0, draws, rows)]
     return np.concatenate([rng.choice(scaled, size=(n, len(scaled))).mean(axis=1) for n in batches])

@@ -32,11 +32,13 @@ class MixedSignal(TeacherSignal):
 
     def read(self, batch: Batch) -> MixedLogits | TopKLogits:
         parts = []
+        # Every teacher reads only the sequences in which it has a weight.
         for signal, rows, weights in self._split(batch):
             own = batch.only(rows)
             index = _tokens_of(batch, rows)
             log_weight = torch.tensor(weights, device=batch.ids.device).log()[own.row]
             parts.append(_Part(signal.read(own), index, log_weight))
+        # Top-k rows have one teacher each (the plan refuses a mixture of them), so they only have to be put in order.
         likeliest = [(part.index, part.logits) for part in parts if isinstance(part.logits, TopKLogits)]
         return _joined(likeliest) if likeliest else MixedLogits(parts, batch.ids.device)
 
@@ -49,12 +51,12 @@ class MixedSignal(TeacherSignal):
     def _split(self, batch: Batch) -> list[tuple[TeacherSignal, list[int], list[float]]]:
         """Each teacher with the sequences that it reads and its weights in them."""
         shares = [self.shares(batch, i) for i in range(len(batch.sources))]
-        found = []
+        split = []
         for k, signal in enumerate(self.signals):
             rows = [i for i, share in enumerate(shares) if share[k] > 0]
             if rows:
-                found.append((signal, rows, [shares[i][k] for i in rows]))
-        return found
+                split.append((signal, rows, [shares[i][k] for i in rows]))
+        return split
 
 
 def _tokens_of(batch: Batch, rows: list[int]) -> list[int]:
@@ -92,22 +94,25 @@ class MixedLogits:
 
     @torch.no_grad()
     def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        # A running logsumexp over the teachers: log 0 = -inf at first, and one teacher's logits at a time in memory.
         mixed = torch.full(logits.shape, -torch.inf, device=logits.device)
         for part in self.parts:
             low, high = part.within(start, stop)
             if low == high:
                 continue
+            # Where the part's tokens stand within this slice of the batch.
             rows = torch.tensor(part.index[low:high], device=logits.device) - start
             _, own = part.logits.pair(logits[rows], low, high)
             assert own is not None, "a teacher has a distribution"
+            # In float32: bfloat16 has three digits, and a mixture adds probabilities of very different size.
             log_p = own.float().log_softmax(-1) + part.log_weight[low:high, None]
             mixed[rows] = torch.logaddexp(mixed[rows], log_p)
         return logits, mixed
 
     def over(self, start: int, stop: int) -> MixedLogits:
-        found = []
+        parts = []
         for part in self.parts:
             low, high = part.within(start, stop)
             if low < high:
-                found.append(_Part(part.logits.over(low, high), part.index, part.log_weight))
-        return MixedLogits(found, self.device)
+                parts.append(_Part(part.logits.over(low, high), part.index, part.log_weight))
+        return MixedLogits(parts, self.device)

@@ -40,6 +40,7 @@ class TeacherReading:
     def of(self, sequence: TrainingSequence) -> tuple[TrainingSequence, Places]:
         """The teacher's reading of a sequence, and the pairs."""
         key = (sequence.source, sequence.example)
+        # Fixed texts are read once; the student's own text is another at every step.
         if sequence.source not in (Source.DATA, Source.TEACHER):
             return self._read(sequence)
         if key not in self._fixed:
@@ -50,6 +51,7 @@ class TeacherReading:
         """Adds the reading to the batches of an optimizer step, whose student has ``vocab`` columns. A collective."""
         for batch in batches:
             self._pair(batch, vocab)
+        # A loss over pairs has fewer terms than one over tokens. The ratio over all processes puts them on one scale.
         own = [sum(len(b.labels) for b in batches), sum(int(p.student.max()) + 1 for b in batches if (p := b.pairs))]
         tokens, pairs = accelerator.reduce(torch.tensor(own, device=accelerator.device)).tolist()
         for batch in batches:
@@ -69,16 +71,17 @@ class TeacherReading:
         if self.same_ids:
             prompt, ids, n = sequence.prompt, sequence.response, len(sequence.response)
             closed = bool(ids) and ids[-1] in self.student.end_ids
-            found = [(range(i, i + 1), range(i, i + 1)) for i in range(n - closed)]
+            pairs = [(range(i, i + 1), range(i, i + 1)) for i in range(n - closed)]
         else:
+            # The same question in the teacher's template, and the student's text in the teacher's tokens.
             asked = self.teacher.render(pool[sequence.example].prompt)
             prompt = tuple(self.teacher.encode(asked))
-            said = self.aligner.reads(sequence.prompt, sequence.response, self.student.end_ids)
-            ids, ends = self.aligner.teacher_ids(prompt, said)
-            closed = said.closed
-            found = alignment.pair(said.ends, ends)
+            text = self.aligner.reads(sequence.prompt, sequence.response, self.student.end_ids)
+            ids, ends = self.aligner.teacher_ids(prompt, text)
+            closed = text.closed
+            pairs = alignment.pair(text.ends, ends)
             ids = (*ids, self.teacher.end_id) if closed else ids
-        places = chosen(self.pairing, found, len(sequence.response), len(ids), closed)
+        places = chosen(self.pairing, pairs, len(sequence.response), len(ids), closed)
         # What the teacher's context has no room for has no pair.
         room = len(ids) if self.teacher.limit is None else max(self.teacher.limit - len(prompt), 0)
         theirs = TrainingSequence(prompt, ids[:room], sequence.source, sequence.example, place=sequence.place)
@@ -91,6 +94,7 @@ class TeacherReading:
     def _vocabularies(self, vocab: int, device: torch.device) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """The ids [K, 2] of tokens that both sides write alike, and those of each side alone."""
         if self._words is None:
+            # Once for a training: the vocabularies do not change.
             pairs = torch.tensor(self.aligner.shared((vocab, self.vocab)), dtype=torch.long).reshape(-1, 2)
             rest = []
             for side, size in enumerate((vocab, self.vocab)):
@@ -117,8 +121,10 @@ def add_pairs(
     student, teacher, count, bounds, segments = [], [], [], [0], []
     total = segment = 0
     sizes = batch.counts
+    # All texts of the batch are numbered through: pairs, the teacher's rows, and segments of the student's rows.
     for (reading, places), n in zip(readings, sizes, strict=True):
         m, begin = len(reading.response), bounds[-1]
+        # -1 marks a row without a pair; before[i] counts the teacher's rows in front of the student's row i.
         mine, other, before = [-1] * n, [-1] * m, [begin] * (n + 1)
         inside = [False] * n  # rows that continue the pair of the row before
         for a, b in places:
@@ -128,6 +134,7 @@ def add_pairs(
             inside[a.start + 1 : a.stop] = [True] * (len(a) - 1)
             total += 1
         before[n] = begin + m
+        # A pair is one segment, so that no slice cuts it: the objective needs all of its rows at once.
         for cut in inside:
             segment += not cut
             segments.append(segment)
@@ -148,24 +155,26 @@ def add_pairs(
     )
 
 
-def chosen(how: Pairing, found: Places, n: int, m: int, closed: bool) -> Places:
-    """The pairs that a method compares. ``found`` are those of two texts of ``n`` and ``m`` tokens without their ends,
+def chosen(how: Pairing, pairs: Places, n: int, m: int, closed: bool) -> Places:
+    """The pairs that a method compares. ``pairs`` are those of two texts of ``n`` and ``m`` tokens without their ends,
     which are the last tokens if ``closed``. Rows that the method takes behind the last token do not exist.
     """
+    # By place: token i with token i, whatever the two are.
     if how.by == "place":
         size = min(n, m) - (closed and not how.ends)
-        found = [(range(i, i + 1), range(i, i + 1)) for i in range(size)]
+        pairs = [(range(i, i + 1), range(i, i + 1)) for i in range(size)]
     elif how.ends and closed:
-        found = [*found, (range(n - 1, n), range(m - 1, m))]
+        pairs = [*pairs, (range(n - 1, n), range(m - 1, m))]
     if how.after:
-        found = [(range(a.start + 1, a.stop + 1), range(b.start + 1, b.stop + 1)) for a, b in found]
-    return [(a, b) for a, b in found if a.stop <= n and b.stop <= m]
+        pairs = [(range(a.start + 1, a.stop + 1), range(b.start + 1, b.stop + 1)) for a, b in pairs]
+    return [(a, b) for a, b in pairs if a.stop <= n and b.stop <= m]
 
 
 def _sequences(batch: Batch) -> list[TrainingSequence]:
     """The sequences of a batch, whose responses are learnt whole."""
     sequences = []
     for i, (source, example, place) in enumerate(zip(batch.sources, batch.examples, batch.places, strict=True)):
+        # The column that predicts the first response token is the last of the prompt.
         columns = batch.column[batch.row == i]
         ids, start = batch.ids[i].tolist(), int(columns[0]) + 1
         sequences.append(
@@ -203,6 +212,7 @@ class PairedLogits:
         self.logits, self.bounds = logits, bounds
 
     def pair(self, logits: torch.Tensor, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        # A slice of the student's rows belongs to another number of the teacher's.
         return logits, self.logits.pair(logits, self.bounds[start], self.bounds[stop])[1]
 
     def over(self, start: int, stop: int) -> PairedLogits:

@@ -42,10 +42,12 @@ class SignalCache:
         numbers: Sequence[int],
         text: Callable[[int], batching.TrainingSequence],
     ):
+        # Texts are hashed as they are read, so that no list of all token ids is held.
         digest = hashlib.sha256(json.dumps([FORMAT, dict(facts)], sort_keys=True).encode())
         self.lengths, self.read_tokens = [], 0
         for number in numbers:
             sequence = text(number)
+            # Absent where the whole response is learnt, which keeps the keys of earlier caches.
             learnt = [] if sequence.learnt is None else [sequence.learnt]
             digest.update(json.dumps([sequence.prompt, sequence.response, *learnt]).encode())
             self.lengths.append(len(sequence.places))
@@ -63,6 +65,7 @@ class SignalCache:
     def fill(self, read: Read, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Writes the shards that are missing. ``read`` gives the fields [N, …] of the N response tokens."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Two runs that need the same signal: the second waits, then finds the shards.
         with FileLock(self.folder / "lock"):
             for shard, start in enumerate(range(0, len(self.numbers), SHARD)):
                 progress(start, len(self.numbers))
@@ -76,6 +79,7 @@ class SignalCache:
         """The fields [n, …] of the n response tokens of a sequence. Raises BadInput for a damaged shard."""
         i = self._places[number]
         shard, place = divmod(i, SHARD)
+        # Open shards stay mapped: the system pages them in and out, and a training comes back to each in every epoch.
         if shard not in self._open:
             self._open[shard] = self._load(shard)
         start = sum(self.lengths[shard * SHARD : shard * SHARD + place])
@@ -95,22 +99,25 @@ class SignalCache:
         fix = "delete it; the same command makes it again"
         try:
             with safe_open(path, framework="pt") as stream:
-                said = stream.metadata() or {}
-                found = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
+                metadata = stream.metadata() or {}
+                fields = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
         except (OSError, SafetensorError) as error:
             raise BadInput(f"teacher signal {path} cannot be read ({error}); {fix}") from None
         for name, fact in self.facts.items():
-            if said.get(name) != fact:
-                raise BadInput(f"teacher signal {path} was made with {name} {said.get(name)!r}, not {fact!r}; {fix}")
+            if metadata.get(name) != fact:
+                raise BadInput(
+                    f"teacher signal {path} was made with {name} {metadata.get(name)!r}, not {fact!r}; {fix}"
+                )
         rows = sum(self.lengths[shard * SHARD : (shard + 1) * SHARD])
-        if said.get("sha256") != _checksum(found) or any(len(t) != rows for t in found.values()):
+        if metadata.get("sha256") != _checksum(fields) or any(len(t) != rows for t in fields.values()):
             raise BadInput(f"teacher signal {path} is damaged (its checksum differs); {fix}")
-        return found
+        return fields
 
 
 def _write(path: Path, fields: dict[str, Tensor], facts: Mapping[str, str]) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.writing")
     save_file(fields, temporary, {**facts, "sha256": _checksum(fields)})
+    # On disk before the rename: after a power cut a shard is whole or absent.
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     os.replace(temporary, path)

@@ -100,6 +100,7 @@ class HiddenSignal(TeacherSignal):
 
     def __init__(self, given: SignalInputs):
         super().__init__(given)
+        # Caches are filled here, before the first step: the teacher runs once over all fixed text.
         self.k = self._width()
         kind = self.name if self.k is None else f"top-{self.k}"
         self.cached = CachedTeacher(given.caches(kind, self.k), given.live, self.k)
@@ -116,6 +117,7 @@ class HiddenSignal(TeacherSignal):
     def facts(self) -> dict[str, Any]:
         caches = self.cached.caches
         about: dict[str, Any] = {"top_k": self.k, "cached": [str(source) for source in caches]}
+        # What a user weighs against another signal: the bytes on disk of one response token.
         if caches:
             tokens = {source: sum(cache.lengths) for source, cache in caches.items()}
             stored = sum(cache.bytes_per_token * tokens[source] for source, cache in caches.items())
@@ -133,4 +135,5 @@ class TopKSignal(HiddenSignal):
     takes_top_k = True
 
     def _width(self) -> int:
+        # A vocabulary smaller than K is kept whole, with an empty bucket.
         return min(self.given.training.top_k, self.given.vocab)
