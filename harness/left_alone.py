@@ -28,6 +28,7 @@ class _Kept:
     calls: tuple[str, ...]
     fix: str
     torch: bool = False
+    fresh: Callable[[], Any] = lambda: None  # its value right after torch is imported
 
     def here(self) -> bool:
         """Whether there is such a state: torch's are there once something has imported it."""
@@ -53,6 +54,7 @@ _STATES = (
         ("set_default_dtype", "set_default_tensor_type"),
         "give each tensor its dtype",
         torch=True,
+        fresh=lambda: _torch().float32,
     ),
     _Kept(
         "torch's default device",
@@ -61,6 +63,7 @@ _STATES = (
         ("set_default_device", "set_default_tensor_type"),
         "give each tensor its device: device=tokens.logits.device",
         torch=True,
+        fresh=lambda: _torch().device("cpu"),
     ),
     _Kept(
         "whether torch records gradients",
@@ -69,6 +72,7 @@ _STATES = (
         ("set_grad_enabled",),
         "use with torch.no_grad(): around the lines that take none",
         torch=True,
+        fresh=lambda: True,
     ),
     _Kept(
         "the number of torch's threads",
@@ -85,6 +89,7 @@ _STATES = (
         ("use_deterministic_algorithms",),
         "leave it out",
         torch=True,
+        fresh=lambda: False,
     ),
     _Kept(
         "the working directory",
@@ -135,19 +140,11 @@ class ProcessState:
         found = None
         for kept in filter(_Kept.here, _STATES):
             # Where the code imported torch itself, it began with torch's own values.
-            had = self.had[kept.said] if kept.said in self.had else _FRESH.get(kept.said, lambda: None)()
+            had = self.had[kept.said] if kept.said in self.had else kept.fresh()
             if had is not None and kept.now() != had:
                 kept.restore(had)
                 found = found or (f"changes {kept.said}, for everything else too; {kept.fix}", kept.calls)
         return found
-
-
-_FRESH: dict[str, Callable[[], Any]] = {
-    "torch's default dtype": lambda: _torch().float32,
-    "torch's default device": lambda: _torch().device("cpu"),
-    "whether torch records gradients": lambda: True,
-    "whether torch is deterministic": lambda: False,
-}
 
 
 def place_of(files: Iterable[Path], calls: Iterable[str]) -> str:

@@ -9,7 +9,6 @@ reply it could not parse, are no verdict.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness import safe_read
-from harness.data import parse
 from harness.errors import BadInput
 from harness.grading.judges.judgement import Judge, Judgement, PairToJudge
+from harness.grading.judges.replay_ratings import ReplayRatings, recorded_rows
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +36,11 @@ class Replay(Judge):
 
     @classmethod
     def open(cls, argument: str, protocol: str, keep: Path | None) -> Judge:
-        from harness.grading.judges.replay_ratings import ReplayRatings
-
         return ReplayRatings(argument) if protocol == ReplayRatings.protocol else super().open(argument, protocol, keep)
 
     def __init__(self, path: Path | str):
         path = Path(path)
-        try:
-            content = safe_read.content(path, safe_read.LARGE)
-        except BadInput as error:
-            raise BadInput(f"--judge replay:{path}: {error}") from None
-        rows = parse(content, path)
-        if not rows:
-            raise BadInput(f"--judge replay:{path}: holds no annotations")
+        rows, sha256 = recorded_rows(path, "annotations")
         self.recorded: dict[tuple[str, str], list[float | None]] = {}
         self.references: dict[tuple[str, str], str] = {}
         for number, row in enumerate(rows, 1):
@@ -62,7 +52,7 @@ class Replay(Judge):
             "kind": "replay",
             "annotator": _only_one(rows, "annotator", path),
             "reference": _only_one(rows, "generator_1", path),
-            "annotations_sha256": hashlib.sha256(content).hexdigest(),
+            "annotations_sha256": sha256,
         }
 
     def identity(self) -> dict[str, Any]:

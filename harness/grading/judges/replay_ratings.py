@@ -27,13 +27,7 @@ class ReplayRatings(Judge):
 
     def __init__(self, path: Path | str):
         path = Path(path)
-        try:
-            content = safe_read.content(path, safe_read.LARGE)
-        except BadInput as error:
-            raise BadInput(f"--judge replay:{path}: {error}") from None
-        rows = parse(content, path)
-        if not rows:
-            raise BadInput(f"--judge replay:{path}: holds no judgements")
+        rows, sha256 = recorded_rows(path, "judgements")
         self.recorded: dict[str, list[float | None]] = {}
         for number, row in enumerate(rows, 1):
             self.recorded.setdefault(_prompt(row, path, number), []).append(_score(row, path, number))
@@ -43,7 +37,7 @@ class ReplayRatings(Judge):
         self._identity = {
             "kind": "replay",
             "annotator": judges[0],
-            "ratings_sha256": hashlib.sha256(content).hexdigest(),
+            "ratings_sha256": sha256,
         }
 
     def identity(self) -> dict[str, Any]:
@@ -59,6 +53,18 @@ class ReplayRatings(Judge):
         if not given:
             return Judgement(None, "the recorded judge gave no rating", unparsed=True)
         return Judgement(as_share(fmean(given)), f"recorded rating {fmean(given):g}")
+
+
+def recorded_rows(path: Path, what: str) -> tuple[list[dict[str, Any]], str]:
+    """The rows of a file of recorded judgements and its sha256. Raises BadInput where it cannot be read or has none."""
+    try:
+        content = safe_read.content(path, safe_read.LARGE)
+    except BadInput as error:
+        raise BadInput(f"--judge replay:{path}: {error}") from None
+    rows = parse(content, path)
+    if not rows:
+        raise BadInput(f"--judge replay:{path}: holds no {what}")
+    return rows, hashlib.sha256(content).hexdigest()
 
 
 def _prompt(row: Mapping[str, Any], path: Path, number: int) -> str:
