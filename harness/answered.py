@@ -126,7 +126,7 @@ def _shipped(plan: Plan) -> bool:
 def _passing(path: str, results: Path) -> bool:
     """Whether a file says nothing of a plan: the system's, Python's and its packages', or what runs leave behind.
 
-    A recipe may lie anywhere else, also below Python's prefix (``/usr``) or in the results folder.
+    A recipe may be anywhere else, also below Python's prefix (``/usr``) or in the results folder.
     """
     whole, own = Path(os.path.abspath(path)), Path(os.path.realpath(results))
     python = (sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))

@@ -1,6 +1,6 @@
 """Checks that the contracts of methods, tasks and metrics share: misspelt attributes, values that a record can keep.
 
-Python ignores an attribute that looks like a part of a contract and is none. A record keeps plain JSON of bounded size;
+Python ignores an attribute that looks like a part of a contract but is not. A record keeps plain JSON of bounded size;
 both are asked before any work.
 """
 

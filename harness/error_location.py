@@ -126,7 +126,7 @@ def _hint(error: BaseException) -> str:
 
 
 def _ours(error: ImportError) -> str:
-    """What a file may have meant that imports from the harness what it has not."""
+    """What a file may have meant that imports from the harness what is not there."""
     module = sys.modules.get(error.name or "")
     wanted = re.search(r"cannot import name '(\w+)'", words(error))
     if module is None or wanted is None:

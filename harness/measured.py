@@ -304,7 +304,7 @@ def _signal(method: Method, name: str, signal: Mapping[str, Any]) -> dict[str, A
         return {"teacher_signal": method.needs.teacher, "top_k_tail": None, "signal_bytes_per_token": None}
     cls, k = registry.find(registry.SIGNALS, name), signal.get("top_k")
     kind = f"top-{k}" if k else ("exact" if cls.exact else "inexact")
-    # Text that every step samples anew has no cache, whatever the signal.
+    # Text that every step samples again has no cache, whatever the signal.
     kept = cls.source if signal.get("cached") else "live"
     if user_code.identity(cls) != user_code.OURS:
         kept = f"signal {cls.name}"

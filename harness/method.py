@@ -159,7 +159,7 @@ class Needs:
     step_features: ``Method.measure`` and ``Method.step_features`` are called before the objective; the forward pass of
         the student that this takes is charged
     ranks: of how many likeliest tokens the method looks at; more than the vocabulary has is refused before any work
-    redraw: ``step`` samples the student's text anew at every step; ``epoch`` samples the responses to all prompts when
+    redraw: ``step`` samples the student's text again at every step; ``epoch`` samples the responses to all prompts when
         an epoch begins and trains on them until it ends
     joint: how Source.MIXED text is sampled from both models
     replay: how many of the student's latest responses Source.REPLAY draws from; 0 keeps none

@@ -22,7 +22,7 @@ LOADING = ("loading", 0, 0, "")
 
 @dataclass
 class _Stage:
-    """What was last heard of a stage of the work."""
+    """The last report of a stage of the work."""
 
     name: str
     done: int
@@ -111,7 +111,7 @@ def duration(seconds: float) -> str:
 
 
 class Watch:
-    """Hears of every token and every text. By itself it does nothing."""
+    """Receives every token and every text. By itself it does nothing."""
 
     def wrote(self, tokens: int) -> None:
         """``tokens`` more were sampled, one for each text under way."""

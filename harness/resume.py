@@ -1,6 +1,6 @@
 """``--resume ID``: checks that a command continues the given training, and names the differences if not.
 
-Repeating a command resumes it without this option; with it, a command that differs is refused instead of starting anew.
+Repeating a command resumes it without this option; with it, a command that differs is refused instead of starting over.
 """
 
 from __future__ import annotations

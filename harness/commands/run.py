@@ -148,7 +148,7 @@ def call(args: argparse.Namespace) -> str:
 
 
 def _printed(args: argparse.Namespace, records: Sequence[Record]) -> str:
-    """What a run prints of its records; where they lie goes to stderr."""
+    """What a run prints of its records; their folder goes to stderr."""
     from harness.records.store import Store
 
     if args.json:
@@ -167,7 +167,7 @@ def table_of(records: Sequence[Record], store: Store) -> str:
 
 
 def next_steps(store: Store, records: Sequence[Record]) -> str:
-    """Where the records lie, and the commands that read them."""
+    """The folder of the records, and the commands that read them."""
     from harness.leaderboard.labels import name_of
 
     title = shlex.quote(records[0]["task"])

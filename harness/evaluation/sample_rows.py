@@ -69,7 +69,7 @@ def read_rows(path: Path) -> list[SampleRow]:
 
 
 def turns_apart(rows: Sequence[SampleRow]) -> list[SampleRow]:
-    """The rows, one for each turn where they are FastChat's. Raises BadInput for a conversation that is none."""
+    """The rows, one for each turn where they are FastChat's. Raises BadInput for a malformed conversation."""
     found = []
     for row in rows:
         question, choices = row.fields.get("question_id"), row.fields.get("choices")

@@ -108,7 +108,7 @@ def store(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path
 
 
 def the_tokenizer() -> PreTrainedTokenizerFast:
-    """The shipped tokenizer, a new one where none is: training breaks ties anew each time, and ids must agree."""
+    """The shipped tokenizer, a new one where none is: training breaks ties at random, and ids must agree."""
     if (world.WEIGHTS / "teacher/tokenizer.json").is_file():
         return PreTrainedTokenizerFast.from_pretrained(world.WEIGHTS / "teacher")
     texts = islice(world.training_stream(seed=0), TOKENIZER_TEXTS)

@@ -51,7 +51,7 @@ def padding_mask(mask: Tensor) -> Tensor | None:
 
 
 def check(name: str, where: str, here: bool = True) -> str:
-    """``name``, as the setting ``where`` has it. Raises BadInput for a device that this machine has not.
+    """``name``, as the setting ``where`` has it. Raises BadInput for a device that this machine does not have.
 
     ``here`` is False for a plan that is only printed: it may be one for another machine.
     """

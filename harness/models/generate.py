@@ -79,7 +79,7 @@ class Generator(TextCodec):
         seeds: Sequence[int],
         watch: Watch = UNWATCHED,
     ) -> list[Generated]:
-        """One continuation of each rendered text, in order. ``watch`` is told of each as soon as it is complete."""
+        """One continuation of each rendered text, in order. ``watch`` receives each as soon as it is complete."""
         return self.continue_ids([self.encode(text) for text in texts], decoding, seeds, watch)
 
     def continue_ids(

@@ -102,7 +102,7 @@ class CachedGenerator:
 
 
 class _Heard(Watch):
-    """Passes on what is heard of a piece of the requests; ``rows`` are their numbers."""
+    """Passes on the progress of some of the requests; ``rows`` are their numbers."""
 
     def __init__(self, watch: Watch, rows: Sequence[int], keep: Callable[[int, Any], None]):
         self.watch, self.rows, self.keep = watch, rows, keep

@@ -3,7 +3,7 @@
 The harness renders and encodes every prompt itself and sends its ids to ``/completions``. A vLLM server returns the
 ids of the continuation with their log-probabilities; the end of a text (ending tokens, stop strings, the limit of
 length and context) is then found here, by the rules and the tokenizer that find it for the engine in this process. Any
-other OpenAI-compatible server returns text, which is encoded anew and has no log-probabilities.
+other OpenAI-compatible server returns text, which is encoded again and has no log-probabilities.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Server(Protocol):
 class RemoteEngine(TextCodec):
     """Generates with the model behind ``server``; see :class:`harness.models.engine_choice.Engine`.
 
-    ``limit`` is the context of the model in tokens. ``waiting`` hears now and then while no text comes.
+    ``limit`` is the context of the model in tokens. ``waiting`` is called now and then while no text comes.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class RemoteEngine(TextCodec):
     def generate(
         self, texts: Sequence[str], decoding: Decoding, seeds: Sequence[int], watch: Watch = UNWATCHED
     ) -> list[Generated]:
-        """One continuation of each rendered text, in order. ``watch`` is told of each as soon as it is complete."""
+        """One continuation of each rendered text, in order. ``watch`` receives each as soon as it is complete."""
         return self.continue_ids([self.encode(text) for text in texts], decoding, seeds, watch)
 
     def continue_ids(

@@ -1,4 +1,4 @@
-"""Models that are no whole transformers folder: one GGUF file, or a PEFT adapter whose base model lies elsewhere.
+"""Models that are no whole transformers folder: one GGUF file, or a PEFT adapter whose base model is elsewhere.
 
 Both are read through the libraries that define them. A GGUF file holds configuration, tokenizer and weights: the first
 two are written into a temporary folder, where everything else finds them, and the weights are dequantised when they are

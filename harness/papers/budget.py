@@ -33,7 +33,7 @@ class ComputeBudget:
     costs: dict[str, float]  # by arm, of the base run
     base: dict[str, int]  # steps of the base run
     steps: dict[str, int]  # steps at the target's cost, of the arms that need others than the base run's
-    key: str  # hash of the base runs' specifications without seeds: another recipe decides anew
+    key: str  # hash of the base runs' specifications without seeds: another recipe decides again
 
     @property
     def rule(self) -> str:

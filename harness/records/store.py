@@ -96,7 +96,7 @@ class Store:
     def _without_copies(self, found: list[tuple[Path, Record]]) -> tuple[list[Record], list[str]]:
         """One record for each run id, and for each identity and attempt; a warning for every other.
 
-        The one that lies where its own words place it comes before copies of it; otherwise the first by name is taken.
+        The one that is where its own words place it comes before copies of it; otherwise the first by name is taken.
         """
         names = {record["run_id"] for _, record in found}
         if len(names) == len({_attempt(record) for _, record in found}) == len(found):

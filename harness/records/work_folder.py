@@ -40,7 +40,7 @@ def publish(
 ) -> None:
     """Writes the trained student in one step: a transformers folder with ``training.json``.
 
-    An adapter that was trained lies in a folder of its own below it; the weights of ``model`` have it merged.
+    A trained adapter has a folder of its own below it; the weights of ``model`` have it merged.
 
     Raises RunFailed when the disk refuses it; the checkpoint is kept.
     """

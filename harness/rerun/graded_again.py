@@ -1,4 +1,4 @@
-"""Published records under the current version of a task: the same completions, graded again, recorded anew.
+"""Published records under the current version of a task: the same completions, graded and recorded again.
 
 A new version of a task's grading makes new protocols, under which nothing is recorded yet although no text would
 differ. Where a published record has the training of a plan, and its prompts, data and decoding are those that the plan

@@ -192,7 +192,7 @@ class _Watch:
         if state.most_threads > 2 * MOST:
             self.detail = f"had {state.most_threads} threads"
             return End.DIED
-        # Another call has returned: start measuring anew.
+        # Another call has returned: start measuring again.
         if calls != self.calls:
             self.calls, self.since, self.cpu, self.idle_before = calls, now, cpu, self.idle
             return None

@@ -64,7 +64,7 @@ def _address(package: str, name: str) -> str:
 
 
 def _append(address: str, part: Path, begun: int, size: int, progress: Progress) -> None:
-    """Downloads from byte ``begun`` on, and begins anew where the server cannot continue."""
+    """Downloads from byte ``begun`` on, and starts over where the server cannot continue."""
     try:
         answer = _open(address, {"Range": f"bytes={begun}-"} if begun else {})
     except (OSError, http.client.HTTPException) as error:

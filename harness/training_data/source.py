@@ -67,7 +67,7 @@ class SourceName:
 
 
 def parse(written: str) -> SourceName:
-    """The parts of ``NAME,key=value,...``. Raises BadInput for an unknown key or a number that is none."""
+    """The parts of ``NAME,key=value,...``. Raises BadInput for an unknown key or a malformed number."""
     if os.path.exists(written):  # a file may have commas in its name
         return SourceName(written)
     name, *settings = re.split(r",(?=\w+=)", written)

@@ -173,7 +173,7 @@ _known: dict[str, str] = {}
 
 
 def sources() -> str:
-    """A hash of the code that makes pages: another version makes all of them anew."""
+    """A hash of the code that makes pages: another version makes all of them again."""
     if "sources" not in _known:
         total = hashlib.sha256()
         for part in _SOURCES:
