@@ -63,12 +63,12 @@ _DEEPEST = 16
 def unrecordable(value: Any) -> str:
     """Why a record cannot keep ``value``; empty where it can."""
     try:
-        said = _reason(value, _DEEPEST)
-        if not said and len(json.dumps(value)) > LONGEST:
+        fault = _reason(value, _DEEPEST)
+        if not fault and len(json.dumps(value)) > LONGEST:
             return f"takes more than {LONGEST:,} characters"
     except (ValueError, TypeError, RecursionError, OverflowError) as error:  # digits without end, a key of another type
         return f"cannot be written as JSON ({str(error)[:80]})"
-    return said
+    return fault
 
 
 def _reason(value: Any, deeper: int) -> str:

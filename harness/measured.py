@@ -124,21 +124,21 @@ def assemble(
 
 def weights(facts: Mapping[str, Any]) -> dict[str, Any]:
     """How the token weights of a training fell: their report, and the means over training of what its curve holds."""
-    found = facts.get("weights")
-    if not found:
+    reported = facts.get("weights")
+    if not reported:
         return {}
     curve = facts["curve"]
     own = sorted({name for row in curve for name in row} - REPORTED - {"grad_norm"})
     means = {name: sum(row[name] for row in curve if name in row) / len(curve) for name in own}
-    return {"weights": {**found, "means": means}}
+    return {"weights": {**reported, "means": means}}
 
 
 def _engine(measurement: Measurement, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What sampled the student in training and what answered, where that was no model in the process of the run."""
-    found = {"rollout": facts["engine"]} if facts.get("engine") else {}
+    engines = {"rollout": facts["engine"]} if facts.get("engine") else {}
     if measurement.engine is not None:
-        found["evaluation"] = {"engine": engine_choice.described(measurement.engine, "evaluation.engine")}
-    return {"engine": found} if found else {}
+        engines["evaluation"] = {"engine": engine_choice.described(measurement.engine, "evaluation.engine")}
+    return {"engine": engines} if engines else {}
 
 
 def request(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:
@@ -164,11 +164,15 @@ def _judge(plan: Plan, task: Task) -> dict[str, str]:
 
 def _data(plan: Plan, training: TrainingRun, task: Task, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What the training read, as its specification hashes it, and what that shares with the problems of the task."""
-    found = {name: read for name, read in plan.data.facts.items() if training.spec.get(name)}
+    read_data = {name: read for name, read in plan.data.facts.items() if training.spec.get(name)}
     if facts["curve"] and (kl := facts["curve"][-1].get("held_out_kl")) is not None:
-        found["held_out"] = {**plan.data.facts.get("validation", {}), "forward_kl": kl, "steps": facts["cost"]["steps"]}
+        read_data["held_out"] = {
+            **plan.data.facts.get("validation", {}),
+            "forward_kl": kl,
+            "steps": facts["cost"]["steps"],
+        }
     shared = plan.data.overlaps.get(task.title)
-    return found | ({"contamination": shared} if shared is not None else {})
+    return read_data | ({"contamination": shared} if shared is not None else {})
 
 
 def _setting(words: str) -> str:
@@ -202,25 +206,25 @@ def speed_of(
     seconds of the training and over all ``processes``; ``share_of_peak`` are its operations, counted from parameters
     and tokens, over those that the devices of all processes could do in that time.
     """
-    found = {}
+    speed = {}
     if cost["seconds"] > 0 and (tokens := cost["student_tokens"] + cost["generated_tokens"]):
-        found["training_tokens_per_second"] = tokens / cost["seconds"]
+        speed["training_tokens_per_second"] = tokens / cost["seconds"]
         student, teacher = parameters["student"], parameters["teacher"]
         taught, peak = cost["teacher_forward_tokens"], _peak(device, precision)
         if peak is not None and student is not None and (teacher is not None or not taught):
             own = cost["student_tokens"], taught, cost["generated_tokens"], cost.get("reference_forward_tokens", 0)
             spent = token_flops(student, teacher or 0, *own)
-            found["share_of_peak"] = spent / cost["seconds"] / peak / processes
+            speed["share_of_peak"] = spent / cost["seconds"] / peak / processes
     if cost["eval_seconds"] > 0 and cost["eval_generated_tokens"]:
-        found["evaluation_tokens_per_second"] = cost["eval_generated_tokens"] / cost["eval_seconds"]
-    return found
+        speed["evaluation_tokens_per_second"] = cost["eval_generated_tokens"] / cost["eval_seconds"]
+    return speed
 
 
 def _peak(device: str, precision: str | None) -> float | None:
     """Operations a second of a GPU whose data sheet is known; no sheet says what a CPU's units do in one type."""
     own = device.replace(" ", "")
-    found = next((d for name, d in DEVICES.items() if "GB" in name and name.partition("-")[0] in own), None)
-    return None if found is None or precision is None else found.peak(precision)
+    known = next((d for name, d in DEVICES.items() if "GB" in name and name.partition("-")[0] in own), None)
+    return None if known is None or precision is None else known.peak(precision)
 
 
 def device_name(device: str) -> str:
@@ -272,14 +276,14 @@ def convention_card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any])
 
 def _engines(spec: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
     """What sampled the student and what wrote the teacher's texts, where that was no model in this process."""
-    found = {}
+    engines = {}
     if (word := (spec.get("rollout") or {}).get("engine")) is not None:
         cap, every = recipe.rollout.importance_cap, recipe.rollout.sync_every
         weighed = "no importance weights" if cap is None else f"importance weights up to {cap:g}"
-        found["rollout_engine"] = f"{word}, weights of every {every}. step, {weighed}"
+        engines["rollout_engine"] = f"{word}, weights of every {every}. step, {weighed}"
     if (word := (spec.get("teacher_text") or {}).get("engine")) is not None:
-        found["teacher_text_engine"] = word
-    return found
+        engines["teacher_text_engine"] = word
+    return engines
 
 
 def _trained(chosen: Adapter) -> dict[str, str]:
@@ -294,8 +298,8 @@ def _trained(chosen: Adapter) -> dict[str, str]:
 
 def _teacher(spec: Mapping[str, Any], chosen: TeacherLoading) -> dict[str, str]:
     """How the teacher was loaded, where the recipe says it."""
-    said = loading.told(chosen)
-    return {"teacher_loaded": said} if said and spec.get("teacher") else {}
+    words = loading.told(chosen)
+    return {"teacher_loaded": words} if words and spec.get("teacher") else {}
 
 
 def _signal(method: Method, name: str, signal: Mapping[str, Any]) -> dict[str, Any]:
@@ -316,5 +320,5 @@ def _signal(method: Method, name: str, signal: Mapping[str, Any]) -> dict[str, A
 
 
 def _mean(values) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else 0.0
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else 0.0

@@ -394,6 +394,6 @@ def texts_of(method: Method, steps: int) -> set[Source]:
     if isinstance(method, ReferencePoint):
         return set()
     corners, draws = {0, steps // 2, max(steps - 1, 0)}, (0.0, 0.25, 0.5, 0.75, 1.0 - 1e-9)
-    found = {s for i in corners for draw in draws for s in method.sources(Step(i, max(steps, 1), draw))}
+    texts = {s for i in corners for draw in draws for s in method.sources(Step(i, max(steps, 1), draw))}
     # The replay rate may depend on state that changes while training, so both of its sources are always possible.
-    return found | {Source.STUDENT, Source.REPLAY} if method.needs.replay else found
+    return texts | {Source.STUDENT, Source.REPLAY} if method.needs.replay else texts

@@ -135,10 +135,10 @@ def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[
     return method_settings.made(method_class, config), registry.split(name)[2] or None, user_code.identity(method_class)
 
 
-def settings_of(found: type[Method], name: str) -> dict[str, Any]:
+def settings_of(method_class: type[Method], name: str) -> dict[str, Any]:
     """The settings that the variants in ``name`` stand for. Raises BadInput for an unknown variant."""
     bare, at, variant = registry.split(name)
-    variants = variants_of(found)
+    variants = variants_of(method_class)
     values: dict[str, Any] = {}
     for part in variant.split("+") if at else ():
         if part not in variants:
@@ -153,15 +153,15 @@ def settings_of(found: type[Method], name: str) -> dict[str, Any]:
 
 def _with_controls(names: Sequence[str]) -> list[str]:
     """Adds after every method that weights tokens its shuffled-weight control."""
-    found = []
+    expanded = []
     for name in names:
         bare, at, variant = registry.split(name)
         weighs = SHUFFLED in variants_of(registry.find(registry.METHODS, bare))
         control = f"{bare}@{variant}+{SHUFFLED}" if at else f"{name}@{SHUFFLED}"
-        found += [name, control] if weighs and SHUFFLED not in variant.split("+") else [name]
-    if len(found) == len(names):
+        expanded += [name, control] if weighs and SHUFFLED not in variant.split("+") else [name]
+    if len(expanded) == len(names):
         raise BadInput(f"--control: {', '.join(names)} weights no tokens, so there is nothing to shuffle; leave it out")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(expanded))
 
 
 def _within_vocabulary(method: Method, chosen: Recipe, words: int) -> None:
@@ -207,11 +207,11 @@ def _none_trains(model: ModelFiles, methods: Iterable[Method]) -> None:
         )
 
 
-def variants_of(found: type[Method]) -> dict[str, Mapping[str, Any]]:
+def variants_of(method_class: type[Method]) -> dict[str, Mapping[str, Any]]:
     """The named settings of a method, and ``shuffled``, the control of every method that weights tokens."""
-    method_settings.check(found)
-    weighs = any(field.name == "shuffle" for field in dataclasses.fields(found.Config))
-    return dict(found.variants) | ({SHUFFLED: {"shuffle": True}} if weighs else {})
+    method_settings.check(method_class)
+    weighs = any(field.name == "shuffle" for field in dataclasses.fields(method_class.Config))
+    return dict(method_class.variants) | ({SHUFFLED: {"shuffle": True}} if weighs else {})
 
 
 def _locate(chosen: Recipe, methods: Sequence[Method], *, weights: bool) -> tuple[ModelFiles, ModelFiles | None]:
@@ -245,7 +245,7 @@ def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
     if teacher is None and chosen.models.template == "teacher":
         # Its tokenizer and template are all that is read of it: gigabytes of weights need no hash.
         asked = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=False, hashed=False)
-    found = agree(
+    pair = agree(
         student,
         asked,
         template=chosen.models.template,
@@ -253,7 +253,7 @@ def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
         same_ids=any(map(_needs_common_ids, methods)) or pools.measures_divergence(chosen, methods),
         elsewhere=_across_tokenizers,
     )
-    return found if teacher is not None else dataclasses.replace(found, teacher=None)
+    return pair if teacher is not None else dataclasses.replace(pair, teacher=None)
 
 
 def judged(chosen: Recipe, methods: Sequence[Method]) -> Pair:
@@ -287,9 +287,9 @@ def _first(chosen: Recipe, methods: Sequence[Method]) -> Configured | None:
         stages.check(chosen)
     if chosen.before.method is None or all(isinstance(method, ReferencePoint) for method in methods):
         return None
-    found = configured(chosen.before.method, chosen, {})
-    stages.check_first(found[0])
-    return found
+    first = configured(chosen.before.method, chosen, {})
+    stages.check_first(first[0])
+    return first
 
 
 def _distinct(names: Sequence[str], kind: str) -> list[str]:

@@ -69,15 +69,15 @@ class Entry:
 
 def entries(kind: str) -> list[Entry]:
     """All known entries of a kind, by name. Two owners of one name raise BadInput."""
-    found: dict[str, Entry] = {}
+    known: dict[str, Entry] = {}
     for entry in [*_built_in(kind), *_installed(kind)]:
-        if entry.name in found:
+        if entry.name in known:
             raise BadInput(
-                f"{kind[:-1]} {entry.name!r} has two owners: {found[entry.name].owner} ({found[entry.name].target}) "
+                f"{kind[:-1]} {entry.name!r} has two owners: {known[entry.name].owner} ({known[entry.name].target}) "
                 f"and {entry.owner} ({entry.target}); uninstall one or rename it"
             )
-        found[entry.name] = entry
-    return [found[name] for name in sorted(found)]
+        known[entry.name] = entry
+    return [known[name] for name in sorted(known)]
 
 
 def split(name: str) -> tuple[str, str, str]:
@@ -140,7 +140,7 @@ def _load(kind: str, entry: Entry) -> type[Any]:
     what = f"{kind[:-1]} {entry.name!r} of {entry.owner}"
     try:
         module = importlib.import_module(module_name)
-        found = getattr(module, attribute) if attribute else _only_class(kind, module, entry.name)
+        loaded = getattr(module, attribute) if attribute else _only_class(kind, module, entry.name)
     except BadInput:
         raise
     except Exception as error:  # a plugin may raise anything while it is imported
@@ -148,13 +148,13 @@ def _load(kind: str, entry: Entry) -> type[Any]:
         raise BadInput(
             f"{what} cannot be loaded: {error_location.told(error)} at {last.filename}:{last.lineno}"
         ) from error
-    if entry.owner != "built in" and isinstance(found, type):
-        user_code.adopt(found, entry.owner)
-    if not isinstance(found, type) or not issubclass(found, _contract(kind)):
+    if entry.owner != "built in" and isinstance(loaded, type):
+        user_code.adopt(loaded, entry.owner)
+    if not isinstance(loaded, type) or not issubclass(loaded, _contract(kind)):
         raise BadInput(f"{what} is no subclass of {_base(kind)}: {entry.target}")
-    if found.__dict__.get("name", getattr(found, "name", None)) != entry.name:
-        raise BadInput(f"{what} calls itself {getattr(found, 'name', None)!r}; make them equal")
-    return _checked(kind, found)
+    if loaded.__dict__.get("name", getattr(loaded, "name", None)) != entry.name:
+        raise BadInput(f"{what} calls itself {getattr(loaded, 'name', None)!r}; make them equal")
+    return _checked(kind, loaded)
 
 
 def _from_file(kind: str, path: Path) -> type[Any]:
@@ -169,14 +169,15 @@ def _from_file(kind: str, path: Path) -> type[Any]:
         raise BadInput(f"{path} is no Python file; a {word} by path is one file that ends in .py")
     if not is_file:
         raise BadInput(f"no {word} file at {path}")
-    found = _checked(kind, _only_class(kind, user_code.load(path), None))
-    taken = {entry.name: entry for entry in entries(kind)}.get(found.name)
+    loaded = _checked(kind, _only_class(kind, user_code.load(path), None))
+    taken = {entry.name: entry for entry in entries(kind)}.get(loaded.name)
     if taken is not None:
         raise BadInput(
-            f"{error_location.of(found, 'name')}: {word} {found.name!r} has two owners: {taken.owner} ({taken.target}) "
+            f"{error_location.of(loaded, 'name')}: {word} {loaded.name!r} has two owners: {taken.owner} "
+            f"({taken.target}) "
             f"and {path}; give the class in {path} another name"
         )
-    return found
+    return loaded
 
 
 def _contract(kind: str) -> type[Any]:
@@ -225,19 +226,19 @@ def _only_class(kind: str, module: Any, name: str | None) -> type[Any]:
     raise BadInput(f"{file}: no class with a `name` fulfilling {base}; exactly one is needed")
 
 
-def _checked(kind: str, found: Any) -> type[Any]:
-    """``found`` with a name that file names and tables can bear, and nothing left out."""
-    name, word, marks = found.name, kind[:-1], KINDS[kind].marks
+def _checked(kind: str, loaded: Any) -> type[Any]:
+    """``loaded`` with a name that file names and tables can bear, and nothing left out."""
+    name, word, marks = loaded.name, kind[:-1], KINDS[kind].marks
     allowed = rf"[A-Za-z0-9][A-Za-z0-9{re.escape(marks.replace(' ', ''))}]{{0,59}}"
     if not isinstance(name, str) or not re.fullmatch(allowed, name, re.ASCII):
         raise BadInput(
-            f"{error_location.of(found, 'name')}: name {name!r} of a {word} must be up to 60 letters, digits and "
+            f"{error_location.of(loaded, 'name')}: name {name!r} of a {word} must be up to 60 letters, digits and "
             f"{marks} that begin with a letter or digit"
         )
-    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    missing = sorted(getattr(loaded, "__abstractmethods__", ()))
     if missing:
-        raise BadInput(f"{error_location.of(found)}: {word} {name!r} lacks {', '.join(missing)}")
-    return found
+        raise BadInput(f"{error_location.of(loaded)}: {word} {name!r} lacks {', '.join(missing)}")
+    return loaded
 
 
 def read_facts(path: Path, name: str) -> dict[str, Any]:

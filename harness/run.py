@@ -46,18 +46,18 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
         return []
     for line in introduction(plan):
         announce(line)
-    found = []
+    records = []
     for training in plan.trainings:
         for task in plan.tasks:
             chosen = measurement.of(plan, training, task)
             # A damaged record stops a run, unless --again supersedes it.
             existing = None if plan.request.again else plan.store.find(chosen.identity)
             if existing is not None:
-                found.append(_reuse(plan, training, existing, announce))
+                records.append(_reuse(plan, training, existing, announce))
             else:
-                found.append(_measure(plan, training, task, chosen, progress, announce))
+                records.append(_measure(plan, training, task, chosen, progress, announce))
     processes.tell(None)
-    return found
+    return records
 
 
 def introduction(plan: Plan) -> list[str]:

@@ -151,31 +151,31 @@ class Task(ABC):
     def grade_all(self, completions: Sequence[Completion]) -> list[Verdict]:
         """Verdicts in the order of ``completions``. Engines that work in batches override this."""
         by_id = {p.id: p for p in self.items}
-        found = [self.grade(by_id[c.problem_id], c.text) for c in completions]
+        verdicts = [self.grade(by_id[c.problem_id], c.text) for c in completions]
         scale = metrics.metric_of(self).scale
-        for verdict, completion in zip(found, completions, strict=True):
+        for verdict, completion in zip(verdicts, completions, strict=True):
             task_contract.verdict(self, "grade", verdict, completion, scale)
-        return [dataclasses.replace(v, sample=c.sample) for v, c in zip(found, completions, strict=True)]
+        return [dataclasses.replace(v, sample=c.sample) for v, c in zip(verdicts, completions, strict=True)]
 
     def verdicts(self, completions: Sequence[Completion]) -> list[Verdict]:
         """:meth:`grade_all`, checked: one verdict each, in order. Raises RunFailed with FILE:LINE for anything else."""
         with error_location.faults_as(RunFailed, "grade must give a Verdict for any text", called=type(self)):
-            found = self.grade_all(completions)
-        if not isinstance(found, list | tuple) or len(found) != len(completions):
-            said = (
-                f"gave {len(found)} verdicts"
-                if isinstance(found, list | tuple)
-                else f"gave {error_location.describe(found)}"
+            graded = self.grade_all(completions)
+        if not isinstance(graded, list | tuple) or len(graded) != len(completions):
+            reason = (
+                f"gave {len(graded)} verdicts"
+                if isinstance(graded, list | tuple)
+                else f"gave {error_location.describe(graded)}"
             )
-            said += f" on {len(completions)} completions; one each is wanted"
-            raise RunFailed(task_contract.broken(type(self), "grade_all", said))
+            reason += f" on {len(completions)} completions; one each is wanted"
+            raise RunFailed(task_contract.broken(type(self), "grade_all", reason))
         scale = metrics.metric_of(self).scale
-        for verdict, completion in zip(found, completions, strict=True):
+        for verdict, completion in zip(graded, completions, strict=True):
             task_contract.verdict(self, "grade_all", verdict, completion, scale)
             if verdict.sample != completion.sample:
-                said = f"gave sample {verdict.sample!r:.20} of a problem when asked about {completion.sample}"
-                raise RunFailed(task_contract.broken(type(self), "grade_all", f"{said}; one verdict each, in order"))
-        return list(found)
+                reason = f"gave sample {verdict.sample!r:.20} of a problem when asked about {completion.sample}"
+                raise RunFailed(task_contract.broken(type(self), "grade_all", f"{reason}; one verdict each, in order"))
+        return list(graded)
 
     def read_figures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Figures of how texts were read before they were graded, where that could have been done otherwise."""

@@ -48,10 +48,10 @@ def prompt_warnings(task: Task, problems: Sequence[Problem], generator: Any, dec
     """Warnings about how the prompts reach the model: templates, truncation, and a tokenizer that changes the text."""
     if task.measures_itself:
         return [f"{task.title}: {warning}" for warning in generator.warnings([], decoding)]
-    found = [f"{task.title}: {w}" for w in generator.warnings([problem.prompt for problem in problems], decoding)]
+    warnings = [f"{task.title}: {w}" for w in generator.warnings([problem.prompt for problem in problems], decoding)]
     # Check that the tokenizer reproduces the text of the task. The tokenizer of a server is unknown.
     lost = round_trip.check_task(task, generator, problems).warning if hasattr(generator, "tokenizer") else None
-    return [*found, lost] if lost else found
+    return [*warnings, lost] if lost else warnings
 
 
 def first_prompt(task: Task, problems: Sequence[Problem], generator: Any) -> str:
@@ -136,13 +136,13 @@ def figures(task: Task, graded: Sequence[Mapping[str, Any]], *, read: Sequence[b
     texts = list(graded) if read is None else [row for row, was in zip(graded, read, strict=True) if was]
     with error_location.faults_as(RunFailed, called=type(task)):
         measures = task_contract.told(task, "measures", task.measures(graded))
-        found = dict(measures) | task_contract.told(task, "read_figures", task.read_figures(texts))
+        numbers = dict(measures) | task_contract.told(task, "read_figures", task.read_figures(texts))
     if not task.thoughts_are_graded:
         thoughts = Counter(thought(row["text"]) for row in texts)
         closed, still_open = thoughts[Thought.CLOSED], thoughts[Thought.OPEN]
         if closed or still_open:
-            found["thoughts"] = {"closed": closed, "never_closed": still_open}
-    return found
+            numbers["thoughts"] = {"closed": closed, "never_closed": still_open}
+    return numbers
 
 
 def complete(
@@ -285,24 +285,24 @@ def warnings_of(
     """What a reader should know before trusting the score: truncation, missing answers, failed graders, repairs."""
     total = max(len(graded), 1)
     # A twentieth of the texts can move a score by five points, as much as most methods differ by.
-    found = []
+    warnings = []
     if counts["truncated"] > 0.05 * total:
-        found.append(f"{task.title}: {counts['truncated']} of {total} completions hit the length limit")
+        warnings.append(f"{task.title}: {counts['truncated']} of {total} completions hit the length limit")
     silent = sum(_answerless(task, row) for row in graded)
     if silent > 0.05 * total:
-        found.append(f"{task.title}: {silent} of {total} completions give no answer in the asked form")
+        warnings.append(f"{task.title}: {silent} of {total} completions give no answer in the asked form")
     if counts["errors"]:
-        found.append(f"{task.title}: {counts['errors']} of {total} verdicts could not be reached")
+        warnings.append(f"{task.title}: {counts['errors']} of {total} verdicts could not be reached")
     if thoughts := figures.get("thoughts"):
-        found.append(
+        warnings.append(
             f"{task.title}: {sum(thoughts.values())} of {total} texts begin with thinking; only what stands behind "
             f"the last </think> or its like is graded; {thoughts['never_closed']} never end it and have no answer"
         )
     if touched := figures.get("texts_repaired"):
         listed = ", ".join(f"{name} {count}" for name, count in figures["repairs"].items())
-        found.append(f"{task.title}: {touched} of {total} texts were repaired before they were run ({listed})")
+        warnings.append(f"{task.title}: {touched} of {total} texts were repaired before they were run ({listed})")
     if theirs := figures.get("evalplus_reading"):
-        found.append(f"{task.title}: by EvalPlus' own reading of these texts the score is {theirs['score']:.4f}")
+        warnings.append(f"{task.title}: by EvalPlus' own reading of these texts the score is {theirs['score']:.4f}")
     with error_location.faults_as(RunFailed, called=type(task)):
         remarks = task_contract.told(task, "remarks", task.remarks(graded))
-    return found + [f"{task.title}: {remark}" for remark in remarks]
+    return warnings + [f"{task.title}: {remark}" for remark in remarks]

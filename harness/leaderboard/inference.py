@@ -165,12 +165,12 @@ def over_baseline(section: Sequence[Group], *, any_steps: bool, seeds: SeedVaria
     """
     # Several baselines, or none, leave open what a difference would mean: then no row shows one.
     baselines = [group for group in section if group.roles.baseline]
-    found: list[tuple[Group, float] | None] = []
+    gaps: list[tuple[Group, float] | None] = []
     for group in section:
         own = group.reference or group.roles.baseline
         alike = [g for g in baselines if not own and one_recipe(group.first, g.first, any_steps=any_steps)]
-        found.append((alike[0], group.score - alike[0].score) if len(alike) == 1 else None)
-    return _tested(section, found, seeds)
+        gaps.append((alike[0], group.score - alike[0].score) if len(alike) == 1 else None)
+    return _tested(section, gaps, seeds)
 
 
 def recovery(section: Sequence[Group], seeds: SeedVariance | None) -> list[Distance | None]:
@@ -180,7 +180,7 @@ def recovery(section: Sequence[Group], seeds: SeedVariance | None) -> list[Dista
     """
     floors = [g for g in section if g.roles.evaluates == STUDENT]
     ceilings = [g for g in section if g.roles.evaluates == TEACHER]
-    found: list[tuple[Group, float] | None] = []
+    shares: list[tuple[Group, float] | None] = []
     for group in section:
         # The gap is that of the models which this row was trained from, not of others in the same table.
         teacher = group.first["spec"].get("teacher")
@@ -193,10 +193,10 @@ def recovery(section: Sequence[Group], seeds: SeedVariance | None) -> list[Dista
             or group.scale.gain(high[0].score, low[0].score) <= 0
             or p_value(low[0], high[0], seeds) >= LEVEL
         ):
-            found.append(None)
+            shares.append(None)
         else:
-            found.append((low[0], (group.score - low[0].score) / (high[0].score - low[0].score)))
-    return _tested(section, found, seeds)
+            shares.append((low[0], (group.score - low[0].score) / (high[0].score - low[0].score)))
+    return _tested(section, shares, seeds)
 
 
 def _one_score(groups: Sequence[Group]) -> bool:
@@ -205,12 +205,12 @@ def _one_score(groups: Sequence[Group]) -> bool:
 
 
 def _tested(
-    section: Sequence[Group], found: Sequence[tuple[Group, float] | None], seeds: SeedVariance | None
+    section: Sequence[Group], values: Sequence[tuple[Group, float] | None], seeds: SeedVariance | None
 ) -> list[Distance | None]:
     # Holm over the rows that have a difference: a row without one is no test and costs the others no power.
-    pairs = [(group, *it) for group, it in zip(section, found, strict=True) if it is not None]
+    pairs = [(group, *it) for group, it in zip(section, values, strict=True) if it is not None]
     adjusted = iter(intervals.holm([p_value(mark, group, seeds) for group, mark, _ in pairs]))
-    return [it and Distance(it[1], next(adjusted), it[0].first["method"]["name"]) for it in found]
+    return [it and Distance(it[1], next(adjusted), it[0].first["method"]["name"]) for it in values]
 
 
 def _model(group: Group) -> Any:

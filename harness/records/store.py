@@ -55,7 +55,7 @@ class Store:
 
         One warning more names the records whose completions are missing; they are not left out.
         """
-        found: list[tuple[Path, Record]] = []
+        pairs: list[tuple[Path, Record]] = []
         warnings: list[str] = []
         bare: list[Path] = []
         known = Examined(self.root, form())
@@ -65,9 +65,9 @@ class Store:
                 if record is None:
                     warnings.append(f"{path}: left out: {fault}")
                 else:
-                    found.append((path, record))
+                    pairs.append((path, record))
             known.keep()
-        records, copies = self._without_copies(found)
+        records, copies = self._without_copies(pairs)
         return records, warnings + copies + _without_completions(bare)
 
     def _read(self, path: Path, known: Examined, bare: list[Path]) -> tuple[Record | None, str]:
@@ -93,18 +93,18 @@ class Store:
             bare.append(path)
         return record, ""
 
-    def _without_copies(self, found: list[tuple[Path, Record]]) -> tuple[list[Record], list[str]]:
+    def _without_copies(self, pairs: list[tuple[Path, Record]]) -> tuple[list[Record], list[str]]:
         """One record for each run id, and for each identity and attempt; a warning for every other.
 
         The one that is where its own words place it comes before copies of it; otherwise the first by name is taken.
         """
-        names = {record["run_id"] for _, record in found}
-        if len(names) == len({_attempt(record) for _, record in found}) == len(found):
-            return [record for _, record in found], []
+        names = {record["run_id"] for _, record in pairs}
+        if len(names) == len({_attempt(record) for _, record in pairs}) == len(pairs):
+            return [record for _, record in pairs], []
         owners: dict[Any, Path] = {}
         taken: set[Path] = set()
         warnings = []
-        for path, record in sorted(found, key=lambda one: one[0] != self.path_of(one[1])):  # stable: by name within
+        for path, record in sorted(pairs, key=lambda one: one[0] != self.path_of(one[1])):  # stable: by name within
             claims = (record["run_id"], _attempt(record))
             if owner := next((owners[claim] for claim in claims if claim in owners), None):
                 run = f"{record['run_id']}, attempt {record['attempt']}"
@@ -112,12 +112,12 @@ class Store:
                 continue
             owners |= dict.fromkeys(claims, path)
             taken.add(path)
-        return [record for path, record in found if path in taken], warnings
+        return [record for path, record in pairs if path in taken], warnings
 
     def find(self, identity: str) -> Record | None:
         """The latest attempt at ``identity``. Raises BadInput when a file of that identity is not sound."""
-        found = [(path, load(path, self.root)) for path in self._files(f"*{identity[:8]}*")]
-        mine = [(path, record) for path, record in found if record["identity"] == identity]
+        candidates = [(path, load(path, self.root)) for path in self._files(f"*{identity[:8]}*")]
+        mine = [(path, record) for path, record in candidates if record["identity"] == identity]
         return max(self._without_copies(mine)[0], key=lambda record: record["attempt"], default=None)
 
     def holds(self, run_id: str) -> bool:

@@ -305,13 +305,13 @@ def _cuts(lengths: Seq[int], size: int, tokens: int) -> list[int]:
     """
     least, begins = [0], [0]  # of the first n lengths: what they cost, and where their last part begins
     for end in range(1, len(lengths) + 1):
-        width, found = lengths[end - 1], []
+        width, costs = lengths[end - 1], []
         # Wider parts are tried until one is full; a sequence that is longer than the bound stands alone.
         for start in range(end - 1, max(end - size, 0) - 1, -1):
             if (end - start) * width > tokens and start < end - 1:
                 break
-            found.append((least[start] + (end - start) * width + PASS, start))
-        cost, start = min(found)
+            costs.append((least[start] + (end - start) * width + PASS, start))
+        cost, start = min(costs)
         least.append(cost)
         begins.append(start)
     ends = [len(lengths)]

@@ -44,16 +44,16 @@ def read(
     if not rows.rows:
         raise BadInput(f"training data {name}: holds no rows")
     fields = columns.choose(rows, sources, labelled=labelled)
-    found = list(columns.examples(rows, fields, sources, labelled=labelled))
-    if not found:
+    examples = list(columns.examples(rows, fields, sources, labelled=labelled))
+    if not examples:
         raise BadInput(f"training data {name}: every row is empty")
-    skipped = len(rows.rows) - len(found)
-    found = plain.written(found, sources.plain) if written else found
+    skipped = len(rows.rows) - len(examples)
+    examples = plain.written(examples, sources.plain) if written else examples
     opened = "".join(f", {key} {value}" for key, value in rows.facts.items() if value is not None)
     opened += f", {skipped} empty rows skipped" if skipped else ""
     facts = {"source": _portable(name), "columns": fields.told(), **rows.facts}
     facts |= {"skipped": skipped} if skipped else {}
-    return ExamplePool(found, f"{rows.name}{opened}, from {fields.told()}", facts)
+    return ExamplePool(examples, f"{rows.name}{opened}, from {fields.told()}", facts)
 
 
 def _generated(name: str, limit: int | None) -> ExamplePool:

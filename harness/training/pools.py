@@ -221,8 +221,8 @@ def unlike_prompts(data: TrainingData, asked: Prompt, codec: TextCodec | None) -
     read = {
         name: pool for name, pool in pools.items() if pool and not str(data.facts[name]["source"]).startswith(MICRO)
     }
-    found = (plain.differences(pool[0].prompt, asked, codec) for pool in read.values())
-    return list(dict.fromkeys(line for lines in found for line in lines))
+    differences = (plain.differences(pool[0].prompt, asked, codec) for pool in read.values())
+    return list(dict.fromkeys(line for lines in differences for line in lines))
 
 
 def _rendered(example: Example, codec: TextCodec) -> str:

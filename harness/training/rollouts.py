@@ -93,7 +93,7 @@ class Rollouts:
         A source that stands ``n`` times in a row gives ``n`` responses to every prompt. While the buffer is empty (or
         not full, if the method requires that) a replay samples from the student.
         """
-        found: list[TrainingSequence] = []
+        sequences: list[TrainingSequence] = []
         turn = 0
         for source, times in ((one, len([*same])) for one, same in itertools.groupby(sources)):
             if source is Source.REPLAY and len(self.buffer) >= (self.capacity if self.full else 1):
@@ -112,14 +112,14 @@ class Rollouts:
                 for k in range(turn, turn + times)
                 for place in range(k * self.batch + self.process, (k + 1) * self.batch, self.processes)
             ]
-            found += [dataclasses.replace(s, place=place) for s, place in zip(made, places, strict=True)]
+            sequences += [dataclasses.replace(s, place=place) for s, place in zip(made, places, strict=True)]
             turn += times
         if self.rewards is not None:
-            found = self.rewards.judge(found, self.data.prompts, cost)
+            sequences = self.rewards.judge(sequences, self.data.prompts, cost)
         if self.proposals is not None:
             with self.gathered():
-                found = self.proposals.judge(found, self.data.labelled, self.data.prompts, step.index, cost)
-        return found
+                sequences = self.proposals.judge(sequences, self.data.labelled, self.data.prompts, step.index, cost)
+        return sequences
 
     def fixed(self, source: Source, i: int) -> TrainingSequence:
         """The sequence of example ``i`` of a fixed source: its reference response or the teacher's answer."""

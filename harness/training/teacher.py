@@ -79,19 +79,19 @@ def set_up(
     process.
     """
     needs, plan, device = job.method.needs, job.recipe.training, str(accelerator.device)
-    found, vocab = TeacherSetup(), student.vocab
+    setup, vocab = TeacherSetup(), student.vocab
     if needs.rewards:
         assert job.data.grader is not None, "the plan refuses rewards without a grader"
         room = room_of_teacher(job) if needs.hindsight is not None else None
         rollouts.rewards = Rewards(job.data.grader, rollouts.student, needs.hindsight, room)
     if needs.reference:
-        found.reference = LiveTeacher(load_model(job.student, plan.precision, device), vocab)
+        setup.reference = LiveTeacher(load_model(job.student, plan.precision, device), vocab)
     if needs.asking is not None and teaches_itself(job.method):
-        found.signal, found.moving = _self_teacher(job, needs.asking, student.model, vocab, device)
-        found.facts = {"kind": "live"}
-        return found
+        setup.signal, setup.moving = _self_teacher(job, needs.asking, student.model, vocab, device)
+        setup.facts = {"kind": "live"}
+        return setup
     if job.teacher is None or (needs.teacher == "none" and not needs.proposals):
-        return found
+        return setup
     members = job.teachers or (Teaching(job.recipe.teacher.name, job.teacher, job.recipe.teacher, 1.0),)
     writers = [_opened(job, one, vocab, rollouts.gather, accelerator, progress) for one in members]
     if job.words is not None:  # one vocabulary: a text ends at the endings of all models, whoever writes it
@@ -123,7 +123,7 @@ def set_up(
                     writer.release()
             rollouts.teacher_texts = written
     if needs.teacher != "signal":
-        return found
+        return setup
 
     def shares(source: Source, example: int) -> list[float]:
         """Of each teacher in an example."""
@@ -138,12 +138,12 @@ def set_up(
         for source in sorted(set(FIXED) & texts):
             some = [rollouts.fixed(source, i) for i in rollouts.numbers(source)[:LOOKED_AT]]
             reading.check([one for one in some if one.response], "teacher" if source is Source.TEACHER else "data")
-        found.reading = reading
+        setup.reading = reading
 
     def fixed(source: Source, i: int) -> TrainingSequence:
         """A fixed text as the teacher reads it."""
         sequence = rollouts.fixed(source, i)
-        return sequence if found.reading is None else found.reading.of(sequence)[0]
+        return sequence if setup.reading is None else setup.reading.of(sequence)[0]
 
     def signal_of(place: int) -> TeacherSignal:
         """The signal of one teacher, with caches of the texts that it reads."""
@@ -159,7 +159,7 @@ def set_up(
     def caches(place: int, live: LiveTeacher | ServedTeacher, kind: str, k: int | None) -> dict[Source, SignalCache]:
         """Caches of the signal of fixed text, filled. Methods and seeds that train on the same text share them."""
         facts = _facts(job, members[place], vocab, kind)
-        pad = (writers[place] if found.reading else rollouts.student).pad_id
+        pad = (writers[place] if setup.reading else rollouts.student).pad_id
         filled = {}
         for source in (s for s in FIXED if s in texts):
             read = rollouts.numbers(source)
@@ -180,11 +180,11 @@ def set_up(
     cls = registry.find(registry.SIGNALS, plan.signal)
     with error_location.faults_as(RunFailed, called=cls):
         signals = [signal_of(place) for place in range(len(members))]
-    found.facts = {"kind": signals[0].name} | signals[0].facts()
-    found.signal = signals[0] if found.reading is None else PairedSignal(signals[0])
+    setup.facts = {"kind": signals[0].name} | signals[0].facts()
+    setup.signal = signals[0] if setup.reading is None else PairedSignal(signals[0])
     if len(signals) > 1:
-        found.signal = MixedSignal(signals, lambda batch, i: shares(batch.sources[i], batch.examples[i]))
-    return found
+        setup.signal = MixedSignal(signals, lambda batch, i: shares(batch.sources[i], batch.examples[i]))
+    return setup
 
 
 def room_of_teacher(job: TrainingJob) -> int | None:
