@@ -2,9 +2,12 @@
 
 import ast
 import functools
+import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 FOUNDATION = {"harness.types", "harness.errors", "harness.options"}
@@ -136,3 +139,14 @@ def test_the_source_folders_cannot_be_imported_twice():
             [sys.executable, "-c", f"import {name}"], cwd=ROOT, capture_output=True, text=True, timeout=60
         )
         assert done.returncode != 0 and f"import harness.{name}" in done.stderr
+
+
+@pytest.mark.slow
+def test_one_run_enters_fewer_than_112_files():
+    done = subprocess.run(
+        [sys.executable, "-m", "results.scripts.road", "--steps", "1"],
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    entered = json.loads(done.stdout)["entered"]
+    assert 60 < entered["harness"] < 112 and entered["methods"] == entered["tasks"] == 1

@@ -11,6 +11,7 @@ problem, and its completion. Only this process is watched; the workers that grad
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -101,7 +102,8 @@ def walk(steps: int) -> Road:
         threading.setprofile(road)
         sys.setprofile(road)
         try:
-            code = main(words)
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for the counts
+                code = main(words)
         finally:
             sys.setprofile(None)
             threading.setprofile(None)
