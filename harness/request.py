@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.errors import BadInput
 from harness.method import Method, ReferencePoint
@@ -24,9 +23,6 @@ from harness.training import job
 from harness.training.job import TrainingData, TrainingRun
 from harness.training.several_teachers import Teaching
 from harness.types import Source
-
-if TYPE_CHECKING:
-    from harness.request import Plan
 
 
 @dataclass(frozen=True)
