@@ -5,6 +5,9 @@ module keeps what the command was, everything that its plan read, and the identi
 returns these records at once as long as nothing of that changed: arguments, environment, working folder, the harness,
 the installed packages, and size and time of every file and folder that the plan opened. Otherwise it is planned.
 
+A command that says nothing but methods, tasks, seeds, recipe and results folder is also kept cell by cell, so that
+another choice of the same cells is answered from them. Other options may concern one method of several and no other.
+
 Kept are commands of what ships with the harness, on models of this machine: whoever runs code of their own, or a model
 of the hub whose revision may move, is planned every time.
 """
@@ -53,26 +56,32 @@ class Question:
     """A command, and where its answer is kept."""
 
     def __init__(self, args: argparse.Namespace):
-        given = {name: str(value) for name, value in sorted(vars(args).items()) if name not in ASIDE}
+        given = {name: value for name, value in sorted(vars(args).items()) if name not in ASIDE}
         variables = {name: value for name, value in sorted(os.environ.items()) if name.startswith(READS)}
         self.results = Path(args.results)
         where = {"folder": os.getcwd(), "results": os.path.realpath(self.results), "python": sys.version, "form": FORM}
-        key = digest([given, variables, where, _code()])
-        self.path = self.results / "work" / "answered" / f"{key[:24]}.json"
+        around = [variables, where, _code()]
+        self.path = self._place(given, around)
+        self.cells = {cell: self._place(given | asked, around) for cell, asked in _cells(given)}
         self._read: set[str] = set()
+
+    def _place(self, given: dict[str, Any], around: list[Any]) -> Path:
+        """Where the answer to these arguments is kept."""
+        key = digest([{name: str(value) for name, value in given.items()}, *around])
+        return self.results / "work" / "answered" / f"{key[:24]}.json"
 
     def answer(self) -> tuple[list[str], list[Record]] | None:
         """What the run says, and its records; None where it is to be planned.
 
         Raises BadInput for a damaged record, as a planned run does.
         """
-        try:
-            kept = json.loads(self.path.read_text("utf-8"))
-            if any(_mark(path) != (mark and tuple(mark)) for path, mark in kept["read"].items()):
-                return None
-            identities, said = list(kept["identities"]), list(kept["said"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        answers = [_kept(self.path)]
+        if answers[0] is None:
+            answers = [_kept(path) for path in self.cells.values()]
+        if not answers or not all(answers):
             return None
+        identities = [identity for answer in answers if answer for identity in answer[0]]
+        said = [line for answer in answers if answer for line in answer[1]]
         from harness.records.store import Store
 
         store = Store(self.results)
@@ -97,14 +106,44 @@ class Question:
             read |= {str(folder), *(str(file) for file in folder.iterdir())}
         # What a folder held decides, too: a file may come that the plan would have taken instead.
         read |= set(_folders(os.environ.get("HARNESS_DATA")))
-        content = {
-            "read": {path: _mark(path) for path in sorted(read)},
-            "identities": [record["identity"] for record in records],
-            "said": list(said),
-        }
-        with contextlib.suppress(OSError):  # a full disk costs the next run its seconds
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write(self.path, json.dumps(content).encode())
+        marks = {path: _mark(path) for path in sorted(read)}
+        identities = [record["identity"] for record in records]
+        _keep(self.path, marks, identities, said)
+        # Cell by cell, if the plan made these cells in this order and there was no warning, which may concern only one.
+        made = [(t.word, task.title.partition("@")[0], t.seed) for t in plan.trainings for task in plan.tasks]
+        asked = [(method, task.partition("@")[0], seed) for method, task, seed in self.cells]
+        if made == asked and not any(line.startswith("warning: ") for line in said):
+            for path, identity in zip(self.cells.values(), identities, strict=True):
+                _keep(path, marks, [identity], ())
+
+
+def _kept(path: Path) -> tuple[list[str], list[str]] | None:
+    """Identities and lines of a kept answer; None where there is none, or where a file of it changed."""
+    try:
+        kept = json.loads(path.read_text("utf-8"))
+        if any(_mark(read) != (mark and tuple(mark)) for read, mark in kept["read"].items()):
+            return None
+        return list(kept["identities"]), list(kept["said"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _keep(path: Path, marks: dict[str, Mark], identities: Sequence[str], said: Sequence[str]) -> None:
+    content = {"read": marks, "identities": list(identities), "said": list(said)}
+    with contextlib.suppress(OSError):  # a full disk costs the next run its seconds
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(path, json.dumps(content).encode())
+
+
+def _cells(given: dict[str, Any]) -> Iterator[tuple[tuple[str, str, int], dict[str, Any]]]:
+    """Every (method, task, seed) of a command that says little else, in the order of its records, as arguments."""
+    choice = ("method", "task", "seed")
+    if any(value for name, value in given.items() if name not in (*choice, "recipe", "results")):
+        return
+    for method in given["method"]:
+        for seed in given["seed"] or [0]:
+            for task in given["task"]:
+                yield (method, task, seed), {"method": [method], "task": [task], "seed": [seed]}
 
 
 def _shipped(plan: Plan) -> bool:

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from harness import __version__, error_location
-from harness.commands import NAMES
+from harness.commands import NAMES, arguments
 from harness.errors import BadInput, RunFailed, unknown
 from harness.safe_read import for_stdout, printable
 
@@ -132,11 +132,11 @@ def parser(names: Sequence[str] = NAMES) -> argparse.ArgumentParser:
         prog="harness",
         description="Distil, evaluate, record and tabulate with one command.",
         epilog="examples:\n"
-        "  harness run -m untouched kd -t humaneval   # two minutes on two cores, no download\n"
-        "  harness table                              # what is recorded, by task\n"
-        "  harness show gkd                           # a method's equation and settings\n\n"
+        "  harness run -m untouched kd -t humaneval  # two minutes on two cores\n"
+        "  harness table                             # what is recorded, by task\n"
+        "  harness show gkd                          # a method's equation and settings\n\n"
         "harness COMMAND --help says what a command is for, with three examples.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=arguments.Help,
     )
     top.set_defaults(exit_code=0)
     top.add_argument("-V", "--version", action="version", version=f"harness {__version__}")

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import textwrap
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import error_location, options, recipe, registry, user_code
 from harness.errors import BadInput
-from harness.metrics import Scale
+from harness.leaderboard.numbers import amount
+from harness.method import Needs
+from harness.metrics import Scale, scale_of
 from harness.plan import settings_of, variants_of
 from harness.records import reported
 from harness.training import weight_report
+
+
+FULL = 80  # a longer line of a docstring was broken where the text goes on
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -32,7 +37,7 @@ def rows(kind: str) -> list[dict[str, Any]]:
 def _row(kind: str, entry: registry.Entry) -> dict[str, Any]:
     facts = entry.facts
     summary = (facts.get("doc") or facts.get("module_doc") or "").split("\n")[0]
-    row = {"name": entry.name, "summary": summary, "paper": facts.get("paper", ""), "owner": entry.owner}
+    row = {"name": entry.name, "summary": summary.replace("``", "`"), "paper": facts.get("paper", ""), "owner": entry.owner}
     if kind == registry.METHODS:
         row |= {"needs": facts.get("needs", ""), "variants": facts.get("variants", [])}
         return row | {"note": facts.get("note", "")}
@@ -46,11 +51,19 @@ def text(kind: str, found: Sequence[Mapping[str, Any]]) -> str:
     for row in found:
         lines.append(f"{row['name']:<{width}}  {row['summary']}")
         aside = [row.get("note") or "", row.get("paper") or ""]
-        aside += [f"needs: {row['needs']}"] if row.get("needs") else []
+        aside += [_needs(row["needs"])] if row.get("needs") else []
         aside += [f"from {row['owner']}"] if row.get("owner", "built in") != "built in" else []
         aside += ["variants: " + ", ".join(f"@{v}" for v in row["variants"])] if row.get("variants") else []
         lines += [" " * (width + 2) + part for part in aside if part]
     return "\n".join(lines)
+
+
+def _needs(words: str) -> str:
+    """``teacher signal, gate?`` in words: what is always needed, and what a setting decides."""
+    parts = words.split(", ")
+    always, chosen = [p for p in parts if not p.endswith("?")], [p[:-1] for p in parts if p.endswith("?")]
+    said = f"needs: {', '.join(always)}" if always else ""
+    return "; ".join(filter(None, (said, f"by its settings: {', '.join(chosen)}" if chosen else "")))
 
 
 KINDS = ("method", "task", "recipe", "judge", "signal", "metric", "paper")  # in the order that one name is looked up
@@ -77,10 +90,7 @@ def overview(results: Path) -> dict[str, list[str]]:
 def overview_text(found: Mapping[str, Sequence[str]]) -> str:
     """The names of every kind as text, with where to read on."""
     width = max(map(len, found))
-    lines = [
-        textwrap.fill(" ".join(names), 100, initial_indent=f"{kind:<{width}}  ", subsequent_indent=" " * (width + 2))
-        for kind, names in found.items()
-    ]
+    lines = [f"{kind:<{width}}  {' '.join(names)}" for kind, names in found.items()]
     return "\n".join([*lines, "", "harness list KIND says what each is, harness show NAME shows one"])
 
 
@@ -129,7 +139,7 @@ def card(kind: str, name: str) -> dict[str, Any]:
         "version": found.version,
         "family": found.family,
         "metric": found.metric,
-        "about": (found.__doc__ or "").strip(),
+        "about": (found.__doc__ or "").strip().replace("``", "`"),
         "dataset": dataclasses.asdict(found.dataset),
         "decoding": dataclasses.asdict(found.decoding),
         "grader": found.grader,
@@ -145,8 +155,15 @@ def card_text(facts: Mapping[str, Any]) -> str:
     """A card as text: settings one per line with range and source."""
     lines = []
     for key, value in facts.items():
+        if key in ("dataset", "decoding") and facts.get("protocols"):
+            continue  # they stand in the task's own protocol
         if key == "equation":
-            lines += ["", value, ""]
+            lines += ["", *_unbroken(value), ""]
+        elif key == "needs":
+            usual = dataclasses.asdict(Needs())
+            lines += ["needs: " + (_pairs({k: v for k, v in value.items() if v != usual[k]}) or "nothing of the teacher")]
+        elif key == "variants":
+            lines += [f"variant @{name}: {_pairs(changes)}" for name, changes in value.items()]
         elif key == "settings":
             lines += [_setting(s) for s in value] or ["settings: none"]
         elif key == "protocols":
@@ -156,6 +173,24 @@ def card_text(facts: Mapping[str, Any]) -> str:
         elif value not in (None, ""):
             lines.append(f"{key}: {value}")
     return "\n".join(lines)
+
+
+def _unbroken(docstring: str) -> Iterator[str]:
+    """The lines of a docstring with paragraphs as one line each, which a terminal breaks at its width; formulas stay."""
+    blocks = docstring.replace("``", "`").split("\n\n")
+    for block in blocks:
+        lines: list[str] = []
+        for line in block.split("\n"):
+            entry = re.match(r"\S+ {3,}", line)  # NAME   what it is
+            if lines and not block.startswith(" ") and not entry and len(lines[-1]) >= FULL:
+                lines[-1] += " " + line.strip()
+            else:
+                lines.append(line)
+        yield from (lines if block is blocks[-1] else [*lines, ""])
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(key if value is True else f"{key}={value}" for key, value in values.items())
 
 
 def _protocols(cards: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -179,6 +214,15 @@ def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{key}.{name}".rstrip("."), quoted
 
 
+def _cost(key: str, value: float) -> str:
+    """A cost of a record; bytes and seconds with their units."""
+    if key.endswith("_bytes"):
+        return f"{key.removesuffix('_bytes')} {amount(value, 'B')}"
+    if key.endswith("seconds"):
+        return f"{key.removesuffix('seconds').replace('_', ' ')}{value:,.0f} s"
+    return f"{key} {value:,.6g}"
+
+
 def _setting(facts: Mapping[str, Any]) -> str:
     if facts["choices"]:
         span = " | ".join(map(str, facts["choices"]))
@@ -191,19 +235,22 @@ def _setting(facts: Mapping[str, Any]) -> str:
 
 def record_text(record: Mapping[str, Any]) -> str:
     """A record as text: the score first, then the conditions it was measured under."""
-    counts, (low, high) = record["counts"], record["interval"]
+    counts, scale = record["counts"], scale_of(record)
+    low, high = map(scale.text, record["interval"])
     note = record["method"]["note"]
     lines = [
         f"{record['run_id']}  ({record['kind']})",
-        f"score      {record['score']:.4f}  95 % [{low:.4f}, {high:.4f}]  "
-        f"{record['metric']}, {record['interval_method']}",
+        f"score      {scale.text(record['score'])}  95 % {low}–{high}  {record['metric']}"
+        + (f", {scale.caption}" if scale.caption not in ("", "percent") else "")
+        + f"; {record['interval_method']}",
         f"counts     {counts['correct']:g} of {counts['total']}, {counts['errors']} errors, "
         f"{counts['truncated']} truncated",
-        f"method     {record['method']['name']}  {record['method']['settings']}" + (f"  [{note}]" if note else ""),
+        f"method     {record['method']['name']}  {_pairs(record['method']['settings'])}"
+        + (f"  [{note}]" if note else ""),
         f"models     {record['student']} <- {record['teacher']}, seed {record['seed']}",
         f"protocol   {record['protocol']['hash']}",
-        "cost       " + ", ".join(f"{key} {value:,.6g}" for key, value in record["cost"].items()),
-        "convention " + ", ".join(f"{key}={value}" for key, value in record["convention"].items()),
+        "cost       " + ", ".join(_cost(key, value) for key, value in record["cost"].items()),
+        "card       " + ", ".join(f"{key}={value}" for key, value in record["convention"].items()),
     ]
     lines += [f"weights    {name}: {said}" for name, said in weight_report.in_words(record).items()]
     lines += [f"asked      {record['first_prompt']!r}"] if "first_prompt" in record else []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import answered, measured, plan
-from harness.cli import main
+from harness.cli import main, parser
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 
@@ -131,6 +131,22 @@ def test_a_file_may_change_an_answer_wherever_it_lies(tmp_path, monkeypatch, pat
     """Only what the system, Python and runs themselves leave behind says nothing of a plan."""
     monkeypatch.chdir(tmp_path)
     assert answered._passing(path, Path("results")) == passing
+
+
+def test_another_choice_of_recorded_cells_is_answered_from_them(recorded, monkeypatch, capsys):
+    """Run together and asked for alone, in another order, or with the seed said; what one cell lacks is planned."""
+    recipe, words, _ = recorded
+    words = [word for word in words if word not in ("-m", "untouched")]
+    assert main([*words, "-m", "untouched", "teacher"]) == 0
+    monkeypatch.setattr(plan, "prepare", lambda request: (_ for _ in ()).throw(AssertionError("planned")))
+    for asked, known in (("teacher", True), ("teacher,untouched", True), ("teacher -s 0", True), ("teacher -s 1", False)):
+        capsys.readouterr()
+        assert (main([*words, "--json", "-m", *asked.split()]) == 0) == known
+        if known:
+            found = [record["method"]["name"] for record in json.loads(capsys.readouterr().out)["records"]]
+            assert found == asked.split()[0].split(",")
+    # An option may be read by one method and not by another, so such commands are kept whole.
+    assert not answered.Question(parser().parse_args([*words, "-m", "teacher", "--set", "evaluation.limit=2"])).cells
 
 
 def test_code_of_ones_own_is_planned_every_time(tiny_world, tmp_path, capsys):

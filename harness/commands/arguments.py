@@ -8,12 +8,20 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
 from harness.safe_read import printable
+
+
+class Help(argparse.HelpFormatter):
+    """Breaks what a command is for at the width of the terminal; examples stay a line each."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
 
 
 def command(
@@ -26,7 +34,7 @@ def command(
         help=help,
         description=about,
         epilog=f"examples:\n{lines}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
 
 
@@ -182,12 +190,40 @@ def count(word: str) -> int:
 
 def prose_format() -> str:
     """How a table is printed by default: for a terminal where stdout is one, else as Markdown."""
-    return "terminal" if sys.__stdout__ is not None and sys.__stdout__.isatty() else "md"
+    return "terminal" if on_terminal() else "md"
 
 
 def width() -> int:
     """Columns of the terminal; 80 where it does not say."""
     return shutil.get_terminal_size().columns
+
+
+def on_terminal() -> bool:
+    """Whether the output of the command is read on a terminal."""
+    return sys.__stdout__ is not None and sys.__stdout__.isatty()
+
+
+def fitted(text: str, column: int | None = None) -> str:
+    """Prose and lists for a terminal: no line wider than it. In a pipe lines stay whole, for programs that read them.
+
+    What does not fit goes on below ``column``, or where a second column of the line itself begins.
+    """
+    if not on_terminal():
+        return text
+    return "\n".join(part for line in text.split("\n") for part in _broken(line, width(), column))
+
+
+def _broken(line: str, columns: int, column: int | None) -> list[str]:
+    if len(line) <= columns:
+        return [line]
+    lead = len(line) - len(line.lstrip())
+    second = re.match(r"\s*\S+(?: \S+){0,2} {2,}", line)
+    if column is None and second:
+        column = len(second[0]) if len(second[0]) <= columns // 4 else lead + 4
+    if column is None:
+        column = lead + 2 if lead else 0
+    shift = " " * min(lead if lead > columns // 4 else column, columns // 2)
+    return textwrap.wrap(line, columns, subsequent_indent=shift, break_on_hyphens=False, break_long_words=False)
 
 
 def dump(value: Any) -> str:

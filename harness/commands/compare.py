@@ -67,4 +67,4 @@ def call(args: argparse.Namespace) -> str:
         print(printable(line), file=sys.stderr)
     for note in dict.fromkeys(note for each in found for note in each.notes):
         print(f"note: {printable(note)}", file=sys.stderr)
-    return "\n".join(in_words(each) for each in found)
+    return arguments.fitted("\n".join(in_words(each) for each in found))

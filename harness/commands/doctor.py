@@ -34,4 +34,4 @@ def call(args: argparse.Namespace) -> str:
         if f.fix and f.status != doctor.OK:
             lines.append(f"{'':20}{f.fix}")
     notes = sum(f.status == doctor.NOTE for f in findings)
-    return "\n".join([*lines, "", f"{len(problems)} problems, {notes} notes"])
+    return arguments.fitted("\n".join([*lines, "", f"{len(problems)} problems, {notes} notes"]), column=20)

@@ -37,7 +37,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def call(args: argparse.Namespace) -> str:
     from harness.evaluation.grade import grade
-    from harness.metrics import SHIPPED
+    from harness.metrics import SHIPPED, scale_of
 
     arguments.accept_sandbox(args)
     outcome = grade(args.task, Path(args.samples), args.judge, args.protocol, args.results / "work" / "judgements")
@@ -54,7 +54,9 @@ def call(args: argparse.Namespace) -> str:
     counted = f"{counts['correct']:g} of {counts['total']}"
     if shipped is not None and not shipped.scale.counts:
         counted = f"{counts['total']} completions"
-    return (
-        f"{outcome['task']}: {outcome['score']:.4f} [{low:.4f}, {high:.4f}] {outcome['metric']}, "
+    scale = scale_of(outcome)
+    metric = ", ".join([outcome["metric"], *([scale.caption] if scale.caption not in ("", "percent") else [])])
+    return arguments.fitted(
+        f"{outcome['task']}: {scale.text(outcome['score'])}  95 % {scale.text(low)}–{scale.text(high)}  {metric}, "
         f"{counted}, {counts['errors']} errors"
     )

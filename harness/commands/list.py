@@ -27,7 +27,7 @@ def call(args: argparse.Namespace) -> str:
         from harness import show
 
         known = show.overview(args.results)
-        return arguments.dump(known) if args.json else show.overview_text(known)
+        return arguments.dump(known) if args.json else arguments.fitted(show.overview_text(known))
     if args.kind == "papers":
         from harness.papers import tables
         from harness.records import reported
@@ -37,4 +37,4 @@ def call(args: argparse.Namespace) -> str:
     from harness import show
 
     rows = show.rows(args.kind)
-    return arguments.dump(rows) if args.json else show.text(args.kind, rows)
+    return arguments.dump(rows) if args.json else arguments.fitted(show.text(args.kind, rows))

@@ -19,7 +19,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = arguments.command(
         commands,
         "show",
-        "a record; or: show method|task|recipe|paper|judge|signal|metric NAME",
+        "a record by its id; or a method, task, recipe, paper, … by its name",
         about="Shows a record, or the card of a method, task, recipe, paper, judge, signal or metric.",
         examples=("harness show gkd", "harness show task humaneval", "harness show RUN_ID --command"),
     )
@@ -53,13 +53,15 @@ def call(args: argparse.Namespace) -> str:
         from harness.papers import tables
         from harness.records import reported
 
-        return tables.render(reported.find(name, args.results), "json" if args.json else args.format or "text")
+        form = "json" if args.json else args.format or "text"
+        shown = tables.render(reported.find(name, args.results), form)
+        return arguments.fitted(shown) if form == "text" else shown
     if args.format:
         raise BadInput("--format is for tables of papers: harness show paper NAME --format md")
     if kind is not None:
         sys.modules.setdefault("torch", _Later("torch"))  # a card computes nothing, and torch takes seconds
         card = show.card(kind, name)
-        return arguments.dump(card) if args.json else show.card_text(card)
+        return arguments.dump(card) if args.json else arguments.fitted(show.card_text(card))
     from harness.records.store import Store
 
     try:
@@ -68,7 +70,7 @@ def call(args: argparse.Namespace) -> str:
         known = [each for kind in show.KINDS for each in show.names(kind, args.results)]
         near = difflib.get_close_matches(name, known, 1)
         raise BadInput(f"{error}" + (f"; did you mean {near[0]}?" if near else "")) from None
-    return arguments.dump(record) if args.json else show.record_text(record)
+    return arguments.dump(record) if args.json else arguments.fitted(show.record_text(record))
 
 
 def _meant(args: argparse.Namespace) -> tuple[str | None, str]:

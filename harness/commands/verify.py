@@ -81,4 +81,4 @@ def call(args: argparse.Namespace) -> str:
     args.exit_code = 0 if report.holds else 1
     if args.json:
         return arguments.dump(verify.as_json(report))
-    return verify.in_words(report)
+    return arguments.fitted(verify.in_words(report))

@@ -69,7 +69,9 @@ def _many(count: int, noun: str) -> str:
 
 
 def _p(value: float) -> str:
-    return f"= {value:.2g}" if value >= 0.0001 else "< 0.0001"
+    if value < 0.0001:
+        return "< 0.0001"
+    return f"= {value:.3g}" if f"{value:.2g}" == "0.05" else f"= {value:.2g}"  # on which side of 0.05 it lies is told
 
 
 def _name(found: ComparisonResult, name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.leaderboard.footnotes import DIFFER
+from harness.leaderboard.labels import said
 from harness.leaderboard.text_tables import TIED, Table, TableCell
 from harness.safe_read import Styled, printable
 
@@ -28,11 +30,17 @@ def terminal(sheets: Sequence[Table], width: int, *, colour: bool = True) -> Sty
     console = Console(
         file=stream, width=width, force_terminal=colour, no_color=not colour, highlight=False, legacy_windows=False
     )
-    for number, sheet in enumerate(sheets):
+    for number, sheet in enumerate(map(_plainly, sheets)):
         if number:
             console.print()
         _print(console, sheet, width)
     return Styled(stream.getvalue().rstrip("\n"))
+
+
+def _plainly(sheet: Table) -> Table:
+    """The sheet with numbers of steps in words, which are shorter: ``kd (340 steps)``."""
+    rows = [[replace(row[0], text=said(row[0].text)), *row[1:]] for row in sheet.rows]
+    return replace(sheet, rows=rows, notes=[said(note) for note in sheet.notes])
 
 
 def _print(console: Console, sheet: Table, width: int) -> None:
@@ -53,7 +61,7 @@ def _short(note: str) -> str:
 
 
 def _block(sheet: Table, columns: Sequence[int]) -> RichTable:
-    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column(Text(printable(sheet.header[0])), overflow="fold", min_width=min(NARROWEST, _width(sheet, 0)))
     for column in columns:
         table.add_column(

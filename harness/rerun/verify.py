@@ -258,7 +258,7 @@ def in_words(report: Report) -> str:
     then, now, scale = report.then, report.now, report.scale
     lines = [
         report.run_id,
-        f"score        {_score(then)} then, {_score(now)} now: {scale.signed(report.difference)} {scale.points}",
+        f"score        {_score(then, scale)} then, {_score(now, scale)} now: {scale.signed(report.difference)} {scale.points}",
         f"completions  {report.changed_texts} of {report.compared} have another text",
         f"verdicts     {report.gained + report.lost} of {report.compared} differ: "
         f"{report.gained} better now, {report.lost} worse",
@@ -291,13 +291,14 @@ def as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _score(side: Mapping[str, Any]) -> str:
+def _score(side: Mapping[str, Any], scale: Scale) -> str:
     counts = side["counts"]
-    return f"{side['score']:.4f} ({counts['correct']:g} of {counts['total']})"
+    return f"{scale.text(side['score'])} ({counts['correct']:g} of {counts['total']})"
 
 
 def _machine_words(machine: Mapping[str, Any]) -> str:
-    kernel = f"kernels {machine['kernel']}" if machine["kernel"] else "kernels not recorded"
-    threads = "threads not recorded" if machine["threads"] is None else f"{machine['threads']} threads"
+    kernel = f"kernels {machine['kernel']}" if machine["kernel"] else ""
+    threads = f"{machine['threads']} thread{'' if machine['threads'] == 1 else 's'}" if machine["threads"] else ""
     commit = f"commit {machine['commit'][:7]}" if machine["commit"] else "commit unknown"
-    return f"{machine['cpu']}, {kernel}, {threads}, {machine['device']}, torch {machine['torch']}, {commit}"
+    known = (machine["cpu"], kernel, threads, machine["device"], f"torch {machine['torch']}", commit)
+    return ", ".join(filter(None, known))
