@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FORM = 1  # raise whenever what is kept has another form
 READS = ("HARNESS_", "HF_", "TRANSFORMERS_", "CUDA_", "XDG_", "HOME", "PYTHON")  # variables of a plan begin so
 ASIDE = ("command", "exit_code", "json", "debug", "again", "dry_run", "resume", "track")  # see :func:`asked`
+NAMELESS = getattr(os, "O_TMPFILE", os.O_CREAT | os.O_EXCL)  # a temporary file of a folder
 Mark = tuple[int, int] | None  # size and time of a file; None where there is none
 
 
@@ -218,6 +219,8 @@ def _heard(listener: Callable[[str], None]) -> Iterator[None]:
 
 
 def _hook(event: str, given: tuple[Any, ...]) -> None:
+    if event == "open" and given[2] & NAMELESS == NAMELESS:
+        return  # whether a folder can be written to was tried; what it holds was not read
     if _listeners and event in ("open", "os.listdir", "os.scandir") and isinstance(given[0], str | os.PathLike):
         path = os.path.abspath(os.fspath(given[0]))
         for listener in _listeners:

@@ -22,7 +22,6 @@ from harness.plan import settings_of, variants_of
 from harness.records import reported
 from harness.training import weight_report
 
-
 FULL = 80  # a longer line of a docstring was broken where the text goes on
 
 
@@ -36,8 +35,8 @@ def rows(kind: str) -> list[dict[str, Any]]:
 
 def _row(kind: str, entry: registry.Entry) -> dict[str, Any]:
     facts = entry.facts
-    summary = (facts.get("doc") or facts.get("module_doc") or "").split("\n")[0]
-    row = {"name": entry.name, "summary": summary.replace("``", "`"), "paper": facts.get("paper", ""), "owner": entry.owner}
+    summary = (facts.get("doc") or facts.get("module_doc") or "").split("\n")[0].replace("``", "`")
+    row = {"name": entry.name, "summary": summary, "paper": facts.get("paper", ""), "owner": entry.owner}
     if kind == registry.METHODS:
         row |= {"needs": facts.get("needs", ""), "variants": facts.get("variants", [])}
         return row | {"note": facts.get("note", "")}
@@ -161,7 +160,8 @@ def card_text(facts: Mapping[str, Any]) -> str:
             lines += ["", *_unbroken(value), ""]
         elif key == "needs":
             usual = dataclasses.asdict(Needs())
-            lines += ["needs: " + (_pairs({k: v for k, v in value.items() if v != usual[k]}) or "nothing of the teacher")]
+            asked = _pairs({name: need for name, need in value.items() if need != usual[name]})
+            lines.append(f"needs: {asked or 'nothing of the teacher'}")
         elif key == "variants":
             lines += [f"variant @{name}: {_pairs(changes)}" for name, changes in value.items()]
         elif key == "settings":
@@ -176,7 +176,7 @@ def card_text(facts: Mapping[str, Any]) -> str:
 
 
 def _unbroken(docstring: str) -> Iterator[str]:
-    """The lines of a docstring with paragraphs as one line each, which a terminal breaks at its width; formulas stay."""
+    """The lines of a docstring with each paragraph in one, for a terminal to break at its width; formulas stay."""
     blocks = docstring.replace("``", "`").split("\n\n")
     for block in blocks:
         lines: list[str] = []

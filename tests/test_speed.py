@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,16 @@ def test_a_card_is_shown_without_torch():
     assert done.stdout.startswith("method: kdrl") and done.stdout.endswith("False\n")
 
 
+def test_a_folder_that_was_only_tried_for_writing_is_not_read(tmp_path):
+    """Else every new file beside the results folder would have the run planned again."""
+    heard = []
+    with answered._heard(heard.append):
+        tempfile.TemporaryFile(dir=tmp_path).close()
+        assert heard == []
+        os.listdir(tmp_path)
+    assert heard == [str(tmp_path)]
+
+
 @pytest.mark.parametrize("change", ["nothing", "setting", "variable", "recipe", "again", "record"])
 def test_a_run_is_planned_again_when_anything_changed(recorded, monkeypatch, capsys, change):
     recipe, words, (made,) = recorded
@@ -135,11 +146,12 @@ def test_a_file_may_change_an_answer_wherever_it_lies(tmp_path, monkeypatch, pat
 
 def test_another_choice_of_recorded_cells_is_answered_from_them(recorded, monkeypatch, capsys):
     """Run together and asked for alone, in another order, or with the seed said; what one cell lacks is planned."""
-    recipe, words, _ = recorded
+    _, words, _ = recorded
     words = [word for word in words if word not in ("-m", "untouched")]
     assert main([*words, "-m", "untouched", "teacher"]) == 0
     monkeypatch.setattr(plan, "prepare", lambda request: (_ for _ in ()).throw(AssertionError("planned")))
-    for asked, known in (("teacher", True), ("teacher,untouched", True), ("teacher -s 0", True), ("teacher -s 1", False)):
+    for asked in ("teacher", "teacher,untouched", "teacher -s 0", "teacher -s 1"):
+        known = asked != "teacher -s 1"
         capsys.readouterr()
         assert (main([*words, "--json", "-m", *asked.split()]) == 0) == known
         if known:

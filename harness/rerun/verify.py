@@ -256,9 +256,10 @@ def _of_seeds(groups: Sequence[Sequence[float]], whose: str, scale: Scale) -> Bo
 def in_words(report: Report) -> str:
     """The report for people; the finding is the last line."""
     then, now, scale = report.then, report.now, report.scale
+    moved = f"{scale.signed(report.difference)} {scale.points}"
     lines = [
         report.run_id,
-        f"score        {_score(then, scale)} then, {_score(now, scale)} now: {scale.signed(report.difference)} {scale.points}",
+        f"score        {_score(then, scale)} then, {_score(now, scale)} now: {moved}",
         f"completions  {report.changed_texts} of {report.compared} have another text",
         f"verdicts     {report.gained + report.lost} of {report.compared} differ: "
         f"{report.gained} better now, {report.lost} worse",

@@ -5,6 +5,7 @@ Every cell leads to its task. What the tables leave out, and what a reader must 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from harness.reports.board import words
 from harness.reports.board.pages import Site
 
 NAMES = {COMPUTE: "Equal compute", STEPS: "Equal steps", ALL: "All rows"}
+LONG = 13  # characters of a task's name; of longer ones two fit beside each other on a phone
 LEADS = {COMPUTE: "at equal compute", STEPS: "at equal steps", ALL: "among all rows"}
 
 
@@ -64,18 +66,28 @@ def _view(site: Site, kind: str, sections: Sequence[Section]) -> dict[str, Any]:
         }
         for section in shown
     ]
+    unranked = [line for line in lines if line.mean_rank is None and not line.reference]
+    unranked.sort(key=lambda line: _place(line, shown))
     ranked = sorted((line for line in lines if line.mean_rank is not None), key=lambda line: line.mean_rank)
     return {
         "kind": kind,
         "heading": _heading(kind, ranked, shown),
         "said": _said(kind, ranked, shown),
         "columns": columns,
-        "lines": [line for line in lines if not line.reference],
+        "lines": [*(line for line in lines if line.mean_rank is not None and not line.reference), *unranked],
         "marks": [line for line in lines if line.reference],
-        "ranked": len(ranked),
+        "ranked": len(ranked) if len(shown) > 1 else 0,  # the rank on one task is the order of its rows
+        "long": any(len(column["short"]) > LONG for column in columns),
         "other": other,
         "aside": list(dict.fromkeys(note for section in shown for note in section.aside)),
     }
+
+
+def _place(line: Line, shown: Sequence[Section]) -> tuple[Any, ...]:
+    """Sorts lines without a rank: those of the same tasks and the same models together, the best first."""
+    rows = [line.cells.get(section.title) for section in shown]
+    first = next(((row.scale.place(row.score)) for row in rows if row is not None), 0.0)
+    return [row is None for row in rows], re.findall(r"(?:student|teacher)\.id=[^,)]+", line.name), first
 
 
 def _heading(kind: str, ranked: Sequence[Line], shown: Sequence[Section]) -> str:
@@ -103,6 +115,9 @@ def _said(kind: str, ranked: Sequence[Line], shown: Sequence[Section]) -> str:
         some = sum(row.tied for row in competitors)
         if some:
             tied.append(f"{some} of {len(competitors) - 1} others on {section.task}")
+    if len(shown) == 1:
+        others = f"{tied[0]} are not distinguishable from it." if tied else "It stands apart from all others."
+        return f"Of {len(ranked)} rows. {others}"
     text = f"Average rank {ranked[0].mean_rank:.1f} of {len(ranked)} over {_many(len(shown), 'task')}."
     return text + (f" Not distinguishable from the best of a task: {', '.join(tied)}." if tied else
                    " On every task the best stands apart.")  # fmt: skip

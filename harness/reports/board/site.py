@@ -97,6 +97,7 @@ def _pages(site: Site, progress: Progress) -> None:
     for done, (run, place) in enumerate(places.items(), 1):
         run_page.write(site, site.by_run[run], *place, asked)
         progress("pages", done, len(places), "")
+    progress("tables and comparisons", 0, 0, "")
     for section in site.sections:
         task_page.write(site, section)
     pairs.write(site)
