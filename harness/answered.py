@@ -219,8 +219,8 @@ def _heard(listener: Callable[[str], None]) -> Iterator[None]:
 
 
 def _hook(event: str, given: tuple[Any, ...]) -> None:
-    if event == "open" and given[2] & NAMELESS == NAMELESS:
-        return  # whether a folder can be written to was tried; what it holds was not read
+    if event == "open" and (given[2] & os.O_TRUNC or given[2] & NAMELESS == NAMELESS):
+        return  # for writing alone, as when a folder is tried with a temporary file: what is there was not read
     if _listeners and event in ("open", "os.listdir", "os.scandir") and isinstance(given[0], str | os.PathLike):
         path = os.path.abspath(os.fspath(given[0]))
         for listener in _listeners:

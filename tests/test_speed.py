@@ -146,9 +146,11 @@ def test_a_file_may_change_an_answer_wherever_it_lies(tmp_path, monkeypatch, pat
 
 def test_another_choice_of_recorded_cells_is_answered_from_them(recorded, monkeypatch, capsys):
     """Run together and asked for alone, in another order, or with the seed said; what one cell lacks is planned."""
-    _, words, _ = recorded
+    recipe, words, _ = recorded
     words = [word for word in words if word not in ("-m", "untouched")]
-    assert main([*words, "-m", "untouched", "teacher"]) == 0
+    monkeypatch.chdir(recipe.parent)
+    both = [sys.executable, "-P", "-m", "harness", *words, "-m", "untouched", "teacher"]  # -P: reads no working folder
+    subprocess.run(both, check=True, capture_output=True)
     monkeypatch.setattr(plan, "prepare", lambda request: (_ for _ in ()).throw(AssertionError("planned")))
     for asked in ("teacher", "teacher,untouched", "teacher -s 0", "teacher -s 1"):
         known = asked != "teacher -s 1"
