@@ -23,7 +23,7 @@ from harness import measured, method_probe, plan, registry, students
 from harness.cli import main
 from harness.errors import BadInput, RunFailed
 from harness.models import cpu_form, engine_choice, engines, files
-from harness.models.engine_choice import PYTHON, EngineChoice, chosen
+from harness.models.engine_choice import PYTHON, EngineChoice, VllmOptions, chosen
 from harness.models.generate import Generator
 from harness.models.openai_client import OpenAIClient
 from harness.models.remote_engine import RemoteEngine
@@ -248,6 +248,13 @@ def test_a_server_that_died_comes_back_with_its_weights(stub, models, tmp_path):
     broken = tmp_path / "broken"
     with pytest.raises(RunFailed, match="vLLM did not start: RuntimeError: this model cannot be served; its log is"):
         VllmServer(broken, EngineChoice("vllm"), "cpu", tmp_path / "log").start()
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_given_up_in_time(stub, tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.models.vllm_server.HEALTH_S", 0.3)
+    impatient = EngineChoice("vllm", vllm=VllmOptions(start_s=2))
+    with pytest.raises(RunFailed, match=r"within start_s=2 seconds: .*; give it longer \(vllm,start_s=…\), its log is"):
+        VllmServer(tmp_path / "silent", impatient, "cpu", tmp_path / "log").start()
 
 
 def test_a_run_starts_and_ends_its_own_server(stub, tiny_world, tmp_path, monkeypatch):

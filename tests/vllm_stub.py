@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -124,6 +125,10 @@ def _as_interpreter(words: list[str]) -> None:
     asked = dict(zip(words[1::2], words[2::2], strict=False))
     if "broken" in asked["--model"]:
         sys.exit("RuntimeError: this model cannot be served")
+    if "silent" in asked["--model"]:
+        with socket.create_server(("127.0.0.1", int(asked["--port"]))):  # takes connections and says nothing
+            sys.stdin.buffer.read()
+        return
     server = ThreadingHTTPServer(("127.0.0.1", int(asked["--port"])), Handler)
     server.name, server.context, server.top, server.seen = "model", 256, 99, []
     server.lock, weights = threading.Lock(), [asked["--model"]]

@@ -9,6 +9,8 @@ workers, on CPUs and GPUs alike). That costs one write and one read of the weigh
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import json
 import os
 import re
@@ -29,6 +31,7 @@ NAME = "model"  # under which it serves
 LAUNCH = Path(__file__).with_name("vllm_launch.py")
 LOOK_S = 1.0  # between two questions whether it answers
 GRACE_S = 15.0  # in which a server whose engine died ends by itself
+HEALTH_S = 60.0  # in which it says whether it is up, also on cores that others use
 RETURN_S = 600.0  # in which another process starts its server again
 KEY = "HARNESS_VLLM_KEY"  # holds the key that a server of this process asks for
 REPLY_BYTES = 400_000_000  # of one answer: the likeliest tokens of every token of a long text
@@ -101,8 +104,8 @@ class VllmServer:
             if time.monotonic() - began > self.options.start_s:
                 self.stop()
                 raise RunFailed(
-                    f"vLLM did not answer within start_s={self.options.start_s:g} seconds: {self._reason()}; its log "
-                    f"is {self.log}"
+                    f"vLLM did not answer within start_s={self.options.start_s:g} seconds: {self._reason()}; give it "
+                    f"longer (vllm,start_s=…), its log is {self.log}"
                 )
             self.waiting("starting vLLM")
             time.sleep(LOOK_S)
@@ -252,7 +255,9 @@ def client_at(url: str) -> OpenAIClient:
 
 
 def answers(client: OpenAIClient) -> bool:
-    """Whether a vLLM server is up."""
+    """Whether a vLLM server is up, asked with little patience: a caller has a limit of its own to keep."""
+    client = copy.copy(client)
+    client.options = dataclasses.replace(client.options, timeout_s=HEALTH_S, retries=0)
     try:
         return client.request("/health", None, lambda reply: True, below_base=False)
     except Unanswered:
