@@ -360,6 +360,8 @@ def test_a_server_on_busy_cores_is_given_time_and_one_out_of_memory_says_so(tmp_
     server = VllmServer(tmp_path, chosen("vllm", "x"), "cpu", tmp_path / "log")
     given = server._environment()
     assert (given["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"], given["VLLM_ENGINE_READY_TIMEOUT_S"]) == ("3600", "7")
+    assert (given["TORCH_COMPILE_DISABLE"], given["VLLM_ENABLE_V1_MULTIPROCESSING"]) == ("1", "0")
+    assert "TORCH_COMPILE_DISABLE" not in VllmServer(tmp_path, chosen("vllm", "x"), "cuda", server.log)._environment()
     assert server._reason() == "it left no log"
     server.process = subprocess.Popen(["sleep", "60"])
     server.process.kill()

@@ -64,9 +64,10 @@ def recorded(tmp_path_factory):
     return recipe, words, json.loads(done.stdout)["records"]
 
 
-def test_a_recorded_run_is_returned_without_torch(recorded):
+def test_a_recorded_run_is_returned_without_torch_and_transformers(recorded):
     _, words, (made,) = recorded
-    code = "import sys; from harness.cli import main; assert main(sys.argv[1:]) == 0; print('torch' in sys.modules)"
+    code = "import sys; from harness.cli import main; assert main(sys.argv[1:]) == 0; "
+    code += "print(bool({'torch', 'transformers'} & sys.modules.keys()))"
     for form in (["--json"], []):
         done = subprocess.run([sys.executable, "-c", code, *words, *form], capture_output=True, text=True, check=True)
         printed, _, loaded = done.stdout.strip().rpartition("\n")

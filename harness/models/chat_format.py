@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
-
 from harness.errors import BadInput
 from harness.models import token_text
 from harness.types import Example, Prompt, Turn

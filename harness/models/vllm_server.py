@@ -197,7 +197,12 @@ class VllmServer:
             # prefill of many prompts takes longer, and then it dies while it works.
             patient = {"VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": f"{PATIENT_S:.0f}"}
             patient["VLLM_ENGINE_READY_TIMEOUT_S"] = f"{self.options.start_s:.0f}"
-            kept = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", **patient} | kept
+            # Its sampler would be compiled by g++ at the first text, eager or not: minutes on such cores. Its worker
+            # would be a process of its own, which imports everything once more and is waited for busily.
+            lean = {"TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+            if self.options.tensor_parallel == self.options.data_parallel == 1:
+                lean["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+            kept = {**lean, **patient} | kept
         return kept
 
     def _reason(self) -> str:
