@@ -275,6 +275,9 @@ def _there(
             f"{where}={found.word}: vLLM is given whole models, and {model.id} is {what}; save it merged first"
         )
     if found.managed:
+        for_gpus = [name for name in ("gpus", "sleep") if device == "cpu" and getattr(found.vllm, name)]
+        if for_gpus and reach:  # a plan that is only printed may be one for another machine
+            raise BadInput(f"{where}: {for_gpus[0]} of vllm is of a GPU, and the run is on {device}; leave it out")
         dtype = found.vllm.dtype or dtype
         if reach:
             engine_choice.version(where)
