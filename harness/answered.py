@@ -31,6 +31,7 @@ from harness.cache_file import digest
 if TYPE_CHECKING:
     from harness.records.record import Record
     from harness.request import Plan
+    from harness.training.job import TrainingRun
 
 FORM = 1  # raise whenever what is kept has another form
 READS = ("HARNESS_", "HF_", "TRANSFORMERS_", "CUDA_", "XDG_", "HOME", "PYTHON")  # variables of a plan begin so
@@ -226,6 +227,19 @@ def _hook(event: str, given: tuple[Any, ...]) -> None:
         for listener in _listeners:
             if isinstance(path, str):
                 listener(path)
+
+
+def reuse(
+    plan: Plan, training: TrainingRun, existing: dict[str, Any], announce: Callable[[str], None]
+) -> dict[str, Any]:
+    """The recorded result. First finishes what a run left undone that was killed right after recording."""
+    from harness import model_card
+    from harness.records import work_folder
+
+    work_folder.forget_run(plan.work, existing["run_id"])
+    model_card.catch_up(work_folder.student_folder(plan.work, training.training_id), plan.store, existing)
+    announce(told(existing["run_id"]))
+    return existing | {"reused": True}
 
 
 _hooked: list[bool] = []

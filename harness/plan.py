@@ -296,3 +296,10 @@ def _distinct(names: Sequence[str], kind: str) -> list[str]:
     if names:
         return list(dict.fromkeys(names))
     raise BadInput(f"no {kind} given; add --{kind} NAME (harness list {kind}s shows them)")
+
+
+def introduction(plan: Plan) -> list[str]:
+    """The lines about the pair, the engines and the data that are printed before a run."""
+    warned = [f"warning: {warning}" for warning in (*plan.pair.warnings, *plan.data.warnings)]
+    about_engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
+    return [*warned, *plan.pair.told, *about_engines, *pools.summary(plan.data, models.text_codec(plan.pair.student))]

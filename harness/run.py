@@ -8,22 +8,19 @@ interruption, a second task never trains again, and a measurement that is alread
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from harness import answered, measured, model_card
 from harness.evaluation import evaluate, measurement
 from harness.launch import processes
-from harness.measured import Outcome
 from harness.models.files import text_codec
+from harness.plan import introduction
 from harness.progress import LOADING
 from harness.records import curves, work_folder
 from harness.students import obtain, train_run
-from harness.training import engine_checks, pools
+from harness.training import pools
 
 if TYPE_CHECKING:
     from harness.evaluation.measurement import Measurement
@@ -53,26 +50,11 @@ def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, An
             # A damaged record stops a run, unless --again supersedes it.
             existing = None if plan.request.again else plan.store.find(chosen.identity)
             if existing is not None:
-                records.append(_reuse(plan, training, existing, announce))
+                records.append(answered.reuse(plan, training, existing, announce))
             else:
                 records.append(_measure(plan, training, task, chosen, progress, announce))
     processes.tell(None)
     return records
-
-
-def introduction(plan: Plan) -> list[str]:
-    """The lines about the pair, the engines and the data that are printed before a run."""
-    warned = [f"warning: {warning}" for warning in (*plan.pair.warnings, *plan.data.warnings)]
-    about_engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
-    return [*warned, *plan.pair.told, *about_engines, *pools.summary(plan.data, text_codec(plan.pair.student))]
-
-
-def _reuse(plan: Plan, training: TrainingRun, existing: dict[str, Any], announce: Announce) -> dict[str, Any]:
-    """The recorded result. First finishes what a run left undone that was killed right after recording."""
-    work_folder.forget_run(plan.work, existing["run_id"])
-    model_card.catch_up(work_folder.student_folder(plan.work, training.training_id), plan.store, existing)
-    announce(answered.told(existing["run_id"]))
-    return existing | {"reused": True}
 
 
 def _measure(
@@ -86,15 +68,14 @@ def _measure(
     run_id = measured.run_id(training, task, chosen.identity, attempt)
     announce(f"{run_id}: {measured.title(training, task)}")
 
-    # The student. The lock keeps two commands from training the same one at the same time.
-    # Nor the first of two stages, which several second ones share.
-    early = contextlib.nullcontext() if training.first is None else _lock(plan, training.first.training_id)
-    with early, _lock(plan, training.training_id):
+    # The student. The locks keep two commands from training it, or the first of its two stages, at the same time.
+    early = training.first.training_id if training.first else None
+    with work_folder.lock(plan.work, early), work_folder.lock(plan.work, training.training_id):
         work_folder.note_run(plan.work, run_id, training.training_id, training.spec, task.title, chosen.protocol)
         student = obtain(plan, training, progress, fresh=plan.request.again)
         progress(*LOADING)
-        keep = plan.work / "generations"
-        generator = student.generator(plan.device, evaluation, keep, plan.request.again, chosen.engine)
+        kept = plan.work / "generations"
+        generator = student.generator(plan.device, evaluation, kept, plan.request.again, chosen.engine)
 
     # Show the rendered prompt and its warnings before generation, because they decide a score.
     problems = measurement.problems_of(task, evaluation.limit)
@@ -109,7 +90,7 @@ def _measure(
         announce(f"{task.title}: the first prompt is {first!r}")
 
     began = time.monotonic()
-    with _lock(plan, run_id):
+    with work_folder.lock(plan.work, run_id):
         if plan.store.holds(run_id):
             work_folder.forget_run(plan.work, run_id)
             announce(f"{run_id}: recorded meanwhile by another process, returned as it is")
@@ -125,7 +106,8 @@ def _measure(
         # The record, written once.
         curves.keep(plan.store.root, training.training_id, training.label, training.seed, student.facts["curve"])
         names = {"run_id": run_id, "attempt": attempt, "supersedes": supersedes}
-        outcome = Outcome(graded, score, figures, first, [*of_data, *warnings, *later], time.monotonic() - began)
+        warned = [*of_data, *warnings, *later]
+        outcome = measured.Outcome(graded, score, figures, first, warned, time.monotonic() - began)
         plan.store.add(measured.assemble(plan, training, task, chosen, student.facts, outcome) | names, graded)
         work_folder.forget_run(plan.work, run_id)
     stop_servers()  # of vLLM: they hold memory
@@ -135,10 +117,3 @@ def _measure(
     if student.trained:
         model_card.refresh(student.files.path, plan.store, made)
     return made | {"reused": False}
-
-
-def _lock(plan: Plan, name: str) -> FileLock:
-    """The lock for training a student or recording a run, against other commands on the same results folder."""
-    path = plan.work / "locks" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path)

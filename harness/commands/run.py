@@ -137,7 +137,8 @@ def call(args: argparse.Namespace) -> str:
             arguments.warn(unread)
         if args.dry_run:
             return _intended(plan, args.json)
-        from harness.run import introduction, run
+        from harness.plan import introduction
+        from harness.run import run
 
         records = run(plan, reporter.progress, reporter.announce)
     if not processes.leads():

@@ -17,9 +17,12 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from harness import atomic, safe_read
 from harness.atomic import write
@@ -74,6 +77,18 @@ def publish(
 def student_folder(work: Path, training_id: str) -> Path:
     """Where the trained student of a training is kept."""
     return work / "trained" / training_id
+
+
+def lock(work: Path, name: str | None) -> AbstractContextManager[Any]:
+    """The lock for training a student or recording a run, against other commands on the same results folder.
+
+    None needs no lock.
+    """
+    if name is None:
+        return nullcontext()
+    path = work / "locks" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
 
 
 def remove(folder: Path) -> None:
