@@ -93,8 +93,8 @@ def run(
     if processes.several():
         raise BadInput("harness.run is one process; start several with: accelerate launch -m harness.launch run …")
     request = RunRequest(
-        methods=_names(methods),
-        tasks=_names(tasks),
+        methods=_names(methods, "methods"),
+        tasks=_names(tasks, "tasks"),
         recipe=_text(recipe),
         student=_text(student),
         teacher=_text(teacher),
@@ -147,7 +147,7 @@ def leaderboard(
     records = [one for one in records if measured_under(one, protocol)]
     if not records:
         raise BadInput(f"no records in {results}" + (f" under protocol {protocol}" if protocol else ""))
-    chosen = None if tasks is None else _names(tasks)
+    chosen = None if tasks is None else _names(tasks, "tasks")
     sections = sections_of(records, chosen, store.completions, View(view, cost, anchor))
     return pandas.DataFrame(row_dicts(sections))
 
@@ -176,8 +176,11 @@ def compare(
 
     _one_of("view", view, ("all", "steps", "compute"))
     _one_of("cost", cost, ("flops", "seconds", "tokens"))
+    for what, row in (("a", a), ("b", b)):
+        if not isinstance(row, str):
+            raise BadInput(f"{what}={row!r:.80} is no row; give one name as in a table, such as 'gkd'")
     store, records = _records(results)
-    answers = compare_records(records, a, b, _names(tasks), store.completions, protocol, View(view, cost))
+    answers = compare_records(records, a, b, _names(tasks, "tasks"), store.completions, protocol, View(view, cost))
     rows = []
     for answer in answers:
         row = as_json(answer)
@@ -251,6 +254,8 @@ def grade(
         outcome = grade_file(task, Path(samples), judge, protocol, keep)
     else:
         rows = samples.to_dict("records") if isinstance(samples, pandas.DataFrame) else samples
+        if not isinstance(rows, Iterable):
+            raise BadInput(f"samples={rows!r:.80} are no rows; give a file, a list of mappings, or a frame")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "samples.jsonl"
             path.write_text("".join(_line(number, row) for number, row in enumerate(rows, 1)), "utf-8")
@@ -284,15 +289,26 @@ def _records(results: str | Path) -> tuple[Any, list[dict[str, Any]]]:
     return store, records
 
 
-def _names(given: Names) -> list[str]:
+def _names(given: Names, what: str) -> list[str]:
     """One name or several as a list."""
-    if isinstance(given, (str, Path)):
-        return [str(given)]
-    return [str(name) for name in given]
+    names = [given] if isinstance(given, (str, Path)) else given
+    if not isinstance(names, Iterable) or isinstance(names, Mapping):
+        raise BadInput(f"{what}={given!r:.80} is no name; give a name, the path of a file, or a list of them")
+    found = list(names)
+    if not found:
+        raise BadInput(f"{what} is empty; name one at least")
+    for name in found:
+        if not isinstance(name, (str, Path)):
+            raise BadInput(f"{what}: {name!r:.80} is no name; give a name, or the path of the file that has it")
+    return [str(name) for name in found]
 
 
 def _seeds(given: int | Sequence[int]) -> list[int]:
+    if not isinstance(given, (int, Iterable)) or isinstance(given, Mapping):
+        raise BadInput(f"seeds={given!r:.80} is no whole number; give one, or a list of them")
     seeds = [given] if isinstance(given, int) else list(given)
+    if not seeds:
+        raise BadInput("no seed given; leave seeds out, or name one")
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
             raise BadInput(f"seeds: {seed!r} is not a whole number from 0 to 2147483647")

@@ -141,3 +141,42 @@ def test_grade_names_no_temporary_file():
     with pytest.raises(harness.BadInput) as refused:
         harness.grade("amc23@micro", [{"problem_id": "no such", "sample": 0, "text": ""}])
     assert str(refused.value).startswith("samples.jsonl:1")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"methods": None}, "methods=None is no name"),
+        ({"methods": {"gkd": 1}}, "is no name; give a name, the path of a file, or a list"),
+        ({"methods": [harness.Method]}, "or the path of the file that has it"),
+        ({"tasks": 3}, "tasks=3 is no name"),
+        ({"tasks": []}, "tasks is empty"),
+        ({"seeds": []}, "no seed given"),
+        ({"seeds": "0"}, "seeds: '0' is not a whole number"),
+        ({"seeds": None}, "seeds=None is no whole number"),
+    ],
+)
+def test_a_notebook_s_slip_is_told_before_any_work(asked, message, tmp_path):
+    with pytest.raises(harness.BadInput, match=message):
+        harness.run(**{"methods": "gkd", "tasks": "amc23", "results": tmp_path / "results"} | asked)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: harness.leaderboard([], results=MICRO), "tasks is empty"),
+        (lambda: harness.compare(["gkd"], "vcrd", "amc23", results=MICRO), "is no row"),
+        (lambda: harness.compare("gkd", "vcrd", [], results=MICRO), "tasks is empty"),
+        (lambda: harness.grade("amc23@micro", None), "are no rows"),
+        (lambda: harness.load_results(__file__), "is a file"),
+    ],
+)
+def test_slips_of_the_other_functions_are_told(call, message):
+    with pytest.raises(harness.BadInput, match=message):
+        call()
+
+
+def test_a_results_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.warns(UserWarning, match="is not there"):
+        assert harness.load_results(tmp_path / "none").empty

@@ -477,7 +477,7 @@ def test_real_instructions_need_a_judge(write, tmp_path, monkeypatch, capsys):
     assert main(["grade", "--task", "alpaca_eval", "--samples", str(path)]) == 2
     assert "--judge" in capsys.readouterr().err
     assert main(["grade", "--task", "alpaca_eval", "--samples", str(path), "--judge", "longest"]) == 0
-    assert capsys.readouterr().out.startswith("alpaca_eval: 1.0000")
+    assert capsys.readouterr().out.startswith("alpaca_eval: 100.0")
 
 
 def test_the_tier_of_the_sandbox_is_recorded_and_a_lower_one_must_be_accepted(write, monkeypatch, capsys):

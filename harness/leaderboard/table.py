@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import BadInput
 from harness.leaderboard.equal_compute import View
 from harness.leaderboard.formats import render, row_dicts, update_between_markers
 from harness.leaderboard.labels import name_of
@@ -83,8 +84,13 @@ def load_results(root: Path | str = "results", reported: bool = False) -> pandas
 
     ``reported`` adds a row for every cell that a paper prints, with ``kind`` "reported" and missing values for what the
     paper does not state; never average over both kinds. Each file that is no sound record is left out with a Python
-    warning. Raises BadInput when two records claim one identity, or when a reported file is malformed.
+    warning, and so is a folder that is not there. Raises BadInput when ``root`` is a file, when two records claim one
+    identity, or when a reported file is malformed.
     """
+    if Path(root).is_file():
+        raise BadInput(f"{root} is a file; name the results folder that holds records/")
+    if not Path(root).exists():
+        warnings.warn(f"{root} is not there, so no record is read; name a results folder", stacklevel=2)
     records, faults = Store(root).all()
     for fault in faults:
         warnings.warn(fault, stacklevel=2)
