@@ -375,7 +375,7 @@ def test_the_command_prints_one_line_or_json_alone(write, capsys):
     path = write(*answers(8, right=6))
     assert main(["grade", "--task", "amc23@micro", "--samples", str(path)]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("amc23@micro: 0.7500 [") and "6 of 8" in out and out.count("\n") == 1
+    assert out.startswith("amc23@micro: 75.0  95 % ") and "6 of 8" in out and out.count("\n") == 1
     assert "warning: amc23@micro: graded 8 of 150 problems" in err
     assert main(["grade", "--task", "amc23@micro", "--samples", str(path), "--json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)["records"]
