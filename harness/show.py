@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import error_location, options, recipe, registry, user_code
 from harness.errors import BadInput
-from harness.leaderboard.numbers import amount
+from harness.leaderboard.text_tables import amount
 from harness.method import Needs
 from harness.metrics import Scale, scale_of
 from harness.plan import settings_of, variants_of
