@@ -64,6 +64,7 @@ def test_the_last_sentence_may_box_every_part(gold, text, right):
     assert grade([gold], [text])[0].correct == right
 
 
+@pytest.mark.slow
 def test_listed_boxes_are_read_in_linear_time():
     for text in (
         "\\boxed{1}," * 50_000,

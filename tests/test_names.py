@@ -91,6 +91,7 @@ def may_stand(path: Path, name: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_no_code_names_a_method_or_a_task():
     offences = []
     for path in FILES:

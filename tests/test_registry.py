@@ -114,6 +114,7 @@ def ask(installed, *words, plugins="1", also=""):
     )
 
 
+@pytest.mark.slow
 def test_an_installed_plugin_is_listed_and_named_with_its_owner(installed):
     rows = {row["name"]: row for row in json.loads(ask(installed, "list", "methods", "--json").stdout)}
     assert rows["halfway"]["owner"] == "harness-plugin-example" and rows["kd"]["owner"] == "built in"
@@ -122,6 +123,7 @@ def test_an_installed_plugin_is_listed_and_named_with_its_owner(installed):
     assert "halfway" not in ask(installed, "list", "methods", plugins="0").stdout
 
 
+@pytest.mark.slow
 def test_an_installed_plugin_trains_and_is_recorded(installed, models, prompts_file, tmp_path):
     (tmp_path / "data/parity").mkdir(parents=True)
     (tmp_path / "data/parity/test.jsonl").write_text("".join(f'{{"number": {i}}}\n' for i in range(4)))
