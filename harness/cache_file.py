@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from harness import safe_read
 from harness.errors import BadInput, RunFailed
 
 Answer = TypeVar("Answer")
+LONGEST_LINE = 64 * safe_read.MB  # bytes; what follows a longer one is not read
 
 
 def digest(content: Any) -> str:
@@ -33,25 +35,28 @@ class CacheFile:
         self._folder, self._lock = folder, threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # unbuffered: each write is one append, which other processes cannot interleave
-            self._file = self.path.open("a+b", buffering=0)
+            # A link would have another file written, a pipe would wait. Unbuffered: each write is one append, which
+            # other processes cannot interleave.
+            safe = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | safe, 0o666)
+            self._file = os.fdopen(descriptor, "a+b", buffering=0)
+            regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         except OSError as error:
-            raise BadInput(f"cannot write the cache in {folder}: {error.strerror}") from None
+            if not self.path.is_symlink():
+                raise BadInput(f"cannot write the cache in {folder}: {error.strerror}") from None
+            regular = False
+        if not regular:
+            raise BadInput(
+                f"{self.path} is a link or no regular file; delete it, what was kept there is computed again"
+            )
 
     def read(self, parse: Callable[[dict[str, Any]], Answer | None]) -> Iterator[tuple[str, Answer]]:
         """Key and content of every whole line, in file order; ``parse`` makes it of the fields, or None of odd ones.
 
         Lines that are torn, damaged or odd are counted in one warning. Raises BadInput where the file cannot be read.
         """
-        try:
-            self._file.seek(0)
-            content = self._file.read()
-            if content and not content.endswith(b"\n"):
-                self._file.write(b"\n")  # end a torn last line, so that the next entry starts on a line of its own
-        except OSError as error:
-            raise BadInput(f"cannot read the cache in {self._folder}: {error.strerror}") from None
         damaged = 0
-        for line in filter(None, content.split(b"\n")):
+        for line in self._lines():
             try:
                 fields = safe_read.value(line, finite=False)
                 key = fields.pop("key")
@@ -65,6 +70,22 @@ class CacheFile:
         if damaged:
             lines = "a damaged line is" if damaged == 1 else f"{damaged} damaged lines are"
             safe_read.warn([f"{self.path}: {lines} left out; what was kept there is computed again"])
+
+    def _lines(self) -> Iterator[bytes]:
+        """Every line that is not empty; of one that is too long, the first :data:`LONGEST_LINE` bytes, and no more."""
+        try:
+            last = b"\n"
+            with self.path.open("rb") as file:
+                while line := file.readline(LONGEST_LINE):
+                    if line.strip():
+                        yield line
+                    last = line
+                    if len(line) == LONGEST_LINE:
+                        break
+            if not last.endswith(b"\n"):
+                self._file.write(b"\n")  # end a torn last line, so that the next entry starts on a line of its own
+        except OSError as error:
+            raise BadInput(f"cannot read the cache in {self._folder}: {error.strerror}") from None
 
     def add(self, facts: Mapping[str, Mapping[str, Any]], *, sync: bool = True) -> None:
         """Appends the fields of every key. Raises RunFailed when they cannot be written.

@@ -75,7 +75,9 @@ def _rows(found: type[Task], world: str) -> tuple[Sequence[Mapping[str, Any]] | 
         from harness.micro import world as micro
 
         return micro.dataset(found.name, world).rows[:ROWS], ProgrammaticJudge() if found.needs_judge else None
-    return (data.read(found.dataset).rows[:ROWS] if data.at_hand(found.dataset) else None), None
+    rows = data.read(found.dataset).rows if data.at_hand(found.dataset) else None
+    # The rows that a task takes may stand anywhere.
+    return (rows if found.takes_some or rows is None else rows[:ROWS]), None
 
 
 def text(found: Conformed) -> str:

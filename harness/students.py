@@ -96,7 +96,7 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
         work_folder.publish(result.model, result.tokenizer, facts, folder, result.adapter)
     # Also removes what a run left that was killed while publishing.
     shutil.rmtree(_scratch(plan, training), ignore_errors=True)
-    facts = work_folder.facts_of(folder)
+    facts = work_folder.facts_of(folder, training.spec)
     # A trained student brings the code of the student it was trained from.
     files = ModelFiles(training.training_id, folder, "", trusted=plan.student.trusted)
     return EvaluationModel(files, facts, trained=True)

@@ -85,6 +85,7 @@ class Task(ABC):
     paper: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     note: ClassVar[str] = ""  # what a reader of its scores should know of its data
+    takes_some: ClassVar[bool] = False  # whether ``problems`` takes some rows of the file only
     needs_judge: ClassVar[bool] = False
     needs_rating: ClassVar[bool] = False  # whether that judge rates single answers, instead of comparing two
     asks_through_lm_eval: ClassVar[bool] = False  # whether lm-eval's evaluator sends the prompts

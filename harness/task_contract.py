@@ -56,7 +56,15 @@ def facts(found: type[Any]) -> None:
 
 
 _TEXTS = ("grader", "paper", "licence", "note", "known_wrong", "samples_as", "extractor", "equivalence")
-_MARKS = ("needs_judge", "needs_rating", "asks_through_lm_eval", "runs_programs", "extracts", "grades_aside")
+_MARKS = (
+    "takes_some",
+    "needs_judge",
+    "needs_rating",
+    "asks_through_lm_eval",
+    "runs_programs",
+    "extracts",
+    "grades_aside",
+)
 _MARKS += ("thoughts_are_graded", "measures_itself")
 
 
@@ -96,6 +104,7 @@ def _decoding(found: type[Any], part: str, decoding: Any) -> None:
         raise BadInput(broken(found, part, f"says stop={decoding.stop!r:.60}; a tuple of texts is wanted"))
 
 
+ROWS_WANTED = "one per row is wanted, unless the task says takes_some = True"
 _EXAMPLES = {"version": '"1"', "family": '"maths"', "metric": '"accuracy"'}
 
 
@@ -114,7 +123,7 @@ def problems(task: Any, found: Any) -> None:
     if not found:
         if not task.data.rows:
             raise BadInput(f"task {task.name}: its data ({task.data.source}) has no rows")
-        raise wrong(f"gave no problem for {len(task.data.rows)} rows; one per row is wanted")
+        raise wrong(f"gave no problem for {len(task.data.rows)} rows; {ROWS_WANTED}")
     ids: set[str] = set()
     for i, problem in enumerate(found):
         if not isinstance(problem, Problem):

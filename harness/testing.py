@@ -177,9 +177,10 @@ def _task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, ju
         return
     task = task_contract.made(found, _data(rows), judge)
     begun = sum(not problem.follows for problem in task.items)  # later turns of a conversation belong to their first
-    said = f"gave {begun} problems for {len(rows)} rows; one per row is wanted"
-    assert begun == len(rows), task_contract.broken(found, "problems", said)
-    yield f"problems: one per row, ids apart, prompts for models with and without a template ({len(rows)} rows)"
+    said = f"gave {begun} problems for {len(rows)} rows; {task_contract.ROWS_WANTED}"
+    assert begun == len(rows) or (found.takes_some and begun < len(rows)), task_contract.broken(found, "problems", said)
+    each = f"{begun} of {len(rows)} rows" if found.takes_some else f"one per row ({len(rows)} rows)"
+    yield f"problems: {each}, ids apart, prompts for models with and without a template"
     _refuses_an_empty_row(found, judge)
     yield "problems: a row without its fields is refused with BadInput"
     if found.needs_judge and judge is None:

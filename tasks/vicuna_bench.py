@@ -14,6 +14,7 @@ class VicunaBench(AlpacaItems):
     version = "2"
     paper = "https://lmsys.org/blog/2023-03-30-vicuna/"
     judge_protocol = "distillm2"
+    takes_some = True
 
     def problems(self, rows):
         return [problem for problem in super().problems(rows) if problem.meta.get("dataset") == "vicuna"]

@@ -1,8 +1,11 @@
 """Cache files: what a crash or a stranger did to a line costs that line, and is told."""
 
+import os
+
 import pytest
 
 from harness.cache_file import CacheFile
+from harness.errors import BadInput
 from harness.grading.judges.cache import CachedReply, JudgementCache
 from harness.models import generation_cache
 from harness.training import teacher_texts
@@ -35,6 +38,27 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path, capsys, damage):
     assert dict(again.read(parse)) == {"one": {"a": 1}, "two": {"a": 2}}
     (warning,) = capsys.readouterr().err.splitlines()
     assert str(kept.path) in warning and "3 damaged lines are left out" in warning
+
+
+def test_a_line_without_end_costs_what_follows_it_and_not_the_memory(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("harness.cache_file.LONGEST_LINE", 100)
+    kept = CacheFile(tmp_path, {})
+    kept.add({"one": {"a": 1}})
+    os.truncate(kept.path, 10**12)  # a hole, which holds no line end
+    assert dict(CacheFile(tmp_path, {}).read(parse)) == {"one": {"a": 1}}
+    assert "a damaged line is left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "place", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("x")]
+)
+def test_a_cache_is_a_file_of_its_own(tmp_path, place):
+    kept = CacheFile(tmp_path, {})
+    kept.path.unlink()
+    place(kept.path)
+    with pytest.raises(BadInput, match="is a link or no regular file; delete it"):
+        CacheFile(tmp_path, {})
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_line_torn_by_a_crash_is_told_and_the_next_one_is_whole(tmp_path, capsys):

@@ -225,6 +225,10 @@ def flip(path):
     path.write_bytes(content)
 
 
+def rewrite(path, **facts):
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
 @pytest.mark.parametrize(
     ("name", "harm"),
     [
@@ -232,6 +236,9 @@ def flip(path):
         ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:999])),
         ("tokenizer.json", Path.unlink),
         ("training.json", lambda path: path.write_text("{")),
+        ("training.json", lambda path: rewrite(path, seed=0)),
+        ("training.json", lambda path: rewrite(path, cost={})),
+        ("chat_template.jinja", lambda path: path.write_text("{{ messages }}")),
     ],
 )
 def test_a_trained_student_that_was_changed_is_refused(world, tmp_path, capsys, monkeypatch, name, harm):

@@ -1,6 +1,7 @@
 """The families beside completions: what they try is reproducible, and what breaks a promise is reported."""
 
 import os
+import time
 
 import pytest
 
@@ -66,17 +67,22 @@ def test_a_command_that_raises_or_hangs_is_a_fault(monkeypatch, tmp_path):
         if words == ["hang"]:
             while True:
                 pass
+        if words == ["wait"]:
+            time.sleep(600)
         if words == ["kill"]:
             os.kill(os.getpid(), 9)
         print("one line")
         return 2
 
     monkeypatch.setattr("harness.cli.main", main)
-    monkeypatch.setattr(fuzz_files, "LIMIT_S", 2.0)
+    monkeypatch.setattr(fuzz_files, "LIMIT_S", 1)
     said = {word: fuzz_files._fault(*fuzz_files._run([word], tmp_path)) for word in ("raise", "hang", "kill", "fine")}
+    monkeypatch.setattr(fuzz_files, "WAIT_S", 0.5)
+    said |= {"wait": fuzz_files._fault(*fuzz_files._run(["wait"], tmp_path))}
     assert said == {
         "raise": "a traceback: ValueError: odd",
-        "hang": "did not end within 2 s",
+        "hang": "used more than 1 s of CPU time",
+        "wait": "did not end within 0.5 s",
         "kill": "ended by signal 9",
         "fine": "",
     }

@@ -57,6 +57,17 @@ def test_a_lowercase_tokenizer_is_told_too():
     assert "'P" in check_task(task, TextCodec(tokenizer), task.items).warning
 
 
+@pytest.mark.parametrize(
+    ("content", "whole"),
+    [("m.content | trim", True), ("5", False), ("m.content | upper", False), ("m.content[:20]", False)],
+)
+def test_a_template_that_does_not_write_the_prompt_is_told(content, whole):
+    task = open_task("amc23@micro")
+    codec = TextCodec(chat(f"{{% for m in messages %}}{{{{ {content} }}}}{{% endfor %}}"))
+    said = check_task(task, codec, task.items).warning
+    assert said is None if whole else said.startswith(f"{task.title}: the chat template does not write the text of 16")
+
+
 @pytest.mark.parametrize("lowercase", [False, True])
 def test_the_command_and_a_run_say_it(tmp_path, capsys, lowercase):
     folder = tiny_model(tmp_path / "model", 0)

@@ -8,11 +8,14 @@ import torch
 from tiny_runs import distinct, make, method, near, pair, quiet, result
 
 from harness.cli import main
+from harness.errors import BadInput
 from harness.models.files import load_model
 from harness.models.head import trunk
 from harness.training import signal_cache
+from harness.training.batching import TrainingSequence
 from harness.training.loop import train
 from harness.training.signals import HiddenStateLogits, TopKLogits
+from harness.types import Source
 
 pytestmark = pytest.mark.slow
 
@@ -209,7 +212,20 @@ def test_a_damaged_shard_is_one_line_naming_file_and_mend(command, capsys, damag
     assert str(shard) in said and "delete it; the same command makes it again" in said
     assert {p: p.read_bytes() for p in before} == before  # nothing else lost
     shard.unlink()
+    if damage == "empty":  # once: a folder in its place
+        shard.mkdir()
+        assert run(method="rkl") == 2 and "is a folder; delete it" in one_line(capsys)
+        shard.rmdir()
     assert run(method="rkl") == 0
+
+
+def test_a_shard_of_other_fields_is_refused_though_its_seal_is_right(tmp_path):
+    sequence = TrainingSequence((1, 2), (3, 4, 5), Source.DATA, 0)
+    cache = signal_cache.SignalCache(tmp_path, {"of": "x"}, [0], lambda number: sequence)
+    cache.fill(lambda part: {"odd": torch.zeros(3, 2)})
+    cache.verify(["odd"])
+    with pytest.raises(BadInput, match="holds odd, not hidden; delete it"):
+        cache.verify(["hidden"])
 
 
 @pytest.mark.parametrize("fact", ["teacher", "tokenizer"])

@@ -34,4 +34,5 @@ def call(args: argparse.Namespace) -> str:
         if f.fix and f.status != doctor.OK:
             lines.append(f"{'':20}{f.fix}")
     notes = sum(f.status == doctor.NOTE for f in findings)
-    return arguments.fitted("\n".join([*lines, "", f"{len(problems)} problems, {notes} notes"]), column=20)
+    counted = (f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((len(problems), "problem"), (notes, "note")))
+    return arguments.fitted("\n".join([*lines, "", ", ".join(counted)]), column=20)

@@ -83,6 +83,8 @@ def _meant(args: argparse.Namespace) -> tuple[str | None, str]:
         raise BadInput(f"show takes a name or a run id, or one of {', '.join(show.KINDS)} and a NAME")
     name = args.what[0]
     kinds = show.kinds_of(name, args.results)
+    if not kinds and name.removesuffix("s") in show.KINDS:
+        raise BadInput(f"show {name} takes the NAME of one; harness list {name.removesuffix('s')}s lists them")
     if not kinds:
         return None, name
     if len(kinds) > 1:

@@ -1,6 +1,8 @@
-"""Checks that a tokenizer reproduces the text of a task: encodes prompts and references and decodes them again.
+"""Checks that a model is asked what a task asks: its chat template writes the prompts, and its tokenizer gives the text
+of prompts and references back.
 
-A tokenizer that drops a space, the case or a sign makes right answers wrong without any error.
+A template that leaves text out, or a tokenizer that drops a space, the case or a sign, makes right answers wrong
+without any error.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ SHOWN = 24  # characters shown around the first difference
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A ``part`` of an item (prompt or reference) that is not reproduced, with both texts at the first difference."""
+    """A ``part`` of an item that is not reproduced, with both texts at the first difference.
+
+    The part is its prompt, its prompt in the chat template, or its reference.
+    """
 
     item: str
     part: str
@@ -44,8 +49,9 @@ class RoundTrip:
         if not self.lost:
             return None
         first, items = self.lost[0], len({lost.item for lost in self.lost})
+        who = "chat template does not write" if "template" in first.part else "tokenizer does not give back"
         return (
-            f"{self.task}: the tokenizer does not give back the text of {items} of {self.items} items tried; item "
+            f"{self.task}: the {who} the text of {items} of {self.items} items tried; item "
             f"{first.item}: in its {first.part} {first.wanted!r} comes back as {first.got!r}"
         )
 
@@ -63,6 +69,8 @@ def check_task(task: Task, codec: TextCodec, problems: Sequence[Problem]) -> Rou
     lost = []
     for problem in chosen:
         rendered = codec.render(problem.prompt)
+        if lacking := _not_written(codec, problem, rendered):
+            lost.append(Mismatch(problem.id, "prompt in the chat template", *_where(*lacking)))
         prompt = codec.encode(rendered)
         wanted, got = _without_specials(codec, rendered), decoded(codec.tokenizer, prompt)
         if got != wanted:
@@ -73,6 +81,15 @@ def check_task(task: Task, codec: TextCodec, problems: Sequence[Problem]) -> Rou
             if got != reference:
                 lost.append(Mismatch(problem.id, "reference", *_where(reference, got)))
     return RoundTrip(task.title, len(chosen), lost)
+
+
+def _not_written(codec: TextCodec, problem: Problem, rendered: str) -> tuple[str, str] | None:
+    """The user's text and the rendered one from where they agree, if a chat template does not write it whole."""
+    asked = problem.prompt.user.strip()  # templates may trim it
+    if not (codec.tokenizer.chat_template and problem.prompt.chat) or asked in rendered:
+        return None
+    begun = next((n for n in range(SHOWN, 0, -1) if asked[:n] in rendered), 0)
+    return asked, rendered[rendered.index(asked[:begun]) :] if begun else ""
 
 
 def reference_text(task: Task, problem: Problem) -> str | None:

@@ -98,6 +98,8 @@ def split_name(name: str, where: str) -> tuple[str, str | None]:
             raise BadInput(f"{where}: the model's name before @ is missing; write openai:MODEL@{address[0]}")
         return model, address[0]
     model, at, rest = name.rpartition("@")
+    if at and model and re.match(r"[A-Za-z][\w+.-]*://", rest):
+        raise BadInput(f"{where}: the address {rest!r} is neither http:// nor https://")
     if at and model and not _is_version(rest):
         fix = f"write openai:{model}@http://{rest}" if re.fullmatch(r"[\w.:\[\]-]+(/\S*)?", rest) else "write @http://…"
         raise BadInput(f"{where}: the address {rest!r} has no scheme; {fix} (or https)")

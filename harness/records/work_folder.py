@@ -5,7 +5,7 @@
     work/begun/<run id>.json                training, task and protocol of a run, removed when the run is recorded
 
 The names are hashes of the contents. A student's folder is created and removed in one step, even if interrupted; one
-that changed after training is refused. ``--resume`` reads the notes to say how a command differs from the interrupted
+that changed after training is refused: its facts are sealed, and name the digest of every file that a loader reads. ``--resume`` reads the notes to say how a command differs from the interrupted
 one.
 """
 
@@ -27,6 +27,7 @@ from filelock import FileLock
 from harness import atomic, safe_read
 from harness.atomic import write
 from harness.errors import BadInput, RunFailed
+from harness.records.record import misfit
 from harness.records.store import Store
 
 if TYPE_CHECKING:
@@ -35,7 +36,22 @@ if TYPE_CHECKING:
 
 FACTS = "training.json"
 ADAPTER = "adapter"  # the folder of an adapter's own files, in peft's format
-_KINDS = {"files": dict, "cost": dict, "warnings": list, "curve": list}  # what a run reads of the facts
+SEAL = "sha256"  # of the facts, in them
+_READ = {".json", ".jinja", ".safetensors", ".bin", ".model", ".py"}  # endings of what loaders read
+_AMOUNT, _NUMBERS = {"type": "number", "minimum": 0}, {"type": "object", "additionalProperties": {"type": "number"}}
+_COST = ("steps", "student_tokens", "teacher_forward_tokens", "generated_tokens", "seconds", "peak_memory_bytes")
+FORM = {  # what a run reads of the facts; those of older versions may lack what is not required
+    "type": "object",
+    "required": ["files", "cost", "warnings", "curve"],
+    "properties": {
+        "files": {"type": "object", "required": ["config.json"], "additionalProperties": {"type": "string"}},
+        "cost": {"type": "object", "required": _COST, "additionalProperties": _AMOUNT},
+        "warnings": {"type": "array", "items": {"type": "string"}},
+        "curve": {"type": "array", "items": _NUMBERS | {"required": ["on_policy", "buffer_age"]}},
+        **{key: {"type": "object"} for key in ("spec", "signal", "weights", "told", "engine", "before")},
+        SEAL: {"type": "string"},
+    },
+}
 
 
 def publish(
@@ -61,7 +77,8 @@ def publish(
             adapter.save(temporary / ADAPTER)
         written = sorted(file for file in temporary.rglob("*") if file.is_file())
         files = {file.relative_to(temporary).as_posix(): _digest(file) for file in written}
-        (temporary / FACTS).write_text(json.dumps({**facts, "files": files}), "utf-8")
+        content = {**facts, "files": files}
+        (temporary / FACTS).write_text(json.dumps({**content, SEAL: _seal(content)}), "utf-8")
         atomic.readable(temporary, temporary / FACTS)
         for file in (*written, temporary / FACTS):
             with file.open("rb") as stream:
@@ -71,7 +88,9 @@ def publish(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error
-        raise RunFailed(f"the trained student cannot be written to {folder} ({reason}); run again with room") from None
+        in_the_way = folder.is_symlink() or any(p.exists() and not p.is_dir() for p in (folder, folder.parent))
+        fix = "delete what stands there and run again" if in_the_way else "run again with room"
+        raise RunFailed(f"the trained student cannot be written to {folder} ({reason}); {fix}") from None
 
 
 def student_folder(work: Path, training_id: str) -> Path:
@@ -104,21 +123,34 @@ def is_there(folder: Path) -> bool:
     return (folder / FACTS).is_file()
 
 
-def facts_of(folder: Path) -> dict[str, Any]:
-    """The facts of a student's training. Raises BadInput if any of its files was changed."""
+def facts_of(folder: Path, spec: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The facts of a student's training, that of ``spec``. Raises BadInput if they or any of its files were changed."""
     fix = f"delete {folder}, the same command trains it again"
     try:
         facts = safe_read.value(safe_read.content(folder / FACTS, safe_read.LARGE, folder), finite=False)
-        files = facts["files"]
-        whole = all(isinstance(facts[key], kind) for key, kind in _KINDS.items())
-    except (BadInput, KeyError, TypeError):
-        whole = False
-    if not whole:
+    except BadInput:
         raise BadInput(f"{folder / FACTS} cannot be read; {fix}") from None
-    for name, digest in files.items():
-        if not (folder / name).is_file() or _digest(folder / name) != digest:
+    if fault := misfit(facts, FORM):
+        raise BadInput(f"{folder / FACTS} is not what a training wrote (it{fault[:200]}); {fix}")
+    if facts.pop(SEAL, seal := _seal(facts)) != seal:
+        raise BadInput(f"{folder / FACTS} was changed after training; {fix}")
+    if spec is not None and facts.get("spec", spec) != json.loads(json.dumps(spec)):
+        raise BadInput(f"{folder} holds the student of another training; {fix}")
+    # Names of files come from the folder, never from the facts: a loader reads what is there.
+    there = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    for name, digest in facts["files"].items():
+        if name not in there or _digest(there[name]) != digest:
             raise BadInput(f"{folder / name} is missing or was changed after training; {fix}")
+    for name in sorted(there.keys() - facts["files"].keys() - {FACTS}):
+        if there[name].suffix in _READ:
+            raise BadInput(f"{there[name]} was added after training, and a model's loader may read it; {fix}")
     return facts
+
+
+def _seal(facts: Mapping[str, Any]) -> str:
+    """The digest of the facts as they are read back, but the seal itself."""
+    content = {key: value for key, value in json.loads(json.dumps(facts)).items() if key != SEAL}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(file: Path) -> str:
@@ -168,12 +200,11 @@ def find_interrupted(wanted: str, results: Path) -> Interrupted:
             return Interrupted(wanted, wanted, _object(work / "training" / wanted / SPEC))
         if is_there(student_folder(work, wanted)):
             facts = _object(student_folder(work, wanted) / FACTS)
-            return Interrupted(wanted, wanted, facts.get("spec") if facts else None)
+            return Interrupted(wanted, wanted, _mapping((facts or {}).get("spec")))
         if _run(work, wanted).is_file():
             note = _object(_run(work, wanted)) or {}
-            return Interrupted(
-                wanted, note.get("training_id", ""), *(note.get(k) for k in ("spec", "task", "protocol"))
-            )
+            spec, protocol = (_mapping(note.get(key)) for key in ("spec", "protocol"))
+            return Interrupted(wanted, str(note.get("training_id", "")), spec, str(note.get("task")), protocol or {})
         if store.holds(wanted):
             made = store.get(wanted)
             return Interrupted(wanted, made["training_id"], made["spec"], made["task"], made["protocol"])
@@ -199,3 +230,7 @@ def _object(path: Path) -> dict[str, Any] | None:
     except BadInput:
         return None
     return content if isinstance(content, dict) else None
+
+
+def _mapping(value: Any) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) else None

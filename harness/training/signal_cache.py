@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from harness.training import batching
 
 FORMAT = "1"
 SHARD = 128  # sequences
+FIX = "delete it; the same command makes it again"
 NARROW = 2**15  # token ids below this are kept in 16 bits
 
 Read = Callable[[Sequence["batching.TrainingSequence"]], dict[str, Tensor]]
@@ -70,6 +71,8 @@ class SignalCache:
             for shard, start in enumerate(range(0, len(self.numbers), SHARD)):
                 progress(start, len(self.numbers))
                 path = self._path(shard)
+                if path.is_dir():
+                    raise BadInput(f"teacher signal {path} is a folder; {FIX}")
                 if not path.is_file():
                     fields = read([self.text(number) for number in self.numbers[start : start + SHARD]])
                     _write(path, {name: _narrow(name, t) for name, t in fields.items()}, self.facts)
@@ -85,10 +88,16 @@ class SignalCache:
         start = sum(self.lengths[shard * SHARD : shard * SHARD + place])
         return {name: t[start : start + self.lengths[i]] for name, t in self._open[shard].items()}
 
-    def verify(self) -> None:
-        """Reads every shard once. Raises BadInput naming the file that is damaged or belongs to something else."""
+    def verify(self, fields: Collection[str] | None = None) -> None:
+        """Reads every shard once, each with these ``fields``.
+
+        Raises BadInput naming the file that is damaged or belongs to something else.
+        """
         for shard in range(-(-len(self.numbers) // SHARD)):
-            self._load(shard)
+            found = self._load(shard)
+            if fields is not None and found.keys() != set(fields):
+                held, wanted = (", ".join(sorted(names)) for names in (found, fields))
+                raise BadInput(f"teacher signal {self._path(shard)} holds {held}, not {wanted}; {FIX}")
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{shard:05d}.safetensors"
@@ -96,21 +105,20 @@ class SignalCache:
     def _load(self, shard: int) -> dict[str, Tensor]:
         """The tensors of a shard, memory-mapped, after checking its facts and its checksum."""
         path = self._path(shard)
-        fix = "delete it; the same command makes it again"
         try:
             with safe_open(path, framework="pt") as stream:
                 metadata = stream.metadata() or {}
                 fields = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
         except (OSError, SafetensorError) as error:
-            raise BadInput(f"teacher signal {path} cannot be read ({error}); {fix}") from None
+            raise BadInput(f"teacher signal {path} cannot be read ({error}); {FIX}") from None
         for name, fact in self.facts.items():
             if metadata.get(name) != fact:
                 raise BadInput(
-                    f"teacher signal {path} was made with {name} {metadata.get(name)!r}, not {fact!r}; {fix}"
+                    f"teacher signal {path} was made with {name} {metadata.get(name)!r}, not {fact!r}; {FIX}"
                 )
         rows = sum(self.lengths[shard * SHARD : (shard + 1) * SHARD])
         if metadata.get("sha256") != _checksum(fields) or any(len(t) != rows for t in fields.values()):
-            raise BadInput(f"teacher signal {path} is damaged (its checksum differs); {fix}")
+            raise BadInput(f"teacher signal {path} is damaged (its checksum differs); {FIX}")
         return fields
 
 

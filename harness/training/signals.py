@@ -180,6 +180,11 @@ class CachedTeacher:
         return [i for i, source in enumerate(batch.sources) if source not in self.caches]
 
 
+def fields_of(k: int | None) -> tuple[str, ...]:
+    """The names of what is kept of a signal: hidden states, or the ``k`` most likely tokens."""
+    return ("hidden",) if k is None else ("ids", "log_probs")
+
+
 class HiddenStateLogits:
     """Hidden states [N, d] and the head that turns them into exact logits."""
 

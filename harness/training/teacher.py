@@ -38,7 +38,7 @@ from harness.training.served_teacher import ServedTeacher
 from harness.training.several_teachers import Teaching, weights_of, writer_of
 from harness.training.signal_cache import SHARD, SignalCache
 from harness.training.signal_contract import SignalInputs, TeacherSignal
-from harness.training.signals import LiveTeacher
+from harness.training.signals import LiveTeacher, fields_of
 from harness.training.teacher_texts import teacher_texts
 from harness.training.validity import (
     AgreementValidity,
@@ -172,7 +172,7 @@ def set_up(
                     lambda part, size=size: _read(live, part, k, size, pad, accelerator.device),
                     lambda done, total: progress("teacher signal", done, total, ""),
                 )
-            cache.verify()
+            cache.verify(fields_of(k))
             charged.add(teacher_forward_tokens=cache.read_tokens)
             filled[source] = cache
         return filled

@@ -38,12 +38,11 @@ WRAPPING = (
     r"|boxed|fbox|hbox|mathsf|mathtt|overset\{\}|bbox\s*(?:\[[^\[\]]*\])?"
 )
 LETTERS = "mathrm|mathbf|mathit|mbox|textbf|textit|textrm|textnormal|textsf|texttt|textsc|textup|emph|operatorname"
-LEAD = (
+LEAD = (  # names the value that follows
     r"(?:(?:so|thus|hence|therefore),?\s+)?(?:(?:the|my|our)\s+)?(?:(?:final|correct|required)\s+)?"
-    r"(?:answer|result|solution|value)s?\s*(?:is|are|equals|:|=)?\s*:?"
+    r"(?:answer|result|solution|value|sum|product|total|probability|area|volume|perimeter|equation|line|angle|length"
+    r"|distance|number|ratio|remainder|minimum|maximum|domain|day)s?\s*(?:is|are|equals|:|=)?\s*:?"
 )
-
-
 NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
 WORDS_ALONE = rf"(?i)^\s*(?:\\text\s*\{{\s*)?({'|'.join(NUMBER_WORDS)})\s*\}}?\s*\.?\s*$"
 
@@ -209,6 +208,7 @@ DECORATION = _rules(
     (r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\\(?:begin|end)\s*\{(?:p?smallmatrix)\}", lambda m: m.group().replace("p", "").replace("small", "p")),
     (r"\\begin\s*\{(cases|aligned|align\*?|gathered)\}([^&]*)\\end\s*\{\1\}", lambda m: m[2].replace("\\\\", ",")),
+    (r"\\\\\s*\[[\d.]+\s*[a-z]{2}\]|\\cr(?![a-zA-Z])", r"\\\\ "),  # ends of rows, with their distance
     (r"&\s*=", "="),
     (r"\\text(?:superscript)\s*\{(\w+)\}", r"^{\1}"),
     (r"\\textdegree(?![a-zA-Z])|\^\s*\{\s*\\text\s*\{\s*o\s*\}\s*\}", r"^{\\circ}"),
@@ -318,6 +318,7 @@ TYPED = _rules(
     (r"^\s*([A-Za-z])\s*!=", r"\1\\ne "),
     (r"=/=|<>", r"\\ne "),
     (r"(?<![\\A-Za-z])cbrt\s*\(", r"\\sqrt[3]("),
+    (r"(?<![\\A-Za-z])a(sin|cos|tan)(?=\s*\()", r"\\arc\1"),
     (r"^\s*(?:\$\s*)?\+\s*/?\s*-(?=\s*[\d\\a-z])|\+/-", r"\\pm "),
     (r":\s*=", "="),
     (r"^\s*([A-Za-z])\s*:\s*([A-Za-z])\s*\\(?:mapsto|to)(?![a-zA-Z])", r"\1(\2)="),
@@ -384,7 +385,7 @@ SPELLING = _rules(
         r"\\cdot (",
     ),  # a number before a bracket multiplies it
     (r"\)\s*(?=[\d(]|\\frac)", r")\\cdot "),
-    (r"(?<=[)\]}])\s*-\s*(?=\\\{)", r"\\setminus "),
+    (r"(?<=[)\]}])\s*-\s*(?=\\\{)|(?<=\\mathbb\{R\})\s*-\s*(?=[(\[])", r"\\setminus "),
     (r"(?<=\\mathbb\{R\})\s*(?=\\\{)", r"\\setminus "),  # R\{0}, whose backslash was taken for the brace's
     (r"(?<=\\text\{dollar\})(\s*)(\d+(?:\.\d+)?)\s*[kK]\s*$", r"\1\2\\cdot 1000"),
     (r"\\\{\s*\\\}", r"\\emptyset "),

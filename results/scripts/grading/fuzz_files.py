@@ -1,6 +1,6 @@
 """Damaged files given to the commands that read them: records, curves, completions, recipes, benchmark files.
 
-Promises: a command ends in time and within its memory, by exit code 0, 1 or 2; it prints no traceback, and at exit
+Promises: a command ends within its CPU time and its memory, by exit code 0, 1 or 2; it prints no traceback, and at exit
 1 or 2 at least one line. The sound files are those of ``results/micro`` in a checkout.
 """
 
@@ -30,7 +30,8 @@ from results.scripts.grading.fuzz_families import Trial
 
 SOUND = Path("results/micro")
 TASK = "amc23@micro"
-LIMIT_S = 60.0  # of one command
+LIMIT_S = 60  # CPU time of one command
+WAIT_S = 600.0  # how long one command may wait besides: other work on the machine is none of its faults
 MEMORY_BYTES = 12 * 2**30  # address space of one command
 ODD = (
     None, True, -1, 0, 5.0, 1e308, float("nan"), float("inf"), 10**400, 2**63, "", " ", "nan", "x" * 100_000,
@@ -57,7 +58,9 @@ def trials(n: int, seed: int) -> Iterator[Trial]:
 
 def _fault(code: int | None, said: str) -> str:
     if code is None:
-        return f"did not end within {LIMIT_S:g} s"
+        return f"did not end within {WAIT_S:g} s"
+    if code == -signal.SIGXCPU:
+        return f"used more than {LIMIT_S} s of CPU time"
     if "Traceback (most recent call last)" in said:
         return f"a traceback: {said.strip().splitlines()[-1][:160]}"
     if "internal error" in said:
@@ -77,7 +80,7 @@ def _run(words: list[str], folder: Path) -> tuple[int | None, str]:
     child = os.fork()
     if child == 0:
         _become(words, said, main)
-    end = time.monotonic() + LIMIT_S
+    end = time.monotonic() + WAIT_S
     while time.monotonic() < end:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
@@ -99,6 +102,7 @@ def _become(words: list[str], said: Path, main: Callable[[list[str]], int]) -> N
         sys.stdout, sys.stderr = os.fdopen(1, "w", encoding="utf-8"), os.fdopen(2, "w", encoding="utf-8")
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S + 5))
         os.environ |= {
             "HARNESS_HUB": "http://127.0.0.1:9",  # no downloads
             "HARNESS_CACHE": str(said.parent / "cache"),
