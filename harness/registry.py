@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import error_location, user_code
+from harness import error_location, left_alone, safe_read, user_code
 from harness.errors import BadInput, unknown
 
 METHODS, TASKS, JUDGES, SIGNALS, METRICS = "methods", "tasks", "judges", "signals", "metrics"
@@ -131,23 +131,48 @@ def _source_of(module: str) -> Path:
 def _installed(kind: str) -> list[Entry]:
     if os.environ.get("HARNESS_PLUGINS") == "0":
         return []
-    points = importlib.metadata.entry_points(group=f"harness.{kind}")
+    group = f"harness.{kind}"
+    try:
+        points = list(importlib.metadata.entry_points(group=group))
+    except Exception:  # entry_points.txt of one distribution, of any author, is none
+        points = _readable(group)
     return [Entry(p.name, p.dist.name if p.dist else "plugin", p.value) for p in points]
+
+
+def _readable(group: str) -> list[importlib.metadata.EntryPoint]:
+    """The entry points of each distribution whose ``entry_points.txt`` can be read; the others are left out by name."""
+    found: list[importlib.metadata.EntryPoint] = []
+    for distribution in importlib.metadata.distributions():
+        try:
+            found += distribution.entry_points.select(group=group)
+        except Exception as error:
+            name = getattr(distribution, "_path", "an installed package")
+            _tell_once(f"{name}: left out: its entry_points.txt cannot be read ({error})")
+    return found
+
+
+@functools.cache
+def _tell_once(warning: str) -> None:
+    safe_read.warn([warning])
 
 
 def _load(kind: str, entry: Entry) -> type[Any]:
     module_name, _, attribute = entry.target.partition(":")
     what = f"{kind[:-1]} {entry.name!r} of {entry.owner}"
+    watch = None if entry.owner == "built in" else left_alone.ProcessState()
     try:
         module = importlib.import_module(module_name)
         loaded = getattr(module, attribute) if attribute else _only_class(kind, module, entry.name)
-    except BadInput:
+    except (BadInput, KeyboardInterrupt):
         raise
-    except Exception as error:  # a plugin may raise anything while it is imported
-        last = traceback.extract_tb(error.__traceback__)[-1]
+    except BaseException as error:  # a plugin may raise anything while it is imported, and call sys.exit
         raise BadInput(
-            f"{what} cannot be loaded: {error_location.told(error)} at {last.filename}:{last.lineno}"
+            f"{what} cannot be loaded: {error_location.told(error)} at {_raised_at(error, entry)}"
         ) from error
+    finally:
+        changed = None if watch is None else watch.changed()
+    if changed is not None:
+        raise BadInput(f"{what}: importing {module_name} {changed[0]}")
     if entry.owner != "built in" and isinstance(loaded, type):
         user_code.adopt(loaded, entry.owner)
     if not isinstance(loaded, type) or not issubclass(loaded, _contract(kind)):
@@ -155,6 +180,15 @@ def _load(kind: str, entry: Entry) -> type[Any]:
     if loaded.__dict__.get("name", getattr(loaded, "name", None)) != entry.name:
         raise BadInput(f"{what} calls itself {getattr(loaded, 'name', None)!r}; make them equal")
     return _checked(kind, loaded)
+
+
+def _raised_at(error: BaseException, entry: Entry) -> str:
+    """FILE:LINE of an exception of an import; the entry's target where only Python's importer is known."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    last = frames[-1] if frames else None
+    return entry.target if last is None or last.filename == __file__ else f"{last.filename}:{last.lineno}"
 
 
 def _from_file(kind: str, path: Path) -> type[Any]:

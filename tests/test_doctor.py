@@ -73,7 +73,7 @@ def test_held_locks_are_told_from_files_of_dead_processes(tmp_path):
     (tmp_path / "work/training/kd-1").mkdir(parents=True)
     (tmp_path / "work/training/kd-1/checkpoint.pt").write_bytes(bytes(100))
     found = only(storage.locks(tmp_path))
-    assert "0 held" in found.found and "1 free" in found.found and "1 unfinished trainings" in found.found
+    assert "0 held" in found.found and "1 free" in found.found and "1 unfinished training," in found.found
     assert found.status == doctor.NOTE and "work/training" in found.fix
     with FileLock(locks / "live.lock"):
         assert "1 held" in (found := only(storage.locks(tmp_path))).found and found.status == doctor.OK

@@ -158,3 +158,21 @@ def test_a_bad_file_given_by_name_is_one_line(results, capsys, bad, tmp_path):
             continue  # an empty file is a recipe of defaults
         code, said = run(words, results, capsys)
         assert code == 2 and len(said.err.splitlines()) == 1, (words, said.err)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (os.mkfifo, "tokenizer.json is no regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "tokenizer.json is no regular file"),
+        (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 10**12), "tokenizer.json has 1,000,000 MB"),
+    ],
+)
+def test_a_file_of_a_model_that_has_no_end_is_refused(tmp_path, place, said):
+    from harness.errors import BadInput
+    from harness.models import files
+
+    (tmp_path / "config.json").write_text("{}")
+    place(tmp_path / "tokenizer.json")
+    with pytest.raises(BadInput, match=said):
+        files.locate(str(tmp_path), weights=False)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness import registry
 from harness.errors import BadInput
@@ -54,6 +55,15 @@ def test_a_file_is_a_method_at_once():
     task = registry.find(registry.TASKS, str(PLUGIN / "parity_plugin.py"))
     checked = check_task(task, [{"number": 3}, {"number": 8}])
     assert [checked.grade(p, " Odd ").score for p in checked.items] == [1.0, 0.0]
+
+
+def test_a_task_says_that_it_takes_some_rows_only():
+    task = registry.find(registry.TASKS, str(PLUGIN / "parity_plugin.py"))
+    some = type("Some", (task,), {"problems": lambda self, rows: task.problems(self, rows)[1:]})
+    rows = [{"number": 3}, {"number": 8}]
+    with pytest.raises(AssertionError, match=r"gave 1 problems for 2 rows; .* takes_some = True"):
+        check_task(some, rows)
+    assert len(check_task(type("Said", (some,), {"takes_some": True}), rows).items) == 1
 
 
 @pytest.mark.parametrize(
@@ -175,6 +185,42 @@ def test_two_owners_of_one_name_are_both_named(installed, tmp_path):
     done = ask(installed, "list", "methods", also=f"{os.pathsep}{tmp_path}")
     assert done.returncode == 2 and done.stdout == ""
     assert "two owners" in done.stderr and "rival" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import sys; sys.exit(0)", r"calls sys.exit\(\), which would end the harness; .* at .*oddly.py:1$"),
+        ("class E(BaseException): pass\nraise E('gone')", r"cannot be loaded: E: gone at .*oddly.py:2$"),
+        ("def (", r"cannot be loaded: invalid syntax at .*oddly.py:1$"),
+        ("x = 1", r"has no attribute 'Odd' at oddly:Odd$"),
+        (
+            "import torch; torch.set_default_dtype(torch.float64); Odd = 1",
+            "importing oddly changes torch's default dtype",
+        ),
+        ("import os; os.chdir('/'); Odd = 1", "importing oddly changes the working directory"),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported_is_one_line_with_its_place(tmp_path, monkeypatch, source, said):
+    (tmp_path / "oddly.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "oddly", raising=False)
+    with pytest.raises(BadInput, match=said):
+        registry._load(registry.METHODS, registry.Entry("odd", "some-plugin", "oddly:Odd"))
+    assert torch.get_default_dtype() is torch.float32 and os.getcwd() != "/"
+
+
+def test_damaged_entry_points_of_one_package_cost_that_package(tmp_path, monkeypatch, capsys):
+    for name, points in (("damaged", "[harness.methods]\nplug\n"), ("sound", "[harness.methods]\nplug = a:B\n")):
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("HARNESS_PLUGINS", raising=False)
+    assert ("plug", "sound", "a:B") in {(e.name, e.owner, e.target) for e in registry._installed(registry.METHODS)}
+    registry._installed(registry.METHODS)
+    assert re.fullmatch(r"warning: .*damaged-1.0.dist-info: left out: .*\n", capsys.readouterr().err)
 
 
 def test_an_unknown_name_among_hundreds_lists_three():

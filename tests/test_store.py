@@ -238,6 +238,13 @@ def test_a_file_where_the_results_folder_should_be(tmp_path, below):
         Store(tmp_path / "taken" / below).check_writable()
 
 
+@pytest.mark.parametrize("target", ["link", "nowhere"])
+def test_a_link_that_leads_nowhere_where_the_results_folder_should_be(tmp_path, target):
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(BadInput, match="cannot be written"):
+        Store(tmp_path / "link").check_writable()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_write_permission(tmp_path):
     tmp_path.chmod(0o555)

@@ -96,9 +96,12 @@ def test_show_says_what_else_a_name_means(capsys):
     assert captured.out.startswith("method: vcrd") and "harness show paper vcrd" in captured.err
 
 
-def test_show_offers_the_nearest_name(capsys):
-    assert main(["show", "gkdd"]) == 2
-    assert "did you mean gkd?" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("name", "said"), [("gkdd", "did you mean gkd?"), ("task", "takes the NAME of one; harness list tasks lists them")]
+)
+def test_show_offers_the_nearest_name(name, said, capsys):
+    assert main(["show", name]) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

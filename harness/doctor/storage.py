@@ -61,7 +61,7 @@ def locks(results: Path) -> Iterator[Finding]:
     summary = f"{len(locked)} held by running work, {len(files) - len(locked)} free (files of ended runs are harmless)"
     if pending:
         fix = f"run their commands again to continue; delete {results / 'work/training'} to discard them"
-        found = f"{summary}; {len(pending)} unfinished trainings, {size / 1e9:.2f} GB"
+        found = f"{summary}; {len(pending)} unfinished training{'s' * (len(pending) != 1)}, {size / 1e9:.2f} GB"
         yield Finding("locks", NOTE if len(locked) < len(pending) else OK, found, fix)
     else:
         yield Finding("locks", OK, summary)

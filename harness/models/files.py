@@ -146,6 +146,7 @@ def _gguf(name: str, file: Path) -> ModelFiles:
 
 def _in_folder(name: str, folder: Path, trust: bool, weights: bool, hashed: bool) -> ModelFiles:
     """The model in a folder: whole, an adapter, or one GGUF file. Raises BadInput for what cannot be used."""
+    sources.check_files(folder, name)
     if sources.is_adapter(folder):
         return _adapter(name, folder, trust, weights)
     if (file := sources.gguf_in(folder)) is not None:
@@ -392,7 +393,7 @@ def _first_line(error: BaseException) -> str:
     if "trust_remote_code" in str(error):
         return f"it brings code of its own, which is not run; use another model, or allow it with {TRUST}"
     lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]
+    return (" ".join(lines) if lines and lines[0].endswith(":") else next(iter(lines), type(error).__name__))[:200]
 
 
 PROBE = "def f(x):\n    return x**2 + 10  # \\boxed{1,234} naïve\n\nProblem: 3 + 4 = 7"  # enters template hashes

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import io
 import shutil
+import stat
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,9 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "
 # Of adapters that are no change of weights: they cannot be merged.
 PROMPTS = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT"}
 INDEX = "*.index.json"
+TEXTS = {".json", ".jinja", ".txt", ".py", ".model"}  # of a model folder; tokenizers have up to 40 MB
+READ = TEXTS | {".safetensors", ".bin"}
+MOST_TEXT = 500 * safe_read.MB
 POINTER = b"version https://git-lfs"
 OTHERWISE = "give a file quantised otherwise, such as Q4_K_M or Q8_0"
 OTHER_FORMS = {
@@ -59,6 +63,21 @@ def weights_in(folder: Path) -> list[Path]:
     return sorted(
         p for kind in ("*.safetensors", "*.bin") for p in folder.glob(kind) if not p.name.startswith("adapter")
     )
+
+
+def check_files(folder: Path, name: str) -> None:
+    """Raises BadInput for a file that a loader would wait for, or read without end: a pipe, a device, a huge text."""
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in READ or not file.exists():
+            continue
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode) and not file.is_dir():
+            raise BadInput(f"{name}: {file.name} is no regular file; delete it, or fetch the model again")
+        if file.suffix in TEXTS and status.st_size > MOST_TEXT:
+            raise BadInput(
+                f"{name}: {file.name} has {status.st_size / safe_read.MB:,.0f} MB, more than the "
+                f"{MOST_TEXT // safe_read.MB} MB that such a file may have; fetch the model again"
+            )
 
 
 def check_weights(folder: Path, name: str) -> None:

@@ -225,7 +225,8 @@ class Store:
         """Raises BadInput if records cannot be written here. Leaves nothing behind."""
         for folder in (self.records_dir, self.completions_dir):
             try:
-                existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+                # A link that leads nowhere, or to itself, does not exist, and nothing can be made in its place.
+                existing = next(p for p in (folder, *folder.parents) if p.exists() or p.is_symlink())
                 with tempfile.TemporaryFile(dir=existing):
                     pass
             except OSError as error:

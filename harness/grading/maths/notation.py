@@ -40,8 +40,8 @@ WRAPPING = (
 LETTERS = "mathrm|mathbf|mathit|mbox|textbf|textit|textrm|textnormal|textsf|texttt|textsc|textup|emph|operatorname"
 LEAD = (  # names the value that follows
     r"(?:(?:so|thus|hence|therefore),?\s+)?(?:(?:the|my|our)\s+)?(?:(?:final|correct|required)\s+)?"
-    r"(?:answer|result|solution|value|sum|product|total|probability|area|volume|perimeter|equation|line|angle|length"
-    r"|distance|number|ratio|remainder|minimum|maximum|domain|day)s?\s*(?:is|are|equals|:|=)?\s*:?"
+    r"(?:(?:answer|result|solution|value)s?\s*(?:is|are|equals|:|=)?|(?:sum|product|total|probability|area|volume|line"
+    r"|perimeter|equation|angle|length|distance|number|ratio|remainder|minimum|maximum|domain)\s*(?:is|equals|:|=))\s*:?"
 )
 NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
 WORDS_ALONE = rf"(?i)^\s*(?:\\text\s*\{{\s*)?({'|'.join(NUMBER_WORDS)})\s*\}}?\s*\.?\s*$"

@@ -25,7 +25,7 @@ from results.scripts.grading.fuzz_families import Trial
 KEY = "sk-of-the-fuzzer"  # stands in for a real key
 TIMEOUT_S = 0.4
 SETTINGS = f"timeout_s={TIMEOUT_S},retries=1,backoff_s=0.01,parallel=1"
-LIMIT_S = 15.0  # of one comparison: two questions, two attempts each, and what a busy machine adds
+LIMIT_S = 15.0  # of one comparison, queues for a processor aside: two questions, two attempts each
 PROTOCOLS = ("alpacaeval-1", "alpacaeval-2", "distillm2")
 TEXTS = (
     "[[A]]", "[[B]]\n", "[[C]]", "I would say [[A]].", "", "[[", "[[A]] [[B]]", "\x00", "A" * 100_000, "\ud800",
@@ -95,7 +95,7 @@ def _trial(rng: Random, number: int, server: Servant, elsewhere: Servant) -> Tri
     server.answer, elsewhere.answer = answer, (_http("200 OK", [], _completion(rng, "[[A]]")),)
     server.received.clear()
     elsewhere.received.clear()
-    began, fault = time.monotonic(), ""
+    began, queued, fault = time.monotonic(), _queued(), ""
     try:
         with tempfile.TemporaryDirectory() as folder:
             spec = f"openai:judge@http://127.0.0.1:{server.port}/v1,{SETTINGS}"
@@ -109,13 +109,22 @@ def _trial(rng: Random, number: int, server: Servant, elsewhere: Servant) -> Tri
         outcome = "refused"
     except Exception as error:  # any other exception is a fault
         outcome, fault = "raises", f"{type(error).__name__}: {error}"
-    if (took := time.monotonic() - began) > LIMIT_S:
+    if (took := time.monotonic() - began - max(_queued() - queued, 0.0)) > LIMIT_S:
         fault = fault or f"took {took:.0f} s"
     if elsewhere.received:
         fault = fault or "followed a redirect to another host"
     if any(KEY.encode() in said for said in (*server.received, *elsewhere.received)):
         fault = fault or "OPENAI_API_KEY was sent to a host that is not OpenAI's"
     return Trial(f"{kind} ({protocol})", outcome, fault=f"{fault} (trial {number})" if fault else "")
+
+
+def _queued() -> float:
+    """Seconds for which threads of this process waited for a processor that had other work."""
+    try:
+        found = [path.read_text().split()[1] for path in Path("/proc/self/task").glob("*/schedstat")]
+    except (OSError, IndexError):  # a kernel without these counts, a thread that ended
+        return 0.0
+    return sum(map(int, found)) / 1e9
 
 
 def _answer(rng: Random, elsewhere: int) -> tuple[str, tuple[bytes, ...]]:

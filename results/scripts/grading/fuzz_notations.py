@@ -77,7 +77,7 @@ def _exchanged(rng: Random, plain: list[Case]) -> Case:
     right = [case for case in plain if case.right and case.kind in EXCLUSIVE]
     answers: dict[tuple[str, Gold], set[str]] = {}
     for case in right:
-        answers.setdefault((case.kind, case.gold), set()).add(case.answer)
+        answers.setdefault((case.kind, case.gold), {case.gold.text}).add(case.answer)
     while True:
         case = rng.choice(right)
         others = [

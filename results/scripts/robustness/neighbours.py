@@ -22,6 +22,7 @@ from results.scripts.robustness.bombs import BOMBS, KINDS, with_body
 
 TASK = "humaneval@micro"
 HONEST = 30
+ALL = 99
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,11 @@ def tried(bomb: str, waiting: int) -> Outcome:
 
 def page(found: Sequence[tuple[str, Outcome]], alone: float, walls: str, each: int) -> str:
     rows = [outcome for _, outcome in found]
-    paid = sum(outcome.alone for outcome in rows)
+    paid, limited = sum(outcome.alone for outcome in rows), f" --each {each}" if each < ALL else ""
     lines = [
         "# Hostile programs among 30 honest neighbours",
         "",
-        f"`python -m results.scripts.robustness.neighbours --each {each}`, {walls}, {TASK}, default limits.",
+        f"`python -m results.scripts.robustness.neighbours{limited}`, {walls}, {TASK}, default limits.",
         f"{paid} of {len(rows)} batches: all {HONEST} honest programs right, the hostile one with its own verdict, 0.",
         f"The batch without a hostile program took {alone:.1f} s. The machine had other work; seconds are no speeds.",
         "",
@@ -81,7 +82,7 @@ def page(found: Sequence[tuple[str, Outcome]], alone: float, walls: str, each: i
 
 def main(words: Sequence[str] | None = None, show: Callable[[str], None] = print) -> int:
     parser = argparse.ArgumentParser(prog="python -m results.scripts.robustness.neighbours")
-    parser.add_argument("--each", type=int, default=99, help="programs of each kind (default: all)")
+    parser.add_argument("--each", type=int, default=ALL, help="programs of each kind (default: all)")
     chosen = parser.parse_args(words)
     graded(None)  # computes the expected outputs
     verdicts, alone = graded(None)
