@@ -5,8 +5,8 @@
     work/begun/<run id>.json                training, task and protocol of a run, removed when the run is recorded
 
 The names are hashes of the contents. A student's folder is created and removed in one step, even if interrupted; one
-that changed after training is refused: its facts are sealed, and name the digest of every file that a loader reads. ``--resume`` reads the notes to say how a command differs from the interrupted
-one.
+that changed after training is refused: its facts are sealed, and name the digest of every file that a loader reads.
+``--resume`` reads the notes to say how a command differs from the interrupted one.
 """
 
 from __future__ import annotations
