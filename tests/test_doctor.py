@@ -54,7 +54,7 @@ def test_a_results_folder_that_cannot_be_written_is_a_problem(tmp_path, capsys):
     (tmp_path / "taken").write_text("")
     assert main(["doctor", "--results", str(tmp_path / "taken")]) == 1
     out = capsys.readouterr().out
-    assert "problem  results" in out and "--results" in out and out.rstrip().splitlines()[-1].startswith("1 problems")
+    assert "problem  results" in out and "--results" in out and out.rstrip().splitlines()[-1].startswith("1 problem,")
 
 
 def test_a_full_disk_and_a_nearly_full_one(tmp_path, monkeypatch):
