@@ -35,7 +35,7 @@ def rows(kind: str) -> list[dict[str, Any]]:
 
 def _row(kind: str, entry: registry.Entry) -> dict[str, Any]:
     facts = entry.facts
-    summary = (facts.get("doc") or facts.get("module_doc") or "").split("\n")[0].replace("``", "`")
+    summary = (facts.get("doc") or facts.get("module_doc") or "").split("\n")[0]
     row = {"name": entry.name, "summary": summary, "paper": facts.get("paper", ""), "owner": entry.owner}
     if kind == registry.METHODS:
         row |= {"needs": facts.get("needs", ""), "variants": facts.get("variants", [])}
@@ -48,7 +48,7 @@ def text(kind: str, found: Sequence[Mapping[str, Any]]) -> str:
     width = max((len(row["name"]) for row in found), default=0)
     lines = []
     for row in found:
-        lines.append(f"{row['name']:<{width}}  {row['summary']}")
+        lines.append(f"{row['name']:<{width}}  {row['summary'].replace('``', '`')}")
         aside = [row.get("note") or "", row.get("paper") or ""]
         aside += [_needs(row["needs"])] if row.get("needs") else []
         aside += [f"from {row['owner']}"] if row.get("owner", "built in") != "built in" else []
