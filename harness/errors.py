@@ -14,6 +14,10 @@ class BadInput(ValueError):
     """The request cannot be carried out as given. The message says what is wrong, where, and how to fix it."""
 
 
+class NotHere(BadInput):
+    """Something that the work needs is not on this machine and could not be fetched; nothing is known of it."""
+
+
 class RunFailed(RuntimeError):
     """A valid request failed while it ran. The message names the stage and what is kept."""
 

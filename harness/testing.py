@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness import contract_checks, error_location, method_probe, method_settings, task_contract
-from harness.errors import BadInput, RunFailed
+from harness.errors import BadInput, NotHere, RunFailed
 from harness.grading.judges.judgement import Judge, PairToJudge, judge_all
 from harness.grading.judges.open_judge import check_identity
 from harness.method import Method, ReferencePoint
@@ -161,6 +161,8 @@ def task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, jud
     try:
         with error_location.faults_as(BadInput, called=found):
             yield from _task_checks(found, rows, judge)
+    except NotHere as error:
+        yield f"{LEFT_OUT}: {error}"
     except (BadInput, RunFailed) as error:
         raise AssertionError(str(error)) from error
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import reach, safe_read
-from harness.errors import BadInput
+from harness.errors import BadInput, NotHere
 from harness.models import chat_format, openai_client, sources
 from harness.models.openai_client import PATIENT_S, ClientOptions
 from harness.options import build, key_values
@@ -39,10 +39,6 @@ CONFIGURATIONS = ("config.json", "tokenizer_config.json", "generation_config.jso
 # transformers imports optional packages, which then tell every user what they could not load for some other device.
 for _name in ("torchao", "bitsandbytes", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)
-
-
-class NotHere(BadInput):
-    """A model of the hub that is not on this machine and was not given by the hub: nothing is known of it."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness import recipe
-from harness.errors import BadInput
+from harness.errors import BadInput, NotHere
 from harness.estimate.memory_check import work
 from harness.estimate.resources import (
     ADAPTER_SHARE,
@@ -28,7 +28,6 @@ from harness.estimate.resources import (
 from harness.estimate.shapes import Shape, published, shape_of
 from harness.method import Method, ReferencePoint
 from harness.models import adapters
-from harness.models.files import NotHere
 from harness.papers.reproduce import COMPUTE, STEPS, Piece, ReproduceRequest, Reproduction, pieces
 from harness.papers.spec import Fact, ModelPair
 from harness.plan import configured, judged

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
-from harness.errors import BadInput
+from harness.errors import NotHere
 
 FILLER = "A small grey cat walks slowly along a quiet river and looks at an old bridge."
 PLAINLY_ENGLISH = "The people of this town have lived here with their children for many years and they like it."
@@ -36,17 +36,17 @@ class Instructions:
 
 @cache
 def checkers() -> ModuleType:
-    """lm-eval's module of checkers. Raises BadInput when a package or the sentence model is missing."""
+    """lm-eval's module of checkers. Raises NotHere when a package or the sentence model is missing."""
     try:
         import langdetect
         import nltk
     except ImportError as error:
-        raise BadInput(f"IFEval's checkers need {error.name}: pip install {error.name} immutabledict") from None
+        raise NotHere(f"IFEval's checkers need {error.name}: pip install {error.name} immutabledict") from None
     try:
         nltk.data.find(f"tokenizers/{SENTENCES}")
     except LookupError:
         if not nltk.download(SENTENCES, quiet=True):
-            raise BadInput(
+            raise NotHere(
                 f"IFEval's checkers need NLTK's {SENTENCES}, which could not be downloaded: "
                 f"python -m nltk.downloader {SENTENCES}, or name a folder that has it in NLTK_DATA"
             ) from None
