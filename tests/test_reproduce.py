@@ -249,3 +249,18 @@ def test_the_published_answer_is_what_the_records_say():
         shown = " ".join((ROOT / file).read_text("utf-8").split())
         assert f"({points} points, 95 % {low} to {high}, over {control['problems']} problems and five seeds)" in shown
         assert f"At equal compute it loses to plain {' and '.join(losses)}." in shown
+
+
+def test_the_answer_of_the_arena_instruction_is_what_its_records_say():
+    folder = ROOT / "results/instruction"
+    _, text, facts = answer.written(str(folder / "instruction.toml"), folder)
+    assert (folder / "reproductions/instruction-micro.md").read_text("utf-8").strip() == text.strip()
+    shown = " ".join((folder / "README.md").read_text("utf-8").split())
+    of = {(f["view"], f["other"]): f for f in facts["findings"] if f["scope"] == "all tasks"}
+    beaten_by = [of["compute", name] for name in ("seqkd", "kd", "rkl")]
+    assert all(f["verdict"] == "worse" for f in beaten_by)
+    first, second, third = (f"{-100 * f['comparison']['difference']:.1f}" for f in beaten_by)
+    assert f"loses to seqkd, kd and rkl by {first}, {second} and {third} points" in shown
+    for other in ("gkd", "vcrd@shuffled"):
+        assert f"{abs(100 * of['steps', other]['comparison']['difference']):.1f}" == "0.0"
+    assert "differs by 0.0 points from gkd and by 0.0 from its own weights shuffled" in shown
