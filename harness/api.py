@@ -178,7 +178,7 @@ def compare(
     _one_of("cost", cost, ("flops", "seconds", "tokens"))
     for what, row in (("a", a), ("b", b)):
         if not isinstance(row, str):
-            raise BadInput(f"{what}={row!r:.80} is no row; give one name as in a table, such as 'gkd'")
+            raise BadInput(f"{what}={row!r:.80} is no row; give one name as a table prints it")
     store, records = _records(results)
     answers = compare_records(records, a, b, _names(tasks, "tasks"), store.completions, protocol, View(view, cost))
     rows = []

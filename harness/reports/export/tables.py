@@ -54,13 +54,16 @@ def export(root: Path, out: Path, form: str, warn: Callable[[str], None]) -> Pat
     alone = out.suffix == ".parquet"
     if alone and form == "datasets":
         raise BadInput(f"--out {out}: --format datasets writes a folder, not a .parquet file")
+    missing = BadInput(f"no records in {root}; harness run makes them, --results names another folder")
+    if not root.exists():
+        raise missing
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         frame = load_results(root)
     for one in caught:
         warn(str(one.message))
     if frame.empty:
-        raise BadInput(f"no records in {root}; harness run makes them, --results names another folder")
+        raise missing
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
