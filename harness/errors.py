@@ -7,6 +7,7 @@ written; fix the input), :class:`RunFailed` with exit code 1 (the work itself fa
 import difflib
 from collections.abc import Iterable
 
+PACKAGE = "reasoning-distillation-harness"
 LISTED = 50  # names that one line of an error can still list
 
 
@@ -20,6 +21,11 @@ class NotHere(BadInput):
 
 class RunFailed(RuntimeError):
     """A valid request failed while it ran. The message names the stage and what is kept."""
+
+
+def install(extra: str) -> str:
+    """The command that installs an optional part of the harness, an extra of ``pyproject.toml``."""
+    return f"pip install '{PACKAGE}[{extra}]'"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:

@@ -11,9 +11,14 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from harness.doctor.finding import NOTE, OK, PROBLEM, Finding
+from harness.errors import PACKAGE, install
 
-PACKAGE = "reasoning-distillation-harness"
-EXTRAS = {"ray": "harness sweep --executor ray", "submitit": "harness sweep --executor slurm"}
+EXTRAS = {  # package: the extra that has it, and what uses it
+    "peft": ("peft", "student.adapter, models given as an adapter"),
+    "gguf": ("gguf", "models given as a GGUF file, harness fetch small"),
+    "ray": ("ray", "harness sweep --executor ray"),
+    "submitit": ("slurm", "harness sweep --executor slurm"),
+}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -71,9 +76,9 @@ def _version(package: str) -> str | None:
 
 
 def extras() -> Iterator[Finding]:
-    for name, use in EXTRAS.items():
+    for name, (extra, use) in EXTRAS.items():
         if util.find_spec(name) is None:
-            yield Finding(name, NOTE, "not installed", f"pip install {name}, for {use}")
+            yield Finding(name, NOTE, "not installed", f"{install(extra)}, for {use}")
         else:
             yield Finding(name, OK, _version(name) or "installed")
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BadInput
+from harness.errors import BadInput, install
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -247,7 +247,5 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError:
-        raise BadInput(
-            "student.adapter needs peft, which is not installed: pip install 'reasoning-distillation-harness[peft]'"
-        ) from None
+        raise BadInput(f"student.adapter needs peft, which is not installed: {install('peft')}") from None
     return peft

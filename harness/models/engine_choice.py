@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.errors import BadInput, unknown
+from harness.errors import BadInput, install, unknown
 from harness.models import openai_client
 from harness.models.openai_client import PATIENT_S, ClientOptions
 from harness.options import build, key_values, option, set_apart
@@ -40,7 +40,6 @@ IN_PROCESS, VLLM, OPENAI = "in-process", "vllm", "openai"
 HELP = "in-process, vllm, vllm:NAME@URL or openai:NAME@URL; settings behind commas (docs/scale-out.md)"
 PYTHON = "HARNESS_VLLM_PYTHON"  # the variable that names the interpreter of an environment with vLLM
 MADE = ".venv-vllm/bin/python"  # where ``make vllm`` puts one
-EXTRA = "pip install 'reasoning-distillation-harness[vllm]'"
 
 
 class Engine(Protocol):
@@ -167,7 +166,7 @@ def interpreter() -> str | None:
 def version(where: str) -> str:
     """The version of vLLM in its environment. Raises BadInput, which begins with ``where``, for none."""
     python = interpreter()
-    fix = f"{EXTRA} on a GPU machine, or make vllm; another environment's interpreter is named in {PYTHON}"
+    fix = f"{install('vllm')} on a GPU machine, or make vllm; another environment's interpreter is named in {PYTHON}"
     if python is None:
         raise BadInput(f"{where}: vLLM is not installed; {fix}")
     code = (

@@ -15,7 +15,7 @@ import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BadInput
+from harness.errors import BadInput, install
 from harness.models import devices, engine_choice
 from harness.models.engine_choice import EngineChoice
 from harness.models.files import ModelFiles, load_model
@@ -90,7 +90,6 @@ QUANTIZATIONS = {
     "torchao-int8": ("torchao", 1.0),
     "torchao-int4": ("torchao", 0.5 + 4 / 128),
 }
-QUANTIZATION_EXTRA = "pip install 'reasoning-distillation-harness[quantization]'"
 
 
 def bytes_of(kind: str) -> float:
@@ -118,7 +117,8 @@ def check_quantization(files: ModelFiles, kind: str | None, device: str) -> None
     if kind is not None:
         package, _ = QUANTIZATIONS[kind]
         if importlib.util.find_spec(package) is None:
-            raise BadInput(f"teacher.quantization={kind} needs {package}, which is not installed: {QUANTIZATION_EXTRA}")
+            fix = install("quantization")
+            raise BadInput(f"teacher.quantization={kind} needs {package}, which is not installed: {fix}")
         if kind == "torchao-int4" and not device.startswith("cuda"):
             raise BadInput(f"teacher.quantization={kind} runs on CUDA devices only; use torchao-int8 or bnb-4bit")
     if own is not None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import safe_read
-from harness.errors import BadInput
+from harness.errors import BadInput, install
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -291,10 +291,7 @@ def _need(package: str, why: str) -> None:
     from importlib.util import find_spec
 
     if find_spec(package) is None:
-        raise BadInput(
-            f"{why}, which needs {package}, which is not installed: "
-            f"pip install 'reasoning-distillation-harness[{package}]'"
-        )
+        raise BadInput(f"{why}, which needs {package}, which is not installed: {install(package)}")
 
 
 @contextlib.contextmanager

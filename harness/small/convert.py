@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import atomic
-from harness.errors import BadInput
+from harness.errors import BadInput, install
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
@@ -33,7 +33,7 @@ def read_gguf(path: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         read = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     except ImportError as error:
-        raise BadInput(f"reading GGUF files needs the package gguf: pip install gguf ({error})") from None
+        raise BadInput(f"reading GGUF files needs the package gguf: {install('gguf')} ({error})") from None
     # The model that was read refuses to be saved, because its configuration still says that it is quantised.
     model = _fresh(read.config.to_dict(), read.config.num_hidden_layers)
     model.load_state_dict(read.state_dict(), strict=True)

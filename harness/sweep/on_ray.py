@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInput
+from harness.errors import BadInput, install
 from harness.sweep.cells import SweepCell
 from harness.sweep.jobs import SweepOutcome, ended, run
 
@@ -45,7 +45,8 @@ class RayExecutor:
         try:
             import ray
         except ImportError:
-            raise BadInput("--executor ray: Ray is not installed; pip install ray, or use --executor local") from None
+            fix = f"{install('ray')}, or use --executor local"
+            raise BadInput(f"--executor ray: Ray is not installed; {fix}") from None
         self.ray, self.workers, self.ours = ray, workers, not ray.is_initialized()
         address = address or os.environ.get("RAY_ADDRESS")
         if self.ours:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInput
+from harness.errors import BadInput, install
 from harness.sweep.cells import SweepCell
 from harness.sweep.jobs import SweepOutcome, ended, run
 
@@ -46,7 +46,7 @@ class SlurmExecutor:
         try:
             import submitit
         except ImportError:
-            fix = "pip install submitit, or use --executor local"
+            fix = f"{install('slurm')}, or use --executor local"
             raise BadInput(f"--executor slurm: submitit is not installed; {fix}") from None
         if cluster == "slurm" and shutil.which("sbatch") is None:
             raise BadInput("--executor slurm: sbatch is not installed; run on a login node, or use --executor local")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from harness.errors import BadInput
+from harness.errors import BadInput, install
 from harness.recipe import Training
 
 Named = list[tuple[str, nn.Parameter]]
@@ -34,8 +34,7 @@ def check(plan: Training, *, processes: int = 1, sharded: bool = False) -> None:
     """Raises BadInput for an optimizer that is not installed, or that this launch cannot run."""
     if plan.optimizer == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
         raise BadInput(
-            "training.optimizer=adamw8bit needs bitsandbytes, which is not installed: "
-            "pip install 'reasoning-distillation-harness[quantization]'"
+            f"training.optimizer=adamw8bit needs bitsandbytes, which is not installed: {install('quantization')}"
         )
     if plan.optimizer in ("muon", "adafactor") and not hasattr(torch.optim, plan.optimizer.capitalize()):
         raise BadInput(f"training.optimizer={plan.optimizer} needs a newer torch; update it, or use adamw")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInput, RunFailed, unknown
+from harness.errors import BadInput, RunFailed, install, unknown
 
 PROJECT = "reasoning-distillation"
 
@@ -81,7 +81,8 @@ def check(names: Sequence[str]) -> tuple[str, ...]:
         if name not in known:
             raise unknown("tracker: --track", name, known)
         if name not in installed:
-            raise BadInput(f"--track {name}: {name} is not installed here; pip install {name.replace('_', '-')}")
+            fix = install("track") if name == "tensorboard" else f"pip install {name.replace('_', '-')}"
+            raise BadInput(f"--track {name}: {name} is not installed here; {fix}")
     return chosen
 
 
