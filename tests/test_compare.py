@@ -395,6 +395,19 @@ def test_a_hash_is_named_only_where_the_id_beside_it_leaves_it_open():
     assert labels.said("kd (student.id=a, training.steps=340)") == "kd (student a, 340 steps)"
 
 
+def test_a_template_is_no_part_of_a_label_and_a_long_text_is_cut():
+    template = "{prompt}\n\nHere is a reference solution:\n{response}\n\nNow solve it in your own words"
+    rows = [
+        make_record("opsd", recipe={"asking": {"template": template}}),
+        make_record("kd", recipe={"asking": None}),
+        make_record("kd", settings={"template": template}),
+        make_record("kd", settings={"template": f"{template}, please"}),
+    ]
+    one, none, *two = labels.names(rows)
+    assert one == "opsd" and len({none, *two}) == 3
+    assert all("\n" not in name and "{prompt} Here is a reference" in name and len(name) < 100 for name in two)
+
+
 def twins():
     """Pairs of records that differ in one thing alone."""
     origin = lambda code: {"recipe": {"method": {"name": "kd", "settings": {}, "origin": code}}}  # noqa: E731

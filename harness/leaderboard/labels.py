@@ -14,6 +14,7 @@ from harness.records.record import Record, fingerprint, method_label, roles_of
 from harness.safe_read import printable
 
 Facts = Mapping[str, Any]
+LONGEST = 48  # characters of a value in a label
 NONE = "none"  # in a label: another row has this setting and this one lacks it
 
 
@@ -116,8 +117,9 @@ def said(label: str) -> str:
 
 
 def short(value: Any) -> str:
-    """The value as a label writes it: a hash by its beginning."""
-    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{8,}\b", r"\1…", str(value))
+    """The value as a label writes it: a hash and a long text, such as a template, by their beginning."""
+    words = " ".join(re.sub(r"\b([0-9a-f]{8})[0-9a-f]{8,}\b", r"\1…", str(value)).split())
+    return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
 
 
 def _of_method(record: Record) -> dict[str, Any]:
@@ -130,7 +132,8 @@ def _of_method(record: Record) -> dict[str, Any]:
 
 def _recipe(record: Record) -> dict[str, Any]:
     models = {"student": record["student"], "teacher": record["teacher"]}
-    return models | {key: value for key, value in record["spec"].items() if key not in ("method", "seed")}
+    # Who teaches, and under which prompt, follows from the settings of the method.
+    return models | {key: value for key, value in record["spec"].items() if key not in ("method", "seed", "asking")}
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
