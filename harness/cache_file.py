@@ -11,6 +11,7 @@ import json
 import os
 import stat
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +41,7 @@ class CacheFile:
             safe = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | safe, 0o666)
             self._file = os.fdopen(descriptor, "a+b", buffering=0)
+            weakref.finalize(self, self._file.close)
             regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         except OSError as error:
             if not self.path.is_symlink():
