@@ -293,7 +293,10 @@ def _box_cox(x: Tensor, order: float) -> Tensor:
 
 
 def _in_unit_interval(name: str, value: float | Tensor, meaning: str) -> None:
-    """Raises BadInput unless every value is in [0, 1]. A GPU is not asked: there such a value makes the loss NaN."""
+    """Raises BadInput unless every value is in [0, 1].
+
+    A GPU is not asked: the logarithms of a mixture's weights make the loss of such a token NaN, which ends the run.
+    """
     values = torch.as_tensor(value)
     if values.device.type != "cpu":
         return

@@ -21,6 +21,7 @@ from loss_formulas import (
 )
 
 from harness import losses
+from harness.errors import BadInput
 
 torch.set_num_threads(1)
 
@@ -109,6 +110,17 @@ def test_identities_hold_in_value_and_gradient(one, other):
     student, teacher = pair(5, vocab=50)
     torch.testing.assert_close(loss(one, student, teacher), loss(other, student, teacher), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(gradient(one, student, teacher), gradient(other, student, teacher), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("loss", [losses.skew_kl, losses.skew_reverse_kl])
+@pytest.mark.parametrize("outside", [-0.2, 1.2])
+def test_a_weight_outside_its_range_is_refused_and_unrefused_makes_the_loss_nan(loss, outside, monkeypatch):
+    """A GPU is not asked for the values of a tensor: there the loop finds the NaN."""
+    q, p, alpha = torch.zeros(3, 5), torch.randn(3, 5), torch.tensor([0.5, outside, 0.5])
+    with pytest.raises(BadInput, match=r"alpha=.* is outside \[0, 1\]"):
+        loss(q, p, alpha=alpha)
+    monkeypatch.setattr(losses, "_in_unit_interval", lambda *_: None)
+    assert loss(q, p, alpha=alpha).isnan().tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("name", ["skew_kl", "skew_reverse_kl"])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from harness.request import Plan
 
 
+DRAWS = 20  # evenly spaced steps and draws at which the sources of a method are sampled
 SHORTEST_STEP = 4  # tokens of a line, sentence or statement; assumed, to be on the safe side
 TOKEN_BYTES = 40  # of an id and its log-probability in Python's lists
 TEMPLATE_TOKENS = 32  # tokens that a chat template adds to a prompt; assumed
@@ -224,9 +225,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-DRAWS = 20  # evenly spaced steps and draws at which the sources of a method are sampled
-
-
 def work(
     method: Method,
     recipe: Recipe,
@@ -240,11 +238,12 @@ def work(
     teacher_weight: float | None = None,
     teacher_apart: bool = False,
 ) -> Work:
-    """``teacher``: the recipe's, if it has one; a method without a teacher leaves it out, a student that teaches itself
-    stands in its place. ``prompts``: those that a teacher would answer. ``lengths``: of a
-    prompt and a response, in tokens. ``trained``: the parameters of the student's adapter, if it has one.
-    ``teacher_weight``: bytes of a weight of a checkpoint that comes quantised. ``teacher_apart``: the teacher has a
-    device of its own.
+    """The workload of a training.
+
+    ``teacher``: the recipe's, if it has one; a method without a teacher leaves it out, a student that teaches itself
+    stands in its place. ``prompts``: those that a teacher would answer. ``lengths``: of a prompt and a response, in
+    tokens. ``trained``: the parameters of the student's adapter, if it has one. ``teacher_weight``: bytes of a weight
+    of a checkpoint that comes quantised. ``teacher_apart``: the teacher has a device of its own.
     """
     plan = recipe.training
     sources, own = mixture(method, plan.steps)

@@ -21,6 +21,7 @@ from harness.types import Source
 if TYPE_CHECKING:
     from harness.models.chat_format import TextCodec
 
+Use = tuple[str, EngineChoice, str]  # a setting, the engine that it names, and the model that this is to be
 SPARE = 8  # tokens that are asked for beyond k, for those of a padded vocabulary that the student does not have
 
 
@@ -191,9 +192,6 @@ def _evaluation(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: s
         _there(found, "evaluation.engine", device, model, chosen.evaluation.max_new_tokens or 0, None, reach, read)
     uses = [("evaluation.engine", found, what) for what in files]
     return uses[:1] if found.takes_weights else uses  # a server that is given weights is one model after the other
-
-
-Use = tuple[str, EngineChoice, str]  # a setting, the engine that it names, and the model that this is to be
 
 
 def _uses(chosen: Recipe, trained: Sequence[Method]) -> list[Use]:

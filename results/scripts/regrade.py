@@ -18,7 +18,7 @@ from harness.evaluation import benchmarks, evaluate
 from harness.records.store import Store
 from harness.types import Completion
 
-FOLDERS = ("results/micro", "results/objectives")
+FOLDERS = ("results/micro", "results/objectives", "results/instruction")
 
 
 def differences(store: Store) -> dict[tuple[str, str, str], list[int]]:
@@ -45,7 +45,7 @@ def page(folders: Sequence[str]) -> str:
     lines = [
         "# Published completions, graded again",
         "",
-        "`python -m results.scripts.regrade` grades the stored completions of all published records under the current",
+        "`python -m results.scripts.regrade` grades the stored completions of these folders under the current",
         "version of their task. The records keep the version that they were made under.",
         "",
         "| folder | task | version then | now | records | completions | verdicts that differ | scores that differ |",
