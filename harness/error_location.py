@@ -88,7 +88,7 @@ def of_error(error: BaseException) -> str | None:
 def told(error: BaseException) -> str:
     """The message of an exception with its type and, for common mistakes, the fix."""
     if isinstance(error, SystemExit):
-        return "calls sys.exit(), which would end the harness; raise an error or return"
+        return f"calls {getattr(error, 'call', 'sys.exit()')}, which would end the harness; raise an error or return"
     if isinstance(error, SyntaxError):
         return str(error.msg)
     if isinstance(error, BadInput | RunFailed):

@@ -8,6 +8,7 @@ text, without any import. Two owners of one name are an error that names both.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import error_location, left_alone, safe_read, user_code
+from harness import ends, error_location, left_alone, safe_read, user_code
 from harness.errors import BadInput, unknown
 
 METHODS, TASKS, JUDGES, SIGNALS, METRICS = "methods", "tasks", "judges", "signals", "metrics"
@@ -161,7 +162,8 @@ def _load(kind: str, entry: Entry) -> type[Any]:
     what = f"{kind[:-1]} {entry.name!r} of {entry.owner}"
     watch = None if entry.owner == "built in" else left_alone.ProcessState()
     try:
-        module = importlib.import_module(module_name)
+        with contextlib.nullcontext() if watch is None else ends.importing():
+            module = importlib.import_module(module_name)
         loaded = getattr(module, attribute) if attribute else _only_class(kind, module, entry.name)
     except (BadInput, KeyboardInterrupt):
         raise
@@ -186,7 +188,8 @@ def _raised_at(error: BaseException, entry: Entry) -> str:
     """FILE:LINE of an exception of an import; the entry's target where only Python's importer is known."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    frames = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in frames if not f.filename.startswith("<frozen") and f.filename != ends.__file__]
     last = frames[-1] if frames else None
     return entry.target if last is None or last.filename == __file__ else f"{last.filename}:{last.lineno}"
 

@@ -30,7 +30,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, all_su
 from pathlib import Path
 from typing import Any
 
-from harness import error_location, left_alone
+from harness import ends, error_location, left_alone
 from harness.errors import BadInput
 
 OURS = "harness"
@@ -96,6 +96,7 @@ class Space:
         parent.__path__ = self.search
         sys.modules[self.package] = parent
         error_location.own(path)
+        ends.refuse()
         kept, watch = list(sys.path), left_alone.ProcessState()
         try:
             try:

@@ -104,6 +104,12 @@ GIVEN = [
     ("self.config.mux * kl", "m.py:24: ", "no attribute 'mux'"),
     ("1 / 0", "m.py:24: ", "ZeroDivisionError"),
     ("__import__('sys').exit()", "m.py:24: ", "sys.exit()"),
+    ("__import__('os')._exit(0)", "m.py:24: ", "calls os._exit(), which would end the harness"),
+    (
+        "__import__('os').kill(__import__('os').getpid(), 9)",
+        "m.py:24: ",
+        "calls os.kill(), which would end the harness",
+    ),
 ]
 
 
@@ -200,6 +206,8 @@ TASKS = [
     ([(VERDICT, "return Verdict('7', 0, 1.0, 'x')")], "a verdict on problem '7' when asked about '0'"),
     ([(VERDICT, "return Verdict(problem.id, 0, float(int(text)), 'x')")], "t.py:33: ValueError"),
     ([(VERDICT, "import sys; sys.exit(3)")], "t.py:33: calls sys.exit()"),
+    ([(VERDICT, "import os; os.abort()")], "t.py:33: calls os.abort()"),
+    ([(VERDICT, "import os; os.execlp('true', 'true')")], "t.py:33: calls os.execv()"),
     ([("grade(self, problem, text)", "grade(self, problem)")], "t.py:31: TypeError"),
     ([("        return found", "        return [{}]")], "t.py:22: problems of task parity gave a dict"),
     ([("        return found", "        return (f for f in found)")], "gave a generator"),

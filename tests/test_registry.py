@@ -191,6 +191,7 @@ def test_two_owners_of_one_name_are_both_named(installed, tmp_path):
     ("source", "said"),
     [
         ("import sys; sys.exit(0)", r"calls sys.exit\(\), which would end the harness; .* at .*oddly.py:1$"),
+        ("import os; os._exit(0)", r"calls os._exit\(\), which would end the harness; .* at .*oddly.py:1$"),
         ("class E(BaseException): pass\nraise E('gone')", r"cannot be loaded: E: gone at .*oddly.py:2$"),
         ("def (", r"cannot be loaded: invalid syntax at .*oddly.py:1$"),
         ("x = 1", r"has no attribute 'Odd' at oddly:Odd$"),

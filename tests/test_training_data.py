@@ -24,6 +24,7 @@ from harness.records.store import Store
 from harness.training import examples
 from harness.training.batching import TrainingSequence, collate
 from harness.training.signal_cache import SignalCache
+from harness.training_data import source
 from harness.training_data.room import Room
 from harness.types import Source, Turn
 
@@ -332,6 +333,20 @@ def test_a_folder_of_data_files(library, tmp_path):
     (tmp_path / "bare").mkdir()
     with pytest.raises(BadInput, match="cannot read the folder"):
         read(tmp_path / "bare")
+
+
+def test_a_folder_that_is_no_folder_of_data_is_refused_before_it_is_walked(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "MOST_ENTRIES", 20)
+    for i in range(30):
+        (tmp_path / f"{i}.txt").write_text("")
+    with pytest.raises(BadInput, match="more than 20 files; give the folder or the file of the data alone"):
+        read(tmp_path)
+    # Links that lead back into the folder are many folders.
+    (tmp_path / "loop").mkdir()
+    for name in "ab":
+        (tmp_path / "loop" / name).symlink_to(".")
+    with pytest.raises(BadInput, match="more than 20 files"):
+        read(tmp_path / "loop")
 
 
 HUB = """

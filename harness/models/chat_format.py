@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInput
-from harness.models import token_text
+from harness.models import chat_template, token_text
 from harness.types import Example, Prompt, Turn
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ def _check(tokenizer: PreTrainedTokenizerBase, origin: str) -> None:
     """Raises BadInput for a template that cannot render a question, or that leaves the question out."""
     mark = token_text.MARK
     try:
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
-        )
+        text = chat_template.render(tokenizer, [{"role": "user", "content": mark}], add_generation_prompt=True)
     except Exception as error:  # jinja errors of syntax, and of the template's own raise_exception
         reason = " ".join(str(error).split())[:160]
         raise BadInput(f"the chat template ({origin}) cannot render a user's turn: {reason}") from None
@@ -144,7 +142,7 @@ def system_turn(tokenizer: PreTrainedTokenizerBase) -> str:
         return "in the plain text"
     turns = [{"role": "system", "content": token_text.MARK}, {"role": "user", "content": "question"}]
     try:
-        taken = token_text.MARK in tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        taken = token_text.MARK in chat_template.render(tokenizer, turns, add_generation_prompt=True)
     except Exception:  # jinja errors of the template's own raise_exception
         taken = False
     return "the template's" if taken else MERGED
@@ -170,7 +168,7 @@ class TextCodec:
             begins = self.tokenizer("a")["input_ids"][:1] == [self.tokenizer.bos_token_id]
             return (self.tokenizer.bos_token if begins else "") + prompt.plain
         try:
-            text = self.tokenizer.apply_chat_template(prompt.turns(), tokenize=False, add_generation_prompt=True)
+            text = chat_template.render(self.tokenizer, prompt.turns(), add_generation_prompt=True)
         except Exception as error:  # jinja errors of the template's own raise_exception, e.g. "no system role"
             if prompt.system is None:
                 raise BadInput(f"the model's chat template refuses a user turn: {error}") from None

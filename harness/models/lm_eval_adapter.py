@@ -22,6 +22,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from harness.errors import BadInput, RunFailed, unknown
+from harness.models import chat_template
 from harness.models.server_generator import CHAT
 from harness.progress import UNWATCHED, Watch
 from harness.seeds import stable_seed
@@ -111,9 +112,9 @@ class HarnessLM(LM):
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         if self.served:
             return CHAT + json.dumps(chat_history, ensure_ascii=False)
-        return self.generator.tokenizer.apply_chat_template(
+        return chat_template.render(
+            self.generator.tokenizer,
             chat_history,
-            tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import safe_read
 from harness.errors import BadInput
-from harness.models import chat_format, files
+from harness.models import chat_format, chat_template, files
 from harness.models.chat_format import ChatFormat
 from harness.models.files import PROBE, ModelFiles, load_tokenizer
 
@@ -145,7 +145,7 @@ def _foreign(
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     before, tokenizer.chat_template = tokenizer.chat_template, chosen.template
     try:
-        text = "" if chosen.template is None else tokenizer.apply_chat_template(turns, tokenize=False)
+        text = "" if chosen.template is None else chat_template.render(tokenizer, turns)
     except Exception:  # jinja errors of the template's own raise_exception: it renders questions only
         text = ""
     finally:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.models import chat_template
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -76,7 +78,7 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
         return None
     turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": MARK}]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False)
+        text = chat_template.render(tokenizer, turns)
     except Exception:  # jinja errors of the template's own raise_exception: it cannot render a whole exchange
         return None
     rest = text.rpartition(MARK)[2].lstrip() if MARK in text else ""
@@ -95,8 +97,8 @@ def answer_frame(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
         return "", ""
     turns = [{"role": "user", "content": "question"}]
     try:
-        asked = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": MARK}], tokenize=False)
+        asked = chat_template.render(tokenizer, turns, add_generation_prompt=True)
+        whole = chat_template.render(tokenizer, [*turns, {"role": "assistant", "content": MARK}])
     except Exception:  # jinja errors of the template's own raise_exception
         return "", ""
     if not whole.startswith(asked):
@@ -115,9 +117,7 @@ def thinks(tokenizer: PreTrainedTokenizerBase) -> bool:
     if not template:
         return False
     try:
-        asked = tokenizer.apply_chat_template(
-            [{"role": "user", "content": MARK}], tokenize=False, add_generation_prompt=True
-        )
+        asked = chat_template.render(tokenizer, [{"role": "user", "content": MARK}], add_generation_prompt=True)
     except Exception:  # jinja errors of the template's own raise_exception; Generator.render reports them
         return False
     opened = asked.rpartition(MARK)[2]

@@ -31,6 +31,7 @@ BELOW_DATA = "data:"
 SETTINGS = ("config", "split", "revision", "first")
 KINDS = (".json", ".jsonl", ".parquet", ".csv", ".tsv")
 DEFAULT_SPLIT = "train"
+MOST_ENTRIES = 10_000  # files and folders of a folder of data files; the library reads the name of each several times
 _LONGEST_CELL = 2**31 - 1  # of a CSV file; Python's own limit of 131,072 characters is below a long answer
 
 
@@ -209,10 +210,25 @@ def _folder(address: SourceName, path: Path, limit: int | None) -> Rows:
             address.without("config")
             opened = datasets.load_from_disk(str(path))
         else:
+            _bounded(path)
             opened = datasets.load_dataset(str(path), address.config)
+    except BadInput:
+        raise
     except Exception as error:  # the library raises what its readers raise: arrow's, JSON's, its own
         raise BadInput(f"{path}: the datasets library cannot read the folder ({_cause(error)})") from None
     return _of_dataset(opened, address, path.name, limit, {})
+
+
+def _bounded(path: Path) -> None:
+    """Raises BadInput for a folder of more entries than a folder of data has, such as a home folder or a disk."""
+    seen = 0
+    for _, folders, files in os.walk(path, followlinks=True):  # the library follows links, too
+        seen += len(folders) + len(files)
+        if seen > MOST_ENTRIES:
+            raise BadInput(
+                f"training data {path}: the folder has more than {MOST_ENTRIES:,} files; give the folder or the file "
+                "of the data alone, or what save_to_disk wrote"
+            )
 
 
 def _hub(address: SourceName, limit: int | None) -> Rows:

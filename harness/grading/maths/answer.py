@@ -15,9 +15,11 @@ from functools import partial
 
 from harness.grading.maths.brackets import nesting, split
 from harness.grading.maths.notation import NAME, THOUSANDS, digits
+from harness.grading.maths.units import mixed
 
 LITERAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
 LONGEST_LITERAL = 4000  # characters; Python refuses to convert integers of more than 4300 digits
+ONE_COMMA = re.compile(r"([^\d,()\[\]]*)(\d+)(\{,\}|,)(\d+)((?![\d.])[^,()\[\]]*)", re.ASCII)
 CASES = r";|\\lor(?![a-zA-Z])"
 SEPARATOR = r"[,;]|\\l(?:or|and)(?![a-zA-Z])"
 CONDITION = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt|notin|setminus|mathbb|cap|emptyset|mid)(?![a-zA-Z])")
@@ -64,12 +66,28 @@ def assigned(text: str) -> str | None:
 
 def readings(text: str) -> list[Answer]:
     """The ways to read a cleaned answer: commas as separators and, where possible, as thousands separators."""
-    joined = THOUSANDS.sub(digits, text)
-    return [read(text)] if joined == text else [read(text), read(joined)]
+    decimal = _decimal_comma(text)
+    if decimal != text and "{,}" not in text:  # 0,05 is not the list of 0 and 5
+        return [read(decimal)]
+    return [read(one) for one in dict.fromkeys((text, THOUSANDS.sub(digits, text), decimal))]
+
+
+def _decimal_comma(text: str) -> str:
+    """``0.05`` for ``0,05`` and ``3.5`` for ``3{,}5``, where the only comma of a text can be nothing else.
+
+    ``1,234`` is a thousands separator, ``3,5`` may be two values, and no value begins with the ``0`` of ``05``.
+    """
+    match = ONE_COMMA.fullmatch(text)
+    if not match or THOUSANDS.search(match[2] + "," + match[4]):
+        return text
+    within = match[3] != "," or (match[4].startswith("0") and len(match[4]) > 1)
+    return f"{match[1]}{match[2]}.{match[4]}{match[5]}" if within else text
 
 
 def read(text: str) -> Answer:
     """The structure of a cleaned text. Several items are a list; ``a \\pm b`` is two items."""
+    if mixed(text):  # 12 dollars and 50 cents
+        return Answer("value", text)
     # x=1, y=2 or x=3, y=4: alternatives that assign the same names are points.
     pieces = split(text, CASES)
     cases = [read(piece) for piece in pieces] if len(pieces) > 1 else []
@@ -95,7 +113,8 @@ def _item(text: str) -> Answer:
     # A set in braces without a condition is a list.
     if opening == "\\{" and not re.search(r"\\(?:mid|vert|colon|le|ge|ne)(?![a-z])|[|:<>]", body):
         listed = read(body)
-        return Answer("list", side, listed.parts if listed.kind == "list" else (listed,))
+        nested = enclosed(body)[0] == "\\{"  # {{1,3}} has one member, a set
+        return Answer("list", side, listed.parts if listed.kind == "list" and not nested else (listed,))
     pieces = split(body, "[,;]")
     # [(1,2),(3,4)] is a list of points.
     if opening + closing == "[]" and len(pieces) > 1 and all(_item(piece).kind == "tuple" for piece in pieces):

@@ -58,9 +58,10 @@ FULL_WIDTH = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0
 FRACTIONS = {
     char: "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", char).split("⁄")) for char in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 }
-# Letters of the mathematical alphabets (𝑖, 𝐂) and one-character units (㎝) become plain letters.
+# Letters of the mathematical alphabets (𝑖, 𝐂), one-character units (㎝) and numbers in circles become plain ones.
 ALPHABETS = {
-    code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0x1D400, 0x1D7FF), *range(0x3380, 0x33E0))
+    code: unicodedata.normalize("NFKC", chr(code))
+    for code in (*range(0x1D400, 0x1D7FF), *range(0x3380, 0x33E0), *range(0x2460, 0x2474))
 }
 BAR = "\u0305"  # combining, over the character before it
 OVERLINED = re.compile(f"(?:[0-9]{BAR})+")  # 0.3̅

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from sympy import Expr, N, Rational
+from sympy import Expr, N, Rational, Symbol, cancel, fraction, simplify, together
 
 from harness.grading.maths import bases
 from harness.grading.maths.answer import CONDITION, Answer, assigned, literal, read, readings
@@ -20,6 +20,7 @@ from harness.grading.maths.notation import NAME, NO_FUNCTION, THOUSANDS, clean, 
 from harness.grading.maths.parser import RELATIVE, multiplied, parse, same_value, swapped
 from harness.grading.maths.sets import real_set, same_set
 from harness.grading.maths.units import Unit, conversion, ordinal, out_of_text, take_unit, unit_of
+from harness.grading.maths.words import LETTER_CHOICE, same_words
 
 # Left sides that name a quantity besides plain names: P(X=2), |AB|, f(2), AB, \text{Area}, \overline{AB}, m+n.
 CALLED = re.compile(
@@ -27,16 +28,15 @@ CALLED = re.compile(
     rf"|{NO_FUNCTION}\\?[A-Za-z]+(?:_\{{[^{{}}]*\}})?\s*\(.*\)|\|[A-Z][A-Z ]*\||\[[A-Z ]{{3,}}\]|[A-Z]{{2,4}}"
     r"|\\det\s*\(?[A-Z]\)?|\\#\s*[A-Z]|E\s*\[.*\]|m\s*\\angle[A-Za-z ]+|\\(?:max|min|sum)(?![a-zA-Z]).*"
     r"|\\(?:overline|widehat|vec|mathbb|Pr|hat|bar)\s*\{?[^{}=]*\}?(?:\s*[(\[].*[)\]])?|\\(?:triangle|angle)[A-Za-z ]+"
-    r"|[A-Za-z](?:\s*\+\s*[A-Za-z])+"
 )
-CHOICE = re.compile(  # words before a choice or a weekday
-    r"(?i)^[\s{(]*(?:(?:choice|option|answer)\s+(?=\(?[A-E]\)?[\s})]*$)"
-    r"|on\s+(?=(?:mon|tues|wednes|thurs|fri|satur|sun)day[\s})]*$))"
-)
+SUM = re.compile(r"[A-Za-z](?:\s*\+\s*[A-Za-z])+")
+DOTS = re.compile(r"\.{3}|\\(?:[lc]?dots[cmbio]?|ddots|vdots)(?![a-zA-Z])")
 # Times of day, 6:15 p.m., and ratios, 3:2. The colon is no division sign in either.
 TIME = re.compile(r"(-?\d{1,6}(?:\s*:\s*-?\d{1,6})+)\s*(?:\\text\s*\{)?\s*([ap])?(?(2)\.?\s*m\.?)\s*\}?", re.IGNORECASE)
 NOON = 12
 DEGREE = {"degree": 1}
+COORDINATES = {"x", "y"}
+PRODUCT = re.compile("xy|yx")
 
 
 def equal(gold: Mapping[str, Any], text: str) -> bool:
@@ -55,9 +55,9 @@ def _same(gold: Answer, answer: Answer, rules: Mapping[str, Any]) -> bool:
     """Compares two structures; ``rules`` are the fields of the Gold."""
     if gold.kind == "value" and answer.kind == "value":
         return _same_value(gold.text, answer.text, rules)
-    # A set of one member for its member: {27}, {(2,1)}.
+    # A set of one member for its member: {27}, {(2,1)}, but not inside of a set, where {1} is not 1.
     if answer.kind == "list" and len(answer.parts) == 1 and _may_be_member(gold, rules):
-        return _same(gold, answer.parts[0], rules)
+        return not _is_set(answer.parts[0]) and _same(gold, answer.parts[0], rules)
     if gold.kind == "list" and gold.names:
         return _same_by_name(gold, answer, rules)
     # (1,2,3) for the list 1,2,3; two numbers in parentheses would be a pair or an interval instead.
@@ -67,7 +67,7 @@ def _same(gold: Answer, answer: Answer, rules: Mapping[str, Any]) -> bool:
     cases = "\\land" not in answer.text or not CONDITION.search(answer.text)
     listed = gold.kind == answer.kind == "list" or (gold.kind == "union" and answer.kind in {"union", "list"} and cases)
     if listed and _same_any_order(gold.parts, answer.parts, rules):
-        return True
+        return not _nested_otherwise(gold, answer)
     # Tuples and intervals of the same brackets, in order; named coordinates in any order.
     if gold.kind == answer.kind and gold.kind in {"tuple", "interval"}:
         if gold.names and answer.names:
@@ -79,6 +79,16 @@ def _same(gold: Answer, answer: Answer, rules: Mapping[str, Any]) -> bool:
         bare = not answer.text.startswith("\\{") and not rules["interval"] and "\\infty" not in gold.text
         return bare and _same_in_order(gold.parts, _by_name(answer), rules)
     return _same_as_sets(gold, answer)
+
+
+def _is_set(answer: Answer) -> bool:
+    """Whether an answer is a list in braces."""
+    return answer.kind == "list" and answer.text.startswith("\\{")
+
+
+def _nested_otherwise(gold: Answer, answer: Answer) -> bool:
+    """Whether a set has sets as members where the reference has none: ``{{1},{3}}`` for ``{1,3}``."""
+    return _is_set(answer) and any(map(_is_set, answer.parts)) and not any(map(_is_set, gold.parts))
 
 
 def _may_be_member(gold: Answer, rules: Mapping[str, Any]) -> bool:
@@ -149,8 +159,11 @@ def _same_as_sets(gold: Answer, answer: Answer) -> bool:
 
 def _same_value(gold: str, answer: str, rules: Mapping[str, Any]) -> bool:
     """Compares two values, conditions, times or equations."""
-    # math-verify's parser would add numbers side by side and drop primes.
-    if re.search(r"\d \d", answer) or answer.count("'") != gold.count("'"):
+    # math-verify's parser would add numbers side by side, and drop primes and dots.
+    primes = answer.count("'") == gold.count("'") or gold.startswith("\\text")  # it's even
+    if re.search(r"\d \d", answer) or not primes:
+        return False
+    if bool(DOTS.search(answer)) != bool(DOTS.search(gold)):
         return False
     if gold.replace(" ", "") == answer.replace(" ", ""):
         return True
@@ -165,11 +178,12 @@ def _same_value(gold: str, answer: str, rules: Mapping[str, Any]) -> bool:
     # Equations: compare right sides, with the variable of a function renamed. Different one-letter names differ.
     (name, variable, target), (other, parameter, values) = _equation(gold), _equation(answer)
     if name is None and len(target) > 1:
-        return _equivalent(gold, answer)
+        return _equivalent(gold, answer) or _same_curve(gold, answer)
     if name is not None and other is None and len(values) > 1:
-        return _equivalent(gold, answer) or all(_same_quantity(target[-1], side, rules, None) for side in values)
-    if name and other and len(name) == len(other) == 1 and name != other:
-        return False
+        quantities = all(_same_quantity(target[-1], side, rules, None) for side in values)
+        return quantities or _equivalent(gold, answer) or _same_curve(gold, answer)
+    if name and other and _other_quantity(name, other):  # also xy = 6 for y = 6/x
+        return variable is None and parameter is None and _same_curve(gold, answer)
     renamed = (parameter, variable) if parameter and variable and parameter != variable else None
     return all(_same_quantity(target[-1], side, rules, renamed) for side in values)
 
@@ -204,13 +218,29 @@ def _equation(text: str) -> tuple[str | None, str | None, list[str]]:
         match = NAME.fullmatch(ordered[0])
         if match:
             return match[1] or "", match[2], ordered[1:]
+    if SUM.fullmatch(sides[0]):
+        return sides[0].replace(" ", ""), None, sides[1:]
     return ("", None, sides[1:]) if CALLED.fullmatch(sides[0]) else (None, None, sides)
+
+
+def _other_quantity(name: str, other: str) -> bool:
+    """Whether two names are of different quantities: two letters, or a sum or product of x and y and one of them."""
+    kinds = [
+        ("+" if "+" in one else "*" if PRODUCT.fullmatch(one) else "", sorted(one.replace("+", "")))
+        for one in (name, other)
+    ]
+    if kinds[0] == kinds[1]:
+        return False
+    single = len(name) == len(other) == 1
+    return single or (kinds[0][0] + kinds[1][0] != "" and bool({*kinds[0][1]} & {*kinds[1][1]}))
 
 
 def _same_quantity(gold: str, answer: str, rules: Mapping[str, Any], renamed: tuple[str, str] | None) -> bool:
     """Compares words, ordinals, numbers in a base, then a number with its unit. ``renamed``: two variables to swap."""
     word = re.fullmatch(r"\\text\s*\{(.*)\}", gold)
-    if word and _letters(word[1]) == _letters(CHOICE.sub("", answer.replace("\\text", ""))):
+    if word and same_words(word[1], answer):
+        return True
+    if LETTER_CHOICE.fullmatch(gold) and same_words(gold, answer):
         return True
     # An ordinal for its number: 12th for 12.
     number = ordinal(answer)
@@ -247,11 +277,6 @@ def _exceeds_one(latex: str) -> bool:
     return isinstance(value, Expr) and bool(value.is_number) and bool(abs(N(value)) > 1)
 
 
-def _letters(text: str) -> str | None:
-    """The letters and digits of a word, which are compared; None for a formula."""
-    return None if re.search(r"[+*/=^<>]", text) else re.sub(r"[^a-z0-9]", "", text.lower())
-
-
 def _same_number(
     gold: str,
     answer: str,
@@ -276,6 +301,49 @@ def _same_number(
     if tolerance is not None and isinstance(wanted, Expr) and isinstance(found, Expr):
         return bool(abs(N(wanted - found)) <= tolerance * (1 + RELATIVE))
     return same_value(wanted, found)
+
+
+def _same_curve(gold: str, answer: str) -> bool:
+    """Whether two equations in x and y are one curve: solved for y, for x or for neither.
+
+    Only for these coordinates. Of another formula the name on the left side is what the problem asks for.
+    """
+    sides = [[parse(side.strip()) for side in split(text, "=")] for text in (gold, answer)]
+    for pair in sides:
+        if len(pair) != 2 or not all(isinstance(side, Expr) for side in pair):
+            return False
+        if {letter.name for side in pair for letter in side.free_symbols} != COORDINATES:
+            return False
+    return _undo_each_other(*sides) or _same_zeros(*sides)
+
+
+def _solved(sides: Sequence[Expr]) -> tuple[Symbol, Expr] | None:
+    """``(y, f(x))`` of an equation ``y = f(x)``, in either order."""
+    for name, value in (sides, sides[::-1]):
+        if isinstance(name, Symbol) and name not in value.free_symbols:
+            return name, value
+    return None
+
+
+def _undo_each_other(gold: Sequence[Expr], answer: Sequence[Expr]) -> bool:
+    """Whether ``y = f(x)`` and ``x = g(y)`` have f(g(y)) = y and g(f(x)) = x for all real numbers."""
+    wanted, found = _solved(gold), _solved(answer)
+    if wanted is None or found is None or wanted[0] == found[0]:
+        return False
+    (one, there), (other, back) = wanted, found
+    return simplify(there.subs(other, back) - one) == 0 and simplify(back.subs(one, there) - other) == 0
+
+
+def _same_zeros(gold: Sequence[Expr], answer: Sequence[Expr]) -> bool:
+    """Whether both equations have one numerator, up to a factor, and no denominator that takes points away."""
+    tops = []
+    for sides in (gold, answer):
+        top, bottom = fraction(cancel(together(sides[0] - sides[1])))
+        if not bottom.is_number and _solved(sides) is None:
+            return False
+        tops.append(top)
+    ratio = cancel(tops[0] / tops[1]) if tops[1] != 0 else None
+    return ratio is not None and bool(ratio.is_number) and ratio != 0
 
 
 def _equivalent(gold: str, answer: str) -> bool:

@@ -12,9 +12,11 @@ from collections.abc import Callable
 
 from harness.grading.maths.brackets import closing, split
 from harness.grading.maths.characters import plain
+from harness.grading.maths.repeating import repeating, repeating_between
 from harness.grading.maths.units import CODES, KNOWN
+from harness.grading.maths.words import NUMBER_WORDS, number_of
 
-THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)", re.ASCII)
+THOUSANDS = re.compile(r"(?<![\d.])[1-9]\d{0,2}(?:,\d{3})+(?!\d)", re.ASCII)
 NO_FUNCTION = r"(?!\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp)h?(?![a-zA-Z]))"
 NAME = re.compile(
     NO_FUNCTION + r"(\\?[A-Za-z]+)(?:\s*_\s*(?:\w|\{(?:[^{}]|\{[^{}]*\})*\}))?\s*(?:\(\s*([A-Za-z])\s*\))?"
@@ -24,7 +26,6 @@ NAMED = re.compile(rf"{NAME.pattern}|\\text\s*\{{[^{{}}]*\}}")
 TEXT = re.compile(r"(\\text\s*\{[^{}]*\})")
 MATHEMATICS = re.compile(r"[=+*<>\\]|\d\s*-|^\s*[-\d]*[abcknpqrtxyz]\^|^\s*[-\d.,/() ]+\s*$|^\s*[eiknxyz]\s*$")
 MOST_LAYERS = 8  # nested layers of decoration
-LONGEST_PERIOD = 60  # digits of a repeating decimal; the fraction has twice as many
 
 FUNCTIONS = (
     "sqrt|sinh|cosh|tanh|arcsin|arccos|arctan|sin|cos|tan|cot|csc|exp|ln|log|gcd|lcm|binom|frac|pi|infty"
@@ -43,8 +44,6 @@ LEAD = (  # names the value that follows
     r"(?:(?:answer|result|solution|value)s?\s*(?:is|are|equals|:|=)?|(?:sum|product|total|probability|area|volume|line"
     r"|perimeter|equation|angle|length|distance|number|ratio|remainder|minimum|maximum|domain)\s*(?:is|equals|:|=))\s*:?"
 )
-NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
-WORDS_ALONE = rf"(?i)^\s*(?:\\text\s*\{{\s*)?({'|'.join(NUMBER_WORDS)})\s*\}}?\s*\.?\s*$"
 
 
 def clean(text: str) -> str:
@@ -164,16 +163,6 @@ def _shown_value(text: str) -> str:
     return next(exact, sides[-1])
 
 
-def _repeating(number: re.Match) -> str:
-    """The fraction of a repeating decimal, ``0.1\\overline{6}``."""
-    whole, fixed, period = number[1] or "0", number[2], number[3]
-    if len(period) + len(fixed) > LONGEST_PERIOD or not int(period):
-        return number.group()
-    scale = 10 ** len(fixed)
-    numerator = int(whole + fixed) * (10 ** len(period) - 1) + int(period)
-    return f"\\frac{{{numerator}}}{{{scale * (10 ** len(period) - 1)}}}"
-
-
 def _remainder(found: re.Match) -> str:
     """The value of ``7 \\bmod 4``."""
     return str(int(found[1]) % int(found[2])) if int(found[2]) else found.group()
@@ -201,6 +190,13 @@ EXCEPT = r"except(?:\s+for)?|excluding|other\s+than"
 DECORATION = _rules(
     (r"^\s*\*\*(.*)\*\*\s*$", r"\1"),
     (r"^\s*`([^`]*)`\s*$", r"\1"),
+    (r"""^\s*(?:``|["“”])([^"“”`']*)(?:''|["“”])\s*$""", r"\1"),
+    (
+        r"^\s*(\d+)\s*(?:\\text\s*\{\s*out of\s*\}|\\text\s*\{\s*out of (?=\d+\s*\})|out of)\s*(\d+)\s*\}?\s*$",
+        r"\\frac{\1}{\2}",
+    ),
+    (r"(?<![\d.])[1-9]\d{0,2}(?:'\d{3})+(?!\d)", lambda m: digits(m)),  # 1'000'000, as the Swiss write it
+    (r"(?i)^\s*\\text\s*\{\s*(?:negative|minus)\s*\}\s*(?=\d|\\frac|\\sqrt)", "-"),
     (rf"\\{SHOWN}\s*\{{[^{{}}]*\}}", ""),
     (r"\\(?:bf|it|rm|sf|tt|em|bfseries)(?![a-zA-Z])", ""),
     (r"^\s*\\(?:therefore|Rightarrow|implies|Longrightarrow|rightarrow|to)(?![a-zA-Z])", ""),
@@ -235,7 +231,7 @@ DECORATION = _rules(
     (r"(?<=\S)\s*(?:\\(?:checkmark|blacksquare|square|Box|qed)(?![a-zA-Z])|[✓✔■□∎])\s*$", ""),
     (r"(?<=[\d}])\s+(?:\\text\s*\{\s*)?\([A-E]\)\s*\}?\s*$", ""),
     (r"^\s*[A-E]\)\s*(?=[\d.$]|-\d|\\(?:frac|sqrt|pi)\b)", ""),
-    (WORDS_ALONE, lambda m: str(NUMBER_WORDS.index(m[1].lower()))),
+    (NUMBER_WORDS, lambda m: str(number_of(m))),
     (r"(?i)^\s*(?:\\text\s*\{\s*)?(?:no (?:real )?solutions?|none|(?:the )?empty set)\s*\}?\s*\.?\s*$", r"\\emptyset "),
     (rf"\\text\s*\{{\s*({FUNCTIONS})\s*\}}", r"\\operatorname{\1}"),
     (r"\\text\s*\{\s*(max|min|sec)\s*\}(?=\s*[\\({])", r"\\operatorname{\1}"),
@@ -244,7 +240,7 @@ DECORATION = _rules(
     (r"(\\text\s*\{[^{}]*)\^\{(-?\d+)\}", r"\1^\2"),
     (r"(\\text\s*\{[^{}]*)\^\{(-?\d+)\}", r"\1^\2"),  # a second power in the same group
     (r"(\\text\s*\{[^{}]*)\}\\text\s*\{", r"\1"),
-    (r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\!|(?<!\\)\\[!, ]|~| )\s*\d{3})+(?!\d)", digits),  # 1{,}000 and 10,\!080
+    (r"(?<![\d.])[1-9]\d{0,2}(?:(?:\{,\}|,\\!|(?<!\\)\\[!, ]|~| )\s*\d{3})+(?!\d)", digits),  # 1{,}000 and 10,\!080
     (r"(?<!\\)\\[!,;:> ]|~", " "),
     (r"\\(pound|euro|yen)s?(?![a-zA-Z])", r"\\text{\1}"),
     (
@@ -347,6 +343,7 @@ SPELLING = _rules(
     (r"\\(?:mathbb|mathbf|Bbb|text)\s*(?:R(?![a-zA-Z])|\{\s*R\s*\})|\\(?:R|Reals|reals)(?![a-zA-Z])", r"\\mathbb{R}"),
     (r"\\not\s*\\in(?![a-zA-Z])", r"\\notin "),
     (r"\\(?:simeq|thickapprox|doteq)(?![a-zA-Z])|^\s*\\sim(?=\s*\d)", r"\\approx "),
+    (r"\\(?:long)?rightarrow(?![a-zA-Z])", r"\\to "),
     (r"\\(?:vee)(?![a-zA-Z])", r"\\lor "),
     (r"\\(?:wedge)(?![a-zA-Z])", r"\\land "),
     (r"\\text\s*\{\s*,?\s*and\s*\}", r"\\land "),
@@ -368,11 +365,12 @@ SPELLING = _rules(
     (r"\[([^\[\]]*[,;][^\[\]]*)\[", r"[\1)"),
     (r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))|\\degree(?![a-zA-Z])", r"^{\\circ}"),
     (r"(?:(?<=[(\[,;<>=])|(?<=\\le)|(?<=\\in)|^)\s*\+\s*(?=\\infty)", " "),
-    (r"(\d+)?\.(\d*)\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?(?!\d)", lambda m: _repeating_between(m)),
-    (r"(\d+)?\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?(?!\s*\d)", _repeating),
-    (r"(?<!\d)(\d+)\.()\((\d+)\)", _repeating),
+    (r"(\d+)?\.(\d*)\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?(?!\d)", repeating_between),
+    (r"(\d+)?\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?(?!\s*\d)", repeating),
+    (r"(?<!\d)(\d+)\.()\((\d+)\)", repeating),
     # A digit three times or more before dots repeats: 0.1666...
-    (r"(?<![\d.])(\d*)\.(\d*?)(\d)\3{2,}\s*(?:\.{3}|\\(?:ldots|dots|cdots)(?![a-zA-Z]))\s*$", _repeating),
+    (r"(?<![\d.])(\d*)\.(\d*?)(\d)\3{2,}\s*(?:\.{3}|\\(?:ldots|dots|cdots)(?![a-zA-Z]))\s*$", repeating),
+    (r"\.{3}|\\c?dots[cmbio]?(?![a-zA-Z])", r"\\ldots "),
     (r"^\s*(\d{1,15})\s*\\(?:bmod|mod)(?![a-zA-Z])\s*\{?(\d{1,15})\}?\s*$", lambda m: _remainder(m)),
     # The letter of a multiple choice before its value.
     (r"^\s*\\text\{\s*\(?[A-E]\)?\s*[.:]?\s*\}(?=.*\w)", ""),
@@ -391,9 +389,3 @@ SPELLING = _rules(
     (r"\\\{\s*\\\}", r"\\emptyset "),
     (r"\s+", " "),
 )
-
-
-def _repeating_between(number: re.Match) -> str:
-    """The fraction of ``0.\\dot{1}4285\\dot{7}``, whose period runs from one dot to the other."""
-    whole = f"{number[1] or 0}.{number[2]}\\overline{{{number[3]}{number[4]}{number[5]}}}"
-    return _repeating(re.fullmatch(r"(\d+)?\.(\d*)\\overline\{(\d+)\}", whole))

@@ -154,7 +154,7 @@ def take_unit(text: str) -> tuple[str, Unit | None]:
         text = f"{money[1]}{text[money.end() :]}\\text{{{money[2]}}}"
     if re.search(DEGREE, text):
         return _angle(text)
-    if (mixed := MIXED.fullmatch(text)) and (found := _mixed(*mixed.groups())):
+    if found := mixed(text):
         return found
     percent = PERCENT.fullmatch(text)
     if percent and percent[1]:
@@ -218,12 +218,21 @@ def _as_text(symbols: str) -> str:
     return "\\text{" + re.sub(r"[{}]", "", symbols.replace("\\cdot", " ")) + "}"
 
 
-def _mixed(number: str, name: str, rest: str, smaller: str) -> tuple[str, Unit] | None:
-    """``5 feet 6 inches`` in the second unit; None unless both have one dimension and the second is smaller."""
+def mixed(text: str) -> tuple[str, Unit] | None:
+    """``5 feet 6 inches`` in inches, ``12 dollars and 50 cents`` in dollars; None for what is no quantity in two units.
+
+    Both units have one dimension and the second is smaller. Money is told in its larger unit.
+    """
+    match = MIXED.fullmatch(text.strip())
+    if not match:
+        return None
+    number, name, rest, smaller = match.groups()
     (_, unit), (_, other) = unit_of(name), unit_of(smaller)
     ratio = conversion(unit, other) if unit and other else None
     if ratio is None or unit == other or ratio[0] <= ratio[1]:
         return None
+    if unit == {"dollar": 1}:
+        return f"{number}+\\frac{{{rest}\\cdot {ratio[1]}}}{{{ratio[0]}}}", unit
     return f"{number}\\cdot\\frac{{{ratio[0]}}}{{{ratio[1]}}}+{rest}", other
 
 
@@ -240,6 +249,8 @@ def _product(one: Unit, other: Unit) -> Unit:
 def unit_of(words: str, power: int = 1) -> tuple[Fraction | int, Unit | None]:
     """``(scale, unit)`` of words such as ``million dollars per day``; the unit is None if they cannot be one."""
     words = re.sub(r"[\\${}~]", " ", words).strip().strip(".,;:()").lower().strip()
+    if words and not re.search(r"[a-z%¢'\"′″°]", words):  # a question mark, a tick, a sum
+        return 1, None
     # A degree sign that was taken for a word.
     if words.lstrip("^ ") in {"circ", "circ c"}:
         return 1, {"degree": 1}

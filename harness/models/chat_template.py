@@ -1,0 +1,158 @@
+"""Renders chat templates within bounds. A template is a program of the model's author, and may be anybody's.
+
+Jinja's sandbox keeps a template from files and attributes, not from work: ``{{ 'x' * 10**10 }}``, a filter that pads to
+a billion characters, loops inside of loops. Each rendering has a limit of processor time, of memory and of length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import resource
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BadInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SECONDS = 10.0  # processor time of one rendering; the longest shipped templates take milliseconds
+ROOM_BYTES = 256 * 2**20  # address space that one rendering may add to the process
+LONGEST = 4_000_000  # characters of a rendered exchange besides what was said in it
+MOST_BITS = 100_000  # of a number that a template computes
+MOST_REPEATED = 10_000_000  # characters or members of what a template repeats
+_MEMORY = Path("/proc/self/statm")
+_lock = threading.Lock()
+_rendering: dict[int, float] = {}  # thread -> its processor time at which it has rendered for too long
+
+
+class TemplateRefused(BadInput):
+    """A chat template went beyond the bounds of a rendering."""
+
+
+class _TooLong(BaseException):
+    """Raised by the watch in a thread that renders; no ``except Exception`` of a library takes it for its own."""
+
+
+def render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[dict[str, Any]], **how: Any) -> str:
+    """The text of ``turns`` in the tokenizer's chat template.
+
+    Raises TemplateRefused beyond a bound, and jinja's own errors, such as the template's ``raise_exception``.
+    """
+    _bound_the_sandbox()
+    try:
+        with _watched(), _limited():
+            text = tokenizer.apply_chat_template(list(turns), tokenize=False, **how)
+    except _TooLong:
+        raise TemplateRefused(
+            f"the template takes more than {SECONDS:g} s of processor time for one exchange"
+        ) from None
+    except MemoryError:
+        raise TemplateRefused(
+            f"the template needs more than {ROOM_BYTES >> 20} MiB of memory for one exchange"
+        ) from None
+    except RecursionError:
+        raise TemplateRefused("the template is nested too deep, or calls itself without end") from None
+    if len(text) > LONGEST + 4 * sum(len(str(turn)) for turn in turns):
+        raise TemplateRefused(f"the template makes {len(text):,} characters of one exchange")
+    return text
+
+
+@functools.cache
+def _bound_the_sandbox() -> None:
+    """Has transformers compile templates in a sandbox whose products and powers are bounded.
+
+    One large product holds the interpreter, so the watch could not end it, and would be computed while a template is
+    compiled already.
+    """
+    from transformers.utils import chat_template_utils
+
+    class Bounded(chat_template_utils.ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            _check_size(operator, left, right)
+            return super().call_binop(context, operator, left, right)
+
+    chat_template_utils.ImmutableSandboxedEnvironment = Bounded
+
+
+def _check_size(operator: str, left: Any, right: Any) -> None:
+    """Raises TemplateRefused for a product or power that is too large to compute."""
+    if isinstance(left, int) and isinstance(right, int):
+        bits = left.bit_length() * max(right, 0) if operator == "**" else left.bit_length() + right.bit_length()
+        if bits > MOST_BITS:
+            raise TemplateRefused(f"the template computes a number of {bits:,} bits")
+    for many, times in ((left, right), (right, left)):
+        if hasattr(many, "__len__") and isinstance(times, int) and len(many) * times > MOST_REPEATED:
+            raise TemplateRefused(f"the template repeats something to {len(many) * times:,} characters or members")
+
+
+@contextlib.contextmanager
+def _limited() -> Iterator[None]:
+    """Limits the address space of the process for a moment; an allocation beyond raises MemoryError."""
+    try:
+        used = int(_MEMORY.read_text("ascii").split()[0]) * resource.getpagesize()
+    except OSError:  # no Linux: its length is bounded all the same
+        yield
+        return
+    with _lock:
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        room = used + ROOM_BYTES
+        tighter = not _rendering_elsewhere() and all(
+            limit == resource.RLIM_INFINITY or room < limit for limit in (soft, hard)
+        )
+        if tighter:
+            resource.setrlimit(resource.RLIMIT_AS, (room, hard))
+    try:
+        yield
+    finally:
+        if tighter:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _rendering_elsewhere() -> bool:
+    """Whether another thread renders too; the limit of the first one holds for both."""
+    return any(thread != threading.get_ident() for thread in _rendering)
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """Has the watch raise _TooLong in this thread once it has rendered for :data:`SECONDS` of its processor time."""
+    thread = threading.get_ident()
+    with _lock:
+        _rendering[thread] = _processor_time(thread) + SECONDS
+    _start_watch(os.getpid())
+    try:
+        yield
+    finally:
+        with _lock:
+            del _rendering[thread]
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)  # one that came too late
+
+
+def _processor_time(thread: int) -> float:
+    return time.clock_gettime(time.pthread_getcpuclockid(thread))
+
+
+@functools.cache
+def _start_watch(process: int) -> None:
+    """Starts the watching thread, once for each process."""
+    threading.Thread(target=_watch, name="chat templates", daemon=True).start()
+
+
+def _watch() -> None:
+    while True:
+        time.sleep(0.5)
+        if not _rendering:  # the lock is not taken for nothing: a fork would copy it
+            continue
+        with _lock:
+            for thread, end in _rendering.items():
+                if _processor_time(thread) > end:
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TooLong))
