@@ -1,16 +1,21 @@
 """Model judges: against a real local server that misbehaves, and a tiny model in this process."""
 
 import json
+import math
 import random
+import time
 
 import pytest
 from openai_stub import serving
 
 from harness.errors import BadInput
 from harness.grading.instruction.winrate import win_rate
+from harness.grading.judges.budget import JudgeBudget
 from harness.grading.judges.cache import CachedReply, JudgementCache
 from harness.grading.judges.judgement import PairToJudge
 from harness.grading.judges.open_judge import open_judge
+from harness.grading.judges.protocols import judge_protocol
+from harness.grading.judges.server import _reply
 
 FAST = "backoff_s=0.01,timeout_s=1,parallel=1"
 
@@ -323,3 +328,28 @@ def test_a_server_that_finds_questions_too_long_is_asked_the_others(tmp_path, ca
         judgements = server_judge(stub.url, tmp_path).judge(comparisons(13))
     assert [j.score is None for j in judgements] == [True] * 12 + [False]
     assert "24 of 26 questions do not fit" in caplog.text
+
+
+def _answer(tokens: list, **usage) -> bytes:
+    choice = {"message": {"content": "m"}, "finish_reason": "stop", "logprobs": {"content": tokens}}
+    return json.dumps({"choices": [choice], "usage": usage}).encode()
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, 5.0, "NaN", True])
+@pytest.mark.parametrize("token", ["m", "M"])
+def test_a_verdict_is_not_made_of_what_is_no_probability(token, odd):
+    top = [{"token": "m", "logprob": -0.1}, {"token": "M", "logprob": -2.0}]
+    top = [one | ({"logprob": odd} if one["token"] == token else {}) for one in top]
+    read = judge_protocol("alpacaeval-2").read
+    assert read(_reply(_answer([{"token": "m", "top_logprobs": top}]), 5)) is None
+
+
+def test_a_reply_of_many_tokens_and_odd_counts_costs_little():
+    """The text before each token was kept: 18 GB of a reply of 3 MB."""
+    tokens = [{"token": "a" * 100, "top_logprobs": []}] * 30_000
+    began = time.process_time()
+    reply = _reply(_answer(tokens, prompt_tokens=10**400, completion_tokens=-5), 5)
+    assert reply.first_token == () and time.process_time() - began < 5
+    budget = JudgeBudget(limit_usd=1.0, price_in=1.0, price_out=1.0)
+    budget.settle(0.0, reply)
+    assert budget.spent_usd == 1000.0 and not budget.reserve(0.1)

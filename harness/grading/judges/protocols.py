@@ -214,9 +214,11 @@ def _read_ranking(reply: Reply) -> float | None:
 def _read_logprobs(reply: Reply) -> float | None:
     """alpaca_eval's ``logprob_parser``: m is the response shown first, M the second.
 
-    What is no log-probability (not a number, or above 0 by more than rounding) is left out, and one below
-    :data:`LEAST_LOGPROB`, of which servers have several names for minus infinity, counts as that.
+    What is no log-probability (not a number, or above 0 by more than rounding) is left out; of m or M it leaves no
+    verdict. One below :data:`LEAST_LOGPROB`, of which servers have several names for minus infinity, counts as that.
     """
+    if any(token in ("m", "M") and not logprob <= ROUNDED_ZERO for token, logprob in reply.first_token):
+        return None
     sound = [(token, logprob) for token, logprob in reply.first_token if logprob <= ROUNDED_ZERO]
     top = [{"token": token, "logprob": max(logprob, LEAST_LOGPROB)} for token, logprob in sound]
     completion = {"logprobs": {"content": [{"top_logprobs": top}]}}

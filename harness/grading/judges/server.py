@@ -18,6 +18,10 @@ from harness.grading.judges.protocols import Reply
 from harness.grading.thinking import CLOSED
 from harness.models.openai_client import OPENAI, ClientOptions, OpenAIClient, Passing, Unanswered, split_name
 from harness.options import option
+from harness.safe_read import printable
+
+LONGEST_NAME = 200  # characters of the name that a server gives its model
+MOST_TOKENS = 10**9  # of a prompt or reply
 
 
 @dataclass(frozen=True)
@@ -78,20 +82,26 @@ def _reply(body: bytes, top_logprobs: int) -> Reply:
         return Reply(
             text=text,
             first_token=tuple(first),
-            prompt_tokens=max(int(usage.get("prompt_tokens") or 0), 0),
-            completion_tokens=max(int(usage.get("completion_tokens") or 0), 0),
-            model=str(completion.get("model") or ""),
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            completion_tokens=_count(usage.get("completion_tokens")),
+            model=printable(str(completion.get("model") or "")[:LONGEST_NAME]),
             cut=choice.get("finish_reason") == "length",
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise Passing(f"the reply is no chat completion: {body[:80]!r}") from None
 
 
+def _count(told: Any) -> int:
+    """A number of tokens as a server tells it, within what one reply can have; the cost is computed from it."""
+    return min(max(int(told or 0), 0), MOST_TOKENS)
+
+
 def _answer_token(tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The alternatives at the first token of the answer: the first of all, or the first behind the thinking."""
-    said = list(accumulate(str(t["token"]) for t in tokens))
-    ends = [found.end() for found in CLOSED.finditer(said[-1])] if said else []
+    words = [str(t["token"]) for t in tokens]
+    ends = [found.end() for found in CLOSED.finditer("".join(words))]
     if not ends:
         return tokens[0]["top_logprobs"] if tokens else []
-    ended = next(i for i in range(len(said)) if len(said[i]) >= ends[-1])
+    lengths = accumulate(map(len, words))
+    ended = next(i for i, length in enumerate(lengths) if length >= ends[-1])
     return next((t["top_logprobs"] for t in tokens[ended + 1 :] if str(t["token"]).strip()), [])
