@@ -296,6 +296,7 @@ class WholeStep:
     step: Step
     reward: Tensor | None = None  # [texts] the grader's score in [0, 1], NaN where it reached none, see Needs.rewards
     longest: int = 1  # tokens that a sampled response has at most: rollout.max_new_tokens
+    informed: tuple[bool, ...] = ()  # of each text: the teacher reads it in hindsight, see Needs.hindsight
 
     def mean(self, values: Tensor) -> Tensor:
         """[texts] the mean of the values [M] over each text."""

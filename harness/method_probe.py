@@ -246,7 +246,8 @@ def step_features(method: Method, tokens: Tokens) -> Any:
         # The first text is right and the others are wrong; a response has twice as many tokens as here at most.
         reward = torch.tensor([1.0] + [0.0] * (len(prompts) - 1), dtype=torch.float64)
         longest = 2 * int(tokens.length.max())
-        whole = WholeStep(tokens.sequence, tokens.source, prompts, tokens.step, reward, longest)
+        informed = tuple(i == 0 for i in range(len(prompts)))
+        whole = WholeStep(tokens.sequence, tokens.source, prompts, tokens.step, reward, longest, informed)
         with _called(method, "step_features"):
             found = method.step_features(measured, whole)
     method_contract.features(method, "step_features", found, len(tokens.labels))

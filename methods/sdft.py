@@ -1,6 +1,6 @@
 """Self-distillation fine-tuning (SDFT 2026, https://arxiv.org/abs/2601.19897), as TRL 1.16 runs it.
 
-    L = (1/N) sum_t JSD_alpha(p_K,t || q_K,t),      y ~ q(. | x),   p_t = q'(. | x, d, y_<t)
+    L = mean_y mean_t JSD_alpha(p_K,t || q_K,t),    y ~ q(. | x),   p_t = q'(. | x, d, y_<t)
 
 q student, q' the student itself: before training (``initial``), as a moving average (``ema``) or as it is (``live``);
 d a demonstration, which only the teacher reads. K are the student's ``k`` likeliest tokens; both distributions are
@@ -8,7 +8,8 @@ divided by their mass in K, or get a bucket for the rest. alpha is the teacher's
 reverse KL. In TRL the teacher is the initial model; the paper reports a moving average. TRL's clipped importance weight
 is 1 here, for every text is used in the step that samples it.
 
-sdft@paper   reverse KL over the whole vocabulary from a moving average of the student
+sdft@paper   reverse KL over the whole vocabulary from a moving average of the student; every token counts alike, for
+             the paper's sum over a text has no length in its divisor
 sdft@live    the teacher is the student as it is
 """
 
@@ -30,6 +31,9 @@ class Config:
     rest: str = option(
         "renormalised", "what becomes of the other tokens' mass", choices=("renormalised", "bucket"), source=TRL
     )
+    mean: str = option(
+        "text", "over texts of their means, or over tokens", choices=("text", "token"), source=TRL, before="token"
+    )
     model: str = option("initial", "who teaches", choices=("initial", "ema", "live", "teacher"), source=f"{TRL}: base")
     decay: float = option(0.95, "ema: of the moving average, per step", low=0, high=1, source=f"{TRL}: rate 0.05")
     template: str = option(DEMONSTRATION, "the teacher's prompt over the fields of a row", source=TRL)
@@ -39,7 +43,11 @@ class SDFT(SelfTaught):
     """The student with a demonstration in its prompt teaches the student, on the student's own text."""
 
     name, paper, Config = "sdft", "https://arxiv.org/abs/2601.19897", Config
-    variants = {"paper": {"alpha": 1.0, "k": 0, "model": "ema"}, "live": {"model": "live"}}
+    variants = {"paper": {"alpha": 1.0, "k": 0, "mean": "token", "model": "ema"}, "live": {"model": "live"}}
+
+    @property
+    def reduction(self) -> str:
+        return {"text": "sequence", "token": "token"}[self.config.mean]
 
     def objective(self, tokens: Tokens):
         c = self.config

@@ -10,15 +10,17 @@ itself enters nothing: it only decides what the teacher is told. The wording of 
 
 In the release a text is a solution from score 0.5 on (``least``); runs with rich feedback there take alpha = 1.
 
-sdpo@trl   TRL 1.16: -log q(y_t) weighted by log q - log p of the sampled token, solutions alone, from score 1 on
+sdpo@trl   TRL 1.16: -log q(y_t) weighted by log q - log p of the sampled token, solutions alone, from score 1 on; the
+           mean over all texts of their means over tokens, 0 for a text of which nothing is told
 """
 
 from dataclasses import dataclass
 
+import torch
 from harness.methods._rewards import log_prob
 
 from harness.losses import cross_entropy, jsd, log_probs, with_rest
-from harness.method import Asking, Hindsight, Method, Needs, Step, Tokens
+from harness.method import Asking, Hindsight, Method, Needs, Step, Tokens, WholeStep
 from harness.options import option
 from harness.types import Source
 
@@ -35,6 +37,10 @@ class Config:
     rest: str = option("bucket", "the other tokens' mass", choices=("bucket", "renormalised"), source=RELEASE)
     loss: str = option("jsd", "of distributions, or of the sampled token", choices=("jsd", "sampled"), source=RELEASE)
     ratio: float = option(2.0, "c, the largest importance weight", low=0, high=1e6, source=f"{RELEASE}: is_clip 2")
+    mean: str = option(
+        "token", "over tokens of informed texts, or over all texts of their means", choices=("token", "text"),
+        source=f"{RELEASE}: token-mean", before="token",
+    )  # fmt: skip
     model: str = option("ema", "who teaches", choices=("initial", "ema", "live", "teacher"), source=RELEASE)
     decay: float = option(0.95, "of the moving average, per step", low=0, high=1, source=f"{RELEASE}: rate 0.05")
     group: int = option(8, "texts per prompt", low=2, source="SDPO, run_sdpo.sh: 8")
@@ -50,14 +56,21 @@ class SDPO(Method):
     """The student with a right solution or feedback in its prompt teaches the student, on the student's own text."""
 
     name, paper, Config = "sdpo", "https://arxiv.org/abs/2601.20802", Config
-    variants = {"trl": {"loss": "sampled", "alpha": 1.0, "told": "never", "least": 1.0}}
+    variants = {"trl": {"loss": "sampled", "alpha": 1.0, "mean": "text", "told": "never", "least": 1.0}}
 
     @property
     def needs(self) -> Needs:
         c = self.config
         hindsight = Hindsight(c.template, c.solution, c.feedback, c.least, told=c.told)
         asking = Asking(model=c.model, decay=c.decay)
-        return Needs(teacher="signal", exact=True, asking=asking, rewards=True, hindsight=hindsight)
+        over_texts = c.mean == "text"
+        return Needs(
+            teacher="signal", exact=True, asking=asking, rewards=True, hindsight=hindsight, step_features=over_texts
+        )
+
+    @property
+    def reduction(self) -> str:
+        return {"token": "token", "text": "sequence"}[self.config.mean]
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source.STUDENT,) * self.config.group
@@ -67,9 +80,15 @@ class SDPO(Method):
         tokens.metrics["informed"] = tokens.informed.float()
         return tokens.informed.float()
 
+    def step_features(self, values, whole: WholeStep):
+        """[M, 1] share of informed texts: the reduction's mean is over these alone, TRL's over all texts."""
+        return torch.full((len(whole.sequence), 1), sum(whole.informed) / len(whole.informed))
+
     def objective(self, tokens: Tokens):
         c, (taken, old) = self.config, log_prob(tokens)
         ratio = (taken.detach() - old).exp().clamp(max=c.ratio)
+        if tokens.step_features is not None:
+            ratio = ratio * tokens.step_features[:, 0]
         if c.loss == "sampled":
             gap = taken + cross_entropy(tokens.teacher, tokens.labels)
             return ratio * gap.detach() * taken

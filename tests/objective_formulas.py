@@ -278,7 +278,9 @@ def luffy(c, t, q):
 
 
 def sdpo(c, t, q):
-    ratio = np.minimum(np.exp(t.of(t.q) - t.sampler), c.ratio)
+    ratio = np.exp(np.minimum(t.of(t.q) - t.sampler, np.log(c.ratio)))
+    if c.mean == "text":  # of all texts, while the loop takes the mean over the informed ones
+        ratio = ratio * np.mean([text.informed for text in t.whole])
     if c.loss == "sampled":
         return ratio * (t.of(t.q) - t.of(t.p)) * t.of(q)
     return ratio * sdft(c, t, q)
@@ -465,12 +467,16 @@ def step_loss(label, c, texts):
         extra = [getattr(c, "entropy", 0.0) * entropy(t.q) for t in texts]
         terms = sum((v + e).sum() / per_constant(t) for v, e, t in zip(each, extra, texts, strict=True))
         return terms / (len(texts) * texts[0].longest) - np.concatenate(extra).mean()
+    if name == "sdpo" and c.mean == "text":
+        share = np.mean([t.informed for t in texts])
+        return np.mean([t.informed * v.mean() / share for v, t in zip(each, texts, strict=True)]) if share else 0.0
     by_text = ("skd", "dpkd", "uld", "multilevel_ot")
     if (
         name in by_text
         or (name == "gold" and c.merge != "mean")
         or (name == "grpo" and c.mean == "text")
         or name == "pw_opsd"
+        or (name == "sdft" and c.mean == "text")
         or (name == "pw_opd" and c.shape == "sigmoid")
     ):
         return np.mean([v.mean() for v in each])

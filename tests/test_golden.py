@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness import options, registry
 from harness.losses import jsd
 from harness.method import Step, Tokens, WholeStep
 from harness.models.head import Head, chunked_sum, chunks
-from harness.training.signals import TopKLogits
+from harness.training.batching import TrainingSequence, collate
+from harness.training.objective import Student
+from harness.training.signals import LiveTeacher, TopKLogits
+from harness.training.whole_step import measured
 from harness.types import Source
 
 pytestmark = pytest.mark.slow
@@ -151,3 +155,107 @@ def test_trl_sdpo_on_the_students_likeliest_tokens():
         torch.testing.assert_close(values, torch.tensor(case["value"]), rtol=1e-4, atol=found["tolerance"])
         (grad,) = torch.autograd.grad(values.sum(), student)
         torch.testing.assert_close(grad, torch.tensor(case["gradient"]), rtol=1e-3, atol=found["tolerance"])
+
+
+class StepOf:
+    """A whole step of TRL under our own passes: its two models and texts give the loss and every gradient."""
+
+    def __init__(self, name):
+        self.facts = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+        self.student, self.teacher = (self._model(self.facts["models"][side]) for side in ("student", "teacher"))
+        rows = [(*(tuple(text[k]) for k in ("prompt", "response")), text) for text in self.facts["texts"]]
+        asked = [tuple(text["asked"]) if text.get("informed", "asked" in text) else None for *_, text in rows]
+        self.batch = collate(
+            [
+                TrainingSequence(prompt, response, Source.STUDENT, i, place=i, asked=asked[i])
+                for i, (prompt, response, _) in enumerate(rows)
+            ],
+            0,
+            None,
+            "cpu",
+        )
+
+    @staticmethod
+    def _model(weights):
+        shape = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+        config = LlamaConfig(vocab_size=13, max_position_embeddings=64, pad_token_id=11, **shape)
+        model = LlamaForCausalLM(config).eval()  # the embedding of a padding token has no gradient
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                weight.copy_(torch.tensor(weights[name]).reshape(weight.shape))
+        return model
+
+    def loss(self, method):
+        """As the loop has it: what is decided over the step, the sum over all tokens, divided by their weight."""
+        step, whole = Step(0, 2, 0.5), Student(self.student, 13)
+        self.batch.source_tokens = {Source.STUDENT: len(self.batch.labels)}
+        if method.needs.step_features:
+            seen = [torch.zeros(len(self.batch.labels), 0)]
+            (self.batch.step_features,) = measured(seen, [self.batch], method, step, 2, list)
+        given, sums = whole(self.batch, method, LiveTeacher(self.teacher, 13).read(self.batch), step, None)
+        value = given / sums.weight
+        self.student.zero_grad()
+        value.backward()
+        return value.item(), {name: w.grad.flatten().clone() for name, w in self.student.named_parameters()}
+
+    def log_q(self):
+        """[N] of the texts' tokens, with gradient."""
+        states = self.student.model(input_ids=self.batch.ids, attention_mask=self.batch.mask).last_hidden_state
+        logits = self.student.lm_head(states[self.batch.row, self.batch.column])
+        return logits.log_softmax(-1).gather(-1, self.batch.labels[:, None])[:, 0]
+
+    def agrees(self, method, case):
+        value, gradient = self.loss(method)
+        assert value == pytest.approx(case["value"], rel=1e-4, abs=self.facts["tolerance"])
+        for name, expected in case["gradient"].items():
+            torch.testing.assert_close(gradient[name], torch.tensor(expected), rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_step_of_trl_sdft():
+    """From the texts and the teacher's own prompts: means over texts whose lengths differ."""
+    step = StepOf("trl_sdft_step")
+    assert len(set(step.batch.counts)) > 1
+    for case in step.facts["cases"]:
+        rest = "bucket" if case["tail"] else "renormalised"
+        step.agrees(configured("sdft", k=case["k"], alpha=case["alpha"], rest=rest), case)
+    # The mean over tokens is another number, which this file can tell apart.
+    value, _ = step.loss(configured("sdft", k=3, mean="token"))
+    assert value != pytest.approx(step.facts["cases"][2]["value"], rel=1e-2)
+
+
+def test_a_step_of_trl_sdpo():
+    """One of the texts has no solution to learn from: it counts, with 0."""
+    step = StepOf("trl_sdpo_step")
+    assert len(set(step.batch.counts)) > 1 and not all(step.batch.informed)
+    for case in step.facts["cases"]:
+        loss = {"sampled_token": "sampled", "topk_logits": "jsd"}[case["mode"]]
+        step.agrees(configured("sdpo", loss=loss, k=case["k"], alpha=case["alpha"], mean="text"), case)
+
+
+@pytest.mark.parametrize("case", [0, 1])
+def test_a_step_of_trl_minillm(case):
+    """Its value; and its gradient but for a term without expectation that its rewards, not detached, add.
+
+    The reward of a token is log p - log q. TRL takes the gradient of the returns too, which gives each grad log q(y_t)
+    a factor that does not depend on y_t: over texts of q its mean is 0. The texts have one length, because the mask of
+    that trainer keeps padding.
+    """
+    step = StepOf("trl_minillm_step")
+    case = step.facts["cases"][case]
+    assert set(step.batch.counts) == {6} and case["normalised"]
+    discount = case["discount"]
+    plain = {"mixture": 0.0, "lm": 0.0, "own_reward": True, "per": "discount"}
+    value, ours = step.loss(configured("minillm", discount=discount, **plain))
+    assert value == pytest.approx(case["value"], rel=1e-4)
+
+    # The factor of a token: what its reward adds to the returns of itself and of the tokens before it.
+    length = step.batch.counts[0]
+    share = [1 / sum(discount**i for i in range(length - t)) for t in range(length)]
+    factor = torch.tensor([sum(discount ** (u - t) * share[t] for t in range(u + 1)) for u in range(length)])
+    step.student.zero_grad()
+    log_q = step.log_q()
+    (log_q * factor.repeat(len(step.batch.counts))).mean().backward()
+    for name, weight in step.student.named_parameters():
+        theirs = torch.tensor(case["gradient"][name])
+        torch.testing.assert_close(ours[name] + weight.grad.flatten(), theirs, rtol=1e-3, atol=2e-5, msg=name)
+        assert not torch.allclose(ours[name], theirs, atol=1e-3)

@@ -34,14 +34,14 @@ def over_step(
     which appears once per source; ``longest`` is that of :class:`WholeStep`. ``gather`` turns this process' list into
     the list of all processes.
     """
-    # One entry per sequence: its place in the optimizer step, its source, its reward, and the values of its tokens.
+    # One entry per sequence: its place in the optimizer step, what is known of it, and the values of its tokens.
     mine = []
     for batch, rows in zip(batches, values, strict=True):
         parts = rows.split(batch.counts)
-        each = zip(batch.places, batch.sources, batch.rewards, parts, strict=True)
-        mine += [(place, source, reward, part.tolist()) for place, source, reward, part in each]
+        each = zip(batch.places, batch.sources, batch.rewards, batch.informed, parts, strict=True)
+        mine += [(*facts, part.tolist()) for *facts, part in each]
     everyone = sorted(gather(mine), key=lambda entry: entry[0])
-    places, sources, rewards, parts = zip(*everyone, strict=True)
+    places, sources, rewards, informed, parts = zip(*everyone, strict=True)
     lengths = [len(part) for part in parts]
     whole = WholeStep(
         sequence=torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(lengths)),
@@ -50,6 +50,7 @@ def over_step(
         step=step,
         reward=torch.tensor([float("nan") if reward is None else reward for reward in rewards], dtype=torch.float64),
         longest=longest,
+        informed=informed,
     )
     decided = decide(torch.tensor([value for part in parts for value in part]), whole)
     by_place = dict(zip(places, decided.split(lengths), strict=True))
