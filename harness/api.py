@@ -75,13 +75,13 @@ def run(
 
     ``settings`` are those of ``--set``: ``{"training.steps": 50, "method.beta": 0.3}``. ``control`` adds the control
     with shuffled weights of every method that weights tokens. What is recorded already is returned as it is, and
-    interrupted work continues, unless ``again``. ``progress`` moves a bar in a terminal and writes a line now and then
-    elsewhere.
+    interrupted work continues, unless ``again``. ``progress`` moves a bar in a terminal or a notebook, and elsewhere
+    writes a line now and then.
 
     Returns one row per (method, seed, task) with the columns of :func:`load_results` and ``reused``, whether the record
     existed before. Raises BadInput before any work for what the command refuses; RunFailed when the work fails.
     """
-    os.environ.setdefault("TQDM_DISABLE", "1")  # turns off the progress bars of libraries, which read it as they load
+    _quiet_libraries()
     from harness.estimate import memory_check
     from harness.launch import processes
     from harness.leaderboard.table import frame_of
@@ -245,6 +245,7 @@ def grade(
     "HumanEval/0", "sample": 0, "text": …}``, EvalPlus' ``task_id`` with ``completion`` or ``solution``, and others.
     Verdicts of a judge are cached below ``results``.
     """
+    _quiet_libraries()
     import pandas
 
     from harness.evaluation.grade import grade as grade_file
@@ -276,6 +277,14 @@ def grade(
         warnings=tuple(outcome["warnings"]),
         verdicts=pandas.DataFrame(outcome["verdicts"]),
     )
+
+
+def _quiet_libraries() -> None:
+    """Turns off the progress bars of libraries, which read this as they load, and what tqdm says of missing widgets."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import tqdm.auto  # noqa: F401
 
 
 def _records(results: str | Path) -> tuple[Any, list[dict[str, Any]]]:

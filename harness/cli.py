@@ -18,7 +18,7 @@ from typing import NoReturn
 from harness import __version__, error_location
 from harness.commands import NAMES, arguments
 from harness.errors import BadInput, RunFailed, unknown
-from harness.safe_read import for_stdout, printable
+from harness.safe_read import aside, for_stdout, printable
 
 LONGEST = 4000  # characters of an argument; paths end there, too
 SHOWN = 240  # of a word in a message
@@ -39,11 +39,40 @@ class _Parser(argparse.ArgumentParser):
             raise BadInput(f"{unknown(what, str(value), choices)} It is one of {', '.join(choices)}.")
 
     def parse_known_args(self, args=None, namespace=None):
-        found, rest = super().parse_known_args(args, namespace)
+        words = list(sys.argv[1:] if args is None else args)
+        found, rest = super().parse_known_args(self._freed(words), namespace)
         for word in rest:
             if word.startswith("-"):
                 raise unknown(f"option of {self.prog}", word.partition("=")[0], self._option_string_actions)
         return found, rest
+
+    def _freed(self, words: list[str]) -> list[str]:
+        """``words`` with those behind ``--`` that an option of several values took from the arguments without a name.
+
+        ``compare -t amc23 gkd vcrd`` means what ``compare gkd vcrd -t amc23`` means: what is missing at the end are the
+        last words of the last list.
+        """
+        needed = [each for each in self._actions if not each.option_strings and each.nargs in (None, "+")]
+        if not needed or "--" in words:
+            return words
+        free, last = 0, range(0)  # arguments without a name; the words of the last list
+        option: argparse.Action | None = None
+        taken = 0  # words that the option has
+        for place, word in enumerate(words):
+            if word.startswith("-") and len(word) > 1:
+                option, taken = self._option_string_actions.get(word), 0
+            elif option is not None and option.nargs == "+":
+                taken += 1
+                last = range(place + 1 - taken, place + 1)
+            elif option is not None and taken == 0 and option.nargs in (None, "?"):
+                taken = 1
+            else:
+                free += 1
+        missing = len(needed) - free
+        if not 0 < missing < len(last):  # an option keeps one value at least
+            return words
+        moved = words[last.stop - missing : last.stop]
+        return [*words[: last.stop - missing], *words[last.stop :], "--", *moved]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,17 +130,14 @@ def _said(error: BaseException) -> int:
         if (
             os.environ.get("LOCAL_RANK", "0") == "0"
         ):  # all processes of a launch raise the same error; the first one reports it
-            print(f"harness: {_one_line(error)}", file=sys.stderr)
+            aside(f"harness: {_one_line(error)}")
         return 2
     if isinstance(error, RunFailed):
         line = f"failed: {_one_line(error)}"
     elif isinstance(error, KeyboardInterrupt):
         line = "interrupted; finished work is kept, run the same command again to continue"
     elif isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        print(
-            f"harness: a file cannot have this name, it is too long: {_cut(printable(str(error.filename)))}",
-            file=sys.stderr,
-        )
+        aside(f"harness: a file cannot have this name, it is too long: {_cut(str(error.filename))}")
         return 2
     elif isinstance(error, OSError):
         line = f"failed: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
@@ -122,7 +148,7 @@ def _said(error: BaseException) -> int:
         line += "; run again with --debug for the trace and report it"
     else:
         raise error
-    print(f"harness: {line}", file=sys.stderr)
+    aside(f"harness: {line}")
     return 1
 
 

@@ -1,4 +1,5 @@
-"""Progress of long work: a moving line on a terminal, elsewhere a line now and then; texts while they are written.
+"""Progress of long work: a moving line on a terminal, one output of a notebook that is rewritten, elsewhere a line now
+and then; texts while they are written.
 
 A batch job's log must show that the job lives, whatever it waits for. The lines therefore come from a thread of their
 own, once every :data:`LINE_EVERY_S` seconds, also while nothing is reported.
@@ -6,7 +7,9 @@ own, once every :data:`LINE_EVERY_S` seconds, also while nothing is reported.
 
 from __future__ import annotations
 
+import logging
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -16,8 +19,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from harness.safe_read import broken
+
 LINE_EVERY_S = 30.0  # twice what is promised, a line a minute
 LOADING = ("loading", 0, 0, "")
+CELL_EVERY_S = 0.5  # a page that is rewritten more often lags behind
+CELL_WIDTH = 100  # characters that an output of a notebook shows without breaking words
+BAR_WIDTH = 24
 
 
 @dataclass
@@ -43,15 +51,60 @@ class _Stage:
         return ", ".join(part for part in said if part)
 
 
-class Reporter:
-    """``progress`` moves a bar per stage; ``announce`` writes a line to stderr.
+class _Cell(logging.Handler):
+    """What a notebook shows of the work: one output, rewritten as it goes on. Announced lines stay, above the bar.
 
-    Where stderr is not a terminal there is no bar, but a line every ``line_every`` seconds unless that is None.
+    What :mod:`harness` logs becomes such a line, too; a notebook would show it in a red box of its own.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.lines: list[str] = []
+        self.output: Any = None
+        self.drawn = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.add(record.getMessage(), None)
+
+    def add(self, line: str, stage: _Stage | None) -> None:
+        self.lines += textwrap.wrap(line, CELL_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        self.draw(stage)
+
+    def draw(self, stage: _Stage | None) -> None:
+        """Shows the lines, and below them the stage with its bar. ``None``: the lines alone."""
+        from IPython.display import display
+
+        text = {"text/plain": "\n".join([*self.lines, *([] if stage is None else [_bar(stage), stage.line()])])}
+        with self.lock:
+            self.drawn = time.monotonic()
+            if self.output is None and (self.lines or stage is not None):
+                self.output = display(text, raw=True, display_id=True)
+            elif self.output is not None:
+                self.output.update(text, raw=True)
+
+
+def _bar(stage: _Stage) -> str:
+    full = round(BAR_WIDTH * stage.done / stage.total) if stage.total else 0
+    return "━" * full + "╌" * (BAR_WIDTH - full)
+
+
+def _in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this process. IPython in a terminal has no kernel."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+class Reporter:
+    """``progress`` moves a bar per stage; ``announce`` writes a line to stderr. In a notebook both change one output.
+
+    Elsewhere than in a terminal or notebook there is no bar, but a line every ``line_every`` seconds unless that is
+    None.
     """
 
     def __init__(self, line_every: float | None = LINE_EVERY_S):
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.shown = sys.stderr.isatty()
+        self.cell = _Cell() if _in_notebook() else None
         self.line_every = line_every
         self.bar = Progress(
             SpinnerColumn(),
@@ -67,16 +120,24 @@ class Reporter:
         self.stage: _Stage | None = None
         self.task, self.seen = None, 0.0
         self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._lines, name="progress", daemon=True)
 
     def __enter__(self) -> Reporter:
         self.bar.__enter__()
+        if self.cell is not None:
+            logging.getLogger("harness").addHandler(self.cell)
         if not self.shown and self.line_every is not None:
-            threading.Thread(target=self._lines, name="progress", daemon=True).start()
+            self._thread.start()
         return self
 
     def __exit__(self, *error) -> None:
         self._ended.set()
         self.bar.__exit__(*error)
+        if self.cell is not None:
+            logging.getLogger("harness").removeHandler(self.cell)
+            if self._thread.is_alive():
+                self._thread.join()  # or it draws a bar after the last word
+            self.cell.draw(None)
 
     def progress(self, stage: str, done: int, total: int, details: str) -> None:
         """``done`` of ``total`` of a stage, 0 where how much there is to do is not known."""
@@ -88,9 +149,14 @@ class Reporter:
         if self.shown and (done >= total or time.monotonic() - self.seen >= 0.1):
             self.seen = time.monotonic()
             self.bar.update(self.task, completed=done, total=total or None, details=details)
+        if self.cell is not None and time.monotonic() - self.cell.drawn >= CELL_EVERY_S:
+            self.cell.draw(self.stage)
 
     def announce(self, line: str) -> None:
-        self.console.print(line, markup=False)
+        if self.cell is not None:
+            self.cell.add(line, self.stage)
+        else:
+            self.console.print(broken(line) if self.shown else line, markup=False)
 
     def _begin(self, stage: _Stage) -> None:
         if self.task is not None:
@@ -98,8 +164,10 @@ class Reporter:
         self.task = self.bar.add_task(stage.name, total=stage.total or None, details=stage.details)
 
     def _lines(self) -> None:
-        while not self._ended.wait(self.line_every):
-            if self.stage is not None:
+        while not self._ended.wait(self.line_every if self.cell is None else CELL_EVERY_S):
+            if self.stage is not None and self.cell is not None:
+                self.cell.draw(self.stage)
+            elif self.stage is not None:
                 self.announce(self.stage.line())
 
 

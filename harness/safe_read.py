@@ -12,8 +12,10 @@ import json
 import math
 import os
 import re
+import shutil
 import stat
 import sys
+import textwrap
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,12 +146,24 @@ def for_stdout(text: str) -> str:
     return _ACTS_IN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def broken(line: str) -> str:
+    """A line broken between its words at the width of the terminal."""
+    columns = shutil.get_terminal_size().columns
+    return textwrap.fill(line, columns, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+
+
+def aside(line: str) -> None:
+    """Prints a line beside the results, on stderr; on a terminal no wider than it."""
+    shown = printable(line)
+    print(broken(shown) if sys.stderr.isatty() else shown, file=sys.stderr)
+
+
 def warn(warnings: list[str], kind: str = "warning") -> None:
     """One line a warning on stderr, the first :data:`NAMED_AT_MOST`; then how many more there are."""
     for line in warnings[:NAMED_AT_MOST]:
-        print(f"{kind}: {printable(line)}", file=sys.stderr)
+        aside(f"{kind}: {line}")
     if len(warnings) > NAMED_AT_MOST:
-        print(f"{kind}: and {len(warnings) - NAMED_AT_MOST} more", file=sys.stderr)
+        aside(f"{kind}: and {len(warnings) - NAMED_AT_MOST} more")
 
 
 def _check(status: os.stat_result, limit: int) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 from board_site import ATTACK, PAPER, SCORES, add, build
+from sample_records import make_record, make_rows
 
 from harness.cli import main
 from harness.errors import BadInput
@@ -91,7 +92,7 @@ def test_differences_are_those_of_the_command(board, store):
     (found,) = data(board, "pairs-humaneval@micro-*")
     names = [row["label"] for row in found["rows"]]
     a, b = names.index("kd"), names.index("vcrd‡")
-    i, j, difference, low, high, p, test, seeds, _ = next(x for x in found["pairs"] if {x[0], x[1]} == {a, b})
+    i, j, difference, low, high, p, test, seeds, *_ = next(x for x in found["pairs"] if {x[0], x[1]} == {a, b})
     sign = 1 if (i, j) == (a, b) else -1
     ends = sorted((sign * low, sign * high))
     assert [sign * difference, *ends] == pytest.approx(
@@ -99,6 +100,23 @@ def test_differences_are_those_of_the_command(board, store):
     )
     assert p == pytest.approx(expected.comparison.p, rel=1e-3) and (test, seeds) == (expected.comparison.test, 2)
     assert len(found["pairs"]) == 4 * 3 / 2
+
+
+def test_comparing_opens_with_two_methods_of_equal_compute(tmp_path):
+    """Not with one method at two budgets, though these are the two best rows."""
+    store, spent = Store(tmp_path / "results"), make_record()["cost"]
+    for method, budget, scores in (
+        ("kd", 4, (1, 1, 1, 1)), ("kd", 1, (1, 1, 1, 0)), ("vcrd", 1, (1, 0, 1, 0)), ("sft", 1, (1, 0, 0, 0)),
+    ):  # fmt: skip
+        cost = {key: value * budget for key, value in spent.items()} | {"steps": 10 * budget}
+        made = make_record(method, scores=scores, cost=cost, recipe={"training": {"steps": 10 * budget}})
+        store.add(made, make_rows(scores))
+    site.build(store, tmp_path / "board", questions=False)
+    text = (tmp_path / "board/compare.html").read_text("utf-8")
+    (task,) = json.loads(re.search(r'id="tasks">(.*?)</script>', text)[1])
+    (found,) = data(tmp_path / "board", "pairs-*")
+    a, b = (next(row for row in found["rows"] if row["runs"][0][1] == run) for run in task["pair"])
+    assert (a["name"], b["name"]) == ("vcrd", "kd") and a["flops"] == b["flops"] and "10 steps" in b["label"]
 
 
 def test_a_run_has_its_completions_curve_and_card(board):

@@ -1,5 +1,6 @@
 """What a shell completes, and how a wrong word, or none, is answered."""
 
+import argparse
 import io
 import os
 import shutil
@@ -8,7 +9,7 @@ import argcomplete
 import pytest
 
 from harness.cli import main, parser
-from harness.commands import NAMES
+from harness.commands import NAMES, arguments
 
 
 @pytest.fixture
@@ -97,3 +98,32 @@ def test_every_command_helps_in_80_columns_with_examples(capsys, monkeypatch):
         about, _, examples = said.partition("examples:\n")
         assert examples.count("harness ") >= 3, name
         assert max(map(len, about.partition("\n\n")[2].splitlines()[2:])) <= 80, name
+
+
+def test_options_of_several_values_take_words_in_every_command():
+    """``-t a b`` as well as ``-t a -t b``; of names also ``-t a,b``."""
+    (commands,) = [each for each in parser()._actions if each.nargs == argparse.PARSER]
+    several = {
+        (name, action.option_strings[-1]): action
+        for name, command in commands.choices.items()
+        for action in command._actions
+        if isinstance(action.default, list) or isinstance(action, arguments._Extend)
+    }
+    assert {action.nargs for place, action in several.items() if place != ("check", "what")} == {"+"}
+    split = {option for (_, option), action in several.items() if isinstance(action, arguments._Extend)}
+    assert split == {"--method", "--task", "--seed", "--columns", "--only", "--track"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["gkd vcrd -t amc23 gsm8k", "gkd vcrd -t amc23,gsm8k", "-t amc23 gsm8k gkd vcrd", "gkd -t amc23 -t gsm8k vcrd",
+     "--results R -t amc23 gsm8k gkd vcrd --json", "gkd --task=amc23 vcrd -t gsm8k"],
+)  # fmt: skip
+def test_rows_and_tasks_stand_in_any_order(words):
+    found = parser(["compare"]).parse_args(["compare", *words.split()])
+    assert (found.a, found.b, found.task) == ("gkd", "vcrd", ["amc23", "gsm8k"])
+
+
+def test_a_seed_does_not_take_the_paper():
+    found = parser(["reproduce"]).parse_args(["reproduce", "-s", "0", "1", "vcrd"])
+    assert (found.paper, found.seed) == ("vcrd", [0, 1])

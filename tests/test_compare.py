@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 from sample_records import NOTE, make_record, make_rows
@@ -487,3 +488,21 @@ def test_a_difference_within_noise_is_no_gain(store, capsys):
     text = render([section], "md")
     assert "| over sft |" in text and "| (+2.5) |" in text and "| +40.0 |" in text and "in parentheses: not" in text
     assert "gain" not in text and "0 B" not in text and "0B" not in text and "-0" not in text
+
+
+def test_an_interval_at_odds_with_the_test_says_what_each_of_them_is(store, capsys):
+    """One seed: exact McNemar finds p = 0.0625 where the bootstrap's interval excludes 0."""
+    add(store, "kd", (0.0,) * 5 + (1.0,) * 15)
+    add(store, "gkd", (1.0,) * 20)
+    _, sentence, _ = compare(store, capsys, "kd", "gkd", "-t", TASK)
+    low = re.search(r"95 % \+(\S+) to", sentence)[1]
+    assert float(low) > 0 and "not distinguishable" in sentence
+    assert "p = 0.062, exact McNemar; the interval is a bootstrap's over problems, and the test decides)" in sentence
+
+
+def test_an_interval_of_one_task_beside_an_adjusted_p_says_so(store, capsys):
+    for task in (TASK, "amc23@micro"):
+        add(store, "kd", (0.0,) * 6 + (1.0,) * 15, task=task)
+        add(store, "gkd", (1.0,) * 21, task=task)
+    _, sentences, _ = compare(store, capsys, "-t", TASK, "amc23@micro", "kd", "gkd")
+    assert sentences.count("p = 0.062, exact McNemar; the interval is of this task alone, where p = 0.031)") == 2

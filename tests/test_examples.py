@@ -21,6 +21,9 @@ def test_the_quickstart_notebook_runs(tmp_path):
     from nbclient import NotebookClient
 
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    # A cell that runs has two outputs: the progress, rewritten in its place, and the frame. Nothing stands in red.
+    kinds = [[out["output_type"] for out in cell.outputs] for cell in notebook.cells if "harness.run(" in cell.source]
+    assert kinds == [["display_data", "execute_result"]] * 2
     texts = [
         "".join(str(out.get("data", {}).get("text/plain", "")) for out in cell.get("outputs", ()))
         for cell in notebook.cells

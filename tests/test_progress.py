@@ -1,5 +1,6 @@
 """Progress in a pipe: a line now and then whatever the work waits for, with stage, count, details and time left."""
 
+import logging
 import re
 import time
 
@@ -66,6 +67,35 @@ def test_nothing_is_written_where_no_lines_are_wanted_or_nothing_was_begun(lines
 
 def test_by_default_a_pipe_gets_more_than_one_line_a_minute():
     assert Reporter().line_every is not None and Reporter().line_every <= 60
+
+
+def test_a_notebook_shows_one_output_that_is_rewritten(lines, monkeypatch):
+    outputs = []  # of the cell; each a list of what it has shown
+
+    class Output:
+        def __init__(self, shown):
+            self.shown = [shown["text/plain"]]
+
+        def update(self, shown, raw):
+            self.shown.append(shown["text/plain"])
+
+    def display(shown, raw, display_id):
+        outputs.append(Output(shown))
+        return outputs[-1]
+
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "CELL_EVERY_S", 0.0)
+    with Reporter(line_every=None) as reporter:
+        reporter.announce("gkd-amc23: gkd on amc23@micro")
+        logging.getLogger("harness.sandbox").warning("sandbox tier C")
+        for step in range(5):
+            reporter.progress("train", step, 10, "loss 1.2")
+    (output,) = outputs
+    announced, bar, stage = output.shown[-2].rsplit("\n", 2)
+    assert bar == "━" * 10 + "╌" * 14 and stage.startswith("train: 4 of 10, loss 1.2")
+    assert output.shown[-1] == announced == "gkd-amc23: gkd on amc23@micro\nsandbox tier C"
+    assert lines() == []
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(7, "7 s"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h")])

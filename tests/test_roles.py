@@ -65,9 +65,7 @@ def test_a_reference_of_any_name_is_ranked_nowhere(strangers, tmp_path, capsys):
     assert main(["board", "--out", str(tmp_path / "site"), *where]) == 0
     page = (tmp_path / "site/index.html").read_text("utf-8")
     views = re.findall(r"<table class=\"grid.*?</table>", page, re.DOTALL)
-    assert (
-        len(views) == page.count("Of 2 rows. It stands apart from all others.") == page.count("clever ranks first") == 3
-    )
+    assert len(views) == page.count("It stands apart from all others.") == page.count("clever ranks first") == 3
     for view in views:  # one task: rows stand in order, without a column of ranks
         rows = re.findall(r'<tr role="row"( class="mark")?>\s*<th scope="row".*?data-value="(\w+)"', view, re.DOTALL)
         mark = ' class="mark"'

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.safe_read import printable
+from harness.safe_read import aside
 
 
 class Help(argparse.HelpFormatter):
@@ -52,17 +52,23 @@ def _parts(word: str) -> list[str]:
     return [word] if os.path.exists(word) else [part.strip() for part in word.split(",") if part.strip()] or [word]
 
 
-def names(command: argparse.ArgumentParser, *flags: str, metavar: str, help: str, kind: str, **more: Any) -> None:
+def names(
+    command: argparse.ArgumentParser, *flags: str, metavar: str, help: str, kind: str = "", required: bool = False
+) -> None:
     """An option that takes several names: ``-m a b``, ``-m a,b`` or ``-m a -m b``.
 
-    ``kind`` is the kind of the registry that completes a name in a shell. A command with positional arguments passes
-    ``nargs=None``, because several words after the option would take those.
+    ``kind`` is the kind of the registry that completes a name in a shell.
     """
     action = command.add_argument(
-        *flags, action=_Extend, **{"nargs": "+", "default": []} | more, metavar=metavar, help=help
+        *flags, action=_Extend, nargs="+", default=[], required=required, metavar=metavar, help=help
     )
     if kind:
         offer(action, kind)
+
+
+def values(command: argparse.ArgumentParser, *flags: str, metavar: str, help: str, **more: Any) -> None:
+    """An option that takes several values in which a comma has a meaning of its own: ``--set a=1 b=2``, or repeated."""
+    command.add_argument(*flags, action="extend", nargs="+", default=[], metavar=metavar, help=help, **more)
 
 
 WORLDS = ("micro", "real")  # behind a task
@@ -234,4 +240,4 @@ def dump(value: Any) -> str:
 def warn(warnings: Iterable[str]) -> None:
     """Prints one line on stderr per warning."""
     for warning in warnings:
-        print(f"warning: {printable(warning)}", file=sys.stderr)
+        aside(f"warning: {warning}")

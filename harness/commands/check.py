@@ -29,9 +29,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     arguments.names(
         command, "-m", "--method", metavar="M", kind="methods", help="check these methods against the contract"
     )
-    command.add_argument(
-        "--judge", action="append", default=[], metavar="J", help="the contract of this judge; repeatable"
-    )
+    arguments.values(command, "--judge", metavar="J", help="check these judges against the contract")
     command.add_argument(
         "--model", metavar="DIR", help="test instead whether this model's tokenizer reproduces the text of the tasks"
     )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from harness import safe_read
 from harness.commands import arguments
-from harness.safe_read import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -34,14 +32,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--task",
         metavar="T",
         kind="tasks",
-        nargs=None,
         required=True,
         help="tasks to compare on; p is Holm-adjusted over them",
     )
     arguments.protocol_of_records(command)
     command.add_argument(
         "--view",
-        choices=("steps", "compute"),
+        choices=("all", "steps", "compute"),
         default="all",
         help="if several rows have one name, compare the two of equal steps, or of equal compute",
     )
@@ -64,7 +61,7 @@ def call(args: argparse.Namespace) -> str:
     if args.json:
         return arguments.dump({"comparisons": [as_json(each) for each in found]})
     for line in dict.fromkeys(f"{each.task}: {side.words()}" for each in found for side in each.taken):
-        print(printable(line), file=sys.stderr)
+        safe_read.aside(line)
     for note in dict.fromkeys(note for each in found for note in each.notes):
-        print(f"note: {printable(note)}", file=sys.stderr)
+        safe_read.aside(f"note: {note}")
     return arguments.fitted("\n".join(in_words(each) for each in found))

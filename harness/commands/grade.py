@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from harness.commands import arguments
-from harness.safe_read import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -42,9 +40,8 @@ def call(args: argparse.Namespace) -> str:
     arguments.accept_sandbox(args)
     outcome = grade(args.task, Path(args.samples), args.judge, args.protocol, args.results / "work" / "judgements")
     if args.sandbox and "sandbox" not in outcome["measures"]:
-        print("warning: --sandbox is not read: the task runs no programs", file=sys.stderr)
-    for warning in outcome["warnings"]:
-        print(f"warning: {printable(warning)}", file=sys.stderr)
+        arguments.warn(["--sandbox is not read: the task runs no programs"])
+    arguments.warn(outcome["warnings"])
     if args.json:
         # A lone surrogate in an answer is not valid UTF-8; print its JSON escape.
         return arguments.dump({"records": [outcome]}).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -22,9 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     paper = command.add_argument("paper", metavar="PAPER", help="a shipped paper, or a TOML file of the same form")
     arguments.offer(paper, "papers")
-    command.add_argument(
-        "--only", action="append", default=[], metavar="CELL", help="run only this cell or task; repeatable"
-    )
+    arguments.names(command, "--only", metavar="CELL", help="run only these cells or tasks")
     command.add_argument("--dry-run", action="store_true", help="print what would run and its cost; run nothing")
     command.add_argument(
         "--scale",
@@ -33,22 +31,16 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="paper: its rows on real models; micro, small: its question in a small world (default: paper)",
     )
     arguments.seeds(command, help="training seeds (default: the paper's)")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="settings",
-        metavar="KEY=VALUE",
-        help="change a setting: training.steps=50, …; repeatable",
+    arguments.values(
+        command, "--set", dest="settings", metavar="KEY=VALUE", help="change settings: training.steps=50, …; repeatable"
     )
     command.add_argument(
         "--view", choices=("steps", "compute", "both"), default="both", help="of the question (default: both)"
     )
     command.add_argument("--budget", choices=arguments.UNITS, default="flops", help="what equal compute is measured in")
-    command.add_argument(
+    arguments.values(
+        command,
         "--published",
-        action="append",
-        default=[],
         type=Path,
         metavar="DIR",
         help="take completions of equal training from the records below DIR and grade them again; repeatable",

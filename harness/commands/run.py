@@ -10,9 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import answered
+from harness import answered, safe_read
 from harness.commands import arguments
-from harness.safe_read import printable
 
 if TYPE_CHECKING:
     from harness.records.record import Record
@@ -46,12 +45,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--dry-run", action="store_true", help="print what is recorded, what would run, and its estimated cost"
     )
-    command.add_argument(
+    arguments.names(
+        command,
         "--track",
-        action="append",
-        default=[],
         metavar="TRACKER",
-        help="stream the training to tensorboard, wandb, …: any tracker of accelerate's; repeatable",
+        help="stream the training to tensorboard, wandb, …: any tracker of accelerate's",
     )
     arguments.results(command)
     arguments.sandbox(command)
@@ -80,14 +78,12 @@ def add_request(command: argparse.ArgumentParser) -> None:
     command.add_argument("--student", metavar="ID|DIR", help="student instead of the recipe's")
     command.add_argument("--teacher", metavar="ID|DIR", help="teacher instead of the recipe's")
     arguments.seeds(command, help="one or more training seeds (default: 0)")
-    command.add_argument(
+    arguments.values(
+        command,
         "--set",
-        action="extend",
-        nargs="+",
-        default=[],
         dest="settings",
         metavar="KEY=VALUE",
-        help="change a setting: method.beta=0.3, training.steps=50, evaluation.limit=20, …; repeatable",
+        help="change settings: method.beta=0.3, training.steps=50, evaluation.limit=20, …; repeatable",
     )
     command.add_argument(
         "--judge",
@@ -114,7 +110,7 @@ def call(args: argparse.Namespace) -> str:
     if question is not None and (known := question.answer()) is not None:
         said, records = known
         for line in (*said, *(answered.told(record["run_id"]) for record in records)):
-            print(printable(line), file=sys.stderr)
+            safe_read.aside(line)
         return _printed(args, records)
     with Reporter() as reporter, contextlib.ExitStack() as listening:
         reporter.progress(*LOADING)  # said before what takes seconds to import
@@ -132,7 +128,7 @@ def call(args: argparse.Namespace) -> str:
         if args.resume is not None and processes.leads():  # followers do not read the results folder
             resume.check(plan, args.resume)
         if not args.dry_run:
-            memory_check.check(plan, lambda line: print(line, file=sys.stderr))
+            memory_check.check(plan, safe_read.aside)
         if processes.leads():
             arguments.warn(unread)
         if args.dry_run:

@@ -10,9 +10,9 @@ import tempfile
 import types
 from pathlib import Path
 
+from harness import safe_read
 from harness.commands import arguments, verify
 from harness.errors import BadInput
-from harness.safe_read import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -89,7 +89,7 @@ def _meant(args: argparse.Namespace) -> tuple[str | None, str]:
         return None, name
     if len(kinds) > 1:
         others = " or ".join(f"harness show {kind} {name}" for kind in kinds[1:])
-        print(f"{name} is a {kinds[0]}; for the other meaning: {others}", file=sys.stderr)
+        safe_read.aside(f"{name} is a {kinds[0]}; for the other meaning: {others}")
     return kinds[0], name
 
 
@@ -104,7 +104,7 @@ def _command(args: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory() as scratch:  # planning opens the answer file of a judge
         found = command.find(record, Path(scratch), verify.given_of(args), fetch=False)
     if not found.exact:
-        print(f"harness: not shown to make {record['run_id']}: {printable(found.differs)}", file=sys.stderr)
+        safe_read.aside(f"harness: not shown to make {record['run_id']}: {found.differs}")
         args.exit_code = 1
     said = command.line(found.request)
     return arguments.dump({"command": said, "exact": found.exact, "differs": found.differs}) if args.json else said

@@ -7,9 +7,9 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
+from harness import safe_read
 from harness.commands import arguments
 from harness.commands.run import add_request, next_steps, request_of, table_of
-from harness.safe_read import printable
 
 if TYPE_CHECKING:
     from harness.request import Plan
@@ -42,10 +42,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--address", metavar="ADDRESS", help="address of the Ray cluster (default: RAY_ADDRESS, or one on this machine)"
     )
-    command.add_argument(
+    arguments.values(
+        command,
         "--slurm",
-        action="append",
-        default=[],
         metavar="KEY=VALUE",
         help="settings of submitit: slurm_partition=gpu, timeout_min=600, gpus_per_node=1, …; repeatable",
     )
@@ -68,21 +67,18 @@ def call(args: argparse.Namespace) -> str:
     if args.dry_run:
         arguments.warn(unread)
         return _listed(grid, args.json)
-    memory_check.check(plan, lambda line: print(line, file=sys.stderr))
+    memory_check.check(plan, safe_read.aside)
     todo = sum(bool(cell.missing) for cell in grid)
     executor = _executor(args, plan, todo)
     arguments.warn(unread)
     logs = args.results / "work" / "sweep"
-    print(f"{len(grid)} cells, {todo} to do, {executor.workers} at once; logs in {logs}", file=sys.stderr)
+    safe_read.aside(f"{len(grid)} cells, {todo} to do, {executor.workers} at once; logs in {logs}")
     with TerminalView(len(grid), len(grid) - todo) as view:
         done = sweep(grid, executor, args.retries, logs, view)
     failed = [one for one in done if one.status == "failed"]
     for one in failed:
         log = logs / f"{one.cell.file}.log"
-        print(
-            f"failed: {one.cell.label} after {one.attempts} attempts: {printable(one.message)} (log: {log})",
-            file=sys.stderr,
-        )
+        safe_read.aside(f"failed: {one.cell.label} after {one.attempts} attempts: {one.message} (log: {log})")
     args.exit_code = 1 if failed else 0
     if args.json:
         return arguments.dump({"cells": [_told(one) for one in done]})
@@ -111,7 +107,7 @@ def _executor(args: argparse.Namespace, plan: Plan, todo: int) -> Executor:
     if args.executor == "local":
         if workers > here:
             kind = "GPUs" if devices else "cores"
-            print(f"warning: {workers} workers share {here} {kind}; each will be slower", file=sys.stderr)
+            arguments.warn([f"{workers} workers share {here} {kind}; each will be slower"])
         return LocalExecutor(workers, devices)
     if args.executor == "ray":
         from harness.sweep.on_ray import RayExecutor

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from harness import safe_read
 from harness.commands import arguments
 from harness.errors import BadInput, unknown
-from harness.safe_read import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -32,14 +30,12 @@ def add(commands: argparse._SubParsersAction) -> None:
         choices=("terminal", "md", "csv", "json", "latex", "html"),
         help="default: terminal where stdout is one, else md",
     )
-    arguments.names(command, "--columns", metavar="C", kind="", help="of a task's table: score, seeds, seconds, …")
+    arguments.names(command, "--columns", metavar="C", help="of a task's table: score, seeds, seconds, …")
     command.add_argument("--caption", metavar="TEXT", help="of a LaTeX table, instead of its title; LaTeX as it stands")
     command.add_argument("--label", metavar="NAME", help="of a LaTeX table (default: tab: and its title)")
-    command.add_argument(
+    arguments.values(
+        command,
         "--rename",
-        nargs="+",
-        action="extend",
-        default=[],
         metavar="OLD=NEW",
         help="names of methods, rows, columns and tasks in LaTeX; NEW is LaTeX as it stands",
     )
@@ -90,8 +86,7 @@ def call(args: argparse.Namespace) -> str:
     # Reported scores of a task can be shown before anything was measured on it.
     tasks = None if args.reported and not records else args.task or None
     sections = leaderboard(records, tasks, store.completions, view)
-    for line in grid.main(sections)[1]:
-        print(f"warning: {printable(line)}", file=sys.stderr)
+    arguments.warn(grid.main(sections)[1])
     terse = format == "terminal" and len(sections) > 1  # one screen; -t shows a task in full
     layout = args.layout or ("tasks" if data else "grid" if terse else "both")
     parts: dict[str, bool] = {"tasks": layout != "grid", "cards": args.cards}

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from harness.leaderboard.compare import ComparisonResult
+from harness.leaderboard.inference import LEVEL
 
 
 def as_json(found: ComparisonResult) -> dict[str, Any]:
@@ -30,13 +31,25 @@ def in_words(found: ComparisonResult) -> str:
     interval = f"{scale.points} [95 % {low} to {high}]"
     scores = f"{scale.text(found.score_b)} against {scale.text(found.score_a)}"
     scores += f", {scale.direction}" if scale.direction else ""
-    sure = f"p {_p(found.p_holm)}, {c.test}"
+    sure = f"p {_p(found.p_holm)}, {c.test}" + (f"; {odd}" if (odd := at_odds(found)) else "")
     if found.differs:
         verdict = f"{b} is {'better' if scale.gain(c.difference, 0) > 0 else 'worse'} than {a} by "
         verdict += f"{scale.text(abs(c.difference))} {interval}"
         return f"On {found.task} ({where}) {verdict} ({scores}; {sure}), and no more problems or seeds are needed."
     verdict = f"{b} is not distinguishable from {a}: {scale.signed(c.difference)} {interval}"
     return f"On {found.task} ({where}) {verdict} ({scores}; {sure}); {_settle(found)}."
+
+
+def at_odds(found: ComparisonResult) -> str:
+    """Why the interval excludes 0 beside a difference that is not distinguishable, or holds it beside one that is; ""
+    where they agree. The test decides."""
+    c = found.comparison
+    apart = not c.interval.low <= 0 <= c.interval.high
+    if apart == found.differs:
+        return ""
+    if apart == (c.p < LEVEL):
+        return f"the interval is of this task alone, where p {_p(c.p)}"
+    return "the interval is a bootstrap's over problems, and the test decides"
 
 
 def settled(found: ComparisonResult) -> str:

@@ -22,7 +22,7 @@ MICRO = "micro world: generated problems, not the benchmark"
 # What a method chooses; any other line should be equal on all cards of a table.
 OF_THE_METHOD = {
     "divergence", "mixture_weight_of_teacher", "loss_temperature", "reduction", "token_weights", "teacher_signal",
-    "on_policy_share", "buffer_age", "trained",
+    "text", "on_policy_share", "buffer_age", "signal_bytes_per_token", "trained",
 }  # fmt: skip
 
 DIFFER = "convention cards differ beyond the methods"
@@ -31,14 +31,17 @@ ENOUGH = 2  # degrees of freedom from which a table's own rows give the variance
 
 
 def differences(groups: Sequence[Group]) -> list[str]:
-    """One line on the lines of convention cards that differ among trained rows, with the methods behind each value."""
+    """One line on the lines of convention cards that differ among trained rows, with the methods behind each value.
+
+    A card that says None has no such line: what samples nothing has no sampling temperature to differ in.
+    """
     trained = [group for group in groups if not group.reference]
     keys = dict.fromkeys(key for group in trained for key in group.first["convention"] if key not in OF_THE_METHOD)
     lines = []
     for key in keys:
         by_value: dict[str, set[str]] = defaultdict(set)
         for group in trained:
-            if key in group.first["convention"]:
+            if group.first["convention"].get(key) is not None:
                 by_value[str(group.first["convention"][key])].add(labels.name_of(group.first["method"]))
         if len(by_value) > 1:
             values = " | ".join(f"{value} ({', '.join(sorted(names))})" for value, names in sorted(by_value.items()))

@@ -116,8 +116,7 @@ def _said(kind: str, ranked: Sequence[Line], shown: Sequence[Section]) -> str:
         if some:
             tied.append(f"{some} of {len(competitors) - 1} others on {section.task}")
     if len(shown) == 1:
-        others = f"{tied[0]} are not distinguishable from it." if tied else "It stands apart from all others."
-        return f"Of {len(ranked)} rows. {others}"
+        return f"{tied[0]} are not distinguishable from it." if tied else "It stands apart from all others."
     text = f"Average rank {ranked[0].mean_rank:.1f} of {len(ranked)} over {_many(len(shown), 'task')}."
     return text + (f" Not distinguishable from the best of a task: {', '.join(tied)}." if tied else
                    " On every task the best stands apart.")  # fmt: skip

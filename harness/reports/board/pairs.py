@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.errors import BadInput
-from harness.leaderboard import compare, compare_text, inference, labels
+from harness.leaderboard import compare, compare_text, equal_compute, inference, labels
+from harness.leaderboard.equal_compute import COMPUTE, STEPS
 from harness.leaderboard.inference import Group
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.reports.board import run_page, words
@@ -36,11 +37,41 @@ def write(site: Site) -> None:
             f"pairs-{file}", [facts, readable, asked],
             lambda s=section, r=rows, ok=readable, q=asked: _data(site, s, r, ok, q),
         )  # fmt: skip
-        tasks.append({"file": file, "title": section.title, "runs": {run: site.files[run] for run in runs}})
+        found = {"file": file, "title": section.title, "runs": {run: site.files[run] for run in runs}}
+        tasks.append(found | {"pair": _first(site, section)})
     site.page(
         "compare.html", "compare.html.j2", "board problems compare", tasks,
         lambda: {"tasks": tasks, "title": "Compare", "here": "compare"},
     )  # fmt: skip
+
+
+def _first(site: Site, section: Section) -> list[str]:
+    """A run of each of the two rows that the page of ``section`` opens with; [] where there are no two.
+
+    B is the best row and A the best of another method, which is no variant or control of the first: among the rows of
+    equal compute, else of equal steps, else among all, models as they come included. Rows of the same two models go
+    before others.
+    """
+    of = (section.task, section.protocol)
+    views = [one for kind in (COMPUTE, STEPS) for one in site.views.get(kind, ()) if (one.task, one.protocol) == of]
+    choices = [[row for row in one.rows if not row.reference] for one in (*views, section)]
+    for rows in (*choices, section.rows):
+        readable = [row for row in rows if any(run in site.by_run for run in row.run_ids)]
+        pairs = [pair for pair in itertools.combinations(readable, 2) if _family(pair[0]) != _family(pair[1])]
+        if pairs:
+            best, other = next((pair for pair in pairs if _same_models(*pair)), pairs[0])
+            return [next(run for run in row.run_ids if run in site.by_run) for row in (other, best)]
+    return []
+
+
+def _family(row: LeaderboardRow) -> str:
+    """The method of a row without its variant."""
+    return row.method.partition("@")[0]
+
+
+def _same_models(a: LeaderboardRow, b: LeaderboardRow) -> bool:
+    """Whether two rows have one student, and one teacher as far as they have any."""
+    return a.student == b.student and (a.teacher == b.teacher or None in (a.teacher, b.teacher))
 
 
 def _readable(site: Site, runs: list[str]) -> bool:
@@ -58,12 +89,17 @@ def _data(site: Site, section: Section, rows: list[LeaderboardRow], readable: bo
             {
                 "label": labels.said(row.label) + ("‡" if row.reconstruction else ""),
                 "name": row.method,
+                "family": _family(row),
                 "reference": row.reference,
+                "models": [row.student, row.teacher],
+                "flops": row.flops,
+                "cost": equal_compute.said(row.flops, "flops") if row.flops else "",
                 "runs": [[seed, run, site.files[run]] for seed, run in zip(row.seeds, row.run_ids, strict=False)
                          if run in site.files],
             }
             for row in rows
         ],
+        "tolerance": equal_compute.TOLERANCE,
         "tail": widened_tail(max(section.problems - 1, 1)),
         "pairs": list(_pairs(site, rows)) if readable else [],
         "notes": list(dict.fromkeys(note for note in section.notes if note.startswith("‡"))),
@@ -71,7 +107,7 @@ def _data(site: Site, section: Section, rows: list[LeaderboardRow], readable: bo
 
 
 def _pairs(site: Site, rows: list[LeaderboardRow]) -> Iterator[list[Any]]:
-    """(a, b, B - A, low, high, p, test, seeds, what would settle it) for the rows number a and b."""
+    """(a, b, B - A, low, high, p, test, seeds, what would settle it, why interval and test differ) for rows a and b."""
     groups = []
     for row in rows:
         records = [site.by_run[run] for run in row.run_ids if run in site.by_run]
@@ -87,5 +123,5 @@ def _pairs(site: Site, rows: list[LeaderboardRow]) -> Iterator[list[Any]]:
         it = found.comparison
         yield [
             i, j, round(it.difference, 6), round(it.interval.low, 6), round(it.interval.high, 6),
-            float(f"{it.p:.4g}"), it.test, len(found.seeds), compare_text.settled(found),
+            float(f"{it.p:.4g}"), it.test, len(found.seeds), compare_text.settled(found), compare_text.at_odds(found),
         ]  # fmt: skip

@@ -87,6 +87,7 @@ def _context(
     low, high = record["interval"]
     seeds = [(seed, site.files[run]) for seed, run in zip(row.seeds, row.run_ids, strict=False)
              if run in site.files] if row else []  # fmt: skip
+    notes, folded = _notes(record)
     return {
         "title": f"{method_label(method)} on {record['task']}, seed {record['seed']}",
         "here": "run",
@@ -98,7 +99,8 @@ def _context(
         "task_file": words.task_file(record["task"], record["protocol"]["hash"]) if section else "",
         "seeds": seeds,
         "superseded": section is None,
-        "notes": _notes(record),
+        "notes": notes,
+        "folded": folded,
         "cost": _cost(record),
         "standing": _standing(row, section),
         "missing": missing,
@@ -108,11 +110,18 @@ def _context(
     }
 
 
-def _notes(record: Record) -> list[str]:
+def _notes(record: Record) -> tuple[list[str], list[str]]:
+    """What a reader must know of the score; and of more than a few notes those on data and training, to fold away."""
     notes = [MICRO] if record["world"] != "real" else []
     if note := note_of(record["method"]):
         notes.append(f"{'‡ ' if record['method']['reconstruction'] else ''}{method_label(record['method'])}: {note}")
-    return [*notes, *record["warnings"]]
+    of_score = [line for line in record["warnings"] if line.startswith(f"{record['task']}:")]
+    others = [line for line in record["warnings"] if line not in of_score]
+    return (
+        ([*notes, *of_score], others)
+        if len(record["warnings"]) > 3 and len(others) > 1
+        else ([*notes, *record["warnings"]], [])
+    )
 
 
 def _cost(record: Record) -> dict[str, str]:
@@ -140,9 +149,9 @@ def _standing(row: LeaderboardRow | None, section: Section | None) -> str:
         tied = ", not distinguishable from the best" if row.tied else ""
         said.append(f"rank {row.rank} of {others} rows{tied}")
     if row.over_baseline is not None:
-        gap = words.minus(row.scale.signed(row.over_baseline))
+        gap, side = row.scale.text(abs(row.over_baseline)), "above" if row.over_baseline > 0 else "below"
         noise = "" if row.over_baseline_p < inference.LEVEL else ", within noise"
-        said.append(f"{gap} {row.scale.points} over {row.baseline}{noise}")
+        said.append(f"{gap} {row.scale.points} {side} {row.baseline}{noise}")
     if row.recovery is not None:
         said.append(f"{text_tables.percent(row.recovery)} of the way to the teacher")
     over = f"over {len(row.seeds)} seeds: " if len(row.seeds) > 1 else ""

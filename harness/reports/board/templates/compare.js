@@ -37,7 +37,9 @@ function single(gaps, binary) {
     for (let t = 0; t < times; t += 1) { let sum = 0; for (const gap of gaps) sum += next() < 0.5 ? gap : -gap; as += Math.abs(sum / n) >= Math.abs(difference) - 1e-12; }
     p = as / (times + 1);
   }
-  return { difference, low: quantile(table.tail), high: quantile(1 - table.tail), p, test, seeds: 1, settle: "" };
+  const low = quantile(table.tail), high = quantile(1 - table.tail);
+  const odd = (low > 0 || high < 0) === p < 0.05 ? "" : "the interval is a bootstrap's over problems, and the test decides";
+  return { difference, low, high, p, test, seeds: 1, settle: "", odd };
 }
 
 let table = null, ask = {};
@@ -62,13 +64,29 @@ function side(value) {
 }
 function tested(a, b, gaps, binary) {
   if (a.whole && b.whole) {
-    for (const [i, j, difference, low, high, p, test, seeds, settle] of table.pairs) {
-      if (i === a.number && j === b.number) return { difference, low, high, p, test, seeds, settle };
-      if (i === b.number && j === a.number) return { difference: -difference, low: -high, high: -low, p, test, seeds, settle };
+    for (const [i, j, difference, low, high, p, test, seeds, settle, odd] of table.pairs) {
+      if (i === a.number && j === b.number) return { difference, low, high, p, test, seeds, settle, odd };
+      if (i === b.number && j === a.number) return { difference: -difference, low: -high, high: -low, p, test, seeds, settle, odd };
     }
     return null;
   }
   return a.runs.length === 1 && b.runs.length === 1 && gaps.length ? single(gaps, binary) : null;
+}
+// What both trainings cost, and whether that is equal compute.
+const times = (x, y) => Math.max(x, y) / Math.min(x, y);
+const alike = (x, y) => Boolean(x.flops && y.flops) && times(x.flops, y.flops) <= table.tolerance;
+function spent(a, b) {
+  if (!a.flops || !b.flops) return "";
+  const both = `Training cost ${b.cost} in B and ${a.cost} in A: `;
+  return both + (alike(a, b) ? "equal compute." : `${(a.flops > b.flops ? "A" : "B")} spent ${times(a.flops, b.flops).toFixed(1)} times as much.`);
+}
+// The row that one is compared with first: the best of another method, of the same models and of equal compute if any.
+function partner(row) {
+  const others = table.rows.filter((one) => one !== row && !one.reference), [student, teacher] = row.models;
+  const same = (one) => one.models[0] === student && (!teacher || !one.models[1] || one.models[1] === teacher);
+  const good = (one) => 4 * (one.family !== row.family) + 2 * alike(one, row) + same(one);
+  const best = Math.max(...others.map(good));
+  return others.find((one) => good(one) === best) || table.rows.find((one) => one !== row);
 }
 async function show() {
   const a = side(by("a").value), b = side(by("b").value), now = by("a").value + "|" + by("b").value;
@@ -100,12 +118,13 @@ async function show() {
   const signed = (v) => minus((v > 0 ? "+" : "") + (scale.times * v).toFixed(scale.digits)).replace(/^[+−](0(\.0+)?)$/, "$1");
   by("gap").replaceChildren(signed(gap), node("small", scale.points));
   by("gap-words").textContent = (found ? `95 % ${signed(found.low)} to ${signed(found.high)}, ` + (found.p < 0.0001 ? "p < 0.0001" : "p = " + Number(found.p.toPrecision(2))) +
-    ` (${found.test}, ${found.seeds} seed${found.seeds === 1 ? "" : "s"} each)` : "no test: nothing is paired here") + (scale.higher_is_better ? "" : "; lower is better");
+    ` (${found.test}, ${found.seeds} seed${found.seeds === 1 ? "" : "s"} each)` + (found.odd ? "; " + found.odd : "") : "no test: nothing is paired here") + (scale.higher_is_better ? "" : "; lower is better");
   by("gap").parentNode.classList.toggle("sure", Boolean(found && found.p < 0.05));
   const better = (gap > 0) === scale.higher_is_better;
   const said = (verb) => `B, ${b.label}, ${verb} A, ${a.label}.`;
   by("said").textContent = !found ? said("minus") : found.p < 0.05 ? said("is " + (better ? "better" : "worse") + " than") :
     said("is not distinguishable from") + (found.settle ? " " + found.settle[0].toUpperCase() + found.settle.slice(1) + "." : "");
+  by("cost").textContent = spent(a.row, b.row);
   const count = { a: 0, b: 0, same: 0 };
   for (const row of rows) count[row.kind] += 1;
   by("tally").replaceChildren(...["a", "same", "b"].map((key) => { const made = node("span", null, key); made.style.flexGrow = count[key]; return made; }));
@@ -136,9 +155,11 @@ async function open(file, a, b) {
   try { table = await load("pairs-" + file); } catch (error) { by("gap-words").textContent = error.message; return; }
   fill();
   const known = all("option", by("a")).map((option) => option.value);
-  const other = known.filter((value) => value.startsWith("row "));
-  by("a").value = known.includes(a) ? a : other[0];
-  by("b").value = known.includes(b) ? b : other.find((value) => value !== by("a").value) || other[0];
+  const first = tasks.find((task) => task.file === file).pair.map((run) => table.rows.find((row) => row.runs.some((one) => one[1] === run)));
+  const named = (row) => "row " + row.runs[0][1];
+  by("a").value = known.includes(a) ? a : named(first[0] || table.rows[0]);
+  const start = side(by("a").value).row;
+  by("b").value = known.includes(b) ? b : named(!known.includes(a) && first[1] || partner(start) || start);
   show();
 }
 if (tasks.length) {

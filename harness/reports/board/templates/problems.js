@@ -26,11 +26,22 @@ function answer(row, scale, name, text) {
   return [...part(name || "Answer", text || row.text), ...part("Extracted", row.extracted === row.text ? "" : row.extracted),
     ...part("Verdict", verdict(row, scale)), ...part("Judge", row.words)];
 }
-// The beginning of a question, without what all questions of a task begin and end with.
+// The beginning of a question, without what all questions of a task begin and end with, nor the lines of its template,
+// which many of them have.
 function firstLine(questions, row) {
-  const question = questions[row.id], [start, end] = question ? common(questions) : [0, 0];
-  const text = (question ? question[0].slice(start, question[0].length - end) : row.text).trim();
+  const question = questions[row.id], text = (question ? own(questions, question[0]) : row.text).trim();
   return text.length > 160 ? text.slice(0, 160) + "…" : text;
+}
+const lines = new Map();
+function own(questions, prompt) {
+  const [start, end] = common(questions), cut = (one) => one.slice(start, one.length - end);
+  if (!lines.has(questions)) {
+    const counts = new Map();
+    for (const [one] of Object.values(questions)) for (const line of new Set(cut(one).split("\n"))) counts.set(line, (counts.get(line) || 0) + 1);
+    lines.set(questions, counts);
+  }
+  const counts = lines.get(questions), many = Math.max(2, Object.keys(questions).length / 20);
+  return cut(prompt).split("\n").filter((line) => counts.get(line) <= many).join(" ").trim() || cut(prompt);
 }
 const ends = new Map();
 function common(questions) {
