@@ -44,6 +44,10 @@ class _Parser(argparse.ArgumentParser):
         for word in rest:
             if word.startswith("-"):
                 raise unknown(f"option of {self.prog}", word.partition("=")[0], self._option_string_actions)
+        if rest:
+            known = [("methods", "-m"), ("tasks", "-t")]
+            told = " and ".join(f"{what} behind {flag}" for what, flag in known if flag in self._option_string_actions)
+            raise BadInput(f"{self.prog} does not take {' '.join(rest)!r}" + (f"; name {told}" if told else ""))
         return found, rest
 
     def _freed(self, words: list[str]) -> list[str]:

@@ -50,7 +50,7 @@ def prepare(request: RunRequest) -> Plan:
         changed = dataclasses.replace(chosen.models, **{k: v for k, v in wanted.items() if v})
         chosen = dataclasses.replace(chosen, models=changed)
     # The methods. The probe runs each on a few synthetic tokens: a broken one is found out before models are loaded.
-    names = _distinct(request.methods, "method")
+    names = registry.asked(registry.METHODS, request.methods)
     names = _with_controls(names) if request.control else names
     configurations = [configured(name, chosen, settings) for name in names]
     _all_used(settings, [method for method, *_ in configurations])
@@ -73,7 +73,7 @@ def prepare(request: RunRequest) -> Plan:
     if request.protocol is not None:
         request = dataclasses.replace(request, protocol=cards.protocol_called(request.tasks, request.protocol))
     protocol = request.protocol or chosen.evaluation.protocol
-    tasks = benchmarks.open_all(_distinct(request.tasks, "task"), chosen.world, judge, keep, protocol)
+    tasks = benchmarks.open_all(registry.asked(registry.TASKS, request.tasks), chosen.world, judge, keep, protocol)
 
     # The models. A pair is judged by configuration and tokenizer, then the weights are fetched.
     methods = [method for method, *_ in planned]
@@ -290,12 +290,6 @@ def _first(chosen: Recipe, methods: Sequence[Method]) -> Configured | None:
     first = configured(chosen.before.method, chosen, {})
     stages.check_first(first[0])
     return first
-
-
-def _distinct(names: Sequence[str], kind: str) -> list[str]:
-    if names:
-        return list(dict.fromkeys(names))
-    raise BadInput(f"no {kind} given; add --{kind} NAME (harness list {kind}s shows them)")
 
 
 def introduction(plan: Plan) -> list[str]:

@@ -17,6 +17,7 @@ import importlib.util
 import os
 import re
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,21 @@ def find(kind: str, name: str) -> type[Any]:
     if name not in known:
         raise unknown(kind[:-1], name, known)
     return _load(kind, known[name])
+
+
+def asked(kind: str, names: Sequence[str]) -> list[str]:
+    """The names that a command was given, each once. Raises BadInput for none, and for one that is nowhere.
+
+    It imports none of them, so that a slip is answered at once. ``lm_eval:NAME`` is known to another library.
+    """
+    if not names:
+        raise BadInput(f"no {kind[:-1]} given; add --{kind[:-1]} NAME (harness list {kind} shows them)")
+    known = {entry.name: entry for entry in entries(kind)}
+    for name in names:
+        bare = split(name)[0]
+        if not _is_path(bare) and ":" not in bare and bare not in known:
+            raise unknown(kind[:-1], bare, known)
+    return list(dict.fromkeys(names))
 
 
 def _is_path(name: str) -> bool:

@@ -71,7 +71,12 @@ def test_bash_keeps_an_at_sign_within_a_word(capsys):
     [
         ("tabel", "unknown command 'tabel'; did you mean table?"),
         ("table --layout gird", "unknown --layout 'gird'; did you mean grid?"),
-        ("list method", "unknown kind 'method'; did you mean methods?"),
+        ("list metods", "unknown kind 'metods'; did you mean methods, metrics?"),
+        ("list methods tasks", "harness list does not take 'tasks'"),
+        ("table gkd", "harness table does not take 'gkd'; name tasks behind -t"),
+        ("run gkd humaneval", "harness run does not take 'gkd humaneval'; name methods behind -m and tasks behind -t"),
+        ("show gdk --results nowhere", "harness: unknown name 'gdk'; did you mean gkd?"),
+        ("run -m gkd -t humanevl", "unknown task 'humanevl'; did you mean humaneval, humanevalplus?"),
         ("completion bsh", "unknown shell 'bsh'; did you mean bash, zsh, fish?"),
         ("run --taks humaneval", "unknown option of harness run '--taks'; did you mean --task"),
         ("board --opne", "unknown option of harness board '--opne'; did you mean --open"),

@@ -17,9 +17,14 @@ def add(commands: argparse._SubParsersAction) -> None:
         about="Lists what the harness has: all kinds, or one with a line for each.",
         examples=("harness list", "harness list methods", "harness list papers --json"),
     )
-    command.add_argument("kind", nargs="?", choices=KINDS, help="default: the names of every kind")
+    command.add_argument("kind", nargs="?", type=_kind, choices=KINDS, help="default: the names of every kind")
     arguments.results(command)
     command.set_defaults(command=call)
+
+
+def _kind(word: str) -> str:
+    """``method`` means ``methods``, as in ``harness show method NAME``."""
+    return f"{word}s" if f"{word}s" in KINDS else word
 
 
 def call(args: argparse.Namespace) -> str:

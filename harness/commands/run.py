@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import answered, safe_read
+from harness import answered, registry, safe_read
 from harness.commands import arguments
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def call(args: argparse.Namespace) -> str:
         for line in (*said, *(answered.told(record["run_id"]) for record in records)):
             safe_read.aside(line)
         return _printed(args, records)
+    check_names(args)
     with Reporter() as reporter, contextlib.ExitStack() as listening:
         reporter.progress(*LOADING)  # said before what takes seconds to import
         if question is not None:
@@ -181,6 +182,12 @@ def next_steps(store: Store, records: Sequence[Record]) -> str:
         f"  harness board{folder}",
     ]
     return "\n".join(lines)
+
+
+def check_names(args: argparse.Namespace) -> None:
+    """Raises BadInput for a name that is missing or unknown, before what takes seconds to import."""
+    registry.asked(registry.METHODS, args.method)
+    registry.asked(registry.TASKS, args.task)
 
 
 def request_of(args: argparse.Namespace) -> RunRequest:

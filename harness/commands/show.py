@@ -69,7 +69,7 @@ def call(args: argparse.Namespace) -> str:
     except BadInput as error:
         known = [each for kind in show.KINDS for each in show.names(kind, args.results)]
         near = difflib.get_close_matches(name, known, 1)
-        raise BadInput(f"{error}" + (f"; did you mean {near[0]}?" if near else "")) from None
+        raise BadInput(f"unknown name {name!r}; did you mean {near[0]}?" if near else str(error)) from None
     return arguments.dump(record) if args.json else arguments.fitted(show.record_text(record))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness import safe_read
 from harness.commands import arguments
-from harness.commands.run import add_request, next_steps, request_of, table_of
+from harness.commands.run import add_request, check_names, next_steps, request_of, table_of
 
 if TYPE_CHECKING:
     from harness.request import Plan
@@ -54,6 +54,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(args: argparse.Namespace) -> str:
+    check_names(args)
     from harness import request
     from harness.estimate import memory_check
     from harness.plan import prepare
