@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import registry
 from harness.errors import BadInput
 
 if TYPE_CHECKING:
@@ -81,6 +82,9 @@ def run(
     Returns one row per (method, seed, task) with the columns of :func:`load_results` and ``reused``, whether the record
     existed before. Raises BadInput before any work for what the command refuses; RunFailed when the work fails.
     """
+    named, wanted, chosen = _names(methods, "methods"), _names(tasks, "tasks"), _seeds(seeds)
+    registry.asked(registry.METHODS, named)  # a slip is answered before what takes seconds to import
+    registry.asked(registry.TASKS, wanted)
     _quiet_libraries()
     from harness.estimate import memory_check
     from harness.launch import processes
@@ -93,12 +97,12 @@ def run(
     if processes.several():
         raise BadInput("harness.run is one process; start several with: accelerate launch -m harness.launch run …")
     request = RunRequest(
-        methods=_names(methods, "methods"),
-        tasks=_names(tasks, "tasks"),
+        methods=named,
+        tasks=wanted,
         recipe=_text(recipe),
         student=_text(student),
         teacher=_text(teacher),
-        seeds=_seeds(seeds),
+        seeds=chosen,
         settings=[f"{key}={_setting(value)}" for key, value in (settings or {}).items()],
         results=Path(results),
         device=device,
@@ -299,8 +303,8 @@ def _records(results: str | Path) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def _names(given: Names, what: str) -> list[str]:
-    """One name or several as a list."""
-    names = [given] if isinstance(given, (str, Path)) else given
+    """One name or several as a list; a string may hold several behind commas, as on the command line."""
+    names = registry.parts(given) if isinstance(given, str) else [given] if isinstance(given, Path) else given
     if not isinstance(names, Iterable) or isinstance(names, Mapping):
         raise BadInput(f"{what}={given!r:.80} is no name; give a name, the path of a file, or a list of them")
     found = list(names)

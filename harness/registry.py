@@ -100,6 +100,11 @@ def find(kind: str, name: str) -> type[Any]:
     return _load(kind, known[name])
 
 
+def parts(word: str) -> list[str]:
+    """The names in ``a,b``; a path with a comma in it stays whole."""
+    return [word] if os.path.exists(word) else [part.strip() for part in word.split(",") if part.strip()] or [word]
+
+
 def asked(kind: str, names: Sequence[str]) -> list[str]:
     """The names that a command was given, each once. Raises BadInput for none, and for one that is nowhere.
 

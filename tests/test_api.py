@@ -180,3 +180,10 @@ def test_slips_of_the_other_functions_are_told(call, message):
 def test_a_results_folder_that_is_not_there_is_told(tmp_path):
     with pytest.warns(UserWarning, match="is not there"):
         assert harness.load_results(tmp_path / "none").empty
+
+
+def test_names_behind_commas_are_several(tmp_path):
+    found = harness.compare("kd", "gkd", "amc23,humaneval", results=MICRO, view="steps")
+    assert list(found.task) == ["amc23@micro", "humaneval@micro"]
+    with pytest.raises(harness.BadInput, match="unknown method 'gdk'"):
+        harness.run("kd,gdk", "amc23", results=tmp_path)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import registry
 from harness.errors import BadInput
 from harness.safe_read import aside
 
@@ -44,12 +45,7 @@ class _Extend(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         words = [values] if isinstance(values, str) else values
         known = getattr(namespace, self.dest) or []
-        setattr(namespace, self.dest, [*known, *(part for word in words for part in _parts(word))])
-
-
-def _parts(word: str) -> list[str]:
-    """The names in ``a,b``; a path with a comma in it stays whole."""
-    return [word] if os.path.exists(word) else [part.strip() for part in word.split(",") if part.strip()] or [word]
+        setattr(namespace, self.dest, [*known, *(part for word in words for part in registry.parts(word))])
 
 
 def names(
@@ -101,8 +97,6 @@ def _offered(kind: str, part: str, where: Path) -> list[str]:
         from harness import recipe
 
         return recipe.names()
-    from harness import registry
-
     if kind == "kinds":
         return [name.removesuffix("s") for name in (*registry.KINDS, "recipes", "papers")]
     found = []
@@ -115,7 +109,7 @@ def _offered(kind: str, part: str, where: Path) -> list[str]:
 class _Seeds(_Extend):
     def __call__(self, parser, namespace, values, option_string=None):
         try:
-            seeds = [seed(part) for word in values for part in _parts(word)]
+            seeds = [seed(part) for word in values for part in registry.parts(word)]
         except argparse.ArgumentTypeError as error:
             raise argparse.ArgumentError(self, str(error)) from None
         setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), *seeds])
