@@ -85,6 +85,8 @@ def run(
     named, wanted, chosen = _names(methods, "methods"), _names(tasks, "tasks"), _seeds(seeds)
     registry.asked(registry.METHODS, named)  # a slip is answered before what takes seconds to import
     registry.asked(registry.TASKS, wanted)
+    if not isinstance(settings or {}, Mapping):
+        raise BadInput(f"settings={settings!r:.80} is no mapping of keys to values, such as {{'training.steps': 50}}")
     _quiet_libraries()
     from harness.estimate import memory_check
     from harness.launch import processes

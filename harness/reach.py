@@ -50,6 +50,13 @@ def model_hub_away() -> str:
     return f"the hub {hub} cannot be reached ({reason})" if reason else ""
 
 
+def otherwise(asked: str, away: str) -> str:
+    """How to get a model that the hub did not give; ``away`` says that it cannot be reached."""
+    if away or not model_hub():
+        return f"download it where the hub answers (hf download {asked} --local-dir DIR) and name DIR"
+    return "check its name, and run hf auth login if it asks for consent"
+
+
 def unreached(url: str) -> str:
     """:func:`refusal` of the server behind an address, which is asked once a process; "" for a file of this machine."""
     parts = urlsplit(url)

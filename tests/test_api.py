@@ -151,6 +151,7 @@ def test_grade_names_no_temporary_file():
         ({"methods": [harness.Method]}, "or the path of the file that has it"),
         ({"tasks": 3}, "tasks=3 is no name"),
         ({"tasks": []}, "tasks is empty"),
+        ({"settings": ["training.steps=3"]}, "is no mapping of keys to values"),
         ({"seeds": []}, "no seed given"),
         ({"seeds": "0"}, "seeds: '0' is not a whole number"),
         ({"seeds": None}, "seeds=None is no whole number"),

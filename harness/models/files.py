@@ -108,7 +108,7 @@ def _snapshot(name: str, weights: bool) -> Path:
         return Path(snapshot_download(repository, revision=revision or None, local_files_only=bool(away), **wanted))
     except Exception as error:  # the hub client raises dozens of unrelated types for an unavailable model
         reason = away or f"the hub did not give it: {_first_line(error)}"
-        raise NotHere(f"model {name} is no local folder and {reason}; {_otherwise(repository, away)}") from None
+        raise NotHere(f"model {name} is no local folder and {reason}; {reach.otherwise(repository, away)}") from None
 
 
 def _gguf_file(name: str, weights: bool) -> Path:
@@ -131,16 +131,9 @@ def _gguf_file(name: str, weights: bool) -> Path:
         found = hf_hub_download(f"{owner}/{repository}", file, revision=revision or None, local_files_only=bool(away))
     except Exception as error:  # as in _snapshot
         how = away or f"the hub did not give it: {_first_line(error)}"
-        then = "" if away == judged else f"; {_otherwise(f'{owner}/{repository} {file}', away)}"
+        then = "" if away == judged else f"; {reach.otherwise(f'{owner}/{repository} {file}', away)}"
         raise NotHere(f"{name} is no file on this machine and {how}{then}") from None
     return Path(found)
-
-
-def _otherwise(asked: str, away: str) -> str:
-    """How to get what the hub did not give."""
-    if away or not reach.model_hub():
-        return f"download it where the hub answers (hf download {asked} --local-dir DIR) and name DIR"
-    return "check its name, and hf auth login if it asks for consent"
 
 
 def _gguf(name: str, file: Path) -> ModelFiles:
