@@ -133,4 +133,18 @@ def words(text: str) -> list[str]:
 def _scorer() -> RougeScorer:
     from rouge_score import rouge_scorer
 
-    return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+    return rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Words())
+
+
+class _Words:
+    """The tokenizer of rouge-score with its stemmer, which takes most of the time and here stems each word once."""
+
+    def __init__(self) -> None:
+        from nltk.stem import porter
+
+        self.stem = functools.lru_cache(maxsize=100_000)(porter.PorterStemmer().stem)
+
+    def tokenize(self, text: str) -> list[str]:
+        from rouge_score.tokenize import tokenize
+
+        return tokenize(text, self)

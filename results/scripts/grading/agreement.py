@@ -259,6 +259,9 @@ the published one regularises by two baselines whose judgements are not public; 
 published weights."""
 
 
+PARTS = {"maths": _maths, "outputs": _outputs, "judgements": _judged}
+
+
 def _ids(ids: Sequence[str]) -> str:
     rest = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
     return (", ".join(ids[:SHOWN]) + rest) or "none"
@@ -270,12 +273,14 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--code", nargs="+", choices=list(CODE), help="only the rows of these code benchmarks")
     parser.add_argument("--every", type=int, default=1, help="with --code: every N-th problem (default: all)")
+    parser.add_argument("--part", choices=list(PARTS), help="only this part of the page")
     chosen = parser.parse_args(words)
     if "HARNESS_DATA" not in os.environ:
         raise BadInput("the libraries are compared on the benchmark files: set HARNESS_DATA")
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache  # EvalPlus unpickles what it finds there
-        for line in _code(chosen.code, chosen.every) if chosen.code else report():
+        parts = _code(chosen.code, chosen.every) if chosen.code else PARTS[chosen.part]() if chosen.part else report()
+        for line in parts:
             print(line, flush=True)
 
 
