@@ -73,7 +73,7 @@ def call(args: argparse.Namespace) -> str:
     executor = _executor(args, plan, todo)
     arguments.warn(unread)
     logs = args.results / "work" / "sweep"
-    safe_read.aside(f"{len(grid)} cells, {todo} to do, {executor.workers} at once; logs in {logs}")
+    safe_read.aside(f"{_many(len(grid), 'cell')}, {todo} to do, {executor.workers} at once; logs in {logs}")
     with TerminalView(len(grid), len(grid) - todo) as view:
         done = sweep(grid, executor, args.retries, logs, view)
     failed = [one for one in done if one.status == "failed"]
@@ -130,7 +130,12 @@ def _listed(grid: list, as_json: bool) -> str:
         lines += [f"{cell.label}: recorded as {run_id}" for run_id in cell.recorded]
         lines += [f"{cell.label}: {task} to do" for task in cell.missing]
     todo = sum(len(cell.missing) for cell in grid)
-    return "\n".join([*lines, "", f"{todo} records to make in {sum(bool(c.missing) for c in grid)} runs"])
+    runs = sum(bool(cell.missing) for cell in grid)
+    return "\n".join([*lines, "", f"{_many(todo, 'record')} to make in {_many(runs, 'run')}"])
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _told(one: Done) -> dict:
