@@ -25,8 +25,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import atomic
-from harness.cache_file import digest
+from harness import durable
+from harness.durable import digest
 
 if TYPE_CHECKING:
     from harness.records.record import Record
@@ -134,7 +134,7 @@ def _keep(path: Path, marks: dict[str, Mark], identities: Sequence[str], said: S
     content = {"read": marks, "identities": list(identities), "said": list(said)}
     with contextlib.suppress(OSError):  # a full disk costs the next run its seconds
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(path, json.dumps(content).encode())
+        durable.write(path, json.dumps(content).encode())
 
 
 def _cells(given: dict[str, Any]) -> Iterator[tuple[tuple[str, str, int], dict[str, Any]]]:

@@ -177,7 +177,7 @@ def compare(
     import pandas
 
     from harness.leaderboard.compare import compare as compare_records
-    from harness.leaderboard.compare_text import as_json
+    from harness.leaderboard.compare import comparison_as_json
     from harness.leaderboard.equal_compute import View
 
     _one_of("view", view, ("all", "steps", "compute"))
@@ -189,7 +189,7 @@ def compare(
     answers = compare_records(records, a, b, _names(tasks, "tasks"), store.completions, protocol, View(view, cost))
     rows = []
     for answer in answers:
-        row = as_json(answer)
+        row = comparison_as_json(answer)
         low, high = row["comparison"]["interval"]
         rows.append(row | row["comparison"] | {"low": low, "high": high})
         for note in row["notes"]:

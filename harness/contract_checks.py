@@ -1,7 +1,7 @@
-"""Checks that the contracts of methods, tasks and metrics share: misspelt attributes, values that a record can keep.
+"""Checks of user code that the contracts share: misspelt attributes, unrecordable values, the state of the process.
 
 Python ignores an attribute that looks like a part of a contract but is not. A record keeps plain JSON of bounded size;
-both are asked before any work.
+both are asked before any work. And a method or task must leave what belongs to the process as it found it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import difflib
 import inspect
 import json
 import math
-from collections.abc import Mapping
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +67,7 @@ _DEEPEST = 16
 def unrecordable(value: Any) -> str:
     """Why a record cannot keep ``value``; empty where it can."""
     try:
-        fault = _reason(value, _DEEPEST)
+        fault = _why_not(value, _DEEPEST)
         if not fault and len(json.dumps(value)) > LONGEST:
             return f"takes more than {LONGEST:,} characters"
     except (ValueError, TypeError, RecursionError, OverflowError) as error:  # digits without end, a key of another type
@@ -71,7 +75,7 @@ def unrecordable(value: Any) -> str:
     return fault
 
 
-def _reason(value: Any, deeper: int) -> str:
+def _why_not(value: Any, deeper: int) -> str:
     if value is None or isinstance(value, bool | int | str):
         return ""
     if isinstance(value, float):
@@ -79,10 +83,178 @@ def _reason(value: Any, deeper: int) -> str:
     if not deeper:
         return "is nested too deep"
     if isinstance(value, list | tuple):
-        return next(filter(None, (_reason(item, deeper - 1) for item in value)), "")
+        return next(filter(None, (_why_not(item, deeper - 1) for item in value)), "")
     if isinstance(value, Mapping):
         odd = [key for key in value if not isinstance(key, str)]
         if odd:
             return f"has the key {odd[0]!r:.40}; keys are text"
-        return next(filter(None, (_reason(item, deeper - 1) for item in value.values())), "")
+        return next(filter(None, (_why_not(item, deeper - 1) for item in value.values())), "")
     return f"holds {describe(value)}; numbers, True, False, None, text, and lists and dicts of them can be recorded"
+
+
+# What belongs to the process, and user code must leave as it was: another method or task would run otherwise.
+#
+# A file by path shares its process with every other method of a command. One that sets torch's default dtype, turns
+# gradients off, moves to another folder or closes a stream changes their numbers, or stops them.
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """One state: what it is called, how it is read and put back, the calls that change it, and what to do instead."""
+
+    said: str
+    read: Callable[[], Any]
+    restore: Callable[[Any], Any]
+    calls: tuple[str, ...]
+    fix: str
+    torch: bool = False
+    fresh: Callable[[], Any] = lambda: None  # its value right after torch is imported
+
+    def here(self) -> bool:
+        """Whether there is such a state: torch's are there once something has imported it."""
+        return not self.torch or "torch" in sys.modules
+
+    def now(self) -> Any:
+        """The state; None where it cannot be read, as a working directory that is gone."""
+        try:
+            return self.read()
+        except OSError:
+            return None
+
+
+def _torch() -> Any:
+    return sys.modules["torch"]
+
+
+_STATES = (
+    _Kept(
+        "torch's default dtype",
+        lambda: _torch().get_default_dtype(),
+        lambda had: _torch().set_default_dtype(had),
+        ("set_default_dtype", "set_default_tensor_type"),
+        "give each tensor its dtype",
+        torch=True,
+        fresh=lambda: _torch().float32,
+    ),
+    _Kept(
+        "torch's default device",
+        lambda: _torch().get_default_device(),
+        lambda had: _torch().set_default_device(had if had.type != "cpu" else None),
+        ("set_default_device", "set_default_tensor_type"),
+        "give each tensor its device: device=tokens.logits.device",
+        torch=True,
+        fresh=lambda: _torch().device("cpu"),
+    ),
+    _Kept(
+        "whether torch records gradients",
+        lambda: _torch().is_grad_enabled(),
+        lambda had: _torch().set_grad_enabled(had),
+        ("set_grad_enabled",),
+        "use with torch.no_grad(): around the lines that take none",
+        torch=True,
+        fresh=lambda: True,
+    ),
+    _Kept(
+        "the number of torch's threads",
+        lambda: _torch().get_num_threads(),
+        lambda had: _torch().set_num_threads(had),
+        ("set_num_threads",),
+        "set OMP_NUM_THREADS for the command",
+        torch=True,
+    ),
+    _Kept(
+        "whether torch is deterministic",
+        lambda: _torch().are_deterministic_algorithms_enabled(),
+        lambda had: _torch().use_deterministic_algorithms(had),
+        ("use_deterministic_algorithms",),
+        "leave it out",
+        torch=True,
+        fresh=lambda: False,
+    ),
+    _Kept(
+        "the working directory",
+        os.getcwd,
+        os.chdir,
+        ("chdir", "fchdir"),
+        "open files beside this one by Path(__file__).parent",
+    ),
+    _Kept(
+        "the HARNESS_ variables of the environment",
+        lambda: {name: value for name, value in os.environ.items() if name.startswith("HARNESS_")},
+        lambda had: _put_back(had),
+        ("environ", "putenv", "setdefault", "unsetenv"),
+        "set them for the command",
+    ),
+    _Kept(
+        "the recursion limit",
+        sys.getrecursionlimit,
+        sys.setrecursionlimit,
+        ("setrecursionlimit",),
+        "leave it out",
+    ),
+    _Kept(
+        "the process's timer",
+        lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0,
+        lambda had: None if had else signal.setitimer(signal.ITIMER_REAL, 0),
+        ("alarm", "setitimer"),
+        "leave it out: it would end the command",
+    ),
+    _Kept(
+        "sys.stdout or sys.stderr",
+        lambda: (_is_open(sys.stdout), _is_open(sys.stderr)),
+        lambda had: _reopen_streams(),
+        ("close", "stdout", "stderr"),
+        "print to them, and leave them open",
+    ),
+)
+
+
+class ProcessState:
+    """The states as they are now; :meth:`changed` says, after user code ran, which of them it changed."""
+
+    def __init__(self) -> None:
+        self.had = {kept.said: kept.now() for kept in _STATES if kept.here()}
+
+    def changed(self) -> tuple[str, tuple[str, ...]] | None:
+        """Puts back what was changed. Returns what that was, with the fix, and the calls that do it; else None."""
+        found = None
+        for kept in filter(_Kept.here, _STATES):
+            # Where the code imported torch itself, it began with torch's own values.
+            had = self.had[kept.said] if kept.said in self.had else kept.fresh()
+            if had is not None and kept.now() != had:
+                kept.restore(had)
+                found = found or (f"changes {kept.said}, for everything else too; {kept.fix}", kept.calls)
+        return found
+
+
+def place_of(files: Iterable[Path], calls: Iterable[str]) -> str:
+    """FILE:LINE of the first call of one of ``calls`` in the files; the first file where there is none."""
+    files, names = list(files), set(calls)
+    for file in files:
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
+            continue
+        lines = [n.lineno for n in ast.walk(tree) if {getattr(n, "attr", None), getattr(n, "id", None)} & names]
+        if lines:
+            return f"{error_location.shown(file)}:{min(lines)}"
+    return error_location.shown(files[0])
+
+
+def _put_back(had: dict[str, str]) -> None:
+    """The HARNESS_ variables as they were; those that are new are taken out."""
+    for name in [name for name in os.environ if name.startswith("HARNESS_") and name not in had]:
+        del os.environ[name]
+    os.environ.update(had)
+
+
+def _is_open(stream: Any) -> bool:
+    return stream is not None and not getattr(stream, "closed", False)
+
+
+def _reopen_streams() -> None:
+    """Streams on the descriptors 1 and 2 in place of those that were closed."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if not _is_open(getattr(sys, name)):
+            # While a command works, sys.stdout leads to stderr, so that what is printed does not mix with results.
+            setattr(sys, name, os.fdopen(2 if name == "stdout" else number, "w", buffering=1, closefd=False))

@@ -17,7 +17,7 @@ from harness.method import Method, ReferencePoint
 from harness.method_contract import REPORTED
 from harness.models import adapters, engine_choice, loading
 from harness.recipe import Adapter, Recipe, TeacherLoading
-from harness.records import provenance, record
+from harness.records import record
 from harness.request import Plan
 from harness.training import job, several_teachers
 from harness.training.job import TrainingRun
@@ -117,7 +117,7 @@ def assemble(
         "request": request(plan, training, task),
         **({"data": _data(plan, training, task, facts)} if training.spec.get("loop") else {}),
         "convention": convention_card(plan, training, facts),
-        "provenance": provenance.collect(plan.device),
+        "provenance": record.provenance(plan.device),
         "warnings": list(outcome.warnings),
     }
 

@@ -12,7 +12,7 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness import contract_checks, error_location, left_alone, method_contract, method_settings, registry
+from harness import contract_checks, error_location, method_contract, method_settings, registry
 from harness.errors import BadInput
 from harness.method import Method, Pairs, ReferencePoint, Sequences, Step, Tokens, WholeStep
 from harness.types import Source
@@ -340,7 +340,7 @@ class _called:
         self.method, self.part, self.tokens = method, part, tokens
 
     def __enter__(self) -> None:
-        self.watch = left_alone.ProcessState()
+        self.watch = contract_checks.ProcessState()
         if self.tokens is not None:
             self.read: set[str] = set()
             self.given = [(name, value, value.clone()) for name, value in method_contract.tensors(self.tokens)]

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import atomic, metrics, registry, safe_read
+from harness import durable, metrics, registry, safe_read
 from harness.errors import BadInput
-from harness.leaderboard.footnotes import MICRO
+from harness.leaderboard.labels import MICRO
 from harness.leaderboard.rows import latest
 from harness.leaderboard.text_tables import markdown_text
 from harness.records.record import Record, examine, label, method_label, note_of
@@ -38,7 +38,7 @@ def refresh(folder: Path, store: Store, record: Record, licence: str | None = No
     """
     records = of_training(store, record)
     text = str(model_card(records, _told(folder), licence or licence_of(record["student"])))
-    atomic.write(folder / CARD, text.encode("utf-8", "backslashreplace"))
+    durable.write(folder / CARD, text.encode("utf-8", "backslashreplace"))
 
 
 def _told(folder: Path) -> dict[str, str] | None:

@@ -10,17 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from harness import (
-    error_location,
-    method_probe,
-    method_settings,
-    options,
-    recipe,
-    registry,
-    specification,
-    stages,
-    user_code,
-)
+from harness import error_location, method_probe, method_settings, options, recipe, registry, specification, user_code
 from harness.errors import BadInput, unknown
 from harness.evaluation import benchmarks, cards
 from harness.method import Method, ReferencePoint
@@ -29,10 +19,11 @@ from harness.models import files as models
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair, agree
 from harness.recipe import Before, Recipe
+from harness.records import curves
 from harness.records.store import Store
 from harness.request import Plan, RunRequest
 from harness.specification import Configured, wants_teacher
-from harness.training import engine_checks, job, pools, several_teachers, tracking
+from harness.training import engine_checks, job, pools, several_teachers
 
 DEFAULT_RECIPE = "micro"
 SHUFFLED = "shuffled"
@@ -65,7 +56,7 @@ def prepare(request: RunRequest) -> Plan:
     device = (
         devices.best() if request.device is None else devices.check(request.device, "--device", here=request.weights)
     )
-    tracking.check(request.track)
+    curves.check_trackers(request.track)
     store = Store(request.results)
     store.check_writable()
     judge = request.judge or chosen.evaluation.judge
@@ -284,11 +275,11 @@ def _across_tokenizers() -> list[str]:
 def _first(chosen: Recipe, methods: Sequence[Method]) -> Configured | None:
     """The method of a training that comes first; None where none does."""
     if chosen.before != Before():
-        stages.check(chosen)
+        specification.check_before(chosen)
     if chosen.before.method is None or all(isinstance(method, ReferencePoint) for method in methods):
         return None
     first = configured(chosen.before.method, chosen, {})
-    stages.check_first(first[0])
+    specification.check_first(first[0])
     return first
 
 

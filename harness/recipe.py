@@ -236,7 +236,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Before:
-    """A training that comes first: its student is where the methods of the recipe start, see :mod:`harness.stages`."""
+    """A training that comes first: the methods of the recipe start from its student (:mod:`harness.specification`)."""
 
     method: str | None = option(None, "method of the training that comes first, with its @variant; none: there is none")
     steps: int | None = option(None, "optimizer steps of it; default: training.steps", low=0)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import ends, error_location, left_alone, safe_read, user_code
+from harness import contract_checks, ends, error_location, safe_read, user_code
 from harness.errors import BadInput, unknown
 
 METHODS, TASKS, JUDGES, SIGNALS, METRICS = "methods", "tasks", "judges", "signals", "metrics"
@@ -181,7 +181,7 @@ def _tell_once(warning: str) -> None:
 def _load(kind: str, entry: Entry) -> type[Any]:
     module_name, _, attribute = entry.target.partition(":")
     what = f"{kind[:-1]} {entry.name!r} of {entry.owner}"
-    watch = None if entry.owner == "built in" else left_alone.ProcessState()
+    watch = None if entry.owner == "built in" else contract_checks.ProcessState()
     try:
         with contextlib.nullcontext() if watch is None else ends.importing():
             module = importlib.import_module(module_name)

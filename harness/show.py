@@ -20,7 +20,7 @@ from harness.method import Needs
 from harness.metrics import Scale, scale_of
 from harness.plan import settings_of, variants_of
 from harness.records import reported
-from harness.training import weight_report
+from harness.training import report
 
 FULL = 80  # a longer line of a docstring was broken where the text goes on
 
@@ -252,6 +252,6 @@ def record_text(record: Mapping[str, Any]) -> str:
         "cost       " + ", ".join(_cost(key, value) for key, value in record["cost"].items()),
         "card       " + ", ".join(f"{key}={value}" for key, value in record["convention"].items()),
     ]
-    lines += [f"weights    {name}: {said}" for name, said in weight_report.in_words(record).items()]
+    lines += [f"weights    {name}: {said}" for name, said in report.weights_in_words(record).items()]
     lines += [f"asked      {record['first_prompt']!r}"] if "first_prompt" in record else []
     return "\n".join(lines + [f"warning    {warning}" for warning in record["warnings"]])

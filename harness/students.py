@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import model_card, stages
+from harness import model_card, specification
 from harness.launch import processes
 from harness.method import ReferencePoint
 from harness.models.files import ModelFiles
 from harness.recipe import Evaluation, TeacherLoading
 from harness.records import work_folder
+from harness.records.curves import Tracking
 from harness.training.job import TrainingJob, TrainingResult
-from harness.training.tracking import Tracking
 
 if TYPE_CHECKING:
     from harness.models.engine_choice import EngineChoice
@@ -90,7 +90,7 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
             "told": model_card.provenance_text(method, plan.recipe.data, plan.data.prompts, plan.data.labelled),
         }
         if (first := training.first) is not None:
-            facts |= stages.in_facts(
+            facts |= specification.facts_of_stages(
                 first, work_folder.facts_of(work_folder.student_folder(plan.work, first.training_id)), facts["cost"]
             )
         work_folder.publish(result.model, result.tokenizer, facts, folder, result.adapter)
@@ -115,7 +115,7 @@ def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> Training
     tracking = Tracking(tuple(plan.request.track), plan.work / "tracking")
     start = plan.pair.student
     if training.first is not None:
-        start = stages.start(start, plan.work, training.first)
+        start = specification.started_from(start, plan.work, training.first)
     job = TrainingJob(
         training,
         plan.recipe_of(training.method, training.recipe),

@@ -26,9 +26,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from harness import error_location, left_alone, metrics, task_contract
+from harness import contract_checks, error_location, metrics, task_contract
 from harness.errors import BadInput, RunFailed, unknown
-from harness.stats.pass_at_k import repeated
+from harness.metrics import repeated
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
 
@@ -104,7 +104,7 @@ class Task(ABC):
     def __init__(self, data: Data, judge: Any = None):
         self.data = data
         self.judge = judge
-        before = left_alone.ProcessState()
+        before = contract_checks.ProcessState()
         asked = self.problems(data.rows)
         if (changed := before.changed()) is not None:
             raise BadInput(task_contract.broken(type(self), "problems", changed[0]))

@@ -16,15 +16,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from harness import contract_checks, error_location, method_probe, method_settings, task_contract
+from harness import (
+    contract_checks,
+    data,
+    error_location,
+    method_probe,
+    method_settings,
+    options,
+    registry,
+    task_contract,
+)
 from harness.errors import BadInput, NotHere, RunFailed
+from harness.evaluation.benchmarks import locate
 from harness.grading.judges.judgement import Judge, PairToJudge, judge_all
-from harness.grading.judges.open_judge import check_identity
+from harness.grading.judges.open_judge import check_identity, open_judge
 from harness.method import Method, ReferencePoint
 from harness.method_contract import broken
 from harness.method_probe import random_tokens, step_features
+from harness.plan import settings_of, variants_of
 from harness.task import Data, Task
 from harness.types import Completion
 
@@ -120,9 +132,11 @@ def _method_checks(found: type[Method], config: Any) -> Iterator[str]:
     method_settings.check(found)
     place = error_location.of(found.Config)
     assert found.Config.__dataclass_params__.frozen, f"{place}: Config is no frozen dataclass; say frozen=True"
-    for field in dataclasses.fields(found.Config):
+    for setting in dataclasses.fields(found.Config):
         said = "has no help text; make it with harness.options.option"
-        assert field.metadata.get("help"), f"{error_location.of(found.Config, field.name)}: setting {field.name} {said}"
+        assert setting.metadata.get("help"), (
+            f"{error_location.of(found.Config, setting.name)}: setting {setting.name} {said}"
+        )
     yield "a docstring, and a frozen Config whose settings say what they are"
     method = method_settings.made(found, config)
     yield from method_probe.probe(method)
@@ -216,3 +230,80 @@ def _refuses_an_empty_row(found: type[Task], judge: Any) -> None:
 
 def _data(rows: Sequence[Mapping[str, Any]]) -> Data:
     return Data(rows=rows, sha256="0" * 64, source="check", world="real")
+
+
+# ``harness check --method``, ``--task`` and ``--judge``: runs the suite of :mod:`harness.testing` and reports it.
+
+SAMPLE_ROWS = 5  # rows of a benchmark; every text of the suite is graded twice on each
+
+
+@dataclass
+class Conformed:
+    """The result for one method, task or judge: a line per check, and the first violation of the contract, if any."""
+
+    name: str
+    checked: list[str] = field(default_factory=list)
+    broken: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether no check was skipped for lack of rows or a judge, and the contract holds."""
+        return not self.broken and not any(line.startswith(LEFT_OUT) for line in self.checked)
+
+    def take(self, lines: Iterator[str]) -> Conformed:
+        """Runs the checks up to the first violation; returns this object."""
+        try:
+            for line in lines:
+                self.checked.append(line)
+        except AssertionError as error:
+            self.broken = str(error)
+        return self
+
+
+def conformance_of_methods(names: Sequence[str]) -> list[Conformed]:
+    """Checks each method, with all its variants unless one is named. Raises BadInput for an unknown method."""
+    found = []
+    for name in names:
+        cls = registry.find(registry.METHODS, registry.split(name)[0])
+        variants: list[tuple[str, Mapping[str, Any]]] = [(name, settings_of(cls, name))]
+        if not registry.split(name)[1]:
+            variants += [(f"{name}@{variant}", settings) for variant, settings in variants_of(cls).items()]
+        for label, settings in variants:
+            found.append(Conformed(label).take(_method(cls, label, settings)))
+            if found[-1].broken:
+                break
+    return found
+
+
+def _method(cls: type, label: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    yield from method_checks(cls, options.build(cls.Config, settings, label))
+
+
+def conformance_of_task(name: str) -> Conformed:
+    """Checks a task on its first rows, if available. Raises BadInput for an unknown task."""
+    task_class, world = locate(name)
+    rows, judge = _rows(task_class, world)
+    return Conformed(name).take(task_checks(task_class, rows, judge))
+
+
+def conformance_of_judge(spec: str) -> Conformed:
+    """Checks a judge, given as ``--judge`` takes it. Raises BadInput for an unknown one."""
+    return Conformed(spec).take(judge_checks(open_judge(spec)))
+
+
+def _rows(found: type[Task], world: str) -> tuple[Sequence[Mapping[str, Any]] | None, Any]:
+    if world != "real":
+        from harness.grading.judges.generated import ProgrammaticJudge
+        from harness.micro import world as micro
+
+        return micro.dataset(found.name, world).rows[:SAMPLE_ROWS], ProgrammaticJudge() if found.needs_judge else None
+    rows = data.read(found.dataset).rows if data.at_hand(found.dataset) else None
+    # The rows that a task takes may stand anywhere.
+    return (rows if found.takes_some or rows is None else rows[:SAMPLE_ROWS]), None
+
+
+def conformance_text(found: Conformed) -> str:
+    """The report: a line per check, then the violation or "conforms"."""
+    marks = ["--" if line.startswith(LEFT_OUT) else "ok" for line in found.checked]
+    lines = [found.name, *(f"  {mark}  {line}" for mark, line in zip(marks, found.checked, strict=True))]
+    return "\n".join([*lines, f"  broken  {found.broken}" if found.broken else "  conforms"])

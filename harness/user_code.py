@@ -30,7 +30,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, all_su
 from pathlib import Path
 from typing import Any
 
-from harness import ends, error_location, left_alone
+from harness import contract_checks, ends, error_location
 from harness.errors import BadInput
 
 OURS = "harness"
@@ -97,7 +97,7 @@ class Space:
         sys.modules[self.package] = parent
         error_location.own(path)
         ends.refuse()
-        kept, watch = list(sys.path), left_alone.ProcessState()
+        kept, watch = list(sys.path), contract_checks.ProcessState()
         try:
             try:
                 with error_location.faults_as(BadInput):
@@ -107,7 +107,7 @@ class Space:
             self._adopt_folders()
             if changed is not None:
                 said, calls = changed
-                raise BadInput(f"{left_alone.place_of([path, *sources(path, self.search)], calls)}: {said}")
+                raise BadInput(f"{contract_checks.place_of([path, *sources(path, self.search)], calls)}: {said}")
         except BaseException:
             self._forget()
             raise

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from harness.errors import BadInput
 from harness.grading.instruction.pairwise import PairwiseTask
-from harness.grading.judges.five_verdicts import votes
+from harness.grading.judges.protocols import votes
 from harness.task import Dataset
 from harness.types import Decoding, Problem, Prompt
 

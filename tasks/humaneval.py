@@ -5,8 +5,14 @@ score with HumanEval+. OpenAI's own ``check`` functions differ on one or two pro
 """
 
 from harness.grading.code import openai_checks
-from harness.grading.code.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
-from harness.grading.code.task import HUMANEVAL_PLUS, HUMANEVAL_STOP, CodeTask
+from harness.grading.code.task import (
+    EQUIVALENCE,
+    EXTRACTOR,
+    HUMANEVAL_PLUS,
+    HUMANEVAL_STOP,
+    CodeTask,
+    evalplus_protocols,
+)
 from harness.task import Protocol
 
 

@@ -1,7 +1,13 @@
 """HumanEval+ v0.1.10: the 164 problems of HumanEval with about 750 inputs each."""
 
-from harness.grading.code.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
-from harness.grading.code.task import HUMANEVAL_PLUS, HUMANEVAL_STOP, CodeTask
+from harness.grading.code.task import (
+    EQUIVALENCE,
+    EXTRACTOR,
+    HUMANEVAL_PLUS,
+    HUMANEVAL_STOP,
+    CodeTask,
+    evalplus_protocols,
+)
 
 
 class HumanEvalPlus(CodeTask):

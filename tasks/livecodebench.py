@@ -7,7 +7,7 @@ spans several files needs them joined into one at the file's place; its scores t
 
 import dataclasses
 
-from harness.grading.code import contest, contest_rows
+from harness.grading.code import contest
 from harness.task import Dataset, Protocol, Task
 from harness.types import Completion, Decoding, Problem, Prompt
 
@@ -73,7 +73,7 @@ class LiveCodeBench(Task):
     def problems(self, rows):
         found = []
         for number, row in enumerate(rows, 1):
-            problem = contest_rows.read(row, f"{self.data.source}: row {number}")
+            problem = contest.read_row(row, f"{self.data.source}: row {number}")
             if self.window[0] <= row["contest_date"][:10] <= self.window[1]:
                 starter = row.get("starter_code") or ""
                 way = STARTED.format(starter=starter) if starter else FREE
@@ -97,7 +97,7 @@ class LiveCodeBench(Task):
 
     def gold_completion(self, problem):
         """A published program that passed, in a fence; None where none is at hand."""
-        program = contest_rows.accepted(problem.id)
+        program = contest.accepts_row(problem.id)
         return None if program is None else f"```python\n{program}\n```"
 
     def measures(self, graded):

@@ -4,8 +4,7 @@
 version 0.1.0, whose 399 problems included 21 broken ones, are not comparable.
 """
 
-from harness.grading.code.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
-from harness.grading.code.task import MBPP_PLUS, MBPP_STOP, CodeTask
+from harness.grading.code.task import EQUIVALENCE, EXTRACTOR, MBPP_PLUS, MBPP_STOP, CodeTask, evalplus_protocols
 
 
 class MBPP(CodeTask):

@@ -1,7 +1,6 @@
 """MBPP+ v0.2.0: the 378 problems of EvalPlus' MBPP with about 105 inputs each."""
 
-from harness.grading.code.evalplus_protocols import EQUIVALENCE, EXTRACTOR, evalplus_protocols
-from harness.grading.code.task import MBPP_PLUS, MBPP_STOP, CodeTask
+from harness.grading.code.task import EQUIVALENCE, EXTRACTOR, MBPP_PLUS, MBPP_STOP, CodeTask, evalplus_protocols
 
 
 class MBPPPlus(CodeTask):

@@ -131,4 +131,4 @@ def no_hub(monkeypatch):
         raise OSError("no hub here")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    monkeypatch.setattr("harness.reach.unreached", lambda url: "")
+    monkeypatch.setattr("harness.data.unreached", lambda url: "")

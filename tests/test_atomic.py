@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import atomic
+from harness import durable
 from harness.errors import RunFailed
 from harness.leaderboard.formats import update_between_markers
 
@@ -33,7 +33,7 @@ def test_a_killed_writer_leaves_the_file_as_it_was_and_the_next_one_clears_up(tm
     path.write_text("old")
     done = subprocess.run([sys.executable, "-c", KILLED, call, str(path)], timeout=60)
     assert done.returncode == -signal.SIGKILL and path.read_text() == "old"
-    atomic.write(path, b"new")
+    durable.write(path, b"new")
     assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
 
 
@@ -67,7 +67,7 @@ def test_permissions_links_and_line_ends_stay(tmp_path):
 
 def test_a_name_as_long_as_a_file_system_takes_is_refused_or_written_whole(tmp_path):
     path = tmp_path / ("n" * 250)
-    atomic.write(path, b"whole")
+    durable.write(path, b"whole")
     assert path.read_bytes() == b"whole" and list(tmp_path.iterdir()) == [path]
 
 
@@ -75,5 +75,5 @@ def test_writers_of_one_file_never_mix(tmp_path):
     path = tmp_path / "page.md"
     texts = [bytes([65 + n]) * 200_000 for n in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda text: atomic.write(path, text), texts * 5))
+        list(pool.map(lambda text: durable.write(path, text), texts * 5))
     assert path.read_bytes() in texts and list(tmp_path.iterdir()) == [Path(path)]

@@ -19,7 +19,7 @@ from harness.leaderboard.formats import render
 from harness.leaderboard.rows import leaderboard
 from harness.metrics import PERCENT
 from harness.records.store import Store
-from harness.reports.board import pages, run_page, serve, site, words
+from harness.reports.board import pages, run_page, site, words
 
 
 @pytest.fixture(scope="module")
@@ -187,14 +187,14 @@ def test_bad_input_is_one_line(store, tmp_path, capsys):
 
 
 def test_a_board_is_served_to_this_machine_alone(board):
-    found = serve.server(board, 0)
+    found = site.site_server(board, 0)
     port = found.server_address[1]
     assert found.server_address[0] == "127.0.0.1"
     threading.Thread(target=found.serve_forever, daemon=True).start()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/assets/board.css") as answer:
         assert answer.headers["Content-Type"] == "text/css"
     with pytest.raises(BadInput, match="choose another port"):
-        serve.server(board, port)
+        site.site_server(board, port)
     found.shutdown()
     found.server_close()
 

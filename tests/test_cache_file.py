@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from harness.cache_file import CacheFile
+from harness.durable import CacheFile
 from harness.errors import BadInput
-from harness.grading.judges.cache import CachedReply, JudgementCache
+from harness.grading.judges.models import CachedReply, JudgementCache
 from harness.models import generation_cache
 from harness.training import teacher_texts
 
@@ -41,7 +41,7 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path, capsys, damage):
 
 
 def test_a_line_without_end_costs_what_follows_it_and_not_the_memory(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("harness.cache_file.LONGEST_LINE", 100)
+    monkeypatch.setattr("harness.durable.LONGEST_LINE", 100)
     kept = CacheFile(tmp_path, {})
     kept.add({"one": {"a": 1}})
     os.truncate(kept.path, 10**12)  # a hole, which holds no line end

@@ -9,9 +9,8 @@ import pytest
 
 from harness import data
 from harness.errors import BadInput, RunFailed
-from harness.grading.code import differential, truth
-from harness.grading.code.differential import grade
-from harness.grading.code.oracle import accepts
+from harness.grading.code import differential
+from harness.grading.code.differential import accepts, grade
 from harness.grading.code.problem import CodeProblem
 from harness.grading.code.task import HUMANEVAL_PLUS, HUMANEVAL_STOP, MBPP_PLUS, prompt
 from harness.grading.code.text import longest_program, program_of
@@ -364,7 +363,7 @@ def test_expected_outputs_are_kept_checked_and_never_pickled(tmp_path, monkeypat
     (kept,) = (tmp_path / "expected").rglob("*.json")
     content = json.loads(kept.read_text())
     assert content["outputs"] == ["3", "7", "11"] and len(content["seconds"]) == 3
-    monkeypatch.setattr(truth, "_compute", None)
+    monkeypatch.setattr(differential, "_compute_truth", None)
     assert verdict(WHOLE, plus=False).score == 1, "the second time nothing is computed"
     monkeypatch.undo()
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))

@@ -11,7 +11,7 @@ import pytest
 from harness import recipe
 from harness.cli import main
 from harness.errors import BadInput
-from harness.grading.judges.local import LocalModel, LocalOptions
+from harness.grading.judges.answering import LocalModel, LocalOptions
 from harness.models import files
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")

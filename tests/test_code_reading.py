@@ -4,9 +4,8 @@ import pytest
 
 from harness.errors import BadInput
 from harness.grading.code.problem import CodeProblem
-from harness.grading.code.repairs import indented, repaired
 from harness.grading.code.task import HUMANEVAL_STOP
-from harness.grading.code.text import as_evalplus_reads, read
+from harness.grading.code.text import as_evalplus_reads, indented, read, repaired
 from harness.registry import find
 from harness.sandbox import tier
 from harness.task import Data

@@ -9,7 +9,7 @@ from sample_records import NOTE, make_record, make_rows
 
 import harness
 from harness.cli import main
-from harness.leaderboard import grid, labels
+from harness.leaderboard import formats, labels
 from harness.leaderboard.table import View, leaderboard, render
 from harness.leaderboard.text_tables import amount, percent, spread
 from harness.metrics import PERCENT
@@ -439,7 +439,7 @@ def test_no_two_lines_of_a_grid_have_one_label(store, pair):
     """Each task has one of the two rows, so that neither table needs to tell them apart and the grid does."""
     for task, changes in zip((TASK, "amc23@micro"), pair, strict=True):
         add(store, "kd", right(10), task=task, **changes)
-    found = grid.lines(leaderboard(store.all()[0]))
+    found = formats.grid_lines(leaderboard(store.all()[0]))
     assert len({line.label for line in found}) == len(found) == 2
 
 
@@ -451,7 +451,7 @@ def test_a_method_with_a_task_missing_leads_nothing(store, capsys):
             add(store, method, right(20 - place), task=task)
     add(store, "early", right(39), task=TASK)
     add(store, "teacher", right(40), task=TASK)
-    found = grid.lines(leaderboard(store.all()[0]))
+    found = formats.grid_lines(leaderboard(store.all()[0]))
     assert [line.label for line in found] == ["kd", "gkd", "rkl", "early", "teacher"]
     assert [line.mean_rank for line in found] == [1, 2, 3, None, None]
     assert set(found[3].missing) == {"amc23@micro", "mbpp@micro"}

@@ -11,8 +11,8 @@ from harness.cli import main
 from harness.evaluation import benchmarks
 from harness.recipe import DataSources
 from harness.task import Task
-from harness.training import examples
-from harness.training_data.contamination import RUN, overlap
+from harness.training_data import examples
+from harness.training_data.left_out import OVERLAP_WORDS, overlap
 from harness.types import Example, Problem, Prompt, Turn
 
 HERE = Path(__file__).parent
@@ -98,7 +98,7 @@ def test_answers_and_earlier_turns_are_searched_too():
 def test_runs_of_thirteen_words_are_counted():
     words = [f"w{i}" for i in range(20)]
     problem = " ".join(words)
-    prompts = [" ".join(["a", *words[2 : 2 + RUN], "b"]), " ".join(["c", *words[2 : 1 + RUN], "d"])]
+    prompts = [" ".join(["a", *words[2 : 2 + OVERLAP_WORDS], "b"]), " ".join(["c", *words[2 : 1 + OVERLAP_WORDS], "d"])]
     whole, shared = found([problem, "x"], prompts)
     assert whole == set() and shared == {("0", "r0")}
     # A run does not reach from one text into the next.

@@ -22,7 +22,7 @@ from vllm_stub import DIES, serving
 from harness import measured, method_probe, plan, registry, students
 from harness.cli import main
 from harness.errors import BadInput, RunFailed
-from harness.models import cpu_form, engine_choice, engines, files
+from harness.models import engine_choice, engines, files, vllm_server
 from harness.models.engine_choice import PYTHON, EngineChoice, VllmOptions, chosen
 from harness.models.generate import Generator
 from harness.models.openai_client import OpenAIClient
@@ -216,7 +216,7 @@ def stub(tmp_path, monkeypatch):
     (tmp_path / "dies").mkdir()
     monkeypatch.setenv(DIES, str(tmp_path / "dies"))
     monkeypatch.setattr("harness.models.vllm_server.LOOK_S", 0.05)
-    monkeypatch.setattr(cpu_form, "fitted", lambda folder, *_: folder)
+    monkeypatch.setattr(vllm_server, "fitted_form", lambda folder, *_: folder)
     engine_choice.version.cache_clear()
     yield tmp_path / "dies"
     engine_choice.version.cache_clear()
@@ -394,11 +394,11 @@ def test_vllm_itself_agrees(exact, tmp_path):
 def test_the_form_for_cpus_is_the_same_model(tmp_path):
     """vLLM's CPU attention knows heads of 32 numbers and more (these have 8), and packs a tied head only once."""
     tied = tiny_model(tmp_path / "tied", 3, 16, 258, tied=True)
-    made = cpu_form.fitted(tied, tmp_path, reloaded=True)
+    made = vllm_server.fitted_form(tied, tmp_path, reloaded=True)
     before, after = (files.load_model(files.locate(str(folder))) for folder in (tied, made))
     assert (before.config.head_dim, after.config.head_dim) == (8, 32)
     ids = torch.arange(60)[None] % 258
     torch.testing.assert_close(before(ids).logits, after(ids).logits, rtol=1e-4, atol=1e-4)
     ends = after.get_input_embeddings().weight, after.get_output_embeddings().weight
     assert ends[0] is not ends[1] and torch.equal(*ends)
-    assert cpu_form.fitted(made, tmp_path, reloaded=True) == made
+    assert vllm_server.fitted_form(made, tmp_path, reloaded=True) == made

@@ -15,7 +15,7 @@ from harness.estimate.shapes import token_flops
 from harness.leaderboard import equal_compute
 from harness.leaderboard.inference import Group
 from harness.leaderboard.table import View, leaderboard
-from harness.papers import budget
+from harness.papers import reproduce
 from harness.records.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -96,7 +96,7 @@ def test_reproduce_leaves_alone_what_the_table_calls_equal(tmp_path):
         name: [add(store, name, 100, (tokens, 0, 0))]
         for name, tokens in (("target", 1000), ("near", 1140), ("far", 1160), ("less", 880), ("least", 860))
     }
-    found = budget.decide(base, "target", "", "flops", tmp_path / "budget.json")
+    found = reproduce.decide_budget(base, "target", "", "flops", tmp_path / "budget.json")
     shown = {row.method for row in section_of(store, anchor="target").rows}
     assert set(found.steps) == {"far", "least"} and shown == {"target", "near", "less"}
     assert "within a factor of 1.15" in found.rule

@@ -9,7 +9,7 @@ from test_cli import PARITY, records_of, world  # noqa: F401 (a fixture)
 
 from harness.cli import main
 from harness.errors import RunFailed
-from harness.training.tracking import Tracking, check
+from harness.records.curves import Tracking, check_trackers
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_a_tracker_that_is_not_there_is_one_line(world, capsys, monkeypatch):  #
         assert run("--track", name) == 2
         captured = capsys.readouterr()
         assert message in captured.err and captured.err.count("\n") == 1 and not folder.exists()
-    assert check([]) == ()
+    assert check_trackers([]) == ()
 
 
 class Failing:

@@ -481,16 +481,16 @@ def test_real_instructions_need_a_judge(write, tmp_path, monkeypatch, capsys):
 
 
 def test_the_tier_of_the_sandbox_is_recorded_and_a_lower_one_must_be_accepted(write, monkeypatch, capsys):
-    from harness.sandbox import tiers
+    from harness.sandbox import pool
 
     path = write({"problem_id": "Micro/10000", "text": "    return 1"})
     words = ["grade", "--task", "humaneval@micro", "--samples", str(path), "--json"]
     assert main(words) == 0
     (record,) = json.loads(capsys.readouterr().out)["records"]
-    assert record["measures"]["sandbox"] == str(tiers.tier())
+    assert record["measures"]["sandbox"] == str(pool.tier())
 
     monkeypatch.setenv("HARNESS_SANDBOX", "")
-    monkeypatch.setattr(tiers, "_best", lambda: tiers.Tier("C", (), "no walls here"))
+    monkeypatch.setattr(pool, "_best_tier", lambda: pool.Tier("C", (), "no walls here"))
     assert main(words) == 2
     assert "this machine offers only sandbox tier C (limits); no walls here" in capsys.readouterr().err
     assert main([*words, "--sandbox", "C"]) == 0

@@ -17,8 +17,14 @@ from scipy.special import expit
 
 from harness import data
 from harness.errors import BadInput
-from harness.grading.instruction import length_baselines
-from harness.grading.instruction.length_control import FOLDS, GAMED_WEIGHT, fit, length_controlled, solve
+from harness.grading.instruction import length_control
+from harness.grading.instruction.length_control import (
+    FOLDS,
+    GAMED_WEIGHT,
+    fit_logistic,
+    length_controlled,
+    solve_logistic,
+)
 from harness.grading.judges.open_judge import open_judge
 from harness.task import Data
 from harness.types import Completion
@@ -168,11 +174,11 @@ def test_recorded_judgements_give_the_published_win_rates(annotator, model):
 @needs_data
 def test_the_gamed_baselines_follow_from_published_weights():
     """Where a published fit stands, the gradient of the gamed rows must cancel that of the model's own."""
-    difficulty = np.array(length_baselines.read_difficulty())
+    difficulty = np.array(length_control.read_difficulty())
     weights_file = SHARED / "glm_weights" / V2 / "length_controlled_v1" / "baseline_gpt4_1106_preview.csv"
     with weights_file.open(newline="") as file:
         weights = {row[0]: np.array(row[1:], dtype=float) for row in list(csv.reader(file))[1:]}
-    gamed = length_baselines.recovered(difficulty)
+    gamed = length_control.recovered(difficulty)
     held = np.stack([np.tanh(gamed.gap), gamed.difficulty], axis=1)
     strengths = {"alpaca-7b": 21.544, "gpt-3.5-turbo-1106": 2.7826, "wizardlm-13b": 1e3}
     sums = []
@@ -233,13 +239,13 @@ def test_the_fit_is_the_one_of_alpaca_eval():
         )
     except TypeError as error:
         pytest.skip(f"this scikit-learn is too new for alpaca_eval: {error}")
-    assert fit(x, label, weight) == pytest.approx(theirs.coef_[0], abs=2e-3)
+    assert fit_logistic(x, label, weight) == pytest.approx(theirs.coef_[0], abs=2e-3)
 
 
 def test_the_solver_meets_the_conditions_of_the_minimum():
     gap, difficulty, label = simulated(100)
     x, weight = np.stack([np.tanh(gap / 500), difficulty, 0 * gap], axis=1), np.full(len(gap), 0.7)
-    w = solve(x, label, weight, 0.5)
+    w = solve_logistic(x, label, weight, 0.5)
     slope = 0.5 * x.T @ (weight * (expit(x @ w) - label))
     assert slope[:2] == pytest.approx(-np.sign(w[:2]), abs=1e-4)
     assert w[2] == 0.0
@@ -263,17 +269,17 @@ def test_unanswered_items_are_predicted_and_too_few_give_nothing():
 
 def test_gamed_baselines_are_read_from_alpaca_evals_own_file(tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
-    assert length_baselines.read_difficulty() is None and length_baselines.read_gamed() is None
+    assert length_control.read_difficulty() is None and length_control.read_gamed() is None
     folder = tmp_path / "alpaca_eval"
     folder.mkdir()
     header = "index,preference,std_delta_len,instruction_difficulty,not_gamed_baseline,model\n"
     (folder / "df_gamed.csv").write_text(header + "0,0.25,-1.5,0.5,False,verbose\n")
-    gamed = length_baselines.read_gamed()
+    gamed = length_control.read_gamed()
     assert (gamed.preference[0], gamed.gap[0], gamed.difficulty[0]) == (0.25, -1.5, 0.5)
     assert gamed.formula == "length_controlled_v1"
     (folder / "df_gamed.csv").write_text(header + "0,0.25,-1.5,0.5,False,verbose\n1,oops,1,1,False,verbose\n")
     with pytest.raises(BadInput, match=r"df_gamed\.csv:3: no number under 'preference'"):
-        length_baselines.read_gamed()
+        length_control.read_gamed()
 
 
 def test_standard_error_is_the_spread_of_the_predictions():

@@ -9,13 +9,12 @@ import pytest
 from openai_stub import serving
 
 from harness.errors import BadInput
-from harness.grading.instruction.winrate import win_rate
-from harness.grading.judges.budget import JudgeBudget
-from harness.grading.judges.cache import CachedReply, JudgementCache
+from harness.grading.instruction.length_control import win_rate
+from harness.grading.judges.answering import _reply_of
 from harness.grading.judges.judgement import PairToJudge
+from harness.grading.judges.models import CachedReply, JudgeBudget, JudgementCache
 from harness.grading.judges.open_judge import open_judge
 from harness.grading.judges.protocols import judge_protocol
-from harness.grading.judges.server import _reply
 
 FAST = "backoff_s=0.01,timeout_s=1,parallel=1"
 
@@ -341,14 +340,14 @@ def test_a_verdict_is_not_made_of_what_is_no_probability(token, odd):
     top = [{"token": "m", "logprob": -0.1}, {"token": "M", "logprob": -2.0}]
     top = [one | ({"logprob": odd} if one["token"] == token else {}) for one in top]
     read = judge_protocol("alpacaeval-2").read
-    assert read(_reply(_answer([{"token": "m", "top_logprobs": top}]), 5)) is None
+    assert read(_reply_of(_answer([{"token": "m", "top_logprobs": top}]), 5)) is None
 
 
 def test_a_reply_of_many_tokens_and_odd_counts_costs_little():
     """The text before each token was kept: 18 GB of a reply of 3 MB."""
     tokens = [{"token": "a" * 100, "top_logprobs": []}] * 30_000
     began = time.process_time()
-    reply = _reply(_answer(tokens, prompt_tokens=10**400, completion_tokens=-5), 5)
+    reply = _reply_of(_answer(tokens, prompt_tokens=10**400, completion_tokens=-5), 5)
     assert reply.first_token == () and time.process_time() - began < 5
     budget = JudgeBudget(limit_usd=1.0, price_in=1.0, price_out=1.0)
     budget.settle(0.0, reply)

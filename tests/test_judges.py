@@ -9,7 +9,7 @@ import time
 import pytest
 
 from harness.errors import BadInput
-from harness.grading.instruction.winrate import win_rate
+from harness.grading.instruction.length_control import win_rate
 from harness.grading.judges.judgement import Judgement, PairToJudge, judge_all, require_judge
 from harness.grading.judges.open_judge import open_judge
 from harness.grading.judges.protocols import Reply, judge_protocol

@@ -8,8 +8,8 @@ import pytest
 from children import finished, forked
 from openai_stub import serving
 
-from harness.cache_file import CacheFile
 from harness.cli import main
+from harness.durable import CacheFile
 from harness.errors import BadInput, RunFailed
 from harness.models.generate import Generator
 from harness.models.generation_cache import CachedAnswer, CachedGenerator

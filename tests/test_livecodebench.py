@@ -12,7 +12,7 @@ from harness.tasks.livecodebench import LiveCodeBench
 from harness import data
 from harness.errors import BadInput
 from harness.evaluation import self_check
-from harness.grading.code import contest, contest_rows
+from harness.grading.code import contest
 from harness.task import Data
 from harness.types import Completion
 
@@ -96,7 +96,7 @@ def test_a_window_keeps_the_contests_of_its_days():
 def test_hidden_tests_are_read_from_their_pickle_and_nothing_else_is():
     tests = json.loads(ADD["private_test_cases"])
     row = ADD | {"private_test_cases": packed(json.dumps(tests))}
-    assert contest_rows.read(row, "here") == contest_rows.read(ADD, "here")
+    assert contest.read_row(row, "here") == contest.read_row(ADD, "here")
 
     class Evil:
         def __reduce__(self):
@@ -104,7 +104,7 @@ def test_hidden_tests_are_read_from_their_pickle_and_nothing_else_is():
 
     for value, said in ((Evil(), "its pickle asks for"), ([1], "its pickle holds no text")):
         with pytest.raises(BadInput, match=rf"row 1 \(abc1_a\): its tests cannot be read \(private_test_cases: {said}"):
-            contest_rows.read(ADD | {"private_test_cases": packed(value)}, "row 1")
+            contest.read_row(ADD | {"private_test_cases": packed(value)}, "row 1")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import left_alone, registry, user_code
+from harness import contract_checks, registry, user_code
 from harness.cli import main
 from harness.evaluation import benchmarks, measurement
 from harness.records.store import Store
@@ -396,7 +396,7 @@ def test_check_takes_a_judge_by_name(capsys):
 
 def test_a_new_variable_of_the_environment_is_taken_out_again(monkeypatch):
     monkeypatch.setenv("HARNESS_OLD", "1")
-    before = left_alone.ProcessState()
+    before = contract_checks.ProcessState()
     os.environ |= {"HARNESS_OLD": "2", "HARNESS_NEW": "3"}
     changed, _ = before.changed()
     assert "HARNESS_ variables" in changed and before.changed() is None
@@ -406,4 +406,4 @@ def test_a_new_variable_of_the_environment_is_taken_out_again(monkeypatch):
 def test_a_working_directory_that_is_gone_is_no_fault_of_the_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tmp_path.rmdir()
-    assert left_alone.ProcessState().changed() is None
+    assert contract_checks.ProcessState().changed() is None

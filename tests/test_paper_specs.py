@@ -57,7 +57,7 @@ def test_the_micro_question_names_known_methods_and_is_costed(name, capsys):
 def test_a_printed_row_becomes_a_run_with_its_own_method():
     found, paper = spec.load("abkd"), reported.find("abkd")
     (pair,) = found.pairs
-    rows = {row.cell: row for row in printed_rows.of(pair, paper)}
+    rows = {row.cell: row for row in printed_rows.printed_rows_of(pair, paper)}
     assert list(rows) == ["qwen/SeqKD/GSM8K", "qwen/KD/GSM8K", "qwen/ABKD/GSM8K"]
     outcome = Reproduction(found, ReproduceRequest(only=["qwen/KD/GSM8K"]), paper)
     (cost,) = paper_cost.estimates(outcome)

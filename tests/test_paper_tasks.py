@@ -17,7 +17,7 @@ from harness.tasks.minerva_math import MinervaMath
 from harness import data
 from harness.errors import BadInput
 from harness.grading.instruction import instruction_checks
-from harness.grading.judges import five_verdicts
+from harness.grading.judges import protocols
 from harness.grading.judges.judgement import Judge, Judgement
 from harness.grading.judges.protocols import Reply, judge_protocol
 from harness.grading.maths.task import SYSTEM
@@ -220,7 +220,7 @@ def test_gpt4s_published_responses_get_the_published_scores():
     ],
 )
 def test_arena_hards_verdicts_are_read_as_upstream_reads_them(text, share):
-    assert five_verdicts.share(text) == share
+    assert protocols.share_of_votes(text) == share
     assert judge_protocol("arena-hard").read(Reply(text)) == share
 
 
@@ -239,7 +239,7 @@ def test_a_reply_that_was_cut_is_no_verdict():
     ],
 )
 def test_a_significant_preference_has_three_votes(shares, votes):
-    assert five_verdicts.votes(shares) == votes
+    assert protocols.votes(shares) == votes
 
 
 class Scripted(Judge):

@@ -15,7 +15,7 @@ from harness.estimate import shapes
 from harness.estimate.resources import PUBLISHED, SHARE_TRAINING
 from harness.leaderboard import equal_compute
 from harness.models.files import locate
-from harness.papers import budget, paper_cost, printed_rows, spec
+from harness.papers import paper_cost, printed_rows, reproduce, spec
 from harness.papers.reproduce import ReproduceRequest, Reproduction
 from harness.records import reported
 from harness.records.store import Store
@@ -162,7 +162,7 @@ def test_every_hyper_parameter_of_a_shipped_paper_has_a_source(name):
     paper = reported.find(found.reported)
     own = {cell for pair in found.pairs for cell in pair.cells}
     assert not own or own == {cell["id"] for cell in paper["cells"]}
-    rows = [row for pair in found.pairs for row in printed_rows.of(pair, paper)]
+    rows = [row for pair in found.pairs for row in printed_rows.printed_rows_of(pair, paper)]
     assert own or rows
     kind = registry.find(registry.METHODS, found.method.partition("@")[0])
     config = {field.name for field in dataclasses.fields(kind.Config)}
@@ -333,15 +333,15 @@ def test_steps_follow_the_targets_cost_and_stay_as_first_decided(tmp_path):
         "vcrd": base("vcrd", [33.0, 33.0, 33.0]),
         "vcrd@shuffled": base("vcrd", [99.0, 99.0, 99.0]),
     }
-    found = budget.decide(arms, "vcrd", "vcrd@shuffled", "seconds", file)
+    found = reproduce.decide_budget(arms, "vcrd", "vcrd@shuffled", "seconds", file)
     assert found.steps == {"sft": 300, "dear": 50}  # the control always runs as long as its target
     slower = arms | {"sft": base("sft", [20.0, 20.0, 20.0])}
-    assert budget.decide(slower, "vcrd", "vcrd@shuffled", "seconds", file) == found
+    assert reproduce.decide_budget(slower, "vcrd", "vcrd@shuffled", "seconds", file) == found
     other = arms | {"sft": base("sft", [20.0], steps=50)}
-    assert budget.decide(other, "vcrd", "vcrd@shuffled", "seconds", file).steps["sft"] == 82
+    assert reproduce.decide_budget(other, "vcrd", "vcrd@shuffled", "seconds", file).steps["sft"] == 82
     file.write_text("{}")
     with pytest.raises(BadInput, match="remove it to decide again"):
-        budget.decide(arms, "vcrd", "vcrd@shuffled", "seconds", file)
+        reproduce.decide_budget(arms, "vcrd", "vcrd@shuffled", "seconds", file)
 
 
 def test_operations_are_counted_from_the_models_own_files():
@@ -355,4 +355,4 @@ def test_operations_are_counted_from_the_models_own_files():
 
 @pytest.mark.parametrize(("value", "rounded"), [(1234, 1200), (87.6, 88), (3.2, 3), (0.2, 0), (999, 1000)])
 def test_steps_have_two_significant_digits(value, rounded):
-    assert budget.two_digits(value) == rounded
+    assert reproduce.two_digits(value) == rounded

@@ -11,7 +11,7 @@ import pytest
 from board_site import results
 
 from harness.cli import main
-from harness.leaderboard import grid, labels
+from harness.leaderboard import formats, labels
 from harness.leaderboard.compare import compare
 from harness.leaderboard.equal_compute import View
 from harness.leaderboard.rows import leaderboard, order
@@ -111,7 +111,7 @@ def test_the_published_picture_is_what_the_records_say():
     records = published.all()[0]
     drawn = words_of(ROOT / "results/micro/leaderboard.svg")
     sections = leaderboard(records, None, published.completions, View("compute"))
-    lines = [line for line in grid.lines(sections) if not line.reference]
+    lines = [line for line in formats.grid_lines(sections) if not line.reference]
     assert len(lines) == 9 and all(labels.said(line.label) + "‡" * line.reconstruction in drawn for line in lines)
     ranks = [f"{line.mean_rank:.1f}" for line in lines]
     assert [word for word in drawn if re.fullmatch(r"\d+\.\d", word or "")] == ranks

@@ -10,8 +10,8 @@ from harness.cli import main
 from harness.errors import BadInput, RunFailed
 from harness.evaluation import benchmarks, measurement
 from harness.evaluation.cards import cards
-from harness.grading.code.evalplus_protocols import last_fence
 from harness.grading.code.openai_checks import OpenAIChecks
+from harness.grading.code.task import last_fence
 from harness.models.generate import Generator
 from harness.records.record import identity_of
 from harness.task import Data, Dataset

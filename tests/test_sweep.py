@@ -14,9 +14,8 @@ import pytest
 
 from harness.cli import main
 from harness.plan import RunRequest, prepare
-from harness.sweep.cells import SweepCell, cells
-from harness.sweep.jobs import SweepOutcome, last_line
-from harness.sweep.local import LocalExecutor
+from harness.sweep.executors import LocalExecutor
+from harness.sweep.jobs import SweepCell, SweepOutcome, cells, last_line
 from harness.sweep.sweep import sweep
 
 pytestmark = pytest.mark.slow
@@ -248,7 +247,7 @@ def test_the_last_line_of_a_log(tmp_path):
 @pytest.mark.skipif(util.find_spec("submitit") is None, reason="submitit is not installed (pip install submitit)")
 def test_slurm_jobs_through_submitits_local_executor(words, tmp_path, capsys, monkeypatch):
     from harness.errors import BadInput
-    from harness.sweep.on_slurm import SlurmExecutor
+    from harness.sweep.executors import SlurmExecutor
 
     _, results, recipe = words
     request = RunRequest(["untouched"], [PARITY], str(recipe), settings=SMALL, results=results)
@@ -269,7 +268,7 @@ def test_a_ray_cluster_of_two_workers_one_of_which_is_killed(words, tmp_path, ca
     from ray.cluster_utils import Cluster
 
     from harness.errors import BadInput
-    from harness.sweep.on_ray import RayExecutor
+    from harness.sweep.executors import RayExecutor
 
     _, results, recipe = words
     with pytest.raises(BadInput, match="no cluster at"):

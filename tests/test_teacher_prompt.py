@@ -189,8 +189,8 @@ def test_a_student_that_teaches_itself_needs_no_pair(models, tiny_world, tmp_pat
 
 def test_a_column_called_teacher_is_no_choice_of_a_teacher(tmp_path):
     from harness.recipe import DataSources
-    from harness.training.examples import load
     from harness.training.several_teachers import FIELD
+    from harness.training_data.examples import load
 
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a", "response": "b", "teacher": "Ms Frizzle"}\n')

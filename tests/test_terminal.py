@@ -10,8 +10,7 @@ import pytest
 from harness.cli import main, parser
 from harness.commands import NAMES, arguments
 from harness.leaderboard.table import leaderboard, render
-from harness.leaderboard.terminal import terminal
-from harness.leaderboard.text_tables import Table, TableCell
+from harness.leaderboard.text_tables import Table, TableCell, terminal
 from harness.records.store import Store
 
 MICRO = Path(__file__).parent.parent / "results/micro"

@@ -11,9 +11,9 @@ from harness.errors import RunFailed
 from harness.method import Method, Needs
 from harness.models import files as harness_models
 from harness.options import build
-from harness.training.examples import load
 from harness.training.job import TrainingData, TrainingJob, TrainingRun
 from harness.training.loop import train
+from harness.training_data.examples import load
 from harness.types import Source
 
 pytestmark = pytest.mark.slow

@@ -21,11 +21,10 @@ from harness.models.chat_format import TextCodec
 from harness.plan import RunRequest, prepare
 from harness.recipe import DataSources
 from harness.records.store import Store
-from harness.training import examples
 from harness.training.batching import TrainingSequence, collate
-from harness.training.signal_cache import SignalCache
-from harness.training_data import source
-from harness.training_data.room import Room
+from harness.training.signals import SignalCache
+from harness.training_data import examples, source
+from harness.training_data.left_out import Room
 from harness.types import Source, Turn
 
 PUBLISHED = Path(__file__).parent.parent / "results/micro"

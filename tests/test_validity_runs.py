@@ -103,7 +103,7 @@ def gsm8k(tmp_path):
 
 
 def test_answers_to_training_prompts_are_graded_by_the_task_whose_rows_they_are(gsm8k):
-    from harness.training import examples
+    from harness.training_data import examples
 
     found = recipe.DataSources(prompts=str(gsm8k), grader="gsm8k")
     grader, asked = verdicts.grader_of(found), examples.load(str(gsm8k), found, labelled=False)

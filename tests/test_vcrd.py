@@ -10,12 +10,12 @@ from harness import registry
 from harness.errors import BadInput
 from harness.method import Proposing
 from harness.models.generate import Generated, Scored
+from harness.models.token_text import Segments
 from harness.options import build
 from harness.testing import random_tokens
 from harness.training.batching import TrainingSequence
-from harness.training.cost import Cost
 from harness.training.proposals import BOTH, Proposals
-from harness.training.segments import Segments
+from harness.training.report import Cost
 from harness.training.validity import CheckerValidity
 from harness.types import Decoding, Example, Prompt, Source
 
@@ -278,7 +278,7 @@ def texts_of(generator, prompts):
 
 
 def judged(generators, how, tmp_path=None, times=1):
-    from harness.cache_file import CacheFile
+    from harness.durable import CacheFile
     from harness.micro import world
     from harness.training import validity
     from harness.training.verdicts import GeneratedGrader
@@ -410,7 +410,7 @@ def test_a_pass_that_is_the_signal_too_is_charged_once(generators):
 
 
 def test_the_share_of_the_signal_that_is_moved_is_the_total_variation():
-    from harness.training.weight_report import WeightReport
+    from harness.training.report import WeightReport
 
     report = WeightReport()
     report.add([2.0, 0.0, 1.0, 1.0])
@@ -428,7 +428,7 @@ def test_the_share_of_the_signal_that_is_moved_is_the_total_variation():
 
 
 def test_auroc_is_the_chance_that_a_valid_step_ranks_higher():
-    from harness.training.validity_report import ValidityReport
+    from harness.training.report import ValidityReport
 
     report = ValidityReport()
     assert report.auroc is None

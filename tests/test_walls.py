@@ -11,9 +11,8 @@ from test_sandbox import WALLED, children_of, run
 
 from harness.errors import BadInput, RunFailed
 from harness.grading.code import differential, openai_checks
-from harness.grading.code.differential import grade
+from harness.grading.code.differential import accepts, grade, members_of, shown_value
 from harness.grading.code.openai_checks import CheckedProblem
-from harness.grading.code.oracle import accepts, members, show
 from harness.sandbox import End, Sandbox, SandboxOutcome, box, pool, tier
 from harness.sandbox.box import Box, Refused
 from harness.sandbox.threads import MOST
@@ -211,7 +210,7 @@ def test_a_claim_costs_its_reader_little(task_id, entry, text):
         asked = problem(task_id=task_id, entry_point=entry, atol=1e-6)
         try:
             assert not accepts(asked, "[[1],[2]]", dumps(expected).encode(), text.encode())
-            assert len(show(text)) <= 80
+            assert len(shown_value(text)) <= 80
         except ValueError as error:
             assert len(str(error)) < 500
     can_be_sent(text)
@@ -223,7 +222,7 @@ def test_a_claim_costs_its_reader_little(task_id, entry, text):
 )
 def test_a_long_value_of_any_type_is_described_in_one_line(made):
     text = dumps(made(range(500)))
-    shown = show(text)
+    shown = shown_value(text)
     assert len(shown) <= 80 and shown.isprintable()
     assert not accepts(problem(), "[1,2]", dumps(3).encode(), text.encode())
 
@@ -231,7 +230,7 @@ def test_a_long_value_of_any_type_is_described_in_one_line(made):
 def test_sets_are_built_as_far_as_they_are_expected():
     for value in ({1, 2, 3}, frozenset("ab"), {1: 2, 3: {4}}, [{1}, {2}], {-1, -2, 0}):
         assert loads(dumps(value), most=10) == value
-    assert members([{1, 2}, {3: {4, 5}}, ({6},)]) == 6
+    assert members_of([{1, 2}, {3: {4, 5}}, ({6},)]) == 6
     assert isinstance(loads(dumps({1, 2, 3}), most=2), Crowd)
     assert isinstance(loads(dumps([{1, 2}, {3, 4}]), most=3)[1], Crowd)
     large = set(range(5000))

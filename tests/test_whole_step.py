@@ -12,8 +12,8 @@ from harness import losses, options
 from harness.method import Method, Needs, Step, WholeStep
 from harness.options import option
 from harness.testing import check_method
-from harness.training.cost import Cost
 from harness.training.loop import train
+from harness.training.report import Cost
 from harness.training.rollouts import Rollouts
 from harness.types import Source
 

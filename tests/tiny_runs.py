@@ -13,10 +13,10 @@ from harness import plan, recipe, registry
 from harness.method import ReferencePoint
 from harness.models import files
 from harness.options import build
-from harness.training.examples import load
 from harness.training.job import TrainingData, TrainingJob, TrainingRun
 from harness.training.loop import train
 from harness.training.verdicts import TextGrade
+from harness.training_data.examples import load
 
 STEPS, BATCH = 3, 6
 TAU = 4.6  # nats: about half of the random teacher's distributions are flatter

@@ -48,9 +48,9 @@ def call(args: argparse.Namespace) -> str:
     front = out / "index.html"
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if args.serve is not None:
-        from harness.reports.board import serve
+        from harness.reports.board import site
 
-        serve.forever(out, args.serve, show=args.open)
+        site.serve_forever(out, args.serve, show=args.open)
     elif args.open:
         import webbrowser
 

@@ -41,7 +41,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 def call(args: argparse.Namespace) -> str:
     from dataclasses import asdict
 
-    from harness import conformance
+    from harness import testing
     from harness.evaluation import self_check
     from harness.progress import Reporter
 
@@ -50,10 +50,10 @@ def call(args: argparse.Namespace) -> str:
     arguments.accept_sandbox(args)
     if args.model:
         return _round_trip(args)
-    conformed = conformance.methods(args.method) + [
-        conformance.task(name) for name in args.task if name != self_check.NOTATIONS
+    conformed = testing.conformance_of_methods(args.method) + [
+        testing.conformance_of_task(name) for name in args.task if name != self_check.NOTATIONS
     ]
-    conformed += [conformance.judge(word) for word in args.judge]
+    conformed += [testing.conformance_of_judge(word) for word in args.judge]
     broken = any(one.broken for one in conformed)
     # Skip grading for a task that breaks its contract, because its verdicts mean nothing.
     graded = [name for name in args.task if not any(one.broken for one in conformed if one.name == name)]
@@ -66,7 +66,7 @@ def call(args: argparse.Namespace) -> str:
     args.exit_code = int(broken or (bool(found) and not self_check.green(found) and not (conformed and skipped_well)))
     if args.json:
         return arguments.dump(self_check.as_json(found) | {"contracts": [asdict(one) for one in conformed]})
-    parts = ["\n".join(conformance.text(one) for one in conformed), self_check.text(found) if found else ""]
+    parts = ["\n".join(testing.conformance_text(one) for one in conformed), self_check.text(found) if found else ""]
     return "\n\n".join(filter(None, parts))
 
 

@@ -48,8 +48,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(args: argparse.Namespace) -> str:
-    from harness.leaderboard.compare import compare
-    from harness.leaderboard.compare_text import as_json, in_words
+    from harness.leaderboard.compare import compare, comparison_as_json, comparison_in_words
     from harness.leaderboard.equal_compute import View
     from harness.records.store import Store
 
@@ -59,9 +58,9 @@ def call(args: argparse.Namespace) -> str:
     view = View(args.view, args.cost)
     found = compare(records, args.a, args.b, args.task, store.completions, args.protocol, view)
     if args.json:
-        return arguments.dump({"comparisons": [as_json(each) for each in found]})
+        return arguments.dump({"comparisons": [comparison_as_json(each) for each in found]})
     for line in dict.fromkeys(f"{each.task}: {side.words()}" for each in found for side in each.taken):
         safe_read.aside(line)
     for note in dict.fromkeys(note for each in found for note in each.notes):
         safe_read.aside(f"note: {note}")
-    return arguments.fitted("\n".join(in_words(each) for each in found))
+    return arguments.fitted("\n".join(comparison_in_words(each) for each in found))

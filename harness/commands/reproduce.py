@@ -85,19 +85,18 @@ def call(args: argparse.Namespace) -> str:
 
 
 def _run(args: argparse.Namespace, found, request, paper) -> str:
-    from harness.papers import answer_text
+    from harness.papers import page
     from harness.papers import reproduce as paper_runs
-    from harness.papers.page import page
     from harness.progress import Reporter
     from harness.records.store import Store
 
     with Reporter() as reporter:
         outcome = paper_runs.reproduce(found, request, paper, reporter.progress, reporter.announce)
         store = Store(request.results)
-        findings = answer_text.findings(outcome, store.completions) if outcome.asks else []
-        standings = answer_text.standings(outcome, store.completions)
-        text = page(outcome, findings, standings, store.completions)
-        facts = answer_text.as_json(outcome, findings, standings)
+        findings = page.findings(outcome, store.completions) if outcome.asks else []
+        standings = page.standings(outcome, store.completions)
+        text = page.answer_page(outcome, findings, standings, store.completions)
+        facts = page.findings_as_json(outcome, findings, standings)
         if outcome.records:
             reporter.announce(f"written: {paper_runs.write(outcome, text, facts)}")
     args.exit_code = int(bool(outcome.missing))

@@ -58,9 +58,8 @@ def call(args: argparse.Namespace) -> str:
     from harness import request
     from harness.estimate import memory_check
     from harness.plan import prepare
-    from harness.sweep.cells import cells
-    from harness.sweep.sweep import sweep
-    from harness.sweep.view import TerminalView
+    from harness.sweep.jobs import cells
+    from harness.sweep.sweep import TerminalView, sweep
 
     plan = prepare(request_of(args))
     unread = request.unused_options(plan)
@@ -93,7 +92,7 @@ def call(args: argparse.Namespace) -> str:
 def _executor(args: argparse.Namespace, plan: Plan, todo: int) -> Executor:
     """The requested executor with its workers. Raises BadInput where it is not available."""
     from harness.errors import BadInput
-    from harness.sweep.local import LocalExecutor, cores
+    from harness.sweep.executors import LocalExecutor, cores
 
     devices = 0
     if plan.device.startswith("cuda"):
@@ -111,10 +110,10 @@ def _executor(args: argparse.Namespace, plan: Plan, todo: int) -> Executor:
             arguments.warn([f"{workers} workers share {here} {kind}; each will be slower"])
         return LocalExecutor(workers, devices)
     if args.executor == "ray":
-        from harness.sweep.on_ray import RayExecutor
+        from harness.sweep.executors import RayExecutor
 
         return RayExecutor(workers, devices, args.address)
-    from harness.sweep.on_slurm import SlurmExecutor
+    from harness.sweep.executors import SlurmExecutor
 
     settings = dict(setting.partition("=")[::2] for setting in args.slurm)
     if not all(settings.values()):

@@ -54,7 +54,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(args: argparse.Namespace) -> str:
-    from harness.leaderboard import formats, grid
+    from harness.leaderboard import formats
     from harness.leaderboard.table import View, leaderboard, render
     from harness.records.record import measured_under
     from harness.records.store import Store
@@ -86,7 +86,7 @@ def call(args: argparse.Namespace) -> str:
     # Reported scores of a task can be shown before anything was measured on it.
     tasks = None if args.reported and not records else args.task or None
     sections = leaderboard(records, tasks, store.completions, view)
-    arguments.warn(grid.main(sections)[1])
+    arguments.warn(formats.main_lines(sections)[1])
     terse = format == "terminal" and len(sections) > 1  # one screen; -t shows a task in full
     layout = args.layout or ("tasks" if data else "grid" if terse else "both")
     parts: dict[str, bool] = {"tasks": layout != "grid", "cards": args.cards}
@@ -108,7 +108,7 @@ def _wording(args: argparse.Namespace, format: str) -> Any:
 
 def _with_reported(args: argparse.Namespace, sections: list, format: str, parts: dict[str, bool], wording: Any) -> str:
     from harness.leaderboard import formats
-    from harness.papers import beside_printed, side_by_side
+    from harness.papers import printed_rows, side_by_side
     from harness.records import reported
 
     papers = reported.papers(args.results)
@@ -118,7 +118,7 @@ def _with_reported(args: argparse.Namespace, sections: list, format: str, parts:
         return json.dumps(rows, indent=2, ensure_ascii=False) if format == "json" else formats.csv_text(rows)
     if format in ("csv", "json"):
         raise BadInput(f"--format {format} --layout grid holds measured rows only; use --layout tasks with --reported")
-    sheets = [s.sheet(papers, sections, args.task or None) for s in (side_by_side, beside_printed)]
+    sheets = [s.sheet(papers, sections, args.task or None) for s in (side_by_side, printed_rows)]
     more = [sheet for sheet in sheets if sheet]
     return formats.render(
         sections, format, more, columns=args.columns, width=arguments.width(), wording=wording, **parts

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import contract_checks, data, error_location, left_alone, registry, task_contract, user_code
+from harness import contract_checks, data, error_location, registry, task_contract, user_code
 from harness.errors import BadInput, RunFailed, unknown
 from harness.metrics import metric_of
 from harness.recipe import WORLDS
@@ -60,7 +60,7 @@ def _tried(task: Task) -> Task:
     """Returns the task; tries a grader that does not ship with the harness on a few texts first."""
     if user_code.identity(type(task)) != user_code.OURS and task.judge is None:
         asked = [Completion(p.id, 0, text, 0, "stop") for p in task.items[:2] for text in SMOKE_TEXTS]
-        watch = left_alone.ProcessState()
+        watch = contract_checks.ProcessState()
         try:
             verdicts = task.verdicts(asked)
             found = [v.score for v in verdicts]

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness import error_location, metrics, task_contract
 from harness.errors import RunFailed
-from harness.evaluation import conversation, round_trip
-from harness.evaluation.conversation import Conversation
+from harness.evaluation import round_trip
 from harness.grading.thinking import Thought, answer_of, thought
 from harness.metrics import metric_of
 from harness.progress import TextCount, Watch
 from harness.task import Task
-from harness.types import Completion, Decoding, Problem, Verdict
+from harness.types import Completion, Decoding, Problem, Prompt, Turn, Verdict
 
 if TYPE_CHECKING:
     from harness.models.generate import Generator
@@ -162,14 +161,14 @@ def complete(
     talk = Conversation()
     ask = _through_lm_eval if task.asks_through_lm_eval else partial(_directly, talk)
     # A second turn can be asked only when the first is answered: one round a turn, each over all problems.
-    for asked in conversation.rounds(problems):
+    for asked in rounds(problems):
         for start in range(0, len(asked), window):
             part = asked[start : start + window]
             latest = _each_in_its_way(ask, task, generator, part, decoding, seed, tally)
             talk.heard(part, latest)
             look(latest)
             made += latest
-    return conversation.in_order(made, problems)
+    return in_order(made, problems)
 
 
 def _each_in_its_way(
@@ -192,7 +191,7 @@ def _each_in_its_way(
         ways.setdefault(way, []).append(problem)
     # Ask once for each way: the problems answered by a chat reply without stop strings, the others with them.
     made = [c for way, part in ways.items() for c in ask(task, generator, part, way, seed, watch)]
-    return made if len(ways) == 1 else conversation.in_order(made, problems)
+    return made if len(ways) == 1 else in_order(made, problems)
 
 
 def _directly(
@@ -204,7 +203,7 @@ def _directly(
     seed: int,
     watch: Watch,
 ) -> list[Completion]:
-    from harness.seeds import stable_seed
+    from harness.types import stable_seed
 
     # The seed of a sample depends on its problem and number only, so batches and windows change no text.
     wanted = [(p, k) for p in problems for k in range(decoding.samples)]
@@ -306,3 +305,49 @@ def warnings_of(
     with error_location.faults_as(RunFailed, called=type(task)):
         remarks = task_contract.told(task, "remarks", task.remarks(graded))
     return warnings + [f"{task.title}: {remark}" for remark in remarks]
+
+
+# Tasks of several turns: a prompt that follows the model's own answer to the turn before.
+#
+# A problem names the one that it ``follows``. Problems are asked in rounds, first those that follow none; before the
+# prompt of a later one stand the earlier question and, sample by sample, what the model answered to it, without
+# thinking.
+
+
+def rounds(problems: Sequence[Problem]) -> list[list[Problem]]:
+    """The problems by how many turns come before them; one list where none follows another."""
+    depth: dict[str, int] = {}
+    for problem in problems:  # the contract of tasks puts a problem behind the one that it follows
+        depth[problem.id] = depth[problem.follows] + 1 if problem.follows else 0
+    return [[p for p in problems if depth[p.id] == d] for d in range(max(depth.values(), default=0) + 1)]
+
+
+def in_order(made: list[Completion], problems: Sequence[Problem]) -> list[Completion]:
+    """Completions in the order of the problems; those of one problem keep theirs."""
+    place = {problem.id: i for i, problem in enumerate(problems)}
+    return sorted(made, key=lambda completion: place[completion.problem_id])
+
+
+class Conversation:
+    """What was asked and answered so far."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, int], tuple[Prompt, str]] = {}
+
+    def prompt(self, problem: Problem, sample: int) -> Prompt:
+        """What the model is asked: the problem's prompt, behind the turns that it follows."""
+        if not problem.follows:
+            return problem.prompt
+        before, text = self._said[problem.follows, sample]
+        return dataclasses.replace(
+            problem.prompt,
+            system=before.system,
+            history=(*before.history, Turn("user", before.user), Turn("assistant", text)),
+            plain=f"{before.plain}{text}\n\n{problem.prompt.plain}",
+        )
+
+    def heard(self, problems: Sequence[Problem], made: Sequence[Completion]) -> None:
+        """Keeps the answers to ``problems``."""
+        by_id = {problem.id: problem for problem in problems}
+        for c in made:
+            self._said[c.problem_id, c.sample] = self.prompt(by_id[c.problem_id], c.sample), answer_of(c.text)

@@ -14,8 +14,7 @@ from harness import request
 from harness.errors import BadInput
 from harness.evaluation import cards, evaluate
 from harness.evaluation.benchmarks import GENERATED, open_task
-from harness.evaluation.sample_rows import content_of
-from harness.evaluation.samples import Samples, read
+from harness.evaluation.samples import Samples, content_of, read
 from harness.task import Task
 from harness.types import Verdict
 

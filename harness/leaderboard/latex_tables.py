@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from harness import safe_read
 from harness.errors import BadInput, unknown
 from harness.leaderboard import labels
-from harness.leaderboard.footnotes import DIFFER
+from harness.leaderboard.labels import DIFFER
 from harness.leaderboard.text_tables import RECONSTRUCTED, TIED, Table, TableCell
 
 PACKAGES = r"% needs \usepackage{booktabs,threeparttable}"

@@ -15,9 +15,8 @@ from statistics import fmean
 from typing import Any
 
 from harness.errors import BadInput, unknown
-from harness.leaderboard import equal_compute, footnotes
+from harness.leaderboard import equal_compute, labels
 from harness.leaderboard import inference as inference
-from harness.leaderboard import labels as labels
 from harness.leaderboard.equal_compute import COMPUTE, EVERYTHING, View, split
 from harness.leaderboard.inference import LEVEL, Completions, Distance, Group
 from harness.leaderboard.text_tables import RECONSTRUCTED, TIED
@@ -25,7 +24,7 @@ from harness.metrics import Scale
 from harness.records.record import Record, note_of
 from harness.stats import intervals
 from harness.stats.intervals import SeedVariance
-from harness.training import weight_report
+from harness.training import report
 
 
 @dataclass(frozen=True)
@@ -287,22 +286,20 @@ def _ranked(ordered: Sequence[tuple[LeaderboardRow, Group]], seeds: SeedVariance
 
 def _notes(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:
     """All footnotes of a section."""
-    notes = [footnotes.MICRO] if groups[0].first["world"] != "real" else []
+    notes = [labels.MICRO] if groups[0].first["world"] != "real" else []
     reconstructed = {f"{row.method.partition('@')[0]}: {row.note}" for row in rows if row.reconstruction}
     notes += [f"{RECONSTRUCTED} {note}" for note in sorted(reconstructed)]
     if any(row.tied for row in rows):
         paired = all(group.matrix is not None for group in groups)
         test = "paired" if paired else "by counts where completions were not read"
         notes.append(f"{TIED} not distinguishable from the best (p ≥ {LEVEL}, {test}, Holm-adjusted)")
-    return (
-        notes + _weights_without_effect(groups, rows) + footnotes.differences(groups) + footnotes.single_seeds(groups)
-    )
+    return notes + _weights_without_effect(groups, rows) + labels.differences(groups) + labels.single_seeds(groups)
 
 
 def _weights_without_effect(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:
     """A line for every row whose token weights hardly change the loss."""
     label_of = {row.run_ids: row.label for row in rows}
-    moved = {label_of[tuple(r["run_id"] for r in g.records)]: weight_report.moves_little(g.records) for g in groups}
+    moved = {label_of[tuple(r["run_id"] for r in g.records)]: report.moves_little(g.records) for g in groups}
     return [
         f"{label}: its token weights move {100 * share:.1f} % of the signal, so it is as good as without them"
         for label, share in moved.items()

@@ -2,7 +2,7 @@
 
 ``training.precision`` is the type of all forward passes: of the student and the teacher in training, of the texts that
 either writes. Where the student's own weights are float32 (``training.master_weights=model``), its training passes cast
-them as they go, and a copy in the other type samples (:mod:`harness.training.sampling_copy`).
+them as they go, and a copy in the other type samples (:mod:`harness.training.distributed`).
 """
 
 from __future__ import annotations

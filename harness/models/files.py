@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import reach, safe_read
+from harness import data, safe_read
 from harness.errors import BadInput, NotHere
 from harness.models import chat_format, openai_client, sources
 from harness.models.openai_client import PATIENT_S, ClientOptions
@@ -103,12 +103,12 @@ def _snapshot(name: str, weights: bool) -> Path:
     wanted: dict[str, Any] = (
         {"ignore_patterns": ["*.gguf", "*.pth"]} if weights else {"allow_patterns": WITHOUT_WEIGHTS}
     )
-    away = reach.model_hub_away()  # then the cache alone is looked into
+    away = data.model_hub_away()  # then the cache alone is looked into
     try:
         return Path(snapshot_download(repository, revision=revision or None, local_files_only=bool(away), **wanted))
     except Exception as error:  # the hub client raises dozens of unrelated types for an unavailable model
         reason = away or f"the hub did not give it: {_first_line(error)}"
-        raise NotHere(f"model {name} is no local folder and {reason}; {reach.otherwise(repository, away)}") from None
+        raise NotHere(f"model {name} is no local folder and {reason}; {data.otherwise(repository, away)}") from None
 
 
 def _gguf_file(name: str, weights: bool) -> Path:
@@ -126,12 +126,12 @@ def _gguf_file(name: str, weights: bool) -> Path:
 
     repository, _, revision = repository.partition("@")
     judged = f"it is judged only when it is here: hf download {owner}/{repository} {file}"
-    away = reach.model_hub_away() if weights else judged
+    away = data.model_hub_away() if weights else judged
     try:
         found = hf_hub_download(f"{owner}/{repository}", file, revision=revision or None, local_files_only=bool(away))
     except Exception as error:  # as in _snapshot
         how = away or f"the hub did not give it: {_first_line(error)}"
-        then = "" if away == judged else f"; {reach.otherwise(f'{owner}/{repository} {file}', away)}"
+        then = "" if away == judged else f"; {data.otherwise(f'{owner}/{repository} {file}', away)}"
         raise NotHere(f"{name} is no file on this machine and {how}{then}") from None
     return Path(found)
 
@@ -258,7 +258,7 @@ def content_hash(files: ModelFiles) -> str:
 def _digest(folder: Path, code: bool = False) -> str:
     """The hash of the files that decide texts; ``code`` adds the Python files of a model that runs them."""
     wanted = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"} | ({".py"} if code else set())
-    return sources.digest(sorted(p for p in folder.iterdir() if p.suffix in wanted and p.name not in ASIDE))
+    return safe_read.digest(sorted(p for p in folder.iterdir() if p.suffix in wanted and p.name not in ASIDE))
 
 
 def declared(files: ModelFiles, key: str) -> list[int]:

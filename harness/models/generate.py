@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.models import captured_decoder, devices, llama_decoder, prompt_checks, token_text
+from harness.models import captured_decoder, chat_format, devices, llama_decoder, token_text
 from harness.models.captured_decoder import CapturedDecoder
 from harness.models.chat_format import TextCodec
 from harness.models.llama_decoder import LlamaDecoder, containing
@@ -69,8 +69,8 @@ class Generator(TextCodec):
         """Warnings about these prompts with this model that a reader of the scores needs."""
         if not prompts:
             return []
-        rendered, penalties = prompt_checks.of_prompts(self, prompts), prompt_checks.penalties(self.model)
-        return [*rendered, *penalties, *prompt_checks.room(self, prompts, decoding, self.limit)]
+        rendered, penalties = chat_format.check_prompts(self, prompts), chat_format.check_penalties(self.model)
+        return [*rendered, *penalties, *chat_format.check_room(self, prompts, decoding, self.limit)]
 
     def generate(
         self,

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cache_file import CacheFile, digest
+from harness.durable import CacheFile, digest
 from harness.progress import UNWATCHED, Watch
 from harness.types import Decoding
 

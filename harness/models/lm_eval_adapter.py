@@ -25,9 +25,8 @@ from harness.errors import BadInput, RunFailed, unknown
 from harness.models import chat_template
 from harness.models.server_generator import CHAT
 from harness.progress import UNWATCHED, Watch
-from harness.seeds import stable_seed
 from harness.task import Task
-from harness.types import Completion, Decoding, Problem
+from harness.types import Completion, Decoding, Problem, stable_seed
 
 if TYPE_CHECKING:
     from harness.models.generate import Generated, Generator

@@ -16,14 +16,13 @@ from typing import Any, Protocol
 from transformers import PreTrainedTokenizerBase
 
 from harness.errors import BadInput, RunFailed
-from harness.models import prompt_checks
-from harness.models.at_once import at_once
+from harness.models import chat_format
 from harness.models.chat_format import TextCodec
 from harness.models.engine_choice import VLLM
 from harness.models.files import PROBE
 from harness.models.generate import Generated, Scored
 from harness.models.openai_client import OpenAIClient, Passing, Unanswered
-from harness.models.server_generator import MOST_STOPS
+from harness.models.server_generator import MOST_STOPS, at_once
 from harness.models.token_text import Stops, continuation
 from harness.progress import UNWATCHED, Watch
 from harness.types import Decoding, Prompt
@@ -97,7 +96,10 @@ class RemoteEngine(TextCodec):
         room = self.server.context()
         if room is not None and room < needed:
             raise _short(f"the engine {self.server.client.model}", room, needed)
-        found = [*prompt_checks.of_prompts(self, prompts), *prompt_checks.room(self, prompts, decoding, self.limit)]
+        found = [
+            *chat_format.check_prompts(self, prompts),
+            *chat_format.check_room(self, prompts, decoding, self.limit),
+        ]
         if self.server.kind != VLLM:
             found.append(
                 "the server returns text, which is encoded anew: ends of texts are its own, and it tells no "

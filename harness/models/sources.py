@@ -16,7 +16,7 @@ import shutil
 import stat
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +146,7 @@ def describe_gguf(file: Path, name: str) -> Path:
     _need("gguf", f"{name} is a GGUF file")
     check_pointer(file, name)
     beside = tuple(part for own in TOKENIZER if (part := file.with_name(own)).is_file())
-    return _described(file.resolve(), beside, name, digest([file, *beside]))
+    return _described(file.resolve(), beside, name, safe_read.digest([file, *beside]))
 
 
 @functools.cache
@@ -191,7 +191,7 @@ def _unreadable_types(file: Path) -> list[str]:
 
 def gguf_digest(file: Path) -> str:
     """The hash of a GGUF file and of the tokenizer files that are used beside it."""
-    return digest([file, *(p for name in TOKENIZER if (p := file.with_name(name)).is_file())])
+    return safe_read.digest([file, *(p for name in TOKENIZER if (p := file.with_name(name)).is_file())])
 
 
 def gguf_parameters(file: Path) -> int:
@@ -247,7 +247,7 @@ def base_of(folder: Path, name: str, weights: bool = True) -> str:
 def adapter_digest(folder: Path, base: str) -> str:
     """The hash of an adapter, its tokenizer, and its base, whose hash is ``base``."""
     files = [*sorted(folder.glob("adapter_*")), *(folder / part for part in TOKENIZER)]
-    return hashlib.sha256((base + digest([f for f in files if f.is_file()])).encode()).hexdigest()
+    return hashlib.sha256((base + safe_read.digest([f for f in files if f.is_file()])).encode()).hexdigest()
 
 
 def merged(model: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel:
@@ -299,22 +299,6 @@ def quiet() -> Iterator[None]:
     """Without the progress bars that conversion writes."""
     with contextlib.redirect_stderr(io.StringIO()):
         yield
-
-
-def digest(files: Sequence[Path]) -> str:
-    """sha256 of names and contents. Gigabytes are read once in a process, unless a file changes."""
-    marks = [(file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
-    return _digest(tuple(marks))
-
-
-@functools.lru_cache(maxsize=64)
-def _digest(marks: tuple[tuple[Path, int, int], ...]) -> str:
-    found = hashlib.sha256()
-    for file, *_ in marks:
-        found.update(file.name.encode())
-        with file.open("rb") as stream:
-            found.update(hashlib.file_digest(stream, "sha256").digest())
-    return found.hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

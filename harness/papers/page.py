@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
+import numpy as np
+
+from harness.errors import BadInput
+from harness.leaderboard import inference
+from harness.leaderboard.compare import PairedScores, pair_up, smallest_seen
 from harness.leaderboard.formats import render
-from harness.leaderboard.inference import Completions
+from harness.leaderboard.inference import LEVEL, Completions, Group
 from harness.leaderboard.rows import leaderboard
 from harness.metrics import PERCENT
-from harness.papers.answer_text import ALL, PaperFinding, Standing, words
+from harness.papers import printed_rows
 from harness.papers.reproduce import COMPUTE, PAPER, STEPS, Reproduction
 from harness.records import reported
+from harness.stats import intervals
+from harness.stats.intervals import Comparison, SeedVariance
 
 VIEWS = {STEPS: "Equal steps", COMPUTE: "Equal compute", PAPER: "As the paper's rows"}
 
 
-def page(
+def answer_page(
     outcome: Reproduction, found: Sequence[PaperFinding], beside: Sequence[Standing], completions: Completions
 ) -> str:
     """The whole page."""
@@ -127,3 +136,246 @@ def _beside(outcome: Reproduction, beside: Sequence[Standing]) -> Iterator[str]:
 def _table(rows: Sequence[Sequence[str]]) -> str:
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in lines)
+
+
+# Answers the question of a paper from records: does the target beat the other methods, and its own control?
+#
+# Comparisons are those of ``harness compare``: paired by training seed and by problem, Holm-adjusted over all
+# comparisons of one view. For several tasks together, the problems of all of them have equal weight.
+
+ALL = "all tasks"
+
+
+@dataclass(frozen=True)
+class PaperFinding:
+    """The target against one other arm; ``difference`` is target minus other."""
+
+    view: str
+    scope: str  # a task, or all tasks
+    other: str
+    comparison: Comparison
+    p_holm: float
+    seeds: tuple[int, ...]
+    problems: int
+    minimum_detectable: float
+
+    @property
+    def verdict(self) -> str:
+        if self.p_holm >= LEVEL:
+            return "not distinguishable"
+        return "better" if self.comparison.difference > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The measured score of one cell of the paper and the reported one, in percent; the gap also in standard errors."""
+
+    cell: str
+    task: str
+    ours: float | None
+    low: float | None
+    high: float | None
+    seeds: tuple[int, ...]
+    theirs: float | None
+    theirs_error: float | None  # points
+    gap: float | None  # points
+    gap_in_errors: float | None
+
+
+def findings(outcome: Reproduction, completions: Completions) -> list[PaperFinding]:
+    """All comparisons of the micro question: over all tasks first, then by task. Leaves out missing arms."""
+    question, found = outcome.question, []
+    tasks = list(dict.fromkeys(cell for _, _, cell in outcome.records))
+    for view in outcome.wish.views:
+        asked, pooled = [], _pooled(outcome, view, tasks, completions)
+        for other in filter(None, [question.control, *question.baselines]):
+            pairs = []
+            for task in tasks:
+                groups = [outcome.records.get((view, arm, task)) for arm in (other, question.target)]
+                if all(groups):
+                    try:
+                        pairs.append(pair_up(*(_group(g, completions) for g in groups), (other, question.target)))
+                    except BadInput as error:
+                        outcome.missing.append({"view": view, "arm": other, "cell": task, "reason": str(error)})
+            if len(pairs) > 1:
+                asked.append((ALL, other, *_beside_each_other(pairs)))
+            asked += [(pair.title, other, pair.first, pair.second, pair.seeds) for pair in pairs]
+        found += _adjusted(view, [a for a in asked if a[0] == ALL], pooled)
+        found += _adjusted(view, [a for a in asked if a[0] != ALL], pooled)
+    return found
+
+
+def _pooled(
+    outcome: Reproduction, view: str, tasks: Sequence[str], completions: Completions
+) -> dict[str, SeedVariance | None]:
+    """The variance between training seeds, pooled over all arms of a view: on each task, and over all tasks."""
+    arms = [arm.name for arm in outcome.question.arms]
+    found: dict[str, SeedVariance | None] = {}
+    whole: dict[str, list[np.ndarray]] = {}
+    for task in tasks:
+        recorded = {arm: outcome.records.get((view, arm, task)) for arm in arms}
+        groups = {arm: _group(records, completions) for arm, records in recorded.items() if records}
+        titles = {group.first["task"] for group in groups.values()}
+        found |= dict.fromkeys(titles, inference.seed_variance(groups.values()))
+        for arm, group in groups.items():
+            if group.matrix is not None:
+                whole.setdefault(arm, []).append(group.matrix.scores)
+    shaped = [parts for parts in whole.values() if len(parts) == len(tasks) and len({len(p) for p in parts}) == 1]
+    return found | {ALL: intervals.pooled_seed_variance(np.hstack(parts) for parts in shaped)}
+
+
+def _group(records: Sequence[dict[str, Any]], completions: Completions) -> Group:
+    ordered = sorted(records, key=lambda record: record["seed"])
+    return Group(ordered, inference.read_matrix(ordered, completions))
+
+
+def _beside_each_other(pairs: Sequence[PairedScores]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """Scores [S, N of all tasks] of both arms for the seeds that every task has."""
+    shared = sorted(set.intersection(*(set(pair.seeds) for pair in pairs)))
+    rows = [[pair.seeds.index(seed) for seed in shared] for pair in pairs]
+    first, second = (
+        np.hstack([getattr(pair, side)[r] for pair, r in zip(pairs, rows, strict=True)]) for side in ("first", "second")
+    )
+    return first, second, tuple(shared)
+
+
+def _adjusted(view: str, asked: Sequence[tuple], pooled: Mapping[str, SeedVariance | None]) -> list[PaperFinding]:
+    compared = [intervals.compare(first, second, seeds=pooled.get(scope)) for scope, _, first, second, _ in asked]
+    adjusted = intervals.holm([c.p for c in compared])
+    return [
+        PaperFinding(view, scope, other, c, p, tuple(seeds), first.shape[1], smallest_seen(c, first, second))
+        for (scope, other, first, second, seeds), c, p in zip(asked, compared, adjusted, strict=True)
+    ]
+
+
+def standings(outcome: Reproduction, completions: Completions) -> list[Standing]:
+    """The paper's cells with our scores. Generated problems have no gap, because they are not the benchmark."""
+    target = outcome.question.target if outcome.asks else outcome.blueprint.method
+    view = STEPS if outcome.asks else PAPER
+    found = []
+    for cell in outcome.paper["cells"]:
+        names = (cell["id"], cell["task"], f"{cell['task']}@micro")
+        records = next(filter(None, (outcome.records.get((view, target, name)) for name in names)), None)
+        theirs, error = cell["value"]["value"], reported.standard_error(cell)
+        if outcome.asks and (records is None or cell["id"] != cell["task"]):
+            continue
+        found.append(_standing(cell["id"], cell["task"], records, theirs, error, completions))
+    if outcome.asks:
+        return found
+    # Cells of printed tables: each names its own method.
+    for row in (row for pair in outcome.blueprint.pairs for row in printed_rows.printed_rows_of(pair, outcome.paper)):
+        records = outcome.records.get((PAPER, f"{row.method} ({row.pair.name})", row.cell))
+        error = printed_rows.standard_error(row)
+        found.append(_standing(row.cell, row.task, records, row.theirs.value, error, completions))
+    return found
+
+
+def _standing(
+    cell: str,
+    task: str,
+    records: Sequence[dict[str, Any]] | None,
+    theirs: float,
+    error: float | None,
+    completions: Completions,
+) -> Standing:
+    if records is None:
+        return Standing(cell, task, None, None, None, (), theirs, error, None, None)
+    group = _group(records, completions)
+    (low, high), _ = inference.interval(group, inference.seed_variance([group]))
+    shown, real = group.scale.shown, records[0]["world"] == "real"
+    score = shown(group.score)
+    own = shown(high - low) / (2 * intervals.normal_quantile(0.95))
+    gap = score - theirs if real else None
+    in_errors = gap / np.hypot(own, error) if gap is not None and error else None
+    seeds = tuple(record["seed"] for record in group.records)
+    name = records[0]["task"]
+    return Standing(cell, name, score, shown(low), shown(high), seeds, theirs, error, gap, _float(in_errors))
+
+
+def _float(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def words(outcome: Reproduction, found: Sequence[PaperFinding]) -> list[str]:
+    """The answer in sentences: for each view one on the baselines and one on the control."""
+    question, said = outcome.question, []
+    for view in outcome.wish.views:
+        every = [f for f in found if f.view == view]
+        scope = ALL if any(f.scope == ALL for f in every) else next((f.scope for f in every), ALL)
+        main = [f for f in every if f.scope == scope]
+        others = [f for f in main if f.other != question.control]
+        if not main:
+            said.append(f"At equal {view} there is no answer: too little was measured.")
+            continue
+        said.append(_of_baselines(view, scope, others, _named(outcome), outcome.paper["title"]))
+        for control in (f for f in main if f.other == question.control):
+            said.append(_of_control(view, control, others, question.control))
+    return said
+
+
+def _named(outcome: Reproduction) -> str:
+    """The target, as a reconstruction where its records say that it is one."""
+    target = outcome.question.target
+    records = (r for (_, arm, _), had in outcome.records.items() if arm == target for r in had)
+    first = next(records, None)
+    return f"the reconstruction of {target}" if first is not None and first["method"]["reconstruction"] else target
+
+
+def _of_baselines(view: str, scope: str, others: Sequence[PaperFinding], target: str, title: str) -> str:
+    groups = {v: [f.other for f in others if f.verdict == v] for v in ("better", "worse", "not distinguishable")}
+    parts = [
+        f"beats {', '.join(groups['better'])}" if groups["better"] else "beats none of the baselines",
+        f"loses to {', '.join(groups['worse'])}" if groups["worse"] else "",
+        f"is not distinguishable from {', '.join(groups['not distinguishable'])}"
+        if groups["not distinguishable"]
+        else "",
+    ]
+    if not others:
+        return f"At equal {view} no baseline was measured."
+    first = others[0]
+    return (
+        f"At equal {view}, over {first.problems} problems ({scope}) and {len(first.seeds)} seed(s), "
+        f"{target} {'; '.join(filter(None, parts))} (paired, Holm-adjusted, p < {LEVEL})."
+    )
+
+
+def _of_control(view: str, control: PaperFinding, others: Sequence[PaperFinding], name: str) -> str:
+    c = control.comparison
+    low, high = map(PERCENT.signed, c.interval)
+    gap = f"{PERCENT.signed(c.difference)} points [{low} to {high}], p = {control.p_holm:.2g}"
+    won = any(f.verdict == "better" for f in others)
+    shuffled = name.endswith("@shuffled")
+    if control.verdict == "better":
+        why = "where the weights fall matters" if shuffled else "what the control leaves out matters"
+        return f"At equal {view} it is better than its control {name} ({gap}): {why}."
+    if control.verdict == "worse":
+        why = (
+            "the same weights do better shuffled" if shuffled else "without what the control leaves out it does better"
+        )
+        return f"At equal {view} it is worse than its control {name} ({gap}): {why}."
+    gain = "the gain does not survive the control" if won else "there is no gain for the control to explain"
+    return (
+        f"At equal {view} it is not distinguishable from its control {name} ({gap}): {gain}; "
+        f"an effect would have been seen from about {PERCENT.text(control.minimum_detectable)} points on."
+    )
+
+
+def findings_as_json(
+    outcome: Reproduction, found: Sequence[PaperFinding], beside: Sequence[Standing]
+) -> dict[str, Any]:
+    """The content of the page as data."""
+    return {
+        "kind": "reproduction",
+        "paper": outcome.paper["id"],
+        "scale": outcome.wish.scale,
+        "answer": words(outcome, found) if outcome.asks else [],
+        "findings": [asdict(f) | {"verdict": f.verdict} for f in found],
+        "cells": [asdict(s) for s in beside],
+        "budget": outcome.budget and asdict(outcome.budget) | {"rule": outcome.budget.rule},
+        "runs": [
+            {"view": v, "arm": arm, "cell": cell, "run_ids": [r["run_id"] for r in records]}
+            for (v, arm, cell), records in outcome.records.items()
+        ],
+        "missing": outcome.missing,
+        "views": {STEPS: "equal steps", COMPUTE: "equal compute"} if outcome.asks else {},
+    }

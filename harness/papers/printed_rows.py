@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness import registry
 from harness.errors import BadInput, unknown
+from harness.leaderboard.rows import LeaderboardRow, Section
+from harness.leaderboard.text_tables import Table, plain
+from harness.papers import spec
 from harness.papers.spec import ModelPair
 from harness.records import printed
 from harness.records.printed import PrintedCell
-from harness.records.reported import Paper
+from harness.records.reported import KIND, Paper
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class PrintedRow:
         return ""
 
 
-def of(pair: ModelPair, paper: Paper) -> list[PrintedRow]:
+def printed_rows_of(pair: ModelPair, paper: Paper) -> list[PrintedRow]:
     """The rows of a pair, in the order of its file. Raises BadInput for a row or benchmark that the table lacks."""
     if (wanted := pair.printed) is None:
         return []
@@ -56,3 +62,105 @@ def of(pair: ModelPair, paper: Paper) -> list[PrintedRow]:
         for benchmark, task in wanted.benchmarks.items()
         if (row, benchmark) in table
     ]
+
+
+# Cells of printed tables beside records of the same method on the same task, and what differs; never in one ranking.
+#
+# A printed table calls methods and benchmarks by its own names; the papers' files say what they are here.
+
+NOTHING = "not measured here"
+
+
+def rows_beside(papers: Sequence[Paper], tasks: Collection[str] | None) -> Iterator[PrintedRow]:
+    """The printed cells that stand for ``tasks`` (None: all) under the harness' names."""
+    known = {paper["id"]: paper for paper in papers}
+    wanted = None if tasks is None else {task.removesuffix("@real") for task in tasks}
+    for name in spec.names():
+        found = spec.load(name)
+        if found.reported not in known:
+            continue
+        for pair in found.pairs:
+            yield from (r for r in printed_rows_of(pair, known[found.reported]) if wanted is None or r.task in wanted)
+
+
+def sheet_beside(
+    papers: Sequence[Paper], sections: Sequence[Section], tasks: Collection[str] | None = None
+) -> Table | None:
+    """A table of the printed cells for the measured or named tasks, with our rows and the differences to them."""
+    real = {section.task for section in sections}
+    lines = []
+    for row in rows_beside(papers, tasks or real):
+        ours = [(s, r) for s in sections for r in s.rows if s.task == row.task and r.method == row.method]
+        cell = row.theirs
+        error = standard_error(row)
+        lines.append(
+            plain(
+                f"{cell.paper}: {cell.locator}, {cell.method}",
+                row.task,
+                row.method,
+                cell.text + (f" ±{error:.1f}" if error is not None else "") + ("?" if cell.doubt else ""),
+                f"{cell.student} <- {cell.teacher}",
+                "; ".join(f"{s.scale.text(r.score)} [{s.scale.text(r.low)}–{s.scale.text(r.high)}]" for s, r in ours)
+                or NOTHING,
+                "; ".join(dict.fromkeys(words for s, r in ours for words in differences(row, s, r))),
+            )
+        )
+    if not lines:
+        return None
+    header = ["printed", "task", "method here", "value ± SE", "student <- teacher", "ours (measured)", "what differs"]
+    notes = ["Printed cells take no part in any rank, test or mean. ?: the collection marks the cell as doubtful."]
+    return Table("Printed in papers' tables, not measured here", "", header, lines, notes, words=True)
+
+
+def differences(row: PrintedRow, section: Section, ours: LeaderboardRow) -> list[str]:
+    """What a record does otherwise than the printed cell, as far as the paper says it."""
+    models, cell = row.pair.facts["models"], row.theirs
+    protocol = section.firsts[ours.key]["protocol"]
+    found = [
+        f"{side}: {theirs} there, {mine or 'none'} here"
+        for side, theirs, mine in (
+            ("student", models["student"].value, ours.student),
+            ("teacher", models["teacher"].value, ours.teacher),
+        )
+        if theirs != mine
+    ]
+    samples = protocol.get("decoding", {}).get("samples")
+    if cell.samples and samples and cell.samples != samples:
+        found.append(f"completions a problem: {cell.samples} there, {samples} here")
+    if cell.n and cell.n != section.problems:
+        found.append(f"problems: {cell.n} there, {section.problems} here")
+    judge = protocol.get("grader", {}).get("judge")
+    if cell.judge and judge is not None and cell.judge.casefold() not in str(judge).casefold():
+        found.append(f"judge: {cell.judge} there, {judge.get('model', judge.get('kind', 'another'))} here")
+    return found or ["nothing that the paper states"]
+
+
+def standard_error(row: PrintedRow) -> float | None:
+    """The binomial standard error of a printed share, in points; None where it is no share or n is not known."""
+    share, n = row.theirs.value / 100, row.theirs.n
+    if row.theirs.unit != "percent" or not n or not 0 <= share <= 1:
+        return None
+    return 100 * math.sqrt(share * (1 - share) / n)
+
+
+def objects_beside(
+    papers: Sequence[Paper], like: Sequence[str], tasks: Collection[str] | None = None
+) -> list[dict[str, Any]]:
+    """The printed cells as rows of a leaderboard's JSON, under its keys ``like``: kind is "reported", no rank."""
+    found = []
+    for row in rows_beside(papers, tasks):
+        cell = row.theirs
+        known = {
+            "task": row.task,
+            "metric": cell.metric,
+            "kind": KIND,
+            "method": row.method,
+            "label": f"{cell.method} as printed ({cell.paper}, {cell.locator})",
+            "student": cell.student,
+            "teacher": cell.teacher,
+            "score": cell.value / 100,
+            "total": cell.n,
+            "note": "; ".join(filter(None, (cell.status, cell.note))),
+        }
+        found.append({key: known.get(key) for key in like})
+    return found

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import atomic
+from harness import durable, safe_read
 from harness.errors import BadInput, RunFailed, unknown
-from harness.papers import budget, printed_rows
+from harness.leaderboard import equal_compute
+from harness.papers import printed_rows
 from harness.papers.printed_rows import PrintedRow
 from harness.papers.spec import ModelPair, PaperQuestion, PaperSpec
 from harness.plan import RunRequest, prepare
 from harness.records import reported
-from harness.records.record import Record
+from harness.records.record import Record, fingerprint
 
 STEPS, COMPUTE, PAPER = "steps", "compute", "paper"
 Announce = Callable[[str], None]
@@ -67,7 +69,7 @@ class Reproduction:
     paper: reported.Paper
     records: dict[tuple[str, str, str], list[Record]] = field(default_factory=dict)
     missing: list[dict[str, str]] = field(default_factory=list)
-    budget: budget.ComputeBudget | None = None
+    budget: ComputeBudget | None = None
 
     @property
     def question(self) -> PaperQuestion:
@@ -99,7 +101,7 @@ def _of_paper(
 ) -> Iterator[Piece]:
     covered = {cell: pair for pair in blueprint.pairs for cell in pair.cells}
     tasks = {cell["id"]: f"{cell['task'].removesuffix('@real')}" for cell in paper["cells"]} if covered else {}
-    rows = {row.cell: row for pair in blueprint.pairs for row in printed_rows.of(pair, paper)}
+    rows = {row.cell: row for pair in blueprint.pairs for row in printed_rows.printed_rows_of(pair, paper)}
     for cell in [*covered, *wish.only]:
         if cell not in tasks and cell not in rows:
             raise unknown(f"cell of paper {paper['id']}", cell, {*tasks, *rows})
@@ -179,7 +181,7 @@ def _equal_compute(first: Iterable[Piece], outcome: Reproduction, announce: Anno
     folder = wish.results / "reproductions"
     file = folder / f"{outcome.blueprint.name}-{wish.scale}.budget.json"
     recorded = {name: records for name, records in base.items() if records}
-    outcome.budget = budget.decide(recorded, question.target, question.control, wish.unit, file)
+    outcome.budget = decide_budget(recorded, question.target, question.control, wish.unit, file)
     for piece in arms:
         steps = outcome.budget.steps.get(piece.arm)
         if steps is None:
@@ -254,7 +256,7 @@ def _recipe_file(wanted: str | ModelPair, folder: Path) -> str:
         lines.append(f"[{part}]")
         lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     path = folder / f"{wanted.name}.toml"
-    atomic.write(path, ("\n".join(lines) + "\n").encode())
+    durable.write(path, ("\n".join(lines) + "\n").encode())
     return str(path)
 
 
@@ -263,5 +265,68 @@ def write(outcome: Reproduction, text: str, facts: Any) -> Path:
     folder = outcome.wish.results / "reproductions"
     path = folder / f"{outcome.blueprint.name}-{outcome.wish.scale}.md"
     for file, content in ((path, text), (path.with_suffix(".json"), json.dumps(facts, indent=1, ensure_ascii=False))):
-        atomic.write(file, (content.rstrip() + "\n").encode("utf-8", "backslashreplace"))
+        durable.write(file, (content.rstrip() + "\n").encode("utf-8", "backslashreplace"))
     return path
+
+
+# Equal compute: the number of steps at which the other methods have the cost of the target.
+#
+#     steps = base steps x cost of the target / cost of the method        (medians over seeds, two significant digits)
+#
+# :mod:`harness.leaderboard.equal_compute` defines costs and their equality; the anchor here is the target. A method
+# whose cost equals the target's keeps its run, and so does the target's control, which may differ only in the
+# placement of its weights. The decision is stored once, so that an interrupted or divided reproduction keeps it
+# although seconds vary.
+
+RULE = (
+    "every method has as many steps as the cost of {target} buys it (median over seeds of {unit} of training, steps "
+    f"rounded to two digits); a method {equal_compute.WITHIN} of that cost keeps its run, and so does the control"
+)
+
+
+@dataclass(frozen=True)
+class ComputeBudget:
+    unit: str
+    target: str
+    costs: dict[str, float]  # by arm, of the base run
+    base: dict[str, int]  # steps of the base run
+    steps: dict[str, int]  # steps at the target's cost, of the arms that need others than the base run's
+    key: str  # hash of the base runs' specifications without seeds: another recipe decides again
+
+    @property
+    def rule(self) -> str:
+        return RULE.format(target=self.target, unit=self.unit)
+
+
+def decide_budget(
+    base: Mapping[str, Sequence[Record]], target: str, control: str, unit: str, file: Path
+) -> ComputeBudget:
+    """The budget for the arms of ``base`` (records of their base runs, one a seed), as first written to ``file``."""
+    specs = {name: {k: v for k, v in records[0]["spec"].items() if k != "seed"} for name, records in base.items()}
+    key = fingerprint({"specs": specs, "target": target, "unit": unit})
+    if file.is_file():
+        try:
+            earlier = ComputeBudget(**safe_read.value(safe_read.content(file, safe_read.TABLE)))
+        except (BadInput, TypeError) as error:
+            raise BadInput(f"{file}: was changed or damaged ({error}); remove it to decide again") from None
+        if earlier.key == key:
+            return earlier
+    costs = {name: equal_compute.median_cost(records, unit) for name, records in base.items()}
+    steps = {name: records[0]["cost"]["steps"] for name, records in base.items()}
+    bought = {}
+    for name in base:
+        ratio = costs[target] / costs[name] if costs[name] > 0 else 1.0
+        buys = max(two_digits(steps[name] * ratio), 1)
+        if name != control and buys != steps[name] and not equal_compute.alike(costs[name], costs[target]):
+            bought[name] = buys
+    found = ComputeBudget(unit, target, costs, steps, bought, key)
+    durable.write(file, (json.dumps(asdict(found), indent=1) + "\n").encode())
+    return found
+
+
+def two_digits(value: float) -> int:
+    """``value`` rounded to two significant digits: 1234 to 1200, 87.6 to 88."""
+    if value < 10:
+        return round(value)
+    digits = 10 ** (math.floor(math.log10(value)) - 1)
+    return round(value / digits) * digits

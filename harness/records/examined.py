@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from harness import safe_read
-from harness.atomic import write
+from harness.durable import write
 from harness.errors import BadInput
 
 KEPT_FROM = 1000  # files; fewer are examined each time

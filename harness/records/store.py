@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import metrics, safe_read
-from harness.atomic import write
+from harness.durable import write
 from harness.errors import BadInput, RunFailed, unknown
 from harness.records.examined import Examined
 from harness.records.record import (

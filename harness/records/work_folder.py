@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from harness import atomic, safe_read
-from harness.atomic import write
+from harness import durable, safe_read
+from harness.durable import write
 from harness.errors import BadInput, RunFailed
 from harness.records.record import misfit
 from harness.records.store import Store
@@ -79,7 +79,7 @@ def publish(
         files = {file.relative_to(temporary).as_posix(): _digest(file) for file in written}
         content = {**facts, "files": files}
         (temporary / FACTS).write_text(json.dumps({**content, SEAL: _seal(content)}), "utf-8")
-        atomic.readable(temporary, temporary / FACTS)
+        durable.readable(temporary, temporary / FACTS)
         for file in (*written, temporary / FACTS):
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())

@@ -34,7 +34,7 @@ from harness.records.record import Record, method_label
 from harness.rerun import recipe_settings
 from harness.rerun.recipe_settings import setting_of
 from harness.resume import leaves
-from harness.training import examples
+from harness.training_data import examples
 
 DECODING = ("samples", "temperature", "top_p", "max_new_tokens")  # settings that a recipe's [evaluation] may override
 NAMES_ONLY = ("name", "card")  # parts of a protocol that name a measurement and do not define it

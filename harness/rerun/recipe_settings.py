@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from harness import options, stages
+from harness import options, specification
 from harness.models import devices, loading
 from harness.recipe import Recipe
 from harness.records.record import method_label
@@ -40,8 +40,10 @@ def _before(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
     if after is None:
         return [setting_of(f"before.{key}", None) for key, value in own.items() if value is not None]
     second = spec.get("training") or {}
-    said = {key: after["training"][key] for key in stages.SAID if after["training"][key] != second.get(key)}
-    wanted = {key: said.get(key) for key in stages.SAID} | {"method": method_label(after["method"])}
+    said = {
+        key: after["training"][key] for key in specification.FIRST_STAGE if after["training"][key] != second.get(key)
+    }
+    wanted = {key: said.get(key) for key in specification.FIRST_STAGE} | {"method": method_label(after["method"])}
     return [setting_of(f"before.{key}", value) for key, value in wanted.items() if own[key] != value]
 
 

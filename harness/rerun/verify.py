@@ -25,8 +25,8 @@ from harness import metrics
 from harness.errors import BadInput
 from harness.evaluation import benchmarks, evaluate
 from harness.metrics import PERCENT, Scale
-from harness.records import curves, provenance
-from harness.records.record import Record, fingerprint
+from harness.records import curves
+from harness.records.record import Record, fingerprint, provenance
 from harness.records.store import Store
 from harness.rerun import command
 from harness.rerun.command import Given
@@ -134,7 +134,7 @@ def grade_again(record: Record, store: Store, given: Given, work: Path | None) -
         completions = [Completion(*(row[key] for key in TEXT)) for row in rows]
         graded = evaluate.rows(completions, task.grade_all(completions))
         score = evaluate.score(task, graded)
-    now = {"score": score.value, "counts": score.counts, "provenance": provenance.collect("cpu")}
+    now = {"score": score.value, "counts": score.counts, "provenance": provenance("cpu")}
     notes = []
     if (version := protocol.get("version")) != task.version:
         notes.append(f"{task.title} is version {task.version} now and was {version}: its grading has changed since")

@@ -17,10 +17,10 @@ _PUBLIC = {
     "SandboxJob": "job",
     "SandboxOutcome": "job",
     "Sandbox": "pool",
-    "TIERS": "tiers",
-    "Tier": "tiers",
+    "TIERS": "pool",
+    "Tier": "pool",
     "shared": "pool",
-    "tier": "tiers",
+    "tier": "pool",
 }
 
 __all__ = list(_PUBLIC)

@@ -1,6 +1,6 @@
 """The trusted side of one sandbox process: starts it, sends it programs, reads their results, ends it.
 
-What a program sends is parsed by :mod:`harness.sandbox.transcript`. How its process ended is reported by the zygote,
+What a program sends is parsed by :mod:`harness.sandbox.job`. How its process ended is reported by the zygote,
 which runs no untrusted code.
 """
 
@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.sandbox.job import End, SandboxJob, SandboxOutcome
+from harness.sandbox.job import End, Receiver, SandboxJob, SandboxOutcome, Transcript
 from harness.sandbox.threads import MOST
-from harness.sandbox.transcript import Receiver, Transcript
 
 TICK_S = 0.5
 START_LIMIT_S = 60

@@ -1,5 +1,5 @@
 """Runs a grid of methods x tasks x seeds on many processes, with retries and one live view.
 
-Reading order: ``cells`` (the runs of the grid), ``jobs`` (one attempt at one cell, in its own process), ``local``,
-``on_ray`` and ``on_slurm`` (where attempts run), ``sweep`` (scheduling and retries), ``view`` (the display).
+Reading order: ``jobs`` (the cells of the grid, and one attempt at one of them in its own process), ``executors`` (where
+attempts run), ``sweep`` (scheduling, retries and the display).
 """

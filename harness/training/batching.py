@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from harness.models import devices
+from harness.models.token_text import Segments
 from harness.pairs import Pairs
 from harness.training.engine_gap import EngineGap
-from harness.training.segments import Segments
 from harness.types import Source
 
 PASS = 256  # tokens that take as long as beginning one more forward and backward pass; assumed

@@ -12,7 +12,7 @@ exist only inside :meth:`Replicated.gathered`; a rollout in another type has a c
 bfloat16 (2 bytes each) until backward has used them, as it does without FSDP.
 
 Every rank must enter every all-gather and reduce-scatter; otherwise the job hangs. A rank with fewer micro-batches
-than another therefore runs dummy steps: :meth:`Replicated.missing_batches` and :mod:`harness.training.dummy_step`.
+than another therefore runs dummy steps: :meth:`Replicated.missing_batches` and :mod:`harness.training.distributed`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from harness.launch import processes
-from harness.training import sampling_copy
+from harness.method import Method, Step, Tokens
+from harness.training.batching import Batch
 from harness.training.objective import Student
+from harness.training.signals import NoTeacher
 
 
 def accelerator(**options: Any) -> Accelerator:
@@ -89,14 +91,14 @@ class Replicated:
         """The model that samples, inside :meth:`sampling`: the student's own, or a copy in another type."""
         if (kind := getattr(torch, dtype)) == self.whole.model.dtype:
             return self.whole.model
-        self._copy = sampling_copy.copy_of(self.whole.model, kind, lambda values: values)
+        self._copy = copy_of(self.whole.model, kind, lambda values: values)
         return self._copy
 
     @contextlib.contextmanager
     def sampling(self) -> Iterator[None]:
         """The weights of :meth:`sampler` are whole and current. A collective: all processes enter together."""
         if self._copy is not None and self._stale:
-            sampling_copy.refresh(self._copy, self.whole.model)
+            refresh_copy(self._copy, self.whole.model)
         self._stale = False
         yield
 
@@ -262,3 +264,49 @@ def _shard_like(full: Tensor, part: Tensor) -> Tensor:
     if not isinstance(part, DTensor):
         return full
     return distribute_tensor(full.to(part.device), part.device_mesh, part.placements, src_data_rank=None)
+
+
+# A forward and backward pass with zero gradient, so that ranks with fewer micro-batches still join FSDP's
+# collectives.
+#
+# FSDP gathers weights and reduce-scatters gradients layer by layer in every pass, and every rank must take part. A
+# dummy step moves no weight and is charged to nobody.
+
+
+class ZeroObjective(Method):
+    """An objective whose gradient is 0 for every parameter."""
+
+    name = "zero objective"
+
+    def objective(self, tokens: Tokens) -> Tensor:
+        return tokens.logits[:, 0] * 0.0
+
+
+def dummy_step(wrapped: nn.Module, batch: Batch, step: Step) -> None:
+    """One pass over a batch that this process has already trained on."""
+    total, _ = wrapped(batch, ZeroObjective(), NoTeacher(), step, None)
+    total.backward()
+
+
+# A copy of the student in another type of number, for sampling.
+#
+# Sampling reads all weights once for every token that it writes. In bfloat16 that is half the memory traffic, and a
+# product for which a GPU and a CPU with AMX have units of their own; the float32 weights beside it stay what the
+# optimizer moves. The copy is refreshed when it samples and the student has moved since.
+
+
+def copy_of(model: PreTrainedModel, dtype: torch.dtype, values: Callable[[Tensor], Tensor]) -> PreTrainedModel:
+    """The model with ``values`` of its weights in ``dtype``, without gradients; tied weights stay tied.
+
+    Buffers keep their type, as they do in a model that is loaded in ``dtype``.
+    """
+    # Given in place of the weights, the new ones are made without a second whole model in the old type.
+    cast = {id(p): nn.Parameter(values(p.detach()).to(dtype), requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, cast).eval()
+
+
+@torch.no_grad()
+def refresh_copy(mine: PreTrainedModel, student: PreTrainedModel) -> None:
+    """Rounds the student's weights into the copy."""
+    for own, theirs in zip(mine.parameters(), student.parameters(), strict=True):
+        own.copy_(theirs)

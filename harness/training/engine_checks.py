@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness import registry
 from harness.errors import BadInput
 from harness.method import Method, ReferencePoint
-from harness.models import cpu_form, devices, engine_choice, files, loading
+from harness.models import devices, engine_choice, files, loading, vllm_server
 from harness.models.engine_choice import OPENAI, VLLM, EngineChoice
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair
@@ -286,7 +286,7 @@ def _there(
                 "machines start one and name it, vllm:NAME@URL (docs/scale-out.md)"
             )
         if device == "cpu":
-            cpu_form.check(model.path, model.id, where)
+            vllm_server.check_form(model.path, model.id, where)
         if dtype is not None:
             devices.check_type(dtype, device, f"{where}, dtype")
         return

@@ -17,9 +17,9 @@ from harness.method import Method
 from harness.models import loading
 from harness.models.generate import Generator
 from harness.training.batching import Batch, TrainingSequence, collate, micro_batches
-from harness.training.cost import Cost
 from harness.training.distributed import Replicated
 from harness.training.job import TrainingJob
+from harness.training.report import Cost
 from harness.training.signal_contract import TeacherSignal
 from harness.training.signals import LiveTeacher
 from harness.types import Example, Source

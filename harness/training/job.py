@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness.method import Method, texts_of
 from harness.recipe import Recipe, Training
-from harness.training.tracking import Tracking
+from harness.records.curves import Tracking
 from harness.types import Example, Source
 
 if TYPE_CHECKING:  # a plan is made without torch
     from harness.models.adapters import TrainedAdapter
     from harness.models.files import ModelFiles
-    from harness.training.cost import Cost
+    from harness.training.report import Cost
     from harness.training.several_teachers import Teaching
     from harness.training.validity import Checker, Same
     from harness.training.verdicts import Grader

@@ -30,23 +30,20 @@ from harness.models import adapters, devices
 from harness.models.engine_choice import IN_PROCESS
 from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
+from harness.models.token_text import Segments
 from harness.progress import LOADING
-from harness.training import checkpoint, distributed, optimizers, rewards
+from harness.training import checkpoint, distributed, optimizers, verdicts
 from harness.training.batching import Batch, TrainingSequence, collate, micro_batches
-from harness.training.cost import Cost, peak_bytes, reset_peak
-from harness.training.distributed import Replicated, full_tensor
-from harness.training.dummy_step import dummy_step
+from harness.training.distributed import Replicated, dummy_step, full_tensor
 from harness.training.engine_gap import EngineGap, summary
 from harness.training.held_out import HeldOut, Validation
 from harness.training.job import Progress, TrainingJob, TrainingResult
 from harness.training.objective import NotFinite, Student, Sums
+from harness.training.report import Cost, ValidityReport, WeightReport, peak_bytes, reset_peak
 from harness.training.rollouts import Rollouts
-from harness.training.segments import Segments
 from harness.training.signals import NoTeacher, TeacherLogits
 from harness.training.student_engine import StudentEngine
 from harness.training.teacher import TeacherSetup, set_up
-from harness.training.validity_report import ValidityReport
-from harness.training.weight_report import WeightReport
 from harness.training.whole_step import measured, shuffle
 from harness.types import Source
 
@@ -192,7 +189,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         cost.steps, cost.seconds = index + 1, time.monotonic() - began
         texts_now = _texts(accelerator, sequences, step)
         if rollouts.rewards is not None:
-            texts_now |= rewards.report(sequences, rollouts.batch, rollouts.gather)
+            texts_now |= verdicts.reward_report(sequences, rollouts.batch, rollouts.gather)
         curve.append({"step": index + 1, "seconds": cost.seconds, **texts_now, **report})
         job.tracking.log(curve[-1], index + 1)
         rate = (cost.student_tokens - read) / max(time.monotonic() - entered, 1e-9)

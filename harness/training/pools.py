@@ -10,15 +10,16 @@ from dataclasses import replace
 
 from harness.errors import BadInput
 from harness.method import Method, Proposing, ReferencePoint
-from harness.models import alignment, chat_format, prompt_checks
+from harness.models import alignment, chat_format
 from harness.models.chat_format import TextCodec
 from harness.models.files import MICRO, PROBE, ModelFiles, text_codec
 from harness.models.pair import Pair
 from harness.recipe import Recipe
 from harness.task import Task
-from harness.training import examples, job, teacher_prompt, verdicts
+from harness.training import job, teacher_prompt, verdicts
 from harness.training.job import TrainingData
-from harness.training_data import plain, room
+from harness.training_data import examples, plain
+from harness.training_data.left_out import OVERLAP_WORDS, Room, context_of, fitting, overlap, room_of
 from harness.types import Example, Prompt, Source
 
 LOOKED_AT = 32  # responses that are paired before training
@@ -53,7 +54,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     # Models with a distribution of their own read whole sequences; a teacher of texts reads prompts of its own.
     reads = held_out or any(m.needs.teacher == "signal" or m.needs.joint or m.needs.proposals for m in methods)
     readers = [student, teacher] if reads and teacher is not None else [student]
-    longest = room.of(chosen.training.max_tokens, readers)
+    longest = room_of(chosen.training.max_tokens, readers)
     data = TrainingData([], [], checker=examples.checker(sources.prompts), longest=longest.tokens)
     data.same = examples.same_step(sources.prompts)
     if any(validity_of(method) == "success" or method.needs.rewards for method in methods):
@@ -70,10 +71,10 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
         if not needed or source is None:
             continue
         pool = examples.read(source, sources, labelled=labelled, limit=sources.limit, written=unwritten)
-        found, warning = room.fitting(pool.examples, longest, student, f"data.{name}")
+        found, warning = fitting(pool.examples, longest, student, f"data.{name}")
         data.warnings += [warning] if warning else []
         if name == "prompts" and Source.TEACHER in wanted and teacher is not None:
-            found, warning = room.fitting(found, room.of(longest.tokens, [teacher]), teacher, f"data.{name}")
+            found, warning = fitting(found, room_of(longest.tokens, [teacher]), teacher, f"data.{name}")
             data.warnings += [warning] if warning else []
         read_of[name], found_of[name] = pool, found
     _check(found_of, tasks, sources.contaminated, data)
@@ -84,7 +85,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
         data.facts[name] = {**read_of[name].facts, "examples": len(found), "sha256": examples.fingerprint(found)}
         data.facts[name] |= {"left_out": left_out} if left_out else {}
         if codec is not None and found:  # as a task's first prompt is looked at before it is asked
-            data.warnings += [f"data.{name}: {w}" for w in prompt_checks.of_prompts(codec, [found[0].prompt])]
+            data.warnings += [f"data.{name}: {w}" for w in chat_format.check_prompts(codec, [found[0].prompt])]
     for method in methods:
         if job.privileged(method):
             _room_for_teacher(method, chosen, data, student)
@@ -95,10 +96,8 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
 
 def _check(found_of: dict[str, list[Example]], tasks: Sequence[Task], contaminated: str, data: TrainingData) -> None:
     """Judges what the pools share with the tasks; drops from ``found_of`` what ``contaminated`` says."""
-    from harness.training_data import contamination  # numpy, which listing methods does not need
-
     for task in tasks if found_of else ():
-        shared = contamination.overlap(found_of, task)
+        shared = overlap(found_of, task)
         if shared is None:
             continue
         data.overlaps[task.title] = shared.facts()
@@ -121,7 +120,7 @@ def _check(found_of: dict[str, list[Example]], tasks: Sequence[Task], contaminat
         others = {problem for problem, *_ in shared.shared} - whole
         if others and task.data.world == "real":
             data.warnings.append(
-                f"{len(others)} of {shared.problems} problems of {task.title} share {contamination.RUN} words in a row "
+                f"{len(others)} of {shared.problems} problems of {task.title} share {OVERLAP_WORDS} words in a row "
                 f"with the training data"
             )
 
@@ -131,10 +130,10 @@ def _room_for_teacher(method: Method, chosen: Recipe, data: TrainingData, studen
     asking, what = method.needs.asking, f"row of data.labelled={chosen.data.labelled},"
     assert asking is not None, "a privileged method asks"
     teacher_prompt.check(asking, data.labelled, what)
-    context, codec = room.context_of(student), text_codec(student)
+    context, codec = context_of(student), text_codec(student)
     if context is None or codec is None:
         return
-    longest = room.Room(context - chosen.rollout.max_new_tokens, "")
+    longest = Room(context - chosen.rollout.max_new_tokens, "")
     asked = [replace(e, prompt=teacher_prompt.prompt_for(e, asking)) for e in data.labelled]
     if full := longest.left_out(asked, codec):
         raise BadInput(

@@ -16,15 +16,12 @@ from typing import Any, Protocol
 
 from harness.method import Proposing
 from harness.models.generate import Generator
-from harness.models.token_text import behind, continuation
-from harness.seeds import stable_seed
+from harness.models.token_text import Segments, behind, continuation
 from harness.training.batching import TrainingSequence
-from harness.training.cost import Cost
-from harness.training.segments import Segments
+from harness.training.report import Cost, ValidityReport
 from harness.training.signals import LiveTeacher
 from harness.training.validity import NAN, Asked, Checker, Place, ProposedStep, spend
-from harness.training.validity_report import ValidityReport
-from harness.types import Decoding, Example, Source
+from harness.types import Decoding, Example, Source, stable_seed
 
 BOTH = (Source.TEACHER, Source.STUDENT)
 Begun = tuple[tuple[int, ...], tuple[float, ...]]  # ids of a step so far, and their log-probabilities

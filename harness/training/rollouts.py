@@ -17,17 +17,15 @@ from typing import Any
 from harness.method import Mixture, Speculation, Step
 from harness.models.generate import Generated, Generator
 from harness.models.joint_sampling import JointGenerator
-from harness.seeds import stable_seed
+from harness.models.token_text import Segments
 from harness.training.batching import TrainingSequence
-from harness.training.cost import Cost
 from harness.training.job import TrainingJob, examples_of
 from harness.training.proposals import Proposals
-from harness.training.rewards import Rewards
-from harness.training.segments import Segments
+from harness.training.report import Cost, ValidityReport
 from harness.training.student_engine import StudentEngine
 from harness.training.teacher_prompt import prompt_for
-from harness.training.validity_report import ValidityReport
-from harness.types import Decoding, Source
+from harness.training.verdicts import Rewards
+from harness.types import Decoding, Source, stable_seed
 
 LOOKED_AT = 256  # fixed texts in which a step is looked for before training
 

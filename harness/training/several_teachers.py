@@ -24,7 +24,7 @@ from harness.models import files as models
 from harness.models.files import ModelFiles
 from harness.models.pair import Pair, agree
 from harness.recipe import Recipe, TeacherLoading
-from harness.training_data import room
+from harness.training_data import left_out
 from harness.types import Example
 
 FIELD = "teacher"  # of an example's meta: the teacher that its row names
@@ -92,10 +92,10 @@ def locate(
                 "set models.template to student, none or a file, or take teachers of one family"
             )
         limit = chosen.training.max_tokens
-        if room.of(limit, [files]).tokens < room.of(limit, [student, first]).tokens:
+        if left_out.room_of(limit, [files]).tokens < left_out.room_of(limit, [student, first]).tokens:
             raise BadInput(
                 f"[teachers.{name}]: the context of {files.id} is shorter than that of the other models; set "
-                f"training.max_tokens={room.of(limit, [files]).tokens}"
+                f"training.max_tokens={left_out.room_of(limit, [files]).tokens}"
             )
         found.append(Teaching(name, other.teacher or files, merged, one.weight))
     if not sum(one.weight for one in found) > 0 and chosen.data.teacher_field is None:

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from harness import error_location, registry
-from harness.cache_file import CacheFile
+from harness.durable import CacheFile
 from harness.errors import BadInput, RunFailed
 from harness.launch import processes
 from harness.method import Asking, Proposing, texts_of
@@ -22,23 +22,19 @@ from harness.models.files import load_model, load_tokenizer, template_hash
 from harness.models.generate import Generator
 from harness.models.joint_sampling import JointGenerator
 from harness.models.remote_engine import RemoteEngine
+from harness.models.token_text import Segments
 from harness.training.batching import TrainingSequence, collate
-from harness.training.cost import Cost
 from harness.training.engine_checks import spare
 from harness.training.job import Progress, TrainingJob, teaches_itself
-from harness.training.mixed_signal import MixedSignal
 from harness.training.objective import Student
 from harness.training.proposals import Proposals
 from harness.training.reading import PairedSignal, TeacherReading
-from harness.training.rewards import Rewards
+from harness.training.report import Cost
 from harness.training.rollouts import LOOKED_AT, Rollouts
-from harness.training.segments import Segments
-from harness.training.self_teacher import MovingTeacher, SelfTeacher
 from harness.training.served_teacher import ServedTeacher
 from harness.training.several_teachers import Teaching, weights_of, writer_of
-from harness.training.signal_cache import SHARD, SignalCache
-from harness.training.signal_contract import SignalInputs, TeacherSignal
-from harness.training.signals import LiveTeacher, fields_of
+from harness.training.signal_contract import MixedSignal, MovingTeacher, SelfTeacher, SignalInputs, TeacherSignal
+from harness.training.signals import SHARD_SEQUENCES, LiveTeacher, SignalCache, fields_of
 from harness.training.teacher_texts import teacher_texts
 from harness.training.validity import (
     AgreementValidity,
@@ -48,7 +44,8 @@ from harness.training.validity import (
     SuccessValidity,
     TruthValidity,
 )
-from harness.training_data.room import context_of
+from harness.training.verdicts import Rewards
+from harness.training_data.left_out import context_of
 from harness.types import Source
 
 MANY = 10**9  # ids, where student and teacher share none
@@ -166,7 +163,7 @@ def set_up(
             read = [i for i in read if shares(source, i)[place] > 0] if job.teachers else read
             cache = SignalCache(job.cache / "signals", facts, read, functools.partial(fixed, source))
             # A server is asked for a whole shard at once, and batches by itself.
-            size = SHARD if isinstance(live, ServedTeacher) else plan.micro_batch
+            size = SHARD_SEQUENCES if isinstance(live, ServedTeacher) else plan.micro_batch
             with accelerator.main_process_first():
                 cache.fill(
                     lambda part, size=size: _read(live, part, k, size, pad, accelerator.device),

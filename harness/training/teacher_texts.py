@@ -17,14 +17,13 @@ from typing import Any
 from filelock import FileLock
 
 from harness import options
-from harness.cache_file import CacheFile, digest
+from harness.durable import CacheFile, digest
 from harness.models.engine_choice import Engine
 from harness.models.generate import Generated
 from harness.models.token_text import facts
 from harness.progress import TextCount
 from harness.recipe import Sampling
-from harness.seeds import stable_seed
-from harness.types import Decoding, Example
+from harness.types import Decoding, Example, stable_seed
 
 BATCH = 128  # prompts that the generator is given at once
 

@@ -12,15 +12,13 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.cache_file import CacheFile, digest
+from harness.durable import CacheFile, digest
 from harness.method import Proposing
 from harness.models.generate import Generator
-from harness.models.token_text import continuation
-from harness.seeds import stable_seed
-from harness.training.cost import Cost
-from harness.training.segments import Segments
+from harness.models.token_text import Segments, continuation
+from harness.training.report import Cost
 from harness.training.verdicts import Grader
-from harness.types import Decoding, Example, Source
+from harness.types import Decoding, Example, Source, stable_seed
 
 Checker = Callable[[Mapping[str, Any], str, str], float | None]
 Same = Callable[[Mapping[str, Any], str, str, str], bool]

@@ -23,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from harness import reach, safe_read
+from harness import data, safe_read
 from harness.data import json_lines
 from harness.errors import BadInput, unknown
 
@@ -236,7 +236,7 @@ def _hub(address: SourceName, limit: int | None) -> Rows:
     from huggingface_hub import HfApi
 
     _quiet(datasets)
-    away = reach.model_hub_away() if reach.model_hub() else "HF_HUB_OFFLINE is set"
+    away = data.model_hub_away() if data.model_hub() else "HF_HUB_OFFLINE is set"
     if away:
         commit, opened = address.revision, _from_cache(address, away)
     else:

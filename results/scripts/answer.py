@@ -14,9 +14,8 @@ import sys
 from pathlib import Path
 
 from harness.leaderboard import labels
-from harness.papers import answer_text, reproduce, spec
-from harness.papers.budget import ComputeBudget
-from harness.papers.page import page
+from harness.papers import page, reproduce, spec
+from harness.papers.reproduce import ComputeBudget
 from harness.records import reported
 from harness.records.store import Store
 
@@ -44,8 +43,8 @@ def outcome(paper: str, folder: Path) -> reproduce.Reproduction:
 def written(paper: str, folder: Path) -> tuple[reproduce.Reproduction, str, dict]:
     """The reproduction with its page and its numbers."""
     one, completions = outcome(paper, folder), Store(folder).completions
-    found, standings = answer_text.findings(one, completions), answer_text.standings(one, completions)
-    return one, page(one, found, standings, completions), answer_text.as_json(one, found, standings)
+    found, standings = page.findings(one, completions), page.standings(one, completions)
+    return one, page.answer_page(one, found, standings, completions), page.findings_as_json(one, found, standings)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import atomic, registry
+from harness import durable, registry
 from harness.leaderboard import inference
 from harness.leaderboard.inference import Group
 from harness.options import build, spelt
@@ -35,7 +35,7 @@ drawn by chance; p-values are Holm-adjusted over all rows. `python -m results.sc
 
 
 def main() -> None:
-    atomic.write(PAGE, page().encode())
+    durable.write(PAGE, page().encode())
     print(PAGE.relative_to(RESULTS.parent))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import atomic
+from harness import durable
 from harness.papers import spec, tables
 from harness.papers.audit import report
 from harness.papers.audit.report import Audit
@@ -36,7 +36,7 @@ slip, or a slip of this collection look alike.
 
 def main() -> None:
     for path, content in pages().items():
-        atomic.write(path, content.encode())
+        durable.write(path, content.encode())
         print(path.relative_to(RESULTS.parent))
 
 

@@ -14,7 +14,7 @@ from harness.task import Dataset, Protocol
 from harness.types import Problem
 
 if TYPE_CHECKING:
-    from harness.grading.instruction.length_baselines import Gamed
+    from harness.grading.instruction.length_control import Gamed
 
 
 def _outputs(model: str, sha256: str) -> Dataset:
@@ -61,7 +61,7 @@ class AlpacaItems(PairwiseTask):
 
     def length_baselines(self, problems: Sequence[Problem]) -> tuple[list[float] | None, Gamed | None]:
         """AlpacaEval's difficulties, by position in the pinned file; (None, None) for any other file."""
-        from harness.grading.instruction.length_baselines import read_difficulty, read_gamed, recovered
+        from harness.grading.instruction.length_control import read_difficulty, read_gamed, recovered
 
         pinned = self.data.sha256 in {dataset.sha256 for dataset in REFERENCES.values()}
         difficulty = read_difficulty() if pinned else None

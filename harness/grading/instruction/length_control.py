@@ -15,15 +15,21 @@ reference, regularise phi and psi (theta is 0 for them): see ``length_baselines`
 
 from __future__ import annotations
 
+import csv
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist, fmean, stdev
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
-from harness.grading.instruction.length_baselines import Gamed
+from harness.errors import BadInput
+from harness.grading.judges.judgement import Judgement
 
 STRENGTHS = np.logspace(-4, 4, 10)  # inverse strengths of the L1 penalty that cross-validation chooses from
 FOLDS = 5
@@ -75,7 +81,7 @@ def length_controlled(
         x, y = np.concatenate([held, x]), np.concatenate([gamed.preference, y])
         weight = np.concatenate([np.full(len(held), GAMED_WEIGHT), weight])
         formula = gamed.formula
-    coefficients = fit(x, y, weight)
+    coefficients = fit_logistic(x, y, weight)
     # Predict for all items, with the length gap set to 0.
     features[:, 0] = 0.0
     predicted = expit(features @ coefficients)
@@ -88,7 +94,7 @@ def length_controlled(
     )
 
 
-def fit(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def fit_logistic(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Coefficients [F] of soft labels ``y`` [N] on ``x`` [N, F], the penalty chosen by cross-validation."""
     fold = _folds(len(y))
 
@@ -96,16 +102,16 @@ def fit(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
         losses = []
         for k in range(FOLDS):
             train, held = fold != k, fold == k
-            w = solve(x[train], y[train], weight[train], strength)
+            w = solve_logistic(x[train], y[train], weight[train], strength)
             losses.append(np.mean(weight[held] * _cross_entropy(x[held] @ w, y[held])))
         return float(np.mean(losses))
 
     # The problem is too small for BLAS threads: their synchronisation takes minutes on a busy machine.
     with threadpool_limits(1, user_api="blas"):
-        return solve(x, y, weight, min(STRENGTHS, key=held_out_loss))
+        return solve_logistic(x, y, weight, min(STRENGTHS, key=held_out_loss))
 
 
-def solve(x: np.ndarray, y: np.ndarray, weight: np.ndarray, strength: float) -> np.ndarray:
+def solve_logistic(x: np.ndarray, y: np.ndarray, weight: np.ndarray, strength: float) -> np.ndarray:
     """The w [F] that minimises |w|_1 + strength * sum_i weight_i * cross_entropy(y_i, sigmoid(x_i w)).
 
     With w = u - v and u, v >= 0 the penalty is smooth: u + v.
@@ -137,3 +143,122 @@ def _folds(n: int) -> np.ndarray:
     for k, (_, held) in enumerate(GroupKFold(FOLDS).split(np.arange(n), groups=np.arange(n))):
         fold[held] = k
     return fold
+
+
+# Constants of AlpacaEval's length-controlled fit: instruction difficulties and gamed baselines.
+#
+# alpaca_eval downloads both from a hub, as ``instruction_difficulty.csv`` and ``df_gamed.csv``. The first is derived
+# from public annotations and read from ``$HARNESS_DATA/alpaca_eval/derived/``. The second, the judgements of a
+# verbose and a concise version of gpt-4-1106-preview, is in no public repository. It is used if it is at
+# ``$HARNESS_DATA/alpaca_eval/df_gamed.csv``; otherwise :func:`recovered` replaces it.
+#
+# How it was recovered. The gamed rows enter the fit of any model only through the gradient of their loss, 0.1 * sum_r
+# (sigmoid(phi t_r + psi d_r) - p_r) (t_r, d_r), with t the tanh of the length gap and d the difficulty. Their labels
+# p therefore matter only through two numbers, sum_r p_r (t_r, d_r), whichever model is fitted. At the published
+# weights of a model with public annotations the whole gradient is zero, which yields these two numbers; the three
+# available models agree on them to 0.3 % and 1.5 %. They are represented here by the logistic whose labels have these
+# sums. The length gaps are assumed normal around the published mean lengths of the two baselines; the result hardly
+# depends on their spread.
+#
+# With these baselines the fit gives 5.87, 19.22 and 9.85 % for alpaca-7b, gpt-3.5-turbo-1106 and wizardlm-13b
+# (published: 5.88, 19.30 and 9.83), and against text-davinci-003, which was not used for the recovery, 26.35, 75.95
+# and 63.09 (published: 26.29, 75.56 and 62.55). Without gamed baselines the error is up to 1.2 and 4.2 points.
+
+RECOVERED_WEIGHTS = (-1.807, 0.749)  # phi, psi of the logistic through the gamed labels
+REFERENCE_LENGTH, GAMED_LENGTHS = 2049, (2402, 1136)  # mean characters, published: verbose, concise
+GAP_SPREAD = 900  # characters, assumed; from 800 to 1,000 the weights above move by 0.001
+
+
+@dataclass(frozen=True)
+class Gamed:
+    """Rows [M] of the gamed baselines: soft label in [0, 1], standardised length gap, difficulty."""
+
+    preference: np.ndarray
+    gap: np.ndarray
+    difficulty: np.ndarray
+    formula: str = "length_controlled_v1"
+
+
+def recovered(difficulty: Sequence[float]) -> Gamed:
+    """The two gamed baselines of AlpacaEval 2, recovered from published weights (see the module docstring)."""
+    n = len(difficulty)
+    normal = NormalDist()
+    # A low-discrepancy sequence spreads the gaps evenly over the difficulties.
+    spread = np.array([normal.inv_cdf((i * 0.6180339887498949 + 0.5) % 1.0) for i in range(n)])
+    gap = np.concatenate([(REFERENCE_LENGTH - mean) / GAP_SPREAD + spread for mean in GAMED_LENGTHS])
+    repeated = np.tile(np.asarray(difficulty, dtype=float), len(GAMED_LENGTHS))
+    phi, psi = RECOVERED_WEIGHTS
+    label = expit(phi * np.tanh(gap) + psi * repeated)
+    return Gamed(label, gap, repeated, "length_controlled_v1, gamed baselines recovered")
+
+
+def read_difficulty() -> list[float] | None:
+    """AlpacaEval's difficulty of each instruction, in the order of its file; None if the file is missing."""
+    rows = _baseline_rows("alpaca_eval/derived/instruction_difficulty.csv", "instruction_difficulty")
+    return None if rows is None else [float(row["instruction_difficulty"]) for row in rows]
+
+
+def read_gamed() -> Gamed | None:
+    """The baselines of alpaca_eval's own ``df_gamed.csv``; None if the file is missing."""
+    columns = ("preference", "std_delta_len", "instruction_difficulty")
+    rows = _baseline_rows("alpaca_eval/df_gamed.csv", *columns)
+    return None if rows is None else Gamed(*(np.array([float(r[c]) for r in rows]) for c in columns))
+
+
+def _baseline_rows(local: str, *columns: str) -> list[dict[str, str]] | None:
+    """The rows of a CSV file below ``HARNESS_DATA``, None if missing. Raises BadInput for a line without a number."""
+    path = Path(os.environ.get("HARNESS_DATA", "")) / local
+    if "HARNESS_DATA" not in os.environ or not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for line, row in enumerate(rows, 2):
+        for column in columns:
+            try:
+                float(row[column])
+            except (KeyError, TypeError, ValueError):
+                raise BadInput(f"{path}:{line}: no number under {column!r}") from None
+    return rows
+
+
+# Summarises a set of judgements: win rate, ties, position consistency, unparsed replies.
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """Counts, and rates in [0, 1]; ``win_rate`` is the mean score of the answered items, a tie counting one half.
+
+    ``position_consistency`` is the share of comparisons asked in both orders that have the same winner (or tie) in
+    both, None if there are none. ``parse_failure_rate`` is the share of replies without a verdict.
+    """
+
+    win_rate: float | None
+    standard_error: float | None
+    wins: int
+    losses: int
+    ties: int
+    unanswered: int
+    position_consistency: float | None
+    parse_failure_rate: float | None
+
+
+def win_rate(judgements: Sequence[Judgement]) -> WinRate:
+    """The summary of ``judgements``: alpaca_eval's ``get_winrate``, in fractions instead of per cent."""
+    scores = [j.score for j in judgements if j.score is not None]
+    unparsed = sum(j.unparsed for j in judgements)
+    both = [j.by_order for j in judgements if len(j.by_order) == 2]
+    return WinRate(
+        win_rate=fmean(scores) if scores else None,
+        standard_error=stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None,
+        wins=sum(score > 0.5 for score in scores),
+        losses=sum(score < 0.5 for score in scores),
+        ties=sum(score == 0.5 for score in scores),
+        unanswered=len(judgements) - len(scores),
+        position_consistency=fmean(_winner(a) == _winner(b) for a, b in both) if both else None,
+        parse_failure_rate=unparsed / (len(scores) + unparsed) if scores or unparsed else None,
+    )
+
+
+def _winner(score: float) -> int:
+    """1 the candidate, -1 the reference, 0 a tie."""
+    return (score > 0.5) - (score < 0.5)

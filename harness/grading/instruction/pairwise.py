@@ -8,14 +8,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.errors import BadInput
-from harness.grading.instruction.winrate import win_rate
+from harness.grading.instruction.length_control import win_rate
 from harness.grading.judges.judgement import Judgement, PairToJudge, judge_all, require_judge
 from harness.grading.thinking import answer_of
 from harness.task import Protocol, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 
 if TYPE_CHECKING:
-    from harness.grading.instruction.length_baselines import Gamed
+    from harness.grading.instruction.length_control import Gamed
 
 DISTILLM2 = Protocol(
     "DistiLLM-2's decoding and judge (arXiv 2503.07067): user turn only, both orders, ties half a win each",

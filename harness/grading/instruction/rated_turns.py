@@ -1,6 +1,6 @@
 """Benchmarks of several turns: a judge rates each answer in its conversation, from 1 to 10.
 
-The second question is asked behind the model's own first answer (:mod:`harness.evaluation.conversation`), and the judge
+The second question is asked behind the model's own first answer (:mod:`harness.evaluation.evaluate`), and the judge
 reads the whole conversation. A problem ``q/n`` is turn n of question q.
 """
 
@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 from harness import data
 from harness.errors import BadInput
-from harness.grading.judges.judgement import ConversationToRate, Judgement, judge_all, require_judge
-from harness.grading.judges.rating import of_share
+from harness.grading.judges.judgement import ConversationToRate, Judgement, judge_all, of_share, require_judge
 from harness.task import Dataset, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 

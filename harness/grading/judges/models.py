@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cache_file import digest
 from harness.data import cache_dir
+from harness.durable import CacheFile, digest
 from harness.errors import BadInput
-from harness.grading.judges.budget import JudgeBudget
-from harness.grading.judges.cache import CachedReply, JudgementCache
-from harness.grading.judges.contract import JudgeOptions, Model
+from harness.grading.judges.answering import JudgeOptions, Model
 from harness.grading.judges.judgement import FORMS, Judge, Judgement, PairToJudge
 from harness.grading.judges.protocols import JudgeProtocol, Reply, judge_protocol
 from harness.models.openai_client import Unanswered
@@ -216,7 +214,7 @@ class OpenAIJudge(ModelJudge):
 
     @classmethod
     def open(cls, argument: str, protocol: str, keep: Path | None) -> OpenAIJudge:
-        from harness.grading.judges.server import ServerModel, ServerOptions
+        from harness.grading.judges.answering import ServerModel, ServerOptions
 
         model, options = _asked(cls, argument, ServerOptions)
         budget = JudgeBudget(options.budget_usd, options.price_in, options.price_out)
@@ -230,7 +228,7 @@ class HuggingFaceJudge(ModelJudge):
 
     @classmethod
     def open(cls, argument: str, protocol: str, keep: Path | None) -> HuggingFaceJudge:
-        from harness.grading.judges.local import LocalModel, LocalOptions
+        from harness.grading.judges.answering import LocalModel, LocalOptions
 
         model, options = _asked(cls, argument, LocalOptions)
         return cls(
@@ -252,3 +250,101 @@ def _way(options: JudgeOptions, protocol: str) -> tuple[JudgeProtocol, float]:
     if options.max_tokens is not None:
         asked = dataclasses.replace(asked, max_tokens=options.max_tokens)
     return asked, asked.temperature if options.temperature is None else options.temperature
+
+
+# The cost of judging: estimated before the first question, counted while it runs, never over the budget.
+
+BYTES_PER_TOKEN = 3  # bytes of prompt per token; 4 is usual for English, so this overestimates
+TURN_TOKENS = 8  # that a chat template adds to a turn
+
+
+class JudgeBudget:
+    """Tokens and money of one judge. ``price_in`` and ``price_out`` are USD per million tokens.
+
+    Raises BadInput if a limit is given without prices.
+    """
+
+    def __init__(self, limit_usd: float | None = None, price_in: float | None = None, price_out: float | None = None):
+        if limit_usd is not None and (price_in is None or price_out is None):
+            raise BadInput("budget_usd needs price_in and price_out, the judge's USD per million tokens")
+        self.limit_usd, self.price_in, self.price_out = limit_usd, price_in or 0.0, price_out or 0.0
+        self.spent_usd = 0.0
+        self._reserved = 0.0
+        self._lock = threading.Lock()
+
+    def estimate(self, messages: Sequence[Mapping[str, str]], max_tokens: int) -> tuple[int, float]:
+        """Tokens and USD that one question costs at most, by its bytes and the longest reply."""
+        texts = [m["content"].encode("utf-8", "replace") for m in messages]
+        prompt = sum(len(text) // BYTES_PER_TOKEN + TURN_TOKENS for text in texts)
+        return prompt + max_tokens, self._price(prompt, max_tokens)
+
+    def check(self, questions: int, tokens: int, usd: float) -> None:
+        """Raises BadInput, before any question, if the estimate is above the limit."""
+        if self.limit_usd is not None and usd > self.limit_usd:
+            raise BadInput(
+                f"judging {questions} questions may cost ${usd:.4g} ({tokens} tokens), over "
+                f"budget_usd={self.limit_usd:g}; raise it, or grade fewer completions (answers are kept)"
+            )
+
+    def reserve(self, usd: float) -> bool:
+        """Reserves ``usd`` for a question; False if that could exceed the limit."""
+        with self._lock:
+            if self.limit_usd is not None and self.spent_usd + self._reserved + usd > self.limit_usd + 1e-9:
+                return False
+            self._reserved += usd
+            return True
+
+    def settle(self, usd: float, reply: Reply | None) -> None:
+        """Replaces the reserved amount by the one used, or keeps it if the server does not report usage."""
+        with self._lock:
+            self._reserved -= usd
+            if reply is not None:
+                told = reply.prompt_tokens + reply.completion_tokens > 0
+                self.spent_usd += self._price(reply.prompt_tokens, reply.completion_tokens) if told else usd
+
+    def _price(self, prompt: int, completion: int) -> float:
+        return (prompt * self.price_in + completion * self.price_out) / 1e6
+
+
+# The cache of a judge's answers: no question is paid for twice, and an interrupted run continues.
+#
+# One file per judge identity (model, revision, prompt, temperature), one line per answered question.
+
+
+@dataclass(frozen=True)
+class CachedReply:
+    """A verdict: the share in [0, 1] of the response shown first, the reply that it was read from, and the model."""
+
+    share: float
+    reply: str = ""
+    model: str = ""  # the model that the server reports
+
+
+class JudgementCache:
+    """Answers by question key, in ``folder``. Threads may share it, and processes the file.
+
+    Raises BadInput, before any question is paid for, if the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]):
+        self._journal = CacheFile(folder, identity)
+        self.path = self._journal.path
+        self._answers: dict[str, CachedReply] = dict(self._journal.read(_kept_reply))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._answers
+
+    def __getitem__(self, key: str) -> CachedReply:
+        return self._answers[key]
+
+    def add(self, key: str, answer: CachedReply) -> None:
+        """Stores an answer on disk. Raises RunFailed if it cannot be written."""
+        self._answers[key] = answer
+        self._journal.add({key: dataclasses.asdict(answer)})
+
+
+def _kept_reply(fields: dict[str, Any]) -> CachedReply | None:
+    """A kept answer, or None where its fields are not those of one."""
+    share, words = fields.get("share"), [fields[key] for key in fields.keys() - {"share"}]
+    sound = type(share) in (int, float) and 0 <= share <= 1 and fields.keys() <= {"share", "reply", "model"}
+    return CachedReply(**fields) if sound and all(isinstance(word, str) for word in words) else None

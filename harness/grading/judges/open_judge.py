@@ -22,8 +22,8 @@ def open_judge(spec: str, protocol: str = "alpacaeval-1", keep: Path | None = No
     ============================  ======================================================================
 
     The first two take settings after commas, ``openai:m@https://host/v1,key_env=HOST_KEY,max_tokens=4096``: the
-    fields of :class:`harness.grading.judges.server.ServerOptions` and
-    :class:`harness.grading.judges.local.LocalOptions`. ``protocol`` names how they are asked (see
+    fields of :class:`harness.grading.judges.answering.ServerOptions` and
+    :class:`harness.grading.judges.answering.LocalOptions`. ``protocol`` names how they are asked (see
     ``judge_protocols``) unless the settings do; ``keep`` is the folder of their answers.
     Raises BadInput for an unknown name, or an argument that the judge cannot use.
     """

@@ -30,7 +30,7 @@ from typing import Any
 
 from harness.errors import RunFailed, unknown
 from harness.grading.end_marker import END_MARKER
-from harness.grading.judges import five_verdicts, rating
+from harness.grading.judges import judgement
 from harness.grading.judges.judgement import PairToJudge
 from harness.grading.thinking import answer_of
 
@@ -169,11 +169,11 @@ class RatingProtocol(JudgeProtocol):
         return (True,)
 
     def question(self, pair: PairToJudge, candidate_first: bool) -> list[dict[str, str]]:
-        return rating.messages(pair)
+        return judgement.rating_messages(pair)
 
 
 def _mt_bench() -> JudgeProtocol:
-    both = [(f"{key}", *said) for key, said in rating.TURNS.items()]
+    both = [(f"{key}", *said) for key, said in judgement.TURNS.items()]
     turns = tuple(
         (f"{role} {key}", text) for key, *said in both for role, text in zip(("system", "user"), said, strict=True)
     )
@@ -181,7 +181,7 @@ def _mt_bench() -> JudgeProtocol:
 
 
 def _arena_hard() -> JudgeProtocol:
-    turns = (("system", five_verdicts.SYSTEM), ("user", five_verdicts.TEMPLATE))
+    turns = (("system", ARENA_SYSTEM), ("user", ARENA_TEMPLATE))
     return JudgeProtocol("arena-hard", turns, _read_arena_hard, temperature=0.0, max_tokens=4096, both_orders=True)
 
 
@@ -227,13 +227,13 @@ def _read_logprobs(reply: Reply) -> float | None:
 
 def _read_arena_hard(reply: Reply) -> float | None:
     """One of Arena-Hard's five verdicts, behind any thinking; None from a reply that was cut."""
-    return None if reply.cut else five_verdicts.share(answer_of(reply.text)[-REPLY_LIMIT:])
+    return None if reply.cut else share_of_votes(answer_of(reply.text)[-REPLY_LIMIT:])
 
 
 def _read_rating(reply: Reply) -> float | None:
     """The share of a reply's rating, behind any thinking; None from a reply that has none from 1 to 10."""
-    found = rating.rating(answer_of(reply.text)[-REPLY_LIMIT:])
-    return None if found is None else rating.as_share(found)
+    found = judgement.rating(answer_of(reply.text)[-REPLY_LIMIT:])
+    return None if found is None else judgement.as_share(found)
 
 
 def _read_letter(reply: Reply) -> float | None:
@@ -297,3 +297,71 @@ def _parsers() -> ModuleType:
     silent.setLevel(logging.CRITICAL)
     completion_parsers.logging = silent
     return completion_parsers
+
+
+# Arena-Hard's words to a judge and its five verdicts (lmarena/arena-hard-auto, Apache-2.0, config of v0.1).
+
+ARENA_SYSTEM = """\
+Please act as an impartial judge and evaluate the quality of the responses provided by two AI assistants to the \
+user prompt displayed below. You will be given assistant A's answer and assistant B's answer. Your job is to \
+evaluate which assistant's answer is better.
+
+Begin your evaluation by generating your own answer to the prompt. You must provide your answers before judging \
+any answers.
+
+When evaluating the assistants' answers, compare both assistants' answers with your answer. You must identify and \
+correct any mistakes or inaccurate information.
+
+Then consider if the assistant's answers are helpful, relevant, and concise. Helpful means the answer correctly \
+responds to the prompt or follows the instructions. Note when user prompt has any ambiguity or more than one \
+interpretation, it is more helpful and appropriate to ask for clarifications or more information from the user \
+than providing an answer based on assumptions. Relevant means all parts of the response closely connect or are \
+appropriate to what is being asked. Concise means the response is clear and not verbose or excessive.
+
+Then consider the creativity and novelty of the assistant's answers when needed. Finally, identify any missing \
+important information in the assistants' answers that would be beneficial to include when responding to the user \
+prompt.
+
+After providing your explanation, you must output only one of the following choices as your final verdict with a \
+label:
+
+1. Assistant A is significantly better: [[A>>B]]
+2. Assistant A is slightly better: [[A>B]]
+3. Tie, relatively the same: [[A=B]]
+4. Assistant B is slightly better: [[B>A]]
+5. Assistant B is significantly better: [[B>>A]]
+
+Example output: "My final verdict is tie: [[A=B]]"."""
+ARENA_TEMPLATE = (
+    "<|User Prompt|>\n{instruction}\n\n<|The Start of Assistant A's Answer|>\n{output_1}\n<|The End of Assistant A's "
+    "Answer|>\n\n<|The Start of Assistant B's Answer|>\n{output_2}\n<|The End of Assistant B's Answer|>"
+)
+SLIGHTLY = 0.75  # the share that a response which is slightly better gets; one that is significantly better gets 1
+SLIGHT_WEIGHT = 3  # votes that a significant preference counts for
+_VERDICTS = {"A>>B": 1.0, "A>B": SLIGHTLY, "A=B": 0.5, "B>A": 1 - SLIGHTLY, "B>>A": 0.0}
+_OTHERS = {
+    "A<<B": "B>>A",
+    "A<B": "B>A",
+    "B=A": "A=B",
+    "B<A": "A>B",
+    "B<<A": "A>>B",
+}  # the same, as some judges write it
+_VOTE_PATTERNS = (re.compile(r"\[\[([AB<>=]+)\]\]"), re.compile(r"\[([AB<>=]+)\]"))
+
+
+def share_of_votes(text: str) -> float | None:
+    """The share of the response shown first: the last verdict in double brackets, else in single ones, as upstream."""
+    for pattern in _VOTE_PATTERNS:
+        if found := pattern.findall(text.upper()):
+            return _VERDICTS.get(_OTHERS.get(found[-1], found[-1]))
+    return None
+
+
+def votes(shares: list[float]) -> list[float]:
+    """Upstream's votes for the candidate, 1, 0.5 or 0 each; a clear preference has :data:`SLIGHT_WEIGHT` of them."""
+    values = []
+    for value in shares:
+        values += (
+            [float(value)] * SLIGHT_WEIGHT if value in (0.0, 1.0) else [0.5 if value == 0.5 else float(value > 0.5)]
+        )
+    return values

@@ -1,6 +1,6 @@
 """Replays recorded judgements: alpaca_eval's ``annotations.json`` as a judge.
 
-Recorded ratings of single answers are :mod:`harness.grading.judges.replay_ratings`.
+Recorded ratings of single answers are :mod:`harness.grading.judges.replay`.
 
 Each annotation compares ``output_1``, the reference, with ``output_2``, the model. ``preference`` runs from 1
 (the reference wins) to 2 (the model wins); 1.5 and 0 are draws; null, and the -1 that alpaca_eval keeps for a
@@ -9,6 +9,7 @@ reply it could not parse, are no verdict.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from harness import safe_read
+from harness.data import parse
 from harness.errors import BadInput
-from harness.grading.judges.judgement import Judge, Judgement, PairToJudge
-from harness.grading.judges.replay_ratings import ReplayRatings, recorded_rows
+from harness.grading.judges.judgement import HIGH, LOW, Judge, Judgement, PairToJudge, as_share, rating_messages
 
 log = logging.getLogger(__name__)
 
@@ -118,3 +120,76 @@ def _only_one(rows: Sequence[Mapping[str, Any]], field: str, path: Path) -> str 
     if len(names) > 1:
         raise BadInput(f"{path}: mixes {field}s {', '.join(names[:4])}; keep one of them in the file")
     return names[0] if names else None
+
+
+# Replays recorded ratings: FastChat's ``model_judgment/JUDGE_single.jsonl`` as a judge.
+#
+# A row holds the prompt that the judge read, ``user_prompt``, and the ``score`` that was read from its reply, -1
+# where it had none. An answer is looked up by the whole prompt, so it has a rating only if it was asked about in
+# these words.
+
+
+class ReplayRatings(Judge):
+    """Rates an answer as recorded; several ratings of one answer are averaged. Raises BadInput for another file."""
+
+    protocol = "mt-bench"
+    rates = True
+
+    def __init__(self, path: Path | str):
+        path = Path(path)
+        rows, sha256 = recorded_rows(path, "judgements")
+        self.recorded: dict[str, list[float | None]] = {}
+        for number, row in enumerate(rows, 1):
+            self.recorded.setdefault(_prompt_of(row, path, number), []).append(_rating_of(row, path, number))
+        judges = sorted({str(row["judge"][0] if isinstance(row.get("judge"), list) else "") for row in rows})
+        if len(judges) > 1:
+            raise BadInput(f"{path}: mixes judges {', '.join(judges[:4])}; keep one of them in the file")
+        self._identity = {
+            "kind": "replay",
+            "annotator": judges[0],
+            "ratings_sha256": sha256,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        return dict(self._identity)
+
+    def judge(self, comparisons: Sequence[PairToJudge]) -> list[Judgement]:
+        return [self._recall(rating_messages(asked)[-1]["content"]) for asked in comparisons]
+
+    def _recall(self, asked: str) -> Judgement:
+        if (scores := self.recorded.get(asked)) is None:
+            return Judgement(None, "no recorded judgement of this answer in these words")
+        given = [score for score in scores if score is not None]
+        if not given:
+            return Judgement(None, "the recorded judge gave no rating", unparsed=True)
+        return Judgement(as_share(fmean(given)), f"recorded rating {fmean(given):g}")
+
+
+def recorded_rows(path: Path, what: str) -> tuple[list[dict[str, Any]], str]:
+    """The rows of a file of recorded judgements and its sha256. Raises BadInput where it cannot be read or has none."""
+    try:
+        content = safe_read.content(path, safe_read.LARGE)
+    except BadInput as error:
+        raise BadInput(f"--judge replay:{path}: {error}") from None
+    rows = parse(content, path)
+    if not rows:
+        raise BadInput(f"--judge replay:{path}: holds no {what}")
+    return rows, hashlib.sha256(content).hexdigest()
+
+
+def _prompt_of(row: Mapping[str, Any], path: Path, number: int) -> str:
+    if not isinstance(row.get("user_prompt"), str):
+        raise BadInput(f"{path}: judgement {number} has no text under 'user_prompt'")
+    return row["user_prompt"]
+
+
+def _rating_of(row: Mapping[str, Any], path: Path, number: int) -> float | None:
+    """The rating of one judgement, None where upstream read none from the reply."""
+    score = row.get("score")
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        raise BadInput(f"{path}: judgement {number} has no number under 'score'")
+    if score == -1:
+        return None
+    if not LOW <= score <= HIGH:
+        raise BadInput(f"{path}: judgement {number} has the score {score:g}, outside {LOW:g} to {HIGH:g}")
+    return float(score)

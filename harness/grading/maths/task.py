@@ -22,7 +22,7 @@ from harness.grading.maths.extract import as_lm_eval_compares, last_boxes
 from harness.grading.maths.notation import clean
 from harness.grading.maths.pool import CPU_LIMIT_S, MEMORY_LIMIT_BYTES, shared_pool
 from harness.grading.maths.readings import BOX, QWEN25, Reading
-from harness.stats.pass_at_k import majority
+from harness.metrics import majority
 from harness.task import Protocol, Task
 from harness.types import Completion, Decoding, Problem, Prompt, Verdict
 

@@ -9,10 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.leaderboard import grid, labels
+from harness.leaderboard import formats, labels
 from harness.leaderboard.equal_compute import ALL, COMPUTE, STEPS
-from harness.leaderboard.formats import render
-from harness.leaderboard.grid import Line
+from harness.leaderboard.formats import GridLine, render
 from harness.leaderboard.rows import Section
 from harness.reports.board import words
 from harness.reports.board.pages import Site
@@ -52,8 +51,8 @@ def _context(site: Site) -> dict[str, Any]:
 
 
 def _view(site: Site, kind: str, sections: Sequence[Section]) -> dict[str, Any]:
-    shown, other = grid.main(sections)
-    lines = grid.lines(sections)
+    shown, other = formats.main_lines(sections)
+    lines = formats.grid_lines(sections)
     worlds = {section.task.partition("@")[1:] for section in shown}
     columns = [
         {
@@ -83,14 +82,14 @@ def _view(site: Site, kind: str, sections: Sequence[Section]) -> dict[str, Any]:
     }
 
 
-def _place(line: Line, shown: Sequence[Section]) -> tuple[Any, ...]:
+def _place(line: GridLine, shown: Sequence[Section]) -> tuple[Any, ...]:
     """Sorts lines without a rank: those of the same tasks and the same models together, the best first."""
     rows = [line.cells.get(section.title) for section in shown]
     first = next(((row.scale.place(row.score)) for row in rows if row is not None), 0.0)
     return [row is None for row in rows], re.findall(r"(?:student|teacher)\.id=[^,)]+", line.name), first
 
 
-def _heading(kind: str, ranked: Sequence[Line], shown: Sequence[Section]) -> str:
+def _heading(kind: str, ranked: Sequence[GridLine], shown: Sequence[Section]) -> str:
     """The answer in a few words: which method ranks first."""
     best = [line for line in ranked if line.mean_rank == ranked[0].mean_rank]
     if not best or len(ranked) < 2:
@@ -103,7 +102,7 @@ def _heading(kind: str, ranked: Sequence[Line], shown: Sequence[Section]) -> str
     return f"{said} {verb} first {LEADS[kind]}"
 
 
-def _said(kind: str, ranked: Sequence[Line], shown: Sequence[Section]) -> str:
+def _said(kind: str, ranked: Sequence[GridLine], shown: Sequence[Section]) -> str:
     """How clear that is: the average rank, and how many rows of each task are not distinguishable from its best."""
     if len(ranked) < 2:
         return (

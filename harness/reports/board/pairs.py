@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.errors import BadInput
-from harness.leaderboard import compare, compare_text, equal_compute, inference, labels
+from harness.leaderboard import compare, equal_compute, inference, labels
 from harness.leaderboard.equal_compute import COMPUTE, STEPS
 from harness.leaderboard.inference import Group
 from harness.leaderboard.rows import LeaderboardRow, Section
@@ -123,5 +123,5 @@ def _pairs(site: Site, rows: list[LeaderboardRow]) -> Iterator[list[Any]]:
         it = found.comparison
         yield [
             i, j, round(it.difference, 6), round(it.interval.low, 6), round(it.interval.high, 6),
-            float(f"{it.p:.4g}"), it.test, len(found.seeds), compare_text.settled(found), compare_text.at_odds(found),
+            float(f"{it.p:.4g}"), it.test, len(found.seeds), compare.settled(found), compare.at_odds(found),
         ]  # fmt: skip

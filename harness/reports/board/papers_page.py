@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from harness.papers import beside_printed
+from harness.papers import printed_rows
 from harness.papers.audit import report
 from harness.papers.audit.finding import KINDS, probability
 from harness.papers.printed_rows import PrintedRow
@@ -27,7 +27,7 @@ def write(site: Site) -> None:
 def _context(site: Site) -> dict[str, Any]:
     here = {section.task for section in site.sections}
     beside: dict[str, list[dict[str, Any]]] = {}
-    for row in beside_printed.rows(site.papers, here):
+    for row in printed_rows.rows_beside(site.papers, here):
         beside.setdefault(row.theirs.paper, []).append(_beside(row))
     papers = [_paper(audited, beside.get(audited.paper["id"], [])) for audited in report.audits(site.papers)]
     return {

@@ -15,7 +15,7 @@ from harness import metrics, registry
 from harness.errors import BadInput
 from harness.evaluation import questions
 from harness.leaderboard import equal_compute, inference, labels, text_tables
-from harness.leaderboard.footnotes import MICRO
+from harness.leaderboard.labels import MICRO
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.metrics import Scale
 from harness.records import curves
@@ -23,7 +23,7 @@ from harness.records.record import Record, method_label, note_of
 from harness.reports.board import words
 from harness.reports.board.pages import Site, readable
 from harness.reports.plots.curves import BESIDES, METRICS
-from harness.training import weight_report
+from harness.training import report
 
 TEXT_AT_MOST = 12_000  # characters of one completion; the middle of a longer one is left out
 RUN_AT_MOST = 4_000_000  # characters of completions of one run
@@ -202,7 +202,7 @@ def _equation(name: str) -> str:
 def _weights(record: Record) -> dict[str, Any]:
     """The report on a training's token weights, in words and with the shares to draw; empty without one."""
     found = record.get("weights") or {}
-    said = weight_report.in_words(record)
+    said = report.weights_in_words(record)
     said.pop("distribution over the mean", None)  # it is drawn
     if not said:
         return {}

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from harness import atomic, model_card
+from harness import durable, model_card
 from harness.errors import BadInput, RunFailed
 from harness.records.record import roles_of
 from harness.records.store import Store
@@ -52,7 +52,7 @@ def export(store: Store, name: str, out: Path, weights: str = MERGED, licence: s
             else:
                 shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(ADAPTER))
             model_card.refresh(copy, store, record, licence)
-            atomic.readable(copy, copy / model_card.CARD)
+            durable.readable(copy, copy / model_card.CARD)
             if out.is_dir():
                 out.rmdir()
             os.replace(copy, out)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInput, unknown
-from harness.leaderboard import compare, grid, inference, labels
+from harness.leaderboard import compare, formats, inference, labels
 from harness.leaderboard.inference import LEVEL, Completions, Group
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.text_tables import RECONSTRUCTED
@@ -57,8 +57,8 @@ def of_sections(
     Without a name it is the baseline, else the row of the best average rank. Raises BadInput where no or several rows
     have the name.
     """
-    shown = grid.main(sections)[0][:TASKS_AT_MOST]
-    lines = [line for line in grid.lines(shown) if not line.reference]
+    shown = formats.main_lines(sections)[0][:TASKS_AT_MOST]
+    lines = [line for line in formats.grid_lines(shown) if not line.reference]
     base = _base(lines, records, against)
     marks: dict[str, dict[str, Mark]] = {line.label: {} for line in lines}
     for section in shown:
@@ -82,7 +82,7 @@ def of_sections(
     return said[base.label], [Lead(said[line.label], line.mean_rank, marks[line.label]) for line in lines]
 
 
-def _base(lines: Sequence[grid.Line], records: Mapping[str, Record], against: str | None) -> grid.Line:
+def _base(lines: Sequence[formats.GridLine], records: Mapping[str, Record], against: str | None) -> formats.GridLine:
     """The row that all others are compared with."""
     if not lines:
         raise BadInput("there is no trained row to compare")
@@ -99,11 +99,11 @@ def _base(lines: Sequence[grid.Line], records: Mapping[str, Record], against: st
     return fits[0]
 
 
-def _row(line: grid.Line) -> LeaderboardRow:
+def _row(line: formats.GridLine) -> LeaderboardRow:
     return next(iter(line.cells.values()))
 
 
-def _record(line: grid.Line, records: Mapping[str, Record]) -> Record:
+def _record(line: formats.GridLine, records: Mapping[str, Record]) -> Record:
     return records[_row(line).run_ids[0]]
 
 

@@ -144,7 +144,7 @@ def _prompts(spec: dict[str, Any], tokenizer: Any) -> list[list[int]]:
     if spec["models"] != "micro":
         return [[dice.randrange(5, 32_000) for _ in range(dice.randint(16, 256))] for _ in range(spec["prompts"])]
     from harness.recipe import load
-    from harness.training import examples
+    from harness.training_data import examples
 
     recipe = load("micro")
     found = examples.load(recipe.data.prompts, recipe.data, labelled=False)

@@ -107,7 +107,7 @@ def _texts(samples: int, _: Path) -> Callable[[], dict[str, float]]:
     from harness.models.files import load_model, load_tokenizer, locate
     from harness.models.generate import Generator
     from harness.recipe import load
-    from harness.training import examples
+    from harness.training_data import examples
     from harness.types import Decoding
 
     files, recipe = locate("micro:student"), load("micro")

@@ -94,7 +94,7 @@ def batch(scale: str, sizes: dict[str, Any]) -> dict[str, Any]:
     if sizes["models"] == "micro":
         from harness.models.files import load_tokenizer, locate
         from harness.recipe import load
-        from harness.training import examples
+        from harness.training_data import examples
 
         recipe, tokenizer = load("micro"), load_tokenizer(locate("micro:student"))
         found = examples.load(recipe.data.prompts, recipe.data, labelled=False)[: sizes["rows"]]

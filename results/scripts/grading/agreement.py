@@ -19,9 +19,9 @@ from typing import Any
 
 from harness.data import parse
 from harness.errors import BadInput
-from harness.evaluation import published_winrates
+from harness.evaluation import published_verdicts
 from harness.evaluation.benchmarks import locate, open_task
-from harness.evaluation.known_answers import EQUALS_ALL
+from harness.evaluation.self_check import EQUALS_ALL
 from harness.task import Task
 from harness.types import Completion
 from results.scripts.grading.peer_graders import bare, evalplus, evalplus_on_its_data, strings, wrapped
@@ -249,8 +249,8 @@ differ in which forms of an answer they accept; the golds above have such forms,
 
 def _judged() -> Iterator[str]:
     yield from ("## Recorded judgements: AlpacaEval's published rates", "")
-    for published in published_winrates.recorded(locate("alpaca_eval")[0]):
-        yield f"- {published_winrates.win_rate(published)[1]}"
+    for published in published_verdicts.recorded_win_rates(locate("alpaca_eval")[0]):
+        yield f"- {published_verdicts.win_rate(published)[1]}"
     yield from ("", JUDGED_WHY)
 
 

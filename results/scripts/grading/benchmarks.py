@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from harness import atomic, registry
+from harness import durable, registry
 
 FOLDER = Path(__file__).parents[2] / "grading"
 NUMBERS, PAGE = FOLDER / "benchmarks.json", FOLDER / "BENCHMARKS.md"
@@ -37,8 +37,8 @@ def main() -> None:
     for path in sys.argv[1:]:
         for task in json.loads(Path(path).read_text("utf-8"))["tasks"]:
             kept[task["task"]] = {key: task[key] for key in ("status", "golds", "traps")}
-    atomic.write(NUMBERS, (json.dumps(dict(sorted(kept.items())), indent=1) + "\n").encode())
-    atomic.write(PAGE, page(kept).encode())
+    durable.write(NUMBERS, (json.dumps(dict(sorted(kept.items())), indent=1) + "\n").encode())
+    durable.write(PAGE, page(kept).encode())
     print(PAGE)
 
 

@@ -22,7 +22,7 @@ from random import Random
 from typing import Any
 
 from harness.errors import BadInput
-from harness.evaluation.sample_rows import content_of
+from harness.evaluation.samples import content_of
 from harness.records.record import content_hash
 from harness.records.store import Store
 from harness.registry import TASKS, find

@@ -15,9 +15,9 @@ from pathlib import Path
 from random import Random
 
 from harness import registry, testing
+from harness.contract_checks import ProcessState
 from harness.errors import BadInput
 from harness.evaluation.benchmarks import locate
-from harness.left_alone import ProcessState
 from results.scripts.grading.fuzz_families import Trial
 from results.scripts.grading.mistakes import HARMLESS, METHOD, MISTAKES, ROWS, TASK, Mistake
 

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from harness.evaluation.benchmarks import open_task
-from harness.grading.code.oracle import accepts, show
+from harness.grading.code.differential import accepts, shown_value
 from harness.sandbox.values import can_be_sent, dumps
 from results.scripts.grading.fuzz_families import Trial
 
@@ -49,7 +49,7 @@ def _read(problem: Any, expected: Any, text: str) -> tuple[str, str]:
     """What the trusted side makes of a claim, and the promise that it broke."""
     got = text.encode("utf-8", "surrogatepass")
     try:
-        shown = show(got)
+        shown = shown_value(got)
         if len(shown) > 80 or not shown.isprintable():
             return "shown", f"is described by {shown[:100]!r}"
         can_be_sent(text)

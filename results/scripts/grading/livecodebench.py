@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import atomic
+from harness import durable
 from harness.evaluation.benchmarks import locate
 from harness.task import Data, Task
 from harness.types import Completion
@@ -52,7 +52,7 @@ def main() -> None:
         + "\n".join(lines)
         + "\n\n## Published as right, and not passed here\n\n"
     )
-    atomic.write(PAGE, (text + ("\n".join(failed) or "None.") + "\n").encode())
+    durable.write(PAGE, (text + ("\n".join(failed) or "None.") + "\n").encode())
     print(PAGE)
 
 

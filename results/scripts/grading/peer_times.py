@@ -26,8 +26,8 @@ from harness.evaluation.benchmarks import open_task
 from harness.grading.code.differential import grade
 from harness.grading.code.problem import CodeProblem
 from harness.sandbox import Sandbox, SandboxJob, SandboxOutcome
+from harness.sandbox.job import Receiver
 from harness.sandbox.pool import PATIENCE
-from harness.sandbox.transcript import Receiver
 from results.scripts.grading.peer_graders import FILES
 
 BENCHMARKS = {"humanevalplus": "humaneval", "mbppplus": "mbpp"}
