@@ -270,7 +270,7 @@ def check_records(results: Path) -> Iterator[Finding]:
 
 
 def check_hubs() -> Iterator[Finding]:
-    if hub := data.model_hub():
+    if hub := files.model_hub():
         yield _answers("model hub", hub, "give model folders")
     else:
         yield Finding(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import contract_checks, ends, error_location, safe_read, user_code
+from harness import contract_checks, error_location, safe_read, user_code
 from harness.errors import BadInput, unknown
 
 METHODS, TASKS, JUDGES, SIGNALS, METRICS = "methods", "tasks", "judges", "signals", "metrics"
@@ -137,12 +137,12 @@ def _built_in(kind: str) -> list[Entry]:
 def _of_module(module: str) -> list[Entry]:
     """The classes of a module whose source states a ``name``, without importing it."""
     path = _source_of(module)
-    found = []
+    members = []
     for node in _parsed(path, path.stat().st_mtime_ns).body:
         name = dict(_literals(node)).get("name") if isinstance(node, ast.ClassDef) else None
         if isinstance(name, str):
-            found.append(Entry(name, "built in", f"{module}:{node.name}", path))
-    return found
+            members.append(Entry(name, "built in", f"{module}:{node.name}", path))
+    return members
 
 
 def _source_of(module: str) -> Path:
@@ -163,14 +163,14 @@ def _installed(kind: str) -> list[Entry]:
 
 def _readable(group: str) -> list[importlib.metadata.EntryPoint]:
     """The entry points of each distribution whose ``entry_points.txt`` can be read; the others are left out by name."""
-    found: list[importlib.metadata.EntryPoint] = []
+    points: list[importlib.metadata.EntryPoint] = []
     for distribution in importlib.metadata.distributions():
         try:
-            found += distribution.entry_points.select(group=group)
+            points += distribution.entry_points.select(group=group)
         except Exception as error:
             name = getattr(distribution, "_path", "an installed package")
             _tell_once(f"{name}: left out: its entry_points.txt cannot be read ({error})")
-    return found
+    return points
 
 
 @functools.cache
@@ -183,7 +183,7 @@ def _load(kind: str, entry: Entry) -> type[Any]:
     what = f"{kind[:-1]} {entry.name!r} of {entry.owner}"
     watch = None if entry.owner == "built in" else contract_checks.ProcessState()
     try:
-        with contextlib.nullcontext() if watch is None else ends.importing():
+        with contextlib.nullcontext() if watch is None else contract_checks.importing():
             module = importlib.import_module(module_name)
         loaded = getattr(module, attribute) if attribute else _only_class(kind, module, entry.name)
     except (BadInput, KeyboardInterrupt):
@@ -210,7 +210,7 @@ def _raised_at(error: BaseException, entry: Entry) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
-    frames = [f for f in frames if not f.filename.startswith("<frozen") and f.filename != ends.__file__]
+    frames = [f for f in frames if not f.filename.startswith("<frozen") and f.filename != contract_checks.__file__]
     last = frames[-1] if frames else None
     return entry.target if last is None or last.filename == __file__ else f"{last.filename}:{last.lineno}"
 
@@ -254,13 +254,13 @@ def _only_class(kind: str, module: Any, name: str | None) -> type[Any]:
     contract, file = _contract(kind), error_location.shown(getattr(module, "__file__", None) or module.__name__)
     classes = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
     mine = [c for c in dict.fromkeys(classes) if issubclass(c, contract)]
-    found = [c for c in mine if hasattr(c, "name") and (name is None or c.name == name)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        listed = ", ".join(f"{c.__name__} at {error_location.of(c)}" for c in found)
+    fitting = [c for c in mine if hasattr(c, "name") and (name is None or c.name == name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        listed = ", ".join(f"{c.__name__} at {error_location.of(c)}" for c in fitting)
         raise BadInput(
-            f"{file}: {len(found)} classes with a `name` fulfilling {_base(kind)} ({listed}); exactly "
+            f"{file}: {len(fitting)} classes with a `name` fulfilling {_base(kind)} ({listed}); exactly "
             "one is needed: leave `name` out of a common base class, or put them into two files"
         )
     base = _base(kind)

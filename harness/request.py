@@ -96,16 +96,18 @@ def unused_judge(tasks: Sequence[Task], judge: str | None) -> list[str]:
 def unused_options(plan: Plan, *, sandbox: str | None = None) -> list[str]:
     """Warnings about options that only part of a request reads. Raises BadInput for a judge that no task reads."""
     request, methods = plan.request, [training.method for training in plan.stages]
-    found = unused_judge(plan.tasks, request.judge)
+    warnings = unused_judge(plan.tasks, request.judge)
     if request.protocol is not None:
         unread = [task.title for task in plan.tasks if task.protocol != request.protocol]
-        found += [f"--protocol {request.protocol} is not read by {', '.join(unread)}, which has none"] if unread else []
+        warnings += (
+            [f"--protocol {request.protocol} is not read by {', '.join(unread)}, which has none"] if unread else []
+        )
     # A method without a teacher is still trained in the teacher's chat template, where the pair has one.
     if request.teacher and plan.teacher is None and plan.pair.student.format is None:
-        found.append(f"--teacher is not read: {_names(plan)} needs no teacher")
+        warnings.append(f"--teacher is not read: {_names(plan)} needs no teacher")
     trained = [method for method in methods if not isinstance(method, ReferencePoint)]
     if request.track and not trained:
-        found.append(f"--track is not read: {_names(plan)} trains nothing")
+        warnings.append(f"--track is not read: {_names(plan)} trains nothing")
     texts = {source for method in trained for source in job.sources_of(method, plan.recipe.training)}
     read = {
         "training": bool(trained),
@@ -118,10 +120,10 @@ def unused_options(plan: Plan, *, sandbox: str | None = None) -> list[str]:
     for setting in request.settings:
         key = setting.partition("=")[0].strip()
         if not read.get(key.partition(".")[0], True) and not (trained and key == "student.adapter"):
-            found.append(f"--set {setting} is not read: {_names(plan)} has no use for it")
+            warnings.append(f"--set {setting} is not read: {_names(plan)} has no use for it")
     if sandbox and not any(task.runs_programs for task in plan.tasks):
-        found.append("--sandbox is not read: no task asked runs programs")
-    return found
+        warnings.append("--sandbox is not read: no task asked runs programs")
+    return warnings
 
 
 def _names(plan: Plan) -> str:

@@ -30,7 +30,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, all_su
 from pathlib import Path
 from typing import Any
 
-from harness import contract_checks, ends, error_location
+from harness import contract_checks, error_location
 from harness.errors import BadInput
 
 OURS = "harness"
@@ -96,7 +96,7 @@ class Space:
         parent.__path__ = self.search
         sys.modules[self.package] = parent
         error_location.own(path)
-        ends.refuse()
+        contract_checks.refuse()
         kept, watch = list(sys.path), contract_checks.ProcessState()
         try:
             try:

@@ -15,7 +15,7 @@ from harness.models import files
 from harness.plan import RunRequest
 from harness.training import loop, several_teachers
 from harness.training.batching import TrainingSequence, collate
-from harness.training.signal_contract import MixedSignal
+from harness.training.mixed_signal import MixedSignal
 from harness.training.signals import LiveTeacher
 from harness.types import Source
 

@@ -99,11 +99,11 @@ def _offered(kind: str, part: str, where: Path) -> list[str]:
         return recipe.names()
     if kind == "kinds":
         return [name.removesuffix("s") for name in (*registry.KINDS, "recipes", "papers")]
-    found = []
+    names = []
     for entry in registry.entries(kind):
         behind = WORLDS if kind == registry.TASKS else entry.facts.get("variants", ())
-        found += [f"{entry.name}@{one}" for one in behind] if "@" in part else [entry.name]
-    return found
+        names += [f"{entry.name}@{one}" for one in behind] if "@" in part else [entry.name]
+    return names
 
 
 class _Seeds(_Extend):

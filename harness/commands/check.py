@@ -57,16 +57,18 @@ def call(args: argparse.Namespace) -> str:
     broken = any(one.broken for one in conformed)
     # Skip grading for a task that breaks its contract, because its verdicts mean nothing.
     graded = [name for name in args.task if not any(one.broken for one in conformed if one.name == name)]
-    found = []
+    checked = []
     if graded or not conformed:
         with Reporter(line_every=60) as reporter:
-            found = self_check.check(graded, reporter.progress)
+            checked = self_check.check(graded, reporter.progress)
     # A task without gold answers passes if its whole contract could be checked.
-    skipped_well = all(c.status == "skipped" for c in found) and all(one.whole for one in conformed)
-    args.exit_code = int(broken or (bool(found) and not self_check.green(found) and not (conformed and skipped_well)))
+    skipped_well = all(c.status == "skipped" for c in checked) and all(one.whole for one in conformed)
+    args.exit_code = int(
+        broken or (bool(checked) and not self_check.green(checked) and not (conformed and skipped_well))
+    )
     if args.json:
-        return arguments.dump(self_check.as_json(found) | {"contracts": [asdict(one) for one in conformed]})
-    parts = ["\n".join(testing.conformance_text(one) for one in conformed), self_check.text(found) if found else ""]
+        return arguments.dump(self_check.as_json(checked) | {"contracts": [asdict(one) for one in conformed]})
+    parts = ["\n".join(testing.conformance_text(one) for one in conformed), self_check.text(checked) if checked else ""]
     return "\n\n".join(filter(None, parts))
 
 

@@ -56,11 +56,11 @@ def call(args: argparse.Namespace) -> str:
     records, warnings = store.all()
     safe_read.warn(warnings)
     view = View(args.view, args.cost)
-    found = compare(records, args.a, args.b, args.task, store.completions, args.protocol, view)
+    results = compare(records, args.a, args.b, args.task, store.completions, args.protocol, view)
     if args.json:
-        return arguments.dump({"comparisons": [comparison_as_json(each) for each in found]})
-    for line in dict.fromkeys(f"{each.task}: {side.words()}" for each in found for side in each.taken):
+        return arguments.dump({"comparisons": [comparison_as_json(each) for each in results]})
+    for line in dict.fromkeys(f"{each.task}: {side.words()}" for each in results for side in each.taken):
         safe_read.aside(line)
-    for note in dict.fromkeys(note for each in found for note in each.notes):
+    for note in dict.fromkeys(note for each in results for note in each.notes):
         safe_read.aside(f"note: {note}")
-    return arguments.fitted("\n".join(comparison_in_words(each) for each in found))
+    return arguments.fitted("\n".join(comparison_in_words(each) for each in results))

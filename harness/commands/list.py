@@ -37,8 +37,8 @@ def call(args: argparse.Namespace) -> str:
         from harness.papers import tables
         from harness.records import reported
 
-        found = tables.listing(reported.papers(args.results))
-        return arguments.dump(found) if args.json else tables.listing_text(found)
+        papers = tables.listing(reported.papers(args.results))
+        return arguments.dump(papers) if args.json else tables.listing_text(papers)
     from harness import show
 
     rows = show.rows(args.kind)

@@ -90,14 +90,14 @@ def call(args: argparse.Namespace) -> str:
             raise BadInput(f"--cost {args.cost}: the parameters of the models in {args.results} are not known")
         figure = pareto.figure(trained, args.cost, order, scheme)
     else:
-        found = curves.series(sections, {record["run_id"]: record for record in records}, store.root)
-        known = sorted(set().union(*(one.metrics() for one in found)))
-        if not found:
+        lines = curves.series(sections, {record["run_id"]: record for record in records}, store.root)
+        known = sorted(set().union(*(one.metrics() for one in lines)))
+        if not lines:
             raise BadInput(f"no learning curves in {args.results / 'curves'}; harness run keeps them as it records")
-        metric = args.metric or curves.metrics_of(found)[0]
+        metric = args.metric or curves.metrics_of(lines)[0]
         if metric not in known:
             raise BadInput(f"--metric {metric!r} is not among {', '.join(known)}")
-        figure = curves.with_legend(curves.figure(found, metric, order, scheme, axis=args.axis))
+        figure = curves.with_legend(curves.figure(lines, metric, order, scheme, axis=args.axis))
     if args.kind in ("pareto", "curves"):
         theme.below(figure, scores.standing_notes(sections), scheme)
     path = theme.write(figure, args.out or Path(f"{args.kind}.svg"), args.theme)

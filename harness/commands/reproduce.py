@@ -56,8 +56,8 @@ def call(args: argparse.Namespace) -> str:
     from harness.papers import spec
     from harness.records import reported
 
-    found = spec.load(args.paper, args.results)
-    paper = reported.find(found.reported, args.results)
+    paper_spec = spec.load(args.paper, args.results)
+    paper = reported.find(paper_spec.reported, args.results)
     request = paper_runs.ReproduceRequest(
         scale=args.scale,
         only=list(dict.fromkeys(args.only)),
@@ -73,25 +73,25 @@ def call(args: argparse.Namespace) -> str:
     if args.dry_run:
         from harness.papers import paper_cost
 
-        outcome = paper_runs.Reproduction(found, request, paper)
+        outcome = paper_runs.Reproduction(paper_spec, request, paper)
         guessed = paper_cost.estimates(outcome, judge_pairs=True)
         if args.json:
-            gaps = {"missing": outcome.missing, "left_out": found.left_out}
+            gaps = {"missing": outcome.missing, "left_out": paper_spec.left_out}
             return arguments.dump(paper_cost.as_json(guessed) | gaps)
         gaps = [f"cannot be run: {m['arm']} on {m['cell']}: {m['reason']}" for m in outcome.missing]
-        gaps += [f"left out: {what}: {why}" for what, why in found.left_out.items()]
+        gaps += [f"left out: {what}: {why}" for what, why in paper_spec.left_out.items()]
         return "\n".join([paper_cost.text(guessed) if guessed else "nothing of it can be run here", *gaps])
-    return _run(args, found, request, paper)
+    return _run(args, paper_spec, request, paper)
 
 
-def _run(args: argparse.Namespace, found, request, paper) -> str:
+def _run(args: argparse.Namespace, paper_spec, request, paper) -> str:
     from harness.papers import page
     from harness.papers import reproduce as paper_runs
     from harness.progress import Reporter
     from harness.records.store import Store
 
     with Reporter() as reporter:
-        outcome = paper_runs.reproduce(found, request, paper, reporter.progress, reporter.announce)
+        outcome = paper_runs.reproduce(paper_spec, request, paper, reporter.progress, reporter.announce)
         store = Store(request.results)
         findings = page.findings(outcome, store.completions) if outcome.asks else []
         standings = page.standings(outcome, store.completions)

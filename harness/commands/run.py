@@ -108,8 +108,8 @@ def call(args: argparse.Namespace) -> str:
     arguments.accept_sandbox(args)
     question = answered.asked(args)
     if question is not None and (known := question.answer()) is not None:
-        said, records = known
-        for line in (*said, *(answered.told(record["run_id"]) for record in records)):
+        messages, records = known
+        for line in (*messages, *(answered.told(record["run_id"]) for record in records)):
             safe_read.aside(line)
         return _printed(args, records)
     check_names(args)
@@ -225,21 +225,24 @@ def _intended(plan: Plan, as_json: bool) -> str:
         {"method": t.label, "seed": t.seed, "task": task.title, "training_id": t.training_id, "recorded": run_id}
         for t, task, run_id in measurement.cells(plan)
     ]
-    found = memory_check.estimates(plan)
+    estimates = memory_check.estimates(plan)
     try:
         memory_check.check(plan, lambda line: None)
         refusal = None
     except BadInput as error:
         refusal = str(error)
     if as_json:
-        numbers = {label: dataclasses.asdict(e) | {"peak": e.peak, "seconds": e.seconds} for label, e in found.items()}
-        said = {"told": [*plan.pair.told, *engines], "warnings": [*plan.pair.warnings, *plan.data.warnings]}
-        return arguments.dump({"runs": cells, "estimates": numbers, "refusal": refusal} | said)
+        numbers = {
+            label: dataclasses.asdict(one) | {"peak": one.peak, "seconds": one.seconds}
+            for label, one in estimates.items()
+        }
+        messages = {"told": [*plan.pair.told, *engines], "warnings": [*plan.pair.warnings, *plan.data.warnings]}
+        return arguments.dump({"runs": cells, "estimates": numbers, "refusal": refusal} | messages)
     lines = [*(f"warning: {w}" for w in (*plan.pair.warnings, *plan.data.warnings)), *plan.pair.told, *engines]
     lines += [""] if lines else []
     for c in cells:
         state = f"recorded as {c['recorded']}" if c["recorded"] else "to do"
         lines.append(f"{c['method']} on {c['task']}, seed {c['seed']}: {state}")
-    for label, one in found.items():
+    for label, one in estimates.items():
         lines += ["", f"training {label}", *memory_check.describe(one)]
     return "\n".join([*lines, *(["", f"would be refused: {refusal}"] if refusal else [])])

@@ -102,12 +102,12 @@ def _command(args: argparse.Namespace) -> str:
         raise BadInput("show --command takes one record: a run id, its beginning, or a record file")
     record = Store(args.results).get(args.what[0])
     with tempfile.TemporaryDirectory() as scratch:  # planning opens the answer file of a judge
-        found = command.find(record, Path(scratch), verify.given_of(args), fetch=False)
-    if not found.exact:
-        safe_read.aside(f"harness: not shown to make {record['run_id']}: {found.differs}")
+        rerun = command.find(record, Path(scratch), verify.given_of(args), fetch=False)
+    if not rerun.exact:
+        safe_read.aside(f"harness: not shown to make {record['run_id']}: {rerun.differs}")
         args.exit_code = 1
-    said = command.line(found.request)
-    return arguments.dump({"command": said, "exact": found.exact, "differs": found.differs}) if args.json else said
+    line = command.line(rerun.request)
+    return arguments.dump({"command": line, "exact": rerun.exact, "differs": rerun.differs}) if args.json else line
 
 
 class _Later(types.ModuleType):

@@ -161,13 +161,13 @@ def check_trackers(names: Sequence[str]) -> tuple[str, ...]:
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as ``training.steps``: trackers take only plain values."""
-    found: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
+            plain |= _flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value if isinstance(value, bool | int | float | str) else str(value)
-    return found
+            plain[f"{prefix}{key}"] = value if isinstance(value, bool | int | float | str) else str(value)
+    return plain
 
 
 def _first_line(error: Exception) -> str:

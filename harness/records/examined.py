@@ -69,9 +69,9 @@ class Examined:
 def _signature(path: str) -> str:
     """What a change of a regular file changes; "" for anything else, and for one that was changed just now."""
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except (OSError, ValueError):
         return ""
-    if not stat.S_ISREG(found.st_mode) or abs(time.time() - found.st_ctime) < SETTLED_S:
+    if not stat.S_ISREG(status.st_mode) or abs(time.time() - status.st_ctime) < SETTLED_S:
         return ""
-    return f"{found.st_ino}.{found.st_size}.{found.st_mtime_ns}.{found.st_ctime_ns}"
+    return f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}.{status.st_ctime_ns}"

@@ -91,10 +91,10 @@ def of(paper: Mapping[str, Any]) -> list[PrintedCell]:
 
 def grouped(cells: Iterable[PrintedCell], key: Callable[[PrintedCell], _Key]) -> dict[_Key, list[PrintedCell]]:
     """Cells by ``key``, in the order in which they first appear."""
-    found: dict[_Key, list[PrintedCell]] = {}
+    groups: dict[_Key, list[PrintedCell]] = {}
     for cell in cells:
-        found.setdefault(key(cell), []).append(cell)
-    return found
+        groups.setdefault(key(cell), []).append(cell)
+    return groups
 
 
 def sources(paper: Mapping[str, Any]) -> Sequence[str]:
@@ -138,11 +138,11 @@ def _printed(paper: Mapping[str, Any], cell: Mapping[str, Any]) -> PrintedCell:
 
 def _stated(paper: Mapping[str, Any]) -> list[PrintedCell]:
     """The cells with facts. Cells of one benchmark that differ only in their ids get the id as setting."""
-    found = []
+    cells = []
     for cell in paper["cells"]:
         facts = {key: cell[key]["value"] for key in ("metric", "value", "n", "judge", "student", "teacher")}
         status = f"known: {cell['value']['source']}; n {cell['n']['status']}"
-        found.append(
+        cells.append(
             PrintedCell(
                 paper["id"],
                 "index",
@@ -165,7 +165,7 @@ def _stated(paper: Mapping[str, Any]) -> list[PrintedCell]:
                 "",
             )
         )
-    return found
+    return cells
 
 
 def _deduced(fact: Mapping[str, Any]) -> str:

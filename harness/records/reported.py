@@ -37,11 +37,11 @@ def papers(results: Path | str = "results") -> list[Paper]:
     ship with the harness are included unless a nearer file has their id. Raises BadInput naming the first malformed
     file.
     """
-    found: dict[str, Paper] = {}
+    by_name: dict[str, Paper] = {}
     for path in _files(Path(results)):
-        if path.stem not in found:
-            found[path.stem] = load(path)
-    return [found[name] for name in sorted(found)]
+        if path.stem not in by_name:
+            by_name[path.stem] = load(path)
+    return [by_name[name] for name in sorted(by_name)]
 
 
 def find(name: str, results: Path | str = "results") -> Paper:

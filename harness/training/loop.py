@@ -311,7 +311,7 @@ def _backward(
             own = [module.token_weights(b, method, ready[i], step) for i, b in enumerate(batches)]
         weights = list(shuffle(own, batches, step, rollouts.gather))
 
-    found, missing = [], student.missing_batches(len(batches), rollouts.gather)
+    batch_sums, missing = [], student.missing_batches(len(batches), rollouts.gather)
     for i, batch in enumerate(batches):
         # Under DDP only the last micro-batch synchronises; the others accumulate locally (``no_sync``).
         last = i + 1 == len(batches)
@@ -327,12 +327,12 @@ def _backward(
             # DDP and FSDP average gradients over processes; the loss is a sum over all tokens, so undo the mean.
             accelerator.backward(total * accelerator.num_processes)
         cost.add(student_tokens=batch.tokens)
-        found.append(sums)
+        batch_sums.append(sums)
 
     # FSDP's collectives run in every pass: join those of ranks with more micro-batches.
     for _ in range(missing):
         dummy_step(wrapped, batches[0], step)
-    return found
+    return batch_sums
 
 
 def _count_sources(accelerator: Accelerator, batches: list[Batch]) -> None:

@@ -83,12 +83,12 @@ class Student(nn.Module):
         """[N] the weights that the method would give: the first pass of the shuffled-weight control."""
 
         def weights(tokens: Tokens) -> Tensor:
-            found = _weigh(method, tokens)
-            return torch.ones(len(tokens.labels), device=batch.row.device) if found is None else found
+            weighed = _weigh(method, tokens)
+            return torch.ones(len(tokens.labels), device=batch.row.device) if weighed is None else weighed
 
-        found = self._of_tokens(batch, method, teacher, step, weights)
-        method_contract.weights(method, found, len(found))
-        return found
+        weighed = self._of_tokens(batch, method, teacher, step, weights)
+        method_contract.weights(method, weighed, len(weighed))
+        return weighed
 
     @torch.no_grad()
     def measure(self, batch: Batch, method: Method, teacher: TeacherLogits, step: Step) -> Tensor:
@@ -298,9 +298,9 @@ def _features(log_probs: Tensor, batch: Batch, method: Method, step: Step, start
         step=step,
     )
     with method_contract.unchanged(method, "sequence_features", given):
-        found = method.sequence_features(given)
-    method_contract.features(method, "sequence_features", found, stop - start)
-    return found
+        features = method.sequence_features(given)
+    method_contract.features(method, "sequence_features", features, stop - start)
+    return features
 
 
 def _per_token(method: Method, batch: Batch) -> Tensor:
@@ -359,9 +359,9 @@ def _weigh(method: Method, tokens: Tokens, checked: bool = False) -> Tensor | No
 def _measured(method: Method, tokens: Tokens) -> Tensor:
     """[n, k] what the method measures of every token of a slice, in fp32."""
     with method_contract.unchanged(method, "measure", tokens):
-        found = method.measure(tokens)
-    method_contract.features(method, "measure", found, len(tokens.labels))
-    return found.float()
+        measured = method.measure(tokens)
+    method_contract.features(method, "measure", measured, len(tokens.labels))
+    return measured.float()
 
 
 def _culprit(tokens: Tokens, values: Tensor) -> str:

@@ -17,27 +17,16 @@ N is the number of response tokens of a batch, V the size of the shared vocabula
 
 from __future__ import annotations
 
-import copy
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from harness.recipe import Training
 from harness.training.batching import Batch
 from harness.training.served_teacher import ServedTeacher
-from harness.training.signals import (
-    CachedTeacher,
-    HiddenStateLogits,
-    LiveTeacher,
-    SignalCache,
-    TeacherLogits,
-    TopKLogits,
-)
+from harness.training.signals import CachedTeacher, HiddenStateLogits, LiveTeacher, SignalCache, TeacherLogits
 from harness.types import Source
 
 
@@ -147,144 +136,3 @@ class TopKSignal(HiddenSignal):
     def _width(self) -> int:
         # A vocabulary smaller than K is kept whole, with an empty bucket.
         return min(self.given.training.top_k, self.given.vocab)
-
-
-# The signal of several teachers: the mixture of their distributions, each row with weights of its own.
-#
-# log p(v) = logsumexp over k of log w_k + log p_k(v). A row that one teacher has alone is that teacher's
-# distribution; teachers of weight 0 do not read it. Of top-k signals only rows that have one teacher each are known:
-# every teacher keeps other tokens, so a mixture of theirs is not.
-
-TeacherShares = Callable[[Batch, int], list[float]]  # of every teacher in sequence number i of a batch
-
-
-class MixedSignal(TeacherSignal):
-    """Exact signals of several teachers as one. ``shares`` gives the weight of each teacher in a sequence."""
-
-    name = "mixed"
-
-    def __init__(self, signals: Sequence[TeacherSignal], shares: TeacherShares):
-        self.signals, self.shares = signals, shares
-
-    def read(self, batch: Batch) -> MixedLogits | TopKLogits:
-        parts = []
-        # Every teacher reads only the sequences in which it has a weight.
-        for signal, rows, weights in self._split(batch):
-            own = batch.only(rows)
-            index = _tokens_of(batch, rows)
-            log_weight = torch.tensor(weights, device=batch.ids.device).log()[own.row]
-            parts.append(_Share(signal.read(own), index, log_weight))
-        # Top-k rows have one teacher each (the plan refuses a mixture of them), so they only have to be put in order.
-        likeliest = [(part.index, part.logits) for part in parts if isinstance(part.logits, TopKLogits)]
-        return _joined(likeliest) if likeliest else MixedLogits(parts, batch.ids.device)
-
-    def tokens(self, batch: Batch) -> int:
-        return sum(signal.tokens(batch.only(rows)) for signal, rows, _ in self._split(batch))
-
-    def facts(self) -> dict[str, Any]:
-        return self.signals[0].facts()
-
-    def _split(self, batch: Batch) -> list[tuple[TeacherSignal, list[int], list[float]]]:
-        """Each teacher with the sequences that it reads and its weights in them."""
-        shares = [self.shares(batch, i) for i in range(len(batch.sources))]
-        split = []
-        for k, signal in enumerate(self.signals):
-            rows = [i for i, share in enumerate(shares) if share[k] > 0]
-            if rows:
-                split.append((signal, rows, [shares[i][k] for i in rows]))
-        return split
-
-
-def _tokens_of(batch: Batch, rows: list[int]) -> list[int]:
-    """The numbers of the response tokens of some sequences, ascending."""
-    wanted = set(rows)
-    return [n for n, row in enumerate(batch.rows) if row in wanted]
-
-
-def _joined(parts: Sequence[tuple[list[int], TopKLogits]]) -> TopKLogits:
-    """Top-k signals of other rows each, with the numbers of their tokens in the batch, as one."""
-    first = parts[0][1]
-    order = torch.tensor([n for index, _ in parts for n in index], device=first.ids.device).argsort()
-    ids, log_probs = (torch.cat([getattr(p, name) for _, p in parts]) for name in ("ids", "log_probs"))
-    return TopKLogits(ids[order], log_probs[order])
-
-
-@dataclass(frozen=True)
-class _Share:
-    """One teacher's logits of its own tokens, which numbers these have in the batch [n], and log w of each [n]."""
-
-    logits: TeacherLogits
-    index: list[int]
-    log_weight: Tensor
-
-    def within(self, start: int, stop: int) -> tuple[int, int]:
-        """Which of its own tokens are tokens start:stop of the batch."""
-        return bisect_left(self.index, start), bisect_left(self.index, stop)
-
-
-class MixedLogits:
-    """log p [n, V] of the mixture, as logits."""
-
-    def __init__(self, parts: Sequence[_Share], device: torch.device):
-        self.parts, self.device = parts, device
-
-    @torch.no_grad()
-    def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        # A running logsumexp over the teachers: log 0 = -inf at first, and one teacher's logits at a time in memory.
-        mixed = torch.full(logits.shape, -torch.inf, device=logits.device)
-        for part in self.parts:
-            low, high = part.within(start, stop)
-            if low == high:
-                continue
-            # Where the part's tokens stand within this slice of the batch.
-            rows = torch.tensor(part.index[low:high], device=logits.device) - start
-            _, own = part.logits.pair(logits[rows], low, high)
-            assert own is not None, "a teacher has a distribution"
-            # In float32: bfloat16 has three digits, and a mixture adds probabilities of very different size.
-            log_p = own.float().log_softmax(-1) + part.log_weight[low:high, None]
-            mixed[rows] = torch.logaddexp(mixed[rows], log_p)
-        return logits, mixed
-
-    def over(self, start: int, stop: int) -> MixedLogits:
-        parts = []
-        for part in self.parts:
-            low, high = part.within(start, stop)
-            if low < high:
-                parts.append(_Share(part.logits.over(low, high), part.index, part.log_weight))
-        return MixedLogits(parts, self.device)
-
-
-# A student that teaches itself: as it is at this step, or as a moving average of its steps.
-
-
-class SelfTeacher(LiveTeacher):
-    """The student as it is at this step, without gradient and without dropout."""
-
-    @torch.no_grad()
-    def hidden(self, batch: Batch, rows: list[int] | None = None) -> Tensor:
-        training = self.model.training
-        self.model.eval()
-        try:
-            return super().hidden(batch, rows)
-        finally:
-            self.model.train(training)
-
-
-class MovingTeacher:
-    """An exponential moving average of the student: theta <- decay theta + (1 - decay) student, after every step."""
-
-    def __init__(self, student: PreTrainedModel, decay: float):
-        self.student, self.decay = student, decay
-        self.model = copy.deepcopy(student).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self) -> None:
-        for mine, theirs in zip(self.model.parameters(), self.student.parameters(), strict=True):
-            mine.lerp_(theirs.to(mine.dtype), 1 - self.decay)
-
-    def state(self) -> dict[str, Any]:
-        """The weights, for a checkpoint."""
-        return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state)

@@ -26,14 +26,16 @@ from harness.models.token_text import Segments
 from harness.training.batching import TrainingSequence, collate
 from harness.training.engine_checks import spare
 from harness.training.job import Progress, TrainingJob, teaches_itself
+from harness.training.mixed_signal import MixedSignal
 from harness.training.objective import Student
 from harness.training.proposals import Proposals
 from harness.training.reading import PairedSignal, TeacherReading
 from harness.training.report import Cost
 from harness.training.rollouts import LOOKED_AT, Rollouts
+from harness.training.self_teacher import MovingTeacher, SelfTeacher
 from harness.training.served_teacher import ServedTeacher
 from harness.training.several_teachers import Teaching, weights_of, writer_of
-from harness.training.signal_contract import MixedSignal, MovingTeacher, SelfTeacher, SignalInputs, TeacherSignal
+from harness.training.signal_contract import SignalInputs, TeacherSignal
 from harness.training.signals import SHARD_SEQUENCES, LiveTeacher, SignalCache, fields_of
 from harness.training.teacher_texts import teacher_texts
 from harness.training.validity import (
