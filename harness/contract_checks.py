@@ -280,7 +280,7 @@ class Ended(SystemExit):
 
 
 @functools.cache
-def refuse() -> None:
+def refuse_ends() -> None:
     """Puts the refusing functions in place of Python's, once for this process."""
     process = os.getpid()
     for module, name in ((os, "_exit"), (os, "abort"), (os, "execv"), (os, "execve"), (signal, "raise_signal")):
@@ -291,10 +291,10 @@ def refuse() -> None:
 
 
 @contextlib.contextmanager
-def importing() -> Iterator[None]:
+def importing_plugin() -> Iterator[None]:
     """While a plugin is imported every call counts as its own."""
     global _importing
-    refuse()
+    refuse_ends()
     _importing += 1
     try:
         yield
@@ -307,14 +307,14 @@ def _replace(process: int, module: Any, name: str, ends: Callable[..., bool]) ->
 
     @functools.wraps(real)
     def refusing(*given: Any, **named: Any) -> Any:
-        if os.getpid() == process and ends(*given, *named.values()) and _of_a_user():
+        if os.getpid() == process and ends(*given, *named.values()) and _called_by_user_code():
             raise Ended(f"{module.__name__}.{name}()")
         return real(*given, **named)
 
     setattr(module, name, refusing)
 
 
-def _of_a_user() -> bool:
+def _called_by_user_code() -> bool:
     """Whether user code is anywhere on the stack."""
     frame = sys._getframe(2)
     while frame is not None:

@@ -183,7 +183,7 @@ def _load(kind: str, entry: Entry) -> type[Any]:
     what = f"{kind[:-1]} {entry.name!r} of {entry.owner}"
     watch = None if entry.owner == "built in" else contract_checks.ProcessState()
     try:
-        with contextlib.nullcontext() if watch is None else contract_checks.importing():
+        with contextlib.nullcontext() if watch is None else contract_checks.importing_plugin():
             module = importlib.import_module(module_name)
         loaded = getattr(module, attribute) if attribute else _only_class(kind, module, entry.name)
     except (BadInput, KeyboardInterrupt):

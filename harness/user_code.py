@@ -96,7 +96,7 @@ class Space:
         parent.__path__ = self.search
         sys.modules[self.package] = parent
         error_location.own(path)
-        contract_checks.refuse()
+        contract_checks.refuse_ends()
         kept, watch = list(sys.path), contract_checks.ProcessState()
         try:
             try:
