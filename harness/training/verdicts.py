@@ -12,21 +12,22 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from collections.abc import Sequence as Seq
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from harness import registry, user_code
 from harness.errors import BadInput, RunFailed
 from harness.method import Hindsight
 from harness.models.files import MICRO
-from harness.models.generate import Generator
 from harness.models.token_text import continuation
 from harness.recipe import DataSources
 from harness.task import Data, Task
-from harness.training.batching import TrainingSequence
-from harness.training.report import Cost
 from harness.training_data import examples, source
 from harness.types import Completion, Example, Prompt
+
+if TYPE_CHECKING:
+    from harness.models.generate import Generator
+    from harness.training.batching import TrainingSequence
+    from harness.training.report import Cost
 
 
 class TextGrade(NamedTuple):
@@ -140,7 +141,9 @@ class Rewards:
     def __init__(self, grader: Grader, asker: Generator, hindsight: Hindsight | None, room: int | None):
         self.grader, self.asker, self.hindsight, self.room = grader, asker, hindsight, room
 
-    def judge(self, sequences: Seq[TrainingSequence], prompts: Seq[Example], cost: Cost) -> list[TrainingSequence]:
+    def judge(
+        self, sequences: Sequence[TrainingSequence], prompts: Sequence[Example], cost: Cost
+    ) -> list[TrainingSequence]:
         """The sequences with ``reward`` set, and with ``asked`` where hindsight tells something.
 
         Raises RunFailed where not one text could be graded.
@@ -159,7 +162,11 @@ class Rewards:
         return found
 
     def _hindsight(
-        self, sequences: Seq[TrainingSequence], texts: Seq[str], verdicts: Seq[TextGrade], asked: Seq[Example]
+        self,
+        sequences: Sequence[TrainingSequence],
+        texts: Sequence[str],
+        verdicts: Sequence[TextGrade],
+        asked: Sequence[Example],
     ) -> list[tuple[int, ...] | None]:
         """For each text the ids of the teacher's prompt; None where there is neither a solution nor feedback."""
         how, groups = self.hindsight, defaultdict(list)
@@ -194,7 +201,7 @@ class Rewards:
 
 
 def reward_report(
-    sequences: Seq[TrainingSequence], prompts: int, gather: Callable[[list[Any]], list[Any]]
+    sequences: Sequence[TrainingSequence], prompts: int, gather: Callable[[list[Any]], list[Any]]
 ) -> dict[str, float]:
     """The mean ``text_reward`` of the step, and the share of its ``prompts`` whose texts all have one reward.
 
