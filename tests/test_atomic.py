@@ -20,7 +20,7 @@ PAGE = "before\n<!-- BEGIN table -->\nold\n<!-- END table -->\nafter\n"
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from harness import atomic
+from harness import durable as atomic
 call, path = sys.argv[1:]
 setattr(os, call, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 atomic.write(Path(path), b"new" * 100_000)
