@@ -243,11 +243,10 @@ def step_features(method: Method, tokens: Tokens) -> Any:
                 measured = method.measure(tokens)
             method_contract.features(method, "measure", measured, len(tokens.labels))
         prompts = (0,) * len(tokens.source)
-        # The first text is right and the others are wrong; a response has twice as many tokens as here at most.
-        reward = torch.tensor([1.0] + [0.0] * (len(prompts) - 1), dtype=torch.float64)
-        longest = 2 * int(tokens.length.max())
-        informed = tuple(i == 0 for i in range(len(prompts)))
-        whole = WholeStep(tokens.sequence, tokens.source, prompts, tokens.step, reward, longest, informed)
+        # The first text is right and has hindsight; a response has twice as many tokens as here at most.
+        first = (True, *[False] * (len(prompts) - 1))
+        reward, longest = torch.tensor(first, dtype=torch.float64), 2 * int(tokens.length.max())
+        whole = WholeStep(tokens.sequence, tokens.source, prompts, tokens.step, reward, longest, first)
         with _called(method, "step_features"):
             found = method.step_features(measured, whole)
     method_contract.features(method, "step_features", found, len(tokens.labels))
