@@ -106,7 +106,7 @@ def check_versions() -> Iterator[Finding]:
     if bad:
         yield Finding("versions", PROBLEM, "; ".join(bad), "pip install -e . in the checkout")
         return
-    lock = Path(__file__).parents[2] / "requirements.lock"
+    lock = Path(__file__).parents[1] / "requirements.lock"
     if not lock.is_file():
         yield Finding("versions", OK, "all requirements are met; no lock to compare with")
         return

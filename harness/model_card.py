@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import durable, metrics, registry, safe_read
 from harness.errors import BadInput
-from harness.leaderboard.labels import MICRO
+from harness.leaderboard.footnotes import MICRO
 from harness.leaderboard.rows import latest
 from harness.leaderboard.text_tables import markdown_text
 from harness.records.record import Record, examine, label, method_label, note_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sample_records import make_record
 
-from harness.leaderboard import labels
+from harness.leaderboard import footnotes, labels
 from harness.leaderboard.inference import Group
 from harness.records.store import Store
 
@@ -59,19 +59,19 @@ def groups(*scores, world="micro"):
 
 
 def test_a_row_of_one_seed_says_what_it_leaves_open():
-    assert labels.single_seeds(groups([0.4, 0.5])) == []
-    (note,) = labels.single_seeds(groups([0.4], [0.4, 0.5, 0.6]))
+    assert footnotes.single_seeds(groups([0.4, 0.5])) == []
+    (note,) = footnotes.single_seeds(groups([0.4], [0.4, 0.5, 0.6]))
     assert note.startswith("one seed: another seed or another CPU moves such a score by about 10.0 points (SD")
-    (note,) = labels.single_seeds(groups([0.4]))
-    assert f"about {labels.MICRO_POINTS:g} points" in note
-    (note,) = labels.single_seeds(groups([0.4], world="real"))
+    (note,) = footnotes.single_seeds(groups([0.4]))
+    assert f"about {footnotes.MICRO_POINTS:g} points" in note
+    (note,) = footnotes.single_seeds(groups([0.4], world="real"))
     assert "run two more seeds" in note
-    assert labels.deviation(groups([0.4, 0.6], [0.5])) is None
+    assert footnotes.deviation(groups([0.4, 0.6], [0.5])) is None
 
 
 def test_the_spread_between_seeds_is_that_of_the_published_rows():
     rows = defaultdict(list)
     for record in Store(ROOT / "results/micro").all()[0]:
         rows[labels.name_of(record["method"]), record["cost"]["steps"], record["task"]].append(record)
-    found = labels.deviation([Group(row, None) for row in rows.values()])
-    assert round(100 * found, 1) == labels.MICRO_POINTS
+    found = footnotes.deviation([Group(row, None) for row in rows.values()])
+    assert round(100 * found, 1) == footnotes.MICRO_POINTS

@@ -352,7 +352,7 @@ HUB = """
 import os, sys
 from harness.errors import BadInput
 from harness.recipe import DataSources
-from harness.training import examples
+from harness.training_data import examples
 for name in sys.argv[1:]:
     if name == "offline":
         os.environ["HF_HUB_OFFLINE"] = "1"

@@ -215,7 +215,9 @@ def at_agreement(label, settings, labels=None):
     z = case.student.clone().requires_grad_()
     tokens = case.tokens(z)
     if case.method.needs.rewards and case.method.needs.step_features:
-        whole = WholeStep(case.sequence, case.source, (0, 0), STEP, torch.ones(2, dtype=torch.float64), 12)
+        whole = WholeStep(
+            case.sequence, case.source, (0, 0), STEP, torch.ones(2, dtype=torch.float64), 12, (True, False)
+        )
         tokens.step_features = case.method.step_features(torch.zeros(10, 0), whole)
     (grad,) = torch.autograd.grad(case.method.objective(tokens).sum(), z)
     return grad

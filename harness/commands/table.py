@@ -118,7 +118,7 @@ def _with_reported(args: argparse.Namespace, sections: list, format: str, parts:
         return json.dumps(rows, indent=2, ensure_ascii=False) if format == "json" else formats.csv_text(rows)
     if format in ("csv", "json"):
         raise BadInput(f"--format {format} --layout grid holds measured rows only; use --layout tasks with --reported")
-    sheets = [s.sheet(papers, sections, args.task or None) for s in (side_by_side, printed_rows)]
+    sheets = [sheet(papers, sections, args.task or None) for sheet in (side_by_side.sheet, printed_rows.sheet_beside)]
     more = [sheet for sheet in sheets if sheet]
     return formats.render(
         sections, format, more, columns=args.columns, width=arguments.width(), wording=wording, **parts

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from harness.errors import BadInput
-from harness.leaderboard import inference, labels, row_selection
+from harness.leaderboard import footnotes, inference, labels, row_selection
 from harness.leaderboard.equal_compute import EVERYTHING, View
+from harness.leaderboard.footnotes import MICRO
 from harness.leaderboard.inference import LEVEL, Completions, Group
-from harness.leaderboard.labels import MICRO
 from harness.leaderboard.row_selection import Taken
 from harness.leaderboard.rows import alike, latest, selected
 from harness.metrics import PERCENT, Scale
@@ -159,7 +159,7 @@ def pair_up(a: Group, b: Group, names: tuple[str, str]) -> PairedScores:
     for group, name in ((a, names[0]), (b, names[1])):
         if group.roles.reconstruction:
             notes.append(f"{name}: {note_of(group.first['method'])}")
-    notes += labels.differences([a, b])
+    notes += footnotes.differences([a, b])
     return PairedScores(title, a, b, names, tuple(shared), first, second, tuple(notes))
 
 

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from harness.errors import BadInput, unknown
-from harness.leaderboard import equal_compute, labels
+from harness.leaderboard import equal_compute, footnotes, labels
 from harness.leaderboard import inference as inference
 from harness.leaderboard.equal_compute import COMPUTE, EVERYTHING, View, split
 from harness.leaderboard.inference import LEVEL, Completions, Distance, Group
@@ -286,14 +286,16 @@ def _ranked(ordered: Sequence[tuple[LeaderboardRow, Group]], seeds: SeedVariance
 
 def _notes(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:
     """All footnotes of a section."""
-    notes = [labels.MICRO] if groups[0].first["world"] != "real" else []
+    notes = [footnotes.MICRO] if groups[0].first["world"] != "real" else []
     reconstructed = {f"{row.method.partition('@')[0]}: {row.note}" for row in rows if row.reconstruction}
     notes += [f"{RECONSTRUCTED} {note}" for note in sorted(reconstructed)]
     if any(row.tied for row in rows):
         paired = all(group.matrix is not None for group in groups)
         test = "paired" if paired else "by counts where completions were not read"
         notes.append(f"{TIED} not distinguishable from the best (p ≥ {LEVEL}, {test}, Holm-adjusted)")
-    return notes + _weights_without_effect(groups, rows) + labels.differences(groups) + labels.single_seeds(groups)
+    return (
+        notes + _weights_without_effect(groups, rows) + footnotes.differences(groups) + footnotes.single_seeds(groups)
+    )
 
 
 def _weights_without_effect(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]:

@@ -15,7 +15,7 @@ from harness import metrics, registry
 from harness.errors import BadInput
 from harness.evaluation import questions
 from harness.leaderboard import equal_compute, inference, labels, text_tables
-from harness.leaderboard.labels import MICRO
+from harness.leaderboard.footnotes import MICRO
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.metrics import Scale
 from harness.records import curves

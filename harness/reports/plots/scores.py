@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard import labels
-from harness.leaderboard.labels import MICRO
+from harness.leaderboard.footnotes import MICRO
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.text_tables import RECONSTRUCTED
 from harness.reports.plots import theme
