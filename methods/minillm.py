@@ -13,7 +13,8 @@ uses pre-training text; here it uses the reference responses of the labelled dat
 
 minillm@paper   the defaults, by name
 minillm@trl     TRL's MiniLLMTrainer: the student's samples only, no LM term, R includes the current token's reward
-                and is divided by sum_{t' >= t} discount^(t' - t); its discount is 0, so R_t = r_t
+                and is divided by sum_{t' >= t} discount^(t' - t); its discount is 0, so R_t = r_t. There R also has a
+                gradient, which adds a multiple of grad log q(y_t), of mean 0 over texts of q; it is left out here
 """
 
 from dataclasses import dataclass
