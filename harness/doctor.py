@@ -19,8 +19,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from harness import data as files
-from harness import registry
+from harness import data, registry
 from harness.errors import PACKAGE, BadInput, install
 from harness.estimate.memory_check import main_memory
 from harness.records.store import Store
@@ -270,17 +269,17 @@ def check_records(results: Path) -> Iterator[Finding]:
 
 
 def check_hubs() -> Iterator[Finding]:
-    if hub := files.model_hub():
+    if hub := data.model_hub():
         yield _answers("model hub", hub, "give model folders")
     else:
         yield Finding(
             "model hub", NOTE, "HF_HUB_OFFLINE is set", "models come from folders and the cache; unset to download"
         )
-    yield _answers("data hub", os.environ.get("HARNESS_HUB", files.HUB), "put the files below HARNESS_DATA")
+    yield _answers("data hub", os.environ.get("HARNESS_HUB", data.HUB), "put the files below HARNESS_DATA")
 
 
 def _answers(name: str, url: str, instead: str) -> Finding:
-    if reason := files.refusal(url):
+    if reason := data.refusal(url):
         return Finding(name, NOTE, f"{url} cannot be reached ({reason})", f"{instead}, or allow the connection")
     return Finding(name, OK, f"{url} answers")
 
@@ -295,7 +294,7 @@ def check_data() -> Iterator[Finding]:
     for dataset in _datasets():
         file = Path(root) / dataset.local if root else None
         if file is None or not file.is_file():
-            if files.at_hand(dataset):
+            if data.at_hand(dataset):
                 right += 1
             else:
                 missing.append(dataset.local)

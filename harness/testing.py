@@ -232,7 +232,7 @@ def _data(rows: Sequence[Mapping[str, Any]]) -> Data:
     return Data(rows=rows, sha256="0" * 64, source="check", world="real")
 
 
-# ``harness check --method``, ``--task`` and ``--judge``: runs the suite of :mod:`harness.testing` and reports it.
+# ``harness check --method``, ``--task`` and ``--judge``: runs the suite above and reports it.
 
 SAMPLE_ROWS = 5  # rows of a benchmark; every text of the suite is graded twice on each
 

@@ -8,8 +8,8 @@ divided by their mass in K, or get a bucket for the rest. alpha is the teacher's
 reverse KL. In TRL the teacher is the initial model; the paper reports a moving average. TRL's clipped importance weight
 is 1 here, for every text is used in the step that samples it.
 
-sdft@paper   reverse KL over the whole vocabulary from a moving average of the student; every token counts alike, for
-             the paper's sum over a text has no length in its divisor
+sdft@paper   reverse KL over the whole vocabulary from a moving average of the student; every token counts alike,
+             which is our choice: what the paper divides by was not available to us
 sdft@live    the teacher is the student as it is
 """
 

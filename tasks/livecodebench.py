@@ -97,7 +97,7 @@ class LiveCodeBench(Task):
 
     def gold_completion(self, problem):
         """A published program that passed, in a fence; None where none is at hand."""
-        program = contest.accepts_row(problem.id)
+        program = contest.passing_program(problem.id)
         return None if program is None else f"```python\n{program}\n```"
 
     def measures(self, graded):

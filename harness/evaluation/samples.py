@@ -27,7 +27,7 @@ class Samples:
 def read(task: Task, path: Path) -> Samples:
     """The completions in ``path``, with warnings for readers of their score.
 
-    :mod:`harness.evaluation.samples` describes the formats. Raises BadInput with file and line for a row that is
+    The table of formats stands at the parser below. Raises BadInput with file and line for a row that is
     malformed, of another format than the first, of an unknown problem, or that repeats a sample number.
     """
     rows = turns_apart(read_rows(path)) if task.samples_as == FASTCHAT else read_rows(path)

@@ -12,7 +12,7 @@ exist only inside :meth:`Replicated.gathered`; a rollout in another type has a c
 bfloat16 (2 bytes each) until backward has used them, as it does without FSDP.
 
 Every rank must enter every all-gather and reduce-scatter; otherwise the job hangs. A rank with fewer micro-batches
-than another therefore runs dummy steps: :meth:`Replicated.missing_batches` and :mod:`harness.training.distributed`.
+than another therefore runs dummy steps: :meth:`Replicated.missing_batches` and :func:`dummy_step`.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ def read_row(row: Mapping[str, Any], where: str) -> ContestProblem:
     return problem
 
 
-def accepts_row(name: str) -> str | None:
+def passing_program(name: str) -> str | None:
     """A program for the problem that LiveCodeBench published as right; None where it published none.
 
     LiveCodeBench publishes what models wrote with its verdicts (repository LiveCodeBench/submissions); any of these

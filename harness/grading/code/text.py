@@ -8,7 +8,7 @@ EvalPlus knows from the model which of its two protocols was used; here the text
 
 A continuation is appended to the stub and cut at the stop strings of EvalPlus' completion protocol. Both kinds pass
 through EvalPlus' sanitiser, which keeps imports and whatever the entry point needs; EvalPlus does no more. The harness
-also repairs the text first (:mod:`harness.grading.code.text`), reads a fenced body as a continuation, and skips the
+also repairs the text first (the rules stand at the repairs below), reads a fenced body as a continuation, and skips the
 sanitiser for a program that needs what it drops: decorated functions, functions without ``return`` and unpacking
 assignments.
 """
@@ -192,13 +192,13 @@ def _parses(lines: Sequence[str]) -> bool:
 
 # Repairs a completion before a program is extracted from it. The rules, by the names that records use:
 #
-# - thoughts: keep the text after the last ``</think>`` or its like; unclosed thoughts leave no text; - end marker:
-# cut the text at the first marker that ends a model's turn, unless the marker is inside a string; - odd spaces:
-# outside of strings, replace non-breaking and other wide spaces by a space, and remove zero-width ones; - indented
-# fence: remove the indentation of a code block that stands in a list from its lines, as Markdown does; - first
-# indentation: indent a function body like the body of the stub if it continues the stub only then.
+# thoughts           keep the text after the last ``</think>`` or its like; unclosed thoughts leave no text
+# end marker         cut the text at the first marker that ends a model's turn, unless it is inside a string
+# odd spaces         outside of strings, replace non-breaking and other wide spaces, and remove zero-width ones
+# indented fence     remove the indentation of a code block that stands in a list from its lines, as Markdown does
+# first indentation  indent a function body like the body of the stub if it continues the stub only then
 #
-# EvalPlus repairs none of these, so :func:`harness.grading.code.text.as_evalplus_reads` does not apply them.
+# EvalPlus repairs none of these, so :func:`as_evalplus_reads` does not apply them.
 
 STRING = re.compile(r'"""[\s\S]*?"""|' + r"'''[\s\S]*?'''|" + r'"(?:\\.|[^"\\\n])*"|' + r"'(?:\\.|[^'\\\n])*'")
 BLANK = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")

@@ -1,6 +1,6 @@
 """Replays recorded judgements: alpaca_eval's ``annotations.json`` as a judge.
 
-Recorded ratings of single answers are :mod:`harness.grading.judges.replay`.
+Recorded ratings of single answers follow below.
 
 Each annotation compares ``output_1``, the reference, with ``output_2``, the model. ``preference`` runs from 1
 (the reference wins) to 2 (the model wins); 1.5 and 0 are draws; null, and the -1 that alpaca_eval keeps for a
