@@ -44,7 +44,7 @@ def refuse_misspelt(found: type, contract: type, word: str, of_instances: tuple[
             lost = name in of_instances and not isinstance(vars(cls)[name], property)
             if not near or (name in of_instances and not lost):
                 continue
-            used = _read_names(cls) if used is None else used
+            used = read_names(cls) if used is None else used
             if lost or name not in used:
                 raise BadInput(
                     f"{error_location.of(cls, name)}: {name} is no part of a {word}, and nothing reads it; did you "
@@ -52,7 +52,7 @@ def refuse_misspelt(found: type, contract: type, word: str, of_instances: tuple[
                 )
 
 
-def _read_names(cls: type) -> set[str]:
+def read_names(cls: type) -> set[str]:
     """The names and attributes that the file of a class reads."""
     try:
         tree = ast.parse(Path(inspect.getfile(cls)).read_text("utf-8"))

@@ -1,7 +1,7 @@
 """Metrics: how the graded completions of a task become one score with an interval, and how that score is read.
 
 A verdict scores one completion. A metric says what the samples of a problem are worth together (``of_problem``), how
-the problems become the score (``value``, ``interval``), how verdicts that were not reached count
+the problems become the score (``aggregate``, ``interval``), how verdicts that were not reached count
 (``errors_count_as``), and on which scale all of these are numbers (``scale``): range, direction, unit and digits.
 Tables, intervals, comparisons, figures, pages and exports read the scale from here, and nothing else.
 
@@ -25,10 +25,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, ClassVar
 
-from harness import error_location, registry, user_code
+from harness import error_location, metric_contract, registry, user_code
 from harness.errors import BadInput
-
-WRONG, LEFT_OUT = "wrong", "left out"
+from harness.metric_contract import LEFT_OUT, WRONG
 
 
 @dataclass(frozen=True)
@@ -147,21 +146,26 @@ class Metric:
         """The graded rows that enter the score."""
         return [row for row in rows if not (row["error"] and self.errors_count_as == LEFT_OUT)]
 
-    def aggregate(self, rows: Iterable[Mapping[str, Any]]) -> float:
-        """The score of graded rows."""
-        return self.value(list(self.by_problem(rows).values()))
-
-    def value(self, problems: Sequence[float]) -> float:
+    def aggregate(self, problems: Sequence[float]) -> float:
         """The score, from the values [N] of the problems."""
         return sum(problems) / len(problems)
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the score is the mean over problems, which is what tests between rows compare."""
+        return type(self).aggregate is Metric.aggregate
 
     def interval(self, problems: Sequence[float]) -> tuple[float, float, str]:
         """The ends of the 95 % interval of the score, and the name of its method.
 
-        Wilson's where every problem is right or wrong, else that of a mean in the range of the scale.
+        Wilson's where every problem is right or wrong, else that of a mean in the range of the scale. A score that is
+        no mean gets the bootstrap over problems.
         """
         from harness.stats import intervals  # numpy and scipy: lists and help do without
 
+        if not self.is_mean:
+            low, high = intervals.bootstrap_of(self.aggregate, problems)
+            return low, high, "bootstrap over items"
         if self.scale.width == 1.0 and all(value in (self.scale.low, self.scale.high) for value in problems):
             low, high = intervals.wilson(round(sum(problems)), len(problems))
             return low, high, "Wilson"
@@ -236,15 +240,20 @@ SHIPPED: dict[str, type[Metric]] = {cls.name: cls for cls in _OURS}
 def metric_of(task: Any) -> Metric:
     """The metric that a task, or its class, names: in its own file, shipped, or installed as a plugin.
 
-    Raises BadInput for a name that leads nowhere, or a metric that breaks its contract.
+    Raises BadInput for a name that leads nowhere or to two metrics, or for a metric that breaks its contract.
     """
     cls = task if isinstance(task, type) else type(task)
     name = task.metric
-    if name in SHIPPED:
-        return SHIPPED[name]()
     # A task that ``under`` has changed is defined in no module of its own, but bears the module of the task's file.
     beside = vars(sys.modules[cls.__module__]).values() if cls.__module__ in sys.modules else ()
     own = [c for c in beside if isinstance(c, type) and issubclass(c, Metric) and getattr(c, "name", None) == name]
+    own = [c for c in dict.fromkeys(own) if c is not SHIPPED.get(name)]
+    # Two classes of one name, or one of the name of a metric that ships: either may be the one that was meant.
+    if len(own) > 1 or (own and name in SHIPPED):
+        other = f"at {error_location.of(own[1])}" if len(own) > 1 else "a metric that ships"
+        raise BadInput(f"{error_location.of(own[0])}: metric {name!r} is also {other}; give one of them another name")
+    if name in SHIPPED:
+        return SHIPPED[name]()
     try:
         metric = own[0] if own else registry.find(registry.METRICS, name)
     except BadInput as error:
@@ -252,27 +261,13 @@ def metric_of(task: Any) -> Metric:
             f"{error_location.of(cls, 'metric')}: task {cls.name}: {error}; write class MyMetric(Metric) with "
             f"name = {name!r} in the task's file, with from harness.metrics import Metric"
         ) from None
-    if fault := _fault(metric):
-        part, said = fault
-        raise BadInput(f"{error_location.of(metric, part)}: {part} of metric {name} {said}")
+    if (metric, task.decoding.samples) not in _checked:
+        metric_contract.check(metric, Metric, task.decoding.samples)
+        _checked.add((metric, task.decoding.samples))
     return metric()
 
 
-def _fault(metric: type[Metric]) -> tuple[str, str] | None:
-    """The first part of a metric that breaks its contract, and how; None for a sound one."""
-    scale, known = metric.scale, (WRONG, LEFT_OUT)
-    if metric.errors_count_as not in known:
-        return "errors_count_as", f"is {metric.errors_count_as!r}; it is one of {known}"
-    if not isinstance(scale, Scale):
-        return "scale", f"is {scale!r:.60}; harness.metrics.Scale(low, high, unit) is wanted"
-    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in (scale.low, scale.high, scale.times))
-    if not (numbers and scale.low < scale.high and math.isfinite(scale.times) and scale.times > 0):
-        return "scale", f"is {scale}; low must be below high, and times a positive number"
-    if not isinstance(scale.unit, str) or type(scale.digits) is not int or not 0 <= scale.digits <= 12:
-        return "scale", f"is {scale}; its unit is text, its digits a whole number from 0 to 12"
-    if metric.errors_count_as == WRONG and not math.isfinite(scale.worst):
-        return "scale", "has no worst value that an error could count as; say errors_count_as = LEFT_OUT"
-    return None
+_checked: set[tuple[type[Metric], int]] = set()  # metrics that kept their contract, and for how many samples
 
 
 def code_of(task: Any) -> dict[str, str]:
@@ -281,11 +276,12 @@ def code_of(task: Any) -> dict[str, str]:
     return {} if code == user_code.OURS else {"metric_code": code}
 
 
-def card(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def card(metric: Metric, by_problem: Mapping[str, float]) -> dict[str, Any]:
     """What a record keeps of a metric, so that tables do without its code; nothing of a shipped one in percent."""
     if type(metric) is SHIPPED.get(metric.name) and metric.scale == PERCENT:
         return {}
-    return {"errors_count_as": metric.errors_count_as} | metric.scale.card() | {"by_problem": metric.by_problem(rows)}
+    own = {} if metric.is_mean else {"mean": False}
+    return {"errors_count_as": metric.errors_count_as} | metric.scale.card() | own | {"by_problem": dict(by_problem)}
 
 
 def of_record(record: Mapping[str, Any]) -> Metric:
@@ -293,6 +289,11 @@ def of_record(record: Mapping[str, Any]) -> Metric:
     if record.get("metric_card") is not None:
         return RecordedMetric(record)
     return SHIPPED.get(record["metric"], Metric)()
+
+
+def is_mean(record: Mapping[str, Any]) -> bool:
+    """Whether the score of a record is the mean over its problems."""
+    return (record.get("metric_card") or {}).get("mean", True)
 
 
 def scale_of(record: Mapping[str, Any]) -> Scale:

@@ -14,6 +14,7 @@ from harness.errors import BadInput, RunFailed
 from harness.evaluation import evaluate
 from harness.evaluation.benchmarks import locate
 from harness.leaderboard import text_tables
+from harness.leaderboard.compare import compare
 from harness.leaderboard.table import leaderboard
 from harness.metrics import LEFT_OUT, PERCENT, WRONG, Metric, Scale
 from harness.records import record as records
@@ -102,6 +103,10 @@ def test_the_better_of_two_values():
 
 TASK = """
 import math
+import random
+
+import numpy as np
+
 from harness.errors import BadInput
 from harness.metrics import LEFT_OUT, WRONG, Metric, Scale
 from harness.task import Dataset, Task
@@ -182,10 +187,95 @@ def test_a_metric_that_breaks_its_contract_is_refused_before_any_work(tmp_path, 
         task_of(tmp_path, metric)
 
 
-def test_a_value_off_the_scale_is_refused_with_its_place(tmp_path):
-    task = task_of(tmp_path, "scale = Scale(1, 10)\n    def value(self, problems):\n        return 0.0")
-    with pytest.raises(RunFailed, match=r"chat\.py:\d+: metric own gave 0.0; its scale is from 1 to 10"):
+@pytest.mark.parametrize(
+    "metric, said",
+    [
+        (
+            "def aggregate(self, problems): return 0.0",
+            "aggregate of metric own gave 0.0; a number from 1 to 10 is wanted",
+        ),
+        ("def aggregate(self, problems): return None", "aggregate of metric own gave None"),
+        ("def aggregate(self, problems): return 1 / 0", "ZeroDivisionError"),
+        ("def aggregate(self, problems): return 10**400", "aggregate of metric own gave 1000"),
+        ("def aggregate(self): return 2.0", r"aggregate\(\) takes 1 positional argument"),
+        ("def of_problem(self, scores): max(scores)", "of_problem of metric own gave None"),
+        ("def of_problem(self, scores): return all(scores)", r"gave True; .* is wanted: float\(\.\.\.\)"),
+        ("def of_problem(self, scores): return 1 + 9 * random.random()", "two results for the same scores; seed what"),
+        ("def of_problems(self, scores): return max(scores)", "did you mean of_problem"),
+        ("def value(self, problems): return 2.0", "value is no part of a metric, and nothing calls it; the parts"),
+        (
+            "def interval(self, problems): return 1, 2",
+            r"gave a tuple of 2; \(low, high, its method",
+        ),
+        ("def interval(self, problems): return 9, 1, 'mine'", "gave 9 to 1; two numbers in order are wanted"),
+        ("def interval(self, problems): return math.nan, 9, 'mine'", "two numbers in order are wanted"),
+        ("def interval(self, problems): return 9.5, 9.9, 'mine'", "around the score .*, which lies outside"),
+        ("def interval(self, problems): return 1, 9, None", "names its method None"),
+        ("def __init__(self, k): self.k = k", "a metric is made without arguments"),
+        ("right_from = 'high'", "right_from of metric own is 'high'"),
+        ("pass\n\nclass Again(Metric):\n    name = 'own'", r"metric 'own' is also at .*chat\.py:\d+; give one of them"),
+    ],
+)
+def test_a_metric_is_tried_before_any_work(tmp_path, metric, said):
+    with pytest.raises(BadInput, match=rf"chat\.py:\d+: .*{said}"):
+        task_of(tmp_path, f"scale = Scale(1, 10)\n    {metric}")
+
+
+def test_a_metric_of_the_name_of_one_that_ships_is_refused(tmp_path):
+    (tmp_path / "chat.py").write_text(TASK.format(metric="", score="1.0", error="False").replace('"own"', '"accuracy"'))
+    with pytest.raises(BadInput, match=r"chat\.py:\d+: metric 'accuracy' is also a metric that ships"):
+        locate(str(tmp_path / "chat.py"))
+
+
+@pytest.mark.parametrize(
+    "metric, said",
+    [
+        (
+            "def by_problem(self, rows): return [1.0]",
+            "by_problem of metric own gave a list of 1; a dict of",
+        ),
+        ("def by_problem(self, rows): return {'0': 11.0}", "by_problem of metric own gave 11.0; a number from 1 to 10"),
+        ("def by_problem(self, rows): return {}", "by_problem of metric own kept none of 3 verdicts"),
+        ("def by_problem(self, rows): rows[0]['score'] = 9.0", "does not support item assignment"),
+        ("def counted(self, rows): pass", "counted of metric own gave None; a list of some of the graded rows"),
+        ("def of_problem(self, scores): return 0.0 if 7.0 in scores else 5.0", "of_problem of metric own gave 0.0"),
+    ],
+)
+def test_what_a_metric_makes_of_the_verdicts_is_checked(tmp_path, metric, said):
+    task = task_of(tmp_path, f"scale = Scale(1, 10)\n    {metric}")
+    with pytest.raises(RunFailed, match=rf"chat\.py:\d+: .*{said}"):
         evaluate.score(task, graded(task))
+
+
+def test_numpys_numbers_are_numbers(tmp_path):
+    task = task_of(tmp_path, "scale = Scale(1, 10)\n    def of_problem(self, scores): return np.float32(max(scores))")
+    card = evaluate.score(task, graded(task)).metric_card
+    assert card["by_problem"] == {"0": 7.0, "1": 7.0, "2": 7.0} and json.dumps(card)
+
+
+def test_a_score_that_is_no_mean_has_its_own_interval_and_no_test_between_rows(tmp_path):
+    """The least of the problems: an interval of their mean would not hold it, nor a test of means speak of it."""
+    score = "float(problem.id) + 1"
+    task = task_of(tmp_path, "scale = Scale(1, 10)\n    def aggregate(self, problems): return min(problems)", score)
+    worst = evaluate.score(task, graded(task))
+    assert worst.value == 1.0 and worst.interval[0] == 1.0 < worst.interval[1] <= 3.0
+    assert worst.metric_card["mean"] is False and worst.interval_method == "bootstrap over items"
+
+    store = Store(tmp_path / "results")
+    for method, low in (("kd", 1.0), ("gkd", 2.0)):
+        for seed in (0, 1):
+            record = make_record(
+                method, "chat", seed, (low, 5.0, 9.0), metric="own", score=low + seed / 10, interval=[low, low + 1],
+                metric_card=worst.metric_card | {"by_problem": {"p0": low, "p1": 5.0, "p2": 9.0}}, world="real",
+                family="chat",
+            )  # fmt: skip
+            store.add(record, make_rows((low, 5.0, 9.0)))
+    (section,) = leaderboard(store.all()[0], None, store.completions)
+    best = section.rows[0]
+    assert best.label == "gkd" and best.low <= best.score == 2.05 <= best.high and section.rows[1].tied
+    assert any("own is no mean over problems, so no difference" in note for note in section.notes)
+    with pytest.raises(BadInput, match="own is no mean over problems, and only means are compared"):
+        compare(store.all()[0], "kd", "gkd", ["chat"], store.completions)
 
 
 def test_a_record_off_its_scale_is_no_record(tmp_path):

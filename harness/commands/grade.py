@@ -35,7 +35,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def call(args: argparse.Namespace) -> str:
     from harness.evaluation.grade import grade
-    from harness.metrics import SHIPPED, scale_of
+    from harness.metrics import is_mean, scale_of
 
     arguments.accept_sandbox(args)
     outcome = grade(args.task, Path(args.samples), args.judge, args.protocol, args.results / "work" / "judgements")
@@ -47,11 +47,9 @@ def call(args: argparse.Namespace) -> str:
         return arguments.dump({"records": [outcome]}).encode("utf-8", "backslashreplace").decode("utf-8")
     counts, (low, high) = outcome["counts"], outcome["interval"]
     # Only shares of right answers have a count; overlaps and ratings have a number of completions alone.
-    shipped = SHIPPED.get(outcome["metric"])
-    counted = f"{counts['correct']:g} of {counts['total']}"
-    if shipped is not None and not shipped.scale.counts:
-        counted = f"{counts['total']} completions"
     scale = scale_of(outcome)
+    counts_right = scale.counts and is_mean(outcome)
+    counted = f"{counts['correct']:g} of {counts['total']}" if counts_right else f"{counts['total']} completions"
     metric = ", ".join([outcome["metric"], *([scale.caption] if scale.caption not in ("", "percent") else [])])
     return arguments.fitted(
         f"{outcome['task']}: {scale.text(outcome['score'])}  95 % {scale.text(low)}–{scale.text(high)}  {metric}, "

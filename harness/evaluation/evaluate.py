@@ -15,7 +15,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from harness import error_location, metrics, task_contract
+from harness import error_location, metric_contract, metrics, task_contract
 from harness.errors import RunFailed
 from harness.evaluation import round_trip
 from harness.grading.thinking import Thought, answer_of, thought
@@ -236,17 +236,9 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
     for a metric whose value is no number of its scale.
     """
     metric = metric_of(task)
-    scale, where = metric.scale, error_location.of(type(metric))
-
-    # A metric may be a user's: its numbers are checked one by one, because a wrong one would be averaged away.
-    def checked(number: Any) -> Any:
-        if not scale.holds(number):
-            span = f"from {scale.low:g} to {scale.high:g}"
-            raise RunFailed(f"{where}: metric {metric.name} gave {number!r:.40}; its scale is {span}")
-        return number
-
+    # A metric may be a user's: each of its numbers is checked, because a wrong one would be averaged away.
     with error_location.faults_as(RunFailed, called=type(metric)):
-        problems = list(map(checked, metric.by_problem(graded).values()))
+        problems = metric_contract.by_problem(metric, graded)
     if not problems:
         first = graded[0]["reason"] if graded else "there was nothing to grade"
         raise RunFailed(
@@ -254,11 +246,10 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
             "completions are kept"
         )
     with error_location.faults_as(RunFailed, called=type(metric)):
-        # Check before the interval, whose formulas take values of the scale for granted.
-        value = checked(metric.value(problems))
-        low, high, how = metric.interval(problems)
+        value, low, high, how = metric_contract.summary(metric, list(problems.values()), RunFailed)
+        counted = metric_contract.counted(metric, graded)
     counts = {
-        "correct": sum(row["score"] for row in metric.counted(graded)),
+        "correct": sum(row["score"] for row in counted),
         "total": len(graded),
         "errors": sum(bool(row["error"]) for row in graded),
         "truncated": sum(row["finish"] == "length" for row in graded),
@@ -266,8 +257,7 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
     # Whole numbers as integers: "7 of 40", but "7.5 of 40" for a win rate with ties.
     if float(counts["correct"]).is_integer():
         counts["correct"] = int(counts["correct"])
-    interval = max(scale.low, float(low)), min(scale.high, float(high))
-    return Score(float(value), interval, how, counts, metrics.card(metric, graded))
+    return Score(value, (low, high), how, counts, metrics.card(metric, problems))
 
 
 def _answerless(task: Task, row: Mapping[str, Any]) -> bool:

@@ -53,6 +53,7 @@ def grade(
         "protocol": task.protocol,
         "world": task.data.world,
         "metric": task.metric,
+        **({"metric_card": score.metric_card} if score.metric_card else {}),
         "score": score.value,
         "interval": list(score.interval),
         "interval_method": score.interval_method,

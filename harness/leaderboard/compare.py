@@ -126,6 +126,11 @@ def pair_up(a: Group, b: Group, names: tuple[str, str]) -> PairedScores:
     if {r["run_id"] for r in a.records} == {r["run_id"] for r in b.records}:
         raise BadInput(f"{names[0]} and {names[1]} are the same records of {title}; name two different rows")
     for group, name in ((a, names[0]), (b, names[1])):
+        if not group.is_mean:
+            raise BadInput(
+                f"{title}: {group.first['metric']} is no mean over problems, and only means are compared; see the "
+                "scores and their intervals with harness table"
+            )
         if group.matrix is None:
             raise BadInput(
                 f"{name} on {title}: the completions of {group.first['run_id']} are missing, damaged or of other "

@@ -63,6 +63,11 @@ class Group:
         return dataset["n"] if isinstance(dataset, Mapping) and "n" in dataset else self.first["counts"]["total"]
 
     @property
+    def is_mean(self) -> bool:
+        """Whether the scores are means over problems."""
+        return all(map(metrics.is_mean, self.records))
+
+    @property
     def reference(self) -> bool:
         """Whether this is a reference point, not a competitor."""
         return self.roles.reference
@@ -78,7 +83,12 @@ def affordable(records: Iterable[Record]) -> bool:
 
 
 def read_matrix(records: Sequence[Record], completions: Completions) -> Matrix | None:
-    """The score of every problem; None if completions are damaged or the seeds answered different problems."""
+    """The score of every problem; None if completions are damaged or the seeds answered different problems.
+
+    None as well where the score is no mean over problems, since intervals and tests here are those of means.
+    """
+    if not all(map(metrics.is_mean, records)):
+        return None
     try:
         by_seed = [problem_scores(completions(record), record) for record in records]
     except BadInput:
@@ -112,8 +122,8 @@ def interval(group: Group, seeds: SeedVariance | None) -> tuple[Interval, str]:
         return intervals.mean_interval(group.matrix.scores.mean(axis=0), limits=limits), "over problems"
     if group.matrix is not None:
         return intervals.mean_interval(group.matrix.scores, seeds=seeds, limits=limits), "over seeds and problems"
-    # Without completions: a scale without ends has no counts to compute from.
-    if not scale.finite:
+    # Without completions: a scale without ends, or a score that is no mean, has no counts to compute from.
+    if not (scale.finite and group.is_mean):
         return _from_seeds(group), "from the records' intervals"
     # A score in [0, 1] varies no more over problems than right and wrong answers of that mean do.
     shares = [scale.share(record["score"]) for record in group.records]
@@ -141,8 +151,8 @@ def p_value(best: Group, other: Group, pooled: SeedVariance | None = None) -> fl
     a, b = best.matrix, other.matrix
     if a is None or b is None or a.ids != b.ids:
         n, m, scale = best.problems, other.problems, best.scale
-        if not scale.finite:
-            return 1.0  # means without their problems reveal no variance, so no difference is claimed
+        if not (scale.finite and best.is_mean and other.is_mean):
+            return 1.0  # scores without their problems reveal no variance, so no difference is claimed
         return intervals.difference_of_counts(scale.share(best.score) * n, n, scale.share(other.score) * m, m)
     # Equal seed numbers of two methods have nothing in common, so the seeds may be paired in any order.
     seeds = min(len(a.scores), len(b.scores))

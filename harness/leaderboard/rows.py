@@ -291,6 +291,9 @@ def _notes(groups: Sequence[Group], rows: Sequence[LeaderboardRow]) -> list[str]
     notes += [f"{RECONSTRUCTED} {note}" for note in sorted(reconstructed)]
     if any(row.tied for row in rows):
         paired = all(group.matrix is not None for group in groups)
+        if not all(group.is_mean for group in groups):
+            metric = groups[0].first["metric"]
+            notes.append(f"{metric} is no mean over problems, so no difference between rows is tested")
         test = "paired" if paired else "by counts where completions were not read"
         notes.append(f"{TIED} not distinguishable from the best (p ≥ {LEVEL}, {test}, Holm-adjusted)")
     return (

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ from harness.stats.seed_variance import (
     of_difference,
     pooled_seed_variance,
     variance_of_mean,
+    widened_tail,
 )
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Spread",
     "around",
     "avg_at_k",
+    "bootstrap_of",
     "compare",
     "difference_of_counts",
     "hierarchical_bootstrap",
@@ -63,6 +65,7 @@ __all__ = [
 
 PAIRED_T = "paired t over seeds and problems"
 REALS = (-math.inf, math.inf)
+STATISTIC_DRAWS = 2000  # of a statistic that is called once a draw
 _EXACT_PROBLEMS = 12  # 2**12 sign patterns are about as many: enumerate them
 
 
@@ -200,6 +203,26 @@ def compare(
     interval = Interval(max(interval.low, -width), min(interval.high, width))
     only_a, only_b = int((gap < 0).sum()), int((gap > 0).sum())
     return Comparison(float(gap.mean()), interval, p, test, only_a, only_b, spread)
+
+
+def bootstrap_of(
+    statistic: Callable[[list[float]], float], values: Sequence[float], level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The percentile bootstrap interval of any statistic of the values [N] of problems (Efron 1979).
+
+    Percentiles are widened for few problems, as in :func:`hierarchical_bootstrap`. Draws that have no value (NaN) are
+    left out; one problem, or equal ones, leave the interval empty.
+    """
+    whole, n = statistic(list(values)), len(values)
+    rng = np.random.default_rng(seed)
+    drawn = [statistic([values[i] for i in rng.integers(0, n, n)]) for _ in range(STATISTIC_DRAWS if n > 1 else 0)]
+    finite = [value for value in map(float, drawn) if math.isfinite(value)]
+    if not finite:
+        return Interval(float(whole), float(whole))
+    tail = widened_tail(n - 1, level)
+    low, high = np.quantile(finite, (tail, 1 - tail))
+    # A statistic such as the median of an even number may lie between the values that its draws take.
+    return Interval(min(float(low), float(whole)), max(float(high), float(whole)))
 
 
 def paired_bootstrap(a: ArrayLike, b: ArrayLike, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> Interval:
