@@ -12,7 +12,7 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness import contract_checks, error_location, method_contract, method_settings, registry
+from harness import contract_checks, error_location, method_contract, method_settings
 from harness.errors import BadInput
 from harness.method import Method, Pairs, ReferencePoint, Sequences, Step, Tokens, WholeStep
 from harness.types import Source
@@ -98,15 +98,15 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
 
 def check(method: Method, training: Training, cap: float | None = None) -> None:
     """Raises BadInput for a method that a training of this recipe cannot support. ``cap``: rollout.importance_cap."""
-    for _ in probe(method, training.steps):
-        pass
+    from harness.training.signal_contract import signal_called  # imports torch
+
+    list(probe(method, training.steps))
     if cap is not None and weighs_by_sampler(method):
         raise BadInput(
             f"rollout.importance_cap={cap:g} weighs a token by q / the engine's probability of it, which method "
             f"{method.name} does itself: leave it out, or run {method.name} apart"
         )
-    needs, k = method.needs, training.top_k
-    signal = registry.find(registry.SIGNALS, training.signal)
+    needs, k, signal = method.needs, training.top_k, signal_called(training.signal)
     if signal.exact or needs.teacher != "signal":
         return
     if needs.exact or needs.sequence_features:
@@ -114,8 +114,7 @@ def check(method: Method, training: Training, cap: float | None = None) -> None:
     elif getattr(method.config, "temperature", 1.0) != 1.0:
         why = f"has a loss temperature of {method.config.temperature:g}, and the bucket of the rest was formed at 1"
     else:
-        for _ in probe(method, training.steps, k):
-            pass
+        list(probe(method, training.steps, k))
         return
     said = f"a top-{k} signal" if signal.takes_top_k else f"signal {signal.name}"
     raise BadInput(f"method {method.name} {why}: {said} cannot give that; set training.signal=hidden (cached) or live")

@@ -3,8 +3,10 @@
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from harness import metrics, registry
 from harness.errors import BadInput, RunFailed
@@ -14,6 +16,7 @@ from harness.grading.judges.judgement import Judge, Judgement, PairToJudge, judg
 from harness.grading.judges.open_judge import open_judge, split
 from harness.metrics import metric_of
 from harness.testing import check_judge
+from harness.training.signal_contract import CheckedSignal, SignalInputs, signal_called
 from harness.types import Decoding
 
 ROOT = Path(__file__).parent.parent
@@ -106,7 +109,8 @@ def test_an_unknown_metric_is_refused_with_its_place(tmp_path):
 
 def test_only_metrics_of_judges_leave_errors_out():
     graded = rows(1.0, 1.0, 0.0, 0.0, errors=(2, 3))
-    values = {name: cls().aggregate(graded) for name, cls in metrics.SHIPPED.items()}
+    made = {name: cls() for name, cls in metrics.SHIPPED.items()}
+    values = {name: metric.aggregate([*metric.by_problem(graded).values()]) for name, metric in made.items()}
     assert values == {"accuracy": 0.5, "pass@1": 0.5, "rougeL": 0.5, "lm-eval": 0.5} | {
         "win_rate": 1.0,
         "rating_of_turns": 1.0,
@@ -114,7 +118,7 @@ def test_only_metrics_of_judges_leave_errors_out():
 
 
 def test_shipped_metrics_in_percent_add_nothing_to_records():
-    cards = {name: metrics.card(cls(), rows(1.0)) for name, cls in metrics.SHIPPED.items()}
+    cards = {name: metrics.card(cls(), {"0": 1.0}) for name, cls in metrics.SHIPPED.items()}
     assert {name for name, card in cards.items() if card} == {"rougeL", "rating_of_turns"}
     assert {e.name for e in registry.entries(registry.METRICS)} == set(metrics.SHIPPED)
     assert metric_of(registry.find(registry.TASKS, "amc23")).name == "accuracy"
@@ -138,3 +142,74 @@ def test_a_signal_in_a_file_trains_and_enters_the_training_id(tmp_path):
     with pytest.raises(BadInput, match="signal softer cannot give that"):
         request = RunRequest(["akl"], ["amc23"], "micro", results=tmp_path / "r")
         prepare(dataclasses.replace(request, settings=[f"training.signal={tmp_path}/softer.py"]))
+
+
+OWN = """
+import math, torch
+from harness.training.signal_contract import FullLogits, TeacherSignal
+
+
+class Mine(TeacherSignal):
+    name = "mine"
+    {body}
+"""
+READ = "def read(self, batch): return FullLogits(torch.zeros(3, 5))"
+
+
+def signal_of(folder, body):
+    (folder / "mine.py").write_text(OWN.format(body=body))
+    return signal_called(str(folder / "mine.py"))
+
+
+@pytest.mark.parametrize(
+    "body, said",
+    [
+        ("pass", "read of signal mine is missing; def read"),
+        ("def read(self): pass", r"read of signal mine takes other arguments than \(self, batch\)"),
+        (
+            f"{READ}\n    def __init__(self): pass",
+            r"__init__ of signal mine takes other arguments than",
+        ),
+        (f"{READ}\n    exact = 'no'", "exact of signal mine is 'no', which is not True or False"),
+        (f"{READ}\n    source = 5", "source of signal mine is 5; up to 60 printable"),
+        (f"{READ}\n    def token(self, batch): return 0", "did you mean tokens"),
+    ],
+)
+def test_a_signal_that_breaks_its_contract_is_refused_before_any_work(tmp_path, body, said):
+    with pytest.raises(BadInput, match=rf"mine\.py:\d+: .*{said}"):
+        signal_of(tmp_path, body)
+
+
+@pytest.mark.parametrize(
+    "body, said",
+    [
+        ("def read(self, batch): return torch.zeros(3, 5)", r"read .* gave a tensor \[3, 5\].*; FullLogits\(logits\)"),
+        ("def read(self, batch): pass", r"gave None; FullLogits\(logits\) of logits \[N, V\] is wanted"),
+        ("def read(self, batch): return FullLogits(torch.zeros(2, 5))", r"of \[3, 5\] and \[2, 5\]; \[3, 5\] each are"),
+        ("def read(self, batch): return FullLogits(torch.zeros(3, 4))", r"of \[3, 5\] and \[3, 4\]; \[3, 5\] each are"),
+        ("def read(self, batch): return FullLogits(torch.zeros(3, 5).long())", "floating-point logits are wanted"),
+        ("def read(self, batch): return FullLogits([[0.0]])", "student and teacher logits .* are wanted, two tensors"),
+        ("def read(self, batch): return FullLogits(torch.full((3, 5), 0.2))", r"gave probabilities, .*; add \.log"),
+        ("def read(self, batch): return batch.nothing", "AttributeError"),
+        (f"{READ}\n    def tokens(self, batch): return -5", "tokens of signal mine gave int -5; a whole number from 0"),
+        (f"{READ}\n    def facts(self): pass", "facts of signal mine gave None; a dict is wanted"),
+        (f"{READ}\n    def facts(self): return {{'x': torch.ones(2)}}", "facts of signal mine holds a tensor"),
+        (f"{READ}\n    def __init__(self, given): pass", r"keeps no self\.given; call super"),
+    ],
+)
+def test_every_answer_of_a_signal_is_checked(tmp_path, body, said):
+    cls = signal_of(tmp_path, body)
+    batch, student = SimpleNamespace(tokens=3), torch.zeros(3, 5, requires_grad=True)
+    with pytest.raises(RunFailed, match=rf"mine\.py:\d+: .*{said}"):
+        signal = CheckedSignal(cls(SignalInputs(None, 5, None, None)))
+        signal.read(batch).over(0, 3).pair(student, 0, 3)
+        signal.tokens(batch), signal.facts()
+
+
+def test_a_sound_signal_passes_and_its_logits_take_no_gradient(tmp_path):
+    cls = signal_of(tmp_path, "def read(self, batch): return FullLogits(torch.ones(3, 5, requires_grad=True) * 2)")
+    signal = CheckedSignal(cls(SignalInputs(None, 5, None, None)))
+    student = torch.zeros(3, 5, requires_grad=True)
+    own, theirs = signal.read(None).pair(student, 0, 3)
+    assert own is student and not theirs.requires_grad and theirs.tolist() == [[2.0] * 5] * 3
+    assert signal.facts() == {"top_k": None, "cached": []}

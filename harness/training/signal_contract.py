@@ -17,12 +17,16 @@ N is the number of response tokens of a batch, V the size of the shared vocabula
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from harness import contract_checks, error_location, registry, user_code
+from harness.error_location import describe, short
+from harness.errors import BadInput, RunFailed
 from harness.recipe import Training
 from harness.training.batching import Batch
 from harness.training.served_teacher import ServedTeacher
@@ -136,3 +140,121 @@ class TopKSignal(HiddenSignal):
     def _width(self) -> int:
         # A vocabulary smaller than K is kept whole, with an empty bucket.
         return min(self.given.training.top_k, self.given.vocab)
+
+
+# -- a signal of one's own ---------------------------------------------------------------------------------------------
+
+
+def signal_called(name: str) -> type[TeacherSignal]:
+    """The signal of that name, path or plugin. Raises BadInput for an unknown one, or one that breaks its contract."""
+    cls = registry.find(registry.SIGNALS, name)
+    if not is_own(cls):
+        return cls
+    contract_checks.refuse_misspelt(cls, TeacherSignal, "signal", ("given",))
+    for part in ("exact", "served", "takes_top_k"):
+        if not isinstance(getattr(cls, part), bool):
+            raise BadInput(_broken(cls, part, f"is {short(getattr(cls, part))}, which is not True or False"))
+    if not isinstance(cls.source, str) or len(cls.source) > 60 or not cls.source.isprintable():
+        raise BadInput(_broken(cls, "source", f"is {short(cls.source)}; up to 60 printable characters are wanted"))
+    if cls.read is TeacherSignal.read:
+        raise BadInput(_broken(cls, "read", "is missing; def read(self, batch) gives the teacher's logits of a batch"))
+    for part, arguments in (("__init__", "(self, given)"), ("read", "(self, batch)"), ("tokens", "(self, batch)")):
+        if not _takes(getattr(cls, part), 2):
+            raise BadInput(_broken(cls, part, f"takes other arguments than {arguments}"))
+    return cls
+
+
+def is_own(cls: type[TeacherSignal]) -> bool:
+    """Whether the code of a signal is a user's."""
+    return user_code.identity(cls) != user_code.OURS
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with ``count`` arguments."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def _broken(cls: type[TeacherSignal], part: str, reason: str) -> str:
+    own = any(part in vars(base) for base in cls.__mro__[: cls.__mro__.index(TeacherSignal)])
+    return f"{error_location.of(cls, part if own else None)}: {part} of signal {cls.name} {reason}"
+
+
+class CheckedSignal(TeacherSignal):
+    """A signal of one's own, each of whose answers is checked. Raises RunFailed with FILE:LINE of the part."""
+
+    name = "checked"
+
+    def __init__(self, signal: TeacherSignal):
+        self.signal, self.cls = signal, type(signal)
+        if not isinstance(getattr(signal, "given", None), SignalInputs):
+            raise RunFailed(_broken(self.cls, "__init__", "keeps no self.given; call super().__init__(given)"))
+        super().__init__(signal.given)
+        self.first = True
+
+    def read(self, batch: Batch) -> TeacherLogits:
+        # Values are looked at in the first batch alone: each look waits for the device.
+        first, self.first = self.first, False
+        return CheckedLogits(self.cls, self._asked(self.signal.read, batch), first)
+
+    def tokens(self, batch: Batch) -> int:
+        number = self._asked(self.signal.tokens, batch)
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise RunFailed(_broken(self.cls, "tokens", f"gave {describe(number)}; a whole number from 0 is wanted"))
+        return number
+
+    def facts(self) -> dict[str, Any]:
+        facts = self._asked(self.signal.facts)
+        if not isinstance(facts, dict):
+            raise RunFailed(_broken(self.cls, "facts", f"gave {describe(facts)}; a dict is wanted"))
+        if fault := contract_checks.unrecordable(facts):
+            raise RunFailed(_broken(self.cls, "facts", fault))
+        return super().facts() | facts
+
+    def _asked(self, part: Callable[..., Any], *given: Any) -> Any:
+        with error_location.faults_as(RunFailed, called=self.cls):
+            return part(*given)
+
+
+class CheckedLogits:
+    """The reading of a batch by a signal of one's own: [n, S] student and teacher logits of the same n tokens."""
+
+    def __init__(self, cls: type[TeacherSignal], reading: Any, first: bool):
+        self.cls, self.reading, self.first = cls, reading, first
+        if not all(callable(getattr(reading, part, None)) for part in ("pair", "over")):
+            fix = "FullLogits(logits)" if isinstance(reading, Tensor) else "FullLogits(logits) of logits [N, V]"
+            raise RunFailed(_broken(cls, "read", f"gave {describe(reading)}; {fix} is wanted"))
+
+    def over(self, start: int, stop: int) -> CheckedLogits:
+        with error_location.faults_as(RunFailed, called=self.cls):
+            return CheckedLogits(self.cls, self.reading.over(start, stop), self.first)
+
+    def pair(self, logits: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        with error_location.faults_as(RunFailed, called=self.cls):
+            pair = self.reading.pair(logits, start, stop)
+        if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(one, Tensor) for one in pair):
+            raise self._wrong(f"{describe(pair)}; student and teacher logits [n, S] are wanted, two tensors")
+        student, teacher = pair
+        if student.dim() != 2 or len(student) != stop - start or student.shape != teacher.shape:
+            shapes = f"{list(student.shape)} and {list(teacher.shape)}"
+            wanted = f"[{stop - start}, S] each" if student is not logits else f"{list(logits.shape)} each"
+            raise self._wrong(f"student and teacher logits of {shapes}; {wanted} are wanted")
+        if not teacher.is_floating_point():
+            raise self._wrong(f"{describe(teacher)}; floating-point logits are wanted")
+        if logits.requires_grad and not student.requires_grad:
+            raise self._wrong("student logits without their gradient; index the ones that are given")
+        if self.first and _probabilities(teacher):
+            raise self._wrong("probabilities, not logits: every row sums to 1; add .log()")
+        return student, teacher.detach()  # the teacher's weights take no gradient
+
+    def _wrong(self, reason: str) -> RunFailed:
+        return RunFailed(_broken(self.cls, "read", f"gave {reason}"))
+
+
+def _probabilities(rows: Tensor) -> bool:
+    """Whether all rows [n, S] are distributions. One look at two rows: logits of no model sum to 1 twice."""
+    few = rows[:2].detach().float()
+    return few.shape[-1] > 1 and len(few) > 0 and bool((few >= 0).all() and ((few.sum(-1) - 1).abs() < 1e-3).all())

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from harness import error_location, registry
+from harness import error_location
 from harness.durable import CacheFile
 from harness.errors import BadInput, RunFailed
 from harness.launch import processes
@@ -35,7 +35,7 @@ from harness.training.rollouts import LOOKED_AT, Rollouts
 from harness.training.self_teacher import MovingTeacher, SelfTeacher
 from harness.training.served_teacher import ServedTeacher
 from harness.training.several_teachers import Teaching, weights_of, writer_of
-from harness.training.signal_contract import SignalInputs, TeacherSignal
+from harness.training.signal_contract import CheckedSignal, SignalInputs, TeacherSignal, is_own, signal_called
 from harness.training.signals import SHARD_SEQUENCES, LiveTeacher, SignalCache, fields_of
 from harness.training.teacher_texts import teacher_texts
 from harness.training.validity import (
@@ -153,7 +153,8 @@ def set_up(
             live = LiveTeacher(writer.model, vocab, accelerator.device)
             if writer is first and rollouts.proposals is not None:
                 rollouts.proposals.reader = live
-        return cls(SignalInputs(live, vocab, plan, lambda kind, k: caches(place, live, kind, k)))
+        signal = cls(SignalInputs(live, vocab, plan, lambda kind, k: caches(place, live, kind, k)))
+        return CheckedSignal(signal) if is_own(cls) else signal
 
     def caches(place: int, live: LiveTeacher | ServedTeacher, kind: str, k: int | None) -> dict[Source, SignalCache]:
         """Caches of the signal of fixed text, filled. Methods and seeds that train on the same text share them."""
@@ -176,10 +177,10 @@ def set_up(
             filled[source] = cache
         return filled
 
-    cls = registry.find(registry.SIGNALS, plan.signal)
+    cls = signal_called(plan.signal)
     with error_location.faults_as(RunFailed, called=cls):
         signals = [signal_of(place) for place in range(len(members))]
-    setup.facts = {"kind": signals[0].name} | signals[0].facts()
+    setup.facts = {"kind": cls.name} | signals[0].facts()
     setup.signal = signals[0] if setup.reading is None else PairedSignal(signals[0])
     if len(signals) > 1:
         setup.signal = MixedSignal(signals, lambda batch, i: shares(batch.sources[i], batch.examples[i]))
