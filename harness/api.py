@@ -2,7 +2,7 @@
 
     import harness
     frame = harness.run(methods=["gkd", "vcrd"], tasks=["amc23"], seeds=[0, 1, 2])
-    harness.compare("gkd", "vcrd", tasks="amc23")
+    harness.compare("gkd", "vcrd")
     harness.leaderboard(view="compute")
     harness.completions(frame.run_id[0])
 
@@ -16,19 +16,19 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import api_arguments as given
 from harness import registry
+from harness.api_arguments import Names
 from harness.errors import BadInput
 
 if TYPE_CHECKING:
     import pandas
-
-Names = str | Path | Sequence[str | Path]
 
 COMPARED = {
     "task": "title of the task",
@@ -58,7 +58,7 @@ def run(
     methods: Names,
     tasks: Names,
     *,
-    seeds: int | Sequence[int] = 0,
+    seeds: int | Iterable[int] = 0,
     recipe: str | Path | None = None,
     student: str | Path | None = None,
     teacher: str | Path | None = None,
@@ -69,7 +69,7 @@ def run(
     device: str | None = None,
     control: bool = False,
     again: bool = False,
-    track: Sequence[str] = (),
+    track: Names = (),
     progress: bool = True,
 ) -> pandas.DataFrame:
     """Distils every method with every seed, evaluates it on every task, and records it: ``harness run``.
@@ -82,7 +82,12 @@ def run(
     Returns one row per (method, seed, task) with the columns of :func:`load_results` and ``reused``, whether the record
     existed before. Raises BadInput before any work for what the command refuses; RunFailed when the work fails.
     """
-    named, wanted, chosen = _names(methods, "methods"), _names(tasks, "tasks"), _seeds(seeds)
+    named, wanted, chosen = given.names(methods, "methods"), given.names(tasks, "tasks"), given.seeds(seeds)
+    trackers = given.names(track, "track") if track else []
+    for what, value in (("recipe", recipe), ("student", student), ("teacher", teacher)):
+        given.word(what, value, "a name or the path of a file")
+    for what, value in (("judge", judge), ("protocol", protocol), ("device", device)):
+        given.word(what, value, "a name", str)
     registry.asked(registry.METHODS, named)  # a slip is answered before what takes seconds to import
     registry.asked(registry.TASKS, wanted)
     if not isinstance(settings or {}, Mapping):
@@ -93,6 +98,7 @@ def run(
     from harness.leaderboard.table import frame_of
     from harness.plan import RunRequest, prepare
     from harness.progress import Reporter
+    from harness.records.store import Store
     from harness.request import unused_options
     from harness.run import run as run_plan
 
@@ -101,18 +107,18 @@ def run(
     request = RunRequest(
         methods=named,
         tasks=wanted,
-        recipe=_text(recipe),
-        student=_text(student),
-        teacher=_text(teacher),
+        recipe=given.text(recipe),
+        student=given.text(student),
+        teacher=given.text(teacher),
         seeds=chosen,
-        settings=[f"{key}={_setting(value)}" for key, value in (settings or {}).items()],
-        results=Path(results),
+        settings=[f"{key}={given.setting(value)}" for key, value in (settings or {}).items()],
+        results=Store(results).root,
         device=device,
         judge=judge,
         protocol=protocol,
         again=again,
         control=control,
-        track=track,
+        track=trackers,
     )
     plan = prepare(request)
     for line in unused_options(plan):
@@ -147,13 +153,13 @@ def leaderboard(
     from harness.leaderboard.table import leaderboard as sections_of
     from harness.records.record import measured_under
 
-    _one_of("view", view, ("all", "steps", "compute"))
-    _one_of("cost", cost, ("flops", "seconds", "tokens"))
+    given.view(view, cost, anchor)
+    given.word("protocol", protocol, "a name or the beginning of a hash", str)
     store, records = _records(results)
     records = [one for one in records if measured_under(one, protocol)]
     if not records:
         raise BadInput(f"no records in {results}" + (f" under protocol {protocol}" if protocol else ""))
-    chosen = None if tasks is None else _names(tasks, "tasks")
+    chosen = None if tasks is None else given.names(tasks, "tasks")
     sections = sections_of(records, chosen, store.completions, View(view, cost, anchor))
     return pandas.DataFrame(row_dicts(sections))
 
@@ -161,39 +167,47 @@ def leaderboard(
 def compare(
     a: str,
     b: str,
-    tasks: Names,
+    tasks: Names | None = None,
     *,
     results: str | Path = "results",
     protocol: str | None = None,
     view: str = "all",
     cost: str = "flops",
+    together: bool = False,
 ) -> pandas.DataFrame:
     """Whether ``b`` differs from ``a``, one row per task: ``harness compare``.
 
-    ``a`` and ``b`` are named as in a table: ``"gkd"``, ``"sft:training.steps=900"``. The columns are those of
-    :data:`COMPARED`; ``view`` and ``cost`` as in :func:`leaderboard`. Raises BadInput when there is nothing to pair, or
-    when a name has several rows.
+    ``a`` and ``b`` are named as in a table: ``"gkd"``, ``"sft:training.steps=900"``. ``tasks`` are all that both have
+    if it is left out. The columns are those of :data:`COMPARED`; ``view`` and ``cost`` as in :func:`leaderboard`.
+    ``together`` adds a last row for the problems of all tasks, each of equal weight. Raises BadInput when there is
+    nothing to pair, or when a name has several rows.
     """
     import pandas
 
-    from harness.leaderboard.compare import compare as compare_records
     from harness.leaderboard.compare import comparison_as_json
     from harness.leaderboard.equal_compute import View
+    from harness.leaderboard.together import over_tasks
 
-    _one_of("view", view, ("all", "steps", "compute"))
-    _one_of("cost", cost, ("flops", "seconds", "tokens"))
+    given.view(view, cost)
+    given.word("protocol", protocol, "a name or the beginning of a hash", str)
     for what, row in (("a", a), ("b", b)):
         if not isinstance(row, str):
             raise BadInput(f"{what}={row!r:.80} is no row; give one name as a table prints it")
     store, records = _records(results)
-    answers = compare_records(records, a, b, _names(tasks, "tasks"), store.completions, protocol, View(view, cost))
+    chosen = None if tasks is None else given.names(tasks, "tasks")
+    found = over_tasks(records, a, b, chosen, store.completions, protocol, View(view, cost))
+    for line in found.left_out if together else found.without:
+        warnings.warn(line, stacklevel=2)
     rows = []
-    for answer in answers:
+    for answer in [*found.tasks, *([found.together] if together and found.together else [])]:
         row = comparison_as_json(answer)
         low, high = row["comparison"]["interval"]
         rows.append(row | row["comparison"] | {"low": low, "high": high})
-        for note in row["notes"]:
-            warnings.warn(f"{row['task']}: {note}", stacklevel=2)
+    # What holds for every task is said once.
+    notes = dict.fromkeys(note for answer in found.tasks for note in answer.notes)
+    for note in notes:
+        of = [answer.task for answer in found.tasks if note in answer.notes]
+        warnings.warn(note if len(of) == len(found.tasks) else f"{', '.join(of)}: {note}", stacklevel=2)
     return pandas.DataFrame(rows, columns=list(COMPARED))
 
 
@@ -208,6 +222,8 @@ def completions(run_id: str | Path, *, results: str | Path = "results") -> panda
     from harness.evaluation import questions
     from harness.records.store import Store
 
+    if not isinstance(run_id, (str, Path)) or not str(run_id):
+        raise BadInput(f"run_id={run_id!r:.80} is no run id; give one, its beginning, or a record file")
     store = Store(results)
     record = store.get(run_id)
     rows = store.completions(record)
@@ -255,10 +271,15 @@ def grade(
     import pandas
 
     from harness.evaluation.grade import grade as grade_file
+    from harness.records.store import Store
 
-    keep = Path(results) / "work" / "judgements"
+    if not isinstance(task, (str, Path)) or not str(task):
+        raise BadInput(f"task={task!r:.80} is no task; give one name, or the path of the file that has it")
+    given.word("judge", judge, "a name", str)
+    given.word("protocol", protocol, "a name", str)
+    keep = Store(results).root / "work" / "judgements"
     if isinstance(samples, (str, Path)):
-        outcome = grade_file(task, Path(samples), judge, protocol, keep)
+        outcome = grade_file(str(task), Path(samples), judge, protocol, keep)
     else:
         rows = samples.to_dict("records") if isinstance(samples, pandas.DataFrame) else samples
         if not isinstance(rows, Iterable):
@@ -267,7 +288,7 @@ def grade(
             path = Path(folder) / "samples.jsonl"
             path.write_text("".join(_line(number, row) for number, row in enumerate(rows, 1)), "utf-8")
             try:
-                outcome = grade_file(task, path, judge, protocol, keep)
+                outcome = grade_file(str(task), path, judge, protocol, keep)
             except BadInput as error:
                 raise BadInput(str(error).replace(f"{folder}{os.sep}", "")) from None
     for line in outcome["warnings"]:
@@ -302,46 +323,6 @@ def _records(results: str | Path) -> tuple[Any, list[dict[str, Any]]]:
     for line in left_out:
         warnings.warn(line, stacklevel=3)
     return store, records
-
-
-def _names(given: Names, what: str) -> list[str]:
-    """One name or several as a list; a string may hold several behind commas, as on the command line."""
-    names = registry.parts(given) if isinstance(given, str) else [given] if isinstance(given, Path) else given
-    if not isinstance(names, Iterable) or isinstance(names, Mapping):
-        raise BadInput(f"{what}={given!r:.80} is no name; give a name, the path of a file, or a list of them")
-    found = list(names)
-    if not found:
-        raise BadInput(f"{what} is empty; name one at least")
-    for name in found:
-        if not isinstance(name, (str, Path)):
-            raise BadInput(f"{what}: {name!r:.80} is no name; give a name, or the path of the file that has it")
-    return [str(name) for name in found]
-
-
-def _seeds(given: int | Sequence[int]) -> list[int]:
-    if not isinstance(given, (int, Iterable)) or isinstance(given, Mapping):
-        raise BadInput(f"seeds={given!r:.80} is no whole number; give one, or a list of them")
-    seeds = [given] if isinstance(given, int) else list(given)
-    if not seeds:
-        raise BadInput("no seed given; leave seeds out, or name one")
-    for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
-            raise BadInput(f"seeds: {seed!r} is not a whole number from 0 to 2147483647")
-    return seeds
-
-
-def _text(value: str | Path | None) -> str | None:
-    return None if value is None else str(value)
-
-
-def _setting(value: Any) -> str:
-    """A Python value in the words of ``--set``."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise BadInput(f"{name}={value!r}: choose from {', '.join(known)}")
 
 
 def _line(number: int, row: Any) -> str:

@@ -181,7 +181,7 @@ def _unbroken(docstring: str) -> Iterator[str]:
     for block in blocks:
         lines: list[str] = []
         for line in block.split("\n"):
-            entry = re.match(r"\S+ {3,}", line)  # NAME   what it is
+            entry = re.match(r"\s*\S+ {2,}", line)  # NAME   what it is
             if lines and not block.startswith(" ") and not entry and len(lines[-1]) >= FULL:
                 lines[-1] += " " + line.strip()
             else:

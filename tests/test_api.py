@@ -6,6 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import harness
@@ -97,6 +98,14 @@ def test_compare_is_the_command(capsys):
     assert [row.low, row.high] == printed["comparison"]["interval"]
 
 
+def test_compare_takes_every_task_of_both_and_all_of_them_together(capsys):
+    assert main(["compare", "gkd", "vcrd", "--results", str(MICRO), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    frame = harness.compare("gkd", "vcrd", results=MICRO, together=True)
+    assert list(frame.sentence) == [each["sentence"] for each in [*printed["comparisons"], printed["together"]]]
+    assert frame.problems.iloc[-1] == sum(frame.problems.iloc[:-1])
+
+
 @pytest.mark.parametrize("change", [{"view": "budget"}, {"cost": "euros"}])
 def test_a_view_or_cost_that_is_unknown_is_refused(change):
     with pytest.raises(harness.BadInput, match="choose from"):
@@ -155,6 +164,14 @@ def test_grade_names_no_temporary_file():
         ({"seeds": []}, "no seed given"),
         ({"seeds": "0"}, "seeds: '0' is not a whole number"),
         ({"seeds": None}, "seeds=None is no whole number"),
+        ({"seeds": np.arange(-1, 2)}, "is not a whole number from 0"),
+        ({"seeds": np.int64(3), "methods": "gdk"}, "unknown method 'gdk'"),
+        ({"methods": ""}, "methods: '' is no name"),
+        ({"methods": b"gkd"}, "methods=b'gkd' is no name"),
+        ({"results": None}, "None is no results folder"),
+        ({"recipe": {"training": {}}}, "is not a name or the path of a file"),
+        ({"protocol": 3}, "protocol=3 is not a name"),
+        ({"track": "w"}, "unknown tracker: --track 'w'"),
     ],
 )
 def test_a_notebook_s_slip_is_told_before_any_work(asked, message, tmp_path):
@@ -170,7 +187,12 @@ def test_a_notebook_s_slip_is_told_before_any_work(asked, message, tmp_path):
         (lambda: harness.compare(["gkd"], "vcrd", "amc23", results=MICRO), "is no row"),
         (lambda: harness.compare("gkd", "vcrd", [], results=MICRO), "tasks is empty"),
         (lambda: harness.grade("amc23@micro", None), "are no rows"),
+        (lambda: harness.grade(["amc23"], []), "is no task; give one name"),
         (lambda: harness.load_results(__file__), "is a file"),
+        (lambda: harness.load_results([MICRO]), "is no results folder"),
+        (lambda: harness.completions(None, results=MICRO), "run_id=None is no run id"),
+        (lambda: harness.leaderboard(results=MICRO, anchor="gkd"), 'anchor is for view="compute"'),
+        (lambda: harness.compare("gkd", "vcrd", results=MICRO, cost="tokens"), 'cost is for view="compute"'),
     ],
 )
 def test_slips_of_the_other_functions_are_told(call, message):

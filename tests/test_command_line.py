@@ -72,6 +72,7 @@ def test_bash_keeps_an_at_sign_within_a_word(capsys):
         ("tabel", "unknown command 'tabel'; did you mean table?"),
         ("table --layout gird", "unknown --layout 'gird'; did you mean grid?"),
         ("list metods", "unknown kind 'metods'; did you mean methods, metrics?"),
+        ("list what", "did you mean judges, methods, metrics, papers, recipes, signals, tasks?\n"),
         ("list methods tasks", "harness list does not take 'tasks'"),
         ("table gkd", "harness table does not take 'gkd'; name tasks behind -t"),
         ("run gkd humaneval", "harness run does not take 'gkd humaneval'; name methods behind -m and tasks behind -t"),

@@ -1,5 +1,6 @@
 """``harness compare``, and rows that stand together at equal steps or equal cost."""
 
+import copy
 import json
 import math
 import re
@@ -81,6 +82,59 @@ def test_several_tasks_are_adjusted_together(store, capsys):
     _, out, _ = compare(store, capsys, "kd", "gkd", "--task", TASK, "--task", "amc23", "--json")
     first, second = json.loads(out)["comparisons"]
     assert first["p_holm"] == min(1, 2 * first["comparison"]["p"]) == second["p_holm"]
+
+
+def test_without_a_task_it_compares_on_all_that_both_have_and_together(store, capsys):
+    for task in (TASK, "amc23@micro"):
+        for method, count in (("kd", 10), ("gkd", 20)):
+            add(store, method, right(count), task=task)
+    add(store, "kd", right(3), task="mbpp@micro")
+    _, said, _ = compare(store, capsys, "kd", "gkd")
+    first, second, whole = said.splitlines()
+    assert first.startswith("On amc23@micro (") and second.startswith(f"On {TASK} (")
+    assert whole.startswith(f"On amc23@micro and {TASK} together (pass@1, 80 problems × 1 seed) gkd is better than kd")
+    of_all = json.loads(compare(store, capsys, "kd", "gkd", "--json")[1])["together"]
+    assert of_all["comparison"]["difference"] == 0.25 and of_all["p_holm"] == intervals.mcnemar(0, 20)
+    assert json.loads(compare(store, capsys, "kd", "gkd", "--task", TASK, "--json")[1])["together"] is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        ({"protocol": {"prompts_sha256": "a"}}, {"protocol": {"prompts_sha256": "a"}}, "have the same problems"),
+        ({}, {"metric": "rougeL"}, "pass@1 and rougeL are different scores"),
+        ({}, {"world": "real"}, "some problems are generated and some are real"),
+        ({}, {"recipe": {"training": {"steps": 9}}}, "kd is not the same student on all tasks"),
+        ({}, {"seed": 1}, "no seed is on all tasks"),
+    ],
+)
+def test_problems_that_do_not_add_up_are_not_taken_together(store, capsys, first, second, reason):
+    for task, changes in ((TASK, first), ("mbpp@micro", second)):
+        worth = 0.5 if "metric" in changes else 1.0
+        for method, count in (("kd", 10), ("gkd", 20)):
+            add(
+                store, method, tuple(worth * score for score in right(count)), **{"task": task} | copy.deepcopy(changes)
+            )
+    code, said, aside = compare(store, capsys, "kd", "gkd")
+    assert code == 0 and len(said.splitlines()) == 2 and reason in aside
+
+
+def test_a_task_that_was_not_asked_for_and_cannot_be_compared_is_left_out_aloud(store, capsys):
+    for method in ("kd", "gkd"):
+        add(store, method, right(10 if method == "kd" else 20))
+        add(store, method, right(4), task="mbpp@micro", seed=int(method == "gkd"))
+    code, said, aside = compare(store, capsys, "kd", "gkd")
+    assert code == 0 and said.startswith(f"On {TASK}") and "left out: kd has the seeds 0 on mbpp@micro" in aside
+    assert compare(store, capsys, "kd", "gkd", "--task", "mbpp")[0] == 2
+    for words, reason in (
+        (["kd", "gdk"], "unknown method among the records of all tasks 'gdk'; did you mean gkd"),
+        (["kd", "far"], "kd and far have no task in common: kd is on humaneval@micro, mbpp@micro; far is on aime24"),
+        (["kd", "gkd", "--cost", "tokens"], "--cost is the unit of --view compute"),
+    ):
+        if "far" in words:
+            add(store, "far", right(4), task="aime24")
+        code, _, error = compare(store, capsys, *words)
+        assert code == 2 and reason in error
 
 
 def test_the_shuffled_control_has_a_name(store, capsys):
@@ -193,6 +247,17 @@ def test_equal_steps_stand_in_sections_of_their_own(arms):
     assert [row.label for row in few.rows] == ["gkd", "sft", "untouched"]
     assert [(row.label, row.rank) for row in many.rows] == [("sft", 1), ("untouched", None)]
     assert few.rows[0].over_baseline == pytest.approx(6 / 40)
+
+
+def test_equal_steps_print_one_table_for_rows_that_have_company(arms, capsys):
+    add(arms, "gkd", right(11), task="amc23@micro", recipe={"training": {"steps": 30, "batch": 2}}, cost={"steps": 30})
+    assert main(["table", "--view", "steps", "--layout", "grid", "--results", str(arms.root)]) == 0
+    said = capsys.readouterr().out
+    assert re.findall(r"### Equal steps: (\d+)", said) == ["10", "30"] and said.count("| method |") == 2
+    assert main(["table", "--view", "steps", "-t", TASK, "--layout", "grid", "--results", str(arms.root)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("### Equal steps: 10") == said.count("| method |") == 1
+    assert "no other row has as many steps: sft (training.steps=30)" in said
 
 
 def test_equal_compute_gives_the_cheap_method_its_longer_run(arms):

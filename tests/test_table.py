@@ -304,7 +304,9 @@ def test_latex_has_a_caption_a_label_renamed_rows_and_notes_of_its_width(mixed):
     assert r"\caption{Main result.}" in text and r"\label{tab:main}" in text and r"method & CI \\" in text
     assert r"\textsc{vcrd}$^\ddagger$ & " in text and text.count("\n\\item ") == 4
     assert r"\caption{HumanEval. pass@1" in render(table(mixed), "latex", wording=Wording(rename=rename[2:]))
-    assert r"\label{tab:humaneval-micro}" in render(table(mixed), "latex")
+    own = render(table(mixed), "latex")
+    assert r"\label{tab:humaneval-micro}" in own and r"\caption{Scores on humaneval@micro: pass@1, " in own
+    assert r"\caption{All tasks. Percent $\pm$ half" in render(table(mixed), "latex", grid=True, tasks=False)
     for wrong, reason in (("vcdr=V", "did you mean vcrd"), ("vcrd", "OLD=NEW")):
         with pytest.raises(BadInput, match=reason):
             render(table(mixed), "latex", wording=Wording(rename=(wrong,)))

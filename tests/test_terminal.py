@@ -136,6 +136,22 @@ def test_a_narrow_terminal_keeps_the_score_and_names_what_it_leaves_out():
     assert "peak memory" in wide and "left out for lack of width" not in wide
 
 
+def test_a_terminal_says_what_a_column_means_that_it_shows():
+    from rich.text import Text
+
+    wide, narrow = (Text.from_ansi(render(sections(), "terminal", width=width)).plain for width in (100, 40))
+    assert "recovery: share of the way from the untrained student to the teacher" in " ".join(wide.split())
+    assert "share of the way" not in narrow
+
+
+def test_variants_and_formulas_of_a_card_keep_their_lines(capsys, monkeypatch):
+    monkeypatch.setattr(arguments, "on_terminal", lambda: True)
+    monkeypatch.setattr(arguments, "width", lambda: 80)
+    assert main(["show", "method", "gkd"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("gkd@") for line in lines) == 3 and "    m = beta p + (1 - beta) q" in lines
+
+
 def test_columns_are_chosen(capsys):
     assert main(["table", "-t", "amc23", "--columns", "score,seeds", "--results", str(MICRO)]) == 0
     assert "| method | score | seeds |" in capsys.readouterr().out

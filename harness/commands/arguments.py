@@ -154,6 +154,12 @@ def check_view(args: argparse.Namespace) -> None:
         raise BadInput("--anchor names the budget of --view compute; give --view compute too")
 
 
+def check_cost(args: argparse.Namespace) -> None:
+    """Raises BadInput for a unit of cost without the view that uses it."""
+    if args.cost and args.view != "compute":
+        raise BadInput("--cost is the unit of --view compute; give that, too")
+
+
 def protocol_of_records(command: argparse.ArgumentParser) -> None:
     """``--protocol``: which of the protocols that records were measured under."""
     command.add_argument("--protocol", metavar="P", help="only this protocol: its name, or the beginning of its hash")
@@ -218,6 +224,11 @@ def _broken(line: str, columns: int, column: int | None) -> list[str]:
         return [line]
     lead = len(line) - len(line.lstrip())
     second = re.match(r"\s*\S+(?: \S+){0,2} {2,}", line)
+    # A formula goes on where it has a gap, not in the middle of a term.
+    gaps = [found.span() for found in re.finditer(r"(?<=\S) {2,}(?=\S)", line) if found.start() <= columns]
+    if column is None and lead >= 4 and not second and gaps:
+        start, end = gaps[-1]
+        return [*_broken(line[:start], columns, None), *_broken(" " * lead + line[end:], columns, None)]
     if column is None and second:
         column = len(second[0]) if len(second[0]) <= columns // 4 else lead + 4
     if column is None:

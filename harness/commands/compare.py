@@ -15,7 +15,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "test whether method B differs from method A, and what would settle it",
         about="Tests whether method B differs from A: difference, 95 % interval, p-value, and what would settle it.",
         examples=(
-            "harness compare gkd vcrd -t amc23",
+            "harness compare gkd vcrd",
             "harness compare kd gkd -t amc23,humaneval --view compute",
             "harness compare sft:training.steps=200 kd -t amc23 --json",
         ),
@@ -32,8 +32,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--task",
         metavar="T",
         kind="tasks",
-        required=True,
-        help="tasks to compare on; p is Holm-adjusted over them",
+        help="tasks to compare on, p Holm-adjusted over them (default: all that both have)",
     )
     arguments.protocol_of_records(command)
     command.add_argument(
@@ -42,25 +41,39 @@ def add(commands: argparse._SubParsersAction) -> None:
         default="all",
         help="if several rows have one name, compare the two of equal steps, or of equal compute",
     )
-    command.add_argument("--cost", choices=arguments.UNITS, default="flops", help="the unit of --view compute")
+    command.add_argument("--cost", choices=arguments.UNITS, help="the unit of --view compute (default: flops)")
     arguments.results(command)
     command.set_defaults(command=call)
 
 
 def call(args: argparse.Namespace) -> str:
-    from harness.leaderboard.compare import compare, comparison_as_json, comparison_in_words
+    from harness.leaderboard.compare import comparison_as_json, comparison_in_words
     from harness.leaderboard.equal_compute import View
+    from harness.leaderboard.together import over_tasks
     from harness.records.store import Store
 
+    arguments.check_cost(args)
     store = Store(args.results)
     records, warnings = store.all()
     safe_read.warn(warnings)
-    view = View(args.view, args.cost)
-    results = compare(records, args.a, args.b, args.task, store.completions, args.protocol, view)
-    if args.json:
-        return arguments.dump({"comparisons": [comparison_as_json(each) for each in results]})
-    for line in dict.fromkeys(f"{each.task}: {side.words()}" for each in results for side in each.taken):
+    view = View(args.view, args.cost or "flops")
+    found = over_tasks(records, args.a, args.b, args.task or None, store.completions, args.protocol, view)
+    for line in found.left_out:
         safe_read.aside(line)
-    for note in dict.fromkeys(note for each in results for note in each.notes):
+    whole = found.together
+    if args.json:
+        rows = {"comparisons": [comparison_as_json(each) for each in found.tasks]}
+        return arguments.dump(rows | {"together": None if whole is None else comparison_as_json(whole)})
+    # What was compared stands once where it is the same on every task.
+    for side in (0, 1):
+        took = [each.taken[side].words() for each in found.tasks]
+        alike = len(set(took)) == 1 and len(took) > 1
+        for line in dict.fromkeys(
+            took if alike else (f"{e.task}: {w}" for e, w in zip(found.tasks, took, strict=True))
+        ):
+            safe_read.aside(line)
+    for note in dict.fromkeys(note for each in found.tasks for note in each.notes):
         safe_read.aside(f"note: {note}")
-    return arguments.fitted("\n".join(comparison_in_words(each) for each in results))
+    return arguments.fitted(
+        "\n".join(comparison_in_words(each) for each in [*found.tasks, *([whole] if whole else [])])
+    )

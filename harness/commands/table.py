@@ -60,11 +60,10 @@ def call(args: argparse.Namespace) -> str:
     from harness.records.store import Store
 
     arguments.check_view(args)
+    arguments.check_cost(args)
     for name in args.columns:
         if name not in formats.COLUMNS:
             raise unknown("column", name, formats.COLUMNS)
-    if args.cost and args.view != "compute":
-        raise BadInput("--cost is the unit of --view compute; give that, too")
     format = "json" if args.json else args.format or arguments.prose_format()
     data = format in ("csv", "json")
     wording = _wording(args, format)

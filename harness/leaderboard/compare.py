@@ -1,7 +1,7 @@
 """Compares two methods on one task: whether B differs from A, by how much, with what p, and what would settle it.
 
     found = compare(records, "vcrd", "gkd@trl", "humaneval", store.completions)
-    print(in_words(found[0]))
+    print(comparison_in_words(found[0]))
 
 Compares only scores under one protocol, problem by problem, of students with the same training seed. The result names
 the rows compared and the other rows of the same name: :mod:`harness.leaderboard.row_selection`.
@@ -76,11 +76,21 @@ def compare(
     several must share. ``protocol`` is a name or the beginning of a hash, for rows that were measured under several.
     Raises BadInput when there is nothing to compare, or when it is not clear which rows are meant.
     """
+    by_task = of_tasks(records)
+    titles = dict.fromkeys(selected(by_task, tasks))
+    return answered([pair_of(by_task[title], title, a, b, completions, protocol, view) for title in titles])
+
+
+def of_tasks(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """The newest records of each task."""
     by_task: dict[str, list[Record]] = defaultdict(list)
     for record in latest(records):
         by_task[record["task"]].append(record)
-    titles = list(dict.fromkeys(selected(by_task, tasks)))
-    pairs = [_pair(by_task[title], title, a, b, completions, protocol, view) for title in titles]
+    return by_task
+
+
+def answered(pairs: Sequence[PairedScores]) -> list[ComparisonResult]:
+    """The comparison of every pair, adjusted over all of them."""
     found = [(_compared(pair), pair) for pair in pairs]
     adjusted = intervals.holm([comparison.p for comparison, _ in found])
     return [_versus(c, pair, p, len(found)) for (c, pair), p in zip(found, adjusted, strict=True)]
@@ -115,6 +125,7 @@ class PairedScores:
     notes: tuple[str, ...]
     pooled: SeedVariance | None = None  # pooled over all rows of the table
     taken: tuple[Taken, ...] = ()
+    table: tuple[Group, ...] = ()  # all rows of the table, where several seeds need their variance
 
 
 def pair_up(a: Group, b: Group, names: tuple[str, str]) -> PairedScores:
@@ -168,7 +179,7 @@ def pair_up(a: Group, b: Group, names: tuple[str, str]) -> PairedScores:
     return PairedScores(title, a, b, names, tuple(shared), first, second, tuple(notes))
 
 
-def _pair(
+def pair_of(
     members: Sequence[Record],
     title: str,
     a: str,
@@ -177,6 +188,7 @@ def _pair(
     protocol: str | None,
     view: View,
 ) -> PairedScores:
+    """The two rows of one task, paired. Raises BadInput as :func:`compare` does."""
     first, second = (row_selection.of_name(members, title, name) for name in (a, b))
     protocols_a, protocols_b = ({r["protocol"]["hash"] for r in side} for side in (first, second))
     shared = protocols_a & protocols_b
@@ -204,7 +216,8 @@ def _pair(
     words = (
         (f"the variance between training seeds is pooled over all {telling} rows of the table",) if telling > 2 else ()
     )
-    return dataclasses.replace(pair, pooled=inference.seed_variance(rows), notes=pair.notes + words)
+    pooled = inference.seed_variance(rows)
+    return dataclasses.replace(pair, pooled=pooled, notes=pair.notes + words, table=tuple(rows))
 
 
 def _called(pair: PairedScores, side: int) -> str:
@@ -317,9 +330,8 @@ def _settle(found: ComparisonResult) -> str:
         return f"{' or '.join(ways)} would settle a difference of this size (80 % power)"
     if 1 < found.times_both < math.inf:
         times = found.times_both
-        together = (
-            f"{_many(math.ceil(found.problems * times), 'problem')} with {math.ceil(len(found.seeds) * times)} seeds"
-        )
+        problems, seeds = math.ceil(found.problems * times), math.ceil(len(found.seeds) * times)
+        together = f"{_many(problems, 'problem')} with {_many(seeds, 'seed')}"
         return f"more problems or seeds alone would not settle it, about {together} would (80 % power)"
     if found.minimum_detectable == math.inf:
         return "these differences do not reveal how large a difference would be detected"

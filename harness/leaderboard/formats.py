@@ -46,7 +46,7 @@ def render(
         return json.dumps(row_dicts(sections) if tasks else grid_objects(sections), indent=2, ensure_ascii=False)
     if format == "csv":
         return csv_text(row_dicts(sections)) if tasks else csv_text(*_flat_grid(sections))
-    found = [grid_sheet(sections)] if layout.get("grid", False) and sections else []
+    found = grid_sheets(sections) if layout.get("grid", False) and sections else []
     for section in sections if tasks or layout.get("cards", False) else []:
         found += [_sheet(section, columns)] if tasks else []
         found += [cards_sheet(section)] if layout.get("cards", False) else []
@@ -114,15 +114,13 @@ _COLUMNS: dict[str, Callable[[LeaderboardRow], str]] = {
 COLUMNS = tuple(_COLUMNS)
 # Columns that a narrow terminal leaves out, the least important first.
 _LEAST = (
-    "peak memory",
-    "seconds",
-    "student tokens",
-    "generated tokens",
-    "teacher tokens",
-    "truncated",
-    "correct/total",
-)
-_LEAST += ("errors", "recovery", "seeds", "over baseline")
+    "peak memory", "seconds", "student tokens", "generated tokens", "teacher tokens", "truncated", "correct/total",
+    "errors", "recovery", "seeds", "over baseline",
+)  # fmt: skip
+_TERMS = {  # columns that a terminal explains below the table
+    "over baseline": "difference from that row of the same recipe",
+    "recovery": "share of the way from the untrained student to the teacher",
+}
 _ONLY_IF_ANY = {"errors": "errors", "truncated": "truncated", "over baseline": "over_baseline", "recovery": "recovery"}
 
 
@@ -185,7 +183,25 @@ def _sheet(section: Section, asked: Sequence[str] = ()) -> Table:
         rows.append(cells)
     notes = [*section.notes, *_noise(section)]
     least = [1 + columns.index(name) for name in _LEAST if name in columns]
-    return Table(section.title, _subtitle(section), ["method", *_headings(section, columns)], rows, notes, least=least)
+    header = ["method", *_headings(section, columns)]
+    terms = {i: f"{header[i]}: {_TERMS[name]}" for i, name in enumerate(columns, 1) if name in _TERMS}
+    return Table(section.title, _subtitle(section), header, rows, notes, least=least, terms=terms)
+
+
+def grid_sheets(sections: Sequence[Section]) -> list[Table]:
+    """The table of all tasks; of equal steps one for each number of steps that several rows have."""
+    shown, by_view = main_lines(sections)[0], defaultdict(list)
+    for section in shown:
+        by_view[section.view].append(section)
+    names, trained = labels_of(shown), lambda its: [line for line in grid_lines(its) if not line.reference]
+    several = sorted((its for its in by_view.values() if len(trained(its)) > 1), key=lambda its: its[0].rows[0].steps)
+    if len({section.task for section in shown}) == len(shown) or not several:
+        return [grid_sheet(sections)]
+    found = [replace(grid_sheet(its), title=its[0].view.capitalize()) for its in several]
+    rows = [row for section in shown if by_view[section.view] not in several for row in section.rows]
+    if alone := dict.fromkeys(names[row.key] for row in rows if not row.reference):
+        found[-1].notes.append(f"no other row has as many steps: {', '.join(alone)}")
+    return found
 
 
 def grid_sheet(sections: Sequence[Section]) -> Table:
@@ -193,15 +209,9 @@ def grid_sheet(sections: Sequence[Section]) -> Table:
     (sections, left_out), rows = main_lines(sections), []
     lines = grid_lines(sections)
     for line in lines:
-        cells = [TableCell(line.name)]
-        for section in sections:
-            row = line.cells.get(section.title)
-            cells.append(
-                TableCell(text_tables.spread(row.score, row.low, row.high, row.scale), row.rank, row.tied)
-                if row
-                else TableCell(MISSING)
-            )
-        rows.append(cells)
+        own = (line.cells.get(section.title) for section in sections)
+        cells = [r and TableCell(text_tables.spread(r.score, r.low, r.high, r.scale), r.rank, r.tied) for r in own]
+        rows.append([TableCell(line.name), *(cell or TableCell(MISSING) for cell in cells)])
     notes = [*(note for section in sections for note in section.notes), *missing_notes(lines), *left_out]
     # State what all columns share once, in the subtitle.
     views = {section.view for section in sections}

@@ -124,7 +124,7 @@ def _table(sheet: Table, said: Wording, rename: Mapping[str, str], every_column:
     columns = first + ("l" if sheet.words else "r") * (len(fit.columns) - 1)
     left_out = [name for i, name in enumerate(sheet.header) if i not in fit.columns]
     size = f"{fit.size}\\setlength{{\\tabcolsep}}{{{fit.beside:g}pt}}" if fit.size else ""
-    whole = ". ".join(filter(None, (_renamed(sheet.title, rename), _latex(sheet.subtitle)))) + "."
+    whole = _caption(_renamed(sheet.title, rename), _latex(sheet.subtitle))
     # Every differing line of the convention cards would fill a page of notes; the table of cards has them.
     short = [f"{DIFFER}: harness table --cards" if note.startswith(DIFFER) else note for note in sheet.notes]
     head = [
@@ -162,6 +162,14 @@ def _table(sheet: Table, said: Wording, rename: Mapping[str, str], every_column:
         r"\end{table}",
     ]
     return "\n".join(lines)
+
+
+def _caption(title: str, subtitle: str) -> str:
+    """Title and subtitle as sentences; the name of a task or of a metric keeps its letters."""
+    if title[:1].islower():
+        return f"Scores on {title}{f': {subtitle}' if subtitle else ''}."
+    word = re.match(r"[a-z]+(?![\w@])", subtitle)
+    return ". ".join(filter(None, (title, subtitle[:1].upper() + subtitle[1:] if word else subtitle))) + "."
 
 
 def _row(cells: Sequence[TableCell], rename: Mapping[str, str]) -> list[str]:

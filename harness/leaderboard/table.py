@@ -3,9 +3,9 @@
     frame = harness.load_results("results")                      pandas, one row per record
     print(render(leaderboard(records, ["humaneval"], store.completions), "md"))
 
-The other modules of this package: ``rows`` (which records form a row), ``views`` (which rows stand together),
-``inference`` (intervals and tests), ``labels`` (names of rows), ``grid``, ``text_tables``, ``terminal`` and ``formats``
-(how tables are printed).
+The other modules of this package: ``rows`` (which records form a row), ``equal_compute`` (which rows stand together),
+``inference`` (intervals and tests), ``labels`` (names of rows), ``compare`` and ``together`` (whether two rows differ),
+``formats``, ``text_tables`` and ``latex_tables`` (how tables are printed).
 """
 
 from __future__ import annotations
@@ -87,11 +87,12 @@ def load_results(root: Path | str = "results", reported: bool = False) -> pandas
     warning, and so is a folder that is not there. Raises BadInput when ``root`` is a file, when two records claim one
     identity, or when a reported file is malformed.
     """
-    if Path(root).is_file():
+    store = Store(root)
+    if store.root.is_file():
         raise BadInput(f"{root} is a file; name the results folder that holds records/")
-    if not Path(root).exists():
+    if not store.root.exists():
         warnings.warn(f"{root} is not there, so no record is read; name a results folder", stacklevel=2)
-    records, faults = Store(root).all()
+    records, faults = store.all()
     for fault in faults:
         warnings.warn(fault, stacklevel=2)
     cells = [(paper, cell) for paper in papers.papers(root) for cell in paper["cells"]] if reported else []

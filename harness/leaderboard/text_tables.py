@@ -8,7 +8,7 @@ from __future__ import annotations
 import html as entities
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rich.box import SIMPLE_HEAD
@@ -36,16 +36,18 @@ class TableCell:
 class Table:
     """The first cell of a row names it; the others are right-aligned numbers, or text if ``words``.
 
-    ``least`` names the columns, by position, that a narrow terminal leaves out, the least important first.
+    ``least`` names the columns, by position, that a narrow terminal leaves out, the least important first; ``terms``
+    says what a column means, which a terminal prints below those that it shows.
     """
 
     title: str
     subtitle: str
     header: Sequence[str]
     rows: Sequence[Sequence[TableCell]]
-    notes: Sequence[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     words: bool = False
     least: Sequence[int] = ()
+    terms: Mapping[int, str] = field(default_factory=dict)
 
 
 def plain(*texts: str) -> list[TableCell]:
@@ -170,7 +172,9 @@ def _print(console: Console, sheet: Table, width: int) -> None:
     blocks, left_out = _fitting(sheet, width)
     for columns in blocks:
         console.print(_terminal_block(sheet, columns))
-    notes = [f"left out for lack of width: {', '.join(left_out)} (--columns chooses)"] if left_out else []
+    shown = [sheet.terms[column] for columns in blocks for column in columns if column in sheet.terms]
+    notes = [*(["; ".join(shown)] if shown else [])]
+    notes += [f"left out for lack of width: {', '.join(left_out)} (--columns chooses)"] if left_out else []
     for note in [*map(_shortened, sheet.notes), *notes]:
         console.print(Text(printable(note), style="dim"))
 

@@ -43,9 +43,11 @@ PACKED = ".gz"  # suffix of packed completions
 
 
 class Store:
-    """The records below one folder."""
+    """The records below one folder. Raises BadInput for what no folder can be."""
 
     def __init__(self, root: Path | str):
+        if not isinstance(root, (str, os.PathLike)) or not str(root):
+            raise BadInput(f"{root!r:.80} is no results folder; give the path of one")
         self.root = Path(root)
         self.records_dir = self.root / "records"
         self.completions_dir = self.root / "completions"

@@ -1,0 +1,86 @@
+"""The arguments of the Python interface, as a notebook may give them: numpy's numbers, paths, one name for a list.
+
+Each function raises BadInput in one sentence for what nothing can be made of, before anything slow is imported.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import registry
+from harness.errors import BadInput
+
+Names = str | Path | Iterable[str | Path]
+
+
+def names(given: Names, what: str) -> list[str]:
+    """One name or several as a list; a string may hold several behind commas, as on the command line."""
+    names = registry.parts(given) if isinstance(given, str) else [given] if isinstance(given, Path) else given
+    if not isinstance(names, Iterable) or isinstance(names, (Mapping, bytes)):
+        raise BadInput(f"{what}={given!r:.80} is no name; give a name, the path of a file, or a list of them")
+    found = list(names)
+    if not found:
+        raise BadInput(f"{what} is empty; name one at least")
+    for name in found:
+        if not isinstance(name, (str, Path)) or not str(name).strip():
+            raise BadInput(f"{what}: {name!r:.80} is no name; give a name, or the path of the file that has it")
+    return [str(name) for name in found]
+
+
+def seeds(given: int | Iterable[int]) -> list[int]:
+    """One training seed or several as a list."""
+    single = _whole(given) is not None
+    if not single and (not isinstance(given, Iterable) or isinstance(given, Mapping)):
+        raise BadInput(f"seeds={given!r:.80} is no whole number; give one, or a list of them")
+    seeds = [given] if single else list(given)
+    if not seeds:
+        raise BadInput("no seed given; leave seeds out, or name one")
+    found = []
+    for seed in seeds:
+        number = None if isinstance(seed, bool) else _whole(seed)
+        if number is None or not 0 <= number < 2**31:
+            raise BadInput(f"seeds: {seed!r:.80} is not a whole number from 0 to 2147483647")
+        found.append(number)
+    return found
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number of Python or numpy; None for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def word(what: str, value: Any, is_a: str, *kinds: type) -> None:
+    """Raises BadInput for a value that is given and is no text, nor a path where one is meant."""
+    if value is not None and not isinstance(value, kinds or (str, os.PathLike)):
+        raise BadInput(f"{what}={value!r:.80} is not {is_a}")
+
+
+def text(value: str | Path | None) -> str | None:
+    """A name or a path as the command line has it."""
+    return None if value is None else str(value)
+
+
+def setting(value: Any) -> str:
+    """A Python value in the words of ``--set``."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def view(view: str, cost: str, anchor: str | None = None) -> None:
+    """Raises BadInput for an unknown view or unit, and for what only equal compute reads."""
+    _one_of("view", view, ("all", "steps", "compute"))
+    _one_of("cost", cost, ("flops", "seconds", "tokens"))
+    for what, given in (("anchor", anchor is not None), ("cost", cost != "flops")):
+        if given and view != "compute":
+            raise BadInput(f'{what} is for view="compute"; give that, too')
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise BadInput(f"{name}={value!r}: choose from {', '.join(known)}")
