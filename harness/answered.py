@@ -1,15 +1,15 @@
-"""Answers of ``harness run`` that are recorded already, found without planning the run again.
+"""Recorded answers of ``harness run``, found without planning the run again.
 
-Planning reads tokenizers, which takes seconds to import, only to find out that nothing is to be done. After a run this
-module keeps what the command was, everything that its plan read, and the identities of its records. The same command
-returns these records at once as long as nothing of that changed: arguments, environment, working folder, the harness,
-the installed packages, and size and time of every file and folder that the plan opened. Otherwise it is planned.
+Planning imports tokenizers, which takes seconds, even if nothing is left to do. After a run this
+module keeps the command, everything that its plan read, and the identities of its records. The same command
+returns these records at once as long as none of these changed: arguments, environment, working folder, the harness,
+the installed packages, and size and time of every file and folder that the plan opened. Otherwise it is planned again.
 
-A command that says nothing but methods, tasks, seeds, recipe and results folder is also kept cell by cell, so that
-another choice of the same cells is answered from them. Other options may concern one method of several and no other.
+A command with only methods, tasks, seeds, recipe and results folder is also kept cell by cell, so that
+another selection of the same cells is answered from them. Other options may concern only one of several methods.
 
-Kept are commands of what ships with the harness, on models of this machine: whoever runs code of their own, or a model
-of the hub whose revision may move, is planned every time.
+Only commands on shipped code and models of this machine are kept. Commands with user code, or with a model
+of the hub whose revision may move, are planned every time.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from harness.request import Plan
     from harness.training.job import TrainingRun
 
-FORM = 1  # raise whenever what is kept has another form
-READS = ("HARNESS_", "HF_", "TRANSFORMERS_", "CUDA_", "XDG_", "HOME", "PYTHON")  # variables of a plan begin so
+FORM = 1  # raise this if the form of the kept answers changes
+READS = ("HARNESS_", "HF_", "TRANSFORMERS_", "CUDA_", "XDG_", "HOME", "PYTHON")  # prefixes of variables it reads
 ASIDE = ("command", "exit_code", "json", "debug", "again", "dry_run", "resume", "track")  # see :func:`asked`
 NAMELESS = getattr(os, "O_TMPFILE", os.O_CREAT | os.O_EXCL)  # a temporary file of a folder
 Mark = tuple[int, int] | None  # size and time of a file; None where there is none
 
 
 def asked(args: argparse.Namespace) -> Question | None:
-    """The question of a ``harness run``; None for one that is to be planned: run again, resumed, tried, or launched."""
+    """The question of a ``harness run``; None for one that must be planned: run again, resumed, tried, or launched."""
     if any(getattr(args, name, None) for name in ("again", "dry_run", "resume", "track")) or "WORLD_SIZE" in os.environ:
         return None
     with contextlib.suppress(OSError):  # the working folder may be gone
@@ -51,11 +51,11 @@ def asked(args: argparse.Namespace) -> Question | None:
 
 def told(run_id: str) -> str:
     """The lines that a run prints about a record it returns."""
-    return f"{run_id}: already recorded, returned as it is (--again runs it anew)"
+    return f"{run_id}: already recorded, returned unchanged (--again runs it again)"
 
 
 class Question:
-    """A command, and where its answer is kept."""
+    """A command, and the place of its kept answer."""
 
     def __init__(self, args: argparse.Namespace):
         given = {name: value for name, value in sorted(vars(args).items()) if name not in ASIDE}
@@ -73,7 +73,7 @@ class Question:
         return self.results / "work" / "answered" / f"{key[:24]}.json"
 
     def answer(self) -> tuple[list[str], list[Record]] | None:
-        """What the run says, and its records; None where it is to be planned.
+        """The messages and records of the run; None if it must be planned.
 
         Raises BadInput for a damaged record, as a planned run does.
         """
@@ -99,19 +99,20 @@ class Question:
             yield
 
     def keep(self, plan: Plan, said: Sequence[str], records: Sequence[Record]) -> None:
-        """Keeps the answer, unless it rests on what no file here shows."""
+        """Keeps the answer, unless it depends on something that no local file shows."""
         if not _shipped(plan):
             return
         read = {path for path in self._read if os.path.exists(path) and not _passing(path, self.results)}
-        # The hash of a model may be known in this process, without a file of it opened.
+        # The hash of a model may be cached in this process, without any of its files opened.
         for folder in (m.path for m in (plan.student, plan.teacher) if m is not None):
             read |= {str(folder), *(str(file) for file in folder.iterdir())}
-        # What a folder held decides, too: a file may come that the plan would have taken instead.
+        # The contents of a folder count too: the plan might take a file that is added later.
         read |= set(_folders(os.environ.get("HARNESS_DATA")))
         marks = {path: _mark(path) for path in sorted(read)}
         identities = [record["identity"] for record in records]
         _keep(self.path, marks, identities, said)
-        # Cell by cell, if the plan made these cells in this order and there was no warning, which may concern only one.
+        # Keep it cell by cell, if the plan made these cells in this order and without a warning, which may concern only
+        # one.
         made = [(t.word, task.title.partition("@")[0], t.seed) for t in plan.trainings for task in plan.tasks]
         asked = [(method, task.partition("@")[0], seed) for method, task, seed in self.cells]
         if made == asked and not any(line.startswith("warning: ") for line in said):
@@ -120,7 +121,7 @@ class Question:
 
 
 def _kept(path: Path) -> tuple[list[str], list[str]] | None:
-    """Identities and lines of a kept answer; None where there is none, or where a file of it changed."""
+    """Identities and lines of a kept answer; None if there is none, or if one of its files changed."""
     try:
         kept = json.loads(path.read_text("utf-8"))
         if any(_mark(read) != (mark and tuple(mark)) for read, mark in kept["read"].items()):
@@ -132,13 +133,13 @@ def _kept(path: Path) -> tuple[list[str], list[str]] | None:
 
 def _keep(path: Path, marks: dict[str, Mark], identities: Sequence[str], said: Sequence[str]) -> None:
     content = {"read": marks, "identities": list(identities), "said": list(said)}
-    with contextlib.suppress(OSError):  # a full disk costs the next run its seconds
+    with contextlib.suppress(OSError):  # on a full disk the next run just plans again
         path.parent.mkdir(parents=True, exist_ok=True)
         durable.write(path, json.dumps(content).encode())
 
 
 def _cells(given: dict[str, Any]) -> Iterator[tuple[tuple[str, str, int], dict[str, Any]]]:
-    """Every (method, task, seed) of a command that says little else, in the order of its records, as arguments."""
+    """Every (method, task, seed) of a command without other options, in the order of its records, as arguments."""
     choice = ("method", "task", "seed")
     if any(value for name, value in given.items() if name not in (*choice, "recipe", "results")):
         return
@@ -165,7 +166,7 @@ def _shipped(plan: Plan) -> bool:
 
 
 def _passing(path: str, results: Path) -> bool:
-    """Whether a file says nothing of a plan: the system's, Python's and its packages', or what runs leave behind.
+    """Whether a file is irrelevant to a plan: files of the system, of Python and its packages, or left behind by runs.
 
     A recipe may be anywhere else, also below Python's prefix (``/usr``) or in the results folder.
     """
@@ -188,7 +189,7 @@ def _code() -> list[Any]:
 
 
 def _folders(root: str | None) -> Iterator[str]:
-    """The folder of benchmark files and those in it."""
+    """The folder of benchmark files, and the folders in it."""
     if root is not None:
         for inside, folders, _ in os.walk(root):
             yield inside
@@ -209,7 +210,7 @@ _listeners: list[Callable[[str], None]] = []
 
 @contextlib.contextmanager
 def _heard(listener: Callable[[str], None]) -> Iterator[None]:
-    if not _hooked:  # a hook cannot be taken away, so there is one, which is silent while nobody listens
+    if not _hooked:  # hooks cannot be removed, so there is a single one, which does nothing while nobody listens
         sys.addaudithook(_hook)
         _hooked.append(True)
     _listeners.append(listener)
@@ -221,7 +222,7 @@ def _heard(listener: Callable[[str], None]) -> Iterator[None]:
 
 def _hook(event: str, given: tuple[Any, ...]) -> None:
     if event == "open" and (given[2] & os.O_TRUNC or given[2] & NAMELESS == NAMELESS):
-        return  # for writing alone, as when a folder is tried with a temporary file: what is there was not read
+        return  # opened for writing only, such as the temporary file that tests a folder: nothing was read
     if _listeners and event in ("open", "os.listdir", "os.scandir") and isinstance(given[0], str | os.PathLike):
         path = os.path.abspath(os.fspath(given[0]))
         for listener in _listeners:
@@ -232,7 +233,7 @@ def _hook(event: str, given: tuple[Any, ...]) -> None:
 def reuse(
     plan: Plan, training: TrainingRun, existing: dict[str, Any], announce: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The recorded result. First finishes what a run left undone that was killed right after recording."""
+    """The recorded result. First finishes the work of a run that was killed right after recording."""
     from harness import model_card
     from harness.records import work_folder
 

@@ -46,8 +46,8 @@ COMPARED = {
     "problems": "problems compared",
     "seeds": "training seeds that both have",
     "minimum_detectable": "smallest difference found with 80 % power",
-    "more_seeds": "seeds missing to settle this difference, or missing where no number would",
-    "more_problems": "problems missing to settle it, or missing where no number would",
+    "more_seeds": "additional seeds that would settle this difference; missing if no number would",
+    "more_problems": "additional problems that would settle it; missing if no number would",
     "metric": "what the scores are",
     "protocol": "hash of the protocol of both",
     "sentence": "the answer in words",
@@ -88,10 +88,12 @@ def run(
         given.word(what, value, "a name or the path of a file")
     for what, value in (("judge", judge), ("protocol", protocol), ("device", device)):
         given.word(what, value, "a name", str)
-    registry.asked(registry.METHODS, named)  # a slip is answered before what takes seconds to import
+    registry.asked(registry.METHODS, named)  # report a slip before the imports that take seconds
     registry.asked(registry.TASKS, wanted)
     if not isinstance(settings or {}, Mapping):
-        raise BadInput(f"settings={settings!r:.80} is no mapping of keys to values, such as {{'training.steps': 50}}")
+        raise BadInput(
+            f"settings={settings!r:.80} is not a mapping of keys to values, such as {{'training.steps': 50}}"
+        )
     _quiet_libraries()
     from harness.estimate import memory_check
     from harness.launch import processes
@@ -215,7 +217,7 @@ def completions(run_id: str | Path, *, results: str | Path = "results") -> panda
     """The completions of a recorded run with their verdicts, one row each.
 
     ``run_id`` is a run id, a beginning that only one has, or a record file. ``prompt`` and ``reference`` are read from
-    the benchmark; they are missing, with a warning, where its files are not at hand or are no longer the same.
+    the benchmark; they are missing, with a warning, if its files are missing or have changed.
     """
     import pandas
 
@@ -283,7 +285,7 @@ def grade(
     else:
         rows = samples.to_dict("records") if isinstance(samples, pandas.DataFrame) else samples
         if not isinstance(rows, Iterable):
-            raise BadInput(f"samples={rows!r:.80} are no rows; give a file, a list of mappings, or a frame")
+            raise BadInput(f"samples={rows!r:.80} are not rows; give a file, a list of mappings, or a frame")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "samples.jsonl"
             path.write_text("".join(_line(number, row) for number, row in enumerate(rows, 1)), "utf-8")
@@ -307,7 +309,7 @@ def grade(
 
 
 def _quiet_libraries() -> None:
-    """Turns off the progress bars of libraries, which read this as they load, and what tqdm says of missing widgets."""
+    """Turns off the progress bars of libraries, which read this on import, and tqdm's warning about missing widgets."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
@@ -328,7 +330,7 @@ def _records(results: str | Path) -> tuple[Any, list[dict[str, Any]]]:
 def _line(number: int, row: Any) -> str:
     """A row of samples as a line of JSON. Raises BadInput for what JSON does not hold."""
     if not isinstance(row, Mapping):
-        raise BadInput(f"samples: row {number} is no mapping of field names to values")
+        raise BadInput(f"samples: row {number} is not a mapping of field names to values")
     try:
         return json.dumps(dict(row), default=_plain) + "\n"
     except (TypeError, ValueError) as error:

@@ -18,16 +18,16 @@ Names = str | Path | Iterable[str | Path]
 
 
 def names(given: Names, what: str) -> list[str]:
-    """One name or several as a list; a string may hold several behind commas, as on the command line."""
+    """One name or several as a list; a string may hold several separated by commas, as on the command line."""
     names = registry.parts(given) if isinstance(given, str) else [given] if isinstance(given, Path) else given
     if not isinstance(names, Iterable) or isinstance(names, (Mapping, bytes)):
-        raise BadInput(f"{what}={given!r:.80} is no name; give a name, the path of a file, or a list of them")
+        raise BadInput(f"{what}={given!r:.80} is not a name; give a name, the path of a file, or a list of them")
     found = list(names)
     if not found:
-        raise BadInput(f"{what} is empty; name one at least")
+        raise BadInput(f"{what} is empty; give at least one name")
     for name in found:
         if not isinstance(name, (str, Path)) or not str(name).strip():
-            raise BadInput(f"{what}: {name!r:.80} is no name; give a name, or the path of the file that has it")
+            raise BadInput(f"{what}: {name!r:.80} is not a name; give a name, or the path of the file that has it")
     return [str(name) for name in found]
 
 
@@ -35,7 +35,7 @@ def seeds(given: int | Iterable[int]) -> list[int]:
     """One training seed or several as a list."""
     single = _whole(given) is not None
     if not single and (not isinstance(given, Iterable) or isinstance(given, Mapping)):
-        raise BadInput(f"seeds={given!r:.80} is no whole number; give one, or a list of them")
+        raise BadInput(f"seeds={given!r:.80} is not a whole number; give one, or a list of them")
     seeds = [given] if single else list(given)
     if not seeds:
         raise BadInput("no seed given; leave seeds out, or name one")
@@ -68,7 +68,7 @@ def text(value: str | Path | None) -> str | None:
 
 
 def setting(value: Any) -> str:
-    """A Python value in the words of ``--set``."""
+    """A Python value as ``--set`` takes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -25,7 +25,7 @@ SHOWN = 240  # of a word in a message
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that reports mistakes in one line, and answers a wrong word with the nearest right one."""
+    """An argument parser that reports a mistake in one line and suggests the nearest valid word."""
 
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message} (see {self.prog} --help)")
@@ -53,9 +53,9 @@ class _Parser(argparse.ArgumentParser):
         return found, rest
 
     def _freed(self, words: list[str]) -> list[str]:
-        """``words`` with those behind ``--`` that an option of several values took from the arguments without a name.
+        """``words`` with positional arguments restored, after ``--``, that an option of several values took.
 
-        ``compare -t amc23 gkd vcrd`` means what ``compare gkd vcrd -t amc23`` means: what is missing at the end are the
+        ``compare -t amc23 gkd vcrd`` means the same as ``compare gkd vcrd -t amc23``: the missing arguments are the
         last words of the last list.
         """
         needed = [each for each in self._actions if not each.option_strings and each.nargs in (None, "+")]
@@ -105,9 +105,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         if not given:
             parser().print_help()
             return 0
-        # A command needs no file of the others; they are read where the first word is no command.
+        # A command needs none of the other files; they are imported only if the first word is not a command.
         chosen = parser(given[:1] if given[0] in NAMES else NAMES).parse_args(given)
-        with contextlib.redirect_stdout(sys.stderr):  # what libraries print must not mix with the results on stdout
+        with contextlib.redirect_stdout(sys.stderr):  # keep the output of libraries apart from the results on stdout
             printed = chosen.command(chosen)
         if printed:
             print(for_stdout(printed))
@@ -115,12 +115,10 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    """Raises BadInput for an argument that no name, path or value can be, whatever the command makes of it."""
+    """Raises BadInput for an argument that cannot be a name, path or value of any command."""
     for number, word in enumerate(arguments, 1):
         if not word:
-            raise BadInput(
-                f"argument {number} is empty (a variable that is not set?); leave it out, or say what is meant"
-            )
+            raise BadInput(f"argument {number} is empty (an unset variable?); leave it out, or give a value")
         if printable(word) != word:
             raise BadInput(f"argument {number} holds a character that cannot be printed: {_cut(printable(word))}")
         if len(word) > LONGEST:
@@ -128,7 +126,7 @@ def _check(arguments: Sequence[str]) -> None:
 
 
 def _said(error: BaseException) -> int:
-    """Reports in one line on stderr what stopped a command; returns its exit code. Lets the exit of --help pass."""
+    """Reports in one line on stderr what stopped a command; returns the exit code. Lets the exit of --help pass."""
     if isinstance(error, BrokenPipeError):  # the reader closed the pipe, as ``| head`` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -159,7 +157,7 @@ def _said(error: BaseException) -> int:
 
 
 def parser(names: Sequence[str] = NAMES) -> argparse.ArgumentParser:
-    """The parser of these commands; ``tests/test_cli.py`` pins that of all."""
+    """The parser of these commands; ``tests/test_cli.py`` pins all options."""
     top = _Parser(
         prog="harness",
         description="Distil, evaluate, record and tabulate with one command.",
@@ -177,7 +175,7 @@ def parser(names: Sequence[str] = NAMES) -> argparse.ArgumentParser:
     for name in names:
         import_module(f"harness.commands.{name}").add(commands)
     for one in (top, *commands.choices.values()):
-        one.add_argument("--debug", action="store_true", help="print the trace of whatever stops the command")
+        one.add_argument("--debug", action="store_true", help="print the traceback of an error")
     return top
 
 
@@ -186,5 +184,5 @@ def _one_line(error: BaseException) -> str:
 
 
 def _cut(word: str) -> str:
-    """A word without its middle where it is too long to be read."""
+    """A word, with its middle left out if it is too long to read."""
     return word if len(word) <= SHOWN else f"{word[: SHOWN // 2]}…{word[-SHOWN // 2 :]}"

@@ -1,7 +1,7 @@
 """Checks of user code that the contracts share: misspelt attributes, unrecordable values, the state of the process.
 
-Python ignores an attribute that looks like a part of a contract but is not. A record keeps plain JSON of bounded size;
-both are asked before any work. And a method or task must leave what belongs to the process as it found it.
+Python ignores an attribute that only resembles a part of a contract. A record keeps plain JSON of bounded size;
+both are checked before any work. A method or task must also leave the state of the process as it found it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CUTOFF = 0.85  # of difflib's ratio: one letter of seven
 
 
 def refuse_misspelt(found: type, contract: type, word: str, of_instances: tuple[str, ...]) -> None:
-    """Raises BadInput for an attribute that is one slip away from a part of ``contract`` and that nothing reads.
+    """Raises BadInput for an attribute that nothing reads and that is one typo away from a part of ``contract``.
 
     ``of_instances`` are the names that the harness sets on every instance: a class attribute of that name is lost.
     """
@@ -47,8 +47,8 @@ def refuse_misspelt(found: type, contract: type, word: str, of_instances: tuple[
             used = read_names(cls) if used is None else used
             if lost or name not in used:
                 raise BadInput(
-                    f"{error_location.of(cls, name)}: {name} is no part of a {word}, and nothing reads it; did you "
-                    f"mean {lower[near[0]]}? (a helper of your own: _{name})"
+                    f"{error_location.of(cls, name)}: {name} is not part of a {word}, and nothing reads it; did you "
+                    f"mean {lower[near[0]]}? (name your own helper _{name})"
                 )
 
 
@@ -81,7 +81,7 @@ def _why_not(value: Any, deeper: int) -> str:
     if value is None or isinstance(value, bool | int | str):
         return ""
     if isinstance(value, float):
-        return "" if math.isfinite(value) else f"holds {value}, which is no finite number"
+        return "" if math.isfinite(value) else f"holds {value}, which is not a finite number"
     if not deeper:
         return "is nested too deep"
     if isinstance(value, list | tuple):
@@ -94,7 +94,7 @@ def _why_not(value: Any, deeper: int) -> str:
     return f"holds {describe(value)}; numbers, True, False, None, text, and lists and dicts of them can be recorded"
 
 
-# What belongs to the process, and user code must leave as it was: another method or task would run otherwise.
+# The state of the process, which user code must leave unchanged, because other methods and tasks share it.
 #
 # A file by path shares its process with every other method of a command. One that sets torch's default dtype, turns
 # gradients off, moves to another folder or closes a stream changes their numbers, or stops them.
@@ -113,11 +113,11 @@ class _Kept:
     fresh: Callable[[], Any] = lambda: None  # its value right after torch is imported
 
     def here(self) -> bool:
-        """Whether there is such a state: torch's are there once something has imported it."""
+        """Whether the state exists: torch's do once something has imported it."""
         return not self.torch or "torch" in sys.modules
 
     def now(self) -> Any:
-        """The state; None where it cannot be read, as a working directory that is gone."""
+        """The state; None if it cannot be read, such as a deleted working directory."""
         try:
             return self.read()
         except OSError:
@@ -199,7 +199,7 @@ _STATES = (
         lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0,
         lambda had: None if had else signal.setitimer(signal.ITIMER_REAL, 0),
         ("alarm", "setitimer"),
-        "leave it out: it would end the command",
+        "leave it out; it would end the command",
     ),
     _Kept(
         "sys.stdout or sys.stderr",
@@ -212,16 +212,16 @@ _STATES = (
 
 
 class ProcessState:
-    """The states as they are now; :meth:`changed` says, after user code ran, which of them it changed."""
+    """The current states; :meth:`changed` reports which of them user code changed."""
 
     def __init__(self) -> None:
         self.had = {kept.said: kept.now() for kept in _STATES if kept.here()}
 
     def changed(self) -> tuple[str, tuple[str, ...]] | None:
-        """Puts back what was changed. Returns what that was, with the fix, and the calls that do it; else None."""
+        """Restores changed states. Returns the first one, with its fix and the calls that cause it, or None."""
         found = None
         for kept in filter(_Kept.here, _STATES):
-            # Where the code imported torch itself, it began with torch's own values.
+            # If the code imported torch itself, it started from torch's own values.
             had = self.had[kept.said] if kept.said in self.had else kept.fresh()
             if had is not None and kept.now() != had:
                 kept.restore(had)
@@ -244,7 +244,7 @@ def place_of(files: Iterable[Path], calls: Iterable[str]) -> str:
 
 
 def _put_back(had: dict[str, str]) -> None:
-    """The HARNESS_ variables as they were; those that are new are taken out."""
+    """Restores the HARNESS_ variables; new ones are removed."""
     for name in [name for name in os.environ if name.startswith("HARNESS_") and name not in had]:
         del os.environ[name]
     os.environ.update(had)
@@ -255,14 +255,14 @@ def _is_open(stream: Any) -> bool:
 
 
 def _reopen_streams() -> None:
-    """Streams on the descriptors 1 and 2 in place of those that were closed."""
+    """Opens new streams on the descriptors 1 and 2 in place of closed ones."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         if not _is_open(getattr(sys, name)):
             # While a command works, sys.stdout leads to stderr, so that what is printed does not mix with results.
             setattr(sys, name, os.fdopen(2 if name == "stdout" else number, "w", buffering=1, closefd=False))
 
 
-# Calls that would end the command without a word, refused to user code: ``os._exit``, ``os.abort``, ``os.execv``.
+# Calls that would end the command silently are refused to user code: ``os._exit``, ``os.abort``, ``os.execv``.
 #
 # They end or replace the process at once, past every ``except`` and ``finally``: neither a record nor a message is
 # written. Called from a user's method, task or plugin they raise :class:`Ended` instead, which becomes one line with
@@ -285,14 +285,14 @@ def refuse_ends() -> None:
     process = os.getpid()
     for module, name in ((os, "_exit"), (os, "abort"), (os, "execv"), (os, "execve"), (signal, "raise_signal")):
         _replace(process, module, name, lambda *_: True)
-    # A signal to oneself, or to all of the group.
+    # A signal to this process, or to its whole group.
     _replace(process, os, "kill", lambda pid, *_: pid in (process, 0, -1))
     _replace(process, os, "killpg", lambda group, *_: group in (os.getpgrp(), 0))
 
 
 @contextlib.contextmanager
 def importing_plugin() -> Iterator[None]:
-    """While a plugin is imported every call counts as its own."""
+    """While a plugin is imported, every call counts as a call of the plugin."""
     global _importing
     refuse_ends()
     _importing += 1

@@ -1,7 +1,7 @@
 """Benchmark files: found below ``HARNESS_DATA`` or fetched once, at a pinned commit, and checked.
 
-Two ways lead to every file: a local copy in the documented layout, or its public repository. The hub's
-address can be replaced by a mirror through ``HARNESS_HUB``; the checksum decides whether what came is right.
+Every file comes from a local copy in the documented layout, or from its public repository. The hub's
+address can be replaced by a mirror with ``HARNESS_HUB``; the checksum decides whether the file is right.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _cached(dataset: Dataset) -> Path:
 
 
 def _address(dataset: Dataset) -> str:
-    """Where the pinned file is: on GitHub, or for ``hf:datasets/owner/name`` on the hub of data sets."""
+    """The address of the pinned file: on GitHub, or for ``hf:datasets/owner/name`` on the hub of data sets."""
     where, place, name = dataset.repository.rpartition("hf:")
     if place and not where:
         return f"{os.environ.get('HF_ENDPOINT', DATA_HUB)}/{name}/resolve/{dataset.commit}/{dataset.path}"
@@ -127,16 +127,16 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "reasoning-distillation-harness"
 
 
-# Whether a hub answers, within seconds: an unreachable one is a line at once, not minutes of somebody's retries.
+# Whether a hub answers, within seconds: an unreachable hub gives a line at once instead of minutes of retries.
 
 HUB_TIMEOUT_S = 6.0
 
 
 def refusal(url: str) -> str:
-    """Why nothing answers at ``url``; "" where something does, be it an error status or an unknown certificate.
+    """Why nothing answers at ``url``; "" if something does, even with an error status or an unknown certificate.
 
-    One request, one try. A thread bounds the wait, since name resolution ignores the timeout of a socket: with a
-    name server that is away each look-up takes 10 to 40 seconds, and clients of hubs look names up several times.
+    Tries one request once. A thread bounds the wait, because name resolution ignores the timeout of a socket: with a
+    dead name server each look-up takes 10 to 40 seconds, and hub clients look names up several times.
     """
     answer: list[str] = []
 
@@ -157,27 +157,27 @@ def refusal(url: str) -> str:
 
 
 def model_hub() -> str:
-    """The address of the hub of models and data sets; "" where its client is told to stay offline."""
+    """The address of the hub of models and data sets; "" if its client is set to offline."""
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     return "" if offline else os.environ.get("HF_ENDPOINT", "https://huggingface.co")
 
 
 def model_hub_away() -> str:
-    """In words that the hub of models cannot be reached, and why; "" where it answers or is not to be asked."""
+    """The message that the hub of models cannot be reached, and why; "" if it answers or is not needed."""
     hub = model_hub()
     reason = unreached(hub) if hub else ""
     return f"the hub {hub} cannot be reached ({reason})" if reason else ""
 
 
 def otherwise(asked: str, away: str) -> str:
-    """How to get a model that the hub did not give; ``away`` says that it cannot be reached."""
+    """How to get a model that the hub did not deliver; ``away``: the hub cannot be reached."""
     if away or not model_hub():
         return f"download it where the hub answers (hf download {asked} --local-dir DIR) and name DIR"
     return "check its name, and run hf auth login if it asks for consent"
 
 
 def unreached(url: str) -> str:
-    """:func:`refusal` of the server behind an address, which is asked once a process; "" for a file of this machine."""
+    """:func:`refusal` of the server of an address, asked once per process; "" for a local file."""
     parts = urlsplit(url)
     return "" if parts.scheme == "file" else _asked_once(f"{parts.scheme}://{parts.netloc}")
 

@@ -1,6 +1,6 @@
 """Checks what the harness needs on this machine and says how to fix what is missing. Changes nothing.
 
-Every check yields findings: of the software, the machine, the results folder, and what is outside, such as hubs.
+Every check yields findings about the software, the machine, the results folder, or external services such as hubs.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def examine(results: Path) -> Iterator[Finding]:
 
 # Checks Python, the installed packages, the optional packages and the browser.
 
-EXTRAS = {  # package: the extra that has it, and what uses it
+EXTRAS = {  # package: its extra, and the features that use it
     "peft": ("peft", "student.adapter, models given as an adapter"),
     "gguf": ("gguf", "models given as a GGUF file, harness fetch small"),
     "ray": ("ray", "harness sweep --executor ray"),
@@ -107,7 +107,7 @@ def check_versions() -> Iterator[Finding]:
         return
     lock = Path(__file__).parents[1] / "requirements.lock"
     if not lock.is_file():
-        yield Finding("versions", OK, "all requirements are met; no lock to compare with")
+        yield Finding("versions", OK, "all requirements are met; there is no lock file to compare with")
         return
     locks = [lock, lock.with_name("requirements-torch.lock")]
     text = "\n".join(one.read_text("utf-8") for one in locks if one.is_file())

@@ -19,14 +19,14 @@ from harness.errors import BadInput, RunFailed
 
 
 def write(path: Path, content: bytes) -> None:
-    """Puts a whole file in place at once: a reader, or a power cut, sees all of it, or what was there before.
+    """Replaces a file atomically: a reader, or a crash, sees the whole new file or the old one.
 
-    A file that stands there keeps its permissions, and a link goes on leading to it. Raises OSError.
+    An existing file keeps its permissions, and links to it stay valid. Raises OSError.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the file, since a rename is one step only within one file system. One name for all processes, so that
-    # what a killed one leaves there is written over.
+    # In the same folder, because a rename is atomic only within one file system. One name for all processes, so that
+    # the leftover of a killed one is overwritten.
     temporary = path.with_name(f".{path.name[:200]}.tmp")
     with _alone(temporary) as file:
         try:
@@ -66,12 +66,12 @@ def _alone(path: Path) -> BinaryIO:
         with contextlib.suppress(FileNotFoundError):
             if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
                 return file
-        file.close()  # while this process waited, the other one renamed the file away
+        file.close()  # another process replaced the file while this one waited
 
 
 # An append-only cache file for expensive results, such as answers of a paid judge or generated text.
 #
-# A line is kept when :meth:`CacheFile.add` returns. Lines that a crash tore are left out on reading, with a warning.
+# A line is stored when :meth:`CacheFile.add` returns. Reading skips lines torn by a crash, with a warning.
 # Threads may share an object, and processes may share its file.
 
 Answer = TypeVar("Answer")
@@ -91,7 +91,7 @@ class CacheFile:
         self._folder, self._lock = folder, threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # A link would have another file written, a pipe would wait. Unbuffered: each write is one append, which
+            # A link would lead to another file, and a pipe would block. Unbuffered: each write is one append, which
             # other processes cannot interleave.
             safe = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | safe, 0o666)
@@ -103,14 +103,12 @@ class CacheFile:
                 raise BadInput(f"cannot write the cache in {folder}: {error.strerror}") from None
             regular = False
         if not regular:
-            raise BadInput(
-                f"{self.path} is a link or no regular file; delete it, what was kept there is computed again"
-            )
+            raise BadInput(f"{self.path} is a link or not a regular file; delete it, its content is computed again")
 
     def read(self, parse: Callable[[dict[str, Any]], Answer | None]) -> Iterator[tuple[str, Answer]]:
-        """Key and content of every whole line, in file order; ``parse`` makes it of the fields, or None of odd ones.
+        """Key and content of every complete line, in file order; ``parse`` converts the fields (None: invalid).
 
-        Lines that are torn, damaged or odd are counted in one warning. Raises BadInput where the file cannot be read.
+        Torn, damaged and invalid lines are counted in one warning. Raises BadInput if the file cannot be read.
         """
         damaged = 0
         for line in self._lines():
@@ -126,10 +124,10 @@ class CacheFile:
                 yield key, answer
         if damaged:
             lines = "a damaged line is" if damaged == 1 else f"{damaged} damaged lines are"
-            safe_read.warn([f"{self.path}: {lines} left out; what was kept there is computed again"])
+            safe_read.warn([f"{self.path}: {lines} skipped; their content is computed again"])
 
     def _lines(self) -> Iterator[bytes]:
-        """Every line that is not empty; of one that is too long, the first :data:`LONGEST_LINE` bytes, and no more."""
+        """Every line that is not empty; of a line that is too long, only the first :data:`LONGEST_LINE` bytes."""
         try:
             last = b"\n"
             with self.path.open("rb") as file:

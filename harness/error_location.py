@@ -101,7 +101,7 @@ def told(error: BaseException) -> str:
 
 
 def words(error: BaseException) -> str:
-    """The text of an exception; what it says of itself is user code, too, and may raise."""
+    """The text of an exception; its __str__ may be user code and may raise."""
     try:
         return str(error)
     except BaseException as second:
@@ -126,7 +126,7 @@ def _hint(error: BaseException) -> str:
 
 
 def _ours(error: ImportError) -> str:
-    """What a file may have meant that imports from the harness what is not there."""
+    """A suggestion for a file that imports a missing name from the harness."""
     module = sys.modules.get(error.name or "")
     wanted = re.search(r"cannot import name '(\w+)'", words(error))
     if module is None or wanted is None:
@@ -137,7 +137,7 @@ def _ours(error: ImportError) -> str:
 
 
 def short(value: Any, most: int = 60) -> str:
-    """The first characters of how a value shows itself, or its type where it shows itself as nothing."""
+    """The first characters of the repr of a value, or its type if that is empty."""
     try:
         return repr(value)[:most]
     except Exception:  # a number of too many digits, or user code
@@ -166,7 +166,7 @@ class faults_as(contextlib.ContextDecorator):
     called, for signatures that do not accept the arguments. The original exception stays as the cause, for ``--debug``.
     """
 
-    # A class, because a context manager made of a generator takes a RuntimeError caused by a StopIteration for its own.
+    # A class, because a generator-based context manager mistakes a RuntimeError caused by a StopIteration for its own.
     def __init__(self, kind: type[BadInput] | type[RunFailed], after: str = "", called: type | None = None):
         self.kind, self.after, self.called = kind, after, called
 
@@ -174,7 +174,7 @@ class faults_as(contextlib.ContextDecorator):
         pass
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        # SystemExit, and a BrokenPipeError that is not our own, as well: user code cannot end the harness in silence.
+        # Includes SystemExit, and a BrokenPipeError that is not our own: user code cannot end the harness silently.
         if error is None or isinstance(error, BadInput | RunFailed | KeyboardInterrupt):
             return
         place = of_error(error) or _of_signature(error, self.called)

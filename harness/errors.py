@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterable
 
 PACKAGE = "reasoning-distillation-harness"
-LISTED = 50  # names that one line of an error can still list
+LISTED = 50  # the most names that an error lists
 
 
 class BadInput(ValueError):
@@ -16,7 +16,7 @@ class BadInput(ValueError):
 
 
 class NotHere(BadInput):
-    """Something that the work needs is not on this machine and could not be fetched; nothing is known of it."""
+    """Something that the work needs is not on this machine and could not be downloaded."""
 
 
 class RunFailed(RuntimeError):

@@ -1,7 +1,7 @@
-"""The Kullback-Leibler divergence of two distributions of logarithms, with gradients that it forms itself.
+"""The Kullback-Leibler divergence of two distributions given as log-probabilities, with custom gradients.
 
-It stands apart from the other divergences because a class of torch is made when its file is read, and the card of a
-method reads those without torch.
+It has its own file because defining its class imports torch, and the card of a
+method reads the other divergences without torch.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ def alpha_beta(
     for any finite ``alpha`` and ``beta``, by continuity where alpha, beta or s is 0. (1, 0) is the forward and (0, 1)
     the reverse KL, (1/2, 1/2) is 4 times the squared Hellinger distance 1 - sum sqrt(p q). ABKD's released code
     divides the limits alpha = 0, beta = 0, s = 0 by beta, alpha, alpha instead of their squares: another value unless
-    that is 1, and a negative one where it is negative.
+    that is 1, and a negative one if it is negative.
 
     Finite for logits of any size, -inf included: a log-probability below -1e15 counts as -1e15, and with a negative
     exponent a probability whose powers would pass the range of floats counts as the smallest one whose powers do not
@@ -191,7 +191,7 @@ def alpha_beta(
     growth = max(-alpha, -beta, -order)
     floor = max(-1e15, -0.7 * math.log(torch.finfo(log_p.dtype).max) / growth) if growth > 0 else -1e15
     log_p, log_q = log_p.clamp(min=floor), log_q.clamp(min=floor)
-    # A term is r^s [bend(log p - log r) + bend(log q - log r)] for r = p and for r = q, the bend of r itself being 0.
+    # A term is r^s [bend(log p - log r) + bend(log q - log r)] for r = p and for r = q; the bend of r itself is 0.
     # The r with the larger power keeps all in range; the form keeps every term >= 0, and exactly 0 where p = q.
     log_r = (torch.maximum if order >= 0 else torch.minimum)(log_p, log_q)
     bends = _bend(log_p - log_r, alpha, beta) + _bend(log_q - log_r, beta, alpha)
@@ -215,13 +215,13 @@ def cross_entropy(
 
 
 def log_probs(*logits: Tensor, temperature: float = 1.0) -> list[Tensor]:
-    """The log-probabilities [N, V] of each of ``logits`` [N, V], for objectives that are sums of their own."""
+    """The log-probabilities [N, V] of each of ``logits`` [N, V], for objectives that compute their own sums."""
     return _log_probs(temperature, None, *logits)
 
 
 def kl_of(log_p: Tensor, log_q: Tensor) -> Tensor:
     """[N] KL(p || q) of log-probabilities [N, S] that both add up to 1, such as those of a part of the vocabulary."""
-    from harness.exact_kl import ExactKL  # the card of a method reads this module without torch
+    from harness.exact_kl import ExactKL  # method cards read this module without torch
 
     return ExactKL.apply(log_p, log_q)
 
@@ -229,7 +229,7 @@ def kl_of(log_p: Tensor, log_q: Tensor) -> Tensor:
 def with_rest(log_probs: Tensor) -> Tensor:
     """[N, K + 1] log-probabilities [N, K] of some tokens, and of a bucket for the rest of the mass.
 
-    The bucket has at least one ulp of 1, so that a part that holds everything has no logarithm of 0.
+    The bucket has at least one ulp of 1, which avoids log 0 if the tokens hold all the mass.
     """
     rest = -torch.expm1(log_probs.logsumexp(-1, keepdim=True).clamp_max(0.0))
     return torch.cat([log_probs, rest.clamp_min(torch.finfo(rest.dtype).eps).log()], -1)
@@ -295,7 +295,8 @@ def _box_cox(x: Tensor, order: float) -> Tensor:
 def _in_unit_interval(name: str, value: float | Tensor, meaning: str) -> None:
     """Raises BadInput unless every value is in [0, 1].
 
-    A GPU is not asked: the logarithms of a mixture's weights make the loss of such a token NaN, which ends the run.
+    On a GPU this is not checked: the logarithms of a mixture's weights make the loss of such a token NaN, which stops
+    the run.
     """
     values = torch.as_tensor(value)
     if values.device.type != "cpu":

@@ -74,7 +74,7 @@ def assemble(
         "eval_generated_tokens": sum(row["tokens"] for row in outcome.graded),
     }
     precision = (training.spec.get("training") or {}).get("precision")
-    # Without a teacher the passes that are charged to one are those of the student that teaches itself.
+    # Without a teacher model, the charged teacher passes are those of the student that teaches itself.
     readers = parameters if trained_with_teacher else parameters | {"teacher": parameters["student"]}
     return {
         "identity": measurement.identity,
@@ -123,7 +123,7 @@ def assemble(
 
 
 def weights(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """How the token weights of a training fell: their report, and the means over training of what its curve holds."""
+    """The token weights of a training: their report, and the means over training of the curve's values."""
     reported = facts.get("weights")
     if not reported:
         return {}
@@ -134,7 +134,7 @@ def weights(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _engine(measurement: Measurement, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What sampled the student in training and what answered, where that was no model in the process of the run."""
+    """The engines that sampled the student and answered the tasks, if not a model in this process."""
     engines = {"rollout": facts["engine"]} if facts.get("engine") else {}
     if measurement.engine is not None:
         engines["evaluation"] = {"engine": engine_choice.described(measurement.engine, "evaluation.engine")}
@@ -154,7 +154,7 @@ def request(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:
 
 
 def _judge(plan: Plan, task: Task) -> dict[str, str]:
-    """The word of a judge that does not ship, whose identity need not tell it. Addresses and paths are left out."""
+    """The command-line name of a user's judge, which its identity may not contain. Addresses and paths are left out."""
     if plan.request.judge is None or getattr(task.judge, "code", None) is None:
         return {}
     name, argument = open_judge.split(plan.request.judge)
@@ -163,7 +163,7 @@ def _judge(plan: Plan, task: Task) -> dict[str, str]:
 
 
 def _data(plan: Plan, training: TrainingRun, task: Task, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the training read, as its specification hashes it, and what that shares with the problems of the task."""
+    """The training data, as hashed in the specification, and its overlap with the problems of the task."""
     read_data = {name: read for name, read in plan.data.facts.items() if training.spec.get(name)}
     if facts["curve"] and (kl := facts["curve"][-1].get("held_out_kl")) is not None:
         read_data["held_out"] = {
@@ -176,7 +176,7 @@ def _data(plan: Plan, training: TrainingRun, task: Task, facts: Mapping[str, Any
 
 
 def _setting(words: str) -> str:
-    """A setting as typed, without paths, and without address and speed of an engine."""
+    """A setting as typed, without paths, and without the address and speed of an engine."""
     key, _, value = words.partition("=")
     if key.endswith(".engine") and (choice := engine_choice.chosen(value, key)) is not None:
         return f"{key}={choice.word}"
@@ -221,14 +221,14 @@ def speed_of(
 
 
 def _peak(device: str, precision: str | None) -> float | None:
-    """Operations a second of a GPU whose data sheet is known; no sheet says what a CPU's units do in one type."""
+    """Operations per second of a GPU with a known data sheet; there is none for a CPU and a type of numbers."""
     own = device.replace(" ", "")
     known = next((d for name, d in DEVICES.items() if "GB" in name and name.partition("-")[0] in own), None)
     return None if known is None or precision is None else known.peak(precision)
 
 
 def device_name(device: str) -> str:
-    """The device as its maker calls it, for a device by torch's name; a CPU has none."""
+    """The product name of a device, given its torch name; None for a CPU."""
     if not device.startswith("cuda"):
         return device
     import torch
@@ -275,7 +275,7 @@ def convention_card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any])
 
 
 def _engines(spec: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
-    """What sampled the student and what wrote the teacher's texts, where that was no model in this process."""
+    """The engines that sampled the student and wrote the teacher's texts, if not a model in this process."""
     engines = {}
     if (word := (spec.get("rollout") or {}).get("engine")) is not None:
         cap, every = recipe.rollout.importance_cap, recipe.rollout.sync_every
@@ -287,7 +287,7 @@ def _engines(spec: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
 
 
 def _trained(chosen: Adapter) -> dict[str, str]:
-    """Which weights were trained, where not all of them."""
+    """The trained weights, if not all of them."""
     if not adapters.wanted(chosen):
         return {}
     where = ", ".join(chosen.targets)
@@ -297,18 +297,18 @@ def _trained(chosen: Adapter) -> dict[str, str]:
 
 
 def _teacher(spec: Mapping[str, Any], chosen: TeacherLoading) -> dict[str, str]:
-    """How the teacher was loaded, where the recipe says it."""
+    """How the teacher was loaded, if the recipe says it."""
     words = loading.told(chosen)
     return {"teacher_loaded": words} if words and spec.get("teacher") else {}
 
 
 def _signal(method: Method, name: str, signal: Mapping[str, Any]) -> dict[str, Any]:
-    """What was known of the teacher's distribution, and what a top-k signal does with the rest of the mass."""
+    """The signal of the teacher's distribution, and how a top-k signal treats the remaining mass."""
     if not signal:
         return {"teacher_signal": method.needs.teacher, "top_k_tail": None, "signal_bytes_per_token": None}
     cls, k = registry.find(registry.SIGNALS, name), signal.get("top_k")
     kind = f"top-{k}" if k else ("exact" if cls.exact else "inexact")
-    # Text that every step samples again has no cache, whatever the signal.
+    # Text that is sampled again at every step has no cache, whatever the signal.
     kept = cls.source if signal.get("cached") else "live"
     if user_code.identity(cls) != user_code.OURS:
         kept = f"signal {cls.name}"

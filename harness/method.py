@@ -2,12 +2,12 @@
 
 A method defines these parts; only the last one has no default::
 
-    needs              what of the teacher, and in which steps the text is cut      (attribute)
-    sources            whose text this optimizer step trains on                     (once per step)
-    sequence_features  what whole sequences say: returns, per-sequence settings     (no gradient)
-    step_features      what the whole optimizer step says: ranks, means, pairs      (no gradient)
-    weight             how the signal is spread over tokens                         (no gradient)
-    objective          the divergence of every token, in nats                       (required)
+    needs              what it reads of the teacher, and the segments of text    (attribute)
+    sources            whose text this optimizer step trains on                  (once per step)
+    sequence_features  values of whole sequences: returns, settings              (no gradient)
+    step_features      values of the whole optimizer step: ranks, means, pairs   (no gradient)
+    weight             how the signal is distributed over tokens                 (no gradient)
+    objective          the divergence of every token, in nats                    (required)
 
 The loop (:mod:`harness.training.loop`) owns everything else: batching, forward passes, accumulation, clipping,
 precision, optimizer, rollouts, checkpoints, cost. With w_t the weights and c_t by the method's ``reduction``, it
@@ -15,31 +15,31 @@ minimises over each whole optimizer step, independent of micro-batches, accumula
 
     L = sum_t c_t w_t objective_t / sum_t c_t w_t
 
-token      c_t = 1: every token counts alike
-sequence   c_t = 1/|y|: every sequence counts alike
-source     c_t = 1/(tokens of the step whose text has the same source): every source counts alike
+token      c_t = 1: every token counts equally
+sequence   c_t = 1/|y|: every sequence counts equally
+source     c_t = 1/(tokens of the step whose text has the same source): every source counts equally
 
-Weights thus re-allocate signal: multiplying all of them by a constant changes nothing. A method that adds up the means
-over k sources that share its step multiplies its objective by k.
+Weights only redistribute signal: multiplying all of them by a constant changes nothing. A method that sums the means
+over k sources of its step multiplies its objective by k.
 
 Letters in the shapes of tensors, here and in :mod:`harness.training` and :mod:`harness.models`::
 
     N  tokens of a slice or micro-batch          V  shared vocabulary
     B  sequences of a micro-batch                S  support of the objective: V, or K + 1 for a top-k signal
-    M  tokens of the teacher's own reading       W  vocabulary of the teacher, where it has another one
+    M  tokens of the teacher's own reading       W  vocabulary of the teacher, if it differs
     L  length that sequences are padded to       K  tokens of a top-k signal
     n  rows of a part of N (a chunk or slice)    d  hidden size
 
-Objectives see slices of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an
-objective may not look across tokens; ``weight`` may, within a step of the text (see ``Needs.segment``).
-With ``Needs.pairing`` the teacher reads the text in its own tokens, of another tokenizer perhaps, and the objective
+Objectives get slices of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an
+objective cannot look across tokens; ``weight`` can, within a segment of text (see ``Needs.segment``).
+With ``Needs.pairing`` the teacher reads the text in its own tokens, even of another tokenizer, and the objective
 looks across the tokens of a pair (:mod:`harness.pairs`), which no slice cuts; with ``Needs.whole`` across whole texts.
-``sequence_features`` sees the two log-probabilities of every token of whole sequences before their objective;
-``step_features`` sees what ``measure`` gave for every token of the optimizer step, on all processes.
+``sequence_features`` gets both log-probabilities of every token of whole sequences before their objective;
+``step_features`` gets the values of ``measure`` for every token of the optimizer step, on all processes.
 
-A method that gives weights has a setting ``shuffle`` (default False), with which the loop deals the same weights
-out to other tokens of the optimizer step: the control ``NAME@shuffled`` that ``harness run --control`` adds. A setting
-``temperature`` is the one of the loss; at another than 1 the method is refused on a top-k signal, whose tail was
+A method with weights has a setting ``shuffle`` (default False). With it, the loop gives the same weights
+to other tokens of the optimizer step: the control ``NAME@shuffled`` that ``harness run --control`` adds. A setting
+``temperature`` is that of the loss; unless it is 1, the method is refused on a top-k signal, whose tail was
 formed at 1.
 """
 
@@ -67,7 +67,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Speculation:
-    """The student proposes every token; one outside the teacher's ``top_k`` likeliest is drawn from the teacher.
+    """The student proposes every token; a token outside the teacher's ``top_k`` likeliest is drawn from the teacher.
 
     ``student`` and ``teacher`` give the temperature and nucleus that each of them samples with.
     """
@@ -79,15 +79,15 @@ class Speculation:
 
 @dataclass(frozen=True)
 class Proposing:
-    """How both models' next steps are made at every step of a text, and what scores each of them in [0, 1].
+    """How both models propose next steps at every step of a text, and what scores each proposal in [0, 1].
 
     validity: ``checker`` (the data's own step checker); ``success`` (the share of ``tries`` continuations that the
         data's own grader finds right); ``likelihood`` (the teacher's mean probability of the step's tokens, relative to
         its likeliest own step); ``agreement`` (the share of ``tries`` steps of the teacher that say the same);
         ``truth`` (the teacher's probability that the step is correct, when asked)
-    count: steps that each model proposes at a place; of several the validities are averaged
-    temperature: at which they are sampled; 0 is greedy. Where a model wrote the text, the text is its first proposal
-    longest: tokens of a step at most
+    count: steps that each model proposes at a place; the validities of several are averaged
+    temperature: of their sampling; 0 is greedy. If a model wrote the text, the text is its first proposal
+    longest: maximum number of tokens of a step
     continued_by: ``teacher`` or ``student``, for ``success``
     """
 
@@ -101,7 +101,7 @@ class Proposing:
 
 @dataclass(frozen=True)
 class Asking:
-    """Who teaches, and under which prompt, where it is not the recipe's teacher under the student's own prompt.
+    """Who teaches, and under which prompt, if not the recipe's teacher under the student's prompt.
 
     template: of the teacher's user turn, over the fields of the example: ``{prompt}``, ``{response}`` (the reference)
         and the other columns of the row; "" keeps the student's prompt. With a template the student answers the
@@ -118,12 +118,12 @@ class Asking:
 
 @dataclass(frozen=True)
 class Hindsight:
-    """A teacher's own prompt that is made of what the student's texts came to, see ``Needs.hindsight``.
+    """A teacher's own prompt, built from the graded texts of the student, see ``Needs.hindsight``.
 
     template: over ``{prompt}``, ``{solution}`` and ``{feedback}``, which may be empty
-    solution, feedback: over ``{text}``: another right text of the prompt; what the grader said of a text not right
-    least, own: the score from which a text is right; whether one may be its own solution
-    told: when feedback is given: ``alone`` (where there is no solution), ``always`` or ``never``
+    solution, feedback: over ``{text}``: another right text of the prompt; what the grader said about a wrong text
+    least, own: the lowest score of a right text; whether a text may be its own solution
+    told: when to give feedback: ``alone`` (if there is no solution), ``always`` or ``never``
     """
 
     template: str
@@ -141,24 +141,23 @@ class Needs:
     teacher: ``none``; ``text`` (its samples); ``signal`` (its distribution, exact or top-k with tail)
     segment: ``token``, ``line``, ``sentence``, ``statement`` (of a program) or ``span`` (of ``span`` tokens): the piece
         of text whose tokens ``weight`` sees together
-    whole: ``weight`` sees whole texts together, and so does an objective with ``pairing``; their logits then exist at
-        once
-    pairing: the teacher reads texts in its own tokens, behind its own prompt, and these are paired with the student's;
-        None where both read the same ids. The signal must be the whole distribution then
-    proposals: both models propose a next step at every step of the text and each is scored, see :class:`Proposing`;
+    whole: ``weight`` sees whole texts, and so does an objective with ``pairing``; their logits exist at once
+    pairing: the teacher reads texts in its own tokens, after its own prompt, and these are paired with the student's;
+        None if both read the same ids. The signal must then be the whole distribution
+    proposals: both models propose a next step at every step of the text, and each is scored, see :class:`Proposing`;
         True is its default
-    asking: who teaches and under which prompt, see :class:`Asking`; None for the recipe's teacher, asked as the student
+    asking: who teaches and under which prompt, see :class:`Asking`; None for the recipe's teacher, student's prompt
     rewards: the data's own grader scores every text, in [0, 1], for ``step_features``, which then needs no ``measure``.
-        Where ``sources`` returns a source several times in a row, every prompt gets as many responses
+        If ``sources`` returns a source several times in a row, every prompt gets as many responses
     hindsight: the teacher's prompt follows from rewards, see :class:`Hindsight`
     reference: ``tokens.reference_log_prob`` is the log-probability under the student before training, frozen
     exact: the signal must be the whole distribution; a top-k one is refused before any work
-    gate: ``Method.weight`` multiplies nothing; the objective reads what it gave, or its shuffled control, as
+    gate: ``Method.weight`` multiplies nothing; the objective reads its values, or the shuffled ones, as
         ``tokens.gate``
     sequence_features: ``Method.sequence_features`` is called before the objective (the signal must be exact then, too)
-    step_features: ``Method.measure`` and ``Method.step_features`` are called before the objective; the forward pass of
-        the student that this takes is charged
-    ranks: of how many likeliest tokens the method looks at; more than the vocabulary has is refused before any work
+    step_features: ``Method.measure`` and ``Method.step_features`` are called before the objective; the extra
+        forward pass of the student is charged
+    ranks: how many likeliest tokens the method reads; more than the vocabulary has are refused before any work
     redraw: ``step`` samples the student's text again at every step; ``epoch`` samples the responses to all prompts when
         an epoch begins and trains on them until it ends
     joint: how Source.MIXED text is sampled from both models
@@ -195,7 +194,7 @@ SEGMENTS = ("token", "line", "sentence", "statement", "span")  # pieces of text 
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands. ``draw`` is uniform in [0, 1), equal on all processes, new at every step.
+    """The state of training. ``draw`` is uniform in [0, 1), equal on all processes, new at every step.
 
     ``epoch`` counts the passes over the prompts that are made before this step, ``epochs`` those of the whole run; both
     have fractions: 1.25 is a quarter into the second epoch.
@@ -210,7 +209,7 @@ class Step:
 
 @dataclass
 class Tokens:
-    """A slice of N response tokens, never cutting a step of the text. S is the size of the support.
+    """A slice of N response tokens that never cuts a segment. S is the size of the support.
 
     The support is the shared vocabulary for an exact teacher signal. For a cached top-k signal it is the K
     cached tokens and one bucket for all others: ``student`` and ``teacher`` are then log-probabilities of
@@ -218,7 +217,7 @@ class Tokens:
     """
 
     logits: Tensor  # [N, V] student logits over the shared vocabulary, with gradient
-    labels: Tensor  # [N] the token that the text has here
+    labels: Tensor  # [N] the token of the text
     student: Tensor  # [N, S] student logits on the support, with gradient
     teacher: Tensor | None  # [N, S] teacher logits on the support, without gradient; [M, W] with pairs
     sequence: Tensor  # [N] which sequence of the micro-batch
@@ -265,7 +264,7 @@ class Sequences:
         return recorded_or(self.sampler_log_prob, self.log_q)
 
     def table(self, values: Tensor) -> Tensor:
-        """[B, L] the values [N] of each sequence in a row, 0 behind its end."""
+        """[B, L] the values [N] of each sequence in a row, 0 after its end."""
         rows = values.new_zeros(len(self.source), int(self.length.max()))
         rows[self.sequence, self.position] = values
         return rows
@@ -334,10 +333,10 @@ class Method(ABC):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # "trl": settings that gkd@trl starts from
     needs: Needs = Needs()  # a property where it depends on the configuration
     reduction: str = "token"  # a property where it depends on the configuration
-    note: ClassVar[str] = ""  # printed wherever the method's numbers are, e.g. what was assumed
-    without_checker: ClassVar[str] = ""  # the settings that do without a step checker or grader, see Needs.proposals
-    reconstruction: ClassVar[bool] = False  # the published formula is not known; marked wherever its numbers are
-    baseline: ClassVar[bool] = False  # tables state the scores of other methods as differences from this one's
+    note: ClassVar[str] = ""  # printed with the method's numbers, e.g. its assumptions
+    without_checker: ClassVar[str] = ""  # the settings that need no step checker or grader, see Needs.proposals
+    reconstruction: ClassVar[bool] = False  # the published formula is not known; marked with its numbers
+    baseline: ClassVar[bool] = False  # tables state other methods' scores as differences from this one
 
     def __init__(self, config: Any = None):
         self.config = self.Config() if config is None else config
@@ -358,18 +357,18 @@ class Method(ABC):
 
     def sequence_features(self, sequences: Sequences) -> Tensor:
         """[N, ...] features of whole sequences for the objective, see ``Needs.sequence_features``; without gradient."""
-        raise NotImplementedError(f"{self.name} needs sequence features and computes none")
+        raise NotImplementedError(f"{self.name} needs sequence features but computes none")
 
     def measure(self, tokens: Tokens) -> Tensor:
-        """[N, k] what ``step_features`` reads of each token, see ``Needs.step_features``; without gradient."""
-        raise NotImplementedError(f"{self.name} asks for step features and measures nothing")
+        """[N, k] the input of ``step_features`` for each token, see ``Needs.step_features``; without gradient."""
+        raise NotImplementedError(f"{self.name} needs step features but measures nothing")
 
     def step_features(self, values: Tensor, whole: WholeStep) -> Tensor:
-        """[M, ...] from what ``measure`` gave for every token of the step, [M, k]; without gradient."""
-        raise NotImplementedError(f"{self.name} asks for step features and makes none")
+        """[M, ...] from the values of ``measure`` for every token of the step, [M, k]; without gradient."""
+        raise NotImplementedError(f"{self.name} needs step features but computes none")
 
     def weight(self, tokens: Tokens) -> Tensor | None:
-        """[N] non-negative weights, computed without gradient; None weighs all tokens alike."""
+        """[N] non-negative weights, computed without gradient; None weights all tokens equally."""
         return None
 
     def after_step(self, step: Step, report: Mapping[str, float]) -> None:  # noqa: B027 (optional, not forgotten)
@@ -396,5 +395,5 @@ def texts_of(method: Method, steps: int) -> set[Source]:
         return set()
     corners, draws = {0, steps // 2, max(steps - 1, 0)}, (0.0, 0.25, 0.5, 0.75, 1.0 - 1e-9)
     texts = {s for i in corners for draw in draws for s in method.sources(Step(i, max(steps, 1), draw))}
-    # The replay rate may depend on state that changes while training, so both of its sources are always possible.
+    # The replay rate may depend on state that changes during training, so both of its sources are always possible.
     return texts | {Source.STUDENT, Source.REPLAY} if method.needs.replay else texts

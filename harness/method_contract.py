@@ -1,7 +1,7 @@
 """Checks what the parts of a method return, before training and at every step of it.
 
-Each function raises BadInput with FILE:LINE of the part, what it gave and what is wanted. Shapes and types are cheap
-to check, so the training loop makes the checks of the plan on every slice of tokens.
+Each function raises BadInput with FILE:LINE of the part, its value and the expected one. Shapes and types are cheap
+to check, so the training loop repeats the checks of the plan on every slice of tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REPORTED |= {"paired", "engine_gap_mean", "engine_gap_max", "text_reward", "grou
 
 
 def broken(method: Method, part: str, said: str) -> BadInput:
-    """The error for a part of a method: FILE:LINE, the part, what is wrong and what is wanted."""
+    """The error for a part of a method: FILE:LINE, the part, what is wrong and what is expected."""
     return BadInput(f"{error_location.of(type(method), part)}: {part} of method {method.name} {said}")
 
 
@@ -39,7 +39,7 @@ ROLES = ("competitor", "control", "reference")
 
 
 def facts(method: Method) -> None:
-    """Checks what tables and records say of a method: its role, and the texts and marks of its class."""
+    """Checks the attributes that tables and records show of a method: its role, texts and marks."""
     if method.role not in ROLES:
         raise broken(method, "role", f"is {method.role!r:.40}, which is not {_or(ROLES)}")
     for name in ("paper", "note", "without_checker"):
@@ -71,7 +71,7 @@ def needs(method: Method) -> None:
     for name in ("replay", "validate_every", "ranks", "span"):
         value = getattr(found, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise broken(method, "needs", f"says {name}={value!r}, which is no whole number from 0")
+            raise broken(method, "needs", f"says {name}={value!r}, which is not a whole number from 0")
     if found.span < 1:
         raise broken(method, "needs", f"says span={found.span!r}; a span has one token or more")
     _proposals(method, found.proposals)
@@ -101,7 +101,7 @@ def needs(method: Method) -> None:
 
 
 def _asking(method: Method, found: Needs) -> None:
-    """Checks who teaches, and that a teacher of that kind can give what else is asked for."""
+    """Checks who teaches, and that such a teacher can provide the other needs."""
     asking = found.asking
     if asking is None:
         return
@@ -110,7 +110,7 @@ def _asking(method: Method, found: Needs) -> None:
     if asking.model not in ("teacher", "initial", "ema", "live"):
         raise broken(method, "needs", f"says asking.model={asking.model!r}, which is not teacher, initial, ema or live")
     if not isinstance(asking.template, str) or not _within(asking.decay, 0, 1):
-        raise broken(method, "needs", "gives asking a template that is no text, or a decay outside [0, 1]")
+        raise broken(method, "needs", "gives asking a template that is not text, or a decay outside [0, 1]")
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(asking.template) if field is not None]
     except ValueError as error:
@@ -120,7 +120,7 @@ def _asking(method: Method, found: Needs) -> None:
         said = f"gives asking a template that names {{{odd[0]}}}; it names fields of the examples, such as {{prompt}}"
         raise broken(method, "needs", said)
     if found.teacher != "signal":
-        raise broken(method, "needs", 'says who teaches and asks for no signal: add teacher="signal"')
+        raise broken(method, "needs", 'says who teaches but needs no signal: add teacher="signal"')
     if asking.model != "teacher" and (found.joint or found.proposals):
         raise broken(method, "needs", "teaches itself; joint sampling and proposals need the recipe's teacher")
 
@@ -139,7 +139,7 @@ def _joint(method: Method, joint: Any) -> None:
     if not isinstance(joint, Speculation):
         return
     if isinstance(joint.top_k, bool) or not isinstance(joint.top_k, int) or joint.top_k < 1:
-        raise broken(method, "needs", f"says joint.top_k={joint.top_k!r:.40}, which is no whole number from 1")
+        raise broken(method, "needs", f"says joint.top_k={joint.top_k!r:.40}, which is not a whole number from 1")
     for name in MODELS:
         sampled = getattr(joint, name)
         if not isinstance(sampled, Decoding):
@@ -150,7 +150,7 @@ def _joint(method: Method, joint: Any) -> None:
 
 
 def _pairing(method: Method, found: Needs) -> None:
-    """Checks how tokens are paired, and that nothing else is asked for which reads token by token."""
+    """Checks how tokens are paired, and that nothing else needs to read token by token."""
     if (pairing := found.pairing) is None:
         return
     if not isinstance(pairing, Pairing):
@@ -165,11 +165,11 @@ def _pairing(method: Method, found: Needs) -> None:
         )
     others = ("joint", "proposals", "asking", "gate", "sequence_features", "step_features")
     if clash := [name for name in others if getattr(found, name)] or ["segment"] * (found.segment != "token"):
-        raise broken(method, "needs", f"pairs tokens of two readings and asks for {clash[0]}, which reads one")
+        raise broken(method, "needs", f"pairs tokens of two readings and needs {clash[0]}, which reads only one")
 
 
 def _hindsight(method: Method, found: Needs) -> None:
-    """Checks a prompt of the teacher's that is made of rewards."""
+    """Checks a teacher prompt that depends on rewards."""
     hindsight = found.hindsight
     if hindsight is None:
         return
@@ -191,7 +191,7 @@ def _hindsight(method: Method, found: Needs) -> None:
 
 
 def _proposals(method: Method, found: Any) -> None:
-    """Checks what is asked of the proposals; True and False are allowed, too."""
+    """Checks the settings of proposals; True and False are allowed, too."""
     if isinstance(found, bool):
         return
     if not isinstance(found, Proposing):
@@ -205,7 +205,7 @@ def _proposals(method: Method, found: Any) -> None:
     for name in ("count", "longest", "tries"):
         value = getattr(found, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise broken(method, "needs", f"says {name}={value!r}, which is no whole number from 1")
+            raise broken(method, "needs", f"says {name}={value!r}, which is not a whole number from 1")
 
 
 def sources(method: Method, found: Any) -> None:
@@ -215,7 +215,9 @@ def sources(method: Method, found: Any) -> None:
     if not isinstance(found, tuple | list) or not found:
         raise broken(method, "sources", f"gave {describe(found)}; return a tuple of one or more harness.types.Source")
     if len(found) > MOST_SOURCES:
-        raise broken(method, "sources", f"gave {len(found):,} sources; every prompt would appear as often: give a few")
+        raise broken(
+            method, "sources", f"gave {len(found):,} sources; every prompt would appear as many times: give a few"
+        )
     needed = {
         Source.TEACHER: (method.needs.teacher != "none", 'teacher="text" or "signal"'),
         Source.MIXED: (method.needs.joint, "joint=Mixture(...) or Speculation(...)"),
@@ -223,9 +225,7 @@ def sources(method: Method, found: Any) -> None:
     }
     graded = tuple(s for s in found if s in (Source.DATA, Source.REPLAY)) if method.needs.rewards else ()
     if graded:
-        said = (
-            f"asks for Source.{graded[0].name} beside rewards; texts that are graded answer the prompts of their step"
-        )
+        said = f"asks for Source.{graded[0].name} with rewards; graded texts must answer the prompts of their step"
         raise broken(method, "sources", said)
     for source in found:
         if not isinstance(source, Source):
@@ -261,7 +261,7 @@ def values(method: Method, found: Any, logits: Tensor) -> None:
 
 
 DETACHED = (
-    "that no gradient leads from to the student; compute it from tokens.student or tokens.logits without .detach(), "
+    "without a gradient path to the student; compute it from tokens.student or tokens.logits without .detach(), "
     ".data, .item(), argmax or torch.no_grad()"
 )
 
@@ -272,11 +272,11 @@ def weights(method: Method, found: Any, n: int, values: bool = True) -> None:
 
     if found is None:
         return
-    wanted = f"[{n}] finite values from 0 are wanted, one per token, or None"
+    wanted = f"expected [{n}] finite values from 0, one per token, or None"
     if not isinstance(found, torch.Tensor) or found.shape != (n,) or found.is_complex():
         raise broken(method, "weight", f"gave {describe(found)}; {wanted}")
     if found.layout != torch.strided or found.is_meta:
-        raise broken(method, "weight", f"gave a tensor without values of its own ({found.layout}, {found.device})")
+        raise broken(method, "weight", f"gave a tensor that does not own its values ({found.layout}, {found.device})")
     if not values:
         return
     smallest = float(found.min()) if n else 0.0  # NaN if any weight is NaN, which fails the comparison below
@@ -314,7 +314,7 @@ def metrics(method: Method, found: Mapping[str, Any], n: int) -> None:
 
 @contextlib.contextmanager
 def unchanged(method: Method, part: str, given: Any) -> Iterator[None]:
-    """Raises BadInput where a part changes in place a tensor that it is given: the batch, which others read, holds it.
+    """Raises BadInput if a part changes an input tensor in place, because the batch shares it with others.
 
     ``given`` is a dataclass such as Tokens. Compares the versions that torch counts, which costs microseconds.
     """

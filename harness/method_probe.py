@@ -1,8 +1,8 @@
 """Runs a method on a few synthetic tokens to check its contract before any model is loaded.
 
-``harness run`` tries every method at plan time, ``harness check --method`` and :mod:`harness.testing` print and assert
-the same checks. They use thirteen tokens of two sequences over a vocabulary of eleven, with the sources, signal and
-segments that the method declares, at the first and the last step of training, and take milliseconds.
+``harness run`` tries every method while planning; ``harness check --method`` and :mod:`harness.testing` print and
+assert the same checks. They use thirteen tokens of two sequences over a vocabulary of eleven, with the sources, signal
+and segments that the method declares, at the first and the last step of training, and take milliseconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LENGTHS = (8, 5)
 LINES = (0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5)  # segments where these are lines or sentences
 SLICES = ((0, 5), (5, 12), (12, 13))
 TEXTS = ((0, 8), (8, 13))  # the slices of a method that reads whole texts
-# Pairs of the tokens with those of a teacher that cuts the texts otherwise and has nine words, five of them shared.
+# Pairs with the tokens of a teacher that splits the texts differently and has nine words, five of them shared.
 STUDENT_PAIRS = (0, 0, 1, -1, 2, 3, 4, 5, 6, 6, 7, 8, 9)
 TEACHER_PAIRS = (0, 1, 1, 2, 3, 3, 4, 5, 6, 7, 7, 8, -1, 9)
 TEACHER_LENGTHS, W, SHARED = (8, 6), 9, ((1, 0), (2, 8), (4, 3), (5, 4), (9, 7))
@@ -52,7 +52,7 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
     BadInput with FILE:LINE for the first part that breaks its contract.
     """
     if isinstance(method, ReferencePoint):
-        yield "a point of reference: evaluated as it comes, never trained"
+        yield "a reference point: evaluated without training"
         return
     method_settings.check(type(method))
     tried = method_settings.made(type(method), method.config)
@@ -62,7 +62,7 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
     method_contract.needs(tried)
     yield "needs and reduction"
     steps = max(steps, 1)
-    # Every step of a training of ordinary length, so that one that asks for what is not there never begins.
+    # Check every step of a training of ordinary length, so that one with an impossible request never begins.
     for step in (Step(i, steps, draw) for i in range(0, steps, steps // 1000 + 1) for draw in DRAWS):
         with _called(method, "sources"):
             found = tried.sources(step)
@@ -103,8 +103,8 @@ def check(method: Method, training: Training, cap: float | None = None) -> None:
     list(probe(method, training.steps))
     if cap is not None and weighs_by_sampler(method):
         raise BadInput(
-            f"rollout.importance_cap={cap:g} weighs a token by q / the engine's probability of it, which method "
-            f"{method.name} does itself: leave it out, or run {method.name} apart"
+            f"rollout.importance_cap={cap:g} weights a token by q / the engine's probability of it, which method "
+            f"{method.name} does itself: leave it out, or run {method.name} separately"
         )
     needs, k, signal = method.needs, training.top_k, signal_called(training.signal)
     if signal.exact or needs.teacher != "signal":
@@ -152,7 +152,7 @@ def random_tokens(
     steps, needs = torch.tensor(LINES), None
     if method is not None:
         needs, asked = method.needs, tuple(method.sources(step))
-        source = (asked[0], asked[-1])  # of several the two ends, which differ where texts of two kinds share a step
+        source = (asked[0], asked[-1])  # of several the two ends, which differ if two kinds of text share a step
         sampled = torch.tensor([s not in (Source.DATA, Source.TEACHER) for s in source])[sequence]
         log_prob = log_prob.where(sampled, float("nan")) if sampled.any() else None
         validity = validity if needs.proposals else None
@@ -195,7 +195,7 @@ def random_tokens(
         informed=sequence[keep] == 0,
     )
     if needs is not None and needs.step_features:
-        # The features of the whole step, of which a slice shows its part.
+        # The features of the whole step; a slice shows its part.
         whole = tokens if keep == slice(None) else random_tokens(seed, slice(None), k, dtype, method, step, unlikelier)
         found = step_features(method, tokens) if whole is tokens else whole.step_features
         tokens.step_features = found if whole is tokens else found[keep]
@@ -205,7 +205,7 @@ def random_tokens(
 
 
 def _pairs(keep: slice, generator: Any) -> tuple[Any, Pairs]:
-    """The teacher's logits [m, W] beside a slice of the student's tokens, and their pairs."""
+    """The teacher's logits [m, W] for a slice of the student's tokens, and their pairs."""
     import torch
 
     teacher, labels = torch.randn(14, W, generator=generator), torch.randint(0, W, (14,), generator=generator)
@@ -231,11 +231,11 @@ def _reads_texts(method: Method) -> bool:
 
 
 def step_features(method: Method, tokens: Tokens) -> Any:
-    """[N, ...] the step features of tokens that are a whole optimizer step, whose texts all answer one prompt."""
+    """[N, ...] the step features of tokens that form a whole optimizer step, with texts that all answer one prompt."""
     import torch
 
     with torch.no_grad():
-        if type(method).measure is Method.measure:  # it reads rewards alone
+        if type(method).measure is Method.measure:  # it reads only rewards
             measured = torch.zeros(len(tokens.labels), 0)
         else:
             with _called(method, "measure", tokens):
@@ -280,9 +280,9 @@ def value(method: Method, tokens: Tokens) -> tuple[Tensor, Tensor]:
         )
     try:
         (gradient,) = torch.autograd.grad(found.float().sum(), [tokens.logits], allow_unused=True)
-    except Exception as error:  # hooks and functions of user code run here, and a graph may be gone
+    except Exception as error:  # user hooks and functions run here, and the graph may have been freed
         place = error_location.of_error(error) or error_location.of(type(method), "objective")
-        said = "has no gradient; leave .backward() and changes in place out of it"
+        said = "has no gradient; do not call .backward() or change tensors in place"
         said = said if isinstance(error, RuntimeError) else "raises while its gradient is computed"
         told = error_location.told(error).split(". ")[0]
         raise BadInput(f"{place}: objective of method {method.name} {said} ({told})") from error
@@ -327,12 +327,12 @@ def _state(method: Method) -> None:
         kept.seek(0)
         torch.load(kept, weights_only=True)
     except Exception as error:  # pickle and torch raise errors of many types
-        said = "keeps in self.state what a checkpoint cannot; keep numbers, text, tensors, and lists or dicts of them"
+        said = "keeps in self.state what a checkpoint cannot save; keep numbers, text, tensors, lists and dicts of them"
         raise method_contract.broken(method, "after_step", said) from error
 
 
 class _called:
-    """Wraps the call of a part: its exceptions become one line, which names absent fields that it read."""
+    """Wraps the call of a part: exceptions become one line, which names the missing fields that it read."""
 
     def __init__(self, method: Method, part: str, tokens: Tokens | None = None):
         self.method, self.part, self.tokens = method, part, tokens
@@ -391,7 +391,7 @@ def looks_across(method: Method, k: int | None = None) -> bool:
 
 
 def weighs_by_sampler(method: Method) -> bool:
-    """Whether what a method makes of sampled text depends on the probabilities that its sampler recorded."""
+    """Whether a method's values on sampled text depend on the probabilities recorded by the sampler."""
 
     def values(draw: float, nats: float) -> list[float]:
         return value(method, random_tokens(0, method=method, step=Step(0, 10, draw), unlikelier=nats))[0].tolist()

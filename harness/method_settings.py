@@ -1,4 +1,4 @@
-"""Checks the settings of a method: its ``Config``, their defaults, its variants, and that nothing is misspelt.
+"""Checks the settings of a method: ``Config``, defaults, variants, and misspelt names.
 
 Everything raises BadInput with FILE:LINE, before any work.
 """
@@ -33,7 +33,7 @@ def check(found: type[Method]) -> None:
         if not plain or name.startswith("_") or name in getattr(found.Config, "__annotations__", ()):
             continue
         raise BadInput(
-            f"{error_location.of(found.Config, name)}: {name} has no type and is therefore no setting; say "
+            f"{error_location.of(found.Config, name)}: {name} has no type and is therefore not a setting; write "
             f'{name}: {type(value).__name__} = option({value!r:.20}, "what it is")'
         )
     for field in dataclasses.fields(found.Config):
@@ -61,7 +61,7 @@ def check(found: type[Method]) -> None:
 
 
 def _left_over(found: type[Method]) -> type | None:
-    """A dataclass beside a method without settings that is called as if it held them."""
+    """A dataclass next to a method without settings, named as if it held them."""
     for value in vars(sys.modules.get(found.__module__, found)).values():
         if not isinstance(value, type) or not dataclasses.is_dataclass(value) or value.__module__ != found.__module__:
             continue
@@ -71,7 +71,7 @@ def _left_over(found: type[Method]) -> type | None:
 
 
 def _field(found: type[Method], field: dataclasses.Field) -> None:
-    """Checks one setting: a default that records can keep, of the field's type and in its range."""
+    """Checks one setting: it has a default that records can keep, of the field's type and in its range."""
     where = error_location.of(found.Config, field.name)
     wanted = f'say {field.name}: TYPE = option(DEFAULT, "what it is")'
     if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
@@ -79,7 +79,7 @@ def _field(found: type[Method], field: dataclasses.Field) -> None:
     meta, what = field.metadata, f"setting {field.name} of method {found.name}"
     bounds = [meta.get(name) for name in ("low", "high")]
     if not all(bound is None or isinstance(bound, int | float) for bound in bounds):
-        raise BadInput(f"{where}: {what} has a bound that is no number: low and high are numbers or None")
+        raise BadInput(f"{where}: {what} has a bound that is not a number: low and high are numbers or None")
     if not isinstance(meta.get("choices"), tuple | list | None) or not isinstance(meta.get("help", ""), str):
         raise BadInput(f'{where}: {what} wants choices=("a", "b"), a tuple, and a help text')
     try:

@@ -1,6 +1,6 @@
 """Checks what a metric of one's own provides: its parts before any work, and every number that it gives.
 
-Each function raises with FILE:LINE of the part, what it gave and what is wanted: BadInput before any work, RunFailed
+Each function raises with FILE:LINE of the part, its value and the expected one: BadInput before any work, RunFailed
 for a score. A metric is any class here: :mod:`harness.metrics` imports these checks, and they nothing of it.
 """
 
@@ -45,7 +45,7 @@ def _nothing_unread(metric: type[Any], contract: type[Any]) -> None:
             if callable(part) and not name.startswith("_") and name not in parts and name not in read_names(cls):
                 raise BadInput(
                     f"{error_location.of(cls, name)}: {name} is no part of a metric, and nothing calls it; the parts "
-                    f"are {', '.join(parts)} (a helper of your own: _{name})"
+                    f"are {', '.join(parts)} (name your own helper _{name})"
                 )
 
 
@@ -64,7 +64,7 @@ def _fault(metric: type[Any]) -> tuple[str, str] | None:
     if len(scale.unit) > 60 or not (scale.unit.isprintable()):
         return "scale", f"has the unit {scale.unit!r:.60}; up to 60 printable characters are wanted"
     if metric.errors_count_as == WRONG and not math.isfinite(scale.worst):
-        return "scale", "has no worst value that an error could count as; say errors_count_as = LEFT_OUT"
+        return "scale", "has no worst value for errors; set errors_count_as = LEFT_OUT"
     right = metric.right_from
     if isinstance(right, bool) or not isinstance(right, int | float) or math.isnan(right):
         return "right_from", f"is {right!r:.60}; the score of a right answer is wanted, a number"

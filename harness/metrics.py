@@ -1,9 +1,9 @@
 """Metrics: how the graded completions of a task become one score with an interval, and how that score is read.
 
-A verdict scores one completion. A metric says what the samples of a problem are worth together (``of_problem``), how
+A verdict scores one completion. A metric defines the value of a problem from its samples (``of_problem``), how
 the problems become the score (``aggregate``, ``interval``), how verdicts that were not reached count
-(``errors_count_as``), and on which scale all of these are numbers (``scale``): range, direction, unit and digits.
-Tables, intervals, comparisons, figures, pages and exports read the scale from here, and nothing else.
+(``errors_count_as``), and the scale of all these numbers (``scale``): range, direction, unit and digits.
+Tables, intervals, comparisons, figures, pages and exports read the scale only from here.
 
 A metric of your own is a class with a ``name``: in the file of the task that names it in ``metric``, imported there, or
 installed under the entry point group ``harness.metrics``::
@@ -62,17 +62,17 @@ class Scale:
 
     @property
     def points(self) -> str:
-        """What a difference is counted in: ``points`` where the unit is none or percent."""
+        """The unit of a difference: ``points`` if the metric has no unit or percent."""
         return "points" if self.unit in ("", "%") else self.unit
 
     @property
     def direction(self) -> str:
-        """``lower is better`` where it is; readers take the opposite for granted."""
+        """``lower is better`` if so; readers expect the opposite."""
         return "" if self.higher_is_better else "lower is better"
 
     @property
     def caption(self) -> str:
-        """What printed numbers are, in words: ``percent``, ``nats, lower is better``, ``from 1 to 10``."""
+        """The kind of printed numbers, in words: ``percent``, ``nats, lower is better``, ``from 1 to 10``."""
         ends = f"from {self.times * self.low:g} to {self.times * self.high:g}" if self.finite else ""
         return ", ".join(filter(None, ("percent" if self.unit == "%" else self.unit or ends, self.direction)))
 
@@ -100,7 +100,7 @@ class Scale:
         return text[1:] if float(text) == 0 else text
 
     def gain(self, value: float, other: float) -> float:
-        """By how much ``value`` is better than ``other``; negative where it is worse."""
+        """By how much ``value`` is better than ``other``; negative if it is worse."""
         return value - other if self.higher_is_better else other - value
 
     def place(self, value: float) -> float:
@@ -108,7 +108,7 @@ class Scale:
         return -value if self.higher_is_better else value
 
     def share(self, value: float) -> float:
-        """Where a value lies in a finite range: 0 at ``low``, 1 at ``high``."""
+        """The position of a value in a finite range: 0 at ``low``, 1 at ``high``."""
         return (value - self.low) / self.width
 
     def card(self) -> dict[str, Any]:
@@ -127,8 +127,8 @@ class Metric:
     """The mean over problems of the mean over their samples, unless a subclass says otherwise."""
 
     name: ClassVar[str]
-    errors_count_as: ClassVar[str] = WRONG  # the worst value; or LEFT_OUT: such a verdict leaves the mean
-    right_from: ClassVar[float] = 1.0  # the score of a right answer, or a better one
+    errors_count_as: ClassVar[str] = WRONG  # the worst value; or LEFT_OUT: failed verdicts are dropped
+    right_from: ClassVar[float] = 1.0  # the lowest score of a right answer
     scale: Scale = PERCENT
 
     def of_problem(self, scores: Sequence[float]) -> float:
@@ -204,10 +204,10 @@ class RougeL(Metric):
 
 
 class RatingOfTurns(Metric):
-    """The mean rating of the turns of a conversation, from 1 to 10; a rating that was not given is left out.
+    """The mean rating of the turns of a conversation, from 1 to 10; missing ratings are left out.
 
-    Turns of one conversation are rated alike, so the conversation is the unit that intervals and tests draw: problems
-    called ``NAME/TURN`` are one by their name.
+    Ratings within a conversation are similar, so intervals and tests resample conversations: problems
+    called ``NAME/TURN`` form one.
     """
 
     name, scale, errors_count_as, right_from = "rating_of_turns", Scale(1, 10, digits=2), LEFT_OUT, 10.0
@@ -223,7 +223,7 @@ class LmEvalMetric(Metric):
 
 
 class RecordedMetric(Metric):
-    """The metric of a record, known by its card, whose code may be absent."""
+    """The metric of a record, described by its card; its code may be missing."""
 
     def __init__(self, record: Mapping[str, Any]):
         self.scale = scale_of(record)
@@ -244,7 +244,7 @@ def metric_of(task: Any) -> Metric:
     """
     cls = task if isinstance(task, type) else type(task)
     name = task.metric
-    # A task that ``under`` has changed is defined in no module of its own, but bears the module of the task's file.
+    # A task class made by ``under`` has no module of its own, but carries the module of the task's file.
     beside = vars(sys.modules[cls.__module__]).values() if cls.__module__ in sys.modules else ()
     own = [c for c in beside if isinstance(c, type) and issubclass(c, Metric) and getattr(c, "name", None) == name]
     own = [c for c in dict.fromkeys(own) if c is not SHIPPED.get(name)]
@@ -271,13 +271,13 @@ _checked: set[tuple[type[Metric], int]] = set()  # metrics that kept their contr
 
 
 def code_of(task: Any) -> dict[str, str]:
-    """What stands for the code of a metric that does not ship; the protocol covers it."""
+    """The identity of a user metric's code; part of the protocol."""
     code = user_code.identity(type(metric_of(task)))
     return {} if code == user_code.OURS else {"metric_code": code}
 
 
 def card(metric: Metric, by_problem: Mapping[str, float]) -> dict[str, Any]:
-    """What a record keeps of a metric, so that tables do without its code; nothing of a shipped one in percent."""
+    """What a record keeps of a metric, so that tables do not need its code; empty for a shipped one in percent."""
     if type(metric) is SHIPPED.get(metric.name) and metric.scale == PERCENT:
         return {}
     own = {} if metric.is_mean else {"mean": False}
@@ -285,7 +285,7 @@ def card(metric: Metric, by_problem: Mapping[str, float]) -> dict[str, Any]:
 
 
 def of_record(record: Mapping[str, Any]) -> Metric:
-    """The metric of a record. One without a card that does not ship is read as a mean."""
+    """The metric of a record. An unknown one without a card is read as a mean."""
     if record.get("metric_card") is not None:
         return RecordedMetric(record)
     return SHIPPED.get(record["metric"], Metric)()
@@ -297,7 +297,7 @@ def is_mean(record: Mapping[str, Any]) -> bool:
 
 
 def scale_of(record: Mapping[str, Any]) -> Scale:
-    """The scale of a record's scores. A card without a range is of an older harness: a share, shown times 100."""
+    """The scale of a record's scores. A card without a range comes from an older harness: a share, shown times 100."""
     card = record.get("metric_card")
     if card is None or "range" not in card:
         return PERCENT if card is None else Scale(0.0, 1.0, card["unit"], times=100.0)
@@ -326,7 +326,7 @@ def by_problem(graded: Sequence[Row]) -> list[list[Row]]:
 
 
 def repeated(graded: Sequence[Row]) -> dict[str, Any]:
-    """``avg@k`` and ``pass@1, 2, 4, … k`` where every problem has k > 1 samples, else nothing.
+    """``avg@k`` and ``pass@1, 2, 4, … k`` if every problem has k > 1 samples, else nothing.
 
     pass@k is the unbiased estimator (arXiv 2107.03374): the share of draws of k samples that contain a right one.
     Sampling exactly k gives a noisy estimate; sample twice as many.

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 OUR_WORLDS = ("micro", "small")  # their base models are under this licence too: Apache-2.0
-UNKNOWN_LICENCE = "That of the base model, whose card was not on this machine; read it before you pass the student on."
+UNKNOWN_LICENCE = (
+    "The licence of the base model, whose card was not on this machine; read it before you share the student."
+)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PARTS = ("training", "rollout", "teacher_text")  # parts of a specification, in the order of a card
 
@@ -77,7 +79,7 @@ def of_training(store: Store, record: Record) -> list[Record]:
 
 
 def licence_of(base: str) -> str | None:
-    """The licence that the card of the base model states, if its files are on this machine; asks no network."""
+    """The licence on the card of the base model, if its files are on this machine; uses no network."""
     if base.partition(":")[0] in OUR_WORLDS:
         return "apache-2.0"
     name, _, revision = base.partition("@")
@@ -90,7 +92,7 @@ def licence_of(base: str) -> str | None:
         return None
     try:
         stated = ModelCard.load(found, ignore_metadata_errors=True).data.get("license")
-    except (OSError, ValueError):  # a card that cannot be read states nothing
+    except (OSError, ValueError):  # an unreadable card states nothing
         return None
     return stated if isinstance(stated, str) else None
 
@@ -212,7 +214,7 @@ def _metric(name: str, scale: metrics.Scale) -> str:
 
 
 def _data(spec: Mapping[str, Any], provenance_text: Mapping[str, Any] | None) -> str:
-    """The prompts and examples of the training, by hash, and by name if it was kept."""
+    """The prompts and examples of the training, by hash, and by name if recorded."""
     kinds = {"prompts": "prompts that the teacher or the student answers", "labelled": "labelled examples"}
     known = provenance_text or {}
     lines = [
@@ -232,7 +234,7 @@ def _lines(values: Mapping[str, Any], otherwise: str) -> str:
 
 
 def _code(text: str) -> str:
-    """A code span that ``text`` cannot end, in a table neither."""
+    """A code span that ``text`` cannot end, not even in a table."""
     return f"`{safe_read.printable(text).replace('`', chr(39)).replace('|', '/')}`"
 
 

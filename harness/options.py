@@ -1,7 +1,7 @@
 """Hyper-parameters as data: a default, a help text, a range and the source of the default.
 
-A configuration is a frozen dataclass whose fields are made by :func:`option`. Nothing else is needed for
-``--set method.beta=0.3`` to work, to be checked, and to be printed by ``harness show method``.
+A configuration is a frozen dataclass with fields made by :func:`option`. That is enough for
+``--set method.beta=0.3`` to work and be checked, and for ``harness show method`` to print it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def option(
 ) -> Any:
     """A dataclass field. ``low`` and ``high`` are inclusive; ``source`` says where the default comes from.
 
-    ``before`` belongs to a setting that a published method gained: what runs did without it, see :func:`spelt`.
+    ``before`` belongs to a setting added to a published method: the behaviour of earlier runs, see :func:`spelt`.
     """
     metadata = {"help": help, "low": low, "high": high, "choices": choices, "source": source, "before": before}
     return dataclasses.field(default=default, metadata=metadata)
@@ -37,7 +37,7 @@ def option(
 def spelt(config: Any) -> dict[str, Any]:
     """The settings as specifications and records write them.
 
-    Where every setting that was added later has its value ``before``, all of these are left out: such a run is one
+    If every later setting has its value ``before``, all of them are left out: such a run equals one
     from before they existed, and keeps its training id.
     """
     values = dataclasses.asdict(config)
@@ -48,15 +48,15 @@ def spelt(config: Any) -> dict[str, Any]:
 
 
 def later(config: Any) -> dict[str, Any]:
-    """The settings that were added later, with what runs did before."""
+    """The settings that were added later, with the behaviour of earlier runs."""
     added = {f.name: f.metadata.get("before", dataclasses.MISSING) for f in dataclasses.fields(config)}
     return {name: before for name, before in added.items() if before is not dataclasses.MISSING}
 
 
 def set_apart(config: Any) -> dict[str, Any]:
-    """The settings as specifications write them, each that was added later left out where it has its value ``before``.
+    """The settings as specifications write them; each later setting is left out if it has its value ``before``.
 
-    Unlike :func:`spelt` one by one, for sections whose settings do not belong together.
+    Unlike :func:`spelt`, this decides each setting separately, for sections with unrelated settings.
     """
     added = later(config)
     return {k: v for k, v in dataclasses.asdict(config).items() if k not in added or v != added[k]}
@@ -77,7 +77,7 @@ def build(cls: type[Any], values: Mapping[str, Any], where: str, paper: str = ""
 
 
 def hints(cls: type[Any]) -> dict[str, Any]:
-    """The types of the settings of a configuration. Raises NameError for a name in an annotation that is not there."""
+    """The types of the settings of a configuration. Raises NameError for an undefined name in an annotation."""
     return typing.get_type_hints(cls)
 
 
@@ -93,7 +93,7 @@ def key_values(settings: Sequence[str], where: str) -> dict[str, str]:
 
 
 def check(field: dataclasses.Field, hint: Any, value: Any, where: str, paper: str = "") -> Any:
-    """``value`` converted to the field's type. Raises BadInput where the type or range does not fit."""
+    """``value`` converted to the field's type. Raises BadInput if the type or range does not fit."""
     value = convert(value, hint, where)
     meta = field.metadata
     if meta.get("choices") and value is not None and value not in meta["choices"]:

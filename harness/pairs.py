@@ -1,7 +1,7 @@
-"""Pairs: which tokens of the student and of the teacher stand for the same piece of a text.
+"""Pairs: which tokens of the student and of the teacher cover the same piece of a text.
 
-Two tokenizers cut one text at different places. A pair is a run of the student's tokens and a run of the teacher's that
-are compared with each other; a method asks for pairs with :class:`Pairing` and reads them as :class:`Pairs`.
+Two tokenizers split one text at different places. A pair is a run of the student's tokens and a run of the teacher's
+that are compared with each other; a method requests pairs with :class:`Pairing` and reads them as :class:`Pairs`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pairing:
-    """How tokens of the student and of the teacher, which reads the text in its own tokens, are paired.
+    """How to pair the tokens of the student and of the teacher, which reads the text in its own tokens.
 
     by: ``text`` (the shortest runs of tokens on both sides that hold the same bytes) or ``place`` (the n-th token of a
         response with the n-th)
-    ends: whether the ends of both texts, which are matched by their role, are a pair, too (by ``text``), or tokens like
+    ends: whether the ends of both texts, matched by their role, form a pair (by ``text``), or are tokens like
         all others (by ``place``)
-    after: a pair's rows are those behind each of its tokens, not those that predict them
+    after: a pair's rows are those after each of its tokens, not those that predict them
     """
 
     by: str = "text"
@@ -31,17 +31,17 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of a slice: N tokens of the student and the M tokens of the teacher beside them make up G pairs."""
+    """The G pairs of a slice, from N tokens of the student and the corresponding M tokens of the teacher."""
 
     student: Tensor  # [N] pair of the student's token, from 0, ascending; -1 where it has none
     teacher: Tensor  # [M] pair of the teacher's token
-    labels: Tensor  # [M] the token that the teacher's reading of the text has there
+    labels: Tensor  # [M] the token in the teacher's reading of the text
     sequence: Tensor  # [M] which sequence of the micro-batch
     position: Tensor  # [M] 0-based place in the teacher's reading of the response
     count: Tensor  # [N] pairs of the token's whole sequence
-    shared: Tensor  # [K, 2] tokens that both sides write alike: id of the student, id of the teacher
+    shared: Tensor  # [K, 2] tokens with equal text on both sides: id of the student, id of the teacher
     alone: tuple[Tensor, Tensor]  # ids of the student's and of the teacher's other tokens, ascending
-    tokens_per_pair: float  # of the optimizer step: the student's tokens over the pairs, on all processes
+    tokens_per_pair: float  # student tokens per pair in the optimizer step, over all processes
 
     @property
     def size(self) -> int:
@@ -65,7 +65,7 @@ class Pairs:
 
 
 def _search(pairs: Tensor, size: int, *, right: bool) -> Tensor:
-    """[size] where each number stands among ascending ones, or would be put behind the last."""
+    """[size] the position of each number among ascending ones, or where it would be inserted."""
     import torch
 
     return torch.searchsorted(pairs.contiguous(), torch.arange(size, device=pairs.device), right=right)

@@ -40,18 +40,18 @@ def prepare(request: RunRequest) -> Plan:
         wanted = {"student": request.student, "teacher": request.teacher}
         changed = dataclasses.replace(chosen.models, **{k: v for k, v in wanted.items() if v})
         chosen = dataclasses.replace(chosen, models=changed)
-    # The methods. The probe runs each on a few synthetic tokens: a broken one is found out before models are loaded.
+    # The methods. The probe runs each on a few synthetic tokens, which reveals a broken one before models are loaded.
     names = registry.asked(registry.METHODS, request.methods)
     names = _with_controls(names) if request.control else names
     configurations = [configured(name, chosen, settings) for name in names]
     _all_used(settings, [method for method, *_ in configurations])
     first = _first(chosen, [method for method, *_ in configurations])
     planned = [*configurations, *([first] if first else [])]
-    if not models.is_here(chosen.models.student):  # said before libraries are imported, if the hub is away
+    if not models.is_here(chosen.models.student):  # reported before the imports, if the hub is unreachable
         models.locate(chosen.models.student, chosen.models.trust_remote_code, weights=False, hashed=False)
     for method, *_ in planned:
         method_probe.check(method, chosen.training, chosen.rollout.importance_cap)
-    # Everything outside: device, trackers, results folder and benchmark files. They are cheap to check, and a run that
+    # Everything external: device, trackers, results folder and benchmark files. They are cheap to check, and a run that
     # cannot record its result should not start.
     device = (
         devices.best() if request.device is None else devices.check(request.device, "--device", here=request.weights)
@@ -66,7 +66,7 @@ def prepare(request: RunRequest) -> Plan:
     protocol = request.protocol or chosen.evaluation.protocol
     tasks = benchmarks.open_all(registry.asked(registry.TASKS, request.tasks), chosen.world, judge, keep, protocol)
 
-    # The models. A pair is judged by configuration and tokenizer, then the weights are fetched.
+    # The models. A pair is checked by configuration and tokenizer, then the weights are fetched.
     methods = [method for method, *_ in planned]
     trains = not all(isinstance(method, ReferencePoint) for method in methods)
     student, teacher = _locate(chosen, methods, weights=False)
@@ -79,7 +79,7 @@ def prepare(request: RunRequest) -> Plan:
         words = len(models.load_tokenizer(student))
         for method in methods:
             _within_vocabulary(method, chosen, words)
-    if trains:  # with files of its own: a served student was refused above
+    if trains:  # has files: a served student was refused above
         from harness.training import optimizers
 
         if adapters.wanted(chosen.student):
@@ -120,14 +120,14 @@ def configured(name: str, chosen: Recipe, settings: Mapping[str, str]) -> tuple[
     known = {field.name for field in dataclasses.fields(method_class.Config)}
     values |= chosen.method.get(method_class.name, {})
     values |= {key: value for key, value in settings.items() if key in known}
-    # The ranges of a reconstruction are ours: its paper is no source of them.
+    # The ranges of a reconstruction are ours; its paper is not their source.
     source = "" if method_class.reconstruction else method_class.paper
     config = options.build(method_class.Config, values, f"method {method_class.name}", source)
     return method_settings.made(method_class, config), registry.split(name)[2] or None, user_code.identity(method_class)
 
 
 def settings_of(method_class: type[Method], name: str) -> dict[str, Any]:
-    """The settings that the variants in ``name`` stand for. Raises BadInput for an unknown variant."""
+    """The settings of the variants in ``name``. Raises BadInput for an unknown variant."""
     bare, at, variant = registry.split(name)
     variants = variants_of(method_class)
     values: dict[str, Any] = {}
@@ -151,12 +151,12 @@ def _with_controls(names: Sequence[str]) -> list[str]:
         control = f"{bare}@{variant}+{SHUFFLED}" if at else f"{name}@{SHUFFLED}"
         expanded += [name, control] if weighs and SHUFFLED not in variant.split("+") else [name]
     if len(expanded) == len(names):
-        raise BadInput(f"--control: {', '.join(names)} weights no tokens, so there is nothing to shuffle; leave it out")
+        raise BadInput(f"--control: {', '.join(names)}: no token weights to shuffle; leave --control out")
     return list(dict.fromkeys(expanded))
 
 
 def _within_vocabulary(method: Method, chosen: Recipe, words: int) -> None:
-    """Raises BadInput where more likeliest tokens are asked for than the tokenizer of the student has."""
+    """Raises BadInput if more likeliest tokens are requested than the student's tokenizer has."""
     needs, joint = method.needs, getattr(method.needs.joint, "top_k", 0)
     signal = chosen.training.top_k if chosen.training.signal == "top-k" and needs.teacher == "signal" else 0
     for k, where in ((max(needs.ranks, joint), f"method {method.name}"), (signal, "training.top_k")):
@@ -165,7 +165,7 @@ def _within_vocabulary(method: Method, chosen: Recipe, words: int) -> None:
 
 
 def _all_used(settings: Mapping[str, str], methods: Iterable[Method]) -> None:
-    """Raises BadInput for a setting that no method has; one that only some have applies to those."""
+    """Raises BadInput for a setting that no method has; a setting of some methods applies to those."""
     known = {f.name for m in methods for f in dataclasses.fields(m.Config)}
     for key in settings:
         if key not in known:
@@ -178,7 +178,7 @@ def _all_used(settings: Mapping[str, str], methods: Iterable[Method]) -> None:
 
 
 def _meant_for_micro(request: RunRequest) -> None:
-    """Raises BadInput where the default recipe, made for the micro models, would train another model."""
+    """Raises BadInput if the default recipe, made for the micro models, would train another model."""
     given = {"--student": request.student, "--teacher": request.teacher}
     others = [f"{word} {name}" for word, name in given.items() if name and not name.startswith(models.MICRO)]
     if others:
@@ -194,7 +194,7 @@ def _none_trains(model: ModelFiles, methods: Iterable[Method]) -> None:
     if model.url is not None and names:
         fix = "give their folder or hub id, and the server of a teacher as --set teacher.engine=vllm:NAME@URL"
         raise BadInput(
-            f"{model.id} runs on a server and can only be measured; method {names[0]} needs its files: {fix}"
+            f"{model.id} runs on a server and can only be evaluated; method {names[0]} needs its files: {fix}"
         )
 
 
@@ -206,13 +206,13 @@ def variants_of(method_class: type[Method]) -> dict[str, Mapping[str, Any]]:
 
 
 def _locate(chosen: Recipe, methods: Sequence[Method], *, weights: bool) -> tuple[ModelFiles, ModelFiles | None]:
-    """The student, and the teacher where some method asks for it."""
+    """The student, and the teacher if some method needs it."""
     student = models.locate(chosen.models.student, chosen.models.trust_remote_code, weights=weights)
     _none_trains(student, methods)
     if not any(map(wants_teacher, methods)) and not pools.measures_divergence(chosen, methods):
         return student, None
-    # Of a teacher on a server that runs already, only configuration and tokenizer are read here, unless another is to
-    # be given its weights.
+    # For a teacher on a running server, read only configuration and tokenizer here, unless another server
+    # must get its weights.
     engine, answers = (
         loading.engine_of(chosen.teacher),
         engine_choice.chosen(chosen.evaluation.engine, "evaluation.engine"),
@@ -228,13 +228,13 @@ def _locate(chosen: Recipe, methods: Sequence[Method], *, weights: bool) -> tupl
 def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teacher: ModelFiles | None) -> Pair:
     """Student and teacher in the format that the recipe chooses.
 
-    A method without a teacher trains in the same format as those that have one, so that one table has one.
+    A method without a teacher trains in the same format as the others, so that a table has one format.
     """
     if all(isinstance(method, ReferencePoint) for method in methods):
         return Pair(student, teacher)
     asked = teacher
     if teacher is None and chosen.models.template == "teacher":
-        # Its tokenizer and template are all that is read of it: gigabytes of weights need no hash.
+        # Only its tokenizer and template are read, so gigabytes of weights need no hash.
         asked = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=False, hashed=False)
     pair = agree(
         student,
@@ -248,7 +248,7 @@ def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
 
 
 def judged(chosen: Recipe, methods: Sequence[Method]) -> Pair:
-    """The pair of a recipe, judged by configuration and tokenizer: no weights are fetched. Raises BadInput."""
+    """The pair of a recipe, checked by configuration and tokenizer without fetching weights. Raises BadInput."""
     wanted = any(map(wants_teacher, methods))
     names = (chosen.models.student, chosen.models.teacher if wanted else None)
     found = [n and models.locate(n, chosen.models.trust_remote_code, weights=False) for n in names]
@@ -256,7 +256,7 @@ def judged(chosen: Recipe, methods: Sequence[Method]) -> Pair:
 
 
 def _needs_common_ids(method: Method) -> bool:
-    """Whether student and teacher must map text to the same ids: they do where both read the same tokens."""
+    """Whether student and teacher must map text to the same ids, because both read the same tokens."""
     reads = method.needs.teacher == "signal" or bool(method.needs.joint or method.needs.proposals)
     return reads and method.needs.pairing is None and not job.teaches_itself(method)
 
@@ -265,7 +265,7 @@ def _across_tokenizers() -> list[str]:
     """The registered methods that learn from a teacher of another tokenizer."""
     found = []
     for entry in registry.entries(registry.METHODS):
-        with contextlib.suppress(BadInput):  # a plugin that cannot be loaded is no way out
+        with contextlib.suppress(BadInput):  # a plugin that cannot be loaded does not help
             method = configured(entry.name, Recipe("defaults"), {})[0]
             reads = not isinstance(method, ReferencePoint) and wants_teacher(method)
             found += [method.name] if reads and not _needs_common_ids(method) else []
@@ -273,7 +273,7 @@ def _across_tokenizers() -> list[str]:
 
 
 def _first(chosen: Recipe, methods: Sequence[Method]) -> Configured | None:
-    """The method of a training that comes first; None where none does."""
+    """The method of a first stage; None if there is none."""
     if chosen.before != Before():
         specification.check_before(chosen)
     if chosen.before.method is None or all(isinstance(method, ReferencePoint) for method in methods):
@@ -284,7 +284,7 @@ def _first(chosen: Recipe, methods: Sequence[Method]) -> Configured | None:
 
 
 def introduction(plan: Plan) -> list[str]:
-    """The lines about the pair, the engines and the data that are printed before a run."""
+    """The lines about the pair, the engines and the data, printed before a run."""
     warned = [f"warning: {warning}" for warning in (*plan.pair.warnings, *plan.data.warnings)]
     about_engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
     return [*warned, *plan.pair.told, *about_engines, *pools.summary(plan.data, models.text_codec(plan.pair.student))]

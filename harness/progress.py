@@ -1,8 +1,8 @@
-"""Progress of long work: a moving line on a terminal, one output of a notebook that is rewritten, elsewhere a line now
-and then; texts while they are written.
+"""Progress of long work: a moving line on a terminal, one rewritten output in a notebook, elsewhere a line now
+and then; also counts texts during generation.
 
-A batch job's log must show that the job lives, whatever it waits for. The lines therefore come from a thread of their
-own, once every :data:`LINE_EVERY_S` seconds, also while nothing is reported.
+A batch job's log must show that the job is alive, whatever it waits for. The lines therefore come from a separate
+thread, every :data:`LINE_EVERY_S` seconds, even if nothing is reported.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from harness.safe_read import broken
 
-LINE_EVERY_S = 30.0  # twice what is promised, a line a minute
+LINE_EVERY_S = 30.0  # twice as often as promised: a line per minute
 LOADING = ("loading", 0, 0, "")
-CELL_EVERY_S = 0.5  # a page that is rewritten more often lags behind
-CELL_WIDTH = 100  # characters that an output of a notebook shows without breaking words
+CELL_EVERY_S = 0.5  # a page that is rewritten more often cannot keep up
+CELL_WIDTH = 100  # characters that a notebook output shows without breaking words
 BAR_WIDTH = 24
 
 
@@ -37,7 +37,7 @@ class _Stage:
     total: int
     details: str = ""
     began: float = field(default_factory=lambda: time.monotonic())
-    first: int = 0  # what was done before: a resumed run begins in the middle
+    first: int = 0  # done before: a resumed run starts in the middle
 
     def line(self) -> str:
         now = time.monotonic() - self.began
@@ -52,9 +52,9 @@ class _Stage:
 
 
 class _Cell(logging.Handler):
-    """What a notebook shows of the work: one output, rewritten as it goes on. Announced lines stay, above the bar.
+    """The display in a notebook: one output, rewritten as the work proceeds. Announced lines stay above the bar.
 
-    What :mod:`harness` logs becomes such a line, too; a notebook would show it in a red box of its own.
+    Log messages of :mod:`harness` become such lines too; a notebook would show them in separate red boxes.
     """
 
     def __init__(self):
@@ -71,7 +71,7 @@ class _Cell(logging.Handler):
         self.draw(stage)
 
     def draw(self, stage: _Stage | None) -> None:
-        """Shows the lines, and below them the stage with its bar. ``None``: the lines alone."""
+        """Shows the lines, and below them the stage with its bar. ``None``: only the lines."""
         from IPython.display import display
 
         text = {"text/plain": "\n".join([*self.lines, *([] if stage is None else [_bar(stage), stage.line()])])}
@@ -97,7 +97,7 @@ def _in_notebook() -> bool:
 class Reporter:
     """``progress`` moves a bar per stage; ``announce`` writes a line to stderr. In a notebook both change one output.
 
-    Elsewhere than in a terminal or notebook there is no bar, but a line every ``line_every`` seconds unless that is
+    Outside of terminals and notebooks there is no bar, but a line every ``line_every`` seconds, unless that is
     None.
     """
 
@@ -136,11 +136,11 @@ class Reporter:
         if self.cell is not None:
             logging.getLogger("harness").removeHandler(self.cell)
             if self._thread.is_alive():
-                self._thread.join()  # or it draws a bar after the last word
+                self._thread.join()  # otherwise it draws a bar after the last message
             self.cell.draw(None)
 
     def progress(self, stage: str, done: int, total: int, details: str) -> None:
-        """``done`` of ``total`` of a stage, 0 where how much there is to do is not known."""
+        """``done`` of ``total`` of a stage; ``total`` is 0 if unknown."""
         if self.stage is None or stage != self.stage.name:
             self.stage = _Stage(stage, done, total, details, first=done)
             if self.shown:
@@ -179,13 +179,13 @@ def duration(seconds: float) -> str:
 
 
 class Watch:
-    """Receives every token and every text. By itself it does nothing."""
+    """Receives every token and every text. This base class does nothing."""
 
     def wrote(self, tokens: int) -> None:
-        """``tokens`` more were sampled, one for each text under way."""
+        """``tokens`` more were sampled, one for each unfinished text."""
 
     def finished(self, row: int, made: Any) -> None:
-        """The text of request ``row`` is whole: :class:`harness.models.generate.Generated`, or a kept answer."""
+        """The text of request ``row`` is complete: :class:`harness.models.generate.Generated`, or a kept answer."""
 
 
 UNWATCHED = Watch()

@@ -1,7 +1,7 @@
-"""A recipe: who teaches whom, on what data, with which budget. TOML in, frozen dataclasses out, no logic.
+"""A recipe: student, teacher, data and budget. TOML in, frozen dataclasses out, no logic.
 
 Precedence: defaults here < the recipe file < ``--set key=value``. Every key is checked; an unknown one is
-refused with the nearest known ones. The resolved whole is written into every record.
+refused with the nearest known ones. The resolved recipe is written into every record.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from harness import safe_read
 from harness.errors import BadInput, unknown
 from harness.options import build, option
 
-ENGINES = "in-process, vllm, vllm:NAME@URL or openai:NAME@URL, settings behind commas: docs/scale-out.md"
-WORLDS = ("real", "micro", "derivations")  # where a bare task name leads: the benchmark, or generated problems
+ENGINES = "in-process, vllm, vllm:NAME@URL or openai:NAME@URL, settings after commas: docs/scale-out.md"
+WORLDS = ("real", "micro", "derivations")  # what a bare task name means: the benchmark, or generated problems
 
 
 @dataclass(frozen=True)
 class Models:
     student: str = option("micro:student", "hub id, folder, or micro:student")
     teacher: str = option("micro:teacher", "hub id, folder, or micro:teacher")
-    trust_remote_code: bool = option(False, "run Python code that a model's folder brings (auto_map); recorded if so")
+    trust_remote_code: bool = option(False, "run Python code from a model's folder (auto_map); the record says so")
     template: str = option(
         "teacher",
         "the format in which student and teacher are asked: that of the teacher (where it has a chat template), of the "
         "student, none (plain text), or a file with a Jinja template",
     )
-    thinking: bool | None = option(None, "sets enable_thinking of chat templates that read it, as Qwen3's does")
+    thinking: bool | None = option(None, "sets enable_thinking for chat templates that use it, such as Qwen3's")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class DataSources:
     prompts: str = option(
         "micro:prompts",
         "micro:prompts or micro:FAMILY/prompts, a file (.jsonl, .json, .parquet, .csv, .tsv), a folder, data:PATH "
-        "below HARNESS_DATA, or owner/name of the hub; behind commas config=, split=, revision= and first=N",
+        "below HARNESS_DATA, or owner/name of the hub; after commas config=, split=, revision= and first=N",
     )
     labelled: str = option("micro:labelled", "the same forms; every row needs a response")
     validation: str | None = option(None, "the same forms; held-out examples for the methods that validate")
@@ -50,9 +50,9 @@ class DataSources:
     response_field: str | None = option(None, "the column of the response; by default response, completion, answer, …")
     messages_field: str | None = option(None, "the column of conversations; by default messages or conversations")
     system_field: str | None = option(
-        None, "the column of a row's system turn; by default system or system_prompt; empty: none is read"
+        None, "the column of a row's system turn; by default system or system_prompt; empty: none"
     )
-    teacher_field: str | None = option(None, "the column that names a row's teacher, where there are several")
+    teacher_field: str | None = option(None, "the column that names a row's teacher, if there are several")
     system: str | None = option(None, "system turn put before every prompt of a file that has none of its own")
     plain: str = option(
         "{prompt}\n",
@@ -64,31 +64,32 @@ class DataSources:
     )
     contaminated: str = option(
         "refuse",
-        "examples that hold a whole problem of a task that is measured: refuse, drop them, or keep them and record it",
+        "examples that contain a whole problem of a task to evaluate: refuse, drop them, or keep them and record it",
         choices=("refuse", "drop", "keep"),
     )
-    limit: int | None = option(None, "only the first n rows of prompts, of labelled and of validation data", low=1)
+    limit: int | None = option(None, "only the first n rows of prompts, labelled and validation data", low=1)
     grader: str | None = option(
-        None, "a task whose format the rows of prompts have: its grader judges answers to them in training"
+        None, "a task with the row format of the prompts: its grader scores answers to them in training"
     )
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What of the student is trained: all of its weights, or an adapter beside them, which stay as they are."""
+    """What to train of the student: all of its weights, or an adapter on frozen weights."""
 
     adapter: str = option("none", "none trains all weights; lora and dora need peft", choices=("none", "lora", "dora"))
     rank: int = option(16, "rank of the adapter's matrices", low=1, source="DistiLLM-2, app. C")
-    alpha: float = option(32.0, "the update counts alpha / rank times", low=0)
+    alpha: float = option(32.0, "scales the update by alpha / rank", low=0)
     dropout: float = option(0.0, "of the adapter's input, in training passes only", low=0, high=0.99)
     targets: tuple[str, ...] = option(
-        ("all-linear",), "modules that get an adapter, by the end of their names; all-linear: all but the output head"
+        ("all-linear",),
+        "modules that get an adapter, by the suffix of their names; all-linear: all but the output head",
     )
 
 
 @dataclass(frozen=True)
 class TeacherLoading:
-    """How the teacher is loaded; what is not set is as the student's training has it."""
+    """How to load the teacher; unset values follow the student's training."""
 
     dtype: str | None = option(
         None, "of its weights; default: training.precision", choices=("float32", "bfloat16", "float16")
@@ -96,11 +97,11 @@ class TeacherLoading:
     device: str | None = option(None, "cpu, cuda:1, …: default: the device of the run")
     quantization: str | None = option(
         None,
-        "weights quantised while they are loaded; a checkpoint that comes quantised (GPTQ, AWQ, …) needs no setting",
+        "quantise the weights on loading; an already quantised checkpoint (GPTQ, AWQ, …) needs no setting",
         choices=("bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-int4"),
     )
     engine: str | None = option(
-        None, f"where it lives if not in this process, which then reads none of its weights: {ENGINES}"
+        None, f"where it runs if not in this process, which then reads none of its weights: {ENGINES}"
     )
     name: str = option("teacher", "of models.teacher among several teachers")
     weight: float = option(1.0, "of models.teacher in the mixture of several teachers", low=0)
@@ -108,7 +109,7 @@ class TeacherLoading:
 
 @dataclass(frozen=True)
 class FurtherTeacher:
-    """A teacher beside that of models.teacher; what is not set is as [teacher] has it."""
+    """A further teacher; unset values follow [teacher]."""
 
     model: str = option("", "hub id or folder")
     weight: float = option(1.0, "in the mixture of all teachers", low=0)
@@ -123,11 +124,11 @@ class FurtherTeacher:
 @dataclass(frozen=True)
 class Training:
     steps: int = option(300, "optimizer steps; replaces training.epochs", low=0)
-    epochs: float | None = option(None, "passes over the examples, in place of training.steps", low=0)
+    epochs: float | None = option(None, "passes over the examples; replaces training.steps", low=0)
     batch: int = option(32, "prompts per optimizer step, over all processes", low=1)
     micro_batch: int = option(32, "sequences per forward pass, at most", low=1)
     micro_tokens: int | None = option(
-        None, "tokens per forward pass, padding included: sequences of like length share one", low=1, before=None
+        None, "tokens per forward pass, including padding: sequences of similar length share one", low=1, before=None
     )
     optimizer: str = option(
         "adamw",
@@ -139,13 +140,13 @@ class Training:
     learning_rate: float = option(1e-3, "peak learning rate", low=0)
     warmup: float = option(0.05, "share of the steps with rising learning rate", low=0, high=1)
     schedule: str = option("cosine", "after warm-up; constant has none", choices=("cosine", "linear", "constant"))
-    weight_decay: float = option(0.0, "weight decay; decoupled but for sgd", low=0)
-    decay_norms: bool = option(True, "whether the decay also shrinks norm weights and biases; False spares them")
+    weight_decay: float = option(0.0, "weight decay; decoupled except for sgd", low=0)
+    decay_norms: bool = option(True, "whether weight decay includes norm weights and biases")
     clip: float = option(1.0, "largest gradient norm; 0 does not clip", low=0)
     precision: str = option("float32", "of the forward passes and of sampling", choices=("float32", "bfloat16"))
     master_weights: str = option(
         "model",
-        "where the float32 weights are: in the model; in the optimizer, beside a bfloat16 model; none: bfloat16 alone",
+        "where the float32 weights are: in the model; in the optimizer, with a bfloat16 model; none: only bfloat16",
         choices=("model", "optimizer", "none"),
         before="model",
     )
@@ -154,10 +155,10 @@ class Training:
         "the teacher's distribution: live (its forward passes), hidden or top-k (on fixed text from a cache), or a "
         "signal of your own by name or file; harness list signals",
     )
-    top_k: int = option(64, "tokens of a top-k signal; the rest of the mass is one bucket", low=1)
+    top_k: int = option(64, "tokens of a top-k signal; one bucket holds the remaining mass", low=1)
     max_tokens: int = option(2048, "longest prompt + response; longer responses are cut, counted, and warned of", low=2)
     gradient_checkpointing: bool = option(
-        False, "computes a layer's activations again in the backward pass instead of keeping them: same gradients"
+        False, "recompute a layer's activations in the backward pass instead of keeping them: same gradients"
     )
     divergence_every: int | None = option(
         None,
@@ -171,7 +172,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How training text is sampled. Never touches the loss: objectives have a temperature of their own."""
+    """How to sample training text. Independent of the loss: objectives have their own temperature."""
 
     temperature: float = option(1.0, "sampling temperature; 0 is greedy", low=0)
     top_p: float = option(1.0, "nucleus", low=0, high=1)
@@ -186,9 +187,9 @@ class Rollout(Sampling):
         choices=("float32", "bfloat16", "float16"),
         before=None,
     )
-    engine: str = option("in-process", f"what samples the student: {ENGINES}", before="in-process")
+    engine: str = option("in-process", f"the engine that samples the student: {ENGINES}", before="in-process")
     sync_every: int = option(
-        1, "optimizer steps after which the engine gets the student's weights; its texts are as old", low=1, before=1
+        1, "optimizer steps between updates of the engine's weights; its texts are up to this old", low=1, before=1
     )
     importance_cap: float | None = option(
         None,
@@ -210,35 +211,35 @@ class Rollout(Sampling):
 @dataclass(frozen=True)
 class TeacherText(Sampling):
     engine: str | None = option(
-        None, f"what writes the teacher's texts, if it is not where the teacher lives: {ENGINES}", before=None
+        None, f"the engine that writes the teacher's texts, if not the teacher's own: {ENGINES}", before=None
     )
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Overrides of the tasks' own decoding. What is not set stays as the task's protocol says."""
+    """Overrides of the tasks' own decoding. Unset values follow the task's protocol."""
 
     samples: int | None = option(None, "completions per problem", low=1)
     temperature: float | None = option(None, "sampling temperature", low=0)
     top_p: float | None = option(None, "nucleus", low=0, high=1)
     max_new_tokens: int | None = option(None, "longest completion", low=1)
-    limit: int | None = option(None, "only the first n problems; enters the protocol", low=1)
+    limit: int | None = option(None, "only the first n problems; part of the protocol", low=1)
     dtype: str = option(
         "float32",
-        "of the weights that answer; another than float32 enters the protocol",
+        "type of the weights that answer; part of the protocol unless float32",
         choices=("float32", "bfloat16", "float16"),
     )
-    batch: int = option(64, "completions decoded together; does not enter the protocol", low=1)
-    engine: str = option("in-process", f"what answers, which enters the protocol: {ENGINES}")
+    batch: int = option(64, "completions decoded together; not part of the protocol", low=1)
+    engine: str = option("in-process", f"the engine that answers, part of the protocol: {ENGINES}")
     protocol: str | None = option(None, "a published protocol, for the tasks that have it; see harness show task NAME")
     judge: str | None = option(None, "judge of the instruction tasks, see harness run --help")
 
 
 @dataclass(frozen=True)
 class Before:
-    """A training that comes first: the methods of the recipe start from its student (:mod:`harness.specification`)."""
+    """A first stage: the methods of the recipe start from its student (:mod:`harness.specification`)."""
 
-    method: str | None = option(None, "method of the training that comes first, with its @variant; none: there is none")
+    method: str | None = option(None, "method of the first stage, with its @variant; none: no first stage")
     steps: int | None = option(None, "optimizer steps of it; default: training.steps", low=0)
     learning_rate: float | None = option(None, "of it; default: training.learning_rate", low=0)
     batch: int | None = option(None, "prompts per optimizer step of it; default: training.batch", low=1)
@@ -259,7 +260,7 @@ SECTIONS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """``world`` says where a bare task name leads: ``micro`` to generated problems, ``real`` to the benchmark."""
+    """``world`` is what a bare task name means: ``micro`` generated problems, ``real`` the benchmark."""
 
     name: str
     world: str = "real"
@@ -369,9 +370,9 @@ def override(recipe: Recipe, settings: Iterable[str]) -> tuple[Recipe, dict[str,
 
 
 def _one_length(section: str, values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """``values`` of one layer; where they say the length of training, they replace what an earlier layer said.
+    """``values`` of one layer; a length of training replaces that of an earlier layer.
 
-    Raises BadInput where they say it twice, as steps and as epochs.
+    Raises BadInput if they give it twice, as steps and as epochs.
     """
     if section != "training" or "steps" not in values:
         return values

@@ -1,8 +1,8 @@
 """Finds a class by its name (built in, or installed as a plugin) or by the path of its file.
 
-Methods, tasks, judges, teacher signals and metrics are found alike. A plugin registers a class under the entry point
-group ``harness.KIND``. A class is imported when it is asked for; what ``harness list`` shows is read from the source
-text, without any import. Two owners of one name are an error that names both.
+Methods, tasks, judges, teacher signals and metrics are found the same way. A plugin registers a class under the entry
+point group ``harness.KIND``. A class is imported on request; ``harness list`` reads the source text without any import.
+Two owners of one name are an error that names both.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ METHODS, TASKS, JUDGES, SIGNALS, METRICS = "methods", "tasks", "judges", "signal
 
 @dataclass(frozen=True)
 class Kind:
-    """What can be registered: its contract, and the package or the modules that hold what ships."""
+    """A kind of registered class: its contract, and the package or modules with the shipped ones."""
 
     contract: str  # module:Class
-    homes: tuple[str, ...]  # one package of one class a file, or modules of several classes
-    marks: str = "_ . -"  # what a name may hold besides letters and digits
+    homes: tuple[str, ...]  # one package with one class per file, or modules with several classes
+    marks: str = "_ . -"  # allowed in a name besides letters and digits
 
 
 KINDS = {
@@ -56,16 +56,16 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a name leads. ``owner`` is ``built in``, a distribution, or a file."""
+    """The target of a name. ``owner`` is ``built in``, a distribution, or a file."""
 
     name: str
     owner: str
     target: str  # module, module:Class or file
-    source: Path | None = None  # of what ships
+    source: Path | None = None  # of shipped classes
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
-        """What a listing shows, read from the source when it is asked for; empty for a plugin."""
+        """The text for a listing, read from the source on request; empty for a plugin."""
         return {} if self.source is None else read_facts(self.source, self.name)
 
 
@@ -91,7 +91,7 @@ def split(name: str) -> tuple[str, str, str]:
 
 
 def find(kind: str, name: str) -> type[Any]:
-    """The class that ``name`` (or the path of a Python file) leads to. Raises BadInput when there is none."""
+    """The class called ``name`` (or in a Python file at that path). Raises BadInput if there is none."""
     if _is_path(name):
         return _from_file(kind, Path(name))
     known = {entry.name: entry for entry in entries(kind)}
@@ -101,14 +101,14 @@ def find(kind: str, name: str) -> type[Any]:
 
 
 def parts(word: str) -> list[str]:
-    """The names in ``a,b``; a path with a comma in it stays whole."""
+    """The names in ``a,b``; an existing path with a comma is one name."""
     return [word] if os.path.exists(word) else [part.strip() for part in word.split(",") if part.strip()] or [word]
 
 
 def asked(kind: str, names: Sequence[str]) -> list[str]:
-    """The names that a command was given, each once. Raises BadInput for none, and for one that is nowhere.
+    """The names given to a command, each once. Raises BadInput for none, and for an unknown one.
 
-    It imports none of them, so that a slip is answered at once. ``lm_eval:NAME`` is known to another library.
+    Imports none of them, so that a typo is reported at once. ``lm_eval:NAME`` belongs to another library.
     """
     if not names:
         raise BadInput(f"no {kind[:-1]} given; add --{kind[:-1]} NAME (harness list {kind} shows them)")
@@ -156,7 +156,7 @@ def _installed(kind: str) -> list[Entry]:
     group = f"harness.{kind}"
     try:
         points = list(importlib.metadata.entry_points(group=group))
-    except Exception:  # entry_points.txt of one distribution, of any author, is none
+    except Exception:  # a distribution of any author may have a malformed entry_points.txt
         points = _readable(group)
     return [Entry(p.name, p.dist.name if p.dist else "plugin", p.value) for p in points]
 
@@ -188,7 +188,7 @@ def _load(kind: str, entry: Entry) -> type[Any]:
         loaded = getattr(module, attribute) if attribute else _only_class(kind, module, entry.name)
     except (BadInput, KeyboardInterrupt):
         raise
-    except BaseException as error:  # a plugin may raise anything while it is imported, and call sys.exit
+    except BaseException as error:  # a plugin may raise anything on import, or call sys.exit
         raise BadInput(
             f"{what} cannot be loaded: {error_location.told(error)} at {_raised_at(error, entry)}"
         ) from error
@@ -199,14 +199,14 @@ def _load(kind: str, entry: Entry) -> type[Any]:
     if entry.owner != "built in" and isinstance(loaded, type):
         user_code.adopt(loaded, entry.owner)
     if not isinstance(loaded, type) or not issubclass(loaded, _contract(kind)):
-        raise BadInput(f"{what} is no subclass of {_base(kind)}: {entry.target}")
+        raise BadInput(f"{what} is not a subclass of {_base(kind)}: {entry.target}")
     if loaded.__dict__.get("name", getattr(loaded, "name", None)) != entry.name:
         raise BadInput(f"{what} calls itself {getattr(loaded, 'name', None)!r}; make them equal")
     return _checked(kind, loaded)
 
 
 def _raised_at(error: BaseException, entry: Entry) -> str:
-    """FILE:LINE of an exception of an import; the entry's target where only Python's importer is known."""
+    """FILE:LINE of an exception during an import; the entry's target if only Python's importer is in the traceback."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -244,13 +244,13 @@ def _contract(kind: str) -> type[Any]:
 
 
 def _base(kind: str) -> str:
-    """The contract as a file imports it."""
+    """The import statement of the contract."""
     module, _, name = KINDS[kind].contract.partition(":")
     return f"harness.{name}" if kind in (METHODS, TASKS) else f"{module}.{name}"
 
 
 def _only_class(kind: str, module: Any, name: str | None) -> type[Any]:
-    """The one class of a module that fulfils the contract; ``name`` chooses where there are several."""
+    """The one class of a module that fulfils the contract; ``name`` selects among several."""
     contract, file = _contract(kind), error_location.shown(getattr(module, "__file__", None) or module.__name__)
     classes = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
     mine = [c for c in dict.fromkeys(classes) if issubclass(c, contract)]
@@ -285,7 +285,7 @@ def _only_class(kind: str, module: Any, name: str | None) -> type[Any]:
 
 
 def _checked(kind: str, loaded: Any) -> type[Any]:
-    """``loaded`` with a name that file names and tables can bear, and nothing left out."""
+    """``loaded``, checked for a name that is valid in files and tables, and for missing methods."""
     name, word, marks = loaded.name, kind[:-1], KINDS[kind].marks
     allowed = rf"[A-Za-z0-9][A-Za-z0-9{re.escape(marks.replace(' ', ''))}]{{0,59}}"
     if not isinstance(name, str) or not re.fullmatch(allowed, name, re.ASCII):
@@ -315,12 +315,12 @@ def read_facts(path: Path, name: str) -> dict[str, Any]:
 
 @functools.cache
 def _parsed(path: Path, changed: int) -> ast.Module:
-    """The syntax tree of a file that was last ``changed`` then: every look-up of a name reads it."""
+    """The syntax tree of a file with this time of change, cached because every look-up of a name reads it."""
     return ast.parse(path.read_text("utf-8"))
 
 
 def _needs(node: ast.ClassDef) -> str:
-    """The words of the class' ``Needs(...)``: ``signal, gate``; with ``?`` where they depend on its settings."""
+    """The words of the class' ``Needs(...)``: ``signal, gate``; with ``?`` if they depend on its settings."""
     for call in ast.walk(node):
         if isinstance(call, ast.Call) and getattr(call.func, "id", None) == "Needs":
             words = []

@@ -1,6 +1,6 @@
-"""What a command asks for, the plan that :mod:`harness.plan` makes of it, and options that no part of it reads.
+"""The request of a command, the plan that :mod:`harness.plan` builds from it, and checks for unused options.
 
-A plan has the methods as configured, the tasks as opened, the models as found, and the specification of every
+A plan has the configured methods, the opened tasks, the located models, and the specification of every
 (method, seed), whose hash names the trained student.
 """
 
@@ -43,8 +43,8 @@ class RunRequest:
     again: bool = False
     control: bool = False
     track: Sequence[str] = ()
-    weights: bool = True  # False judges a pair of the hub by configuration and tokenizer, before weights are fetched
-    engines: bool = True  # False asks no server and no environment of vLLM: the run is planned, not begun
+    weights: bool = True  # False checks a pair of the hub by configuration and tokenizer, before weights are fetched
+    engines: bool = True  # False contacts no server and no environment of vLLM: the run is only planned
 
 
 @dataclass
@@ -57,20 +57,20 @@ class Plan:
     trainings: list[TrainingRun]
     student: ModelFiles
     teacher: ModelFiles | None
-    pair: Pair  # the two as they are trained and asked: in one format
+    pair: Pair  # student and teacher in one format
     data: TrainingData
     template: str
     store: Store
     device: str
-    teachers: tuple[Teaching, ...] = ()  # all of them, where there are several
+    teachers: tuple[Teaching, ...] = ()  # all of them, if there are several
 
     def data_of(self, method: Method) -> TrainingData:
-        """The data as a method reads it: with a teacher's own prompt, the student answers the labelled examples."""
+        """The data for a method: with a teacher's own prompt, the student answers the labelled examples."""
         return dataclasses.replace(self.data, prompts=self.data.labelled) if job.privileged(method) else self.data
 
     @property
     def stages(self) -> list[TrainingRun]:
-        """All trainings, those that come first included, each in front of the one that starts from it."""
+        """All trainings including first stages, each before the one that starts from it."""
         return [one for training in self.trainings for one in (training.first, training) if one is not None]
 
     @property
@@ -84,30 +84,32 @@ class Plan:
 
 
 def unused_judge(tasks: Sequence[Task], judge: str | None) -> list[str]:
-    """Warnings where ``--judge`` is read by some of the tasks only. Raises BadInput where none reads it."""
+    """Warnings if only some of the tasks use ``--judge``. Raises BadInput if none uses it."""
     if judge is None:
         return []
     unread = [task.title for task in tasks if not task.needs_judge or task.data.world != "real"]
     if len(unread) == len(tasks):
-        raise BadInput(f"--judge: {', '.join(unread)} is graded without a judge of yours; leave --judge out")
-    return [f"--judge is not read by {', '.join(unread)}, which no judge of yours grades"] if unread else []
+        raise BadInput(f"--judge: {', '.join(unread)} does not use your judge; remove --judge")
+    return [f"--judge has no effect on {', '.join(unread)}, graded without your judge"] if unread else []
 
 
 def unused_options(plan: Plan, *, sandbox: str | None = None) -> list[str]:
-    """Warnings about options that only part of a request reads. Raises BadInput for a judge that no task reads."""
+    """Warnings about options that only a part of a request uses. Raises BadInput for a judge that no task uses."""
     request, methods = plan.request, [training.method for training in plan.stages]
     warnings = unused_judge(plan.tasks, request.judge)
     if request.protocol is not None:
         unread = [task.title for task in plan.tasks if task.protocol != request.protocol]
         warnings += (
-            [f"--protocol {request.protocol} is not read by {', '.join(unread)}, which has none"] if unread else []
+            [f"--protocol {request.protocol} has no effect on {', '.join(unread)}, which does not have it"]
+            if unread
+            else []
         )
-    # A method without a teacher is still trained in the teacher's chat template, where the pair has one.
+    # A method without a teacher still trains in the teacher's chat template, if the pair has one.
     if request.teacher and plan.teacher is None and plan.pair.student.format is None:
-        warnings.append(f"--teacher is not read: {_names(plan)} needs no teacher")
+        warnings.append(f"--teacher has no effect: {_names(plan)} needs no teacher")
     trained = [method for method in methods if not isinstance(method, ReferencePoint)]
     if request.track and not trained:
-        warnings.append(f"--track is not read: {_names(plan)} trains nothing")
+        warnings.append(f"--track has no effect: {_names(plan)} trains nothing")
     texts = {source for method in trained for source in job.sources_of(method, plan.recipe.training)}
     read = {
         "training": bool(trained),
@@ -120,9 +122,9 @@ def unused_options(plan: Plan, *, sandbox: str | None = None) -> list[str]:
     for setting in request.settings:
         key = setting.partition("=")[0].strip()
         if not read.get(key.partition(".")[0], True) and not (trained and key == "student.adapter"):
-            warnings.append(f"--set {setting} is not read: {_names(plan)} has no use for it")
+            warnings.append(f"--set {setting} has no effect on {_names(plan)}")
     if sandbox and not any(task.runs_programs for task in plan.tasks):
-        warnings.append("--sandbox is not read: no task asked runs programs")
+        warnings.append("--sandbox has no effect: no requested task runs programs")
     return warnings
 
 

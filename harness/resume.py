@@ -1,6 +1,6 @@
 """``--resume ID``: checks that a command continues the given training, and names the differences if not.
 
-Repeating a command resumes it without this option; with it, a command that differs is refused instead of starting over.
+Repeating a command resumes it anyway; with this option, a different command is refused instead of starting over.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def _refusal(wanted: str, differences: list[str], fixes: list[str]) -> BadInput:
     options = " ".join(m for m in fixes if m.startswith("--"))
     fix = " and ".join([w for w in (options,) if w] + [m for m in fixes if not m.startswith("--")])
     return BadInput(
-        f"--resume {wanted} is not what this command asks for: {', '.join(differences[:SHOWN])}{more}; "
-        f"give {fix} to go on with it, or leave --resume out"
+        f"--resume {wanted} differs from this command: {', '.join(differences[:SHOWN])}{more}; "
+        f"give {fix} to continue it, or remove --resume"
     )
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(key as a user writes it, there, here). Of another method only its name: the rest follows from it."""
+    """(key as a user writes it, there, here). For another method only its name, because the rest follows."""
     there, here = (json.loads(json.dumps(spec)) for spec in (there, here))  # tuples are lists in the file
     a, b = there.get("method", {}), here["method"]
     keys = ("name", "origin") if a.get("name") == b["name"] else ("name",)
@@ -99,7 +99,7 @@ def _short(value: Any) -> str:
 
 
 def _option(key: str, there: Any, spec: Mapping[str, Any]) -> str:
-    """The command-line option that sets ``key`` as the interrupted run had it."""
+    """The command-line option that sets ``key`` as in the interrupted run."""
     if key == "method.name":
         variant = spec["method"].get("variant")
         return f"--method {there}@{variant}" if variant else f"--method {there}"

@@ -34,7 +34,7 @@ Announce = Callable[[str], None]
 def run(plan: Plan, progress: Progress, announce: Announce) -> list[dict[str, Any]]:
     """The records of a plan, in the order methods x seeds x tasks; ``reused`` says which existed before.
 
-    Under a launcher the first process returns them; the others train with it and return none.
+    Under a launcher, the first process returns them; the others train with it and return none.
     """
     processes.join(plan.device)
     if not processes.leads():
@@ -77,7 +77,7 @@ def _measure(
         kept = plan.work / "generations"
         generator = student.generator(plan.device, evaluation, kept, plan.request.again, chosen.engine)
 
-    # Show the rendered prompt and its warnings before generation, because they decide a score.
+    # Show the rendered prompt and its warnings before generation, because they can decide a score.
     problems = measurement.problems_of(task, evaluation.limit)
     warnings = evaluate.prompt_warnings(task, problems, generator, chosen.decoding)
     of_data = [*plan.pair.warnings, *plan.data.warnings] if student.trained else []
@@ -93,7 +93,7 @@ def _measure(
     with work_folder.lock(plan.work, run_id):
         if plan.store.holds(run_id):
             work_folder.forget_run(plan.work, run_id)
-            announce(f"{run_id}: recorded meanwhile by another process, returned as it is")
+            announce(f"{run_id}: recorded meanwhile by another process, returned unchanged")
             return plan.store.get(run_id) | {"reused": True}
 
         # Completions and their verdicts, then the score.

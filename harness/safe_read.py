@@ -1,7 +1,7 @@
-"""Files that anyone may have written, read within bounds: regular files only, of bounded size, nesting and digits.
+"""Reads untrusted files within bounds: regular files only, of bounded size, nesting and digits.
 
-What a file holds decides neither where is read nor for how long: a link that leads out of the folder, a device, a pipe,
-a thousand brackets or a number of a thousand digits is refused with its reason, and nothing but BadInput is raised.
+The content of a file decides neither what is read nor for how long: a link that leads out of the folder, a device, a
+pipe, a thousand brackets or a number of a thousand digits is refused with its reason, and only BadInput is raised.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ MB = 1_000_000
 RECORD, CURVE, TABLE = 4 * MB, 4 * MB, 1 * MB  # bytes; a record has a few thousand
 LARGE = 2000 * MB  # completions, benchmarks and training prompts, unpacked
 NESTING = 64  # brackets within brackets
-DIGITS = 300  # of a whole number: a benchmark has 86, and a float cannot hold 309
+DIGITS = 300  # digits of a whole number: benchmarks have up to 86, and a float cannot hold 309
 GZIP = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
-NAMED_AT_MOST = 20  # files that a command names before it counts the rest
+NAMED_AT_MOST = 20  # files that a command names before it only counts the rest
 
 
 def content(path: Path | str, limit: int, inside: Path | str | None = None) -> bytes:
-    """The bytes of a regular file of at most ``limit`` bytes that lies, links followed, below ``inside``.
+    """The bytes of a regular file of at most ``limit`` bytes, which is below ``inside`` after following links.
 
-    Raises BadInput with the reason alone: who asks knows the name.
+    Raises BadInput with only the reason; the caller adds the name.
     """
     try:
         real = os.path.realpath(path)
         if inside is not None and not _is_below(real, os.path.realpath(inside)):
             raise BadInput(f"leads out of the folder {printable(str(inside))}")
-        _check(os.stat(real), limit)  # before it is opened: opening a pipe waits, and a device may act
+        _check(os.stat(real), limit)  # check before opening: opening a pipe blocks, and a device may act
         descriptor = os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
         with open(descriptor, "rb") as file:
             _check(os.fstat(descriptor), limit)
@@ -57,24 +57,24 @@ def content(path: Path | str, limit: int, inside: Path | str | None = None) -> b
             raise
         raise BadInput(f"cannot be read ({error})") from None  # a NUL in a name
     if len(found) > limit:
-        raise BadInput(f"is larger than the {_amount(limit)} that are read of such a file")
+        raise BadInput(f"is larger than the {_amount(limit)} allowed for such a file")
     return found
 
 
 def unpacked(packed: bytes, limit: int = LARGE) -> bytes:
-    """What gzip packed, of at most ``limit`` bytes. Raises BadInput with the reason alone."""
+    """The unpacked content of a gzip file, of at most ``limit`` bytes. Raises BadInput with only the reason."""
     try:
         with gzip.open(io.BytesIO(packed)) as file:
             found = file.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise BadInput(f"is no whole gzip file ({error})") from None
+        raise BadInput(f"is not a complete gzip file ({error})") from None
     if len(found) > limit:
-        raise BadInput(f"unpacks to more than the {_amount(limit)} that are read of such a file")
+        raise BadInput(f"unpacks to more than the {_amount(limit)} allowed for such a file")
     return found
 
 
 def text(raw: bytes) -> str:
-    """UTF-8 with or without a byte order mark. Raises BadInput with the reason alone."""
+    """UTF-8 with or without a byte order mark. Raises BadInput with only the reason."""
     try:
         return raw.removeprefix(BYTE_ORDER_MARK).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -83,17 +83,17 @@ def text(raw: bytes) -> str:
 
 
 def value(raw: bytes, *, finite: bool = True) -> Any:
-    """The JSON value of ``raw``; ``finite`` refuses NaN and infinities. Raises BadInput with the reason alone."""
+    """The JSON value of ``raw``; ``finite`` refuses NaN and infinities. Raises BadInput with only the reason."""
     nested = depth(raw)
     if nested > NESTING:
-        raise BadInput(f"is not JSON that is read (brackets nested more than {NESTING} deep)")
+        raise BadInput(f"is refused as JSON (brackets nested more than {NESTING} deep)")
     numbers = {"parse_int": _whole, "parse_float": _real, "parse_constant": _no_number} if finite else {}
     try:
         return json.loads(text(raw), **({"parse_int": _whole} | numbers))
     except json.JSONDecodeError as error:
         raise BadInput(f"is not JSON (line {error.lineno}: {error.msg})") from None
     except RecursionError:
-        raise BadInput("is not JSON that is read (nested too deep)") from None
+        raise BadInput("is refused as JSON (nested too deep)") from None
 
 
 def rows(raw: bytes, *, finite: bool = True) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -124,7 +124,7 @@ def depth(raw: bytes) -> int:
     return deepest
 
 
-# C0 and C1 controls, line and paragraph separators, and the marks that turn the direction of writing.
+# C0 and C1 controls, line and paragraph separators, and marks of writing direction.
 _ACTS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _ACTS_IN_LINES = re.compile(_ACTS.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
 
@@ -138,7 +138,7 @@ def printable(words: str, *, lines: bool = False) -> str:
 
 
 class Styled(str):
-    """Text for a terminal whose escapes are ours: everything that came from a file passed :func:`printable`."""
+    """Text for a terminal with our own escapes; everything from files must have passed :func:`printable`."""
 
 
 def for_stdout(text: str) -> str:
@@ -149,19 +149,19 @@ def for_stdout(text: str) -> str:
 
 
 def broken(line: str) -> str:
-    """A line broken between its words at the width of the terminal."""
+    """A line wrapped at the width of the terminal."""
     columns = shutil.get_terminal_size().columns
     return textwrap.fill(line, columns, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 
 def aside(line: str) -> None:
-    """Prints a line beside the results, on stderr; on a terminal no wider than it."""
+    """Prints a line on stderr, apart from the results; on a terminal wrapped to its width."""
     shown = printable(line)
     print(broken(shown) if sys.stderr.isatty() else shown, file=sys.stderr)
 
 
 def warn(warnings: list[str], kind: str = "warning") -> None:
-    """One line a warning on stderr, the first :data:`NAMED_AT_MOST`; then how many more there are."""
+    """One line per warning on stderr for the first :data:`NAMED_AT_MOST`; then the number of further ones."""
     for line in warnings[:NAMED_AT_MOST]:
         aside(f"{kind}: {line}")
     if len(warnings) > NAMED_AT_MOST:
@@ -172,7 +172,7 @@ def _check(status: os.stat_result, limit: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise BadInput("is a folder" if stat.S_ISDIR(status.st_mode) else "is no regular file")
     if status.st_size > limit:
-        raise BadInput(f"has {_amount(status.st_size)}, more than the {_amount(limit)} that are read of such a file")
+        raise BadInput(f"has {_amount(status.st_size)}, more than the {_amount(limit)} allowed for such a file")
 
 
 def _is_below(path: str, folder: str) -> bool:
@@ -181,7 +181,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 def _whole(digits: str) -> int:
     if len(digits) > DIGITS:
-        raise BadInput(f"is not JSON that is read (a whole number of {len(digits)} digits)")
+        raise BadInput(f"is refused as JSON (a whole number of {len(digits)} digits)")
     return int(digits)
 
 
@@ -191,7 +191,7 @@ def _real(digits: str) -> float:
 
 
 def _no_number(word: str) -> NoReturn:
-    raise BadInput(f"is not JSON that is read ({word} is no finite number)")
+    raise BadInput(f"is refused as JSON ({word} is no finite number)")
 
 
 def _amount(size: int) -> str:
@@ -199,7 +199,7 @@ def _amount(size: int) -> str:
 
 
 def digest(files: Sequence[Path]) -> str:
-    """sha256 of names and contents. Gigabytes are read once in a process, unless a file changes."""
+    """sha256 of names and contents. Each file is read once per process, unless it changes."""
     marks = [(file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     return _digest(tuple(marks))
 

@@ -1,6 +1,6 @@
 """``harness list`` and ``harness show``: lists of methods, tasks and recipes, and the card of each.
 
-Lists are read from source text without importing a method or a task, which keeps them quick; cards import
+Lists are read from source text without importing a method or a task, which is quick; cards import
 only what they show.
 """
 
@@ -22,7 +22,7 @@ from harness.plan import settings_of, variants_of
 from harness.records import reported
 from harness.training import report
 
-FULL = 80  # a longer line of a docstring was broken where the text goes on
+FULL = 80  # a longer line of a docstring was wrapped, so its text continues
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -58,14 +58,14 @@ def text(kind: str, found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _needs(words: str) -> str:
-    """``teacher signal, gate?`` in words: what is always needed, and what a setting decides."""
+    """``teacher signal, gate?`` in words: the fixed needs, and those that depend on a setting."""
     parts = words.split(", ")
     always, chosen = [p for p in parts if not p.endswith("?")], [p[:-1] for p in parts if p.endswith("?")]
     said = f"needs: {', '.join(always)}" if always else ""
     return "; ".join(filter(None, (said, f"by its settings: {', '.join(chosen)}" if chosen else "")))
 
 
-KINDS = ("method", "task", "recipe", "judge", "signal", "metric", "paper")  # in the order that one name is looked up
+KINDS = ("method", "task", "recipe", "judge", "signal", "metric", "paper")  # in the order of look-up
 
 
 def names(kind: str, results: Path) -> list[str]:
@@ -76,7 +76,7 @@ def names(kind: str, results: Path) -> list[str]:
 
 
 def kinds_of(name: str, results: Path) -> list[str]:
-    """The kinds that have something called ``name``, which may carry a variant or a world."""
+    """The kinds with something called ``name``, which may include a variant or a world."""
     bare = registry.split(name)[0]
     return [kind for kind in KINDS if {name, bare} & set(names(kind, results))]
 
@@ -87,13 +87,13 @@ def overview(results: Path) -> dict[str, list[str]]:
 
 
 def overview_text(found: Mapping[str, Sequence[str]]) -> str:
-    """The names of every kind as text, with where to read on."""
+    """The names of every kind as text, with hints for more."""
     width = max(map(len, found))
     lines = [f"{kind:<{width}}  {' '.join(names)}" for kind, names in found.items()]
-    return "\n".join([*lines, "", "harness list KIND says what each is, harness show NAME shows one"])
+    return "\n".join([*lines, "", "harness list KIND describes each, harness show NAME shows one"])
 
 
-_FACTS = {  # what a card says of a class besides its name and docstring
+_FACTS = {  # fields of a card besides name and docstring
     "judge": ("takes",),
     "signal": ("exact", "takes_top_k"),
     "metric": ("errors_count_as", "right_from", "scale"),
@@ -155,7 +155,7 @@ def card_text(facts: Mapping[str, Any]) -> str:
     lines = []
     for key, value in facts.items():
         if key in ("dataset", "decoding") and facts.get("protocols"):
-            continue  # they stand in the task's own protocol
+            continue  # shown in the task's own protocol
         if key == "equation":
             lines += ["", *_unbroken(value), ""]
         elif key == "needs":
@@ -176,12 +176,12 @@ def card_text(facts: Mapping[str, Any]) -> str:
 
 
 def _unbroken(docstring: str) -> Iterator[str]:
-    """The lines of a docstring with each paragraph in one, for a terminal to break at its width; formulas stay."""
+    """The lines of a docstring, each paragraph on one line for later wrapping; formulas keep their lines."""
     blocks = docstring.replace("``", "`").split("\n\n")
     for block in blocks:
         lines: list[str] = []
         for line in block.split("\n"):
-            entry = re.match(r"\s*\S+ {2,}", line)  # NAME   what it is
+            entry = re.match(r"\s*\S+ {2,}", line)  # NAME   description
             if lines and not block.startswith(" ") and not entry and len(lines[-1]) >= FULL:
                 lines[-1] += " " + line.strip()
             else:

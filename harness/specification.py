@@ -1,7 +1,7 @@
-"""The specification of a training: everything that decides the trained student. Its hash is the training id.
+"""The specification of a training: everything that determines the trained student. Its hash is the training id.
 
-Settings that do not affect a training are left out, so that changing them does not train it again; those that came
-later are left out where they have the value of before, which keeps the ids of earlier trainings.
+Settings that do not affect a training are left out, so that changing them does not train it again. Later settings
+are left out if they match the earlier behaviour, which keeps the ids of earlier trainings.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from harness.request import Plan
     from harness.training.job import TrainingRun
 
-LOOP = "2"  # raise whenever the same specification would train to other weights
-# These change how a run goes, not what it computes; the specification has the epochs as steps.
+LOOP = "2"  # raise this if the same specification would train other weights
+# These change how a run proceeds, not its result; the specification has the epochs as steps.
 NOT_IN_SPEC = {"checkpoint_every", "threads", "gradient_checkpointing", "epochs", "divergence_every"}
 Configured = tuple[Method, str | None, str]  # with its variant and its origin
 
 
 def wants_teacher(method: Method) -> bool:
-    """Whether the recipe's teacher is asked."""
+    """Whether the method uses the recipe's teacher."""
     if isinstance(method, ReferencePoint):
         return method.evaluates == "teacher"
     return not teaches_itself(method) and (method.needs.teacher != "none" or bool(method.needs.proposals))
 
 
 def training_of(plan: Plan, configuration: Configured, seed: int, first: Configured | None) -> TrainingRun:
-    """The training of a configuration and a seed, with the one that comes first."""
+    """The training of a configuration and a seed, with its first stage."""
     own = _training(plan, *configuration, seed)
     if first is None or isinstance(own.method, ReferencePoint):
         return own
@@ -70,7 +70,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     texts = job.sources_of(method, chosen.training)
     training = options.set_apart(chosen.training)
     signal = registry.find(registry.SIGNALS, training["signal"])
-    training["signal"] = signal.name  # a file's own name, not where it is kept
+    training["signal"] = signal.name  # only the name of a file, not its folder
     unused = set() if signal.takes_top_k else {"top_k"}
     if method.needs.teacher != "signal":
         unused = {"signal", "top_k"}
@@ -78,7 +78,8 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         unused = unused | {"decay_norms"}  # keeps the hashes of trainings from before this setting existed
     if training.get("optimizer") not in ("sgd", "muon"):
         unused = unused | {"momentum"}
-    # The precision that results is added below: proposals of fixed text are sampled from a copy of the student, too.
+    # The resulting precision is added below, because proposals of fixed text are sampled from a copy of the student,
+    # too.
     spec |= {
         "loop": LOOP,
         "teacher": plan.pair.teacher.identity() if wants_teacher(method) else None,
@@ -104,7 +105,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     if texts & {Source.STUDENT, Source.MIXED} or method.needs.proposals:
         spec |= devices.precision_in_spec(chosen)
     if adapters.wanted(chosen.student):
-        spec["adapter"] = dataclasses.asdict(chosen.student)  # absent where all weights are trained
+        spec["adapter"] = dataclasses.asdict(chosen.student)  # absent if all weights are trained
     if wants_teacher(method):
         spec |= loading.in_spec(chosen.teacher)
     if wants_teacher(method) and plan.teachers:
@@ -115,7 +116,7 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
         spec |= several_teachers.in_spec(plan.teachers, field, rows)
     codec = models.text_codec(plan.pair.student)
     if codec is not None and any(codec.frame) and texts & {Source.DATA, Source.TEACHER}:
-        spec["answer_frame"] = list(codec.frame)  # absent where the template writes nothing around an answer
+        spec["answer_frame"] = list(codec.frame)  # absent if the template writes nothing around an answer
     if rule := models.text_rule(plan.pair.student):
         spec["text"] = rule  # absent for most tokenizers, which keeps their hashes
     return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
@@ -127,31 +128,31 @@ def _training_id(spec: Mapping[str, Any]) -> str:
     return f"{method['name']}-{fingerprint({**spec, 'method': method})[:16]}"
 
 
-# Two trainings of one student, one after the other: ``[before]`` of a recipe names the method of the first.
+# Two consecutive trainings of one student: ``[before]`` of a recipe names the method of the first.
 #
 # Every seed trains it first, or finds its student on disk, and all methods of the recipe start from that student; so
-# several second stages share one first. A specification holds that of the training before it, under ``after``; a
+# several second stages share one first stage. A specification contains that of its first stage, under ``after``; a
 # record has the cost of both. The first stage reads the recipe's data and takes the settings of its variant and of
-# ``[method.NAME]``; ``--set method.*`` belongs to the methods of the command alone.
+# ``[method.NAME]``; ``--set method.*`` applies only to the methods of the command.
 
-FIRST_STAGE = ("steps", "learning_rate", "batch")  # of the first stage, in place of the recipe's
+FIRST_STAGE = ("steps", "learning_rate", "batch")  # of the first stage, replacing the recipe's
 
 
 def check_before(chosen: Recipe) -> None:
     """Raises BadInput for settings of a first stage that names no method."""
     if chosen.before.method is None and chosen.before != Before():
         said = next(name for name in FIRST_STAGE if getattr(chosen.before, name) is not None)
-        raise BadInput(f"before.{said} belongs to a training that comes first: name its method with before.method")
+        raise BadInput(f"before.{said} belongs to a first stage: name its method with before.method")
 
 
 def check_first(method: Method) -> None:
     """Raises BadInput for a first stage that trains nothing."""
     if isinstance(method, ReferencePoint):
-        raise BadInput(f"before.method={method.name} trains nothing; leave it out, or name a method that trains")
+        raise BadInput(f"before.method={method.name} trains nothing; remove it, or name a method that trains")
 
 
 def recipe_of_first(chosen: Recipe) -> Recipe:
-    """The recipe as the first stage has it."""
+    """The recipe of the first stage."""
     own = {name: value for name in FIRST_STAGE if (value := getattr(chosen.before, name)) is not None}
     if "steps" in own:
         own["epochs"] = None
@@ -159,12 +160,12 @@ def recipe_of_first(chosen: Recipe) -> Recipe:
 
 
 def spec_after(first: TrainingRun) -> dict[str, Any]:
-    """What a specification says of the training before: all of that one's but the seed, which is shared."""
+    """The first stage in a specification: its specification without the seed, which is shared."""
     return {"after": {key: value for key, value in first.spec.items() if key != "seed"}}
 
 
 def started_from(student: ModelFiles, work: Path, first: TrainingRun) -> ModelFiles:
-    """The student of the first stage, in the format in which the recipe's student is asked."""
+    """The student of the first stage, in the format of the recipe's student."""
     where = student_folder(work, first.training_id)
     return dataclasses.replace(student, id=first.training_id, path=where, sha256="", gguf=None, adapter=None)
 
@@ -177,6 +178,6 @@ def cost_of_both(first: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, 
 
 
 def facts_of_stages(first: TrainingRun, before: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """What training.json says of two stages: the cost of both together, and which was the first with what it cost."""
+    """The facts of two stages in training.json: the cost of both together, and the first stage with its cost."""
     stage = {"training_id": first.training_id, "method": first.label, "cost": before["cost"]}
     return {"cost": cost_of_both(before["cost"], own), "before": stage}

@@ -1,4 +1,4 @@
-"""The student of a training run: loaded if it was trained before, else trained now."""
+"""The student of a training run: loaded if already trained, else trained now."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class EvaluationModel:
     def generator(
         self, device: str, chosen: Evaluation, cache: Path, again: bool, engine: EngineChoice | None = None
     ) -> CachedGenerator:
-        """Loads the model, or opens the engine that does. Its completions are kept in ``cache``; ``again`` generates
-        anew with a served model.
+        """Loads the model, or opens its engine. Completions are cached in ``cache``; ``again`` generates
+        again with a served model.
         """
         from harness.models.engines import DTYPE, open_generator
 
@@ -68,7 +68,7 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
         if method.evaluates != "teacher":
             return EvaluationModel(plan.student, UNTRAINED, trained=False)
         assert plan.teacher is not None, "the plan locates the teacher for a reference point that evaluates it"
-        # As it teaches: quantised, if it does so quantised.
+        # Load it as in training: quantised, if it teaches quantised.
         return EvaluationModel(plan.teacher, UNTRAINED, trained=False, loaded=plan.recipe.teacher)
     if training.first is not None:
         obtain(plan, training.first, progress, fresh=fresh)
@@ -94,10 +94,10 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
                 first, work_folder.facts_of(work_folder.student_folder(plan.work, first.training_id)), facts["cost"]
             )
         work_folder.publish(result.model, result.tokenizer, facts, folder, result.adapter)
-    # Also removes what a run left that was killed while publishing.
+    # Also removes leftovers of a run killed while publishing.
     shutil.rmtree(_scratch(plan, training), ignore_errors=True)
     facts = work_folder.facts_of(folder, training.spec)
-    # A trained student brings the code of the student it was trained from.
+    # A trained student needs the code of the student it was trained from.
     files = ModelFiles(training.training_id, folder, "", trusted=plan.student.trusted)
     return EvaluationModel(files, facts, trained=True)
 
@@ -132,7 +132,7 @@ def train_run(plan: Plan, training: TrainingRun, progress: Progress) -> Training
     try:
         return train(job, progress)
     finally:
-        stop_servers()  # also after an error: a server holds memory, and a folder of this run
+        stop_servers()  # also after an error: a server occupies memory and a folder of this run
 
 
 def _scratch(plan: Plan, training: TrainingRun) -> Path:

@@ -15,7 +15,7 @@ A task says where its items live (a pinned file), what a model is asked, and wha
             return Verdict(problem.id, 0, float(right), "exact match" if right else "differs")
 
 It owns prompt, extraction and grading rule. It does not own the model, sampling, aggregation, limits or the
-sandbox. Whatever changes a score is a new ``version``.
+sandbox. Raise ``version`` if a change moves a score.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Dataset:
     """A pinned file of a public repository, or the same file below ``HARNESS_DATA``.
 
     ``sha256`` and ``n`` are those of the pinned release; a local file that differs is used, but its own
-    sha256 enters the protocol, so that its scores stand apart.
+    sha256 enters the protocol, so that its scores are not mixed with others.
     """
 
     local: str  # path below HARNESS_DATA
@@ -54,19 +54,19 @@ class Data:
 
     rows: Sequence[Mapping[str, Any]]
     sha256: str
-    source: str  # what it is, in words, without a path of this machine
+    source: str  # a description without paths of this machine
     world: str = "real"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A published way of using a benchmark, as what it changes in the task's class.
+    """A published way of using a benchmark, given as changes to the task's class.
 
     ``changes`` are class attributes (``decoding``, ``dataset``, ``ask``, ``reading``); ``rules`` is a class
-    whose methods come before the task's. ``version`` is raised whenever the same name would ask otherwise.
+    whose methods override the task's. Raise ``version`` if the protocol of that name changes.
     """
 
-    about: str  # whose way it is, and what sets it apart
+    about: str  # its origin, and its differences
     changes: Mapping[str, Any] = field(default_factory=dict)
     rules: type | None = None
     version: str = "1"
@@ -84,22 +84,22 @@ class Task(ABC):
     grader: ClassVar[str] = "own"  # the engine and its version rule, e.g. "math-verify"
     paper: ClassVar[str] = ""
     licence: ClassVar[str] = ""
-    note: ClassVar[str] = ""  # what a reader of its scores should know of its data
-    takes_some: ClassVar[bool] = False  # whether ``problems`` takes some rows of the file only
+    note: ClassVar[str] = ""  # notes on the data for readers of its scores
+    takes_some: ClassVar[bool] = False  # whether ``problems`` uses only some rows of the file
     needs_judge: ClassVar[bool] = False
     needs_rating: ClassVar[bool] = False  # whether that judge rates single answers, instead of comparing two
     asks_through_lm_eval: ClassVar[bool] = False  # whether lm-eval's evaluator sends the prompts
-    runs_programs: ClassVar[bool] = False  # whether grading takes the sandbox
-    extracts: ClassVar[bool] = False  # whether a completion without ``extracted`` gives no answer in the asked form
+    runs_programs: ClassVar[bool] = False  # whether grading needs the sandbox
+    extracts: ClassVar[bool] = False  # whether a completion without ``extracted`` has no answer in the requested form
     known_wrong: ClassVar[str] = ""  # the kind of wrong answers and traps that ``harness check`` knows for its grader
     samples_as: ClassVar[str] = ""  # the public sample format that ``harness grade`` accepts besides the general ones
-    grades_aside: ClassVar[bool] = False  # whether grade_all may run in a thread of its own while the model writes on
-    thoughts_are_graded: ClassVar[bool] = False  # else only what stands behind the last </think> is
-    extractor: ClassVar[str] = ""  # in words: what of a completion is graded
-    equivalence: ClassVar[str] = ""  # in words: when it counts as right
+    grades_aside: ClassVar[bool] = False  # whether grade_all may run in a separate thread while the model continues
+    thoughts_are_graded: ClassVar[bool] = False  # otherwise only the text after the last </think>
+    extractor: ClassVar[str] = ""  # in words: the graded part of a completion
+    equivalence: ClassVar[str] = ""  # in words: when an answer counts as right
     protocols: ClassVar[Mapping[str, Protocol]] = {}  # besides the task's own, by name
-    protocol: ClassVar[str | None] = None  # the one in force; None is the task's own
-    measures_itself: ClassVar[bool] = False  # whether ``measure`` asks and grades, as for tasks of another harness
+    protocol: ClassVar[str | None] = None  # the current one; None is the task's own
+    measures_itself: ClassVar[bool] = False  # whether ``measure`` prompts and grades, as for tasks of another harness
 
     def __init__(self, data: Data, judge: Any = None):
         self.data = data
@@ -118,7 +118,7 @@ class Task(ABC):
         """This task under one of its ``protocols``. Raises BadInput with the known names for any other."""
         if name not in cls.protocols:
             if not cls.protocols:
-                raise BadInput(f"task {cls.name} has no protocol but its own, so --protocol {name} leads nowhere")
+                raise BadInput(f"task {cls.name} has only its own protocol, so remove --protocol {name}")
             raise unknown(f"protocol of {cls.name}", name, cls.protocols)
         chosen = cls.protocols[name]
         bases = (cls,) if chosen.rules is None else (chosen.rules, cls)
@@ -127,7 +127,7 @@ class Task(ABC):
 
     @property
     def title(self) -> str:
-        """The name a score goes by: ``humaneval``, or ``humaneval@micro`` for generated problems."""
+        """The name of its scores: ``humaneval``, or ``humaneval@micro`` for generated problems."""
         return self.name if self.data.world == "real" else f"{self.name}@{self.data.world}"
 
     @abstractmethod
@@ -135,13 +135,13 @@ class Task(ABC):
         """The items in the order of the file. Raises BadInput naming the row that lacks a field."""
 
     def ask(self, problem: Problem) -> Prompt:
-        """What a model is asked; protocols replace it."""
+        """The prompt for the model; protocols may replace it."""
         return problem.prompt
 
     def decoding_for(self, problem: Problem, decoding: Decoding) -> Decoding:
-        """How the answer to one problem is sampled, where a benchmark differs by problem; ``decoding`` unless it does.
+        """The decoding for one problem, for benchmarks where it differs by problem; by default ``decoding``.
 
-        ``samples`` is the same for all. What a recipe sets for all problems should win.
+        ``samples`` must be the same for all. A recipe's settings for all problems should win.
         """
         return decoding
 
@@ -179,7 +179,7 @@ class Task(ABC):
         return list(graded)
 
     def read_figures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Figures of how texts were read before they were graded, where that could have been done otherwise."""
+        """Figures on how texts were parsed before grading, for tasks with several ways to parse."""
         return {}
 
     def measure(self, generator: Any, limit: int | None, seed: int) -> tuple[list[dict[str, Any]], str]:
@@ -187,20 +187,20 @@ class Task(ABC):
         raise NotImplementedError
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Figures that are reported with the score, from completions with their verdicts.
+        """Figures reported with the score, from completions with their verdicts.
 
-        By default avg@k and pass@k, where each problem has several samples.
+        By default avg@k and pass@k, if each problem has several samples.
         """
         return repeated(graded)
 
     def remarks(self, graded: Sequence[Mapping[str, Any]]) -> list[str]:
-        """What a reader of the score should know of how these completions were graded; each one line, often none."""
+        """Notes for readers of the score on the grading of these completions; one line each, often none."""
         return []
 
     def grader_identity(self) -> dict[str, Any]:
-        """What decides a verdict besides the text (engine, versions, limits, judge); part of the protocol."""
+        """What determines a verdict besides the text (engine, versions, limits, judge); part of the protocol."""
         identity: dict[str, Any] = {"engine": self.grader}
         if self.judge is not None:
-            code = getattr(self.judge, "code", None)  # of a judge that does not ship
+            code = getattr(self.judge, "code", None)  # of a user's judge
             identity["judge"] = self.judge.identity() | ({} if code is None else {"code": code})
         return identity

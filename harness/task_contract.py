@@ -1,7 +1,7 @@
 """Checks what the parts of a task provide: facts, problems and every verdict.
 
-Each function raises with FILE:LINE of the part, what it gave and what is wanted: BadInput before any work, RunFailed
-for a verdict. A task is any class here: :mod:`harness.task` imports these checks, and they nothing of it.
+Each function raises with FILE:LINE of the part, its value and the expected one: BadInput before any work, RunFailed
+for a verdict. The checks take any class as a task, because :mod:`harness.task` imports them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _MARKS += ("thoughts_are_graded", "measures_itself")
 
 
 def _protocols(found: type[Any]) -> None:
-    """Checks the published ways of use: names that a command line takes, and what each changes."""
+    """Checks the published protocols: names valid on a command line, and their changes."""
     protocols = found.protocols
     if not isinstance(protocols, Mapping):
         raise BadInput(broken(found, "protocols", f"is {describe(protocols)}; a dict of names and Protocols is wanted"))
@@ -88,7 +88,7 @@ def _protocols(found: type[Any]) -> None:
 
 
 def _decoding(found: type[Any], part: str, decoding: Any) -> None:
-    """Checks how answers are sampled, as ``part`` of a task says it."""
+    """Checks the decoding in ``part`` of a task."""
     if not isinstance(decoding, Decoding):
         raise BadInput(broken(found, part, f"is {short(decoding)}; Decoding(max_new_tokens=...) is wanted"))
     for name, low in (("max_new_tokens", 0), ("samples", 1)):
@@ -104,7 +104,7 @@ def _decoding(found: type[Any], part: str, decoding: Any) -> None:
         raise BadInput(broken(found, part, f"says stop={decoding.stop!r:.60}; a tuple of texts is wanted"))
 
 
-ROWS_WANTED = "one per row is wanted, unless the task says takes_some = True"
+ROWS_WANTED = "expected one per row, unless the task says takes_some = True"
 _EXAMPLES = {"version": '"1"', "family": '"maths"', "metric": '"accuracy"'}
 
 
@@ -139,7 +139,7 @@ def problems(task: Any, found: Any) -> None:
         ids.add(problem.id)
         texts = vars(problem.prompt).values() if isinstance(problem.prompt, Prompt) else ()
         if any(_half(text) for text in (problem.id, *texts) if isinstance(text, str)):
-            said = "holds half a character (a lone surrogate), which no model reads; take it out of the data"
+            said = "contains half a character (a lone surrogate), which no model can read; remove it from the data"
             raise wrong(f"gave problem {problem.id!r:.60} an id or a prompt that {said}")
         if not isinstance(problem.follows, str):
             raise wrong(
@@ -151,7 +151,7 @@ def problems(task: Any, found: Any) -> None:
 
 
 def asked(task: Any) -> None:
-    """Checks what ``ask`` makes of the prompts. Raises BadInput."""
+    """Checks the prompts from ``ask``. Raises BadInput."""
     for problem in task.items:
         _prompt(lambda said: BadInput(broken(type(task), "ask", said)), problem)
 
@@ -171,7 +171,7 @@ def _prompt(wrong: Callable[[str], BadInput], problem: Problem) -> None:
 
 
 def _half(text: str) -> bool:
-    """Whether a text holds a lone surrogate, which is no character and cannot be encoded."""
+    """Whether a text contains a lone surrogate, which is not a character and cannot be encoded."""
     return not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)
 
 
@@ -194,7 +194,7 @@ def verdict(task: Any, part: str, found: Any, of: Completion, scale: Scale) -> N
     if not scale.holds(score) and not (found.error and score == 0):
         raise wrong(f"gave the score {short(score)} on problem {of.problem_id!r}")
     if not isinstance(found.reason, str) or not isinstance(found.extracted, str | None):
-        raise wrong(f"gave a reason or extracted answer that is no text on problem {of.problem_id!r}")
+        raise wrong(f"gave a reason or extracted answer that is not text on problem {of.problem_id!r}")
     for name, text in (("reason", found.reason), ("extracted answer", found.extracted or "")):
         if len(text) > LONGEST:
             said = f"gave a{'n' * (name[0] in 'aeiou')} {name} of {len(text):,} characters on problem {of.problem_id!r}"
@@ -202,7 +202,7 @@ def verdict(task: Any, part: str, found: Any, of: Completion, scale: Scale) -> N
 
 
 def answers(task: Any) -> None:
-    """Checks what the rest of a task says before any work: its title, its grader's identity, how each is sampled.
+    """Checks the rest of a task before any work: its title, its grader's identity, the decoding of each problem.
 
     Raises BadInput.
     """
@@ -228,7 +228,7 @@ def answers(task: Any) -> None:
 
 
 def made(found: type[Any], rows: Any, judge: Any) -> Any:
-    """The task on its rows, checked. Raises BadInput with FILE:LINE for what its ``__init__`` or a part leaves out."""
+    """The task on its rows, checked. Raises BadInput with FILE:LINE for an incomplete ``__init__`` or part."""
     with error_location.faults_as(BadInput, called=found):
         task = found(rows, judge)
         if not {"data", "items"} <= vars(task).keys():
@@ -238,7 +238,7 @@ def made(found: type[Any], rows: Any, judge: Any) -> Any:
 
 
 def afterwards(task: Any, completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> None:
-    """Checks what a task says of graded texts, so that it does not fail when all is graded. Raises as :func:`told`."""
+    """Checks a task's reports on graded texts early, not only after all grading. Raises as :func:`told`."""
     kept = ("score", "reason", "extracted", "error")
     rows = [
         dataclasses.asdict(c) | {name: getattr(v, name) for name in kept}
@@ -256,7 +256,7 @@ def afterwards(task: Any, completions: Sequence[Completion], verdicts: Sequence[
 
 
 def measured(task: Any, found: Any) -> tuple[list[dict[str, Any]], str]:
-    """What ``measure`` gave, if it is graded rows and the first prompt. Raises RunFailed otherwise."""
+    """The result of ``measure``, if it is graded rows and the first prompt. Raises RunFailed otherwise."""
     if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], list) and isinstance(found[1], str):
         return found
     said = f"gave {describe(found)}; a tuple of graded rows and the first prompt is wanted"
@@ -264,7 +264,7 @@ def measured(task: Any, found: Any) -> tuple[list[dict[str, Any]], str]:
 
 
 def told(task: Any, part: str, found: Any) -> Any:
-    """What ``measures``, ``read_figures`` or ``remarks`` gave, if a record can keep it. Raises RunFailed otherwise."""
+    """The result of ``measures``, ``read_figures`` or ``remarks``, if a record can keep it; else raises RunFailed."""
     wanted = list if part == "remarks" else dict
     if not isinstance(found, Mapping if wanted is dict else list | tuple):
         said = f"gave {describe(found)}; a {wanted.__name__} is wanted"

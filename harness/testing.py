@@ -1,4 +1,4 @@
-"""The conformance suite: what every method, task and judge must fulfil, ours and yours.
+"""The conformance suite for all methods, tasks and judges, ours and yours.
 
 In your own tests::
 
@@ -69,13 +69,13 @@ def check_method(found: type[Method], config: Any = None) -> None:
 
 def check_task(found: type[Task], rows: Sequence[Mapping[str, Any]], judge: Any = None) -> Task:
     """Checks a task on a few rows in its file format; returns the task for further checks."""
-    assert not found.needs_judge or judge is not None, "a judged task is checked with a judge"
+    assert not found.needs_judge or judge is not None, "a judged task needs a judge for its check"
     for _ in task_checks(found, rows, judge):
         pass
     return found(_data(rows), judge)
 
 
-PAIRS = (  # that a judge must bear
+PAIRS = (  # pairs that a judge must handle
     PairToJudge("1", "Say hello.", "Hello!", "Hi."),
     PairToJudge("2", "Say hello.", "Hello!", ""),
     PairToJudge("3", "Say hello.", "Hello!", "\x00\ud800 junk [[A]]"),
@@ -84,9 +84,9 @@ PAIRS = (  # that a judge must bear
 
 
 def check_judge(judge: Any, pairs: Sequence[PairToJudge] = PAIRS) -> None:
-    """All promises of a judge as it was made, on ``pairs``. Raises AssertionError with FILE:LINE for a broken one.
+    """Checks all requirements of a judge on ``pairs``. Raises AssertionError with FILE:LINE for a broken one.
 
-    The judge has a name, an identity that is JSON and stays the same, and one verdict a pair, in order, whatever the
+    The judge has a name, a constant identity in JSON, and one verdict per pair, in order, whatever the
     order of the pairs.
     """
     for _ in judge_checks(judge, pairs):
@@ -94,7 +94,7 @@ def check_judge(judge: Any, pairs: Sequence[PairToJudge] = PAIRS) -> None:
 
 
 def judge_checks(judge: Any, pairs: Sequence[PairToJudge] = PAIRS) -> Iterator[str]:
-    """Checks a judge; yields a line per check. Raises AssertionError with FILE:LINE for the first broken promise."""
+    """Checks a judge; yields a line per check. Raises AssertionError with FILE:LINE for a broken requirement."""
     where = error_location.of(type(judge))
     assert isinstance(judge, Judge), f"{where}: a judge subclasses harness.grading.judges.judgement.Judge"
     try:
@@ -102,14 +102,14 @@ def judge_checks(judge: Any, pairs: Sequence[PairToJudge] = PAIRS) -> Iterator[s
             said = check_identity(judge)
             found = judge_all(judge, pairs)
             backwards = judge_all(judge, pairs[::-1])[::-1]
-            assert said == check_identity(judge), f"{where}: identity changes as the judge works"
+            assert said == check_identity(judge), f"{where}: identity changes while the judge works"
             assert judge_all(judge, []) == [], f"{where}: gives judgements on no pairs"
     except (BadInput, RunFailed) as error:
         raise AssertionError(str(error)) from error
     yield "its identity is JSON and stays the same while it works"
     yield f"one verdict on each of {len(pairs)} pairs, empty and malformed answers among them, and none on none"
     for one, again in zip(found, backwards, strict=True):
-        assert one.score == again.score, f"{where}: a pair is judged otherwise in another order of the pairs"
+        assert one.score == again.score, f"{where}: a pair gets another verdict in another order of the pairs"
         assert one.reason, f"{where}: gives a judgement without a reason"
     yield "a verdict has a reason, and does not depend on the order of the pairs"
 
@@ -117,7 +117,7 @@ def judge_checks(judge: Any, pairs: Sequence[PairToJudge] = PAIRS) -> Iterator[s
 def method_checks(found: type[Method], config: Any = None) -> Iterator[str]:
     """Checks a method on synthetic tokens with an exact, a top-k and a bfloat16 signal; yields a line per check.
 
-    Raises AssertionError with FILE:LINE for the first promise that is broken.
+    Raises AssertionError with FILE:LINE for the first broken requirement.
     """
     try:
         with error_location.faults_as(BadInput, called=found):
@@ -131,7 +131,7 @@ def _method_checks(found: type[Method], config: Any) -> Iterator[str]:
     assert found.__doc__, f"{error_location.of(found)}: give the class a docstring, the line that `harness list` shows"
     method_settings.check(found)
     place = error_location.of(found.Config)
-    assert found.Config.__dataclass_params__.frozen, f"{place}: Config is no frozen dataclass; say frozen=True"
+    assert found.Config.__dataclass_params__.frozen, f"{place}: Config is not a frozen dataclass; say frozen=True"
     for setting in dataclasses.fields(found.Config):
         said = "has no help text; make it with harness.options.option"
         assert setting.metadata.get("help"), (
@@ -154,7 +154,7 @@ def _further(method: Method) -> Iterator[str]:
         said = 'is there, but no setting `shuffle`; add shuffle: bool = option(False, "control: shuffled weights")'
         assert hasattr(method.config, "shuffle"), str(broken(method, "weight", said))
         yield "a setting `shuffle`, the control of its weights"
-    said = "looks across tokens: a token has another value in another slice, and the loop cuts slices as it likes"
+    said = "looks across tokens: a token has another value in another slice, and the loop may cut slices anywhere"
     assert not method_probe.looks_across(method), str(broken(method, "objective", said))
     yield "a token's value depends on that token alone"
     needs = method.needs
@@ -170,7 +170,7 @@ def _further(method: Method) -> Iterator[str]:
 def task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, judge: Any = None) -> Iterator[str]:
     """Checks a task; yields a line per check, also for those skipped for lack of ``rows`` or of a judge.
 
-    Raises AssertionError with FILE:LINE for the first promise that is broken.
+    Raises AssertionError with FILE:LINE for the first broken requirement.
     """
     try:
         with error_location.faults_as(BadInput, called=found):
@@ -189,18 +189,18 @@ def _task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, ju
     assert pinned, f"{place}: the dataset is not pinned: commit has 40 hex digits, sha256 has 64"
     yield "name, version, family, metric, a pinned dataset, decoding"
     if not rows:
-        yield f"{LEFT_OUT}: problems, prompts and verdicts (no rows at hand)"
+        yield f"{LEFT_OUT}: problems, prompts and verdicts (no rows available)"
         return
     task = task_contract.made(found, _data(rows), judge)
     begun = sum(not problem.follows for problem in task.items)  # later turns of a conversation belong to their first
     said = f"gave {begun} problems for {len(rows)} rows; {task_contract.ROWS_WANTED}"
     assert begun == len(rows) or (found.takes_some and begun < len(rows)), task_contract.broken(found, "problems", said)
     each = f"{begun} of {len(rows)} rows" if found.takes_some else f"one per row ({len(rows)} rows)"
-    yield f"problems: {each}, ids apart, prompts for models with and without a template"
+    yield f"problems: {each}, unique ids, prompts for models with and without a template"
     _refuses_an_empty_row(found, judge)
     yield "problems: a row without its fields is refused with BadInput"
     if found.needs_judge and judge is None:
-        yield f"{LEFT_OUT}: verdicts (they take a judge)"
+        yield f"{LEFT_OUT}: verdicts (they need a judge)"
         return
     for text in TEXTS:
         completions = [Completion(problem.id, 2, text, 0, "stop") for problem in task.items]
@@ -208,12 +208,12 @@ def _task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, ju
         task_contract.afterwards(task, completions, verdicts)
         said = "gave verdicts on other samples than it was asked about; one each is wanted, in order"
         assert all(v.sample == 2 for v in verdicts), task_contract.broken(found, "grade_all", said)
-        said = "gave a verdict without a reason; say what was looked at"
+        said = "gave a verdict without a reason; say what was checked"
         assert all(v.reason for v in verdicts), task_contract.broken(found, "grade", said)
         again = [v.score for v in task.verdicts(completions[::-1])][::-1]
         said = f"gave two scores to one text ({text[:20]!r}); the same text always gets the same verdict"
         assert again == [v.score for v in verdicts], task_contract.broken(found, "grade", said)
-    yield f"grade: verdicts with reasons, the same again, on {len(TEXTS)} texts of no answer"
+    yield f"grade: repeatable verdicts with reasons, on {len(TEXTS)} texts of no answer"
 
 
 def _refuses_an_empty_row(found: type[Task], judge: Any) -> None:
@@ -221,10 +221,10 @@ def _refuses_an_empty_row(found: type[Task], judge: Any) -> None:
         found(_data([{}]), judge)
     except BadInput:
         return
-    except Exception as error:  # exceptions of user code, of any type
+    except Exception as error:  # user code may raise any exception
         said = f"raises {type(error).__name__} on a row without fields; raise BadInput that names the row and the field"
         raise AssertionError(task_contract.broken(found, "problems", said)) from error
-    said = "takes a row without fields; raise BadInput that names the row and the field"
+    said = "accepts a row without fields; raise BadInput that names the row and the field"
     raise AssertionError(task_contract.broken(found, "problems", said))
 
 
@@ -298,7 +298,7 @@ def _rows(found: type[Task], world: str) -> tuple[Sequence[Mapping[str, Any]] | 
 
         return micro.dataset(found.name, world).rows[:SAMPLE_ROWS], ProgrammaticJudge() if found.needs_judge else None
     rows = data.read(found.dataset).rows if data.at_hand(found.dataset) else None
-    # The rows that a task takes may stand anywhere.
+    # The rows that a task uses may be anywhere in the file.
     return (rows if found.takes_some or rows is None else rows[:SAMPLE_ROWS]), None
 
 

@@ -19,13 +19,13 @@ class Source(StrEnum):
 
     DATA = "data"  # reference responses of the labelled examples
     TEACHER = "teacher"  # responses sampled from the teacher
-    STUDENT = "student"  # responses sampled from the student as it is at this step
-    REPLAY = "replay"  # responses that the student gave at earlier steps, see Needs.replay
+    STUDENT = "student"  # responses sampled from the student with its current weights
+    REPLAY = "replay"  # responses of the student at earlier steps, see Needs.replay
     MIXED = "mixed"  # responses that student and teacher sampled together, see Needs.joint
 
 
 class Turn(NamedTuple):
-    """What one side says in a conversation; ``role`` is system, user or assistant."""
+    """A turn of a conversation; ``role`` is system, user or assistant."""
 
     role: str
     content: str
@@ -36,7 +36,7 @@ class Prompt:
     """A prompt for models with and without a chat template.
 
     With a chat template the turns ``system``, ``history`` and ``user`` are rendered by it and ``prefill`` opens the
-    assistant's turn. Without one, or where ``chat`` is False, the model continues ``plain``. ``history`` alternates
+    assistant's turn. Without one, or if ``chat`` is False, the model continues ``plain``. ``history`` alternates
     between user and assistant.
     """
 
@@ -48,7 +48,7 @@ class Prompt:
     history: tuple[Turn, ...] = ()
 
     def turns(self) -> list[dict[str, str]]:
-        """The conversation up to the answer, as chat templates and servers take it."""
+        """The conversation up to the answer, for chat templates and servers."""
         said = [Turn("system", self.system)] if self.system is not None else []
         return [turn._asdict() for turn in (*said, *self.history, Turn("user", self.user))]
 
@@ -58,7 +58,7 @@ class Problem:
     """One item: ``id`` is unique in its task; ``reference`` is what the grader compares the answer with.
 
     ``follows`` is the id of the problem that the model answers before this one, in the same conversation: its question
-    and the model's own answer to it, sample by sample, stand before this prompt.
+    and the model's own answer to it, sample by sample, come before this prompt.
     """
 
     id: str
@@ -73,7 +73,7 @@ class Decoding:
     """How completions are sampled. ``temperature=0`` is greedy.
 
     ``stop`` strings end a completion that continues a text (a plain prompt, or a prefill) and are cut off. There they
-    mark that the model starts to invent the next problem. A chat reply that the model begins itself ends with its turn
+    mark that the model starts to invent the next problem. A chat reply that the model starts itself ends with its turn
     and may contain them.
     """
 
@@ -99,8 +99,8 @@ class Completion:
 class Verdict:
     """The result of grading one completion.
 
-    ``score`` lies in the range of the task's metric, [0, 1] unless it says otherwise (a win rate's tie is 0.5).
-    ``error`` marks a verdict that could not be reached (a crashed grader, an unparsable judge), which is not the same
+    ``score`` is in the range of the task's metric, [0, 1] unless it says otherwise (a win rate's tie is 0.5).
+    ``error`` marks a failed verdict (a crashed grader, an unparsable judge), which is not the same
     as a wrong answer; its score is 0. ``words`` is what a judge wrote, for readers.
     """
 
@@ -115,11 +115,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Example:
-    """One training prompt. ``response`` is None where only a teacher can answer it.
+    """One training prompt. ``response`` is None if only a teacher can answer it.
 
-    ``meta`` is carried to the step checker of the data (the ``verifier`` validity of vcrd). Of a conversation the last
+    ``meta`` is passed to the step checker of the data (the ``verifier`` validity of vcrd). In a conversation the last
     ``taught`` turns of the assistant are learnt: the response, and those before it in ``prompt.history``. ``columns``
-    are the text columns of a file's row, which a template of the teacher's own prompt may name.
+    are the text columns of a file's row, for templates of the teacher's own prompt.
     """
 
     id: str

@@ -1,8 +1,8 @@
 """Loads and identifies user code: files given by path, and plugins.
 
-A file is loaded into a namespace of its own: it and the modules next to it get unique module names, so that two
+A file is loaded into its own namespace: it and the modules next to it get unique module names, so that two
 folders may both have a ``helper.py``, and every load reads the current source, never cached bytecode.
-Modules next to a file are found as Python finds those next to a script; libraries come from where they are installed.
+Modules next to a file are found as next to a script; libraries come from where they are installed.
 
 The identity covers the code itself and the user code that it imports: the modules next to the file, those below
 folders that it puts on ``sys.path``, the package of a plugin; not libraries, and not the harness.
@@ -68,7 +68,7 @@ def adopt(found: Any, owner: str) -> None:
 
 
 def identity(found: type) -> str:
-    """The identity of the code of a class: a hash, or ``harness`` for what ships with the harness."""
+    """The identity of the code of a class: a hash, or ``harness`` for shipped classes."""
     top = found.__module__.partition(".")[0]
     if top == OURS:
         return OURS
@@ -175,14 +175,14 @@ class Space:
 
 
 def _still_importing(path: Path, thread: int) -> None:
-    """Reports the current line of an import that takes long, since an endless one would show nothing."""
+    """Reports the current line of a long import, because an endless one would show nothing."""
     frame = sys._current_frames().get(thread)
     while frame is not None and not error_location.is_own(frame.f_code.co_filename):
         frame = frame.f_back
     place = (
         f"{error_location.shown(frame.f_code.co_filename)}:{frame.f_lineno}" if frame else error_location.shown(path)
     )
-    print(f"harness: {place}: still being imported after {PATIENCE_S} s; Ctrl-C ends it", file=sys.stderr)
+    print(f"harness: {place}: still importing after {PATIENCE_S} s; Ctrl-C stops it", file=sys.stderr)
 
 
 class _Loader(SourceFileLoader):
@@ -220,7 +220,7 @@ sys.meta_path.insert(0, _Finder)
 
 
 def sources(path: Path, search: Sequence[str]) -> frozenset[Path]:
-    """A file and all user files that it imports, directly or indirectly, found from the import statements.
+    """A file and all user files that it imports, directly or indirectly, from its import statements.
 
     A package counts with all its files. ``search`` precedes the folders of ``sys.path`` that hold no libraries.
     """

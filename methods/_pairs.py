@@ -30,7 +30,7 @@ def merged(tokens: Tokens, temperature: float, merge: str = "chain"):
 
 
 def sorted_gap(ours, theirs, most: int = 0):
-    """[G] sum over ranks of |ours - theirs|, each row [G, V] and [G, W] sorted from the largest on, 0 behind its end.
+    """[G] sum over ranks of |ours - theirs|, each row [G, V] and [G, W] sorted from the largest, 0 after its end.
 
     With ``most`` only that many of the largest, and no more than the shorter row has.
     """

@@ -11,8 +11,8 @@ equal tokenizers every token is a piece and w = 1: this is the JSD of gkd. With 
 on the student's own text.
 
 gold@trl    TRL's defaults: fixed text is the data's, ends of text are left out, and its merge "observed": the rows of a
-            piece are those behind its tokens, the first is the distribution, and each later one gives the probability
-            of the token that it stands behind. The default here is TRL's merge "bayesian" with the ends matched by
+            piece are those after its tokens, the first is the distribution, and each later one gives the probability
+            of the token that it follows. The default here is TRL's merge "bayesian" with the ends matched by
             their role. TRL shares words of one name, where "Ġthe" and "▁the" are two, and bounds probabilities by 1e-8.
 gold@nemo   NeMo-RL's gold loss: the mean of the log-probabilities of all tokens of a piece, forward KL on shared words
             plus the gaps of the 8,192 largest others, both of weight 1, plus cross-entropy, on the data's text; the

@@ -37,7 +37,7 @@ class ImitKD(Method):
 
     @property
     def needs(self) -> Needs:
-        # The likeliest word of a top-k signal may be its bucket, which is no word.
+        # The likeliest word of a top-k signal may be its bucket, which is not a word.
         return Needs(teacher="signal", exact=self.config.target == "likeliest")
 
     def sources(self, step: Step) -> tuple[Source, ...]:

@@ -33,7 +33,7 @@ SCRIPT = "LMOps, train_base_xl.sh"
 class Config:
     mixture: float = option(0.2, "teacher's share in the sampler", low=0, high=1, source=f"{SCRIPT}: 0.2")
     discount: float = option(0.95, "of later rewards", low=0, high=1, source=f"{SCRIPT}: gamma 0.95")
-    own_reward: bool = option(False, "R starts at the own token, not behind it", source="paper, equation 6")
+    own_reward: bool = option(False, "R starts at the token itself, not after it", source="paper, equation 6")
     per: str = option(
         "token", "what R is divided by: tokens, or tokens as discounted", choices=("token", "discount"), source=SCRIPT
     )

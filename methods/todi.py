@@ -27,7 +27,7 @@ class ToDi(Method):
     """Forward or reverse KL for each entry of the vocabulary, as the student is below or above the teacher."""
 
     name, paper, Config = "todi", "https://arxiv.org/abs/2505.16297", Config
-    needs = Needs(teacher="signal", exact=True)  # a mix per entry is no lower bound where an entry is a bucket
+    needs = Needs(teacher="signal", exact=True)  # a mix per entry is not a lower bound if an entry is a bucket
 
     def sources(self, step: Step) -> tuple[Source, ...]:
         return (Source(self.config.text),)

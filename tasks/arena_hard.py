@@ -45,7 +45,7 @@ class ArenaHard(PairwiseTask):
             prompt = reference = None
         if not isinstance(prompt, str) or not isinstance(reference, str):
             raise BadInput(
-                f"{self.name}: item {index} of {self.data.source} is no conversation of a prompt and an answer"
+                f"{self.name}: item {index} of {self.data.source} is not a conversation of a prompt and an answer"
             )
         return Problem(uid, Prompt(user=prompt, plain=f"Instruction: {prompt}\nResponse:\n"), reference)
 

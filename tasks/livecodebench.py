@@ -96,7 +96,7 @@ class LiveCodeBench(Task):
         return [dataclasses.replace(v, sample=c.sample) for v, c in zip(verdicts, completions, strict=True)]
 
     def gold_completion(self, problem):
-        """A published program that passed, in a fence; None where none is at hand."""
+        """A published program that passed, in a fence; None if there is none on this machine."""
         program = contest.passing_program(problem.id)
         return None if program is None else f"```python\n{program}\n```"
 

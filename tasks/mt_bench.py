@@ -1,6 +1,6 @@
 """MT-Bench: 80 questions of two turns in eight categories; a judge rates each of the 160 answers from 1 to 10.
 
-As in FastChat's llm_judge with single-answer grading: the second turn is asked behind the model's own first answer, the
+As in FastChat's llm_judge with single-answer grading: the second turn is asked after the model's own first answer, the
 sampling temperature depends on the category, the judge sees the whole conversation and, for maths, reasoning and code,
 reference answers that GPT-4 wrote (not checked golds), and the score is the mean of all ratings.
 """

@@ -140,7 +140,7 @@ def test_grade_takes_a_file_rows_or_a_frame(tmp_path):
     assert list(outcomes[0].verdicts.score) == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("row, message", [([1], "row 1 is no mapping"), ({"text": {1, 2}}, "row 1: set")])
+@pytest.mark.parametrize("row, message", [([1], "row 1 is not a mapping"), ({"text": {1, 2}}, "row 1: set")])
 def test_grade_names_the_row_that_is_wrong(row, message):
     with pytest.raises(harness.BadInput, match=message):
         harness.grade("amc23@micro", [row])
@@ -155,19 +155,19 @@ def test_grade_names_no_temporary_file():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"methods": None}, "methods=None is no name"),
-        ({"methods": {"gkd": 1}}, "is no name; give a name, the path of a file, or a list"),
+        ({"methods": None}, "methods=None is not a name"),
+        ({"methods": {"gkd": 1}}, "is not a name; give a name, the path of a file, or a list"),
         ({"methods": [harness.Method]}, "or the path of the file that has it"),
-        ({"tasks": 3}, "tasks=3 is no name"),
+        ({"tasks": 3}, "tasks=3 is not a name"),
         ({"tasks": []}, "tasks is empty"),
-        ({"settings": ["training.steps=3"]}, "is no mapping of keys to values"),
+        ({"settings": ["training.steps=3"]}, "is not a mapping of keys to values"),
         ({"seeds": []}, "no seed given"),
         ({"seeds": "0"}, "seeds: '0' is not a whole number"),
         ({"seeds": None}, "seeds=None is no whole number"),
         ({"seeds": np.arange(-1, 2)}, "is not a whole number from 0"),
         ({"seeds": np.int64(3), "methods": "gdk"}, "unknown method 'gdk'"),
-        ({"methods": ""}, "methods: '' is no name"),
-        ({"methods": b"gkd"}, "methods=b'gkd' is no name"),
+        ({"methods": ""}, "methods: '' is not a name"),
+        ({"methods": b"gkd"}, "methods=b'gkd' is not a name"),
         ({"results": None}, "None is no results folder"),
         ({"recipe": {"training": {}}}, "is not a name or the path of a file"),
         ({"protocol": 3}, "protocol=3 is not a name"),
@@ -186,7 +186,7 @@ def test_a_notebook_s_slip_is_told_before_any_work(asked, message, tmp_path):
         (lambda: harness.leaderboard([], results=MICRO), "tasks is empty"),
         (lambda: harness.compare(["gkd"], "vcrd", "amc23", results=MICRO), "is no row"),
         (lambda: harness.compare("gkd", "vcrd", [], results=MICRO), "tasks is empty"),
-        (lambda: harness.grade("amc23@micro", None), "are no rows"),
+        (lambda: harness.grade("amc23@micro", None), "are not rows"),
         (lambda: harness.grade(["amc23"], []), "is no task; give one name"),
         (lambda: harness.load_results(__file__), "is a file"),
         (lambda: harness.load_results([MICRO]), "is no results folder"),

@@ -168,7 +168,7 @@ def test_a_board_replaces_a_board_and_nothing_else(copied, tmp_path):
     assert not (out / "runs/stale.html").exists() and not list(out.parent.glob(".board*"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/index.html").write_text("my homepage")
-    with pytest.raises(BadInput, match="holds files that are no board"):
+    with pytest.raises(BadInput, match="holds files of something else than a board"):
         site.build(store, tmp_path / "mine")
     assert (tmp_path / "mine/index.html").read_text() == "my homepage"
 
@@ -178,7 +178,7 @@ def test_bad_input_is_one_line(store, tmp_path, capsys):
     for given, message in (
         (["--results", str(tmp_path / "none")], "no records"),
         (["--results", str(store.root), "--out", str(tmp_path / "file")], "is a file"),
-        (["--results", str(store.root), "--serve", "70000"], "a port lies between"),
+        (["--results", str(store.root), "--serve", "70000"], "a port is between"),
     ):
         assert main(["board", *given]) == 2
         captured = capsys.readouterr().err

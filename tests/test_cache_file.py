@@ -56,7 +56,7 @@ def test_a_cache_is_a_file_of_its_own(tmp_path, place):
     kept = CacheFile(tmp_path, {})
     kept.path.unlink()
     place(kept.path)
-    with pytest.raises(BadInput, match="is a link or no regular file; delete it"):
+    with pytest.raises(BadInput, match="is a link or not a regular file; delete it"):
         CacheFile(tmp_path, {})
     assert not (tmp_path / "x").exists()
 

@@ -138,7 +138,9 @@ def test_a_capture_that_is_not_the_step_is_given_up(capturing, fault):
     capturing.setattr("harness.models.llama_decoder.FUSED_ELEMENTS", 0)
     ours = of_family(FAMILY["qwen3"], byte_tokenizer(), batch=3)
     asked = PROMPTS, Decoding(max_new_tokens=5), range(7)
-    with pytest.warns(UserWarning, match="without CUDA graphs: (a captured step gave other|operation not permitted)"):
+    with pytest.warns(
+        UserWarning, match="without CUDA graphs: (a captured step gave different|operation not permitted)"
+    ):
         equal(ours.continue_ids(*asked), plainly(ours, capturing, *asked))
     assert not ours._captured.captures
 

@@ -562,7 +562,7 @@ def test_an_interval_at_odds_with_the_test_says_what_each_of_them_is(store, caps
     _, sentence, _ = compare(store, capsys, "kd", "gkd", "-t", TASK)
     low = re.search(r"95 % \+(\S+) to", sentence)[1]
     assert float(low) > 0 and "not distinguishable" in sentence
-    assert "p = 0.062, exact McNemar; the interval is a bootstrap's over problems, and the test decides)" in sentence
+    assert "p = 0.062, exact McNemar; the interval is a bootstrap over problems, and the test decides)" in sentence
 
 
 def test_an_interval_of_one_task_beside_an_adjusted_p_says_so(store, capsys):
@@ -570,4 +570,4 @@ def test_an_interval_of_one_task_beside_an_adjusted_p_says_so(store, capsys):
         add(store, "kd", (0.0,) * 6 + (1.0,) * 15, task=task)
         add(store, "gkd", (1.0,) * 21, task=task)
     _, sentences, _ = compare(store, capsys, "-t", TASK, "amc23@micro", "kd", "gkd")
-    assert sentences.count("p = 0.062, exact McNemar; the interval is of this task alone, where p = 0.031)") == 2
+    assert sentences.count("p = 0.062, exact McNemar; the interval is for this task alone, where p = 0.031)") == 2

@@ -134,7 +134,7 @@ def test_a_run_refuses_drops_or_keeps_and_records(method, chosen, tiny_world, tm
     words += ["--results", str(tmp_path / "results"), "--set", f"data.contaminated={chosen}"]
     assert main(words) == (2 if chosen == "refuse" else 0)
     printed = capsys.readouterr()
-    held = "row 2 holds problem 3 of parity (1 of its 4 problems stand in the training data)"
+    held = "row 2 holds problem 3 of parity (1 of its 4 problems are in the training data)"
     if chosen == "refuse":
         (line,) = printed.err.strip().splitlines()
         assert held in line and "set data.contaminated to drop" in line

@@ -408,4 +408,4 @@ def test_an_answer_of_several_turns_and_several_teachers_are_refused(run, place,
     talks.write_text(json.dumps({"messages": turns}) + "\n")
     assert "give rows with one answer each" in run("gold@trl", prompts=talks)
     rest = f"[training]\nsteps = 1\nbatch = 2\nmax_tokens = 128\n[teachers.other]\nmodel = '{place[0][1]}'\n"
-    assert "can have one teacher only" in run("gold", rest=rest)
+    assert "supports only one teacher" in run("gold", rest=rest)

@@ -289,9 +289,9 @@ def test_a_run_starts_and_ends_its_own_server(stub, tiny_world, tmp_path, monkey
         (["rollout.engine=vllm,sleep=yes"], "sleep of vllm is of a GPU, and the run is on cpu"),
         (["rollout.engine=openai:m@http://127.0.0.1:9/v1"], "cannot be given the student's new weights"),
         (["rollout.engine=vllm:m@http://127.0.0.1:9/v1"], ",weights=FOLDER"),
-        (["rollout.engine=vllm:m"], "is no address of a server; write vllm:NAME@http://host:port/v1"),
+        (["rollout.engine=vllm:m"], "is not a server address; write vllm:NAME@http://host:port/v1"),
         (["rollout.engine=vllm:m@http://127.0.0.1:9/v1,weights=w,retries=0"], "the server of m does not answer"),
-        (["rollout.sync_every=2"], "rollout.sync_every=2 is of an engine"),
+        (["rollout.sync_every=2"], "rollout.sync_every=2 belongs to an engine"),
         (["rollout.engine=vllm"], "vLLM is not installed"),
         (["evaluation.engine=openai:m@http://127.0.0.1:9/v1"], "a running server cannot be given the trained student"),
         (["teacher.engine=vllm"], "set training.signal=top-k"),
@@ -367,7 +367,7 @@ def test_a_server_on_busy_cores_is_given_time_and_one_out_of_memory_says_so(tmp_
     server.process = subprocess.Popen(["sleep", "60"])
     server.process.kill()
     server.process.wait()
-    assert server._reason() == "signal 9, which the system sends where memory runs out"
+    assert server._reason() == "signal 9, which the system sends if memory runs out"
 
 
 # -- vLLM itself

@@ -50,9 +50,9 @@ def test_a_form_without_one_place_for_the_prompt_is_refused(form):
     [
         (written(row(), "Problem: {prompt}\nSolution:\n"), ASKED, None),
         (written(row()), Prompt(user="x", plain="x\n"), None),
-        (written(row()), ASKED, r"'{prompt}\n' and asked in the form 'Problem: {prompt}\nSolution:\n'; set data.plain"),
+        (written(row()), ASKED, r"but evaluated on the form 'Problem: {prompt}\nSolution:\n'; set data.plain"),
         (written(row()), Prompt(user="Write.", plain="def f():\n"), r"a text in the task's own form, 'def f():\n'"),
-        (written(row(system="A")), Prompt(user="x", plain="x\n"), r"'A\n\n{prompt}\n' and asked in the form '{pro"),
+        (written(row(system="A")), Prompt(user="x", plain="x\n"), r"'A\n\n{prompt}\n' but evaluated on the form '{pro"),
     ],
 )  # fmt: skip
 def test_two_plain_forms_are_told(trained, asked, said):
@@ -65,9 +65,9 @@ def test_two_plain_forms_are_told(trained, asked, said):
     [
         (row(system="Box it."), ASKED, None),
         (row(), Prompt(user="x", plain="y"), None),
-        (row(), ASKED, "with no system turn and asked with the system turn 'Box it.'; set data.system='Box it.'"),
-        (row(system="A"), Prompt(user="x", plain="y"), "'A' and asked with no system turn; leave data.system out"),
-        (row(), Prompt(user="x", plain="y", chat=False), "trained in the turns of a chat and asked as plain text"),
+        (row(), ASKED, "with no system turn but evaluated with the system turn 'Box it.'; set data.system='Box it.'"),
+        (row(system="A"), Prompt(user="x", plain="y"), "'A' but evaluated with no system turn; remove data.system"),
+        (row(), Prompt(user="x", plain="y", chat=False), "trained on chat turns but evaluated on plain text"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("family", ["qwen2.5", "gemma"])  # with a system turn, and without
@@ -135,5 +135,5 @@ def test_the_first_training_prompt_is_guarded_like_a_task(dry, tmp_path):
 
 def test_a_template_without_a_system_turn_is_told(dry, tmp_path):
     _, said = dry(families.pair(tmp_path, "gemma"), "--set", "data.system=Box it.", dry_run=False)
-    assert "the chat template takes no system turn: its text stands in front of the user's first turn" in said
+    assert "the chat template has no system turn: its text goes in front of the user's first turn" in said
     assert "user\\nBox it.\\n\\n0 + 1?<end_of_turn>" in said

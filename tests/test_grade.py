@@ -276,10 +276,10 @@ def test_odd_texts_survive(write):
         (({"task_id": "a7", "completion": "2"},), ":1: needs problem_id with text"),
         (({"id": "z1", "output": "2"},), ":1: sums has no problem 'z1' (it has 'a7', 'b3', 'c9', …)"),
         (({"id": ["a7"], "output": "2"},), ":1: sums has no problem"),
-        (({"idx": 3, "output": "2"},), ":1: idx 3 is no position from 0 to 2 in sums"),
-        (({"idx": -1, "output": "2"},), ":1: idx -1 is no position"),
-        (({"idx": True, "output": "2"},), ":1: idx True is no position"),
-        (({"id": "z1", "idx": 3, "output": "2"},), ":1: idx 3 is no position"),
+        (({"idx": 3, "output": "2"},), ":1: idx 3 is not a position from 0 to 2 in sums"),
+        (({"idx": -1, "output": "2"},), ":1: idx -1 is not a position"),
+        (({"idx": True, "output": "2"},), ":1: idx True is not a position"),
+        (({"id": "z1", "idx": 3, "output": "2"},), ":1: idx 3 is not a position"),
         (({"id": "a7", "output": []},), ":1: 'output' is an empty list"),
         (({"id": "a7", "output": ["2", 2]},), ":1: 'output' holds 2, not a text"),
         (({"id": "a7", "output": ["2", None]},), ":1: 'output' holds None, not a text"),
@@ -290,7 +290,7 @@ def test_odd_texts_survive(write):
         (({"problem_id": "a7", "text": "2", "finish": "eos"},), ":1: 'finish' is 'eos', neither 'stop' nor 'length'"),
         (({"problem_id": "a7", "text": "2", "finish": ["stop"]},), ":1: 'finish' is a list"),
         (('{"id": "a7", "output": ' + "[" * 100_000,), ":1: is not JSON"),
-        (('{"idx": ' + "9" * 5000 + ', "output": "2"}',), ":1: is not JSON that can be read"),
+        (('{"idx": ' + "9" * 5000 + ', "output": "2"}',), ":1: is not readable JSON"),
     ],
 )
 def test_a_bad_row_is_named_with_what_is_wrong(write, lines, message):
@@ -306,7 +306,7 @@ def test_a_repeated_sample_names_both_lines(write):
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
     for name, content, fault in (
-        ("cut.gz", gzip.compress(b'{"id": "a7", "output": "2"}\n' * 50)[:-12], "is no whole gzip file"),
+        ("cut.gz", gzip.compress(b'{"id": "a7", "output": "2"}\n' * 50)[:-12], "is not a complete gzip file"),
         ("latin.jsonl", b'{"id": "a7", "output": "2"}\n{"id": "a7", "output": "\xe9"}\n', ":2: is not UTF-8"),
         ("wide.json", '[{"id": "a7"}]'.encode("utf-16"), ":1: is not UTF-8"),
     ):

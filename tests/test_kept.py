@@ -94,7 +94,7 @@ def test_a_dying_server_costs_only_what_it_did_not_answer(tmp_path):
     texts, quick = [f"text:{i}" for i in range(9)], ClientOptions(retries=1, backoff_s=0.01, timeout_s=5.0)
     with serving(*["ok"] * 4, then="die") as stub:
         dying = CachedGenerator(ServerGenerator("stub", stub.url, batch=1, options=quick), tmp_path, {})
-        with pytest.raises(RunFailed, match="run again, what it gave is kept"):
+        with pytest.raises(RunFailed, match="run again, its completions are kept"):
             dying.generate(texts, GREEDY, range(9))
     with serving() as other:
         resumed = CachedGenerator(ServerGenerator("stub", other.url, batch=4, options=quick), tmp_path, {})

@@ -46,7 +46,7 @@ def test_limits_and_mistakes(folder):
         open_task(f"lm_eval:{folder}/choises")
     with pytest.raises(BadInput, match="no folder of task files"):
         open_task("lm_eval:nowhere/choices")
-    with pytest.raises(BadInput, match="graded by lm-eval while it runs"):
+    with pytest.raises(BadInput, match="graded by lm-eval during the run"):
         task = open_task(f"lm_eval:{folder}/choices")
         task.grade(task.items[0], "yes")
 

@@ -177,7 +177,7 @@ def test_errors_are_the_worst_value_or_left_out(tmp_path):
         ("scale = (0, 1)", r"Scale\(low, high, unit\) is wanted"),
         (
             "scale = Scale(0, math.inf, higher_is_better=False)",
-            "no worst value that .*; say errors_count_as = LEFT_OUT",
+            "no worst value for errors; set errors_count_as = LEFT_OUT",
         ),
         ("errors_count_as = 'ignored'", "is one of"),
     ],

@@ -69,7 +69,11 @@ TOP = ("training.signal=top-k", "training.top_k=4")
 @pytest.mark.parametrize(
     ("methods", "settings", "said"),
     [
-        (["untouched", "teacher"], ["evaluation.engine=vllm:m@URL"], "one running server; measure them by commands"),
+        (
+            ["untouched", "teacher"],
+            ["evaluation.engine=vllm:m@URL"],
+            "one running server; evaluate them in separate commands",
+        ),
         (
             ["gkd"],
             [*TOP, "teacher.engine=vllm:m@URL", "rollout.engine=vllm:m@URL/,weights=W"],
@@ -104,7 +108,7 @@ def test_an_adapter_is_not_served_as_its_base_model(command, exact, tmp_path, mo
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(exact[0])}))
     (folder / "adapter_model.safetensors").write_bytes(b"")
     code, _, line = command(["untouched"], "evaluation.engine=vllm", student=str(folder))
-    assert code == 2 and "vLLM is given whole models, and adapter is an adapter" in line, line
+    assert code == 2 and "vLLM needs whole models, and adapter is an adapter" in line, line
 
 
 @pytest.mark.parametrize(
@@ -112,9 +116,13 @@ def test_an_adapter_is_not_served_as_its_base_model(command, exact, tmp_path, mo
     [
         ("vllm:q@OTHER", "top-k", "teachers.second.engine: the server has n, not q; name that"),
         ("vllm:n@OTHER", "top-k", "teachers.second.engine=vllm:n does not give the 9 likeliest tokens"),
-        ("vllm:n@OTHER", "hidden", "teachers.second.engine=vllm:n gives its likeliest tokens alone"),
-        ("vllm:m@URL", "top-k", "and the teacher second would be one running server; give the teacher second a server"),
-        ("openai:n@OTHER", "top-k", "only vLLM tells the log-probabilities"),
+        ("vllm:n@OTHER", "hidden", "teachers.second.engine=vllm:n gives only likeliest tokens"),
+        (
+            "vllm:m@URL",
+            "top-k",
+            "and the teacher second would share one running server; give the teacher second a server",
+        ),
+        ("openai:n@OTHER", "top-k", "only vLLM returns log-probabilities"),
     ],
 )
 def test_every_teachers_server_is_looked_at_before_any_work(

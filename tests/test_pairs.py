@@ -197,7 +197,7 @@ def test_a_template_from_a_file(pairs, tmp_path):
     [
         ("{% for m in messages %}", "cannot render a user's turn"),
         ("{{ raise_exception('never') }}", "cannot render a user's turn: never"),
-        ("hello", "leaves out what the user says"),
+        ("hello", "leaves out the user's text"),
     ],
 )
 def test_a_template_that_renders_no_question_is_refused(pairs, tmp_path, source, message):

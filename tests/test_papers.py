@@ -232,7 +232,7 @@ def test_a_malformed_paper_file_names_the_place(tmp_path, capsys, old, new, mess
         (["nowhere.toml"], "No such file"),
         (["vcrd", "--only", "amc24"], "unknown cell of paper vcrd 'amc24'; did you mean amc23"),
         (["vcrd", "--scale", "micro", "--only", "gsm8k"], "unknown task of the question 'gsm8k'"),
-        (["vcrd", "--set", "method.beta=1"], "copy it and give your copy"),
+        (["vcrd", "--set", "method.beta=1"], "change a copy of it and give that"),
         (["vcrd", "--set", "training.stepz=1"], "did you mean steps"),
     ],
 )

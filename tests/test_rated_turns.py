@@ -98,7 +98,7 @@ def test_a_temperature_of_the_recipe_holds_for_all_categories():
 
 def test_a_second_turn_without_its_first_has_no_rating():
     (verdict,) = task(ByLength()).grade_all([Completion("81/2", 0, "short", 1, "stop")])
-    assert verdict.error and "the turn before it has no answer here" in verdict.reason
+    assert verdict.error and "the turn before it has no answer" in verdict.reason
 
 
 @pytest.mark.parametrize(

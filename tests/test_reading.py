@@ -57,7 +57,7 @@ def test_only_regular_files_below_the_folder_are_read(tmp_path):
 
 @pytest.mark.parametrize("raw", [b"\x1f\x8b", b"\x1f\x8bx" * 9, b"plain"])
 def test_a_damaged_gzip_is_refused(raw, tmp_path):
-    with pytest.raises(BadInput, match="no whole gzip file"):
+    with pytest.raises(BadInput, match="not a complete gzip file"):
         parse(raw, tmp_path / "test.jsonl.gz")
 
 

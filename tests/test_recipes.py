@@ -95,7 +95,7 @@ def test_a_dry_run_of_a_paper_judges_its_pairs(hub, tmp_path, capsys, monkeypatc
     words = ["reproduce", "vcrd", "--dry-run", "--results", str(tmp_path / "r")]
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert said.count("  pair: ") == said.count("pair: student and teacher are asked in one format (teacher)") > 1
+    assert said.count("  pair: ") == said.count("pair: student and teacher use one format (teacher)") > 1
     assert "would be refused" not in said and "no weights were downloaded" in said
     assert hub and all(patterns for *_, patterns in hub)
 
@@ -141,7 +141,7 @@ def test_a_dry_run_of_a_recipe_needs_no_weights(hub, name, prompts_file, tmp_pat
     words = ["run", "-m", "kd,gkd", "-t", "gsm8k@micro", "--recipe", name, *data, "--results", str(tmp_path / "r")]
     assert main([*words, "--dry-run", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
-    assert "student and teacher are asked in one format (teacher)" in said and "to do" in said
+    assert "student and teacher use one format (teacher)" in said and "to do" in said
     assert "memory" in said
 
 

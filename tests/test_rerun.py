@@ -293,7 +293,7 @@ def test_what_cannot_be_verified_is_bad_input(recorded, capsys):
         (["--recipe", "micro"], "the student 'student' is a folder: give it with --student DIR"),
         (
             ["--recipe", "micro", "--student", "micro:student", "--teacher", "micro:teacher"],
-            "cannot be run again as it",
+            "cannot be run again exactly",
         ),
         ([*given, "--student", "./nowhere"], "no model folder"),
     ):

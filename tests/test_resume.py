@@ -92,8 +92,8 @@ def test_another_spec_is_refused_and_said_in_what(left, capsys, words, method, s
     wanted = training if by == "training" else run_id
     assert run(*SHORT, *words, "--resume", wanted, method=method) == 2
     line = refused(capsys)
-    assert line.startswith(f"harness: --resume {wanted} is not what this command asks for: ") and said in line
-    assert line.endswith("or leave --resume out")
+    assert line.startswith(f"harness: --resume {wanted} differs from this command: ") and said in line
+    assert line.endswith("or remove --resume")
     assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before
 
 
@@ -123,7 +123,7 @@ def test_what_is_not_there_is_answered_with_what_is(left, capsys, wanted):
     run, _, training, run_id = left
     assert run(*SHORT, f"--resume={wanted}", method="gkd") == 2
     line = refused(capsys)
-    assert "there is none of that id" in line and training in line and run_id in line
+    assert "has no such id" in line and training in line and run_id in line
 
 
 def test_where_nothing_was_interrupted(world, capsys):  # noqa: F811

@@ -133,7 +133,7 @@ def test_a_prompt_in_hindsight_that_no_context_holds_is_none(place):
 def test_a_grader_without_any_verdict_ends_the_run(place):
     job = make("grpo", *place)
     job.data.grader = Says(None)
-    with pytest.raises(RunFailed, match="no verdict on any of 18 texts: so it is"):
+    with pytest.raises(RunFailed, match="failed on all 18 texts: so it is"):
         train(job, quiet)
 
 

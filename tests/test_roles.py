@@ -65,7 +65,7 @@ def test_a_reference_of_any_name_is_ranked_nowhere(strangers, tmp_path, capsys):
     assert main(["board", "--out", str(tmp_path / "site"), *where]) == 0
     page = (tmp_path / "site/index.html").read_text("utf-8")
     views = re.findall(r"<table class=\"grid.*?</table>", page, re.DOTALL)
-    assert len(views) == page.count("It stands apart from all others.") == page.count("clever ranks first") == 3
+    assert len(views) == page.count("It is distinguishable from all others.") == page.count("clever ranks first") == 3
     for view in views:  # one task: rows stand in order, without a column of ranks
         rows = re.findall(r'<tr role="row"( class="mark")?>\s*<th scope="row".*?data-value="(\w+)"', view, re.DOTALL)
         mark = ' class="mark"'
@@ -103,7 +103,7 @@ def test_nothing_but_references_is_a_table_without_ranks(store, tmp_path, capsys
     (section,) = leaderboard(store.all()[0], None, store.completions)
     assert [row.rank for row in section.rows] == [None]
     assert main(["plot", "--out", str(tmp_path / "x.svg"), "--results", str(store.root)]) == 2
-    assert "only models as they come" in capsys.readouterr().err
+    assert "only untrained models" in capsys.readouterr().err
 
 
 # -- records written before roles were a field --------------------------------------------------------------

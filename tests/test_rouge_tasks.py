@@ -78,7 +78,7 @@ def test_sampling_is_minillms_and_scores_are_no_percentages():
     [
         ({"prompt": ""}, "row 1 has no text under 'prompt'"),
         ({"instruction": None}, "row 1 has no text under 'instruction'"),
-        ({"input": 3}, "row 1: 'input' is no text"),
+        ({"input": 3}, "row 1: 'input' is not text"),
         ({"output": []}, "row 1 has no text and no list of texts under 'output'"),
         ({"output": ["a", 3]}, "row 1 has no text and no list of texts under 'output'"),
         ({"output": None}, "row 1 has no text and no list of texts under 'output'"),

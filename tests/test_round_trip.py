@@ -44,7 +44,7 @@ def test_a_tokenizer_that_loses_text_is_told_in_one_line():
     found = check_task(task, TextCodec(wordpiece()), task.items)
     assert {lost.part for lost in found.lost} == {"prompt", "reference"} and len(found.lost) == 2 * ITEMS
     assert "\n" not in found.warning
-    assert found.warning.startswith("humaneval@micro: the tokenizer does not give back the text of 16 of 16 items")
+    assert found.warning.startswith("humaneval@micro: the tokenizer does not reproduce the text of 16 of 16 items")
     assert f"item {task.items[0].id}: in its prompt 'def " in found.warning
 
 
@@ -76,12 +76,12 @@ def test_the_command_and_a_run_say_it(tmp_path, capsys, lowercase):
         (folder / "tokenizer.json").write_text(json.dumps(facts | {"normalizer": {"type": "Lowercase"}}))
     assert main(["check", "--model", str(folder), "--task", "amc23@micro"]) == int(lowercase)
     out = capsys.readouterr().out
-    assert ("does not give back" in out) is lowercase and out.count("\n") == 1
+    assert ("does not reproduce" in out) is lowercase and out.count("\n") == 1
     run = ["run", "--method", "untouched", "--student", str(folder), "--task", "amc23@micro", "--json"]
     run += ["--set", "evaluation.limit=2", "--set", "evaluation.max_new_tokens=2", "--results", str(tmp_path / "r")]
     assert main(run) == 0
     (record,) = json.loads(capsys.readouterr().out)["records"]
-    assert any("does not give back" in warning for warning in record["warnings"]) is lowercase
+    assert any("does not reproduce" in warning for warning in record["warnings"]) is lowercase
     assert main(["check", "--model", "openai:m@http://localhost:1/v1"]) == 2
 
 

@@ -156,7 +156,7 @@ def test_more_likeliest_tokens_than_the_vocabulary_has_are_refused(command, caps
 def test_control_is_refused_where_nothing_weights_tokens(command, capsys):  # noqa: F811
     run, results = command
     assert run("--control", method="kd sft") == 2
-    assert "--control: kd, sft weights no tokens, so there is nothing to shuffle" in one_line(capsys)
+    assert "--control: kd, sft: no token weights to shuffle" in one_line(capsys)
     assert not (results / "work").exists()
 
 

@@ -101,7 +101,7 @@ def test_a_served_model_is_measured_from_the_command_line(tmp_path, models, caps
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--method", "sft", "--student", "openai:stub@http://127.0.0.1:9/v1"], "can only be measured; method sft"),
+        (["--method", "sft", "--student", "openai:stub@http://127.0.0.1:9/v1"], "can only be evaluated; method sft"),
         (["--method", "untouched", "--student", "openai:stub"], "written openai:MODEL@http://host:port/v1"),
     ],
 )

@@ -211,8 +211,8 @@ def test_a_run_with_two_teachers_says_so(tiny_world, second, tmp_path, capsys):
             ["kd"],
             "row 1 under 'who': unknown teacher",
         ),
-        ("{short}[teachers.second]\nmodel = '{second}'\n", ["teacher"], "measure each with --teacher"),
-        ("{short}[teachers.second]\nmodel = '{second}'\n", ["skd"], "can have one only"),
+        ("{short}[teachers.second]\nmodel = '{second}'\n", ["teacher"], "evaluate each with --teacher"),
+        ("{short}[teachers.second]\nmodel = '{second}'\n", ["skd"], "supports only one"),
     ],
 )
 def test_teachers_that_do_not_fit_are_one_line(tiny_world, second, rows, tmp_path, text, methods, said):
@@ -223,7 +223,7 @@ def test_teachers_that_do_not_fit_are_one_line(tiny_world, second, rows, tmp_pat
 
 
 def test_a_top_k_signal_has_no_mixture(tiny_world, second, tmp_path):
-    with pytest.raises(BadInput, match=r"their mixture is unknown; set training.signal=hidden"):
+    with pytest.raises(BadInput, match=r"their mixture is not defined; set training.signal=hidden"):
         planned(tiny_world, tmp_path, SHORT + several(second), "training.signal=top-k", "training.top_k=8")
 
 

@@ -268,8 +268,8 @@ def test_an_architecture_that_transformers_does_not_read_is_named(models, tmp_pa
 
 @pytest.mark.parametrize(
     "number, message",
-    [(26, "is quantised as I32, which transformers does not read; give a file quantised otherwise"),
-     (99, r"quantised in a way that the package gguf does not know .*99")],
+    [(26, "is quantised as I32, which transformers does not read; give a file with another quantisation"),
+     (99, r"a quantisation that the package gguf does not know .*99")],
 )  # fmt: skip
 def test_a_quantisation_that_is_not_read_is_named_before_any_work(gguf, tmp_path, number, message):
     content, tensor = bytearray(gguf.read_bytes()), b"blk.0.ffn_down.weight"

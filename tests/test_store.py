@@ -501,9 +501,9 @@ def test_packed_completions_are_read_as_the_plain_ones_were(store):
 @pytest.mark.parametrize(
     ("damage", "fault"),
     [
-        (lambda raw: raw[:-9], "no whole gzip file"),
+        (lambda raw: raw[:-9], "not a complete gzip file"),
         (lambda raw: b"", "sha256 differs"),
-        (lambda raw: gzip.decompress(raw), "no whole gzip file"),  # plain under the packed name
+        (lambda raw: gzip.decompress(raw), "not a complete gzip file"),  # plain under the packed name
         (lambda raw: gzip.compress(gzip.decompress(raw) + b"\n"), "sha256 differs"),
         (lambda raw: gzip.compress(raw), "sha256 differs"),
     ],

@@ -311,7 +311,7 @@ def test_latex_has_a_caption_a_label_renamed_rows_and_notes_of_its_width(mixed):
         with pytest.raises(BadInput, match=reason):
             render(table(mixed), "latex", wording=Wording(rename=(wrong,)))
     add(mixed, "vcrd", task="mbpp@micro")
-    with pytest.raises(BadInput, match="--caption is for one table, and this prints 2"):
+    with pytest.raises(BadInput, match="--caption is for one table, but this prints 2"):
         render(table(mixed), "latex", wording=Wording("Main result."))
 
 

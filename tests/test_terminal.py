@@ -96,7 +96,7 @@ def test_show_says_what_else_a_name_means(capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("gkdd", "did you mean gkd?"), ("task", "takes the NAME of one; harness list tasks lists them")]
+    ("name", "said"), [("gkdd", "did you mean gkd?"), ("task", "needs a NAME; harness list tasks lists them")]
 )
 def test_show_offers_the_nearest_name(name, said, capsys):
     assert main(["show", name]) == 2
@@ -132,8 +132,8 @@ def test_no_line_is_wider_than_the_terminal(width):
 
 def test_a_narrow_terminal_keeps_the_score_and_names_what_it_leaves_out():
     narrow, wide = (render(sections(), "terminal", width=width) for width in (80, 250))
-    assert "95 % interval" in narrow and "left out for lack of width: correct/total" in narrow
-    assert "peak memory" in wide and "left out for lack of width" not in wide
+    assert "95 % interval" in narrow and "hidden to fit the width: correct/total" in narrow
+    assert "peak memory" in wide and "hidden to fit the width" not in wide
 
 
 def test_a_terminal_says_what_a_column_means_that_it_shows():

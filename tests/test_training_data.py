@@ -95,8 +95,8 @@ def test_every_kind_of_file_gives_the_same_examples(name, tmp_path):
         ("a.csv", b"prompt,response\np,r\np\n", "row 2 (line 3) has 1 cells, the first line 2"),
         ("a.csv", b'prompt,response\n"p,r\n', "row 1 (line 2) is not CSV"),
         ("a.csv", b"prompt,prompt\na,b\n", "names the column 'prompt' twice"),
-        ("a.parquet", b"PAR1 and then nothing", "is no parquet file"),
-        ("a.jsonl.gz", b"not packed", "is no whole gzip file"),
+        ("a.parquet", b"PAR1 and then nothing", "is not a readable parquet file"),
+        ("a.jsonl.gz", b"not packed", "is not a complete gzip file"),
         ("a.txt", b"prompt", "is none of .json"),
         ("a.jsonl", lines({"prompt": 5, "response": "r"}), "row 1 holds a number under 'prompt', not text"),
         ("a.jsonl", lines({"prompt": "p", "response": {}}), "row 1 holds an object under 'response', not text"),
@@ -273,7 +273,7 @@ def test_what_stands_beside_a_prompt_and_cannot_be_read_is_refused(row, said, tm
 def test_settings_that_contradict_or_lead_nowhere_are_refused(tmp_path):
     (tmp_path / "d.jsonl").write_bytes(lines({"prompt": "p", "response": "r"}))
     for settings, said in (
-        ({"messages_field": "m", "prompt_field": "p"}, "leave out the other two"),
+        ({"messages_field": "m", "prompt_field": "p"}, "remove the other two"),
         ({"prompt_field": "promt"}, "no column 'promt', only prompt, response; set data.prompt_field"),
         ({"response_field": "x.y"}, "no column 'x.y'"),
         ({"messages_field": "chat"}, "no column 'chat'"),
@@ -385,7 +385,7 @@ def test_a_data_set_of_the_hub_at_a_revision_and_a_split(tmp_path):
     assert newest.startswith("['new train 0', 'new train 1'] train bbb") and "pin it with revision=" in newest
     assert pinned.startswith("['old test 0', 'old test 1'] test aaa") and "pin it" not in pinned
     assert "unknown split 'dev'; did you mean test" in split
-    assert "lab/none is neither a file nor a folder, and the hub did not give it" in gone
+    assert "lab/none is neither a file nor a folder, and the hub did not deliver it" in gone
     # Without a hub: the commit that is asked for, though another one was read later, or a refusal.
     assert cached == pinned
     assert "HF_HUB_OFFLINE is set; give a folder, or a commit that is cached" in moving

@@ -13,7 +13,7 @@ RUN = ["run", "--dry-run", "--method"]
     ("words", "message"),
     [
         (["run", "--method", "untouched", "--task", "amc23@micro", "--judge", "longest"], "--judge: amc23@micro"),
-        (["run", "--method", "untouched", "--task", "alpaca_eval@micro", "--judge", "longest"], "leave --judge out"),
+        (["run", "--method", "untouched", "--task", "alpaca_eval@micro", "--judge", "longest"], "remove --judge"),
         (["run", "--method", "untouched", "--task", "humaneval@micro", "--protocol", "nobodys"], "nobodys"),
         (["run", "--method", "kd", "--task", "amc23@micro", "--set", "training.stepz=3"], "stepz"),
         (["run", "--method", "kd", "--task", "amc23@micro", "--control"], "--control"),
@@ -30,14 +30,14 @@ def test_what_nothing_reads_is_refused_in_one_line(words, message, tmp_path, cap
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["untouched", "--task", "amc23@micro", "--teacher", "micro:teacher"], "--teacher is not read"),
-        (["untouched", "--task", "amc23@micro", "--set", "training.steps=3"], "--set training.steps=3 is not read"),
-        (["sft", "--task", "amc23@micro", "--set", "rollout.top_p=0.5"], "--set rollout.top_p=0.5 is not read"),
+        (["untouched", "--task", "amc23@micro", "--teacher", "micro:teacher"], "--teacher has no effect"),
+        (["untouched", "--task", "amc23@micro", "--set", "training.steps=3"], "--set training.steps=3 has no effect"),
+        (["sft", "--task", "amc23@micro", "--set", "rollout.top_p=0.5"], "--set rollout.top_p=0.5 has no effect"),
         (["opd", "--task", "amc23@micro", "--set", "teacher_text.top_p=0.5"], "--set teacher_text.top_p=0.5"),
-        (["kd", "--task", "amc23@micro", "--sandbox", "C"], "--sandbox is not read"),
+        (["kd", "--task", "amc23@micro", "--sandbox", "C"], "--sandbox has no effect"),
         (
             ["untouched", "--task", "amc23@micro", "--task", "humaneval@micro", "--protocol", "last-fence"],
-            "--protocol last-fence is not read by amc23@micro",
+            "--protocol last-fence has no effect on amc23@micro",
         ),
     ],
 )
@@ -57,7 +57,7 @@ def test_what_only_some_read_is_told_in_one_line(words, message, tmp_path, capsy
 )
 def test_what_is_read_draws_no_word(words, tmp_path, capsys):
     assert main([*RUN, *words, "--results", str(tmp_path)]) == 0
-    assert "is not read" not in capsys.readouterr().err
+    assert "has no effect" not in capsys.readouterr().err
 
 
 def test_a_judge_that_some_tasks_read_is_told(monkeypatch):
@@ -71,7 +71,7 @@ def test_a_judge_that_some_tasks_read_is_told(monkeypatch):
     maths = open_task("amc23@micro")
     assert unused_judge([judged], "longest") == [] == unused_judge([maths], None)
     assert unused_judge([judged, maths], "longest") == [
-        "--judge is not read by amc23@micro, which no judge of yours grades"
+        "--judge has no effect on amc23@micro, graded without your judge"
     ]
 
 
@@ -79,4 +79,4 @@ def test_grade_refuses_a_judge_that_nothing_reads(tmp_path, capsys):
     path = tmp_path / "s.jsonl"
     path.write_text(json.dumps({"problem_id": "0", "text": "x"}) + "\n")
     assert main(["grade", "--task", "amc23@micro", "--samples", str(path), "--judge", "longest"]) == 2
-    assert "leave --judge out" in capsys.readouterr().err
+    assert "remove --judge" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_the_record_and_its_row_tell_of_the_weights(tmp_path, capsys):
     assert main(["run", *asked]) == 0
     said = capsys.readouterr()
     assert "of the signal, less than 5 %" in said.err
-    assert "its token weights move 0." in said.out and "so it is as good as without them" in said.out
+    assert "its token weights move 0." in said.out and "so they have almost no effect" in said.out
     (file,) = (tmp_path / "records").rglob("*.json")
     record = json.loads(file.read_text())
     assert record["weights"]["moved"] < 0.05 and record["weights"]["means"]["both_valid"] >= 0
@@ -117,14 +117,14 @@ def test_answers_to_training_prompts_are_graded_by_the_task_whose_rows_they_are(
     ("grader", "said"),
     [
         ("gsm8q", "unknown task 'gsm8q'; did you mean gsm8k"),
-        ("alpaca_eval", "asks a judge for every answer; name a task that grades by itself"),
+        ("alpaca_eval", "needs a judge for every answer; name a task that grades by itself"),
         ("amc23", "data.grader=amc23 cannot read"),
     ],
 )
 def test_a_grader_that_cannot_grade_the_prompts_is_refused(gsm8k, grader, said):
     with pytest.raises(BadInput, match=said):
         verdicts.grader_of(recipe.DataSources(prompts=str(gsm8k), grader=grader))
-    with pytest.raises(BadInput, match=f"data.grader={grader}: generated prompts are graded by their own rules"):
+    with pytest.raises(BadInput, match=f"data.grader={grader}: generated prompts have their own grader"):
         verdicts.grader_of(recipe.DataSources(grader=grader))
 
 

@@ -19,7 +19,7 @@ from harness.safe_read import aside
 
 
 class Help(argparse.HelpFormatter):
-    """Breaks what a command is for at the width of the terminal; examples stay a line each."""
+    """Wraps the description of a command at the width of the terminal; each example stays on one line."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
@@ -63,15 +63,15 @@ def names(
 
 
 def values(command: argparse.ArgumentParser, *flags: str, metavar: str, help: str, **more: Any) -> None:
-    """An option that takes several values in which a comma has a meaning of its own: ``--set a=1 b=2``, or repeated."""
+    """An option that takes several values that may contain commas: ``--set a=1 b=2``, or repeated."""
     command.add_argument(*flags, action="extend", nargs="+", default=[], metavar=metavar, help=help, **more)
 
 
-WORLDS = ("micro", "real")  # behind a task
+WORLDS = ("micro", "real")  # follows a task
 
 
 def offer(action: argparse.Action, *kinds: str) -> None:
-    """Has shells complete an argument: the names of these kinds; behind a comma the next of a list.
+    """Has shells complete an argument: the names of these kinds; after a comma the next one.
 
     Kinds are those of the registry, and ``recipes``, ``papers``, ``kinds`` (their words) and ``runs`` (run ids).
     """
@@ -161,7 +161,7 @@ def check_cost(args: argparse.Namespace) -> None:
 
 
 def protocol_of_records(command: argparse.ArgumentParser) -> None:
-    """``--protocol``: which of the protocols that records were measured under."""
+    """``--protocol``: only records measured under this protocol."""
     command.add_argument("--protocol", metavar="P", help="only this protocol: its name, or the beginning of its hash")
 
 
@@ -195,12 +195,12 @@ def count(word: str) -> int:
 
 
 def prose_format() -> str:
-    """How a table is printed by default: for a terminal where stdout is one, else as Markdown."""
+    """The default format of a table: for a terminal if stdout is one, else Markdown."""
     return "terminal" if on_terminal() else "md"
 
 
 def width() -> int:
-    """Columns of the terminal; 80 where it does not say."""
+    """Columns of the terminal; 80 if unknown."""
     return shutil.get_terminal_size().columns
 
 
@@ -210,9 +210,9 @@ def on_terminal() -> bool:
 
 
 def fitted(text: str, column: int | None = None) -> str:
-    """Prose and lists for a terminal: no line wider than it. In a pipe lines stay whole, for programs that read them.
+    """Prose and lists, wrapped to the terminal. In a pipe, lines stay whole for programs that read them.
 
-    What does not fit goes on below ``column``, or where a second column of the line itself begins.
+    Continuation lines start at ``column``, or at the second column of the line itself.
     """
     if not on_terminal():
         return text

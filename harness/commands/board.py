@@ -26,7 +26,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     command.add_argument(
         "--no-questions", action="store_true",
-        help="leave out prompts and references, for a board to be published: a benchmark's files keep their licences",
+        help="leave out prompts and references, which keep the benchmark's licence; for a board that you publish",
     )  # fmt: skip
     arguments.results(command)
     command.set_defaults(command=call)
@@ -34,7 +34,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def call(args: argparse.Namespace) -> str:
     if args.serve is not None and not 0 <= args.serve < 65536:
-        raise BadInput(f"--serve {args.serve}: a port lies between 0 and 65535")
+        raise BadInput(f"--serve {args.serve}: a port is between 0 and 65535")
     from harness.progress import Reporter
     from harness.records import reported
     from harness.records.store import Store

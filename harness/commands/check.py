@@ -31,7 +31,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     arguments.values(command, "--judge", metavar="J", help="check these judges against the contract")
     command.add_argument(
-        "--model", metavar="DIR", help="test instead whether this model's tokenizer reproduces the text of the tasks"
+        "--model",
+        metavar="DIR",
+        help="test whether this model's tokenizer reproduces the text of the tasks, and nothing else",
     )
     arguments.results(command)
     arguments.sandbox(command)
@@ -73,7 +75,7 @@ def call(args: argparse.Namespace) -> str:
 
 
 def _papers(args: argparse.Namespace) -> str:
-    """What counting and comparing say about printed tables; a finding is no failure, so the exit code stays 0."""
+    """Audits printed tables; a finding is not a failure, so the exit code stays 0."""
     from harness.errors import BadInput
     from harness.papers.audit import report
     from harness.records import reported
@@ -95,4 +97,4 @@ def _round_trip(args: argparse.Namespace) -> str:
     args.exit_code = int(any(trip.lost for trip in trips))
     if args.json:
         return arguments.dump({"model": args.model, "tasks": [trip.as_json() for trip in trips]})
-    return "\n".join(trip.warning or f"{trip.task}: all of {trip.items} items tried come back" for trip in trips)
+    return "\n".join(trip.warning or f"{trip.task}: all {trip.items} tested items are reproduced" for trip in trips)

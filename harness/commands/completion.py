@@ -29,5 +29,5 @@ def call(args: argparse.Namespace) -> str:
     import argcomplete
 
     code = argcomplete.shellcode(["harness"], shell=args.shell)
-    # Bash breaks words at @, and would put a name with a variant or a world in the place of what follows it.
+    # Bash splits words at @, and would replace only the part after it by the whole name.
     return f"{code}\nCOMP_WORDBREAKS=${{COMP_WORDBREAKS//@}}" if args.shell == "bash" else code

@@ -52,12 +52,12 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def call(args: argparse.Namespace) -> str:
     if not args.out and not args.push:
-        raise BadInput("nowhere to export to; give --out DIR, --push OWNER/NAME, or both")
+        raise BadInput("no destination; give --out DIR, --push OWNER/NAME, or both")
     for flag in ("public", "again"):
         if getattr(args, flag) and not args.push:
             raise BadInput(f"--{flag} is for --push OWNER/NAME")
     if args.record and args.format:
-        raise BadInput("--format is for the results; a student is a transformers folder as it is")
+        raise BadInput("--format is for the results; a student is always a transformers folder")
     for flag in ("weights", "license"):
         if getattr(args, flag) and not args.record:
             raise BadInput(f"--{flag} is for one student: give its RUN_ID")
@@ -69,7 +69,7 @@ def call(args: argparse.Namespace) -> str:
 
     from harness.reports.export import hub
 
-    # The hub is asked first, so that a name that is taken costs nothing; it is changed last.
+    # Ask the hub first, so that a taken name fails early; change it last.
     to = hub.target(args.push, "model" if args.record else "dataset", args.public, args.again)
     with tempfile.TemporaryDirectory(prefix="harness-push-") as scratch:
         out = _write(args, args.out or Path(scratch) / "export")
@@ -90,5 +90,5 @@ def _write(args: argparse.Namespace, out: Path) -> Path:
     left_out: list[str] = []
     try:
         return tables.export(args.results, out, args.format or "parquet", left_out.append)
-    finally:  # what was left out explains why nothing is left
+    finally:  # the skipped files explain why no record remains
         safe_read.warn(left_out)

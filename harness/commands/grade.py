@@ -40,13 +40,13 @@ def call(args: argparse.Namespace) -> str:
     arguments.accept_sandbox(args)
     outcome = grade(args.task, Path(args.samples), args.judge, args.protocol, args.results / "work" / "judgements")
     if args.sandbox and "sandbox" not in outcome["measures"]:
-        arguments.warn(["--sandbox is not read: the task runs no programs"])
+        arguments.warn(["--sandbox has no effect: the task runs no programs"])
     arguments.warn(outcome["warnings"])
     if args.json:
         # A lone surrogate in an answer is not valid UTF-8; print its JSON escape.
         return arguments.dump({"records": [outcome]}).encode("utf-8", "backslashreplace").decode("utf-8")
     counts, (low, high) = outcome["counts"], outcome["interval"]
-    # Only shares of right answers have a count; overlaps and ratings have a number of completions alone.
+    # Only shares of right answers have a count; overlaps and ratings only have a number of completions.
     scale = scale_of(outcome)
     counts_right = scale.counts and is_mean(outcome)
     counted = f"{counts['correct']:g} of {counts['total']}" if counts_right else f"{counts['total']} completions"

@@ -69,14 +69,14 @@ def call(args: argparse.Namespace) -> str:
     records, warnings = store.all()
     safe_read.warn(warnings)
     if not records:
-        raise BadInput(f"no records in {args.results}; harness run makes them, --results names another folder")
+        raise BadInput(f"no records in {args.results}; harness run creates them, --results names another folder")
     view = View(args.view, anchor=args.anchor)
     sections = leaderboard(records, args.task or None, store.completions, view)
     order = rows.order(sections)
     scheme = "dark" if args.theme == "dark" else "light"
     trained = [section for section in sections if any(not row.reference for row in section.rows)]
     if args.kind != "curves" and not trained:
-        raise BadInput(f"{args.results} holds no trained method to plot, only models as they come")
+        raise BadInput(f"{args.results} holds no trained method to plot, only untrained models")
     if args.kind == "scores":
         figure = scores.figure(trained, scheme)
     elif args.kind == "differences":
@@ -93,7 +93,7 @@ def call(args: argparse.Namespace) -> str:
         lines = curves.series(sections, {record["run_id"]: record for record in records}, store.root)
         known = sorted(set().union(*(one.metrics() for one in lines)))
         if not lines:
-            raise BadInput(f"no learning curves in {args.results / 'curves'}; harness run keeps them as it records")
+            raise BadInput(f"no learning curves in {args.results / 'curves'}; harness run writes them with its records")
         metric = args.metric or curves.metrics_of(lines)[0]
         if metric not in known:
             raise BadInput(f"--metric {metric!r} is not among {', '.join(known)}")

@@ -13,7 +13,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         commands,
         "reproduce",
         "run the rows of a paper and compare them with its numbers; resumes",
-        about="Runs the rows of a paper and puts them beside its numbers, or asks its question in the micro world.",
+        about="Runs the rows of a paper and compares them with its numbers, or asks its question in the micro world.",
         examples=(
             "harness reproduce vcrd --dry-run",
             "harness reproduce vcrd --scale micro",
@@ -80,7 +80,7 @@ def call(args: argparse.Namespace) -> str:
             return arguments.dump(paper_cost.as_json(guessed) | gaps)
         gaps = [f"cannot be run: {m['arm']} on {m['cell']}: {m['reason']}" for m in outcome.missing]
         gaps += [f"left out: {what}: {why}" for what, why in paper_spec.left_out.items()]
-        return "\n".join([paper_cost.text(guessed) if guessed else "nothing of it can be run here", *gaps])
+        return "\n".join([paper_cost.text(guessed) if guessed else "nothing can be run here", *gaps])
     return _run(args, paper_spec, request, paper)
 
 

@@ -25,7 +25,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "run",
         "distil a student, evaluate it, record it",
         about="Distils a student with each method, evaluates it on each task, and writes one record per method, seed\n"
-        "and task. What is recorded is returned as it is; what was interrupted continues.",
+        "and task. Recorded results are returned; interrupted runs continue.",
         examples=(
             "harness run -m gkd -t amc23",
             "harness run -m gkd,vcrd -t amc23,humaneval -s 0 1 2 --control",
@@ -114,7 +114,7 @@ def call(args: argparse.Namespace) -> str:
         return _printed(args, records)
     check_names(args)
     with Reporter() as reporter, contextlib.ExitStack() as listening:
-        reporter.progress(*LOADING)  # said before what takes seconds to import
+        reporter.progress(*LOADING)  # print this before the imports that take seconds
         if question is not None:
             listening.enter_context(question.listening())
         from harness.launch import processes
@@ -146,7 +146,7 @@ def call(args: argparse.Namespace) -> str:
 
 
 def _printed(args: argparse.Namespace, records: Sequence[Record]) -> str:
-    """What a run prints of its records; their folder goes to stderr."""
+    """The output of a run for its records; their folder goes to stderr."""
     from harness.records.store import Store
 
     if args.json:
@@ -157,7 +157,7 @@ def _printed(args: argparse.Namespace, records: Sequence[Record]) -> str:
 
 
 def table_of(records: Sequence[Record], store: Store) -> str:
-    """The table of these records alone; ``harness table`` has those of earlier runs beside them."""
+    """The table of these records only; ``harness table`` includes earlier runs."""
     from harness.leaderboard.table import leaderboard, render
 
     sections = leaderboard(records, None, store.completions)
@@ -173,7 +173,7 @@ def next_steps(store: Store, records: Sequence[Record]) -> str:
     trained = [
         name for name in dict.fromkeys(name_of(r["method"]) for r in records if r["convention"].get("trained", True))
     ]
-    lines = [f"recorded in {store.records_dir}; the table below holds the rows of this command"]
+    lines = [f"recorded in {store.records_dir}; the table below shows the rows of this command"]
     if len(trained) > 1:
         lines.append(f"  harness compare {trained[0]} {trained[1]} -t {title}{folder}")
     lines += [

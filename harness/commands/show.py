@@ -74,7 +74,7 @@ def call(args: argparse.Namespace) -> str:
 
 
 def _meant(args: argparse.Namespace) -> tuple[str | None, str]:
-    """The kind and the name that are asked for; no kind for a record."""
+    """The requested kind and name; no kind for a record."""
     from harness import show
 
     if len(args.what) == 2 and args.what[0].removesuffix("s") in show.KINDS:
@@ -84,7 +84,7 @@ def _meant(args: argparse.Namespace) -> tuple[str | None, str]:
     name = args.what[0]
     kinds = show.kinds_of(name, args.results)
     if not kinds and name.removesuffix("s") in show.KINDS:
-        raise BadInput(f"show {name} takes the NAME of one; harness list {name.removesuffix('s')}s lists them")
+        raise BadInput(f"show {name} needs a NAME; harness list {name.removesuffix('s')}s lists them")
     if not kinds:
         return None, name
     if len(kinds) > 1:
@@ -94,7 +94,7 @@ def _meant(args: argparse.Namespace) -> tuple[str | None, str]:
 
 
 def _command(args: argparse.Namespace) -> str:
-    """The command line of a record; exit code 1 where it would make another run here, or where that is unknown."""
+    """The command line of a record; exit code 1 if it would make another run here, or if that is unknown."""
     from harness.records.store import Store
     from harness.rerun import command
 
@@ -111,10 +111,10 @@ def _command(args: argparse.Namespace) -> str:
 
 
 class _Later(types.ModuleType):
-    """Stands where a module would, and imports it when something of it is first read."""
+    """Stands in for a module, and imports it on first use."""
 
     def __getattr__(self, name: str) -> object:
-        if name.startswith("__") and name != "__path__":  # asked of every module by those who look around
+        if name.startswith("__") and name != "__path__":  # introspection asks every module for these
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]

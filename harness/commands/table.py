@@ -68,14 +68,14 @@ def call(args: argparse.Namespace) -> str:
     data = format in ("csv", "json")
     wording = _wording(args, format)
     if data and args.columns:
-        raise BadInput(f"--columns chooses those of a printed table; --format {format} holds every field")
+        raise BadInput(f"--columns is for printed tables; --format {format} contains every field")
     if data and args.layout == "both":
-        raise BadInput(f"--format {format} holds one table: choose --layout grid or --layout tasks")
+        raise BadInput(f"--format {format} prints one table: choose --layout grid or --layout tasks")
     store = Store(args.results)
     records, warnings = store.all()
     safe_read.warn(warnings)
     if not records and not args.reported:
-        raise BadInput(f"no records in {args.results}; harness run makes them, --results names another folder")
+        raise BadInput(f"no records in {args.results}; harness run creates them, --results names another folder")
     under = [record for record in records if measured_under(record, args.protocol)]
     if records and not under:
         known = sorted({record["protocol"]["hash"] for record in records})
@@ -86,7 +86,7 @@ def call(args: argparse.Namespace) -> str:
     tasks = None if args.reported and not records else args.task or None
     sections = leaderboard(records, tasks, store.completions, view)
     arguments.warn(formats.main_lines(sections)[1])
-    terse = format == "terminal" and len(sections) > 1  # one screen; -t shows a task in full
+    terse = format == "terminal" and len(sections) > 1  # fits one screen; -t shows a task in full
     layout = args.layout or ("tasks" if data else "grid" if terse else "both")
     parts: dict[str, bool] = {"tasks": layout != "grid", "cards": args.cards}
     parts["grid"] = layout == "grid" or (layout == "both" and len(sections) > 1)
@@ -96,12 +96,12 @@ def call(args: argparse.Namespace) -> str:
 
 
 def _wording(args: argparse.Namespace, format: str) -> Any:
-    """What the user says in a LaTeX table. Raises BadInput in front of another format."""
+    """The user's text for a LaTeX table. Raises BadInput for another format."""
     from harness.leaderboard.latex_tables import Wording
 
     given = [f"--{flag}" for flag in ("caption", "label", "rename") if getattr(args, flag)]
     if given and format != "latex":
-        raise BadInput(f"{given[0]} is for LaTeX; give --format latex, too")
+        raise BadInput(f"{given[0]} is for LaTeX; add --format latex")
     return Wording(args.caption, args.label, args.rename)
 
 

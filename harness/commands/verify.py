@@ -17,7 +17,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         commands,
         "verify",
         "run a recorded row again and compare (exit 1: differs by more than seeds explain)",
-        about="Runs a recorded row again and says how far off the second score is.",
+        about="Runs a recorded row again and compares the two scores.",
         examples=(
             "harness verify RUN_ID",
             "harness verify RUN_ID --grade-only",

@@ -1,4 +1,4 @@
-"""Checks before any work whether a plan fits the machine; a refusal says which setting to lower.
+"""Checks before any work whether a plan fits the machine; if not, says which setting to lower.
 
 The arithmetic is in :mod:`harness.estimate.resources`; this module turns a plan (method, recipe, models) and a machine
 into its input.
@@ -60,7 +60,7 @@ def check(plan: Plan, announce: Callable[[str], None]) -> None:
 
 
 def estimates(plan: Plan) -> dict[str, Estimate]:
-    """The estimate of every method of a plan, by its label; reference points train nothing."""
+    """The estimate of every method of a plan, by label; reference points train nothing."""
     device = device_of(plan.device)
     trained = {t.label: t.method for t in plan.trainings if not isinstance(t.method, ReferencePoint)}
     return {label: estimate(work_of(plan, method), device) for label, method in trained.items()}
@@ -99,7 +99,7 @@ def work_of(plan: Plan, method: Method) -> Work:
     )
     if found.teacher is None:
         return found
-    # Teachers beside the first one, each as it is loaded.
+    # Further teachers, each in its loaded type.
     others = [
         replace(
             found,
@@ -119,7 +119,7 @@ def work_of(plan: Plan, method: Method) -> Work:
 
 
 def _apart(teacher: str | None, run: str) -> bool:
-    """Whether the teacher has a device of its own; ``cuda`` is the first of several."""
+    """Whether the teacher has its own device; ``cuda`` is the first of several."""
     named = [name if ":" in name or name == "cpu" else f"{name}:0" for name in (teacher or run, run)]
     return named[0] != named[1]
 
@@ -135,9 +135,9 @@ def _longest(plan: Plan, texts: set[Source]) -> tuple[int, int]:
 
 
 def device_of(name: str) -> Device:
-    """The machine behind ``--device``: memory as measured, speed from the data sheet of its kind.
+    """The machine of ``--device``: measured memory, and speed from the data sheet.
 
-    A GPU that is not here is taken for an A100-80GB, as in the README's table of recipes.
+    A GPU that is not in this machine is assumed to be an A100-80GB, as in the README's table of recipes.
     """
     if name.startswith("cuda"):
         import torch
@@ -155,7 +155,7 @@ def device_of(name: str) -> Device:
 
 
 def main_memory() -> int:
-    """Bytes that this process may use: the least of the machine, its control group and its resource limits."""
+    """Bytes that this process may use: the minimum over machine, control group and resource limits."""
     import resource
 
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
@@ -240,15 +240,15 @@ def work(
 ) -> Work:
     """The workload of a training.
 
-    ``teacher``: the recipe's, if it has one; a method without a teacher leaves it out, a student that teaches itself
-    stands in its place. ``prompts``: those that a teacher would answer. ``lengths``: of a prompt and a response, in
+    ``teacher``: the recipe's, if it has one; a method without a teacher ignores it, and a student that teaches itself
+    replaces it. ``prompts``: those that a teacher would answer. ``lengths``: of a prompt and a response, in
     tokens. ``trained``: the parameters of the student's adapter, if it has one. ``teacher_weight``: bytes of a weight
-    of a checkpoint that comes quantised. ``teacher_apart``: the teacher has a device of its own.
+    of a quantised checkpoint. ``teacher_apart``: the teacher has its own device.
     """
     plan = recipe.training
     sources, own = mixture(method, plan.steps)
     if job.teaches_itself(method):
-        # A frozen or moving copy is held beside the student; the student itself, read as it stands, needs no memory.
+        # A frozen or moving copy needs memory next to the student; a student that reads itself does not.
         live = method.needs.asking is not None and method.needs.asking.model == "live"
         teacher, teacher_weight, teacher_apart = student, None, live
     elif not asks_teacher(method):

@@ -1,7 +1,7 @@
 """Estimates memory and time of a training from the shapes of its models, before any work.
 
-Nothing here opens a model or touches a device: shapes and sizes in, bytes and seconds out, with the assumptions in
-text. Every response counts with its longest allowed length, so memory and time are upper ends. The achieved share of
+Nothing here opens a model or uses a device: shapes and sizes in, bytes and seconds out, with the assumptions as
+text. Every response counts with its maximum length, so memory and time are upper bounds. The achieved share of
 a chip's peak is assumed, so hours are accurate to about a factor of two.
 
 >>> student, teacher = PUBLISHED["Qwen/Qwen2.5-Math-1.5B"], PUBLISHED["Qwen/Qwen2.5-Math-7B-Instruct"]
@@ -75,7 +75,7 @@ class Work:
     teacher_texts: prompts that the teacher answers once, before training. signal: the teacher reads every batch.
     sharded: weights, gradients and moments are sharded over the processes (FSDP), not replicated (DDP).
     optimizer, master_weights, micro_tokens: as the recipe has them.
-    trained: parameters with a gradient, None for all of them. checkpointed: layers keep their inputs alone.
+    trained: parameters with a gradient, None for all of them. checkpointed: layers keep only their inputs.
     teacher_type: of the teacher's arithmetic, None for ``precision``. teacher_weight: bytes of each of its weights
     inside the layers, where they are quantised. teacher_apart: it is on a device of its own. further_teachers: bytes
     of the weights of others on the student's device. sampled_in: the type of the student that samples, None for
@@ -220,7 +220,7 @@ def _teacher_pass(work: Work) -> int:
 
 
 def _copy(work: Work) -> int:
-    """Bytes of the student in the type that samples. Sharded, it is there while it samples alone."""
+    """Bytes of the student in the type that samples. If sharded, they are needed only while it samples."""
     own = "float32" if work.master_weights == "model" else "bfloat16"
     samples = work.on_policy > 0 and (work.sampled_in or work.precision) != own and not work.sharded
     return work.sampled_width * work.student.parameters if samples else 0
@@ -316,7 +316,7 @@ def estimate(work: Work, device: Device) -> Estimate:
 
 def assumptions(work: Work, device: Device) -> tuple[str, ...]:
     """The assumptions of every estimate, independent of the lengths."""
-    states = "cut over the processes (FSDP)" if work.sharded else "whole on every process (DDP)"
+    states = "sharded over the processes (FSDP)" if work.sharded else "replicated on every process (DDP)"
     return (
         f"{work.processes} x {device.name}; {_states(work)}, {states}",
         f"{'' if work.checkpointed else 'no '}gradient checkpointing; attention by sdpa, whose scores are never stored",
@@ -363,7 +363,7 @@ def excess(work: Work, memory: float) -> tuple[int, str] | None:
 
 
 def _helps(work: Work) -> str:
-    """The settings that would take memory away at the peak, and how much; the most helpful first."""
+    """The settings that would reduce the peak memory, and by how much; the most helpful first."""
     share, fewest = round(ADAPTER_SHARE * work.student.parameters), loading.bytes_of("bnb-4bit")
     instead = {
         "training.gradient_checkpointing=true": replace(work, checkpointed=True),

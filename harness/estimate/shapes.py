@@ -159,7 +159,7 @@ def published(name: str) -> Shape | None:
 
 
 class Unknown(BadInput):
-    """The configuration names its sizes differently: the model may run, but cannot be estimated."""
+    """The configuration names its sizes differently: the model may run, but its cost cannot be estimated."""
 
 
 def parameters(model: ModelFiles) -> int | None:
@@ -190,7 +190,7 @@ def shape_of(model: ModelFiles) -> Shape:
 
 
 def bytes_per_weight(model: ModelFiles) -> float | None:
-    """Of the layers of a checkpoint that comes quantised, from the size of its files; None for any other."""
+    """Bytes per weight in the layers of a quantised checkpoint, from the size of its files; None for any other."""
     if model.url is not None or not loading.quantization_of(model):
         return None
     shape = shape_of(model)

@@ -72,7 +72,7 @@ def _tried(task: Task) -> Task:
         finally:
             changed = watch.changed()
         if found != backwards:
-            said = "gives one text two scores: its verdict depends on what was graded before, or on chance"
+            said = "gives one text two scores: its verdict depends on earlier texts, or on chance"
             raise BadInput(task_contract.broken(type(task), "grade", said))
         if changed is not None:
             raise BadInput(task_contract.broken(type(task), "grade", changed[0]))
@@ -104,7 +104,7 @@ def open_all(
 
 
 def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
-    """The class of a task and the world that ``name`` means. Raises BadInput for an unknown name or world."""
+    """The class of a task and the world that ``name`` selects. Raises BadInput for an unknown name or world."""
     bare, at, chosen = name.rpartition("@")
     outright = bool(at) and chosen in WORLDS
     if outright:
@@ -118,7 +118,7 @@ def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
     if world == "micro":
         from harness.micro import world as micro
 
-        # Under a micro recipe a bare name of a task without generated problems means the task itself.
+        # With a micro recipe, the bare name of a task without generated problems means the real benchmark.
         if not outright and task_class.name not in micro.TASKS:
             world = "real"
     return task_class, world
@@ -141,7 +141,7 @@ def _judge(found: type[Task], judge: str | None, keep: Path | None):
 
     require_judge(found.name, judge)
     opened = open_judge(judge, getattr(found, "judge_protocol", "alpacaeval-1"), keep)
-    # A judge that compares two answers has nothing to say of one, and the other way round.
+    # A judge that compares two answers cannot rate one, and vice versa.
     if (rates := getattr(opened, "rates", False)) != found.needs_rating:
         does, wants = ("rates one answer", "compares two") if rates else ("compares two answers", "rates one")
         raise BadInput(

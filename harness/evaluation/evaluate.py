@@ -44,7 +44,7 @@ class Score:
 
 
 def prompt_warnings(task: Task, problems: Sequence[Problem], generator: Any, decoding: Decoding) -> list[str]:
-    """Warnings about how the prompts reach the model: templates, truncation, and a tokenizer that changes the text."""
+    """Warnings about how the prompts reach the model: templates, truncation, tokenizers that change the text."""
     if task.measures_itself:
         return [f"{task.title}: {warning}" for warning in generator.warnings([], decoding)]
     warnings = [f"{task.title}: {w}" for w in generator.warnings([problem.prompt for problem in problems], decoding)]
@@ -68,7 +68,7 @@ def evaluate(
     progress: Callable[[str, int, int, str], None],
 ) -> tuple[list[dict[str, Any]], str]:
     """Graded rows of all completions, as records keep them, and the first prompt."""
-    # A task of lm-eval, say, asks and grades in one go.
+    # Some tasks, such as those of lm-eval, prompt and grade in one step.
     if task.measures_itself:
         with error_location.faults_as(RunFailed, called=type(task)):
             return task_contract.measured(task, task.measure(generator, limit, seed))
@@ -116,22 +116,22 @@ def answer(
 
 def verdicts_of(task: Task, completions: Sequence[Completion]) -> list[Verdict]:
     """The task's verdicts. Grades the text after its thinking part, unless the task grades the whole text."""
-    # Graders see the answer alone: a number within the thinking part is no answer.
+    # Graders see the answer alone: a number in the thinking part is not an answer.
     if not task.thoughts_are_graded:
         completions = [dataclasses.replace(c, text=answer_of(c.text)) for c in completions]
-    # A grader that fails (a judge without a connection) costs no text: they are in the cache.
+    # If a grader fails (a judge without a connection), no text is lost: the cache has them.
     try:
         return task.verdicts(completions)
     except RunFailed as error:
-        raise RunFailed(f"{error}; the completions are kept, the same command grades them again") from error
+        raise RunFailed(f"{error}; the completions are kept; repeat the command to grade them again") from error
 
 
 def figures(task: Task, graded: Sequence[Mapping[str, Any]], *, read: Sequence[bool] | None = None) -> dict[str, Any]:
     """The figures reported with the score: the task's measures, and counts of how its texts were read.
 
-    ``read``: which texts were read; the others are programs that ran unchanged.
+    ``read``: which texts were parsed; the others are programs that ran unchanged.
     """
-    # Measures are over all texts; how they were read is counted on those that a grader read.
+    # Measures cover all texts; repairs are counted only on those that a grader parsed.
     texts = list(graded) if read is None else [row for row, was in zip(graded, read, strict=True) if was]
     with error_location.faults_as(RunFailed, called=type(task)):
         measures = task_contract.told(task, "measures", task.measures(graded))
@@ -154,13 +154,13 @@ def complete(
     look: Callable[[list[Completion]], None] = lambda window: None,
 ) -> list[Completion]:
     """``decoding.samples`` completions of every problem, in order. Calls ``look`` with each window of them."""
-    # Windows of a few batches, so that progress shows, grading can begin, and the caches fill up on the way.
+    # Work in windows of a few batches, so that progress shows, grading can begin, and the caches fill early.
     window = max(1, WINDOW * generator.batch // decoding.samples)
     made: list[Completion] = []
     tally = TextCount(progress, len(problems) * decoding.samples)
     talk = Conversation()
     ask = _through_lm_eval if task.asks_through_lm_eval else partial(_directly, talk)
-    # A second turn can be asked only when the first is answered: one round a turn, each over all problems.
+    # A second turn needs the answer to the first, so make one round per turn, each over all problems.
     for asked in rounds(problems):
         for start in range(0, len(asked), window):
             part = asked[start : start + window]
@@ -220,7 +220,7 @@ def _through_lm_eval(*asked: Any) -> list[Completion]:
 
 
 def rows(completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
-    """One object per completion with its verdict, as records keep them; a judge's words only where there are any."""
+    """One object per completion with its verdict, as records keep them; a judge's words only if there are any."""
     return [
         dataclasses.asdict(c)
         | {k: getattr(v, k) for k in ("score", "reason", "extracted", "error")}
@@ -232,15 +232,15 @@ def rows(completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> list
 def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
     """The score of graded rows, as the task's metric defines it (:mod:`harness.metrics`).
 
-    Verdicts that could not be reached show under ``errors``. Raises RunFailed when none was reached, and with FILE:LINE
-    for a metric whose value is no number of its scale.
+    Failed verdicts are counted under ``errors``. Raises RunFailed if all failed, and with FILE:LINE
+    for a metric whose value is outside its scale.
     """
     metric = metric_of(task)
     # A metric may be a user's: each of its numbers is checked, because a wrong one would be averaged away.
     with error_location.faults_as(RunFailed, called=type(metric)):
         problems = metric_contract.by_problem(metric, graded)
     if not problems:
-        first = graded[0]["reason"] if graded else "there was nothing to grade"
+        first = graded[0]["reason"] if graded else "there are no completions to grade"
         raise RunFailed(
             f"{task.title}: no verdict was reached on any of {len(graded)} completions ({first}); run again, the "
             "completions are kept"
@@ -261,7 +261,7 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
 
 
 def _answerless(task: Task, row: Mapping[str, Any]) -> bool:
-    """A blank text, or one in which the extractor of a task that ``extracts`` found nothing."""
+    """Whether a text is blank, or the extractor of a task that ``extracts`` found nothing in it."""
     return not row["text"].strip() or (task.extracts and row["extracted"] is None and not row["error"])
 
 
@@ -271,7 +271,7 @@ def warnings_of(
     counts: Mapping[str, float],
     figures: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[str]:
-    """What a reader should know before trusting the score: truncation, missing answers, failed graders, repairs."""
+    """Warnings for readers of the score: truncation, missing answers, failed graders, repairs."""
     total = max(len(graded), 1)
     # A twentieth of the texts can move a score by five points, as much as most methods differ by.
     warnings = []
@@ -279,9 +279,9 @@ def warnings_of(
         warnings.append(f"{task.title}: {counts['truncated']} of {total} completions hit the length limit")
     silent = sum(_answerless(task, row) for row in graded)
     if silent > 0.05 * total:
-        warnings.append(f"{task.title}: {silent} of {total} completions give no answer in the asked form")
+        warnings.append(f"{task.title}: {silent} of {total} completions give no answer in the requested form")
     if counts["errors"]:
-        warnings.append(f"{task.title}: {counts['errors']} of {total} verdicts could not be reached")
+        warnings.append(f"{task.title}: {counts['errors']} of {total} verdicts failed")
     if thoughts := figures.get("thoughts"):
         warnings.append(
             f"{task.title}: {sum(thoughts.values())} of {total} texts begin with thinking; only what stands behind "
@@ -289,7 +289,7 @@ def warnings_of(
         )
     if touched := figures.get("texts_repaired"):
         listed = ", ".join(f"{name} {count}" for name, count in figures["repairs"].items())
-        warnings.append(f"{task.title}: {touched} of {total} texts were repaired before they were run ({listed})")
+        warnings.append(f"{task.title}: {touched} of {total} texts were repaired before running ({listed})")
     if theirs := figures.get("evalplus_reading"):
         warnings.append(f"{task.title}: by EvalPlus' own reading of these texts the score is {theirs['score']:.4f}")
     with error_location.faults_as(RunFailed, called=type(task)):
@@ -299,15 +299,15 @@ def warnings_of(
 
 # Tasks of several turns: a prompt that follows the model's own answer to the turn before.
 #
-# A problem names the one that it ``follows``. Problems are asked in rounds, first those that follow none; before the
-# prompt of a later one stand the earlier question and, sample by sample, what the model answered to it, without
+# A problem names the one that it ``follows``. Problems are asked in rounds, first those that follow none. Before the
+# prompt of a later one come the earlier question and, sample by sample, the model's answer to it, without
 # thinking.
 
 
 def rounds(problems: Sequence[Problem]) -> list[list[Problem]]:
-    """The problems by how many turns come before them; one list where none follows another."""
+    """The problems by the number of turns before them; one list if none follows another."""
     depth: dict[str, int] = {}
-    for problem in problems:  # the contract of tasks puts a problem behind the one that it follows
+    for problem in problems:  # the contract of tasks puts a problem after the one that it follows
         depth[problem.id] = depth[problem.follows] + 1 if problem.follows else 0
     return [[p for p in problems if depth[p.id] == d] for d in range(max(depth.values(), default=0) + 1)]
 
@@ -319,13 +319,13 @@ def in_order(made: list[Completion], problems: Sequence[Problem]) -> list[Comple
 
 
 class Conversation:
-    """What was asked and answered so far."""
+    """The turns so far, questions and answers."""
 
     def __init__(self) -> None:
         self._said: dict[tuple[str, int], tuple[Prompt, str]] = {}
 
     def prompt(self, problem: Problem, sample: int) -> Prompt:
-        """What the model is asked: the problem's prompt, behind the turns that it follows."""
+        """The prompt for the model: the problem's prompt, after the turns that it follows."""
         if not problem.follows:
             return problem.prompt
         before, text = self._said[problem.follows, sample]

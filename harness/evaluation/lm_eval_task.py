@@ -1,6 +1,6 @@
 """``--task lm_eval:NAME``: any task of lm-eval, prompted and graded by lm-eval, with the score in a record.
 
-To detect regressions of general ability. Prompts, extraction and grading are lm-eval's, under its version of the task;
+Detects regressions of general ability. Prompts, extraction and grading are lm-eval's, under its version of the task;
 the harness' sandbox, protocols and graders are not used. ``lm_eval:FOLDER/NAME`` loads the task from a folder of task
 files, without scanning the built-in ones.
 """
@@ -53,7 +53,7 @@ class LmEvalTask(Task):
         return [Problem(str(i), Prompt(user=text, plain=text)) for i, text in enumerate(texts)]
 
     def grade(self, problem: Problem, text: str) -> Verdict:
-        raise BadInput(f"{self.name} is graded by lm-eval while it runs; stored completions cannot be graded again")
+        raise BadInput(f"{self.name} is graded by lm-eval during the run; stored completions cannot be graded again")
 
     def grader_identity(self) -> dict[str, Any]:
         config = self.lm_eval_task.dump_config()
@@ -112,7 +112,7 @@ def _filters(lm_eval_task: Any) -> list[str]:
 
 
 def _besides(names: Sequence[str]) -> str:
-    return f", the task's first; beside it {', '.join(map(repr, names))}" if names else ""
+    return f", the task's first; also reported: {', '.join(map(repr, names))}" if names else ""
 
 
 def _means(samples: Sequence[Mapping[str, Any]], higher_is_better: Mapping[str, bool]) -> dict[str, float]:

@@ -63,7 +63,7 @@ def cells(plan: Plan) -> Iterator[tuple[TrainingRun, Task, str | None]]:
 
 
 def _engine(plan: Plan, training: TrainingRun) -> EngineChoice | None:
-    """What answers: the engine of the evaluation, else of the teacher where that is measured and lives in one."""
+    """The engine that answers: the evaluation's, else the teacher's if the teacher is evaluated and has one."""
     engine = engine_choice.chosen(plan.recipe.evaluation.engine, "evaluation.engine")
     if engine is None and isinstance(training.method, ReferencePoint) and training.method.evaluates == "teacher":
         return loading.engine_of(plan.recipe.teacher)
@@ -71,7 +71,7 @@ def _engine(plan: Plan, training: TrainingRun) -> EngineChoice | None:
 
 
 def _asked(plan: Plan, training: TrainingRun) -> ModelFiles:
-    """The model whose format renders the task: a trained student has that of its pair, others have their own."""
+    """The model whose format renders the task: a trained student uses its pair's, others use their own."""
     if not isinstance(training.method, ReferencePoint):
         return plan.pair.student
     found = plan.teacher if training.method.evaluates == "teacher" else plan.student
@@ -80,7 +80,7 @@ def _asked(plan: Plan, training: TrainingRun) -> ModelFiles:
 
 
 def _replies(model: ModelFiles, task: Task) -> bool:
-    """Whether a model begins every answer itself, as a chat model does."""
+    """Whether the model starts every answer itself, as a chat model does."""
     codec = files.text_codec(model)
     return all(
         p.prompt.chat and not p.prompt.prefill if codec is None else codec.begins_itself(p.prompt) for p in task.items
@@ -88,7 +88,7 @@ def _replies(model: ModelFiles, task: Task) -> bool:
 
 
 def decoding_of(task: Task, plan: Evaluation) -> Decoding:
-    """The task's decoding with the recipe's overrides, which a task that measures itself does not take."""
+    """The task's decoding with the recipe's overrides, which do not apply to a task that measures itself."""
     if task.measures_itself:
         return task.decoding
     overrides = {
@@ -113,13 +113,13 @@ def protocol_of(
 ) -> dict[str, Any]:
     """Everything that a score depends on besides the weights; scores compare only under equal ``hash``.
 
-    ``dtype`` of the weights that answer is named where it is not float32.
+    ``dtype``: of the weights that answer, if it is not float32.
 
-    The hash leaves out what only names the measurement: the published protocol that was asked for, if any, and
-    ``card``, the hash of the protocol card as ``harness show task`` prints it. ``engine``: what answers, if that is not
+    The hash excludes mere names of the measurement: the requested published protocol, if any, and
+    ``card``, the hash of the protocol card as printed by ``harness show task``. ``engine``: what answers, if not
     the model in this process.
     """
-    # A plain-text prompt does not pass through a template, so the template of the model is no part of its protocol.
+    # A plain-text prompt does not pass through a template, so the model's template is not part of its protocol.
     problems = problems_of(task, limit)
     protocol = (
         _code(task)
@@ -142,7 +142,7 @@ def protocol_of(
         | ({} if dtype == "float32" else {"dtype": dtype})
         | ({"engine": engine} if engine else {})
     )
-    # Names come after the hash: one measurement has one hash, whatever it is called.
+    # Names are added after the hash, so that one measurement has one hash under any name.
     names = {"hash": fingerprint(protocol)[:12], "card": card_hash(task)}
     if task.protocol is not None:
         names["name"] = task.protocol if decoding == task.decoding else f"{task.protocol}, decoding changed"

@@ -10,8 +10,8 @@ by reason, ``wrong`` ones:
     [gold.wrong]
     'the reciprocal' = ['2']
 
-An answer is put into a box, as a model writes it. With ``whole = true`` at the top of the file it is a whole text with
-its own boxes; with ``frames`` each answer replaces the ``@`` of each frame.
+Each answer is put into a box, as a model writes it. With ``whole = true`` at the top of the file it is a whole text
+with its own boxes; with ``frames`` each answer replaces the ``@`` of each frame.
 
     python -m harness.evaluation.notations > results/grading/notations.md
 """

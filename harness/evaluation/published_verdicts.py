@@ -77,7 +77,7 @@ def win_rate(published: RecordedWinRates) -> tuple[float, str]:
 
 # Checks that recorded ratings reproduce the mean ratings that FastChat computes from them.
 #
-# Beside its questions, ``$HARNESS_DATA`` may hold what FastChat keeps of an evaluation: ``model_answer/MODEL.jsonl``
+# Besides its questions, ``$HARNESS_DATA`` may contain FastChat's files of an evaluation: ``model_answer/MODEL.jsonl``
 # and ``model_judgment/JUDGE_single.jsonl``. A rating is found by the whole prompt that the judge read, so the check
 # also compares, character by character, the words of the judge, the conversations and the reference answers.
 
@@ -106,7 +106,7 @@ def recorded_ratings(task: type[Task]) -> list[RecordedRatings]:
     for judged in sorted((folder / "model_judgment").glob("*_single.jsonl")):
         rows = data.parse(judged.read_bytes(), judged)
         for answers in sorted((folder / "model_answer").glob("*.jsonl")):
-            # Of a model that was asked twice under one name the file has both; its answers are the later ones.
+            # If a model was asked twice under one name, the file has both answers; the later one counts.
             own = {(r["question_id"], r["turn"]): r["score"] for r in rows if r.get("model") == answers.stem}
             if scores := [score for score in own.values() if score != -1]:
                 found.append(RecordedRatings(task.name, answers, judged, fmean(scores)))

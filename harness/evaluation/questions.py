@@ -18,10 +18,10 @@ REFERENCE_FIELDS = ("canonical_solution", "text", "answer")  # the part of a str
 
 
 def of(record: Mapping[str, Any], fetch: bool = True) -> tuple[dict[str, Problem], str]:
-    """The problems of a record by id, and why there are none ("" where there are).
+    """The problems of a record by id, and the reason if there are none (else "").
 
-    The reasons: the benchmark's files are not at hand, they changed since, or the task belongs to lm-eval. ``fetch``
-    allows a download of files that are not at hand.
+    The reasons: the benchmark's files are missing, they changed since, or the task belongs to lm-eval. ``fetch``
+    allows a download of missing files.
     """
     title = record["task"]
     if title.startswith(LM_EVAL):
@@ -42,19 +42,19 @@ def of(record: Mapping[str, Any], fetch: bool = True) -> tuple[dict[str, Problem
         except BadInput as error:
             return {}, str(error)
     if task.data.sha256 != measured_on:
-        return {}, f"{title}: the data at hand are not those that {record['run_id']} was measured on"
+        return {}, f"{title}: the data on this machine are not those that {record['run_id']} was measured on"
     return {problem.id: problem for problem in task.items}, ""
 
 
 def _away(name: str) -> str:
-    """Why the problems of a task cannot be read without a download; "" where they can."""
+    """Why the problems of a task cannot be read without a download; "" if they can."""
     try:
         task_class, world = locate(name)
     except BadInput as error:
         return str(error)
     if world in GENERATED or data.at_hand(task_class.dataset):
         return ""
-    return f"the files of {name} are not at hand (HARNESS_DATA)"
+    return f"the files of {name} are not on this machine (HARNESS_DATA)"
 
 
 def prompt_text(problem: Problem) -> str:

@@ -1,5 +1,5 @@
-"""Checks that a model is asked what a task asks: its chat template writes the prompts, and its tokenizer gives the text
-of prompts and references back.
+"""Checks that a task reaches the model unchanged: the chat template writes the prompts, and the tokenizer reproduces
+prompts and references.
 
 A template that leaves text out, or a tokenizer that drops a space, the case or a sign, makes right answers wrong
 without any error.
@@ -49,10 +49,10 @@ class RoundTrip:
         if not self.lost:
             return None
         first, items = self.lost[0], len({lost.item for lost in self.lost})
-        who = "chat template does not write" if "template" in first.part else "tokenizer does not give back"
+        who = "chat template does not write" if "template" in first.part else "tokenizer does not reproduce"
         return (
-            f"{self.task}: the {who} the text of {items} of {self.items} items tried; item "
-            f"{first.item}: in its {first.part} {first.wanted!r} comes back as {first.got!r}"
+            f"{self.task}: the {who} the text of {items} of {self.items} tested items; item "
+            f"{first.item}: in its {first.part} {first.wanted!r} becomes {first.got!r}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def check_task(task: Task, codec: TextCodec, problems: Sequence[Problem]) -> Rou
 
 
 def _not_written(codec: TextCodec, problem: Problem, rendered: str) -> tuple[str, str] | None:
-    """The user's text and the rendered one from where they agree, if a chat template does not write it whole."""
+    """The user's text and the rendered text around their first difference, if a chat template changes the text."""
     asked = problem.prompt.user.strip()  # templates may trim it
     if not (codec.tokenizer.chat_template and problem.prompt.chat) or asked in rendered:
         return None

@@ -27,7 +27,7 @@ class Samples:
 def read(task: Task, path: Path) -> Samples:
     """The completions in ``path``, with warnings for readers of their score.
 
-    The table of formats stands at the parser below. Raises BadInput with file and line for a row that is
+    The parser below has the table of formats. Raises BadInput with file and line for a row that is
     malformed, of another format than the first, of an unknown problem, or that repeats a sample number.
     """
     rows = turns_apart(read_rows(path)) if task.samples_as == FASTCHAT else read_rows(path)
@@ -88,13 +88,13 @@ def _by_id(task: Task, form: Format, rows: Sequence[SampleRow]) -> tuple[list[Pr
     if foreign and contradicted:
         raise BadInput(
             f"{contradicted[0].place}: id and idx name two problems of {task.title}, and the id at "
-            f"{foreign[0].place} names none; leave out the field that is wrong"
+            f"{foreign[0].place} names none; remove the wrong field"
         )
     return found, [
         f"{task.title}: {len(those)} of {len(rows)} rows {fault} (first: {those[0].place})"
         for those, fault in (
-            (foreign, "have an id of no problem; their idx was taken"),
-            (contradicted, "have an idx that contradicts their id; the id was taken"),
+            (foreign, "have an unknown id; their idx was used"),
+            (contradicted, "have an idx that contradicts their id; the id was used"),
             (misquoted, "quote another question than the one at their idx; is it the right task?"),
         )
         if those
@@ -108,7 +108,9 @@ def _quotes_another(row: SampleRow, problem: Problem) -> bool:
 
 def _unknown(task: Task, row: SampleRow, ids: Sequence[str], idx: object) -> BadInput:
     if idx is not None:
-        return BadInput(f"{row.place}: idx {shown(idx)} is no position from 0 to {len(task.items) - 1} in {task.title}")
+        return BadInput(
+            f"{row.place}: idx {shown(idx)} is not a position from 0 to {len(task.items) - 1} in {task.title}"
+        )
     some = ", ".join(repr(problem.id) for problem in task.items[:3])
     hint = _other_world(task, lambda problem: problem.id == ids[0])
     return BadInput(f"{row.place}: {task.title} has no problem {shown(ids[0])} (it has {some}, …){hint}")
@@ -284,7 +286,9 @@ def format_of(rows: Sequence[SampleRow], samples_as: str) -> Format:
             has = ", ".join(shown(key) for key in row.fields) or "nothing"
             raise BadInput(f"{row.place}: needs {needs}; it has {has}")
         if form is not first:
-            raise BadInput(f"{row.place}: is of {form.name}, {rows[0].place} of {first.name}; grade them apart")
+            raise BadInput(
+                f"{row.place}: has the format {form.name}, but {rows[0].place} has {first.name}; grade them separately"
+            )
     return first
 
 
@@ -325,5 +329,5 @@ def _json(content: bytes, path: Path, line: int) -> Any:
         raise BadInput(f"{path}:{line}: is not UTF-8 text") from None
     except json.JSONDecodeError as error:
         raise BadInput(f"{path}:{line + error.lineno - 1}: is not JSON ({error.msg})") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
-        raise BadInput(f"{path}:{line}: is not JSON that can be read ({error})") from None
+    except (ValueError, RecursionError) as error:  # such as a number with thousands of digits, or a thousand brackets
+        raise BadInput(f"{path}:{line}: is not readable JSON ({error})") from None

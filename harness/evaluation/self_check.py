@@ -3,7 +3,7 @@
 Reference answers are compared with themselves here, in one notation. The maths grader is therefore also tested on right
 and wrong answers in other notations (:mod:`harness.evaluation.notations`).
 
-To be run before any model: a benchmark on which a perfect model cannot score 100 % is not worth its GPU time.
+Run it before any model: a benchmark on which a perfect model cannot score 100 % is not worth its GPU time.
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ def known_answers(task: Task) -> list[KnownAnswer]:
 def _stated(task: Task) -> Iterator[KnownAnswer]:
     """For any task with a method ``gold_completion(problem)``: its text, and the empty completion as a wrong one.
 
-    A gold of None is that of a problem for which the task can write none.
+    None means that the task cannot write a gold for this problem.
     """
     if hasattr(task, "gold_completion"):
         for problem in task.items:
@@ -378,12 +378,12 @@ def _instruction_answers(task: Task) -> Iterator[KnownAnswer]:
 
 
 def _overlap(task: Task) -> Iterator[KnownAnswer]:
-    """For scores of common words: a reference scores 1, and a text that has more or less than it does not."""
+    """For scores of word overlap: a reference scores 1, a longer or shorter text does not."""
     for known in _stated(task):
         yield known
         if known.passes:
-            yield KnownAnswer(known.problem_id, f"{known.text}\n\nzyzzyva", "gold and one word more", False)
-            yield KnownAnswer(known.problem_id, f"<|endoftext|>{known.text}", "gold behind the end of the text", False)
+            yield KnownAnswer(known.problem_id, f"{known.text}\n\nzyzzyva", "gold plus one word", False)
+            yield KnownAnswer(known.problem_id, f"<|endoftext|>{known.text}", "gold after the end of the text", False)
 
 
 def counts_as_right(task: Task, score: float) -> bool:

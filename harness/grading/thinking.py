@@ -1,4 +1,4 @@
-"""Separates the answer of a reasoning model from its thoughts: the answer follows the last mark that closes them."""
+"""Separates the answer of a reasoning model from its thinking: the answer follows the last closing mark."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ records and completions; the others only train. An interrupted run may continue 
 configuration, with more or fewer processes, sharded or not.
 
 Only ``fsdp_reshard_after_forward`` of an ``fsdp_config`` may change; version 1, offloading, activation checkpointing
-and loading by the first process alone are refused. With FSDP every process holds the whole student, in float32 and
+and loading by only the first process are refused. With FSDP every process holds the whole student, in float32 and
 without gradients, while it loads, samples, validates and publishes. FSDP was tested on CPU processes, not yet on GPUs.
 """
 

@@ -1,7 +1,7 @@
 """Processes of one ``accelerate launch``: the first decides, evaluates and writes; the others only train with it.
 
 Followers wait for the first process to announce the next training. They never read the results folder to decide what
-to do: files may change meanwhile, and processes that disagree would wait for each other and never end.
+to do: files may change in between, and processes that disagree would wait for each other forever.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Records as tables: which records form a row, what a row may claim, how tables are printed."""
+"""Records as tables: which records form a row, its statistics, how tables are printed."""

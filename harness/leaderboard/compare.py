@@ -48,9 +48,9 @@ class ComparisonResult:
     seeds: tuple[int, ...]
     comparison: Comparison
     p_holm: float
-    more_problems: float  # that would settle it with the same seeds; inf: no number would
-    more_seeds: float  # that would settle it on the same problems
-    times_both: float  # factor by which both would have to grow; 1 or less: they need not
+    more_problems: float  # problems that would settle it with the same seeds; inf: no number would
+    more_seeds: float  # seeds that would settle it on the same problems
+    times_both: float  # factor by which both would have to grow; 1 or less: no need
     minimum_detectable: float  # the smallest difference that these problems and seeds detect with 80 % power
     taken: tuple[Taken, Taken]  # the rows of a and b, and the rule that chose them
     notes: tuple[str, ...]
@@ -72,8 +72,8 @@ def compare(
     """Compares two rows on every task; p-values are Holm-adjusted over the tasks.
 
     ``a`` and ``b`` are names as in a table, with settings where several rows have one name:
-    ``gkd``, ``gkd@trl``, ``vcrd@shuffled``, ``sft:training.steps=900``. ``view`` says which budget two rows of
-    several must share. ``protocol`` is a name or the beginning of a hash, for rows that were measured under several.
+    ``gkd``, ``gkd@trl``, ``vcrd@shuffled``, ``sft:training.steps=900``. ``view`` is the budget that two rows of
+    several must share. ``protocol`` is a name or the beginning of a hash, for rows measured under several.
     Raises BadInput when there is nothing to compare, or when it is not clear which rows are meant.
     """
     by_task = of_tasks(records)
@@ -97,7 +97,7 @@ def answered(pairs: Sequence[PairedScores]) -> list[ComparisonResult]:
 
 
 def of_groups(a: Group, b: Group, names: tuple[str, str], seeds: SeedVariance | None) -> ComparisonResult:
-    """Compares two rows of one protocol alone; ``seeds`` is the variance between seeds pooled over their table.
+    """Compares two rows of one protocol; ``seeds`` is the variance between seeds pooled over their table.
 
     Raises BadInput where seeds or problems cannot be paired.
     """
@@ -167,7 +167,7 @@ def pair_up(a: Group, b: Group, names: tuple[str, str]) -> PairedScores:
         second = second[[seeds_b.index(seed) for seed in shared]]
         for name, seeds in zip(names, (seeds_a, seeds_b), strict=True):
             if left := sorted(set(seeds) - set(shared)):
-                notes.append(f"seed {_listed(left)} of {name} left out: the other side lacks it")
+                notes.append(f"seed {_listed(left)} of {name} left out: the other row lacks it")
         if len(shared) == 1:
             notes.append("one training seed each: the result does not cover other seeds")
     if a.first["world"] == "micro":
@@ -256,12 +256,12 @@ def _versus(comparison: Comparison, pair: PairedScores, p: float, tests: int) ->
 
 
 def smallest_seen(comparison: Comparison, first: np.ndarray, second: np.ndarray, scale: Scale = PERCENT) -> float:
-    """The smallest difference that as many problems and seeds detect with 80 % power; inf where nothing reveals it."""
+    """The smallest difference detected with 80 % power by as many problems and seeds; inf if unknown."""
     if comparison.spread.value > 0:
         return intervals.reach(0.8, 1 - LEVEL) * math.sqrt(comparison.spread.value)
     if not scale.finite:
         return math.inf
-    # Equal differences do not reveal their spread, so take that of right and wrong answers that are not paired.
+    # Equal differences do not reveal their spread, so use that of unpaired right and wrong answers.
     least = scale.share(float(min(first.mean(), second.mean())))
     return scale.width * intervals.minimum_detectable_effect(first.shape[1], least)
 
@@ -304,19 +304,19 @@ def comparison_in_words(found: ComparisonResult) -> str:
 
 
 def at_odds(found: ComparisonResult) -> str:
-    """Why the interval excludes 0 beside a difference that is not distinguishable, or holds it beside one that is; ""
-    where they agree. The test decides."""
+    """Why interval and test disagree: one excludes 0 and the other does not; "" if
+    they agree. The test decides."""
     c = found.comparison
     apart = not c.interval.low <= 0 <= c.interval.high
     if apart == found.differs:
         return ""
     if apart == (c.p < LEVEL):
-        return f"the interval is of this task alone, where p {_p_value(c.p)}"
-    return "the interval is a bootstrap's over problems, and the test decides"
+        return f"the interval is for this task alone, where p {_p_value(c.p)}"
+    return "the interval is a bootstrap over problems, and the test decides"
 
 
 def settled(found: ComparisonResult) -> str:
-    """What would settle a difference that is not distinguishable from none; "" where it is settled."""
+    """What would settle a difference that is not distinguishable from zero; "" if it is settled."""
     return "" if found.differs else _settle(found)
 
 
@@ -346,7 +346,8 @@ def _many(count: int, noun: str) -> str:
 def _p_value(value: float) -> str:
     if value < 0.0001:
         return "< 0.0001"
-    return f"= {value:.3g}" if f"{value:.2g}" == "0.05" else f"= {value:.2g}"  # on which side of 0.05 it lies is told
+    # A third digit shows on which side of 0.05 it is.
+    return f"= {value:.3g}" if f"{value:.2g}" == "0.05" else f"= {value:.2g}"
 
 
 def _row_name(found: ComparisonResult, name: str) -> str:

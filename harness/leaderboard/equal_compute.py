@@ -1,8 +1,8 @@
-"""Which rows stand in one section: all of them, those of equal steps, or those of equal compute, defined here once.
+"""Which rows form a section: all of them, those of equal steps, or those of equal compute. Defined only here.
 
 unit        counts the cost of training, median over the seeds of a row: floating-point operations by default
 anchor      the row whose cost is the budget. By default, among the rows with the most common number of steps, the one
-            at whose cost most methods have a run; ties go to a method that is no control, then to the highest cost
+            at whose cost most methods have a run; ties go to a method that is not a control, then to the highest cost
 tolerance   two costs are equal when the higher is at most 1.15 times the lower: step counts for a budget are rounded
             to two digits, and a method that samples its own texts does not cost the same at every step
 
@@ -57,7 +57,7 @@ def flops(record: Record) -> float:
     if not any(spent.get(key) for key in TOKENS):
         return 0.0
     student = _parameters(record, "student")
-    # A method without a teacher model that charges passes of a teacher has a student that teaches itself.
+    # A method without a teacher model that charges teacher passes has a student that teaches itself.
     side = "teacher" if record["teacher"] else "student"
     teacher = _parameters(record, side) if spent["teacher_forward_tokens"] else 0
     return token_flops(student, teacher, *(spent.get(key, 0) for key in TOKENS))
@@ -75,7 +75,7 @@ def alike(a: float, b: float) -> bool:
 
 
 def measured_alike(group: Group, budget: Group, unit: str) -> str | None:
-    """None if ``group`` has the cost of ``budget``, else the reason that it is left out."""
+    """None if ``group`` has the cost of ``budget``, else the reason to leave it out."""
     if unit == "seconds" and _machine(group) != _machine(budget):
         return "timed on another machine"
     try:
@@ -131,7 +131,7 @@ def _machine(group: Group) -> tuple[Any, ...]:
 
 
 def _parameters(record: Record, side: str) -> int:
-    """The parameters of a model as its record counts them, else as its shipped files or published shape do."""
+    """The parameters of a model from its record, else from its shipped files or published shape."""
     known: Mapping[str, Any] = record.get("parameters") or {}
     name = record[side]
     found = known.get(side) or (name and _of_model(name))

@@ -1,8 +1,8 @@
-"""Footnotes of a section: what a reader must know before comparing its rows.
+"""Footnotes of a section: facts that a reader needs before comparing its rows.
 
-They name generated problems, reconstructions and ties, conventions on which the methods differ, and what a single
-training seed leaves open. The interval of such a row covers its problems alone. Rounding on another CPU moves a score
-less than another seed does if the training text is fixed, and as much if the student trains on its own samples
+They name generated problems, reconstructions and ties, conventions on which the methods differ, and the uncertainty
+that a single training seed hides. The interval of such a row covers only its problems. Rounding on another CPU moves a
+score less than another seed does if the training text is fixed, and as much if the student trains on its own samples
 (measured in results/rounding), so the variance between seeds covers both.
 """
 
@@ -19,7 +19,7 @@ from harness.leaderboard.inference import Group
 from harness.metrics import PERCENT
 
 MICRO = "micro world: generated problems, not the benchmark"
-# What a method chooses; any other line should be equal on all cards of a table.
+# Choices of the method; any other line should be equal on all cards of a table.
 OF_THE_METHOD = {
     "divergence", "mixture_weight_of_teacher", "loss_temperature", "reduction", "token_weights", "teacher_signal",
     "text", "on_policy_share", "buffer_age", "signal_bytes_per_token", "trained",
@@ -32,7 +32,7 @@ ENOUGH = 2  # degrees of freedom from which a table's own rows give the variance
 def differences(groups: Sequence[Group]) -> list[str]:
     """One line on the lines of convention cards that differ among trained rows, with the methods behind each value.
 
-    A card that says None has no such line: what samples nothing has no sampling temperature to differ in.
+    A line with None does not apply: a method that samples nothing has no sampling temperature.
     """
     trained = [group for group in groups if not group.reference]
     keys = dict.fromkeys(key for group in trained for key in group.first["convention"] if key not in OF_THE_METHOD)
@@ -60,7 +60,7 @@ def single_seeds(groups: Sequence[Group]) -> list[str]:
         return [f"{moves} about {scale.text(spread)} {scale.points} (SD, from the rows of several seeds)"]
     if groups[0].first["world"] == "micro" and scale == PERCENT:
         return [f"{moves} about {MICRO_POINTS:g} points (SD, measured in results/micro and results/rounding)"]
-    return [f"{moves} an amount that no row here reveals; run two more seeds (--seed 0 1 2)"]
+    return [f"{moves} an amount unknown from these rows; run two more seeds (--seed 0 1 2)"]
 
 
 def deviation(groups: Sequence[Group]) -> float | None:

@@ -34,7 +34,7 @@ def render(
     """Renders tables as ``md``, ``csv``, ``json``, ``latex``, ``html`` or ``terminal`` text, without a final line end.
 
     ``columns`` chooses the columns of a task's table (default: all that are not empty); ``width`` is the width of the
-    ``terminal``, ``wording`` what the user says in a ``latex`` table. The formats for people append the tables
+    ``terminal``, ``wording`` the user's text in a ``latex`` table. The formats for people append the tables
     ``extra`` and take ``grid=True`` (begin with one table of all tasks), ``tasks=False`` (no table per task) and
     ``cards=True`` (the convention card of every row). CSV and JSON hold one row per method and task, or the grid with
     ``tasks=False``.
@@ -66,7 +66,7 @@ def update_between_markers(path: Path | str, text: str, name: str) -> bool:
     path = Path(path)
     begin, end = f"<!-- BEGIN {name} -->", f"<!-- END {name} -->"
     try:
-        before = path.read_bytes().decode("utf-8")  # line ends as they are
+        before = path.read_bytes().decode("utf-8")  # keep the line ends
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read ({error})") from None
     if (before.count(begin), before.count(end)) != (1, 1) or before.index(begin) > before.index(end):
@@ -262,7 +262,7 @@ def _csv_cell(value: Any) -> Any:
     value = json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
     if not isinstance(value, str):
         return value  # a negative number stays a number
-    # A spreadsheet runs a cell that begins like a formula; the apostrophe has it read as text.
+    # A spreadsheet executes a cell that begins like a formula; the apostrophe makes it text.
     return safe_read.printable(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)
 
 

@@ -78,7 +78,7 @@ class Group:
 
 
 def affordable(records: Iterable[Record]) -> bool:
-    """Whether the completions of ``records`` can be read in the time that a table may take."""
+    """Whether the completions of ``records`` are few enough to read for a table."""
     return sum(record["completions"]["n"] + FILE_WEIGHT for record in records) <= READ_AT_MOST
 
 
@@ -125,7 +125,7 @@ def interval(group: Group, seeds: SeedVariance | None) -> tuple[Interval, str]:
     # Without completions: a scale without ends, or a score that is no mean, has no counts to compute from.
     if not (scale.finite and group.is_mean):
         return _from_seeds(group), "from the records' intervals"
-    # A score in [0, 1] varies no more over problems than right and wrong answers of that mean do.
+    # A score in [0, 1] varies at most as much over problems as right and wrong answers with the same mean.
     shares = [scale.share(record["score"]) for record in group.records]
     mean, n = fmean(shares), group.problems
     variance = mean * (1 - mean) / n + np.var(shares, ddof=1) / len(shares)
@@ -135,7 +135,7 @@ def interval(group: Group, seeds: SeedVariance | None) -> tuple[Interval, str]:
 
 
 def _from_seeds(group: Group) -> Interval:
-    """Student's t around the mean of the seeds: the variance that the records' own intervals state, and that between
+    """Student's t around the mean of the seeds, from the variance in the records' intervals and the variance between
     the seeds. The problems are shared, so averaging over seeds does not reduce the first.
     """
     # Back from an interval to a variance: half of a 95 % interval is 1.96 standard deviations.
@@ -154,7 +154,7 @@ def p_value(best: Group, other: Group, pooled: SeedVariance | None = None) -> fl
         if not (scale.finite and best.is_mean and other.is_mean):
             return 1.0  # scores without their problems reveal no variance, so no difference is claimed
         return intervals.difference_of_counts(scale.share(best.score) * n, n, scale.share(other.score) * m, m)
-    # Equal seed numbers of two methods have nothing in common, so the seeds may be paired in any order.
+    # Equal seed numbers of two methods are independent, so the seeds may be paired in any order.
     seeds = min(len(a.scores), len(b.scores))
     return intervals.paired_test(a.scores[:seeds], b.scores[:seeds], seeds=pooled)[0]
 
@@ -173,7 +173,7 @@ def over_baseline(section: Sequence[Group], *, any_steps: bool, seeds: SeedVaria
 
     At equal compute recipes may differ in their steps (``any_steps``) and in nothing else.
     """
-    # Several baselines, or none, leave open what a difference would mean: then no row shows one.
+    # With several baselines, or none, a difference is ambiguous, so no row shows one.
     baselines = [group for group in section if group.roles.baseline]
     gaps: list[tuple[Group, float] | None] = []
     for group in section:
@@ -192,7 +192,7 @@ def recovery(section: Sequence[Group], seeds: SeedVariance | None) -> list[Dista
     ceilings = [g for g in section if g.roles.evaluates == TEACHER]
     shares: list[tuple[Group, float] | None] = []
     for group in section:
-        # The gap is that of the models which this row was trained from, not of others in the same table.
+        # Use the gap of the models that this row was trained from, not of others in the same table.
         teacher = group.first["spec"].get("teacher")
         low = [g for g in floors if _model(g) == _model(group)]
         high = [g for g in ceilings if teacher in (None, _model(g))]
@@ -217,7 +217,7 @@ def _one_score(groups: Sequence[Group]) -> bool:
 def _tested(
     section: Sequence[Group], values: Sequence[tuple[Group, float] | None], seeds: SeedVariance | None
 ) -> list[Distance | None]:
-    # Holm over the rows that have a difference: a row without one is no test and costs the others no power.
+    # Holm over the rows that have a difference: a row without one is not tested and costs the others no power.
     pairs = [(group, *it) for group, it in zip(section, values, strict=True) if it is not None]
     adjusted = iter(intervals.holm([p_value(mark, group, seeds) for group, mark, _ in pairs]))
     return [it and Distance(it[1], next(adjusted), it[0].first["method"]["name"]) for it in values]

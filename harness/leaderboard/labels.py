@@ -16,7 +16,7 @@ from harness.safe_read import printable
 
 Facts = Mapping[str, Any]
 LONGEST = 48  # characters of a value in a label
-DIFFER = "convention cards differ beyond the methods"  # begins the footnote that says how
+DIFFER = "convention cards differ beyond the methods"  # beginning of the footnote with the differences
 NONE = "none"  # in a label: another row has this setting and this one lacks it
 
 
@@ -63,7 +63,7 @@ def of_protocols(protocols: Mapping[str, Sequence[Record]]) -> dict[str, str]:
 
 def of_rows(firsts: Sequence[Record]) -> list[str]:
     """The details of each row, given one record of each: settings that differ within its method, and the parts of the
-    recipe that differ among all trained rows. No two rows of one name get equal details, see :func:`apart`.
+    recipe that differ among all trained rows. Rows of one name never get equal details, see :func:`apart`.
     """
     settings = [dict(_flat(_of_method(record))) for record in firsts]
     recipes = [dict(_flat(_recipe(record))) for record in firsts]
@@ -134,7 +134,7 @@ def _of_method(record: Record) -> dict[str, Any]:
 
 def _recipe(record: Record) -> dict[str, Any]:
     models = {"student": record["student"], "teacher": record["teacher"]}
-    # Who teaches, and under which prompt, follows from the settings of the method.
+    # The settings of the method determine who teaches, and under which prompt.
     return models | {key: value for key, value in record["spec"].items() if key not in ("method", "seed", "asking")}
 
 
@@ -157,7 +157,7 @@ def _contested(all_facts: Iterable[Facts]) -> set[str]:
 
 
 def _implied(all_facts: Sequence[Facts], keys: set[str]) -> set[str]:
-    """The hashes among ``keys`` that say no more than the id beside them: each id has one."""
+    """The hashes among ``keys`` that add nothing to the id next to them, because each id has one hash."""
     found = set()
     for key in keys:
         name = key.removesuffix("sha256") + "id"

@@ -1,7 +1,7 @@
 r"""Renders tables of cells as LaTeX for a paper.
 
-Each is a ``threeparttable`` with booktabs rules; its notes stand below it, as wide as it is. The text of records is
-escaped throughout; only the words of ``--caption``, ``--label`` and ``--rename`` are LaTeX as they stand.
+Each is a ``threeparttable`` with booktabs rules, and its notes have its width. The text of records is
+escaped throughout; only ``--caption``, ``--label`` and ``--rename`` are raw LaTeX.
 
 A table fits the lines of LaTeX's ``article``: a wide one leaves out its least important columns, then takes smaller
 type, then breaks the names of its rows.
@@ -28,7 +28,7 @@ SIZES = ((r"", 1.0, 6.0), (r"\small", 0.9, 5.0), (r"\footnotesize", 0.8, 4.0), (
 
 @dataclass(frozen=True)
 class Wording:
-    """What the user says of a table, LaTeX as it stands; ``rename`` holds words ``OLD=NEW``."""
+    """The user's text for a table, as raw LaTeX; ``rename`` holds words ``OLD=NEW``."""
 
     caption: str | None = None
     label: str | None = None
@@ -37,7 +37,7 @@ class Wording:
 
 @dataclass(frozen=True)
 class _Fit:
-    """How a table fits a line: its columns by position, its type with the room beside a column, the width of names."""
+    """How a table fits a line: its columns by position, type size with space between columns, width of names."""
 
     columns: Sequence[int]
     size: str
@@ -46,15 +46,15 @@ class _Fit:
 
 
 def latex(sheets: Sequence[Table], wording: Wording | None = None, every_column: bool = False) -> str:
-    """The tables, each in a ``table`` environment of its own. ``every_column``: none is left out of a wide table.
+    """The tables, each in its own ``table`` environment. ``every_column``: none is left out of a wide table.
 
-    Raises BadInput for a caption or a label with several tables, and for a name to be replaced that none of them has.
+    Raises BadInput for a caption or label with several tables, and for a name to replace that no table has.
     """
     said = wording or Wording()
     for flag, value in (("--caption", said.caption), ("--label", said.label)):
         if value is not None and len(sheets) != 1:
             raise BadInput(
-                f"{flag} is for one table, and this prints {len(sheets)}: choose one with --layout grid, or with "
+                f"{flag} is for one table, but this prints {len(sheets)}: choose one with --layout grid, or with "
                 "--layout tasks -t TASK"
             )
     known = {name for sheet in sheets for name in _names(sheet)}
@@ -125,7 +125,7 @@ def _table(sheet: Table, said: Wording, rename: Mapping[str, str], every_column:
     left_out = [name for i, name in enumerate(sheet.header) if i not in fit.columns]
     size = f"{fit.size}\\setlength{{\\tabcolsep}}{{{fit.beside:g}pt}}" if fit.size else ""
     whole = _caption(_renamed(sheet.title, rename), _latex(sheet.subtitle))
-    # Every differing line of the convention cards would fill a page of notes; the table of cards has them.
+    # All differing lines of the convention cards would fill a page of notes; --cards prints them as a table.
     short = [f"{DIFFER}: harness table --cards" if note.startswith(DIFFER) else note for note in sheet.notes]
     head = [
         f"% {safe_read.printable(sheet.title)}",
@@ -183,7 +183,7 @@ def _emphasised(cell: TableCell, text: str) -> str:
 
 
 def _names(sheet: Table) -> set[str]:
-    """What may be renamed: the title, the columns, the rows by label, and the methods of the rows."""
+    """The names that --rename can replace: the title, the columns, the rows by label, and the methods of the rows."""
     rows = {cells[0].text.removesuffix(RECONSTRUCTED) for cells in sheet.rows}
     return {sheet.title, *sheet.header, *rows, *(row.partition(" (")[0] for row in rows)}
 
@@ -199,7 +199,7 @@ def _renamed(text: str, rename: Mapping[str, str]) -> str:
 
 
 def _number(text: str) -> str:
-    """A cell with its minus signs as such."""
+    """A cell with typographic minus signs."""
     return re.sub(r"(?<![\w.-])-(?=\d)", "$-$", _latex(text))
 
 
@@ -215,5 +215,5 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    plain = re.sub("-(?=-)", "-\0", safe_read.printable(text.replace("\n", " ")))  # two hyphens are no dash
+    plain = re.sub("-(?=-)", "-\0", safe_read.printable(text.replace("\n", " ")))  # two hyphens are not a dash
     return "".join(_LATEX.get(character, character) for character in plain)

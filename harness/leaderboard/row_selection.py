@@ -28,13 +28,13 @@ SHOWN = 12  # rows listed in a refusal
 
 @dataclass(frozen=True)
 class Taken:
-    """The row of one side. ``selector`` names it alone; ``others`` are the selectors of the other rows of its name."""
+    """The row of one side. ``selector`` matches only this row; ``others`` match the other rows of its name."""
 
     asked: str
     selector: str
     records: Rows
     others: tuple[str, ...]
-    rule: str  # by which it was selected among several; "" if there was no choice
+    rule: str  # the rule that selected it among several; "" if there was no choice
 
     def words(self) -> str:
         """``kd: took kd:training.steps=340 (340 steps; text=teacher; 2 runs, seeds 0, 1), others of this name: …``."""
@@ -124,7 +124,7 @@ def _sharing_a_budget(pairs: Sequence[tuple[Rows, Rows]], view: View) -> tuple[l
 
 
 def _equal_steps(a: Rows, b: Rows) -> bool:
-    """A reference point took no steps, so it compares with rows of any number of steps."""
+    """A reference point has no steps, so it compares with rows of any number of steps."""
     return _any_reference(a, b) or a[0]["cost"]["steps"] == b[0]["cost"]["steps"]
 
 

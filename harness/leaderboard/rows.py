@@ -1,4 +1,4 @@
-"""Turns records into the sections of the leaderboard. Reads nothing itself, and never mixes two protocols.
+"""Turns records into the sections of the leaderboard. Reads no files, and never mixes two protocols.
 
 A section holds the scores measured under one protocol, a row the training seeds of one method under one training
 recipe. Records that differ in anything else form separate rows, whose labels state the difference.
@@ -37,9 +37,9 @@ class LeaderboardRow:
     scale: Scale  # of the metric: range, unit, direction
     kind: str
     method: str  # with its variant: vcrd@shuffled
-    details: str  # what sets it apart from other rows: "beta=0.3, training.steps=100"
+    details: str  # what distinguishes it from other rows: "beta=0.3, training.steps=100"
     role: str  # competitor, control, or reference: a model that was not trained
-    reference: bool  # whether that is its role
+    reference: bool  # whether its role is control
     reconstruction: bool
     note: str
     student: str
@@ -62,9 +62,9 @@ class LeaderboardRow:
     steps: float
     flops: float | None  # of training, median over the seeds; None where a model's parameters are not known
     run_ids: tuple[str, ...]
-    convention: Mapping[str, Any]  # the convention card: what two rows must share for their numbers to be compared
+    convention: Mapping[str, Any]  # the convention card: what two rows must share for their numbers to be comparable
     training: str  # hash of models and recipe without the seed: the same on all tasks of a row
-    baseline: str | None = None  # the method that the next is a difference from
+    baseline: str | None = None  # the method that the next field is a difference from
     over_baseline: float | None = None
     over_baseline_p: float | None = None  # Holm-adjusted within the section; from 0.05 on it is noise
     recovery: float | None = None  # share of the gap between the untrained student and the teacher
@@ -124,7 +124,7 @@ def leaderboard(
     completions: Completions | None = None,
     view: View = EVERYTHING,
 ) -> list[Section]:
-    """One section per task and protocol, in alphabetical order; ``view`` chooses which rows stand together.
+    """One section per task and protocol, in alphabetical order; ``view`` selects the rows of a section.
 
     ``tasks`` selects by title; a bare name also finds its generated problems if it has no records of its own.
     ``completions`` reads the graded completions of a record (``Store.completions``): with them, intervals and ties are
@@ -265,7 +265,7 @@ def _row(
 def _flops(records: Sequence[Record]) -> float | None:
     try:
         return equal_compute.median_cost(records, "flops")
-    except BadInput:  # a row is listed even if its cost cannot be counted in this unit
+    except BadInput:  # list a row even if its cost is unknown in this unit
         return None
 
 
@@ -306,14 +306,14 @@ def _weights_without_effect(groups: Sequence[Group], rows: Sequence[LeaderboardR
     label_of = {row.run_ids: row.label for row in rows}
     moved = {label_of[tuple(r["run_id"] for r in g.records)]: report.moves_little(g.records) for g in groups}
     return [
-        f"{label}: its token weights move {100 * share:.1f} % of the signal, so it is as good as without them"
+        f"{label}: its token weights move {100 * share:.1f} % of the signal, so they have almost no effect"
         for label, share in moved.items()
         if share is not None
     ]
 
 
 def order(sections: Iterable[Section]) -> list[str]:
-    """The labels of all trained rows, in their own tables and together: a method has one colour in all figures."""
+    """The labels of all trained rows, in their tables and together: a method has one colour in all figures."""
     sections = list(sections)
     together = labels_of(sections)
     rows = [row for section in sections for row in section.rows if not row.reference]
@@ -322,7 +322,7 @@ def order(sections: Iterable[Section]) -> list[str]:
 
 def labels_of(sections: Iterable[Section]) -> dict[tuple[str, ...], str]:
     """A unique label for each row, by its key, where the rows of several sections stand in one table or legend."""
-    # A section names only what differs within it, so the longest label of a row says most.
+    # A section names only what differs within it, so the longest label of a row is the most specific.
     longest: dict[tuple[str, ...], tuple[LeaderboardRow, Record]] = {}
     for section in sections:
         for row in section.rows:

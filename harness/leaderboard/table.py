@@ -49,7 +49,7 @@ COLUMNS = {
     "protocol": "hash; scores compare only under equal ones",
     "kind": "measured, or reported by a paper",
     "method": "with its variant: NAME@shuffled",
-    "role": "competitor, control, or reference: a model as it comes",
+    "role": "competitor, control, or reference: an untrained model",
     "reconstruction": "whether the method's published formula was not available to us",
     "settings": "the method's hyper-parameters, JSON",
     "seed": "training seed",
@@ -61,7 +61,7 @@ COLUMNS = {
     "high": "upper end of the 95 % interval",
     "correct": "sum of scores over completions",
     "total": "completions graded",
-    "errors": "verdicts that could not be reached",
+    "errors": "failed verdicts",
     "truncated": "completions cut at the length limit",
     "teacher_forward_tokens": "through the teacher in training",
     "generated_tokens": "sampled for training",
@@ -83,15 +83,15 @@ def load_results(root: Path | str = "results", reported: bool = False) -> pandas
     """One row per record below ``root``, with exactly the columns of :data:`COLUMNS`, in that order.
 
     ``reported`` adds a row for every cell that a paper prints, with ``kind`` "reported" and missing values for what the
-    paper does not state; never average over both kinds. Each file that is no sound record is left out with a Python
-    warning, and so is a folder that is not there. Raises BadInput when ``root`` is a file, when two records claim one
+    paper does not state; never average over both kinds. Each unsound record is left out with a Python
+    warning, and so is a missing folder. Raises BadInput when ``root`` is a file, when two records claim one
     identity, or when a reported file is malformed.
     """
     store = Store(root)
     if store.root.is_file():
         raise BadInput(f"{root} is a file; name the results folder that holds records/")
     if not store.root.exists():
-        warnings.warn(f"{root} is not there, so no record is read; name a results folder", stacklevel=2)
+        warnings.warn(f"{root} does not exist, so no record is read; name a results folder", stacklevel=2)
     records, faults = store.all()
     for fault in faults:
         warnings.warn(fault, stacklevel=2)

@@ -120,7 +120,7 @@ def percent(share: float, digits: int = 0) -> str:
 def amount(value: float, unit: str = "") -> str:
     """A count in at most four characters, a prefix and its unit: ``950``, ``12.3 k``, ``4.56 MB``, ``30 s``."""
     for size, prefix in PREFIXES:
-        # 999.9 k rounds to 1000: that is 1 M.
+        # 999.9 k rounds to 1000 k, which is 1 M.
         if float(f"{value:.3g}") >= size:
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}".rstrip()
@@ -129,7 +129,7 @@ def amount(value: float, unit: str = "") -> str:
 def spread(score: float, low: float, high: float, scale: Scale = PERCENT) -> str:
     """A score with half of its interval: ``45.7 ±7.0``.
 
-    Where the half width would leave the range of the scale, both ends are written: ``100.0 (97.5–100.0)``.
+    If the half width would leave the range of the scale, both ends are written: ``100.0 (97.5–100.0)``.
     """
     half = (high - low) / 2
     if score + half > scale.high or score - half < scale.low:
@@ -174,13 +174,13 @@ def _print(console: Console, sheet: Table, width: int) -> None:
         console.print(_terminal_block(sheet, columns))
     shown = [sheet.terms[column] for columns in blocks for column in columns if column in sheet.terms]
     notes = [*(["; ".join(shown)] if shown else [])]
-    notes += [f"left out for lack of width: {', '.join(left_out)} (--columns chooses)"] if left_out else []
+    notes += [f"hidden to fit the width: {', '.join(left_out)} (--columns chooses)"] if left_out else []
     for note in [*map(_shortened, sheet.notes), *notes]:
         console.print(Text(printable(note), style="dim"))
 
 
 def _shortened(note: str) -> str:
-    """Leaves out a note that would fill a screen: every differing line of the convention cards, which --cards shows."""
+    """Leaves out a note that would fill a screen: all differing lines of the convention cards, which --cards shows."""
     return f"{DIFFER}: --cards shows them" if note.startswith(DIFFER) else note
 
 
@@ -203,7 +203,7 @@ def _terminal_cell(cell: TableCell) -> Text:
 def _fitting(sheet: Table, width: int) -> tuple[list[list[int]], list[str]]:
     """The columns of each block that fit beside the first one, and the headings of those left out.
 
-    A sheet that says which columns may go (``Table.least``) loses them; any other is broken into several blocks.
+    A sheet with removable columns (``Table.least``) loses those; any other is split into several blocks.
     """
     room = width - min(_width(sheet, 0), max(NARROWEST, width // 3))
     columns = list(range(1, len(sheet.header)))

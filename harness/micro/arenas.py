@@ -1,14 +1,14 @@
 """Arenas: small worlds in which the weights of a method could matter, each a pair of models on one kind of problem.
 
-All three ask :mod:`harness.micro.derivations`. The student begins with the last group, the teacher with the first, so
-that both are often right and differ.
+All three use problems of :mod:`harness.micro.derivations`. The student begins with the last group, the teacher with the
+first, so that both are often right and differ.
 
-several  the teacher is right: what it does otherwise than the student is as often valid
+several  the teacher is right, but where the two differ the student's step is as often valid
 erring   the teacher is an earlier checkpoint of the same training: it errs at a known rate, anywhere
-slice    the teacher has learned one operation wrongly, a quarter of the problems need it, and the student knows it
+slice    the teacher has learned one operation wrongly, which a quarter of the problems need; the student knows it
 
 ``amc23@derivations`` holds the test problems, ``math500@derivations`` the validation problems, on which settings are
-chosen. No problem is in two splits nor in the stream that the models learned from.
+chosen. No problem is in two splits, or in the stream that the models learned from.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def examples(split: str) -> list[Example]:
 
 
 def stream(seed: int, habit: derivations.Habit, sliced: float = 0.0) -> Iterator[Example]:
-    """Labelled examples without end, none of them of any split; ``sliced`` is the share drawn from the slice."""
+    """An endless stream of labelled examples outside all splits; ``sliced`` is the share drawn from the slice."""
     taken = {problem.key for problems in _splits().values() for problem in problems}
     rng = Random(f"{WORLD}/stream/{seed}")
     while True:

@@ -46,12 +46,12 @@ class BuildStage:
     examples: str
     steps: int
     rate: float = 1.0  # of the recipe's learning rates
-    turns: tuple[str, ...] = tuple(world.FAMILIES)  # how often each family comes in the stream
+    turns: tuple[str, ...] = tuple(world.FAMILIES)  # how often each family appears in the stream
 
 
 @dataclass(frozen=True)
 class BuildRecipe:
-    """Shape and training of one model. What changes the weights is here, in the world or in the tokenizer."""
+    """Shape and training of one model. All that changes the weights is here, in the world or in the tokenizer."""
 
     layers: int
     width: int
@@ -108,7 +108,7 @@ def store(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path
 
 
 def the_tokenizer() -> PreTrainedTokenizerFast:
-    """The shipped tokenizer, a new one where none is: training breaks ties at random, and ids must agree."""
+    """The shipped tokenizer, or a new one if there is none: its training breaks ties at random, and ids must agree."""
     if (world.WEIGHTS / "teacher/tokenizer.json").is_file():
         return PreTrainedTokenizerFast.from_pretrained(world.WEIGHTS / "teacher")
     texts = islice(world.training_stream(seed=0), TOKENIZER_TEXTS)
@@ -142,7 +142,7 @@ def train(
 ) -> list[float]:
     """One stage of ``recipe`` on the response tokens of ``examples``; the mean loss of each step.
 
-    The examples are those of the stage, drawn by ``seed``, where none are given.
+    If no examples are given, ``seed`` draws those of the stage.
     """
     optimizers = _optimizers(model, recipe)
     warm_up = max(1, stage.steps // 20)
@@ -311,7 +311,7 @@ def command(
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
     parser.add_argument("--out", type=Path, default=shipped, help="folder to write to (default: shipped weights)")
-    parser.add_argument("--model", choices=names, nargs="*", help="build these only, beside those that are there")
+    parser.add_argument("--model", choices=names, nargs="*", help="build only these, next to the existing ones")
     parser.add_argument("--steps", type=int, help="steps of every stage, for a quick trial")
     options = parser.parse_args(arguments)
     try:

@@ -33,7 +33,7 @@ STUDENT = BuildRecipe(2, 48, 4, 128, (), seed=13)
 
 @dataclass(frozen=True)
 class ArenaStage:
-    """What a model is trained on from which model on: ``begins`` is None for new weights."""
+    """A stage of training: the model it starts from (``begins``, None for new weights) and its data."""
 
     recipe: BuildRecipe
     seed: int  # of weights and problems

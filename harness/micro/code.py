@@ -110,7 +110,7 @@ def draw(rng: Random, task: str) -> Pipeline:
         ending = rng.choice(ENDINGS) if rng.random() < ENDING_SHARE else None
         operations = [*rng.sample(STEPS, length - 1), ending] if ending else rng.sample(STEPS, length)
         if sum(len(operation.parameters) > 1 for operation in operations) <= 1:
-            break  # with one number at most, it is clear which step a number belongs to
+            break  # with at most one number, the step that a number belongs to is clear
     phrases, body = [], []
     for operation in operations:
         k = rng.choice(operation.parameters)
@@ -232,7 +232,7 @@ _FUNCTIONS = {"sorted": sorted, "sum": sum, "len": len, "list": list}
 
 
 class Beyond(Exception):
-    """The text may be valid Python, but lies outside the subset."""
+    """The text may be valid Python, but is outside the subset."""
 
 
 class Mistaken(Exception):

@@ -27,9 +27,9 @@ _SWAPS = "+*"  # operations whose sides may be swapped
 
 @dataclass(frozen=True)
 class Habit:
-    """How a writer goes on: the share of problems it works by its own rule, and what that rule is.
+    """How a writer continues: the share of problems that it solves by its own rule, and the rule.
 
-    A problem that is not worked by the rule takes any valid step at every line, each alike. ``last_first`` begins with
+    The other problems take any valid step at every line, with equal probability. ``last_first`` begins with
     the last group, otherwise with the first. ``slips``: a group of :data:`SLICE` comes out one too high.
     """
 
@@ -80,7 +80,7 @@ class Derivation(MathsProblem):
 
 
 class _Work:
-    """An expression while it is worked out: a value, or an open group, at every place; the signs between them."""
+    """A partly evaluated expression: at every place a value or an open group, and the signs between them."""
 
     def __init__(self, groups: Sequence[Sequence[Any]], joins: Sequence[str]):
         self.parts: list[Any] = [tuple(group) for group in groups]
@@ -102,7 +102,7 @@ class _Work:
             self.parts[place] = value
 
     def matching(self, line: str) -> tuple[int, int] | None:
-        """(place, right result) of the step that ``line`` takes; None where no step that may be next reads so."""
+        """(place, right result) of the step in ``line``; None if no possible next step reads so."""
         match = STEP.fullmatch(line)
         if match is None:
             return None
@@ -149,7 +149,7 @@ def draw(rng: Random, task: str = "", habit: Habit = Habit(own=0.0), sliced: boo
 def check_step(meta: Mapping[str, Any], done: list[str], line: str) -> float | None:
     """Whether ``line`` is a right next step, taking the results of the lines ``done`` for granted.
 
-    None where ``done`` holds a line that is no step of the problem.
+    None where ``done`` holds a line that is not a step of the problem.
     """
     work = _Work(meta["groups"], meta["joins"])
     for earlier in done:
@@ -168,7 +168,7 @@ def check_step(meta: Mapping[str, Any], done: list[str], line: str) -> float | N
 
 
 def same_step(meta: Mapping[str, Any], prefix: str, one: str, other: str) -> bool:
-    """Whether two lines say the same: equal, or equal but for the sides of + and *."""
+    """Whether two lines say the same: equal, or equal except for the sides of + and *."""
     return _normal(one) == _normal(other)
 
 

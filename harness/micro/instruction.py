@@ -120,7 +120,7 @@ def row(task: str, index: int, request: TextRequest) -> dict[str, Any]:
 
 
 def _baseline(rng: Random, request: TextRequest) -> str:
-    """A response that is right about half of the time and otherwise takes one step for another."""
+    """A response that is right about half of the time, and otherwise mistakes one step for another."""
     operations = list(request.operations)
     if rng.random() >= BASELINE_RIGHT:
         while work(request.words, operations)[-1] == request.lines[-1]:

@@ -26,7 +26,7 @@ BOX = re.compile(r"\\boxed\{(\d+)\}")
 
 
 class MathsProblem:
-    """What maths problems of every kind are: a text ``told``, the ``lines`` of a derivation, the last in a box."""
+    """The form of all maths problems: a text ``told``, and the ``lines`` of a derivation, the last in a box."""
 
     world: ClassVar[str] = "micro"
     told: Any

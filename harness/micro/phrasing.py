@@ -1,7 +1,7 @@
-"""How the micro world's problems are worded: several steps as one sentence, and the prompt around a problem.
+"""The wording of the micro world's problems: several steps as one sentence, and the prompt around a problem.
 
 Some forms of a sentence name the steps out of order ("…, but before that …"): the reader must plan before it works.
-Phrases hold no comma, so every sentence has exactly one reading and can be parsed again.
+Phrases contain no comma, so every sentence has exactly one reading and can be parsed.
 
 The prompts are for models without a chat template; the micro models are trained on them. The task files follow the
 same convention, so that the ids at evaluation are the ids of training.

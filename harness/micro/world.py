@@ -90,7 +90,7 @@ def _examples(family: str, split: str) -> list[Example]:
 
 
 def training_stream(seed: int, turns: Sequence[str] = tuple(FAMILIES)) -> Iterator[Example]:
-    """Labelled examples without end, none of them a problem of any split; ``turns`` is the order of families."""
+    """An endless stream of labelled examples outside all splits; ``turns`` is the order of families."""
     taken = {family: _keys(family) for family in FAMILIES}
     rng = Random(f"micro world {VERSION}/stream/{seed}")
     number = 0
@@ -119,7 +119,7 @@ def check_step(meta: Mapping[str, Any], prefix: str, step: str) -> float | None:
 
 
 def same_step(meta: Mapping[str, Any], prefix: str, one: str, other: str) -> bool:
-    """Whether two lines say the same as the next step; where a family has no rule of its own, equal lines do."""
+    """Whether two lines mean the same next step; without a rule of the family, only equal lines do."""
     rule = getattr(MODULES[meta["family"]], "same_step", None)
     return one.strip() == other.strip() if rule is None else rule(meta, prefix, one, other)
 

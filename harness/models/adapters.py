@@ -1,4 +1,4 @@
-"""LoRA and DoRA: an adapter beside the student's weights, which stay as they are.
+"""LoRA and DoRA: a trained adapter on the student's frozen weights.
 
 With W [out, in] a weight of the model, A [rank, in] and B [out, rank] those of its adapter, s = alpha / rank::
 
@@ -6,8 +6,8 @@ With W [out, in] a weight of the model, A [rank, in] and B [out, rank] those of 
     dora   W' = diag(m / ||W + s B A||) (W + s B A)     (Liu et al., arXiv 2402.09353); norms are of rows and carry no
                                                         gradient, m [out] is trained too
 
-B starts at 0, and m at the norms of W, so the first step starts from the model bit for bit. The layers are those of
-peft, put into the model in place: its class, its trunk and its head stay what they are. The student that is trained,
+B starts at 0, and m at the norms of W, so training starts from exactly the model. The layers are those of
+peft, inserted into the model in place: its class, trunk and head stay the same. The student that is trained,
 saved and evaluated has the merged weights W'; the adapter is kept next to them in peft's own format.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from harness.models.files import ModelFiles
     from harness.recipe import Adapter
 
-NAME = "default"  # of the only adapter, as peft calls it
+NAME = "default"  # peft's name for the only adapter
 PREFIX = "base_model.model."  # of names in an adapter's file: peft's wrapper around the model
 
 
@@ -39,7 +39,7 @@ def wanted(chosen: Adapter) -> bool:
 
 @functools.cache
 def check(files: ModelFiles, chosen: Adapter) -> int:
-    """How many weights the adapter of this model would have; no weights are read.
+    """The number of weights that the adapter of this model would have; reads no weights.
 
     Raises BadInput where peft is missing, or the model has none of the target modules.
     """
@@ -55,7 +55,7 @@ def check(files: ModelFiles, chosen: Adapter) -> int:
 
 
 def attach(model: PreTrainedModel, chosen: Adapter, name: str) -> None:
-    """Puts the adapter into the model in place; afterwards only its own weights have gradients.
+    """Inserts the adapter into the model in place; afterwards only its own weights have gradients.
 
     Raises BadInput for targets that the model ``name`` lacks, or that are its embedding or its output head, whose
     weights the harness reads itself.
@@ -63,16 +63,16 @@ def attach(model: PreTrainedModel, chosen: Adapter, name: str) -> None:
     peft = _peft()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by names that are to go
+            warnings.simplefilter("ignore", FutureWarning)  # peft uses deprecated names of transformers
             warnings.filterwarnings("ignore", message="fan_in_fan_out")  # and corrects its own setting for Conv1D
             peft.inject_adapter_in_model(_config(chosen), model, low_cpu_mem_usage=model.device.type == "meta")
     except ValueError as error:
         raise BadInput(f"student.targets={','.join(chosen.targets)}: {_why(error, chosen, model, name)}") from None
-    # Beside weights in half precision the adapter stays in float32: it is small, and its updates are, too.
+    # With weights in half precision the adapter stays in float32: it is small, and so are its updates.
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.device.type != "meta":
             parameter.data = parameter.data.float()
-    # peft is content with one known name among several; a misspelt one would train less than was asked for.
+    # peft accepts one known name among several; a misspelt one would silently train less than requested.
     found = [path for path, module in model.named_modules() if is_layer(module)]
     for target in () if _everything(chosen) else chosen.targets:
         if not any(path == target or path.endswith(f".{target}") for path in found):
@@ -102,7 +102,7 @@ def _everything(chosen: Adapter) -> bool:
 
 
 def _why(error: ValueError, chosen: Adapter, model: PreTrainedModel, name: str) -> str:
-    """peft's refusal of the targets in one line, with the names that there are."""
+    """peft's refusal of the targets in one line, with the existing names."""
     if "not found" in str(error):
         return _unknown(model, name, chosen.targets[0])
     return f"{str(error).splitlines()[0][:160]}; {_linear(model)}"
@@ -126,7 +126,7 @@ def _linear(model: PreTrainedModel) -> str:
 
 @dataclass(frozen=True)
 class TrainedAdapter:
-    """The weights of an adapter, on the CPU, and what it was made with."""
+    """The weights of an adapter, on the CPU, and its settings."""
 
     weights: Mapping[str, Tensor]
     chosen: Adapter
@@ -144,11 +144,11 @@ class TrainedAdapter:
 
 
 def merge(model: PreTrainedModel, chosen: Adapter, base: str) -> TrainedAdapter:
-    """Merges the adapter into the model's weights and takes its layers out, in place; returns it as it was.
+    """Merges the adapter into the model's weights and removes its layers, in place; returns the adapter.
 
     Raises BadInput where a merged weight is not finite.
     """
-    # peft writes the magnitudes of DoRA without ".weight" and reads both forms; transformers reads this one alone.
+    # peft writes the magnitudes of DoRA without ".weight" and reads both forms; transformers reads only this one.
     weights = {
         PREFIX + path.replace(f".{NAME}", ""): tensor.detach().cpu().clone().contiguous()
         for path, tensor in model.state_dict().items()
@@ -164,7 +164,7 @@ def merge(model: PreTrainedModel, chosen: Adapter, base: str) -> TrainedAdapter:
 
 
 def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Name and value of every weight of the model as if the adapter were merged into it; the model stays as it is."""
+    """Name and value of every weight as if the adapter were merged; the model does not change."""
     layers = {path: module for path, module in model.named_modules() if is_layer(module)}
     for path, module in layers.items():
         yield f"{path}.weight", merged_weight(module).detach()
@@ -176,7 +176,7 @@ def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 
 
 def merged_weight(linear: nn.Module) -> Tensor:
-    """[out, in] the weight W' that a layer multiplies with, its adapter included; its own tensor where it has none."""
+    """[out, in] the weight W' that a layer multiplies with, including its adapter; its own tensor if it has none."""
     if not is_layer(linear):
         return linear.weight
     whole = linear.get_base_layer().weight + linear.get_delta_weight(NAME).to(linear.get_base_layer().weight.dtype)
@@ -188,7 +188,7 @@ def bias(linear: nn.Module) -> Tensor | None:
 
 
 def product(linear: nn.Module):
-    """x [..., in] -> W' x + bias [..., out], with the adapter beside the weight: no merged copy is made.
+    """x [..., in] -> W' x + bias [..., out], without a merged copy of weight and adapter.
 
     The arithmetic is that of peft in evaluation mode; the norms of DoRA are computed once, not at every call.
     """
@@ -217,7 +217,7 @@ def readable(module: nn.Module) -> bool:
 
 
 def derives(model: nn.Module) -> bool:
-    """Whether :func:`product` keeps numbers that it computed from the weights: the norms of DoRA."""
+    """Whether :func:`product` caches numbers computed from the weights: the norms of DoRA."""
     return any(is_layer(module) and _magnitude(module) is not None for module in model.modules())
 
 

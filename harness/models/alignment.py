@@ -1,8 +1,8 @@
-"""Aligns two readings of one text: where each token of a response ends, in bytes, and which tokens pair up.
+"""Aligns two tokenizations of one text: the byte at which each token of a response ends, and the pairs of tokens.
 
 Byte offsets are exact where the bytes of every token are known: byte-level BPE, whose alphabet stands for the 256
-bytes, and SentencePiece with byte tokens. There a token may end inside a character. For other tokenizers a token ends
-where the text decoded up to it ends; one that ends inside a character then has no known end.
+bytes, and SentencePiece with byte tokens. With these a token may end inside a character. For other tokenizers a token
+ends where the text decoded up to it ends; one that ends inside a character then has no known end.
 
 The ends of two readings are compared, never ids or names. A pair is the shortest run of tokens on both sides between
 two places where both have an end. Tokens that hold no byte, such as special ones within a text, do not begin a pair.
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from harness.models.chat_format import TextCodec
 
-Ends = list[int | None]  # byte at which each token ends; None where that is not known
+Ends = list[int | None]  # byte at which each token ends; None if unknown
 SPACE = "\u2581"  # how SentencePiece writes a space
-BROKEN = "\ufffd"  # stands for bytes that are no character
+BROKEN = "\ufffd"  # stands for bytes that are not a character
 
 
 def alphabet() -> dict[str, int]:
@@ -35,7 +35,7 @@ def alphabet() -> dict[str, int]:
 
 
 class TokenBytes:
-    """The bytes of every token of a tokenizer. ``known`` is False where only decoding says what a token is."""
+    """The bytes of every token of a tokenizer. ``known`` is False if only decoding reveals a token's text."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
@@ -47,13 +47,13 @@ class TokenBytes:
         self._alphabet = alphabet()
 
     def of(self, token: int) -> bytes:
-        """What the token adds to a text; nothing for a special one. Only for a tokenizer that is ``known``."""
+        """The bytes that the token adds to a text; none for a special one. Only for a ``known`` tokenizer."""
         if token not in self._bytes:
             self._bytes[token] = self._read(token)
         return self._bytes[token]
 
     def alone(self, token: int) -> bytes:
-        """The same where nothing is known but how the token decodes; nothing for a part of a character."""
+        """The same from decoding alone; none for a part of a character."""
         if self.known:
             return self.of(token)
         text = "" if token in self.special else decoded(self.tokenizer, [token])
@@ -79,7 +79,7 @@ class TokenBytes:
 
 
 def _kind(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """``alphabet`` or ``pieces``: how the names of tokens stand for bytes; None where neither is sure."""
+    """``alphabet`` or ``pieces``: how the names of tokens encode bytes; None if neither is certain."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     decoder = None if backend is None else json.loads(backend.to_str()).get("decoder")
     steps = [] if decoder is None else decoder.get("decoders", [decoder])
@@ -102,7 +102,7 @@ class ReadText:
 
 
 class TextAligner:
-    """Reads texts with the codecs of student and teacher. ``same_ids``: both read the very same ids."""
+    """Reads texts with the codecs of student and teacher. ``same_ids``: both read the same ids."""
 
     def __init__(self, student: TextCodec, teacher: TextCodec, *, same_ids: bool = False):
         self.student, self.teacher, self.same_ids = student, teacher, same_ids
@@ -116,9 +116,9 @@ class TextAligner:
         return ReadText(text, found, closed)
 
     def teacher_ids(self, prompt: Sequence[int], said: ReadText) -> tuple[tuple[int, ...], Ends]:
-        """The teacher's ids of a text behind its own prompt, without the end, and where each ends in that text.
+        """The teacher's ids of a text after its own prompt, without the end, and where each ends in that text.
 
-        A token behind the first byte that the teacher's tokenizer does not keep has no known end.
+        A token after the first byte that the teacher's tokenizer does not keep has no known end.
         """
         ids = self.teacher.response_ids(prompt, said.text, ended=False)
         text, found = offsets(self.bytes[1], prompt, ids)
@@ -129,7 +129,7 @@ class TextAligner:
         return ids, [None if e is None or e - shift > same else max(e - shift, 0) for e in found]
 
     def share(self, text: str) -> float:
-        """How many of the student's tokens of a text, of all, are in a pair."""
+        """The number of the student's tokens of a text that are in a pair, and their total."""
         ids = self.student.response_ids((), text, ended=False)
         said = self.reads((), ids, set())
         found = pair(said.ends, self.teacher_ids((), said)[1])
@@ -138,8 +138,8 @@ class TextAligner:
     def shared(self, words: tuple[int, int]) -> list[tuple[int, int]]:
         """(student's id, teacher's id) of the tokens that hold the same bytes; the two ends last. Ids below ``words``.
 
-        Where several ids of a side hold the same bytes, it is the one that the tokenizer itself uses. Special tokens,
-        which hold none, are the same where they have one name.
+        If several ids of a side hold the same bytes, it is the one that the tokenizer itself uses. Special tokens,
+        which hold none, match by name.
         """
         if self.same_ids:
             return [(i, i) for i in range(min(words))]
@@ -159,12 +159,12 @@ class TextAligner:
 
 
 def offsets(table: TokenBytes, prompt: Sequence[int], ids: Sequence[int]) -> tuple[str, Ends]:
-    """The text of ``ids`` behind ``prompt``, without a character that its end cuts, and where each token ends in it."""
+    """The text of ``ids`` after ``prompt``, without a character that its end cuts, and where each token ends in it."""
     text = continuation(table.tokenizer, prompt, ids)
     if table.known:
         pieces = [table.of(i) for i in ids]
         whole = b"".join(pieces)
-        for skipped in (0, 1):  # a decoder may strip the space with which a text begins
+        for skipped in (0, 1):  # a decoder may strip the leading space of a text
             if skipped and not whole.startswith(b" "):
                 break
             kept, rest = _characters(whole[skipped:])
@@ -174,7 +174,7 @@ def offsets(table: TokenBytes, prompt: Sequence[int], ids: Sequence[int]) -> tup
                     at += len(piece)
                     ends.append(max(at, 0))
                 return kept, ends
-    # Bytes that are no text, or a decoder with rules of its own: decode up to every token.
+    # Bytes that are not text, or a decoder with its own rules: decode up to every token.
     ends = []
     for n in range(1, len(ids) + 1):
         part = continuation(table.tokenizer, prompt, ids[:n])
@@ -183,18 +183,18 @@ def offsets(table: TokenBytes, prompt: Sequence[int], ids: Sequence[int]) -> tup
 
 
 def pair(ours: Ends, theirs: Ends) -> list[tuple[range, range]]:
-    """The pairs of two readings, as places of their tokens. No pair could be shorter."""
+    """The shortest possible pairs of two readings, as places of their tokens."""
     common = {e for e in ours if e is not None} & {e for e in theirs if e is not None} - {0}
     return list(zip(_runs(ours, common), _runs(theirs, common), strict=True))
 
 
 def _runs(ends: Ends, common: set[int]) -> list[range]:
-    """For every common end the tokens since the last one, those of no byte in front left out."""
+    """For every common end, the tokens since the last one, without leading tokens of no bytes."""
     runs: list[range] = []
-    start, at = None, 0  # the first token of the run that is open, and the last known end
+    start, at = None, 0  # the first token of the open run, and the last known end
     for n, end in enumerate(ends):
         if end is not None and end <= at:
-            continue  # holds no byte; a run that is open keeps it
+            continue  # holds no byte; an open run keeps it
         start = n if start is None else start
         at = at if end is None else end
         if end in common:
@@ -204,7 +204,7 @@ def _runs(ends: Ends, common: set[int]) -> list[range]:
 
 
 def _characters(data: bytes) -> tuple[str | None, bytes]:
-    """The text of bytes, and the beginning of a character that they break off in; None for other bytes."""
+    """The text of bytes, and the incomplete character at their end; None for other bytes."""
     try:
         return data.decode(), b""
     except UnicodeDecodeError as error:
@@ -219,7 +219,7 @@ def _common(a: bytes, b: bytes) -> int:
 
 
 def _used(codec: TextCodec, piece: bytes) -> int | None:
-    """The id with which the tokenizer writes a piece of text, where it is a single one."""
+    """The id with which the tokenizer writes a piece of text, if a single id does."""
     text = piece.decode("utf-8", "replace")
     ids = () if BROKEN in text else codec.response_ids(codec.encode("\n"), text, ended=False)
     return ids[0] if len(ids) == 1 else None

@@ -1,13 +1,13 @@
-"""Decoding steps that are captured once and then replayed: on a GPU one launch a token instead of hundreds.
+"""Decoding steps that are captured once and then replayed: on a GPU one launch per token instead of hundreds.
 
-A CUDA graph repeats kernels at the addresses and shapes that they were captured with. So everything that a step reads
-stays where it is: its inputs and logits have buffers of their own, and the decoder with its cache is kept from one call
-to the next. Weights that an optimizer moves in place are read where they stand; a tensor that is elsewhere (gathered
-anew, loaded anew) ends the decoder, a cache that grows ends its captures. Rows in use and columns are rounded up to
-powers of two, so that few shapes are captured. Sampling stays outside: seeds and settings change from call to call.
+A CUDA graph repeats kernels at the addresses and shapes of their capture. Everything that a step reads
+must therefore stay in place: inputs and logits have fixed buffers, and the decoder with its cache is kept from one call
+to the next. Weights that an optimizer changes in place need nothing; a weight at a new address (gathered
+or loaded again) ends the decoder, and a growing cache ends its captures. Rows in use and columns are rounded up to
+powers of two, so that few shapes are captured. Sampling is not captured: seeds and settings change from call to call.
 
-A capture is believed where its first replay gives what the step itself gave, else the decoder goes on without.
-On a CPU the suite records and replays the same step; on a GPU this was not run.
+A capture is used only if its first replay equals the step itself; otherwise the decoder continues without captures.
+On a CPU the test suite records and replays the same step; on a GPU this was not run.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from harness.models import adapters, devices
 from harness.models.llama_decoder import LlamaDecoder
 
 SETTING = "HARNESS_CUDA_GRAPHS"  # auto or off
-WARM_UP = 2  # passes before a capture, in which libraries choose their kernels and take their memory
+WARM_UP = 2  # warm-up passes, in which libraries choose their kernels and allocate memory
 NARROWEST = 64  # columns of the narrowest capture
 CLOSE = 1e-2
 
 
 def usable(model: PreTrainedModel) -> bool:
-    """Whether the steps of a model are captured. Raises BadInput for a setting that is neither auto nor off."""
+    """Whether to capture the steps of a model. Raises BadInput for a setting that is neither auto nor off."""
     setting = os.environ.get(SETTING, "auto")
     if setting not in ("auto", "off"):
         raise BadInput(f"{SETTING}={setting} is not auto or off")
@@ -40,7 +40,7 @@ def usable(model: PreTrainedModel) -> bool:
 
 
 class CapturedDecoder(LlamaDecoder):
-    """A decoder whose steps are replayed, for a model whose weights are moved in place."""
+    """A decoder whose steps are replayed, for a model whose weights change in place."""
 
     copies = False  # weights are read where they stand
 
@@ -52,7 +52,7 @@ class CapturedDecoder(LlamaDecoder):
         self.capture: Callable[[Callable[[], None]], Callable[[], None]] | None = CudaGraphs(self.device)
 
     def serves(self, rows: int) -> bool:
-        """Whether it has room for so many texts, and the model's weights are still where they were."""
+        """Whether it has room for so many texts, and the model's weights are still at their addresses."""
         return rows <= self.rows and self.addresses == _addresses(self.model)
 
     def _reserve(self, width: int) -> None:
@@ -63,7 +63,7 @@ class CapturedDecoder(LlamaDecoder):
     def _run(self, inputs: Tensor, width: int) -> Tensor:
         used = inputs.shape[1]
         shape = min(_power(used), self.rows), min(max(_power(width), NARROWEST), self.width)
-        # A free row appends token 0 as its first, which nobody reads: a text that takes the row overwrites it.
+        # A free row appends token 0, which nobody reads: the next text in this row overwrites it.
         inputs = torch.nn.functional.pad(inputs, (0, shape[0] - used))
         if shape not in self.captures and self.capture is not None:
             try:
@@ -80,7 +80,7 @@ class CapturedDecoder(LlamaDecoder):
         return self.logits[:used]
 
     def _captured(self, inputs: Tensor, width: int) -> tuple[Tensor, Callable[[], None]]:
-        """The buffer for the inputs of a shape, and what replays its step. Raises RuntimeError where that differs."""
+        """The input buffer of a shape, and the function that replays its step. Raises RuntimeError if it differs."""
         assert self.capture is not None
         own = inputs.to(self.device)  # a new tensor on a GPU, whose address stays
         expected = self._append(*own, width)
@@ -95,12 +95,12 @@ class CapturedDecoder(LlamaDecoder):
         out.zero_()
         replay()
         if not torch.allclose(out, expected, rtol=CLOSE, atol=CLOSE, equal_nan=True):
-            raise RuntimeError("a captured step gave other logits than the step itself")
+            raise RuntimeError("a captured step gave different logits than the step itself")
         return own, replay
 
 
 class CudaGraphs:
-    """Captures what a function does on a GPU; calling what comes back does it again. Captures share their memory."""
+    """Captures the GPU work of a function; calling the result repeats it. Captures share their memory."""
 
     def __init__(self, device: torch.device):
         self.device, self.pool = device, torch.cuda.graph_pool_handle()
@@ -114,7 +114,7 @@ class CudaGraphs:
                     run()
             here.wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            # Other threads may go on to use the GPU meanwhile: the watchdog of NCCL does.
+            # Other threads, such as NCCL's watchdog, may use the GPU meanwhile.
             with torch.cuda.graph(graph, pool=self.pool, stream=stream, capture_error_mode="thread_local"):
                 run()
         return graph.replay

@@ -1,7 +1,7 @@
-"""How a model is asked and how its texts end: the chat template, the ending token, the thinking switch, the token ids.
+"""How prompts are rendered and how texts end: chat template, ending token, thinking switch, token ids.
 
-Base and instruct models of one family share a vocabulary and differ in exactly this. A format can be put over a model,
-which is then rendered, trained, saved and stopped by it instead of by its own. :class:`TextCodec` renders and encodes
+Base and instruct models of one family share a vocabulary and differ in exactly this. A format can be applied to a
+model, which then renders, trains, saves and stops by it instead of by its own. :class:`TextCodec` renders and encodes
 prompts, and encodes responses, as tokenizer and template prescribe. :func:`check_prompts` finds faults between prompt
 and model before the first token is generated.
 """
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     pass
 
-MERGED = "merged into the user's turn"  # of a system turn for which a template has no place
-DAY = datetime.date(2024, 7, 26)  # which Llama 3's templates write where they cannot ask for the day
+MERGED = "merged into the user's turn"  # of a system turn that a template has no place for
+DAY = datetime.date(2024, 7, 26)  # Llama 3's templates write this date if they cannot ask for today's
 _TODAY = re.compile(r"""\bstrftime_now\(\s*(?P<quote>["'])(?P<format>[^"'\\]*)(?P=quote)\s*\)""")
 THINKING = "enable_thinking"  # the variable with which templates switch thinking, as Qwen3's does
 
@@ -35,7 +35,7 @@ THINKING = "enable_thinking"  # the variable with which templates switch thinkin
 class ChatFormat:
     """``template`` is Jinja source, None for plain text; ``end`` the token that ends a response, as text.
 
-    ``origin`` says whose it is: teacher, student, none, or the name of a file. ``stops`` are the ids of all tokens at
+    ``origin`` is teacher, student, none, or the name of a file. ``stops`` are the ids of all tokens at
     which a text ends: ``end`` first, then the other endings that the models of a pair know.
     """
 
@@ -46,29 +46,29 @@ class ChatFormat:
     stops: tuple[int, ...] = ()
 
     def identity(self) -> dict[str, Any]:
-        """What decides token ids, for hashes."""
+        """The facts that determine token ids, for hashes."""
         template = None if self.template is None else hashlib.sha256(self.template.encode()).hexdigest()[:16]
         return {"template": template, "end": self.end}
 
     def same_as(self, tokenizer: PreTrainedTokenizerBase) -> bool:
-        """Whether the tokenizer renders and ends texts so already."""
+        """Whether the tokenizer already renders and ends texts in this format."""
         return template_of(tokenizer) == self.template and ending(tokenizer) == self.end
 
     def put_on(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Makes the tokenizer render and end texts so; it is saved with both."""
+        """Makes the tokenizer render and end texts in this format; both are saved with it."""
         tokenizer.chat_template = self.template
         tokenizer.eos_token = self.end
 
     def stop(self, model: PreTrainedModel) -> None:
-        """Makes the model's generation stop so; it is saved with the weights."""
+        """Makes the model's generation stop in this format; this is saved with the weights."""
         model.generation_config.eos_token_id = list(self.stops)
         model.config.eos_token_id = list(self.stops)
-        if model.generation_config.pad_token_id is None:  # else generate warns of every call
+        if model.generation_config.pad_token_id is None:  # otherwise generate warns at every call
             model.generation_config.pad_token_id = self.stops[0]
 
 
 def own(tokenizer: PreTrainedTokenizerBase, origin: str, thinking: bool | None = None) -> ChatFormat:
-    """The format that a tokenizer brings. Raises BadInput for a thinking switch that its template does not have."""
+    """The tokenizer's own format. Raises BadInput for a thinking switch that its template does not have."""
     return with_template(tokenizer, origin, template_of(tokenizer), thinking)
 
 
@@ -82,7 +82,7 @@ def with_template(
                 f"models.thinking={str(thinking).lower()}: the chat template ({origin}) has no {THINKING} switch; "
                 "leave models.thinking out"
             )
-        # Written into the template, so that the trained student is asked alike by any program that loads it.
+        # Written into the template, so that any program that loads the trained student renders prompts the same way.
         template = f"{{%- set {THINKING} = {str(thinking).lower()} %}}\n{template}"
     before = tokenizer.chat_template
     tokenizer.chat_template = template
@@ -105,14 +105,14 @@ def _check(tokenizer: PreTrainedTokenizerBase, origin: str) -> None:
         reason = " ".join(str(error).split())[:160]
         raise BadInput(f"the chat template ({origin}) cannot render a user's turn: {reason}") from None
     if mark not in text:
-        raise BadInput(f"the chat template ({origin}) leaves out what the user says")
+        raise BadInput(f"the chat template ({origin}) leaves out the user's text")
 
 
 def on_one_day(tokenizer: PreTrainedTokenizerBase) -> None:
     """Writes :data:`DAY` into templates that ask for today's date, as those of Llama 3.2, Mistral Small and SmolLM3 do.
 
-    Asked tomorrow, such a model would read another prompt under the same protocol, and a student another one than it
-    was trained on. The saved student carries the date.
+    Otherwise the prompt would change from day to day under the same protocol, and a student would read another one than
+    it was trained on. The saved student keeps the date.
     """
 
     def dated(template: str) -> str:
@@ -126,7 +126,7 @@ def on_one_day(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The chat template that renders by default; None where there is none."""
+    """The chat template that renders by default; None if there is none."""
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")
@@ -140,7 +140,7 @@ def ending(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def system_turn(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What becomes of a system turn: the template's own, or merged into the user's first turn."""
+    """The treatment of a system turn: by the template, or merged into the user's first turn."""
     if template_of(tokenizer) is None:
         return "in the plain text"
     turns = [{"role": "system", "content": token_text.MARK}, {"role": "user", "content": "question"}]
@@ -152,9 +152,10 @@ def system_turn(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 class TextCodec:
-    """Renders prompts for a model with this tokenizer, and reads and writes its tokens, of which it has ``words``.
+    """Renders prompts for a model with this tokenizer, and encodes and decodes its first ``words`` tokens.
 
-    Fewer than the tokenizer has where a pair of models shares fewer: what stands for the others is written in pieces.
+    ``words`` is smaller than the vocabulary if a pair of models shares fewer ids: text of the others is written in
+    pieces.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, words: int | None = None):
@@ -176,9 +177,9 @@ class TextCodec:
             if prompt.system is None:
                 raise BadInput(f"the model's chat template refuses a user turn: {error}") from None
             return self.render(_merged(prompt))
-        if prompt.system and prompt.system.strip() not in text:  # some templates leave system turns out in silence
+        if prompt.system and prompt.system.strip() not in text:  # some templates silently drop system turns
             return self.render(_merged(prompt))
-        # With a model that thinks first, a prefill would end up inside its thoughts.
+        # With a model that thinks first, a prefill would end up inside its thinking.
         return text if self.thinks else text + prompt.prefill
 
     def begins_itself(self, prompt: Prompt) -> bool:
@@ -193,14 +194,14 @@ class TextCodec:
         return self._known(ids[:-1] if cut else ids)
 
     def response_ids(self, prompt: Sequence[int], text: str, *, ended: bool) -> tuple[int, ...]:
-        """Token ids of a response behind the ids of its prompt, with the end of its turn where it ``ended``."""
+        """Token ids of a response after the ids of its prompt, with the end of its turn where it ``ended``."""
         ids = tuple(self._known(token_text.response_ids(self.tokenizer, prompt, text)))
         return (*ids, self.end_id) if ended else ids
 
     def answer_ids(self, prompt: Prompt, text: str, *, ended: bool = True) -> tuple[int, ...]:
         """Token ids of an answer to a prompt as the chat template writes it into a conversation, its frame included.
 
-        An answer that brings thoughts of its own gets no empty one in front.
+        An answer with its own thinking gets no empty thinking block in front.
         """
         before, behind = self.frame if prompt.chat else ("", "")
         before = "" if prompt.prefill or token_text.THOUGHT_ENDS in text else before
@@ -209,14 +210,14 @@ class TextCodec:
         ids = self.encode(asked)
         if framed == text:
             return self.response_ids(ids, text, ended=ended)
-        # A template that frames answers sees them as parts of one text, whose tokens may span the border to the frame.
+        # If a template adds text around answers, tokens may span the border, so encode answer and frame together.
         whole = self.encode(asked + framed)
         if whole[: len(ids)] != ids:
             return self.response_ids(ids, framed, ended=ended)
         return (*whole[len(ids) :], self.end_id) if ended else tuple(whole[len(ids) :])
 
     def _known(self, ids: Sequence[int]) -> list[int]:
-        """The ids, those from ``words`` on replaced by the ids of two halves of their text."""
+        """The ids, with each id from ``words`` on replaced by the ids of the two halves of its text."""
         kept: list[int] = []
         for i in ids:
             if i < self.words:
@@ -230,9 +231,9 @@ class TextCodec:
     def example_ids(self, example: Example) -> tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...] | None]:
         """Token ids of a labelled example: its prompt, what follows it, and which of the latter are learnt.
 
-        None means all of them. Of a conversation with several learnt turns, what follows begins with the first of
+        None means all of them. In a conversation with several learnt turns, the response begins with the first of
         these, and the turns of the user between them are not learnt. An earlier turn is learnt with the ids that the
-        template gives it, its end included, and only where they stand behind the ids that would ask for it. A template
+        template gives it, including its end, and only if they follow the ids that would ask for it. A template
         that writes an earlier turn differently (some drop its thoughts) makes it a part of the prompt.
         """
         assert example.response is not None, "labelled examples have responses"
@@ -246,7 +247,7 @@ class TextCodec:
         return prompt[:first], (*prompt[first:], *response), (*learnt, *[True] * len(response))
 
     def _earlier_answers(self, example: Example, prompt: Sequence[int]) -> list[range]:
-        """Where the learnt turns before the response stand in the ids of the prompt, in their order."""
+        """The positions of the learnt turns before the response in the ids of the prompt, in order."""
         if not self.tokenizer.chat_template:
             return []
         history, whole, found = example.prompt.history, self.render(example.prompt), []
@@ -264,7 +265,7 @@ class TextCodec:
 
     @property
     def pad_id(self) -> int:
-        """A token that every reader of the batch knows; where it stands nothing is learnt or attended to."""
+        """A padding token that every reader of the batch knows; it is neither learnt nor attended to."""
         pad = self.tokenizer.pad_token_id
         return pad if pad < self.words else self.end_id
 
@@ -285,7 +286,7 @@ def _merged(prompt: Prompt) -> Prompt:
 
 # Finds silent faults between prompt and model before the first token is generated.
 #
-# Each of these has moved published scores by tens of points: a template left out or applied twice, a second
+# Each of these has moved published scores by tens of points: a template missing or applied twice, a second
 # begin-of-sequence token, a system prompt added by the template, a penalty that one engine applies and another does
 # not, a prompt that fills the context.
 
@@ -318,7 +319,7 @@ def _template_faults(tokenizer, prompt: Prompt, chat: bool) -> Iterator[str]:
     known = tokenizer.get_vocab()
     if not tokenizer.chat_template and any(token in known for token in CHAT_TOKENS):
         token = next(token for token in CHAT_TOKENS if token in known)
-        yield f"the chat template is missing: the tokenizer has {token} but no template, so plain text is continued"
+        yield f"the chat template is missing: the tokenizer has {token} but no template; the model continues plain text"
     written = [prompt.system or "", prompt.user] if chat else [prompt.plain]
     marks = {*CHAT_TOKENS, *tokenizer.all_special_tokens}
     doubled = sorted(token for token in marks if any(token in text for text in written))
@@ -360,7 +361,7 @@ def _injected(codec: TextCodec, prompt: Prompt) -> Iterator[str]:
 
 
 def check_penalties(model: PreTrainedModel) -> Iterator[str]:
-    """Settings of the model's own generation that change its distribution and that no engine here applies."""
+    """Settings of the model's generation_config that change its distribution and that no engine here applies."""
     config = model.generation_config
     for name, neutral in PENALTIES.items():
         value = getattr(config, name, None)
@@ -369,7 +370,7 @@ def check_penalties(model: PreTrainedModel) -> Iterator[str]:
 
 
 def check_room(codec: TextCodec, prompts: Sequence[Prompt], decoding: Decoding, limit: int | None) -> Iterator[str]:
-    """Prompts that leave an answer less room than it may take in a context of ``limit`` tokens."""
+    """Prompts that leave too little room for an answer in a context of ``limit`` tokens."""
     if not limit:
         return
     lengths = [len(codec.encode(codec.render(prompt))) for prompt in prompts]

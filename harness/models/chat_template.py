@@ -1,7 +1,7 @@
-"""Renders chat templates within bounds. A template is a program of the model's author, and may be anybody's.
+"""Renders chat templates within bounds. A template is a program by the model's author, who may be anybody.
 
-Jinja's sandbox keeps a template from files and attributes, not from work: ``{{ 'x' * 10**10 }}``, a filter that pads to
-a billion characters, loops inside of loops. Each rendering has a limit of processor time, of memory and of length.
+Jinja's sandbox protects files and attributes, but does not limit work: ``{{ 'x' * 10**10 }}``, a filter that pads to
+a billion characters, nested loops. Each rendering has a limit of processor time, memory and length.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from harness.errors import BadInput
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SECONDS = 10.0  # processor time of one rendering; the longest shipped templates take milliseconds
+SECONDS = 10.0  # processor time of one rendering; templates of published models take milliseconds
 ROOM_BYTES = 256 * 2**20  # address space that one rendering may add to the process
-LONGEST = 4_000_000  # characters of a rendered exchange besides what was said in it
+LONGEST = 4_000_000  # characters of a rendered exchange besides its own text
 MOST_BITS = 100_000  # of a number that a template computes
-MOST_REPEATED = 10_000_000  # characters or members of what a template repeats
+MOST_REPEATED = 10_000_000  # characters or members that a template may produce by repetition
 _MEMORY = Path("/proc/self/statm")
 _lock = threading.Lock()
-_rendering: dict[int, float] = {}  # thread -> its processor time at which it has rendered for too long
+_rendering: dict[int, float] = {}  # thread -> its processor time at which the rendering is stopped
 
 
 class TemplateRefused(BadInput):
@@ -37,7 +37,7 @@ class TemplateRefused(BadInput):
 
 
 class _TooLong(BaseException):
-    """Raised by the watch in a thread that renders; no ``except Exception`` of a library takes it for its own."""
+    """Raised by the watch in a rendering thread; not an Exception, so that no library catches it."""
 
 
 def render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[dict[str, Any]], **how: Any) -> str:
@@ -66,9 +66,9 @@ def render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[dict[str, Any]], 
 
 @functools.cache
 def _bound_the_sandbox() -> None:
-    """Has transformers compile templates in a sandbox whose products and powers are bounded.
+    """Makes transformers compile templates in a sandbox with bounded products and powers.
 
-    One large product holds the interpreter, so the watch could not end it, and would be computed while a template is
+    The watch cannot interrupt one large product, which may be computed already while a template is
     compiled already.
     """
     from transformers.utils import chat_template_utils
@@ -99,7 +99,7 @@ def _limited() -> Iterator[None]:
     """Limits the address space of the process for a moment; an allocation beyond raises MemoryError."""
     try:
         used = int(_MEMORY.read_text("ascii").split()[0]) * resource.getpagesize()
-    except OSError:  # no Linux: its length is bounded all the same
+    except OSError:  # not Linux: the length is still bounded
         yield
         return
     with _lock:
@@ -118,13 +118,13 @@ def _limited() -> Iterator[None]:
 
 
 def _rendering_elsewhere() -> bool:
-    """Whether another thread renders too; the limit of the first one holds for both."""
+    """Whether another thread renders too; the limit of the first one applies to both."""
     return any(thread != threading.get_ident() for thread in _rendering)
 
 
 @contextlib.contextmanager
 def _watched() -> Iterator[None]:
-    """Has the watch raise _TooLong in this thread once it has rendered for :data:`SECONDS` of its processor time."""
+    """Makes the watch raise _TooLong in this thread after :data:`SECONDS` of its processor time."""
     thread = threading.get_ident()
     with _lock:
         _rendering[thread] = _processor_time(thread) + SECONDS
@@ -134,7 +134,7 @@ def _watched() -> Iterator[None]:
     finally:
         with _lock:
             del _rendering[thread]
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)  # one that came too late
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)  # an exception that came too late
 
 
 def _processor_time(thread: int) -> float:
@@ -150,7 +150,7 @@ def _start_watch(process: int) -> None:
 def _watch() -> None:
     while True:
         time.sleep(0.5)
-        if not _rendering:  # the lock is not taken for nothing: a fork would copy it
+        if not _rendering:  # take the lock only if needed: a fork would copy it
             continue
         with _lock:
             for thread, end in _rendering.items():

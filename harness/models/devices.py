@@ -1,8 +1,8 @@
-"""Devices: their names, checked before any work; what moves to them; the memory that a process keeps; number types.
+"""Devices: names, checked before any work; transfers; the memory that a process keeps; types of numbers.
 
-``training.precision`` is the type of all forward passes: of the student and the teacher in training, of the texts that
-either writes. Where the student's own weights are float32 (``training.master_weights=model``), its training passes cast
-them as they go, and a copy in the other type samples (:mod:`harness.training.distributed`).
+``training.precision`` is the type of all forward passes: of student and teacher in training, and of the texts that
+either writes. If the student's weights are float32 (``training.master_weights=model``), its training passes cast
+them on the fly, and a copy in the other type samples (:mod:`harness.training.distributed`).
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def moved(values: Tensor, device: torch.device | str) -> Tensor:
 
 
 def copied(values: Tensor, into: Tensor) -> None:
-    """Writes a tensor of the host into one on a device, which stays where it is. The host does not wait for a GPU."""
+    """Writes a tensor of the host into an existing one on a device. The host does not wait for a GPU."""
     into.copy_(values.pin_memory() if into.device.type == "cuda" else values, non_blocking=True)
 
 
 def padding_mask(mask: Tensor) -> Tensor | None:
-    """What a causal model is told of a batch [B, L] that is padded on the right: on a GPU nothing.
+    """The attention mask for a batch [B, L] padded on the right: on a GPU none.
 
-    No token looks at one behind it, so the padding changes no other token. A mask rules out the flash kernel of
-    attention and is looked at on the host. On a CPU it chooses the kernel, whose rounding published runs have.
+    No token attends to a later one, so the padding changes no other token. A mask rules out the flash kernel of
+    attention and is inspected on the host. On a CPU it selects the kernel that published runs used.
     """
     return mask if mask.device.type == "cpu" else None
 
@@ -53,7 +53,7 @@ def padding_mask(mask: Tensor) -> Tensor | None:
 def check(name: str, where: str, here: bool = True) -> str:
     """``name``, as the setting ``where`` has it. Raises BadInput for a device that this machine does not have.
 
-    ``here`` is False for a plan that is only printed: it may be one for another machine.
+    ``here`` is False for a plan that is only printed, which may be for another machine.
     """
     import torch
 
@@ -82,15 +82,16 @@ def check_type(dtype: str, name: str, where: str) -> None:
         raise BadInput(f"{where}=bfloat16: {torch.cuda.get_device_name(name)} has no bfloat16; set {where}=float32")
 
 
-# glibc gives every large block back to the kernel when it is freed, and gets it again page by page, zeroed. A training
-# step on a CPU frees and takes gradients, copies of weights and logits of hundreds of megabytes: taking 113 MB costs
-# 50 ms, passing over it 13 ms. Nothing that is computed depends on it; the process stays as large as it once was.
-MMAP_MAX, TRIM_THRESHOLD = -4, -1  # of mallopt: how many blocks are mapped apart; when the heap's end is given back
-CHOSEN = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")  # variables of a user who has set the allocator, or another one
+# glibc returns every large block to the kernel when it is freed, and gets it back page by page, zeroed. A training
+# step on a CPU frees and allocates gradients, copies of weights and logits of hundreds of megabytes: allocating 113 MB
+# costs 50 ms, a pass over it 13 ms. Keeping freed memory changes no result; the process just stays at its largest size.
+# Of mallopt: how many blocks are mapped separately; when the end of the heap is returned.
+MMAP_MAX, TRIM_THRESHOLD = -4, -1
+CHOSEN = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")  # set by users who configure the allocator, or use another one
 
 
 def keep_freed() -> bool:
-    """Whether freed memory is kept from now on: where the allocator is glibc's, and nobody has set it otherwise."""
+    """Keeps freed memory, if the allocator is glibc's and the user has not configured it; returns whether it does."""
     if sys.platform != "linux" or any(name.startswith(CHOSEN) for name in os.environ):
         return False
     try:
@@ -101,7 +102,7 @@ def keep_freed() -> bool:
 
 
 def check_precision(chosen: Recipe, device: str, served: Sequence[str]) -> None:
-    """Raises BadInput for a type that the device lacks, or that the harness cannot set: those of ``served`` models."""
+    """Raises BadInput for a type that the device lacks, or that the harness cannot set for ``served`` models."""
     check_type(chosen.training.precision, device, "training.precision")
     check_type(sampling_type(chosen), device, "rollout.dtype")
     check_type(chosen.evaluation.dtype, device, "evaluation.dtype")
@@ -125,14 +126,14 @@ def sampling_type(chosen: Recipe) -> str:
 def precision_in_spec(chosen: Recipe) -> dict[str, str]:
     """The entry of a specification whose student samples.
 
-    None where the weights in training sample themselves, as they did in every run from before there was a copy.
+    None if the weights in training sample themselves, as in all runs before copies existed.
     """
     sampled = sampling_type(chosen)
     return {} if sampled == weights_type(chosen.training) else {"sampled_in": sampled}
 
 
 def precision_of_spec(spec: Mapping[str, Any], chosen: Recipe) -> str | None:
-    """``rollout.dtype`` with which the recipe samples as ``spec`` says; None where it does so already."""
+    """The ``rollout.dtype`` that makes the recipe sample as in ``spec``; None if it already does."""
     if not spec.get("training"):
         return None
     plan = replace(chosen.training, **{k: spec["training"].get(k, "model") for k in ("precision", "master_weights")})

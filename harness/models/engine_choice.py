@@ -1,14 +1,14 @@
-"""Which engine writes texts, as a recipe names it: nothing here is loaded or started.
+"""The engine that a recipe names for writing texts: nothing is loaded or started here.
 
     in-process                        the decoder of the harness, in the process that trains; the default
-    vllm[,key=value…]                 a vLLM server that the harness starts, gives its weights, and ends
-    vllm:NAME@URL[,key=value…]        a vLLM server that runs already
+    vllm[,key=value…]                 a vLLM server that the harness starts, gives its weights, and stops
+    vllm:NAME@URL[,key=value…]        a running vLLM server
     openai:NAME@URL[,key=value…]      any other OpenAI-compatible server
 
-``rollout.engine`` samples the student in training, ``teacher.engine`` is where the teacher lives,
-``teacher_text.engine`` writes its texts alone, ``evaluation.engine`` answers the tasks. An engine decides the rounding
-of what it samples, so its name enters what names a student or a measurement; its address and its settings of speed and
-memory do not.
+``rollout.engine`` samples the student in training, ``teacher.engine`` runs the teacher,
+``teacher_text.engine`` writes only its texts, ``evaluation.engine`` answers the tasks. An engine determines the
+rounding of its samples, so its name is part of the ids of students and measurements; its address and its settings of
+speed and memory are not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from harness.types import Decoding, Prompt
 
 IN_PROCESS, VLLM, OPENAI = "in-process", "vllm", "openai"
-HELP = "in-process, vllm, vllm:NAME@URL or openai:NAME@URL; settings behind commas (docs/scale-out.md)"
+HELP = "in-process, vllm, vllm:NAME@URL or openai:NAME@URL; settings after commas (docs/scale-out.md)"
 PYTHON = "HARNESS_VLLM_PYTHON"  # the variable that names the interpreter of an environment with vLLM
 MADE = ".venv-vllm/bin/python"  # where ``make vllm`` puts one
 
@@ -45,15 +45,15 @@ MADE = ".venv-vllm/bin/python"  # where ``make vllm`` puts one
 class Engine(Protocol):
     """What every engine does; :class:`harness.models.generate.Generator` is the one in this process.
 
-    The same words mean the same in all of them. A text ends behind the first id of ``end_ids``, behind the token that
-    completes a stop string, or after as many tokens as the decoding and the model's context allow; its ``ids`` hold
-    the token that ended it, its ``text`` neither that nor the stop string. A text is decided by its prompt, its
-    decoding and its own seed, not by its neighbours, as far as the engine's rounding allows. Log-probabilities are
-    natural ones under the model at temperature 1. An engine that does not tell them gives none (an empty tuple).
+    All of them follow the same rules. A text ends after the first id of ``end_ids``, after the token that
+    completes a stop string, or at the limit of the decoding or the model's context; its ``ids`` contain
+    the token that ended it, its ``text`` neither that nor the stop string. A text depends on its prompt, its
+    decoding and its own seed, not on its neighbours, up to the engine's rounding. Log-probabilities are
+    natural ones under the model at temperature 1. An engine that does not know them gives an empty tuple.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    batch: int  # texts that it is given at once
+    batch: int  # texts per call
     end_ids: set[int]
 
     def render(self, prompt: Prompt) -> str: ...
@@ -73,33 +73,33 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class VllmOptions:
-    """How the harness starts a vLLM server. Only ``dtype`` decides a text, up to rounding."""
+    """How the harness starts a vLLM server. Only ``dtype`` changes texts, by rounding."""
 
     dtype: str | None = option(
         None, "of weights and activations; default: that of the run", choices=("float32", "bfloat16", "float16")
     )
     gpus: str | None = option(None, "the GPUs of the server, written 4+5; default: those that the run sees")
     tensor_parallel: int = option(1, "GPUs that share each layer", low=1)
-    data_parallel: int = option(1, "copies of the model, each on GPUs of its own", low=1)
-    memory: float = option(0.4, "share of a GPU's memory that the server takes", low=0.01, high=1)
+    data_parallel: int = option(1, "copies of the model, each on its own GPUs", low=1)
+    memory: float = option(0.4, "share of a GPU's memory for the server", low=0.01, high=1)
     sleep: bool = option(False, "the server frees its GPU memory while the student learns (one GPU for both)")
-    eager: bool = option(False, "without CUDA graphs: starts sooner, decodes slower; on a CPU always so")
-    requests: int = option(256, "texts that are written at once", low=1)
-    start_s: float = option(900.0, "seconds within which it must answer", low=1)
-    restarts: int = option(2, "how often a server that died is started again", low=0)
+    eager: bool = option(False, "without CUDA graphs: starts sooner, decodes slower; always on for a CPU")
+    requests: int = option(256, "texts written at once", low=1)
+    start_s: float = option(900.0, "seconds until it must answer", low=1)
+    restarts: int = option(2, "restarts of a server that died", low=0)
 
 
 @dataclass(frozen=True)
 class ReachOptions(ClientOptions):
-    """How a server that runs already is reached."""
+    """How to reach a running server."""
 
-    requests: int = option(64, "requests that are under way at once", low=1)
+    requests: int = option(64, "parallel requests", low=1)
     weights: str | None = option(None, "a folder that this machine writes and the server reads: the student's weights")
 
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine that is not the one in this process. ``name`` and ``url`` are those of a server that runs already."""
+    """An engine outside this process. ``name`` and ``url`` are those of a running server."""
 
     kind: str
     name: str = ""
@@ -114,7 +114,7 @@ class EngineChoice:
 
     @property
     def takes_weights(self) -> bool:
-        """Whether the harness gives it the weights of the model that it is to be."""
+        """Whether the harness gives it the weights of its model."""
         return self.managed or (self.kind == VLLM and self.server.weights is not None)
 
     @property
@@ -126,7 +126,7 @@ class EngineChoice:
 
 @functools.cache
 def chosen(word: str, where: str) -> EngineChoice | None:
-    """The engine that ``word`` names; None is the one in this process. Raises BadInput that begins with ``where``."""
+    """The engine that ``word`` names; None for this process. Raises BadInput that begins with ``where``."""
     if word == IN_PROCESS:
         return None
     asked, *settings = word.split(",")
@@ -139,21 +139,21 @@ def chosen(word: str, where: str) -> EngineChoice | None:
         return EngineChoice(VLLM, vllm=build(VllmOptions, given, where))
     name, url = openai_client.split_name(rest, where)
     if not name or url is None:
-        raise BadInput(f"{where}={word} is no address of a server; write {kind}:NAME@http://host:port/v1")
+        raise BadInput(f"{where}={word} is not a server address; write {kind}:NAME@http://host:port/v1")
     options = build(ReachOptions, {"timeout_s": PATIENT_S} | given, where)
     openai_client.OpenAIClient(name, url, options, where)  # refuses a bad address or key before any work
     return EngineChoice(kind, name, url, options)
 
 
 def spelt(section: Any, where: str) -> dict[str, Any]:
-    """The settings of a section as specifications write them: its engine by the name that decides texts."""
+    """The settings of a section as specifications write them: its engine by the name that determines texts."""
     found = chosen(section.engine or IN_PROCESS, f"{where}.engine")
     values = {key: value for key, value in set_apart(section).items() if key != "dtype"}  # see training.precision
     return values if found is None else values | {"engine": found.word}
 
 
 def interpreter() -> str | None:
-    """The Python of an environment with vLLM: the one that is named, the one that ``make vllm`` made, or this one."""
+    """The Python of an environment with vLLM: the named one, the one from ``make vllm``, or this one."""
     if named := os.environ.get(PYTHON):
         return named
     made = [place / MADE for place in (Path.cwd(), Path(__file__).parents[2])]
@@ -189,7 +189,7 @@ def described(choice: EngineChoice, where: str) -> str:
 
 
 def with_dtype(choice: EngineChoice, dtype: str) -> EngineChoice:
-    """The choice with the type of the run where it names none of its own."""
+    """The choice, with the type of the run if it names none."""
     if choice.vllm.dtype or not choice.managed:
         return choice
     return dataclasses.replace(choice, vllm=dataclasses.replace(choice.vllm, dtype=dtype))

@@ -39,7 +39,7 @@ def open_generator(
     """The generator of a model with its cache in ``keep``; ``batch`` completions are generated together.
 
     A model in this process generates each text once. A server's model may change behind its name, so ``again`` asks
-    the server anew. An ``engine`` is started when the first text is asked for that is not kept. Raises BadInput for
+    the server again. An ``engine`` is started at the first text that is not cached. Raises BadInput for
     files that cannot be loaded.
     """
     if files.url is not None:
@@ -79,8 +79,8 @@ def remote(
 ) -> RemoteEngine:
     """A model behind an engine; only its configuration and tokenizer are read here.
 
-    Of a server that the harness starts, ``top`` is the most log-probabilities of a token, and ``gather`` makes one
-    server for all processes of a launch, started at once. Without it the server is started when it is first asked.
+    For a server that the harness starts, ``top`` is the maximum number of log-probabilities per token, and ``gather``
+    makes one server for all processes of a launch, started at once. Without it the server starts at the first request.
     """
     tokenizer = load_tokenizer(files)
     limit = next(iter(declared(files, CONTEXT)), None)
@@ -105,7 +105,7 @@ def running(choice: EngineChoice) -> RunningServer:
 
 
 class GivenServer(RunningServer):
-    """A server that runs already, and is given the weights of the model in ``path`` before it is first asked."""
+    """A running server, which gets the weights of the model in ``path`` before its first request."""
 
     def __init__(self, choice: EngineChoice, path: Path):
         super().__init__(_client(choice), choice.kind, choice.server.requests)

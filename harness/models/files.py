@@ -2,8 +2,8 @@
 
 A model is named by a hub id (``owner/name@revision``), a folder in the transformers format, a GGUF file
 (``FILE.gguf``, or ``owner/name/FILE.gguf`` of the hub), the folder or hub id of a PEFT adapter, ``student`` or
-``teacher`` behind ``micro:`` or ``small:``, or ``openai:MODEL@URL`` where an OpenAI-compatible server runs it; such a
-model can be measured, not trained.
+``teacher`` after ``micro:`` or ``small:``, or ``openai:MODEL@URL`` where an OpenAI-compatible server runs it; such a
+model can be evaluated, not trained.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SERVED = "openai:"
 TRUST = "--set models.trust_remote_code=true (of a judge: hf:MODEL,trust_remote_code=true)"
 WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py"]  # of a hub repository: a few megabytes
 CONFIGURATIONS = ("config.json", "tokenizer_config.json", "generation_config.json")  # may name code in auto_map
-# transformers imports optional packages, which then tell every user what they could not load for some other device.
+# transformers imports optional packages, which log to every user what they could not load for another device.
 for _name in ("torchao", "bitsandbytes", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
@@ -52,15 +52,15 @@ class ModelFiles:
     path: Path
     sha256: str
     url: str | None = None
-    client: ClientOptions | None = None  # how that server is reached
-    trusted: bool = False  # it brings Python code of its own, and the user said that it may run
-    format: ChatFormat | None = None  # in place of its own template and ending
-    gguf: Path | None = None  # the file with its weights; ``path`` then holds configuration and tokenizer alone
+    client: ClientOptions | None = None  # how to reach that server
+    trusted: bool = False  # it has its own Python code, and the user allowed it to run
+    format: ChatFormat | None = None  # replaces its own template and ending
+    gguf: Path | None = None  # the file with its weights; ``path`` then holds only configuration and tokenizer
     adapter: Path | None = None  # the folder of a PEFT adapter; ``path`` is that of its base model
 
     @property
     def tokenizer_path(self) -> Path:
-        """The folder of the tokenizer: an adapter may bring one of its own."""
+        """The folder of the tokenizer: an adapter may have its own."""
         own = self.adapter is not None and (self.adapter / "tokenizer_config.json").is_file()
         return self.adapter if own else self.path
 
@@ -72,9 +72,9 @@ class ModelFiles:
 def locate(name: str, trust: bool = False, *, weights: bool = True, hashed: bool = True) -> ModelFiles:
     """The files of a model, fetched from the hub if need be. Raises BadInput when they are not available.
 
-    A model that brings code of its own is refused unless ``trust`` says that this code may run. Without ``weights``
-    only configuration and tokenizer are fetched, which is enough to judge a pair; the hash then covers what is there.
-    ``hashed=False`` reads no weights of a folder, for a model of which only the tokenizer is wanted.
+    A model with its own code is refused unless ``trust`` allows it to run. Without ``weights``
+    only configuration and tokenizer are fetched, which is enough to check a pair; the hash then covers these.
+    ``hashed=False`` reads no weights of a folder, if only the tokenizer is needed.
     """
     if name.startswith(MICRO):
         from harness.micro.world import model_path
@@ -103,18 +103,18 @@ def _snapshot(name: str, weights: bool) -> Path:
     wanted: dict[str, Any] = (
         {"ignore_patterns": ["*.gguf", "*.pth"]} if weights else {"allow_patterns": WITHOUT_WEIGHTS}
     )
-    away = data.model_hub_away()  # then the cache alone is looked into
+    away = data.model_hub_away()  # then look only into the cache
     try:
         return Path(snapshot_download(repository, revision=revision or None, local_files_only=bool(away), **wanted))
     except Exception as error:  # the hub client raises dozens of unrelated types for an unavailable model
-        reason = away or f"the hub did not give it: {_first_line(error)}"
-        raise NotHere(f"model {name} is no local folder and {reason}; {data.otherwise(repository, away)}") from None
+        reason = away or f"the hub did not deliver it: {_first_line(error)}"
+        raise NotHere(f"model {name} is not a local folder and {reason}; {data.otherwise(repository, away)}") from None
 
 
 def _gguf_file(name: str, weights: bool) -> Path:
     """The GGUF file of that name: on this machine, or ``owner/name@revision/FILE.gguf`` of the hub.
 
-    It is one file, which cannot be judged before it is fetched: without ``weights`` it must be here.
+    It is one file, which cannot be checked before it is fetched: without ``weights`` it must be on this machine.
     """
     if Path(name).is_file():
         return Path(name)
@@ -125,14 +125,14 @@ def _gguf_file(name: str, weights: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
     repository, _, revision = repository.partition("@")
-    judged = f"it is judged only when it is here: hf download {owner}/{repository} {file}"
+    judged = f"it must be on this machine to be checked: hf download {owner}/{repository} {file}"
     away = data.model_hub_away() if weights else judged
     try:
         found = hf_hub_download(f"{owner}/{repository}", file, revision=revision or None, local_files_only=bool(away))
     except Exception as error:  # as in _snapshot
-        how = away or f"the hub did not give it: {_first_line(error)}"
+        how = away or f"the hub did not deliver it: {_first_line(error)}"
         then = "" if away == judged else f"; {data.otherwise(f'{owner}/{repository} {file}', away)}"
-        raise NotHere(f"{name} is no file on this machine and {how}{then}") from None
+        raise NotHere(f"{name} is not a file on this machine and {how}{then}") from None
     return Path(found)
 
 
@@ -150,7 +150,7 @@ def _in_folder(name: str, folder: Path, trust: bool, weights: bool, hashed: bool
         return replace(_gguf(str(file), file), id=name)
     if not (folder / "config.json").is_file():
         several = " (of a repository of GGUF files name one: owner/name/FILE.gguf)" if "/" in name else ""
-        raise BadInput(f"{name} is no model folder: config.json is missing{several}")
+        raise BadInput(f"{name} is not a model folder: config.json is missing{several}")
     found = sources.weights_in(folder)
     if weights:
         sources.check_weights(folder, name)
@@ -165,7 +165,7 @@ def _in_folder(name: str, folder: Path, trust: bool, weights: bool, hashed: bool
 
 
 def _adapter(name: str, folder: Path, trust: bool, weights: bool) -> ModelFiles:
-    """A PEFT adapter over its base model, wherever that is. Raises BadInput naming a base that is not available."""
+    """A PEFT adapter on its base model. Raises BadInput naming a base that is not available."""
     base = sources.base_of(folder, name, weights)
     try:
         found = locate(base, trust, weights=weights)
@@ -180,10 +180,10 @@ def _adapter(name: str, folder: Path, trust: bool, weights: bool) -> ModelFiles:
 
 
 def own_code(folder: Path) -> str:
-    """Where the configuration of a model names Python code that loading it would run, or "".
+    """The place where the configuration of a model names Python code that loading would run, or "".
 
     Raises BadInput for a configuration that cannot be read, and for code of another repository: no hash of the
-    folder covers it, so nothing says what would run.
+    folder covers it, so what would run is unknown.
     """
     found = ""
     for file in CONFIGURATIONS:
@@ -204,7 +204,7 @@ def own_code(folder: Path) -> str:
 
 
 def _values(value: Any) -> list[Any]:
-    """The members of a list or an object; of anything else itself, and nothing of None."""
+    """The members of a list or an object; anything else as its own single member; none for None."""
     if isinstance(value, dict):
         return list(value.values())
     return value if isinstance(value, list) else [] if value is None else [value]
@@ -310,7 +310,7 @@ def load_model(
     folder = files.path
     if files.gguf is not None:
         folder, kwargs["gguf_file"] = files.gguf.parent, files.gguf.name
-    # Quantised weights are made on their device and cannot move.
+    # Quantised weights are created on their device and cannot move.
     placed = quantized is not None or _is_quantized(files)
     if placed:
         kwargs |= {"device_map": {"": device}} | ({"quantization_config": quantized} if quantized is not None else {})
@@ -349,7 +349,7 @@ def _is_quantized(files: ModelFiles) -> bool:
 
 
 def _check_there(files: ModelFiles) -> None:
-    """Raises BadInput for a folder that vanished, which transformers would read as a hub repository name."""
+    """Raises BadInput for a deleted folder, whose path transformers would take for a hub repository name."""
     if not files.path.is_dir():
         raise BadInput(
             f"the folder of model {files.id} is gone: {files.path}; restore it and run the same command again"
@@ -388,7 +388,7 @@ def text_rule(files: ModelFiles) -> dict[str, Any]:
 
 def _first_line(error: BaseException) -> str:
     if "trust_remote_code" in str(error):
-        return f"it brings code of its own, which is not run; use another model, or allow it with {TRUST}"
+        return f"it has its own code, which is not run; use another model, or allow it with {TRUST}"
     lines = str(error).strip().splitlines()
     return (" ".join(lines) if lines and lines[0].endswith(":") else next(iter(lines), type(error).__name__))[:200]
 

@@ -25,7 +25,7 @@ from harness.models.token_text import Stops, continuation
 from harness.progress import UNWATCHED, Watch
 from harness.types import Decoding, Prompt
 
-PREFILL_TOKENS = {"cpu": 512, "cuda": 16384}  # of prompts prefilled together, padding included; bounds memory
+PREFILL_TOKENS = {"cpu": 512, "cuda": 16384}  # prompt tokens prefilled together, including padding; bounds memory
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Generator(TextCodec):
         self._captured: CapturedDecoder | None = None
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
-        """Warnings about these prompts with this model that a reader of the scores needs."""
+        """Warnings for readers of the scores about these prompts with this model."""
         if not prompts:
             return []
         rendered, penalties = chat_format.check_prompts(self, prompts), chat_format.check_penalties(self.model)
@@ -94,7 +94,8 @@ class Generator(TextCodec):
         work = _Work(self, prompts, decoding, seeds, watch)
         order = sorted((i for i in range(len(prompts)) if work.budgets[i] > 0), key=lambda i: (len(prompts[i]), i))
         if order and self._decoder_fits():
-            # Prompts that begin one text stand together, so that they are admitted together and share its pass.
+            # Sort prompts that are prefixes of one text next to each other, so that they are admitted together and
+            # share its pass.
             holders = containing(prompts)
             order.sort(key=lambda i: (len(prompts[holders[i]]), holders[i], len(prompts[i]), i))
             self._through_decoder(work, order, holders)
@@ -141,7 +142,7 @@ class Generator(TextCodec):
         """Scores every token of the continuation of each (context, continuation), both given as token ids."""
         pairs = [(tuple(context) or (self.tokenizer.eos_token_id,), tuple(ids)) for context, ids in pairs]
         contexts = [context for context, _ in pairs]
-        # Continuations of one text at many places: its contexts are one pass, where they would be one each.
+        # Continuations of one text at many places: one pass reads all of its contexts.
         alone = sum(len(contexts[i]) for i in set(containing(contexts)))
         if 2 * alone < sum(map(len, contexts)) and self._decoder_fits():
             return self._score_steps(pairs)
@@ -156,7 +157,7 @@ class Generator(TextCodec):
             logits = self.model(
                 input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False, logits_to_keep=keep
             ).logits[:, -keep:, : len(self.tokenizer)]
-            # The logits before a token predict it, and the last ones nothing.
+            # The logits before a token predict it; the last logits predict nothing.
             logits = logits[:, :-1].float()
             target = ids[:, ids.shape[1] - keep + 1 :]
             values = logits.log_softmax(-1).gather(-1, target[..., None])[..., 0].tolist()
@@ -207,23 +208,23 @@ class Generator(TextCodec):
             ]
             batched = torch.stack([batched[0], *batched[1]]).float()
             reference = self.model(input_ids=ids[None].to(decoder.device)).logits[0, [3, 4, 2], :vocab].float()
-            # In half precision the order of additions changes the second digit.
+            # In half precision the order of additions changes the second digit, hence the wide tolerance.
             close = 1e-3 if self.model.dtype == torch.float32 else 5e-2
             self._agrees = bool((batched - reference).abs().max() <= close * (1 + reference.abs().max()))
         return self._agrees
 
     def _decoder(self, rows: int, tokens: int) -> LlamaDecoder:
-        """A decoder for ``rows`` texts of up to ``tokens``. One that captures its steps is kept while it serves."""
+        """A decoder for ``rows`` texts of up to ``tokens``. A capturing decoder is kept for later calls."""
         if not captured_decoder.usable(self.model):
             return LlamaDecoder(self.model, self.words, rows, tokens)
         if self._captured is None or not self._captured.serves(rows):
-            self._captured = None  # the old cache is freed before there is a new one
+            self._captured = None  # free the old cache before allocating a new one
             self._captured = CapturedDecoder(self.model, self.words, rows)
         self._captured.keep([])
         return self._captured
 
     def release(self) -> None:
-        """Frees what is kept for the next call, where there is none for a long time."""
+        """Frees what is kept for the next call, if that is far away."""
         self._captured = None
 
     @torch.inference_mode()
@@ -297,7 +298,7 @@ class _Work:
     ):
         limit = generator.limit or float("inf")
         self.prompts, self.decoding, self.watch = prompts, decoding, watch
-        # Per prompt: one that fills the context gets no answer, and the others keep their length.
+        # Per prompt: a prompt that fills the context gets no answer, and the others keep their length.
         self.budgets = [max(0, int(min(decoding.max_new_tokens, limit - len(p)))) for p in prompts]
         self.end_ids, self.stops = generator.end_ids, Stops(generator.tokenizer, decoding.stop)
         self.seeds, self.draws = seeds, {}

@@ -1,8 +1,8 @@
 """A cache of generated texts, so that none is generated twice and interrupted runs resume.
 
-The key of a text covers everything that decides it: weights, tokenizer files and chat template (one cache file each),
-the rendered prompt, the decoding, and the seed of its row, which comes from run seed, task, problem and sample index.
-Greedy texts of a model in this process have no seed, so every run and seed shares them.
+The key of a text covers everything that determines it: weights, tokenizer files and chat template (one cache file
+each), the rendered prompt, the decoding, and the seed of its row, which comes from run seed, task, problem and sample
+index. Greedy texts of a model in this process have no seed, so every run and seed shares them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.durable import CacheFile, digest
 from harness.progress import UNWATCHED, Watch
 from harness.types import Decoding
 
-PIECE = 4  # batches that the inner generator is given at once
+PIECE = 4  # batches per call of the inner generator
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class CachedAnswer:
 class CachedGenerator:
     """Wraps a generator: only texts that are not in ``folder`` are requested from ``inner``.
 
-    Every text is written as soon as it is whole, whatever else is still under way.
+    Every text is written as soon as it is complete, while others are still in progress.
 
-    ``identity`` is everything about the model that decides its text. ``seeded``: greedy text may differ from seed to
-    seed, as a server's may. ``fresh``: generate everything again and keep that.
+    ``identity`` is everything about the model that determines its text. ``seeded``: greedy text may differ from seed to
+    seed, as with a server. ``fresh``: generate everything again and keep that.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class CachedGenerator:
 
 
 class _Heard(Watch):
-    """Passes on the progress of some of the requests; ``rows`` are their numbers."""
+    """Forwards the progress of some of the requests; ``rows`` are their numbers."""
 
     def __init__(self, watch: Watch, rows: Sequence[int], keep: Callable[[int, Any], None]):
         self.watch, self.rows, self.keep = watch, rows, keep
@@ -115,7 +115,7 @@ class _Heard(Watch):
 
 
 def _answer(fields: Mapping[str, Any]) -> CachedAnswer | None:
-    """The answer of a line, or None where the line is not in our format."""
+    """The answer of a line, or None if the line is not in our format."""
     types = {"text": str, "tokens": int, "finish": str}
     if fields.keys() != types.keys() or not all(isinstance(fields[name], kind) for name, kind in types.items()):
         return None

@@ -42,7 +42,7 @@ class Head:
 
     @classmethod
     def of(cls, model: PreTrainedModel, vocab: int) -> Head:
-        """The head of ``model``, checked against the model's own logits. Refuses by name what it cannot read."""
+        """The head of ``model``, checked against the model's own logits. Refuses a model that it cannot read."""
         head = cls.of_checked(model, vocab)
         # Compare on a few tokens, because a model may transform its logits in a way that no setting names.
         ids = torch.arange(4, device=head.weight.device)[None] % head.vocab
@@ -55,7 +55,7 @@ class Head:
 
     @classmethod
     def of_checked(cls, model: PreTrainedModel, vocab: int) -> Head:
-        """The head of a model that :meth:`of` has accepted before, read again without the check."""
+        """The head of a model that :meth:`of` has already accepted, read again without the check."""
         # Cohere multiplies its logits by logit_scale, Granite divides them by logits_scaling.
         output, config = model.get_output_embeddings(), model.config.get_text_config()
         scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)

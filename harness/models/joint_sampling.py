@@ -81,7 +81,7 @@ class JointGenerator:
 
 
 class _Lane:
-    """One model with its key-value cache and the tokens that it has not read yet."""
+    """One model with its key-value cache and its unread tokens."""
 
     def __init__(self, model: PreTrainedModel, prompts: list[list[int]], pad: int, vocab: int):
         self.model, self.vocab = model, vocab

@@ -21,18 +21,18 @@ from harness.models import adapters, devices
 from harness.models.head import Head, trunk
 
 FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
-FUSED_ELEMENTS = 2**24  # weights of all layers up to which the projections that read one input become one matrix
-GROWTH = 64  # the least number of columns that the cache grows by
+FUSED_ELEMENTS = 2**24  # up to this many weights in all layers, projections that read one input become one matrix
+GROWTH = 64  # minimum growth of the cache in columns
 
 
 class LlamaDecoder:
     """A key-value cache for up to ``rows`` texts and the forward pass that fills it.
 
     Rows 0 to n-1 are in use. :meth:`add` adds prompts, :meth:`step` appends one token to every row, :meth:`keep`
-    frees rows. ``tokens``: how many steps are expected at most, which decides whether weights are packed for them.
+    frees rows. ``tokens``: the maximum expected number of steps, which decides whether to pack weights.
     """
 
-    copies = True  # whether weights may be copied into a faster form, which later changes of them do not reach
+    copies = True  # whether weights may be copied into a faster form, which does not follow later changes
 
     def __init__(self, model: PreTrainedModel, vocab: int, rows: int, tokens: int = 0):
         self.head, body = Head.of_checked(model, vocab), trunk(model)
@@ -58,7 +58,7 @@ class LlamaDecoder:
 
     @staticmethod
     def fit(model: PreTrainedModel) -> bool:
-        """Whether this decoder computes the model as transformers does: a known type, nothing hooked or replaced."""
+        """Whether this decoder computes what transformers does: a known type, nothing hooked or replaced."""
         config = model.config
         if type(model).__name__ not in FAMILY or not type(model).__module__.startswith("transformers."):
             return False
@@ -81,13 +81,13 @@ class LlamaDecoder:
             if not plain or (isinstance(module, nn.Linear) and type(module) is not nn.Linear):
                 return False
             if isinstance(module, nn.Linear) and type(module.weight) is not nn.Parameter:
-                return False  # a tensor with arithmetic of its own
+                return False  # a tensor with its own arithmetic
         return True
 
     def add(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Runs n prompts (prefill), which take the next free rows; returns the logits [n, V] of their next token.
 
-        A prompt that begins another one is not run: its keys and values are those of the longer prompt.
+        A prompt that is a prefix of another one is not run: its keys and values are those of the longer prompt.
         """
         first, sizes = len(self.length), [len(p) for p in prompts]
         self._reserve(max(sizes) + 1)
@@ -99,7 +99,7 @@ class LlamaDecoder:
             ids[i, : sizes[k]] = torch.tensor(prompts[k])
         ids, shape = devices.moved(ids, self.device), (len(run), longest, -1, self.head_dim)
         cos, sin = self.cos[:longest], self.sin[:longest]
-        # [n] the row of ``ids`` that holds each prompt; None where every prompt is run and nothing needs a copy.
+        # [n] the row of ``ids`` that holds each prompt; None if every prompt is run and nothing needs a copy.
         row_of = {k: i for i, k in enumerate(run)}
         rows = devices.moved(torch.tensor([row_of[k] for k in holders]), self.device)
         copied = None if len(run) == len(sizes) else rows
@@ -137,13 +137,13 @@ class LlamaDecoder:
         return logits
 
     def _run(self, inputs: Tensor, width: int) -> Tensor:
-        """The logits of a step: on the host [2, n] the tokens and the columns that they take, below ``width``."""
+        """The logits of a step: on the host [2, n] the tokens and their columns, below ``width``."""
         return self._append(*devices.moved(inputs, self.device), width)
 
     def _append(self, tokens: Tensor, at: Tensor, width: int) -> Tensor:
         """The pass of a step, over the first ``width`` columns: ``tokens`` [n] and their columns ``at`` [n] to logits.
 
-        It asks the device for nothing and its shapes follow from n and ``width`` alone, so that it can be captured
+        It reads nothing back from the device and its shapes depend only on n and ``width``, so it can be captured
         (:mod:`harness.models.captured_decoder`).
         """
         rows = len(tokens)
@@ -237,8 +237,8 @@ class LlamaDecoder:
 
 
 def containing(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """For each prompt the index of the longest prompt that begins with it: its own where no other one does."""
-    # In dictionary order a prompt stands right before those that begin with it.
+    """For each prompt the index of the longest prompt that begins with it: its own if there is no other."""
+    # In dictionary order a prompt comes right before those that begin with it.
     order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
     found = list(range(len(prompts)))
     for i, after in zip(reversed(order[:-1]), reversed(order[1:]), strict=True):
@@ -248,7 +248,7 @@ def containing(prompts: Sequence[Sequence[int]]) -> list[int]:
 
 
 class _Layer:
-    """One layer's weights. Projections with the same input are fused into one matrix where ``fuse`` allows.
+    """One layer's weights. Projections with the same input are fused into one matrix if ``fuse`` allows.
 
     ``pack``: the rows of a step for which all of them are packed, or None.
     """
@@ -272,7 +272,7 @@ class _Layer:
 def _joint(linears: list[nn.Linear], fuse: bool, pack: int | None) -> Product:
     """A function that returns the outputs of ``linears`` concatenated on the last axis.
 
-    An adapter is merged into a fused or packed matrix, which is a copy anyway, and stays beside the weight elsewhere.
+    An adapter is merged into a fused or packed matrix, which is a copy anyway, and stays separate elsewhere.
     """
     each = [adapters.product(linear) for linear in linears]
     apart = each[0] if len(each) == 1 else lambda x: torch.cat([one(x) for one in each], -1)
@@ -296,18 +296,18 @@ def _norm(module: nn.Module, x: Tensor) -> Tensor:
 
 
 # Products of a few rows with a large weight, in bfloat16 on a CPU. A decoding step multiplies a few rows with every
-# weight. In the order in which a checkpoint holds a weight, oneDNN spends more time on bringing it into the blocks of
-# its kernels than on the product; here that is done once for a whole generation. Products of many rows (prompts) read
-# the weight as it is. Only bfloat16 is packed: in float32 every text would change by rounding, and with it what was
-# measured before.
+# weight. With the layout of a checkpoint, oneDNN spends more time on reordering a weight into the blocks of
+# its kernels than on the product; packing does this once for a whole generation. Products of many rows (prompts) use
+# the unpacked weight. Only bfloat16 is packed: in float32 every text would change by rounding, and with it all
+# earlier measurements.
 
 Product = Callable[[Tensor], Tensor]
-LARGE = 2**20  # weights of a model from which packing it pays
-LONG = 16  # tokens of a text from which it does: packing takes as long as a few steps
+LARGE = 2**20  # packing pays from this many weights of a model
+LONG = 16  # and from this many tokens of a text: packing takes as long as a few steps
 
 
 def packing_pays(like: Tensor, weights: int, tokens: int) -> bool:
-    """Whether to pack a model of so many ``weights``, of the type and device of ``like``, for texts of ``tokens``."""
+    """Whether to pack a model of ``weights`` numbers, of the type and device of ``like``, for texts of ``tokens``."""
     if like.device.type != "cpu" or like.dtype != torch.bfloat16 or weights < LARGE or tokens < LONG:
         return False
     operations = torch.ops.mkldnn
@@ -316,7 +316,7 @@ def packing_pays(like: Tensor, weights: int, tokens: int) -> bool:
 
 
 def packed_product(weights: Sequence[Tensor], bias: Tensor | None, rows: int, otherwise: Product) -> Product:
-    """x [n, in] -> x W^T + bias [n, out] with the packed ``weights`` [out, in], one below the other.
+    """x [n, in] -> x W^T + bias [n, out] with the packed ``weights`` [out, in], stacked.
 
     ``rows``: the n to pack for. ``otherwise`` multiplies x [B, L, in]. No gradient passes through either.
     """

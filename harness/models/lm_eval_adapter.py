@@ -1,6 +1,6 @@
 """Wraps our generator as an lm-eval model, and runs our benchmarks through lm-eval's evaluator.
 
-lm-eval handles requests and repeats only; it neither changes a text nor sets a seed. It drops repeated samples, token
+lm-eval only handles requests and repeats; it neither changes a text nor sets a seed. It drops repeated samples, token
 counts and finish reasons, so those are taken from the generator directly.
 """
 
@@ -39,7 +39,7 @@ class HarnessLM(LM):
     """One generator for every lm-eval task.
 
     After a run ``generated[task][doc][sample]`` holds what :meth:`generate_until` gave to lm-eval as text.
-    A sample's random numbers depend on ``seed``, task, document and sample index alone.
+    A sample's random numbers depend only on ``seed``, task, document and sample index.
     """
 
     def __init__(self, generator: Generator, seed: int = 0, watch: Watch = UNWATCHED):

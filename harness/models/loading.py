@@ -1,11 +1,11 @@
 """How a teacher is loaded: the type of its weights, its device, quantised weights.
 
-Weights are quantised while they are loaded, or come quantised in a checkpoint. The work is done by bitsandbytes,
+Weights are quantised on loading, or the checkpoint is already quantised. The work is done by bitsandbytes,
 torchao, gptqmodel and others, through transformers' configurations; a missing package is reported before any weight
 is read.
 
-Type and quantisation decide what the teacher says, so they stand in the specification of a training where they are
-set. The device moves its arithmetic, as ``--device`` does, and stands on the convention card alone.
+Type and quantisation change the teacher's distribution, so they are part of the specification of a training if
+set. The device only moves its arithmetic, like ``--device``, and is shown on the convention card.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def check(files: ModelFiles, chosen: Recipe, device: str) -> None:
-    """Raises BadInput where the teacher cannot be loaded as the recipe says, before any weight is read."""
+    """Raises BadInput if the teacher cannot be loaded as the recipe says, before any weight is read."""
     own = chosen.teacher
     if own.quantization is not None and engine_of(own) is not None:
         raise BadInput(
@@ -57,7 +57,7 @@ def load(files: ModelFiles, chosen: TeacherLoading, dtype: str, device: str) -> 
 
 
 def in_spec(chosen: TeacherLoading) -> dict[str, dict[str, str]]:
-    """The entry of a specification; none where nothing is set, which keeps the hashes of other trainings."""
+    """The entry of a specification; none if nothing is set, which keeps the hashes of other trainings."""
     own = {key: value for key in ("dtype", "quantization") if (value := getattr(chosen, key)) is not None}
     if (engine := engine_of(chosen)) is not None:
         own["engine"] = engine.word
@@ -65,18 +65,18 @@ def in_spec(chosen: TeacherLoading) -> dict[str, dict[str, str]]:
 
 
 def engine_of(chosen: TeacherLoading) -> EngineChoice | None:
-    """Where the teacher lives, None in this process. Raises BadInput for a word that names no engine."""
+    """The engine of the teacher, None for this process. Raises BadInput for an unknown engine."""
     return engine_choice.chosen(chosen.engine or engine_choice.IN_PROCESS, "teacher.engine")
 
 
 def suffix(chosen: TeacherLoading) -> str:
-    """What a key of cached texts has besides the teacher's hash; empty where nothing is set."""
+    """The part of a key of cached texts besides the teacher's hash; empty if nothing is set."""
     own: dict[str, Any] = in_spec(chosen).get("teacher_loading", {})
     return "".join(f"+{key}={value}" for key, value in own.items())
 
 
 def told(chosen: TeacherLoading) -> str:
-    """The settings in words, for the convention card; empty where none is set."""
+    """The settings in words, for the convention card; empty if none is set."""
     where = f"on {chosen.device}" if chosen.device else None
     engine = engine_of(chosen)
     behind = f"behind {engine.word}" if engine is not None else None
@@ -101,14 +101,14 @@ def quantization_of(files: ModelFiles) -> str | None:
     """How the weights of a checkpoint are quantised (``gptq``, ``awq``, ``compressed-tensors``, …), or None."""
     try:
         config = json.loads((files.path / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):  # a model without such a file is judged where it is loaded
+    except (OSError, ValueError):  # a model without such a file is checked when it is loaded
         return None
     found = config.get("quantization_config") if isinstance(config, dict) else None
     return str(found.get("quant_method", "unknown")) if isinstance(found, dict) else None
 
 
 def check_quantization(files: ModelFiles, kind: str | None, device: str) -> None:
-    """Raises BadInput where the teacher cannot be quantised so here, or its checkpoint cannot be read here."""
+    """Raises BadInput if this machine cannot quantise the teacher this way, or cannot read its checkpoint."""
     own = quantization_of(files)
     if kind is not None and own is not None:
         raise BadInput(

@@ -3,12 +3,12 @@
 One POST per question. Transient failures (429, 5xx, a timeout, a dropped connection, a malformed reply) are
 retried after a growing wait; others are not. The rules, the same for every server:
 
-* An address has a scheme. Plain ``http`` reaches this machine alone, unless ``plain_http=yes`` says otherwise.
-* ``OPENAI_API_KEY`` goes to api.openai.com and to no other host. The key of any other server stands in an environment
-  variable of its own, which ``key_env=NAME`` names.
+* An address has a scheme. Plain ``http`` reaches only this machine, unless ``plain_http=yes`` is set.
+* ``OPENAI_API_KEY`` goes to api.openai.com and to no other host. The key of any other server is in an environment
+  variable that ``key_env=NAME`` names.
 * A redirect is an error that names its target; it is never followed.
 * One deadline, ``timeout_s``, covers a whole attempt from the connection to the last byte of the body, headers
-  included, and one limit, :data:`REPLY_BYTES`, covers every byte that is read. Only the resolver of host names keeps
+  included, and one limit, :data:`REPLY_BYTES`, covers every byte that is read. Only the resolver of host names has
   its own time limit.
 * ``https_proxy`` and ``no_proxy`` of the environment are honoured for https, which the proxy cannot read. Plain http
   never goes through a proxy.
@@ -47,7 +47,7 @@ PATIENT_S = 3600.0  # allows a long completion on a busy server
 REPLY_BYTES = 4_000_000  # of one attempt, headers included; a completion is far smaller
 PIECE = 65536  # bytes sent or read at once
 PASSING = {408, 409, 425, 429}  # and every 5xx
-REFUSALS = {401, 403, 404}  # a wrong key, model or path fails every question alike
+REFUSALS = {401, 403, 404}  # a wrong key, model or path fails every question
 TOO_LONG = re.compile(r"context.{0,10}length|maximum context|too (?:long|large|many tokens)", re.IGNORECASE)
 Answer = TypeVar("Answer")
 
@@ -77,7 +77,7 @@ class ClientOptions:
     """How to reach a server, how long to wait and how often to retry."""
 
     key_env: str | None = option(None, "environment variable that holds this server's key")
-    plain_http: bool = option(False, "allow http to another machine: questions and key travel unencrypted")
+    plain_http: bool = option(False, "allow http to another machine: sends questions and key unencrypted")
     timeout_s: float = option(120.0, "seconds that one attempt may take in all", low=0.1)
     retries: int = option(5, "further attempts after a 429, 5xx, timeout or broken reply", low=0)
     backoff_s: float = option(1.0, "wait before the first retry, doubled for each further one", low=0)
@@ -136,9 +136,9 @@ class Address:
 def address_of(url: str, options: ClientOptions, where: str) -> Address:
     """The parts of a server's base URL. Raises BadInput, which begins with ``where``, for one that is not allowed."""
     try:
-        parts = urllib.parse.urlsplit(url if url.isprintable() else "")  # which would drop line ends and tabs
+        parts = urllib.parse.urlsplit(url if url.isprintable() else "")  # urlsplit would drop line ends and tabs
         host, port = (parts.hostname or "").rstrip("."), parts.port
-    except ValueError:  # a port that is no number, a broken IPv6 address
+    except ValueError:  # a port that is not a number, a broken IPv6 address
         parts, host, port = urllib.parse.urlsplit(""), "", None
     plain = re.fullmatch(r"[\w.:-]+", host) and re.fullmatch(r"[!-~]*", parts.path) and port != 0
     if parts.scheme not in ("http", "https") or not plain:
@@ -158,14 +158,14 @@ def address_of(url: str, options: ClientOptions, where: str) -> Address:
 
 
 def key_for(address: Address, options: ClientOptions, where: str) -> str | None:
-    """The key that belongs to this server, or None. Raises BadInput where the key that is named cannot be used."""
+    """The key of this server, or None. Raises BadInput if the named key cannot be used."""
     ours = (address.scheme, address.host, address.port) == ("https", OPENAI_HOST, 443)
     name = options.key_env or (OPENAI_KEY if ours else None)
     if name is None:
         return None
     if name == OPENAI_KEY and not ours:
         raise BadInput(
-            f"{where}: {OPENAI_KEY} goes to {OPENAI_HOST} alone; put the key of {address.host} in another variable and "
+            f"{where}: {OPENAI_KEY} goes only to {OPENAI_HOST}; put the key of {address.host} in another variable and "
             "name that with key_env=NAME"
         )
     key = os.environ.get(name, "").strip()
@@ -177,7 +177,7 @@ def key_for(address: Address, options: ClientOptions, where: str) -> str | None:
 
 
 class OpenAIClient:
-    """A model behind one server. ``request`` is called from many threads; each attempt is a connection of its own.
+    """A model behind one server. ``request`` is called from many threads; each attempt has its own connection.
 
     Raises BadInput, which begins with ``where``, for an address or key that the module's rules refuse.
     """
@@ -195,7 +195,7 @@ class OpenAIClient:
     ) -> Answer:
         """POSTs ``body`` as JSON to ``path`` below the base URL, or GETs it for None; returns ``read`` of the answer.
 
-        Without ``below_base`` the path stands beside OpenAI's ``/v1``. Raises Unanswered when all attempts failed, and
+        Without ``below_base`` the path is next to OpenAI's ``/v1``. Raises Unanswered when all attempts failed, and
         what ``read`` raises, except that a :class:`Passing` failure is retried.
         """
         content = None if body is None else json.dumps(body).encode()
@@ -236,7 +236,7 @@ class OpenAIClient:
         if 200 <= answer.status < 300:
             return content
         if 300 <= answer.status < 400:
-            target = _shown(answer.headers.get("Location") or "an address that it does not name")
+            target = _shown(answer.headers.get("Location") or "an unnamed address")
             raise Unanswered(f"HTTP {answer.status}: the server redirects to {target}, which is not followed", True)
         message = f"HTTP {answer.status}: {_message(content) or _shown(answer.reason)}"
         if answer.status in (401, 403) and not self._key:
@@ -278,7 +278,7 @@ class _Connection(http.client.HTTPConnection):
             self._bare.close()
 
     def _reach(self) -> socket.socket:
-        """A socket to the first address of the host that answers; all of them share the deadline."""
+        """A socket to the first address of the host that answers; all attempts share the deadline."""
         failed: OSError = OSError(f"{self.host} has no address")
         for family, kind, protocol, _, where in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
             reached = socket.socket(family, kind, protocol)
@@ -294,7 +294,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _left(deadline: float) -> float:
-    """The seconds until ``deadline`` (time.monotonic). Raises TimeoutError where there are none."""
+    """The seconds until ``deadline`` (time.monotonic). Raises TimeoutError if there are none."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
@@ -302,7 +302,7 @@ def _left(deadline: float) -> float:
 
 
 class _Timed:
-    """A socket as http.client uses one; every wait ends at the deadline, and no more than ``limit`` bytes are read."""
+    """A socket for http.client; every wait ends at the deadline, and at most ``limit`` bytes are read."""
 
     def __init__(self, bare: socket.socket, deadline: float, limit: int):
         self._bare, self._deadline, self._limit, self._unread = bare, deadline, limit, limit
@@ -350,9 +350,9 @@ def _proxy_of(address: Address) -> urllib.parse.SplitResult | None:
         proxy = urllib.parse.urlsplit(named if "://" in named else f"http://{named}")
         if proxy.scheme == "http" and proxy.hostname and proxy.port != 0:
             return proxy
-    except ValueError:  # a port that is no number, a broken IPv6 address
+    except ValueError:  # a port that is not a number, a broken IPv6 address
         pass
-    raise Unanswered("https_proxy of the environment is no http://host:port; name such a proxy, or unset it", True)
+    raise Unanswered("https_proxy of the environment is not http://host:port; name such a proxy, or unset it", True)
 
 
 def _proxy_login(proxy: urllib.parse.SplitResult) -> dict[str, str]:
@@ -364,12 +364,12 @@ def _proxy_login(proxy: urllib.parse.SplitResult) -> dict[str, str]:
 
 
 def _shown(text: str) -> str:
-    """What a server says, as one line of at most 200 characters, of which none can act on a terminal."""
+    """A server's message as one line of at most 200 characters without terminal controls."""
     return " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())[:200]
 
 
 def _message(content: bytes) -> str:
-    """What the body of a refusal says, on one line: OpenAI's field where there is one, else its text."""
+    """The message in the body of a refusal, on one line: OpenAI's field if there is one, else its text."""
     text = content[:10_000].decode("utf-8", "replace")
     try:
         return _shown(str(json.loads(text)["error"]["message"]))

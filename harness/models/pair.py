@@ -1,7 +1,7 @@
-"""A student and its teacher as one training sees them: one vocabulary, one format, every ending of a text known.
+"""A student and its teacher in one training: one vocabulary, one format, all endings of texts.
 
 For a token-level divergence only the mapping of text to ids must agree. Everything else is a choice, stated on the
-convention card: by default both models are asked in the teacher's format, so that the teacher is asked as it was
+convention card: by default both models use the teacher's format, so that the teacher is prompted as it was
 trained, and the student learns to end its texts as the teacher does.
 """
 
@@ -21,16 +21,16 @@ from harness.models.files import PROBE, ModelFiles, load_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ROWS = "vocab_size"  # of the embedding: more than the tokenizer has where it is padded, and at times fewer
+ROWS = "vocab_size"  # rows of the embedding: more than the tokenizer has if padded, and sometimes fewer
 TEMPLATES = ("teacher", "student", "none")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The two models as they are trained and asked. ``words`` is how many token ids they share, from 0.
+    """The two models in their common format. ``words`` is the number of token ids that they share, from 0.
 
-    ``card`` has lines for the convention card; ``told`` says in words what was chosen, ``warnings`` what a reader of
-    the scores needs.
+    ``card`` has lines for the convention card; ``told`` describes the choice in words, ``warnings`` are for readers of
+    the scores.
     """
 
     student: ModelFiles
@@ -41,7 +41,7 @@ class Pair:
     warnings: tuple[str, ...] = ()
 
     def of(self, student: ModelFiles, teacher: ModelFiles | None) -> Pair:
-        """The same agreement over these files, which hold the weights as well."""
+        """The same pair with these files, which include the weights."""
         asked = teacher and replace(teacher, format=None if self.teacher is None else self.teacher.format)
         return replace(self, student=replace(student, format=self.student.format), teacher=asked)
 
@@ -55,11 +55,11 @@ def agree(
     same_ids: bool = True,
     elsewhere: Callable[[], Sequence[str]] | None = None,
 ) -> Pair:
-    """The pair in one format. ``same_ids`` demands that both map text to the same ids, as token-level signals do.
+    """The pair in one format. ``same_ids`` requires that both map text to the same ids, as token-level signals do.
 
     ``template`` is teacher, student, none, or a file with a Jinja template. Models of different tokenizers exchange
     texts; each then keeps its own format. Raises BadInput naming the difference or the setting, and the methods
-    that ``elsewhere`` names, which need no common ids.
+    in ``elsewhere``, which need no shared ids.
     """
     if student.url is not None:
         return Pair(student, teacher)
@@ -81,14 +81,14 @@ def agree(
             f"the tokenizers of student {student.id} and teacher {_name(teacher)} do not match: {difference}; pick a "
             f"pair of one family, or a method that needs no common ids{others}"
         )
-    # Models of different tokenizers exchange texts, and each reads them in its own tokens and format.
+    # Models with different tokenizers exchange texts, and each reads them in its own tokens and format.
     both = theirs if difference is None else None
     if foreign := _foreign(chosen, ours, len(ours)):
         raise BadInput(f"the chat template ({chosen.origin}) writes {foreign!r}, which {student.id} lacks")
     sides = [(student, ours)] + ([(teacher, both)] if both is not None and teacher is not None else [])
     chosen = replace(chosen, stops=_stops(chosen, sides, len(ours) if difference else words))
     trained, asked, told, warnings = _in(chosen, student, ours), teacher, [], []
-    # A student keeps its own format only where a program that loads it would stop at the token that it learns.
+    # A student keeps its own format only if a program that loads it would stop at the token that it learns.
     if trained.format is None and (ours.eos_token != chosen.end or chosen.stops[0] not in _ends(student, ours)):
         trained = replace(student, format=chosen)
     if both is not None and teacher is not None:
@@ -98,14 +98,14 @@ def agree(
     if both is not None and (names := renamed(ours, both)):
         told.append(f"{len(names)} special tokens have one id and two names, the first {names[0][0]} and {names[0][1]}")
     if difference:
-        told.append("the tokenizers differ: each model is asked in its own format and reads texts in its own tokens")
+        told.append("the tokenizers differ: each model uses its own format and reads texts in its own tokens")
     if asked is not None and asked.format is not None and both is not None:
         warnings.append(
             f"the teacher {asked.id} scores texts in a format that is not its own (models.template={chosen.origin}: "
             f"{_words(chosen)}; its own: {_words(chat_format.own(both, 'teacher'))})"
         )
     if trained.format is not None or warnings:
-        told.append(f"student and teacher are asked in one format ({chosen.origin}): {_words(chosen)}")
+        told.append(f"student and teacher use one format ({chosen.origin}): {_words(chosen)}")
     card = _card(chosen, trained, ours)
     if both is not None and (len(ours), len(both)) != (words, words):
         card["vocabulary"] = f"cut to the {words} ids that both models have, renormalised"
@@ -122,12 +122,12 @@ def agree(
 def _chosen(
     ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase | None, template: str, thinking: bool | None
 ) -> ChatFormat:
-    """The format that ``template`` names; ``theirs`` is None where the teacher's cannot be used."""
+    """The format that ``template`` names; ``theirs`` is None if the teacher's cannot be used."""
     if template == "none":
         return chat_format.with_template(ours, "none", None, thinking)
     if template not in TEMPLATES:
         return chat_format.with_template(ours, Path(template).name, _read(template), thinking)
-    # Where neither has a template, plain text still ends as the teacher ends it.
+    # If neither has a template, plain text still ends as the teacher ends it.
     templates = [None if t is None else chat_format.template_of(t) for t in (ours, theirs)]
     if template == "teacher" and theirs is not None and (templates[1] is not None or templates[0] is None):
         return chat_format.own(theirs, "teacher", thinking)
@@ -137,7 +137,7 @@ def _chosen(
 def _foreign(
     chosen: ChatFormat, tokenizer: PreTrainedTokenizerBase, words: int, theirs: PreTrainedTokenizerBase | None = None
 ) -> str | None:
-    """A token of the format that is none of the first ``words`` ids of a tokenizer, or another one for ``theirs``.
+    """A token of the format that is not among the first ``words`` ids of a tokenizer, or differs for ``theirs``.
 
     None where there is none.
     """
@@ -155,7 +155,7 @@ def _foreign(
     for token, i in ids.items():
         if i is None or i >= words:
             return token
-        # The end of a sequence is one on both sides, whatever its name.
+        # The end of sequence matches on both sides, whatever its name.
         ends = theirs is not None and token == chosen.end and i == theirs.eos_token_id
         if theirs is not None and not ends and str(theirs.convert_ids_to_tokens(i)) != token:
             return token
@@ -163,7 +163,7 @@ def _foreign(
 
 
 def _in(chosen: ChatFormat, model: ModelFiles, tokenizer: PreTrainedTokenizerBase) -> ModelFiles:
-    """The model under a format; one that renders and ends texts so already stays as it comes."""
+    """The model with a format; a model that already renders and ends texts this way does not change."""
     return model if chosen.same_as(tokenizer) else replace(model, format=chosen)
 
 
@@ -175,7 +175,7 @@ def _ends(model: ModelFiles, tokenizer: PreTrainedTokenizerBase) -> set[int]:
 def _stops(
     chosen: ChatFormat, sides: Sequence[tuple[ModelFiles, PreTrainedTokenizerBase]], words: int
 ) -> tuple[int, ...]:
-    """The ids at which a text ends: that of the format, then all others of the models, below ``words``."""
+    """The ids that end a text: that of the format, then all others of the models, below ``words``."""
     end = sides[0][1].convert_tokens_to_ids(chosen.end)
     turns = {t.convert_tokens_to_ids(chat_format.ending(t)) for _, t in sides}
     known = turns.union(*(_ends(model, tokenizer) for model, tokenizer in sides))
@@ -183,7 +183,7 @@ def _stops(
 
 
 def _card(chosen: ChatFormat, trained: ModelFiles, ours: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Lines of the convention card; none for plain text that ends as the student always did."""
+    """Lines of the convention card; none for plain text with the student's own end."""
     if chosen.template is None and trained.format is None:
         return {}
     return {
@@ -211,9 +211,9 @@ def _read(name: str) -> str:
 
 
 def shared_ids(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> tuple[int, str | None]:
-    """How many ids, from 0, mean the same token on both sides, and how the mapping differs otherwise.
+    """The number of ids, from 0, that mean the same token on both sides, and how the mapping differs otherwise.
 
-    Vocabularies of one family may end differently: tokens that one side added behind those of both, or that only fill
+    Vocabularies of one family may end differently: tokens that one side added after the shared ones, or that only pad
     its vocabulary up to a round size, are cut off. Added tokens may have other names at the same ids.
     """
     ours_ids, theirs_ids = ours.get_vocab(), theirs.get_vocab()
@@ -236,12 +236,12 @@ def shared_ids(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -
         words = first
     a, b = (tokenizer(PROBE, add_special_tokens=False)["input_ids"] for tokenizer in (ours, theirs))
     if a != b:
-        return words, "the vocabularies are equal but the same text is cut into different tokens"
+        return words, "the vocabularies are equal, but the same text is split into different tokens"
     return words, None
 
 
 def renamed(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
-    """Added tokens that have one id and two names, of which neither is a token of the other side."""
+    """Added tokens with one id and two names, neither of which is a token of the other side."""
     sides = [{i: str(token) for i, token in t.added_tokens_decoder.items()} for t in (ours, theirs)]
     both = [(sides[0][i], sides[1][i]) for i in sorted(sides[0].keys() & sides[1].keys())]
     known = [t.get_vocab() for t in (ours, theirs)]
@@ -249,6 +249,6 @@ def renamed(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> l
 
 
 def _is_written(token: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether some text is cut into this token: padding of a vocabulary has a name, but no text."""
+    """Whether some text contains this token: padding tokens of a vocabulary have a name, but no text."""
     i = tokenizer.convert_tokens_to_ids(token)
     return tokenizer(tokenizer.decode([i]), add_special_tokens=False)["input_ids"] == [i]

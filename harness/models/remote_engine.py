@@ -1,8 +1,8 @@
-"""The engine of a server: prompts go as token ids, and what comes back means what it means in this process.
+"""The engine of a server: prompts are sent as token ids, and results mean the same as in this process.
 
 The harness renders and encodes every prompt itself and sends its ids to ``/completions``. A vLLM server returns the
 ids of the continuation with their log-probabilities; the end of a text (ending tokens, stop strings, the limit of
-length and context) is then found here, by the rules and the tokenizer that find it for the engine in this process. Any
+length and context) is then found here, by the same rules and tokenizer as for the engine in this process. Any
 other OpenAI-compatible server returns text, which is encoded again and has no log-probabilities.
 """
 
@@ -28,47 +28,47 @@ from harness.progress import UNWATCHED, Watch
 from harness.types import Decoding, Prompt
 
 SEEDS = 2**31
-NEUTRAL = {  # so that no default of the server or of its model's generation_config has a say
+NEUTRAL = {  # overrides all defaults of the server and of its model's generation_config
     "top_k": 0,
     "min_p": 0.0,
     "repetition_penalty": 1.0,
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
-Waiting = Callable[[int, int], None]  # texts that came, of how many
+Waiting = Callable[[int, int], None]  # finished texts, and their total
 
 
 class Server(Protocol):
-    """Where an engine's requests go; ``requests`` of them may be under way at once."""
+    """The destination of an engine's requests, of which ``requests`` may run in parallel."""
 
     client: OpenAIClient
     kind: str
     requests: int
-    restarts: int  # how often it died and was started again
+    restarts: int  # restarts after it died
 
     def context(self) -> int | None:
-        """The tokens that it reads at most, None where it does not tell."""
+        """The maximum number of tokens that it reads, None if unknown."""
 
     def ready(self) -> None:
-        """Returns when it answers; one that the harness starts is started now."""
+        """Returns when it answers; starts a server of the harness."""
 
     def revive(self, trouble: str) -> bool:
-        """Asked when requests failed: whether to send what is left again."""
+        """After failed requests: whether to send the remaining ones again."""
 
     def load(self, folder: Path) -> None:
         """Gives it the weights of a folder."""
 
     def sleep(self) -> None:
-        """It is not needed for a while."""
+        """Called when it is not needed for a while."""
 
     def stop(self) -> None:
-        """It is not needed any more."""
+        """Called when it is not needed any more."""
 
 
 class RemoteEngine(TextCodec):
     """Generates with the model behind ``server``; see :class:`harness.models.engine_choice.Engine`.
 
-    ``limit`` is the context of the model in tokens. ``waiting`` is called now and then while no text comes.
+    ``limit`` is the context of the model in tokens. ``waiting`` is called regularly while no text arrives.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class RemoteEngine(TextCodec):
         self.end_ids = {*end_ids, tokenizer.eos_token_id} | (set() if self.turn_end is None else {self.turn_end})
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
-        """Warnings about these prompts with this model, and what its server does not reveal.
+        """Warnings about these prompts with this model, and about what its server does not reveal.
 
-        Raises BadInput where the server reads fewer tokens than a prompt and its answer need.
+        Raises BadInput if the server reads fewer tokens than a prompt and its answer need.
         """
         if not prompts:
             return []
@@ -164,10 +164,10 @@ class RemoteEngine(TextCodec):
         k: int,
         heard: Callable[[int], None] = lambda i: None,
     ) -> list[list[dict[int, tuple[float, int]]]]:
-        """The log-probability and the rank, from 1, of the ``k`` likeliest tokens and of the one that is there.
+        """The log-probability and the rank, from 1, of the ``k`` likeliest tokens and of the text's token.
 
-        One list per text, one entry per token of it; that of the first token, which nothing predicts, is empty. Only
-        vLLM tells this (``prompt_logprobs``). Raises RunFailed where the server does not.
+        One list per text, one entry per token; the entry of the first token, which nothing predicts, is empty. Only
+        vLLM returns this (``prompt_logprobs``). Raises RunFailed if the server does not.
         """
         found: dict[int, list[dict[int, tuple[float, int]]]] = {}
 
@@ -196,7 +196,7 @@ class RemoteEngine(TextCodec):
         read: Callable[[int, bytes], Any],
         keep: Callable[[int, Any], None],
     ) -> None:
-        """Sends the requests and hands over every answer. A server that died is asked again for what is left."""
+        """Sends the requests and passes on every answer. After a restart, the remaining ones are sent again."""
         came: set[int] = set()
         if rows:
             self.server.ready()
@@ -234,7 +234,7 @@ class RemoteEngine(TextCodec):
                 "logprobs": 1,
                 "return_token_ids": True,
                 "add_special_tokens": False,
-                "ignore_eos": True,  # the ending tokens are those of the harness, named here
+                "ignore_eos": True,  # name the ending tokens of the harness
                 "stop_token_ids": sorted(self.end_ids),
                 "stop": list(decoding.stop),
                 "include_stop_str_in_output": True,
@@ -242,22 +242,22 @@ class RemoteEngine(TextCodec):
         )
 
     def _read(self, content: bytes, prompt: list[int], stops: Stops, budget: int) -> Generated:
-        """The continuation in a reply, ended where it ends in this process. Raises Passing where there is none."""
+        """The continuation in a reply, ended by the rules of this process. Raises Passing if there is none."""
         try:
             choice = json.loads(content)["choices"][0]
             ids = choice.get("token_ids")
             if ids is None:
                 if self.server.kind == VLLM:
-                    raise Unanswered("it returns no token_ids; vLLM does from version 0.10.2 on", refused=True)
+                    raise Unanswered("it returns no token_ids; vLLM does since version 0.10.2", refused=True)
                 return self._from_text(str(choice["text"] or ""), choice.get("finish_reason"), prompt, stops, budget)
             said = (choice.get("logprobs") or {}).get("token_logprobs") or []
             log_probs = [float(value) for value in said] if len(said) == len(ids) else []
             return self._ended([int(i) for i in ids], log_probs, prompt, stops, budget)
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
-            raise Passing(f"the reply is no completion: {content[:80]!r}") from None
+            raise Passing(f"the reply is not a completion: {content[:80]!r}") from None
 
     def _ended(self, ids: list[int], log_probs: list[float], prompt: list[int], stops: Stops, budget: int) -> Generated:
-        """The text of the ids up to the first that ends it. An id that the models do not share cuts it."""
+        """The text of the ids up to the first that ends it, or to an id that the models do not share."""
         n, finish = 0, "length"
         for n, token in enumerate(ids[:budget], 1):
             if token >= self.words and token not in self.end_ids:
@@ -277,7 +277,7 @@ class RemoteEngine(TextCodec):
         return Generated(text, tuple(ids), tuple(log_probs), finish, len(prompt))
 
     def _from_text(self, text: str, reason: Any, prompt: list[int], stops: Stops, budget: int) -> Generated:
-        """A continuation that came as text: encoded here, with the end of a turn where the server ended it itself."""
+        """A continuation that arrived as text: encoded here, with the end of turn if the server ended it."""
         cut = stops.cut(text)
         stopped = len(cut) < len(text)
         ids = self.response_ids(prompt, cut, ended=reason == "stop" and not stopped)[:budget]
@@ -285,7 +285,7 @@ class RemoteEngine(TextCodec):
 
 
 def _scores(content: bytes, ids: Sequence[int]) -> list[dict[int, tuple[float, int]]]:
-    """``prompt_logprobs`` of a reply. Raises Passing where it holds none."""
+    """``prompt_logprobs`` of a reply. Raises Passing if it has none."""
     try:
         said = json.loads(content)["choices"][0]["prompt_logprobs"]
         rows = [
@@ -307,10 +307,10 @@ def _short(who: str, room: int, needed: int) -> BadInput:
 
 
 def check(client: OpenAIClient, codec: TextCodec, tokens: int, where: str) -> None:
-    """Raises BadInput where a running server has another model, another tokenizer or too short a context.
+    """Raises BadInput if a running server has another model or tokenizer, or too short a context.
 
-    ``tokens`` is the longest prompt and answer together. What a server does not tell (only vLLM tells its context, only
-    vLLM and SGLang have ``/tokenize``) is not judged.
+    ``tokens`` is the longest prompt and answer together. Unknown facts (only vLLM reports its context, only
+    vLLM and SGLang have ``/tokenize``) are not checked.
     """
     name = client.model
     try:

@@ -9,7 +9,7 @@ from harness.types import Decoding
 
 
 def uniforms(seed: int, length: int) -> list[float]:
-    """``length`` uniform numbers of a seed; a longer list begins with the shorter one."""
+    """``length`` uniform numbers of a seed; a shorter list is a prefix of a longer one."""
     return torch.rand(length, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
@@ -20,7 +20,7 @@ def pick(logits: Tensor, decoding: Decoding, draw: Tensor | None) -> tuple[Tenso
         return token, _log_prob(logits, token)
     probs = nucleus(logits, decoding.temperature, decoding.top_p)
     token = invert(probs, draw)
-    if decoding.temperature == 1 and decoding.top_p >= 1:  # it was drawn from these probabilities
+    if decoding.temperature == 1 and decoding.top_p >= 1:  # the token was drawn from these probabilities
         return token, probs.gather(-1, token[:, None])[:, 0].log()
     return token, _log_prob(logits, token)
 

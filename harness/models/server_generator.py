@@ -19,7 +19,7 @@ from harness.progress import UNWATCHED, Watch
 from harness.types import Decoding, Prompt
 
 CHAT, TEXT = "chat:", "text:"
-MOST_STOPS = 4  # the most that OpenAI's servers accept; the others are applied here
+MOST_STOPS = 4  # the maximum that OpenAI's servers accept; the others are applied here
 PATIENT = ClientOptions(timeout_s=PATIENT_S)
 
 
@@ -51,7 +51,7 @@ class ServerGenerator:
         found = ["a server applies its own chat template and generation_config; neither can be inspected here"]
         if any(prompt.chat and prompt.prefill for prompt in prompts):
             found.append(
-                "the answer is opened for the model, which vLLM and SGLang continue; other servers may begin anew, "
+                "the answer has a prefill, which vLLM and SGLang continue; other servers may begin anew, "
                 "and a model that thinks first has it inside its thoughts"
             )
         return found
@@ -76,13 +76,13 @@ class ServerGenerator:
     ) -> Iterator[tuple[int, CachedAnswer]]:
         """Each continuation with its index in ``texts``, in order of arrival.
 
-        Raises RunFailed for one that the server does not return, after the running requests have ended.
+        Raises RunFailed for a missing one, after the running requests have ended.
         """
         try:
             yield from at_once(range(len(texts)), lambda i: self._one(texts[i], seeds[i], decoding), self.batch)
         except Unanswered as failed:
             raise RunFailed(
-                f"the server of {self.server.model} gave no completion: {failed}; run again, what it gave is kept"
+                f"the server of {self.server.model} gave no completion: {failed}; run again, its completions are kept"
             ) from None
 
     def _one(self, text: str, seed: int, decoding: Decoding) -> CachedAnswer:
@@ -107,7 +107,7 @@ class ServerGenerator:
 
 
 def _served(content: bytes, where: Sequence[str], decoding: Decoding) -> CachedAnswer:
-    """The completion in a response body, cut at every stop string. Raises Passing where there is none."""
+    """The completion in a response body, cut at every stop string. Raises Passing if there is none."""
     try:
         reply = json.loads(content)
         choice = reply["choices"][0]
@@ -120,14 +120,14 @@ def _served(content: bytes, where: Sequence[str], decoding: Decoding) -> CachedA
         tokens = max(int((reply.get("usage") or {}).get("completion_tokens") or 0), 0)
         return CachedAnswer(text[: min(ends, default=len(text))], tokens, finish)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise Passing(f"the reply is no completion: {content[:80]!r}") from None
+        raise Passing(f"the reply is not a completion: {content[:80]!r}") from None
 
 
-# Several requests to a server at once, their answers in the order in which they come.
+# Several parallel requests to a server; answers in order of arrival.
 
 Answer = TypeVar("Answer")
-POLL_S = 5.0  # how often a waiting caller is told that nothing came
-_ENDED = object()  # a thread has nothing left to do
+POLL_S = 5.0  # interval of the calls of ``waiting``
+_ENDED = object()  # marks the end of a thread's work
 
 
 def at_once(
@@ -136,9 +136,9 @@ def at_once(
     threads: int,
     waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, Answer]]:
-    """``(i, ask(i))`` for every ``i``, in order of arrival; ``waiting`` is called while none comes.
+    """``(i, ask(i))`` for every ``i``, in order of arrival; ``waiting`` is called while none arrives.
 
-    Raises what the first failed ``ask`` raised, after the running ones have ended and their answers were given.
+    Raises the error of the first failed ``ask``, after the running ones have ended and their answers were passed on.
     """
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()

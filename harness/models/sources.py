@@ -1,8 +1,8 @@
-"""Models that are no whole transformers folder: one GGUF file, or a PEFT adapter whose base model is elsewhere.
+"""Models that are not a whole transformers folder: one GGUF file, or a PEFT adapter with a separate base model.
 
 Both are read through the libraries that define them. A GGUF file holds configuration, tokenizer and weights: the first
-two are written into a temporary folder, where everything else finds them, and the weights are dequantised when they are
-loaded. An adapter is merged into the weights of its base when these are loaded.
+two are written into a temporary folder, where the other code finds them, and the weights are dequantised when they are
+loaded. An adapter is merged into the weights of its base on loading.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 GGUF = ".gguf"
 ADAPTER = "adapter_config.json"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
-# Of adapters that are no change of weights: they cannot be merged.
+# Adapters that change no weights cannot be merged.
 PROMPTS = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT"}
 INDEX = "*.index.json"
 TEXTS = {".json", ".jinja", ".txt", ".py", ".model"}  # of a model folder; tokenizers have up to 40 MB
 READ = TEXTS | {".safetensors", ".bin"}
 MOST_TEXT = 500 * safe_read.MB
 POINTER = b"version https://git-lfs"
-OTHERWISE = "give a file quantised otherwise, such as Q4_K_M or Q8_0"
+OTHERWISE = "give a file with another quantisation, such as Q4_K_M or Q8_0"
 OTHER_FORMS = {
     "*.pth": "weights in Meta's own form; use the repository in the transformers format",
     "*.ckpt*": "weights of TensorFlow or Lightning; save them with transformers' save_pretrained",
@@ -48,7 +48,7 @@ OTHER_FORMS = {
 
 
 def gguf_in(folder: Path) -> Path | None:
-    """The GGUF file that is the model of a folder without other weights. Raises BadInput where there are several."""
+    """The only GGUF file in a folder without other weights. Raises BadInput if there are several."""
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() == GGUF)
     if not found or weights_in(folder):
         return None
@@ -66,22 +66,22 @@ def weights_in(folder: Path) -> list[Path]:
 
 
 def check_files(folder: Path, name: str) -> None:
-    """Raises BadInput for a file that a loader would wait for, or read without end: a pipe, a device, a huge text."""
+    """Raises BadInput for a file on which a loader would block or never finish: a pipe, a device, a huge text."""
     for file in sorted(folder.iterdir()):
         if file.suffix not in READ or not file.exists():
             continue
         status = file.stat()
         if not stat.S_ISREG(status.st_mode) and not file.is_dir():
-            raise BadInput(f"{name}: {file.name} is no regular file; delete it, or fetch the model again")
+            raise BadInput(f"{name}: {file.name} is not a regular file; delete it, or fetch the model again")
         if file.suffix in TEXTS and status.st_size > MOST_TEXT:
             raise BadInput(
                 f"{name}: {file.name} has {status.st_size / safe_read.MB:,.0f} MB, more than the "
-                f"{MOST_TEXT // safe_read.MB} MB that such a file may have; fetch the model again"
+                f"{MOST_TEXT // safe_read.MB} MB allowed for such a file; fetch the model again"
             )
 
 
 def check_weights(folder: Path, name: str) -> None:
-    """Raises BadInput for a folder whose weights are missing, incomplete, or of a kind that cannot be used."""
+    """Raises BadInput for a folder whose weights are missing, incomplete, or in an unusable format."""
     if absent := absent_shards(folder, name):
         raise BadInput(
             f"{name} is incomplete: its index names {len(absent)} files of weights that are not there, first "
@@ -100,7 +100,7 @@ def check_weights(folder: Path, name: str) -> None:
 def absent_shards(folder: Path, name: str) -> list[str]:
     """The files of weights that the index of a sharded model names and the folder lacks.
 
-    Of two indexes, safetensors' and that of pytorch_model.bin, one is enough, as transformers reads only one.
+    Of the indexes of safetensors and pytorch_model.bin one is enough, because transformers reads only one.
     """
     if (folder / "model.safetensors").is_file():
         return []
@@ -109,7 +109,7 @@ def absent_shards(folder: Path, name: str) -> list[str]:
 
 
 def check_pointer(file: Path, name: str) -> None:
-    """Raises BadInput for a file that only stands for one: what a clone without Git LFS leaves."""
+    """Raises BadInput for a Git LFS pointer in place of a file."""
     with file.open("rb") as stream:
         if stream.read(len(POINTER)) == POINTER:
             raise BadInput(f"{name}: {file.name} is a pointer of Git LFS, not the file; run git lfs pull there")
@@ -138,9 +138,9 @@ def _json(file: Path, name: str, limit: int = safe_read.RECORD) -> dict[str, Any
 
 
 def describe_gguf(file: Path, name: str) -> Path:
-    """A folder with configuration and tokenizer of a GGUF file, removed when the process ends.
+    """A temporary folder with configuration and tokenizer of a GGUF file, removed when the process ends.
 
-    Tokenizer files beside the GGUF file are used in place of the one inside: they are the model's own, not converted.
+    Tokenizer files next to the GGUF file replace the one inside: they are the model's own, not converted.
     Raises BadInput where the file cannot be read.
     """
     _need("gguf", f"{name} is a GGUF file")
@@ -162,10 +162,10 @@ def _described(file: Path, beside: tuple[Path, ...], name: str, _digest: str) ->
                 AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
         config.save_pretrained(folder)
         unreadable = _unreadable_types(file)
-    except Exception as error:  # the reader and the converters raise many types for a file they do not know
+    except Exception as error:  # the reader and the converters raise many types of errors for an unknown file
         reason = _first_line(error)
         if "GGMLQuantizationType" in reason:
-            reason = f"it is quantised in a way that the package gguf does not know ({reason}); {OTHERWISE}"
+            reason = f"it has a quantisation that the package gguf does not know ({reason}); {OTHERWISE}"
         raise BadInput(f"{name} cannot be read as GGUF: {reason}") from None
     if unreadable:
         raise BadInput(f"{name} is quantised as {', '.join(unreadable)}, which transformers does not read; {OTHERWISE}")
@@ -175,7 +175,7 @@ def _described(file: Path, beside: tuple[Path, ...], name: str, _digest: str) ->
 
 
 def _unreadable_types(file: Path) -> list[str]:
-    """The quantisations of a GGUF file's tensors that cannot be turned into weights: known from one block of zeros."""
+    """The unsupported quantisations of a GGUF file's tensors, found by dequantising one block of zeros."""
     import gguf
     import numpy
 
@@ -190,7 +190,7 @@ def _unreadable_types(file: Path) -> list[str]:
 
 
 def gguf_digest(file: Path) -> str:
-    """The hash of a GGUF file and of the tokenizer files that are used beside it."""
+    """The hash of a GGUF file and of the tokenizer files used with it."""
     return safe_read.digest([file, *(p for name in TOKENIZER if (p := file.with_name(name)).is_file())])
 
 
@@ -202,7 +202,7 @@ def gguf_parameters(file: Path) -> int:
 
 
 def dequantized(model: PreTrainedModel) -> PreTrainedModel:
-    """The model as an ordinary one. Its weights are dequantised already; only the marks say that they are not."""
+    """The model as an ordinary one. Its weights are already dequantised; this removes the marks of quantisation."""
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer, model.is_quantized = None, False
@@ -221,7 +221,7 @@ def is_adapter(folder: Path) -> bool:
 def base_of(folder: Path, name: str, weights: bool = True) -> str:
     """The base model that an adapter names: a folder, or a hub id with its revision.
 
-    Raises BadInput for an adapter that names none, or that is no change of weights.
+    Raises BadInput for an adapter that names none, or that changes no weights.
     """
     content = _json(folder / ADAPTER, f"{name}/{ADAPTER}")
     kind, base = content.get("peft_type"), content.get("base_model_name_or_path")
@@ -236,7 +236,7 @@ def base_of(folder: Path, name: str, weights: bool = True) -> str:
             f"{name}/{ADAPTER} names no base model; set base_model_name_or_path to the folder or hub id of the model "
             "that the adapter was trained on"
         )
-    # A relative folder may be meant from where the command runs, or from the adapter.
+    # A relative folder may start from the working directory, or from the adapter.
     if not Path(base).is_dir() and (folder / base).is_dir():
         return str(folder / base)
     revision = content.get("revision")
@@ -263,7 +263,7 @@ def merged(model: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel:
             whole = wrapped.merge_and_unload(safe_merge=True)
     except Exception as error:  # shapes, names and kinds that do not fit raise many types
         raise BadInput(f"the adapter {name} does not fit its base model: {_first_line(error)}") from None
-    # Modules that the adapter lacks are trained from nothing: peft only warns of them.
+    # peft would initialise modules that the adapter lacks, and only warns about them.
     if lost := next((str(w.message) for w in said if "missing adapter keys" in str(w.message)), None):
         raise BadInput(f"the adapter {name} does not fit its base model: {_first_line(ValueError(lost))}")
     whole.requires_grad_(True)
@@ -274,7 +274,7 @@ def merged(model: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel:
 
 
 def _fit_embedding(model: PreTrainedModel, folder: Path) -> None:
-    """Gives the base as many rows of its embedding as the adapter saved, where it saved that: tokens were added."""
+    """Resizes the base's embedding to the rows that the adapter saved, if it added tokens."""
     from safetensors import safe_open
 
     file = folder / "adapter_model.safetensors"
@@ -296,7 +296,7 @@ def _need(package: str, why: str) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars that conversion writes."""
+    """Hides the progress bars of the conversion."""
     with contextlib.redirect_stderr(io.StringIO()):
         yield
 

@@ -1,6 +1,6 @@
-"""Token ids to text and back, the same for every continuation that is decoded and every response that is encoded.
+"""Token ids to text and back, with the same rules for all continuations and responses.
 
-A continuation is what prompt and continuation decode to together, minus what the prompt decodes to. Decoded alone, a
+A continuation is the text of prompt and continuation decoded together, minus the text of the prompt. Decoded alone, a
 continuation loses its first space under decoders that strip one (Llama 2, Mistral 7B), keeps the ``##`` of WordPiece,
 and breaks a character whose bytes are split by the cut. Special tokens are skipped; spaces are never cleaned up.
 """
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 MARK = "harness-mark"
 THOUGHT, THOUGHT_ENDS = "<think>", "</think>"
-# Texts behind which a response keeps its own start: one after another, as a tokenizer may merge the start with any.
+# Texts after which a response keeps its own start: one after another, as a tokenizer may merge the start with any.
 ANCHORS = ("\n", "a\n", "(", "a")
-# Texts before and behind a cut: an indented body, a word, a character of several bytes.
+# Texts before and after a cut: an indented body, a word, a character of several bytes.
 PROBES = (("def f(x):\n", "   return x\n"), ("x =", " y"), ("a", "b"), ("\n", "é"))
 
 
@@ -35,7 +35,7 @@ def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, special: 
 def continuation(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], ids: Sequence[int], *, special: bool = False
 ) -> str:
-    """The text of ``ids`` behind ``prompt``; a character that the cut divides belongs to it whole.
+    """The text of ``ids`` after ``prompt``; a character divided by the cut belongs to it as a whole.
 
     Decodes the whole sequence twice, so that no context is too short. Call it once per text, not per token.
     """
@@ -56,10 +56,10 @@ def behind(before: str, whole: str) -> str:
 
 
 def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], text: str) -> tuple[int, ...]:
-    """The ids of a response that reads as ``text`` behind ``prompt``.
+    """The ids of a response that reads as ``text`` after ``prompt``.
 
-    The response's own ids, unless they read otherwise there: a tokenizer that puts a space before every text adds one
-    to the response. Then those behind another text, without it; where no way reads as ``text``, its own.
+    The response's own ids, unless they read differently there: a tokenizer that puts a space before every text adds one
+    to the response. Then those after another text, without it; where no way reads as ``text``, its own.
     """
     alone = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     if continuation(tokenizer, prompt, alone) == text:
@@ -92,9 +92,9 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def answer_frame(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """What the chat template writes between the ask and an answer, and between the answer and its end; mostly nothing.
+    """The text that the chat template writes before an answer, and between the answer and its end; mostly none.
 
-    Mistral's puts a space in front, DeepSeek-Coder's a line break behind, Qwen3's an empty thought in front.
+    Mistral's puts a space in front, DeepSeek-Coder's a line break after, Qwen3's an empty thinking block in front.
     """
     end = turn_end(tokenizer)
     if end is None:
@@ -133,7 +133,7 @@ def thinks(tokenizer: PreTrainedTokenizerBase) -> bool:
 def facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """How this tokenizer differs from one whose texts decode in isolation and end with the end-of-sequence token.
 
-    Empty for most. Part of every content hash, so that texts made under another rule are not reused.
+    Empty for most. Part of every content hash, so that texts made under other rules are not reused.
     """
     found: dict[str, Any] = {}
     end = turn_end(tokenizer)
@@ -147,7 +147,7 @@ def facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def _differs(tokenizer: PreTrainedTokenizerBase, before: str, after: str) -> bool:
-    """Whether ``after`` decoded alone is not what it is behind ``before``."""
+    """Whether ``after`` decoded alone is not what it is after ``before``."""
     prompt = tokenizer(before, add_special_tokens=False)["input_ids"]
     ids = tokenizer(after, add_special_tokens=False)["input_ids"]
     return bool(ids) and continuation(tokenizer, prompt, ids) != decoded(tokenizer, ids)
@@ -189,7 +189,7 @@ class Stops:
         return any(s in text for s in self.stop)
 
     def _latest(self, prompt: Sequence[int], ids: Sequence[int]) -> str:
-        """Decodes the newest tokens and a few before; more where the text would begin inside a character."""
+        """Decodes the newest tokens and a few before; more if the text would begin inside a character."""
         size = self.tail + 4
         while True:
             window = [*prompt[len(prompt) + len(ids) - size :], *ids] if size > len(ids) else ids[-size:]
@@ -203,12 +203,12 @@ class Stops:
 
 # Steps of a text: where a token, a line, a sentence, a statement or a span of tokens ends.
 #
-# One definition serves the weights of a text and the next steps that models propose, so that both mean the same step.
+# Weights and proposals use this one definition, so that both mean the same step.
 #
 # token      every token
 # line       a token that holds a line break
 # sentence   a token that holds a line break or ends with . ! or ?
-# statement  a line break outside brackets and triple quotes and not behind a backslash: a logical line of Python
+# statement  a line break outside brackets and triple quotes and not after a backslash: a logical line of Python
 # span       every ``span``-th token
 
 
@@ -226,7 +226,7 @@ class Segments:
             self.breaks = [self._breaks(piece) for piece in self.pieces]
 
     def ends(self, ids: Sequence[int]) -> list[bool]:
-        """For every token of a text whether a step ends with it; the text's own end is not counted."""
+        """For every token of a text, whether a step ends with it; the end of the text does not count."""
         if self.unit == "token":
             return [True] * len(ids)
         if self.unit == "span":
@@ -247,8 +247,8 @@ class Segments:
         return list(zip([0, *bounds], [*bounds, len(ids)], strict=True)) if len(ids) else []
 
     def check(self, texts: Iterable[Sequence[int]], whose: str) -> list[str]:
-        """A warning where no text has more than one line. Raises BadInput where none has more than one step of another
-        unit, which was then chosen for other texts.
+        """A warning if no text has more than one line. Raises BadInput if none has more than one step of another
+        unit, because that unit does not suit these texts.
         """
         if self.unit in ("token", "span"):
             return []
@@ -264,12 +264,12 @@ class Segments:
         return [f"{message}: each is one step"] if seen else []
 
     def first(self, ids: Sequence[int]) -> int:
-        """The length of the first step of ``ids``, all of them where it does not end."""
+        """The length of the first step of ``ids``; all of them if it does not end."""
         return next((i + 1 for i, end in enumerate(self.ends(ids)) if end), len(ids))
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Strings at which a step may end; a generation needs to go no further."""
+        """Strings at which a step may end, so that generation can stop there."""
         return {"line": ("\n",), "statement": ("\n",), "sentence": ("\n", ".", "!", "?")}.get(self.unit, ())
 
     def _breaks(self, piece: str) -> bool:
@@ -283,6 +283,6 @@ def complete(text: str) -> bool:
             pass
     except tokenize.TokenError as error:
         return "EOF in multi-line" not in str(error) and "unexpected EOF" not in str(error)
-    except SyntaxError:  # broken in another way: what follows does not mend it
+    except SyntaxError:  # broken in another way, which later text does not repair
         return True
     return True

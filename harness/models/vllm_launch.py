@@ -1,6 +1,6 @@
 """Runs vLLM's server inside the environment of vLLM, which has no harness: a script that imports nothing of ours.
 
-The server ends with the process that started it, however that ends: that process holds the other end of this script's
+The server stops with the process that started it, however that ends: that process holds the other end of this script's
 standard input, and when it closes, the whole process group of the server is killed.
 """
 

@@ -1,7 +1,8 @@
-"""Servers of engines: vLLM's, which the harness starts, feeds with weights, restarts and ends; and one that runs.
+"""Servers of engines: vLLM's, which the harness starts, gives weights, restarts and stops; and running ones.
 
-It is vLLM's OpenAI-compatible server, so one client serves it and any server that runs elsewhere, several processes of
-a launch can share it, and vLLM's pinned packages stay out of the harness' environment. New weights are a folder in the
+The harness uses vLLM's OpenAI-compatible server, so that one client works for local and remote servers, several
+processes of a launch can share it, and vLLM's pinned packages stay out of the harness' environment. New weights are a
+folder in the
 transformers format: the server is asked over ``/collective_rpc`` to load them in place (``reload_weights``, of vLLM's
 workers, on CPUs and GPUs alike). That costs one write and one read of the weights and no code inside vLLM.
 """
@@ -31,23 +32,23 @@ from harness.models import engine_choice
 from harness.models.engine_choice import EngineChoice
 from harness.models.openai_client import PATIENT_S, ClientOptions, OpenAIClient, Unanswered
 
-NAME = "model"  # under which it serves
+NAME = "model"  # the model name that it serves
 LAUNCH = Path(__file__).with_name("vllm_launch.py")
-LOOK_S = 1.0  # between two questions whether it answers
-GRACE_S = 15.0  # in which a server whose engine died ends by itself
-HEALTH_S = 60.0  # in which it says whether it is up, also on cores that others use
-RETURN_S = 600.0  # in which another process starts its server again
-KEY = "HARNESS_VLLM_KEY"  # holds the key that a server of this process asks for
-REPLY_BYTES = 400_000_000  # of one answer: the likeliest tokens of every token of a long text
+LOOK_S = 1.0  # between two checks whether it answers
+GRACE_S = 15.0  # until a server whose engine died stops by itself
+HEALTH_S = 60.0  # for the health check, enough for busy cores
+RETURN_S = 600.0  # for another process to restart its server
+KEY = "HARNESS_VLLM_KEY"  # environment variable with the key of this process' servers
+REPLY_BYTES = 400_000_000  # bytes of one answer: the likeliest tokens for every token of a long text
 LAUNCHERS = re.compile(r"(\w+_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(TORCHELASTIC|ACCELERATE|FSDP)_.*")
 ERROR = re.compile(r"\b(?:[A-Za-z]*Error|[A-Za-z]*Exception): .+")
 
 
-started: set[VllmServer] = set()  # by this process, and not ended yet; harness.models.engines ends them
+started: set[VllmServer] = set()  # started by this process and not stopped yet; harness.models.engines stops them
 
 
 class VllmServer:
-    """The server of one model. ``limit`` is its context in tokens, ``top`` the most log-probabilities of a token.
+    """The server of one model. ``limit`` is its context in tokens, ``top`` its most log-probabilities per token.
 
     ``reloaded``: it gets new weights while it runs.
     """
@@ -73,7 +74,7 @@ class VllmServer:
         self.process: subprocess.Popen[bytes] | None = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]  # the same after a restart, so that other processes find it again
+            self.port = free.getsockname()[1]  # fixed across restarts, so that other processes find it again
         os.environ.setdefault(KEY, secrets.token_hex(16))
         self.client = client_at(f"http://127.0.0.1:{self.port}/v1")
         self.asleep = False
@@ -94,7 +95,7 @@ class VllmServer:
         with self.log.open("ab" if self.restarts else "wb") as log:
             self.process = subprocess.Popen(
                 [str(engine_choice.interpreter()), str(LAUNCH), *self._arguments()],
-                stdin=subprocess.PIPE,  # closes when this process ends, and ends the server
+                stdin=subprocess.PIPE,  # closes when this process ends, which stops the server
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment(),
@@ -128,17 +129,17 @@ class VllmServer:
         self.process = None
 
     def load(self, folder: Path) -> None:
-        """Gives it the weights of ``folder``, in the transformers format. Raises RunFailed where it refuses them."""
+        """Gives it the weights of ``folder``, in the transformers format. Raises RunFailed if it refuses them."""
         self.ready()
         self.model = self._fitted(folder)
         try:
             load_weights(self.client, self.model)
         except RunFailed as trouble:
-            if not self.revive(str(trouble)):  # one that was started again has them
+            if not self.revive(str(trouble)):  # a restarted server has them
                 raise
 
     def sleep(self) -> None:
-        """Frees its GPU memory: its cache, and its weights, which :meth:`load` brings back."""
+        """Frees its GPU memory: its cache, and its weights, which :meth:`load` restores."""
         alive = self.process is not None and self.process.poll() is None
         if self.options.sleep and alive and not self.asleep:
             call(self.client, "/sleep?level=1")
@@ -150,7 +151,7 @@ class VllmServer:
             self.asleep = False
 
     def revive(self, trouble: str) -> bool:
-        """Starts a server that died again, with the weights that it had. False for one that lives and only failed."""
+        """Restarts a dead server with its last weights. False for one that is alive and only failed."""
         began = time.monotonic()
         while self.process is not None and self.process.poll() is None and time.monotonic() - began < GRACE_S:
             if answers(self.client):
@@ -175,8 +176,8 @@ class VllmServer:
         own = self.options
         words = ["--model", str(self.model), "--served-model-name", NAME, "--host", "127.0.0.1"]
         words += ["--port", str(self.port)]
-        # Nothing of the model's own generation_config: the harness says how every text is sampled. What a prompt left
-        # in the cache of prefixes would be of old weights.
+        # Ignore the model's own generation_config: the harness says how every text is sampled. Cached
+        # prefixes would come from old weights.
         words += ["--generation-config", "vllm", "--no-enable-prefix-caching", "--max-logprobs", str(self.top)]
         words += ["--dtype", own.dtype or "auto", "--max-num-seqs", str(own.requests), "--seed", "0"]
         words += ["--max-model-len", str(self.limit)] if self.limit else []
@@ -190,19 +191,19 @@ class VllmServer:
         return words
 
     def _environment(self) -> dict[str, str]:
-        """The environment without what a launcher of several processes put there, which vLLM would take for its own."""
+        """The environment without the variables of a multi-process launcher, which vLLM would take for its own."""
         kept = {key: value for key, value in os.environ.items() if not LAUNCHERS.fullmatch(key)}
         kept |= {"VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": os.environ[KEY], "VLLM_NO_USAGE_STATS": "1"}
         kept |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         if self.options.gpus is not None:
             kept["CUDA_VISIBLE_DEVICES"] = self.options.gpus.replace("+", ",")
         if self.device == "cpu":
-            # vLLM gives up a pass of its model after 300 seconds and a start after 600. On cores that others use, a
-            # prefill of many prompts takes longer, and then it dies while it works.
+            # vLLM aborts a forward pass after 300 seconds and a start after 600. On busy cores, a
+            # prefill of many prompts takes longer, and a working server would die.
             patient = {"VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": f"{PATIENT_S:.0f}"}
             patient["VLLM_ENGINE_READY_TIMEOUT_S"] = f"{self.options.start_s:.0f}"
-            # Its sampler would be compiled by g++ at the first text, eager or not: minutes on such cores. Its worker
-            # would be a process of its own, which imports everything once more and is waited for busily.
+            # g++ would compile its sampler at the first text, eager or not: minutes on such cores. Its worker
+            # would be a separate process, which imports everything again and is waited for in a busy loop.
             lean = {"TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
             if self.options.tensor_parallel == self.options.data_parallel == 1:
                 lean["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -210,23 +211,23 @@ class VllmServer:
         return kept
 
     def _reason(self) -> str:
-        """What its log says last of an error, on one line, or the signal that ended it."""
+        """The last error in its log, on one line, or the signal that killed it."""
         code = None if self.process is None else self.process.poll()
         if code == -signal.SIGKILL:
-            return "signal 9, which the system sends where memory runs out"
+            return "signal 9, which the system sends if memory runs out"
         try:
             text = self.log.read_bytes()[-200_000:].decode("utf-8", "replace")
         except OSError:
             return "it left no log"
         found = [m.group(0) for line in text.splitlines() if (m := ERROR.search(line))]
-        # What its engine says comes first; that the engine failed is then said by everything above it.
+        # The engine's own error comes first; later lines only repeat that the engine failed.
         own = [one for one in found if not re.search(r"Engine core|EngineDead|See root cause", one)]
         last = (own or found or text.splitlines()[-1:] or ["it said nothing"])[-1]
         return "".join(c if c.isprintable() else " " for c in last)[:200]
 
 
 class RunningServer:
-    """A server that somebody else started. ``returns``: a process of this launch starts it again where it dies."""
+    """A server started elsewhere. ``returns``: a process of this launch restarts it if it dies."""
 
     def __init__(self, client: OpenAIClient, kind: str, requests: int, returns: bool = False):
         self.client, self.kind, self.requests, self.returns, self.restarts = client, kind, requests, returns, 0
@@ -264,7 +265,7 @@ def client_at(url: str) -> OpenAIClient:
 
 
 def answers(client: OpenAIClient) -> bool:
-    """Whether a vLLM server is up, asked with little patience: a caller has a limit of its own to keep."""
+    """Whether a vLLM server is up. The check is short, because callers have their own time limit."""
     client = copy.copy(client)
     client.options = dataclasses.replace(client.options, timeout_s=HEALTH_S, retries=0)
     try:
@@ -274,7 +275,7 @@ def answers(client: OpenAIClient) -> bool:
 
 
 def load_weights(client: OpenAIClient, folder: Path) -> None:
-    """Has a vLLM server load the weights of ``folder`` in place. Raises RunFailed where it does not."""
+    """Makes a vLLM server load the weights of ``folder`` in place. Raises RunFailed if it does not."""
     body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
     try:
         client.request("/collective_rpc", body, lambda reply: None, below_base=False)
@@ -284,22 +285,22 @@ def load_weights(client: OpenAIClient, folder: Path) -> None:
 
 
 def call(client: OpenAIClient, path: str) -> None:
-    """POSTs nothing to ``path``. Raises RunFailed where the server refuses it."""
+    """POSTs an empty body to ``path``. Raises RunFailed if the server refuses it."""
     try:
         client.request(path, {}, lambda reply: None, below_base=False)
     except Unanswered as trouble:
         raise RunFailed(f"the engine {client.model} refused {path}: {trouble}") from None
 
 
-# The form of a model that vLLM's CPU backend serves: the same model with wider heads, and an output head of its own.
+# vLLM's CPU backend needs an equivalent model with wider attention heads and a separate output head.
 #
-# Its attention knows heads of 32 numbers and more. A head of d numbers becomes one of D = r d. Number i of each
+# Its attention supports heads of 32 numbers and more. A head of d numbers becomes one of D = r d. Number i of each
 # rotary half moves to r i of the new half, where the rotation has the same frequency: theta^(-2i/d) = theta^(-2ri/D).
 # All other numbers are 0. Queries grow by sqrt(r), since the kernel divides by sqrt(D).
 #
-# Its products keep packed copies of their weights. New weights are packed anew (``reload_weights``), but not for an
-# output head that is tied to the embedding: it would go on with the weights of the start. A model that gets new
-# weights is therefore untied. What it computes is the same up to rounding; GPUs need none of this.
+# Its matrix products keep packed copies of their weights. New weights are packed again (``reload_weights``), but not
+# for an output head that is tied to the embedding: it would keep the initial weights. A model that gets new weights is
+# therefore untied. Its results are the same up to rounding; GPUs need none of this.
 
 FORM_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of vLLM 0.32's attention on CPUs
 FORM_KIND = "llama"
@@ -308,7 +309,7 @@ FORM_PARTS = ("q_proj", "k_proj", "v_proj")
 
 
 def check_form(folder: Path, name: str, where: str) -> None:
-    """Raises BadInput for a model whose heads vLLM does not know on a CPU, and that cannot be given wider ones."""
+    """Raises BadInput for a model whose heads vLLM does not support on a CPU, and that cannot get wider ones."""
     config = _config(folder)
     size = _size(config)
     if size not in FORM_SIZES and (config.get("model_type") != FORM_KIND or _wider(size) is None):
@@ -349,7 +350,7 @@ def fitted_form(folder: Path, scratch: Path, reloaded: bool) -> Path:
 
 
 def _widened(name: str, tensor: Any, size: int, wide: int) -> Any:
-    """A weight or bias of the projections with the numbers of every head at their new places; any other as it is."""
+    """A weight or bias of the projections with the numbers of every head at their new places; any other unchanged."""
     part, half, ratio = name.split(".")[-2], size // 2, wide // size
     places = [ratio * i + (0 if i < half else wide // 2 - ratio * half) for i in range(size)]
     if part in FORM_PARTS:
@@ -366,7 +367,7 @@ def _widened(name: str, tensor: Any, size: int, wide: int) -> Any:
 
 
 def _wider(size: int) -> int | None:
-    """The smallest size that vLLM knows and that has ``size`` in it a whole number of times."""
+    """The smallest size that vLLM supports and that is a multiple of ``size``."""
     return next((known for known in FORM_SIZES if known % size == 0), None) if size % 2 == 0 else None
 
 

@@ -1,1 +1,1 @@
-"""Papers as data: what they report, how their rows would be reproduced, and our rows next to theirs."""
+"""Papers as data: what they report, how to reproduce their rows, and our rows next to theirs."""

@@ -76,7 +76,7 @@ def _control(name: str) -> str:
     if not name:
         return ""
     if name.endswith("@shuffled"):
-        return "The control has the same weights, dealt out to other tokens of the optimizer step. "
+        return "The control gives the same weights to other tokens of the optimizer step. "
     return f"The control, {name}, lacks what the paper proposes. "
 
 
@@ -89,7 +89,7 @@ def _comparisons(view: str, found: Sequence[PaperFinding]) -> Iterator[str]:
         rows.append((f.other, f.scope, points, f"{low} to {high}", p, f.verdict, PERCENT.text(f.minimum_detectable)))
     yield _table(rows) if len(rows) > 1 else "Nothing could be compared."
     if len(rows) > 1:
-        yield "“Seen from”: the smallest difference, in points, that so many problems show four times in five."
+        yield "“Seen from”: the smallest difference, in points, that this many problems detect with 80 % power."
 
 
 def _tables(view: str, outcome: Reproduction, completions: Completions) -> Iterator[str]:
@@ -108,7 +108,7 @@ def _beside(outcome: Reproduction, beside: Sequence[Standing]) -> Iterator[str]:
     micro = outcome.asks
     yield (
         "The paper's numbers are of the real benchmarks and other models. The micro world's are of generated problems, "
-        "so there is no gap to compute; they stand here so that nobody has to look them up."
+        "so there is no gap to compute; the table lists them for reference."
         if micro
         else "Gap: ours minus theirs, also in combined standard errors. Theirs are reported, never measured here."
     )
@@ -183,7 +183,7 @@ class Standing:
 
 
 def findings(outcome: Reproduction, completions: Completions) -> list[PaperFinding]:
-    """All comparisons of the micro question: over all tasks first, then by task. Leaves out missing arms."""
+    """All comparisons of the micro question: first over all tasks, then by task. Skips missing arms."""
     question, found = outcome.question, []
     tasks = list(dict.fromkeys(cell for _, _, cell in outcome.records))
     for view in outcome.wish.views:
@@ -230,7 +230,7 @@ def _group(records: Sequence[dict[str, Any]], completions: Completions) -> Group
 
 
 def _beside_each_other(pairs: Sequence[PairedScores]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """Scores [S, N of all tasks] of both arms for the seeds that every task has."""
+    """Scores [S, N of all tasks] of both arms for the seeds shared by all tasks."""
     shared = sorted(set.intersection(*(set(pair.seeds) for pair in pairs)))
     rows = [[pair.seeds.index(seed) for seed in shared] for pair in pairs]
     first, second = (

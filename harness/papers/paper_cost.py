@@ -1,8 +1,8 @@
-"""Estimates a reproduction before anything is downloaded: runs, tokens, operations, hours, memory, disk.
+"""Estimates a reproduction before any download: runs, tokens, operations, hours, memory, disk.
 
 Shapes, operations, memory and time are those of :mod:`harness.estimate`, on the device that the paper's file assumes.
-Here they become runs: seeds, cells, evaluations, downloads, disk, and which of the facts are assumed. Memory is that of
-texts as long as they may be; tokens, operations and hours are those of texts as long as the file expects.
+This module turns them into runs: seeds, cells, evaluations, downloads, disk, and assumed facts. Memory is that of
+texts of maximum length; tokens, operations and hours are those of texts of the length that the file expects.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from harness.recipe import Recipe
 from harness.training import job
 
 CHECKPOINT_BYTES = 12  # a parameter: weights and moments
-SHARED = " (shared)"  # of texts that are sampled once for all methods and seeds
+SHARED = " (shared)"  # of texts sampled once for all methods and seeds
 RULES = (
     "operations: 2 for each weight that a token is multiplied with, attention over the context on top; a training "
     "pass costs three forward passes",
@@ -46,7 +46,7 @@ RULES = (
 
 @dataclass(frozen=True)
 class PaperCost:
-    """What one piece would take, its stages over all its seeds."""
+    """The cost of one piece, with its stages over all its seeds."""
 
     view: str
     arm: str
@@ -57,11 +57,11 @@ class PaperCost:
     trainings: int
     evaluations: int
     stages: tuple[StageEstimate, ...]
-    downloads: dict[str, float]  # bytes, by what is fetched unless it is there
+    downloads: dict[str, float]  # bytes, by model that would be fetched if missing
     disk_bytes: float  # of the trained students, and of one checkpoint while training
-    excess: str  # by how much it overruns the device, and the fix; empty where it fits
+    excess: str  # by how much it exceeds the device, and the fix; empty if it fits
     assumed: tuple[str, ...]
-    pair: str = ""  # what configuration and tokenizer say of the two models; empty where they are asked as they come
+    pair: str = ""  # the check of the pair by configuration and tokenizer; empty for untrained models
 
 
 def estimates(outcome: Reproduction, *, judge_pairs: bool = False) -> list[PaperCost]:
@@ -69,7 +69,7 @@ def estimates(outcome: Reproduction, *, judge_pairs: bool = False) -> list[Paper
 
     ``judge_pairs`` reads configuration and tokenizer of the models, from the hub if need be.
 
-    Raises BadInput for a model whose shape nobody knows.
+    Raises BadInput for a model of unknown shape.
     """
     wish, found = outcome.wish, []
     judge = _Judge() if judge_pairs else None
@@ -85,13 +85,13 @@ def estimates(outcome: Reproduction, *, judge_pairs: bool = False) -> list[Paper
 
 
 class _Judge:
-    """Judges pairs by configuration and tokenizer, a few megabytes of each model; asks an absent hub once."""
+    """Checks pairs by configuration and tokenizer, a few megabytes each; tries an unreachable hub only once."""
 
     def __init__(self):
         self.absent = ""
 
     def words(self, chosen: Recipe, method: Method) -> str:
-        """What was chosen for the pair, or why it would be refused, or that its files are not here."""
+        """The choices for the pair, or why it would be refused, or that its files are missing."""
         if isinstance(method, ReferencePoint):
             return ""
         if self.absent and any(map(_on_a_hub, (chosen.models.student, chosen.models.teacher))):
@@ -153,7 +153,7 @@ def _estimate(piece: Piece, outcome: Reproduction, wish: ReproduceRequest, judge
 
 
 def _shape(name: str, facts: Mapping[str, Fact]) -> Shape:
-    """As the paper's file says, as published, or as the files on this machine say: nothing is fetched."""
+    """From the paper's file, published shapes, or files on this machine; fetches nothing."""
     from harness.models.files import locate
 
     stated = facts["shapes"].value if "shapes" in facts else {}
@@ -174,7 +174,7 @@ def _on_a_hub(name: str) -> bool:
 
 
 def _works(method: Method, chosen: Recipe, shapes: Mapping[str, Shape], facts: Mapping[str, Fact]) -> tuple[Work, Work]:
-    """The training with texts as long as expected, and as long as they may be."""
+    """The training with texts of expected and of maximum length."""
     limit = chosen.training.max_tokens
     prompts = min(facts["prompts"].value, chosen.data.limit or facts["prompts"].value)
     chosen = job.over_examples(chosen, prompts)
@@ -259,7 +259,7 @@ def text(found: Sequence[PaperCost]) -> str:
         f"{_bytes(sums['peak_memory_bytes'])} of memory; {_bytes(sums['download_bytes'])} to download, "
         f"{_bytes(sums['disk_bytes'])} of disk",
         *(f"  {rule}" for rule in RULES),
-        "  what is recorded already is not run again; nothing was run now, and no weights were downloaded",
+        "  recorded results are not run again; nothing was run, and no weights were downloaded",
     ]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Cells of a printed table as runs: the method and task that would give each, and what is missing for it."""
+"""Cells of a printed table as runs: the method and task for each, and what is missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PrintedRow:
     theirs: PrintedCell
 
     def lacks(self) -> str:
-        """Why it cannot be run; empty where method and task are available."""
+        """Why it cannot be run; empty if method and task are available."""
         for kind, what, name in (
             (registry.METHODS, "method", self.method.partition("@")[0]),
             (registry.TASKS, "task", self.task.removesuffix("@real")),
@@ -64,9 +64,9 @@ def printed_rows_of(pair: ModelPair, paper: Paper) -> list[PrintedRow]:
     ]
 
 
-# Cells of printed tables beside records of the same method on the same task, and what differs; never in one ranking.
+# Cells of printed tables next to records of the same method on the same task, and what differs; never in one ranking.
 #
-# A printed table calls methods and benchmarks by its own names; the papers' files say what they are here.
+# A printed table has its own names for methods and benchmarks; the papers' files map them to ours.
 
 NOTHING = "not measured here"
 
@@ -113,7 +113,7 @@ def sheet_beside(
 
 
 def differences(row: PrintedRow, section: Section, ours: LeaderboardRow) -> list[str]:
-    """What a record does otherwise than the printed cell, as far as the paper says it."""
+    """The differences between a record and the printed cell, as far as the paper states them."""
     models, cell = row.pair.facts["models"], row.theirs
     protocol = section.firsts[ours.key]["protocol"]
     found = [
@@ -132,11 +132,11 @@ def differences(row: PrintedRow, section: Section, ours: LeaderboardRow) -> list
     judge = protocol.get("grader", {}).get("judge")
     if cell.judge and judge is not None and cell.judge.casefold() not in str(judge).casefold():
         found.append(f"judge: {cell.judge} there, {judge.get('model', judge.get('kind', 'another'))} here")
-    return found or ["nothing that the paper states"]
+    return found or ["no stated differences"]
 
 
 def standard_error(row: PrintedRow) -> float | None:
-    """The binomial standard error of a printed share, in points; None where it is no share or n is not known."""
+    """The binomial standard error of a printed share, in points; None if it is not a share or n is unknown."""
     share, n = row.theirs.value / 100, row.theirs.n
     if row.theirs.unit != "percent" or not n or not 0 <= share <= 1:
         return None

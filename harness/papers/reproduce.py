@@ -37,26 +37,26 @@ class ReproduceRequest:
 
     scale: str = PAPER
     only: Sequence[str] = ()
-    seeds: Sequence[int] = ()  # none: those of the blueprint
+    seeds: Sequence[int] = ()  # empty: those of the paper's file
     settings: Sequence[str] = ()  # of the recipe: "training.steps=3"
     results: Path = Path("results")
     judge: str | None = None
     device: str | None = None
-    published: Sequence[Path] = ()  # folders whose records are taken where training, prompts and decoding are equal
+    published: Sequence[Path] = ()  # folders of records to reuse if training, prompts and decoding are equal
     views: Sequence[str] = (STEPS, COMPUTE)  # of the question
     unit: str = "flops"  # what equal compute is measured in
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One arm under one recipe: some students, each measured on some tasks."""
+    """One arm under one recipe: its students, each evaluated on some tasks."""
 
     view: str
     arm: str
     method: str
-    recipe: str | ModelPair  # the name of a recipe, or a pair that is one
+    recipe: str | ModelPair  # the name of a recipe, or a pair, which is one
     settings: tuple[str, ...]
-    tasks: dict[str, str]  # the name to run, by the cell (or task) that it answers
+    tasks: dict[str, str]  # cell (or task) -> the task name to run
     seeds: tuple[int, ...]
 
 
@@ -73,24 +73,24 @@ class Reproduction:
 
     @property
     def question(self) -> PaperQuestion:
-        """The question at the scale that was asked for."""
+        """The question at the requested scale."""
         return self.blueprint.questions[self.wish.scale]
 
     @property
     def asks(self) -> bool:
-        """Whether the paper's question is asked, not its rows run."""
+        """Whether to ask the paper's question instead of running its rows."""
         return self.wish.scale != PAPER
 
 
 def pieces(outcome: Reproduction) -> list[Piece]:
-    """What would run first; the arms of the equal-compute view follow from what these cost.
+    """The first runs; the arms of the equal-compute view follow from their cost.
 
-    Rows whose method or task is not at hand go to ``outcome.missing``. Raises BadInput for a cell or task that
+    Rows whose method or task is not available go to ``outcome.missing``. Raises BadInput for a cell or task that
     ``--only`` names and the paper does not have.
     """
     blueprint, wish, paper = outcome.blueprint, outcome.wish, outcome.paper
     if any(setting.startswith("method.") for setting in wish.settings):
-        raise BadInput("--set method.…: what defines a method is said by the paper's file; copy it and give your copy")
+        raise BadInput("--set method.…: the paper's file defines the methods; change a copy of it and give that")
     if outcome.asks:
         return list(_of_question(blueprint, wish))
     return list(_of_paper(blueprint, wish, paper, outcome.missing))
@@ -119,7 +119,7 @@ def _of_paper(
 def _of_printed(
     blueprint: PaperSpec, wish: ReproduceRequest, rows: Sequence[PrintedRow], missing: list[dict[str, str]]
 ) -> Iterator[Piece]:
-    """One piece for each pair and method, or a line on what is missing for it."""
+    """One piece for each pair and method, or a line on what is missing."""
     chosen: dict[tuple[str, str], list[PrintedRow]] = {}
     for row in rows:
         if reason := row.lacks():
@@ -171,7 +171,7 @@ def reproduce(
 
 
 def _equal_compute(first: Iterable[Piece], outcome: Reproduction, announce: Announce) -> Iterator[Piece]:
-    """The arms with the number of steps that cost as much as the target; arms of equal cost keep their run."""
+    """The arms with as many steps as cost the same as the target; arms of equal cost keep their run."""
     question, wish = outcome.question, outcome.wish
     arms = [piece for piece in first if piece.arm not in question.references]
     base = {piece.arm: _any_task(piece, outcome) for piece in arms}
@@ -279,7 +279,7 @@ def write(outcome: Reproduction, text: str, facts: Any) -> Path:
 # although seconds vary.
 
 RULE = (
-    "every method has as many steps as the cost of {target} buys it (median over seeds of {unit} of training, steps "
+    "every method has as many steps as {target}'s cost allows (median over seeds of {unit} of training, steps "
     f"rounded to two digits); a method {equal_compute.WITHIN} of that cost keeps its run, and so does the control"
 )
 
@@ -290,8 +290,8 @@ class ComputeBudget:
     target: str
     costs: dict[str, float]  # by arm, of the base run
     base: dict[str, int]  # steps of the base run
-    steps: dict[str, int]  # steps at the target's cost, of the arms that need others than the base run's
-    key: str  # hash of the base runs' specifications without seeds: another recipe decides again
+    steps: dict[str, int]  # steps at the target's cost, for arms that need another number than the base run
+    key: str  # hash of the base runs' specifications without seeds: a changed recipe is decided again
 
     @property
     def rule(self) -> str:

@@ -1,8 +1,8 @@
-"""Parses the file that says how to reproduce the rows of a paper: ``harness/papers/<id>.toml`` or a file of yours.
+"""Parses the file that says how to reproduce the rows of a paper: ``harness/papers/<id>.toml`` or your own.
 
-Every value of a pair is a fact ``{ value, source }``: what is used, and who says so, or "assumed"; what a file leaves
-out is the recipe's or the method's default. The file's other half, ``[micro]`` or ``[small]``, asks the paper's
-question in a small world, and ``[left_out]`` names what cannot be run, and why.
+Every value of a pair is a fact ``{ value, source }``: the value, and who states it, or "assumed"; missing values
+are the recipe's or the method's defaults. The file's other half, ``[micro]`` or ``[small]``, asks the paper's
+question in a small world, and ``[left_out]`` names parts that cannot be run, and why.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FILLED = (
     "rollout",
     "teacher_text",
 )  # parts whose unstated keys are assumed by default
-# Keys of a recipe that say how a run goes, not what is trained.
+# Keys of a recipe that change how a run proceeds, not what is trained.
 HOW_IT_RUNS = {"checkpoint_every", "threads", "signal", "top_k", "gradient_checkpointing", "trust_remote_code"}
 HOW_IT_RUNS |= {
     "divergence_every",
@@ -62,14 +62,14 @@ Facts = dict[str, dict[str, Fact]]  # by section and key
 
 @dataclass(frozen=True)
 class PrintedRows:
-    """Rows of a printed table: where its cells are, and what the harness calls its methods and benchmarks."""
+    """Rows of a printed table: where its cells are, and the harness' names of its methods and benchmarks."""
 
     locator: str
-    student: str  # as the table calls it
+    student: str  # as named in the table
     rows: dict[str, str]
     benchmarks: dict[str, str]
-    setting: str = ""  # of cells that only it tells apart
-    teacher: str = ""  # as the table calls it, where it has several for one student
+    setting: str = ""  # distinguishes otherwise equal cells
+    teacher: str = ""  # as named in the table, if it has several for one student
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ModelPair:
         return recipe.from_table(self.name, self.table(), f"pair {self.name}")
 
     def table(self) -> dict[str, dict[str, Any]]:
-        """The facts as a recipe's file has them: what is None is left out."""
+        """The facts as in a recipe's file, without None."""
         return {
             part: {key: fact.value for key, fact in self.facts[part].items() if fact.value is not None}
             for part in PARTS
@@ -145,9 +145,9 @@ def names() -> list[str]:
 
 
 def load(name_or_file: str, results: Path | str = "results") -> PaperSpec:
-    """A shipped paper by name, or a TOML file. Raises BadInput in one line naming the faulty place.
+    """A shipped paper by name, or a TOML file. Raises BadInput that names the faulty place.
 
-    ``results``: the folder of papers of which only reported cells are known.
+    ``results``: the folder of papers with only reported cells.
     """
     if name_or_file.endswith(".toml"):
         try:
@@ -220,19 +220,19 @@ def _printed(value: Any, where: str) -> PrintedRows:
 
 
 def _defaults(part: str, stated: Mapping[str, Fact], method: str) -> dict[str, Fact]:
-    """The values that a file leaves to the recipe or the method, so that a dry run names them too."""
+    """The values that a file leaves to the recipe or the method, so that a dry run shows them too."""
     if part == "method":
         return _of_method(method)
     if part not in FILLED:
         return {}
-    # Steps and epochs say the same; the one that is stated replaces the other.
+    # Steps and epochs both set the length; the stated one replaces the other.
     left = {*HOW_IT_RUNS, "student", "teacher", "steps" if "epochs" in stated else "epochs"}
     fields = dataclasses.fields(recipe.SECTIONS[part])
     return {f.name: Fact(f.default, "assumed: the recipe's default") for f in fields if f.name not in left}
 
 
 def _of_method(label: str) -> dict[str, Fact]:
-    """The settings of a method and variant with their sources; empty where it is not available."""
+    """The settings of a method and variant with their sources; empty if it is not available."""
     name, _, variant = label.partition("@")
     try:
         method_class = registry.find(registry.METHODS, name)

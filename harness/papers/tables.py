@@ -1,6 +1,6 @@
-"""A paper's tables as printed: methods by benchmarks, one table a locator and pair of models.
+"""A paper's tables as printed: methods by benchmarks, one table per locator and pair of models.
 
-Facts common to all cells of a table are listed once below it; facts of some cells are notes with letters. Doubts about
+Facts common to all cells of a table are listed once below it; facts of some cells are lettered notes. Doubts about
 a cell (one source, a suspicious value) are always shown.
 """
 
@@ -31,7 +31,7 @@ _HEAD, _NAME = 13, 26  # widths at which heads and names of rows are broken
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """``rows[i]`` has one text a column; ``notes`` explain columns, then what all share, then the letters."""
+    """``rows[i]`` has one text per column; ``notes`` explain columns, then shared facts, then the letters."""
 
     title: str
     columns: Sequence[str]
@@ -62,7 +62,7 @@ def render(paper: Paper, format: str) -> str:
 
 
 def listing(papers: Sequence[Paper]) -> list[dict[str, Any]]:
-    """What ``harness list papers`` shows of each."""
+    """The entry of each paper in ``harness list papers``."""
     rows = []
     for paper in papers:
         cells = printed.of(paper)
@@ -85,7 +85,7 @@ def listing(papers: Sequence[Paper]) -> list[dict[str, Any]]:
 
 
 def listing_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The list for people: two lines a paper."""
+    """The list for people: two lines per paper."""
     width = max((len(row["name"]) for row in rows), default=0)
     lines = []
     for row in rows:
@@ -126,7 +126,7 @@ def _table(cells: Sequence[PrintedCell]) -> PrintedTable:
 
 
 def _column_heads(cells: Sequence[PrintedCell]) -> dict[tuple[str, ...], str]:
-    """The head of each cell's column: its benchmark, and metric or setting where only these tell columns apart."""
+    """The head of each cell's column: its benchmark, with metric or setting if only these distinguish columns."""
     metrics = printed.grouped(cells, lambda c: c.benchmark)
     heads = {}
     for cell in cells:
@@ -185,7 +185,7 @@ def _text(table: PrintedTable) -> str:
     names = [textwrap.wrap(name, _NAME) for name in table.names]
     widths = [max([*map(len, head), *(len(row[i]) for row in table.rows)]) for i, head in enumerate(heads)]
     left = max(len(line) for name in names for line in name)
-    # Columns that do not fit beside each other continue below, under the same names.
+    # Columns that do not fit next to each other continue below, under the same names.
     blocks: list[list[int]] = [[]]
     for i, width in enumerate(widths):
         if blocks[-1] and left + sum(widths[j] + 2 for j in blocks[-1]) + width + 2 > WIDTH:

@@ -1,1 +1,1 @@
-"""Recipes that ship with the harness: who teaches whom, on what, and with which budget (TOML, no logic)."""
+"""Recipes that ship with the harness: models, data and budget (TOML, no logic)."""

@@ -27,19 +27,19 @@ Point = dict[str, float | None]
 def thin(curve: Sequence[Mapping[str, float]], points: int = POINTS) -> list[Point]:
     """At most ``points`` points, each the mean of the steps since the point before it, under its last step.
 
-    ``seconds`` is the clock at that step, not a mean. What is not a finite number becomes None.
+    ``seconds`` is the clock at that step, not a mean. Non-finite numbers become None.
     """
     if not curve:
         return []
     width = math.ceil(len(curve) / points)
-    # Counted from the end, so that the last point is a whole one and ends at the last step.
+    # Counted from the end, so that the last point is complete and ends at the last step.
     ends = range(len(curve) - (math.ceil(len(curve) / width) - 1) * width, len(curve) + 1, width)
     return [_mean(curve[max(0, end - width) : end]) for end in ends]
 
 
 def _mean(rows: Sequence[Mapping[str, float]]) -> Point:
     last, point = rows[-1], {}
-    for key in dict.fromkeys(key for row in rows for key in row):  # some are measured at some steps only
+    for key in dict.fromkeys(key for row in rows for key in row):  # some metrics are measured only at some steps
         values = [row[key] for row in rows if key in row]
         mean = last[key] if key in ("step", "seconds") else sum(values) / len(values)
         point[key] = float(f"{mean:.6g}") if math.isfinite(mean) else None
@@ -77,7 +77,7 @@ def read(root: Path | str, training_id: str) -> list[Point]:
 def _checked(point: Mapping[str, Any]) -> Point:
     numbers: Point = {k: v for k, v in point.items() if isinstance(v, int | float) and math.isfinite(v)}
     if "step" not in numbers:
-        raise ValueError("a point of a curve says its step")
+        raise ValueError("a point of a curve states its step")
     return numbers
 
 

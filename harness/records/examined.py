@@ -1,11 +1,11 @@
-"""Which files of a results folder were examined before and found sound, so that large folders are read quickly.
+"""Remembers which files of a results folder were examined and found sound, so that large folders are read quickly.
 
     examined.json, among the folder's work files:
     {"form": …, "files": {"records/…/RUN.json": "INODE.SIZE.MODIFIED.CHANGED CHECKSUM", …}}
 
-A file counts as examined only while its inode, size and times are those of its examination. The kernel alone sets the
-time of change, so that a folder from elsewhere brings no knowledge with it. Without this file, reading takes longer and
-finds the same.
+A file counts as examined only while its inode, size and times are unchanged. Only the kernel sets the
+time of change, so a copied folder is examined again. Without this file, reading takes longer and
+gives the same result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.errors import BadInput
 
 KEPT_FROM = 1000  # files; fewer are examined each time
 LIMIT = 100 * safe_read.MB
-SETTLED_S = 2.0  # since the last change: a file system's clock may not tell two changes within one tick apart
+SETTLED_S = 2.0  # seconds since the last change: a file system's clock may not distinguish two changes within one tick
 
 
 class Examined:
@@ -37,7 +37,7 @@ class Examined:
         self._met: dict[str, str] = {}  # signatures from before a file was read
 
     def knows(self, path: str, checksum: str = "") -> bool:
-        """Whether ``path`` is as it was when :meth:`found_sound` was called for it with ``checksum``. Call it first."""
+        """Whether ``path`` is unchanged since :meth:`found_sound` with ``checksum``. Call this first."""
         self._met[path] = signature = _signature(path)
         name = path[len(self._root) :]
         if not signature or self._before.get(name) != f"{signature} {checksum}":
@@ -46,12 +46,12 @@ class Examined:
         return True
 
     def found_sound(self, path: str, checksum: str = "") -> None:
-        """Notes the file that :meth:`knows` was asked about before it was read."""
+        """Notes the file, with the signature that :meth:`knows` took before it was read."""
         if signature := self._met.get(path):
             self._now[path[len(self._root) :]] = f"{signature} {checksum}"
 
     def keep(self) -> None:
-        """Writes down what is known, where it is worth it and the folder can be written."""
+        """Saves the examined files, if there are enough and the folder is writable."""
         if len(self._now) < KEPT_FROM or self._now == self._before:
             return
         with contextlib.suppress(OSError):
@@ -67,7 +67,7 @@ class Examined:
 
 
 def _signature(path: str) -> str:
-    """What a change of a regular file changes; "" for anything else, and for one that was changed just now."""
+    """A signature that every change of a regular file alters; "" for anything else, and for a file changed just now."""
     try:
         status = os.lstat(path)
     except (OSError, ValueError):

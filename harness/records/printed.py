@@ -1,4 +1,4 @@
-"""Reads the cells of a paper in one form, whether from a printed table or stated with a source for every fact.
+"""Reads the cells of a paper in one form, from a printed table or with a source for every fact.
 
 :func:`of` reads both parts of a paper's file, so that tables and audit need not distinguish them.
 """
@@ -33,7 +33,7 @@ class PrintedCell:
     samples: int | None
     judge: str
     seeds: str
-    spread: str  # standard deviation over seeds as printed, in the unit of the value; empty where none is
+    spread: str  # standard deviation over seeds as printed, in the unit of the value; empty if none
     version: str
     status: str
     note: str
@@ -98,7 +98,7 @@ def grouped(cells: Iterable[PrintedCell], key: Callable[[PrintedCell], _Key]) ->
 
 
 def sources(paper: Mapping[str, Any]) -> Sequence[str]:
-    """Every source of a paper's cells in one line each: whose, the copy read, version, address, licence."""
+    """The sources of a paper's cells, one line each: paper, copy, version, address, licence."""
     lines = []
     for source in paper.get("sources", {}).values():
         version = f", version {source['version']}" if "version" in source else ""

@@ -76,7 +76,8 @@ def measured_under(record: Mapping[str, Any], protocol: str | None) -> bool:
 def note_of(method: Mapping[str, Any]) -> str:
     """The note on a method, from the ``method`` field of a record.
 
-    Records up to 0.2 call a public formula "not public" that was only not available to us; their seal forbids an edit.
+    Records up to 0.2 call a formula "not public" that is public but was not available to us; their seal forbids an
+    edit.
     """
     return method["note"].replace("the formula is not public", "its formula was not available to us")
 
@@ -114,7 +115,7 @@ def validate(record: Mapping[str, Any]) -> None:
 
 
 def load(path: Path, inside: Path | None = None) -> Record:
-    """The record in ``path``, as :func:`examine` reads it. Raises BadInput saying why it cannot be trusted."""
+    """The record in ``path``, as :func:`examine` reads it. Raises BadInput with the reason if it cannot be trusted."""
     record, fault = examine(path, inside)
     if record is None:
         raise BadInput(f"{path}: {fault}; restore the file, or run again with --again")
@@ -151,7 +152,7 @@ def off_scale(record: Record) -> str | None:
 
 
 def _contradiction(record: Record) -> str:
-    """What makes a well-formed record impossible as a measurement, or ""."""
+    """Why a well-formed record is impossible as a measurement, or ""."""
     (low, high), counts = record["interval"], record["counts"]
     if not low - ROUNDING <= record["score"] <= high + ROUNDING:
         return f".score is {record['score']}, outside its interval"
@@ -160,11 +161,11 @@ def _contradiction(record: Record) -> str:
     try:
         datetime.fromisoformat(record["created"])
     except ValueError:
-        return ".created is no date"
+        return ".created is not a date"
     return ""
 
 
-_TYPES = {  # as a JSON reader makes them: true is a bool and no number, though Python's bool is an int
+_TYPES = {  # as in JSON: true is a bool and not a number, although Python's bool is an int
     "object": (dict,),
     "array": (list,),
     "string": (str,),
@@ -174,14 +175,14 @@ _TYPES = {  # as a JSON reader makes them: true is a bool and no number, though 
     "null": (type(None),),
 }
 
-_NARROWS = {"minimum", "maximum", "pattern", "minLength", "enum", "$ref"}  # keywords that ask more than a type
+_NARROWS = {"minimum", "maximum", "pattern", "minLength", "enum", "$ref"}  # keywords beyond the type
 _SCALARS = {str, int, float, bool, type(None)}
 
 
 def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
     """Where ``value`` departs from the types and required keys of a JSON Schema, or None.
 
-    Checks the keywords that readers rely on, much faster than the full validation, which ran when the record was
+    Checks only the keywords that readers rely on, much faster than the full validation, which ran when the record was
     written.
     """
     if "$ref" in rule:
@@ -193,7 +194,7 @@ def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
         return f" is not {names if isinstance(names, str) else ' or '.join(names)}"
     if kind in (int, float) and not rule.get("minimum", value) <= value <= rule.get("maximum", value):
         return f" is {value}, outside its range"
-    if kind is str and "pattern" in rule and not re.fullmatch(rule["pattern"], value):  # $ alone lets a line end by
+    if kind is str and "pattern" in rule and not re.fullmatch(rule["pattern"], value):  # $ accepts a line end
         return " is not of its form"
     if kind is str and len(value) < rule.get("minLength", 0):
         return " is empty"
@@ -225,12 +226,12 @@ def misfit(value: Any, rule: Mapping[str, Any]) -> str | None:
     return None
 
 
-# The role of a row, from its record; no name decides it.
+# The role of a row, from its record; names do not matter.
 #   method.role            competitor, control or reference
 #   method.evaluates       of a reference: student or teacher, the model that was measured without training
-#   method.baseline        whether other methods' scores are stated as differences from it
+#   method.baseline        whether tables state other methods' scores as differences from it
 #   method.reconstruction  whether the published formula is unknown
-# Records written before ``role`` was a field have the same facts in other fields; :func:`roles_of` reads both forms.
+# Records from before the field ``role`` have the same facts in other fields; :func:`roles_of` reads both forms.
 COMPETITOR, CONTROL, REFERENCE = "competitor", "control", "reference"
 STUDENT, TEACHER = "student", "teacher"
 
@@ -261,7 +262,7 @@ def roles_of(record: Mapping[str, Any]) -> Roles:
 def _before_roles(record: Mapping[str, Any]) -> Roles:
     """The roles of a record without ``role``. Only a trained student has a training recipe in its specification.
 
-    A reference measured the teacher if its specification names another model than the run's student. A control has the
+    A reference evaluated the teacher if its specification names another model than the run's student. A control has the
     setting ``shuffle``. A student trained without a teacher is the baseline.
     """
     method, spec = record["method"], record["spec"]
@@ -299,7 +300,7 @@ FORCES = (
     "ONEDNN_MAX_CPU_ISA",
     "DNNL_MAX_CPU_ISA",
 )
-_SOURCES = ("harness", "methods", "tasks", "pyproject.toml")  # what can change a number
+_SOURCES = ("harness", "methods", "tasks", "pyproject.toml")  # packages that can change a number
 
 
 def provenance(device: str) -> dict[str, Any]:
@@ -317,7 +318,7 @@ def provenance(device: str) -> dict[str, Any]:
 
 
 def _rounding() -> dict[str, Any]:
-    """What decides the rounding of sums besides CPU and torch: torch's kernels, its threads, and forced settings.
+    """What determines the rounding of sums besides CPU and torch: torch's kernels, its threads, and forced settings.
 
     ``kernel`` and ``threads`` are None where torch was not loaded.
     """

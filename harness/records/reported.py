@@ -1,7 +1,7 @@
-"""Numbers that papers print: ``results/reported/<id>.json``, checked against ``reported.schema.json``.
+"""Numbers printed in papers: ``results/reported/<id>.json``, checked against ``reported.schema.json``.
 
-A reported number is no record: it has no completions, no seal and mostly no protocol. Tables show it next to measured
-rows and never rank it among them.
+A reported number is not a record: it has no completions, no seal and mostly no protocol. Tables show it next to
+measured rows and never rank it among them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def papers(results: Path | str = "results") -> list[Paper]:
     """All reported papers known to ``results``, by id.
 
     Files are in ``reported`` below ``results`` or next to it (``results/micro`` finds ``results/reported``). Files that
-    ship with the harness are included unless a nearer file has their id. Raises BadInput naming the first malformed
+    ship with the harness are included unless a closer file has the same id. Raises BadInput naming the first malformed
     file.
     """
     by_name: dict[str, Paper] = {}
@@ -56,12 +56,12 @@ def find(name: str, results: Path | str = "results") -> Paper:
 
 
 def names(results: Path | str = "results") -> list[str]:
-    """The ids under which :func:`find` has a file; none is read."""
+    """The ids of the files that :func:`find` can read; reads none."""
     return sorted({path.stem for path in _files(Path(results))})
 
 
 def load(path: Path) -> Paper:
-    """One paper's file. Raises BadInput saying in one line what is wrong where."""
+    """One paper's file. Raises BadInput that says what is wrong, and where."""
     import jsonschema
 
     try:
@@ -103,7 +103,7 @@ def standard_error(cell: Mapping[str, Any]) -> float | None:
 
 
 def _check_printed(path: Path, paper: Paper) -> None:
-    """Raises BadInput when a printed cell names no source of the file, or when two are one cell of the paper."""
+    """Raises BadInput if a printed cell names no source of the file, or if two are the same cell of the paper."""
     seen: dict[tuple[str, ...], int] = {}
     for number, cell in enumerate(paper.get("printed", [])):
         where = f"{path}: {_cell_place(number, cell)}"

@@ -3,7 +3,7 @@
     <root>/records/<task>/<method[@variant]>/<run_id>.json     one record, one file, never changed
     <root>/completions/<run_id>.jsonl[.gz]                     its completions with their verdicts, plain or packed
 
-Nothing is overwritten: a repeated run appends a later ``attempt`` of the same ``identity``, and readers use the latest.
+Nothing is overwritten: a repeated run appends another ``attempt`` of the same ``identity``, and readers use the latest.
 Several processes may write at once, and a killed one leaves no partial record.
 """
 
@@ -55,7 +55,7 @@ class Store:
     def all(self) -> tuple[list[Record], list[str]]:
         """Every sound record, and a warning for each file left out (malformed, edited, unknown schema, a second copy).
 
-        One warning more names the records whose completions are missing; they are not left out.
+        Another warning names the records whose completions are missing; they are not left out.
         """
         pairs: list[tuple[Path, Record]] = []
         warnings: list[str] = []
@@ -73,7 +73,7 @@ class Store:
         return records, warnings + copies + _without_completions(bare)
 
     def _read(self, path: Path, known: Examined, bare: list[Path]) -> tuple[Record | None, str]:
-        """The record in ``path``, or None and why it or its completions cannot be trusted.
+        """The record in ``path``, or None and the reason why it or its completions cannot be trusted.
 
         ``bare`` gets the paths of records without completions.
         """
@@ -98,7 +98,7 @@ class Store:
     def _without_copies(self, pairs: list[tuple[Path, Record]]) -> tuple[list[Record], list[str]]:
         """One record for each run id, and for each identity and attempt; a warning for every other.
 
-        The one that is where its own words place it comes before copies of it; otherwise the first by name is taken.
+        A record at the path given by its content wins over copies of it; otherwise the first by name is used.
         """
         names = {record["run_id"] for _, record in pairs}
         if len(names) == len({_attempt(record) for _, record in pairs}) == len(pairs):
@@ -106,7 +106,7 @@ class Store:
         owners: dict[Any, Path] = {}
         taken: set[Path] = set()
         warnings = []
-        for path, record in sorted(pairs, key=lambda one: one[0] != self.path_of(one[1])):  # stable: by name within
+        for path, record in sorted(pairs, key=lambda one: one[0] != self.path_of(one[1])):  # by name within a group
             claims = (record["run_id"], _attempt(record))
             if owner := next((owners[claim] for claim in claims if claim in owners), None):
                 run = f"{record['run_id']}, attempt {record['attempt']}"
@@ -186,7 +186,7 @@ class Store:
         return ""
 
     def completions_file(self, record: Mapping[str, Any]) -> Path:
-        """The file of the completions of ``record``: the one that it names, or that file packed by :func:`pack`."""
+        """The file of the completions of ``record``: the one that it names, or its packed form from :func:`pack`."""
         return Path(self._completions_path(record))
 
     def _completions_path(self, record: Mapping[str, Any]) -> str:
@@ -202,7 +202,7 @@ class Store:
         """Packs the completions of every sound record that are not packed yet. Returns the bytes before and after.
 
         Records contain the checksum of the unpacked bytes, so none changes. The plain file is removed only after the
-        packed one is written and gives back the same bytes. After an interrupt the same call continues.
+        packed one is written and verified to unpack to the same bytes. After an interrupt the same call continues.
         """
         before = after = 0
         for record in self.all()[0]:
@@ -212,7 +212,7 @@ class Store:
             content = safe_read.content(path, safe_read.LARGE, self.root)
             packed = gzip.compress(content, 9, mtime=0)  # without a date: equal completions give equal files
             if safe_read.unpacked(packed) != content:
-                raise RunFailed(f"{path}: unpacking does not give back the same bytes; the plain file is kept")
+                raise RunFailed(f"{path}: unpacking does not give the same bytes; the plain file is kept")
             write(path.with_name(path.name + PACKED), packed)
             path.unlink()
             before, after = before + len(content), after + len(packed)
@@ -227,7 +227,7 @@ class Store:
         """Raises BadInput if records cannot be written here. Leaves nothing behind."""
         for folder in (self.records_dir, self.completions_dir):
             try:
-                # A link that leads nowhere, or to itself, does not exist, and nothing can be made in its place.
+                # A link that leads nowhere, or to itself, does not exist, but blocks creating a folder in its place.
                 existing = next(p for p in (folder, *folder.parents) if p.exists() or p.is_symlink())
                 with tempfile.TemporaryFile(dir=existing):
                     pass
@@ -298,11 +298,11 @@ def _checked_row(number: int, row: dict[str, Any], scale: metrics.Scale) -> dict
             raise BadInput(f"{number}: {key!r} is missing or of a wrong type")
     for key in ("sample", "tokens"):
         if type(row.get(key, 0)) is not int or not 0 <= row.get(key, 0) < 2**53:
-            raise BadInput(f"{number}: {key!r} is no count")
+            raise BadInput(f"{number}: {key!r} is not a count")
     if not isinstance(row.get("extracted"), str | None):
         raise BadInput(f"{number}: 'extracted' is of a wrong type")
     if not scale.holds(row["score"]) and not (row["error"] and row["score"] == 0):
-        raise BadInput(f"{number}: 'score' is no number from {scale.low:g} to {scale.high:g}")
+        raise BadInput(f"{number}: 'score' is not a number from {scale.low:g} to {scale.high:g}")
     return row
 
 
@@ -315,7 +315,7 @@ def _without_completions(paths: list[Path]) -> list[str]:
     if not paths:
         return []
     more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-    what = "the completions are missing; the score stands in tables, and nothing is paired with it"
+    what = "the completions are missing; tables show the score, but paired tests leave it out"
     return [f"{', '.join(path.stem for path in paths[:5])}{more}: {what}"]
 
 

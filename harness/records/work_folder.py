@@ -1,11 +1,11 @@
-"""The folder ``work`` of a results folder: trained students, and notes of what is interrupted.
+"""The folder ``work`` of a results folder: trained students, and notes on interrupted work.
 
     work/trained/<training id>/             a student in the transformers format, with training.json
     work/training/<training id>/spec.json   the specification, next to the checkpoint and removed with it
     work/begun/<run id>.json                training, task and protocol of a run, removed when the run is recorded
 
-The names are hashes of the contents. A student's folder is created and removed in one step, even if interrupted; one
-that changed after training is refused: its facts are sealed, and name the digest of every file that a loader reads.
+The names are hashes of the contents. A student's folder is created and removed atomically; a student
+that changed after training is refused: its facts are sealed, and contain the digest of every file that a loader reads.
 ``--resume`` reads the notes to say how a command differs from the interrupted one.
 """
 
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 FACTS = "training.json"
 ADAPTER = "adapter"  # the folder of an adapter's own files, in peft's format
 SEAL = "sha256"  # of the facts, in them
-_READ = {".json", ".jinja", ".safetensors", ".bin", ".model", ".py"}  # endings of what loaders read
+_READ = {".json", ".jinja", ".safetensors", ".bin", ".model", ".py"}  # suffixes of files that loaders read
 _AMOUNT, _NUMBERS = {"type": "number", "minimum": 0}, {"type": "object", "additionalProperties": {"type": "number"}}
 _COST = ("steps", "student_tokens", "teacher_forward_tokens", "generated_tokens", "seconds", "peak_memory_bytes")
-FORM = {  # what a run reads of the facts; those of older versions may lack what is not required
+FORM = {  # the facts that a run reads; older versions may lack those that are not required
     "type": "object",
     "required": ["files", "cost", "warnings", "curve"],
     "properties": {
@@ -57,9 +57,9 @@ FORM = {  # what a run reads of the facts; those of older versions may lack what
 def publish(
     model: Any, tokenizer: Any, facts: Mapping[str, Any], folder: Path, adapter: TrainedAdapter | None = None
 ) -> None:
-    """Writes the trained student in one step: a transformers folder with ``training.json``.
+    """Writes the trained student atomically: a transformers folder with ``training.json``.
 
-    A trained adapter has a folder of its own below it; the weights of ``model`` have it merged.
+    A trained adapter has its own subfolder; the weights of ``model`` have it merged.
 
     Raises RunFailed when the disk refuses it; the checkpoint is kept.
     """
@@ -89,7 +89,7 @@ def publish(
         shutil.rmtree(temporary, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error
         in_the_way = folder.is_symlink() or any(p.exists() and not p.is_dir() for p in (folder, folder.parent))
-        fix = "delete what stands there and run again" if in_the_way else "run again with room"
+        fix = "delete the existing files and run again" if in_the_way else "free some space and run again"
         raise RunFailed(f"the trained student cannot be written to {folder} ({reason}); {fix}") from None
 
 
@@ -111,7 +111,7 @@ def lock(work: Path, name: str | None) -> AbstractContextManager[Any]:
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder in one step: after a crash it is complete or gone."""
+    """Removes a folder atomically: after a crash it is complete or gone."""
     if folder.exists():
         gone = folder.with_name(f"{folder.name}.removed")
         shutil.rmtree(gone, ignore_errors=True)
@@ -124,19 +124,19 @@ def is_there(folder: Path) -> bool:
 
 
 def facts_of(folder: Path, spec: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The facts of a student's training, that of ``spec``. Raises BadInput if they or any of its files were changed."""
-    fix = f"delete {folder}, the same command trains it again"
+    """The facts of a student's training by ``spec``. Raises BadInput if they or any of its files were changed."""
+    fix = f"delete {folder} and repeat the command to train it again"
     try:
         facts = safe_read.value(safe_read.content(folder / FACTS, safe_read.LARGE, folder), finite=False)
     except BadInput:
         raise BadInput(f"{folder / FACTS} cannot be read; {fix}") from None
     if fault := misfit(facts, FORM):
-        raise BadInput(f"{folder / FACTS} is not what a training wrote (it{fault[:200]}); {fix}")
+        raise BadInput(f"{folder / FACTS} was not written by a training (it{fault[:200]}); {fix}")
     if facts.pop(SEAL, seal := _seal(facts)) != seal:
         raise BadInput(f"{folder / FACTS} was changed after training; {fix}")
     if spec is not None and facts.get("spec", spec) != json.loads(json.dumps(spec)):
         raise BadInput(f"{folder} holds the student of another training; {fix}")
-    # Names of files come from the folder, never from the facts: a loader reads what is there.
+    # Take the names of files from the folder, not from the facts: a loader reads all existing files.
     there = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     for name, digest in facts["files"].items():
         if name not in there or _digest(there[name]) != digest:
@@ -148,7 +148,7 @@ def facts_of(folder: Path, spec: Mapping[str, Any] | None = None) -> dict[str, A
 
 
 def _seal(facts: Mapping[str, Any]) -> str:
-    """The digest of the facts as they are read back, but the seal itself."""
+    """The digest of the facts as read back, without the seal itself."""
     content = {key: value for key, value in json.loads(json.dumps(facts)).items() if key != SEAL}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -182,12 +182,12 @@ def note_training(scratch: Path, spec: Mapping[str, Any]) -> None:
 
 
 def note_run(work: Path, run_id: str, training_id: str, spec: Mapping[str, Any], task: str, protocol: Any) -> None:
-    """Writes what a run will measure. Raises OSError."""
+    """Writes the planned measurement of a run. Raises OSError."""
     _put(_run(work, run_id), {"training_id": training_id, "spec": spec, "task": task, "protocol": protocol})
 
 
 def forget_run(work: Path, run_id: str) -> None:
-    """Removes the note of a run that is recorded, if there is one."""
+    """Removes the note of a recorded run, if there is one."""
     if (note := _run(work, run_id)).is_file():
         note.unlink(missing_ok=True)
 
@@ -212,7 +212,7 @@ def find_interrupted(wanted: str, results: Path) -> Interrupted:
     if not there:
         raise BadInput(f"--resume {wanted}: nothing was interrupted in {results}; leave --resume out, or see --results")
     names = ", ".join(sorted(there)[:6]) + (f" and {len(there) - 6} more" if len(there) > 6 else "")
-    raise BadInput(f"--resume {wanted}: there is none of that id in {results}, but {names}")
+    raise BadInput(f"--resume {wanted}: {results} has no such id, but {names}")
 
 
 def _run(work: Path, run_id: str) -> Path:

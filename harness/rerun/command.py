@@ -1,11 +1,11 @@
-"""Reconstructs the request and the command line that make a record.
+"""Reconstructs the request and the command line of a record.
 
-A record contains what was resolved (every setting, every hash), not what was typed. The request is found by starting
-from a recipe and overriding what differs; preparing its plan shows whether it means the same training and measurement.
-The user can supply what a record cannot contain (the folder of a model, the file of a method, the address of a judge)
-as :class:`Given`.
+A record contains the resolved settings and hashes, not the typed command. The request is found by starting
+from a recipe and overriding the differences; preparing its plan shows whether it means the same training and
+measurement. The user supplies what a record cannot contain (the folder of a model, the file of a method, the address of
+a judge) as :class:`Given`.
 
-Records come from other machines, so paths in them are not trusted: no code, model or data is read from a place that
+Records may come from other machines, so paths in them are not trusted: no code, model or data is read from a path that
 only a record names.
 """
 
@@ -37,19 +37,19 @@ from harness.resume import leaves
 from harness.training_data import examples
 
 DECODING = ("samples", "temperature", "top_p", "max_new_tokens")  # settings that a recipe's [evaluation] may override
-NAMES_ONLY = ("name", "card")  # parts of a protocol that name a measurement and do not define it
+NAMES_ONLY = ("name", "card")  # parts of a protocol that name a measurement but do not define it
 PLAIN = re.compile(r"[\w+-][\w.+-]*")  # the name of a file in this folder
 NAME = re.compile(
     r"(micro:)?[\w+-][\w.+-]*(/[\w+-][\w.+-]*)?(@[\w.-]+)?(/[\w+-][\w.+-]*\.gguf)?|openai:[^@]*(@[\w.-]+)?"
 )  # of a model
 CHANGED = ", decoding changed"  # follows the name of a protocol whose decoding was overridden
-# Settings of which a specification keeps the outcome alone: what was read, and how texts are rendered.
+# Settings of which a specification keeps only the outcome: the data read, and how texts are rendered.
 NOT_IN_SPEC = ("data.", "models.template=", "models.thinking=")
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the user supplies in place of the record's values, as arguments of ``harness run``; None keeps them."""
+    """Replacements by the user for the record's values, as arguments of ``harness run``; None keeps them."""
 
     method: str | None = None
     task: str | None = None
@@ -64,7 +64,7 @@ class Given:
 class Found:
     """The request of a record. ``differs`` says how its plan differs from the record, "" for the same run.
 
-    ``plan`` is None if a model is not on this machine and may not be fetched; then nothing is known of the run.
+    ``plan`` is None if a model is not on this machine and may not be fetched; the run is then not checked.
     """
 
     request: RunRequest
@@ -122,7 +122,7 @@ def line(request: RunRequest) -> str:
 
 
 def _recipes(record: Record, given: Given) -> list[str]:
-    """The recipes to start from, the most likely first: as given, as recorded, as shipped."""
+    """The recipes to start from, the most likely first: given, recorded, shipped."""
     if given.recipe is not None:
         return [given.recipe]
     recorded = record.get("request", {}).get("recipe", "")
@@ -141,7 +141,7 @@ def _recipes(record: Record, given: Given) -> list[str]:
 def check_form(record: Record, given: Given, *, training: bool = True) -> None:
     """Raises BadInput for a record of another form than this version writes, or whose files the user must supply.
 
-    ``training``: whether the method and the models are needed, too, or the task alone.
+    ``training``: whether the method and the models are needed too, or only the task.
     """
     spec, protocol, request = record["spec"], record["protocol"], record.get("request", {})
     method = spec.get("method")
@@ -178,7 +178,7 @@ def _training_files(record: Record, given: Given) -> Iterator[str]:
     for role in ("student", "teacher"):
         name = record["spec"]["student"].get("id") if record[role] is None else record[role]
         if getattr(given, role) is None and not NAME.fullmatch(str(name)):
-            yield f"the {role} {name} is no name of a model: give it with --{role}"
+            yield f"the {role} {name} is not the name of a model: give it with --{role}"
     for setting in request.get("settings", ()):
         if setting.startswith(NOT_IN_SPEC) and (".." in setting or os.path.isabs(setting.partition("=")[2])):
             yield f"{setting} is a path of another machine: give a recipe with --recipe FILE"
@@ -261,7 +261,7 @@ def _method_settings(spec: Mapping[str, Any], method: Method) -> list[str]:
 
 
 def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe, name: str | None) -> list[str]:
-    """The decoding and the limit of the measurement, where they differ from task and recipe."""
+    """The decoding and the limit of the measurement, if they differ from task and recipe."""
     found = []
     dataset = protocol.get("dataset") or {}
     limit = dataset.get("n") if dataset.get("n") != dataset.get("of") else None
@@ -272,7 +272,7 @@ def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe,
     if (engine := protocol.get("engine", engine_choice.IN_PROCESS)) != chosen.evaluation.engine:
         found.append(setting_of("evaluation.engine", engine))
     if task.startswith(benchmarks.LM_EVAL):
-        return found  # such a task decides its own decoding
+        return found  # such a task sets its own decoding
     opened = benchmarks.open_unjudged(task, name)
     default = dataclasses.asdict(measurement.decoding_of(opened, chosen.evaluation))
     recorded = protocol.get("decoding") or {}
@@ -284,7 +284,7 @@ def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe,
 def _data_bounds(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
     """``first=N`` of the data, if the record read another number of its rows than ``chosen`` does.
 
-    Records before 0.3 limited the prompts alone, so a limit that a record names may have to be taken back.
+    Records before 0.3 limited only the prompts, so a limit in a record may have to be undone.
     """
     found, same = [], True
     for name in ("prompts", "labelled"):
@@ -298,12 +298,12 @@ def _data_bounds(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
                 for asked, limit in ((whole, None), (source, chosen.data.limit))
             )
         except BadInput:
-            continue  # the plan reports it
+            continue  # the plan reports the error
         if (used := examples.beginning(pool, spec[name])) is None:
             continue
         same &= used == len(own)
         last = pool[used - 1].id
-        rows = int(last) if last.isdigit() else used  # rows that were skipped count too
+        rows = int(last) if last.isdigit() else used  # skipped rows count too
         found.append(f"data.{name}={whole}" + (f",first={rows}" if used < len(pool) else ""))
     if same:
         return []
@@ -311,7 +311,7 @@ def _data_bounds(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
 
 
 def _models(record: Record, method: Method, chosen: Recipe) -> tuple[str | None, str | None]:
-    """The student and the teacher for the request, None where the recipe has the same."""
+    """The student and the teacher for the request, None if the recipe has the same."""
     student, teacher = record["student"], record["teacher"]
     if isinstance(method, ReferencePoint) and method.evaluates == "teacher":
         teacher = record["spec"]["student"]["id"]
@@ -322,12 +322,12 @@ def _models(record: Record, method: Method, chosen: Recipe) -> tuple[str | None,
 
 
 def _portable(name: str) -> str:
-    """A model's name as in records: of a folder its last part."""
+    """A model's name as in records: the last part of a folder."""
     return models.portable(name) if Path(name).is_dir() else name
 
 
 def _judge_file(record: Record, given: Given) -> Iterator[str]:
-    """Whether the user must name the file of the judge. A plugin's is known by name."""
+    """Whether the user must name the file of the judge. A plugin is known by name."""
     word = str(record.get("request", {}).get("judge", ""))
     known = {entry.name for entry in registry.entries(registry.JUDGES)}
     if given.judge is None and word and open_judge.split(word)[0] not in known:
@@ -335,17 +335,17 @@ def _judge_file(record: Record, given: Given) -> Iterator[str]:
 
 
 def judge_word(record: Mapping[str, Any]) -> str | None:
-    """``--judge`` as far as the record contains it: its model and settings, never its address."""
+    """``--judge`` as far as the record contains it: model and settings, never the address."""
     judge = (record["protocol"].get("grader") or {}).get("judge")
     if not isinstance(judge, Mapping):
         return None
-    if "code" in judge:  # of a judge that does not ship, whose fields are its own
+    if "code" in judge:  # of a user's judge, with its own fields
         return record.get("request", {}).get("judge")
     kind = judge.get("kind")
     if kind == "longest":
         return kind
     if kind not in ("openai", "hf") or not NAME.fullmatch(f"{'openai:' * (kind == 'openai')}{judge['model']}"):
-        return None  # a file of judgements, a judge that needs no words, or a path or an address in place of a name
+        return None  # a file of judgements, a judge without an argument, or a path or address in place of a name
     words = [f"{kind}:{judge['model']}"]
     words += [f"{key}={judge[key]}" for key in ("revision",) if kind == "openai" and judge.get(key) is not None]
     words += [f"{key}={judge[key]}" for key in ("protocol", "temperature", "max_tokens") if judge.get(key) is not None]
@@ -362,7 +362,7 @@ def _device_word(record: Record) -> str | None:
 
 
 def _unknown(record: Record, given: Given) -> Iterator[str]:
-    """What only the user can know, with the option that supplies it."""
+    """The facts that only the user can know, each with the option for it."""
     judge = (record["protocol"].get("grader") or {}).get("judge") or {}
     if judge.get("kind") == "replay" and given.judge is None:
         yield f"the judgements came from a file (sha256 {judge.get('annotations_sha256', '')[:8]}): --judge replay:FILE"

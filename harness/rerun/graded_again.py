@@ -1,8 +1,8 @@
-"""Published records under the current version of a task: the same completions, graded and recorded again.
+"""Grades the completions of published records again under the current version of a task, and records the result.
 
-A new version of a task's grading makes new protocols, under which nothing is recorded yet although no text would
-differ. Where a published record has the training of a plan, and its prompts, data and decoding are those that the plan
-would use, its completions are graded by the task as it is now; nothing is trained or generated. Such a record says so.
+A new version of a task's grading gives new protocols, under which nothing is recorded although no text would
+differ. If a published record has the training of a plan, and the same prompts, data and decoding as the plan
+would use, its completions are graded by the current task; nothing is trained or generated. The new record says so.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from harness.request import Plan
 from harness.task import Task
 from harness.types import Completion
 
-ASKED = ("task", "metric", "dataset", "prompts_sha256", "template", "decoding")  # what decides the completions
+# The fields that determine the completions.
+ASKED = ("task", "metric", "dataset", "prompts_sha256", "template", "decoding")
 SET_ANEW = ("schema_version", "created", "completions", "content_sha256")
 TEXT = ("problem_id", "sample", "text", "tokens", "finish")  # the fields of a Completion, in order
 
 
 def take(plan: Plan, folders: Sequence[Path], announce: Callable[[str], None]) -> None:
-    """Records in the plan's store what published completions say about cells that are not recorded there."""
+    """Records missing cells of the plan from published completions."""
     if not folders:
         return
     known: dict[tuple[str, str], list[tuple[Store, Record]]] = {}
@@ -53,7 +54,7 @@ def take(plan: Plan, folders: Sequence[Path], announce: Callable[[str], None]) -
 
 
 def _asked_alike(record: Record, protocol: Mapping[str, Any]) -> bool:
-    """Whether a record's completions are those that the protocol would bring about: the same questions and decoding."""
+    """Whether a record's completions match the protocol: the same questions and decoding."""
     now = json.loads(json.dumps(protocol))
     return all(record["protocol"].get(key) == now.get(key) for key in ASKED)
 

@@ -1,4 +1,4 @@
-"""The ``--set`` words that turn a recipe into the one a record's training had."""
+"""The ``--set`` words that turn a recipe into that of a record's training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECTIONS = ("training", "rollout", "teacher_text")
 
 
 def of_training(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """What of the training, its texts, the student and the teacher the recipe says otherwise than ``spec``."""
+    """Differences between the recipe and ``spec`` in training, texts, student and teacher."""
     found = []
     for section in SECTIONS:
         recorded, own = spec.get(section) or {}, dataclasses.asdict(getattr(chosen, section))
@@ -24,7 +24,7 @@ def of_training(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
     for section in SECTIONS:
         if not spec.get(section):
             continue
-        # A setting that came later is absent where the run had what all runs before it had.
+        # A later setting is absent if the run behaved like all runs before it.
         own = getattr(chosen, section)
         before, set_here = options.later(own), options.set_apart(own)
         absent = sorted((before.keys() & set_here.keys()) - spec[section].keys() - {"dtype"})
@@ -35,7 +35,7 @@ def of_training(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
 
 
 def _before(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """``before.*`` where another training came first than in the recipe."""
+    """``before.*`` if the first stage differs from the recipe's."""
     after, own = spec.get("after"), dataclasses.asdict(chosen.before)
     if after is None:
         return [setting_of(f"before.{key}", None) for key, value in own.items() if value is not None]
@@ -48,21 +48,21 @@ def _before(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
 
 
 def _student(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """``student.*`` where another part of the student was trained than in the recipe."""
+    """``student.*`` if the trained part of the student differs from the recipe's."""
     own = json.loads(json.dumps(dataclasses.asdict(chosen.student)))
     recorded = spec.get("adapter") or {"adapter": "none"}
     return [setting_of(f"student.{k}", v) for k, v in recorded.items() if own.get(k) != v]
 
 
 def _teacher(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """``teacher.*`` where the teacher was loaded in another way than the recipe has it."""
+    """``teacher.*`` if the loading of the teacher differs from the recipe's."""
     own, recorded = (part.get("teacher_loading", {}) for part in (loading.in_spec(chosen.teacher), spec))
     keys = sorted(key for key in own.keys() | recorded.keys() if own.get(key) != recorded.get(key))
     return [setting_of(f"teacher.{key}", recorded.get(key)) for key in keys]
 
 
 def _trust(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
-    """``models.trust_remote_code`` where a model of the record ran code of its own and the recipe does not allow it."""
+    """``models.trust_remote_code`` if a model of the record ran its own code and the recipe does not allow it."""
     ran = any((spec.get(role) or {}).get("trust_remote_code") for role in ("student", "teacher"))
     return [setting_of("models.trust_remote_code", True)] if ran and not chosen.models.trust_remote_code else []
 

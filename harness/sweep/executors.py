@@ -91,7 +91,7 @@ class RayJob:
 class RayExecutor:
     """``address`` of a cluster, or None for the one in RAY_ADDRESS or, failing that, one on this machine.
 
-    Raises BadInput where Ray is not installed or the cluster cannot be reached.
+    Raises BadInput if Ray is not installed or the cluster cannot be reached.
     """
 
     def __init__(self, workers: int, gpus: int = 0, address: str | None = None):
@@ -125,7 +125,7 @@ class RayExecutor:
 
 
 def _knock(address: str | None) -> None:
-    """Raises BadInput within seconds for an address that does not answer; Ray itself would try for minutes."""
+    """Raises BadInput within seconds for an address that does not answer; Ray itself would retry for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         try:
@@ -170,7 +170,7 @@ class SlurmExecutor:
     """
 
     def __init__(self, workers: int, folder: Path, settings: Mapping[str, str], gpus: int = 0, cluster: str = "slurm"):
-        # On import submitit would set up logging for the whole process and write to stdout, where --json prints.
+        # On import, submitit would configure logging for the whole process and write to stdout, where --json prints.
         os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
         try:
             import submitit
@@ -194,5 +194,5 @@ class SlurmExecutor:
         return SlurmJob(self.executor.submit(run, cell.arguments, str(log.absolute()), extra), log)
 
     def close(self) -> None:
-        """Closes nothing; gives the scheduler a moment to write its files."""
+        """Closes nothing, but gives the scheduler a moment to write its files."""
         time.sleep(0)

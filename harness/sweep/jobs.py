@@ -1,4 +1,4 @@
-"""One attempt at one cell: ``harness run`` in its own process, which ends with the process that started it."""
+"""One attempt at one cell: ``harness run`` in its own process, which stops with the process that started it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def start(arguments: Sequence[str], log: Path, extra: Mapping[str, str]) -> subp
             stderr=said,
             env=os.environ | extra,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-            start_new_session=True,  # Ctrl-C reaches the sweep alone, which then ends its runs
+            start_new_session=True,  # Ctrl-C reaches only the sweep, which then stops its runs
         )
 
 
@@ -96,7 +96,7 @@ def run(arguments: Sequence[str], log: str, extra: Mapping[str, str]) -> int:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log, shortened; empty where there is none."""
+    """The last line of a log, shortened; empty if there is none."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(0, log.stat().st_size - 4096))

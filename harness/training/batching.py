@@ -19,12 +19,12 @@ from harness.pairs import Pairs
 from harness.training.engine_gap import EngineGap
 from harness.types import Source
 
-PASS = 256  # tokens that take as long as beginning one more forward and backward pass; assumed
+PASS = 256  # tokens that take as long as starting another forward and backward pass; assumed
 
 
 @dataclass(frozen=True)
 class TrainingSequence:
-    """A prompt and a response as token ids. ``response`` carries its end-of-sequence token, if it ended.
+    """A prompt and a response as token ids. ``response`` includes its end-of-sequence token, if it ended.
 
     ``learnt`` marks the tokens of the response that have an objective; None means all of them. Only a conversation with
     several learnt turns has others: the turns of the user between them.
@@ -37,27 +37,27 @@ class TrainingSequence:
     log_probs: tuple[float, ...] | None = None  # of the response under its sampler
     validity: tuple[tuple[float, float], ...] | None = None  # per token: teacher's and student's next step
     place: int = 0  # in the optimizer step, over all processes
-    made: int | None = None  # the step that sampled the response; None where no step did
+    made: int | None = None  # the step that sampled the response; None if none did
     cut: bool = False  # whether the response was longer
     learnt: tuple[bool, ...] | None = None
     asked: tuple[int, ...] | None = None  # the prompt under which the teacher reads the response; None: the same
-    reward: float | None = None  # the grader's score; None where it was not asked or reached no verdict
+    reward: float | None = None  # the grader's score; None if it was not asked or failed
 
     @property
     def places(self) -> Seq[int]:
-        """The places in the response of the tokens that have an objective."""
+        """The positions in the response of the tokens with an objective."""
         every = range(len(self.response))
         return every if self.learnt is None else [place for place in every if self.learnt[place]]
 
 
 @dataclass
 class TeacherInput:
-    """The same responses behind the prompts of the teacher; ``column`` is that of :class:`Batch` in these rows."""
+    """The same responses after the prompts of the teacher; ``column`` is that of :class:`Batch` in these rows."""
 
     ids: Tensor  # [B, L']
     mask: Tensor  # [B, L']
     column: Tensor  # [N]
-    sizes: tuple[int, ...]  # [B] tokens of each row, padding left out
+    sizes: tuple[int, ...]  # [B] tokens of each row, without padding
 
     @property
     def tokens(self) -> int:
@@ -66,13 +66,13 @@ class TeacherInput:
 
 @dataclass
 class PairedBatch:
-    """The teacher's own reading of the texts of a batch, and how its M response tokens pair with the student's N."""
+    """The teacher's own reading of a batch's texts, and the pairs of its M response tokens with the student's N."""
 
     theirs: Batch
     student: Tensor  # [N] pair of the token, from 0, ascending; -1 where it has none
     teacher: Tensor  # [M]
     count: Tensor  # [N] pairs of the token's sequence
-    bounds: list[int]  # [N + 1] tokens of the teacher that stand before each of the student's, where no pair is cut
+    bounds: list[int]  # [N + 1] teacher tokens before each student token, at places that cut no pair
     shared: Tensor  # [K, 2] see Pairs
     alone: tuple[Tensor, Tensor]
     vocab: int  # W
@@ -80,7 +80,7 @@ class PairedBatch:
 
     @property
     def width(self) -> int:
-        """Logits of the teacher for every token of the student, on average, rounded up."""
+        """The teacher's logits per student token, on average, rounded up."""
         return -(-self.vocab * len(self.teacher) // max(len(self.student), 1))
 
     def within(self, start: int, stop: int) -> Pairs:
@@ -105,7 +105,7 @@ class PairedBatch:
 class Batch:
     """B sequences right-padded to L tokens, with N response tokens in all.
 
-    What decides how the work is cut is on the host as well, so that no step waits for a device to be asked for it.
+    The values that determine how to split the work are also on the host, so that no step waits for a device.
     """
 
     ids: Tensor  # [B, L]
@@ -125,23 +125,23 @@ class Batch:
     examples: tuple[int, ...]  # [B] see TrainingSequence.example
     places: tuple[int, ...]  # [B] see TrainingSequence.place
     rewards: tuple[float | None, ...] = ()  # [B] see TrainingSequence.reward
-    informed: tuple[bool, ...] = ()  # [B] whether the teacher reads the sequence behind a prompt of its own
+    informed: tuple[bool, ...] = ()  # [B] whether the teacher reads the sequence after its own prompt
     special: Tensor | None = None  # [N] bool, see Tokens.special
-    asked: TeacherInput | None = None  # what the teacher reads, where it has prompts of its own
+    asked: TeacherInput | None = None  # the teacher's input, if it has its own prompts
     reference_log_prob: Tensor | None = None  # [N] see Tokens.reference_log_prob
     step_features: Tensor | None = None  # [N, ...] see Tokens.step_features
-    pairs: PairedBatch | None = None  # where the teacher reads texts in tokens of its own
+    pairs: PairedBatch | None = None  # if the teacher reads texts in its own tokens
     source_tokens: dict[Source, int] = field(default_factory=dict)  # response tokens of the whole step, all processes
-    gap: EngineGap | None = None  # of the step, where an engine sampled text of it
+    gap: EngineGap | None = None  # of the step, if an engine sampled its text
 
     @property
     def tokens(self) -> int:
-        """Tokens that enter the forward pass, padding left out."""
+        """Tokens that enter the forward pass, without padding."""
         return sum(self.sizes)
 
     @functools.cached_property
     def fresh(self) -> Tensor | None:
-        """[N] whether the student sampled the token for this step; None where it sampled none."""
+        """[N] whether the student sampled the token for this step; None if it sampled none."""
         sampled = [source is Source.STUDENT for source in self.sources]
         return torch.tensor(sampled, device=self.row.device)[self.row] if any(sampled) else None
 
@@ -194,7 +194,7 @@ def collate(
     device: str | torch.device,
     special: Seq[int] = (),
 ) -> Batch:
-    """The tensors of a micro-batch. ``ends`` cuts the texts, or says which tokens [V] end a segment, or is None where
+    """The tensors of a micro-batch. ``ends`` splits the texts, or says which tokens [V] end a segment, or is None if
     every token is one; ``special`` are token ids.
     """
     ids, mask = _padded([s.prompt + s.response for s in sequences], pad)
@@ -218,7 +218,7 @@ def collate(
     if any(s.validity is not None for s in sequences):
         nothing = (float("nan"), float("nan"))
         validity = torch.tensor([s.validity[i] if s.validity else nothing for s, i in chosen])
-    # Few copies to the device: what has one shape and type crosses in one.
+    # Make few copies to the device: tensors of equal shape and type go together.
     whole = _moved(device, ids, mask)
     of_tokens = _moved(device, row, column, labels, position, lengths[row], segment_id)
     return Batch(
@@ -246,7 +246,7 @@ def collate(
 
 
 def _moved(device: str | torch.device, *parts: Tensor) -> Seq[Tensor]:
-    """The tensors, alike in shape and type, on the device, in one copy for which the host does not wait."""
+    """Tensors of equal shape and type on the device, in one copy that the host does not wait for."""
     if torch.device(device).type == "cpu":
         return parts
     return devices.moved(torch.stack(parts), device).unbind()
@@ -265,7 +265,7 @@ def _padded(rows: Seq[Seq[int]], pad: int) -> tuple[Tensor, Tensor]:
 def _asked(
     sequences: Seq[TrainingSequence], row: Tensor, place: Tensor, pad: int, device: str | torch.device
 ) -> TeacherInput | None:
-    """What the teacher reads where a prompt of it differs. Responses are equal, so every token keeps its place."""
+    """The teacher's input if its prompts differ. Responses are equal, so every token keeps its place."""
     if all(s.asked is None for s in sequences):
         return None
     prompts = [s.prompt if s.asked is None else s.asked for s in sequences]
@@ -276,7 +276,7 @@ def _asked(
 
 
 def _segments(place: Tensor, after: Tensor | None) -> Tensor:
-    """[N] consecutive segment numbers: a segment ends with its turn or behind a token of ``after`` [N] bool."""
+    """[N] consecutive segment numbers: a segment ends with its turn or after a token of ``after`` [N] bool."""
     if after is None:
         return torch.arange(len(place))
     begins = torch.ones(len(place), dtype=torch.bool)
@@ -289,8 +289,8 @@ def micro_batches(
 ) -> list[list[TrainingSequence]]:
     """The sequences of an optimizer step in micro-batches of at most ``size``, sorted by length to save padding.
 
-    ``tokens`` bounds each, padding included: many short sequences or few long ones, cut where padding and passes cost
-    least together. A longer sequence stands alone.
+    ``tokens`` bounds each, including padding: many short sequences or few long ones, split where padding and passes
+    cost least together. A longer sequence gets its own micro-batch.
     """
     ordered = sorted(sequences, key=lambda s: (len(s.prompt) + len(s.response), s.place))
     if tokens is None:
@@ -300,13 +300,13 @@ def micro_batches(
 
 
 def _cuts(lengths: Seq[int], size: int, tokens: int) -> list[int]:
-    """Where ascending ``lengths`` are cut, as the ends of the parts: the fewest tokens computed, padding included,
+    """Splits ascending ``lengths``; returns the ends of the parts with the fewest computed tokens, including padding,
     with :data:`PASS` for each part.
     """
-    least, begins = [0], [0]  # of the first n lengths: what they cost, and where their last part begins
+    least, begins = [0], [0]  # for the first n lengths: their cost, and the start of their last part
     for end in range(1, len(lengths) + 1):
         width, costs = lengths[end - 1], []
-        # Wider parts are tried until one is full; a sequence that is longer than the bound stands alone.
+        # Try wider parts until one is full; a sequence longer than the bound gets its own part.
         for start in range(end - 1, max(end - size, 0) - 1, -1):
             if (end - start) * width > tokens and start < end - 1:
                 break

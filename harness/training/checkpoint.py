@@ -1,10 +1,10 @@
-"""Checkpoints: complete, sealed with a checksum, written atomically, refused when they belong to another run.
+"""Checkpoints: complete, sealed with a checksum, written atomically, and refused if they belong to another run.
 
 There is one format for every launch: plain whole tensors, written by the first process and read by all. A run can
 therefore resume on another number of processes, replicated or sharded, with the same result up to the rounding of
 sums. Token counts and truncated responses are sums over all processes; the replay buffer, the method's state and the
 learning curve are the same on each. Saved random states are the first process'. Texts and orders depend on (seed, step,
-example) only, so just a model's own dropout differs on another number of processes.
+example) only, so only a model's own dropout differs on another number of processes.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def save(folder: Path, training_id: str, state: dict[str, Any]) -> None:
     try:
         with temporary.open("wb") as stream:
             sealed = _Sealing(stream)
-            torch.save(content, cast(BinaryIO, sealed))  # it writes and flushes, which is all that is used
+            torch.save(content, cast(BinaryIO, sealed))  # only write and flush are used
             stream.write(_SEAL + sealed.digest.hexdigest().encode())
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, folder / FILE)
-    except (OSError, RuntimeError) as error:  # torch hides what its stream raised behind a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch hides errors of its stream behind a RuntimeError
         temporary.unlink(missing_ok=True)
         reason = next((e.strerror for e in (error, error.__context__) if isinstance(e, OSError)), None)
         kept = "the earlier checkpoint is kept" if (folder / FILE).is_file() else "there is none yet"
@@ -50,7 +50,7 @@ def save(folder: Path, training_id: str, state: dict[str, Any]) -> None:
 
 
 def load(folder: Path, training_id: str) -> tuple[dict[str, Any] | None, str | None]:
-    """The saved state, or None and a warning where it is damaged or of another run. Restores the random states."""
+    """The saved state, or None and a warning if it is damaged or of another run. Restores the random states."""
     path = folder / FILE
     if not path.is_file():
         return None, None
@@ -83,7 +83,7 @@ def _what(step: int | None) -> str:
     return "no checkpoint" if step is None else f"the checkpoint of step {step}"
 
 
-_SEAL = b"\nsha256:"  # followed by the hex digest of all bytes before it: torch.load does not notice changed weights
+_SEAL = b"\nsha256:"  # then the hex digest of all bytes before: torch.load does not notice changed weights
 
 
 class _Sealing:

@@ -1,4 +1,4 @@
-"""The student on several processes: replicated on each of them (DDP), or sharded over them (FSDP 2).
+"""The student on several processes: replicated on each (DDP), or sharded over them (FSDP 2).
 
 accelerate shards models on GPUs only, and inside ``prepare``, where this loop's chunked head, its decoder and its
 checkpoints cannot follow. This module therefore calls torch's ``fully_shard`` itself, on CPUs (gloo) and GPUs alike:
@@ -7,7 +7,7 @@ its ``forward`` to its ``backward``. Weights, gradients and optimizer moments ar
 reduce-scattered after every micro-batch and never held whole.
 
 Rollouts, shuffled weights, validation and saving need the whole student. They read an unsharded copy, whose weights
-exist only inside :meth:`Replicated.gathered`; a rollout in another type has a copy in that type alone. With
+exist only inside :meth:`Replicated.gathered`; a rollout in another type has only a copy in that type. With
 ``training.precision=bfloat16`` autograd keeps gathered weights in
 bfloat16 (2 bytes each) until backward has used them, as it does without FSDP.
 
@@ -41,7 +41,7 @@ from harness.training.signals import NoTeacher
 
 
 def accelerator(**options: Any) -> Accelerator:
-    """An ``Accelerator`` that does not know of FSDP: it would shard the model its own way, or refuse the CPU."""
+    """An ``Accelerator`` that ignores FSDP, because accelerate would shard the model its own way, or refuse the CPU."""
     asked = os.environ.pop(processes.SHARDED, None)
     try:
         return Accelerator(**options)
@@ -52,9 +52,9 @@ def accelerator(**options: Any) -> Accelerator:
 
 @contextlib.contextmanager
 def in_turn(accelerator: Accelerator) -> Iterator[None]:
-    """On every machine one process after the other: what is inside exists once a machine. A collective.
+    """Runs its body on the processes of a machine one by one, which bounds the memory per machine. A collective.
 
-    Whoever raises inside leaves its turn to the next, so that every process says what is wrong.
+    A process that raises passes the turn on, so that every process reports its error.
     """
     mine = accelerator.local_process_index
     turns = max(gather_object([mine])) + 1 if accelerator.num_processes > 1 else 1
@@ -68,14 +68,14 @@ def in_turn(accelerator: Accelerator) -> Iterator[None]:
 
 
 def mesh(accelerator: Accelerator) -> DeviceMesh | None:
-    """The processes that the student is cut over, where the launch configuration asks for that. A collective."""
+    """The processes that the student is sharded over, if the launch configuration requests it. A collective."""
     if not processes.sharded() or accelerator.num_processes == 1:
         return None
     return init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
 
 
 def distribute(student: Student, accelerator: Accelerator, over: DeviceMesh | None) -> Replicated:
-    """The student cut over the processes of :func:`mesh`, or whole on each. No process waits for another here."""
+    """The student sharded over the processes of :func:`mesh`, or replicated. No process waits for another here."""
     return Replicated(student) if over is None else Sharded(student, accelerator.device, over)
 
 
@@ -84,8 +84,8 @@ class Replicated:
 
     def __init__(self, student: Student):
         self.module = self.whole = student
-        self._copy: PreTrainedModel | None = None  # of the student, which samples in its place
-        self._stale = False  # whether the student has moved since its copy was made
+        self._copy: PreTrainedModel | None = None  # a copy of the student that samples in its place
+        self._stale = False  # whether the student has changed since the copy was made
 
     def sampler(self, dtype: str) -> PreTrainedModel:
         """The model that samples, inside :meth:`sampling`: the student's own, or a copy in another type."""
@@ -103,7 +103,7 @@ class Replicated:
         yield
 
     def moved(self) -> None:
-        """To be called after every change of the student's weights."""
+        """Call this after every change of the student's weights."""
         self._stale = True
 
     def prepare(self, accelerator: Accelerator, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
@@ -118,14 +118,14 @@ class Replicated:
     def whole_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Name and value of every weight of the model, one whole tensor after the other. A collective."""
         model = self.module.model
-        once = {name for name, _ in model.named_parameters()}  # of tied weights the first name alone
+        once = {name for name, _ in model.named_parameters()}  # only the first name of tied weights
         again = {name for name, _ in model.named_parameters(remove_duplicate=False)} - once
         for name, part in model.state_dict().items():
             if name not in again:
                 yield name, full_tensor(part)
 
     def missing_batches(self, batches: int, gather: Callable[[list[int]], list[int]]) -> int:
-        """How many micro-batches this process has fewer than the process with most; each becomes a dummy step."""
+        """The number of micro-batches this process lacks compared with the longest; each becomes a dummy step."""
         return 0  # DDP communicates in the last backward pass only, which every process runs anyway
 
     def state(self, optimizer: Optimizer, keep: bool) -> dict[str, Any]:
@@ -141,23 +141,23 @@ class Replicated:
         self.moved()
 
     def _load_weights(self, weights: dict[str, Any]) -> None:
-        # Frozen weights are in the model's own files, and in no checkpoint; anything else that lacks is an error.
+        # Frozen weights are in the model's own files, not in a checkpoint; other missing weights are an error.
         absent = self.module.load_state_dict(weights, strict=False)
         if absent.unexpected_keys or set(absent.missing_keys) - self._frozen():
             raise RuntimeError(f"the checkpoint has other weights than the student: {absent}")
 
     def _frozen(self) -> set[str]:
-        """Names of the weights that are not trained: those beside an adapter."""
+        """Names of the untrained weights: those with an adapter."""
         named = self.module.named_parameters(remove_duplicate=False)
         return {name for name, parameter in named if not parameter.requires_grad}
 
     def finished(self, keep: bool) -> Student:
-        """The trained student with all its weights, for saving and evaluation, where it is to be kept. A collective."""
+        """The trained student with all its weights, on the processes that keep it. A collective."""
         return self.whole
 
 
 class Sharded(Replicated):
-    """A student of which every process holds a part. The student passed in is sharded in place."""
+    """A student of which every process holds a part. Shards the given student in place."""
 
     def __init__(self, student: Student, device: torch.device, over: DeviceMesh):
         # The unsharded copy shares no storage with the student: an empty parameter takes the place of each weight,
@@ -193,7 +193,7 @@ class Sharded(Replicated):
             with self.gathered():
                 yield
             return
-        # Rounded before it is gathered: half the traffic, and no process ever holds the whole in float32.
+        # Round before gathering: half the traffic, and no process ever holds all weights in float32.
         self._gather(self._copy)
         try:
             yield
@@ -205,7 +205,7 @@ class Sharded(Replicated):
         return max(gather([batches])) - batches
 
     def state(self, optimizer: Optimizer, keep: bool) -> dict[str, Any]:
-        """Gathers one tensor at a time onto the CPU of the processes that ``keep`` it; the others only take part."""
+        """Gathers one tensor at a time onto the CPU of the processes that ``keep`` it; the others only participate."""
         return {name: _whole(part, keep) for name, part in super().state(optimizer, keep).items()}
 
     def load(self, state: dict[str, Any], optimizer: Optimizer) -> None:
@@ -229,7 +229,7 @@ class Sharded(Replicated):
     def _gather(self, into: nn.Module, keep: bool | None = None) -> None:
         """Fills the empty weights of ``into``, in its own type, with those of the student.
 
-        ``keep``: onto the CPU where it is true, and nowhere else; None: onto the device of every process.
+        ``keep``: only onto the CPU of processes where it is true; None: onto the device of every process.
         """
         # ``full_tensor`` is a collective: every rank must pass the parameters in the same order.
         for plain, part in zip(into.parameters(), self.module.parameters(), strict=True):
@@ -247,12 +247,12 @@ def _free(model: nn.Module) -> None:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The whole of a sharded tensor, or a plain tensor as it is. A collective for sharded tensors."""
+    """The whole of a sharded tensor, or a plain tensor unchanged. A collective for sharded tensors."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _whole(tree: Any, keep: bool) -> Any:
-    """``tree`` with every sharded tensor gathered on the CPU, or None in its place where it is not kept."""
+    """``tree`` with every sharded tensor gathered on the CPU, or None in its place if not kept."""
     if isinstance(tree, DTensor):
         full = tree.full_tensor()
         return full.cpu() if keep else None
@@ -270,7 +270,7 @@ def _shard_like(full: Tensor, part: Tensor) -> Tensor:
 # collectives.
 #
 # FSDP gathers weights and reduce-scatters gradients layer by layer in every pass, and every rank must take part. A
-# dummy step moves no weight and is charged to nobody.
+# dummy step changes no weight and is not charged.
 
 
 class ZeroObjective(Method):
@@ -291,16 +291,16 @@ def dummy_step(wrapped: nn.Module, batch: Batch, step: Step) -> None:
 # A copy of the student in another type of number, for sampling.
 #
 # Sampling reads all weights once for every token that it writes. In bfloat16 that is half the memory traffic, and a
-# product for which a GPU and a CPU with AMX have units of their own; the float32 weights beside it stay what the
-# optimizer moves. The copy is refreshed when it samples and the student has moved since.
+# product for which GPUs, and CPUs with AMX, have dedicated units. The optimizer still updates the float32
+# weights. The copy is refreshed before sampling if the student has changed.
 
 
 def copy_of(model: PreTrainedModel, dtype: torch.dtype, values: Callable[[Tensor], Tensor]) -> PreTrainedModel:
     """The model with ``values`` of its weights in ``dtype``, without gradients; tied weights stay tied.
 
-    Buffers keep their type, as they do in a model that is loaded in ``dtype``.
+    Buffers keep their type, as in a model loaded in ``dtype``.
     """
-    # Given in place of the weights, the new ones are made without a second whole model in the old type.
+    # Pass the new weights in place of the old ones, to avoid a second whole model in the old type.
     cast = {id(p): nn.Parameter(values(p.detach()).to(dtype), requires_grad=False) for p in model.parameters()}
     return copy.deepcopy(model, cast).eval()
 

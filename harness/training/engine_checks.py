@@ -1,4 +1,4 @@
-"""Refuses engines that a run cannot use, in one line and before any work: what they lack, and what to set."""
+"""Refuses engines that a run cannot use, before any work, with what they lack and what to set."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from harness.types import Source
 if TYPE_CHECKING:
     from harness.models.chat_format import TextCodec
 
-Use = tuple[str, EngineChoice, str]  # a setting, the engine that it names, and the model that this is to be
-SPARE = 8  # tokens that are asked for beyond k, for those of a padded vocabulary that the student does not have
+Use = tuple[str, EngineChoice, str]  # a setting, the engine that it names, and the model to serve
+SPARE = 8  # tokens to request beyond k, to replace tokens of a padded vocabulary that the student lacks
 
 
 def check(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: str, *, reach: bool = True) -> None:
-    """Raises BadInput where an engine of the recipe is not there or cannot serve one of ``methods``.
+    """Raises BadInput if an engine of the recipe is missing or cannot serve one of ``methods``.
 
-    ``reach=False`` judges the words alone: no server is asked, and vLLM need not be installed.
+    ``reach=False`` checks only the settings: no server is contacted, and vLLM need not be installed.
     """
     trained = [method for method in methods if not isinstance(method, ReferencePoint)]
     _rollout(chosen, trained, pair, device, reach)
@@ -40,7 +40,7 @@ def check(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: str, *,
 def further(
     chosen: Recipe, methods: Sequence[Method], teachers: Sequence[Teaching], device: str, *, reach: bool
 ) -> None:
-    """Raises BadInput where the engine of a teacher beside the first one, in ``teachers[1:]``, cannot serve it."""
+    """Raises BadInput if the engine of a further teacher, in ``teachers[1:]``, cannot serve it."""
     trained = [method for method in methods if not isinstance(method, ReferencePoint)]
     uses, reading = _uses(chosen, trained), bool(_reading(trained))
     for one in teachers[1:]:
@@ -58,14 +58,14 @@ def further(
 
 
 def told(chosen: Recipe, methods: Sequence[Method]) -> list[str]:
-    """Lines for the user on what each engine of the recipe does; empty where it names none."""
+    """Lines for the user on the role of each engine of the recipe; empty if it names none."""
     trained = [method for method in methods if not isinstance(method, ReferencePoint)]
     texts = set().union(*(job.sources_of(method, chosen.training) for method in trained))
     every = chosen.rollout.sync_every
     steps = "every optimizer step" if every == 1 else f"every {every} optimizer steps"
     parts = [
-        (Source.STUDENT in texts, chosen.rollout.engine, "rollout.engine", f"samples the student as it is {steps}"),
-        (bool(trained), chosen.teacher.engine, "teacher.engine", "has the teacher"),
+        (Source.STUDENT in texts, chosen.rollout.engine, "rollout.engine", f"samples the student, updated {steps}"),
+        (bool(trained), chosen.teacher.engine, "teacher.engine", "runs the teacher"),
         (Source.TEACHER in texts, chosen.teacher_text.engine, "teacher_text.engine", "writes the teacher's texts"),
         (True, chosen.evaluation.engine, "evaluation.engine", "answers the tasks"),
     ]
@@ -78,7 +78,7 @@ def told(chosen: Recipe, methods: Sequence[Method]) -> list[str]:
 
 
 def share(chosen: Recipe) -> float:
-    """The share of the run's GPU that servers which the harness starts take beside the training."""
+    """The share of the run's GPU used by servers of the harness next to the training."""
     words = {"rollout": chosen.rollout.engine, "teacher": chosen.teacher.engine}
     found = [engine_choice.chosen(word or engine_choice.IN_PROCESS, f"{key}.engine") for key, word in words.items()]
     return sum(one.vllm.memory for one in found if one and one.managed and not (one.vllm.gpus or one.vllm.sleep))
@@ -91,7 +91,7 @@ def _rollout(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str,
         for name in ("sync_every", "importance_cap"):
             if getattr(rollout, name) not in (None, 1):
                 raise BadInput(
-                    f"rollout.{name}={getattr(rollout, name)} is of an engine; set rollout.engine, or leave it out"
+                    f"rollout.{name}={getattr(rollout, name)} belongs to an engine; set rollout.engine, or remove it"
                 )
         return
     sampling = [m for m in trained if Source.STUDENT in job.sources_of(m, chosen.training)]
@@ -145,11 +145,11 @@ def _teacher(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str,
 
 
 def _of_a_teacher(found: EngineChoice, where: str, dtype: str | None, reading: bool) -> None:
-    """Raises BadInput for what the server of a teacher cannot be told or asked."""
+    """Raises BadInput for unsupported settings of a teacher's server."""
     if found.managed:
         return
     if found.server.weights is not None:
-        raise BadInput(f"{where}={found.word}: a teacher's server keeps its own weights; leave weights= out")
+        raise BadInput(f"{where}={found.word}: a teacher's server keeps its own weights; remove weights=")
     if dtype is not None:
         raise BadInput(
             f"teacher.dtype={dtype}: the server of {where}={found.word} decides the type of its weights; leave the "
@@ -157,13 +157,13 @@ def _of_a_teacher(found: EngineChoice, where: str, dtype: str | None, reading: b
         )
     if reading and found.kind == OPENAI:
         raise BadInput(
-            f"{where}={found.word}: only vLLM tells the log-probabilities of given tokens; write {VLLM}:NAME@URL if it "
-            "is one, or choose a method that reads the teacher's texts alone"
+            f"{where}={found.word}: only vLLM returns log-probabilities of given tokens; write {VLLM}:NAME@URL if it "
+            "is one, or choose a method that only reads the teacher's texts"
         )
 
 
 def _evaluation(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: str, reach: bool) -> list[Use]:
-    """What ``evaluation.engine`` is used for. Raises BadInput where it cannot answer for a model that is measured."""
+    """The role of ``evaluation.engine``. Raises BadInput if it cannot answer for an evaluated model."""
     found = engine_choice.chosen(chosen.evaluation.engine, "evaluation.engine")
     if found is None:
         return []
@@ -185,13 +185,13 @@ def _evaluation(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: s
     files = {what: model for what, model in measured.items() if model.url is None}
     if not files:
         raise BadInput(
-            f"evaluation.engine={found.word}: {pair.student.id} runs on a server already, which answers; leave it out"
+            f"evaluation.engine={found.word}: {pair.student.id} already runs on a server, which answers; remove it"
         )
     for what, model in files.items():
         read = found.takes_weights and (what != "the student" or "student" in points)
         _there(found, "evaluation.engine", device, model, chosen.evaluation.max_new_tokens or 0, None, reach, read)
     uses = [("evaluation.engine", found, what) for what in files]
-    return uses[:1] if found.takes_weights else uses  # a server that is given weights is one model after the other
+    return uses[:1] if found.takes_weights else uses  # a server that gets weights serves one model after the other
 
 
 def _uses(chosen: Recipe, trained: Sequence[Method]) -> list[Use]:
@@ -206,15 +206,15 @@ def _uses(chosen: Recipe, trained: Sequence[Method]) -> list[Use]:
 
 
 def _one_model_each(uses: Sequence[Use]) -> None:
-    """Raises BadInput where one running server would have to be two models."""
+    """Raises BadInput if one running server would have to serve two models."""
     seen: dict[tuple[str, str], tuple[str, str]] = {}
     for where, found, model in uses:
         if found.url is None:
             continue
         first, other = seen.setdefault((found.url.rstrip("/"), found.name), (where, model))
         if other != model:
-            own = "measure them by commands of their own" if first == where else f"give {model} a server of its own"
-            raise BadInput(f"{where}={found.word}: {other} ({first}) and {model} would be one running server; {own}")
+            own = "evaluate them in separate commands" if first == where else f"give {model} a server of its own"
+            raise BadInput(f"{where}={found.word}: {other} ({first}) and {model} would share one running server; {own}")
 
 
 def _reading(trained: Sequence[Method]) -> list[Method]:
@@ -224,31 +224,31 @@ def _reading(trained: Sequence[Method]) -> list[Method]:
 
 
 def _can_be_served(chosen: Recipe, trained: Sequence[Method], said: str) -> None:
-    """Raises BadInput for what a teacher that gives its texts and its likeliest tokens alone cannot do.
+    """Raises BadInput for uses that a teacher with only texts and likeliest tokens does not support.
 
-    ``said`` is the setting that puts it behind a server.
+    ``said`` is the setting that puts it on a server.
     """
     for method in trained:
         if method.needs.joint or method.needs.proposals:
             raise BadInput(
-                f"method {method.name} works inside the teacher, token by token, and {said} is behind a server; "
-                "load it here: leave the engine out"
+                f"method {method.name} works inside the teacher, token by token, but {said} is on a server; "
+                "remove the engine to load it in this process"
             )
     if chosen.training.divergence_every is not None:
         raise BadInput(
-            f"training.divergence_every measures against the teacher's whole distribution, and {said} gives its "
-            "likeliest tokens alone; leave one of them out"
+            f"training.divergence_every measures against the teacher's whole distribution, but {said} gives "
+            "only likeliest tokens; remove one of them"
         )
     reading = _reading(trained)
     if reading and not registry.find(registry.SIGNALS, chosen.training.signal).served:
         raise BadInput(
-            f"method {reading[0].name} reads training.signal={chosen.training.signal}, and {said} gives its likeliest "
-            "tokens alone; set training.signal=top-k"
+            f"method {reading[0].name} reads training.signal={chosen.training.signal}, but {said} gives only likeliest "
+            "tokens; set training.signal=top-k"
         )
 
 
 def spare(teacher: ModelFiles, vocab: int) -> int:
-    """Tokens to ask for beyond k: as many as the teacher's embedding may have that the student lacks."""
+    """Tokens to request beyond k: as many as the teacher's embedding may have that the student lacks."""
     rows = max(files.declared(teacher, "vocab_size"), default=vocab)
     return min(SPARE, max(0, rows - vocab))
 
@@ -263,19 +263,17 @@ def _there(
     reach: bool,
     read: bool | None = None,
 ) -> None:
-    """Raises BadInput where vLLM is not installed or lacks a dtype, or the running server is not what was asked for.
+    """Raises BadInput if vLLM is not installed or lacks a dtype, or the running server is not the requested one.
 
-    ``read``: the server reads the files of ``model``; None: where the harness starts it.
+    ``read``: the server reads the files of ``model``; None: if the harness starts it.
     """
     if (found.managed if read is None else read) and (model.adapter is not None or model.gguf is not None):
         what = "an adapter" if model.adapter is not None else "a GGUF file"
-        raise BadInput(
-            f"{where}={found.word}: vLLM is given whole models, and {model.id} is {what}; save it merged first"
-        )
+        raise BadInput(f"{where}={found.word}: vLLM needs whole models, and {model.id} is {what}; save it merged first")
     if found.managed:
         for_gpus = [name for name in ("gpus", "sleep") if device == "cpu" and getattr(found.vllm, name)]
-        if for_gpus and reach:  # a plan that is only printed may be one for another machine
-            raise BadInput(f"{where}: {for_gpus[0]} of vllm is of a GPU, and the run is on {device}; leave it out")
+        if for_gpus and reach:  # a plan that is only printed may be for another machine
+            raise BadInput(f"{where}: {for_gpus[0]} of vllm is for a GPU, and the run is on {device}; remove it")
         dtype = found.vllm.dtype or dtype
         if reach:
             engine_choice.version(where)

@@ -1,6 +1,7 @@
-"""What is measured on reference texts that no step trains on: the held-out divergence, and the validation loss.
+"""Measurements on reference texts that no step trains on: the held-out divergence and the validation loss.
 
-Losses of different methods, and of one method on different sources of text, are different quantities. This one is the
+Losses of different methods, and of one method on different sources of text, are different quantities. The divergence is
+the
 same for all: the mean over the response tokens of data.validation of KL(p || q) in nats, p the teacher's distribution
 and q the student's over the shared vocabulary. The validation loss belongs to methods whose schedule depends on it.
 """
@@ -28,9 +29,9 @@ KEY = "held_out_kl"  # in learning curves
 
 
 class HeldOut:
-    """Measures after the steps that ``training.divergence_every`` names, and at the end; without it never.
+    """Measures after every ``training.divergence_every`` steps and at the end; never if that is not set.
 
-    Nothing of it is charged: no method asks for it, and no training depends on it.
+    It is not charged, because no method requests it and no training depends on it.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class HeldOut:
     ):
         self.every, self.steps = job.recipe.training.divergence_every, job.recipe.training.steps
         self.job, self.vocab, self.accelerator = job, vocab, accelerator
-        asked = self.every is not None  # which several teachers refuse: their signal has no model of its own
+        asked = self.every is not None  # several teachers refuse this, because their signal has no single model
         live = signal.given.live if asked and isinstance(signal, TeacherSignal) else None
         self.teacher = live if isinstance(live, LiveTeacher) else None
         self.batches: list[Batch] = []
@@ -78,7 +79,7 @@ class HeldOut:
 def _sequences(
     ids: Sequence[tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...] | None]], longest: int
 ) -> list[TrainingSequence]:
-    """The texts, cut like those of training; one of which nothing is left is left out."""
+    """The texts, cut like those of training, without empty ones."""
     sequences = []
     for place, (prompt, response, learnt) in enumerate(ids):
         room = max(longest - len(prompt), 0)
@@ -90,7 +91,7 @@ def _sequences(
 
 
 class Validation:
-    """The student's loss on the validation examples, every ``needs.validate_every`` steps; else it does nothing."""
+    """The student's loss on the validation examples, every ``needs.validate_every`` steps; otherwise does nothing."""
 
     def __init__(
         self, method: Method, examples: Sequence[Example], generator: Generator, size: int, accelerator: Accelerator

@@ -1,4 +1,4 @@
-"""What a training run is given, how long it is (``training.epochs`` as optimizer steps), and what it returns."""
+"""The inputs of a training run, its length (``training.epochs`` as optimizer steps), and its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.recipe import Recipe, Training
 from harness.records.curves import Tracking
 from harness.types import Example, Source
 
-if TYPE_CHECKING:  # a plan is made without torch
+if TYPE_CHECKING:  # plans do not import torch
     from harness.models.adapters import TrainedAdapter
     from harness.models.files import ModelFiles
     from harness.training.report import Cost
@@ -28,19 +28,19 @@ Progress = Callable[[str, int, int, str], None]  # stage, done, total, details
 
 @dataclass
 class TrainingData:
-    """The examples of a recipe; a list is empty where no method of the plan reads it."""
+    """The examples of a recipe; a list is empty if no method of the plan reads it."""
 
     prompts: list[Example]  # without reference responses: the teacher or the student answers them
     labelled: list[Example]
     validation: list[Example] = field(default_factory=list)
-    checker: Checker | None = None  # scores a proposed step of the text, where the data comes with one
-    longest: int | None = None  # tokens of a sequence, where a context bounds them; training.max_tokens bounds them too
-    told: dict[str, str] = field(default_factory=dict)  # what was read for each list, in words
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # and as records keep it
+    checker: Checker | None = None  # scores a proposed step of the text, if the data has one
+    longest: int | None = None  # limit of tokens per sequence from a context; training.max_tokens limits them too
+    told: dict[str, str] = field(default_factory=dict)  # description of each list's source
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # the same for records
     overlaps: dict[str, dict[str, int]] = field(default_factory=dict)  # with the problems of each task
     warnings: list[str] = field(default_factory=list)
-    grader: Grader | None = None  # scores whole answers to the prompts, where the data has one
-    same: Same | None = None  # whether two steps say the same, where the data has a rule
+    grader: Grader | None = None  # scores whole answers to the prompts, if the data has one
+    same: Same | None = None  # whether two steps say the same, if the data has a rule
 
 
 @dataclass
@@ -53,9 +53,9 @@ class TrainingRun:
     seed: int
     spec: dict[str, Any]
     training_id: str
-    word: str = ""  # how the command named the method: a name or a file
+    word: str = ""  # the method as named in the command: a name or a file
     first: TrainingRun | None = None  # the training whose student this one starts from
-    recipe: Recipe | None = None  # where it is not the plan's
+    recipe: Recipe | None = None  # if it is not the plan's
 
     @property
     def label(self) -> str:
@@ -65,7 +65,7 @@ class TrainingRun:
 
 @dataclass
 class TrainingJob:
-    """A training run with all that it reads and where it writes.
+    """A training run with all of its inputs and folders.
 
     ``folder`` is its own (checkpoints); ``cache`` is shared by all runs (teacher texts and signals).
     """
@@ -79,7 +79,7 @@ class TrainingJob:
     cache: Path
     device: str = "cpu"
     tracking: Tracking = field(default_factory=Tracking)
-    teachers: tuple[Teaching, ...] = ()  # all of them, where there are several
+    teachers: tuple[Teaching, ...] = ()  # all of them, if there are several
     words: int | None = None  # token ids that student and teacher share, from 0; None: those of the student
 
     @property
@@ -93,7 +93,7 @@ class TrainingJob:
 
 @dataclass
 class TrainingResult:
-    """The trained model in memory, what it cost, its learning curve, facts of the signal and of the weights."""
+    """The trained model in memory, its cost, its learning curve, facts of the signal and of the weights."""
 
     model: Any
     tokenizer: Any
@@ -103,26 +103,26 @@ class TrainingResult:
     signal: dict[str, Any] = field(default_factory=dict)
     adapter: TrainedAdapter | None = None  # already merged into ``model``
     weights: dict[str, Any] = field(default_factory=dict)
-    engine: dict[str, Any] = field(default_factory=dict)  # what sampled the student, where that was no model here
+    engine: dict[str, Any] = field(default_factory=dict)  # the engine that sampled the student, if any
 
 
-MANY = 10**6  # steps of a run whose length is not known yet
+MANY = 10**6  # assumed steps of a run of unknown length
 
 
 def sources_of(method: Method, training: Training) -> set[Source]:
-    """The sources of text that a run may request, also where its number of steps is not known yet."""
+    """The sources of text that a run may request, even if its number of steps is not known yet."""
     if training.epochs is None:
         return texts_of(method, training.steps)
     return texts_of(method, 1) | texts_of(method, MANY)
 
 
 def privileged(method: Method) -> bool:
-    """Whether the teacher has a prompt of its own, made from labelled examples, which the student answers then."""
+    """Whether the teacher has its own prompt, made from labelled examples, which the student then answers."""
     return method.needs.asking is not None and bool(method.needs.asking.template)
 
 
 def teaches_itself(method: Method) -> bool:
-    """Whether the student is its own teacher, so that the recipe's is not asked."""
+    """Whether the student is its own teacher, so that the recipe's is not used."""
     return method.needs.asking is not None and method.needs.asking.model != "teacher"
 
 
@@ -135,13 +135,13 @@ def examples_of(method: Method, data: TrainingData, steps: int) -> int:
 def with_steps(recipe: Recipe, method: Method, data: TrainingData) -> Recipe:
     """The recipe with ``training.steps`` set for a method and its data.
 
-    A run of n epochs is the same training as one that says the same number of steps, and has the same id.
+    A run of n epochs is the same training as one with that number of steps, and has the same id.
     """
     return over_examples(recipe, examples_of(method, data, MANY)) if recipe.training.epochs is not None else recipe
 
 
 def over_examples(recipe: Recipe, examples: int) -> Recipe:
-    """The same for a number of examples; an epoch's last step may take examples from the next one."""
+    """The same for a number of examples; an epoch's last step may use examples of the next one."""
     plan = recipe.training
     if plan.epochs is None:
         return recipe

@@ -47,7 +47,7 @@ from harness.training.teacher import TeacherSetup, set_up
 from harness.training.whole_step import measured, shuffle
 from harness.types import Source
 
-UNPREPARED = "its first, middle and last steps never ask for: what they ask for is prepared before training"
+UNPREPARED = "none of the probed steps requests; sources must be known before training"
 
 
 def train(job: TrainingJob, progress: Progress) -> TrainingResult:
@@ -71,8 +71,8 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     # The student: all of its weights or an adapter's are trained, replicated or sharded as the launch asks.
     progress(*LOADING)
     tokenizer = load_tokenizer(job.student)
-    # A student that is cut over devices is read on the host, by one process of a machine at a time: each layer moves
-    # when it is cut, so neither a device nor the processes of a machine together hold it whole.
+    # A sharded student is read on the host, by one process of a machine at a time. Each layer moves to its device
+    # when it is sharded, so neither a device nor the processes of a machine together hold the whole model.
     over = distributed.mesh(accelerator)
     with distributed.in_turn(accelerator) if over is not None else contextlib.nullcontext():
         model = load_model(job.student, devices.weights_type(settings), "cpu" if over is not None else str(device))
@@ -84,7 +84,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     model = student.whole.model
     if device.type == "cpu":
         devices.keep_freed()
-    # What the optimizer moves: the model's own weights, or float32 copies of them.
+    # The weights that the optimizer updates: the model's own, or float32 copies of them.
     trained = [(name, p) for name, p in student.module.named_parameters() if p.requires_grad]
     masters = optimizers.MasterWeights(trained) if settings.master_weights == "optimizer" else None
     trained = masters.trained if masters else trained
@@ -94,7 +94,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     cost, curve, warnings, start = Cost(), [], [], 0
     began = time.monotonic()
 
-    # Where text comes from, and what the teacher says of it.
+    # The source of text, and the teacher's signal for it.
     texts = texts_of(method, settings.steps)
     elsewhere = job.recipe.rollout.engine != IN_PROCESS and Source.STUDENT in texts
     samples = not elsewhere and bool(texts - {Source.DATA, Source.TEACHER} or method.needs.proposals)
@@ -185,7 +185,7 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
             method.after_step(step, types.MappingProxyType(report))
         paused = time.monotonic()
         report |= held_out.report(index + 1, student)
-        began += time.monotonic() - paused  # measured for the reader, not for the training
+        began += time.monotonic() - paused  # measured for readers; the training does not use it
         cost.steps, cost.seconds = index + 1, time.monotonic() - began
         texts_now = _texts(accelerator, sequences, step)
         if rollouts.rewards is not None:
@@ -233,16 +233,16 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
 
 
 def _checkpoint_layers(model: PreTrainedModel, name: str) -> None:
-    """Keeps only what enters each layer for the backward pass. Raises BadInput for a model that cannot do this."""
+    """Keeps only the input of each layer for the backward pass. Raises BadInput if the model does not support this."""
     if not model.supports_gradient_checkpointing:
         raise BadInput(f"training.gradient_checkpointing: the code of {name} does not support it; leave it out")
-    # The reentrant kind would need an input with a gradient, which a model with frozen weights lacks.
+    # The reentrant variant needs an input with a gradient, which a model with frozen weights lacks.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})  # its name changed within transformers 5
+    enable({"use_reentrant": False})  # renamed within transformers 5
 
 
 class _faults_named(error_location.faults_as):
-    """Turns what a method breaks or raises into RunFailed with FILE:LINE, the step, and the checkpoint that is kept."""
+    """Turns errors of a method into RunFailed with FILE:LINE, the step, and the checkpoint that is kept."""
 
     def __init__(self, step: Step, every: int):
         last = step.index // every * every if every else 0
@@ -288,7 +288,7 @@ def _backward(
     if teaching.reading is not None:
         teaching.reading.pair(batches, student.module.vocab, accelerator)
 
-    # What a method decides over the whole step, and the shuffled control, need all tokens before the first objective,
+    # Step features and the shuffled control need all tokens before the first objective,
     # hence passes without gradient. The teacher's hidden states of these passes are kept for the last one.
     ready: dict[int, TeacherLogits] = {}
     weights: list[Tensor | None] = [None] * len(batches)
@@ -296,7 +296,7 @@ def _backward(
     if (method.needs.step_features and type(method).measure is not Method.measure) or shuffled:
         ready = {i: teacher_logits(i) for i in range(len(batches))}
     if method.needs.step_features:
-        if type(method).measure is Method.measure:  # it reads rewards alone
+        if type(method).measure is Method.measure:  # it reads only rewards
             seen = [torch.zeros(len(batch.labels), 0) for batch in batches]
         else:
             with student.gathered() as module, accelerator.autocast():
@@ -320,7 +320,7 @@ def _backward(
                 total, sums = wrapped(batch, method, ready.pop(i, None) or teacher_logits(i), step, weights[i])
             except NotFinite as error:
                 where = f"{error}, in micro-batch {i + 1} of {len(batches)}"
-                # The method of a user is where to look; one that ships met weights or logits that are not finite.
+                # For a user's method, point to its file; with a shipped one, the weights or logits were not finite.
                 own = user_code.identity(type(method)) != user_code.OURS
                 place = f"{error_location.of(type(method), 'objective')}: " if own else ""
                 raise BadInput(f"{place}{where}") from None
@@ -356,12 +356,12 @@ def _normalise(accelerator: Accelerator, trained: optimizers.Named, sums: list[S
     names = sorted({name for s in sums for name in s.metrics})
     rows: list[Tensor | float] = [sum(getattr(s, what) for s in sums) for what in ("value", "weight", "scale")]
     rows += [sum(s.metrics.get(name, 0.0) for s in sums) for name in names]
-    # Who wrote the text is another question to each process, so all sources are summed on all of them.
+    # Processes may hold text of different sources, so sum all sources on all of them.
     rows += [sum(s.by_source.get(source, (0.0, 0.0))[i] for s in sums) for source in Source for i in (0, 1)]
     own = torch.stack([torch.as_tensor(row, dtype=torch.float64, device=accelerator.device) for row in rows])
     value, weight, scale, *rest = accelerator.reduce(own).tolist()
     metrics, by_source = rest[: len(names)], rest[len(names) :]
-    # A hard gate may set every weight of a step to 0; the gradients are then 0 as well and nothing moves.
+    # A hard gate may set every weight of a step to 0; the gradients are then 0 too, and no weight changes.
     divisor = weight if weight > 0 else 1.0
     for _, parameter in trained:
         if parameter.grad is not None:
@@ -376,7 +376,7 @@ def _normalise(accelerator: Accelerator, trained: optimizers.Named, sums: list[S
 def _clip(trained: optimizers.Named, largest: float, step: Step) -> float:
     """Scales the gradient down to the norm ``largest`` (0: never); returns the norm before. Raises RunFailed on NaN."""
     norm = float(full_tensor(torch.nn.utils.clip_grad_norm_([p for _, p in trained], largest or float("inf"))))
-    # Name the parameter, which tells where the divergence began. Nothing was updated yet.
+    # Name the parameter, which shows where the divergence began. Nothing was updated yet.
     if not math.isfinite(norm):
         broken = (n for n, p in trained if p.grad is not None and not full_tensor(p.grad).isfinite().all())
         bad = next(broken, "a parameter").removeprefix("model.")

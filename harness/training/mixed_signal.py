@@ -1,8 +1,8 @@
-"""The signal of several teachers: the mixture of their distributions, each row with weights of its own.
+"""The signal of several teachers: the mixture of their distributions, with separate weights for each row.
 
-log p(v) = logsumexp over k of log w_k + log p_k(v). A row that one teacher has alone is that teacher's distribution;
-teachers of weight 0 do not read it. Of top-k signals only rows that have one teacher each are known: every teacher
-keeps other tokens, so a mixture of theirs is not.
+log p(v) = logsumexp over k of log w_k + log p_k(v). A row with one teacher gets that teacher's distribution;
+teachers of weight 0 do not read it. Top-k signals require one teacher per row: every teacher
+keeps other tokens, so their mixture is not defined.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.training.batching import Batch
 from harness.training.signal_contract import TeacherSignal
 from harness.training.signals import TeacherLogits, TopKLogits
 
-Shares = Callable[[Batch, int], list[float]]  # of every teacher in sequence number i of a batch
+Shares = Callable[[Batch, int], list[float]]  # weights of all teachers in sequence number i of a batch
 
 
 class MixedSignal(TeacherSignal):
@@ -38,7 +38,7 @@ class MixedSignal(TeacherSignal):
             index = _tokens_of(batch, rows)
             log_weight = torch.tensor(weights, device=batch.ids.device).log()[own.row]
             parts.append(_Part(signal.read(own), index, log_weight))
-        # Top-k rows have one teacher each (the plan refuses a mixture of them), so they only have to be put in order.
+        # Top-k rows have one teacher each (the plan refuses mixtures), so they only need to be put in order.
         likeliest = [(part.index, part.logits) for part in parts if isinstance(part.logits, TopKLogits)]
         return _joined(likeliest) if likeliest else MixedLogits(parts, batch.ids.device)
 
@@ -66,7 +66,7 @@ def _tokens_of(batch: Batch, rows: list[int]) -> list[int]:
 
 
 def _joined(parts: Sequence[tuple[list[int], TopKLogits]]) -> TopKLogits:
-    """Top-k signals of other rows each, with the numbers of their tokens in the batch, as one."""
+    """Joins top-k signals of disjoint rows, with the numbers of their tokens in the batch."""
     first = parts[0][1]
     order = torch.tensor([n for index, _ in parts for n in index], device=first.ids.device).argsort()
     ids, log_probs = (torch.cat([getattr(p, name) for _, p in parts]) for name in ("ids", "log_probs"))
@@ -75,14 +75,14 @@ def _joined(parts: Sequence[tuple[list[int], TopKLogits]]) -> TopKLogits:
 
 @dataclass(frozen=True)
 class _Part:
-    """One teacher's logits of its own tokens, which numbers these have in the batch [n], and log w of each [n]."""
+    """One teacher's logits of its own tokens, their numbers in the batch [n], and log w of each [n]."""
 
     logits: TeacherLogits
     index: list[int]
     log_weight: Tensor
 
     def within(self, start: int, stop: int) -> tuple[int, int]:
-        """Which of its own tokens are tokens start:stop of the batch."""
+        """The range of its own tokens that are tokens start:stop of the batch."""
         return bisect_left(self.index, start), bisect_left(self.index, stop)
 
 
@@ -100,7 +100,7 @@ class MixedLogits:
             low, high = part.within(start, stop)
             if low == high:
                 continue
-            # Where the part's tokens stand within this slice of the batch.
+            # The positions of the part's tokens within this slice of the batch.
             rows = torch.tensor(part.index[low:high], device=logits.device) - start
             _, own = part.logits.pair(logits[rows], low, high)
             assert own is not None, "a teacher has a distribution"

@@ -21,7 +21,7 @@ from harness.training.batching import Batch
 from harness.training.signals import TeacherLogits
 from harness.types import Source
 
-LONGEST = 4  # chunks: up to this length a sequence may become one chunk, for methods with sequence features
+LONGEST = 4  # in chunks: the maximum length of a sequence that becomes one chunk, for methods with sequence features
 
 
 class NotFinite(ArithmeticError):
@@ -30,13 +30,13 @@ class NotFinite(ArithmeticError):
 
 @dataclass
 class Sums:
-    """What a micro-batch adds to the step: sums over its tokens, on the device, without gradient."""
+    """The contribution of a micro-batch to the step: sums over its tokens, on the device, without gradient."""
 
     value: Tensor | float = 0.0  # sum of c w objective
     weight: Tensor | float = 0.0  # sum of c w
     scale: Tensor | float = 0.0  # sum of c
     metrics: dict[str, Tensor] = field(default_factory=dict)  # sums of c * metric
-    by_source: dict[Source, tuple[Tensor, Tensor]] = field(default_factory=dict)  # value and weight of each alone
+    by_source: dict[Source, tuple[Tensor, Tensor]] = field(default_factory=dict)  # value and weight of each source
     weights: list[Tensor] = field(default_factory=list)  # [n] the method's own, slice by slice
 
 
@@ -51,12 +51,12 @@ class Student(nn.Module):
     def forward(
         self, batch: Batch, method: Method, teacher: TeacherLogits, step: Step, weights: Tensor | None
     ) -> tuple[Tensor, Sums]:
-        """Sum of c_t w_t objective_t over the batch, and what to report. ``weights`` [N] replace the method's.
+        """Sum of c_t w_t objective_t over the batch, and the values to report. ``weights`` [N] replace the method's.
 
-        Raises NotFinite where the sum of a slice is not a finite number.
+        Raises NotFinite if the sum of a slice is not a finite number.
         """
         hidden, head = self._hidden(batch), self._head()
-        # Sequence features need log-probabilities of whole sequences before the first objective value. Where every
+        # Sequence features need log-probabilities of whole sequences before the first objective value. If every
         # sequence fits into a chunk they are computed inside it and each head is applied once; longer sequences
         # take a pass of their own through both heads.
         needed = method.needs.sequence_features
@@ -67,7 +67,7 @@ class Student(nn.Module):
         objective = _Objective(batch, method, teacher, step, head, weights, features, inside)
         bounds = self._chunks(batch, method, whole=inside)
         total = chunked_sum(hidden, head, bounds, objective.value, objective.start_chunk)
-        # A slice that is not finite makes the total so. Asking once lets a device run ahead of the host.
+        # A slice that is not finite makes the total so. Checking once lets the device run ahead of the host.
         sound = torch.isfinite(total)
         if weights is None and objective.sums.weights:
             given = torch.cat(objective.sums.weights)
@@ -80,7 +80,7 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def token_weights(self, batch: Batch, method: Method, teacher: TeacherLogits, step: Step) -> Tensor:
-        """[N] the weights that the method would give: the first pass of the shuffled-weight control."""
+        """[N] the method's weights: the first pass of the shuffled-weight control."""
 
         def weights(tokens: Tokens) -> Tensor:
             weighed = _weigh(method, tokens)
@@ -92,7 +92,7 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def measure(self, batch: Batch, method: Method, teacher: TeacherLogits, step: Step) -> Tensor:
-        """[N, k] what the method measures of every token before it sees the whole step."""
+        """[N, k] the method's measurements of every token, before its step features."""
         return self._of_tokens(batch, method, teacher, step, lambda tokens: _measured(method, tokens))
 
     def _of_tokens(
@@ -108,7 +108,7 @@ class Student(nn.Module):
         if method.needs.sequence_features:
             features = self._sequence_features(hidden, head, batch, method, teacher, step)
         for chunk, raw in self._project(hidden, head, batch, method):
-            # The teacher is projected per chunk too, so that its logits [N, V] never exist at once.
+            # Project the teacher per chunk too, so that its logits [N, V] never exist at once.
             chunk_teacher = teacher.over(chunk.start, chunk.stop)
             for logits, start, stop in _slices(raw, head, chunk):
                 here = None if features is None else features[start:stop]
@@ -131,7 +131,7 @@ class Student(nn.Module):
             chunk_teacher = teacher.over(chunk.start, chunk.stop)
             for logits, start, stop in _slices(raw, head, chunk):
                 own, theirs = chunk_teacher.pair(logits, start, stop)
-                assert theirs is not None, "the teacher's logits are at hand"
+                assert theirs is not None, "the teacher's logits have been read"
                 parts.append(value(own, theirs))
         return torch.cat(parts)
 
@@ -154,9 +154,9 @@ class Student(nn.Module):
             yield chunk, head.raw(hidden[chunk.start : chunk.stop])
 
     def _chunks(self, batch: Batch, method: Method | None, whole: bool = False) -> list[Chunk]:
-        """``whole``: no chunk cuts a sequence, nor does a slice where the weights of ``method`` need whole texts."""
+        """``whole``: no chunk cuts a sequence, nor does a slice if the weights of ``method`` need whole texts."""
         uncut = method is not None and method.needs.whole
-        # A chunk holds the logits of both sides; the teacher's are wider where its vocabulary or its tokens are more.
+        # A chunk holds the logits of both sides; the teacher's are wider if it has a larger vocabulary or more tokens.
         vocab = self.vocab if batch.pairs is None else max(self.vocab, batch.pairs.width)
         rows = batch.rows if whole or uncut else None
         pieces = rows if uncut and rows is not None else batch.segment_list
@@ -169,12 +169,12 @@ class Student(nn.Module):
         return states[batch.row, batch.column]
 
     def _head(self) -> Head:
-        """Read at every pass: FSDP swaps the weight between its shard and the gathered tensor."""
+        """Read at every pass, because FSDP swaps the weight between its shard and the gathered tensor."""
         return Head.of_checked(self.model, self.vocab)
 
 
 class _Objective:
-    """What :func:`chunked_sum` calls for every chunk and slice of a batch. ``sums`` fill up on the way."""
+    """The callbacks of :func:`chunked_sum` for every chunk and slice of a batch; accumulates ``sums``."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class _Objective:
     ):
         self.batch, self.method, self.teacher, self.step, self.head = batch, method, teacher, step, head
         self.weights, self.features, self.inside = weights, features, inside
-        self.first = 0  # the token that row 0 of ``features`` describes
+        self.first = 0  # the token of row 0 of ``features``
         self.chunk_teacher = teacher  # the teacher's logits of the current chunk
         self.scale, self.sums, self.naming = _per_token(method, batch), Sums(), False
         several = sorted(set(batch.sources)) if len(set(batch.sources)) > 1 else []
@@ -228,7 +228,7 @@ class _Objective:
             tokens.metrics["paired"] = (tokens.pairs.student >= 0).float()
         # The sum of c_t w_t l_t, in fp32. The loop divides by the sum over all processes.
         values = values.float()
-        # Text that an engine sampled: measure how far its probabilities are from the student's, and correct for that.
+        # Text sampled by an engine: measure the gap between its probabilities and the student's, and correct for it.
         if self.batch.gap is not None and self.batch.sampler_log_prob is not None and self.batch.fresh is not None:
             here = slice(start, stop)
             told, fresh = self.batch.sampler_log_prob[here], self.batch.fresh[here]
@@ -247,7 +247,7 @@ class _Objective:
         return total
 
     def checked(self, logits: Tensor, start: int, stop: int) -> Tensor:
-        """:meth:`value` again, raising the name of what is not finite, or no weight."""
+        """:meth:`value` again, raising an error that names the tensor that is not finite, or the invalid weight."""
         self.naming = True
         return self.value(logits, start, stop)
 
@@ -284,7 +284,7 @@ def _log_probs(slices: Iterator[tuple[Tensor, int, int]], teacher: TeacherLogits
 @torch.no_grad()
 def _features(log_probs: Tensor, batch: Batch, method: Method, step: Step, start: int, stop: int) -> Tensor:
     """[n, ...] the method's features of the whole sequences that tokens [start, stop) make up."""
-    # The tokens are those of whole sequences; number these from 0, as the method sees no others.
+    # The tokens are those of whole sequences; number these from 0, because the method sees no others.
     here, (log_q, log_p), rows = slice(start, stop), log_probs, batch.rows
     first, last = rows[start], rows[stop - 1]
     given = Sequences(
@@ -346,9 +346,9 @@ def _tokens(
 
 
 def _weigh(method: Method, tokens: Tokens, checked: bool = False) -> Tensor | None:
-    """[n] the method's weights in fp32, without gradient, or None where it weighs all tokens alike.
+    """[n] the method's weights in fp32, without gradient, or None if it weights all tokens equally.
 
-    Their values are looked at where ``checked``: of a whole batch once, not slice by slice.
+    Their values are checked if ``checked``: once for a whole batch, not slice by slice.
     """
     with torch.no_grad(), method_contract.unchanged(method, "weight", tokens):
         weights = method.weight(tokens)
@@ -357,7 +357,7 @@ def _weigh(method: Method, tokens: Tokens, checked: bool = False) -> Tensor | No
 
 
 def _measured(method: Method, tokens: Tokens) -> Tensor:
-    """[n, k] what the method measures of every token of a slice, in fp32."""
+    """[n, k] the method's measurements of every token of a slice, in fp32."""
     with method_contract.unchanged(method, "measure", tokens):
         measured = method.measure(tokens)
     method_contract.features(method, "measure", measured, len(tokens.labels))
@@ -365,7 +365,7 @@ def _measured(method: Method, tokens: Tokens) -> Tensor:
 
 
 def _culprit(tokens: Tokens, values: Tensor) -> str:
-    """Names the first tensor that holds a NaN or an infinity, and the token."""
+    """Names the first tensor with a NaN or an infinity, and the token."""
     suspects: list[tuple[str, Tensor | None]] = [
         ("student logits", tokens.logits),
         ("teacher logits", tokens.teacher),

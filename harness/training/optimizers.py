@@ -1,13 +1,13 @@
-"""Optimizers by name, and where the float32 weights are that they move.
+"""Optimizers by name, and the place of the float32 weights that they update.
 
-``training.master_weights`` says where the float32 copy of the student's weights is, which small updates need:
+``training.master_weights`` chooses the place of the float32 weights, which small updates need:
 
     model       the model's own weights are float32; with precision=bfloat16 each forward pass casts them (autocast)
-    optimizer   the model's weights are bfloat16; gradients add up in float32 beside the optimizer's float32 copy, which
+    optimizer   the model's weights are bfloat16; gradients add up in float32, and the optimizer's float32 copy
                 is rounded into the model after every step
     none        weights, gradients and moments are bfloat16: an update below 1/256 of a weight is lost
 
-An adapter's own weights are float32 in all three; the others then say how the weights beside it are kept.
+An adapter's own weights are float32 in all three; the setting then applies to the frozen weights.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from harness.errors import BadInput, install
 from harness.recipe import Training
 
 Named = list[tuple[str, nn.Parameter]]
-ENDS = ("embed", "lm_head", "wte", "wpe")  # parts of names of matrices that are tables or heads, not maps inside
-SHARDED = ("adamw", "adamw_fused", "sgd")  # whose state has the shape of its weight
+ENDS = ("embed", "lm_head", "wte", "wpe")  # parts of names of embeddings and heads, which are not inner matrices
+SHARDED = ("adamw", "adamw_fused", "sgd")  # optimizers whose state has the shape of its weight
 
 
 def check(plan: Training, *, processes: int = 1, sharded: bool = False) -> None:
@@ -58,7 +58,7 @@ def check(plan: Training, *, processes: int = 1, sharded: bool = False) -> None:
 def schedule(optimizer: Optimizer, plan: Training) -> LambdaLR:
     """The learning rate over the steps: linear warm-up, then ``plan.schedule``; ``constant`` has no warm-up.
 
-    The shares are those of transformers' ``get_scheduler``, whose import loads every optional library that is
+    The values are those of transformers' ``get_scheduler``, whose import loads every optional library that is
     installed (peft, bitsandbytes) into each process that trains.
     """
     warmup, steps = round(plan.warmup * plan.steps), plan.steps
@@ -76,7 +76,7 @@ def schedule(optimizer: Optimizer, plan: Training) -> LambdaLR:
 
 
 def make(trained: Named, plan: Training) -> Optimizer:
-    """The optimizer of the trained weights. Unless ``decay_norms``, decay spares those of one dimension."""
+    """The optimizer of the trained weights. Unless ``decay_norms``, weights of one dimension have no decay."""
     settings: dict[str, Any] = {"lr": plan.learning_rate, "weight_decay": plan.weight_decay}
     norms = plan.decay_norms or not plan.weight_decay
     if plan.optimizer == "muon":
@@ -122,7 +122,7 @@ def _muon(trained: Named, momentum: float, norms: bool, settings: dict[str, Any]
 
 
 class OptimizerGroup(Optimizer):
-    """Optimizers of different weights that step together; their groups are one list, for schedules."""
+    """Several optimizers of different weights that step together, with one list of groups for schedules."""
 
     def __init__(self, parts: list[Optimizer]):
         self.parts = parts
@@ -138,14 +138,14 @@ class OptimizerGroup(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for part, own in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(own)
-        # Loading gives every part new groups; a schedule sets the rate in those of this object.
+        # Loading gives every part new groups; copy the list, because a schedule sets the rate in this object's groups.
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 class MasterWeights:
     """The float32 copy of bfloat16 weights, with gradients that add up in float32. ``trained`` is what is optimised.
 
-    A gradient leaves its bfloat16 weight as soon as a backward pass has formed it.
+    Gradients move from their bfloat16 weights as soon as a backward pass has computed them.
     """
 
     def __init__(self, model: Named):

@@ -1,6 +1,6 @@
-"""Reads the data of a recipe: the pools that its methods train on, without what the models have no room for.
+"""Reads the data of a recipe: the pools that its methods train on, without prompts that fill the context.
 
-:func:`summary` prints what a run trains on before any work: counts, content hash, the first example.
+:func:`summary` describes the training data before any work: counts, content hash, the first example.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from harness.training_data import examples, plain
 from harness.training_data.left_out import OVERLAP_WORDS, Room, context_of, fitting, overlap, room_of
 from harness.types import Example, Prompt, Source
 
-LOOKED_AT = 32  # responses that are paired before training
-ENOUGH = 0.9  # of the student's tokens; where fewer pair, a line says so
+LOOKED_AT = 32  # responses paired before training, as a test
+ENOUGH = 0.9  # of the student's tokens; below this share of pairs a run prints a line
 
 
 def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[Task]) -> TrainingData:
@@ -31,7 +31,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
 
     Examples that hold a problem of ``tasks`` are refused, dropped or kept, as ``data.contaminated`` says.
 
-    Raises BadInput for data that cannot be read, that a method needs and the recipe lacks, or of which nothing fits.
+    Raises BadInput for unreadable or missing data, and for data of which nothing fits.
     """
     student, teacher = pair.student, pair.teacher
     wanted = {source for method in methods for source in job.sources_of(method, chosen.training)}
@@ -48,10 +48,10 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     if held_out and sources.validation is None:
         raise BadInput("training.divergence_every measures on held-out examples: set data.validation")
     if held_out and any(map(job.privileged, methods)):
-        raise BadInput("training.divergence_every measures no method that gives the teacher a prompt of its own")
+        raise BadInput("training.divergence_every does not support methods that give the teacher its own prompt")
     if held_out and chosen.teachers:
-        raise BadInput("training.divergence_every measures against one teacher, and there are several: leave it out")
-    # Models with a distribution of their own read whole sequences; a teacher of texts reads prompts of its own.
+        raise BadInput("training.divergence_every supports only one teacher: remove it")
+    # Models that give a distribution read whole sequences; a teacher of texts only reads its prompts.
     reads = held_out or any(m.needs.teacher == "signal" or m.needs.joint or m.needs.proposals for m in methods)
     readers = [student, teacher] if reads and teacher is not None else [student]
     longest = room_of(chosen.training.max_tokens, readers)
@@ -84,7 +84,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
         left_out = len(read_of[name].examples) - len(found)
         data.facts[name] = {**read_of[name].facts, "examples": len(found), "sha256": examples.fingerprint(found)}
         data.facts[name] |= {"left_out": left_out} if left_out else {}
-        if codec is not None and found:  # as a task's first prompt is looked at before it is asked
+        if codec is not None and found:  # as a task's first prompt is checked
             data.warnings += [f"data.{name}: {w}" for w in chat_format.check_prompts(codec, [found[0].prompt])]
     for method in methods:
         if job.privileged(method):
@@ -95,7 +95,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
 
 
 def _check(found_of: dict[str, list[Example]], tasks: Sequence[Task], contaminated: str, data: TrainingData) -> None:
-    """Judges what the pools share with the tasks; drops from ``found_of`` what ``contaminated`` says."""
+    """Checks the overlap of the pools with the tasks; drops examples from ``found_of`` as ``contaminated`` says."""
     for task in tasks if found_of else ():
         shared = overlap(found_of, task)
         if shared is None:
@@ -105,16 +105,16 @@ def _check(found_of: dict[str, list[Example]], tasks: Sequence[Task], contaminat
         if whole:
             problem, name, row = shared.whole[0]
             held = f"data.{name}: row {row} holds problem {problem} of {task.title}"
-            held += f" ({len(whole)} of its {shared.problems} problems stand in the training data)"
+            held += f" ({len(whole)} of its {shared.problems} problems are in the training data)"
             if contaminated == "refuse":
-                raise BadInput(f"{held}; take such rows out, or set data.contaminated to drop (or keep, and record it)")
+                raise BadInput(f"{held}; remove such rows, or set data.contaminated to drop (or keep, recorded)")
             if contaminated == "drop":
                 gone = {(name, row) for _, name, row in shared.whole}
                 for name, examples_of in found_of.items():
                     found_of[name] = [e for e in examples_of if (name, e.id) not in gone]
                     if not found_of[name]:
                         raise BadInput(f"data.{name}: every row holds a problem of {task.title}; give other data")
-                data.warnings.append(f"{len(gone)} training examples hold a problem of {task.title} and are left out")
+                data.warnings.append(f"{len(gone)} training examples with a problem of {task.title} are left out")
             else:
                 data.warnings.append(f"{held}; they are trained on, as data.contaminated=keep asks")
         others = {problem for problem, *_ in shared.shared} - whole
@@ -126,7 +126,7 @@ def _check(found_of: dict[str, list[Example]], tasks: Sequence[Task], contaminat
 
 
 def _room_for_teacher(method: Method, chosen: Recipe, data: TrainingData, student: ModelFiles) -> None:
-    """Raises BadInput where the teacher's own prompts cannot be made, or leave its context no room for a response."""
+    """Raises BadInput if the teacher's own prompts cannot be made, or leave no room for a response in its context."""
     asking, what = method.needs.asking, f"row of data.labelled={chosen.data.labelled},"
     assert asking is not None, "a privileged method asks"
     teacher_prompt.check(asking, data.labelled, what)
@@ -139,16 +139,16 @@ def _room_for_teacher(method: Method, chosen: Recipe, data: TrainingData, studen
         raise BadInput(
             f"method {method.name}: {len(full)} of {len(asked)} prompts of the teacher leave less than "
             f"rollout.max_new_tokens={chosen.rollout.max_new_tokens} of the context of {context} tokens (the first is "
-            f"row {full[0].id}); lower it, shorten the template, or leave these rows out"
+            f"row {full[0].id}); lower it, shorten the template, or remove these rows"
         )
 
 
 def _pairs_up(method: Method, pair: Pair, data: TrainingData) -> None:
-    """Raises BadInput where the teacher cannot read the texts in its own tokens, or no token of it pairs."""
+    """Raises BadInput if the teacher cannot read the texts in its own tokens, or no token has a pair."""
     several = next((e for e in data.labelled if e.taught > 1), None)
     if several is not None:
         raise BadInput(
-            f"method {method.name} reads one answer a row, and row {several.id} of data.labelled teaches "
+            f"method {method.name} reads one answer per row, but row {several.id} of data.labelled teaches "
             f"{several.taught}: give rows with one answer each"
         )
     codecs = text_codec(pair.student), text_codec(pair.teacher) if pair.teacher is not None else None
@@ -170,19 +170,19 @@ def _pairs_up(method: Method, pair: Pair, data: TrainingData) -> None:
 
 
 def measures_divergence(chosen: Recipe, methods: Sequence[Method]) -> bool:
-    """Whether the recipe asks for a held-out divergence of some method that trains."""
+    """Whether the recipe requests a held-out divergence and some method trains."""
     trained = any(not isinstance(method, ReferencePoint) for method in methods)
     return trained and chosen.training.divergence_every is not None
 
 
 def validity_of(method: Method) -> str | None:
-    """What scores the proposals of a method; None where it asks for none."""
+    """The estimator that scores the proposals of a method; None if it has none."""
     asked = method.needs.proposals
     return (Proposing() if asked is True else asked).validity if asked else None
 
 
 def _has_estimator(method: Method, chosen: Recipe) -> None:
-    """Raises BadInput where the data brings no checker or no grader for what scores the method's proposals."""
+    """Raises BadInput if the data lacks the checker or grader that scores the method's proposals."""
     wanted, prompts = validity_of(method), chosen.data.prompts
     generated = prompts.startswith(MICRO)
     if wanted == "checker" and examples.checker(prompts) is None:
@@ -198,7 +198,7 @@ def _has_estimator(method: Method, chosen: Recipe) -> None:
 
 
 def summary(data: TrainingData, codec: TextCodec | None) -> Iterator[str]:
-    """One line a pool, and the first training example as the student reads it."""
+    """One line per pool, and the first training example as the student reads it."""
     pools = {"prompts": data.prompts, "labelled": data.labelled, "validation": data.validation}
     for name, told in data.told.items():
         yield f"data.{name}: {len(pools[name]):,} examples of {told}; sha256 {data.facts[name]['sha256'][:12]}"
@@ -206,13 +206,13 @@ def summary(data: TrainingData, codec: TextCodec | None) -> Iterator[str]:
     if first is not None and codec is not None:
         yield f"the first training example is {_rendered(first, codec)}"
         if first.prompt.system and chat_format.system_turn(codec.tokenizer) == chat_format.MERGED:
-            yield "the chat template takes no system turn: its text stands in front of the user's first turn"
+            yield "the chat template has no system turn: its text goes in front of the user's first turn"
 
 
 def unlike_prompts(data: TrainingData, asked: Prompt, codec: TextCodec | None) -> list[str]:
-    """Where the task's first prompt reaches the student differently from what it was trained on.
+    """How the task's first prompt differs in form from the training prompts.
 
-    The micro world is left out: its prompts are made in the forms of its tasks.
+    The micro world is skipped: its prompts have the forms of its tasks.
     """
     if codec is None:
         return []
@@ -225,7 +225,7 @@ def unlike_prompts(data: TrainingData, asked: Prompt, codec: TextCodec | None) -
 
 
 def _rendered(example: Example, codec: TextCodec) -> str:
-    """Prompt and response with their special tokens, and how many of the latter's tokens are learnt."""
+    """Prompt and response with their special tokens, and the number of learnt tokens."""
     end = f"{codec.tokenizer.decode([codec.end_id])} (id {codec.end_id})"
     if example.response is None:
         return f"{codec.render(example.prompt)!r}, which a model answers; an answer ends with {end}"

@@ -1,8 +1,8 @@
 """Proposals of both models for the next step after the same prefix, each scored by an estimator of its validity.
 
-Every step of a text ends a prefix at which the two models are compared. Where one of them wrote the text, its steps
-are that model's first proposals and only the other model generates; where that one would greedily write the same, a
-single pass over the text tells, and it generates from the first token at which it would not.
+Each step of a text continues a prefix at which the two models are compared. If one of them wrote the text, its steps
+are that model's first proposals and only the other model generates. A single pass over the text finds where the other
+model would greedily write the same, so it generates only from the first token that differs.
 :mod:`harness.training.validity` scores the proposals.
 """
 
@@ -24,11 +24,11 @@ from harness.training.validity import NAN, Asked, Checker, Place, ProposedStep, 
 from harness.types import Decoding, Example, Source, stable_seed
 
 BOTH = (Source.TEACHER, Source.STUDENT)
-Begun = tuple[tuple[int, ...], tuple[float, ...]]  # ids of a step so far, and their log-probabilities
+Begun = tuple[tuple[int, ...], tuple[float, ...]]  # ids of an unfinished step, and their log-probabilities
 
 
 class Estimator(Protocol):
-    """Scores steps; NaN where it does not know. ``step`` is the optimizer step."""
+    """Scores steps; NaN if unknown. ``step`` is the optimizer step."""
 
     def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]: ...
 
@@ -36,7 +36,7 @@ class Estimator(Protocol):
 class Proposals:
     """Scores the next steps that teacher and student propose after every step of a text.
 
-    ``checker`` is the data's own, where there is one: what the estimator says is compared with it.
+    ``checker`` is the data's own, if there is one, and is compared with the estimator.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class Proposals:
         self.generators = {Source.STUDENT: student, Source.TEACHER: teacher}
         self.estimator, self.how, self.segments, self.checker = estimator, how, segments, checker
         self.report = ValidityReport()
-        self.reader: LiveTeacher | None = None  # the teacher's signal, where it is read here: one pass tells both
+        self.reader: LiveTeacher | None = None  # the teacher's signal, if it is read here: one pass serves both
 
     def judge(
         self, sequences: Seq[TrainingSequence], labelled: Seq[Example], prompts: Seq[Example], step: int, cost: Cost
     ) -> list[TrainingSequence]:
-        """The sequences with ``validity`` set: per token (teacher, student), NaN where the validity is unknown."""
+        """The sequences with ``validity`` set: per token (teacher, student), NaN if unknown."""
         began, spent = time.monotonic(), Cost()
         places = [
             place
@@ -67,7 +67,7 @@ class Proposals:
             if self.how.temperature == 0:
                 self._follow(author, sequences, places, spent)
             self._propose(author, places, step, spent)
-        # A step that both models propose, or one of them twice, is scored once.
+        # Score a step only once if both models propose it, or one of them twice.
         wanted: dict[Any, Asked] = {}
         for i, place in enumerate(places):
             for made in (made for author in BOTH for made in place.steps[author]):
@@ -91,7 +91,7 @@ class Proposals:
         return [dataclasses.replace(s, validity=tuple(v)) for s, v in zip(sequences, validity, strict=True)]
 
     def _places(self, index: int, sequence: TrainingSequence, example: Example) -> list[Place]:
-        """Every step of a text as a place, with the step that the text takes there."""
+        """Every step of a text as a place, with the text's own step there."""
         found, prefix, tokenizer = [], "", self.generators[Source.STUDENT].tokenizer
         author = Source.STUDENT if sequence.source in (Source.STUDENT, Source.REPLAY) else sequence.source
         for start, stop in self.segments.places(sequence.response):
@@ -106,7 +106,7 @@ class Proposals:
         return found
 
     def _follow(self, author: Source, sequences: Seq[TrainingSequence], places: Seq[Place], cost: Cost) -> None:
-        """Finds how far the author's greedy steps are those of the texts of others; whole ones become its proposals."""
+        """Finds how far the author's greedy steps agree with texts of others; complete ones become its proposals."""
         mine = [place for place in places if not place.steps[author]]
         texts = {p.sequence: (sequences[p.sequence].prompt, sequences[p.sequence].response) for p in mine}
         if not texts:
@@ -118,7 +118,7 @@ class Proposals:
         else:
             scored_texts = generator.score(pairs)
         said = dict(zip(texts, scored_texts, strict=True))
-        # The pass over the student's text that is read here is that of its signal, which the loop charges. The signal
+        # This pass over the student's text also gives its signal, which the loop charges. The signal
         # of labelled text comes from a cache.
         shared = by_teacher and self.reader is not None
         paid = [whole for i, whole in texts.items() if not shared or sequences[i].source is Source.DATA]
@@ -129,30 +129,30 @@ class Proposals:
             greedy, log_probs = (part[place.start : place.stop] for part in (scored.greedy, scored.log_probs))
             same = next((i for i, likeliest in enumerate(greedy) if not likeliest), len(ids))
             mean = math.fsum(log_probs) / len(ids)
-            # A text that was cut off has a last step without an end, and a longer one than may be proposed has none.
+            # The last step of a truncated text has no end, and neither has a step longer than the limit.
             ended = self.segments.ends(ids)[-1] or ids[-1] in generator.end_ids
             if same == len(ids) <= self._limit and ended:
                 text = continuation(generator.tokenizer, place.before, ids).rstrip("\n")
                 place.steps[author].append(ProposedStep(ids, text, True, mean if by_teacher else None))
             place.agreed[author] = same, log_probs[:same]
-            if by_teacher:  # what the teacher thinks of the steps as they were written
+            if by_teacher:  # the teacher's log-probability of the written steps
                 for other, steps in place.steps.items():
                     place.steps[other] = [dataclasses.replace(s, log_prob=mean) if s.written else s for s in steps]
 
     @property
     def _limit(self) -> int:
-        """The longest step that is proposed, in tokens."""
+        """The maximum length of a proposed step, in tokens."""
         return {"span": self.segments.span, "token": 1}.get(self.segments.unit, self.how.longest)
 
     def _propose(self, author: Source, places: Seq[Place], step: int, cost: Cost) -> None:
-        """Fills up the author's proposals at every place to the number that is asked for."""
+        """Adds proposals of the author at every place up to the requested number."""
         wanted = [(p, k) for p in places for k in range(len(p.steps[author]), self.how.count)]
         if not wanted:
             return
         generator, by_teacher = self.generators[author], author is Source.TEACHER
         decoding = Decoding(self.how.temperature, 1.0, self._limit, stop=self.segments.stop)
         seeds = [stable_seed("proposal", author, step, place.before, k) for place, k in wanted]
-        # A greedy step whose beginning is known goes on from there.
+        # Continue a greedy step from its known beginning.
         begun = [place.agreed.get(author, (0, ())) for place, _ in wanted]
         before = [(*place.before, *place.written[:size]) for (place, _), (size, _) in zip(wanted, begun, strict=True)]
         made = generator.continue_ids(before, decoding, seeds)
@@ -161,7 +161,7 @@ class Proposals:
             ((*place.written[:size], *g.ids)[: self._limit], (*log_probs, *g.log_probs)[: self._limit])
             for (place, _), (size, log_probs), g in zip(wanted, begun, made, strict=True)
         ]
-        # A break inside a statement stops the generation early: go on until the statement or its room ends.
+        # A line break inside a statement stops the generation early: continue until the statement or its room ends.
         found = self._finished(generator, [p.before for p, _ in wanted], found, decoding, seeds, cost, by_teacher)
         for (place, _), (ids, log_probs) in zip(wanted, found, strict=True):
             size = self.segments.first(ids)
@@ -208,6 +208,6 @@ class Proposals:
 
 
 def _mean(values: Seq[float]) -> float:
-    """The mean of what is known; NaN where nothing is."""
+    """The mean of the known values; NaN if there are none."""
     known = [v for v in values if v == v]
     return math.fsum(known) / len(known) if known else NAN

@@ -1,7 +1,7 @@
 """The teacher's own reading of the student's texts: its own prompt, its own tokens, and their pairs with the student's.
 
-For methods with ``Needs.pairing``. A response is read as text and written in the teacher's tokens; the pairs come from
-:mod:`harness.models.alignment`. Where both models have the same ids, the teacher reads the student's ids themselves.
+For methods with ``Needs.pairing``. A response is decoded to text and encoded in the teacher's tokens; the pairs come
+from :mod:`harness.models.alignment`. If both models have the same ids, the teacher reads the student's ids.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TeacherReading:
     def of(self, sequence: TrainingSequence) -> tuple[TrainingSequence, Places]:
         """The teacher's reading of a sequence, and the pairs."""
         key = (sequence.source, sequence.example)
-        # Fixed texts are read once; the student's own text is another at every step.
+        # Fixed texts are read once; the student's own text changes at every step.
         if sequence.source not in (Source.DATA, Source.TEACHER):
             return self._read(sequence)
         if key not in self._fixed:
@@ -48,7 +48,7 @@ class TeacherReading:
         return self._fixed[key]
 
     def pair(self, batches: Seq[Batch], vocab: int, accelerator: Accelerator) -> None:
-        """Adds the reading to the batches of an optimizer step, whose student has ``vocab`` columns. A collective."""
+        """Adds the reading to the batches of an optimizer step; student logits have ``vocab`` columns. A collective."""
         for batch in batches:
             self._pair(batch, vocab)
         # A loss over pairs has fewer terms than one over tokens. The ratio over all processes puts them on one scale.
@@ -59,7 +59,7 @@ class TeacherReading:
             batch.pairs.tokens_per_pair = tokens / max(pairs, 1)
 
     def check(self, texts: Seq[TrainingSequence], whose: str) -> None:
-        """Raises BadInput where no text has a pair."""
+        """Raises BadInput if no text has a pair."""
         if texts and not any(self.of(text)[1] for text in texts):
             raise BadInput(
                 f"none of {len(texts)} texts of the {whose} has a token of student and teacher that end at one place: "
@@ -82,7 +82,7 @@ class TeacherReading:
             pairs = alignment.pair(text.ends, ends)
             ids = (*ids, self.teacher.end_id) if closed else ids
         places = chosen(self.pairing, pairs, len(sequence.response), len(ids), closed)
-        # What the teacher's context has no room for has no pair.
+        # Text beyond the teacher's context has no pair.
         room = len(ids) if self.teacher.limit is None else max(self.teacher.limit - len(prompt), 0)
         theirs = TrainingSequence(prompt, ids[:room], sequence.source, sequence.example, place=sequence.place)
         return theirs, [(a, b) for a, b in places if b.stop <= room]
@@ -92,9 +92,9 @@ class TeacherReading:
         add_pairs(batch, readings, self.teacher.pad_id, self._vocabularies(vocab, batch.ids.device), self.vocab)
 
     def _vocabularies(self, vocab: int, device: torch.device) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """The ids [K, 2] of tokens that both sides write alike, and those of each side alone."""
+        """The ids [K, 2] of tokens with equal text on both sides, and the remaining ids of each side."""
         if self._words is None:
-            # Once for a training: the vocabularies do not change.
+            # Compute once per training, because the vocabularies do not change.
             pairs = torch.tensor(self.aligner.shared((vocab, self.vocab)), dtype=torch.long).reshape(-1, 2)
             rest = []
             for side, size in enumerate((vocab, self.vocab)):
@@ -121,7 +121,7 @@ def add_pairs(
     student, teacher, count, bounds, segments = [], [], [], [0], []
     total = segment = 0
     sizes = batch.counts
-    # All texts of the batch are numbered through: pairs, the teacher's rows, and segments of the student's rows.
+    # Number pairs, the teacher's rows, and segments of the student's rows consecutively over the batch.
     for (reading, places), n in zip(readings, sizes, strict=True):
         m, begin = len(reading.response), bounds[-1]
         # -1 marks a row without a pair; before[i] counts the teacher's rows in front of the student's row i.
@@ -157,9 +157,9 @@ def add_pairs(
 
 def chosen(how: Pairing, pairs: Places, n: int, m: int, closed: bool) -> Places:
     """The pairs that a method compares. ``pairs`` are those of two texts of ``n`` and ``m`` tokens without their ends,
-    which are the last tokens if ``closed``. Rows that the method takes behind the last token do not exist.
+    which are the last tokens if ``closed``. Rows that the method takes after the last token do not exist.
     """
-    # By place: token i with token i, whatever the two are.
+    # By place: token i with token i, regardless of their text.
     if how.by == "place":
         size = min(n, m) - (closed and not how.ends)
         pairs = [(range(i, i + 1), range(i, i + 1)) for i in range(size)]
@@ -171,7 +171,7 @@ def chosen(how: Pairing, pairs: Places, n: int, m: int, closed: bool) -> Places:
 
 
 def _sequences(batch: Batch) -> list[TrainingSequence]:
-    """The sequences of a batch, whose responses are learnt whole."""
+    """The sequences of a batch with completely learnt responses."""
     sequences = []
     for i, (source, example, place) in enumerate(zip(batch.sources, batch.examples, batch.places, strict=True)):
         # The column that predicts the first response token is the last of the prompt.
@@ -186,7 +186,7 @@ def _sequences(batch: Batch) -> list[TrainingSequence]:
 
 
 class PairedSignal(TeacherSignal):
-    """The signal of another kind, read on the teacher's own reading of a batch."""
+    """Another signal, evaluated on the teacher's own reading of a batch."""
 
     name = "paired"
 
@@ -206,13 +206,13 @@ class PairedSignal(TeacherSignal):
 
 
 class PairedLogits:
-    """The teacher's logits [m, W] of its tokens beside a slice of the student's [n, V]."""
+    """The teacher's logits [m, W] of its tokens for a slice of the student's [n, V]."""
 
     def __init__(self, logits: TeacherLogits, bounds: list[int]):
         self.logits, self.bounds = logits, bounds
 
     def pair(self, logits: torch.Tensor, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        # A slice of the student's rows belongs to another number of the teacher's.
+        # A slice of the student's rows corresponds to a different number of the teacher's.
         return logits, self.logits.pair(logits, self.bounds[start], self.bounds[stop])[1]
 
     def over(self, start: int, stop: int) -> PairedLogits:

@@ -1,7 +1,7 @@
-"""What a training reports: its cost, how far token weights moved the signal, how well validity was estimated.
+"""The reports of a training: its cost, how much token weights moved the signal, how well validity was estimated.
 
-All three add up over steps and processes and are part of a checkpoint, so a resumed run reports the same. Tables and
-pages read them from records, without torch.
+All three are summed over steps and processes and are part of a checkpoint, so a resumed run reports the same. Tables
+and pages read them from records, without torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 # Cost: tokens, which compare across machines, and seconds and memory of this one. A method is charged for the tokens it
-# needs even where a cache has them, so two methods that read the same teacher texts are both charged. Padding is never
+# needs even if a cache has them, so two methods that read the same teacher texts are both charged. Padding is never
 # charged.
 
 SUMMED = (  # over processes
@@ -39,9 +39,9 @@ class Cost:
     teacher_forward_tokens: through the teacher, its own generation included; a text with a cached signal counts once
     reference_forward_tokens: through the frozen student before training, for methods that need its probabilities
     generated_tokens: sampled from either model
-    seconds: of training, with the time that the teacher takes to write texts and the grader to grade
+    seconds: of training, including the teacher's time for texts and the grader's time
     peak_memory_bytes: of the process, or of the accelerator if there is one
-    graded_texts: that a grader scored for rewards; grading_seconds: of ``seconds`` those that it took
+    graded_texts: scored by a grader for rewards; grading_seconds: its part of ``seconds``
     """
 
     steps: int = 0
@@ -72,7 +72,7 @@ class Cost:
         return dataclasses.replace(self, **dict(zip(own, total, strict=True)), grading_seconds=each)
 
     def as_dict(self) -> dict[str, int | float]:
-        """The counts by name; those of grading and of the frozen student where there were any."""
+        """The counts by name; those of grading and of the frozen student only if there are any."""
         counts = dataclasses.asdict(self)
         unused = [] if self.graded_texts else ["graded_texts", "grading_seconds"]
         unused += [] if self.reference_forward_tokens else ["reference_forward_tokens"]
@@ -109,17 +109,17 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-# How far the token weights of a run move its signal, as a record keeps it and in words.
+# How much the token weights of a run move its signal, for records and in words.
 
 WEIGHT_EDGES = (0.01, 0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0, 4.0)  # of weights over their mean
-LITTLE_MOVED = 0.05  # of the signal: weights that move less change almost nothing
+LITTLE_MOVED = 0.05  # of the signal: weights that move less than this change almost nothing
 
 
 class WeightReport:
     """The distribution of token weights, and the share of the signal that they move.
 
     That share is the total variation between the weights of a step, scaled to sum to 1, and equal ones: 0 where all
-    are alike, 0.25 where a quarter of the signal lies on other tokens.
+    are equal, 0.25 if a quarter of the signal is on other tokens.
     """
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class WeightReport:
         total, n = sum(weights), len(weights)
         self.least, self.most = min([self.least, *weights]), max([self.most, *weights])
         self.total, self.tokens = self.total + total, self.tokens + n
-        if total <= 0:  # the whole step is held back: nothing is left to be moved
+        if total <= 0:  # all weights are 0, so there is no signal to move
             return
         self.steps += 1
         self.moved += sum(abs(w / total - 1 / n) for w in weights) / 2
@@ -195,14 +195,14 @@ def weights_in_words(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def moves_little(records: Sequence[Mapping[str, Any]]) -> float | None:
-    """The mean share of the signal that the weights of these records move, where that is next to nothing."""
+    """The mean share of the signal that the weights of these records move, if it is negligible."""
     shares = [r["weights"]["moved"] for r in records if "moved" in (r.get("weights") or {})]
     mean = sum(shares) / len(shares) if shares else LITTLE_MOVED
     return mean if mean < LITTLE_MOVED else None
 
 
 def _distribution(edges: Sequence[float], shares: Sequence[float]) -> str:
-    """The share of tokens between two edges, where it is not nothing."""
+    """The share of tokens between two edges, if not zero."""
     names = [f"below {edges[0]:g}", *(f"{a:g} to {b:g}" for a, b in itertools.pairwise(edges))]
     names.append(f"from {edges[-1]:g}")
     return ", ".join(
@@ -210,13 +210,13 @@ def _distribution(edges: Sequence[float], shares: Sequence[float]) -> str:
     )
 
 
-# How well the validity of steps is estimated, and at what cost.
+# The accuracy of the validity estimates, and their cost.
 
 SCORE_BINS = 100  # of scores in [0, 1], for the agreement with a checker
 
 
 class ValidityReport:
-    """What estimating validity cost, and how it agrees with an exact checker."""
+    """The cost of estimating validity, and its agreement with an exact checker."""
 
     def __init__(self) -> None:
         # Counts by estimate: of valid and of invalid steps.
@@ -224,7 +224,7 @@ class ValidityReport:
         self.cost = Cost()
 
     def compare(self, values: Sequence[float], checked: Sequence[float | None]) -> None:
-        """Estimates next to the checker's verdicts; steps that either does not know are left out."""
+        """Estimates next to the checker's verdicts; steps unknown to either are left out."""
         for value, valid in zip(values, checked, strict=True):
             if value == value and valid is not None:
                 side = self.right if valid >= 0.5 else self.wrong
@@ -240,7 +240,7 @@ class ValidityReport:
 
     @property
     def auroc(self) -> float | None:
-        """The chance that a valid step has a higher estimate than an invalid one; ties count half."""
+        """The probability that a valid step has a higher estimate than an invalid one; ties count half."""
         right, wrong = sum(self.right), sum(self.wrong)
         if not right or not wrong:
             return None
@@ -251,7 +251,7 @@ class ValidityReport:
         return won / (right * wrong)
 
     def facts(self) -> dict[str, Any]:
-        """For the record: agreement, how many steps were compared, and the cost of estimating."""
+        """For the record: agreement, the number of compared steps, and the cost of estimating."""
         return {
             "auroc": self.auroc,
             "compared": {"valid": sum(self.right), "invalid": sum(self.wrong)},
@@ -262,7 +262,7 @@ class ValidityReport:
         }
 
     def state(self) -> dict[str, Any]:
-        """Plain numbers, to be added up over processes by :meth:`sum`."""
+        """Plain numbers, which :meth:`sum` adds up over processes."""
         return {"right": list(self.right), "wrong": list(self.wrong), "cost": self.cost.as_dict()}
 
     def load(self, state: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from harness.training.teacher_prompt import prompt_for
 from harness.training.verdicts import Rewards
 from harness.types import Decoding, Source, stable_seed
 
-LOOKED_AT = 256  # fixed texts in which a step is looked for before training
+LOOKED_AT = 256  # fixed texts that are checked for steps before training
 
 
 class Rollouts:
@@ -59,14 +59,14 @@ class Rollouts:
         self.teacher_texts: Mapping[int, tuple[int, ...]] = {}  # by the prompt's number, in the student's token ids
         self.proposals: Proposals | None = None
         self.joint: JointGenerator | None = None
-        self.engine: StudentEngine | None = None  # samples in place of the student in this process
+        self.engine: StudentEngine | None = None  # an engine that replaces the student in this process
         self.rewards: Rewards | None = None
         self.cut = 0  # responses shortened to max_tokens so far
         self.buffer: list[TrainingSequence] = []  # the student's latest responses, equal on all processes
-        self.ahead: dict[int, TrainingSequence] = {}  # this process' responses to train on later
-        self.drawn = 0  # places of the run whose responses are sampled, on all processes, with ``Needs.redraw``
+        self.ahead: dict[int, TrainingSequence] = {}  # this process' responses for later steps
+        self.drawn = 0  # places of the run with sampled responses, on all processes, with ``Needs.redraw``
         self.together, self.sources = self.sampling.steps_together, job.method.sources
-        self.sampled: set[int] = set()  # steps whose responses are in ``ahead``, equal on all processes
+        self.sampled: set[int] = set()  # steps with responses in ``ahead``, equal on all processes
         self._how: Mixture | Speculation | None = job.method.needs.joint
         self._encoded: dict[int, tuple[int, ...]] = {}
         self._asking = job.method.needs.asking
@@ -82,13 +82,13 @@ class Rollouts:
         return random.Random(f"{self.seed}/draw/{step}").random()
 
     def epochs(self, steps: int) -> float:
-        """How often ``steps`` optimizer steps pass over the examples that the method reads."""
+        """The number of passes over the method's examples in ``steps`` optimizer steps."""
         return steps * self.batch / max(self.examples, 1)
 
     def collect(self, step: Step, sources: Seq[Source], cost: Cost) -> list[TrainingSequence]:
         """This process' sequences of a step: ``batch`` prompts over all processes, each once per source.
 
-        A source that stands ``n`` times in a row gives ``n`` responses to every prompt. While the buffer is empty (or
+        A source that appears ``n`` times in a row gives ``n`` responses to every prompt. While the buffer is empty (or
         not full, if the method requires that) a replay samples from the student.
         """
         sequences: list[TrainingSequence] = []
@@ -131,13 +131,13 @@ class Rollouts:
     def numbers(self, source: Source) -> Seq[int]:
         """The examples of a fixed source that the steps of the run may read, on any process, in order.
 
-        Which source a step reads may follow from the training itself, so every step counts for each.
+        The source of a step may depend on the training itself, so every step counts for each source.
         """
         n, places = self._size(source), self.steps * self.batch
         return range(n) if places >= n else sorted(self._examples(n, range(places)))
 
     def check_steps(self, segments: Segments, texts: Iterable[Source]) -> list[str]:
-        """Warnings about fixed texts that are one step each. Raises BadInput where the unit was chosen for others."""
+        """Warnings about fixed texts that are one step each. Raises BadInput if the unit does not suit them."""
         found = []
         for source in sorted({Source.TEACHER, Source.DATA} & set(texts)):
             responses = (self.fixed(source, i).response for i in self.numbers(source)[:LOOKED_AT])
@@ -164,7 +164,7 @@ class Rollouts:
         """Restores :meth:`state` on any number of processes; the first one continues the count of all."""
         self.cut = 0 if self.process else state["cut"]
         self.buffer = [_from_plain(row) for row in state["buffer"]]
-        # A checkpoint of an earlier version has neither, and is of a method that draws nothing ahead.
+        # A checkpoint of an earlier version has neither, and belongs to a method that draws nothing ahead.
         self.ahead = {place: _from_plain(row) for place, row in state.get("ahead", ()) if self._is_mine(place)}
         self.drawn, self.sampled = state.get("drawn", 0), set(state.get("sampled", ()))
         if self.proposals is not None and "validity" in state and not self.process:
@@ -183,7 +183,7 @@ class Rollouts:
         return place % self.batch % self.processes == self.process
 
     def _examples(self, n: int, places: range) -> list[int]:
-        """Indices of the examples at places of the run: every epoch is a fresh permutation."""
+        """Indices of the examples at places of the run: every epoch is a new permutation."""
         chosen = []
         for place in places:
             epoch, offset = divmod(place, n)
@@ -193,14 +193,14 @@ class Rollouts:
         return chosen
 
     def _sampled(self, step: Step, source: Source, cost: Cost, times: int = 1) -> list[TrainingSequence]:
-        """Responses sampled now, from the student or jointly: ``times`` to every prompt, the first of all in front."""
+        """Responses sampled now, from the student or jointly: ``times`` per prompt, first responses first."""
         return self._answers(self._mine(source, step.index), step, source, cost, times)
 
     def _of_epoch(self, step: Step, source: Source, cost: Cost, times: int = 1) -> list[TrainingSequence]:
-        """This process' responses of a step; a step that enters an epoch samples all that the run needs of it."""
+        """This process' responses of a step; the first step of an epoch samples all that the run needs of it."""
         n, first, end = len(self.data.prompts), step.index * self.batch, (step.index + 1) * self.batch
-        whole = self.steps * self.batch  # places of the run: further responses to their prompts stand behind these
-        # How far is drawn is the same on every process, so that all of them gather the weights at the same steps.
+        whole = self.steps * self.batch  # places of the run: further responses to their prompts follow these
+        # Every process draws equally far ahead, so that all of them gather the weights at the same steps.
         if end > self.drawn:
             places = range(self.drawn, min(-(-end // n) * n, whole))
             mine = [(p, i) for p, i in zip(places, self._examples(n, places), strict=True) if self._is_mine(p)]
@@ -212,10 +212,10 @@ class Rollouts:
         return [self.ahead.pop(place + k * whole) for k in range(times) for place in own]
 
     def _of_steps(self, step: Step, source: Source, cost: Cost, times: int = 1) -> list[TrainingSequence]:
-        """This process' responses of a step, sampled with those of the next steps that will ask for theirs.
+        """This process' responses of a step, sampled together with those of the next steps that need some.
 
-        What a method asks for may follow from the training: a step that asks against expectation samples then, and
-        responses that no step asks for are dropped.
+        The sources of a method may depend on the training: a step that needs unexpected responses samples them itself,
+        and unused responses are dropped.
         """
         if self.together == 1:
             return self._sampled(step, source, cost, times)
@@ -232,7 +232,7 @@ class Rollouts:
         return [self.ahead.pop(key) for key in keys]
 
     def _asks(self, index: int) -> bool:
-        """Whether a later step will ask for the student's text, as far as is known now."""
+        """Whether a later step will need the student's text, as far as known now."""
         wanted = set(self.sources(self.step(index)))
         enough = len(self.buffer) >= (self.capacity if self.full else 1)
         return Source.STUDENT in wanted or (Source.REPLAY in wanted and not enough)
@@ -253,10 +253,10 @@ class Rollouts:
     ) -> list[TrainingSequence]:
         """Responses to the examples ``chosen``, sampled now, ``times`` each.
 
-        ``seeds_of``: the step whose seed each has, by default this one.
+        ``seeds_of``: the step that gives each its seed, by default this one.
         """
         decoding = Decoding(self.sampling.temperature, self.sampling.top_p, self.sampling.max_new_tokens)
-        # The first response to a prompt is the same whether others follow or not.
+        # The first response to a prompt does not depend on whether others follow.
         further = [(k,) if k else () for k in range(times) for _ in chosen]
         own = (seeds_of or [step.index] * len(chosen)) * times
         chosen = chosen * times
@@ -264,7 +264,7 @@ class Rollouts:
         seeds = [stable_seed(self.seed, at, name, *k) for at, name, k in zip(own, ids, further, strict=True)]
         prompts = [self._prompt(i) for i in chosen]
         made: list[Generated]
-        written = step.index  # the step whose weights write the texts
+        written = step.index  # the step whose weights generate the texts
         if self.engine is not None and source is not Source.MIXED:
             written = self.engine.follow(step.index)
             made = self.engine.continue_ids(prompts, decoding, seeds)
@@ -280,7 +280,7 @@ class Rollouts:
         return [self._sequence(i, g.ids, source, g.log_probs, written) for i, g in zip(chosen, made, strict=True)]
 
     def _keep(self, made: list[TrainingSequence]) -> None:
-        """Adds the step's responses to the buffer, in the order in which a single process would have made them."""
+        """Adds the step's responses to the buffer, in the order of a single process."""
         if not self.capacity:
             return
         everyone = self.gather([(self.process + self.processes * i, s) for i, s in enumerate(made)])
@@ -288,7 +288,7 @@ class Rollouts:
         del self.buffer[: -self.capacity]
 
     def _replayed(self, step: int) -> list[TrainingSequence]:
-        """This process' share of ``batch`` responses from the buffer, without replacement where it holds enough."""
+        """This process' share of ``batch`` responses from the buffer, without replacement if it holds enough."""
         dice = random.Random(f"{self.seed}/replay/{step}")
         enough = len(self.buffer) >= self.batch
         chosen = dice.sample(self.buffer, self.batch) if enough else dice.choices(self.buffer, k=self.batch)
@@ -319,7 +319,7 @@ class Rollouts:
         )
 
     def _asked_of_teacher(self, i: int, source: Source) -> tuple[int, ...] | None:
-        """The ids of the teacher's own prompt for an example; None where it reads the student's."""
+        """The ids of the teacher's own prompt for an example; None if it reads the student's."""
         if self._asking is None or not self._asking.template:
             return None
         key = (source is Source.DATA, i)

@@ -1,4 +1,4 @@
-"""A student that teaches itself: as it is at this step, or as a moving average of its steps."""
+"""A student that teaches itself: with its current weights, or with a moving average."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.training.signals import LiveTeacher
 
 
 class SelfTeacher(LiveTeacher):
-    """The student as it is at this step, without gradient and without dropout."""
+    """The student with its current weights, without gradient and dropout."""
 
     @torch.no_grad()
     def hidden(self, batch: Batch, rows: list[int] | None = None) -> Tensor:

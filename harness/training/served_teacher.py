@@ -1,6 +1,6 @@
-"""A teacher behind a server: it writes texts, and tells the likeliest tokens after every token of a given text.
+"""A teacher on a server: it writes texts, and returns the likeliest tokens after every token of a given text.
 
-It stands where :class:`harness.training.signals.LiveTeacher` stands in a ``top-k`` signal, so its answers go through
+It replaces :class:`harness.training.signals.LiveTeacher` in a ``top-k`` signal, so its answers go through
 the same caches: by content, in shards that an interrupted run continues. None of its weights are read here.
 """
 
@@ -15,7 +15,7 @@ from harness.training.batching import Batch
 
 
 class ServedTeacher:
-    """The teacher of ``engine``; ``vocab`` token ids are shared with the student, ``spare`` more are asked for."""
+    """The teacher of ``engine``; ``vocab`` token ids are shared with the student, ``spare`` more are requested."""
 
     def __init__(self, engine: RemoteEngine, vocab: int, spare: int):
         self.engine, self.vocab, self.spare = engine, vocab, spare
@@ -27,10 +27,10 @@ class ServedTeacher:
         """The ``k`` likeliest tokens after every response token's prefix and their log-probabilities, both [N, k].
 
         Of all sequences or of ``rows``. Tokens that the student does not have are left out: their mass joins the
-        bucket of the rest. Raises RunFailed where too few are left.
+        bucket of the rest. Raises RunFailed if too few remain.
         """
         assert k is not None, "a served teacher has no hidden states"
-        read = batch.asked or batch  # behind the teacher's own prompts, where it has some
+        read = batch.asked or batch  # after the teacher's own prompts, if it has some
         chosen = range(len(batch.sources)) if rows is None else rows
         texts = [read.ids[i][read.mask[i].bool()].tolist() for i in chosen]
         scored = dict(zip(chosen, self.engine.scored(texts, k + self.spare), strict=True))
@@ -38,7 +38,7 @@ class ServedTeacher:
         for row, column in zip(batch.rows, read.column.tolist(), strict=True):
             if row not in scored:
                 continue
-            # The entry of a token tells what was likely in its place.
+            # The entry of a token lists the likely tokens in its place.
             entries = scored[row][column + 1].items()
             ranked = sorted((rank, token, value) for token, (value, rank) in entries if token < self.vocab)[:k]
             if len(ranked) < k:

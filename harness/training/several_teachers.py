@@ -1,11 +1,11 @@
-"""Several teachers: each row's own, or all of them mixed by weight.
+"""Several teachers: one per row, or all of them mixed by weight.
 
 ``[teachers.NAME]`` of a recipe adds teachers to the one of ``models.teacher``, which is called ``teacher.name``. With
-``data.teacher_field`` a row names the teacher that answers it and whose distribution it is trained on. Without it every
-row has them all, with w_k the weights divided by their sum:
+``data.teacher_field`` a row names the teacher that answers it and gives its signal. Without it every
+row uses all teachers, with w_k the weights divided by their sum:
 
     signal  p(v) = sum_k w_k p_k(v), token by token; a method that needs one distribution gets this one
-    text    one teacher a prompt, drawn with chances w_k: p(y) = sum_k w_k p_k(y), sequence by sequence
+    text    one teacher per prompt, drawn with probability w_k: p(y) = sum_k w_k p_k(y), sequence by sequence
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FIELD = "teacher"  # of an example's meta: the teacher that its row names
 
 @dataclass(frozen=True)
 class Teaching:
-    """One of several teachers: its files in the pair's format, how it is loaded, and its share of the mixture."""
+    """One of several teachers: its files in the pair's format, its loading, and its share of the mixture."""
 
     name: str
     files: ModelFiles
@@ -49,9 +49,9 @@ def locate(
     *,
     weights: bool,
 ) -> tuple[Teaching, ...]:
-    """All teachers of a recipe that has several, the first one included; none where no method asks them.
+    """All teachers of a recipe with several, including the first; none if no method uses them.
 
-    Raises BadInput where they do not fit together, or a method can have one only.
+    Raises BadInput if they do not fit together, or a method supports only one.
     """
     student, first = files_of_pair
     if first is None:
@@ -69,7 +69,7 @@ def locate(
         if not one.model:
             raise BadInput(f"[teachers.{name}] has no model; set model to a hub id or a folder")
         engine = engine_choice.chosen(one.engine or own.engine or engine_choice.IN_PROCESS, f"teachers.{name}.engine")
-        here = engine is None or engine.managed  # of a server that runs already, no weights are read here
+        here = engine is None or engine.managed  # for a running server, no weights are read here
         files = models.locate(one.model, chosen.models.trust_remote_code, weights=weights and here)
         if files.url is not None:
             raise BadInput(
@@ -89,7 +89,7 @@ def locate(
         if (other.student.format, other.words) != asked:
             raise BadInput(
                 f"[teachers.{name}]: {files.id} has another format, or shares other token ids, than {first.id}; "
-                "set models.template to student, none or a file, or take teachers of one family"
+                "set models.template to student, none or a file, or use teachers of one family"
             )
         limit = chosen.training.max_tokens
         if left_out.room_of(limit, [files]).tokens < left_out.room_of(limit, [student, first]).tokens:
@@ -104,20 +104,20 @@ def locate(
 
 
 def _can_have_several(method: Method, chosen: Recipe) -> None:
-    """Raises BadInput for a method, or a signal that it reads, which has one teacher only."""
+    """Raises BadInput for a method, or its signal, that supports only one teacher."""
     if isinstance(method, ReferencePoint):
         if method.evaluates == "teacher":
-            raise BadInput(f"{method.name} is one model and the recipe has several: measure each with --teacher")
+            raise BadInput(f"{method.name} is one model, but the recipe has several: evaluate each with --teacher")
         return
     if method.needs.joint or method.needs.proposals:
-        raise BadInput(f"method {method.name} samples together with its teacher and can have one only")
+        raise BadInput(f"method {method.name} samples jointly with its teacher and supports only one")
     if method.needs.pairing is not None:
-        raise BadInput(f"method {method.name} pairs the tokens of two tokenizers and can have one teacher only")
+        raise BadInput(f"method {method.name} pairs the tokens of two tokenizers and supports only one teacher")
     signal = registry.find(registry.SIGNALS, chosen.training.signal)
-    mixed = chosen.data.teacher_field is None  # else each row has one of them, whole
+    mixed = chosen.data.teacher_field is None  # otherwise each row has exactly one of them
     if method.needs.teacher == "signal" and not signal.exact and (mixed or not signal.served):
         raise BadInput(
-            f"signal {signal.name} keeps other tokens of every teacher, so that their mixture is unknown; set "
+            f"signal {signal.name} keeps different tokens of each teacher, so their mixture is not defined; set "
             "training.signal=hidden (cached) or live, or give each row its teacher (data.teacher_field)"
         )
 
@@ -142,19 +142,19 @@ def weights_of(teachers: Sequence[Teaching], example: Example) -> list[float]:
 
 
 def writer_of(teachers: Sequence[Teaching], example: Example) -> int:
-    """Which teacher writes the answer to an example: the same for every method, seed and number of processes."""
+    """The teacher that writes the answer to an example: the same for every method, seed and number of processes."""
     shares = weights_of(teachers, example)
     drawn = random.Random(f"writer/{example.id}/{example.prompt.user}").choices(range(len(shares)), shares)
     return drawn[0]
 
 
 def named(pools: Sequence[Sequence[Example]]) -> list[list[Any]]:
-    """The teacher that each row of each pool names."""
+    """The teacher named by each row of each pool."""
     return [[example.meta.get(FIELD) for example in pool] for pool in pools]
 
 
 def in_spec(teachers: Sequence[Teaching], field: str | None, rows: str | None) -> dict[str, Any]:
-    """The entry of a specification. ``rows`` is the hash of what rows name, given a ``field``."""
+    """The entry of a specification. ``rows`` is the hash of the rows' names, given a ``field``."""
     total = sum(one.weight for one in teachers)
     members = [
         {"name": one.name, **one.files.identity(), **loading.in_spec(one.loaded)}

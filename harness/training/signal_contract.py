@@ -1,6 +1,6 @@
 """The contract of a teacher signal, which turns a batch into the teacher's logits, and the shipped signals.
 
-``training.signal`` names a signal: one that ships, the path of a file, or a plugin's under the entry point group
+``training.signal`` names a signal: a shipped one, the path of a file, or a plugin's under the entry point group
 ``harness.signals``. A signal of your own is a class with a ``name``::
 
     class Softer(TeacherSignal):
@@ -36,9 +36,9 @@ from harness.types import Source
 
 @dataclass(frozen=True)
 class SignalInputs:
-    """What a signal may use. ``caches(kind, k)`` fills and opens a cache for each source of fixed text.
+    """The inputs of a signal. ``caches(kind, k)`` fills and opens a cache for each source of fixed text.
 
-    ``k`` is None for hidden states, else the number of likeliest tokens to keep; ``kind`` enters the cache's key.
+    ``k`` is None for hidden states, else the number of likeliest tokens to keep; ``kind`` is part of the cache's key.
     """
 
     live: LiveTeacher | ServedTeacher
@@ -48,13 +48,13 @@ class SignalInputs:
 
 
 class TeacherSignal:
-    """Reads the teacher's distribution. Set up once per training run, then asked for every batch."""
+    """Reads the teacher's distribution. Set up once per training run, then called for every batch."""
 
     name: ClassVar[str]
     exact: ClassVar[bool] = True  # the whole distribution; methods that need it are refused on an inexact signal
-    source: ClassVar[str] = "live"  # where the values for fixed text come from, in the words of the convention card
-    served: ClassVar[bool] = False  # whether a teacher behind a server can give it: its likeliest tokens are enough
-    takes_top_k: ClassVar[bool] = False  # whether ``training.top_k`` matters; it then enters the training's identity
+    source: ClassVar[str] = "live"  # the source of the values for fixed text, for the convention card
+    served: ClassVar[bool] = False  # whether a teacher on a server supports it: the likeliest tokens are enough
+    takes_top_k: ClassVar[bool] = False  # whether ``training.top_k`` matters, and identifies the training
 
     def __init__(self, given: SignalInputs):
         self.given = given
@@ -68,12 +68,12 @@ class TeacherSignal:
         return batch.tokens
 
     def facts(self) -> dict[str, Any]:
-        """What the convention card and the record say of the signal."""
+        """The facts of the signal for the convention card and the record."""
         return {"top_k": None, "cached": []}
 
 
 class FullLogits:
-    """Teacher logits [N, V] that are in memory as a whole, as the reading of a batch."""
+    """Teacher logits [N, V] that are completely in memory, as the signal of a batch."""
 
     def __init__(self, logits: Tensor):
         self.logits = logits
@@ -103,7 +103,7 @@ class HiddenSignal(TeacherSignal):
 
     def __init__(self, given: SignalInputs):
         super().__init__(given)
-        # Caches are filled here, before the first step: the teacher runs once over all fixed text.
+        # Fill the caches before the first step: the teacher runs once over all fixed text.
         self.k = self._width()
         kind = self.name if self.k is None else f"top-{self.k}"
         self.cached = CachedTeacher(given.caches(kind, self.k), given.live, self.k)
@@ -120,7 +120,7 @@ class HiddenSignal(TeacherSignal):
     def facts(self) -> dict[str, Any]:
         caches = self.cached.caches
         about: dict[str, Any] = {"top_k": self.k, "cached": [str(source) for source in caches]}
-        # What a user weighs against another signal: the bytes on disk of one response token.
+        # Bytes on disk per response token, to compare signals.
         if caches:
             tokens = {source: sum(cache.lengths) for source, cache in caches.items()}
             stored = sum(cache.bytes_per_token * tokens[source] for source, cache in caches.items())
@@ -138,7 +138,7 @@ class TopKSignal(HiddenSignal):
     takes_top_k = True
 
     def _width(self) -> int:
-        # A vocabulary smaller than K is kept whole, with an empty bucket.
+        # A vocabulary smaller than K is kept completely, with an empty bucket.
         return min(self.given.training.top_k, self.given.vocab)
 
 

@@ -1,7 +1,7 @@
 """The teacher's logits for the tokens of a batch: live, from cached hidden states, or top-k.
 
 A teacher signal (:mod:`harness.training.signal_contract`) reads a batch once and returns :class:`TeacherLogits`, which
-give pairs (student, teacher) of logits over a common support, chunk by chunk. The same objective runs on all of them.
+give pairs (student, teacher) of logits over a common support, chunk by chunk. The same objective runs on all signals.
 An exact signal has the shared vocabulary as its support [N, V]. A top-k signal has K + 1 events: the teacher's K
 likeliest tokens and one bucket for the remaining mass. Both sides stay distributions, so every divergence is
 non-negative, and by the data-processing inequality it is a lower bound of the exact one.
@@ -41,7 +41,7 @@ class TeacherLogits(Protocol):
         """Student and teacher logits [n, S] on the support for tokens start:stop; ``logits`` is [n, V]."""
 
     def over(self, start: int, stop: int) -> TeacherLogits:
-        """The logits of tokens start:stop alone, projected once, so that slices of them are cheap to read."""
+        """Only the logits of tokens start:stop, projected once, so that slices of them are cheap to read."""
 
 
 class NoTeacher:
@@ -57,14 +57,14 @@ class NoTeacher:
 class LiveTeacher:
     """The teacher model itself: hidden states once per batch, its head applied to one chunk at a time.
 
-    On another device than the student's, hidden states [N, d] cross over to a copy of the head, not logits [N, V].
+    A teacher on another device sends hidden states [N, d] to a copy of its head, not logits [N, V].
     """
 
     def __init__(self, model: PreTrainedModel, vocab: int, device: torch.device | None = None):
         self.model, self.head = model, Head.of(model, vocab)
         if device is not None and device != model.device:
             self.head = self.head.to(device)
-        self.kept: dict[tuple[int, ...], Tensor] = {}  # what :meth:`score` last read: [n, d] by the ids of a sequence
+        self.kept: dict[tuple[int, ...], Tensor] = {}  # last result of :meth:`score`: [n, d] by a sequence's ids
 
     def read(self, batch: Batch) -> HiddenStateLogits:
         return HiddenStateLogits(self.hidden(batch), self.head)
@@ -75,7 +75,7 @@ class LiveTeacher:
     @torch.no_grad()
     def hidden(self, batch: Batch, rows: list[int] | None = None) -> Tensor:
         """[N, d] the hidden states that predict the response tokens, of all sequences or of ``rows``."""
-        read = batch.asked or batch  # behind the teacher's own prompts, where it has some
+        read = batch.asked or batch  # after the teacher's own prompts, if it has some
         if self.kept:
             every = range(len(batch.counts)) if rows is None else rows
             known = [self.kept.get(tuple(read.ids[i, : read.sizes[i]].tolist())) for i in every]
@@ -95,7 +95,7 @@ class LiveTeacher:
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], batch: int, words: int) -> list[Scored]:
         """As :meth:`harness.models.generate.Generator.score`, ``batch`` sequences at a time.
 
-        The hidden states are kept until the next call: the signal of the same sequences is read from them.
+        The hidden states are kept until the next call, because the signal of the same sequences reuses them.
         """
         self.kept = {}
         found: list[Scored] = []
@@ -120,7 +120,7 @@ class LiveTeacher:
 
     @torch.no_grad()
     def log_prob(self, batch: Batch) -> Tensor:
-        """[N] log-probability of the text's tokens behind the student's own prompts, in nats."""
+        """[N] log-probability of the text's tokens after the student's own prompts, in nats."""
         hidden = self._states(batch.ids, batch.mask)[batch.row, batch.column]
         parts = [
             -cross_entropy(self.head.logits(hidden[a:b]), batch.labels[a:b])
@@ -137,22 +137,22 @@ class LiveTeacher:
         return read.last_hidden_state.to(ids.device)
 
     def fields(self, batch: Batch, k: int | None, rows: list[int] | None = None) -> dict[str, Tensor]:
-        """What a cache keeps of the batch's N response tokens: hidden states [N, d], or the ``k`` likeliest tokens."""
+        """The values to cache for a batch's N response tokens: hidden states [N, d], or ``k`` likeliest tokens."""
         hidden = self.hidden(batch, rows)
         if k is None:
             return {"hidden": hidden}
         with torch.no_grad():
             # Project in chunks, so that the logits [N, V] never exist; only K of each row are kept.
-            bounds = [*cut(range(len(hidden)), self.head.vocab)] or [(0, 0)]  # of prompts that leave no room
+            bounds = [*cut(range(len(hidden)), self.head.vocab)] or [(0, 0)]  # such as prompts that fill the context
             parts = [TopKLogits.of(self.head.logits(hidden[a:b]), k) for a, b in bounds]
         return {"ids": torch.cat([p.ids for p in parts]), "log_probs": torch.cat([p.log_probs for p in parts])}
 
 
 class CachedTeacher:
-    """Fixed texts are read from caches, one per source; the student's own text goes through the teacher itself.
+    """Fixed texts are read from caches, one per source; the student's own text goes through the teacher.
 
     ``k`` is None for cached hidden states, which are exact, else the number of tokens of a top-k signal: the
-    student's own text is then reduced to its k likeliest tokens too, so that an objective means the same on all text.
+    student's own text is then reduced to k likeliest tokens too, so that an objective means the same on all text.
     """
 
     def __init__(self, caches: Mapping[Source, SignalCache], live: LiveTeacher | ServedTeacher, k: int | None):
@@ -178,7 +178,7 @@ class CachedTeacher:
         # Shards are memory-mapped on the CPU; only the rows of this batch move to the device.
         device = batch.ids.device
         joined = {name: torch.cat([p[name].to(device) for p in parts]) for name in parts[0]}
-        # Hidden states still need the teacher's head; a top-k signal needs no teacher any more.
+        # Hidden states still need the teacher's head; a top-k signal no longer needs the teacher.
         if self.k is None:
             assert isinstance(self.live, LiveTeacher), "a served teacher has no hidden states"
             return HiddenStateLogits(joined["hidden"], self.live.head)
@@ -189,7 +189,7 @@ class CachedTeacher:
 
 
 def fields_of(k: int | None) -> tuple[str, ...]:
-    """The names of what is kept of a signal: hidden states, or the ``k`` most likely tokens."""
+    """The names of the cached fields of a signal: hidden states, or the ``k`` likeliest tokens."""
     return ("hidden",) if k is None else ("ids", "log_probs")
 
 
@@ -245,9 +245,9 @@ class TopKLogits:
 
 # The teacher's signal on disk: computed once, read by every method that trains on the same fixed text.
 #
-# The folder name is a hash of everything its content depends on (teacher, tokenizer, kind of signal, token ids of all
-# texts). Shards of a few sequences are written and then renamed into place, so an interrupted run continues after the
-# last shard. Each shard carries a checksum and the facts of the cache; both are checked before a value is used.
+# The folder name is a hash of everything that its content depends on (teacher, tokenizer, kind of signal, token ids of
+# all texts). Shards of a few sequences are written and then renamed into place, so an interrupted run continues after
+# the last shard. Each shard carries a checksum and the facts of the cache; both are checked before a value is used.
 
 CACHE_FORMAT = "1"
 SHARD_SEQUENCES = 128  # sequences
@@ -260,7 +260,7 @@ Read = Callable[[Sequence["batching.TrainingSequence"]], dict[str, Tensor]]
 class SignalCache:
     """The signal of the fixed sequences ``numbers`` below ``folder``. ``facts`` name its inputs and its kind.
 
-    ``text`` returns a sequence by its number; only token ids count.
+    ``text`` returns a sequence by its number; only token ids matter.
     """
 
     def __init__(
@@ -270,12 +270,12 @@ class SignalCache:
         numbers: Sequence[int],
         text: Callable[[int], batching.TrainingSequence],
     ):
-        # Texts are hashed as they are read, so that no list of all token ids is held.
+        # Hash texts one by one, so that no list of all token ids is needed.
         digest = hashlib.sha256(json.dumps([CACHE_FORMAT, dict(facts)], sort_keys=True).encode())
         self.lengths, self.read_tokens = [], 0
         for number in numbers:
             sequence = text(number)
-            # Absent where the whole response is learnt, which keeps the keys of earlier caches.
+            # Absent if the whole response is learnt, which keeps the keys of earlier caches.
             learnt = [] if sequence.learnt is None else [sequence.learnt]
             digest.update(json.dumps([sequence.prompt, sequence.response, *learnt]).encode())
             self.lengths.append(len(sequence.places))
@@ -291,7 +291,7 @@ class SignalCache:
         return sum(p.stat().st_size for p in self.folder.glob("*.safetensors")) / max(sum(self.lengths), 1)
 
     def fill(self, read: Read, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Writes the shards that are missing. ``read`` gives the fields [N, …] of the N response tokens."""
+        """Writes the missing shards. ``read`` gives the fields [N, …] of the N response tokens."""
         self.folder.mkdir(parents=True, exist_ok=True)
         # Two runs that need the same signal: the second waits, then finds the shards.
         with FileLock(self.folder / "lock"):
@@ -309,7 +309,7 @@ class SignalCache:
         """The fields [n, …] of the n response tokens of a sequence. Raises BadInput for a damaged shard."""
         i = self._places[number]
         shard, place = divmod(i, SHARD_SEQUENCES)
-        # Open shards stay mapped: the system pages them in and out, and a training comes back to each in every epoch.
+        # Keep open shards mapped: the system pages them in and out, and a training returns to each in every epoch.
         if shard not in self._open:
             self._open[shard] = self._load(shard)
         start = sum(self.lengths[shard * SHARD_SEQUENCES : shard * SHARD_SEQUENCES + place])

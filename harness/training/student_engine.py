@@ -1,8 +1,8 @@
-"""The student sampled by an engine: its weights follow every k-th optimizer step.
+"""A student sampled by an engine, whose weights are updated every k-th optimizer step.
 
-One process, the first, has the server; all of them send it the prompts of their own share. The weights are gathered
+The first process has the server; all processes send it the prompts of their own share. The weights are gathered
 once for every copy, tensor by tensor, and only the first process keeps them. Texts are as old as the copy that wrote
-them, which their buffer age says.
+them; their buffer age says how old.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STAGE = "sampling engine"
 
 
 class StudentEngine:
-    """Samples like ``student``, the generator in this process, whose weights it is given from time to time.
+    """Samples like ``student``, the generator in this process, and gets its weights from time to time.
 
     ``gather`` turns this process' list into the list of all; process 0 ``leads``.
     """
@@ -55,14 +55,14 @@ class StudentEngine:
         self.folder, self.device = job.folder / "engine", job.device
         self.dtype = getattr(torch, self.choice.vllm.dtype or dtype)
         self.adapted = adapters.wanted(job.recipe.student)
-        self.made: int | None = None  # the step whose weights the engine has
+        self.made: int | None = None  # the step of the engine's weights
         self.copies, self.seconds = 0, 0.0
         self.engine: RemoteEngine | None = None
 
     def follow(self, step: int) -> int:
-        """Gives the engine the weights of ``step`` if they are due; returns the step whose weights it has.
+        """Gives the engine the weights of ``step`` if they are due; returns the step of its weights.
 
-        A collective: all processes call it at the same steps. A run that resumed begins with a fresh copy.
+        A collective: all processes call it at the same steps. A resumed run starts with a fresh copy.
         """
         if self.made is not None and step - self.made < self.every:
             return self.made
@@ -73,7 +73,7 @@ class StudentEngine:
             self.engine = self._opened(folder)
         elif folder is not None:
             self.engine.server.load(folder)
-        self.gather([None])  # nobody samples before the engine has the new weights
+        self.gather([None])  # wait until the engine has the new weights
         self.made, self.copies = step, self.copies + 1
         self.seconds += time.monotonic() - began
         return step
@@ -81,10 +81,10 @@ class StudentEngine:
     def continue_ids(
         self, prompts: Sequence[Sequence[int]], decoding: Decoding, seeds: Sequence[int]
     ) -> list[Generated]:
-        """One continuation of each prompt, under the weights that the engine has. A collective, as :meth:`follow`."""
+        """One continuation of each prompt, with the engine's current weights. A collective, like :meth:`follow`."""
         assert self.engine is not None, "follow() opens the engine"
-        self.engine.end_ids = self.generator.end_ids  # those of all models of the run
-        if self.choice.vllm.sleep:  # nobody asks a server that is still asleep
+        self.engine.end_ids = self.generator.end_ids  # the ends of all models of the run
+        if self.choice.vllm.sleep:  # wait until the server is awake
             if self.leads:
                 self.engine.server.ready()
             self.gather([None])
@@ -95,7 +95,7 @@ class StudentEngine:
         return made
 
     def facts(self) -> dict[str, Any]:
-        """For the record: the engine, how often it was given weights, the seconds that took, how often it died."""
+        """For the record: the engine, the number of weight updates, their seconds, and how often it died."""
         restarts = 0 if self.engine is None else self.engine.server.restarts
         return {
             "engine": engine_choice.described(self.choice, "rollout.engine"),
@@ -106,7 +106,7 @@ class StudentEngine:
         }
 
     def close(self) -> None:
-        """Ends the server, where it is this run's own, and removes the copies of the weights."""
+        """Stops the server, if it belongs to this run, and removes the copies of the weights."""
         if self.engine is not None:
             self.engine.server.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -129,12 +129,12 @@ class StudentEngine:
         return RemoteEngine(server, codec.tokenizer, codec.end_ids, codec.limit, codec.words, self._came)
 
     def _write(self) -> Path | None:
-        """Writes the student's weights into a folder that the engine does not have; None but on the first process."""
+        """Writes the student's weights into a folder that the engine does not use; None except on the first process."""
         model, kept = self.student.whole.model, {}
         config = copy.deepcopy(model.config)
         text, rows = config.get_text_config(), set()
-        # Without the rows of a padded vocabulary the engine samples from what the student is trained on. A server that
-        # runs already was started with all of them.
+        # Without the rows of a padded vocabulary, the engine samples from the trained distribution. A running
+        # server was started with all rows.
         if self.choice.managed and text.vocab_size > self.generator.words:
             text.vocab_size, rows = self.generator.words, _vocabulary(model)
         for name, tensor in self._weights():
@@ -153,7 +153,7 @@ class StudentEngine:
         return folder
 
     def _weights(self) -> Any:
-        """Name and value of every weight as the model's own files name them, whole, one after the other."""
+        """Name, as in the model's files, and whole value of every weight, one after the other."""
         if not self.adapted:
             yield from self.student.whole_weights()
             return
@@ -168,7 +168,7 @@ class StudentEngine:
 
 
 def _vocabulary(model: PreTrainedModel) -> set[str]:
-    """Names of the weights that have a row for every token."""
+    """Names of the weights with a row for every token."""
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]
     own = {id(p) for module in ends if module is not None for p in module.parameters()}
     return {name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in own}

@@ -50,16 +50,16 @@ from harness.training.verdicts import Rewards
 from harness.training_data.left_out import context_of
 from harness.types import Source
 
-MANY = 10**9  # ids, where student and teacher share none
-FIXED = (Source.TEACHER, Source.DATA)  # text that no training step changes, so its teacher signal can be cached
+MANY = 10**9  # ids, if student and teacher share none
+FIXED = (Source.TEACHER, Source.DATA)  # text that does not change during training, so its teacher signal can be cached
 
 
 @dataclass
 class TeacherSetup:
-    """What a run has of its teacher. ``facts`` describe the signal.
+    """The teacher of a run. ``facts`` describe the signal.
 
     ``moving`` is a teacher that follows the student; ``reference`` the student before training; ``reading`` how the
-    teacher reads the student's texts in tokens of its own.
+    teacher reads the student's texts in its own tokens.
     """
 
     signal: TeacherSignal | LiveTeacher | None = None
@@ -72,9 +72,9 @@ class TeacherSetup:
 def set_up(
     job: TrainingJob, rollouts: Rollouts, student: Student, accelerator: Accelerator, cost: Cost, progress: Progress
 ) -> TeacherSetup:
-    """Gives ``rollouts`` what it needs of the teacher of ``student``; returns its signal and facts about it.
+    """Sets up ``rollouts`` with the teacher of ``student``; returns its signal and facts.
 
-    Texts and cached signals are charged in full whether this run made them or found them, and once: to the main
+    Texts and cached signals are charged in full, whether this run made or found them, and only once: to the main
     process.
     """
     needs, plan, device = job.method.needs, job.recipe.training, str(accelerator.device)
@@ -125,13 +125,13 @@ def set_up(
         return setup
 
     def shares(source: Source, example: int) -> list[float]:
-        """Of each teacher in an example."""
+        """The share of each teacher in an example."""
         return weights_of(members, (job.data.labelled if source is Source.DATA else job.data.prompts)[example])
 
     if needs.pairing is not None:
         teacher = writers[0]
         if isinstance(teacher, RemoteEngine):
-            raise BadInput(f"method {job.method.name} reads the teacher's weights; a served teacher has none to give")
+            raise BadInput(f"method {job.method.name} reads the teacher's weights; a served teacher has none")
         vocab = min(len(teacher.tokenizer), teacher.model.get_output_embeddings().weight.shape[0], job.words or MANY)
         reading = TeacherReading(needs.pairing, rollouts.student, teacher, job.data, vocab, job.words is not None)
         for source in sorted(set(FIXED) & texts):
@@ -145,7 +145,7 @@ def set_up(
         return sequence if setup.reading is None else setup.reading.of(sequence)[0]
 
     def signal_of(place: int) -> TeacherSignal:
-        """The signal of one teacher, with caches of the texts that it reads."""
+        """The signal of one teacher, with caches for its texts."""
         writer, live = writers[place], None
         if isinstance(writer, RemoteEngine):
             live = ServedTeacher(writer, vocab, spare(members[place].files, vocab))
@@ -157,7 +157,7 @@ def set_up(
         return CheckedSignal(signal) if is_own(cls) else signal
 
     def caches(place: int, live: LiveTeacher | ServedTeacher, kind: str, k: int | None) -> dict[Source, SignalCache]:
-        """Caches of the signal of fixed text, filled. Methods and seeds that train on the same text share them."""
+        """Filled caches of the signal of fixed text. Methods and seeds that train on the same text share them."""
         facts = _facts(job, members[place], vocab, kind)
         pad = (writers[place] if setup.reading else rollouts.student).pad_id
         filled = {}
@@ -165,7 +165,7 @@ def set_up(
             read = rollouts.numbers(source)
             read = [i for i in read if shares(source, i)[place] > 0] if job.teachers else read
             cache = SignalCache(job.cache / "signals", facts, read, functools.partial(fixed, source))
-            # A server is asked for a whole shard at once, and batches by itself.
+            # Ask a server for a whole shard at once; it makes its own batches.
             size = SHARD_SEQUENCES if isinstance(live, ServedTeacher) else plan.micro_batch
             with accelerator.main_process_first():
                 cache.fill(
@@ -188,7 +188,7 @@ def set_up(
 
 
 def room_of_teacher(job: TrainingJob) -> int | None:
-    """The tokens that fit the context of the model that teaches; None where its configuration does not say."""
+    """The tokens that fit the teaching model's context; None if its configuration does not say."""
     itself = job.method.needs.asking is None or teaches_itself(job.method) or job.teacher is None
     return context_of(job.student if itself else job.teacher)
 
@@ -201,7 +201,7 @@ def _opened(
     accelerator: Accelerator,
     progress: Progress,
 ) -> Generator | RemoteEngine:
-    """One teacher: loaded, or behind its engine, which several processes share."""
+    """One teacher: loaded, or on its engine, which several processes share."""
     if (choice := loading.engine_of(one.loaded)) is not None:
         choice = engine_choice.with_dtype(choice, loading.dtype_of(one.loaded, job.recipe.training.precision))
         return engines.remote(
@@ -223,7 +223,7 @@ def _opened(
 def _writer(
     job: TrainingJob, one: Teaching, teacher: Generator | RemoteEngine, accelerator: Accelerator, progress: Progress
 ) -> Generator | RemoteEngine:
-    """What writes the teacher's texts: the engine that the recipe names for them, else the teacher where it lives."""
+    """The engine that writes the teacher's texts: the one that the recipe names for them, else the teacher's own."""
     word = job.recipe.teacher_text.engine or engine_choice.IN_PROCESS
     if (choice := engine_choice.chosen(word, "teacher_text.engine")) is None:
         return teacher
@@ -237,7 +237,7 @@ def _writer(
 def _self_teacher(
     job: TrainingJob, asking: Asking, student: PreTrainedModel, vocab: int, device: str
 ) -> tuple[LiveTeacher, MovingTeacher | None]:
-    """The student as its own teacher: as it was, as it moves, or as it is. Raises BadInput where it is sharded."""
+    """The student as its own teacher: initial, moving average, or current. Raises BadInput if it is sharded."""
     if asking.model == "initial":
         return LiveTeacher(load_model(job.student, job.recipe.training.precision, device), vocab), None
     if processes.sharded():
@@ -252,7 +252,7 @@ def _self_teacher(
 
 
 def _proposals(job: TrainingJob, student: Generator, teacher: Generator) -> Proposals:
-    """Both models' next steps with the estimator that the method asks for and, as the plan checked, the data has."""
+    """Both models' next steps, with the estimator of the method; the plan checked that the data supports it."""
     needs, data, how = job.method.needs, job.data, job.method.needs.proposals
     how = Proposing() if isinstance(how, bool) else how
     segments = Segments(student.tokenizer, needs.segment, needs.span)
@@ -270,7 +270,7 @@ def _proposals(job: TrainingJob, student: Generator, teacher: Generator) -> Prop
         estimator = AgreementValidity(teacher, how, segments, data.same)
     else:
         estimator = TruthValidity(teacher)
-    # What depends on the teacher alone is kept by content, for later steps and for other seeds.
+    # Values that depend only on the teacher are cached by content, for later steps and other seeds.
     if how.validity in ("agreement", "truth") or (how.validity == "success" and how.continued_by == "teacher"):
         assert job.teacher is not None, "proposals have a teacher"
         known = job.teacher.sha256 + loading.suffix(job.recipe.teacher)
@@ -282,7 +282,7 @@ def _proposals(job: TrainingJob, student: Generator, teacher: Generator) -> Prop
 
 
 def _own_device(name: str | None, accelerator: Accelerator) -> None:
-    """Raises BadInput where the teachers of several processes would share one device that was named."""
+    """Raises BadInput if the teachers of several processes would share one named device."""
     if accelerator.num_processes > 1 and name is not None and ":" in name:
         raise BadInput(
             f"teacher.device={name} puts the teachers of {accelerator.num_processes} processes onto one device; leave "
@@ -299,7 +299,7 @@ def _texts(
     charged: Cost,
     progress: Progress,
 ) -> dict[int, tuple[int, ...]]:
-    """The teacher's answers to the prompts that the steps read, in the student's token ids, by the prompt's number."""
+    """The teacher's answers to the prompts of all steps, in the student's token ids, by the prompt's number."""
     prompts = [job.data.prompts[i] for i in numbers]
     answers = teacher_texts(
         teacher,
@@ -311,9 +311,9 @@ def _texts(
     )
     made, read = sum(g.tokens for g in answers), sum(g.prompt_tokens for g in answers)
     charged.add(generated_tokens=made, teacher_forward_tokens=made + read)
-    # With another tokenizer the teacher's text is encoded again: sequence-level distillation needs only the text.
+    # With another tokenizer, encode the teacher's text again: sequence-level distillation needs only the text.
     if teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab():
-        # Whichever token ended the teacher's answer, the student is taught its own template's end of a turn.
+        # The student learns its own template's end of turn, whichever token ended the teacher's answer.
         own = [(*g.ids[:-1], student.end_id) if g.ids and g.ids[-1] in teacher.end_ids else g.ids for g in answers]
     else:
         own = [
@@ -324,7 +324,7 @@ def _texts(
 
 
 def _written_by(job: TrainingJob) -> str:
-    """What a key of cached texts has where an engine of their own writes them."""
+    """The part of a key of cached texts for a separate engine that writes them."""
     found = engine_choice.chosen(job.recipe.teacher_text.engine or engine_choice.IN_PROCESS, "teacher_text.engine")
     return f"+texts={found.word}" if found is not None else ""
 
@@ -350,7 +350,7 @@ def _read(
     pad: int,
     device: torch.device,
 ) -> dict[str, torch.Tensor]:
-    """The fields of the sequences' response tokens, in their order, ``size`` sequences a forward pass."""
+    """The fields of the sequences' response tokens, in order, ``size`` sequences per forward pass."""
     parts = []
     for start in range(0, len(sequences), size):
         batch = collate(sequences[start : start + size], pad, None, device)

@@ -1,7 +1,7 @@
 """The teacher's own prompt, see :class:`harness.method.Asking`: a template over the fields of an example.
 
-The teacher reads the same response behind another prompt. Responses are equal token by token, so that the two sides
-stay aligned whatever the prompts hold.
+The teacher reads the same response after another prompt. Responses are equal token by token, so the two sides
+stay aligned whatever the prompts are.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from harness.types import Example, Prompt
 
 
 def fields_of(example: Example) -> dict[str, str]:
-    """What a template may name: the prompt, the reference response, and the other columns of the row."""
+    """The fields for a template: the prompt, the reference response, and the other columns of the row."""
     known = {**example.columns, "prompt": example.prompt.user}
     return known if example.response is None else known | {"response": example.response}
 
 
 def names_in(template: str) -> list[str]:
-    """The fields that a template names. Raises BadInput for one that is malformed or names anything but fields."""
+    """The fields that a template names. Raises BadInput for a malformed one, or one that names anything but fields."""
     try:
         found = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:

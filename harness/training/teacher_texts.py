@@ -1,8 +1,8 @@
-"""The teacher's answers to the training prompts: sampled once, kept one by one, and read by every method and seed.
+"""The teacher's answers to the training prompts: sampled once, cached one by one, and read by every method and seed.
 
-An answer is named by all that it depends on (teacher, rendered prompt, decoding, the seed of its prompt), so a run asks
-only for the prompts that its steps read, and runs that read others share what both need. Every answer is kept as soon
-as it is whole: an interrupted run loses those under way.
+The key of an answer covers all that it depends on (teacher, rendered prompt, decoding, the seed of its prompt). A run
+requests only the prompts that its steps read, and runs share the answers that both need. Every answer is stored as soon
+as it is complete: an interrupted run loses only unfinished ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from harness.progress import TextCount
 from harness.recipe import Sampling
 from harness.types import Decoding, Example, stable_seed
 
-BATCH = 128  # prompts that the generator is given at once
+BATCH = 128  # prompts per call of the generator
 
 
 def teacher_texts(
@@ -58,7 +58,7 @@ def teacher_texts(
 
 
 class _Keeping(TextCount):
-    """Keeps every answer as soon as it is whole. ``asked`` are the prompts that the generator was given last."""
+    """Stores every answer as soon as it is complete. ``asked`` are the prompts of the generator's last call."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ def _checksum(fields: Mapping[str, Any]) -> int:
 
 
 def _read(fields: dict[str, Any]) -> Generated | None:
-    """The answer of a line; None where the line was changed, so that it is sampled again."""
+    """The answer of a line; None if the line was changed, so that it is sampled again."""
     try:
         if fields.pop("crc32") != _checksum(fields):
             return None

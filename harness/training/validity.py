@@ -1,7 +1,8 @@
-"""The local validity of a proposed step: what each estimator says of it, in [0, 1].
+"""Estimators of the local validity of a proposed step, in [0, 1].
 
-An estimator reads steps of whole optimizer steps at once, so that models run on full batches. What depends on the
-teacher alone is kept by content: the same step after the same prefix is paid for once, and charged every time.
+An estimator gets all steps of an optimizer step at once, so that models run on full batches. Values that depend only on
+the
+teacher are cached by content: the same step after the same prefix is computed once, but charged every time.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ class ProposedStep:
     ids: tuple[int, ...]
     text: str
     written: bool = False
-    log_prob: float | None = None  # mean per token under the teacher, where it is known already
+    log_prob: float | None = None  # mean per token under the teacher, if already known
 
 
 @dataclass
 class Place:
-    """The beginning of a step of a training text: tokens [start, stop) of ``sequence``, and what stands before it."""
+    """The place of a step in a training text: tokens [start, stop) of ``sequence``, and the text before it."""
 
     sequence: int
     start: int
@@ -48,7 +49,7 @@ class Place:
     response: tuple[int, ...]
     prefix: str  # the text of the response before the step
     steps: dict[Source, list[ProposedStep]] = field(default_factory=dict)  # by teacher and student
-    # By author: how many tokens of the written step its greedy step begins with, and their log-probabilities.
+    # By author: the number of tokens that its greedy step shares with the written step, and their log-probabilities.
     agreed: dict[Source, tuple[int, tuple[float, ...]]] = field(default_factory=dict)
 
     @property
@@ -58,7 +59,7 @@ class Place:
 
     @property
     def written(self) -> tuple[int, ...]:
-        """The step that the text takes here."""
+        """The text's own step here."""
         return self.response[self.start : self.stop]
 
 
@@ -66,7 +67,7 @@ Asked = tuple[Place, ProposedStep]
 
 
 class CheckerValidity:
-    """The data's own step checker; NaN where it does not know."""
+    """The data's own step checker; NaN if unknown."""
 
     def __init__(self, check: Checker):
         self.check = check
@@ -79,7 +80,7 @@ class CheckerValidity:
 class LikelihoodValidity:
     """exp of the step's mean log-probability under the teacher, less that of the teacher's likeliest own step.
 
-    1 for the teacher's own step and for one that it finds as likely; never more.
+    1 for the teacher's own step and for equally likely ones; never more.
     """
 
     def __init__(self, teacher: Generator):
@@ -120,7 +121,7 @@ class SuccessValidity:
         values: list[float] = []
         begun = [(*place.before, *made.ids) for place, made in asked]
         ended = [bool(made.ids) and made.ids[-1] in self.continuer.end_ids for _, made in asked]
-        # An answer that has ended is graded as it is; all others are continued several times.
+        # Grade a finished answer directly; continue all others several times.
         tries = [1 if end else self.tries for end in ended]
         open_ones = [(i, k) for i, end in enumerate(ended) if not end for k in range(self.tries)]
         by_step = () if self.fixed else (step,)
@@ -142,7 +143,7 @@ class SuccessValidity:
 
 
 class AgreementValidity:
-    """The share of steps sampled from the teacher that say the same as the step."""
+    """The share of steps sampled from the teacher that mean the same as the step."""
 
     def __init__(self, teacher: Generator, how: Proposing, segments: Segments, same: Same | None):
         self.teacher, self.how, self.segments = teacher, how, segments
@@ -183,9 +184,9 @@ class TruthValidity:
 
 
 class Remembered:
-    """An estimator that depends on fixed models alone, with its values kept by content in a file.
+    """An estimator that depends only on fixed models, with its values cached by content in a file.
 
-    A remembered value is charged like a computed one: tokens of a call are spread evenly over its steps.
+    A cached value is charged like a computed one: tokens of a call are distributed evenly over its steps.
     """
 
     def __init__(self, inner: Any, file: CacheFile):
@@ -213,7 +214,7 @@ class Remembered:
 
 
 def spend(cost: Cost, made: Seq[Any], by_teacher: bool) -> None:
-    """Charges generated texts; what the teacher writes passes through it, too."""
+    """Charges generated texts; the teacher's texts also pass through the teacher."""
     tokens = sum(g.tokens for g in made)
     cost.add(generated_tokens=tokens)
     if by_teacher:
@@ -225,7 +226,7 @@ def _key(place: Place, made: ProposedStep) -> tuple[int, int, tuple[int, ...]]:
 
 
 def _remembered(row: Mapping[str, Any]) -> tuple[float, float, float] | None:
-    """Value and tokens of a kept line, or None where it holds no numbers."""
+    """Value and tokens of a cached line, or None if it has no numbers."""
     found = [row.get(name) for name in ("value", "read", "made")]
     sound = [float(number) for number in found if isinstance(number, int | float)]
     return (sound[0], sound[1], sound[2]) if len(sound) == 3 else None

@@ -1,4 +1,4 @@
-"""Verdicts on answers to training prompts, by the data's own grader: what rewards and success rates are made of.
+"""Verdicts on answers to training prompts by the data's own grader, for rewards and success rates.
 
 The generated world grades its own prompts. Rows of a file are graded by a task: ``data.grader=TASK`` names one whose
 format the rows have, such as the training file of a benchmark. Programs run in the sandbox, as in an evaluation.
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 
 class TextGrade(NamedTuple):
-    """What a grader says of one text: the score in [0, 1], None where no verdict could be reached, and the reason."""
+    """A grader's verdict on one text: the score in [0, 1], None if it failed, and the reason."""
 
     score: float | None
     reason: str = ""
 
 
 class Grader(Protocol):
-    """Grades answers to training prompts. ``name`` is that of records."""
+    """Grades answers to training prompts. ``name`` is its name in records."""
 
     name: str
 
@@ -47,7 +47,7 @@ class Grader(Protocol):
 
 
 class GeneratedGrader:
-    """The rules of the generated world, which name the first line that its step checker finds wrong."""
+    """The rules of the generated world, which report the first line that its step checker finds wrong."""
 
     name = "generated"
 
@@ -71,7 +71,7 @@ class GeneratedGrader:
 
 
 class TaskGrader:
-    """The grader of a task, on rows in the task's own format; prompts are found again by their text."""
+    """The grader of a task, on rows in the task's own format; prompts are looked up by their text."""
 
     def __init__(self, task: Task, prompts: Sequence[Example]):
         if len(task.items) != len(prompts):
@@ -83,24 +83,24 @@ class TaskGrader:
         ids = [self.items.get(example.prompt.user) for example in asked]
         known = [i for i, problem in enumerate(ids) if problem is not None]
         given = [Completion(str(ids[i]), n, texts[i], 0, "stop") for n, i in enumerate(known)]
-        found = [TextGrade(None, "the prompt is no problem of the grader's")] * len(texts)
+        found = [TextGrade(None, "the prompt is not among the grader's problems")] * len(texts)
         for i, verdict in zip(known, self.task.verdicts(given), strict=True):
             found[i] = TextGrade(None if verdict.error else float(verdict.score), verdict.reason)
         return found
 
 
 def grader_of(sources: DataSources) -> Grader | None:
-    """The grader of the training prompts; None where the data has none. Raises BadInput for one that cannot grade."""
+    """The grader of the training prompts; None if the data has none. Raises BadInput for an unsuitable one."""
     if sources.prompts.startswith(MICRO):
         if sources.grader is not None:
-            rules = "generated prompts are graded by their own rules"
+            rules = "generated prompts have their own grader"
             raise BadInput(f"data.grader={sources.grader}: {rules}; leave it out")
         return GeneratedGrader()
     if sources.grader is None:
         return None
     task_class = registry.find(registry.TASKS, sources.grader)
     if task_class.needs_judge:
-        raise BadInput(f"data.grader={sources.grader} asks a judge for every answer; name a task that grades by itself")
+        raise BadInput(f"data.grader={sources.grader} needs a judge; name a task that grades by itself")
     rows = source.open_rows(sources.prompts, sources.limit)
     try:
         task = task_class(Data(rows.rows, "", f"training prompts {rows.name}"))
@@ -110,10 +110,10 @@ def grader_of(sources: DataSources) -> Grader | None:
 
 
 def readers_of(sources: DataSources) -> list[str]:
-    """The tasks that could be ``data.grader``: those that read the rows of the training prompts as their problems."""
+    """Possible values of ``data.grader``: tasks that can read the rows of the training prompts as problems."""
     rows, found = source.open_rows(sources.prompts, sources.limit), []
     for entry in registry.entries(registry.TASKS):
-        with contextlib.suppress(Exception):  # a task that fails on the rows, in whatever way, does not read them
+        with contextlib.suppress(Exception):  # a task that fails on the rows, in whatever way, cannot read them
             task = registry.find(registry.TASKS, entry.name)
             if not task.needs_judge and task(Data(rows.rows, "", "training prompts")).items:
                 found.append(entry.name)
@@ -121,19 +121,19 @@ def readers_of(sources: DataSources) -> list[str]:
 
 
 def identity_of(grader: str) -> dict[str, str]:
-    """What the rewards of a training depend on beside its prompts: the task, its version and whose code it is."""
+    """What rewards depend on besides the prompts: the task, its version and the origin of its code."""
     task_class = registry.find(registry.TASKS, grader)
     return {"task": task_class.name, "version": task_class.version, "code": user_code.identity(task_class)}
 
 
-# Rewards: the data's own grader scores the texts of an optimizer step, and a teacher may look back on the scores.
+# Rewards: the data's own grader scores the texts of an optimizer step, and a teacher's prompt may use the scores.
 #
-# Only answers to training prompts are graded. All responses to a prompt are texts of one process, so that a prompt of
-# the teacher's in hindsight is made where the text is.
+# Only answers to training prompts are graded. One process has all responses to a prompt, so it can build a
+# teacher prompt from them.
 
 
 class Rewards:
-    """Gives every text its score, and to those that are read in hindsight the prompt under which the teacher does so.
+    """Gives every text its score, and texts read in hindsight the teacher's prompt.
 
     ``asker`` renders and encodes prompts; a teacher's prompt and the text have ``room`` tokens at most, where bounded.
     """
@@ -144,16 +144,16 @@ class Rewards:
     def judge(
         self, sequences: Sequence[TrainingSequence], prompts: Sequence[Example], cost: Cost
     ) -> list[TrainingSequence]:
-        """The sequences with ``reward`` set, and with ``asked`` where hindsight tells something.
+        """The sequences with ``reward`` set, and with ``asked`` if there is a hindsight prompt.
 
-        Raises RunFailed where not one text could be graded.
+        Raises RunFailed if no text could be graded.
         """
         began = time.monotonic()
         asked = [prompts[s.example] for s in sequences]
         texts = [continuation(self.asker.tokenizer, s.prompt, s.response) for s in sequences]
         verdicts = self.grader.verdicts(asked, texts)
         if sequences and all(verdict.score is None for verdict in verdicts):
-            raise RunFailed(f"the grader reached no verdict on any of {len(texts)} texts: {verdicts[0].reason}")
+            raise RunFailed(f"the grader failed on all {len(texts)} texts: {verdicts[0].reason}")
         found = [dataclasses.replace(s, reward=v.score) for s, v in zip(sequences, verdicts, strict=True)]
         if self.hindsight is not None:
             told = self._hindsight(found, texts, verdicts, asked)
@@ -168,10 +168,10 @@ class Rewards:
         verdicts: Sequence[TextGrade],
         asked: Sequence[Example],
     ) -> list[tuple[int, ...] | None]:
-        """For each text the ids of the teacher's prompt; None where there is neither a solution nor feedback."""
+        """For each text the ids of the teacher's prompt; None if there is neither a solution nor feedback."""
         how, groups = self.hindsight, defaultdict(list)
         assert how is not None, "a teacher looks back"
-        # In the order of their places, so that which text is the solution does not depend on who collects them.
+        # Sort by place, so that the chosen solution does not depend on the order of collection.
         order = sorted(range(len(sequences)), key=lambda i: sequences[i].place)
         right = {i for i, v in enumerate(verdicts) if v.score is not None and v.score >= how.least}
         for i in order:
@@ -191,7 +191,7 @@ class Rewards:
 
     def _encoded(self, prompt: Prompt, solution: str, feedback: str) -> tuple[int, ...]:
         assert self.hindsight is not None, "a teacher looks back"
-        # Only the template is a format: braces of a text stay as they are.
+        # Only the template is a format string: braces in texts are kept.
         user, plain = (
             self.hindsight.template.format(prompt=text, solution=solution, feedback=feedback)
             for text in (prompt.user, prompt.plain)

@@ -1,6 +1,6 @@
-"""What is decided over a whole optimizer step: values of its tokens gathered from all micro-batches and processes.
+"""Computations over a whole optimizer step: gathers values of its tokens from all micro-batches and processes.
 
-Texts are sorted by their place in the step, so that the outcome depends neither on the micro-batches nor on the number
+Texts are sorted by their place in the step, so that the result depends neither on the micro-batches nor on the number
 of processes.
 """
 
@@ -28,13 +28,13 @@ def over_step(
     decide: Callable[[Tensor, WholeStep], Tensor],
     longest: int = 1,
 ) -> list[Tensor]:
-    """For each micro-batch its rows [N, ...] of what ``decide`` makes of all M rows of the step.
+    """For each micro-batch its rows [N, ...] of the result of ``decide`` on all M rows of the step.
 
     ``values`` [N, ...] of each of this process' micro-batches. ``prompts`` is the number of prompts of a step, each of
     which appears once per source; ``longest`` is that of :class:`WholeStep`. ``gather`` turns this process' list into
     the list of all processes.
     """
-    # One entry per sequence: its place in the optimizer step, what is known of it, and the values of its tokens.
+    # One entry per sequence: its place in the optimizer step, its facts, and the values of its tokens.
     mine = []
     for batch, rows in zip(batches, values, strict=True):
         parts = rows.split(batch.counts)
@@ -66,7 +66,7 @@ def measured(
     gather: Gather,
     longest: int = 1,
 ) -> list[Tensor]:
-    """The step features of each micro-batch's tokens, [N, ...], from what the method measured of them."""
+    """The step features of each micro-batch's tokens, [N, ...], from the method's measurements."""
 
     def decide(flat: Tensor, whole: WholeStep) -> Tensor:
         found = method.step_features(flat, whole)
@@ -79,8 +79,8 @@ def measured(
 def shuffle(weights: Sequence[Tensor], batches: Sequence[Batch], step: Step, gather: Gather) -> list[Tensor]:
     """The shuffled-weight control: the weights [N] of each of this process' micro-batches, permuted over the step.
 
-    The weights keep their mean and spread and lose only their information, so what a weighting method gains over this
-    control is due to which tokens get which weight.
+    The weights keep their mean and spread and lose only their information, so the gain of a weighting method over this
+    control is due to the placement of the weights.
 
     ``gather`` turns this process' list into the list of all processes.
     """

@@ -1,13 +1,13 @@
-"""Reads rows as examples: which columns hold what, and what a conversation must look like.
+"""Reads rows as examples: the meaning of columns, and the form of conversations.
 
     prompt, response              text, by these names, by common other names, or by the names that a recipe gives
-    instruction, input, output    Alpaca's; the input stands below the instruction
+    instruction, input, output    Alpaca's; the input goes below the instruction
     prompt, completion            lists of turns {"role", "content"}, TRL's conversational form
     messages                      a conversation; all of the assistant's turns are learnt
     system, system_prompt         text: the system turn of a row that does not begin with one
     history                       LLaMA-Factory's: earlier pairs of question and answer, in front of a prompt of text
 
-Common names are taken only where one is there: what can be read in two ways is refused with the setting that decides.
+A common name is used only if it is the only one present; ambiguous rows are refused with the setting that decides.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from harness.training_data import plain, source
 from harness.training_data.source import Rows, each
 from harness.types import Example, Prompt, Turn
 
-PROMPTS = ("prompt", "question", "instruction", "problem", "query")  # the first wins, the others are alike
+PROMPTS = ("prompt", "question", "instruction", "problem", "query")  # the first wins, the others are equal
 RESPONSES = ("response", "completion", "answer", "output", "solution")
 CHATS = ("messages", "conversations")
 SYSTEMS = ("system", "system_prompt")
 ALPACA, BELOW, EARLIER = "instruction", "input", "history"
 ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user"}
 ROLES |= {"assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant"}
-KEYS = (("role", "content"), ("from", "value"))  # of a turn: today's names, and ShareGPT's
+KEYS = (("role", "content"), ("from", "value"))  # of a turn: current names, and ShareGPT's
 
 
 @dataclass(frozen=True)
 class Fields:
-    """The columns to read. ``messages`` stands for all others; ``response`` is None where none is read."""
+    """The columns to read. ``messages`` replaces all others; ``response`` is None if none is read."""
 
     messages: str | None = None
     prompt: str | None = None
@@ -57,9 +57,9 @@ class Fields:
 
 
 def choose(rows: Rows, sources: DataSources, *, labelled: bool) -> Fields:
-    """The columns that hold prompts and, if ``labelled``, responses. Raises BadInput where that is open."""
+    """The columns with prompts and, if ``labelled``, responses. Raises BadInput if they are ambiguous."""
     if sources.messages_field and (sources.prompt_field or sources.response_field):
-        raise BadInput("data.messages_field stands for prompt and response: leave out the other two, or this one")
+        raise BadInput("data.messages_field replaces prompt and response: remove the other two, or this one")
     for name, key in (
         (sources.messages_field, "messages_field"),
         (sources.prompt_field, "prompt_field"),
@@ -100,7 +100,7 @@ def _only(rows: Rows, found: Sequence[str], names: Sequence[str], what: str, key
 
 
 def _open(rows: Rows, found: Sequence[str], keys: str) -> BadInput:
-    return BadInput(f"{rows.name}: the columns {' and '.join(found)} can both be meant; set {keys}")
+    return BadInput(f"{rows.name}: the columns {' and '.join(found)} are both possible; set {keys}")
 
 
 def _list(names: Sequence[str]) -> str:
@@ -108,14 +108,14 @@ def _list(names: Sequence[str]) -> str:
 
 
 class Empty(BadInput):
-    """A row without a prompt, or without the answer that is asked of it."""
+    """A row without a prompt, or without the required answer."""
 
 
 def examples_of(rows: Rows, fields: Fields, sources: DataSources, *, labelled: bool) -> Iterator[Example]:
     """The examples of the rows, numbered from 1. Raises BadInput with file and row for one that is malformed.
 
-    With ``data.empty = "skip"`` a row is also skipped for the answer that only labelled data would read, so that both
-    pools of one file stay alike.
+    With ``data.empty = "skip"`` a row is also skipped for a missing answer that only labelled data would read, so that
+    both pools of one file have the same rows.
     """
     skips, answer = sources.empty == "skip", None
     if skips and not labelled and not fields.messages:
@@ -136,7 +136,7 @@ def examples_of(rows: Rows, fields: Fields, sources: DataSources, *, labelled: b
                 yield reading.pair(fields)
         except Empty as error:
             if not skips:
-                raise BadInput(f"{error}; mend the row, or set data.empty=skip") from None
+                raise BadInput(f"{error}; fix the row, or set data.empty=skip") from None
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class _Row:
         return self._example(turns, answers)
 
     def system_text(self, field: str | None) -> str | None:
-        """The text of the row's own system column; the recipe's where it is empty."""
+        """The text of the row's system column; the recipe's if it is empty."""
         said = self.at(field) if field else None
         if said is not None and not isinstance(said, str):
             self._refuse(f"holds {_kind(said)} under {field!r}, not text (data.system_field)")
@@ -195,7 +195,7 @@ class _Row:
         return turns
 
     def conversation(self, field: str, labelled: bool) -> Example:
-        """A conversation: all of the assistant's turns are learnt, or the last one is left to be written."""
+        """A conversation: all assistant turns are learnt, or the last one is dropped for the model to write."""
         value = _as_turns(self.at(field))
         if not isinstance(value, list):
             self._missing(value, f"under {field!r}", "a list of turns")
@@ -213,7 +213,7 @@ class _Row:
         system = before.pop(0).content if before[0].role == "system" else self.system
         *history, last = before
         plain = last.content
-        if history:  # without a template the roles are written out, so that who said what is not lost
+        if history:  # without a template, write out the roles, so that the speakers stay known
             plain = "".join(f"{turn.role.capitalize()}: {turn.content}\n\n" for turn in before) + "Assistant:"
         prompt = Prompt(user=last.content, plain=plain, system=system, history=tuple(history))
         taught = max(1, sum(turn.role == "assistant" for turn in answers))
@@ -222,7 +222,7 @@ class _Row:
         return Example(str(self.number), prompt, answers[-1].content if answers else None, meta, taught, texts)
 
     def _turns(self, value: Sequence[Any], field: str, first: str = "user") -> list[Turn]:
-        """Turns that alternate from ``first`` on, behind a system turn if there is one."""
+        """Alternating turns starting with ``first``, after a system turn if there is one."""
         turns: list[Turn] = []
         for place, turn in enumerate(value, 1):
             turns.append(self._turn(turn, f"in turn {place} under {field!r}"))
@@ -233,7 +233,7 @@ class _Row:
             wanted = first if place % 2 == 0 else {"user": "assistant", "assistant": "user"}[first]
             if turn.role != wanted:
                 hint = f"; a whole conversation is named by data.messages_field={field}" if first == "assistant" else ""
-                self._refuse(f"has a turn of the {turn.role} under {field!r} where one of the {wanted} is wanted{hint}")
+                self._refuse(f"has a turn of the {turn.role} under {field!r} instead of one of the {wanted}{hint}")
         return turns
 
     def _turn(self, turn: Any, where: str) -> Turn:
@@ -243,7 +243,7 @@ class _Row:
         said, text = turn.get(role), turn.get(content)
         if said not in ROLES:
             self._refuse(f"has the role {said!r:.30} {where}; known are {', '.join(ROLES)}")
-        if isinstance(text, list):  # parts, as models that see images have them
+        if isinstance(text, list):  # parts, as in data for models with images
             parts = [p.get("text") for p in text if isinstance(p, Mapping) and p.get("type") == "text"]
             if len(parts) < len(text) or not all(isinstance(part, str) for part in parts):
                 self._refuse(f"has a part that is not text {where}")
@@ -274,12 +274,12 @@ class _Row:
 
 
 def _as_turns(value: Any) -> Any:
-    """A list of turns also where a table holds it otherwise: as JSON in a cell, or column by column."""
+    """A list of turns, including its forms in tables: JSON in a cell, or column by column."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         with contextlib.suppress(BadInput):
             return safe_read.value(value.encode("utf-8", "replace"), finite=False)
     if isinstance(value, Mapping) and value and all(isinstance(part, list) for part in value.values()):
-        with contextlib.suppress(ValueError):  # lists of unlike lengths are no turns
+        with contextlib.suppress(ValueError):  # lists of different lengths are not turns
             return [dict(zip(value, parts, strict=True)) for parts in zip(*value.values(), strict=True)]
     return value
 
@@ -298,7 +298,7 @@ def _kind(value: Any) -> str:
 
 @dataclass(frozen=True)
 class ExamplePool:
-    """The examples of one source. ``told`` says in words what was read; ``facts`` are for the record."""
+    """The examples of one source. ``told`` describes the source in words; ``facts`` are for the record."""
 
     examples: list[Example] = field(default_factory=list)
     told: str = ""
@@ -313,10 +313,10 @@ def load(name: str, sources: DataSources, *, labelled: bool, limit: int | None =
 def read(
     name: str, sources: DataSources, *, labelled: bool, limit: int | None = None, written: bool = False
 ) -> ExamplePool:
-    """The first ``limit`` examples that ``name`` leads to. Raises BadInput with file and row.
+    """The first ``limit`` examples of the source ``name``. Raises BadInput with file and row.
 
-    ``labelled`` demands responses. ``written``: the prompts of rows in the form ``data.plain``, for a model that is
-    asked without a chat template.
+    ``labelled`` requires responses. ``written``: writes the prompts of rows in the form ``data.plain``, for a model
+    without a chat template.
     """
     if name.startswith(MICRO):
         return _generated(name, limit)
@@ -347,17 +347,17 @@ def _generated(name: str, limit: int | None) -> ExamplePool:
 
 
 def _portable(name: str) -> str:
-    """A source without the folders of this machine."""
+    """The name of a source without folders of this machine."""
     return Path(name).name if Path(name).is_absolute() else name
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-    """sha256 of what the examples ask and answer: part of the training specification."""
+    """sha256 of the prompts and responses of the examples: part of the training specification."""
     return deque(_fingerprints(examples), maxlen=1)[0] if examples else hashlib.sha256().hexdigest()
 
 
 def beginning(examples: Sequence[Example], wanted: str) -> int | None:
-    """How many examples, from the first, have the fingerprint ``wanted``; None where no beginning has it."""
+    """The number of leading examples with the fingerprint ``wanted``; None if there is none."""
     return next((n for n, found in enumerate(_fingerprints(examples), 1) if found == wanted), None)
 
 
@@ -365,14 +365,14 @@ def _fingerprints(examples: Sequence[Example]) -> Iterator[str]:
     """The fingerprint of every beginning, the shortest first."""
     digest = hashlib.sha256()
     for e in examples:
-        # What only conversations have is added for them alone, which keeps the fingerprints of single turns.
+        # Add the extra facts of conversations only for them, which keeps the fingerprints of single turns.
         more = [e.prompt.history, e.taught] if e.prompt.history else []
         digest.update(json.dumps([e.id, e.prompt.system, e.prompt.user, e.prompt.plain, e.response, *more]).encode())
         yield digest.hexdigest()
 
 
 def checker(name: str):
-    """The step checker that comes with the training prompts ``name``, or None where there is none."""
+    """The step checker of the training prompts ``name``, or None."""
     if not name.startswith(MICRO):
         return None
     from harness.micro.world import check_step
@@ -381,7 +381,7 @@ def checker(name: str):
 
 
 def same_step(name: str):
-    """The rule by which two steps of the training prompts ``name`` say the same, or None where there is none."""
+    """The rule that decides whether two steps of the training prompts ``name`` mean the same, or None."""
     if not name.startswith(MICRO):
         return None
     from harness.micro.world import same_step

@@ -1,4 +1,4 @@
-"""Training prompts that are left out: those that hold a test problem, and those that leave no room for an answer.
+"""Training prompts to leave out: those that contain a test problem, and those that leave no room for an answer.
 
 Every function returns what it found; :mod:`harness.training.pools` decides, before any work.
 """
@@ -23,36 +23,37 @@ if TYPE_CHECKING:
 
 # Test problems in training data: whole ones, and runs of 13 words that both share.
 #
-# A problem counts as found whole where its words, in their order and without gaps, stand in a training prompt or its
-# answer, or where a training prompt is the problem. What all problems of a task, or all prompts of a pool, begin or end
-# with is an instruction and no part of a problem. Runs of 13 words are the measure of GPT-3's report (arXiv 2005.14165,
-# appendix C); they are counted and told, since a shared definition or a stock phrase may cause one.
+# A problem counts as found completely if its words, in order and without gaps, are in a training prompt or its
+# answer, or if a training prompt is the problem. Text at the beginning or end of all problems of a task, or all prompts
+# of a pool, is an instruction and not part of a problem. Runs of 13 words are the measure of GPT-3's report (arXiv
+# 2005.14165, appendix C); they are only counted and reported, because a shared definition or a stock phrase may cause
+# one.
 #
 # Words are compared without case and punctuation; signs of arithmetic are words, so that 3 + 4 is not 3 - 4.
 
 OVERLAP_WORDS = 13
-WHOLE_WORDS = 8  # a shorter problem is found only where it is all of a prompt
-INSTRUCTION_WORDS = 5  # shared by all texts; from so many on they are an instruction
+WHOLE_WORDS = 8  # a shorter problem is found only if it is a whole prompt
+INSTRUCTION_WORDS = 5  # words shared by all texts; at least this many form an instruction
 _WORD = re.compile(r"\w+|[^\w\s.,;:!?'\"`$\\{}()\[\]]")
 _FACTOR = 1_000_003
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What a task and the training data share. ``whole``: (problem id, pool, example id) of every problem found."""
+    """The overlap of a task and the training data. ``whole``: (problem id, pool, example id) of every problem found."""
 
     problems: int
     whole: tuple[tuple[str, str, str], ...]
-    shared: tuple[tuple[str, str, str], ...]  # the same of problems that share a run of words, the whole ones included
+    shared: tuple[tuple[str, str, str], ...]  # the same for a shared run of words, including whole problems
 
     def facts(self) -> dict[str, int]:
-        """As records keep it."""
+        """The form for records."""
         whole, shared = ({found[0] for found in each} for each in (self.whole, self.shared))
         return {"problems": self.problems, "found_whole": len(whole), f"sharing_{OVERLAP_WORDS}_words": len(shared)}
 
 
 def overlap(pools: Mapping[str, Sequence[Example]], task: Task) -> Overlap | None:
-    """What ``task`` shares with the pools; None for a task that keeps its problems to itself (lm-eval's)."""
+    """The overlap of ``task`` with the pools; None for a task without accessible problems (lm-eval's)."""
     if task.measures_itself or not task.items:
         return None
     numbers: dict[str, int] = {}
@@ -76,13 +77,13 @@ def overlap(pools: Mapping[str, Sequence[Example]], task: Task) -> Overlap | Non
 
 
 def _rest(example: Example) -> str:
-    """What else an example teaches: earlier turns and the answer."""
+    """The other texts of an example: earlier turns and the answer."""
     earlier = [turn.content for turn in example.prompt.history]
     return "\n".join([*earlier, example.response or ""])
 
 
 def _words(text: str, numbers: dict[str, int]) -> list[int]:
-    """The words of a text as numbers, from 1 on, equal for equal words."""
+    """The words of a text as numbers, from 1, equal for equal words."""
     return [numbers.setdefault(word, len(numbers) + 1) for word in _WORD.findall(text.casefold())]
 
 
@@ -99,13 +100,13 @@ def _bare(texts: list[list[int]]) -> list[list[int]]:
 
 
 def _common(texts: Sequence[tuple[int, ...]]) -> int:
-    """How many words all texts begin with."""
-    low, high = min(texts), max(texts)  # of sorted sequences the first and the last differ earliest
+    """The number of words that all texts begin with."""
+    low, high = min(texts), max(texts)  # in sorted order, the first and the last sequence differ earliest
     return next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
 
 
 def _holding(problems: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> Iterable[tuple[int, int]]:
-    """(problem, text) for every problem of enough words that stands in a text as a whole."""
+    """(problem, text) for every problem of enough words that a text contains completely."""
     begins: dict[tuple[int, ...], list[int]] = {}
     for i, problem in enumerate(problems):
         if len(problem) >= WHOLE_WORDS:
@@ -133,7 +134,7 @@ def _places(
     """(text, place) wherever a run of ``size`` words is one of ``wanted``: looked up by hash in all texts at once."""
     if not wanted or not texts:
         return
-    import numpy  # listing methods does not need it
+    import numpy  # imported late: listing methods does not need it
 
     lengths = numpy.array([len(text) for text in texts])
     flat = numpy.fromiter((word for text in texts for word in text), dtype=numpy.uint64, count=int(lengths.sum()))
@@ -146,7 +147,7 @@ def _places(
     owner = numpy.searchsorted(ends, hits, side="right")
     for hit, text in zip(hits.tolist(), owner.tolist(), strict=True):
         place = hit - int(ends[text] - lengths[text])
-        # Equal hashes are not yet equal runs, and a run may reach over the end of a text.
+        # Compare the words too: hashes may collide, and a run may cross the end of a text.
         if tuple(texts[text][place : place + size]) in wanted:
             yield text, place
 
@@ -173,12 +174,12 @@ def _distinct(found: Sequence[tuple[str, str, str]]) -> tuple[tuple[str, str, st
 # context of a model that reads it. A prompt of that length or more has no token to learn.
 
 CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length")  # its names in configurations
-SPECIAL = 8  # tokens that a tokenizer may add to a text and that stand for no byte of it; assumed
+SPECIAL = 8  # tokens without bytes that a tokenizer may add to a text; assumed
 
 
 @dataclass(frozen=True)
 class Room:
-    """The longest sequence in tokens, and what bounds it, in words."""
+    """The longest sequence in tokens, and its limit in words."""
 
     tokens: int
     bound: str
@@ -188,7 +189,7 @@ class Room:
         return [e for e in examples if self._fills(codec.render(e.prompt), codec)]
 
     def _fills(self, text: str, codec: TextCodec) -> bool:
-        # A token stands for at least one byte, so most prompts need no counting.
+        # A token covers at least one byte, so most prompts need no counting.
         if len(text.encode("utf-8", "replace")) + SPECIAL < self.tokens:
             return False
         return len(codec.encode(text)) >= self.tokens
@@ -204,7 +205,7 @@ def room_of(max_tokens: int, models: Sequence[ModelFiles]) -> Room:
 
 
 def context_of(model: ModelFiles) -> int | None:
-    """The tokens that fit a model, from its configuration; None where that says nothing or the model is served."""
+    """The tokens that fit a model, from its configuration; None if unknown or if the model is served."""
     if model.url is not None or not (model.path / "config.json").is_file():
         return None
     config = value(content(model.path / "config.json", RECORD), finite=False)
@@ -214,7 +215,7 @@ def context_of(model: ModelFiles) -> int | None:
 
 
 def fitting(examples: Sequence[Example], room: Room, model: ModelFiles, what: str) -> tuple[list[Example], str | None]:
-    """The examples that fit, in order, and a warning about the others. Raises BadInput where none fits."""
+    """The examples that fit, in order, and a warning about the others. Raises BadInput if none fits."""
     codec = text_codec(model)
     gone = {e.id for e in room.left_out(examples, codec)} if codec is not None else set()
     if not gone:

@@ -1,7 +1,7 @@
-"""Prompts for a model without a chat template, in the plain form that a recipe gives, and whether a task asks alike.
+"""Prompts for a model without a chat template, in the plain form of a recipe, and a comparison with a task's form.
 
-Rows hold questions, not texts to go on with. Written one behind the other, question and answer run into each other; and
-a student trained on one form and asked in another is measured on a text that it has never seen.
+Rows contain questions, not texts to continue. Concatenated, question and answer run into each other; and
+a student trained on one form and evaluated on another reads texts that it has never seen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.types import Example, Prompt
 if TYPE_CHECKING:
     from harness.models.chat_format import TextCodec
 
-PLACE = "{prompt}"  # where the prompt stands in a form
+PLACE = "{prompt}"  # the place of the prompt in a form
 MARK = "harness-mark"
 SHOWN = 120  # characters of a form in a message
 
@@ -24,11 +24,11 @@ SHOWN = 120  # characters of a form in a message
 def written(examples: Sequence[Example], form: str) -> list[Example]:
     """The examples with their plain text in a form, the system text in front.
 
-    A conversation of several turns has a form of its own, with the roles written out. Raises BadInput for a form in
-    which the prompt stands nowhere, or twice.
+    A conversation of several turns has its own form, with the roles written out. Raises BadInput for a form in
+    which the prompt appears nowhere, or twice.
     """
     if form.count(PLACE) != 1:
-        raise BadInput(f"data.plain={form!r} must hold {PLACE} once: the place where the prompt stands")
+        raise BadInput(f"data.plain={form!r} must contain {PLACE} once, the place of the prompt")
     return [replace(example, prompt=_in_form(example.prompt, form)) for example in examples]
 
 
@@ -38,32 +38,32 @@ def _in_form(prompt: Prompt, form: str) -> Prompt:
 
 
 def differences(trained: Prompt, asked: Prompt, codec: TextCodec) -> Iterator[str]:
-    """How a training prompt and a task's prompt reach the model differently, and the fix, as one line."""
+    """One line on how the form of a training prompt differs from a task's prompt, and the fix."""
     if codec.tokenizer.chat_template is None:
         yield from _plain_forms(trained, asked)
     elif not asked.chat:
-        yield "trained in the turns of a chat and asked as plain text, which is how the task's protocol asks"
+        yield "trained on chat turns but evaluated on plain text, as the task's protocol requires"
     else:
         ours, theirs = (codec.render(Prompt(user=MARK, plain="", system=p.system)) for p in (trained, asked))
         if ours != theirs:
             yield (
-                f"trained with {_system(trained)} and asked with {_system(asked)}; "
-                + (f"set data.system={asked.system!r}" if asked.system else "leave data.system out")
-                + " to train on what is asked"
+                f"trained with {_system(trained)} but evaluated with {_system(asked)}; "
+                + (f"set data.system={asked.system!r}" if asked.system else "remove data.system")
+                + " to train as evaluated"
             )
 
 
 def _plain_forms(trained: Prompt, asked: Prompt) -> Iterator[str]:
     ours, theirs = (_form(prompt) for prompt in (trained, asked))
-    message = f"trained on the form {_short(ours or trained.plain)} and asked"
+    message = f"trained on the form {_short(ours or trained.plain)} but evaluated"
     if theirs is None:
-        yield f"{message} to go on with a text in the task's own form, {_short(asked.plain)}"
+        yield f"{message} on the task's own form of text, {_short(asked.plain)}"
     elif ours != theirs:
-        yield f"{message} in the form {_short(theirs)}; set data.plain to it to train on what is asked"
+        yield f"{message} on the form {_short(theirs)}; set data.plain to it to train as evaluated"
 
 
 def _form(prompt: Prompt) -> str | None:
-    """The plain text with the place of the prompt in it; None where the prompt does not stand there as it is."""
+    """The plain text with the place of the prompt in it; None if it does not contain the prompt unchanged."""
     if prompt.history or prompt.user not in prompt.plain:
         return None
     return prompt.plain.replace(prompt.user, PLACE, 1)

@@ -4,10 +4,10 @@
     data:gsm8k/train.jsonl                             the same below HARNESS_DATA
     my_dataset/                                        written by save_to_disk, or a folder of data files
     owner/name,config=main,split=train,revision=SHA    a data set of the hub, through the datasets library
-    ...,first=1000                                     of any source only the first rows
+    ...,first=1000                                     only the first rows of any source
 
-JSON and CSV are read here, because a message names the file and the row; everything else goes through ``datasets`` and
-``pyarrow``. No code of a data set is ever run.
+JSON and CSV are read here, so that messages name the file and the row; everything else goes through ``datasets`` and
+``pyarrow``. Code of a data set is never run.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ BELOW_DATA = "data:"
 SETTINGS = ("config", "split", "revision", "first")
 KINDS = (".json", ".jsonl", ".parquet", ".csv", ".tsv")
 DEFAULT_SPLIT = "train"
-MOST_ENTRIES = 10_000  # files and folders of a folder of data files; the library reads the name of each several times
-_LONGEST_CELL = 2**31 - 1  # of a CSV file; Python's own limit of 131,072 characters is below a long answer
+MOST_ENTRIES = 10_000  # entries in a folder of data files; the library reads each name several times
+_LONGEST_CELL = 2**31 - 1  # characters of a CSV cell; Python's default of 131,072 is too small for a long answer
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a source, in order. ``name`` stands in messages; ``facts`` say what was opened."""
+    """The rows of a source, in order. ``name`` is for messages; ``facts`` describe the opened data."""
 
     name: str
     columns: tuple[str, ...]
@@ -47,7 +47,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class SourceName:
-    """A source as a recipe writes it, taken apart."""
+    """The parsed name of a source in a recipe."""
 
     name: str
     config: str | None = None
@@ -57,19 +57,19 @@ class SourceName:
 
     @property
     def is_hub(self) -> bool:
-        """Whether the name can only be that of a data set of the hub."""
+        """Whether the name can only be a data set of the hub."""
         return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", self.name)) and kind_of(self.name) is None
 
     def without(self, *names: str) -> None:
-        """Raises BadInput for a setting that this source does not take."""
+        """Raises BadInput for a setting that this source does not support."""
         for name in names:
             if getattr(self, name) is not None:
-                raise BadInput(f"training data {self.name}: {name} belongs to data sets of the hub; leave it out")
+                raise BadInput(f"training data {self.name}: {name} is only for data sets of the hub; remove it")
 
 
 def parse(written: str) -> SourceName:
     """The parts of ``NAME,key=value,...``. Raises BadInput for an unknown key or a malformed number."""
-    if os.path.exists(written):  # a file may have commas in its name
+    if os.path.exists(written):  # a file name may contain commas
         return SourceName(written)
     name, *settings = re.split(r",(?=\w+=)", written)
     found: dict[str, Any] = {}
@@ -88,13 +88,13 @@ def parse(written: str) -> SourceName:
 
 
 def kind_of(name: str) -> str | None:
-    """The suffix of a data file, packed or not; None for anything else."""
+    """The suffix of a data file, compressed or not; None for anything else."""
     bare = name.lower().removesuffix(".gz")
     return next((kind for kind in KINDS if bare.endswith(kind)), None)
 
 
 def open_rows(written: str, limit: int | None = None) -> Rows:
-    """At most ``limit`` rows of a source. Raises BadInput with file and row for what cannot be read."""
+    """At most ``limit`` rows of a source. Raises BadInput with file and row for unreadable data."""
     address = parse(written)
     limit = min((n for n in (limit, address.first) if n is not None), default=None)
     path = _path(address)
@@ -112,7 +112,7 @@ def _path(address: SourceName) -> Path:
         return Path(address.name)
     root = os.environ.get("HARNESS_DATA")
     if not root:
-        raise BadInput(f"{address.name} is below HARNESS_DATA, which is not set; set it, or give a file")
+        raise BadInput(f"{address.name} is relative to HARNESS_DATA, which is not set; set it, or give a file")
     return Path(root) / address.name.removeprefix(BELOW_DATA)
 
 
@@ -137,7 +137,7 @@ def _file(address: SourceName, path: Path, limit: int | None) -> Rows:
 
 
 def _json(raw: bytes, path: Path, kind: str, limit: int | None) -> list[dict[str, Any]]:
-    """The objects of a JSON list, or one a line: many files called .json hold lines."""
+    """The objects of a JSON list, or of JSON lines, which many .json files contain."""
     start = raw.removeprefix(safe_read.BYTE_ORDER_MARK).lstrip()[:1]
     if kind == ".jsonl" or start == b"{":
         return list(islice(json_lines(raw, path), limit))
@@ -190,7 +190,7 @@ def _parquet(content: bytes, path: Path, limit: int | None) -> list[dict[str, An
             if limit is not None and len(found) >= limit:
                 break
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise BadInput(f"{path}: is no parquet file that can be read ({_first_line(error)})") from None
+        raise BadInput(f"{path}: is not a readable parquet file ({_first_line(error)})") from None
     return found[:limit]
 
 
@@ -200,7 +200,7 @@ def _checked(rows: Sequence[Mapping[str, Any]], name: str, facts: Mapping[str, A
 
 
 def _folder(address: SourceName, path: Path, limit: int | None) -> Rows:
-    """A folder that ``save_to_disk`` wrote, or one of data files in the layout that the datasets library knows."""
+    """A folder from ``save_to_disk``, or with data files in a layout that the datasets library knows."""
     import datasets
 
     _quiet(datasets)
@@ -214,13 +214,13 @@ def _folder(address: SourceName, path: Path, limit: int | None) -> Rows:
             opened = datasets.load_dataset(str(path), address.config)
     except BadInput:
         raise
-    except Exception as error:  # the library raises what its readers raise: arrow's, JSON's, its own
+    except Exception as error:  # the library raises errors of its readers: arrow's, JSON's, its own
         raise BadInput(f"{path}: the datasets library cannot read the folder ({_cause(error)})") from None
     return _of_dataset(opened, address, path.name, limit, {})
 
 
 def _bounded(path: Path) -> None:
-    """Raises BadInput for a folder of more entries than a folder of data has, such as a home folder or a disk."""
+    """Raises BadInput for a folder with too many entries, such as a home folder or a disk."""
     seen = 0
     for _, folders, files in os.walk(path, followlinks=True):  # the library follows links, too
         seen += len(folders) + len(files)
@@ -241,12 +241,12 @@ def _hub(address: SourceName, limit: int | None) -> Rows:
         commit, opened = address.revision, _from_cache(address, away)
     else:
         try:
-            # The commit is asked for first, so that what is read and what is recorded are the same.
+            # Ask for the commit first, so that the recorded commit is the one that is read.
             commit = HfApi().dataset_info(address.name, revision=address.revision).sha
             opened = datasets.load_dataset(address.name, address.config, revision=commit)
         except Exception as error:  # the hub client and the library raise dozens of unrelated types
             raise BadInput(
-                f"training data {address.name} is neither a file nor a folder, and the hub did not give it: "
+                f"training data {address.name} is neither a file nor a folder, and the hub did not deliver it: "
                 f"{_cause(error)}"
             ) from None
     newest = "" if address.revision else " (the newest; pin it with revision=)"
@@ -254,9 +254,9 @@ def _hub(address: SourceName, limit: int | None) -> Rows:
 
 
 def _from_cache(address: SourceName, away: str) -> Any:
-    """The data set at a commit that was read on this machine before. Raises BadInput where that cannot be said.
+    """The data set at a commit that is cached on this machine. Raises BadInput if it is not.
 
-    Not ``load_dataset``: without a hub it gives the commit that was read last, whichever is asked for.
+    Not ``load_dataset``: without a hub it returns the commit that was read last, whichever is requested.
     """
     import datasets
     from datasets.naming import camelcase_to_snakecase
@@ -280,19 +280,19 @@ def _from_cache(address: SourceName, away: str) -> Any:
 
 
 def _of_dataset(opened: Any, address: SourceName, name: str, limit: int | None, facts: Mapping[str, Any]) -> Rows:
-    """The chosen split of what the datasets library opened."""
+    """The requested split of an opened data set."""
     if isinstance(opened, Mapping):
         known = list(opened)
         split = address.split or (DEFAULT_SPLIT if DEFAULT_SPLIT in known else known[0] if len(known) == 1 else None)
         if split is None:
-            raise BadInput(f"training data {name} has the splits {', '.join(known)}: add split=NAME behind a comma")
+            raise BadInput(f"training data {name} has the splits {', '.join(known)}: add split=NAME after a comma")
         if split not in known:
             raise BadInput(f"training data {name}: {unknown('split', split, known)} (for a part of it add first=N)")
         opened = opened[split]
     else:
         split = address.split or str(opened.split or "") or None
         if opened.split is not None and address.split not in (None, str(opened.split)):
-            raise BadInput(f"training data {name} holds the split {opened.split} alone, not {address.split}")
+            raise BadInput(f"training data {name} has only the split {opened.split}, not {address.split}")
     chosen = opened if limit is None else opened.select(range(min(limit, len(opened))))
     columns = tuple(chosen.column_names)
     kept = {key: value for key, value in {"split": split, **facts}.items() if value is not None}
@@ -304,7 +304,7 @@ def _quiet(datasets: Any) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of the innermost error that says something: the library wraps what its readers raise."""
+    """The first line of the innermost error with a message, because the library wraps errors of its readers."""
     inner = error.__cause__ if error.__suppress_context__ else error.__context__
     return _first_line(error) if inner is None else _cause(inner)
 
@@ -315,7 +315,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value of a row in a message: its beginning, on one line."""
+    """A value of a row for a message: its beginning, on one line."""
     return json.dumps(value, ensure_ascii=False, default=str)[:60]
 
 

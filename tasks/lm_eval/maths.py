@@ -1,4 +1,4 @@
-"""What the task files beside this one load: our prompts, decoding and grader behind lm-eval's interface.
+"""Our prompts, decoding and grader behind lm-eval's interface; loaded by the task files in this folder.
 
 With ``--apply_chat_template`` a model is asked in turns, the box asked for in the system turn; without it the model
 continues the plain text. Both are what ``harness run`` asks. A task file of your own that says

@@ -1,6 +1,6 @@
 """Programs for contests: whole programs that read standard input, or methods of a class, tested on given outputs.
 
-As LiveCodeBench grades (lcb_runner/evaluation/testing_util.py): the program is what stands between the last two code
+As LiveCodeBench grades (lcb_runner/evaluation/testing_util.py): the program is the text between the last two code
 fences; it runs with the standard library's names imported; each test has six seconds; printed lines are equal without
 the white space around them, or as decimal numbers; a returned value must equal the expected one, a tuple standing for a
 list. Here the program runs in the sandbox and its outputs are compared outside of it. A program that reads the file
@@ -106,7 +106,7 @@ class ContestProblem:
         return SandboxJob(whole, "harness_entry", self.arguments(), limits, TEST_S, TOTAL_S)
 
     def accepts(self, test: int, output: Any) -> bool:
-        """Whether ``output``, what the program returned or printed, is that of the test."""
+        """Whether ``output``, returned or printed by the program, is the expected one."""
         if self.name:
             return (list(output) if isinstance(output, tuple) else output) == json.loads(self.outputs[test])
         return isinstance(output, str) and same_lines(output, self.outputs[test])
@@ -135,7 +135,7 @@ def _same_line(ours: str, theirs: str) -> bool:
 
 
 def walls() -> str:
-    """In words: the isolation in which programs run on this machine."""
+    """The isolation in which programs run on this machine, in words."""
     return str(tier())
 
 
@@ -188,7 +188,7 @@ def read_row(row: Mapping[str, Any], where: str) -> ContestProblem:
     """The problem of a row. Raises BadInput with ``where`` and the field that is missing or malformed."""
     for field in FIELDS:
         if not isinstance(row.get(field), str):
-            raise BadInput(f"{where} has no text under {field!r}; this is no file of LiveCodeBench's code generation")
+            raise BadInput(f"{where} has no text under {field!r}; this is not a LiveCodeBench code generation file")
     try:
         facts = json.loads(row.get("metadata") or "{}")
         tests = [*json.loads(row["public_test_cases"]), *_hidden(row["private_test_cases"])]
@@ -205,9 +205,9 @@ def read_row(row: Mapping[str, Any], where: str) -> ContestProblem:
 
 
 def passing_program(name: str) -> str | None:
-    """A program for the problem that LiveCodeBench published as right; None where it published none.
+    """A program that LiveCodeBench published as right for the problem; None if there is none.
 
-    LiveCodeBench publishes what models wrote with its verdicts (repository LiveCodeBench/submissions); any of these
+    LiveCodeBench publishes programs of models with its verdicts (repository LiveCodeBench/submissions); any of these
     files may be put below ``$HARNESS_DATA/livecodebench/submissions/``.
     """
     return _published(os.environ.get("HARNESS_DATA", "")).get(name)
@@ -240,7 +240,7 @@ def _hidden(text: str) -> list[Any]:
 
 
 class _TextAlone(pickle.Unpickler):
-    """A pickle that names anything to be imported is refused."""
+    """Refuses a pickle that names anything to import."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"its pickle asks for {module}.{name}")

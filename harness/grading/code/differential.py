@@ -37,7 +37,7 @@ from harness.types import Verdict
 FLOOR_S = 4.0
 FACTOR = 4.0
 TOTAL_S = 60.0  # per suite, or FACTOR times the time of the canonical solution if that is more
-READ_ROOM = 2**24  # characters of a program's outputs that are read, beyond twice the expected ones
+READ_ROOM = 2**24  # characters of a program's outputs to read, beyond twice the expected ones
 ALONE = 3.0  # factor on the patience when a program is run a second time
 
 _REASONS = {
@@ -167,10 +167,10 @@ SPARE_MEMBERS = 1000  # members of sets and dicts that are built beyond the numb
 def accepts(problem: CodeProblem, arguments: str, expected: bytes, got: bytes) -> bool:
     """Whether ``got`` is right if the canonical solution returned ``expected``; all three are encoded values.
 
-    Raises ValueError if ``got`` is no encoded value.
+    Raises ValueError if ``got`` is not an encoded value.
     """
     want = loads(expected)
-    # Some problems compare members only, so a set may be returned for an expected list.
+    # Some problems compare only members, so a program may return a set for an expected list.
     listed = len(want) if isinstance(want, list | tuple) else 0
     have = loads(got, most=SPARE_MEMBERS + members_of(want) + listed)
     # Values too large to send compare by digest.

@@ -147,7 +147,7 @@ def _judge(problem: CheckedProblem, program: str, calls: list[str], sandbox: San
         return 0.0, f"call {len(outputs) + 1} of {len(calls)}: {end} ({detail})", end in (End.LOST, End.STALLED)
     # Pass the outputs on as text: no untrusted value is built on the trusted side.
     if not all(map(can_be_sent, outputs)):
-        return 0.0, "an output that is no plain value, or too large", False
+        return 0.0, "an output that is not a plain value, or is too large", False
     # Run the check on the outputs, in another process without the program.
     given = f"[[{','.join(outputs)}]]"
     end, detail, _ = _run(problem.tester + REPLAY, "harness_replay", [given], sandbox)

@@ -26,7 +26,7 @@ CHECKERS = "lm_eval.tasks.ifeval.utils"
 
 @dataclass(frozen=True)
 class Instructions:
-    """What a prompt asks for: kinds of instructions and, for each, what its checker takes."""
+    """The instructions of a prompt: their kinds and, for each, the arguments of its checker."""
 
     key: int
     prompt: str
@@ -62,8 +62,8 @@ def known_kinds() -> set[str]:
 def followed(asked: Instructions, text: str) -> tuple[list[bool], list[bool]]:
     """Whether ``text`` follows each instruction, strictly and loosely (without first or last line, or asterisks).
 
-    Two published prompts ask for the frequency of a sign that is no letter; the checkers draw a letter instead, which
-    is always the same here.
+    Two published prompts ask for the frequency of a character that is not a letter; the checkers draw a letter instead,
+    which is always the same here.
     """
     found = []
     for check in (checkers().test_instruction_following_strict, checkers().test_instruction_following_loose):
@@ -109,7 +109,7 @@ def answer(asked: Instructions) -> str | None:
 
 
 def _words(parts: Sequence[str], wanted: Mapping[str, Any]) -> list[str]:
-    """As many words as asked for; the filler alone where few are allowed."""
+    """The requested number of words; only the filler if few are allowed."""
     if wanted["relation"] == "less than":
         return list(parts)
     return [*parts, " ".join([FILLER] * (wanted["num_words"] // len(FILLER.split()) + 1))]
@@ -126,7 +126,7 @@ def _lines(first: str, key: str) -> Callable[[Sequence[str], Mapping[str, Any]],
     return lambda parts, wanted: [*parts, "\n".join(first.format(i + 1) for i in range(wanted[key]))]
 
 
-# What a text gains for each kind, by the settings of its checker.
+# The addition to a text for each kind, by the settings of its checker.
 _PARTS: dict[str, Callable[[Sequence[str], Mapping[str, Any]], list[str]]] = {
     "detectable_format:title": lambda parts, _: ["<<A cat>>", *parts],
     "keywords:existence": lambda parts, wanted: [*parts, " and ".join(wanted["keywords"])],

@@ -1,6 +1,6 @@
 """Benchmarks of several turns: a judge rates each answer in its conversation, from 1 to 10.
 
-The second question is asked behind the model's own first answer (:mod:`harness.evaluation.evaluate`), and the judge
+The second question is asked after the model's own first answer (:mod:`harness.evaluation.evaluate`), and the judge
 reads the whole conversation. A problem ``q/n`` is turn n of question q.
 """
 
@@ -33,7 +33,7 @@ class RatedTurns(Task):
     temperatures: ClassVar[Mapping[str, float]]
     referenced: ClassVar[tuple[str, ...]] = ()
     references: ClassVar[Dataset]
-    known_turns: ClassVar[int] = 2  # for which the judge has words
+    known_turns: ClassVar[int] = 2  # that the judge's prompts cover
 
     def problems(self, rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
         # The pinned questions have their reference answers in a file of their own.
@@ -61,7 +61,7 @@ class RatedTurns(Task):
             yield Problem(f"{name}/{turn}", prompt, None, meta, follows=f"{name}/{turn - 1}" if turn > 1 else "")
 
     def decoding_for(self, problem: Problem, decoding: Decoding) -> Decoding:
-        if decoding.temperature != self.decoding.temperature:  # a recipe's own counts for all
+        if decoding.temperature != self.decoding.temperature:  # a recipe's own temperature applies to all
             return decoding
         return dataclasses.replace(decoding, temperature=self.temperatures[problem.meta["category"]])
 
@@ -101,7 +101,7 @@ def _asked(problem: Problem, answers: tuple[str, ...], sample: int) -> Conversat
 
 def _verdict(c: Completion, judgement: Judgement | None) -> Verdict:
     if judgement is None:
-        return Verdict(c.problem_id, c.sample, 0.0, "the turn before it has no answer here", error=True)
+        return Verdict(c.problem_id, c.sample, 0.0, "the turn before it has no answer", error=True)
     if judgement.score is None:
         unread = "unparsed" if judgement.unparsed else None
         return Verdict(c.problem_id, c.sample, 0.0, judgement.reason, unread, error=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
 ENDS = "<|endoftext|>"
-SUITE_REPOSITORY = "sonho4ng/SRAv2"  # a public copy; MiniLLM's own archive is no repository
+SUITE_REPOSITORY = "sonho4ng/SRAv2"  # a public copy; MiniLLM's own archive is not a repository
 SUITE_COMMIT = "d7c7263c15d7d9db67eb956ed113381755c6a3c1"
 
 
@@ -85,7 +85,7 @@ class RougeTask(Task):
             if not isinstance(row.get(key), str) or not row[key].strip():
                 raise BadInput(f"{where} has no text under {key!r}")
         if not isinstance(row.get("input", ""), str):
-            raise BadInput(f"{where}: 'input' is no text")
+            raise BadInput(f"{where}: 'input' is not text")
         written = row.get("output")
         references = written if isinstance(written, list) else [written]
         if not references or not all(isinstance(each, str) for each in references):
@@ -105,11 +105,11 @@ class RougeTask(Task):
         return super().grader_identity() | {"versions": {"rouge-score": importlib.metadata.version("rouge-score")}}
 
     def gold_completion(self, problem):
-        """The last reference with a word in it: that the first one alone is compared would show."""
+        """The last reference that contains a word, which reveals a grader that compares only the first one."""
         return next((each for each in reversed(problem.reference) if words(each)), None)
 
     def remarks(self, graded):
-        """How many problems nobody can answer: ROUGE reads letters a to z and digits only."""
+        """Counts the problems that cannot be scored, because ROUGE reads only letters a to z and digits."""
         asked = {row["problem_id"] for row in graded}
         blank = [p for p in self.items if p.id in asked and self.gold_completion(p) is None]
         if not blank:
@@ -137,7 +137,7 @@ def _scorer() -> RougeScorer:
 
 
 class _Words:
-    """The tokenizer of rouge-score with its stemmer, which takes most of the time and here stems each word once."""
+    """The tokenizer of rouge-score. Its stemmer takes most of the time, so each word is stemmed once."""
 
     def __init__(self) -> None:
         from nltk.stem import porter

@@ -1,1 +1,1 @@
-"""Judges, which say which of two responses is better: served or local models, recorded judgements, simple rules."""
+"""Judges decide which of two responses is better: served or local models, recorded judgements, simple rules."""

@@ -37,7 +37,7 @@ class JudgeOptions:
     )
     temperature: float | None = option(None, "sampling temperature; the protocol's unless set", low=0, high=2)
     max_tokens: int | None = option(
-        None, "longest reply, the reasoning before the verdict included; the protocol's unless set", low=1
+        None, "longest reply, including the reasoning before the verdict; the protocol's unless set", low=1
     )
 
 
@@ -52,7 +52,7 @@ class LocalOptions(JudgeOptions):
 
     device: str = option("cpu", "where the model runs, e.g. cuda")
     dtype: str = option("float32", "of the weights", choices=("float32", "bfloat16", "float16"))
-    trust_remote_code: bool = option(False, "run Python code that the model's folder brings (auto_map)")
+    trust_remote_code: bool = option(False, "run Python code from the model's folder (auto_map)")
 
 
 class LocalModel:
@@ -127,11 +127,11 @@ MOST_TOKENS = 10**9  # of a prompt or reply
 class ServerOptions(JudgeOptions, ClientOptions):
     """Settings of ``openai:`` judges."""
 
-    revision: str | None = option(None, "which version of the model a floating name stands for today")
+    revision: str | None = option(None, "the version that a floating model name means today")
     budget_usd: float | None = option(None, "never spend more than this", low=0)
     price_in: float | None = option(None, "USD per million prompt tokens", low=0)
     price_out: float | None = option(None, "USD per million reply tokens", low=0)
-    parallel: int = option(8, "questions asked at once", low=1, high=256)
+    parallel: int = option(8, "number of parallel questions", low=1, high=256)
 
 
 class ServerModel:
@@ -187,16 +187,16 @@ def _reply_of(body: bytes, top_logprobs: int) -> Reply:
             cut=choice.get("finish_reason") == "length",
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise Passing(f"the reply is no chat completion: {body[:80]!r}") from None
+        raise Passing(f"the reply is not a chat completion: {body[:80]!r}") from None
 
 
 def _count(told: Any) -> int:
-    """A number of tokens as a server tells it, within what one reply can have; the cost is computed from it."""
+    """A number of tokens as reported by a server, bounded to the size of one reply; the cost is computed from it."""
     return min(max(int(told or 0), 0), MOST_TOKENS)
 
 
 def _answer_token(tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The alternatives at the first token of the answer: the first of all, or the first behind the thinking."""
+    """The alternatives at the first token of the answer: the first of all, or the first after the thinking."""
     words = [str(t["token"]) for t in tokens]
     ends = [found.end() for found in CLOSED.finditer("".join(words))]
     if not ends:

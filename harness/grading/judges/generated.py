@@ -1,6 +1,6 @@
 """The judge of generated instructions: it parses the request, solves it, and compares two answers.
 
-A pure function of the three texts; order and length have no influence.
+A pure function of the three texts; order and length do not matter.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The contract of a judge, which says which of two responses to an instruction is better.
+"""The contract of a judge, which decides which of two responses to an instruction is better.
 
 A judge is a class with a ``name``. ``--judge NAME:ARGUMENT`` finds it by that name, ``--judge my_judge.py:ARGUMENT`` in
-a file of its own, and a plugin registers it under the entry point group ``harness.judges``. It gives its identity,
+a file, and a plugin registers it under the entry point group ``harness.judges``. It gives its identity,
 everything that decides its verdicts, and one of two rules: ``judge`` for engines that work in batches and may fail, or
 ``prefer`` for small deterministic judges::
 
@@ -49,8 +49,8 @@ class PairToJudge:
 class ConversationToRate(PairToJudge):
     """An answer to rate, the last of ``answers``: each answers the question at its place.
 
-    ``references`` are reference answers to the questions, none where the judge gets none. ``candidate`` is the answer
-    to be rated, ``instruction`` what stands before it and ``reference`` the reference answers, each as one text.
+    ``references`` are reference answers to the questions, empty if the judge gets none. ``candidate`` is the answer
+    to rate, ``instruction`` the text before it and ``reference`` the reference answers, each as one text.
     """
 
     questions: tuple[str, ...] = ()
@@ -90,14 +90,16 @@ class Judge:
         answers. Raises BadInput for an invalid argument.
         """
         if argument and not cls.takes:
-            raise BadInput(f"judge {cls.name} takes no argument, and got {argument!r}; give --judge {cls.name}")
+            raise BadInput(f"judge {cls.name} takes no argument but got {argument!r}; give --judge {cls.name}")
         if cls.takes and not argument:
             raise BadInput(f"judge {cls.name} takes {cls.takes}: --judge {cls.name}:{cls.takes}")
         return cls(argument) if cls.takes else cls()
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides a verdict besides the texts, as JSON; part of the protocol."""
-        raise NotImplementedError(f"judge {self.name} has no identity(self); return everything that decides its word")
+        """Everything that determines a verdict besides the texts, as JSON; part of the protocol."""
+        raise NotImplementedError(
+            f"judge {self.name} has no identity(self); return everything that determines its verdicts"
+        )
 
     def prefer(self, instruction: str, reference: str, candidate: str) -> tuple[float, str]:
         """The candidate's score against the reference (1 win, 0.5 tie, 0 loss) and the reason."""
@@ -153,12 +155,12 @@ def require_judge(task: str, judge: Any) -> Any:
     return judge
 
 
-# MT-Bench's way to judge: one answer in its conversation is rated from 1 to 10 (lm-sys/FastChat, Apache-2.0).
+# MT-Bench's judging: rates one answer in its conversation from 1 to 10 (lm-sys/FastChat, Apache-2.0).
 #
-# The words are those of ``fastchat/llm_judge/data/judge_prompts.jsonl``: ``single-v1`` for the first turn and
+# The prompts are those of ``fastchat/llm_judge/data/judge_prompts.jsonl``: ``single-v1`` for the first turn and
 # ``single-v1-multi-turn`` for the second, ``single-math-v1`` and ``single-math-v1-multi-turn`` where the judge gets
-# reference answers. The last rating would do as well, but upstream takes the first in double brackets, else the first
-# in single ones. A rating outside 1 to 10 is none here; upstream would average it.
+# reference answers. Upstream takes the first rating in double brackets, else the first
+# in single ones. A rating outside 1 to 10 does not count here; upstream would average it.
 
 LOW, HIGH = 1.0, 10.0
 _IMPARTIAL = (
@@ -219,7 +221,7 @@ _RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 
 
 def rating(text: str) -> float | None:
-    """The rating in a reply, None where it has none from 1 to 10."""
+    """The rating in a reply, None if it has none from 1 to 10."""
     for pattern in _RATINGS:
         if match := pattern.search(text):
             value = float(match[1])

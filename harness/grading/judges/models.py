@@ -1,7 +1,7 @@
 """A language model as judge: asks the questions, parses the replies, and stores every answer immediately.
 
-Where a model runs (``server``, ``local``) is independent of how it is asked (``protocols``). If a question fails, only
-its comparison is unanswered, and the next run asks it again.
+The place where a model runs (``server``, ``local``) is independent of its prompts (``protocols``). If a question fails,
+only its comparison stays unanswered, and the next run asks it again.
 """
 
 from __future__ import annotations
@@ -106,14 +106,14 @@ class ModelJudge(Judge):
                         failures[question.key] = Failure(self._no_verdict(outcome), True)
                     continue
                 if outcome.refused and not answered:
-                    raise BadInput(f"the judge refuses to be asked: {outcome}")
+                    raise BadInput(f"the judge refuses all questions: {outcome}")
                 failures[question.key] = Failure(str(outcome), False)
                 if outcome.of_question:  # for example too long: the next one may succeed
                     unfit += 1
                     continue
                 in_a_row += 1
                 if in_a_row == GIVEN_UP_AFTER and not stop.is_set():
-                    log.warning("judge: %d questions failed in a row; the rest is not asked", in_a_row)
+                    log.warning("judge: %d questions failed in a row; the rest are not asked", in_a_row)
                     stop.set()
         finally:
             stop.set()  # threads finish their question and take no other
@@ -122,7 +122,7 @@ class ModelJudge(Judge):
         return failures
 
     def _no_verdict(self, reply: Reply) -> str:
-        """Why a reply gives no verdict: it has none, or it was cut before one."""
+        """Why a reply gives no verdict: it contains none, or it was cut before it."""
         shown = f"no verdict in the reply {reply.text[:80]!r}"
         if not reply.cut:
             return shown
@@ -169,7 +169,7 @@ class ModelJudge(Judge):
 
     def _ask(self, question: JudgeQuestion, stop: threading.Event) -> Reply:
         if stop.is_set():
-            raise Unanswered("not asked: the judge had stopped answering")
+            raise Unanswered("not asked: the judge stopped answering")
         if not self.budget.reserve(question.usd):
             raise Unanswered(f"not asked: the budget of ${self.budget.limit_usd:g} is spent")
         reply = None
@@ -245,14 +245,14 @@ def _asked(judge: type[ModelJudge], argument: str, known: type) -> tuple[str, An
 
 
 def _way(options: JudgeOptions, protocol: str) -> tuple[JudgeProtocol, float]:
-    """How the model is asked, and its sampling temperature: the protocol's, where the settings do not say otherwise."""
+    """The prompts and the sampling temperature: the protocol's, unless the settings say otherwise."""
     asked = judge_protocol(options.protocol or protocol)
     if options.max_tokens is not None:
         asked = dataclasses.replace(asked, max_tokens=options.max_tokens)
     return asked, asked.temperature if options.temperature is None else options.temperature
 
 
-# The cost of judging: estimated before the first question, counted while it runs, never over the budget.
+# The cost of judging: estimated before the first question, counted during the run, never over the budget.
 
 BYTES_PER_TOKEN = 3  # bytes of prompt per token; 4 is usual for English, so this overestimates
 TURN_TOKENS = 8  # that a chat template adds to a turn
@@ -344,7 +344,7 @@ class JudgementCache:
 
 
 def _kept_reply(fields: dict[str, Any]) -> CachedReply | None:
-    """A kept answer, or None where its fields are not those of one."""
+    """A cached answer, or None if its fields are invalid."""
     share, words = fields.get("share"), [fields[key] for key in fields.keys() - {"share"}]
     sound = type(share) in (int, float) and 0 <= share <= 1 and fields.keys() <= {"share", "reply", "model"}
     return CachedReply(**fields) if sound and all(isinstance(word, str) for word in words) else None

@@ -49,7 +49,7 @@ def check_identity(judge: Judge) -> str:
     except (TypeError, ValueError) as error:
         raise BadInput(f"{where}: identity is not JSON ({error}); return a dict of texts and numbers") from None
     if not isinstance(found, dict) or not found:
-        raise BadInput(f"{where}: identity is empty; return everything that decides the judge's word, as a dict")
+        raise BadInput(f"{where}: identity is empty; return everything that determines the judge's verdicts, as a dict")
     return said
 
 

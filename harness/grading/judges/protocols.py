@@ -96,7 +96,7 @@ class JudgeProtocol:
 
     @property
     def shown(self) -> str:
-        """In which order the two responses are shown, as identities say it."""
+        """The order in which the two responses are shown, as stated in identities."""
         return "both" if self.both_orders else "drawn by instruction"
 
     def question(self, pair: PairToJudge, candidate_first: bool) -> list[dict[str, str]]:
@@ -206,7 +206,7 @@ def _turns(template: str) -> tuple[tuple[str, str], ...]:
 
 
 def _read_ranking(reply: Reply) -> float | None:
-    """alpaca_eval's ``ranking_parser``: a Python list that gives model_1 rank 1 or 2, behind any thinking."""
+    """alpaca_eval's ``ranking_parser``: a Python list that gives model_1 rank 1 or 2, after any thinking."""
     text = answer_of(reply.text)[:REPLY_LIMIT]
     return _share(_parsers().ranking_parser(text) if text else [math.nan])
 
@@ -214,7 +214,7 @@ def _read_ranking(reply: Reply) -> float | None:
 def _read_logprobs(reply: Reply) -> float | None:
     """alpaca_eval's ``logprob_parser``: m is the response shown first, M the second.
 
-    What is no log-probability (not a number, or above 0 by more than rounding) is left out; of m or M it leaves no
+    An invalid log-probability (not a number, or above 0 by more than rounding) is left out; of m or M it leaves no
     verdict. One below :data:`LEAST_LOGPROB`, of which servers have several names for minus infinity, counts as that.
     """
     if any(token in ("m", "M") and not logprob <= ROUNDED_ZERO for token, logprob in reply.first_token):
@@ -226,21 +226,21 @@ def _read_logprobs(reply: Reply) -> float | None:
 
 
 def _read_arena_hard(reply: Reply) -> float | None:
-    """One of Arena-Hard's five verdicts, behind any thinking; None from a reply that was cut."""
+    """One of Arena-Hard's five verdicts, after any thinking; None from a reply that was cut."""
     return None if reply.cut else share_of_votes(answer_of(reply.text)[-REPLY_LIMIT:])
 
 
 def _read_rating(reply: Reply) -> float | None:
-    """The share of a reply's rating, behind any thinking; None from a reply that has none from 1 to 10."""
+    """The share of a reply's rating, after any thinking; None from a reply that has none from 1 to 10."""
     found = judgement.rating(answer_of(reply.text)[-REPLY_LIMIT:])
     return None if found is None else judgement.as_share(found)
 
 
 def _read_letter(reply: Reply) -> float | None:
-    """The last verdict that stands on a line of its own, [[A]], [[B]] or [[C]]; None from a reply that was cut.
+    """The last verdict on its own line, [[A]], [[B]] or [[C]]; None from a reply that was cut.
 
-    Emphasis and a short label may stand around it (``**Verdict: [[A]]**``). Verdicts within a sentence, in quotes,
-    quoted lines (``>``), code blocks and thinking are talk about a verdict and give none.
+    Emphasis and a short label may surround it (``**Verdict: [[A]]**``). Verdicts within a sentence, in quotes,
+    quoted lines (``>``), code blocks and thinking only mention a verdict and do not count.
     """
     if reply.cut:
         return None
@@ -266,7 +266,7 @@ LABEL_LIMIT = 200  # characters before a verdict that are read as its label
 
 
 def _letter_of(line: str) -> str | None:
-    """The verdict of a line that holds one, behind a short label and emphasis, and nothing else."""
+    """The verdict of a line that holds one, after a short label and emphasis, and nothing else."""
     line = END_MARKER.split(line)[0]
     before, opened, rest = line.partition("[[")
     match = _LETTER.fullmatch(opened + rest)
@@ -336,16 +336,10 @@ ARENA_TEMPLATE = (
     "<|User Prompt|>\n{instruction}\n\n<|The Start of Assistant A's Answer|>\n{output_1}\n<|The End of Assistant A's "
     "Answer|>\n\n<|The Start of Assistant B's Answer|>\n{output_2}\n<|The End of Assistant B's Answer|>"
 )
-SLIGHTLY = 0.75  # the share that a response which is slightly better gets; one that is significantly better gets 1
-SLIGHT_WEIGHT = 3  # votes that a significant preference counts for
+SLIGHTLY = 0.75  # the share for a slightly better response; a significantly better one gets 1
+SLIGHT_WEIGHT = 3  # votes of a significant preference
 _VERDICTS = {"A>>B": 1.0, "A>B": SLIGHTLY, "A=B": 0.5, "B>A": 1 - SLIGHTLY, "B>>A": 0.0}
-_OTHERS = {
-    "A<<B": "B>>A",
-    "A<B": "B>A",
-    "B=A": "A=B",
-    "B<A": "A>B",
-    "B<<A": "A>>B",
-}  # the same, as some judges write it
+_OTHERS = {"A<<B": "B>>A", "A<B": "B>A", "B=A": "A=B", "B<A": "A>B", "B<<A": "A>>B"}  # as some judges write it
 _VOTE_PATTERNS = (re.compile(r"\[\[([AB<>=]+)\]\]"), re.compile(r"\[([AB<>=]+)\]"))
 
 

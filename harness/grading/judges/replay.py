@@ -4,7 +4,7 @@ Recorded ratings of single answers follow below.
 
 Each annotation compares ``output_1``, the reference, with ``output_2``, the model. ``preference`` runs from 1
 (the reference wins) to 2 (the model wins); 1.5 and 0 are draws; null, and the -1 that alpaca_eval keeps for a
-reply it could not parse, are no verdict.
+reply it could not parse, mean no verdict.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Replay(Judge):
     """Replays recorded judgements: answers a comparison if exactly its instruction and candidate were judged.
 
     It uses the recorded reference, not the task's, because the text of an older reference file may differ; the name of
-    the reference enters the identity. Raises BadInput for a file that is no list of annotations of one judge.
+    the reference enters the identity. Raises BadInput for a file that is not a list of annotations of one judge.
     """
 
     name, takes = "replay", "FILE"

@@ -30,7 +30,7 @@ DIGITS = {digit: value for value, digit in enumerate(string.digits + string.asci
 def base_and_digits(text: str, *, any_letters: bool = False) -> tuple[str, str, int] | None:
     """``(sign, numeral, base)``, such as ``("-", "1A", 16)`` for ``-1A_{16}``; None if no base is stated.
 
-    A name with an index (``x_2``, ``a_{16}``) is no number: the numeral needs a digit or capitals only, except with
+    A name with an index (``x_2``, ``a_{16}``) is not a number: the numeral needs a digit or capitals only, except with
     ``any_letters``.
     """
     text = re.sub(r"(?<=\d)\\text\s*\{([A-Z]+)\}(?=\s*_)", r"\1", text)

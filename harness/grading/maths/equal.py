@@ -31,7 +31,7 @@ CALLED = re.compile(
 )
 SUM = re.compile(r"[A-Za-z](?:\s*\+\s*[A-Za-z])+")
 DOTS = re.compile(r"\.{3}|\\(?:[lc]?dots[cmbio]?|ddots|vdots)(?![a-zA-Z])")
-# Times of day, 6:15 p.m., and ratios, 3:2. The colon is no division sign in either.
+# Times of day, 6:15 p.m., and ratios, 3:2. The colon is not a division sign in either.
 TIME = re.compile(r"(-?\d{1,6}(?:\s*:\s*-?\d{1,6})+)\s*(?:\\text\s*\{)?\s*([ap])?(?(2)\.?\s*m\.?)\s*\}?", re.IGNORECASE)
 NOON = 12
 DEGREE = {"degree": 1}
@@ -189,7 +189,7 @@ def _same_value(gold: str, answer: str, rules: Mapping[str, Any]) -> bool:
 
 
 def _time(text: str) -> tuple[tuple[int, ...], str] | None:
-    """``((6, 15), "p")`` for ``6:15 p.m.``; None if ``text`` is no time and no ratio of whole numbers."""
+    """``((6, 15), "p")`` for ``6:15 p.m.``; None if ``text`` is neither a time nor a ratio of whole numbers."""
     match = TIME.fullmatch(re.sub(r"^\\text\s*\{(.*)\}$", r"\1", text.strip()))
     return (tuple(map(int, match[1].split(":"))), (match[2] or "").lower()) if match else None
 

@@ -1,6 +1,6 @@
 r"""Extracts the answer from a completion: the last box, the line after ``####``, or a published few-shot form.
 
-A number that merely occurs in the text is no answer, except in the readings of graders that take it. Every function
+A number that merely occurs in the text is not an answer, except in the readings of graders that take it. Every function
 takes time linear in the length of the text.
 """
 
@@ -90,7 +90,7 @@ def after_hashes(text: str) -> str | None:
 
 
 def _line(line: str) -> str:
-    """The answer of a line: its number without decoration, with the words behind it as its unit."""
+    """The answer of a line: its number without decoration, with the words after it as its unit."""
     line = DECORATION.sub("", END_MARKER.split(line)[0])
     match = COUNTED.fullmatch(line)
     return f"{match[1] or ''}{match[2]}\\text{{ {match[3].strip()}}}" if match else line

@@ -221,7 +221,7 @@ DECORATION = _rules(
     (r"\\text\s*\{\s*\{([^{}]*)\}\s*\}", r"\\text{\1}"),
     (r"\\mathrm\s*([A-Za-z])(?![A-Za-z])", r"\\text{\1}"),
     (r"\\math(?:rm|bf|it)\s*(?=\d|[A-QS-Za-z](?![A-Za-z]))", ""),  # \mathbf 9; R is left to the set of real numbers
-    # Ends of a proof, ticks, and the letter of a multiple choice behind a number.
+    # Ends of a proof, ticks, and the letter of a multiple choice after a number.
     (r"(?<=\d)\s*\^\s*\{?\s*o\s*\}?(?![A-Za-z])|\\text\s*\{\s*\^\{\\circ\}\s*\}", r"^{\\circ}"),
     (
         r"^\s*(-?)0[xX]([0-9A-Fa-f]+)\s*$",
@@ -349,7 +349,7 @@ SPELLING = _rules(
     (r"\\text\s*\{\s*,?\s*and\s*\}", r"\\land "),
     (r"\\text\s*\{\s*,?\s*or\s*\}", r"\\lor "),
     (r",\s*(?=\\l(?:and|or)\b)", ""),
-    # A condition behind a set or another condition: 0<x<9 (x \ne 3).
+    # A condition after a set or another condition: 0<x<9 (x \ne 3).
     (r"\s*\(\s*([A-Za-z]\s*\\(?:ne|notin)(?![a-z])[^()]*)\)\s*$", r", \1"),
     (r"\s*\\text\s*\{\s*,?\s*(?:with|where|but)\s*\}(?=\s*[A-Za-z]\s*\\(?:ne|notin)(?![a-z]))", ", "),
     (r"\\lbrace(?![a-zA-Z])", r"\\{"),

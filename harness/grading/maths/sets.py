@@ -1,7 +1,7 @@
 r"""Parses sets of real numbers in any notation: intervals, conditions, set builders, differences.
 
-``(2,\infty)``, ``x>2``, ``\{x \mid x>2\}`` and ``\mathbb{R}\setminus(-\infty,2]`` are the same set. Text that is no set
-of reals gives None and is compared otherwise.
+``(2,\infty)``, ``x>2``, ``\{x \mid x>2\}`` and ``\mathbb{R}\setminus(-\infty,2]`` are the same set. Text that is not a
+set of reals gives None and is compared otherwise.
 """
 
 from __future__ import annotations

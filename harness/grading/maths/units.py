@@ -148,7 +148,7 @@ def ordinal(text: str) -> str | None:
 def take_unit(text: str) -> tuple[str, Unit | None]:
     """``(value, unit)`` of a cleaned text. The unit is {} if there is none, None if the words cannot be one."""
     text = text.strip()
-    # A currency before the number moves behind it: $5 is 5 dollars.
+    # A currency before the number moves after it: $5 is 5 dollars.
     money = re.match(rf"(-?)\s*\\text\s*\{{({CURRENCIES})\}}\s*(?=[-\d.(\\])", text)
     if money:
         text = f"{money[1]}{text[money.end() :]}\\text{{{money[2]}}}"
@@ -193,7 +193,7 @@ def _factors(text: str) -> tuple[str, Unit | None]:
         before = rest[: match.start()].rstrip()
         joint = JOINED.search(before)
         if not before and not taken:
-            return text, {}  # a word without a number is no quantity
+            return text, {}  # a word without a number is not a quantity
         number, one = unit_of(match[1], int(match[2] or 1))
         if one is None:
             return text, None
@@ -219,7 +219,7 @@ def _as_text(symbols: str) -> str:
 
 
 def mixed(text: str) -> tuple[str, Unit] | None:
-    """``5 feet 6 inches`` in inches, ``12 dollars and 50 cents`` in dollars; None for what is no quantity in two units.
+    """``5 feet 6 inches`` in inches, ``12 dollars and 50 cents`` in dollars; None unless a quantity in two units.
 
     Both units have one dimension and the second is smaller. Money is told in its larger unit.
     """

@@ -14,7 +14,7 @@ NUMBER_WORDS = (
     rf"(?i)^\s*(?:\\text\s*\{{\s*)?(?:({'|'.join(SMALL)})|({'|'.join(TENS)})(?:[\s-]+({'|'.join(SMALL[1:10])}))?)"
     r"\s*\.?\s*\}?\s*\.?\s*$"
 )
-# Words before a word or a choice that state it, and words behind it that call it the answer. What is left must be the
+# Words before a word or a choice that state it, and words after it that call it the answer. What is left must be the
 # reference alone, so a denial (not Tuesday) or a second answer stays.
 STATED = (
     r"it|this|that|(?:the|my|our)\s+(?:(?:final|correct|right)\s+)?(?:answer|result|solution|choice|option|letter|word"

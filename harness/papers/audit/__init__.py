@@ -1,1 +1,1 @@
-"""What counting and comparing say about a paper's printed cells. Nothing here judges; every finding shows its sums."""
+"""Audits a paper's printed cells by counting and comparing. Nothing here judges; every finding shows its arithmetic."""

@@ -1,4 +1,4 @@
-"""Statements made about a paper's cells elsewhere, computed again: each holds or does not, with the arithmetic."""
+"""Checks statements of others about a paper's cells: each holds or does not, with the arithmetic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.records.printed import PrintedCell
 
 Claim = Mapping[str, Any]  # as in a paper's file
 Cells = Sequence[PrintedCell]
-Checked = tuple[bool, list[str]]  # whether it holds, the sums
+Checked = tuple[bool, list[str]]  # whether it holds, the arithmetic
 
 _SELECT = {"locator": "locator", "source": "source", "setting": "setting"}
 _AMONG = {"benchmarks": "benchmark", "methods": "method", "students": "student"}
@@ -24,7 +24,7 @@ _INTERVAL = re.compile(r"\[\s*([+-]?\d*\.?\d+)\s*,\s*([+-]?\d*\.?\d+)\s*\]")
 
 @dataclass(frozen=True)
 class CheckedClaim:
-    """``text`` as stated; whether the cells bear it out; the sums."""
+    """``text`` as stated; whether the cells confirm it; the arithmetic."""
 
     text: str
     holds: bool
@@ -42,14 +42,14 @@ def check(stated: Sequence[Claim], cells: Cells) -> list[CheckedClaim]:
 
 
 def select(claim: Claim, cells: Cells) -> list[PrintedCell]:
-    """The cells that a claim is about: those that match everything it names."""
+    """The cells of a claim: those that match everything it names."""
     chosen = [
         c
         for c in cells
         if all(getattr(c, field) == claim[key] for key, field in _SELECT.items() if key in claim)
         and all(getattr(c, field) in claim[key] for key, field in _AMONG.items() if key in claim)
     ]
-    # Elsewhere `values` says what the cells should give, not which ones they are.
+    # In other claims `values` are the expected results, not a selection.
     if claim["kind"] in ("count", "repeat", "within") and "values" in claim:
         chosen = [c for c in chosen if c.text in claim["values"]]
     return chosen
@@ -91,7 +91,7 @@ def _heads(_: Claim, chosen: Cells, __: Cells) -> Checked:
 
 
 def _repeat(claim: Claim, chosen: Cells, cells: Cells) -> Checked:
-    """Every value stands more than once, and chance seldom does that."""
+    """Every value is printed more than once, which is unlikely by chance."""
     same = printed.grouped(chosen, lambda c: c.text)
     lines = [f"{text}: {', '.join(f'{c.method} of {c.student}' for c in own)}" for text, own in same.items()]
     again = all(len(own) > 1 for own in same.values()) and set(same) == set(claim["values"])
@@ -122,11 +122,11 @@ def _differ(claim: Claim, chosen: Cells, _: Cells) -> Checked:
     for group in printed.grouped(own, comparisons.identity).values():
         if {c.text for c in group} == set(claim["values"]):
             return True, [f"{c.locator} {c.text}" for c in group]
-    return False, ["no cell stands with these values"]
+    return False, ["no cell has these values"]
 
 
 def _within(_: Claim, chosen: Cells, cells: Cells) -> Checked:
-    """The highest and the lowest lie within two standard errors of the difference, half of a 95 % interval."""
+    """The highest and the lowest differ by at most two standard errors of the difference, half of a 95 % interval."""
     low, high = min(chosen, key=lambda c: c.value), max(chosen, key=lambda c: c.value)
     words = f"{high.method} {high.text} - {low.method} {low.text} = {high.value - low.value:.{high.decimals}f}"
     error = spread.of_difference(high, low, cells)
@@ -136,7 +136,7 @@ def _within(_: Claim, chosen: Cells, cells: Cells) -> Checked:
 
 
 def _interval(chosen: Cells, words: str) -> Checked:
-    """Without n or spread only an interval in the cells' notes can say it."""
+    """Without n or spread, only an interval in the cells' notes can tell."""
     for cell in chosen:
         if match := _INTERVAL.search(cell.note):
             low, high = (float(word) for word in match.groups())

@@ -1,4 +1,4 @@
-"""Values of one cell that stand in several tables, versions or papers; orders that differ; heads that look swapped."""
+"""Values of one cell in several tables, versions or papers; orders that differ; column heads that look swapped."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def across(cells: Sequence[PrintedCell], proposed: Proposed) -> Iterator[AuditFi
 
 
 def metric(cell: PrintedCell) -> str:
-    """What decides whether two cells measure one thing: "win rate", "avg@16", "pass@1", without remarks."""
+    """The metric without remarks, such as "win rate", "avg@16" or "pass@1": equal for cells that measure one thing."""
     name = cell.metric.casefold().replace("_", " ")
     return "win rate" if name.startswith("win rate") else re.split(r"[ ,(]", name, maxsplit=1)[0]
 
 
 def identity(cell: PrintedCell) -> tuple[str, ...]:
-    """Equal for cells that print one quantity: method, pair, benchmark, metric and unit under their one name."""
+    """A key equal for cells that print one quantity: method, pair, benchmark, metric and unit by canonical name."""
     pair = (canonical("model", cell.student), canonical("model", cell.teacher))
     names = (canonical("method", cell.method), *pair, canonical("benchmark", cell.benchmark))
     return (*names, metric(cell), cell.unit)
 
 
 def _differ(cells: Sequence[PrintedCell], place, proposed: Proposed | None = None) -> Iterator[AuditFinding]:
-    """One finding for every quantity that different places print with different values."""
+    """One finding for every quantity with different values in different places."""
     able = [c for c in cells if "not stated" not in (c.student, c.teacher) and "not read" not in c.student]
     same = 0
     for group in printed.grouped(able, identity).values():
@@ -58,7 +58,9 @@ def _differ(cells: Sequence[PrintedCell], place, proposed: Proposed | None = Non
         first = group[0]
         values = "; ".join(f"{_place(cell, proposed is not None)} {cell.text}" for cell in group)
         pair = f"{first.student} <- {first.teacher}" if first.teacher else first.student
-        statement = f"{first.method}, {pair}, {first.benchmark} ({metric(first)}) stands with several values: {values}"
+        statement = (
+            f"{first.method}, {pair}, {first.benchmark} ({metric(first)}) is printed with several values: {values}"
+        )
         lines = [f"{b.text} - {a.text} = {b.value - a.value:+.{max(a.decimals, b.decimals)}f}" + _in_errors(a, b)
                  for a, b in odd]  # fmt: skip
         if proposed is not None:
@@ -66,14 +68,14 @@ def _differ(cells: Sequence[PrintedCell], place, proposed: Proposed | None = Non
         where = " and ".join(dict.fromkeys(_place(c, proposed is not None) for c in group))
         yield AuditFinding("differ", where, statement, lines, True, cells=group)
     if same:
-        statement = f"{same} cells stand in several places with the same value"
+        statement = f"{same} cells are printed in several places with the same value"
         yield AuditFinding(
             "differ", "all tables", statement, ["equal within the rounding of the printed places"], False
         )
 
 
 def _between(groups: Sequence[Sequence[PrintedCell]]) -> Iterator[tuple[PrintedCell, PrintedCell]]:
-    """Pairs of cells from different places, of one setting where both state one."""
+    """Pairs of cells from different places, with equal settings if both state one."""
     for one, other in combinations(groups, 2):
         yield from ((a, b) for a in one for b in other if not a.setting or not b.setting or a.setting == b.setting)
 
@@ -94,7 +96,7 @@ def _place(cell: PrintedCell, with_paper: bool) -> str:
 
 
 def _gains_beside(group: Sequence[PrintedCell], cells: Sequence[PrintedCell], proposed: Proposed) -> Iterator[str]:
-    """How large the gains are that the same columns print for their own methods."""
+    """The gains that the same columns print for their own methods."""
     for cell in group:
         own = proposed.get((cell.paper, cell.source), frozenset())
         column = [c for c in cells if c.paper == cell.paper and (*c.table, c.setting) == (*cell.table, cell.setting)
@@ -114,7 +116,7 @@ def _gains_beside(group: Sequence[PrintedCell], cells: Sequence[PrintedCell], pr
 
 
 def _orders(cells: Sequence[PrintedCell], proposed: Proposed) -> Iterator[AuditFinding]:
-    """Where a method stands above another in its own paper and below it in somebody else's run on the same student."""
+    """Methods that are above another in their own paper and below it in someone else's run on the same student."""
     tables = printed.grouped(cells, lambda c: (c.paper, c.source, c.locator, canonical("model", c.student)))
     columns = {key: _signs(table) for key, table in tables.items()}
     for (home, signs), (away, others) in permutations(columns.items(), 2):
@@ -146,9 +148,7 @@ def _order(
     rows: Sequence[tuple[PrintedCell, PrintedCell]], beside: Sequence[tuple[PrintedCell, PrintedCell]]
 ) -> AuditFinding:
     (a, b), (c, _) = rows[0], beside[0]
-    statement = (
-        f"{a.method} stands above {b.method} on {a.student} in {_place(a, True)} and below it in {_place(c, True)}"
-    )
+    statement = f"{a.method} is above {b.method} on {a.student} in {_place(a, True)} and below it in {_place(c, True)}"
     lines = [
         f"{_place(one, True)}, {one.benchmark} ({one.metric}): {one.text} {sign} {other.text}, "
         f"difference {one.value - other.value:+.{one.decimals}f}"
@@ -163,7 +163,7 @@ def _order(
 
 
 def _heads(table: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
-    """Two untouched models whose scores are nearer to each other's measured level than to their own."""
+    """Two untrained models whose scores are nearer to each other's measured level than to their own."""
     rows = [
         (level, {c.benchmark: c for c in own if c.benchmark in level["scores"] and c.unit == "percent"})
         for own in printed.grouped(

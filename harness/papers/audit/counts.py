@@ -1,8 +1,8 @@
-"""Which printed percentages are counts of right answers, and how likely chance makes them so.
+"""Which printed percentages are counts of right answers, and how likely that is by chance.
 
-A share of n problems printed with d places can only be one of about n values among the 100 * 10^d + 1 that the places
-allow; their share is the density, the chance that a value of no meaning is a count. k of m cells that are counts have
-the binomial tail as chance, times the number of readings tried. Tables round, and some cut: both are tried.
+A share of n problems printed with d places has about n possible values among the 100 * 10^d + 1 that the places
+allow; their share is the density, the chance that a random value is a count. k of m cells that are counts have
+the binomial tail as chance, times the number of readings tried. Tables round, and some truncate: both are tried.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from harness.records import printed
 from harness.records.printed import PrintedCell
 
 PARTS = {1: "whole", 2: "half", 4: "quarter"}
-INFORMATIVE = 0.55  # above this density nearly every value is a count, and a count says nothing
-SEARCHED = range(20, 1001)  # sizes tried where no known one fits
+INFORMATIVE = 0.55  # above this density nearly every value is a count, so a count means nothing
+SEARCHED = range(20, 1001)  # sizes tried if no known one fits
 FIT = 0.75  # share of cells that a searched size must fit
 
 
 @dataclass(frozen=True)
 class CountReading:
-    """``n`` problems, verdicts in parts of ``1/parts``, ``draws`` completions each; ``cut``: or cut, not rounded."""
+    """``n`` problems, verdicts in parts of ``1/parts``, ``draws`` completions each; ``cut``: also truncated values."""
 
     n: int
     parts: int
@@ -57,7 +57,7 @@ def rounds(cell: PrintedCell, total: int) -> bool:
 
 
 def truncates(cell: PrintedCell, total: int) -> bool:
-    """Whether some k of ``total`` is printed as the value when further places are cut, not rounded."""
+    """Whether some k of ``total`` is printed as the value if truncated, not rounded."""
     k = math.ceil(cell.value / 100 * total - 1e-9)
     return k <= total and 0 <= 100 * k / total - cell.value < cell.step * (1 - 1e-9)
 
@@ -75,7 +75,7 @@ def density(reading: CountReading, decimals: int) -> float:
 
 
 def chance(fit: int, cells: Sequence[PrintedCell], reading: CountReading) -> float:
-    """Probability that at least ``fit`` of values without meaning are counts; places may differ between cells."""
+    """The probability that at least ``fit`` random values are counts; places may differ between cells."""
     shares = [density(reading, cell.decimals) for cell in cells]
     return float(binom.sf(fit - 1, len(cells), sum(shares) / len(shares)))
 
@@ -100,7 +100,7 @@ def _column(column: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
     first = column[0]
     where = f"{first.locator}, {first.benchmark}"
     tried = [(reading, *_fit(column, reading)) for reading in readings(first)]
-    # Of the readings that chance does not explain, the least likely one; coarse ones first where equal.
+    # Of the readings that chance does not explain, take the least likely one; of equal ones the coarsest.
     tried.sort(key=lambda found: (found[2], found[0].total, found[0].cut))
     if tried and tried[0][2] * len(tried) < 0.05:
         reading, fit, p = tried[0]
@@ -118,7 +118,7 @@ def _column(column: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
 def _unexplained(
     where: str, column: Sequence[PrintedCell], tried: Sequence[tuple[CountReading, int, float]]
 ) -> AuditFinding:
-    """No reading stands out: nearly all values are counts, or chance gives as many, or the cells are no counts."""
+    """No reading is notable: nearly all values are counts, or chance gives as many, or the cells are not counts."""
     reading, fit, p = min(tried, key=lambda found: found[0].total)
     share = density(reading, column[0].decimals)
     if share > INFORMATIVE:
@@ -129,18 +129,18 @@ def _unexplained(
         statement = (
             f"{fit} of {len(column)} cells are {reading.words()}: another set, a mean over completions, or chance"
         )
-    # Several cells of which most are no counts of the n that the paper or the set gives are worth a look.
+    # Several cells of which most are not counts of the n that the paper or the set gives are worth a look.
     notable = share <= INFORMATIVE and len(column) >= 3 and fit < len(column) / 2
     return AuditFinding("count", where, statement, [_sum(column, reading, fit, p)], notable, p, column)
 
 
 def readings(cell: PrintedCell) -> list[CountReading]:
-    """The readings under which a cell may be a count: its n or the public set's sizes, finer parts where judged."""
+    """The possible readings of a cell as a count: its n or the public set's sizes, with finer parts if judged."""
     known = size(cell)
     sizes = [cell.n] if cell.n else list(known["n"]) if known else []
     judged = bool(cell.judge) or bool(known and known.get("judged"))
     draws = cell.samples or 1
-    # Where several evaluation seeds were run the printed value is their mean.
+    # With several evaluation seeds the printed value is their mean.
     number = cell.seeds.split(" ")[0]
     if "evaluation" in cell.seeds and number.isdecimal():
         draws *= int(number)
@@ -158,7 +158,7 @@ def _fit(column: Sequence[PrintedCell], reading: CountReading) -> tuple[int, flo
 
 
 def _searched(column: Sequence[PrintedCell]) -> tuple[CountReading, int, float] | None:
-    """The size whose whole counts fit best though the known ones do not; corrected for the sizes tried."""
+    """The size whose whole counts fit best if the known ones do not; corrected for the sizes tried."""
     best = None
     for n in SEARCHED:
         if density(CountReading(n, 1), column[0].decimals) > INFORMATIVE:
@@ -192,12 +192,12 @@ def _counts(
         lines += _by_method(column, reading)
     how = " (a size found by search, not stated)" if searched else ""
     statement = f"{fit} of {len(column)} cells are {reading.words()}{how}"
-    # That all cells are counts of the n that the paper or the public set gives is as it should be.
+    # All cells are counts of the n of the paper or the public set, as expected.
     return AuditFinding("count", where, statement, lines, searched or fit < len(column), min(p, 1.0), column)
 
 
 def _by_method(column: Sequence[PrintedCell], reading: CountReading) -> Iterator[str]:
-    """Methods whose cells all fit, and the others: rows that were not obtained in the same way show here."""
+    """Methods whose cells all fit, and the others: this reveals rows that were not obtained in the same way."""
     full, part = [], []
     for method, own in printed.grouped(column, lambda c: c.method).items():
         fit = sum(fits(cell, reading) for cell in own)
@@ -211,7 +211,7 @@ def _by_method(column: Sequence[PrintedCell], reading: CountReading) -> Iterator
 
 
 def _strangers(where: str, column: Sequence[PrintedCell], reading: CountReading, fit: int) -> Iterator[AuditFinding]:
-    """The cells that are no count though most of their column are."""
+    """The cells that are not counts although most of their column are."""
     if fit < len(column) / 2:
         return
     for cell in column:

@@ -1,4 +1,4 @@
-"""One finding of the audit, and what the audit knows besides the cells."""
+"""One finding of the audit, and the audit's knowledge besides the cells."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _MEAN = re.compile(r"\b(avg|average|mean)\b", re.I)
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """``statement`` in neutral words, ``arithmetic`` the sums behind it, ``chance`` the probability under chance.
+    """``statement`` in neutral words, ``arithmetic`` its calculation, ``chance`` the probability by chance.
 
-    ``notable``: worth a reader's time; the others say what was looked at and is as expected.
+    ``notable``: worth a look; the others list what was checked and is as expected.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class AuditFinding:
 
 @cache
 def facts() -> dict[str, Any]:
-    """Sizes of public sets, names that mean one thing, levels of untouched models."""
+    """Sizes of public sets, synonyms, levels of untrained models."""
     return tomllib.loads((resources.files("harness.papers.audit") / "facts.toml").read_text("utf-8"))
 
 
@@ -56,14 +56,14 @@ def is_mean(cell: PrintedCell) -> bool:
 
 @cache
 def bare(name: str) -> str:
-    """A name without case, brackets and what stands in them, for looking up."""
+    """A name in lower case without bracketed parts, for lookup."""
     return " ".join(re.sub(r"\([^)]*\)", " ", name).casefold().split()) or name.casefold()
 
 
 @cache
 def canonical(kind: str, name: str) -> str:
     """The one name of a ``method``, ``model`` or ``benchmark`` that several spellings share."""
-    # A bracket that holds a size is a part of the name; one that holds a remark is not.
+    # A size in brackets is part of the name; a remark is not.
     spellings = {bare(name), " ".join(re.sub(r"[()]", " ", name).casefold().split())}
     for one, many in facts()["names"][kind].items():
         if spellings & {bare(other) for other in many}:
@@ -72,12 +72,12 @@ def canonical(kind: str, name: str) -> str:
 
 
 def is_reference(method: str) -> bool:
-    """Whether a row shows a model as it comes: the teacher, the untouched student."""
+    """Whether a row shows an untrained model: the teacher, the untouched student."""
     return canonical("method", method) in facts()["rows"]["references"]
 
 
 def size(cell: PrintedCell) -> Mapping[str, Any] | None:
-    """The public set's sizes for a cell's benchmark; None where it is not known."""
+    """The public set's sizes for a cell's benchmark; None if unknown."""
     for name, found in facts()["sizes"].items():
         if bare(name) == bare(cell.benchmark):
             return found
@@ -85,11 +85,11 @@ def size(cell: PrintedCell) -> Mapping[str, Any] | None:
 
 
 def problems(cell: PrintedCell) -> int | None:
-    """n of a cell as collected, else the one size of its public set; None where neither says it."""
+    """n of a cell as collected, else the only size of its public set; None if unknown."""
     known = size(cell)
     return cell.n or (known["n"][0] if known and len(known["n"]) == 1 else None)
 
 
 def probability(value: float) -> str:
-    """A probability in words that a table can hold: 0.13, 4e-07."""
+    """A probability as short text for a table: 0.13, 4e-07."""
     return f"{value:.2g}" if value >= 0.0095 else f"{value:.0e}".replace("e-0", "e-")

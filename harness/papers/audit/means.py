@@ -1,4 +1,4 @@
-"""Printed means against the mean of what is printed beside them."""
+"""Compares printed means with the mean of their row or column."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 
 
 def members(mean: PrintedCell, cells: Sequence[PrintedCell]) -> list[PrintedCell]:
-    """The cells that ``mean`` averages: the rest of its row, or of its column where the mean stands as a pair."""
+    """The cells that ``mean`` averages: the rest of its row, or of its column if the mean is over pairs."""
     over_pairs = is_mean_of_pairs(mean)
     found = []
     for cell in cells:
@@ -33,8 +33,8 @@ def is_mean_of_pairs(cell: PrintedCell) -> bool:
 
 
 def check(cells: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
-    """One finding for every mean that its members do not give, one a table for the others."""
-    rounding = "within the rounding of the printed places, or cut instead of rounded"
+    """One finding for every mean that differs from its members' mean, and one per table for the others."""
+    rounding = "within the rounding of the printed places, or truncated instead of rounded"
     for table in printed.grouped((c for c in cells if is_mean(c)), lambda c: c.table).values():
         right, short = 0, []
         for mean in table:
@@ -75,18 +75,18 @@ def _mean(cells: Sequence[PrintedCell]) -> float:
 
 
 def _slack(mean: PrintedCell, beside: Sequence[PrintedCell]) -> float:
-    """What the printed places allow: half a step of the mean and half a step of its members."""
+    """The tolerance of the printed places: half a step of the mean and half a step of its members."""
     return (mean.step + sum(cell.step for cell in beside) / len(beside)) / 2 + 1e-9
 
 
 def _cut(mean: PrintedCell, beside: Sequence[PrintedCell]) -> bool:
-    """Whether the mean is that of its row, its further places cut instead of rounded."""
+    """Whether the mean equals that of its row, truncated instead of rounded."""
     half = sum(cell.step for cell in beside) / len(beside) / 2
     return _mean(beside) - half - 1e-9 < mean.value + mean.step and mean.value <= _mean(beside) + half + 1e-9
 
 
 def _stated(mean: PrintedCell) -> int | None:
-    """How many members a mean says that it has: "mean of 5 benchmarks", "mean of three"."""
+    """The number of members that a mean states: "mean of 5 benchmarks", "mean of three"."""
     match = re.search(r"\b(?:mean|average) (?:of|over)(?: the)? (\w+)", f"{mean.benchmark}; {mean.student}", re.I)
     if not match:
         return None

@@ -1,8 +1,8 @@
-"""Values that stand more than once, and how often chance repeats one.
+"""Values printed more than once, and how often chance repeats one.
 
-Under chance a value of a column falls on each of the G values that the column's range holds (its printed places, or the
-counts of n where its cells are counts) with probability 1/G. Methods that score alike coincide more often than that, so
-the probabilities are lower bounds; a repeat is notable where even ten times the bound is rare.
+By chance, a value of a column takes each of the G values in the column's range (its printed places, or the
+counts of n if its cells are counts) with probability 1/G. Methods with similar scores coincide more often, so
+the probabilities are lower bounds; a repeat is notable if even ten times the bound is small.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def check(cells: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
 
 
 def grid(column: Sequence[PrintedCell]) -> int:
-    """Distinct values that the range of ``column`` holds."""
+    """The number of distinct values in the range of ``column``."""
     low, high = min(cell.value for cell in column), max(cell.value for cell in column)
     step = max(cell.step for cell in column)
     first = column[0]
     for reading in counts.readings(first) if first.unit == "percent" else ():
-        # Counts of n lie further apart than the printed places.
+        # Counts of n are further apart than the printed places.
         if counts.density(reading, first.decimals) < 1 and all(counts.fits(cell, reading) for cell in column):
             step = max(step, 100 / reading.total)
             break
@@ -51,7 +51,7 @@ def coincidence(column: Sequence[PrintedCell]) -> float:
 
 
 def _rows(cells: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
-    """Two rows that print the same in every column that they share, of at least two."""
+    """Two rows that are equal in every shared column, with at least two."""
     columns = _by_column(cells)
     rows = printed.grouped(cells, _row)
     tried = math.comb(len(rows), 2)
@@ -64,7 +64,7 @@ def _rows(cells: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
         if len(equal) < 2 or len(equal) < len(shared):
             continue
         if left[:2] != right[:2] and _same_model(one[0], other[0]):
-            continue  # one row printed in two tables is no surprise
+            continue  # one row printed in two tables is expected
         sizes = [grid([*columns[_column(a)], b]) for a, b in equal]
         p = math.prod(1 / size for size in sizes)
         names = " and ".join(f"{row[0].locator}: {row[0].method}, {_pair(row[0])}" for row in (one, other))
@@ -80,7 +80,7 @@ def _rows(cells: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
 
 
 def _columns(cells: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
-    """One column in which two pairs of models share the values of two or more methods."""
+    """A column in which two pairs of models share the values of two or more methods."""
     for column in _by_column(cells).values():
         pairs = printed.grouped(column, lambda c: (c.student, c.teacher))
         size, tried = grid(column), math.comb(len(pairs), 2)
@@ -119,7 +119,7 @@ def _single(cells: Sequence[PrintedCell], explained: set[frozenset[tuple[str, ..
         repeats = sum(math.comb(len(own), 2) for own in same.values())
         yield _found(
             f"{column[0].locator}, {column[0].benchmark}",
-            f"values that stand more than once: {values}",
+            f"values printed more than once: {values}",
             f"{len(column)} cells on {size} values in the column's range: {expected:.2g} equal pairs expected by "
             f"chance, {repeats} seen; at least one: {probability(p)}",
             p,

@@ -23,7 +23,7 @@ LEAD = (
 
 @dataclass(frozen=True)
 class Audit:
-    """What the code finds in one paper's cells, and which statements of others they bear out."""
+    """The findings in one paper's cells, and the statements of others that they confirm."""
 
     paper: Paper
     findings: Sequence[AuditFinding]
@@ -36,7 +36,7 @@ class Audit:
 
 
 def audit(paper: Paper, papers: Sequence[Paper] = ()) -> Audit:
-    """Audits ``paper``; the other ``papers`` are what its values and orders are compared with."""
+    """Audits ``paper``; compares its values and orders with the other ``papers``."""
     return _audit(paper, between({other["id"]: other for other in papers} | {paper["id"]: paper}))
 
 
@@ -47,7 +47,7 @@ def audits(papers: Sequence[Paper]) -> list[Audit]:
 
 
 def between(papers: Mapping[str, Paper]) -> list[AuditFinding]:
-    """What a comparison of several papers finds."""
+    """The findings from comparing several papers."""
     if len(papers) < 2:
         return []
     everything = [cell for paper in papers.values() for cell in printed.of(paper)]
@@ -81,7 +81,7 @@ def _proposed(papers: Sequence[Paper]) -> dict[tuple[str, str], frozenset[str]]:
 
 
 def as_json(audits: Sequence[Audit]) -> list[dict[str, Any]]:
-    """One object a paper."""
+    """One object per paper."""
     return [
         {
             "paper": one.paper["id"],
@@ -113,7 +113,7 @@ def _cell(cell: PrintedCell) -> Mapping[str, Any]:
 
 
 def text(audits: Sequence[Audit]) -> str:
-    """For people: what is worth a look with its arithmetic, then how much was as expected."""
+    """For people: notable findings with their arithmetic, then the number as expected."""
     return "\n\n".join("\n".join(_text(one)) for one in audits)
 
 
@@ -176,5 +176,5 @@ def _items(finding: AuditFinding) -> Iterator[str]:
 
 
 def _plain(words: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Text escaped for Markdown."""
     return words.replace("*", r"\*").replace("_", r"\_").replace("<-", "&lt;-").replace("|", r"\|")

@@ -1,10 +1,10 @@
-"""Standard errors that printed cells allow: differences called gains that lie within one, and seeds that are missing.
+"""Standard errors from printed cells: claimed gains within one standard error, and missing seeds.
 
     SE of a share p over n problems     100 sqrt(p (1 - p) / n), an upper bound where several completions are averaged
     SE of a mean over k seeds           printed standard deviation / sqrt(k)
     SE of a difference                  sqrt(SE_1^2 + SE_2^2): unpaired, because papers print no pairs
 
-A paired comparison of the same problems can be several times sharper; these errors say what the table alone shows.
+A paired comparison of the same problems can be several times sharper; these errors use only the table.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _COSTS = ("FLOPs", "GPU hours")
 
 
 def of_difference(one: PrintedCell, other: PrintedCell, cells: Sequence[PrintedCell] = ()) -> tuple[float, str] | None:
-    """The unpaired error of a difference in its unit, and its sum; None where the paper gives no way to compute one.
+    """The unpaired error of a difference in its unit, and its arithmetic; None if the paper does not allow one.
 
-    A spread over training seeds counts before the problems; one over evaluation seeds alone does not say how other
-    problems or another training would turn out, so that the problems count and the spread is named beside them.
+    A spread over training seeds takes precedence over the problems. One over evaluation seeds alone does not cover
+    other problems or another training, so the problems count and the spread is only mentioned.
     """
     trained = [_of_seeds(cell, cells) for cell in (one, other)]
     drawn = [_of_problems(cell, cells) for cell in (one, other)]
@@ -76,7 +76,7 @@ def _of_members(
 
 
 def gains(cells: Sequence[PrintedCell], proposed: frozenset[str]) -> Iterator[AuditFinding]:
-    """One finding a table whose paper's own method stands beside others: its differences and their errors."""
+    """One finding per table that compares the paper's own method with others: differences and their errors."""
     for table in printed.grouped(cells, lambda c: c.table).values():
         within, beyond, below, unknown, seen = [], [], 0, [], []
         columns = printed.grouped(table, lambda c: (c.setting, c.student, c.teacher, c.benchmark, c.metric))
@@ -116,7 +116,7 @@ def _gains(
 
 
 def _best(column: Sequence[PrintedCell], proposed: frozenset[str]) -> tuple[PrintedCell, PrintedCell] | None:
-    """The best of the paper's own methods and the best of the others; None where one side is missing."""
+    """The best of the paper's own methods and the best of the others; None if one side is missing."""
     able = [c for c in column if c.exact and c.unit not in _COSTS]
     own = [c for c in able if canonical("method", c.method) in proposed]
     others = [c for c in able if canonical("method", c.method) not in proposed and not is_reference(c.method)]
@@ -126,7 +126,7 @@ def _best(column: Sequence[PrintedCell], proposed: frozenset[str]) -> tuple[Prin
 
 
 def seeds(cells: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
-    """One finding a source: how many cells state seeds, how many a spread."""
+    """One finding per source: how many cells state seeds, and how many a spread."""
     scores = [cell for cell in cells if cell.unit not in _COSTS]
     for own in printed.grouped(scores, lambda c: c.source).values():
         stated, spread = [c for c in own if c.seeds], [c for c in own if c.spread]

@@ -1,6 +1,6 @@
 """The front page: methods by tasks with their average rank, at equal compute first, then at equal steps, then all rows.
 
-Every cell leads to its task. What the tables leave out, and what a reader must know, stands below them.
+Every cell links to its task. Rows left out of the tables, and notes for readers, are below them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.reports.board import words
 from harness.reports.board.pages import Site
 
 NAMES = {COMPUTE: "Equal compute", STEPS: "Equal steps", ALL: "All rows"}
-LONG = 13  # characters of a task's name; of longer ones two fit beside each other on a phone
+LONG = 13  # characters of a task's name; two longer ones fit next to each other on a phone
 LEADS = {COMPUTE: "at equal compute", STEPS: "at equal steps", ALL: "among all rows"}
 
 
@@ -83,14 +83,14 @@ def _view(site: Site, kind: str, sections: Sequence[Section]) -> dict[str, Any]:
 
 
 def _place(line: GridLine, shown: Sequence[Section]) -> tuple[Any, ...]:
-    """Sorts lines without a rank: those of the same tasks and the same models together, the best first."""
+    """Sorts lines without a rank: lines of the same tasks and models together, the best first."""
     rows = [line.cells.get(section.title) for section in shown]
     first = next(((row.scale.place(row.score)) for row in rows if row is not None), 0.0)
     return [row is None for row in rows], re.findall(r"(?:student|teacher)\.id=[^,)]+", line.name), first
 
 
 def _heading(kind: str, ranked: Sequence[GridLine], shown: Sequence[Section]) -> str:
-    """The answer in a few words: which method ranks first."""
+    """The answer in a few words: the method that ranks first."""
     best = [line for line in ranked if line.mean_rank == ranked[0].mean_rank]
     if not best or len(ranked) < 2:
         return f"Results {LEADS[kind]}"
@@ -103,7 +103,7 @@ def _heading(kind: str, ranked: Sequence[GridLine], shown: Sequence[Section]) ->
 
 
 def _said(kind: str, ranked: Sequence[GridLine], shown: Sequence[Section]) -> str:
-    """How clear that is: the average rank, and how many rows of each task are not distinguishable from its best."""
+    """How clear the answer is: the average rank, and the rows of each task not distinguishable from its best."""
     if len(ranked) < 2:
         return (
             "" if len(shown) < 2 else "No two methods are measured on every task, so none is ranked over all of them."
@@ -115,10 +115,10 @@ def _said(kind: str, ranked: Sequence[GridLine], shown: Sequence[Section]) -> st
         if some:
             tied.append(f"{some} of {len(competitors) - 1} others on {section.task}")
     if len(shown) == 1:
-        return f"{tied[0]} are not distinguishable from it." if tied else "It stands apart from all others."
+        return f"{tied[0]} are not distinguishable from it." if tied else "It is distinguishable from all others."
     text = f"Average rank {ranked[0].mean_rank:.1f} of {len(ranked)} over {_many(len(shown), 'task')}."
     return text + (f" Not distinguishable from the best of a task: {', '.join(tied)}." if tied else
-                   " On every task the best stands apart.")  # fmt: skip
+                   " On every task the best is distinguishable from all others.")  # fmt: skip
 
 
 def _many(count: int, noun: str) -> str:
@@ -126,7 +126,7 @@ def _many(count: int, noun: str) -> str:
 
 
 def copies_file(site: Site, name: str, key: Any, views: Mapping[str, Sequence[Section]], of_tasks: bool) -> None:
-    """Writes what the buttons copy, which only then is loaded: the table of each view as CSV and as LaTeX."""
+    """Writes the data of the copy buttons, loaded on demand: the table of each view as CSV and as LaTeX."""
     site.data(
         name, key,
         lambda: {

@@ -1,8 +1,8 @@
-"""Shared parts of all pages of the board: the results, the templates, the writer, and what is reused of the last build.
+"""Shared parts of all pages of the board: results, templates, the writer, and reuse of the last build.
 
 Templates escape everything. A page runs one inline script, whose hash its policy names; that script loads the files in
-``assets`` and ``data``. A page opened from ``file://`` may not fetch, but it may add a ``<script>``: data are script
-files that hand over packed JSON.
+``assets`` and ``data``. A page opened from ``file://`` cannot fetch, but it can add a ``<script>``: data are script
+files that pass packed JSON to the page.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LOADER = (
     'const s=document.createElement("script");s.src=d.up+"assets/"+n+".js";s.async=false;document.head.append(s)}}'
 )
 ASSETS = ("board.css", "board.js", "chart.js", "task.js", "problems.js", "run.js", "compare.js")
-MADE = "made.json"  # in the folder of a board: the key of every file, by which the next build knows what is unchanged
+MADE = "made.json"  # in the folder of a board: the key of every file, so that the next build reuses unchanged ones
 _SOURCES = ("reports", "leaderboard", "records", "stats", "papers", "metrics.py", "evaluation/questions.py")
 
 
@@ -50,7 +50,7 @@ class Site:
     warnings: list[str]
     papers: Sequence[Mapping[str, Any]]
     out: Path
-    before: Path  # the board of an earlier build, or where there is none
+    before: Path  # the board of an earlier build, possibly missing
     questions: bool = True  # whether prompts and references are shown
     sections: list[Section] = field(default_factory=list)  # all rows
     views: dict[str, list[Section]] = field(default_factory=dict)  # by name: compute, steps, all
@@ -98,7 +98,7 @@ class Site:
         return found
 
     def scores(self, record: Record) -> list[dict[str, Any]]:
-        """The graded completions of a record without their texts, read once. Raises BadInput as the store does."""
+        """The graded completions of a record without their texts, read once. Raises BadInput like the store."""
         run = record["run_id"]
         if run not in self._slim:
             keep = ("problem_id", "sample", "score", "error")
@@ -106,7 +106,7 @@ class Site:
         return self._slim[run]
 
     def page(self, name: str, template: str, code: str, key: Any, context: Callable[[], Mapping[str, Any]]) -> None:
-        """Writes one page, or takes it over from the last build. ``code`` names the scripts that it runs."""
+        """Writes one page, or reuses it from the last build. ``code`` names the scripts that it runs."""
 
         def render() -> bytes:
             text = self.templates.get_template(template).render(code=code, up="../" * name.count("/"), **context())
@@ -143,7 +143,7 @@ class Site:
 
 
 def packed(name: str, value: Any) -> bytes:
-    """A script file that hands ``value`` to the page as JSON, gzipped and in base64: safe for any strings."""
+    """A script file that passes ``value`` to the page as JSON, gzipped and in base64: safe for any strings."""
     plain = json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str)
     inside = base64.b64encode(gzip.compress(plain.encode("ascii"), 9, mtime=0)).decode("ascii")
     return f'boardData({script_json(name)},"{inside}");\n'.encode("ascii")
@@ -162,7 +162,7 @@ def script_json(value: Any) -> str:
 
 
 def readable(site: Site, record: Record) -> tuple[list[dict[str, Any]] | None, str]:
-    """The scores of a record's completions, or None and why they cannot be read."""
+    """The scores of a record's completions, or None and the reason why they cannot be read."""
     try:
         return site.scores(record), ""
     except BadInput as error:
@@ -173,7 +173,7 @@ _known: dict[str, str] = {}
 
 
 def sources() -> str:
-    """A hash of the code that makes pages: another version makes all of them again."""
+    """A hash of the code that makes pages: another version builds all of them again."""
     if "sources" not in _known:
         total = hashlib.sha256()
         for part in _SOURCES:

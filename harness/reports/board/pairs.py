@@ -1,6 +1,6 @@
 """Any two rows or runs problem by problem: the page, and for each task the difference of every two rows with its test.
 
-The differences are those of ``harness compare``. Two single runs are tested by the page itself, from the problems that
+The differences are those of ``harness compare``. The page itself tests two single runs, from the problems that
 it shows.
 """
 
@@ -19,7 +19,7 @@ from harness.reports.board import run_page, words
 from harness.reports.board.pages import Site
 from harness.stats.seed_variance import widened_tail
 
-PAIRS_AT_MOST = 4000  # of one task; a page of more names the command instead
+PAIRS_AT_MOST = 4000  # of one task; with more, the page names the command instead
 
 
 def write(site: Site) -> None:
@@ -46,10 +46,10 @@ def write(site: Site) -> None:
 
 
 def _first(site: Site, section: Section) -> list[str]:
-    """A run of each of the two rows that the page of ``section`` opens with; [] where there are no two.
+    """One run of each of the two rows that the page of ``section`` opens with; [] if there are not two.
 
-    B is the best row and A the best of another method, which is no variant or control of the first: among the rows of
-    equal compute, else of equal steps, else among all, models as they come included. Rows of the same two models go
+    B is the best row and A the best of another method, which is not a variant or control of the first: among the rows
+    of equal compute, else of equal steps, else among all, including untrained models. Rows of the same two models go
     before others.
     """
     of = (section.task, section.protocol)
@@ -70,12 +70,12 @@ def _family(row: LeaderboardRow) -> str:
 
 
 def _same_models(a: LeaderboardRow, b: LeaderboardRow) -> bool:
-    """Whether two rows have one student, and one teacher as far as they have any."""
+    """Whether two rows have the same student, and the same teacher if both have one."""
     return a.student == b.student and (a.teacher == b.teacher or None in (a.teacher, b.teacher))
 
 
 def _readable(site: Site, runs: list[str]) -> bool:
-    """Whether the completions of a section can be read in the time that a board may take."""
+    """Whether the completions of a section are few enough to read for a board."""
     return inference.affordable([site.by_run[run] for run in runs])
 
 
@@ -118,7 +118,7 @@ def _pairs(site: Site, rows: list[LeaderboardRow]) -> Iterator[list[Any]]:
     for (i, a), (j, b) in itertools.combinations(enumerate(groups), 2):
         try:
             found = compare.of_groups(a, b, (rows[i].label, rows[j].label), seeds)
-        except BadInput:  # nothing to pair: other problems, no shared seed, or completions that cannot be read
+        except BadInput:  # nothing to pair: different problems, no shared seed, or unreadable completions
             continue
         it = found.comparison
         yield [

@@ -1,4 +1,4 @@
-"""What papers print, apart from what was measured here: each paper's cells with their facts, and their audit."""
+"""The printed numbers of papers, separate from measured ones: each paper's cells with their facts, and their audit."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One record as a page: what it scored and what it cost, its curves, and every problem with its question and verdict.
+"""One record as a page: its score and cost, its curves, and every problem with its question and verdict.
 
-The page itself holds the numbers. Curves, problems and the card are packed in ``data/<run>.js``, the questions of a
+The page itself contains the numbers. Curves, problems and the card are packed in ``data/<run>.js``, the questions of a
 task, which all its runs share, in ``data/q-<task>.js``.
 """
 
@@ -39,7 +39,7 @@ class Questions:
         self._first: dict[tuple[str, str], Record] = {}
 
     def of(self, record: Record) -> tuple[str, str]:
-        """The name of the data file with the questions of ``record``, and why there is none ("" where there is)."""
+        """The name of the data file with the questions of ``record``, and the reason if there is none (else "")."""
         key = (record["task"], record["protocol"]["hash"])
         self._first.setdefault(key, record)
         return self._of(key)
@@ -111,7 +111,7 @@ def _context(
 
 
 def _notes(record: Record) -> tuple[list[str], list[str]]:
-    """What a reader must know of the score; and of more than a few notes those on data and training, to fold away."""
+    """The notes on the score; if there are many, those on data and training are returned separately, to fold away."""
     notes = [MICRO] if record["world"] != "real" else []
     if note := note_of(record["method"]):
         notes.append(f"{'‡ ' if record['method']['reconstruction'] else ''}{method_label(record['method'])}: {note}")
@@ -128,7 +128,7 @@ def _cost(record: Record) -> dict[str, str]:
     """The cost of training in one large number, and the rest of it in words."""
     spent = record["cost"]
     if not spent["steps"]:
-        return {"value": "", "unit": "", "rest": "a model as it comes, not trained"}
+        return {"value": "", "unit": "", "rest": "an untrained model"}
     try:
         value = text_tables.amount(equal_compute.flops(record), "FLOPs")
     except BadInput:
@@ -140,7 +140,7 @@ def _cost(record: Record) -> dict[str, str]:
 
 
 def _standing(row: LeaderboardRow | None, section: Section | None) -> str:
-    """How the row of a run stands among the others, over its seeds."""
+    """The rank of the row of a run among the others, over its seeds."""
     if row is None or section is None or row.reference:
         return ""
     said = []
@@ -185,7 +185,7 @@ def card(scale: Scale) -> dict[str, Any]:
 
 
 def _around(low: float, high: float, score: float, scale: Scale) -> list[float]:
-    """An interval and its score, and both ends of an axis that leaves a tenth of the scale, or of the score, around."""
+    """An interval and its score, and both ends of an axis with a margin of a tenth of the scale, or of the score."""
     margin = scale.width / 10 if scale.finite else abs(score) / 10
     return [low, high, score, max(scale.low, low - margin), min(scale.high, high + margin)]
 
@@ -247,7 +247,7 @@ def _pairs(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _short(value: Any) -> Any:
-    """Lists as written in Python; of a hash its beginning, as in run ids."""
+    """Lists as written in Python; hashes shortened as in run ids."""
     if isinstance(value, list):
         return repr(value)
     if isinstance(value, bool):

@@ -4,10 +4,10 @@
     tasks/<task>.html     one task under one protocol: the table, score against cost, learning curves
     runs/<run_id>.html    one record: score and cost, curves, every problem with prompt, reference and verdict
     compare.html          any two rows or runs, problem by problem, with the difference, its interval and p
-    papers.html           what papers print, and what counting says about it
+    papers.html           printed numbers of papers, and their audit
     assets, data          scripts and packed data that the pages load
 
-What is unchanged since the last build of the same folder is taken over. Completions are untrusted text: templates
+Unchanged files of the last build of the same folder are reused. Completions are untrusted text: templates
 escape everything, scripts set text as text, and a page runs only scripts of its own folder.
 """
 
@@ -38,7 +38,7 @@ Progress = Callable[[str, int, int, str], None]
 
 @dataclass(frozen=True)
 class Built:
-    """What :func:`build` did: the pages of the board, the files taken over from the last build, and the warnings."""
+    """The outcome of :func:`build`: the pages of the board, the files reused from the last build, and the warnings."""
 
     pages: int
     reused: int
@@ -52,14 +52,14 @@ def build(
     progress: Progress = lambda *_: None,
     questions: bool = True,
 ) -> Built:
-    """Writes the site into ``out`` in one step. ``questions``: with the prompts and references of the problems.
+    """Writes the site into ``out`` atomically. ``questions``: with the prompts and references of the problems.
 
     An earlier board at ``out`` is replaced; any other folder that is not empty is refused with BadInput.
     """
     records, warnings = store.all()
     if not records:
         safe_read.warn(warnings)
-        raise BadInput(f"no records in {store.root}; harness run makes them, --results names another folder")
+        raise BadInput(f"no records in {store.root}; harness run creates them, --results names another folder")
     _check(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def _check(out: Path) -> None:
         return
     front = out / "index.html"
     if not front.is_file() or MARK not in front.read_text("utf-8", errors="replace")[:2000]:
-        raise BadInput(f"--out {out} holds files that are no board; name a new or an empty folder")
+        raise BadInput(f"--out {out} holds files of something else than a board; name a new or an empty folder")
 
 
 def _pages(site: Site, progress: Progress) -> None:
@@ -112,17 +112,17 @@ def _pages(site: Site, progress: Progress) -> None:
 
 
 def _views(site: Site) -> dict[str, list[Section]]:
-    """The sections of each view by name, the most telling first; a view without two rows to compare is left out."""
+    """The sections of each view by name, the most informative first; a view without two rows to compare is left out."""
     found: dict[str, list[Section]] = {COMPUTE: [], STEPS: [], ALL: site.sections}
     for task in dict.fromkeys(section.task for section in site.sections):
         for kind in (COMPUTE, STEPS):
             try:
                 sections = leaderboard(site.records, [task], site.scores, View(kind))
-            except BadInput as error:  # the cost of no row is known
+            except BadInput as error:  # no row's cost is known
                 if str(error) not in site.warnings:
                     site.warnings.append(str(error))
                 continue
-            # Of several numbers of steps the one with most rows stands for the task.
+            # Of several numbers of steps, the one with most rows represents the task.
             best: dict[str, Section] = {}
             for section in sections:
                 known = best.get(section.protocol)
@@ -136,12 +136,12 @@ def _trained(section: Section) -> int:
     return sum(not row.reference for row in section.rows)
 
 
-# Serves a board to this machine alone, for browsers that refuse files, and over an SSH tunnel.
+# Serves a board only to this machine, for browsers that refuse files, and over an SSH tunnel.
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Nothing: a request is no news."""
+        """Logs nothing: requests are not worth a line."""
 
 
 def site_server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
@@ -156,7 +156,7 @@ def serve_forever(folder: Path, port: int, show: bool = False) -> None:
     """Serves ``folder`` until Ctrl-C; ``show`` opens it in a browser."""
     with site_server(folder, port) as found:
         address = f"http://127.0.0.1:{found.server_address[1]}/"
-        print(f"{address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        print(f"{address}  (Ctrl-C stops it)", file=sys.stderr, flush=True)
         if show:
             webbrowser.open(address)
         with suppress(KeyboardInterrupt):

@@ -25,7 +25,7 @@ COLUMNS = (  # field, heading, what it means, whether it is shown from the start
     ("student_tokens", "Student", "tokens through the student in training", False),
     ("seconds", "Seconds", "of training, wall clock", False),
     ("peak_memory_bytes", "Memory", "peak in training, bytes", False),
-    ("errors", "Errors", "verdicts that could not be reached", False),
+    ("errors", "Errors", "failed verdicts", False),
     ("truncated", "Cut", "completions cut at the length limit", False),
 )  # fmt: skip
 _ONLY_IF_ANY = ("over_baseline", "recovery", "errors", "truncated", "flops")
@@ -61,7 +61,7 @@ def _context(site: Site, section: Section, file: str) -> dict[str, Any]:
 
 
 def _views(site: Site, section: Section) -> list[tuple[str, Section]]:
-    """The views of the rows of ``section``: those of its task under its protocol."""
+    """The views of the rows of ``section``'s task under its protocol."""
     of = (section.task, section.protocol)
     return [(kind, one) for kind, sections in site.views.items() for one in sections if (one.task, one.protocol) == of]
 
@@ -95,7 +95,7 @@ def _said(rows: list[LeaderboardRow]) -> str:
     best, tied = rows[0], sum(row.tied for row in rows)
     text = f"{labels.said(best.label)} is best with {best.scale.text(best.score)}"
     if not tied:
-        return f"{text}, and apart from every other."
+        return f"{text}, distinguishable from every other."
     return f"{text}; {tied} of {len(rows) - 1} others are not distinguishable from it."
 
 

@@ -85,7 +85,7 @@ def detail_part(label: str) -> str:
 
 
 def axis_around(rows: Sequence[Any], marks: Iterable[float] = ()) -> dict[str, Any]:
-    """The axis of some rows' intervals, with those of the ``marks`` that do not lie far from them."""
+    """The axis of some rows' intervals, with the ``marks`` close to them."""
     ends = [end for row in rows for end in (row.low, row.high, row.score)]
     low, high = min(ends), max(ends)
     near = [mark for mark in marks if low - (high - low) <= mark <= high + (high - low) / 2]
@@ -104,17 +104,17 @@ def file_names(runs: Iterable[str]) -> dict[str, str]:
 
 
 def standing(row: Any) -> str:
-    """Where a row stands in its section, in a word."""
+    """The rank of a row in its section, in a word."""
     return "best" if row.rank == 1 else "tied" if row.tied else "mark" if row.reference else "below"
 
 
 def half(row: Any) -> str:
-    """Half of a row's interval as printed; both ends where half of it would leave the scale."""
+    """Half of a row's interval as printed; both ends if half of it would leave the scale."""
     return re.sub(r"^[^ ]+ ", "", spread(row))
 
 
 def code(text: str) -> Markup:
-    """Text with what stands between backticks as code; everything in it is escaped."""
+    """Escaped text, with code between backticks."""
     parts = text.split("`")
     if len(parts) % 2 == 0:
         return escape(text)

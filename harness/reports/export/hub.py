@@ -1,8 +1,8 @@
 """Pushes a finished folder to a repository of a model hub, in one commit.
 
 ``HF_ENDPOINT`` names another hub than huggingface.co; the token is that of ``hf auth login`` or ``HF_TOKEN``. A folder
-is made and checked whole before the hub is changed, and all of its files become visible together: large ones are
-uploaded first, and the one commit that names them comes last. A push that fails leaves an empty repository at most.
+is made and checked completely before the hub is changed, and all of its files become visible together: large ones are
+uploaded first, and the one commit that names them comes last. A failed push leaves at most an empty repository.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 KINDS = ("model", "dataset")
-OF_THE_HUB = {".gitattributes", "README.md"}  # what a new repository may hold before anything was pushed
+OF_THE_HUB = {".gitattributes", "README.md"}  # files of a new repository before the first push
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Target:
 
 
 def target(name: str, kind: str, public: bool = False, again: bool = False) -> Target:
-    """Looks the repository up; changes nothing.
+    """Looks up the repository; changes nothing.
 
     Raises BadInput for a name that is no ``owner/name``, without a token, and for a repository that holds files, unless
     ``again``; RunFailed when the hub does not answer or refuses the token.
@@ -48,7 +48,7 @@ def target(name: str, kind: str, public: bool = False, again: bool = False) -> T
     try:
         validate_repo_id(name)
     except HFValidationError:
-        name = f"{name} "  # no name that the hub takes
+        name = f"{name} "  # not a valid name for the hub
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise BadInput(f"--push {name.strip()!r} is not owner/name, as a hub names its repositories")
     token = get_token()
@@ -83,7 +83,7 @@ def push(folder: Path, to: Target, message: str) -> str:
     with _told(to.name, to.api):
         if to.head is None:
             to.api.create_repo(to.name, repo_type=to.kind, private=not to.public)
-        # With a parent, a commit that somebody else made meanwhile is not built upon unseen.
+        # With a parent commit, the push fails if someone else committed meanwhile.
         to.api.create_commit(to.name, operations, commit_message=message, repo_type=to.kind, parent_commit=to.head)
     place = f"{to.kind}s/" if to.kind != KINDS[0] else ""
     return f"{to.api.endpoint}/{place}{to.name}"
@@ -91,9 +91,9 @@ def push(folder: Path, to: Target, message: str) -> str:
 
 @contextmanager
 def _told(name: str, api: HfApi) -> Iterator[None]:
-    """Whatever the hub or the network raises, as one line."""
+    """Errors of the hub or the network, as one line."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-    from huggingface_hub.utils import disable_progress_bars, httpx  # whichever its client is
+    from huggingface_hub.utils import disable_progress_bars, httpx  # whatever its client is
 
     disable_progress_bars()
     try:
@@ -105,7 +105,7 @@ def _told(name: str, api: HfApi) -> Iterator[None]:
     except (httpx.HTTPError, OSError) as error:
         message = str(error).split("\n")[0] or type(error).__name__
         raise RunFailed(f"nothing was pushed to {name}: {api.endpoint} does not answer ({message})") from None
-    except (ValueError, RuntimeError) as error:  # what huggingface_hub finds wrong itself, and failed uploads
+    except (ValueError, RuntimeError) as error:  # errors of huggingface_hub itself, and failed uploads
         raise RunFailed(f"nothing was pushed to {name}: {str(error).split(chr(10))[0]}") from None
 
 

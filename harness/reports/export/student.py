@@ -14,12 +14,12 @@ from harness.records.store import Store
 from harness.records.work_folder import ADAPTER, FACTS, student_folder
 
 MERGED = "merged"
-# What an adapter's folder does without: weights and configuration of the whole model.
+# Files that an adapter's folder does not need: weights and configuration of the whole model.
 WHOLE_MODEL = ("*.safetensors", "*.bin", "*.index.json", "config.json", "generation_config.json")
 
 
 def export(store: Store, name: str, out: Path, weights: str = MERGED, licence: str | None = None) -> Path:
-    """Copies the student that the record ``name`` measured to ``out``, in one step.
+    """Copies the student of the record ``name`` to ``out`` atomically.
 
     ``weights``: those of the whole model, an adapter merged in, or the adapter's alone with tokenizer and card.
     ``licence`` is for the card, see :func:`harness.model_card.refresh`.

@@ -54,7 +54,7 @@ def export(root: Path, out: Path, form: str, warn: Callable[[str], None]) -> Pat
     alone = out.suffix == ".parquet"
     if alone and form == "datasets":
         raise BadInput(f"--out {out}: --format datasets writes a folder, not a .parquet file")
-    missing = BadInput(f"no records in {root}; harness run makes them, --results names another folder")
+    missing = BadInput(f"no records in {root}; harness run creates them, --results names another folder")
     if not root.exists():
         raise missing
     with warnings.catch_warnings(record=True) as caught:

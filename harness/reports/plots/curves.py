@@ -17,9 +17,9 @@ from harness.reports.plots import theme
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METRICS = {  # what trainings log, in words; the first that there is stands first
-    "held_out_kl": "KL(teacher, student) on held-out text, nats a token",
-    "validation_loss": "loss on held-out references, nats a token",
+METRICS = {  # logged values in words, in order of preference
+    "held_out_kl": "KL(teacher, student) on held-out text, nats per token",
+    "validation_loss": "loss on held-out references, nats per token",
     "loss": "objective (each method its own)",
     "loss_data": "objective on reference responses",
     "loss_teacher": "objective on the teacher's text",
@@ -73,7 +73,7 @@ def series(sections: Sequence[Section], records: Mapping[str, Record], root: Pat
 
 
 def metrics_of(found: Sequence[Series]) -> list[str]:
-    """What any of the series logs, a score on held-out text first: it is the same quantity for all methods."""
+    """The values logged by any series; first those on held-out text, the same quantity for all methods."""
     known = set().union(*(one.metrics() for one in found))
     return [*(name for name in METRICS if name in known), *sorted(known - METRICS.keys())]
 
@@ -126,7 +126,7 @@ def figure(
 
 
 def with_legend(drawn: Figure) -> Figure:
-    """Adds a legend beside a figure, for files; pages have buttons instead."""
+    """Adds a legend next to a figure, for files; pages have buttons instead."""
     axes = drawn.axes[0]
     if axes.get_legend_handles_labels()[0]:
         with theme.drawing():

@@ -1,7 +1,7 @@
-"""Who wins, by how much, how sure: the difference of every row from one row on every task, in one panel.
+"""Differences with their uncertainty: every row minus one base row on every task, in one panel.
 
-Rows stand by their average rank over the tasks. A mark is the difference on one task with its 95 % interval, that of
-``harness compare``; it is filled where the difference is significant (p < 0.05, Holm-adjusted within the task).
+Rows are sorted by their average rank over the tasks. A mark is the difference on one task with the 95 % interval of
+``harness compare``; it is filled if the difference is significant (p < 0.05, Holm-adjusted within the task).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def of_sections(
 ) -> tuple[str, list[Lead]]:
     """The label of the base and all rows by average rank. ``against`` names the base: a method or a row's label.
 
-    Without a name it is the baseline, else the row of the best average rank. Raises BadInput where no or several rows
+    Without a name it is the baseline, else the row of the best average rank. Raises BadInput if no row or several rows
     have the name.
     """
     shown = formats.main_lines(sections)[0][:TASKS_AT_MOST]
@@ -83,7 +83,7 @@ def of_sections(
 
 
 def _base(lines: Sequence[formats.GridLine], records: Mapping[str, Record], against: str | None) -> formats.GridLine:
-    """The row that all others are compared with."""
+    """The base row of the differences."""
     if not lines:
         raise BadInput("there is no trained row to compare")
     if against is None:

@@ -65,7 +65,7 @@ def figure(
 ) -> Figure:
     """One panel for each of ``sections``; ``order`` of labels gives every method its colour in all figures.
 
-    ``titled``: each panel says its task, for a figure that stands alone.
+    ``titled``: each panel names its task, for a separate figure.
     """
     from matplotlib.figure import Figure
 
@@ -130,7 +130,7 @@ def _mark(axes: Any, name: str, score: float, low: float, high: float, shade: st
 
 
 def _scale(axes: Any, costs: Sequence[float]) -> None:
-    """Sets a logarithmic scale if costs span more than a factor of four; zero gets a place of its own on the left."""
+    """Sets a logarithmic scale if costs span more than a factor of four; zero gets a separate place on the left."""
     from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
     positive = [value for value in costs if value > 0]
@@ -164,8 +164,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
 def _labels(axes: Any, rows: Sequence[LeaderboardRow], name: str, scheme: str) -> None:
     """Writes names next to their points, where they cover the least of points, bars and other names.
 
-    A name that finds no room close by moves further off and is joined to its point by a thin line. Of more rows than
-    can be read, those on the line of the best scores have names.
+    A name without room nearby moves away and is joined to its point by a thin line. If there are more rows than
+    can be labelled, only those on the line of the best scores get names.
     """
     axes.figure.canvas.draw()
     unit = axes.figure.dpi / 72
@@ -179,7 +179,7 @@ def _labels(axes: Any, rows: Sequence[LeaderboardRow], name: str, scheme: str) -
         bars.append((x - unit, x + unit, low, high))
     edge = [axes.transData.transform((cost(row, name), shown(row.score))) for row in frontier(rows, name)]
     bars += [(x, other[0], y - 2 * unit, y + 2 * unit) for (x, y), other in itertools.pairwise(edge)]
-    # The most crowded points choose first: the others have more room to choose from.
+    # Place the names of the most crowded points first: the others have more room.
     crowd = {key: sum(abs(x - a) < 90 * unit and abs(y - b) < 30 * unit for a, b in places.values())
              for key, (x, y) in places.items()}  # fmt: skip
     names: list[Box] = []
@@ -191,14 +191,14 @@ def _labels(axes: Any, rows: Sequence[LeaderboardRow], name: str, scheme: str) -
             label, (cost(row, name), shown(row.score)), xytext=(8, 0), textcoords="offset points",
             va="center", fontsize=8, color=theme.colour("ink", scheme),
         )  # fmt: skip
-        written.set_in_layout(False)  # names find their room within the axes, which they must not shrink
+        written.set_in_layout(False)  # place names within the axes, which they must not shrink
         extent = written.get_window_extent()
         wide, tall = extent.width + 3 * unit, extent.height + unit
         best = None
         for dx, dy in _OFFSETS:
             left = x + dx * unit if dx > 0 else x + dx * unit - wide
             box = (left, left + wide, y + dy * unit - tall / 2, y + dy * unit + tall / 2)
-            # Names over names are the worst, then over points and the edge, then over bars, then far away.
+            # The worst overlap is with names, then points and the edge, then bars; a large distance is the least bad.
             poor = 8 * _covered(box, names) + 4 * _covered(box, points) + 4 * _beyond(box, axes.bbox)
             poor = (poor + _covered(box, bars)) / (wide * tall) + (abs(dx) + 1.5 * abs(dy)) / 150
             if best is None or poor < best[0]:
@@ -218,7 +218,7 @@ _OFFSETS = [(8 * side, 8 * step * up) for step in range(9) for up in ((1, -1) if
 
 
 def _covered(box: Box, taken: Sequence[Box]) -> float:
-    """The area of ``box`` that is taken already."""
+    """The occupied area of ``box``."""
     shared = [max(0, min(box[1], b) - max(box[0], a)) * max(0, min(box[3], d) - max(box[2], c)) for a, b, c, d in taken]
     return float(sum(shared))
 

@@ -1,4 +1,4 @@
-"""The style of figures, and how they are written: PNG and PDF for papers, SVG that follows a light or dark theme.
+"""The style of figures and their files: PNG and PDF for papers, SVG that follows a light or dark theme.
 
 A figure is drawn in the light or in the dark colours. An adaptive SVG file holds the light colours, which any program
 shows, and a style block that replaces each on a dark page. Inline on a page each colour is a CSS variable of the page.
@@ -51,7 +51,7 @@ _RC = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib, so figures are equal everywhere
     "font.size": 9,
-    "text.parse_math": False,  # a method named $x$ is no formula
+    "text.parse_math": False,  # a method named $x$ is not a formula
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlelocation": "left",
