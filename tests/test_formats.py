@@ -51,7 +51,7 @@ def test_a_form_without_one_place_for_the_prompt_is_refused(form):
         (written(row(), "Problem: {prompt}\nSolution:\n"), ASKED, None),
         (written(row()), Prompt(user="x", plain="x\n"), None),
         (written(row()), ASKED, r"but evaluated on the form 'Problem: {prompt}\nSolution:\n'; set data.plain"),
-        (written(row()), Prompt(user="Write.", plain="def f():\n"), r"a text in the task's own form, 'def f():\n'"),
+        (written(row()), Prompt(user="Write.", plain="def f():\n"), r"the task's own form of text, 'def f():\n'"),
         (written(row(system="A")), Prompt(user="x", plain="x\n"), r"'A\n\n{prompt}\n' but evaluated on the form '{pro"),
     ],
 )  # fmt: skip
