@@ -37,7 +37,7 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path, capsys, damage):
     again = CacheFile(tmp_path, {"of": 1})
     assert dict(again.read(parse)) == {"one": {"a": 1}, "two": {"a": 2}}
     (warning,) = capsys.readouterr().err.splitlines()
-    assert str(kept.path) in warning and "3 damaged lines are left out" in warning
+    assert str(kept.path) in warning and "3 damaged lines are skipped" in warning
 
 
 def test_a_line_without_end_costs_what_follows_it_and_not_the_memory(tmp_path, capsys, monkeypatch):
@@ -46,7 +46,7 @@ def test_a_line_without_end_costs_what_follows_it_and_not_the_memory(tmp_path, c
     kept.add({"one": {"a": 1}})
     os.truncate(kept.path, 10**12)  # a hole, which holds no line end
     assert dict(CacheFile(tmp_path, {}).read(parse)) == {"one": {"a": 1}}
-    assert "a damaged line is left out" in capsys.readouterr().err
+    assert "a damaged line is skipped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_line_torn_by_a_crash_is_told_and_the_next_one_is_whole(tmp_path, caps
     assert dict(again.read(parse)) == {"one": {"a": 1}}
     again.add({"three": {"a": 3}})
     assert dict(CacheFile(tmp_path, {}).read(parse)) == {"one": {"a": 1}, "three": {"a": 3}}
-    assert capsys.readouterr().err.count("a damaged line is left out") == 2
+    assert capsys.readouterr().err.count("a damaged line is skipped") == 2
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_odd_judgements_are_asked_for_again(tmp_path, capsys, fields):
     kept.path.write_bytes(kept.path.read_bytes() + f'{{"key": "b", {fields}}}\n'.encode())
     again = JudgementCache(tmp_path, {})
     assert again["a"] == CachedReply(0.5, "yes", "m") and "b" not in again
-    assert "a damaged line is left out" in capsys.readouterr().err
+    assert "a damaged line is skipped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_a_run_refuses_drops_or_keeps_and_records(method, chosen, tiny_world, tm
     pool = {"sft": "labelled", "kd": "prompts"}[method]
     assert record["data"]["contamination"] == {"problems": 4, "found_whole": 1, "sharing_13_words": 1}
     assert record["data"][pool]["examples"] == (2 if chosen == "drop" else 3)
-    said = "1 training examples hold a problem of parity and are left out" if chosen == "drop" else held
+    said = "1 training examples with a problem of parity are left out" if chosen == "drop" else held
     assert any(said in warning for warning in record["warnings"])
 
 

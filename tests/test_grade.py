@@ -272,7 +272,7 @@ def test_odd_texts_survive(write):
         (({"id": "a7", "output": "2"}, {"id": "b3"}), ":2: needs problem_id or unique_id or id or idx with completion"),
         (({"id": "a7", "output": "2"}, {"output": "4"}), ":2: needs problem_id"),
         (({},), "it has nothing"),
-        (({"id": "a7", "output": "2"}, {"problem_id": "b3", "text": "4"}), ":2: is of own completions, "),
+        (({"id": "a7", "output": "2"}, {"problem_id": "b3", "text": "4"}), ":2: has the format own completions, but "),
         (({"task_id": "a7", "completion": "2"},), ":1: needs problem_id with text"),
         (({"id": "z1", "output": "2"},), ":1: sums has no problem 'z1' (it has 'a7', 'b3', 'c9', …)"),
         (({"id": ["a7"], "output": "2"},), ":1: sums has no problem"),
@@ -289,7 +289,7 @@ def test_odd_texts_survive(write):
         (({"problem_id": "a7", "text": "2", "tokens": True},), ":1: 'tokens' is True, not a whole number"),
         (({"problem_id": "a7", "text": "2", "finish": "eos"},), ":1: 'finish' is 'eos', neither 'stop' nor 'length'"),
         (({"problem_id": "a7", "text": "2", "finish": ["stop"]},), ":1: 'finish' is a list"),
-        (('{"id": "a7", "output": ' + "[" * 100_000,), ":1: is not JSON"),
+        (('{"id": "a7", "output": ' + "[" * 100_000,), ":1: is not readable JSON"),
         (('{"idx": ' + "9" * 5000 + ', "output": "2"}',), ":1: is not readable JSON"),
     ],
 )

@@ -98,7 +98,7 @@ def test_an_engine_that_would_answer_for_another_model_is_refused(command, serve
 def test_a_served_student_has_no_second_engine(command, server):
     for engine in ("vllm", f"vllm:m@{server.url}"):
         code, _, line = command(["untouched"], f"evaluation.engine={engine}", student=f"openai:m@{server.url}")
-        assert code == 2 and "openai:m runs on a server already" in line, line
+        assert code == 2 and "openai:m already runs on a server" in line, line
 
 
 def test_an_adapter_is_not_served_as_its_base_model(command, exact, tmp_path, monkeypatch):

@@ -339,7 +339,9 @@ def test_what_ships_keeps_its_identity_and_its_published_hashes():
 def test_check_prints_what_was_checked_of_a_method_and_a_task(world, tmp_path, capsys):
     assert main(["check", "--method", "m.py", "--task", "t.py"]) == 0
     printed = capsys.readouterr().out
-    assert "ok  objective: one floating-point value per token" in printed and "ok  grade: verdicts" in printed
+    assert (
+        "ok  objective: one floating-point value per token" in printed and "ok  grade: repeatable verdicts" in printed
+    )
     (tmp_path / "m.py").write_text(changed(METHOD, ("return kl", "return kl + kl.mean()")))
     assert main(["check", "--method", "m.py"]) == 1
     assert "looks across tokens" in capsys.readouterr().out

@@ -276,7 +276,7 @@ def test_votes_make_the_score_and_all_votes_together_upstreams_figure():
     "row", [{}, {"uid": "1", "messages": []}, conversation("1", answer=3), conversation("1", prompt=None)]
 )
 def test_a_row_that_is_no_conversation_is_named(row):
-    with pytest.raises(BadInput, match="arena_hard: item 1 of made for the test is no conversation"):
+    with pytest.raises(BadInput, match="arena_hard: item 1 of made for the test is not a conversation"):
         ArenaHard(made([conversation("0"), row]))
 
 

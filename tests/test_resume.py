@@ -69,7 +69,11 @@ def test_a_plan_may_hold_more_than_the_interrupted_training(left, capsys):
 
 
 OTHER = [
-    (("--set", "training.steps=7"), "gkd", "training.steps is 4 there, 7 here; give --set training.steps=4 to continue"),
+    (
+        ("--set", "training.steps=7"),
+        "gkd",
+        "training.steps is 4 there, 7 here; give --set training.steps=4 to continue",
+    ),
     (("--seed", "3"), "gkd", "seed is 0 there, 3 here; give --seed 0 to continue"),
     (("--set", "method.beta=0.25"), "gkd", "method.beta is 0.5 there, 0.25 here; give --set method.beta=0.5 to"),
     (

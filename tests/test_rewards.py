@@ -161,7 +161,7 @@ def test_kdrl_anneals_in_a_straight_line(place):
         (Needs(teacher="signal", hindsight="x", rewards=True), "give a Hindsight or None"),
         (Needs(teacher="signal", hindsight=Hindsight("{hint}"), rewards=True, asking=Asking()), "may name {prompt}, "),
         (Needs(teacher="signal", hindsight=Hindsight("", told="no"), rewards=True, asking=Asking()), "told='no'"),
-        (Needs(rewards=True), "asks for Source.DATA beside rewards"),
+        (Needs(rewards=True), "asks for Source.DATA with rewards"),
     ],
 )
 def test_needs_that_contradict_rewards_are_refused(asked, message):

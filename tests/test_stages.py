@@ -103,7 +103,7 @@ def test_two_stages_resume_in_either(tiny_world, tmp_path, capsys, stopped, monk
     [
         (["before.method=gdk"], "unknown method 'gdk'; did you mean gkd"),
         (["before.method=teacher"], "before.method=teacher trains nothing"),
-        (["before.steps=3"], "before.steps belongs to a training that comes first: name its method"),
+        (["before.steps=3"], "before.steps belongs to a first stage: name its method"),
         (["before.method=grpo"], "method grpo needs a grader"),
     ],
 )

@@ -105,9 +105,9 @@ def test_every_kind_of_file_gives_the_same_examples(name, tmp_path):
         ("a.jsonl", lines({"prompt": " \n", "response": "r"}), "row 1 has no text under 'prompt'; mend"),
         ("a.jsonl", lines({"text": "p"}), "no column of prompts (prompt, question, instruction, problem, query)"),
         ("a.jsonl", lines({"prompt": "p"}), "no column of responses"),
-        ("a.jsonl", lines({"prompt": "p", "answer": "a", "solution": "s"}), "answer and solution can both be meant"),
-        ("a.jsonl", lines({"question": "p", "problem": "p", "answer": "s"}), "question and problem can both be meant"),
-        ("a.jsonl", lines({"prompt": "p", "messages": [ASK, TELL]}), "messages and prompt can both be meant"),
+        ("a.jsonl", lines({"prompt": "p", "answer": "a", "solution": "s"}), "answer and solution are both possible"),
+        ("a.jsonl", lines({"question": "p", "problem": "p", "answer": "s"}), "question and problem are both possible"),
+        ("a.jsonl", lines({"prompt": "p", "messages": [ASK, TELL]}), "messages and prompt are both possible"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_file_is_one_line(name, content, said, tmp_path):
@@ -122,12 +122,12 @@ def test_what_is_wrong_with_a_file_is_one_line(name, content, said, tmp_path):
     [
         ("gone.jsonl", "neither a file, nor a folder, nor a data set owner/name of the hub"),
         ("a/b/c", "neither a file, nor a folder"),
-        ("gone.jsonl,split=train", "split belongs to data sets of the hub"),
+        ("gone.jsonl,split=train", "split is only for data sets of the hub"),
         ("owner/name,spilt=train", "unknown setting 'spilt'; did you mean split"),
         ("owner/name,first=0", "first=0 is not a whole number from 1 on"),
         ("owner/name,first=ten", "first=ten is not a whole number"),
         ("owner/name,split=", "split is empty"),
-        ("micro:prompts,split=train", "split belongs to data sets of the hub"),
+        ("micro:prompts,split=train", "split is only for data sets of the hub"),
         ("micro:nothing", "unknown split 'nothing'"),
         ("micro:instruction/nothing", "unknown split 'nothing'"),
         ("micro:maps/prompts", "unknown family or world 'maps'; did you mean maths"),
@@ -256,7 +256,7 @@ def test_what_stands_beside_a_prompt_is_not_lost(row, settings, asked, tmp_path)
     ("row", "said"),
     [
         (PLAIN | {"system": 3}, "holds a number under 'system', not text (data.system_field)"),
-        (PLAIN | {"system": "a", "system_prompt": "b"}, "system and system_prompt can both be meant; set"),
+        (PLAIN | {"system": "a", "system_prompt": "b"}, "system and system_prompt are both possible; set"),
         (PLAIN | {"history": [["q1"]]}, "has no pair of question and answer in place 1 under 'history'"),
         (PLAIN | {"history": "x"}, "holds text under 'history', not pairs of question and answer"),
         ({"prompt": [ASK], "answer": [ASK, TELL]}, "a whole conversation is named by data.messages_field=answer"),

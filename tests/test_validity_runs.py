@@ -117,7 +117,7 @@ def test_answers_to_training_prompts_are_graded_by_the_task_whose_rows_they_are(
     ("grader", "said"),
     [
         ("gsm8q", "unknown task 'gsm8q'; did you mean gsm8k"),
-        ("alpaca_eval", "needs a judge for every answer; name a task that grades by itself"),
+        ("alpaca_eval", "needs a judge; name a task that grades by itself"),
         ("amc23", "data.grader=amc23 cannot read"),
     ],
 )
