@@ -131,7 +131,7 @@ def test_an_id_goes_before_idx_and_a_contradiction_is_told(write):
 def test_idx_goes_before_a_foreign_id_and_that_is_told(write):
     found = samples.read(task(), write({"id": "run-1-17", "idx": 1, "output": "4"}))
     assert found.completions[0].problem_id == "b3"
-    assert any("1 of 1 rows have an id of no problem" in warning for warning in found.warnings)
+    assert any("1 of 1 rows have an unknown id" in warning for warning in found.warnings)
 
 
 def test_running_numbers_under_id_are_not_taken_for_problem_ids(write):

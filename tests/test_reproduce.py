@@ -77,7 +77,7 @@ def test_a_cell_that_cannot_be_had_is_named_and_the_rest_runs(paper, capsys):
     assert amc["ours"] is None and amc["theirs"] == 50
     text = (results / "reproductions/made_up-paper.md").read_text("utf-8")
     assert "| parity | 75 (3 of 4, deduced) | 21.7 |" in text and "| amc23 | 50 (20 of 40, deduced)" in text
-    assert "## What could not be run" in text and "not measured" in text
+    assert "## Not run" in text and "not measured" in text
     assert json.loads((results / "reproductions/made_up-paper.json").read_text("utf-8")) == found
 
 

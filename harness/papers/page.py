@@ -39,11 +39,11 @@ def answer_page(
         blocks += ["## The answer", "\n".join(f"- {line}" for line in words(outcome, found)), *_method(outcome)]
         for view in outcome.wish.views:
             blocks += [f"## {VIEWS[view]}", *_comparisons(view, found), *_tables(view, outcome, completions)]
-    blocks += ["## Ours beside theirs", *_beside(outcome, beside)]
+    blocks += ["## Our scores and theirs", *_beside(outcome, beside)]
     if outcome.missing or outcome.blueprint.left_out:
         lines = [f"- {m['arm']} on {m['cell']} ({m['view']}): {m['reason']}" for m in outcome.missing]
         lines += [f"- {what}: {why}" for what, why in outcome.blueprint.left_out.items()]
-        blocks += ["## What could not be run", "\n".join(lines)]
+        blocks += ["## Not run", "\n".join(lines)]
     return "\n\n".join(blocks)
 
 
@@ -53,15 +53,15 @@ def _method(outcome: Reproduction) -> Iterator[str]:
     contestants = {key: rows for key, rows in outcome.records.items() if key[1] not in question.references}
     seeds = sorted({r["seed"] for rows in contestants.values() for r in rows})
     trained = {r["training_id"]: r["cost"]["seconds"] for r in records}
-    yield "## How it was asked"
+    yield "## Method"
     yield (
         f"{len({arm for _, arm, _ in contestants})} methods, {len(seeds)} training seeds "
         f"({', '.join(map(str, seeds))}), {len(trained)} trained students, {len({r['run_id'] for r in records})} "
         f"records, {sum(trained.values()) / 3600:.2f} hours of training. Differences are paired by seed and by "
-        "problem; intervals and tests take both as drawn by chance, and all methods together tell how "
-        "seeds vary. Holm's adjustment runs over all comparisons of a view's table: "
+        "problem; intervals and tests treat both as random, and the variance between seeds is pooled over all "
+        "methods. Holm's adjustment runs over all comparisons of a view's table: "
         f"over the rows of “{ALL}” together, and over the rows of the single tasks together. "
-        f"{_control(question.control)}Over all tasks every problem weighs the same. The problems are generated: "
+        f"{_control(question.control)}Over all tasks every problem has equal weight. The problems are generated: "
         "nothing here is a score on a benchmark."
     )
     if outcome.budget is not None:

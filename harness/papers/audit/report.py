@@ -16,8 +16,8 @@ from harness.records.reported import Paper
 
 WIDTH = 100
 LEAD = (
-    "Counting and comparing say nothing about why a cell has its value: a mean over several runs, another set, a slip "
-    "of the pen or of our collection look alike. Printed cells are quoted as facts; nothing here was measured."
+    "Counting and comparing cannot explain a value: a mean over several runs, another set, a typo or an error of our "
+    "collection look the same. Printed cells are quoted as facts; nothing was measured here."
 )
 
 
