@@ -163,7 +163,7 @@ def test_grade_names_no_temporary_file():
         ({"settings": ["training.steps=3"]}, "is not a mapping of keys to values"),
         ({"seeds": []}, "no seed given"),
         ({"seeds": "0"}, "seeds: '0' is not a whole number"),
-        ({"seeds": None}, "seeds=None is no whole number"),
+        ({"seeds": None}, "seeds=None is not a whole number"),
         ({"seeds": np.arange(-1, 2)}, "is not a whole number from 0"),
         ({"seeds": np.int64(3), "methods": "gdk"}, "unknown method 'gdk'"),
         ({"methods": ""}, "methods: '' is not a name"),

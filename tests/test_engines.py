@@ -286,7 +286,7 @@ def test_a_run_starts_and_ends_its_own_server(stub, tiny_world, tmp_path, monkey
     [
         (["rollout.engine=vlm"], "rollout.engine: unknown engine 'vlm'"),
         (["rollout.engine=vllm,memory=2"], "memory=2.0 is outside"),
-        (["rollout.engine=vllm,sleep=yes"], "sleep of vllm is of a GPU, and the run is on cpu"),
+        (["rollout.engine=vllm,sleep=yes"], "sleep of vllm is for a GPU, and the run is on cpu"),
         (["rollout.engine=openai:m@http://127.0.0.1:9/v1"], "cannot be given the student's new weights"),
         (["rollout.engine=vllm:m@http://127.0.0.1:9/v1"], ",weights=FOLDER"),
         (["rollout.engine=vllm:m"], "is not a server address; write vllm:NAME@http://host:port/v1"),

@@ -41,7 +41,7 @@ def test_a_conversation_keeps_its_roles():
 
 @pytest.mark.parametrize("form", ["", "Q:", "{prompt} {prompt}", "{question}"])
 def test_a_form_without_one_place_for_the_prompt_is_refused(form):
-    with pytest.raises(BadInput, match=r"data.plain=.* must hold \{prompt\} once"):
+    with pytest.raises(BadInput, match=r"data.plain=.* must contain \{prompt\} once"):
         written(row(), form)
 
 
@@ -111,7 +111,7 @@ def test_the_form_decides_the_training_of_a_plain_student_alone(dry, models, tmp
     ]
     assert trained(dry(chats)) == trained(dry(chats, **form))
     code, said = dry(models, form="Q:")
-    assert code == 2 and "must hold {prompt} once" in said
+    assert code == 2 and "must contain {prompt} once" in said
 
 
 def test_a_run_warns_of_two_forms_and_records_it(dry, models):

@@ -77,12 +77,12 @@ TOP = ("training.signal=top-k", "training.top_k=4")
         (
             ["gkd"],
             [*TOP, "teacher.engine=vllm:m@URL", "rollout.engine=vllm:m@URL/,weights=W"],
-            "the student (rollout.engine) and the teacher would be one running server; give the teacher a server",
+            "the student (rollout.engine) and the teacher would share one running server; give the teacher a server",
         ),
         (
             ["gkd"],
             [*TOP, "teacher.engine=vllm:m@URL", "evaluation.engine=vllm:m@URL,weights=W"],
-            "the teacher (teacher.engine) and the student would be one running server",
+            "the teacher (teacher.engine) and the student would share one running server",
         ),
         (["untouched"], ["evaluation.engine=vllm:m@URL", "evaluation.dtype=bfloat16"], "decides the type of its weigh"),
         (["gkd"], [*TOP, "teacher.engine=vllm:m@URL", "teacher.dtype=bfloat16"], "decides the type of its weights"),

@@ -44,7 +44,9 @@ def test_a_tokenizer_that_loses_text_is_told_in_one_line():
     found = check_task(task, TextCodec(wordpiece()), task.items)
     assert {lost.part for lost in found.lost} == {"prompt", "reference"} and len(found.lost) == 2 * ITEMS
     assert "\n" not in found.warning
-    assert found.warning.startswith("humaneval@micro: the tokenizer does not reproduce the text of 16 of 16 items")
+    assert found.warning.startswith(
+        "humaneval@micro: the tokenizer does not reproduce the text of 16 of 16 tested items"
+    )
     assert f"item {task.items[0].id}: in its prompt 'def " in found.warning
 
 
