@@ -1,4 +1,4 @@
-"""What the methods for different tokenizers share: distributions of pairs, compared by rank, and their mean."""
+"""Shared by methods for different tokenizers: distributions of pairs, compared by rank, and their mean."""
 
 from harness.losses import cross_entropy, log_probs
 from harness.method import Tokens

@@ -1,4 +1,4 @@
-"""What methods share that learn from a grader's scores: advantages within a group, and the clipped surrogate."""
+"""Shared by methods that learn from a grader's scores: advantages within a group, and the clipped surrogate."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What methods share whose teacher is the student itself with more in its prompt: who asks, and the clipped KL."""
+"""Shared by methods whose teacher is the student with a longer prompt: the teacher's prompt, and the clipped KL."""
 
 import torch
 

@@ -4,7 +4,7 @@
     a = clip(1 - (1 - alpha) D0 / (D + 1e-5), 0.01, alpha)     D = exp(mean log p) - exp(mean log q), reversed on y_S
 
 p teacher, q student; every prompt appears twice, with the teacher's response y_T and with the student's own y_S. Every
-sequence counts alike. D0 is the mean of D at the first step, for each side its own (state ``first_gaps``).
+sequence counts equally. D0 is the mean of D at the first step, for each side its own (state ``first_gaps``).
 
 distillm2@release-curriculum   the defaults by name, a branch of the released code that is switched off there: a for
     each sequence; u = 2 - b, w = b, b = 1 + growth min(1, 2 step / steps). Records up to 0.2 call it distillm2@paper.
@@ -104,7 +104,7 @@ class DistiLLM2(Method):
         p, q = tokens.teacher, tokens.student
         forward = skew_kl(q, p, alpha=alpha, temperature=c.temperature)
         reverse = skew_reverse_kl(q, p, alpha=alpha, detach_mixture=c.detach_mixture, temperature=c.temperature)
-        # Twice, because the loop takes the mean over the sequences of both sides and L adds up two means.
+        # Twice, because the loop takes the mean over the sequences of both sides, and L is the sum of two means.
         return 2 * (on_teacher * forward).where(~own, on_student * reverse)
 
     def after_step(self, step: Step, report):

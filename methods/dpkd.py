@@ -6,8 +6,9 @@ p teacher, q student; y_T is the teacher's response, y_S the student's own. The 
 than the teacher itself does. It looks at two numbers of a text, not at distributions: where it compares texts that both
 models find unlikely it can lower both. In published comparisons it collapses, which makes it a negative control.
 
-The loop sees tokens, so the gradient of a pair is handed out to them: with s = 1 - sigma(beta (g(y_T) - g(y_S)))
-without gradient, that of L is -beta s (grad log q(y_T) - grad log q(y_S)); every token shows its pair's value of L.
+The loop works on tokens, so the gradient of a pair is distributed to its tokens: with s = 1 - sigma(beta (g(y_T) -
+g(y_S))) without gradient, that of L is -beta s (grad log q(y_T) - grad log q(y_S)); every token shows its pair's value
+of L.
 
 dpkd@distillm2   as a baseline in DistiLLM-2's released code: log q and log p are means over the text's tokens
 """
@@ -31,7 +32,7 @@ class Config:
 
 
 class DPKD(Method):
-    """Preference of the teacher's text over the student's, each scored by student against teacher."""
+    """Preference for the teacher's text over the student's, scored by their log-ratios of student to teacher."""
 
     name, paper, Config = "dpkd", "https://arxiv.org/abs/2406.19774", Config
     needs = Needs(teacher="signal", exact=True, step_features=True)

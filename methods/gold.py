@@ -53,7 +53,7 @@ NEMO = {"merge": "mean", "beta": 0.0, "on_policy": 0.0, "text": "data", "balance
 
 
 class GOLD(Method):
-    """JSD on words that both tokenizers have, sorted probabilities on the others, over aligned pieces of text."""
+    """JSD on shared words and sorted probabilities on the others, over aligned pieces of text."""
 
     name, paper, Config = "gold", "https://huggingface.co/docs/trl/main/en/gold_trainer", Config
     variants = {"trl": {"merge": "first", "ends": "skipped", "text": "data"}, "nemo": NEMO}

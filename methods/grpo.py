@@ -40,7 +40,7 @@ class Config:
 
 
 class GRPO(Method):
-    """Rewards of the data's grader, compared within the texts of a prompt."""
+    """Rewards from the data's grader, compared among the texts of one prompt."""
 
     name, paper, Config = "grpo", "https://arxiv.org/abs/2402.03300", Config
     variants = {

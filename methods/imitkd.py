@@ -30,7 +30,7 @@ class Config:
 
 
 class ImitKD(Method):
-    """Cross-entropy to the teacher on a mix of data and ever more own samples."""
+    """Cross-entropy to the teacher on data and a growing share of the student's samples."""
 
     name, paper, Config = "imitkd", "https://arxiv.org/abs/2009.07253", Config
     variants = {"hard": {"target": "likeliest"}}

@@ -39,7 +39,7 @@ class Config:
 
 
 class KDRL(Method):
-    """Rewards of the data's grader, and the reverse KL to the teacher on the same texts."""
+    """Rewards from the data's grader, plus the reverse KL to the teacher on the same texts."""
 
     name, paper, Config = "kdrl", "https://arxiv.org/abs/2506.02208", Config
     needs = Needs(teacher="signal", exact=True, rewards=True, step_features=True)

@@ -47,7 +47,7 @@ class Config:
 
 
 class LUFFY(Method):
-    """Rewards of the data's grader on own texts and a trace of the teacher, whose unlikely words count most."""
+    """Rewards from the data's grader on own texts and a trace of the teacher, whose unlikely words count most."""
 
     name, paper, Config = "luffy", "https://arxiv.org/abs/2504.14945", Config
     variants = {"release": {"clip": 0.0, "entropy": 0.001}}

@@ -12,7 +12,7 @@ rows, then its columns divided by their sums, ten times, and gradient flows thro
 
 This is the released code for a batch of one text whose two readings are equally long. There the words are ranked over a
 batch, whose shorter texts are filled up with zeros that SL and SD count; SD is summed over a batch. The paper's tables
-are of its own settings, which were not available to us beside the code.
+use other settings, which were not available to us.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Config:
 
 
 class MultiLevelOT(Method):
-    """Optimal transport between ranked words, token by token and between whole texts, to any tokenizer."""
+    """Optimal transport between ranked words, by token and by text, for teachers with any tokenizer."""
 
     name, paper, Config = "multilevel_ot", "https://arxiv.org/abs/2412.14528", Config
     reduction = "sequence"

@@ -42,7 +42,7 @@ class Config:
 
 
 class PWOPD(Method):
-    """Forward KL on own samples, clipped per entry, late tokens weighted up."""
+    """Forward KL on the student's samples, clipped per entry, with larger weights on late tokens."""
 
     name, paper, Config = "pw_opd", "https://arxiv.org/abs/2605.21606", Config
     variants = {"linear": {"shape": "linear", "temperature": 1.0}}

@@ -33,7 +33,7 @@ class Config:
 
 
 class PWOPSD(SelfTaught):
-    """Self-distillation from a prompt with the solution; late tokens weighted up."""
+    """Self-distillation from a prompt with the solution, with larger weights on late tokens."""
 
     name, paper, Config = "pw_opsd", "https://arxiv.org/abs/2605.21606", Config
     reduction = "sequence"

@@ -35,7 +35,7 @@ class Config:
 
 
 class REOPOLD(Method):
-    """Policy gradient on own samples with a floor under the reward, on ever fewer tokens."""
+    """Policy gradient on the student's samples, with a floor on the reward, on fewer and fewer tokens."""
 
     name, paper, Config = "reopold", "https://arxiv.org/abs/2603.11137", Config
     needs = Needs(teacher="signal", exact=True, step_features=True)

@@ -33,7 +33,7 @@ class Config:
 
 
 class TIP(Method):
-    """Reverse KL on own samples, at the half of the tokens where the student is unsure or wrong."""
+    """Reverse KL on the student's samples, at the half of the tokens where it is unsure or wrong."""
 
     name, paper, Config = "tip", "https://arxiv.org/abs/2604.14084", Config
     needs = Needs(teacher="signal", exact=True, step_features=True)

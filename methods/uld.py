@@ -6,7 +6,7 @@
 for a teacher with another tokenizer: p_(i) is the i-th largest probability of the teacher over its own vocabulary,
 q_(i) of the student over its own, and the shorter list is filled up with zeros. W is the Wasserstein distance of p and
 q for a cost that is the same between any two words, up to a factor. The teacher reads the text in its own tokens,
-behind its own prompt, and g runs over the pairs: the paper compares the n-th token of one side with the n-th of the
+after its own prompt, and g runs over the pairs: the paper compares the n-th token of one side with the n-th of the
 other, as far as both go, ends of text included.
 
 uld@spans   pairs are the shortest pieces of text that both tokenizers end at; of each the distribution of its last
@@ -37,7 +37,7 @@ class Config:
 
 
 class ULD(Method):
-    """Distance of sorted probabilities to a teacher of any tokenizer, beside cross-entropy."""
+    """Distance of sorted probabilities to a teacher with any tokenizer, plus cross-entropy."""
 
     name, paper, Config = "uld", "https://arxiv.org/abs/2402.12030", Config
     variants = {"spans": {"pairs": "text"}}

@@ -1,7 +1,7 @@
 """Arena-Hard v0.1: 500 hard prompts of Chatbot Arena; a judge compares each response with gpt-4-0314's, in both orders.
 
 A significant preference counts three votes and a slight one a single vote, as upstream counts them. The score is the
-mean over prompts of the share of votes; upstream's figure, the share of all votes together, stands beside it.
+mean over prompts of the share of votes; upstream's figure, the share of all votes together, is reported too.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from harness.types import Decoding, Problem, Prompt
 
 
 class ArenaHard(PairwiseTask):
-    """Share of votes against gpt-4-0314, with Arena-Hard's own words to the judge."""
+    """Share of votes against gpt-4-0314, with Arena-Hard's judge prompt."""
 
     name = "arena_hard"
     version = "1"

@@ -1,6 +1,6 @@
 """HMMT November 2025: 30 problems with answers in LaTeX, as G-OPD evaluates them.
 
-Not to be mixed up with February. One reference answer lacks a backslash; it is repaired.
+Not to be confused with February. One reference answer lacks a backslash; it is repaired.
 """
 
 from harness.grading.maths.task import Gold, MathsTask, prompt

@@ -1,7 +1,7 @@
 """IFEval: 541 prompts with instructions that a program can check, graded by lm-eval's own checkers.
 
 The score is the share of prompts whose instructions are all followed strictly; the shares of single instructions and of
-the loose reading (without the first or last line, or asterisks) stand beside it.
+the loose reading (without the first or last line, or asterisks) are reported too.
 """
 
 from harness.errors import BadInput

@@ -22,7 +22,7 @@ QUESTIONS = Dataset(
 
 
 class MTBench(RatedTurns):
-    """Mean rating of two turns, with FastChat's words to the judge."""
+    """Mean rating of two turns, with FastChat's judge prompts."""
 
     name, version = "mt_bench", "1"
     paper = "https://arxiv.org/abs/2306.05685"
