@@ -117,6 +117,7 @@ class Generator(TextCodec):
             for context, answer in pairs[start : start + self.batch]:
                 before = self.encode(context) or [self.tokenizer.eos_token_id]
                 joint = self.encode(context + answer)
+                # The tokenizer may merge the border of both texts; then encode the continuation on its own.
                 tail = joint[len(before) :] if joint[: len(before)] == before else None
                 if tail is None:
                     tail = list(token_text.response_ids(self.tokenizer, before, answer))
@@ -124,12 +125,14 @@ class Generator(TextCodec):
                 whole.append(ids[-self.limit :] if self.limit else ids)
                 sizes.append(len(tail))
             ids, mask = _pad_left(whole, self.tokenizer.pad_token_id, self.model.device)
+            # Padding is on the left, so positions count from the first real token of each row.
             position = (mask.cumsum(1) - 1).clamp_min(0)
             keep = max(sizes) + 1
             logits = self.model(
                 input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False, logits_to_keep=keep
             ).logits[:, -keep:, : self.words]
             log_probs = logits.float().log_softmax(-1)
+            # Left padding aligns the ends: a continuation of ``size`` tokens is the last ``size`` columns.
             for row, size in enumerate(sizes):
                 target = ids[row, ids.shape[1] - size :]
                 scores = log_probs[row, keep - 1 - size : keep - 1]
@@ -144,9 +147,11 @@ class Generator(TextCodec):
         contexts = [context for context, _ in pairs]
         # Continuations of one text at many places: one pass reads all of its contexts.
         alone = sum(len(contexts[i]) for i in set(containing(contexts)))
+        # Worth it only if sharing saves half of the tokens, because the decoder goes token by token.
         if 2 * alone < sum(map(len, contexts)) and self._decoder_fits():
             return self._score_steps(pairs)
         found: dict[int, Scored] = {}
+        # Batches of similar length need little padding.
         order = sorted(range(len(pairs)), key=lambda i: sum(map(len, pairs[i])))
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
@@ -177,6 +182,7 @@ class Generator(TextCodec):
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
             decoder = LlamaDecoder(self.model, vocab, len(rows), max(len(pairs[i][1]) for i in rows))
+            # Feed the given continuation token by token, as if it had been sampled.
             logits = decoder.add([pairs[i][0] for i in rows])
             while True:
                 ids = [pairs[i][1][len(values[i])] for i in rows]
@@ -235,6 +241,7 @@ class Generator(TextCodec):
         decoder = self._decoder(min(self.batch, len(order)), max(work.budgets[i] for i in order))
         while waiting or rows:
             free = decoder.rows - len(rows)
+            # Admit in groups: a prefill per freed row would stall all other rows each time.
             if waiting and (not rows or free * 8 >= decoder.rows):
                 # Prefill as many prompts as fit the free rows and the token budget, but at least one.
                 admitted: list[int] = []
@@ -280,6 +287,7 @@ class Generator(TextCodec):
                 token, mask, position = token[keep], mask[keep], position[keep]
                 rows = [rows[k] for k in unfinished]
                 cache.batch_select_indices(keep)
+            # From now on one column per step: the cache holds everything before.
             ids = token[:, None]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             position = position[:, -1:] + 1
@@ -322,6 +330,7 @@ class _Work:
             out = self.out[row]
             out.append(new)
             self.log_probs[row].append(lp)
+            # The token that ends a text stays in its ids, so that training learns to end there.
             if new in self.end_ids or self.stops.hit(self.prompts[row], out):
                 self.finish[row], self.ended[row] = "stop", True
             elif len(out) >= self.budgets[row]:
@@ -332,6 +341,7 @@ class _Work:
         return tokens
 
     def _draw(self, row: int) -> float:
+        # All numbers of a row at once, from its own seed: neighbours and batches change nothing.
         if row not in self.draws:
             self.draws[row] = uniforms(self.seeds[row], self.budgets[row])
         return self.draws[row][len(self.out[row])]

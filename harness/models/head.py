@@ -133,6 +133,7 @@ def chunks(
     segment_ids: Sequence[int], vocab: int, elements: int, device: str, whole: Sequence[int] | None = None
 ) -> list[Chunk]:
     """Chunks and slices that never cut a segment; nor does a chunk cut a piece of ``whole`` [N] (longer ids)."""
+    # Slices are cut inside each chunk, so that every slice reads logits of one projection.
     outer = cut(segment_ids if whole is None else whole, vocab, elements)
     size = elements // SLICES.get(device, SLICES_ELSEWHERE)
     inner = [cut(segment_ids[start:stop], vocab, size) for start, stop in outer]
@@ -159,6 +160,7 @@ class _ChunkedSum(torch.autograd.Function):
     def forward(ctx, hidden, weight, bias, head, bounds, value, on_chunk):
         wants_weight = ctx.needs_input_grad[1]
         grad_hidden = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
+        # A frozen head (an adapter run) needs no gradient, which saves a [V, d] buffer and a product per chunk.
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         # Rows beyond the vocabulary are padding of the checkpoint; their gradient stays 0.
@@ -192,6 +194,7 @@ class _ChunkedSum(torch.autograd.Function):
                 _accumulate(grad_weight[: head.vocab], raw, rows)
             if grad_bias is not None:
                 grad_bias[: head.vocab] += raw.sum(0)
+            # Free the chunk's logits before the next projection allocates its own: only one chunk may exist.
             del raw, part
         # Kept as plain attributes and released in backward, so that autograd takes the buffers over without a copy.
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)

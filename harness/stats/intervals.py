@@ -200,6 +200,7 @@ def compare(
         interval = around(float(gap.mean()), spread.value, spread.freedom)
     else:
         interval = paired_bootstrap(a, b, draws=draws, seed=seed)
+    # Student's t knows no bounds, but no difference of two scores can exceed the scale.
     interval = Interval(max(interval.low, -width), min(interval.high, width))
     only_a, only_b = int((gap < 0).sum()), int((gap > 0).sum())
     return Comparison(float(gap.mean()), interval, p, test, only_a, only_b, spread)
@@ -255,6 +256,7 @@ def paired_test(
     # One run of right and wrong answers: only the problems on which the two differ are evidence.
     if len(gap) == 1 and np.isin((first, second), (0, 1)).all():
         return mcnemar(int((gap < 0).sum()), int((gap > 0).sum())), "exact McNemar"
+    # Averages, and seeds without variance: under no difference the sign of each problem's gap is arbitrary.
     return sign_flip(gap.mean(axis=0), draws, seed), "sign flips over problems"
 
 
@@ -276,6 +278,7 @@ def sign_flip(differences: ArrayLike, draws: int = DRAWS, seed: int = 0) -> floa
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=gap.size)))
         return float(np.mean(np.abs(signs @ gap) >= reached))
     signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(draws, gap.size))
+    # Count the observed signs as one more draw, so that p is never 0 (Phipson & Smyth 2010).
     return float((1 + np.count_nonzero(np.abs(signs @ gap) >= reached)) / (1 + draws))
 
 
@@ -330,6 +333,7 @@ def problems_needed(comparison: Comparison, seeds: int, power: float = 0.8, leve
 
 def seeds_needed(comparison: Comparison, problems: int, power: float = 0.8, level: float = 0.95) -> float:
     """The number of training seeds that would detect the difference on ``problems`` problems; inf if none."""
+    # As above with the roles exchanged: more seeds do not reduce the part that the problems contribute.
     allowed = (comparison.difference / reach(power, level)) ** 2 - comparison.spread.problems / problems
     return _count(comparison.spread.seeds + comparison.spread.rest / problems, allowed)
 

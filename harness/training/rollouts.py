@@ -93,6 +93,7 @@ class Rollouts:
         """
         sequences: list[TrainingSequence] = []
         turn = 0
+        # Equal sources in a row are several responses to each prompt, sampled in one call.
         for source, times in ((one, len([*same])) for one, same in itertools.groupby(sources)):
             if source is Source.REPLAY and len(self.buffer) >= (self.capacity if self.full else 1):
                 made = self._replayed(step.index) * times
@@ -105,6 +106,7 @@ class Rollouts:
             else:
                 made = [self.fixed(source, i) for i in self._mine(source, step.index)] * times
             self.cut += sum(s.cut for s in made)
+            # Interleave the processes: place k is the same text whatever the number of processes.
             places = [
                 place
                 for k in range(turn, turn + times)
@@ -114,6 +116,7 @@ class Rollouts:
             turn += times
         if self.rewards is not None:
             sequences = self.rewards.judge(sequences, self.data.prompts, cost)
+        # Proposals sample from the student, so its weights must be whole here.
         if self.proposals is not None:
             with self.gathered():
                 sequences = self.proposals.judge(sequences, self.data.labelled, self.data.prompts, step.index, cost)
@@ -146,6 +149,7 @@ class Rollouts:
 
     def state(self) -> dict[str, Any]:
         """The state for a checkpoint, in plain types, summed over processes. A collective: all of them call it."""
+        # Texts drawn ahead belong to one process each; the checkpoint must hold all of them.
         ahead = self.gather([(place, _plain(s)) for place, s in self.ahead.items()])
         return {
             "cut": sum(self.gather([self.cut])),
@@ -187,6 +191,7 @@ class Rollouts:
         chosen = []
         for place in places:
             epoch, offset = divmod(place, n)
+            # One permutation per epoch, from seed and epoch only, so that a resumed run sees the same order.
             if not chosen or offset == 0:
                 order = random.Random(f"{self.seed}/order/{epoch}").sample(range(n), n)
             chosen.append(order[offset])
@@ -223,6 +228,7 @@ class Rollouts:
         keys = [place + k * whole for k in range(times) for place, _ in self._places(step.index)]
         if step.index not in self.sampled or not all(key in self.ahead for key in keys):
             last = min(step.index + self.together, self.steps)
+            # Draw for the steps that will need student text as far as the method can tell now.
             steps = [step.index, *(i for i in range(step.index + 1, last) if self._asks(i))]
             chosen = [(place, own, i) for own in steps for place, i in self._places(own)]
             made = self._answers([i for *_, i in chosen], step, source, cost, times, [own for _, own, _ in chosen])
@@ -284,6 +290,7 @@ class Rollouts:
         if not self.capacity:
             return
         everyone = self.gather([(self.process + self.processes * i, s) for i, s in enumerate(made)])
+        # Sorted by place, so that the buffer is the same on every process and for any number of them.
         self.buffer += [s for _, s in sorted(everyone, key=lambda pair: pair[0]) if s.response]
         del self.buffer[: -self.capacity]
 

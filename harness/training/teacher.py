@@ -85,12 +85,14 @@ def set_up(
         rollouts.rewards = Rewards(job.data.grader, rollouts.student, needs.hindsight, room)
     if needs.reference:
         setup.reference = LiveTeacher(load_model(job.student, plan.precision, device), vocab)
+    # A student that teaches itself needs neither the recipe's teacher nor a cache, because it reads its own text.
     if needs.asking is not None and teaches_itself(job.method):
         setup.signal, setup.moving = _self_teacher(job, needs.asking, student.model, vocab, device)
         setup.facts = {"kind": "live"}
         return setup
     if job.teacher is None or (needs.teacher == "none" and not needs.proposals):
         return setup
+    # A single teacher is a mixture of one, so that one path serves both.
     members = job.teachers or (Teaching(job.recipe.teacher.name, job.teacher, job.recipe.teacher, 1.0),)
     writers = [_opened(job, one, vocab, rollouts.gather, accelerator, progress) for one in members]
     if job.words is not None:  # one vocabulary: a text ends at the endings of all models, whoever writes it
@@ -116,11 +118,14 @@ def set_up(
                 own = [i for i in own if writer_of(members, job.data.prompts[i]) == k] if job.teachers else own
                 writes = _writer(job, one, writer, accelerator, progress)
                 written |= _texts(job, one, writes, rollouts.student, own, charged, progress) if own else {}
+                # A server that only wrote texts holds memory that training needs.
                 if isinstance(writes, RemoteEngine) and writes is not writer:
                     writes.server.stop()
+                # The next use is the signal, without a cache of keys and values: free it.
                 if isinstance(writer, Generator):
                     writer.release()
             rollouts.teacher_texts = written
+    # A teacher of texts is done: no step will read its distribution.
     if needs.teacher != "signal":
         return setup
 
@@ -134,6 +139,7 @@ def set_up(
             raise BadInput(f"method {job.method.name} reads the teacher's weights; a served teacher has none")
         vocab = min(len(teacher.tokenizer), teacher.model.get_output_embeddings().weight.shape[0], job.words or MANY)
         reading = TeacherReading(needs.pairing, rollouts.student, teacher, job.data, vocab, job.words is not None)
+        # Try the pairing on a few fixed texts now, because a tokenizer that does not fit fails every step.
         for source in sorted(set(FIXED) & texts):
             some = [rollouts.fixed(source, i) for i in rollouts.numbers(source)[:LOOKED_AT]]
             reading.check([one for one in some if one.response], "teacher" if source is Source.TEACHER else "data")
@@ -172,7 +178,9 @@ def set_up(
                     lambda part, size=size: _read(live, part, k, size, pad, accelerator.device),
                     lambda done, total: progress("teacher signal", done, total, ""),
                 )
+            # Another process may have written the shards, so check all of them before the first step.
             cache.verify(fields_of(k))
+            # Charge the whole text even if the cache was full, so that cached runs do not look cheaper.
             charged.add(teacher_forward_tokens=cache.read_tokens)
             filled[source] = cache
         return filled
@@ -182,6 +190,7 @@ def set_up(
         signals = [signal_of(place) for place in range(len(members))]
     setup.facts = {"kind": cls.name} | signals[0].facts()
     setup.signal = signals[0] if setup.reading is None else PairedSignal(signals[0])
+    # Several teachers: the mixture reads each one only on the rows where it has a weight.
     if len(signals) > 1:
         setup.signal = MixedSignal(signals, lambda batch, i: shares(batch.sources[i], batch.examples[i]))
     return setup
