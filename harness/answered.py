@@ -210,7 +210,7 @@ _listeners: list[Callable[[str], None]] = []
 
 @contextlib.contextmanager
 def _heard(listener: Callable[[str], None]) -> Iterator[None]:
-    if not _hooked:  # hooks cannot be removed, so there is a single one, which does nothing while nobody listens
+    if not _hooked:  # hooks cannot be removed, so there is a single one, which does nothing without listeners
         sys.addaudithook(_hook)
         _hooked.append(True)
     _listeners.append(listener)

@@ -194,7 +194,7 @@ def compare(
     given.word("protocol", protocol, "a name or the beginning of a hash", str)
     for what, row in (("a", a), ("b", b)):
         if not isinstance(row, str):
-            raise BadInput(f"{what}={row!r:.80} is no row; give one name as a table prints it")
+            raise BadInput(f"{what}={row!r:.80} is not a row; give one name as printed in a table")
     store, records = _records(results)
     chosen = None if tasks is None else given.names(tasks, "tasks")
     found = over_tasks(records, a, b, chosen, store.completions, protocol, View(view, cost))
@@ -276,7 +276,7 @@ def grade(
     from harness.records.store import Store
 
     if not isinstance(task, (str, Path)) or not str(task):
-        raise BadInput(f"task={task!r:.80} is no task; give one name, or the path of the file that has it")
+        raise BadInput(f"task={task!r:.80} is not a task; give one name, or the path of the file that has it")
     given.word("judge", judge, "a name", str)
     given.word("protocol", protocol, "a name", str)
     keep = Store(results).root / "work" / "judgements"

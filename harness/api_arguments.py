@@ -57,7 +57,7 @@ def _whole(value: Any) -> int | None:
 
 
 def word(what: str, value: Any, is_a: str, *kinds: type) -> None:
-    """Raises BadInput for a value that is given and is no text, nor a path where one is meant."""
+    """Raises BadInput for a given value that is neither text nor, if allowed, a path."""
     if value is not None and not isinstance(value, kinds or (str, os.PathLike)):
         raise BadInput(f"{what}={value!r:.80} is not {is_a}")
 

@@ -178,7 +178,7 @@ _STATES = (
         os.getcwd,
         os.chdir,
         ("chdir", "fchdir"),
-        "open files beside this one by Path(__file__).parent",
+        "open files next to this one by Path(__file__).parent",
     ),
     _Kept(
         "the HARNESS_ variables of the environment",

@@ -20,7 +20,7 @@ def check(found: type[Method]) -> None:
     contract_checks.refuse_misspelt(found, Method, "method", ("config", "state"))
     if not isinstance(found.Config, type) or not dataclasses.is_dataclass(found.Config):
         raise BadInput(
-            f"{error_location.of(found, 'Config')}: Config of method {found.name} is no dataclass; "
+            f"{error_location.of(found, 'Config')}: Config of method {found.name} is not a dataclass; "
             "put @dataclass(frozen=True) above it"
         )
     if found.Config is NoSettings and (left := _left_over(found)) is not None:

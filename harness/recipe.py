@@ -275,7 +275,7 @@ class Recipe:
     teacher_text: TeacherText = field(default_factory=TeacherText)
     evaluation: Evaluation = field(default_factory=Evaluation)
     method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings per method name
-    teachers: Mapping[str, FurtherTeacher] = field(default_factory=dict)  # beside models.teacher, by name
+    teachers: Mapping[str, FurtherTeacher] = field(default_factory=dict)  # next to models.teacher, by name
 
 
 def names() -> list[str]:

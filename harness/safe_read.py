@@ -86,14 +86,14 @@ def value(raw: bytes, *, finite: bool = True) -> Any:
     """The JSON value of ``raw``; ``finite`` refuses NaN and infinities. Raises BadInput with only the reason."""
     nested = depth(raw)
     if nested > NESTING:
-        raise BadInput(f"is refused as JSON (brackets nested more than {NESTING} deep)")
+        raise BadInput(f"is not JSON within bounds (brackets nested more than {NESTING} deep)")
     numbers = {"parse_int": _whole, "parse_float": _real, "parse_constant": _no_number} if finite else {}
     try:
         return json.loads(text(raw), **({"parse_int": _whole} | numbers))
     except json.JSONDecodeError as error:
         raise BadInput(f"is not JSON (line {error.lineno}: {error.msg})") from None
     except RecursionError:
-        raise BadInput("is refused as JSON (nested too deep)") from None
+        raise BadInput("is not JSON within bounds (nested too deep)") from None
 
 
 def rows(raw: bytes, *, finite: bool = True) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -181,7 +181,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 def _whole(digits: str) -> int:
     if len(digits) > DIGITS:
-        raise BadInput(f"is refused as JSON (a whole number of {len(digits)} digits)")
+        raise BadInput(f"is not JSON within bounds (a whole number of {len(digits)} digits)")
     return int(digits)
 
 
@@ -191,7 +191,7 @@ def _real(digits: str) -> float:
 
 
 def _no_number(word: str) -> NoReturn:
-    raise BadInput(f"is refused as JSON ({word} is no finite number)")
+    raise BadInput(f"is not JSON within bounds ({word} is no finite number)")
 
 
 def _amount(size: int) -> str:

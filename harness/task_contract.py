@@ -166,7 +166,7 @@ def _prompt(wrong: Callable[[str], BadInput], problem: Problem) -> None:
             raise wrong(f"gave problem {problem.id!r:.60} a prompt whose {name} is {short(text)}; text is wanted")
     odd = [name for name in ("system", "prefill") if not isinstance(getattr(asked, name), str | None)]
     if odd or asked.prefill is None or not isinstance(asked.history, tuple | list):
-        said = f"a prompt whose {(odd or ['prefill or history'])[0]} is no text, or no tuple of turns"
+        said = f"a prompt whose {(odd or ['prefill or history'])[0]} is not text, or not a tuple of turns"
         raise wrong(f"gave problem {problem.id!r:.60} {said}")
 
 

@@ -5,7 +5,7 @@ import torch
 from harness.losses import cross_entropy
 from harness.method import recorded_or
 
-EPSILON = 1e-4  # beside the deviation, as in TRL
+EPSILON = 1e-4  # added to the deviation, as in TRL
 
 
 def advantages(whole, scale: str):

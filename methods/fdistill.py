@@ -4,9 +4,9 @@
     rkl   KL(q || p) on student text             tvd   TV(p, q) / 2 on teacher text + TV(p, q) / 2 on student text
 
 p teacher, q student, m = (1 - b) p + b q. A divergence between texts is a sum over prefixes, each drawn from the model
-whose expectation it stands in; jsd and tvd of this package take both halves on one text instead. As in the released
+whose expectation it belongs to; jsd and tvd of this package take both halves on one text instead. As in the released
 code each text's half is the mean over its tokens. The released code samples the teacher's text once for js and tvd, and
-anew at every step for kl; here it is sampled once.
+again at every step for kl; here it is sampled once.
 
 fdistill@kl, fdistill@rkl, fdistill@tvd   the other three
 """

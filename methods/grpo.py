@@ -6,7 +6,7 @@
 q student, q_old the student that sampled y, q_ref the student before training; R the grader's score of y, the group the
 ``group`` texts that answer one prompt. There is no teacher: it is the reinforcement learning that distillation is
 compared with, and what a second stage after distillation does. Where all texts of a group are right, or all wrong,
-A = 0. With texts sampled for every step r_t is 1 but for rounding; ``redraw = epoch`` samples those of an epoch at its
+A = 0. With texts sampled for every step r_t is 1 up to rounding; ``redraw = epoch`` samples those of an epoch at its
 beginning, and the clip has work to do. DeepSeekMath names e without a value: 0.2 is PPO's and TRL's.
 
 grpo@dr_grpo   Liu et al. 2025, https://arxiv.org/abs/2503.20783: no deviation, sums over the longest response, no KL

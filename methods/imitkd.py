@@ -3,7 +3,7 @@
     L = -(1/N) sum_t sum_v p_t(v) log q_t(v)      on data with probability base^(-i/I), else on the student's own text
 
 p teacher, q student, i of I optimizer steps: the share of data falls from 1 to 1/base, so that the student meets its
-own mistakes ever more often. No gradient flows through the sampling. The released code chooses between data and own
+own mistakes more and more often. No gradient flows through the sampling. The released code chooses between data and own
 text for every sequence; here every optimizer step chooses for all of its sequences.
 
 imitkd@hard   what the released code computes: the target is the teacher's likeliest word on own text and the data's

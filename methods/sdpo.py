@@ -6,12 +6,12 @@ q student on its own text y, one of ``group`` that answer x; q' its moving avera
 another of these texts that the grader found right, f what the grader said of y where none was. The sum is over the
 texts for which there is s or f, N their tokens. K are the student's ``k`` likeliest tokens and a bucket for the rest.
 alpha is the teacher's weight in the mixture: 0 forward, 1 reverse KL; the importance weight has no gradient. The score
-itself enters nothing: it only decides what the teacher is told. The wording of the teacher's prompt is ours.
+itself enters nothing: it only selects what the teacher's prompt says. The wording of the teacher's prompt is ours.
 
 In the release a text is a solution from score 0.5 on (``least``); runs with rich feedback there take alpha = 1.
 
 sdpo@trl   TRL 1.16: -log q(y_t) weighted by log q - log p of the sampled token, solutions alone, from score 1 on; the
-           mean over all texts of their means over tokens, 0 for a text of which nothing is told
+           mean over all texts of their means over tokens, 0 for a text without hindsight
 """
 
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class SDPO(Method):
         return (Source.STUDENT,) * self.config.group
 
     def weight(self, tokens: Tokens):
-        """A text of which the teacher was told nothing is left out."""
+        """A text without a hindsight prompt is left out."""
         tokens.metrics["informed"] = tokens.informed.float()
         return tokens.informed.float()
 

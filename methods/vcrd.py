@@ -17,7 +17,7 @@ modulation  "modulates the strength of the distillation update": gate g; Z = sum
             or all that follows (``scope``); ``own_step``: where the student alone is valid -log q(y_t) replaces D
 
 w has no gradient; gate=one is the base method. The default is ``vcrd@token-likelihood``, the form of all records up to
-0.2; validity=verifier with relative=cases is the oracle. With the paper at hand, change ``needs`` (the actions) and
+0.2; validity=verifier with relative=cases is the oracle. With the paper available, change ``needs`` (the actions) and
 ``validity`` (v) here, and in ``_validity`` RELATIVE (r), GATES and ``weight`` (g and its range), BASES (D).
 """
 

@@ -1,6 +1,6 @@
 """DollyEval: 500 held-out instructions of databricks-dolly-15k, each with the answer that a person wrote.
 
-The development split of 1,000 (rouge_suite/dolly/dev.jsonl) is for choosing settings; two instructions stand in both.
+The development split of 1,000 (rouge_suite/dolly/dev.jsonl) is for choosing settings; two instructions are in both.
 """
 
 from harness.grading.instruction.rouge import RougeTask, in_suite

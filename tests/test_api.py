@@ -184,10 +184,10 @@ def test_a_notebook_s_slip_is_told_before_any_work(asked, message, tmp_path):
     ("call", "message"),
     [
         (lambda: harness.leaderboard([], results=MICRO), "tasks is empty"),
-        (lambda: harness.compare(["gkd"], "vcrd", "amc23", results=MICRO), "is no row"),
+        (lambda: harness.compare(["gkd"], "vcrd", "amc23", results=MICRO), "is not a row"),
         (lambda: harness.compare("gkd", "vcrd", [], results=MICRO), "tasks is empty"),
         (lambda: harness.grade("amc23@micro", None), "are not rows"),
-        (lambda: harness.grade(["amc23"], []), "is no task; give one name"),
+        (lambda: harness.grade(["amc23"], []), "is not a task; give one name"),
         (lambda: harness.load_results(__file__), "is a file"),
         (lambda: harness.load_results([MICRO]), "is no results folder"),
         (lambda: harness.completions(None, results=MICRO), "run_id=None is no run id"),

@@ -28,7 +28,7 @@ def test_prompts_become_turns_or_text():
     ]
     assert generator.render(Prompt(user="u", plain="p", chat=False)) == "text:p"
     words = generator.warnings([Prompt("u", "p", prefill="x")], DECODING)
-    assert len(words) == 2 and "other servers may begin anew" in words[1]
+    assert len(words) == 2 and "other servers may start over" in words[1]
 
 
 def test_requests_carry_decoding_seed_and_an_opened_answer():

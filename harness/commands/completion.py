@@ -1,4 +1,4 @@
-"""``harness completion``: the code with which a shell completes commands, options and names."""
+"""``harness completion``: the code that makes a shell complete commands, options and names."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--theme", choices=THEMES, default="light", help="auto: an SVG that follows a light or dark page"
     )
     command.add_argument(
-        "--out", type=Path, metavar="FILE", help="….svg, with a ….png beside it; ….png; or ….pdf (default: KIND.svg)"
+        "--out", type=Path, metavar="FILE", help="….svg, with a ….png next to it; ….png; or ….pdf (default: KIND.svg)"
     )
     arguments.results(command)
     command.set_defaults(command=call)

@@ -284,8 +284,8 @@ def warnings_of(
         warnings.append(f"{task.title}: {counts['errors']} of {total} verdicts failed")
     if thoughts := figures.get("thoughts"):
         warnings.append(
-            f"{task.title}: {sum(thoughts.values())} of {total} texts begin with thinking; only what stands behind "
-            f"the last </think> or its like is graded; {thoughts['never_closed']} never end it and have no answer"
+            f"{task.title}: {sum(thoughts.values())} of {total} texts begin with thinking; only the text after "
+            f"the last </think> (or similar) is graded; {thoughts['never_closed']} never end it and have no answer"
         )
     if touched := figures.get("texts_repaired"):
         listed = ", ".join(f"{name} {count}" for name, count in figures["repairs"].items())

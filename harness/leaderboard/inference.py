@@ -122,7 +122,7 @@ def interval(group: Group, seeds: SeedVariance | None) -> tuple[Interval, str]:
         return intervals.mean_interval(group.matrix.scores.mean(axis=0), limits=limits), "over problems"
     if group.matrix is not None:
         return intervals.mean_interval(group.matrix.scores, seeds=seeds, limits=limits), "over seeds and problems"
-    # Without completions: a scale without ends, or a score that is no mean, has no counts to compute from.
+    # Without completions: an unbounded scale, or a score that is not a mean, has no counts to compute from.
     if not (scale.finite and group.is_mean):
         return _from_seeds(group), "from the records' intervals"
     # A score in [0, 1] varies at most as much over problems as right and wrong answers with the same mean.

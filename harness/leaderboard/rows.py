@@ -321,7 +321,7 @@ def order(sections: Iterable[Section]) -> list[str]:
 
 
 def labels_of(sections: Iterable[Section]) -> dict[tuple[str, ...], str]:
-    """A unique label for each row, by its key, where the rows of several sections stand in one table or legend."""
+    """A unique label for each row, by its key, for rows of several sections in one table or legend."""
     # A section names only what differs within it, so the longest label of a row is the most specific.
     longest: dict[tuple[str, ...], tuple[LeaderboardRow, Record]] = {}
     for section in sections:

@@ -201,7 +201,7 @@ def _terminal_cell(cell: TableCell) -> Text:
 
 
 def _fitting(sheet: Table, width: int) -> tuple[list[list[int]], list[str]]:
-    """The columns of each block that fit beside the first one, and the headings of those left out.
+    """The columns of each block that fit next to the first one, and the headings of those left out.
 
     A sheet with removable columns (``Table.least``) loses those; any other is split into several blocks.
     """

@@ -95,7 +95,7 @@ def _together(pairs: Sequence[PairedScores]) -> tuple[ComparisonResult | None, s
         return None, ""
     if reason := _apart(pairs):
         return None, reason
-    # One seed is one student, so only seeds that every task has can stand beside each other.
+    # One seed is one student, so only seeds that every task has are compared.
     seeds = sorted(set.intersection(*(set(pair.seeds) for pair in pairs)))
     if not seeds:
         return None, "no seed is on all tasks"

@@ -63,7 +63,7 @@ class CapturedDecoder(LlamaDecoder):
     def _run(self, inputs: Tensor, width: int) -> Tensor:
         used = inputs.shape[1]
         shape = min(_power(used), self.rows), min(max(_power(width), NARROWEST), self.width)
-        # A free row appends token 0, which nobody reads: the next text in this row overwrites it.
+        # A free row appends token 0, which is never read: the next text in this row overwrites it.
         inputs = torch.nn.functional.pad(inputs, (0, shape[0] - used))
         if shape not in self.captures and self.capture is not None:
             try:

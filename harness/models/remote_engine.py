@@ -102,7 +102,7 @@ class RemoteEngine(TextCodec):
         ]
         if self.server.kind != VLLM:
             found.append(
-                "the server returns text, which is encoded anew: ends of texts are its own, and it tells no "
+                "the server returns text, which is encoded again: it decides where texts end, and gives no "
                 "log-probabilities"
             )
         return found

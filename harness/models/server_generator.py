@@ -51,7 +51,7 @@ class ServerGenerator:
         found = ["a server applies its own chat template and generation_config; neither can be inspected here"]
         if any(prompt.chat and prompt.prefill for prompt in prompts):
             found.append(
-                "the answer has a prefill, which vLLM and SGLang continue; other servers may begin anew, "
+                "the answer has a prefill, which vLLM and SGLang continue; other servers may start over, "
                 "and a model that thinks first has it inside its thoughts"
             )
         return found

@@ -301,7 +301,7 @@ class ComputeBudget:
 def decide_budget(
     base: Mapping[str, Sequence[Record]], target: str, control: str, unit: str, file: Path
 ) -> ComputeBudget:
-    """The budget for the arms of ``base`` (records of their base runs, one a seed), as first written to ``file``."""
+    """The budget for the arms of ``base`` (records of their base runs, one per seed), as first written to ``file``."""
     specs = {name: {k: v for k, v in records[0]["spec"].items() if k != "seed"} for name, records in base.items()}
     key = fingerprint({"specs": specs, "target": target, "unit": unit})
     if file.is_file():

@@ -51,7 +51,7 @@ def find(name: str, results: Path | str = "results") -> Paper:
         if path.stem == name:
             return load(path)
     if not paths:
-        raise BadInput(f"no paper {name!r}: there is no file reported/{name}.json below {results} or beside it")
+        raise BadInput(f"no paper {name!r}: there is no file reported/{name}.json below {results} or next to it")
     raise unknown("paper", name, {path.stem for path in paths})
 
 

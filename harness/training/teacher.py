@@ -95,7 +95,7 @@ def set_up(
     # A single teacher is a mixture of one, so that one path serves both.
     members = job.teachers or (Teaching(job.recipe.teacher.name, job.teacher, job.recipe.teacher, 1.0),)
     writers = [_opened(job, one, vocab, rollouts.gather, accelerator, progress) for one in members]
-    if job.words is not None:  # one vocabulary: a text ends at the endings of all models, whoever writes it
+    if job.words is not None:  # one vocabulary: a text ends at the endings of all models, whichever writes it
         ends = set[int]().union(rollouts.student.end_ids, *(writer.end_ids for writer in writers))
         for generator in (rollouts.student, *writers):
             generator.end_ids = ends

@@ -192,10 +192,10 @@ def _parses(lines: Sequence[str]) -> bool:
 
 # Repairs a completion before a program is extracted from it. The rules, by the names that records use:
 #
-# thoughts           keep the text after the last ``</think>`` or its like; unclosed thoughts leave no text
+# thoughts           keep the text after the last ``</think>`` or similar; unclosed thoughts leave no text
 # end marker         cut the text at the first marker that ends a model's turn, unless it is inside a string
 # odd spaces         outside of strings, replace non-breaking and other wide spaces, and remove zero-width ones
-# indented fence     remove the indentation of a code block that stands in a list from its lines, as Markdown does
+# indented fence     remove the indentation of a code block in a list from its lines, as Markdown does
 # first indentation  indent a function body like the body of the stub if it continues the stub only then
 #
 # EvalPlus repairs none of these, so :func:`as_evalplus_reads` does not apply them.

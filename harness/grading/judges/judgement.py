@@ -106,7 +106,7 @@ class Judge:
         raise NotImplementedError(f"judge {self.name} has neither judge nor prefer")
 
     def judge(self, comparisons: Sequence[PairToJudge]) -> list[Judgement]:
-        """The judgements in the order of ``comparisons``; ``Judgement(None, reason)`` where there is no verdict."""
+        """The judgements in the order of ``comparisons``; ``Judgement(None, reason)`` without a verdict."""
         return [Judgement(*self.prefer(c.instruction, c.reference, c.candidate)) for c in comparisons]
 
 

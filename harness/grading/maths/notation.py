@@ -289,7 +289,7 @@ DECORATION = _rules(
         lambda m: f"({m[1]}{'-' if m[2] == '+' else '+'}{m[3]}i)",
     ),
 )
-# C(5,2) and its like, where a value is expected: elsewhere they are points or names.
+# C(5,2) and similar notations, where a value is expected: elsewhere they are points or names.
 NUMBER = r"\{?\s*(\d{1,4})\s*\}?"
 CHOOSE = r"(?:C|\\text\s*\{\s*C\s*\})"
 COMBINATIONS = _rules(

@@ -99,7 +99,7 @@ class Pool:
     def compare(self, pairs: Sequence[tuple[Mapping[str, Any], str]]) -> list[dict[str, Any]]:
         """For each (gold, answer) ``{"equal": bool}`` or ``{"died": "time" | "crash"}``, in order.
 
-        A request that fails for any reason but CPU time is tried once more. Raises RunFailed if no worker starts.
+        A request that fails for any reason but CPU time is tried again. Raises RunFailed if no worker starts.
         """
         with self.lock:
             try:
@@ -126,7 +126,7 @@ class Pool:
                 worker.request = None
                 if worker.process.returncode is not None:
                     self.workers.remove(worker)
-                # A crash may be due to another process on the machine, so try once more.
+                # A crash may be due to another process on the machine, so try again.
                 if reply.get("died") == "crash" and index not in tried:
                     tried.add(index)
                     waiting.append((index, request))

@@ -221,7 +221,7 @@ def _as_text(symbols: str) -> str:
 def mixed(text: str) -> tuple[str, Unit] | None:
     """``5 feet 6 inches`` in inches, ``12 dollars and 50 cents`` in dollars; None unless a quantity in two units.
 
-    Both units have one dimension and the second is smaller. Money is told in its larger unit.
+    Both units have one dimension and the second is smaller. Money is converted to its larger unit.
     """
     match = MIXED.fullmatch(text.strip())
     if not match:
