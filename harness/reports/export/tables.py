@@ -37,10 +37,10 @@ configs:
 
 # Results of the reasoning distillation harness
 
-`records` has one row per record. `completions` has one row per completion with question, verdict and, with a
-judge, the judge's `words`; `run_id` joins them. `prompt` and `reference` are empty if the benchmark's files were
-missing. Scores are comparable only under equal `protocol`. `reconstruction` marks methods whose formula was not available
-to us; `world` is `micro` for generated problems, which are not the benchmark.
+`records` has one row per record. `completions` has one row per completion with question, verdict and, with a judge,
+the judge's `words`; `run_id` joins them. `prompt` and `reference` are empty if the benchmark's files were missing.
+Scores are comparable only under equal `protocol`. `reconstruction` marks methods whose formula was not available to
+us; `world` is `micro` for generated problems, which are not the benchmark.
 """
 
 
