@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 FORM = 1  # raise this if the form of the kept answers changes
 READS = ("HARNESS_", "HF_", "TRANSFORMERS_", "CUDA_", "XDG_", "HOME", "PYTHON")  # prefixes of variables it reads
-ASIDE = ("command", "exit_code", "json", "debug", "again", "dry_run", "resume", "track")  # see :func:`asked`
+ASIDE = ("command", "exit_code", "json", "debug", "again", "dry_run", "resume", "track")  # see :func:`question_of`
 NAMELESS = getattr(os, "O_TMPFILE", os.O_CREAT | os.O_EXCL)  # a temporary file of a folder
 Mark = tuple[int, int] | None  # size and time of a file; None where there is none
 
 
-def asked(args: argparse.Namespace) -> Question | None:
+def question_of(args: argparse.Namespace) -> Question | None:
     """The question of a ``harness run``; None for one that must be planned: run again, resumed, tried, or launched."""
     if any(getattr(args, name, None) for name in ("again", "dry_run", "resume", "track")) or "WORLD_SIZE" in os.environ:
         return None
@@ -49,7 +49,7 @@ def asked(args: argparse.Namespace) -> Question | None:
     return None
 
 
-def told(run_id: str) -> str:
+def notice(run_id: str) -> str:
     """The lines that a run prints about a record it returns."""
     return f"{run_id}: already recorded, returned unchanged (--again runs it again)"
 
@@ -58,18 +58,18 @@ class Question:
     """A command, and the place of its kept answer."""
 
     def __init__(self, args: argparse.Namespace):
-        given = {name: value for name, value in sorted(vars(args).items()) if name not in ASIDE}
+        arguments = {name: value for name, value in sorted(vars(args).items()) if name not in ASIDE}
         variables = {name: value for name, value in sorted(os.environ.items()) if name.startswith(READS)}
         self.results = Path(args.results)
         where = {"folder": os.getcwd(), "results": os.path.realpath(self.results), "python": sys.version, "form": FORM}
         around = [variables, where, _code()]
-        self.path = self._place(given, around)
-        self.cells = {cell: self._place(given | asked, around) for cell, asked in _cells(given)}
+        self.path = self._place(arguments, around)
+        self.cells = {cell: self._place(arguments | of_cell, around) for cell, of_cell in _cells(arguments)}
         self._read: set[str] = set()
 
-    def _place(self, given: dict[str, Any], around: list[Any]) -> Path:
+    def _place(self, arguments: dict[str, Any], around: list[Any]) -> Path:
         """Where the answer to these arguments is kept."""
-        key = digest([{name: str(value) for name, value in given.items()}, *around])
+        key = digest([{name: str(value) for name, value in arguments.items()}, *around])
         return self.results / "work" / "answered" / f"{key[:24]}.json"
 
     def answer(self) -> tuple[list[str], list[Record]] | None:
@@ -83,22 +83,22 @@ class Question:
         if not answers or not all(answers):
             return None
         identities = [identity for answer in answers if answer for identity in answer[0]]
-        said = [line for answer in answers if answer for line in answer[1]]
+        messages = [line for answer in answers if answer for line in answer[1]]
         from harness.records.store import Store
 
         store = Store(self.results)
-        found = [store.find(identity) for identity in identities]
-        if any(record is None for record in found):
+        records = [store.find(identity) for identity in identities]
+        if any(record is None for record in records):
             return None
-        return said, [record | {"reused": True} for record in found if record is not None]
+        return messages, [record | {"reused": True} for record in records if record is not None]
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Notes every file that is opened and every folder that is listed in here."""
-        with _heard(self._read.add):
+        with _listening(self._read.add):
             yield
 
-    def keep(self, plan: Plan, said: Sequence[str], records: Sequence[Record]) -> None:
+    def keep(self, plan: Plan, messages: Sequence[str], records: Sequence[Record]) -> None:
         """Keeps the answer, unless it depends on something that no local file shows."""
         if not _shipped(plan):
             return
@@ -110,12 +110,12 @@ class Question:
         read |= set(_folders(os.environ.get("HARNESS_DATA")))
         marks = {path: _mark(path) for path in sorted(read)}
         identities = [record["identity"] for record in records]
-        _keep(self.path, marks, identities, said)
+        _keep(self.path, marks, identities, messages)
         # Keep it cell by cell, if the plan made these cells in this order and without a warning, which may concern only
         # one.
         made = [(t.word, task.title.partition("@")[0], t.seed) for t in plan.trainings for task in plan.tasks]
-        asked = [(method, task.partition("@")[0], seed) for method, task, seed in self.cells]
-        if made == asked and not any(line.startswith("warning: ") for line in said):
+        cells = [(method, task.partition("@")[0], seed) for method, task, seed in self.cells]
+        if made == cells and not any(line.startswith("warning: ") for line in messages):
             for path, identity in zip(self.cells.values(), identities, strict=True):
                 _keep(path, marks, [identity], ())
 
@@ -131,21 +131,21 @@ def _kept(path: Path) -> tuple[list[str], list[str]] | None:
         return None
 
 
-def _keep(path: Path, marks: dict[str, Mark], identities: Sequence[str], said: Sequence[str]) -> None:
-    content = {"read": marks, "identities": list(identities), "said": list(said)}
+def _keep(path: Path, marks: dict[str, Mark], identities: Sequence[str], messages: Sequence[str]) -> None:
+    content = {"read": marks, "identities": list(identities), "said": list(messages)}
     with contextlib.suppress(OSError):  # on a full disk the next run just plans again
         path.parent.mkdir(parents=True, exist_ok=True)
         durable.write(path, json.dumps(content).encode())
 
 
-def _cells(given: dict[str, Any]) -> Iterator[tuple[tuple[str, str, int], dict[str, Any]]]:
+def _cells(arguments: dict[str, Any]) -> Iterator[tuple[tuple[str, str, int], dict[str, Any]]]:
     """Every (method, task, seed) of a command without other options, in the order of its records, as arguments."""
     choice = ("method", "task", "seed")
-    if any(value for name, value in given.items() if name not in (*choice, "recipe", "results")):
+    if any(value for name, value in arguments.items() if name not in (*choice, "recipe", "results")):
         return
-    for method in given["method"]:
-        for seed in given["seed"] or [0]:
-            for task in given["task"]:
+    for method in arguments["method"]:
+        for seed in arguments["seed"] or [0]:
+            for task in arguments["task"]:
                 yield (method, task, seed), {"method": [method], "task": [task], "seed": [seed]}
 
 
@@ -178,14 +178,14 @@ def _passing(path: str, results: Path) -> bool:
 
 def _code() -> list[Any]:
     """Marks of the harness, file by file, and of the folders that packages are installed into."""
-    found: list[Any] = [_mark(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")]
+    marks: list[Any] = [_mark(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")]
     for package in ("harness", "harness.methods", "harness.tasks"):
         spec = find_spec(package)
         for folder in (spec.submodule_search_locations or ()) if spec else ():
             for inside, _, names in os.walk(folder):
                 if not inside.endswith("__pycache__"):
-                    found += [(os.path.join(inside, name), _mark(os.path.join(inside, name))) for name in sorted(names)]
-    return found
+                    marks += [(os.path.join(inside, name), _mark(os.path.join(inside, name))) for name in sorted(names)]
+    return marks
 
 
 def _folders(root: str | None) -> Iterator[str]:
@@ -199,17 +199,17 @@ def _folders(root: str | None) -> Iterator[str]:
 
 def _mark(path: str) -> Mark:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 _listeners: list[Callable[[str], None]] = []
 
 
 @contextlib.contextmanager
-def _heard(listener: Callable[[str], None]) -> Iterator[None]:
+def _listening(listener: Callable[[str], None]) -> Iterator[None]:
     if not _hooked:  # hooks cannot be removed, so there is a single one, which does nothing without listeners
         sys.addaudithook(_hook)
         _hooked.append(True)
@@ -220,11 +220,11 @@ def _heard(listener: Callable[[str], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
-def _hook(event: str, given: tuple[Any, ...]) -> None:
-    if event == "open" and (given[2] & os.O_TRUNC or given[2] & NAMELESS == NAMELESS):
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and (arguments[2] & os.O_TRUNC or arguments[2] & NAMELESS == NAMELESS):
         return  # opened for writing only, such as the temporary file that tests a folder: nothing was read
-    if _listeners and event in ("open", "os.listdir", "os.scandir") and isinstance(given[0], str | os.PathLike):
-        path = os.path.abspath(os.fspath(given[0]))
+    if _listeners and event in ("open", "os.listdir", "os.scandir") and isinstance(arguments[0], str | os.PathLike):
+        path = os.path.abspath(os.fspath(arguments[0]))
         for listener in _listeners:
             if isinstance(path, str):
                 listener(path)
@@ -239,7 +239,7 @@ def reuse(
 
     work_folder.forget_run(plan.work, existing["run_id"])
     model_card.catch_up(work_folder.student_folder(plan.work, training.training_id), plan.store, existing)
-    announce(told(existing["run_id"]))
+    announce(notice(existing["run_id"]))
     return existing | {"reused": True}
 
 

@@ -82,14 +82,15 @@ def run(
     Returns one row per (method, seed, task) with the columns of :func:`load_results` and ``reused``, whether the record
     existed before. Raises BadInput before any work for what the command refuses; RunFailed when the work fails.
     """
-    named, wanted, chosen = given.names(methods, "methods"), given.names(tasks, "tasks"), given.seeds(seeds)
+    method_names, task_names = given.names(methods, "methods"), given.names(tasks, "tasks")
+    chosen = given.seeds(seeds)
     trackers = given.names(track, "track") if track else []
     for what, value in (("recipe", recipe), ("student", student), ("teacher", teacher)):
         given.word(what, value, "a name or the path of a file")
     for what, value in (("judge", judge), ("protocol", protocol), ("device", device)):
         given.word(what, value, "a name", str)
-    registry.asked(registry.METHODS, named)  # report a slip before the imports that take seconds
-    registry.asked(registry.TASKS, wanted)
+    registry.known_names(registry.METHODS, method_names)  # report a slip before the imports that take seconds
+    registry.known_names(registry.TASKS, task_names)
     if not isinstance(settings or {}, Mapping):
         raise BadInput(
             f"settings={settings!r:.80} is not a mapping of keys to values, such as {{'training.steps': 50}}"
@@ -107,8 +108,8 @@ def run(
     if processes.several():
         raise BadInput("harness.run is one process; start several with: accelerate launch -m harness.launch run …")
     request = RunRequest(
-        methods=named,
-        tasks=wanted,
+        methods=method_names,
+        tasks=task_names,
         recipe=given.text(recipe),
         student=given.text(student),
         teacher=given.text(teacher),

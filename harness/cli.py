@@ -42,15 +42,17 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         words = list(sys.argv[1:] if args is None else args)
-        found, rest = super().parse_known_args(self._freed(words), namespace)
+        parsed, rest = super().parse_known_args(self._freed(words), namespace)
         for word in rest:
             if word.startswith("-"):
                 raise unknown(f"option of {self.prog}", word.partition("=")[0], self._option_string_actions)
         if rest:
             known = [("methods", "-m"), ("tasks", "-t")]
-            told = " and ".join(f"{what} behind {flag}" for what, flag in known if flag in self._option_string_actions)
-            raise BadInput(f"{self.prog} does not take {' '.join(rest)!r}" + (f"; name {told}" if told else ""))
-        return found, rest
+            places = " and ".join(
+                f"{what} behind {flag}" for what, flag in known if flag in self._option_string_actions
+            )
+            raise BadInput(f"{self.prog} does not take {' '.join(rest)!r}" + (f"; name {places}" if places else ""))
+        return parsed, rest
 
     def _freed(self, words: list[str]) -> list[str]:
         """``words`` with positional arguments restored, after ``--``, that an option of several values took.
@@ -84,29 +86,29 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. Never raises for bad input or failed work."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # turns off the progress bars of libraries; ours are in harness.progress
-    given = sys.argv[1:] if arguments is None else arguments
+    words = sys.argv[1:] if arguments is None else arguments
     try:
         return _run(arguments)
     except BaseException as error:
-        if "--debug" in given and not (isinstance(error, SystemExit) and error_location.of_error(error) is None):
+        if "--debug" in words and not (isinstance(error, SystemExit) and error_location.of_error(error) is None):
             traceback.print_exception(error, file=sys.stderr)
-        return _said(error)
+        return _report(error)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
     """Runs one command and prints its output. Raises whatever stops it."""
     with error_location.faults_as(RunFailed):
-        given = list(sys.argv[1:] if arguments is None else arguments)
-        _check(given)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        _check(words)
         if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions; this prints them and exits
             import argcomplete
 
             argcomplete.autocomplete(parser())
-        if not given:
+        if not words:
             parser().print_help()
             return 0
         # A command needs none of the other files; they are imported only if the first word is not a command.
-        chosen = parser(given[:1] if given[0] in NAMES else NAMES).parse_args(given)
+        chosen = parser(words[:1] if words[0] in NAMES else NAMES).parse_args(words)
         with contextlib.redirect_stdout(sys.stderr):  # keep the output of libraries apart from the results on stdout
             printed = chosen.command(chosen)
         if printed:
@@ -125,7 +127,7 @@ def _check(arguments: Sequence[str]) -> None:
             raise BadInput(f"argument {number} has {len(word):,} characters, more than {LONGEST:,}: {_cut(word)}")
 
 
-def _said(error: BaseException) -> int:
+def _report(error: BaseException) -> int:
     """Reports in one line on stderr what stopped a command; returns the exit code. Lets the exit of --help pass."""
     if isinstance(error, BrokenPipeError):  # the reader closed the pipe, as ``| head`` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

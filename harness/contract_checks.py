@@ -28,14 +28,14 @@ from harness.errors import BadInput
 CUTOFF = 0.85  # of difflib's ratio: one letter of seven
 
 
-def refuse_misspelt(found: type, contract: type, word: str, of_instances: tuple[str, ...]) -> None:
+def refuse_misspelt(checked: type, contract: type, word: str, of_instances: tuple[str, ...]) -> None:
     """Raises BadInput for an attribute that nothing reads and that is one typo away from a part of ``contract``.
 
     ``of_instances`` are the names that the harness sets on every instance: a class attribute of that name is lost.
     """
     parts = {name for name in dir(contract) if not name.startswith("_")}
     lower = {part.lower(): part for part in parts}
-    for cls in found.__mro__:
+    for cls in checked.__mro__:
         if cls is contract or cls.__module__.partition(".")[0] == "harness":
             continue
         used = None
@@ -101,10 +101,10 @@ def _why_not(value: Any, deeper: int) -> str:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _GlobalState:
     """One state: what it is called, how it is read and put back, the calls that change it, and what to do instead."""
 
-    said: str
+    name: str
     read: Callable[[], Any]
     restore: Callable[[Any], Any]
     calls: tuple[str, ...]
@@ -129,82 +129,82 @@ def _torch() -> Any:
 
 
 _STATES = (
-    _Kept(
+    _GlobalState(
         "torch's default dtype",
         lambda: _torch().get_default_dtype(),
-        lambda had: _torch().set_default_dtype(had),
+        lambda before: _torch().set_default_dtype(before),
         ("set_default_dtype", "set_default_tensor_type"),
         "give each tensor its dtype",
         torch=True,
         fresh=lambda: _torch().float32,
     ),
-    _Kept(
+    _GlobalState(
         "torch's default device",
         lambda: _torch().get_default_device(),
-        lambda had: _torch().set_default_device(had if had.type != "cpu" else None),
+        lambda before: _torch().set_default_device(before if before.type != "cpu" else None),
         ("set_default_device", "set_default_tensor_type"),
         "give each tensor its device: device=tokens.logits.device",
         torch=True,
         fresh=lambda: _torch().device("cpu"),
     ),
-    _Kept(
+    _GlobalState(
         "whether torch records gradients",
         lambda: _torch().is_grad_enabled(),
-        lambda had: _torch().set_grad_enabled(had),
+        lambda before: _torch().set_grad_enabled(before),
         ("set_grad_enabled",),
         "use with torch.no_grad(): around the lines that take none",
         torch=True,
         fresh=lambda: True,
     ),
-    _Kept(
+    _GlobalState(
         "the number of torch's threads",
         lambda: _torch().get_num_threads(),
-        lambda had: _torch().set_num_threads(had),
+        lambda before: _torch().set_num_threads(before),
         ("set_num_threads",),
         "set OMP_NUM_THREADS for the command",
         torch=True,
     ),
-    _Kept(
+    _GlobalState(
         "whether torch is deterministic",
         lambda: _torch().are_deterministic_algorithms_enabled(),
-        lambda had: _torch().use_deterministic_algorithms(had),
+        lambda before: _torch().use_deterministic_algorithms(before),
         ("use_deterministic_algorithms",),
         "leave it out",
         torch=True,
         fresh=lambda: False,
     ),
-    _Kept(
+    _GlobalState(
         "the working directory",
         os.getcwd,
         os.chdir,
         ("chdir", "fchdir"),
         "open files next to this one by Path(__file__).parent",
     ),
-    _Kept(
+    _GlobalState(
         "the HARNESS_ variables of the environment",
         lambda: {name: value for name, value in os.environ.items() if name.startswith("HARNESS_")},
-        lambda had: _put_back(had),
+        lambda before: _put_back(before),
         ("environ", "putenv", "setdefault", "unsetenv"),
         "set them for the command",
     ),
-    _Kept(
+    _GlobalState(
         "the recursion limit",
         sys.getrecursionlimit,
         sys.setrecursionlimit,
         ("setrecursionlimit",),
         "leave it out",
     ),
-    _Kept(
+    _GlobalState(
         "the process's timer",
         lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0,
-        lambda had: None if had else signal.setitimer(signal.ITIMER_REAL, 0),
+        lambda before: None if before else signal.setitimer(signal.ITIMER_REAL, 0),
         ("alarm", "setitimer"),
         "leave it out; it would end the command",
     ),
-    _Kept(
+    _GlobalState(
         "sys.stdout or sys.stderr",
         lambda: (_is_open(sys.stdout), _is_open(sys.stderr)),
-        lambda had: _reopen_streams(),
+        lambda before: _reopen_streams(),
         ("close", "stdout", "stderr"),
         "print to them, and leave them open",
     ),
@@ -215,18 +215,18 @@ class ProcessState:
     """The current states; :meth:`changed` reports which of them user code changed."""
 
     def __init__(self) -> None:
-        self.had = {kept.said: kept.now() for kept in _STATES if kept.here()}
+        self.before = {state.name: state.now() for state in _STATES if state.here()}
 
     def changed(self) -> tuple[str, tuple[str, ...]] | None:
         """Restores changed states. Returns the first one, with its fix and the calls that cause it, or None."""
-        found = None
-        for kept in filter(_Kept.here, _STATES):
+        change = None
+        for state in filter(_GlobalState.here, _STATES):
             # If the code imported torch itself, it started from torch's own values.
-            had = self.had[kept.said] if kept.said in self.had else kept.fresh()
-            if had is not None and kept.now() != had:
-                kept.restore(had)
-                found = found or (f"changes {kept.said}, for everything else too; {kept.fix}", kept.calls)
-        return found
+            before = self.before[state.name] if state.name in self.before else state.fresh()
+            if before is not None and state.now() != before:
+                state.restore(before)
+                change = change or (f"changes {state.name}, for everything else too; {state.fix}", state.calls)
+        return change
 
 
 def place_of(files: Iterable[Path], calls: Iterable[str]) -> str:
@@ -243,11 +243,11 @@ def place_of(files: Iterable[Path], calls: Iterable[str]) -> str:
     return error_location.shown(files[0])
 
 
-def _put_back(had: dict[str, str]) -> None:
+def _put_back(before: dict[str, str]) -> None:
     """Restores the HARNESS_ variables; new ones are removed."""
-    for name in [name for name in os.environ if name.startswith("HARNESS_") and name not in had]:
+    for name in [name for name in os.environ if name.startswith("HARNESS_") and name not in before]:
         del os.environ[name]
-    os.environ.update(had)
+    os.environ.update(before)
 
 
 def _is_open(stream: Any) -> bool:
@@ -306,10 +306,10 @@ def _replace(process: int, module: Any, name: str, ends: Callable[..., bool]) ->
     real = getattr(module, name)
 
     @functools.wraps(real)
-    def refusing(*given: Any, **named: Any) -> Any:
-        if os.getpid() == process and ends(*given, *named.values()) and _called_by_user_code():
+    def refusing(*arguments: Any, **named: Any) -> Any:
+        if os.getpid() == process and ends(*arguments, *named.values()) and _called_by_user_code():
             raise Ended(f"{module.__name__}.{name}()")
-        return real(*given, **named)
+        return real(*arguments, **named)
 
     setattr(module, name, refusing)
 

@@ -37,16 +37,25 @@ def read(dataset: Dataset) -> Data:
     return Data(rows=rows, sha256=sha256, source=source)
 
 
+def folder() -> Path | None:
+    """The user's folder of benchmark files, ``HARNESS_DATA``; None where there is none."""
+    root = os.environ.get("HARNESS_DATA")
+    return Path(root) if root else None
+
+
+def _own(dataset: Dataset) -> Path | None:
+    """The file of a dataset in the user's folder; None where it is not there."""
+    root = folder()
+    return root / dataset.local if root is not None and (root / dataset.local).is_file() else None
+
+
 def at_hand(dataset: Dataset) -> bool:
     """Whether :func:`read` would find the file without a download."""
-    root = os.environ.get("HARNESS_DATA")
-    return bool(root and (Path(root) / dataset.local).is_file()) or _cached(dataset).is_file()
+    return _own(dataset) is not None or _cached(dataset).is_file()
 
 
 def _content(dataset: Dataset) -> tuple[Path, bytes]:
-    root = os.environ.get("HARNESS_DATA")
-    if root and (Path(root) / dataset.local).is_file():
-        path = Path(root) / dataset.local
+    if (path := _own(dataset)) is not None:
         return path, _bytes(path)
     cached = _cached(dataset)
     if cached.is_file():
@@ -64,7 +73,7 @@ def _address(dataset: Dataset) -> str:
     """The address of the pinned file: on GitHub, or for ``hf:datasets/owner/name`` on the hub of data sets."""
     where, place, name = dataset.repository.rpartition("hf:")
     if place and not where:
-        return f"{os.environ.get('HF_ENDPOINT', DATA_HUB)}/{name}/resolve/{dataset.commit}/{dataset.path}"
+        return f"{_model_hub()}/{name}/resolve/{dataset.commit}/{dataset.path}"
     return f"{os.environ.get('HARNESS_HUB', HUB)}/{dataset.repository}/{dataset.commit}/{dataset.path}"
 
 
@@ -81,9 +90,9 @@ def _fetch(dataset: Dataset, target: Path) -> bytes:
             f"no data for {dataset.local}: put the file at $HARNESS_DATA/{dataset.local}, "
             f"or allow the download of {url} ({reason})"
         ) from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != dataset.sha256:
-        raise BadInput(f"{url} has sha256 {found[:16]}…, not the pinned {dataset.sha256[:16]}…; nothing was kept")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != dataset.sha256:
+        raise BadInput(f"{url} has sha256 {digest[:16]}…, not the pinned {dataset.sha256[:16]}…; nothing was kept")
     durable.write(target, content)
     return content
 
@@ -156,10 +165,14 @@ def refusal(url: str) -> str:
     return answer[0] if answer else f"no answer in {HUB_TIMEOUT_S:g} s"
 
 
+def _model_hub() -> str:
+    return os.environ.get("HF_ENDPOINT", DATA_HUB)
+
+
 def model_hub() -> str:
     """The address of the hub of models and data sets; "" if its client is set to offline."""
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    return "" if offline else os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    return "" if offline else _model_hub()
 
 
 def model_hub_away() -> str:
@@ -169,10 +182,10 @@ def model_hub_away() -> str:
     return f"the hub {hub} cannot be reached ({reason})" if reason else ""
 
 
-def otherwise(asked: str, away: str) -> str:
+def otherwise(model: str, away: str) -> str:
     """How to get a model that the hub did not deliver; ``away``: the hub cannot be reached."""
     if away or not model_hub():
-        return f"download it where the hub answers (hf download {asked} --local-dir DIR) and name DIR"
+        return f"download it where the hub answers (hf download {model} --local-dir DIR) and name DIR"
     return "check its name, and run hf auth login if it asks for consent"
 
 

@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from harness import data, registry
 from harness.errors import PACKAGE, BadInput, install
 from harness.estimate.memory_check import main_memory
+from harness.records.record import installed_version
 from harness.records.store import Store
 from harness.sandbox.pool import tier
 from harness.task import Dataset
@@ -65,8 +66,8 @@ def examine(results: Path) -> Iterator[Finding]:
         try:
             yield from check()
         except Exception as error:  # one broken check must not hide the results of the others
-            found = f"could not be checked ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-            yield Finding(name, PROBLEM, found, "fix what the message names, then run harness doctor again")
+            outcome = f"could not be checked ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            yield Finding(name, PROBLEM, outcome, "fix what the message names, then run harness doctor again")
 
 
 # Checks Python, the installed packages, the optional packages and the browser.
@@ -89,15 +90,15 @@ def check_versions() -> Iterator[Finding]:
     """Compares installed packages with the requirements and, in a checkout, with the lock file."""
     bad = []
     try:
-        wanted = metadata.requires(PACKAGE) or []
+        requirements = metadata.requires(PACKAGE) or []
     except metadata.PackageNotFoundError:
         yield Finding("versions", PROBLEM, f"{PACKAGE} is not installed", "pip install -e . in the checkout")
         return
-    for line in wanted:
+    for line in requirements:
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
-        version = _version(requirement.name)
+        version = installed_version(requirement.name)
         if version is None:
             bad.append(f"{requirement.name} is missing")
         elif not requirement.specifier.contains(version, prereleases=True):
@@ -116,7 +117,7 @@ def check_versions() -> Iterator[Finding]:
     other = [
         f"{name} {version} (lock: {pin})"
         for name, pin in ((n.split("[")[0], p.split(";")[0].strip()) for n, p in pins.items())
-        if (version := _version(name)) is not None and version.partition("+")[0] != pin.partition("+")[0]
+        if (version := installed_version(name)) is not None and version.partition("+")[0] != pin.partition("+")[0]
     ]
     if other:
         shown = ", ".join(other[:6]) + (f" and {len(other) - 6} more" if len(other) > 6 else "")
@@ -126,19 +127,12 @@ def check_versions() -> Iterator[Finding]:
         yield Finding("versions", OK, f"all requirements are met, {len(pins)} packages as in requirements.lock")
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def check_extras() -> Iterator[Finding]:
     for name, (extra, use) in EXTRAS.items():
         if util.find_spec(name) is None:
             yield Finding(name, NOTE, "not installed", f"{install(extra)}, for {use}")
         else:
-            yield Finding(name, OK, _version(name) or "installed")
+            yield Finding(name, OK, installed_version(name) or "installed")
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         yield Finding("browser", NOTE, "no chromium", "only pictures and tests of the web page need one")
@@ -161,8 +155,8 @@ def check_torch() -> Iterator[Finding]:
         for i in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(i)
             wide = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16: set training.precision=float32"
-            found = f"cuda:{i} {facts.name}, {facts.total_memory / 2**30:.0f} GiB, {wide}"
-            yield Finding("device", OK, found)
+            card = f"cuda:{i} {facts.name}, {facts.total_memory / 2**30:.0f} GiB, {wide}"
+            yield Finding("device", OK, card)
     elif torch.backends.mps.is_available():
         yield Finding("device", OK, "mps")
     elif torch.version.cuda and Path("/proc/driver/nvidia").exists():
@@ -178,19 +172,19 @@ def check_memory() -> Iterator[Finding]:
 
 def check_sandbox() -> Iterator[Finding]:
     try:
-        found = tier("C")
+        best = tier("C")
     except BadInput as error:
         yield Finding("sandbox", PROBLEM, str(error), "grade code on Linux; maths and instruction tasks work here")
         return
     try:
         tier()
     except BadInput as error:
-        yield Finding("sandbox", PROBLEM, str(found), str(error).partition("; ")[2] or str(error))
+        yield Finding("sandbox", PROBLEM, str(best), str(error).partition("; ")[2] or str(error))
         return
-    if found.name == "C":
-        yield Finding("sandbox", NOTE, str(found), "programs of a model run with limits only; see the README")
+    if best.name == "C":
+        yield Finding("sandbox", NOTE, str(best), "programs of a model run with limits only; see the README")
     else:
-        yield Finding("sandbox", OK, str(found))
+        yield Finding("sandbox", OK, str(best))
 
 
 # Checks the results folder: write access, free space, locks and records.
@@ -213,15 +207,15 @@ def _existing(folder: Path) -> Path:
 
 def check_disk(results: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(_existing(results)).free
-    found = f"{free / 1e9:.1f} GB free at {results}"
+    free_space = f"{free / 1e9:.1f} GB free at {results}"
     if free < DISK_PROBLEM:
-        yield Finding("disk", PROBLEM, found, "free some space, or choose another folder with --results")
+        yield Finding("disk", PROBLEM, free_space, "free some space, or choose another folder with --results")
     elif free < DISK_NOTE:
         yield Finding(
-            "disk", NOTE, found, "enough for the micro world; checkpoints of real models need 12 bytes a weight"
+            "disk", NOTE, free_space, "enough for the micro world; checkpoints of real models need 12 bytes a weight"
         )
     else:
-        yield Finding("disk", OK, found)
+        yield Finding("disk", OK, free_space)
 
 
 def check_locks(results: Path) -> Iterator[Finding]:
@@ -245,8 +239,8 @@ def check_locks(results: Path) -> Iterator[Finding]:
     summary = f"{len(locked)} held by running work, {len(files) - len(locked)} free (files of ended runs are harmless)"
     if pending:
         fix = f"run their commands again to continue; delete {results / 'work/training'} to discard them"
-        found = f"{summary}; {len(pending)} unfinished training{'s' * (len(pending) != 1)}, {size / 1e9:.2f} GB"
-        yield Finding("locks", NOTE if len(locked) < len(pending) else OK, found, fix)
+        unfinished = f"{summary}; {len(pending)} unfinished training{'s' * (len(pending) != 1)}, {size / 1e9:.2f} GB"
+        yield Finding("locks", NOTE if len(locked) < len(pending) else OK, unfinished, fix)
     else:
         yield Finding("locks", OK, summary)
 
@@ -255,8 +249,8 @@ def check_records(results: Path) -> Iterator[Finding]:
     sound, warnings = Store(results).all()
     damaged = [w for w in warnings if ": left out: " in w]
     if damaged:
-        found = f"{len(sound)} sound, {len(damaged)} damaged: {damaged[0]}"
-        yield Finding("records", NOTE, found, "restore the file from a copy, or run again with --again")
+        counted = f"{len(sound)} sound, {len(damaged)} damaged: {damaged[0]}"
+        yield Finding("records", NOTE, counted, "restore the file from a copy, or run again with --again")
     else:
         yield Finding("records", OK, f"{len(sound)} sound")
     latest = max((datetime.fromisoformat(r["created"]) for r in sound), default=None)
@@ -285,14 +279,14 @@ def _answers(name: str, url: str, instead: str) -> Finding:
 
 
 def check_data() -> Iterator[Finding]:
-    root = os.environ.get("HARNESS_DATA")
-    if root and not Path(root).is_dir():
+    root = data.folder()
+    if root is not None and not root.is_dir():
         yield Finding(
             "data", PROBLEM, f"HARNESS_DATA={root} is not a folder", "set it to the folder that holds the files"
         )
     missing, other, right = [], [], 0
     for dataset in _datasets():
-        file = Path(root) / dataset.local if root else None
+        file = root / dataset.local if root is not None else None
         if file is None or not file.is_file():
             if data.at_hand(dataset):
                 right += 1
@@ -302,21 +296,21 @@ def check_data() -> Iterator[Finding]:
             right += 1
         else:
             other.append(dataset.local)
-    found = f"{right} benchmark files as pinned"
+    counted = f"{right} benchmark files as pinned"
     if other:
         fix = "scores on them are marked unpinned and listed in a separate table; fetch the pinned files"
         yield Finding("data", NOTE, f"{len(other)} files are not the pinned ones: {', '.join(other)}", fix)
     if missing:
         fix = "they are downloaded when needed; or put them below HARNESS_DATA (see harness show task NAME)"
-        yield Finding("data", NOTE, f"{found}, {len(missing)} missing: {', '.join(missing)}", fix)
+        yield Finding("data", NOTE, f"{counted}, {len(missing)} missing: {', '.join(missing)}", fix)
     else:
-        yield Finding("data", OK, found)
+        yield Finding("data", OK, counted)
 
 
 def _datasets() -> list[Dataset]:
-    found = {}
+    by_path = {}
     for entry in registry.entries(registry.TASKS):
         with contextlib.suppress(BadInput):  # a plugin that does not load names no file
             dataset = registry.find(registry.TASKS, entry.name).dataset
-            found[dataset.local] = dataset
-    return [found[name] for name in sorted(found)]
+            by_path[dataset.local] = dataset
+    return [by_path[name] for name in sorted(by_path)]

@@ -43,22 +43,22 @@ def shown(filename: str | Path) -> str:
     return str(path)
 
 
-def of(found: Any, attribute: str | None = None) -> str:
+def of(defined: Any, attribute: str | None = None) -> str:
     """FILE:LINE where a class or function is defined, or an attribute of a class; FILE where no line is known."""
     if attribute is not None:
-        owner = next((c for c in found.__mro__ if attribute in vars(c)), found)
+        owner = next((c for c in defined.__mro__ if attribute in vars(c)), defined)
         value = vars(owner).get(attribute)
         code = _code(value)
         if code is not None:
             return f"{shown(code.co_filename)}:{code.co_firstlineno}"
-        found = owner
+        defined = owner
     try:
-        filename = inspect.getfile(found)
+        filename = inspect.getfile(defined)
         tree = ast.parse(Path(filename).read_text("utf-8"))
     except (TypeError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # no source, or no Python
-        return getattr(found, "__module__", "somewhere")
+        return getattr(defined, "__module__", "somewhere")
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == found.__name__:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == defined.__name__:
             lines = [s.lineno for s in node.body if attribute is not None and attribute in _assigned(s)]
             return f"{shown(filename)}:{(lines or [node.lineno])[0]}"
     return shown(filename)
@@ -85,7 +85,7 @@ def of_error(error: BaseException) -> str | None:
     return f"{shown(inside[-1][0])}:{inside[-1][1]}" if inside else None
 
 
-def told(error: BaseException) -> str:
+def message(error: BaseException) -> str:
     """The message of an exception with its type and, for common mistakes, the fix."""
     if isinstance(error, SystemExit):
         return f"calls {getattr(error, 'call', 'sys.exit()')}, which would end the harness; raise an error or return"
@@ -95,9 +95,9 @@ def told(error: BaseException) -> str:
         return str(error)
     if isinstance(error, RecursionError):
         return "RecursionError: a function calls itself without end"
-    said = re.sub(rf"{SPACE}\d+\.", "", " ".join(words(error).split()))
-    said = re.sub(rf"'{SPACE}\d+' \(unknown location\)", "its folder", said)[:300]
-    return printable(f"{type(error).__name__}: {said}".rstrip(": ") + _hint(error))
+    text = re.sub(rf"{SPACE}\d+\.", "", " ".join(words(error).split()))
+    text = re.sub(rf"'{SPACE}\d+' \(unknown location\)", "its folder", text)[:300]
+    return printable(f"{type(error).__name__}: {text}".rstrip(": ") + _hint(error))
 
 
 def words(error: BaseException) -> str:
@@ -179,7 +179,7 @@ class faults_as(contextlib.ContextDecorator):
             return
         place = of_error(error) or _of_signature(error, self.called)
         if place is not None:
-            raise self.kind(f"{place}: {told(error)}" + (f"; {self.after}" if self.after else "")) from error
+            raise self.kind(f"{place}: {message(error)}" + (f"; {self.after}" if self.after else "")) from error
 
 
 def _of_signature(error: BaseException, called: type | None) -> str | None:

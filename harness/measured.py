@@ -103,10 +103,7 @@ def assemble(
         "spec": training.spec,
         "training_id": training.training_id,
         "protocol": measurement.protocol,
-        "score": score.value,
-        "interval": list(score.interval),
-        "interval_method": score.interval_method,
-        "counts": score.counts,
+        **score.as_json(),
         "measures": outcome.figures,
         **weights(facts),
         **_engine(measurement, facts),
@@ -266,7 +263,7 @@ def convention_card(plan: Plan, training: TrainingRun, facts: Mapping[str, Any])
         **({} if training.first is None else {"after": training.first.label}),
         **_trained(recipe.student),
         **_teacher(training.spec, recipe.teacher),
-        **({"teachers": several_teachers.told(plan.teachers, recipe.data.teacher_field)} if plan.teachers else {}),
+        **({"teachers": several_teachers.in_words(plan.teachers, recipe.data.teacher_field)} if plan.teachers else {}),
         **_engines(training.spec, recipe),
         **({"rewards": plan.data.grader.name} if method.needs.rewards and plan.data.grader else {}),
         "on_policy_share": round(_mean(row["on_policy"] for row in curve), 4),
@@ -298,7 +295,7 @@ def _trained(chosen: Adapter) -> dict[str, str]:
 
 def _teacher(spec: Mapping[str, Any], chosen: TeacherLoading) -> dict[str, str]:
     """How the teacher was loaded, if the recipe says it."""
-    words = loading.told(chosen)
+    words = loading.in_words(chosen)
     return {"teacher_loaded": words} if words and spec.get("teacher") else {}
 
 

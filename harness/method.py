@@ -307,10 +307,10 @@ class WholeStep:
         return sums.index_add_(0, self.sequence, values.double())
 
 
-def _from_source(of: tuple[Source, ...], sequence: Tensor, wanted: tuple[Source, ...]) -> Tensor:
+def _from_source(of: tuple[Source, ...], sequence: Tensor, sources: tuple[Source, ...]) -> Tensor:
     import torch
 
-    return torch.tensor([s in wanted for s in of], device=sequence.device)[sequence]
+    return torch.tensor([s in sources for s in of], device=sequence.device)[sequence]
 
 
 def recorded_or(sampler_log_prob: Tensor | None, log_q: Tensor) -> Tensor:

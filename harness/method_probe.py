@@ -65,8 +65,8 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
     # Check every step of a training of ordinary length, so that one with an impossible request never begins.
     for step in (Step(i, steps, draw) for i in range(0, steps, steps // 1000 + 1) for draw in DRAWS):
         with _called(method, "sources"):
-            found = tried.sources(step)
-        method_contract.sources(tried, found)
+            sources = tried.sources(step)
+        method_contract.sources(tried, sources)
     yield "sources: texts that its needs allow"
     k = top_k if tried.needs.teacher == "signal" else None
     moves = False
@@ -88,8 +88,8 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
         card = tried.card()
     if not isinstance(card, dict):
         raise method_contract.broken(method, "card", f"gave {error_location.describe(card)}; a dict is wanted")
-    if said := contract_checks.unrecordable(card):
-        raise method_contract.broken(method, "card", f"gave a dict that {said}")
+    if fault := contract_checks.unrecordable(card):
+        raise method_contract.broken(method, "card", f"gave a dict that {fault}")
     with _called(method, "role"):
         _ = tried.role
     method_contract.facts(tried)
@@ -116,8 +116,8 @@ def check(method: Method, training: Training, cap: float | None = None) -> None:
     else:
         list(probe(method, training.steps, k))
         return
-    said = f"a top-{k} signal" if signal.takes_top_k else f"signal {signal.name}"
-    raise BadInput(f"method {method.name} {why}: {said} cannot give that; set training.signal=hidden (cached) or live")
+    name = f"a top-{k} signal" if signal.takes_top_k else f"signal {signal.name}"
+    raise BadInput(f"method {method.name} {why}: {name} cannot give that; set training.signal=hidden (cached) or live")
 
 
 def random_tokens(
@@ -151,8 +151,9 @@ def random_tokens(
     reference: Any = -torch.rand(N, generator=torch.Generator().manual_seed(seed + 1)).mul(3)
     steps, needs = torch.tensor(LINES), None
     if method is not None:
-        needs, asked = method.needs, tuple(method.sources(step))
-        source = (asked[0], asked[-1])  # of several the two ends, which differ if two kinds of text share a step
+        needs, sources = method.needs, tuple(method.sources(step))
+        # Of several the two ends, which differ if two kinds of text share a step.
+        source = (sources[0], sources[-1])
         sampled = torch.tensor([s not in (Source.DATA, Source.TEACHER) for s in source])[sequence]
         log_prob = log_prob.where(sampled, float("nan")) if sampled.any() else None
         validity = validity if needs.proposals else None
@@ -161,9 +162,9 @@ def random_tokens(
     features = None
     if needs is not None and needs.sequence_features:
         log_q, log_p = (z.log_softmax(-1, torch.float32).gather(-1, labels[:, None])[:, 0] for z in (student, teacher))
-        seen = Sequences(log_p, log_q, log_prob, sequence, position, length, source, step)
+        sequences = Sequences(log_p, log_q, log_prob, sequence, position, length, source, step)
         with torch.no_grad(), _called(method, "sequence_features"):
-            features = method.sequence_features(seen)
+            features = method.sequence_features(sequences)
         method_contract.features(method, "sequence_features", features, N)
     logits = student[keep].clone().requires_grad_()
     pair = (logits, teacher[keep])
@@ -197,8 +198,8 @@ def random_tokens(
     if needs is not None and needs.step_features:
         # The features of the whole step; a slice shows its part.
         whole = tokens if keep == slice(None) else random_tokens(seed, slice(None), k, dtype, method, step, unlikelier)
-        found = step_features(method, tokens) if whole is tokens else whole.step_features
-        tokens.step_features = found if whole is tokens else found[keep]
+        of_all = step_features(method, tokens) if whole is tokens else whole.step_features
+        tokens.step_features = of_all if whole is tokens else of_all[keep]
     if needs is not None:
         tokens.gate = weigh(method, tokens) if needs.gate else None
     return tokens
@@ -247,9 +248,9 @@ def step_features(method: Method, tokens: Tokens) -> Any:
         reward, longest = torch.tensor(first, dtype=torch.float64), 2 * int(tokens.length.max())
         whole = WholeStep(tokens.sequence, tokens.source, prompts, tokens.step, reward, longest, first)
         with _called(method, "step_features"):
-            found = method.step_features(measured, whole)
-    method_contract.features(method, "step_features", found, len(tokens.labels))
-    return found
+            features = method.step_features(measured, whole)
+    method_contract.features(method, "step_features", features, len(tokens.labels))
+    return features
 
 
 def weigh(method: Method, tokens: Tokens) -> Any:
@@ -257,9 +258,9 @@ def weigh(method: Method, tokens: Tokens) -> Any:
     import torch
 
     with torch.no_grad(), _called(method, "weight", tokens):
-        found = method.weight(tokens)
-    method_contract.weights(method, found, len(tokens.logits))
-    return None if found is None else found.float()
+        weights = method.weight(tokens)
+    method_contract.weights(method, weights, len(tokens.logits))
+    return None if weights is None else weights.float()
 
 
 def value(method: Method, tokens: Tokens) -> tuple[Tensor, Tensor]:
@@ -267,34 +268,32 @@ def value(method: Method, tokens: Tokens) -> tuple[Tensor, Tensor]:
     import torch
 
     with _called(method, "objective", tokens):
-        found = method.objective(tokens)
-    method_contract.values(method, found, tokens.logits)
+        values = method.objective(tokens)
+    method_contract.values(method, values, tokens.logits)
     method_contract.metrics(method, tokens.metrics, len(tokens.logits))
     for name, metric in tokens.metrics.items():
         if not bool(torch.isfinite(metric).all()):
-            said = f"set tokens.metrics[{name!r}] to NaN or infinity on ordinary logits; guard its logarithms"
-            raise method_contract.broken(method, "objective", said)
-    if not bool(torch.isfinite(found).all()):
-        raise method_contract.broken(
-            method, "objective", "gave NaN or infinite values on ordinary logits; guard its logarithms"
-        )
+            fault = f"set tokens.metrics[{name!r}] to NaN or infinity on ordinary logits; guard its logarithms"
+            raise method_contract.broken(method, "objective", fault)
+    if not bool(torch.isfinite(values).all()):
+        fault = "gave NaN or infinite values on ordinary logits; guard its logarithms"
+        raise method_contract.broken(method, "objective", fault)
     try:
-        (gradient,) = torch.autograd.grad(found.float().sum(), [tokens.logits], allow_unused=True)
+        (gradient,) = torch.autograd.grad(values.float().sum(), [tokens.logits], allow_unused=True)
     except Exception as error:  # user hooks and functions run here, and the graph may have been freed
         place = error_location.of_error(error) or error_location.of(type(method), "objective")
-        said = "has no gradient; do not call .backward() or change tensors in place"
-        said = said if isinstance(error, RuntimeError) else "raises while its gradient is computed"
-        told = error_location.told(error).split(". ")[0]
-        raise BadInput(f"{place}: objective of method {method.name} {said} ({told})") from error
+        none = "has no gradient; do not call .backward() or change tensors in place"
+        fault = none if isinstance(error, RuntimeError) else "raises while its gradient is computed"
+        message = error_location.message(error).split(". ")[0]
+        raise BadInput(f"{place}: objective of method {method.name} {fault} ({message})") from error
     if gradient is None:
-        raise method_contract.broken(
-            method, "objective", f"gave {error_location.describe(found)} {method_contract.DETACHED}"
-        )
+        fault = f"gave {error_location.describe(values)} {method_contract.DETACHED}"
+        raise method_contract.broken(method, "objective", fault)
     if not bool(torch.isfinite(gradient).all()):
         raise method_contract.broken(
             method, "objective", "has a gradient of NaN or infinity on ordinary logits; guard its roots and divisions"
         )
-    return found.detach(), gradient
+    return values.detach(), gradient
 
 
 def _slices(method: Method, step: Step, k: int | None) -> tuple[dict[str, float], Tensor]:
@@ -320,15 +319,17 @@ def _state(method: Method) -> None:
 
     kept = io.BytesIO()
     if not isinstance(method.state, dict):
-        said = f"makes self.state {error_location.describe(method.state)}; it is a dict: self.state[name] = value"
-        raise method_contract.broken(method, "after_step", said)
+        fault = f"makes self.state {error_location.describe(method.state)}; it is a dict: self.state[name] = value"
+        raise method_contract.broken(method, "after_step", fault)
     try:
         torch.save(method.state, kept)
         kept.seek(0)
         torch.load(kept, weights_only=True)
     except Exception as error:  # pickle and torch raise errors of many types
-        said = "keeps in self.state what a checkpoint cannot save; keep numbers, text, tensors, lists and dicts of them"
-        raise method_contract.broken(method, "after_step", said) from error
+        fault = (
+            "keeps in self.state what a checkpoint cannot save; keep numbers, text, tensors, lists and dicts of them"
+        )
+        raise method_contract.broken(method, "after_step", fault) from error
 
 
 class _called:
@@ -341,7 +342,7 @@ class _called:
         self.watch = contract_checks.ProcessState()
         if self.tokens is not None:
             self.read: set[str] = set()
-            self.given = [(name, value, value.clone()) for name, value in method_contract.tensors(self.tokens)]
+            self.copies = [(name, value, value.clone()) for name, value in method_contract.tensors(self.tokens)]
             self.kind, self.tokens.__class__ = type(self.tokens), _watching(self.read)
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
@@ -353,16 +354,16 @@ class _called:
         if changed is not None:
             raise method_contract.broken(self.method, self.part, changed[0]) from error
         if error is None:
-            for name, value, had in self.given if self.tokens is not None else ():
-                if not bool(((value == had) | (value != value) & (had != had)).all()):
-                    said = f"changes {name} in place, which is shared; {method_contract.OWN_COPY}"
-                    raise method_contract.broken(self.method, self.part, said)
+            for name, value, before in self.copies if self.tokens is not None else ():
+                if not bool(((value == before) | (value != value) & (before != before)).all()):
+                    fault = f"changes {name} in place, which is shared; {method_contract.OWN_COPY}"
+                    raise method_contract.broken(self.method, self.part, fault)
             return
         place = error_location.of_error(error) or error_location.of(type(self.method), self.part)
-        said = error_location.told(error)
+        fault = error_location.message(error)
         absent = [n for n in OPTIONAL if self.tokens is not None and n in self.read and getattr(self.tokens, n) is None]
         fixes = [f"; tokens.{name} is None without {OPTIONAL[name]}" for name in absent]
-        raise BadInput(f"{place}: {self.part} of method {self.method.name}: {said}{''.join(fixes)}") from error
+        raise BadInput(f"{place}: {self.part} of method {self.method.name}: {fault}{''.join(fixes)}") from error
 
 
 def _watching(read: set[str]) -> type[Tokens]:
@@ -386,8 +387,8 @@ def looks_across(method: Method, k: int | None = None) -> bool:
     if not torch.equal(whole, again):
         return False
     parts: Sequence[slice] = [slice(*bounds) for bounds in (TEXTS if _reads_texts(method) else ((0, 5), (5, 13)))]
-    found = [value(method, random_tokens(0, keep, k=k, method=method))[0] for keep in parts]
-    return not torch.allclose(torch.cat(found), whole, rtol=1e-5, atol=1e-6)
+    values = [value(method, random_tokens(0, keep, k=k, method=method))[0] for keep in parts]
+    return not torch.allclose(torch.cat(values), whole, rtol=1e-5, atol=1e-6)
 
 
 def weighs_by_sampler(method: Method) -> bool:

@@ -15,68 +15,78 @@ from harness.errors import BadInput
 from harness.method import Method, NoSettings
 
 
-def check(found: type[Method]) -> None:
+def check(method_class: type[Method]) -> None:
     """Checks ``Config``, its defaults and the variants, and that no part of the class is misspelt."""
-    contract_checks.refuse_misspelt(found, Method, "method", ("config", "state"))
-    if not isinstance(found.Config, type) or not dataclasses.is_dataclass(found.Config):
+    contract_checks.refuse_misspelt(method_class, Method, "method", ("config", "state"))
+    if not isinstance(method_class.Config, type) or not dataclasses.is_dataclass(method_class.Config):
         raise BadInput(
-            f"{error_location.of(found, 'Config')}: Config of method {found.name} is not a dataclass; "
+            f"{error_location.of(method_class, 'Config')}: Config of method {method_class.name} is not a dataclass; "
             "put @dataclass(frozen=True) above it"
         )
-    if found.Config is NoSettings and (left := _left_over(found)) is not None:
+    if method_class.Config is NoSettings and (left := _left_over(method_class)) is not None:
         raise BadInput(
-            f"{error_location.of(left)}: method {found.name} does not say that {left.__name__} has its settings; "
-            f"write Config = {left.__name__} in it"
+            f"{error_location.of(left)}: method {method_class.name} does not say that {left.__name__} has its "
+            f"settings; write Config = {left.__name__} in it"
         )
-    for name, value in list(vars(found.Config).items()):
+    for name, value in list(vars(method_class.Config).items()):
         plain = type(value) in (bool, int, float, str, list, tuple, dict)
-        if not plain or name.startswith("_") or name in getattr(found.Config, "__annotations__", ()):
+        if not plain or name.startswith("_") or name in getattr(method_class.Config, "__annotations__", ()):
             continue
         raise BadInput(
-            f"{error_location.of(found.Config, name)}: {name} has no type and is therefore not a setting; write "
+            f"{error_location.of(method_class.Config, name)}: {name} has no type and is therefore not a setting; write "
             f'{name}: {type(value).__name__} = option({value!r:.20}, "what it is")'
         )
-    for field in dataclasses.fields(found.Config):
-        _field(found, field)
+    for field in dataclasses.fields(method_class.Config):
+        _field(method_class, field)
     try:
-        found.Config()
+        method_class.Config()
     except BadInput as error:
-        raise BadInput(f"{error_location.of(found.Config)}: {error}") from None
+        raise BadInput(f"{error_location.of(method_class.Config)}: {error}") from None
     except Exception as error:  # __post_init__ of user code may raise anything
         raise BadInput(
-            f"{error_location.of_error(error) or error_location.of(found.Config)}: {error_location.told(error)}"
+            f"{error_location.of_error(error) or error_location.of(method_class.Config)}: "
+            f"{error_location.message(error)}"
         ) from error
-    if not isinstance(found.variants, dict) or not all(isinstance(v, dict) for v in found.variants.values()):
-        raise BadInput(f"{error_location.of(found, 'variants')}: variants of method {found.name} map names to settings")
-    for name, settings in found.variants.items():
+    if not isinstance(method_class.variants, dict) or not all(
+        isinstance(v, dict) for v in method_class.variants.values()
+    ):
+        raise BadInput(
+            f"{error_location.of(method_class, 'variants')}: variants of method {method_class.name} map names to "
+            "settings"
+        )
+    for name, settings in method_class.variants.items():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,59}", name, re.ASCII):
-            said = f"variant {name!r:.40} of method {found.name}: a name has letters, digits and _ . -"
-            raise BadInput(f"{error_location.of(found, 'variants')}: {said}")
+            fault = f"variant {name!r:.40} of method {method_class.name}: a name has letters, digits and _ . -"
+            raise BadInput(f"{error_location.of(method_class, 'variants')}: {fault}")
         try:
-            options.build(found.Config, settings, f"variant {name} of method {found.name}")
+            options.build(method_class.Config, settings, f"variant {name} of method {method_class.name}")
         except BadInput as error:
-            raise BadInput(f"{error_location.of(found, 'variants')}: {error}") from None
+            raise BadInput(f"{error_location.of(method_class, 'variants')}: {error}") from None
         except Exception as error:
-            raise BadInput(f"{error_location.of(found, 'variants')}: {error_location.told(error)}") from error
+            raise BadInput(f"{error_location.of(method_class, 'variants')}: {error_location.message(error)}") from error
 
 
-def _left_over(found: type[Method]) -> type | None:
+def _left_over(method_class: type[Method]) -> type | None:
     """A dataclass next to a method without settings, named as if it held them."""
-    for value in vars(sys.modules.get(found.__module__, found)).values():
-        if not isinstance(value, type) or not dataclasses.is_dataclass(value) or value.__module__ != found.__module__:
+    for value in vars(sys.modules.get(method_class.__module__, method_class)).values():
+        if (
+            not isinstance(value, type)
+            or not dataclasses.is_dataclass(value)
+            or value.__module__ != method_class.__module__
+        ):
             continue
         if value.__name__.endswith(("Config", "Settings", "Options")):
             return value
     return None
 
 
-def _field(found: type[Method], field: dataclasses.Field) -> None:
+def _field(method_class: type[Method], field: dataclasses.Field) -> None:
     """Checks one setting: it has a default that records can keep, of the field's type and in its range."""
-    where = error_location.of(found.Config, field.name)
+    where = error_location.of(method_class.Config, field.name)
     wanted = f'say {field.name}: TYPE = option(DEFAULT, "what it is")'
     if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-        raise BadInput(f"{where}: setting {field.name} of method {found.name} has no default; {wanted}")
-    meta, what = field.metadata, f"setting {field.name} of method {found.name}"
+        raise BadInput(f"{where}: setting {field.name} of method {method_class.name} has no default; {wanted}")
+    meta, what = field.metadata, f"setting {field.name} of method {method_class.name}"
     bounds = [meta.get(name) for name in ("low", "high")]
     if not all(bound is None or isinstance(bound, int | float) for bound in bounds):
         raise BadInput(f"{where}: {what} has a bound that is not a number: low and high are numbers or None")
@@ -84,28 +94,32 @@ def _field(found: type[Method], field: dataclasses.Field) -> None:
         raise BadInput(f'{where}: {what} wants choices=("a", "b"), a tuple, and a help text')
     try:
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if said := contract_checks.unrecordable(default):
-            raise BadInput(f"default of method {found.name}.{field.name} {said}")
+        if fault := contract_checks.unrecordable(default):
+            raise BadInput(f"default of method {method_class.name}.{field.name} {fault}")
         if field.init:
             options.check(
-                field, options.hints(found.Config)[field.name], default, f"default of method {found.name}.{field.name}"
+                field,
+                options.hints(method_class.Config)[field.name],
+                default,
+                f"default of method {method_class.name}.{field.name}",
             )
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
     except Exception as error:  # an annotation or a default of user code may raise anything
-        raise BadInput(f"{error_location.of_error(error) or where}: {error_location.told(error)}") from error
+        raise BadInput(f"{error_location.of_error(error) or where}: {error_location.message(error)}") from error
     if field.name == "shuffle" and default is not False:
-        said = 'is the control of its weights: shuffle: bool = option(False, "control: shuffled weights")'
-        raise BadInput(f"{where}: {what} {said}")
+        fault = 'is the control of its weights: shuffle: bool = option(False, "control: shuffled weights")'
+        raise BadInput(f"{where}: {what} {fault}")
 
 
-def made(found: type[Method], config: Any) -> Method:
+def made(method_class: type[Method], config: Any) -> Method:
     """The method with its settings. Raises BadInput with FILE:LINE where its ``__init__`` fails or does too little."""
-    with error_location.faults_as(BadInput, called=found):
-        method = found(config)
+    with error_location.faults_as(BadInput, called=method_class):
+        method = method_class(config)
     # Without these the first error would appear deep in the training loop.
     if not hasattr(method, "config") or not hasattr(method, "state"):
         raise BadInput(
-            f"{error_location.of(found, '__init__')}: __init__ of {found.name} leaves out super().__init__(config)"
+            f"{error_location.of(method_class, '__init__')}: __init__ of {method_class.name} leaves out "
+            "super().__init__(config)"
         )
     return method

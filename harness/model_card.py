@@ -39,19 +39,19 @@ def refresh(folder: Path, store: Store, record: Record, licence: str | None = No
     ``licence`` is a hub's name of it; by default that of the base model, where this machine knows it.
     """
     records = of_training(store, record)
-    text = str(model_card(records, _told(folder), licence or licence_of(record["student"])))
+    text = str(model_card(records, _facts_in_words(folder), licence or licence_of(record["student"])))
     durable.write(folder / CARD, text.encode("utf-8", "backslashreplace"))
 
 
-def _told(folder: Path) -> dict[str, str] | None:
+def _facts_in_words(folder: Path) -> dict[str, str] | None:
     """The part of ``training.json`` that the card shows; None if the file is missing or malformed."""
     try:
         facts = safe_read.value(safe_read.content(folder / FACTS, safe_read.LARGE, folder), finite=False)
     except BadInput:
         return None
-    told = facts.get("told") if isinstance(facts, dict) else None
-    sound = isinstance(told, dict) and all(isinstance(text, str) for text in told.values())
-    return told if sound else None
+    facts_in_words = facts.get("told") if isinstance(facts, dict) else None
+    sound = isinstance(facts_in_words, dict) and all(isinstance(text, str) for text in facts_in_words.values())
+    return facts_in_words if sound else None
 
 
 def catch_up(folder: Path, store: Store, record: Record) -> None:
@@ -73,8 +73,8 @@ def provenance_text(method: object, sources: Any, prompts: Sequence[Any], labell
 def of_training(store: Store, record: Record) -> list[Record]:
     """The latest sound records of the student that ``record`` measures, by task."""
     files = store.records_dir.glob(f"*/{label(method_label(record['method']))}/*.json")
-    found = [sound for path in sorted(files) if (sound := examine(path, store.root)[0]) is not None]
-    same = [one for one in found if one["training_id"] == record["training_id"]]
+    sound = [examined for path in sorted(files) if (examined := examine(path, store.root)[0]) is not None]
+    same = [one for one in sound if one["training_id"] == record["training_id"]]
     return sorted(latest(same), key=lambda one: (one["task"], one["protocol"]["hash"]))
 
 
@@ -87,11 +87,11 @@ def licence_of(base: str) -> str | None:
         return None
     from huggingface_hub import ModelCard, try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, CARD, revision=revision or None)
-    if not isinstance(found, str):
+    path = try_to_load_from_cache(name, CARD, revision=revision or None)
+    if not isinstance(path, str):
         return None
     try:
-        stated = ModelCard.load(found, ignore_metadata_errors=True).data.get("license")
+        stated = ModelCard.load(path, ignore_metadata_errors=True).data.get("license")
     except (OSError, ValueError):  # an unreadable card states nothing
         return None
     return stated if isinstance(stated, str) else None
@@ -100,8 +100,8 @@ def licence_of(base: str) -> str | None:
 def datasets_of(records: Sequence[Record]) -> list[str]:
     """The data sets of the hub that the student was trained on: only these carry a revision."""
     sources = (read["source"] for r in records for read in (r.get("data") or {}).values() if "source" in read)
-    found = (source.partition(",")[0] for source in sources if ",revision=" in source)
-    return sorted({name for name in found if _HUB_ID.fullmatch(name)})
+    names = (source.partition(",")[0] for source in sources if ",revision=" in source)
+    return sorted({name for name in names if _HUB_ID.fullmatch(name)})
 
 
 def model_card(

@@ -37,11 +37,11 @@ def prepare(request: RunRequest) -> Plan:
     request = dataclasses.replace(request, recipe=name)
     chosen, settings = recipe.override(recipe.load(name), request.settings)
     if request.student or request.teacher:
-        wanted = {"student": request.student, "teacher": request.teacher}
-        changed = dataclasses.replace(chosen.models, **{k: v for k, v in wanted.items() if v})
+        replaced = {"student": request.student, "teacher": request.teacher}
+        changed = dataclasses.replace(chosen.models, **{k: v for k, v in replaced.items() if v})
         chosen = dataclasses.replace(chosen, models=changed)
     # The methods. The probe runs each on a few synthetic tokens, which reveals a broken one before models are loaded.
-    names = registry.asked(registry.METHODS, request.methods)
+    names = registry.known_names(registry.METHODS, request.methods)
     names = _with_controls(names) if request.control else names
     configurations = [configured(name, chosen, settings) for name in names]
     _all_used(settings, [method for method, *_ in configurations])
@@ -64,7 +64,9 @@ def prepare(request: RunRequest) -> Plan:
     if request.protocol is not None:
         request = dataclasses.replace(request, protocol=cards.protocol_called(request.tasks, request.protocol))
     protocol = request.protocol or chosen.evaluation.protocol
-    tasks = benchmarks.open_all(registry.asked(registry.TASKS, request.tasks), chosen.world, judge, keep, protocol)
+    tasks = benchmarks.open_all(
+        registry.known_names(registry.TASKS, request.tasks), chosen.world, judge, keep, protocol
+    )
 
     # The models. A pair is checked by configuration and tokenizer, then the weights are fetched.
     methods = [method for method, *_ in planned]
@@ -179,8 +181,8 @@ def _all_used(settings: Mapping[str, str], methods: Iterable[Method]) -> None:
 
 def _meant_for_micro(request: RunRequest) -> None:
     """Raises BadInput if the default recipe, made for the micro models, would train another model."""
-    given = {"--student": request.student, "--teacher": request.teacher}
-    others = [f"{word} {name}" for word, name in given.items() if name and not name.startswith(models.MICRO)]
+    models_named = {"--student": request.student, "--teacher": request.teacher}
+    others = [f"{word} {name}" for word, name in models_named.items() if name and not name.startswith(models.MICRO)]
     if others:
         raise BadInput(
             f"{' '.join(others)} without --recipe would train on the micro world's prompts with its learning rate; "
@@ -218,8 +220,8 @@ def _locate(chosen: Recipe, methods: Sequence[Method], *, weights: bool) -> tupl
         engine_choice.chosen(chosen.evaluation.engine, "evaluation.engine"),
     )
     measured = any(isinstance(method, ReferencePoint) and method.evaluates == "teacher" for method in methods)
-    given = measured and answers is not None and answers.takes_weights
-    read = engine is None or engine.managed or given
+    receives_weights = measured and answers is not None and answers.takes_weights
+    read = engine is None or engine.managed or receives_weights
     teacher = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=weights and read)
     _none_trains(teacher, methods)
     return student, teacher
@@ -232,13 +234,13 @@ def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
     """
     if all(isinstance(method, ReferencePoint) for method in methods):
         return Pair(student, teacher)
-    asked = teacher
+    read = teacher
     if teacher is None and chosen.models.template == "teacher":
         # Only its tokenizer and template are read, so gigabytes of weights need no hash.
-        asked = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=False, hashed=False)
+        read = models.locate(chosen.models.teacher, chosen.models.trust_remote_code, weights=False, hashed=False)
     pair = agree(
         student,
-        asked,
+        read,
         template=chosen.models.template,
         thinking=chosen.models.thinking,
         same_ids=any(map(_needs_common_ids, methods)) or pools.measures_divergence(chosen, methods),
@@ -249,27 +251,26 @@ def _pair(chosen: Recipe, methods: Sequence[Method], student: ModelFiles, teache
 
 def judged(chosen: Recipe, methods: Sequence[Method]) -> Pair:
     """The pair of a recipe, checked by configuration and tokenizer without fetching weights. Raises BadInput."""
-    wanted = any(map(wants_teacher, methods))
-    names = (chosen.models.student, chosen.models.teacher if wanted else None)
-    found = [n and models.locate(n, chosen.models.trust_remote_code, weights=False) for n in names]
-    return _pair(chosen, methods, found[0], found[1])
+    with_teacher = any(map(wants_teacher, methods))
+    names = (chosen.models.student, chosen.models.teacher if with_teacher else None)
+    files = [n and models.locate(n, chosen.models.trust_remote_code, weights=False) for n in names]
+    return _pair(chosen, methods, files[0], files[1])
 
 
 def _needs_common_ids(method: Method) -> bool:
     """Whether student and teacher must map text to the same ids, because both read the same tokens."""
-    reads = method.needs.teacher == "signal" or bool(method.needs.joint or method.needs.proposals)
-    return reads and method.needs.pairing is None and not job.teaches_itself(method)
+    return job.reads_tokens(method) and method.needs.pairing is None and not job.teaches_itself(method)
 
 
 def _across_tokenizers() -> list[str]:
     """The registered methods that learn from a teacher of another tokenizer."""
-    found = []
+    names = []
     for entry in registry.entries(registry.METHODS):
         with contextlib.suppress(BadInput):  # a plugin that cannot be loaded does not help
             method = configured(entry.name, Recipe("defaults"), {})[0]
             reads = not isinstance(method, ReferencePoint) and wants_teacher(method)
-            found += [method.name] if reads and not _needs_common_ids(method) else []
-    return found
+            names += [method.name] if reads and not _needs_common_ids(method) else []
+    return names
 
 
 def _first(chosen: Recipe, methods: Sequence[Method]) -> Configured | None:
@@ -286,5 +287,5 @@ def _first(chosen: Recipe, methods: Sequence[Method]) -> Configured | None:
 def introduction(plan: Plan) -> list[str]:
     """The lines about the pair, the engines and the data, printed before a run."""
     warned = [f"warning: {warning}" for warning in (*plan.pair.warnings, *plan.data.warnings)]
-    about_engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
-    return [*warned, *plan.pair.told, *about_engines, *pools.summary(plan.data, models.text_codec(plan.pair.student))]
+    about_engines = engine_checks.engines_in_words(plan.recipe, [training.method for training in plan.trainings])
+    return [*warned, *plan.pair.notes, *about_engines, *pools.summary(plan.data, models.text_codec(plan.pair.student))]

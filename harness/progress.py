@@ -43,12 +43,12 @@ class _Stage:
         now = time.monotonic() - self.began
         if not self.total:
             return f"{self.name}: {duration(now)} so far"
-        said = [f"{self.name}: {self.done:,} of {self.total:,}", self.details]
+        parts = [f"{self.name}: {self.done:,} of {self.total:,}", self.details]
         if self.first < self.done < self.total:
-            said.append(f"about {duration(now / (self.done - self.first) * (self.total - self.done))} left")
+            parts.append(f"about {duration(now / (self.done - self.first) * (self.total - self.done))} left")
         elif self.done < self.total and now >= 1:
-            said.append(f"{duration(now)} so far")
-        return ", ".join(part for part in said if part)
+            parts.append(f"{duration(now)} so far")
+        return ", ".join(part for part in parts if part)
 
 
 class _Cell(logging.Handler):
@@ -118,7 +118,7 @@ class Reporter:
             disable=not self.shown,
         )
         self.stage: _Stage | None = None
-        self.task, self.seen = None, 0.0
+        self.task, self.drawn_at = None, 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._lines, name="progress", daemon=True)
 
@@ -146,8 +146,8 @@ class Reporter:
             if self.shown:
                 self._begin(self.stage)
         self.stage.done, self.stage.total, self.stage.details = done, total, details
-        if self.shown and (done >= total or time.monotonic() - self.seen >= 0.1):
-            self.seen = time.monotonic()
+        if self.shown and (done >= total or time.monotonic() - self.drawn_at >= 0.1):
+            self.drawn_at = time.monotonic()
             self.bar.update(self.task, completed=done, total=total or None, details=details)
         if self.cell is not None and time.monotonic() - self.cell.drawn >= CELL_EVERY_S:
             self.cell.draw(self.stage)
@@ -184,7 +184,7 @@ class Watch:
     def wrote(self, tokens: int) -> None:
         """``tokens`` more were sampled, one for each unfinished text."""
 
-    def finished(self, row: int, made: Any) -> None:
+    def finished(self, row: int, generated: Any) -> None:
         """The text of request ``row`` is complete: :class:`harness.models.generate.Generated`, or a kept answer."""
 
 
@@ -203,7 +203,7 @@ class TextCount(Watch):
         self.tokens += tokens
         self._tell()
 
-    def finished(self, row: int, made: Any) -> None:
+    def finished(self, row: int, generated: Any) -> None:
         self.texts += 1
         self._tell()
 

@@ -7,7 +7,6 @@ refused with the nearest known ones. The resolved recipe is written into every r
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -297,13 +296,7 @@ def load(name_or_file: str) -> Recipe:
         content = (resources.files("harness.recipes") / f"{name}.toml").read_bytes()
     else:
         raise unknown("recipe", name_or_file, names())
-    try:
-        if safe_read.depth(content) > safe_read.NESTING:
-            raise ValueError(f"brackets nested more than {safe_read.NESTING} deep")
-        table = tomllib.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # of TOML, UTF-8, dates, and numbers of thousands of digits
-        raise BadInput(f"{name_or_file}: not TOML: {error}") from None
-    return from_table(name, table, name_or_file)
+    return from_table(name, safe_read.toml(content, name_or_file), name_or_file)
 
 
 def _bytes(path: Path) -> bytes:
@@ -362,9 +355,9 @@ def override(recipe: Recipe, settings: Iterable[str]) -> tuple[Recipe, dict[str,
         changes.setdefault(section, {})[name] = value.strip()
     for section, values in changes.items():
         if section != "method":
-            given = _one_length(section, values, "--set")
-            checked = build(SECTIONS[section], given, f"--set {section}")
-            chosen = {key: getattr(checked, key) for key in given}
+            changed = _one_length(section, values, "--set")
+            checked = build(SECTIONS[section], changed, f"--set {section}")
+            chosen = {key: getattr(checked, key) for key in changed}
             recipe = dataclasses.replace(recipe, **{section: dataclasses.replace(getattr(recipe, section), **chosen)})
     return recipe, changes.get("method", {})
 

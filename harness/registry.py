@@ -105,7 +105,7 @@ def parts(word: str) -> list[str]:
     return [word] if os.path.exists(word) else [part.strip() for part in word.split(",") if part.strip()] or [word]
 
 
-def asked(kind: str, names: Sequence[str]) -> list[str]:
+def known_names(kind: str, names: Sequence[str]) -> list[str]:
     """The names given to a command, each once. Raises BadInput for none, and for an unknown one.
 
     Imports none of them, so that a typo is reported at once. ``lm_eval:NAME`` belongs to another library.
@@ -190,7 +190,7 @@ def _load(kind: str, entry: Entry) -> type[Any]:
         raise
     except BaseException as error:  # a plugin may raise anything on import, or call sys.exit
         raise BadInput(
-            f"{what} cannot be loaded: {error_location.told(error)} at {_raised_at(error, entry)}"
+            f"{what} cannot be loaded: {error_location.message(error)} at {_raised_at(error, entry)}"
         ) from error
     finally:
         changed = None if watch is None else watch.changed()

@@ -21,44 +21,46 @@ SHOWN = 4  # differences in one message
 SETTABLE = ("training", "rollout", "teacher_text", "method", "student", "teacher")  # sections of --set
 
 
-def check(plan: Plan, wanted: str) -> None:
-    """Raises BadInput unless the plan includes the training or run with the id ``wanted``."""
-    found = work_folder.find_interrupted(wanted, plan.request.results)
-    mine = [t for t in plan.stages if t.training_id == found.training_id]
+def check(plan: Plan, name: str) -> None:
+    """Raises BadInput unless the plan includes the training or run with the id ``name``."""
+    interrupted = work_folder.find_interrupted(name, plan.request.results)
+    mine = [t for t in plan.stages if t.training_id == interrupted.training_id]
     if mine:
-        if found.task is not None:
-            _same_measurement(plan, mine[0], found)
+        if interrupted.task is not None:
+            _same_measurement(plan, mine[0], interrupted)
         return
-    if found.spec is None:
-        raise BadInput(f"--resume {wanted}: its settings cannot be read; give its command without --resume")
+    if interrupted.spec is None:
+        raise BadInput(f"--resume {name}: its settings cannot be read; give its command without --resume")
     # Report against the most similar training of the plan: one of the same method, with the fewest differences.
-    compared = [(list(_differences(found.spec, t.spec)), t) for t in plan.trainings]
+    compared = [(list(_differences(interrupted.spec, t.spec)), t) for t in plan.trainings]
     differing, _ = min(compared, key=lambda pair: (any(k == "method.name" for k, *_ in pair[0]), len(pair[0])))
     differences = [f"{key} is {_short(there)} there, {_short(here)} here" for key, there, here in differing]
-    fixes = list(dict.fromkeys(_option(key, there, found.spec) for key, there, _ in differing))
-    raise _refusal(wanted, differences, fixes)
+    fixes = list(dict.fromkeys(_option(key, there, interrupted.spec) for key, there, _ in differing))
+    raise _refusal(name, differences, fixes)
 
 
-def _same_measurement(plan: Plan, training: TrainingRun, found: work_folder.Interrupted) -> None:
+def _same_measurement(plan: Plan, training: TrainingRun, interrupted: work_folder.Interrupted) -> None:
     """Raises BadInput unless the plan includes the task and the protocol of an interrupted run."""
-    task = next((task for task in plan.tasks if task.title == found.task), None)
+    task = next((task for task in plan.tasks if task.title == interrupted.task), None)
     if task is None:
-        asked = ", ".join(t.title for t in plan.tasks)
-        raise _refusal(found.id, [f"task is {found.task} there, {asked} here"], [f"--task {found.task}"])
+        titles = ", ".join(t.title for t in plan.tasks)
+        raise _refusal(
+            interrupted.id, [f"task is {interrupted.task} there, {titles} here"], [f"--task {interrupted.task}"]
+        )
     protocol = measurement.of(plan, training, task).protocol
-    parts = [{k: v for k, v in p.items() if k not in ("name", "card")} for p in (found.protocol, protocol)]
+    parts = [{k: v for k, v in p.items() if k not in ("name", "card")} for p in (interrupted.protocol, protocol)]
     differing = list(leaves(*json.loads(json.dumps(parts))))
     if differing:
-        differences = [f"{key} of {found.task} is {_short(a)} there, {_short(b)} here" for key, a, b in differing]
-        raise _refusal(found.id, differences, ["the evaluation settings it was started with"])
+        differences = [f"{key} of {interrupted.task} is {_short(a)} there, {_short(b)} here" for key, a, b in differing]
+        raise _refusal(interrupted.id, differences, ["the evaluation settings it was started with"])
 
 
-def _refusal(wanted: str, differences: list[str], fixes: list[str]) -> BadInput:
+def _refusal(name: str, differences: list[str], fixes: list[str]) -> BadInput:
     more = f", and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
     options = " ".join(m for m in fixes if m.startswith("--"))
     fix = " and ".join([w for w in (options,) if w] + [m for m in fixes if not m.startswith("--")])
     return BadInput(
-        f"--resume {wanted} differs from this command: {', '.join(differences[:SHOWN])}{more}; "
+        f"--resume {name} differs from this command: {', '.join(differences[:SHOWN])}{more}; "
         f"give {fix} to continue it, or remove --resume"
     )
 

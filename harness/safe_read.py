@@ -18,6 +18,7 @@ import shutil
 import stat
 import sys
 import textwrap
+import tomllib
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,28 +50,38 @@ def content(path: Path | str, limit: int, inside: Path | str | None = None) -> b
         descriptor = os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
         with open(descriptor, "rb") as file:
             _check(os.fstat(descriptor), limit)
-            found = file.read(limit + 1)
+            read = file.read(limit + 1)
     except OSError as error:
         raise BadInput(f"cannot be read ({error.strerror})") from None
     except ValueError as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"cannot be read ({error})") from None  # a NUL in a name
-    if len(found) > limit:
+    if len(read) > limit:
         raise BadInput(f"is larger than the {_amount(limit)} allowed for such a file")
-    return found
+    return read
+
+
+def toml(content: bytes, name: str) -> dict[str, Any]:
+    """The table of a TOML file. Raises BadInput that begins with ``name``."""
+    try:
+        if depth(content) > NESTING:
+            raise ValueError(f"brackets nested more than {NESTING} deep")
+        return tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # of TOML, UTF-8, dates, and numbers of thousands of digits
+        raise BadInput(f"{name}: not TOML: {error}") from None
 
 
 def unpacked(packed: bytes, limit: int = LARGE) -> bytes:
     """The unpacked content of a gzip file, of at most ``limit`` bytes. Raises BadInput with only the reason."""
     try:
         with gzip.open(io.BytesIO(packed)) as file:
-            found = file.read(limit + 1)
+            content = file.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"is not a complete gzip file ({error})") from None
-    if len(found) > limit:
+    if len(content) > limit:
         raise BadInput(f"unpacks to more than the {_amount(limit)} allowed for such a file")
-    return found
+    return content
 
 
 def text(raw: bytes) -> str:
@@ -134,7 +145,7 @@ def printable(words: str, *, lines: bool = False) -> str:
 
     ``lines`` lets line ends and tabs through.
     """
-    return (_ACTS_IN_LINES if lines else _ACTS).sub(lambda found: ascii(found[0])[1:-1], words)
+    return (_ACTS_IN_LINES if lines else _ACTS).sub(lambda match: ascii(match[0])[1:-1], words)
 
 
 class Styled(str):
@@ -145,7 +156,7 @@ def for_stdout(text: str) -> str:
     """Text of many lines with what acts on a terminal, or cannot be encoded, as ``\\uXXXX``, which JSON reads back."""
     if isinstance(text, Styled):
         return text
-    return _ACTS_IN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _ACTS_IN_LINES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def broken(line: str) -> str:
@@ -206,9 +217,9 @@ def digest(files: Sequence[Path]) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _digest(marks: tuple[tuple[Path, int, int], ...]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for file, *_ in marks:
-        found.update(file.name.encode())
+        digest.update(file.name.encode())
         with file.open("rb") as stream:
-            found.update(hashlib.file_digest(stream, "sha256").digest())
-    return found.hexdigest()
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

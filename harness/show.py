@@ -28,8 +28,8 @@ FULL = 80  # a longer line of a docstring was wrapped, so its text continues
 def rows(kind: str) -> list[dict[str, Any]]:
     """The rows of ``harness list KIND``."""
     if kind == "recipes":
-        found = [recipe.load(name) for name in recipe.names()]
-        return [{"name": r.name, "world": r.world, "summary": r.summary} for r in found]
+        recipes = [recipe.load(name) for name in recipe.names()]
+        return [{"name": r.name, "world": r.world, "summary": r.summary} for r in recipes]
     return [_row(kind, entry) for entry in registry.entries(kind)]
 
 
@@ -43,11 +43,11 @@ def _row(kind: str, entry: registry.Entry) -> dict[str, Any]:
     return row | ({"version": facts.get("version", "")} if kind == registry.TASKS else {})
 
 
-def text(kind: str, found: Sequence[Mapping[str, Any]]) -> str:
+def text(kind: str, shown: Sequence[Mapping[str, Any]]) -> str:
     """The list as text."""
-    width = max((len(row["name"]) for row in found), default=0)
+    width = max((len(row["name"]) for row in shown), default=0)
     lines = []
-    for row in found:
+    for row in shown:
         lines.append(f"{row['name']:<{width}}  {row['summary'].replace('``', '`')}")
         aside = [row.get("note") or "", row.get("paper") or ""]
         aside += [_needs(row["needs"])] if row.get("needs") else []
@@ -61,8 +61,8 @@ def _needs(words: str) -> str:
     """``teacher signal, gate?`` in words: the fixed needs, and those that depend on a setting."""
     parts = words.split(", ")
     always, chosen = [p for p in parts if not p.endswith("?")], [p[:-1] for p in parts if p.endswith("?")]
-    said = f"needs: {', '.join(always)}" if always else ""
-    return "; ".join(filter(None, (said, f"by its settings: {', '.join(chosen)}" if chosen else "")))
+    always_needed = f"needs: {', '.join(always)}" if always else ""
+    return "; ".join(filter(None, (always_needed, f"by its settings: {', '.join(chosen)}" if chosen else "")))
 
 
 KINDS = ("method", "task", "recipe", "judge", "signal", "metric", "paper")  # in the order of look-up
@@ -86,10 +86,10 @@ def overview(results: Path) -> dict[str, list[str]]:
     return {f"{kind}s": names(kind, results) for kind in KINDS}
 
 
-def overview_text(found: Mapping[str, Sequence[str]]) -> str:
+def overview_text(names_by_kind: Mapping[str, Sequence[str]]) -> str:
     """The names of every kind as text, with hints for more."""
-    width = max(map(len, found))
-    lines = [f"{kind:<{width}}  {' '.join(names)}" for kind, names in found.items()]
+    width = max(map(len, names_by_kind))
+    lines = [f"{kind:<{width}}  {' '.join(names)}" for kind, names in names_by_kind.items()]
     return "\n".join([*lines, "", "harness list KIND describes each, harness show NAME shows one"])
 
 
@@ -107,45 +107,45 @@ def card(kind: str, name: str) -> dict[str, Any]:
         return {"recipe": name} | dataclasses.asdict(recipe.load(name))
     if kind == "method":
         bare, _, variant = registry.split(name)
-        found = registry.find(registry.METHODS, bare)
-        settings_of(found, name)
+        method_class = registry.find(registry.METHODS, bare)
+        settings_of(method_class, name)
         return {
-            "method": found.name,
+            "method": method_class.name,
             "variant": variant or None,
-            "paper": found.paper,
-            "note": found.note,
-            "equation": inspect.getdoc(inspect.getmodule(found)) or "",
-            "needs": dataclasses.asdict(found().needs),
-            "reduction": found().reduction,
-            "settings": options.describe(found.Config),
-            "variants": {key: dict(value) for key, value in variants_of(found).items()},
+            "paper": method_class.paper,
+            "note": method_class.note,
+            "equation": inspect.getdoc(inspect.getmodule(method_class)) or "",
+            "needs": dataclasses.asdict(method_class().needs),
+            "reduction": method_class().reduction,
+            "settings": options.describe(method_class.Config),
+            "variants": {key: dict(value) for key, value in variants_of(method_class).items()},
         }
     if kind in _FACTS:
-        found = registry.find(f"{kind}s", name)
-        facts = {fact: getattr(found, fact) for fact in _FACTS[kind]}
+        registered = registry.find(f"{kind}s", name)
+        facts = {fact: getattr(registered, fact) for fact in _FACTS[kind]}
         return {
-            kind: found.name,
-            "about": inspect.getdoc(found) or "",
+            kind: registered.name,
+            "about": inspect.getdoc(registered) or "",
             **{fact: value.card() if isinstance(value, Scale) else value for fact, value in facts.items()},
-            "code": user_code.identity(found),
+            "code": user_code.identity(registered),
         }
     from harness.evaluation.benchmarks import locate
     from harness.evaluation.cards import cards
 
-    found, _ = locate(name)
+    task_class, _ = locate(name)
     return {
-        "task": found.name,
-        "version": found.version,
-        "family": found.family,
-        "metric": found.metric,
-        "about": (found.__doc__ or "").strip().replace("``", "`"),
-        "dataset": dataclasses.asdict(found.dataset),
-        "decoding": dataclasses.asdict(found.decoding),
-        "grader": found.grader,
-        "needs_judge": found.needs_judge,
-        "paper": found.paper,
-        "licence": found.licence,
-        "note": found.note,
+        "task": task_class.name,
+        "version": task_class.version,
+        "family": task_class.family,
+        "metric": task_class.metric,
+        "about": (task_class.__doc__ or "").strip().replace("``", "`"),
+        "dataset": dataclasses.asdict(task_class.dataset),
+        "decoding": dataclasses.asdict(task_class.decoding),
+        "grader": task_class.grader,
+        "needs_judge": task_class.needs_judge,
+        "paper": task_class.paper,
+        "licence": task_class.licence,
+        "note": task_class.note,
         "protocols": cards(name),
     }
 
@@ -160,8 +160,8 @@ def card_text(facts: Mapping[str, Any]) -> str:
             lines += ["", *_unbroken(value), ""]
         elif key == "needs":
             usual = dataclasses.asdict(Needs())
-            asked = _pairs({name: need for name, need in value.items() if need != usual[name]})
-            lines.append(f"needs: {asked or 'nothing of the teacher'}")
+            needs = _pairs({name: need for name, need in value.items() if need != usual[name]})
+            lines.append(f"needs: {needs or 'nothing of the teacher'}")
         elif key == "variants":
             lines += [f"variant @{name}: {_pairs(changes)}" for name, changes in value.items()]
         elif key == "settings":
@@ -252,6 +252,6 @@ def record_text(record: Mapping[str, Any]) -> str:
         "cost       " + ", ".join(_cost(key, value) for key, value in record["cost"].items()),
         "card       " + ", ".join(f"{key}={value}" for key, value in record["convention"].items()),
     ]
-    lines += [f"weights    {name}: {said}" for name, said in report.weights_in_words(record).items()]
+    lines += [f"weights    {name}: {text}" for name, text in report.weights_in_words(record).items()]
     lines += [f"asked      {record['first_prompt']!r}"] if "first_prompt" in record else []
     return "\n".join(lines + [f"warning    {warning}" for warning in record["warnings"]])

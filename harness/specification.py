@@ -16,7 +16,7 @@ from harness.errors import BadInput
 from harness.method import Method, ReferencePoint
 from harness.models import adapters, devices, engine_choice, loading
 from harness.models import files as models
-from harness.recipe import Before, Recipe
+from harness.recipe import Before, Recipe, Training
 from harness.records.record import fingerprint
 from harness.records.work_folder import student_folder
 from harness.training import job, pools, several_teachers, teacher_prompt, verdicts
@@ -39,7 +39,7 @@ def wants_teacher(method: Method) -> bool:
     """Whether the method uses the recipe's teacher."""
     if isinstance(method, ReferencePoint):
         return method.evaluates == "teacher"
-    return not teaches_itself(method) and (method.needs.teacher != "none" or bool(method.needs.proposals))
+    return not teaches_itself(method) and job.asks_teacher(method)
 
 
 def training_of(plan: Plan, configuration: Configured, seed: int, first: Configured | None) -> TrainingRun:
@@ -54,6 +54,9 @@ def training_of(plan: Plan, configuration: Configured, seed: int, first: Configu
 
 
 def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed: int) -> TrainingRun:
+    """One training with its spec. What came after the first records is in a spec only where it is used, so that the
+    hashes of earlier trainings stay.
+    """
     settings = options.spelt(method.config)
     spec: dict[str, Any] = {
         "method": {"name": method.name, "variant": variant, "settings": settings, "origin": origin},
@@ -65,34 +68,23 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
             spec["student"] = plan.teacher.identity()
             spec |= loading.in_spec(plan.recipe.teacher)
         return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
-    # Leave out settings that do not affect this training, so that changing them does not train it again.
     chosen = plan.recipe_of(method)
     texts = job.sources_of(method, chosen.training)
-    training = options.set_apart(chosen.training)
-    signal = registry.find(registry.SIGNALS, training["signal"])
-    training["signal"] = signal.name  # only the name of a file, not its folder
-    unused = set() if signal.takes_top_k else {"top_k"}
-    if method.needs.teacher != "signal":
-        unused = {"signal", "top_k"}
-    if training["decay_norms"] or not training["weight_decay"]:
-        unused = unused | {"decay_norms"}  # keeps the hashes of trainings from before this setting existed
-    if training.get("optimizer") not in ("sgd", "muon"):
-        unused = unused | {"momentum"}
-    # The resulting precision is added below, because proposals of fixed text are sampled from a copy of the student,
-    # too.
+    signal = registry.find(registry.SIGNALS, chosen.training.signal)
+    # The precision that results is added below: proposals of fixed text are sampled from a copy of the student, too.
     spec |= {
         "loop": LOOP,
         "teacher": plan.pair.teacher.identity() if wants_teacher(method) else None,
-        "training": {key: value for key, value in training.items() if key not in NOT_IN_SPEC | unused},
+        "training": _settings(chosen.training, method, signal),
         "rollout": engine_choice.spelt(chosen.rollout, "rollout") if texts & {Source.STUDENT, Source.MIXED} else None,
         "teacher_text": engine_choice.spelt(chosen.teacher_text, "teacher_text") if Source.TEACHER in texts else None,
         "prompts": examples.fingerprint(plan.data_of(method).prompts) if texts - {Source.DATA} else None,
         "labelled": examples.fingerprint(plan.data.labelled) if Source.DATA in texts else None,
         "validation": examples.fingerprint(plan.data.validation) if method.needs.validate_every else None,
     }
-    if (asked := method.needs.asking) is not None:
-        prompts = [teacher_prompt.prompt_for(example, asked).user for example in plan.data_of(method).prompts]
-        spec["asking"] = dataclasses.asdict(asked) | ({"prompts": fingerprint(prompts)} if asked.template else {})
+    if (asking := method.needs.asking) is not None:
+        prompts = [teacher_prompt.prompt_for(example, asking).user for example in plan.data_of(method).prompts]
+        spec["asking"] = dataclasses.asdict(asking) | ({"prompts": fingerprint(prompts)} if asking.template else {})
     code = user_code.identity(signal)
     if pools.validity_of(method) == "success" and plan.recipe.data.grader is not None:
         spec["grader"] = plan.recipe.data.grader
@@ -122,6 +114,20 @@ def _training(plan: Plan, method: Method, variant: str | None, origin: str, seed
     return TrainingRun(method, variant, origin, seed, spec, _training_id(spec))
 
 
+def _settings(training: Training, method: Method, signal: type[Any]) -> dict[str, Any]:
+    """The settings that affect this training: changing another does not train it again."""
+    settings = options.set_apart(training)
+    settings["signal"] = signal.name  # a file's own name, not where it is kept
+    unused = set() if signal.takes_top_k else {"top_k"}
+    if method.needs.teacher != "signal":
+        unused = {"signal", "top_k"}
+    if settings["decay_norms"] or not settings["weight_decay"]:
+        unused = unused | {"decay_norms"}  # keeps the hashes of trainings from before this setting existed
+    if settings.get("optimizer") not in ("sgd", "muon"):
+        unused = unused | {"momentum"}
+    return {key: value for key, value in settings.items() if key not in NOT_IN_SPEC | unused}
+
+
 def _training_id(spec: Mapping[str, Any]) -> str:
     """The id of a trained student. A variant and the same settings given one by one are the same training."""
     method = {key: value for key, value in spec["method"].items() if key != "variant"}
@@ -141,8 +147,8 @@ FIRST_STAGE = ("steps", "learning_rate", "batch")  # of the first stage, replaci
 def check_before(chosen: Recipe) -> None:
     """Raises BadInput for settings of a first stage that names no method."""
     if chosen.before.method is None and chosen.before != Before():
-        said = next(name for name in FIRST_STAGE if getattr(chosen.before, name) is not None)
-        raise BadInput(f"before.{said} belongs to a first stage: name its method with before.method")
+        setting = next(name for name in FIRST_STAGE if getattr(chosen.before, name) is not None)
+        raise BadInput(f"before.{setting} belongs to a first stage: name its method with before.method")
 
 
 def check_first(method: Method) -> None:

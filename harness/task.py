@@ -105,13 +105,13 @@ class Task(ABC):
         self.data = data
         self.judge = judge
         before = contract_checks.ProcessState()
-        asked = self.problems(data.rows)
+        problems = self.problems(data.rows)
         if (changed := before.changed()) is not None:
             raise BadInput(task_contract.broken(type(self), "problems", changed[0]))
-        task_contract.problems(self, asked)
-        self.items: list[Problem] = [dataclasses.replace(p, prompt=self.ask(p)) for p in asked]
+        task_contract.problems(self, problems)
+        self.items: list[Problem] = [dataclasses.replace(p, prompt=self.ask(p)) for p in problems]
         if type(self).ask is not Task.ask:
-            task_contract.asked(self)
+            task_contract.prompts(self)
 
     @classmethod
     def under(cls, name: str) -> type[Task]:

@@ -61,18 +61,18 @@ TEXTS = (
 )  # malformed completions that a grader must survive
 
 
-def check_method(found: type[Method], config: Any = None) -> None:
+def check_method(method_class: type[Method], config: Any = None) -> None:
     """Checks a method. Raises AssertionError with FILE:LINE for the first broken requirement."""
-    for _ in method_checks(found, config):
+    for _ in method_checks(method_class, config):
         pass
 
 
-def check_task(found: type[Task], rows: Sequence[Mapping[str, Any]], judge: Any = None) -> Task:
+def check_task(task_class: type[Task], rows: Sequence[Mapping[str, Any]], judge: Any = None) -> Task:
     """Checks a task on a few rows in its file format; returns the task for further checks."""
-    assert not found.needs_judge or judge is not None, "a judged task needs a judge for its check"
-    for _ in task_checks(found, rows, judge):
+    assert not task_class.needs_judge or judge is not None, "a judged task needs a judge for its check"
+    for _ in task_checks(task_class, rows, judge):
         pass
-    return found(_data(rows), judge)
+    return task_class(_data(rows), judge)
 
 
 PAIRS = (  # pairs that a judge must handle
@@ -99,49 +99,55 @@ def judge_checks(judge: Any, pairs: Sequence[PairToJudge] = PAIRS) -> Iterator[s
     assert isinstance(judge, Judge), f"{where}: a judge subclasses harness.grading.judges.judgement.Judge"
     try:
         with error_location.faults_as(BadInput, called=type(judge)):
-            said = check_identity(judge)
-            found = judge_all(judge, pairs)
+            identity = check_identity(judge)
+            judgements = judge_all(judge, pairs)
             backwards = judge_all(judge, pairs[::-1])[::-1]
-            assert said == check_identity(judge), f"{where}: identity changes while the judge works"
+            assert identity == check_identity(judge), f"{where}: identity changes while the judge works"
             assert judge_all(judge, []) == [], f"{where}: gives judgements on no pairs"
     except (BadInput, RunFailed) as error:
         raise AssertionError(str(error)) from error
     yield "its identity is JSON and stays the same while it works"
     yield f"one verdict on each of {len(pairs)} pairs, empty and malformed answers among them, and none on none"
-    for one, again in zip(found, backwards, strict=True):
+    for one, again in zip(judgements, backwards, strict=True):
         assert one.score == again.score, f"{where}: a pair gets another verdict in another order of the pairs"
         assert one.reason, f"{where}: gives a judgement without a reason"
     yield "a verdict has a reason, and does not depend on the order of the pairs"
 
 
-def method_checks(found: type[Method], config: Any = None) -> Iterator[str]:
+def method_checks(method_class: type[Method], config: Any = None) -> Iterator[str]:
     """Checks a method on synthetic tokens with an exact, a top-k and a bfloat16 signal; yields a line per check.
 
     Raises AssertionError with FILE:LINE for the first broken requirement.
     """
     try:
-        with error_location.faults_as(BadInput, called=found):
-            yield from _method_checks(found, config)
+        with error_location.faults_as(BadInput, called=method_class):
+            yield from _method_checks(method_class, config)
     except BadInput as error:
         raise AssertionError(str(error)) from error
 
 
-def _method_checks(found: type[Method], config: Any) -> Iterator[str]:
-    assert issubclass(found, Method), "a method subclasses harness.Method"
-    assert found.__doc__, f"{error_location.of(found)}: give the class a docstring, the line that `harness list` shows"
-    method_settings.check(found)
-    place = error_location.of(found.Config)
-    assert found.Config.__dataclass_params__.frozen, f"{place}: Config is not a frozen dataclass; say frozen=True"
-    for setting in dataclasses.fields(found.Config):
-        said = "has no help text; make it with harness.options.option"
+def _method_checks(method_class: type[Method], config: Any) -> Iterator[str]:
+    assert issubclass(method_class, Method), "a method subclasses harness.Method"
+    assert method_class.__doc__, (
+        f"{error_location.of(method_class)}: give the class a docstring, the line that `harness list` shows"
+    )
+    method_settings.check(method_class)
+    place = error_location.of(method_class.Config)
+    assert method_class.Config.__dataclass_params__.frozen, (
+        f"{place}: Config is not a frozen dataclass; say frozen=True"
+    )
+    for setting in dataclasses.fields(method_class.Config):
+        fault = "has no help text; make it with harness.options.option"
         assert setting.metadata.get("help"), (
-            f"{error_location.of(found.Config, setting.name)}: setting {setting.name} {said}"
+            f"{error_location.of(method_class.Config, setting.name)}: setting {setting.name} {fault}"
         )
     yield "a docstring, and a frozen Config whose settings say what they are"
-    method = method_settings.made(found, config)
+    method = method_settings.made(method_class, config)
     yield from method_probe.probe(method)
     if isinstance(method, ReferencePoint):
-        assert found.evaluates in {"student", "teacher"}, f"{error_location.of(found)}: evaluates is student or teacher"
+        assert method_class.evaluates in {"student", "teacher"}, (
+            f"{error_location.of(method_class)}: evaluates is student or teacher"
+        )
         return
     yield from _further(method)
 
@@ -151,11 +157,11 @@ def _further(method: Method) -> Iterator[str]:
     import torch
 
     if type(method).weight is not Method.weight:
-        said = 'is there, but no setting `shuffle`; add shuffle: bool = option(False, "control: shuffled weights")'
-        assert hasattr(method.config, "shuffle"), str(broken(method, "weight", said))
+        fault = 'is there, but no setting `shuffle`; add shuffle: bool = option(False, "control: shuffled weights")'
+        assert hasattr(method.config, "shuffle"), str(broken(method, "weight", fault))
         yield "a setting `shuffle`, the control of its weights"
-    said = "looks across tokens: a token has another value in another slice, and the loop may cut slices anywhere"
-    assert not method_probe.looks_across(method), str(broken(method, "objective", said))
+    fault = "looks across tokens: a token has another value in another slice, and the loop may cut slices anywhere"
+    assert not method_probe.looks_across(method), str(broken(method, "objective", fault))
     yield "a token's value depends on that token alone"
     needs = method.needs
     coarse = needs.teacher == "signal" and not (needs.exact or needs.sequence_features)
@@ -167,65 +173,69 @@ def _further(method: Method) -> Iterator[str]:
     yield "bfloat16 logits"
 
 
-def task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, judge: Any = None) -> Iterator[str]:
+def task_checks(task_class: type[Task], rows: Sequence[Mapping[str, Any]] | None, judge: Any = None) -> Iterator[str]:
     """Checks a task; yields a line per check, also for those skipped for lack of ``rows`` or of a judge.
 
     Raises AssertionError with FILE:LINE for the first broken requirement.
     """
     try:
-        with error_location.faults_as(BadInput, called=found):
-            yield from _task_checks(found, rows, judge)
+        with error_location.faults_as(BadInput, called=task_class):
+            yield from _task_checks(task_class, rows, judge)
     except NotHere as error:
         yield f"{LEFT_OUT}: {error}"
     except (BadInput, RunFailed) as error:
         raise AssertionError(str(error)) from error
 
 
-def _task_checks(found: type[Task], rows: Sequence[Mapping[str, Any]] | None, judge: Any) -> Iterator[str]:
-    contract_checks.refuse_misspelt(found, Task, "task", ())
-    task_contract.facts(found)
-    place = error_location.of(found, "dataset")
-    pinned = len(found.dataset.sha256) == 64 and len(found.dataset.commit) == 40
+def _task_checks(task_class: type[Task], rows: Sequence[Mapping[str, Any]] | None, judge: Any) -> Iterator[str]:
+    contract_checks.refuse_misspelt(task_class, Task, "task", ())
+    task_contract.facts(task_class)
+    place = error_location.of(task_class, "dataset")
+    pinned = len(task_class.dataset.sha256) == 64 and len(task_class.dataset.commit) == 40
     assert pinned, f"{place}: the dataset is not pinned: commit has 40 hex digits, sha256 has 64"
     yield "name, version, family, metric, a pinned dataset, decoding"
     if not rows:
         yield f"{LEFT_OUT}: problems, prompts and verdicts (no rows available)"
         return
-    task = task_contract.made(found, _data(rows), judge)
+    task = task_contract.made(task_class, _data(rows), judge)
     begun = sum(not problem.follows for problem in task.items)  # later turns of a conversation belong to their first
-    said = f"gave {begun} problems for {len(rows)} rows; {task_contract.ROWS_WANTED}"
-    assert begun == len(rows) or (found.takes_some and begun < len(rows)), task_contract.broken(found, "problems", said)
-    each = f"{begun} of {len(rows)} rows" if found.takes_some else f"one per row ({len(rows)} rows)"
+    fault = f"gave {begun} problems for {len(rows)} rows; {task_contract.ROWS_WANTED}"
+    assert begun == len(rows) or (task_class.takes_some and begun < len(rows)), task_contract.broken(
+        task_class, "problems", fault
+    )
+    each = f"{begun} of {len(rows)} rows" if task_class.takes_some else f"one per row ({len(rows)} rows)"
     yield f"problems: {each}, unique ids, prompts for models with and without a template"
-    _refuses_an_empty_row(found, judge)
+    _refuses_an_empty_row(task_class, judge)
     yield "problems: a row without its fields is refused with BadInput"
-    if found.needs_judge and judge is None:
+    if task_class.needs_judge and judge is None:
         yield f"{LEFT_OUT}: verdicts (they need a judge)"
         return
     for text in TEXTS:
         completions = [Completion(problem.id, 2, text, 0, "stop") for problem in task.items]
         verdicts = task.verdicts(completions)
         task_contract.afterwards(task, completions, verdicts)
-        said = "gave verdicts on other samples than it was asked about; one each is wanted, in order"
-        assert all(v.sample == 2 for v in verdicts), task_contract.broken(found, "grade_all", said)
-        said = "gave a verdict without a reason; say what was checked"
-        assert all(v.reason for v in verdicts), task_contract.broken(found, "grade", said)
+        fault = "gave verdicts on other samples than it was asked about; one each is wanted, in order"
+        assert all(v.sample == 2 for v in verdicts), task_contract.broken(task_class, "grade_all", fault)
+        fault = "gave a verdict without a reason; say what was checked"
+        assert all(v.reason for v in verdicts), task_contract.broken(task_class, "grade", fault)
         again = [v.score for v in task.verdicts(completions[::-1])][::-1]
-        said = f"gave two scores to one text ({text[:20]!r}); the same text always gets the same verdict"
-        assert again == [v.score for v in verdicts], task_contract.broken(found, "grade", said)
+        fault = f"gave two scores to one text ({text[:20]!r}); the same text always gets the same verdict"
+        assert again == [v.score for v in verdicts], task_contract.broken(task_class, "grade", fault)
     yield f"grade: repeatable verdicts with reasons, on {len(TEXTS)} texts of no answer"
 
 
-def _refuses_an_empty_row(found: type[Task], judge: Any) -> None:
+def _refuses_an_empty_row(task_class: type[Task], judge: Any) -> None:
     try:
-        found(_data([{}]), judge)
+        task_class(_data([{}]), judge)
     except BadInput:
         return
     except Exception as error:  # user code may raise any exception
-        said = f"raises {type(error).__name__} on a row without fields; raise BadInput that names the row and the field"
-        raise AssertionError(task_contract.broken(found, "problems", said)) from error
-    said = "accepts a row without fields; raise BadInput that names the row and the field"
-    raise AssertionError(task_contract.broken(found, "problems", said))
+        fault = (
+            f"raises {type(error).__name__} on a row without fields; raise BadInput that names the row and the field"
+        )
+        raise AssertionError(task_contract.broken(task_class, "problems", fault)) from error
+    fault = "accepts a row without fields; raise BadInput that names the row and the field"
+    raise AssertionError(task_contract.broken(task_class, "problems", fault))
 
 
 def _data(rows: Sequence[Mapping[str, Any]]) -> Data:
@@ -262,17 +272,17 @@ class Conformed:
 
 def conformance_of_methods(names: Sequence[str]) -> list[Conformed]:
     """Checks each method, with all its variants unless one is named. Raises BadInput for an unknown method."""
-    found = []
+    results = []
     for name in names:
         cls = registry.find(registry.METHODS, registry.split(name)[0])
         variants: list[tuple[str, Mapping[str, Any]]] = [(name, settings_of(cls, name))]
         if not registry.split(name)[1]:
             variants += [(f"{name}@{variant}", settings) for variant, settings in variants_of(cls).items()]
         for label, settings in variants:
-            found.append(Conformed(label).take(_method(cls, label, settings)))
-            if found[-1].broken:
+            results.append(Conformed(label).take(_method(cls, label, settings)))
+            if results[-1].broken:
                 break
-    return found
+    return results
 
 
 def _method(cls: type, label: str, settings: Mapping[str, Any]) -> Iterator[str]:
@@ -291,19 +301,21 @@ def conformance_of_judge(spec: str) -> Conformed:
     return Conformed(spec).take(judge_checks(open_judge(spec)))
 
 
-def _rows(found: type[Task], world: str) -> tuple[Sequence[Mapping[str, Any]] | None, Any]:
+def _rows(task_class: type[Task], world: str) -> tuple[Sequence[Mapping[str, Any]] | None, Any]:
     if world != "real":
         from harness.grading.judges.generated import ProgrammaticJudge
         from harness.micro import world as micro
 
-        return micro.dataset(found.name, world).rows[:SAMPLE_ROWS], ProgrammaticJudge() if found.needs_judge else None
-    rows = data.read(found.dataset).rows if data.at_hand(found.dataset) else None
+        return micro.dataset(task_class.name, world).rows[
+            :SAMPLE_ROWS
+        ], ProgrammaticJudge() if task_class.needs_judge else None
+    rows = data.read(task_class.dataset).rows if data.at_hand(task_class.dataset) else None
     # The rows that a task uses may be anywhere in the file.
-    return (rows if found.takes_some or rows is None else rows[:SAMPLE_ROWS]), None
+    return (rows if task_class.takes_some or rows is None else rows[:SAMPLE_ROWS]), None
 
 
-def conformance_text(found: Conformed) -> str:
+def conformance_text(conformed: Conformed) -> str:
     """The report: a line per check, then the violation or "conforms"."""
-    marks = ["--" if line.startswith(LEFT_OUT) else "ok" for line in found.checked]
-    lines = [found.name, *(f"  {mark}  {line}" for mark, line in zip(marks, found.checked, strict=True))]
-    return "\n".join([*lines, f"  broken  {found.broken}" if found.broken else "  conforms"])
+    marks = ["--" if line.startswith(LEFT_OUT) else "ok" for line in conformed.checked]
+    lines = [conformed.name, *(f"  {mark}  {line}" for mark, line in zip(marks, conformed.checked, strict=True))]
+    return "\n".join([*lines, f"  broken  {conformed.broken}" if conformed.broken else "  conforms"])

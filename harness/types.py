@@ -49,8 +49,8 @@ class Prompt:
 
     def turns(self) -> list[dict[str, str]]:
         """The conversation up to the answer, for chat templates and servers."""
-        said = [Turn("system", self.system)] if self.system is not None else []
-        return [turn._asdict() for turn in (*said, *self.history, Turn("user", self.user))]
+        system_turns = [Turn("system", self.system)] if self.system is not None else []
+        return [turn._asdict() for turn in (*system_turns, *self.history, Turn("user", self.user))]
 
 
 @dataclass(frozen=True)

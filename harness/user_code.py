@@ -54,9 +54,9 @@ def load(path: Path) -> types.ModuleType:
     return known.module
 
 
-def adopt(found: Any, owner: str) -> None:
+def adopt(adopted: Any, owner: str) -> None:
     """Registers a class as part of a plugin of the distribution ``owner``."""
-    top = found.__module__.partition(".")[0]
+    top = adopted.__module__.partition(".")[0]
     if top == OURS:
         return
     _owners[top] = owner
@@ -67,19 +67,19 @@ def adopt(found: Any, owner: str) -> None:
         error_location.own(module.__file__)
 
 
-def identity(found: type) -> str:
+def identity(owner_class: type) -> str:
     """The identity of the code of a class: a hash, or ``harness`` for shipped classes."""
-    top = found.__module__.partition(".")[0]
+    top = owner_class.__module__.partition(".")[0]
     if top == OURS:
         return OURS
     if top in _spaces:
         return f"file sha256:{_spaces[top].digest}"
-    if found.__module__ not in _plugins:
+    if owner_class.__module__ not in _plugins:
         owner = _owners.get(top)
-        digest = _digest(*_of_plugin(sys.modules[found.__module__], owner))
-        name = f"{owner} {importlib.metadata.version(owner)}" if owner else f"module {found.__module__}"
-        _plugins[found.__module__] = f"{name} sha256:{digest}"
-    return _plugins[found.__module__]
+        digest = _digest(*_of_plugin(sys.modules[owner_class.__module__], owner))
+        name = f"{owner} {importlib.metadata.version(owner)}" if owner else f"module {owner_class.__module__}"
+        _plugins[owner_class.__module__] = f"{name} sha256:{digest}"
+    return _plugins[owner_class.__module__]
 
 
 class Space:
@@ -106,8 +106,8 @@ class Space:
                 changed = watch.changed()
             self._adopt_folders()
             if changed is not None:
-                said, calls = changed
-                raise BadInput(f"{contract_checks.place_of([path, *sources(path, self.search)], calls)}: {said}")
+                change, calls = changed
+                raise BadInput(f"{contract_checks.place_of([path, *sources(path, self.search)], calls)}: {change}")
         except BaseException:
             self._forget()
             raise
@@ -115,11 +115,11 @@ class Space:
             sys.path[:] = kept  # folders that the file added are in ``search``
         self.files = sources(path, self.search)
         self.digest = _digest(self.files, path.parent)
-        self.seen = _contents(self.files)
+        self.contents = _contents(self.files)
 
     def current(self) -> bool:
         """Whether no file has changed since it was loaded."""
-        return sources(self.path, self.search) == self.files and _contents(self.files) == self.seen
+        return sources(self.path, self.search) == self.files and _contents(self.files) == self.contents
 
     def _execute(self) -> types.ModuleType:
         name = f"{self.package}.{self.path.stem.replace('.', '_')}"
@@ -225,16 +225,16 @@ def sources(path: Path, search: Sequence[str]) -> frozenset[Path]:
     A package counts with all its files. ``search`` precedes the folders of ``sys.path`` that hold no libraries.
     """
     folders = [*search, *(entry or os.getcwd() for entry in sys.path if not _of_library(entry or os.getcwd()))]
-    found: set[Path] = set()
+    files: set[Path] = set()
     todo = [path]
     while todo:
         file = todo.pop()
-        if file in found:
+        if file in files:
             continue
-        found.add(file)
+        files.add(file)
         for name, base in _imported(file):
             todo += _files_of(name, folders if base is None else [str(base)])
-    return frozenset(found)
+    return frozenset(files)
 
 
 def _imported(file: Path) -> Iterator[tuple[str, Path | None]]:
@@ -319,8 +319,8 @@ def _contents(files: Iterable[Path]) -> Mapping[Path, str]:
 
 def _digest(files: Iterable[Path], root: Path) -> str:
     """16 hex digits of one file's content, or of the contents and names of several."""
-    found = _contents(files)
-    if len(found) == 1:
-        return next(iter(found.values()))[:16]
-    lines = sorted(f"{Path(os.path.relpath(file, root)).as_posix()} {sha256}" for file, sha256 in found.items())
+    contents = _contents(files)
+    if len(contents) == 1:
+        return next(iter(contents.values()))[:16]
+    lines = sorted(f"{Path(os.path.relpath(file, root)).as_posix()} {sha256}" for file, sha256 in contents.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

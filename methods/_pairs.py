@@ -13,20 +13,20 @@ def merged(tokens: Tokens, temperature: float, merge: str = "chain"):
     """
     sides = ((tokens.student, tokens.pairs.student, tokens.labels),)
     sides += ((tokens.teacher, tokens.pairs.teacher, tokens.pairs.labels),)
-    found, size = [], tokens.pairs.size
+    both, size = [], tokens.pairs.size
     for logits, pair, labels in sides:
         (log_p,) = log_probs(logits, temperature=temperature)
         inside = pair >= 0
         if merge == "mean":
             total = log_p.new_zeros(size, log_p.shape[-1]).index_add(0, pair[inside], log_p[inside])
-            found.append(total / pair[inside].bincount(minlength=size)[:, None])
+            both.append(total / pair[inside].bincount(minlength=size)[:, None])
             continue
         base = (tokens.pairs.last if merge == "chain" else tokens.pairs.first)(pair)
         inside = inside.index_fill(0, base, False)
         read = labels if merge == "chain" else labels.roll(1)
         more = log_p[inside].gather(-1, read[inside, None])[:, 0]
-        found.append(log_p[base] + log_p.new_zeros(size).index_add(0, pair[inside], more)[:, None])
-    return found
+        both.append(log_p[base] + log_p.new_zeros(size).index_add(0, pair[inside], more)[:, None])
+    return both
 
 
 def sorted_gap(ours, theirs, most: int = 0):

@@ -17,12 +17,12 @@ def advantages(whole, scale: str):
     reward, group = whole.reward.where(known, 0.0), torch.tensor(whole.prompt)
     count = group[known].bincount(minlength=int(group.max()) + 1).clamp_min(1)
     total = lambda values: values.new_zeros(len(count)).index_add_(0, group, values * known)  # noqa: E731
-    found = (reward - (total(reward) / count)[group]) * known
+    advantage = (reward - (total(reward) / count)[group]) * known
     if scale == "group":
-        found = found / ((total(found.square()) / (count - 1).clamp_min(1)).sqrt() + EPSILON)[group]
+        advantage = advantage / ((total(advantage.square()) / (count - 1).clamp_min(1)).sqrt() + EPSILON)[group]
     elif scale == "step" and known.sum() > 1:
-        found = found / (reward[known].std() + EPSILON)
-    return found
+        advantage = advantage / (reward[known].std() + EPSILON)
+    return advantage
 
 
 def credit(whole, *, scale: str, mean: str):
@@ -33,8 +33,8 @@ def credit(whole, *, scale: str, mean: str):
     """
     tokens, texts = len(whole.sequence), len(whole.source)
     factor = tokens / (texts * whole.longest) if mean == "constant" else 1.0
-    found = advantages(whole, scale)[whole.sequence]
-    return torch.stack([found, torch.full_like(found, factor)], 1)
+    advantage = advantages(whole, scale)[whole.sequence]
+    return torch.stack([advantage, torch.full_like(advantage, factor)], 1)
 
 
 def log_prob(tokens):

@@ -92,7 +92,7 @@ def logged(v):
     return dict(zip(names, shares, strict=True)) | {"validity_gap": gap}
 
 
-def told(c):
+def in_words(c):
     """How the tokens are weighted, in words: estimator, step and gate, and what is not as in records up to 0.2."""
     words = [c.validity, c.step, c.gate]
     usual = {"relative": "difference", "normaliser": "weights", "scope": "step", "own_step": False}

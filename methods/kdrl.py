@@ -55,10 +55,10 @@ class KDRL(Method):
 
     def step_features(self, values, whole: WholeStep):
         """[M, 2] the advantage of each token's text, and whether the teacher corrects it."""
-        found = credit(whole, scale=self.config.scale, mean="token")
+        features = credit(whole, scale=self.config.scale, mean="token")
         right = (whole.reward >= 1).double()[whole.sequence]
-        found[:, 1] = 1 - right if self.config.taught == "wrong" else torch.ones_like(right)
-        return found
+        features[:, 1] = 1 - right if self.config.taught == "wrong" else torch.ones_like(right)
+        return features
 
     def objective(self, tokens: Tokens):
         c, (log_q, old) = self.config, log_prob(tokens)

@@ -60,10 +60,10 @@ class MultiLevelOT(Method):
             mine, theirs = tokens.sequence == text, pairs.sequence == text
             q, p = self._words(tokens.student[mine], k), self._words(tokens.teacher[theirs], k)
             n = min(len(q), len(p))
-            had = (p[:n] - q[:n]).abs().sum(-1)
+            distance = (p[:n] - q[:n]).abs().sum(-1)
             logarithmic = -(q[:n].softmax(-1) * p[:n].log_softmax(-1)).sum(-1)
             # Every token of the text carries the distance of the texts, so that its mean is that distance.
-            value = (had + c.logarithmic * logarithmic).sum() / max(n, 1) + c.sinkhorn * self._transport(p, q)
+            value = (distance + c.logarithmic * logarithmic).sum() / max(n, 1) + c.sinkhorn * self._transport(p, q)
             parts.append(value.expand(len(q)))
         return hard(tokens, c.hard) + c.weight * torch.cat(parts)
 

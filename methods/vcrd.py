@@ -114,6 +114,6 @@ class VCRD(Method):
         return parts.step_mean(p.gather(-1, proposed), tokens.segment_id)
 
     def card(self):
-        c, told = self.config, parts.told(self.config)
+        c, weighting = self.config, parts.in_words(self.config)
         facts = {"mixture_weight_of_teacher": c.beta, "loss_temperature": c.temperature}
-        return {"divergence": c.divergence, "token_weights": told + ("/shuffled" if c.shuffle else "")} | facts
+        return {"divergence": c.divergence, "token_weights": weighting + ("/shuffled" if c.shuffle else "")} | facts

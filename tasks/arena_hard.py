@@ -39,8 +39,8 @@ class ArenaHard(PairwiseTask):
     def _problem(self, index, row):
         """A row is the baseline's conversation: the prompt, then its answer."""
         try:
-            (asked, answered), uid = row["messages"], str(row["uid"])
-            prompt, reference = asked["content"], answered["content"]["answer"]
+            (question, answer), uid = row["messages"], str(row["uid"])
+            prompt, reference = question["content"], answer["content"]["answer"]
         except (KeyError, TypeError, ValueError):
             prompt = reference = None
         if not isinstance(prompt, str) or not isinstance(reference, str):

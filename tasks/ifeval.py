@@ -43,9 +43,9 @@ class IFEval(Task):
         if not all(isinstance(each, dict) for each in settings):
             raise BadInput(f"{where}: 'kwargs' must hold one object for each instruction")
         # null stands for "not given", as in the files that lm-eval reads.
-        given = tuple({key: value for key, value in each.items() if value is not None} for each in settings)
-        asked = instruction_checks.Instructions(row["key"], row["prompt"], tuple(kinds), given)
-        return Problem(str(row["key"]), Prompt(user=row["prompt"], plain=row["prompt"]), asked)
+        stated = tuple({key: value for key, value in each.items() if value is not None} for each in settings)
+        instructions = instruction_checks.Instructions(row["key"], row["prompt"], tuple(kinds), stated)
+        return Problem(str(row["key"]), Prompt(user=row["prompt"], plain=row["prompt"]), instructions)
 
     def grade(self, problem, text):
         strict, loose = instruction_checks.followed(problem.reference, text)
@@ -62,8 +62,8 @@ class IFEval(Task):
             return super().measures(graded)
         strict, loose = ([way[i] for way in ways] for i in (0, 1))
         single = {"instructions_strict": strict, "instructions_loose": loose}
-        found = {name: sum(map(sum, way)) / sum(map(len, way)) for name, way in single.items()}
-        return super().measures(graded) | found | {"prompts_loose": sum(map(all, loose)) / len(loose)}
+        shares = {name: sum(map(sum, way)) / sum(map(len, way)) for name, way in single.items()}
+        return super().measures(graded) | shares | {"prompts_loose": sum(map(all, loose)) / len(loose)}
 
     def grader_identity(self):
         return super().grader_identity() | {"versions": instruction_checks.versions(), "language_seed": 0}

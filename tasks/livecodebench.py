@@ -71,15 +71,15 @@ class LiveCodeBench(Task):
     }
 
     def problems(self, rows):
-        found = []
+        problems = []
         for number, row in enumerate(rows, 1):
             problem = contest.read_row(row, f"{self.data.source}: row {number}")
             if self.window[0] <= row["contest_date"][:10] <= self.window[1]:
                 starter = row.get("starter_code") or ""
                 way = STARTED.format(starter=starter) if starter else FREE
                 user = ASKED.format(question=row["question_content"], way=way)
-                found.append(Problem(problem.id, Prompt(user, f"{SYSTEM}\n\n{user}", system=SYSTEM), problem))
-        return found
+                problems.append(Problem(problem.id, Prompt(user, f"{SYSTEM}\n\n{user}", system=SYSTEM), problem))
+        return problems
 
     def grade(self, problem, text):
         return contest.grade([problem.reference], [contest.program_of(text)])[0]

@@ -201,7 +201,7 @@ def test_slips_of_the_other_functions_are_told(call, message):
 
 
 def test_a_results_folder_that_is_not_there_is_told(tmp_path):
-    with pytest.warns(UserWarning, match="is not there"):
+    with pytest.warns(UserWarning, match="does not exist"):
         assert harness.load_results(tmp_path / "none").empty
 
 

@@ -458,7 +458,7 @@ def test_a_hash_is_named_only_where_the_id_beside_it_leaves_it_open():
     assert names(("a", "1"), ("b", "2")) == ["kd (student.id=a)", "kd (student.id=b)"]
     told = names(("a", "1"), ("b", "2"), ("b", "3"))
     assert told[1:] == ["kd (student.id=b, student.sha256=22222222…)", "kd (student.id=b, student.sha256=33333333…)"]
-    assert labels.said("kd (student.id=a, training.steps=340)") == "kd (student a, 340 steps)"
+    assert labels.plain_label("kd (student.id=a, training.steps=340)") == "kd (student a, 340 steps)"
 
 
 def test_a_template_is_no_part_of_a_label_and_a_long_text_is_cut():

@@ -20,8 +20,8 @@ from harness.method_probe import MIDWAY, SHARED, STUDENT_PAIRS, TEACHER_PAIRS, r
 from harness.models.alignment import pair
 from harness.models.files import load_model
 from harness.training.loop import train
-from harness.training.reading import chosen
 from harness.training.rollouts import Rollouts
+from harness.training.teacher_reading import chosen
 
 torch.set_num_threads(1)
 CHAT = (

@@ -128,13 +128,13 @@ def test_data_files_are_held_against_their_pins(tmp_path, monkeypatch):
 
 
 def test_packages_are_held_against_requirements_and_lock(monkeypatch):
-    real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "scipy" else real(name))
+    real = doctor.installed_version
+    monkeypatch.setattr(doctor, "installed_version", lambda name: None if name == "scipy" else real(name))
     found = only(doctor.check_versions())
     assert found.status == doctor.PROBLEM and "scipy is missing" in found.found
-    monkeypatch.setattr(doctor, "_version", lambda name: "1.0" if name == "rich" else real(name))
+    monkeypatch.setattr(doctor, "installed_version", lambda name: "1.0" if name == "rich" else real(name))
     assert "rich 1.0 is not >=13" in only(doctor.check_versions()).found
-    monkeypatch.setattr(doctor, "_version", lambda name: "99.0" if name == "rich" else real(name))
+    monkeypatch.setattr(doctor, "installed_version", lambda name: "99.0" if name == "rich" else real(name))
     found = only(doctor.check_versions())
     assert found.status == doctor.NOTE and "rich 99.0 (lock: " in found.found and "requirements.lock" in found.fix
 

@@ -10,7 +10,7 @@ from families import FAMILIES
 from harness.cli import main
 from harness.errors import BadInput
 from harness.models.chat_format import TextCodec
-from harness.training_data import plain
+from harness.training_data import plain_prompts
 from harness.types import Example, Prompt, Turn
 
 ASKED = Prompt(user="2 + 2?", plain="Problem: 2 + 2?\nSolution:\n", system="Box it.")
@@ -22,7 +22,7 @@ def row(user="1 + 1?", **more) -> Prompt:
 
 
 def written(prompt: Prompt, form: str = "{prompt}\n") -> Prompt:
-    return plain.written([Example("1", prompt, "2")], form)[0].prompt
+    return plain_prompts.written([Example("1", prompt, "2")], form)[0].prompt
 
 
 def test_question_and_answer_do_not_run_into_each_other():
@@ -56,7 +56,7 @@ def test_a_form_without_one_place_for_the_prompt_is_refused(form):
     ],
 )  # fmt: skip
 def test_two_plain_forms_are_told(trained, asked, said):
-    found = list(plain.differences(trained, asked, TextCodec(byte_tokenizer())))
+    found = list(plain_prompts.differences(trained, asked, TextCodec(byte_tokenizer())))
     assert (said in found[0]) if said else not found
 
 
@@ -73,7 +73,7 @@ def test_two_plain_forms_are_told(trained, asked, said):
 @pytest.mark.parametrize("family", ["qwen2.5", "gemma"])  # with a system turn, and without
 def test_two_system_turns_are_told(family, trained, asked, said):
     codec = TextCodec(families.tokenizer(FAMILIES[family], instruct=True))
-    found = list(plain.differences(trained, asked, codec))
+    found = list(plain_prompts.differences(trained, asked, codec))
     assert (said in found[0]) if said else not found
 
 

@@ -167,7 +167,7 @@ class StepOf:
         asked = [tuple(text["asked"]) if text.get("informed", "asked" in text) else None for *_, text in rows]
         self.batch = collate(
             [
-                TrainingSequence(prompt, response, Source.STUDENT, i, place=i, asked=asked[i])
+                TrainingSequence(prompt, response, Source.STUDENT, i, place=i, teacher_prompt=asked[i])
                 for i, (prompt, response, _) in enumerate(rows)
             ],
             0,

@@ -20,8 +20,8 @@ def test_every_mistake_is_refused_with_its_place_and_leaves_the_process_as_it_wa
         for i, mistake in enumerate(mistakes):
             assert mistake.old in (METHOD if mistake.kind == "method" else TASK), mistake
             answer, fault = fuzz_mistakes.tried(mistake.kind, [mistake], tmp_path / f"own_{i}.py")
-            if fault or mistake.said not in answer or not answer:
-                wrong.append((mistake.new.strip()[:80], mistake.said, answer[:200], fault))
+            if fault or mistake.expected not in answer or not answer:
+                wrong.append((mistake.new.strip()[:80], mistake.expected, answer[:200], fault))
         gc.collect()
     assert not wrong, wrong
 

@@ -268,7 +268,7 @@ def _teach(teacher, asking, students, step):
 
 @torch.no_grad()
 def _text(sequence, student, teacher, newline, step, state, special=(), first=None, behind=None) -> Text:
-    asked = sequence.prompt if sequence.asked is None else sequence.asked
+    asked = sequence.prompt if sequence.teacher_prompt is None else sequence.teacher_prompt
     q, p, f = (
         softmax(m(torch.tensor([prompt + sequence.response])).logits[0, len(prompt) - 1 : -1, :258].double().numpy())
         for m, prompt in ((student, sequence.prompt), (teacher, asked), (first or student, sequence.prompt))
@@ -292,7 +292,7 @@ def _text(sequence, student, teacher, newline, step, state, special=(), first=No
         rows=behind,
         reward=sequence.reward,
         longest=8,  # rollout.max_new_tokens of these runs
-        informed=sequence.asked is not None,
+        informed=sequence.teacher_prompt is not None,
     )
 
 

@@ -143,7 +143,7 @@ def test_an_equal_pair_stays_as_it_comes(pairs, models):
     _, instruct = pairs("qwen2.5")
     for folders in (models, (instruct, instruct)):
         found = agreed(folders)
-        assert found.student.format is None and found.teacher.format is None and not found.told and not found.warnings
+        assert found.student.format is None and found.teacher.format is None and not found.notes and not found.warnings
         assert "format" not in found.student.identity()
 
 
@@ -177,7 +177,7 @@ def test_equal_endings_and_other_templates_are_no_silent_case(pairs, tmp_path):
     student = families.model(tmp_path / "student", other, instruct=False, seed=2, width=288)
     _, teacher = pairs("qwen2.5")
     found = agreed((student, teacher))
-    assert found.student.format is not None and not found.warnings and found.told
+    assert found.student.format is not None and not found.warnings and found.notes
     assert agreed((student, teacher), template="student").warnings
 
 
@@ -217,7 +217,7 @@ def test_the_thinking_switch_is_written_into_the_template(pairs):
     codec = TextCodec(files.load_tokenizer(found.student))
     assert codec.render(ASKED).endswith("<think>\n\n</think>\n\n") and not codec.thinks
     assert dict(found.card)["thinking"] is False
-    assert not agreed(pairs("qwen3")).told[0].startswith("thinking")
+    assert not agreed(pairs("qwen3")).notes[0].startswith("thinking")
     with pytest.raises(BadInput, match="has no enable_thinking switch"):
         agreed(pairs("llama3"), thinking=True)
 
@@ -309,7 +309,7 @@ def test_reserved_tokens_with_other_names_do_not_matter(tmp_path):
         )
     found = agreed((tmp_path / "s", tmp_path / "t"))
     assert found.words == len(files.load_tokenizer(found.student))
-    assert any("1 special tokens have one id and two names" in line for line in found.told)
+    assert any("1 special tokens have one id and two names" in line for line in found.notes)
 
 
 def test_a_teacher_that_renamed_the_tokens_of_its_turns_is_asked_without_them(tmp_path, run):
@@ -357,7 +357,7 @@ def test_a_record_in_another_format_is_planned_again(pairs, run, tmp_path, tiny_
     folders = pairs("qwen2.5")
     code, records, said = run(folders, "--set", setting)
     assert code == 0, said
-    given = command.Given(
+    given = command.Replacements(
         task=PARITY, recipe=str(tmp_path / "tiny.toml"), student=str(folders[0]), teacher=str(folders[1])
     )
     found = command.find(records[0], tmp_path / "again", given)

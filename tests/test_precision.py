@@ -18,7 +18,7 @@ from harness.models.head import trunk
 from harness.plan import RunRequest
 from harness.recipe import Evaluation
 from harness.records.record import Record
-from harness.rerun.command import Given, find
+from harness.rerun.command import Replacements, find
 from harness.students import UNTRAINED, EvaluationModel
 from harness.training import distributed
 from harness.training.loop import train
@@ -192,7 +192,7 @@ def test_only_a_student_that_samples_in_another_type_than_it_trains_in_is_anothe
         back = find(
             record,
             tmp_path / "results",
-            Given(task=PARITY, recipe=own.request.recipe, student=str(models[0]), teacher=str(models[1])),
+            Replacements(task=PARITY, recipe=own.request.recipe, student=str(models[0]), teacher=str(models[1])),
         )
         assert back.exact, back.differs
 

@@ -15,7 +15,7 @@ from harness.evaluation import measurement
 from harness.plan import DEFAULT_RECIPE, prepare
 from harness.records.store import Store
 from harness.rerun import command, verify
-from harness.rerun.command import Given
+from harness.rerun.command import Replacements
 
 PUBLISHED = Path(__file__).parent.parent / "results/micro"
 
@@ -131,9 +131,9 @@ def test_a_judge_of_ones_own_is_named_by_the_word_of_its_request(capsys):
     judge = {"kind": "longest", "code": "sha256:00"}  # whatever its fields say
     record = {"protocol": {"grader": {"judge": judge}}, "request": {"judge": "most_digits.py:3"}}
     assert command.judge_word(record) == "most_digits.py:3" and command.judge_word(record | {"request": {}}) is None
-    (said,) = command._judge_file(record, command.Given())
-    assert "--judge FILE" in said and not list(command._judge_file(record, command.Given(judge="x")))
-    assert not list(command._judge_file({"request": {"judge": "micro"}}, command.Given()))
+    (said,) = command._judge_file(record, command.Replacements())
+    assert "--judge FILE" in said and not list(command._judge_file(record, command.Replacements(judge="x")))
+    assert not list(command._judge_file({"request": {"judge": "micro"}}, command.Replacements()))
 
 
 def one_record(results):
@@ -201,7 +201,7 @@ def test_no_path_is_taken_from_a_record(change, message, tmp_path, monkeypatch):
         command.find(record, tmp_path)
     if "task" in change:
         with pytest.raises(BadInput, match=message):
-            verify.grade_again(record, Store(PUBLISHED), Given(), None)
+            verify.grade_again(record, Store(PUBLISHED), Replacements(), None)
 
 
 def test_show_refuses_what_leads_nowhere(world, capsys):  # noqa: F811
@@ -353,7 +353,7 @@ def test_a_task_whose_completions_are_others_is_bad_input(recorded):
             return [row | {"problem_id": "no such"} for row in super().completions(record)]
 
     with pytest.raises(BadInput, match="has no problem 'no such'"):
-        verify.grade_again(record, Strange(store.root), Given(task=PARITY), None)
+        verify.grade_again(record, Strange(store.root), Replacements(task=PARITY), None)
 
 
 @pytest.mark.parametrize("line", ["[]", "{}", '{"problem_id": 1}', '{"problem_id": "0", "sample": 0, "text": null}'])
@@ -365,8 +365,8 @@ def test_completions_that_are_none_are_bad_input(recorded, line):
             return [json.loads(line)]
 
     for again in (
-        lambda: verify.grade_again(one_record(results), Odd(results), Given(task=PARITY), None),
-        lambda: verify.run_again(one_record(results), Odd(results), Given(), None, print, print),
+        lambda: verify.grade_again(one_record(results), Odd(results), Replacements(task=PARITY), None),
+        lambda: verify.run_again(one_record(results), Odd(results), Replacements(), None, print, print),
     ):
         with pytest.raises(BadInput, match=r"jsonl:1: no graded completion"):
             again()

@@ -118,16 +118,18 @@ def test_the_teacher_is_told_of_another_right_text_or_of_what_was_wrong(place):
             )
             kinds.add(told and told[0])
             after = "\n\nNow solve the problem above correctly.\n"
-            assert (s.asked and decode(s.asked)) == (told and f"{prompt}{told}{after}")
+            assert (s.teacher_prompt and decode(s.teacher_prompt)) == (told and f"{prompt}{told}{after}")
     assert kinds == {"<", "[", None}
-    shares = [sum(len(s.response) for s in step if s.asked) / sum(len(s.response) for s in step) for step in seen]
+    shares = [
+        sum(len(s.response) for s in step if s.teacher_prompt) / sum(len(s.response) for s in step) for step in seen
+    ]
     assert [row["informed"] for row in outcome.curve] == pytest.approx(shares)
 
 
 def test_a_prompt_in_hindsight_that_no_context_holds_is_none(place):
     job = make("sdpo", *place, steps=1, settings={"solution": "x" * 300 + "{text}", "told": "never"})
     seen, outcome = collected(job)
-    assert all(s.asked is None for s in seen[0]) and outcome.curve[0]["grad_norm"] == 0
+    assert all(s.teacher_prompt is None for s in seen[0]) and outcome.curve[0]["grad_norm"] == 0
 
 
 def test_a_grader_without_any_verdict_ends_the_run(place):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from results.scripts.robustness import memory, world
-from results.scripts.robustness.forked import Point, Trace, Trial
+from results.scripts.robustness.forked import KillTrial, Point, Trace
 from results.scripts.robustness.kill import draw, report
 
 pytestmark = pytest.mark.slow
@@ -52,8 +52,8 @@ def test_the_first_points_visit_every_stage_and_a_seed_repeats_them():
 
 def test_a_report_counts_what_was_lost():
     trials = [
-        Trial([Point("record", 1, 0.001)], [True]),
-        Trial([Point("file", 7), Point("training", 2, 0.1)], [True, False], ["differs: x.json"]),
+        KillTrial([Point("record", 1, 0.001)], [True]),
+        KillTrial([Point("file", 7), Point("training", 2, 0.1)], [True, False], ["differs: x.json"]),
     ]
     page = report(trials, trace(), 9, 0, "kd")
     assert "killed 2 times" in page and "1 ended with" in page and "1 did not" in page and "differs: x.json" in page
@@ -86,6 +86,6 @@ def test_no_tensor_stays_behind_a_step(tmp_path):
 
 
 def test_a_leak_would_be_seen():
-    watch = memory.Watch("train")
+    watch = memory.MemoryWatch("train")
     watch.rows = [(i, 10**8 + 50_000 * i, 100, 10**6) for i in range(60)]
     assert watch.slope() == pytest.approx(50_000)

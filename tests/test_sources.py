@@ -16,7 +16,7 @@ from harness import data
 from harness.cli import main
 from harness.errors import BadInput
 from harness.estimate import shapes
-from harness.models import files, sources
+from harness.models import files, weight_files
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 
@@ -312,7 +312,7 @@ def test_a_gguf_teacher_and_an_adapter_student_train(gguf, models, tiny_world, t
     AutoModelForCausalLM.from_pretrained(folder)
     assert main(["run", "--method", "kd", *words]) == 0  # found again: the identity is that of the files
     assert json.loads(capsys.readouterr().out)["records"][0]["reused"]
-    assert sources.is_adapter(student)
+    assert weight_files.is_adapter(student)
 
 
 def test_a_hub_that_never_answers_is_one_line_within_seconds(tmp_path, monkeypatch):

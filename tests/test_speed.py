@@ -86,7 +86,7 @@ def test_a_card_is_shown_without_torch():
 def test_a_folder_that_was_only_tried_for_writing_is_not_read(tmp_path):
     """Else every new file beside the results folder would have the run planned again."""
     heard = []
-    with answered._heard(heard.append):
+    with answered._listening(heard.append):
         tempfile.TemporaryFile(dir=tmp_path).close()
         assert heard == []
         os.listdir(tmp_path)

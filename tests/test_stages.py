@@ -58,7 +58,7 @@ def test_a_second_stage_starts_from_the_first_and_carries_its_cost(tiny_world, t
     assert main(["table", "--results", str(results)]) == 0
     assert "kd>opd" in capsys.readouterr().out
     # A record gives its command back.
-    found = command.find(both, results, command.Given(task=PARITY, recipe=str(recipe)))
+    found = command.find(both, results, command.Replacements(task=PARITY, recipe=str(recipe)))
     assert found.exact and "before.method=kd" in command.line(found.request)
 
 

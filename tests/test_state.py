@@ -196,7 +196,7 @@ def test_the_buffer_holds_the_latest_responses_and_says_how_old_they_are(place, 
 
     def look(self, made):
         keep(self, made)
-        kept.append([s.made for s in self.buffer])
+        kept.append([s.sampled_at for s in self.buffer])
 
     monkeypatch.setattr(Rollouts, "_keep", look)
     job = make("distillm", *place, settings={"threshold": 1.0, "capacity": 8}, steps=8)

@@ -15,7 +15,7 @@ from harness.cli import main
 from harness.errors import BadInput
 from harness.plan import RunRequest
 from harness.recipe import Adapter
-from harness.rerun.command import Given, find
+from harness.rerun.command import Replacements, find
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
 
@@ -153,7 +153,7 @@ def test_a_run_with_an_adapter_from_plan_to_export(tiny_world, models, tmp_path,
     assert record["spec"]["training"]["steps"] == 2
     # The record leads back to its command, also from a recipe that says nothing of adapters and epochs.
     tiny_world("[training]\nsteps = 9\nbatch = 6\nmax_tokens = 64\n")
-    given = Given(task=PARITY, recipe=str(path), student=str(models[0]), teacher=str(models[1]))
+    given = Replacements(task=PARITY, recipe=str(path), student=str(models[0]), teacher=str(models[1]))
     back = find(record, tmp_path / "results", given)
     assert back.exact and f"student.adapter={kind}" in back.request.settings
     assert {"student.rank=2", "training.steps=2"} <= set(back.request.settings)

@@ -49,7 +49,7 @@ def test_a_template_that_cannot_be_filled_is_refused(template, message):
 
 def sequences():
     rows = [((1, 2, 3), (9, 8, 7, 6), (5, 5, 5, 5, 5, 4)), ((4,), (6, 5), (2,))]
-    return [TrainingSequence(a, r, Source.STUDENT, i, asked=p) for i, (a, r, p) in enumerate(rows)]
+    return [TrainingSequence(a, r, Source.STUDENT, i, teacher_prompt=p) for i, (a, r, p) in enumerate(rows)]
 
 
 def test_the_teachers_hidden_states_are_those_behind_its_own_prompt(place):
@@ -59,13 +59,13 @@ def test_the_teachers_hidden_states_are_those_behind_its_own_prompt(place):
     batch = collate(sequences(), 257, None, "cpu")
     together = live.hidden(batch)
     alone = [
-        live.hidden(collate([dataclasses.replace(s, prompt=s.asked, asked=None)], 257, None, "cpu"))
+        live.hidden(collate([dataclasses.replace(s, prompt=s.teacher_prompt, teacher_prompt=None)], 257, None, "cpu"))
         for s in sequences()
     ]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-5)
     only = live.hidden(batch, [1])
     torch.testing.assert_close(only, alone[1], rtol=1e-5, atol=1e-5)
-    assert live.tokens(batch) == sum(len(s.asked) + len(s.response) for s in sequences())
+    assert live.tokens(batch) == sum(len(s.teacher_prompt) + len(s.response) for s in sequences())
 
 
 def load_model_of(folder):
@@ -75,11 +75,11 @@ def load_model_of(folder):
 
 
 def test_the_students_own_rows_do_not_change_where_the_teacher_is_asked_otherwise():
-    plain = [dataclasses.replace(s, asked=None) for s in sequences()]
+    plain = [dataclasses.replace(s, teacher_prompt=None) for s in sequences()]
     a, b = (collate(rows, 257, None, "cpu") for rows in (sequences(), plain))
     for name in ("ids", "mask", "row", "column", "labels", "position"):
         assert torch.equal(getattr(a, name), getattr(b, name))
-    assert b.asked is None and a.asked is not None
+    assert b.teacher_input is None and a.teacher_input is not None
 
 
 def test_the_live_student_under_its_own_prompt_teaches_nothing(place):

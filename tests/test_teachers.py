@@ -19,7 +19,7 @@ from harness.models.files import load_model, load_tokenizer, locate
 from harness.models.generate import Generator
 from harness.plan import RunRequest
 from harness.recipe import Recipe, TeacherLoading
-from harness.rerun.command import Given, find
+from harness.rerun.command import Replacements, find
 from harness.training.batching import TrainingSequence, collate
 from harness.training.signals import LiveTeacher
 from harness.types import Source
@@ -149,7 +149,7 @@ def test_a_loaded_teacher_stands_on_the_card_and_leads_back_to_its_command(tiny_
         == records["teacher"]["spec"]["teacher_loading"]
     )
     tiny_world(TRAINING)
-    given = Given(task=PARITY, recipe=str(path), student=str(models[0]), teacher=str(models[1]))
+    given = Replacements(task=PARITY, recipe=str(path), student=str(models[0]), teacher=str(models[1]))
     for name in ("kd", "teacher"):
         back = find(records[name], tmp_path / "results", given)
         assert back.exact and "teacher.dtype=bfloat16" in back.request.settings

@@ -288,7 +288,7 @@ def test_empty_rows_are_skipped_alike_by_all_methods_where_that_is_asked(tmp_pat
     for labelled in (False, True):
         pool = examples.read(str(tmp_path / "d.jsonl"), DataSources(empty="skip"), labelled=labelled)
         assert [e.id for e in pool.examples] == ["1", "4"] and pool.facts["skipped"] == 2
-        assert "2 empty rows skipped" in pool.told
+        assert "2 empty rows skipped" in pool.description
     (tmp_path / "e.jsonl").write_bytes(lines({"prompt": ""}))
     with pytest.raises(BadInput, match="every row is empty"):
         read(tmp_path / "e.jsonl", labelled=False, empty="skip")
@@ -359,7 +359,7 @@ for name in sys.argv[1:]:
         continue
     try:
         pool = examples.read(name, DataSources(), labelled=True)
-        print([e.prompt.user for e in pool.examples], pool.facts["split"], pool.facts["revision"][:3], pool.told)
+        print([e.prompt.user for e in pool.examples], pool.facts["split"], pool.facts["revision"][:3], pool.description)
     except BadInput as error:
         print(error)
 """

@@ -40,7 +40,7 @@ def test_an_epochs_texts_are_those_of_the_student_that_enters_it(place):
     """12 prompts in batches of 6: the second step trains on text that the first one's student sampled."""
     seen, outcome = collected(make("distillm2@paper", *place, steps=5))
     own = [[s for s in step if s.source is Source.STUDENT] for step in seen]
-    assert [{s.made for s in step} for step in own] == [{0}, {0}, {2}, {2}, {4}]
+    assert [{s.sampled_at for s in step} for step in own] == [{0}, {0}, {2}, {2}, {4}]
     assert [row["buffer_age"] for row in outcome.curve] == [0.0, 1.0, 0.0, 1.0, 0.0]
     for first in (0, 2):
         assert sorted(s.example for s in own[first] + own[first + 1]) == list(range(12))
@@ -57,7 +57,7 @@ def test_an_epochs_texts_are_those_of_the_student_that_enters_it(place):
 def test_an_epoch_that_ends_within_a_batch(place):
     """Batches of 5 of 12 prompts: the third step ends one epoch and enters the next."""
     seen, _ = collected(make("distillm2@paper", *place, steps=5, batch=5))
-    made = [sorted(s.made for s in step if s.source is Source.STUDENT) for step in seen]
+    made = [sorted(s.sampled_at for s in step if s.source is Source.STUDENT) for step in seen]
     assert made == [[0] * 5, [0] * 5, [0, 0, 2, 2, 2], [2] * 5, [2, 2, 2, 2, 4]]
 
 

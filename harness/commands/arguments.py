@@ -160,6 +160,13 @@ def check_cost(args: argparse.Namespace) -> None:
         raise BadInput("--cost is the unit of --view compute; give that, too")
 
 
+def protocol(command: argparse.ArgumentParser) -> None:
+    """``--protocol``: which of the published protocols of a task completions are asked and graded under."""
+    command.add_argument(
+        "--protocol", metavar="P", help="use this published protocol, by name or hash; harness show task T lists them"
+    )
+
+
 def protocol_of_records(command: argparse.ArgumentParser) -> None:
     """``--protocol``: only records measured under this protocol."""
     command.add_argument("--protocol", metavar="P", help="only this protocol: its name, or the beginning of its hash")

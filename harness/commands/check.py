@@ -85,8 +85,8 @@ def _papers(args: argparse.Namespace) -> str:
     if args.task or args.method or args.model or args.judge:
         raise BadInput("check paper takes names of papers only; give --task, --method and others in another command")
     papers = reported.papers(args.results)
-    wanted = [reported.find(name, args.results) for name in dict.fromkeys(args.what[1:])] or papers
-    audits = [report.audit(paper, papers) for paper in wanted]
+    chosen = [reported.find(name, args.results) for name in dict.fromkeys(args.what[1:])] or papers
+    audits = [report.audit(paper, papers) for paper in chosen]
     return arguments.dump(report.as_json(audits)) if args.json else report.text(audits)
 
 

@@ -24,15 +24,15 @@ def call(args: argparse.Namespace) -> str:
     from harness import doctor
 
     findings = list(doctor.examine(args.results))
-    problems = [f for f in findings if f.status == doctor.PROBLEM]
+    problems = [finding for finding in findings if finding.status == doctor.PROBLEM]
     args.exit_code = 1 if problems else 0
     if args.json:
-        return arguments.dump({"fit": not problems, "findings": [dataclasses.asdict(f) for f in findings]})
+        return arguments.dump({"fit": not problems, "findings": [dataclasses.asdict(finding) for finding in findings]})
     lines = []
-    for f in findings:
-        lines.append(f"{f.status:8} {f.name:10} {f.found}")
-        if f.fix and f.status != doctor.OK:
-            lines.append(f"{'':20}{f.fix}")
-    notes = sum(f.status == doctor.NOTE for f in findings)
+    for finding in findings:
+        lines.append(f"{finding.status:8} {finding.name:10} {finding.found}")
+        if finding.fix and finding.status != doctor.OK:
+            lines.append(f"{'':20}{finding.fix}")
+    notes = sum(finding.status == doctor.NOTE for finding in findings)
     counted = (f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((len(problems), "problem"), (notes, "note")))
     return arguments.fitted("\n".join([*lines, "", ", ".join(counted)]), column=20)

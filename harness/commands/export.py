@@ -74,8 +74,8 @@ def call(args: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory(prefix="harness-push-") as scratch:
         out = _write(args, args.out or Path(scratch) / "export")
         address = hub.push(out, to, f"Exported by reasoning-distillation-harness {__version__}")
-    told = {"pushed": address} | ({"out": str(args.out)} if args.out else {})
-    return arguments.dump(told) if args.json else "\n".join(told.values())
+    places = {"pushed": address} | ({"out": str(args.out)} if args.out else {})
+    return arguments.dump(places) if args.json else "\n".join(places.values())
 
 
 def _write(args: argparse.Namespace, out: Path) -> Path:

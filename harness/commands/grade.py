@@ -25,9 +25,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--samples", required=True, metavar="FILE", help="JSON lines of completions, from this or another tool"
     )
     command.add_argument("--judge", metavar="JUDGE", help="the judge of instruction tasks")
-    command.add_argument(
-        "--protocol", metavar="P", help="use this published protocol, by name or hash; harness show task T lists them"
-    )
+    arguments.protocol(command)
     arguments.results(command)
     arguments.sandbox(command)
     command.set_defaults(command=call)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness import safe_read
 from harness.commands import arguments
 from harness.errors import BadInput
+
+if TYPE_CHECKING:
+    from harness.leaderboard.rows import Section
+    from harness.records.record import Record
+    from harness.records.store import Store
 
 KINDS = ("scores", "differences", "pareto", "curves")
 THEMES = ("light", "dark", "auto")
@@ -59,45 +66,20 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def call(args: argparse.Namespace) -> str:
-    from harness.leaderboard import rows
     from harness.leaderboard.table import View, leaderboard
-    from harness.records.store import Store
-    from harness.reports.plots import curves, differences, pareto, scores, theme
+    from harness.records.store import Store, no_records
+    from harness.reports.plots import scores, theme
 
     arguments.check_view(args)
     store = Store(args.results)
     records, warnings = store.all()
     safe_read.warn(warnings)
     if not records:
-        raise BadInput(f"no records in {args.results}; harness run creates them, --results names another folder")
+        raise no_records(args.results)
     view = View(args.view, anchor=args.anchor)
     sections = leaderboard(records, args.task or None, store.completions, view)
-    order = rows.order(sections)
     scheme = "dark" if args.theme == "dark" else "light"
-    trained = [section for section in sections if any(not row.reference for row in section.rows)]
-    if args.kind != "curves" and not trained:
-        raise BadInput(f"{args.results} holds no trained method to plot, only untrained models")
-    if args.kind == "scores":
-        figure = scores.figure(trained, scheme)
-    elif args.kind == "differences":
-        by_run = {record["run_id"]: record for record in records}
-        figure = differences.figure(trained, by_run, store.completions, args.against, scheme)
-    elif args.kind == "pareto":
-        if args.cost not in pareto.COSTS:
-            raise BadInput(f"--cost {args.cost!r} is not among {', '.join(pareto.COSTS)}")
-        trained = [section for section in trained if pareto.rows_of(section, args.cost)]
-        if not trained:
-            raise BadInput(f"--cost {args.cost}: the parameters of the models in {args.results} are not known")
-        figure = pareto.figure(trained, args.cost, order, scheme)
-    else:
-        lines = curves.series(sections, {record["run_id"]: record for record in records}, store.root)
-        known = sorted(set().union(*(one.metrics() for one in lines)))
-        if not lines:
-            raise BadInput(f"no learning curves in {args.results / 'curves'}; harness run writes them with its records")
-        metric = args.metric or curves.metrics_of(lines)[0]
-        if metric not in known:
-            raise BadInput(f"--metric {metric!r} is not among {', '.join(known)}")
-        figure = curves.with_legend(curves.figure(lines, metric, order, scheme, axis=args.axis))
+    figure = _figure(args, store, records, sections, scheme)
     if args.kind in ("pareto", "curves"):
         theme.below(figure, scores.standing_notes(sections), scheme)
     path = theme.write(figure, args.out or Path(f"{args.kind}.svg"), args.theme)
@@ -105,3 +87,35 @@ def call(args: argparse.Namespace) -> str:
     if args.json:
         return arguments.dump({"out": str(path), **({"png": str(beside)} if beside else {})})
     return f"{path}\n{beside}" if beside else str(path)
+
+
+def _figure(
+    args: argparse.Namespace, store: Store, records: Sequence[Record], sections: Sequence[Section], scheme: str
+) -> Any:
+    """The figure of the kind that is asked for. Raises BadInput where the records hold nothing to draw."""
+    from harness.leaderboard import rows
+    from harness.reports.plots import curves, differences, pareto, scores
+
+    by_run, order = {record["run_id"]: record for record in records}, rows.order(sections)
+    if args.kind == "curves":
+        lines = curves.series(sections, by_run, store.root)
+        if not lines:
+            raise BadInput(f"no learning curves in {args.results / 'curves'}; harness run writes them with its records")
+        known = curves.metrics_of(lines)
+        metric = args.metric or known[0]
+        if metric not in known:
+            raise BadInput(f"--metric {metric!r} is not among {', '.join(sorted(known))}")
+        return curves.with_legend(curves.figure(lines, metric, order, scheme, axis=args.axis))
+    trained = [section for section in sections if any(not row.reference for row in section.rows)]
+    if not trained:
+        raise BadInput(f"{args.results} holds no trained method to plot, only models as they come")
+    if args.kind == "scores":
+        return scores.figure(trained, scheme)
+    if args.kind == "differences":
+        return differences.figure(trained, by_run, store.completions, args.against, scheme)
+    if args.cost not in pareto.COSTS:
+        raise BadInput(f"--cost {args.cost!r} is not among {', '.join(pareto.COSTS)}")
+    trained = [section for section in trained if pareto.rows_of(section, args.cost)]
+    if not trained:
+        raise BadInput(f"--cost {args.cost}: the parameters of the models in {args.results} are not known")
+    return pareto.figure(trained, args.cost, order, scheme)

@@ -91,9 +91,7 @@ def add_request(command: argparse.ArgumentParser) -> None:
         help="judge of instruction tasks: openai:MODEL[@URL], hf:DIR, replay:FILE; the first two take settings "
         "after commas (key_env=NAME,max_tokens=4096)",
     )
-    command.add_argument(
-        "--protocol", metavar="P", help="use this published protocol, by name or hash; harness show task T lists them"
-    )
+    arguments.protocol(command)
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps (default: cuda if there is one)")
     command.add_argument(
         "--control",
@@ -106,10 +104,10 @@ def call(args: argparse.Namespace) -> str:
     from harness.progress import LOADING, Reporter
 
     arguments.accept_sandbox(args)
-    question = answered.asked(args)
+    question = answered.question_of(args)
     if question is not None and (known := question.answer()) is not None:
         messages, records = known
-        for line in (*messages, *(answered.told(record["run_id"]) for record in records)):
+        for line in (*messages, *(answered.notice(record["run_id"]) for record in records)):
             safe_read.aside(line)
         return _printed(args, records)
     check_names(args)
@@ -186,8 +184,8 @@ def next_steps(store: Store, records: Sequence[Record]) -> str:
 
 def check_names(args: argparse.Namespace) -> None:
     """Raises BadInput for a name that is missing or unknown, before what takes seconds to import."""
-    registry.asked(registry.METHODS, args.method)
-    registry.asked(registry.TASKS, args.task)
+    registry.known_names(registry.METHODS, args.method)
+    registry.known_names(registry.TASKS, args.task)
 
 
 def request_of(args: argparse.Namespace) -> RunRequest:
@@ -220,7 +218,7 @@ def _intended(plan: Plan, as_json: bool) -> str:
     from harness.evaluation import measurement
     from harness.training import engine_checks
 
-    engines = engine_checks.told(plan.recipe, [training.method for training in plan.trainings])
+    engines = engine_checks.engines_in_words(plan.recipe, [training.method for training in plan.trainings])
     cells = [
         {"method": t.label, "seed": t.seed, "task": task.title, "training_id": t.training_id, "recorded": run_id}
         for t, task, run_id in measurement.cells(plan)
@@ -236,13 +234,13 @@ def _intended(plan: Plan, as_json: bool) -> str:
             label: dataclasses.asdict(one) | {"peak": one.peak, "seconds": one.seconds}
             for label, one in estimates.items()
         }
-        messages = {"told": [*plan.pair.told, *engines], "warnings": [*plan.pair.warnings, *plan.data.warnings]}
+        messages = {"told": [*plan.pair.notes, *engines], "warnings": [*plan.pair.warnings, *plan.data.warnings]}
         return arguments.dump({"runs": cells, "estimates": numbers, "refusal": refusal} | messages)
-    lines = [*(f"warning: {w}" for w in (*plan.pair.warnings, *plan.data.warnings)), *plan.pair.told, *engines]
+    lines = [*(f"warning: {w}" for w in (*plan.pair.warnings, *plan.data.warnings)), *plan.pair.notes, *engines]
     lines += [""] if lines else []
-    for c in cells:
-        state = f"recorded as {c['recorded']}" if c["recorded"] else "to do"
-        lines.append(f"{c['method']} on {c['task']}, seed {c['seed']}: {state}")
+    for cell in cells:
+        state = f"recorded as {cell['recorded']}" if cell["recorded"] else "to do"
+        lines.append(f"{cell['method']} on {cell['task']}, seed {cell['seed']}: {state}")
     for label, one in estimates.items():
         lines += ["", f"training {label}", *memory_check.describe(one)]
     return "\n".join([*lines, *(["", f"would be refused: {refusal}"] if refusal else [])])

@@ -36,7 +36,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--format", choices=("text", "md", "csv", "latex", "json"), help="format of a paper (default: text)"
     )
-    verify.add_given(command)
+    verify.add_replacements(command)
     arguments.results(command)
     command.set_defaults(command=call)
 
@@ -46,9 +46,10 @@ def call(args: argparse.Namespace) -> str:
 
     if args.as_command:
         return _command(args)
-    if any(vars(verify.given_of(args)).values()):
-        raise BadInput("--method, --task, --recipe, --student, --teacher, --judge and --device go with --command")
-    kind, name = _meant(args)
+    if any(vars(verify.replacements_of(args)).values()):
+        *flags, last = (f"--{name}" for name in verify.REPLACEABLE)
+        raise BadInput(f"{', '.join(flags)} and {last} go with --command")
+    kind, name = _kind_and_name(args)
     if kind == "paper":
         from harness.papers import tables
         from harness.records import reported
@@ -73,7 +74,7 @@ def call(args: argparse.Namespace) -> str:
     return arguments.dump(record) if args.json else arguments.fitted(show.record_text(record))
 
 
-def _meant(args: argparse.Namespace) -> tuple[str | None, str]:
+def _kind_and_name(args: argparse.Namespace) -> tuple[str | None, str]:
     """The requested kind and name; no kind for a record."""
     from harness import show
 
@@ -102,7 +103,7 @@ def _command(args: argparse.Namespace) -> str:
         raise BadInput("show --command takes one record: a run id, its beginning, or a record file")
     record = Store(args.results).get(args.what[0])
     with tempfile.TemporaryDirectory() as scratch:  # planning opens the answer file of a judge
-        rerun = command.find(record, Path(scratch), verify.given_of(args), fetch=False)
+        rerun = command.find(record, Path(scratch), verify.replacements_of(args), fetch=False)
     if not rerun.exact:
         safe_read.aside(f"harness: not shown to make {record['run_id']}: {rerun.differs}")
         args.exit_code = 1

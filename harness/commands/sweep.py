@@ -14,7 +14,7 @@ from harness.commands.run import add_request, check_names, next_steps, request_o
 if TYPE_CHECKING:
     from harness.request import Plan
     from harness.sweep.jobs import Executor
-    from harness.sweep.sweep import Done
+    from harness.sweep.sweep import CellResult
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -81,7 +81,7 @@ def call(args: argparse.Namespace) -> str:
         safe_read.aside(f"failed: {one.cell.label} after {one.attempts} attempts: {one.message} (log: {log})")
     args.exit_code = 1 if failed else 0
     if args.json:
-        return arguments.dump({"cells": [_told(one) for one in done]})
+        return arguments.dump({"cells": [_as_json(one) for one in done]})
     if len(failed) == len(done):
         return ""
     records = [plan.store.get(run_id) for one in done for run_id in one.run_ids]
@@ -137,7 +137,7 @@ def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _told(one: Done) -> dict:
+def _as_json(one: CellResult) -> dict:
     facts = {"method": one.cell.method, "seed": one.cell.seed, "status": one.status, "attempts": one.attempts}
     return facts | {
         "run_ids": one.run_ids,

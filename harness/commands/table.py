@@ -57,7 +57,7 @@ def call(args: argparse.Namespace) -> str:
     from harness.leaderboard import formats
     from harness.leaderboard.table import View, leaderboard, render
     from harness.records.record import measured_under
-    from harness.records.store import Store
+    from harness.records.store import Store, no_records
 
     arguments.check_view(args)
     arguments.check_cost(args)
@@ -75,7 +75,7 @@ def call(args: argparse.Namespace) -> str:
     records, warnings = store.all()
     safe_read.warn(warnings)
     if not records and not args.reported:
-        raise BadInput(f"no records in {args.results}; harness run creates them, --results names another folder")
+        raise no_records(args.results)
     under = [record for record in records if measured_under(record, args.protocol)]
     if records and not under:
         known = sorted({record["protocol"]["hash"] for record in records})
@@ -99,9 +99,9 @@ def _wording(args: argparse.Namespace, format: str) -> Any:
     """The user's text for a LaTeX table. Raises BadInput for another format."""
     from harness.leaderboard.latex_tables import Wording
 
-    given = [f"--{flag}" for flag in ("caption", "label", "rename") if getattr(args, flag)]
-    if given and format != "latex":
-        raise BadInput(f"{given[0]} is for LaTeX; add --format latex")
+    flags = [f"--{flag}" for flag in ("caption", "label", "rename") if getattr(args, flag)]
+    if flags and format != "latex":
+        raise BadInput(f"{flags[0]} is for LaTeX; add --format latex")
     return Wording(args.caption, args.label, args.rename)
 
 

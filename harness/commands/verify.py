@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 from harness.commands import arguments
 
 if TYPE_CHECKING:
-    from harness.rerun.command import Given
+    from harness.rerun.command import Replacements
+
+
+# What the user may supply in place of a record's values, each with what it takes.
+REPLACEABLE = {
+    "method": "FILE",
+    "task": "FILE",
+    "recipe": "FILE.toml",
+    "student": "DIR",
+    "teacher": "DIR",
+    "judge": "JUDGE",
+    "device": "DEVICE",
+}
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -35,34 +47,25 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="keep the second run here and resume from it (default: a temporary folder)",
     )
-    add_given(command)
+    add_replacements(command)
     arguments.results(command)
     arguments.sandbox(command)
     command.set_defaults(command=call)
 
 
-def add_given(command: argparse.ArgumentParser) -> None:
+def add_replacements(command: argparse.ArgumentParser) -> None:
     """Declares the arguments for what a record does not contain: files, folders and addresses of this machine."""
-    for name, metavar in (
-        ("method", "FILE"),
-        ("task", "FILE"),
-        ("recipe", "FILE.toml"),
-        ("student", "DIR"),
-        ("teacher", "DIR"),
-        ("judge", "JUDGE"),
-        ("device", "DEVICE"),
-    ):
+    for name, metavar in REPLACEABLE.items():
         command.add_argument(
             f"--{name}", metavar=metavar, help="use this instead of what the record names; as in harness run"
         )
 
 
-def given_of(args: argparse.Namespace) -> Given:
-    """Collects the arguments of :func:`add_given`."""
-    from harness.rerun.command import Given
+def replacements_of(args: argparse.Namespace) -> Replacements:
+    """Collects the arguments of :func:`add_replacements`."""
+    from harness.rerun.command import Replacements
 
-    names = ("method", "task", "recipe", "student", "teacher", "judge", "device")
-    return Given(**{name: getattr(args, name) for name in names})
+    return Replacements(**{name: getattr(args, name) for name in REPLACEABLE})
 
 
 def call(args: argparse.Namespace) -> str:
@@ -75,9 +78,11 @@ def call(args: argparse.Namespace) -> str:
     record = store.get(args.run_id)
     with Reporter() as reporter:
         if args.grade_only:
-            report = verify.grade_again(record, store, given_of(args), args.work)
+            report = verify.grade_again(record, store, replacements_of(args), args.work)
         else:
-            report = verify.run_again(record, store, given_of(args), args.work, reporter.progress, reporter.announce)
+            report = verify.run_again(
+                record, store, replacements_of(args), args.work, reporter.progress, reporter.announce
+            )
     args.exit_code = 0 if report.holds else 1
     if args.json:
         return arguments.dump(verify.as_json(report))

@@ -16,7 +16,8 @@ from harness.errors import BadInput
 from harness.estimate import shapes
 from harness.estimate.resources import DEVICES, Device, Estimate, Work, estimate, excess
 from harness.estimate.shapes import Shape, Unknown, shape_of
-from harness.method import Method, Proposing, ReferencePoint, Step, texts_of
+from harness.launch import processes
+from harness.method import Method, ReferencePoint, Step, texts_of
 from harness.models import adapters, loading
 from harness.models.files import load_tokenizer
 from harness.recipe import Recipe
@@ -46,12 +47,12 @@ def check(plan: Plan, announce: Callable[[str], None]) -> None:
         seen.add(training.label)
         _check_proposals(plan, training.method)
         try:
-            found = excess(work_of(plan, training.method), device.memory)
+            overrun = excess(work_of(plan, training.method), device.memory)
         except Unknown as unknown:
             announce(f"warning: {unknown}")
             return
-        if found is not None:
-            over, fix = found
+        if overrun is not None:
+            over, fix = overrun
             need = (device.memory + over) / 1e9
             raise BadInput(
                 f"{training.label} needs about {need:.1f} GB and {device.name} has {device.memory / 1e9:.1f} GB, "
@@ -66,13 +67,13 @@ def estimates(plan: Plan) -> dict[str, Estimate]:
     return {label: estimate(work_of(plan, method), device) for label, method in trained.items()}
 
 
-def describe(found: Estimate) -> Iterator[str]:
+def describe(estimate: Estimate) -> Iterator[str]:
     """An estimate as lines of text."""
-    yield f"  memory of one process: about {_bytes(found.peak)} at its peak"
-    yield from (f"    {_bytes(size):>9}  {name}" for name, size in found.memory.items() if size)
-    yield f"  time of one seed: about {_duration(found.seconds)}"
-    yield from (f"    {_duration(seconds):>9}  {name}" for name, seconds in found.time.items() if seconds)
-    yield from (f"  assumed: {line}" for line in found.assumptions)
+    yield f"  memory of one process: about {_bytes(estimate.peak)} at its peak"
+    yield from (f"    {_bytes(size):>9}  {name}" for name, size in estimate.memory.items() if size)
+    yield f"  time of one seed: about {_duration(estimate.seconds)}"
+    yield from (f"    {_duration(seconds):>9}  {name}" for name, seconds in estimate.time.items() if seconds)
+    yield from (f"  assumed: {line}" for line in estimate.assumptions)
 
 
 def work_of(plan: Plan, method: Method) -> Work:
@@ -84,25 +85,25 @@ def work_of(plan: Plan, method: Method) -> Work:
     if texts - {Source.DATA}:
         sampled = mixture(method, recipe.training.steps)[1] > 0
         answer = max(answer, recipe.rollout.max_new_tokens if sampled else recipe.teacher_text.max_new_tokens)
-    found = work(
+    workload = work(
         method,
         recipe,
         shape_of(plan.student),
-        shape_of(plan.teacher) if plan.teacher is not None and asks_teacher(method) else None,
+        shape_of(plan.teacher) if plan.teacher is not None and job.asks_teacher(method) else None,
         min(len(plan.data.prompts), recipe.training.steps * recipe.training.batch),  # those that the steps read
         (prompt, min(answer, recipe.training.max_tokens - prompt)),
-        processes=int(os.environ.get("WORLD_SIZE", 1)),
-        sharded=os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true",
+        processes=processes.how_many(),
+        sharded=processes.sharded(),
         trained=adapters.check(plan.student, recipe.student) if adapters.wanted(recipe.student) else None,
         teacher_weight=None if plan.teacher is None else shapes.bytes_per_weight(plan.teacher),
         teacher_apart=_apart(recipe.teacher.device, plan.device) or recipe.teacher.engine is not None,
     )
-    if found.teacher is None:
-        return found
+    if workload.teacher is None:
+        return workload
     # Further teachers, each in its loaded type.
     others = [
         replace(
-            found,
+            workload,
             teacher=shape_of(one.files),
             teacher_type=one.loaded.dtype,
             teacher_weight=loading.bytes_of(kind)
@@ -113,9 +114,9 @@ def work_of(plan: Plan, method: Method) -> Work:
         for one in plan.teachers[1:]
     ]
     if method.needs.reference:  # the student before training, in the precision of the training
-        copy = replace(found, teacher=found.student, teacher_type=None, teacher_weight=None, teacher_apart=False)
+        copy = replace(workload, teacher=workload.student, teacher_type=None, teacher_weight=None, teacher_apart=False)
         others.append(copy.teacher_bytes)
-    return replace(found, further_teachers=sum(others))
+    return replace(workload, further_teachers=sum(others))
 
 
 def _apart(teacher: str | None, run: str) -> bool:
@@ -127,8 +128,8 @@ def _apart(teacher: str | None, run: str) -> bool:
 def _longest(plan: Plan, texts: set[Source]) -> tuple[int, int]:
     """Tokens of the longest prompt and of the longest reference response that a run reads."""
     tokenizer = load_tokenizer(plan.student)
-    asked = [e.prompt for e in (*plan.data.prompts, *plan.data.labelled)]
-    longest = max(("".join(turn["content"] for turn in p.turns()) for p in asked), key=len, default="")
+    prompts = [e.prompt for e in (*plan.data.prompts, *plan.data.labelled)]
+    longest = max(("".join(turn["content"] for turn in p.turns()) for p in prompts), key=len, default="")
     prompt = len(tokenizer(longest)["input_ids"]) + (TEMPLATE_TOKENS if tokenizer.chat_template else 0)
     answers = [e.response or "" for e in plan.data.labelled] if Source.DATA in texts else []
     return prompt, len(tokenizer(max(answers, key=len, default=""))["input_ids"]) + 1
@@ -158,22 +159,21 @@ def main_memory() -> int:
     """Bytes that this process may use: the minimum over machine, control group and resource limits."""
     import resource
 
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
-            found.append(int(Path(file).read_text()))
+            limits.append(int(Path(file).read_text()))
         except (OSError, ValueError):  # no such hierarchy, or "max"
             continue
-    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
-    return min(found + [limit for limit in limits if limit != resource.RLIM_INFINITY])
+    of_process = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    return min(limits + [limit for limit in of_process if limit != resource.RLIM_INFINITY])
 
 
 def _check_proposals(plan: Plan, method: Method) -> None:
     """Raises BadInput where the proposals of one optimizer step, kept as token ids and text, exceed the main memory."""
-    asked = method.needs.proposals
-    if not asked:
+    how, training = job.proposing_of(method), plan.recipe.training
+    if how is None:
         return
-    how, training = Proposing() if asked is True else asked, plan.recipe.training
     answer = max(plan.recipe.rollout.max_new_tokens, plan.recipe.teacher_text.max_new_tokens)
     answer = min(answer, training.max_tokens)
     length = {"token": 1, "span": method.needs.span}.get(method.needs.segment, SHORTEST_STEP)
@@ -183,7 +183,7 @@ def _check_proposals(plan: Plan, method: Method) -> None:
         tokens += 2 * how.count * how.tries * 2 * answer
     elif how.validity == "agreement":
         tokens += how.tries * (step + answer)
-    sequences = training.batch * mixture(method, training.steps)[0] / int(os.environ.get("WORLD_SIZE", 1))
+    sequences = training.batch * mixture(method, training.steps)[0] / processes.how_many()
     need = sequences * max(answer / length, 1) * tokens * TOKEN_BYTES
     if need > main_memory():
         raise BadInput(
@@ -194,8 +194,7 @@ def _check_proposals(plan: Plan, method: Method) -> None:
 
 
 def _check_processes(plan: Plan, announce: Callable[[str], None]) -> None:
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", 1)))
-    everywhere = int(os.environ.get("WORLD_SIZE", 1))
+    here, everywhere = processes.on_this_machine(), processes.how_many()
     if plan.device.startswith("cuda"):
         import torch
 
@@ -245,44 +244,40 @@ def work(
     tokens. ``trained``: the parameters of the student's adapter, if it has one. ``teacher_weight``: bytes of a weight
     of a quantised checkpoint. ``teacher_apart``: the teacher has its own device.
     """
-    plan = recipe.training
-    sources, own = mixture(method, plan.steps)
+    training = recipe.training
+    sources, own = mixture(method, training.steps)
     if job.teaches_itself(method):
         # A frozen or moving copy needs memory next to the student; a student that reads itself does not.
         live = method.needs.asking is not None and method.needs.asking.model == "live"
         teacher, teacher_weight, teacher_apart = student, None, live
-    elif not asks_teacher(method):
+    elif not job.asks_teacher(method):
         teacher = None
     return Work(
         student=student,
         teacher=teacher,
-        steps=plan.steps,
-        batch=plan.batch,
-        micro_batch=plan.micro_batch,
+        steps=training.steps,
+        batch=training.batch,
+        micro_batch=training.micro_batch,
         prompt_tokens=lengths[0],
         response_tokens=lengths[1],
-        precision=plan.precision,
+        precision=training.precision,
         on_policy=own,
-        teacher_texts=prompts if Source.TEACHER in texts_of(method, plan.steps) else 0,
+        teacher_texts=prompts if Source.TEACHER in texts_of(method, training.steps) else 0,
         signal=method.needs.teacher == "signal",
         sources=sources,
         generation_batch=recipe.evaluation.batch,
         processes=processes,
         sharded=sharded,
         trained=trained,
-        checkpointed=plan.gradient_checkpointing,
-        optimizer=plan.optimizer,
-        master_weights=plan.master_weights,
-        micro_tokens=plan.micro_tokens,
+        checkpointed=training.gradient_checkpointing,
+        optimizer=training.optimizer,
+        master_weights=training.master_weights,
+        micro_tokens=training.micro_tokens,
         teacher_type=recipe.teacher.dtype,
         teacher_weight=loading.bytes_of(kind) if (kind := recipe.teacher.quantization) else teacher_weight,
         teacher_apart=teacher_apart,
         sampled_in=recipe.rollout.dtype,
     )
-
-
-def asks_teacher(method: Method) -> bool:
-    return method.needs.teacher != "none" or method.needs.proposals
 
 
 def mixture(method: Method, steps: int) -> tuple[int, float]:

@@ -7,8 +7,8 @@ a chip's peak is assumed, so hours are accurate to about a factor of two.
 >>> student, teacher = PUBLISHED["Qwen/Qwen2.5-Math-1.5B"], PUBLISHED["Qwen/Qwen2.5-Math-7B-Instruct"]
 >>> work = Work(student, teacher, steps=1000, batch=128, micro_batch=4, prompt_tokens=256, response_tokens=768,
 ...             precision="bfloat16", on_policy=0.5, teacher_texts=7473)
->>> found = estimate(work, DEVICES["H100-80GB"])
->>> print(f"{found.peak / 1e9:.0f} GB, {found.seconds / 3600:.0f} hours")
+>>> needed = estimate(work, DEVICES["H100-80GB"])
+>>> print(f"{needed.peak / 1e9:.0f} GB, {needed.seconds / 3600:.0f} hours")
 61 GB, 8 hours
 """
 
@@ -338,22 +338,22 @@ def _states(work: Work) -> str:
 
 def excess(work: Work, memory: float) -> tuple[int, str] | None:
     """The bytes by which ``work`` exceeds ``memory``, and the fix; None where it fits."""
-    found = Estimate(memory_of(work), {}, ())
-    over = round(found.peak - memory)
+    estimate = Estimate(memory_of(work), {}, ())
+    over = round(estimate.peak - memory)
     if over <= 0:
         return None
-    if found.standing >= memory:
+    if estimate.standing >= memory:
         return over, f"the models alone do not fit: use a smaller model, or more processes with FSDP{_helps(work)}"
     for name, phase, setting in (
         ("micro_batch", "forward and backward", "training.micro_batch"),
         ("generation_batch", "generation", "evaluation.batch"),
     ):
-        if found.standing + found.memory[phase] <= memory:
+        if estimate.standing + estimate.memory[phase] <= memory:
             continue
         low, high = 0, getattr(work, name)
         while high - low > 1:  # the largest that fits
             middle = (low + high) // 2
-            fits = found.standing + memory_of(replace(work, **{name: middle}))[phase] <= memory
+            fits = estimate.standing + memory_of(replace(work, **{name: middle}))[phase] <= memory
             low, high = (middle, high) if fits else (low, middle)
         if low:
             return over, f"lower {setting} from {getattr(work, name)} to {low}{_helps(work)}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.models import loading, sources
+from harness.models import loading, weight_files
 from harness.models.files import ModelFiles
 
 
@@ -169,7 +169,7 @@ def parameters(model: ModelFiles) -> int | None:
     Raises BadInput for a damaged file.
     """
     if model.gguf is not None:
-        return sources.gguf_parameters(model.gguf)
+        return weight_files.gguf_parameters(model.gguf)
     if loading.quantization_of(model):
         return shape_of(model).parameters
     files = sorted(model.path.glob("*.safetensors"))

@@ -41,12 +41,12 @@ def open_task(
 
         return open_lm_eval_task(name.removeprefix(LM_EVAL))
     task_class, world = locate(name, world)
-    asked = task_class if protocol is None else task_class.under(protocol)
+    chosen = task_class if protocol is None else task_class.under(protocol)
     if world in GENERATED:
-        if asked.dataset != task_class.dataset:
-            raise BadInput(f"protocol {protocol} asks {asked.dataset.local}; the micro world has no such problems")
-        return _walled(_micro_task(asked, world))
-    return _tried(_walled(task_contract.made(asked, data.read(asked.dataset), _judge(asked, judge, keep))))
+        if chosen.dataset != task_class.dataset:
+            raise BadInput(f"protocol {protocol} asks {chosen.dataset.local}; the micro world has no such problems")
+        return _walled(_micro_task(chosen, world))
+    return _tried(_walled(task_contract.made(chosen, data.read(chosen.dataset), _judge(chosen, judge, keep))))
 
 
 def _walled(task: Task) -> Task:
@@ -59,21 +59,21 @@ def _walled(task: Task) -> Task:
 def _tried(task: Task) -> Task:
     """Returns the task; tries a grader that does not ship with the harness on a few texts first."""
     if user_code.identity(type(task)) != user_code.OURS and task.judge is None:
-        asked = [Completion(p.id, 0, text, 0, "stop") for p in task.items[:2] for text in SMOKE_TEXTS]
+        completions = [Completion(p.id, 0, text, 0, "stop") for p in task.items[:2] for text in SMOKE_TEXTS]
         watch = contract_checks.ProcessState()
         try:
-            verdicts = task.verdicts(asked)
-            found = [v.score for v in verdicts]
+            verdicts = task.verdicts(completions)
+            scores = [v.score for v in verdicts]
             with error_location.faults_as(BadInput, called=type(task)):
-                task_contract.afterwards(task, asked, verdicts)
-            backwards = [v.score for v in task.verdicts(asked[::-1])][::-1]
+                task_contract.afterwards(task, completions, verdicts)
+            backwards = [v.score for v in task.verdicts(completions[::-1])][::-1]
         except RunFailed as error:
             raise BadInput(str(error)) from error
         finally:
             changed = watch.changed()
-        if found != backwards:
-            said = "gives one text two scores: its verdict depends on earlier texts, or on chance"
-            raise BadInput(task_contract.broken(type(task), "grade", said))
+        if scores != backwards:
+            problem = "gives one text two scores: its verdict depends on earlier texts, or on chance"
+            raise BadInput(task_contract.broken(type(task), "grade", problem))
         if changed is not None:
             raise BadInput(task_contract.broken(type(task), "grade", changed[0]))
     return task
@@ -83,9 +83,11 @@ def _tried(task: Task) -> Task:
 def open_unjudged(name: str, protocol: str | None = None) -> Task:
     """Opens a task for display, not for grading: a judged task has no judge, except in the micro world."""
     task_class, world = locate(name)
-    asked = task_class if protocol is None else task_class.under(protocol)
+    chosen = task_class if protocol is None else task_class.under(protocol)
     return (
-        _micro_task(asked, world) if world in GENERATED else task_contract.made(asked, data.read(asked.dataset), None)
+        _micro_task(chosen, world)
+        if world in GENERATED
+        else task_contract.made(chosen, data.read(chosen.dataset), None)
     )
 
 
@@ -124,28 +126,28 @@ def locate(name: str, world: str = "real") -> tuple[type[Task], str]:
     return task_class, world
 
 
-def _micro_task(found: type[Task], world: str) -> Task:
+def _micro_task(task_class: type[Task], world: str) -> Task:
     from harness.grading.judges.generated import ProgrammaticJudge
     from harness.micro import world as micro
 
-    task = found(micro.dataset(found.name, world), ProgrammaticJudge() if found.needs_judge else None)
+    task = task_class(micro.dataset(task_class.name, world), ProgrammaticJudge() if task_class.needs_judge else None)
     task.decoding = dataclasses.replace(task.decoding, max_new_tokens=MICRO_NEW_TOKENS)
     return task
 
 
-def _judge(found: type[Task], judge: str | None, keep: Path | None):
-    if not found.needs_judge:
+def _judge(task_class: type[Task], judge: str | None, keep: Path | None):
+    if not task_class.needs_judge:
         return None
     from harness.grading.judges.judgement import require_judge
     from harness.grading.judges.open_judge import open_judge
 
-    require_judge(found.name, judge)
-    opened = open_judge(judge, getattr(found, "judge_protocol", "alpacaeval-1"), keep)
+    require_judge(task_class.name, judge)
+    opened = open_judge(judge, getattr(task_class, "judge_protocol", "alpacaeval-1"), keep)
     # A judge that compares two answers cannot rate one, and vice versa.
-    if (rates := getattr(opened, "rates", False)) != found.needs_rating:
+    if (rates := getattr(opened, "rates", False)) != task_class.needs_rating:
         does, wants = ("rates one answer", "compares two") if rates else ("compares two answers", "rates one")
         raise BadInput(
-            f"task {found.name} needs a judge that {wants}, and --judge {judge} {does}; a model (openai:…, hf:…) or "
-            f"recorded judgements (replay:FILE) do as the task asks, without protocol=…"
+            f"task {task_class.name} needs a judge that {wants}, and --judge {judge} {does}; a model (openai:…, hf:…) "
+            f"or recorded judgements (replay:FILE) do as the task asks, without protocol=…"
         )
     return opened

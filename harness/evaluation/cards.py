@@ -40,27 +40,27 @@ def protocol_called(tasks: Iterable[str], word: str) -> str | None:
     return word
 
 
-def _card(name: str, found: type[Task], world: str, protocol: str | None) -> dict[str, Any]:
-    asked = found if protocol is None else found.under(protocol)
-    chosen = found.protocols.get(protocol)
+def _card(name: str, task_class: type[Task], world: str, protocol: str | None) -> dict[str, Any]:
+    chosen = task_class if protocol is None else task_class.under(protocol)
+    variant = task_class.protocols.get(protocol)
     card = {
         "name": protocol or OWN,
-        "version": chosen.version if chosen else found.version,
-        "about": chosen.about if chosen else "",
+        "version": variant.version if variant else task_class.version,
+        "about": variant.about if variant else "",
     }
-    if world != "real" and asked.dataset != found.dataset:
+    if world != "real" and chosen.dataset != task_class.dataset:
         return card | {"hash": None, "unavailable": "the micro world has no such problems"}
     facts = {
-        "extractor": asked.extractor,
-        "equivalence": asked.equivalence,
-        "judge_protocol": asked.judge_protocol if asked.needs_judge else None,
+        "extractor": chosen.extractor,
+        "equivalence": chosen.equivalence,
+        "judge_protocol": chosen.judge_protocol if chosen.needs_judge else None,
     }
-    if world == "real" and not data.at_hand(asked.dataset):
-        decoding = dataclasses.asdict(asked.decoding)
-        missing = f"the hash covers every prompt, and $HARNESS_DATA/{asked.dataset.local} is not there"
+    if world == "real" and not data.at_hand(chosen.dataset):
+        decoding = dataclasses.asdict(chosen.decoding)
+        missing = f"the hash covers every prompt, and $HARNESS_DATA/{chosen.dataset.local} is not there"
         return (
             card
-            | {"dataset": dataclasses.asdict(asked.dataset), "decoding": decoding}
+            | {"dataset": dataclasses.asdict(chosen.dataset), "decoding": decoding}
             | facts
             | {
                 "hash": None,

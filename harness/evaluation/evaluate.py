@@ -42,6 +42,15 @@ class Score:
     counts: dict[str, float | int]
     metric_card: dict[str, Any] = dataclasses.field(default_factory=dict)  # of a metric that does not ship
 
+    def as_json(self) -> dict[str, Any]:
+        """The fields of a record that hold a score."""
+        return {
+            "score": self.value,
+            "interval": list(self.interval),
+            "interval_method": self.interval_method,
+            "counts": self.counts,
+        }
+
 
 def prompt_warnings(task: Task, problems: Sequence[Problem], generator: Any, decoding: Decoding) -> list[str]:
     """Warnings about how the prompts reach the model: templates, truncation, tokenizers that change the text."""
@@ -134,8 +143,8 @@ def figures(task: Task, graded: Sequence[Mapping[str, Any]], *, read: Sequence[b
     # Measures cover all texts; repairs are counted only on those that a grader parsed.
     texts = list(graded) if read is None else [row for row, was in zip(graded, read, strict=True) if was]
     with error_location.faults_as(RunFailed, called=type(task)):
-        measures = task_contract.told(task, "measures", task.measures(graded))
-        numbers = dict(measures) | task_contract.told(task, "read_figures", task.read_figures(texts))
+        measures = task_contract.reported(task, "measures", task.measures(graded))
+        numbers = dict(measures) | task_contract.reported(task, "read_figures", task.read_figures(texts))
     if not task.thoughts_are_graded:
         thoughts = Counter(thought(row["text"]) for row in texts)
         closed, still_open = thoughts[Thought.CLOSED], thoughts[Thought.OPEN]
@@ -156,19 +165,19 @@ def complete(
     """``decoding.samples`` completions of every problem, in order. Calls ``look`` with each window of them."""
     # Work in windows of a few batches, so that progress shows, grading can begin, and the caches fill early.
     window = max(1, WINDOW * generator.batch // decoding.samples)
-    made: list[Completion] = []
+    completions: list[Completion] = []
     tally = TextCount(progress, len(problems) * decoding.samples)
-    talk = Conversation()
-    ask = _through_lm_eval if task.asks_through_lm_eval else partial(_directly, talk)
+    conversation = Conversation()
+    ask = _through_lm_eval if task.asks_through_lm_eval else partial(_directly, conversation)
     # A second turn needs the answer to the first, so make one round per turn, each over all problems.
-    for asked in rounds(problems):
-        for start in range(0, len(asked), window):
-            part = asked[start : start + window]
+    for turn in rounds(problems):
+        for start in range(0, len(turn), window):
+            part = turn[start : start + window]
             latest = _each_in_its_way(ask, task, generator, part, decoding, seed, tally)
-            talk.heard(part, latest)
+            conversation.add_answers(part, latest)
             look(latest)
-            made += latest
-    return in_order(made, problems)
+            completions += latest
+    return in_order(completions, problems)
 
 
 def _each_in_its_way(
@@ -190,12 +199,12 @@ def _each_in_its_way(
         way = dataclasses.replace(way, stop=cut)
         ways.setdefault(way, []).append(problem)
     # Ask once for each way: the problems answered by a chat reply without stop strings, the others with them.
-    made = [c for way, part in ways.items() for c in ask(task, generator, part, way, seed, watch)]
-    return made if len(ways) == 1 else in_order(made, problems)
+    completions = [c for way, part in ways.items() for c in ask(task, generator, part, way, seed, watch)]
+    return completions if len(ways) == 1 else in_order(completions, problems)
 
 
 def _directly(
-    talk: Conversation,
+    conversation: Conversation,
     task: Task,
     generator: Generator,
     problems: Sequence[Problem],
@@ -206,17 +215,17 @@ def _directly(
     from harness.types import stable_seed
 
     # The seed of a sample depends on its problem and number only, so batches and windows change no text.
-    wanted = [(p, k) for p in problems for k in range(decoding.samples)]
-    texts = [generator.render(talk.prompt(p, k)) for p, k in wanted]
-    seeds = [stable_seed(seed, task.name, p.id, k) for p, k in wanted]
-    made = generator.generate(texts, decoding, seeds, watch)
-    return [Completion(p.id, k, g.text, g.tokens, g.finish) for (p, k), g in zip(wanted, made, strict=True)]
+    samples = [(p, k) for p in problems for k in range(decoding.samples)]
+    texts = [generator.render(conversation.prompt(p, k)) for p, k in samples]
+    seeds = [stable_seed(seed, task.name, p.id, k) for p, k in samples]
+    generated = generator.generate(texts, decoding, seeds, watch)
+    return [Completion(p.id, k, g.text, g.tokens, g.finish) for (p, k), g in zip(samples, generated, strict=True)]
 
 
-def _through_lm_eval(*asked: Any) -> list[Completion]:
+def _through_lm_eval(*arguments: Any) -> list[Completion]:
     from harness.models import lm_eval_adapter as adapter  # takes seconds to import
 
-    return adapter.complete(*asked)
+    return adapter.complete(*arguments)
 
 
 def rows(completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
@@ -293,7 +302,7 @@ def warnings_of(
     if theirs := figures.get("evalplus_reading"):
         warnings.append(f"{task.title}: by EvalPlus' own reading of these texts the score is {theirs['score']:.4f}")
     with error_location.faults_as(RunFailed, called=type(task)):
-        remarks = task_contract.told(task, "remarks", task.remarks(graded))
+        remarks = task_contract.reported(task, "remarks", task.remarks(graded))
     return warnings + [f"{task.title}: {remark}" for remark in remarks]
 
 
@@ -312,23 +321,23 @@ def rounds(problems: Sequence[Problem]) -> list[list[Problem]]:
     return [[p for p in problems if depth[p.id] == d] for d in range(max(depth.values(), default=0) + 1)]
 
 
-def in_order(made: list[Completion], problems: Sequence[Problem]) -> list[Completion]:
+def in_order(completions: list[Completion], problems: Sequence[Problem]) -> list[Completion]:
     """Completions in the order of the problems; those of one problem keep theirs."""
     place = {problem.id: i for i, problem in enumerate(problems)}
-    return sorted(made, key=lambda completion: place[completion.problem_id])
+    return sorted(completions, key=lambda completion: place[completion.problem_id])
 
 
 class Conversation:
     """The turns so far, questions and answers."""
 
     def __init__(self) -> None:
-        self._said: dict[tuple[str, int], tuple[Prompt, str]] = {}
+        self._exchanges: dict[tuple[str, int], tuple[Prompt, str]] = {}
 
     def prompt(self, problem: Problem, sample: int) -> Prompt:
         """The prompt for the model: the problem's prompt, after the turns that it follows."""
         if not problem.follows:
             return problem.prompt
-        before, text = self._said[problem.follows, sample]
+        before, text = self._exchanges[problem.follows, sample]
         return dataclasses.replace(
             problem.prompt,
             system=before.system,
@@ -336,8 +345,9 @@ class Conversation:
             plain=f"{before.plain}{text}\n\n{problem.prompt.plain}",
         )
 
-    def heard(self, problems: Sequence[Problem], made: Sequence[Completion]) -> None:
+    def add_answers(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> None:
         """Keeps the answers to ``problems``."""
         by_id = {problem.id: problem for problem in problems}
-        for c in made:
-            self._said[c.problem_id, c.sample] = self.prompt(by_id[c.problem_id], c.sample), answer_of(c.text)
+        for completion in completions:
+            name, sample = completion.problem_id, completion.sample
+            self._exchanges[name, sample] = self.prompt(by_id[name], sample), answer_of(completion.text)

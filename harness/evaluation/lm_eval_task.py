@@ -69,9 +69,9 @@ class LmEvalTask(Task):
         """One row per document, and the first prompt. Raises RunFailed if lm-eval fails or gives no such metric."""
         from harness.models.lm_eval_adapter import run_lm_eval_task
 
-        found = run_lm_eval_task(self.bare, generator, limit, loaded=dict(self.loaded), seed=seed)
-        samples = found["samples"][self.bare]
-        higher = found["higher_is_better"][self.bare]
+        results = run_lm_eval_task(self.bare, generator, limit, loaded=dict(self.loaded), seed=seed)
+        samples = results["samples"][self.bare]
+        higher = results["higher_is_better"][self.bare]
         # lm-eval returns one row per document and filter; the score uses the rows of the first filter.
         groups = {name: [s for s in samples if s.get("filter", self.filters[0]) == name] for name in self.filters}
         first = groups[self.filters[0]]
@@ -117,12 +117,12 @@ def _besides(names: Sequence[str]) -> str:
 
 def _means(samples: Sequence[Mapping[str, Any]], higher_is_better: Mapping[str, bool]) -> dict[str, float]:
     """The mean of every metric that is a number for every document."""
-    found = {}
+    means = {}
     for metric in higher_is_better:
         values = [sample.get(metric) for sample in samples]
         if values and all(isinstance(value, int | float) for value in values):
-            found[metric] = fmean(values)
-    return found
+            means[metric] = fmean(values)
+    return means
 
 
 def _fraction(samples: Sequence[Mapping[str, Any]], higher_is_better: Mapping[str, bool]) -> str | None:

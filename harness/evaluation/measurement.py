@@ -44,11 +44,11 @@ def of(plan: Plan, training: TrainingRun, task: Task) -> Measurement:
     evaluation = plan.recipe.evaluation
     decoding = decoding_of(task, evaluation)
     # Stop strings apply to continuations of plain text only, not to chat replies; the protocol records that.
-    asked = _asked(plan, training)
-    if decoding.stop and not task.measures_itself and _replies(asked, task):
+    model = _model_asked(plan, training)
+    if decoding.stop and not task.measures_itself and _replies(model, task):
         decoding = dataclasses.replace(decoding, stop=())
-    template = plan.template if asked == plan.pair.student else files.template_hash(asked)
-    engine = None if asked.url else _engine(plan, training)
+    template = plan.template if model == plan.pair.student else files.template_hash(model)
+    engine = None if model.url else _engine(plan, training)
     word = None if engine is None else engine.word
     protocol = protocol_of(task, decoding, evaluation.limit, template, evaluation.dtype, word)
     return Measurement(decoding, protocol, record.identity_of(training.spec, protocol), engine)
@@ -70,13 +70,13 @@ def _engine(plan: Plan, training: TrainingRun) -> EngineChoice | None:
     return engine
 
 
-def _asked(plan: Plan, training: TrainingRun) -> ModelFiles:
+def _model_asked(plan: Plan, training: TrainingRun) -> ModelFiles:
     """The model whose format renders the task: a trained student uses its pair's, others use their own."""
     if not isinstance(training.method, ReferencePoint):
         return plan.pair.student
-    found = plan.teacher if training.method.evaluates == "teacher" else plan.student
-    assert found is not None, "the plan locates the teacher for a reference point that evaluates it"
-    return found
+    model = plan.teacher if training.method.evaluates == "teacher" else plan.student
+    assert model is not None, "the plan locates the teacher for a reference point that evaluates it"
+    return model
 
 
 def _replies(model: ModelFiles, task: Task) -> bool:
@@ -176,5 +176,5 @@ def _code(task: Task) -> dict[str, str]:
 
 
 def _prompts_hash(problems: Sequence[Problem]) -> str:
-    asked = [[p.id, p.prompt.system, p.prompt.user, p.prompt.plain, p.prompt.prefill] for p in problems]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    prompts = [[p.id, p.prompt.system, p.prompt.user, p.prompt.plain, p.prompt.prefill] for p in problems]
+    return hashlib.sha256(json.dumps(prompts).encode()).hexdigest()

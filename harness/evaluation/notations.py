@@ -95,7 +95,7 @@ def _read(path: Path) -> Iterator[Case]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not readable as TOML ({error})") from None
     _only(path, table, {"gold", "whole", "frames"})
-    written: set[tuple[Gold, str]] = set()
+    listed: set[tuple[Gold, str]] = set()
     if not table.get("gold"):
         raise BadInput(f"{path}: no [[gold]] in it")
     for number, entry in enumerate(table["gold"], 1):
@@ -108,9 +108,9 @@ def _read(path: Path) -> Iterator[Case]:
         stated += [(False, why, answer) for why, answers in entry["wrong"].items() for answer in answers]
         for right, why, answer in stated:
             # A duplicate would be counted twice, or contradict itself.
-            if (gold, answer) in written:
+            if (gold, answer) in listed:
                 raise BadInput(f"{path}: {answer!r} is listed twice under the gold {gold.text!r}; remove one")
-            written.add((gold, answer))
+            listed.add((gold, answer))
             for frame in table.get("frames", ["@"]):
                 framed = frame.replace("@", answer)
                 text = framed if table.get("whole") else f"So the answer is $\\boxed{{{framed}}}$."
@@ -124,14 +124,14 @@ def _only(path: Path, table: Mapping[str, Any], known: set[str]) -> None:
 
 def check_grader(chosen: Sequence[Case], progress: Progress) -> dict[str, Counts]:
     """Grades each case with :func:`harness.grading.maths.task.grade`, which every maths task uses; counts by kind."""
-    found: dict[str, Counts] = {}
+    counts_by_kind: dict[str, Counts] = {}
     for start in range(0, len(chosen), CHUNK):
         piece = chosen[start : start + CHUNK]
         progress("check notations", start, len(chosen), piece[0].kind)
         for case, judged in zip(piece, grade([c.gold for c in piece], [c.text for c in piece]), strict=True):
-            found.setdefault(case.kind, Counts()).add(case, judged.correct, judged.reason, judged.error)
+            counts_by_kind.setdefault(case.kind, Counts()).add(case, judged.correct, judged.reason, judged.error)
     progress("check notations", len(chosen), len(chosen), "")
-    return found
+    return counts_by_kind
 
 
 def check_task(task: Task, chosen: Iterable[Case]) -> list[tuple[Case, str]]:
@@ -142,11 +142,11 @@ def check_task(task: Task, chosen: Iterable[Case]) -> list[tuple[Case, str]]:
     chosen = list(chosen)
     # Replace the problems of the task by the cases, and restore them afterwards.
     template: Problem = task.items[0] if task.items else Problem("", Prompt("", ""), None)
-    kept, task.items = task.items, [replace(template, id=str(i), reference=c.gold) for i, c in enumerate(chosen)]
+    own_items, task.items = task.items, [replace(template, id=str(i), reference=c.gold) for i, c in enumerate(chosen)]
     try:
         verdicts = task.grade_all([Completion(str(i), 0, c.text, 0, "stop") for i, c in enumerate(chosen)])
     finally:
-        task.items = kept
+        task.items = own_items
     return [(c, v.reason) for c, v in zip(chosen, verdicts, strict=True) if v.error or bool(v.score) != c.right]
 
 
@@ -161,7 +161,12 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def page(found: Mapping[str, Counts], seconds: float) -> str:
+def _row(kind: str, counts: Counts) -> str:
+    right = f"{counts.accepted:,} | {counts.accepted_right:,}"
+    return f"| {kind} | {right} | {counts.refused:,} | {counts.refused_right:,} |"
+
+
+def page(counts_by_kind: Mapping[str, Counts], seconds: float) -> str:
     """The table of kinds, as Markdown."""
     lines = [
         "# Right answers in other notations",
@@ -175,17 +180,16 @@ def page(found: Mapping[str, Counts], seconds: float) -> str:
         "|---|---:|---:|---:|---:|",
     ]
     total = Counts()
-    for kind, c in found.items():
-        lines.append(f"| {kind} | {c.accepted:,} | {c.accepted_right:,} | {c.refused:,} | {c.refused_right:,} |")
-        total.accepted, total.accepted_right = total.accepted + c.accepted, total.accepted_right + c.accepted_right
-        total.refused, total.refused_right = total.refused + c.refused, total.refused_right + c.refused_right
-    lines.append(
-        f"| **all** | {total.accepted:,} | {total.accepted_right:,} | {total.refused:,} | {total.refused_right:,} |"
-    )
+    for counts in counts_by_kind.values():
+        total.accepted += counts.accepted
+        total.accepted_right += counts.accepted_right
+        total.refused += counts.refused
+        total.refused_right += counts.refused_right
+    lines += [_row(kind, counts) for kind, counts in [*counts_by_kind.items(), ("**all**", total)]]
     failures = [
         f"{case.kind}: {case.description} must {case.must}: {flat(reason)}"
-        for c in found.values()
-        for case, reason in c.failures
+        for counts in counts_by_kind.values()
+        for case, reason in counts.failures
     ]
     lines += [
         "",
@@ -200,9 +204,9 @@ def main() -> int:
 
     began = time.monotonic()
     with Reporter() as reporter:
-        found = check_grader(cases(), reporter.progress)
-    print(page(found, time.monotonic() - began))
-    return int(any(c.failures for c in found.values()))
+        counts_by_kind = check_grader(cases(), reporter.progress)
+    print(page(counts_by_kind, time.monotonic() - began))
+    return int(any(c.failures for c in counts_by_kind.values()))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Besides the pinned outputs of a judged benchmark, ``$HARNESS_DATA`` may contain,
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -38,21 +37,21 @@ class RecordedWinRates:
 def recorded_win_rates(task: type[Task]) -> list[RecordedWinRates]:
     """The recorded judgements of all items of a benchmark. Raises BadInput if its data is missing."""
     opened = task(data.read(task.dataset))
-    results = Path(os.environ.get("HARNESS_DATA", ".")) / Path(task.dataset.local).parent.parent
+    results = (data.folder() or Path()) / Path(task.dataset.local).parent.parent
     if len(opened.items) != len(opened.data.rows) or results.name != "results":
         return []  # published rates are computed on whole files
-    found = []
+    rates = []
     for judged in sorted(results.glob("*/*/annotations.json")):
         outputs = judged.parent.parent / "model_outputs.json"
         row = _published(results.parent / "leaderboards", judged)
         if row is not None and outputs.is_file():
             controlled = row.get("length_controlled_winrate")
-            found.append(
+            rates.append(
                 RecordedWinRates(
                     task.name, judged, outputs, float(row["win_rate"]), float(controlled) if controlled else None
                 )
             )
-    return found
+    return rates
 
 
 def _published(boards: Path, annotations: Path) -> dict[str, str] | None:
@@ -101,16 +100,16 @@ class RecordedRatings:
 def recorded_ratings(task: type[Task]) -> list[RecordedRatings]:
     """The recorded ratings of all turns of a benchmark. Raises BadInput if its data is missing."""
     data.read(task.dataset)
-    folder = (Path(os.environ.get("HARNESS_DATA", ".")) / task.dataset.local).parent
-    found = []
+    folder = ((data.folder() or Path()) / task.dataset.local).parent
+    ratings = []
     for judged in sorted((folder / "model_judgment").glob("*_single.jsonl")):
         rows = data.parse(judged.read_bytes(), judged)
         for answers in sorted((folder / "model_answer").glob("*.jsonl")):
             # If a model was asked twice under one name, the file has both answers; the later one counts.
             own = {(r["question_id"], r["turn"]): r["score"] for r in rows if r.get("model") == answers.stem}
             if scores := [score for score in own.values() if score != -1]:
-                found.append(RecordedRatings(task.name, answers, judged, fmean(scores)))
-    return found
+                ratings.append(RecordedRatings(task.name, answers, judged, fmean(scores)))
+    return ratings
 
 
 def mean_rating(published: RecordedRatings) -> tuple[float, str]:

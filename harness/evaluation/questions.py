@@ -33,9 +33,9 @@ def of(record: Mapping[str, Any], fetch: bool = True) -> tuple[dict[str, Problem
     name = title if "@" in title else f"{title}@real"
     if not fetch and (away := _away(name)):
         return {}, away
-    asked = record["protocol"].get("name")
+    protocol = record["protocol"].get("name")
     try:
-        task = open_unjudged(name, asked) if asked else open_unjudged(name)
+        task = open_unjudged(name, protocol) if protocol else open_unjudged(name)
     except BadInput:
         try:
             task = open_unjudged(name)

@@ -85,11 +85,11 @@ def check_task(task: Task, codec: TextCodec, problems: Sequence[Problem]) -> Rou
 
 def _not_written(codec: TextCodec, problem: Problem, rendered: str) -> tuple[str, str] | None:
     """The user's text and the rendered text around their first difference, if a chat template changes the text."""
-    asked = problem.prompt.user.strip()  # templates may trim it
-    if not (codec.tokenizer.chat_template and problem.prompt.chat) or asked in rendered:
+    instruction = problem.prompt.user.strip()  # templates may trim it
+    if not (codec.tokenizer.chat_template and problem.prompt.chat) or instruction in rendered:
         return None
-    begun = next((n for n in range(SHOWN, 0, -1) if asked[:n] in rendered), 0)
-    return asked, rendered[rendered.index(asked[:begun]) :] if begun else ""
+    shared = next((n for n in range(SHOWN, 0, -1) if instruction[:n] in rendered), 0)
+    return instruction, rendered[rendered.index(instruction[:shared]) :] if shared else ""
 
 
 def reference_text(task: Task, problem: Problem) -> str | None:
@@ -126,8 +126,8 @@ def check(model: str, names: Sequence[str]) -> list[RoundTrip]:
     from harness.micro.world import TASKS
     from harness.models import files
 
-    found = files.locate(model)
-    codec = files.text_codec(found)
+    model_files = files.locate(model)
+    codec = files.text_codec(model_files)
     if codec is None:
         raise BadInput(f"--model {model}: the tokenizer of a served model is not known here; give a folder")
     trips = []

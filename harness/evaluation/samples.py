@@ -47,20 +47,20 @@ def read(task: Task, path: Path) -> Samples:
 
 def _by_instruction(task: Task, rows: Sequence[SampleRow]) -> tuple[list[Problem], list[str]]:
     """The problem of each row, by its instruction. Problems with equal instructions are assigned in turn."""
-    asked: defaultdict[str, list[Problem]] = defaultdict(list)
+    by_instruction: defaultdict[str, list[Problem]] = defaultdict(list)
     for problem in task.items:
-        asked[problem.prompt.user].append(problem)
-    seen: Counter[str] = Counter()
-    found = []
+        by_instruction[problem.prompt.user].append(problem)
+    assigned: Counter[str] = Counter()
+    problems = []
     for row in rows:
         instruction = row.fields["instruction"]
-        if not isinstance(instruction, str) or instruction not in asked:
+        if not isinstance(instruction, str) or instruction not in by_instruction:
             hint = _other_world(task, lambda problem, sought=instruction: problem.prompt.user == sought)
             raise BadInput(f"{row.place}: {task.title} has no instruction {shown(instruction)}{hint}")
-        same = asked[instruction]
-        found.append(same[seen[instruction] % len(same)])
-        seen[instruction] += 1
-    return found, []
+        same = by_instruction[instruction]
+        problems.append(same[assigned[instruction] % len(same)])
+        assigned[instruction] += 1
+    return problems, []
 
 
 def _by_id(task: Task, form: Format, rows: Sequence[SampleRow]) -> tuple[list[Problem], list[str]]:
@@ -70,7 +70,7 @@ def _by_id(task: Task, form: Format, rows: Sequence[SampleRow]) -> tuple[list[Pr
     """
     by_id = {problem.id: problem for problem in task.items}
     by_idx = {str(position): problem for position, problem in enumerate(task.items)} if form is RAW else {}
-    found, foreign, contradicted, misquoted = [], [], [], []
+    problems, foreign, contradicted, misquoted = [], [], [], []
     for row in rows:
         ids = [str(row.fields[key]) for key in form.keys if key in row.fields and key != "idx"]
         named = next((by_id[name] for name in ids if name in by_id), None)
@@ -84,13 +84,13 @@ def _by_id(task: Task, form: Format, rows: Sequence[SampleRow]) -> tuple[list[Pr
             misquoted.append(row)
         if named is not None and idx is not None and placed is not named:
             contradicted.append(row)
-        found.append(named or placed)
+        problems.append(named or placed)
     if foreign and contradicted:
         raise BadInput(
             f"{contradicted[0].place}: id and idx name two problems of {task.title}, and the id at "
             f"{foreign[0].place} names none; remove the wrong field"
         )
-    return found, [
+    return problems, [
         f"{task.title}: {len(those)} of {len(rows)} rows {fault} (first: {those[0].place})"
         for those, fault in (
             (foreign, "have an unknown id; their idx was used"),
@@ -147,15 +147,15 @@ class _Numbers:
         self._places: dict[tuple[str, int], str] = {}
         self._free: Counter[str] = Counter()
 
-    def next(self, problem: Problem, given: int | None, place: str) -> int:
-        if given is None:
+    def next(self, problem: Problem, number: int | None, place: str) -> int:
+        if number is None:
             while (problem.id, self._free[problem.id]) in self._places:
                 self._free[problem.id] += 1
-            given = self._free[problem.id]
-        elif earlier := self._places.get((problem.id, given)):
-            raise BadInput(f"{place}: repeats sample {given} of problem {problem.id!r}, which is at {earlier}")
-        self._places[problem.id, given] = place
-        return given
+            number = self._free[problem.id]
+        elif earlier := self._places.get((problem.id, number)):
+            raise BadInput(f"{place}: repeats sample {number} of problem {problem.id!r}, which is at {earlier}")
+        self._places[problem.id, number] = place
+        return number
 
 
 def _completion(form: Format, row: SampleRow, problem: Problem, text: str, numbers: _Numbers) -> Completion:
@@ -179,13 +179,13 @@ def _count(row: SampleRow, field: str) -> int | None:
 def _coverage(task: Task, completions: Sequence[Completion]) -> list[str]:
     """Warnings about problems without completions or with unequal numbers of them."""
     per_problem = Counter(completion.problem_id for completion in completions)
-    found = []
+    warnings = []
     if len(per_problem) < len(task.items):
-        found.append(f"{task.title}: graded {len(per_problem)} of {len(task.items)} problems")
+        warnings.append(f"{task.title}: graded {len(per_problem)} of {len(task.items)} problems")
     fewest, most = min(per_problem.values()), max(per_problem.values())
     if fewest < most:
-        found.append(f"{task.title}: {fewest} to {most} samples per problem; each problem counts the same")
-    return found
+        warnings.append(f"{task.title}: {fewest} to {most} samples per problem; each problem counts the same")
+    return warnings
 
 
 # Parses a file of completions into rows, in one of the known formats.
@@ -248,22 +248,22 @@ def read_rows(path: Path) -> list[SampleRow]:
 
 def turns_apart(rows: Sequence[SampleRow]) -> list[SampleRow]:
     """The rows, one for each turn where they are FastChat's. Raises BadInput for a malformed conversation."""
-    found = []
+    apart = []
     for row in rows:
         question, choices = row.fields.get("question_id"), row.fields.get("choices")
         if question is None or choices is None:
-            found.append(row)
+            apart.append(row)
             continue
         for i, choice in enumerate(choices if isinstance(choices, list) else [None]):
             turns = choice.get("turns") if isinstance(choice, dict) else None
             if not isinstance(turns, list) or not turns:
                 raise BadInput(f"{row.place}: 'choices' must be a list of objects with a list under 'turns'")
             sampled = choice.get("index", i)
-            found += [
+            apart += [
                 SampleRow(row.place, {"problem_id": f"{question}/{n}", "sample": sampled, "text": text})
                 for n, text in enumerate(turns, 1)
             ]
-    return found
+    return apart
 
 
 def content_of(path: Path) -> bytes:

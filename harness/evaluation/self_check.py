@@ -65,18 +65,18 @@ def check(names: Sequence[str], progress: Progress) -> list[Checked]:
     Without names, the notation suite comes first, and the generated problems of a skipped benchmark are checked in its
     place. The name ``notations`` selects the notation suite. Raises BadInput for an unknown name.
     """
-    wanted = [] if names and NOTATIONS not in names else [check_notations(progress)]
+    first_results = [] if names and NOTATIONS not in names else [check_notations(progress)]
     if names and not (names := [name for name in names if name != NOTATIONS]):
-        return wanted
+        return first_results
     # Refuse an unknown name before grading anything.
     for name in names:
         registry.find(registry.TASKS, name.partition("@")[0] if not name.endswith(".py") else name)
-    found = wanted
+    results = first_results
     for name in names or [entry.name for entry in registry.entries(registry.TASKS)]:
-        found.append(_check(name, progress))
-        if not names and found[-1].status == "skipped" and _has_micro(name):
-            found.append(_check(f"{name}@micro", progress))
-    return found
+        results.append(_check(name, progress))
+        if not names and results[-1].status == "skipped" and _has_micro(name):
+            results.append(_check(f"{name}@micro", progress))
+    return results
 
 
 def check_notations(progress: Progress) -> Checked:
@@ -85,13 +85,13 @@ def check_notations(progress: Progress) -> Checked:
 
     began = time.monotonic()
     checked, every = Checked(NOTATIONS), notations.cases()
-    found = notations.check_grader(every, progress)
-    counted = found.values()
+    counts_by_kind = notations.check_grader(every, progress)
+    counted = counts_by_kind.values()
     checked.golds = Tally(sum(c.accepted_right for c in counted), sum(c.accepted for c in counted))
     checked.traps = Tally(sum(c.refused_right for c in counted), sum(c.refused for c in counted))
     checked.notes = [
         f"{kind}: accepted {c.accepted_right}/{c.accepted}, refused {c.refused_right}/{c.refused}"
-        for kind, c in found.items()
+        for kind, c in counts_by_kind.items()
     ]
     wrong = [failure for c in counted for failure in c.failures]
     known = {case for case, _ in wrong}
@@ -194,10 +194,10 @@ def _verdicts(task: Task, known: Sequence[KnownAnswer], progress: Progress) -> l
 
 
 def _replay(
-    name: str, published: float, found: tuple[float, str], figure: str, checked: Checked, progress: Progress
+    name: str, published: float, ours_and_note: tuple[float, str], figure: str, checked: Checked, progress: Progress
 ) -> None:
-    """Compares a figure computed from recorded judgements, ``found`` with its note, with the published one."""
-    ours, note = found
+    """Compares a figure computed from recorded judgements, given with its note, with the published one."""
+    ours, note = ours_and_note
     tolerance = TOLERANCES[figure]
     progress(f"check {checked.task}", checked.golds.total, checked.golds.total + 1, name)
     checked.notes.append(note)
@@ -206,20 +206,20 @@ def _replay(
         checked.failures.append({"problem_id": name, "kind": f"published {figure}", "must": "pass", "reason": note})
 
 
-def green(found: Sequence[Checked]) -> bool:
+def green(results: Sequence[Checked]) -> bool:
     """Whether at least one task was checked and none failed."""
-    return any(c.status == "green" for c in found) and not any(c.status == "failed" for c in found)
+    return any(c.status == "green" for c in results) and not any(c.status == "failed" for c in results)
 
 
-def as_json(found: Sequence[Checked]) -> dict[str, Any]:
-    return {"green": green(found), "tasks": [asdict(checked) for checked in found]}
+def as_json(results: Sequence[Checked]) -> dict[str, Any]:
+    return {"green": green(results), "tasks": [asdict(checked) for checked in results]}
 
 
-def text(found: Sequence[Checked]) -> str:
+def text(results: Sequence[Checked]) -> str:
     """A line per task followed by its failures, and a last line with the tasks that were not checked."""
-    width = max(len(checked.task) for checked in found)
+    width = max(len(checked.task) for checked in results)
     lines = []
-    for c in found:
+    for c in results:
         if c.status == "skipped":
             lines.append(f"{c.task:<{width}}  skipped: {c.reason}")
             continue
@@ -228,9 +228,9 @@ def text(found: Sequence[Checked]) -> str:
         )
         lines += [f"{'':<{width}}  {note}" for note in c.notes]
         lines += [f"{'':<{width}}  {f['problem_id']}: {f['kind']} must {f['must']}: {f['reason']}" for f in c.failures]
-    skipped = [c.task for c in found if c.status == "skipped"]
+    skipped = [c.task for c in results if c.status == "skipped"]
     lines.append(
-        ("all green" if green(found) else "not green") + (f"; not checked: {', '.join(skipped)}" if skipped else "")
+        ("all green" if green(results) else "not green") + (f"; not checked: {', '.join(skipped)}" if skipped else "")
     )
     return "\n".join(lines)
 

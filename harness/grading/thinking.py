@@ -35,7 +35,7 @@ def thought(text: str) -> Thought:
 
 def answer_of(text: str) -> str:
     """The part to grade: the text after the last closing mark, "" if thoughts are never closed, else all of it."""
-    found = thought(text)
-    if found is Thought.OPEN:
+    thoughts = thought(text)
+    if thoughts is Thought.OPEN:
         return ""
-    return CLOSED.split(text)[-1] if found is Thought.CLOSED else text
+    return CLOSED.split(text)[-1] if thoughts is Thought.CLOSED else text

@@ -27,6 +27,11 @@ def how_many() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def on_this_machine() -> int:
+    """The processes of this launch on this machine; all of them where the launcher does not say."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", how_many()))
+
+
 def leads() -> bool:
     """Whether this process evaluates and writes."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -1,7 +1,7 @@
 """Compares two methods on one task: whether B differs from A, by how much, with what p, and what would settle it.
 
-    found = compare(records, "vcrd", "gkd@trl", "humaneval", store.completions)
-    print(comparison_in_words(found[0]))
+    results = compare(records, "vcrd", "gkd@trl", "humaneval", store.completions)
+    print(comparison_in_words(results[0]))
 
 Compares only scores under one protocol, problem by problem, of students with the same training seed. The result names
 the rows compared and the other rows of the same name: :mod:`harness.leaderboard.row_selection`.
@@ -23,7 +23,7 @@ from harness.leaderboard import footnotes, inference, labels, row_selection
 from harness.leaderboard.equal_compute import EVERYTHING, View
 from harness.leaderboard.footnotes import MICRO
 from harness.leaderboard.inference import LEVEL, Completions, Group
-from harness.leaderboard.row_selection import Taken
+from harness.leaderboard.row_selection import SelectedRow
 from harness.leaderboard.rows import alike, latest, selected
 from harness.metrics import PERCENT, Scale
 from harness.records.record import Record, measured_under, note_of
@@ -52,7 +52,7 @@ class ComparisonResult:
     more_seeds: float  # seeds that would settle it on the same problems
     times_both: float  # factor by which both would have to grow; 1 or less: no need
     minimum_detectable: float  # the smallest difference that these problems and seeds detect with 80 % power
-    taken: tuple[Taken, Taken]  # the rows of a and b, and the rule that chose them
+    taken: tuple[SelectedRow, SelectedRow]  # the rows of a and b, and the rule that chose them
     notes: tuple[str, ...]
 
     @property
@@ -91,9 +91,9 @@ def of_tasks(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def answered(pairs: Sequence[PairedScores]) -> list[ComparisonResult]:
     """The comparison of every pair, adjusted over all of them."""
-    found = [(_compared(pair), pair) for pair in pairs]
-    adjusted = intervals.holm([comparison.p for comparison, _ in found])
-    return [_versus(c, pair, p, len(found)) for (c, pair), p in zip(found, adjusted, strict=True)]
+    compared = [(_compared(pair), pair) for pair in pairs]
+    adjusted = intervals.holm([comparison.p for comparison, _ in compared])
+    return [_result(c, pair, p, len(compared)) for (c, pair), p in zip(compared, adjusted, strict=True)]
 
 
 def of_groups(a: Group, b: Group, names: tuple[str, str], seeds: SeedVariance | None) -> ComparisonResult:
@@ -103,8 +103,8 @@ def of_groups(a: Group, b: Group, names: tuple[str, str], seeds: SeedVariance | 
     """
     pair = pair_up(a, b, names)
     pair = dataclasses.replace(pair, pooled=seeds if len(pair.seeds) > 1 else None)
-    found = _compared(pair)
-    return _versus(found, pair, found.p, 1)
+    comparison = _compared(pair)
+    return _result(comparison, pair, comparison.p, 1)
 
 
 def _compared(pair: PairedScores) -> Comparison:
@@ -124,7 +124,7 @@ class PairedScores:
     second: np.ndarray
     notes: tuple[str, ...]
     pooled: SeedVariance | None = None  # pooled over all rows of the table
-    taken: tuple[Taken, ...] = ()
+    taken: tuple[SelectedRow, ...] = ()
     table: tuple[Group, ...] = ()  # all rows of the table, where several seeds need their variance
 
 
@@ -206,9 +206,9 @@ def pair_of(
     rows_a, rows_b = ([r for r in side if r["protocol"]["hash"] == chosen[0]] for side in (first, second))
     under = [r for r in members if r["protocol"]["hash"] == chosen[0]]
     all_rows = alike(under)
-    taken = row_selection.choose(alike(rows_a), alike(rows_b), all_rows, title, (a, b), view)
-    groups = [Group(one.records, inference.read_matrix(one.records, completions)) for one in taken]
-    pair = dataclasses.replace(pair_up(*groups, (a, b)), taken=taken)
+    selected = row_selection.choose(alike(rows_a), alike(rows_b), all_rows, title, (a, b), view)
+    groups = [Group(one.records, inference.read_matrix(one.records, completions)) for one in selected]
+    pair = dataclasses.replace(pair_up(*groups, (a, b)), taken=selected)
     if len(pair.seeds) == 1 or not inference.affordable(under):
         return pair
     rows = [Group(g, inference.read_matrix(g, completions)) for g in all_rows]
@@ -224,11 +224,11 @@ def _called(pair: PairedScores, side: int) -> str:
     """The name of a side, with the settings that distinguish it where several rows have that name."""
     if not pair.taken:
         return pair.names[side]
-    taken = pair.taken[side]
-    return taken.selector if taken.others else pair.names[side]
+    selected = pair.taken[side]
+    return selected.selector if selected.others else pair.names[side]
 
 
-def _versus(comparison: Comparison, pair: PairedScores, p: float, tests: int) -> ComparisonResult:
+def _result(comparison: Comparison, pair: PairedScores, p: float, tests: int) -> ComparisonResult:
     seeds, problems = pair.first.shape
     return ComparisonResult(
         task=pair.title,
@@ -273,69 +273,69 @@ def _listed(values: Iterable[Any] | Mapping[Any, Any]) -> str:
 # Prints a comparison of two methods as a sentence and as JSON.
 
 
-def comparison_as_json(found: ComparisonResult) -> dict[str, Any]:
+def comparison_as_json(result: ComparisonResult) -> dict[str, Any]:
     """The comparison for programs; an infinite number is null."""
-    facts = {field.name: getattr(found, field.name) for field in fields(found)}
+    facts = {field.name: getattr(result, field.name) for field in fields(result)}
     facts |= {
-        "scale": found.scale.card(),
-        "comparison": asdict(found.comparison),
-        "taken": [side.as_json() for side in found.taken],
+        "scale": result.scale.card(),
+        "comparison": asdict(result.comparison),
+        "taken": [side.as_json() for side in result.taken],
     }
-    facts |= {"differs": found.differs, "sentence": comparison_in_words(found)}
+    facts |= {"differs": result.differs, "sentence": comparison_in_words(result)}
     return {key: None if value == math.inf else value for key, value in facts.items()}
 
 
-def comparison_in_words(found: ComparisonResult) -> str:
+def comparison_in_words(result: ComparisonResult) -> str:
     """One sentence: whether B differs from A, by how much, with what p, and what would settle it."""
-    c, (a, b) = found.comparison, (_row_name(found, found.a), _row_name(found, found.b))
-    scale = found.scale
-    low, high = (scale.signed(bound) for bound in c.interval)
-    where = f"{found.metric}, {found.problems} problems × {_many(len(found.seeds), 'seed')}"
+    comparison, (a, b) = result.comparison, (_row_name(result, result.a), _row_name(result, result.b))
+    scale = result.scale
+    low, high = (scale.signed(bound) for bound in comparison.interval)
+    where = f"{result.metric}, {result.problems} problems × {_many(len(result.seeds), 'seed')}"
     interval = f"{scale.points} [95 % {low} to {high}]"
-    scores = f"{scale.text(found.score_b)} against {scale.text(found.score_a)}"
+    scores = f"{scale.text(result.score_b)} against {scale.text(result.score_a)}"
     scores += f", {scale.direction}" if scale.direction else ""
-    sure = f"p {_p_value(found.p_holm)}, {c.test}" + (f"; {odd}" if (odd := at_odds(found)) else "")
-    if found.differs:
-        verdict = f"{b} is {'better' if scale.gain(c.difference, 0) > 0 else 'worse'} than {a} by "
-        verdict += f"{scale.text(abs(c.difference))} {interval}"
-        return f"On {found.task} ({where}) {verdict} ({scores}; {sure}), and no more problems or seeds are needed."
-    verdict = f"{b} is not distinguishable from {a}: {scale.signed(c.difference)} {interval}"
-    return f"On {found.task} ({where}) {verdict} ({scores}; {sure}); {_settle(found)}."
+    sure = f"p {_p_value(result.p_holm)}, {comparison.test}" + (f"; {odd}" if (odd := at_odds(result)) else "")
+    if result.differs:
+        verdict = f"{b} is {'better' if scale.gain(comparison.difference, 0) > 0 else 'worse'} than {a} by "
+        verdict += f"{scale.text(abs(comparison.difference))} {interval}"
+        return f"On {result.task} ({where}) {verdict} ({scores}; {sure}), and no more problems or seeds are needed."
+    verdict = f"{b} is not distinguishable from {a}: {scale.signed(comparison.difference)} {interval}"
+    return f"On {result.task} ({where}) {verdict} ({scores}; {sure}); {_settle(result)}."
 
 
-def at_odds(found: ComparisonResult) -> str:
+def at_odds(result: ComparisonResult) -> str:
     """Why interval and test disagree: one excludes 0 and the other does not; "" if
     they agree. The test decides."""
-    c = found.comparison
-    apart = not c.interval.low <= 0 <= c.interval.high
-    if apart == found.differs:
+    comparison = result.comparison
+    apart = not comparison.interval.low <= 0 <= comparison.interval.high
+    if apart == result.differs:
         return ""
-    if apart == (c.p < LEVEL):
-        return f"the interval is for this task alone, where p {_p_value(c.p)}"
+    if apart == (comparison.p < LEVEL):
+        return f"the interval is for this task alone, where p {_p_value(comparison.p)}"
     return "the interval is a bootstrap over problems, and the test decides"
 
 
-def settled(found: ComparisonResult) -> str:
+def settled(result: ComparisonResult) -> str:
     """What would settle a difference that is not distinguishable from zero; "" if it is settled."""
-    return "" if found.differs else _settle(found)
+    return "" if result.differs else _settle(result)
 
 
-def _settle(found: ComparisonResult) -> str:
+def _settle(result: ComparisonResult) -> str:
     ways = []
-    if found.more_problems < math.inf:
-        ways.append(f"about {_many(int(found.more_problems), 'more problem')}")
-    if found.more_seeds < math.inf:
-        ways.append(f"about {_many(int(found.more_seeds), 'more seed')}")
+    if result.more_problems < math.inf:
+        ways.append(f"about {_many(int(result.more_problems), 'more problem')}")
+    if result.more_seeds < math.inf:
+        ways.append(f"about {_many(int(result.more_seeds), 'more seed')}")
     if ways:
         return f"{' or '.join(ways)} would settle a difference of this size (80 % power)"
-    if 1 < found.times_both < math.inf:
-        times = found.times_both
-        problems, seeds = math.ceil(found.problems * times), math.ceil(len(found.seeds) * times)
+    if 1 < result.times_both < math.inf:
+        times = result.times_both
+        problems, seeds = math.ceil(result.problems * times), math.ceil(len(result.seeds) * times)
         together = f"{_many(problems, 'problem')} with {_many(seeds, 'seed')}"
         return f"more problems or seeds alone would not settle it, about {together} would (80 % power)"
-    if found.minimum_detectable == math.inf:
+    if result.minimum_detectable == math.inf:
         return "these differences do not reveal how large a difference would be detected"
-    smallest = f"{found.scale.text(found.minimum_detectable)} {found.scale.points}"
+    smallest = f"{result.scale.text(result.minimum_detectable)} {result.scale.points}"
     return f"only a difference of {smallest} or more would be detected (80 % power)"
 
 
@@ -350,5 +350,5 @@ def _p_value(value: float) -> str:
     return f"= {value:.3g}" if f"{value:.2g}" == "0.05" else f"= {value:.2g}"
 
 
-def _row_name(found: ComparisonResult, name: str) -> str:
-    return f"{name} (reconstruction)" if name in found.reconstructions else name
+def _row_name(result: ComparisonResult, name: str) -> str:
+    return f"{name} (reconstruction)" if name in result.reconstructions else name

@@ -79,10 +79,10 @@ def measured_alike(group: Group, budget: Group, unit: str) -> str | None:
     if unit == "seconds" and _machine(group) != _machine(budget):
         return "timed on another machine"
     try:
-        spent, wanted = median_cost(group.records, unit), median_cost(budget.records, unit)
+        spent, allowed = median_cost(group.records, unit), median_cost(budget.records, unit)
     except BadInput as error:
         return str(error)
-    return None if alike(spent, wanted) else said(spent, unit)
+    return None if alike(spent, allowed) else cost_in_words(spent, unit)
 
 
 def anchor(competitors: Sequence[Group], unit: str, name: str | None = None) -> Group:
@@ -115,10 +115,10 @@ def caption(budget: Group, unit: str) -> str:
     """Unit, anchor and tolerance in words: ``equal compute: 720 GFLOPs, as vcrd at 200 steps, within …``."""
     first = budget.first
     name = f"{labels.name_of(first['method'])} at {first['cost']['steps']:,} steps"
-    return f"equal compute: {said(median_cost(budget.records, unit), unit)} of training, as {name}, {WITHIN}"
+    return f"equal compute: {cost_in_words(median_cost(budget.records, unit), unit)} of training, as {name}, {WITHIN}"
 
 
-def said(value: float, unit: str) -> str:
+def cost_in_words(value: float, unit: str) -> str:
     """A cost in words: ``720 GFLOPs``, ``634 k tokens``, ``30 s``."""
     if unit == "flops":
         return amount(value, UNITS[unit])
@@ -134,13 +134,13 @@ def _parameters(record: Record, side: str) -> int:
     """The parameters of a model from its record, else from its shipped files or published shape."""
     known: Mapping[str, Any] = record.get("parameters") or {}
     name = record[side]
-    found = known.get(side) or (name and _of_model(name))
-    if not found:
+    count = known.get(side) or (name and _of_model(name))
+    if not count:
         raise BadInput(
             f"FLOPs of {record['run_id']}: the parameters of {name or 'its teacher'} are not known; run it again "
             "(--again) where the model is, or count another unit (--cost tokens)"
         )
-    return found
+    return count
 
 
 @cache

@@ -46,15 +46,15 @@ def render(
         return json.dumps(row_dicts(sections) if tasks else grid_objects(sections), indent=2, ensure_ascii=False)
     if format == "csv":
         return csv_text(row_dicts(sections)) if tasks else csv_text(*_flat_grid(sections))
-    found = grid_sheets(sections) if layout.get("grid", False) and sections else []
+    tables = grid_sheets(sections) if layout.get("grid", False) and sections else []
     for section in sections if tasks or layout.get("cards", False) else []:
-        found += [_sheet(section, columns)] if tasks else []
-        found += [cards_sheet(section)] if layout.get("cards", False) else []
+        tables += [_sheet(section, columns)] if tasks else []
+        tables += [cards_sheet(section)] if layout.get("cards", False) else []
     if format == "terminal":
-        return terminal([*found, *extra], width) or "No records."
+        return terminal([*tables, *extra], width) or "No records."
     if format == "latex":
-        return latex_tables.latex([*found, *extra], wording, bool(columns))
-    return _PROSE[format]([*found, *extra]) or ("No records." if format == "md" else "")
+        return latex_tables.latex([*tables, *extra], wording, bool(columns))
+    return _PROSE[format]([*tables, *extra]) or ("No records." if format == "md" else "")
 
 
 def update_between_markers(path: Path | str, text: str, name: str) -> bool:
@@ -124,11 +124,11 @@ _TERMS = {  # columns that a terminal explains below the table
 _ONLY_IF_ANY = {"errors": "errors", "truncated": "truncated", "over baseline": "over_baseline", "recovery": "recovery"}
 
 
-def _or_noise(written: Callable[[float], str], value: float | None, p: float | None) -> str:
+def _or_noise(in_words: Callable[[float], str], value: float | None, p: float | None) -> str:
     """A difference, in parentheses where it is not significant; empty where there is none."""
     if value is None:
         return ""
-    return written(value) if p is not None and p < LEVEL else f"({written(value)})"
+    return in_words(value) if p is not None and p < LEVEL else f"({in_words(value)})"
 
 
 def _noise(section: Section) -> list[str]:
@@ -143,10 +143,10 @@ def _spent(row: LeaderboardRow, value: float) -> str:
     return "" if row.reference else text_tables.amount(value)
 
 
-def _columns(section: Section, asked: Sequence[str] = ()) -> list[str]:
+def _columns(section: Section, requested: Sequence[str] = ()) -> list[str]:
     """The requested columns, or those that are not empty in every row of the section."""
-    if asked:
-        return list(asked)
+    if requested:
+        return list(requested)
 
     def speaks(name: str) -> bool:
         # A sum of scores counts right answers on some scales only.
@@ -172,9 +172,9 @@ def _subtitle(section: Section) -> str:
     )
 
 
-def _sheet(section: Section, asked: Sequence[str] = ()) -> Table:
+def _sheet(section: Section, requested: Sequence[str] = ()) -> Table:
     """The table of a section; the score cell has its rank and the mark of a tie."""
-    rows, columns = [], _columns(section, asked)
+    rows, columns = [], _columns(section, requested)
     for row in section.rows:
         cells = [TableCell(row.label + (RECONSTRUCTED if row.reconstruction else ""))]
         for name in columns:
@@ -320,13 +320,13 @@ def grid_lines(sections: Sequence[Section]) -> list[GridLine]:
     for section in shown:
         for row in section.rows:
             by_key.setdefault(row.key, {})[section.title] = row
-    found = []
+    lines = []
     for key, cells in by_key.items():
         row = next(iter(cells.values()))
         missing = tuple(section.title for section in shown if section.title not in cells)
-        found.append(GridLine(names[key], row.reference, row.reconstruction, cells, missing))
-    ranked = [line for line in found if not line.reference and not line.missing]
-    rest = sorted((line for line in found if line.reference or line.missing), key=lambda it: (it.reference, it.label))
+        lines.append(GridLine(names[key], row.reference, row.reconstruction, cells, missing))
+    ranked = [line for line in lines if not line.reference and not line.missing]
+    rest = sorted((line for line in lines if line.reference or line.missing), key=lambda it: (it.reference, it.label))
     return [*sorted(_with_mean_ranks(ranked), key=lambda it: (it.mean_rank, it.label)), *rest]
 
 
@@ -341,9 +341,9 @@ def _with_mean_ranks(complete: Sequence[GridLine]) -> list[GridLine]:
     return [replace(line, mean_rank=fmean(place)) for line, place in zip(complete, ranks, strict=True)]
 
 
-def missing_notes(found: Sequence[GridLine]) -> list[str]:
+def missing_notes(lines: Sequence[GridLine]) -> list[str]:
     """A note that names the lines without a mean rank and the cells that they lack."""
-    lacking = [f"{line.label}: {', '.join(line.missing)}" for line in found if line.missing and not line.reference]
+    lacking = [f"{line.label}: {', '.join(line.missing)}" for line in lines if line.missing and not line.reference]
     return [f"{MISSING} not measured, so not ranked over all tasks: {'; '.join(lacking)}"] if lacking else []
 
 

@@ -112,7 +112,7 @@ def training(record: Record) -> str:
     return fingerprint(what)[:12]
 
 
-def said(label: str) -> str:
+def plain_label(label: str) -> str:
     """A label or details with models and the number of steps in plain words: ``gkd (beta=0.3, 340 steps)``."""
     label = re.sub(r"\b(student|teacher)\.id=", r"\1 ", label)
     return re.sub(r"\btraining\.steps=(\d+)", r"\1 steps", label)
@@ -128,8 +128,8 @@ def _of_method(record: Record) -> dict[str, Any]:
     """The part of a record that belongs to its method: settings, requested variant, origin of the code."""
     method, spec = record["method"], record["spec"].get("method")
     origin = spec.get("origin") if isinstance(spec, Mapping) else None
-    asked = {"variant": method["variant"]} if method["variant"] is not None else {}
-    return asked | ({"code": origin} if origin else {}) | dict(method["settings"])
+    variant = {"variant": method["variant"]} if method["variant"] is not None else {}
+    return variant | ({"code": origin} if origin else {}) | dict(method["settings"])
 
 
 def _recipe(record: Record) -> dict[str, Any]:
@@ -149,23 +149,23 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _contested(all_facts: Iterable[Facts]) -> set[str]:
     """The keys to which two of ``all_facts`` give different values; a missing key differs from nothing."""
-    seen: dict[str, Any] = {}
+    first_values: dict[str, Any] = {}
     contested = set()
     for facts in all_facts:
-        contested |= {key for key, value in facts.items() if seen.setdefault(key, value) != value}
+        contested |= {key for key, value in facts.items() if first_values.setdefault(key, value) != value}
     return contested
 
 
 def _implied(all_facts: Sequence[Facts], keys: set[str]) -> set[str]:
     """The hashes among ``keys`` that add nothing to the id next to them, because each id has one hash."""
-    found = set()
+    implied = set()
     for key in keys:
         name = key.removesuffix("sha256") + "id"
         if key.endswith(".sha256") and name in keys:
             hashes = {(facts.get(name), facts.get(key)) for facts in all_facts}
             if len(hashes) == len({one for one, _ in hashes}):
-                found.add(key)
-    return found
+                implied.add(key)
+    return implied
 
 
 def _gained(all_facts: Iterable[Facts]) -> set[str]:

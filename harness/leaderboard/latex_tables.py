@@ -50,17 +50,17 @@ def latex(sheets: Sequence[Table], wording: Wording | None = None, every_column:
 
     Raises BadInput for a caption or label with several tables, and for a name to replace that no table has.
     """
-    said = wording or Wording()
-    for flag, value in (("--caption", said.caption), ("--label", said.label)):
+    texts = wording or Wording()
+    for flag, value in (("--caption", texts.caption), ("--label", texts.label)):
         if value is not None and len(sheets) != 1:
             raise BadInput(
                 f"{flag} is for one table, but this prints {len(sheets)}: choose one with --layout grid, or with "
                 "--layout tasks -t TASK"
             )
     known = {name for sheet in sheets for name in _names(sheet)}
-    rename = dict(_pair(word, known) for word in said.rename)
+    rename = dict(_pair(word, known) for word in texts.rename)
     packages = LONG if any(len(sheet.rows) > PAGE for sheet in sheets) else PACKAGES
-    return "\n\n".join([packages, *(_table(sheet, said, rename, every_column) for sheet in sheets)]) if sheets else ""
+    return "\n\n".join([packages, *(_table(sheet, texts, rename, every_column) for sheet in sheets)]) if sheets else ""
 
 
 def _pair(word: str, known: Set[str]) -> tuple[str, str]:
@@ -112,8 +112,9 @@ def _cell_width(cell: TableCell) -> float:
     return _width(cell.text) * (1.16 if cell.rank == 1 else 1.0) + (4.5 if cell.tied else 0.0)
 
 
-def _table(sheet: Table, said: Wording, rename: Mapping[str, str], every_column: bool) -> str:
-    names = [labels.said(cells[0].text) for cells in sheet.rows]
+def _table(sheet: Table, texts: Wording, rename: Mapping[str, str], every_column: bool) -> str:
+    """One table in an environment of its own: a ``longtable`` where it does not fit a page, else a ``table``."""
+    names = [labels.plain_label(cells[0].text) for cells in sheet.rows]
     fit = _fit(sheet, names, every_column)
     header = " & ".join(_renamed(sheet.header[i], rename) for i in fit.columns)
     rows = [_row([cells[i] for i in fit.columns], rename) for cells in sheet.rows]
@@ -131,8 +132,8 @@ def _table(sheet: Table, said: Wording, rename: Mapping[str, str], every_column:
         f"% {safe_read.printable(sheet.title)}",
         *([f"% left out, to fit the line: {', '.join(left_out)}; --columns names those to print"] if left_out else []),
     ]
-    caption = rf"\caption{{{whole if said.caption is None else said.caption}}}"
-    label = rf"\label{{{said.label or 'tab:' + _slug(sheet.title)}}}"
+    caption = rf"\caption{{{whole if texts.caption is None else texts.caption}}}"
+    label = rf"\label{{{texts.label or 'tab:' + _slug(sheet.title)}}}"
     top = [r"\toprule", rf"{header} \\", r"\midrule"]
     if len(rows) > PAGE:
         below = "\\\\\n".join(_latex(note) for note in short)
@@ -194,7 +195,7 @@ def _renamed(text: str, rename: Mapping[str, str]) -> str:
     mark = _latex(text[len(plain) :])
     if plain in rename:
         return rename[plain] + mark
-    name, bracket, rest = labels.said(plain).partition(" (")
+    name, bracket, rest = labels.plain_label(plain).partition(" (")
     return (rename.get(name) or _latex(name)) + _latex(bracket + rest) + mark
 
 

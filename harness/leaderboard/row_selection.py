@@ -27,10 +27,10 @@ SHOWN = 12  # rows listed in a refusal
 
 
 @dataclass(frozen=True)
-class Taken:
+class SelectedRow:
     """The row of one side. ``selector`` matches only this row; ``others`` match the other rows of its name."""
 
-    asked: str
+    requested: str
     selector: str
     records: Rows
     others: tuple[str, ...]
@@ -42,14 +42,14 @@ class Taken:
         settings = ", ".join(f"{key}={value}" for key, value in first["method"]["settings"].items())
         trained = "not trained" if roles_of(first).reference else f"{first['cost']['steps']:,} steps"
         runs = f"{len(self.records)} run{several}, seed{several} {', '.join(str(r['seed']) for r in self.records)}"
-        text = f"{self.asked}: took {self.selector} ({'; '.join(filter(None, (trained, settings, runs)))})"
+        text = f"{self.requested}: took {self.selector} ({'; '.join(filter(None, (trained, settings, runs)))})"
         text += f" by {self.rule}" if self.rule else ""
         return text + (f", others of this name: {', '.join(map(shlex.quote, self.others))}" if self.others else "")
 
     def as_json(self) -> dict[str, Any]:
         """The row for ``--json``, with its runs by id."""
         return {
-            "asked": self.asked,
+            "asked": self.requested,
             "selector": self.selector,
             "run_ids": [record["run_id"] for record in self.records],
             "settings": self.records[0]["method"]["settings"],
@@ -59,17 +59,17 @@ class Taken:
         }
 
 
-def of_name(members: Sequence[Record], title: str, asked: str) -> list[Record]:
+def of_name(members: Sequence[Record], title: str, requested: str) -> list[Record]:
     """The records that ``NAME``, ``NAME:key=value,…`` or ``NAME[key=value,…]`` selects."""
-    name, wanted = _split(asked)
+    name, conditions = _split(requested)
     named = [r for r in members if labels.name_of(r["method"]) == name]
     if not named:
         raise unknown(f"method among the records of {title}", name, {labels.name_of(r["method"]) for r in members})
-    for condition in wanted:
+    for condition in conditions:
         key, equals, value = condition.partition("=")
         known = {key for r in named for key in labels.facts_of(r)}
         if not equals or key not in known:
-            raise unknown(f"setting in {asked!r}: NAME:key=value, key", key, known)
+            raise unknown(f"setting in {requested!r}: NAME:key=value, key", key, known)
         values = {labels.fact(r, key) for r in named}
         named = [r for r in named if _is(labels.fact(r, key), value)]
         if not named:
@@ -77,11 +77,11 @@ def of_name(members: Sequence[Record], title: str, asked: str) -> list[Record]:
     return named
 
 
-def _split(asked: str) -> tuple[str, list[str]]:
+def _split(requested: str) -> tuple[str, list[str]]:
     """The name, and the conditions; a comma inside brackets belongs to a value."""
-    brackets = re.fullmatch(r"([^:\[(]+)\[(.*)\]", asked, re.DOTALL)
-    name, wanted = brackets.groups() if brackets else asked.partition(":")[::2]
-    return name, [part.strip() for part in re.split(r",(?![^\[{(]*[\]})])", wanted) if part.strip()]
+    brackets = re.fullmatch(r"([^:\[(]+)\[(.*)\]", requested, re.DOTALL)
+    name, conditions = brackets.groups() if brackets else requested.partition(":")[::2]
+    return name, [part.strip() for part in re.split(r",(?![^\[{(]*[\]})])", conditions) if part.strip()]
 
 
 def _is(fact: str, value: str) -> bool:
@@ -91,7 +91,7 @@ def _is(fact: str, value: str) -> bool:
 
 def choose(
     a: Sequence[Rows], b: Sequence[Rows], all_rows: Sequence[Rows], title: str, names: tuple[str, str], view: View
-) -> tuple[Taken, Taken]:
+) -> tuple[SelectedRow, SelectedRow]:
     """Selects one row for each side. ``all_rows`` are all rows of the protocol, among which a name may have others.
 
     Raises BadInput with every candidate if the request does not determine two rows.
@@ -103,8 +103,8 @@ def choose(
     if len(pairs) != 1:
         raise BadInput(_refusal(a, b, title, names, view, len(pairs)))
     first, second = (
-        _taken(asked, chosen, all_rows, rule if len(rows) > 1 else "")
-        for asked, chosen, rows in zip(names, pairs[0], (a, b), strict=True)
+        _selected_row(requested, chosen, all_rows, rule if len(rows) > 1 else "")
+        for requested, chosen, rows in zip(names, pairs[0], (a, b), strict=True)
     )
     return first, second
 
@@ -136,12 +136,14 @@ def _any_reference(a: Rows, b: Rows) -> bool:
     return roles_of(a[0]).reference or roles_of(b[0]).reference
 
 
-def _taken(asked: str, chosen: Rows, all_rows: Sequence[Rows], rule: str) -> Taken:
+def _selected_row(requested: str, chosen: Rows, all_rows: Sequence[Rows], rule: str) -> SelectedRow:
     name = labels.name_of(chosen[0]["method"])
     same = [rows for rows in all_rows if labels.name_of(rows[0]["method"]) == name]
     names = selectors(same)
     place = next(i for i, rows in enumerate(same) if rows[0]["run_id"] == chosen[0]["run_id"])
-    return Taken(asked, names[place], chosen, tuple(other for i, other in enumerate(names) if i != place), rule)
+    return SelectedRow(
+        requested, names[place], chosen, tuple(other for i, other in enumerate(names) if i != place), rule
+    )
 
 
 def selectors(rows: Sequence[Rows]) -> list[str]:
@@ -179,9 +181,13 @@ def _refusal(a: Sequence[Rows], b: Sequence[Rows], title: str, names: tuple[str,
         candidates = [shlex.quote(selector) for selector in selectors(rows)]
         more = f" and {len(candidates) - SHOWN} more" if len(candidates) > SHOWN else ""
         lists.append(f"{name} is {' or '.join(candidates[:SHOWN])}{more}" if len(candidates) > 1 else "")
-    asked = {STEPS: "equal steps", COMPUTE: f"equal compute ({view.cost}, {equal_compute.WITHIN})"}.get(view.kind)
-    what = f"{'several pairs' if fits else 'no two rows'} have {asked}" if asked else "several rows have these names"
-    ways = "say which as NAME:key=value" + ("" if asked else ", or choose by --view steps or --view compute")
+    condition = {STEPS: "equal steps", COMPUTE: f"equal compute ({view.cost}, {equal_compute.WITHIN})"}.get(view.kind)
+    what = (
+        f"{'several pairs' if fits else 'no two rows'} have {condition}"
+        if condition
+        else "several rows have these names"
+    )
+    ways = "say which as NAME:key=value" + ("" if condition else ", or choose by --view steps or --view compute")
     return f"{' and '.join(names)} on {title}: {what}; {ways}: {'; '.join(filter(None, lists)) or _steps(a, b)}"
 
 

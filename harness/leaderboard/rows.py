@@ -158,12 +158,12 @@ def latest(records: Iterable[Record]) -> list[Record]:
 def selected(known: Collection[str], tasks: Sequence[str]) -> Iterator[str]:
     for task in tasks:
         exact = task.removesuffix("@real")
-        found = [exact] if exact in known else [title for title in sorted(known) if title.partition("@")[0] == task]
-        if not found and not known:
+        titles = [exact] if exact in known else [title for title in sorted(known) if title.partition("@")[0] == task]
+        if not titles and not known:
             raise BadInput(f"nothing is recorded yet, for {task} or any other task")
-        if not found:
+        if not titles:
             raise unknown("task among the records", task, known)
-        yield from found
+        yield from titles
 
 
 def _sections(
@@ -219,6 +219,7 @@ def _rows(groups: Sequence[Group], seeds: SeedVariance | None, *, any_steps: boo
 def _row(
     group: Group, seeds: SeedVariance | None, details: str, over: Distance | None, moved: Distance | None
 ) -> LeaderboardRow:
+    """The row of a group: means of its scores and costs, sums of its counts, and what its first record names."""
     first, records = group.first, group.records
     (low, high), how = inference.interval(group, seeds)
     cost = {key: fmean(record["cost"][key] for record in records) for key in first["cost"]}

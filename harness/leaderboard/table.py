@@ -132,17 +132,5 @@ def _flat(record: Record) -> dict[str, Any]:
 
 def _reported(paper: dict[str, Any], cell: dict[str, Any]) -> dict[str, Any]:
     """A printed cell under the names of COLUMNS; what the paper does not state is missing."""
-    return {
-        "run_id": f"reported:{paper['id']}/{cell['id']}",
-        "task": cell["task"],
-        "world": "real",
-        "family": cell["family"],
-        "metric": cell["metric"]["value"],
-        "kind": papers.KIND,
-        "method": paper["method"],
-        "student": cell["student"]["value"],
-        "teacher": cell["teacher"]["value"],
-        "score": cell["value"]["value"] / 100,
-        "correct": cell["count"]["value"],
-        "total": cell["n"]["value"],
-    }
+    known = {"run_id": f"reported:{paper['id']}/{cell['id']}", "world": "real", "family": cell["family"]}
+    return known | papers.row_of(paper, cell)

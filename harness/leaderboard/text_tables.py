@@ -17,7 +17,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness import safe_read
-from harness.leaderboard.labels import DIFFER, said
+from harness.leaderboard.labels import DIFFER, plain_label
 from harness.metrics import PERCENT, Scale
 from harness.safe_read import Styled, printable
 
@@ -161,8 +161,8 @@ def terminal(sheets: Sequence[Table], width: int, *, colour: bool = True) -> Sty
 
 def _plainly(sheet: Table) -> Table:
     """The sheet with numbers of steps in words, which are shorter: ``kd (340 steps)``."""
-    rows = [[replace(row[0], text=said(row[0].text)), *row[1:]] for row in sheet.rows]
-    return replace(sheet, rows=rows, notes=[said(note) for note in sheet.notes])
+    rows = [[replace(row[0], text=plain_label(row[0].text)), *row[1:]] for row in sheet.rows]
+    return replace(sheet, rows=rows, notes=[plain_label(note) for note in sheet.notes])
 
 
 def _print(console: Console, sheet: Table, width: int) -> None:

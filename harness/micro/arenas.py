@@ -57,11 +57,11 @@ def examples(split: str) -> list[Example]:
     """The examples of a split; those of ``prompts`` have no response."""
     if split not in SIZES:
         raise unknown("split", split, SIZES)
-    found = [
+    answered = [
         Example(f"{WORLD}/{split}/{i}", problem.prompt, problem.response, problem.meta)
         for i, problem in enumerate(_splits()[split])
     ]
-    return [replace(example, response=None) for example in found] if split == "prompts" else found
+    return [replace(example, response=None) for example in answered] if split == "prompts" else answered
 
 
 def stream(seed: int, habit: derivations.Habit, sliced: float = 0.0) -> Iterator[Example]:
@@ -85,11 +85,11 @@ def model_path(name: str) -> Path:
 def _splits() -> dict[str, list[derivations.Derivation]]:
     """Split or task name -> its problems; no problem is in two of them."""
     taken: set[Any] = set()
-    found = {}
+    problems = {}
     for split, size in SIZES.items():
         fresh = _distinct(Random(f"{WORLD}/{split}"), taken)
-        found[split] = list(islice(fresh, size))
-    return found
+        problems[split] = list(islice(fresh, size))
+    return problems
 
 
 def _distinct(rng: Random, taken: set[Any]) -> Iterator[derivations.Derivation]:

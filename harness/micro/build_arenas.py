@@ -72,15 +72,15 @@ def measure(folder: Path, task: str) -> dict[str, int]:
     """How many problems of ``task`` the stored model solves greedily, in the slice and outside it."""
     model = LlamaForCausalLM.from_pretrained(folder)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    asked = arenas.examples(task)
-    found = {"correct": 0, "total": 0, "slice_correct": 0, "slice_total": 0}
-    for example, text in zip(asked, build.answer(model, tokenizer, [e.prompt.plain for e in asked]), strict=True):
+    examples = arenas.examples(task)
+    counts = {"correct": 0, "total": 0, "slice_correct": 0, "slice_total": 0}
+    for example, text in zip(examples, build.answer(model, tokenizer, [e.prompt.plain for e in examples]), strict=True):
         right, part = derivations.solved(example.meta, text), example.meta["slice"]
-        found["correct"] += right
-        found["total"] += 1
-        found["slice_correct"] += right and part
-        found["slice_total"] += part
-    return found
+        counts["correct"] += right
+        counts["total"] += 1
+        counts["slice_correct"] += right and part
+        counts["slice_total"] += part
+    return counts
 
 
 def manifest(out: Path) -> dict[str, Any]:

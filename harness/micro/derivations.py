@@ -52,7 +52,7 @@ class Derivation(MathsProblem):
         return self.groups, self.joins
 
     @property
-    def told(self) -> str:
+    def question(self) -> str:
         parts = [f"({a} {sign} {b})" for a, sign, b in self.groups]
         joined = "".join(f" {sign} {part}" for sign, part in zip(self.joins, parts[1:], strict=True))
         return f"Compute {parts[0]}{joined} modulo {MODULUS}."
@@ -79,7 +79,7 @@ class Derivation(MathsProblem):
         }
 
 
-class _Work:
+class _Expression:
     """A partly evaluated expression: at every place a value or an open group, and the signs between them."""
 
     def __init__(self, groups: Sequence[Sequence[Any]], joins: Sequence[str]):
@@ -115,9 +115,9 @@ class _Work:
 
 def derive(groups: Sequence[Sequence[Any]], joins: Sequence[str], rng: Random, habit: Habit) -> tuple[str, ...]:
     """The lines of a derivation written with ``habit``."""
-    work, lines = _Work(groups, joins), []
+    expression, lines = _Expression(groups, joins), []
     own = rng.random() < habit.own
-    while steps := work.steps():
+    while steps := expression.steps():
         if own:
             groups_open = [step for step in steps if step[0] >= 0]
             place, a, sign, b = groups_open[-1 if habit.last_first else 0] if groups_open else steps[0]
@@ -129,8 +129,8 @@ def derive(groups: Sequence[Sequence[Any]], joins: Sequence[str], rng: Random, h
         if not own and sign in _SWAPS and rng.random() < 0.5:
             a, b = b, a
         lines.append(f"{a} {sign} {b} = {value}")
-        work.take(place, value)
-    return (*lines, rf"\boxed{{{work.parts[0]}}}")
+        expression.take(place, value)
+    return (*lines, rf"\boxed{{{expression.parts[0]}}}")
 
 
 def draw(rng: Random, task: str = "", habit: Habit = Habit(own=0.0), sliced: bool = False) -> Derivation:
@@ -151,20 +151,20 @@ def check_step(meta: Mapping[str, Any], done: list[str], line: str) -> float | N
 
     None where ``done`` holds a line that is not a step of the problem.
     """
-    work = _Work(meta["groups"], meta["joins"])
+    expression = _Expression(meta["groups"], meta["joins"])
     for earlier in done:
-        if BOX.fullmatch(earlier) and not work.steps():
+        if BOX.fullmatch(earlier) and not expression.steps():
             return float(not line)
-        found = work.matching(earlier)
-        if found is None:
+        match = expression.matching(earlier)
+        if match is None:
             return None
-        match = STEP.fullmatch(earlier)
-        assert match is not None  # it matched above
-        work.take(found[0], int(match[4]))
-    if not work.steps():
-        return float(line == rf"\boxed{{{work.parts[0]}}}")
-    found = work.matching(line)
-    return float(found is not None and line.endswith(f" = {found[1]}"))
+        parts_of_line = STEP.fullmatch(earlier)
+        assert parts_of_line is not None  # it matched above
+        expression.take(match[0], int(parts_of_line[4]))
+    if not expression.steps():
+        return float(line == rf"\boxed{{{expression.parts[0]}}}")
+    match = expression.matching(line)
+    return float(match is not None and line.endswith(f" = {match[1]}"))
 
 
 def same_step(meta: Mapping[str, Any], prefix: str, one: str, other: str) -> bool:

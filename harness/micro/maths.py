@@ -26,17 +26,17 @@ BOX = re.compile(r"\\boxed\{(\d+)\}")
 
 
 class MathsProblem:
-    """The form of all maths problems: a text ``told``, and the ``lines`` of a derivation, the last in a box."""
+    """The form of all maths problems: a text ``question``, and the ``lines`` of a derivation, the last in a box."""
 
     world: ClassVar[str] = "micro"
-    told: Any
+    question: Any
     lines: Any
     answer: Any
     level: Any
 
     @property
     def prompt(self) -> Prompt:
-        return phrasing.maths(self.told)
+        return phrasing.maths(self.question)
 
     @property
     def response(self) -> str:
@@ -45,11 +45,11 @@ class MathsProblem:
 
 @dataclass(frozen=True)
 class Chain(MathsProblem):
-    """``start`` and the operations applied to it, each a sign and an operand; ``told`` is the problem's text."""
+    """``start`` and the operations applied to it, each a sign and an operand; ``question`` is the problem's text."""
 
     start: int
     operations: tuple[tuple[str, int], ...]
-    told: str
+    question: str
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -96,10 +96,10 @@ def draw(rng: Random, task: str) -> Chain:
     start = rng.randrange(MODULUS)
     signs = [rng.choice("+-*") for _ in range(rng.choice(LENGTHS[task]))]
     operations = tuple((sign, rng.choice(OPERANDS[sign])) for sign in signs)
-    return Chain(start, operations, _tell(start, operations, task))
+    return Chain(start, operations, _question(start, operations, task))
 
 
-def _tell(start: int, operations: tuple[tuple[str, int], ...], task: str) -> str:
+def _question(start: int, operations: tuple[tuple[str, int], ...], task: str) -> str:
     if task in ("aime24", "gsm8k"):
         steps = "".join(f", {_WORDS[sign]} {operand}" for sign, operand in operations)
         return f"Start with {start}{steps}. Give the result modulo {MODULUS}."
@@ -117,15 +117,15 @@ def row(task: str, index: int, problem: MathsProblem) -> dict[str, Any]:
     solution, answer = problem.response, problem.answer
     match task:
         case "amc23":
-            return {"id": index, "problem": problem.told, "answer": float(answer), "solution": solution}
+            return {"id": index, "problem": problem.question, "answer": float(answer), "solution": solution}
         case "aime24":
-            return {"id": index, "problem": problem.told, "solution": solution, "answer": f"{answer:03d}"}
+            return {"id": index, "problem": problem.question, "solution": solution, "answer": f"{answer:03d}"}
         case "olympiadbench":
             return {
                 "id": index,
                 "subfield": "Number Theory",
                 "context": None,
-                "question": problem.told,
+                "question": problem.question,
                 "solution": [solution],
                 "final_answer": [f"${answer}$"],
                 "is_multiple_answer": False,
@@ -135,7 +135,7 @@ def row(task: str, index: int, problem: MathsProblem) -> dict[str, Any]:
             }
         case "math500":
             return {
-                "problem": problem.told,
+                "problem": problem.question,
                 "solution": solution,
                 "answer": str(answer),
                 "subject": "Number Theory",
@@ -143,7 +143,7 @@ def row(task: str, index: int, problem: MathsProblem) -> dict[str, Any]:
                 "unique_id": f"test/{problem.world}/{index}.json",
             }
     steps = "\n".join(problem.lines[:-1])
-    return {"question": problem.told, "answer": f"{steps}\n#### {answer}"}
+    return {"question": problem.question, "answer": f"{steps}\n#### {answer}"}
 
 
 def solved(meta: Mapping[str, Any], text: str) -> bool:

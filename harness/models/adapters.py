@@ -73,9 +73,9 @@ def attach(model: PreTrainedModel, chosen: Adapter, name: str) -> None:
         if parameter.requires_grad and parameter.device.type != "meta":
             parameter.data = parameter.data.float()
     # peft accepts one known name among several; a misspelt one would silently train less than requested.
-    found = [path for path, module in model.named_modules() if is_layer(module)]
+    layers = [path for path, module in model.named_modules() if is_layer(module)]
     for target in () if _everything(chosen) else chosen.targets:
-        if not any(path == target or path.endswith(f".{target}") for path in found):
+        if not any(path == target or path.endswith(f".{target}") for path in layers):
             raise BadInput(f"student.targets={','.join(chosen.targets)}: {_unknown(model, name, target)}")
     ends = {"embedding": model.get_input_embeddings(), "output head": model.get_output_embeddings()}
     for what, module in ends.items():

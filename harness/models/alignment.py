@@ -112,28 +112,28 @@ class TextAligner:
         """The student's response. ``ends`` are the ids that end a text."""
         closed = bool(response) and response[-1] in ends
         body = response[:-1] if closed else response
-        text, found = offsets(self.bytes[0], prompt, body)
-        return ReadText(text, found, closed)
+        text, ends_of_tokens = offsets(self.bytes[0], prompt, body)
+        return ReadText(text, ends_of_tokens, closed)
 
-    def teacher_ids(self, prompt: Sequence[int], said: ReadText) -> tuple[tuple[int, ...], Ends]:
+    def teacher_ids(self, prompt: Sequence[int], student_text: ReadText) -> tuple[tuple[int, ...], Ends]:
         """The teacher's ids of a text after its own prompt, without the end, and where each ends in that text.
 
         A token after the first byte that the teacher's tokenizer does not keep has no known end.
         """
-        ids = self.teacher.response_ids(prompt, said.text, ended=False)
-        text, found = offsets(self.bytes[1], prompt, ids)
-        wanted, shift = said.text.encode("utf-8", "replace"), 0
-        if text != said.text and text.removeprefix(" ") == said.text:
-            shift, text = 1, said.text  # of a tokenizer that begins every text with a space
-        same = _common(wanted, text.encode("utf-8", "replace"))
-        return ids, [None if e is None or e - shift > same else max(e - shift, 0) for e in found]
+        ids = self.teacher.response_ids(prompt, student_text.text, ended=False)
+        text, ends_of_tokens = offsets(self.bytes[1], prompt, ids)
+        student_bytes, shift = student_text.text.encode("utf-8", "replace"), 0
+        if text != student_text.text and text.removeprefix(" ") == student_text.text:
+            shift, text = 1, student_text.text  # of a tokenizer that begins every text with a space
+        same = _common(student_bytes, text.encode("utf-8", "replace"))
+        return ids, [None if e is None or e - shift > same else max(e - shift, 0) for e in ends_of_tokens]
 
     def share(self, text: str) -> float:
         """The number of the student's tokens of a text that are in a pair, and their total."""
         ids = self.student.response_ids((), text, ended=False)
-        said = self.reads((), ids, set())
-        found = pair(said.ends, self.teacher_ids((), said)[1])
-        return sum(len(a) for a, _ in found) / max(len(ids), 1)
+        student_text = self.reads((), ids, set())
+        pairs = pair(student_text.ends, self.teacher_ids((), student_text)[1])
+        return sum(len(a) for a, _ in pairs) / max(len(ids), 1)
 
     def shared(self, words: tuple[int, int]) -> list[tuple[int, int]]:
         """(student's id, teacher's id) of the tokens that hold the same bytes; the two ends last. Ids below ``words``.
@@ -145,12 +145,12 @@ class TextAligner:
             return [(i, i) for i in range(min(words))]
         sides = []
         for codec, table, size in zip((self.student, self.teacher), self.bytes, words, strict=True):
-            found: dict[bytes, int] = {}
+            id_of: dict[bytes, int] = {}
             for i in range(size):
                 piece = table.alone(i) or (b"" if i not in table.special else b"\xff" + table.name(i))
-                if piece and (piece not in found or _used(codec, piece) == i):
-                    found[piece] = i
-            sides.append(found)
+                if piece and (piece not in id_of or _used(codec, piece) == i):
+                    id_of[piece] = i
+            sides.append(id_of)
         ours, theirs = sides
         pairs = [(i, theirs[piece]) for piece, i in ours.items() if piece in theirs]
         end = (self.student.end_id, self.teacher.end_id)

@@ -116,13 +116,13 @@ def on_one_day(tokenizer: PreTrainedTokenizerBase) -> None:
     """
 
     def dated(template: str) -> str:
-        return _TODAY.sub(lambda found: repr(DAY.strftime(found["format"])), template)
+        return _TODAY.sub(lambda match: repr(DAY.strftime(match["format"])), template)
 
-    found = tokenizer.chat_template
-    if isinstance(found, dict):
-        tokenizer.chat_template = {name: dated(template) for name, template in found.items()}
-    elif found:
-        tokenizer.chat_template = dated(found)
+    chat_template = tokenizer.chat_template
+    if isinstance(chat_template, dict):
+        tokenizer.chat_template = {name: dated(template) for name, template in chat_template.items()}
+    elif chat_template:
+        tokenizer.chat_template = dated(chat_template)
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -145,10 +145,10 @@ def system_turn(tokenizer: PreTrainedTokenizerBase) -> str:
         return "in the plain text"
     turns = [{"role": "system", "content": token_text.MARK}, {"role": "user", "content": "question"}]
     try:
-        taken = token_text.MARK in chat_template.render(tokenizer, turns, add_generation_prompt=True)
+        accepted = token_text.MARK in chat_template.render(tokenizer, turns, add_generation_prompt=True)
     except Exception:  # jinja errors of the template's own raise_exception
-        taken = False
-    return "the template's" if taken else MERGED
+        accepted = False
+    return "the template's" if accepted else MERGED
 
 
 class TextCodec:
@@ -206,27 +206,27 @@ class TextCodec:
         before, behind = self.frame if prompt.chat else ("", "")
         before = "" if prompt.prefill or token_text.THOUGHT_ENDS in text else before
         framed = f"{before}{text}{behind if ended else ''}"
-        asked = self.render(prompt)
-        ids = self.encode(asked)
+        rendered = self.render(prompt)
+        ids = self.encode(rendered)
         if framed == text:
             return self.response_ids(ids, text, ended=ended)
         # If a template adds text around answers, tokens may span the border, so encode answer and frame together.
-        whole = self.encode(asked + framed)
+        whole = self.encode(rendered + framed)
         if whole[: len(ids)] != ids:
             return self.response_ids(ids, framed, ended=ended)
         return (*whole[len(ids) :], self.end_id) if ended else tuple(whole[len(ids) :])
 
     def _known(self, ids: Sequence[int]) -> list[int]:
         """The ids, with each id from ``words`` on replaced by the ids of the two halves of its text."""
-        kept: list[int] = []
+        known: list[int] = []
         for i in ids:
             if i < self.words:
-                kept.append(i)
+                known.append(i)
                 continue
             text = self.tokenizer.decode([i])
             for part in (text[:1], text[1:]):
-                kept += [k for k in self.tokenizer(part, add_special_tokens=False)["input_ids"] if k < self.words]
-        return kept
+                known += [k for k in self.tokenizer(part, add_special_tokens=False)["input_ids"] if k < self.words]
+        return known
 
     def example_ids(self, example: Example) -> tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...] | None]:
         """Token ids of a labelled example: its prompt, what follows it, and which of the latter are learnt.
@@ -250,18 +250,18 @@ class TextCodec:
         """The positions of the learnt turns before the response in the ids of the prompt, in order."""
         if not self.tokenizer.chat_template:
             return []
-        history, whole, found = example.prompt.history, self.render(example.prompt), []
+        history, whole, places = example.prompt.history, self.render(example.prompt), []
         end = self.tokenizer.decode([self.end_id])
         answers = [i for i, turn in enumerate(history) if turn.role == "assistant"]
         for i in answers[-(example.taught - 1) :]:
-            asked = self.render(replace(example.prompt, history=history[: i - 1], user=history[i - 1].content))
-            close = whole.find(end, len(asked) + len(history[i].content.strip()))
-            if not whole.startswith(asked) or close < 0:
+            rendered = self.render(replace(example.prompt, history=history[: i - 1], user=history[i - 1].content))
+            close = whole.find(end, len(rendered) + len(history[i].content.strip()))
+            if not whole.startswith(rendered) or close < 0:
                 continue
-            before, through = self.encode(asked), self.encode(whole[: close + len(end)])
+            before, through = self.encode(rendered), self.encode(whole[: close + len(end)])
             if tuple(before) == tuple(prompt[: len(before)]) and tuple(through) == tuple(prompt[: len(through)]):
-                found.append(range(len(before), len(through)))
-        return found
+                places.append(range(len(before), len(through)))
+        return places
 
     @property
     def pad_id(self) -> int:
@@ -308,11 +308,11 @@ def check_prompts(codec: TextCodec, prompts: Sequence[Prompt]) -> list[str]:
     """Warnings about how ``prompts`` are rendered, for any reader: the student, the teacher, or a server."""
     tokenizer = codec.tokenizer
     chat = bool(tokenizer.chat_template) and prompts[0].chat
-    found = [*_template_faults(tokenizer, prompts[0], chat), *_begin_faults(codec, prompts[0])]
+    warnings = [*_template_faults(tokenizer, prompts[0], chat), *_begin_faults(codec, prompts[0])]
     if chat:
-        found += _injected(codec, prompts[0])
-        found += _thoughts(codec, prompts)
-    return found
+        warnings += _injected(codec, prompts[0])
+        warnings += _thoughts(codec, prompts)
+    return warnings
 
 
 def _template_faults(tokenizer, prompt: Prompt, chat: bool) -> Iterator[str]:
@@ -320,9 +320,9 @@ def _template_faults(tokenizer, prompt: Prompt, chat: bool) -> Iterator[str]:
     if not tokenizer.chat_template and any(token in known for token in CHAT_TOKENS):
         token = next(token for token in CHAT_TOKENS if token in known)
         yield f"the chat template is missing: the tokenizer has {token} but no template; the model continues plain text"
-    written = [prompt.system or "", prompt.user] if chat else [prompt.plain]
+    texts = [prompt.system or "", prompt.user] if chat else [prompt.plain]
     marks = {*CHAT_TOKENS, *tokenizer.all_special_tokens}
-    doubled = sorted(token for token in marks if any(token in text for text in written))
+    doubled = sorted(token for token in marks if any(token in text for text in texts))
     if doubled:
         how = "the chat template is applied to a text that" if chat else "the plain text"
         yield f"{how} already holds {doubled[0]}: a template applied twice?"

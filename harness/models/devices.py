@@ -113,9 +113,9 @@ def check_precision(chosen: Recipe, device: str, served: Sequence[str]) -> None:
         )
 
 
-def weights_type(plan: Training) -> str:
+def weights_type(training: Training) -> str:
     """The type that the student's weights are loaded in."""
-    return "float32" if plan.master_weights == "model" else "bfloat16"
+    return "float32" if training.master_weights == "model" else "bfloat16"
 
 
 def sampling_type(chosen: Recipe) -> str:
@@ -136,6 +136,8 @@ def precision_of_spec(spec: Mapping[str, Any], chosen: Recipe) -> str | None:
     """The ``rollout.dtype`` that makes the recipe sample as in ``spec``; None if it already does."""
     if not spec.get("training"):
         return None
-    plan = replace(chosen.training, **{k: spec["training"].get(k, "model") for k in ("precision", "master_weights")})
-    then = spec.get("sampled_in") or weights_type(plan)
-    return None if then == (chosen.rollout.dtype or plan.precision) else then
+    training = replace(
+        chosen.training, **{k: spec["training"].get(k, "model") for k in ("precision", "master_weights")}
+    )
+    then = spec.get("sampled_in") or weights_type(training)
+    return None if then == (chosen.rollout.dtype or training.precision) else then

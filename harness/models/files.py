@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import data, safe_read
 from harness.errors import BadInput, NotHere
-from harness.models import chat_format, openai_client, sources
+from harness.models import chat_format, openai_client, weight_files
 from harness.models.openai_client import PATIENT_S, ClientOptions
 from harness.options import build, key_values
 from harness.small import world as small
@@ -85,7 +85,7 @@ def locate(name: str, trust: bool = False, *, weights: bool = True, hashed: bool
         return ModelFiles(name, path, _digest(path))
     if name.startswith(SERVED):
         return _served(name)
-    if name.lower().endswith(sources.GGUF):
+    if name.lower().endswith(weight_files.GGUF):
         return _gguf(name, _gguf_file(name, weights))
     path = Path(name)
     if path.is_dir():
@@ -100,12 +100,12 @@ def _snapshot(name: str, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
-    wanted: dict[str, Any] = (
+    filters: dict[str, Any] = (
         {"ignore_patterns": ["*.gguf", "*.pth"]} if weights else {"allow_patterns": WITHOUT_WEIGHTS}
     )
     away = data.model_hub_away()  # then look only into the cache
     try:
-        return Path(snapshot_download(repository, revision=revision or None, local_files_only=bool(away), **wanted))
+        return Path(snapshot_download(repository, revision=revision or None, local_files_only=bool(away), **filters))
     except Exception as error:  # the hub client raises dozens of unrelated types for an unavailable model
         reason = away or f"the hub did not deliver it: {_first_line(error)}"
         raise NotHere(f"model {name} is not a local folder and {reason}; {data.otherwise(repository, away)}") from None
@@ -128,32 +128,32 @@ def _gguf_file(name: str, weights: bool) -> Path:
     judged = f"it must be on this machine to be checked: hf download {owner}/{repository} {file}"
     away = data.model_hub_away() if weights else judged
     try:
-        found = hf_hub_download(f"{owner}/{repository}", file, revision=revision or None, local_files_only=bool(away))
+        path = hf_hub_download(f"{owner}/{repository}", file, revision=revision or None, local_files_only=bool(away))
     except Exception as error:  # as in _snapshot
         how = away or f"the hub did not deliver it: {_first_line(error)}"
         then = "" if away == judged else f"; {data.otherwise(f'{owner}/{repository} {file}', away)}"
         raise NotHere(f"{name} is not a file on this machine and {how}{then}") from None
-    return Path(found)
+    return Path(path)
 
 
 def _gguf(name: str, file: Path) -> ModelFiles:
     shown = portable(name) if Path(name).exists() else name
-    return ModelFiles(shown, sources.describe_gguf(file, name), sources.gguf_digest(file), gguf=file)
+    return ModelFiles(shown, weight_files.describe_gguf(file, name), weight_files.gguf_digest(file), gguf=file)
 
 
 def _in_folder(name: str, folder: Path, trust: bool, weights: bool, hashed: bool) -> ModelFiles:
     """The model in a folder: whole, an adapter, or one GGUF file. Raises BadInput for what cannot be used."""
-    sources.check_files(folder, name)
-    if sources.is_adapter(folder):
+    weight_files.check_files(folder, name)
+    if weight_files.is_adapter(folder):
         return _adapter(name, folder, trust, weights)
-    if (file := sources.gguf_in(folder)) is not None:
+    if (file := weight_files.gguf_in(folder)) is not None:
         return replace(_gguf(str(file), file), id=name)
     if not (folder / "config.json").is_file():
         several = " (of a repository of GGUF files name one: owner/name/FILE.gguf)" if "/" in name else ""
         raise BadInput(f"{name} is not a model folder: config.json is missing{several}")
-    found = sources.weights_in(folder)
+    safetensors = weight_files.weights_in(folder)
     if weights:
-        sources.check_weights(folder, name)
+        weight_files.check_weights(folder, name)
     own = own_code(folder)
     if own and not trust:
         raise BadInput(
@@ -161,22 +161,22 @@ def _in_folder(name: str, folder: Path, trust: bool, weights: bool, hashed: bool
             f"and allow it with {TRUST}"
         )
     digest = _digest(folder, bool(own)) if hashed else "not read"
-    return ModelFiles(name, folder, digest if found else f"without weights: {digest}", trusted=bool(own))
+    return ModelFiles(name, folder, digest if safetensors else f"without weights: {digest}", trusted=bool(own))
 
 
 def _adapter(name: str, folder: Path, trust: bool, weights: bool) -> ModelFiles:
     """A PEFT adapter on its base model. Raises BadInput naming a base that is not available."""
-    base = sources.base_of(folder, name, weights)
+    base = weight_files.base_of(folder, name, weights)
     try:
-        found = locate(base, trust, weights=weights)
+        base_files = locate(base, trust, weights=weights)
     except BadInput as error:
         raise BadInput(
             f"the adapter {name} needs its base model {base}: {error}; base_model_name_or_path in its "
-            f"{sources.ADAPTER} may name a folder or another hub id"
+            f"{weight_files.ADAPTER} may name a folder or another hub id"
         ) from None
-    if found.url is not None or found.adapter is not None:
+    if base_files.url is not None or base_files.adapter is not None:
         raise BadInput(f"the adapter {name} needs its base model, and {base} is a server or an adapter itself")
-    return replace(found, id=name, adapter=folder, sha256=sources.adapter_digest(folder, found.sha256))
+    return replace(base_files, id=name, adapter=folder, sha256=weight_files.adapter_digest(folder, base_files.sha256))
 
 
 def own_code(folder: Path) -> str:
@@ -185,7 +185,7 @@ def own_code(folder: Path) -> str:
     Raises BadInput for a configuration that cannot be read, and for code of another repository: no hash of the
     folder covers it, so what would run is unknown.
     """
-    found = ""
+    place = ""
     for file in CONFIGURATIONS:
         if not (folder / file).exists():
             continue
@@ -199,8 +199,8 @@ def own_code(folder: Path) -> str:
         kernels = [v for key, v in content.items() if key.endswith("attn_implementation") and "/" in str(v)]
         for foreign in [name for name in names if "--" in str(name)] + kernels:
             raise BadInput(f"{folder / file}: takes code from elsewhere ({str(foreign)[:80]!r}), which is never run")
-        found = found or (f"auto_map in {file}" if names else "")
-    return found
+        place = place or (f"auto_map in {file}" if names else "")
+    return place
 
 
 def _values(value: Any) -> list[Any]:
@@ -212,7 +212,7 @@ def _values(value: Any) -> list[Any]:
 
 def is_here(name: str) -> bool:
     """Whether :func:`locate` needs no download: the model ships, is served, is a folder, or is in the hub cache."""
-    if name.lower().endswith(sources.GGUF):
+    if name.lower().endswith(weight_files.GGUF):
         with contextlib.suppress(BadInput):
             return _gguf_file(name, weights=False).is_file()
         return False
@@ -225,10 +225,10 @@ def is_here(name: str) -> bool:
         folder = Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
     except (OSError, ValueError):  # LocalEntryNotFoundError and HFValidationError are subclasses of these
         return False
-    if sources.is_adapter(folder):
-        return is_here(sources.base_of(folder, name, weights=False))
+    if weight_files.is_adapter(folder):
+        return is_here(weight_files.base_of(folder, name, weights=False))
     # A dry run leaves configuration and tokenizer in the cache.
-    return bool(sources.weights_in(folder)) and not sources.absent_shards(folder, name)
+    return bool(weight_files.weights_in(folder)) and not weight_files.absent_shards(folder, name)
 
 
 def _served(name: str) -> ModelFiles:
@@ -236,8 +236,8 @@ def _served(name: str) -> ModelFiles:
 
     ``openai:MODEL@URL`` may be followed by the fields of :class:`ClientOptions`, as in ``,key_env=NAME``.
     """
-    asked, *settings = name.removeprefix(SERVED).split(",")
-    model, url = openai_client.split_name(asked, name)
+    address, *settings = name.removeprefix(SERVED).split(",")
+    model, url = openai_client.split_name(address, name)
     if not model or url is None:
         raise BadInput(f"{name}: a served model is written openai:MODEL@http://host:port/v1")
     options = build(ClientOptions, {"timeout_s": PATIENT_S} | key_values(settings, name), name)
@@ -257,8 +257,8 @@ def content_hash(files: ModelFiles) -> str:
 
 def _digest(folder: Path, code: bool = False) -> str:
     """The hash of the files that decide texts; ``code`` adds the Python files of a model that runs them."""
-    wanted = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"} | ({".py"} if code else set())
-    return safe_read.digest(sorted(p for p in folder.iterdir() if p.suffix in wanted and p.name not in ASIDE))
+    suffixes = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"} | ({".py"} if code else set())
+    return safe_read.digest(sorted(p for p in folder.iterdir() if p.suffix in suffixes and p.name not in ASIDE))
 
 
 def declared(files: ModelFiles, key: str) -> list[int]:
@@ -268,9 +268,9 @@ def declared(files: ModelFiles, key: str) -> list[int]:
             continue
         content = safe_read.value(safe_read.content(files.path / name, safe_read.RECORD), finite=False)
         parts = [content, content.get("text_config")] if isinstance(content, dict) else []
-        for found in (part.get(key) for part in parts if isinstance(part, dict)):
-            if found is not None:
-                return [n for n in (found if isinstance(found, list) else [found]) if type(n) is int]
+        for value in (part.get(key) for part in parts if isinstance(part, dict)):
+            if value is not None:
+                return [n for n in (value if isinstance(value, list) else [value]) if type(n) is int]
     return []
 
 
@@ -315,7 +315,7 @@ def load_model(
     if placed:
         kwargs |= {"device_map": {"": device}} | ({"quantization_config": quantized} if quantized is not None else {})
     try:
-        with sources.quiet() if files.gguf else contextlib.nullcontext():
+        with weight_files.quiet() if files.gguf else contextlib.nullcontext():
             model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
@@ -332,9 +332,9 @@ def load_model(
             f"the weights of {files.id} lack {len(missing)} tensors, first {missing[0]}: the folder is corrupt"
         )
     if files.gguf is not None:
-        model = sources.dequantized(model)
+        model = weight_files.dequantized(model)
     if files.adapter is not None:
-        model = sources.merged(model, files.adapter, files.id)
+        model = weight_files.merged(model, files.adapter, files.id)
     if files.format is not None:
         files.format.stop(model)
     return (model if placed else model.to(device)).eval()

@@ -111,7 +111,7 @@ class Generator(TextCodec):
         The continuation's tokens are those of the joint text beyond the context's, as lm-eval counts them. A
         text longer than the model's context loses its beginning.
         """
-        found: list[tuple[float, bool]] = []
+        results: list[tuple[float, bool]] = []
         for start in range(0, len(pairs), self.batch):
             whole, sizes = [], []
             for context, answer in pairs[start : start + self.batch]:
@@ -137,8 +137,8 @@ class Generator(TextCodec):
                 target = ids[row, ids.shape[1] - size :]
                 scores = log_probs[row, keep - 1 - size : keep - 1]
                 value = scores.gather(-1, target[:, None]).sum()
-                found.append((float(value), bool((scores.argmax(-1) == target).all())))
-        return found
+                results.append((float(value), bool((scores.argmax(-1) == target).all())))
+        return results
 
     @torch.inference_mode()
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Scored]:
@@ -150,7 +150,7 @@ class Generator(TextCodec):
         # Worth it only if sharing saves half of the tokens, because the decoder goes token by token.
         if 2 * alone < sum(map(len, contexts)) and self._decoder_fits():
             return self._score_steps(pairs)
-        found: dict[int, Scored] = {}
+        results: dict[int, Scored] = {}
         # Batches of similar length need little padding.
         order = sorted(range(len(pairs)), key=lambda i: sum(map(len, pairs[i])))
         for start in range(0, len(order), self.batch):
@@ -169,8 +169,8 @@ class Generator(TextCodec):
             likeliest = (logits[..., : self.words].argmax(-1) == target).tolist()
             for i, value, best in zip(rows, values, likeliest, strict=True):
                 first = len(value) - len(pairs[i][1])
-                found[i] = Scored(tuple(value[first:]), tuple(best[first:]))
-        return [found[i] for i in range(len(pairs))]
+                results[i] = Scored(tuple(value[first:]), tuple(best[first:]))
+        return [results[i] for i in range(len(pairs))]
 
     def _score_steps(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Scored]:
         """:meth:`score` token by token in the decoder, where contexts share their pass."""
@@ -187,15 +187,17 @@ class Generator(TextCodec):
             while True:
                 ids = [pairs[i][1][len(values[i])] for i in rows]
                 at, logits = devices.moved(torch.tensor(ids), logits.device), logits.float()
-                said = logits.log_softmax(-1).gather(-1, at[:, None])[:, 0].tolist()
-                for i, value, best in zip(rows, said, (logits[:, : self.words].argmax(-1) == at).tolist(), strict=True):
+                log_probs = logits.log_softmax(-1).gather(-1, at[:, None])[:, 0].tolist()
+                for i, value, best in zip(
+                    rows, log_probs, (logits[:, : self.words].argmax(-1) == at).tolist(), strict=True
+                ):
                     values[i].append(value)
                     greedy[i].append(best)
-                kept = [k for k, i in enumerate(rows) if len(values[i]) < len(pairs[i][1])]
-                if not kept:
+                unfinished = [k for k, i in enumerate(rows) if len(values[i]) < len(pairs[i][1])]
+                if not unfinished:
                     break
-                if len(kept) < len(rows):
-                    where = decoder.keep(kept)
+                if len(unfinished) < len(rows):
+                    where = decoder.keep(unfinished)
                     rows, ids = [rows[k] for k in where], [ids[k] for k in where]
                 logits = decoder.step(ids)
         return [Scored(tuple(v), tuple(g)) for v, g in zip(values, greedy, strict=True)]
@@ -315,7 +317,7 @@ class _Work:
         self.finish = ["length"] * len(prompts)
         self.ended = [budgets == 0 for budgets in self.budgets]
         self.tokenizer = generator.tokenizer
-        self.made: dict[int, Generated] = {}
+        self.generated: dict[int, Generated] = {}
         for row, budget in enumerate(self.budgets):
             if budget == 0:
                 self._finish(row)
@@ -352,11 +354,11 @@ class _Work:
         whole = continuation(self.tokenizer, prompt, ids)
         text = self.stops.cut(whole)
         finish = "stop" if len(text) < len(whole) else self.finish[row]
-        self.made[row] = Generated(text, tuple(ids), tuple(self.log_probs[row]), finish, len(prompt))
-        self.watch.finished(row, self.made[row])
+        self.generated[row] = Generated(text, tuple(ids), tuple(self.log_probs[row]), finish, len(prompt))
+        self.watch.finished(row, self.generated[row])
 
     def results(self) -> list[Generated]:
-        return [self.made[row] for row in range(len(self.prompts))]
+        return [self.generated[row] for row in range(len(self.prompts))]
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -69,25 +69,25 @@ class CachedGenerator:
             self._tell(key, rows_of[key], watch)
         rows = sorted(new.values(), key=lambda i: len(texts[i]))  # the inner generator batches by length
 
-        def keep(i: int, made: Any) -> None:
-            self._keep(keys[i], made)
+        def keep(i: int, generated: Any) -> None:
+            self._keep(keys[i], generated)
             self._tell(keys[i], rows_of[keys[i]], watch)
 
         if hasattr(self.inner, "each"):
-            for i, made in self.inner.each([texts[i] for i in rows], decoding, [seeds[i] for i in rows]):
-                watch.wrote(made.tokens)
-                keep(rows[i], made)
+            for i, generated in self.inner.each([texts[i] for i in rows], decoding, [seeds[i] for i in rows]):
+                watch.wrote(generated.tokens)
+                keep(rows[i], generated)
         else:
             size = PIECE * self.inner.batch
             for piece in (rows[start : start + size] for start in range(0, len(rows), size)):
-                heard = _Heard(watch, piece, keep)
-                self.inner.generate([texts[i] for i in piece], decoding, [seeds[i] for i in piece], heard)
+                answered = _Heard(watch, piece, keep)
+                self.inner.generate([texts[i] for i in piece], decoding, [seeds[i] for i in piece], answered)
         if new:
             self._cache_file.add({}, sync=True)
         return [self._answers[key] for key in keys]
 
-    def _keep(self, key: str, made: Any) -> None:
-        answer = CachedAnswer(made.text, made.tokens, made.finish)
+    def _keep(self, key: str, generated: Any) -> None:
+        answer = CachedAnswer(generated.text, generated.tokens, generated.finish)
         self._cache_file.add({key: asdict(answer)}, sync=False)
         self._answers[key] = answer
 
@@ -110,8 +110,8 @@ class _Heard(Watch):
     def wrote(self, tokens: int) -> None:
         self.watch.wrote(tokens)
 
-    def finished(self, row: int, made: Any) -> None:
-        self.keep(self.rows[row], made)
+    def finished(self, row: int, generated: Any) -> None:
+        self.keep(self.rows[row], generated)
 
 
 def _answer(fields: Mapping[str, Any]) -> CachedAnswer | None:

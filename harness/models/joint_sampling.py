@@ -33,12 +33,12 @@ class JointGenerator:
         A mixture uses temperature, nucleus and length of ``decoding``; speculation uses its length only.
         """
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-        made: dict[int, Generated] = {}
+        by_index: dict[int, Generated] = {}
         for start in range(0, len(order), self.student.batch):
             rows = order[start : start + self.student.batch]
-            found = self._decode([list(prompts[i]) for i in rows], how, decoding, [seeds[i] for i in rows])
-            made |= dict(zip(rows, found, strict=True))
-        return [made[i] for i in range(len(prompts))]
+            generated = self._decode([list(prompts[i]) for i in rows], how, decoding, [seeds[i] for i in rows])
+            by_index |= dict(zip(rows, generated, strict=True))
+        return [by_index[i] for i in range(len(prompts))]
 
     @torch.inference_mode()
     def _decode(
@@ -88,8 +88,8 @@ class _Lane:
         self.cache = DynamicCache(config=model.config)
         width = max(map(len, prompts), default=0)
         rows = [[pad] * (width - len(p)) + p for p in prompts]
-        seen = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
-        self.ids, self.mask = torch.tensor(rows, device=model.device), torch.tensor(seen, device=model.device)
+        mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
+        self.ids, self.mask = torch.tensor(rows, device=model.device), torch.tensor(mask, device=model.device)
         self.position = (self.mask.cumsum(-1) - 1).clamp_min(0)
 
     def logits(self) -> Tensor:
@@ -132,8 +132,8 @@ def _sample(
         good = accepted.gather(-1, proposed[:, None])[:, 0]
         token = torch.where(good, proposed, invert(teacher, chances[:, 1]))
         # The sampler's distribution: the accepted part of q, and p wherever a proposal was refused.
-        kept = student * accepted
-        mixed = kept + (1 - kept.sum(-1, keepdim=True)) * teacher
+        accepted_mass = student * accepted
+        mixed = accepted_mass + (1 - accepted_mass.sum(-1, keepdim=True)) * teacher
     return token, mixed.gather(-1, token[:, None])[:, 0].log()
 
 

@@ -157,11 +157,11 @@ class LlamaDecoder:
             keys, values = self.cache[i]
             keys.view(-1, keys.shape[2]).index_copy_(0, flat, k.flatten(1))
             values.view(-1, values.shape[2]).index_copy_(0, flat, v.flatten(1))
-            seen = (t[:rows, :width].unflatten(2, (self.shared, -1)).transpose(1, 2) for t in (keys, values))
+            cached = (t[:rows, :width].unflatten(2, (self.shared, -1)).transpose(1, 2) for t in (keys, values))
             # Grouped-query attention without repeating the keys: query heads that share a key head are laid out
             # as positions of a longer query.
             q = q.reshape(rows, self.shared, -1, self.head_dim)
-            return functional.scaled_dot_product_attention(q, *seen, attn_mask=mask, scale=self.scaling).reshape(
+            return functional.scaled_dot_product_attention(q, *cached, attn_mask=mask, scale=self.scaling).reshape(
                 rows, -1
             )
 
@@ -240,11 +240,11 @@ def containing(prompts: Sequence[Sequence[int]]) -> list[int]:
     """For each prompt the index of the longest prompt that begins with it: its own if there is no other."""
     # In dictionary order a prompt comes right before those that begin with it.
     order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
-    found = list(range(len(prompts)))
+    longest = list(range(len(prompts)))
     for i, after in zip(reversed(order[:-1]), reversed(order[1:]), strict=True):
         if tuple(prompts[after][: len(prompts[i])]) == tuple(prompts[i]):
-            found[i] = found[after]
-    return found
+            longest[i] = longest[after]
+    return longest
 
 
 class _Layer:

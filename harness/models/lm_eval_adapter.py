@@ -51,7 +51,7 @@ class HarnessLM(LM):
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """The continuations of ``(context, gen_kwargs)``. Raises BadInput for an unsupported setting."""
         seeds = self._seeds(requests)
-        made: list[Generated | None] = [None] * len(requests)
+        continuations: list[Generated | None] = [None] * len(requests)
         groups: dict[Decoding, list[int]] = {}
         for i, request in enumerate(requests):
             groups.setdefault(decoding_from(request.args[1], request.task_name), []).append(i)
@@ -59,10 +59,10 @@ class HarnessLM(LM):
             texts = [requests[i].args[0] for i in members]
             answers = self.generator.generate(texts, decoding, [seeds[i] for i in members], self.watch)
             for i, generated in zip(members, answers, strict=True):
-                made[i] = generated
-        for request, generated in zip(requests, made, strict=True):
+                continuations[i] = generated
+        for request, generated in zip(requests, continuations, strict=True):
             self.generated.setdefault(request.task_name, {}).setdefault(request.doc_id, []).append(generated)
-        return [generated.text for generated in made]
+        return [generated.text for generated in continuations]
 
     def _seeds(self, requests: Sequence[Instance]) -> list[int]:
         """The sample index of each request; lm-eval requests a further sample by passing the same object again."""
@@ -149,8 +149,8 @@ def complete(
     model = HarnessLM(generator, seed, watch)
     texts = [generator.render(p.prompt) for p in problems]
     with _quiet():
-        asked = _Generation(task.name, problems, texts, decoding)
-        evaluate(model, {"tasks": {task.name: asked}}, log_samples=False, bootstrap_iters=0)
+        generation = _Generation(task.name, problems, texts, decoding)
+        evaluate(model, {"tasks": {task.name: generation}}, log_samples=False, bootstrap_iters=0)
     answers = model.generated[task.name]
     return [
         Completion(problem.id, sample, generated.text, generated.tokens, generated.finish)

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import BadInput, install
 from harness.models import devices, engine_choice
 from harness.models.engine_choice import EngineChoice
-from harness.models.files import ModelFiles, load_model
+from harness.models.files import ModelFiles, declared, load_model
 from harness.recipe import Recipe, TeacherLoading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length")  # its names in configurations
 
 
 def check(files: ModelFiles, chosen: Recipe, device: str) -> None:
@@ -75,7 +77,7 @@ def suffix(chosen: TeacherLoading) -> str:
     return "".join(f"+{key}={value}" for key, value in own.items())
 
 
-def told(chosen: TeacherLoading) -> str:
+def in_words(chosen: TeacherLoading) -> str:
     """The settings in words, for the convention card; empty if none is set."""
     where = f"on {chosen.device}" if chosen.device else None
     engine = engine_of(chosen)
@@ -97,14 +99,21 @@ def bytes_of(kind: str) -> float:
     return QUANTIZATIONS[kind][1]
 
 
+def context_of(files: ModelFiles) -> int | None:
+    """The tokens that fit a model, from its configuration; None where that says nothing or the model is served."""
+    if files.url is not None:
+        return None
+    return next((size for name in CONTEXT for size in declared(files, name) if size > 0), None)
+
+
 def quantization_of(files: ModelFiles) -> str | None:
     """How the weights of a checkpoint are quantised (``gptq``, ``awq``, ``compressed-tensors``, …), or None."""
     try:
         config = json.loads((files.path / "config.json").read_text("utf-8"))
     except (OSError, ValueError):  # a model without such a file is checked when it is loaded
         return None
-    found = config.get("quantization_config") if isinstance(config, dict) else None
-    return str(found.get("quant_method", "unknown")) if isinstance(found, dict) else None
+    settings = config.get("quantization_config") if isinstance(config, dict) else None
+    return str(settings.get("quant_method", "unknown")) if isinstance(settings, dict) else None
 
 
 def check_quantization(files: ModelFiles, kind: str | None, device: str) -> None:

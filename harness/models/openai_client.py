@@ -148,13 +148,13 @@ def address_of(url: str, options: ClientOptions, where: str) -> Address:
             f"{where}: an address has no user, password, query or fragment; put the key in an environment variable "
             "and name it with key_env=NAME"
         )
-    found = Address(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), parts.path.rstrip("/"))
-    if found.scheme == "http" and not found.is_loopback and not options.plain_http:
+    address = Address(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), parts.path.rstrip("/"))
+    if address.scheme == "http" and not address.is_loopback and not options.plain_http:
         raise BadInput(
             f"{where}: plain http would send questions and key unencrypted to {host}; use https, a tunnel to "
             "localhost, or say plain_http=yes after a comma"
         )
-    return found
+    return address
 
 
 def key_for(address: Address, options: ClientOptions, where: str) -> str | None:
@@ -267,7 +267,7 @@ class _Connection(http.client.HTTPConnection):
         if self._tunnel_host:
             self._tunnel()
         if self._tls:
-            self._bare.settimeout(_left(self._deadline))  # of the whole handshake
+            self._bare.settimeout(_seconds_left(self._deadline))  # of the whole handshake
             self._bare = ssl.create_default_context().wrap_socket(self._bare, server_hostname=self._server)
             self.sock = _Timed(self._bare, self._deadline, self._limit)
 
@@ -283,7 +283,7 @@ class _Connection(http.client.HTTPConnection):
         for family, kind, protocol, _, where in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
             reached = socket.socket(family, kind, protocol)
             try:
-                reached.settimeout(_left(self._deadline))
+                reached.settimeout(_seconds_left(self._deadline))
                 reached.connect(where)
                 reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return reached
@@ -293,7 +293,7 @@ class _Connection(http.client.HTTPConnection):
         raise failed
 
 
-def _left(deadline: float) -> float:
+def _seconds_left(deadline: float) -> float:
     """The seconds until ``deadline`` (time.monotonic). Raises TimeoutError if there are none."""
     left = deadline - time.monotonic()
     if left <= 0:
@@ -309,7 +309,7 @@ class _Timed:
 
     def sendall(self, data: bytes) -> None:
         for start in range(0, len(data), PIECE):
-            self._bare.settimeout(_left(self._deadline))
+            self._bare.settimeout(_seconds_left(self._deadline))
             self._bare.sendall(data[start : start + PIECE])
 
     def makefile(self, mode: str) -> io.BufferedReader:
@@ -322,7 +322,7 @@ class _Timed:
         """Raises TimeoutError beyond the deadline, OSError beyond the limit."""
         if self._unread <= 0:
             raise OSError(f"an answer of more than {self._limit} bytes")
-        self._bare.settimeout(_left(self._deadline))
+        self._bare.settimeout(_seconds_left(self._deadline))
         size = self._bare.recv_into(buffer)
         self._unread -= size
         return size

@@ -29,7 +29,7 @@ TEMPLATES = ("teacher", "student", "none")
 class Pair:
     """The two models in their common format. ``words`` is the number of token ids that they share, from 0.
 
-    ``card`` has lines for the convention card; ``told`` describes the choice in words, ``warnings`` are for readers of
+    ``card`` has lines for the convention card; ``notes`` describe the choice in words, ``warnings`` are for readers of
     the scores.
     """
 
@@ -37,13 +37,13 @@ class Pair:
     teacher: ModelFiles | None
     words: int | None = None
     card: tuple[tuple[str, Any], ...] = ()
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def of(self, student: ModelFiles, teacher: ModelFiles | None) -> Pair:
         """The same pair with these files, which include the weights."""
-        asked = teacher and replace(teacher, format=None if self.teacher is None else self.teacher.format)
-        return replace(self, student=replace(student, format=self.student.format), teacher=asked)
+        in_format = teacher and replace(teacher, format=None if self.teacher is None else self.teacher.format)
+        return replace(self, student=replace(student, format=self.student.format), teacher=in_format)
 
 
 def agree(
@@ -69,9 +69,9 @@ def agree(
     chosen = _chosen(ours, theirs if difference is None else None, template, thinking)
     if theirs is not None and teacher is not None:
         words = min([words, *files.declared(student, ROWS), *files.declared(teacher, ROWS)])
-    if difference is None and (foreign := _foreign(chosen, ours, words, theirs)):
+    if difference is None and (token := _unknown_token(chosen, ours, words, theirs)):
         difference = (
-            f"the chat template ({chosen.origin}) writes {foreign!r}, which they do not share "
+            f"the chat template ({chosen.origin}) writes {token!r}, which they do not share "
             "(models.template=none, or a file, asks both without it)"
         )
         chosen = _chosen(ours, None, template, thinking)
@@ -83,38 +83,40 @@ def agree(
         )
     # Models with different tokenizers exchange texts, and each reads them in its own tokens and format.
     both = theirs if difference is None else None
-    if foreign := _foreign(chosen, ours, len(ours)):
-        raise BadInput(f"the chat template ({chosen.origin}) writes {foreign!r}, which {student.id} lacks")
+    if token := _unknown_token(chosen, ours, len(ours)):
+        raise BadInput(f"the chat template ({chosen.origin}) writes {token!r}, which {student.id} lacks")
     sides = [(student, ours)] + ([(teacher, both)] if both is not None and teacher is not None else [])
     chosen = replace(chosen, stops=_stops(chosen, sides, len(ours) if difference else words))
-    trained, asked, told, warnings = _in(chosen, student, ours), teacher, [], []
+    trained, scoring, notes, warnings = _in(chosen, student, ours), teacher, [], []
     # A student keeps its own format only if a program that loads it would stop at the token that it learns.
     if trained.format is None and (ours.eos_token != chosen.end or chosen.stops[0] not in _ends(student, ours)):
         trained = replace(student, format=chosen)
     if both is not None and teacher is not None:
-        asked = _in(chosen, teacher, both)
+        scoring = _in(chosen, teacher, both)
     if both is not None and (len(ours), len(both)) != (words, words):
-        told.append(f"the vocabularies have {len(ours):,} and {len(both):,} ids; the first {words:,} are compared")
+        notes.append(f"the vocabularies have {len(ours):,} and {len(both):,} ids; the first {words:,} are compared")
     if both is not None and (names := renamed(ours, both)):
-        told.append(f"{len(names)} special tokens have one id and two names, the first {names[0][0]} and {names[0][1]}")
+        notes.append(
+            f"{len(names)} special tokens have one id and two names, the first {names[0][0]} and {names[0][1]}"
+        )
     if difference:
-        told.append("the tokenizers differ: each model uses its own format and reads texts in its own tokens")
-    if asked is not None and asked.format is not None and both is not None:
+        notes.append("the tokenizers differ: each model uses its own format and reads texts in its own tokens")
+    if scoring is not None and scoring.format is not None and both is not None:
         warnings.append(
-            f"the teacher {asked.id} scores texts in a format that is not its own (models.template={chosen.origin}: "
+            f"the teacher {scoring.id} scores texts in a format that is not its own (models.template={chosen.origin}: "
             f"{_words(chosen)}; its own: {_words(chat_format.own(both, 'teacher'))})"
         )
     if trained.format is not None or warnings:
-        told.append(f"student and teacher use one format ({chosen.origin}): {_words(chosen)}")
+        notes.append(f"student and teacher use one format ({chosen.origin}): {_words(chosen)}")
     card = _card(chosen, trained, ours)
     if both is not None and (len(ours), len(both)) != (words, words):
         card["vocabulary"] = f"cut to the {words} ids that both models have, renormalised"
     return Pair(
         trained,
-        asked,
+        scoring,
         None if difference else words,
         tuple(card.items()),
-        tuple(told),
+        tuple(notes),
         tuple(warnings),
     )
 
@@ -134,7 +136,7 @@ def _chosen(
     return chat_format.own(ours, "student", thinking)
 
 
-def _foreign(
+def _unknown_token(
     chosen: ChatFormat, tokenizer: PreTrainedTokenizerBase, words: int, theirs: PreTrainedTokenizerBase | None = None
 ) -> str | None:
     """A token of the format that is not among the first ``words`` ids of a tokenizer, or differs for ``theirs``.

@@ -78,7 +78,7 @@ class RemoteEngine(TextCodec):
         end_ids: Collection[int],
         limit: int | None,
         words: int | None = None,
-        waiting: Waiting = lambda came, asked: None,
+        waiting: Waiting = lambda came, total: None,
     ):
         super().__init__(tokenizer, words)
         self.server, self.batch, self.limit, self.waiting = server, server.requests, limit, waiting
@@ -96,16 +96,16 @@ class RemoteEngine(TextCodec):
         room = self.server.context()
         if room is not None and room < needed:
             raise _short(f"the engine {self.server.client.model}", room, needed)
-        found = [
+        warnings = [
             *chat_format.check_prompts(self, prompts),
             *chat_format.check_room(self, prompts, decoding, self.limit),
         ]
         if self.server.kind != VLLM:
-            found.append(
+            warnings.append(
                 "the server returns text, which is encoded again: it decides where texts end, and gives no "
                 "log-probabilities"
             )
-        return found
+        return warnings
 
     def generate(
         self, texts: Sequence[str], decoding: Decoding, seeds: Sequence[int], watch: Watch = UNWATCHED
@@ -121,59 +121,59 @@ class RemoteEngine(TextCodec):
         watch: Watch = UNWATCHED,
     ) -> list[Generated]:
         """One continuation of each prompt given as token ids, in order. Raises RunFailed where there is none."""
-        asked = [list(prompt) or [self.tokenizer.eos_token_id] for prompt in prompts]
+        texts = [list(prompt) or [self.tokenizer.eos_token_id] for prompt in prompts]
         limit = self.limit or float("inf")
-        budgets = [max(0, int(min(decoding.max_new_tokens, limit - len(p)))) for p in asked]
-        stops, found = Stops(self.tokenizer, decoding.stop), {}
+        budgets = [max(0, int(min(decoding.max_new_tokens, limit - len(p)))) for p in texts]
+        stops, continuations = Stops(self.tokenizer, decoding.stop), {}
 
         def keep(i: int, made: Generated) -> None:
-            found[i] = made
+            continuations[i] = made
             watch.wrote(made.tokens)
             watch.finished(i, made)
 
-        for i, prompt in enumerate(asked):
+        for i, prompt in enumerate(texts):
             if budgets[i] == 0:  # one that fills the context gets no answer
                 keep(i, Generated("", (), (), "length", len(prompt)))
-        rows = [i for i in range(len(asked)) if budgets[i]]
-        bodies = {i: self._body(asked[i], decoding, seeds[i], budgets[i]) for i in rows}
-        self._ask(rows, bodies, lambda i, reply: self._read(reply, asked[i], stops, budgets[i]), keep)
-        return [found[i] for i in range(len(asked))]
+        rows = [i for i in range(len(texts)) if budgets[i]]
+        bodies = {i: self._body(texts[i], decoding, seeds[i], budgets[i]) for i in rows}
+        self._ask(rows, bodies, lambda i, reply: self._read(reply, texts[i], stops, budgets[i]), keep)
+        return [continuations[i] for i in range(len(texts))]
 
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Scored]:
         """Scores every token of the continuation of each (context, continuation), both given as token ids."""
-        wanted = [(list(context) or [self.tokenizer.eos_token_id], list(answer)) for context, answer in pairs]
-        found = []
-        for row, (before, tail) in zip(self.scored([c + a for c, a in wanted], 1), wanted, strict=True):
-            said = [row[len(before) + j][token] for j, token in enumerate(tail)]
-            found.append(Scored(tuple(value for value, _ in said), tuple(rank == 1 for _, rank in said)))
-        return found
+        token_pairs = [(list(context) or [self.tokenizer.eos_token_id], list(answer)) for context, answer in pairs]
+        results = []
+        for row, (before, tail) in zip(self.scored([c + a for c, a in token_pairs], 1), token_pairs, strict=True):
+            scores = [row[len(before) + j][token] for j, token in enumerate(tail)]
+            results.append(Scored(tuple(value for value, _ in scores), tuple(rank == 1 for _, rank in scores)))
+        return results
 
     def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """For each (context, continuation): the continuation's log-probability in nats, and whether it is greedy."""
-        wanted = []
+        token_pairs = []
         for context, answer in pairs:
             before = self.encode(context) or [self.tokenizer.eos_token_id]
             joint = self.encode(context + answer)
             tail = joint[len(before) :] if joint[: len(before)] == before else None
-            wanted.append((before, list(self.response_ids(before, answer, ended=False)) if tail is None else tail))
-        return [(sum(found.log_probs), all(found.greedy)) for found in self.score(wanted)]
+            token_pairs.append((before, list(self.response_ids(before, answer, ended=False)) if tail is None else tail))
+        return [(sum(scored.log_probs), all(scored.greedy)) for scored in self.score(token_pairs)]
 
     def scored(
         self,
         texts: Sequence[Sequence[int]],
         k: int,
-        heard: Callable[[int], None] = lambda i: None,
+        arrived: Callable[[int], None] = lambda i: None,
     ) -> list[list[dict[int, tuple[float, int]]]]:
         """The log-probability and the rank, from 1, of the ``k`` likeliest tokens and of the text's token.
 
         One list per text, one entry per token; the entry of the first token, which nothing predicts, is empty. Only
         vLLM returns this (``prompt_logprobs``). Raises RunFailed if the server does not.
         """
-        found: dict[int, list[dict[int, tuple[float, int]]]] = {}
+        rows_by_text: dict[int, list[dict[int, tuple[float, int]]]] = {}
 
-        def keep(i: int, said: list[dict[int, tuple[float, int]]]) -> None:
-            found[i] = said
-            heard(i)
+        def keep(i: int, rows: list[dict[int, tuple[float, int]]]) -> None:
+            rows_by_text[i] = rows
+            arrived(i)
 
         bodies = {
             i: {
@@ -187,7 +187,7 @@ class RemoteEngine(TextCodec):
             for i, ids in enumerate(texts)
         }
         self._ask(range(len(texts)), bodies, lambda i, reply: _scores(reply, texts[i]), keep)
-        return [found[i] for i in range(len(texts))]
+        return [rows_by_text[i] for i in range(len(texts))]
 
     def _ask(
         self,
@@ -250,8 +250,8 @@ class RemoteEngine(TextCodec):
                 if self.server.kind == VLLM:
                     raise Unanswered("it returns no token_ids; vLLM does since version 0.10.2", refused=True)
                 return self._from_text(str(choice["text"] or ""), choice.get("finish_reason"), prompt, stops, budget)
-            said = (choice.get("logprobs") or {}).get("token_logprobs") or []
-            log_probs = [float(value) for value in said] if len(said) == len(ids) else []
+            token_log_probs = (choice.get("logprobs") or {}).get("token_logprobs") or []
+            log_probs = [float(value) for value in token_log_probs] if len(token_log_probs) == len(ids) else []
             return self._ended([int(i) for i in ids], log_probs, prompt, stops, budget)
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             raise Passing(f"the reply is not a completion: {content[:80]!r}") from None
@@ -287,10 +287,10 @@ class RemoteEngine(TextCodec):
 def _scores(content: bytes, ids: Sequence[int]) -> list[dict[int, tuple[float, int]]]:
     """``prompt_logprobs`` of a reply. Raises Passing if it has none."""
     try:
-        said = json.loads(content)["choices"][0]["prompt_logprobs"]
+        prompt_log_probs = json.loads(content)["choices"][0]["prompt_logprobs"]
         rows = [
             {int(token): (float(entry["logprob"]), int(entry["rank"])) for token, entry in (row or {}).items()}
-            for row in said
+            for row in prompt_log_probs
         ]
         if len(rows) == len(ids) and all(token in row for token, row in zip(ids[1:], rows[1:], strict=True)):
             return rows
@@ -319,10 +319,10 @@ def check(client: OpenAIClient, codec: TextCodec, tokens: int, where: str) -> No
         raise BadInput(f"{where}: the server of {name} does not answer: {trouble}") from None
     except (ValueError, LookupError, TypeError):
         raise BadInput(f"{where}: the server of {name} does not list its models (GET /models)") from None
-    found = {str(one.get("id")): one for one in served if isinstance(one, dict)}
-    if name not in found:
-        raise BadInput(f"{where}: the server has {', '.join(sorted(found)) or 'no model'}, not {name}; name that")
-    context = found[name].get("max_model_len")
+    by_name = {str(one.get("id")): one for one in served if isinstance(one, dict)}
+    if name not in by_name:
+        raise BadInput(f"{where}: the server has {', '.join(sorted(by_name)) or 'no model'}, not {name}; name that")
+    context = by_name[name].get("max_model_len")
     if isinstance(context, int) and context < tokens:
         raise _short(f"{where}: the server of {name}", context, tokens)
     body = {"model": name, "prompt": PROBE, "add_special_tokens": False}

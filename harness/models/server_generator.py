@@ -48,13 +48,13 @@ class ServerGenerator:
 
     def warnings(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         """Warnings about what a server does not reveal or guarantee."""
-        found = ["a server applies its own chat template and generation_config; neither can be inspected here"]
+        warnings = ["a server applies its own chat template and generation_config; neither can be inspected here"]
         if any(prompt.chat and prompt.prefill for prompt in prompts):
-            found.append(
+            warnings.append(
                 "the answer has a prefill, which vLLM and SGLang continue; other servers may start over, "
                 "and a model that thinks first has it inside its thoughts"
             )
-        return found
+        return warnings
 
     def generate(
         self,
@@ -64,12 +64,12 @@ class ServerGenerator:
         watch: Watch = UNWATCHED,
     ) -> list[CachedAnswer]:
         """One continuation of each rendered text, in order. Raises RunFailed when the server returns none."""
-        made: dict[int, CachedAnswer] = {}
+        answers: dict[int, CachedAnswer] = {}
         for i, answer in self.each(texts, decoding, seeds):
-            made[i] = answer
+            answers[i] = answer
             watch.wrote(answer.tokens)
             watch.finished(i, answer)
-        return [made[i] for i in range(len(texts))]
+        return [answers[i] for i in range(len(texts))]
 
     def each(
         self, texts: Sequence[str], decoding: Decoding, seeds: Sequence[int]
@@ -131,7 +131,7 @@ _ENDED = object()  # marks the end of a thread's work
 
 
 def at_once(
-    asked: Sequence[int],
+    numbers: Sequence[int],
     ask: Callable[[int], Answer],
     threads: int,
     waiting: Callable[[], None] = lambda: None,
@@ -142,7 +142,7 @@ def at_once(
     """
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
-    for i in asked:
+    for i in numbers:
         todo.put(i)
     stop = threading.Event()
 
@@ -159,7 +159,7 @@ def at_once(
                 done.put((None, error))
         done.put((_ENDED, None))
 
-    working = min(threads, len(asked))
+    working = min(threads, len(numbers))
     for _ in range(working):
         threading.Thread(target=work, daemon=True).start()  # daemon threads, so that Ctrl-C takes effect at once
     failed: BaseException | None = None

@@ -67,9 +67,9 @@ def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], text
     for before in ANCHORS:
         anchor = tokenizer(before, add_special_tokens=False)["input_ids"]
         anchored = tokenizer(before + text, add_special_tokens=False)["input_ids"]
-        found = tuple(anchored[len(anchor) :])
-        if anchored[: len(anchor)] == anchor and continuation(tokenizer, prompt, found) == text:
-            return found
+        ids = tuple(anchored[len(anchor) :])
+        if anchored[: len(anchor)] == anchor and continuation(tokenizer, prompt, ids) == text:
+            return ids
     return alone
 
 
@@ -101,13 +101,13 @@ def answer_frame(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
         return "", ""
     turns = [{"role": "user", "content": "question"}]
     try:
-        asked = chat_template.render(tokenizer, turns, add_generation_prompt=True)
+        rendered = chat_template.render(tokenizer, turns, add_generation_prompt=True)
         whole = chat_template.render(tokenizer, [*turns, {"role": "assistant", "content": MARK}])
     except Exception:  # jinja errors of the template's own raise_exception
         return "", ""
-    if not whole.startswith(asked):
+    if not whole.startswith(rendered):
         return "", ""
-    before, _, behind_it = whole[len(asked) :].partition(MARK)
+    before, _, behind_it = whole[len(rendered) :].partition(MARK)
     return before, behind_it.partition(str(tokenizer.convert_ids_to_tokens(end)))[0]
 
 
@@ -121,10 +121,10 @@ def thinks(tokenizer: PreTrainedTokenizerBase) -> bool:
     if not template:
         return False
     try:
-        asked = chat_template.render(tokenizer, [{"role": "user", "content": MARK}], add_generation_prompt=True)
+        rendered = chat_template.render(tokenizer, [{"role": "user", "content": MARK}], add_generation_prompt=True)
     except Exception:  # jinja errors of the template's own raise_exception; Generator.render reports them
         return False
-    opened = asked.rpartition(MARK)[2]
+    opened = rendered.rpartition(MARK)[2]
     if THOUGHT in opened or THOUGHT_ENDS in opened:
         return opened.rfind(THOUGHT) > opened.rfind(THOUGHT_ENDS)
     return THOUGHT_ENDS in str(template)
@@ -135,15 +135,15 @@ def facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
     Empty for most. Part of every content hash, so that texts made under other rules are not reused.
     """
-    found: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
     end = turn_end(tokenizer)
     if end is not None and end != tokenizer.eos_token_id:
-        found["turn_end"] = tokenizer.convert_ids_to_tokens(end)
+        differences["turn_end"] = tokenizer.convert_ids_to_tokens(end)
     if any(_differs(tokenizer, before, after) for before, after in PROBES):
-        found["decoded"] = "behind the prompt"
+        differences["decoded"] = "behind the prompt"
     if thinks(tokenizer):
-        found["thinks"] = True
-    return found
+        differences["thinks"] = True
+    return differences
 
 
 def _differs(tokenizer: PreTrainedTokenizerBase, before: str, after: str) -> bool:
@@ -233,13 +233,13 @@ class Segments:
             return [(i + 1) % self.span == 0 for i in range(len(ids))]
         if self.unit != "statement":
             return [self.breaks[token] for token in ids]
-        found, text = [], ""
+        ends, text = [], ""
         for token in ids:
             text += self.pieces[token]
             ended = self.breaks[token] and complete(text)
-            found.append(ended)
+            ends.append(ended)
             text = "" if ended else text
-        return found
+        return ends
 
     def places(self, ids: Sequence[int]) -> list[tuple[int, int]]:
         """[start, stop) of every step of a text; the last one may lack its end."""
@@ -252,16 +252,16 @@ class Segments:
         """
         if self.unit in ("token", "span"):
             return []
-        seen = 0
+        count = 0
         for ids in texts:
             if len(self.places(ids)) > 1:
                 return []
-            seen += 1
-        message = f"none of {seen} texts of the {whose} has an end of a {self.unit} before its own"
-        if seen and self.unit != "line":
+            count += 1
+        message = f"none of {count} texts of the {whose} has an end of a {self.unit} before its own"
+        if count and self.unit != "line":
             others = ", ".join(unit for unit in SEGMENTS if unit != self.unit)
             raise BadInput(f"{message}; set another unit of a step ({others})")
-        return [f"{message}: each is one step"] if seen else []
+        return [f"{message}: each is one step"] if count else []
 
     def first(self, ids: Sequence[int]) -> int:
         """The length of the first step of ``ids``; all of them if it does not end."""

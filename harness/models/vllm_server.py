@@ -192,11 +192,11 @@ class VllmServer:
 
     def _environment(self) -> dict[str, str]:
         """The environment without the variables of a multi-process launcher, which vLLM would take for its own."""
-        kept = {key: value for key, value in os.environ.items() if not LAUNCHERS.fullmatch(key)}
-        kept |= {"VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": os.environ[KEY], "VLLM_NO_USAGE_STATS": "1"}
-        kept |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = {key: value for key, value in os.environ.items() if not LAUNCHERS.fullmatch(key)}
+        environment |= {"VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": os.environ[KEY], "VLLM_NO_USAGE_STATS": "1"}
+        environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         if self.options.gpus is not None:
-            kept["CUDA_VISIBLE_DEVICES"] = self.options.gpus.replace("+", ",")
+            environment["CUDA_VISIBLE_DEVICES"] = self.options.gpus.replace("+", ",")
         if self.device == "cpu":
             # vLLM aborts a forward pass after 300 seconds and a start after 600. On busy cores, a
             # prefill of many prompts takes longer, and a working server would die.
@@ -207,8 +207,8 @@ class VllmServer:
             lean = {"TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
             if self.options.tensor_parallel == self.options.data_parallel == 1:
                 lean["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-            kept = {**lean, **patient} | kept
-        return kept
+            environment = {**lean, **patient} | environment
+        return environment
 
     def _reason(self) -> str:
         """The last error in its log, on one line, or the signal that killed it."""
@@ -219,10 +219,10 @@ class VllmServer:
             text = self.log.read_bytes()[-200_000:].decode("utf-8", "replace")
         except OSError:
             return "it left no log"
-        found = [m.group(0) for line in text.splitlines() if (m := ERROR.search(line))]
+        errors = [m.group(0) for line in text.splitlines() if (m := ERROR.search(line))]
         # The engine's own error comes first; later lines only repeat that the engine failed.
-        own = [one for one in found if not re.search(r"Engine core|EngineDead|See root cause", one)]
-        last = (own or found or text.splitlines()[-1:] or ["it said nothing"])[-1]
+        own = [one for one in errors if not re.search(r"Engine core|EngineDead|See root cause", one)]
+        last = (own or errors or text.splitlines()[-1:] or ["it said nothing"])[-1]
         return "".join(c if c.isprintable() else " " for c in last)[:200]
 
 
@@ -329,12 +329,12 @@ def fitted_form(folder: Path, scratch: Path, reloaded: bool) -> Path:
         return folder
     from safetensors.torch import load_file, save_file
 
-    made = scratch / f"{folder.name}-served"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True)
+    served = scratch / f"{folder.name}-served"
+    shutil.rmtree(served, ignore_errors=True)
+    served.mkdir(parents=True)
     for file in folder.iterdir():
         if file.is_file() and file.suffix != ".safetensors" and not file.name.endswith(".index.json"):
-            shutil.copyfile(file, made / file.name)
+            shutil.copyfile(file, served / file.name)
     weights: dict[str, Any] = {}
     for file in sorted(folder.glob("*.safetensors")):
         weights |= load_file(file)
@@ -344,9 +344,9 @@ def fitted_form(folder: Path, scratch: Path, reloaded: bool) -> Path:
     if tied and EMBEDDING in weights:
         weights.setdefault(HEAD, weights[EMBEDDING].clone())
         config["tie_word_embeddings"] = False
-    save_file(weights, made / "model.safetensors", {"format": "pt"})
-    (made / "config.json").write_text(json.dumps(config), "utf-8")
-    return made
+    save_file(weights, served / "model.safetensors", {"format": "pt"})
+    (served / "config.json").write_text(json.dumps(config), "utf-8")
+    return served
 
 
 def _widened(name: str, tensor: Any, size: int, wide: int) -> Any:

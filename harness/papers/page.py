@@ -25,24 +25,24 @@ VIEWS = {STEPS: "Equal steps", COMPUTE: "Equal compute", PAPER: "As the paper's 
 
 
 def answer_page(
-    outcome: Reproduction, found: Sequence[PaperFinding], beside: Sequence[Standing], completions: Completions
+    outcome: Reproduction, findings: Sequence[PaperFinding], beside: Sequence[Standing], completions: Completions
 ) -> str:
     """The whole page."""
     paper, micro = outcome.paper, outcome.asks
     title = (
-        f"{paper['title']}: its question in the {outcome.wish.scale} world"
+        f"{paper['title']}: its question in the {outcome.request.scale} world"
         if micro
         else f"{paper['title']}: its rows, run here"
     )
-    blocks = [f"# {title}", outcome.blueprint.about]
+    blocks = [f"# {title}", outcome.spec.about]
     if micro:
-        blocks += ["## The answer", "\n".join(f"- {line}" for line in words(outcome, found)), *_method(outcome)]
-        for view in outcome.wish.views:
-            blocks += [f"## {VIEWS[view]}", *_comparisons(view, found), *_tables(view, outcome, completions)]
+        blocks += ["## The answer", "\n".join(f"- {line}" for line in words(outcome, findings)), *_method(outcome)]
+        for view in outcome.request.views:
+            blocks += [f"## {VIEWS[view]}", *_comparisons(view, findings), *_tables(view, outcome, completions)]
     blocks += ["## Our scores and theirs", *_beside(outcome, beside)]
-    if outcome.missing or outcome.blueprint.left_out:
+    if outcome.missing or outcome.spec.left_out:
         lines = [f"- {m['arm']} on {m['cell']} ({m['view']}): {m['reason']}" for m in outcome.missing]
-        lines += [f"- {what}: {why}" for what, why in outcome.blueprint.left_out.items()]
+        lines += [f"- {what}: {why}" for what, why in outcome.spec.left_out.items()]
         blocks += ["## Not run", "\n".join(lines)]
     return "\n\n".join(blocks)
 
@@ -80,13 +80,14 @@ def _control(name: str) -> str:
     return f"The control, {name}, lacks what the paper proposes. "
 
 
-def _comparisons(view: str, found: Sequence[PaperFinding]) -> Iterator[str]:
+def _comparisons(view: str, findings: Sequence[PaperFinding]) -> Iterator[str]:
     rows = [("target minus", "over", "points", "95 % interval", "p (Holm)", "verdict", "seen from")]
-    for f in (f for f in found if f.view == view):
-        low, high = map(PERCENT.signed, f.comparison.interval)
-        p = f"{f.p_holm:.2g}" if f.p_holm >= 0.0001 else "< 0.0001"
-        points = PERCENT.signed(f.comparison.difference)
-        rows.append((f.other, f.scope, points, f"{low} to {high}", p, f.verdict, PERCENT.text(f.minimum_detectable)))
+    for finding in (finding for finding in findings if finding.view == view):
+        low, high = map(PERCENT.signed, finding.comparison.interval)
+        p = f"{finding.p_holm:.2g}" if finding.p_holm >= 0.0001 else "< 0.0001"
+        points = PERCENT.signed(finding.comparison.difference)
+        least = PERCENT.text(finding.minimum_detectable)
+        rows.append((finding.other, finding.scope, points, f"{low} to {high}", p, finding.verdict, least))
     yield _table(rows) if len(rows) > 1 else "Nothing could be compared."
     if len(rows) > 1:
         yield "“Seen from”: the smallest difference, in points, that this many problems detect with 80 % power."
@@ -184,10 +185,10 @@ class Standing:
 
 def findings(outcome: Reproduction, completions: Completions) -> list[PaperFinding]:
     """All comparisons of the micro question: first over all tasks, then by task. Skips missing arms."""
-    question, found = outcome.question, []
+    question, results = outcome.question, []
     tasks = list(dict.fromkeys(cell for _, _, cell in outcome.records))
-    for view in outcome.wish.views:
-        asked, pooled = [], _pooled(outcome, view, tasks, completions)
+    for view in outcome.request.views:
+        comparisons, pooled = [], _pooled(outcome, view, tasks, completions)
         for other in filter(None, [question.control, *question.baselines]):
             pairs = []
             for task in tasks:
@@ -198,11 +199,11 @@ def findings(outcome: Reproduction, completions: Completions) -> list[PaperFindi
                     except BadInput as error:
                         outcome.missing.append({"view": view, "arm": other, "cell": task, "reason": str(error)})
             if len(pairs) > 1:
-                asked.append((ALL, other, *_beside_each_other(pairs)))
-            asked += [(pair.title, other, pair.first, pair.second, pair.seeds) for pair in pairs]
-        found += _adjusted(view, [a for a in asked if a[0] == ALL], pooled)
-        found += _adjusted(view, [a for a in asked if a[0] != ALL], pooled)
-    return found
+                comparisons.append((ALL, other, *_beside_each_other(pairs)))
+            comparisons += [(pair.title, other, pair.first, pair.second, pair.seeds) for pair in pairs]
+        results += _adjusted(view, [a for a in comparisons if a[0] == ALL], pooled)
+        results += _adjusted(view, [a for a in comparisons if a[0] != ALL], pooled)
+    return results
 
 
 def _pooled(
@@ -210,18 +211,18 @@ def _pooled(
 ) -> dict[str, SeedVariance | None]:
     """The variance between training seeds, pooled over all arms of a view: on each task, and over all tasks."""
     arms = [arm.name for arm in outcome.question.arms]
-    found: dict[str, SeedVariance | None] = {}
+    variances: dict[str, SeedVariance | None] = {}
     whole: dict[str, list[np.ndarray]] = {}
     for task in tasks:
         recorded = {arm: outcome.records.get((view, arm, task)) for arm in arms}
         groups = {arm: _group(records, completions) for arm, records in recorded.items() if records}
         titles = {group.first["task"] for group in groups.values()}
-        found |= dict.fromkeys(titles, inference.seed_variance(groups.values()))
+        variances |= dict.fromkeys(titles, inference.seed_variance(groups.values()))
         for arm, group in groups.items():
             if group.matrix is not None:
                 whole.setdefault(arm, []).append(group.matrix.scores)
     shaped = [parts for parts in whole.values() if len(parts) == len(tasks) and len({len(p) for p in parts}) == 1]
-    return found | {ALL: intervals.pooled_seed_variance(np.hstack(parts) for parts in shaped)}
+    return variances | {ALL: intervals.pooled_seed_variance(np.hstack(parts) for parts in shaped)}
 
 
 def _group(records: Sequence[dict[str, Any]], completions: Completions) -> Group:
@@ -239,35 +240,35 @@ def _beside_each_other(pairs: Sequence[PairedScores]) -> tuple[np.ndarray, np.nd
     return first, second, tuple(shared)
 
 
-def _adjusted(view: str, asked: Sequence[tuple], pooled: Mapping[str, SeedVariance | None]) -> list[PaperFinding]:
-    compared = [intervals.compare(first, second, seeds=pooled.get(scope)) for scope, _, first, second, _ in asked]
+def _adjusted(view: str, comparisons: Sequence[tuple], pooled: Mapping[str, SeedVariance | None]) -> list[PaperFinding]:
+    compared = [intervals.compare(first, second, seeds=pooled.get(scope)) for scope, _, first, second, _ in comparisons]
     adjusted = intervals.holm([c.p for c in compared])
     return [
         PaperFinding(view, scope, other, c, p, tuple(seeds), first.shape[1], smallest_seen(c, first, second))
-        for (scope, other, first, second, seeds), c, p in zip(asked, compared, adjusted, strict=True)
+        for (scope, other, first, second, seeds), c, p in zip(comparisons, compared, adjusted, strict=True)
     ]
 
 
 def standings(outcome: Reproduction, completions: Completions) -> list[Standing]:
     """The paper's cells with our scores. Generated problems have no gap, because they are not the benchmark."""
-    target = outcome.question.target if outcome.asks else outcome.blueprint.method
+    target = outcome.question.target if outcome.asks else outcome.spec.method
     view = STEPS if outcome.asks else PAPER
-    found = []
+    rows = []
     for cell in outcome.paper["cells"]:
         names = (cell["id"], cell["task"], f"{cell['task']}@micro")
         records = next(filter(None, (outcome.records.get((view, target, name)) for name in names)), None)
         theirs, error = cell["value"]["value"], reported.standard_error(cell)
         if outcome.asks and (records is None or cell["id"] != cell["task"]):
             continue
-        found.append(_standing(cell["id"], cell["task"], records, theirs, error, completions))
+        rows.append(_standing(cell["id"], cell["task"], records, theirs, error, completions))
     if outcome.asks:
-        return found
+        return rows
     # Cells of printed tables: each names its own method.
-    for row in (row for pair in outcome.blueprint.pairs for row in printed_rows.printed_rows_of(pair, outcome.paper)):
+    for row in (row for pair in outcome.spec.pairs for row in printed_rows.printed_rows_of(pair, outcome.paper)):
         records = outcome.records.get((PAPER, f"{row.method} ({row.pair.name})", row.cell))
         error = printed_rows.standard_error(row)
-        found.append(_standing(row.cell, row.task, records, row.theirs.value, error, completions))
-    return found
+        rows.append(_standing(row.cell, row.task, records, row.theirs.value, error, completions))
+    return rows
 
 
 def _standing(
@@ -296,27 +297,27 @@ def _float(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def words(outcome: Reproduction, found: Sequence[PaperFinding]) -> list[str]:
+def words(outcome: Reproduction, findings: Sequence[PaperFinding]) -> list[str]:
     """The answer in sentences: for each view one on the baselines and one on the control."""
-    question, said = outcome.question, []
-    for view in outcome.wish.views:
-        every = [f for f in found if f.view == view]
+    question, sentences = outcome.question, []
+    for view in outcome.request.views:
+        every = [f for f in findings if f.view == view]
         scope = ALL if any(f.scope == ALL for f in every) else next((f.scope for f in every), ALL)
         main = [f for f in every if f.scope == scope]
         others = [f for f in main if f.other != question.control]
         if not main:
-            said.append(f"At equal {view} there is no answer: too little was measured.")
+            sentences.append(f"At equal {view} there is no answer: too little was measured.")
             continue
-        said.append(_of_baselines(view, scope, others, _named(outcome), outcome.paper["title"]))
+        sentences.append(_of_baselines(view, scope, others, _named(outcome), outcome.paper["title"]))
         for control in (f for f in main if f.other == question.control):
-            said.append(_of_control(view, control, others, question.control))
-    return said
+            sentences.append(_of_control(view, control, others, question.control))
+    return sentences
 
 
 def _named(outcome: Reproduction) -> str:
     """The target, as a reconstruction where its records say that it is one."""
     target = outcome.question.target
-    records = (r for (_, arm, _), had in outcome.records.items() if arm == target for r in had)
+    records = (r for (_, arm, _), of_arm in outcome.records.items() if arm == target for r in of_arm)
     first = next(records, None)
     return f"the reconstruction of {target}" if first is not None and first["method"]["reconstruction"] else target
 
@@ -361,15 +362,15 @@ def _of_control(view: str, control: PaperFinding, others: Sequence[PaperFinding]
 
 
 def findings_as_json(
-    outcome: Reproduction, found: Sequence[PaperFinding], beside: Sequence[Standing]
+    outcome: Reproduction, findings: Sequence[PaperFinding], beside: Sequence[Standing]
 ) -> dict[str, Any]:
     """The content of the page as data."""
     return {
         "kind": "reproduction",
         "paper": outcome.paper["id"],
-        "scale": outcome.wish.scale,
-        "answer": words(outcome, found) if outcome.asks else [],
-        "findings": [asdict(f) | {"verdict": f.verdict} for f in found],
+        "scale": outcome.request.scale,
+        "answer": words(outcome, findings) if outcome.asks else [],
+        "findings": [asdict(f) | {"verdict": f.verdict} for f in findings],
         "cells": [asdict(s) for s in beside],
         "budget": outcome.budget and asdict(outcome.budget) | {"rule": outcome.budget.rule},
         "runs": [

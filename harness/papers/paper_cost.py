@@ -71,17 +71,17 @@ def estimates(outcome: Reproduction, *, judge_pairs: bool = False) -> list[Paper
 
     Raises BadInput for a model of unknown shape.
     """
-    wish, found = outcome.wish, []
+    request, costs = outcome.request, []
     judge = _Judge() if judge_pairs else None
     for piece in pieces(outcome):
-        found.append(_estimate(piece, outcome, wish, judge))
-    if outcome.asks and COMPUTE in wish.views:
+        costs.append(_estimate(piece, outcome, request, judge))
+    if outcome.asks and COMPUTE in request.views:
         question = outcome.question
-        target = next(e for e in found if e.arm == question.target)
-        for each in [e for e in found if e.arm in question.baselines]:
+        target = next(e for e in costs if e.arm == question.target)
+        for each in [e for e in costs if e.arm in question.baselines]:
             words = ("steps: as many as the target's cost buys, known once the base runs are measured",)
-            found.append(replace(target, view=COMPUTE, arm=each.arm, assumed=words))
-    return found
+            costs.append(replace(target, view=COMPUTE, arm=each.arm, assumed=words))
+    return costs
 
 
 class _Judge:
@@ -97,16 +97,17 @@ class _Judge:
         if self.absent and any(map(_on_a_hub, (chosen.models.student, chosen.models.teacher))):
             return self.absent
         try:
-            found = judged(chosen, [method])
+            pair = judged(chosen, [method])
         except NotHere as error:
             self.absent = f"not judged: {error}"
             return self.absent
         except BadInput as error:
             return f"would be refused: {error}"
-        return "; ".join((*found.warnings, *found.told))
+        return "; ".join((*pair.warnings, *pair.notes))
 
 
-def _estimate(piece: Piece, outcome: Reproduction, wish: ReproduceRequest, judge: _Judge | None) -> PaperCost:
+def _estimate(piece: Piece, outcome: Reproduction, request: ReproduceRequest, judge: _Judge | None) -> PaperCost:
+    """What a piece takes: its trainings, its evaluations and what they download, on the device of the paper's file."""
     if isinstance(piece.recipe, ModelPair):
         chosen, stated = piece.recipe.recipe(), piece.recipe.facts
     else:
@@ -129,8 +130,8 @@ def _estimate(piece: Piece, outcome: Reproduction, wish: ReproduceRequest, judge
         usual, longest = _works(method, chosen, shapes, facts)
         stages += _training(usual, longest, device, len(piece.seeds))
         assumed += [f"estimate: {line}" for line in assumptions(longest, device)]
-        if device.memory and (found := excess(longest, device.memory)):
-            over = f"{found[0] / 1e9:.1f} GB too little on {device.name}; {found[1]}"
+        if device.memory and (overrun := excess(longest, device.memory)):
+            over = f"{overrun[0] / 1e9:.1f} GB too little on {device.name}; {overrun[1]}"
     side = "teacher" if untrained and method.evaluates == "teacher" else "student"
     stages.append(_evaluation(piece.tasks.values(), chosen, facts, len(piece.seeds), shapes[side], device))
     student = shapes["student"].parameters
@@ -213,31 +214,31 @@ def _evaluation(
     return answering(shape, rows, lengths, chosen.evaluation.batch, device)
 
 
-def as_json(found: Sequence[PaperCost]) -> dict[str, Any]:
-    return {"kind": "estimate", "totals": totals(found), "pieces": [asdict(e) for e in found], "rules": list(RULES)}
+def as_json(costs: Sequence[PaperCost]) -> dict[str, Any]:
+    return {"kind": "estimate", "totals": totals(costs), "pieces": [asdict(e) for e in costs], "rules": list(RULES)}
 
 
-def totals(found: Sequence[PaperCost]) -> dict[str, float]:
+def totals(costs: Sequence[PaperCost]) -> dict[str, float]:
     """Sums over all pieces; shared teacher texts and downloads count once."""
-    shared = {(e.recipe, s.stage): s for e in found for s in e.stages if s.stage.endswith(SHARED)}
-    stages = [s for e in found for s in e.stages if not s.stage.endswith(SHARED)] + list(shared.values())
-    downloads = {name: size for e in found for name, size in e.downloads.items()}
+    shared = {(e.recipe, s.stage): s for e in costs for s in e.stages if s.stage.endswith(SHARED)}
+    stages = [s for e in costs for s in e.stages if not s.stage.endswith(SHARED)] + list(shared.values())
+    downloads = {name: size for e in costs for name, size in e.downloads.items()}
     return {
-        "trainings": sum(e.trainings for e in found),
-        "evaluations": sum(e.evaluations for e in found),
+        "trainings": sum(e.trainings for e in costs),
+        "evaluations": sum(e.evaluations for e in costs),
         "tokens": sum(s.tokens for s in stages),
         "flops": sum(s.flops for s in stages),
         "device_hours": sum(s.seconds for s in stages) / 3600,
         "peak_memory_bytes": max((s.memory for s in stages), default=0),
         "download_bytes": sum(downloads.values()),
-        "disk_bytes": sum(downloads.values()) + sum(e.disk_bytes for e in found),
+        "disk_bytes": sum(downloads.values()) + sum(e.disk_bytes for e in costs),
     }
 
 
-def text(found: Sequence[PaperCost]) -> str:
+def text(costs: Sequence[PaperCost]) -> str:
     """The estimate for people."""
-    sums, lines = totals(found), []
-    for each in found:
+    sums, lines = totals(costs), []
+    for each in costs:
         view = {STEPS: ", equal steps", COMPUTE: ", equal compute"}.get(each.view, "")
         lines.append(
             f"{each.arm} (recipe {each.recipe}{view}): {each.trainings} trainings, {each.evaluations} evaluations of "
@@ -247,10 +248,10 @@ def text(found: Sequence[PaperCost]) -> str:
         lines += [f"  download {name} ~{size / 1e9:.1f} GB unless it is there" for name, size in each.downloads.items()]
         lines += [f"  would be refused: {each.excess}"] if each.excess else []
         lines += [f"  pair: {each.pair}"] if each.pair else []
-    for name in dict.fromkeys(e.recipe for e in found):
+    for name in dict.fromkeys(e.recipe for e in costs):
         lines += ["", f"assumed for recipe {name}:"]
-        lines += [f"  {word}" for word in dict.fromkeys(w for e in found if e.recipe == name for w in e.assumed)]
-    devices = ", ".join(dict.fromkeys(e.device for e in found))
+        lines += [f"  {word}" for word in dict.fromkeys(w for e in costs if e.recipe == name for w in e.assumed)]
+    devices = ", ".join(dict.fromkeys(e.device for e in costs))
     lines += [
         "",
         f"in all: {sums['trainings']} trainings, {sums['evaluations']} evaluations; {sums['tokens']:.3g} tokens, "
@@ -264,8 +265,9 @@ def text(found: Sequence[PaperCost]) -> str:
     return "\n".join(lines)
 
 
-def _figures(s: StageEstimate) -> str:
-    return f"{s.tokens:>9.3g} tokens {s.flops:>9.3g} FLOPs {s.seconds / 3600:>9.3g} h {_bytes(s.memory):>9}"
+def _figures(stage: StageEstimate) -> str:
+    work = f"{stage.tokens:>9.3g} tokens {stage.flops:>9.3g} FLOPs"
+    return f"{work} {stage.seconds / 3600:>9.3g} h {_bytes(stage.memory):>9}"
 
 
 def _bytes(value: float) -> str:

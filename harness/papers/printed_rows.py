@@ -41,25 +41,25 @@ class PrintedRow:
 
 def printed_rows_of(pair: ModelPair, paper: Paper) -> list[PrintedRow]:
     """The rows of a pair, in the order of its file. Raises BadInput for a row or benchmark that the table lacks."""
-    if (wanted := pair.printed) is None:
+    if (place := pair.printed) is None:
         return []
     table = {(c.method, c.benchmark): c for c in printed.of(paper)
-             if (c.locator, c.student, c.setting) == (wanted.locator, wanted.student, wanted.setting)
-             and wanted.teacher in ("", c.teacher)}  # fmt: skip
+             if (c.locator, c.student, c.setting) == (place.locator, place.student, place.setting)
+             and place.teacher in ("", c.teacher)}  # fmt: skip
     if not table:
-        pupil = f"{wanted.student!r}" + (f" of {wanted.teacher!r}" if wanted.teacher else "")
-        raise BadInput(f"pair {pair.name}: paper {paper['id']} prints no {wanted.locator!r} for {pupil}")
+        pupil = f"{place.student!r}" + (f" of {place.teacher!r}" if place.teacher else "")
+        raise BadInput(f"pair {pair.name}: paper {paper['id']} prints no {place.locator!r} for {pupil}")
     for names, known, what in (
-        (wanted.rows, {method for method, _ in table}, "row"),
-        (wanted.benchmarks, {benchmark for _, benchmark in table}, "benchmark"),
+        (place.rows, {method for method, _ in table}, "row"),
+        (place.benchmarks, {benchmark for _, benchmark in table}, "benchmark"),
     ):
         for name in names:
             if name not in known:
-                raise unknown(f"{what} of {wanted.locator} for pair {pair.name}", name, known)
+                raise unknown(f"{what} of {place.locator} for pair {pair.name}", name, known)
     return [
         PrintedRow(f"{pair.name}/{row}/{benchmark}", pair, method, task, table[row, benchmark])
-        for row, method in wanted.rows.items()
-        for benchmark, task in wanted.benchmarks.items()
+        for row, method in place.rows.items()
+        for benchmark, task in place.benchmarks.items()
         if (row, benchmark) in table
     ]
 
@@ -74,13 +74,17 @@ NOTHING = "not measured here"
 def rows_beside(papers: Sequence[Paper], tasks: Collection[str] | None) -> Iterator[PrintedRow]:
     """The printed cells that stand for ``tasks`` (None: all) under the harness' names."""
     known = {paper["id"]: paper for paper in papers}
-    wanted = None if tasks is None else {task.removesuffix("@real") for task in tasks}
+    task_names = None if tasks is None else {task.removesuffix("@real") for task in tasks}
     for name in spec.names():
-        found = spec.load(name)
-        if found.reported not in known:
+        paper_spec = spec.load(name)
+        if paper_spec.reported not in known:
             continue
-        for pair in found.pairs:
-            yield from (r for r in printed_rows_of(pair, known[found.reported]) if wanted is None or r.task in wanted)
+        for pair in paper_spec.pairs:
+            yield from (
+                r
+                for r in printed_rows_of(pair, known[paper_spec.reported])
+                if task_names is None or r.task in task_names
+            )
 
 
 def sheet_beside(
@@ -116,7 +120,7 @@ def differences(row: PrintedRow, section: Section, ours: LeaderboardRow) -> list
     """The differences between a record and the printed cell, as far as the paper states them."""
     models, cell = row.pair.facts["models"], row.theirs
     protocol = section.firsts[ours.key]["protocol"]
-    found = [
+    lines = [
         f"{side}: {theirs} there, {mine or 'none'} here"
         for side, theirs, mine in (
             ("student", models["student"].value, ours.student),
@@ -126,13 +130,13 @@ def differences(row: PrintedRow, section: Section, ours: LeaderboardRow) -> list
     ]
     samples = protocol.get("decoding", {}).get("samples")
     if cell.samples and samples and cell.samples != samples:
-        found.append(f"completions a problem: {cell.samples} there, {samples} here")
+        lines.append(f"completions a problem: {cell.samples} there, {samples} here")
     if cell.n and cell.n != section.problems:
-        found.append(f"problems: {cell.n} there, {section.problems} here")
+        lines.append(f"problems: {cell.n} there, {section.problems} here")
     judge = protocol.get("grader", {}).get("judge")
     if cell.judge and judge is not None and cell.judge.casefold() not in str(judge).casefold():
-        found.append(f"judge: {cell.judge} there, {judge.get('model', judge.get('kind', 'another'))} here")
-    return found or ["no stated differences"]
+        lines.append(f"judge: {cell.judge} there, {judge.get('model', judge.get('kind', 'another'))} here")
+    return lines or ["no stated differences"]
 
 
 def standard_error(row: PrintedRow) -> float | None:
@@ -147,7 +151,7 @@ def objects_beside(
     papers: Sequence[Paper], like: Sequence[str], tasks: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
     """The printed cells as rows of a leaderboard's JSON, under its keys ``like``: kind is "reported", no rank."""
-    found = []
+    objects = []
     for row in rows_beside(papers, tasks):
         cell = row.theirs
         known = {
@@ -162,5 +166,5 @@ def objects_beside(
             "total": cell.n,
             "note": "; ".join(filter(None, (cell.status, cell.note))),
         }
-        found.append({key: known.get(key) for key in like})
-    return found
+        objects.append({key: known.get(key) for key in like})
+    return objects

@@ -64,8 +64,8 @@ class Piece:
 class Reproduction:
     """The outcome: records by (view, arm, cell), and what could not be run, with the reason."""
 
-    blueprint: PaperSpec
-    wish: ReproduceRequest
+    spec: PaperSpec
+    request: ReproduceRequest
     paper: reported.Paper
     records: dict[tuple[str, str, str], list[Record]] = field(default_factory=dict)
     missing: list[dict[str, str]] = field(default_factory=list)
@@ -74,12 +74,12 @@ class Reproduction:
     @property
     def question(self) -> PaperQuestion:
         """The question at the requested scale."""
-        return self.blueprint.questions[self.wish.scale]
+        return self.spec.questions[self.request.scale]
 
     @property
     def asks(self) -> bool:
         """Whether to ask the paper's question instead of running its rows."""
-        return self.wish.scale != PAPER
+        return self.request.scale != PAPER
 
 
 def pieces(outcome: Reproduction) -> list[Piece]:
@@ -88,36 +88,38 @@ def pieces(outcome: Reproduction) -> list[Piece]:
     Rows whose method or task is not available go to ``outcome.missing``. Raises BadInput for a cell or task that
     ``--only`` names and the paper does not have.
     """
-    blueprint, wish, paper = outcome.blueprint, outcome.wish, outcome.paper
-    if any(setting.startswith("method.") for setting in wish.settings):
+    spec, request, paper = outcome.spec, outcome.request, outcome.paper
+    if any(setting.startswith("method.") for setting in request.settings):
         raise BadInput("--set method.…: the paper's file defines the methods; change a copy of it and give that")
     if outcome.asks:
-        return list(_of_question(blueprint, wish))
-    return list(_of_paper(blueprint, wish, paper, outcome.missing))
+        return list(_of_question(spec, request))
+    return list(_of_paper(spec, request, paper, outcome.missing))
 
 
 def _of_paper(
-    blueprint: PaperSpec, wish: ReproduceRequest, paper: reported.Paper, missing: list[dict[str, str]]
+    spec: PaperSpec, request: ReproduceRequest, paper: reported.Paper, missing: list[dict[str, str]]
 ) -> Iterator[Piece]:
-    covered = {cell: pair for pair in blueprint.pairs for cell in pair.cells}
+    covered = {cell: pair for pair in spec.pairs for cell in pair.cells}
     tasks = {cell["id"]: f"{cell['task'].removesuffix('@real')}" for cell in paper["cells"]} if covered else {}
-    rows = {row.cell: row for pair in blueprint.pairs for row in printed_rows.printed_rows_of(pair, paper)}
-    for cell in [*covered, *wish.only]:
+    rows = {row.cell: row for pair in spec.pairs for row in printed_rows.printed_rows_of(pair, paper)}
+    for cell in [*covered, *request.only]:
         if cell not in tasks and cell not in rows:
             raise unknown(f"cell of paper {paper['id']}", cell, {*tasks, *rows})
-    if uncovered := [cell for cell in wish.only or tasks if cell not in covered and cell not in rows]:
-        raise BadInput(f"{blueprint.name}: no pair is for the cell {', '.join(uncovered)}; add one to its cells")
-    yield from _of_printed(blueprint, wish, [r for r in rows.values() if not wish.only or r.cell in wish.only], missing)
-    for pair in blueprint.pairs:
-        chosen = {cell: _real(tasks[cell]) for cell in pair.cells if not wish.only or cell in wish.only}
+    if uncovered := [cell for cell in request.only or tasks if cell not in covered and cell not in rows]:
+        raise BadInput(f"{spec.name}: no pair is for the cell {', '.join(uncovered)}; add one to its cells")
+    yield from _of_printed(
+        spec, request, [r for r in rows.values() if not request.only or r.cell in request.only], missing
+    )
+    for pair in spec.pairs:
+        chosen = {cell: _real(tasks[cell]) for cell in pair.cells if not request.only or cell in request.only}
         if chosen:
-            settings = (*pair.settings, *wish.settings)
-            seeds = tuple(wish.seeds) or blueprint.seeds
-            yield Piece(PAPER, blueprint.method, blueprint.method, pair, settings, chosen, seeds)
+            settings = (*pair.settings, *request.settings)
+            seeds = tuple(request.seeds) or spec.seeds
+            yield Piece(PAPER, spec.method, spec.method, pair, settings, chosen, seeds)
 
 
 def _of_printed(
-    blueprint: PaperSpec, wish: ReproduceRequest, rows: Sequence[PrintedRow], missing: list[dict[str, str]]
+    spec: PaperSpec, request: ReproduceRequest, rows: Sequence[PrintedRow], missing: list[dict[str, str]]
 ) -> Iterator[Piece]:
     """One piece for each pair and method, or a line on what is missing."""
     chosen: dict[tuple[str, str], list[PrintedRow]] = {}
@@ -128,24 +130,26 @@ def _of_printed(
             chosen.setdefault((row.pair.name, row.method), []).append(row)
     for (name, method), own in chosen.items():
         pair = own[0].pair
-        settings = (*(pair.settings if method == blueprint.method else ()), *wish.settings)
+        settings = (*(pair.settings if method == spec.method else ()), *request.settings)
         tasks = {row.cell: _real(row.task) for row in own}
-        yield Piece(PAPER, f"{method} ({name})", method, pair, settings, tasks, tuple(wish.seeds) or blueprint.seeds)
+        yield Piece(PAPER, f"{method} ({name})", method, pair, settings, tasks, tuple(request.seeds) or spec.seeds)
 
 
-def _of_question(blueprint: PaperSpec, wish: ReproduceRequest) -> Iterator[Piece]:
-    question = blueprint.questions.get(wish.scale)
+def _of_question(spec: PaperSpec, request: ReproduceRequest) -> Iterator[Piece]:
+    question = spec.questions.get(request.scale)
     if question is None:
-        raise BadInput(f"{blueprint.name} asks nothing of the {wish.scale} world: its file has no [{wish.scale}]")
-    for name in wish.only:
+        raise BadInput(f"{spec.name} asks nothing of the {request.scale} world: its file has no [{request.scale}]")
+    for name in request.only:
         if name not in question.tasks and name not in {task.partition("@")[0] for task in question.tasks}:
             raise unknown("task of the question", name, question.tasks)
-    chosen = {t: t for t in question.tasks if not wish.only or t in wish.only or t.partition("@")[0] in wish.only}
-    seeds = tuple(wish.seeds) or question.seeds
+    chosen = {
+        t: t for t in question.tasks if not request.only or t in request.only or t.partition("@")[0] in request.only
+    }
+    seeds = tuple(request.seeds) or question.seeds
     for name in question.references:  # not trained: one seed is enough
-        yield Piece(STEPS, name, name, question.recipe, tuple(wish.settings), chosen, question.seeds[:1])
+        yield Piece(STEPS, name, name, question.recipe, tuple(request.settings), chosen, question.seeds[:1])
     for arm in question.arms:
-        yield Piece(STEPS, arm.name, arm.method, question.recipe, (*arm.settings, *wish.settings), chosen, seeds)
+        yield Piece(STEPS, arm.name, arm.method, question.recipe, (*arm.settings, *request.settings), chosen, seeds)
 
 
 def _real(task: str) -> str:
@@ -153,18 +157,18 @@ def _real(task: str) -> str:
 
 
 def reproduce(
-    blueprint: PaperSpec,
-    wish: ReproduceRequest,
+    spec: PaperSpec,
+    request: ReproduceRequest,
     paper: reported.Paper,
     progress: Callable[..., None],
     announce: Announce,
 ) -> Reproduction:
     """Runs what is not recorded yet. Raises BadInput for an invalid request."""
-    outcome = Reproduction(blueprint, wish, paper)
+    outcome = Reproduction(spec, request, paper)
     first = pieces(outcome)
     for piece in first:
         _obtain(piece, outcome, progress, announce)
-    if outcome.asks and COMPUTE in wish.views:
+    if outcome.asks and COMPUTE in request.views:
         for piece in _equal_compute(first, outcome, announce):
             _obtain(piece, outcome, progress, announce)
     return outcome
@@ -172,16 +176,16 @@ def reproduce(
 
 def _equal_compute(first: Iterable[Piece], outcome: Reproduction, announce: Announce) -> Iterator[Piece]:
     """The arms with as many steps as cost the same as the target; arms of equal cost keep their run."""
-    question, wish = outcome.question, outcome.wish
+    question, request = outcome.question, outcome.request
     arms = [piece for piece in first if piece.arm not in question.references]
     base = {piece.arm: _any_task(piece, outcome) for piece in arms}
     if not base[question.target]:
         announce(f"equal compute: {question.target} could not be run, so there is no budget for the others")
         return
-    folder = wish.results / "reproductions"
-    file = folder / f"{outcome.blueprint.name}-{wish.scale}.budget.json"
+    folder = request.results / "reproductions"
+    file = folder / f"{outcome.spec.name}-{request.scale}.budget.json"
     recorded = {name: records for name, records in base.items() if records}
-    outcome.budget = decide_budget(recorded, question.target, question.control, wish.unit, file)
+    outcome.budget = decide_budget(recorded, question.target, question.control, request.unit, file)
     for piece in arms:
         steps = outcome.budget.steps.get(piece.arm)
         if steps is None:
@@ -227,43 +231,43 @@ def _run(
     from harness.rerun import graded_again
     from harness.run import run
 
-    wish = outcome.wish
+    request = outcome.request
     with tempfile.TemporaryDirectory() as scratch:
-        request = RunRequest(
+        run_request = RunRequest(
             methods=[piece.method],
             tasks=list(tasks.values()),
             recipe=_recipe_file(piece.recipe, Path(scratch)),
             seeds=piece.seeds,
             settings=piece.settings,
-            results=wish.results,
-            device=wish.device,
-            judge=wish.judge,
+            results=request.results,
+            device=request.device,
+            judge=request.judge,
         )
-        plan = prepare(request)
-    graded_again.take(plan, wish.published, announce)
+        plan = prepare(run_request)
+    graded_again.take(plan, request.published, announce)
     titles = {task.title: cell for cell, task in zip(tasks, plan.tasks, strict=True)}
     for record in run(plan, progress, announce):
         key = (piece.view, piece.arm, titles[record["task"]])
         outcome.records.setdefault(key, []).append(record)
 
 
-def _recipe_file(wanted: str | ModelPair, folder: Path) -> str:
+def _recipe_file(recipe: str | ModelPair, folder: Path) -> str:
     """The recipe for ``harness run``: a name, or a file written from the pair's facts."""
-    if isinstance(wanted, str):
-        return wanted
+    if isinstance(recipe, str):
+        return recipe
     lines = []
-    for part, values in wanted.table().items():
+    for part, values in recipe.table().items():
         lines.append(f"[{part}]")
         lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    path = folder / f"{wanted.name}.toml"
+    path = folder / f"{recipe.name}.toml"
     durable.write(path, ("\n".join(lines) + "\n").encode())
     return str(path)
 
 
 def write(outcome: Reproduction, text: str, facts: Any) -> Path:
     """Writes the page and its numbers next to the records. Returns the path of the page."""
-    folder = outcome.wish.results / "reproductions"
-    path = folder / f"{outcome.blueprint.name}-{outcome.wish.scale}.md"
+    folder = outcome.request.results / "reproductions"
+    path = folder / f"{outcome.spec.name}-{outcome.request.scale}.md"
     for file, content in ((path, text), (path.with_suffix(".json"), json.dumps(facts, indent=1, ensure_ascii=False))):
         durable.write(file, (content.rstrip() + "\n").encode("utf-8", "backslashreplace"))
     return path
@@ -319,9 +323,9 @@ def decide_budget(
         buys = max(two_digits(steps[name] * ratio), 1)
         if name != control and buys != steps[name] and not equal_compute.alike(costs[name], costs[target]):
             bought[name] = buys
-    found = ComputeBudget(unit, target, costs, steps, bought, key)
-    durable.write(file, (json.dumps(asdict(found), indent=1) + "\n").encode())
-    return found
+    budget = ComputeBudget(unit, target, costs, steps, bought, key)
+    durable.write(file, (json.dumps(asdict(budget), indent=1) + "\n").encode())
+    return budget
 
 
 def two_digits(value: float) -> int:

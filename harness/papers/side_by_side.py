@@ -29,9 +29,9 @@ def sheet(papers: Sequence[Paper], sections: Sequence[Section], tasks: Collectio
                 cell["task"],
                 f"{cell['value']['value']:g}" + (f" ±{error:.1f}" if error is not None else ""),
                 f"{count}/{n} ({cell['count']['status']})" if count is not None else f"n = {n}" if n else "",
-                _said(cell["decoding"]),
-                _said(cell["judge"]) if _judged(cell) else "",
-                f"{_said(cell['student'])} <- {_said(cell['teacher'])}",
+                _fact_text(cell["decoding"]),
+                _fact_text(cell["judge"]) if _judged(cell) else "",
+                f"{_fact_text(cell['student'])} <- {_fact_text(cell['teacher'])}",
                 "; ".join(map(_interval, ours)) or UNMEASURED,
             )
         )
@@ -46,24 +46,16 @@ def sheet(papers: Sequence[Paper], sections: Sequence[Section], tasks: Collectio
 
 def objects(papers: Sequence[Paper], like: Sequence[str], tasks: Collection[str] | None = None) -> list[dict[str, Any]]:
     """The printed cells as rows of a leaderboard's JSON, under its keys ``like``: kind is "reported", no rank."""
-    found = []
+    rows = []
     for paper, cell in _cells(papers, tasks):
         known = {
-            "task": cell["task"],
-            "metric": cell["metric"]["value"],
-            "kind": reported.KIND,
-            "method": paper["method"],
+            **reported.row_of(paper, cell),
             "label": f"{paper['method']} as reported ({cell['id']})",
             "note": paper["about"],
-            "student": cell["student"]["value"],
-            "teacher": cell["teacher"]["value"],
-            "score": cell["value"]["value"] / 100,
-            "correct": cell["count"]["value"],
-            "total": cell["n"]["value"],
             "notes": [f"{key}: {cell[key]['status']}, {cell[key]['source']}" for key in reported.FACTS],
         }
-        found.append({key: known.get(key) for key in like})
-    return found
+        rows.append({key: known.get(key) for key in like})
+    return rows
 
 
 def facts(paper: Paper) -> str:
@@ -80,10 +72,10 @@ def facts(paper: Paper) -> str:
 
 
 def _cells(papers: Sequence[Paper], tasks: Collection[str] | None) -> Iterator[tuple[Paper, dict[str, Any]]]:
-    wanted = None if tasks is None else {task.partition("@")[0] for task in tasks}
+    task_names = None if tasks is None else {task.partition("@")[0] for task in tasks}
     for paper in papers:
         for cell in paper["cells"]:
-            if wanted is None or cell["task"] in wanted:
+            if task_names is None or cell["task"] in task_names:
                 yield paper, cell
 
 
@@ -102,5 +94,5 @@ def _same(row: LeaderboardRow, paper: Mapping[str, Any], cell: Mapping[str, Any]
     return row.task == cell["task"] and row.method.partition("@")[0] == paper["method"] and not row.reference
 
 
-def _said(fact: Mapping[str, Any]) -> str:
+def _fact_text(fact: Mapping[str, Any]) -> str:
     return "unknown" if fact["value"] is None else f"{fact['value']} ({fact['status']})"

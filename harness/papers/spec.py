@@ -8,7 +8,6 @@ question in a small world, and ``[left_out]`` names parts that cannot be run, an
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -163,12 +162,7 @@ def load(name_or_file: str, results: Path | str = "results") -> PaperSpec:
         )
     else:
         raise unknown("paper", name_or_file, names())
-    try:
-        if safe_read.depth(content) > safe_read.NESTING:
-            raise ValueError(f"brackets nested more than {safe_read.NESTING} deep")
-        table = tomllib.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # of TOML, UTF-8, dates, and numbers of thousands of digits
-        raise BadInput(f"{name_or_file}: not TOML: {error}") from None
+    table = safe_read.toml(content, name_or_file)
     _keys(table, {"reported", "method", "about", "paper", "shared", "pair", *SCALES, "left_out"}, name_or_file)
     for key in ("reported", "method", "about"):
         if not isinstance(table.get(key), str) or not table[key]:

@@ -49,11 +49,11 @@ def render(paper: Paper, format: str) -> str:
         return json.dumps(paper, indent=2, ensure_ascii=False)
     if format == "csv":
         return _csv(cells)
-    found = list(tables(cells))
+    printed_tables = list(tables(cells))
     if format == "text":
         stated = [side_by_side.facts(paper)] if paper["cells"] else []
-        return "\n\n".join(["\n".join(_head(paper)), *map(_text, found), *stated])
-    sheets = [Table(t.title, "", ["method", *t.columns], _sheet_rows(t), t.notes) for t in found]
+        return "\n\n".join(["\n".join(_head(paper)), *map(_text, printed_tables), *stated])
+    sheets = [Table(t.title, "", ["method", *t.columns], _sheet_rows(t), t.notes) for t in printed_tables]
     if format == "latex":
         lines = [f"% {line}" for line in _facts(paper)]
         return "\n".join(lines) + "\n\n" + latex_tables.latex(sheets)

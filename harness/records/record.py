@@ -307,7 +307,7 @@ def provenance(device: str) -> dict[str, Any]:
     """The state of code, libraries and machine under which a record is made on ``device``."""
     return {
         **_checkout(Path(__file__).resolve().parents[2]),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: installed_version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu_model(),
@@ -352,7 +352,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return answer.stdout if answer.returncode == 0 else None
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """The version of an installed package; None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

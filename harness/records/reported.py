@@ -60,6 +60,21 @@ def names(results: Path | str = "results") -> list[str]:
     return sorted({path.stem for path in _files(Path(results))})
 
 
+def row_of(paper: Paper, cell: dict[str, Any]) -> dict[str, Any]:
+    """A printed cell under the names of a leaderboard's columns; what the paper does not state is None."""
+    return {
+        "task": cell["task"],
+        "metric": cell["metric"]["value"],
+        "kind": KIND,
+        "method": paper["method"],
+        "student": cell["student"]["value"],
+        "teacher": cell["teacher"]["value"],
+        "score": cell["value"]["value"] / 100,
+        "correct": cell["count"]["value"],
+        "total": cell["n"]["value"],
+    }
+
+
 def load(path: Path) -> Paper:
     """One paper's file. Raises BadInput that says what is wrong, and where."""
     import jsonschema
@@ -104,17 +119,17 @@ def standard_error(cell: Mapping[str, Any]) -> float | None:
 
 def _check_printed(path: Path, paper: Paper) -> None:
     """Raises BadInput if a printed cell names no source of the file, or if two are the same cell of the paper."""
-    seen: dict[tuple[str, ...], int] = {}
+    first_places: dict[tuple[str, ...], int] = {}
     for number, cell in enumerate(paper.get("printed", [])):
         where = f"{path}: {_cell_place(number, cell)}"
         if cell["source"] not in paper["sources"]:
             raise BadInput(f"{where}: {unknown('source', cell['source'], paper['sources'])}")
         key = tuple(cell.get(part, "") for part in KEY)
-        if key in seen:
+        if key in first_places:
             raise BadInput(
-                f"{where}: printed[{seen[key]}] is the same cell; give one of them a setting or leave it out"
+                f"{where}: printed[{first_places[key]}] is the same cell; give one of them a setting or leave it out"
             )
-        seen[key] = number
+        first_places[key] = number
 
 
 def _place(paper: Any, fault: Any) -> str:

@@ -42,6 +42,11 @@ from harness.records.record import (
 PACKED = ".gz"  # suffix of packed completions
 
 
+def no_records(root: Path | str) -> BadInput:
+    """The error of a command that needs records, for a results folder without any."""
+    return BadInput(f"no records in {root}; harness run creates them, --results names another folder")
+
+
 class Store:
     """The records below one folder. Raises BadInput for what no folder can be."""
 

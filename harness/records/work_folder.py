@@ -192,27 +192,27 @@ def forget_run(work: Path, run_id: str) -> None:
         note.unlink(missing_ok=True)
 
 
-def find_interrupted(wanted: str, results: Path) -> Interrupted:
-    """The training or run with the id ``wanted``, interrupted or ended. Raises BadInput with the known ids."""
+def find_interrupted(name: str, results: Path) -> Interrupted:
+    """The training or run with the id ``name``, interrupted or ended. Raises BadInput with the known ids."""
     work, store = results / "work", Store(results)
-    if re.fullmatch(r"\w[\w.@+-]*", wanted):
-        if (work / "training" / wanted).is_dir():
-            return Interrupted(wanted, wanted, _object(work / "training" / wanted / SPEC))
-        if is_there(student_folder(work, wanted)):
-            facts = _object(student_folder(work, wanted) / FACTS)
-            return Interrupted(wanted, wanted, _mapping((facts or {}).get("spec")))
-        if _run(work, wanted).is_file():
-            note = _object(_run(work, wanted)) or {}
+    if re.fullmatch(r"\w[\w.@+-]*", name):
+        if (work / "training" / name).is_dir():
+            return Interrupted(name, name, _object(work / "training" / name / SPEC))
+        if is_there(student_folder(work, name)):
+            facts = _object(student_folder(work, name) / FACTS)
+            return Interrupted(name, name, _mapping((facts or {}).get("spec")))
+        if _run(work, name).is_file():
+            note = _object(_run(work, name)) or {}
             spec, protocol = (_mapping(note.get(key)) for key in ("spec", "protocol"))
-            return Interrupted(wanted, str(note.get("training_id", "")), spec, str(note.get("task")), protocol or {})
-        if store.holds(wanted):
-            made = store.get(wanted)
-            return Interrupted(wanted, made["training_id"], made["spec"], made["task"], made["protocol"])
+            return Interrupted(name, str(note.get("training_id", "")), spec, str(note.get("task")), protocol or {})
+        if store.holds(name):
+            made = store.get(name)
+            return Interrupted(name, made["training_id"], made["spec"], made["task"], made["protocol"])
     there = [p.name for p in (work / "training").glob("*")] + [p.stem for p in (work / "begun").glob("*.json")]
     if not there:
-        raise BadInput(f"--resume {wanted}: nothing was interrupted in {results}; leave --resume out, or see --results")
+        raise BadInput(f"--resume {name}: nothing was interrupted in {results}; leave --resume out, or see --results")
     names = ", ".join(sorted(there)[:6]) + (f" and {len(there) - 6} more" if len(there) > 6 else "")
-    raise BadInput(f"--resume {wanted}: {results} has no such id, but {names}")
+    raise BadInput(f"--resume {name}: {results} has no such id, but {names}")
 
 
 def _run(work: Path, run_id: str) -> Path:

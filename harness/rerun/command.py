@@ -3,7 +3,7 @@
 A record contains the resolved settings and hashes, not the typed command. The request is found by starting
 from a recipe and overriding the differences; preparing its plan shows whether it means the same training and
 measurement. The user supplies what a record cannot contain (the folder of a model, the file of a method, the address of
-a judge) as :class:`Given`.
+a judge) as :class:`Replacements`.
 
 Records may come from other machines, so paths in them are not trusted: no code, model or data is read from a path that
 only a record names.
@@ -48,7 +48,7 @@ NOT_IN_SPEC = ("data.", "models.template=", "models.thinking=")
 
 
 @dataclass(frozen=True)
-class Given:
+class Replacements:
     """Replacements by the user for the record's values, as arguments of ``harness run``; None keeps them."""
 
     method: str | None = None
@@ -61,7 +61,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Found:
+class PlannedRerun:
     """The request of a record. ``differs`` says how its plan differs from the record, "" for the same run.
 
     ``plan`` is None if a model is not on this machine and may not be fetched; the run is then not checked.
@@ -77,18 +77,20 @@ class Found:
         return not self.differs
 
 
-def find(record: Record, results: Path, given: Given = Given(), *, fetch: bool = True) -> Found:
+def find(
+    record: Record, results: Path, replacements: Replacements = Replacements(), *, fetch: bool = True
+) -> PlannedRerun:
     """The request that makes ``record``, with its plan on the results folder ``results``.
 
     ``fetch``: whether models may be fetched from the hub. Raises BadInput for a specification of another form than this
     version writes, and for a request that cannot be planned on this machine, naming what the user must supply.
     """
-    check_form(record, given)
-    best: Found | None = None
+    check_form(record, replacements)
+    best: PlannedRerun | None = None
     refusal: BadInput | None = None
-    for base in _recipes(record, given):
+    for base in _recipes(record, replacements):
         try:
-            tried = _try(record, results, given, base, fetch)
+            tried = _try(record, results, replacements, base, fetch)
         except BadInput as error:
             refusal = refusal or error
             continue
@@ -97,7 +99,7 @@ def find(record: Record, results: Path, given: Given = Given(), *, fetch: bool =
         if best is None or tried.same_training > best.same_training:
             best = tried
     if best is None:
-        hint = "; ".join(_unknown(record, given)) or "the record was made with another recipe or version"
+        hint = "; ".join(_unknown(record, replacements)) or "the record was made with another recipe or version"
         raise BadInput(f"{record['run_id']} cannot be planned here: {refusal} ({hint})")
     return best
 
@@ -121,10 +123,10 @@ def line(request: RunRequest) -> str:
     return shlex.join(words)
 
 
-def _recipes(record: Record, given: Given) -> list[str]:
+def _recipes(record: Record, replacements: Replacements) -> list[str]:
     """The recipes to start from, the most likely first: given, recorded, shipped."""
-    if given.recipe is not None:
-        return [given.recipe]
+    if replacements.recipe is not None:
+        return [replacements.recipe]
     recorded = record.get("request", {}).get("recipe", "")
     if recorded in recipe.names() or (PLAIN.fullmatch(recorded) and Path(recorded).is_file()):
         return [recorded]
@@ -132,13 +134,13 @@ def _recipes(record: Record, given: Given) -> list[str]:
     mine = {record["student"], record["teacher"]}
 
     def strange(name: str) -> bool:
-        asked = recipe.load(name).models
-        return not mine & {asked.student, asked.teacher}
+        models = recipe.load(name).models
+        return not mine & {models.student, models.teacher}
 
     return sorted(recipe.names(), key=strange)
 
 
-def check_form(record: Record, given: Given, *, training: bool = True) -> None:
+def check_form(record: Record, replacements: Replacements, *, training: bool = True) -> None:
     """Raises BadInput for a record of another form than this version writes, or whose files the user must supply.
 
     ``training``: whether the method and the models are needed too, or only the task.
@@ -152,46 +154,46 @@ def check_form(record: Record, given: Given, *, training: bool = True) -> None:
     if not sound:
         raise BadInput(f"{record['run_id']}: its specification has another form than this version writes")
     if unknown := [
-        *_task_file(record, given),
-        *_judge_file(record, given),
-        *(_training_files(record, given) if training else ()),
+        *_task_file(record, replacements),
+        *_judge_file(record, replacements),
+        *(_training_files(record, replacements) if training else ()),
     ]:
         raise BadInput(f"{record['run_id']} cannot be planned here: {'; '.join(unknown)}")
 
 
-def _task_file(record: Record, given: Given) -> Iterator[str]:
+def _task_file(record: Record, replacements: Replacements) -> Iterator[str]:
     """Whether the user must name the file of the task, because paths in records are not trusted."""
     title = record["task"]
     known = title.partition("@")[0] in _tasks() or re.fullmatch(r"lm_eval:[\w.+-]+", title)
-    if given.task is None and not known:
+    if replacements.task is None and not known:
         yield f"the task {record.get('request', {}).get('task', title)} came from a file: give it with --task FILE"
 
 
-def _training_files(record: Record, given: Given) -> Iterator[str]:
+def _training_files(record: Record, replacements: Replacements) -> Iterator[str]:
     """The parts of the method, the models and the data that the user must name."""
     request, method = record.get("request", {}), record["method"]
     known = {entry.name for entry in registry.entries(registry.METHODS)}
     plain_variant = method["variant"] is None or re.fullmatch(r"[\w+-]+", method["variant"])
-    if given.method is None and not (method["name"] in known and plain_variant):
+    if replacements.method is None and not (method["name"] in known and plain_variant):
         word, origin = request.get("method", method["name"]), record["spec"]["method"].get("origin", "unknown")
         yield f"the method {word} came from a file (origin: {origin}): give it with --method FILE"
     for role in ("student", "teacher"):
         name = record["spec"]["student"].get("id") if record[role] is None else record[role]
-        if getattr(given, role) is None and not NAME.fullmatch(str(name)):
+        if getattr(replacements, role) is None and not NAME.fullmatch(str(name)):
             yield f"the {role} {name} is not the name of a model: give it with --{role}"
     for setting in request.get("settings", ()):
         if setting.startswith(NOT_IN_SPEC) and (".." in setting or os.path.isabs(setting.partition("=")[2])):
             yield f"{setting} is a path of another machine: give a recipe with --recipe FILE"
 
 
-def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) -> Found:
+def _try(record: Record, results: Path, replacements: Replacements, base: str, fetch: bool) -> PlannedRerun:
     """The request based on the recipe ``base``, planned and compared with the record."""
     spec, protocol = record["spec"], record["protocol"]
     kept = [s for s in record.get("request", {}).get("settings", ()) if s.startswith(NOT_IN_SPEC)]
     chosen, _ = recipe.override(recipe.load(base), kept)
-    word = given.method or method_label(record["method"])
+    word = replacements.method or method_label(record["method"])
     method, _, _ = plan.configured(word, chosen, {})
-    task = given.task or task_word(record)
+    task = replacements.task or task_word(record)
     name = (protocol.get("name") or "").removesuffix(CHANGED) or None
     settings = [
         *kept,
@@ -205,26 +207,26 @@ def _try(record: Record, results: Path, given: Given, base: str, fetch: bool) ->
         methods=[word],
         tasks=[task],
         recipe=base,
-        student=given.student or student,
-        teacher=given.teacher or teacher,
+        student=replacements.student or student,
+        teacher=replacements.teacher or teacher,
         seeds=[record["seed"]],
         settings=settings,
         results=results,
-        device=given.device or _device_word(record),
-        judge=given.judge or judge_word(record),
+        device=replacements.device or _device_word(record),
+        judge=replacements.judge or judge_word(record),
         protocol=name,
         engines=False,
     )
     names = {request.student or chosen.models.student, request.teacher or chosen.models.teacher}
     if not fetch and (absent := sorted(name for name in names if not models.is_here(name))):
-        return Found(request, None, f"not checked, since {' and '.join(absent)} is not on this machine")
+        return PlannedRerun(request, None, f"not checked, since {' and '.join(absent)} is not on this machine")
     prepared = plan.prepare(request)
     (training,) = prepared.trainings
     same = training.training_id == record["training_id"]
     measured = measurement.of(prepared, training, prepared.tasks[0]).protocol
     differs = [] if same else list(_leaves(spec, training.spec, ""))
     differs += _leaves(protocol, measured, "protocol.")
-    return Found(request, prepared, ", ".join(differs), same)
+    return PlannedRerun(request, prepared, ", ".join(differs), same)
 
 
 def _leaves(there: Any, here: Any, path: str) -> Iterator[str]:
@@ -262,21 +264,21 @@ def _method_settings(spec: Mapping[str, Any], method: Method) -> list[str]:
 
 def _evaluation_settings(protocol: Mapping[str, Any], task: str, chosen: Recipe, name: str | None) -> list[str]:
     """The decoding and the limit of the measurement, if they differ from task and recipe."""
-    found = []
+    settings = []
     dataset = protocol.get("dataset") or {}
     limit = dataset.get("n") if dataset.get("n") != dataset.get("of") else None
     if limit != chosen.evaluation.limit:
-        found.append(setting_of("evaluation.limit", limit))
+        settings.append(setting_of("evaluation.limit", limit))
     if (dtype := protocol.get("dtype", "float32")) != chosen.evaluation.dtype:
-        found.append(setting_of("evaluation.dtype", dtype))
+        settings.append(setting_of("evaluation.dtype", dtype))
     if (engine := protocol.get("engine", engine_choice.IN_PROCESS)) != chosen.evaluation.engine:
-        found.append(setting_of("evaluation.engine", engine))
+        settings.append(setting_of("evaluation.engine", engine))
     if task.startswith(benchmarks.LM_EVAL):
-        return found  # such a task sets its own decoding
+        return settings  # such a task sets its own decoding
     opened = benchmarks.open_unjudged(task, name)
     default = dataclasses.asdict(measurement.decoding_of(opened, chosen.evaluation))
     recorded = protocol.get("decoding") or {}
-    return found + [
+    return settings + [
         setting_of(f"evaluation.{k}", recorded[k]) for k in DECODING if k in recorded and recorded[k] != default[k]
     ]
 
@@ -286,7 +288,7 @@ def _data_bounds(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
 
     Records before 0.3 limited only the prompts, so a limit in a record may have to be undone.
     """
-    found, same = [], True
+    bounds, same = [], True
     for name in ("prompts", "labelled"):
         if not spec.get(name):
             continue
@@ -294,8 +296,8 @@ def _data_bounds(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
         whole = source.rpartition(",first=")[0] or source
         try:
             pool, own = (
-                examples.load(asked, chosen.data, labelled=name == "labelled", limit=limit)
-                for asked, limit in ((whole, None), (source, chosen.data.limit))
+                examples.load(place, chosen.data, labelled=name == "labelled", limit=limit)
+                for place, limit in ((whole, None), (source, chosen.data.limit))
             )
         except BadInput:
             continue  # the plan reports the error
@@ -304,10 +306,10 @@ def _data_bounds(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
         same &= used == len(own)
         last = pool[used - 1].id
         rows = int(last) if last.isdigit() else used  # skipped rows count too
-        found.append(f"data.{name}={whole}" + (f",first={rows}" if used < len(pool) else ""))
+        bounds.append(f"data.{name}={whole}" + (f",first={rows}" if used < len(pool) else ""))
     if same:
         return []
-    return [*found, "data.limit=none"] if chosen.data.limit else found
+    return [*bounds, "data.limit=none"] if chosen.data.limit else bounds
 
 
 def _models(record: Record, method: Method, chosen: Recipe) -> tuple[str | None, str | None]:
@@ -326,11 +328,11 @@ def _portable(name: str) -> str:
     return models.portable(name) if Path(name).is_dir() else name
 
 
-def _judge_file(record: Record, given: Given) -> Iterator[str]:
+def _judge_file(record: Record, replacements: Replacements) -> Iterator[str]:
     """Whether the user must name the file of the judge. A plugin is known by name."""
     word = str(record.get("request", {}).get("judge", ""))
     known = {entry.name for entry in registry.entries(registry.JUDGES)}
-    if given.judge is None and word and open_judge.split(word)[0] not in known:
+    if replacements.judge is None and word and open_judge.split(word)[0] not in known:
         yield f"the judge {word} came from a file: give it with --judge FILE"
 
 
@@ -361,12 +363,12 @@ def _device_word(record: Record) -> str | None:
     return None if kind.partition(":")[0] == ("cuda" if torch.cuda.is_available() else "cpu") else kind
 
 
-def _unknown(record: Record, given: Given) -> Iterator[str]:
+def _unknown(record: Record, replacements: Replacements) -> Iterator[str]:
     """The facts that only the user can know, each with the option for it."""
     judge = (record["protocol"].get("grader") or {}).get("judge") or {}
-    if judge.get("kind") == "replay" and given.judge is None:
+    if judge.get("kind") == "replay" and replacements.judge is None:
         yield f"the judgements came from a file (sha256 {judge.get('annotations_sha256', '')[:8]}): --judge replay:FILE"
-    if judge.get("kind") == "openai" and given.judge is None:
+    if judge.get("kind") == "openai" and replacements.judge is None:
         yield f"the judge's address is not recorded: give it with --judge openai:{judge.get('model')}@URL"
     spec = record["spec"]
     engines = {f"{section}.engine": (spec.get(section) or {}).get("engine") for section in ("rollout", "teacher_text")}
@@ -377,7 +379,7 @@ def _unknown(record: Record, given: Given) -> Iterator[str]:
             yield f"the address of {setting} is not recorded: run it with --set {setting}={word}@URL"
     for role in ("student", "teacher"):
         name = record[role] or ""
-        if getattr(given, role) is not None:
+        if getattr(replacements, role) is not None:
             continue
         if name.startswith(models.SERVED):
             yield f"the {role} runs on a server: give its address with --{role} {name}@URL"

@@ -69,10 +69,7 @@ def _graded(store: Store, record: Record, task: Task) -> tuple[dict[str, Any], l
     message = f"graded again from the completions of {record['run_id']}: {changed} of {len(rows)} verdicts differ"
     new = {key: value for key, value in record.items() if key not in SET_ANEW}
     return new | {
-        "score": score.value,
-        "interval": list(score.interval),
-        "interval_method": score.interval_method,
-        "counts": score.counts,
+        **score.as_json(),
         "measures": figures,
         "warnings": [*record["warnings"], message],
     }, rows

@@ -17,10 +17,10 @@ SECTIONS = ("training", "rollout", "teacher_text")
 
 def of_training(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
     """Differences between the recipe and ``spec`` in training, texts, student and teacher."""
-    found = []
+    settings = []
     for section in SECTIONS:
         recorded, own = spec.get(section) or {}, dataclasses.asdict(getattr(chosen, section))
-        found += [setting_of(f"{section}.{k}", v) for k, v in recorded.items() if k not in own or own[k] != v]
+        settings += [setting_of(f"{section}.{k}", v) for k, v in recorded.items() if k not in own or own[k] != v]
     for section in SECTIONS:
         if not spec.get(section):
             continue
@@ -28,10 +28,10 @@ def of_training(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
         own = getattr(chosen, section)
         before, set_here = options.later(own), options.set_apart(own)
         absent = sorted((before.keys() & set_here.keys()) - spec[section].keys() - {"dtype"})
-        found += [setting_of(f"{section}.{key}", before[key]) for key in absent]
+        settings += [setting_of(f"{section}.{key}", before[key]) for key in absent]
     if dtype := devices.precision_of_spec(spec, chosen):
-        found.append(setting_of("rollout.dtype", dtype))
-    return [*found, *_before(spec, chosen), *_student(spec, chosen), *_teacher(spec, chosen), *_trust(spec, chosen)]
+        settings.append(setting_of("rollout.dtype", dtype))
+    return [*settings, *_before(spec, chosen), *_student(spec, chosen), *_teacher(spec, chosen), *_trust(spec, chosen)]
 
 
 def _before(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
@@ -40,11 +40,13 @@ def _before(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
     if after is None:
         return [setting_of(f"before.{key}", None) for key, value in own.items() if value is not None]
     second = spec.get("training") or {}
-    said = {
+    own_settings = {
         key: after["training"][key] for key in specification.FIRST_STAGE if after["training"][key] != second.get(key)
     }
-    wanted = {key: said.get(key) for key in specification.FIRST_STAGE} | {"method": method_label(after["method"])}
-    return [setting_of(f"before.{key}", value) for key, value in wanted.items() if own[key] != value]
+    settings = {key: own_settings.get(key) for key in specification.FIRST_STAGE} | {
+        "method": method_label(after["method"])
+    }
+    return [setting_of(f"before.{key}", value) for key, value in settings.items() if own[key] != value]
 
 
 def _student(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:

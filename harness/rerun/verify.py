@@ -30,7 +30,7 @@ from harness.records import curves
 from harness.records.record import Record, fingerprint, provenance
 from harness.records.store import Store
 from harness.rerun import command
-from harness.rerun.command import Given
+from harness.rerun.command import Replacements
 from harness.stats import intervals
 from harness.training.job import Progress
 from harness.types import Completion
@@ -91,7 +91,12 @@ class Report:
 
 
 def run_again(
-    record: Record, store: Store, given: Given, work: Path | None, progress: Progress, announce: Callable[[str], None]
+    record: Record,
+    store: Store,
+    replacements: Replacements,
+    work: Path | None,
+    progress: Progress,
+    announce: Callable[[str], None],
 ) -> Report:
     """Runs a record again in the folder ``work``, or in a temporary one; the record is not changed.
 
@@ -100,34 +105,34 @@ def run_again(
     """
     rows = _rows_of(record, store)
     with _folder(work, store) as scratch:
-        found = command.find(record, scratch, given)
-        if not found.same_training:
-            raise BadInput(f"{record['run_id']} cannot be run again exactly: {found.differs}")
+        repeat = command.find(record, scratch, replacements)
+        if not repeat.same_training:
+            raise BadInput(f"{record['run_id']} cannot be run again exactly: {repeat.differs}")
         from harness.estimate import memory_check
         from harness.run import run
 
-        memory_check.check(found.plan, announce)
-        (made,) = run(found.plan, progress, announce)
+        memory_check.check(repeat.plan, announce)
+        (made,) = run(repeat.plan, progress, announce)
         second = Store(scratch)
         again = second.completions(made)
         curve = curves.read(store.root, record["training_id"])
         off = _curve_difference(curve, curves.read(scratch, made["training_id"]))
-    notes = [f"measured under another protocol now: {found.differs}"] if found.differs else []
+    notes = [f"measured under another protocol now: {repeat.differs}"] if repeat.differs else []
     return _report(record, made, rows, again, off, _bound(record, store, rows, again), notes)
 
 
-def grade_again(record: Record, store: Store, given: Given, work: Path | None) -> Report:
+def grade_again(record: Record, store: Store, replacements: Replacements, work: Path | None) -> Report:
     """Grades the stored completions of a record again. Equal texts get equal verdicts, so the bound is 0.
 
     Raises BadInput if the task or its judge cannot be opened, or if the completions are not the task's.
     """
     rows = _rows_of(record, store)
     protocol = record["protocol"]
-    command.check_form(record, given, training=False)
+    command.check_form(record, replacements, training=False)
     name = (protocol.get("name") or "").removesuffix(command.CHANGED) or None
-    judge = given.judge or command.judge_word(record)
+    judge = replacements.judge or command.judge_word(record)
     with _folder(work, store) as scratch:
-        word = given.task or command.task_word(record)
+        word = replacements.task or command.task_word(record)
         task = benchmarks.open_task(word, record["world"], judge, scratch / "work" / "judgements", name)
         known = {problem.id for problem in task.items}
         if strangers := [row["problem_id"] for row in rows if row["problem_id"] not in known]:
@@ -209,8 +214,8 @@ def _by_place(rows: Rows) -> dict[tuple[str, int], Mapping[str, Any]]:
 
 def _machine(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """The facts that determine rounding; None for those missing in an older record."""
-    found = {key: provenance.get(key) for key in MACHINE}
-    return found | {"torch": provenance.get("versions", {}).get("torch"), "commit": provenance.get("commit")}
+    facts = {key: provenance.get(key) for key in MACHINE}
+    return facts | {"torch": provenance.get("versions", {}).get("torch"), "commit": provenance.get("commit")}
 
 
 def _curve_difference(then: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> float | None:

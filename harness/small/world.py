@@ -37,7 +37,7 @@ def model_path(name: str) -> Path:
     """The folder of ``teacher`` or ``student``. Raises BadInput for another name, or if they were not fetched."""
     if name not in WEIGHTS_SHA256:
         raise unknown("model of the small world", name, WEIGHTS_SHA256)
-    found = folder() / name
-    if not (found / WEIGHTS).is_file():
+    path = folder() / name
+    if not (path / WEIGHTS).is_file():
         raise BadInput(f"{PREFIX}{name} is not on this machine: run {FETCH} once (a download of 93 MB)")
-    return found
+    return path

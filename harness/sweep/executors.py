@@ -182,9 +182,9 @@ class SlurmExecutor:
         self.workers = workers
         self.executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         values = {k: int(v) if v.isdecimal() else v for k, v in settings.items()}
-        wanted = {"timeout_min": 24 * 60, "cpus_per_task": 1, "gpus_per_node": 1 if gpus else 0, "name": "harness"}
+        defaults = {"timeout_min": 24 * 60, "cpus_per_task": 1, "gpus_per_node": 1 if gpus else 0, "name": "harness"}
         try:
-            self.executor.update_parameters(**{**wanted, **values})
+            self.executor.update_parameters(**{**defaults, **values})
         except (NameError, TypeError, ValueError, AssertionError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BadInput(f"--slurm: {reason}") from None

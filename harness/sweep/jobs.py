@@ -63,12 +63,12 @@ class Executor(Protocol):
 def start(arguments: Sequence[str], log: Path, extra: Mapping[str, str]) -> subprocess.Popen:
     """Starts ``harness ARGUMENTS`` with both streams in files: ``log`` and, for its JSON, ``log`` + ``.json``."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as said, log.with_suffix(".json").open("wb") as printed:
+    with log.open("ab") as messages, log.with_suffix(".json").open("wb") as printed:
         return subprocess.Popen(
             [sys.executable, "-m", "harness", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=printed,
-            stderr=said,
+            stderr=messages,
             env=os.environ | extra,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             start_new_session=True,  # Ctrl-C reaches only the sweep, which then stops its runs
@@ -103,8 +103,8 @@ def last_line(log: Path) -> str:
             lines = stream.read().decode("utf-8", "replace").split("\n")
     except OSError:
         return ""
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1].removeprefix("harness: ")[:300] if said else ""
+    written = [line.strip() for line in lines if line.strip()]
+    return written[-1].removeprefix("harness: ")[:300] if written else ""
 
 
 def _die_with_parent() -> None:
@@ -136,12 +136,12 @@ class SweepCell:
 
 def cells(plan: Plan) -> list[SweepCell]:
     """The cells of a plan, in its order."""
-    found: dict[tuple[str, int], list] = {}
+    by_cell: dict[tuple[str, int], list] = {}
     seeds = len(dict.fromkeys(plan.request.seeds))
     names = [name for name in dict.fromkeys(plan.request.methods) for _ in range(seeds)]
     name_of = {id(training): name for training, name in zip(plan.trainings, names, strict=True)}
     for training, task, run_id in measurement.cells(plan):
-        found.setdefault((name_of[id(training)], training.seed), []).append((task, run_id))
+        by_cell.setdefault((name_of[id(training)], training.seed), []).append((task, run_id))
     return [
         SweepCell(
             method,
@@ -150,16 +150,16 @@ def cells(plan: Plan) -> list[SweepCell]:
             tuple(run_id for _, run_id in tasks if run_id),
             tuple(task.title for task, run_id in tasks if not run_id),
         )
-        for (method, seed), tasks in found.items()
+        for (method, seed), tasks in by_cell.items()
     ]
 
 
 def _arguments(plan: Plan, method: str, seed: int) -> list[str]:
-    asked = plan.request
-    arguments = ["run", "--json", "--method", method, "--seed", str(seed), "--recipe", asked.recipe]
-    arguments += ["--results", str(asked.results), "--device", plan.device]
-    arguments += [argument for task in asked.tasks for argument in ("--task", task)]
-    arguments += [argument for setting in asked.settings for argument in ("--set", setting)]
-    given = {"--student": asked.student, "--teacher": asked.teacher, "--judge": asked.judge}
-    given["--protocol"] = asked.protocol
-    return arguments + [argument for name, value in given.items() if value for argument in (name, value)]
+    request = plan.request
+    arguments = ["run", "--json", "--method", method, "--seed", str(seed), "--recipe", request.recipe]
+    arguments += ["--results", str(request.results), "--device", plan.device]
+    arguments += [argument for task in request.tasks for argument in ("--task", task)]
+    arguments += [argument for setting in request.settings for argument in ("--set", setting)]
+    options = {"--student": request.student, "--teacher": request.teacher, "--judge": request.judge}
+    options["--protocol"] = request.protocol
+    return arguments + [argument for name, value in options.items() if value for argument in (name, value)]

@@ -21,7 +21,7 @@ TICK_S = 0.2
 
 
 @dataclass
-class Done:
+class CellResult:
     """The result of a cell. ``status`` is ``recorded`` (before the sweep), ``done`` or ``failed``."""
 
     cell: SweepCell
@@ -50,13 +50,15 @@ class _Running:
     began: float = field(default_factory=time.monotonic)
 
 
-def sweep(cells: Sequence[SweepCell], executor: Executor, retries: int, logs: Path, view: SweepView) -> list[Done]:
+def sweep(
+    cells: Sequence[SweepCell], executor: Executor, retries: int, logs: Path, view: SweepView
+) -> list[CellResult]:
     """Runs every cell that is not recorded; a failed attempt is repeated up to ``retries`` times, after the others.
 
     An attempt that ended with bad input is not repeated. Interrupting the sweep stops the running attempts; what
     they finished is kept, and the same command continues the sweep.
     """
-    done = {c: Done(c, "recorded", run_ids=c.recorded) for c in cells if not c.missing}
+    done = {c: CellResult(c, "recorded", run_ids=c.recorded) for c in cells if not c.missing}
     waiting = deque((cell, 1) for cell in cells if cell.missing)
     running: list[_Running] = []
     spent: dict[SweepCell, float] = {}
@@ -82,7 +84,9 @@ def sweep(cells: Sequence[SweepCell], executor: Executor, retries: int, logs: Pa
                     waiting.append((one.cell, one.attempt + 1))
                     continue
                 status = "done" if outcome.well else "failed"
-                done[one.cell] = Done(one.cell, status, one.attempt, outcome.run_ids, outcome.message, spent[one.cell])
+                done[one.cell] = CellResult(
+                    one.cell, status, one.attempt, outcome.run_ids, outcome.message, spent[one.cell]
+                )
             view.tick()
             if running:
                 time.sleep(TICK_S)

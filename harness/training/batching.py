@@ -37,10 +37,12 @@ class TrainingSequence:
     log_probs: tuple[float, ...] | None = None  # of the response under its sampler
     validity: tuple[tuple[float, float], ...] | None = None  # per token: teacher's and student's next step
     place: int = 0  # in the optimizer step, over all processes
-    made: int | None = None  # the step that sampled the response; None if none did
+    sampled_at: int | None = None  # the step that sampled the response; None if none did
     cut: bool = False  # whether the response was longer
     learnt: tuple[bool, ...] | None = None
-    asked: tuple[int, ...] | None = None  # the prompt under which the teacher reads the response; None: the same
+    teacher_prompt: tuple[int, ...] | None = (
+        None  # the prompt under which the teacher reads the response; None: the same
+    )
     reward: float | None = None  # the grader's score; None if it was not asked or failed
 
     @property
@@ -127,7 +129,7 @@ class Batch:
     rewards: tuple[float | None, ...] = ()  # [B] see TrainingSequence.reward
     informed: tuple[bool, ...] = ()  # [B] whether the teacher reads the sequence after its own prompt
     special: Tensor | None = None  # [N] bool, see Tokens.special
-    asked: TeacherInput | None = None  # the teacher's input, if it has its own prompts
+    teacher_input: TeacherInput | None = None  # the teacher's input, if it has its own prompts
     reference_log_prob: Tensor | None = None  # [N] see Tokens.reference_log_prob
     step_features: Tensor | None = None  # [N, ...] see Tokens.step_features
     pairs: PairedBatch | None = None  # if the teacher reads texts in its own tokens
@@ -157,7 +159,7 @@ class Batch:
         chosen = torch.tensor(rows, device=self.ids.device)
         at = torch.full((len(self.sources),), -1, device=self.ids.device)
         at[chosen] = torch.arange(len(rows), device=self.ids.device)
-        mine, wanted = at[self.row] >= 0, set(rows)
+        mine, numbers = at[self.row] >= 0, set(rows)
 
         def part(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[mine]
@@ -172,7 +174,7 @@ class Batch:
             position=self.position[mine],
             length=self.length[mine],
             segment_id=self.segment_id[mine],
-            segment_list=[s for s, row in zip(self.segment_list, self.rows, strict=True) if row in wanted],
+            segment_list=[s for s, row in zip(self.segment_list, self.rows, strict=True) if row in numbers],
             sizes=tuple(self.sizes[i] for i in rows),
             counts=tuple(self.counts[i] for i in rows),
             sampler_log_prob=part(self.sampler_log_prob),
@@ -239,9 +241,9 @@ def collate(
         examples=tuple(s.example for s in sequences),
         places=tuple(s.place for s in sequences),
         rewards=tuple(s.reward for s in sequences),
-        informed=tuple(s.asked is not None for s in sequences),
+        informed=tuple(s.teacher_prompt is not None for s in sequences),
         special=_moved(device, torch.isin(labels, torch.tensor(special, dtype=labels.dtype)))[0],
-        asked=_asked(sequences, row, place, pad, device),
+        teacher_input=_teacher_input(sequences, row, place, pad, device),
     )
 
 
@@ -262,13 +264,13 @@ def _padded(rows: Seq[Seq[int]], pad: int) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def _asked(
+def _teacher_input(
     sequences: Seq[TrainingSequence], row: Tensor, place: Tensor, pad: int, device: str | torch.device
 ) -> TeacherInput | None:
     """The teacher's input if its prompts differ. Responses are equal, so every token keeps its place."""
-    if all(s.asked is None for s in sequences):
+    if all(s.teacher_prompt is None for s in sequences):
         return None
-    prompts = [s.prompt if s.asked is None else s.asked for s in sequences]
+    prompts = [s.prompt if s.teacher_prompt is None else s.teacher_prompt for s in sequences]
     ids, mask = _padded([(*prompt, *s.response) for prompt, s in zip(prompts, sequences, strict=True)], pad)
     column = torch.tensor([len(prompt) for prompt in prompts])[row] + place - 1
     sizes = tuple(len(prompt) + len(s.response) for prompt, s in zip(prompts, sequences, strict=True))

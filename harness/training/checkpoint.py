@@ -44,9 +44,9 @@ def save(folder: Path, training_id: str, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:  # torch hides errors of its stream behind a RuntimeError
         temporary.unlink(missing_ok=True)
         reason = next((e.strerror for e in (error, error.__context__) if isinstance(e, OSError)), None)
-        kept = "the earlier checkpoint is kept" if (folder / FILE).is_file() else "there is none yet"
+        outcome = "the earlier checkpoint is kept" if (folder / FILE).is_file() else "there is none yet"
         reason = reason or f"the disk is full or unwritable: {str(error).splitlines()[0][:80]}"
-        raise RunFailed(f"the checkpoint cannot be written to {folder} ({reason}); {kept}") from None
+        raise RunFailed(f"the checkpoint cannot be written to {folder} ({reason}); {outcome}") from None
 
 
 def load(folder: Path, training_id: str) -> tuple[dict[str, Any] | None, str | None]:
@@ -75,11 +75,14 @@ def agree(folder: Path, state: dict[str, Any] | None, gather: Callable[[list[Any
     steps = gather([None if state is None else state["step"]])
     if len(set(steps)) > 1:
         first, other = steps[0], next(i for i, step in enumerate(steps) if step != steps[0])
-        found = [f"process {i} of {len(steps)} finds {_what(step)}" for i, step in ((0, first), (other, steps[other]))]
-        raise BadInput(f"{' and '.join(found)} in {folder}: all machines need the results folder on one shared disk")
+        findings = [
+            f"process {i} of {len(steps)} finds {_step_in_words(step)}"
+            for i, step in ((0, first), (other, steps[other]))
+        ]
+        raise BadInput(f"{' and '.join(findings)} in {folder}: all machines need the results folder on one shared disk")
 
 
-def _what(step: int | None) -> str:
+def _step_in_words(step: int | None) -> str:
     return "no checkpoint" if step is None else f"the checkpoint of step {step}"
 
 

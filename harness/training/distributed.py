@@ -42,12 +42,12 @@ from harness.training.signals import NoTeacher
 
 def accelerator(**options: Any) -> Accelerator:
     """An ``Accelerator`` that ignores FSDP, because accelerate would shard the model its own way, or refuse the CPU."""
-    asked = os.environ.pop(processes.SHARDED, None)
+    fsdp_switch = os.environ.pop(processes.SHARDED, None)
     try:
         return Accelerator(**options)
     finally:
-        if asked is not None:
-            os.environ[processes.SHARDED] = asked
+        if fsdp_switch is not None:
+            os.environ[processes.SHARDED] = fsdp_switch
 
 
 @contextlib.contextmanager

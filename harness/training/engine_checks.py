@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import registry
 from harness.errors import BadInput
+from harness.launch import processes
 from harness.method import Method, ReferencePoint
 from harness.models import devices, engine_choice, files, loading, vllm_server
 from harness.models.engine_choice import OPENAI, VLLM, EngineChoice
@@ -50,14 +50,14 @@ def further(
         _can_be_served(chosen, trained, f"{where}={own.word}")
         uses.append((where, own, f"the teacher {one.name}"))
         dtype = one.loaded.dtype or chosen.training.precision
-        _there(own, where, device, one.files, chosen.training.max_tokens, dtype, reach)
+        _check_engine(own, where, device, one.files, chosen.training.max_tokens, dtype, reach)
         _of_a_teacher(own, where, one.loaded.dtype, reading)
         if reading and reach and not own.managed:
             _gives(own, where, one.files, codec_of(one.files).words, chosen.training.top_k)
     _one_model_each(uses)
 
 
-def told(chosen: Recipe, methods: Sequence[Method]) -> list[str]:
+def engines_in_words(chosen: Recipe, methods: Sequence[Method]) -> list[str]:
     """Lines for the user on the role of each engine of the recipe; empty if it names none."""
     trained = [method for method in methods if not isinstance(method, ReferencePoint)]
     texts = set().union(*(job.sources_of(method, chosen.training) for method in trained))
@@ -69,25 +69,25 @@ def told(chosen: Recipe, methods: Sequence[Method]) -> list[str]:
         (Source.TEACHER in texts, chosen.teacher_text.engine, "teacher_text.engine", "writes the teacher's texts"),
         (True, chosen.evaluation.engine, "evaluation.engine", "answers the tasks"),
     ]
-    found = []
+    lines = []
     for used, word, where, does in parts:
         choice = engine_choice.chosen(word or engine_choice.IN_PROCESS, where)
         if used and choice is not None:
-            found.append(f"the engine {engine_choice.described(choice, where)} {does}")
-    return found
+            lines.append(f"the engine {engine_choice.described(choice, where)} {does}")
+    return lines
 
 
 def share(chosen: Recipe) -> float:
     """The share of the run's GPU used by servers of the harness next to the training."""
     words = {"rollout": chosen.rollout.engine, "teacher": chosen.teacher.engine}
-    found = [engine_choice.chosen(word or engine_choice.IN_PROCESS, f"{key}.engine") for key, word in words.items()]
-    return sum(one.vllm.memory for one in found if one and one.managed and not (one.vllm.gpus or one.vllm.sleep))
+    choices = [engine_choice.chosen(word or engine_choice.IN_PROCESS, f"{key}.engine") for key, word in words.items()]
+    return sum(one.vllm.memory for one in choices if one and one.managed and not (one.vllm.gpus or one.vllm.sleep))
 
 
 def _rollout(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str, reach: bool) -> None:
     rollout = chosen.rollout
-    found = engine_choice.chosen(rollout.engine, "rollout.engine")
-    if found is None:
+    choice = engine_choice.chosen(rollout.engine, "rollout.engine")
+    if choice is None:
         for name in ("sync_every", "importance_cap"):
             if getattr(rollout, name) not in (None, 1):
                 raise BadInput(
@@ -103,18 +103,18 @@ def _rollout(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str,
             )
     if not sampling:
         return
-    if found.kind == OPENAI:
+    if choice.kind == OPENAI:
         raise BadInput(
-            f"rollout.engine={found.word}: an OpenAI-compatible server cannot be given the student's new weights; set "
+            f"rollout.engine={choice.word}: an OpenAI-compatible server cannot be given the student's new weights; set "
             "rollout.engine=vllm, or vllm:NAME@URL,weights=FOLDER"
         )
-    if not found.managed and found.server.weights is None:
+    if not choice.managed and choice.server.weights is None:
         raise BadInput(
-            f"rollout.engine={found.word}: name the folder through which the server gets the student's weights, that "
+            f"rollout.engine={choice.word}: name the folder through which the server gets the student's weights, that "
             "both can read: ,weights=FOLDER"
         )
     longest = chosen.training.max_tokens
-    _there(found, "rollout.engine", device, pair.student, longest, chosen.training.precision, reach, read=False)
+    _check_engine(choice, "rollout.engine", device, pair.student, longest, chosen.training.precision, reach, read=False)
 
 
 def _teacher(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str, reach: bool) -> None:
@@ -134,49 +134,49 @@ def _teacher(chosen: Recipe, trained: Sequence[Method], pair: Pair, device: str,
             "as engine of [teachers.NAME]"
         )
     if texts is not None and writing:
-        _there(texts, "teacher_text.engine", device, pair.teacher, longest, precision, reach)
+        _check_engine(texts, "teacher_text.engine", device, pair.teacher, longest, precision, reach)
         _of_a_teacher(texts, "teacher_text.engine", None, False)
     if own is not None:
-        _there(own, "teacher.engine", device, pair.teacher, longest, precision, reach)
+        _check_engine(own, "teacher.engine", device, pair.teacher, longest, precision, reach)
         _of_a_teacher(own, "teacher.engine", chosen.teacher.dtype, bool(reading))
         if reading and reach and not own.managed:
             words = pair.words or codec_of(pair.teacher).words
             _gives(own, "teacher.engine", pair.teacher, words, chosen.training.top_k)
 
 
-def _of_a_teacher(found: EngineChoice, where: str, dtype: str | None, reading: bool) -> None:
+def _of_a_teacher(choice: EngineChoice, where: str, dtype: str | None, reading: bool) -> None:
     """Raises BadInput for unsupported settings of a teacher's server."""
-    if found.managed:
+    if choice.managed:
         return
-    if found.server.weights is not None:
-        raise BadInput(f"{where}={found.word}: a teacher's server keeps its own weights; remove weights=")
+    if choice.server.weights is not None:
+        raise BadInput(f"{where}={choice.word}: a teacher's server keeps its own weights; remove weights=")
     if dtype is not None:
         raise BadInput(
-            f"teacher.dtype={dtype}: the server of {where}={found.word} decides the type of its weights; leave the "
+            f"teacher.dtype={dtype}: the server of {where}={choice.word} decides the type of its weights; leave the "
             "setting out"
         )
-    if reading and found.kind == OPENAI:
+    if reading and choice.kind == OPENAI:
         raise BadInput(
-            f"{where}={found.word}: only vLLM returns log-probabilities of given tokens; write {VLLM}:NAME@URL if it "
-            "is one, or choose a method that only reads the teacher's texts"
+            f"{where}={choice.word}: only vLLM returns log-probabilities of given tokens; write {VLLM}:NAME@URL if "
+            "it is one, or choose a method that only reads the teacher's texts"
         )
 
 
 def _evaluation(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: str, reach: bool) -> list[Use]:
     """The role of ``evaluation.engine``. Raises BadInput if it cannot answer for an evaluated model."""
-    found = engine_choice.chosen(chosen.evaluation.engine, "evaluation.engine")
-    if found is None:
+    choice = engine_choice.chosen(chosen.evaluation.engine, "evaluation.engine")
+    if choice is None:
         return []
     points = {method.evaluates for method in methods if isinstance(method, ReferencePoint)}
     trains = any(not isinstance(method, ReferencePoint) for method in methods)
-    if trains and not found.takes_weights:
+    if trains and not choice.takes_weights:
         raise BadInput(
-            f"evaluation.engine={found.word}: a running server cannot be given the trained student; set "
+            f"evaluation.engine={choice.word}: a running server cannot be given the trained student; set "
             "evaluation.engine=vllm, or vllm:NAME@URL,weights=FOLDER that both can read"
         )
-    if not found.managed and chosen.evaluation.dtype != Evaluation.dtype:
+    if not choice.managed and chosen.evaluation.dtype != Evaluation.dtype:
         raise BadInput(
-            f"evaluation.dtype={chosen.evaluation.dtype}: the server of evaluation.engine={found.word} decides the "
+            f"evaluation.dtype={chosen.evaluation.dtype}: the server of evaluation.engine={choice.word} decides the "
             "type of its weights; leave the setting out"
         )
     measured = {"the student": pair.student} if trains or "student" in points else {}
@@ -185,13 +185,15 @@ def _evaluation(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: s
     files = {what: model for what, model in measured.items() if model.url is None}
     if not files:
         raise BadInput(
-            f"evaluation.engine={found.word}: {pair.student.id} already runs on a server, which answers; remove it"
+            f"evaluation.engine={choice.word}: {pair.student.id} already runs on a server, which answers; remove it"
         )
     for what, model in files.items():
-        read = found.takes_weights and (what != "the student" or "student" in points)
-        _there(found, "evaluation.engine", device, model, chosen.evaluation.max_new_tokens or 0, None, reach, read)
-    uses = [("evaluation.engine", found, what) for what in files]
-    return uses[:1] if found.takes_weights else uses  # a server that gets weights serves one model after the other
+        read = choice.takes_weights and (what != "the student" or "student" in points)
+        _check_engine(
+            choice, "evaluation.engine", device, model, chosen.evaluation.max_new_tokens or 0, None, reach, read
+        )
+    uses = [("evaluation.engine", choice, what) for what in files]
+    return uses[:1] if choice.takes_weights else uses  # a server that gets weights serves one model after the other
 
 
 def _uses(chosen: Recipe, trained: Sequence[Method]) -> list[Use]:
@@ -201,20 +203,24 @@ def _uses(chosen: Recipe, trained: Sequence[Method]) -> list[Use]:
         "teacher.engine": (chosen.teacher.engine, "the teacher"),
         "teacher_text.engine": (chosen.teacher_text.engine, "the teacher"),
     }
-    found = {where: engine_choice.chosen(word or engine_choice.IN_PROCESS, where) for where, (word, _) in words.items()}
-    return [(where, one, words[where][1]) for where, one in found.items() if one is not None and trained]
+    choices = {
+        where: engine_choice.chosen(word or engine_choice.IN_PROCESS, where) for where, (word, _) in words.items()
+    }
+    return [(where, choice, words[where][1]) for where, choice in choices.items() if choice is not None and trained]
 
 
 def _one_model_each(uses: Sequence[Use]) -> None:
     """Raises BadInput if one running server would have to serve two models."""
-    seen: dict[tuple[str, str], tuple[str, str]] = {}
-    for where, found, model in uses:
-        if found.url is None:
+    first_use: dict[tuple[str, str], tuple[str, str]] = {}
+    for where, choice, model in uses:
+        if choice.url is None:
             continue
-        first, other = seen.setdefault((found.url.rstrip("/"), found.name), (where, model))
+        first, other = first_use.setdefault((choice.url.rstrip("/"), choice.name), (where, model))
         if other != model:
             own = "evaluate them in separate commands" if first == where else f"give {model} a server of its own"
-            raise BadInput(f"{where}={found.word}: {other} ({first}) and {model} would share one running server; {own}")
+            raise BadInput(
+                f"{where}={choice.word}: {other} ({first}) and {model} would share one running server; {own}"
+            )
 
 
 def _reading(trained: Sequence[Method]) -> list[Method]:
@@ -223,27 +229,27 @@ def _reading(trained: Sequence[Method]) -> list[Method]:
     return [m for m in asks if m.needs.asking is None or m.needs.asking.model == "teacher"]
 
 
-def _can_be_served(chosen: Recipe, trained: Sequence[Method], said: str) -> None:
+def _can_be_served(chosen: Recipe, trained: Sequence[Method], setting: str) -> None:
     """Raises BadInput for uses that a teacher with only texts and likeliest tokens does not support.
 
-    ``said`` is the setting that puts it on a server.
+    ``setting`` is the setting that puts it on a server.
     """
     for method in trained:
         if method.needs.joint or method.needs.proposals:
             raise BadInput(
-                f"method {method.name} works inside the teacher, token by token, but {said} is on a server; "
+                f"method {method.name} works inside the teacher, token by token, but {setting} is on a server; "
                 "remove the engine to load it in this process"
             )
     if chosen.training.divergence_every is not None:
         raise BadInput(
-            f"training.divergence_every measures against the teacher's whole distribution, but {said} gives "
+            f"training.divergence_every measures against the teacher's whole distribution, but {setting} gives "
             "only likeliest tokens; remove one of them"
         )
     reading = _reading(trained)
     if reading and not registry.find(registry.SIGNALS, chosen.training.signal).served:
         raise BadInput(
-            f"method {reading[0].name} reads training.signal={chosen.training.signal}, but {said} gives only likeliest "
-            "tokens; set training.signal=top-k"
+            f"method {reading[0].name} reads training.signal={chosen.training.signal}, but {setting} gives only "
+            "likeliest tokens; set training.signal=top-k"
         )
 
 
@@ -253,8 +259,8 @@ def spare(teacher: ModelFiles, vocab: int) -> int:
     return min(SPARE, max(0, rows - vocab))
 
 
-def _there(
-    found: EngineChoice,
+def _check_engine(
+    choice: EngineChoice,
     where: str,
     device: str,
     model: ModelFiles,
@@ -267,18 +273,19 @@ def _there(
 
     ``read``: the server reads the files of ``model``; None: if the harness starts it.
     """
-    if (found.managed if read is None else read) and (model.adapter is not None or model.gguf is not None):
+    if (choice.managed if read is None else read) and (model.adapter is not None or model.gguf is not None):
         what = "an adapter" if model.adapter is not None else "a GGUF file"
-        raise BadInput(f"{where}={found.word}: vLLM needs whole models, and {model.id} is {what}; save it merged first")
-    if found.managed:
-        for_gpus = [name for name in ("gpus", "sleep") if device == "cpu" and getattr(found.vllm, name)]
+        raise BadInput(
+            f"{where}={choice.word}: vLLM needs whole models, and {model.id} is {what}; save it merged first"
+        )
+    if choice.managed:
+        for_gpus = [name for name in ("gpus", "sleep") if device == "cpu" and getattr(choice.vllm, name)]
         if for_gpus and reach:  # a plan that is only printed may be for another machine
             raise BadInput(f"{where}: {for_gpus[0]} of vllm is for a GPU, and the run is on {device}; remove it")
-        dtype = found.vllm.dtype or dtype
+        dtype = choice.vllm.dtype or dtype
         if reach:
             engine_choice.version(where)
-        everywhere = os.environ.get("WORLD_SIZE", "1")
-        if os.environ.get("LOCAL_WORLD_SIZE", everywhere) != everywhere:
+        if processes.on_this_machine() != processes.how_many():
             raise BadInput(
                 f"{where}: a server that the harness starts is reached from its own machine alone; for several "
                 "machines start one and name it, vllm:NAME@URL (docs/scale-out.md)"
@@ -293,7 +300,7 @@ def _there(
     from harness.models.engines import running
     from harness.models.remote_engine import check as check_server
 
-    check_server(running(found).client, codec_of(model), tokens, where)
+    check_server(running(choice).client, codec_of(model), tokens, where)
 
 
 def codec_of(model: ModelFiles) -> TextCodec:
@@ -308,11 +315,11 @@ def _gives(own: EngineChoice, where: str, teacher: ModelFiles, words: int, k: in
     from harness.models.engines import running
     from harness.models.remote_engine import RemoteEngine
 
-    codec, wanted = codec_of(teacher), min(k, words) + spare(teacher, words)
+    codec, needed = codec_of(teacher), min(k, words) + spare(teacher, words)
     try:
-        RemoteEngine(running(own), codec.tokenizer, (), None).scored([[codec.end_id, codec.end_id]], wanted)
+        RemoteEngine(running(own), codec.tokenizer, (), None).scored([[codec.end_id, codec.end_id]], needed)
     except RunFailed as error:
         raise BadInput(
-            f"{where}={own.word} does not give the {wanted} likeliest tokens that training.top_k={k} needs: "
-            f"{error}; lower it, or start the server with --max-logprobs {wanted}"
+            f"{where}={own.word} does not give the {needed} likeliest tokens that training.top_k={k} needs: "
+            f"{error}; lower it, or start the server with --max-logprobs {needed}"
         ) from None

@@ -44,8 +44,8 @@ class HeldOut:
     ):
         self.every, self.steps = job.recipe.training.divergence_every, job.recipe.training.steps
         self.job, self.vocab, self.accelerator = job, vocab, accelerator
-        asked = self.every is not None  # several teachers refuse this, because their signal has no single model
-        live = signal.given.live if asked and isinstance(signal, TeacherSignal) else None
+        measures = self.every is not None  # several teachers refuse this, because their signal has no single model
+        live = signal.given.live if measures and isinstance(signal, TeacherSignal) else None
         self.teacher = live if isinstance(live, LiveTeacher) else None
         self.batches: list[Batch] = []
         if self.every is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.method import Method, texts_of
+from harness.method import Method, Proposing, texts_of
 from harness.recipe import Recipe, Training
 from harness.records.curves import Tracking
 from harness.types import Example, Source
@@ -35,7 +35,7 @@ class TrainingData:
     validation: list[Example] = field(default_factory=list)
     checker: Checker | None = None  # scores a proposed step of the text, if the data has one
     longest: int | None = None  # limit of tokens per sequence from a context; training.max_tokens limits them too
-    told: dict[str, str] = field(default_factory=dict)  # description of each list's source
+    descriptions: dict[str, str] = field(default_factory=dict)  # description of each list's source
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # the same for records
     overlaps: dict[str, dict[str, int]] = field(default_factory=dict)  # with the problems of each task
     warnings: list[str] = field(default_factory=list)
@@ -121,6 +121,22 @@ def privileged(method: Method) -> bool:
     return method.needs.asking is not None and bool(method.needs.asking.template)
 
 
+def asks_teacher(method: Method) -> bool:
+    """Whether a training has a teacher: the recipe's, or the student itself."""
+    return method.needs.teacher != "none" or bool(method.needs.proposals)
+
+
+def reads_tokens(method: Method) -> bool:
+    """Whether a method reads both models token by token, not the teacher's texts alone."""
+    return method.needs.teacher == "signal" or bool(method.needs.joint or method.needs.proposals)
+
+
+def proposing_of(method: Method) -> Proposing | None:
+    """How a method asks for proposals; None where it asks for none."""
+    asked = method.needs.proposals
+    return Proposing() if asked is True else asked or None
+
+
 def teaches_itself(method: Method) -> bool:
     """Whether the student is its own teacher, so that the recipe's is not used."""
     return method.needs.asking is not None and method.needs.asking.model != "teacher"
@@ -142,10 +158,10 @@ def with_steps(recipe: Recipe, method: Method, data: TrainingData) -> Recipe:
 
 def over_examples(recipe: Recipe, examples: int) -> Recipe:
     """The same for a number of examples; an epoch's last step may use examples of the next one."""
-    plan = recipe.training
-    if plan.epochs is None:
+    training = recipe.training
+    if training.epochs is None:
         return recipe
     # Decimal fractions have no exact binary form, hence the rounding: 0.1 epochs of 30 examples are 3, not 4.
-    places = round(plan.epochs * examples, 6)
-    steps = math.ceil(places / plan.batch)
-    return dataclasses.replace(recipe, training=dataclasses.replace(plan, steps=steps, epochs=None))
+    places = round(training.epochs * examples, 6)
+    steps = math.ceil(places / training.batch)
+    return dataclasses.replace(recipe, training=dataclasses.replace(training, steps=steps, epochs=None))

@@ -142,12 +142,12 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         step = rollouts.step(index)
         model.eval()
         with _faults_named(step, settings.checkpoint_every):
-            asked = method.sources(step)
-            method_contract.sources(method, asked)
-            if unknown := set(asked) - texts:
+            sources = method.sources(step)
+            method_contract.sources(method, sources)
+            if unknown := set(sources) - texts:
                 message = f"asks for {', '.join(unknown)} text, which {UNPREPARED}"
                 raise method_contract.broken(method, "sources", message)
-        sequences = [s for s in rollouts.collect(step, asked, cost) if s.places]
+        sequences = [s for s in rollouts.collect(step, sources, cost) if s.places]
         if not sequences:
             full = f"the prompts fill training.max_tokens={settings.max_tokens}"
             raise RunFailed(f"step {index}: no sequence has a response: {full}; raise it")
@@ -246,14 +246,14 @@ class _faults_named(error_location.faults_as):
 
     def __init__(self, step: Step, every: int):
         last = step.index // every * every if every else 0
-        kept = f"the checkpoint of step {last} is kept" if last else "there was no checkpoint yet"
-        super().__init__(RunFailed, f"step {step.index}; {kept}")
+        outcome = f"the checkpoint of step {last} is kept" if last else "there was no checkpoint yet"
+        super().__init__(RunFailed, f"step {step.index}; {outcome}")
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
         if isinstance(error, BadInput):
             place = error_location.of_error(error)
-            said = f"{place}: {error}" if place and place not in str(error) else str(error)
-            raise RunFailed(f"{said}; {self.after}") from error
+            message = f"{place}: {error}" if place and place not in str(error) else str(error)
+            raise RunFailed(f"{message}; {self.after}") from error
         super().__exit__(_, error, __)
 
 
@@ -297,13 +297,13 @@ def _backward(
         ready = {i: teacher_logits(i) for i in range(len(batches))}
     if method.needs.step_features:
         if type(method).measure is Method.measure:  # it reads only rewards
-            seen = [torch.zeros(len(batch.labels), 0) for batch in batches]
+            measurements = [torch.zeros(len(batch.labels), 0) for batch in batches]
         else:
             with student.gathered() as module, accelerator.autocast():
-                seen = [module.measure(b, method, ready[i], step) for i, b in enumerate(batches)]
+                measurements = [module.measure(b, method, ready[i], step) for i, b in enumerate(batches)]
             cost.add(student_tokens=sum(batch.tokens for batch in batches))
         longest = rollouts.sampling.max_new_tokens
-        features = measured(seen, batches, method, step, rollouts.batch, rollouts.gather, longest)
+        features = measured(measurements, batches, method, step, rollouts.batch, rollouts.gather, longest)
         for batch, rows in zip(batches, features, strict=True):
             batch.step_features = rows
     if shuffled:
@@ -386,7 +386,7 @@ def _clip(trained: optimizers.Named, largest: float, step: Step) -> float:
 
 def _texts(accelerator: Accelerator, sequences: list[TrainingSequence], step: Step) -> dict[str, float]:
     """Share of the step's sequences that the student sampled (``on_policy``) and their mean age in optimizer steps."""
-    ages = [step.index - s.made for s in sequences if s.made is not None and s.source is not Source.MIXED]
+    ages = [step.index - s.sampled_at for s in sequences if s.sampled_at is not None and s.source is not Source.MIXED]
     counts = torch.tensor([len(sequences), len(ages), sum(ages)], device=accelerator.device)
     every, own, age = accelerator.reduce(counts).tolist()
     return {"on_policy": own / every, "buffer_age": age / max(own, 1)}

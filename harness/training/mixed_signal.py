@@ -61,8 +61,8 @@ class MixedSignal(TeacherSignal):
 
 def _tokens_of(batch: Batch, rows: list[int]) -> list[int]:
     """The numbers of the response tokens of some sequences, ascending."""
-    wanted = set(rows)
-    return [n for n, row in enumerate(batch.rows) if row in wanted]
+    chosen = set(rows)
+    return [n for n, row in enumerate(batch.rows) if row in chosen]
 
 
 def _joined(parts: Sequence[tuple[list[int], TopKLogits]]) -> TopKLogits:

@@ -70,8 +70,8 @@ class Student(nn.Module):
         # A slice that is not finite makes the total so. Checking once lets the device run ahead of the host.
         sound = torch.isfinite(total)
         if weights is None and objective.sums.weights:
-            given = torch.cat(objective.sums.weights)
-            sound = sound & (given >= 0).all() & given.isfinite().all()
+            weights_used = torch.cat(objective.sums.weights)
+            sound = sound & (weights_used >= 0).all() & weights_used.isfinite().all()
         if not sound:
             with torch.no_grad():
                 chunked_sum(hidden.detach(), head, bounds, objective.checked, objective.start_chunk)
@@ -231,8 +231,8 @@ class _Objective:
         # Text sampled by an engine: measure the gap between its probabilities and the student's, and correct for it.
         if self.batch.gap is not None and self.batch.sampler_log_prob is not None and self.batch.fresh is not None:
             here = slice(start, stop)
-            told, fresh = self.batch.sampler_log_prob[here], self.batch.fresh[here]
-            corrected = self.batch.gap.weights(logits.detach(), self.batch.labels[here], told, fresh)
+            sampled, fresh = self.batch.sampler_log_prob[here], self.batch.fresh[here]
+            corrected = self.batch.gap.weights(logits.detach(), self.batch.labels[here], sampled, fresh)
             values = values if corrected is None else values * corrected
         factor = scale if weights is None else scale * weights
         total = (factor * values).sum()
@@ -259,8 +259,8 @@ class _Objective:
             else:
                 mine = self.of_source[source][start:stop]
                 parts = (values * mine).sum(), (factor * mine).sum()
-            had = self.sums.by_source.get(source, (0.0, 0.0))
-            self.sums.by_source[source] = had[0] + parts[0], had[1] + parts[1]
+            before = self.sums.by_source.get(source, (0.0, 0.0))
+            self.sums.by_source[source] = before[0] + parts[0], before[1] + parts[1]
 
 
 def _slices(raw: Tensor, head: Head, chunk: Chunk) -> Iterator[tuple[Tensor, int, int]]:
@@ -287,7 +287,7 @@ def _features(log_probs: Tensor, batch: Batch, method: Method, step: Step, start
     # The tokens are those of whole sequences; number these from 0, because the method sees no others.
     here, (log_q, log_p), rows = slice(start, stop), log_probs, batch.rows
     first, last = rows[start], rows[stop - 1]
-    given = Sequences(
+    sequences = Sequences(
         log_p=log_p,
         log_q=log_q,
         sampler_log_prob=None if batch.sampler_log_prob is None else batch.sampler_log_prob[here],
@@ -297,8 +297,8 @@ def _features(log_probs: Tensor, batch: Batch, method: Method, step: Step, start
         source=batch.sources[first : last + 1],
         step=step,
     )
-    with method_contract.unchanged(method, "sequence_features", given):
-        features = method.sequence_features(given)
+    with method_contract.unchanged(method, "sequence_features", sequences):
+        features = method.sequence_features(sequences)
     method_contract.features(method, "sequence_features", features, stop - start)
     return features
 

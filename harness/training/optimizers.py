@@ -30,68 +30,68 @@ ENDS = ("embed", "lm_head", "wte", "wpe")  # parts of names of embeddings and he
 SHARDED = ("adamw", "adamw_fused", "sgd")  # optimizers whose state has the shape of its weight
 
 
-def check(plan: Training, *, processes: int = 1, sharded: bool = False) -> None:
+def check(training: Training, *, processes: int = 1, sharded: bool = False) -> None:
     """Raises BadInput for an optimizer that is not installed, or that this launch cannot run."""
-    if plan.optimizer == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
+    if training.optimizer == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
         raise BadInput(
             f"training.optimizer=adamw8bit needs bitsandbytes, which is not installed: {install('quantization')}"
         )
-    if plan.optimizer in ("muon", "adafactor") and not hasattr(torch.optim, plan.optimizer.capitalize()):
-        raise BadInput(f"training.optimizer={plan.optimizer} needs a newer torch; update it, or use adamw")
-    if sharded and processes > 1 and plan.optimizer not in SHARDED:
+    if training.optimizer in ("muon", "adafactor") and not hasattr(torch.optim, training.optimizer.capitalize()):
+        raise BadInput(f"training.optimizer={training.optimizer} needs a newer torch; update it, or use adamw")
+    if sharded and processes > 1 and training.optimizer not in SHARDED:
         raise BadInput(
-            f"training.optimizer={plan.optimizer} cannot be sharded (FSDP), its state is not shaped like the weights; "
-            f"use {' or '.join(SHARDED)}, or replicate the student (DDP)"
+            f"training.optimizer={training.optimizer} cannot be sharded (FSDP), its state is not shaped like the "
+            f"weights; use {' or '.join(SHARDED)}, or replicate the student (DDP)"
         )
-    if plan.master_weights != "model" and plan.precision != "bfloat16":
+    if training.master_weights != "model" and training.precision != "bfloat16":
         raise BadInput(
-            f"training.master_weights={plan.master_weights} keeps the model in bfloat16, and training.precision is "
-            f"{plan.precision}; set training.precision=bfloat16"
+            f"training.master_weights={training.master_weights} keeps the model in bfloat16, and training.precision is "
+            f"{training.precision}; set training.precision=bfloat16"
         )
-    if plan.master_weights != "model" and processes > 1:
+    if training.master_weights != "model" and processes > 1:
         raise BadInput(
-            f"training.master_weights={plan.master_weights} is for one process; {processes} of them keep their float32 "
-            "weights in the model: set training.master_weights=model"
+            f"training.master_weights={training.master_weights} is for one process; {processes} of them keep their "
+            "float32 weights in the model: set training.master_weights=model"
         )
 
 
-def schedule(optimizer: Optimizer, plan: Training) -> LambdaLR:
-    """The learning rate over the steps: linear warm-up, then ``plan.schedule``; ``constant`` has no warm-up.
+def schedule(optimizer: Optimizer, training: Training) -> LambdaLR:
+    """The learning rate over the steps: linear warm-up, then ``training.schedule``; ``constant`` has no warm-up.
 
     The values are those of transformers' ``get_scheduler``, whose import loads every optional library that is
     installed (peft, bitsandbytes) into each process that trains.
     """
-    warmup, steps = round(plan.warmup * plan.steps), plan.steps
+    warmup, steps = round(training.warmup * training.steps), training.steps
 
     def share(step: int) -> float:
-        if plan.schedule == "constant":
+        if training.schedule == "constant":
             return 1.0
         if step < warmup:
             return step / max(1, warmup)
-        if plan.schedule == "linear":
+        if training.schedule == "linear":
             return max(0.0, (steps - step) / max(1, steps - warmup))
         return max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((step - warmup) / max(1, steps - warmup)))))
 
     return LambdaLR(optimizer, share)
 
 
-def make(trained: Named, plan: Training) -> Optimizer:
+def make(trained: Named, training: Training) -> Optimizer:
     """The optimizer of the trained weights. Unless ``decay_norms``, weights of one dimension have no decay."""
-    settings: dict[str, Any] = {"lr": plan.learning_rate, "weight_decay": plan.weight_decay}
-    norms = plan.decay_norms or not plan.weight_decay
-    if plan.optimizer == "muon":
-        return _muon(trained, plan.momentum, norms, settings)
+    settings: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+    norms = training.decay_norms or not training.weight_decay
+    if training.optimizer == "muon":
+        return _muon(trained, training.momentum, norms, settings)
     groups = decayed([p for _, p in trained], norms)
-    if plan.optimizer == "sgd":
-        return SGD(groups, momentum=plan.momentum, **settings)
-    if plan.optimizer == "adafactor":
+    if training.optimizer == "sgd":
+        return SGD(groups, momentum=training.momentum, **settings)
+    if training.optimizer == "adafactor":
         return torch.optim.Adafactor(groups, **settings)
-    if plan.optimizer == "adamw8bit":
+    if training.optimizer == "adamw8bit":
         import bitsandbytes
 
         return bitsandbytes.optim.AdamW8bit(groups, **settings)
     on_gpu = groups[0]["params"][0].device.type == "cuda"
-    return AdamW(groups, fused=on_gpu or plan.optimizer == "adamw_fused", **settings)
+    return AdamW(groups, fused=on_gpu or training.optimizer == "adamw_fused", **settings)
 
 
 def decayed(weights: list[nn.Parameter], norms: bool) -> list[dict[str, Any]]:
@@ -178,8 +178,8 @@ class MasterWeights:
 def _into(master: nn.Parameter) -> Callable[[Tensor], None]:
     def move(weight: Tensor) -> None:
         assert weight.grad is not None
-        found = weight.grad.float()
-        master.grad = found if master.grad is None else master.grad.add_(found)
+        gradient = weight.grad.float()
+        master.grad = gradient if master.grad is None else master.grad.add_(gradient)
         weight.grad = None
 
     return move

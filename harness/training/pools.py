@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from harness.errors import BadInput
-from harness.method import Method, Proposing, ReferencePoint
+from harness.method import Method, ReferencePoint
 from harness.models import alignment, chat_format
 from harness.models.chat_format import TextCodec
 from harness.models.files import MICRO, PROBE, ModelFiles, text_codec
@@ -18,7 +18,7 @@ from harness.recipe import Recipe
 from harness.task import Task
 from harness.training import job, teacher_prompt, verdicts
 from harness.training.job import TrainingData
-from harness.training_data import examples, plain
+from harness.training_data import examples, plain_prompts
 from harness.training_data.left_out import OVERLAP_WORDS, Room, context_of, fitting, overlap, room_of
 from harness.types import Example, Prompt, Source
 
@@ -34,7 +34,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     Raises BadInput for unreadable or missing data, and for data of which nothing fits.
     """
     student, teacher = pair.student, pair.teacher
-    wanted = {source for method in methods for source in job.sources_of(method, chosen.training)}
+    texts = {source for method in methods for source in job.sources_of(method, chosen.training)}
     sources = chosen.data
     for method in methods:
         _has_estimator(method, chosen)
@@ -52,7 +52,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     if held_out and chosen.teachers:
         raise BadInput("training.divergence_every supports only one teacher: remove it")
     # Models that give a distribution read whole sequences; a teacher of texts only reads its prompts.
-    reads = held_out or any(m.needs.teacher == "signal" or m.needs.joint or m.needs.proposals for m in methods)
+    reads = held_out or any(job.reads_tokens(m) for m in methods)
     readers = [student, teacher] if reads and teacher is not None else [student]
     longest = room_of(chosen.training.max_tokens, readers)
     data = TrainingData([], [], checker=examples.checker(sources.prompts), longest=longest.tokens)
@@ -64,28 +64,28 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     read_of: dict[str, examples.ExamplePool] = {}
     found_of: dict[str, list[Example]] = {}
     for name, source, labelled, needed in (
-        ("prompts", sources.prompts, False, bool(wanted - {Source.DATA})),
-        ("labelled", sources.labelled, True, Source.DATA in wanted or any(map(job.privileged, methods))),
+        ("prompts", sources.prompts, False, bool(texts - {Source.DATA})),
+        ("labelled", sources.labelled, True, Source.DATA in texts or any(map(job.privileged, methods))),
         ("validation", sources.validation, True, held_out or any(m.needs.validate_every for m in methods)),
     ):
         if not needed or source is None:
             continue
         pool = examples.read(source, sources, labelled=labelled, limit=sources.limit, written=unwritten)
-        found, warning = fitting(pool.examples, longest, student, f"data.{name}")
+        fitted, warning = fitting(pool.examples, longest, student, f"data.{name}")
         data.warnings += [warning] if warning else []
-        if name == "prompts" and Source.TEACHER in wanted and teacher is not None:
-            found, warning = fitting(found, room_of(longest.tokens, [teacher]), teacher, f"data.{name}")
+        if name == "prompts" and Source.TEACHER in texts and teacher is not None:
+            fitted, warning = fitting(fitted, room_of(longest.tokens, [teacher]), teacher, f"data.{name}")
             data.warnings += [warning] if warning else []
-        read_of[name], found_of[name] = pool, found
+        read_of[name], found_of[name] = pool, fitted
     _check(found_of, tasks, sources.contaminated, data)
-    for name, found in found_of.items():
-        setattr(data, name, found)
-        data.told[name] = read_of[name].told
-        left_out = len(read_of[name].examples) - len(found)
-        data.facts[name] = {**read_of[name].facts, "examples": len(found), "sha256": examples.fingerprint(found)}
+    for name, fitted in found_of.items():
+        setattr(data, name, fitted)
+        data.descriptions[name] = read_of[name].description
+        left_out = len(read_of[name].examples) - len(fitted)
+        data.facts[name] = {**read_of[name].facts, "examples": len(fitted), "sha256": examples.fingerprint(fitted)}
         data.facts[name] |= {"left_out": left_out} if left_out else {}
-        if codec is not None and found:  # as a task's first prompt is checked
-            data.warnings += [f"data.{name}: {w}" for w in chat_format.check_prompts(codec, [found[0].prompt])]
+        if codec is not None and fitted:  # as a task's first prompt is checked
+            data.warnings += [f"data.{name}: {w}" for w in chat_format.check_prompts(codec, [fitted[0].prompt])]
     for method in methods:
         if job.privileged(method):
             _room_for_teacher(method, chosen, data, student)
@@ -134,10 +134,10 @@ def _room_for_teacher(method: Method, chosen: Recipe, data: TrainingData, studen
     if context is None or codec is None:
         return
     longest = Room(context - chosen.rollout.max_new_tokens, "")
-    asked = [replace(e, prompt=teacher_prompt.prompt_for(e, asking)) for e in data.labelled]
-    if full := longest.left_out(asked, codec):
+    prompts = [replace(e, prompt=teacher_prompt.prompt_for(e, asking)) for e in data.labelled]
+    if full := longest.left_out(prompts, codec):
         raise BadInput(
-            f"method {method.name}: {len(full)} of {len(asked)} prompts of the teacher leave less than "
+            f"method {method.name}: {len(full)} of {len(prompts)} prompts of the teacher leave less than "
             f"rollout.max_new_tokens={chosen.rollout.max_new_tokens} of the context of {context} tokens (the first is "
             f"row {full[0].id}); lower it, shorten the template, or remove these rows"
         )
@@ -177,17 +177,17 @@ def measures_divergence(chosen: Recipe, methods: Sequence[Method]) -> bool:
 
 def validity_of(method: Method) -> str | None:
     """The estimator that scores the proposals of a method; None if it has none."""
-    asked = method.needs.proposals
-    return (Proposing() if asked is True else asked).validity if asked else None
+    how = job.proposing_of(method)
+    return None if how is None else how.validity
 
 
 def _has_estimator(method: Method, chosen: Recipe) -> None:
     """Raises BadInput if the data lacks the checker or grader that scores the method's proposals."""
-    wanted, prompts = validity_of(method), chosen.data.prompts
+    estimator, prompts = validity_of(method), chosen.data.prompts
     generated = prompts.startswith(MICRO)
-    if wanted == "checker" and examples.checker(prompts) is None:
+    if estimator == "checker" and examples.checker(prompts) is None:
         lacks = f"a step checker and the data {prompts} has none"
-    elif (wanted == "success" or method.needs.rewards) and not generated and chosen.data.grader is None:
+    elif (estimator == "success" or method.needs.rewards) and not generated and chosen.data.grader is None:
         readers = verdicts.readers_of(chosen.data)
         rows = f"; {', '.join(readers)} can read them" if readers else ""
         lacks = f"a grader of answers to {prompts}: set data.grader to the task whose rows these are{rows}"
@@ -200,8 +200,8 @@ def _has_estimator(method: Method, chosen: Recipe) -> None:
 def summary(data: TrainingData, codec: TextCodec | None) -> Iterator[str]:
     """One line per pool, and the first training example as the student reads it."""
     pools = {"prompts": data.prompts, "labelled": data.labelled, "validation": data.validation}
-    for name, told in data.told.items():
-        yield f"data.{name}: {len(pools[name]):,} examples of {told}; sha256 {data.facts[name]['sha256'][:12]}"
+    for name, description in data.descriptions.items():
+        yield f"data.{name}: {len(pools[name]):,} examples of {description}; sha256 {data.facts[name]['sha256'][:12]}"
     first = next((pools[name][0] for name in ("labelled", "prompts") if pools[name]), None)
     if first is not None and codec is not None:
         yield f"the first training example is {_rendered(first, codec)}"
@@ -209,7 +209,7 @@ def summary(data: TrainingData, codec: TextCodec | None) -> Iterator[str]:
             yield "the chat template has no system turn: its text goes in front of the user's first turn"
 
 
-def unlike_prompts(data: TrainingData, asked: Prompt, codec: TextCodec | None) -> list[str]:
+def unlike_prompts(data: TrainingData, prompt: Prompt, codec: TextCodec | None) -> list[str]:
     """How the task's first prompt differs in form from the training prompts.
 
     The micro world is skipped: its prompts have the forms of its tasks.
@@ -220,7 +220,7 @@ def unlike_prompts(data: TrainingData, asked: Prompt, codec: TextCodec | None) -
     read = {
         name: pool for name, pool in pools.items() if pool and not str(data.facts[name]["source"]).startswith(MICRO)
     }
-    differences = (plain.differences(pool[0].prompt, asked, codec) for pool in read.values())
+    differences = (plain_prompts.differences(pool[0].prompt, prompt, codec) for pool in read.values())
     return list(dict.fromkeys(line for lines in differences for line in lines))
 
 

@@ -20,17 +20,17 @@ from harness.models.token_text import Segments, behind, continuation
 from harness.training.batching import TrainingSequence
 from harness.training.report import Cost, ValidityReport
 from harness.training.signals import LiveTeacher
-from harness.training.validity import NAN, Asked, Checker, Place, ProposedStep, spend
+from harness.training.validity import NAN, Checker, Place, Proposal, ProposedStep, spend
 from harness.types import Decoding, Example, Source, stable_seed
 
 BOTH = (Source.TEACHER, Source.STUDENT)
-Begun = tuple[tuple[int, ...], tuple[float, ...]]  # ids of an unfinished step, and their log-probabilities
+PartialStep = tuple[tuple[int, ...], tuple[float, ...]]  # ids of an unfinished step, and their log-probabilities
 
 
 class Estimator(Protocol):
     """Scores steps; NaN if unknown. ``step`` is the optimizer step."""
 
-    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]: ...
+    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]: ...
 
 
 class Proposals:
@@ -68,18 +68,18 @@ class Proposals:
                 self._follow(author, sequences, places, spent)
             self._propose(author, places, step, spent)
         # Score a step only once if both models propose it, or one of them twice.
-        wanted: dict[Any, Asked] = {}
+        unique: dict[Any, Proposal] = {}
         for i, place in enumerate(places):
-            for made in (made for author in BOTH for made in place.steps[author]):
-                wanted.setdefault((i, made.ids), (place, made))
-        values = self.estimator.values(list(wanted.values()), step, spent) if wanted else []
-        scores = dict(zip(wanted, values, strict=True))
+            for proposal in (proposal for author in BOTH for proposal in place.steps[author]):
+                unique.setdefault((i, proposal.ids), (place, proposal))
+        values = self.estimator.values(list(unique.values()), step, spent) if unique else []
+        scores = dict(zip(unique, values, strict=True))
         if self.checker is not None and self.how.validity != "checker":
-            self.report.compare(values, [self.checker(p.example.meta, p.prefix, m.text) for p, m in wanted.values()])
+            self.report.compare(values, [self.checker(p.example.meta, p.prefix, m.text) for p, m in unique.values()])
         # Every token of a step gets the validity of that step.
         validity = [[(NAN, NAN)] * len(s.response) for s in sequences]
         for i, place in enumerate(places):
-            teacher, student = (_mean([scores[i, made.ids] for made in place.steps[author]]) for author in BOTH)
+            teacher, student = (_mean([scores[i, proposal.ids] for proposal in place.steps[author]]) for author in BOTH)
             validity[place.sequence][place.start : place.stop] = [(teacher, student)] * (place.stop - place.start)
         spent.seconds = time.monotonic() - began
         self.report.spend(spent)
@@ -92,7 +92,7 @@ class Proposals:
 
     def _places(self, index: int, sequence: TrainingSequence, example: Example) -> list[Place]:
         """Every step of a text as a place, with the text's own step there."""
-        found, prefix, tokenizer = [], "", self.generators[Source.STUDENT].tokenizer
+        places, prefix, tokenizer = [], "", self.generators[Source.STUDENT].tokenizer
         author = Source.STUDENT if sequence.source in (Source.STUDENT, Source.REPLAY) else sequence.source
         for start, stop in self.segments.places(sequence.response):
             text = continuation(tokenizer, sequence.prompt, sequence.response[:stop])
@@ -101,9 +101,9 @@ class Proposals:
             place.steps = {a: [] for a in BOTH}
             if author in BOTH:
                 place.steps[author] = [ProposedStep(place.written, line, written=True)]
-            found.append(place)
+            places.append(place)
             prefix = text
-        return found
+        return places
 
     def _follow(self, author: Source, sequences: Seq[TrainingSequence], places: Seq[Place], cost: Cost) -> None:
         """Finds how far the author's greedy steps agree with texts of others; complete ones become its proposals."""
@@ -117,7 +117,7 @@ class Proposals:
             scored_texts = self.reader.score(pairs, generator.batch, generator.words)
         else:
             scored_texts = generator.score(pairs)
-        said = dict(zip(texts, scored_texts, strict=True))
+        scores_of = dict(zip(texts, scored_texts, strict=True))
         # This pass over the student's text also gives its signal, which the loop charges. The signal
         # of labelled text comes from a cache.
         shared = by_teacher and self.reader is not None
@@ -125,7 +125,7 @@ class Proposals:
         read = sum(len(prompt) + len(response) for prompt, response in paid)
         cost.add(**{"teacher_forward_tokens" if by_teacher else "student_tokens": read})
         for place in mine:
-            scored, ids = said[place.sequence], place.written
+            scored, ids = scores_of[place.sequence], place.written
             greedy, log_probs = (part[place.start : place.stop] for part in (scored.greedy, scored.log_probs))
             same = next((i for i, likeliest in enumerate(greedy) if not likeliest), len(ids))
             mean = math.fsum(log_probs) / len(ids)
@@ -146,24 +146,26 @@ class Proposals:
 
     def _propose(self, author: Source, places: Seq[Place], step: int, cost: Cost) -> None:
         """Adds proposals of the author at every place up to the requested number."""
-        wanted = [(p, k) for p in places for k in range(len(p.steps[author]), self.how.count)]
-        if not wanted:
+        missing = [(p, k) for p in places for k in range(len(p.steps[author]), self.how.count)]
+        if not missing:
             return
         generator, by_teacher = self.generators[author], author is Source.TEACHER
         decoding = Decoding(self.how.temperature, 1.0, self._limit, stop=self.segments.stop)
-        seeds = [stable_seed("proposal", author, step, place.before, k) for place, k in wanted]
+        seeds = [stable_seed("proposal", author, step, place.before, k) for place, k in missing]
         # Continue a greedy step from its known beginning.
-        begun = [place.agreed.get(author, (0, ())) for place, _ in wanted]
-        before = [(*place.before, *place.written[:size]) for (place, _), (size, _) in zip(wanted, begun, strict=True)]
-        made = generator.continue_ids(before, decoding, seeds)
-        spend(cost, made, by_teacher)
-        found = [
+        agreed = [place.agreed.get(author, (0, ())) for place, _ in missing]
+        before = [(*place.before, *place.written[:size]) for (place, _), (size, _) in zip(missing, agreed, strict=True)]
+        generated = generator.continue_ids(before, decoding, seeds)
+        spend(cost, generated, by_teacher)
+        proposals = [
             ((*place.written[:size], *g.ids)[: self._limit], (*log_probs, *g.log_probs)[: self._limit])
-            for (place, _), (size, log_probs), g in zip(wanted, begun, made, strict=True)
+            for (place, _), (size, log_probs), g in zip(missing, agreed, generated, strict=True)
         ]
         # A line break inside a statement stops the generation early: continue until the statement or its room ends.
-        found = self._finished(generator, [p.before for p, _ in wanted], found, decoding, seeds, cost, by_teacher)
-        for (place, _), (ids, log_probs) in zip(wanted, found, strict=True):
+        proposals = self._finished(
+            generator, [p.before for p, _ in missing], proposals, decoding, seeds, cost, by_teacher
+        )
+        for (place, _), (ids, log_probs) in zip(missing, proposals, strict=True):
             size = self.segments.first(ids)
             known = math.fsum(log_probs[:size]) / size if by_teacher and size else None
             text = continuation(generator.tokenizer, place.before, ids[:size]).rstrip("\n")
@@ -173,21 +175,21 @@ class Proposals:
         self,
         generator: Generator,
         before: Seq[tuple[int, ...]],
-        made: Seq[Begun],
+        begun: Seq[PartialStep],
         decoding: Decoding,
         seeds: Seq[int],
         cost: Cost,
         by_teacher: bool,
-    ) -> list[Begun]:
+    ) -> list[PartialStep]:
         """Ids and log-probabilities of every proposal, continued where its step has not ended."""
-        found = list(made)
+        proposals = list(begun)
         if self.segments.unit != "statement":
-            return found
+            return proposals
         ends = generator.end_ids
         for part in range(1, decoding.max_new_tokens):
             short = [
                 i
-                for i, (ids, _) in enumerate(found)
+                for i, (ids, _) in enumerate(proposals)
                 if ids
                 and len(ids) < decoding.max_new_tokens
                 and ids[-1] not in ends
@@ -196,15 +198,15 @@ class Proposals:
             if not short:
                 break
             again = generator.continue_ids(
-                [(*before[i], *found[i][0]) for i in short], decoding, [stable_seed(seeds[i], part) for i in short]
+                [(*before[i], *proposals[i][0]) for i in short], decoding, [stable_seed(seeds[i], part) for i in short]
             )
             spend(cost, again, by_teacher)
-            for i, g in zip(short, again, strict=True):
-                ids, log_probs = found[i][0] + g.ids, found[i][1] + g.log_probs
-                found[i] = ids[: decoding.max_new_tokens], log_probs[: decoding.max_new_tokens]
-                if not g.ids:  # the context is full
-                    return found
-        return found
+            for i, generated in zip(short, again, strict=True):
+                ids, log_probs = proposals[i][0] + generated.ids, proposals[i][1] + generated.log_probs
+                proposals[i] = ids[: decoding.max_new_tokens], log_probs[: decoding.max_new_tokens]
+                if not generated.ids:  # the context is full
+                    return proposals
+        return proposals
 
 
 def _mean(values: Seq[float]) -> float:

@@ -173,25 +173,25 @@ class WeightReport:
 
 def weights_in_words(record: Mapping[str, Any]) -> dict[str, str]:
     """Names and values of the report; empty for a training without token weights."""
-    found = record.get("weights") or {}
-    said: dict[str, str] = {}
-    if "moved" in found:
-        said["signal moved"] = f"{100 * found['moved']:.1f} % (total variation from equal weights)"
-        said["weight"] = f"mean {found['mean']:.3g}, from {found['least']:.3g} to {found['most']:.3g}"
-        said["distribution over the mean"] = _distribution(found["edges"], found["shares"])
-    if found.get("means"):
-        said["means over training"] = ", ".join(f"{k} {v:.3g}" for k, v in found["means"].items())
-    if validity := found.get("validity"):
+    weights = record.get("weights") or {}
+    lines: dict[str, str] = {}
+    if "moved" in weights:
+        lines["signal moved"] = f"{100 * weights['moved']:.1f} % (total variation from equal weights)"
+        lines["weight"] = f"mean {weights['mean']:.3g}, from {weights['least']:.3g} to {weights['most']:.3g}"
+        lines["distribution over the mean"] = _distribution(weights["edges"], weights["shares"])
+    if weights.get("means"):
+        lines["means over training"] = ", ".join(f"{k} {v:.3g}" for k, v in weights["means"].items())
+    if validity := weights.get("validity"):
         counts = validity["compared"]
         if validity["auroc"] is not None:
-            said["agreement with the checker"] = (
+            lines["agreement with the checker"] = (
                 f"AUROC {validity['auroc']:.3f} over {counts['valid']} valid and {counts['invalid']} invalid steps"
             )
-        said["cost of estimating"] = (
+        lines["cost of estimating"] = (
             f"{validity['generated_tokens']:,} tokens generated, {validity['teacher_forward_tokens']:,} through the "
             f"teacher, {validity['seconds']:.1f} s"
         )
-    return said
+    return lines
 
 
 def moves_little(records: Sequence[Mapping[str, Any]]) -> float | None:

@@ -27,6 +27,7 @@ from harness.training.teacher_prompt import prompt_for
 from harness.training.verdicts import Rewards
 from harness.types import Decoding, Source, stable_seed
 
+RENAMED = {"asked": "teacher_prompt", "made": "sampled_at"}  # fields of sequences in checkpoints of earlier versions
 LOOKED_AT = 256  # fixed texts that are checked for steps before training
 
 
@@ -67,10 +68,10 @@ class Rollouts:
         self.drawn = 0  # places of the run with sampled responses, on all processes, with ``Needs.redraw``
         self.together, self.sources = self.sampling.steps_together, job.method.sources
         self.sampled: set[int] = set()  # steps with responses in ``ahead``, equal on all processes
-        self._how: Mixture | Speculation | None = job.method.needs.joint
+        self._joint_sampling: Mixture | Speculation | None = job.method.needs.joint
         self._encoded: dict[int, tuple[int, ...]] = {}
         self._asking = job.method.needs.asking
-        self._asked: dict[tuple[bool, int], tuple[int, ...]] = {}
+        self._teacher_prompts: dict[tuple[bool, int], tuple[int, ...]] = {}
         self._labelled: dict[int, tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...] | None]] = {}
 
     def step(self, index: int) -> Step:
@@ -96,23 +97,23 @@ class Rollouts:
         # Equal sources in a row are several responses to each prompt, sampled in one call.
         for source, times in ((one, len([*same])) for one, same in itertools.groupby(sources)):
             if source is Source.REPLAY and len(self.buffer) >= (self.capacity if self.full else 1):
-                made = self._replayed(step.index) * times
+                of_source = self._replayed(step.index) * times
             elif source in (Source.STUDENT, Source.REPLAY):
                 sample = self._of_epoch if self.per_epoch else self._of_steps
-                made = sample(step, Source.STUDENT, cost, times)
-                self._keep(made)
+                of_source = sample(step, Source.STUDENT, cost, times)
+                self._keep(of_source)
             elif source is Source.MIXED:
-                made = self._sampled(step, source, cost, times)
+                of_source = self._sampled(step, source, cost, times)
             else:
-                made = [self.fixed(source, i) for i in self._mine(source, step.index)] * times
-            self.cut += sum(s.cut for s in made)
+                of_source = [self.fixed(source, i) for i in self._mine(source, step.index)] * times
+            self.cut += sum(s.cut for s in of_source)
             # Interleave the processes: place k is the same text whatever the number of processes.
             places = [
                 place
                 for k in range(turn, turn + times)
                 for place in range(k * self.batch + self.process, (k + 1) * self.batch, self.processes)
             ]
-            sequences += [dataclasses.replace(s, place=place) for s, place in zip(made, places, strict=True)]
+            sequences += [dataclasses.replace(s, place=place) for s, place in zip(of_source, places, strict=True)]
             turn += times
         if self.rewards is not None:
             sequences = self.rewards.judge(sequences, self.data.prompts, cost)
@@ -141,11 +142,11 @@ class Rollouts:
 
     def check_steps(self, segments: Segments, texts: Iterable[Source]) -> list[str]:
         """Warnings about fixed texts that are one step each. Raises BadInput if the unit does not suit them."""
-        found = []
+        warnings = []
         for source in sorted({Source.TEACHER, Source.DATA} & set(texts)):
             responses = (self.fixed(source, i).response for i in self.numbers(source)[:LOOKED_AT])
-            found += segments.check((r for r in responses if r), "teacher" if source is Source.TEACHER else "data")
-        return found
+            warnings += segments.check((r for r in responses if r), "teacher" if source is Source.TEACHER else "data")
+        return warnings
 
     def state(self) -> dict[str, Any]:
         """The state for a checkpoint, in plain types, summed over processes. A collective: all of them call it."""
@@ -209,9 +210,9 @@ class Rollouts:
         if end > self.drawn:
             places = range(self.drawn, min(-(-end // n) * n, whole))
             mine = [(p, i) for p, i in zip(places, self._examples(n, places), strict=True) if self._is_mine(p)]
-            made = self._answers([i for _, i in mine], step, source, cost, times)
+            responses = self._answers([i for _, i in mine], step, source, cost, times)
             keys = [place + k * whole for k in range(times) for place, _ in mine]
-            self.ahead |= dict(zip(keys, made, strict=True))
+            self.ahead |= dict(zip(keys, responses, strict=True))
             self.drawn = places.stop
         own = range(first + self.process, end, self.processes)
         return [self.ahead.pop(place + k * whole) for k in range(times) for place in own]
@@ -231,17 +232,17 @@ class Rollouts:
             # Draw for the steps that will need student text as far as the method can tell now.
             steps = [step.index, *(i for i in range(step.index + 1, last) if self._asks(i))]
             chosen = [(place, own, i) for own in steps for place, i in self._places(own)]
-            made = self._answers([i for *_, i in chosen], step, source, cost, times, [own for _, own, _ in chosen])
-            self.ahead = dict(zip((p + k * whole for k in range(times) for p, *_ in chosen), made, strict=True))
+            responses = self._answers([i for *_, i in chosen], step, source, cost, times, [own for _, own, _ in chosen])
+            self.ahead = dict(zip((p + k * whole for k in range(times) for p, *_ in chosen), responses, strict=True))
             self.sampled = set(steps)
         self.sampled.discard(step.index)
         return [self.ahead.pop(key) for key in keys]
 
     def _asks(self, index: int) -> bool:
         """Whether a later step will need the student's text, as far as known now."""
-        wanted = set(self.sources(self.step(index)))
+        sources = set(self.sources(self.step(index)))
         enough = len(self.buffer) >= (self.capacity if self.full else 1)
-        return Source.STUDENT in wanted or (Source.REPLAY in wanted and not enough)
+        return Source.STUDENT in sources or (Source.REPLAY in sources and not enough)
 
     def _places(self, index: int) -> list[tuple[int, int]]:
         """This process' places of a step in the run, and the prompts there."""
@@ -269,27 +270,31 @@ class Rollouts:
         ids = [self.data.prompts[i].id for i in chosen]
         seeds = [stable_seed(self.seed, at, name, *k) for at, name, k in zip(own, ids, further, strict=True)]
         prompts = [self._prompt(i) for i in chosen]
-        made: list[Generated]
-        written = step.index  # the step whose weights generate the texts
+        generated: list[Generated]
+        weights_of = step.index  # the step whose weights generate the texts
         if self.engine is not None and source is not Source.MIXED:
-            written = self.engine.follow(step.index)
-            made = self.engine.continue_ids(prompts, decoding, seeds)
+            weights_of = self.engine.follow(step.index)
+            generated = self.engine.continue_ids(prompts, decoding, seeds)
         else:
             with self.gathered():
                 if source is Source.MIXED:
-                    assert self.joint is not None and self._how is not None, "the method needs joint sampling"
-                    made = self.joint.continue_ids(prompts, self._how, decoding, seeds)
-                    cost.add(teacher_forward_tokens=sum(g.tokens + g.prompt_tokens for g in made))
+                    assert self.joint is not None and self._joint_sampling is not None, (
+                        "the method needs joint sampling"
+                    )
+                    generated = self.joint.continue_ids(prompts, self._joint_sampling, decoding, seeds)
+                    cost.add(teacher_forward_tokens=sum(g.tokens + g.prompt_tokens for g in generated))
                 else:
-                    made = self.student.continue_ids(prompts, decoding, seeds)
-        cost.add(generated_tokens=sum(g.tokens for g in made))
-        return [self._sequence(i, g.ids, source, g.log_probs, written) for i, g in zip(chosen, made, strict=True)]
+                    generated = self.student.continue_ids(prompts, decoding, seeds)
+        cost.add(generated_tokens=sum(g.tokens for g in generated))
+        return [
+            self._sequence(i, g.ids, source, g.log_probs, weights_of) for i, g in zip(chosen, generated, strict=True)
+        ]
 
-    def _keep(self, made: list[TrainingSequence]) -> None:
+    def _keep(self, sequences: list[TrainingSequence]) -> None:
         """Adds the step's responses to the buffer, in the order of a single process."""
         if not self.capacity:
             return
-        everyone = self.gather([(self.process + self.processes * i, s) for i, s in enumerate(made)])
+        everyone = self.gather([(self.process + self.processes * i, s) for i, s in enumerate(sequences)])
         # Sorted by place, so that the buffer is the same on every process and for any number of them.
         self.buffer += [s for _, s in sorted(everyone, key=lambda pair: pair[0]) if s.response]
         del self.buffer[: -self.capacity]
@@ -307,7 +312,7 @@ class Rollouts:
         response: tuple[int, ...],
         source: Source,
         log_probs: tuple[float, ...] | None = None,
-        made: int | None = None,
+        sampled_at: int | None = None,
         prompt: tuple[int, ...] | None = None,
         learnt: tuple[bool, ...] | None = None,
     ) -> TrainingSequence:
@@ -319,21 +324,23 @@ class Rollouts:
             source,
             i,
             log_probs and log_probs[:room],
-            made=made,
+            sampled_at=sampled_at,
             cut=len(response) > room,
             learnt=learnt and learnt[:room],
-            asked=self._asked_of_teacher(i, source),
+            teacher_prompt=self._teacher_prompt(i, source),
         )
 
-    def _asked_of_teacher(self, i: int, source: Source) -> tuple[int, ...] | None:
+    def _teacher_prompt(self, i: int, source: Source) -> tuple[int, ...] | None:
         """The ids of the teacher's own prompt for an example; None if it reads the student's."""
         if self._asking is None or not self._asking.template:
             return None
         key = (source is Source.DATA, i)
-        if key not in self._asked:
+        if key not in self._teacher_prompts:
             example = (self.data.labelled if source is Source.DATA else self.data.prompts)[i]
-            self._asked[key] = tuple(self.student.encode(self.student.render(prompt_for(example, self._asking))))
-        return self._asked[key]
+            self._teacher_prompts[key] = tuple(
+                self.student.encode(self.student.render(prompt_for(example, self._asking)))
+            )
+        return self._teacher_prompts[key]
 
     def _prompt(self, i: int) -> tuple[int, ...]:
         """The ids of an unlabelled prompt."""
@@ -347,5 +354,6 @@ def _plain(sequence: TrainingSequence) -> dict[str, Any]:
 
 
 def _from_plain(row: dict[str, Any]) -> TrainingSequence:
-    fields: dict[str, Any] = row | {"source": Source(row["source"])}
+    fields: dict[str, Any] = {RENAMED.get(name, name): value for name, value in row.items()}
+    fields["source"] = Source(row["source"])
     return TrainingSequence(**fields)

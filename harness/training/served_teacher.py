@@ -21,7 +21,7 @@ class ServedTeacher:
         self.engine, self.vocab, self.spare = engine, vocab, spare
 
     def tokens(self, batch: Batch) -> int:
-        return (batch.asked or batch).tokens
+        return (batch.teacher_input or batch).tokens
 
     def fields(self, batch: Batch, k: int | None, rows: list[int] | None = None) -> dict[str, Tensor]:
         """The ``k`` likeliest tokens after every response token's prefix and their log-probabilities, both [N, k].
@@ -30,7 +30,7 @@ class ServedTeacher:
         bucket of the rest. Raises RunFailed if too few remain.
         """
         assert k is not None, "a served teacher has no hidden states"
-        read = batch.asked or batch  # after the teacher's own prompts, if it has some
+        read = batch.teacher_input or batch  # after the teacher's own prompts, if it has some
         chosen = range(len(batch.sources)) if rows is None else rows
         texts = [read.ids[i][read.mask[i].bool()].tolist() for i in chosen]
         scored = dict(zip(chosen, self.engine.scored(texts, k + self.spare), strict=True))

@@ -62,7 +62,7 @@ def locate(
         _can_have_several(method, chosen)
     same = any(method.needs.teacher == "signal" for method in methods)
     own = chosen.teacher
-    found = [Teaching(own.name, pair.of(student, first).teacher or first, own, own.weight)]
+    teachings = [Teaching(own.name, pair.of(student, first).teacher or first, own, own.weight)]
     for name, one in chosen.teachers.items():
         if name == own.name:
             raise BadInput(f"[teachers.{name}]: the teacher of models.teacher has this name; set teacher.name")
@@ -85,8 +85,8 @@ def locate(
         )
         loading.check(files, dataclasses.replace(chosen, teacher=merged), device)
         other = agree(student, files, template=chosen.models.template, thinking=chosen.models.thinking, same_ids=same)
-        asked = (pair.student.format, pair.words)
-        if (other.student.format, other.words) != asked:
+        expected = (pair.student.format, pair.words)
+        if (other.student.format, other.words) != expected:
             raise BadInput(
                 f"[teachers.{name}]: {files.id} has another format, or shares other token ids, than {first.id}; "
                 "set models.template to student, none or a file, or use teachers of one family"
@@ -97,10 +97,10 @@ def locate(
                 f"[teachers.{name}]: the context of {files.id} is shorter than that of the other models; set "
                 f"training.max_tokens={left_out.room_of(limit, [files]).tokens}"
             )
-        found.append(Teaching(name, other.teacher or files, merged, one.weight))
-    if not sum(one.weight for one in found) > 0 and chosen.data.teacher_field is None:
+        teachings.append(Teaching(name, other.teacher or files, merged, one.weight))
+    if not sum(one.weight for one in teachings) > 0 and chosen.data.teacher_field is None:
         raise BadInput("the weights of the teachers are all 0; set teacher.weight or that of a [teachers.NAME]")
-    return tuple(found)
+    return tuple(teachings)
 
 
 def _can_have_several(method: Method, chosen: Recipe) -> None:
@@ -164,7 +164,7 @@ def in_spec(teachers: Sequence[Teaching], field: str | None, rows: str | None) -
     return {"teachers": {"members": members, "rows": rows}}
 
 
-def told(teachers: Sequence[Teaching], field: str | None) -> str:
+def in_words(teachers: Sequence[Teaching], field: str | None) -> str:
     """In words, for the convention card."""
     total = sum(one.weight for one in teachers)
     if field:

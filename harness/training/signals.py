@@ -64,21 +64,21 @@ class LiveTeacher:
         self.model, self.head = model, Head.of(model, vocab)
         if device is not None and device != model.device:
             self.head = self.head.to(device)
-        self.kept: dict[tuple[int, ...], Tensor] = {}  # last result of :meth:`score`: [n, d] by a sequence's ids
+        self.last_read: dict[tuple[int, ...], Tensor] = {}  # last result of :meth:`score`: [n, d] by a sequence's ids
 
     def read(self, batch: Batch) -> HiddenStateLogits:
         return HiddenStateLogits(self.hidden(batch), self.head)
 
     def tokens(self, batch: Batch) -> int:
-        return (batch.asked or batch).tokens
+        return (batch.teacher_input or batch).tokens
 
     @torch.no_grad()
     def hidden(self, batch: Batch, rows: list[int] | None = None) -> Tensor:
         """[N, d] the hidden states that predict the response tokens, of all sequences or of ``rows``."""
-        read = batch.asked or batch  # after the teacher's own prompts, if it has some
-        if self.kept:
+        read = batch.teacher_input or batch  # after the teacher's own prompts, if it has some
+        if self.last_read:
             every = range(len(batch.counts)) if rows is None else rows
-            known = [self.kept.get(tuple(read.ids[i, : read.sizes[i]].tolist())) for i in every]
+            known = [self.last_read.get(tuple(read.ids[i, : read.sizes[i]].tolist())) for i in every]
             if known and all(states is not None for states in known):
                 return torch.cat([states for states in known if states is not None]).to(batch.ids.device)
         if rows is None:
@@ -97,8 +97,8 @@ class LiveTeacher:
 
         The hidden states are kept until the next call, because the signal of the same sequences reuses them.
         """
-        self.kept = {}
-        found: list[Scored] = []
+        self.last_read = {}
+        results: list[Scored] = []
         for start in range(0, len(pairs), batch):
             some = pairs[start : start + batch]
             whole = [torch.tensor([*context, *ids], device=self.model.device) for context, ids in some]
@@ -107,7 +107,7 @@ class LiveTeacher:
             for (context, response), states, row in zip(some, self._states(ids, mask), whole, strict=True):
                 # The state before a token predicts it. A copy, because a slice would keep its whole batch.
                 hidden = states[len(context) - 1 : len(row) - 1].clone()
-                self.kept[*context, *response] = hidden
+                self.last_read[*context, *response] = hidden
                 hidden, labels = (t.to(self.head.weight.device) for t in (hidden, row[len(context) :]))
                 log_probs: list[float] = []
                 greedy: list[bool] = []
@@ -115,8 +115,8 @@ class LiveTeacher:
                     logits = self.head.logits(hidden[a:b])
                     log_probs += (-cross_entropy(logits, labels[a:b])).tolist()
                     greedy += (logits[:, :words].argmax(-1) == labels[a:b]).tolist()
-                found.append(Scored(tuple(log_probs), tuple(greedy)))
-        return found
+                results.append(Scored(tuple(log_probs), tuple(greedy)))
+        return results
 
     @torch.no_grad()
     def log_prob(self, batch: Batch) -> Tensor:
@@ -132,8 +132,8 @@ class LiveTeacher:
         """[B, L, d] on the device of ``ids``."""
         # Below the head only: its logits [N, V] are formed chunk by chunk, when the objective reads them.
         here = self.model.device
-        seen = devices.padding_mask(mask.to(here))
-        read = trunk(self.model)(input_ids=ids.to(here), attention_mask=seen, use_cache=False)
+        padding = devices.padding_mask(mask.to(here))
+        read = trunk(self.model)(input_ids=ids.to(here), attention_mask=padding, use_cache=False)
         return read.last_hidden_state.to(ids.device)
 
     def fields(self, batch: Batch, k: int | None, rows: list[int] | None = None) -> dict[str, Tensor]:
@@ -159,7 +159,7 @@ class CachedTeacher:
         self.caches, self.live, self.k = caches, live, k
 
     def tokens(self, batch: Batch) -> int:
-        sizes = (batch.asked or batch).sizes
+        sizes = (batch.teacher_input or batch).sizes
         return sum(sizes[i] for i in self._uncached(batch))
 
     def read(self, batch: Batch) -> TeacherLogits:
@@ -321,9 +321,9 @@ class SignalCache:
         Raises BadInput naming the file that is damaged or belongs to something else.
         """
         for shard in range(-(-len(self.numbers) // SHARD_SEQUENCES)):
-            found = self._load(shard)
-            if fields is not None and found.keys() != set(fields):
-                held, wanted = (", ".join(sorted(names)) for names in (found, fields))
+            tensors = self._load(shard)
+            if fields is not None and tensors.keys() != set(fields):
+                held, wanted = (", ".join(sorted(names)) for names in (tensors, fields))
                 raise BadInput(f"teacher signal {self._path(shard)} holds {held}, not {wanted}; {CACHE_FIX}")
 
     def _path(self, shard: int) -> Path:

@@ -46,16 +46,16 @@ class StudentEngine:
         progress: Progress,
     ):
         rollout = job.recipe.rollout
-        found = engine_choice.chosen(rollout.engine, "rollout.engine")
-        assert found is not None, "only where the recipe names an engine"
+        choice = engine_choice.chosen(rollout.engine, "rollout.engine")
+        assert choice is not None, "only where the recipe names an engine"
         dtype = devices.sampling_type(job.recipe)
-        self.choice = engine_choice.with_dtype(found, dtype)
+        self.choice = engine_choice.with_dtype(choice, dtype)
         self.every, self.student, self.generator = rollout.sync_every, student, generator
         self.gather, self.leads, self.progress = gather, leads, progress
         self.folder, self.device = job.folder / "engine", job.device
         self.dtype = getattr(torch, self.choice.vllm.dtype or dtype)
         self.adapted = adapters.wanted(job.recipe.student)
-        self.made: int | None = None  # the step of the engine's weights
+        self.weights_of: int | None = None  # the step of the engine's weights
         self.copies, self.seconds = 0, 0.0
         self.engine: RemoteEngine | None = None
 
@@ -64,8 +64,8 @@ class StudentEngine:
 
         A collective: all processes call it at the same steps. A resumed run starts with a fresh copy.
         """
-        if self.made is not None and step - self.made < self.every:
-            return self.made
+        if self.weights_of is not None and step - self.weights_of < self.every:
+            return self.weights_of
         began = time.monotonic()
         self.progress(STAGE, 0, 0, "copying the student's weights")
         folder = self._write()
@@ -74,7 +74,7 @@ class StudentEngine:
         elif folder is not None:
             self.engine.server.load(folder)
         self.gather([None])  # wait until the engine has the new weights
-        self.made, self.copies = step, self.copies + 1
+        self.weights_of, self.copies = step, self.copies + 1
         self.seconds += time.monotonic() - began
         return step
 
@@ -88,11 +88,11 @@ class StudentEngine:
             if self.leads:
                 self.engine.server.ready()
             self.gather([None])
-        made = self.engine.continue_ids(prompts, decoding, seeds)
+        continuations = self.engine.continue_ids(prompts, decoding, seeds)
         self.gather([None])
         if self.leads:
             self.engine.server.sleep()
-        return made
+        return continuations
 
     def facts(self) -> dict[str, Any]:
         """For the record: the engine, the number of weight updates, their seconds, and how often it died."""
@@ -130,7 +130,7 @@ class StudentEngine:
 
     def _write(self) -> Path | None:
         """Writes the student's weights into a folder that the engine does not use; None except on the first process."""
-        model, kept = self.student.whole.model, {}
+        model, weights = self.student.whole.model, {}
         config = copy.deepcopy(model.config)
         text, rows = config.get_text_config(), set()
         # Without the rows of a padded vocabulary, the engine samples from the trained distribution. A running
@@ -140,14 +140,14 @@ class StudentEngine:
         for name, tensor in self._weights():
             if self.leads:
                 tensor = tensor[: self.generator.words] if name in rows else tensor
-                kept[name] = tensor.to("cpu", self.dtype).contiguous()
+                weights[name] = tensor.to("cpu", self.dtype).contiguous()
         if not self.leads:
             return None
         shared = self.choice.server.weights
         folder = (Path(shared) if shared else self.folder) / f"weights-{self.copies % 2}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        model.save_pretrained(folder, state_dict=kept)
+        model.save_pretrained(folder, state_dict=weights)
         config.save_pretrained(folder)
         self.generator.tokenizer.save_pretrained(folder)
         return folder
@@ -163,8 +163,8 @@ class StudentEngine:
     def _waiting(self, what: str) -> None:
         self.progress(STAGE, 0, 0, what)
 
-    def _came(self, texts: int, asked: int) -> None:
-        self.progress(STAGE, texts, asked, "texts of this step")
+    def _came(self, texts: int, total: int) -> None:
+        self.progress(STAGE, texts, total, "texts of this step")
 
 
 def _vocabulary(model: PreTrainedModel) -> set[str]:

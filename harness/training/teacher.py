@@ -16,7 +16,7 @@ from harness import error_location
 from harness.durable import CacheFile
 from harness.errors import BadInput, RunFailed
 from harness.launch import processes
-from harness.method import Asking, Proposing, texts_of
+from harness.method import Asking, texts_of
 from harness.models import engine_choice, engines, loading
 from harness.models.files import load_model, load_tokenizer, template_hash
 from harness.models.generate import Generator
@@ -25,11 +25,10 @@ from harness.models.remote_engine import RemoteEngine
 from harness.models.token_text import Segments
 from harness.training.batching import TrainingSequence, collate
 from harness.training.engine_checks import spare
-from harness.training.job import Progress, TrainingJob, teaches_itself
+from harness.training.job import Progress, TrainingJob, asks_teacher, proposing_of, teaches_itself
 from harness.training.mixed_signal import MixedSignal
 from harness.training.objective import Student
 from harness.training.proposals import Proposals
-from harness.training.reading import PairedSignal, TeacherReading
 from harness.training.report import Cost
 from harness.training.rollouts import LOOKED_AT, Rollouts
 from harness.training.self_teacher import MovingTeacher, SelfTeacher
@@ -37,6 +36,7 @@ from harness.training.served_teacher import ServedTeacher
 from harness.training.several_teachers import Teaching, weights_of, writer_of
 from harness.training.signal_contract import CheckedSignal, SignalInputs, TeacherSignal, is_own, signal_called
 from harness.training.signals import SHARD_SEQUENCES, LiveTeacher, SignalCache, fields_of
+from harness.training.teacher_reading import PairedSignal, TeacherReading
 from harness.training.teacher_texts import teacher_texts
 from harness.training.validity import (
     AgreementValidity,
@@ -90,7 +90,7 @@ def set_up(
         setup.signal, setup.moving = _self_teacher(job, needs.asking, student.model, vocab, device)
         setup.facts = {"kind": "live"}
         return setup
-    if job.teacher is None or (needs.teacher == "none" and not needs.proposals):
+    if job.teacher is None or not asks_teacher(job.method):
         return setup
     # A single teacher is a mixture of one, so that one path serves both.
     members = job.teachers or (Teaching(job.recipe.teacher.name, job.teacher, job.recipe.teacher, 1.0),)
@@ -222,7 +222,7 @@ def _opened(
             top=max(20, job.recipe.training.top_k + spare(one.files, vocab)),
             gather=gather if accelerator.num_processes > 1 else None,
             leads=accelerator.is_main_process,
-            waiting=lambda came, asked: progress(f"teacher {one.name} behind {choice.word}", came, asked, ""),
+            waiting=lambda came, total: progress(f"teacher {one.name} behind {choice.word}", came, total, ""),
         )
     _own_device(one.loaded.device, accelerator)
     model = loading.load(one.files, one.loaded, job.recipe.training.precision, str(accelerator.device))
@@ -238,9 +238,9 @@ def _writer(
         return teacher
     choice = engine_choice.with_dtype(choice, loading.dtype_of(one.loaded, job.recipe.training.precision))
     log = job.folder / f"vllm-{one.name}-texts.log"
-    found = engines.remote(one.files, choice, one.loaded.device or job.device, log, words=job.words)
-    found.end_ids = teacher.end_ids
-    return found
+    writer = engines.remote(one.files, choice, one.loaded.device or job.device, log, words=job.words)
+    writer.end_ids = teacher.end_ids
+    return writer
 
 
 def _self_teacher(
@@ -262,8 +262,8 @@ def _self_teacher(
 
 def _proposals(job: TrainingJob, student: Generator, teacher: Generator) -> Proposals:
     """Both models' next steps, with the estimator of the method; the plan checked that the data supports it."""
-    needs, data, how = job.method.needs, job.data, job.method.needs.proposals
-    how = Proposing() if isinstance(how, bool) else how
+    needs, data, how = job.method.needs, job.data, proposing_of(job.method)
+    assert how is not None, "the method asks for proposals"
     segments = Segments(student.tokenizer, needs.segment, needs.span)
     estimator: Any
     if how.validity == "checker":
@@ -318,8 +318,8 @@ def _texts(
         job.cache / "teacher_texts",
         lambda done, total, details: progress("teacher texts", done, total, details),
     )
-    made, read = sum(g.tokens for g in answers), sum(g.prompt_tokens for g in answers)
-    charged.add(generated_tokens=made, teacher_forward_tokens=made + read)
+    generated, passed = sum(g.tokens for g in answers), sum(g.prompt_tokens for g in answers)
+    charged.add(generated_tokens=generated, teacher_forward_tokens=generated + passed)
     # With another tokenizer, encode the teacher's text again: sequence-level distillation needs only the text.
     if teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab():
         # The student learns its own template's end of turn, whichever token ended the teacher's answer.
@@ -334,8 +334,8 @@ def _texts(
 
 def _written_by(job: TrainingJob) -> str:
     """The part of a key of cached texts for a separate engine that writes them."""
-    found = engine_choice.chosen(job.recipe.teacher_text.engine or engine_choice.IN_PROCESS, "teacher_text.engine")
-    return f"+texts={found.word}" if found is not None else ""
+    choice = engine_choice.chosen(job.recipe.teacher_text.engine or engine_choice.IN_PROCESS, "teacher_text.engine")
+    return f"+texts={choice.word}" if choice is not None else ""
 
 
 def _facts(job: TrainingJob, one: Teaching, vocab: int, kind: str) -> dict[str, str]:

@@ -24,13 +24,13 @@ def fields_of(example: Example) -> dict[str, str]:
 def names_in(template: str) -> list[str]:
     """The fields that a template names. Raises BadInput for a malformed one, or one that names anything but fields."""
     try:
-        found = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:
         raise BadInput(f"the template of the teacher's prompt is malformed ({error}); write {{{{ for a brace") from None
-    for name in found:
+    for name in names:
         if not name.isidentifier():
             raise BadInput(f"the template of the teacher's prompt names {{{name}}}; name a field, such as {{prompt}}")
-    return found
+    return names
 
 
 def check(asking: Asking, examples: Sequence[Example], what: str) -> None:

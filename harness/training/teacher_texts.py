@@ -42,41 +42,41 @@ def teacher_texts(
     keys = [digest([text, seed]) for text, seed in zip(texts, seeds, strict=True)]
     own = {key: value for key, value in options.set_apart(sampling).items() if key != "engine"}
     identity = {"teacher": teacher_sha256, "sampling": own, "rule": facts(generator.tokenizer)}
-    kept = CacheFile(folder, identity)
+    cache = CacheFile(folder, identity)
     decoding = Decoding(sampling.temperature, sampling.top_p, sampling.max_new_tokens)
     # Two runs that need the same texts take turns; the second one finds them on disk.
-    with FileLock(kept.path.with_suffix(".lock")):
-        found = dict(kept.read(_read))
-        tally = _Keeping(progress, keys, kept, found)
-        missing = [i for i, key in enumerate(keys) if key not in found]
+    with FileLock(cache.path.with_suffix(".lock")):
+        texts_by_key = dict(cache.read(_read))
+        tally = _Keeping(progress, keys, cache, texts_by_key)
+        missing = [i for i, key in enumerate(keys) if key not in texts_by_key]
         for start in range(0, len(missing), BATCH):
-            tally.asked = missing[start : start + BATCH]
-            generator.generate([texts[i] for i in tally.asked], decoding, [seeds[i] for i in tally.asked], tally)
+            tally.prompts = missing[start : start + BATCH]
+            generator.generate([texts[i] for i in tally.prompts], decoding, [seeds[i] for i in tally.prompts], tally)
         if missing:
-            kept.add({}, sync=True)
-    return [found[key] for key in keys]
+            cache.add({}, sync=True)
+    return [texts_by_key[key] for key in keys]
 
 
 class _Keeping(TextCount):
-    """Stores every answer as soon as it is complete. ``asked`` are the prompts of the generator's last call."""
+    """Stores every answer as soon as it is complete. ``prompts`` numbers those of the generator's last call."""
 
     def __init__(
         self,
         report: Callable[[int, int, str], None],
         keys: Sequence[str],
-        kept: CacheFile,
-        found: dict[str, Generated],
+        cache: CacheFile,
+        texts_by_key: dict[str, Generated],
     ):
         super().__init__(report, len(keys))
-        self.keys, self.kept, self.found = keys, kept, found
-        self.asked: list[int] = []
-        self.texts = sum(key in found for key in keys)
+        self.keys, self.cache, self.texts_by_key = keys, cache, texts_by_key
+        self.prompts: list[int] = []
+        self.texts = sum(key in texts_by_key for key in keys)
 
-    def finished(self, row: int, made: Generated) -> None:
-        key = self.keys[self.asked[row]]
-        self.kept.add({key: _fields(made)}, sync=False)
-        self.found[key] = made
-        super().finished(row, made)
+    def finished(self, row: int, generated: Generated) -> None:
+        key = self.keys[self.prompts[row]]
+        self.cache.add({key: _fields(generated)}, sync=False)
+        self.texts_by_key[key] = generated
+        super().finished(row, generated)
 
 
 def _fields(generated: Generated) -> dict[str, Any]:

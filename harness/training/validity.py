@@ -63,7 +63,7 @@ class Place:
         return self.response[self.start : self.stop]
 
 
-Asked = tuple[Place, ProposedStep]
+Proposal = tuple[Place, ProposedStep]
 
 
 class CheckerValidity:
@@ -72,9 +72,9 @@ class CheckerValidity:
     def __init__(self, check: Checker):
         self.check = check
 
-    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
-        found = [self.check(place.example.meta, place.prefix, made.text) for place, made in asked]
-        return [NAN if value is None else float(value) for value in found]
+    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]:
+        verdicts = [self.check(place.example.meta, place.prefix, proposal.text) for place, proposal in proposed]
+        return [NAN if value is None else float(value) for value in verdicts]
 
 
 class LikelihoodValidity:
@@ -86,28 +86,28 @@ class LikelihoodValidity:
     def __init__(self, teacher: Generator):
         self.teacher = teacher
 
-    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
-        means = self._means([*asked, *((p, s) for p, _ in asked for s in p.steps[Source.TEACHER])], cost)
-        best = [max(means[_key(place, s)] for s in place.steps[Source.TEACHER]) for place, _ in asked]
-        return [math.exp(min(0.0, means[_key(p, s)] - top)) for (p, s), top in zip(asked, best, strict=True)]
+    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]:
+        means = self._means([*proposed, *((p, s) for p, _ in proposed for s in p.steps[Source.TEACHER])], cost)
+        best = [max(means[_key(place, s)] for s in place.steps[Source.TEACHER]) for place, _ in proposed]
+        return [math.exp(min(0.0, means[_key(p, s)] - top)) for (p, s), top in zip(proposed, best, strict=True)]
 
-    def _means(self, asked: Seq[Asked], cost: Cost) -> dict[Any, float]:
+    def _means(self, proposed: Seq[Proposal], cost: Cost) -> dict[Any, float]:
         """The mean log-probability of every step. Steps of a training text share one pass over that text."""
-        unique = {_key(place, made): (place, made) for place, made in asked}
-        found = {key: made.log_prob for key, (_, made) in unique.items() if made.log_prob is not None}
-        texts = {p.sequence: p for p, made in unique.values() if made.written and made.log_prob is None}
-        fresh = {k: (p, made) for k, (p, made) in unique.items() if k not in found and not made.written}
+        unique = {_key(place, proposal): (place, proposal) for place, proposal in proposed}
+        means = {key: proposal.log_prob for key, (_, proposal) in unique.items() if proposal.log_prob is not None}
+        texts = {p.sequence: p for p, proposal in unique.values() if proposal.written and proposal.log_prob is None}
+        fresh = {k: (p, proposal) for k, (p, proposal) in unique.items() if k not in means and not proposal.written}
         pairs = [(p.prompt, p.response) for p in texts.values()] + [(p.before, m.ids) for p, m in fresh.values()]
         cost.add(teacher_forward_tokens=sum(len(a) + len(b) for a, b in pairs))
         rows = [scored.log_probs for scored in self.teacher.score(pairs)]
         of_text = dict(zip(texts, rows[: len(texts)], strict=True))
         for key, row in zip(fresh, rows[len(texts) :], strict=True):
-            found[key] = math.fsum(row) / max(len(row), 1)
+            means[key] = math.fsum(row) / max(len(row), 1)
         for key, (place, _) in unique.items():
-            if key not in found:
+            if key not in means:
                 row = of_text[place.sequence][place.start : place.stop]
-                found[key] = math.fsum(row) / len(row)
-        return found
+                means[key] = math.fsum(row) / len(row)
+        return means
 
 
 class SuccessValidity:
@@ -117,22 +117,23 @@ class SuccessValidity:
         self.continuer, self.grader, self.tries, self.longest = continuer, grader, how.tries, longest
         self.fixed = how.continued_by == "teacher"
 
-    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
+    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]:
         values: list[float] = []
-        begun = [(*place.before, *made.ids) for place, made in asked]
-        ended = [bool(made.ids) and made.ids[-1] in self.continuer.end_ids for _, made in asked]
+        beginnings = [(*place.before, *proposal.ids) for place, proposal in proposed]
+        ended = [bool(proposal.ids) and proposal.ids[-1] in self.continuer.end_ids for _, proposal in proposed]
         # Grade a finished answer directly; continue all others several times.
         tries = [1 if end else self.tries for end in ended]
         open_ones = [(i, k) for i, end in enumerate(ended) if not end for k in range(self.tries)]
         by_step = () if self.fixed else (step,)
-        seeds = [stable_seed("success", *by_step, begun[i], k) for i, k in open_ones]
-        made = self.continuer.continue_ids([begun[i] for i, _ in open_ones], Decoding(1.0, 1.0, self.longest), seeds)
-        spend(cost, made, self.fixed)
-        ids = {pair: g.ids for pair, g in zip(open_ones, made, strict=True)}
+        seeds = [stable_seed("success", *by_step, beginnings[i], k) for i, k in open_ones]
+        decoding = Decoding(1.0, 1.0, self.longest)
+        continuations = self.continuer.continue_ids([beginnings[i] for i, _ in open_ones], decoding, seeds)
+        spend(cost, continuations, self.fixed)
+        ids = {pair: g.ids for pair, g in zip(open_ones, continuations, strict=True)}
         texts, examples = [], []
-        for i, (place, _) in enumerate(asked):
+        for i, (place, _) in enumerate(proposed):
             for k in range(tries[i]):
-                answer = (*begun[i][len(place.prompt) :], *ids.get((i, k), ()))
+                answer = (*beginnings[i][len(place.prompt) :], *ids.get((i, k), ()))
                 texts.append(continuation(self.continuer.tokenizer, place.prompt, answer))
                 examples.append(place.example)
         scores = iter(verdict.score for verdict in self.grader.verdicts(examples, texts))
@@ -149,19 +150,19 @@ class AgreementValidity:
         self.teacher, self.how, self.segments = teacher, how, segments
         self.same = same or (lambda meta, prefix, one, other: " ".join(one.split()) == " ".join(other.split()))
 
-    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
-        places = {place.before: place for place, _ in asked}
-        wanted = [(place, k) for place in places.values() for k in range(self.how.tries)]
-        seeds = [stable_seed("agreement", place.before, k) for place, k in wanted]
+    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]:
+        places = {place.before: place for place, _ in proposed}
+        samplings = [(place, k) for place in places.values() for k in range(self.how.tries)]
+        seeds = [stable_seed("agreement", place.before, k) for place, k in samplings]
         decoding = Decoding(1.0, 1.0, self.how.longest, stop=self.segments.stop)
-        made = self.teacher.continue_ids([place.before for place, _ in wanted], decoding, seeds)
-        spend(cost, made, True)
+        continuations = self.teacher.continue_ids([place.before for place, _ in samplings], decoding, seeds)
+        spend(cost, continuations, True)
         samples: dict[Any, list[str]] = {before: [] for before in places}
-        for (place, _), generated in zip(wanted, made, strict=True):
+        for (place, _), generated in zip(samplings, continuations, strict=True):
             samples[place.before].append(self._text(place, generated.ids))
         return [
             sum(self.same(p.example.meta, p.prefix, s.text, other) for other in samples[p.before]) / self.how.tries
-            for p, s in asked
+            for p, s in proposed
         ]
 
     def _text(self, place: Place, ids: Seq[int]) -> str:
@@ -175,8 +176,10 @@ class TruthValidity:
     def __init__(self, teacher: Generator):
         self.teacher = teacher
 
-    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
-        shown = [f"{self.teacher.render(p.example.prompt)}{p.prefix}{made.text}{QUESTION}" for p, made in asked]
+    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]:
+        shown = [
+            f"{self.teacher.render(p.example.prompt)}{p.prefix}{proposal.text}{QUESTION}" for p, proposal in proposed
+        ]
         scores = self.teacher.loglikelihood([(text, word) for text in shown for word in (" yes", " no")])
         cost.add(teacher_forward_tokens=2 * sum(len(self.teacher.encode(text)) + 1 for text in shown))
         yes, no = [s for s, _ in scores[::2]], [s for s, _ in scores[1::2]]
@@ -194,9 +197,9 @@ class Remembered:
         self.known: dict[str, tuple[float, float, float]] = {}
         self.known |= file.read(_remembered)
 
-    def values(self, asked: Seq[Asked], step: int, cost: Cost) -> list[float]:
-        keys = [digest([place.before, made.ids, place.example.id]) for place, made in asked]
-        fresh = {key: pair for key, pair in zip(keys, asked, strict=True) if key not in self.known}
+    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]:
+        keys = [digest([place.before, proposal.ids, place.example.id]) for place, proposal in proposed]
+        fresh = {key: pair for key, pair in zip(keys, proposed, strict=True) if key not in self.known}
         if fresh:
             spent = Cost()
             values = self.inner.values(list(fresh.values()), step, spent)
@@ -205,28 +208,28 @@ class Remembered:
             self.known |= new
             names = ("value", "read", "made")
             self.file.add({key: dict(zip(names, row, strict=True)) for key, row in new.items() if row[0] == row[0]})
-        found = [self.known[key] for key in keys]
+        rows = [self.known[key] for key in keys]
         cost.add(
-            teacher_forward_tokens=round(math.fsum(row[1] for row in found)),
-            generated_tokens=round(math.fsum(row[2] for row in found)),
+            teacher_forward_tokens=round(math.fsum(row[1] for row in rows)),
+            generated_tokens=round(math.fsum(row[2] for row in rows)),
         )
-        return [row[0] for row in found]
+        return [row[0] for row in rows]
 
 
-def spend(cost: Cost, made: Seq[Any], by_teacher: bool) -> None:
+def spend(cost: Cost, generated: Seq[Any], by_teacher: bool) -> None:
     """Charges generated texts; the teacher's texts also pass through the teacher."""
-    tokens = sum(g.tokens for g in made)
+    tokens = sum(g.tokens for g in generated)
     cost.add(generated_tokens=tokens)
     if by_teacher:
-        cost.add(teacher_forward_tokens=tokens + sum(g.prompt_tokens for g in made))
+        cost.add(teacher_forward_tokens=tokens + sum(g.prompt_tokens for g in generated))
 
 
-def _key(place: Place, made: ProposedStep) -> tuple[int, int, tuple[int, ...]]:
-    return place.sequence, place.start, made.ids
+def _key(place: Place, proposal: ProposedStep) -> tuple[int, int, tuple[int, ...]]:
+    return place.sequence, place.start, proposal.ids
 
 
 def _remembered(row: Mapping[str, Any]) -> tuple[float, float, float] | None:
     """Value and tokens of a cached line, or None if it has no numbers."""
-    found = [row.get(name) for name in ("value", "read", "made")]
-    sound = [float(number) for number in found if isinstance(number, int | float)]
+    numbers = [row.get(name) for name in ("value", "read", "made")]
+    sound = [float(number) for number in numbers if isinstance(number, int | float)]
     return (sound[0], sound[1], sound[2]) if len(sound) == 3 else None

@@ -42,7 +42,7 @@ class Grader(Protocol):
 
     name: str
 
-    def verdicts(self, asked: Sequence[Example], texts: Sequence[str]) -> list[TextGrade]:
+    def verdicts(self, examples: Sequence[Example], texts: Sequence[str]) -> list[TextGrade]:
         """The verdict on each text as the answer to its prompt."""
 
 
@@ -51,16 +51,16 @@ class GeneratedGrader:
 
     name = "generated"
 
-    def verdicts(self, asked: Sequence[Example], texts: Sequence[str]) -> list[TextGrade]:
+    def verdicts(self, examples: Sequence[Example], texts: Sequence[str]) -> list[TextGrade]:
         from harness.micro import world
 
         verdicts = []
-        for example, text in zip(asked, texts, strict=True):
+        for example, text in zip(examples, texts, strict=True):
             right = world.solved(example, text)
-            verdicts.append(TextGrade(float(right), "right" if right else self._said(example, text)))
+            verdicts.append(TextGrade(float(right), "right" if right else self._feedback(example, text)))
         return verdicts
 
-    def _said(self, example: Example, text: str) -> str:
+    def _feedback(self, example: Example, text: str) -> str:
         from harness.micro import world
 
         lines = text.split("\n")
@@ -79,14 +79,14 @@ class TaskGrader:
         self.task, self.name = task, task.name
         self.items = {e.prompt.user: p.id for e, p in zip(prompts, task.items, strict=True)}
 
-    def verdicts(self, asked: Sequence[Example], texts: Sequence[str]) -> list[TextGrade]:
-        ids = [self.items.get(example.prompt.user) for example in asked]
+    def verdicts(self, examples: Sequence[Example], texts: Sequence[str]) -> list[TextGrade]:
+        ids = [self.items.get(example.prompt.user) for example in examples]
         known = [i for i, problem in enumerate(ids) if problem is not None]
-        given = [Completion(str(ids[i]), n, texts[i], 0, "stop") for n, i in enumerate(known)]
-        found = [TextGrade(None, "the prompt is not among the grader's problems")] * len(texts)
-        for i, verdict in zip(known, self.task.verdicts(given), strict=True):
-            found[i] = TextGrade(None if verdict.error else float(verdict.score), verdict.reason)
-        return found
+        completions = [Completion(str(ids[i]), n, texts[i], 0, "stop") for n, i in enumerate(known)]
+        grades = [TextGrade(None, "the prompt is not among the grader's problems")] * len(texts)
+        for i, verdict in zip(known, self.task.verdicts(completions), strict=True):
+            grades[i] = TextGrade(None if verdict.error else float(verdict.score), verdict.reason)
+        return grades
 
 
 def grader_of(sources: DataSources) -> Grader | None:
@@ -111,13 +111,13 @@ def grader_of(sources: DataSources) -> Grader | None:
 
 def readers_of(sources: DataSources) -> list[str]:
     """Possible values of ``data.grader``: tasks that can read the rows of the training prompts as problems."""
-    rows, found = source.open_rows(sources.prompts, sources.limit), []
+    rows, readers = source.open_rows(sources.prompts, sources.limit), []
     for entry in registry.entries(registry.TASKS):
         with contextlib.suppress(Exception):  # a task that fails on the rows, in whatever way, cannot read them
             task = registry.find(registry.TASKS, entry.name)
             if not task.needs_judge and task(Data(rows.rows, "", "training prompts")).items:
-                found.append(entry.name)
-    return found
+                readers.append(entry.name)
+    return readers
 
 
 def identity_of(grader: str) -> dict[str, str]:
@@ -144,29 +144,31 @@ class Rewards:
     def judge(
         self, sequences: Sequence[TrainingSequence], prompts: Sequence[Example], cost: Cost
     ) -> list[TrainingSequence]:
-        """The sequences with ``reward`` set, and with ``asked`` if there is a hindsight prompt.
+        """The sequences with ``reward`` set, and with ``teacher_prompt`` if there is a hindsight prompt.
 
         Raises RunFailed if no text could be graded.
         """
         began = time.monotonic()
-        asked = [prompts[s.example] for s in sequences]
+        examples = [prompts[s.example] for s in sequences]
         texts = [continuation(self.asker.tokenizer, s.prompt, s.response) for s in sequences]
-        verdicts = self.grader.verdicts(asked, texts)
+        verdicts = self.grader.verdicts(examples, texts)
         if sequences and all(verdict.score is None for verdict in verdicts):
             raise RunFailed(f"the grader failed on all {len(texts)} texts: {verdicts[0].reason}")
-        found = [dataclasses.replace(s, reward=v.score) for s, v in zip(sequences, verdicts, strict=True)]
+        judged = [dataclasses.replace(s, reward=v.score) for s, v in zip(sequences, verdicts, strict=True)]
         if self.hindsight is not None:
-            told = self._hindsight(found, texts, verdicts, asked)
-            found = [dataclasses.replace(s, asked=ids) for s, ids in zip(found, told, strict=True)]
+            hindsight_prompts = self._hindsight(judged, texts, verdicts, examples)
+            judged = [
+                dataclasses.replace(s, teacher_prompt=ids) for s, ids in zip(judged, hindsight_prompts, strict=True)
+            ]
         cost.add(graded_texts=len(texts), grading_seconds=time.monotonic() - began)
-        return found
+        return judged
 
     def _hindsight(
         self,
         sequences: Sequence[TrainingSequence],
         texts: Sequence[str],
         verdicts: Sequence[TextGrade],
-        asked: Sequence[Example],
+        examples: Sequence[Example],
     ) -> list[tuple[int, ...] | None]:
         """For each text the ids of the teacher's prompt; None if there is neither a solution nor feedback."""
         how, groups = self.hindsight, defaultdict(list)
@@ -177,17 +179,17 @@ class Rewards:
         for i in order:
             if i in right:
                 groups[sequences[i].example].append(i)
-        found: list[tuple[int, ...] | None] = []
-        for i, (sequence, verdict, example) in enumerate(zip(sequences, verdicts, asked, strict=True)):
+        ids_of_prompts: list[tuple[int, ...] | None] = []
+        for i, (sequence, verdict, example) in enumerate(zip(sequences, verdicts, examples, strict=True)):
             others = [j for j in groups[sequence.example] if how.own or j != i]
             solution = how.solution.format(text=texts[others[0]]) if others else ""
-            heard = how.told == "always" or (how.told == "alone" and not others)
-            heard = heard and i not in right and verdict.score is not None and bool(verdict.reason)
-            feedback = how.feedback.format(text=verdict.reason) if heard else ""
+            informs = how.told == "always" or (how.told == "alone" and not others)
+            informs = informs and i not in right and verdict.score is not None and bool(verdict.reason)
+            feedback = how.feedback.format(text=verdict.reason) if informs else ""
             ids = self._encoded(example.prompt, solution, feedback) if solution or feedback else None
             fits = ids is not None and (self.room is None or len(ids) + len(sequence.response) <= self.room)
-            found.append(ids if fits else None)
-        return found
+            ids_of_prompts.append(ids if fits else None)
+        return ids_of_prompts
 
     def _encoded(self, prompt: Prompt, solution: str, feedback: str) -> tuple[int, ...]:
         assert self.hindsight is not None, "a teacher looks back"

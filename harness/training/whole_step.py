@@ -69,9 +69,9 @@ def measured(
     """The step features of each micro-batch's tokens, [N, ...], from the method's measurements."""
 
     def decide(flat: Tensor, whole: WholeStep) -> Tensor:
-        found = method.step_features(flat, whole)
-        method_contract.features(method, "step_features", found, len(flat))
-        return found.float()
+        features = method.step_features(flat, whole)
+        method_contract.features(method, "step_features", features, len(flat))
+        return features.float()
 
     return over_step(values, batches, step, prompts, gather, decide, longest)
 

@@ -25,7 +25,7 @@ from harness import safe_read
 from harness.errors import BadInput
 from harness.models.files import MICRO
 from harness.recipe import DataSources
-from harness.training_data import plain, source
+from harness.training_data import plain_prompts, source
 from harness.training_data.source import Rows, each
 from harness.types import Example, Prompt, Turn
 
@@ -50,7 +50,7 @@ class Fields:
     system: str | None = None
     history: str | None = None
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         """The columns in words."""
         read = (self.messages, self.system, self.history, self.prompt, self.below, self.response)
         return " and ".join(f for f in read if f)
@@ -84,23 +84,23 @@ def choose(rows: Rows, sources: DataSources, *, labelled: bool) -> Fields:
     prompt = sources.prompt_field or _only(rows, prompts, PROMPTS, "prompts", "data.prompt_field")
     response = None
     if labelled:
-        found = [c for c in RESPONSES if c in rows.columns and c != prompt]
-        found = found[:1] if found[:1] == list(RESPONSES[:1]) else found
-        response = sources.response_field or _only(rows, found, RESPONSES, "responses", "data.response_field")
+        candidates = [c for c in RESPONSES if c in rows.columns and c != prompt]
+        candidates = candidates[:1] if candidates[:1] == list(RESPONSES[:1]) else candidates
+        response = sources.response_field or _only(rows, candidates, RESPONSES, "responses", "data.response_field")
     below = BELOW if prompt == ALPACA and BELOW in rows.columns else None
     return Fields(None, prompt, below, response, system, EARLIER if EARLIER in rows.columns else None)
 
 
-def _only(rows: Rows, found: Sequence[str], names: Sequence[str], what: str, key: str) -> str:
-    if not found:
+def _only(rows: Rows, candidates: Sequence[str], names: Sequence[str], what: str, key: str) -> str:
+    if not candidates:
         raise BadInput(f"{rows.name}: no column of {what} ({_list(names)}), only {_list(rows.columns)}; set {key}")
-    if len(found) > 1:
-        raise _open(rows, found, f"{key}=NAME")
-    return found[0]
+    if len(candidates) > 1:
+        raise _open(rows, candidates, f"{key}=NAME")
+    return candidates[0]
 
 
-def _open(rows: Rows, found: Sequence[str], keys: str) -> BadInput:
-    return BadInput(f"{rows.name}: the columns {' and '.join(found)} are both possible; set {keys}")
+def _open(rows: Rows, candidates: Sequence[str], keys: str) -> BadInput:
+    return BadInput(f"{rows.name}: the columns {' and '.join(candidates)} are both possible; set {keys}")
 
 
 def _list(names: Sequence[str]) -> str:
@@ -122,8 +122,8 @@ def examples_of(rows: Rows, fields: Fields, sources: DataSources, *, labelled: b
         with contextlib.suppress(BadInput):  # a file without answers
             answer = choose(rows, sources, labelled=True).response
     if sources.teacher_field is not None and sources.teacher_field not in rows.columns:
-        said = _list(rows.columns)
-        raise BadInput(f"{rows.name}: no column {sources.teacher_field!r} (data.teacher_field), only {said}")
+        columns = _list(rows.columns)
+        raise BadInput(f"{rows.name}: no column {sources.teacher_field!r} (data.teacher_field), only {columns}")
     for number, row in each(rows):
         reading = _Row(rows.name, number, row, sources.system, sources.teacher_field)
         try:
@@ -152,13 +152,13 @@ class _Row:
     def pair(self, fields: Fields) -> Example:
         """A prompt, and its response if one is read; each is text or a list of turns."""
         assert fields.prompt is not None
-        asked = self.at(fields.prompt)
-        if isinstance(asked, list):
-            turns = self._turns(asked, fields.prompt)
+        value = self.at(fields.prompt)
+        if isinstance(value, list):
+            turns = self._turns(value, fields.prompt)
             if turns[-1].role != "user":
                 self._refuse(f"ends with a turn of the {turns[-1].role} under {fields.prompt!r}, not of the user")
         else:
-            text = self._text(asked, f"under {fields.prompt!r}")
+            text = self._text(value, f"under {fields.prompt!r}")
             below = self.at(fields.below) if fields.below else None
             if below is not None and not isinstance(below, str):
                 self._refuse(f"holds {_kind(below)} under {fields.below!r}, not text")
@@ -176,10 +176,10 @@ class _Row:
 
     def system_text(self, field: str | None) -> str | None:
         """The text of the row's system column; the recipe's if it is empty."""
-        said = self.at(field) if field else None
-        if said is not None and not isinstance(said, str):
-            self._refuse(f"holds {_kind(said)} under {field!r}, not text (data.system_field)")
-        return said if said and said.strip() else self.system
+        value = self.at(field) if field else None
+        if value is not None and not isinstance(value, str):
+            self._refuse(f"holds {_kind(value)} under {field!r}, not text (data.system_field)")
+        return value if value and value.strip() else self.system
 
     def _earlier(self, field: str | None) -> list[Turn]:
         """The turns of earlier pairs of question and answer."""
@@ -207,9 +207,9 @@ class _Row:
         first = next(i for i, turn in enumerate(turns) if turn.role == "assistant")
         return self._example(turns[:first], turns[first:])
 
-    def _example(self, asked: Sequence[Turn], answers: Sequence[Turn]) -> Example:
+    def _example(self, opening: Sequence[Turn], answers: Sequence[Turn]) -> Example:
         """The last answer is the response; the turns before it are its prompt."""
-        before = [*asked, *answers[:-1]]
+        before = [*opening, *answers[:-1]]
         system = before.pop(0).content if before[0].role == "system" else self.system
         *history, last = before
         plain = last.content
@@ -230,25 +230,25 @@ class _Row:
         if not speaking:
             raise Empty(f"{self.file}: row {self.number} has no turns under {field!r}")
         for place, turn in enumerate(speaking):
-            wanted = first if place % 2 == 0 else {"user": "assistant", "assistant": "user"}[first]
-            if turn.role != wanted:
+            role = first if place % 2 == 0 else {"user": "assistant", "assistant": "user"}[first]
+            if turn.role != role:
                 hint = f"; a whole conversation is named by data.messages_field={field}" if first == "assistant" else ""
-                self._refuse(f"has a turn of the {turn.role} under {field!r} instead of one of the {wanted}{hint}")
+                self._refuse(f"has a turn of the {turn.role} under {field!r} instead of one of the {role}{hint}")
         return turns
 
     def _turn(self, turn: Any, where: str) -> Turn:
         if not isinstance(turn, Mapping):
             self._refuse(f"holds {_kind(turn)} {where}, not an object with role and content")
         role, content = next((pair for pair in KEYS if turn.get(pair[0]) is not None), KEYS[0])
-        said, text = turn.get(role), turn.get(content)
-        if said not in ROLES:
-            self._refuse(f"has the role {said!r:.30} {where}; known are {', '.join(ROLES)}")
+        author, text = turn.get(role), turn.get(content)
+        if author not in ROLES:
+            self._refuse(f"has the role {author!r:.30} {where}; known are {', '.join(ROLES)}")
         if isinstance(text, list):  # parts, as in data for models with images
             parts = [p.get("text") for p in text if isinstance(p, Mapping) and p.get("type") == "text"]
             if len(parts) < len(text) or not all(isinstance(part, str) for part in parts):
                 self._refuse(f"has a part that is not text {where}")
             text = "".join(parts)
-        return Turn(ROLES[said], self._text(text, where))
+        return Turn(ROLES[author], self._text(text, where))
 
     def at(self, field: str) -> Any:
         """The value under a column, or along a path of columns with dots."""
@@ -298,10 +298,10 @@ def _kind(value: Any) -> str:
 
 @dataclass(frozen=True)
 class ExamplePool:
-    """The examples of one source. ``told`` describes the source in words; ``facts`` are for the record."""
+    """The examples of one source. ``description`` describes the source in words; ``facts`` are for the record."""
 
     examples: list[Example] = field(default_factory=list)
-    told: str = ""
+    description: str = ""
     facts: Mapping[str, str | int | None] = field(default_factory=dict)
 
 
@@ -328,12 +328,12 @@ def read(
     if not examples:
         raise BadInput(f"training data {name}: every row is empty")
     skipped = len(rows.rows) - len(examples)
-    examples = plain.written(examples, sources.plain) if written else examples
+    examples = plain_prompts.written(examples, sources.plain) if written else examples
     opened = "".join(f", {key} {value}" for key, value in rows.facts.items() if value is not None)
     opened += f", {skipped} empty rows skipped" if skipped else ""
-    facts = {"source": _portable(name), "columns": fields.told(), **rows.facts}
+    facts = {"source": _portable(name), "columns": fields.in_words(), **rows.facts}
     facts |= {"skipped": skipped} if skipped else {}
-    return ExamplePool(examples, f"{rows.name}{opened}, from {fields.told()}", facts)
+    return ExamplePool(examples, f"{rows.name}{opened}, from {fields.in_words()}", facts)
 
 
 def _generated(name: str, limit: int | None) -> ExamplePool:
@@ -356,18 +356,20 @@ def fingerprint(examples: Sequence[Example]) -> str:
     return deque(_fingerprints(examples), maxlen=1)[0] if examples else hashlib.sha256().hexdigest()
 
 
-def beginning(examples: Sequence[Example], wanted: str) -> int | None:
-    """The number of leading examples with the fingerprint ``wanted``; None if there is none."""
-    return next((n for n, found in enumerate(_fingerprints(examples), 1) if found == wanted), None)
+def beginning(examples: Sequence[Example], sha256: str) -> int | None:
+    """The number of leading examples with the fingerprint ``sha256``; None if there is none."""
+    return next((n for n, fingerprint in enumerate(_fingerprints(examples), 1) if fingerprint == sha256), None)
 
 
 def _fingerprints(examples: Sequence[Example]) -> Iterator[str]:
     """The fingerprint of every beginning, the shortest first."""
     digest = hashlib.sha256()
-    for e in examples:
+    for example in examples:
         # Add the extra facts of conversations only for them, which keeps the fingerprints of single turns.
-        more = [e.prompt.history, e.taught] if e.prompt.history else []
-        digest.update(json.dumps([e.id, e.prompt.system, e.prompt.user, e.prompt.plain, e.response, *more]).encode())
+        prompt = example.prompt
+        more = [prompt.history, example.taught] if prompt.history else []
+        fields = [example.id, prompt.system, prompt.user, prompt.plain, example.response, *more]
+        digest.update(json.dumps(fields).encode())
         yield digest.hexdigest()
 
 

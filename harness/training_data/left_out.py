@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import BadInput
 from harness.models.files import ModelFiles, text_codec
-from harness.safe_read import RECORD, content, value
+from harness.models.loading import context_of
 from harness.task import Task
 from harness.types import Example
 
@@ -48,7 +48,7 @@ class Overlap:
 
     def facts(self) -> dict[str, int]:
         """The form for records."""
-        whole, shared = ({found[0] for found in each} for each in (self.whole, self.shared))
+        whole, shared = ({match[0] for match in each} for each in (self.whole, self.shared))
         return {"problems": self.problems, "found_whole": len(whole), f"sharing_{OVERLAP_WORDS}_words": len(shared)}
 
 
@@ -64,10 +64,10 @@ def overlap(pools: Mapping[str, Sequence[Example]], task: Task) -> Overlap | Non
     whole: list[tuple[str, str, str]] = []
     shared: list[tuple[str, str, str]] = []
     for pool, examples in pools.items():
-        asked = [_words(e.prompt.user, numbers) for e in examples]
-        bare = _bare(asked)
-        for prompts in (asked, bare):
-            pairs = zip(examples, map(tuple, prompts), strict=True)
+        prompts = [_words(e.prompt.user, numbers) for e in examples]
+        bare = _bare(prompts)
+        for form in (prompts, bare):
+            pairs = zip(examples, map(tuple, form), strict=True)
             whole += [(ids[known[words]], pool, e.id) for e, words in pairs if words in known]
         texts = [*bare, *(_words(_rest(e), numbers) for e in examples)]
         rows = [e.id for e in (*examples, *examples)]
@@ -129,10 +129,10 @@ def _sharing(problems: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) 
 
 
 def _places(
-    wanted: Mapping[tuple[int, ...], object], texts: Sequence[Sequence[int]], size: int
+    runs: Mapping[tuple[int, ...], object], texts: Sequence[Sequence[int]], size: int
 ) -> Iterable[tuple[int, int]]:
-    """(text, place) wherever a run of ``size`` words is one of ``wanted``: looked up by hash in all texts at once."""
-    if not wanted or not texts:
+    """(text, place) wherever a run of ``size`` words is one of ``runs``: looked up by hash in all texts at once."""
+    if not runs or not texts:
         return
     import numpy  # imported late: listing methods does not need it
 
@@ -141,14 +141,14 @@ def _places(
     if len(flat) < size:
         return
     hashes = _hashes(flat, size)
-    keys = numpy.array([run for run in wanted], dtype=numpy.uint64)
+    keys = numpy.array([run for run in runs], dtype=numpy.uint64)
     hits = numpy.flatnonzero(numpy.isin(hashes, [_hashes(key, size)[0] for key in keys]))
     ends = lengths.cumsum()
     owner = numpy.searchsorted(ends, hits, side="right")
     for hit, text in zip(hits.tolist(), owner.tolist(), strict=True):
         place = hit - int(ends[text] - lengths[text])
         # Compare the words too: hashes may collide, and a run may cross the end of a text.
-        if tuple(texts[text][place : place + size]) in wanted:
+        if tuple(texts[text][place : place + size]) in runs:
             yield text, place
 
 
@@ -157,15 +157,15 @@ def _hashes(words: numpy.ndarray, size: int) -> numpy.ndarray:
     import numpy
 
     runs = len(words) - size + 1
-    found = numpy.zeros(runs, dtype=numpy.uint64)
+    hashes = numpy.zeros(runs, dtype=numpy.uint64)
     with numpy.errstate(over="ignore"):
         for k in range(size):
-            found = found * numpy.uint64(_FACTOR) + words[k : k + runs]
-    return found
+            hashes = hashes * numpy.uint64(_FACTOR) + words[k : k + runs]
+    return hashes
 
 
-def _distinct(found: Sequence[tuple[str, str, str]]) -> tuple[tuple[str, str, str], ...]:
-    return tuple(dict.fromkeys(found))
+def _distinct(matches: Sequence[tuple[str, str, str]]) -> tuple[tuple[str, str, str], ...]:
+    return tuple(dict.fromkeys(matches))
 
 
 # Leaves out, before any work, the prompts that leave no room for an answer.
@@ -173,7 +173,6 @@ def _distinct(found: Sequence[tuple[str, str, str]]) -> tuple[tuple[str, str, st
 # A sequence, prompt and response together, has at most ``training.max_tokens`` tokens, and never more than fit the
 # context of a model that reads it. A prompt of that length or more has no token to learn.
 
-CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length")  # its names in configurations
 SPECIAL = 8  # tokens without bytes that a tokenizer may add to a text; assumed
 
 
@@ -202,16 +201,6 @@ def room_of(max_tokens: int, models: Sequence[ModelFiles]) -> Room:
         if (context := context_of(model)) is not None:
             bounds.append(Room(context, f"the context of {model.id}, {context} tokens"))
     return min(bounds, key=lambda room: room.tokens)
-
-
-def context_of(model: ModelFiles) -> int | None:
-    """The tokens that fit a model, from its configuration; None if unknown or if the model is served."""
-    if model.url is not None or not (model.path / "config.json").is_file():
-        return None
-    config = value(content(model.path / "config.json", RECORD), finite=False)
-    parts = [config, config.get("text_config")] if isinstance(config, dict) else []
-    found = (part.get(name) for part in parts if isinstance(part, dict) for name in CONTEXT)
-    return next((n for n in found if isinstance(n, int) and n > 0), None)
 
 
 def fitting(examples: Sequence[Example], room: Room, model: ModelFiles, what: str) -> tuple[list[Example], str | None]:

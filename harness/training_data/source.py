@@ -72,19 +72,19 @@ def parse(written: str) -> SourceName:
     if os.path.exists(written):  # a file name may contain commas
         return SourceName(written)
     name, *settings = re.split(r",(?=\w+=)", written)
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for setting in settings:
         key, _, value = setting.partition("=")
         if key not in SETTINGS:
             raise BadInput(f"training data {written}: {unknown('setting', key, SETTINGS)}")
         if not value:
             raise BadInput(f"training data {written}: {key} is empty")
-        found[key] = value
-    if "first" in found:
-        if not found["first"].isascii() or not found["first"].isdigit() or int(found["first"]) < 1:
-            raise BadInput(f"training data {written}: first={found['first']} is not a whole number from 1 on")
-        found["first"] = int(found["first"])
-    return SourceName(name, **found)
+        values[key] = value
+    if "first" in values:
+        if not values["first"].isascii() or not values["first"].isdigit() or int(values["first"]) < 1:
+            raise BadInput(f"training data {written}: first={values['first']} is not a whole number from 1 on")
+        values["first"] = int(values["first"])
+    return SourceName(name, **values)
 
 
 def kind_of(name: str) -> str | None:
@@ -110,10 +110,10 @@ def open_rows(written: str, limit: int | None = None) -> Rows:
 def _path(address: SourceName) -> Path:
     if not address.name.startswith(BELOW_DATA):
         return Path(address.name)
-    root = os.environ.get("HARNESS_DATA")
-    if not root:
+    root = data.folder()
+    if root is None:
         raise BadInput(f"{address.name} is relative to HARNESS_DATA, which is not set; set it, or give a file")
-    return Path(root) / address.name.removeprefix(BELOW_DATA)
+    return root / address.name.removeprefix(BELOW_DATA)
 
 
 def _file(address: SourceName, path: Path, limit: int | None) -> Rows:
@@ -157,7 +157,7 @@ def _csv(text: str, path: Path, delimiter: str, limit: int | None) -> list[dict[
     """The rows of a table whose first line names the columns; every cell is text."""
     csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    found: list[dict[str, str]] = []
+    rows: list[dict[str, str]] = []
     try:
         header = next(reader, [])
         if len(set(header)) < len(header):
@@ -168,30 +168,30 @@ def _csv(text: str, path: Path, delimiter: str, limit: int | None) -> list[dict[
                 continue
             if len(cells) != len(header):
                 raise BadInput(
-                    f"{path}: row {len(found) + 1} (line {reader.line_num}) has {len(cells)} cells, "
+                    f"{path}: row {len(rows) + 1} (line {reader.line_num}) has {len(cells)} cells, "
                     f"the first line {len(header)}"
                 )
-            found.append(dict(zip(header, cells, strict=True)))
-            if len(found) == limit:
+            rows.append(dict(zip(header, cells, strict=True)))
+            if len(rows) == limit:
                 break
     except csv.Error as error:
-        raise BadInput(f"{path}: row {len(found) + 1} (line {reader.line_num}) is not CSV ({error})") from None
-    return found
+        raise BadInput(f"{path}: row {len(rows) + 1} (line {reader.line_num}) is not CSV ({error})") from None
+    return rows
 
 
 def _parquet(content: bytes, path: Path, limit: int | None) -> list[dict[str, Any]]:
     import pyarrow
     from pyarrow import parquet
 
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     try:
         for batch in parquet.ParquetFile(pyarrow.BufferReader(content)).iter_batches(1000):
-            found += batch.to_pylist()
-            if limit is not None and len(found) >= limit:
+            rows += batch.to_pylist()
+            if limit is not None and len(rows) >= limit:
                 break
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise BadInput(f"{path}: is not a readable parquet file ({_first_line(error)})") from None
-    return found[:limit]
+    return rows[:limit]
 
 
 def _checked(rows: Sequence[Mapping[str, Any]], name: str, facts: Mapping[str, Any] | None = None) -> Rows:
@@ -221,10 +221,10 @@ def _folder(address: SourceName, path: Path, limit: int | None) -> Rows:
 
 def _bounded(path: Path) -> None:
     """Raises BadInput for a folder with too many entries, such as a home folder or a disk."""
-    seen = 0
+    entries = 0
     for _, folders, files in os.walk(path, followlinks=True):  # the library follows links, too
-        seen += len(folders) + len(files)
-        if seen > MOST_ENTRIES:
+        entries += len(folders) + len(files)
+        if entries > MOST_ENTRIES:
             raise BadInput(
                 f"training data {path}: the folder has more than {MOST_ENTRIES:,} files; give the folder or the file "
                 "of the data alone, or what save_to_disk wrote"
@@ -267,15 +267,15 @@ def _from_cache(address: SourceName, away: str) -> Any:
     commit = address.revision or ""
     if not re.fullmatch("[0-9a-f]{40}", commit):
         raise BadInput(f"training data {address.name}: {away}; give a folder, or a commit that is cached (revision=)")
-    found = [p for p in known.glob(f"{address.config or '*'}/*/{commit}") if (p / "dataset_info.json").is_file()]
-    if len(found) != 1:
-        names = ", ".join(sorted(p.parts[-3] for p in found))
-        here = f"in the cache with several configurations; add config= ({names})" if found else "in no cache"
+    cached = [p for p in known.glob(f"{address.config or '*'}/*/{commit}") if (p / "dataset_info.json").is_file()]
+    if len(cached) != 1:
+        names = ", ".join(sorted(p.parts[-3] for p in cached))
+        here = f"in the cache with several configurations; add config= ({names})" if cached else "in no cache"
         raise BadInput(
             f"training data {address.name} at {commit[:12]} is {here}, and {away}; read it once with a connection, or "
             "give a folder"
         )
-    config, version, _ = found[0].parts[-3:]
+    config, version, _ = cached[0].parts[-3:]
     return Cache(repo_id=address.name, dataset_name=name, config_name=config, version=version, hash=commit).as_dataset()
 
 

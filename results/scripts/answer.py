@@ -22,10 +22,10 @@ from harness.records.store import Store
 
 def outcome(paper: str, folder: Path) -> reproduce.Reproduction:
     """The reproduction that the records below ``folder`` are of."""
-    found = spec.load(paper, folder)
-    wish = reproduce.ReproduceRequest(scale="micro", results=folder)
-    one = reproduce.Reproduction(found, wish, reported.find(found.reported, folder))
-    file = folder / "reproductions" / f"{found.name}-{wish.scale}.budget.json"
+    paper_spec = spec.load(paper, folder)
+    request = reproduce.ReproduceRequest(scale="micro", results=folder)
+    one = reproduce.Reproduction(paper_spec, request, reported.find(paper_spec.reported, folder))
+    file = folder / "reproductions" / f"{paper_spec.name}-{request.scale}.budget.json"
     one.budget = budget = ComputeBudget(**json.loads(file.read_text("utf-8")))
     steps = {(reproduce.STEPS, name): 0 for name in one.question.references}
     steps |= {(reproduce.STEPS, name): n for name, n in budget.base.items()}
@@ -43,8 +43,8 @@ def outcome(paper: str, folder: Path) -> reproduce.Reproduction:
 def written(paper: str, folder: Path) -> tuple[reproduce.Reproduction, str, dict]:
     """The reproduction with its page and its numbers."""
     one, completions = outcome(paper, folder), Store(folder).completions
-    found, standings = page.findings(one, completions), page.standings(one, completions)
-    return one, page.answer_page(one, found, standings, completions), page.findings_as_json(one, found, standings)
+    findings, standings = page.findings(one, completions), page.standings(one, completions)
+    return one, page.answer_page(one, findings, standings, completions), page.findings_as_json(one, findings, standings)
 
 
 if __name__ == "__main__":

@@ -19,16 +19,16 @@ def methods() -> str:
     """One row a method: what it is, and the four choices it makes with its default settings."""
     lines = ["| method | in one sentence | whose text | signal | weights | paper |", "| --- " * 6 + "|"]
     for row in show.rows(registry.METHODS):
-        found = registry.find(registry.METHODS, row["name"])()
-        if isinstance(found, ReferencePoint):
+        method = registry.find(registry.METHODS, row["name"])()
+        if isinstance(method, ReferencePoint):
             continue
         cells = (
-            f"[`{found.name}`](methods/{found.name}.py)",
+            f"[`{method.name}`](methods/{method.name}.py)",
             markdown_text(row["summary"]),
-            " + ".join(sorted(job.sources_of(found, recipe.load("micro").training))),
-            _signal(found),
-            markdown_text(found.card().get("token_weights", "equal")),
-            _paper(found.paper),
+            " + ".join(sorted(job.sources_of(method, recipe.load("micro").training))),
+            _signal(method),
+            markdown_text(method.card().get("token_weights", "equal")),
+            _paper(method.paper),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

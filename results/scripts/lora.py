@@ -42,16 +42,16 @@ def by_the_harness(chosen: argparse.Namespace, folder: Path):
         results=folder,
         device="cpu",
     )
-    prepared, seen = plan.prepare(request), []
+    prepared, steps = plan.prepare(request), []
     split = loop.micro_batches
 
     def noted(sequences: Sequence[TrainingSequence], *size: int | None):
-        seen.append(list(sequences))
+        steps.append(list(sequences))
         return split(sequences, *size)
 
     with mock.patch.object(loop, "micro_batches", noted):
         outcome = students.train_run(prepared, prepared.trainings[0], lambda *_: None)
-    return outcome, seen, prepared
+    return outcome, steps, prepared
 
 
 def by_hand(prepared: plan.Plan, steps: Steps, rates: Sequence[float]):
@@ -94,12 +94,12 @@ def by_hand(prepared: plan.Plan, steps: Steps, rates: Sequence[float]):
 
 def _padded(sequences: Sequence[TrainingSequence], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """[B, L] token ids, padded on the right where no real token looks, and labels that leave prompts out."""
-    width = max(len(s.prompt) + len(s.response) for s in sequences)
+    width = max(len(sequence.prompt) + len(sequence.response) for sequence in sequences)
     ids, labels = torch.full((len(sequences), width), pad), torch.full((len(sequences), width), -100)
-    for row, s in enumerate(sequences):
-        whole = torch.tensor(s.prompt + s.response)
+    for row, sequence in enumerate(sequences):
+        whole = torch.tensor(sequence.prompt + sequence.response)
         ids[row, : len(whole)] = whole
-        labels[row, len(s.prompt) : len(whole)] = whole[len(s.prompt) :]
+        labels[row, len(sequence.prompt) : len(whole)] = whole[len(sequence.prompt) :]
     return ids, labels
 
 
@@ -117,8 +117,8 @@ def compare(chosen: argparse.Namespace) -> tuple[str, bool]:
     own = {name.replace("vector.weight", "vector"): weight for name, weight in outcome.adapter.weights.items()}
     apart = max(float((weights[name] - ours).abs().max()) for name, ours in own.items())
     sound &= weights.keys() == own.keys()
-    said = f"Largest difference of a weight of the adapter after {len(rows)} steps: {apart:.1e}."
-    return "\n".join([f"`kd` with {chosen.adapter} on {prepared.student.id}", "", *lines, "", said]), sound
+    summary = f"Largest difference of a weight of the adapter after {len(rows)} steps: {apart:.1e}."
+    return "\n".join([f"`kd` with {chosen.adapter} on {prepared.student.id}", "", *lines, "", summary]), sound
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:

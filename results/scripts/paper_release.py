@@ -45,10 +45,10 @@ def page() -> str:
     store = Store(RESULTS / "objectives")
     groups = _groups(store)
     pooled = inference.seed_variance(groups.values())
-    found = [_compared(pair, groups, pooled) for pair in pairs]
-    adjusted = iter(intervals.holm([f["comparison"].p for f in found if f]))
+    compared = [_compared(pair, groups, pooled) for pair in pairs]
+    adjusted = iter(intervals.holm([f["comparison"].p for f in compared if f]))
     rows = ["| method | paper | release | effect | p | what differs | source |", "|---|---|---|---:|---:|---|---|"]
-    for pair, one in zip(pairs, found, strict=True):
+    for pair, one in zip(pairs, compared, strict=True):
         effect, p = _effect(one, next(adjusted)) if one else (_why(pair, groups), "")
         names = [f"`{pair[key]}`" if key in pair else "" for key in ("paper", "release")]
         rows.append(
@@ -64,15 +64,15 @@ def _groups(store: Store) -> dict[str, Group]:
         if record["task"] == TASK:
             key = (record["method"]["name"], json.dumps(record["method"]["settings"], sort_keys=True))
             recorded.setdefault(key, {})[record["seed"]] = record
-    found = {}
+    groups = {}
     for label, settings in _labels():
         name = label.partition("@")[0]
         config = build(registry.find(registry.METHODS, name).Config, settings, label)
         records = recorded.get((name, json.dumps(spelt(config), sort_keys=True)), {})
         if len(records) >= 3:
             ordered = [records[seed] for seed in sorted(records)]
-            found[label] = Group(ordered, inference.read_matrix(ordered, store.completions))
-    return found
+            groups[label] = Group(ordered, inference.read_matrix(ordered, store.completions))
+    return groups
 
 
 def _labels() -> list[tuple[str, Mapping[str, Any]]]:

@@ -45,11 +45,11 @@ def pages() -> dict[Path, str]:
     papers = reported.papers(RESULTS)
     audits = [report.audit(paper, papers) for paper in papers]
     by_id = {audit.paper["id"]: audit for audit in audits}
-    found = {OUT / "README.md": index(audits)} | {OUT / f"{name}.md": page(audit) for name, audit in by_id.items()}
+    contents = {OUT / "README.md": index(audits)} | {OUT / f"{name}.md": page(audit) for name, audit in by_id.items()}
     # Papers whose cells stand in another paper's tables.
     for name in sorted(set(spec.names()) - by_id.keys()):
-        found[OUT / f"{name}.md"] = question_page(name, by_id[spec.load(name).reported].paper)
-    return found
+        contents[OUT / f"{name}.md"] = question_page(name, by_id[spec.load(name).reported].paper)
+    return contents
 
 
 def question_page(name: str, paper: reported.Paper) -> str:
@@ -79,14 +79,16 @@ def index(audits: Sequence[Audit]) -> str:
     ]
     for one in audits:
         held = f"{sum(c.holds for c in one.claims)} of {len(one.claims)}" if one.claims else ""
-        found = ", ".join(scale for scale, _ in _answers(one.paper["id"])) or "not asked"
+        scales = ", ".join(scale for scale, _ in _answers(one.paper["id"])) or "not asked"
         cells, notable = len(printed.of(one.paper)), len(one.notable)
         name = one.paper["id"]
-        rows.append(f"| [{name}]({name}.md) | {cells} | {notable} | {len(one.findings) - notable} | {held} | {found} |")
-    asked = sorted(set(spec.names()) - {one.paper["id"] for one in audits})
-    for name in asked:
-        found = ", ".join(scale for scale, _ in _answers(name)) or "not asked"
-        rows.append(f"| [{name}]({name}.md) | in {spec.load(name).reported} | | | | {found} |")
+        rows.append(
+            f"| [{name}]({name}.md) | {cells} | {notable} | {len(one.findings) - notable} | {held} | {scales} |"
+        )
+    questions_only = sorted(set(spec.names()) - {one.paper["id"] for one in audits})
+    for name in questions_only:
+        scales = ", ".join(scale for scale, _ in _answers(name)) or "not asked"
+        rows.append(f"| [{name}]({name}.md) | in {spec.load(name).reported} | | | | {scales} |")
     refuted = [f"- [{a.paper['id']}]({a.paper['id']}.md): {c.text}. {'; '.join(c.arithmetic)}"
                for a in audits for c in a.claims if not c.holds]  # fmt: skip
     table = "What released code does otherwise than its paper: [paper against release](PAPER_AND_RELEASE.md)."
@@ -100,14 +102,14 @@ def _claim(name: str) -> list[str]:
 
 def _answers(name: str) -> list[tuple[str, dict[str, Any]]]:
     """What ``harness reproduce`` wrote for a paper, by scale."""
-    found = []
+    answers = []
     for scale in SCALES:
         for folder in ANSWERS:
             path = folder / f"{name}-{scale}.json"
             if path.is_file():
-                found.append((f"[{scale}]({_link(path.with_suffix('.md'))})", json.loads(path.read_text("utf-8"))))
+                answers.append((f"[{scale}]({_link(path.with_suffix('.md'))})", json.loads(path.read_text("utf-8"))))
                 break
-    return found
+    return answers
 
 
 def _link(path: Path) -> str:
@@ -117,8 +119,8 @@ def _link(path: Path) -> str:
 
 def _answer(name: str, answers: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     if not answers:
-        asked = f"`harness reproduce {name} --dry-run` says what it takes." if name in spec.names() else ""
-        return [f"The paper's question was not asked here. {asked}".strip()]
+        hint = f"`harness reproduce {name} --dry-run` says what it takes." if name in spec.names() else ""
+        return [f"The paper's question was not asked here. {hint}".strip()]
     blocks = []
     for link, answer in answers:
         blocks.append(f"In the {link} world; generated problems, not the paper's benchmarks:")

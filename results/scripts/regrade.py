@@ -23,7 +23,7 @@ FOLDERS = ("results/micro", "results/objectives", "results/instruction")
 
 def differences(store: Store) -> dict[tuple[str, str, str], list[int]]:
     """Per (task, version then, version now): records, completions, verdicts that differ, scores that differ."""
-    found: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    counts: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     tasks = {}
     records, _ = store.all()
     for i, record in enumerate(records):
@@ -34,11 +34,11 @@ def differences(store: Store) -> dict[tuple[str, str, str], list[int]]:
         again = evaluate.rows(texts, evaluate.verdicts_of(task, texts))
         changed = sum(a["score"] != b["score"] for a, b in zip(rows, again, strict=True))
         moved = abs(evaluate.score(task, again).value - record["score"]) > 1e-12
-        entry = found[record["task"], record["protocol"]["version"], task.version]
+        entry = counts[record["task"], record["protocol"]["version"], task.version]
         for k, value in enumerate((1, len(rows), changed, int(moved))):
             entry[k] += value
         print(f"{store.root}: {i + 1} of {len(records)}", file=sys.stderr)
-    return found
+    return counts
 
 
 def page(folders: Sequence[str]) -> str:
@@ -58,5 +58,5 @@ def page(folders: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1:] or [folder for folder in FOLDERS if Path(folder).is_dir()]
-    sys.stdout.write(page(asked))
+    folders = sys.argv[1:] or [folder for folder in FOLDERS if Path(folder).is_dir()]
+    sys.stdout.write(page(folders))

@@ -62,7 +62,7 @@ def paper(name: str, facts: Mapping[str, Any], lines: list[dict[str, str]]) -> d
         "id": name,
         "method": facts.get("method"),
         **{key: facts.get(key) for key in ("title", "authors", "year", "url", "about")},
-        "notes": facts.get("notes", []) + [_said(correction) for correction in facts.get("correction", [])],
+        "notes": facts.get("notes", []) + [_correction_text(correction) for correction in facts.get("correction", [])],
         "cells": cells,
         "sources": {
             key: {inner: value for inner, value in source.items() if inner not in ("match", "match_locator")}
@@ -163,7 +163,7 @@ def _samples(line: Mapping[str, str]) -> int | None:
     return int(named[1]) if named and line["benchmark"].startswith((named[2], named[3])) else None
 
 
-def _said(correction: Mapping[str, Any]) -> str:
+def _correction_text(correction: Mapping[str, Any]) -> str:
     changed = ", ".join(f"{key} is given as {value!r}" for key, value in correction["set"].items())
     where = ", ".join(f"{key} {value!r}" for key, value in correction["when"].items())
     return f"Of the cells with {where}, {changed}: {correction['reason']}."

@@ -124,12 +124,12 @@ def collect(work: Path) -> dict[str, Any]:
             name: {p["step"]: p["loss"] for p in curves.read(store.root, record["training_id"])}
             for name, store in stores.items()
         }
-        found = {}
+        variants = {}
         for name, store in stores.items():
             mine = records[name][run_id]
             rows = store.completions(mine)
             scores = problem_scores(rows, mine)
-            found[name] = {
+            variants[name] = {
                 "score": mine["score"],
                 "correct": mine["counts"]["correct"],
                 "total": mine["counts"]["total"],
@@ -144,7 +144,7 @@ def collect(work: Path) -> dict[str, Any]:
                 "text": record["convention"]["text"],
                 "seed": record["seed"],
                 "task": record["task"],
-                "variants": found,
+                "variants": variants,
             }
         )
     published = records[PUBLISHED_NAME].values()
@@ -223,7 +223,7 @@ def shifts(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     trainings: dict[tuple, list[Mapping[str, Any]]] = {}
     for cell in facts["cells"]:
         trainings.setdefault((cell["method"], cell["seed"]), []).append(cell["variants"])
-    found = []
+    rows = []
     for name in facts["cells"][0]["variants"]:
         differences = []
         for tasks in trainings.values():
@@ -231,8 +231,8 @@ def shifts(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
             differences.append(fmean(gaps))
         test = ttest_1samp(differences, 0.0)
         low, high = test.confidence_interval(0.95)
-        found.append({"variant": name, "mean": fmean(differences), "low": low, "high": high, "p": test.pvalue})
-    return found
+        rows.append({"variant": name, "mean": fmean(differences), "low": low, "high": high, "p": test.pvalue})
+    return rows
 
 
 def page(facts: Mapping[str, Any]) -> str:
@@ -307,7 +307,7 @@ def page(facts: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Kind:
+class TextKind:
     """The methods that train on one kind of text: pooled spreads of their scores, as fractions of one."""
 
     name: str
@@ -317,27 +317,27 @@ class Kind:
     widest: float
 
 
-def kinds(facts: Mapping[str, Any]) -> list[Kind]:
+def kinds(facts: Mapping[str, Any]) -> list[TextKind]:
     """Fixed text and the student's own, over the tasks whose score is a share of problems solved."""
-    found = []
+    of_texts = []
     for name, own in (("fixed text", False), ("the student's own samples", True)):
         methods = sorted({cell["method"] for cell in facts["cells"] if ("student" in cell["text"]) == own})
         mine = [s for s in spreads(facts) if s["method"] in methods and s["task"] in SOLVED]
         rounding = (sum(s["rounding"] ** 2 * s["freedom"] for s in mine) / sum(s["freedom"] for s in mine)) ** 0.5
         seeds = fmean(s["seeds"] ** 2 for s in mine) ** 0.5
-        found.append(Kind(name, tuple(methods), rounding, seeds, max(s["range"] for s in mine)))
-    return found
+        of_texts.append(TextKind(name, tuple(methods), rounding, seeds, max(s["range"] for s in mine)))
+    return of_texts
 
 
 def answer(facts: Mapping[str, Any]) -> str:
     """The finding in words, with its numbers."""
-    said = [
+    sentences = [
         f"Trained on {kind.name} ({', '.join(kind.methods)}), a score of {' or '.join(SOLVED)} moves by "
         f"{100 * kind.rounding:.1f} points (SD) from kernel to kernel and by {100 * kind.seeds:.1f} from seed to seed; "
         f"the widest range of one seed over the kernels is {100 * kind.widest:.1f} points."
         for kind in kinds(facts)
     ]
-    return " ".join([*said, PLAINLY])
+    return " ".join([*sentences, PLAINLY])
 
 
 def report(work: Path | None) -> None:

@@ -30,7 +30,7 @@ def rows(store: Store) -> Iterator[str]:
         groups[method_label(record["method"]), training.get("steps", 0)].append(record)
     yield f"| method | steps | seeds | {' | '.join(TASKS)} | TFLOPs | held-out KL, nats | seconds |"
     yield "| --- | ---: | ---: |" + " ---: |" * (len(TASKS) + 3)
-    found = []
+    lines = []
     for (label, steps), records in groups.items():
         scores = {t: [100 * r["score"] for r in records if r["task"] == t] for t in TASKS}
         trained = [r for r in records if r["task"] == TASKS[0]]
@@ -40,8 +40,8 @@ def rows(store: Store) -> Iterator[str]:
         cells += [f"{equal_compute.median_cost(trained) / 1e12:.0f}" if steps else ""]
         cells += [f"{fmean(kl):.2f}" if kl else ""]
         cells += [f"{fmean(r['cost']['seconds'] for r in trained):.0f}" if steps else ""]
-        found.append((fmean(scores[TASKS[0]]), f"| {' | '.join(cells)} |"))
-    yield from (row for _, row in sorted(found, reverse=True))
+        lines.append((fmean(scores[TASKS[0]]), f"| {' | '.join(cells)} |"))
+    yield from (row for _, row in sorted(lines, reverse=True))
 
 
 if __name__ == "__main__":

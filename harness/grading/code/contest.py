@@ -170,8 +170,8 @@ def _judge(problem: ContestProblem, program: str | None, sandbox: Sandbox) -> Ve
         outcome = sandbox.run(job, receive, 3 * PATIENCE)
     if outcome.end is End.DONE:
         return Verdict(problem.id, 0, 1.0, f"passed all {len(problem.inputs)} tests", program)
-    said = wrong if outcome.end is End.STOPPED else f"{outcome.end} ({outcome.detail})"
-    reason = f"failed test {outcome.calls + 1} of {len(problem.inputs)}: {said}"
+    fault = wrong if outcome.end is End.STOPPED else f"{outcome.end} ({outcome.detail})"
+    reason = f"failed test {outcome.calls + 1} of {len(problem.inputs)}: {fault}"
     return Verdict(problem.id, 0, 0.0, reason, program, error=outcome.end is End.LOST)
 
 
@@ -215,13 +215,13 @@ def passing_program(name: str) -> str | None:
 
 @cache
 def _published(folder: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    programs: dict[str, str] = {}
     for path in sorted((Path(folder) / "livecodebench/submissions").glob("*.json")) if folder else ():
         for row in json.loads(path.read_text("utf-8")):
             right = [code for code, passed in zip(row["code_list"], row["graded_list"], strict=True) if passed]
             if right:
-                found.setdefault(row["question_id"], right[0])
-    return found
+                programs.setdefault(row["question_id"], right[0])
+    return programs
 
 
 def _hidden(text: str) -> list[Any]:
@@ -231,12 +231,12 @@ def _hidden(text: str) -> list[Any]:
         pass
     try:
         unpacked = zlib.decompressobj().decompress(base64.b64decode(text.encode(), validate=True), UNPACKED)
-        found = _TextAlone(io.BytesIO(unpacked)).load()
+        unpickled = _TextAlone(io.BytesIO(unpacked)).load()
     except (binascii.Error, zlib.error, pickle.UnpicklingError, EOFError, IndexError) as error:
         raise ValueError(f"private_test_cases: {error}") from None
-    if not isinstance(found, str):
+    if not isinstance(unpickled, str):
         raise ValueError("private_test_cases: its pickle holds no text")
-    return json.loads(found)
+    return json.loads(unpickled)
 
 
 class _TextAlone(pickle.Unpickler):

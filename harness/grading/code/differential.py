@@ -206,8 +206,8 @@ def _accepts(problem: CodeProblem, arguments: str, want: Any, have: Any) -> bool
     # Special oracles of MBPP, as in EvalPlus.
     from_mbpp = problem.task_id.startswith("Mbpp/")
     if from_mbpp and entry_point in oracles.MBPP_OUTPUT_NOT_NONE_TASKS:
-        found = have if isinstance(have, bool) else have is not None
-        return found == (want is not None)
+        truthful = have if isinstance(have, bool) else have is not None
+        return truthful == (want is not None)
     if from_mbpp and entry_point in oracles.MBPP_OUTPUT_SET_EQ_TASKS:
         if isinstance(have, Several):  # EvalPlus evaluates out == exp first, which raises for other shapes
             numpy.broadcast_shapes(have.array.shape, numpy.shape(want))
@@ -229,8 +229,8 @@ def _accepts(problem: CodeProblem, arguments: str, want: Any, have: Any) -> bool
 def _same_members(want: Any, have: Any) -> bool:
     """``set(want) == set(have)``, with a hash table of the expected members only."""
     places = {member: place for place, member in enumerate(set(want))}
-    found = {places.get(member, -1) for member in have}
-    return -1 not in found and len(found) == len(places)
+    matched = {places.get(member, -1) for member in have}
+    return -1 not in matched and len(matched) == len(places)
 
 
 def _floats(value: Any) -> bool:
@@ -317,32 +317,32 @@ def truth(problem: CodeProblem, suite: str, sandbox: Sandbox) -> Truth:
     program = problem.prompt + problem.canonical_solution
     # The key covers the interpreter too: outputs may depend on its version.
     path = _truth_path(TRUTH_VERSION, sys.version_info[:2], program, problem.entry_point, inputs)
-    found = _read_truth(path, len(inputs))
-    if found is None:
-        found = _compute_truth(problem, program, inputs, sandbox)
-        _write_truth(path, found)
-    return found
+    expected = _read_truth(path, len(inputs))
+    if expected is None:
+        expected = _compute_truth(problem, program, inputs, sandbox)
+        _write_truth(path, expected)
+    return expected
 
 
 def _compute_truth(problem: CodeProblem, program: str, inputs: list[str], sandbox: Sandbox) -> Truth:
-    found = Truth([], [])
+    expected = Truth([], [])
 
     def receive(_: int, text: bytes, seconds: float) -> bool:
-        found.outputs.append(text)
-        found.seconds.append(seconds)
+        expected.outputs.append(text)
+        expected.seconds.append(seconds)
         return True
 
     job = SandboxJob(program, problem.entry_point, inputs, [CALL_LIMIT_S] * len(inputs), CALL_LIMIT_S, TRUTH_LIMIT_S)
     outcome = sandbox.run(job, receive)
     if outcome.end in (End.LOST, End.STALLED):  # another process may have used up the machine
-        found = Truth([], [])
+        expected = Truth([], [])
         outcome = sandbox.run(job, receive)
     if outcome.end is not End.DONE:
         raise RunFailed(
             f"{problem.task_id}: the canonical solution did not complete: {outcome.end} "
             f"at input {outcome.calls + 1} {outcome.detail}".rstrip()
         )
-    return found
+    return expected
 
 
 def _truth_path(*content: object) -> Path:
@@ -366,9 +366,9 @@ def _read_truth(path: Path, n: int) -> Truth | None:
         return None
 
 
-def _write_truth(path: Path, found: Truth) -> None:
-    outputs = [text.decode("ascii") for text in found.outputs]
-    kept = {"sha256": _truth_checksum(outputs, found.seconds), "outputs": outputs, "seconds": found.seconds}
+def _write_truth(path: Path, expected: Truth) -> None:
+    outputs = [text.decode("ascii") for text in expected.outputs]
+    kept = {"sha256": _truth_checksum(outputs, expected.seconds), "outputs": outputs, "seconds": expected.seconds}
     try:
         durable.write(path, json.dumps(kept).encode("ascii"))
     except OSError as error:

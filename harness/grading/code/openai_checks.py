@@ -90,10 +90,10 @@ class OpenAIChecks:
         """Verdicts on whole programs. Raises RunFailed if a check refuses the canonical solution."""
         sandbox = shared()
         by_id = {problem.id: problem.reference for problem in self.items}
-        wanted = list(dict.fromkeys(c.problem_id for c in completions))
+        ids = list(dict.fromkeys(c.problem_id for c in completions))
         # Record the calls of each check once, then judge every program on them.
         with ThreadPoolExecutor(sandbox.workers, thread_name_prefix="check") as threads:
-            calls = dict(zip(wanted, threads.map(lambda key: _calls(by_id[key], sandbox), wanted), strict=True))
+            calls = dict(zip(ids, threads.map(lambda key: _calls(by_id[key], sandbox), ids), strict=True))
 
             def judge(pair: tuple[Completion, str]) -> Verdict:
                 completion, program = pair
@@ -149,8 +149,8 @@ def _judge(problem: CheckedProblem, program: str, calls: list[str], sandbox: San
     if not all(map(can_be_sent, outputs)):
         return 0.0, "an output that is not a plain value, or is too large", False
     # Run the check on the outputs, in another process without the program.
-    given = f"[[{','.join(outputs)}]]"
-    end, detail, _ = _run(problem.tester + REPLAY, "harness_replay", [given], sandbox)
+    arguments = f"[[{','.join(outputs)}]]"
+    end, detail, _ = _run(problem.tester + REPLAY, "harness_replay", [arguments], sandbox)
     if end is End.DONE:
         return 1.0, f"check accepts all {len(calls)} outputs", False
     return 0.0, f"check refuses the outputs: {detail or end}", end in (End.LOST, End.STALLED)

@@ -63,8 +63,8 @@ class CodeTask(Task):
     completion_stop: ClassVar[tuple[str, ...]]
 
     def problems(self, rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
-        found = [CodeProblem.of(row, number, self.plus) for number, row in enumerate(rows, 1)]
-        return [Problem(problem.task_id, prompt(problem), problem) for problem in found]
+        problems = [CodeProblem.of(row, number, self.plus) for number, row in enumerate(rows, 1)]
+        return [Problem(problem.task_id, prompt(problem), problem) for problem in problems]
 
     def grade(self, problem: Problem, text: str) -> Verdict:
         return self.grade_all([Completion(problem.id, 0, text, 0, "stop")])[0]
@@ -112,18 +112,20 @@ class CodeTask(Task):
             touched += bool(ours.repairs)
             if ours.program != theirs:
                 other.append((i, theirs))
-        found: dict[str, Any] = {"texts_repaired": touched, "repairs": dict(sorted(repairs.items()))} if touched else {}
+        counts: dict[str, Any] = (
+            {"texts_repaired": touched, "repairs": dict(sorted(repairs.items()))} if touched else {}
+        )
         # Grade EvalPlus' programs where they differ, then average over samples, then over problems.
         again = [Completion(graded[i]["problem_id"], graded[i]["sample"], "", 0, "stop") for i, _ in other]
         verdicts = self.grade_programs(again, [program for _, program in other]) if other else []
         moved = {i: v.score for (i, _), v in zip(other, verdicts, strict=True) if v.score != graded[i]["score"]}
         if not moved:
-            return found
+            return counts
         scores: dict[str, list[float]] = {}
         for i, row in enumerate(graded):
             scores.setdefault(row["problem_id"], []).append(moved.get(i, row["score"]))
         figure = fmean(fmean(each) for each in scores.values())
-        return found | {"evalplus_reading": {"score": figure, "verdicts_that_differ": len(moved)}}
+        return counts | {"evalplus_reading": {"score": figure, "verdicts_that_differ": len(moved)}}
 
     def grader_identity(self) -> dict[str, Any]:
         limits = {"floor_s": FLOOR_S, "factor": FACTOR, "total_s": TOTAL_S}

@@ -210,26 +210,26 @@ MOST_LINES = 200  # lines of the longest body whose indentation is repaired
 
 def repaired(text: str) -> tuple[str, list[str]]:
     """The text with thoughts, end marker and odd spaces repaired, and the names of the repairs made."""
-    found = []
+    repairs = []
     if thought(text) is not Thought.NONE:
         text = answer_of(text)
-        found.append("thoughts")
+        repairs.append("thoughts")
     # Markers and spaces inside of string literals belong to the program.
     strings = [match.span() for match in STRING.finditer(text)] if _suspect(text) else []
     for marker in END_MARKER.finditer(text):
         if not _inside(marker.start(), strings):
             text = text[: marker.start()]
-            found.append("end marker")
+            repairs.append("end marker")
             break
     spaced = _outside(text, strings)
     if spaced != text:
         text = spaced
-        found.append("odd spaces")
+        repairs.append("odd spaces")
     moved = INDENTED_FENCE.sub(_unindented, text, count=MOST_FENCES)
     if moved != text:
         text = moved
-        found.append("indented fence")
-    return text, found
+        repairs.append("indented fence")
+    return text, repairs
 
 
 def _unindented(block: re.Match) -> str:

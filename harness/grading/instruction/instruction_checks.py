@@ -59,41 +59,43 @@ def known_kinds() -> set[str]:
     return set(checkers().instructions_registry.INSTRUCTION_DICT)
 
 
-def followed(asked: Instructions, text: str) -> tuple[list[bool], list[bool]]:
+def followed(instructions: Instructions, text: str) -> tuple[list[bool], list[bool]]:
     """Whether ``text`` follows each instruction, strictly and loosely (without first or last line, or asterisks).
 
     Two published prompts ask for the frequency of a character that is not a letter; the checkers draw a letter instead,
     which is always the same here.
     """
-    found = []
+    strict_and_loose = []
     for check in (checkers().test_instruction_following_strict, checkers().test_instruction_following_loose):
-        made = checkers().InputExample(asked.key, list(asked.kinds), asked.prompt, [dict(s) for s in asked.settings])
+        made = checkers().InputExample(
+            instructions.key, list(instructions.kinds), instructions.prompt, [dict(s) for s in instructions.settings]
+        )
         state = random.getstate()
-        random.seed(asked.key)
+        random.seed(instructions.key)
         try:
-            found.append(check(made, text).follow_instruction_list)
+            strict_and_loose.append(check(made, text).follow_instruction_list)
         finally:
             random.setstate(state)
-    return found[0], found[1]
+    return strict_and_loose[0], strict_and_loose[1]
 
 
 def versions() -> dict[str, str]:
     """The versions of the packages that decide a verdict."""
-    found = {}
+    versions_by_name = {}
     for name in ("lm-eval", "nltk", "langdetect"):
         try:
-            found[name] = version(name)
+            versions_by_name[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "missing"
-    return found
+            versions_by_name[name] = "missing"
+    return versions_by_name
 
 
-def answer(asked: Instructions) -> str | None:
+def answer(instructions: Instructions) -> str | None:
     """A text that follows all instructions, written without the checkers; None where none is written here."""
-    settings = dict(zip(asked.kinds, asked.settings, strict=True))
-    if len(asked.kinds) == 1 and asked.kinds[0] in _WHOLE:
-        return _WHOLE[asked.kinds[0]]
-    if not settings.keys() <= {*_PARTS, *_SHAPES} or len(settings) < len(asked.kinds):
+    settings = dict(zip(instructions.kinds, instructions.settings, strict=True))
+    if len(instructions.kinds) == 1 and instructions.kinds[0] in _WHOLE:
+        return _WHOLE[instructions.kinds[0]]
+    if not settings.keys() <= {*_PARTS, *_SHAPES} or len(settings) < len(instructions.kinds):
         return None
     if "change_case:english_capital" in settings and settings.keys() & _NOT_IN_CAPITALS:
         return None
@@ -108,36 +110,39 @@ def answer(asked: Instructions) -> str | None:
     return text
 
 
-def _words(parts: Sequence[str], wanted: Mapping[str, Any]) -> list[str]:
+def _words(parts: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
     """The requested number of words; only the filler if few are allowed."""
-    if wanted["relation"] == "less than":
+    if settings["relation"] == "less than":
         return list(parts)
-    return [*parts, " ".join([FILLER] * (wanted["num_words"] // len(FILLER.split()) + 1))]
+    return [*parts, " ".join([FILLER] * (settings["num_words"] // len(FILLER.split()) + 1))]
 
 
-def _often(parts: Sequence[str], wanted: Mapping[str, Any]) -> list[str]:
-    if wanted["relation"] == "less than":
+def _often(parts: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    if settings["relation"] == "less than":
         return list(parts)
-    return [*parts, " ".join([wanted["keyword"]] * wanted["frequency"])]
+    return [*parts, " ".join([settings["keyword"]] * settings["frequency"])]
 
 
 def _lines(first: str, key: str) -> Callable[[Sequence[str], Mapping[str, Any]], list[str]]:
     """Parts with as many lines as the setting ``key`` says; ``first`` has the number of the line as {}."""
-    return lambda parts, wanted: [*parts, "\n".join(first.format(i + 1) for i in range(wanted[key]))]
+    return lambda parts, settings: [*parts, "\n".join(first.format(i + 1) for i in range(settings[key]))]
 
 
 # The addition to a text for each kind, by the settings of its checker.
 _PARTS: dict[str, Callable[[Sequence[str], Mapping[str, Any]], list[str]]] = {
     "detectable_format:title": lambda parts, _: ["<<A cat>>", *parts],
-    "keywords:existence": lambda parts, wanted: [*parts, " and ".join(wanted["keywords"])],
+    "keywords:existence": lambda parts, settings: [*parts, " and ".join(settings["keywords"])],
     "keywords:forbidden_words": lambda parts, _: list(parts),
     "keywords:frequency": _often,
     "length_constraints:number_words": _words,
     "detectable_format:number_highlighted_sections": _lines("Here is *part {}*.", "num_highlights"),
     "detectable_content:number_placeholders": _lines("Here stands [placeholder {}] for now.", "num_placeholders"),
     "detectable_format:number_bullet_lists": _lines("* point {} of the list", "num_bullets"),
-    "detectable_content:postscript": lambda parts, wanted: [*parts, f"{wanted['postscript_marker']} The cat is well."],
-    "startend:end_checker": lambda parts, wanted: [*parts, wanted["end_phrase"]],
+    "detectable_content:postscript": lambda parts, settings: [
+        *parts,
+        f"{settings['postscript_marker']} The cat is well.",
+    ],
+    "startend:end_checker": lambda parts, settings: [*parts, settings["end_phrase"]],
 }
 _SHAPES: dict[str, Callable[[str], str]] = {
     "punctuation:no_comma": lambda text: text.replace(",", ""),

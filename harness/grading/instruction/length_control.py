@@ -126,8 +126,8 @@ def solve_logistic(x: np.ndarray, y: np.ndarray, weight: np.ndarray, strength: f
 
     options = {"ftol": 1e-15, "gtol": 1e-9, "maxiter": 2000}
     bounds = [(0, None)] * (2 * n)
-    found = minimize(objective, np.zeros(2 * n), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return found.x[:n] - found.x[n:]
+    solution = minimize(objective, np.zeros(2 * n), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return solution.x[:n] - solution.x[n:]
 
 
 def _cross_entropy(z: np.ndarray, y: np.ndarray) -> np.ndarray:

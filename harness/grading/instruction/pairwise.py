@@ -82,9 +82,9 @@ class PairwiseTask(Task):
         by_id = {p.id: p for p in self.items}
         problems = [by_id[row["problem_id"]] for row in graded]
         judgements = [_judgement(row) for row in graded]
-        found: dict[str, Any] = dataclasses.asdict(win_rate(judgements))
+        figures: dict[str, Any] = dataclasses.asdict(win_rate(judgements))
         if not graded:
-            return found
+            return figures
         # Lengths are those of the judged part of a completion.
         judged = [row["text"] if self.thoughts_are_graded else answer_of(row["text"]) for row in graded]
         candidate = list(map(len, judged))
@@ -93,7 +93,7 @@ class PairwiseTask(Task):
         difficulty, gamed = self.length_baselines(problems)
         scores = [j.score for j in judgements]
         controlled = length_controlled(scores, reference, candidate, difficulty, gamed)
-        return found | {
+        return figures | {
             "candidate_length": fmean(candidate),
             "reference_length": fmean(reference),
             "length_gap": fmean(candidate) - fmean(reference),

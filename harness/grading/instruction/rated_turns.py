@@ -70,14 +70,15 @@ class RatedTurns(Task):
 
     def grade_all(self, completions: Sequence[Completion]) -> list[Verdict]:
         judge, by_id = require_judge(self.name, self.judge), {problem.id: problem for problem in self.items}
-        said = {(c.problem_id, c.sample): c.text for c in completions}
-        asked = {}
-        for c in completions:
-            problem = by_id[c.problem_id]
-            before = (said.get((problem.follows, c.sample)),) if problem.follows else ()
+        text_of = {(completion.problem_id, completion.sample): completion.text for completion in completions}
+        conversations = {}
+        for completion in completions:
+            problem = by_id[completion.problem_id]
+            before = (text_of.get((problem.follows, completion.sample)),) if problem.follows else ()
             if None not in before:
-                asked[c.problem_id, c.sample] = _asked(problem, (*before, c.text), c.sample)
-        rated = dict(zip(asked, judge_all(judge, list(asked.values())), strict=True))
+                answers = (*before, completion.text)
+                conversations[problem.id, completion.sample] = _conversation(problem, answers, completion.sample)
+        rated = dict(zip(conversations, judge_all(judge, list(conversations.values())), strict=True))
         return [_verdict(c, rated.get((c.problem_id, c.sample))) for c in completions]
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -92,18 +93,19 @@ class RatedTurns(Task):
         return super().measures(graded) | means | {"unrated": unrated}
 
 
-def _asked(problem: Problem, answers: tuple[str, ...], sample: int) -> ConversationToRate:
+def _conversation(problem: Problem, answers: tuple[str, ...], sample: int) -> ConversationToRate:
     questions, references = (problem.meta[name][: len(answers)] for name in ("questions", "references"))
     before = "\n\n".join([*questions, *answers[:-1]])
     name, reference = f"{problem.id}/{sample}", "\n\n".join(references)
     return ConversationToRate(name, before, reference, answers[-1], questions, answers, references)
 
 
-def _verdict(c: Completion, judgement: Judgement | None) -> Verdict:
+def _verdict(completion: Completion, judgement: Judgement | None) -> Verdict:
     if judgement is None:
-        return Verdict(c.problem_id, c.sample, 0.0, "the turn before it has no answer", error=True)
+        reason = "the turn before it has no answer"
+        return Verdict(completion.problem_id, completion.sample, 0.0, reason, error=True)
     if judgement.score is None:
         unread = "unparsed" if judgement.unparsed else None
-        return Verdict(c.problem_id, c.sample, 0.0, judgement.reason, unread, error=True)
+        return Verdict(completion.problem_id, completion.sample, 0.0, judgement.reason, unread, error=True)
     value = of_share(judgement.score)
-    return Verdict(c.problem_id, c.sample, value, judgement.reason, f"{value:g}")
+    return Verdict(completion.problem_id, completion.sample, value, judgement.reason, f"{value:g}")

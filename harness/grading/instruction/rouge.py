@@ -50,8 +50,8 @@ class _Instruction:
     """Rules of the protocol ``instruction``."""
 
     def wording(self, row: Mapping[str, Any]) -> Prompt:
-        given = row.get("input")
-        user = f"{row['instruction']}\n\n{given}" if given else row["instruction"]
+        context = row.get("input")
+        user = f"{row['instruction']}\n\n{context}" if context else row["instruction"]
         return Prompt(user=user, plain=user)
 
 
@@ -110,13 +110,11 @@ class RougeTask(Task):
 
     def remarks(self, graded):
         """Counts the problems that cannot be scored, because ROUGE reads only letters a to z and digits."""
-        asked = {row["problem_id"] for row in graded}
-        blank = [p for p in self.items if p.id in asked and self.gold_completion(p) is None]
+        ids = {row["problem_id"] for row in graded}
+        blank = [p for p in self.items if p.id in ids and self.gold_completion(p) is None]
         if not blank:
             return []
-        return [
-            f"{len(blank)} of {len(asked)} problems have no reference with a letter a to z or a digit: they score 0"
-        ]
+        return [f"{len(blank)} of {len(ids)} problems have no reference with a letter a to z or a digit: they score 0"]
 
 
 def rouge_l(answer: str, references: Sequence[str]) -> float:

@@ -190,15 +190,15 @@ def _reply_of(body: bytes, top_logprobs: int) -> Reply:
         raise Passing(f"the reply is not a chat completion: {body[:80]!r}") from None
 
 
-def _count(told: Any) -> int:
+def _count(reported: Any) -> int:
     """A number of tokens as reported by a server, bounded to the size of one reply; the cost is computed from it."""
-    return min(max(int(told or 0), 0), MOST_TOKENS)
+    return min(max(int(reported or 0), 0), MOST_TOKENS)
 
 
 def _answer_token(tokens: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The alternatives at the first token of the answer: the first of all, or the first after the thinking."""
     words = [str(t["token"]) for t in tokens]
-    ends = [found.end() for found in CLOSED.finditer("".join(words))]
+    ends = [mark.end() for mark in CLOSED.finditer("".join(words))]
     if not ends:
         return tokens[0]["top_logprobs"] if tokens else []
     lengths = accumulate(map(len, words))

@@ -132,20 +132,21 @@ def judge_all(judge: Any, comparisons: Sequence[PairToJudge]) -> list[Judgement]
     if not hasattr(judge, "judge"):
         return [Judgement(*judge.prefer(c.instruction, c.reference, c.candidate)) for c in comparisons]
     with error_location.faults_as(RunFailed, called=type(judge)):
-        found = judge.judge(comparisons)
+        judgements = judge.judge(comparisons)
     where = error_location.of(type(judge), "judge" if "judge" in vars(type(judge)) else "prefer")
-    if not isinstance(found, list | tuple) or len(found) != len(comparisons):
+    if not isinstance(judgements, list | tuple) or len(judgements) != len(comparisons):
         raise RunFailed(
-            f"{where}: gave {error_location.describe(found)} on {len(comparisons)} pairs; a list of one Judgement each"
+            f"{where}: gave {error_location.describe(judgements)} on {len(comparisons)} pairs; a list of one Judgement "
+            "each"
         )
-    for judgement in found:
+    for judgement in judgements:
         score = getattr(judgement, "score", "nothing")
         number = isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1
         if not isinstance(judgement, Judgement) or not (score is None or number):
             raise RunFailed(f"{where}: gave {judgement!r:.80}; Judgement(score from 0 to 1 or None, reason) is wanted")
         if not isinstance(judgement.reason, str):
             raise RunFailed(f"{where}: gave the reason {judgement.reason!r:.60}; text is wanted")
-    return list(found)
+    return list(judgements)
 
 
 def require_judge(task: str, judge: Any) -> Any:
@@ -239,18 +240,22 @@ def of_share(share: float) -> float:
     return round(LOW + (HIGH - LOW) * share, 6)
 
 
-def rating_messages(asked: PairToJudge) -> list[dict[str, str]]:
+def rating_messages(conversation: PairToJudge) -> list[dict[str, str]]:
     """The chat turns that ask for a rating. Every field is filled once, so that no answer can insert another."""
-    if not isinstance(asked, ConversationToRate):
+    if not isinstance(conversation, ConversationToRate):
         raise RunFailed("the judge rates single answers, and this task compares two: leave protocol=mt-bench out")
     fields: Mapping[str, str] = {
         f"{name}_{place}": text
-        for name, texts in (("question", asked.questions), ("answer", asked.answers), ("reference", asked.references))
+        for name, texts in (
+            ("question", conversation.questions),
+            ("answer", conversation.answers),
+            ("reference", conversation.references),
+        )
         for place, text in enumerate(texts, 1)
     }
 
     def fill(template: str) -> str:
         return re.sub(r"\{(\w+_\d)\}", lambda match: fields[match[1]], template)
 
-    said = TURNS[len(asked.answers), bool(asked.references)]
-    return [{"role": role, "content": fill(text)} for role, text in zip(("system", "user"), said, strict=True)]
+    templates = TURNS[len(conversation.answers), bool(conversation.references)]
+    return [{"role": role, "content": fill(text)} for role, text in zip(("system", "user"), templates, strict=True)]

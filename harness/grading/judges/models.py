@@ -73,21 +73,21 @@ class ModelJudge(Judge):
     def judge(self, comparisons: Sequence[PairToJudge]) -> list[Judgement]:
         """Raises BadInput before any question when the estimate is over budget, and at the first when the
         server refuses the key or the model's name."""
-        asked = [self._questions(c) for c in comparisons]
-        missing = {q.key: q for questions in asked for q in questions if q.key not in self.cache}
+        by_comparison = [self._questions(c) for c in comparisons]
+        missing = {q.key: q for questions in by_comparison for q in questions if q.key not in self.cache}
         failures = self._ask_all(list(missing.values())) if missing else {}
-        self._watch_model(q.key for questions in asked for q in questions if q.key not in failures)
-        return [self._judgement(questions, failures) for questions in asked]
+        self._watch_model(q.key for questions in by_comparison for q in questions if q.key not in failures)
+        return [self._judgement(questions, failures) for questions in by_comparison]
 
-    def _questions(self, c: PairToJudge) -> list[JudgeQuestion]:
-        found = []
-        for candidate_first in self.protocol.orders(c.instruction):
-            messages = self.protocol.question(c, candidate_first)
+    def _questions(self, comparison: PairToJudge) -> list[JudgeQuestion]:
+        questions = []
+        for candidate_first in self.protocol.orders(comparison.instruction):
+            messages = self.protocol.question(comparison, candidate_first)
             order = "candidate first" if candidate_first else "reference first"
-            key = digest([order, c.instruction, c.reference, c.candidate])
+            key = digest([order, comparison.instruction, comparison.reference, comparison.candidate])
             tokens, usd = self.budget.estimate(messages, self.protocol.max_tokens)
-            found.append(JudgeQuestion(key, messages, candidate_first, tokens, usd))
-        return found
+            questions.append(JudgeQuestion(key, messages, candidate_first, tokens, usd))
+        return questions
 
     def _ask_all(self, questions: list[JudgeQuestion]) -> dict[str, Failure]:
         """Asks, stores each answer as it arrives, and returns why the other keys have none."""
@@ -216,7 +216,7 @@ class OpenAIJudge(ModelJudge):
     def open(cls, argument: str, protocol: str, keep: Path | None) -> OpenAIJudge:
         from harness.grading.judges.answering import ServerModel, ServerOptions
 
-        model, options = _asked(cls, argument, ServerOptions)
+        model, options = _model_and_settings(cls, argument, ServerOptions)
         budget = JudgeBudget(options.budget_usd, options.price_in, options.price_out)
         return cls(ServerModel(model, options), *_way(options, protocol), budget, keep or cache_dir() / "judgements")
 
@@ -230,13 +230,13 @@ class HuggingFaceJudge(ModelJudge):
     def open(cls, argument: str, protocol: str, keep: Path | None) -> HuggingFaceJudge:
         from harness.grading.judges.answering import LocalModel, LocalOptions
 
-        model, options = _asked(cls, argument, LocalOptions)
+        model, options = _model_and_settings(cls, argument, LocalOptions)
         return cls(
             LocalModel(model, options), *_way(options, protocol), JudgeBudget(), keep or cache_dir() / "judgements"
         )
 
 
-def _asked(judge: type[ModelJudge], argument: str, known: type) -> tuple[str, Any]:
+def _model_and_settings(judge: type[ModelJudge], argument: str, known: type) -> tuple[str, Any]:
     """The model's name and the settings after it. Raises BadInput for a setting that ``known`` does not have."""
     if not argument:
         raise BadInput(f"--judge {judge.name!r} is not a judge; the forms are {FORMS}")
@@ -246,10 +246,10 @@ def _asked(judge: type[ModelJudge], argument: str, known: type) -> tuple[str, An
 
 def _way(options: JudgeOptions, protocol: str) -> tuple[JudgeProtocol, float]:
     """The prompts and the sampling temperature: the protocol's, unless the settings say otherwise."""
-    asked = judge_protocol(options.protocol or protocol)
+    chosen = judge_protocol(options.protocol or protocol)
     if options.max_tokens is not None:
-        asked = dataclasses.replace(asked, max_tokens=options.max_tokens)
-    return asked, asked.temperature if options.temperature is None else options.temperature
+        chosen = dataclasses.replace(chosen, max_tokens=options.max_tokens)
+    return chosen, chosen.temperature if options.temperature is None else options.temperature
 
 
 # The cost of judging: estimated before the first question, counted during the run, never over the budget.
@@ -299,8 +299,8 @@ class JudgeBudget:
         with self._lock:
             self._reserved -= usd
             if reply is not None:
-                told = reply.prompt_tokens + reply.completion_tokens > 0
-                self.spent_usd += self._price(reply.prompt_tokens, reply.completion_tokens) if told else usd
+                has_usage = reply.prompt_tokens + reply.completion_tokens > 0
+                self.spent_usd += self._price(reply.prompt_tokens, reply.completion_tokens) if has_usage else usd
 
     def _price(self, prompt: int, completion: int) -> float:
         return (prompt * self.price_in + completion * self.price_out) / 1e6

@@ -43,14 +43,14 @@ def open_judge(spec: str, protocol: str = "alpacaeval-1", keep: Path | None = No
 def check_identity(judge: Judge) -> str:
     """The identity as JSON. Raises BadInput for one that is empty or no JSON."""
     where = error_location.of(type(judge))
-    found = judge.identity()
+    identity = judge.identity()
     try:
-        said = json.dumps(found, sort_keys=True, allow_nan=False)
+        as_text = json.dumps(identity, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise BadInput(f"{where}: identity is not JSON ({error}); return a dict of texts and numbers") from None
-    if not isinstance(found, dict) or not found:
+    if not isinstance(identity, dict) or not identity:
         raise BadInput(f"{where}: identity is empty; return everything that determines the judge's verdicts, as a dict")
-    return said
+    return as_text
 
 
 def split(spec: str) -> tuple[str, str]:

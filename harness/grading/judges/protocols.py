@@ -173,9 +173,9 @@ class RatingProtocol(JudgeProtocol):
 
 
 def _mt_bench() -> JudgeProtocol:
-    both = [(f"{key}", *said) for key, said in judgement.TURNS.items()]
+    both = [(f"{key}", *texts) for key, texts in judgement.TURNS.items()]
     turns = tuple(
-        (f"{role} {key}", text) for key, *said in both for role, text in zip(("system", "user"), said, strict=True)
+        (f"{role} {key}", text) for key, *texts in both for role, text in zip(("system", "user"), texts, strict=True)
     )
     return RatingProtocol("mt-bench", turns, _read_rating, temperature=0.0, max_tokens=2048)
 
@@ -232,8 +232,8 @@ def _read_arena_hard(reply: Reply) -> float | None:
 
 def _read_rating(reply: Reply) -> float | None:
     """The share of a reply's rating, after any thinking; None from a reply that has none from 1 to 10."""
-    found = judgement.rating(answer_of(reply.text)[-REPLY_LIMIT:])
-    return None if found is None else judgement.as_share(found)
+    rating = judgement.rating(answer_of(reply.text)[-REPLY_LIMIT:])
+    return None if rating is None else judgement.as_share(rating)
 
 
 def _read_letter(reply: Reply) -> float | None:
@@ -244,7 +244,7 @@ def _read_letter(reply: Reply) -> float | None:
     """
     if reply.cut:
         return None
-    found, fence = None, None
+    letter, fence = None, None
     for line in answer_of(reply.text)[-REPLY_LIMIT:].splitlines():
         if mark := _FENCE.match(line):
             if fence is None:
@@ -252,8 +252,8 @@ def _read_letter(reply: Reply) -> float | None:
             elif mark[1].startswith(fence) and not line.strip().strip(fence[0]):
                 fence = None
         elif fence is None:
-            found = _letter_of(line) or found
-    return None if found is None else {"A": 1.0, "B": 0.0, "C": 0.5}[found]
+            letter = _letter_of(line) or letter
+    return None if letter is None else {"A": 1.0, "B": 0.0, "C": 0.5}[letter]
 
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[^`]*$")
@@ -346,8 +346,8 @@ _VOTE_PATTERNS = (re.compile(r"\[\[([AB<>=]+)\]\]"), re.compile(r"\[([AB<>=]+)\]
 def share_of_votes(text: str) -> float | None:
     """The share of the response shown first: the last verdict in double brackets, else in single ones, as upstream."""
     for pattern in _VOTE_PATTERNS:
-        if found := pattern.findall(text.upper()):
-            return _VERDICTS.get(_OTHERS.get(found[-1], found[-1]))
+        if votes := pattern.findall(text.upper()):
+            return _VERDICTS.get(_OTHERS.get(votes[-1], votes[-1]))
     return None
 
 

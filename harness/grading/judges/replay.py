@@ -154,15 +154,15 @@ class ReplayRatings(Judge):
         return dict(self._identity)
 
     def judge(self, comparisons: Sequence[PairToJudge]) -> list[Judgement]:
-        return [self._recall(rating_messages(asked)[-1]["content"]) for asked in comparisons]
+        return [self._recall(rating_messages(conversation)[-1]["content"]) for conversation in comparisons]
 
-    def _recall(self, asked: str) -> Judgement:
-        if (scores := self.recorded.get(asked)) is None:
+    def _recall(self, question: str) -> Judgement:
+        if (scores := self.recorded.get(question)) is None:
             return Judgement(None, "no recorded judgement of this answer in these words")
-        given = [score for score in scores if score is not None]
-        if not given:
+        ratings = [score for score in scores if score is not None]
+        if not ratings:
             return Judgement(None, "the recorded judge gave no rating", unparsed=True)
-        return Judgement(as_share(fmean(given)), f"recorded rating {fmean(given):g}")
+        return Judgement(as_share(fmean(ratings)), f"recorded rating {fmean(ratings):g}")
 
 
 def recorded_rows(path: Path, what: str) -> tuple[list[dict[str, Any]], str]:

@@ -54,8 +54,8 @@ class Answer:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the parts, as in ``x=1, y=2``; () unless every part has a distinct name."""
-        found = tuple(name for name in map(assigned, (part.text for part in self.parts)) if name)
-        return found if len(set(found)) == len(self.parts) else ()
+        names = tuple(name for name in map(assigned, (part.text for part in self.parts)) if name)
+        return names if len(set(names)) == len(self.parts) else ()
 
 
 def assigned(text: str) -> str | None:
@@ -151,5 +151,5 @@ def _both_signs(text: str) -> list[str]:
     return [SIGNS.sub(partial(_sign, chosen), text) for chosen in signs]
 
 
-def _sign(chosen: Mapping[str, str], found: re.Match) -> str:
-    return chosen[found.group()]
+def _sign(chosen: Mapping[str, str], match: re.Match) -> str:
+    return chosen[match.group()]

@@ -57,24 +57,24 @@ def value(sign: str, numeral: str, base: int) -> int | None:
 
 def same(gold: str, answer: str) -> bool | None:
     """Whether two texts are the same number; None if neither states a base."""
-    wanted = base_and_digits(gold)
-    given = base_and_digits(answer, any_letters=wanted is not None)
-    if wanted is None and given is None:
+    gold_digits = base_and_digits(gold)
+    answer_digits = base_and_digits(answer, any_letters=gold_digits is not None)
+    if gold_digits is None and answer_digits is None:
         return None
     values = []
-    for text, found, other in ((gold, wanted, given), (answer, given, wanted)):
-        if found is None:
+    for text, digits, other in ((gold, gold_digits, answer_digits), (answer, answer_digits, gold_digits)):
+        if digits is None:
             bare = BARE.fullmatch(text)
             if bare is None:
                 return None  # an expression, to be compared as one
             # A reference without a base is in base ten; an answer without one is in the base of the reference.
-            found = bare[1], bare[2], other[2] if text is answer else 10
-        values.append(value(*found))
+            digits = bare[1], bare[2], other[2] if text is answer else 10
+        values.append(value(*digits))
     return values[0] is not None and values[0] == values[1]
 
 
 def in_base_ten(text: str) -> str:
     """``text`` as a decimal number if it states a base and can be read, else ``text`` unchanged."""
-    found = base_and_digits(text)
-    number = None if found is None else value(*found)
+    digits = base_and_digits(text)
+    number = None if digits is None else value(*digits)
     return text if number is None else str(number)

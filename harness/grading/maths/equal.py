@@ -150,9 +150,9 @@ def _same_as_sets(gold: Answer, answer: Answer) -> bool:
         return False
     if not conditions and not (gold.kind in described and answer.kind == "union"):
         return False
-    wanted, found = (real_set(side.text, parse) for side in (gold, answer))
-    if wanted is not None and found is not None:
-        return same_set(wanted, found)
+    gold_set, answer_set = (real_set(side.text, parse) for side in (gold, answer))
+    if gold_set is not None and answer_set is not None:
+        return same_set(gold_set, answer_set)
     both = {gold.kind, answer.kind} <= {"value", *described}
     return both and _equivalent(gold.text, answer.text)
 
@@ -168,13 +168,13 @@ def _same_value(gold: str, answer: str, rules: Mapping[str, Any]) -> bool:
     if gold.replace(" ", "") == answer.replace(" ", ""):
         return True
     if CONDITION.search(gold) or CONDITION.search(answer):
-        wanted, found = real_set(gold, parse), real_set(answer, parse)
-        if wanted is not None and found is not None:
-            return same_set(wanted, found)
+        gold_set, answer_set = real_set(gold, parse), real_set(answer, parse)
+        if gold_set is not None and answer_set is not None:
+            return same_set(gold_set, answer_set)
         return _equivalent(gold, answer)
-    wanted, given = _time(gold), _time(answer)
-    if wanted or given:
-        return wanted is not None and given is not None and _same_time(wanted, given)
+    gold_time, answer_time = _time(gold), _time(answer)
+    if gold_time or answer_time:
+        return gold_time is not None and answer_time is not None and _same_time(gold_time, answer_time)
     # Equations: compare right sides, with the variable of a function renamed. Different one-letter names differ.
     (name, variable, target), (other, parameter, values) = _equation(gold), _equation(answer)
     if name is None and len(target) > 1:
@@ -286,21 +286,21 @@ def _same_number(
 ) -> bool:
     """Whether ``gold`` equals ``answer`` times the fraction ``scale``, within an absolute ``tolerance``."""
     # Two decimal numbers are compared exactly, as fractions; sympy would round them.
-    exact, given = literal(gold), literal(answer)
-    if exact is not None and given is not None and tolerance is None:
-        return exact == given * Fraction(*scale)
-    wanted, found = parse(gold), parse(answer)
-    if wanted is None or found is None:
+    gold_number, answer_number = literal(gold), literal(answer)
+    if gold_number is not None and answer_number is not None and tolerance is None:
+        return gold_number == answer_number * Fraction(*scale)
+    gold_value, answer_value = parse(gold), parse(answer)
+    if gold_value is None or answer_value is None:
         return False
     # The answer may write a product as a call, name its variable otherwise, or use another unit.
-    found = multiplied(found, wanted)
+    answer_value = multiplied(answer_value, gold_value)
     if renamed:
-        found = swapped(found, *renamed)
+        answer_value = swapped(answer_value, *renamed)
     if scale != (1, 1):
-        found = found * Rational(*scale)
-    if tolerance is not None and isinstance(wanted, Expr) and isinstance(found, Expr):
-        return bool(abs(N(wanted - found)) <= tolerance * (1 + RELATIVE))
-    return same_value(wanted, found)
+        answer_value = answer_value * Rational(*scale)
+    if tolerance is not None and isinstance(gold_value, Expr) and isinstance(answer_value, Expr):
+        return bool(abs(N(gold_value - answer_value)) <= tolerance * (1 + RELATIVE))
+    return same_value(gold_value, answer_value)
 
 
 def _same_curve(gold: str, answer: str) -> bool:
@@ -327,10 +327,10 @@ def _solved(sides: Sequence[Expr]) -> tuple[Symbol, Expr] | None:
 
 def _undo_each_other(gold: Sequence[Expr], answer: Sequence[Expr]) -> bool:
     """Whether ``y = f(x)`` and ``x = g(y)`` have f(g(y)) = y and g(f(x)) = x for all real numbers."""
-    wanted, found = _solved(gold), _solved(answer)
-    if wanted is None or found is None or wanted[0] == found[0]:
+    of_gold, of_answer = _solved(gold), _solved(answer)
+    if of_gold is None or of_answer is None or of_gold[0] == of_answer[0]:
         return False
-    (one, there), (other, back) = wanted, found
+    (one, there), (other, back) = of_gold, of_answer
     return simplify(there.subs(other, back) - one) == 0 and simplify(back.subs(one, there) - other) == 0
 
 
@@ -348,5 +348,5 @@ def _same_zeros(gold: Sequence[Expr], answer: Sequence[Expr]) -> bool:
 
 def _equivalent(gold: str, answer: str) -> bool:
     """Compares equations, inequalities and sets as math-verify does."""
-    wanted, found = parse(gold), parse(answer)
-    return wanted is not None and found is not None and same_value(wanted, found, sets=True)
+    gold_value, answer_value = parse(gold), parse(answer)
+    return gold_value is not None and answer_value is not None and same_value(gold_value, answer_value, sets=True)

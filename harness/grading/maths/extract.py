@@ -31,8 +31,8 @@ COUNTED = re.compile(r"(\\?\$\s*)?(-?\d[\d,]*(?:\.\d+)?)[*_`]*\s+([A-Za-z][A-Za-
 
 def last_box(text: str) -> str | None:
     """The content of the last closed ``\\boxed{…}`` or ``\\fbox{…}``, or of a ``\\boxed 8``; None without one."""
-    found = _last_box(text)
-    return None if found is None else found[2]
+    box = _last_box(text)
+    return None if box is None else box[2]
 
 
 def last_boxes(text: str) -> str | None:
@@ -43,14 +43,14 @@ def last_boxes(text: str) -> str | None:
     """
     # Walk backwards from the last box as long as the text between two boxes joins them to one list.
     listed: list[str] = []
-    found = _last_box(text)
-    while found is not None and len(listed) < MOST_BOXES:
-        start, _, content = found
+    box = _last_box(text)
+    while box is not None and len(listed) < MOST_BOXES:
+        start, _, content = box
         name = NAME_BEFORE.search(text[max(0, start - 12) : start])
         listed.insert(0, (name.group() if name else "") + content)
         before = _last_box(text[:start]) if "boxed" in text[max(0, start - 400) : start] else None
         near = before is not None and start - before[1] <= LONGEST_GLUE
-        found = before if near and GLUE.fullmatch(text[before[1] : start]) else None
+        box = before if near and GLUE.fullmatch(text[before[1] : start]) else None
     return ", ".join(listed) if len(listed) > 1 else None
 
 
@@ -122,14 +122,14 @@ def cot_strict_match(text: str) -> str | None:
 
 def flexible_extract(text: str) -> str | None:
     """lm-eval's gsm8k, filter ``flexible-extract``: the last number of the text."""
-    found = _last(FLEXIBLE_EXTRACT, text)
-    return found.group() if found else None
+    match = _last(FLEXIBLE_EXTRACT, text)
+    return match.group() if match else None
 
 
 def few_shot(text: str) -> str | None:
     """The last number in one of the forms of published few-shot examples: ``The answer is 18.``, ``A: 26``."""
-    found = _last(FEW_SHOT, text)
-    return found[1] if found else None
+    match = _last(FEW_SHOT, text)
+    return match[1] if match else None
 
 
 def as_lm_eval_compares(text: str) -> str:

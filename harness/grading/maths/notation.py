@@ -163,9 +163,9 @@ def _shown_value(text: str) -> str:
     return next(exact, sides[-1])
 
 
-def _remainder(found: re.Match) -> str:
+def _remainder(match: re.Match) -> str:
     """The value of ``7 \\bmod 4``."""
-    return str(int(found[1]) % int(found[2])) if int(found[2]) else found.group()
+    return str(int(match[1]) % int(match[2])) if int(match[2]) else match.group()
 
 
 def digits(number: re.Match) -> str:
@@ -177,11 +177,11 @@ def _rules(*rules: tuple[str, str | Callable[[re.Match], str]]) -> list[tuple[re
     return [(re.compile(pattern), replacement) for pattern, replacement in rules]
 
 
-def _without(found: re.Match) -> str:
+def _without(match: re.Match) -> str:
     """A set without the values that follow the word ``except``."""
-    values = re.sub(r"(?i)\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b", ",", found[2])
+    values = re.sub(r"(?i)\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b", ",", match[2])
     values = re.sub(r"(?<![\\A-Za-z])[A-Za-z]\s*=", "", values.replace("\\{", "").replace("\\}", ""))
-    kept = found[1] + "}" * (found[1].count("{") - found[1].count("}"))
+    kept = match[1] + "}" * (match[1].count("{") - match[1].count("}"))
     kept = f"\\{{{kept}\\}}" if re.search(r"[<>]|\\[lg]e", kept) else kept
     return f"{kept}\\setminus \\{{{values}\\}}"
 

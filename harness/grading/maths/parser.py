@@ -28,10 +28,10 @@ failures: dict[str, str] = {}  # text -> error of the parser in the current comp
 
 def parse(latex: str) -> Any:
     """The sympy object of one value, or None if it cannot be parsed; records the error in :data:`failures`."""
-    found, failure = _parsed(latex)
+    value, failure = _parsed(latex)
     if failure:
         failures[latex] = failure
-    return found
+    return value
 
 
 @lru_cache(maxsize=256)
@@ -39,24 +39,24 @@ def _parsed(latex: str) -> tuple[Any, str]:
     if not latex or not 0 <= nesting(latex) <= DEEPEST:
         return None, ""
     try:
-        found = parse_latex_cached(normalize_latex(latex, config=NORMALISED))
-        if isinstance(found, Basic):
-            found = _plain(found)
-        return found, ""
+        value = parse_latex_cached(normalize_latex(latex, config=NORMALISED))
+        if isinstance(value, Basic):
+            value = _plain(value)
+        return value, ""
     except MemoryError:
         raise
     except Exception as error:  # the grammar and sympy raise many types of errors on text of a model
         return None, type(error).__name__
 
 
-def _plain(found: Basic) -> Basic:
-    """``found`` with ``\\gcd`` evaluated, and ``i`` as the imaginary unit if it is the only variable."""
-    if found.has(UnevaluatedExpr):
-        found = found.replace(lambda e: isinstance(e, UnevaluatedExpr), lambda e: e.args[0])
-    letters = getattr(found, "free_symbols", set())
+def _plain(value: Basic) -> Basic:
+    """``value`` with ``\\gcd`` evaluated, and ``i`` as the imaginary unit if it is the only variable."""
+    if value.has(UnevaluatedExpr):
+        value = value.replace(lambda e: isinstance(e, UnevaluatedExpr), lambda e: e.args[0])
+    letters = getattr(value, "free_symbols", set())
     if len(letters) == 1 and (letter := next(iter(letters))).name == "i":
-        found = found.subs(letter, I)
-    return found
+        value = value.subs(letter, I)
+    return value
 
 
 def same_value(one: Any, other: Any, sets: bool = False) -> bool:
@@ -67,8 +67,8 @@ def same_value(one: Any, other: Any, sets: bool = False) -> bool:
         left, right = one.doit(), other.doit()
         if left.is_Rational and right.is_Rational:  # exactly: a small difference is one, as of 1/30! and 1/(30!+1)
             return left == right
-    found = verify(one, other, allow_set_relation_comp=sets, timeout_seconds=None, raise_on_error=False)
-    return bool(found) or _same_decimals(one, other)
+    equal = verify(one, other, allow_set_relation_comp=sets, timeout_seconds=None, raise_on_error=False)
+    return bool(equal) or _same_decimals(one, other)
 
 
 def _same_decimals(one: Any, other: Any) -> bool:

@@ -112,11 +112,11 @@ class Pool:
         replies: list[dict[str, Any] | None] = [None] * len(requests)
         waiting = deque(enumerate(requests))
         tried: set[int] = set()
-        wanted = min(self.size, 1 + len(requests) // REQUESTS_PER_WORKER) if requests else 0
+        needed = min(self.size, 1 + len(requests) // REQUESTS_PER_WORKER) if requests else 0
         unanswered = len(requests)
         while unanswered:
             # Keep the number of workers up: one may have ended with its request.
-            while len(self.workers) < wanted:
+            while len(self.workers) < needed:
                 self.workers.append(Worker())
             for worker in self.workers:
                 if worker.request is None and waiting:
@@ -143,12 +143,12 @@ class Pool:
                 selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
             timeout = max(0.0, min(w.deadline for w in busy) - time.monotonic())
             events = selector.select(timeout)
-        found = [(key.data, key.data.reply()) for key, _ in events]
+        replies = [(key.data, key.data.reply()) for key, _ in events]
         # Workers beyond their deadline that have not replied in this round.
         late = [w for w in busy if time.monotonic() > w.deadline and w not in [key.data for key, _ in events]]
         for worker in late:
             worker.kill()
-        return [(w, r) for w, r in found if r is not None] + [(w, {"died": "crash"}) for w in late]
+        return [(w, r) for w, r in replies if r is not None] + [(w, {"died": "crash"}) for w in late]
 
     def _discard(self, workers: Sequence[Worker]) -> None:
         for worker in workers:

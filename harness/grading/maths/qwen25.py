@@ -47,16 +47,19 @@ def _same(answer: str, gold: str, depth: int = 0) -> bool:
     if answer.strip().lower() == gold.strip().lower() or (gold in CHOICES and choice(answer) == gold):
         return True
     # Numbers are equal within the tolerance, also as per cent of each other.
-    given, wanted = number(answer), number(gold)
-    if given is not None and wanted is not None:
-        return any(isclose(scaled, given, rel_tol=RELATIVE) for scaled in (wanted / 100, wanted, wanted * 100))
+    answer_number, gold_number = number(answer), number(gold)
+    if answer_number is not None and gold_number is not None:
+        return any(
+            isclose(scaled, answer_number, rel_tol=RELATIVE)
+            for scaled in (gold_number / 100, gold_number, gold_number * 100)
+        )
     answer, gold = answer.strip(), gold.strip()
     if not answer or depth > DEEPEST:
         return False
     # An answer as a matrix for a reference as a set: rewrite each set as a matrix.
     if "pmatrix" in answer and "pmatrix" not in gold:
-        sets = (found.strip("{}").replace(",", "\\") for found in re.findall(r"\{.*,.*\}", gold))
-        gold = ", ".join(f"\\begin{{pmatrix}}{found}\\end{{pmatrix}}" for found in sets)
+        sets = (matrix.strip("{}").replace(",", "\\") for matrix in re.findall(r"\{.*,.*\}", gold))
+        gold = ", ".join(f"\\begin{{pmatrix}}{matrix}\\end{{pmatrix}}" for matrix in sets)
     if _without_brackets(answer, gold) or _part_by_part(answer, gold, depth) or _row_by_row(answer, gold, depth):
         return True
     return _as_equations(answer, gold, depth) or _symbolic(answer, gold)
@@ -85,8 +88,8 @@ def _without_brackets(answer: str, gold: str) -> bool:
 def _part_by_part(answer: str, gold: str, depth: int) -> bool:
     if not all(re.match(r"[(\[].+[)\]]", side) for side in (answer, gold)):
         return False
-    parts, wanted = answer[1:-1].split(","), gold[1:-1].split(",")
-    return len(parts) == len(wanted) and all(_same(a, g, depth + 1) for a, g in zip(parts, wanted, strict=True))
+    parts, gold_parts = answer[1:-1].split(","), gold[1:-1].split(",")
+    return len(parts) == len(gold_parts) and all(_same(a, g, depth + 1) for a, g in zip(parts, gold_parts, strict=True))
 
 
 def _row_by_row(answer: str, gold: str, depth: int) -> bool:
@@ -96,24 +99,24 @@ def _row_by_row(answer: str, gold: str, depth: int) -> bool:
         if not match:
             return False
         tables.append([row.strip().split("&") for row in match[1].split("\\\\") if row.strip()])
-    given, wanted = tables
-    return [len(row) for row in given] == [len(row) for row in wanted] and all(
+    answer_rows, gold_rows = tables
+    return [len(row) for row in answer_rows] == [len(row) for row in gold_rows] and all(
         _same(a, g, depth + 1)
-        for row, other in zip(given, wanted, strict=True)
+        for row, other in zip(answer_rows, gold_rows, strict=True)
         for a, g in zip(row, other, strict=True)
     )
 
 
 def _as_equations(answer: str, gold: str, depth: int) -> bool:
     """Compares equations by the difference of their sides; ignores a name of at most two characters before ``=``."""
-    given, wanted = answer.split("="), gold.split("=")
-    if len(given) == len(wanted) == 2:
-        one, other = (f"{left.strip()} - ({right.strip()})" for left, right in (given, wanted))
+    answer_sides, gold_sides = answer.split("="), gold.split("=")
+    if len(answer_sides) == len(gold_sides) == 2:
+        one, other = (f"{left.strip()} - ({right.strip()})" for left, right in (answer_sides, gold_sides))
         return _symbolic(one, other) or _symbolic(f"-({one})", other)
-    if len(given) == 2 and len(wanted) == 1 and len(given[0].strip()) <= 2:
-        return _same(given[1], gold, depth + 1)
-    if len(wanted) == 2 and len(given) == 1 and len(wanted[0].strip()) <= 2:
-        return _same(answer, wanted[1], depth + 1)
+    if len(answer_sides) == 2 and len(gold_sides) == 1 and len(answer_sides[0].strip()) <= 2:
+        return _same(answer_sides[1], gold, depth + 1)
+    if len(gold_sides) == 2 and len(answer_sides) == 1 and len(gold_sides[0].strip()) <= 2:
+        return _same(answer, gold_sides[1], depth + 1)
     return False
 
 

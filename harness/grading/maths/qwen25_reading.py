@@ -38,23 +38,23 @@ def extract(text: str, units: bool = True) -> str | None:
     """The normalised answer of a text, which may be empty; None if there is none. ``units`` are removed from it."""
     text = text.replace("\u043a\u0438", "")  # two letters that the grader's models let slip
     if "final answer is $" in text and "$. I hope" in text:  # Minerva's prompt
-        found = text.split("final answer is $", 1)[1].split("$. I hope", 1)[0].strip()
+        answer = text.split("final answer is $", 1)[1].split("$. I hope", 1)[0].strip()
     elif "boxed" in text:
-        found = _boxed(text.rpartition("boxed")[2])
+        answer = _boxed(text.rpartition("boxed")[2])
     elif "he answer is" in text:
-        found = text.rpartition("he answer is")[2].strip()
+        answer = text.rpartition("he answer is")[2].strip()
     elif "final answer is" in text:
-        found = text.rpartition("final answer is")[2].strip()
+        answer = text.rpartition("final answer is")[2].strip()
     elif "答案是" in text:
-        found = text.split("答案是")[1].strip().split("\n\n")[0].strip()
+        answer = text.split("答案是")[1].strip().split("\n\n")[0].strip()
     else:
-        found = ""
+        answer = ""
         for number in NUMBER.finditer(text.replace(",", "")):
-            found = number.group()
-    found = re.sub(r"\n\s*", "", found).removeprefix(":").removesuffix(".").removesuffix("/")
-    if len(found) > LONGEST:
-        return found  # too long for an answer; normalising it takes more than linear time
-    return stripped(stripped(found, units), units) if found else None
+            answer = number.group()
+    answer = re.sub(r"\n\s*", "", answer).removeprefix(":").removesuffix(".").removesuffix("/")
+    if len(answer) > LONGEST:
+        return answer  # too long for an answer; normalising it takes more than linear time
+    return stripped(stripped(answer, units), units) if answer else None
 
 
 def _boxed(rest: str) -> str:

@@ -96,10 +96,10 @@ def _built(variable: str, condition: str, read: Read, depth: int) -> Set | None:
     name, *within = split(variable, r"\\in(?![a-zA-Z])")
     if not VARIABLE.fullmatch(name):
         return None
-    found = real_set(condition, read, depth + 1)
-    if found is None or not within:
-        return found
-    return _joined([found, real_set(within[0], read, depth + 1)], Intersection)
+    solutions = real_set(condition, read, depth + 1)
+    if solutions is None or not within:
+        return solutions
+    return _joined([solutions, real_set(within[0], read, depth + 1)], Intersection)
 
 
 def _conditions(text: str, read: Read, depth: int) -> Set | None:
@@ -110,14 +110,14 @@ def _conditions(text: str, read: Read, depth: int) -> Set | None:
         before = EXCLUDED.match(pieces[place - 1])
         if before and not RELATION.search(piece) and not enclosed(piece)[0]:
             pieces[place] = before.group() + piece
-    found = [
+    sets = [
         _condition(piece, read) if RELATION.search(_outer(piece)) else real_set(piece, read, depth + 1)
         for piece in pieces
     ]
-    if None in found:
+    if None in sets:
         return None
-    together = Intersection(*found)
-    return Union(*found) if len(found) > 1 and together.is_empty else together
+    together = Intersection(*sets)
+    return Union(*sets) if len(sets) > 1 and together.is_empty else together
 
 
 def _condition(text: str, read: Read) -> Set | None:
@@ -164,8 +164,8 @@ def _solved(text: str, read: Read) -> Set | None:
     relation = read(text)
     if not hasattr(relation, "as_set") or len(getattr(relation, "free_symbols", ())) != 1:
         return None
-    found = relation.as_set()
-    return found if isinstance(found, Set) else None
+    solutions = relation.as_set()
+    return solutions if isinstance(solutions, Set) else None
 
 
 def _real(value: Any) -> Expr | None:

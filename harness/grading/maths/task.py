@@ -84,8 +84,8 @@ def judge(golds: Sequence[Gold], answers: Sequence[str | None], reading: Reading
     # Decide plain numbers here; send the rest to the worker processes in one batch.
     judged = [_at_once(gold, answer, reading) for gold, answer in zip(golds, answers, strict=True)]
     open_ = [i for i, verdict in enumerate(judged) if verdict is None]
-    asked = [(dataclasses.asdict(golds[i]) | {"rules": reading.rules}, answers[i]) for i in open_]
-    for i, reply in zip(open_, shared_pool().compare(asked), strict=True):
+    comparisons = [(dataclasses.asdict(golds[i]) | {"rules": reading.rules}, answers[i]) for i in open_]
+    for i, reply in zip(open_, shared_pool().compare(comparisons), strict=True):
         judged[i] = _from_reply(golds[i], answers[i], reply)
     return judged
 
@@ -101,10 +101,10 @@ def _at_once(gold: Gold, answer: str | None, reading: Reading) -> Judged | None:
     if reading.rules == "lm-eval":
         return _verdict(gold, answer, as_lm_eval_compares(answer) == as_lm_eval_compares(gold.text))
     # Two plain numbers need no worker, unless a unit, a tolerance or other rules apply.
-    wanted, given = literal(gold.text), literal(answer)
-    if wanted is None or given is None or gold.unit or gold.tolerance is not None or reading.rules:
+    gold_number, answer_number = literal(gold.text), literal(answer)
+    if gold_number is None or answer_number is None or gold.unit or gold.tolerance is not None or reading.rules:
         return None
-    return _verdict(gold, answer, wanted == given)
+    return _verdict(gold, answer, gold_number == answer_number)
 
 
 def _verdict(gold: Gold, answer: str, correct: bool, note: str = "") -> Judged:
@@ -191,12 +191,12 @@ class MathsTask(Task):
 
     def measures(self, graded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """avg@k, pass@k and maj@k if each problem has several samples; ``unreadable`` counts parser errors by name."""
-        found = super().measures(graded)
-        if found:
-            found[f"maj@{found['samples']}"] = majority(graded, partial(equivalence_classes, reading=self.reading))
+        figures = super().measures(graded)
+        if figures:
+            figures[f"maj@{figures['samples']}"] = majority(graded, partial(equivalence_classes, reading=self.reading))
         if failed := _parser_failures(graded):
-            found["unreadable"] = failed
-        return found
+            figures["unreadable"] = failed
+        return figures
 
     def remarks(self, graded: Sequence[Mapping[str, Any]]) -> list[str]:
         """A warning with the number of answers graded wrong because the parser failed."""
@@ -221,5 +221,5 @@ class MathsTask(Task):
 
 def _parser_failures(graded: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """The number of verdicts decided by each type of parser error."""
-    found = (FAILED_PARSER.search(row.get("reason", "")) for row in graded)
-    return dict(sorted(Counter(match[1] for match in found if match).items()))
+    matches = (FAILED_PARSER.search(row.get("reason", "")) for row in graded)
+    return dict(sorted(Counter(match[1] for match in matches if match).items()))

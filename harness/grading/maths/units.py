@@ -154,8 +154,8 @@ def take_unit(text: str) -> tuple[str, Unit | None]:
         text = f"{money[1]}{text[money.end() :]}\\text{{{money[2]}}}"
     if re.search(DEGREE, text):
         return _angle(text)
-    if found := mixed(text):
-        return found
+    if value_and_unit := mixed(text):
+        return value_and_unit
     percent = PERCENT.fullmatch(text)
     if percent and percent[1]:
         return percent[1].strip(), {"%": 1}
@@ -242,8 +242,8 @@ def _plain(words: str) -> bool:
 
 
 def _product(one: Unit, other: Unit) -> Unit:
-    found = {name: one.get(name, 0) + other.get(name, 0) for name in {*one, *other}}
-    return {name: power for name, power in found.items() if power}
+    powers = {name: one.get(name, 0) + other.get(name, 0) for name in {*one, *other}}
+    return {name: power for name, power in powers.items() if power}
 
 
 def unit_of(words: str, power: int = 1) -> tuple[Fraction | int, Unit | None]:
@@ -280,9 +280,9 @@ def unit_of(words: str, power: int = 1) -> tuple[Fraction | int, Unit | None]:
 
 def _symbols(words: str) -> list[str]:
     """The factors of ``km h^-1``; words that are not all unit symbols are one factor."""
-    found = words.split()
-    known = all(word.partition("^")[0] in KNOWN - {"square", "sq", "cubic"} for word in found)
-    return found if known else [words]
+    factors = words.split()
+    known = all(word.partition("^")[0] in KNOWN - {"square", "sq", "cubic"} for word in factors)
+    return factors if known else [words]
 
 
 def _named(words: str) -> Unit:
@@ -311,8 +311,8 @@ def conversion(unit: Unit | None, target: Unit | None) -> tuple[int, int] | None
         return None
     if not unit or not target or unit == target:
         return 1, 1
-    (dimensions, size), (wanted, target_size) = _measured(unit), _measured(target)
-    if dimensions != wanted:
+    (dimensions, size), (target_dimensions, target_size) = _measured(unit), _measured(target)
+    if dimensions != target_dimensions:
         return None
     ratio = size / target_size
     return ratio.numerator, ratio.denominator

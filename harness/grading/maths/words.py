@@ -42,10 +42,10 @@ def number_of(words: re.Match) -> int:
 
 def same_words(gold: str, answer: str) -> bool:
     """Whether an answer is the words ``gold``, alone or in a statement. Case, spaces and punctuation are free."""
-    wanted, said = _letters(gold), answer.replace("\\text", "")
-    if not wanted:
+    gold_letters, plain = _letters(gold), answer.replace("\\text", "")
+    if not gold_letters:
         return False
-    return wanted in {_letters(said), _letters(BEHIND_WORD.sub("", BEFORE_WORD.sub("", said)))}
+    return gold_letters in {_letters(plain), _letters(BEHIND_WORD.sub("", BEFORE_WORD.sub("", plain)))}
 
 
 def _letters(text: str) -> str | None:

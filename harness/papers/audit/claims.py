@@ -33,12 +33,12 @@ class CheckedClaim:
 
 def check(stated: Sequence[Claim], cells: Cells) -> list[CheckedClaim]:
     """Every claim of a paper's file, computed from its cells."""
-    found = []
+    checked = []
     for claim in stated:
         chosen = select(claim, cells)
         holds, lines = _KINDS[claim["kind"]](claim, chosen, cells) if chosen else (False, ["no cell is selected"])
-        found.append(CheckedClaim(claim["text"], holds, lines))
-    return found
+        checked.append(CheckedClaim(claim["text"], holds, lines))
+    return checked
 
 
 def select(claim: Claim, cells: Cells) -> list[PrintedCell]:
@@ -57,28 +57,28 @@ def select(claim: Claim, cells: Cells) -> list[PrintedCell]:
 
 def _count(claim: Claim, chosen: Cells, _: Cells) -> Checked:
     """``fit`` of ``of`` cells are counts, rounded; or, where rounding gives another number, rounded or cut."""
-    lines, found = [], {}
+    lines, fitting = [], {}
     for cut in (False, True):
         readings = {c.key: CountReading(claim.get("n") or problems(c) or 0, claim["parts"], 1, cut) for c in chosen}
         if any(reading.n == 0 for reading in readings.values()):
             return False, ["n is not known for every cell"]
         fit = [c for c in chosen if counts.fits(c, readings[c.key])]
-        found[cut] = len(fit)
+        fitting[cut] = len(fit)
         sizes = ", ".join(dict.fromkeys(reading.words() for reading in readings.values()))
         others = ", ".join(f"{c.method} {c.text}" for c in chosen if c not in fit)
         lines.append(f"{len(fit)} of {len(chosen)} are {sizes}" + (f"; not: {others}" if others else ""))
-    holds = len(chosen) == claim["of"] and claim["fit"] in found.values()
-    return holds, lines if found[False] != found[True] else lines[:1]
+    holds = len(chosen) == claim["of"] and claim["fit"] in fitting.values()
+    return holds, lines if fitting[False] != fitting[True] else lines[:1]
 
 
 def _mean(claim: Claim, chosen: Cells, cells: Cells) -> Checked:
     """The first of ``values`` is printed as a mean; the second is what its row gives."""
-    printed_as, given = claim["values"]
+    printed_as, own_mean = claim["values"]
     for cell in chosen:
         beside = means.members(cell, cells) if is_mean(cell) and cell.text == printed_as else []
         if len(beside) > 1:
             value = sum(c.value for c in beside) / len(beside)
-            holds = abs(value - float(given)) <= cell.step / 2 + 1e-9 and given != printed_as
+            holds = abs(value - float(own_mean)) <= cell.step / 2 + 1e-9 and own_mean != printed_as
             return holds, [means.arithmetic(cell, beside)]
     return False, [f"no mean is printed as {printed_as}"]
 

@@ -133,15 +133,15 @@ def _orders(cells: Sequence[PrintedCell], proposed: Proposed) -> Iterator[AuditF
 
 def _signs(table: Sequence[PrintedCell]) -> dict[tuple[str, str], list[tuple[PrintedCell, PrintedCell]]]:
     """Pairs of cells of two methods in the same column and setting, by the methods' names."""
-    found: dict[tuple[str, str], list[tuple[PrintedCell, PrintedCell]]] = {}
+    pairs: dict[tuple[str, str], list[tuple[PrintedCell, PrintedCell]]] = {}
     columns = printed.grouped(table, lambda c: (c.setting, c.teacher, c.benchmark, c.metric, c.unit))
     for column in columns.values():
         able = [c for c in column if c.exact and c.unit not in ("FLOPs", "GPU hours")]
         for a, b in permutations(able, 2):
             names = (canonical("method", a.method), canonical("method", b.method))
             if names[0] != names[1] and not is_reference(a.method) and not is_reference(b.method):
-                found.setdefault(names, []).append((a, b))
-    return found
+                pairs.setdefault(names, []).append((a, b))
+    return pairs
 
 
 def _order(

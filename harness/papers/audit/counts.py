@@ -101,14 +101,14 @@ def _column(column: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
     where = f"{first.locator}, {first.benchmark}"
     tried = [(reading, *_fit(column, reading)) for reading in readings(first)]
     # Of the readings that chance does not explain, take the least likely one; of equal ones the coarsest.
-    tried.sort(key=lambda found: (found[2], found[0].total, found[0].cut))
+    tried.sort(key=lambda best: (best[2], best[0].total, best[0].cut))
     if tried and tried[0][2] * len(tried) < 0.05:
         reading, fit, p = tried[0]
         yield _counts(where, column, reading, fit, p * len(tried), len(tried))
         yield from _strangers(where, column, reading, fit)
         return
-    if found := _searched(column):
-        reading, fit, p = found
+    if best := _searched(column):
+        reading, fit, p = best
         yield _counts(where, column, reading, fit, p, len(SEARCHED), searched=True)
         yield from _strangers(where, column, reading, fit)
     elif tried:
@@ -119,7 +119,7 @@ def _unexplained(
     where: str, column: Sequence[PrintedCell], tried: Sequence[tuple[CountReading, int, float]]
 ) -> AuditFinding:
     """No reading is notable: nearly all values are counts, or chance gives as many, or the cells are not counts."""
-    reading, fit, p = min(tried, key=lambda found: found[0].total)
+    reading, fit, p = min(tried, key=lambda attempt: attempt[0].total)
     share = density(reading, column[0].decimals)
     if share > INFORMATIVE:
         statement = f"counting says nothing: {100 * share:.0f} % of the printable values are {reading.words()}"

@@ -78,9 +78,9 @@ def is_reference(method: str) -> bool:
 
 def size(cell: PrintedCell) -> Mapping[str, Any] | None:
     """The public set's sizes for a cell's benchmark; None if unknown."""
-    for name, found in facts()["sizes"].items():
+    for name, sizes in facts()["sizes"].items():
         if bare(name) == bare(cell.benchmark):
-            return found
+            return sizes
     return None
 
 

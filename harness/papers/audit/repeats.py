@@ -69,7 +69,7 @@ def _rows(cells: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
         p = math.prod(1 / size for size in sizes)
         names = " and ".join(f"{row[0].locator}: {row[0].method}, {_pair(row[0])}" for row in (one, other))
         values = ", ".join(f"{a.benchmark} {a.text}" for a, _ in equal)
-        yield _found(
+        yield _finding(
             one[0].locator,
             f"two rows print the same {len(equal)} values: {names} ({values})",
             f"{' x '.join(f'1/{size}' for size in sizes)} = {probability(p)} for two rows, "
@@ -93,7 +93,7 @@ def _columns(cells: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
             p = float(binom.sf(len(equal) - 1, len(shared), 1 / size))
             values = ", ".join(f"{a.method} {a.text}" for a, _ in equal)
             both = f"{_pair(one[0])} and {_pair(other[0])}"
-            yield _found(
+            yield _finding(
                 f"{column[0].locator}, {column[0].benchmark}",
                 f"{len(equal)} of {len(shared)} methods print the same for {both}: {values}",
                 f"{size} values lie in the column's range; chance of {len(equal)} or more equal of {len(shared)}: "
@@ -114,10 +114,10 @@ def _single(cells: Sequence[PrintedCell], explained: set[frozenset[tuple[str, ..
         if not fresh:
             continue
         p, size = coincidence(column), grid(column)
-        values = "; ".join(f"{text}: {', '.join(_who(c, column) for c in own)}" for text, own in fresh.items())
+        values = "; ".join(f"{text}: {', '.join(_row_name(c, column) for c in own)}" for text, own in fresh.items())
         expected = math.comb(len(column), 2) / size
         repeats = sum(math.comb(len(own), 2) for own in same.values())
-        yield _found(
+        yield _finding(
             f"{column[0].locator}, {column[0].benchmark}",
             f"values printed more than once: {values}",
             f"{len(column)} cells on {size} values in the column's range: {expected:.2g} equal pairs expected by "
@@ -127,7 +127,7 @@ def _single(cells: Sequence[PrintedCell], explained: set[frozenset[tuple[str, ..
         )
 
 
-def _found(where: str, statement: str, arithmetic: str, p: float, cells: Sequence[PrintedCell]) -> AuditFinding:
+def _finding(where: str, statement: str, arithmetic: str, p: float, cells: Sequence[PrintedCell]) -> AuditFinding:
     return AuditFinding("repeat", where, statement, [arithmetic], 10 * p < RARE, p, cells)
 
 
@@ -154,7 +154,7 @@ def _pair(cell: PrintedCell) -> str:
     return f"{cell.student} <- {cell.teacher}" if cell.teacher else cell.student
 
 
-def _who(cell: PrintedCell, column: Sequence[PrintedCell]) -> str:
+def _row_name(cell: PrintedCell, column: Sequence[PrintedCell]) -> str:
     several = len({(c.student, c.teacher) for c in column}) > 1
     words = [cell.method, *([_pair(cell)] if several else []), *([cell.setting] if cell.setting else [])]
     return " of ".join(words[:2]) + (f" ({words[2]})" if len(words) > 2 else "")

@@ -42,8 +42,8 @@ def audit(paper: Paper, papers: Sequence[Paper] = ()) -> Audit:
 
 def audits(papers: Sequence[Paper]) -> list[Audit]:
     """Audits all of ``papers`` against each other."""
-    found = between({paper["id"]: paper for paper in papers})
-    return [_audit(paper, found) for paper in papers]
+    findings = between({paper["id"]: paper for paper in papers})
+    return [_audit(paper, findings) for paper in papers]
 
 
 def between(papers: Mapping[str, Paper]) -> list[AuditFinding]:
@@ -57,19 +57,19 @@ def between(papers: Mapping[str, Paper]) -> list[AuditFinding]:
 def _audit(paper: Paper, others: Sequence[AuditFinding]) -> Audit:
     cells = printed.of(paper)
     own = _proposed([paper])
-    found: list[AuditFinding] = [
+    findings: list[AuditFinding] = [
         *counts.check(cells),
         *means.check(cells),
         *repeats.check(cells),
         *comparisons.check(cells),
     ]
     for source, part in printed.grouped(cells, lambda c: (c.paper, c.source)).items():
-        found += spread.gains(part, own.get(source, frozenset()))
-    found += [*spread.seeds(cells), *spread.doubts(cells)]
-    found += [f for f in others if paper["id"] in {cell.paper for cell in f.cells}]
+        findings += spread.gains(part, own.get(source, frozenset()))
+    findings += [*spread.seeds(cells), *spread.doubts(cells)]
+    findings += [f for f in others if paper["id"] in {cell.paper for cell in f.cells}]
     order = list(KINDS)
-    found.sort(key=lambda finding: (order.index(finding.kind), not finding.notable))
-    return Audit(paper, found, claims.check(paper.get("claims", []), cells))
+    findings.sort(key=lambda finding: (order.index(finding.kind), not finding.notable))
+    return Audit(paper, findings, claims.check(paper.get("claims", []), cells))
 
 
 def _proposed(papers: Sequence[Paper]) -> dict[tuple[str, str], frozenset[str]]:

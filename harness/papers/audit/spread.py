@@ -78,13 +78,13 @@ def _of_members(
 def gains(cells: Sequence[PrintedCell], proposed: frozenset[str]) -> Iterator[AuditFinding]:
     """One finding per table that compares the paper's own method with others: differences and their errors."""
     for table in printed.grouped(cells, lambda c: c.table).values():
-        within, beyond, below, unknown, seen = [], [], 0, [], []
+        within, beyond, below, unknown, compared = [], [], 0, [], []
         columns = printed.grouped(table, lambda c: (c.setting, c.student, c.teacher, c.benchmark, c.metric))
         for column in columns.values():
             pair = _best(column, proposed)
             if pair is None:
                 continue
-            seen += pair
+            compared += pair
             own, other = pair
             difference = own.value - other.value
             if difference <= 0:
@@ -99,12 +99,12 @@ def gains(cells: Sequence[PrintedCell], proposed: frozenset[str]) -> Iterator[Au
                 unknown.append(f"{words}; no standard error can be computed")
             else:
                 (within if difference < error[0] else beyond).append(f"{words}; {error[1]}")
-        if seen:
-            yield _gains(seen, within, beyond, below, unknown)
+        if compared:
+            yield _gains(compared, within, beyond, below, unknown)
 
 
 def _gains(
-    seen: Sequence[PrintedCell], within: Sequence[str], beyond: Sequence[str], below: int, unknown: Sequence[str]
+    compared: Sequence[PrintedCell], within: Sequence[str], beyond: Sequence[str], below: int, unknown: Sequence[str]
 ) -> AuditFinding:
     total = len(within) + len(beyond) + below + len(unknown)
     parts = [f"{len(within)} of {total} columns print the paper's own method ahead by less than one standard error"]
@@ -112,7 +112,7 @@ def _gains(
     parts += [f"{len(unknown)} ahead without a standard error"] if unknown else []
     parts += [f"{below} not ahead"] if below else []
     lines = [*within, *beyond, *unknown] or ["in no column is the difference above 0"]
-    return AuditFinding("gain", seen[0].locator, "; ".join(parts), lines, bool(within or unknown), cells=seen)
+    return AuditFinding("gain", compared[0].locator, "; ".join(parts), lines, bool(within or unknown), cells=compared)
 
 
 def _best(column: Sequence[PrintedCell], proposed: frozenset[str]) -> tuple[PrintedCell, PrintedCell] | None:

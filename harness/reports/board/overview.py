@@ -71,7 +71,7 @@ def _view(site: Site, kind: str, sections: Sequence[Section]) -> dict[str, Any]:
     return {
         "kind": kind,
         "heading": _heading(kind, ranked, shown),
-        "said": _said(kind, ranked, shown),
+        "summary": _summary(kind, ranked, shown),
         "columns": columns,
         "lines": [*(line for line in lines if line.mean_rank is not None and not line.reference), *unranked],
         "marks": [line for line in lines if line.reference],
@@ -95,14 +95,14 @@ def _heading(kind: str, ranked: Sequence[GridLine], shown: Sequence[Section]) ->
     if not best or len(ranked) < 2:
         return f"Results {LEADS[kind]}"
     short = [words.name_part(line.name) for line in best]
-    names = [labels.said(line.name) for line in best] if len(set(short)) < len(short) else short
-    said = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
-    said = said if len(names) < 4 else f"{len(names)} methods"
+    names = [labels.plain_label(line.name) for line in best] if len(set(short)) < len(short) else short
+    leaders = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+    leaders = leaders if len(names) < 4 else f"{len(names)} methods"
     verb = "ranks" if len(best) == 1 else "rank"
-    return f"{said} {verb} first {LEADS[kind]}"
+    return f"{leaders} {verb} first {LEADS[kind]}"
 
 
-def _said(kind: str, ranked: Sequence[GridLine], shown: Sequence[Section]) -> str:
+def _summary(kind: str, ranked: Sequence[GridLine], shown: Sequence[Section]) -> str:
     """How clear the answer is: the average rank, and the rows of each task not distinguishable from its best."""
     if len(ranked) < 2:
         return (

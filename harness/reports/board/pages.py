@@ -76,8 +76,8 @@ class Site:
     def last(self) -> dict[str, str]:
         """The keys of the files of the last build."""
         try:
-            found = json.loads((self.before / MADE).read_text("utf-8"))
-            return {name: key for name, key in found.items() if isinstance(key, str)}
+            keys = json.loads((self.before / MADE).read_text("utf-8"))
+            return {name: key for name, key in keys.items() if isinstance(key, str)}
         except (OSError, ValueError, AttributeError):
             return {}
 
@@ -85,17 +85,22 @@ class Site:
     def templates(self) -> Any:
         import jinja2
 
-        found = jinja2.Environment(
+        environment = jinja2.Environment(
             loader=jinja2.PackageLoader("harness.reports.board"),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        found.filters |= words.FILTERS
+        environment.filters |= words.FILTERS
         digest = base64.b64encode(hashlib.sha256(LOADER.encode("utf-8")).digest()).decode("ascii")
-        found.globals |= {"mark": MARK, "policy": POLICY.format(digest), "loader": LOADER, "papers": bool(self.papers)}
-        return found
+        environment.globals |= {
+            "mark": MARK,
+            "policy": POLICY.format(digest),
+            "loader": LOADER,
+            "papers": bool(self.papers),
+        }
+        return environment
 
     def scores(self, record: Record) -> list[dict[str, Any]]:
         """The graded completions of a record without their texts, read once. Raises BadInput like the store."""
@@ -128,8 +133,8 @@ class Site:
         (self.out / MADE).write_text(json.dumps(self.keys, indent=0), "utf-8")
 
     def _file(self, name: str, key: Any, content: Callable[[], bytes]) -> None:
-        asked = json.dumps([sources(), key], sort_keys=True, default=str)
-        self.keys[name] = hashlib.sha256(asked.encode("utf-8", "replace")).hexdigest()[:16]
+        inputs = json.dumps([sources(), key], sort_keys=True, default=str)
+        self.keys[name] = hashlib.sha256(inputs.encode("utf-8", "replace")).hexdigest()[:16]
         path, before = self.out / name, self.before / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.last.get(name) == self.keys[name] and before.is_file():

@@ -32,13 +32,13 @@ def write(site: Site) -> None:
             continue
         file = words.task_file(section.task, section.protocol)
         facts = [[site.by_run[run]["content_sha256"] for run in row.run_ids if run in site.by_run] for row in rows]
-        readable, asked = _readable(site, runs), f"q-{file}" if f"data/q-{file}.js" in site.keys else ""
+        readable, question_file = _readable(site, runs), f"q-{file}" if f"data/q-{file}.js" in site.keys else ""
         site.data(
-            f"pairs-{file}", [facts, readable, asked],
-            lambda s=section, r=rows, ok=readable, q=asked: _data(site, s, r, ok, q),
+            f"pairs-{file}", [facts, readable, question_file],
+            lambda s=section, r=rows, ok=readable, q=question_file: _data(site, s, r, ok, q),
         )  # fmt: skip
-        found = {"file": file, "title": section.title, "runs": {run: site.files[run] for run in runs}}
-        tasks.append(found | {"pair": _first(site, section)})
+        entry = {"file": file, "title": section.title, "runs": {run: site.files[run] for run in runs}}
+        tasks.append(entry | {"pair": _first(site, section)})
     site.page(
         "compare.html", "compare.html.j2", "board problems compare", tasks,
         lambda: {"tasks": tasks, "title": "Compare", "here": "compare"},
@@ -87,13 +87,13 @@ def _data(site: Site, section: Section, rows: list[LeaderboardRow], readable: bo
         "questions": questions,
         "rows": [
             {
-                "label": labels.said(row.label) + ("‡" if row.reconstruction else ""),
+                "label": labels.plain_label(row.label) + ("‡" if row.reconstruction else ""),
                 "name": row.method,
                 "family": _family(row),
                 "reference": row.reference,
                 "models": [row.student, row.teacher],
                 "flops": row.flops,
-                "cost": equal_compute.said(row.flops, "flops") if row.flops else "",
+                "cost": equal_compute.cost_in_words(row.flops, "flops") if row.flops else "",
                 "runs": [[seed, run, site.files[run]] for seed, run in zip(row.seeds, row.run_ids, strict=False)
                          if run in site.files],
             }
@@ -117,11 +117,11 @@ def _pairs(site: Site, rows: list[LeaderboardRow]) -> Iterator[list[Any]]:
     seeds = inference.seed_variance(groups)
     for (i, a), (j, b) in itertools.combinations(enumerate(groups), 2):
         try:
-            found = compare.of_groups(a, b, (rows[i].label, rows[j].label), seeds)
+            result = compare.of_groups(a, b, (rows[i].label, rows[j].label), seeds)
         except BadInput:  # nothing to pair: different problems, no shared seed, or unreadable completions
             continue
-        it = found.comparison
+        it = result.comparison
         yield [
             i, j, round(it.difference, 6), round(it.interval.low, 6), round(it.interval.high, 6),
-            float(f"{it.p:.4g}"), it.test, len(found.seeds), compare.settled(found), compare.at_odds(found),
+            float(f"{it.p:.4g}"), it.test, len(result.seeds), compare.settled(result), compare.at_odds(result),
         ]  # fmt: skip

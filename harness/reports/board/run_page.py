@@ -47,25 +47,27 @@ class Questions:
     def _written(self, key: tuple[str, str]) -> tuple[str, str]:
         if not self.site.questions:
             return "", "prompts and references were left out of this board"
-        found, reason = questions.of(self._first[key], fetch=False)
+        problems, reason = questions.of(self._first[key], fetch=False)
         if reason:
             return "", reason
-        told = {
+        texts = {
             name: [_cut(questions.prompt_text(one)), _cut(questions.reference_text(one) or "")]
-            for name, one in found.items()
+            for name, one in problems.items()
         }
         name = f"q-{words.task_file(*key)}"
-        self.site.data(name, told, lambda: told)
+        self.site.data(name, texts, lambda: texts)
         return name, ""
 
 
-def write(site: Site, record: Record, section: Section | None, row: LeaderboardRow | None, asked: Questions) -> None:
+def write(
+    site: Site, record: Record, section: Section | None, row: LeaderboardRow | None, questions_of: Questions
+) -> None:
     """Writes the page of a record and its data. ``section`` and ``row`` are None for a superseded attempt."""
     scores, missing = readable(site, record)
     if missing:
         site.warnings.append(missing)
     name = site.files[record["run_id"]]
-    question_file, unasked = asked.of(record)
+    question_file, unasked = questions_of.of(record)
     key = [record["content_sha256"], missing, row and row.seeds]
     site.data(name, key, lambda: _data(site, record, row, scores is not None))
     facts = [
@@ -92,7 +94,7 @@ def _context(
         "title": f"{method_label(method)} on {record['task']}, seed {record['seed']}",
         "here": "run",
         "record": record,
-        "label": labels.said(row.label if row else method_label(method)),
+        "label": labels.plain_label(row.label if row else method_label(method)),
         "row": row,
         "scale": scale,
         "axis": words.axis(_around(low, high, record["score"], scale), scale),
@@ -143,19 +145,19 @@ def _standing(row: LeaderboardRow | None, section: Section | None) -> str:
     """The rank of the row of a run among the others, over its seeds."""
     if row is None or section is None or row.reference:
         return ""
-    said = []
+    parts = []
     if row.rank is not None:
         others = sum(not one.reference for one in section.rows)
         tied = ", not distinguishable from the best" if row.tied else ""
-        said.append(f"rank {row.rank} of {others} rows{tied}")
+        parts.append(f"rank {row.rank} of {others} rows{tied}")
     if row.over_baseline is not None:
         gap, side = row.scale.text(abs(row.over_baseline)), "above" if row.over_baseline > 0 else "below"
         noise = "" if row.over_baseline_p < inference.LEVEL else ", within noise"
-        said.append(f"{gap} {row.scale.points} {side} {row.baseline}{noise}")
+        parts.append(f"{gap} {row.scale.points} {side} {row.baseline}{noise}")
     if row.recovery is not None:
-        said.append(f"{text_tables.percent(row.recovery)} of the way to the teacher")
+        parts.append(f"{text_tables.percent(row.recovery)} of the way to the teacher")
     over = f"over {len(row.seeds)} seeds: " if len(row.seeds) > 1 else ""
-    return f"{over}{row.scale.text(row.score)}, {'; '.join(said)}" if said else ""
+    return f"{over}{row.scale.text(row.score)}, {'; '.join(parts)}" if parts else ""
 
 
 def _data(site: Site, record: Record, row: LeaderboardRow | None, readable: bool) -> dict[str, Any]:
@@ -201,12 +203,12 @@ def _equation(name: str) -> str:
 
 def _weights(record: Record) -> dict[str, Any]:
     """The report on a training's token weights, in words and with the shares to draw; empty without one."""
-    found = record.get("weights") or {}
-    said = report.weights_in_words(record)
-    said.pop("distribution over the mean", None)  # it is drawn
-    if not said:
+    weights = record.get("weights") or {}
+    lines = report.weights_in_words(record)
+    lines.pop("distribution over the mean", None)  # it is drawn
+    if not lines:
         return {}
-    return {"words": list(said.items()), "edges": found.get("edges", []), "shares": found.get("shares", [])}
+    return {"words": list(lines.items()), "edges": weights.get("edges", []), "shares": weights.get("shares", [])}
 
 
 def _facts(record: Record, row: LeaderboardRow | None) -> list[tuple[str, list[tuple[str, Any]]]]:

@@ -29,7 +29,7 @@ from harness import safe_read
 from harness.errors import BadInput, RunFailed
 from harness.leaderboard.equal_compute import ALL, COMPUTE, STEPS, View
 from harness.leaderboard.rows import LeaderboardRow, Section, leaderboard
-from harness.records.store import Store
+from harness.records.store import Store, no_records
 from harness.reports.board import overview, pairs, papers_page, run_page, task_page
 from harness.reports.board.pages import ASSETS, MARK, Site
 
@@ -59,7 +59,7 @@ def build(
     records, warnings = store.all()
     if not records:
         safe_read.warn(warnings)
-        raise BadInput(f"no records in {store.root}; harness run creates them, --results names another folder")
+        raise no_records(store.root)
     _check(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -87,8 +87,8 @@ def _check(out: Path) -> None:
 
 
 def _pages(site: Site, progress: Progress) -> None:
-    found = leaderboard(site.records, None, site.scores)
-    site.sections = [s for s in found if any(run in site.by_run for row in s.rows for run in row.run_ids)]
+    sections = leaderboard(site.records, None, site.scores)
+    site.sections = [s for s in sections if any(run in site.by_run for row in s.rows for run in row.run_ids)]
     site.views = _views(site)
     for name in ASSETS:
         site.asset(name)
@@ -98,9 +98,9 @@ def _pages(site: Site, progress: Progress) -> None:
     for section in site.sections:
         for row in section.rows:
             places |= dict.fromkeys((run for run in row.run_ids if run in site.by_run), (section, row))
-    asked = run_page.Questions(site)
+    questions = run_page.Questions(site)
     for done, (run, place) in enumerate(places.items(), 1):
-        run_page.write(site, site.by_run[run], *place, asked)
+        run_page.write(site, site.by_run[run], *place, questions)
         progress("pages", done, len(places), "")
     progress("tables and comparisons", 0, 0, "")
     for section in site.sections:
@@ -113,7 +113,7 @@ def _pages(site: Site, progress: Progress) -> None:
 
 def _views(site: Site) -> dict[str, list[Section]]:
     """The sections of each view by name, the most informative first; a view without two rows to compare is left out."""
-    found: dict[str, list[Section]] = {COMPUTE: [], STEPS: [], ALL: site.sections}
+    views: dict[str, list[Section]] = {COMPUTE: [], STEPS: [], ALL: site.sections}
     for task in dict.fromkeys(section.task for section in site.sections):
         for kind in (COMPUTE, STEPS):
             try:
@@ -128,8 +128,8 @@ def _views(site: Site) -> dict[str, list[Section]]:
                 known = best.get(section.protocol)
                 if known is None or _trained(section) > _trained(known):
                     best[section.protocol] = section
-            found[kind] += [section for section in best.values() if _trained(section) > 1]
-    return {kind: sections for kind, sections in found.items() if sections}
+            views[kind] += [section for section in best.values() if _trained(section) > 1]
+    return {kind: sections for kind, sections in views.items() if sections}
 
 
 def _trained(section: Section) -> int:
@@ -154,10 +154,10 @@ def site_server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
 
 def serve_forever(folder: Path, port: int, show: bool = False) -> None:
     """Serves ``folder`` until Ctrl-C; ``show`` opens it in a browser."""
-    with site_server(folder, port) as found:
-        address = f"http://127.0.0.1:{found.server_address[1]}/"
+    with site_server(folder, port) as server:
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
         print(f"{address}  (Ctrl-C stops it)", file=sys.stderr, flush=True)
         if show:
             webbrowser.open(address)
         with suppress(KeyboardInterrupt):
-            found.serve_forever()
+            server.serve_forever()

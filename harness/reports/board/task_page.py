@@ -77,7 +77,7 @@ def _table(site: Site, section: Section) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "section": section,
-        "said": _said(rows),
+        "summary": _summary(rows),
         "tie": next((note for note in section.notes if note.startswith(TIED)), ""),
         "asides": [note for note in section.notes if not note.startswith(TIED) and note not in standing],
         "axis": axis,
@@ -88,12 +88,12 @@ def _table(site: Site, section: Section) -> dict[str, Any]:
     }
 
 
-def _said(rows: list[LeaderboardRow]) -> str:
+def _summary(rows: list[LeaderboardRow]) -> str:
     """The answer in a sentence: the best row, and how many others it is not distinguishable from."""
     if len(rows) < 2:
         return ""
     best, tied = rows[0], sum(row.tied for row in rows)
-    text = f"{labels.said(best.label)} is best with {best.scale.text(best.score)}"
+    text = f"{labels.plain_label(best.label)} is best with {best.scale.text(best.score)}"
     if not tied:
         return f"{text}, distinguishable from every other."
     return f"{text}; {tied} of {len(rows) - 1} others are not distinguishable from it."
@@ -122,33 +122,33 @@ def _text(row: LeaderboardRow, field: str) -> str:
 
 
 def _pareto(section: Section, order: list[str]) -> dict[str, str]:
-    found = {}
+    figures = {}
     for cost in COSTS:
         rows = pareto.rows_of(section, cost)
         if not rows:
             continue
-        said = {
-            f"p{i}": f"{labels.said(row.label)}: {row.scale.text(row.score)} "
+        titles = {
+            f"p{i}": f"{labels.plain_label(row.label)}: {row.scale.text(row.score)} "
             f"[{row.scale.text(row.low)}, {row.scale.text(row.high)}], "
             f"{words.amount(pareto.cost(row, cost))} {pareto.COSTS[cost]}"
             for i, row in enumerate(rows)
         }
-        best = ", ".join(labels.said(row.label) for row in pareto.frontier(rows, cost))
+        best = ", ".join(labels.plain_label(row.label) for row in pareto.frontier(rows, cost))
         label = f"{section.title}: {section.metric} against {pareto.COSTS[cost]}. Best score at its cost: {best}."
         figure = pareto.figure([section], cost, order, size=(9.6, 4.6), titled=False)
-        found[cost] = theme.inline_svg(figure, label, f"f{cost[:2]}", said)
-    return found
+        figures[cost] = theme.inline_svg(figure, label, f"f{cost[:2]}", titles)
+    return figures
 
 
 def _series(site: Site, section: Section) -> dict[str, Any]:
     """The learning curves of the rows: for each metric the mean and the range over the seeds by step."""
-    found = curves.series([section], site.by_run, site.store.root)
-    metrics = curves.metrics_of(found)
+    series = curves.series([section], site.by_run, site.store.root)
+    metrics = curves.metrics_of(series)
     return {
         "metrics": [[name, curves.METRICS.get(name, name.replace("_", " "))] for name in metrics],
         "series": [
             {
-                "label": labels.said(one.label) + ("‡" if one.reconstruction else ""),
+                "label": labels.plain_label(one.label) + ("‡" if one.reconstruction else ""),
                 "runs": list(one.run_ids),
                 "seeds": len(one.curves),
                 "colour": site.order.index(one.label) % len(theme.SERIES) + 1,
@@ -157,6 +157,6 @@ def _series(site: Site, section: Section) -> dict[str, Any]:
                 "tables": {name: [[float(f"{x:.5g}") for x in point] for point in table]
                            for name in metrics if (table := one.table(name))},
             }
-            for one in found
+            for one in series
         ],
     }  # fmt: skip

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from harness.leaderboard import text_tables
-from harness.leaderboard.labels import said
+from harness.leaderboard.labels import plain_label
 from harness.metrics import Scale
 
 
@@ -48,8 +48,8 @@ def axis(values: Iterable[float], scale: Scale) -> dict[str, Any]:
 
     Steps are 1, 2 or 5 times a power of ten as printed, from ten times the last decimal of the scale on.
     """
-    found = list(values)
-    low, high = min(found), max(found)
+    listed = list(values)
+    low, high = min(listed), max(listed)
     for power in itertools.count(1 - scale.digits):
         for digit in (1, 2, 5):
             step = digit * 10.0**power / scale.times
@@ -81,7 +81,7 @@ def name_part(label: str) -> str:
 
 def detail_part(label: str) -> str:
     """The details of a row's name in plain words: ``340 steps``."""
-    return said(label.partition(" (")[2].removesuffix("‡").removesuffix(")"))
+    return plain_label(label.partition(" (")[2].removesuffix("‡").removesuffix(")"))
 
 
 def axis_around(rows: Sequence[Any], marks: Iterable[float] = ()) -> dict[str, Any]:
@@ -94,13 +94,13 @@ def axis_around(rows: Sequence[Any], marks: Iterable[float] = ()) -> dict[str, A
 
 def file_names(runs: Iterable[str]) -> dict[str, str]:
     """A unique file name of harmless characters for each run id."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for run in runs:
         name = re.sub(r"[^\w.@+-]|^\.+", "_", run, flags=re.ASCII)[:150]
         if name != run:
             name += f"-{hashlib.sha256(run.encode('utf-8', 'replace')).hexdigest()[:8]}"
-        found[run] = name
-    return found
+        names[run] = name
+    return names
 
 
 def standing(row: Any) -> str:
@@ -127,7 +127,7 @@ FILTERS = {
     "count": count,
     "path": path,
     "strip": strip,
-    "steps": said,
+    "steps": plain_label,
     "name_part": name_part,
     "detail_part": detail_part,
     "standing": standing,

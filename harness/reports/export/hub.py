@@ -55,20 +55,20 @@ def target(name: str, kind: str, public: bool = False, again: bool = False) -> T
     if not token:
         raise BadInput("--push needs a token that may write: run hf auth login, or set HF_TOKEN")
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
-    with _told(name, api):
+    with _errors_on_one_line(name, api):
         try:
-            found = api.repo_info(name, repo_type=kind)
+            repository = api.repo_info(name, repo_type=kind)
         except RepositoryNotFoundError as error:
             if error.response.status_code == 401:
                 raise
             return Target(name, kind, public, None, api)
-    files = sorted({file.rfilename for file in found.siblings or ()} - OF_THE_HUB)
+    files = sorted({file.rfilename for file in repository.siblings or ()} - OF_THE_HUB)
     if files and not again:
         raise BadInput(
             f"--push {name}: the name is taken, with {len(files)} files such as {files[0]}; choose another, or add "
             "--again for a new commit on top"
         )
-    return Target(name, kind, public, found.sha, api)
+    return Target(name, kind, public, repository.sha, api)
 
 
 def push(folder: Path, to: Target, message: str) -> str:
@@ -80,7 +80,7 @@ def push(folder: Path, to: Target, message: str) -> str:
 
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     operations = [CommitOperationAdd(file.relative_to(folder).as_posix(), file) for file in files]
-    with _told(to.name, to.api):
+    with _errors_on_one_line(to.name, to.api):
         if to.head is None:
             to.api.create_repo(to.name, repo_type=to.kind, private=not to.public)
         # With a parent commit, the push fails if someone else committed meanwhile.
@@ -90,7 +90,7 @@ def push(folder: Path, to: Target, message: str) -> str:
 
 
 @contextmanager
-def _told(name: str, api: HfApi) -> Iterator[None]:
+def _errors_on_one_line(name: str, api: HfApi) -> Iterator[None]:
     """Errors of the hub or the network, as one line."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from huggingface_hub.utils import disable_progress_bars, httpx  # whatever its client is
@@ -115,5 +115,5 @@ def _reason(error: Any, endpoint: str) -> str:
         return f"{endpoint} refuses the token ({code}); it must be valid and may write there (hf auth login, HF_TOKEN)"
     if code in (409, 412):
         return f"the repository was made or changed meanwhile ({code}); look at it, then push again"
-    said = (error.server_message or str(error)).split("\n")[0]
-    return f"{endpoint} answers {code}: {said}"
+    message = (error.server_message or str(error)).split("\n")[0]
+    return f"{endpoint} answers {code}: {message}"

@@ -19,7 +19,7 @@ from harness.evaluation import questions
 from harness.leaderboard.labels import name_of
 from harness.leaderboard.table import load_results
 from harness.records.record import Record
-from harness.records.store import Store
+from harness.records.store import Store, no_records
 
 if TYPE_CHECKING:
     import pandas
@@ -54,7 +54,7 @@ def export(root: Path, out: Path, form: str, warn: Callable[[str], None]) -> Pat
     alone = out.suffix == ".parquet"
     if alone and form == "datasets":
         raise BadInput(f"--out {out}: --format datasets writes a folder, not a .parquet file")
-    missing = BadInput(f"no records in {root}; harness run creates them, --results names another folder")
+    missing = no_records(root)
     if not root.exists():
         raise missing
     with warnings.catch_warnings(record=True) as caught:
@@ -107,7 +107,7 @@ def _completions(store: Store, path: Path, warn: Callable[[str], None]) -> None:
     kinds |= {"reason": pyarrow.string(), "extracted": pyarrow.string(), "error": pyarrow.bool_()}
     kinds |= {"words": pyarrow.string()}
     schema = pyarrow.schema(kinds)
-    asked: dict[tuple[str, str], dict[str, Any]] = {}
+    known_questions: dict[tuple[str, str], dict[str, Any]] = {}
     with parquet.ParquetWriter(path, schema) as writer:
         for record in store.all()[0]:
             try:
@@ -122,22 +122,24 @@ def _completions(store: Store, path: Path, warn: Callable[[str], None]) -> None:
                 "method": name_of(record["method"]),
                 "seed": record["seed"],
             }
-            known = _questions(record, asked)
-            told = []
+            known = _questions(record, known_questions)
+            table_rows = []
             for row in rows:
                 prompt, reference = known.get(row["problem_id"], (None, None))
                 row = row | {"prompt": prompt, "reference": reference}
-                told.append(same | row | {key: _plain(row.get(key)) for key in TEXTS})
-            writer.write_table(pyarrow.Table.from_pylist(told, schema))
+                table_rows.append(same | row | {key: _plain(row.get(key)) for key in TEXTS})
+            writer.write_table(pyarrow.Table.from_pylist(table_rows, schema))
 
 
-def _questions(record: Record, asked: dict[tuple[str, str], dict[str, Any]]) -> dict[str, tuple[str, Any]]:
+def _questions(record: Record, known_questions: dict[tuple[str, str], dict[str, Any]]) -> dict[str, tuple[str, Any]]:
     """Prompt and reference of every problem of a record, read once for all records of a protocol."""
     key = (record["task"], record["protocol"]["hash"])
-    if key not in asked:
-        found, _ = questions.of(record, fetch=False)
-        asked[key] = {name: (questions.prompt_text(one), questions.reference_text(one)) for name, one in found.items()}
-    return asked[key]
+    if key not in known_questions:
+        problems, _ = questions.of(record, fetch=False)
+        known_questions[key] = {
+            name: (questions.prompt_text(one), questions.reference_text(one)) for name, one in problems.items()
+        }
+    return known_questions[key]
 
 
 def _plain(value: object) -> str | None:
@@ -150,9 +152,9 @@ def _datasets(tables: Path, scratch: Path) -> Path:
 
     disable_progress_bars()
     cache = str(scratch / "cache")
-    found = {
+    splits = {
         name: Dataset.from_parquet(str(tables / f"{name}.parquet"), cache_dir=cache)
         for name in ("records", "completions")
     }
-    DatasetDict(found).save_to_disk(str(scratch / "datasets"))
+    DatasetDict(splits).save_to_disk(str(scratch / "datasets"))
     return scratch / "datasets"

@@ -57,36 +57,36 @@ class Series:
 
 def series(sections: Sequence[Section], records: Mapping[str, Record], root: Path | str) -> list[Series]:
     """The curves kept below ``root`` for the rows of ``sections``, each training once, by label."""
-    found: dict[tuple[str, ...], Series] = {}
+    by_trainings: dict[tuple[str, ...], Series] = {}
     names = labels_of(sections)
     for section in sections:
         for row in section.rows:
             trainings = tuple(sorted({records[run]["training_id"] for run in row.run_ids if run in records}))
-            if row.reference or not trainings or trainings in found:
+            if row.reference or not trainings or trainings in by_trainings:
                 continue
             kept = tuple(tuple(points) for t in trainings if (points := curves.read(root, t)))
             if kept:
                 tokens = row.student_tokens + row.teacher_tokens + row.generated_tokens
                 each = tokens / max(row.steps, 1)
-                found[trainings] = Series(names[row.key], row.reconstruction, kept, each, row.run_ids)
-    return sorted(found.values(), key=lambda one: one.label)
+                by_trainings[trainings] = Series(names[row.key], row.reconstruction, kept, each, row.run_ids)
+    return sorted(by_trainings.values(), key=lambda one: one.label)
 
 
-def metrics_of(found: Sequence[Series]) -> list[str]:
+def metrics_of(series: Sequence[Series]) -> list[str]:
     """The values logged by any series; first those on held-out text, the same quantity for all methods."""
-    known = set().union(*(one.metrics() for one in found))
+    known = set().union(*(one.metrics() for one in series))
     return [*(name for name in METRICS if name in known), *sorted(known - METRICS.keys())]
 
 
 def figure(
-    found: Sequence[Series],
+    series: Sequence[Series],
     metric: str,
     order: Sequence[str],
     scheme: str = "light",
     size: tuple[float, float] = (8.2, 3.8),
     axis: str = TOKENS,
 ) -> Figure:
-    """One line for each series that reports ``metric``; the group ``c<i>`` holds the line of ``found[i]``.
+    """One line for each series that reports ``metric``; the group ``c<i>`` holds the line of ``series[i]``.
 
     ``axis`` is "tokens", those of the whole training spread evenly over its steps, or "steps".
     """
@@ -96,7 +96,7 @@ def figure(
     with theme.drawing(scheme):
         drawn = Figure(figsize=size, layout="constrained")
         axes = drawn.subplots()
-        for i, one in enumerate(found):
+        for i, one in enumerate(series):
             table = one.table(metric)
             if not table:
                 continue
@@ -112,7 +112,7 @@ def figure(
                 color=shade,
                 linestyle=dash,
                 linewidth=1.5,
-                label=labels.said(one.label) + (RECONSTRUCTED if one.reconstruction else ""),
+                label=labels.plain_label(one.label) + (RECONSTRUCTED if one.reconstruction else ""),
                 gid=f"c{i}",
             )
         axes.set_xlabel("tokens of training, through and from both models" if axis == TOKENS else "optimizer step")

@@ -64,22 +64,26 @@ def of_sections(
     for section in shown:
         groups = {row.run_ids: _group(row, records, completions) for row in section.rows}
         seeds = inference.seed_variance(groups.values())
-        found = []
+        results = []
         for line in lines:
             row, own = line.cells.get(section.title), base.cells.get(section.title)
             if row is None or own is None or line is base:
                 continue
             try:
                 names = (base.label, line.label)
-                found.append((line.label, compare.of_groups(groups[own.run_ids], groups[row.run_ids], names, seeds)))
+                results.append((line.label, compare.of_groups(groups[own.run_ids], groups[row.run_ids], names, seeds)))
             except BadInput:  # nothing to pair
                 continue
         shown_as = section.scale.shown
-        for (label, it), p in zip(found, intervals.holm([it.p_holm for _, it in found]), strict=True):
+        for (label, it), p in zip(results, intervals.holm([it.p_holm for _, it in results]), strict=True):
             ends = (shown_as(it.comparison.interval.low), shown_as(it.comparison.interval.high))
             marks[label][section.title] = Mark(shown_as(it.comparison.difference), *ends, p)
-    said = {line.label: labels.said(line.label) + (RECONSTRUCTED if line.reconstruction else "") for line in lines}
-    return said[base.label], [Lead(said[line.label], line.mean_rank, marks[line.label]) for line in lines]
+    shown_labels = {
+        line.label: labels.plain_label(line.label) + (RECONSTRUCTED if line.reconstruction else "") for line in lines
+    }
+    return shown_labels[base.label], [
+        Lead(shown_labels[line.label], line.mean_rank, marks[line.label]) for line in lines
+    ]
 
 
 def _base(lines: Sequence[formats.GridLine], records: Mapping[str, Record], against: str | None) -> formats.GridLine:
@@ -127,8 +131,8 @@ def figure(
     shown = {section.title: section for section in sections}
     ink, muted = theme.colour("ink", scheme), theme.colour("muted", scheme)
     with theme.drawing(scheme):
-        found = Figure(figsize=(8.6, 1.15 + (0.2 + 0.1 * max(len(titles), 2)) * len(leads)), layout="constrained")
-        axes = found.subplots()
+        drawn = Figure(figsize=(8.6, 1.15 + (0.2 + 0.1 * max(len(titles), 2)) * len(leads)), layout="constrained")
+        axes = drawn.subplots()
         for place, lead in enumerate(leads):
             _row_of(axes, place, lead, titles, scheme)
             rank = "" if lead.rank is None else f"{lead.rank:.1f}"
@@ -158,8 +162,8 @@ def figure(
             "(p < 0.05, Holm-adjusted within a task); hollow: not distinguishable."
         )
         aside = {note for section in sections for note in section.aside}
-        theme.below(found, [legend, *(note for note in standing_notes(sections) if note not in aside)], scheme)
-    return found
+        theme.below(drawn, [legend, *(note for note in standing_notes(sections) if note not in aside)], scheme)
+    return drawn
 
 
 def _row_of(axes: Any, place: int, lead: Lead, titles: Sequence[str], scheme: str) -> None:

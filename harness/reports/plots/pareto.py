@@ -46,12 +46,12 @@ def known(row: LeaderboardRow, name: str) -> bool:
 
 def frontier(rows: Sequence[LeaderboardRow], name: str) -> list[LeaderboardRow]:
     """The rows that no other beats in score at the same or lower cost, cheapest first."""
-    best, found = float("inf"), []
+    best, unbeaten = float("inf"), []
     for row in sorted(rows, key=lambda row: (cost(row, name), row.scale.place(row.score))):
         if row.scale.place(row.score) < best:
-            found.append(row)
+            unbeaten.append(row)
             best = row.scale.place(row.score)
-    return found
+    return unbeaten
 
 
 def figure(
@@ -73,15 +73,15 @@ def figure(
     lines = -(-len(sections) // columns)
     with theme.drawing(scheme):
         size = size or ((4.8 if columns > 1 else 6.4) * columns, 4.0 * lines)
-        found = Figure(figsize=size, layout="constrained")
-        grid = found.subplots(lines, columns, squeeze=False)
+        drawn = Figure(figsize=size, layout="constrained")
+        grid = drawn.subplots(lines, columns, squeeze=False)
         for axes in grid.flat[len(sections) :]:
             axes.set_axis_off()
         for axes, section in zip(grid.flat, sections, strict=False):
             _panel(axes, section, name, order, scheme)
             if titled:
                 axes.set_title(theme.wrapped(section.named, 60))
-    return found
+    return drawn
 
 
 def _panel(axes: Any, section: Section, name: str, order: Sequence[str], scheme: str) -> None:
@@ -154,8 +154,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
     """Four or more round values of a logarithmic axis between two costs, or as many as there are."""
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     for digits in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5, 7)):
-        found = [d * 10.0**power for power in powers for d in digits]
-        inside = [value for value in found if low / 1.15 <= value <= high * 1.15]
+        ticks = [d * 10.0**power for power in powers for d in digits]
+        inside = [value for value in ticks if low / 1.15 <= value <= high * 1.15]
         if len(inside) >= 4:
             break
     return inside
@@ -186,7 +186,7 @@ def _labels(axes: Any, rows: Sequence[LeaderboardRow], name: str, scheme: str) -
     named = rows if len(rows) <= NAMED_AT_MOST else frontier(rows, name)
     for row in sorted(named, key=lambda row: (-crowd[row.run_ids], -row.score)):
         x, y = places[row.run_ids]
-        label = theme.wrapped(labels.said(row.label) + (RECONSTRUCTED if row.reconstruction else ""), 36)
+        label = theme.wrapped(labels.plain_label(row.label) + (RECONSTRUCTED if row.reconstruction else ""), 36)
         written = axes.annotate(
             label, (cost(row, name), shown(row.score)), xytext=(8, 0), textcoords="offset points",
             va="center", fontsize=8, color=theme.colour("ink", scheme),

@@ -31,15 +31,15 @@ def figure(sections: Sequence[Section], scheme: str = "light", columns: int = CO
     with theme.drawing(scheme):
         longest = max(len(name) for section in sections for name in _names(_competitors(section)))
         size = ((2.3 + 0.075 * longest) * max(columns, 2), lines * (1.05 + 0.27 * tallest))
-        found = Figure(figsize=size, layout="constrained")
-        grid = found.subplots(lines, columns, squeeze=False)
+        drawn = Figure(figsize=size, layout="constrained")
+        grid = drawn.subplots(lines, columns, squeeze=False)
         for axes in grid.flat[len(sections) :]:
             axes.set_axis_off()
         for axes, section in zip(grid.flat, sections, strict=False):
             _panel(axes, section, scheme)
-        found.get_layout_engine().set(w_pad=0.12, h_pad=0.08, wspace=0.06)
-        theme.below(found, [LEGEND, *standing_notes(sections)], scheme)
-    return found
+        drawn.get_layout_engine().set(w_pad=0.12, h_pad=0.08, wspace=0.06)
+        theme.below(drawn, [LEGEND, *standing_notes(sections)], scheme)
+    return drawn
 
 
 def standing_notes(sections: Sequence[Section]) -> list[str]:
@@ -91,7 +91,7 @@ def _panel(axes: Any, section: Section, scheme: str) -> None:
 
 def _names(rows: Sequence[LeaderboardRow]) -> list[str]:
     return [
-        f"{labels.said(row.label)}{RECONSTRUCTED if row.reconstruction else ''}"
+        f"{labels.plain_label(row.label)}{RECONSTRUCTED if row.reconstruction else ''}"
         + ("" if row.kind == "measured" else " (reported)")
         for row in rows
     ]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from results.scripts.bench.measure import Report, Side, in_turns, machine, ratio, spread, stopwatch
+from results.scripts.bench.measure import BenchReport, Side, in_turns, ratio, spread, stopwatch
 
 CASES = {
     "micro, a rollout of 32": {"models": "micro", "prompts": 32, "batch": 32, "new": 72},
@@ -31,12 +31,9 @@ COLUMNS = [
 ]
 
 
-def run(chosen: Any) -> Report:
+def run(chosen: Any) -> BenchReport:
     """Every case, greedy and sampled."""
-    report, rows = (
-        Report("generate", __doc__.split("\n\n", 1)[1].replace("\n", " ").strip(), machine(chosen.threads)),
-        [],
-    )
+    report, rows = BenchReport.of("generate", __doc__, chosen.threads), []
     for case, sizes in CASES.items():
         if chosen.only and case.split()[0].strip(",") not in chosen.only:
             continue
@@ -46,13 +43,13 @@ def run(chosen: Any) -> Report:
             Side(__name__, spec | {"who": "transformers"}, sys.executable, chosen.threads) as theirs,
         ):
             for temperature in (0.0, 1.0):
-                said = [_turn(ours, temperature), _turn(theirs, temperature), _turn(theirs, temperature, True)]
-                in_turns(said, 1)  # warm-up, not counted
-                found = in_turns(said, chosen.rounds)
+                sides = [_turn(ours, temperature), _turn(theirs, temperature), _turn(theirs, temperature, True)]
+                in_turns(sides, 1)  # warm-up, not counted
+                rounds = in_turns(sides, chosen.rounds)
                 report.raw[f"{case}, temperature {temperature}"] = [
-                    [{key: value for key, value in s.items() if key != "texts"} for s in each] for each in found
+                    [{key: value for key, value in s.items() if key != "texts"} for s in each] for each in rounds
                 ]
-                rows.append([case, "greedy" if temperature == 0 else "sampled", *_cells(found, temperature)])
+                rows.append([case, "greedy" if temperature == 0 else "sampled", *_cells(rounds, temperature)])
         report.tables = [("", COLUMNS, rows)]
         report.write(chosen.out)
     return report
@@ -62,15 +59,15 @@ def _turn(side: Side, temperature: float, ordered: bool = False) -> Callable[[],
     return lambda: side.turn(temperature=temperature, ordered=ordered)
 
 
-def _cells(found: list, temperature: float) -> list[str]:
+def _cells(rounds: list, temperature: float) -> list[str]:
     """Speeds are per generated token, since samples of the two sides differ in length."""
     rate = lambda side, key: side["tokens"] / side[key]  # noqa: E731
-    cells = [spread(ratio([(rate(o, key), rate(t, key)) for o, t, _ in found])) for key in ("seconds", "cpu")]
-    cells.append(spread(ratio([(rate(o, "cpu"), rate(t, "cpu")) for o, _, t in found])))
-    middle = sorted(found, key=lambda each: each[0]["seconds"])[len(found) // 2]
+    cells = [spread(ratio([(rate(o, key), rate(t, key)) for o, t, _ in rounds])) for key in ("seconds", "cpu")]
+    cells.append(spread(ratio([(rate(o, "cpu"), rate(t, "cpu")) for o, _, t in rounds])))
+    middle = sorted(rounds, key=lambda each: each[0]["seconds"])[len(rounds) // 2]
     cells += [f"{rate(side, 'cpu'):.0f}" for side in middle[:2]]
-    same = sum(a == b for o, t, _ in found for a, b in zip(o["texts"], t["texts"], strict=True))
-    return [*cells, f"{same} of {sum(len(o['texts']) for o, *_ in found)}" if temperature == 0 else "seeds differ"]
+    same = sum(a == b for o, t, _ in rounds for a, b in zip(o["texts"], t["texts"], strict=True))
+    return [*cells, f"{same} of {sum(len(o['texts']) for o, *_ in rounds)}" if temperature == 0 else "seeds differ"]
 
 
 def side(spec: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -87,12 +84,14 @@ def side(spec: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     prompts, count = _prompts(spec, tokenizer), iter(range(10**6))
     work = _ours(model, tokenizer, spec) if spec["who"] == "ours" else _theirs(model, tokenizer, spec)
 
-    def turn(asked: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i])) if asked["ordered"] else range(len(prompts))
-        with stopwatch(found):
-            texts = work([prompts[i] for i in order], asked["temperature"], next(count))
-        return found | {"tokens": sum(map(len, texts)), "texts": texts}
+    def turn(request: dict[str, Any]) -> dict[str, Any]:
+        report: dict[str, Any] = {}
+        order = (
+            sorted(range(len(prompts)), key=lambda i: len(prompts[i])) if request["ordered"] else range(len(prompts))
+        )
+        with stopwatch(report):
+            texts = work([prompts[i] for i in order], request["temperature"], next(count))
+        return report | {"tokens": sum(map(len, texts)), "texts": texts}
 
     return turn
 
@@ -147,8 +146,8 @@ def _prompts(spec: dict[str, Any], tokenizer: Any) -> list[list[int]]:
     from harness.training_data import examples
 
     recipe = load("micro")
-    found = examples.load(recipe.data.prompts, recipe.data, labelled=False)
-    return [tokenizer(example.prompt.plain)["input_ids"] for example in (found * 4)[: spec["prompts"]]]
+    loaded = examples.load(recipe.data.prompts, recipe.data, labelled=False)
+    return [tokenizer(example.prompt.plain)["input_ids"] for example in (loaded * 4)[: spec["prompts"]]]
 
 
 def _end_now_and_then(model: Any, end: int, once_in: int) -> None:

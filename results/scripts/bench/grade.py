@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.errors import BadInput
 from results.scripts.bench.commands import timed
-from results.scripts.bench.measure import Report, in_turns, machine, ratio, spread
+from results.scripts.bench.measure import BenchReport, in_turns, ratio, spread
 
 FILES = {"humaneval": "humanevalplus/HumanEvalPlus.jsonl.gz", "mbpp": "mbppplus/MbppPlus.jsonl.gz"}
 OVERRIDES = {"humaneval": "HUMANEVAL_OVERRIDE_PATH", "mbpp": "MBPP_OVERRIDE_PATH"}
@@ -33,9 +33,9 @@ COLUMNS = [
 ]
 
 
-def run(chosen: Any) -> Report:
+def run(chosen: Any) -> BenchReport:
     """A row a benchmark, canonical programs only; the first, cold round of each side is not counted."""
-    report, rows = Report("grade", __doc__.split("\n\n", 1)[1].replace("\n", " ").strip(), machine(chosen.threads)), []
+    report, rows = BenchReport.of("grade", __doc__, chosen.threads), []
     for name, file in FILES.items():
         if chosen.only and name not in chosen.only:
             continue
@@ -52,13 +52,13 @@ def run(chosen: Any) -> Report:
             subset.write_text("".join(json.dumps(p) + "\n" for p in problems), "utf-8")
             sides = [_ours(f"{name}plus@real", samples), _evalplus(name, samples, subset)]
             in_turns(sides, 1)
-            found = in_turns(sides, chosen.rounds)
-        report.raw[name] = [[{k: s[k] for k in ("seconds", "cpu")} for s in pair] for pair in found]
-        said = json.loads(found[0][0]["stdout"])["records"][0]["counts"]
-        middle = sorted(found, key=lambda pair: pair[0]["seconds"])[len(found) // 2]
-        cells = [spread(ratio([(b["seconds"], a["seconds"]) for a, b in found]))]
+            rounds = in_turns(sides, chosen.rounds)
+        report.raw[name] = [[{k: s[k] for k in ("seconds", "cpu")} for s in pair] for pair in rounds]
+        counts = json.loads(rounds[0][0]["stdout"])["records"][0]["counts"]
+        middle = sorted(rounds, key=lambda pair: pair[0]["seconds"])[len(rounds) // 2]
+        cells = [spread(ratio([(b["seconds"], a["seconds"]) for a, b in rounds]))]
         cells += [f"{side[key]:.1f}" for key in ("seconds", "cpu") for side in middle]
-        rows.append([f"{name}+", str(len(problems)), *cells, f"{said['correct']:g} of {said['total']}"])
+        rows.append([f"{name}+", str(len(problems)), *cells, f"{counts['correct']:g} of {counts['total']}"])
         report.tables = [("", COLUMNS, rows)]
         report.write(chosen.out)
     report.notes = ["CPU seconds count processes that were waited for; workers that a side kills when it ends are not."]

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.errors import RunFailed
 from results.scripts.bench import peers
-from results.scripts.bench.measure import Report, Side, in_turns, machine, ratio, spread, stopwatch
+from results.scripts.bench.measure import BenchReport, Side, in_turns, ratio, spread, stopwatch
 
 FULL = {"vocab": 151_936, "hidden": 1536, "tokens": 2048}
 SMALL = {"vocab": 4_096, "hidden": 64, "tokens": 256}
@@ -25,17 +25,18 @@ LEAST = 512  # tokens, below which a naive side that runs out of memory is given
 GOALS = {"memory": 0.15, "time": 1.15, "equal": 1e-5}
 
 
-def run(chosen: Any) -> Report:
+def run(chosen: Any) -> BenchReport:
     """One row a trainable method and variant, in pairs of fresh processes, one process at a time.
 
     Writes every row as soon as it is measured; with ``--only`` the other rows of an earlier table stay.
     """
     sizes = dict(SMALL if chosen.size == "small" else FULL)
-    asked = {"hidden": chosen.hidden, "tokens": chosen.tokens}
-    others = {key: size for key, size in asked.items() if size not in (None, sizes[key])}
+    requested = {"hidden": chosen.hidden, "tokens": chosen.tokens}
+    others = {key: size for key, size in requested.items() if size not in (None, sizes[key])}
     sizes |= others
     title = "-".join(["loss", *(f"{key}-{size}" for key, size in others.items())])
-    report = Report(title, f"{__doc__.split(chr(10) * 2)[1].replace(chr(10), ' ')} {sizes}.", machine(chosen.threads))
+    report = BenchReport.of(title, __doc__, chosen.threads)
+    report.what += f" {sizes}."
     report.raw = {"sizes": sizes, "methods": {}, "liger": {}, "goals": GOALS}
     if chosen.only:
         _recall(report, chosen)
@@ -57,7 +58,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def _lay_out(report: Report) -> Report:
+def _lay_out(report: BenchReport) -> BenchReport:
     """The tables of the rows measured so far."""
     report.tables = []
     for key, title, other in (
@@ -69,7 +70,7 @@ def _lay_out(report: Report) -> Report:
     return report
 
 
-def _recall(report: Report, chosen: Any) -> None:
+def _recall(report: BenchReport, chosen: Any) -> None:
     """Keeps the rows of an earlier table of the same sizes and machine, except those to be measured now."""
     path = chosen.out / f"{report.name}.json"
     if not path.is_file():
@@ -79,12 +80,12 @@ def _recall(report: Report, chosen: Any) -> None:
     if earlier["raw"]["sizes"] != report.raw["sizes"] or known[0] != known[1]:
         return
     kept = earlier["raw"]["methods"].items()
-    report.raw["methods"] = {label: found for label, found in kept if label.split(",")[0] not in chosen.only}
+    report.raw["methods"] = {label: rounds for label, rounds in kept if label.split(",")[0] not in chosen.only}
     report.raw["liger"] = {} if "liger" in chosen.only else earlier["raw"].get("liger", {})
     report.notes = [note for note in earlier["notes"] if note.split(":")[0].split(",")[0] not in chosen.only]
 
 
-def _against_naive(report: Report, name: str, chosen: Any) -> None:
+def _against_naive(report: BenchReport, name: str, chosen: Any) -> None:
     """Measures one method; halves the tokens where the naive side runs out of memory."""
     label, sizes = name, report.raw["sizes"]
     while True:
@@ -151,15 +152,15 @@ def side(spec: dict[str, Any]):
 
     work = loss_sides.prepare(spec)
 
-    def turn(asked: dict[str, Any]) -> dict[str, Any]:
+    def turn(request: dict[str, Any]) -> dict[str, Any]:
         gc.collect()
         before = resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak of resident memory
-        found: dict[str, Any] = {}
-        with stopwatch(found):
+        report: dict[str, Any] = {}
+        with stopwatch(report):
             value, gradients = work()
         extra = resident("VmHWM") - before - sum(g.numel() * g.element_size() for g in gradients.values())
-        return found | {"bytes": extra, "value": value, "gradients": {k: sketch(g) for k, g in gradients.items()}}
+        return report | {"bytes": extra, "value": value, "gradients": {k: sketch(g) for k, g in gradients.items()}}
 
     return turn
 

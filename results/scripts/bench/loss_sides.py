@@ -20,9 +20,9 @@ from harness.options import build
 from harness.training import objective
 from harness.training.batching import Batch, TrainingSequence, collate
 from harness.training.objective import Student, Sums
-from harness.training.reading import PairedLogits, Places, add_pairs
-from harness.training.reading import chosen as pairs_of
 from harness.training.signals import HiddenStateLogits, NoTeacher, TeacherLogits
+from harness.training.teacher_reading import PairedLogits, Places, add_pairs
+from harness.training.teacher_reading import chosen as pairs_of
 from harness.training.whole_step import measured
 from harness.types import Source
 
@@ -113,14 +113,14 @@ def read_apart(batch: Batch, chosen: Method, vocab: int) -> None:
         return
     readings: list[tuple[TrainingSequence, Places]] = []
     for place, (n, source) in enumerate(zip(batch.counts, batch.sources, strict=True)):
-        found = [
+        pairs = [
             (range(a + i, a + i + k), range(b + j, b + j + m))
             for a, b in zip(range(0, n - 3, 4), range(0, 5 * n // 4, 5), strict=False)
             for i, k, j, m in ((0, 1, 0, 2), (1, 2, 2, 1), (3, 1, 3, 2))
         ]
         ids = torch.randint(3, EMBEDDED, (3 + 5 * (n // 4),), generator=dice).tolist()
         theirs = TrainingSequence(tuple(ids[:3]), tuple(ids[3:]), source, place, place=place)
-        readings.append((theirs, pairs_of(how, found, n, len(ids) - 3, closed=False)))
+        readings.append((theirs, pairs_of(how, pairs, n, len(ids) - 3, closed=False)))
     words = torch.arange(vocab * 3 // 4)
     rest = torch.arange(len(words), vocab)
     add_pairs(batch, readings, 0, (torch.stack([words, words.flip(0)], 1), (rest, rest)), vocab)
@@ -134,8 +134,8 @@ def reading_of(teacher: LlamaForCausalLM, vocab: int, batch: Batch, chosen: Meth
         return NoTeacher()
     with torch.no_grad():
         hidden = Student(teacher, vocab)._hidden(batch if batch.pairs is None else batch.pairs.theirs)
-    found = HiddenStateLogits(hidden, Head.of(teacher, vocab))
-    return found if batch.pairs is None else PairedLogits(found, batch.pairs.bounds)
+    logits = HiddenStateLogits(hidden, Head.of(teacher, vocab))
+    return logits if batch.pairs is None else PairedLogits(logits, batch.pairs.bounds)
 
 
 def see_whole_step(student: Student, batch: Batch, chosen: Method, reading: TeacherLogits) -> None:
@@ -176,12 +176,12 @@ def naive(
             )
         )
     tokens = objective._tokens(batch, logits, reading, STEP, 0, total, features)
-    given = objective._weigh(chosen, tokens) if weights is None else weights
+    token_weights = objective._weigh(chosen, tokens) if weights is None else weights
     if getattr(chosen.needs, "gate", False):
-        tokens.gate, given = given, None
+        tokens.gate, token_weights = token_weights, None
     values = chosen.objective(tokens).float()
     scale = objective._per_token(chosen, batch)
-    factor = scale if given is None else scale * given
+    factor = scale if token_weights is None else scale * token_weights
     value = (factor * values).sum()
     return value, Sums(value.detach(), factor.sum().detach())
 

@@ -65,9 +65,9 @@ class Side:
         self.log.close()
         self.words.unlink(missing_ok=True)
 
-    def turn(self, **asked: Any) -> dict[str, Any]:
+    def turn(self, **request: Any) -> dict[str, Any]:
         """What the side reports of its next round. Raises RunFailed with the side's last line."""
-        self._say(json.dumps(asked))
+        self._say(json.dumps(request))
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
@@ -85,22 +85,22 @@ class Side:
 
 
 @contextlib.contextmanager
-def stopwatch(found: dict[str, float]) -> Iterator[None]:
-    """Adds ``seconds`` (wall clock) and ``cpu`` (user and system time of this process) to ``found``."""
+def stopwatch(times: dict[str, float]) -> Iterator[None]:
+    """Adds ``seconds`` (wall clock) and ``cpu`` (user and system time of this process) to ``times``."""
     wall, cpu = time.perf_counter(), time.process_time()
     yield
-    found["seconds"] = time.perf_counter() - wall
-    found["cpu"] = time.process_time() - cpu
+    times["seconds"] = time.perf_counter() - wall
+    times["cpu"] = time.process_time() - cpu
 
 
 def in_turns(sides: Sequence[Callable[[], dict[str, Any]]], rounds: int) -> list[list[dict[str, Any]]]:
     """[rounds][sides] what each side reports; every other round is in reverse order, so that drift favours no side."""
-    found = []
+    results = []
     for number in range(rounds):
         order = list(range(len(sides)))[:: -1 if number % 2 else 1]
-        said = {i: sides[i]() for i in order}
-        found.append([said[i] for i in range(len(sides))])
-    return found
+        reports = {i: sides[i]() for i in order}
+        results.append([reports[i] for i in range(len(sides))])
+    return results
 
 
 def ratio(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
@@ -137,7 +137,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 @dataclass
-class Report:
+class BenchReport:
     """A benchmark's outcome. ``tables`` are (title, columns, rows of cells); ``raw`` is every measured number."""
 
     name: str
@@ -146,6 +146,12 @@ class Report:
     tables: list[tuple[str, list[str], list[list[str]]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, doc: str | None, threads: int) -> BenchReport:
+        """The empty report of the script with the docstring ``doc``, whose text below its first line it quotes."""
+        about = (doc or "").split("\n\n", 1)[1].replace("\n", " ").strip()
+        return cls(name, about, machine(threads))
 
     def markdown(self) -> str:
         m = self.machine

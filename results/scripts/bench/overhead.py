@@ -13,7 +13,7 @@ import tempfile
 from typing import Any
 
 from results.scripts.bench.commands import timed
-from results.scripts.bench.measure import Report, machine, ratio, spread
+from results.scripts.bench.measure import BenchReport, ratio, spread
 
 IMPORTS = (
     "import torch, accelerate, lm_eval.evaluator; "
@@ -32,30 +32,27 @@ COLUMNS = [
 ]
 
 
-def run(chosen: Any) -> Report:
+def run(chosen: Any) -> BenchReport:
     """A row a method, trained as the micro recipe says (``--size small``: 20 steps)."""
-    report, rows = (
-        Report("overhead", __doc__.split("\n\n", 1)[1].replace("\n", " ").strip(), machine(chosen.threads)),
-        [],
-    )
+    report, rows = BenchReport.of("overhead", __doc__, chosen.threads), []
     for name, (method, _) in CASES.items():
         if chosen.only and name not in chosen.only:
             continue
-        found = []
+        rounds = []
         for _ in range(chosen.rounds):
             imports = timed([sys.executable, "-c", IMPORTS])["seconds"]
             with tempfile.TemporaryDirectory() as folder:
                 command = [sys.executable, "-m", "harness", "run", "--method", method, "--task", "amc23", "--json"]
                 command += ["--results", folder] + (["--set", "training.steps=20"] if chosen.size == "small" else [])
-                said = timed(command)
-            cost = json.loads(said["stdout"])["records"][0]["cost"]
+                outcome = timed(command)
+            cost = json.loads(outcome["stdout"])["records"][0]["cost"]
             parts = {"training": cost["seconds"], "evaluation": cost["eval_seconds"], "imports": imports}
-            found.append({"whole": said["seconds"], "cpu": said["cpu"], **parts})
-        report.raw[name] = found
-        middle = sorted(found, key=lambda f: f["whole"])[len(found) // 2]
+            rounds.append({"whole": outcome["seconds"], "cpu": outcome["cpu"], **parts})
+        report.raw[name] = rounds
+        middle = sorted(rounds, key=lambda f: f["whole"])[len(rounds) // 2]
         parts = lambda f: f["training"] + f["evaluation"]  # noqa: E731
-        cells = [spread(ratio([(f["whole"], parts(f)) for f in found]))]
-        cells.append(spread(ratio([(f["whole"], parts(f) + f["imports"]) for f in found])))
+        cells = [spread(ratio([(f["whole"], parts(f)) for f in rounds]))]
+        cells.append(spread(ratio([(f["whole"], parts(f) + f["imports"]) for f in rounds])))
         cells += [f"{middle[key]:.1f}" for key in ("whole", "training", "evaluation", "imports")]
         rows.append([f"{method} on amc23@micro", *cells, f"{middle['whole'] - parts(middle) - middle['imports']:.1f}"])
         report.tables = [("", COLUMNS, rows)]

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.errors import RunFailed
 from results.scripts.bench.commands import timed
-from results.scripts.bench.measure import ROOT, Report, machine, stopwatch
+from results.scripts.bench.measure import ROOT, BenchReport, stopwatch
 
 RECORDS = (1_000, 3_000, 10_000)
 TOKENS = (256, 512, 1024, 2048)
@@ -23,9 +23,9 @@ SAMPLES = (1, 2, 4, 8)
 LIMIT = 3.0  # seconds for the table of 10,000 records
 
 
-def run(chosen: Any) -> Report:
+def run(chosen: Any) -> BenchReport:
     """Three tables; every cell is the fastest round, the one least disturbed by other processes."""
-    report = Report("scaling", __doc__.split("\n\n", 1)[1].replace("\n", " ").strip(), machine(chosen.threads))
+    report = BenchReport.of("scaling", __doc__, chosen.threads)
     wanted = chosen.only or ["records", "tokens", "samples"]
     small = chosen.size == "small"
     if "records" in wanted:
@@ -48,15 +48,15 @@ def run(chosen: Any) -> Report:
     return report
 
 
-def _series(report: Report, unit: str, title: str, sizes: Any, make: Callable, rounds: int) -> None:
+def _series(report: BenchReport, unit: str, title: str, sizes: Any, make: Callable, rounds: int) -> None:
     rows, raw = [], []
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             work = make(size, Path(folder))
             work()  # warm-up: files in the page cache, code loaded
-            found = [work() for _ in range(rounds)]
-        best = {key: min(f[key] for f in found) for key in ("seconds", "cpu")}
-        raw.append({"size": size, "rounds": found})
+            times = [work() for _ in range(rounds)]
+        best = {key: min(f[key] for f in times) for key in ("seconds", "cpu")}
+        raw.append({"size": size, "rounds": times})
         each = best["cpu"] / size
         first = rows[0][-1] if rows else each
         rows.append(
@@ -80,18 +80,18 @@ def _table(count: int, folder: Path) -> Callable[[], dict[str, float]]:
     from harness.records.store import Store
 
     published, store = Store(ROOT / "results" / "micro"), Store(folder)
-    found, _ = published.all()
-    if not found:
+    records, _ = published.all()
+    if not records:
         raise RunFailed("results/micro holds no records to make synthetic ones of")
     sealed = {"schema_version", "created", "completions", "content_sha256"}
     for number in range(count):
-        record = {k: copy.deepcopy(v) for k, v in found[number % len(found)].items() if k not in sealed}
-        record["seed"] = record["spec"]["seed"] = number // len(found)
+        record = {k: copy.deepcopy(v) for k, v in records[number % len(records)].items() if k not in sealed}
+        record["seed"] = record["spec"]["seed"] = number // len(records)
         record["identity"] = identity_of(record["spec"], record["protocol"])
         who = {"name": record["method"]["name"], "variant": record["method"]["variant"]}
         record["run_id"] = run_id(who, record["task"], record["seed"], record["identity"], 0)
         record["attempt"] = 0
-        store.add(record, published.completions(found[number % len(found)])[:20] if number < 40 else [])
+        store.add(record, published.completions(records[number % len(records)])[:20] if number < 40 else [])
     command = [sys.executable, "-m", "harness", "table", "--results", str(folder)]
     return lambda: {k: v for k, v in timed(command).items() if k != "stdout"}
 
@@ -112,16 +112,16 @@ def _texts(samples: int, _: Path) -> Callable[[], dict[str, float]]:
 
     files, recipe = locate("micro:student"), load("micro")
     generator = Generator(load_model(files), load_tokenizer(files), 32)
-    found = examples.load(recipe.data.prompts, recipe.data, labelled=False)[:16]
-    prompts = [generator.render(e.prompt) for e in found for _ in range(samples)]
+    loaded = examples.load(recipe.data.prompts, recipe.data, labelled=False)[:16]
+    prompts = [generator.render(e.prompt) for e in loaded for _ in range(samples)]
     return _watched(lambda: generator.generate(prompts, Decoding(1.0, 1.0, 72), list(range(len(prompts)))))
 
 
 def _watched(work: Callable[[], Any]) -> Callable[[], dict[str, float]]:
     def turn() -> dict[str, float]:
-        found: dict[str, float] = {}
-        with stopwatch(found):
+        times: dict[str, float] = {}
+        with stopwatch(times):
             work()
-        return found
+        return times
 
     return turn

@@ -33,11 +33,11 @@ def _loss(raw: dict[str, Any]) -> Iterator[Line]:
     sizes, goals = raw["sizes"], raw["goals"]
     what = f"head and objective, V = {sizes['vocab']:,}, {sizes['tokens']:,} tokens"
     for key, name, goal in (("bytes", "memory", goals["memory"]), ("cpu", "CPU time", goals["time"])):
-        found = {label: _ratio(pairs, key) for label, pairs in raw["methods"].items()}
-        over = sorted(label for label, value in found.items() if value > goal)
-        told = f"{_percent(min(found.values()))} to {_percent(max(found.values()))} over {len(found)} methods"
-        told += f"; above: {', '.join(over)}" if over else ""
-        yield what, f"naive, {name}", f"≤ {_percent(goal)}", told, not over
+        ratios = {label: _ratio(pairs, key) for label, pairs in raw["methods"].items()}
+        over = sorted(label for label, value in ratios.items() if value > goal)
+        summary = f"{_percent(min(ratios.values()))} to {_percent(max(ratios.values()))} over {len(ratios)} methods"
+        summary += f"; above: {', '.join(over)}" if over else ""
+        yield what, f"naive, {name}", f"≤ {_percent(goal)}", summary, not over
     for label, pairs in raw["liger"].items():
         chunk = label.removeprefix("jsd, Liger's ")
         for key, name in (("bytes", "memory"), ("cpu", "CPU time")):
@@ -73,8 +73,8 @@ def _grade(raw: dict[str, Any]) -> Iterator[Line]:
 
 
 def _overhead(raw: dict[str, Any]) -> Iterator[Line]:
-    for name, found in raw.items():
-        values = [f["whole"] / (f["training"] + f["evaluation"] + f["imports"]) for f in found]
+    for name, rounds in raw.items():
+        values = [f["whole"] / (f["training"] + f["evaluation"] + f["imports"]) for f in rounds]
         value = statistics.median(values)
         yield f"`harness run`, {name} on amc23@micro", "its parts and imports", "≤ 110 %", _percent(value), value <= 1.1
 
@@ -102,8 +102,8 @@ def _faster(
     """``pairs`` are (ours, theirs); how many times as fast ours is."""
     values = [theirs[key] / ours[key] for ours, theirs in pairs]
     value = statistics.median(values)
-    told = f"{value:.1f} × ({min(values):.1f}–{max(values):.1f})"
-    yield what, beside, f"≥ {goal} ×" if goal else "", told, None if goal is None else value >= goal
+    summary = f"{value:.1f} × ({min(values):.1f}–{max(values):.1f})"
+    yield what, beside, f"≥ {goal} ×" if goal else "", summary, None if goal is None else value >= goal
 
 
 def _ratio(pairs: Sequence[Sequence[dict[str, float]]], key: str) -> float:

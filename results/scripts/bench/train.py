@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from results.scripts.bench import peers
-from results.scripts.bench.measure import Report, Side, in_turns, machine, ratio, spread, stopwatch
+from results.scripts.bench.measure import BenchReport, Side, in_turns, ratio, spread, stopwatch
 
 SCALES = {
     "micro": {"rows": 32, "prompt": (20, 40), "response": (12, 45), "new": 72, "models": "micro"},
@@ -34,9 +34,9 @@ COLUMNS = [
 ]
 
 
-def run(chosen: Any) -> Report:
+def run(chosen: Any) -> BenchReport:
     """Every scale, lambda and trainer; all sides of a scale are loaded once and work in turn."""
-    report = Report("train", __doc__.split("\n\n", 1)[1].replace("\n", " ").strip(), machine(chosen.threads))
+    report = BenchReport.of("train", __doc__, chosen.threads)
     python, rows, equal = peers.python(), [], []
     for scale, sizes in SCALES.items():
         if chosen.only and scale.split()[0] not in chosen.only:
@@ -69,8 +69,8 @@ def run(chosen: Any) -> Report:
 def _pairs(ours: Side, theirs: Side, kinds: list[str], rounds: int, cached: bool = False) -> list:
     def steps(side: Side, mine: bool) -> Callable[[], dict[str, Any]]:
         def turn() -> dict[str, Any]:
-            said = [side.turn(kind="cached" if cached and mine else kind) for kind in kinds]
-            return {key: sum(s[key] for s in said) for key in ("seconds", "cpu", "tokens")}
+            reports = [side.turn(kind="cached" if cached and mine else kind) for kind in kinds]
+            return {key: sum(s[key] for s in reports) for key in ("seconds", "cpu", "tokens")}
 
         return turn
 
@@ -97,8 +97,8 @@ def batch(scale: str, sizes: dict[str, Any]) -> dict[str, Any]:
         from harness.training_data import examples
 
         recipe, tokenizer = load("micro"), load_tokenizer(locate("micro:student"))
-        found = examples.load(recipe.data.prompts, recipe.data, labelled=False)[: sizes["rows"]]
-        prompts = [tokenizer(example.prompt.plain)["input_ids"] for example in found]
+        loaded = examples.load(recipe.data.prompts, recipe.data, labelled=False)[: sizes["rows"]]
+        prompts = [tokenizer(example.prompt.plain)["input_ids"] for example in loaded]
     responses = [[dice.randrange(5, vocab) for _ in range(dice.randint(*sizes["response"]))] for _ in prompts]
     return {"models": sizes["models"], "new": sizes["new"], "prompts": prompts, "responses": responses}
 
@@ -114,10 +114,10 @@ def side(spec: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
         from results.scripts.bench.train_trl import prepare
     step = prepare(spec)
 
-    def turn(asked: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        with stopwatch(found):
-            loss, tokens = step(asked["kind"])
-        return found | {"loss": loss, "tokens": tokens}
+    def turn(request: dict[str, Any]) -> dict[str, Any]:
+        report: dict[str, Any] = {}
+        with stopwatch(report):
+            loss, tokens = step(request["kind"])
+        return report | {"loss": loss, "tokens": tokens}
 
     return turn

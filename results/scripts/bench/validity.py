@@ -17,7 +17,7 @@ import torch
 
 from harness.plan import RunRequest, prepare
 from harness.students import train_run
-from results.scripts.bench.measure import Report, in_turns, machine, ratio, spread, stopwatch
+from results.scripts.bench.measure import BenchReport, in_turns, ratio, spread, stopwatch
 
 CASES = {
     "likelihood": {},
@@ -31,10 +31,9 @@ CASES = {
 COLUMNS = ["estimator", "CPU / gkd", "generated tokens / gkd", "teacher tokens / gkd", "CPU s/step", "gkd CPU s/step"]
 
 
-def run(chosen: Any) -> Report:
+def run(chosen: Any) -> BenchReport:
     """A row an estimator."""
-    said = __doc__.split("\n\n", 1)[1].replace("\n", " ").strip()
-    report, rows = Report("validity", said, machine(chosen.threads)), []
+    report, rows = BenchReport.of("validity", __doc__, chosen.threads), []
     torch.set_num_threads(chosen.threads)
     steps = 2 if chosen.size == "small" else 12
     for name, settings in CASES.items():
@@ -64,8 +63,8 @@ def run(chosen: Any) -> Report:
 def train(method: str, settings: dict[str, Any], steps: int, root: Path) -> dict[str, float]:
     """One training with the caches of a results folder; its CPU seconds and tokens."""
     words = [f"method.{key}={value}" for key, value in settings.items()] + [f"training.steps={steps}"]
-    found: dict[str, float] = {}
+    times: dict[str, float] = {}
     plan = prepare(RunRequest([method], ["amc23"], settings=[*words, "training.checkpoint_every=0"], results=root))
-    with stopwatch(found):
+    with stopwatch(times):
         result = train_run(plan, plan.trainings[0], lambda *_: None)
-    return found | {"generated": result.cost.generated_tokens, "teacher": result.cost.teacher_forward_tokens}
+    return times | {"generated": result.cost.generated_tokens, "teacher": result.cost.teacher_forward_tokens}

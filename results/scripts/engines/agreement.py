@@ -36,7 +36,7 @@ def compare(name: str, prompts: int, new: int, dtype: str) -> tuple[list[str], l
     files = locate(name)
     ours = Generator(load_model(files, dtype), load_tokenizer(files))
     task = open_unjudged("gsm8k@real" if name.startswith("small:") else "gsm8k@micro")
-    asked = [ours.encode(ours.render(problem.prompt)) for problem in task.items[:prompts]]
+    prompt_ids = [ours.encode(ours.render(problem.prompt)) for problem in task.items[:prompts]]
     decoding, seeds = Decoding(max_new_tokens=new), list(range(prompts))
     choice = engine_choice.with_dtype(EngineChoice("vllm"), dtype)
     with TemporaryDirectory() as folder:
@@ -48,25 +48,28 @@ def compare(name: str, prompts: int, new: int, dtype: str) -> tuple[list[str], l
         theirs = engines.remote(locate(str(copy)), choice, "cpu", Path(folder) / "vllm.log")
         theirs.end_ids = ours.end_ids
         try:
-            made, here = theirs.continue_ids(asked, decoding, seeds), ours.continue_ids(asked, decoding, seeds)
-            scored = theirs.score([(p, g.ids) for p, g in zip(asked, here, strict=True)])
+            made, here = (
+                theirs.continue_ids(prompt_ids, decoding, seeds),
+                ours.continue_ids(prompt_ids, decoding, seeds),
+            )
+            scored = theirs.score([(p, g.ids) for p, g in zip(prompt_ids, here, strict=True)])
             hot = Decoding(temperature=1.0, max_new_tokens=new)
-            first, second = (theirs.continue_ids(asked[:k], hot, seeds[:k]) for k in (prompts, prompts // 2))
+            first, second = (theirs.continue_ids(prompt_ids[:k], hot, seeds[:k]) for k in (prompts, prompts // 2))
         finally:
             theirs.server.stop()
     again = sum(a.ids == b.ids for a, b in zip(first, second, strict=False))
-    remarks = list(_partings(name, ours, asked, here, made, dtype))
+    remarks = list(_partings(name, ours, prompt_ids, here, made, dtype))
     gaps = [abs(a - b) for g, h in zip(made, here, strict=True) for a, b, same in _together(g, h) if same]
-    given = [
+    score_gaps = [
         abs(a - b) for h, row in zip(here, scored, strict=True) for a, b in zip(h.log_probs, row.log_probs, strict=True)
     ]
     equal = sum(g.ids == h.ids for g, h in zip(made, here, strict=True))
     cells = [
         name, str(prompts), f"{equal} of {prompts}", f"{len(gaps):,}", f"{statistics.fmean(gaps):.1e}",
-        f"{max(gaps):.1e}", f"{max(given):.1e}", f"{again} of {prompts // 2}",
+        f"{max(gaps):.1e}", f"{max(score_gaps):.1e}", f"{again} of {prompts // 2}",
     ]  # fmt: skip
     tolerance = TOLERANCE if dtype == "float32" else 100 * TOLERANCE
-    good = all("not a tie" not in remark for remark in remarks) and max(*gaps, *given) <= tolerance
+    good = all("not a tie" not in remark for remark in remarks) and max(*gaps, *score_gaps) <= tolerance
     return cells, remarks, good
 
 
@@ -77,8 +80,8 @@ def _together(a, b) -> Iterator[tuple[float, float, bool]]:
         yield x, y, same
 
 
-def _partings(name, ours: Generator, asked, here, made, dtype: str) -> Iterator[str]:
-    for number, (prompt, h, g) in enumerate(zip(asked, here, made, strict=True)):
+def _partings(name, ours: Generator, prompt_ids, here, made, dtype: str) -> Iterator[str]:
+    for number, (prompt, h, g) in enumerate(zip(prompt_ids, here, made, strict=True)):
         if h.ids == g.ids:
             continue
         at = next(
@@ -102,9 +105,9 @@ def main() -> int:
     chosen = known.parse_args()
     lines, remarks, good = [f"| {' | '.join(HEAD)} |", "| --- |" + " ---: |" * (len(HEAD) - 1)], [], True
     for name in chosen.model:
-        cells, said, fine = compare(name, chosen.prompts, chosen.new, chosen.dtype)
+        cells, differences, fine = compare(name, chosen.prompts, chosen.new, chosen.dtype)
         lines.append(f"| {' | '.join(cells)} |")
-        remarks, good = remarks + said, good and fine
+        remarks, good = remarks + differences, good and fine
         print(lines[-1], file=sys.stderr, flush=True)
     lines += ["", *(f"- {remark}" for remark in remarks)] if remarks else []
     about = (

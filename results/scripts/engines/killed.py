@@ -40,13 +40,13 @@ def main() -> int:
     with TemporaryDirectory() as folder:
         settings = ("rollout.engine=vllm", f"training.steps={chosen.steps}")
         made = plan.prepare(RunRequest(["gkd"], ["amc23@micro"], settings=settings, results=Path(folder)))
-        found = students.train_run(made, made.trainings[0], progress)
+        result = students.train_run(made, made.trainings[0], progress)
     lines = ["| step | killed after it | seconds | mean gap | largest gap |", "| ---: | :---: | ---: | ---: | ---: |"]
-    for row in found.curve:
+    for row in result.curve:
         mark = "yes" if row["step"] in killed else ""
         gaps = [f"{row[name]:.1e}" if name in row else "" for name in ("engine_gap_mean", "engine_gap_max")]
         lines.append(f"| {row['step']} | {mark} | {row['seconds']:.0f} | {gaps[0]} | {gaps[1]} |")
-    restarts, worst = found.engine["restarts"], found.engine["gap_max"]
+    restarts, worst = result.engine["restarts"], result.engine["gap_max"]
     lines += [
         "",
         f"Restarts: {restarts}; largest gap of the run: {worst:.1e} nats (at most {ROUNDING:.0e} is accepted).",

@@ -158,7 +158,7 @@ def _code(names: Sequence[str] = tuple(CODE), every: int = 1) -> Iterator[str]:
             }
             only_ours = [key for key in ids if ours[key] and not patient[key]]
             only_theirs = [key for key in ids if patient[key] and not ours[key]]
-            counts = " | ".join(f"{sum(found.values())}/{len(ids)}" for found in (ours, theirs, patient))
+            counts = " | ".join(f"{sum(passed.values())}/{len(ids)}" for passed in (ours, theirs, patient))
             yield f"| {name} | {kind} | {counts} | {_ids(only_ours)} | {_ids(only_theirs)} |"
     yield from ("", CODE_WHY, "")
 

@@ -90,23 +90,23 @@ def fuzz(
 
     Raises Broken for a verdict that breaks a promise.
     """
-    found: Counter[tuple[str, str, str]] = Counter()
+    outcomes: Counter[tuple[str, str, str]] = Counter()
     done = 0
     for piece in _pieces(drawn for drawn in draw(tasks, n, seed, bombs) if family in (None, drawn[0].family)):
         faulthandler.dump_traceback_later(HANG_S, exit=True)
         for task in tasks:
-            mine = [(kind, completion) for asked, kind, completion in piece if asked is task]
+            mine = [(kind, completion) for of_task, kind, completion in piece if of_task is task]
             verdicts = task.grade_all([completion for _, completion in mine])
             if len(verdicts) != len(mine):
                 raise Broken(f"{task.title}: {len(verdicts)} verdicts on {len(mine)} completions")
             for (kind, completion), verdict in zip(mine, verdicts, strict=True):
                 _check(task, completion, verdict)
                 outcome = "no verdict" if verdict.error else "right" if verdict.score else "wrong"
-                found[task.family, kind, outcome] += 1
+                outcomes[task.family, kind, outcome] += 1
         faulthandler.cancel_dump_traceback_later()
         done += len(piece)
         progress(done)
-    return found
+    return outcomes
 
 
 def _pieces(drawn: Iterator[tuple[Task, str, Completion]]) -> Iterator[list[tuple[Task, str, Completion]]]:
@@ -170,17 +170,19 @@ def main(words: Sequence[str] | None = None) -> int:
         print(written)
         return int(bool(faults))
     tasks = open_tasks()
-    found = fuzz(tasks, chosen.n, chosen.seed, GENTLE_BOMBS if chosen.gentle else tuple(BOMBS), progress, chosen.family)
+    outcomes = fuzz(
+        tasks, chosen.n, chosen.seed, GENTLE_BOMBS if chosen.gentle else tuple(BOMBS), progress, chosen.family
+    )
     waiting = len(descendants())
     shared().close()
     shared_pool().close()
     left = descendants()
-    print(page(found, tasks, chosen.n, chosen.seed, str(tier()), time.monotonic() - began, waiting, left))
+    print(page(outcomes, tasks, chosen.n, chosen.seed, str(tier()), time.monotonic() - began, waiting, left))
     return int(bool(left))
 
 
 def page(
-    found: Counter[tuple[str, str, str]],
+    outcomes: Counter[tuple[str, str, str]],
     tasks: Sequence[Task],
     n: int,
     seed: int,
@@ -191,7 +193,7 @@ def page(
 ) -> str:
     """The log of a run, as Markdown."""
     lines = [
-        f"# {sum(found.values()):,} fuzzed completions",
+        f"# {sum(outcomes.values()):,} fuzzed completions",
         "",
         f"`python -m results.scripts.grading.fuzz --n {n} --seed {seed}`, {seconds:.0f} s, {walls}.",
         f"Tasks in turn: {', '.join(task.title for task in tasks)}.",
@@ -202,8 +204,8 @@ def page(
         "| family | kind | right | wrong | no verdict |",
         "|---|---|---:|---:|---:|",
     ]
-    for family, kind in sorted({key[:2] for key in found}):
-        counts = (found[family, kind, outcome] for outcome in ("right", "wrong", "no verdict"))
+    for family, kind in sorted({key[:2] for key in outcomes}):
+        counts = (outcomes[family, kind, outcome] for outcome in ("right", "wrong", "no verdict"))
         lines.append(f"| {family} | {kind} | " + " | ".join(f"{count:,}" for count in counts) + " |")
     lines += [
         "",

@@ -49,21 +49,21 @@ def trials(family: str, n: int, seed: int) -> Iterator[Trial]:
 
 def page(family: str, n: int, seed: int, progress: Callable[[int], None] = lambda done: None) -> tuple[str, int]:
     """Runs the trials: a Markdown page of the outcomes, and the number of faults."""
-    found: Counter[tuple[str, str]] = Counter()
+    outcomes: Counter[tuple[str, str]] = Counter()
     faults, notes = [], []
     for done, trial in enumerate(trials(family, n, seed), 1):
-        found[trial.kind, trial.outcome] += 1
+        outcomes[trial.kind, trial.outcome] += 1
         faults += [f"{trial.kind}: {trial.fault}"] if trial.fault else []
         notes += [f"{trial.kind}: {trial.note}"] if trial.note else []
         progress(done)
     lines = [
-        f"# {sum(found.values()):,} trials of {family}",
+        f"# {sum(outcomes.values()):,} trials of {family}",
         "",
         f"`python -m results.scripts.grading.fuzz --of {family} --n {n} --seed {seed}`: {len(faults)} faults.",
         "",
         "| kind | outcome | trials |",
         "|---|---|---:|",
-        *(f"| {kind} | {outcome} | {count:,} |" for (kind, outcome), count in sorted(found.items())),
+        *(f"| {kind} | {outcome} | {count:,} |" for (kind, outcome), count in sorted(outcomes.items())),
     ]
     for title, listed in (("Faults", faults), ("No faults, but worth a look", notes)):
         if listed:

@@ -50,52 +50,52 @@ def trials(n: int, seed: int) -> Iterator[Trial]:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             shown, words = rng.choice(COMMANDS)(rng, folder)
-            code, said = _run(words, folder)
-        fault = _fault(code, said)
+            code, output = _run(words, folder)
+        fault = _fault(code, output)
         line = f"harness {' '.join(w.replace(name, 'DIR') for w in words)}: {fault} (trial {i})"
         yield Trial(shown, f"exit {code}" if code is not None else "no end", fault=line if fault else "")
 
 
-def _fault(code: int | None, said: str) -> str:
+def _fault(code: int | None, output: str) -> str:
     if code is None:
         return f"did not end within {WAIT_S:g} s"
     if code == -signal.SIGXCPU:
         return f"used more than {LIMIT_S} s of CPU time"
-    if "Traceback (most recent call last)" in said:
-        return f"a traceback: {said.strip().splitlines()[-1][:160]}"
-    if "internal error" in said:
-        return next(line for line in said.splitlines() if "internal error" in line)[:240]
+    if "Traceback (most recent call last)" in output:
+        return f"a traceback: {output.strip().splitlines()[-1][:160]}"
+    if "internal error" in output:
+        return next(line for line in output.splitlines() if "internal error" in line)[:240]
     if code not in (0, 1, 2):
         return f"ended by {'signal ' + str(-code) if code < 0 else 'exit code ' + str(code)}"
-    return "" if code == 0 or said.strip() else f"exit {code} without a word"
+    return "" if code == 0 or output.strip() else f"exit {code} without a word"
 
 
 def _run(words: list[str], folder: Path) -> tuple[int | None, str]:
     """One command in a process of its own: its exit code (negative: the signal), None if it ran out of time."""
     from harness.cli import main
 
-    said = folder / "said"
+    output_file = folder / "said"
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        _become(words, said, main)
+        _become(words, output_file, main)
     end = time.monotonic() + WAIT_S
     while time.monotonic() < end:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            return os.waitstatus_to_exitcode(status), said.read_text("utf-8", "replace")
+            return os.waitstatus_to_exitcode(status), output_file.read_text("utf-8", "replace")
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return None, said.read_text("utf-8", "replace")
+    return None, output_file.read_text("utf-8", "replace")
 
 
-def _become(words: list[str], said: Path, main: Callable[[list[str]], int]) -> None:
-    """The child process: runs the command with its output in ``said``, and exits."""
-    code = 70  # of a command that raises: its traceback is in ``said``
+def _become(words: list[str], output_file: Path, main: Callable[[list[str]], int]) -> None:
+    """The child process: runs the command with its output in ``output_file``, and exits."""
+    code = 70  # of a command that raises: its traceback is in ``output_file``
     try:
-        output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        output = os.open(output_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for target, source in ((0, nothing), (1, output), (2, output)):
             os.dup2(source, target)
@@ -105,10 +105,10 @@ def _become(words: list[str], said: Path, main: Callable[[list[str]], int]) -> N
         resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S + 5))
         os.environ |= {
             "HARNESS_HUB": "http://127.0.0.1:9",  # no downloads
-            "HARNESS_CACHE": str(said.parent / "cache"),
-            "HARNESS_DATA": str(said.parent / "data"),
+            "HARNESS_CACHE": str(output_file.parent / "cache"),
+            "HARNESS_DATA": str(output_file.parent / "data"),
         }
-        os.chdir(said.parent)
+        os.chdir(output_file.parent)
         code = main(words)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -138,8 +138,8 @@ def _records(rng: Random, folder: Path) -> tuple[str, list[str]]:
         if curve.is_file():
             _copy(curve, results)
     part = rng.choice(["records", "records", "completions", "curves"])
-    found = sorted(path for path in (results / part).rglob("*") if path.is_file()) or sorted(results.rglob("*.json"))
-    victim = rng.choice(found)
+    files = sorted(path for path in (results / part).rglob("*") if path.is_file()) or sorted(results.rglob("*.json"))
+    victim = rng.choice(files)
     if part == "records" and rng.random() < 0.6:
         _odd_record(rng, victim)
         part = "sealed record, odd values"

@@ -113,7 +113,7 @@ def _trial(rng: Random, number: int, server: Servant, elsewhere: Servant) -> Tri
         fault = fault or f"took {took:.0f} s"
     if elsewhere.received:
         fault = fault or "followed a redirect to another host"
-    if any(KEY.encode() in said for said in (*server.received, *elsewhere.received)):
+    if any(KEY.encode() in request for request in (*server.received, *elsewhere.received)):
         fault = fault or "OPENAI_API_KEY was sent to a host that is not OpenAI's"
     return Trial(f"{kind} ({protocol})", outcome, fault=f"{fault} (trial {number})" if fault else "")
 
@@ -121,10 +121,10 @@ def _trial(rng: Random, number: int, server: Servant, elsewhere: Servant) -> Tri
 def _queued() -> float:
     """Seconds for which threads of this process waited for a processor that had other work."""
     try:
-        found = [path.read_text().split()[1] for path in Path("/proc/self/task").glob("*/schedstat")]
+        waits = [path.read_text().split()[1] for path in Path("/proc/self/task").glob("*/schedstat")]
     except (OSError, IndexError):  # a kernel without these counts, a thread that ended
         return 0.0
-    return sum(map(int, found)) / 1e9
+    return sum(map(int, waits)) / 1e9
 
 
 def _answer(rng: Random, elsewhere: int) -> tuple[str, tuple[bytes, ...]]:

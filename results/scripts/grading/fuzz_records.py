@@ -112,27 +112,29 @@ def _trial(
     words = [
         w.replace("DIR", str(out)).replace("TASK", fuzz_files.TASK).replace("RUN", victim.stem) for w in PLAIN[shown]
     ]
-    code, said = fuzz_files._run([*words, "--results", str(folder / "results")], folder)
-    fault = fault_of(shown, code, said, out, victim.stem)
+    code, output = fuzz_files._run([*words, "--results", str(folder / "results")], folder)
+    fault = fault_of(shown, code, output, out, victim.stem)
     shutil.rmtree(out)
     what = f"{'completions: ' * in_row}{'.'.join(place)} = {str(value)[:60]!r}"
-    return Trial(shown, _outcome(code, said), fault=f"{what}: {fault} (trial {number})" if fault else "")
+    return Trial(shown, _outcome(code, output), fault=f"{what}: {fault} (trial {number})" if fault else "")
 
 
-def _outcome(code: int | None, said: str) -> str:
-    left = ", left out" if ": left out: " in said else ""
+def _outcome(code: int | None, output: str) -> str:
+    left = ", left out" if ": left out: " in output else ""
     return "no end" if code is None else f"exit {code}{left}"
 
 
-def fault_of(shown: str, code: int | None, said: str, out: Path, run_id: str) -> str:
+def fault_of(shown: str, code: int | None, printed: str, out: Path, run_id: str) -> str:
     """The promise that a command broke, or ""."""
-    if fault := fuzz_files._fault(code, said):
+    if fault := fuzz_files._fault(code, printed):
         return fault
     if code == 1 and shown not in ("verify", "doctor", "show command"):
-        return f"failed: {said.strip().splitlines()[-1][:200]}"
-    if match := ACTS.search(said):
+        return f"failed: {printed.strip().splitlines()[-1][:200]}"
+    if match := ACTS.search(printed):
         return f"prints {match[0]!r}"
-    output = "\n".join(line for line in said.splitlines() if not line.startswith(("warning: ", "note: ", "harness: ")))
+    output = "\n".join(
+        line for line in printed.splitlines() if not line.startswith(("warning: ", "note: ", "harness: "))
+    )
     if code:
         return ""
     for form, check in CHECKS.items():
@@ -169,10 +171,10 @@ def _csv(text: str) -> str:
 def _json(text: str) -> str:
     start = min((at for at in (text.find("["), text.find("{")) if at >= 0), default=-1)
     try:
-        found = json.loads(text[start:], parse_constant=lambda word: math.nan)
+        content = json.loads(text[start:], parse_constant=lambda word: math.nan)
     except ValueError as error:
         return f"no JSON: {error}"
-    return next((f"{key} is {number}" for key, number in _numbers(found) if not math.isfinite(number)), "")
+    return next((f"{key} is {number}" for key, number in _numbers(content) if not math.isfinite(number)), "")
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:

@@ -93,7 +93,7 @@ def forged_values(rng: Random, right: str) -> str:
         at = rng.randrange(len(forged))
         forged = forged[:at] + rng.choice(['"', "[", "}", "\\ud800", "", "9" * 5000]) + forged[at + 1 :]
     telling = f"__import__('os').write(3, {(forged + chr(10)).encode()!r})"
-    return re.sub(r"^( +)(?=return\b)", lambda found: f"{found[1]}{telling}\n{found[1]}", right, count=1, flags=re.M)
+    return re.sub(r"^( +)(?=return\b)", lambda match: f"{match[1]}{telling}\n{match[1]}", right, count=1, flags=re.M)
 
 
 def _value(rng: Random, depth: int) -> str:

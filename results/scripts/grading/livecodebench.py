@@ -76,8 +76,8 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _task(rows: list[dict[str, Any]], tests: dict[str, str]) -> Task:
-    asked = [row | {"public_test_cases": tests[row["question_id"]], "private_test_cases": "[]"} for row in rows]
-    return locate("livecodebench")[0](Data([r | {"metadata": "{}"} for r in asked], "0" * 64, "sample tests"))
+    with_tests = [row | {"public_test_cases": tests[row["question_id"]], "private_test_cases": "[]"} for row in rows]
+    return locate("livecodebench")[0](Data([r | {"metadata": "{}"} for r in with_tests], "0" * 64, "sample tests"))
 
 
 def _graded(task: Task, rows: list[dict[str, Any]], path: Path) -> tuple[Counter, list[str]]:

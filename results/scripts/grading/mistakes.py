@@ -69,11 +69,11 @@ ROWS = [{"number": i} for i in range(4)]
 
 @dataclass(frozen=True)
 class Mistake:
-    """``old`` becomes ``new`` in a file of ``kind``, method or task. ``said`` stands in the answer; "" for harmless."""
+    """``old`` becomes ``new`` in a file of ``kind``, method or task. The answer holds ``expected``; "" for harmless."""
 
     kind: str
     new: str
-    said: str
+    expected: str
     old: str
 
     def made(self, text: str) -> str:
@@ -82,7 +82,7 @@ class Mistake:
 
 
 def _changes(kind: str, old: str, *pairs: tuple[str, str], around: str = "{}") -> list[Mistake]:
-    return [Mistake(kind, around.format(new), said, old) for new, said in pairs]
+    return [Mistake(kind, around.format(new), expected, old) for new, expected in pairs]
 
 
 _RETURN, _NEEDS, _TEACHER = "        return kl\n", '    needs = Needs(teacher="signal")\n', "(Source.TEACHER,)"

@@ -70,9 +70,9 @@ def _evalplus(dataset: str, samples: Path, cores: int) -> tuple[int, float]:
     with contextlib.redirect_stdout(sys.stderr):
         evaluate(dataset, str(samples), parallel=cores, i_just_wanna_run=True)
     results = samples.with_name(f"{samples.stem}_eval_results.json")
-    found = json.loads(results.read_text("utf-8"))["eval"]
+    verdicts = json.loads(results.read_text("utf-8"))["eval"]
     results.unlink()  # else the next run would reuse it
-    return sum(row[0]["base_status"] == row[0]["plus_status"] == "pass" for row in found.values()), 0.0
+    return sum(row[0]["base_status"] == row[0]["plus_status"] == "pass" for row in verdicts.values()), 0.0
 
 
 def _thinned(folder: Path, every: int) -> None:

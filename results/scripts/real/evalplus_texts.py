@@ -57,8 +57,8 @@ class Reasons:
     def earlier_stop(self, i: int) -> int | None:
         """The first earlier problem whose criterion, looking from the end of its own prompt on, stops in prompt i."""
         for k in range(i):
-            seen = self.tokenizer.decode(self.prompts[i][len(self.prompts[k]) :])
-            if any(stop in seen for stop in self.stops):
+            rest = self.tokenizer.decode(self.prompts[i][len(self.prompts[k]) :])
+            if any(stop in rest for stop in self.stops):
                 return k
         return None
 
@@ -92,9 +92,9 @@ def main() -> int:
     problems = task.items[: chosen.items]
     tokenizer = load_tokenizer(files)
     by_type = {t: Generator(load_model(files, t), tokenizer) for t in ("float32", "bfloat16")}
-    asked = [by_type["float32"].render(p.prompt) for p in problems]
+    rendered = [by_type["float32"].render(p.prompt) for p in problems]
     decoding = Decoding(max_new_tokens=chosen.tokens, stop=task.decoding.stop)
-    ours = {t: generator.generate(asked, decoding, [0] * len(asked)) for t, generator in by_type.items()}
+    ours = {t: generator.generate(rendered, decoding, [0] * len(rendered)) for t, generator in by_type.items()}
 
     written = {row["task_id"]: row["prompt"] for row in task.data.rows}
     stubs = [written[p.id].strip() + "\n" for p in problems]
@@ -111,15 +111,15 @@ def main() -> int:
     lines += ["| --- | --- | --- | --- | --- |"]
     sound = True
     for i, problem in enumerate(problems):
-        same_prompt = asked[i] == prompts[i]
+        same_prompt = rendered[i] == prompts[i]
         cells = [
-            _told(i, ours["float32"][i], alone[i], None, None),
-            _told(i, ours["bfloat16"][i], rounded[i], why, None),
-            _told(i, ours["float32"][i], stacked[i], None, why),
+            _cell(i, ours["float32"][i], alone[i], None, None),
+            _cell(i, ours["bfloat16"][i], rounded[i], why, None),
+            _cell(i, ours["float32"][i], stacked[i], None, why),
         ]
         sound &= same_prompt and all(known for known, _ in cells)
-        said = " | ".join(text for _, text in cells)
-        lines.append(f"| {problem.id} | {'equal' if same_prompt else 'differs'} | {said} |")
+        cells_text = " | ".join(text for _, text in cells)
+        lines.append(f"| {problem.id} | {'equal' if same_prompt else 'differs'} | {cells_text} |")
     lines += [
         "",
         "A near tie: in float32 the two likeliest tokens are the first number apart; computing in bfloat16 moves their "
@@ -146,7 +146,7 @@ def _prompts(path: str, stubs: list[str]) -> list[str]:
     return [make_raw_chat_prompt(stub, ASKS, OPENS, tokenizer) for stub in stubs]
 
 
-def _told(i: int, ours: Generated, theirs: str, ties: Reasons | None, stops: Reasons | None) -> tuple[bool, str]:
+def _cell(i: int, ours: Generated, theirs: str, ties: Reasons | None, stops: Reasons | None) -> tuple[bool, str]:
     """Whether the texts are equal or part for a known reason, and the cell that says so."""
     mine = ours.text.replace("\t", "    ")  # as EvalPlus writes them
     if mine == theirs:

@@ -36,8 +36,8 @@ def main() -> int:
         0.0,
     )
     for number, row in enumerate(rows):
-        asked = generator.render(Prompt(user=row["question"], plain=row["question"]))
-        prompt = generator.encode(asked)
+        rendered = generator.render(Prompt(user=row["question"], plain=row["question"]))
+        prompt = generator.encode(rendered)
         response = generator.response_ids(prompt, row["answer"], ended=True)
         (ours,) = (s.log_probs for s in generator.score([(prompt, response)]))
         # Plain transformers renders, encodes and scores by itself.

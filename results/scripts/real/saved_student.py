@@ -33,8 +33,8 @@ def main() -> int:
     rows = data.read(find(TASKS, "self_instruct").dataset).rows[: chosen.prompts]
     lines, sound = ["| prompt | tokens | texts |", "| ---: | ---: | --- |"], True
     for number, row in enumerate(rows):
-        asked = generator.render(Prompt(user=row["instruction"], plain=row["instruction"]))
-        (ours,) = generator.generate([asked], Decoding(max_new_tokens=chosen.tokens), [0])
+        rendered = generator.render(Prompt(user=row["instruction"], plain=row["instruction"]))
+        (ours,) = generator.generate([rendered], Decoding(max_new_tokens=chosen.tokens), [0])
         ids = tokenizer.apply_chat_template(
             [{"role": "user", "content": row["instruction"]}],
             add_generation_prompt=True,

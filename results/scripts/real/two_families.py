@@ -66,12 +66,12 @@ def coverage(student: str, teacher: str, texts: Sequence[str]) -> list[str]:
     counts = dict.fromkeys(("student", "teacher", "paired", "theirs", "pairs", "single"), 0)
     for text in texts:
         ids = ours.response_ids((), text, ended=False)
-        said = aligner.reads((), ids, set())
-        read, ends = aligner.teacher_ids((), said)
-        pairs = alignment.pair(said.ends, ends)
-        found = (len(ids), len(read), sum(len(a) for a, _ in pairs), sum(len(b) for _, b in pairs), len(pairs))
-        found += (sum(len(a) == len(b) == 1 for a, b in pairs),)
-        counts = {key: counts[key] + n for key, n in zip(counts, found, strict=True)}
+        student_text = aligner.reads((), ids, set())
+        read, ends = aligner.teacher_ids((), student_text)
+        pairs = alignment.pair(student_text.ends, ends)
+        numbers = (len(ids), len(read), sum(len(a) for a, _ in pairs), sum(len(b) for _, b in pairs), len(pairs))
+        numbers += (sum(len(a) == len(b) == 1 for a, b in pairs),)
+        counts = {key: counts[key] + n for key, n in zip(counts, numbers, strict=True)}
     shared = len(aligner.shared((ours.words, theirs.words)))
     return [
         "| | student | teacher |",

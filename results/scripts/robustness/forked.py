@@ -45,7 +45,7 @@ class Point:
 
 
 @dataclass
-class Trial:
+class KillTrial:
     """The outcome of one run that was killed at ``points``; ``faults`` is empty where nothing was lost."""
 
     points: Sequence[Point]
@@ -61,7 +61,7 @@ class Trace:
     calls: dict[str, list[float]]
     operations: int
     end: dict
-    asked: int
+    questions: int
 
 
 class Killer:
@@ -84,7 +84,7 @@ class Killer:
         self.server.wait()
         self.server.stdout.close()
 
-    def asked(self) -> int:
+    def questions_asked(self) -> int:
         """How many questions were put to the judge so far."""
         with urllib.request.urlopen(f"{self.url}/asked", timeout=30) as answer:
             return sum(json.loads(answer.read()).values())
@@ -103,33 +103,33 @@ class Killer:
     def undisturbed(self) -> Trace:
         """The run that all others are compared with."""
         results, trace = self.folder / "whole", self.folder / "trace.json"
-        before = self.asked()
+        before = self.questions_asked()
         code = self._wait(self._fork(results, None, trace))
         if code:
             raise SystemExit((self.folder / "child.log").read_text("utf-8", "replace"))
         calls, operations = json.loads(trace.read_text("utf-8"))
-        return Trace(calls, operations, world.snapshot(results), self.asked() - before)
+        return Trace(calls, operations, world.snapshot(results), self.questions_asked() - before)
 
-    def trial(self, name: str, points: Sequence[Point], whole: Trace) -> Trial:
+    def trial(self, name: str, points: Sequence[Point], whole: Trace) -> KillTrial:
         """Kills a run at each of ``points`` in turn, resumes it to its end, and compares."""
         from harness.records.store import Store
 
-        found, results, began = Trial(points), self.folder / name, time.monotonic()
+        trial, results, began = KillTrial(points), self.folder / name, time.monotonic()
         for point in points:
-            found.reached.append(self._kill(results, point))
+            trial.reached.append(self._kill(results, point))
             if left := self._orphans():
-                found.faults.append(f"{left} processes outlived the kill")
+                trial.faults.append(f"{left} processes outlived the kill")
             if results.exists():
-                found.faults += [f"after the kill: {w}" for w in Store(results).all()[1]]
+                trial.faults += [f"after the kill: {w}" for w in Store(results).all()[1]]
         code = self._wait(self._fork(results, None, None))
         if code:
             log = (self.folder / "child.log").read_text("utf-8", "replace").strip().splitlines()
-            found.faults.append(f"resumed and ended with exit code {code}: {log[-1] if log else ''}")
+            trial.faults.append(f"resumed and ended with exit code {code}: {log[-1] if log else ''}")
         else:
-            found.faults += [f"differs: {d}" for d in world.differences(world.snapshot(results), whole.end)]
-            found.faults += [f"left over: {p.relative_to(results)}" for p in _leftovers(results)]
-        found.seconds = time.monotonic() - began
-        return found
+            trial.faults += [f"differs: {d}" for d in world.differences(world.snapshot(results), whole.end)]
+            trial.faults += [f"left over: {p.relative_to(results)}" for p in _leftovers(results)]
+        trial.seconds = time.monotonic() - began
+        return trial
 
     def _kill(self, results: Path, point: Point) -> bool:
         """Runs until ``point`` and kills; False where the run ended before it."""

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from results.scripts.robustness import world
-from results.scripts.robustness.forked import Killer, Point, Trace, Trial
+from results.scripts.robustness.forked import Killer, KillTrial, Point, Trace
 
 
 def draw(trace: Trace, points: int, seed: int) -> list[list[Point]]:
@@ -46,7 +46,7 @@ def draw(trace: Trace, points: int, seed: int) -> list[list[Point]]:
     return trials
 
 
-def report(trials: Sequence[Trial], trace: Trace, asked: int, seed: int, method: str) -> str:
+def report(trials: Sequence[KillTrial], trace: Trace, questions: int, seed: int, method: str) -> str:
     """The page: totals by stage, then every trial."""
     points = [(p, hit) for t in trials for p, hit in zip(t.points, t.reached, strict=True)]
     kills, bad = sum(hit for _, hit in points), [t for t in trials if t.faults]
@@ -57,8 +57,8 @@ def report(trials: Sequence[Trial], trace: Trace, asked: int, seed: int, method:
         f"{len(trials)} runs of {', '.join(world.TASKS)} were killed {kills} times with SIGKILL "
         f"({len(points) - kills} points were not reached: their run had ended). {len(trials) - len(bad)} ended with "
         "the weights, completions and records of the undisturbed run, bit for bit except for times; "
-        f"{len(bad)} did not. The judge was asked {asked} questions in all (an undisturbed run asks {trace.asked}; "
-        f"{trace.asked * len(trials)} without kills).",
+        f"{len(bad)} did not. The judge was asked {questions} questions in all (an undisturbed run asks "
+        f"{trace.questions}; {trace.questions * len(trials)} without kills).",
         "",
         "| stage | calls in a run | seconds in a run | kills |",
         "| --- | ---: | ---: | ---: |",
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         killer.warm()
         trace = killer.undisturbed()
-        before, trials = killer.asked(), []
+        before, trials = killer.questions_asked(), []
         for number, points in enumerate(draw(trace, chosen.points, chosen.seed)):
             trials.append(killer.trial(f"trial{number}", points, trace))
             places = "; ".join(map(str, points))
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             if not trials[-1].faults:
                 shutil.rmtree(folder / f"trial{number}")
-        page = report(trials, trace, killer.asked() - before, chosen.seed, chosen.method)
+        page = report(trials, trace, killer.questions_asked() - before, chosen.seed, chosen.method)
     finally:
         killer.close()
     if chosen.out:

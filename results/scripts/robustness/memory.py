@@ -25,7 +25,7 @@ SETTINGS = ("training.batch=8", "training.checkpoint_every=50", "training.thread
 
 
 @dataclass
-class Watch:
+class MemoryWatch:
     """A progress function that measures at every step of a stage. Rows are (step, resident bytes, tensors, bytes)."""
 
     stage: str
@@ -48,15 +48,15 @@ def live_tensors() -> tuple[int, int]:
     """Number and bytes of the tensors that Python can reach."""
     import torch
 
-    found = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
-    return len(found), sum(t.nbytes for t in found)
+    tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+    return len(tensors), sum(t.nbytes for t in tensors)
 
 
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def train(steps: int, results: Path, every: int, method: str = world.METHOD) -> Watch:
+def train(steps: int, results: Path, every: int, method: str = world.METHOD) -> MemoryWatch:
     """Trains the embedded student for ``steps`` and watches."""
     from harness.students import obtain
 
@@ -67,7 +67,7 @@ def train(steps: int, results: Path, every: int, method: str = world.METHOD) -> 
         results=results,
         device="cpu",
     )
-    plan, watch = prepare(request), Watch("train", every)
+    plan, watch = prepare(request), MemoryWatch("train", every)
     obtain(plan, plan.trainings[0], watch)
     return watch
 

@@ -26,7 +26,7 @@ ALL = 99
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchOutcome:
     """``right``: honest programs that passed. ``hostile``: the verdict of the hostile one. ``left``: processes."""
 
     bomb: str
@@ -49,20 +49,20 @@ def graded(bomb: str | None) -> tuple[list[Verdict], float]:
     middle = HONEST // 2
     if bomb is not None:
         programs[middle] = with_body(problems[middle].entry_point, BOMBS[bomb])
-    asked = [Completion(problem.task_id, 0, "", 0, "stop") for problem in problems]
+    completions = [Completion(problem.task_id, 0, "", 0, "stop") for problem in problems]
     began = time.monotonic()
-    return task.grade_programs(asked, programs), time.monotonic() - began
+    return task.grade_programs(completions, programs), time.monotonic() - began
 
 
-def tried(bomb: str, waiting: int) -> Outcome:
+def tried(bomb: str, waiting: int) -> BatchOutcome:
     """``waiting``: the processes of the pool, which stay."""
     verdicts, seconds = graded(bomb)
     hostile = verdicts.pop(HONEST // 2)
-    return Outcome(bomb, sum(v.score == 1.0 for v in verdicts), hostile, seconds, len(descendants()) - waiting)
+    return BatchOutcome(bomb, sum(v.score == 1.0 for v in verdicts), hostile, seconds, len(descendants()) - waiting)
 
 
-def page(found: Sequence[tuple[str, Outcome]], alone: float, walls: str, each: int) -> str:
-    rows = [outcome for _, outcome in found]
+def page(outcomes: Sequence[tuple[str, BatchOutcome]], alone: float, walls: str, each: int) -> str:
+    rows = [outcome for _, outcome in outcomes]
     paid, limited = sum(outcome.alone for outcome in rows), f" --each {each}" if each < ALL else ""
     lines = [
         "# Hostile programs among 30 honest neighbours",
@@ -74,9 +74,9 @@ def page(found: Sequence[tuple[str, Outcome]], alone: float, walls: str, each: i
         "| kind | hostile program | honest ones right | its verdict | seconds | processes left |",
         "|---|---|---:|---|---:|---:|",
     ]
-    for kind, o in found:
-        said = " ".join(o.hostile.reason.split())[:90].replace("|", "\\|")
-        lines.append(f"| {kind} | {o.bomb} | {o.right}/{HONEST} | {said} | {o.seconds:.1f} | {max(o.left, 0)} |")
+    for kind, o in outcomes:
+        reason = " ".join(o.hostile.reason.split())[:90].replace("|", "\\|")
+        lines.append(f"| {kind} | {o.bomb} | {o.right}/{HONEST} | {reason} | {o.seconds:.1f} | {max(o.left, 0)} |")
     return "\n".join(lines)
 
 
@@ -89,14 +89,14 @@ def main(words: Sequence[str] | None = None, show: Callable[[str], None] = print
     if any(v.score != 1.0 for v in verdicts):
         show("the honest programs do not pass alone")
         return 1
-    waiting, found = len(descendants()), []
+    waiting, outcomes = len(descendants()), []
     for kind, names in KINDS.items():
         for bomb in names[: chosen.each]:
-            found.append((kind, tried(bomb, waiting)))
-            print(f"{kind}: {bomb}, {found[-1][1].seconds:.1f} s", file=sys.stderr, flush=True)
+            outcomes.append((kind, tried(bomb, waiting)))
+            print(f"{kind}: {bomb}, {outcomes[-1][1].seconds:.1f} s", file=sys.stderr, flush=True)
     shared().close()
-    show(page(found, alone, str(tier()), chosen.each))
-    return int(not all(outcome.alone for _, outcome in found))
+    show(page(outcomes, alone, str(tier()), chosen.each))
+    return int(not all(outcome.alone for _, outcome in outcomes))
 
 
 if __name__ == "__main__":

@@ -62,9 +62,9 @@ def write_data(folder: Path) -> None:
 
 def words(results: Path, judge: str, method: str = METHOD, tasks: tuple[str, ...] = TASKS) -> list[str]:
     """The command line of the job."""
-    found = ["run", "--method", method, "--results", str(results), "--json", "--judge", judge]
-    found += [word for task in tasks for word in ("--task", task)]
-    return found + [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    arguments = ["run", "--method", method, "--results", str(results), "--json", "--judge", judge]
+    arguments += [word for task in tasks for word in ("--task", task)]
+    return arguments + [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
 
 
 @contextlib.contextmanager
@@ -107,26 +107,26 @@ def _watch(function: Callable, stage: str, enter: Callable[[str], None], leave: 
 
 def snapshot(results: Path) -> dict[str, Any]:
     """What must not depend on interruptions: weights, completions, and records without their times, by file."""
-    found: dict[str, Any] = {}
+    contents: dict[str, Any] = {}
     for path in sorted((results / "work/trained").glob("*/*")):
         if path.name == "training.json":
             facts = json.loads(path.read_text("utf-8"))
             for row in facts["curve"]:
                 row.pop("seconds")
-            found[f"{path.parent.name}/curve"] = facts["curve"]
-            found[f"{path.parent.name}/cost"] = _without(facts["cost"], SPENT)
+            contents[f"{path.parent.name}/curve"] = facts["curve"]
+            contents[f"{path.parent.name}/cost"] = _without(facts["cost"], SPENT)
         elif path.name == "README.md":  # the model card, which also states times
             lines = path.read_text("utf-8").splitlines()
-            found[f"{path.parent.name}/card"] = [x for x in lines if not any(f"`{word}`" in x for word in SPENT)]
+            contents[f"{path.parent.name}/card"] = [x for x in lines if not any(f"`{word}`" in x for word in SPENT)]
         else:
-            found[f"{path.parent.name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+            contents[f"{path.parent.name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     for path in sorted((results / "completions").glob("*.jsonl")):
-        found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        contents[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     for path in sorted((results / "records").rglob("*.json")):
         record = _without(json.loads(path.read_text("utf-8")), TIMES)
         kept = {"cost": _without(record["cost"], SPENT), "provenance": _without(record["provenance"], CHECKOUT)}
-        found[path.name] = record | kept
-    return found
+        contents[path.name] = record | kept
+    return contents
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
@@ -138,7 +138,7 @@ def _without(table: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key not in keys}
 
 
-class Judge(BaseHTTPRequestHandler):
+class JudgeHandler(BaseHTTPRequestHandler):
     """An OpenAI-compatible judge whose verdict is a function of the question; counts what it is asked."""
 
     protocol_version = "HTTP/1.1"
@@ -150,7 +150,7 @@ class Judge(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         key = hashlib.sha256(json.dumps(body["messages"]).encode()).hexdigest()
         with self.server.lock:
-            self.server.asked[key] = self.server.asked.get(key, 0) + 1
+            self.server.questions[key] = self.server.questions.get(key, 0) + 1
         letter = "ABC"[int(key, 16) % 3]
         message = {"role": "assistant", "content": f"[[{letter}]]"}
         usage = {"prompt_tokens": 10, "completion_tokens": 1}
@@ -165,7 +165,7 @@ class Judge(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         with self.server.lock:
-            content = json.dumps(self.server.asked).encode()
+            content = json.dumps(self.server.questions).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -174,9 +174,9 @@ class Judge(BaseHTTPRequestHandler):
 
 def serve() -> None:
     """``python -m results.scripts.robustness.world``: runs the judge; prints its port, serves until killed."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), JudgeHandler)
     server.daemon_threads = True
-    server.asked, server.lock = {}, threading.Lock()
+    server.questions, server.lock = {}, threading.Lock()
     print(server.server_address[1], flush=True)
     server.serve_forever()
 

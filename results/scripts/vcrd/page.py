@@ -64,10 +64,10 @@ def main() -> None:
 
 def _rows() -> list[tuple[str, str, list[Mapping[str, Any]]]]:
     """(kind, name, records by seed) of everything measured on the validation problems, best mean first."""
-    found = [("mark" if n in MARKS else "rival", n, chosen.of(ROOT, n, {})) for n in (*MARKS, *RIVALS)]
-    found += [("reading", name, chosen.of(ROOT, "vcrd", s)) for name, s in SETTINGS.items()]
-    found += [("oracle", name, chosen.of(ROOT, "vcrd", s)) for name, s in ORACLES.items()]
-    return sorted((row for row in found if row[2]), key=lambda row: -_mean(row[2]))
+    measured = [("mark" if n in MARKS else "rival", n, chosen.of(ROOT, n, {})) for n in (*MARKS, *RIVALS)]
+    measured += [("reading", name, chosen.of(ROOT, "vcrd", s)) for name, s in SETTINGS.items()]
+    measured += [("oracle", name, chosen.of(ROOT, "vcrd", s)) for name, s in ORACLES.items()]
+    return sorted((row for row in measured if row[2]), key=lambda row: -_mean(row[2]))
 
 
 def _mean(records: Sequence[Mapping[str, Any]]) -> float:
@@ -110,9 +110,9 @@ def _validation() -> Iterator[str]:
         for c in ("both_valid", "teacher_valid", "student_valid", "neither_valid")
     ]
     if four:
-        said = ("both valid", "the teacher's alone", "the student's alone", "neither")
-        told = ", ".join(f"{words} {100 * share:.0f} %" for words, (_, share) in zip(said, four, strict=True))
-        yield f"The exact checker on the proposals of `oracle cases`, by tokens: {told}."
+        cases = ("both valid", "the teacher's alone", "the student's alone", "neither")
+        shares = ", ".join(f"{words} {100 * share:.0f} %" for words, (_, share) in zip(cases, four, strict=True))
+        yield f"The exact checker on the proposals of `oracle cases`, by tokens: {shares}."
 
 
 def _tests(store: Store) -> Iterator[str]:
@@ -141,7 +141,7 @@ def _longer(store: Store) -> Iterator[str]:
 
 def _comparisons(store: Store, records: Sequence[Any], best: Mapping[str, Any], called: str) -> str:
     """The row of vcrd with settings ``best`` against each other row, Holm-adjusted over them, best row first."""
-    groups = [Group(found, inference.read_matrix(found, store.completions)) for found in alike(records)]
+    groups = [Group(of_row, inference.read_matrix(of_row, store.completions)) for of_row in alike(records)]
     pooled = inference.seed_variance(groups)
     named = [g for g in groups if name_of(g.first["method"]) == "vcrd"]
     mine = [g for g in named if best.items() <= dict(g.first["method"]["settings"]).items()]
@@ -152,14 +152,14 @@ def _comparisons(store: Store, records: Sequence[Any], best: Mapping[str, Any], 
         if group is not mine[0]:
             pair = pair_up(group, mine[0], ("row", "best"))
             compared[id(group)] = intervals.compare(pair.first, pair.second, seeds=pooled), pair
-    adjusted = dict(zip(compared, intervals.holm([c.p for c, _ in compared.values()]), strict=True))
+    adjusted = dict(zip(compared, intervals.holm([comparison.p for comparison, _ in compared.values()]), strict=True))
     for group in sorted(groups, key=lambda g: -g.score):
         cells = ["", "", "", ""]
         if id(group) in compared:
-            c, pair = compared[id(group)]
-            low, high = c.interval
-            cells = [f"{100 * c.difference:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"]
-            cells += [_p(adjusted[id(group)]), f"{100 * smallest_seen(c, pair.first, pair.second):.1f}"]
+            comparison, pair = compared[id(group)]
+            low, high = comparison.interval
+            cells = [f"{100 * comparison.difference:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"]
+            cells += [_p(adjusted[id(group)]), f"{100 * smallest_seen(comparison, pair.first, pair.second):.1f}"]
         name, steps = _short(group.first), group.first["cost"]["steps"]
         row = f"**{name}**" if mine and group is mine[0] else name
         lines.append(f"| {row} | {steps} | {len(group.records)} | {100 * group.score:.1f} | {' | '.join(cells)} |")

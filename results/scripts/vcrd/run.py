@@ -109,10 +109,10 @@ def main() -> None:
     cells = list(stages[options.stage]())
     for cell in cells[part - 1 :: parts]:
         began = time.monotonic()
-        asked = RunRequest(
+        request = RunRequest(
             [cell.method], [cell.task], cell.recipe, seeds=(cell.seed,), settings=cell.settings, results=ROOT
         )
-        (record,) = run(prepare(asked), lambda *_: None, lambda _: None)
+        (record,) = run(prepare(request), lambda *_: None, lambda _: None)
         flops = equal_compute.cost(Store(ROOT).get(record["run_id"]))
         print(
             f"{cell.recipe} {cell.method} {' '.join(cell.settings)} seed {cell.seed}: {100 * record['score']:.1f}, "

@@ -37,27 +37,27 @@ def _in_form(prompt: Prompt, form: str) -> Prompt:
     return replace(prompt, plain=f"{prompt.system}\n\n{plain}" if prompt.system else plain)
 
 
-def differences(trained: Prompt, asked: Prompt, codec: TextCodec) -> Iterator[str]:
+def differences(trained: Prompt, task_prompt: Prompt, codec: TextCodec) -> Iterator[str]:
     """One line on how the form of a training prompt differs from a task's prompt, and the fix."""
     if codec.tokenizer.chat_template is None:
-        yield from _plain_forms(trained, asked)
-    elif not asked.chat:
+        yield from _plain_forms(trained, task_prompt)
+    elif not task_prompt.chat:
         yield "trained on chat turns but evaluated on plain text, as the task's protocol requires"
     else:
-        ours, theirs = (codec.render(Prompt(user=MARK, plain="", system=p.system)) for p in (trained, asked))
+        ours, theirs = (codec.render(Prompt(user=MARK, plain="", system=p.system)) for p in (trained, task_prompt))
         if ours != theirs:
             yield (
-                f"trained with {_system(trained)} but evaluated with {_system(asked)}; "
-                + (f"set data.system={asked.system!r}" if asked.system else "remove data.system")
+                f"trained with {_system(trained)} but evaluated with {_system(task_prompt)}; "
+                + (f"set data.system={task_prompt.system!r}" if task_prompt.system else "remove data.system")
                 + " to train as evaluated"
             )
 
 
-def _plain_forms(trained: Prompt, asked: Prompt) -> Iterator[str]:
-    ours, theirs = (_form(prompt) for prompt in (trained, asked))
+def _plain_forms(trained: Prompt, task_prompt: Prompt) -> Iterator[str]:
+    ours, theirs = (_form(prompt) for prompt in (trained, task_prompt))
     message = f"trained on the form {_short(ours or trained.plain)} but evaluated"
     if theirs is None:
-        yield f"{message} on the task's own form of text, {_short(asked.plain)}"
+        yield f"{message} on the task's own form of text, {_short(task_prompt.plain)}"
     elif ours != theirs:
         yield f"{message} on the form {_short(theirs)}; set data.plain to it to train as evaluated"
 

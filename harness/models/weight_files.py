@@ -1,8 +1,8 @@
-"""Models that are not a whole transformers folder: one GGUF file, or a PEFT adapter with a separate base model.
+"""The files of weights in a folder, and models without whole ones: a GGUF file, or a PEFT adapter and its base.
 
-Both are read through the libraries that define them. A GGUF file holds configuration, tokenizer and weights: the first
-two are written into a temporary folder, where the other code finds them, and the weights are dequantised when they are
-loaded. An adapter is merged into the weights of its base on loading.
+GGUF files and adapters are read through the libraries that define them. A GGUF file holds configuration, tokenizer and
+weights: the first two are written into a temporary folder, where everything else finds them, and the weights are
+dequantised when they are loaded. An adapter is merged into the weights of its base when these are loaded.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ OTHER_FORMS = {
 
 def gguf_in(folder: Path) -> Path | None:
     """The only GGUF file in a folder without other weights. Raises BadInput if there are several."""
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() == GGUF)
-    if not found or weights_in(folder):
+    candidates = sorted(p for p in folder.iterdir() if p.suffix.lower() == GGUF)
+    if not candidates or weights_in(folder):
         return None
-    if len(found) > 1:
-        names = ", ".join(p.name for p in found[:4]) + (", …" if len(found) > 4 else "")
-        raise BadInput(f"{folder} holds {len(found)} GGUF files ({names}): name one of them")
-    return found[0]
+    if len(candidates) > 1:
+        names = ", ".join(p.name for p in candidates[:4]) + (", …" if len(candidates) > 4 else "")
+        raise BadInput(f"{folder} holds {len(candidates)} GGUF files ({names}): name one of them")
+    return candidates[0]
 
 
 def weights_in(folder: Path) -> list[Path]:
@@ -87,13 +87,13 @@ def check_weights(folder: Path, name: str) -> None:
             f"{name} is incomplete: its index names {len(absent)} files of weights that are not there, first "
             f"{absent[0]}; fetch it again"
         )
-    found = weights_in(folder)
-    if not found:
+    weight_files = weights_in(folder)
+    if not weight_files:
         for pattern, why in OTHER_FORMS.items():
             if file := next(iter(sorted(folder.glob(pattern))), None):
                 raise BadInput(f"{name} holds no weights (*.safetensors): {file.name} is {why}")
         raise BadInput(f"{name} holds no weights (*.safetensors): the model folder is incomplete")
-    for file in found:
+    for file in weight_files:
         check_pointer(file, name)
 
 
@@ -104,8 +104,8 @@ def absent_shards(folder: Path, name: str) -> list[str]:
     """
     if (folder / "model.safetensors").is_file():
         return []
-    found = [sorted(s for s in _shards(index, name) if not (folder / s).is_file()) for index in folder.glob(INDEX)]
-    return [] if not all(found) else min(found, key=len, default=[])
+    absent = [sorted(s for s in _shards(index, name) if not (folder / s).is_file()) for index in folder.glob(INDEX)]
+    return [] if not all(absent) else min(absent, key=len, default=[])
 
 
 def check_pointer(file: Path, name: str) -> None:
@@ -126,12 +126,12 @@ def _shards(index: Path, name: str) -> set[str]:
 
 def _json(file: Path, name: str, limit: int = safe_read.RECORD) -> dict[str, Any]:
     try:
-        found = safe_read.value(safe_read.content(file, limit), finite=False)
+        content = safe_read.value(safe_read.content(file, limit), finite=False)
     except BadInput as error:
         raise BadInput(f"{name}: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise BadInput(f"{name}: is not a JSON object")
-    return found
+    return content
 
 
 # -- GGUF
@@ -179,14 +179,14 @@ def _unreadable_types(file: Path) -> list[str]:
     import gguf
     import numpy
 
-    found = []
+    unreadable = []
     for kind in sorted({tensor.tensor_type for tensor in gguf.GGUFReader(file).tensors}):
         _, size = gguf.GGML_QUANT_SIZES[kind]
         try:
             gguf.quants.dequantize(numpy.zeros((1, size), numpy.uint8), kind)
         except NotImplementedError:
-            found.append(kind.name)
-    return found
+            unreadable.append(kind.name)
+    return unreadable
 
 
 def gguf_digest(file: Path) -> str:
@@ -256,7 +256,7 @@ def merged(model: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel:
     import peft
 
     try:
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             _fit_embedding(model, folder)
             wrapped = peft.PeftModel.from_pretrained(model, folder)
@@ -264,7 +264,7 @@ def merged(model: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel:
     except Exception as error:  # shapes, names and kinds that do not fit raise many types
         raise BadInput(f"the adapter {name} does not fit its base model: {_first_line(error)}") from None
     # peft would initialise modules that the adapter lacks, and only warns about them.
-    if lost := next((str(w.message) for w in said if "missing adapter keys" in str(w.message)), None):
+    if lost := next((str(w.message) for w in caught if "missing adapter keys" in str(w.message)), None):
         raise BadInput(f"the adapter {name} does not fit its base model: {_first_line(ValueError(lost))}")
     whole.requires_grad_(True)
     for mark in ("peft_config", "_hf_peft_config_loaded"):

@@ -74,8 +74,8 @@ class TeacherReading:
             pairs = [(range(i, i + 1), range(i, i + 1)) for i in range(n - closed)]
         else:
             # The same question in the teacher's template, and the student's text in the teacher's tokens.
-            asked = self.teacher.render(pool[sequence.example].prompt)
-            prompt = tuple(self.teacher.encode(asked))
+            rendered = self.teacher.render(pool[sequence.example].prompt)
+            prompt = tuple(self.teacher.encode(rendered))
             text = self.aligner.reads(sequence.prompt, sequence.response, self.student.end_ids)
             ids, ends = self.aligner.teacher_ids(prompt, text)
             closed = text.closed
