@@ -192,7 +192,7 @@ class Rollout(Sampling):
     )
     importance_cap: float | None = option(
         None,
-        "weighs a token's objective by q / the engine's probability of it, at most this; none: engines differ by "
+        "weights a token's objective by q / the engine's probability of it, at most this; none: engines differ by "
         "rounding alone",
         low=0,
         source="truncated importance sampling",

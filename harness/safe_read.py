@@ -181,7 +181,7 @@ def warn(warnings: list[str], kind: str = "warning") -> None:
 
 def _check(status: os.stat_result, limit: int) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise BadInput("is a folder" if stat.S_ISDIR(status.st_mode) else "is no regular file")
+        raise BadInput("is a folder" if stat.S_ISDIR(status.st_mode) else "is not a regular file")
     if status.st_size > limit:
         raise BadInput(f"has {_amount(status.st_size)}, more than the {_amount(limit)} allowed for such a file")
 

@@ -325,7 +325,7 @@ def test_a_method_that_weighs_by_its_sampler_is_known(name, own):
 def test_an_importance_cap_beside_the_ratio_of_a_method_is_refused(tiny_world, tmp_path):
     with pytest.raises(BadInput) as error:
         planned(tiny_world, tmp_path, "rollout.engine=vllm", "rollout.importance_cap=2", methods=["gkd", "opd"])
-    assert "importance_cap=2 weighs a token" in str(error.value) and "method opd does itself" in str(error.value)
+    assert "importance_cap=2 weights a token" in str(error.value) and "method opd does itself" in str(error.value)
 
 
 def test_a_server_that_is_not_what_was_asked_for_is_refused(tiny_world, models, tmp_path):

@@ -163,8 +163,8 @@ def test_a_bad_file_given_by_name_is_one_line(results, capsys, bad, tmp_path):
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        (os.mkfifo, "tokenizer.json is no regular file"),
-        (lambda path: path.symlink_to("/dev/zero"), "tokenizer.json is no regular file"),
+        (os.mkfifo, "tokenizer.json is not a regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "tokenizer.json is not a regular file"),
         (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 10**12), "tokenizer.json has 1,000,000 MB"),
     ],
 )

@@ -46,8 +46,8 @@ def test_what_the_page_says_holds(script, facts):
 def test_the_readme_has_the_numbers_of_the_page(script, facts):
     shown = " ".join((ROOT / "README.md").read_text("utf-8").split())
     fixed, own = ([f"{100 * n:.1f}" for n in (k.rounding, k.seeds, k.widest)] for k in script.kinds(facts))
-    assert f"moves a score by {fixed[0]} points (SD), another seed by {fixed[1]}; trained on" in shown
-    assert f"by {own[0]} points, another seed by {own[1]}, and one row by as much as {own[2]}." in shown
+    assert f"moves a score by {fixed[0]} points (SD); another seed moves it by {fixed[1]}." in shown
+    assert f"is {own[0]} points for another CPU, {own[1]} for another seed, and {own[2]} in the worst row." in shown
 
 
 def groups(*scores, world="micro"):

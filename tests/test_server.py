@@ -72,7 +72,7 @@ def test_lasting_trouble_ends_in_one_line():
 def test_replies_are_cut_and_their_end_is_told(choice, text, finish):
     found = _served(json.dumps({"choices": [choice]}).encode(), ("message", "content"), Decoding(stop=("END",)))
     assert (found.text, found.finish, found.tokens) == (text, finish, 0)
-    with pytest.raises(Passing, match="no completion"):
+    with pytest.raises(Passing, match="not a completion"):
         _served(b'{"choices": []}', ("text",), Decoding())
 
 
@@ -125,7 +125,7 @@ def test_a_served_model_is_not_trained(words, message, tmp_path, capsys):
     ],
 )
 def test_odd_replies_are_tried_again_and_no_traceback(content):
-    with pytest.raises(Passing, match="no completion"):
+    with pytest.raises(Passing, match="not a completion"):
         _served(content, ("text",), Decoding())
 
 
