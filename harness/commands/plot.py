@@ -108,7 +108,7 @@ def _figure(
         return curves.with_legend(curves.figure(lines, metric, order, scheme, axis=args.axis))
     trained = [section for section in sections if any(not row.reference for row in section.rows)]
     if not trained:
-        raise BadInput(f"{args.results} holds no trained method to plot, only models as they come")
+        raise BadInput(f"{args.results} holds no trained method to plot, only unchanged models")
     if args.kind == "scores":
         return scores.figure(trained, scheme)
     if args.kind == "differences":
