@@ -260,6 +260,17 @@ def test_equal_steps_print_one_table_for_rows_that_have_company(arms, capsys):
     assert "no other row has as many steps: sft (training.steps=30)" in said
 
 
+def test_budgets_that_differ_by_task_stand_above_the_grid_not_in_its_headings(arms, capsys):
+    add(arms, "kd", right(9), task="amc23@micro", cost={"steps": 10, "seconds": 2.0})
+    words = ["table", "--view", "compute", "--cost", "seconds", "--layout", "grid", "--results", str(arms.root)]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert (
+        f"| method | amc23@micro | {TASK} |" in said and f"{TASK}: pass@1, 40 problems, equal compute: 30 s of" in said
+    )
+    assert f"not measured, so not ranked over all tasks: gkd (training.steps=10): amc23@micro; kd: {TASK}" in said
+
+
 def test_equal_compute_gives_the_cheap_method_its_longer_run(arms):
     (section,) = board(arms, View("compute", "seconds"))
     assert section.view == "equal compute: 30 s of training, as gkd at 10 steps, within a factor of 1.15"

@@ -126,16 +126,14 @@ _ONLY_IF_ANY = {"errors": "errors", "truncated": "truncated", "over baseline": "
 
 def _or_noise(in_words: Callable[[float], str], value: float | None, p: float | None) -> str:
     """A difference, in parentheses where it is not significant; empty where there is none."""
-    if value is None:
-        return ""
-    return in_words(value) if p is not None and p < LEVEL else f"({in_words(value)})"
+    shown = "" if value is None else in_words(value)
+    return shown if not shown or (p is not None and p < LEVEL) else f"({shown})"
 
 
 def _noise(section: Section) -> list[str]:
     """Explains the parentheses, if a row of the section has some."""
-    tested = [p for row in section.rows for p in (row.over_baseline_p, row.recovery_p) if p is not None]
-    noise = f"in parentheses: not distinguishable from zero (p ≥ {LEVEL}, Holm-adjusted)"
-    return [noise] if any(p >= LEVEL for p in tested) else []
+    tested = [p for row in section.rows for p in (row.over_baseline_p, row.recovery_p) if p is not None and p >= LEVEL]
+    return [f"in parentheses: not distinguishable from zero (p ≥ {LEVEL}, Holm-adjusted)"] if tested else []
 
 
 def _spent(row: LeaderboardRow, value: float) -> str:
@@ -212,19 +210,20 @@ def grid_sheet(sections: Sequence[Section]) -> Table:
         own = (line.cells.get(section.title) for section in sections)
         cells = [r and TableCell(text_tables.spread(r.score, r.low, r.high, r.scale), r.rank, r.tied) for r in own]
         rows.append([TableCell(line.name), *(cell or TableCell(MISSING) for cell in cells)])
-    notes = [*(note for section in sections for note in section.notes), *missing_notes(lines), *left_out]
-    # State what all columns share once, in the subtitle.
-    views = {section.view for section in sections}
-    titles = [section.title if len(views) > 1 else section.named for section in sections]
+    # The subtitle says once what all columns share, and beside its metric what one column has of its own.
+    views, shown = {section.view for section in sections}, {section.named for section in sections}
+    heads = {each.title: each.named if len(shown) == len(sections) else each.title for each in sections}
+    notes = [*(note for section in sections for note in section.notes), *missing_notes(lines, heads), *left_out]
     percent = all(section.scale.unit == "%" for section in sections)
-    metrics = ", ".join(
-        f"{title}: {section.metric}{'' if percent else f' ({section.scale.caption})'}, {section.problems} problems"
-        for title, section in zip(titles, sections, strict=True)
-    )
-    whole = "(its ends where half would leave the range), seeds averaged, by mean rank"
-    measured = f"{'percent' if percent else 'score'} ± half of the 95 % interval {whole}; {metrics}"
-    subtitle = "; ".join(filter(None, (*(views if len(views) == 1 else ()), measured)))
-    return Table("All tasks", subtitle, ["method", *titles], rows, list(dict.fromkeys(notes)))
+    facts = [
+        f"{heads[each.title]}: {each.metric}{'' if percent else f' ({each.scale.caption})'}, {each.problems} problems"
+        + (f", {each.view}" if len(views) > 1 and heads[each.title] != each.title else "")
+        for each in sections
+    ]
+    whole = "± half of the 95 % interval (its ends where half would leave the range), seeds averaged, by mean rank"
+    parts = [*(views if len(views) == 1 else ()), f"{'percent' if percent else 'score'} {whole}"]
+    subtitle = "; ".join(filter(None, [*parts, *([", ".join(facts)] if len(views) == 1 else facts)]))
+    return Table("All tasks", subtitle, ["method", *heads.values()], rows, list(dict.fromkeys(notes)))
 
 
 def cards_sheet(section: Section) -> Table:
@@ -293,8 +292,7 @@ FORMATS = (*_PROSE, "latex", "csv", "json", "terminal")
 class GridLine:
     """One method under one training recipe; ``cells`` by the title of the section, ``missing`` those without a cell.
 
-    ``mean_rank`` is the mean over all tasks, among the lines that have a score on each. A line without a task has none,
-    because a mean over fewer tasks cannot be compared with it.
+    ``mean_rank`` is the mean over all tasks; a line without a task has none, for means over other tasks do not compare.
     """
 
     label: str
@@ -341,9 +339,10 @@ def _with_mean_ranks(complete: Sequence[GridLine]) -> list[GridLine]:
     return [replace(line, mean_rank=fmean(place)) for line, place in zip(complete, ranks, strict=True)]
 
 
-def missing_notes(lines: Sequence[GridLine]) -> list[str]:
-    """A note that names the lines without a mean rank and the cells that they lack."""
-    lacking = [f"{line.label}: {', '.join(line.missing)}" for line in lines if line.missing and not line.reference]
+def missing_notes(found: Sequence[GridLine], heads: Mapping[str, str]) -> list[str]:
+    """A note on the lines without a mean rank and the cells that they lack; ``heads`` are the headings by title."""
+    lines = (line for line in found if line.missing and not line.reference)
+    lacking = [f"{line.label}: {', '.join(heads[title] for title in line.missing)}" for line in lines]
     return [f"{MISSING} not measured, so not ranked over all tasks: {'; '.join(lacking)}"] if lacking else []
 
 
