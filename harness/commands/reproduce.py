@@ -80,7 +80,7 @@ def call(args: argparse.Namespace) -> str:
             return arguments.dump(paper_cost.as_json(guessed) | gaps)
         gaps = [f"cannot be run: {m['arm']} on {m['cell']}: {m['reason']}" for m in outcome.missing]
         gaps += [f"left out: {what}: {why}" for what, why in paper_spec.left_out.items()]
-        return "\n".join([paper_cost.text(guessed) if guessed else "nothing can be run here", *gaps])
+        return arguments.fitted("\n".join([paper_cost.text(guessed) if guessed else "nothing can be run here", *gaps]))
     return _run(args, paper_spec, request, paper)
 
 

@@ -241,10 +241,10 @@ def text(costs: Sequence[PaperCost]) -> str:
     for each in costs:
         view = {STEPS: ", equal steps", COMPUTE: ", equal compute"}.get(each.view, "")
         lines.append(
-            f"{each.arm} (recipe {each.recipe}{view}): {each.trainings} trainings, {each.evaluations} evaluations of "
+            f"{each.arm} (recipe {each.recipe}{view}): trainings {each.trainings}, evaluations {each.evaluations}: "
             f"{', '.join(each.cells)}; seeds {', '.join(map(str, each.seeds))}"
         )
-        lines += [f"  {s.stage:<30}{_figures(s)}" for s in each.stages]
+        lines += [f"  {s.stage:<28}{_figures(s)}" for s in each.stages]
         lines += [f"  download {name} ~{size / 1e9:.1f} GB unless it is there" for name, size in each.downloads.items()]
         lines += [f"  would be refused: {each.excess}"] if each.excess else []
         lines += [f"  pair: {each.pair}"] if each.pair else []
@@ -254,7 +254,7 @@ def text(costs: Sequence[PaperCost]) -> str:
     devices = ", ".join(dict.fromkeys(e.device for e in costs))
     lines += [
         "",
-        f"in all: {sums['trainings']} trainings, {sums['evaluations']} evaluations; {sums['tokens']:.3g} tokens, "
+        f"in all: trainings {sums['trainings']}, evaluations {sums['evaluations']}; {sums['tokens']:.3g} tokens, "
         f"{sums['flops']:.3g} FLOPs, about {sums['device_hours']:.3g} device-hours "
         f"({'CPU' if 'cpu' in devices else 'GPU'}-hours of {devices}), "
         f"{_bytes(sums['peak_memory_bytes'])} of memory; {_bytes(sums['download_bytes'])} to download, "
@@ -266,8 +266,8 @@ def text(costs: Sequence[PaperCost]) -> str:
 
 
 def _figures(stage: StageEstimate) -> str:
-    work = f"{stage.tokens:>9.3g} tokens {stage.flops:>9.3g} FLOPs"
-    return f"{work} {stage.seconds / 3600:>9.3g} h {_bytes(stage.memory):>9}"
+    work = f"{stage.tokens:>9.3g} tokens {stage.flops:>8.3g} FLOPs"
+    return f"{work} {stage.seconds / 3600:>6.3g} h {_bytes(stage.memory):>8}"
 
 
 def _bytes(value: float) -> str:
