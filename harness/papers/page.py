@@ -298,7 +298,7 @@ def _float(value: Any) -> float | None:
 
 
 def words(outcome: Reproduction, findings: Sequence[PaperFinding]) -> list[str]:
-    """The answer in sentences: for each view one on the baselines and one on the control."""
+    """The answer in sentences: for each view one on the baselines and one on the control, then the caveat."""
     question, sentences = outcome.question, []
     for view in outcome.request.views:
         every = [f for f in findings if f.view == view]
@@ -311,7 +311,7 @@ def words(outcome: Reproduction, findings: Sequence[PaperFinding]) -> list[str]:
         sentences.append(_of_baselines(view, scope, others, _named(outcome), outcome.paper["title"]))
         for control in (f for f in main if f.other == question.control):
             sentences.append(_of_control(view, control, others, question.control))
-    return sentences
+    return [*sentences, *filter(None, [question.caveat])]
 
 
 def _named(outcome: Reproduction) -> str:

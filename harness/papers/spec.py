@@ -119,6 +119,7 @@ class PaperQuestion:
     references: tuple[str, ...]
     arms: tuple[Arm, ...]
     estimate: dict[str, Fact]
+    caveat: str = ""  # what the world of the question cannot show
 
     @property
     def baselines(self) -> list[str]:
@@ -242,7 +243,9 @@ def _of_method(label: str) -> dict[str, Fact]:
 def _question(value: Any, where: str) -> PaperQuestion:
     if not isinstance(value, dict):
         raise BadInput(f"{where} must be a table")
-    _keys(value, {"recipe", "tasks", "seeds", "target", "control", "references", "arm", "estimate"}, where)
+    _keys(value, {"recipe", "tasks", "seeds", "target", "control", "references", "arm", "estimate", "caveat"}, where)
+    if not isinstance(value.get("caveat", ""), str):
+        raise BadInput(f"{where}.caveat must be text: what this world cannot show")
     arms = []
     for number, arm in enumerate(value.get("arm", []), 1):
         if not isinstance(arm, dict) or not isinstance(arm.get("name"), str):
@@ -271,6 +274,7 @@ def _question(value: Any, where: str) -> PaperQuestion:
         tuple(value["references"]),
         tuple(arms),
         estimate,
+        value.get("caveat", ""),
     )
 
 

@@ -4,7 +4,7 @@
 
 ``harness reproduce`` looks records up under the current version of every task and runs what is missing. Published
 records keep the version they were graded by, so their page is made from them: nothing runs. The step counts of equal
-compute are those that the reproduction decided and stored.
+compute and the records of each arm are those that the reproduction stored.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import sys
 from pathlib import Path
 
-from harness.leaderboard import labels
 from harness.papers import page, reproduce, spec
 from harness.papers.reproduce import ComputeBudget
 from harness.records import reported
@@ -25,18 +24,12 @@ def outcome(paper: str, folder: Path) -> reproduce.Reproduction:
     paper_spec = spec.load(paper, folder)
     request = reproduce.ReproduceRequest(scale="micro", results=folder)
     one = reproduce.Reproduction(paper_spec, request, reported.find(paper_spec.reported, folder))
-    file = folder / "reproductions" / f"{paper_spec.name}-{request.scale}.budget.json"
-    one.budget = budget = ComputeBudget(**json.loads(file.read_text("utf-8")))
-    steps = {(reproduce.STEPS, name): 0 for name in one.question.references}
-    steps |= {(reproduce.STEPS, name): n for name, n in budget.base.items()}
-    steps |= {(reproduce.COMPUTE, name): n for name, n in (budget.base | budget.steps).items()}
-    records = sorted(Store(folder).all()[0], key=lambda record: record["seed"])
-    for (view, name), wanted in steps.items():
-        for record in records:
-            if (labels.name_of(record["method"]), record["cost"]["steps"]) == (name, wanted):
-                one.records.setdefault((view, name, record["task"]), []).append(record)
-    order = list(one.question.tasks)
-    one.records = dict(sorted(one.records.items(), key=lambda item: order.index(item[0][2])))
+    stem = folder / "reproductions" / f"{paper_spec.name}-{request.scale}"
+    one.budget = ComputeBudget(**json.loads(stem.with_suffix(".budget.json").read_text("utf-8")))
+    # Which records each arm has, at equal steps and at equal compute, is what the reproduction stored.
+    records = {record["run_id"]: record for record in Store(folder).all()[0]}
+    for row in json.loads(stem.with_suffix(".json").read_text("utf-8"))["runs"]:
+        one.records[row["view"], row["arm"], row["cell"]] = [records[run] for run in row["run_ids"]]
     return one
 
 
