@@ -276,7 +276,9 @@ def weights(method: Method, result: Any, n: int, values: bool = True) -> None:
     if not isinstance(result, torch.Tensor) or result.shape != (n,) or result.is_complex():
         raise broken(method, "weight", f"gave {describe(result)}; {wanted}")
     if result.layout != torch.strided or result.is_meta:
-        raise broken(method, "weight", f"gave a tensor that does not own its values ({result.layout}, {result.device})")
+        raise broken(
+            method, "weight", f"gave a tensor that holds no values of its own ({result.layout}, {result.device})"
+        )
     if not values:
         return
     smallest = float(result.min()) if n else 0.0  # NaN if any weight is NaN, which fails the comparison below

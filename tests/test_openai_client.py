@@ -288,7 +288,7 @@ def test_a_key_goes_to_the_host_it_belongs_to(monkeypatch):
     for url in strangers:
         assert key(url) is None
         assert key(url, "OTHER_KEY") == "other"
-        with pytest.raises(BadInput, match=r"OPENAI_API_KEY goes to api\.openai\.com alone"):
+        with pytest.raises(BadInput, match=r"OPENAI_API_KEY goes only to api\.openai\.com"):
             key(url, "OPENAI_API_KEY")
     with pytest.raises(BadInput, match="no key in NO_SUCH"):
         key("https://host/v1", "NO_SUCH")

@@ -32,13 +32,13 @@ def test_lm_evals_gsm8k_reads_local_files(tmp_path, monkeypatch):
 
 def test_a_text_that_parts_without_a_reason_fails():
     pytest.importorskip("evalplus")
-    from results.scripts.real.evalplus_texts import _told
+    from results.scripts.real.evalplus_texts import _cell
 
     ours = SimpleNamespace(text="def f():\n    return 1", ids=(1, 2, 3))
     ties = [SimpleNamespace(near_tie=lambda i, made, common, gap=gap: (gap, 0.1)) for gap in (0.05, 0.5)]
     stops = [SimpleNamespace(earlier_stop=lambda i, k=k: k) for k in (1, None)]
-    assert _told(0, ours, ours.text, None, None) == (True, "equal")
-    assert not _told(0, ours, "def g", None, None)[0]
-    assert [_told(0, ours, "def f(x", one, None)[0] for one in ties] == [True, False]
-    assert [_told(2, ours, "def", None, one)[0] for one in stops] == [True, False]
-    assert not _told(2, ours, "class", None, stops[0])[0]  # a criterion cuts a text, it writes no other
+    assert _cell(0, ours, ours.text, None, None) == (True, "equal")
+    assert not _cell(0, ours, "def g", None, None)[0]
+    assert [_cell(0, ours, "def f(x", one, None)[0] for one in ties] == [True, False]
+    assert [_cell(2, ours, "def", None, one)[0] for one in stops] == [True, False]
+    assert not _cell(2, ours, "class", None, stops[0])[0]  # a criterion cuts a text, it writes no other

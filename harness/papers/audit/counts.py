@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 
 from harness.papers.audit.finding import RARE, AuditFinding, is_mean, probability, size
@@ -51,9 +53,15 @@ def fits(cell: PrintedCell, reading: CountReading) -> bool:
 
 def rounds(cell: PrintedCell, total: int) -> bool:
     """Whether some k of ``total``, in percent, rounds to the printed value (halves either way)."""
-    k = round(cell.value / 100 * total)
-    near = (100 * j / total for j in (k - 1, k, k + 1) if 0 <= j <= total)
-    return any(abs(value - cell.value) <= cell.step / 2 + 1e-9 for value in near)
+    return bool(_rounds(cell.value, cell.step, total))
+
+
+def _rounds(values: ArrayLike, steps: ArrayLike, totals: ArrayLike) -> NDArray[np.bool_]:
+    """:func:`rounds` for arrays of values, their steps, and totals, which broadcast."""
+    value, step, total = map(np.asarray, (values, steps, totals))
+    k = np.rint(value / 100 * total)
+    near = [(j >= 0) & (j <= total) & (np.abs(100 * j / total - value) <= step / 2 + 1e-9) for j in (k - 1, k, k + 1)]
+    return near[0] | near[1] | near[2]
 
 
 def truncates(cell: PrintedCell, total: int) -> bool:
@@ -160,11 +168,13 @@ def _fit(column: Sequence[PrintedCell], reading: CountReading) -> tuple[int, flo
 def _searched(column: Sequence[PrintedCell]) -> tuple[CountReading, int, float] | None:
     """The size whose whole counts fit best if the known ones do not; corrected for the sizes tried."""
     best = None
-    for n in SEARCHED:
-        if density(CountReading(n, 1), column[0].decimals) > INFORMATIVE:
-            break
+    # All sizes at once: a thousand sizes for every column of every paper.
+    values, steps = ([getattr(cell, part) for cell in column] for part in ("value", "step"))
+    fitting = _rounds(values, steps, np.array(SEARCHED)[:, None]).sum(axis=1)  # [sizes]
+    for n, fit in zip(SEARCHED, fitting.tolist(), strict=True):
         reading = CountReading(n, 1)
-        fit = sum(fits(cell, reading) for cell in column)
+        if density(reading, column[0].decimals) > INFORMATIVE:
+            break
         if fit < FIT * len(column):
             continue
         p = chance(fit, column, reading)
