@@ -4,7 +4,7 @@ A method defines these parts; only the last one has no default::
 
     needs              what it reads of the teacher, and the segments of text    (attribute)
     sources            whose text this optimizer step trains on                  (once per step)
-    sequence_features  values of whole sequences: returns, settings              (no gradient)
+    sequence_features  values of whole sequences: returns, per-sequence settings (no gradient)
     step_features      values of the whole optimizer step: ranks, means, pairs   (no gradient)
     weight             how the signal is distributed over tokens                 (no gradient)
     objective          the divergence of every token, in nats                    (required)
@@ -30,8 +30,8 @@ Letters in the shapes of tensors, here and in :mod:`harness.training` and :mod:`
     L  length that sequences are padded to       K  tokens of a top-k signal
     n  rows of a part of N (a chunk or slice)    d  hidden size
 
-Objectives get slices of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an
-objective cannot look across tokens; ``weight`` can, within a segment of text (see ``Needs.segment``).
+Objectives get slices of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an objective
+cannot look across tokens; ``weight`` can, within a segment of text (see ``Needs.segment``).
 With ``Needs.pairing`` the teacher reads the text in its own tokens, even of another tokenizer, and the objective
 looks across the tokens of a pair (:mod:`harness.pairs`), which no slice cuts; with ``Needs.whole`` across whole texts.
 ``sequence_features`` gets both log-probabilities of every token of whole sequences before their objective;
@@ -143,10 +143,10 @@ class Needs:
         of text whose tokens ``weight`` sees together
     whole: ``weight`` sees whole texts, and so does an objective with ``pairing``; their logits exist at once
     pairing: the teacher reads texts in its own tokens, after its own prompt, and these are paired with the student's;
-        None if both read the same ids. The signal must then be the whole distribution
+        None if both read the same ids. With pairing the signal must be the whole distribution
     proposals: both models propose a next step at every step of the text, and each is scored, see :class:`Proposing`;
         True is its default
-    asking: who teaches and under which prompt, see :class:`Asking`; None for the recipe's teacher, student's prompt
+    asking: who teaches and under which prompt, see :class:`Asking`; None: the recipe's, under the student's
     rewards: the data's own grader scores every text, in [0, 1], for ``step_features``, which then needs no ``measure``.
         If ``sources`` returns a source several times in a row, every prompt gets as many responses
     hindsight: the teacher's prompt follows from rewards, see :class:`Hindsight`

@@ -54,45 +54,45 @@ def facts(method: Method) -> None:
 
 def needs(method: Method) -> None:
     """Checks that ``needs`` and ``reduction`` have allowed values."""
-    needs = method.needs
-    if not isinstance(needs, Needs):
-        raise broken(method, "needs", f"is {describe(needs)}; say needs = Needs(...), from harness.method")
+    declared = method.needs
+    if not isinstance(declared, Needs):
+        raise broken(method, "needs", f"is {describe(declared)}; say needs = Needs(...), from harness.method")
     words = {
         "teacher": ("none", "text", "signal"),
         "segment": ("token", "line", "sentence", "statement", "span"),
         "redraw": ("step", "epoch"),
     }
     for name, known in words.items():
-        if getattr(needs, name) not in known:
-            raise broken(method, "needs", f"says {name}={getattr(needs, name)!r}, which is not {_or(known)}")
+        if getattr(declared, name) not in known:
+            raise broken(method, "needs", f"says {name}={getattr(declared, name)!r}, which is not {_or(known)}")
     for name in ("whole", "exact", "gate", "rewards", "reference", "sequence_features", "step_features", "full"):
-        if not isinstance(getattr(needs, name), bool):
-            raise broken(method, "needs", f"says {name}={getattr(needs, name)!r}, which is not True or False")
+        if not isinstance(getattr(declared, name), bool):
+            raise broken(method, "needs", f"says {name}={getattr(declared, name)!r}, which is not True or False")
     for name in ("replay", "validate_every", "ranks", "span"):
-        value = getattr(needs, name)
+        value = getattr(declared, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise broken(method, "needs", f"says {name}={value!r}, which is not a whole number from 0")
-    if needs.span < 1:
-        raise broken(method, "needs", f"says span={needs.span!r}; a span has one token or more")
-    _proposals(method, needs.proposals)
-    _asking(method, needs)
-    _pairing(method, needs)
-    _hindsight(method, needs)
-    _joint(method, needs.joint)
-    if needs.gate and type(method).weight is Method.weight:
+    if declared.span < 1:
+        raise broken(method, "needs", f"says span={declared.span!r}; a span has one token or more")
+    _proposals(method, declared.proposals)
+    _asking(method, declared)
+    _pairing(method, declared)
+    _hindsight(method, declared)
+    _joint(method, declared.joint)
+    if declared.gate and type(method).weight is Method.weight:
         raise broken(
             method, "needs", "asks for a gate; add a method weight(self, tokens), which gives it, or leave it out"
         )
-    if needs.sequence_features and needs.teacher != "signal":
+    if declared.sequence_features and declared.teacher != "signal":
         fault = 'asks for sequence features, which read the teacher\'s signal: add teacher="signal"'
         raise broken(method, "needs", fault)
-    if needs.joint and needs.teacher == "none":
+    if declared.joint and declared.teacher == "none":
         raise broken(method, "needs", 'samples jointly with the teacher: add teacher="text" or "signal"')
-    if needs.sequence_features and type(method).sequence_features is Method.sequence_features:
+    if declared.sequence_features and type(method).sequence_features is Method.sequence_features:
         fault = "asks for sequence features; add a method sequence_features(self, sequences), or leave them out"
         raise broken(method, "needs", fault)
-    parts = ("step_features",) if needs.rewards else ("measure", "step_features")
-    for name in parts if needs.step_features else ():
+    parts = ("step_features",) if declared.rewards else ("measure", "step_features")
+    for name in parts if declared.step_features else ():
         if getattr(type(method), name) is getattr(Method, name):
             raise broken(method, "needs", f"asks for step features; add a method {name}, or leave them out")
     known = ("token", "sequence", "source")
@@ -100,9 +100,9 @@ def needs(method: Method) -> None:
         raise broken(method, "reduction", f"is {method.reduction!r}, which is not {_or(known)}")
 
 
-def _asking(method: Method, needs: Needs) -> None:
+def _asking(method: Method, declared: Needs) -> None:
     """Checks who teaches, and that such a teacher can provide the other needs."""
-    asking = needs.asking
+    asking = declared.asking
     if asking is None:
         return
     if not isinstance(asking, Asking):
@@ -119,9 +119,9 @@ def _asking(method: Method, needs: Needs) -> None:
     if odd := [field for field in fields if not field.isidentifier()]:
         fault = f"gives asking a template that names {{{odd[0]}}}; it names fields of the examples, such as {{prompt}}"
         raise broken(method, "needs", fault)
-    if needs.teacher != "signal":
+    if declared.teacher != "signal":
         raise broken(method, "needs", 'says who teaches but needs no signal: add teacher="signal"')
-    if asking.model != "teacher" and (needs.joint or needs.proposals):
+    if asking.model != "teacher" and (declared.joint or declared.proposals):
         raise broken(method, "needs", "teaches itself; joint sampling and proposals need the recipe's teacher")
 
 
@@ -149,9 +149,9 @@ def _joint(method: Method, joint: Any) -> None:
             raise broken(method, "needs", fault)
 
 
-def _pairing(method: Method, needs: Needs) -> None:
+def _pairing(method: Method, declared: Needs) -> None:
     """Checks how tokens are paired, and that nothing else needs to read token by token."""
-    if (pairing := needs.pairing) is None:
+    if (pairing := declared.pairing) is None:
         return
     if not isinstance(pairing, Pairing):
         raise broken(method, "needs", f"says pairing={describe(pairing)}; give a Pairing or None")
@@ -159,25 +159,25 @@ def _pairing(method: Method, needs: Needs) -> None:
         raise broken(method, "needs", f"says pairing.by={pairing.by!r}, which is not text or place")
     if not isinstance(pairing.ends, bool) or not isinstance(pairing.after, bool):
         raise broken(method, "needs", "gives pairing ends or after that are not True or False")
-    if needs.teacher != "signal" or not needs.exact:
+    if declared.teacher != "signal" or not declared.exact:
         raise broken(
             method, "needs", 'pairs tokens without the teacher\'s distribution: add teacher="signal", exact=True'
         )
     others = ("joint", "proposals", "asking", "gate", "sequence_features", "step_features")
-    if clash := [name for name in others if getattr(needs, name)] or ["segment"] * (needs.segment != "token"):
+    if clash := [name for name in others if getattr(declared, name)] or ["segment"] * (declared.segment != "token"):
         raise broken(method, "needs", f"pairs tokens of two readings and needs {clash[0]}, which reads only one")
 
 
-def _hindsight(method: Method, needs: Needs) -> None:
+def _hindsight(method: Method, declared: Needs) -> None:
     """Checks a teacher prompt that depends on rewards."""
-    hindsight = needs.hindsight
+    hindsight = declared.hindsight
     if hindsight is None:
         return
     if not isinstance(hindsight, Hindsight):
         raise broken(method, "needs", f"says hindsight={describe(hindsight)}; give a Hindsight or None")
     if hindsight.told not in ("alone", "always", "never"):
         raise broken(method, "needs", f"says hindsight.told={hindsight.told!r}, which is not alone, always or never")
-    if not needs.rewards or needs.asking is None or needs.asking.template:
+    if not declared.rewards or declared.asking is None or declared.asking.template:
         fault = "looks back on rewards: add rewards=True and asking=Asking(model=...) without a template"
         raise broken(method, "needs", fault)
     parts = {"template": ("prompt", "solution", "feedback"), "solution": ("text",), "feedback": ("text",)}

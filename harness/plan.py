@@ -81,7 +81,7 @@ def prepare(request: RunRequest) -> Plan:
         words = len(models.load_tokenizer(student))
         for method in methods:
             _within_vocabulary(method, chosen, words)
-    if trains:  # has files: a served student was refused above
+    if trains:  # the student has files: a served one was refused above
         from harness.training import optimizers
 
         if adapters.wanted(chosen.student):

@@ -108,7 +108,7 @@ class TeacherLoading:
 
 @dataclass(frozen=True)
 class FurtherTeacher:
-    """A further teacher; unset values follow [teacher]."""
+    """A teacher besides models.teacher; unset values follow [teacher]."""
 
     model: str = option("", "hub id or folder")
     weight: float = option(1.0, "in the mixture of all teachers", low=0)
@@ -274,7 +274,7 @@ class Recipe:
     teacher_text: TeacherText = field(default_factory=TeacherText)
     evaluation: Evaluation = field(default_factory=Evaluation)
     method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings per method name
-    teachers: Mapping[str, FurtherTeacher] = field(default_factory=dict)  # next to models.teacher, by name
+    teachers: Mapping[str, FurtherTeacher] = field(default_factory=dict)  # those besides models.teacher, by name
 
 
 def names() -> list[str]:

@@ -5,7 +5,8 @@
 p teacher, q student. The student proposes its likeliest token and the teacher verifies it: the greedy "Top-k" of the
 paper. (Its "Spec-k" accepts at random and is not offered.) The mean is over all tokens, so that rejected ones make the
 step smaller; ``normaliser`` = weights divides by the sum of the weights instead. Which of the two the paper uses, its
-text and its base divergence are our reading: the paper applies to several. ``rejected`` = 1 is the base method.
+text and its base divergence are our reading: the paper adds its weights to several methods. ``rejected`` = 1 is the
+base method.
 
 selectkd@masked    rejected tokens are left out altogether
 selectkd@weights   divided by the sum of the weights

@@ -24,7 +24,7 @@ class Config:
 
 
 class ToDi(Method):
-    """Forward or reverse KL for each vocabulary entry, depending on whether the student is below or above."""
+    """Forward or reverse KL for each vocabulary entry, as the student is below or above the teacher."""
 
     name, paper, Config = "todi", "https://arxiv.org/abs/2505.16297", Config
     needs = Needs(teacher="signal", exact=True)  # a mix per entry is not a lower bound if an entry is a bucket

@@ -40,10 +40,8 @@ class TrainingSequence:
     sampled_at: int | None = None  # the step that sampled the response; None if none did
     cut: bool = False  # whether the response was longer
     learnt: tuple[bool, ...] | None = None
-    teacher_prompt: tuple[int, ...] | None = (
-        None  # the prompt under which the teacher reads the response; None: the same
-    )
-    reward: float | None = None  # the grader's score; None if it was not asked or failed
+    teacher_prompt: tuple[int, ...] | None = None  # ids of the teacher's own prompt; None if it reads ``prompt``
+    reward: float | None = None  # the grader's score; None without a verdict
 
     @property
     def places(self) -> Seq[int]:
@@ -134,7 +132,7 @@ class Batch:
     step_features: Tensor | None = None  # [N, ...] see Tokens.step_features
     pairs: PairedBatch | None = None  # if the teacher reads texts in its own tokens
     source_tokens: dict[Source, int] = field(default_factory=dict)  # response tokens of the whole step, all processes
-    gap: EngineGap | None = None  # of the step, if an engine sampled its text
+    gap: EngineGap | None = None  # of the step, if an engine sampled text of it
 
     @property
     def tokens(self) -> int:
@@ -159,7 +157,7 @@ class Batch:
         chosen = torch.tensor(rows, device=self.ids.device)
         at = torch.full((len(self.sources),), -1, device=self.ids.device)
         at[chosen] = torch.arange(len(rows), device=self.ids.device)
-        mine, numbers = at[self.row] >= 0, set(rows)
+        mine, kept = at[self.row] >= 0, set(rows)
 
         def part(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[mine]
@@ -174,7 +172,7 @@ class Batch:
             position=self.position[mine],
             length=self.length[mine],
             segment_id=self.segment_id[mine],
-            segment_list=[s for s, row in zip(self.segment_list, self.rows, strict=True) if row in numbers],
+            segment_list=[s for s, row in zip(self.segment_list, self.rows, strict=True) if row in kept],
             sizes=tuple(self.sizes[i] for i in rows),
             counts=tuple(self.counts[i] for i in rows),
             sampler_log_prob=part(self.sampler_log_prob),

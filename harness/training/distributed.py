@@ -125,7 +125,7 @@ class Replicated:
                 yield name, full_tensor(part)
 
     def missing_batches(self, batches: int, gather: Callable[[list[int]], list[int]]) -> int:
-        """The number of micro-batches this process lacks compared with the longest; each becomes a dummy step."""
+        """How many micro-batches fewer than the process with most this one has; each becomes a dummy step."""
         return 0  # DDP communicates in the last backward pass only, which every process runs anyway
 
     def state(self, optimizer: Optimizer, keep: bool) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class Replicated:
             raise RuntimeError(f"the checkpoint has other weights than the student: {absent}")
 
     def _frozen(self) -> set[str]:
-        """Names of the untrained weights: those with an adapter."""
+        """Names of the untrained weights: those of the base model, if an adapter is trained."""
         named = self.module.named_parameters(remove_duplicate=False)
         return {name for name, parameter in named if not parameter.requires_grad}
 
@@ -291,8 +291,8 @@ def dummy_step(wrapped: nn.Module, batch: Batch, step: Step) -> None:
 # A copy of the student in another type of number, for sampling.
 #
 # Sampling reads all weights once for every token that it writes. In bfloat16 that is half the memory traffic, and a
-# product for which GPUs, and CPUs with AMX, have dedicated units. The optimizer still updates the float32
-# weights. The copy is refreshed before sampling if the student has changed.
+# product for which GPUs, and CPUs with AMX, have dedicated units. The optimizer still updates the float32 weights.
+# The copy is refreshed before sampling if the student has changed.
 
 
 def copy_of(model: PreTrainedModel, dtype: torch.dtype, values: Callable[[Tensor], Tensor]) -> PreTrainedModel:

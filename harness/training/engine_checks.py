@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.models.chat_format import TextCodec
 
 Use = tuple[str, EngineChoice, str]  # a setting, the engine that it names, and the model to serve
-SPARE = 8  # tokens to request beyond k, to replace tokens of a padded vocabulary that the student lacks
+SPARE = 8  # at most this many tokens beyond k, to replace those of a padded vocabulary that the student lacks
 
 
 def check(chosen: Recipe, methods: Sequence[Method], pair: Pair, device: str, *, reach: bool = True) -> None:

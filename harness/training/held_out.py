@@ -1,9 +1,9 @@
 """Measurements on reference texts that no step trains on: the held-out divergence and the validation loss.
 
 Losses of different methods, and of one method on different sources of text, are different quantities. The divergence is
-the
-same for all: the mean over the response tokens of data.validation of KL(p || q) in nats, p the teacher's distribution
-and q the student's over the shared vocabulary. The validation loss belongs to methods whose schedule depends on it.
+the same for all: the mean over the response tokens of data.validation of KL(p || q) in nats, p the teacher's
+distribution and q the student's over the shared vocabulary. The validation loss belongs to methods whose schedule
+depends on it.
 """
 
 from __future__ import annotations

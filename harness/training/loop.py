@@ -288,8 +288,8 @@ def _backward(
     if teaching.reading is not None:
         teaching.reading.pair(batches, student.module.vocab, accelerator)
 
-    # Step features and the shuffled control need all tokens before the first objective,
-    # hence passes without gradient. The teacher's hidden states of these passes are kept for the last one.
+    # Step features and the shuffled control need all tokens before the first objective, hence passes without
+    # gradient. The teacher's hidden states of these passes are kept for the last one.
     ready: dict[int, TeacherLogits] = {}
     weights: list[Tensor | None] = [None] * len(batches)
     shuffled = getattr(method.config, "shuffle", False)

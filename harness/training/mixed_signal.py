@@ -1,8 +1,8 @@
 """The signal of several teachers: the mixture of their distributions, with separate weights for each row.
 
 log p(v) = logsumexp over k of log w_k + log p_k(v). A row with one teacher gets that teacher's distribution;
-teachers of weight 0 do not read it. Top-k signals require one teacher per row: every teacher
-keeps other tokens, so their mixture is not defined.
+teachers of weight 0 do not read it. Top-k signals require one teacher per row: every
+teacher keeps other tokens, so their mixture is not defined.
 """
 
 from __future__ import annotations

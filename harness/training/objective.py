@@ -231,8 +231,8 @@ class _Objective:
         # Text sampled by an engine: measure the gap between its probabilities and the student's, and correct for it.
         if self.batch.gap is not None and self.batch.sampler_log_prob is not None and self.batch.fresh is not None:
             here = slice(start, stop)
-            sampled, fresh = self.batch.sampler_log_prob[here], self.batch.fresh[here]
-            corrected = self.batch.gap.weights(logits.detach(), self.batch.labels[here], sampled, fresh)
+            sampler, fresh = self.batch.sampler_log_prob[here], self.batch.fresh[here]
+            corrected = self.batch.gap.weights(logits.detach(), self.batch.labels[here], sampler, fresh)
             values = values if corrected is None else values * corrected
         factor = scale if weights is None else scale * weights
         total = (factor * values).sum()

@@ -20,7 +20,7 @@ from harness.models.token_text import Segments, behind, continuation
 from harness.training.batching import TrainingSequence
 from harness.training.report import Cost, ValidityReport
 from harness.training.signals import LiveTeacher
-from harness.training.validity import NAN, Checker, Place, Proposal, ProposedStep, spend
+from harness.training.validity import NAN, Checker, Place, PlacedStep, ProposedStep, spend
 from harness.types import Decoding, Example, Source, stable_seed
 
 BOTH = (Source.TEACHER, Source.STUDENT)
@@ -30,7 +30,7 @@ PartialStep = tuple[tuple[int, ...], tuple[float, ...]]  # ids of an unfinished 
 class Estimator(Protocol):
     """Scores steps; NaN if unknown. ``step`` is the optimizer step."""
 
-    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]: ...
+    def values(self, proposed: Seq[PlacedStep], step: int, cost: Cost) -> list[float]: ...
 
 
 class Proposals:
@@ -68,7 +68,7 @@ class Proposals:
                 self._follow(author, sequences, places, spent)
             self._propose(author, places, step, spent)
         # Score a step only once if both models propose it, or one of them twice.
-        unique: dict[Any, Proposal] = {}
+        unique: dict[Any, PlacedStep] = {}
         for i, place in enumerate(places):
             for proposal in (proposal for author in BOTH for proposal in place.steps[author]):
                 unique.setdefault((i, proposal.ids), (place, proposal))
@@ -118,8 +118,8 @@ class Proposals:
         else:
             scored_texts = generator.score(pairs)
         scores_of = dict(zip(texts, scored_texts, strict=True))
-        # This pass over the student's text also gives its signal, which the loop charges. The signal
-        # of labelled text comes from a cache.
+        # This pass over the student's text also gives its signal, which the loop charges. The signal of labelled text
+        # comes from a cache, so its pass is charged here.
         shared = by_teacher and self.reader is not None
         paid = [whole for i, whole in texts.items() if not shared or sequences[i].source is Source.DATA]
         read = sum(len(prompt) + len(response) for prompt, response in paid)

@@ -118,7 +118,7 @@ LITTLE_MOVED = 0.05  # of the signal: weights that move less than this change al
 class WeightReport:
     """The distribution of token weights, and the share of the signal that they move.
 
-    That share is the total variation between the weights of a step, scaled to sum to 1, and equal ones: 0 where all
+    That share is the total variation between the weights of a step, scaled to sum to 1, and equal ones: 0 if all
     are equal, 0.25 if a quarter of the signal is on other tokens.
     """
 

@@ -117,7 +117,7 @@ class Rollouts:
             turn += times
         if self.rewards is not None:
             sequences = self.rewards.judge(sequences, self.data.prompts, cost)
-        # Proposals sample from the student, so its weights must be whole here.
+        # Proposals sample from the student and score with it, so its weights must be whole here.
         if self.proposals is not None:
             with self.gathered():
                 sequences = self.proposals.judge(sequences, self.data.labelled, self.data.prompts, step.index, cost)
@@ -271,9 +271,9 @@ class Rollouts:
         seeds = [stable_seed(self.seed, at, name, *k) for at, name, k in zip(own, ids, further, strict=True)]
         prompts = [self._prompt(i) for i in chosen]
         generated: list[Generated]
-        weights_of = step.index  # the step whose weights generate the texts
+        weights_step = step.index  # the step whose weights generate the texts
         if self.engine is not None and source is not Source.MIXED:
-            weights_of = self.engine.follow(step.index)
+            weights_step = self.engine.follow(step.index)
             generated = self.engine.continue_ids(prompts, decoding, seeds)
         else:
             with self.gathered():
@@ -287,7 +287,7 @@ class Rollouts:
                     generated = self.student.continue_ids(prompts, decoding, seeds)
         cost.add(generated_tokens=sum(g.tokens for g in generated))
         return [
-            self._sequence(i, g.ids, source, g.log_probs, weights_of) for i, g in zip(chosen, generated, strict=True)
+            self._sequence(i, g.ids, source, g.log_probs, weights_step) for i, g in zip(chosen, generated, strict=True)
         ]
 
     def _keep(self, sequences: list[TrainingSequence]) -> None:

@@ -1,8 +1,8 @@
 """Several teachers: one per row, or all of them mixed by weight.
 
 ``[teachers.NAME]`` of a recipe adds teachers to the one of ``models.teacher``, which is called ``teacher.name``. With
-``data.teacher_field`` a row names the teacher that answers it and gives its signal. Without it every
-row uses all teachers, with w_k the weights divided by their sum:
+``data.teacher_field`` a row names the teacher that answers it and gives its signal. Without it every row
+uses all teachers, with w_k the weights divided by their sum:
 
     signal  p(v) = sum_k w_k p_k(v), token by token; a method that needs one distribution gets this one
     text    one teacher per prompt, drawn with probability w_k: p(y) = sum_k w_k p_k(y), sequence by sequence

@@ -54,7 +54,7 @@ class TeacherSignal:
     exact: ClassVar[bool] = True  # the whole distribution; methods that need it are refused on an inexact signal
     source: ClassVar[str] = "live"  # the source of the values for fixed text, for the convention card
     served: ClassVar[bool] = False  # whether a teacher on a server supports it: the likeliest tokens are enough
-    takes_top_k: ClassVar[bool] = False  # whether ``training.top_k`` matters, and identifies the training
+    takes_top_k: ClassVar[bool] = False  # whether ``training.top_k`` matters; it is then part of the training's id
 
     def __init__(self, given: SignalInputs):
         self.given = given
@@ -196,27 +196,27 @@ class CheckedSignal(TeacherSignal):
         self.first = True
 
     def read(self, batch: Batch) -> TeacherLogits:
-        # Values are looked at in the first batch alone: each look waits for the device.
+        # Values are checked in the first batch only, because each check waits for the device.
         first, self.first = self.first, False
-        return CheckedLogits(self.cls, self._asked(self.signal.read, batch), first)
+        return CheckedLogits(self.cls, self._call(self.signal.read, batch), first)
 
     def tokens(self, batch: Batch) -> int:
-        number = self._asked(self.signal.tokens, batch)
+        number = self._call(self.signal.tokens, batch)
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise RunFailed(_broken(self.cls, "tokens", f"gave {describe(number)}; a whole number from 0 is wanted"))
         return number
 
     def facts(self) -> dict[str, Any]:
-        facts = self._asked(self.signal.facts)
+        facts = self._call(self.signal.facts)
         if not isinstance(facts, dict):
             raise RunFailed(_broken(self.cls, "facts", f"gave {describe(facts)}; a dict is wanted"))
         if fault := contract_checks.unrecordable(facts):
             raise RunFailed(_broken(self.cls, "facts", fault))
         return super().facts() | facts
 
-    def _asked(self, part: Callable[..., Any], *given: Any) -> Any:
+    def _call(self, part: Callable[..., Any], *arguments: Any) -> Any:
         with error_location.faults_as(RunFailed, called=self.cls):
-            return part(*given)
+            return part(*arguments)
 
 
 class CheckedLogits:
@@ -255,6 +255,6 @@ class CheckedLogits:
 
 
 def _probabilities(rows: Tensor) -> bool:
-    """Whether all rows [n, S] are distributions. One look at two rows: logits of no model sum to 1 twice."""
+    """Whether all rows [n, S] are distributions. Two rows are enough: logits of a model do not sum to 1 twice."""
     few = rows[:2].detach().float()
     return few.shape[-1] > 1 and len(few) > 0 and bool((few >= 0).all() and ((few.sum(-1) - 1).abs() < 1e-3).all())

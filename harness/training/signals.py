@@ -143,7 +143,7 @@ class LiveTeacher:
             return {"hidden": hidden}
         with torch.no_grad():
             # Project in chunks, so that the logits [N, V] never exist; only K of each row are kept.
-            bounds = [*cut(range(len(hidden)), self.head.vocab)] or [(0, 0)]  # such as prompts that fill the context
+            bounds = [*cut(range(len(hidden)), self.head.vocab)] or [(0, 0)]  # no rows, if the prompts fill the context
             parts = [TopKLogits.of(self.head.logits(hidden[a:b]), k) for a, b in bounds]
         return {"ids": torch.cat([p.ids for p in parts]), "log_probs": torch.cat([p.log_probs for p in parts])}
 

@@ -55,7 +55,7 @@ class StudentEngine:
         self.folder, self.device = job.folder / "engine", job.device
         self.dtype = getattr(torch, self.choice.vllm.dtype or dtype)
         self.adapted = adapters.wanted(job.recipe.student)
-        self.weights_of: int | None = None  # the step of the engine's weights
+        self.weights_step: int | None = None  # the step whose weights the engine has
         self.copies, self.seconds = 0, 0.0
         self.engine: RemoteEngine | None = None
 
@@ -64,8 +64,8 @@ class StudentEngine:
 
         A collective: all processes call it at the same steps. A resumed run starts with a fresh copy.
         """
-        if self.weights_of is not None and step - self.weights_of < self.every:
-            return self.weights_of
+        if self.weights_step is not None and step - self.weights_step < self.every:
+            return self.weights_step
         began = time.monotonic()
         self.progress(STAGE, 0, 0, "copying the student's weights")
         folder = self._write()
@@ -74,7 +74,7 @@ class StudentEngine:
         elif folder is not None:
             self.engine.server.load(folder)
         self.gather([None])  # wait until the engine has the new weights
-        self.weights_of, self.copies = step, self.copies + 1
+        self.weights_step, self.copies = step, self.copies + 1
         self.seconds += time.monotonic() - began
         return step
 

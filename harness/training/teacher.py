@@ -85,7 +85,7 @@ def set_up(
         rollouts.rewards = Rewards(job.data.grader, rollouts.student, needs.hindsight, room)
     if needs.reference:
         setup.reference = LiveTeacher(load_model(job.student, plan.precision, device), vocab)
-    # A student that teaches itself needs neither the recipe's teacher nor a cache, because it reads its own text.
+    # A student that teaches itself needs no teacher of the recipe, and its signal is read live, without caches.
     if needs.asking is not None and teaches_itself(job.method):
         setup.signal, setup.moving = _self_teacher(job, needs.asking, student.model, vocab, device)
         setup.facts = {"kind": "live"}
@@ -121,7 +121,7 @@ def set_up(
                 # A server that only wrote texts holds memory that training needs.
                 if isinstance(writes, RemoteEngine) and writes is not writer:
                     writes.server.stop()
-                # The next use is the signal, without a cache of keys and values: free it.
+                # The next use is the signal, which needs none of the buffers kept for sampling: free them.
                 if isinstance(writer, Generator):
                     writer.release()
             rollouts.teacher_texts = written
@@ -139,7 +139,7 @@ def set_up(
             raise BadInput(f"method {job.method.name} reads the teacher's weights; a served teacher has none")
         vocab = min(len(teacher.tokenizer), teacher.model.get_output_embeddings().weight.shape[0], job.words or MANY)
         reading = TeacherReading(needs.pairing, rollouts.student, teacher, job.data, vocab, job.words is not None)
-        # Try the pairing on a few fixed texts now, because a tokenizer that does not fit fails every step.
+        # Try the pairing on a few fixed texts now: tokenizers of which no text has a pair leave nothing to train on.
         for source in sorted(set(FIXED) & texts):
             some = [rollouts.fixed(source, i) for i in rollouts.numbers(source)[:LOOKED_AT]]
             reading.check([one for one in some if one.response], "teacher" if source is Source.TEACHER else "data")
@@ -318,8 +318,8 @@ def _texts(
         job.cache / "teacher_texts",
         lambda done, total, details: progress("teacher texts", done, total, details),
     )
-    generated, passed = sum(g.tokens for g in answers), sum(g.prompt_tokens for g in answers)
-    charged.add(generated_tokens=generated, teacher_forward_tokens=generated + passed)
+    generated, encoded = sum(g.tokens for g in answers), sum(g.prompt_tokens for g in answers)
+    charged.add(generated_tokens=generated, teacher_forward_tokens=generated + encoded)
     # With another tokenizer, encode the teacher's text again: sequence-level distillation needs only the text.
     if teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab():
         # The student learns its own template's end of turn, whichever token ended the teacher's answer.

@@ -171,7 +171,7 @@ def chosen(how: Pairing, pairs: Places, n: int, m: int, closed: bool) -> Places:
 
 
 def _sequences(batch: Batch) -> list[TrainingSequence]:
-    """The sequences of a batch with completely learnt responses."""
+    """The sequences of a batch, all of whose response tokens are learnt."""
     sequences = []
     for i, (source, example, place) in enumerate(zip(batch.sources, batch.examples, batch.places, strict=True)):
         # The column that predicts the first response token is the last of the prompt.

@@ -1,8 +1,7 @@
 """Estimators of the local validity of a proposed step, in [0, 1].
 
 An estimator gets all steps of an optimizer step at once, so that models run on full batches. Values that depend only on
-the
-teacher are cached by content: the same step after the same prefix is computed once, but charged every time.
+the teacher are cached by content: the same step after the same prefix is computed once, but charged every time.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class Place:
         return self.response[self.start : self.stop]
 
 
-Proposal = tuple[Place, ProposedStep]
+PlacedStep = tuple[Place, ProposedStep]
 
 
 class CheckerValidity:
@@ -72,7 +71,7 @@ class CheckerValidity:
     def __init__(self, check: Checker):
         self.check = check
 
-    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]:
+    def values(self, proposed: Seq[PlacedStep], step: int, cost: Cost) -> list[float]:
         verdicts = [self.check(place.example.meta, place.prefix, proposal.text) for place, proposal in proposed]
         return [NAN if value is None else float(value) for value in verdicts]
 
@@ -86,12 +85,12 @@ class LikelihoodValidity:
     def __init__(self, teacher: Generator):
         self.teacher = teacher
 
-    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]:
+    def values(self, proposed: Seq[PlacedStep], step: int, cost: Cost) -> list[float]:
         means = self._means([*proposed, *((p, s) for p, _ in proposed for s in p.steps[Source.TEACHER])], cost)
         best = [max(means[_key(place, s)] for s in place.steps[Source.TEACHER]) for place, _ in proposed]
         return [math.exp(min(0.0, means[_key(p, s)] - top)) for (p, s), top in zip(proposed, best, strict=True)]
 
-    def _means(self, proposed: Seq[Proposal], cost: Cost) -> dict[Any, float]:
+    def _means(self, proposed: Seq[PlacedStep], cost: Cost) -> dict[Any, float]:
         """The mean log-probability of every step. Steps of a training text share one pass over that text."""
         unique = {_key(place, proposal): (place, proposal) for place, proposal in proposed}
         means = {key: proposal.log_prob for key, (_, proposal) in unique.items() if proposal.log_prob is not None}
@@ -117,7 +116,7 @@ class SuccessValidity:
         self.continuer, self.grader, self.tries, self.longest = continuer, grader, how.tries, longest
         self.fixed = how.continued_by == "teacher"
 
-    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]:
+    def values(self, proposed: Seq[PlacedStep], step: int, cost: Cost) -> list[float]:
         values: list[float] = []
         beginnings = [(*place.before, *proposal.ids) for place, proposal in proposed]
         ended = [bool(proposal.ids) and proposal.ids[-1] in self.continuer.end_ids for _, proposal in proposed]
@@ -150,7 +149,7 @@ class AgreementValidity:
         self.teacher, self.how, self.segments = teacher, how, segments
         self.same = same or (lambda meta, prefix, one, other: " ".join(one.split()) == " ".join(other.split()))
 
-    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]:
+    def values(self, proposed: Seq[PlacedStep], step: int, cost: Cost) -> list[float]:
         places = {place.before: place for place, _ in proposed}
         samplings = [(place, k) for place in places.values() for k in range(self.how.tries)]
         seeds = [stable_seed("agreement", place.before, k) for place, k in samplings]
@@ -176,7 +175,7 @@ class TruthValidity:
     def __init__(self, teacher: Generator):
         self.teacher = teacher
 
-    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]:
+    def values(self, proposed: Seq[PlacedStep], step: int, cost: Cost) -> list[float]:
         shown = [
             f"{self.teacher.render(p.example.prompt)}{p.prefix}{proposal.text}{QUESTION}" for p, proposal in proposed
         ]
@@ -197,7 +196,7 @@ class Remembered:
         self.known: dict[str, tuple[float, float, float]] = {}
         self.known |= file.read(_remembered)
 
-    def values(self, proposed: Seq[Proposal], step: int, cost: Cost) -> list[float]:
+    def values(self, proposed: Seq[PlacedStep], step: int, cost: Cost) -> list[float]:
         keys = [digest([place.before, proposal.ids, place.example.id]) for place, proposal in proposed]
         fresh = {key: pair for key, pair in zip(keys, proposed, strict=True) if key not in self.known}
         if fresh:

@@ -21,7 +21,8 @@ from harness.models.files import MICRO
 from harness.models.token_text import continuation
 from harness.recipe import DataSources
 from harness.task import Data, Task
-from harness.training_data import examples, source
+from harness.training_data import source
+from harness.training_data.examples import load as load_examples
 from harness.types import Completion, Example, Prompt
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class TextGrade(NamedTuple):
-    """A grader's verdict on one text: the score in [0, 1], None if it failed, and the reason."""
+    """A grader's verdict on one text: the score in [0, 1], None without a verdict, and the reason."""
 
     score: float | None
     reason: str = ""
@@ -106,7 +107,7 @@ def grader_of(sources: DataSources) -> Grader | None:
         task = task_class(Data(rows.rows, "", f"training prompts {rows.name}"))
     except BadInput as error:
         raise BadInput(f"data.grader={sources.grader} cannot read {sources.prompts}: {error}") from None
-    return TaskGrader(task, examples.load(sources.prompts, sources, labelled=False, limit=sources.limit))
+    return TaskGrader(task, load_examples(sources.prompts, sources, labelled=False, limit=sources.limit))
 
 
 def readers_of(sources: DataSources) -> list[str]:
@@ -183,9 +184,9 @@ class Rewards:
         for i, (sequence, verdict, example) in enumerate(zip(sequences, verdicts, examples, strict=True)):
             others = [j for j in groups[sequence.example] if how.own or j != i]
             solution = how.solution.format(text=texts[others[0]]) if others else ""
-            informs = how.told == "always" or (how.told == "alone" and not others)
-            informs = informs and i not in right and verdict.score is not None and bool(verdict.reason)
-            feedback = how.feedback.format(text=verdict.reason) if informs else ""
+            due = how.told == "always" or (how.told == "alone" and not others)
+            due = due and i not in right and verdict.score is not None and bool(verdict.reason)
+            feedback = how.feedback.format(text=verdict.reason) if due else ""
             ids = self._encoded(example.prompt, solution, feedback) if solution or feedback else None
             fits = ids is not None and (self.room is None or len(ids) + len(sequence.response) <= self.room)
             ids_of_prompts.append(ids if fits else None)

@@ -52,8 +52,8 @@ class Fields:
 
     def in_words(self) -> str:
         """The columns in words."""
-        read = (self.messages, self.system, self.history, self.prompt, self.below, self.response)
-        return " and ".join(f for f in read if f)
+        columns = (self.messages, self.system, self.history, self.prompt, self.below, self.response)
+        return " and ".join(column for column in columns if column)
 
 
 def choose(rows: Rows, sources: DataSources, *, labelled: bool) -> Fields:
@@ -358,7 +358,7 @@ def fingerprint(examples: Sequence[Example]) -> str:
 
 def beginning(examples: Sequence[Example], sha256: str) -> int | None:
     """The number of leading examples with the fingerprint ``sha256``; None if there is none."""
-    return next((n for n, fingerprint in enumerate(_fingerprints(examples), 1) if fingerprint == sha256), None)
+    return next((n for n, digest in enumerate(_fingerprints(examples), 1) if digest == sha256), None)
 
 
 def _fingerprints(examples: Sequence[Example]) -> Iterator[str]:

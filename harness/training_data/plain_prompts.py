@@ -1,7 +1,7 @@
 """Prompts for a model without a chat template, in the plain form of a recipe, and a comparison with a task's form.
 
-Rows contain questions, not texts to continue. Concatenated, question and answer run into each other; and
-a student trained on one form and evaluated on another reads texts that it has never seen.
+Rows contain questions, not texts to continue. Concatenated, question and answer run into each other; and a
+student trained on one form and evaluated on another reads texts that it has never seen.
 """
 
 from __future__ import annotations
