@@ -144,8 +144,8 @@ HUB_TIMEOUT_S = 6.0
 def refusal(url: str) -> str:
     """Why nothing answers at ``url``; "" if something does, even with an error status or an unknown certificate.
 
-    Tries one request once. A thread bounds the wait, because name resolution ignores the timeout of a socket: with a
-    dead name server each look-up takes 10 to 40 seconds, and hub clients look names up several times.
+    Sends one request, without a retry. A thread bounds the wait, because name resolution ignores the timeout of a
+    socket: with a dead name server each look-up takes 10 to 40 seconds, and hub clients look names up several times.
     """
     answer: list[str] = []
 
@@ -176,14 +176,14 @@ def model_hub() -> str:
 
 
 def model_hub_away() -> str:
-    """The message that the hub of models cannot be reached, and why; "" if it answers or is not needed."""
+    """The message that the hub of models cannot be reached, and why; "" if it answers or its client is offline."""
     hub = model_hub()
     reason = unreached(hub) if hub else ""
     return f"the hub {hub} cannot be reached ({reason})" if reason else ""
 
 
 def otherwise(model: str, away: str) -> str:
-    """How to get a model that the hub did not deliver; ``away``: the hub cannot be reached."""
+    """How to get a model that the hub did not deliver; ``away`` is :func:`model_hub_away`."""
     if away or not model_hub():
         return f"download it where the hub answers (hf download {model} --local-dir DIR) and name DIR"
     return "check its name, and run hf auth login if it asks for consent"

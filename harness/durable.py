@@ -21,7 +21,7 @@ from harness.errors import BadInput, RunFailed
 def write(path: Path, content: bytes) -> None:
     """Replaces a file atomically: a reader, or a crash, sees the whole new file or the old one.
 
-    An existing file keeps its permissions, and links to it stay valid. Raises OSError.
+    An existing file keeps its permissions; of a symbolic link the target is replaced. Raises OSError.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def _alone(path: Path) -> BinaryIO:
         with contextlib.suppress(FileNotFoundError):
             if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
                 return file
-        file.close()  # another process replaced the file while this one waited
+        file.close()  # the other process renamed the file away while this one waited
 
 
 # An append-only cache file for expensive results, such as answers of a paid judge or generated text.

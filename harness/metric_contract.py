@@ -1,7 +1,7 @@
 """Checks what a metric of one's own provides: its parts before any work, and every number that it gives.
 
 Each function raises with FILE:LINE of the part, its value and the expected one: BadInput before any work, RunFailed
-for a score. A metric is any class here: :mod:`harness.metrics` imports these checks, and they nothing of it.
+for a score. The checks take any class as a metric, because :mod:`harness.metrics` imports them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check(metric: type[Any], contract: type[Any], samples: int) -> None:
 
 
 def _nothing_unread(metric: type[Any], contract: type[Any]) -> None:
-    """Refuses a public function that is no part of a metric and that its file never calls: it would change nothing."""
+    """Refuses a public function that is not a part of a metric and that its file never calls: it has no effect."""
     parts = sorted(name for name, part in vars(contract).items() if callable(part) and not name.startswith("_"))
     for cls in metric.__mro__[: metric.__mro__.index(contract)]:
         for name, part in vars(cls).items():
@@ -73,8 +73,8 @@ def _fault(metric: type[Any]) -> tuple[str, str] | None:
 
 def _try(metric: Any, samples: int) -> None:
     """Tries of_problem, aggregate and interval, which take numbers alone, on made-up scores of the metric's scale."""
-    scores = itertools.cycle(_spread(metric.scale))
-    problems = [[next(scores) for _ in range(samples)] for _ in range(_PROBLEMS)]
+    endless = itertools.cycle(_spread(metric.scale))
+    problems = [[next(endless) for _ in range(samples)] for _ in range(_PROBLEMS)]
 
     def values() -> list[float]:
         return [number(metric, "of_problem", metric.of_problem(list(scores)), BadInput) for scores in problems]
@@ -92,7 +92,7 @@ def _try(metric: Any, samples: int) -> None:
 
 
 def _spread(scale: Any) -> list[float]:
-    """Scores of a scale, far apart; right and wrong alone where the scale counts right answers."""
+    """Scores of a scale, far apart; only right and wrong ones if the scale counts right answers."""
     if scale.finite:
         shares = (1.0, 0.0, 1.0, 1.0, 0.0) if scale.counts else (1.0, 0.0, 0.5, 0.25, 0.75)
         return [scale.low + share * scale.width for share in shares]
@@ -146,12 +146,12 @@ def summary(metric: Any, problems: Sequence[float], kind: type[Exception]) -> tu
         raise kind(f"{where} gave {ends[0]!r:.20} to {ends[1]!r:.20}; two numbers in order are wanted")
     if not isinstance(how, str) or len(how) > 60 or not how.isprintable():
         raise kind(f"{where} names its method {how!r:.60}; up to 60 printable characters are wanted")
-    # An interval may reach beyond the scale, as that of a normal distribution does; what it prints does not.
+    # An interval may reach beyond the scale, as that of a normal distribution does; its reported ends may not.
     return value, max(metric.scale.low, low), min(metric.scale.high, high), how
 
 
 def number(metric: Any, part: str, value: Any, kind: type[Exception]) -> float:
-    """``value`` as a float of the metric's scale. NumPy's numbers are numbers; True is none."""
+    """``value`` as a float of the metric's scale. NumPy's numbers are numbers, True is not."""
     scale = metric.scale
     real = isinstance(value, Real) and not isinstance(value, bool)
     try:

@@ -67,7 +67,7 @@ class Scale:
 
     @property
     def direction(self) -> str:
-        """``lower is better`` if so; readers expect the opposite."""
+        """``lower is better`` or "", because readers expect that higher is."""
         return "" if self.higher_is_better else "lower is better"
 
     @property
@@ -206,8 +206,8 @@ class RougeL(Metric):
 class RatingOfTurns(Metric):
     """The mean rating of the turns of a conversation, from 1 to 10; missing ratings are left out.
 
-    Ratings within a conversation are similar, so intervals and tests resample conversations: problems
-    called ``NAME/TURN`` form one.
+    Ratings within a conversation are similar, so intervals and tests draw conversations, not turns: all
+    problems ``NAME/TURN`` of one NAME are one.
     """
 
     name, scale, errors_count_as, right_from = "rating_of_turns", Scale(1, 10, digits=2), LEFT_OUT, 10.0
@@ -276,12 +276,12 @@ def code_of(task: Any) -> dict[str, str]:
     return {} if code == user_code.OURS else {"metric_code": code}
 
 
-def card(metric: Metric, by_problem: Mapping[str, float]) -> dict[str, Any]:
+def card(metric: Metric, values: Mapping[str, float]) -> dict[str, Any]:
     """What a record keeps of a metric, so that tables do not need its code; empty for a shipped one in percent."""
     if type(metric) is SHIPPED.get(metric.name) and metric.scale == PERCENT:
         return {}
     own = {} if metric.is_mean else {"mean": False}
-    return {"errors_count_as": metric.errors_count_as} | metric.scale.card() | own | {"by_problem": dict(by_problem)}
+    return {"errors_count_as": metric.errors_count_as} | metric.scale.card() | own | {"by_problem": dict(values)}
 
 
 def of_record(record: Mapping[str, Any]) -> Metric:

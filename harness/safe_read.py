@@ -62,12 +62,12 @@ def content(path: Path | str, limit: int, inside: Path | str | None = None) -> b
     return read
 
 
-def toml(content: bytes, name: str) -> dict[str, Any]:
+def toml(raw: bytes, name: str) -> dict[str, Any]:
     """The table of a TOML file. Raises BadInput that begins with ``name``."""
     try:
-        if depth(content) > NESTING:
+        if depth(raw) > NESTING:
             raise ValueError(f"brackets nested more than {NESTING} deep")
-        return tomllib.loads(content.decode("utf-8"))
+        return tomllib.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # of TOML, UTF-8, dates, and numbers of thousands of digits
         raise BadInput(f"{name}: not TOML: {error}") from None
 
@@ -76,12 +76,12 @@ def unpacked(packed: bytes, limit: int = LARGE) -> bytes:
     """The unpacked content of a gzip file, of at most ``limit`` bytes. Raises BadInput with only the reason."""
     try:
         with gzip.open(io.BytesIO(packed)) as file:
-            content = file.read(limit + 1)
+            raw = file.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"is not a complete gzip file ({error})") from None
-    if len(content) > limit:
+    if len(raw) > limit:
         raise BadInput(f"unpacks to more than the {_amount(limit)} allowed for such a file")
-    return content
+    return raw
 
 
 def text(raw: bytes) -> str:
@@ -217,9 +217,9 @@ def digest(files: Sequence[Path]) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _digest(marks: tuple[tuple[Path, int, int], ...]) -> str:
-    digest = hashlib.sha256()
+    both = hashlib.sha256()
     for file, *_ in marks:
-        digest.update(file.name.encode())
+        both.update(file.name.encode())
         with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+            both.update(hashlib.file_digest(stream, "sha256").digest())
+    return both.hexdigest()

@@ -248,7 +248,7 @@ def made(task_class: type[Any], rows: Any, judge: Any) -> Any:
 
 
 def afterwards(task: Any, completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> None:
-    """Checks a task's reports on graded texts early, not only after all grading. Raises as :func:`told`."""
+    """Checks a task's reports on graded texts early, not only after all grading. Raises as :func:`reported`."""
     kept = ("score", "reason", "extracted", "error")
     rows = [
         dataclasses.asdict(c) | {name: getattr(v, name) for name in kept}

@@ -306,9 +306,8 @@ def _rows(task_class: type[Task], world: str) -> tuple[Sequence[Mapping[str, Any
         from harness.grading.judges.generated import ProgrammaticJudge
         from harness.micro import world as micro
 
-        return micro.dataset(task_class.name, world).rows[
-            :SAMPLE_ROWS
-        ], ProgrammaticJudge() if task_class.needs_judge else None
+        judge = ProgrammaticJudge() if task_class.needs_judge else None
+        return micro.dataset(task_class.name, world).rows[:SAMPLE_ROWS], judge
     rows = data.read(task_class.dataset).rows if data.at_hand(task_class.dataset) else None
     # The rows that a task uses may be anywhere in the file.
     return (rows if task_class.takes_some or rows is None else rows[:SAMPLE_ROWS]), None

@@ -140,7 +140,7 @@ def figures(task: Task, graded: Sequence[Mapping[str, Any]], *, read: Sequence[b
 
     ``read``: which texts were parsed; the others are programs that ran unchanged.
     """
-    # Measures cover all texts; repairs are counted only on those that a grader parsed.
+    # Measures cover all texts; how texts were read (repairs, thinking) is counted only on those that a grader parsed.
     texts = list(graded) if read is None else [row for row, was in zip(graded, read, strict=True) if was]
     with error_location.faults_as(RunFailed, called=type(task)):
         measures = task_contract.reported(task, "measures", task.measures(graded))
@@ -241,8 +241,8 @@ def rows(completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> list
 def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
     """The score of graded rows, as the task's metric defines it (:mod:`harness.metrics`).
 
-    Failed verdicts are counted under ``errors``. Raises RunFailed if all failed, and with FILE:LINE
-    for a metric whose value is outside its scale.
+    Verdicts that were not reached are counted under ``errors``. Raises RunFailed if none was reached, and with
+    FILE:LINE for a metric whose value is not a number of its scale.
     """
     metric = metric_of(task)
     # A metric may be a user's: each of its numbers is checked, because a wrong one would be averaged away.
@@ -290,7 +290,7 @@ def warnings_of(
     if silent > 0.05 * total:
         warnings.append(f"{task.title}: {silent} of {total} completions give no answer in the requested form")
     if counts["errors"]:
-        warnings.append(f"{task.title}: {counts['errors']} of {total} verdicts failed")
+        warnings.append(f"{task.title}: {counts['errors']} of {total} verdicts could not be reached")
     if thoughts := figures.get("thoughts"):
         warnings.append(
             f"{task.title}: {sum(thoughts.values())} of {total} texts begin with thinking; only the text after "

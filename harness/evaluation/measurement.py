@@ -113,7 +113,7 @@ def protocol_of(
 ) -> dict[str, Any]:
     """Everything that a score depends on besides the weights; scores compare only under equal ``hash``.
 
-    ``dtype``: of the weights that answer, if it is not float32.
+    ``dtype``: the type of the weights that answer; the protocol names it only if it is not float32.
 
     The hash excludes mere names of the measurement: the requested published protocol, if any, and
     ``card``, the hash of the protocol card as printed by ``harness show task``. ``engine``: what answers, if not

@@ -84,7 +84,7 @@ def check_task(task: Task, codec: TextCodec, problems: Sequence[Problem]) -> Rou
 
 
 def _not_written(codec: TextCodec, problem: Problem, rendered: str) -> tuple[str, str] | None:
-    """The user's text and the rendered text around their first difference, if a chat template changes the text."""
+    """The user's text and the rendered text from its beginning there, if a chat template does not write it whole."""
     instruction = problem.prompt.user.strip()  # templates may trim it
     if not (codec.tokenizer.chat_template and problem.prompt.chat) or instruction in rendered:
         return None

@@ -67,12 +67,12 @@ def check(names: Sequence[str], progress: Progress) -> list[Checked]:
     Without names, the notation suite comes first, and the generated problems of a skipped benchmark are checked in its
     place. The name ``notations`` selects the notation suite. Raises BadInput for an unknown name.
     """
-    first_results = [] if names and NOTATIONS not in names else [check_notations(progress)]
+    results = [] if names and NOTATIONS not in names else [check_notations(progress)]
     if names and not (names := [name for name in names if name != NOTATIONS]):
-        return first_results
+        return results
     for name in names:  # refuse an unknown one before grading anything
         registry.find(registry.TASKS, name.partition("@")[0] if not name.endswith(".py") else name)
-    results, waited = first_results, set[str]()
+    waited: set[str] = set()
     for name in names or [entry.name for entry in registry.entries(registry.TASKS)]:
         results.append(_check(name, progress, waited))
         if not names and results[-1].status == "skipped" and _has_micro(name):
@@ -249,7 +249,7 @@ def text(results: Sequence[Checked]) -> str:
 
 WRONG_NUMBER = "123454321"  # not the answer of any shipped problem
 TRAPPED = 1  # problems per task that get the exploits of the engine
-SLOW_TRAPS = {"power tower", "never ends"}  # run for seconds, until a limit ends them
+SLOW_TRAPS = {"power tower", "never ends"}  # the exploits that run for seconds, until a limit ends them
 
 
 @dataclass(frozen=True)

@@ -155,16 +155,16 @@ def check_step(meta: Mapping[str, Any], done: list[str], line: str) -> float | N
     for earlier in done:
         if BOX.fullmatch(earlier) and not expression.steps():
             return float(not line)
-        match = expression.matching(earlier)
-        if match is None:
+        step = expression.matching(earlier)
+        if step is None:
             return None
-        parts_of_line = STEP.fullmatch(earlier)
-        assert parts_of_line is not None  # it matched above
-        expression.take(match[0], int(parts_of_line[4]))
+        match = STEP.fullmatch(earlier)
+        assert match is not None  # it matched above
+        expression.take(step[0], int(match[4]))
     if not expression.steps():
         return float(line == rf"\boxed{{{expression.parts[0]}}}")
-    match = expression.matching(line)
-    return float(match is not None and line.endswith(f" = {match[1]}"))
+    step = expression.matching(line)
+    return float(step is not None and line.endswith(f" = {step[1]}"))
 
 
 def same_step(meta: Mapping[str, Any], prefix: str, one: str, other: str) -> bool:

@@ -53,7 +53,7 @@ class TokenBytes:
         return self._bytes[token]
 
     def alone(self, token: int) -> bytes:
-        """The same from decoding alone; none for a part of a character."""
+        """The same for any tokenizer; where it is not ``known``, from decoding, and none for a part of a character."""
         if self.known:
             return self.of(token)
         text = "" if token in self.special else decoded(self.tokenizer, [token])
@@ -129,7 +129,7 @@ class TextAligner:
         return ids, [None if e is None or e - shift > same else max(e - shift, 0) for e in ends_of_tokens]
 
     def share(self, text: str) -> float:
-        """The number of the student's tokens of a text that are in a pair, and their total."""
+        """The share of the student's tokens of a text that are in a pair."""
         ids = self.student.response_ids((), text, ended=False)
         student_text = self.reads((), ids, set())
         pairs = pair(student_text.ends, self.teacher_ids((), student_text)[1])

@@ -80,7 +80,7 @@ class CapturedDecoder(LlamaDecoder):
         return self.logits[:used]
 
     def _captured(self, inputs: Tensor, width: int) -> tuple[Tensor, Callable[[], None]]:
-        """The input buffer of a shape, and the function that replays its step. Raises RuntimeError if it differs."""
+        """The input buffer of a shape, and what replays its step. Raises RuntimeError if a replay differs."""
         assert self.capture is not None
         own = inputs.to(self.device)  # a new tensor on a GPU, whose address stays
         expected = self._append(*own, width)

@@ -118,11 +118,11 @@ def on_one_day(tokenizer: PreTrainedTokenizerBase) -> None:
     def dated(template: str) -> str:
         return _TODAY.sub(lambda match: repr(DAY.strftime(match["format"])), template)
 
-    chat_template = tokenizer.chat_template
-    if isinstance(chat_template, dict):
-        tokenizer.chat_template = {name: dated(template) for name, template in chat_template.items()}
-    elif chat_template:
-        tokenizer.chat_template = dated(chat_template)
+    own_template = tokenizer.chat_template
+    if isinstance(own_template, dict):
+        tokenizer.chat_template = {name: dated(template) for name, template in own_template.items()}
+    elif own_template:
+        tokenizer.chat_template = dated(own_template)
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SECONDS = 10.0  # processor time of one rendering; templates of published models take milliseconds
 ROOM_BYTES = 256 * 2**20  # address space that one rendering may add to the process
-LONGEST = 4_000_000  # characters of a rendered exchange besides its own text
+LONGEST = 4_000_000  # characters of a rendered exchange besides the text of its turns
 MOST_BITS = 100_000  # of a number that a template computes
 MOST_REPEATED = 10_000_000  # characters or members that a template may produce by repetition
 _MEMORY = Path("/proc/self/statm")
@@ -68,8 +68,7 @@ def render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[dict[str, Any]], 
 def _bound_the_sandbox() -> None:
     """Makes transformers compile templates in a sandbox with bounded products and powers.
 
-    The watch cannot interrupt one large product, which may be computed already while a template is
-    compiled already.
+    The watch cannot interrupt one large product, and Jinja would compute one of constants on compiling.
     """
     from transformers.utils import chat_template_utils
 

@@ -126,7 +126,7 @@ def sampling_type(chosen: Recipe) -> str:
 def precision_in_spec(chosen: Recipe) -> dict[str, str]:
     """The entry of a specification whose student samples.
 
-    None if the weights in training sample themselves, as in all runs before copies existed.
+    Empty if the weights in training sample themselves, as in all runs before copies existed.
     """
     sampled = sampling_type(chosen)
     return {} if sampled == weights_type(chosen.training) else {"sampled_in": sampled}

@@ -49,7 +49,7 @@ class Engine(Protocol):
     completes a stop string, or at the limit of the decoding or the model's context; its ``ids`` contain
     the token that ended it, its ``text`` neither that nor the stop string. A text depends on its prompt, its
     decoding and its own seed, not on its neighbours, up to the engine's rounding. Log-probabilities are
-    natural ones under the model at temperature 1. An engine that does not know them gives an empty tuple.
+    natural ones under the model at temperature 1. An engine that does not return them gives an empty tuple.
     """
 
     tokenizer: PreTrainedTokenizerBase

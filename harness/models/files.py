@@ -125,13 +125,13 @@ def _gguf_file(name: str, weights: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
     repository, _, revision = repository.partition("@")
-    judged = f"it must be on this machine to be checked: hf download {owner}/{repository} {file}"
-    away = data.model_hub_away() if weights else judged
+    needed = f"it must be on this machine to be checked: hf download {owner}/{repository} {file}"
+    away = data.model_hub_away() if weights else needed
     try:
         path = hf_hub_download(f"{owner}/{repository}", file, revision=revision or None, local_files_only=bool(away))
     except Exception as error:  # as in _snapshot
         how = away or f"the hub did not deliver it: {_first_line(error)}"
-        then = "" if away == judged else f"; {data.otherwise(f'{owner}/{repository} {file}', away)}"
+        then = "" if away == needed else f"; {data.otherwise(f'{owner}/{repository} {file}', away)}"
         raise NotHere(f"{name} is not a file on this machine and {how}{then}") from None
     return Path(path)
 

@@ -117,7 +117,7 @@ class Generator(TextCodec):
             for context, answer in pairs[start : start + self.batch]:
                 before = self.encode(context) or [self.tokenizer.eos_token_id]
                 joint = self.encode(context + answer)
-                # The tokenizer may merge the border of both texts; then encode the continuation on its own.
+                # The tokenizer may merge characters across the border; then encode the continuation on its own.
                 tail = joint[len(before) :] if joint[: len(before)] == before else None
                 if tail is None:
                     tail = list(token_text.response_ids(self.tokenizer, before, answer))

@@ -80,8 +80,8 @@ class CachedGenerator:
         else:
             size = PIECE * self.inner.batch
             for piece in (rows[start : start + size] for start in range(0, len(rows), size)):
-                answered = _Heard(watch, piece, keep)
-                self.inner.generate([texts[i] for i in piece], decoding, [seeds[i] for i in piece], answered)
+                forwarding = _Forwarding(watch, piece, keep)
+                self.inner.generate([texts[i] for i in piece], decoding, [seeds[i] for i in piece], forwarding)
         if new:
             self._cache_file.add({}, sync=True)
         return [self._answers[key] for key in keys]
@@ -101,7 +101,7 @@ class CachedGenerator:
         return digest([text, settings, seed if sown else None])
 
 
-class _Heard(Watch):
+class _Forwarding(Watch):
     """Forwards the progress of some of the requests; ``rows`` are their numbers."""
 
     def __init__(self, watch: Watch, rows: Sequence[int], keep: Callable[[int, Any], None]):

@@ -5,7 +5,7 @@ torchao, gptqmodel and others, through transformers' configurations; a missing p
 is read.
 
 Type and quantisation change the teacher's distribution, so they are part of the specification of a training if
-set. The device only moves its arithmetic, like ``--device``, and is shown on the convention card.
+set. The device only moves its arithmetic, like ``--device``, and is shown only on the convention card.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from harness.recipe import Recipe, TeacherLoading
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length")  # its names in configurations
+# The size of a context, by the names that configurations give it.
+CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length")
 
 
 def check(files: ModelFiles, chosen: Recipe, device: str) -> None:

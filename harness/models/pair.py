@@ -1,4 +1,4 @@
-"""A student and its teacher in one training: one vocabulary, one format, all endings of texts.
+"""A student and its teacher in one training: one vocabulary, one format, and every ending of a text known.
 
 For a token-level divergence only the mapping of text to ids must agree. Everything else is a choice, stated on the
 convention card: by default both models use the teacher's format, so that the teacher is prompted as it was
@@ -27,7 +27,9 @@ TEMPLATES = ("teacher", "student", "none")
 
 @dataclass(frozen=True)
 class Pair:
-    """The two models in their common format. ``words`` is the number of token ids that they share, from 0.
+    """The two models in the formats in which they are trained and prompted.
+
+    ``words`` is the number of token ids that they share, from 0.
 
     ``card`` has lines for the convention card; ``notes`` describe the choice in words, ``warnings`` are for readers of
     the scores.

@@ -50,7 +50,7 @@ class Server(Protocol):
         """The maximum number of tokens that it reads, None if unknown."""
 
     def ready(self) -> None:
-        """Returns when it answers; starts a server of the harness."""
+        """Returns when it answers; starts the server if that is the harness' to do."""
 
     def revive(self, trouble: str) -> bool:
         """After failed requests: whether to send the remaining ones again."""
@@ -121,9 +121,9 @@ class RemoteEngine(TextCodec):
         watch: Watch = UNWATCHED,
     ) -> list[Generated]:
         """One continuation of each prompt given as token ids, in order. Raises RunFailed where there is none."""
-        texts = [list(prompt) or [self.tokenizer.eos_token_id] for prompt in prompts]
+        contexts = [list(prompt) or [self.tokenizer.eos_token_id] for prompt in prompts]
         limit = self.limit or float("inf")
-        budgets = [max(0, int(min(decoding.max_new_tokens, limit - len(p)))) for p in texts]
+        budgets = [max(0, int(min(decoding.max_new_tokens, limit - len(p)))) for p in contexts]
         stops, continuations = Stops(self.tokenizer, decoding.stop), {}
 
         def keep(i: int, made: Generated) -> None:
@@ -131,13 +131,13 @@ class RemoteEngine(TextCodec):
             watch.wrote(made.tokens)
             watch.finished(i, made)
 
-        for i, prompt in enumerate(texts):
+        for i, prompt in enumerate(contexts):
             if budgets[i] == 0:  # one that fills the context gets no answer
                 keep(i, Generated("", (), (), "length", len(prompt)))
-        rows = [i for i in range(len(texts)) if budgets[i]]
-        bodies = {i: self._body(texts[i], decoding, seeds[i], budgets[i]) for i in rows}
-        self._ask(rows, bodies, lambda i, reply: self._read(reply, texts[i], stops, budgets[i]), keep)
-        return [continuations[i] for i in range(len(texts))]
+        rows = [i for i in range(len(contexts)) if budgets[i]]
+        bodies = {i: self._body(contexts[i], decoding, seeds[i], budgets[i]) for i in rows}
+        self._ask(rows, bodies, lambda i, reply: self._read(reply, contexts[i], stops, budgets[i]), keep)
+        return [continuations[i] for i in range(len(contexts))]
 
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Scored]:
         """Scores every token of the continuation of each (context, continuation), both given as token ids."""
@@ -234,7 +234,7 @@ class RemoteEngine(TextCodec):
                 "logprobs": 1,
                 "return_token_ids": True,
                 "add_special_tokens": False,
-                "ignore_eos": True,  # name the ending tokens of the harness
+                "ignore_eos": True,  # the ending tokens are those of the harness, named here
                 "stop_token_ids": sorted(self.end_ids),
                 "stop": list(decoding.stop),
                 "include_stop_str_in_output": True,

@@ -2,9 +2,9 @@
 
 The harness uses vLLM's OpenAI-compatible server, so that one client works for local and remote servers, several
 processes of a launch can share it, and vLLM's pinned packages stay out of the harness' environment. New weights are a
-folder in the
-transformers format: the server is asked over ``/collective_rpc`` to load them in place (``reload_weights``, of vLLM's
-workers, on CPUs and GPUs alike). That costs one write and one read of the weights and no code inside vLLM.
+folder in the transformers format: the server is asked over ``/collective_rpc`` to load them in place
+(``reload_weights``, of vLLM's workers, on CPUs and GPUs alike). That costs one write and one read of the weights and no
+code inside vLLM.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ started: set[VllmServer] = set()  # started by this process and not stopped yet;
 
 
 class VllmServer:
-    """The server of one model. ``limit`` is its context in tokens, ``top`` its most log-probabilities per token.
+    """The server of one model. ``limit`` is its context in tokens, ``top`` the maximum of log-probabilities per token.
 
     ``reloaded``: it gets new weights while it runs.
     """
@@ -176,8 +176,8 @@ class VllmServer:
         own = self.options
         words = ["--model", str(self.model), "--served-model-name", NAME, "--host", "127.0.0.1"]
         words += ["--port", str(self.port)]
-        # Ignore the model's own generation_config: the harness says how every text is sampled. Cached
-        # prefixes would come from old weights.
+        # Ignore the model's own generation_config: the harness says how every text is sampled. Keep no
+        # prefixes of prompts: they would come from old weights.
         words += ["--generation-config", "vllm", "--no-enable-prefix-caching", "--max-logprobs", str(self.top)]
         words += ["--dtype", own.dtype or "auto", "--max-num-seqs", str(own.requests), "--seed", "0"]
         words += ["--max-model-len", str(self.limit)] if self.limit else []
@@ -292,7 +292,7 @@ def call(client: OpenAIClient, path: str) -> None:
         raise RunFailed(f"the engine {client.model} refused {path}: {trouble}") from None
 
 
-# vLLM's CPU backend needs an equivalent model with wider attention heads and a separate output head.
+# The equivalent model that vLLM's CPU backend can serve: wider attention heads, and a separate output head.
 #
 # Its attention supports heads of 32 numbers and more. A head of d numbers becomes one of D = r d. Number i of each
 # rotary half moves to r i of the new half, where the rotation has the same frequency: theta^(-2i/d) = theta^(-2ri/D).

@@ -1,4 +1,4 @@
-"""The files of weights in a folder, and models without whole ones: a GGUF file, or a PEFT adapter and its base.
+"""The weight files of a model folder, and models that are not a whole folder: a GGUF file, or a PEFT adapter.
 
 GGUF files and adapters are read through the libraries that define them. A GGUF file holds configuration, tokenizer and
 weights: the first two are written into a temporary folder, where everything else finds them, and the weights are
@@ -87,13 +87,13 @@ def check_weights(folder: Path, name: str) -> None:
             f"{name} is incomplete: its index names {len(absent)} files of weights that are not there, first "
             f"{absent[0]}; fetch it again"
         )
-    weight_files = weights_in(folder)
-    if not weight_files:
+    weights = weights_in(folder)
+    if not weights:
         for pattern, why in OTHER_FORMS.items():
             if file := next(iter(sorted(folder.glob(pattern))), None):
                 raise BadInput(f"{name} holds no weights (*.safetensors): {file.name} is {why}")
         raise BadInput(f"{name} holds no weights (*.safetensors): the model folder is incomplete")
-    for file in weight_files:
+    for file in weights:
         check_pointer(file, name)
 
 

@@ -206,8 +206,8 @@ def _accepts(problem: CodeProblem, arguments: str, want: Any, have: Any) -> bool
     # Special oracles of MBPP, as in EvalPlus.
     from_mbpp = problem.task_id.startswith("Mbpp/")
     if from_mbpp and entry_point in oracles.MBPP_OUTPUT_NOT_NONE_TASKS:
-        truthful = have if isinstance(have, bool) else have is not None
-        return truthful == (want is not None)
+        not_none = have if isinstance(have, bool) else have is not None
+        return not_none == (want is not None)
     if from_mbpp and entry_point in oracles.MBPP_OUTPUT_SET_EQ_TASKS:
         if isinstance(have, Several):  # EvalPlus evaluates out == exp first, which raises for other shapes
             numpy.broadcast_shapes(have.array.shape, numpy.shape(want))

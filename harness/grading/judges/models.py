@@ -106,7 +106,7 @@ class ModelJudge(Judge):
                         failures[question.key] = Failure(self._no_verdict(outcome), True)
                     continue
                 if outcome.refused and not answered:
-                    raise BadInput(f"the judge refuses all questions: {outcome}")
+                    raise BadInput(f"the judge refuses the questions: {outcome}")
                 failures[question.key] = Failure(str(outcome), False)
                 if outcome.of_question:  # for example too long: the next one may succeed
                     unfit += 1

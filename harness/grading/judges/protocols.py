@@ -3,7 +3,7 @@
 ``alpacaeval-1``  alpaca_eval's ``alpaca_eval_gpt4``: ranks the two, in an order drawn by the instruction
 ``alpacaeval-2``  its ``weighted_alpaca_eval_gpt4_turbo``: one token, score P(m) / (P(m) + P(M))
 ``arena-hard``    Arena-Hard's own: an answer of the judge's, then one of five verdicts, both orders
-``mt-bench``      MT-Bench's own: one answer in its conversation, rated from 1 to 10 (:mod:`.rating`)
+``mt-bench``      MT-Bench's own: one answer in its conversation, rated from 1 to 10 (:mod:`.judgement`)
 ``distillm2``     reasons, then [[A]], [[B]] or [[C]] for a tie, both orders (arXiv 2503.07067; words our own)
 
 Prompts and parsers of the first two are read from the installed package alpaca_eval. Turns are split before responses
@@ -346,8 +346,8 @@ _VOTE_PATTERNS = (re.compile(r"\[\[([AB<>=]+)\]\]"), re.compile(r"\[([AB<>=]+)\]
 def share_of_votes(text: str) -> float | None:
     """The share of the response shown first: the last verdict in double brackets, else in single ones, as upstream."""
     for pattern in _VOTE_PATTERNS:
-        if votes := pattern.findall(text.upper()):
-            return _VERDICTS.get(_OTHERS.get(votes[-1], votes[-1]))
+        if verdicts := pattern.findall(text.upper()):
+            return _VERDICTS.get(_OTHERS.get(verdicts[-1], verdicts[-1]))
     return None
 
 

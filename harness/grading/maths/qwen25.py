@@ -58,8 +58,8 @@ def _same(answer: str, gold: str, depth: int = 0) -> bool:
         return False
     # An answer as a matrix for a reference as a set: rewrite each set as a matrix.
     if "pmatrix" in answer and "pmatrix" not in gold:
-        sets = (matrix.strip("{}").replace(",", "\\") for matrix in re.findall(r"\{.*,.*\}", gold))
-        gold = ", ".join(f"\\begin{{pmatrix}}{matrix}\\end{{pmatrix}}" for matrix in sets)
+        rows = (each.strip("{}").replace(",", "\\") for each in re.findall(r"\{.*,.*\}", gold))
+        gold = ", ".join(f"\\begin{{pmatrix}}{row}\\end{{pmatrix}}" for row in rows)
     if _without_brackets(answer, gold) or _part_by_part(answer, gold, depth) or _row_by_row(answer, gold, depth):
         return True
     return _as_equations(answer, gold, depth) or _symbolic(answer, gold)
