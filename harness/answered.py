@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from harness.training.job import TrainingRun
 
 FORM = 1  # raise this if the form of the kept answers changes
-READS = ("HARNESS_", "HF_", "TRANSFORMERS_", "CUDA_", "XDG_", "HOME", "PYTHON")  # prefixes of variables it reads
+READS = ("HARNESS_", "HF_", "TRANSFORMERS_", "CUDA_", "XDG_", "HOME", "PYTHON")  # prefixes of the variables of a plan
 ASIDE = ("command", "exit_code", "json", "debug", "again", "dry_run", "resume", "track")  # see :func:`question_of`
 NAMELESS = getattr(os, "O_TMPFILE", os.O_CREAT | os.O_EXCL)  # a temporary file of a folder
 Mark = tuple[int, int] | None  # size and time of a file; None where there is none
@@ -111,8 +111,8 @@ class Question:
         marks = {path: _mark(path) for path in sorted(read)}
         identities = [record["identity"] for record in records]
         _keep(self.path, marks, identities, messages)
-        # Keep it cell by cell, if the plan made these cells in this order and without a warning, which may concern only
-        # one.
+        # Keep it cell by cell, if the plan made these cells in this order. A warning may concern only one of them, so
+        # there must be none.
         made = [(t.word, task.title.partition("@")[0], t.seed) for t in plan.trainings for task in plan.tasks]
         cells = [(method, task.partition("@")[0], seed) for method, task, seed in self.cells]
         if made == cells and not any(line.startswith("warning: ") for line in messages):

@@ -1,6 +1,6 @@
 """The arguments of the Python interface, as a notebook may give them: numpy's numbers, paths, one name for a list.
 
-Each function raises BadInput in one sentence for what nothing can be made of, before anything slow is imported.
+A value that is not usable raises BadInput in one sentence, before anything slow is imported.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Names = str | Path | Iterable[str | Path]
 
 def names(given: Names, what: str) -> list[str]:
     """One name or several as a list; a string may hold several separated by commas, as on the command line."""
-    names = registry.parts(given) if isinstance(given, str) else [given] if isinstance(given, Path) else given
-    if not isinstance(names, Iterable) or isinstance(names, (Mapping, bytes)):
+    several = registry.parts(given) if isinstance(given, str) else [given] if isinstance(given, Path) else given
+    if not isinstance(several, Iterable) or isinstance(several, (Mapping, bytes)):
         raise BadInput(f"{what}={given!r:.80} is not a name; give a name, the path of a file, or a list of them")
-    found = list(names)
-    if not found:
+    listed = list(several)
+    if not listed:
         raise BadInput(f"{what} is empty; give at least one name")
-    for name in found:
+    for name in listed:
         if not isinstance(name, (str, Path)) or not str(name).strip():
             raise BadInput(f"{what}: {name!r:.80} is not a name; give a name, or the path of the file that has it")
-    return [str(name) for name in found]
+    return [str(name) for name in listed]
 
 
 def seeds(given: int | Iterable[int]) -> list[int]:
@@ -36,16 +36,16 @@ def seeds(given: int | Iterable[int]) -> list[int]:
     single = _whole(given) is not None
     if not single and (not isinstance(given, Iterable) or isinstance(given, Mapping)):
         raise BadInput(f"seeds={given!r:.80} is not a whole number; give one, or a list of them")
-    seeds = [given] if single else list(given)
-    if not seeds:
+    listed = [given] if single else list(given)
+    if not listed:
         raise BadInput("no seed given; leave seeds out, or name one")
-    found = []
-    for seed in seeds:
+    numbers = []
+    for seed in listed:
         number = None if isinstance(seed, bool) else _whole(seed)
         if number is None or not 0 <= number < 2**31:
             raise BadInput(f"seeds: {seed!r:.80} is not a whole number from 0 to 2147483647")
-        found.append(number)
-    return found
+        numbers.append(number)
+    return numbers
 
 
 def _whole(value: Any) -> int | None:
@@ -72,12 +72,12 @@ def setting(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def view(view: str, cost: str, anchor: str | None = None) -> None:
+def view(kind: str, cost: str, anchor: str | None = None) -> None:
     """Raises BadInput for an unknown view or unit, and for what only equal compute reads."""
-    _one_of("view", view, ("all", "steps", "compute"))
+    _one_of("view", kind, ("all", "steps", "compute"))
     _one_of("cost", cost, ("flops", "seconds", "tokens"))
     for what, given in (("anchor", anchor is not None), ("cost", cost != "flops")):
-        if given and view != "compute":
+        if given and kind != "compute":
             raise BadInput(f'{what} is for view="compute"; give that, too')
 
 

@@ -36,9 +36,9 @@ class _Parser(argparse.ArgumentParser):
             if action.nargs == argparse.PARSER:
                 raise unknown("command", str(value), choices)
             what = (action.option_strings[-1:] or [action.dest])[0]
-            told = str(unknown(what, str(value), choices))
-            rest = "" if all(choice in told for choice in choices) else f" It is one of {', '.join(choices)}."
-            raise BadInput(told + rest)
+            message = str(unknown(what, str(value), choices))
+            rest = "" if all(choice in message for choice in choices) else f" It is one of {', '.join(choices)}."
+            raise BadInput(message + rest)
 
     def parse_known_args(self, args=None, namespace=None):
         words = list(sys.argv[1:] if args is None else args)

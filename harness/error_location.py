@@ -137,7 +137,7 @@ def _ours(error: ImportError) -> str:
 
 
 def short(value: Any, most: int = 60) -> str:
-    """The first characters of the repr of a value, or its type if that is empty."""
+    """The first characters of the repr of a value, or its type if the repr cannot be computed."""
     try:
         return repr(value)[:most]
     except Exception:  # a number of too many digits, or user code

@@ -16,7 +16,7 @@ class BadInput(ValueError):
 
 
 class NotHere(BadInput):
-    """Something that the work needs is not on this machine and could not be downloaded."""
+    """Something that the work needs is not on this machine and could not be fetched, so it was not checked."""
 
 
 class RunFailed(RuntimeError):

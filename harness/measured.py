@@ -151,7 +151,7 @@ def request(plan: Plan, training: TrainingRun, task: Task) -> dict[str, Any]:
 
 
 def _judge(plan: Plan, task: Task) -> dict[str, str]:
-    """The command-line name of a user's judge, which its identity may not contain. Addresses and paths are left out."""
+    """The name of a user's judge as given to --judge, which its identity need not contain; no addresses and paths."""
     if plan.request.judge is None or getattr(task.judge, "code", None) is None:
         return {}
     name, argument = open_judge.split(plan.request.judge)
@@ -218,14 +218,14 @@ def speed_of(
 
 
 def _peak(device: str, precision: str | None) -> float | None:
-    """Operations per second of a GPU with a known data sheet; there is none for a CPU and a type of numbers."""
+    """Operations per second of a GPU with a known data sheet; None for a CPU, whose sheet does not tell it by type."""
     own = device.replace(" ", "")
     known = next((d for name, d in DEVICES.items() if "GB" in name and name.partition("-")[0] in own), None)
     return None if known is None or precision is None else known.peak(precision)
 
 
 def device_name(device: str) -> str:
-    """The product name of a device, given its torch name; None for a CPU."""
+    """The product name of a GPU, given its torch name; any other device keeps that name."""
     if not device.startswith("cuda"):
         return device
     import torch

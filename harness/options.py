@@ -37,7 +37,7 @@ def option(
 def spelt(config: Any) -> dict[str, Any]:
     """The settings as specifications and records write them.
 
-    If every later setting has its value ``before``, all of them are left out: such a run equals one
+    If every setting that was added later has its value ``before``, all of them are left out: such a run equals one
     from before they existed, and keeps its training id.
     """
     values = dataclasses.asdict(config)
@@ -54,7 +54,7 @@ def later(config: Any) -> dict[str, Any]:
 
 
 def set_apart(config: Any) -> dict[str, Any]:
-    """The settings as specifications write them; each later setting is left out if it has its value ``before``.
+    """The settings as specifications write them; one that was added later is left out if it has its value ``before``.
 
     Unlike :func:`spelt`, this decides each setting separately, for sections with unrelated settings.
     """

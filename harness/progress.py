@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from harness.safe_read import broken
 
-LINE_EVERY_S = 30.0  # twice as often as promised: a line per minute
+LINE_EVERY_S = 30.0  # twice as often as the promised line per minute
 LOADING = ("loading", 0, 0, "")
 CELL_EVERY_S = 0.5  # a page that is rewritten more often cannot keep up
 CELL_WIDTH = 100  # characters that a notebook output shows without breaking words

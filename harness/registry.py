@@ -244,7 +244,7 @@ def _contract(kind: str) -> type[Any]:
 
 
 def _base(kind: str) -> str:
-    """The import statement of the contract."""
+    """The contract under the name that files import."""
     module, _, name = KINDS[kind].contract.partition(":")
     return f"harness.{name}" if kind in (METHODS, TASKS) else f"{module}.{name}"
 

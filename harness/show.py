@@ -252,6 +252,6 @@ def record_text(record: Mapping[str, Any]) -> str:
         "cost       " + ", ".join(_cost(key, value) for key, value in record["cost"].items()),
         "card       " + ", ".join(f"{key}={value}" for key, value in record["convention"].items()),
     ]
-    lines += [f"weights    {name}: {text}" for name, text in report.weights_in_words(record).items()]
+    lines += [f"weights    {name}: {words}" for name, words in report.weights_in_words(record).items()]
     lines += [f"asked      {record['first_prompt']!r}"] if "first_prompt" in record else []
     return "\n".join(lines + [f"warning    {warning}" for warning in record["warnings"]])

@@ -100,7 +100,7 @@ class Verdict:
     """The result of grading one completion.
 
     ``score`` is in the range of the task's metric, [0, 1] unless it says otherwise (a win rate's tie is 0.5).
-    ``error`` marks a failed verdict (a crashed grader, an unparsable judge), which is not the same
+    ``error`` marks a grading that failed (a crashed grader, an unparsable judge), which is not the same
     as a wrong answer; its score is 0. ``words`` is what a judge wrote, for readers.
     """
 

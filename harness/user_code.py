@@ -54,9 +54,9 @@ def load(path: Path) -> types.ModuleType:
     return known.module
 
 
-def adopt(adopted: Any, owner: str) -> None:
+def adopt(plugin_class: Any, owner: str) -> None:
     """Registers a class as part of a plugin of the distribution ``owner``."""
-    top = adopted.__module__.partition(".")[0]
+    top = plugin_class.__module__.partition(".")[0]
     if top == OURS:
         return
     _owners[top] = owner
@@ -67,19 +67,19 @@ def adopt(adopted: Any, owner: str) -> None:
         error_location.own(module.__file__)
 
 
-def identity(owner_class: type) -> str:
+def identity(cls: type) -> str:
     """The identity of the code of a class: a hash, or ``harness`` for shipped classes."""
-    top = owner_class.__module__.partition(".")[0]
+    top = cls.__module__.partition(".")[0]
     if top == OURS:
         return OURS
     if top in _spaces:
         return f"file sha256:{_spaces[top].digest}"
-    if owner_class.__module__ not in _plugins:
+    if cls.__module__ not in _plugins:
         owner = _owners.get(top)
-        digest = _digest(*_of_plugin(sys.modules[owner_class.__module__], owner))
-        name = f"{owner} {importlib.metadata.version(owner)}" if owner else f"module {owner_class.__module__}"
-        _plugins[owner_class.__module__] = f"{name} sha256:{digest}"
-    return _plugins[owner_class.__module__]
+        digest = _digest(*_of_plugin(sys.modules[cls.__module__], owner))
+        name = f"{owner} {importlib.metadata.version(owner)}" if owner else f"module {cls.__module__}"
+        _plugins[cls.__module__] = f"{name} sha256:{digest}"
+    return _plugins[cls.__module__]
 
 
 class Space:

@@ -218,7 +218,7 @@ def outcome(tmp_path, gains, n=60, seeds=5):
 )
 def test_the_answer_is_what_the_records_say(tmp_path, gains, baselines, control):
     found, store = outcome(tmp_path, gains)
-    findings = page.findings(found, store.completions)
+    findings = page.findings_of(found, store.completions)
     said = page.words(found, findings)
     assert baselines in said[0] and control in said[1]
     text = page.answer_page(found, findings, page.standings(found, store.completions), store.completions)
@@ -231,7 +231,7 @@ def test_the_answer_is_what_the_records_say(tmp_path, gains, baselines, control)
 
 def test_too_little_is_said_to_be_too_little(tmp_path):
     found, store = outcome(tmp_path, {"vcrd": 0})
-    findings = page.findings(found, store.completions)
+    findings = page.findings_of(found, store.completions)
     assert findings == [] and "there is no answer" in page.words(found, findings)[0]
 
 

@@ -340,7 +340,7 @@ def test_the_bound_rests_on_the_best_evidence():
     assert bound.value == pytest.approx(3.182 * 2**0.5 * (0.025 / 3) ** 0.5, rel=1e-2) and "of 2 rows" in bound.why
     alone = Recorded({"a": [0.5]})
     bound = verify._bound(alone.records[0], alone, graded([1, 1, 0, 0]), graded([1, 0, 1, 0]))
-    assert bound.value == pytest.approx(1.96 * 2**0.5 / 4, rel=1e-4) and "no seeds" in bound.why
+    assert bound.value == pytest.approx(1.96 * 2**0.5 / 4, rel=1e-4) and "too few seeds" in bound.why
     assert verify._bound(alone.records[0], alone, graded([1, 0]), graded([1, 0])).value == 0
 
 

@@ -103,7 +103,7 @@ def test_nothing_but_references_is_a_table_without_ranks(store, tmp_path, capsys
     (section,) = leaderboard(store.all()[0], None, store.completions)
     assert [row.rank for row in section.rows] == [None]
     assert main(["plot", "--out", str(tmp_path / "x.svg"), "--results", str(store.root)]) == 2
-    assert "only unchanged models" in capsys.readouterr().err
+    assert "only models evaluated without training" in capsys.readouterr().err
 
 
 # -- records written before roles were a field --------------------------------------------------------------

@@ -48,7 +48,7 @@ def test_facts_come_back_as_they_were(tmp_path, sealed):
     ids=lambda change: str(change)[:40],
 )
 def test_facts_of_another_form_are_refused_even_where_they_are_sealed(tmp_path, change):
-    with pytest.raises(BadInput, match=r"training.json was not written by a training \(it\..*; delete "):
+    with pytest.raises(BadInput, match=r"training.json is not as a training writes it \(it\..*; delete "):
         students.facts_of(folder(tmp_path, **change))
 
 

@@ -67,7 +67,7 @@ def values(command: argparse.ArgumentParser, *flags: str, metavar: str, help: st
     command.add_argument(*flags, action="extend", nargs="+", default=[], metavar=metavar, help=help, **more)
 
 
-WORLDS = ("micro", "real")  # follows a task
+WORLDS = ("micro", "real")  # after the @ of a task
 
 
 def offer(action: argparse.Action, *kinds: str) -> None:
@@ -161,7 +161,7 @@ def check_cost(args: argparse.Namespace) -> None:
 
 
 def protocol(command: argparse.ArgumentParser) -> None:
-    """``--protocol``: which of the published protocols of a task completions are asked and graded under."""
+    """``--protocol``: the published protocol of a task to generate and grade under."""
     command.add_argument(
         "--protocol", metavar="P", help="use this published protocol, by name or hash; harness show task T lists them"
     )

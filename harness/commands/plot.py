@@ -92,7 +92,7 @@ def call(args: argparse.Namespace) -> str:
 def _figure(
     args: argparse.Namespace, store: Store, records: Sequence[Record], sections: Sequence[Section], scheme: str
 ) -> Any:
-    """The figure of the kind that is asked for. Raises BadInput where the records hold nothing to draw."""
+    """The figure of the requested kind. Raises BadInput if the records hold nothing to draw."""
     from harness.leaderboard import rows
     from harness.reports.plots import curves, differences, pareto, scores
 
@@ -108,7 +108,7 @@ def _figure(
         return curves.with_legend(curves.figure(lines, metric, order, scheme, axis=args.axis))
     trained = [section for section in sections if any(not row.reference for row in section.rows)]
     if not trained:
-        raise BadInput(f"{args.results} holds no trained method to plot, only unchanged models")
+        raise BadInput(f"{args.results} holds no trained method to plot, only models evaluated without training")
     if args.kind == "scores":
         return scores.figure(trained, scheme)
     if args.kind == "differences":

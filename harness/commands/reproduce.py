@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace, paper_spec, request, paper) -> str:
     with Reporter() as reporter:
         outcome = paper_runs.reproduce(paper_spec, request, paper, reporter.progress, reporter.announce)
         store = Store(request.results)
-        findings = page.findings(outcome, store.completions) if outcome.asks else []
+        findings = page.findings_of(outcome, store.completions) if outcome.asks else []
         standings = page.standings(outcome, store.completions)
         text = page.answer_page(outcome, findings, standings, store.completions)
         facts = page.findings_as_json(outcome, findings, standings)

@@ -67,13 +67,13 @@ def estimates(plan: Plan) -> dict[str, Estimate]:
     return {label: estimate(work_of(plan, method), device) for label, method in trained.items()}
 
 
-def describe(estimate: Estimate) -> Iterator[str]:
+def describe(needed: Estimate) -> Iterator[str]:
     """An estimate as lines of text."""
-    yield f"  memory of one process: about {_bytes(estimate.peak)} at its peak"
-    yield from (f"    {_bytes(size):>9}  {name}" for name, size in estimate.memory.items() if size)
-    yield f"  time of one seed: about {_duration(estimate.seconds)}"
-    yield from (f"    {_duration(seconds):>9}  {name}" for name, seconds in estimate.time.items() if seconds)
-    yield from (f"  assumed: {line}" for line in estimate.assumptions)
+    yield f"  memory of one process: about {_bytes(needed.peak)} at its peak"
+    yield from (f"    {_bytes(size):>9}  {name}" for name, size in needed.memory.items() if size)
+    yield f"  time of one seed: about {_duration(needed.seconds)}"
+    yield from (f"    {_duration(seconds):>9}  {name}" for name, seconds in needed.time.items() if seconds)
+    yield from (f"  assumed: {line}" for line in needed.assumptions)
 
 
 def work_of(plan: Plan, method: Method) -> Work:

@@ -338,22 +338,22 @@ def _states(work: Work) -> str:
 
 def excess(work: Work, memory: float) -> tuple[int, str] | None:
     """The bytes by which ``work`` exceeds ``memory``, and the fix; None where it fits."""
-    estimate = Estimate(memory_of(work), {}, ())
-    over = round(estimate.peak - memory)
+    needed = Estimate(memory_of(work), {}, ())
+    over = round(needed.peak - memory)
     if over <= 0:
         return None
-    if estimate.standing >= memory:
+    if needed.standing >= memory:
         return over, f"the models alone do not fit: use a smaller model, or more processes with FSDP{_helps(work)}"
     for name, phase, setting in (
         ("micro_batch", "forward and backward", "training.micro_batch"),
         ("generation_batch", "generation", "evaluation.batch"),
     ):
-        if estimate.standing + estimate.memory[phase] <= memory:
+        if needed.standing + needed.memory[phase] <= memory:
             continue
         low, high = 0, getattr(work, name)
         while high - low > 1:  # the largest that fits
             middle = (low + high) // 2
-            fits = estimate.standing + memory_of(replace(work, **{name: middle}))[phase] <= memory
+            fits = needed.standing + memory_of(replace(work, **{name: middle}))[phase] <= memory
             low, high = (middle, high) if fits else (low, middle)
         if low:
             return over, f"lower {setting} from {getattr(work, name)} to {low}{_helps(work)}"

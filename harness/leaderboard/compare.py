@@ -50,7 +50,7 @@ class ComparisonResult:
     p_holm: float
     more_problems: float  # problems that would settle it with the same seeds; inf: no number would
     more_seeds: float  # seeds that would settle it on the same problems
-    times_both: float  # factor by which both would have to grow; 1 or less: no need
+    times_both: float  # factor by which both would have to grow; 1 or less: no growth is needed
     minimum_detectable: float  # the smallest difference that these problems and seeds detect with 80 % power
     taken: tuple[SelectedRow, SelectedRow]  # the rows of a and b, and the rule that chose them
     notes: tuple[str, ...]
@@ -206,9 +206,9 @@ def pair_of(
     rows_a, rows_b = ([r for r in side if r["protocol"]["hash"] == chosen[0]] for side in (first, second))
     under = [r for r in members if r["protocol"]["hash"] == chosen[0]]
     all_rows = alike(under)
-    selected = row_selection.choose(alike(rows_a), alike(rows_b), all_rows, title, (a, b), view)
-    groups = [Group(one.records, inference.read_matrix(one.records, completions)) for one in selected]
-    pair = dataclasses.replace(pair_up(*groups, (a, b)), taken=selected)
+    taken = row_selection.choose(alike(rows_a), alike(rows_b), all_rows, title, (a, b), view)
+    groups = [Group(one.records, inference.read_matrix(one.records, completions)) for one in taken]
+    pair = dataclasses.replace(pair_up(*groups, (a, b)), taken=taken)
     if len(pair.seeds) == 1 or not inference.affordable(under):
         return pair
     rows = [Group(g, inference.read_matrix(g, completions)) for g in all_rows]
@@ -224,8 +224,8 @@ def _called(pair: PairedScores, side: int) -> str:
     """The name of a side, with the settings that distinguish it where several rows have that name."""
     if not pair.taken:
         return pair.names[side]
-    selected = pair.taken[side]
-    return selected.selector if selected.others else pair.names[side]
+    taken = pair.taken[side]
+    return taken.selector if taken.others else pair.names[side]
 
 
 def _result(comparison: Comparison, pair: PairedScores, p: float, tests: int) -> ComparisonResult:
@@ -304,8 +304,7 @@ def comparison_in_words(result: ComparisonResult) -> str:
 
 
 def at_odds(result: ComparisonResult) -> str:
-    """Why interval and test disagree: one excludes 0 and the other does not; "" if
-    they agree. The test decides."""
+    """Why only one of interval and test tells the difference from 0; "" if they agree. The test decides."""
     comparison = result.comparison
     apart = not comparison.interval.low <= 0 <= comparison.interval.high
     if apart == result.differs:

@@ -187,7 +187,7 @@ def _sheet(section: Section, requested: Sequence[str] = ()) -> Table:
 
 
 def grid_sheets(sections: Sequence[Section]) -> list[Table]:
-    """The table of all tasks; of equal steps one for each number of steps that several rows have."""
+    """The table of all tasks; at equal steps, one table for each number of steps that several rows have."""
     shown, by_view = main_lines(sections)[0], defaultdict(list)
     for section in shown:
         by_view[section.view].append(section)
@@ -339,10 +339,10 @@ def _with_mean_ranks(complete: Sequence[GridLine]) -> list[GridLine]:
     return [replace(line, mean_rank=fmean(place)) for line, place in zip(complete, ranks, strict=True)]
 
 
-def missing_notes(found: Sequence[GridLine], heads: Mapping[str, str]) -> list[str]:
+def missing_notes(lines: Sequence[GridLine], heads: Mapping[str, str]) -> list[str]:
     """A note on the lines without a mean rank and the cells that they lack; ``heads`` are the headings by title."""
-    lines = (line for line in found if line.missing and not line.reference)
-    lacking = [f"{line.label}: {', '.join(heads[title] for title in line.missing)}" for line in lines]
+    unranked = (line for line in lines if line.missing and not line.reference)
+    lacking = [f"{line.label}: {', '.join(heads[title] for title in line.missing)}" for line in unranked]
     return [f"{MISSING} not measured, so not ranked over all tasks: {'; '.join(lacking)}"] if lacking else []
 
 

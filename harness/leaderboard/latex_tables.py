@@ -1,7 +1,7 @@
 r"""Renders tables of cells as LaTeX for a paper.
 
 Each is a ``threeparttable`` with booktabs rules, and its notes have its width. The text of records is
-escaped throughout; only ``--caption``, ``--label`` and ``--rename`` are raw LaTeX.
+escaped throughout; only the texts of ``--caption``, ``--label`` and ``--rename`` are raw LaTeX.
 
 A table fits the lines of LaTeX's ``article``: a wide one leaves out its least important columns, then takes smaller
 type, then breaks the names of its rows.

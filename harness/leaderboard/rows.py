@@ -39,7 +39,7 @@ class LeaderboardRow:
     method: str  # with its variant: vcrd@shuffled
     details: str  # what distinguishes it from other rows: "beta=0.3, training.steps=100"
     role: str  # competitor, control, or reference: a model that was not trained
-    reference: bool  # whether its role is control
+    reference: bool  # whether its role is reference
     reconstruction: bool
     note: str
     student: str

@@ -49,7 +49,7 @@ COLUMNS = {
     "protocol": "hash; scores compare only under equal ones",
     "kind": "measured, or reported by a paper",
     "method": "with its variant: NAME@shuffled",
-    "role": "competitor, control, or reference: an untrained model",
+    "role": "competitor, control, or reference: a model evaluated without training",
     "reconstruction": "whether the method's published formula was not available to us",
     "settings": "the method's hyper-parameters, JSON",
     "seed": "training seed",
@@ -61,7 +61,7 @@ COLUMNS = {
     "high": "upper end of the 95 % interval",
     "correct": "sum of scores over completions",
     "total": "completions graded",
-    "errors": "failed verdicts",
+    "errors": "completions whose grading failed",
     "truncated": "completions cut at the length limit",
     "teacher_forward_tokens": "through the teacher in training",
     "generated_tokens": "sampled for training",
@@ -84,7 +84,7 @@ def load_results(root: Path | str = "results", reported: bool = False) -> pandas
 
     ``reported`` adds a row for every cell that a paper prints, with ``kind`` "reported" and missing values for what the
     paper does not state; never average over both kinds. Each unsound record is left out with a Python
-    warning, and so is a missing folder. Raises BadInput when ``root`` is a file, when two records claim one
+    warning; a missing folder gives a warning, too. Raises BadInput when ``root`` is a file, when two records claim one
     identity, or when a reported file is malformed.
     """
     store = Store(root)

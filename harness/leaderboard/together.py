@@ -28,7 +28,8 @@ from harness.stats.intervals import SeedVariance
 
 @dataclass(frozen=True)
 class Comparisons:
-    """B against A on every task, and on all together; ``without`` and ``apart`` say what either leaves out, and why."""
+    """B against A on every task, and on all together. ``without`` says which tasks are left out, and why; ``apart`` why
+    there is no comparison of all together, where one could be expected."""
 
     tasks: list[ComparisonResult]
     together: ComparisonResult | None
@@ -51,7 +52,7 @@ def over_tasks(
 ) -> Comparisons:
     """:func:`compare.compare` on ``tasks``, None for all that both rows have, and on their problems together.
 
-    A task that is asked for by name must be comparable; of all tasks, the others are left out aloud.
+    A task that is asked for by name must be comparable; of all tasks, the others are left out, and ``without`` says so.
     """
     by_task = compare.of_tasks(records)
     titles = _shared(by_task, a, b) if tasks is None else list(dict.fromkeys(selected(by_task, tasks)))
@@ -95,23 +96,28 @@ def _together(pairs: Sequence[PairedScores]) -> tuple[ComparisonResult | None, s
         return None, ""
     if reason := _apart(pairs):
         return None, reason
-    # One seed is one student, so only seeds that every task has are compared.
-    seeds = sorted(set.intersection(*(set(pair.seeds) for pair in pairs)))
+    first, second, seeds = scores_of_all(pairs)
     if not seeds:
         return None, "no seed is on all tasks"
-    rows = [[pair.seeds.index(seed) for seed in seeds] for pair in pairs]
-    first = np.hstack([pair.first[its] for pair, its in zip(pairs, rows, strict=True)])
-    second = np.hstack([pair.second[its] for pair, its in zip(pairs, rows, strict=True)])
     names = [pair.title for pair in pairs]
     title = f"{' and '.join(names) if len(names) == 2 else f'{len(names)} tasks'} together"
     pooled = _pooled(pairs) if len(seeds) > 1 else None
-    whole = dataclasses.replace(
-        pairs[0], title=title, seeds=tuple(seeds), first=first, second=second, notes=(), pooled=pooled
-    )
+    whole = dataclasses.replace(pairs[0], title=title, seeds=seeds, first=first, second=second, notes=(), pooled=pooled)
     metrics = dict.fromkeys(pair.a.first["metric"] for pair in pairs)
     protocols = dict.fromkeys(pair.a.first["protocol"]["hash"] for pair in pairs)
     (found,) = compare.answered([whole])
     return dataclasses.replace(found, metric=", ".join(metrics), protocol=", ".join(protocols)), ""
+
+
+def scores_of_all(pairs: Sequence[PairedScores]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """Scores [S, N of all tasks] of both rows, and the S seeds: those of every task, because a seed is one student."""
+    seeds = sorted(set.intersection(*(set(pair.seeds) for pair in pairs)))
+    rows = [[pair.seeds.index(seed) for seed in seeds] for pair in pairs]
+    first, second = (
+        np.hstack([getattr(pair, side)[its] for pair, its in zip(pairs, rows, strict=True)])
+        for side in ("first", "second")
+    )
+    return first, second, tuple(seeds)
 
 
 def _apart(pairs: Sequence[PairedScores]) -> str:
@@ -138,7 +144,11 @@ def _student(record: Record) -> tuple[Any, ...]:
 
 
 def _pooled(pairs: Sequence[PairedScores]) -> SeedVariance | None:
-    """The variance between seeds over the problems of all tasks, from the rows that all tables have."""
+    """The variance between seeds over the problems of all tasks, from the rows that all tables have.
+
+    A paper's page (:mod:`harness.papers.page`) pools the arms of its question instead, which it knows by name. Here the
+    rows are those of whole tables, so a row counts only if it is the same student, with the same seeds, on every task.
+    """
     rows: dict[Any, dict[str, np.ndarray]] = defaultdict(dict)
     for pair in pairs:
         for group in pair.table:

@@ -10,10 +10,11 @@ import numpy as np
 
 from harness.errors import BadInput
 from harness.leaderboard import inference
-from harness.leaderboard.compare import PairedScores, pair_up, smallest_seen
+from harness.leaderboard.compare import pair_up, smallest_seen
 from harness.leaderboard.formats import render
 from harness.leaderboard.inference import LEVEL, Completions, Group
 from harness.leaderboard.rows import leaderboard
+from harness.leaderboard.together import scores_of_all
 from harness.metrics import PERCENT
 from harness.papers import printed_rows
 from harness.papers.reproduce import COMPUTE, PAPER, STEPS, Reproduction
@@ -183,7 +184,7 @@ class Standing:
     gap_in_errors: float | None
 
 
-def findings(outcome: Reproduction, completions: Completions) -> list[PaperFinding]:
+def findings_of(outcome: Reproduction, completions: Completions) -> list[PaperFinding]:
     """All comparisons of the micro question: first over all tasks, then by task. Skips missing arms."""
     question, results = outcome.question, []
     tasks = list(dict.fromkeys(cell for _, _, cell in outcome.records))
@@ -199,7 +200,7 @@ def findings(outcome: Reproduction, completions: Completions) -> list[PaperFindi
                     except BadInput as error:
                         outcome.missing.append({"view": view, "arm": other, "cell": task, "reason": str(error)})
             if len(pairs) > 1:
-                comparisons.append((ALL, other, *_beside_each_other(pairs)))
+                comparisons.append((ALL, other, *scores_of_all(pairs)))
             comparisons += [(pair.title, other, pair.first, pair.second, pair.seeds) for pair in pairs]
         results += _adjusted(view, [a for a in comparisons if a[0] == ALL], pooled)
         results += _adjusted(view, [a for a in comparisons if a[0] != ALL], pooled)
@@ -228,16 +229,6 @@ def _pooled(
 def _group(records: Sequence[dict[str, Any]], completions: Completions) -> Group:
     ordered = sorted(records, key=lambda record: record["seed"])
     return Group(ordered, inference.read_matrix(ordered, completions))
-
-
-def _beside_each_other(pairs: Sequence[PairedScores]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """Scores [S, N of all tasks] of both arms for the seeds shared by all tasks."""
-    shared = sorted(set.intersection(*(set(pair.seeds) for pair in pairs)))
-    rows = [[pair.seeds.index(seed) for seed in shared] for pair in pairs]
-    first, second = (
-        np.hstack([getattr(pair, side)[r] for pair, r in zip(pairs, rows, strict=True)]) for side in ("first", "second")
-    )
-    return first, second, tuple(shared)
 
 
 def _adjusted(view: str, comparisons: Sequence[tuple], pooled: Mapping[str, SeedVariance | None]) -> list[PaperFinding]:

@@ -61,7 +61,7 @@ class PaperCost:
     disk_bytes: float  # of the trained students, and of one checkpoint while training
     excess: str  # by how much it exceeds the device, and the fix; empty if it fits
     assumed: tuple[str, ...]
-    pair: str = ""  # the check of the pair by configuration and tokenizer; empty for untrained models
+    pair: str = ""  # what the check by configuration and tokenizer says; empty for reference points
 
 
 def estimates(outcome: Reproduction, *, judge_pairs: bool = False) -> list[PaperCost]:
@@ -266,8 +266,8 @@ def text(costs: Sequence[PaperCost]) -> str:
 
 
 def _figures(stage: StageEstimate) -> str:
-    work = f"{stage.tokens:>9.3g} tokens {stage.flops:>8.3g} FLOPs"
-    return f"{work} {stage.seconds / 3600:>6.3g} h {_bytes(stage.memory):>8}"
+    amounts = f"{stage.tokens:>9.3g} tokens {stage.flops:>8.3g} FLOPs"
+    return f"{amounts} {stage.seconds / 3600:>6.3g} h {_bytes(stage.memory):>8}"
 
 
 def _bytes(value: float) -> str:

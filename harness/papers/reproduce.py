@@ -295,7 +295,7 @@ class ComputeBudget:
     costs: dict[str, float]  # by arm, of the base run
     base: dict[str, int]  # steps of the base run
     steps: dict[str, int]  # steps at the target's cost, for arms that need another number than the base run
-    key: str  # hash of the base runs' specifications without seeds: a changed recipe is decided again
+    key: str  # hash of the base runs' specifications without seeds: for a changed recipe, decide again
 
     @property
     def rule(self) -> str:

@@ -300,7 +300,7 @@ FORCES = (
     "ONEDNN_MAX_CPU_ISA",
     "DNNL_MAX_CPU_ISA",
 )
-_SOURCES = ("harness", "methods", "tasks", "pyproject.toml")  # packages that can change a number
+_SOURCES = ("harness", "methods", "tasks", "pyproject.toml")  # parts of the checkout that can change a number
 
 
 def provenance(device: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def no_records(root: Path | str) -> BadInput:
 
 
 class Store:
-    """The records below one folder. Raises BadInput for what no folder can be."""
+    """The records below one folder. Raises BadInput if ``root`` is not a path."""
 
     def __init__(self, root: Path | str):
         if not isinstance(root, (str, os.PathLike)) or not str(root):
@@ -111,7 +111,7 @@ class Store:
         owners: dict[Any, Path] = {}
         taken: set[Path] = set()
         warnings = []
-        for path, record in sorted(pairs, key=lambda one: one[0] != self.path_of(one[1])):  # by name within a group
+        for path, record in sorted(pairs, key=lambda one: one[0] != self.path_of(one[1])):  # stable: by name within
             claims = (record["run_id"], _attempt(record))
             if owner := next((owners[claim] for claim in claims if claim in owners), None):
                 run = f"{record['run_id']}, attempt {record['attempt']}"

@@ -89,7 +89,7 @@ def publish(
         shutil.rmtree(temporary, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error
         in_the_way = folder.is_symlink() or any(p.exists() and not p.is_dir() for p in (folder, folder.parent))
-        fix = "delete the existing files and run again" if in_the_way else "free some space and run again"
+        fix = "delete what is in the way and run again" if in_the_way else "free some space and run again"
         raise RunFailed(f"the trained student cannot be written to {folder} ({reason}); {fix}") from None
 
 
@@ -131,7 +131,7 @@ def facts_of(folder: Path, spec: Mapping[str, Any] | None = None) -> dict[str, A
     except BadInput:
         raise BadInput(f"{folder / FACTS} cannot be read; {fix}") from None
     if fault := misfit(facts, FORM):
-        raise BadInput(f"{folder / FACTS} was not written by a training (it{fault[:200]}); {fix}")
+        raise BadInput(f"{folder / FACTS} is not as a training writes it (it{fault[:200]}); {fix}")
     if facts.pop(SEAL, seal := _seal(facts)) != seal:
         raise BadInput(f"{folder / FACTS} was changed after training; {fix}")
     if spec is not None and facts.get("spec", spec) != json.loads(json.dumps(spec)):

@@ -134,8 +134,8 @@ def _recipes(record: Record, replacements: Replacements) -> list[str]:
     mine = {record["student"], record["teacher"]}
 
     def strange(name: str) -> bool:
-        models = recipe.load(name).models
-        return not mine & {models.student, models.teacher}
+        named = recipe.load(name).models
+        return not mine & {named.student, named.teacher}
 
     return sorted(recipe.names(), key=strange)
 

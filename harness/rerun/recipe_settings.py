@@ -24,7 +24,7 @@ def of_training(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
     for section in SECTIONS:
         if not spec.get(section):
             continue
-        # A later setting is absent if the run behaved like all runs before it.
+        # A setting that was added later is absent if the run behaved like all runs before it existed.
         own = getattr(chosen, section)
         before, set_here = options.later(own), options.set_apart(own)
         absent = sorted((before.keys() & set_here.keys()) - spec[section].keys() - {"dtype"})
@@ -40,12 +40,10 @@ def _before(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
     if after is None:
         return [setting_of(f"before.{key}", None) for key, value in own.items() if value is not None]
     second = spec.get("training") or {}
-    own_settings = {
-        key: after["training"][key] for key in specification.FIRST_STAGE if after["training"][key] != second.get(key)
-    }
-    settings = {key: own_settings.get(key) for key in specification.FIRST_STAGE} | {
-        "method": method_label(after["method"])
-    }
+    first = after["training"]
+    # The first stage takes each setting from the second unless it has its own.
+    settings = {key: None if first[key] == second.get(key) else first[key] for key in specification.FIRST_STAGE}
+    settings["method"] = method_label(after["method"])
     return [setting_of(f"before.{key}", value) for key, value in settings.items() if own[key] != value]
 
 

@@ -1,9 +1,9 @@
 """Runs a recorded row again: how far the scores differ, and whether rounding or a seed explains it.
 
 Another CPU rounds differently from the first step on, even with the same specification. Training amplifies the
-difference,
-most of all if the student trains on its own samples: the second run is then like one with another seed (measured in
-results/rounding). So the bound is the difference that two seeds of the row would have, if the seeds are recorded.
+difference, most of all if the student trains on its own samples: the second run is then like one with another seed
+(measured in results/rounding). So the bound is the difference that two seeds of the row would have, if several
+seeds are recorded.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def _bound(record: Record, store: Store, rows: Rows, again: Rows) -> Bound:
     changes = [ours[key]["score"] - theirs[key]["score"] for key in theirs.keys() & ours.keys()]
     spread = math.sqrt(sum(change * change for change in changes))
     value = intervals.normal_quantile(LEVEL) * spread / max(len(changes), 1)
-    return Bound(value, "no seeds are recorded; gains and losses of single verdicts equally likely, 95 %")
+    return Bound(value, "too few seeds are recorded; gains and losses of single verdicts equally likely, 95 %")
 
 
 def _of_seeds(groups: Sequence[Sequence[float]], whose: str, scale: Scale) -> Bound:

@@ -36,7 +36,7 @@ def outcome(paper: str, folder: Path) -> reproduce.Reproduction:
 def written(paper: str, folder: Path) -> tuple[reproduce.Reproduction, str, dict]:
     """The reproduction with its page and its numbers."""
     one, completions = outcome(paper, folder), Store(folder).completions
-    findings, standings = page.findings(one, completions), page.standings(one, completions)
+    findings, standings = page.findings_of(one, completions), page.standings(one, completions)
     return one, page.answer_page(one, findings, standings, completions), page.findings_as_json(one, findings, standings)
 
 

@@ -163,7 +163,7 @@ def _order(
 
 
 def _heads(table: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
-    """Two untrained models whose scores are nearer to each other's measured level than to their own."""
+    """Two untouched models whose scores are nearer to each other's measured level than to their own."""
     rows = [
         (level, {c.benchmark: c for c in own if c.benchmark in level["scores"] and c.unit == "percent"})
         for own in printed.grouped(

@@ -109,7 +109,7 @@ def _column(column: Sequence[PrintedCell]) -> Iterator[AuditFinding]:
     where = f"{first.locator}, {first.benchmark}"
     tried = [(reading, *_fit(column, reading)) for reading in readings(first)]
     # Of the readings that chance does not explain, take the least likely one; of equal ones the coarsest.
-    tried.sort(key=lambda best: (best[2], best[0].total, best[0].cut))
+    tried.sort(key=lambda attempt: (attempt[2], attempt[0].total, attempt[0].cut))
     if tried and tried[0][2] * len(tried) < 0.05:
         reading, fit, p = tried[0]
         yield _counts(where, column, reading, fit, p * len(tried), len(tried))
@@ -202,7 +202,7 @@ def _counts(
         lines += _by_method(column, reading)
     how = " (a size found by search, not stated)" if searched else ""
     statement = f"{fit} of {len(column)} cells are {reading.words()}{how}"
-    # All cells are counts of the n of the paper or the public set, as expected.
+    # If all cells are counts of the n of the paper or the public set, that is as expected.
     return AuditFinding("count", where, statement, lines, searched or fit < len(column), min(p, 1.0), column)
 
 

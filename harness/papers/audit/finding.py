@@ -45,7 +45,7 @@ class AuditFinding:
 
 @cache
 def facts() -> dict[str, Any]:
-    """Sizes of public sets, synonyms, levels of untrained models."""
+    """Sizes of public sets, synonyms, levels of untouched models."""
     return tomllib.loads((resources.files("harness.papers.audit") / "facts.toml").read_text("utf-8"))
 
 
@@ -72,7 +72,7 @@ def canonical(kind: str, name: str) -> str:
 
 
 def is_reference(method: str) -> bool:
-    """Whether a row shows an untrained model: the teacher, the untouched student."""
+    """Whether a row shows a model without distillation: the teacher, the untouched student."""
     return canonical("method", method) in facts()["rows"]["references"]
 
 

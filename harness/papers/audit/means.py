@@ -15,7 +15,7 @@ _NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 def members(mean: PrintedCell, cells: Sequence[PrintedCell]) -> list[PrintedCell]:
     """The cells that ``mean`` averages: the rest of its row, or of its column if the mean is over pairs."""
     over_pairs = is_mean_of_pairs(mean)
-    members = []
+    averaged = []
     for cell in cells:
         if is_mean(cell) or cell.table != mean.table or cell.unit != mean.unit or cell.metric != mean.metric:
             continue
@@ -23,8 +23,8 @@ def members(mean: PrintedCell, cells: Sequence[PrintedCell]) -> list[PrintedCell
             continue
         same_pair = (cell.student, cell.teacher) == (mean.student, mean.teacher)
         if cell.benchmark == mean.benchmark if over_pairs else same_pair:
-            members.append(cell)
-    return members
+            averaged.append(cell)
+    return averaged
 
 
 def is_mean_of_pairs(cell: PrintedCell) -> bool:

@@ -113,7 +113,7 @@ def _cell(cell: PrintedCell) -> Mapping[str, Any]:
 
 
 def text(audits: Sequence[Audit]) -> str:
-    """For people: notable findings with their arithmetic, then the number as expected."""
+    """For people: notable findings with their arithmetic, then how many are as expected."""
     return "\n\n".join("\n".join(_text(one)) for one in audits)
 
 

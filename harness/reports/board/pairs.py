@@ -49,7 +49,7 @@ def _first(site: Site, section: Section) -> list[str]:
     """One run of each of the two rows that the page of ``section`` opens with; [] if there are not two.
 
     B is the best row and A the best of another method, which is not a variant or control of the first: among the rows
-    of equal compute, else of equal steps, else among all, including untrained models. Rows of the same two models go
+    of equal compute, else of equal steps, else among all, including reference points. Rows of the same two models go
     before others.
     """
     of = (section.task, section.protocol)

@@ -60,14 +60,14 @@ class Questions:
 
 
 def write(
-    site: Site, record: Record, section: Section | None, row: LeaderboardRow | None, questions_of: Questions
+    site: Site, record: Record, section: Section | None, row: LeaderboardRow | None, question_files: Questions
 ) -> None:
     """Writes the page of a record and its data. ``section`` and ``row`` are None for a superseded attempt."""
     scores, missing = readable(site, record)
     if missing:
         site.warnings.append(missing)
     name = site.files[record["run_id"]]
-    question_file, unasked = questions_of.of(record)
+    question_file, unasked = question_files.of(record)
     key = [record["content_sha256"], missing, row and row.seeds]
     site.data(name, key, lambda: _data(site, record, row, scores is not None))
     facts = [
@@ -130,7 +130,7 @@ def _cost(record: Record) -> dict[str, str]:
     """The cost of training in one large number, and the rest of it in words."""
     spent = record["cost"]
     if not spent["steps"]:
-        return {"value": "", "unit": "", "rest": "an untrained model"}
+        return {"value": "", "unit": "", "rest": "evaluated without training"}
     try:
         value = text_tables.amount(equal_compute.flops(record), "FLOPs")
     except BadInput:
@@ -142,7 +142,7 @@ def _cost(record: Record) -> dict[str, str]:
 
 
 def _standing(row: LeaderboardRow | None, section: Section | None) -> str:
-    """The rank of the row of a run among the others, over its seeds."""
+    """The row of a run among the others, over its seeds: rank, difference from the baseline, share of the way."""
     if row is None or section is None or row.reference:
         return ""
     parts = []

@@ -98,9 +98,9 @@ def _pages(site: Site, progress: Progress) -> None:
     for section in site.sections:
         for row in section.rows:
             places |= dict.fromkeys((run for run in row.run_ids if run in site.by_run), (section, row))
-    questions = run_page.Questions(site)
+    question_files = run_page.Questions(site)
     for done, (run, place) in enumerate(places.items(), 1):
-        run_page.write(site, site.by_run[run], *place, questions)
+        run_page.write(site, site.by_run[run], *place, question_files)
         progress("pages", done, len(places), "")
     progress("tables and comparisons", 0, 0, "")
     for section in site.sections:

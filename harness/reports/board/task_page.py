@@ -25,7 +25,7 @@ COLUMNS = (  # field, heading, what it means, whether it is shown from the start
     ("student_tokens", "Student", "tokens through the student in training", False),
     ("seconds", "Seconds", "of training, wall clock", False),
     ("peak_memory_bytes", "Memory", "peak in training, bytes", False),
-    ("errors", "Errors", "failed verdicts", False),
+    ("errors", "Errors", "completions whose grading failed", False),
     ("truncated", "Cut", "completions cut at the length limit", False),
 )  # fmt: skip
 _ONLY_IF_ANY = ("over_baseline", "recovery", "errors", "truncated", "flops")

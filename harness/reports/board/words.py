@@ -104,7 +104,7 @@ def file_names(runs: Iterable[str]) -> dict[str, str]:
 
 
 def standing(row: Any) -> str:
-    """The rank of a row in its section, in a word."""
+    """How a row compares with the best of its section, in a word."""
     return "best" if row.rank == 1 else "tied" if row.tied else "mark" if row.reference else "below"
 
 

@@ -72,21 +72,21 @@ def series(sections: Sequence[Section], records: Mapping[str, Record], root: Pat
     return sorted(by_trainings.values(), key=lambda one: one.label)
 
 
-def metrics_of(series: Sequence[Series]) -> list[str]:
-    """The values logged by any series; first those on held-out text, the same quantity for all methods."""
-    known = set().union(*(one.metrics() for one in series))
+def metrics_of(shown: Sequence[Series]) -> list[str]:
+    """The values logged by any series; first those on held-out text, which measure the same for all methods."""
+    known = set().union(*(one.metrics() for one in shown))
     return [*(name for name in METRICS if name in known), *sorted(known - METRICS.keys())]
 
 
 def figure(
-    series: Sequence[Series],
+    shown: Sequence[Series],
     metric: str,
     order: Sequence[str],
     scheme: str = "light",
     size: tuple[float, float] = (8.2, 3.8),
     axis: str = TOKENS,
 ) -> Figure:
-    """One line for each series that reports ``metric``; the group ``c<i>`` holds the line of ``series[i]``.
+    """One line for each series that reports ``metric``; the group ``c<i>`` holds the line of ``shown[i]``.
 
     ``axis`` is "tokens", those of the whole training spread evenly over its steps, or "steps".
     """
@@ -96,7 +96,7 @@ def figure(
     with theme.drawing(scheme):
         drawn = Figure(figsize=size, layout="constrained")
         axes = drawn.subplots()
-        for i, one in enumerate(series):
+        for i, one in enumerate(shown):
             table = one.table(metric)
             if not table:
                 continue

@@ -65,7 +65,7 @@ def figure(
 ) -> Figure:
     """One panel for each of ``sections``; ``order`` of labels gives every method its colour in all figures.
 
-    ``titled``: each panel names its task, for a separate figure.
+    ``titled``: each panel names its task, for a figure that is not on the page of one.
     """
     from matplotlib.figure import Figure
 
