@@ -127,7 +127,7 @@ class Metric:
     """The mean over problems of the mean over their samples, unless a subclass says otherwise."""
 
     name: ClassVar[str]
-    errors_count_as: ClassVar[str] = WRONG  # the worst value; or LEFT_OUT: failed verdicts are dropped
+    errors_count_as: ClassVar[str] = WRONG  # the worst value; or LEFT_OUT: verdicts not reached are dropped
     right_from: ClassVar[float] = 1.0  # the lowest score of a right answer
     scale: Scale = PERCENT
 

@@ -31,7 +31,7 @@ class Config:
 
 
 class GOPD(Method):
-    """On-policy distillation that extrapolates beyond the teacher, away from the untrained student."""
+    """On-policy distillation that extrapolates beyond the teacher, away from the student before training."""
 
     name, paper, Config = "gopd", "https://arxiv.org/abs/2602.12125", Config
     needs = Needs(teacher="signal", exact=True, reference=True)

@@ -168,7 +168,7 @@ def test_a_board_replaces_a_board_and_nothing_else(copied, tmp_path):
     assert not (out / "runs/stale.html").exists() and not list(out.parent.glob(".board*"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/index.html").write_text("my homepage")
-    with pytest.raises(BadInput, match="holds files of something else than a board"):
+    with pytest.raises(BadInput, match="holds files that do not belong to a board"):
         site.build(store, tmp_path / "mine")
     assert (tmp_path / "mine/index.html").read_text() == "my homepage"
 

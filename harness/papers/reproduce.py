@@ -81,6 +81,10 @@ class Reproduction:
         """Whether to ask the paper's question instead of running its rows."""
         return self.request.scale != PAPER
 
+    def file(self, ending: str) -> Path:
+        """Where the page (``.md``), its numbers (``.json``) or the budget (``.budget.json``) is stored."""
+        return self.request.results / "reproductions" / f"{self.spec.name}-{self.request.scale}{ending}"
+
 
 def pieces(outcome: Reproduction) -> list[Piece]:
     """The first runs; the arms of the equal-compute view follow from their cost.
@@ -182,10 +186,10 @@ def _equal_compute(first: Iterable[Piece], outcome: Reproduction, announce: Anno
     if not base[question.target]:
         announce(f"equal compute: {question.target} could not be run, so there is no budget for the others")
         return
-    folder = request.results / "reproductions"
-    file = folder / f"{outcome.spec.name}-{request.scale}.budget.json"
     recorded = {name: records for name, records in base.items() if records}
-    outcome.budget = decide_budget(recorded, question.target, question.control, request.unit, file)
+    outcome.budget = decide_budget(
+        recorded, question.target, question.control, request.unit, outcome.file(".budget.json")
+    )
     for piece in arms:
         steps = outcome.budget.steps.get(piece.arm)
         if steps is None:
@@ -266,11 +270,9 @@ def _recipe_file(recipe: str | ModelPair, folder: Path) -> str:
 
 def write(outcome: Reproduction, text: str, facts: Any) -> Path:
     """Writes the page and its numbers next to the records. Returns the path of the page."""
-    folder = outcome.request.results / "reproductions"
-    path = folder / f"{outcome.spec.name}-{outcome.request.scale}.md"
-    for file, content in ((path, text), (path.with_suffix(".json"), json.dumps(facts, indent=1, ensure_ascii=False))):
-        durable.write(file, (content.rstrip() + "\n").encode("utf-8", "backslashreplace"))
-    return path
+    for ending, content in ((".md", text), (".json", json.dumps(facts, indent=1, ensure_ascii=False))):
+        durable.write(outcome.file(ending), (content.rstrip() + "\n").encode("utf-8", "backslashreplace"))
+    return outcome.file(".md")
 
 
 # Equal compute: the number of steps at which the other methods have the cost of the target.

@@ -23,21 +23,21 @@ def outcome(paper: str, folder: Path) -> reproduce.Reproduction:
     """The reproduction that the records below ``folder`` are of."""
     paper_spec = spec.load(paper, folder)
     request = reproduce.ReproduceRequest(scale="micro", results=folder)
-    one = reproduce.Reproduction(paper_spec, request, reported.find(paper_spec.reported, folder))
-    stem = folder / "reproductions" / f"{paper_spec.name}-{request.scale}"
-    one.budget = ComputeBudget(**json.loads(stem.with_suffix(".budget.json").read_text("utf-8")))
+    reproduction = reproduce.Reproduction(paper_spec, request, reported.find(paper_spec.reported, folder))
+    reproduction.budget = ComputeBudget(**json.loads(reproduction.file(".budget.json").read_text("utf-8")))
     # Which records each arm has, at equal steps and at equal compute, is what the reproduction stored.
     records = {record["run_id"]: record for record in Store(folder).all()[0]}
-    for row in json.loads(stem.with_suffix(".json").read_text("utf-8"))["runs"]:
-        one.records[row["view"], row["arm"], row["cell"]] = [records[run] for run in row["run_ids"]]
-    return one
+    for row in json.loads(reproduction.file(".json").read_text("utf-8"))["runs"]:
+        reproduction.records[row["view"], row["arm"], row["cell"]] = [records[run] for run in row["run_ids"]]
+    return reproduction
 
 
 def written(paper: str, folder: Path) -> tuple[reproduce.Reproduction, str, dict]:
     """The reproduction with its page and its numbers."""
-    one, completions = outcome(paper, folder), Store(folder).completions
-    findings, standings = page.findings_of(one, completions), page.standings(one, completions)
-    return one, page.answer_page(one, findings, standings, completions), page.findings_as_json(one, findings, standings)
+    reproduction, completions = outcome(paper, folder), Store(folder).completions
+    findings, standings = page.findings_of(reproduction, completions), page.standings(reproduction, completions)
+    text = page.answer_page(reproduction, findings, standings, completions)
+    return reproduction, text, page.findings_as_json(reproduction, findings, standings)
 
 
 if __name__ == "__main__":

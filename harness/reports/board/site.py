@@ -83,7 +83,7 @@ def _check(out: Path) -> None:
         return
     front = out / "index.html"
     if not front.is_file() or MARK not in front.read_text("utf-8", errors="replace")[:2000]:
-        raise BadInput(f"--out {out} holds files of something else than a board; name a new or an empty folder")
+        raise BadInput(f"--out {out} holds files that do not belong to a board; name a new or an empty folder")
 
 
 def _pages(site: Site, progress: Progress) -> None:
