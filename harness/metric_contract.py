@@ -28,7 +28,7 @@ def check(metric: type[Any], contract: type[Any], samples: int) -> None:
     """
     refuse_misspelt(metric, contract, "metric", ())
     _nothing_unread(metric, contract)
-    if fault := _fault(metric):
+    if fault := _fault(metric, type(contract.scale)):
         part, reason = fault
         raise BadInput(f"{_where(metric, part)}: {part} of metric {metric.name} {reason}")
     with error_location.faults_as(BadInput, "a metric is made without arguments", called=metric):
@@ -49,12 +49,12 @@ def _nothing_unread(metric: type[Any], contract: type[Any]) -> None:
                 )
 
 
-def _fault(metric: type[Any]) -> tuple[str, str] | None:
+def _fault(metric: type[Any], kind: type[Any]) -> tuple[str, str] | None:
     """The first fact of a metric that breaks its contract, and how; None for a sound one."""
     scale = metric.scale
     if metric.errors_count_as not in (WRONG, LEFT_OUT):
         return "errors_count_as", f"is {metric.errors_count_as!r}; it is one of {(WRONG, LEFT_OUT)}"
-    if type(scale).__name__ != "Scale":
+    if not isinstance(scale, kind):
         return "scale", f"is {scale!r:.60}; harness.metrics.Scale(low, high, unit) is wanted"
     numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in (scale.low, scale.high, scale.times))
     if not (numbers and scale.low < scale.high and math.isfinite(scale.times) and scale.times > 0):
@@ -109,9 +109,11 @@ def _same(metric: Any, part: str, first: Any, second: Any) -> None:
 
 
 def by_problem(metric: Any, graded: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The value of every problem. The metric reads the rows and cannot change them. Raises RunFailed."""
+    """The value of every problem, once :func:`counted` has passed: the metric cannot change the rows that it reads.
+
+    Raises RunFailed.
+    """
     part = "by_problem" if _is_own(metric, "by_problem") else "of_problem"
-    counted(metric, graded)  # by_problem takes it for granted
     values = metric.by_problem([MappingProxyType(dict(row)) for row in graded])
     if not isinstance(values, Mapping) or not all(isinstance(problem, str) for problem in values):
         reason = f"gave {error_location.describe(values)}; a dict of problem ids and numbers is wanted"

@@ -235,6 +235,17 @@ def test_too_little_is_said_to_be_too_little(tmp_path):
     assert findings == [] and "there is no answer" in page.words(found, findings)[0]
 
 
+def test_tasks_without_a_common_seed_are_compared_one_by_one(tmp_path):
+    found, store = outcome(tmp_path, {"sft": 0, "vcrd": 20})
+    for (_, _, task), rows in found.records.items():
+        rows[:] = [row for row in rows if (row["seed"] < 2) == (task == "amc23@micro")]
+    findings = page.findings_of(found, store.completions)
+    assert [f.scope for f in findings] == ["amc23@micro", "humaneval@micro"]
+    assert [(m["arm"], m["cell"], m["reason"]) for m in found.missing] == [
+        ("sft", "all tasks", "sft and vcrd share no seed on all tasks")
+    ]
+
+
 def test_the_published_answer_is_what_the_records_say():
     """The page and the two sentences that quote it, from the records as they are."""
     found, text, facts = answer.written("vcrd", ROOT / "results/micro")

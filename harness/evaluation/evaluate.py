@@ -247,6 +247,7 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
     metric = metric_of(task)
     # A metric may be a user's: each of its numbers is checked, because a wrong one would be averaged away.
     with error_location.faults_as(RunFailed, called=type(metric)):
+        counted = metric_contract.counted(metric, graded)
         problems = metric_contract.by_problem(metric, graded)
     if not problems:
         first = graded[0]["reason"] if graded else "there are no completions to grade"
@@ -256,7 +257,6 @@ def score(task: Task, graded: Sequence[Mapping[str, Any]]) -> Score:
         )
     with error_location.faults_as(RunFailed, called=type(metric)):
         value, low, high, how = metric_contract.summary(metric, list(problems.values()), RunFailed)
-        counted = metric_contract.counted(metric, graded)
     counts = {
         "correct": sum(row["score"] for row in counted),
         "total": len(graded),

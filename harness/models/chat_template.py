@@ -22,7 +22,7 @@ from harness.errors import BadInput
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SECONDS = 10.0  # processor time of one rendering; templates of published models take milliseconds
+SECONDS = 10.0  # processor time of one rendering; an ordinary template takes milliseconds
 ROOM_BYTES = 256 * 2**20  # address space that one rendering may add to the process
 LONGEST = 4_000_000  # characters of a rendered exchange besides the text of its turns
 MOST_BITS = 100_000  # of a number that a template computes

@@ -200,7 +200,12 @@ def findings_of(outcome: Reproduction, completions: Completions) -> list[PaperFi
                     except BadInput as error:
                         outcome.missing.append({"view": view, "arm": other, "cell": task, "reason": str(error)})
             if len(pairs) > 1:
-                comparisons.append((ALL, other, *scores_of_all(pairs)))
+                of_all = scores_of_all(pairs)
+                if of_all[2]:
+                    comparisons.append((ALL, other, *of_all))
+                else:
+                    reason = f"{other} and {question.target} share no seed on all tasks"
+                    outcome.missing.append({"view": view, "arm": other, "cell": ALL, "reason": reason})
             comparisons += [(pair.title, other, pair.first, pair.second, pair.seeds) for pair in pairs]
         results += _adjusted(view, [a for a in comparisons if a[0] == ALL], pooled)
         results += _adjusted(view, [a for a in comparisons if a[0] != ALL], pooled)
