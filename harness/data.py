@@ -44,7 +44,7 @@ def folder() -> Path | None:
 
 
 def _own(dataset: Dataset) -> Path | None:
-    """The file of a dataset in the user's folder; None where it is not there."""
+    """The file of a dataset in the user's folder; None if it is missing."""
     root = folder()
     return root / dataset.local if root is not None and (root / dataset.local).is_file() else None
 

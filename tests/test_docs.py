@@ -78,7 +78,7 @@ def test_the_tree_in_contributing_is_the_tree_on_disk():
     assert len(named) > 15
     for name in named:
         assert (ROOT / "harness" / name).exists() or (ROOT / name).exists(), (
-            f"CONTRIBUTING.md names {name}, which is not there"
+            f"CONTRIBUTING.md names {name}, which is missing"
         )
     public = {p.name for p in (ROOT / "harness").iterdir() if p.suffix == ".py" and not p.name.startswith("__")}
     public |= {f"{p.name}/" for p in (ROOT / "harness").iterdir() if p.is_dir() and not p.name.startswith("__")}

@@ -86,7 +86,7 @@ def test_a_command_that_raises_or_hangs_is_a_fault(monkeypatch, tmp_path):
         "kill": "ended by signal 9",
         "fine": "",
     }
-    assert fuzz_files._fault(2, "") == "exit 2 without a word" and fuzz_files._fault(0, "") == ""
+    assert fuzz_files._fault(2, "") == "exit 2 without a message" and fuzz_files._fault(0, "") == ""
 
 
 def test_a_damaged_file_goes_to_a_command_that_reads_it(monkeypatch):

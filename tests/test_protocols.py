@@ -125,7 +125,7 @@ def test_a_card_without_data_says_why_it_has_no_hash(tmp_path, monkeypatch):
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     card = cards("amc23")[0]
-    assert card["hash"] is None and "$HARNESS_DATA/amc23/test.jsonl is not there" in card["unavailable"]
+    assert card["hash"] is None and "$HARNESS_DATA/amc23/test.jsonl is missing" in card["unavailable"]
     assert card["dataset"]["n"] == 40
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import byte_tokenizer, tiny_model
-from test_wording import CHATML, chat, llama2, mistral, unigram, wordpiece
+from test_token_text import CHATML, chat, llama2, mistral, unigram, wordpiece
 
 from harness.cli import main
 from harness.evaluation import evaluate

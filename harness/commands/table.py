@@ -44,8 +44,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--layout",
         choices=("both", "grid", "tasks"),
-        help="grid: methods by tasks; tasks: one table a task (default: both; on a terminal the grid, for csv and json "
-        "tasks)",
+        help="grid: methods by tasks; tasks: one table per task (default: both; on a terminal the grid, for csv and "
+        "json tasks)",
     )
     command.add_argument("--cards", action="store_true", help="also print the convention card of every row")
     command.add_argument("--reported", action="store_true", help="add the scores that papers report, unranked")

@@ -57,7 +57,7 @@ def _card(name: str, task_class: type[Task], world: str, protocol: str | None) -
     }
     if world == "real" and not data.at_hand(chosen.dataset):
         decoding = dataclasses.asdict(chosen.decoding)
-        missing = f"the hash covers every prompt, and $HARNESS_DATA/{chosen.dataset.local} is not there"
+        missing = f"the hash covers every prompt, and $HARNESS_DATA/{chosen.dataset.local} is missing"
         return (
             card
             | {"dataset": dataclasses.asdict(chosen.dataset), "decoding": decoding}

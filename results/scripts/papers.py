@@ -129,7 +129,7 @@ def _answer(name: str, answers: Sequence[tuple[str, dict[str, Any]]]) -> list[st
 
 
 def _not_run(name: str, answers: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-    lines = ["- The paper's own rows: its models, data and hardware were not at hand."]
+    lines = ["- The paper's own rows: its models, data and hardware were not available."]
     for link, answer in answers:
         lines += [f"- The view at equal compute ({link})."] if answer["budget"] is None else []
         lines += [f"- {m['arm']} on {m['cell']} ({link}): {m['reason']}" for m in answer["missing"]]

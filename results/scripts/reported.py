@@ -1,8 +1,8 @@
 """Papers' tables from spreadsheets: ``python -m results.scripts.reported FOLDER`` writes ``results/reported/*.json``.
 
-FOLDER holds one CSV a paper with the columns of ``COLUMNS``; ``reported.toml`` beside this file says what a spreadsheet
-has no place for: title, sources and their licences, which methods a paper proposes, corrections with their reasons, and
-statements about the cells that the audit checks. A file that is there already keeps its ``cells``.
+FOLDER holds one CSV per paper with the columns of ``COLUMNS``. ``reported.toml`` next to this file says what a
+spreadsheet cannot: title, sources and their licences, which methods a paper proposes, corrections with their reasons,
+and statements about the cells that the audit checks. A file that is there already keeps its ``cells``.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def _place(record: Mapping[str, Any]) -> tuple:
 
 
 def seeds_of(records: Iterable[Mapping[str, Any]], method: str, task: str) -> list[float]:
-    """The published scores of a method at 200 steps, one a seed."""
+    """The published scores of a method at 200 steps, one per seed."""
     return [
         r["score"]
         for r in records

@@ -83,7 +83,7 @@ def harness_entry(text):
 class ContestProblem:
     """A problem with its tests: what goes in, and the output that is expected.
 
-    With a ``name`` the tests call this method (or function) with one argument a line of the input, each JSON, and the
+    With a ``name`` the tests call this method (or function) with one argument per line of the input, each JSON, and the
     output is JSON; without one the program reads the input and prints the output.
     """
 

@@ -1,7 +1,7 @@
 """Generation in this process: the harness' generator against transformers' own ``generate``, on mixed lengths.
 
 The same prompts in the same order reach both; transformers takes them ``batch`` at a time, padded, as its users do,
-and once more sorted by length. Greedy texts are compared token by token. Texts end where the model ends them: the
+and again sorted by length. Greedy texts are compared token by token. Texts end where the model ends them: the
 micro student's are natural; the 30 M-parameter model draws its end of text about once in 64 tokens.
 """
 

@@ -129,7 +129,7 @@ def read_apart(batch: Batch, chosen: Method, vocab: int) -> None:
 
 
 def reading_of(teacher: LlamaForCausalLM, vocab: int, batch: Batch, chosen: Method | None) -> TeacherLogits:
-    """What the teacher says of a batch, read by it in its own tokens where the method pairs them."""
+    """The teacher's answer for a batch, in its own tokens where the method pairs them."""
     if chosen is not None and chosen.needs.teacher != "signal":
         return NoTeacher()
     with torch.no_grad():

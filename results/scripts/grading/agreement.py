@@ -165,7 +165,7 @@ def _code(names: Sequence[str] = tuple(CODE), every: int = 1) -> Iterator[str]:
 
 CODE_WHY = """Why:
 
-- HumanEval/32 (`find_zero`): EvalPlus 0.3.1 never records its success, so that nobody can reach 164.
+- HumanEval/32 (`find_zero`): EvalPlus 0.3.1 never records its success, so no model can reach 164.
 - Programs that pass only under the patient limits needed over 1 s of wall time on the busy machine; ours are CPU time.
 - EvalPlus passes an object that equals everything: it compares with `==`, which that object defines.
 - EvalPlus passes a program that sets the result: it keeps the verdict in the process of the program.

@@ -22,7 +22,7 @@ LEAD = f"""# How far every benchmark was checked
 - **{VERIFIED}**: outputs of other models that were published one by one, with verdicts or totals, are graded here and
   give the published numbers.
 - **{GOLD}**: `harness check` accepts the reference answers and refuses wrong ones. No outputs of models with verdicts
-  were at hand.
+  were available.
 - **{UNTESTED}**: neither. The score takes a judge whose verdicts are not known in advance; parts are tested.
 
 Made by `python -m results.scripts.grading.benchmarks` from the output of `harness check --json` on the pinned files.

@@ -3,7 +3,7 @@
     python -m results.scripts.grading.fuzz --n 100000 --seed 0 > results/grading/fuzz.md
 
 Every completion is drawn from the seed, so that each can be reproduced. The problems are those of the micro
-world and of the benchmarks whose files are at hand. One in :data:`BOMB_EVERY` is a bomb: it costs seconds.
+world and of the benchmarks whose files are on this machine. One in :data:`BOMB_EVERY` is a bomb: it costs seconds.
 ``--of`` names a family of :mod:`results.scripts.grading.fuzz_families`: notations, files, mistakes,
 judges, records, values.
 """
@@ -211,7 +211,7 @@ def page(
         "",
         "Those graded right are right answers with harmless damage: a cut in the closing words, a changed comment.",
         "A maths answer of huge numbers or deep nesting is right where it equals the gold: a number over itself",
-        "is 1, and so is 1 behind an even number of signs or in matching brackets; odd signs make -1.",
+        "is 1, and so is 1 after an even number of signs or in matching brackets; odd signs make -1.",
         "`no verdict`: a comparison that hit its CPU or memory limit; it affects one item and counts as wrong.",
     ]
     return "\n".join(lines)

@@ -67,7 +67,7 @@ def _fault(code: int | None, output: str) -> str:
         return next(line for line in output.splitlines() if "internal error" in line)[:240]
     if code not in (0, 1, 2):
         return f"ended by {'signal ' + str(-code) if code < 0 else 'exit code ' + str(code)}"
-    return "" if code == 0 or output.strip() else f"exit {code} without a word"
+    return "" if code == 0 or output.strip() else f"exit {code} without a message"
 
 
 def _run(words: list[str], folder: Path) -> tuple[int | None, str]:

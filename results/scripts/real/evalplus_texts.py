@@ -2,11 +2,11 @@
 
     python -m results.scripts.real.evalplus_texts [--model NAME] [--items 4] [--tokens 128] [--out FILE.md]
 
-EvalPlus' command loads bfloat16, cuts a prompt's white space, and stops on strings by a criterion that it stacks anew
-upon the model with every problem. The script asks EvalPlus' ``HuggingFaceDecoder`` with a single criterion in float32
-and in bfloat16, and as it comes, and the harness in both types. Where texts part it says why: a stop string of an
-earlier problem in the prompt, or a near tie, two tokens whose logits are closer than the type's rounding moves them.
-Anything else is a difference without a reason, and the script exits with 1.
+EvalPlus' command loads bfloat16, cuts a prompt's white space, and adds one more stop criterion to the model with every
+problem. The script asks EvalPlus' ``HuggingFaceDecoder`` with a single criterion in float32 and in bfloat16, then
+EvalPlus as released, and the harness in both types. Where texts part it says why: a stop string of an earlier problem
+in the prompt, or a near tie, two tokens whose logits are closer than the type's rounding moves them. Anything else
+is a difference without a reason, and the script exits with 1.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def main() -> int:
     prompts = _prompts(path, stubs)
     why = Reasons([tokenizer.encode(p, add_special_tokens=False) for p in prompts], stops, by_type)
 
-    lines = ["| problem | prompt | float32, one criterion | bfloat16, one criterion | float32, as it comes |"]
+    lines = ["| problem | prompt | float32, one criterion | bfloat16, one criterion | float32, as released |"]
     lines += ["| --- | --- | --- | --- | --- |"]
     sound = True
     for i, problem in enumerate(problems):
@@ -126,7 +126,7 @@ def main() -> int:
         "difference by up to the second. EvalPlus' attention and batches round elsewhere than the harness', so either "
         "token may come first.",
         "",
-        "As it comes, EvalPlus' decoder leaves the stop criterion of every earlier problem on the model. It looks for "
+        "As released, EvalPlus' decoder leaves the stop criterion of every earlier problem on the model. It looks for "
         "the stop strings from the end of that earlier prompt on, so it finds them in a longer prompt itself and ends "
         "the text after one token.",
     ]
@@ -157,7 +157,7 @@ def _cell(i: int, ours: Generated, theirs: str, ties: Reasons | None, stops: Rea
         gap, moved = ties.near_tie(i, ours, common)
         return gap <= moved, f"{where}: {'a near tie' if gap <= moved else 'no near tie'}, {gap:.3f} and {moved:.3f}"
     if stops is not None and (k := stops.earlier_stop(i)) is not None and mine.startswith(theirs):
-        return True, f"`{theirs.strip()}` alone: a stop string behind the length of prompt {k} stands in this prompt"
+        return True, f"`{theirs.strip()}` alone: a stop string after the length of prompt {k} stands in this prompt"
     return False, f"{where}, without a known reason"
 
 

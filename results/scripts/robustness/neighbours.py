@@ -1,4 +1,4 @@
-"""Hostile programs among honest neighbours: who exhausts something loses its own verdict, and nobody else's.
+"""Hostile programs among honest neighbours: who exhausts something loses its own verdict, and no other program's.
 
     python -m results.scripts.robustness.neighbours > results/robustness/neighbours.md
 
