@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaCo
 from harness import plan
 from harness.errors import BadInput
 from harness.evaluation import measurement
-from harness.models import devices, llama_decoder, sampling
+from harness.models import bfloat16_products, devices, llama_decoder, sampling
 from harness.models.files import load_model, load_tokenizer, locate
 from harness.models.generate import Generator
 from harness.models.head import trunk
@@ -256,3 +256,33 @@ def test_types_that_cannot_be_are_refused_in_one_line(tiny_world, tmp_path, monk
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda name: "Tesla T4")
     with pytest.raises(BadInput, match=r"rollout.dtype=bfloat16: Tesla T4 has no bfloat16; set rollout.dtype=float32"):
         plan.devices.check_type("bfloat16", "cuda:0", "rollout.dtype")
+
+
+def test_widened_products_round_as_the_kernels_of_torch():
+    """Values, gradients and in-place sums are those of torch's own bfloat16 kernels, up to the order of additions."""
+    generator = torch.Generator().manual_seed(0)
+    x, w, c, q, k = (
+        torch.randn(*shape, generator=generator).bfloat16()
+        for shape in ((7, 64), (64, 9), (7, 9), (2, 3, 4, 8), (2, 3, 8, 5))
+    )
+
+    def products():
+        weight = w.clone().requires_grad_()
+        (torch.nn.functional.linear(x, weight.T, c[0]) * c).sum().backward()
+        sums = c.clone().addmm_(x, w, beta=0.5, alpha=2)
+        return [x @ w, torch.addmm(c, x, w, beta=2), q @ k, sums, weight.grad, x.float() @ w.float()]
+
+    plain, exact = products(), x.double() @ w.double()
+    library = bfloat16_products.replace()
+    try:
+        wide = products()
+        with pytest.raises(RuntimeError):
+            torch.addmm(c.float(), x, w)
+        assert torch.equal(wide[0], (x.float() @ w.float()).bfloat16())
+    finally:
+        library._destroy()
+    for ours, theirs in zip(wide, plain, strict=True):
+        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+        assert torch.allclose(ours.float(), theirs.float(), rtol=2**-7, atol=1e-3)
+    # One rounding of an exact sum; float32 products are not touched.
+    assert torch.allclose(wide[0].double(), exact, rtol=2**-8, atol=1e-5) and torch.equal(wide[-1], plain[-1])

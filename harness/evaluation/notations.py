@@ -37,7 +37,7 @@ RULES = ("several", "interval", "unit", "tolerance")
 CHUNK = 128  # cases graded between progress updates
 THROUGH_A_TASK = 10  # every tenth case is also graded by a whole task
 
-Progress = Callable[[str, int, int, str], None]
+Progress = Callable[[int, int, str], None]  # done, total, details
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,10 @@ def check_grader(chosen: Sequence[Case], progress: Progress) -> dict[str, Counts
     counts_by_kind: dict[str, Counts] = {}
     for start in range(0, len(chosen), CHUNK):
         piece = chosen[start : start + CHUNK]
-        progress("check notations", start, len(chosen), piece[0].kind)
+        progress(start, len(chosen), piece[0].kind)
         for case, judged in zip(piece, grade([c.gold for c in piece], [c.text for c in piece]), strict=True):
             counts_by_kind.setdefault(case.kind, Counts()).add(case, judged.correct, judged.reason, judged.error)
-    progress("check notations", len(chosen), len(chosen), "")
+    progress(len(chosen), len(chosen), "")
     return counts_by_kind
 
 
@@ -204,7 +204,7 @@ def main() -> int:
 
     began = time.monotonic()
     with Reporter() as reporter:
-        counts_by_kind = check_grader(cases(), reporter.progress)
+        counts_by_kind = check_grader(cases(), functools.partial(reporter.progress, "check notations"))
     print(page(counts_by_kind, time.monotonic() - began))
     return int(any(c.failures for c in counts_by_kind.values()))
 

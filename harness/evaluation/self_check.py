@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,12 @@ from harness import registry, user_code
 from harness.errors import BadInput
 from harness.evaluation import evaluate, notations, published_verdicts
 from harness.evaluation.benchmarks import GENERATED, open_task
+from harness.evaluation.notations import Progress
 from harness.metrics import metric_of
 from harness.task import Task
 from harness.types import Completion, Verdict
 
-Progress = Callable[[str, int, int, str], None]
+TASKS_AT_ONCE = 2
 CHUNK = 64  # completions graded between progress updates
 NOTATIONS = "notations"  # name of the notation suite among the tasks
 NO_GOLD = "the task has no reference completions; give it a method gold_completion(problem)"
@@ -61,23 +63,85 @@ class Checked:
     seconds: float = 0.0
 
 
-def check(names: Sequence[str], progress: Progress) -> list[Checked]:
+def check(names: Sequence[str], progress: Callable[[str, int, int, str], None]) -> list[Checked]:
     """Checks the named tasks, or all; a task that cannot be checked is reported as skipped, with the reason.
 
     Without names, the notation suite comes first, and the generated problems of a skipped benchmark are checked in its
     place. The name ``notations`` selects the notation suite. Raises BadInput for an unknown name.
     """
-    results = [] if names and NOTATIONS not in names else [check_notations(progress)]
-    if names and not (names := [name for name in names if name != NOTATIONS]):
+    every = list(names) or [NOTATIONS, *(entry.name for entry in registry.entries(registry.TASKS))]
+    every.sort(key=lambda name: name != NOTATIONS)
+    # Refuse an unknown name before grading anything.
+    classes = [
+        registry.find(registry.TASKS, name if name.endswith(".py") else name.partition("@")[0])
+        for name in every
+        if name != NOTATIONS
+    ]
+    board, waited = _Board(progress, len(every)), _Waited()
+
+    def job(name: str) -> list[Checked]:
+        report = functools.partial(board.report, name)
+        results = [check_notations(report) if name == NOTATIONS else _check(name, report, waited)]
+        if not names and results[0].status == "skipped" and _has_micro(name):
+            results.append(_check(f"{name}@micro", report, waited))
+        board.finished(name)
         return results
-    for name in names:  # refuse an unknown one before grading anything
-        registry.find(registry.TASKS, name.partition("@")[0] if not name.endswith(".py") else name)
-    waited: set[str] = set()
-    for name in names or [entry.name for entry in registry.entries(registry.TASKS)]:
-        results.append(_check(name, progress, waited))
-        if not names and results[-1].status == "skipped" and _has_micro(name):
-            results.append(_check(f"{name}@micro", progress, waited))
-    return results
+
+    # Grading of maths, of programs and of word overlap use different processes, so two tasks share the cores better
+    # than one. A user's task may not bear this.
+    at_once = TASKS_AT_ONCE if all(user_code.identity(task) == user_code.OURS for task in classes) else 1
+    with ThreadPoolExecutor(at_once, thread_name_prefix="check") as threads:
+        try:
+            return [checked for results in threads.map(job, every) for checked in results]
+        except BaseException:  # after an interrupt or an error the other task ends at its next report
+            board.stopped = True
+            raise
+
+
+class _Stopped(Exception):
+    """Ends a check whose result nobody will read."""
+
+
+class _Board:
+    """One progress for tasks that are checked at once: how many are done, and how far the others are."""
+
+    def __init__(self, progress: Callable[[str, int, int, str], None], tasks: int):
+        self.progress, self.tasks, self.done = progress, tasks, 0
+        self.running: dict[str, str] = {}
+        self.lock = threading.Lock()
+        self.stopped = False
+
+    def report(self, name: str, done: int, total: int, details: str) -> None:
+        """``done`` of ``total`` answers of the task ``name``. Raises _Stopped if the command has ended."""
+        if self.stopped:
+            raise _Stopped
+        with self.lock:
+            self.running[name] = " ".join(filter(None, (name, f"{done:,} of {total:,}" if total else "", details)))
+            self._tell()
+
+    def finished(self, name: str) -> None:
+        with self.lock:
+            self.running.pop(name, None)
+            self.done += 1
+            self._tell()
+
+    def _tell(self) -> None:
+        self.progress("check", self.done, self.tasks, ", ".join(self.running.values()))
+
+
+class _Waited:
+    """The kinds of wrong answers that ran until a limit ended them. Tasks share their engine, so each kind waits once."""
+
+    def __init__(self) -> None:
+        self.kinds: set[str] = set()
+        self.lock = threading.Lock()
+
+    def without(self, known: Sequence[KnownAnswer]) -> list[KnownAnswer]:
+        """``known`` without the kinds that have waited; those that it holds wait now."""
+        with self.lock:
+            left = [answer for answer in known if answer.kind not in self.kinds]
+            self.kinds |= {answer.kind for answer in left} & SLOW_TRAPS
+        return left
 
 
 def check_notations(progress: Progress) -> Checked:
@@ -116,7 +180,7 @@ def _has_micro(name: str) -> bool:
     return name in TASKS
 
 
-def _check(name: str, progress: Progress, waited: set[str]) -> Checked:
+def _check(name: str, progress: Progress, waited: _Waited) -> Checked:
     began = time.monotonic()
     checked = Checked(name)
     try:
@@ -147,15 +211,10 @@ def _judged(name: str) -> type[Task] | None:
     return task_class if task_class.needs_judge else None
 
 
-def grade_known(task: Task, checked: Checked, progress: Progress, waited: set[str]) -> None:
-    """Grades every known answer with the whole grader of ``task``; adds the results to ``checked``.
-
-    ``waited`` holds the kinds of wrong answers that ran until a limit ended them. Tasks share their engine, so each
-    kind waits once.
-    """
+def grade_known(task: Task, checked: Checked, progress: Progress, waited: _Waited) -> None:
+    """Grades every known answer with the whole grader of ``task``; adds the results to ``checked``."""
     checked.task = task.title
-    known = [answer for answer in known_answers(task) if answer.kind not in waited]
-    waited |= {answer.kind for answer in known} & SLOW_TRAPS
+    known = waited.without(known_answers(task))
     if task.runs_programs and known:
         from harness.sandbox import tier
 
@@ -189,13 +248,13 @@ def _verdicts(task: Task, known: Sequence[KnownAnswer], progress: Progress) -> l
         completions.append(Completion(answer.problem_id, sample, answer.text, 0, "stop"))
     verdicts: list[Verdict] = []
     chunks = [completions[start : start + CHUNK] for start in range(0, len(completions), CHUNK)]
-    progress(f"check {task.title}", 0, len(completions), "")
+    progress(0, len(completions), "")
     # Some programs run for half a minute: the next chunk begins meanwhile. A user's task grades one chunk at a time.
     at_once = 2 if task.runs_programs and user_code.identity(type(task)) == user_code.OURS else 1
     with ThreadPoolExecutor(at_once, thread_name_prefix="check") as threads:
         for graded in threads.map(functools.partial(evaluate.verdicts_of, task), chunks):
             verdicts += graded
-            progress(f"check {task.title}", len(verdicts), len(completions), "")
+            progress(len(verdicts), len(completions), "")
     return verdicts
 
 
@@ -205,7 +264,7 @@ def _replay(
     """Compares a figure computed from recorded judgements, given with its note, with the published one."""
     ours, note = ours_and_note
     tolerance = TOLERANCES[figure]
-    progress(f"check {checked.task}", checked.golds.total, checked.golds.total + 1, name)
+    progress(checked.golds.total, checked.golds.total + 1, name)
     checked.notes.append(note)
     checked.golds.add(abs(ours - published) <= tolerance)
     if abs(ours - published) > tolerance:

@@ -304,7 +304,11 @@ def load_model(
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    from harness.models import bfloat16_products
+
     _check_there(files)
+    if dtype == "bfloat16" and device == "cpu":
+        bfloat16_products.widen()
     logging.disable_progress_bar()
     kwargs: dict[str, Any] = {"attn_implementation": "sdpa"} if device.startswith("cuda") else {}
     folder = files.path

@@ -26,7 +26,7 @@ from harness import error_location, method_contract, user_code
 from harness.errors import BadInput, RunFailed
 from harness.launch import processes as launch_processes
 from harness.method import Method, Step, texts_of
-from harness.models import adapters, devices
+from harness.models import adapters, bfloat16_products, devices
 from harness.models.engine_choice import IN_PROCESS
 from harness.models.files import load_model, load_tokenizer
 from harness.models.generate import Generator
@@ -84,6 +84,8 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     model = student.whole.model
     if device.type == "cpu":
         devices.keep_freed()
+        if settings.precision == "bfloat16":
+            bfloat16_products.widen()
     # The weights that the optimizer updates: the model's own, or float32 copies of them.
     trained = [(name, p) for name, p in student.module.named_parameters() if p.requires_grad]
     masters = optimizers.MasterWeights(trained) if settings.master_weights == "optimizer" else None
