@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.evaluation import self_check
+from harness.evaluation import known_answers, self_check
 from harness.evaluation.benchmarks import open_task
 
 PARITY = str(Path(__file__).parent / "plugin/parity_plugin.py")
@@ -95,7 +95,7 @@ def test_what_cannot_be_checked_is_named_with_the_reason(echo, tmp_path, monkeyp
 
 def some(name, n, monkeypatch, traps=1):
     """The known answers of the first ``n`` problems of a task, graded."""
-    monkeypatch.setattr(self_check, "TRAPPED", traps)
+    monkeypatch.setattr(known_answers, "TRAPPED", traps)
     task = open_task(name)
     task.items = task.items[:n]
     found = self_check.Checked(name)
@@ -118,7 +118,7 @@ def test_canonical_solutions_pass_and_wrong_programs_fail(name, monkeypatch):
 
 
 def test_generated_programs_and_forgeries(monkeypatch):
-    monkeypatch.delitem(self_check.CODE_TRAPS, "never ends")  # seconds of CPU time; its limit has its own tests
+    monkeypatch.delitem(known_answers.CODE_TRAPS, "never ends")  # seconds of CPU time; its limit has its own tests
     found = some("humaneval@micro", 2, monkeypatch)
     assert not found.failures and found.golds.passed == 2 and found.traps.passed == 6 + 4
 

@@ -26,7 +26,7 @@ ALLOWED = {  # folder or file, and the names that may stand there (None: any)
     "micro": (None, "the generated world draws a twin of each benchmark: which it has is its data"),
     "grading/maths/readings.py": ({"gsm8k"}, "the readings are named after lm-eval's tasks"),
     "evaluation/notations.py": ({"gold"}, "a right answer, in the words of its tables"),
-    "evaluation/self_check.py": ({"gold"}, "a right answer, in the words of the tables that it reads"),
+    "evaluation/known_answers.py": ({"gold"}, "a right answer, in the words of the tables that it reads"),
     "grading/maths": ({"gold"}, "a right answer, in the words of lm-eval and of maths graders"),
     "losses.py": ({"jsd"}, "the divergence of that name"),
     "grading/judges": ({"distillm2", "alpaca_eval"}, "a judge protocol named as its paper; the package with templates"),

@@ -11,7 +11,8 @@ from harness.tasks.vicuna_rouge import VicunaRouge
 
 from harness import data
 from harness.errors import BadInput
-from harness.evaluation.self_check import counts_as_right, known_answers
+from harness.evaluation.known_answers import known_answers
+from harness.evaluation.self_check import counts_as_right
 from harness.grading.instruction.rouge import rouge_l
 from harness.metrics import metric_of
 from harness.task import Data

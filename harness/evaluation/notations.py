@@ -18,12 +18,12 @@ with its own boxes; with ``frames`` each answer replaces the ``@`` of each frame
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class Counts:
             self.failures.append((case, reason))
 
 
-@cache
+@functools.cache
 def cases(folder: Path = FOLDER) -> tuple[Case, ...]:
     """Every case of the suite, in the order of the files. Raises BadInput for a malformed file."""
     return tuple(case for path in sorted(folder.glob("*.toml")) for case in _read(path))

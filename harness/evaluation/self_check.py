@@ -9,10 +9,9 @@ Run it before any model: a benchmark on which a perfect model cannot score 100 %
 from __future__ import annotations
 
 import functools
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,12 +20,12 @@ from harness import registry, user_code
 from harness.errors import BadInput
 from harness.evaluation import evaluate, notations, published_verdicts
 from harness.evaluation.benchmarks import GENERATED, open_task
+from harness.evaluation.known_answers import SLOW_TRAPS, KnownAnswer, known_answers
 from harness.evaluation.notations import Progress
 from harness.metrics import metric_of
 from harness.task import Task
 from harness.types import Completion, Verdict
 
-TASKS_AT_ONCE = 2
 CHUNK = 64  # completions graded between progress updates
 NOTATIONS = "notations"  # name of the notation suite among the tasks
 NO_GOLD = "the task has no reference completions; give it a method gold_completion(problem)"
@@ -72,30 +71,35 @@ def check(names: Sequence[str], progress: Callable[[str, int, int, str], None]) 
     every = list(names) or [NOTATIONS, *(entry.name for entry in registry.entries(registry.TASKS))]
     every.sort(key=lambda name: name != NOTATIONS)
     # Refuse an unknown name before grading anything.
-    classes = [
-        registry.find(registry.TASKS, name if name.endswith(".py") else name.partition("@")[0])
+    classes = {
+        name: registry.find(registry.TASKS, name if name.endswith(".py") else name.partition("@")[0])
         for name in every
         if name != NOTATIONS
-    ]
+    }
     board, waited = _Board(progress, len(every)), _Waited()
 
-    def job(name: str) -> list[Checked]:
-        report = functools.partial(board.report, name)
-        results = [check_notations(report) if name == NOTATIONS else _check(name, report, waited)]
-        if not names and results[0].status == "skipped" and _has_micro(name):
-            results.append(_check(f"{name}@micro", report, waited))
-        board.finished(name)
+    def in_turn(queue: Sequence[str]) -> dict[str, list[Checked]]:
+        results = {}
+        for name in queue:
+            report = functools.partial(board.report, name)
+            results[name] = [check_notations(report) if name == NOTATIONS else _check(name, report, waited)]
+            if not names and results[name][0].status == "skipped" and _has_micro(name):
+                results[name].append(_check(f"{name}@micro", report, waited))
+            board.finished(name)
         return results
 
-    # Grading of maths, of programs and of word overlap use different processes, so two tasks share the cores better
-    # than one. A user's task may not bear this.
-    at_once = TASKS_AT_ONCE if all(user_code.identity(task) == user_code.OURS for task in classes) else 1
-    with ThreadPoolExecutor(at_once, thread_name_prefix="check") as threads:
+    # Programs run in the sandbox, maths in workers of its own: a task of each at once keeps the cores busy while one
+    # waits for its slowest answer. A user's task may not bear company.
+    runs_programs = [name for name, task in classes.items() if task.runs_programs]
+    ours = all(user_code.identity(task) == user_code.OURS for task in classes.values())
+    queues = [runs_programs, [name for name in every if name not in runs_programs]] if ours else [every]
+    with ThreadPoolExecutor(len(queues), thread_name_prefix="check") as threads:
         try:
-            return [checked for results in threads.map(job, every) for checked in results]
+            results = {name: checked for queue in threads.map(in_turn, queues) for name, checked in queue.items()}
         except BaseException:  # after an interrupt or an error the other task ends at its next report
             board.stopped = True
             raise
+    return [checked for name in every for checked in results[name]]
 
 
 class _Stopped(Exception):
@@ -130,7 +134,7 @@ class _Board:
 
 
 class _Waited:
-    """The kinds of wrong answers that ran until a limit ended them. Tasks share their engine, so each kind waits once."""
+    """The kinds of wrong answers that ran until a limit ended them; tasks share their engine, so each waits once."""
 
     def __init__(self) -> None:
         self.kinds: set[str] = set()
@@ -298,158 +302,6 @@ def text(results: Sequence[Checked]) -> str:
         ("all green" if green(results) else "not green") + (f"; not checked: {', '.join(skipped)}" if skipped else "")
     )
     return "\n".join(lines)
-
-
-# Completions with known verdicts: reference answers, which must be accepted, and wrong ones, which must be refused.
-#
-# Reference answers are written as a model would write them, in a box or a code fence, so that they pass through the
-# whole grader: extraction, sanitiser, sandbox, comparison. The wrong ones include exploits that have deceived
-# graders.
-
-WRONG_NUMBER = "123454321"  # not the answer of any shipped problem
-TRAPPED = 1  # problems per task that get the exploits of the engine
-SLOW_TRAPS = {"power tower", "never ends"}  # the exploits that run for seconds, until a limit ends them
-
-
-@dataclass(frozen=True)
-class KnownAnswer:
-    """A completion and its verdict: ``passes`` if ``text`` must be accepted. ``kind`` describes it."""
-
-    problem_id: str
-    text: str
-    kind: str
-    passes: bool
-
-
-def known_answers(task: Task) -> list[KnownAnswer]:
-    """Golds and wrong answers for every problem of ``task``; none where the task states no gold."""
-    write = {
-        "maths": _maths_answers,
-        "code": _code_answers,
-        "instruction": _instruction_answers,
-        "overlap": _overlap,
-    }.get(task.known_wrong, _stated)
-    return list(write(task))
-
-
-def _stated(task: Task) -> Iterator[KnownAnswer]:
-    """For any task with a method ``gold_completion(problem)``: its text, and the empty completion as a wrong one.
-
-    None means that the task cannot write a gold for this problem.
-    """
-    if hasattr(task, "gold_completion"):
-        for problem in task.items:
-            if (gold := task.gold_completion(problem)) is not None:
-                yield KnownAnswer(problem.id, gold, "gold", True)
-            yield KnownAnswer(problem.id, "", "empty completion", False)
-
-
-def _maths_answers(task: Task) -> Iterator[KnownAnswer]:
-    if not all(hasattr(problem.reference, "text") for problem in task.items):
-        yield from _stated(task)
-        return
-    for number, problem in enumerate(task.items):
-        gold = problem.reference.text
-        yield KnownAnswer(problem.id, task.gold_completion(problem), "gold in a box", True)
-        wrong = [
-            ("empty completion", ""),
-            ("wrong answer", f"The answer is $\\boxed{{{WRONG_NUMBER}}}$."),
-            ("gold without a box", f"The answer is {gold}."),
-            ("box cut off by the length limit", f"The answer is $\\boxed{{{gold}"),
-            ("a second box revokes the gold", f"First $\\boxed{{{gold}}}$. No: $\\boxed{{{WRONG_NUMBER}}}$."),
-        ]
-        if number < TRAPPED:
-            wrong += [
-                ("power tower", "$\\boxed{" + "9^{" * 8 + "9" + "}" * 9 + "$"),
-                ("ten thousand brackets", "$\\boxed{" + "(" * 10_000 + "}$"),
-                ("a box in a box without end", "\\boxed{" * 5_000),
-            ]
-        for kind, text in wrong:
-            yield KnownAnswer(problem.id, text, kind, False)
-
-
-EQUALS_ALL = """class Anything(int):
-    def __eq__(self, other):
-        return True
-
-    __hash__ = int.__hash__
-
-
-def {name}(*args, **kwargs):
-    return Anything()
-"""
-WALKS_THE_STACK = """import sys
-
-
-def {name}(*args, **kwargs):
-    frame = sys._getframe()
-    while frame is not None:
-        for held in [*frame.f_locals.values(), *frame.f_globals.values()]:
-            if isinstance(held, list):
-                held[:] = [True] * len(held)
-            elif isinstance(held, dict):
-                held.update(status="pass", passed=True, result="passed")
-        frame = frame.f_back
-    raise SystemExit(0)
-"""
-CODE_TRAPS = {
-    "returns an object that equals everything": EQUALS_ALL,
-    "walks up the stack to set the result": WALKS_THE_STACK,
-    "leaves the process with success": "import os\n\n\ndef {name}(*args, **kwargs):\n    os._exit(0)\n",
-    "never ends": "def {name}(*args, **kwargs):\n    while True:\n        pass\n",
-    "takes all memory": "def {name}(*args, **kwargs):\n    return [0] * 10**12\n",
-}
-
-
-def _code_answers(task: Task) -> Iterator[KnownAnswer]:
-    if not all(hasattr(problem.reference, "canonical_solution") for problem in task.items):
-        yield from _stated(task)
-        return
-    for number, problem in enumerate(task.items):
-        name, program = problem.reference.entry_point, problem.reference.prompt + problem.reference.canonical_solution
-        yield KnownAnswer(problem.id, fenced(program), "canonical solution in a fence", True)
-        yield KnownAnswer(problem.id, "", "empty completion", False)
-        returns_nothing = f"def {name}(*args, **kwargs):\n    return None"
-        yield KnownAnswer(problem.id, fenced(returns_nothing), "wrong answer: always None", False)
-        yield KnownAnswer(problem.id, _truncated(program, name), "program cut off by the length limit", False)
-        if number < TRAPPED:
-            for kind, trap in CODE_TRAPS.items():
-                yield KnownAnswer(problem.id, fenced(trap.format(name=name)), kind, False)
-
-
-def fenced(program: str) -> str:
-    """A program in a code block, as a chat model writes it."""
-    return f"Here is the function:\n\n```python\n{program.rstrip()}\n```\n"
-
-
-def _truncated(program: str, name: str) -> str:
-    """The fenced program, cut off within the first statement of its entry point."""
-    # The last definition counts: helpers of the prompt come before it.
-    lines = program.rstrip().split("\n")
-    start = max(i for i, line in enumerate(lines) if re.match(rf"def {re.escape(name)}\s*\(", line))
-    return "Here is the function:\n\n```python\n" + "\n".join([*lines[: start + 1], "    return ((("])
-
-
-def _instruction_answers(task: Task) -> Iterator[KnownAnswer]:
-    """For the micro world, whose judge computes the right answers; the verdicts of other judges are not known."""
-    if task.data.world != "micro":
-        return
-    from harness.micro.world import held_out
-
-    for problem, example in zip(task.items, held_out(task.name), strict=True):
-        yield KnownAnswer(problem.id, example.response, "right response", True)
-        yield KnownAnswer(problem.id, "", "empty completion", False)
-        cut = example.response.rpartition("\n")[0]
-        yield KnownAnswer(problem.id, cut, "response cut off before its answer", False)
-
-
-def _overlap(task: Task) -> Iterator[KnownAnswer]:
-    """For scores of word overlap: a reference scores 1, a longer or shorter text does not."""
-    for known in _stated(task):
-        yield known
-        if known.passes:
-            yield KnownAnswer(known.problem_id, f"{known.text}\n\nzyzzyva", "gold plus one word", False)
-            yield KnownAnswer(known.problem_id, f"<|endoftext|>{known.text}", "gold after the end of the text", False)
 
 
 def counts_as_right(task: Task, score: float) -> bool:

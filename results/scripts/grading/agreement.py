@@ -21,7 +21,7 @@ from harness.data import parse
 from harness.errors import BadInput
 from harness.evaluation import published_verdicts
 from harness.evaluation.benchmarks import locate, open_task
-from harness.evaluation.self_check import EQUALS_ALL
+from harness.evaluation.known_answers import EQUALS_ALL
 from harness.task import Task
 from harness.types import Completion
 from results.scripts.grading.peer_graders import bare, evalplus, evalplus_on_its_data, strings, wrapped

@@ -23,7 +23,7 @@ from random import Random
 
 from harness import data, registry
 from harness.evaluation.benchmarks import locate, open_task
-from harness.evaluation.self_check import fenced
+from harness.evaluation.known_answers import fenced
 from harness.grading.maths.pool import shared_pool
 from harness.sandbox import shared, tier
 from harness.task import Task
