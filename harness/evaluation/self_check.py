@@ -103,7 +103,7 @@ def check(names: Sequence[str], progress: Callable[[str, int, int, str], None]) 
 
 
 class _Stopped(Exception):
-    """Ends a check whose result nobody will read."""
+    """Ends a check that is still running when the command ends."""
 
 
 class _Board:
