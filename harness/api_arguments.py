@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness import registry
 from harness.errors import BadInput
+from harness.leaderboard import COMPUTE, DEFAULT_UNIT, UNITS, VIEWS
 
 Names = str | Path | Iterable[str | Path]
 
@@ -74,13 +75,13 @@ def setting(value: Any) -> str:
 
 def view(kind: str, cost: str, anchor: str | None = None) -> None:
     """Raises BadInput for an unknown view or unit, and for what only equal compute reads."""
-    _one_of("view", kind, ("all", "steps", "compute"))
-    _one_of("cost", cost, ("flops", "seconds", "tokens"))
-    for what, given in (("anchor", anchor is not None), ("cost", cost != "flops")):
-        if given and kind != "compute":
+    _one_of("view", kind, VIEWS)
+    _one_of("cost", cost, UNITS)
+    for what, given in (("anchor", anchor is not None), ("cost", cost != DEFAULT_UNIT)):
+        if given and kind != COMPUTE:
             raise BadInput(f'{what} is for view="compute"; give that, too')
 
 
-def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+def _one_of(name: str, value: str, known: Collection[str]) -> None:
     if value not in known:
         raise BadInput(f"{name}={value!r}: choose from {', '.join(known)}")

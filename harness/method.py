@@ -33,8 +33,8 @@ Letters in the shapes of tensors, here and in :mod:`harness.training` and :mod:`
 Objectives get slices of tokens. The full [tokens, vocabulary] logits of a batch never exist, so an objective
 cannot look across tokens; ``weight`` can, within a segment of text (see ``Needs.segment``).
 With ``Needs.pairing`` the teacher reads the text in its own tokens, even of another tokenizer, and the objective
-looks across the tokens of a pair (:mod:`harness.pairs`), which no slice cuts; with ``Needs.whole`` across whole texts.
-``sequence_features`` gets both log-probabilities of every token of whole sequences before their objective;
+looks across the tokens of a pair (:mod:`harness.token_pairs`), which no slice cuts; with ``Needs.whole`` across whole
+texts. ``sequence_features`` gets both log-probabilities of every token of whole sequences before their objective;
 ``step_features`` gets the values of ``measure`` for every token of the optimizer step, on all processes.
 
 A method with weights has a setting ``shuffle`` (default False). With it, the loop gives the same weights
@@ -50,8 +50,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.pairs import Pairing as Pairing
-from harness.pairs import Pairs as Pairs
+from harness.token_pairs import Pairing as Pairing
+from harness.token_pairs import Pairs as Pairs
 from harness.types import Decoding, Source
 
 if TYPE_CHECKING:

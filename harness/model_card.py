@@ -17,6 +17,7 @@ from harness.errors import BadInput
 from harness.leaderboard.footnotes import MICRO
 from harness.leaderboard.rows import latest
 from harness.leaderboard.text_tables import markdown_text
+from harness.recipe import IN_SPEC
 from harness.records.record import Record, examine, label, method_label, note_of
 from harness.records.store import Store
 from harness.records.work_folder import FACTS
@@ -30,7 +31,6 @@ UNKNOWN_LICENCE = (
     "The licence of the base model, whose card was not on this machine; read it before you share the student."
 )
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-PARTS = ("training", "rollout", "teacher_text")  # parts of a specification, in the order of a card
 
 
 def refresh(folder: Path, store: Store, record: Record, licence: str | None = None) -> None:
@@ -179,7 +179,7 @@ def _text(records: Sequence[Record], provenance_text: Mapping[str, Any] | None, 
         _lines(method["settings"], "Settings: none."),
         "## Data and training",
         _data(spec, provenance_text),
-        _lines(dict(pair for part in PARTS for pair in _under(part, spec.get(part))), ""),
+        _lines(dict(pair for part in IN_SPEC for pair in _under(part, spec.get(part))), ""),
         "## Cost of training",
         _lines({key: f"{value:,.0f}" for key, value in cost.items() if not key.startswith("eval_")}, ""),
         "## Licence",

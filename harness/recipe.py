@@ -255,6 +255,11 @@ SECTIONS: dict[str, type] = {
     "teacher_text": TeacherText,
     "evaluation": Evaluation,
 }
+IN_SPEC = (
+    "training",
+    "rollout",
+    "teacher_text",
+)  # sections that are part of the specification of a training
 
 
 @dataclass(frozen=True)

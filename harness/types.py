@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -93,6 +93,11 @@ class Completion:
     text: str
     tokens: int
     finish: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Completion:
+        """The completion of a stored row, which holds its verdict too."""
+        return cls(*(row[each.name] for each in fields(cls)))
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,19 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sample_records import make_record, make_rows
 
 from harness.cli import main
-from harness.commands import arguments
 from harness.errors import BadInput
 from harness.estimate.shapes import token_flops
-from harness.leaderboard import equal_compute
-from harness.leaderboard.inference import Group
+from harness.leaderboard import equal_compute, together
+from harness.leaderboard.inference import Group, Matrix
 from harness.leaderboard.table import View, leaderboard
 from harness.papers import reproduce
 from harness.records.store import Store
+from harness.stats import intervals
 
 ROOT = Path(__file__).parent.parent
 MICRO = ROOT / "results/micro"
@@ -146,7 +147,6 @@ def test_no_row_of_known_size_is_one_line(store, capsys):
 
 
 def test_every_command_has_the_same_units(capsys):
-    assert tuple(equal_compute.UNITS) == arguments.UNITS and equal_compute.DEFAULT == "flops"
     for command in (["table"], ["compare", "a", "b", "--task", "t"]):
         assert main([*command, "--cost", "joules"]) == 2
         assert "flops" in capsys.readouterr().err
@@ -176,3 +176,18 @@ def test_board_and_plot_take_the_same_view(tmp_path, capsys):
     drawn = svg.read_text("utf-8")
     assert "715 GFLOPs of training, as vcrd at 200 steps" in drawn and "left out, not within a factor" in drawn
     capsys.readouterr()
+
+
+def test_the_seeds_of_all_tasks_are_those_of_one_student():
+    """A row counts for all tasks together only with the same seeds on each: a number of seeds makes no student."""
+
+    def group(task, seeds, scores):
+        records = [make_record("kd", task, seed) for seed in seeds]
+        return Group(records, Matrix(tuple("abcd"), np.array(scores)))
+
+    one, other = [[1, 0, 0, 0], [1, 1, 1, 1]], [[0, 0, 0, 1], [1, 1, 0, 1]]
+    rows = [("kd", "a", group("a", (0, 1), one)), ("kd", "b", group("b", (0, 1), other))]
+    whole = together.pooled_over_tasks(rows, 2)
+    assert whole == intervals.pooled_seed_variance([np.hstack([one, other])]) and whole.value > 0
+    rows[1] = ("kd", "b", group("b", (0, 2), other))
+    assert together.pooled_over_tasks(rows, 2) is None

@@ -92,7 +92,11 @@ def test_more_processes_than_gpus_is_one_line(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    with pytest.raises(BadInput, match=r"8 processes were started on a machine with 2 GPUs; .* --num_processes 2,"):
+    refused = r"8 processes were started on a machine with 2 GPUs; .* --num_processes 2,"
+    with pytest.raises(BadInput, match=refused):
+        processes.join("cuda")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")  # a launcher that does not say: all of them are here
+    with pytest.raises(BadInput, match=refused):
         processes.join("cuda")
     connected = []
     monkeypatch.setattr("accelerate.PartialState", lambda **options: connected.append(options))

@@ -11,11 +11,16 @@ import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import registry
 from harness.errors import BadInput
+from harness.leaderboard import ALL, COMPUTE, VIEWS
+from harness.recipe import WORLDS
 from harness.safe_read import aside
+
+if TYPE_CHECKING:
+    from harness.rerun.command import Replacements
 
 
 class Help(argparse.HelpFormatter):
@@ -67,9 +72,6 @@ def values(command: argparse.ArgumentParser, *flags: str, metavar: str, help: st
     command.add_argument(*flags, action="extend", nargs="+", default=[], metavar=metavar, help=help, **more)
 
 
-WORLDS = ("micro", "real")  # after the @ of a task
-
-
 def offer(action: argparse.Action, *kinds: str) -> None:
     """Has shells complete an argument: the names of these kinds; after a comma the next one.
 
@@ -101,8 +103,8 @@ def _offered(kind: str, part: str, where: Path) -> list[str]:
         return [name.removesuffix("s") for name in (*registry.KINDS, "recipes", "papers")]
     names = []
     for entry in registry.entries(kind):
-        behind = WORLDS if kind == registry.TASKS else entry.facts.get("variants", ())
-        names += [f"{entry.name}@{one}" for one in behind] if "@" in part else [entry.name]
+        suffixes = WORLDS if kind == registry.TASKS else entry.facts.get("variants", ())
+        names += [f"{entry.name}@{one}" for one in suffixes] if "@" in part else [entry.name]
     return names
 
 
@@ -134,15 +136,12 @@ def results(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="JSON on stdout, everything else on stderr")
 
 
-UNITS = ("flops", "seconds", "tokens")  # a copy of those in harness.leaderboard.equal_compute, which is slow to import
-
-
 def view(command: argparse.ArgumentParser) -> None:
     """``--view`` and ``--anchor``: which rows are compared (:mod:`harness.leaderboard.equal_compute`)."""
     command.add_argument(
         "--view",
-        choices=("all", "steps", "compute"),
-        default="all",
+        choices=VIEWS,
+        default=ALL,
         help="steps: rows of equal optimizer steps together; compute: rows at equal compute (default: all)",
     )
     command.add_argument("--anchor", metavar="M", help="the method whose cost is the budget of --view compute")
@@ -150,13 +149,13 @@ def view(command: argparse.ArgumentParser) -> None:
 
 def check_view(args: argparse.Namespace) -> None:
     """Raises BadInput for an anchor without the view that uses it."""
-    if args.anchor and args.view != "compute":
+    if args.anchor and args.view != COMPUTE:
         raise BadInput("--anchor names the budget of --view compute; give --view compute too")
 
 
 def check_cost(args: argparse.Namespace) -> None:
     """Raises BadInput for a unit of cost without the view that uses it."""
-    if args.cost and args.view != "compute":
+    if args.cost and args.view != COMPUTE:
         raise BadInput("--cost is the unit of --view compute; give that, too")
 
 
@@ -253,3 +252,30 @@ def warn(warnings: Iterable[str]) -> None:
     """Prints one line on stderr per warning."""
     for warning in warnings:
         aside(f"warning: {warning}")
+
+
+# What the user may supply in place of a record's values, each with what it takes.
+REPLACEABLE = {
+    "method": "FILE",
+    "task": "FILE",
+    "recipe": "FILE.toml",
+    "student": "DIR",
+    "teacher": "DIR",
+    "judge": "JUDGE",
+    "device": "DEVICE",
+}
+
+
+def replacements(command: argparse.ArgumentParser) -> None:
+    """The options for what a record does not contain: files, folders and addresses of this machine."""
+    for name, metavar in REPLACEABLE.items():
+        command.add_argument(
+            f"--{name}", metavar=metavar, help="use this instead of what the record names; as in harness run"
+        )
+
+
+def replacements_of(args: argparse.Namespace) -> Replacements:
+    """The values of :func:`replacements`."""
+    from harness.rerun.command import Replacements
+
+    return Replacements(**{name: getattr(args, name) for name in REPLACEABLE})

@@ -6,6 +6,7 @@ import argparse
 
 from harness import safe_read
 from harness.commands import arguments
+from harness.leaderboard import ALL, DEFAULT_UNIT, UNITS, VIEWS
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -37,11 +38,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     arguments.protocol_of_records(command)
     command.add_argument(
         "--view",
-        choices=("all", "steps", "compute"),
-        default="all",
+        choices=VIEWS,
+        default=ALL,
         help="if several rows have one name, compare the two of equal steps, or of equal compute",
     )
-    command.add_argument("--cost", choices=arguments.UNITS, help="the unit of --view compute (default: flops)")
+    command.add_argument("--cost", choices=UNITS, help="the unit of --view compute (default: flops)")
     arguments.results(command)
     command.set_defaults(command=call)
 
@@ -56,24 +57,21 @@ def call(args: argparse.Namespace) -> str:
     store = Store(args.results)
     records, warnings = store.all()
     safe_read.warn(warnings)
-    view = View(args.view, args.cost or "flops")
+    view = View(args.view, args.cost or DEFAULT_UNIT)
     found = over_tasks(records, args.a, args.b, args.task or None, store.completions, args.protocol, view)
     for line in found.left_out:
         safe_read.aside(line)
-    whole = found.together
+    whole = found.together  # None unless the problems of several tasks count alike
     if args.json:
-        rows = {"comparisons": [comparison_as_json(each) for each in found.tasks]}
-        return arguments.dump(rows | {"together": None if whole is None else comparison_as_json(whole)})
-    # What was compared stands once where it is the same on every task.
+        of_tasks = [comparison_as_json(each) for each in found.tasks]
+        return arguments.dump({"comparisons": of_tasks, "together": whole and comparison_as_json(whole)})
+    # Which rows were taken: one line if it is the same on every task, else one per task.
     for side in (0, 1):
-        took = [each.taken[side].words() for each in found.tasks]
-        alike = len(set(took)) == 1 and len(took) > 1
-        for line in dict.fromkeys(
-            took if alike else (f"{e.task}: {w}" for e, w in zip(found.tasks, took, strict=True))
-        ):
+        taken = {each.task: each.taken[side].words() for each in found.tasks}
+        same = len(taken) > 1 and len(set(taken.values())) == 1
+        for line in set(taken.values()) if same else [f"{task}: {words}" for task, words in taken.items()]:
             safe_read.aside(line)
     for note in dict.fromkeys(note for each in found.tasks for note in each.notes):
         safe_read.aside(f"note: {note}")
-    return arguments.fitted(
-        "\n".join(comparison_in_words(each) for each in [*found.tasks, *([whole] if whole else [])])
-    )
+    results = found.tasks if whole is None else [*found.tasks, whole]
+    return arguments.fitted("\n".join(map(comparison_in_words, results)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness import safe_read
 from harness.commands import arguments
 from harness.errors import BadInput
+from harness.reports.plots.theme import THEMES
 
 if TYPE_CHECKING:
     from harness.leaderboard.rows import Section
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from harness.records.store import Store
 
 KINDS = ("scores", "differences", "pareto", "curves")
-THEMES = ("light", "dark", "auto")
 
 
 def add(commands: argparse._SubParsersAction) -> None:

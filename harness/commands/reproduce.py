@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness.commands import arguments
+from harness.leaderboard import COMPUTE, DEFAULT_UNIT, STEPS, UNITS
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -35,9 +36,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         command, "--set", dest="settings", metavar="KEY=VALUE", help="change settings: training.steps=50, …; repeatable"
     )
     command.add_argument(
-        "--view", choices=("steps", "compute", "both"), default="both", help="of the question (default: both)"
+        "--view", choices=(STEPS, COMPUTE, "both"), default="both", help="of the question (default: both)"
     )
-    command.add_argument("--budget", choices=arguments.UNITS, default="flops", help="what equal compute is measured in")
+    command.add_argument("--budget", choices=UNITS, default=DEFAULT_UNIT, help="what equal compute is measured in")
     arguments.values(
         command,
         "--published",

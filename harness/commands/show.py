@@ -11,7 +11,7 @@ import types
 from pathlib import Path
 
 from harness import safe_read
-from harness.commands import arguments, verify
+from harness.commands import arguments
 from harness.errors import BadInput
 
 
@@ -36,7 +36,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--format", choices=("text", "md", "csv", "latex", "json"), help="format of a paper (default: text)"
     )
-    verify.add_replacements(command)
+    arguments.replacements(command)
     arguments.results(command)
     command.set_defaults(command=call)
 
@@ -46,8 +46,8 @@ def call(args: argparse.Namespace) -> str:
 
     if args.as_command:
         return _command(args)
-    if any(vars(verify.replacements_of(args)).values()):
-        *flags, last = (f"--{name}" for name in verify.REPLACEABLE)
+    if any(vars(arguments.replacements_of(args)).values()):
+        *flags, last = (f"--{name}" for name in arguments.REPLACEABLE)
         raise BadInput(f"{', '.join(flags)} and {last} go with --command")
     kind, name = _kind_and_name(args)
     if kind == "paper":
@@ -103,7 +103,7 @@ def _command(args: argparse.Namespace) -> str:
         raise BadInput("show --command takes one record: a run id, its beginning, or a record file")
     record = Store(args.results).get(args.what[0])
     with tempfile.TemporaryDirectory() as scratch:  # planning opens the answer file of a judge
-        rerun = command.find(record, Path(scratch), verify.replacements_of(args), fetch=False)
+        rerun = command.find(record, Path(scratch), arguments.replacements_of(args), fetch=False)
     if not rerun.exact:
         safe_read.aside(f"harness: not shown to make {record['run_id']}: {rerun.differs}")
         args.exit_code = 1

@@ -9,6 +9,7 @@ from typing import Any
 from harness import safe_read
 from harness.commands import arguments
 from harness.errors import BadInput, unknown
+from harness.leaderboard import DEFAULT_UNIT, UNITS
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -40,7 +41,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="names of methods, rows, columns and tasks in LaTeX; NEW is LaTeX as it stands",
     )
     arguments.view(command)
-    command.add_argument("--cost", choices=arguments.UNITS, help="the unit of --view compute (default: flops)")
+    command.add_argument("--cost", choices=UNITS, help="the unit of --view compute (default: flops)")
     command.add_argument(
         "--layout",
         choices=("both", "grid", "tasks"),
@@ -81,7 +82,7 @@ def call(args: argparse.Namespace) -> str:
         known = sorted({record["protocol"]["hash"] for record in records})
         raise BadInput(f"--protocol {args.protocol}: no record was measured under it; known: {', '.join(known)}")
     records = under
-    view = View(args.view, args.cost or "flops", args.anchor)
+    view = View(args.view, args.cost or DEFAULT_UNIT, args.anchor)
     # Reported scores of a task can be shown before anything was measured on it.
     tasks = None if args.reported and not records else args.task or None
     sections = leaderboard(records, tasks, store.completions, view)

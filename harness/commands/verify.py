@@ -4,24 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.commands import arguments
-
-if TYPE_CHECKING:
-    from harness.rerun.command import Replacements
-
-
-# What the user may supply in place of a record's values, each with what it takes.
-REPLACEABLE = {
-    "method": "FILE",
-    "task": "FILE",
-    "recipe": "FILE.toml",
-    "student": "DIR",
-    "teacher": "DIR",
-    "judge": "JUDGE",
-    "device": "DEVICE",
-}
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -47,25 +31,10 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="keep the second run here and resume from it (default: a temporary folder)",
     )
-    add_replacements(command)
+    arguments.replacements(command)
     arguments.results(command)
     arguments.sandbox(command)
     command.set_defaults(command=call)
-
-
-def add_replacements(command: argparse.ArgumentParser) -> None:
-    """Declares the arguments for what a record does not contain: files, folders and addresses of this machine."""
-    for name, metavar in REPLACEABLE.items():
-        command.add_argument(
-            f"--{name}", metavar=metavar, help="use this instead of what the record names; as in harness run"
-        )
-
-
-def replacements_of(args: argparse.Namespace) -> Replacements:
-    """Collects the arguments of :func:`add_replacements`."""
-    from harness.rerun.command import Replacements
-
-    return Replacements(**{name: getattr(args, name) for name in REPLACEABLE})
 
 
 def call(args: argparse.Namespace) -> str:
@@ -78,10 +47,10 @@ def call(args: argparse.Namespace) -> str:
     record = store.get(args.run_id)
     with Reporter() as reporter:
         if args.grade_only:
-            report = verify.grade_again(record, store, replacements_of(args), args.work)
+            report = verify.grade_again(record, store, arguments.replacements_of(args), args.work)
         else:
             report = verify.run_again(
-                record, store, replacements_of(args), args.work, reporter.progress, reporter.announce
+                record, store, arguments.replacements_of(args), args.work, reporter.progress, reporter.announce
             )
     args.exit_code = 0 if report.holds else 1
     if args.json:

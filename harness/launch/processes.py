@@ -65,7 +65,7 @@ def _enough_devices(device: str) -> None:
     """Raises BadInput unless every process of this machine has its own GPU."""
     import torch
 
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = on_this_machine()
     if device.startswith("cuda") and processes > (devices := torch.cuda.device_count()):
         raise BadInput(
             f"{processes} processes were started on a machine with {devices} GPU{'s' * (devices != 1)}; "

@@ -26,20 +26,18 @@ from typing import Any
 from harness.errors import BadInput, unknown
 from harness.estimate import shapes
 from harness.estimate.shapes import published, token_flops
-from harness.leaderboard import equal_compute, labels
+from harness.leaderboard import ALL, DEFAULT_UNIT, STEPS, UNITS, labels
 from harness.leaderboard.inference import Group
 from harness.leaderboard.text_tables import amount
 from harness.models.files import MICRO, locate
 from harness.records.record import CONTROL, Record, roles_of
 
-UNITS = {"flops": "FLOPs", "seconds": "s", "tokens": "tokens"}
-DEFAULT = "flops"
 TOLERANCE = 1.15
 TOKENS = ("student_tokens", "teacher_forward_tokens", "generated_tokens", "reference_forward_tokens")
 WITHIN = f"within a factor of {TOLERANCE:g}"
 
 
-def cost(record: Record, unit: str = DEFAULT) -> float:
+def cost(record: Record, unit: str = DEFAULT_UNIT) -> float:
     """What the training of ``record`` cost. Raises BadInput for FLOPs where a model's parameters are not known."""
     if unit not in UNITS:
         raise unknown("unit of cost", unit, UNITS)
@@ -63,7 +61,7 @@ def flops(record: Record) -> float:
     return token_flops(student, teacher, *(spent.get(key, 0) for key in TOKENS))
 
 
-def median_cost(records: Sequence[Record], unit: str = DEFAULT) -> float:
+def median_cost(records: Sequence[Record], unit: str = DEFAULT_UNIT) -> float:
     """The cost of a row. A median, because one seed may have computed what the others reuse (teacher texts, caches)."""
     return median(cost(record, unit) for record in records)
 
@@ -152,15 +150,12 @@ def _of_model(name: str) -> int | None:
     return None if shape is None else shape.parameters
 
 
-ALL, STEPS, COMPUTE = VIEWS = ("all", "steps", "compute")
-
-
 @dataclass(frozen=True)
 class View:
     """How rows are chosen. ``anchor`` is the method whose cost is the budget; None selects it by rule."""
 
     kind: str = ALL
-    cost: str = equal_compute.DEFAULT
+    cost: str = DEFAULT_UNIT
     anchor: str | None = None
 
 
@@ -186,15 +181,15 @@ def split(groups: Sequence[Group], view: View) -> Iterator[tuple[str, list[Group
 def _equal_compute(
     competitors: Sequence[Group], references: Sequence[Group], view: View
 ) -> tuple[str, list[Group], list[str]]:
-    budget = equal_compute.anchor(competitors, view.cost, view.anchor)
+    budget = anchor(competitors, view.cost, view.anchor)
     names = labels.names([group.first for group in competitors])
     chosen, aside = [], defaultdict(list)
     for group, name in zip(competitors, names, strict=True):
-        reason = equal_compute.measured_alike(group, budget, view.cost)
+        reason = measured_alike(group, budget, view.cost)
         if reason is None:
             chosen.append(group)
         else:
             aside[reason].append(name)
     costs = "; ".join(f"{', '.join(sorted(rows))}: {reason}" for reason, rows in sorted(aside.items()))
-    notes = [f"left out, not {equal_compute.WITHIN} of the budget: {costs}"] if aside else []
-    return equal_compute.caption(budget, view.cost), [*chosen, *references], notes
+    notes = [f"left out, not {WITHIN} of the budget: {costs}"] if aside else []
+    return caption(budget, view.cost), [*chosen, *references], notes

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import BadInput, unknown
-from harness.leaderboard import equal_compute, inference, labels
-from harness.leaderboard.equal_compute import COMPUTE, STEPS, View
+from harness.leaderboard import COMPUTE, STEPS, equal_compute, inference, labels
+from harness.leaderboard.equal_compute import View
 from harness.leaderboard.inference import Group
 from harness.records.record import Record, roles_of
 

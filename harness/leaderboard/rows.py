@@ -15,9 +15,9 @@ from statistics import fmean
 from typing import Any
 
 from harness.errors import BadInput, unknown
-from harness.leaderboard import equal_compute, footnotes, labels
+from harness.leaderboard import COMPUTE, equal_compute, footnotes, labels
 from harness.leaderboard import inference as inference
-from harness.leaderboard.equal_compute import COMPUTE, EVERYTHING, View, split
+from harness.leaderboard.equal_compute import EVERYTHING, View, split
 from harness.leaderboard.inference import LEVEL, Completions, Distance, Group
 from harness.leaderboard.text_tables import RECONSTRUCTED, TIED
 from harness.metrics import Scale

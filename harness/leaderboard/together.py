@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from harness.errors import BadInput
 from harness.leaderboard import compare, labels, row_selection
 from harness.leaderboard.compare import ComparisonResult, PairedScores
 from harness.leaderboard.equal_compute import EVERYTHING, View
-from harness.leaderboard.inference import Completions
+from harness.leaderboard.inference import Completions, Group
 from harness.leaderboard.rows import selected
 from harness.records.record import Record
 from harness.stats import intervals
@@ -101,7 +101,8 @@ def _together(pairs: Sequence[PairedScores]) -> tuple[ComparisonResult | None, s
         return None, "no seed is on all tasks"
     names = [pair.title for pair in pairs]
     title = f"{' and '.join(names) if len(names) == 2 else f'{len(names)} tasks'} together"
-    pooled = _pooled(pairs) if len(seeds) > 1 else None
+    table = ((_student(group.first), pair.title, group) for pair in pairs for group in pair.table)
+    pooled = pooled_over_tasks(table, len(pairs)) if len(seeds) > 1 else None
     whole = dataclasses.replace(pairs[0], title=title, seeds=seeds, first=first, second=second, notes=(), pooled=pooled)
     metrics = dict.fromkeys(pair.a.first["metric"] for pair in pairs)
     protocols = dict.fromkeys(pair.a.first["protocol"]["hash"] for pair in pairs)
@@ -143,17 +144,14 @@ def _student(record: Record) -> tuple[Any, ...]:
     return labels.name_of(record["method"]), record["student"], record["teacher"], labels.training(record)
 
 
-def _pooled(pairs: Sequence[PairedScores]) -> SeedVariance | None:
-    """The variance between seeds over the problems of all tasks, from the rows that all tables have.
+def pooled_over_tasks(groups: Iterable[tuple[Hashable, str, Group]], tasks: int) -> SeedVariance | None:
+    """The variance between seeds over the problems of all ``tasks`` together, from (student, task, its records).
 
-    A paper's page (:mod:`harness.papers.page`) pools the arms of its question instead, which it knows by name. Here the
-    rows are those of whole tables, so a row counts only if it is the same student, with the same seeds, on every task.
+    One seed is one student, so a row counts only if it is the same student, with the same seeds, on every task.
     """
     rows: dict[Any, dict[str, np.ndarray]] = defaultdict(dict)
-    for pair in pairs:
-        for group in pair.table:
-            if group.matrix is not None and not group.reference:
-                seeds = tuple(record["seed"] for record in group.records)
-                rows[_student(group.first), seeds][pair.title] = group.matrix.scores
-    whole = [np.hstack(list(parts.values())) for parts in rows.values() if len(parts) == len(pairs)]
-    return intervals.pooled_seed_variance(whole) if whole else None
+    for student, task, group in groups:
+        if group.matrix is not None and not group.reference:
+            seeds = tuple(record["seed"] for record in group.records)
+            rows[student, seeds][task] = group.matrix.scores
+    return intervals.pooled_seed_variance(np.hstack(list(of.values())) for of in rows.values() if len(of) == tasks)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from harness.errors import BadInput
-from harness.leaderboard import inference
+from harness.leaderboard import COMPUTE, STEPS, inference
 from harness.leaderboard.compare import pair_up, smallest_seen
 from harness.leaderboard.formats import render
 from harness.leaderboard.inference import LEVEL, Completions, Group
 from harness.leaderboard.rows import leaderboard
-from harness.leaderboard.together import scores_of_all
+from harness.leaderboard.together import pooled_over_tasks, scores_of_all
 from harness.metrics import PERCENT
 from harness.papers import printed_rows
-from harness.papers.reproduce import COMPUTE, PAPER, STEPS, Reproduction
+from harness.papers.reproduce import PAPER, Reproduction
 from harness.records import reported
 from harness.stats import intervals
 from harness.stats.intervals import Comparison, SeedVariance
@@ -218,17 +218,14 @@ def _pooled(
     """The variance between training seeds, pooled over all arms of a view: on each task, and over all tasks."""
     arms = [arm.name for arm in outcome.question.arms]
     variances: dict[str, SeedVariance | None] = {}
-    whole: dict[str, list[np.ndarray]] = {}
+    whole: list[tuple[str, str, Group]] = []
     for task in tasks:
         recorded = {arm: outcome.records.get((view, arm, task)) for arm in arms}
         groups = {arm: _group(records, completions) for arm, records in recorded.items() if records}
         titles = {group.first["task"] for group in groups.values()}
         variances |= dict.fromkeys(titles, inference.seed_variance(groups.values()))
-        for arm, group in groups.items():
-            if group.matrix is not None:
-                whole.setdefault(arm, []).append(group.matrix.scores)
-    shaped = [parts for parts in whole.values() if len(parts) == len(tasks) and len({len(p) for p in parts}) == 1]
-    return variances | {ALL: intervals.pooled_seed_variance(np.hstack(parts) for parts in shaped)}
+        whole += [(arm, task, group) for arm, group in groups.items()]
+    return variances | {ALL: pooled_over_tasks(whole, len(tasks))}
 
 
 def _group(records: Sequence[dict[str, Any]], completions: Completions) -> Group:

@@ -26,9 +26,10 @@ from harness.estimate.resources import (
     stages_of,
 )
 from harness.estimate.shapes import Shape, published, shape_of
+from harness.leaderboard import COMPUTE, STEPS
 from harness.method import Method, ReferencePoint
 from harness.models import adapters
-from harness.papers.reproduce import COMPUTE, STEPS, Piece, ReproduceRequest, Reproduction, pieces
+from harness.papers.reproduce import Piece, ReproduceRequest, Reproduction, pieces
 from harness.papers.spec import Fact, ModelPair
 from harness.plan import configured, judged
 from harness.recipe import Recipe

@@ -12,6 +12,7 @@ from harness.errors import BadInput, unknown
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.text_tables import Table, plain
 from harness.papers import spec
+from harness.papers.side_by_side import UNMEASURED
 from harness.papers.spec import ModelPair
 from harness.records import printed
 from harness.records.printed import PrintedCell
@@ -68,8 +69,6 @@ def printed_rows_of(pair: ModelPair, paper: Paper) -> list[PrintedRow]:
 #
 # A printed table has its own names for methods and benchmarks; the papers' files map them to ours.
 
-NOTHING = "not measured here"
-
 
 def rows_beside(papers: Sequence[Paper], tasks: Collection[str] | None) -> Iterator[PrintedRow]:
     """The printed cells that stand for ``tasks`` (None: all) under the harness' names."""
@@ -105,7 +104,7 @@ def sheet_beside(
                 cell.text + (f" ±{error:.1f}" if error is not None else "") + ("?" if cell.doubt else ""),
                 f"{cell.student} <- {cell.teacher}",
                 "; ".join(f"{s.scale.text(r.score)} [{s.scale.text(r.low)}–{s.scale.text(r.high)}]" for s, r in ours)
-                or NOTHING,
+                or UNMEASURED,
                 "; ".join(dict.fromkeys(words for s, r in ours for words in differences(row, s, r))),
             )
         )

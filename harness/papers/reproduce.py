@@ -19,7 +19,7 @@ from typing import Any
 
 from harness import durable, safe_read
 from harness.errors import BadInput, RunFailed, unknown
-from harness.leaderboard import equal_compute
+from harness.leaderboard import COMPUTE, DEFAULT_UNIT, STEPS, equal_compute
 from harness.papers import printed_rows
 from harness.papers.printed_rows import PrintedRow
 from harness.papers.spec import ModelPair, PaperQuestion, PaperSpec
@@ -27,7 +27,7 @@ from harness.plan import RunRequest, prepare
 from harness.records import reported
 from harness.records.record import Record, fingerprint
 
-STEPS, COMPUTE, PAPER = "steps", "compute", "paper"
+PAPER = "paper"  # a view beside those of a table: the rows that the paper prints
 Announce = Callable[[str], None]
 
 
@@ -44,7 +44,7 @@ class ReproduceRequest:
     device: str | None = None
     published: Sequence[Path] = ()  # folders of records to reuse if training, prompts and decoding are equal
     views: Sequence[str] = (STEPS, COMPUTE)  # of the question
-    unit: str = "flops"  # what equal compute is measured in
+    unit: str = DEFAULT_UNIT  # what equal compute is measured in
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from harness.types import Completion
 # The fields that determine the completions.
 ASKED = ("task", "metric", "dataset", "prompts_sha256", "template", "decoding")
 SET_ANEW = ("schema_version", "created", "completions", "content_sha256")
-TEXT = ("problem_id", "sample", "text", "tokens", "finish")  # the fields of a Completion, in order
 
 
 def take(plan: Plan, folders: Sequence[Path], announce: Callable[[str], None]) -> None:
@@ -62,7 +61,7 @@ def _asked_alike(record: Record, protocol: Mapping[str, Any]) -> bool:
 def _graded(store: Store, record: Record, task: Task) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The record with its score from the current grading, and the graded rows."""
     kept = store.completions(record)
-    completions = [Completion(*(row[key] for key in TEXT)) for row in kept]
+    completions = [Completion.of(row) for row in kept]
     rows = evaluate.rows(completions, evaluate.verdicts_of(task, completions))
     score, figures = evaluate.score(task, rows), evaluate.figures(task, rows)
     changed = sum(a["score"] != b["score"] for a, b in zip(kept, rows, strict=True))

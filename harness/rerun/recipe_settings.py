@@ -9,19 +9,17 @@ from typing import Any
 
 from harness import options, specification
 from harness.models import devices, loading
-from harness.recipe import Recipe
+from harness.recipe import IN_SPEC, Recipe
 from harness.records.record import method_label
-
-SECTIONS = ("training", "rollout", "teacher_text")
 
 
 def of_training(spec: Mapping[str, Any], chosen: Recipe) -> list[str]:
     """Differences between the recipe and ``spec`` in training, texts, student and teacher."""
     settings = []
-    for section in SECTIONS:
+    for section in IN_SPEC:
         recorded, own = spec.get(section) or {}, dataclasses.asdict(getattr(chosen, section))
         settings += [setting_of(f"{section}.{k}", v) for k, v in recorded.items() if k not in own or own[k] != v]
-    for section in SECTIONS:
+    for section in IN_SPEC:
         if not spec.get(section):
             continue
         # A setting that was added later is absent if the run behaved like all runs before it existed.

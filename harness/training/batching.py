@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness.models import devices
 from harness.models.token_text import Segments
-from harness.pairs import Pairs
+from harness.token_pairs import Pairs
 from harness.training.engine_gap import EngineGap
 from harness.types import Source
 

@@ -30,7 +30,7 @@ def differences(store: Store) -> dict[tuple[str, str, str], list[int]]:
         if record["task"] not in tasks:
             tasks[record["task"]] = benchmarks.open_task(record["task"])
         task, rows = tasks[record["task"]], store.completions(record)
-        texts = [Completion(r["problem_id"], r["sample"], r["text"], r["tokens"], r["finish"]) for r in rows]
+        texts = [Completion.of(row) for row in rows]
         again = evaluate.rows(texts, evaluate.verdicts_of(task, texts))
         changed = sum(a["score"] != b["score"] for a, b in zip(rows, again, strict=True))
         moved = abs(evaluate.score(task, again).value - record["score"]) > 1e-12

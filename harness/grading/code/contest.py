@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
+from harness.grading.code.differential import OUTPUT_ROOM
 from harness.sandbox import End, Sandbox, SandboxJob, shared, tier
 from harness.sandbox.pool import PATIENCE
 from harness.sandbox.values import dumps, loads
@@ -32,7 +33,6 @@ from harness.types import Verdict
 
 TEST_S = 6.0  # CPU seconds a test; upstream's are of wall time
 TOTAL_S = 300.0  # of all tests of a problem
-OUTPUT_ROOM = 2**26  # characters of all outputs of a program
 MEMBERS = 2**20  # of the sets and dicts in an output that are read
 SHOWN = 60  # characters of a value in a reason
 # What upstream imports before every program, in its order: later names replace earlier ones.

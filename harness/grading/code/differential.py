@@ -38,6 +38,7 @@ FLOOR_S = 4.0
 FACTOR = 4.0
 TOTAL_S = 60.0  # per suite, or FACTOR times the time of the canonical solution if that is more
 READ_ROOM = 2**24  # characters of a program's outputs to read, beyond twice the expected ones
+OUTPUT_ROOM = 2**26  # characters of all outputs of a program under given tests
 ALONE = 3.0  # factor on the patience when a program is run a second time
 
 _REASONS = {

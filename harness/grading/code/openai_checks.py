@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import BadInput, RunFailed
-from harness.grading.code.differential import ALONE, FLOOR_S, TOTAL_S
+from harness.grading.code.differential import ALONE, FLOOR_S, OUTPUT_ROOM, TOTAL_S
 from harness.grading.code.problem import CodeProblem
 from harness.sandbox import End, Sandbox, SandboxJob, shared
 from harness.sandbox.pool import PATIENCE
@@ -36,7 +36,6 @@ DECODING = Decoding(
 )
 FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 
-OUTPUT_ROOM = 2**26  # characters of all outputs of a program
 RECORD = """
 
 def harness_calls():

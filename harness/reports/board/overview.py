@@ -9,8 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.leaderboard import formats, labels
-from harness.leaderboard.equal_compute import ALL, COMPUTE, STEPS
+from harness.leaderboard import ALL, COMPUTE, STEPS, formats, labels
 from harness.leaderboard.formats import GridLine, render
 from harness.leaderboard.rows import Section
 from harness.reports.board import words

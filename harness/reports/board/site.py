@@ -27,10 +27,11 @@ from typing import Any
 
 from harness import safe_read
 from harness.errors import BadInput, RunFailed
-from harness.leaderboard.equal_compute import ALL, COMPUTE, STEPS, View
+from harness.leaderboard import ALL, COMPUTE, STEPS
+from harness.leaderboard.equal_compute import View
 from harness.leaderboard.rows import LeaderboardRow, Section, leaderboard
 from harness.records.store import Store, no_records
-from harness.reports.board import overview, pairs, papers_page, run_page, task_page
+from harness.reports.board import comparison_page, overview, papers_page, run_page, task_page
 from harness.reports.board.pages import ASSETS, MARK, Site
 
 Progress = Callable[[str, int, int, str], None]
@@ -105,7 +106,7 @@ def _pages(site: Site, progress: Progress) -> None:
     progress("tables and comparisons", 0, 0, "")
     for section in site.sections:
         task_page.write(site, section)
-    pairs.write(site)
+    comparison_page.write(site)
     if site.papers:
         papers_page.write(site)
     overview.write(site)

@@ -24,7 +24,6 @@ from harness.records.store import Store, no_records
 if TYPE_CHECKING:
     import pandas
 
-FORMATS = ("parquet", "datasets")
 TEXTS = ("problem_id", "prompt", "reference", "text", "finish", "reason", "extracted", "words")
 _README = """---
 configs:

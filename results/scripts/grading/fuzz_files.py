@@ -28,7 +28,7 @@ from harness.records.store import Store
 from harness.registry import TASKS, find
 from results.scripts.grading.fuzz_families import Trial
 
-SOUND = Path("results/micro")
+PUBLISHED = Path("results/micro")
 TASK = "amc23@micro"
 LIMIT_S = 60  # CPU time of one command
 WAIT_S = 600.0  # how long one command may wait besides: other work on the machine is none of its faults
@@ -41,8 +41,8 @@ ODD = (
 
 
 def trials(n: int, seed: int) -> Iterator[Trial]:
-    if not (SOUND / "records").is_dir():
-        raise BadInput(f"no {SOUND}/records here: run it in a checkout of the repository, which holds the sound files")
+    if not (PUBLISHED / "records").is_dir():
+        raise BadInput(f"no {PUBLISHED}/records here: run it in a checkout, which holds the sound files")
     for module in ("matplotlib.pyplot", "pandas", "pyarrow", "datasets"):  # once here, not in every child
         import_module(module)
     for i in range(n):
@@ -128,13 +128,13 @@ def _become(words: list[str], output_file: Path, main: Callable[[list[str]], int
 
 def _records(rng: Random, folder: Path) -> tuple[str, list[str]]:
     results = folder / "results"
-    records = sorted((SOUND / "records" / TASK).rglob("*.json"))
+    records = sorted((PUBLISHED / "records" / TASK).rglob("*.json"))
     chosen = rng.sample(records, min(6, len(records)))
     for record in chosen:
         _copy(record, results)
         facts = json.loads(record.read_text("utf-8"))
-        _copy(Store(SOUND).completions_file(facts), results)
-        curve = SOUND / "curves" / f"{facts['training_id']}.json"
+        _copy(Store(PUBLISHED).completions_file(facts), results)
+        curve = PUBLISHED / "curves" / f"{facts['training_id']}.json"
         if curve.is_file():
             _copy(curve, results)
     part = rng.choice(["records", "records", "completions", "curves"])
@@ -225,7 +225,7 @@ def _benchmark(rng: Random, folder: Path) -> tuple[str, list[str]]:
 
 def _samples(rng: Random, folder: Path) -> tuple[str, list[str]]:
     path = folder / "samples.jsonl"
-    source = rng.choice(sorted((SOUND / "completions").glob(f"*-{TASK}-*.jsonl*")))
+    source = rng.choice(sorted((PUBLISHED / "completions").glob(f"*-{TASK}-*.jsonl*")))
     path.write_bytes(b"".join(content_of(source).splitlines(keepends=True)[:20]))
     _damage(rng, path)
     return "samples: grade", ["grade", "--task", TASK, "--samples", str(path), "--results", str(folder / "results")]
@@ -323,7 +323,7 @@ def _odd_folder(rng: Random, results: Path) -> None:
 
 
 def _copy(path: Path, results: Path) -> None:
-    target = results / path.relative_to(SOUND)
+    target = results / path.relative_to(PUBLISHED)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
 

@@ -80,8 +80,8 @@ PLAIN = {
 
 
 def trials(n: int, seed: int) -> Iterator[Trial]:
-    if not (fuzz_files.SOUND / "records").is_dir():
-        raise BadInput(f"no {fuzz_files.SOUND}/records here: run it in a checkout, which holds the sound records")
+    if not (fuzz_files.PUBLISHED / "records").is_dir():
+        raise BadInput(f"no {fuzz_files.PUBLISHED}/records here: run it in a checkout, which holds the sound records")
     for module in ("matplotlib.pyplot", "pandas", "pyarrow", "datasets"):  # once here, not in every child
         import_module(module)
     with tempfile.TemporaryDirectory() as name:
@@ -194,17 +194,17 @@ CHECKS |= dict.fromkeys(("table cards", "table grid", "table steps", "table comp
 
 def _sound(results: Path) -> tuple[Path, list[dict[str, Any]]]:
     """Copies sound records to ``results``; returns the file of one more, and its first completions."""
-    source = Store(fuzz_files.SOUND)
-    folder = fuzz_files.SOUND / "records" / fuzz_files.TASK
+    source = Store(fuzz_files.PUBLISHED)
+    folder = fuzz_files.PUBLISHED / "records" / fuzz_files.TASK
     files = [file for method in SOUND for file in sorted((folder / method).glob("*.json"))[:2]]
     victim = sorted((folder / "kd").glob("*.json"))[2]
     for file in (*files, victim):
         record = json.loads(file.read_text("utf-8"))
         rows = [json.loads(line) for line in content_of(source.completions_file(record)).splitlines()[:ROWS]]
-        curve = fuzz_files.SOUND / "curves" / f"{record['training_id']}.json"
+        curve = fuzz_files.PUBLISHED / "curves" / f"{record['training_id']}.json"
         if curve.is_file():
             fuzz_files._copy(curve, results)
-        target = results / file.relative_to(fuzz_files.SOUND)
+        target = results / file.relative_to(fuzz_files.PUBLISHED)
         _seal(results, target, record, rows)
     return target, rows
 

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.errors import BadInput
-from harness.leaderboard import compare, equal_compute, inference, labels
-from harness.leaderboard.equal_compute import COMPUTE, STEPS
+from harness.leaderboard import COMPUTE, STEPS, compare, equal_compute, inference, labels
 from harness.leaderboard.inference import Group
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.reports.board import run_page, words
