@@ -77,9 +77,8 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
         with _called(method, "after_step"):
             tried.after_step(step, types.MappingProxyType(report))
     _state(tried)
-    if (
-        not moves and method.config == type(method).Config()
-    ):  # a setting at its limit may legitimately make every value 0
+    # A setting at its limit may legitimately make every value 0; the defaults may not.
+    if not moves and method.config == type(method).Config():
         raise method_contract.broken(method, "objective", f"has a gradient of 0 everywhere {method_contract.DETACHED}")
     signal = f" on a top-{k} signal" if k else ""
     yield f"objective: one floating-point value per token, with a gradient to the student's logits{signal}"
@@ -139,6 +138,7 @@ def random_tokens(
 
     from harness.training.signals import TopKLogits
 
+    # Everything that a method may read, for all N tokens; a slice is cut from it at the end.
     generator = torch.Generator().manual_seed(seed)
     student, teacher = torch.randn(2, N, V, generator=generator).to(dtype or torch.float32)
     labels = torch.randint(0, V, (N,), generator=generator)
@@ -149,6 +149,7 @@ def random_tokens(
     length = torch.tensor(LENGTHS)[sequence]
     source: tuple[Source, ...] = (Source.STUDENT, Source.TEACHER)
     reference: Any = -torch.rand(N, generator=torch.Generator().manual_seed(seed + 1)).mul(3)
+    # A given method sees only what its needs grant, so that it fails here if it reads more.
     steps, needs = torch.tensor(LINES), None
     if method is not None:
         needs, sources = method.needs, tuple(method.sources(step))
@@ -158,7 +159,6 @@ def random_tokens(
         log_prob = log_prob.where(sampled, float("nan")) if sampled.any() else None
         validity = validity if needs.proposals else None
         steps = torch.arange(N) if needs.segment == "token" else steps
-
     features = None
     if needs is not None and needs.sequence_features:
         log_q, log_p = (z.log_softmax(-1, torch.float32).gather(-1, labels[:, None])[:, 0] for z in (student, teacher))
@@ -166,9 +166,9 @@ def random_tokens(
         with torch.no_grad(), _called(method, "sequence_features"):
             features = method.sequence_features(sequences)
         method_contract.features(method, "sequence_features", features, N)
+    # Student and teacher on one support: the vocabulary, each its own vocabulary, none, or K tokens and the rest.
     logits = student[keep].clone().requires_grad_()
-    pair = (logits, teacher[keep])
-    pairs = None
+    pair, pairs = (logits, teacher[keep]), None
     if needs is not None and needs.pairing is not None:
         theirs, pairs = _pairs(keep, generator)
         pair = (logits, theirs.to(logits.dtype))

@@ -28,6 +28,7 @@ def check(method_class: type[Method]) -> None:
             f"{error_location.of(left)}: method {method_class.name} does not say that {left.__name__} has its "
             f"settings; write Config = {left.__name__} in it"
         )
+    # Values without a type are class attributes to a dataclass, so no --set would reach them.
     for name, value in list(vars(method_class.Config).items()):
         plain = type(value) in (bool, int, float, str, list, tuple, dict)
         if not plain or name.startswith("_") or name in getattr(method_class.Config, "__annotations__", ()):
@@ -47,6 +48,11 @@ def check(method_class: type[Method]) -> None:
             f"{error_location.of_error(error) or error_location.of(method_class.Config)}: "
             f"{error_location.message(error)}"
         ) from error
+    _variants(method_class)
+
+
+def _variants(method_class: type[Method]) -> None:
+    """Checks that the variants are names for settings that the method has."""
     if not isinstance(method_class.variants, dict) or not all(
         isinstance(v, dict) for v in method_class.variants.values()
     ):

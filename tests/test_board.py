@@ -19,7 +19,7 @@ from harness.leaderboard.formats import render
 from harness.leaderboard.rows import leaderboard
 from harness.metrics import PERCENT
 from harness.records.store import Store
-from harness.reports.board import pages, run_page, site, words
+from harness.reports.board import formatting, pages, run_page, site
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_grid_comes_first_at_equal_compute_and_cells_lead_on(board, store):
 
 def test_a_task_has_the_numbers_of_the_leaderboard(board, store):
     for section in leaderboard(store.all()[0], None, store.completions):
-        file = words.task_file(section.task, section.protocol)
+        file = formatting.task_file(section.task, section.protocol)
         text = (board / f"tasks/{file}.html").read_text("utf-8")
         for row in section.rows:
             assert f'data-value="{row.score}"' in text
@@ -229,20 +229,20 @@ def test_without_curves_or_trained_rows_there_is_still_a_page(tmp_path):
 
 def test_axes_are_round_and_hold_what_they_show():
     for low, high in ((0.304, 0.713), (0.0, 1.0), (0.5, 0.5), (0.481, 0.489), (0.9, 1.0), (0.0, 0.0)):
-        axis = words.axis([low, high], PERCENT)
+        axis = formatting.axis([low, high], PERCENT)
         assert 0 <= axis["low"] <= low and high <= axis["high"] + 1e-9 <= 1 + 2e-9 and axis["low"] < axis["high"]
         assert 2 <= len(axis["ticks"]) <= 7
         assert axis["ticks"][-1][0] == pytest.approx(axis["high"])
 
 
 def test_backticks_are_code_and_stay_text():
-    assert words.code("`a<b>` and <i>") == "<code>a&lt;b&gt;</code> and &lt;i&gt;"
-    assert words.code("one ` alone") == "one ` alone"
+    assert formatting.code("`a<b>` and <i>") == "<code>a&lt;b&gt;</code> and &lt;i&gt;"
+    assert formatting.code("one ` alone") == "one ` alone"
 
 
 def test_file_names_are_harmless_and_distinct():
     runs = ["kd-amc23@micro-s0-12345678", "../../etc/passwd", "a/b", "a\\b", "a b", "…", "x" * 300, "x" * 301]
-    names = words.file_names(runs)
+    names = formatting.file_names(runs)
     assert names[runs[0]] == runs[0] and len(set(names.values())) == len(runs)
     assert all("/" not in n and "\\" not in n and not n.startswith(".") and len(n) < 200 for n in names.values())
 

@@ -19,7 +19,7 @@ from harness.leaderboard.table import leaderboard
 from harness.metrics import LEFT_OUT, PERCENT, WRONG, Metric, Scale
 from harness.records import record as records
 from harness.records.store import Store
-from harness.reports.board import pages, site, words
+from harness.reports.board import formatting, pages, site
 from harness.reports.plots import pareto
 from harness.stats import intervals
 from harness.task import Data
@@ -415,7 +415,7 @@ def test_axes_have_round_ends_and_few_ticks(scale):
     low, high = max(scale.low, -50.0), min(scale.high, 50.0)
     for _ in range(50):
         values = rng.uniform(low, high, 4) if rng.random() < 0.8 else np.full(4, rng.uniform(low, high))
-        axis = words.axis(values, scale)
+        axis = formatting.axis(values, scale)
         assert scale.low <= axis["low"] <= min(values) + 1e-9 and max(values) - 1e-9 <= axis["high"] <= scale.high
         assert 2 <= len(axis["ticks"]) <= 7 and axis["low"] < axis["high"]
         assert all(float(text) == pytest.approx(scale.shown(tick), abs=1e-6) for tick, text in axis["ticks"])

@@ -65,6 +65,7 @@ def agree(
     """
     if student.url is not None:
         return Pair(student, teacher)
+    # What the tokenizers share, and the format that both get; a template may write a token that one side lacks.
     ours = load_tokenizer(student)
     theirs = load_tokenizer(teacher) if teacher is not None and teacher.url is None else None
     words, difference = (len(ours), None) if theirs is None else shared_ids(ours, theirs)
@@ -89,12 +90,14 @@ def agree(
         raise BadInput(f"the chat template ({chosen.origin}) writes {token!r}, which {student.id} lacks")
     sides = [(student, ours)] + ([(teacher, both)] if both is not None and teacher is not None else [])
     chosen = replace(chosen, stops=_stops(chosen, sides, len(ours) if difference else words))
-    trained, scoring, notes, warnings = _in(chosen, student, ours), teacher, [], []
+    trained, scoring = _in(chosen, student, ours), teacher
     # A student keeps its own format only if a program that loads it would stop at the token that it learns.
     if trained.format is None and (ours.eos_token != chosen.end or chosen.stops[0] not in _ends(student, ours)):
         trained = replace(student, format=chosen)
     if both is not None and teacher is not None:
         scoring = _in(chosen, teacher, both)
+    # What a reader of the run should know: notes, warnings, and the lines of the convention card.
+    notes, warnings = [], []
     if both is not None and (len(ours), len(both)) != (words, words):
         notes.append(f"the vocabularies have {len(ours):,} and {len(both):,} ids; the first {words:,} are compared")
     if both is not None and (names := renamed(ours, both)):

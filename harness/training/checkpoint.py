@@ -15,15 +15,70 @@ import pickle
 import random
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy
 import torch
 
 from harness.errors import BadInput, RunFailed
 
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from harness.method import Method
+    from harness.training.distributed import Replicated
+    from harness.training.optimizers import MasterWeights
+    from harness.training.report import WeightReport
+    from harness.training.rollouts import Rollouts
+    from harness.training.self_teacher import MovingTeacher
+
 FILE = "checkpoint.pt"
+
+
+@dataclass
+class TrainingParts:
+    """The parts of a training that change with every step. A checkpoint keeps their state, with step, curve and cost.
+
+    ``masters`` are float32 weights that the optimizer updates in place of the student's own; ``moving`` is a teacher
+    that follows the student.
+    """
+
+    student: Replicated
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    masters: MasterWeights | None
+    rollouts: Rollouts
+    method: Method
+    weights: WeightReport
+    moving: MovingTeacher | None
+
+    def state(self, keep: bool) -> dict[str, Any]:
+        """What :meth:`load` reads. Gathering it is a collective, so every process takes part; those that ``keep`` it
+        get the student's weights.
+        """
+        return self.student.state(self.optimizer, keep=keep) | {
+            "scheduler": self.scheduler.state_dict(),
+            "masters": self.masters.state() if self.masters else [],
+            "rollouts": self.rollouts.state(),
+            "method": self.method.state,
+            "weights": self.weights.state(),
+            "teacher": None if self.moving is None else self.moving.state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continues from a saved state."""
+        self.student.load(state, self.optimizer)
+        self.scheduler.load_state_dict(state["scheduler"])
+        if self.masters:
+            self.masters.load(state["masters"])
+        self.rollouts.load_state(state["rollouts"])
+        self.method.state = state["method"]
+        self.weights.load(state.get("weights", {}))
+        if self.moving is not None:
+            self.moving.load(state["teacher"])
 
 
 def save(folder: Path, training_id: str, state: dict[str, Any]) -> None:

@@ -68,19 +68,10 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     torch.manual_seed(job.run.seed)
     reset_peak(device)
 
-    # The student: all of its weights or an adapter's are trained, replicated or sharded as the launch asks.
+    # The student, whole on this process, replicated or sharded.
     progress(*LOADING)
     tokenizer = load_tokenizer(job.student)
-    # A sharded student is read on the host, by one process of a machine at a time. Each layer moves to its device
-    # when it is sharded, so neither a device nor the processes of a machine together hold the whole model.
-    over = distributed.mesh(accelerator)
-    with distributed.in_turn(accelerator) if over is not None else contextlib.nullcontext():
-        model = load_model(job.student, devices.weights_type(settings), "cpu" if over is not None else str(device))
-        if adapters.wanted(job.recipe.student):
-            adapters.attach(model, job.recipe.student, job.student.id)
-        if settings.gradient_checkpointing:
-            _checkpoint_layers(model, job.student.id)
-        student = distributed.distribute(Student(model, job.words or len(tokenizer)), accelerator, over)
+    student = _student(job, accelerator, vocab=job.words or len(tokenizer))
     model = student.whole.model
     if device.type == "cpu":
         devices.keep_freed()
@@ -119,19 +110,15 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     warnings += rollouts.check_steps(segments, texts)
 
     # Resume. Every process reads the checkpoint, and all must have read the same one.
+    parts = checkpoint.TrainingParts(
+        student, optimizer, scheduler, masters, rollouts, method, weights=moved, moving=teaching.moving
+    )
     state, damage = checkpoint.load(job.folder, job.training_id)
     checkpoint.agree(job.folder, state, rollouts.gather)
     warnings += [damage] if damage else []
     if state is not None:
-        student.load(state, optimizer)
-        if masters:
-            masters.load(state["masters"])
-        scheduler.load_state_dict(state["scheduler"])
-        rollouts.load_state(state["rollouts"])
-        method.state, curve, start = state["method"], state["curve"], state["step"]
-        moved.load(state.get("weights", {}))
-        if teaching.moving is not None:
-            teaching.moving.load(state["teacher"])
+        parts.load(state)
+        curve, start = state["curve"], state["step"]
         began = time.monotonic() - state["cost"]["seconds"]
         # The saved cost is that of all processes together, so only one of them continues to count from it.
         cost = Cost(**state["cost"]) if accelerator.is_main_process else Cost()
@@ -156,9 +143,9 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
 
         # Gradients of the summed objective, divided by the step's weight over all processes.
         model.train()
-        parts = micro_batches(sequences, settings.micro_batch, settings.micro_tokens)
+        split = micro_batches(sequences, settings.micro_batch, settings.micro_tokens)
         special = tokenizer.all_special_ids
-        batches = [collate(part, rollouts.student.pad_id, segments, device, special) for part in parts]
+        batches = [collate(part, rollouts.student.pad_id, segments, device, special) for part in split]
         gap = EngineGap(job.recipe.rollout.importance_cap) if rollouts.engine else None
         for batch in batches:
             batch.gap = gap
@@ -200,20 +187,12 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
         # Gathering the state is a collective, so every process takes part; the main process writes.
         due = settings.checkpoint_every and (index + 1) % settings.checkpoint_every == 0
         if due and index + 1 < settings.steps:
-            content = student.state(optimizer, keep=accelerator.is_main_process) | {
-                "scheduler": scheduler.state_dict(),
-                "rollouts": rollouts.state(),
-                "method": method.state,
-                "masters": masters.state() if masters else [],
-                "weights": moved.state(),
-                "teacher": None if teaching.moving is None else teaching.moving.state(),
-                "curve": curve,
-                "step": index + 1,
-                "cost": cost.over_processes(accelerator).as_dict(),
-            }
+            state = parts.state(keep=accelerator.is_main_process)
+            state |= {"curve": curve, "step": index + 1, "cost": cost.over_processes(accelerator).as_dict()}
             if accelerator.is_main_process:
-                checkpoint.save(job.folder, job.training_id, content)
+                checkpoint.save(job.folder, job.training_id, state)
 
+    # Finish: facts and warnings of the whole training, then the student, whole on the main process.
     cost.seconds = time.monotonic() - began
     cost.peak_memory_bytes = peak_bytes(device)
     job.tracking.end()
@@ -232,6 +211,21 @@ def train(job: TrainingJob, progress: Progress) -> TrainingResult:
     if adapters.wanted(job.recipe.student) and leads:
         adapter = adapters.merge(finished, job.recipe.student, job.recipe.models.student)
     return TrainingResult(finished, tokenizer, total, curve, warnings, teaching.facts, adapter, weights, engine)
+
+
+def _student(job: TrainingJob, accelerator: Accelerator, vocab: int) -> Replicated:
+    """The student, all of it or an adapter to be trained, replicated or sharded as the launch asks."""
+    # A sharded student is read on the host, by one process of a machine at a time. Each layer moves to its device
+    # when it is sharded, so neither a device nor the processes of a machine together hold the whole model.
+    over = distributed.mesh(accelerator)
+    place = "cpu" if over is not None else str(accelerator.device)
+    with distributed.in_turn(accelerator) if over is not None else contextlib.nullcontext():
+        model = load_model(job.student, devices.weights_type(job.recipe.training), place)
+        if adapters.wanted(job.recipe.student):
+            adapters.attach(model, job.recipe.student, job.student.id)
+        if job.recipe.training.gradient_checkpointing:
+            _checkpoint_layers(model, job.student.id)
+        return distributed.distribute(Student(model, vocab), accelerator, over)
 
 
 def _checkpoint_layers(model: PreTrainedModel, name: str) -> None:

@@ -44,13 +44,8 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
                 f"method {method.name} follows the loss on held-out examples and recipe {chosen.name} has none; "
                 "set data.validation"
             )
-    held_out = measures_divergence(chosen, methods)
-    if held_out and sources.validation is None:
-        raise BadInput("training.divergence_every measures on held-out examples: set data.validation")
-    if held_out and any(map(job.privileged, methods)):
-        raise BadInput("training.divergence_every does not support methods that give the teacher its own prompt")
-    if held_out and chosen.teachers:
-        raise BadInput("training.divergence_every supports only one teacher: remove it")
+    if held_out := measures_divergence(chosen, methods):
+        _can_be_held_out(chosen, methods)
     # Models that give a distribution read whole sequences; a teacher of texts only reads its prompts.
     reads = held_out or any(job.reads_tokens(m) for m in methods)
     readers = [student, teacher] if reads and teacher is not None else [student]
@@ -59,6 +54,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
     data.same = examples.same_step(sources.prompts)
     if any(validity_of(method) == "success" or method.needs.rewards for method in methods):
         data.grader = verdicts.grader_of(sources)
+    # The pools that some method reads, without the examples that leave no room for an answer.
     codec = text_codec(student)
     unwritten = codec is not None and codec.tokenizer.chat_template is None
     read_of: dict[str, examples.ExamplePool] = {}
@@ -77,6 +73,7 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
             fitted, warning = fitting(fitted, room_of(longest.tokens, [teacher]), teacher, f"data.{name}")
             data.warnings += [warning] if warning else []
         read_of[name], found_of[name] = pool, fitted
+    # What a record says about them, after examples that hold a test problem are gone.
     _check(found_of, tasks, sources.contaminated, data)
     for name, fitted in found_of.items():
         setattr(data, name, fitted)
@@ -92,6 +89,16 @@ def read(chosen: Recipe, methods: Sequence[Method], pair: Pair, tasks: Sequence[
         if method.needs.pairing is not None:
             _pairs_up(method, pair, data)
     return data
+
+
+def _can_be_held_out(chosen: Recipe, methods: Sequence[Method]) -> None:
+    """Raises BadInput where ``training.divergence_every`` cannot be measured."""
+    if chosen.data.validation is None:
+        raise BadInput("training.divergence_every measures on held-out examples: set data.validation")
+    if any(map(job.privileged, methods)):
+        raise BadInput("training.divergence_every does not support methods that give the teacher its own prompt")
+    if chosen.teachers:
+        raise BadInput("training.divergence_every supports only one teacher: remove it")
 
 
 def _check(found_of: dict[str, list[Example]], tasks: Sequence[Task], contaminated: str, data: TrainingData) -> None:

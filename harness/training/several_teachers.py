@@ -64,26 +64,8 @@ def locate(
     own = chosen.teacher
     teachings = [Teaching(own.name, pair.of(student, first).teacher or first, own, own.weight)]
     for name, one in chosen.teachers.items():
-        if name == own.name:
-            raise BadInput(f"[teachers.{name}]: the teacher of models.teacher has this name; set teacher.name")
-        if not one.model:
-            raise BadInput(f"[teachers.{name}] has no model; set model to a hub id or a folder")
-        engine = engine_choice.chosen(one.engine or own.engine or engine_choice.IN_PROCESS, f"teachers.{name}.engine")
-        here = engine is None or engine.managed  # for a running server, no weights are read here
-        files = models.locate(one.model, chosen.models.trust_remote_code, weights=weights and here)
-        if files.url is not None:
-            raise BadInput(
-                f"[teachers.{name}]: {files.id} runs on a server: give its folder or hub id as model, and the server "
-                "as engine=vllm:NAME@URL"
-            )
-        merged = dataclasses.replace(
-            own,
-            dtype=one.dtype or own.dtype,
-            device=one.device or own.device,
-            quantization=one.quantization or own.quantization,
-            engine=one.engine or own.engine,
-        )
-        loading.check(files, dataclasses.replace(chosen, teacher=merged), device)
+        files, merged = _opened(name, chosen, device, weights)
+        # Every teacher must read and write what the first one does: one format, one vocabulary, no shorter context.
         other = agree(student, files, template=chosen.models.template, thinking=chosen.models.thinking, same_ids=same)
         expected = (pair.student.format, pair.words)
         if (other.student.format, other.words) != expected:
@@ -101,6 +83,32 @@ def locate(
     if not sum(one.weight for one in teachings) > 0 and chosen.data.teacher_field is None:
         raise BadInput("the weights of the teachers are all 0; set teacher.weight or that of a [teachers.NAME]")
     return tuple(teachings)
+
+
+def _opened(name: str, chosen: Recipe, device: str, weights: bool) -> tuple[ModelFiles, TeacherLoading]:
+    """The files of ``[teachers.NAME]``, and how it is loaded: like the first teacher, unless it says otherwise."""
+    one, own = chosen.teachers[name], chosen.teacher
+    if name == own.name:
+        raise BadInput(f"[teachers.{name}]: the teacher of models.teacher has this name; set teacher.name")
+    if not one.model:
+        raise BadInput(f"[teachers.{name}] has no model; set model to a hub id or a folder")
+    engine = engine_choice.chosen(one.engine or own.engine or engine_choice.IN_PROCESS, f"teachers.{name}.engine")
+    here = engine is None or engine.managed  # for a running server, no weights are read here
+    files = models.locate(one.model, chosen.models.trust_remote_code, weights=weights and here)
+    if files.url is not None:
+        raise BadInput(
+            f"[teachers.{name}]: {files.id} runs on a server: give its folder or hub id as model, and the server "
+            "as engine=vllm:NAME@URL"
+        )
+    merged = dataclasses.replace(
+        own,
+        dtype=one.dtype or own.dtype,
+        device=one.device or own.device,
+        quantization=one.quantization or own.quantization,
+        engine=one.engine or own.engine,
+    )
+    loading.check(files, dataclasses.replace(chosen, teacher=merged), device)
+    return files, merged
 
 
 def _can_have_several(method: Method, chosen: Recipe) -> None:

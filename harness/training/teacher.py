@@ -16,7 +16,7 @@ from harness import error_location
 from harness.durable import CacheFile
 from harness.errors import BadInput, RunFailed
 from harness.launch import processes
-from harness.method import Asking, texts_of
+from harness.method import Asking, Pairing, texts_of
 from harness.models import engine_choice, engines, loading
 from harness.models.files import load_model, load_tokenizer, template_hash
 from harness.models.generate import Generator
@@ -79,6 +79,7 @@ def set_up(
     """
     needs, plan, device = job.method.needs, job.recipe.training, str(accelerator.device)
     setup, vocab = TeacherSetup(), student.vocab
+    # What needs no teacher: rewards of the data's grader, and the student before training.
     if needs.rewards:
         assert job.data.grader is not None, "the plan refuses rewards without a grader"
         room = room_of_teacher(job) if needs.hindsight is not None else None
@@ -100,6 +101,7 @@ def set_up(
         for generator in (rollouts.student, *writers):
             generator.end_ids = ends
     first = writers[0]
+    # Text that both models write together, while the student trains.
     if needs.proposals:
         assert isinstance(first, Generator), "the plan refuses a served teacher here"
         rollouts.proposals = _proposals(job, rollouts.student, first)
@@ -112,38 +114,19 @@ def set_up(
     # The main process writes the texts; the others wait and then find them in the cache.
     if Source.TEACHER in texts:
         with accelerator.main_process_first():
-            written: dict[int, tuple[int, ...]] = {}
-            for k, (one, writer) in enumerate(zip(members, writers, strict=True)):
-                own = rollouts.numbers(Source.TEACHER)
-                own = [i for i in own if writer_of(members, job.data.prompts[i]) == k] if job.teachers else own
-                writes = _writer(job, one, writer, accelerator, progress)
-                written |= _texts(job, one, writes, rollouts.student, own, charged, progress) if own else {}
-                # A server that only wrote texts holds memory that training needs.
-                if isinstance(writes, RemoteEngine) and writes is not writer:
-                    writes.server.stop()
-                # The next use is the signal, which needs none of the buffers kept for sampling: free them.
-                if isinstance(writer, Generator):
-                    writer.release()
-            rollouts.teacher_texts = written
+            rollouts.teacher_texts = _texts(job, members, writers, rollouts, accelerator, charged, progress)
     # A teacher of texts is done: no step will read its distribution.
     if needs.teacher != "signal":
         return setup
 
+    # The signal. Each teacher's is its own, cached for fixed text; ``caches`` is called by signals that want one.
     def shares(source: Source, example: int) -> list[float]:
         """The share of each teacher in an example."""
         return weights_of(members, (job.data.labelled if source is Source.DATA else job.data.prompts)[example])
 
     if needs.pairing is not None:
-        teacher = writers[0]
-        if isinstance(teacher, RemoteEngine):
-            raise BadInput(f"method {job.method.name} reads the teacher's weights; a served teacher has none")
-        vocab = min(len(teacher.tokenizer), teacher.model.get_output_embeddings().weight.shape[0], job.words or MANY)
-        reading = TeacherReading(needs.pairing, rollouts.student, teacher, job.data, vocab, job.words is not None)
-        # Try the pairing on a few fixed texts now: tokenizers of which no text has a pair leave nothing to train on.
-        for source in sorted(set(FIXED) & texts):
-            some = [rollouts.fixed(source, i) for i in rollouts.numbers(source)[:LOOKED_AT]]
-            reading.check([one for one in some if one.response], "teacher" if source is Source.TEACHER else "data")
-        setup.reading = reading
+        setup.reading = _reading(job, needs.pairing, first, rollouts, texts)
+        vocab = setup.reading.vocab
 
     def fixed(source: Source, i: int) -> TrainingSequence:
         """A fixed text as the teacher reads it."""
@@ -290,6 +273,21 @@ def _proposals(job: TrainingJob, student: Generator, teacher: Generator) -> Prop
     return Proposals(student, teacher, estimator, how, segments, checker)
 
 
+def _reading(
+    job: TrainingJob, pairing: Pairing, teacher: Generator | RemoteEngine, rollouts: Rollouts, texts: set[Source]
+) -> TeacherReading:
+    """How the teacher reads texts in its own tokens. Raises BadInput if too few of them pair with the student's."""
+    if isinstance(teacher, RemoteEngine):
+        raise BadInput(f"method {job.method.name} reads the teacher's weights; a served teacher has none")
+    vocab = min(len(teacher.tokenizer), teacher.model.get_output_embeddings().weight.shape[0], job.words or MANY)
+    reading = TeacherReading(pairing, rollouts.student, teacher, job.data, vocab, job.words is not None)
+    # Try the pairing on a few fixed texts now: tokenizers of which no text has a pair leave nothing to train on.
+    for source in sorted(set(FIXED) & texts):
+        some = [rollouts.fixed(source, i) for i in rollouts.numbers(source)[:LOOKED_AT]]
+        reading.check([one for one in some if one.response], "teacher" if source is Source.TEACHER else "data")
+    return reading
+
+
 def _own_device(name: str | None, accelerator: Accelerator) -> None:
     """Raises BadInput if the teachers of several processes would share one named device."""
     if accelerator.num_processes > 1 and name is not None and ":" in name:
@@ -301,6 +299,31 @@ def _own_device(name: str | None, accelerator: Accelerator) -> None:
 
 def _texts(
     job: TrainingJob,
+    members: Seq[Teaching],
+    writers: Seq[Generator | RemoteEngine],
+    rollouts: Rollouts,
+    accelerator: Accelerator,
+    charged: Cost,
+    progress: Progress,
+) -> dict[int, tuple[int, ...]]:
+    """The teachers' answers to the prompts of all steps, in the student's token ids, by the prompt's number."""
+    written: dict[int, tuple[int, ...]] = {}
+    for k, (one, writer) in enumerate(zip(members, writers, strict=True)):
+        own = rollouts.numbers(Source.TEACHER)
+        own = [i for i in own if writer_of(members, job.data.prompts[i]) == k] if job.teachers else own
+        writes = _writer(job, one, writer, accelerator, progress)
+        written |= _texts_of(job, one, writes, rollouts.student, own, charged, progress) if own else {}
+        # A server that only wrote texts holds memory that training needs.
+        if isinstance(writes, RemoteEngine) and writes is not writer:
+            writes.server.stop()
+        # The next use is the signal, which needs none of the buffers kept for sampling: free them.
+        if isinstance(writer, Generator):
+            writer.release()
+    return written
+
+
+def _texts_of(
+    job: TrainingJob,
     one: Teaching,
     teacher: Generator | RemoteEngine,
     student: Generator,
@@ -308,7 +331,7 @@ def _texts(
     charged: Cost,
     progress: Progress,
 ) -> dict[int, tuple[int, ...]]:
-    """The teacher's answers to the prompts of all steps, in the student's token ids, by the prompt's number."""
+    """One teacher's answers to the prompts with these numbers."""
     prompts = [job.data.prompts[i] for i in numbers]
     answers = teacher_texts(
         teacher,

@@ -14,7 +14,7 @@ from harness.errors import BadInput
 from harness.leaderboard import COMPUTE, STEPS, compare, equal_compute, inference, labels
 from harness.leaderboard.inference import Group
 from harness.leaderboard.rows import LeaderboardRow, Section
-from harness.reports.board import run_page, words
+from harness.reports.board import formatting, run_page
 from harness.reports.board.pages import Site
 from harness.stats.seed_variance import widened_tail
 
@@ -29,7 +29,7 @@ def write(site: Site) -> None:
         runs = [run for row in rows for run in row.run_ids if run in site.by_run]
         if len(runs) < 2:
             continue
-        file = words.task_file(section.task, section.protocol)
+        file = formatting.task_file(section.task, section.protocol)
         facts = [[site.by_run[run]["content_sha256"] for run in row.run_ids if run in site.by_run] for row in rows]
         readable, question_file = _readable(site, runs), f"q-{file}" if f"data/q-{file}.js" in site.keys else ""
         site.data(

@@ -12,7 +12,7 @@ from typing import Any
 from harness.leaderboard import ALL, COMPUTE, STEPS, formats, labels
 from harness.leaderboard.formats import GridLine, render
 from harness.leaderboard.rows import Section
-from harness.reports.board import words
+from harness.reports.board import formatting
 from harness.reports.board.pages import Site
 
 NAMES = {COMPUTE: "Equal compute", STEPS: "Equal steps", ALL: "All rows"}
@@ -40,7 +40,7 @@ def _context(site: Site) -> dict[str, Any]:
         "copies": "c-index",
         "notes": [note for note in notes if not note.startswith("left out, not ")],
         "warnings": site.warnings,
-        "tasks": [(section.title, words.task_file(section.task, section.protocol)) for section in site.sections],
+        "tasks": [(section.title, formatting.task_file(section.task, section.protocol)) for section in site.sections],
         "facts": {
             "records": len(site.records),
             "seeds": len({record["seed"] for record in site.records}),
@@ -58,9 +58,9 @@ def _view(site: Site, kind: str, sections: Sequence[Section]) -> dict[str, Any]:
             "title": section.title,
             "name": section.task,
             "short": section.task.partition("@")[0] if len(worlds) == 1 else section.task,
-            "file": words.task_file(section.task, section.protocol),
+            "file": formatting.task_file(section.task, section.protocol),
             "about": f"{section.metric}, {section.problems} problems",
-            "axis": words.axis_around([row for row in section.rows if not row.reference] or section.rows),
+            "axis": formatting.axis_around([row for row in section.rows if not row.reference] or section.rows),
         }
         for section in shown
     ]
@@ -93,7 +93,7 @@ def _heading(kind: str, ranked: Sequence[GridLine], shown: Sequence[Section]) ->
     best = [line for line in ranked if line.mean_rank == ranked[0].mean_rank]
     if not best or len(ranked) < 2:
         return f"Results {LEADS[kind]}"
-    short = [words.name_part(line.name) for line in best]
+    short = [formatting.name_part(line.name) for line in best]
     names = [labels.plain_label(line.name) for line in best] if len(set(short)) < len(short) else short
     leaders = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
     leaders = leaders if len(names) < 4 else f"{len(names)} methods"

@@ -24,7 +24,7 @@ from harness.errors import BadInput
 from harness.leaderboard.rows import Section, order
 from harness.records.record import Record
 from harness.records.store import Store
-from harness.reports.board import words
+from harness.reports.board import formatting
 
 MARK = "harness board"  # in every page: marks a folder as a board, which may be replaced
 POLICY = (
@@ -66,7 +66,7 @@ class Site:
     @cached_property
     def files(self) -> dict[str, str]:
         """The file name of each run, without its ending."""
-        return words.file_names(self.by_run)
+        return formatting.file_names(self.by_run)
 
     @cached_property
     def order(self) -> list[str]:
@@ -92,7 +92,7 @@ class Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters |= words.FILTERS
+        environment.filters |= formatting.FILTERS
         digest = base64.b64encode(hashlib.sha256(LOADER.encode("utf-8")).digest()).decode("ascii")
         environment.globals |= {
             "mark": MARK,

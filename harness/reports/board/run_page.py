@@ -20,7 +20,7 @@ from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.metrics import Scale
 from harness.records import curves
 from harness.records.record import Record, method_label, note_of
-from harness.reports.board import words
+from harness.reports.board import formatting
 from harness.reports.board.pages import Site, readable
 from harness.reports.plots.curves import BESIDES, METRICS
 from harness.training import report
@@ -54,7 +54,7 @@ class Questions:
             name: [_cut(questions.prompt_text(one)), _cut(questions.reference_text(one) or "")]
             for name, one in problems.items()
         }
-        name = f"q-{words.task_file(*key)}"
+        name = f"q-{formatting.task_file(*key)}"
         self.site.data(name, texts, lambda: texts)
         return name, ""
 
@@ -97,8 +97,8 @@ def _context(
         "label": labels.plain_label(row.label if row else method_label(method)),
         "row": row,
         "scale": scale,
-        "axis": words.axis(_around(low, high, record["score"], scale), scale),
-        "task_file": words.task_file(record["task"], record["protocol"]["hash"]) if section else "",
+        "axis": formatting.axis(_around(low, high, record["score"], scale), scale),
+        "task_file": formatting.task_file(record["task"], record["protocol"]["hash"]) if section else "",
         "seeds": seeds,
         "superseded": section is None,
         "notes": notes,
@@ -261,8 +261,8 @@ def _amount(name: str, value: float) -> str:
     if name.endswith("seconds"):
         return f"{value:,.1f} s"
     if name.endswith("bytes"):
-        return words.amount(value, "B") if value else ""  # not measured, or never trained
-    return words.amount(value)
+        return formatting.amount(value, "B") if value else ""  # not measured, or never trained
+    return formatting.amount(value)
 
 
 def shown(rows: Sequence[Mapping[str, Any]], scale: Scale) -> tuple[list[dict[str, Any]], int]:

@@ -8,7 +8,7 @@ from harness.leaderboard import labels, text_tables
 from harness.leaderboard.inference import LEVEL
 from harness.leaderboard.rows import LeaderboardRow, Section
 from harness.leaderboard.text_tables import TIED
-from harness.reports.board import overview, words
+from harness.reports.board import formatting, overview
 from harness.reports.board.pages import Site
 from harness.reports.plots import curves, pareto, theme
 from harness.reports.plots.scores import standing_notes
@@ -33,7 +33,7 @@ _ONLY_IF_ANY = ("over_baseline", "recovery", "errors", "truncated", "flops")
 
 def write(site: Site, section: Section) -> None:
     """Writes the page of ``section``'s task and protocol, and the curves of its rows."""
-    file = words.task_file(section.task, section.protocol)
+    file = formatting.task_file(section.task, section.protocol)
     runs = [run for row in section.rows for run in row.run_ids if run in site.by_run]
     key = [[site.by_run[run]["content_sha256"] for run in runs], section.title, site.order, site.warnings]
     site.data(f"t-{file}", key, lambda: _series(site, section))
@@ -69,7 +69,7 @@ def _views(site: Site, section: Section) -> list[tuple[str, Section]]:
 def _table(site: Site, section: Section) -> dict[str, Any]:
     rows = [row for row in section.rows if not row.reference and row.kind == "measured"]
     marks = [row for row in section.rows if row.reference and row.kind == "measured"]
-    axis = words.axis_around(rows or marks, [row.score for row in marks])
+    axis = formatting.axis_around(rows or marks, [row.score for row in marks])
     standing = standing_notes([section])
     speaks = {
         field for field, *_ in COLUMNS
@@ -112,13 +112,13 @@ def _text(row: LeaderboardRow, field: str) -> str:
         text = (
             row.scale.signed(value) if field == "over_baseline" else text_tables.percent(value).replace(" ", "\u202f")
         )
-        text = words.minus(text)
+        text = formatting.minus(text)
         return text if getattr(row, f"{field}_p") < LEVEL else f"({text})"
     if row.reference and field not in ("errors", "truncated"):
         return ""  # not trained, so it has no cost
     if field.endswith("bytes"):
-        return words.amount(value, "B") if value else ""
-    return f"{value:.0f}" if field in ("seconds", "steps") else words.amount(value)
+        return formatting.amount(value, "B") if value else ""
+    return f"{value:.0f}" if field in ("seconds", "steps") else formatting.amount(value)
 
 
 def _pareto(section: Section, order: list[str]) -> dict[str, str]:
@@ -130,7 +130,7 @@ def _pareto(section: Section, order: list[str]) -> dict[str, str]:
         titles = {
             f"p{i}": f"{labels.plain_label(row.label)}: {row.scale.text(row.score)} "
             f"[{row.scale.text(row.low)}, {row.scale.text(row.high)}], "
-            f"{words.amount(pareto.cost(row, cost))} {pareto.COSTS[cost]}"
+            f"{formatting.amount(pareto.cost(row, cost))} {pareto.COSTS[cost]}"
             for i, row in enumerate(rows)
         }
         best = ", ".join(labels.plain_label(row.label) for row in pareto.frontier(rows, cost))
