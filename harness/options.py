@@ -101,13 +101,18 @@ def check(field: dataclasses.Field, hint: Any, value: Any, where: str, paper: st
     low, high = meta.get("low"), meta.get("high")
     if value is None or not isinstance(value, int | float):
         return value
-    span = f"[{'-inf' if low is None else low}, {'inf' if high is None else high}]"
+    span = span_of(low, high)
     meaning = "; ".join(filter(None, (meta.get("help", "").rstrip("."), paper)))
     if not math.isfinite(value):
         raise BadInput(f"{where}={value} must be finite and in {span} ({meaning})")
     if (low is not None and value < low) or (high is not None and value > high):
         raise BadInput(f"{where}={value} is outside {span} ({meaning})")
     return value
+
+
+def span_of(low: float | None, high: float | None) -> str:
+    """A range as text: ``[0, 1]``, ``[0, inf]``."""
+    return f"[{'-inf' if low is None else low}, {'inf' if high is None else high}]"
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:

@@ -224,13 +224,15 @@ def _cost(key: str, value: float) -> str:
 
 
 def _setting(facts: Mapping[str, Any]) -> str:
+    """A setting of a method: its default and range, and below them its meaning and where the default comes from."""
     if facts["choices"]:
         span = " | ".join(map(str, facts["choices"]))
     elif facts["low"] is not None or facts["high"] is not None:
-        span = f"[{facts['low']}, {facts['high']}]"
+        span = options.span_of(facts["low"], facts["high"])
     else:
         span = ""
-    return f"method.{facts['name']} = {facts['default']}  {span}  {facts['help']}  (default: {facts['source']})"
+    head = f"method.{facts['name']} = {facts['default']}  {span}".rstrip()
+    return f"{head}\n    {facts['help']} (default: {facts['source']})"
 
 
 def record_text(record: Mapping[str, Any]) -> str:

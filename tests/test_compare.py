@@ -485,6 +485,16 @@ def test_a_template_is_no_part_of_a_label_and_a_long_text_is_cut():
     assert all("\n" not in name and "{prompt} Here is a reference" in name and len(name) < 100 for name in two)
 
 
+def test_prompts_that_a_method_takes_from_the_labelled_examples_are_in_no_label():
+    rows = [
+        make_record("kd", recipe={"prompts": "1" * 64}),
+        make_record("sft", recipe={"labelled": "2" * 64}),
+        make_record("opsd", recipe={"prompts": "2" * 64, "asking": {"template": "{response}"}}),
+    ]
+    assert labels.names(rows) == ["kd", "sft", "opsd"]
+    assert labels.names([*rows, make_record("gkd", recipe={"prompts": "3" * 64})])[0] == "kd (prompts=11111111…)"
+
+
 def twins():
     """Pairs of records that differ in one thing alone."""
     origin = lambda code: {"recipe": {"method": {"name": "kd", "settings": {}, "origin": code}}}  # noqa: E731

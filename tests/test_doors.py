@@ -16,7 +16,7 @@ from harness.grading.judges.judgement import Judge, Judgement, PairToJudge, judg
 from harness.grading.judges.open_judge import open_judge, split
 from harness.metrics import metric_of
 from harness.testing import check_judge
-from harness.training.signal_contract import CheckedSignal, SignalInputs, signal_called
+from harness.training.signal_contract import CheckedSignal, SignalInputs, is_own, signal_called
 from harness.types import Decoding
 
 ROOT = Path(__file__).parent.parent
@@ -204,6 +204,11 @@ def test_every_answer_of_a_signal_is_checked(tmp_path, body, said):
         signal = CheckedSignal(cls(SignalInputs(None, 5, None, None)))
         signal.read(batch).over(0, 3).pair(student, 0, 3)
         signal.tokens(batch), signal.facts()
+
+
+def test_only_signals_that_a_recipe_can_name_are_listed():
+    names = [entry.name for entry in registry.entries(registry.SIGNALS)]
+    assert names == ["hidden", "live", "top-k"] and all(not is_own(signal_called(name)) for name in names)
 
 
 def test_a_sound_signal_passes_and_its_logits_take_no_gradient(tmp_path):

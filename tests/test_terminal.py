@@ -158,6 +158,10 @@ def test_columns_are_chosen(capsys):
     assert main(["table", "-t", "amc23", "--columns", "scores", "--results", str(MICRO)]) == 2
     assert "did you mean score" in capsys.readouterr().err
     assert main(["table", "-t", "amc23", "--columns", "score", "--format", "csv", "--results", str(MICRO)]) == 2
+    assert main(["table", "--columns", "score", "--layout", "grid", "--results", str(MICRO)]) == 2
+    assert "--layout grid prints none" in capsys.readouterr().err
+    assert main(["table", "--columns", "seeds", "--format", "terminal", "--results", str(MICRO)]) == 0
+    assert "All tasks" not in capsys.readouterr().out
 
 
 def test_a_cell_cannot_act_on_the_terminal(capsys):

@@ -236,7 +236,7 @@ def _broken(line: str, columns: int, column: int | None) -> list[str]:
         start, end = gaps[-1]
         return [*_broken(line[:start], columns, None), *_broken(" " * lead + line[end:], columns, None)]
     if column is None and second:
-        column = len(second[0]) if len(second[0]) <= columns // 4 else lead + 4
+        column = len(second[0]) if len(second[0]) <= 3 * columns // 10 else lead + 4
     if column is None:
         column = lead + 2 if lead else 0
     shift = " " * min(lead if lead > columns // 4 else column, columns // 2)

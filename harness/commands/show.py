@@ -9,10 +9,14 @@ import sys
 import tempfile
 import types
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import safe_read
 from harness.commands import arguments
 from harness.errors import BadInput
+
+if TYPE_CHECKING:
+    from harness.rerun.command import PlannedRerun
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -105,10 +109,19 @@ def _command(args: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory() as scratch:  # planning opens the answer file of a judge
         rerun = command.find(record, Path(scratch), arguments.replacements_of(args), fetch=False)
     if not rerun.exact:
-        safe_read.aside(f"harness: not shown to make {record['run_id']}: {rerun.differs}")
+        safe_read.aside(f"harness: {record['run_id']}: {_doubt(rerun)}")
         args.exit_code = 1
     line = command.line(rerun.request)
     return arguments.dump({"command": line, "exact": rerun.exact, "differs": rerun.differs}) if args.json else line
+
+
+def _doubt(rerun: PlannedRerun) -> str:
+    """Why the command may make another record than the one it was found for."""
+    if rerun.plan is None:
+        return f"the command is {rerun.differs}"
+    if rerun.same_training:
+        return f"the command trains the same student, but measures it otherwise than the record: {rerun.differs}"
+    return f"the command trains another student than the record: {rerun.differs}"
 
 
 class _Later(types.ModuleType):

@@ -72,6 +72,8 @@ def call(args: argparse.Namespace) -> str:
         raise BadInput(f"--columns is for printed tables; --format {format} contains every field")
     if data and args.layout == "both":
         raise BadInput(f"--format {format} prints one table: choose --layout grid or --layout tasks")
+    if args.columns and args.layout == "grid":
+        raise BadInput("--columns chooses columns of a task's table; --layout grid prints none")
     store = Store(args.results)
     records, warnings = store.all()
     safe_read.warn(warnings)
@@ -88,7 +90,8 @@ def call(args: argparse.Namespace) -> str:
     sections = leaderboard(records, tasks, store.completions, view)
     arguments.warn(formats.main_lines(sections)[1])
     terse = format == "terminal" and len(sections) > 1  # fits one screen; -t shows a task in full
-    layout = args.layout or ("tasks" if data else "grid" if terse else "both")
+    # Columns are those of a task's table, so who chooses some wants these tables.
+    layout = args.layout or ("tasks" if data or args.columns else "grid" if terse else "both")
     parts: dict[str, bool] = {"tasks": layout != "grid", "cards": args.cards}
     parts["grid"] = layout == "grid" or (layout == "both" and len(sections) > 1)
     if not args.reported:

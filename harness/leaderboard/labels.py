@@ -135,7 +135,11 @@ def _of_method(record: Record) -> dict[str, Any]:
 def _recipe(record: Record) -> dict[str, Any]:
     models = {"student": record["student"], "teacher": record["teacher"]}
     # The settings of the method determine who teaches, and under which prompt.
-    return models | {key: value for key, value in record["spec"].items() if key not in ("method", "seed", "asking")}
+    recipe = {key: value for key, value in record["spec"].items() if key not in ("method", "seed", "asking")}
+    # A student whose teacher reads the solutions answers the labelled examples, by its method and not by its recipe.
+    if (record["spec"].get("asking") or {}).get("template") and recipe.get("prompts"):
+        recipe["labelled"] = recipe.pop("prompts")
+    return models | recipe
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -67,7 +67,7 @@ def facts(paper: Paper) -> str:
         for key in reported.FACTS:
             fact = cell[key]
             value = "-" if fact["value"] is None else fact["value"]
-            lines.append(f"  {key:<9}{value}  [{fact['status']}: {fact['source']}]")
+            lines.append(f"  {key:<10}{value}  [{fact['status']}: {fact['source']}]")
     return "\n".join(lines)
 
 

@@ -175,9 +175,9 @@ def _facts(paper: Paper) -> list[str]:
 
 
 def _head(paper: Paper) -> Iterator[str]:
-    yield from textwrap.wrap(f"{paper['id']}: {paper['title']} (reported, not measured here)", WIDTH)
+    yield from _wrapped(f"{paper['id']}: {paper['title']} (reported, not measured here)")
     for fact in _facts(paper):
-        yield from textwrap.wrap(fact, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        yield from _wrapped(fact, behind="  ")
 
 
 def _text(table: PrintedTable) -> str:
@@ -191,7 +191,7 @@ def _text(table: PrintedTable) -> str:
         if blocks[-1] and left + sum(widths[j] + 2 for j in blocks[-1]) + width + 2 > WIDTH:
             blocks.append([])
         blocks[-1].append(i)
-    lines = textwrap.wrap(table.title, WIDTH, subsequent_indent="  ")
+    lines = _wrapped(table.title, behind="  ")
     for block in blocks:
         depth = max(len(heads[i]) for i in block)
         padded = {i: [""] * (depth - len(heads[i])) + heads[i] for i in block}
@@ -202,8 +202,15 @@ def _text(table: PrintedTable) -> str:
             lines += name[:-1]
             lines.append((f"{name[-1]:<{left}}" + "".join(f"  {row[i]:>{widths[i]}}" for i in block)).rstrip())
     for note in table.notes:
-        lines += textwrap.wrap(note, WIDTH, initial_indent="  ", subsequent_indent="    ")
+        lines += _wrapped(note, "  ", "    ")
     return "\n".join(lines)
+
+
+def _wrapped(text: str, first: str = "", behind: str = "") -> list[str]:
+    """Prose in lines; hub ids and addresses stay whole, so that they can be copied."""
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=behind, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _sheet_rows(table: PrintedTable) -> list[list[text_tables.TableCell]]:

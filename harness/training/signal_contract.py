@@ -184,9 +184,10 @@ def _broken(cls: type[TeacherSignal], part: str, reason: str) -> str:
 
 
 class CheckedSignal(TeacherSignal):
-    """A signal of one's own, each of whose answers is checked. Raises RunFailed with FILE:LINE of the part."""
+    """A signal of one's own, each of whose answers is checked. Raises RunFailed with FILE:LINE of the part.
 
-    name = "checked"
+    It has no ``name``, so the registry does not offer it.
+    """
 
     def __init__(self, signal: TeacherSignal):
         self.signal, self.cls = signal, type(signal)

@@ -121,6 +121,7 @@ async function show() {
     ` (${found.test}, ${found.seeds} seed${found.seeds === 1 ? "" : "s"} each)` + (found.odd ? "; " + found.odd : "") : "no test: nothing is paired here") + (scale.higher_is_better ? "" : "; lower is better");
   by("gap").parentNode.classList.toggle("sure", Boolean(found && found.p < 0.05));
   const better = (gap > 0) === scale.higher_is_better;
+  by("gap").parentNode.classList.toggle("b", better); // the colour of the better side, as in the bar
   const said = (verb) => `B, ${b.label}, ${verb} A, ${a.label}.`;
   by("said").textContent = !found ? said("minus") : found.p < 0.05 ? said("is " + (better ? "better" : "worse") + " than") :
     said("is not distinguishable from") + (found.settle ? " " + found.settle[0].toUpperCase() + found.settle.slice(1) + "." : "");
