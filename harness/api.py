@@ -6,7 +6,8 @@
     harness.leaderboard(view="compute")
     harness.completions(frame.run_id[0])
 
-Every function makes the same checks as its command, reads and writes the same results folder, and raises
+Every function makes the same checks as its command, reads and writes the same results folder (``HARNESS_RESULTS``,
+else ``results``) unless ``results`` names one, and raises
 :class:`harness.BadInput` with one sentence where the command would exit with code 2. Warnings are Python warnings.
 """
 
@@ -26,9 +27,12 @@ from harness import api_arguments as given
 from harness import registry
 from harness.api_arguments import Names
 from harness.errors import BadInput
+from harness.records import default_folder
 
 if TYPE_CHECKING:
     import pandas
+
+    from harness.records.store import Store
 
 COMPARED = {
     "task": "title of the task",
@@ -63,7 +67,7 @@ def run(
     student: str | Path | None = None,
     teacher: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
-    results: str | Path = "results",
+    results: str | Path | None = None,
     judge: str | None = None,
     protocol: str | None = None,
     device: str | None = None,
@@ -101,7 +105,6 @@ def run(
     from harness.leaderboard.table import frame_of
     from harness.plan import RunRequest, prepare
     from harness.progress import Reporter
-    from harness.records.store import Store
     from harness.request import unused_options
     from harness.run import run as run_plan
 
@@ -115,7 +118,7 @@ def run(
         teacher=given.text(teacher),
         seeds=chosen,
         settings=[f"{key}={given.setting(value)}" for key, value in (settings or {}).items()],
-        results=Store(results).root,
+        results=_store(results).root,
         device=device,
         judge=judge,
         protocol=protocol,
@@ -138,7 +141,7 @@ def run(
 def leaderboard(
     tasks: Names | None = None,
     *,
-    results: str | Path = "results",
+    results: str | Path | None = None,
     view: str = "all",
     cost: str = "flops",
     anchor: str | None = None,
@@ -161,7 +164,7 @@ def leaderboard(
     store, records = _records(results)
     records = [one for one in records if measured_under(one, protocol)]
     if not records:
-        raise BadInput(f"no records in {results}" + (f" under protocol {protocol}" if protocol else ""))
+        raise BadInput(f"no records in {store.root}" + (f" under protocol {protocol}" if protocol else ""))
     chosen = None if tasks is None else given.names(tasks, "tasks")
     sections = sections_of(records, chosen, store.completions, View(view, cost, anchor))
     return pandas.DataFrame(row_dicts(sections))
@@ -172,7 +175,7 @@ def compare(
     b: str,
     tasks: Names | None = None,
     *,
-    results: str | Path = "results",
+    results: str | Path | None = None,
     protocol: str | None = None,
     view: str = "all",
     cost: str = "flops",
@@ -214,7 +217,7 @@ def compare(
     return pandas.DataFrame(rows, columns=list(COMPARED))
 
 
-def completions(run_id: str | Path, *, results: str | Path = "results") -> pandas.DataFrame:
+def completions(run_id: str | Path, *, results: str | Path | None = None) -> pandas.DataFrame:
     """The completions of a recorded run with their verdicts, one row each.
 
     ``run_id`` is a run id, a beginning that only one has, or a record file. ``prompt`` and ``reference`` are read from
@@ -223,11 +226,10 @@ def completions(run_id: str | Path, *, results: str | Path = "results") -> panda
     import pandas
 
     from harness.evaluation import questions
-    from harness.records.store import Store
 
     if not isinstance(run_id, (str, Path)) or not str(run_id):
         raise BadInput(f"run_id={run_id!r:.80} is no run id; give one, its beginning, or a record file")
-    store = Store(results)
+    store = _store(results)
     record = store.get(run_id)
     rows = store.completions(record)
     problems, reason = questions.of(record)
@@ -262,7 +264,7 @@ def grade(
     *,
     judge: str | None = None,
     protocol: str | None = None,
-    results: str | Path = "results",
+    results: str | Path | None = None,
 ) -> Graded:
     """Grades completions without a model: ``harness grade``.
 
@@ -274,13 +276,12 @@ def grade(
     import pandas
 
     from harness.evaluation.grade import grade as grade_file
-    from harness.records.store import Store
 
     if not isinstance(task, (str, Path)) or not str(task):
         raise BadInput(f"task={task!r:.80} is not a task; give one name, or the path of the file that has it")
     given.word("judge", judge, "a name", str)
     given.word("protocol", protocol, "a name", str)
-    keep = Store(results).root / "work" / "judgements"
+    keep = _store(results).root / "work" / "judgements"
     if isinstance(samples, (str, Path)):
         outcome = grade_file(str(task), Path(samples), judge, protocol, keep)
     else:
@@ -317,11 +318,16 @@ def _quiet_libraries() -> None:
         import tqdm.auto  # noqa: F401
 
 
-def _records(results: str | Path) -> tuple[Any, list[dict[str, Any]]]:
-    """The store and its sound records; the others become warnings."""
+def _store(results: str | Path | None) -> Store:
+    """The results folder, that of the commands if none is named."""
     from harness.records.store import Store
 
-    store = Store(results)
+    return Store(default_folder() if results is None else results)
+
+
+def _records(results: str | Path | None) -> tuple[Store, list[dict[str, Any]]]:
+    """The store and its sound records; the others become warnings."""
+    store = _store(results)
     records, left_out = store.all()
     for line in left_out:
         warnings.warn(line, stacklevel=3)

@@ -168,7 +168,7 @@ def test_grade_names_no_temporary_file():
         ({"seeds": np.int64(3), "methods": "gdk"}, "unknown method 'gdk'"),
         ({"methods": ""}, "methods: '' is not a name"),
         ({"methods": b"gkd"}, "methods=b'gkd' is not a name"),
-        ({"results": None}, "None is no results folder"),
+        ({"results": 3}, "3 is no results folder"),
         ({"recipe": {"training": {}}}, "is not a name or the path of a file"),
         ({"protocol": 3}, "protocol=3 is not a name"),
         ({"track": "w"}, "unknown tracker: --track 'w'"),
@@ -198,6 +198,17 @@ def test_a_notebook_s_slip_is_told_before_any_work(asked, message, tmp_path):
 def test_slips_of_the_other_functions_are_told(call, message):
     with pytest.raises(harness.BadInput, match=message):
         call()
+
+
+def test_without_a_folder_they_read_that_of_the_commands(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_RESULTS", str(MICRO))
+    assert len(harness.load_results()) == len(harness.load_results(MICRO)) > 0
+    run_id = harness.load_results().run_id[0]
+    assert len(harness.completions(run_id)) == 150
+    monkeypatch.delenv("HARNESS_RESULTS")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(harness.BadInput, match="no records in results"):
+        harness.leaderboard()
 
 
 def test_a_results_folder_that_is_not_there_is_told(tmp_path):

@@ -17,6 +17,7 @@ from harness import registry
 from harness.errors import BadInput
 from harness.leaderboard import ALL, COMPUTE, VIEWS
 from harness.recipe import WORLDS
+from harness.records import default_folder
 from harness.safe_read import aside
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def offer(action: argparse.Action, *kinds: str) -> None:
 
     def complete(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
         before, comma, part = prefix.rpartition(",")
-        where = getattr(parsed_args, "results", None) or Path(default_results())
+        where = getattr(parsed_args, "results", None) or Path(default_folder())
         return [before + comma + name for kind in kinds for name in _offered(kind, part, where)]
 
     action.completer = complete  # type: ignore[attr-defined]
@@ -122,14 +123,9 @@ def seeds(command: argparse.ArgumentParser, help: str) -> None:
     command.add_argument("-s", "--seed", action=_Seeds, nargs="+", metavar="N", help=help)
 
 
-def default_results() -> str:
-    """The results folder of a command without ``--results``."""
-    return os.environ.get("HARNESS_RESULTS", "results")
-
-
 def results(command: argparse.ArgumentParser) -> None:
     """``--results DIR`` and ``--json``."""
-    where = default_results()
+    where = default_folder()
     command.add_argument(
         "--results", type=Path, default=Path(where), metavar="DIR", help=f"results folder (default: {where})"
     )

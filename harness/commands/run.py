@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness import answered, registry, safe_read
 from harness.commands import arguments
+from harness.records import default_folder
 
 if TYPE_CHECKING:
     from harness.records.record import Record
@@ -167,7 +168,7 @@ def next_steps(store: Store, records: Sequence[Record]) -> str:
     from harness.leaderboard.labels import name_of
 
     title = shlex.quote(records[0]["task"])
-    folder = "" if str(store.root) == arguments.default_results() else f" --results {shlex.quote(str(store.root))}"
+    folder = "" if str(store.root) == default_folder() else f" --results {shlex.quote(str(store.root))}"
     trained = [
         name for name in dict.fromkeys(name_of(r["method"]) for r in records if r["convention"].get("trained", True))
     ]

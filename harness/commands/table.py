@@ -121,8 +121,9 @@ def _with_reported(args: argparse.Namespace, sections: list, format: str, parts:
         return json.dumps(rows, indent=2, ensure_ascii=False) if format == "json" else formats.csv_text(rows)
     if format in ("csv", "json"):
         raise BadInput(f"--format {format} --layout grid holds measured rows only; use --layout tasks with --reported")
-    sheets = [sheet(papers, sections, args.task or None) for sheet in (side_by_side.sheet, printed_rows.sheet_beside)]
-    more = [sheet for sheet in sheets if sheet]
+    # Numbers of papers that stand in files of their own, then those of printed tables.
+    sources = (side_by_side.beside_measured, printed_rows.beside_measured)
+    more = [table for source in sources if (table := source(papers, sections, args.task or None))]
     return formats.render(
         sections, format, more, columns=args.columns, width=arguments.width(), wording=wording, **parts
     )

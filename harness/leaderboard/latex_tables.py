@@ -45,22 +45,22 @@ class _Fit:
     names: float | None = None  # points; None where the longest name fits
 
 
-def latex(sheets: Sequence[Table], wording: Wording | None = None, every_column: bool = False) -> str:
+def latex(tables: Sequence[Table], wording: Wording | None = None, every_column: bool = False) -> str:
     """The tables, each in its own ``table`` environment. ``every_column``: none is left out of a wide table.
 
     Raises BadInput for a caption or label with several tables, and for a name to replace that no table has.
     """
     texts = wording or Wording()
     for flag, value in (("--caption", texts.caption), ("--label", texts.label)):
-        if value is not None and len(sheets) != 1:
+        if value is not None and len(tables) != 1:
             raise BadInput(
-                f"{flag} is for one table, but this prints {len(sheets)}: choose one with --layout grid, or with "
+                f"{flag} is for one table, but this prints {len(tables)}: choose one with --layout grid, or with "
                 "--layout tasks -t TASK"
             )
-    known = {name for sheet in sheets for name in _names(sheet)}
+    known = {name for table in tables for name in _names(table)}
     rename = dict(_pair(word, known) for word in texts.rename)
-    packages = LONG if any(len(sheet.rows) > PAGE for sheet in sheets) else PACKAGES
-    return "\n\n".join([packages, *(_table(sheet, texts, rename, every_column) for sheet in sheets)]) if sheets else ""
+    packages = LONG if any(len(table.rows) > PAGE for table in tables) else PACKAGES
+    return "\n\n".join([packages, *(_table(table, texts, rename, every_column) for table in tables)]) if tables else ""
 
 
 def _pair(word: str, known: Set[str]) -> tuple[str, str]:
@@ -74,22 +74,22 @@ def _pair(word: str, known: Set[str]) -> tuple[str, str]:
     raise unknown("name in these tables: --rename", word[: ends[0]], known)
 
 
-def _fit(sheet: Table, first: Sequence[str], every_column: bool) -> _Fit:
-    """How ``sheet`` fits, whose first column is ``first`` as printed."""
-    rest = list(zip(*sheet.rows, strict=True))[1:] if sheet.rows else [()] * (len(sheet.header) - 1)
+def _fit(table: Table, first: Sequence[str], every_column: bool) -> _Fit:
+    """How ``table`` fits, whose first column is ``first`` as printed."""
+    rest = list(zip(*table.rows, strict=True))[1:] if table.rows else [()] * (len(table.header) - 1)
     named = max(map(_width, first), default=0.0)
     wide = [
         named,
-        *(max([_width(head), *map(_cell_width, cells)]) for head, cells in zip(sheet.header[1:], rest, strict=True)),
+        *(max([_width(head), *map(_cell_width, cells)]) for head, cells in zip(table.header[1:], rest, strict=True)),
     ]
-    least = [] if every_column else list(sheet.least)
-    kept = list(range(len(sheet.header)))
+    least = [] if every_column else list(table.least)
+    kept = list(range(len(table.header)))
 
     def needs(columns: Sequence[int], share: float, beside: float) -> float:
         return share * sum(wide[i] for i in columns) + 2 * beside * len(columns)
 
     for left_out in range(len(least) + 1):
-        kept = [i for i in range(len(sheet.header)) if i not in least[:left_out]]
+        kept = [i for i in range(len(table.header)) if i not in least[:left_out]]
         for size, share, beside in SIZES[:2]:
             if needs(kept, share, beside) <= LINE:
                 return _Fit(kept, size, beside)
@@ -112,28 +112,28 @@ def _cell_width(cell: TableCell) -> float:
     return _width(cell.text) * (1.16 if cell.rank == 1 else 1.0) + (4.5 if cell.tied else 0.0)
 
 
-def _table(sheet: Table, texts: Wording, rename: Mapping[str, str], every_column: bool) -> str:
+def _table(table: Table, texts: Wording, rename: Mapping[str, str], every_column: bool) -> str:
     """One table in an environment of its own: a ``longtable`` where it does not fit a page, else a ``table``."""
-    names = [labels.plain_label(cells[0].text) for cells in sheet.rows]
-    fit = _fit(sheet, names, every_column)
-    header = " & ".join(_renamed(sheet.header[i], rename) for i in fit.columns)
-    rows = [_row([cells[i] for i in fit.columns], rename) for cells in sheet.rows]
+    names = [labels.plain_label(cells[0].text) for cells in table.rows]
+    fit = _fit(table, names, every_column)
+    header = " & ".join(_renamed(table.header[i], rename) for i in fit.columns)
+    rows = [_row([cells[i] for i in fit.columns], rename) for cells in table.rows]
     if fit.names is not None:
         rows = [[rf"\raggedright {first}", *others] for first, *others in rows]
     body = "\n".join(f"{' & '.join(cells)} \\\\" for cells in rows)
     first = "l" if fit.names is None else f"p{{{fit.names:.0f}pt}}"
-    columns = first + ("l" if sheet.words else "r") * (len(fit.columns) - 1)
-    left_out = [name for i, name in enumerate(sheet.header) if i not in fit.columns]
+    columns = first + ("l" if table.words else "r") * (len(fit.columns) - 1)
+    left_out = [name for i, name in enumerate(table.header) if i not in fit.columns]
     size = f"{fit.size}\\setlength{{\\tabcolsep}}{{{fit.beside:g}pt}}" if fit.size else ""
-    whole = _caption(_renamed(sheet.title, rename), _latex(sheet.subtitle))
+    whole = _caption(_renamed(table.title, rename), _latex(table.subtitle))
     # All differing lines of the convention cards would fill a page of notes; --cards prints them as a table.
-    short = [f"{DIFFER}: harness table --cards" if note.startswith(DIFFER) else note for note in sheet.notes]
+    short = [f"{DIFFER}: harness table --cards" if note.startswith(DIFFER) else note for note in table.notes]
     head = [
-        f"% {safe_read.printable(sheet.title)}",
+        f"% {safe_read.printable(table.title)}",
         *([f"% left out, to fit the line: {', '.join(left_out)}; --columns names those to print"] if left_out else []),
     ]
     caption = rf"\caption{{{whole if texts.caption is None else texts.caption}}}"
-    label = rf"\label{{{texts.label or 'tab:' + _slug(sheet.title)}}}"
+    label = rf"\label{{{texts.label or 'tab:' + _slug(table.title)}}}"
     top = [r"\toprule", rf"{header} \\", r"\midrule"]
     if len(rows) > PAGE:
         below = "\\\\\n".join(_latex(note) for note in short)
@@ -183,10 +183,10 @@ def _emphasised(cell: TableCell, text: str) -> str:
     return text + (_latex(TIED) if cell.tied else "")
 
 
-def _names(sheet: Table) -> set[str]:
+def _names(table: Table) -> set[str]:
     """The names that --rename can replace: the title, the columns, the rows by label, and the methods of the rows."""
-    rows = {cells[0].text.removesuffix(RECONSTRUCTED) for cells in sheet.rows}
-    return {sheet.title, *sheet.header, *rows, *(row.partition(" (")[0] for row in rows)}
+    rows = {cells[0].text.removesuffix(RECONSTRUCTED) for cells in table.rows}
+    return {table.title, *table.header, *rows, *(row.partition(" (")[0] for row in rows)}
 
 
 def _renamed(text: str, rename: Mapping[str, str]) -> str:

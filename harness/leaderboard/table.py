@@ -21,6 +21,7 @@ from harness.leaderboard.equal_compute import View
 from harness.leaderboard.formats import render, row_dicts, update_between_markers
 from harness.leaderboard.labels import name_of
 from harness.leaderboard.rows import LeaderboardRow, Section, latest, leaderboard
+from harness.records import default_folder
 from harness.records import reported as papers
 from harness.records.record import Record, roles_of
 from harness.records.store import Store
@@ -79,14 +80,17 @@ COLUMNS = {
 }
 
 
-def load_results(root: Path | str = "results", reported: bool = False) -> pandas.DataFrame:
+def load_results(root: Path | str | None = None, reported: bool = False) -> pandas.DataFrame:
     """One row per record below ``root``, with exactly the columns of :data:`COLUMNS`, in that order.
+
+    ``root`` None is the folder of the commands, ``HARNESS_RESULTS`` or ``results``.
 
     ``reported`` adds a row for every cell that a paper prints, with ``kind`` "reported" and missing values for what the
     paper does not state; never average over both kinds. Each unsound record is left out with a Python
     warning; a missing folder gives a warning, too. Raises BadInput when ``root`` is a file, when two records claim one
     identity, or when a reported file is malformed.
     """
+    root = default_folder() if root is None else root
     store = Store(root)
     if store.root.is_file():
         raise BadInput(f"{root} is a file; name the results folder that holds records/")

@@ -55,23 +55,23 @@ def plain(*texts: str) -> list[TableCell]:
     return [TableCell(text) for text in texts]
 
 
-def _lines(sheet: Table, emphasise: Emphasis, escape: Callable[[str], str]) -> Iterator[list[str]]:
-    for row in sheet.rows:
+def _lines(table: Table, emphasise: Emphasis, escape: Callable[[str], str]) -> Iterator[list[str]]:
+    for row in table.rows:
         yield [emphasise(escape(cell.text), cell.rank) + (escape(TIED) if cell.tied else "") for cell in row]
 
 
-def markdown(sheets: Sequence[Table]) -> str:
+def markdown(tables: Sequence[Table]) -> str:
     def emphasise(text: str, rank: int | None) -> str:
         return {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(rank, text)
 
     blocks = []
-    for sheet in sheets:
-        right = "---" if sheet.words else "---:"
-        lines = [[markdown_text(name) for name in sheet.header], ["---", *[right] * (len(sheet.header) - 1)]]
-        lines += _lines(sheet, emphasise, markdown_text)
-        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        notes = "  \n".join(map(markdown_text, sheet.notes))
-        parts = [f"### {markdown_text(sheet.title)}", markdown_text(sheet.subtitle), table, notes]
+    for table in tables:
+        right = "---" if table.words else "---:"
+        lines = [[markdown_text(name) for name in table.header], ["---", *[right] * (len(table.header) - 1)]]
+        lines += _lines(table, emphasise, markdown_text)
+        body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        notes = "  \n".join(map(markdown_text, table.notes))
+        parts = [f"### {markdown_text(table.title)}", markdown_text(table.subtitle), body, notes]
         blocks.append("\n\n".join(filter(None, parts)))
     return "\n\n".join(blocks)
 
@@ -89,20 +89,20 @@ def _html(text: str) -> str:
     return entities.escape(safe_read.printable(text))
 
 
-def html(sheets: Sequence[Table]) -> str:
+def html(tables: Sequence[Table]) -> str:
     def emphasise(text: str, rank: int | None) -> str:
         return {1: f"<strong>{text}</strong>", 2: f"<u>{text}</u>"}.get(rank, text)
 
     blocks = []
-    for sheet in sheets:
-        header = "".join(f'<th scope="col">{_html(name)}</th>' for name in sheet.header)
+    for table in tables:
+        header = "".join(f'<th scope="col">{_html(name)}</th>' for name in table.header)
         body = "\n".join(
             f'<tr><th scope="row">{cells[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>"
-            for cells in _lines(sheet, emphasise, _html)
+            for cells in _lines(table, emphasise, _html)
         )
-        notes = "".join(f"<p>{_html(note)}</p>\n" for note in filter(None, [sheet.subtitle, *sheet.notes]))
+        notes = "".join(f"<p>{_html(note)}</p>\n" for note in filter(None, [table.subtitle, *table.notes]))
         blocks.append(
-            f"<section>\n<table>\n<caption>{_html(sheet.title)}</caption>\n<thead><tr>{header}</tr></thead>\n"
+            f"<section>\n<table>\n<caption>{_html(table.title)}</caption>\n<thead><tr>{header}</tr></thead>\n"
             f"<tbody>\n{body}\n</tbody>\n</table>\n{notes}</section>"
         )
     return "\n".join(blocks)
@@ -146,36 +146,36 @@ NARROWEST = 24  # characters that the first column keeps before others are left 
 LOOKS = {1: "bold green", 2: "underline"}
 
 
-def terminal(sheets: Sequence[Table], width: int, *, colour: bool = True) -> Styled:
+def terminal(tables: Sequence[Table], width: int, *, colour: bool = True) -> Styled:
     """The tables as text of at most ``width`` columns; ``colour`` adds the escape sequences of a terminal."""
     stream = io.StringIO()
     console = Console(
         file=stream, width=width, force_terminal=colour, no_color=not colour, highlight=False, legacy_windows=False
     )
-    for number, sheet in enumerate(map(_plainly, sheets)):
+    for number, table in enumerate(map(_plainly, tables)):
         if number:
             console.print()
-        _print(console, sheet, width)
+        _print(console, table, width)
     return Styled(stream.getvalue().rstrip("\n"))
 
 
-def _plainly(sheet: Table) -> Table:
-    """The sheet with numbers of steps in words, which are shorter: ``kd (340 steps)``."""
-    rows = [[replace(row[0], text=plain_label(row[0].text)), *row[1:]] for row in sheet.rows]
-    return replace(sheet, rows=rows, notes=[plain_label(note) for note in sheet.notes])
+def _plainly(table: Table) -> Table:
+    """The table with numbers of steps in words, which are shorter: ``kd (340 steps)``."""
+    rows = [[replace(row[0], text=plain_label(row[0].text)), *row[1:]] for row in table.rows]
+    return replace(table, rows=rows, notes=[plain_label(note) for note in table.notes])
 
 
-def _print(console: Console, sheet: Table, width: int) -> None:
-    console.print(Text(printable(sheet.title), style="bold"))
-    if sheet.subtitle:
-        console.print(Text(printable(sheet.subtitle), style="dim"))
-    blocks, left_out = _fitting(sheet, width)
+def _print(console: Console, table: Table, width: int) -> None:
+    console.print(Text(printable(table.title), style="bold"))
+    if table.subtitle:
+        console.print(Text(printable(table.subtitle), style="dim"))
+    blocks, left_out = _fitting(table, width)
     for columns in blocks:
-        console.print(_terminal_block(sheet, columns))
-    shown = [sheet.terms[column] for columns in blocks for column in columns if column in sheet.terms]
+        console.print(_terminal_block(table, columns))
+    shown = [table.terms[column] for columns in blocks for column in columns if column in table.terms]
     notes = [*(["; ".join(shown)] if shown else [])]
     notes += [f"hidden to fit the width: {', '.join(left_out)} (--columns chooses)"] if left_out else []
-    for note in [*map(_shortened, sheet.notes), *notes]:
+    for note in [*map(_shortened, table.notes), *notes]:
         console.print(Text(printable(note), style="dim"))
 
 
@@ -184,45 +184,45 @@ def _shortened(note: str) -> str:
     return f"{DIFFER}: --cards shows them" if note.startswith(DIFFER) else note
 
 
-def _terminal_block(sheet: Table, columns: Sequence[int]) -> RichTable:
-    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(Text(printable(sheet.header[0])), overflow="fold", min_width=min(NARROWEST, _width(sheet, 0)))
+def _terminal_block(table: Table, columns: Sequence[int]) -> RichTable:
+    block = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    block.add_column(Text(printable(table.header[0])), overflow="fold", min_width=min(NARROWEST, _width(table, 0)))
     for column in columns:
-        table.add_column(
-            Text(printable(sheet.header[column])), justify="left" if sheet.words else "right", overflow="fold"
+        block.add_column(
+            Text(printable(table.header[column])), justify="left" if table.words else "right", overflow="fold"
         )
-    for row in sheet.rows:
-        table.add_row(*(_terminal_cell(row[column]) for column in (0, *columns)))
-    return table
+    for row in table.rows:
+        block.add_row(*(_terminal_cell(row[column]) for column in (0, *columns)))
+    return block
 
 
 def _terminal_cell(cell: TableCell) -> Text:
     return Text(printable(cell.text) + (TIED if cell.tied else ""), style=LOOKS.get(cell.rank, ""))
 
 
-def _fitting(sheet: Table, width: int) -> tuple[list[list[int]], list[str]]:
+def _fitting(table: Table, width: int) -> tuple[list[list[int]], list[str]]:
     """The columns of each block that fit next to the first one, and the headings of those left out.
 
-    A sheet with removable columns (``Table.least``) loses those; any other is split into several blocks.
+    A table with removable columns (``Table.least``) loses those; any other is split into several blocks.
     """
-    room = width - min(_width(sheet, 0), max(NARROWEST, width // 3))
-    columns = list(range(1, len(sheet.header)))
+    room = width - min(_width(table, 0), max(NARROWEST, width // 3))
+    columns = list(range(1, len(table.header)))
     left_out: list[str] = []
-    for least in sheet.least:
-        if sum(_width(sheet, column) + 2 for column in columns) <= room:
+    for least in table.least:
+        if sum(_width(table, column) + 2 for column in columns) <= room:
             break
         if least in columns:
             columns.remove(least)
-            left_out.insert(0, sheet.header[least])
+            left_out.insert(0, table.header[least])
     blocks: list[list[int]] = [[]]
     for column in columns:
-        if blocks[-1] and sum(_width(sheet, each) + 2 for each in [*blocks[-1], column]) > room:
+        if blocks[-1] and sum(_width(table, each) + 2 for each in [*blocks[-1], column]) > room:
             blocks.append([])
         blocks[-1].append(column)
     return blocks, left_out
 
 
-def _width(sheet: Table, column: int) -> int:
+def _width(table: Table, column: int) -> int:
     """Characters of the widest cell of a column, its heading included."""
-    cells = (len(row[column].text) + row[column].tied for row in sheet.rows)
-    return max(len(sheet.header[column]), *cells, 0)
+    cells = (len(row[column].text) + row[column].tied for row in table.rows)
+    return max(len(table.header[column]), *cells, 0)

@@ -86,7 +86,7 @@ def rows_beside(papers: Sequence[Paper], tasks: Collection[str] | None) -> Itera
             )
 
 
-def sheet_beside(
+def beside_measured(
     papers: Sequence[Paper], sections: Sequence[Section], tasks: Collection[str] | None = None
 ) -> Table | None:
     """A table of the printed cells for the measured or named tasks, with our rows and the differences to them."""

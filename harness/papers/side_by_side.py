@@ -14,7 +14,9 @@ from harness.records.reported import Paper
 UNMEASURED = "not measured here"
 
 
-def sheet(papers: Sequence[Paper], sections: Sequence[Section], tasks: Collection[str] | None = None) -> Table | None:
+def beside_measured(
+    papers: Sequence[Paper], sections: Sequence[Section], tasks: Collection[str] | None = None
+) -> Table | None:
     """The printed cells for ``tasks`` (None: all), with our rows of the same method on the same benchmark.
 
     Generated problems are not the benchmark, so their scores are not compared with a printed number.

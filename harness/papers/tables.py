@@ -53,12 +53,12 @@ def render(paper: Paper, format: str) -> str:
     if format == "text":
         stated = [side_by_side.facts(paper)] if paper["cells"] else []
         return "\n\n".join(["\n".join(_head(paper)), *map(_text, printed_tables), *stated])
-    sheets = [Table(t.title, "", ["method", *t.columns], _sheet_rows(t), t.notes) for t in printed_tables]
+    as_tables = [Table(t.title, "", ["method", *t.columns], _rows_of(t), t.notes) for t in printed_tables]
     if format == "latex":
         lines = [f"% {line}" for line in _facts(paper)]
-        return "\n".join(lines) + "\n\n" + latex_tables.latex(sheets)
+        return "\n".join(lines) + "\n\n" + latex_tables.latex(as_tables)
     lead = [f"# {paper['title']}", "*Reported, not measured here.*", "\n".join(f"- {line}" for line in _facts(paper))]
-    return "\n\n".join([*lead, text_tables.markdown(sheets)])
+    return "\n\n".join([*lead, text_tables.markdown(as_tables)])
 
 
 def listing(papers: Sequence[Paper]) -> list[dict[str, Any]]:
@@ -213,7 +213,7 @@ def _wrapped(text: str, first: str = "", behind: str = "") -> list[str]:
     )
 
 
-def _sheet_rows(table: PrintedTable) -> list[list[text_tables.TableCell]]:
+def _rows_of(table: PrintedTable) -> list[list[text_tables.TableCell]]:
     return [text_tables.plain(name, *row) for name, row in zip(table.names, table.rows, strict=True)]
 
 

@@ -21,7 +21,7 @@ from harness.records import printed, reported
 RESULTS = Path(__file__).parents[1]
 OUT = RESULTS / "papers"
 ANSWERS = (OUT / "reproductions", RESULTS / "micro/reproductions")
-SCALES = ("micro", "small", "paper")
+SCALES = (*spec.SCALES, "paper")
 TITLE = """# Published tables: cells, audit, our answers
 
 Printed cells are quoted as facts with their source; they were not measured here and are never ranked with measured
