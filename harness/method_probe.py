@@ -63,9 +63,9 @@ def probe(method: Method, steps: int = 10, top_k: int | None = None) -> Iterator
     yield "needs and reduction"
     steps = max(steps, 1)
     # Check every step of a training of ordinary length, so that one with an impossible request never begins.
-    for step in (Step(i, steps, draw) for i in range(0, steps, steps // 1000 + 1) for draw in DRAWS):
-        with _called(method, "sources"):
-            sources = tried.sources(step)
+    with _called(method, "sources"):
+        every = [tried.sources(Step(i, steps, draw)) for i in range(0, steps, steps // 1000 + 1) for draw in DRAWS]
+    for sources in every:
         method_contract.sources(tried, sources)
     yield "sources: texts that its needs allow"
     k = top_k if tried.needs.teacher == "signal" else None
