@@ -57,6 +57,15 @@ def test_every_published_record_has_a_command_that_makes_it(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("folder", ["small", "engines"])
+def test_records_of_shipped_models_need_no_file(folder):
+    """The models of the small world have names of their own, as those of the micro world do."""
+    records, _ = Store(PUBLISHED.parent / folder).all()
+    assert records
+    for record in records:
+        command.check_form(record, Replacements())
+
+
 @pytest.mark.slow
 def test_the_printed_command_gives_the_same_ids(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

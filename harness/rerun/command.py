@@ -40,7 +40,7 @@ DECODING = ("samples", "temperature", "top_p", "max_new_tokens")  # settings tha
 NAMES_ONLY = ("name", "card")  # parts of a protocol that name a measurement but do not define it
 PLAIN = re.compile(r"[\w+-][\w.+-]*")  # the name of a file in this folder
 NAME = re.compile(
-    r"(micro:)?[\w+-][\w.+-]*(/[\w+-][\w.+-]*)?(@[\w.-]+)?(/[\w+-][\w.+-]*\.gguf)?|openai:[^@]*(@[\w.-]+)?"
+    r"((micro|small):)?[\w+-][\w.+-]*(/[\w+-][\w.+-]*)?(@[\w.-]+)?(/[\w+-][\w.+-]*\.gguf)?|openai:[^@]*(@[\w.-]+)?"
 )  # of a model
 CHANGED = ", decoding changed"  # follows the name of a protocol whose decoding was overridden
 # Settings of which a specification keeps only the outcome: the data read, and how texts are rendered.
