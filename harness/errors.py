@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 PACKAGE = "reasoning-distillation-harness"
 LISTED = 50  # the most names that an error lists
+SUGGESTED = 10  # the most names that it suggests without one being similar
 
 
 class BadInput(ValueError):
@@ -34,4 +35,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
     similar = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if not similar and len(names) > LISTED:  # records of a folder: hundreds
         return BadInput(f"unknown {kind} {name!r}; {len(names)} are known, such as {', '.join(names[:3])}")
+    if not similar and len(names) > SUGGESTED:
+        return BadInput(f"unknown {kind} {name!r}; known: {', '.join(names)}")
     return BadInput(f"unknown {kind} {name!r}; did you mean {', '.join(similar or names)}?")

@@ -10,8 +10,7 @@ proposals   "under the same prefix, the student's and the teacher's proposed nex
 validity    "local validity": v of each proposed step, in [0, 1]
     likelihood       mean over the step of p_t(argmax p_t), of p_t(argmax q_t): single tokens after the text's prefix
     step-likelihood  the teacher's mean log-probability of the whole step, less that of its own likeliest step, in exp
-    verifier         1 or 0 by the data's step checker
-    success          share of continuations that end right
+    verifier         1 or 0 by the data's step checker; success: share of continuations that end right
     agreement        share of the teacher's samples that say so
     truth            P(True): the teacher, asked
 relative    "relative local validity": r is the difference, log_odds, ratio, or the four cases (both: under-specified)

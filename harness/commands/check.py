@@ -71,7 +71,7 @@ def call(args: argparse.Namespace) -> str:
     if args.json:
         return arguments.dump(self_check.as_json(checked) | {"contracts": [asdict(one) for one in conformed]})
     parts = ["\n".join(testing.conformance_text(one) for one in conformed), self_check.text(checked) if checked else ""]
-    return "\n\n".join(filter(None, parts))
+    return arguments.fitted("\n\n".join(filter(None, parts)))
 
 
 def _papers(args: argparse.Namespace) -> str:
@@ -97,4 +97,5 @@ def _round_trip(args: argparse.Namespace) -> str:
     args.exit_code = int(any(trip.lost for trip in trips))
     if args.json:
         return arguments.dump({"model": args.model, "tasks": [trip.as_json() for trip in trips]})
-    return "\n".join(trip.warning or f"{trip.task}: all {trip.items} tested items are reproduced" for trip in trips)
+    lines = (trip.warning or f"{trip.task}: all {trip.items} tested items are reproduced" for trip in trips)
+    return arguments.fitted("\n".join(lines))

@@ -14,7 +14,7 @@ from harness.records import printed
 from harness.records.printed import PrintedCell
 from harness.records.reported import Paper
 
-WIDTH = 100
+WIDTH = 80
 LEAD = (
     "Counting and comparing cannot explain a value: a mean over several runs, another set, a typo or an error of our "
     "collection look the same. Printed cells are quoted as facts; nothing was measured here."

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from harness.errors import BadInput, RunFailed
+from harness.leaderboard.labels import plain_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +109,7 @@ def drawing(scheme: str = "light", **changes: object) -> Iterator[None]:
 def below(figure: Figure, notes: Sequence[str], scheme: str) -> None:
     """Writes ``notes``, each on as many lines as it needs, below the figure, which grows by their height."""
     wide, tall = figure.get_size_inches()
-    notes = [line for note in notes for line in textwrap.wrap(note, int(16 * wide))]
+    notes = [line for note in notes for line in textwrap.wrap(plain_label(note), int(16 * wide))]
     room = 0.16 * len(notes) + 0.1
     figure.set_size_inches(wide, tall + room)
     share = room / (tall + room)
