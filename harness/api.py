@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import api_arguments as given
-from harness import registry
+from harness import options, registry
 from harness.api_arguments import Names
 from harness.errors import BadInput
 from harness.records import default_folder
@@ -117,7 +117,7 @@ def run(
         student=given.text(student),
         teacher=given.text(teacher),
         seeds=chosen,
-        settings=[f"{key}={given.setting(value)}" for key, value in (settings or {}).items()],
+        settings=[f"{key}={options.as_word(value)}" for key, value in (settings or {}).items()],
         results=_store(results).root,
         device=device,
         judge=judge,

@@ -14,6 +14,7 @@ from typing import Any
 from harness import registry
 from harness.errors import BadInput
 from harness.leaderboard import COMPUTE, DEFAULT_UNIT, UNITS, VIEWS
+from harness.types import SEEDS
 
 Names = str | Path | Iterable[str | Path]
 
@@ -43,8 +44,8 @@ def seeds(given: int | Iterable[int]) -> list[int]:
     numbers = []
     for seed in listed:
         number = None if isinstance(seed, bool) else _whole(seed)
-        if number is None or not 0 <= number < 2**31:
-            raise BadInput(f"seeds: {seed!r:.80} is not a whole number from 0 to 2147483647")
+        if number not in SEEDS:
+            raise BadInput(f"seeds: {seed!r:.80} is not a whole number from 0 to {SEEDS[-1]}")
         numbers.append(number)
     return numbers
 
@@ -66,11 +67,6 @@ def word(what: str, value: Any, is_a: str, *kinds: type) -> None:
 def text(value: str | Path | None) -> str | None:
     """A name or a path as the command line has it."""
     return None if value is None else str(value)
-
-
-def setting(value: Any) -> str:
-    """A Python value as ``--set`` takes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def view(kind: str, cost: str, anchor: str | None = None) -> None:

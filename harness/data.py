@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness import durable, safe_read
-from harness.errors import BadInput
+from harness.errors import PACKAGE, BadInput
 from harness.task import Data, Dataset
 
 HUB = "https://raw.githubusercontent.com"
@@ -133,7 +133,7 @@ def cache_dir() -> Path:
     """Where downloads and built worlds are kept: ``HARNESS_CACHE`` or the user's cache folder."""
     if "HARNESS_CACHE" in os.environ:
         return Path(os.environ["HARNESS_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "reasoning-distillation-harness"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / PACKAGE
 
 
 # Whether a hub answers, within seconds: an unreachable hub gives a line at once instead of minutes of retries.

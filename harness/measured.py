@@ -18,6 +18,7 @@ from harness.method_contract import REPORTED
 from harness.models import adapters, engine_choice, loading
 from harness.recipe import Adapter, Recipe, TeacherLoading
 from harness.records import record
+from harness.records.curves import HELD_OUT
 from harness.request import Plan
 from harness.training import job, several_teachers
 from harness.training.job import TrainingRun
@@ -162,7 +163,7 @@ def _judge(plan: Plan, task: Task) -> dict[str, str]:
 def _data(plan: Plan, training: TrainingRun, task: Task, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The training data, as hashed in the specification, and its overlap with the problems of the task."""
     read_data = {name: read for name, read in plan.data.facts.items() if training.spec.get(name)}
-    if facts["curve"] and (kl := facts["curve"][-1].get("held_out_kl")) is not None:
+    if facts["curve"] and (kl := facts["curve"][-1].get(HELD_OUT)) is not None:
         read_data["held_out"] = {
             **plan.data.facts.get("validation", {}),
             "forward_kl": kl,

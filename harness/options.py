@@ -165,6 +165,11 @@ def describe(cls: type[Any]) -> list[dict[str, Any]]:
     ]
 
 
+def as_word(value: Any) -> str:
+    """A Python value as ``--set`` takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 
 

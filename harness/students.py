@@ -70,12 +70,14 @@ def obtain(plan: Plan, training: TrainingRun, progress: Progress, *, fresh: bool
         assert plan.teacher is not None, "the plan locates the teacher for a reference point that evaluates it"
         # Load it as in training: quantised, if it teaches quantised.
         return EvaluationModel(plan.teacher, UNTRAINED, trained=False, loaded=plan.recipe.teacher)
+    # The second of two stages starts from the student of the first.
     if training.first is not None:
         obtain(plan, training.first, progress, fresh=fresh)
     folder = work_folder.student_folder(plan.work, training.training_id)
     if fresh and work_folder.is_there(folder) and training.training_id not in _fresh:
         work_folder.remove(folder)
     _fresh.add(training.training_id)
+    # Train, with the other processes of the launch, and publish the student and the facts of its training at once.
     if not work_folder.is_there(folder):
         processes.tell(training.training_id)
         result = train_run(plan, training, progress)

@@ -135,6 +135,9 @@ class Example:
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
+SEEDS = range(2**31)  # of a training; also what servers accept as the seed of a text
+
+
 def stable_seed(*parts: object) -> int:
     """A 63-bit seed that depends only on ``parts``: equal on every machine, independent for every purpose."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8", "backslashreplace")).digest()

@@ -19,6 +19,7 @@ from harness.leaderboard import ALL, COMPUTE, VIEWS
 from harness.recipe import WORLDS
 from harness.records import default_folder
 from harness.safe_read import aside
+from harness.types import SEEDS
 
 if TYPE_CHECKING:
     from harness.rerun.command import Replacements
@@ -184,8 +185,8 @@ def accept_sandbox(args: argparse.Namespace) -> None:
 
 def seed(word: str) -> int:
     """Parses a training seed. Raises ArgumentTypeError."""
-    if not word.isdecimal() or int(word) >= 2**31:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 0 to 2147483647")
+    if not word.isdecimal() or int(word) not in SEEDS:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 0 to {SEEDS[-1]}")
     return int(word)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from harness.request import Plan
     from harness.training.job import TrainingRun
 
+CHANGED = ", decoding changed"  # follows the name of a protocol whose decoding was overridden
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -145,7 +147,7 @@ def protocol_of(
     # Names are added after the hash, so that one measurement has one hash under any name.
     names = {"hash": fingerprint(protocol)[:12], "card": card_hash(task)}
     if task.protocol is not None:
-        names["name"] = task.protocol if decoding == task.decoding else f"{task.protocol}, decoding changed"
+        names["name"] = task.protocol if decoding == task.decoding else task.protocol + CHANGED
     return protocol | names
 
 

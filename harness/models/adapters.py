@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInput, install
+from harness.models.weight_files import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -137,7 +138,7 @@ class TrainedAdapter:
         from safetensors.torch import save_file
 
         folder.mkdir()
-        save_file(dict(self.weights), folder / "adapter_model.safetensors", {"format": "pt"})
+        save_file(dict(self.weights), folder / ADAPTER_WEIGHTS, {"format": "pt"})
         config = _config(self.chosen)
         config.base_model_name_or_path, config.inference_mode = self.base, True
         config.save_pretrained(folder)

@@ -25,9 +25,8 @@ from harness.models.openai_client import OpenAIClient, Passing, Unanswered
 from harness.models.server_generator import MOST_STOPS, at_once
 from harness.models.token_text import Stops, continuation
 from harness.progress import UNWATCHED, Watch
-from harness.types import Decoding, Prompt
+from harness.types import SEEDS, Decoding, Prompt
 
-SEEDS = 2**31
 NEUTRAL = {  # overrides all defaults of the server and of its model's generation_config
     "top_k": 0,
     "min_p": 0.0,
@@ -223,7 +222,7 @@ class RemoteEngine(TextCodec):
             "temperature": decoding.temperature,
             "top_p": decoding.top_p,
             self.server.client.options.length_field: budget,
-            "seed": seed % SEEDS,
+            "seed": seed % len(SEEDS),
         }
         if self.server.kind != VLLM:
             return body | ({"stop": list(decoding.stop[:MOST_STOPS])} if decoding.stop else {})

@@ -16,7 +16,7 @@ from harness.errors import RunFailed
 from harness.models.generation_cache import CachedAnswer
 from harness.models.openai_client import PATIENT_S, ClientOptions, OpenAIClient, Passing, Unanswered
 from harness.progress import UNWATCHED, Watch
-from harness.types import Decoding, Prompt
+from harness.types import SEEDS, Decoding, Prompt
 
 CHAT, TEXT = "chat:", "text:"
 MOST_STOPS = 4  # the maximum that OpenAI's servers accept; the others are applied here
@@ -91,7 +91,7 @@ class ServerGenerator:
             "temperature": decoding.temperature,
             "top_p": decoding.top_p,
             self.server.options.length_field: decoding.max_new_tokens,
-            "seed": seed % 2**31,
+            "seed": seed % len(SEEDS),
         }
         if decoding.stop:
             body["stop"] = list(decoding.stop[:MOST_STOPS])

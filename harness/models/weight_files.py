@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 GGUF = ".gguf"
 ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 # Adapters that change no weights cannot be merged.
 PROMPTS = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT"}
@@ -230,7 +231,7 @@ def base_of(folder: Path, name: str, weights: bool = True) -> str:
             f"{name} holds an adapter of the kind {kind}, which cannot be merged into the weights of a model"
         )
     if weights and not any(folder.glob("adapter_model.*")):
-        raise BadInput(f"{name} holds no weights of the adapter (adapter_model.safetensors): the folder is incomplete")
+        raise BadInput(f"{name} holds no weights of the adapter ({ADAPTER_WEIGHTS}): the folder is incomplete")
     if not isinstance(base, str) or not base:
         raise BadInput(
             f"{name}/{ADAPTER} names no base model; set base_model_name_or_path to the folder or hub id of the model "
@@ -277,7 +278,7 @@ def _fit_embedding(model: PreTrainedModel, folder: Path) -> None:
     """Resizes the base's embedding to the rows that the adapter saved, if it added tokens."""
     from safetensors import safe_open
 
-    file = folder / "adapter_model.safetensors"
+    file = folder / ADAPTER_WEIGHTS
     if not file.is_file():
         return
     with safe_open(file, framework="pt") as stream:

@@ -14,12 +14,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from harness import recipe, registry, safe_read
+from harness import options, recipe, registry, safe_read
 from harness.errors import BadInput, unknown
 from harness.estimate.resources import DEVICES
 from harness.estimate.shapes import Shape
 from harness.recipe import Recipe
 from harness.records import reported
+from harness.types import SEEDS
 
 PARTS = ("models", "student", "data", "training", "rollout", "teacher_text", "evaluation")
 FILLED = (
@@ -95,7 +96,7 @@ class ModelPair:
     @property
     def settings(self) -> list[str]:
         """The method's hyper-parameters as ``--set`` takes them."""
-        return [f"method.{key}={_word(fact.value)}" for key, fact in self.facts.get("method", {}).items()]
+        return [f"method.{key}={options.as_word(fact.value)}" for key, fact in self.facts.get("method", {}).items()]
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ def _question(value: Any, where: str) -> PaperQuestion:
             raise BadInput(f"{where}.arm {number} needs a name")
         _keys(arm, {"name", "method", "settings"}, f"{where}.arm {arm['name']}")
         settings = arm.get("settings", {})
-        words = tuple(f"method.{key}={_word(inner)}" for key, inner in settings.items())
+        words = tuple(f"method.{key}={options.as_word(inner)}" for key, inner in settings.items())
         arms.append(Arm(arm["name"], arm.get("method", arm["name"]), words))
     known = [arm.name for arm in arms]
     for key in ("target", "control"):
@@ -340,11 +341,7 @@ def _words(value: Any) -> bool:
 
 
 def _seeds(value: Any, where: str) -> tuple[int, ...]:
-    fits = isinstance(value, list) and value and all(type(seed) is int and 0 <= seed < 2**31 for seed in value)
+    fits = isinstance(value, list) and value and all(type(seed) is int and seed in SEEDS for seed in value)
     if not fits:
-        raise BadInput(f"{where} must be a list of whole numbers from 0")
+        raise BadInput(f"{where} must be a list of whole numbers from 0 to {SEEDS[-1]}")
     return tuple(value)
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

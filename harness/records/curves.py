@@ -21,6 +21,7 @@ from harness.durable import write
 from harness.errors import BadInput, RunFailed, install, unknown
 
 POINTS = 100
+HELD_OUT = "held_out_kl"  # forward KL on held-out text, where a training measures it
 Point = dict[str, float | None]
 
 

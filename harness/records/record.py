@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import metrics, safe_read
-from harness.errors import BadInput, RunFailed
+from harness.errors import PACKAGE, BadInput, RunFailed
 
 SCHEMA_VERSION = 1
 Record = dict[str, Any]
@@ -280,7 +280,7 @@ def _before_roles(record: Mapping[str, Any]) -> Roles:
 # Collects the provenance of a number: commit, package versions, hardware. No paths, no host name, no heavy imports.
 
 PACKAGES = (
-    "reasoning-distillation-harness",
+    PACKAGE,
     "torch",
     "transformers",
     "accelerate",

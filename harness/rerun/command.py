@@ -42,7 +42,6 @@ PLAIN = re.compile(r"[\w+-][\w.+-]*")  # the name of a file in this folder
 NAME = re.compile(
     r"((micro|small):)?[\w+-][\w.+-]*(/[\w+-][\w.+-]*)?(@[\w.-]+)?(/[\w+-][\w.+-]*\.gguf)?|openai:[^@]*(@[\w.-]+)?"
 )  # of a model
-CHANGED = ", decoding changed"  # follows the name of a protocol whose decoding was overridden
 # Settings of which a specification keeps only the outcome: the data read, and how texts are rendered.
 NOT_IN_SPEC = ("data.", "models.template=", "models.thinking=")
 
@@ -194,7 +193,7 @@ def _try(record: Record, results: Path, replacements: Replacements, base: str, f
     word = replacements.method or method_label(record["method"])
     method, _, _ = plan.configured(word, chosen, {})
     task = replacements.task or task_word(record)
-    name = (protocol.get("name") or "").removesuffix(CHANGED) or None
+    name = (protocol.get("name") or "").removesuffix(measurement.CHANGED) or None
     settings = [
         *kept,
         *_method_settings(spec, method),

@@ -24,7 +24,7 @@ from scipy.special import stdtrit
 
 from harness import metrics
 from harness.errors import BadInput
-from harness.evaluation import benchmarks, evaluate
+from harness.evaluation import benchmarks, evaluate, measurement
 from harness.metrics import PERCENT, Scale
 from harness.records import curves
 from harness.records.record import Record, fingerprint, provenance
@@ -128,7 +128,7 @@ def grade_again(record: Record, store: Store, replacements: Replacements, work: 
     rows = _rows_of(record, store)
     protocol = record["protocol"]
     command.check_form(record, replacements, training=False)
-    name = (protocol.get("name") or "").removesuffix(command.CHANGED) or None
+    name = (protocol.get("name") or "").removesuffix(measurement.CHANGED) or None
     judge = replacements.judge or command.judge_word(record)
     with _folder(work, store) as scratch:
         word = replacements.task or command.task_word(record)

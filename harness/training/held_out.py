@@ -17,6 +17,7 @@ from harness.losses import forward_kl
 from harness.method import Method
 from harness.models import loading
 from harness.models.generate import Generator
+from harness.records.curves import HELD_OUT
 from harness.training.batching import Batch, TrainingSequence, collate, micro_batches
 from harness.training.distributed import Replicated
 from harness.training.job import TrainingJob
@@ -24,8 +25,6 @@ from harness.training.report import Cost
 from harness.training.signal_contract import TeacherSignal
 from harness.training.signals import LiveTeacher
 from harness.types import Example, Source
-
-KEY = "held_out_kl"  # in learning curves
 
 
 class HeldOut:
@@ -57,7 +56,7 @@ class HeldOut:
             self.batches = [collate(part, pad, None, accelerator.device) for part in parts]
 
     def report(self, step: int, student: Replicated) -> dict[str, float]:
-        """:data:`KEY` in nats per token if it is due after step number ``step``, counted from 1."""
+        """:data:`HELD_OUT` in nats per token if it is due after step number ``step``, counted from 1."""
         if self.every is None or not (step == self.steps or (self.every and step % self.every == 0)):
             return {}
         if self.teacher is None:  # of a method that needs no signal
@@ -73,7 +72,7 @@ class HeldOut:
                 sums += torch.stack([values.double().sum(), torch.tensor(float(len(values)), device=sums.device)])
             whole.train()
         total, tokens = self.accelerator.reduce(sums).tolist()
-        return {KEY: total / max(tokens, 1)}
+        return {HELD_OUT: total / max(tokens, 1)}
 
 
 def _sequences(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # needs even if a cache has them, so two methods that read the same teacher texts are both charged. Padding is never
 # charged.
 
+DISTRIBUTION = "distribution over the mean"  # the line on a histogram of weights, which a page draws instead
 SUMMED = (  # over processes
     "student_tokens",
     "teacher_forward_tokens",
@@ -178,7 +179,7 @@ def weights_in_words(record: Mapping[str, Any]) -> dict[str, str]:
     if "moved" in weights:
         lines["signal moved"] = f"{100 * weights['moved']:.1f} % (total variation from equal weights)"
         lines["weight"] = f"mean {weights['mean']:.3g}, from {weights['least']:.3g} to {weights['most']:.3g}"
-        lines["distribution over the mean"] = _distribution(weights["edges"], weights["shares"])
+        lines[DISTRIBUTION] = _distribution(weights["edges"], weights["shares"])
     if weights.get("means"):
         lines["means over training"] = ", ".join(f"{k} {v:.3g}" for k, v in weights["means"].items())
     if validity := weights.get("validity"):

@@ -205,7 +205,7 @@ def _weights(record: Record) -> dict[str, Any]:
     """The report on a training's token weights, in words and with the shares to draw; empty without one."""
     weights = record.get("weights") or {}
     lines = report.weights_in_words(record)
-    lines.pop("distribution over the mean", None)  # it is drawn
+    lines.pop(report.DISTRIBUTION, None)  # it is drawn
     if not lines:
         return {}
     return {"words": list(lines.items()), "edges": weights.get("edges", []), "shares": weights.get("shares", [])}

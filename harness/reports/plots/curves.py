@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METRICS = {  # logged values in words, in order of preference
-    "held_out_kl": "KL(teacher, student) on held-out text, nats per token",
+    curves.HELD_OUT: "KL(teacher, student) on held-out text, nats per token",
     "validation_loss": "loss on held-out references, nats per token",
     "loss": "objective (each method its own)",
     "loss_data": "objective on reference responses",
